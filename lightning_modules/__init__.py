@@ -1,0 +1,1 @@
+"""The model and its training: torch below, Lightning on top."""

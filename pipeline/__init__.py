@@ -1,0 +1,1 @@
+"""The command line, the stages, and everything that knows Beam."""

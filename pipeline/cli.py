@@ -1,0 +1,113 @@
+"""The `biloom` command. A stage, and all that is heavy, is imported only when it runs."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from preprocess.errors import UserError
+
+STAGE_HELP = {
+    "run": "all stages in order: raw text to contextual vectors and a report",
+    "tokenizer": "a sample of the corpus -> tokenizer",
+    "prepare": "raw text -> token shards",
+    "train": "token shards -> checkpoint",
+    "evaluate": "checkpoint -> perplexity of held-out text",
+    "export": "checkpoint -> model folder",
+    "embed": "model folder and text -> vector cache",
+}
+
+EPILOG = """\
+CONFIG is a YAML file or the name of a shipped one (quickstart, seed-small); several are
+merged in order. KEY=VALUE overrides one setting:
+
+  biloom run quickstart
+  biloom run quickstart 'prepare.input=/data/*.txt' run.output=/out
+  biloom train my.yaml train.steps=20000
+
+A stage that is done answers at once; one that was stopped goes on where it was."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code: 0 done, 1 found damaged, 2 a user's mistake, 130 interrupted."""
+    options = _parse(arguments)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        print("\nbiloom: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except UserError as error:
+        print(f"biloom: {error}", file=sys.stderr)
+        return 2
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # Overrides may stand after a flag, where argparse no longer expects them.
+    odd = [word for word in rest if word.startswith("-") or "config" not in options]
+    if odd:
+        parser.error(f"unrecognized arguments: {' '.join(odd)}")
+    if rest:
+        options.config += rest
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="biloom",
+        description="Pretrain bidirectional language models on any corpus, and use their vectors.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in STAGE_HELP.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("config", nargs="+", metavar="CONFIG|KEY=VALUE")
+        command.add_argument(
+            "--overwrite", action="store_true", help="move results of other settings aside"
+        )
+        command.add_argument(
+            "--print-config", action="store_true", help="print the merged config and stop"
+        )
+        command.add_argument(
+            "--dry-run", action="store_true", help="print the plan, touch nothing and stop"
+        )
+    inspect = commands.add_parser("inspect", help="what a finished stage folder holds")
+    inspect.add_argument("path", metavar="PATH")
+    check = commands.add_parser("check", help="hash a finished stage folder's files again")
+    check.add_argument("path", metavar="PATH")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command in ("inspect", "check"):
+        from pipeline import inspection
+
+        return getattr(inspection, options.command)(options.path)  # type: ignore[no-any-return]
+    from pipeline.config_file import dump_config, load_config
+
+    overrides = [word for word in options.config if "=" in word and not os.path.exists(word)]
+    files = [word for word in options.config if word not in overrides]
+    config = load_config(files, overrides)
+    if options.print_config:
+        print(dump_config(config), end="")
+        return 0
+    from pipeline.console import Console
+
+    if options.dry_run:
+        from pipeline.dry_run import dry_run
+
+        dry_run(config, options.command, Console())
+        return 0
+    from pipeline.run import run
+
+    run(config, options.command, Console(), overwrite=options.overwrite)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

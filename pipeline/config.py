@@ -1,0 +1,83 @@
+"""The whole config: one section a stage, and what they share."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from lightning_modules.config import EvaluateConfig, ModelConfig, TrainConfig
+from preprocess.config import (
+    PrepareConfig,
+    Section,
+    SentencePieceConfig,
+    Source,
+    TokenizerConfig,
+    runtime,
+)
+
+
+class RunConfig(Section):
+    """Where everything goes."""
+
+    output: str = runtime("biloom-run", "folder or fsspec URL of all stages")
+
+
+class RunnerConfig(Section):
+    """The engine of the Beam jobs."""
+
+    kind: Literal["direct"] = runtime("direct", "Beam runner")
+    mode: Literal["auto", "in_memory", "multi_processing"] = runtime(
+        "auto", "direct runner: auto takes one process below 150 MB of input"
+    )
+    workers: int | None = runtime(None, "processes; none: one a core", ge=1)
+
+
+class ExportConfig(Section):
+    """Checkpoint to model folder."""
+
+    checkpoint: str | None = runtime(None, "train folder; none: this run's own")
+
+
+class EmbedConfig(Section):
+    """Text to vector cache."""
+
+    model: str | None = runtime(None, "model folder; none: this run's own export")
+    input: str | tuple[str | Source, ...] | None = Field(
+        None, description="text to embed, as prepare.input; none: a sample of the corpus"
+    )
+    sample: int = Field(2000, ge=1, description="documents in that sample")
+    seed: int = Field(1, description="seed of that sample")
+    dtype: Literal["float32", "float16"] = Field("float16", description="type of stored values")
+    batch_tokens: int = Field(4096, ge=1, description="tokens of a batch, padding included")
+
+
+class ReportConfig(Section):
+    """What the run shows at its end."""
+
+    words: tuple[str, ...] | None = Field(
+        None, description="words to show neighbours of; none: chosen from the corpus"
+    )
+    neighbours: int = Field(4, ge=1, description="neighbours shown of each")
+
+
+class TrackingConfig(Section):
+    """Where metrics go beside metrics.jsonl."""
+
+    wandb: Literal["auto", "offline", "off"] = runtime("auto", "auto: on where a key is found")
+    project: str = runtime("biloom", "wandb project")
+    name: str | None = runtime(None, "wandb run name; none: wandb's choice")
+
+
+class Config(Section):
+    """Everything a run is asked to do."""
+
+    run: RunConfig = Field(RunConfig(), description="where everything goes")
+    runner: RunnerConfig = Field(RunnerConfig(), description="engine of the Beam jobs")
+    tokenizer: TokenizerConfig = Field(SentencePieceConfig(), description="text to ids")
+    prepare: PrepareConfig = Field(description="raw text to token shards")
+    model: ModelConfig = Field(ModelConfig(), description="the network")
+    train: TrainConfig = Field(TrainConfig(), description="training")
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="held-out perplexity")
+    export: ExportConfig = Field(ExportConfig(), description="checkpoint to model folder")
+    embed: EmbedConfig = Field(EmbedConfig(), description="text to vector cache")
+    report: ReportConfig = Field(ReportConfig(), description="what is shown at the end")
+    tracking: TrackingConfig = Field(TrackingConfig(), description="where metrics go")

@@ -1,0 +1,194 @@
+"""YAML and overrides as a tree whose every value knows where it was written.
+
+YAML is the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2, section 10.3): `on` and `no` are
+text, `1e-3` is a number. Anchors, aliases and tags are refused: a config is plain data.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CORE_SCHEMA = [
+    (f"tag:yaml.org,2002:{name}", re.compile(rf"(?:{pattern})\Z"))
+    for name, pattern in {
+        "null": r"~|null|Null|NULL|",
+        "bool": r"true|True|TRUE|false|False|FALSE",
+        "int": r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+        "float": r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+    }.items()
+]
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where something was written; sorts in the order in which a person gave it."""
+
+    layer: int
+    line: int
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}" if self.line else self.source
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value, the places of it and of its key, and its spelling if it is a scalar without quotes."""
+
+    value: "str | int | float | bool | dict[str, Node] | list[Node] | None"
+    place: Place
+    key: Place
+    text: str | None = None
+
+
+KeyPath = tuple[str | int, ...]
+Problems = list[tuple[Place, str]]
+UNPLACED = Place(2**31, 0, "")
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = {None: CORE_SCHEMA}  # noqa: RUF012 (as yaml declares it)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "anchor", None) or getattr(event, "tag", None):
+            problem = "anchors, aliases and tags are not read"
+            raise yaml.MarkedYAMLError(None, None, problem, event.start_mark)  # type: ignore[arg-type]
+        return super().compose_node(parent, index)
+
+
+def read_file(path: Path, layer: int, problems: Problems) -> Node | None:
+    """The tree of a file, or None with the reason among ``problems``."""
+    place = Place(layer, 1, str(path))
+    text = ""
+    try:
+        data = path.read_bytes()
+        text = data.decode("utf-8-sig")
+        root = yaml.compose(text, Loader=_Loader)
+    except OSError as error:
+        problems.append((replace(place, line=0), f"cannot be read: {error.strerror}"))
+    except UnicodeDecodeError as error:
+        place = replace(place, line=data.count(b"\n", 0, error.start) + 1)
+        problems.append((place, f"byte 0x{data[error.start]:02x} is not UTF-8: save it as UTF-8"))
+    except yaml.reader.ReaderError as error:
+        place = replace(place, line=text.count("\n", 0, error.position) + 1)
+        problems.append(
+            (
+                place,
+                f"not valid YAML: the character U+{int(error.character):04X} cannot stand in it",
+            )
+        )
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        assert mark is not None
+        problems.append((replace(place, line=mark.line + 1), _syntax(error, text)))
+    except RecursionError:
+        problems.append((place, "not a config: nested too deeply"))
+    else:
+        if root is None:
+            problems.append(
+                (place, "the file is empty: it should hold sections such as 'prepare:'")
+            )
+        elif not isinstance(root, yaml.MappingNode):
+            what = "must hold sections such as 'prepare:', and not a list or a single value"
+            problems.append((replace(place, line=root.start_mark.line + 1), what))
+        else:
+            return _tree(root, lambda node: replace(place, line=node.start_mark.line + 1), problems)
+    return None
+
+
+def _syntax(error: yaml.MarkedYAMLError, text: str) -> str:
+    hints = {"\t": "indent with spaces, not tabs"}
+    hints |= {sign: f"put quotes around text that begins with {sign}" for sign in "*&!%@`|>"}
+    if error.problem == "mapping values are not allowed here":
+        hints[":"] = "put quotes around text that holds a colon, or see to the indentation"
+    marks = [mark for mark in (error.context_mark, error.problem_mark) if mark]
+    signs = [text[mark.index] for mark in marks if mark.index < len(text)]
+    what = error.problem
+    if error.context and error.context_mark:
+        what = f"{error.context} from line {error.context_mark.line + 1} on, {error.problem}"
+    return f"not valid YAML: {next((hints[sign] for sign in signs if sign in hints), what)}"
+
+
+def read_override(argument: str, layer: int, problems: Problems) -> Node:
+    place = Place(layer, 0, f"override '{argument}'")
+    name, equals, text = argument.partition("=")
+    text = text.strip()
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        problems.append((place, "must be key.path=value, such as train.steps=1000"))
+        return Node({}, place, place)
+    if not text:
+        problems.append(
+            (place, f"no value: write {name}=null for none, {name}='\"\"' for empty text")
+        )
+        return Node({}, place, place)
+    node = Node(text, place, place)
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        # `*.txt` is a pattern, `[*.txt, b]` a list in want of quotes.
+        if (text[0], text[-1]) in {("[", "]"), ("{", "}")}:
+            what = _syntax(error, text) if isinstance(error, yaml.MarkedYAMLError) else str(error)
+            problems.append((place, what))
+            return Node({}, place, place)
+    else:
+        # Text that YAML would cut at a `#`, or take for a block such as `installed-docs:`.
+        whole = root and (root.start_mark.index, root.end_mark.index) == (0, len(text))
+        if root is not None and whole and getattr(root, "flow_style", True):
+            node = _tree(root, lambda _: place, problems, ".".join(keys))
+    for key in reversed(keys):
+        node = Node({key: node}, place, place)
+    return node
+
+
+def _tree(
+    node: yaml.Node,
+    place: Callable[[yaml.Node], Place],
+    problems: Problems,
+    name: str = "",
+    key: Place | None = None,
+) -> Node:
+    here = place(node)
+    key = key or here
+    if isinstance(node, yaml.ScalarNode):
+        return Node(_scalar(node), here, key, node.value if node.style is None else None)
+    if isinstance(node, yaml.SequenceNode):
+        items = enumerate(node.value)
+        entries = [_tree(item, place, problems, f"{name}[{i}]") for i, item in items]
+        return Node(entries, here, key)
+    mapping: dict[str, Node] = {}
+    for key_node, value in node.value:
+        at = place(key_node)
+        if not isinstance(key_node, yaml.ScalarNode):
+            problems.append((at, "a key must be a word; put quotes around text that begins with {"))
+            continue
+        inner = f"{name}.{key_node.value}" if name else key_node.value
+        if key_node.value in mapping:
+            first = mapping[key_node.value].key
+            told = f", first in line {first.line}" if first.line else ""
+            problems.append((at, f"'{inner}' is given twice{told}"))
+        mapping[key_node.value] = _tree(value, place, problems, inner, at)
+    return Node(mapping, here, key)
+
+
+def _scalar(node: yaml.ScalarNode) -> str | int | float | bool | None:
+    text: str = node.value
+    try:
+        match node.tag.rpartition(":")[2]:
+            case "null":
+                return None
+            case "bool":
+                return text.lower() == "true"
+            case "int":
+                return int(text, 0 if text[:2] in ("0x", "0o") else 10)
+            case "float":
+                return float(re.sub(r"\.(?=[inIN])", "", text))
+    except ValueError:  # Python converts no more than some thousand digits
+        pass
+    return text

@@ -1,0 +1,114 @@
+"""What a person sees: bars and tables on a terminal, plain lines in a file."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+PLAIN_SECONDS = 10.0
+"""Seconds between two lines of a bar where no terminal draws it."""
+
+
+class Bar(Protocol):
+    """A running measure of work."""
+
+    def update(self, done: float, note: str = "") -> None:
+        """``done`` of the total is done; ``note`` says more, as tokens/s."""
+
+
+class _PlainBar:
+    def __init__(self, console: "Console", name: str, total: float) -> None:
+        self._console, self._name, self._total = console, name, total
+        self._began = self._told = time.monotonic()
+
+    def update(self, done: float, note: str = "") -> None:
+        now = time.monotonic()
+        if now - self._told >= PLAIN_SECONDS and done < self._total:
+            self._told = now
+            left = (now - self._began) * (self._total - done) / done if done else 0.0
+            share = f"{done / self._total:4.0%}" if self._total else "100%"
+            rest = f"  {clock(left)} left" if done else ""
+            self._console.line(f"{self._name}: {share}  {note}{rest}")
+
+
+class _TerminalBar:
+    def __init__(self, progress: Progress, name: str, total: float) -> None:
+        self._progress = progress
+        self._task = progress.add_task(name, total=total, note="")
+
+    def update(self, done: float, note: str = "") -> None:
+        self._progress.update(self._task, completed=done, note=note)
+
+
+class Console:
+    """Standard output for results, standard error for nothing but errors."""
+
+    def __init__(self, rich: RichConsole | None = None) -> None:
+        self._rich = rich or RichConsole(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+    @property
+    def is_terminal(self) -> bool:
+        return self._rich.is_terminal
+
+    def stage(self, name: str, folder: str) -> None:
+        """A stage begins."""
+        self._rich.print(f"[bold cyan]{escape(name)}[/]  [dim]{escape(folder)}[/]")
+
+    def line(self, text: str) -> None:
+        """One fact, below its stage."""
+        self._rich.print(f"  {escape(text)}")
+
+    def warn(self, text: str) -> None:
+        """One fact that asks for attention."""
+        self._rich.print(f"  [yellow]{escape(text)}[/]")
+
+    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table whose cells after the first stand to the right."""
+        if not self.is_terminal:
+            self.line(f"{title}: " + " | ".join(header))
+            for row in rows:
+                self.line("  " + " | ".join(row))
+            return
+        table = Table(title=escape(title), title_justify="left", header_style="dim")
+        for number, name in enumerate(header):
+            table.add_column(escape(name), justify="right" if number else "left")
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        self._rich.print(table)
+
+    @contextmanager
+    def bar(self, name: str, total: float) -> Iterator[Bar]:
+        """A bar of ``total`` units while the block runs."""
+        if not self.is_terminal:
+            yield _PlainBar(self, name, total)
+            return
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True),
+        )
+        with Progress(*columns, console=self._rich, transient=True) as progress:
+            yield _TerminalBar(progress, name, total)
+
+
+def clock(seconds: float) -> str:
+    """A length of time as minutes:seconds, or hours:minutes:seconds."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def count(number: float) -> str:
+    """A number a person can read at a glance: 8,123 or 12.3k or 4.56M."""
+    for limit, divisor, letter in ((1e12, 1e9, "G"), (1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if number >= limit:
+            return f"{number / divisor:.3g}{letter}"
+    return f"{number:,.0f}"

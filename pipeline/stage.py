@@ -1,0 +1,251 @@
+"""Running a stage: done, resume or refuse, by fingerprint; its manifest is written last."""
+
+import importlib
+import importlib.util
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.config_file import dump_config
+from pipeline.console import Console, clock
+from preprocess import storage
+from preprocess.errors import UserError
+from preprocess.fingerprint import differing_keys, fingerprint, plain
+from preprocess.manifest import (
+    NAME,
+    FileRecord,
+    Manifest,
+    content_hash,
+    read_manifest,
+    write_manifest,
+)
+
+WORK = "_work"
+
+
+class StageError(UserError):
+    """A stage that cannot run as asked; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a stage made: its files, what its manifest says beside them, and figures to show."""
+
+    files: tuple[FileRecord, ...]
+    details: dict[str, Any]
+    stats: dict[str, Any] = field(default_factory=dict)
+    content: str | None = None
+    """Hash of what was made where it is not that of all files (a model: of its tensors)."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stage writes: its folder, and below it the folder of unfinished work."""
+
+    folder: str
+
+    @property
+    def work(self) -> str:
+        return storage.join(self.folder, WORK)
+
+    def file(self, name: str) -> str:
+        return storage.join(self.folder, name)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as the command line knows it, before anything heavy is imported."""
+
+    name: str
+    version: int
+    asked: Callable[[Config], dict[str, Any]]
+    """The settings and inputs that decide the result, flat."""
+    needs: Mapping[str, str] = field(default_factory=dict)
+    """Module -> pip extra."""
+    changed: Callable[[Config, str], list[str]] | None = None
+    """Names of raw files that changed at equal size, which no fingerprint tells."""
+
+    def folder(self, config: Config) -> str:
+        return storage.join(storage.absolute(config.run.output), self.name)
+
+    def make(self, config: Config, place: Place, console: Console) -> Made:
+        made: Made = importlib.import_module(f"pipeline.{self.name}").make(config, place, console)
+        return made
+
+
+def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = False) -> Manifest:
+    """Make what is missing of ``stage`` and return its manifest.
+
+    Raises:
+        StageError: the folder holds another run's result or unfinished work, or is locked.
+        ManifestError: an input stage is not finished.
+    """
+    place = Place(stage.folder(config))
+    asked = plain({"stage": stage.name, "stage_version": stage.version, **stage.asked(config)})
+    mark = fingerprint(asked)
+    console.stage(stage.name, place.folder)
+    manifest = read_manifest(place.folder, stage.name) if _has(place.folder, NAME) else None
+    if manifest and manifest.fingerprint == mark:
+        differing = _changed_files(stage, config, place)
+        if not differing:
+            storage.remove_tree(place.work)
+            console.line("already done")
+            return manifest
+    unfinished = _unfinished(place)
+    if manifest is None and unfinished is not None and fingerprint(unfinished) == mark:
+        differing = _changed_files(stage, config, place)
+    elif manifest is None or manifest.fingerprint != mark:
+        old = manifest.asked if manifest else unfinished
+        differing = differing_keys(old, asked) if old is not None else []
+    if differing:
+        if not overwrite:
+            raise StageError(_refusal(place, differing, finished=manifest is not None))
+        console.line(f"the former result moves to {storage.move_aside(place.folder)}")
+        unfinished = None
+    require(stage.name, stage.needs)
+    storage.check_writable(place.folder)
+    with _lock(place, console):
+        storage.remove_temporary(place.folder)
+        storage.write_bytes(storage.join(place.work, "asked.json"), json.dumps(asked).encode())
+        if unfinished is not None:
+            console.line("goes on with unfinished work")
+        began = time.monotonic()
+        made = stage.make(config, place, console)
+        return _finish(stage, config, place, asked, mark, made, time.monotonic() - began, console)
+
+
+def _finish(
+    stage: Stage,
+    config: Config,
+    place: Place,
+    asked: dict[str, Any],
+    mark: str,
+    made: Made,
+    seconds: float,
+    console: Console,
+) -> Manifest:
+    storage.write_bytes(place.file("config.yaml"), dump_config(config).encode())
+    stats = json.dumps({**made.stats, "seconds": round(seconds, 1)}, indent=2, ensure_ascii=False)
+    storage.write_bytes(place.file("stats.json"), f"{stats}\n".encode())
+    manifest = Manifest(
+        stage=stage.name,
+        stage_version=stage.version,
+        biloom=biloom_version(),
+        fingerprint=mark,
+        content=made.content or content_hash(made.files),
+        asked=asked,
+        files=made.files,
+        details=made.details,
+    )
+    write_manifest(place.folder, manifest)
+    storage.remove_temporary(place.folder)
+    storage.remove_tree(place.work)
+    console.line(f"done in {clock(seconds)}")
+    return manifest
+
+
+def require(command: str, needs: Mapping[str, str]) -> None:
+    """Raise StageError, naming the extra, where a module of ``needs`` is not installed."""
+    for module, extra in needs.items():
+        if importlib.util.find_spec(module) is None:
+            raise StageError(
+                f"`biloom {command}` needs {module}, which is not installed; "
+                f"pip install 'biloom[{extra}]'"
+            )
+
+
+def biloom_version() -> str:
+    try:
+        return installed_version("biloom")
+    except PackageNotFoundError:
+        return "uninstalled"
+
+
+def _has(folder: str, name: str) -> bool:
+    return storage.exists(storage.join(folder, name))
+
+
+def _unfinished(place: Place) -> dict[str, Any] | None:
+    """What the unfinished work in the folder was asked, if there is any."""
+    path = storage.join(place.work, "asked.json")
+    if not storage.exists(path):
+        return None
+    asked: dict[str, Any] = json.loads(storage.read_bytes(path))
+    return asked
+
+
+def _changed_files(stage: Stage, config: Config, place: Place) -> list[str]:
+    names = stage.changed(config, place.folder) if stage.changed else []
+    return [f"{name}: the file changed since, at the same size" for name in names]
+
+
+def _refusal(place: Place, differing: list[str], finished: bool) -> str:
+    what = "the result" if finished else "unfinished work"
+    keys = "\n".join(f"    {line}" for line in differing)
+    return (
+        f"{place.folder} holds {what} of other settings or text:\n{keys}\n"
+        "  add --overwrite to move it aside, or give another run.output"
+    )
+
+
+@contextmanager
+def _lock(place: Place, console: Console) -> Iterator[None]:
+    """One writer a folder; a lock whose process is gone is told and taken.
+
+    Raises:
+        StageError: another process, or another host, holds it.
+    """
+    path = storage.join(place.work, "lock.json")
+    mine = {"host": socket.gethostname(), "process": os.getpid(), "began": _process_start(os.getpid())}
+    if not storage.create_exclusive(path, json.dumps(mine).encode()):
+        holder = _read_lock(path)
+        if holder and not _is_gone(holder):
+            raise StageError(
+                f"{place.folder} is being written by process {holder['process']} on "
+                f"{holder['host']}; wait for it, or remove {path} if that process is gone"
+            )
+        who = f"process {holder['process']}" if holder else "an unknown process"
+        console.line(f"takes over the lock of {who}, which is gone")
+        storage.write_bytes(path, json.dumps(mine).encode())
+    try:
+        yield
+    finally:
+        storage.remove(path)
+
+
+def _read_lock(path: str) -> dict[str, Any] | None:
+    try:
+        holder: dict[str, Any] = json.loads(storage.read_bytes(path))
+        return holder
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _is_gone(holder: dict[str, Any]) -> bool:
+    if holder["host"] != socket.gethostname():
+        return False
+    try:
+        os.kill(holder["process"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    # Another process may have the number by now, above all in a container.
+    return bool(holder["began"] != _process_start(holder["process"]))
+
+
+def _process_start(process: int) -> str:
+    """When a process began, in the kernel's clock ticks; empty where the system does not tell."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:
+            return file.read().rsplit(b")", 1)[1].split()[19].decode()
+    except OSError:
+        return ""

@@ -1,0 +1,121 @@
+"""The stages in order, and what decides the result of each: light, for "already done" in seconds."""
+
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.stage import Stage
+from preprocess import raw_inputs, storage
+from preprocess.config import PrepareConfig, Source, result_fields
+from preprocess.documents import list_source
+from preprocess.manifest import read_manifest
+
+
+def stage_folder(config: Config, stage: str, other: str | None = None) -> str:
+    """The folder of a stage: ``other`` where the config names one, else this run's own."""
+    return storage.absolute(other) if other else STAGES[stage].folder(config)
+
+
+def input_sources(config: Config) -> tuple[tuple[Source, ...], list[list[storage.FileInfo]]]:
+    """The sources of the corpus and the files of each."""
+    sources = config.prepare.sources
+    return sources, [list_source(source) for source in sources]
+
+
+def embed_sources(config: Config) -> tuple[Source, ...] | None:
+    """The sources to embed; none: a sample of the corpus."""
+    if config.embed.input is None:
+        return None
+    return PrepareConfig(input=config.embed.input).sources
+
+
+def _raw(sources: tuple[Source, ...], key: str) -> dict[str, Any]:
+    """Raw input in a fingerprint: names and sizes, never paths."""
+    asked: dict[str, Any] = {}
+    for number, source in enumerate(sources):
+        fields = source.model_dump(exclude={"path"})
+        asked[f"{key}.{number}"] = {**fields, **raw_inputs.digest(list_source(source))}
+    return asked
+
+
+def _content(folder: str, stage: str) -> str:
+    return read_manifest(folder, stage).content
+
+
+def _asked_tokenizer(config: Config) -> dict[str, Any]:
+    return {
+        **result_fields(config.tokenizer, "tokenizer"),
+        **_prepare_fields(config),
+        **_raw(config.prepare.sources, "prepare.input"),
+    }
+
+
+def _prepare_fields(config: Config) -> dict[str, Any]:
+    fields = result_fields(config.prepare, "prepare")
+    del fields["prepare.input"]
+    return fields
+
+
+def _asked_prepare(config: Config) -> dict[str, Any]:
+    folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
+    return {
+        **_prepare_fields(config),
+        **_raw(config.prepare.sources, "prepare.input"),
+        "tokenizer.content": _content(folder, "tokenizer"),
+    }
+
+
+def _asked_train(config: Config) -> dict[str, Any]:
+    return {
+        **result_fields(config.model, "model"),
+        **result_fields(config.train, "train"),
+        "corpus.content": _content(stage_folder(config, "prepare", config.train.corpus), "prepare"),
+    }
+
+
+def _asked_evaluate(config: Config) -> dict[str, Any]:
+    corpus = stage_folder(config, "prepare", config.evaluate.corpus)
+    checkpoint = stage_folder(config, "train", config.evaluate.checkpoint)
+    return {
+        **result_fields(config.evaluate, "evaluate"),
+        "corpus.content": _content(corpus, "prepare"),
+        "checkpoint.content": _content(checkpoint, "train"),
+    }
+
+
+def _asked_export(config: Config) -> dict[str, Any]:
+    checkpoint = stage_folder(config, "train", config.export.checkpoint)
+    return {"checkpoint.content": _content(checkpoint, "train")}
+
+
+def _asked_embed(config: Config) -> dict[str, Any]:
+    fields = result_fields(config.embed, "embed")
+    del fields["embed.input"]
+    sources = embed_sources(config)
+    if sources is None:
+        raw = _raw(config.prepare.sources, "embed.sample_of")
+    else:
+        raw = _raw(sources, "embed.input")
+        fields = {k: v for k, v in fields.items() if k not in ("embed.sample", "embed.seed")}
+    model = stage_folder(config, "export", config.embed.model)
+    return {**fields, **raw, "model.content": _content(model, "export")}
+
+
+def _changed_inputs(config: Config, folder: str) -> list[str]:
+    _, files = input_sources(config)
+    return raw_inputs.changed(folder, [file for group in files for file in group])
+
+
+BEAM = {"apache_beam": "beam"}
+TRAIN = {"pytorch_lightning": "train"}
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("tokenizer", 1, _asked_tokenizer),
+        Stage("prepare", 1, _asked_prepare, BEAM, _changed_inputs),
+        Stage("train", 1, _asked_train, TRAIN),
+        Stage("evaluate", 1, _asked_evaluate),
+        Stage("export", 1, _asked_export),
+        Stage("embed", 1, _asked_embed, BEAM),
+    )
+}

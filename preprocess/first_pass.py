@@ -1,0 +1,163 @@
+"""The one dear pass over the text: read, clean, hash and tokenise a unit, streaming.
+
+It writes the unit's tokens in parts closed at a document's end, its hashes for deduplication, and
+last a done-record: a rerun skips a unit that has one. Memory is bounded by the part.
+"""
+
+import io
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from preprocess.config import SPLITS, PrepareConfig
+from preprocess.dedup import content_hash, split_of, write_hashes
+from preprocess.documents import Rejected, read_unit
+from preprocess.normalize import Cleaner
+from preprocess.storage import exists, join, read_bytes, write_bytes
+from preprocess.token_shard import DOCUMENT, token_dtype
+from preprocess.tokenizer import Ids, Tokenizer, cached_tokenizer
+from preprocess.units import Unit
+
+ENCODE_BATCH = 256
+"""Documents a call of the tokenizer: more gain nothing, one by one halves the speed."""
+
+PROGRESS_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker must know to prepare a unit."""
+
+    work: str
+    output: str
+    config: PrepareConfig
+    tokenizer: str
+    tokenizer_content: str
+    vocabulary: int
+    buckets: int
+
+
+@dataclass
+class Progress:
+    """A running unit's counts, rewritten every few seconds so that any engine shows a live bar."""
+
+    path: str
+    bytes: int = 0
+    documents: int = 0
+    tokens: int = 0
+    _written: float = field(default_factory=time.monotonic)
+
+    def tell(self, final: bool = False) -> None:
+        if final or time.monotonic() - self._written > PROGRESS_SECONDS:
+            self._written = time.monotonic()
+            counts = {"bytes": self.bytes, "documents": self.documents, "tokens": self.tokens}
+            write_bytes(self.path, json.dumps(counts).encode())
+
+
+class _Part:
+    """The documents of one split since its last part was closed."""
+
+    def __init__(self) -> None:
+        self.ids: list[Ids] = []
+        self.rows: list[tuple[int, int, int, int, int]] = []
+        self.tokens = 0
+        self.closed: list[str] = []
+
+
+def done_record(work: str, unit: int) -> str:
+    return join(work, "units", f"{unit:06d}.json")
+
+
+def read_done(work: str, unit: int) -> dict[str, Any]:
+    """The counts, parts, hash bounds and raw ranges of a unit that is through the first pass."""
+    record: dict[str, Any] = json.loads(read_bytes(done_record(work, unit)))
+    return record
+
+
+def tokenize_unit(job: Job, unit: Unit) -> int:
+    """Take ``unit`` through the first pass unless its done-record is there; returns its index.
+
+    Raises:
+        DamagedFile: a raw file cannot be read to its end.
+    """
+    if exists(done_record(job.work, unit.index)):
+        return unit.index
+    config = job.config
+    source = config.sources[unit.source]
+    tokenizer = cached_tokenizer(job.tokenizer, job.tokenizer_content)
+    parts = {split: _Part() for split in SPLITS}
+    hashes: list[int] = []
+    dropped: list[Rejected] = []
+    drops: Counter[str] = Counter()
+    replaced = 0
+    progress = Progress(join(job.work, "progress", f"{unit.index:06d}.json"))
+    cleaner = Cleaner(config.cleaning)
+    reader = read_unit(unit, source, config.cleaning)
+    for block in reader:
+        dropped.extend(block.rejected)
+        drops.update(rejected.reason for rejected in block.rejected)
+        replaced += block.replaced
+        texts = cleaner.clean_batch(block.documents)
+        if config.drop_empty:
+            kept = [text for text in texts if text]
+            drops["empty"] += len(texts) - len(kept)
+            texts = kept
+        for text, ids in _encode(tokenizer, texts):
+            content = content_hash(text)
+            split = source.split or split_of(content, config.valid_fraction, config.test_fraction)
+            part = parts[split]
+            part.ids.append(ids)
+            row = (len(hashes), len(ids), len(text.split()), len(text), len(text.encode()))
+            part.rows.append(row)
+            part.tokens += len(ids)
+            hashes.append(content)
+            progress.tokens += len(ids)
+            if part.tokens >= config.part_tokens:
+                _close(job, unit.index, split, part)
+            progress.documents = len(hashes)
+            progress.tell()
+        progress.bytes += block.raw_bytes
+    for split, part in parts.items():
+        if part.rows:
+            _close(job, unit.index, split, part)
+    record = {
+        "read": len(hashes) + sum(drops.values()),
+        "dropped": {reason: count for reason, count in sorted(drops.items()) if count},
+        "replaced": replaced,
+        "parts": {split: part.closed for split, part in parts.items()},
+        "bounds": write_hashes(job.work, unit.index, hashes, job.buckets),
+        "inputs": [
+            {"name": r.name, "start": r.start, "end": r.end, "version": r.version, "xxh128": digest}
+            for r, digest in zip(unit.ranges, reader.digests, strict=True)
+        ],
+    }
+    if dropped:
+        lines = [json.dumps(vars(one)) + "\n" for one in dropped]
+        write_bytes(join(job.output, f"dropped-{unit.index:06d}.jsonl"), "".join(lines).encode())
+    progress.tell(final=True)
+    write_bytes(done_record(job.work, unit.index), json.dumps(record).encode())
+    return unit.index
+
+
+def _encode(tokenizer: Tokenizer, texts: list[str]) -> Iterator[tuple[str, Ids]]:
+    for start in range(0, len(texts), ENCODE_BATCH):
+        batch = texts[start : start + ENCODE_BATCH]
+        yield from zip(batch, tokenizer.encode(batch), strict=True)
+
+
+def _close(job: Job, unit: int, split: str, part: _Part) -> None:
+    name = f"{split}-{unit:06d}-{len(part.closed):03d}"
+    ids = np.concatenate(part.ids) if part.ids else np.empty(0, np.int32)
+    write_bytes(
+        join(job.work, "parts", f"{name}.bin"), ids.astype(token_dtype(job.vocabulary)).tobytes()
+    )
+    table = io.BytesIO()
+    np.save(table, np.array(part.rows, DOCUMENT))
+    write_bytes(join(job.work, "parts", f"{name}.npy"), table.getvalue())
+    part.closed.append(name)
+    part.ids, part.rows, part.tokens = [], [], 0

@@ -1,0 +1,61 @@
+"""Whether the raw text is still the text a corpus was made of.
+
+Names and sizes stand in the fingerprint. A file's version (mtime or ETag) is only a hint: where it
+changed at equal size, the hash of the bytes that were read decides.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import xxhash
+
+from preprocess.first_pass import done_record
+from preprocess.storage import FileInfo, exists, join, list_names, read_bytes, write_bytes
+
+INPUTS = "inputs.jsonl"
+BLOCK = 4 << 20
+
+
+def digest(files: Sequence[FileInfo]) -> dict[str, Any]:
+    """Names and sizes of ``files`` as a fingerprint takes them."""
+    hashed = xxhash.xxh3_128()
+    for file in files:
+        hashed.update(f"{file.name}\0{file.bytes}\0".encode("utf-8", "surrogateescape"))
+    total = sum(file.bytes for file in files)
+    return {"files": len(files), "bytes": total, "names_and_sizes": hashed.hexdigest()}
+
+
+def write_inputs(folder: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Keep the raw ranges a corpus was made of beside its manifest."""
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    write_bytes(join(folder, INPUTS), lines.encode())
+
+
+def changed(folder: str, files: Sequence[FileInfo]) -> list[str]:
+    """Names of the ``files`` whose bytes are not those that the stage in ``folder`` read."""
+    by_name = {file.name: file for file in files}
+    found: dict[str, None] = {}
+    for row in _rows(folder):
+        file = by_name.get(row["name"])
+        if file and file.version != row["version"] and file.name not in found:
+            if _hash_range(file.path, row["start"], row["end"]) != row["xxh128"]:
+                found[file.name] = None
+    return list(found)
+
+
+def _rows(folder: str) -> Iterator[dict[str, Any]]:
+    if exists(join(folder, INPUTS)):
+        for line in read_bytes(join(folder, INPUTS)).decode().splitlines():
+            yield json.loads(line)
+        return
+    work = join(folder, "_work")
+    for name in list_names(join(work, "units")):
+        yield from json.loads(read_bytes(done_record(work, int(name.split(".")[0]))))["inputs"]
+
+
+def _hash_range(path: str, start: int, end: int) -> str:
+    hashed = xxhash.xxh3_128()
+    for place in range(start, end, BLOCK):
+        hashed.update(read_bytes(path, place, min(place + BLOCK, end)))
+    return hashed.hexdigest()

@@ -1,0 +1,90 @@
+"""Work units: the byte ranges that one worker reads in one go.
+
+A plan is drawn from names, sizes and the configuration alone, so that it costs no reading and every
+machine draws the same one. A unit is a few megabytes of one source: a big plain file is cut into
+ranges, small files are packed together in the order of their names.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from preprocess.config import Source
+from preprocess.documents import is_compressed_name, resolve_format
+from preprocess.storage import FileInfo
+
+SMALL_UNIT_BYTES = 8 * 1024**2
+LARGE_UNIT_BYTES = 32 * 1024**2
+LARGE_INPUT_BYTES = 256 * 1024**2
+
+
+@dataclass(frozen=True)
+class Range:
+    """The records of a raw file whose first byte lies in ``[start, end)``."""
+
+    name: str
+    path: str
+    start: int
+    end: int
+    bytes: int
+    """Size of the whole file; ``start == 0 and end == bytes`` is all of it."""
+    version: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one worker reads: ranges of the source with the number ``source``, in order."""
+
+    index: int
+    source: int
+    ranges: tuple[Range, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers, strings, lists and dicts only, for JSON."""
+        return {**asdict(self), "ranges": [asdict(piece) for piece in self.ranges]}
+
+    @staticmethod
+    def from_dict(plain: Mapping[str, Any]) -> "Unit":
+        """The unit that ``to_dict`` wrote."""
+        ranges = tuple(Range(**piece) for piece in plain["ranges"])
+        return Unit(plain["index"], plain["source"], ranges)
+
+
+def plan_units(
+    sources: Sequence[Source], files: Sequence[Sequence[FileInfo]], unit_bytes: int | None
+) -> list[Unit]:
+    """The units of a corpus, in the order of sources and, within one, of file names.
+
+    Args:
+        sources: the parts of the corpus.
+        files: for each source its files, ordered by name, as ``documents.list_source`` gives them.
+        unit_bytes: raw bytes a unit; none: 8 MiB below 256 MiB of input, else 32 MiB. A compressed
+            file or a Python source is never cut and may be larger. An empty file is in no unit.
+    """
+    if unit_bytes is None:
+        total = sum(file.bytes for group in files for file in group)
+        unit_bytes = SMALL_UNIT_BYTES if total < LARGE_INPUT_BYTES else LARGE_UNIT_BYTES
+    units: list[Unit] = []
+    for number, (source, group) in enumerate(zip(sources, files, strict=True)):
+        packed: list[Range] = []
+        size = 0
+        for piece in _ranges(source, group, unit_bytes):
+            length = piece.end - piece.start
+            if packed and size + length > unit_bytes:
+                units.append(Unit(len(units), number, tuple(packed)))
+                packed, size = [], 0
+            packed.append(piece)
+            size += length
+        if packed:
+            units.append(Unit(len(units), number, tuple(packed)))
+    return units
+
+
+def _ranges(source: Source, files: Sequence[FileInfo], unit_bytes: int) -> Iterator[Range]:
+    for file in files:
+        docstrings = resolve_format(source, file.name) == "docstrings"
+        whole = docstrings or is_compressed_name(file.name)
+        step = max(file.bytes, 1) if whole else unit_bytes
+        for start in range(0, file.bytes, step):
+            end = min(start + step, file.bytes)
+            yield Range(file.name, file.path, start, end, file.bytes, file.version)

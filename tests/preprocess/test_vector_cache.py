@@ -1,0 +1,327 @@
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preprocess import storage, vector_cache
+from preprocess.manifest import Manifest, ManifestError, check_files, write_manifest
+from preprocess.vector_cache import (
+    CacheError,
+    VectorCache,
+    VectorShardWriter,
+    text_key,
+    write_index,
+)
+
+LAYERS, DIM = 2, 3
+TEXTS = st.text(st.characters(exclude_categories=())) | st.sampled_from(
+    ["", "/", "a\nb", "\x00", "\ud83d\ude00", "😀", "\udc80", '["']
+)
+
+
+def vectors_of(tokens, seed=0):
+    """(layers, tokens, dim)"""
+    return np.random.default_rng(seed).standard_normal((LAYERS, len(tokens), DIM)).astype("f4")
+
+
+def finish(folder, records, **details):
+    details = {"layers": LAYERS, "dim": DIM, "dtype": "float32", "model": "m" * 64} | details
+    made = Manifest("embed", 1, "0.1.0", "f", "c", {}, tuple(records), details)
+    write_manifest(folder, made)
+
+
+def write(folder, shards, dtype="float32"):
+    """A cache of ``shards``, each a list of (text, tokens, vectors)."""
+    records = []
+    for number, entries in enumerate(shards):
+        with VectorShardWriter(folder, number, LAYERS, DIM, dtype) as writer:
+            for entry in entries:
+                writer.add(*entry)
+        records += writer.close()
+    finish(folder, [*records, write_index(folder, range(len(shards)))], dtype=dtype)
+    return VectorCache.open(folder)
+
+
+def numbered(count):
+    return [[(f"text {i}", ["語", str(i)], vectors_of("ab", i))] for i in range(count)]
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request, tmp_path):
+    if request.param == "local":
+        yield str(tmp_path / "embed")
+    else:
+        yield "memory://test-vector-cache"
+        storage.remove_tree("memory://test-vector-cache")
+
+
+@given(
+    st.lists(st.lists(st.tuples(TEXTS, st.lists(TEXTS, max_size=3)), max_size=4), max_size=3),
+    st.sampled_from(["float32", "float16"]),
+    TEXTS,
+)
+@settings(deadline=None, max_examples=40)
+def test_cache_gives_back_every_text_once(tmp_path_factory, shards, dtype, other):
+    stored, seed = {}, 0
+    for shard in shards:
+        for place, (text, tokens) in enumerate(shard):
+            shard[place] = (text, tokens, vectors_of(tokens, seed := seed + 1))
+            stored.setdefault(text, shard[place])
+    cache = write(str(tmp_path_factory.mktemp("cache")), shards, dtype)
+
+    assert list(cache) == list(stored)
+    assert len(cache) == len(stored)
+    assert (other in cache) == (other in stored)
+    for text, tokens, vectors in stored.values():
+        assert text in cache
+        assert cache.tokens(text) == tokens
+        np.testing.assert_array_equal(cache[text], vectors.astype(dtype), strict=True)
+    for found, expected in zip(cache.entries(), stored.values(), strict=True):
+        assert found[:2] == expected[:2]
+        np.testing.assert_array_equal(found[2], cache[found[0]], strict=True)
+    assert check_files(cache.path, cache.manifest) == []
+
+
+def test_remote_and_local_caches_read_alike(folder):
+    cache = write(folder, [*numbered(2), [("", [], vectors_of(""))], []], "float16")
+    assert (cache.layers, cache.dim, cache.model) == (LAYERS, DIM, "m" * 64)
+    assert cache.dtype == np.dtype("float16")
+    assert list(cache) == ["text 0", "text 1", ""]
+    assert cache[""].shape == (LAYERS, 0, DIM)
+    assert cache.tokens("text 1") == ["語", "1"]
+    np.testing.assert_array_equal(cache["text 1"], vectors_of("ab", 1).astype("f2"))
+
+
+def test_key_stays_what_it_was_so_old_caches_are_found_again():
+    assert text_key("語").hex() == "c03491d601ab7cbb229d98bfec1f7290"
+
+
+def test_text_that_is_no_string_is_refused():
+    with pytest.raises(TypeError, match="a text of the vector cache is a string, not list"):
+        text_key(["a", "word"])
+
+
+def test_texts_of_equal_first_key_half_are_told_apart(tmp_path, monkeypatch):
+    def colliding(text):
+        return b"8 bytes " + text.encode().rjust(8)
+
+    monkeypatch.setattr(vector_cache, "text_key", colliding)
+    shards = numbered(5)
+    cache = write(str(tmp_path), [*shards, *shards])
+    assert len(cache) == 5
+    assert [float(cache[f"text {i}"][0, 0, 0]) for i in range(5)] == [
+        float(vectors_of("ab", i)[0, 0, 0]) for i in range(5)
+    ]
+    assert "text 9" not in cache
+
+
+def test_text_not_in_the_cache_is_told(tmp_path):
+    cache = write(str(tmp_path), numbered(1))
+    with pytest.raises(
+        KeyError, match=r"'text 0 ' is not in the vector cache .* exactly as it was"
+    ):
+        cache["text 0 "]
+    with pytest.raises(KeyError, match="is not in the vector cache"):
+        cache.tokens("")
+    assert cache.get("") is None
+    assert 5 not in cache
+
+
+def test_vectors_are_a_read_only_view(tmp_path):
+    vectors = write(str(tmp_path), numbered(1))["text 0"]
+    assert not vectors.flags.owndata
+    with pytest.raises(ValueError, match="read-only"):
+        vectors[0, 0, 0] = 1
+
+
+def test_pickled_cache_opens_again(tmp_path):
+    cache = write(str(tmp_path), numbered(2))
+    again = pickle.loads(pickle.dumps(cache))
+    np.testing.assert_array_equal(again["text 1"], cache["text 1"])
+
+
+def test_shard_appears_only_when_it_is_closed(folder):
+    writer = VectorShardWriter(folder, 7, LAYERS, DIM, "float32")
+    writer.add("a", ["a"], vectors_of("a"))
+    assert all(one.startswith(storage.TEMPORARY) for one in storage.list_names(folder))
+    records = writer.close()
+    names = ["entries-000007.npy", "texts-000007.bin", "vectors-000007.bin"]
+    assert [one.name for one in records] == names == storage.list_names(folder)
+    assert records[0].counts == {"entries": 1, "tokens": 1}
+    assert writer.close() == records
+
+
+def test_shard_of_a_failed_block_leaves_nothing(folder):
+    def fail():
+        with VectorShardWriter(folder, 0, LAYERS, DIM, "float32") as writer:
+            writer.add("a", ["a"], vectors_of("a"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert storage.list_names(folder) == []
+
+
+def test_entries_appear_last_of_a_shard(tmp_path, monkeypatch):
+    renamed, replace = [], Path.replace
+    monkeypatch.setattr(
+        Path, "replace", lambda self, to: (renamed.append(Path(to).name), replace(self, to))[1]
+    )
+    VectorShardWriter(str(tmp_path), 0, LAYERS, DIM, "float32").close()
+    assert renamed[-1] == "entries-000000.npy"
+    assert len(renamed) == 3
+
+
+def test_bytes_of_a_shard_are_raw_little_endian_values(tmp_path):
+    vectors = vectors_of("ab")
+    with VectorShardWriter(str(tmp_path), 0, LAYERS, DIM, "float16") as writer:
+        writer.add("ab", ["a", "b"], vectors[:, ::-1])
+    assert (tmp_path / "vectors-000000.bin").read_bytes() == (
+        vectors[:, ::-1].astype("<f2").tobytes()
+    )
+    assert (tmp_path / "texts-000000.bin").read_bytes() == b'["ab","a","b"]'
+
+
+def test_writer_refuses_vectors_of_another_shape_or_not_finite(tmp_path):
+    writer = VectorShardWriter(str(tmp_path), 0, LAYERS, DIM, "float32")
+    with pytest.raises(AssertionError, match=r"of shape \(2, 3, 3\), not \(2, 1, 3\)"):
+        writer.add("a", ["a"], vectors_of("abc"))
+    with pytest.raises(AssertionError, match="vectors of 'a' are not finite"):
+        writer.add("a", ["a"], vectors_of("a") * np.float32("nan"))
+    assert writer.close()[0].counts["entries"] == 0
+
+
+def test_value_beyond_float16_is_told(tmp_path):
+    writer = VectorShardWriter(str(tmp_path), 0, LAYERS, DIM, "float16")
+    with pytest.raises(CacheError, match=r"holds 7e\+04, beyond float16; set embed.dtype=float32"):
+        writer.add("a", ["a"], np.full((LAYERS, 1, DIM), 7e4, "f4"))
+    writer.close()
+
+
+def test_dtype_that_cannot_be_stored_is_told(tmp_path):
+    with pytest.raises(CacheError, match="as 'int8'; choose float32 or float16"):
+        VectorShardWriter(str(tmp_path), 0, LAYERS, DIM, "int8")
+
+
+def test_first_occurrence_of_a_text_stays(tmp_path):
+    twice = [("a", ["first"], vectors_of("a", 1)), ("a", ["second"], vectors_of("a", 2))]
+    cache = write(str(tmp_path), [twice[:1], twice[1:]])
+    assert cache.tokens("a") == ["first"]
+    assert write_index(str(tmp_path), [1, 0, 1]) == cache.manifest.files[-1]
+
+
+def test_index_of_a_missing_shard_is_refused(tmp_path):
+    with pytest.raises(CacheError, match=r"entries-000003\.npy of the vector cache is missing"):
+        write_index(str(tmp_path), [3])
+
+
+def _flip(path):
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 0xFF
+    path.write_bytes(data)
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _respell(path):
+    path.write_bytes(path.read_bytes().replace(b"text 1", b"text 9"))
+
+
+def _other_numpy_type(path):
+    path.write_bytes(path.read_bytes().replace(b"<u4", b"<i4"))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "read", "message"),
+    [
+        ("vectors-000001.bin", Path.unlink, VectorCache.__getitem__, "is missing"),
+        ("vectors-000001.bin", _cut, VectorCache.__getitem__, "47 bytes, not 48"),
+        ("entries-000001.npy", Path.unlink, VectorCache.__getitem__, "is missing"),
+        ("entries-000001.npy", _flip, VectorCache.__getitem__, "beyond the vectors"),
+        ("entries-000001.npy", _other_numpy_type, VectorCache.__getitem__, "it holds"),
+        ("texts-000001.bin", Path.unlink, VectorCache.tokens, "is missing"),
+        ("texts-000001.bin", _flip, VectorCache.tokens, "entry 0 is not the text it was"),
+        ("texts-000001.bin", _respell, VectorCache.tokens, "entry 0 is not the text it was"),
+        ("texts-000001.bin", _cut, VectorCache.tokens, "damaged"),
+    ],
+)
+def test_damaged_shard_is_named_and_the_others_stay_readable(tmp_path, name, damage, read, message):
+    cache = write(str(tmp_path), numbered(3))
+    damage(tmp_path / name)
+    with pytest.raises(CacheError) as caught:
+        read(cache, "text 1")
+    assert message in str(caught.value)
+    assert name in str(caught.value)
+    assert "`biloom embed --overwrite`" in str(caught.value)
+    for text in ("text 0", "text 2"):
+        assert read(cache, text) is not None
+    with pytest.raises(CacheError, match=re.escape(name)):
+        list(cache.entries())
+
+
+def test_entry_that_is_another_text_is_refused(tmp_path):
+    cache = write(str(tmp_path), numbered(2))
+    for kind in ("entries-{:06}.npy", "texts-{:06}.bin"):
+        one, two = (tmp_path / kind.format(n) for n in (0, 1))
+        data = one.read_bytes()
+        one.write_bytes(two.read_bytes())
+        two.write_bytes(data)
+    with pytest.raises(CacheError, match=r"entries-000000\.npy.*entry 0 is another text"):
+        cache["text 0"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(Path.unlink, r"index\.npy of the vector cache is missing"), (_cut, r"index\.npy .*damaged")],
+)
+def test_cache_without_a_whole_index_is_refused(tmp_path, damage, message):
+    write(str(tmp_path), numbered(1))
+    damage(tmp_path / "index.npy")
+    with pytest.raises(CacheError, match=message):
+        VectorCache.open(tmp_path)
+
+
+def test_unreadable_file_is_told(tmp_path, monkeypatch):
+    cache = write(str(tmp_path), numbered(1))
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(storage, "open_read", refuse)
+    with pytest.raises(CacheError, match=r"entries-000000\.npy .*cannot be read \(.*denied"):
+        cache["text 0"]
+
+
+def test_folder_without_a_finished_cache_is_refused(tmp_path):
+    with pytest.raises(ManifestError, match="holds no finished 'embed'"):
+        VectorCache.open(tmp_path)
+
+
+def test_manifest_that_does_not_tell_the_shape_is_refused(tmp_path):
+    write_manifest(str(tmp_path), Manifest("embed", 1, "", "", "", {}, (), {"layers": 1}))
+    with pytest.raises(CacheError, match="the manifest does not tell 'dim'"):
+        VectorCache.open(tmp_path)
+
+
+def test_remote_cache_fetches_a_shard_once_and_keeps_a_bounded_number(monkeypatch):
+    folder, fetched, open_read = "memory://test-vector-cache", [], storage.open_read
+    monkeypatch.setattr(vector_cache, "OPEN_REMOTE", 2)
+    try:
+        cache = write(folder, numbered(3))
+        monkeypatch.setattr(storage, "open_read", lambda p: (fetched.append(p), open_read(p))[1])
+        kept = cache["text 0"]
+        for text in ("text 0", "text 1", "text 0"):
+            cache[text]
+        assert len(fetched) == 4
+        cache["text 2"]
+        cache["text 1"]
+        assert len(fetched) == 8
+        np.testing.assert_array_equal(kept, vectors_of("ab", 0))
+    finally:
+        storage.remove_tree(folder)
