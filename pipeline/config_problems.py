@@ -5,6 +5,7 @@ gives one for each of its choices. The same walk along the fields shapes what py
 """
 
 import difflib
+import re
 import types
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -272,7 +273,8 @@ def _paths(section: type[Section], prefix: str = "") -> Iterator[str]:
 def _broken_rule(path: KeyPath, rule: str, root: Node) -> tuple[Place, str]:
     _, holder = _above((*path, ""), root)
     entries = holder.value if isinstance(holder.value, dict) else {}
-    places = sorted({entry.key for key, entry in entries.items() if key in rule}) or [holder.key]
+    words = re.findall(r"\w+", rule)
+    places = sorted({entry.key for key, entry in entries.items() if key in words}) or [holder.key]
     also = f" (see also {', '.join(map(str, places[:-1]))})" if places[1:] else ""
     name = f"{_name(path)}: " if path else ""
     return places[-1], f"{name}{rule}{also}"

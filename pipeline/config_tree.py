@@ -68,7 +68,7 @@ def read_file(path: Path, layer: int, problems: Problems) -> Node | None:
     text = ""
     try:
         data = path.read_bytes()
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8")
         root = yaml.compose(text, Loader=_Loader)
     except OSError as error:
         problems.append((replace(place, line=0), f"cannot be read: {error.strerror}"))

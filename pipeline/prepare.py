@@ -1,11 +1,8 @@
 """Stage: raw text -> token shards and their manifest."""
 
 import io
-import json
-import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -15,6 +12,7 @@ from pipeline.config import Config
 from pipeline.console import Console, count
 from pipeline.runners import make_pipeline
 from pipeline.stage import Made, Place, StageError
+from pipeline.unit_bar import unit_bar
 from pipeline.stages import input_sources, stage_folder
 from pipeline.transforms import PrepareCorpus, user_errors
 from preprocess import storage
@@ -28,8 +26,6 @@ from preprocess.token_shard import SUMS
 from preprocess.tokenizer import cached_tokenizer
 from preprocess.units import Unit, plan_units
 
-POLL_SECONDS = 0.5
-
 
 def make(config: Config, place: Place, console: Console) -> Made:
     sources, files = input_sources(config)
@@ -38,7 +34,7 @@ def make(config: Config, place: Place, console: Console) -> Made:
     console.line(f"{count(sum(map(len, files)))} files, {count(total)}B in {len(units)} units")
     job = _job(config, place, total)
     with (
-        _progress(place, console, total),
+        unit_bar(place, console, "prepare", total),
         user_errors(place.work),
         make_pipeline(config.runner, total) as pipeline,
     ):
@@ -143,33 +139,3 @@ def _show(console: Console, details: dict[str, Any]) -> None:
         + (f", dropped: {reasons}" if reasons else "")
         + (f"; {documents['replaced']:,} held invalid bytes" if documents["replaced"] else "")
     )
-
-
-@contextmanager
-def _progress(place: Place, console: Console, total: int) -> Iterator[None]:
-    """A bar drawn from the records that running units write, the same on every engine."""
-    ended = threading.Event()
-    with console.bar("prepare", total) as bar:
-
-        def watch() -> None:
-            while not ended.wait(POLL_SECONDS):
-                sums = _progress_sums(place)
-                note = f"{count(sums['documents'])} documents  {count(sums['tokens'])} tokens"
-                bar.update(sums["bytes"], note)
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            watcher.join()
-
-
-def _progress_sums(place: Place) -> Counter[str]:
-    sums: Counter[str] = Counter()
-    folder = storage.join(place.work, "progress")
-    for name in storage.list_names(folder):
-        if name.endswith(".json") and not name.startswith(storage.TEMPORARY):
-            sums.update(json.loads(storage.read_bytes(storage.join(folder, name))))
-    return sums

@@ -238,9 +238,7 @@ def _decode_strictly(line: bytes) -> str | None:
         return None
 
 
-def _locate(
-    rejected: list[tuple[int, str]], data: bytes, name: str, offset: int
-) -> list[Rejected]:
+def _locate(rejected: list[tuple[int, str]], data: bytes, name: str, offset: int) -> list[Rejected]:
     """Rejections of lines of ``data``, given by number, with their bytes and places."""
     if not rejected:
         return []

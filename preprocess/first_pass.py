@@ -6,10 +6,9 @@ last a done-record: a rerun skips a unit that has one. Memory is bounded by the 
 
 import io
 import json
-import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from preprocess.config import SPLITS, PrepareConfig
 from preprocess.dedup import content_hash, split_of, write_hashes
 from preprocess.documents import Rejected, read_unit
 from preprocess.normalize import Cleaner
+from preprocess.progress import Progress
 from preprocess.storage import exists, join, read_bytes, write_bytes
 from preprocess.token_shard import DOCUMENT, token_dtype
 from preprocess.tokenizer import Ids, Tokenizer, cached_tokenizer
@@ -25,9 +25,6 @@ from preprocess.units import Unit
 
 ENCODE_BATCH = 256
 """Documents a call of the tokenizer: more gain nothing, one by one halves the speed."""
-
-PROGRESS_SECONDS = 2.0
-
 
 @dataclass(frozen=True)
 class Job:
@@ -40,23 +37,6 @@ class Job:
     tokenizer_content: str
     vocabulary: int
     buckets: int
-
-
-@dataclass
-class Progress:
-    """A running unit's counts, rewritten every few seconds so that any engine shows a live bar."""
-
-    path: str
-    bytes: int = 0
-    documents: int = 0
-    tokens: int = 0
-    _written: float = field(default_factory=time.monotonic)
-
-    def tell(self, final: bool = False) -> None:
-        if final or time.monotonic() - self._written > PROGRESS_SECONDS:
-            self._written = time.monotonic()
-            counts = {"bytes": self.bytes, "documents": self.documents, "tokens": self.tokens}
-            write_bytes(self.path, json.dumps(counts).encode())
 
 
 class _Part:
@@ -95,7 +75,7 @@ def tokenize_unit(job: Job, unit: Unit) -> int:
     dropped: list[Rejected] = []
     drops: Counter[str] = Counter()
     replaced = 0
-    progress = Progress(join(job.work, "progress", f"{unit.index:06d}.json"))
+    progress = Progress(job.work, unit.index)
     cleaner = Cleaner(config.cleaning)
     reader = read_unit(unit, source, config.cleaning)
     for block in reader:

@@ -66,6 +66,6 @@ def _collapse_lines(text: str) -> list[str]:
     """The lines of a text, each with runs of whitespace as one space and none at its ends."""
     for space in _ODD_SPACES:
         text = text.replace(space, " ")
-    while "  " in text:
-        text = text.replace("  ", " ")
-    return [line.strip(" ") for line in text.split("\n")]
+    return [
+        " ".join(line.split()) if "  " in line else line.strip(" ") for line in text.split("\n")
+    ]

@@ -259,16 +259,18 @@ def _find_local(pattern: str) -> list[FileInfo]:
         raise StorageError(_folder_message(pattern))
     # A file whose own name holds a wildcard is meant as itself.
     literal = Path(path).is_file()
-    paths = [path] if literal else globbing.glob(path, recursive=True)
+    paths = [path] if literal else globbing.glob(path, recursive=True)  # noqa: PTH207
     base = path[: path.rfind("/") + 1] if literal else _fixed_folder(path)
     files = []
     for one in paths:
         if Path(one).is_file():
             if not os.access(one, os.R_OK):
                 raise StorageError(f"{one}: no right to read this file; change its permissions")
-            status = os.stat(one)
+            status = Path(one).stat()
             name = one.removeprefix(base)
-            files.append(FileInfo(name, os.path.abspath(one), status.st_size, str(status.st_mtime_ns)))
+            # Without "..", so that a file found by two patterns has one path.
+            full = os.path.abspath(one)  # noqa: PTH100
+            files.append(FileInfo(name, full, status.st_size, str(status.st_mtime_ns)))
     return files
 
 
@@ -291,8 +293,12 @@ def _find_remote(pattern: str) -> list[FileInfo]:
     for info in details:
         if info["type"] != "file":
             continue
-        full = fs.unstrip_protocol(info["name"]) if protocol not in ("http", "https") else info["name"]
-        version = next((str(info[k]) for k in ("ETag", "etag", "mtime", "created") if k in info), "")
+        full = (
+            fs.unstrip_protocol(info["name"]) if protocol not in ("http", "https") else info["name"]
+        )
+        version = next(
+            (str(info[k]) for k in ("ETag", "etag", "mtime", "created") if k in info), ""
+        )
         files.append(FileInfo(info["name"].removeprefix(base), full, int(info["size"]), version))
     return files
 
@@ -312,7 +318,9 @@ def check_writable(folder: str) -> None:
             pass
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StorageError(f"{folder}: cannot write here ({reason}); choose another run.output") from error
+        raise StorageError(
+            f"{folder}: cannot write here ({reason}); choose another run.output"
+        ) from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -26,13 +26,16 @@ BLOCK = 64
 
 # Grave's model knows matmuls only. MATMUL_FLOOR is what a small one costs besides its
 # multiplications, in multiplications; LOGIT is the price of a number in a softmax, forward and
-# backward. Fitted on two AVX2 cores: 72 G multiplications a second, tens of microseconds a call.
+# backward. Estimates for two AVX2 cores: 72 G multiplications a second, tens of microseconds a call.
 MATMUL_FLOOR = 2_000_000
 LOGIT = 64
 SMALLEST_VOCABULARY = 1000
 SMALLEST_TAIL_WIDTH = 8
 MOST_TAILS = 3
 GRID = 32
+# The cost is flat around its minimum and knows nothing of quality: among choices that cost at most
+# this many times the cheapest, the one that keeps most ids at full rank is taken.
+NEARLY_CHEAPEST = 1.25
 
 
 class Routes(NamedTuple):
@@ -165,7 +168,7 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def choose_cutoffs(counts: NDArray[np.uint64], dim: int, div: float, rows: int) -> tuple[int, ...]:
-    """The cheapest cutoffs for a corpus with these counts, in id order.
+    """The longest shortlist that is nearly the cheapest, for a corpus with these counts, in id order.
 
     With B = rows, the positions of one call (both directions: 2 * rows * unroll of training):
 
@@ -184,8 +187,14 @@ def choose_cutoffs(counts: NDArray[np.uint64], dim: int, div: float, rows: int) 
     tails = sum(width >= SMALLEST_TAIL_WIDTH for width in tail_widths(dim, div, MOST_TAILS))
     share = _cumulative_share(counts)
     grid = sorted({_two_digits(x) for x in np.geomspace(50, vocabulary * 0.9, GRID)})
-    choices = (c for n in range(tails + 1) for c in combinations(grid, n))
-    return min(choices, key=lambda cutoffs: _cost(share, cutoffs, dim, div, rows))
+    costs = {
+        cutoffs: _cost(share, cutoffs, dim, div, rows)
+        for n in range(tails + 1)
+        for cutoffs in combinations(grid, n)
+    }
+    enough = NEARLY_CHEAPEST * min(costs.values())
+    near = [cutoffs for cutoffs, cost in costs.items() if cost <= enough]
+    return min(near, key=lambda cutoffs: (-(*cutoffs, vocabulary)[0], costs[cutoffs]))
 
 
 def predicted_speedup(

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
@@ -160,6 +160,11 @@ def test_another_kind_in_an_override_forgets_the_keys_of_the_former(write: Write
     assert load_config([file], []).model.head == AdaptiveSoftmaxConfig(div=2)
 
 
+def test_a_key_alone_keeps_the_kind_it_finds(write: Write) -> None:
+    file = write("prepare: {input: x}\ntokenizer: {kind: word}\n")
+    assert load_config([file], ["tokenizer.min_count=3"]).tokenizer == WordConfig(min_count=3)
+
+
 def test_an_override_may_name_the_kind_after_its_keys() -> None:
     assert load("tokenizer.min_count=3", "tokenizer.kind=word").tokenizer == WordConfig(min_count=3)
 
@@ -228,6 +233,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_they_were_made(write: Write)
         ("learning_rate=1", "unknown key 'learning_rate'; did you mean 'train.learning_rate'?"),
         ("train.hiden=1", "unknown key 'train.hiden'; did you mean 'model.recurrent.hidden'?"),
         ("model.dropout=0", "unknown key 'model.dropout'; did you mean 'model.input.dropout' or 'model.recurrent.dropout'?"),
+        ("model.kind=x", "unknown key 'model.kind'; did you mean 'model.input.kind' or 'model.recurrent.kind' or 'model.head.kind'?"),
         ("tracking.foo=1", "unknown key 'tracking.foo'; the keys here are wandb, project, name"),
         ("tokenizer.min_count=1", "unknown key 'tokenizer.min_count': kind 'word' has it, and kind is 'sentencepiece'"),
         ("train.seed=", "no value: write train.seed=null for none, train.seed='\"\"' for empty text"),
@@ -391,8 +397,29 @@ def test_a_config_that_is_not_found_is_told(name: str, problem: str, shipped: Pa
 
 # pydantic takes no lone surrogates; everything else can be a path or a word.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
-    "1e-3 1e5 .5 0x1F 0o7 007 1_000 .inf null ~ no true 2024-01-01 1:30 *.txt installed-docs: "
-    "a:\tb <<\n = -\na [a]".split(" ")
+    [
+        "1e-3",
+        "1e5",
+        ".5",
+        "0x1F",
+        "0o7",
+        "007",
+        "1_000",
+        ".inf",
+        "null",
+        "~",
+        "no",
+        "true",
+        "2024-01-01",
+        "1:30",
+        "*.txt",
+        "installed-docs:",
+        "a:\tb",
+        "<<\n",
+        "=",
+        "-\na",
+        "[a]",
+    ]
 )
 
 
@@ -456,6 +483,18 @@ def test_a_dump_gives_each_source_a_line() -> None:
     ]
 
 
+@pytest.mark.parametrize("text", ["a\nb", "word " * 40, "\u2028"])
+def test_a_dump_gives_a_text_one_line(text: str) -> None:
+    config = Config.model_validate({"prepare": {"input": text}})
+    assert len(dump_config(config).splitlines()) == len(dump_config(load()).splitlines())
+
+
+@pytest.mark.parametrize("text", ["1e5", "0o7", "no", "1_0"])
+def test_a_dump_quotes_text_that_any_yaml_would_take_for_something_else(text: str) -> None:
+    config = Config.model_validate({"prepare": {"input": text}})
+    assert f"  input: '{text}'  #" in dump_config(config)
+
+
 # The models
 
 
@@ -475,7 +514,7 @@ def test_every_field_of_the_config_can_be_put_in_words() -> None:
 
 def test_every_field_but_a_kind_has_a_description_of_one_line() -> None:
     for field in fields_of(Config):
-        if not str(field.annotation).startswith("typing.Literal") or field.description:
+        if get_origin(field.annotation) is not Literal or len(get_args(field.annotation)) > 1:
             assert field.description
             assert "\n" not in field.description
 

@@ -28,7 +28,9 @@ def test_installed_sources_are_listed_in_order_without_being_imported(
         "probe_docs/b.py",
     ]
     assert {"stdlib/argparse.py", "stdlib/pydoc_data/topics.py"} <= set(names)
-    assert not any(part in name for name in names for part in ("site-packages", "/test/", "idlelib"))
+    assert not any(
+        part in name for name in names for part in ("site-packages", "/test/", "idlelib")
+    )
     assert "probe_docs" not in sys.modules
     argparse = files[names.index("stdlib/argparse.py")]
     assert argparse.bytes == Path(argparse.path).stat().st_size

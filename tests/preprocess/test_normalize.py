@@ -19,7 +19,9 @@ CONFIGS = [
 ODD = st.sampled_from(
     " \t\n\r\x0b\x1c\x85\xa0\u2003\u2028\u3000\x00\x07\x7f\x9f\ufeff\ud800a\u00e9e\u0301\u00a8\u212b\u200d"
 )
-TEXTS = st.text(st.one_of(ODD, st.characters(exclude_categories=()), st.characters(max_codepoint=127)))
+TEXTS = st.text(
+    st.one_of(ODD, st.characters(exclude_categories=()), st.characters(max_codepoint=127))
+)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
@@ -40,10 +42,16 @@ def test_exactly_the_described_characters_are_removed() -> None:
     removed = {
         c
         for c in everything
-        if unicodedata.category(c) in ("Cc", "Cs") and not c.isspace() or c == "\ufeff"
+        if (unicodedata.category(c) in ("Cc", "Cs") and not c.isspace()) or c == "\ufeff"
     }
     assert {c for c in everything if not cleaner.clean(c)} == removed
     assert cleaner.clean_batch(everything) == ["" if c in removed else c for c in everything]
+
+
+def test_a_control_character_is_found_in_a_batch_of_ascii() -> None:
+    cleaner = Cleaner(CleaningConfig())
+    for c in [c for c in map(chr, range(128)) if unicodedata.category(c) == "Cc"]:
+        assert cleaner.clean_batch(["a", f"b{c}", "c"]) == ["a", "b", "c"], ascii(c)
 
 
 def test_every_unicode_whitespace_becomes_one_space() -> None:

@@ -156,7 +156,7 @@ def test_a_file_without_the_right_to_read_is_told(
 ) -> None:
     (tmp_path / "a.txt").touch()
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(StorageError, match="a.txt: no right to read this file; change its perm"):
+    with pytest.raises(StorageError, match=r"a\.txt: no right to read this file; change its perm"):
         storage.find_files(str(tmp_path / "a.txt"))
 
 
@@ -178,7 +178,9 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     storage.check_writable(str(tmp_path / "new"))
     assert list((tmp_path / "new").iterdir()) == []
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match=r"file/x: cannot write here .*choose another run.output"):
+    with pytest.raises(
+        StorageError, match=r"file/x: cannot write here .*choose another run.output"
+    ):
         storage.check_writable(str(tmp_path / "file" / "x"))
 
 

@@ -1,0 +1,179 @@
+"""Model folders: a trained bidirectional LM with its tokenizer and cleaning, ready to embed text.
+
+    model.safetensors   weights, float32
+    config.json         the network's config, vocabulary, cutoffs, boundary, cleaning
+    tokenizer.*         the tokenizer
+    README.md           model card
+    manifest.json       last
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from lightning_modules.config import ModelConfig
+from lightning_modules.nn.bilm import BiLMNetwork
+from preprocess import storage
+from preprocess.config import CleaningConfig
+from preprocess.fingerprint import canonical_json
+from preprocess.manifest import read_manifest
+from preprocess.normalize import Cleaner
+from preprocess.token_stream import boundary_ids
+from preprocess.tokenizer import Token, Tokenizer, load_tokenizer
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+CHUNK = 512
+"""Tokens of a text that are in the network at once; the state is carried from chunk to chunk."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A text's vectors. ``vectors`` is (layers, tokens, dim) float32, layer 0 the token vectors."""
+
+    text: str
+    tokens: tuple[Token, ...]
+    vectors: npt.NDArray[np.float32]
+
+
+class BiLM(nn.Module):
+    """A trained bidirectional language model.
+
+        model = BiLM.from_pretrained("runs/quickstart/export")
+        for embedding in model.embed(["A first text.", "A second one."]):
+            embedding.vectors  # (layers, tokens, dim)
+
+    Every text starts from zero state after the boundary token that training put before a document,
+    so its vectors depend on nothing but the text (within 1e-5, whatever it is batched with).
+
+    Attributes:
+        dim: dimensions of a token's vector in any layer: forward half, then backward half.
+        depth: layers, the token vectors (layer 0) included.
+    """
+
+    def __init__(
+        self,
+        network: BiLMNetwork,
+        tokenizer: Tokenizer,
+        cleaning: CleaningConfig,
+        boundary: Literal["eos", "bos_eos"],
+        content: str = "",
+    ) -> None:
+        super().__init__()
+        self.network = network.eval()
+        self.tokenizer = tokenizer
+        self.content = content
+        self._cleaner = Cleaner(cleaning)
+        self._before, self._after = boundary_ids(boundary)
+        self.dim = network.width
+        self.depth = network.recurrent.config.layers + 1
+
+    @classmethod
+    def from_pretrained(cls, path: str) -> Self:
+        """The model in a folder or at an fsspec URL.
+
+        Raises:
+            ManifestError: it holds no finished model, or one of a newer format.
+        """
+        manifest = read_manifest(path, "export")
+        saved = json.loads(storage.read_bytes(storage.join(path, CONFIG)))
+        config = ModelConfig.model_validate(saved["model"])
+        network = BiLMNetwork(config, saved["vocabulary"], tuple(saved["cutoffs"]))
+        network.load_state_dict(load_safetensors(storage.read_bytes(storage.join(path, WEIGHTS))))
+        cleaning = CleaningConfig.model_validate(saved["cleaning"])
+        tokenizer = load_tokenizer(path)
+        return cls(network, tokenizer, cleaning, saved["boundary"], manifest.content)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """All layers, with gradients.
+
+        Args:
+            ids: (batch, time) int64, padded with any id at the end.
+            lengths: (batch,) int64, tokens of each row.
+
+        Returns:
+            (depth, batch, time, dim) float32; what lies past a row's length is padding.
+        """
+        batch, time = ids.shape
+        place = torch.arange(time, device=ids.device).expand(batch, time)
+        # Reversed within its length; padding stays where it is.
+        mirror = torch.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)
+        starts = torch.tensor([self._before, self._after], device=ids.device)
+        streams = torch.stack([ids, ids.gather(1, mirror)])  # (2, batch, time)
+        streams = torch.cat([starts[:, None, None].expand(2, batch, 1), streams], 2)
+        streams = streams.transpose(1, 2)  # (2, time + 1, batch)
+        state = self.network.zero_state(batch)
+        chunks = []
+        for start in range(0, time + 1, CHUNK):
+            layers, state = self.network.layers(streams[:, start : start + CHUNK], state)
+            chunks.append(torch.stack(layers))  # (depth, 2, chunk, batch, dim / 2)
+        forward, backward = torch.cat(chunks, 2)[:, :, 1:].transpose(2, 3).unbind(1)
+        index = mirror[None, :, :, None].expand_as(backward)  # (depth, batch, time, dim / 2)
+        return torch.cat([forward, backward.gather(2, index)], 3)
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str], batch_tokens: int = 4096) -> list[Embedding]:
+        """The vectors of each text, in order, after the cleaning that training text had.
+
+        Args:
+            texts: any texts; one without tokens has vectors (layers, 0, dim).
+            batch_tokens: tokens of a batch, padding included; a longer text is a batch of its own.
+        """
+        cleaned = self._cleaner.clean_batch(list(texts))
+        tokens = [tuple(self.tokenizer.tokens(text)) for text in cleaned]
+        vectors: dict[int, npt.NDArray[np.float32]] = {}
+        device = next(self.network.parameters()).device
+        for batch in plan_batches([len(one) for one in tokens], batch_tokens):
+            longest = max(len(tokens[number]) for number in batch)
+            ids = torch.zeros(len(batch), longest, dtype=torch.int64)
+            for row, number in enumerate(batch):
+                found = [token.id for token in tokens[number]]
+                ids[row, : len(found)] = torch.tensor(found, dtype=torch.int64)
+            lengths = torch.tensor([len(tokens[number]) for number in batch])
+            layers = self(ids.to(device), lengths.to(device)).cpu().numpy()
+            for row, number in enumerate(batch):
+                vectors[number] = layers[:, row, : len(tokens[number])]
+        return [
+            Embedding(text, tokens[number], vectors[number]) for number, text in enumerate(cleaned)
+        ]
+
+
+def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Numbers of texts batch by batch, sorted by length so that little is padding."""
+    batches: list[list[int]] = []
+    for number in sorted(range(len(lengths)), key=lambda n: (lengths[n], n)):
+        if batches and (len(batches[-1]) + 1) * max(1, lengths[number]) <= batch_tokens:
+            batches[-1].append(number)
+        else:
+            batches.append([number])
+    return batches
+
+
+def save_model(
+    folder: str, weights: Mapping[str, Tensor], config: Mapping[str, Any], tokenizer: Tokenizer
+) -> tuple[str, ...]:
+    """Write a model folder's files but the card and the manifest; returns their names."""
+    tensors = {name: tensor.contiguous() for name, tensor in sorted(weights.items())}
+    storage.write_bytes(storage.join(folder, WEIGHTS), save_safetensors(tensors))
+    text = json.dumps(config, indent=2, ensure_ascii=False)
+    storage.write_bytes(storage.join(folder, CONFIG), f"{text}\n".encode())
+    return (WEIGHTS, CONFIG, *tokenizer.save(folder))
+
+
+def tensors_hash(tensors: Mapping[str, Tensor], details: Mapping[str, Any]) -> str:
+    """sha256 over tensors (name, type, shape, bytes) and the settings that give them a meaning."""
+    hashed = hashlib.sha256(canonical_json(details).encode())
+    for name, tensor in sorted(tensors.items()):
+        hashed.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        hashed.update(tensor.contiguous().numpy().tobytes())
+    return hashed.hexdigest()
