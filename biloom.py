@@ -1,6 +1,6 @@
 """The public names of biloom, loaded when they are first used.
 
-    from biloom import BiLM, VectorCache
+from biloom import BiLM, VectorCache
 """
 
 from typing import TYPE_CHECKING, Any

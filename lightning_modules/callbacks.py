@@ -12,6 +12,7 @@ from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 
 from lightning_modules.evaluation import Evaluation, evaluate
 from lightning_modules.lit_bilm import LitBiLM
+from lightning_modules.pretrained import read_checkpoint
 from preprocess import storage
 from preprocess.token_stream import Ids
 
@@ -43,13 +44,6 @@ class StorageCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         storage.remove(str(path))
-
-
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """A checkpoint's tensors and plain values, on the CPU."""
-    data = io.BytesIO(storage.read_bytes(path))
-    checkpoint: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
-    return checkpoint
 
 
 def newest_checkpoint(folder: str) -> str | None:
@@ -99,7 +93,9 @@ class Metrics(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._lines = [
-            line for line in read_lines(self._path) if json.loads(line)["step"] <= trainer.global_step
+            line
+            for line in read_lines(self._path)
+            if json.loads(line)["step"] <= trainer.global_step
         ]
         self._began = self._told = time.monotonic()
         self._first = self._told_step = trainer.global_step

@@ -108,4 +108,6 @@ class EvaluateConfig(Section):
     corpus: str | None = runtime(None, "corpus folder; none: this run's own prepare")
     checkpoint: str | None = runtime(None, "train folder; none: this run's own")
     split: Split = Field("valid", description="the split to read")
-    rows: int = Field(16, ge=1, description="rows the text is dealt to; each starts from zero state")
+    rows: int = Field(
+        16, ge=1, description="rows the text is dealt to; each starts from zero state"
+    )

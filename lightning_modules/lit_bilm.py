@@ -76,7 +76,9 @@ class LitBiLM(pl.LightningModule):
         optimizer = torch.optim.Adam(
             self.network.parameters(), lr=self.train_config.learning_rate, fused=True
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_share(self.train_config))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, learning_rate_share(self.train_config)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,13 +1,14 @@
 """Model folders: a trained bidirectional LM with its tokenizer and cleaning, ready to embed text.
 
-    model.safetensors   weights, float32
-    config.json         the network's config, vocabulary, cutoffs, boundary, cleaning
-    tokenizer.*         the tokenizer
-    README.md           model card
-    manifest.json       last
+model.safetensors   weights, float32
+config.json         the network's config, vocabulary, cutoffs, boundary, cleaning
+tokenizer.*         the tokenizer
+README.md           model card
+manifest.json       last
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from preprocess.tokenizer import Token, Tokenizer, load_tokenizer
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+CHECKPOINT = "checkpoint.ckpt"
 
 CHUNK = 512
 """Tokens of a text that are in the network at once; the state is carried from chunk to chunk."""
@@ -168,6 +170,28 @@ def save_model(
     text = json.dumps(config, indent=2, ensure_ascii=False)
     storage.write_bytes(storage.join(folder, CONFIG), f"{text}\n".encode())
     return (WEIGHTS, CONFIG, *tokenizer.save(folder))
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """A training checkpoint's tensors and plain values, on the CPU; no code is unpickled."""
+    data = io.BytesIO(storage.read_bytes(path))
+    checkpoint: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
+    return checkpoint
+
+
+def checkpoint_weights(folder: str) -> dict[str, Tensor]:
+    """The network's tensors in the checkpoint of a train folder."""
+    state = read_checkpoint(storage.join(folder, CHECKPOINT))["state_dict"]
+    prefix = "network."
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def network_of_checkpoint(folder: str, details: Mapping[str, Any]) -> BiLMNetwork:
+    """The network of a train folder; ``details`` are those of its manifest."""
+    config = ModelConfig.model_validate(details["model"])
+    network = BiLMNetwork(config, details["vocabulary"], tuple(details["cutoffs"]))
+    network.load_state_dict(checkpoint_weights(folder))
+    return network
 
 
 def tensors_hash(tensors: Mapping[str, Tensor], details: Mapping[str, Any]) -> str:

@@ -22,9 +22,10 @@ from pipeline.config_tree import (
     read_override,
 )
 from preprocess.config import Section
+from preprocess.errors import UserError
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """Mistakes of a config, all of them: ``problems`` has a line for each."""
 
     def __init__(self, problems: Sequence[str]) -> None:

@@ -108,7 +108,12 @@ def clock(seconds: float) -> str:
 
 def count(number: float) -> str:
     """A number a person can read at a glance: 8,123 or 12.3k or 4.56M."""
-    for limit, divisor, letter in ((1e12, 1e9, "G"), (1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+    for limit, divisor, letter in (
+        (1e12, 1e9, "G"),
+        (1e9, 1e9, "G"),
+        (1e6, 1e6, "M"),
+        (1e4, 1e3, "k"),
+    ):
         if number >= limit:
             return f"{number / divisor:.3g}{letter}"
     return f"{number:,.0f}"

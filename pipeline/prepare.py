@@ -12,9 +12,9 @@ from pipeline.config import Config
 from pipeline.console import Console, count
 from pipeline.runners import make_pipeline
 from pipeline.stage import Made, Place, StageError
-from pipeline.unit_bar import unit_bar
 from pipeline.stages import input_sources, stage_folder
 from pipeline.transforms import PrepareCorpus, user_errors
+from pipeline.unit_bar import unit_bar
 from preprocess import storage
 from preprocess.config import SPLITS
 from preprocess.dedup import count_buckets

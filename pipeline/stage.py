@@ -81,6 +81,35 @@ class Stage:
         return made
 
 
+@dataclass(frozen=True)
+class _Standing:
+    """How a stage's folder stands to what is asked now."""
+
+    asked: dict[str, Any]
+    mark: str
+    manifest: Manifest | None
+    unfinished: bool
+    differing: list[str]
+
+    @property
+    def done(self) -> bool:
+        return self.manifest is not None and not self.differing
+
+
+def plan_of(stage: Stage, config: Config) -> str:
+    """What running ``stage`` would do, in words; touches nothing.
+
+    Raises:
+        ManifestError: an input stage is not finished.
+    """
+    standing = _standing(stage, config, Place(stage.folder(config)))
+    if standing.done:
+        return "already done"
+    if standing.differing:
+        return "refused: made with other settings (" + "; ".join(standing.differing) + ")"
+    return "goes on with unfinished work" if standing.unfinished else "to be made"
+
+
 def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = False) -> Manifest:
     """Make what is missing of ``stage`` and return its manifest.
 
@@ -89,45 +118,37 @@ def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = 
         ManifestError: an input stage is not finished.
     """
     place = Place(stage.folder(config))
-    asked = plain({"stage": stage.name, "stage_version": stage.version, **stage.asked(config)})
-    mark = fingerprint(asked)
     console.stage(stage.name, place.folder)
-    manifest = read_manifest(place.folder, stage.name) if _has(place.folder, NAME) else None
-    if manifest and manifest.fingerprint == mark:
-        differing = _changed_files(stage, config, place)
-        if not differing:
-            storage.remove_tree(place.work)
-            console.line("already done")
-            return manifest
-    unfinished = _unfinished(place)
-    if manifest is None and unfinished is not None and fingerprint(unfinished) == mark:
-        differing = _changed_files(stage, config, place)
-    elif manifest is None or manifest.fingerprint != mark:
-        old = manifest.asked if manifest else unfinished
-        differing = differing_keys(old, asked) if old is not None else []
-    if differing:
+    standing = _standing(stage, config, place)
+    if standing.manifest and standing.done:
+        storage.remove_tree(place.work)
+        console.line("already done")
+        return standing.manifest
+    unfinished = standing.unfinished
+    if standing.differing:
         if not overwrite:
-            raise StageError(_refusal(place, differing, finished=manifest is not None))
+            raise StageError(_refusal(place, standing))
         console.line(f"the former result moves to {storage.move_aside(place.folder)}")
-        unfinished = None
+        unfinished = False
     require(stage.name, stage.needs)
     storage.check_writable(place.folder)
     with _lock(place, console):
         storage.remove_temporary(place.folder)
-        storage.write_bytes(storage.join(place.work, "asked.json"), json.dumps(asked).encode())
-        if unfinished is not None:
+        storage.write_bytes(
+            storage.join(place.work, "asked.json"), json.dumps(standing.asked).encode()
+        )
+        if unfinished:
             console.line("goes on with unfinished work")
         began = time.monotonic()
         made = stage.make(config, place, console)
-        return _finish(stage, config, place, asked, mark, made, time.monotonic() - began, console)
+        return _finish(stage, config, place, standing, made, time.monotonic() - began, console)
 
 
 def _finish(
     stage: Stage,
     config: Config,
     place: Place,
-    asked: dict[str, Any],
-    mark: str,
+    standing: _Standing,
     made: Made,
     seconds: float,
     console: Console,
@@ -139,9 +160,9 @@ def _finish(
         stage=stage.name,
         stage_version=stage.version,
         biloom=biloom_version(),
-        fingerprint=mark,
+        fingerprint=standing.mark,
         content=made.content or content_hash(made.files),
-        asked=asked,
+        asked=standing.asked,
         files=made.files,
         details=made.details,
     )
@@ -173,6 +194,19 @@ def _has(folder: str, name: str) -> bool:
     return storage.exists(storage.join(folder, name))
 
 
+def _standing(stage: Stage, config: Config, place: Place) -> _Standing:
+    asked = plain({"stage": stage.name, "stage_version": stage.version, **stage.asked(config)})
+    mark = fingerprint(asked)
+    manifest = read_manifest(place.folder, stage.name) if _has(place.folder, NAME) else None
+    unfinished = _unfinished(place)
+    old = manifest.asked if manifest else unfinished
+    differing = differing_keys(old, asked) if old is not None else []
+    if old is not None and not differing and stage.changed:
+        names = stage.changed(config, place.folder)
+        differing = [f"{name}: the file changed since, at the same size" for name in names]
+    return _Standing(asked, mark, manifest, unfinished is not None, differing)
+
+
 def _unfinished(place: Place) -> dict[str, Any] | None:
     """What the unfinished work in the folder was asked, if there is any."""
     path = storage.join(place.work, "asked.json")
@@ -182,14 +216,9 @@ def _unfinished(place: Place) -> dict[str, Any] | None:
     return asked
 
 
-def _changed_files(stage: Stage, config: Config, place: Place) -> list[str]:
-    names = stage.changed(config, place.folder) if stage.changed else []
-    return [f"{name}: the file changed since, at the same size" for name in names]
-
-
-def _refusal(place: Place, differing: list[str], finished: bool) -> str:
-    what = "the result" if finished else "unfinished work"
-    keys = "\n".join(f"    {line}" for line in differing)
+def _refusal(place: Place, standing: _Standing) -> str:
+    what = "the result" if standing.manifest else "unfinished work"
+    keys = "\n".join(f"    {line}" for line in standing.differing)
     return (
         f"{place.folder} holds {what} of other settings or text:\n{keys}\n"
         "  add --overwrite to move it aside, or give another run.output"
@@ -204,7 +233,11 @@ def _lock(place: Place, console: Console) -> Iterator[None]:
         StageError: another process, or another host, holds it.
     """
     path = storage.join(place.work, "lock.json")
-    mine = {"host": socket.gethostname(), "process": os.getpid(), "began": _process_start(os.getpid())}
+    mine = {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "began": _process_start(os.getpid()),
+    }
     if not storage.create_exclusive(path, json.dumps(mine).encode()):
         holder = _read_lock(path)
         if holder and not _is_gone(holder):

@@ -17,7 +17,7 @@ HOST = "https://api.wandb.ai"
 
 
 def wandb_mode(tracking: TrackingConfig) -> tuple[str | None, str]:
-    """"online", "offline" or none, and a line that says why."""
+    """ "online", "offline" or none, and a line that says why."""
     if tracking.wandb == "off" or os.environ.get("WANDB_MODE") == "disabled":
         return None, "wandb: off"
     if tracking.wandb == "offline" or os.environ.get("WANDB_MODE") == "offline":
@@ -46,9 +46,8 @@ def make_logger(config: Config, place: Place, console: Console) -> Any:
     console.line(line)
     if mode is None:
         return False
-    from pytorch_lightning.loggers import WandbLogger
-
     import wandb
+    from pytorch_lightning.loggers import WandbLogger
 
     path = storage.join(place.work, "wandb.json")
     if not storage.exists(path):

@@ -2,7 +2,7 @@
 
 import warnings
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -13,15 +13,15 @@ from lightning_modules.callbacks import (
     Metrics,
     StorageCheckpointIO,
     newest_checkpoint,
-    read_checkpoint,
 )
 from lightning_modules.config import AdaptiveSoftmaxConfig, ModelConfig, TrainConfig
 from lightning_modules.datamodule import TokenShardDataModule
 from lightning_modules.lit_bilm import LitBiLM
 from lightning_modules.nn.adaptive_softmax import choose_cutoffs, predicted_speedup, ranks_of
-from lightning_modules.pretrained import tensors_hash
+from lightning_modules.pretrained import CHECKPOINT, read_checkpoint, tensors_hash
 from pipeline.config import Config
 from pipeline.console import Console, count
+from pipeline.device import device_name, resolve_device
 from pipeline.stage import Made, Place
 from pipeline.stages import stage_folder
 from pipeline.tracking import make_logger
@@ -29,8 +29,8 @@ from preprocess import storage
 from preprocess.manifest import FileRecord, hash_file
 from preprocess.token_shard import Corpus
 from preprocess.token_stream import TokenStream, TrainingWindows, evaluation_windows
+from preprocess.tokenizer import EOS
 
-CHECKPOINT = "checkpoint.ckpt"
 METRICS = "metrics.jsonl"
 LOOK_ROWS = 16
 
@@ -51,7 +51,7 @@ def make(config: Config, place: Place, console: Console) -> Made:
     size = sum(p.numel() for p in module.network.parameters())
     device = resolve_device(train.device)
     console.line(
-        f"{count(size)} parameters on {_device_name(device)}; {train.steps:,} steps of "
+        f"{count(size)} parameters on {device_name(device)}; {train.steps:,} steps of "
         f"{train.rows} x {train.unroll} tokens, {windows.passes(train.steps):.2f} passes"
     )
     module.network.to(device)
@@ -129,23 +129,8 @@ def resolve_cutoffs(
     return cutoffs
 
 
-def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device asked for; "auto" is a GPU where there is one."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name()
-    return f"{torch.get_num_threads()} CPU threads"
-
-
 def _counts(corpus: Corpus) -> np.ndarray[Any, Any]:
     """Unigram counts of what the model predicts: the tokens, and an end a document."""
-    from preprocess.tokenizer import EOS
-
     counts = corpus.counts().copy()
     counts[EOS] += corpus.totals("train")["documents"]
     return counts

@@ -72,8 +72,10 @@ class PrepareCorpus(beam.PTransform):
     def expand(self, begin: Any) -> Any:
         job, units = self._job, self._units
         numbers = [unit.index for unit in units]
-        tokenised = begin | "units" >> beam.Create(units) | "first pass" >> ForEach(
-            job.work, tokenize_unit, job
+        tokenised = (
+            begin
+            | "units" >> beam.Create(units)
+            | "first pass" >> ForEach(job.work, tokenize_unit, job)
         )
         if job.config.deduplicate:
             tokenised = (
@@ -85,6 +87,30 @@ class PrepareCorpus(beam.PTransform):
             tokenised
             | "all compared" >> WhenAllAreDone(units)
             | "last pass" >> ForEach(job.work, finish_unit, job)
+        )
+
+
+class EmbedTexts(beam.PTransform):
+    """Units -> keys of their texts -> drop lists by bucket -> cache shards; gives units' indices."""
+
+    def __init__(self, job: Any, units: Sequence[Unit]) -> None:
+        super().__init__()
+        self._job, self._units = job, units
+
+    def expand(self, begin: Any) -> Any:
+        # Imported here, so that preparing a corpus does not load torch.
+        from lightning_modules.embedding import embed_unit, hash_texts
+
+        job, units = self._job, self._units
+        numbers = [unit.index for unit in units]
+        return (
+            begin
+            | "units" >> beam.Create(units)
+            | "keys" >> ForEach(job.work, hash_texts, job)
+            | "all hashed" >> WhenAllAreDone([*range(job.buckets)])
+            | "duplicates" >> ForEach(job.work, deduplicate, job.work, numbers)
+            | "all compared" >> WhenAllAreDone(units)
+            | "embed" >> ForEach(job.work, embed_unit, job)
         )
 
 

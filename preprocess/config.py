@@ -73,11 +73,10 @@ class CleaningConfig(Section):
     invalid_utf8: Literal["replace", "drop"] = Field(
         "replace", description="bytes that are not UTF-8: U+FFFD for them, or drop the document"
     )
-    unicode: Literal["NFC", "NFKC", "none"] = Field(
-        "NFC", description="Unicode normalisation form"
-    )
+    unicode: Literal["NFC", "NFKC", "none"] = Field("NFC", description="Unicode normalisation form")
     control_characters: Literal["remove", "keep"] = Field(
-        "remove", description="Unicode categories Cc (but tab, line ends and other whitespace) and Cs, and U+FEFF"
+        "remove",
+        description="Unicode categories Cc (but tab, line ends and other whitespace) and Cs, and U+FEFF",
     )
     whitespace: Literal["collapse", "keep"] = Field(
         "collapse", description="runs of any whitespace to one space, none at the ends"
@@ -123,7 +122,9 @@ class PrepareConfig(Section):
         4_000_000, ge=1, description="tokens after which a shard is closed at a document's end"
     )
     unit_bytes: int | None = Field(
-        None, ge=1024, description="raw bytes a work unit; none: 8 MB below 256 MB of input, else 32"
+        None,
+        ge=1024,
+        description="raw bytes a work unit; none: 8 MB below 256 MB of input, else 32",
     )
 
     @model_validator(mode="after")

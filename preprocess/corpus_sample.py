@@ -5,6 +5,7 @@ terabytes costs reading gigabytes, then documents by their hash: no draw depends
 reading.
 """
 
+import heapq
 import random
 from collections.abc import Iterator, Sequence
 
@@ -53,7 +54,30 @@ def read_train(
                     yield unit, raw, text, content
 
 
+def draw_documents(
+    units: Sequence[Unit], config: PrepareConfig, number: int, seed: int
+) -> list[str]:
+    """That many different documents of the train split, as given, in the order they were drawn."""
+    drawn: list[tuple[int, int, str]] = []  # a heap whose first is the last in the order
+    held: set[int] = set()
+    for _, raw, _, content in read_train(units, config):
+        key = -mixed(content, seed)
+        if content in held or (len(drawn) == number and key <= drawn[0][0]):
+            continue
+        held.add(content)
+        if len(drawn) < number:
+            heapq.heappush(drawn, (key, content, raw))
+        else:
+            held.remove(heapq.heappushpop(drawn, (key, content, raw))[1])
+    return [raw for _, _, raw in sorted(drawn, reverse=True)]
+
+
+def mixed(content: int, seed: int) -> int:
+    """A number below 2^53 drawn by a document's content and the seed."""
+    folded = (content ^ (content >> 64) ^ seed * 0x9E3779B97F4A7C15) & (2**64 - 1)
+    return (folded * 0xD6E8FEB86659FD93 >> 40) & (2**53 - 1)
+
+
 def thin(content: int, share: float, seed: int) -> bool:
-    """Whether a document is in a sample of ``share``: drawn by its content and the seed."""
-    mixed = (content ^ (content >> 64) ^ seed * 0x9E3779B97F4A7C15) * 0xD6E8FEB86659FD93
-    return ((mixed >> 11) & (2**53 - 1)) / (1 << 53) < share
+    """Whether a document is in a sample of ``share``."""
+    return mixed(content, seed) < share * 2**53

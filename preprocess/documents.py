@@ -160,7 +160,9 @@ class UnitReader:
         end = None if compression else piece.end
         for offset, lines in whole_lines(chunks, piece.start, end, raw.starts_line):
             if offset == 0 and lines.startswith(_WIDE_BOMS):
-                yield Block([], [_reject("utf16_or_utf32", lines, piece.name, 0)], 0, 0)
+                # How many lines came along depends on the block, the first is always whole.
+                first = lines.partition(b"\n")[0]
+                yield Block([], [_reject("utf16_or_utf32", first, piece.name, 0)], 0, 0)
                 return
             if offset == 0 and lines.startswith(_BOM):
                 offset, lines = len(_BOM), lines[len(_BOM) :]

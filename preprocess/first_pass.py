@@ -26,6 +26,7 @@ from preprocess.units import Unit
 ENCODE_BATCH = 256
 """Documents a call of the tokenizer: more gain nothing, one by one halves the speed."""
 
+
 @dataclass(frozen=True)
 class Job:
     """What every worker must know to prepare a unit."""

@@ -13,6 +13,7 @@ from typing import Any
 import xxhash
 
 from preprocess import storage
+from preprocess.errors import UserError
 from preprocess.fingerprint import canonical_json, plain
 
 FORMAT = 1
@@ -20,7 +21,7 @@ NAME = "manifest.json"
 BLOCK = 1 << 22
 
 
-class ManifestError(ValueError):
+class ManifestError(UserError):
     """A folder that cannot be read as a finished stage; the message says what to do."""
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import xxhash
 
+from preprocess.errors import UserError
+
 if TYPE_CHECKING:
     from preprocess.units import Range
 
@@ -20,7 +22,7 @@ HEAD_BYTES = 10
 _TAIL_BYTES = 64 * 1024
 
 
-class DamagedFile(ValueError):  # noqa: N818
+class DamagedFile(UserError):  # noqa: N818
     """A raw file that cannot be read to its end; the message names it and says what to do."""
 
 
@@ -130,7 +132,7 @@ class _Gzip:
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         out = self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
-        self.needs_input = not self._inner.unconsumed_tail and len(out) < max_length
+        self.needs_input = not self._inner.unconsumed_tail
         return out
 
 

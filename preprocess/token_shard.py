@@ -148,4 +148,3 @@ def shard_counts(
         "documents": len(documents),
         **sums,
     }
-

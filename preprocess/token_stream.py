@@ -196,9 +196,7 @@ class TrainingWindows:
             done += size
 
 
-def evaluation_windows(
-    stream: TokenStream, rows: int, unroll: int
-) -> Iterator[tuple[Ids, Ids]]:
+def evaluation_windows(stream: TokenStream, rows: int, unroll: int) -> Iterator[tuple[Ids, Ids]]:
     """Inputs and targets, each (2, unroll, rows), that hold every position of one pass once.
 
     Rows are cut as evenly as can be; where a row is at its end, inputs are 0 and targets IGNORE.
@@ -216,5 +214,3 @@ def evaluation_windows(
                 left, right = stream.read(0, end - offset - size, end - offset)
                 ids[1, :size, row], targets[1, :size, row] = right[::-1], left[::-1]
         yield ids, targets
-
-

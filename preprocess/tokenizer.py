@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.errors import UserError
 from preprocess.config import SentencePieceConfig, TokenizerConfig, WordConfig
+from preprocess.errors import UserError
 from preprocess.storage import join, read_bytes, write_bytes
 
 UNKNOWN, BOS, EOS = 0, 1, 2
@@ -188,7 +188,9 @@ def load_tokenizer(folder: str) -> Tokenizer:
         saved: dict[str, Any] = json.loads(read_bytes(join(folder, "tokenizer.json")))
         data = read_bytes(join(folder, str(saved["file"])))
     except (FileNotFoundError, json.JSONDecodeError, KeyError) as error:
-        raise TokenizerError(f"{folder}: holds no tokenizer ({error}); run `biloom tokenizer`") from error
+        raise TokenizerError(
+            f"{folder}: holds no tokenizer ({error}); run `biloom tokenizer`"
+        ) from error
     if saved["kind"] == "sentencepiece":
         return SentencePieceTokenizer(data)
     if saved["kind"] == "word":

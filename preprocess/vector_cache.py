@@ -31,6 +31,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from preprocess import storage
+from preprocess.errors import UserError
 from preprocess.manifest import FileRecord, Manifest, read_manifest
 
 Vectors = NDArray[np.floating[Any]]
@@ -44,7 +45,7 @@ OPEN_LOCAL = 128
 OPEN_REMOTE = 8
 
 
-class CacheError(ValueError):
+class CacheError(UserError):
     """A cache that cannot be written or read as asked; the message names the file."""
 
 

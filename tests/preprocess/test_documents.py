@@ -224,10 +224,11 @@ def test_a_file_that_shrank_after_planning_stops_the_work(tmp_path: Path) -> Non
 def test_a_file_that_grew_is_read_as_planned(tmp_path: Path) -> None:
     path = write(tmp_path, "a.txt", "one\ntw")
     source = Source(path=str(path))
-    (unit,) = plan_units([source], [list_source(source)], None)
+    plans = [plan_units([source], [list_source(source)], size) for size in (5, 100)]
     path.write_text("one\ntwo three\n")
-    blocks = list(read_unit(unit, source, CleaningConfig()))
-    assert [text for block in blocks for text in block.documents] == ["one", "tw"]
+    for units in plans:
+        blocks = [block for unit in units for block in read_unit(unit, source, CleaningConfig())]
+        assert [text for block in blocks for text in block.documents] == ["one", "tw"]
 
 
 def test_docstrings_are_read_in_the_encoding_their_source_declares(tmp_path: Path) -> None:

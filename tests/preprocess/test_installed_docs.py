@@ -123,9 +123,21 @@ Here is a block::
 
 :param x: The field has a description too.
 
-| a | table with words in its cells is left out.
+    An indented sentence ends before the margin.
+At the margin another paragraph begins with a
+word: a wrapped line may start like that.
+
+This title looks like a sentence of prose.
+------------------------------------------
+
 Math like {x} or \\\\alpha in here is not prose.
-Too short.
+
+This table | has words in | all of its cells.
+
+Rows of 1 2 3 4 5 6 7 are numbers.
+
+Far too short.
+
 A sentence without an end is not kept either
 """) == [
         "The first sentence is wrapped and goes on in the second line.",
@@ -136,12 +148,19 @@ A sentence without an end is not kept either
         "The second item of a short list.",
         "This is a note about all of it.",
         "The field has a description too.",
+        "An indented sentence ends before the margin.",
+        "At the margin another paragraph begins with a word: a wrapped line may start like that.",
     ]
 
 
-@pytest.mark.parametrize("source", ["def", "\x00", "(" * 500, "x = '\\d'\n1 is 1"])
-def test_a_source_that_does_not_parse_or_warns_gives_nothing(source: str) -> None:
+@pytest.mark.parametrize("source", ["def", "\x00", "(" * 500])
+def test_a_source_that_does_not_parse_gives_nothing(source: str) -> None:
     assert paragraphs(source) == []
+
+
+def test_a_source_with_an_invalid_escape_gives_its_prose_without_a_warning() -> None:
+    source = "'A sentence in front of an invalid escape.'\nx = '\\d'\n1 is 1"
+    assert paragraphs(source) == ["A sentence in front of an invalid escape."]
 
 
 def test_the_standard_library_is_a_corpus() -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 import xxhash
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from preprocess.config import CleaningConfig, Source
@@ -75,6 +75,7 @@ LINES = st.lists(st.one_of(st.binary(max_size=6), st.text(max_size=6).map(str.en
 
 
 @settings(deadline=None, max_examples=300)
+@example([b"\xfe\xff", b"a"], [b"\n"] * 12, b"", 1, 1, "replace")
 @given(
     lines=LINES,
     ends=st.lists(st.sampled_from([b"\n", b"\r\n", b"\r", b""]), min_size=12, max_size=12),

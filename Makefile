@@ -1,0 +1,54 @@
+# Set-up and everyday commands. `make quickstart` and `make test` need nothing but Python 3.11+.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: quickstart test test-slow check format clean
+
+quickstart: $(VENV)/.installed-run
+	$(BIN)/biloom run configs/quickstart.yaml
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/.installed-run: $(VENV)/.torch pyproject.toml constraints.txt
+	@echo "Installing biloom into $(VENV) (a minute or two)"
+	$(PIP) --editable '.[beam,train,wandb]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml constraints.txt
+	@echo "Installing biloom and its tests' needs into $(VENV) (a minute or two)"
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+# On Linux the default build of torch brings gigabytes of CUDA: without a GPU, take the CPU build,
+# from the package index in use where it has one, else from PyTorch's own.
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing torch $(TORCH) into $(VENV)"
+	@if [ "$$(uname -s)" != Linux ] || command -v nvidia-smi >/dev/null; then \
+	  $(PIP) torch==$(TORCH); \
+	else \
+	  $(PIP) torch==$(TORCH)+cpu 2>/dev/null || \
+	  $(PIP) torch==$(TORCH)+cpu --index-url $(TORCH_CPU_INDEX); \
+	fi
+	@touch $@

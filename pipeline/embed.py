@@ -1,0 +1,104 @@
+"""Stage: model folder + text -> vector cache."""
+
+import json
+
+import apache_beam as beam
+
+from lightning_modules.embedding import EmbedJob
+from pipeline.config import Config
+from pipeline.console import Console, count
+from pipeline.device import resolve_device
+from pipeline.runners import make_pipeline
+from pipeline.stage import Made, Place, StageError
+from pipeline.stages import embed_sources, input_sources, stage_folder
+from pipeline.transforms import EmbedTexts, user_errors
+from pipeline.unit_bar import unit_bar
+from preprocess import storage
+from preprocess.config import CleaningConfig, Source
+from preprocess.corpus_sample import READ_BYTES, draw_documents, draw_units, unit_bytes
+from preprocess.dedup import count_buckets
+from preprocess.documents import list_source
+from preprocess.first_pass import read_done
+from preprocess.last_pass import read_finished
+from preprocess.manifest import FileRecord, read_manifest
+from preprocess.units import plan_units
+from preprocess.vector_cache import write_index
+
+
+def make(config: Config, place: Place, console: Console) -> Made:
+    sources = embed_sources(config) or (_sample(config, place, console),)
+    units = plan_units(sources, [list_source(source) for source in sources], None)
+    total = sum(map(unit_bytes, units))
+    model = stage_folder(config, "export", config.embed.model)
+    manifest = read_manifest(model, "export")
+    job = EmbedJob(
+        work=place.work,
+        output=place.folder,
+        sources=sources,
+        cleaning=CleaningConfig.model_validate(manifest.details["cleaning"]),
+        model=model,
+        model_content=manifest.content,
+        dtype=config.embed.dtype,
+        batch_tokens=config.embed.batch_tokens,
+        buckets=count_buckets(total),
+        device=str(resolve_device(config.train.device)),
+    )
+    with (
+        unit_bar(place, console, "embed", total),
+        user_errors(place.work),
+        make_pipeline(config.runner, total) as pipeline,
+    ):
+        _ = pipeline | EmbedTexts(job, units) | "finished" >> beam.Map(int)
+    files: list[FileRecord] = []
+    read = duplicates = 0
+    for unit in units:
+        read += read_done(place.work, unit.index)["read"]
+        finished = read_finished(place.work, unit.index)
+        duplicates += finished["duplicates"]
+        files += [FileRecord(**row) for row in finished["files"]]
+    entries = sum(int(file.counts.get("entries", 0)) for file in files)
+    if not entries:
+        raise StageError("there is no text to embed; look at embed.input")
+    if read != entries + duplicates:
+        raise StageError(
+            f"{place.folder}: {read:,} texts read, but {entries:,} embedded and {duplicates:,} "
+            "repeated; this is a fault of biloom, please report it"
+        )
+    files.append(write_index(place.folder, [unit.index for unit in units]))
+    depth = manifest.details["model"]["recurrent"]["layers"] + 1
+    tokens = sum(int(file.counts.get("tokens", 0)) for file in files)
+    size = sum(file.bytes for file in files)
+    console.line(
+        f"{entries:,} texts, {count(tokens)} tokens, {count(size)}B"
+        + (f"; {duplicates:,} repeated texts are stored once" if duplicates else "")
+    )
+    details = {
+        "layers": depth,
+        "dim": _dim(manifest.details["model"]["recurrent"]),
+        "dtype": config.embed.dtype,
+        "unit": "token",
+        "model": manifest.content,
+        "texts": entries,
+        "tokens": tokens,
+    }
+    return Made(tuple(files), details, stats={**details, "read": read, "repeated": duplicates})
+
+
+def _dim(recurrent: dict[str, int]) -> int:
+    return 2 * (recurrent["projection"] or recurrent["hidden"])
+
+
+def _sample(config: Config, place: Place, console: Console) -> Source:
+    """A file of documents drawn from the corpus by the seed, as given."""
+    path = storage.join(place.work, "sample.jsonl")
+    source = Source(name="sample", path=path, format="jsonl")
+    if not storage.exists(path):
+        sources, files = input_sources(config)
+        units = plan_units(sources, files, config.prepare.unit_bytes)
+        seed = config.embed.seed
+        drawn = draw_units(units, READ_BYTES, seed)
+        texts = draw_documents(drawn, config.prepare, config.embed.sample, seed)
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+        storage.write_bytes(path, lines.encode())
+        console.line(f"a sample of {len(texts):,} of the corpus's documents")
+    return source
