@@ -12,6 +12,7 @@ import re
 import sysconfig
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -75,14 +76,20 @@ def _sources(name: str, root: Path) -> Iterator[FileInfo]:
 
 def paragraphs(source: str) -> list[str]:
     """The prose of a Python source, a paragraph a string; none where it does not parse."""
+    return list(_paragraphs(source))
+
+
+# One process reads these sources three times (tokenizer, prepare, sample), and parsing is dear.
+@lru_cache(maxsize=4096)
+def _paragraphs(source: str) -> tuple[str, ...]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
         texts = [ast.get_docstring(tree, clean=False) or "", *_documentation(tree.body)]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
-    return [prose for text in texts for prose in _prose(inspect.cleandoc(text))]
+        return ()
+    return tuple(prose for text in texts for prose in _prose(inspect.cleandoc(text)))
 
 
 def _documentation(body: list[ast.stmt]) -> Iterator[str]:

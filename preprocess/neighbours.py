@@ -1,15 +1,15 @@
 """Words with several uses in a vector cache: what is near each use, and near the word in itself.
 
-The same question asked of word2vec has one answer a word; of contextual vectors it has one a use
-(Peters et al. 2018, section 5.3). Words and their senses are read off the cache alone: there is no
-word list and no assumption of a script, of letter case or of spaces.
+Asked for the neighbours of a word, word2vec has one answer; contextual vectors have one for each
+use (Peters et al. 2018, section 5.3). Words and their uses are read off the cache alone: there is
+no word list and no assumption of a script or of spaces.
 """
 
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -19,18 +19,16 @@ from numpy.typing import NDArray
 from preprocess.vector_cache import VectorCache
 
 Floats = NDArray[np.float32]
+Numbers = NDArray[np.int64]
 
 SAMPLE = 60_000
 """Occurrences read, from the cache's first texts; what bounds time and memory."""
 
-LONGEST_STRETCH = 15
-"""Characters between spaces, on average, up to which these are taken for words."""
+STRETCH_CHARACTERS, STRETCH_TOKENS = 15, 4
+"""Means over a text up to which its stretches between spaces are taken for words."""
 
 CHOSEN = 3
 """Words chosen where none is asked for."""
-
-SEEN = 24
-"""Different contexts that a word is judged by; one with fewer is not chosen."""
 
 COMMON = 0.004
 """Share of all occurrences from which a word is taken for grammar and not chosen."""
@@ -38,8 +36,11 @@ COMMON = 0.004
 CANDIDATES = 400
 """Words judged, the most frequent ones below that share."""
 
-SMALLER_USE = 0.25
-"""Share of a word's occurrences that its second use must have for the word to be chosen."""
+SEEN = 24
+"""Contexts that each of them is judged by; a word with fewer is not chosen."""
+
+SMALLER = 0.2
+"""Share of a word's occurrences that the smaller of two groups has, where there are such groups."""
 
 KNOWN = 3
 """Occurrences from which a word is shown as a neighbour; a rarer one has hardly a vector."""
@@ -48,11 +49,13 @@ AROUND = 32
 """Characters of text shown on each side of a word."""
 
 STARTS = 8
-"""Random starts of 2-means, of which the best is taken."""
+"""Random starts of 2-means."""
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-# Line ends, control characters, halves of surrogate pairs, and what turns the direction of text.
-_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+# Controls, line ends, halves of surrogate pairs, and what turns the direction of the text after.
+_UNSHOWN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\\s]+"
+)
 
 
 @dataclass(frozen=True)
@@ -66,29 +69,28 @@ class Snippet:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """The nearest occurrence of another word. ``cosine`` is of the centred vectors."""
+    """The nearest occurrence of another word; ``cosine`` is that of the vectors less their mean."""
 
-    word: str
     cosine: float
     snippet: Snippet
 
 
 @dataclass(frozen=True)
 class Use:
-    """A group of a word's occurrences by its most typical one."""
+    """A group of a word's occurrences, by its most typical one."""
 
-    occurrences: int
     typical: Snippet
     again: Snippet | None
-    """The occurrence of the same word, in another text, that is nearest to the typical one."""
+    """The occurrence of the group that is nearest to it in another text."""
     neighbours: tuple[Neighbour, ...]
+    """One a word, each with the use that it is nearer to; the nearest first."""
 
 
 @dataclass(frozen=True)
 class WordUses:
-    """A word, its uses (none where it occurs less than twice), the larger first.
+    """A word and its uses, the more frequent first; none where it occurs less than twice.
 
-    ``static`` are the words nearest in layer 0, which are the same whatever the use.
+    ``static`` are the words nearest in layer 0, where a word has one vector whatever its use.
     """
 
     word: str
@@ -98,90 +100,129 @@ class WordUses:
 
 
 def word_uses(cache: VectorCache, words: Sequence[str] | None, neighbours: int) -> list[WordUses]:
-    """Two uses of each of ``words`` and the ``neighbours`` words nearest to them.
+    """Two uses of each of ``words``, and the words nearest to them.
 
     Args:
-        cache: of token vectors, layer 0 the token vector twice.
-        words: none: those with the clearest two uses, no more than three, perhaps none.
-        neighbours: at most so many of each are found.
+        cache: of token vectors (layers, tokens, dim), layer 0 the token vector twice.
+        words: none: at most three, those whose uses are the clearest.
+        neighbours: words shown of each use, at most.
     """
-    sample = _read(cache, [word_key(word) for word in words or ()])
+    sample = _read(cache, words or ())
     if words is None:
-        words = [sample.spellings[kind] for kind in _choose(sample)]
-    return [_describe(sample, word, neighbours) for word in words]
+        return [_describe(sample, sample.spellings[n], n, neighbours) for n in _choose(sample)]
+    return [_describe(sample, word, sample.find(word), neighbours) for word in words]
 
 
-def word_key(word: str) -> str:
-    """What two spellings of one word have in common: they may differ in letter case."""
-    return unicodedata.normalize("NFC", word.strip().casefold())
-
-
-# Reading: the cache's first texts to words.
-
-
-@dataclass
-class _Sample:
-    """Occurrences in the order read; ``kind`` numbers the different words."""
-
-    texts: list[str] = field(default_factory=list)
-    places: list[tuple[int, int, int]] = field(default_factory=list)
-    """Of an occurrence: number of its text, first and last character + 1."""
-    kinds: Any = field(default_factory=list)  # int64 (occurrences,)
-    numbers: dict[str, int] = field(default_factory=dict)
-    spellings: list[str] = field(default_factory=list)
-    contextual: Any = field(default_factory=list)  # unit rows (occurrences, dim)
-    static: Any = field(default_factory=list)  # unit rows (kinds, dim / 2)
-
-    def of(self, kind: int) -> NDArray[np.int64]:
-        """Numbers of the occurrences of a word."""
-        return np.flatnonzero(self.kinds == kind)
-
-    def neighbour_keys(self, occurrence: int) -> tuple[int, int] | None:
-        """The words before and after an occurrence; none at either end of its text."""
-        text = self.places[occurrence][0]
-        for other in (occurrence - 1, occurrence + 1):
-            if not 0 <= other < len(self.places) or self.places[other][0] != text:
-                return None
-        return int(self.kinds[occurrence - 1]), int(self.kinds[occurrence + 1])
-
-
-def _read(cache: VectorCache, asked: Sequence[str]) -> _Sample:
-    sample = _Sample()
-    half = cache.dim // 2
-    for text, spans, vectors in _spans(cache, asked):
-        # The forward LM has read a word at its last token, the backward LM at its first.
-        first, last = [s.first for s in spans], [s.last for s in spans]
-        upper = vectors[1:] if cache.layers > 1 else vectors
-        top = np.asarray(upper, np.float32).mean(0)
-        sample.contextual.append(np.concatenate([top[last, :half], top[first, half:]], 1))
-        for span in spans:
-            word = text[span.start : span.end]
-            kind = sample.numbers.setdefault(word_key(word), len(sample.spellings))
-            if kind == len(sample.spellings):
-                sample.spellings.append(word)
-                tokens = vectors[0, span.first : span.last + 1, :half]
-                sample.static.append(tokens.astype(np.float32).mean(0))
-            sample.kinds.append(kind)
-            sample.places.append((len(sample.texts), span.start, span.end))
-        sample.texts.append(text)
-    sample.kinds = np.array(sample.kinds, np.int64)
-    empty = np.empty((0, cache.dim), np.float32)
-    sample.contextual = _directions(np.concatenate([empty, *sample.contextual]))
-    sample.static = _directions(np.array([*sample.static], np.float32).reshape(-1, half))
-    return sample
-
-
-def _directions(vectors: Floats) -> Floats:
-    """Rows less their mean, which all vectors of a language model share, and of length 1."""
-    if len(vectors) > 1:
-        vectors = vectors - vectors.mean(0)
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(length, 1e-12), np.float32)
+# Reading: the cache's first texts to words and their vectors.
 
 
 @dataclass(frozen=True)
-class _Span:
-    """A word: characters [start, end) of the text and its first and last token."""
+class _Sample:
+    """Occurrences in the order read. A type is a spelling; types that differ in case share a key."""
+
+    texts: list[str]
+    places: NDArray[np.int64]
+    """(occurrences, 3): number of the text, first character, last + 1."""
+    types: Numbers  # (occurrences,)
+    spellings: list[str]
+    keys: Numbers  # (types,)
+    counts: Numbers  # (types,)
+    contextual: Floats  # (occurrences, dim), directions
+    static: Floats  # (types, dim / 2), directions
+
+    def find(self, word: str) -> int | None:
+        """The type spelled so, else the most frequent one that differs in letter case."""
+        same = [n for n, other in enumerate(self.spellings) if _key(other) == _key(word)]
+        exact = [n for n in same if self.spellings[n] == unicodedata.normalize("NFC", word)]
+        return max(exact or same, key=lambda n: int(self.counts[n]), default=None)
+
+    def contexts(self, number: int) -> Numbers:
+        """Occurrences of a type, one for each pair of words around it.
+
+        A phrase that is often repeated would else be a use. At either end of its text a word is
+        read by one of the two LMs only; such occurrences are taken only where there are no others.
+        """
+        found = np.flatnonzero(self.types == number)
+        text = np.pad(self.places[:, 0], 1, constant_values=-1)  # occurrence n at n + 1
+        inner = found[(text[found] == text[found + 1]) & (text[found + 2] == text[found + 1])]
+        if len(inner) < 2:
+            return found
+        around = np.stack([self.types[inner - 1], self.types[inner + 1]])
+        return inner[np.sort(np.unique(around, axis=1, return_index=True)[1])]
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(types,): the types that are frequent enough to be shown as neighbours."""
+        return np.asarray(self.counts >= min(KNOWN, 1 + len(self.types) // 5000))
+
+    def snippet(self, occurrence: int) -> Snippet:
+        number, start, end = map(int, self.places[occurrence])
+        text = self.texts[number]
+        before, after = text[max(0, start - AROUND) : start], text[end : end + AROUND]
+        # A word cut in two is left out, but not where there are no spaces, or hardly any.
+        if start > AROUND and (match := re.search(r"\s", before[: AROUND // 2])):
+            before = before[match.end() :]
+        if end + AROUND < len(text) and (match := re.search(r"\s\S*$", after[AROUND // 2 :])):
+            after = after[: AROUND // 2 + match.start()]
+        return Snippet(
+            ("…" if start > len(before) else "") + _shown(before).lstrip(),
+            _shown(text[start:end])[:AROUND],
+            _shown(after).rstrip() + ("…" if end + len(after) < len(text) else ""),
+        )
+
+
+def _key(word: str) -> str:
+    return unicodedata.normalize("NFC", word.casefold())
+
+
+def _shown(text: str) -> str:
+    return _UNSHOWN.sub(" ", text)
+
+
+def _read(cache: VectorCache, asked: Sequence[str]) -> _Sample:
+    half = cache.dim // 2
+    texts: list[str] = []
+    places: list[tuple[int, int, int]] = []
+    types: list[int] = []
+    numbers: dict[str, int] = {}
+    contextual, static = [np.empty((0, cache.dim), np.float32)], [np.empty((0, half), np.float32)]
+    for text, words, vectors in _words(cache, [_key(word) for word in asked]):
+        # The forward LM has read a word at its last token, the backward LM at its first.
+        first, last = [w.first for w in words], [w.last for w in words]
+        top = vectors[-1]  # (tokens, dim)
+        contextual.append(np.concatenate([top[last, :half], top[first, half:]], 1, dtype="f4"))
+        for word in words:
+            spelling = text[word.start : word.end]
+            types.append(numbers.setdefault(spelling, len(numbers)))
+            if types[-1] == len(static) - 1:
+                tokens = vectors[0, word.first : word.last + 1, :half]
+                static.append(tokens.mean(0, dtype="f4", keepdims=True))
+            places.append((len(texts), word.start, word.end))
+        texts.append(text)
+    keys: dict[str, int] = {}
+    return _Sample(
+        texts,
+        np.array(places, np.int64).reshape(-1, 3),
+        np.array(types, np.int64),
+        list(numbers),
+        np.array([keys.setdefault(_key(word), len(keys)) for word in numbers], np.int64),
+        np.bincount(np.array(types, np.int64), minlength=len(numbers)),
+        _directions(np.concatenate(contextual)),
+        _directions(np.concatenate(static)),
+    )
+
+
+def _directions(vectors: Floats) -> Floats:
+    """The rows less their mean, which says nothing of any word, and of length 1."""
+    if len(vectors) > 1:
+        vectors -= vectors.mean(0)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return vectors
+
+
+@dataclass(frozen=True)
+class Word:
+    """Characters [start, end) of a text, and the first and the last token they lie in."""
 
     start: int
     end: int
@@ -189,72 +230,67 @@ class _Span:
     last: int
 
 
-def _spans(
+def _words(
     cache: VectorCache, asked: Sequence[str]
-) -> Iterator[tuple[str, list[_Span], NDArray[np.floating[Any]]]]:
-    """The cache's first texts as the model read them, with at most `SAMPLE` words."""
+) -> Iterator[tuple[str, list[Word], NDArray[np.floating[Any]]]]:
+    """The cache's first texts, as they were tokenised, with `SAMPLE` words at most."""
     left = SAMPLE
     for _, tokens, vectors in cache.entries():
         text, starts = spell(tokens)
-        spans = [
-            _Span(a, b, bisect_left(starts, _piece(starts, a)), bisect_right(starts, b - 1) - 1)
-            for a, b in find_words(text, starts, asked)
-        ][:left]
-        if spans:
-            yield text, spans, vectors
-        left -= len(spans)
+        words = find_words(text, starts, asked)[:left]
+        if words:
+            yield text, words, vectors
+        left -= len(words)
         if not left:
             return
 
 
-def _piece(starts: Sequence[int], character: int) -> int:
-    return starts[bisect_right(starts, character) - 1]
-
-
 def spell(tokens: Sequence[str]) -> tuple[str, list[int]]:
-    """The text that ``tokens`` spell, and where in it each begins.
+    """The text that ``tokens`` spell, and the character at which each begins.
 
-    Pieces carry their spaces as U+2581 and spell rare characters in bytes; a run of byte tokens
-    begins where its first does. Tokens of which the first has no U+2581 are words.
+    SentencePiece spells a space as U+2581 and rare characters in bytes; a run of byte tokens is
+    kept together. Where the first token does not begin with U+2581, each is a word.
     """
     if tokens and not tokens[0].startswith("▁"):
         tokens = [f"▁{token}" for token in tokens]
     surfaces = [token.replace("▁", " ") for token in tokens]
-    run: list[int] = []
-    for number, token in enumerate([*tokens, ""]):
-        if _BYTE.fullmatch(token):
-            run.append(number)
+    run = b""
+    for number, token in enumerate(tokens):
+        if not (match := _BYTE.fullmatch(token)):
+            run = b""
             continue
-        if run:
-            data = bytes(int(tokens[one][3:5], 16) for one in run)
-            # All characters to the last token, so that the run is one word's worth.
-            for one in run:
-                surfaces[one] = ""
-            surfaces[run[-1]] = data.decode(errors="replace")
-            run = []
+        run += bytes.fromhex(match[1])
+        if number + 1 < len(tokens) and _BYTE.fullmatch(tokens[number + 1]):
+            surfaces[number] = ""
+        else:
+            surfaces[number] = run.decode(errors="replace")
     return "".join(surfaces), list(accumulate(map(len, surfaces), initial=0))[:-1]
 
 
-def find_words(text: str, starts: Sequence[int], asked: Sequence[str]) -> list[tuple[int, int]]:
-    """First and last character + 1 of the words of a text whose tokens begin at ``starts``.
+def find_words(text: str, starts: Sequence[int], asked: Sequence[str] = ()) -> list[Word]:
+    """The words of a text whose tokens begin at ``starts``, in their order.
 
-    Where the stretches between spaces are as short as words, these are the words; else the tokens
-    are, and of the words in ``asked`` (keys) every place they are written at. Punctuation at the
-    ends of either is left out.
+    Where the stretches between spaces are short, these are the words; else the tokens are, and what
+    ``asked`` (folded) names wherever it is written. Punctuation at their ends is left out.
     """
     stretches = [match.span() for match in re.finditer(r"\S+", text)]
-    if not stretches:
-        return []
-    mean = sum(end - start for start, end in stretches) / len(stretches)
-    if mean <= LONGEST_STRETCH:
+    characters = sum(end - start for start, end in stretches)
+    short = characters <= STRETCH_CHARACTERS * len(stretches)
+    if short and len(starts) <= STRETCH_TOKENS * len(stretches):
         found = {_bare(text, *stretch) for stretch in stretches}
     else:
-        found = {_bare(text, *place) for place in pairwise([*starts, len(text)])}
-        # Only where folding keeps the length do places in the folded text hold for the text.
+        found = {_bare(text, *token) for token in pairwise([*starts, len(text)])}
         folded = text.casefold()
-        for word in filter(None, asked if len(folded) == len(text) else ()):
+        # Folding may lengthen a text, and then its places are others.
+        for word in asked if len(folded) == len(text) else ():
             found |= {match.span() for match in re.finditer(re.escape(word), folded)}
-    return sorted((start, end) for start, end in found if start < end)
+    words = []
+    for start, end in sorted(found):
+        if start < end:
+            begins = starts[bisect_right(starts, start) - 1]
+            first, last = bisect_left(starts, begins), bisect_right(starts, end - 1) - 1
+            words.append(Word(start, end, first, last))
+    return words
 
 
 def _bare(text: str, start: int, end: int) -> tuple[int, int]:
@@ -270,100 +306,117 @@ def _bare(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _choose(sample: _Sample) -> list[int]:
-    """The words whose contextual vectors fall most clearly into two groups.
+    """The types whose contextual vectors fall most clearly into two groups.
 
-    All are judged by equally many occurrences, since few vectors are split better than many. The
-    same words before and after count once, or a phrase often repeated would be a use.
+    All are judged by equally many occurrences, since few vectors are split better than many.
     """
-    counts = np.bincount(sample.kinds, minlength=len(sample.spellings))
-    order = np.argsort(-counts, kind="stable")
-    most = max(COMMON * len(sample.kinds), SEEN)
-    frequent = [kind for kind in order if SEEN <= counts[kind] <= most]
+    most = max(COMMON * len(sample.types), SEEN)
+    frequent = np.argsort(-sample.counts, kind="stable")
+    frequent = frequent[(sample.counts[frequent] >= SEEN) & (sample.counts[frequent] <= most)]
     scores: dict[int, float] = {}
-    for kind in map(int, frequent[:CANDIDATES]):
-        if not all(unicodedata.category(c)[0] in "LM" for c in sample.spellings[kind]):
-            continue
-        by_context = {sample.neighbour_keys(one): one for one in reversed(sample.of(kind).tolist())}
-        by_context.pop(None, None)
-        different = sorted(by_context.values())
-        if len(different) >= SEEN:
-            even = np.linspace(0, len(different) - 1, SEEN).astype(int)
-            rows = sample.contextual[np.array(different)[even]]
-            first, explained = two_means(rows)
-            if min(first.sum(), SEEN - first.sum()) >= SMALLER_USE * SEEN:
-                scores[kind] = explained
-    return sorted(scores, key=lambda kind: (-scores[kind], kind))[:CHOSEN]
+    for number in map(int, frequent[:CANDIDATES]):
+        contexts = sample.contexts(number)
+        letters = all(unicodedata.category(c)[0] in "LM" for c in sample.spellings[number])
+        if letters and len(contexts) >= SEEN:
+            even = np.linspace(0, len(contexts) - 1, SEEN).astype(int)
+            first, share = two_means(sample.contextual[contexts[even]])
+            if SMALLER * SEEN <= first.sum() <= (1 - SMALLER) * SEEN:
+                scores[number] = share
+    chosen: dict[int, int] = {}
+    for number in sorted(scores, key=lambda n: (-scores[n], n)):
+        chosen.setdefault(int(sample.keys[number]), number)
+    return list(chosen.values())[:CHOSEN]
 
 
 def two_means(rows: Floats) -> tuple[NDArray[np.bool_], float]:
-    """Which rows belong to the first of two groups, and the share of the variance that explains.
+    """The first of two groups of ``rows`` (n, dim), and the share of the variance between the two.
 
-    k-means with two centres; the seed is fixed. All rows alike are one group, the first.
+    k-means with a fixed seed: of all starts the largest share, but before that one whose smaller
+    group is no handful. Rows that are all alike are one group.
     """
-    centred = rows - rows.mean(0)
-    total = float((centred**2).sum())
-    best, explained = np.ones(len(rows), bool), 0.0
+    rows = rows - rows.mean(0)
+    total = float((rows**2).sum())
+    best, rank = np.ones(len(rows), bool), (False, 0.0)
+    if total < 1e-6 * len(rows):
+        return best, 0.0
     random = np.random.default_rng(0)
-    for _ in range(STARTS if total > 1e-9 else 0):
-        one = centred[random.integers(len(rows))]
-        far = ((centred - one) ** 2).sum(1).astype(np.float64)
-        centres = np.stack([one, centred[random.choice(len(rows), p=far / far.sum())]])
-        groups = np.zeros(len(rows), np.int64)
-        for _ in range(50):
-            distance = ((centred[:, None] - centres) ** 2).sum(2)  # (rows, 2)
-            former, groups = groups, distance.argmin(1)
-            if len(set(groups.tolist())) < 2 or (groups == former).all():
+    for _ in range(STARTS):
+        one = rows[random.integers(len(rows))]
+        far = ((rows - one) ** 2).sum(1, dtype=np.float64)
+        other = rows[random.choice(len(rows), p=far / far.sum())]
+        first, former = rows @ (one - other) > ((one + other) @ (one - other)) / 2, None
+        while former is None or (first != former).any():
+            if first.all() or not first.any():
                 break
-            centres = np.stack([centred[groups == g].mean(0) for g in (0, 1)])
-        share = 1 - float(sum((r - centres[g]) @ (r - centres[g]) for r, g in zip(centred, groups, strict=True))) / total
-        if share > explained:
-            best, explained = groups == 0, share
-    return best, explained
+            one, other, former = rows[first].mean(0), rows[~first].mean(0), first
+            first = rows @ (one - other) > ((one + other) @ (one - other)) / 2
+        size = int(first.sum())
+        if 0 < size < len(rows):
+            # Between groups: the sizes times the squared lengths of their means.
+            share = (size * float(one @ one) + (len(rows) - size) * float(other @ other)) / total
+            balanced = SMALLER * len(rows) <= size <= (1 - SMALLER) * len(rows)
+            if (balanced, share) > rank:
+                best, rank = first, (balanced, share)
+    return best, rank[1]
 
 
-def _describe(sample: _Sample, word: str, neighbours: int) -> WordUses:
-    kind = sample.numbers.get(word_key(word), -1)
-    occurrences = sample.of(kind)
-    if len(occurrences) < 2:
-        return WordUses(word, len(occurrences))
-    rows = sample.contextual[occurrences]
-    first, _ = two_means(rows)
-    groups = sorted((occurrences[first], occurrences[~first]), key=len, reverse=True)
-    uses = tuple(_use(sample, group, kind, neighbours) for group in groups if len(group))
-    near = sample.static @ sample.static[kind]
-    return WordUses(word, len(occurrences), uses, tuple(
-        sample.spellings[k] for k in _nearest(sample, near, np.arange(len(near)), kind, neighbours)
-    ))
+def _describe(sample: _Sample, word: str, number: int | None, neighbours: int) -> WordUses:
+    occurrences = int(sample.counts[number]) if number is not None else 0
+    if number is None or occurrences < 2:
+        return WordUses(_shown(word), occurrences)
+    contexts = sample.contexts(number)
+    first, _ = two_means(sample.contextual[contexts])
+    groups = [group for group in (contexts[first], contexts[~first]) if len(group)]
+    groups.sort(key=len, reverse=True)
+    typical = [_typical(sample.contextual, group) for group in groups]
+    near = sample.contextual[typical] @ sample.contextual.T  # (uses, occurrences)
+    found = _nearest(sample, near, sample.types, number, neighbours)
+    uses = tuple(
+        Use(
+            sample.snippet(one),
+            _again(sample, group, near[n], one),
+            tuple(Neighbour(float(near[n, o]), sample.snippet(o)) for o in found[n]),
+        )
+        for n, (one, group) in enumerate(zip(typical, groups, strict=True))
+    )
+    similar = (sample.static @ sample.static[number])[None]  # (1, types)
+    static = _nearest(sample, similar, np.arange(len(sample.spellings)), number, neighbours)[0]
+    return WordUses(
+        _shown(word), occurrences, uses, tuple(_shown(sample.spellings[n])[:AROUND] for n in static)
+    )
 
 
-def _use(sample: _Sample, group: NDArray[np.int64], kind: int, neighbours: int) -> Use:
-    rows = sample.contextual[group]
-    typical = int(group[(rows @ rows.mean(0)).argmax()])
-    near = sample.contextual @ sample.contextual[typical]
-    found = {}
-    again = None
-    text = sample.places[typical][0]
-    known = np.bincount(sample.kinds)
-    for one in np.argsort(-near, kind="stable"):
-        k = int(sample.kinds[one])
-        if k == kind:
-            if again is None and sample.places[one][0] != text:
-                again = int(one)
-        elif k not in found and known[k] >= KNOWN and len(found) < neighbours:
-            found[k] = int(one)
-        if len(found) >= neighbours and again is not None:
-            break
-    return Use(len(group), snippet(sample, typical), snippet(sample, again) if again is not None else None,
-      tuple(Neighbour(sample.spellings[k], float(near[one]), snippet(sample, one)) for k, one in found.items()))
+def _typical(vectors: Floats, group: Numbers) -> int:
+    """The member nearest to the group's mean."""
+    rows = vectors[group]
+    return int(group[((rows - rows.mean(0)) ** 2).sum(1).argmin()])
 
 
-def _nearest(sample, near, kinds, kind, neighbours):
-    known = np.bincount(sample.kinds)
-    order = [int(k) for k in np.argsort(-near, kind="stable") if k != kind and known[k] >= KNOWN]
-    return order[:neighbours]
+def _again(sample: _Sample, group: Numbers, near: Floats, typical: int) -> Snippet | None:
+    elsewhere = group[sample.places[group, 0] != sample.places[typical, 0]]
+    return sample.snippet(int(elsewhere[near[elsewhere].argmax()])) if len(elsewhere) else None
 
 
-def snippet(sample, one):
-    n, a, b = sample.places[one]
-    t = sample.texts[n]
-    return Snippet(t[max(0, a-AROUND):a], t[a:b], t[b:b+AROUND])
+def _nearest(
+    sample: _Sample, near: Floats, types: Numbers, number: int, neighbours: int
+) -> list[list[int]]:
+    """Columns of the words nearest to each row; a word stands with the row it is nearest to.
+
+    Args:
+        near: (rows, columns), cosines.
+        types: (columns,)
+        number: the type whose neighbours are looked for.
+    """
+    keys = sample.keys[types]
+    allowed = np.flatnonzero(sample.known[types] & (keys != sample.keys[number]))
+    best = np.full((len(near), int(sample.keys.max()) + 1), -np.inf)
+    for row, cosines in zip(best, near, strict=True):
+        np.maximum.at(row, keys[allowed], cosines[allowed])
+    owner = best.argmax(0)
+    found: list[list[int]] = []
+    for n, cosines in enumerate(near):
+        own = allowed[owner[keys[allowed]] == n]
+        ordered = own[np.argsort(-cosines[own], kind="stable")]
+        _, firsts = np.unique(keys[ordered], return_index=True)
+        found.append([int(c) for c in ordered[np.sort(firsts)][:neighbours]])
+    return found

@@ -1,0 +1,60 @@
+"""What may be imported by what, and what a command loads before it needs it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "pytorch_lightning", "apache_beam", "wandb", "numpy", "sentencepiece", "fsspec")
+
+
+def loaded_after(code: str, cwd: Path | None = None) -> set[str]:
+    """The modules of HEAVY that a fresh Python holds after ``code``."""
+    script = f"{code}\nimport sys\nprint('LOADED', *[m for m in {HEAVY!r} if m in sys.modules])"
+    run = [sys.executable, "-P", "-c", script]
+    answer = subprocess.run(run, capture_output=True, text=True, cwd=cwd or ROOT, check=True)
+    return set(answer.stdout.rsplit("LOADED", 1)[1].split())
+
+
+def test_the_contracts_of_the_layers_hold() -> None:
+    answer = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "allowed"),
+    [
+        ("import pipeline.cli", set()),
+        ("import biloom", set()),
+        ("from biloom import VectorCache", {"numpy"}),
+        ("from biloom import BiLM", {"numpy", "torch"}),
+        ("import pipeline.stages, pipeline.run, pipeline.dry_run", {"numpy"}),
+    ],
+)
+def test_importing_it_loads_only_what_it_needs(code: str, allowed: set[str]) -> None:
+    assert loaded_after(code) <= allowed
+
+
+def test_every_module_is_of_a_readable_length() -> None:
+    files = [p for top in ("pipeline", "lightning_modules", "preprocess") for p in (ROOT / top).rglob("*.py")]
+    lengths = {str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for p in files}
+    assert {name: n for name, n in lengths.items() if n > 350} == {}
+
+
+def test_every_package_has_its_tests_where_its_code_is() -> None:
+    modules = {
+        p.relative_to(ROOT)
+        for top in ("pipeline", "lightning_modules", "preprocess")
+        for p in (ROOT / top).rglob("*.py")
+        if p.name != "__init__.py"
+    }
+    without = [m for m in modules if not (ROOT / "tests" / m.parent / f"test_{m.name}").exists()]
+    assert sorted(map(str, without)) == []
