@@ -12,7 +12,7 @@ from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 
 from lightning_modules.evaluation import Evaluation, evaluate
 from lightning_modules.lit_bilm import LitBiLM
-from lightning_modules.pretrained import read_checkpoint
+from lightning_modules.pretrained import CheckpointError, read_checkpoint
 from preprocess import storage
 from preprocess.token_stream import Ids
 
@@ -46,29 +46,50 @@ class StorageCheckpointIO(CheckpointIO):
         storage.remove(str(path))
 
 
-def newest_checkpoint(folder: str) -> str | None:
-    """The checkpoint of the highest step in ``folder``."""
-    names = [name for name in storage.list_names(folder) if name.endswith(".ckpt")]
-    return storage.join(folder, names[-1]) if names else None
+def checkpoint_path(folder: str, step: int) -> str:
+    return storage.join(folder, f"step-{step:09d}.ckpt")
+
+
+def newest_checkpoint(folder: str) -> tuple[str, int] | None:
+    """The newest checkpoint of ``folder`` that can be read, and its step."""
+    for name in reversed(_checkpoint_names(folder)):
+        path = storage.join(folder, name)
+        try:
+            return path, int(read_checkpoint(path)["global_step"])
+        except CheckpointError:
+            continue  # Its disk failed: the one before is kept for that.
+    return None
+
+
+def _checkpoint_names(folder: str) -> list[str]:
+    # A killed writer's temporary file has the same ending.
+    names = storage.list_names(folder)
+    return [name for name in names if name.startswith("step-") and name.endswith(".ckpt")]
 
 
 class Checkpoints(pl.Callback):
-    """Saves every ``steps`` steps and every ``minutes`` minutes, and at the last step."""
+    """Saves every ``steps`` steps, every ``minutes`` minutes, at the last step and at a stop."""
 
     def __init__(self, folder: str, steps: int, minutes: float) -> None:
         self._folder, self._steps, self._seconds = folder, steps, minutes * 60
         self._saved = time.monotonic()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Let the running step end and be saved, then raise KeyboardInterrupt."""
+        self._stopped = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        step = trainer.global_step
+        step, last = trainer.global_step, trainer.global_step == trainer.max_steps
         late = time.monotonic() - self._saved > self._seconds
-        if step % self._steps and not late and step != trainer.max_steps:
+        if step % self._steps and not late and not last and not self._stopped:
             return
-        trainer.save_checkpoint(storage.join(self._folder, f"step-{step:09d}.ckpt"))
+        trainer.save_checkpoint(checkpoint_path(self._folder, step))
         self._saved = time.monotonic()
-        names = [name for name in storage.list_names(self._folder) if name.endswith(".ckpt")]
-        for name in names[:-KEPT]:
+        for name in _checkpoint_names(self._folder)[:-KEPT]:
             storage.remove(storage.join(self._folder, name))
+        if self._stopped and not last:
+            raise KeyboardInterrupt
 
 
 class Metrics(pl.Callback):
@@ -129,7 +150,7 @@ class Metrics(pl.Callback):
             "step": step,
             "loss_forward": forward,
             "loss_backward": backward,
-            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "learning_rate": module.learning_rate,
             "gradient_norm": float(module.gradient_norm),
             "tokens_per_second": round(speed, 1),
         }

@@ -85,7 +85,9 @@ class TrainConfig(Section):
     order: Literal["shuffled", "as-given"] = Field(
         "shuffled", description="order of shards and documents in a pass over the corpus"
     )
-    seed: int = Field(1, description="seed of the weights, the order and the dropout")
+    seed: int = Field(
+        1, ge=0, lt=1 << 32, description="seed of the weights, the order and the dropout"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="Adam's peak learning rate")
     warmup_steps: int = Field(100, ge=0, description="steps in which the rate rises from 0")
     final_rate: float = Field(

@@ -1,6 +1,7 @@
 """A unit of text -> one shard of the vector cache."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,7 @@ from preprocess.last_pass import finished_record
 from preprocess.progress import Progress
 from preprocess.storage import exists, write_bytes
 from preprocess.units import Unit
-from preprocess.vector_cache import VectorShardWriter, text_key
+from preprocess.vector_shard import VectorShardWriter, text_key
 
 WINDOW_CHARACTERS = 200_000
 """Text embedded between two writes. Batches are planned within it, so they depend on the unit only."""
@@ -50,9 +51,13 @@ def _model(path: str, content: str, device: str) -> BiLM:
 def hash_texts(job: EmbedJob, unit: Unit) -> int:
     """Write the keys of a unit's texts, so that each text is embedded once; returns its index."""
     if not exists(done_record(job.work, unit.index)):
-        keys = [int.from_bytes(text_key(text), "big") for text in _texts(job, unit)]
+        keys: list[int] = []
+        dropped: Counter[str] = Counter()
+        for block in read_unit(unit, job.sources[unit.source], job.cleaning):
+            keys += [int.from_bytes(text_key(text), "big") for text in block.documents]
+            dropped.update(rejected.reason for rejected in block.rejected)
         bounds = write_hashes(job.work, unit.index, keys, job.buckets)
-        record = {"bounds": bounds, "read": len(keys)}
+        record = {"bounds": bounds, "read": len(keys) + dropped.total(), "dropped": dropped}
         write_bytes(done_record(job.work, unit.index), json.dumps(record).encode())
     return unit.index
 

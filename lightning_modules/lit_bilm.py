@@ -46,6 +46,8 @@ class LitBiLM(pl.LightningModule):
         """Cross-entropy of the last step, forward and backward, in nats."""
         self.gradient_norm = torch.zeros(())
         """Norm of the last step's gradient, before it was clipped."""
+        self.learning_rate = 0.0
+        """Rate of the last step."""
 
     def on_train_start(self) -> None:
         if self.state is None:
@@ -68,6 +70,7 @@ class LitBiLM(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
+        self.learning_rate = float(optimizer.param_groups[0]["lr"])
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(
             self.network.parameters(), self.train_config.clip_norm
         )
@@ -93,12 +96,16 @@ class LitBiLM(pl.LightningModule):
 
 
 def learning_rate_share(train: TrainConfig) -> Callable[[int], float]:
-    """Share of the peak rate at a step: linear warm-up, then half a cosine (Loshchilov 2017)."""
+    """Share of the peak rate at a step, counted from 0.
+
+    Linear warm-up, then half a cosine (Loshchilov and Hutter 2017, section 3) that reaches
+    ``final_rate`` at the last step.
+    """
+    length = max(1, train.steps - 1 - train.warmup_steps)
 
     def share(step: int) -> float:
         if step < train.warmup_steps:
             return (step + 1) / (train.warmup_steps + 1)
-        length = max(1, train.steps - train.warmup_steps)
         falling = 0.5 * (1 + math.cos(math.pi * min(1.0, (step - train.warmup_steps) / length)))
         return train.final_rate + (1 - train.final_rate) * falling
 

@@ -25,6 +25,7 @@ from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
 from preprocess import storage
 from preprocess.config import CleaningConfig
+from preprocess.errors import UserError
 from preprocess.fingerprint import canonical_json
 from preprocess.manifest import read_manifest
 from preprocess.normalize import Cleaner
@@ -39,9 +40,16 @@ CHUNK = 512
 """Tokens of a text that are in the network at once; the state is carried from chunk to chunk."""
 
 
+class CheckpointError(UserError):
+    """A checkpoint that cannot be read."""
+
+
 @dataclass(frozen=True)
 class Embedding:
-    """A text's vectors. ``vectors`` is (layers, tokens, dim) float32, layer 0 the token vectors."""
+    """A text's vectors. ``vectors`` is (layers, tokens, dim) float32, layer 0 the token vectors.
+
+    ``text`` is cleaned; the tokens' places are in it.
+    """
 
     text: str
     tokens: tuple[Token, ...]
@@ -173,9 +181,18 @@ def save_model(
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """A training checkpoint's tensors and plain values, on the CPU; no code is unpickled."""
-    data = io.BytesIO(storage.read_bytes(path))
-    checkpoint: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
+    """A training checkpoint's tensors and plain values, on the CPU; no code is unpickled.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        data = io.BytesIO(storage.read_bytes(path))
+        checkpoint: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load fails in many ways, each with a type of its own
+        raise CheckpointError(
+            f"{path} is missing or damaged ({error}); make it again with `biloom train --overwrite`"
+        ) from error
     return checkpoint
 
 

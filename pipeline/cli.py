@@ -1,6 +1,8 @@
 """The `biloom` command. A stage, and all that is heavy, is imported only when it runs."""
 
 import argparse
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -27,20 +29,36 @@ merged in order. KEY=VALUE overrides one setting:
 
 A stage that is done answers at once; one that was stopped goes on where it was."""
 
+MENDABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""Troubles with files that a user can mend, and that are no fault of ours."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code: 0 done, 1 found damaged, 2 a user's mistake, 130 interrupted."""
+    """Run a command; the exit code: 0 done, 1 found damaged, 2 a user's mistake, 130 interrupted.
+
+    141 where what reads the output has gone, as a shell counts it: the work may not be done.
+    """
     options = _parse(arguments)
+    # A file's name may hold what the terminal's encoding cannot.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return _run(options)
+        code = _run(options)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("\nbiloom: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 141
     except UserError as error:
         print(f"biloom: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in MENDABLE:
+            raise
+        print(f"biloom: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         return 2
 
 
@@ -90,7 +108,7 @@ def _run(options: argparse.Namespace) -> int:
         return getattr(inspection, options.command)(options.path)  # type: ignore[no-any-return]
     from pipeline.config_file import dump_config, load_config
 
-    overrides = [word for word in options.config if "=" in word and not os.path.exists(word)]
+    overrides = [word for word in options.config if _is_override(word)]
     files = [word for word in options.config if word not in overrides]
     config = load_config(files, overrides)
     if options.print_config:
@@ -107,6 +125,15 @@ def _run(options: argparse.Namespace) -> int:
 
     run(config, options.command, Console(), overwrite=options.overwrite)
     return 0
+
+
+def _is_override(word: str) -> bool:
+    """Whether ``word`` sets a key; ``./a=b.yaml`` is a file, and so is one that names no section."""
+    from pipeline.config import Config
+
+    key, equals, _ = word.partition("=")
+    section = key.partition(".")[0]
+    return bool(equals) and (section in Config.model_fields or not os.path.exists(word))
 
 
 if __name__ == "__main__":

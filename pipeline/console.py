@@ -2,14 +2,17 @@
 
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 PLAIN_SECONDS = 10.0
 """Seconds between two lines of a bar where no terminal draws it."""
@@ -46,11 +49,19 @@ class _TerminalBar:
         self._progress.update(self._task, completed=done, note=note)
 
 
+class _Output(RichConsole):
+    def on_broken_pipe(self) -> None:
+        # Rich would exit with 1, which here means "found damaged".
+        raise BrokenPipeError
+
+
 class Console:
     """Standard output for results, standard error for nothing but errors."""
 
     def __init__(self, rich: RichConsole | None = None) -> None:
-        self._rich = rich or RichConsole(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self._rich = rich or _Output(
+            highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty()
+        )
 
     @property
     def is_terminal(self) -> bool:
@@ -58,15 +69,26 @@ class Console:
 
     def stage(self, name: str, folder: str) -> None:
         """A stage begins."""
-        self._rich.print(f"[bold cyan]{escape(name)}[/]  [dim]{escape(folder)}[/]")
+        self._rich.print(f"[bold cyan]{escape(name)}[/]  [dim]{escape(printable(folder))}[/]")
 
     def line(self, text: str) -> None:
         """One fact, below its stage."""
-        self._rich.print(f"  {escape(text)}")
+        self._rich.print(f"  {escape(printable(text))}")
 
     def warn(self, text: str) -> None:
         """One fact that asks for attention."""
-        self._rich.print(f"  [yellow]{escape(text)}[/]")
+        self._rich.print(f"  [yellow]{escape(printable(text))}[/]")
+
+    def passage(self, before: str, word: str, after: str) -> None:
+        """A word in its text; a terminal shows what fits on one line around it."""
+        if not self.is_terminal:
+            self.line(f"  {before}[{word}]{after}")
+            return
+        room = (self._rich.width - 4 - cell_len(word)) // 2
+        while before and cell_len(before) > room:
+            before = "…" + before[2:]
+        text = Text.assemble("    ", (before, "dim"), (word, "bold"), (after, "dim"))
+        self._rich.print(text, no_wrap=True, overflow="ellipsis")
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table whose cells after the first stand to the right."""
@@ -97,6 +119,14 @@ class Console:
         )
         with Progress(*columns, console=self._rich, transient=True) as progress:
             yield _TerminalBar(progress, name, total)
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters as escapes: a file's name must not steer the terminal."""
+    return "".join(
+        c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else ascii(c)[1:-1]
+        for c in text
+    )
 
 
 def clock(seconds: float) -> str:

@@ -1,14 +1,18 @@
 """``--dry-run``: the plan of a run, from names and sizes alone; nothing is read or written."""
 
+from collections.abc import Sequence
+
 from lightning_modules.config import AdaptiveSoftmaxConfig
 from lightning_modules.parameter_count import parameter_count
 from pipeline.config import Config
 from pipeline.config_file import dump_config
 from pipeline.console import Console, count
 from pipeline.stage import Stage, plan_of
-from pipeline.stages import STAGES, input_sources, stage_folder
-from preprocess.config import WordConfig
+from pipeline.stages import STAGES, embed_sources, input_sources, stage_folder
+from preprocess.config import Source, WordConfig
+from preprocess.documents import list_source
 from preprocess.manifest import ManifestError, read_manifest
+from preprocess.storage import FileInfo
 from preprocess.units import plan_units
 
 
@@ -19,17 +23,31 @@ def dry_run(config: Config, command: str, console: Console) -> None:
         StorageError: an input is not found.
     """
     print(dump_config(config))
-    sources, files = input_sources(config)
-    units = plan_units(sources, files, config.prepare.unit_bytes)
+    if command in ("run", "tokenizer", "prepare"):
+        _inputs("inputs", *input_sources(config), config.prepare.unit_bytes, console)
+    embedded = embed_sources(config) if command in ("run", "embed") else None
+    if embedded:
+        found = [list_source(source) for source in embedded]
+        _inputs("inputs of embed", embedded, found, None, console)
+    console.line(_parameters(config))
+    stages = STAGES.values() if command == "run" else [STAGES[command]]
+    console.table("stages", ["stage", "folder", "state"], [_row(s, config) for s in stages])
+
+
+def _inputs(
+    title: str,
+    sources: Sequence[Source],
+    files: Sequence[Sequence[FileInfo]],
+    unit_bytes: int | None,
+    console: Console,
+) -> None:
+    units = plan_units(sources, files, unit_bytes)
     rows = []
     for number, (source, found) in enumerate(zip(sources, files, strict=True)):
         size = sum(file.bytes for file in found)
         own = sum(unit.source == number for unit in units)
         rows.append([source.name, f"{len(found):,}", f"{count(size)}B", f"{own:,}"])
-    console.table("inputs", ["source", "files", "size", "units"], rows)
-    console.line(_parameters(config))
-    stages = STAGES.values() if command == "run" else [STAGES[command]]
-    console.table("stages", ["stage", "folder", "state"], [_row(s, config) for s in stages])
+    console.table(title, ["source", "files", "size", "units"], rows)
 
 
 def _row(stage: Stage, config: Config) -> list[str]:
@@ -41,17 +59,20 @@ def _row(stage: Stage, config: Config) -> list[str]:
 
 
 def _parameters(config: Config) -> str:
+    at_most = ""
     try:
         folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
         vocabulary = int(read_manifest(folder, "tokenizer").details["vocabulary"])
     except ManifestError:
         if isinstance(config.tokenizer, WordConfig):
             return "parameters: as many as the words of the corpus ask for"
-        vocabulary = config.tokenizer.vocabulary
+        vocabulary, at_most = config.tokenizer.vocabulary, "at most "
     head = config.model.head
-    given = isinstance(head, AdaptiveSoftmaxConfig) and head.cutoffs != "auto"
-    cutoffs = head.cutoffs if given else ()  # type: ignore[union-attr]
-    number = parameter_count(config.model, vocabulary, tuple(cutoffs))
-    return (
-        f"parameters: {'' if given else 'at most '}{number:,}, for a vocabulary of {vocabulary:,}"
-    )
+    cutoffs: tuple[int, ...] = ()
+    if isinstance(head, AdaptiveSoftmaxConfig):
+        if head.cutoffs == "auto":
+            at_most = "at most "
+        else:
+            cutoffs = head.cutoffs
+    number = parameter_count(config.model, vocabulary, cutoffs)
+    return f"parameters: {at_most}{number:,}, for a vocabulary of {vocabulary:,}"

@@ -1,6 +1,7 @@
 """Stage: model folder + text -> vector cache."""
 
 import json
+from collections import Counter
 
 import apache_beam as beam
 
@@ -22,7 +23,7 @@ from preprocess.first_pass import read_done
 from preprocess.last_pass import read_finished
 from preprocess.manifest import FileRecord, read_manifest
 from preprocess.units import plan_units
-from preprocess.vector_cache import write_index
+from preprocess.vector_shard import write_index
 
 
 def make(config: Config, place: Place, console: Console) -> Made:
@@ -51,18 +52,21 @@ def make(config: Config, place: Place, console: Console) -> Made:
         _ = pipeline | EmbedTexts(job, units) | "finished" >> beam.Map(int)
     files: list[FileRecord] = []
     read = duplicates = 0
+    dropped: Counter[str] = Counter()
     for unit in units:
-        read += read_done(place.work, unit.index)["read"]
+        done = read_done(place.work, unit.index)
+        read += done["read"]
+        dropped.update(done["dropped"])
         finished = read_finished(place.work, unit.index)
         duplicates += finished["duplicates"]
         files += [FileRecord(**row) for row in finished["files"]]
     entries = sum(int(file.counts.get("entries", 0)) for file in files)
     if not entries:
         raise StageError("there is no text to embed; look at embed.input")
-    if read != entries + duplicates:
+    if read != entries + duplicates + dropped.total():
         raise StageError(
-            f"{place.folder}: {read:,} texts read, but {entries:,} embedded and {duplicates:,} "
-            "repeated; this is a fault of biloom, please report it"
+            f"{place.folder}: {read:,} texts read, but {entries:,} embedded, {duplicates:,} "
+            f"repeated and {dropped.total():,} dropped; this is a fault of biloom, please report it"
         )
     files.append(write_index(place.folder, [unit.index for unit in units]))
     depth = manifest.details["model"]["recurrent"]["layers"] + 1
@@ -72,6 +76,9 @@ def make(config: Config, place: Place, console: Console) -> Made:
         f"{entries:,} texts, {count(tokens)} tokens, {count(size)}B"
         + (f"; {duplicates:,} repeated texts are stored once" if duplicates else "")
     )
+    if dropped:
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items()))
+        console.warn(f"without vectors, since they hold no text that can be read: {reasons}")
     details = {
         "layers": depth,
         "dim": _dim(manifest.details["model"]["recurrent"]),
@@ -81,7 +88,8 @@ def make(config: Config, place: Place, console: Console) -> Made:
         "texts": entries,
         "tokens": tokens,
     }
-    return Made(tuple(files), details, stats={**details, "read": read, "repeated": duplicates})
+    stats = {**details, "read": read, "repeated": duplicates, "dropped": dict(dropped)}
+    return Made(tuple(files), details, stats=stats)
 
 
 def _dim(recurrent: dict[str, int]) -> int:

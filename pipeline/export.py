@@ -6,7 +6,7 @@ from lightning_modules.pretrained import checkpoint_weights, save_model
 from pipeline.config import Config
 from pipeline.console import Console, count
 from pipeline.model_card import model_card
-from pipeline.stage import Made, Place
+from pipeline.stage import Made, Place, StageError
 from pipeline.stages import STAGES, stage_folder
 from preprocess import storage
 from preprocess.manifest import (
@@ -27,7 +27,13 @@ CARD = "README.md"
 def make(config: Config, place: Place, console: Console) -> Made:
     folder = stage_folder(config, "train", config.export.checkpoint)
     trained = read_manifest(folder, "train")
-    tokenizer = load_tokenizer(stage_folder(config, "tokenizer", config.prepare.tokenizer))
+    tokens = stage_folder(config, "tokenizer", config.prepare.tokenizer)
+    if read_manifest(tokens, "tokenizer").content != trained.details["tokenizer"]:
+        raise StageError(
+            f"{tokens}: this is not the tokenizer that {folder} was trained with; name that one "
+            "in prepare.tokenizer"
+        )
+    tokenizer = load_tokenizer(tokens)
     saved = {key: trained.details[key] for key in SETTINGS}
     names = save_model(place.folder, checkpoint_weights(folder), saved, tokenizer)
     made = [FileRecord(name, *hash_file(place.file(name))) for name in names]
@@ -50,5 +56,9 @@ def _evaluation(config: Config, trained: Manifest) -> dict[str, Any]:
 
 
 def _corpus(config: Config, trained: Manifest) -> dict[str, Any]:
-    corpus = Corpus.open(stage_folder(config, "prepare", config.train.corpus)).manifest
+    """Details of the very corpus it was trained on, if it is at hand."""
+    try:
+        corpus = Corpus.open(stage_folder(config, "prepare", config.train.corpus)).manifest
+    except ManifestError:
+        return {}
     return corpus.details if corpus.content == trained.details["corpus"] else {}

@@ -4,13 +4,14 @@ import json
 
 from pipeline.console import Console, count
 from preprocess import storage
-from preprocess.manifest import FileRecord, check_files, read_manifest
+from preprocess.manifest import NAME, FileRecord, check_files, read_manifest
 
 SHOWN_FILES = 8
 
 
 def inspect(path: str) -> int:
     """Print what a stage folder holds; 0."""
+    path = _folder(path)
     manifest = read_manifest(path)
     console = Console()
     console.stage(manifest.stage, path)
@@ -32,6 +33,7 @@ def inspect(path: str) -> int:
 
 def check(path: str) -> int:
     """Hash every file again; 0 where all are as the manifest says, else 1."""
+    path = _folder(path)
     manifest = read_manifest(path)
     console = Console()
     total = sum(file.bytes for file in manifest.files)
@@ -43,7 +45,7 @@ def check(path: str) -> int:
             done += file.bytes
             bar.update(done, file.name)
 
-        problems = check_files(storage.absolute(path), manifest, progress)
+        problems = check_files(path, manifest, progress)
     for problem in problems:
         console.warn(problem)
     if problems:
@@ -51,3 +53,8 @@ def check(path: str) -> int:
         return 1
     console.line(f"{len(manifest.files):,} files, {count(total)}B: all as the manifest says")
     return 0
+
+
+def _folder(path: str) -> str:
+    """The stage folder that a person means by it, or by its manifest."""
+    return storage.absolute(path).removesuffix(f"/{NAME}")

@@ -12,6 +12,8 @@ def run(config: Config, command: str, console: Console, overwrite: bool = False)
     """Run the stage named ``command``, or all of them for "run", and the report after all."""
     # Beam and Lightning tell of themselves in warnings; what matters here is raised or shown.
     logging.getLogger().setLevel(logging.ERROR)
+    for told_by_us in ("apache_beam", "grpc"):
+        logging.getLogger(told_by_us).setLevel(logging.CRITICAL)
     if command != "run":
         run_stage(STAGES[command], config, console, overwrite)
         return

@@ -1,5 +1,6 @@
 """Running a stage: done, resume or refuse, by fingerprint; its manifest is written last."""
 
+import fcntl
 import importlib
 import importlib.util
 import json
@@ -7,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -23,6 +24,7 @@ from preprocess.manifest import (
     NAME,
     FileRecord,
     Manifest,
+    ManifestError,
     content_hash,
     read_manifest,
     write_manifest,
@@ -56,6 +58,10 @@ class Place:
     def work(self) -> str:
         return storage.join(self.folder, WORK)
 
+    @property
+    def lock(self) -> str:
+        return storage.join(self.work, "lock.json")
+
     def file(self, name: str) -> str:
         return storage.join(self.folder, name)
 
@@ -85,8 +91,6 @@ class Stage:
 class _Standing:
     """How a stage's folder stands to what is asked now."""
 
-    asked: dict[str, Any]
-    mark: str
     manifest: Manifest | None
     unfinished: bool
     differing: list[str]
@@ -102,7 +106,7 @@ def plan_of(stage: Stage, config: Config) -> str:
     Raises:
         ManifestError: an input stage is not finished.
     """
-    standing = _standing(stage, config, Place(stage.folder(config)))
+    standing = _standing(stage, config, Place(stage.folder(config)), _asked(stage, config))
     if standing.done:
         return "already done"
     if standing.differing:
@@ -115,40 +119,61 @@ def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = 
 
     Raises:
         StageError: the folder holds another run's result or unfinished work, or is locked.
-        ManifestError: an input stage is not finished.
+        ManifestError: an input stage is not finished, or the folder's own manifest is damaged.
     """
     place = Place(stage.folder(config))
     console.stage(stage.name, place.folder)
-    standing = _standing(stage, config, place)
-    if standing.manifest and standing.done:
-        storage.remove_tree(place.work)
-        console.line("already done")
-        return standing.manifest
-    unfinished = standing.unfinished
-    if standing.differing:
-        if not overwrite:
-            raise StageError(_refusal(place, standing))
-        console.line(f"the former result moves to {storage.move_aside(place.folder)}")
-        unfinished = False
+    asked = _asked(stage, config)
+    standing = _standing(stage, config, place, asked)
+    if standing.done:
+        return _already_done(place, standing, console)
+    if standing.differing and not overwrite:
+        raise _refusal(place, standing)
     require(stage.name, stage.needs)
-    storage.check_writable(place.folder)
+    if standing.differing:
+        _move_aside(stage, config, place, asked, console)
     with _lock(place, console):
+        # Another process may have come and gone between the look and the lock.
+        standing = _standing(stage, config, place, asked)
+        if standing.done:
+            return _already_done(place, standing, console)
+        if standing.differing:
+            raise _refusal(place, standing)
         storage.remove_temporary(place.folder)
-        storage.write_bytes(
-            storage.join(place.work, "asked.json"), json.dumps(standing.asked).encode()
-        )
-        if unfinished:
+        storage.write_bytes(storage.join(place.work, "asked.json"), json.dumps(asked).encode())
+        if standing.unfinished:
             console.line("goes on with unfinished work")
         began = time.monotonic()
         made = stage.make(config, place, console)
-        return _finish(stage, config, place, standing, made, time.monotonic() - began, console)
+        return _finish(stage, config, place, asked, made, time.monotonic() - began, console)
+
+
+def _move_aside(
+    stage: Stage, config: Config, place: Place, asked: dict[str, Any], console: Console
+) -> None:
+    with _lock(place, console):
+        standing = _standing(stage, config, place, asked)
+        if not standing.differing:
+            return
+        aside = Place(storage.move_aside(place.folder))
+    if standing.manifest:
+        storage.remove_tree(aside.work)
+    storage.remove(aside.lock)
+    console.line(f"the former result moves to {aside.folder}")
+
+
+def _already_done(place: Place, standing: _Standing, console: Console) -> Manifest:
+    assert standing.manifest, "what is done has a manifest"
+    storage.remove_tree(place.work)
+    console.line("already done")
+    return standing.manifest
 
 
 def _finish(
     stage: Stage,
     config: Config,
     place: Place,
-    standing: _Standing,
+    asked: dict[str, Any],
     made: Made,
     seconds: float,
     console: Console,
@@ -160,9 +185,9 @@ def _finish(
         stage=stage.name,
         stage_version=stage.version,
         biloom=biloom_version(),
-        fingerprint=standing.mark,
+        fingerprint=fingerprint(asked),
         content=made.content or content_hash(made.files),
-        asked=standing.asked,
+        asked=asked,
         files=made.files,
         details=made.details,
     )
@@ -194,17 +219,25 @@ def _has(folder: str, name: str) -> bool:
     return storage.exists(storage.join(folder, name))
 
 
-def _standing(stage: Stage, config: Config, place: Place) -> _Standing:
-    asked = plain({"stage": stage.name, "stage_version": stage.version, **stage.asked(config)})
-    mark = fingerprint(asked)
-    manifest = read_manifest(place.folder, stage.name) if _has(place.folder, NAME) else None
+def _asked(stage: Stage, config: Config) -> dict[str, Any]:
+    asked: dict[str, Any] = plain(
+        {"stage": stage.name, "stage_version": stage.version, **stage.asked(config)}
+    )
+    return asked
+
+
+def _standing(stage: Stage, config: Config, place: Place, asked: dict[str, Any]) -> _Standing:
+    try:
+        manifest = read_manifest(place.folder, stage.name) if _has(place.folder, NAME) else None
+    except ManifestError as error:
+        return _Standing(None, False, [str(error)])
     unfinished = _unfinished(place)
     old = manifest.asked if manifest else unfinished
     differing = differing_keys(old, asked) if old is not None else []
     if old is not None and not differing and stage.changed:
         names = stage.changed(config, place.folder)
         differing = [f"{name}: the file changed since, at the same size" for name in names]
-    return _Standing(asked, mark, manifest, unfinished is not None, differing)
+    return _Standing(manifest, unfinished is not None, differing)
 
 
 def _unfinished(place: Place) -> dict[str, Any] | None:
@@ -216,10 +249,12 @@ def _unfinished(place: Place) -> dict[str, Any] | None:
     return asked
 
 
-def _refusal(place: Place, standing: _Standing) -> str:
+def _refusal(place: Place, standing: _Standing) -> UserError:
+    if not standing.manifest and not standing.unfinished:
+        return ManifestError(*standing.differing)
     what = "the result" if standing.manifest else "unfinished work"
     keys = "\n".join(f"    {line}" for line in standing.differing)
-    return (
+    return StageError(
         f"{place.folder} holds {what} of other settings or text:\n{keys}\n"
         "  add --overwrite to move it aside, or give another run.output"
     )
@@ -231,27 +266,51 @@ def _lock(place: Place, console: Console) -> Iterator[None]:
 
     Raises:
         StageError: another process, or another host, holds it.
+        StorageError: the folder cannot be written.
     """
-    path = storage.join(place.work, "lock.json")
+    storage.check_writable(place.folder)
     mine = {
         "host": socket.gethostname(),
         "process": os.getpid(),
         "began": _process_start(os.getpid()),
     }
-    if not storage.create_exclusive(path, json.dumps(mine).encode()):
-        holder = _read_lock(path)
-        if holder and not _is_gone(holder):
-            raise StageError(
-                f"{place.folder} is being written by process {holder['process']} on "
-                f"{holder['host']}; wait for it, or remove {path} if that process is gone"
-            )
-        who = f"process {holder['process']}" if holder else "an unknown process"
-        console.line(f"takes over the lock of {who}, which is gone")
-        storage.write_bytes(path, json.dumps(mine).encode())
+    with _one_at_a_time(place.folder):
+        _take_lock(place, mine, console)
     try:
         yield
     finally:
-        storage.remove(path)
+        if _read_lock(place.lock) == mine:
+            storage.remove(place.lock)
+
+
+def _take_lock(place: Place, mine: dict[str, Any], console: Console) -> None:
+    if storage.create_exclusive(place.lock, json.dumps(mine).encode()):
+        return
+    holder = _read_lock(place.lock)
+    if holder and not _is_gone(holder):
+        raise StageError(
+            f"{place.folder} is being written by process {holder['process']} on "
+            f"{holder['host']}; wait for it, or remove {place.lock} if that process is gone"
+        )
+    who = f"process {holder['process']}" if holder else "an unknown process"
+    console.line(f"takes over the lock of {who}, which is gone")
+    storage.write_bytes(place.lock, json.dumps(mine).encode())
+
+
+@contextmanager
+def _one_at_a_time(folder: str) -> Iterator[None]:
+    """Of two processes that find a stale lock, the second finds the first's: the kernel sees to it."""
+    if storage.is_remote(folder):
+        yield
+        return
+    handle = os.open(storage.local_path(folder), os.O_RDONLY)
+    try:
+        # Some network file systems have no such lock; then only the taking over can be won twice.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _read_lock(path: str) -> dict[str, Any] | None:
@@ -276,9 +335,13 @@ def _is_gone(holder: dict[str, Any]) -> bool:
 
 
 def _process_start(process: int) -> str:
-    """When a process began, in the kernel's clock ticks; empty where the system does not tell."""
+    """When a process began, in the kernel's clock ticks; empty where the system does not tell.
+
+    Empty also for a dead one that its parent has not yet asked about, as in a container without init.
+    """
     try:
         with open(f"/proc/{process}/stat", "rb") as file:
-            return file.read().rsplit(b")", 1)[1].split()[19].decode()
+            state, *fields = file.read().rsplit(b")", 1)[1].split()
     except OSError:
         return ""
+    return "" if state in (b"Z", b"X") else fields[18].decode()

@@ -44,9 +44,16 @@ def _content(folder: str, stage: str) -> str:
 def _asked_tokenizer(config: Config) -> dict[str, Any]:
     return {
         **result_fields(config.tokenizer, "tokenizer"),
-        **_prepare_fields(config),
+        **_train_split_fields(config),
         **_raw(config.prepare.sources, "prepare.input"),
     }
+
+
+def _train_split_fields(config: Config) -> dict[str, Any]:
+    """The settings that decide which texts a sample of the train split draws from."""
+    drawn_by = ("cleaning", "valid_fraction", "test_fraction", "unit_bytes")
+    prefixes = tuple(f"prepare.{name}" for name in drawn_by)
+    return {k: v for k, v in _prepare_fields(config).items() if k.startswith(prefixes)}
 
 
 def _prepare_fields(config: Config) -> dict[str, Any]:
@@ -92,7 +99,7 @@ def _asked_embed(config: Config) -> dict[str, Any]:
     del fields["embed.input"]
     sources = embed_sources(config)
     if sources is None:
-        raw = _raw(config.prepare.sources, "embed.sample_of")
+        raw = _raw(config.prepare.sources, "embed.sample_of") | _train_split_fields(config)
     else:
         raw = _raw(sources, "embed.input")
         fields = {k: v for k, v in fields.items() if k not in ("embed.sample", "embed.seed")}

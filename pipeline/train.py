@@ -1,6 +1,10 @@
 """Stage: token shards -> checkpoint."""
 
+import logging
+import signal
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -12,13 +16,14 @@ from lightning_modules.callbacks import (
     Checkpoints,
     Metrics,
     StorageCheckpointIO,
+    checkpoint_path,
     newest_checkpoint,
 )
 from lightning_modules.config import AdaptiveSoftmaxConfig, ModelConfig, TrainConfig
 from lightning_modules.datamodule import TokenShardDataModule
 from lightning_modules.lit_bilm import LitBiLM
 from lightning_modules.nn.adaptive_softmax import choose_cutoffs, predicted_speedup, ranks_of
-from lightning_modules.pretrained import CHECKPOINT, read_checkpoint, tensors_hash
+from lightning_modules.pretrained import CHECKPOINT, tensors_hash
 from pipeline.config import Config
 from pipeline.console import Console, count
 from pipeline.device import device_name, resolve_device
@@ -28,8 +33,12 @@ from pipeline.tracking import make_logger
 from preprocess import storage
 from preprocess.manifest import FileRecord, hash_file
 from preprocess.token_shard import Corpus
-from preprocess.token_stream import TokenStream, TrainingWindows, evaluation_windows
-from preprocess.tokenizer import EOS
+from preprocess.token_stream import (
+    TokenStream,
+    TrainingWindows,
+    boundary_ids,
+    evaluation_windows,
+)
 
 METRICS = "metrics.jsonl"
 LOOK_ROWS = 16
@@ -42,12 +51,13 @@ def make(config: Config, place: Place, console: Console) -> Made:
     # Data: what every row reads at every step.
     stream = TokenStream(corpus.shards("train"), train.boundary, train.order, train.seed)
     windows = TrainingWindows(stream, train.rows, train.unroll)
-    counts = _counts(corpus)
+    counts = _counts(corpus, train)
     ranks = ranks_of(counts)
 
     # Network: the cutoffs follow from the counts.
-    cutoffs = resolve_cutoffs(model, train, counts, console)
+    cutoffs = resolve_cutoffs(model, train, counts)
     module = LitBiLM(model, train, corpus.vocabulary, cutoffs, torch.from_numpy(ranks))
+    _tell_cutoffs(model, train, counts, cutoffs, console)
     size = sum(p.numel() for p in module.network.parameters())
     device = resolve_device(train.device)
     console.line(
@@ -60,10 +70,11 @@ def make(config: Config, place: Place, console: Console) -> Made:
     # Resume: everything that a step depends on is in the newest checkpoint.
     resume = newest_checkpoint(place.work)
     if resume:
-        console.line(f"goes on from step {read_checkpoint(resume)['global_step']:,}")
+        console.line(f"goes on from step {resume[1]:,}")
 
     logger = make_logger(config, place, console)
-    with console.bar("train", train.steps) as bar:
+    checkpoints = Checkpoints(place.work, train.checkpoint_steps, train.checkpoint_minutes)
+    with console.bar("train", train.steps) as bar, _quiet():
         trainer = pl.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
@@ -78,7 +89,7 @@ def make(config: Config, place: Place, console: Console) -> Made:
                     partial(_held_out, corpus, train) if corpus.shards("valid") else None,
                     train.evaluate_steps,
                 ),
-                Checkpoints(place.work, train.checkpoint_steps, train.checkpoint_minutes),
+                checkpoints,
             ],
             plugins=[StorageCheckpointIO()],
             log_every_n_steps=train.log_steps,
@@ -88,14 +99,10 @@ def make(config: Config, place: Place, console: Console) -> Made:
             use_distributed_sampler=False,
         )
         data = TokenShardDataModule(windows, train, ranks, cutoffs)
-        with warnings.catch_warnings():
-            # Its advice (loader workers, a missing scheduler call on resume) does not fit here.
-            warnings.simplefilter("ignore")
-            trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+        with _stoppable(checkpoints):
+            trainer.fit(module, data, ckpt_path=resume and resume[0], weights_only=True)
 
-    last = newest_checkpoint(place.work)
-    assert last is not None, "the last step is always saved"
-    storage.copy(last, place.file(CHECKPOINT))
+    storage.copy(checkpoint_path(place.work, train.steps), place.file(CHECKPOINT))
     details = {
         "model": model.model_dump(),
         "vocabulary": corpus.vocabulary,
@@ -114,25 +121,78 @@ def make(config: Config, place: Place, console: Console) -> Made:
     return Made(files, details, stats=details, content=tensors_hash(state, details))
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning from telling of itself: what matters here is raised or shown."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        # Its advice (loader workers, a missing scheduler call on resume) does not fit here.
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _stoppable(checkpoints: Checkpoints) -> Iterator[None]:
+    """SIGINT or SIGTERM ends training after its step, which is saved; a second SIGINT at once.
+
+    Raises:
+        KeyboardInterrupt: training was ended so.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        checkpoints.stop()
+
+    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except SystemExit as error:
+        # Lightning answers an interrupt by an exit of its own: 1, or even 0 after SIGTERM.
+        raise KeyboardInterrupt from error
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
 def resolve_cutoffs(
-    model: ModelConfig, train: TrainConfig, counts: np.ndarray[Any, Any], console: Console
+    model: ModelConfig, train: TrainConfig, counts: np.ndarray[Any, Any]
 ) -> tuple[int, ...]:
     """The cutoffs as given, or the cheapest ones for the corpus's counts."""
     if not isinstance(model.head, AdaptiveSoftmaxConfig):
         return ()
-    dim, rows = model.recurrent.direction_width, 2 * train.rows * train.unroll
-    given = model.head.cutoffs
-    cutoffs = choose_cutoffs(counts, dim, model.head.div, rows) if given == "auto" else given
-    gain = predicted_speedup(counts, cutoffs, dim, model.head.div, rows)
-    shown = ", ".join(f"{cut:,}" for cut in cutoffs) or "none"
-    console.line(f"adaptive softmax: cutoffs {shown}; predicted gain {gain:.1f} over the full one")
-    return cutoffs
+    if model.head.cutoffs != "auto":
+        return model.head.cutoffs
+    return choose_cutoffs(counts, *_softmax_size(model, model.head, train))
 
 
-def _counts(corpus: Corpus) -> np.ndarray[Any, Any]:
-    """Unigram counts of what the model predicts: the tokens, and an end a document."""
-    counts = corpus.counts().copy()
-    counts[EOS] += corpus.totals("train")["documents"]
+def _softmax_size(
+    model: ModelConfig, head: AdaptiveSoftmaxConfig, train: TrainConfig
+) -> tuple[int, float, int]:
+    """Its input's dimensions, its div, and the positions of a call, both directions together."""
+    return model.recurrent.direction_width, head.div, 2 * train.rows * train.unroll
+
+
+def _tell_cutoffs(
+    model: ModelConfig,
+    train: TrainConfig,
+    counts: np.ndarray[Any, Any],
+    cutoffs: tuple[int, ...],
+    console: Console,
+) -> None:
+    if isinstance(model.head, AdaptiveSoftmaxConfig):
+        gain = predicted_speedup(counts, cutoffs, *_softmax_size(model, model.head, train))
+        shown = ", ".join(f"{cut:,}" for cut in cutoffs) or "none"
+        console.line(
+            f"adaptive softmax: cutoffs {shown}; predicted gain {gain:.1f} over the full one"
+        )
+
+
+def _counts(corpus: Corpus, train: TrainConfig) -> np.ndarray[Any, Any]:
+    """Unigram counts of what both directions predict: tokens, ends forward, begins backward."""
+    counts = 2 * corpus.counts()
+    for boundary in boundary_ids(train.boundary):
+        counts[boundary] += corpus.totals("train")["documents"]
     return counts
 
 

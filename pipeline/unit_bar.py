@@ -19,7 +19,11 @@ def unit_bar(place: Place, console: Console, name: str, total: int) -> Iterator[
 
         def watch() -> None:
             while not ended.wait(POLL_SECONDS):
-                sums = progress_sums(place.work)
+                # The next look is soon; a store that fails now must not cost the bar.
+                try:
+                    sums = progress_sums(place.work)
+                except (OSError, ValueError):
+                    continue
                 note = f"{count(sums['documents'])} documents  {count(sums['tokens'])} tokens"
                 bar.update(sums["bytes"], note)
 

@@ -46,7 +46,7 @@ def read_train(
         for block in read_unit(unit, source, config.cleaning):
             texts = cleaner.clean_batch(block.documents)
             for raw, text in zip(block.documents, texts, strict=True):
-                content = content_hash(text)
+                content = content_hash(text.encode())
                 split = source.split or split_of(
                     content, config.valid_fraction, config.test_fraction
                 )
@@ -62,7 +62,7 @@ def draw_documents(
     held: set[int] = set()
     for _, raw, _, content in read_train(units, config):
         key = -mixed(content, seed)
-        if content in held or (len(drawn) == number and key <= drawn[0][0]):
+        if content in held or (len(drawn) == number and (key, content) < drawn[0][:2]):
             continue
         held.add(content)
         if len(drawn) < number:

@@ -6,7 +6,6 @@ would otherwise grow with the corpus. Of equal documents the first stays: lowest
 number in it.
 """
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,6 @@ import xxhash
 from preprocess.storage import exists, join, read_bytes, write_bytes
 
 HASH = np.dtype([("high", "<u8"), ("low", "<u8"), ("document", "<u4")])
-DROP = np.dtype([("unit", "<u4"), ("document", "<u4")])
 
 BUCKET_BYTES = 512 << 20
 """Raw text a bucket stands for: some five million short documents, 120 MB while it is sorted."""
@@ -27,9 +25,9 @@ def count_buckets(corpus_bytes: int) -> int:
     return max(1, -(-corpus_bytes // BUCKET_BYTES))
 
 
-def content_hash(text: str) -> int:
-    """The 128-bit hash (XXH3) of a cleaned text's UTF-8 bytes."""
-    return xxhash.xxh3_128_intdigest(text.encode())
+def content_hash(text: bytes) -> int:
+    """The 128-bit hash (XXH3) of a cleaned text in UTF-8."""
+    return xxhash.xxh3_128_intdigest(text)
 
 
 def split_of(content: int, valid_fraction: float, test_fraction: float) -> str:
@@ -64,37 +62,40 @@ def deduplicate_bucket(work: str, bucket: int, bounds: Sequence[tuple[int, int, 
     target = drop_list(work, bucket)
     if exists(target):
         return
-    slices, units = [], []
+    slices, slice_units = [], []
     for unit, first, end in bounds:
         if end > first:
             path = join(work, "hashes", f"{unit:06d}.bin")
             data = read_bytes(path, first * HASH.itemsize, end * HASH.itemsize)
             slices.append(np.frombuffer(data, HASH))
-            units.append(np.full(end - first, unit, np.uint32))
+            slice_units.append(np.full(end - first, unit, np.uint32))
     table = np.concatenate(slices) if slices else np.empty(0, HASH)
-    unit_of = np.concatenate(units) if units else np.empty(0, np.uint32)
+    unit_of = np.concatenate(slice_units) if slice_units else np.empty(0, np.uint32)
     order = np.lexsort((table["document"], unit_of, table["low"], table["high"]))
     table, unit_of = table[order], unit_of[order]
     repeated = np.zeros(len(table), bool)
     repeated[1:] = (table["high"][1:] == table["high"][:-1]) & (
         table["low"][1:] == table["low"][:-1]
     )
-    drops = np.empty(int(repeated.sum()), DROP)
-    drops["unit"], drops["document"] = unit_of[repeated], table["document"][repeated]
-    buffer = io.BytesIO()
-    np.save(buffer, np.sort(drops, order=("unit", "document")))
-    write_bytes(target, buffer.getvalue())
+    unit_of, document = unit_of[repeated], table["document"][repeated]
+    order = np.lexsort((document, unit_of))
+    units = np.arange(max((unit for unit, _, _ in bounds), default=-1) + 2)
+    places = 8 * len(units) + 4 * np.searchsorted(unit_of[order], units)
+    write_bytes(target, places.astype("<u8").tobytes() + document[order].tobytes())
 
 
 def drop_list(work: str, bucket: int) -> str:
-    return join(work, "drops", f"{bucket:06d}.npy")
+    """A bucket's drops: u8 byte offsets where each unit's begin, and the end, then their numbers, u4."""
+    return join(work, "drops", f"{bucket:06d}.bin")
 
 
 def read_drops(work: str, unit: int, buckets: int) -> npt.NDArray[np.uint32]:
     """The numbers of the documents of ``unit`` that repeat an earlier one, sorted."""
     found = []
     for bucket in range(buckets):
-        drops = np.load(io.BytesIO(read_bytes(drop_list(work, bucket))))
-        first, end = np.searchsorted(drops["unit"], [unit, unit + 1])
-        found.append(drops["document"][first:end])
-    return np.sort(np.concatenate(found)).astype(np.uint32)
+        # Only the unit's slice: units times whole lists grows with the square of the corpus.
+        path = drop_list(work, bucket)
+        begin, end = np.frombuffer(read_bytes(path, 8 * unit, 8 * unit + 16), "<u8").tolist()
+        if end > begin:
+            found.append(np.frombuffer(read_bytes(path, begin, end), "<u4"))
+    return np.sort(np.concatenate([np.empty(0, np.uint32), *found]))

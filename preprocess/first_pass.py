@@ -6,12 +6,14 @@ last a done-record: a rerun skips a unit that has one. Memory is bounded by the 
 
 import io
 import json
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from preprocess.config import SPLITS, PrepareConfig
 from preprocess.dedup import content_hash, split_of, write_hashes
@@ -43,11 +45,35 @@ class Job:
 class _Part:
     """The documents of one split since its last part was closed."""
 
-    def __init__(self) -> None:
-        self.ids: list[Ids] = []
-        self.rows: list[tuple[int, int, int, int, int]] = []
-        self.tokens = 0
+    def __init__(self, dtype: np.dtype[Any]) -> None:
         self.closed: list[str] = []
+        self.documents: list[Ids] = []
+        self._dtype = dtype
+        self._clear()
+
+    def _clear(self) -> None:
+        self.rows = array("I")
+        """The fields of ``DOCUMENT``, document after document."""
+        self.tokens = 0
+        self._packed: list[npt.NDArray[Any]] = []
+
+    def pack(self) -> None:
+        """Keep the tokens of ``documents`` in one array: an array a document takes more than they."""
+        if self.documents:
+            # Ids are below the vocabulary, so none is cut by the unsigned type.
+            packed = np.concatenate(self.documents, dtype=self._dtype, casting="unsafe")
+            self._packed.append(packed)
+            self.documents.clear()
+
+    def close(self, folder: str, name: str) -> None:
+        """Write the part under ``name`` and begin the next."""
+        self.pack()
+        write_bytes(join(folder, f"{name}.bin"), np.concatenate(self._packed).tobytes())
+        table = io.BytesIO()
+        np.save(table, np.array(self.rows, "<u4").view(DOCUMENT))
+        write_bytes(join(folder, f"{name}.npy"), table.getvalue())
+        self.closed.append(name)
+        self._clear()
 
 
 def done_record(work: str, unit: int) -> str:
@@ -71,13 +97,16 @@ def tokenize_unit(job: Job, unit: Unit) -> int:
     config = job.config
     source = config.sources[unit.source]
     tokenizer = cached_tokenizer(job.tokenizer, job.tokenizer_content)
-    parts = {split: _Part() for split in SPLITS}
+    parts = {split: _Part(token_dtype(job.vocabulary)) for split in SPLITS}
+    folder = join(job.work, "parts")
     hashes: list[int] = []
     dropped: list[Rejected] = []
     drops: Counter[str] = Counter()
     replaced = 0
     progress = Progress(job.work, unit.index)
     cleaner = Cleaner(config.cleaning)
+    # Then words stand one space apart, and counting is cheaper than splitting.
+    collapsed = config.cleaning.whitespace == "collapse"
     reader = read_unit(unit, source, config.cleaning)
     for block in reader:
         dropped.extend(block.rejected)
@@ -88,24 +117,31 @@ def tokenize_unit(job: Job, unit: Unit) -> int:
             kept = [text for text in texts if text]
             drops["empty"] += len(texts) - len(kept)
             texts = kept
-        for text, ids in _encode(tokenizer, texts):
-            content = content_hash(text)
-            split = source.split or split_of(content, config.valid_fraction, config.test_fraction)
-            part = parts[split]
-            part.ids.append(ids)
-            row = (len(hashes), len(ids), len(text.split()), len(text), len(text.encode()))
-            part.rows.append(row)
-            part.tokens += len(ids)
-            hashes.append(content)
-            progress.tokens += len(ids)
-            if part.tokens >= config.part_tokens:
-                _close(job, unit.index, split, part)
+        for batch in _encode(tokenizer, texts):
+            for text, ids in batch:
+                data = text.encode()
+                content = content_hash(data)
+                split = source.split or split_of(
+                    content, config.valid_fraction, config.test_fraction
+                )
+                part = parts[split]
+                part.documents.append(ids)
+                words = text.count(" ") + 1 if collapsed and text else len(text.split())
+                part.rows.extend((len(hashes), len(ids), words, len(text), len(data)))
+                part.tokens += len(ids)
+                hashes.append(content)
+                if part.tokens >= config.part_tokens:
+                    part.close(folder, f"{split}-{unit.index:06d}-{len(part.closed):03d}")
+                progress.tokens += len(ids)
+            for part in parts.values():
+                part.pack()
             progress.documents = len(hashes)
             progress.tell()
         progress.bytes += block.raw_bytes
+        progress.tell()
     for split, part in parts.items():
         if part.rows:
-            _close(job, unit.index, split, part)
+            part.close(folder, f"{split}-{unit.index:06d}-{len(part.closed):03d}")
     record = {
         "read": len(hashes) + sum(drops.values()),
         "dropped": {reason: count for reason, count in sorted(drops.items()) if count},
@@ -125,20 +161,7 @@ def tokenize_unit(job: Job, unit: Unit) -> int:
     return unit.index
 
 
-def _encode(tokenizer: Tokenizer, texts: list[str]) -> Iterator[tuple[str, Ids]]:
+def _encode(tokenizer: Tokenizer, texts: list[str]) -> Iterator[Iterator[tuple[str, Ids]]]:
     for start in range(0, len(texts), ENCODE_BATCH):
         batch = texts[start : start + ENCODE_BATCH]
-        yield from zip(batch, tokenizer.encode(batch), strict=True)
-
-
-def _close(job: Job, unit: int, split: str, part: _Part) -> None:
-    name = f"{split}-{unit:06d}-{len(part.closed):03d}"
-    ids = np.concatenate(part.ids) if part.ids else np.empty(0, np.int32)
-    write_bytes(
-        join(job.work, "parts", f"{name}.bin"), ids.astype(token_dtype(job.vocabulary)).tobytes()
-    )
-    table = io.BytesIO()
-    np.save(table, np.array(part.rows, DOCUMENT))
-    write_bytes(join(job.work, "parts", f"{name}.npy"), table.getvalue())
-    part.closed.append(name)
-    part.ids, part.rows, part.tokens = [], [], 0
+        yield zip(batch, tokenizer.encode(batch), strict=True)

@@ -11,7 +11,15 @@ from typing import Any
 import xxhash
 
 from preprocess.first_pass import done_record
-from preprocess.storage import FileInfo, exists, join, list_names, read_bytes, write_bytes
+from preprocess.storage import (
+    TEMPORARY,
+    FileInfo,
+    exists,
+    join,
+    list_names,
+    read_bytes,
+    write_bytes,
+)
 
 INPUTS = "inputs.jsonl"
 BLOCK = 4 << 20
@@ -34,14 +42,22 @@ def write_inputs(folder: str, rows: Sequence[dict[str, Any]]) -> None:
 
 def changed(folder: str, files: Sequence[FileInfo]) -> list[str]:
     """Names of the ``files`` whose bytes are not those that the stage in ``folder`` read."""
-    by_name = {file.name: file for file in files}
+    # Two sources may hold files of one name; a row is then of either.
+    by_name: dict[str, list[FileInfo]] = {}
+    for file in files:
+        by_name.setdefault(file.name, []).append(file)
     found: dict[str, None] = {}
     for row in _rows(folder):
-        file = by_name.get(row["name"])
-        if file and file.version != row["version"] and file.name not in found:
-            if _hash_range(file.path, row["start"], row["end"]) != row["xxh128"]:
-                found[file.name] = None
+        name, named = row["name"], by_name.get(row["name"])
+        if named and name not in found and not any(_holds(file, row) for file in named):
+            found[name] = None
     return list(found)
+
+
+def _holds(file: FileInfo, row: dict[str, Any]) -> bool:
+    if file.version == row["version"]:
+        return True
+    return _hash_range(file.path, row["start"], row["end"]) == str(row["xxh128"])
 
 
 def _rows(folder: str) -> Iterator[dict[str, Any]]:
@@ -51,6 +67,8 @@ def _rows(folder: str) -> Iterator[dict[str, Any]]:
         return
     work = join(folder, "_work")
     for name in list_names(join(work, "units")):
+        if name.startswith(TEMPORARY):
+            continue
         yield from json.loads(read_bytes(done_record(work, int(name.split(".")[0]))))["inputs"]
 
 

@@ -210,10 +210,21 @@ def move_aside(folder: str) -> str:
     aside = f"{folder}.old-{number}"
     if is_remote(folder):
         fs, inner = _remote(folder)
-        fs.mv(inner, _remote(aside)[1], recursive=True)
+        _move_objects(fs, inner.rstrip("/"), _remote(aside)[1])
     else:
         local_path(folder).rename(local_path(aside))
     return aside
+
+
+def _move_objects(fs: Any, source: str, target: str) -> None:
+    """File by file: a store has no rename, and some fail to copy a "folder" as such."""
+    fs.invalidate_cache()
+    # A folder is whole while it holds its manifest, so that one is the last to come, first to go.
+    names = sorted(fs.find(source), key=lambda name: name.endswith("/manifest.json"))
+    for name in names:
+        fs.cp_file(name, target + name.removeprefix(source))
+    for name in reversed(names):
+        fs.rm_file(name)
 
 
 def list_names(folder: str) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from preprocess import storage
 from preprocess.errors import UserError
@@ -62,10 +63,11 @@ class Shard:
         """(tokens,) ids, memory-mapped."""
         if not self.tokens:
             return np.empty(0, self.dtype)
-        ids = np.memmap(self._fetch(f"{self.name}.bin"), self.dtype, "r")
-        if len(ids) != self.tokens:
-            raise ShardError(f"{self._damage('bin')}: {len(ids):,} tokens, not {self.tokens:,}")
-        return ids
+        path = self._fetch(f"{self.name}.bin")
+        size, due = path.stat().st_size, self.tokens * np.dtype(self.dtype).itemsize
+        if size != due:
+            raise ShardError(f"{self._damage('bin')}: {size:,} bytes, not {due:,}")
+        return np.memmap(path, self.dtype, "r")
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.uint32]:
@@ -81,7 +83,7 @@ class Shard:
             if not storage.exists(path):
                 raise ShardError(f"{path} is missing; run `biloom check {self.folder}`")
             return storage.local_path(path)
-        copy = Path(_cache.name) / path.replace("/", "_").replace(":", "_")
+        copy = Path(_cache.name) / xxhash.xxh3_128_hexdigest(path.encode())
         if not copy.exists():
             storage.write_bytes(str(copy), storage.read_bytes(path))
         return copy

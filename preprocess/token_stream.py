@@ -13,6 +13,7 @@ so a pass over the split has ``tokens + documents`` positions, whatever the orde
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -28,8 +29,12 @@ IGNORE = -100
 
 OPEN_ORDERS = 128
 
+BLOCK_POSITIONS = 4096
+"""Positions of a row read at once, for many steps: each row reads from shards of its own, and there
+may be more of those than orders are held."""
 
-class CorpusTooSmall(UserError):
+
+class CorpusTooSmall(UserError):  # noqa: N818
     """A split with less text than the batch needs."""
 
 
@@ -98,22 +103,17 @@ class TokenStream:
     ) -> None:
         order = self._order(number, shard)
         ids = self._shards[shard].ids
-        document = int(np.searchsorted(order.positions, start, "right")) - 1
-        place = start
-        while place < end:
-            begin, after = int(order.positions[document]), int(order.positions[document + 1])
-            first, stop = place - begin, min(end, after) - begin  # within the document's pairs
-            size = after - begin - 1
-            tokens = ids[order.starts[document] : order.starts[document] + size]
-            inside = left[place - start : place - start + stop - first]
-            inside[max(0, 1 - first) :] = tokens[max(first - 1, 0) : stop - 1]
-            if first == 0:
-                inside[0] = self._before
-            inside = right[place - start : place - start + stop - first]
-            inside[: min(stop, size) - first] = tokens[first : min(stop, size)]
-            if stop == size + 1:
-                inside[-1] = self._after
-            place, document = begin + stop, document + 1
+        first, last = np.searchsorted(order.positions, [start, end - 1], "right") - 1
+        begins = order.positions[first : last + 1]
+        ends = order.positions[first + 1 : last + 2]
+        spans = np.minimum(ends, end) - np.maximum(begins, start)
+        # Of every position its right token; at a document's end that is another's, or none.
+        tokens = np.arange(start, end) + np.repeat(order.starts[first : last + 1] - begins, spans)
+        if len(ids):
+            left[:] = ids.take(tokens - 1, mode="clip")
+            right[:] = ids.take(tokens, mode="clip")
+        left[begins[begins >= start] - start] = self._before
+        right[ends[ends <= end] - 1 - start] = self._after
 
     def _pass(self, number: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         if number not in self._passes:
@@ -143,7 +143,8 @@ class TokenStream:
 
 def _draw(*seed: int) -> np.random.RandomState:
     # The legacy generator's stream is frozen by NumPy's policy: an order outlives an upgrade.
-    return np.random.RandomState(list(seed))
+    # It takes 32 bits a number, any of which a user may have written as below 0.
+    return np.random.RandomState([number & 0xFFFFFFFF for number in seed])
 
 
 class TrainingWindows:
@@ -166,6 +167,10 @@ class TrainingWindows:
                 f"the train split has {len(stream):,} positions (tokens and document ends), fewer "
                 f"than train.rows = {rows}; give it more text or lower train.rows"
             )
+        self._steps = max(1, min(BLOCK_POSITIONS, self.stretch) // unroll)
+        self._ids = np.empty((2, self._steps * unroll, rows), np.int64)
+        self._targets = np.empty_like(self._ids)
+        self._held = -1
 
     def passes(self, steps: int) -> float:
         """Passes over the corpus in that many steps."""
@@ -173,27 +178,33 @@ class TrainingWindows:
 
     def batch(self, step: int) -> tuple[Ids, Ids]:
         """Inputs and targets of a step, each (2, unroll, rows) int64; [0] forward, [1] backward."""
-        ids = np.empty((2, self._unroll, self._rows), np.int64)
-        targets = np.empty_like(ids)
-        for row in range(self._rows):
-            for begin, window, number, offset in self._pieces(step):
-                size = window - begin
-                start = row * self.stretch + offset
-                left, right = self._stream.read(number, start, start + size)
-                ids[0, begin:window, row], targets[0, begin:window, row] = left, right
-                end = (row + 1) * self.stretch - offset
-                left, right = self._stream.read(number, end - size, end)
-                ids[1, begin:window, row], targets[1, begin:window, row] = right[::-1], left[::-1]
-        return ids, targets
+        block, place = divmod(step, self._steps)
+        if block != self._held:
+            self._read_block(block)
+        window = slice(place * self._unroll, (place + 1) * self._unroll)
+        return self._ids[:, window].copy(), self._targets[:, window].copy()
 
-    def _pieces(self, step: int) -> Iterator[tuple[int, int, int, int]]:
-        """(first, end) of the window, pass, offset in the stretch; more than one across passes."""
+    def _read_block(self, block: int) -> None:
+        self._held = -1
+        size = self._steps * self._unroll
+        for begin, end, number, offset in self._pieces(block * size, size):
+            for row in range(self._rows):
+                first, last = row * self.stretch + offset, (row + 1) * self.stretch - offset
+                left, right = self._stream.read(number, first, first + end - begin)
+                self._ids[0, begin:end, row], self._targets[0, begin:end, row] = left, right
+                left, right = self._stream.read(number, last - (end - begin), last)
+                self._ids[1, begin:end, row] = right[::-1]
+                self._targets[1, begin:end, row] = left[::-1]
+        self._held = block
+
+    def _pieces(self, start: int, size: int) -> Iterator[tuple[int, int, int, int]]:
+        """(first, end) in the block, pass, offset in the stretch; more than one across passes."""
         done = 0
-        while done < self._unroll:
-            number, offset = divmod(step * self._unroll + done, self.stretch)
-            size = min(self._unroll - done, self.stretch - offset)
-            yield done, done + size, number, offset
-            done += size
+        while done < size:
+            number, offset = divmod(start + done, self.stretch)
+            end = min(size, done + self.stretch - offset)
+            yield done, end, number, offset
+            done = end
 
 
 def evaluation_windows(stream: TokenStream, rows: int, unroll: int) -> Iterator[tuple[Ids, Ids]]:
@@ -202,11 +213,11 @@ def evaluation_windows(stream: TokenStream, rows: int, unroll: int) -> Iterator[
     Rows are cut as evenly as can be; where a row is at its end, inputs are 0 and targets IGNORE.
     """
     bounds = [len(stream) * row // rows for row in range(rows + 1)]
-    longest = max(b - a for a, b in zip(bounds, bounds[1:], strict=False))
+    longest = max(b - a for a, b in pairwise(bounds))
     for offset in range(0, longest, unroll):
         ids = np.zeros((2, unroll, rows), np.int64)
         targets = np.full((2, unroll, rows), IGNORE, np.int64)
-        for row, (first, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        for row, (first, end) in enumerate(pairwise(bounds)):
             size = min(unroll, end - first - offset)
             if size > 0:
                 left, right = stream.read(0, first + offset, first + offset + size)

@@ -6,6 +6,7 @@ Text arrives cleaned; a tokenizer changes nothing in it.
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,12 @@ CONTROLS = ("<unk>", "<s>", "</s>")
 
 TRAINER_THREADS = 4
 """SentencePiece's unigram pieces depend on the thread count, so it is a constant."""
+
+SENTENCE_BYTES = 16_384
+"""SentencePiece's trainer leaves out longer texts, so they are cut, at whitespace where they can be."""
+
+_LONGEST = SENTENCE_BYTES // 4  # a character is four bytes at most
+_SENTENCE = re.compile(rf"\S(?:.{{0,{_LONGEST - 2}}}\S)?(?!\S)|\S{{{_LONGEST}}}", re.DOTALL)
 
 Ids = npt.NDArray[np.int32]
 
@@ -79,7 +86,7 @@ class SentencePieceTokenizer:
     def tokens(self, text: str) -> list[Token]:
         found = self._processor.encode(text, return_type="offset_mapping")
         places = zip(found["ids"], found["pieces"], found["offsets"], strict=True)
-        return [Token(id, piece, start, end) for id, piece, (start, end) in places]
+        return [Token(token, piece, start, end) for token, piece, (start, end) in places]
 
     def spelling(self, token: int) -> str:
         return str(self._processor.id_to_piece(int(token)))
@@ -112,7 +119,7 @@ class WordTokenizer:
         return found
 
     def spelling(self, token: int) -> str:
-        return (CONTROLS + self._words)[token] if token < 3 else self._words[token - 3]
+        return CONTROLS[token] if token < len(CONTROLS) else self._words[token - len(CONTROLS)]
 
     def save(self, folder: str) -> tuple[str, ...]:
         write_bytes(join(folder, "vocabulary.txt"), "".join(f"{w}\n" for w in self._words).encode())
@@ -137,7 +144,7 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
 def _train_sentencepiece(config: SentencePieceConfig, texts: Iterable[str]) -> Tokenizer:
     import sentencepiece
 
-    lines = [line for text in texts if (line := text.strip())]
+    lines = [line for text in texts for line in _SENTENCE.findall(text)]
     if not lines:
         raise TokenizerError("the train split has no text to make a tokenizer of")
     model = io.BytesIO()
@@ -153,7 +160,7 @@ def _train_sentencepiece(config: SentencePieceConfig, texts: Iterable[str]) -> T
             byte_fallback=True,
             normalization_rule_name="identity",
             remove_extra_whitespaces=False,
-            max_sentence_length=16_384,
+            max_sentence_length=SENTENCE_BYTES,
             num_threads=TRAINER_THREADS,
             unk_id=UNKNOWN,
             bos_id=BOS,
@@ -164,7 +171,7 @@ def _train_sentencepiece(config: SentencePieceConfig, texts: Iterable[str]) -> T
     except (RuntimeError, OSError) as error:
         raise TokenizerError(
             f"SentencePiece cannot make {config.vocabulary} pieces of this text ({_reason(error)}); "
-            "give it more text or another tokenizer.vocabulary"
+            "raise tokenizer.vocabulary, lower tokenizer.character_coverage, or give it more text"
         ) from error
     return SentencePieceTokenizer(model.getvalue())
 
@@ -186,16 +193,20 @@ def load_tokenizer(folder: str) -> Tokenizer:
     """
     try:
         saved: dict[str, Any] = json.loads(read_bytes(join(folder, "tokenizer.json")))
+        kind = saved["kind"]
+        if kind not in (SentencePieceTokenizer.kind, WordTokenizer.kind):
+            raise TokenizerError(f"{folder}: tokenizer kind '{kind}' needs a newer biloom")
         data = read_bytes(join(folder, str(saved["file"])))
-    except (FileNotFoundError, json.JSONDecodeError, KeyError) as error:
+        if kind == SentencePieceTokenizer.kind:
+            return SentencePieceTokenizer(data)
+        return WordTokenizer(data.decode().split("\n")[:-1])
+    except TokenizerError:
+        raise
+    # A damaged model is a RuntimeError of SentencePiece's.
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise TokenizerError(
             f"{folder}: holds no tokenizer ({error}); run `biloom tokenizer`"
         ) from error
-    if saved["kind"] == "sentencepiece":
-        return SentencePieceTokenizer(data)
-    if saved["kind"] == "word":
-        return WordTokenizer(data.decode().split("\n")[:-1])
-    raise TokenizerError(f"{folder}: tokenizer kind '{saved['kind']}' needs a newer biloom")
 
 
 @lru_cache(maxsize=4)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from lightning_modules.config import AdaptiveSoftmaxConfig
 from lightning_modules.parameter_count import tail_widths
+from preprocess.errors import UserError
 
 IGNORE = -100
 BLOCK = 64
@@ -82,7 +83,7 @@ class AdaptiveSoftmax(nn.Module):
     whose module the names and shapes of the weights agree. Without cutoffs it is a full softmax.
     Every matrix is U(-1/sqrt(columns), 1/sqrt(columns)), the default of nn.Linear.
 
-    ranks: int64 (vocabulary,), id -> rank; none: ids are ranks. Raises ValueError where cutoffs do
+    ranks: int64 (vocabulary,), id -> rank; none: ids are ranks. Raises UserError where cutoffs do
     not rise between 0 and the vocabulary, or ranks are no permutation.
     """
 
@@ -100,13 +101,13 @@ class AdaptiveSoftmax(nn.Module):
         super().__init__()
         ends = (*cutoffs, vocabulary)
         if any(end <= start for start, end in zip((0, *cutoffs), ends, strict=True)):
-            raise ValueError(
+            raise UserError(
                 f"model.head.cutoffs: {list(cutoffs)} must rise and lie between 0 and the "
                 f"vocabulary's {vocabulary:,} ids; choose other cutoffs, or auto"
             )
         ranks = torch.arange(vocabulary) if ranks is None else ranks
         if not torch.equal(ranks.sort().values, torch.arange(vocabulary, device=ranks.device)):
-            raise ValueError(
+            raise UserError(
                 f"ranks must hold each of 0 to {vocabulary - 1:,} once, one for each id; "
                 "make them from the unigram counts of this vocabulary"
             )

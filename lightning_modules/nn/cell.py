@@ -16,6 +16,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from preprocess.errors import UserError
+
 
 class Cell(NamedTuple):
     """A forward step and its gradient."""
@@ -78,7 +80,7 @@ def compile_cell(
     It is compiled here, on numbers of the real size, so that a failure is met here as well. The
     number of rows stays variable: other rows compile nothing again.
 
-    Raises ValueError where mode is "on" and the compiler is missing or fails; "auto" goes on with
+    Raises UserError where mode is "on" and the compiler is missing or fails; "auto" goes on with
     the eager cell.
     """
     if mode == "off":
@@ -93,7 +95,7 @@ def compile_cell(
         else:
             return cell, f"The LSTM cell is compiled ({time.monotonic() - start:.1f} s)."
     if mode == "on":
-        raise ValueError(
+        raise UserError(
             f"train.compile is on, but the LSTM cell cannot be compiled: {reason}. "
             "Mend that, or set train.compile to auto or off."
         )

@@ -7,15 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess import storage, vector_cache
+from preprocess import storage, vector_cache, vector_shard
 from preprocess.manifest import Manifest, ManifestError, check_files, write_manifest
-from preprocess.vector_cache import (
-    CacheError,
-    VectorCache,
-    VectorShardWriter,
-    text_key,
-    write_index,
-)
+from preprocess.vector_cache import VectorCache
+from preprocess.vector_shard import CacheError, VectorShardWriter, text_key, write_index
 
 LAYERS, DIM = 2, 3
 TEXTS = st.text(st.characters(exclude_categories=())) | st.sampled_from(
@@ -110,6 +105,7 @@ def test_texts_of_equal_first_key_half_are_told_apart(tmp_path, monkeypatch):
         return b"8 bytes " + text.encode().rjust(8)
 
     monkeypatch.setattr(vector_cache, "text_key", colliding)
+    monkeypatch.setattr(vector_shard, "text_key", colliding)
     shards = numbered(5)
     cache = write(str(tmp_path), [*shards, *shards])
     assert len(cache) == 5

@@ -1,0 +1,94 @@
+"""What a run made, on one screen and in one HTML page: figures, and words with several uses."""
+
+import json
+from itertools import islice
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.config_file import dump_config
+from pipeline.console import Console, count
+from pipeline.report_html import Findings, page
+from pipeline.stages import stage_folder
+from preprocess import storage
+from preprocess.manifest import read_manifest
+from preprocess.neighbours import WordUses, word_uses
+from preprocess.vector_cache import VectorCache
+
+FIRST_TEXTS, EXAMPLE_CHARACTERS = 200, 24
+"""Of the cache's first texts, that nearest to this length is the example of looking one up."""
+
+
+def report(config: Config, console: Console) -> None:
+    """Show what the finished stages of ``config`` made, and write ``report.html`` above them.
+
+    Raises:
+        ManifestError: a stage is not finished.
+    """
+    path = storage.join(storage.absolute(config.run.output), "report.html")
+    console.stage("report", path)
+    cache = VectorCache.open(stage_folder(config, "embed"))
+    found = _find(config, cache)
+    # What UTF-8 cannot hold (half of a surrogate pair, in a path) must not cost the report.
+    storage.write_bytes(path, page(found).encode("utf-8", "replace"))
+    _show_figures(console, found)
+    for word in found.words:
+        _show_word(console, word)
+    if not found.words:
+        console.line("no word is frequent enough in the vector cache to show its uses")
+    _show_places(console, stage_folder(config, "export", config.embed.model), cache)
+
+
+def _find(config: Config, cache: VectorCache) -> Findings:
+    trained = stage_folder(config, "train")
+    rows = storage.read_bytes(storage.join(trained, "metrics.jsonl")).decode().splitlines()
+    return Findings(
+        config=dump_config(config),
+        corpus=read_manifest(
+            stage_folder(config, "prepare", config.train.corpus), "prepare"
+        ).details,
+        training=read_manifest(trained, "train").details,
+        metrics=[json.loads(row) for row in rows],
+        held_out=read_manifest(stage_folder(config, "evaluate"), "evaluate").details,
+        words=word_uses(cache, config.report.words, config.report.neighbours),
+    )
+
+
+def _show_figures(console: Console, found: Findings) -> None:
+    held_out = found.held_out
+    if rows := found.perplexities():
+        console.table(
+            f"perplexity, {held_out['tokens']:,} tokens of {held_out['split']}",
+            ["", "forward", "backward", "average"],
+            rows,
+        )
+        console.line(f"{held_out['bits_per_byte']:.3f} bits a byte")
+    else:
+        console.line(f"no perplexity: the {held_out['split']} split is empty")
+
+
+def _show_word(console: Console, word: WordUses) -> None:
+    if not word.uses:
+        times = "once" if word.occurrences else "nowhere"
+        console.line(f"{word.word}: {times} in the part of the vector cache that was read")
+        return
+    console.line(f"{word.word}: as one vector (layer 0) near {_listed(word.static)}")
+    for use in word.uses:
+        console.passage(use.typical.before, use.typical.word, use.typical.after)
+        near = [neighbour.snippet.word for neighbour in use.neighbours]
+        console.line(f"    in this use near {_listed(near)}")
+
+
+def _listed(words: Any) -> str:
+    return ", ".join(words) or "no frequent word"
+
+
+def _show_places(console: Console, model: str, cache: VectorCache) -> None:
+    console.line(f"model    {model}")
+    console.line(f"vectors  {cache.path}  ({count(len(cache))} texts)")
+    console.line("from biloom import BiLM, VectorCache")
+    texts = list(islice(cache, FIRST_TEXTS))
+    if texts:
+        text = min(texts, key=lambda one: abs(len(one) - EXAMPLE_CHARACTERS))
+        shape = ", ".join(str(size) for size in cache[text].shape)
+        console.line(f"VectorCache.open({cache.path!r})[{text!r}]  # ({shape})")
+    console.line(f"BiLM.from_pretrained({model!r}).embed(['any text'])[0].vectors")

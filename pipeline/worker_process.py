@@ -1,0 +1,124 @@
+"""Worker processes of the direct runner: none outlives its job, and no job waits for a dead one.
+
+Beam's own handler waits for ever for a worker that died before it connected, or that connects when
+its job has failed. It also hands workers Ctrl-C and the driver's standard error, and lets them
+import what lies in the current folder.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from apache_beam.portability import python_urns
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
+    GrpcWorkerHandler,
+    WorkerHandler,
+)
+
+from preprocess.errors import UserError
+
+LOG_BYTES = 2000
+ABORT_SECONDS = 0.5
+
+
+class WorkerDied(UserError):  # noqa: N818
+    """A worker process ended before its work; the message says how."""
+
+
+@WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)  # type: ignore[untyped-decorator, unused-ignore]
+class WorkerProcess(GrpcWorkerHandler):  # type: ignore[misc, unused-ignore]
+    """One worker; made by Beam in the place of its own, for `multi_processing`."""
+
+    deaths: ClassVar[list[str]] = []
+    """What became of workers that ended too early: Beam has no other way to hand it on."""
+
+    def __init__(self, command: bytes, state: Any, provision_info: Any, grpc_server: Any) -> None:
+        super().__init__(state, provision_info, grpc_server)
+        self._closing = threading.Event()
+
+    def start_worker(self) -> None:
+        options = {"options": {"default_sdk_harness_log_level": "ERROR"}}
+        environment = {
+            **os.environ,
+            "CONTROL_API_SERVICE_DESCRIPTOR": f'url: "{self.control_address}"',
+            "PIPELINE_OPTIONS": json.dumps(options),
+            "WORKER_ID": self.worker_id,
+        }
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            # -P: without it `python -m` imports a `pipeline` of the current folder.
+            [sys.executable, "-P", "-m", "apache_beam.runners.worker.sdk_worker_main"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            process_group=0,
+        )
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        code = self._process.wait()
+        if self._closing.is_set():
+            return
+        self.deaths.append(_how(code, self._last_words()))
+        self.data_conn.close()
+        # Again and again: the runner may be about to send it one more instruction.
+        while not self._closing.wait(ABORT_SECONDS):
+            self.control_conn.abort(WorkerDied(self.deaths[0]))
+
+    def _last_words(self) -> str:
+        self._log.seek(max(self._log.seek(0, os.SEEK_END) - LOG_BYTES, 0))
+        return self._log.read().decode(errors="replace").strip()
+
+    def stop_worker(self) -> None:
+        self._closing.set()
+        # What it did lies on disk; what it is still doing belongs to a job that has failed.
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+
+@contextmanager
+def told_deaths() -> Iterator[None]:
+    """Raise the death of a worker as what it is, and not as Beam's trouble with it.
+
+    Raises:
+        WorkerDied: a worker ended before its work.
+    """
+    WorkerProcess.deaths.clear()
+    former = threading.excepthook
+    threading.excepthook = _but_for_broken_connections(former)
+    try:
+        yield
+    except Exception as error:
+        if WorkerProcess.deaths:
+            raise WorkerDied(WorkerProcess.deaths[0]) from error
+        raise
+    finally:
+        threading.excepthook = former
+
+
+def _but_for_broken_connections(hook: Any) -> Any:
+    def told(args: threading.ExceptHookArgs) -> None:
+        if not args.thread or args.thread.name != "beam_control_read":
+            hook(args)
+
+    return told
+
+
+def _how(code: int, last_words: str) -> str:
+    again = "the same command goes on from here"
+    if code == -signal.SIGKILL:
+        return (
+            "a worker process was killed, most likely for want of memory; "
+            f"fewer runner.workers need less, and {again}"
+        )
+    ended = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+    return f"a worker process ended {ended}; {again}. Its last words:\n{last_words}"

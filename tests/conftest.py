@@ -1,0 +1,112 @@
+"""A tiny corpus, prepared once, and runs of the pipeline on it.
+
+Its words are of no language and in several scripts; tokens are whitespace-separated, so that the
+vocabulary is tiny too.
+"""
+
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+# Before torch is loaded: on matrices as small as these, threads only wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+CONFIG = """\
+tokenizer: {{kind: word}}
+prepare: {{input: "{text}", valid_fraction: 0.1, tokenizer: "{root}/tokenizer"}}
+model:
+  recurrent: {{hidden: 8, projection: 4}}
+  head: {{cutoffs: [20, 50]}}
+train:
+  corpus: "{root}/prepare"
+  rows: 3
+  unroll: 5
+  steps: 40
+  warmup_steps: 5
+  learning_rate: 0.02
+  compile: "off"
+  device: cpu
+  checkpoint_steps: 10
+  evaluate_steps: 20
+  log_steps: 1
+evaluate: {{corpus: "{root}/prepare"}}
+tracking: {{wandb: "off"}}
+"""
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A folder with a finished tokenizer and corpus, and a config that builds on them."""
+
+    root: Path
+
+    def arguments(self, output: Path, *overrides: str) -> list[str]:
+        """What follows a stage's name on the command line."""
+        return [str(self.root / "tiny.yaml"), f"run.output={output}", *overrides]
+
+    def config(self, output: Path, *overrides: str) -> "Config":
+        from pipeline.config_file import load_config
+
+        file, *others = self.arguments(output, *overrides)
+        return load_config([file], others)
+
+    def run(self, stage: str, output: Path, *overrides: str) -> tuple[Any, str]:
+        """Run a stage into ``output``: its manifest, and what it printed."""
+        from rich.console import Console as RichConsole
+
+        from pipeline.console import Console
+        from pipeline.stage import run_stage
+        from pipeline.stages import STAGES
+
+        printed = StringIO()
+        console = Console(RichConsole(file=printed, width=1000, highlight=False))
+        manifest = run_stage(STAGES[stage], self.config(output, *overrides), console)
+        return manifest, printed.getvalue()
+
+
+def documents() -> list[str]:
+    """400 short documents, a few of them twice; words with a Zipf distribution."""
+    draw = random.Random(7)
+    first = "ka lo mi nu רא सा te во 维 ძა".split()
+    second = "na ko ри pu שי lem дор बा 典 tik".split()
+    words = [a + b for a in first for b in second]
+    weights = [1 / (rank + 1) for rank in range(len(words))]
+    return [" ".join(draw.choices(words, weights, k=draw.randint(1, 12))) for _ in range(400)]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    root = tmp_path_factory.mktemp("tiny")
+    text = root / "corpus.txt"
+    text.write_text("".join(f"{line}\n" for line in documents()), encoding="utf-8")
+    (root / "tiny.yaml").write_text(CONFIG.format(text=text, root=root))
+    made = Tiny(root)
+    for stage in ("tokenizer", "prepare"):
+        made.run(stage, root)
+    return made
+
+
+@pytest.fixture(scope="session")
+def trained(tiny: Tiny) -> Path:
+    """A run that is through train, evaluate and export; nobody writes there."""
+    output = tiny.root / "trained"
+    for stage in ("train", "evaluate", "export"):
+        tiny.run(stage, output)
+    return output
+
+
+@pytest.fixture(autouse=True)
+def _no_wandb_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    yield

@@ -1,0 +1,110 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from pipeline.report_html import Findings, figure, page
+from preprocess.neighbours import Neighbour, Use, WordUses
+from preprocess.word_sample import Snippet
+
+EVIL = "<script>alert('x')</script>&\"שלום"
+
+
+class Tags(HTMLParser):
+    """The tags of a page, which must close what it opens."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.open = [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append(tag)
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.found.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def sums(documents):
+    keys = ("documents", "words", "tokens", "characters", "text_bytes")
+    return {key: documents * (n + 1) for n, key in enumerate(keys)}
+
+
+def findings(word="bank"):
+    snippet = Snippet(f"…{word} ", word, f" {word}…")
+    use = Use(snippet, snippet, (Neighbour(0.875, snippet),))
+    held_out = {"split": "valid", "tokens": 1234, "bits_per_byte": 1.5}
+    for n, way in enumerate(("forward", "backward", "average")):
+        held_out |= {f"{way}_perplexity": 90.0 + n, f"{way}_word_perplexity": 470.0 + n}
+    batch = {"learning_rate": 0.1, "tokens_per_second": 9.0, "gradient_norm": 1.0}
+    valid = {"valid_forward_perplexity": 99.0, "valid_backward_perplexity": 98.0}
+    return Findings(
+        config=f"run: # {word}\n",
+        corpus={
+            "splits": {"train": sums(36_033), "valid": sums(771), "test": sums(0)},
+            "sources": [{"name": word, "license": "CC0", **sums(36_804)}],
+            "documents": {
+                "read": 41_336, "written": 36_804, "replaced": 7, "dropped": {"duplicate": 4_532},
+            },
+        },
+        training={"parameters": 1_950_000, "steps": 20, "tokens": 12_800, "passes": 1.3},
+        metrics=[
+            {"step": 10, "loss_forward": 8.0, "loss_backward": float("nan"), **batch},
+            {"step": 20, "loss_forward": 7.0, "loss_backward": 7.5, **batch},
+            {"step": 20, **valid},
+        ],
+        held_out=held_out,
+        words=[WordUses(word, 60, (use, use), (word,)), WordUses(f"{word}s", 1)],
+    )  # fmt: skip
+
+
+def test_page_shows_every_figure():
+    shown = page(findings())
+    Tags(shown)
+    figures = ("36,033", "771", "41,336", "4,532", "CC0", "90.0", "472.0", "1.500", "0.88", "1.30")
+    for text in (*figures, "1,950,000", "forward, held out, step 20: 99", "1 occurrence<"):
+        assert text in shown
+    assert shown.count("<svg") == 4
+
+
+def test_page_needs_neither_a_network_nor_a_script():
+    shown = page(findings())
+    assert not {"script", "link", "img", "iframe"} & set(Tags(shown).found)
+    assert not re.search(r"https?:|url\(|@import|src=", shown)
+    assert "default-src 'none'" in shown
+    assert "prefers-color-scheme: dark" in shown
+
+
+def test_page_escapes_text_words_and_settings():
+    shown = page(findings(EVIL))
+    assert Tags(shown).found == Tags(page(findings())).found
+    assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;&amp;&quot;שלום" in shown
+
+
+def test_page_isolates_the_direction_of_text():
+    shown = page(findings("שלום"))
+    assert "<bdi>…שלום <mark>שלום</mark> שלום…</bdi>" in shown
+    outside = re.sub(r"<bdi>.*?</bdi>", "", shown)
+    # The corpus table's cells and the settings hold nothing else beside it.
+    assert set(re.findall("<[^<]*שלום", outside)) == {"<td>שלום", "<pre>run: # שלום"}
+
+
+def test_page_without_held_out_text_words_or_metrics_says_so():
+    shown = page(
+        replace(findings(), held_out={"split": "valid", "tokens": 0}, words=[], metrics=[])
+    )
+    Tags(shown)
+    assert "The valid split is empty: no perplexity." in shown
+    assert "No word is frequent enough in the vector cache to show its uses." in shown
+
+
+@pytest.mark.parametrize(("value", "shown"), [(90.06, "90.1"), (5e5, "500,000.0"), (6e75, "6e+75")])
+def test_perplexity_is_readable_at_any_size(value, shown):
+    assert figure(value) == shown
