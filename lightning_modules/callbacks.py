@@ -62,9 +62,7 @@ def newest_checkpoint(folder: str) -> tuple[str, int] | None:
 
 
 def _checkpoint_names(folder: str) -> list[str]:
-    # A killed writer's temporary file has the same ending.
-    names = storage.list_names(folder)
-    return [name for name in names if name.startswith("step-") and name.endswith(".ckpt")]
+    return [name for name in storage.list_names(folder) if name.endswith(".ckpt")]
 
 
 class Checkpoints(pl.Callback):

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from preprocess.errors import UserError
 
@@ -133,7 +134,7 @@ def _is_override(word: str) -> bool:
 
     key, equals, _ = word.partition("=")
     section = key.partition(".")[0]
-    return bool(equals) and (section in Config.model_fields or not os.path.exists(word))
+    return bool(equals) and (section in Config.model_fields or not Path(word).exists())
 
 
 if __name__ == "__main__":

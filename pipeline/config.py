@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from lightning_modules.config import EvaluateConfig, ModelConfig, TrainConfig
 from preprocess.config import (
@@ -19,6 +19,13 @@ class RunConfig(Section):
     """Where everything goes."""
 
     output: str = runtime("biloom-run", "folder or fsspec URL of all stages")
+
+    @field_validator("output")
+    @classmethod
+    def _can_be_written(cls, output: str) -> str:
+        if output.startswith(("http://", "https://")):
+            raise ValueError("the web can only be read; name a folder or a store's URL")
+        return output
 
 
 class RunnerConfig(Section):
@@ -81,3 +88,11 @@ class Config(Section):
     embed: EmbedConfig = Field(EmbedConfig(), description="text to vector cache")
     report: ReportConfig = Field(ReportConfig(), description="what is shown at the end")
     tracking: TrackingConfig = Field(TrackingConfig(), description="where metrics go")
+
+    @model_validator(mode="after")
+    def _workers_see_the_output(self) -> "Config":
+        if self.run.output.startswith("memory://") and self.runner.mode != "in_memory":
+            raise ValueError(
+                "run.output: memory:// is private to one process; give runner.mode=in_memory"
+            )
+        return self

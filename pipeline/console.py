@@ -9,7 +9,6 @@ from typing import Protocol
 
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -59,9 +58,7 @@ class Console:
     """Standard output for results, standard error for nothing but errors."""
 
     def __init__(self, rich: RichConsole | None = None) -> None:
-        self._rich = rich or _Output(
-            highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty()
-        )
+        self._rich = rich or _Output(highlight=False, soft_wrap=not sys.stdout.isatty())
 
     @property
     def is_terminal(self) -> bool:
@@ -69,21 +66,23 @@ class Console:
 
     def stage(self, name: str, folder: str) -> None:
         """A stage begins."""
-        self._rich.print(f"[bold cyan]{escape(name)}[/]  [dim]{escape(printable(folder))}[/]")
+        self._rich.print(Text.assemble((name, "bold cyan"), "  ", (printable(folder), "dim")))
 
     def line(self, text: str) -> None:
         """One fact, below its stage."""
-        self._rich.print(f"  {escape(printable(text))}")
+        # Text, unlike a string, is never read as markup: a file may be called "[bold]".
+        self._rich.print(Text(f"  {printable(text)}"))
 
     def warn(self, text: str) -> None:
         """One fact that asks for attention."""
-        self._rich.print(f"  [yellow]{escape(printable(text))}[/]")
+        self._rich.print(Text(f"  {printable(text)}", "yellow"))
 
     def passage(self, before: str, word: str, after: str) -> None:
         """A word in its text; a terminal shows what fits on one line around it."""
         if not self.is_terminal:
             self.line(f"  {before}[{word}]{after}")
             return
+        before, word, after = printable(before), printable(word), printable(after)
         room = (self._rich.width - 4 - cell_len(word)) // 2
         while before and cell_len(before) > room:
             before = "…" + before[2:]
@@ -97,11 +96,11 @@ class Console:
             for row in rows:
                 self.line("  " + " | ".join(row))
             return
-        table = Table(title=escape(title), title_justify="left", header_style="dim")
+        table = Table(title=Text(title), title_justify="left", header_style="dim")
         for number, name in enumerate(header):
-            table.add_column(escape(name), justify="right" if number else "left")
+            table.add_column(Text(name), justify="right" if number else "left")
         for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
+            table.add_row(*(Text(printable(cell)) for cell in row))
         self._rich.print(table)
 
     @contextmanager
@@ -111,10 +110,10 @@ class Console:
             yield _PlainBar(self, name, total)
             return
         columns = (
-            TextColumn("  {task.description}"),
+            TextColumn("  {task.description}", markup=False),
             BarColumn(bar_width=30),
             TaskProgressColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(compact=True),
         )
         with Progress(*columns, console=self._rich, transient=True) as progress:

@@ -67,7 +67,8 @@ def make_logger(config: Config, place: Place, console: Console) -> Any:
     path = storage.join(place.work, "wandb.json")
     if not storage.exists(path):
         storage.write_bytes(path, json.dumps({"id": secrets.token_hex(4)}).encode())
-    settings = wandb.Settings(console="off", silent=True)
+    settings = wandb.Settings(console="off", silent=True, mode=mode)
+    wandb.setup(settings)  # before Lightning hands on a setting that wandb warns of
     folder = place.folder if not storage.is_remote(place.folder) else None
     logger = WandbLogger(
         project=config.tracking.project,

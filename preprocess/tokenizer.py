@@ -97,7 +97,7 @@ class SentencePieceTokenizer:
 
 
 class WordTokenizer:
-    """Whitespace-separated words; ids are ranks by count, ties by bytes."""
+    """Whitespace-separated words; ids are ranks by count, ties by code points (so by bytes)."""
 
     kind = "word"
 
@@ -137,7 +137,7 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
         words = [word for word, n in counts.items() if n >= config.min_count]
         if not words:
             raise TokenizerError("the train split has no word to make a vocabulary of")
-        return WordTokenizer(sorted(words, key=lambda w: (-counts[w], w.encode())))
+        return WordTokenizer(sorted(words, key=lambda w: (-counts[w], w)))
     return _train_sentencepiece(config, texts)
 
 

@@ -6,7 +6,6 @@ vocabulary is tiny too.
 
 import os
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -76,8 +75,8 @@ class Tiny:
 def documents() -> list[str]:
     """400 short documents, a few of them twice; words with a Zipf distribution."""
     draw = random.Random(7)
-    first = "ka lo mi nu רא सा te во 维 ძა".split()
-    second = "na ko ри pu שי lem дор बा 典 tik".split()
+    first = ["ka", "lo", "mi", "nu", "רא", "सा", "te", "во", "维", "ძა"]
+    second = ["na", "ko", "ри", "pu", "שי", "lem", "дор", "बा", "典", "tik"]
     words = [a + b for a in first for b in second]
     weights = [1 / (rank + 1) for rank in range(len(words))]
     return [" ".join(draw.choices(words, weights, k=draw.randint(1, 12))) for _ in range(400)]
@@ -105,8 +104,7 @@ def trained(tiny: Tiny) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _no_wandb_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def _no_wandb_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    yield

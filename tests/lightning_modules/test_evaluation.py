@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def by_hand(network: BiLMNetwork, corpus: Corpus) -> list[float]:
     sums = [0.0, 0.0]
     for direction, sequence in enumerate((text, text[::-1])):
         state = network.zero_state(1)
-        for token, following in zip(sequence, sequence[1:], strict=False):
+        for token, following in pairwise(sequence):
             layers, state = network.layers(torch.full((2, 1, 1), token), state)
             logs = network.head.log_prob(layers[-1][direction, 0])  # (1, vocabulary)
             sums[direction] -= float(logs[0, following])

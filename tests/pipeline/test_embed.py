@@ -57,7 +57,7 @@ def test_the_cache_gives_what_the_model_gives(
 def test_a_repeated_text_is_stored_once_and_told(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path
 ) -> None:
-    manifest, printed = embed(tiny, trained, tmp_path, f"embed.input={text}")
+    _, printed = embed(tiny, trained, tmp_path, f"embed.input={text}")
     lines = text.read_text(encoding="utf-8").splitlines()
     repeated = len(lines) - len(set(lines))
 

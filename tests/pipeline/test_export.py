@@ -36,7 +36,7 @@ def test_the_card_carries_the_numbers_that_were_measured(trained: Path) -> None:
     figures = read_manifest(str(trained / "evaluate")).details
 
     assert f"| perplexity a token | {figures['forward_perplexity']:,.2f} |" in card
-    assert "| corpus | not given | 388 |" in card or "| corpus | not given |" in card
+    assert "| corpus | not given | " in card
 
 
 def test_the_content_is_that_of_the_model_and_not_of_the_card(

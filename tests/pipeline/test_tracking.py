@@ -110,7 +110,10 @@ def offline_runs(folder: Path) -> list[str]:
 
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
 def test_an_offline_run_lies_in_the_train_folder_under_one_id(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from pipeline import train
 
@@ -132,6 +135,7 @@ def test_an_offline_run_lies_in_the_train_folder_under_one_id(
     sys.modules["wandb"].finish()
 
     assert "wandb: offline (`wandb sync` sends it later)" in printed
+    assert capsys.readouterr() == ("", ""), "wandb tells of itself"
     runs = offline_runs(tmp_path / "train")
     assert set(runs) == {id_file["id"]}, "a resumed training is another run"
     assert list((tmp_path / "train").glob("wandb/offline-run-*/*.wandb"))

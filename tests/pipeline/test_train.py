@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from lightning_modules.callbacks import newest_checkpoint
+from lightning_modules.lit_bilm import LitBiLM
 from lightning_modules.pretrained import read_checkpoint
 from pipeline.cli import main
 from preprocess.errors import UserError
@@ -175,11 +176,48 @@ def test_a_signal_ends_training_after_its_step_and_says_so(
     assert printed.endswith("\nbiloom: stopped; the same command goes on from here\n")
     assert "Traceback" not in printed
     step = newest_step(tmp_path)
-    assert metrics(tmp_path / "train")[-1]["step"] == step, "the running step was not saved"
-
     _, printed = tiny.run("train", tmp_path, *LONG)
     assert f"goes on from step {step}" in printed
     assert_same_training(tmp_path / "train", undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_running_step_end_and_saves_it(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    real = LitBiLM.training_step
+
+    def step_with_signal(module: Any, batch: Any, index: int) -> Any:
+        if batch.step == 20:
+            signal.raise_signal(number)
+        return real(module, batch, index)
+
+    monkeypatch.setattr(LitBiLM, "training_step", step_with_signal)
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt):
+        tiny.run("train", tmp_path, *LONG)
+
+    assert newest_step(tmp_path) == 21
+    assert metrics(tmp_path / "train")[-1]["step"] == 21
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_a_second_interrupt_does_not_wait_for_the_step(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = LitBiLM.training_step
+
+    def interrupted_twice(module: Any, batch: Any, index: int) -> Any:
+        if batch.step == 20:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return real(module, batch, index)
+
+    monkeypatch.setattr(LitBiLM, "training_step", interrupted_twice)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.run("train", tmp_path, *LONG)
+
+    assert newest_step(tmp_path) == 15
 
 
 def test_training_that_lacks_nothing_but_its_manifest_gets_it(
@@ -203,8 +241,6 @@ def interrupted(
     tiny: Tiny, output: Path, monkeypatch: pytest.MonkeyPatch, step: int, *overrides: str
 ) -> Path:
     """A training that broke off at ``step``; its folder of unfinished work."""
-    from lightning_modules.lit_bilm import LitBiLM
-
     real = LitBiLM.training_step
 
     def step_or_stop(module: Any, batch: Any, index: int) -> Any:

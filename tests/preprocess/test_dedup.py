@@ -98,6 +98,12 @@ def test_documents_fall_on_the_sides_in_the_shares_asked() -> None:
     assert abs(shares["valid"] / 20_000 - 0.1) < 0.01
     assert abs(shares["test"] / 20_000 - 0.3) < 0.01
     assert {split_of(value, 0.0, 0.0) for value in hashes} == {"train"}
+    # The side is pinned to the high bits: a document stays on it in every version.
+    assert [split_of(value, 0.5, 0.25) for value in (2**127 - 1, 2**127, 3 * 2**126)] == [
+        "valid",
+        "test",
+        "train",
+    ]
     assert {split_of(value, 0.5, 0.5) for value in hashes} == {"valid", "test"}
 
 

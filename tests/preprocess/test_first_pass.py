@@ -155,9 +155,11 @@ def test_rejected_records_are_kept_aside_and_counted(tmp_path: Path) -> None:
 
 
 def test_invalid_bytes_are_counted_or_dropped(tmp_path: Path) -> None:
-    job, [unit], _ = make_job(tmp_path, b"a \xff\xfe b\nc\n")
+    (tmp_path / "other.txt").write_bytes(b"c \xff\n")
+    paths = [str(tmp_path / "raw.txt"), str(tmp_path / "other.txt")]
+    job, [unit], _ = make_job(tmp_path, b"a \xff\xfe b\nc\n", input=paths)
     tokenize_unit(job, unit)
-    assert read_done(job.work, 0)["replaced"] == 2
+    assert read_done(job.work, 0)["replaced"] == 3
     assert not (tmp_path / "out" / "dropped-000000.jsonl").exists()
     (tmp_path / "drop").mkdir()
     cleaning = CleaningConfig(invalid_utf8="drop")

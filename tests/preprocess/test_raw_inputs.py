@@ -37,6 +37,13 @@ def rewrite(path: Path, text: str) -> None:
     os.utime(path, ns=(1, path.stat().st_mtime_ns + 10**9))
 
 
+def test_a_file_of_the_same_version_is_not_read(tmp_path: Path) -> None:
+    files = raw_files(tmp_path / "raw", a="aaaaaa", b="bbbbbb")
+    write_inputs(str(tmp_path), rows(files))
+    (tmp_path / "raw" / "a.txt").unlink()
+    assert changed(str(tmp_path), files) == []
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_changed_file_is_found_and_a_touched_one_is_not(tmp_path: Path, finished: bool) -> None:
     files = raw_files(tmp_path / "raw", a="aaaaaa", b="bbbbbb", c="cccccc")

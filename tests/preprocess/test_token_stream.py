@@ -142,8 +142,13 @@ def test_passes_differ_and_repeat_by_seed() -> None:
     assert order(1, 0) == order(1, 0)
     orders = [order(1, 0), order(1, 1), order(1, 2), order(2, 0), order(-1, 0)]
     assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
-    inside = [[len(one) for one in found if one[0] <= 17] for found in orders]
-    assert len({tuple(one) for one in inside}) > 1, "documents of a shard are shuffled too"
+    inside = {tuple(len(one) for one in found if one[0] <= 17) for found in orders}
+    assert len(inside) > 1, "documents of a shard are shuffled"
+    # 15 tokens a shard, numbered from 3.
+    outside = {tuple(dict.fromkeys((one[0] - 3) // 15 for one in found)) for found in orders}
+    assert {len(one) for one in outside} == {5}
+    by_pass = {tuple((one[0] - 3) // 15 for one in order(1, n))[::5] for n in range(4)}
+    assert len(by_pass) > 1, "so are the shards, anew each pass"
 
 
 def test_the_shuffled_order_is_the_one_it_has_always_been() -> None:

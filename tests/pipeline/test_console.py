@@ -1,0 +1,138 @@
+"""What is shown: as given on a terminal and in a file, and never steered by what is shown."""
+
+import unicodedata
+from io import StringIO
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console as RichConsole
+
+from pipeline import console as console_module
+from pipeline.console import Console, clock, count, printable
+
+MARKUP = "a [bold]b[/bold] [/] [link=x] :smile: \\"
+SCRIPTS = ["漢字と仮名", "שלום עולם", "किताब", "👩‍👩‍👧 ok", "٣ كتب"]
+
+
+def shown(terminal: bool, width: int = 200) -> tuple[Console, StringIO]:
+    printed = StringIO()
+    rich = RichConsole(
+        file=printed, force_terminal=terminal, width=width, highlight=False, color_system=None
+    )
+    return Console(rich), printed
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("text", [MARKUP, *SCRIPTS])
+def test_text_is_shown_as_it_is_and_never_read_as_markup(terminal: bool, text: str) -> None:
+    console, printed = shown(terminal)
+    console.stage("prepare", text)
+    console.line(text)
+    console.warn(text)
+    console.table(text, ["name", "[b]"], [[text, "1"]])
+    with console.bar(text, 10) as bar:
+        bar.update(5, text)
+    console.passage("", text, "")
+    assert printed.getvalue().count(text) >= 6
+    assert "[b]" in printed.getvalue()
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_a_plain_line_holds_no_control_character(text: str) -> None:
+    console, printed = shown(terminal=False, width=10_000)
+    console.line(text)
+    console.stage("check", text)
+    console.table(text, [text], [[text]])
+    console.passage(text, text, text)
+    controls = {c for c in printed.getvalue() if unicodedata.category(c) in ("Cc", "Cs")}
+    assert controls <= {"\n"}
+
+
+def test_a_plain_line_is_not_wrapped_and_has_no_style(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    console = Console()
+    console.warn("word " * 100)
+    console.stage("train", "/a/" * 100)
+    assert not console.is_terminal
+    assert capsys.readouterr().out == "  " + "word " * 100 + "\ntrain  " + "/a/" * 100 + "\n"
+
+
+def test_control_characters_are_told_as_escapes() -> None:
+    assert printable("a\x1b[31m\r\x00\ud800é\n") == "a\\x1b[31m\\r\\x00\\ud800é\n"
+
+
+def test_a_plain_bar_prints_a_line_in_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: now)
+    console, printed = shown(terminal=False)
+    with console.bar("prepare", 1000) as bar:
+        for second in range(36):
+            now = 100.0 + second
+            bar.update(second * 10, "12k tokens")
+        bar.update(1000, "all")
+    assert printed.getvalue() == (
+        "  prepare:  10%  12k tokens  1:30 left\n"
+        "  prepare:  20%  12k tokens  1:20 left\n"
+        "  prepare:  30%  12k tokens  1:10 left\n"
+    )
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_of_nothing_is_no_mistake(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console_module, "PLAIN_SECONDS", 0.0)
+    console, _ = shown(terminal)
+    with console.bar("embed", 0) as bar:
+        bar.update(0, "nothing")
+        bar.update(-1, "less")
+
+
+def test_a_bar_that_has_not_moved_tells_no_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console_module, "PLAIN_SECONDS", 0.0)
+    console, printed = shown(terminal=False)
+    with console.bar("prepare", 10) as bar:
+        bar.update(0, "note")
+    assert printed.getvalue() == "  prepare:   0%  note\n"
+
+
+def test_a_table_in_a_file_is_a_line_a_row() -> None:
+    console, printed = shown(terminal=False)
+    console.table("corpus", ["split", "tokens"], [["train", "12"], ["valid", "3"]])
+    assert printed.getvalue() == (
+        "  corpus: split | tokens\n    train | 12\n    valid | 3\n"
+    )
+
+
+@pytest.mark.parametrize("text", SCRIPTS)
+def test_a_passage_on_a_narrow_terminal_keeps_its_word_on_one_line(text: str) -> None:
+    console, printed = shown(terminal=True, width=40)
+    console.passage(text * 20, text, text * 20)
+    assert text in printed.getvalue()
+    assert printed.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (61, "1:01"), (3661, "1:01:01")]
+)
+def test_a_length_of_time_is_minutes_and_seconds(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (8123, "8,123"),
+        (12_345, "12.3k"),
+        (4_560_000, "4.56M"),
+        (12_000_000_000, "12G"),
+        (3_400_000_000_000, "3400G"),
+    ],
+)
+def test_a_count_is_read_at_a_glance(number: float, text: str) -> None:
+    assert count(number) == text
