@@ -32,18 +32,18 @@ clean:
 
 $(VENV)/.installed-run: $(VENV)/.torch pyproject.toml constraints.txt
 	@echo "Installing biloom into $(VENV) (a minute or two)"
-	$(PIP) --editable '.[beam,train,wandb]'
+	@$(PIP) --editable '.[beam,train,wandb]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml constraints.txt
 	@echo "Installing biloom and its tests' needs into $(VENV) (a minute or two)"
-	$(PIP) --editable '.[dev]'
+	@$(PIP) --editable '.[dev]'
 	@touch $@
 
 # On Linux the default build of torch brings gigabytes of CUDA: without a GPU, take the CPU build,
 # from the package index in use where it has one, else from PyTorch's own.
 $(VENV)/.torch: constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing torch $(TORCH) into $(VENV)"
 	@if [ "$$(uname -s)" != Linux ] || command -v nvidia-smi >/dev/null; then \
 	  $(PIP) torch==$(TORCH); \

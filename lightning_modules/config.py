@@ -107,7 +107,7 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     """Perplexity of held-out text over the full vocabulary."""
 
-    corpus: str | None = runtime(None, "corpus folder; none: this run's own prepare")
+    corpus: str | None = runtime(None, "corpus folder; none: the one that is trained on")
     checkpoint: str | None = runtime(None, "train folder; none: this run's own")
     split: Split = Field("valid", description="the split to read")
     rows: int = Field(

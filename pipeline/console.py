@@ -137,12 +137,10 @@ def clock(seconds: float) -> str:
 
 def count(number: float) -> str:
     """A number a person can read at a glance: 8,123 or 12.3k or 4.56M."""
-    for limit, divisor, letter in (
-        (1e12, 1e9, "G"),
-        (1e9, 1e9, "G"),
-        (1e6, 1e6, "M"),
-        (1e4, 1e3, "k"),
-    ):
-        if number >= limit:
+    if number < 10_000:
+        return f"{number:,.0f}"
+    for divisor, letter in ((1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T")):
+        # What rounds to a thousand is one of the next unit.
+        if number / divisor < 999.5:
             return f"{number / divisor:.3g}{letter}"
-    return f"{number:,.0f}"
+    return f"{number / 1e12:,.0f}T"

@@ -9,7 +9,7 @@ from pipeline.config import Config
 from pipeline.console import Console
 from pipeline.device import resolve_device
 from pipeline.stage import Made, Place, StageError
-from pipeline.stages import stage_folder
+from pipeline.stages import evaluation_corpus, stage_folder
 from preprocess.manifest import read_manifest
 from preprocess.token_shard import Corpus
 from preprocess.token_stream import TokenStream, evaluation_windows
@@ -19,7 +19,7 @@ UNROLL = 64
 
 def make(config: Config, place: Place, console: Console) -> Made:
     settings = config.evaluate
-    corpus = Corpus.open(stage_folder(config, "prepare", settings.corpus))
+    corpus = Corpus.open(evaluation_corpus(config))
     folder = stage_folder(config, "train", settings.checkpoint)
     trained = read_manifest(folder, "train").details
     if corpus.manifest.details["tokenizer"] != trained["tokenizer"]:

@@ -4,7 +4,7 @@ import json
 from itertools import islice
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.config import Config, ReportConfig
 from pipeline.config_file import dump_config
 from pipeline.console import Console, count
 from pipeline.report_html import Findings, page
@@ -49,8 +49,16 @@ def _find(config: Config, cache: VectorCache) -> Findings:
         training=read_manifest(trained, "train").details,
         metrics=[json.loads(row) for row in rows],
         held_out=read_manifest(stage_folder(config, "evaluate"), "evaluate").details,
-        words=word_uses(cache, config.report.words, config.report.neighbours),
+        words=_words(cache, config.report),
     )
+
+
+def _words(cache: VectorCache, settings: ReportConfig) -> list[WordUses]:
+    """The words asked for; where the text has none of them, words of its own as well."""
+    asked = word_uses(cache, settings.words, settings.neighbours)
+    if settings.words is None or any(word.uses for word in asked):
+        return asked
+    return [*asked, *word_uses(cache, None, settings.neighbours)]
 
 
 def _show_figures(console: Console, found: Findings) -> None:

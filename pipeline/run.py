@@ -4,7 +4,7 @@ import logging
 
 from pipeline.config import Config
 from pipeline.console import Console
-from pipeline.stage import require, run_stage
+from pipeline.stage import Stage, require, run_stage
 from pipeline.stages import STAGES
 
 
@@ -17,10 +17,20 @@ def run(config: Config, command: str, console: Console, overwrite: bool = False)
     if command != "run":
         run_stage(STAGES[command], config, console, overwrite)
         return
-    for stage in STAGES.values():
+    stages = stages_of_run(config)
+    for stage in stages:
         require("run", stage.needs)
-    for stage in STAGES.values():
+    for stage in stages:
         run_stage(stage, config, console, overwrite)
     from pipeline.report import report
 
     report(config, console)
+
+
+def stages_of_run(config: Config) -> list[Stage]:
+    """The stages in order, without those whose result the config names in another folder."""
+    elsewhere = {
+        "tokenizer": config.prepare.tokenizer or config.train.corpus,
+        "prepare": config.train.corpus,
+    }
+    return [stage for name, stage in STAGES.items() if not elsewhere.get(name)]

@@ -15,6 +15,11 @@ def stage_folder(config: Config, stage: str, other: str | None = None) -> str:
     return storage.absolute(other) if other else STAGES[stage].folder(config)
 
 
+def evaluation_corpus(config: Config) -> str:
+    """The corpus folder to evaluate on: by default the one that was trained on."""
+    return stage_folder(config, "prepare", config.evaluate.corpus or config.train.corpus)
+
+
 def input_sources(config: Config) -> tuple[tuple[Source, ...], list[list[storage.FileInfo]]]:
     """The sources of the corpus and the files of each."""
     sources = config.prepare.sources
@@ -80,7 +85,7 @@ def _asked_train(config: Config) -> dict[str, Any]:
 
 
 def _asked_evaluate(config: Config) -> dict[str, Any]:
-    corpus = stage_folder(config, "prepare", config.evaluate.corpus)
+    corpus = evaluation_corpus(config)
     checkpoint = stage_folder(config, "train", config.evaluate.checkpoint)
     return {
         **result_fields(config.evaluate, "evaluate"),

@@ -144,7 +144,7 @@ def _stoppable(checkpoints: Checkpoints) -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         checkpoints.stop()
 
-    former = {number: signal.signal(number, stop) for number in (signal.SIGINT,)}
+    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except SystemExit as error:

@@ -6,6 +6,8 @@ vocabulary is tiny too.
 
 import os
 import random
+import subprocess
+import sys
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -108,3 +110,25 @@ def _no_wandb_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+
+
+@dataclass(frozen=True)
+class Command:
+    """The `biloom` script that users run, in a process of its own."""
+
+    script: Path
+
+    def start(self, *arguments: object, **options: Any) -> "subprocess.Popen[str]":
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        return subprocess.Popen([self.script, *map(str, arguments)], text=True, **pipes)
+
+    def run(self, *arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
+        """Run it to its end: exit code, output and errors."""
+        with self.start(*arguments, **options) as process:
+            out, err = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def biloom() -> Command:
+    return Command(Path(sys.executable).with_name("biloom"))

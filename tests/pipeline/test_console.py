@@ -131,7 +131,10 @@ def test_a_length_of_time_is_minutes_and_seconds(seconds: float, text: str) -> N
         (12_345, "12.3k"),
         (4_560_000, "4.56M"),
         (12_000_000_000, "12G"),
-        (3_400_000_000_000, "3400G"),
+        (999_400, "999k"),
+        (999_999, "1M"),
+        (3_400_000_000_000, "3.4T"),
+        (1_234e12, "1,234T"),
     ],
 )
 def test_a_count_is_read_at_a_glance(number: float, text: str) -> None:

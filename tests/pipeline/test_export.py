@@ -79,3 +79,13 @@ def test_a_result_of_an_older_checkpoint_does_not_reach_the_card(
     tiny.run("export", tmp_path)
 
     assert "Not measured" in (tmp_path / "export" / "README.md").read_text()
+
+
+def test_another_corpus_than_that_of_the_training_does_not_reach_the_card(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    other = (f"train.corpus={tmp_path}/prepare", "prepare.valid_fraction=0.3")
+    tiny.run("prepare", tmp_path, *other)
+    tiny.run("export", tmp_path, f"export.checkpoint={trained}/train", *other)
+
+    assert "## Corpus" not in (tmp_path / "export" / "README.md").read_text()

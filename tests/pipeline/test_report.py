@@ -154,3 +154,12 @@ def test_terminal_shows_a_passage_on_one_line_whatever_its_width(tmp_path):
             assert "語 bank 字" in line
             assert line.endswith("…")
             assert width - 3 <= cell_len(line) <= width
+
+
+def test_where_no_asked_word_occurs_words_are_chosen_from_the_text(tmp_path):
+    finish(str(tmp_path), texts=[f"{a} {b} {c}" for a in "abcd" for b in "efgh" for c in "ijkl"])
+    chosen = shown(tmp_path, "report.words=null")
+    asked = shown(tmp_path, "report.words=[nonsense]")
+    assert "nonsense: nowhere in the part of the vector cache that was read" in asked
+    assert "in this use near" in chosen
+    assert chosen.split("bits a byte")[1].split("model")[0] in asked
