@@ -196,7 +196,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_they_were_made(write: Write)
         ("train.steps=true", "train.steps: must be a whole number of at least 1, not true"),
         ("train.steps=.inf", "train.steps: must be a whole number of at least 1, not .inf"),
         ("train.steps=[1]", "train.steps: must be a whole number of at least 1, not a list"),
-        ("train.seed=null", "train.seed: must be a whole number, not null"),
+        ("train.seed=null", "train.seed: must be a whole number of at least 0 and below 4294967296, not null"),
         ("train.clip_norm=.nan", "train.clip_norm: must be a number above 0, not .nan"),
         ("train.clip_norm=x", "train.clip_norm: must be a number above 0, not 'x'"),
         ("train.final_rate=2", "train.final_rate: must be a number of at least 0 and at most 1, not 2"),
