@@ -10,7 +10,7 @@ from pipeline.console import Console, count
 from pipeline.stage import Stage, plan_of
 from pipeline.stages import STAGES, embed_sources, input_sources, stage_folder
 from preprocess.config import Source, WordConfig
-from preprocess.documents import list_source
+from preprocess.sources import list_source
 from preprocess.manifest import ManifestError, read_manifest
 from preprocess.storage import FileInfo
 from preprocess.units import plan_units

@@ -18,10 +18,10 @@ from preprocess import storage
 from preprocess.config import CleaningConfig, Source
 from preprocess.corpus_sample import READ_BYTES, draw_documents, draw_units, unit_bytes
 from preprocess.dedup import count_buckets
-from preprocess.documents import list_source
 from preprocess.first_pass import read_done
 from preprocess.last_pass import read_finished
 from preprocess.manifest import FileRecord, read_manifest
+from preprocess.sources import list_source
 from preprocess.units import plan_units
 from preprocess.vector_shard import write_index
 

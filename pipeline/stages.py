@@ -6,8 +6,8 @@ from pipeline.config import Config
 from pipeline.stage import Stage
 from preprocess import raw_inputs, storage
 from preprocess.config import PrepareConfig, Source, result_fields
-from preprocess.documents import list_source
 from preprocess.manifest import read_manifest
+from preprocess.sources import list_source
 
 
 def stage_folder(config: Config, stage: str, other: str | None = None) -> str:

@@ -12,19 +12,14 @@ import tokenize
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, AnyStr, Literal
+from typing import AnyStr
 
 from preprocess import installed_docs, storage
 from preprocess.config import CleaningConfig, Source
 from preprocess.raw_file import HEAD_BYTES, RawRange, find_compression, unpack, whole_lines
-from preprocess.storage import FileInfo
+from preprocess.sources import resolve_format
+from preprocess.units import Range, Unit
 
-if TYPE_CHECKING:
-    from preprocess.units import Range, Unit
-
-Format = Literal["text", "jsonl", "docstrings"]
-INSTALLED_DOCS = "installed-docs:"
 EXCERPT_CHARACTERS = 1000
 _BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
@@ -55,52 +50,8 @@ class Block:
     """Bytes of the unit taken since the last block: they sum to the unit's bytes."""
 
 
-def is_compressed_name(name: str) -> bool:
-    """Whether a file of this name is expected to be compressed (the content decides at reading)."""
-    return PurePosixPath(name.lower()).suffix in (".gz", ".bz2", ".xz", ".zst", ".zip")
-
-
-def resolve_format(source: Source, name: str) -> Format:
-    """How the file ``name`` of ``source`` is read."""
-    if source.format != "auto":
-        return source.format
-    lower = name.lower()
-    plain = PurePosixPath(PurePosixPath(lower).stem if is_compressed_name(lower) else lower)
-    if plain.suffix in (".jsonl", ".ndjson"):
-        return "jsonl"
-    if INSTALLED_DOCS in source.paths and plain.suffix == ".py":
-        return "docstrings"
-    return "text"
-
-
-def list_source(source: Source) -> list[FileInfo]:
-    """The files of a source ordered by name, each once, no two of one name.
-
-    Files of one name found by two patterns (``a/*.txt`` and ``b/*.txt``) are told apart by as many
-    of their folders as it takes, so names do not change when all of the input is moved.
-
-    Raises:
-        StorageError: nothing matches a path, or it cannot be read.
-    """
-    found: dict[str, FileInfo] = {}
-    for path in source.paths:
-        files = installed_docs.list_files() if path == INSTALLED_DOCS else storage.find_files(path)
-        for file in files:
-            found.setdefault(file.path, file)
-    groups: dict[str, list[FileInfo]] = {file.name: [] for file in found.values()}
-    for file in found.values():
-        groups[file.name].append(file)
-    while clashes := [name for name, group in groups.items() if len(group) > 1]:
-        for clash in clashes:
-            parts = clash.count("/") + 2
-            for file in groups.pop(clash):
-                longer = "/".join(file.path.split("/")[-parts:])
-                groups.setdefault(longer, []).append(replace(file, name=longer))
-    return sorted(file for group in groups.values() for file in group)
-
-
 def read_unit(
-    unit: "Unit", source: Source, cleaning: CleaningConfig, block_bytes: int = 4 * 1024**2
+    unit: Unit, source: Source, cleaning: CleaningConfig, block_bytes: int = 4 * 1024**2
 ) -> "UnitReader":
     """The documents of a unit in blocks of about ``block_bytes``.
 
@@ -118,7 +69,7 @@ class UnitReader:
     """Iterates over the `Block`s of a unit; made by `read_unit`."""
 
     def __init__(
-        self, unit: "Unit", source: Source, cleaning: CleaningConfig, block_bytes: int
+        self, unit: Unit, source: Source, cleaning: CleaningConfig, block_bytes: int
     ) -> None:
         self._unit = unit
         self._source = source
@@ -146,7 +97,7 @@ class UnitReader:
                     yield Block([], [], 0, left)
                 self.digests.append(raw.digest.hexdigest())
 
-    def _read_range(self, piece: "Range", raw: "RawRange", head: bytes) -> Iterator[Block]:
+    def _read_range(self, piece: Range, raw: "RawRange", head: bytes) -> Iterator[Block]:
         compression = find_compression(head, piece.path)
         if piece.start > 0 and (compression or head.startswith(_WIDE_BOMS)):
             return

@@ -8,14 +8,12 @@ import bz2
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 import xxhash
 
 from preprocess.errors import UserError
-
-if TYPE_CHECKING:
-    from preprocess.units import Range
+from preprocess.units import Range
 
 HEAD_BYTES = 10
 """Bytes at the start of a file that `find_compression` asks for."""
@@ -33,7 +31,7 @@ class RawRange:
     record.
     """
 
-    def __init__(self, file: BinaryIO, piece: "Range", chunk_bytes: int) -> None:
+    def __init__(self, file: BinaryIO, piece: Range, chunk_bytes: int) -> None:
         self.digest = xxhash.xxh128()
         self._file = file
         self._piece = piece

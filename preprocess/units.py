@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from preprocess.config import Source
-from preprocess.documents import is_compressed_name, resolve_format
+from preprocess.sources import is_compressed_name, resolve_format
 from preprocess.storage import FileInfo
 
 SMALL_UNIT_BYTES = 8 * 1024**2
@@ -57,7 +57,7 @@ def plan_units(
 
     Args:
         sources: the parts of the corpus.
-        files: for each source its files, ordered by name, as ``documents.list_source`` gives them.
+        files: for each source its files, ordered by name, as ``sources.list_source`` gives them.
         unit_bytes: raw bytes a unit; none: 8 MiB below 256 MiB of input, else 32 MiB. A compressed
             file or a Python source is never cut and may be larger. An empty file is in no unit.
     """

@@ -14,7 +14,7 @@ from lightning_modules import embedding
 from lightning_modules.embedding import EmbedJob, embed_unit, hash_texts
 from preprocess.config import CleaningConfig, Source
 from preprocess.dedup import deduplicate_bucket
-from preprocess.documents import list_source
+from preprocess.sources import list_source
 from preprocess.first_pass import read_done
 from preprocess.last_pass import read_finished
 from preprocess.manifest import read_manifest

@@ -17,7 +17,7 @@ from preprocess.corpus_sample import (
     unit_bytes,
 )
 from preprocess.dedup import content_hash, split_of
-from preprocess.documents import list_source
+from preprocess.sources import list_source
 from preprocess.units import Range, Unit, plan_units
 
 

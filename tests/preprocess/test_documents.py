@@ -14,9 +14,10 @@ import pytest
 import xxhash
 
 from preprocess.config import CleaningConfig, Source
-from preprocess.documents import Block, list_source, read_unit, resolve_format
+from preprocess.documents import Block, read_unit
 from preprocess.normalize import Cleaner
 from preprocess.raw_file import DamagedFile
+from preprocess.sources import list_source, resolve_format
 from preprocess.storage import StorageError
 from preprocess.units import plan_units
 

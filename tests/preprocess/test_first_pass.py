@@ -11,9 +11,9 @@ import pytest
 from preprocess import first_pass
 from preprocess.config import CleaningConfig, PrepareConfig, WordConfig
 from preprocess.dedup import HASH, content_hash
-from preprocess.documents import list_source
 from preprocess.first_pass import Job, done_record, read_done, tokenize_unit
 from preprocess.progress import progress_sums
+from preprocess.sources import list_source
 from preprocess.token_shard import DOCUMENT
 from preprocess.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from preprocess.units import Unit, plan_units

@@ -15,10 +15,10 @@ import pytest
 from preprocess import storage
 from preprocess.config import SPLITS, PrepareConfig, SentencePieceConfig, WordConfig
 from preprocess.dedup import content_hash, deduplicate_bucket, split_of
-from preprocess.documents import list_source
 from preprocess.first_pass import Job, read_done, tokenize_unit
 from preprocess.last_pass import COUNT, finish_unit, read_counts, read_finished
 from preprocess.manifest import hash_file
+from preprocess.sources import list_source
 from preprocess.token_shard import Shard
 from preprocess.token_stream import TokenStream
 from preprocess.tokenizer import Tokenizer, load_tokenizer, train_tokenizer

@@ -10,7 +10,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from preprocess.config import CleaningConfig, Source
-from preprocess.documents import list_source, read_unit
+from preprocess.documents import read_unit
+from preprocess.sources import list_source
 from preprocess.storage import FileInfo
 from preprocess.units import Range, Unit, plan_units
 
