@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -96,7 +97,7 @@ class Console:
             for row in rows:
                 self.line("  " + " | ".join(row))
             return
-        table = Table(title=Text(title), title_justify="left", header_style="dim")
+        table = Table(title=Text(title), title_justify="left", header_style="dim", box=SIMPLE_HEAD)
         for number, name in enumerate(header):
             table.add_column(Text(name), justify="right" if number else "left")
         for row in rows:

@@ -7,11 +7,12 @@ from lightning_modules.parameter_count import parameter_count
 from pipeline.config import Config
 from pipeline.config_file import dump_config
 from pipeline.console import Console, count
+from pipeline.run import stages_of_run
 from pipeline.stage import Stage, plan_of
 from pipeline.stages import STAGES, embed_sources, input_sources, stage_folder
 from preprocess.config import Source, WordConfig
-from preprocess.sources import list_source
 from preprocess.manifest import ManifestError, read_manifest
+from preprocess.sources import list_source
 from preprocess.storage import FileInfo
 from preprocess.units import plan_units
 
@@ -23,14 +24,15 @@ def dry_run(config: Config, command: str, console: Console) -> None:
         StorageError: an input is not found.
     """
     print(dump_config(config))
-    if command in ("run", "tokenizer", "prepare"):
+    stages = stages_of_run(config) if command == "run" else [STAGES[command]]
+    names = {stage.name for stage in stages}
+    embedded = embed_sources(config) if "embed" in names else None
+    if names & {"tokenizer", "prepare"} or ("embed" in names and not embedded):
         _inputs("inputs", *input_sources(config), config.prepare.unit_bytes, console)
-    embedded = embed_sources(config) if command in ("run", "embed") else None
     if embedded:
         found = [list_source(source) for source in embedded]
         _inputs("inputs of embed", embedded, found, None, console)
     console.line(_parameters(config))
-    stages = STAGES.values() if command == "run" else [STAGES[command]]
     console.table("stages", ["stage", "folder", "state"], [_row(s, config) for s in stages])
 
 

@@ -1,6 +1,5 @@
 """Stage: perplexity of held-out text, over the full vocabulary."""
 
-from dataclasses import asdict
 from typing import Any
 
 from lightning_modules.evaluation import evaluate
@@ -10,6 +9,7 @@ from pipeline.console import Console
 from pipeline.device import resolve_device
 from pipeline.stage import Made, Place, StageError
 from pipeline.stages import evaluation_corpus, stage_folder
+from preprocess.fingerprint import fingerprint
 from preprocess.manifest import read_manifest
 from preprocess.token_shard import Corpus
 from preprocess.token_stream import TokenStream, evaluation_windows
@@ -34,7 +34,7 @@ def make(config: Config, place: Place, console: Console) -> Made:
             f"nothing to evaluate: the {settings.split} split is empty (more text, or a larger "
             f"prepare.{settings.split}_fraction, fills it)"
         )
-        return Made((), details, stats=details)
+        return Made((), details, stats=details, content=fingerprint(details))
     network = network_of_checkpoint(folder, trained).to(resolve_device(config.train.device))
     stream = TokenStream(corpus.shards(settings.split), trained["boundary"])
     steps = -(-(len(stream) // settings.rows + 1) // UNROLL)
@@ -49,7 +49,7 @@ def make(config: Config, place: Place, console: Console) -> Made:
     details |= {**evaluation.figures(), "split": settings.split}
     assert evaluation.tokens == len(stream), "each token is counted once"
     _show(console, details)
-    return Made((), details, stats={**details, "sums": asdict(evaluation)})
+    return Made((), details, stats=details, content=fingerprint(details))
 
 
 def _show(console: Console, figures: dict[str, Any]) -> None:

@@ -1,14 +1,10 @@
 """Running a stage: done, resume or refuse, by fingerprint; its manifest is written last."""
 
-import fcntl
 import importlib
 import importlib.util
 import json
-import os
-import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -17,6 +13,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.config_file import dump_config
 from pipeline.console import Console, clock
+from pipeline.lock import lock, one_at_a_time
 from preprocess import storage
 from preprocess.errors import UserError
 from preprocess.fingerprint import differing_keys, fingerprint, plain
@@ -118,7 +115,8 @@ def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = 
     """Make what is missing of ``stage`` and return its manifest.
 
     Raises:
-        StageError: the folder holds another run's result or unfinished work, or is locked.
+        StageError: the folder holds another run's result or unfinished work.
+        LockedError: another process is writing it.
         ManifestError: an input stage is not finished, or the folder's own manifest is damaged.
     """
     place = Place(stage.folder(config))
@@ -132,7 +130,7 @@ def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = 
     require(stage.name, stage.needs)
     if standing.differing:
         _move_aside(stage, config, place, asked, console)
-    with _lock(place, console):
+    with lock(place.folder, place.lock, console):
         # Another process may have come and gone between the look and the lock.
         standing = _standing(stage, config, place, asked)
         if standing.done:
@@ -151,7 +149,7 @@ def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = 
 def _move_aside(
     stage: Stage, config: Config, place: Place, asked: dict[str, Any], console: Console
 ) -> None:
-    with _lock(place, console):
+    with lock(place.folder, place.lock, console):
         standing = _standing(stage, config, place, asked)
         if not standing.differing:
             return
@@ -164,7 +162,7 @@ def _move_aside(
 
 def _already_done(place: Place, standing: _Standing, console: Console) -> Manifest:
     assert standing.manifest, "what is done has a manifest"
-    storage.remove_tree(place.work)
+    _remove_work(place)
     console.line("already done")
     return standing.manifest
 
@@ -193,7 +191,7 @@ def _finish(
     )
     write_manifest(place.folder, manifest)
     storage.remove_temporary(place.folder)
-    storage.remove_tree(place.work)
+    _remove_work(place)
     console.line(f"done in {clock(seconds)}")
     return manifest
 
@@ -260,88 +258,7 @@ def _refusal(place: Place, standing: _Standing) -> UserError:
     )
 
 
-@contextmanager
-def _lock(place: Place, console: Console) -> Iterator[None]:
-    """One writer a folder; a lock whose process is gone is told and taken.
-
-    Raises:
-        StageError: another process, or another host, holds it.
-        StorageError: the folder cannot be written.
-    """
-    storage.check_writable(place.folder)
-    mine = {
-        "host": socket.gethostname(),
-        "process": os.getpid(),
-        "began": _process_start(os.getpid()),
-    }
-    with _one_at_a_time(place.folder):
-        _take_lock(place, mine, console)
-    try:
-        yield
-    finally:
-        if _read_lock(place.lock) == mine:
-            storage.remove(place.lock)
-
-
-def _take_lock(place: Place, mine: dict[str, Any], console: Console) -> None:
-    if storage.create_exclusive(place.lock, json.dumps(mine).encode()):
-        return
-    holder = _read_lock(place.lock)
-    if holder and not _is_gone(holder):
-        raise StageError(
-            f"{place.folder} is being written by process {holder['process']} on "
-            f"{holder['host']}; wait for it, or remove {place.lock} if that process is gone"
-        )
-    who = f"process {holder['process']}" if holder else "an unknown process"
-    console.line(f"takes over the lock of {who}, which is gone")
-    storage.write_bytes(place.lock, json.dumps(mine).encode())
-
-
-@contextmanager
-def _one_at_a_time(folder: str) -> Iterator[None]:
-    """Of two processes that find a stale lock, the second finds the first's: the kernel sees to it."""
-    if storage.is_remote(folder):
-        yield
-        return
-    handle = os.open(storage.local_path(folder), os.O_RDONLY)
-    try:
-        # Some network file systems have no such lock; then only the taking over can be won twice.
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _read_lock(path: str) -> dict[str, Any] | None:
-    try:
-        holder: dict[str, Any] = json.loads(storage.read_bytes(path))
-        return holder
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def _is_gone(holder: dict[str, Any]) -> bool:
-    if holder["host"] != socket.gethostname():
-        return False
-    try:
-        os.kill(holder["process"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    # Another process may have the number by now, above all in a container.
-    return bool(holder["began"] != _process_start(holder["process"]))
-
-
-def _process_start(process: int) -> str:
-    """When a process began, in the kernel's clock ticks; empty where the system does not tell.
-
-    Empty also for a dead one that its parent has not yet asked about, as in a container without init.
-    """
-    try:
-        with open(f"/proc/{process}/stat", "rb") as file:
-            state, *fields = file.read().rsplit(b")", 1)[1].split()
-    except OSError:
-        return ""
-    return "" if state in (b"Z", b"X") else fields[18].decode()
+def _remove_work(place: Place) -> None:
+    # Not while another process is making the folder of its lock there.
+    with one_at_a_time(place.folder):
+        storage.remove_tree(place.work)

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
 from apache_beam.portability import python_urns
@@ -26,10 +26,27 @@ from preprocess.errors import UserError
 
 LOG_BYTES = 2000
 ABORT_SECONDS = 0.5
+DYING_SECONDS = 0.2
+BROKEN_CONNECTIONS = ("beam_control_read", "read_grpc_client_inputs")
+"""Threads of Beam that end in an exception where a worker does."""
 
 
 class WorkerDied(UserError):  # noqa: N818
     """A worker process ended before its work; the message says how."""
+
+
+WORKER = """\
+import os, sys, threading
+
+def end_with_the_driver():
+    os.read(0, 1)
+    os._exit(1)
+
+threading.Thread(target=end_with_the_driver, daemon=True).start()
+from apache_beam.runners.worker import sdk_worker_main
+sdk_worker_main.main(sys.argv)
+"""
+"""What a worker runs; its standard input ends when the driver does, however that ends."""
 
 
 @WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)  # type: ignore[untyped-decorator, unused-ignore]
@@ -53,35 +70,54 @@ class WorkerProcess(GrpcWorkerHandler):  # type: ignore[misc, unused-ignore]
         }
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            # -P: without it `python -m` imports a `pipeline` of the current folder.
-            [sys.executable, "-P", "-m", "apache_beam.runners.worker.sdk_worker_main"],
+            # -P: without it a `pipeline` of the current folder is imported.
+            [sys.executable, "-P", "-c", WORKER],
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
             process_group=0,
         )
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
 
     def _watch(self) -> None:
-        code = self._process.wait()
+        self._process.wait()
         if self._closing.is_set():
             return
-        self.deaths.append(_how(code, self._last_words()))
-        self.data_conn.close()
+        self._tell_death()
+        self._close_data()
         # Again and again: the runner may be about to send it one more instruction.
         while not self._closing.wait(ABORT_SECONDS):
-            self.control_conn.abort(WorkerDied(self.deaths[0]))
+            # It also may be adding to the instructions that are gone through here.
+            with suppress(RuntimeError):
+                self.control_conn.abort(WorkerDied(self.deaths[0]))
 
-    def _last_words(self) -> str:
+    def _tell_death(self) -> None:
         self._log.seek(max(self._log.seek(0, os.SEEK_END) - LOG_BYTES, 0))
-        return self._log.read().decode(errors="replace").strip()
+        last_words = self._log.read().decode(errors="replace").strip()
+        self.deaths.append(_how(self._process.returncode, last_words))
+
+    def close(self) -> None:
+        self._closing.set()
+        self.control_conn.close()
+        self._close_data()
+        self.stop_worker()
+
+    def _close_data(self) -> None:
+        # Where its worker is gone it raises what it broke with.
+        with suppress(Exception):
+            self.data_conn.close()
 
     def stop_worker(self) -> None:
-        self._closing.set()
-        # What it did lies on disk; what it is still doing belongs to a job that has failed.
+        # What it did lies on disk; what it is still doing belongs to a job that has failed. If
+        # that is because it died, its connection broke a moment before its end can be seen.
+        with suppress(subprocess.TimeoutExpired):
+            if self._process.wait(DYING_SECONDS):
+                self._tell_death()
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
+        self._watcher.join()
         self._log.close()
 
 
@@ -107,7 +143,7 @@ def told_deaths() -> Iterator[None]:
 
 def _but_for_broken_connections(hook: Any) -> Any:
     def told(args: threading.ExceptHookArgs) -> None:
-        if not args.thread or args.thread.name != "beam_control_read":
+        if not args.thread or args.thread.name not in BROKEN_CONNECTIONS:
             hook(args)
 
     return told

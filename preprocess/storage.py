@@ -325,8 +325,10 @@ def check_writable(folder: str) -> None:
     path = local_path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path, prefix=TEMPORARY):
-            pass
+        handle, probe = tempfile.mkstemp(dir=path, prefix=TEMPORARY)
+        os.close(handle)
+        # Another process may have tidied it away.
+        Path(probe).unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageError(

@@ -14,10 +14,10 @@ from lightning_modules import embedding
 from lightning_modules.embedding import EmbedJob, embed_unit, hash_texts
 from preprocess.config import CleaningConfig, Source
 from preprocess.dedup import deduplicate_bucket
-from preprocess.sources import list_source
 from preprocess.first_pass import read_done
 from preprocess.last_pass import read_finished
 from preprocess.manifest import read_manifest
+from preprocess.sources import list_source
 from preprocess.units import Unit, plan_units
 from preprocess.vector_shard import entries_name, write_index
 

@@ -117,14 +117,18 @@ def test_a_path_that_is_no_text_can_be_printed(tiny: Tiny, tmp_path: Path, biloo
     assert "\\udcff\\udce9/prepare" in answer.stdout
 
 
-@pytest.mark.parametrize("command", ["inspect", "check"])
+@pytest.mark.parametrize(
+    "command", ["inspect {}/prepare", "check {}/prepare", "run {}/tiny.yaml --print-config"]
+)
 def test_a_reader_that_went_away_is_no_traceback_and_no_success(
     command: str, tiny: Tiny, biloom: Command
 ) -> None:
     reading, writing = os.pipe()
     os.close(reading)
+    # Written at once, no output would be left to fail at the very end.
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     try:
-        answer = biloom.run(command, tiny.root / "prepare", stdout=writing)
+        answer = biloom.run(*command.format(tiny.root).split(), stdout=writing, env=buffered)
     finally:
         os.close(writing)
     assert (answer.returncode, answer.stderr) == (141, "")

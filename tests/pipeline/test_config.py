@@ -1,11 +1,11 @@
 """Rules of the whole config that no single field holds."""
 
 import pytest
+from pydantic.fields import FieldInfo
 
 from pipeline.config import Config
 from pipeline.config_file import ConfigError, load_config
 from preprocess.config import Section
-from pydantic.fields import FieldInfo
 
 
 def test_every_key_has_a_one_line_description() -> None:

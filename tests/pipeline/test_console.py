@@ -82,9 +82,7 @@ def test_a_plain_bar_prints_a_line_in_ten_seconds(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_bar_of_nothing_is_no_mistake(
-    terminal: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bar_of_nothing_is_no_mistake(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console_module, "PLAIN_SECONDS", 0.0)
     console, _ = shown(terminal)
     with console.bar("embed", 0) as bar:
@@ -103,9 +101,7 @@ def test_a_bar_that_has_not_moved_tells_no_time_left(monkeypatch: pytest.MonkeyP
 def test_a_table_in_a_file_is_a_line_a_row() -> None:
     console, printed = shown(terminal=False)
     console.table("corpus", ["split", "tokens"], [["train", "12"], ["valid", "3"]])
-    assert printed.getvalue() == (
-        "  corpus: split | tokens\n    train | 12\n    valid | 3\n"
-    )
+    assert printed.getvalue() == ("  corpus: split | tokens\n    train | 12\n    valid | 3\n")
 
 
 @pytest.mark.parametrize("text", SCRIPTS)

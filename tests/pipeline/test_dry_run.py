@@ -65,8 +65,9 @@ def test_it_tells_the_plan_and_touches_nothing_at_any_time(
 def test_all_is_already_done_after_a_run(tiny: Tiny, trained: Path, capsys: Capture) -> None:
     main(["run", *tiny.arguments(trained), "--dry-run"])
     told = states(capsys.readouterr().out)
-    assert {told[stage] for stage in ("train", "evaluate", "export")} == {"already done"}
-    assert told["embed"] == "to be made"
+    done = dict.fromkeys(("train", "evaluate", "export"), "already done")
+    # The tokenizer and the corpus stand in another folder, so no run makes them.
+    assert told == {**done, "embed": "to be made"}
 
 
 def parameters(arguments: list[str], capsys: Capture) -> str:

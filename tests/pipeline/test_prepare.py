@@ -17,17 +17,15 @@ import pytest
 
 from pipeline import prepare as prepare_stage
 from pipeline.cli import main
-from pipeline.stage import StageError, run_stage
 from preprocess import storage
 from preprocess.first_pass import read_done
-from preprocess.manifest import Manifest, check_files, read_manifest
-from preprocess.storage import local_path
+from preprocess.manifest import check_files, read_manifest
 from preprocess.token_shard import Corpus
 
 Tiny = Any  # of conftest.py
 Command = Any
 Capture = pytest.CaptureFixture[str]
-WORDS = "ka lo מים 水 пар ка́ na te აბ ድ xyz w".split()
+WORDS = ("ka", "lo", "מים", "水", "пар", "ка́", "na", "te", "აბ", "ድ", "xyz", "w")
 UNIT_BYTES = 2048
 
 
@@ -63,7 +61,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
     folder = root / "raw"
     folder.mkdir()
     for number in range(3):
-        lines = sentences(200, number) + ["", "   "]
+        lines = [*sentences(200, number), "", "   "]
         (folder / f"{number}.txt").write_text("\n".join(lines), encoding="utf-8")
     packed = gzip.compress("".join(f"{line}\n" for line in sentences(300, 9)).encode())
     (folder / "packed.txt.gz").write_bytes(packed)
@@ -184,22 +182,26 @@ def test_a_driver_killed_at_any_moment_goes_on_to_the_same_bytes(
     moments = [("units", 1), ("units", units // 2), ("finished", 1), ("finished", units // 2)]
     for kind, number in moments:
         with biloom.start(*text.arguments(tmp_path)) as driver:
-            wait_until(lambda: records(tmp_path, kind) >= number or driver.poll() is not None)
-            time.sleep(random.random() * 0.02)
+            while records(tmp_path, kind) < number and driver.poll() is None:
+                time.sleep(random.random() * 0.02)
             driver.send_signal(signal.SIGKILL)
         assert driver.returncode == -signal.SIGKILL, "it was done before it could be killed"
         assert not (tmp_path / "prepare" / "manifest.json").exists()
+    folder = tmp_path / "prepare"
+    finished = [json.loads(one.read_text()) for one in (folder / "_work/finished").glob("*.json")]
+    names = [row["name"] for record in finished for row in record["files"]]
+    times = {name: (folder / name).stat().st_mtime_ns for name in names}
+    assert times
     assert main(text.arguments(tmp_path)) == 0
     assert_same(tmp_path, made)
+    assert {name: (folder / name).stat().st_mtime_ns for name in names} == times
 
 
 def children(process: int) -> list[int]:
-    return [int(n) for n in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
-def all_children(process: int) -> list[int]:
     threads = Path(f"/proc/{process}/task")
-    return [int(n) for thread in threads.iterdir() for n in (thread / "children").read_text().split()]
+    return [
+        int(n) for thread in threads.iterdir() for n in (thread / "children").read_text().split()
+    ]
 
 
 @pytest.mark.parametrize("connected", [True, False])
@@ -208,10 +210,10 @@ def test_a_killed_worker_ends_the_job_with_a_message_and_a_rerun_completes(
 ) -> None:
     mode = ("runner.mode=multi_processing", "runner.workers=2")
     with biloom.start(*text.arguments(tmp_path, *mode)) as driver:
-        wait_until(lambda: bool(all_children(driver.pid)))
+        wait_until(lambda: bool(children(driver.pid)))
         if connected:
             wait_until(lambda: records(tmp_path, "units") > 0)
-        os.kill(all_children(driver.pid)[0], signal.SIGKILL)
+        os.kill(children(driver.pid)[0], signal.SIGKILL)
         _, err = driver.communicate(timeout=60)
     assert (driver.returncode, err) == (
         2,
@@ -222,20 +224,33 @@ def test_a_killed_worker_ends_the_job_with_a_message_and_a_rerun_completes(
     assert_same(tmp_path, made)
 
 
+def test_the_workers_of_a_killed_driver_end_with_it(
+    text: Text, tmp_path: Path, biloom: Command
+) -> None:
+    mode = ("runner.mode=multi_processing", "runner.workers=2")
+    with biloom.start(*text.arguments(tmp_path, *mode)) as driver:
+        wait_until(lambda: records(tmp_path, "units") > 0)
+        workers = children(driver.pid)
+        driver.send_signal(signal.SIGKILL)
+    assert workers
+    wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), 3)
+
+
 def test_an_interrupt_ends_the_driver_and_its_workers_with_one_line(
     text: Text, tmp_path: Path, biloom: Command
 ) -> None:
     mode = ("runner.mode=multi_processing", "runner.workers=2")
     with biloom.start(*text.arguments(tmp_path, *mode), process_group=0) as driver:
-        wait_until(lambda: len(all_children(driver.pid)) == 2)
-        workers = all_children(driver.pid)
+        wait_until(lambda: len(children(driver.pid)) == 2)
+        workers = children(driver.pid)
+        assert os.getpgid(workers[0]) != driver.pid, "Ctrl-C is for the driver alone"
         os.killpg(driver.pid, signal.SIGINT)
         _, err = driver.communicate(timeout=60)
     assert (driver.returncode, err) == (
         130,
         "\nbiloom: stopped; the same command goes on from here\n",
     )
-    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
     assert not (tmp_path / "prepare" / "_work" / "lock.json").exists()
 
 
@@ -250,19 +265,18 @@ def with_damage(text: Text, folder: Path) -> Text:
     return Text(raw, text.tokenizer)
 
 
+@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
 def test_a_damaged_file_is_one_message_from_a_worker_process_too(
-    text: Text, tmp_path: Path, biloom: Command, capsys: Capture
+    mode: str, text: Text, tmp_path: Path, biloom: Command
 ) -> None:
     damaged = with_damage(text, tmp_path)
-    message = (
+    options = (f"runner.mode={mode}", "runner.workers=2")
+    answer = biloom.run(*damaged.arguments(tmp_path, *options))
+    assert (answer.returncode, answer.stderr) == (
+        2,
         f"biloom: {damaged.folder}/packed.txt.gz: this compressed file is cut off; fetch it or "
-        "pack it again, or leave it out of the input\n"
+        "pack it again, or leave it out of the input\n",
     )
-    assert main(damaged.arguments(tmp_path)) == 2
-    assert capsys.readouterr().err == message
-    mode = ("runner.mode=multi_processing", "runner.workers=2")
-    answer = biloom.run(*damaged.arguments(tmp_path, *mode))
-    assert (answer.returncode, answer.stderr) == (2, message)
 
 
 def test_after_a_damaged_file_is_replaced_only_what_is_missing_is_read(
@@ -294,15 +308,6 @@ def test_a_file_changed_at_equal_size_is_refused_by_name_and_a_touched_one_is_no
     assert "    1.txt: the file changed since, at the same size\n" in capsys.readouterr().err
 
 
-def prepared(raw: bytes, tiny: Tiny, tmp_path: Path, *overrides: str) -> Manifest:
-    file = tmp_path / "raw.txt"
-    file.write_bytes(raw)
-    config = tiny.config(tmp_path, f"prepare.input={file}", *overrides)
-    from pipeline.stages import STAGES
-
-    return run_stage(STAGES["prepare"], config, Any)
-
-
 @pytest.mark.parametrize(
     ("raw", "overrides", "problem"),
     [
@@ -311,7 +316,12 @@ def prepared(raw: bytes, tiny: Tiny, tmp_path: Path, *overrides: str) -> Manifes
     ],
 )
 def test_text_without_a_document_is_told(
-    raw: bytes, overrides: tuple[str, ...], problem: str, tiny: Tiny, tmp_path: Path, capsys: Capture
+    raw: bytes,
+    overrides: tuple[str, ...],
+    problem: str,
+    tiny: Tiny,
+    tmp_path: Path,
+    capsys: Capture,
 ) -> None:
     file = tmp_path / "raw.txt"
     file.write_bytes(raw)
@@ -321,9 +331,7 @@ def test_text_without_a_document_is_told(
     assert not (tmp_path / "prepare" / "manifest.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("fraction", "split"), [("0", "train"), ("0.99", "valid")]
-)
+@pytest.mark.parametrize(("fraction", "split"), [("0", "train"), ("0.99", "valid")])
 def test_one_line_is_a_corpus_even_where_all_of_it_is_held_out(
     fraction: str, split: str, tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -348,7 +356,7 @@ def test_a_document_that_is_unaccounted_for_fails_the_stage(
     monkeypatch.setattr(prepare_stage, "read_done", one_more)
     assert main(text.arguments(tmp_path)) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"biloom: {tmp_path}/prepare: 970 documents read, but ")
+    assert err.startswith(f"biloom: {tmp_path}/prepare: 971 documents read, but ")
     assert err.endswith("; this is a fault of biloom, please report it\n")
     assert not (tmp_path / "prepare" / "manifest.json").exists()
 

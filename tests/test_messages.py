@@ -1,0 +1,106 @@
+"""What a person is told who made a mistake: one message, exit code 2, no traceback."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.cli import main
+
+Tiny = Any  # of conftest.py
+Command = Any
+
+SHIPPED = "shipped are quickstart, seed-small"
+TEXT = "prepare.input={root}/corpus.txt"
+OUTPUT = "run.output={tmp}/out"
+
+MISTAKES = [
+    ("run nothing.yaml", "no config 'nothing.yaml': " + SHIPPED),
+    ("run quickstrat", f"no config 'quickstrat': {SHIPPED}; did you mean 'quickstart'?"),
+    ("run {tmp}/no.yaml", "no such file: '{tmp}/no.yaml'"),
+    ("run {tmp}", "config '{tmp}' is a folder, not a file"),
+    (
+        "run quickstart trian.steps=1 train.rows=0",
+        "override 'trian.steps=1': unknown key 'trian'; did you mean 'train'?\n"
+        "override 'train.rows=0': train.rows: must be a whole number of at least 1, not 0",
+    ),
+    (
+        "run run.output=x",
+        "prepare.input is missing: give it in a file or as prepare.input=... (path, glob or URL of "
+        "the raw text, or a list of them or of sources)",
+    ),
+    (
+        f"tokenizer prepare.input={{tmp}}/*.txt {OUTPUT}",
+        "{tmp}/*.txt: no file matches; check the path (a glob must be quoted in a shell)",
+    ),
+    (
+        f"tokenizer prepare.input={{tmp}}/a.txt {OUTPUT}",
+        "{tmp}/a.txt: no such file; check the path (a glob must be quoted in a shell)",
+    ),
+    (
+        f"tokenizer prepare.input={{tmp}} {OUTPUT}",
+        "{tmp}: this is a folder; name its files, as in '{tmp}/*.txt'",
+    ),
+    (
+        f"tokenizer prepare.input=nofs://bucket/a.txt {OUTPUT}",
+        "nofs://bucket/a.txt: cannot open a 'nofs' URL (Protocol not known: nofs)",
+    ),
+    (
+        f"tokenizer {TEXT} run.output={{root}}/corpus.txt",
+        "{root}/corpus.txt/tokenizer: cannot write here (Not a directory); choose another "
+        "run.output",
+    ),
+    (
+        f"prepare {TEXT} {OUTPUT}",
+        "{tmp}/out/tokenizer holds no finished 'tokenizer' (no manifest.json); run `biloom "
+        "tokenizer` first, or check the path",
+    ),
+    (
+        f"prepare {TEXT} {OUTPUT} prepare.tokenizer={{root}}/prepare",
+        "{root}/prepare holds a finished 'prepare', not 'tokenizer'; name the folder that `biloom "
+        "tokenizer` wrote",
+    ),
+    (
+        f"train {TEXT} {OUTPUT}",
+        "{tmp}/out/prepare holds no finished 'prepare' (no manifest.json); run `biloom prepare` "
+        "first, or check the path",
+    ),
+    (
+        f"embed {TEXT} {OUTPUT}",
+        "{tmp}/out/export holds no finished 'export' (no manifest.json); run `biloom export` "
+        "first, or check the path",
+    ),
+    (
+        f"tokenizer {TEXT} run.output={{root}} tokenizer.kind=word tokenizer.min_count=9 "
+        "prepare.valid_fraction=0.1",
+        "{root}/tokenizer holds the result of other settings or text:\n"
+        "    tokenizer.min_count: 1 -> 9\n"
+        "  add --overwrite to move it aside, or give another run.output",
+    ),
+    ("inspect {tmp}", "{tmp} holds no finished stage (no manifest.json); check the path"),
+    ("check {tmp}", "{tmp} holds no finished stage (no manifest.json); check the path"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[c for c, _ in MISTAKES])
+def test_a_mistake_is_told_in_one_message(
+    command: str, message: str, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"root": tiny.root, "tmp": tmp_path}
+    before = sorted(tmp_path.rglob("*"))
+    assert main(command.format(**places).split()) == 2
+    assert capsys.readouterr().err == f"biloom: {message.format(**places)}\n"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_installed_command_tells_a_mistake_on_standard_error(
+    tmp_path: Path, biloom: Command
+) -> None:
+    answer = biloom.run("train", "prepare.input=x", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert answer.stdout == f"train  {tmp_path}/biloom-run/train\n"
+    assert answer.stderr == (
+        f"biloom: {tmp_path}/biloom-run/prepare holds no finished 'prepare' (no manifest.json); "
+        "run `biloom prepare` first, or check the path\n"
+    )
+    assert list(tmp_path.iterdir()) == []
