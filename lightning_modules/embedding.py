@@ -12,8 +12,8 @@ import torch
 from lightning_modules.pretrained import BiLM
 from preprocess.config import CleaningConfig, Source
 from preprocess.dedup import read_drops, write_hashes
-from preprocess.documents import read_unit
-from preprocess.first_pass import done_record
+from preprocess.documents import Rejected, read_unit
+from preprocess.first_pass import done_record, keep_aside, ranges_read
 from preprocess.last_pass import finished_record
 from preprocess.progress import Progress
 from preprocess.storage import exists, write_bytes
@@ -52,12 +52,18 @@ def hash_texts(job: EmbedJob, unit: Unit) -> int:
     """Write the keys of a unit's texts, so that each text is embedded once; returns its index."""
     if not exists(done_record(job.work, unit.index)):
         keys: list[int] = []
-        dropped: Counter[str] = Counter()
-        for block in read_unit(unit, job.sources[unit.source], job.cleaning):
+        rejected: list[Rejected] = []
+        reader = read_unit(unit, job.sources[unit.source], job.cleaning)
+        for block in reader:
             keys += [int.from_bytes(text_key(text), "big") for text in block.documents]
-            dropped.update(rejected.reason for rejected in block.rejected)
-        bounds = write_hashes(job.work, unit.index, keys, job.buckets)
-        record = {"bounds": bounds, "read": len(keys) + dropped.total(), "dropped": dropped}
+            rejected += block.rejected
+        keep_aside(job.output, unit.index, rejected)
+        record = {
+            "bounds": write_hashes(job.work, unit.index, keys, job.buckets),
+            "read": len(keys) + len(rejected),
+            "dropped": Counter(one.reason for one in rejected),
+            "inputs": ranges_read(unit, reader.digests),
+        }
         write_bytes(done_record(job.work, unit.index), json.dumps(record).encode())
     return unit.index
 

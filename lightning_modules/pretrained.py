@@ -12,6 +12,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -89,12 +90,13 @@ class BiLM(nn.Module):
         self.depth = network.recurrent.config.layers + 1
 
     @classmethod
-    def from_pretrained(cls, path: str) -> Self:
+    def from_pretrained(cls, path: str | Path) -> Self:
         """The model in a folder or at an fsspec URL.
 
         Raises:
             ManifestError: it holds no finished model, or one of a newer format.
         """
+        path = str(path)
         manifest = read_manifest(path, "export")
         saved = json.loads(storage.read_bytes(storage.join(path, CONFIG)))
         config = ModelConfig.model_validate(saved["model"])

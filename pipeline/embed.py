@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from typing import Any
 
 import apache_beam as beam
 
@@ -20,7 +21,8 @@ from preprocess.corpus_sample import READ_BYTES, draw_documents, draw_units, uni
 from preprocess.dedup import count_buckets
 from preprocess.first_pass import read_done
 from preprocess.last_pass import read_finished
-from preprocess.manifest import FileRecord, read_manifest
+from preprocess.manifest import FileRecord, content_hash, hash_file, read_manifest
+from preprocess.raw_inputs import beside, write_inputs
 from preprocess.sources import list_source
 from preprocess.units import plan_units
 from preprocess.vector_shard import write_index
@@ -51,12 +53,14 @@ def make(config: Config, place: Place, console: Console) -> Made:
     ):
         _ = pipeline | EmbedTexts(job, units) | "finished" >> beam.Map(int)
     files: list[FileRecord] = []
+    inputs: list[dict[str, Any]] = []
     read = duplicates = 0
     dropped: Counter[str] = Counter()
     for unit in units:
         done = read_done(place.work, unit.index)
         read += done["read"]
         dropped.update(done["dropped"])
+        inputs += done["inputs"]
         finished = read_finished(place.work, unit.index)
         duplicates += finished["duplicates"]
         files += [FileRecord(**row) for row in finished["files"]]
@@ -69,6 +73,9 @@ def make(config: Config, place: Place, console: Console) -> Made:
             f"repeated and {dropped.total():,} dropped; this is a fault of biloom, please report it"
         )
     files.append(write_index(place.folder, [unit.index for unit in units]))
+    if config.embed.input is not None:
+        write_inputs(place.folder, inputs)
+    tellers = [FileRecord(n, *hash_file(place.file(n))) for n in beside(place.folder)]
     depth = manifest.details["model"]["recurrent"]["layers"] + 1
     tokens = sum(int(file.counts.get("tokens", 0)) for file in files)
     size = sum(file.bytes for file in files)
@@ -89,7 +96,7 @@ def make(config: Config, place: Place, console: Console) -> Made:
         "tokens": tokens,
     }
     stats = {**details, "read": read, "repeated": duplicates, "dropped": dict(dropped)}
-    return Made(tuple(files), details, stats=stats)
+    return Made((*files, *tellers), details, stats=stats, content=content_hash(files))
 
 
 def _dim(recurrent: dict[str, int]) -> int:

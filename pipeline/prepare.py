@@ -21,7 +21,7 @@ from preprocess.dedup import count_buckets
 from preprocess.first_pass import Job, read_done
 from preprocess.last_pass import read_counts, read_finished
 from preprocess.manifest import FileRecord, content_hash, hash_file, read_manifest
-from preprocess.raw_inputs import INPUTS, write_inputs
+from preprocess.raw_inputs import beside, write_inputs
 from preprocess.token_shard import SUMS
 from preprocess.tokenizer import cached_tokenizer
 from preprocess.units import Unit, plan_units
@@ -90,8 +90,7 @@ def _collect(
     storage.write_bytes(place.file("counts.npy"), buffer.getvalue())
     content = content_hash([*files, _record(place, "counts.npy")])
     write_inputs(place.folder, inputs)
-    kept_aside = [name for name in storage.list_names(place.folder) if name.startswith("dropped-")]
-    extra = [_record(place, name) for name in ("counts.npy", INPUTS, *kept_aside)]
+    extra = [_record(place, name) for name in ("counts.npy", *beside(place.folder))]
     splits = {split: _sums(files, "split", split) for split in SPLITS}
     details = {
         "tokenizer": job.tokenizer_content,

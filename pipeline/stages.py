@@ -113,8 +113,15 @@ def _asked_embed(config: Config) -> dict[str, Any]:
 
 
 def _changed_inputs(config: Config, folder: str) -> list[str]:
-    _, files = input_sources(config)
-    return raw_inputs.changed(folder, [file for group in files for file in group])
+    return _changed(config.prepare.sources, folder)
+
+
+def _changed_texts(config: Config, folder: str) -> list[str]:
+    return _changed(embed_sources(config) or (), folder)
+
+
+def _changed(sources: tuple[Source, ...], folder: str) -> list[str]:
+    return raw_inputs.changed(folder, [file for s in sources for file in list_source(s)])
 
 
 BEAM = {"apache_beam": "beam"}
@@ -128,6 +135,6 @@ STAGES = {
         Stage("train", 1, _asked_train, TRAIN),
         Stage("evaluate", 1, _asked_evaluate),
         Stage("export", 1, _asked_export),
-        Stage("embed", 1, _asked_embed, BEAM),
+        Stage("embed", 1, _asked_embed, BEAM, _changed_texts),
     )
 }

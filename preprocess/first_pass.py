@@ -8,7 +8,7 @@ import io
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from preprocess.token_shard import DOCUMENT, token_dtype
 from preprocess.tokenizer import Ids, Tokenizer, cached_tokenizer
 from preprocess.units import Unit
 
+KEPT_ASIDE = "dropped-"
 ENCODE_BATCH = 256
 """Documents a call of the tokenizer: more gain nothing, one by one halves the speed."""
 
@@ -148,17 +149,27 @@ def tokenize_unit(job: Job, unit: Unit) -> int:
         "replaced": replaced,
         "parts": {split: part.closed for split, part in parts.items()},
         "bounds": write_hashes(job.work, unit.index, hashes, job.buckets),
-        "inputs": [
-            {"name": r.name, "start": r.start, "end": r.end, "version": r.version, "xxh128": digest}
-            for r, digest in zip(unit.ranges, reader.digests, strict=True)
-        ],
+        "inputs": ranges_read(unit, reader.digests),
     }
-    if dropped:
-        lines = [json.dumps(vars(one)) + "\n" for one in dropped]
-        write_bytes(join(job.output, f"dropped-{unit.index:06d}.jsonl"), "".join(lines).encode())
+    keep_aside(job.output, unit.index, dropped)
     progress.tell(final=True)
     write_bytes(done_record(job.work, unit.index), json.dumps(record).encode())
     return unit.index
+
+
+def ranges_read(unit: Unit, digests: Sequence[str]) -> list[dict[str, Any]]:
+    """What a done-record says of the raw bytes behind it: a row a range."""
+    return [
+        {"name": r.name, "start": r.start, "end": r.end, "version": r.version, "xxh128": digest}
+        for r, digest in zip(unit.ranges, digests, strict=True)
+    ]
+
+
+def keep_aside(folder: str, unit: int, rejected: Sequence[Rejected]) -> None:
+    """Write what was no document to ``dropped-NNNNNN.jsonl``, with reason and place."""
+    if rejected:
+        lines = "".join(json.dumps(vars(one)) + "\n" for one in rejected)
+        write_bytes(join(folder, f"{KEPT_ASIDE}{unit:06d}.jsonl"), lines.encode())
 
 
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> Iterator[Iterator[tuple[str, Ids]]]:

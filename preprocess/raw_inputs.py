@@ -10,7 +10,7 @@ from typing import Any
 
 import xxhash
 
-from preprocess.first_pass import done_record
+from preprocess.first_pass import KEPT_ASIDE, done_record
 from preprocess.storage import (
     TEMPORARY,
     FileInfo,
@@ -38,6 +38,12 @@ def write_inputs(folder: str, rows: Sequence[dict[str, Any]]) -> None:
     """Keep the raw ranges a corpus was made of beside its manifest."""
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     write_bytes(join(folder, INPUTS), lines.encode())
+
+
+def beside(folder: str) -> list[str]:
+    """Names of the files that tell of the raw text and are no part of what was made of it."""
+    names = list_names(folder)
+    return [name for name in names if name == INPUTS or name.startswith(KEPT_ASIDE)]
 
 
 def changed(folder: str, files: Sequence[FileInfo]) -> list[str]:

@@ -137,6 +137,9 @@ def test_records_without_text_are_told_and_left_out(
     assert manifest.details["texts"] == 1
     stats = json.loads((tmp_path / "embed" / "stats.json").read_text())
     assert sum(stats["dropped"].values()) == 2
+    kept = (tmp_path / "embed" / "dropped-000000.jsonl").read_text().splitlines()
+    assert [json.loads(line)["excerpt"] for line in kept] == ['{"text": 3}', "no json"]
+    assert check_files(str(tmp_path / "embed"), manifest) == []
 
 
 def test_nothing_to_embed_is_a_mistake(tiny: Tiny, trained: Path, tmp_path: Path) -> None:
@@ -171,3 +174,15 @@ def test_the_second_run_has_nothing_to_do(
 
     assert "already done" in printed
     assert second.content == first.content == read_manifest(str(tmp_path / "embed")).content
+
+
+def test_a_text_file_that_changed_at_equal_size_is_refused_by_name(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "some.txt"
+    path.write_text("kana lori\n")
+    embed(tiny, trained, tmp_path, f"embed.input={path}")
+    path.write_text("kana lory\n")
+
+    with pytest.raises(UserError, match=r"some\.txt: the file changed since, at the same size"):
+        embed(tiny, trained, tmp_path, f"embed.input={path}")
