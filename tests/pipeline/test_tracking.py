@@ -105,7 +105,8 @@ def test_offline_by_config_without_the_package_is_a_mistake() -> None:
 
 
 def offline_runs(folder: Path) -> list[str]:
-    return sorted(path.name.split("-")[-1] for path in folder.glob("wandb/offline-run-*"))
+    # offline-run-TIME-ID, with a number behind it where two of one id begin in one second.
+    return sorted(path.name.split("-")[3] for path in folder.glob("wandb/offline-run-*"))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
