@@ -1,5 +1,6 @@
 """Batches of a token corpus; the step alone decides what is in one, so resume is exact."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,7 +13,26 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_modules.config import TrainConfig
 from lightning_modules.nn.adaptive_softmax import Routes, route
-from preprocess.token_stream import TrainingWindows
+from preprocess.mixing import repeat_factors
+from preprocess.token_shard import Corpus
+from preprocess.token_stream import TokenStream, TrainingWindows
+
+
+def training_stream(corpus: Corpus, train: TrainConfig) -> TokenStream:
+    """The train split in the order asked, each source as often as its share asks.
+
+    The share stands in the corpus's manifest; a source without one goes in once a pass.
+    """
+    shards = corpus.shards("train")
+    sizes: Counter[str] = Counter()
+    for shard in shards:
+        sizes[shard.source] += shard.tokens + shard.documents
+    rows = {row["name"]: row.get("share") for row in corpus.manifest.details["sources"]}
+    parts = {name: rows.get(name) for name in sizes}
+    factors: dict[str, float] = {}
+    if all(part is not None for part in parts.values()):
+        factors = repeat_factors(sizes, {name: float(part) for name, part in parts.items() if part})
+    return TokenStream(shards, train.boundary, train.order, train.seed, factors)
 
 
 class Batch(NamedTuple):

@@ -11,9 +11,10 @@ import torch
 
 from lightning_modules.pretrained import BiLM
 from preprocess.config import CleaningConfig, Source
-from preprocess.dedup import read_drops, write_hashes
-from preprocess.documents import Rejected, read_unit
-from preprocess.first_pass import done_record, keep_aside, ranges_read
+from preprocess.dedup import halves, hash_keys, read_drops, write_keys
+from preprocess.documents import read_unit
+from preprocess.first_pass import done_record, ranges_read
+from preprocess.kept_aside import KeptAside
 from preprocess.last_pass import finished_record
 from preprocess.progress import Progress
 from preprocess.storage import exists, write_bytes
@@ -51,17 +52,21 @@ def _model(path: str, content: str, device: str) -> BiLM:
 def hash_texts(job: EmbedJob, unit: Unit) -> int:
     """Write the keys of a unit's texts, so that each text is embedded once; returns its index."""
     if not exists(done_record(job.work, unit.index)):
-        keys: list[int] = []
-        rejected: list[Rejected] = []
+        keys = bytearray()
+        dropped: Counter[str] = Counter()
+        aside = KeptAside(job.output, unit.index)
         reader = read_unit(unit, job.sources[unit.source], job.cleaning)
         for block in reader:
-            keys += [int.from_bytes(text_key(text), "big") for text in block.documents]
-            rejected += block.rejected
-        keep_aside(job.output, unit.index, rejected)
+            keys += b"".join(map(text_key, block.documents))
+            dropped.update(one.reason for one in block.rejected)
+            aside.add_rejected(block.rejected)
+        aside.flush()
+        # (texts, 2): text_key gives 16 bytes, the high half first.
+        hashes = halves(keys)
+        write_keys(job.work, "hashes", unit.index, 0, hash_keys(hashes, 0), job.buckets)
         record = {
-            "bounds": write_hashes(job.work, unit.index, keys, job.buckets),
-            "read": len(keys) + len(rejected),
-            "dropped": Counter(one.reason for one in rejected),
+            "read": len(hashes) + dropped.total(),
+            "dropped": dropped,
             "inputs": ranges_read(unit, reader.digests),
         }
         write_bytes(done_record(job.work, unit.index), json.dumps(record).encode())
@@ -73,7 +78,7 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
     if exists(finished_record(job.work, unit.index)):
         return unit.index
     model = _model(job.model, job.model_content, job.device)
-    repeated = set(read_drops(job.work, unit.index, job.buckets).tolist())
+    repeated = set(read_drops(job.work, "hashes", unit.index, job.buckets).tolist())
     progress = Progress(job.work, unit.index)
     total = sum(piece.end - piece.start for piece in unit.ranges)
     read = 0

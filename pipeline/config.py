@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from lightning_modules.config import EvaluateConfig, ModelConfig, TrainConfig
+from pipeline.runner_config import DirectRunner, RunnerConfig
 from preprocess.config import (
     PrepareConfig,
     Section,
@@ -26,16 +27,6 @@ class RunConfig(Section):
         if output.startswith(("http://", "https://")):
             raise ValueError("the web can only be read; name a folder or a store's URL")
         return output
-
-
-class RunnerConfig(Section):
-    """The engine of the Beam jobs."""
-
-    kind: Literal["direct"] = runtime("direct", "Beam runner")
-    mode: Literal["auto", "in_memory", "multi_processing"] = runtime(
-        "auto", "direct runner: auto takes one process below 150 MB of input"
-    )
-    workers: int | None = runtime(None, "processes; none: one a core", ge=1)
 
 
 class ExportConfig(Section):
@@ -78,7 +69,7 @@ class Config(Section):
     """Everything a run is asked to do."""
 
     run: RunConfig = Field(RunConfig(), description="where everything goes")
-    runner: RunnerConfig = Field(RunnerConfig(), description="engine of the Beam jobs")
+    runner: RunnerConfig = Field(DirectRunner(), description="engine of the Beam jobs")
     tokenizer: TokenizerConfig = Field(SentencePieceConfig(), description="text to ids")
     prepare: PrepareConfig = Field(description="raw text to token shards")
     model: ModelConfig = Field(ModelConfig(), description="the network")
@@ -91,8 +82,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _workers_see_the_output(self) -> "Config":
-        if self.run.output.startswith("memory://") and self.runner.mode != "in_memory":
+        runner = self.runner
+        own = isinstance(runner, DirectRunner) and runner.options.own_process_only
+        if self.run.output.startswith("memory://") and not own:
             raise ValueError(
-                "run.output: memory:// is private to one process; give runner.mode=in_memory"
+                "run.output: memory:// is private to one process; give "
+                "runner.options.mode=in_memory"
             )
         return self

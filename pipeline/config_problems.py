@@ -165,7 +165,7 @@ def _explain(path: KeyPath, kind: str, root: Node) -> tuple[Place, str]:
     entry = _entry(holder, key)
     if kind == "extra_forbidden":
         assert entry is not None
-        return entry.key, _unknown_key(path, above, holder)
+        return entry.key, _unknown_key(path, above, holder, root)
     field = field_below(above, holder, key)
     if kind == "union_tag_invalid":
         assert above is not None
@@ -235,7 +235,7 @@ def _noun(annotation: Any, range_: str) -> str:
     return f"a mapping with the key '{required[0]}'" if required else "a section with keys"
 
 
-def _unknown_key(path: KeyPath, field: FieldInfo | None, node: Node) -> str:
+def _unknown_key(path: KeyPath, field: FieldInfo | None, node: Node, root: Node) -> str:
     told = f"unknown key '{_name(path)}'"
     key = str(path[-1])
     section = section_of(field, node)
@@ -245,7 +245,13 @@ def _unknown_key(path: KeyPath, field: FieldInfo | None, node: Node) -> str:
     if others:
         kind = others[0].model_fields["kind"].default
         return f"{told}: kind '{kind}' has it, and kind is '{kind_of(field, node)}'"
-    paths = dict.fromkeys(_paths(Config))
+    kinds = _kinds_with(path, root)
+    if kinds:
+        choice = f"{_name(path[:-2])}.kind {' and '.join(map(repr, kinds))}"
+        return f"{told}: {choice} {'have' if kinds[1:] else 'has'} it"
+    # Of another kind's keys none is meant: this one has its own, beside those.
+    here = _name(path[:-1])
+    paths = dict.fromkeys(p for p in _paths(Config) if p.rpartition(".")[0] != here)
     if key in paths:
         *outer, last = key.split(".")
         return f"{told}; in a file, '{last}' stands indented under '{'.'.join(outer)}:'"
@@ -260,6 +266,21 @@ def _unknown_key(path: KeyPath, field: FieldInfo | None, node: Node) -> str:
     if near:
         return f"{told}; did you mean {' or '.join(map(repr, near[:3]))}?"
     return f"{told}; the keys here are {', '.join(section.model_fields)}"
+
+
+def _kinds_with(path: KeyPath, root: Node) -> list[str]:
+    """The other kinds of the section two above that have the last key of ``path``."""
+    if len(path) < 3:
+        return []
+    field, _ = _above(path[:-1], root)
+    *_, inner, key = path
+    kinds = sections(field) if field and field.discriminator else []
+    return [
+        section.model_fields["kind"].default
+        for section in kinds
+        if inner in section.model_fields
+        and any(key in below.model_fields for below in sections(section.model_fields[str(inner)]))
+    ]
 
 
 def _paths(section: type[Section], prefix: str = "") -> Iterator[str]:

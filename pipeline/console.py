@@ -28,16 +28,26 @@ class Bar(Protocol):
 class _PlainBar:
     def __init__(self, console: "Console", name: str, total: float) -> None:
         self._console, self._name, self._total = console, name, total
-        self._began = self._told = time.monotonic()
+        self._told = time.monotonic()
+        self._first: tuple[float, float] | None = None
+        self._last = ""
 
     def update(self, done: float, note: str = "") -> None:
         now = time.monotonic()
-        if now - self._told >= PLAIN_SECONDS and done < self._total:
-            self._told = now
-            left = (now - self._began) * (self._total - done) / done if done else 0.0
-            share = f"{done / self._total:4.0%}" if self._total else "100%"
-            rest = f"  {clock(left)} left" if done else ""
-            self._console.line(f"{self._name}: {share}  {note}{rest}")
+        # What a former run did says nothing of this one's speed.
+        began, first = self._first = self._first or (now, done)
+        if now - self._told < PLAIN_SECONDS:
+            return
+        line = f"{self._name}: {note}"
+        if self._total and done < self._total:
+            share = f"{done / self._total:4.0%}"
+            speed = (done - first) / (now - began) if now > began else 0.0
+            rest = f"  {clock((self._total - done) / speed)} left" if speed > 0 else ""
+            line = f"{self._name}: {share}  {note}{rest}"
+        elif note == self._last:
+            return
+        self._told, self._last = now, note
+        self._console.line(line)
 
 
 class _TerminalBar:

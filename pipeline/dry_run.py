@@ -10,8 +10,9 @@ from pipeline.console import Console, count
 from pipeline.run import stages_of_run
 from pipeline.stage import Stage, plan_of
 from pipeline.stages import STAGES, embed_sources, input_sources, stage_folder
-from preprocess.config import Source, WordConfig
+from preprocess.config import SentencePieceConfig, Source, WordConfig
 from preprocess.manifest import ManifestError, read_manifest
+from preprocess.sentencepiece_tokenizer import read_sentencepiece
 from preprocess.sources import list_source
 from preprocess.storage import FileInfo
 from preprocess.units import plan_units
@@ -66,9 +67,13 @@ def _parameters(config: Config) -> str:
         folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
         vocabulary = int(read_manifest(folder, "tokenizer").details["vocabulary"])
     except ManifestError:
-        if isinstance(config.tokenizer, WordConfig):
-            return "parameters: as many as the words of the corpus ask for"
-        vocabulary, at_most = config.tokenizer.vocabulary, "at most "
+        settings = config.tokenizer
+        if not isinstance(settings, SentencePieceConfig):
+            kind = "words" if isinstance(settings, WordConfig) else "characters"
+            return f"parameters: as many as the {kind} of the corpus ask for"
+        vocabulary, at_most = settings.vocabulary, "at most "
+        if settings.file:
+            vocabulary, at_most = read_sentencepiece(settings.file).vocabulary, ""
     head = config.model.head
     cutoffs: tuple[int, ...] = ()
     if isinstance(head, AdaptiveSoftmaxConfig):

@@ -4,17 +4,14 @@ import json
 from collections import Counter
 from typing import Any
 
-import apache_beam as beam
-
 from lightning_modules.embedding import EmbedJob
+from pipeline.beam_job import run_job
 from pipeline.config import Config
 from pipeline.console import Console, count
 from pipeline.device import resolve_device
-from pipeline.runners import make_pipeline
 from pipeline.stage import Made, Place, StageError
 from pipeline.stages import embed_sources, input_sources, stage_folder
-from pipeline.transforms import EmbedTexts, user_errors
-from pipeline.unit_bar import unit_bar
+from pipeline.transforms import EmbedTexts
 from preprocess import storage
 from preprocess.config import CleaningConfig, Source
 from preprocess.corpus_sample import READ_BYTES, draw_documents, draw_units, unit_bytes
@@ -24,6 +21,7 @@ from preprocess.last_pass import read_finished
 from preprocess.manifest import FileRecord, content_hash, hash_file, read_manifest
 from preprocess.raw_inputs import beside, write_inputs
 from preprocess.sources import list_source
+from preprocess.unit_plan import write_plan
 from preprocess.units import plan_units
 from preprocess.vector_shard import write_index
 
@@ -46,12 +44,9 @@ def make(config: Config, place: Place, console: Console) -> Made:
         buckets=count_buckets(total),
         device=str(resolve_device(config.train.device)),
     )
-    with (
-        unit_bar(place, console, "embed", total),
-        user_errors(place.work),
-        make_pipeline(config.runner, total) as pipeline,
-    ):
-        _ = pipeline | EmbedTexts(job, units) | "finished" >> beam.Map(int)
+    write_plan(place.work, units)
+    steps = EmbedTexts(job, len(units))
+    run_job(config.runner, place.work, console, "embed", total, len(units), steps)
     files: list[FileRecord] = []
     inputs: list[dict[str, Any]] = []
     read = duplicates = 0

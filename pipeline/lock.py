@@ -76,7 +76,7 @@ def _read(path: str) -> dict[str, Any] | None:
     try:
         holder: dict[str, Any] = json.loads(storage.read_bytes(path))
         return holder
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return None
 
 

@@ -1,30 +1,36 @@
 """Stage: raw text -> token shards and their manifest."""
 
 import io
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
+import xxhash
 
+from pipeline.beam_job import run_job
 from pipeline.config import Config
 from pipeline.console import Console, count
-from pipeline.runners import make_pipeline
+from pipeline.corpus_page import corpus_page
+from pipeline.corpus_summary import show_corpus
 from pipeline.stage import Made, Place, StageError
 from pipeline.stages import input_sources, stage_folder
-from pipeline.transforms import PrepareCorpus, user_errors
-from pipeline.unit_bar import unit_bar
+from pipeline.transforms import PrepareCorpus
 from preprocess import storage
 from preprocess.config import SPLITS
-from preprocess.dedup import count_buckets
+from preprocess.dedup import count_buckets, read_copies
 from preprocess.first_pass import Job, read_done
 from preprocess.last_pass import read_counts, read_finished
 from preprocess.manifest import FileRecord, content_hash, hash_file, read_manifest
+from preprocess.mixing import as_it_is, shares
 from preprocess.raw_inputs import beside, write_inputs
 from preprocess.token_shard import SUMS
 from preprocess.tokenizer import cached_tokenizer
+from preprocess.unit_plan import write_plan
 from preprocess.units import Unit, plan_units
+
+PAGE = "corpus.html"
 
 
 def make(config: Config, place: Place, console: Console) -> Made:
@@ -33,12 +39,9 @@ def make(config: Config, place: Place, console: Console) -> Made:
     total = sum(r.end - r.start for unit in units for r in unit.ranges)
     console.line(f"{count(sum(map(len, files)))} files, {count(total)}B in {len(units)} units")
     job = _job(config, place, total)
-    with (
-        unit_bar(place, console, "prepare", total),
-        user_errors(place.work),
-        make_pipeline(config.runner, total) as pipeline,
-    ):
-        _ = pipeline | PrepareCorpus(job, units) | "finished" >> beam.Map(int)
+    write_plan(place.work, units)
+    steps = PrepareCorpus(job, len(units))
+    run_job(config.runner, place.work, console, "prepare", total, len(units), steps)
     return _collect(config, place, console, job, units)
 
 
@@ -54,6 +57,7 @@ def _job(config: Config, place: Place, total: int) -> Job:
         tokenizer_content=content,
         vocabulary=vocabulary,
         buckets=count_buckets(total),
+        band_buckets=count_buckets(total, "bands"),
     )
 
 
@@ -63,78 +67,116 @@ def _collect(
     """Sum up the units' records; refuse where a document is unaccounted for."""
     files: list[FileRecord] = []
     inputs: list[dict[str, Any]] = []
-    read = replaced = written = 0
-    drops: Counter[str] = Counter()
+    sums: dict[str, Counter[str]] = {name: Counter() for name in ("dropped", "changed", "scripts")}
+    histograms: dict[str, Counter[str]] = {}
+    read = replaced = 0
     counts = np.zeros(job.vocabulary, np.uint64)
     for unit in units:
         done, finished = read_done(place.work, unit.index), read_finished(place.work, unit.index)
         read += done["read"]
         replaced += done["replaced"]
-        drops.update(done["dropped"])
-        drops["duplicate"] += finished["duplicates"]
+        for name, sum_ in sums.items():
+            sum_.update(done[name])
+        sums["dropped"].update(finished["dropped"])
+        for name, bins in finished["histograms"].items():
+            histograms.setdefault(name, Counter()).update(bins)
         files += [FileRecord(**row) for row in finished["files"]]
         inputs += done["inputs"]
         table = read_counts(place.work, unit.index)
         counts[table["id"]] += table["count"]
-    drops = Counter({reason: number for reason, number in drops.items() if number})
+    # A reason that dropped nothing is no news.
+    dropped = +sums["dropped"]
     written = sum(int(f.counts["documents"]) for f in files if "documents" in f.counts)
-    if read != written + sum(drops.values()):
+    if read != written + dropped.total():
         raise StageError(
             f"{place.folder}: {read:,} documents read, but {written:,} written and "
-            f"{sum(drops.values()):,} dropped; this is a fault of biloom, please report it"
+            f"{dropped.total():,} dropped; this is a fault of biloom, please report it"
         )
     if not written:
-        raise StageError(_nothing_left(config, read, drops))
+        raise StageError(_nothing_left(config, read, dropped))
     buffer = io.BytesIO()
     np.save(buffer, counts)
     storage.write_bytes(place.file("counts.npy"), buffer.getvalue())
-    content = content_hash([*files, _record(place, "counts.npy")])
     write_inputs(place.folder, inputs)
-    extra = [_record(place, name) for name in ("counts.npy", *beside(place.folder))]
-    splits = {split: _sums(files, "split", split) for split in SPLITS}
+    sources = _sources(config, files)
     details = {
         "tokenizer": job.tokenizer_content,
         "vocabulary": job.vocabulary,
         "cleaning": config.prepare.cleaning.model_dump(),
-        "sources": [
-            {"name": source.name, "license": source.license, **_sums(files, "source", source.name)}
-            for source in config.prepare.sources
-        ],
-        "splits": splits,
-        "documents": {"read": read, "written": written, "replaced": replaced, "dropped": drops},
+        "sources": sources,
+        "splits": {split: _sums(files, split=split) for split in SPLITS},
+        "documents": {
+            "read": read,
+            "written": written,
+            "replaced": replaced,
+            "dropped": dict(sorted(dropped.items())),
+            "changed": dict(sorted(sums["changed"].items())),
+        },
     }
-    _show(console, details)
-    return Made(tuple(files + extra), details, stats=details, content=content)
+    made = [*files, _record(place, "counts.npy")]
+    content = content_hash([*made, *_mixture(config, sources)])
+    stats = {
+        **details,
+        "scripts": dict(sums["scripts"].most_common()),
+        "histograms": {name: _by_number(bins) for name, bins in histograms.items()},
+        "copies": _copies(job) if config.prepare.deduplicate else None,
+    }
+    storage.write_bytes(place.file(PAGE), corpus_page(stats).encode())
+    show_corpus(console, details, place.file(PAGE))
+    extra = [_record(place, name) for name in (PAGE, *beside(place.folder))]
+    return Made((*made, *extra), details, stats=stats, content=content)
+
+
+def _sources(config: Config, files: Sequence[FileRecord]) -> list[dict[str, Any]]:
+    """What each source gave, and the share of training that its weight asks for."""
+    sources = config.prepare.sources
+    train = [_sums(files, split="train", source=source.name) for source in sources]
+    sizes = [sums["tokens"] + sums["documents"] for sums in train]
+    weights = [source.weight for source in sources]
+    parts = shares(sizes, weights, config.prepare.sampling_alpha)
+    return [
+        {
+            "name": source.name,
+            "license": source.license,
+            "share": part,
+            "cleaning": config.prepare.cleaning_of(source).model_dump(),
+            "filters": config.prepare.filters_of(source).model_dump(exclude_defaults=True),
+            **_sums(files, source=source.name),
+        }
+        for source, part in zip(sources, parts, strict=True)
+    ]
+
+
+def _mixture(config: Config, sources: Sequence[dict[str, Any]]) -> list[FileRecord]:
+    """Shares other than the sources' sizes, as a part of what was made: training goes by them."""
+    if as_it_is(
+        [source.weight for source in config.prepare.sources], config.prepare.sampling_alpha
+    ):
+        return []
+    table = json.dumps([[source["name"], source["share"]] for source in sources])
+    return [FileRecord("shares", len(table), xxhash.xxh3_128_hexdigest(table.encode()))]
+
+
+def _copies(job: Job) -> dict[str, int]:
+    return _by_number(read_copies(job.work, "hashes", job.buckets))
+
+
+def _by_number(bins: Mapping[Any, int]) -> dict[str, int]:
+    return {str(least): bins[least] for least in sorted(bins, key=float)}
 
 
 def _record(place: Place, name: str) -> FileRecord:
     return FileRecord(name, *hash_file(place.file(name)))
 
 
-def _sums(files: Sequence[FileRecord], column: str, value: str) -> dict[str, int]:
-    chosen = [file.counts for file in files if file.counts.get(column) == value]
+def _sums(files: Sequence[FileRecord], **columns: str) -> dict[str, int]:
+    chosen = [file.counts for file in files if columns.items() <= file.counts.items()]
     return {key: sum(int(counts[key]) for counts in chosen) for key in SUMS}
 
 
-def _nothing_left(config: Config, read: int, drops: Counter[str]) -> str:
+def _nothing_left(config: Config, read: int, dropped: Counter[str]) -> str:
     paths = ", ".join(path for source in config.prepare.sources for path in source.paths)
     if not read:
         return f"{paths}: holds no document; give prepare.input some text"
-    reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(drops.items()))
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items()))
     return f"{paths}: no document is left of {read:,} ({reasons}); look at the text"
-
-
-def _show(console: Console, details: dict[str, Any]) -> None:
-    rows = [
-        [split, *(f"{sums[key]:,}" for key in SUMS)]
-        for split, sums in details["splits"].items()
-        if sums["documents"]
-    ]
-    console.table("corpus", ["split", *SUMS], rows)
-    documents = details["documents"]
-    reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(documents["dropped"].items()))
-    console.line(
-        f"documents: {documents['read']:,} read, {documents['written']:,} written"
-        + (f", dropped: {reasons}" if reasons else "")
-        + (f"; {documents['replaced']:,} held invalid bytes" if documents["replaced"] else "")
-    )

@@ -1,4 +1,4 @@
-"""The report as one self-contained page: no script, no network, light and dark."""
+"""The report of a run as one page."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,51 +6,13 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from pipeline.corpus_page import document_bars, source_table, split_table
+from pipeline.html_page import cards, folded, framed, html_page, table
 from pipeline.svg_chart import Point, Series, chart, smooth
-from preprocess.config import SPLITS
 from preprocess.neighbours import Use, WordUses
 from preprocess.word_sample import Snippet
 
 DIRECTIONS = ("forward", "backward", "average")
-SUMS = ("documents", "words", "tokens", "characters", "text_bytes")
-
-STYLE = """
-:root { color-scheme: light dark; --page: #fbfbfa; --card: #fff; --text: #1d2329; --soft: #66707a;
-  --line: #e3e5e8; --forward: #2166c4; --backward: #d4651a; --other: #27825b; --mark: #fff0b8; }
-@media (prefers-color-scheme: dark) { :root { --page: #14171a; --card: #1c2024; --text: #e4e7ea;
-  --soft: #98a2ac; --line: #31373d; --forward: #6ea8f5; --backward: #f0955a; --other: #62c496;
-  --mark: #5b4a12; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 64rem; padding: 2rem 1.25rem 4rem; background: var(--page);
-  color: var(--text); font: 15px/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
-h3 { font-size: .95rem; margin: 0 0 .4rem; font-weight: 600; }
-p { margin: .3rem 0 .8rem; } .soft, figcaption, th { color: var(--soft); }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .8rem; }
-.card, figure { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  padding: .9rem 1rem; margin: 0; }
-.card b { display: block; font-size: 1.6rem; line-height: 1.3; }
-figure { margin-bottom: .8rem; } svg { display: block; width: 100%; height: auto; }
-svg text { fill: var(--soft); font-size: 12px; } .grid { stroke: var(--line); }
-polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
-.faint { stroke-width: 1; opacity: .45; }
-.forward { stroke: var(--forward); } .backward { stroke: var(--backward); }
-.other { stroke: var(--other); } .dots { stroke-width: 2; fill: none; }
-.dots.forward circle { r: 6px; }
-.key::before { content: ""; display: inline-block; width: 1.1em; margin: 0 .35em .25em 0;
-  border-top: 3px solid; }
-.key.forward::before { border-color: var(--forward); }
-.key.backward::before { border-color: var(--backward); } .key { margin-right: 1.2em; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
-th { font-weight: 500; text-align: start; } th, td { padding: .3rem .7rem .3rem 0;
-  border-bottom: 1px solid var(--line); vertical-align: top; }
-.number { text-align: end; font-variant-numeric: tabular-nums; }
-.word { margin: 0 0 1.4rem; } .uses { display: grid; gap: .8rem;
-  grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); margin-top: .6rem; }
-.text { overflow-wrap: anywhere; } mark { background: var(--mark); color: inherit;
-  border-radius: 3px; padding: 0 .15em; font-weight: 600; }
-pre { overflow-x: auto; font-size: .85rem; direction: ltr; } summary { cursor: pointer; }
-"""
 
 
 @dataclass(frozen=True)
@@ -97,35 +59,23 @@ def page(found: Findings) -> str:
         ("Corpus", _corpus(found.corpus)),
         ("Settings", _settings(found.config)),
     )
-    body = "".join(f"<section><h2>{title}</h2>{content}</section>" for title, content in sections)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        # Even if something were not escaped, it could load and run nothing.
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>biloom: report of a run</title><style>{STYLE}</style></head><body>"
-        f'<h1>A bidirectional language model</h1><p class="soft">{about}</p>{body}</body></html>\n'
-    )
+    return html_page("biloom: report of a run", "A bidirectional language model", about, sections)
 
 
 def _held_out(found: Findings) -> str:
     held_out, rows = found.held_out, found.perplexities()
     if not rows:
         return f"<p>The {escape(held_out['split'])} split is empty: no perplexity.</p>"
-    cards = (
+    figures = (
         (figure(held_out["average_perplexity"]), "perplexity a token, average"),
         (figure(held_out["average_word_perplexity"]), "perplexity a word, average"),
         (f"{held_out['bits_per_byte']:.3f}", "bits a byte of text"),
     )
-    shown = "".join(
-        f'<div class="card"><b>{figure}</b><span class="soft">{name}</span></div>'
-        for figure, name in cards
-    )
     about = f"{held_out['tokens']:,} tokens of the {escape(held_out['split'])} split"
     return (
         f'<p class="soft">{about}, every document\'s end included; full vocabulary.</p>'
-        f'<div class="cards">{shown}</div><p></p>' + _table(["perplexity", *DIRECTIONS], rows)
+        + cards(figures)
+        + table(["perplexity", *DIRECTIONS], rows)
     )
 
 
@@ -139,7 +89,7 @@ def _training(found: Findings) -> str:
         *(Series(f"{way}, held out", way, held_out[way], "dots") for way in ways),
     ]
     key = "".join(f'<span class="key {way}">{way}</span>' for way in ways)
-    first = _figure(
+    first = framed(
         "Perplexity a token, by step",
         chart("Perplexity by step", perplexity, 960, 340, log=True),
         f"{key}thin: a batch; line: its moving average; circles: held-out text",
@@ -150,7 +100,7 @@ def _training(found: Findings) -> str:
         ("Norm of the gradient", "gradient_norm"),
     )
     others = "".join(
-        _figure(title, chart(title, [Series(title, "other", found.curve(column))], 300, 180))
+        framed(title, chart(title, [Series(title, "other", found.curve(column))], 300, 180))
         for title, column in small
     )
     return f'{first}<div class="cards">{others}</div>'
@@ -160,37 +110,8 @@ def _exp(losses: Iterable[Point]) -> list[Point]:
     return [(step, math.exp(min(loss, 700.0))) for step, loss in losses]
 
 
-def _figure(title: str, drawing: str, caption: str = "") -> str:
-    below = f"<figcaption>{caption}</figcaption>" if caption else ""
-    return f"<figure><h3>{title}</h3>{drawing}{below}</figure>"
-
-
 def _corpus(corpus: dict[str, Any]) -> str:
-    columns = [name.replace("text_bytes", "bytes of text") for name in SUMS]
-    splits = [
-        [split, *(f"{corpus['splits'][split][key]:,}" for key in SUMS)]
-        for split in SPLITS
-        if corpus["splits"][split]["documents"]
-    ]
-    sources = [
-        [source["name"], source["license"] or "", *(f"{source[key]:,}" for key in SUMS)]
-        for source in corpus["sources"]
-    ]
-    documents = corpus["documents"]
-    reasons = [
-        [reason, f"{number:,}"]
-        for reason, number in (
-            ("read", documents["read"]),
-            *((f"dropped: {why}", number) for why, number in documents["dropped"].items()),
-            ("written", documents["written"]),
-            ("written with bytes replaced that are not UTF-8", documents["replaced"]),
-        )
-    ]
-    return (
-        _table(["split", *columns], splits)
-        + _table(["source", "licence", *columns], sources, text_columns=2)
-        + _table(["documents", ""], reasons)
-    )
+    return split_table(corpus) + source_table(corpus) + document_bars(corpus)
 
 
 def _words(words: Sequence[WordUses]) -> str:
@@ -237,17 +158,4 @@ def _snippet(snippet: Snippet) -> str:
 
 
 def _settings(config: str) -> str:
-    return (
-        f"<details><summary>all, defaults included</summary><pre>{escape(config)}</pre></details>"
-    )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
-    def cells(row: Sequence[str], tag: str) -> str:
-        kinds = [' class="number"' if n >= text_columns else "" for n in range(len(row))]
-        return "".join(
-            f"<{tag}{kind}>{escape(cell)}</{tag}>" for cell, kind in zip(row, kinds, strict=True)
-        )
-
-    lines = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{cells(header, "th")}</tr>{lines}</table></div><p></p>'
+    return folded("all, defaults included", f"<pre>{escape(config)}</pre>")

@@ -190,7 +190,6 @@ def _finish(
         details=made.details,
     )
     write_manifest(place.folder, manifest)
-    storage.remove_temporary(place.folder)
     _remove_work(place)
     console.line(f"done in {clock(seconds)}")
     return manifest
@@ -261,4 +260,6 @@ def _refusal(place: Place, standing: _Standing) -> UserError:
 def _remove_work(place: Place) -> None:
     # Not while another process is making the folder of its lock there.
     with one_at_a_time(place.folder):
+        if storage.exists(place.work):
+            storage.remove_temporary(place.folder)
         storage.remove_tree(place.work)

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import xxhash
+
 from pipeline.config import Config
 from pipeline.stage import Stage
 from preprocess import raw_inputs, storage
-from preprocess.config import PrepareConfig, Source, result_fields
+from preprocess.config import PrepareConfig, SentencePieceConfig, Source, result_fields
 from preprocess.manifest import read_manifest
+from preprocess.sentencepiece_tokenizer import read_model
 from preprocess.sources import list_source
 
 
@@ -47,16 +50,25 @@ def _content(folder: str, stage: str) -> str:
 
 
 def _asked_tokenizer(config: Config) -> dict[str, Any]:
+    fields = result_fields(config.tokenizer, "tokenizer")
+    if isinstance(config.tokenizer, SentencePieceConfig) and config.tokenizer.file:
+        # Nothing is learnt: what decides is the model, wherever it lies.
+        model = xxhash.xxh3_128_hexdigest(read_model(config.tokenizer.file))
+        fields = {"tokenizer.kind": config.tokenizer.kind, "tokenizer.file": model}
     return {
-        **result_fields(config.tokenizer, "tokenizer"),
+        **fields,
         **_train_split_fields(config),
+        "prepare.sampling_alpha": config.prepare.sampling_alpha,
         **_raw(config.prepare.sources, "prepare.input"),
     }
 
 
 def _train_split_fields(config: Config) -> dict[str, Any]:
     """The settings that decide which texts a sample of the train split draws from."""
-    drawn_by = ("cleaning", "valid_fraction", "test_fraction", "unit_bytes")
+    drawn_by = (
+        *("cleaning", "filters", "valid_fraction", "test_fraction", "unit_bytes"),
+        *("damaged_files", "max_document_bytes", "max_expansion"),
+    )
     prefixes = tuple(f"prepare.{name}" for name in drawn_by)
     return {k: v for k, v in _prepare_fields(config).items() if k.startswith(prefixes)}
 
@@ -130,8 +142,8 @@ TRAIN = {"pytorch_lightning": "train"}
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("tokenizer", 1, _asked_tokenizer),
-        Stage("prepare", 1, _asked_prepare, BEAM, _changed_inputs),
+        Stage("tokenizer", 2, _asked_tokenizer),
+        Stage("prepare", 2, _asked_prepare, BEAM, _changed_inputs),
         Stage("train", 1, _asked_train, TRAIN),
         Stage("evaluate", 1, _asked_evaluate),
         Stage("export", 1, _asked_export),

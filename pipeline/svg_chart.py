@@ -1,4 +1,4 @@
-"""Line charts as inline SVG, so that a page needs neither a library nor a network."""
+"""Charts as inline SVG, so that a page needs neither a library nor a network."""
 
 import math
 from collections.abc import Sequence
@@ -17,6 +17,11 @@ LEAST, MOST = 1e-290, 1e290
 
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 30
 """Pixels around the plot, for the labels of its axes."""
+
+FEWEST = 12
+"""Columns there is room for at least, so that a single one is not a wall."""
+LETTER = 7.5
+"""Pixels a letter of a label takes."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +89,44 @@ def chart(label: str, series: Sequence[Series], width: int, height: int, log: bo
     y = _Axis(low, high if high > low else low + 1, height - BOTTOM, TOP, log)
     parts = [
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">',
-        *_grid(x, y, width, height),
+        *_grid(y, width),
+        *_marks(x, width, height),
         *(_draw(one, x, y) for one in series),
         "</svg>",
     ]
     return "".join(parts)
+
+
+def columns(label: str, bars: Sequence[tuple[str, int]], width: int, height: int) -> str:
+    """An ``<svg>`` of a histogram.
+
+    Args:
+        label: what the chart shows, for who cannot see it.
+        bars: the lower bound of each bin, which is written below its left edge, and its count.
+        width, height: pixels.
+    """
+    # A scale up to 4 has no fractions on it, and a count has none.
+    most = max(4.0, *(1.05 * number for _, number in bars)) if bars else 4.0
+    y = _Axis(0.0, most, height - BOTTOM, TOP)
+    slot = (width - LEFT - RIGHT) / max(FEWEST, len(bars))
+    every = math.ceil(LETTER * max((len(least) + 1 for least, _ in bars), default=1) / slot)
+    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
+    parts += [*_grid(y, width), '<g class="columns">']
+    for place, (least, number) in enumerate(bars):
+        at, top = LEFT + place * slot, y.place(number)
+        if number:
+            # However small beside the others, it is there.
+            top = min(top, y.start - 1)
+            parts.append(
+                f'<rect x="{at + 1:.1f}" y="{top:.1f}" width="{slot - 2:.1f}" '
+                f'height="{y.start - top:.1f}"><title>from {escape(least)}: {number:,}</title></rect>'
+            )
+        if place % every == 0:
+            parts.append(
+                f'<text x="{at:.1f}" y="{height - BOTTOM + 18}" text-anchor="middle">'
+                f"{escape(least)}</text>"
+            )
+    return "".join([*parts, "</g></svg>"])
 
 
 def smooth(points: Sequence[Point], share: float = 0.02) -> list[Point]:
@@ -108,7 +146,7 @@ def smooth(points: Sequence[Point], share: float = 0.02) -> list[Point]:
 
 def short(number: float) -> str:
     """A number as an axis shows it: 4k, 250, 0.002."""
-    for divisor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for divisor, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= divisor:
             return f"{number / divisor:.4g}{letter}"
     return f"{number:.4g}"
@@ -126,7 +164,7 @@ def _drawable(points: Sequence[Point], log: bool) -> list[Point]:
     return means
 
 
-def _grid(x: _Axis, y: _Axis, width: int, height: int) -> list[str]:
+def _grid(y: _Axis, width: int) -> list[str]:
     parts = []
     for value in y.ticks(4):
         at = y.place(value)
@@ -136,12 +174,15 @@ def _grid(x: _Axis, y: _Axis, width: int, height: int) -> list[str]:
         parts.append(
             f'<text x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{short(value)}</text>'
         )
-    for value in x.ticks(max(2, width // 240)):
-        at = x.place(value)
-        parts.append(
-            f'<text x="{at:.1f}" y="{height - BOTTOM + 18}" text-anchor="middle">{short(value)}</text>'
-        )
     return parts
+
+
+def _marks(x: _Axis, width: int, height: int) -> list[str]:
+    return [
+        f'<text x="{x.place(value):.1f}" y="{height - BOTTOM + 18}" text-anchor="middle">'
+        f"{short(value)}</text>"
+        for value in x.ticks(max(2, width // 240))
+    ]
 
 
 def _draw(series: Series, x: _Axis, y: _Axis) -> str:

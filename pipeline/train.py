@@ -20,7 +20,7 @@ from lightning_modules.callbacks import (
     newest_checkpoint,
 )
 from lightning_modules.config import AdaptiveSoftmaxConfig, ModelConfig, TrainConfig
-from lightning_modules.datamodule import TokenShardDataModule
+from lightning_modules.datamodule import TokenShardDataModule, training_stream
 from lightning_modules.lit_bilm import LitBiLM
 from lightning_modules.nn.adaptive_softmax import choose_cutoffs, predicted_speedup, ranks_of
 from lightning_modules.pretrained import CHECKPOINT, tensors_hash
@@ -49,8 +49,7 @@ def make(config: Config, place: Place, console: Console) -> Made:
     corpus = Corpus.open(stage_folder(config, "prepare", train.corpus))
 
     # Data: what every row reads at every step.
-    stream = TokenStream(corpus.shards("train"), train.boundary, train.order, train.seed)
-    windows = TrainingWindows(stream, train.rows, train.unroll)
+    windows = TrainingWindows(training_stream(corpus, train), train.rows, train.unroll)
     counts = _counts(corpus, train)
     ranks = ranks_of(counts)
 

@@ -5,45 +5,52 @@ keys, one terminal PCollection). An element is a unit or a bucket, never a line:
 tens of microseconds, and what passes through stays in the runner's memory.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import pickle
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import apache_beam as beam
 
-from preprocess import storage
-from preprocess.dedup import deduplicate_bucket
-from preprocess.errors import UserError
-from preprocess.first_pass import Job, read_done, tokenize_unit
+from pipeline.worker_call import WorkerCall
+from preprocess.dedup import Kind, deduplicate_bucket
+from preprocess.first_pass import Job, tokenize_unit
 from preprocess.last_pass import finish_unit
-from preprocess.units import Unit
+from preprocess.unit_plan import read_planned
+from preprocess.word_counts import CountJob, count_unit, merge_bucket
 
 
 class ForEach(beam.PTransform):
-    """Calls ``work`` once an item, in any order on any worker; the output is its results.
-
-    A user's mistake found by a worker is written to the folder ``work_folder``, where the driver
-    finds it: a runner hands on the text of a traceback at best.
-    """
+    """Calls ``work`` once an item, in any order on any worker; the output is its results."""
 
     def __init__(self, work_folder: str, work: Callable[..., Any], *arguments: Any) -> None:
         super().__init__()
-        self._call = _Call(work_folder, work, arguments)
+        self._call = WorkerCall(work_folder, work, arguments)
 
     def expand(self, items: Any) -> Any:
-        return items | "spread" >> beam.Reshuffle() | "work" >> beam.Map(self._call)
+        return items | "spread" >> _Spread() | "work" >> beam.Map(self._call)
 
 
-class _Call:
-    def __init__(self, folder: str, work: Callable[..., Any], arguments: Sequence[Any]) -> None:
-        self._folder, self._work, self._arguments = folder, work, arguments
+class ForEachUnit(ForEach):
+    """Calls ``work(job, unit)`` once a unit, given by number: `unit_plan` holds what it is."""
 
-    def __call__(self, item: Any) -> Any:
-        try:
-            return self._work(*self._arguments, item)
-        except UserError as error:
-            storage.write_bytes(_failure(self._folder), str(error).encode())
-            raise
+    def __init__(self, work: Callable[..., Any], job: Any) -> None:
+        super().__init__(job.work, on_unit, work, job)
+
+
+class _Spread(beam.PTransform):
+    """Any item may go to any worker."""
+
+    def expand(self, items: Any) -> Any:
+        # Dask takes a Reshuffle for nothing, and all would stay in one task with what they wait for.
+        if type(items.pipeline.runner).__name__ != "DaskRunner":
+            return items | "reshuffle" >> beam.Reshuffle()
+        return (
+            items
+            | "key" >> beam.Map(_keyed)
+            | "spread by key" >> beam.GroupByKey()
+            | "items" >> beam.FlatMap(_grouped)
+        )
 
 
 class WhenAllAreDone(beam.PTransform):
@@ -63,37 +70,41 @@ class WhenAllAreDone(beam.PTransform):
 
 
 class PrepareCorpus(beam.PTransform):
-    """Units -> first pass -> drop lists by bucket -> shards; gives each finished unit's index."""
+    """Units -> first pass -> drop lists by bucket -> shards; gives each finished unit's number."""
 
-    def __init__(self, job: Job, units: Sequence[Unit]) -> None:
+    def __init__(self, job: Job, units: int) -> None:
         super().__init__()
         self._job, self._units = job, units
 
     def expand(self, begin: Any) -> Any:
         job, units = self._job, self._units
-        numbers = [unit.index for unit in units]
         tokenised = (
             begin
-            | "units" >> beam.Create(units)
-            | "first pass" >> ForEach(job.work, tokenize_unit, job)
+            | "units" >> beam.Create(range(units))
+            | "first pass" >> ForEachUnit(tokenize_unit, job)
         )
+        buckets: list[tuple[Kind, int]] = []
         if job.config.deduplicate:
+            buckets += [("hashes", bucket) for bucket in range(job.buckets)]
+        if job.config.near_duplicates.similarity is not None:
+            buckets += [("bands", bucket) for bucket in range(job.band_buckets)]
+        if buckets:
             tokenised = (
                 tokenised
-                | "all tokenised" >> WhenAllAreDone([*range(job.buckets)])
-                | "duplicates" >> ForEach(job.work, deduplicate, job.work, numbers)
+                | "all tokenised" >> WhenAllAreDone(buckets)
+                | "duplicates" >> ForEach(job.work, deduplicate, job.work, units)
             )
         return (
             tokenised
-            | "all compared" >> WhenAllAreDone(units)
-            | "last pass" >> ForEach(job.work, finish_unit, job)
+            | "all compared" >> WhenAllAreDone(range(units))
+            | "last pass" >> ForEachUnit(finish_unit, job)
         )
 
 
 class EmbedTexts(beam.PTransform):
-    """Units -> keys of their texts -> drop lists by bucket -> cache shards; gives units' indices."""
+    """Units -> keys of their texts -> drop lists by bucket -> cache shards; gives units' numbers."""
 
-    def __init__(self, job: Any, units: Sequence[Unit]) -> None:
+    def __init__(self, job: Any, units: int) -> None:
         super().__init__()
         self._job, self._units = job, units
 
@@ -102,44 +113,58 @@ class EmbedTexts(beam.PTransform):
         from lightning_modules.embedding import embed_unit, hash_texts
 
         job, units = self._job, self._units
-        numbers = [unit.index for unit in units]
+        buckets: list[tuple[Kind, int]] = [("hashes", bucket) for bucket in range(job.buckets)]
         return (
             begin
-            | "units" >> beam.Create(units)
-            | "keys" >> ForEach(job.work, hash_texts, job)
-            | "all hashed" >> WhenAllAreDone([*range(job.buckets)])
-            | "duplicates" >> ForEach(job.work, deduplicate, job.work, numbers)
-            | "all compared" >> WhenAllAreDone(units)
-            | "embed" >> ForEach(job.work, embed_unit, job)
+            | "units" >> beam.Create(range(units))
+            | "keys" >> ForEachUnit(hash_texts, job)
+            | "all hashed" >> WhenAllAreDone(buckets)
+            | "duplicates" >> ForEach(job.work, deduplicate, job.work, units)
+            | "all compared" >> WhenAllAreDone(range(units))
+            | "embed" >> ForEachUnit(embed_unit, job)
         )
 
 
-@contextmanager
-def user_errors(work_folder: str) -> Iterator[None]:
-    """Raise what a worker found wrong as the user's mistake that it is."""
-    storage.remove(_failure(work_folder))
-    try:
-        yield
-    except Exception as error:
-        if not storage.exists(_failure(work_folder)):
-            raise
-        raise UserError(storage.read_bytes(_failure(work_folder)).decode()) from error
+class CountWords(beam.PTransform):
+    """Units -> counts by bucket -> each bucket's words in order; gives the buckets' numbers."""
+
+    def __init__(self, job: CountJob, units: int) -> None:
+        super().__init__()
+        self._job, self._units = job, units
+
+    def expand(self, begin: Any) -> Any:
+        job = self._job
+        return (
+            begin
+            | "units" >> beam.Create(range(self._units))
+            | "count" >> ForEachUnit(count_unit, job)
+            | "all counted" >> WhenAllAreDone(range(job.buckets))
+            | "merge" >> ForEach(job.work, merge_bucket, job)
+        )
 
 
-def deduplicate(work: str, units: Sequence[int], bucket: int) -> int:
-    """Write the drop list of a bucket from the bounds in the units' done-records."""
-    bounds = [(unit, *read_done(work, unit)["bounds"][bucket : bucket + 2]) for unit in units]
-    deduplicate_bucket(work, bucket, bounds)
-    return bucket
+def on_unit(work: Callable[..., Any], job: Any, index: int) -> Any:
+    """Do ``work`` on the unit with that number."""
+    return work(job, read_planned(job.work, index))
 
 
-def _failure(folder: str) -> str:
-    return storage.join(folder, "failure.txt")
+def deduplicate(work: str, units: int, bucket: tuple[Kind, int]) -> int:
+    """Write the drop list of a bucket."""
+    deduplicate_bucket(work, bucket[0], units, bucket[1])
+    return bucket[1]
 
 
 def _same(item: Any) -> tuple[int, int]:
     return (0, 0)
 
 
-def _items(group: Any, then: Sequence[Any]) -> Sequence[Any]:
+def _items(group: Any, then: Any) -> Any:
     return then
+
+
+def _keyed(item: Any) -> tuple[int, Any]:
+    return (zlib.crc32(pickle.dumps(item)), item)
+
+
+def _grouped(group: Any) -> Any:
+    return group[1]

@@ -112,8 +112,9 @@ class WorkerProcess(GrpcWorkerHandler):  # type: ignore[misc, unused-ignore]
     def stop_worker(self) -> None:
         # What it did lies on disk; what it is still doing belongs to a job that has failed. If
         # that is because it died, its connection broke a moment before its end can be seen.
+        failed = sys.exc_info()[0] is not None
         with suppress(subprocess.TimeoutExpired):
-            if self._process.wait(DYING_SECONDS):
+            if failed and self._process.wait(DYING_SECONDS):
                 self._tell_death()
         self._process.kill()
         self._process.communicate()
@@ -154,7 +155,7 @@ def _how(code: int, last_words: str) -> str:
     if code == -signal.SIGKILL:
         return (
             "a worker process was killed, most likely for want of memory; "
-            f"fewer runner.workers need less, and {again}"
+            f"fewer runner.options.workers need less, and {again}"
         )
     ended = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
     return f"a worker process ended {ended}; {again}. Its last words:\n{last_words}"

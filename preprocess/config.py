@@ -4,9 +4,13 @@ A config is data: frozen, validated once, never written back. Values derived fro
 of it, next to what they describe.
 """
 
+import codecs
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from preprocess.unicode_scripts import SCRIPT_RANGES
 
 SPLITS = ("train", "valid", "test")
 Split = Literal["train", "valid", "test"]
@@ -55,32 +59,125 @@ class SentencePieceConfig(Section):
         100_000_000, ge=1, description="text to learn from, in bytes, drawn from the train split"
     )
     seed: int = Field(1, description="seed of that sample")
+    file: str | None = Field(
+        None, description="a SentencePiece .model to take instead of learning one; path or URL"
+    )
+
+
+class CharConfig(Section):
+    """Single characters; what is too rare for a character of its own becomes bytes."""
+
+    kind: Literal["char"] = "char"
+    character_coverage: float = Field(
+        0.9999, gt=0, le=1, description="share of the text's characters with an id of their own"
+    )
+    sample_bytes: int = Field(
+        100_000_000, ge=1, description="text to learn from, in bytes, drawn from the train split"
+    )
+    seed: int = Field(1, description="seed of that sample")
 
 
 class WordConfig(Section):
-    """Whitespace-separated words, every type of the train split with an id."""
+    """Whitespace-separated words, every type of the corpus with an id: train's by count, then the rest."""
 
     kind: Literal["word"] = "word"
-    min_count: int = Field(1, ge=1, description="a rarer type becomes the unknown word")
+    min_count: int = Field(
+        1,
+        ge=1,
+        description="above 1: a type seen less often in the train split becomes the unknown word",
+    )
 
 
-TokenizerConfig = Annotated[SentencePieceConfig | WordConfig, Field(discriminator="kind")]
+TokenizerConfig = Annotated[
+    SentencePieceConfig | CharConfig | WordConfig, Field(discriminator="kind")
+]
 
 
 class CleaningConfig(Section):
     """What happens to a document's text before it is hashed and tokenised, at training and at embedding."""
 
-    invalid_utf8: Literal["replace", "drop"] = Field(
-        "replace", description="bytes that are not UTF-8: U+FFFD for them, or drop the document"
+    invalid_bytes: Literal["replace", "drop"] = Field(
+        "replace",
+        description="bytes that are no text in the file's encoding: U+FFFD for them, or drop the "
+        "document",
     )
     unicode: Literal["NFC", "NFKC", "none"] = Field("NFC", description="Unicode normalisation form")
     control_characters: Literal["remove", "keep"] = Field(
         "remove",
-        description="Unicode categories Cc (but tab, line ends and other whitespace) and Cs, and U+FEFF",
+        description="Unicode categories Cc (but tab, line ends and other whitespace) and Cs, and "
+        "U+FEFF; keep: only Cs goes, which no file can hold, as U+FFFD",
     )
     whitespace: Literal["collapse", "keep"] = Field(
         "collapse", description="runs of any whitespace to one space, none at the ends"
     )
+
+
+class FilterConfig(Section):
+    """Which documents are dropped, each with its reason counted; none by default."""
+
+    min_characters: int | None = Field(
+        None, ge=1, description="shorter ones are dropped as 'too_short'"
+    )
+    max_characters: int | None = Field(
+        None, ge=1, description="longer ones are dropped as 'too_long'"
+    )
+    max_repeated_lines: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="'repeated_lines': share of a document's lines that repeat an earlier one of it",
+    )
+    max_symbols: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="'symbols': share of characters, without spaces, that are no letters, marks or "
+        "numbers",
+    )
+    scripts: tuple[str, ...] | None = Field(
+        None, min_length=1, description="'script': the scripts wanted, as 'Latin' or 'Han'"
+    )
+    min_script_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="share of a document's letters in the scripts wanted below which it is dropped",
+    )
+    languages: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="'language': ISO 639 codes of the languages wanted, as fastText's lid.176 has them",
+    )
+
+    @field_validator("scripts")
+    @classmethod
+    def _known_scripts(cls, scripts: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for script in scripts or ():
+            if script not in SCRIPT_RANGES:
+                near = get_close_matches(script.title(), SCRIPT_RANGES, n=1)
+                hint = f"; did you mean '{near[0]}'?" if near else " (names as in Scripts.txt)"
+                raise ValueError(f"Unicode has no script '{script}'{hint}")
+        return scripts
+
+    @model_validator(mode="after")
+    def _something_passes(self) -> "FilterConfig":
+        least, most = self.min_characters, self.max_characters
+        if least is not None and most is not None and least > most:
+            raise ValueError("min_characters is above max_characters: no document can pass")
+        return self
+
+
+class NearDuplicateConfig(Section):
+    """Documents that are almost equal, by MinHash LSH: a good guess, the texts are not compared."""
+
+    similarity: float | None = Field(
+        None,
+        ge=0.5,
+        le=0.99,
+        description="Jaccard similarity of the sets of character 5-grams at which a pair is found with "
+        "probability 0.75 or more, and the later one dropped as 'near_duplicate'; none: off",
+    )
+    seed: int = Field(1, description="seed of the hash functions")
 
 
 class Source(Section):
@@ -90,16 +187,50 @@ class Source(Section):
     path: str | tuple[str, ...] = Field(
         description="path, glob or fsspec URL, a list of them, or 'installed-docs:'"
     )
-    format: Literal["auto", "text", "jsonl", "docstrings"] = Field(
+    format: Literal["auto", "text", "jsonl", "parquet", "docstrings"] = Field(
         "auto",
-        description="text: a document a line; jsonl: an object a line; docstrings: the prose of "
-        "Python sources; auto: by the name",
+        description="text; jsonl: an object a line; parquet; docstrings: the prose of Python "
+        "sources; auto: by name and content",
     )
-    text_field: str = Field("text", description="jsonl: the key that holds the text")
+    document: Literal["line", "paragraph", "file"] = Field(
+        "line", description="text: a document is a line, the lines up to a blank one, or a file"
+    )
+    text_field: str = Field("text", description="jsonl, parquet: the key or column of the text")
+    id_field: str | None = Field(
+        None, description="jsonl, parquet: the key or column that names a document kept aside"
+    )
+    encoding: str = Field(
+        "utf-8", description="of text and jsonl; a byte order mark of UTF-16 or UTF-32 goes before"
+    )
     split: Split | None = Field(
         None, description="the split all of it belongs to; none: drawn by content hash"
     )
+    weight: float = Field(
+        1.0,
+        gt=0,
+        description="its sampling weight, times its size to the power prepare.sampling_alpha",
+    )
     license: str | None = Field(None, description="its licence, carried to manifest and model card")
+    cleaning: CleaningConfig | None = Field(
+        None, description="cleaning of its own; none: prepare.cleaning"
+    )
+    filters: FilterConfig | None = Field(
+        None, description="filters of its own; none: prepare.filters"
+    )
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str) -> str:
+        try:
+            known = codecs.lookup(encoding)
+        except LookupError as error:
+            raise ValueError(f"Python knows no encoding '{encoding}'") from error
+        # Python counts the spellings of host names and of its own literals among them.
+        spelling = known.name.startswith(("idna", "punycode", "undefined", "unicode", "raw"))
+        if spelling or not known._is_text_encoding:
+            raise ValueError(f"'{encoding}' is no encoding of text")
+        # A mark at the start is always dropped, and nowhere else.
+        return "utf-8" if known.name == "utf-8-sig" else known.name
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -114,8 +245,38 @@ class PrepareConfig(Section):
     )
     tokenizer: str | None = runtime(None, "tokenizer folder; none: this run's own")
     cleaning: CleaningConfig = Field(CleaningConfig(), description="cleaning of every document")
+    filters: FilterConfig = Field(FilterConfig(), description="what is dropped after cleaning")
     drop_empty: bool = Field(True, description="drop documents without text")
     deduplicate: bool = Field(True, description="keep the first of equal documents")
+    near_duplicates: NearDuplicateConfig = Field(
+        NearDuplicateConfig(), description="keep the first of almost equal documents"
+    )
+    keep_dropped: bool = Field(
+        False, description="keep every dropped document's text aside, not only broken records"
+    )
+    damaged_files: Literal["stop", "skip"] = Field(
+        "stop",
+        description="a file that cannot be read to its end: stop, or keep what could be read and "
+        "count it",
+    )
+    max_document_bytes: int = Field(
+        16_000_000,
+        ge=1024,
+        description="a longer record is dropped as 'oversized' without being held in memory",
+    )
+    max_expansion: int = Field(
+        1000,
+        ge=1,
+        description="a compressed file that unpacks to more than so many times its size (and to "
+        "over 256 MB) counts as damaged",
+    )
+    sampling_alpha: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="share of a source in samples and epochs ~ weight x size^alpha: 1 as it is, "
+        "0 by the weights alone",
+    )
     valid_fraction: float = Field(0.01, ge=0, lt=1, description="share of documents held out")
     test_fraction: float = Field(0.0, ge=0, lt=1, description="share held out a second time")
     part_tokens: int = Field(
@@ -146,3 +307,11 @@ class PrepareConfig(Section):
         plain = tuple(entry for entry in entries if isinstance(entry, str))
         named = tuple(entry for entry in entries if isinstance(entry, Source))
         return ((Source(path=plain),) if plain else ()) + named
+
+    def cleaning_of(self, source: Source) -> CleaningConfig:
+        """How the documents of ``source`` are cleaned."""
+        return source.cleaning or self.cleaning
+
+    def filters_of(self, source: Source) -> FilterConfig:
+        """Which documents of ``source`` are dropped."""
+        return source.filters or self.filters

@@ -1,33 +1,44 @@
-"""The one dear pass over the text: read, clean, hash and tokenise a unit, streaming.
+"""The one dear pass over the text: read, clean, filter, hash and tokenise a unit, streaming.
 
-It writes the unit's tokens in parts closed at a document's end, its hashes for deduplication, and
-last a done-record: a rerun skips a unit that has one. Memory is bounded by the part.
+It writes the unit's documents in segments (`segment.py`), and last a done-record: a rerun skips a
+unit that has one, and of a unit that was killed what its segments hold. Nothing that is written
+depends on how the reader cuts its blocks.
 """
 
-import io
 import json
-from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from preprocess.config import SPLITS, PrepareConfig
-from preprocess.dedup import content_hash, split_of, write_hashes
-from preprocess.documents import Rejected, read_unit
+from preprocess.dedup import splits_of
+from preprocess.documents import Block, Limits, read_unit
+from preprocess.durable import synced_together
+from preprocess.errors import UserError
+from preprocess.filters import Filters
+from preprocess.kept_aside import KeptAside
+from preprocess.near_duplicates import Bands
 from preprocess.normalize import Cleaner
 from preprocess.progress import Progress
+from preprocess.scripts import script_shares
+from preprocess.segment import Segment
 from preprocess.storage import exists, join, read_bytes, write_bytes
-from preprocess.token_shard import DOCUMENT, token_dtype
-from preprocess.tokenizer import Ids, Tokenizer, cached_tokenizer
+from preprocess.token_shard import token_dtype
+from preprocess.tokenizer import cached_tokenizer
 from preprocess.units import Unit
 
-KEPT_ASIDE = "dropped-"
-ENCODE_BATCH = 256
-"""Documents a call of the tokenizer: more gain nothing, one by one halves the speed."""
+BATCH = 1024
+"""Documents that are cleaned and tokenised together: fewer cost time, more gain nothing."""
+BATCH_CHARACTERS = 1 << 20
+SPACE = ord(" ")
+SCRIPTS_EVERY = 8
+"""Batches for one whose letters are looked at: looking at all costs a tenth of tokenising."""
 
 
 @dataclass(frozen=True)
@@ -41,40 +52,30 @@ class Job:
     tokenizer_content: str
     vocabulary: int
     buckets: int
+    band_buckets: int
 
 
-class _Part:
-    """The documents of one split since its last part was closed."""
+@dataclass
+class _Counts:
+    """What of a unit lies in its closed segments; JSON in the segment record."""
 
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self.closed: list[str] = []
-        self.documents: list[Ids] = []
-        self._dtype = dtype
-        self._clear()
-
-    def _clear(self) -> None:
-        self.rows = array("I")
-        """The fields of ``DOCUMENT``, document after document."""
-        self.tokens = 0
-        self._packed: list[npt.NDArray[Any]] = []
-
-    def pack(self) -> None:
-        """Keep the tokens of ``documents`` in one array: an array a document takes more than they."""
-        if self.documents:
-            # Ids are below the vocabulary, so none is cut by the unsigned type.
-            packed = np.concatenate(self.documents, dtype=self._dtype, casting="unsafe")
-            self._packed.append(packed)
-            self.documents.clear()
-
-    def close(self, folder: str, name: str) -> None:
-        """Write the part under ``name`` and begin the next."""
-        self.pack()
-        write_bytes(join(folder, f"{name}.bin"), np.concatenate(self._packed).tobytes())
-        table = io.BytesIO()
-        np.save(table, np.array(self.rows, "<u4").view(DOCUMENT))
-        write_bytes(join(folder, f"{name}.npy"), table.getvalue())
-        self.closed.append(name)
-        self._clear()
+    seen: int = 0
+    """Documents the reader gave."""
+    kept: int = 0
+    """Those of them that are numbered, hashed and tokenised."""
+    tokens: int = 0
+    batches: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
+    """Documents that each step of the cleaning changed."""
+    scripts: Counter[str] = field(default_factory=Counter)
+    """Letters by script, of the kept documents of every eighth batch."""
+    parts: list[dict[str, str]] = field(default_factory=list)
+    """The part of each split in each segment."""
+    files_aside: int = 0
+    rejected_aside: int = 0
+    versions: str = ""
+    """Hash of the versions of the unit's files when it was begun."""
 
 
 def done_record(work: str, unit: int) -> str:
@@ -82,7 +83,7 @@ def done_record(work: str, unit: int) -> str:
 
 
 def read_done(work: str, unit: int) -> dict[str, Any]:
-    """The counts, parts, hash bounds and raw ranges of a unit that is through the first pass."""
+    """The counts, parts and raw ranges of a unit that is through the first pass."""
     record: dict[str, Any] = json.loads(read_bytes(done_record(work, unit)))
     return record
 
@@ -92,69 +93,210 @@ def tokenize_unit(job: Job, unit: Unit) -> int:
 
     Raises:
         DamagedFile: a raw file cannot be read to its end.
+        UserError: a raw file changed since a killed pass began with the unit.
     """
-    if exists(done_record(job.work, unit.index)):
-        return unit.index
-    config = job.config
-    source = config.sources[unit.source]
-    tokenizer = cached_tokenizer(job.tokenizer, job.tokenizer_content)
-    parts = {split: _Part(token_dtype(job.vocabulary)) for split in SPLITS}
-    folder = join(job.work, "parts")
-    hashes: list[int] = []
-    dropped: list[Rejected] = []
-    drops: Counter[str] = Counter()
-    replaced = 0
-    progress = Progress(job.work, unit.index)
-    cleaner = Cleaner(config.cleaning)
-    # Then words stand one space apart, and counting is cheaper than splitting.
-    collapsed = config.cleaning.whitespace == "collapse"
-    reader = read_unit(unit, source, config.cleaning)
-    for block in reader:
-        dropped.extend(block.rejected)
-        drops.update(rejected.reason for rejected in block.rejected)
-        replaced += block.replaced
-        texts = cleaner.clean_batch(block.documents)
-        if config.drop_empty:
-            kept = [text for text in texts if text]
-            drops["empty"] += len(texts) - len(kept)
-            texts = kept
-        for batch in _encode(tokenizer, texts):
-            for text, ids in batch:
-                data = text.encode()
-                content = content_hash(data)
-                split = source.split or split_of(
-                    content, config.valid_fraction, config.test_fraction
-                )
-                part = parts[split]
-                part.documents.append(ids)
-                words = text.count(" ") + 1 if collapsed and text else len(text.split())
-                part.rows.extend((len(hashes), len(ids), words, len(text), len(data)))
-                part.tokens += len(ids)
-                hashes.append(content)
-                if part.tokens >= config.part_tokens:
-                    part.close(folder, f"{split}-{unit.index:06d}-{len(part.closed):03d}")
-                progress.tokens += len(ids)
-            for part in parts.values():
-                part.pack()
-            progress.documents = len(hashes)
-            progress.tell()
-        progress.bytes += block.raw_bytes
-        progress.tell()
-    for split, part in parts.items():
-        if part.rows:
-            part.close(folder, f"{split}-{unit.index:06d}-{len(part.closed):03d}")
-    record = {
-        "read": len(hashes) + sum(drops.values()),
-        "dropped": {reason: count for reason, count in sorted(drops.items()) if count},
-        "replaced": replaced,
-        "parts": {split: part.closed for split, part in parts.items()},
-        "bounds": write_hashes(job.work, unit.index, hashes, job.buckets),
-        "inputs": ranges_read(unit, reader.digests),
-    }
-    keep_aside(job.output, unit.index, dropped)
-    progress.tell(final=True)
-    write_bytes(done_record(job.work, unit.index), json.dumps(record).encode())
+    if not exists(done_record(job.work, unit.index)):
+        _FirstPass(job, unit).run()
     return unit.index
+
+
+class _Batch:
+    """Documents that are cleaned and tokenised together."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._characters = 0
+        self._origins: list[tuple[int, Block, int]] = []
+
+    @property
+    def full(self) -> bool:
+        return len(self.texts) >= BATCH or self._characters >= BATCH_CHARACTERS
+
+    def fill(self, block: Block, begin: int) -> int:
+        """Take documents of ``block`` from ``begin`` on until full; returns the first not taken."""
+        self._origins.append((len(self.texts), block, begin))
+        texts = block.documents[begin : begin + BATCH - len(self.texts)]
+        if self._characters + sum(map(len, texts)) >= BATCH_CHARACTERS:
+            sizes = accumulate(map(len, texts), initial=self._characters)
+            last = next(n for n, size in enumerate(sizes) if size >= BATCH_CHARACTERS)
+            texts = texts[:last]
+        self._characters += sum(map(len, texts))
+        self.texts += texts
+        return begin + len(texts)
+
+    def where(self, number: int) -> str:
+        """The place of a document in its raw file."""
+        first, block, index = next(o for o in reversed(self._origins) if o[0] <= number)
+        return block.where(index + number - first)
+
+
+class _FirstPass:
+    def __init__(self, job: Job, unit: Unit) -> None:
+        self._job, self._unit, self._config = job, unit, job.config
+        self._source = job.config.sources[unit.source]
+        self._tokenizer = cached_tokenizer(job.tokenizer, job.tokenizer_content)
+        cleaning = job.config.cleaning_of(self._source)
+        self._reader = read_unit(unit, self._source, cleaning, Limits.of(job.config))
+        self._cleaner = Cleaner(cleaning)
+        # Then words stand one space apart, and counting is cheaper than splitting.
+        self._collapsed = cleaning.whitespace == "collapse"
+        self._filters = Filters(job.config.filters_of(self._source))
+        near = job.config.near_duplicates
+        self._bands = Bands(near.similarity, near.seed) if near.similarity is not None else None
+        self._record = join(job.work, "segments", f"{unit.index:06d}.json")
+        self._counts = self._closed_before()
+        self._cleaner.counts.update(self._counts.changed)
+        self._aside = KeptAside(
+            job.output, unit.index, self._counts.files_aside, self._counts.rejected_aside
+        )
+        self._rejected: Counter[str] = Counter()
+        self._replaced = 0
+        self._segment = self._new_segment()
+        self._progress = Progress(job.work, unit.index)
+
+    def run(self) -> None:
+        for batch in self._batches():
+            self._add(batch)
+            self._counts.seen += len(batch.texts)
+            # Documents, since those without a token take memory too.
+            if max(self._segment.tokens, self._segment.documents) >= self._config.part_tokens:
+                self._close()
+                # From here a rerun goes on.
+                write_bytes(self._record, json.dumps(vars(self._counts)).encode())
+            self._tell()
+        if self._segment.documents:
+            self._close()
+        self._aside.flush()
+        counts = self._counts
+        dropped = counts.dropped + self._rejected
+        assert counts.seen == counts.kept + counts.dropped.total(), "a document is unaccounted for"
+        record = {
+            "read": counts.kept + dropped.total(),
+            "dropped": dict(sorted(dropped.items())),
+            "replaced": self._replaced,
+            "changed": dict(sorted(self._cleaner.counts.items())),
+            "scripts": dict(sorted(counts.scripts.items())),
+            "parts": counts.parts,
+            "inputs": ranges_read(self._unit, self._reader.digests),
+        }
+        self._tell(final=True)
+        write_bytes(done_record(self._job.work, self._unit.index), json.dumps(record).encode())
+
+    def _closed_before(self) -> _Counts:
+        ranges = self._unit.ranges
+        versions = xxhash.xxh3_128_hexdigest("\n".join(r.version for r in ranges).encode())
+        if not exists(self._record):
+            return _Counts(versions=versions)
+        record = json.loads(read_bytes(self._record))
+        # The segments would hold what the files were, and the rest what they are.
+        if record["versions"] != versions:
+            raise UserError(
+                f"one of the files from '{ranges[0].name}' to '{ranges[-1].name}' changed since the "
+                f"work on them was begun; remove {self._job.work} to begin anew"
+            )
+        for name in ("dropped", "changed", "scripts"):
+            record[name] = Counter(record[name])
+        return _Counts(**record)
+
+    def _new_segment(self) -> Segment:
+        return Segment(token_dtype(self._job.vocabulary), self._counts.kept)
+
+    def _batches(self) -> Iterator[_Batch]:
+        """The documents no segment holds yet, in batches that fall alike whatever the blocks."""
+        batch, skip = _Batch(), self._counts.seen
+        for block in self._reader:
+            self._rejected.update(one.reason for one in block.rejected)
+            self._aside.add_rejected(block.rejected)
+            self._replaced += block.replaced
+            known = min(skip, len(block.documents))
+            skip -= known
+            while known < len(block.documents):
+                known = batch.fill(block, known)
+                if batch.full:
+                    yield batch
+                    batch = _Batch()
+            self._progress.bytes += block.raw_bytes
+            self._tell()
+        if batch.texts:
+            yield batch
+
+    def _add(self, batch: _Batch) -> None:
+        self._counts.batches += 1
+        texts = self._kept(batch, self._cleaner.clean_batch(batch.texts))
+        if not texts:
+            return
+        if self._counts.batches % SCRIPTS_EVERY == 1:
+            self._counts.scripts.update(script_shares(texts))
+        data = [*map(str.encode, texts)]
+        ids = self._tokenizer.encode(texts)
+        bands = self._bands.keys(texts) if self._bands else None
+        before = self._segment.tokens
+        self._segment.add(texts, data, self._words(texts, data), ids, bands)
+        self._counts.tokens += self._segment.tokens - before
+        self._counts.kept += len(texts)
+
+    def _kept(self, batch: _Batch, texts: list[str]) -> list[str]:
+        """The cleaned texts that go on; the others are counted, and kept aside where asked."""
+        if not self._filters.active:
+            return self._without_empty(texts)
+        reasons = self._filters.reasons(batch.texts, texts)
+        if self._config.drop_empty and not all(texts):
+            reasons = [
+                reason if text else "empty" for reason, text in zip(reasons, texts, strict=True)
+            ]
+        if not any(reasons):
+            return texts
+        for number, reason in enumerate(reasons):
+            if reason:
+                self._counts.dropped[reason] += 1
+                if self._config.keep_dropped and reason != "empty":
+                    line = {"reason": reason, "text": texts[number], "where": batch.where(number)}
+                    self._aside.add(line)
+        return [text for text, reason in zip(texts, reasons, strict=True) if not reason]
+
+    def _without_empty(self, texts: list[str]) -> list[str]:
+        if not self._config.drop_empty or all(texts):
+            return texts
+        kept = [text for text in texts if text]
+        self._counts.dropped["empty"] += len(texts) - len(kept)
+        return kept
+
+    def _words(self, texts: list[str], data: list[bytes]) -> npt.NDArray[np.uint32]:
+        """(texts,) how many words each text has."""
+        if not self._collapsed or not all(data):
+            return np.array([len(text.split()) for text in texts], np.uint32)
+        spaces = np.frombuffer(b"".join(data), np.uint8) == SPACE
+        sizes = np.fromiter(map(len, data), np.int64, len(data))
+        begins = np.cumsum(sizes) - sizes
+        found = np.add.reduceat(spaces.view(np.uint8), begins, dtype=np.uint32)
+        return found + np.uint32(1)
+
+    def _sides(self, high: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+        """(documents,) the number of each one's split, by the high halves of the hashes."""
+        if self._source.split:
+            return np.full(len(high), SPLITS.index(self._source.split), np.uint8)
+        return splits_of(high, self._config.valid_fraction, self._config.test_fraction)
+
+    def _close(self) -> None:
+        """Write the segment."""
+        job, counts = self._job, self._counts
+        number = len(counts.parts)
+        with synced_together():
+            counts.parts.append(
+                self._segment.write(
+                    job.work, self._unit.index, number, self._sides, job.buckets, job.band_buckets
+                )
+            )
+            self._aside.flush()
+        counts.changed = Counter(self._cleaner.counts)
+        counts.files_aside, counts.rejected_aside = self._aside.files, self._aside.rejected
+        self._segment = self._new_segment()
+
+    def _tell(self, final: bool = False) -> None:
+        self._progress.documents = self._counts.kept
+        self._progress.tokens = self._counts.tokens
+        self._progress.dropped = (self._counts.dropped, self._rejected)
+        self._progress.tell(final)
 
 
 def ranges_read(unit: Unit, digests: Sequence[str]) -> list[dict[str, Any]]:
@@ -163,16 +305,3 @@ def ranges_read(unit: Unit, digests: Sequence[str]) -> list[dict[str, Any]]:
         {"name": r.name, "start": r.start, "end": r.end, "version": r.version, "xxh128": digest}
         for r, digest in zip(unit.ranges, digests, strict=True)
     ]
-
-
-def keep_aside(folder: str, unit: int, rejected: Sequence[Rejected]) -> None:
-    """Write what was no document to ``dropped-NNNNNN.jsonl``, with reason and place."""
-    if rejected:
-        lines = "".join(json.dumps(vars(one)) + "\n" for one in rejected)
-        write_bytes(join(folder, f"{KEPT_ASIDE}{unit:06d}.jsonl"), lines.encode())
-
-
-def _encode(tokenizer: Tokenizer, texts: list[str]) -> Iterator[Iterator[tuple[str, Ids]]]:
-    for start in range(0, len(texts), ENCODE_BATCH):
-        batch = texts[start : start + ENCODE_BATCH]
-        yield zip(batch, tokenizer.encode(batch), strict=True)

@@ -5,13 +5,18 @@ import json
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import xxhash
 
 from preprocess import storage
 from preprocess.dedup import read_drops
+from preprocess.durable import synced_together
 from preprocess.first_pass import Job, read_done
-from preprocess.manifest import hash_file
+from preprocess.histograms import Histograms
+from preprocess.kept_aside import KeptAside
 from preprocess.storage import exists, join, read_bytes, write_bytes
 from preprocess.token_shard import DOCUMENT, shard_counts, token_dtype
+from preprocess.tokenizer import cached_tokenizer
 from preprocess.units import Unit
 
 COUNT = np.dtype([("id", "<u4"), ("count", "<u8")])
@@ -22,68 +27,114 @@ def finished_record(work: str, unit: int) -> str:
 
 
 def read_finished(work: str, unit: int) -> dict[str, Any]:
-    """The shards of a finished unit and how many of its documents were duplicates."""
+    """The shards of a finished unit, what of it was dropped here, and its histograms."""
     record: dict[str, Any] = json.loads(read_bytes(finished_record(work, unit)))
     return record
 
 
-def finish_unit(job: Job, unit: Unit) -> int:
-    """Turn the parts of ``unit`` into shards unless it is finished; returns its index."""
-    if exists(finished_record(job.work, unit.index)):
-        return unit.index
-    done = read_done(job.work, unit.index)
-    drops = np.empty(0, np.uint32)
-    if job.config.deduplicate:
-        drops = read_drops(job.work, unit.index, job.buckets)
-    source = job.config.sources[unit.source].name
-    files: list[dict[str, Any]] = []
-    counts = np.zeros(job.vocabulary, np.uint64)
-    for split, names in done["parts"].items():
-        for name in names:
-            shard = _finish_part(job, name, split, source, drops)
-            if shard:
-                files += shard
-                if split == "train":
-                    ids = _part_ids(job, join(job.output, f"{name}.bin"))
-                    counts += np.bincount(ids, minlength=job.vocabulary).astype(np.uint64)
-    seen = np.flatnonzero(counts)
-    table = np.empty(len(seen), COUNT)
-    table["id"], table["count"] = seen, counts[seen]
-    write_bytes(join(job.work, "counts", f"{unit.index:06d}.bin"), table.tobytes())
-    record = {"files": files, "duplicates": len(drops)}
-    write_bytes(finished_record(job.work, unit.index), json.dumps(record).encode())
-    return unit.index
-
-
-def read_counts(work: str, unit: int) -> np.ndarray[Any, Any]:
+def read_counts(work: str, unit: int) -> npt.NDArray[Any]:
     """The unit's unigram counts in train, of type ``COUNT``."""
     return np.frombuffer(read_bytes(join(work, "counts", f"{unit:06d}.bin")), COUNT)
 
 
-def _finish_part(
-    job: Job, name: str, split: str, source: str, drops: np.ndarray[Any, Any]
-) -> list[dict[str, Any]]:
-    path = join(job.work, "parts", f"{name}.bin")
-    documents = np.load(io.BytesIO(read_bytes(join(job.work, "parts", f"{name}.npy"))))
-    assert documents.dtype == DOCUMENT
-    keep = ~np.isin(documents["number"], drops)
-    if not keep.any():
-        return []
-    target = join(job.output, f"{name}.bin")
-    if keep.all():
-        storage.copy(path, target)
-    else:
-        ids = _part_ids(job, path)
-        write_bytes(target, ids[np.repeat(keep, documents["tokens"])].tobytes())
-        documents = documents[keep]
-    write_bytes(join(job.output, f"{name}.len"), documents["tokens"].tobytes())
-    counts = shard_counts(documents, split, source, token_dtype(job.vocabulary))
-    rows = []
-    for file, columns in ((f"{name}.bin", counts), (f"{name}.len", {})):
-        size, digest = hash_file(join(job.output, file))
-        rows.append({"name": file, "bytes": size, "xxh128": digest, "counts": columns})
-    return rows
+def finish_unit(job: Job, unit: Unit) -> int:
+    """Turn the parts of ``unit`` into shards unless it is finished; returns its index."""
+    if not exists(finished_record(job.work, unit.index)):
+        _LastPass(job, unit).run()
+    return unit.index
 
 
-def _part_ids(job: Job, path: str) -> np.ndarray[Any, Any]:
-    return np.frombuffer(read_bytes(path), token_dtype(job.vocabulary))
+class _LastPass:
+    def __init__(self, job: Job, unit: Unit) -> None:
+        self._job, self._unit = job, unit
+        self._source = job.config.sources[unit.source].name
+        self._dtype = token_dtype(job.vocabulary)
+        self._files: list[dict[str, Any]] = []
+        self._counts = np.zeros(job.vocabulary, np.uint64)
+        self._histograms = Histograms()
+        self._aside = KeptAside(job.output, unit.index, kind="duplicates-")
+
+    def run(self) -> None:
+        job, index = self._job, self._unit.index
+        parts = read_done(job.work, index)["parts"]
+        drops = self._drops() if parts else {}
+        with synced_together():
+            for segment in parts:
+                for split, name in segment.items():
+                    self._finish_part(name, split, drops)
+            self._aside.flush()
+            seen = np.flatnonzero(self._counts)
+            table = np.empty(len(seen), COUNT)
+            table["id"], table["count"] = seen, self._counts[seen]
+            write_bytes(join(job.work, "counts", f"{index:06d}.bin"), table.tobytes())
+        record = {
+            "files": self._files,
+            "dropped": {reason: len(numbers) for reason, numbers in drops.items()},
+            "histograms": self._histograms.to_dict(),
+        }
+        write_bytes(finished_record(job.work, index), json.dumps(record).encode())
+
+    def _drops(self) -> dict[str, npt.NDArray[np.uint32]]:
+        """The numbers of the documents to drop, by reason."""
+        job, index = self._job, self._unit.index
+        drops = {}
+        if job.config.deduplicate:
+            drops["duplicate"] = read_drops(job.work, "hashes", index, job.buckets)
+        if job.config.near_duplicates.similarity is not None:
+            near = read_drops(job.work, "bands", index, job.band_buckets)
+            exact = drops.get("duplicate", np.empty(0, np.uint32))
+            drops["near_duplicate"] = np.setdiff1d(near, exact, assume_unique=True)
+        return drops
+
+    def _finish_part(self, name: str, split: str, drops: dict[str, npt.NDArray[np.uint32]]) -> None:
+        part = join(self._job.work, "parts", name)
+        data = read_bytes(f"{part}.bin")
+        ids = np.frombuffer(data, self._dtype)
+        rows = np.load(io.BytesIO(read_bytes(f"{part}.npy")))
+        assert rows.dtype == DOCUMENT
+        keep = np.ones(len(rows), bool)
+        for reason, numbers in drops.items():
+            dropped = _among(rows["number"], numbers)
+            if self._job.config.keep_dropped and dropped.any():
+                self._keep_aside(ids, rows, dropped, reason)
+            keep &= ~dropped
+        if not keep.any():
+            return
+        target = join(self._job.output, f"{name}.bin")
+        if keep.all():
+            storage.copy(f"{part}.bin", target)
+        else:
+            ids, rows = ids[np.repeat(keep, rows["tokens"])], rows[keep]
+            data = ids.tobytes()
+            write_bytes(target, data)
+        lengths = rows["tokens"].tobytes()
+        write_bytes(join(self._job.output, f"{name}.len"), lengths)
+        self._record(f"{name}.bin", data, shard_counts(rows, split, self._source, self._dtype))
+        self._record(f"{name}.len", lengths, {})
+        self._histograms.add(rows)
+        if split == "train":
+            times = np.bincount(ids)
+            self._counts[: len(times)] += times.astype(np.uint64)
+
+    def _record(self, name: str, data: bytes, counts: Any) -> None:
+        digest = xxhash.xxh3_128_hexdigest(data)
+        row = {"name": name, "bytes": len(data), "xxh128": digest, "counts": counts}
+        self._files.append(row)
+
+    def _keep_aside(
+        self, ids: npt.NDArray[Any], rows: npt.NDArray[Any], dropped: npt.NDArray[Any], reason: str
+    ) -> None:
+        tokenizer = cached_tokenizer(self._job.tokenizer, self._job.tokenizer_content)
+        ends = np.cumsum(rows["tokens"], dtype=np.int64)
+        for row in np.flatnonzero(dropped):
+            text = tokenizer.decode(ids[ends[row] - rows["tokens"][row] : ends[row]])
+            self._aside.add({"reason": reason, "text": text})
+
+
+def _among(numbers: npt.NDArray[np.uint32], drops: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+    """(numbers,) whether each of the rising ``numbers`` is one of the sorted ``drops``."""
+    if not len(drops) or not len(numbers):
+        return np.zeros(len(numbers), bool)
+    places = np.searchsorted(drops, numbers).clip(max=len(drops) - 1)
+    found: npt.NDArray[np.bool_] = drops[places] == numbers
+    return found

@@ -1,12 +1,17 @@
 """How far running units are, through files: the same on every engine and every machine."""
 
 import json
+import math
 import time
 from collections import Counter
+from collections.abc import Sequence
 
+from preprocess.durable import never_synced
 from preprocess.storage import TEMPORARY, join, list_names, read_bytes, write_bytes
 
 TELL_SECONDS = 2.0
+DROPPED = "dropped."
+"""What the keys of drop reasons begin with."""
 
 
 class Progress:
@@ -14,22 +19,47 @@ class Progress:
 
     def __init__(self, work: str, unit: int) -> None:
         self._path = join(work, "progress", f"{unit:06d}.json")
-        self._told = time.monotonic()
         self.bytes = self.documents = self.tokens = 0
+        self.dropped: Sequence[Counter[str]] = ()
+        """Counts by reason, to be added up when they are told."""
+        # That a unit was begun is told at once: a large first document may take its time.
+        self._told = -math.inf
+        self.tell()
 
     def tell(self, final: bool = False) -> None:
         """Write the counts if they are due, or ``final``."""
         if final or time.monotonic() - self._told > TELL_SECONDS:
             self._told = time.monotonic()
             counts = {"bytes": self.bytes, "documents": self.documents, "tokens": self.tokens}
-            write_bytes(self._path, json.dumps(counts).encode())
+            dropped = sum(self.dropped, Counter())
+            reasons = {DROPPED + reason: number for reason, number in dropped.items()}
+            record = {"final": final, "counts": {**counts, **reasons}}
+            with never_synced():
+                write_bytes(self._path, json.dumps(record).encode())
 
 
-def progress_sums(work: str) -> Counter[str]:
-    """Bytes, documents and tokens of all units so far."""
-    sums: Counter[str] = Counter()
-    folder = join(work, "progress")
-    for name in list_names(folder):
-        if not name.startswith(TEMPORARY):
-            sums.update(json.loads(read_bytes(join(folder, name))))
-    return sums
+class ProgressSums:
+    """The counts of all units of a job, read again and again: of a unit that is through, once."""
+
+    def __init__(self, work: str) -> None:
+        self._folder = join(work, "progress")
+        self._through: set[str] = set()
+        self._sums: Counter[str] = Counter()
+
+    def read(self) -> Counter[str]:
+        """Bytes, documents, tokens and ``dropped.REASON`` so far.
+
+        Raises:
+            OSError, ValueError: a record cannot be read just now.
+        """
+        running: Counter[str] = Counter()
+        for name in list_names(self._folder):
+            if name.startswith(TEMPORARY) or name in self._through:
+                continue
+            record = json.loads(read_bytes(join(self._folder, name)))
+            if record["final"]:
+                self._through.add(name)
+                self._sums.update(record["counts"])
+            else:
+                running.update(record["counts"])
+        return self._sums + running

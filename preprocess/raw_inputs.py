@@ -10,7 +10,8 @@ from typing import Any
 
 import xxhash
 
-from preprocess.first_pass import KEPT_ASIDE, done_record
+from preprocess.first_pass import done_record
+from preprocess.kept_aside import KEPT_ASIDE
 from preprocess.storage import (
     TEMPORARY,
     FileInfo,

@@ -1,33 +1,11 @@
-"""The files of a source, by name and size alone, and how each is read."""
+"""The files of a source, by name and size alone."""
 
 from dataclasses import replace
-from pathlib import PurePosixPath
-from typing import Literal
 
 from preprocess import installed_docs, storage
 from preprocess.config import Source
+from preprocess.formats import INSTALLED_DOCS
 from preprocess.storage import FileInfo
-
-Format = Literal["text", "jsonl", "docstrings"]
-INSTALLED_DOCS = "installed-docs:"
-
-
-def is_compressed_name(name: str) -> bool:
-    """Whether a file of this name is expected to be compressed (the content decides at reading)."""
-    return PurePosixPath(name.lower()).suffix in (".gz", ".bz2", ".xz", ".zst", ".zip")
-
-
-def resolve_format(source: Source, name: str) -> Format:
-    """How the file ``name`` of ``source`` is read."""
-    if source.format != "auto":
-        return source.format
-    lower = name.lower()
-    plain = PurePosixPath(PurePosixPath(lower).stem if is_compressed_name(lower) else lower)
-    if plain.suffix in (".jsonl", ".ndjson"):
-        return "jsonl"
-    if INSTALLED_DOCS in source.paths and plain.suffix == ".py":
-        return "docstrings"
-    return "text"
 
 
 def list_source(source: Source) -> list[FileInfo]:

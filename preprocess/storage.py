@@ -9,6 +9,7 @@ import glob as globbing
 import os
 import shutil
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
-from preprocess.errors import UserError
+from preprocess.durable import sync_data, sync_name
+from preprocess.storage_errors import StorageError, StoreError, ToldStore, told_writes
+
+__all__ = ["FileInfo", "StorageError", "StoreError"]
 
 TEMPORARY = ".biloom-tmp-"
-
-
-class StorageError(UserError):
-    """A path that cannot be used as asked; the message says what to do."""
 
 
 @dataclass(frozen=True, order=True)
@@ -59,7 +59,8 @@ def _remote(path: str) -> tuple[Any, str]:
     import fsspec
 
     try:
-        return cast(tuple[Any, str], fsspec.core.url_to_fs(path))
+        fs, inner = fsspec.core.url_to_fs(path)
+        return ToldStore(fs, path), str(inner)
     except (ImportError, ValueError) as error:
         protocol = path.split("://", 1)[0]
         extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"}.get(protocol)
@@ -93,7 +94,7 @@ def open_read(path: str) -> BinaryIO:
     """A seekable stream of the file's bytes, to be closed by the caller."""
     if is_remote(path):
         fs, inner = _remote(path)
-        return cast(BinaryIO, fs.open(inner, "rb"))
+        return cast(BinaryIO, ToldStore(fs.open(inner, "rb"), path))
     return open(local_path(path), "rb")
 
 
@@ -105,30 +106,28 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
         with tempfile.NamedTemporaryFile() as file:
             yield file
             file.flush()
-            fs.makedirs(str(PurePosixPath(inner).parent), exist_ok=True)
-            fs.put_file(file.name, inner)
+            fs.put_finished(inner, lambda: fs.put_file(file.name, inner))
         return
     target = local_path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{target.name}")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        _sync_folder(target.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with told_writes(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                sync_data(file)
+            temporary.replace(target)
+            sync_name(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_bytes(path: str, data: bytes) -> None:
     """Put ``data`` under ``path``, whole or not at all."""
     if is_remote(path):
         fs, inner = _remote(path)
-        fs.makedirs(str(PurePosixPath(inner).parent), exist_ok=True)
-        fs.pipe_file(inner, data)
+        fs.put_finished(inner, lambda: fs.pipe_file(inner, data))
         return
     with atomic_writer(path) as file:
         file.write(data)
@@ -142,13 +141,14 @@ def create_exclusive(path: str, data: bytes) -> bool:
         write_bytes(path, data)
         return True
     target = local_path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    except FileExistsError:
-        return False
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
+    with told_writes(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
     return True
 
 
@@ -159,18 +159,19 @@ def copy(source: str, target: str) -> None:
         fs.cp_file(inner, _remote(target)[1])
         return
     old, new = local_path(source), local_path(target)
-    new.parent.mkdir(parents=True, exist_ok=True)
     temporary = new.with_name(f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{new.name}")
-    temporary.unlink(missing_ok=True)
-    try:
-        try:
-            os.link(old, temporary)
-        except OSError:
-            shutil.copyfile(old, temporary)
-        temporary.replace(new)
-    finally:
-        # Also after success: a rename onto another link of the same file leaves both names.
+    with told_writes(target):
+        new.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
+        try:
+            try:
+                os.link(old, temporary)
+            except OSError:
+                shutil.copyfile(old, temporary)
+            temporary.replace(new)
+        finally:
+            # Also after success: a rename onto another link of the same file leaves both names.
+            temporary.unlink(missing_ok=True)
 
 
 def remove(path: str) -> None:
@@ -274,10 +275,14 @@ def _find_local(pattern: str) -> list[FileInfo]:
     base = path[: path.rfind("/") + 1] if literal else _fixed_folder(path)
     files = []
     for one in paths:
-        if Path(one).is_file():
+        # One look at each: of a million files every call counts.
+        try:
+            status = os.stat(one)  # noqa: PTH116
+        except OSError as error:
+            raise StorageError(f"{one}: unreadable ({error.strerror}); mend or drop it") from error
+        if stat.S_ISREG(status.st_mode):
             if not os.access(one, os.R_OK):
                 raise StorageError(f"{one}: no right to read this file; change its permissions")
-            status = Path(one).stat()
             name = one.removeprefix(base)
             # Without "..", so that a file found by two patterns has one path.
             full = os.path.abspath(one)  # noqa: PTH100
@@ -304,9 +309,10 @@ def _find_remote(pattern: str) -> list[FileInfo]:
     for info in details:
         if info["type"] != "file":
             continue
-        full = (
-            fs.unstrip_protocol(info["name"]) if protocol not in ("http", "https") else info["name"]
-        )
+        web = protocol in ("http", "https")
+        full = info["name"] if web else fs.unstrip_protocol(info["name"])
+        if info.get("size") is None:
+            raise StorageError(f"{full}: the server does not tell its size; download the file")
         version = next(
             (str(info[k]) for k in ("ETag", "etag", "mtime", "created") if k in info), ""
         )
@@ -334,11 +340,3 @@ def check_writable(folder: str) -> None:
         raise StorageError(
             f"{folder}: cannot write here ({reason}); choose another run.output"
         ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -7,11 +7,12 @@ LM reads right and predicts left. A document of n tokens has n + 1 positions:
     boundary eos:      </s> d1 ... dn </s>
     boundary bos_eos:  <s>  d1 ... dn </s>     <s> is never a forward target, </s> never its input
 
-so a pass over the split has ``tokens + documents`` positions, whatever the order of documents.
+so a pass over the split has ``tokens + documents`` positions, whatever the order of documents, or
+other numbers pass by pass where sources are repeated (`mixing.PassPlan`).
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -20,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.errors import UserError
+from preprocess.mixing import PassPlan, seeded
 from preprocess.token_shard import Shard
-from preprocess.tokenizer import BOS, EOS
+from preprocess.tokens import BOS, EOS
 
 Ids = npt.NDArray[np.int64]
 IGNORE = -100
@@ -51,6 +53,15 @@ class _Order:
     positions: npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """The shards of a pass in its order: which, as its how-manieth repeat, and where each begins."""
+
+    shards: npt.NDArray[np.int64]
+    repeats: npt.NDArray[np.int64]
+    begins: npt.NDArray[np.int64]
+
+
 class TokenStream:
     """Random access to the positions of a split, pass after pass.
 
@@ -58,8 +69,10 @@ class TokenStream:
         shards: the split's shards in the corpus's own order.
         boundary: what stands between documents.
         order: "shuffled" puts shards, and the documents of a shard, in an order drawn anew for
-            each pass from ``seed``; "as-given" keeps the corpus's.
+            each pass from ``seed``; "as-given" keeps the corpus's, a shard's repeats side by side.
         seed: of that order.
+        factors: how often a pass holds each source on average; one that is not named: once. Of a
+            shard that enters a pass again, the documents are shuffled anew.
     """
 
     def __init__(
@@ -68,40 +81,46 @@ class TokenStream:
         boundary: Literal["eos", "bos_eos"],
         order: Literal["shuffled", "as-given"] = "as-given",
         seed: int = 0,
+        factors: Mapping[str, float] | None = None,
     ) -> None:
         self._shards = tuple(shards)
         self._before, self._after = boundary_ids(boundary)
         self._shuffled = order == "shuffled"
         self._seed = seed
         self._sizes = np.array([s.tokens + s.documents for s in shards], np.int64)
-        self._orders: OrderedDict[tuple[int, int], _Order] = OrderedDict()
-        self._passes: dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = {}
+        self._plan = PassPlan(self._sizes, [s.source for s in shards], factors or {}, seed)
+        self._orders: OrderedDict[tuple[int, int, int], _Order] = OrderedDict()
+        self._passes: dict[int, _Pass] = {}
 
     def __len__(self) -> int:
-        """Positions of one pass."""
-        return int(self._sizes.sum())
+        """Positions of a pass: all of the split's, or the mean of all passes where factors differ."""
+        return self._plan.mean_length
+
+    def lengths(self, first: int, end: int) -> npt.NDArray[np.int64]:
+        """(end - first,) positions of each of the passes [first, end)."""
+        return self._plan.lengths(first, end)
 
     def read(self, number: int, start: int, end: int) -> tuple[Ids, Ids]:
         """Left and right tokens, each (end - start,), of positions [start, end) of pass ``number``."""
         left, right = np.empty(end - start, np.int64), np.empty(end - start, np.int64)
-        sequence, begins = self._pass(number)
+        plan = self._pass(number)
         place = start
-        slot = int(np.searchsorted(begins, start, "right")) - 1
+        slot = int(np.searchsorted(plan.begins, start, "right")) - 1
         while place < end:
-            shard, begin = int(sequence[slot]), int(begins[slot])
+            shard, begin = int(plan.shards[slot]), int(plan.begins[slot])
             stop = min(end, begin + int(self._sizes[shard]))
             if stop > place:
                 window = slice(place - start, stop - start)
+                order = self._order(number, shard, int(plan.repeats[slot]))
                 self._read_shard(
-                    number, shard, place - begin, stop - begin, left[window], right[window]
+                    order, shard, place - begin, stop - begin, left[window], right[window]
                 )
             place, slot = stop, slot + 1
         return left, right
 
     def _read_shard(
-        self, number: int, shard: int, start: int, end: int, left: Ids, right: Ids
+        self, order: _Order, shard: int, start: int, end: int, left: Ids, right: Ids
     ) -> None:
-        order = self._order(number, shard)
         ids = self._shards[shard].ids
         first, last = np.searchsorted(order.positions, [start, end - 1], "right") - 1
         begins = order.positions[first : last + 1]
@@ -115,23 +134,28 @@ class TokenStream:
         left[begins[begins >= start] - start] = self._before
         right[ends[ends <= end] - 1 - start] = self._after
 
-    def _pass(self, number: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _pass(self, number: int) -> _Pass:
         if number not in self._passes:
-            sequence = np.arange(len(self._shards))
+            (counts,) = self._plan.counts(number, number + 1)
+            shards = np.repeat(np.arange(len(counts)), counts)
+            repeats = np.arange(len(shards)) - np.repeat(np.cumsum(counts) - counts, counts)
             if self._shuffled:
-                sequence = _draw(self._seed, number).permutation(len(self._shards))
-            begins = np.concatenate([[0], np.cumsum(self._sizes[sequence])[:-1]])
+                order = seeded(self._seed, number).permutation(len(shards))
+                shards, repeats = shards[order], repeats[order]
+            begins = np.concatenate([[0], np.cumsum(self._sizes[shards])[:-1]])
             self._passes = {k: v for k, v in self._passes.items() if k >= number - 1}
-            self._passes[number] = (sequence, begins)
+            self._passes[number] = _Pass(shards, repeats, begins)
         return self._passes[number]
 
-    def _order(self, number: int, shard: int) -> _Order:
-        key = (number if self._shuffled else 0, shard)
+    def _order(self, number: int, shard: int, repeat: int) -> _Order:
+        key = (number, shard, repeat) if self._shuffled else (0, shard, 0)
         if key not in self._orders:
             lengths = self._shards[shard].lengths.astype(np.int64)
             starts = np.cumsum(lengths) - lengths
             if self._shuffled:
-                order = _draw(self._seed, number, shard + 1).permutation(len(lengths))
+                again = (repeat,) if repeat else ()
+                draw = seeded(self._seed, number, shard + 1, *again)
+                order = draw.permutation(len(lengths))
                 lengths, starts = lengths[order], starts[order]
             positions = np.concatenate([[0], np.cumsum(lengths + 1)])
             self._orders[key] = _Order(starts, positions)
@@ -141,19 +165,14 @@ class TokenStream:
         return self._orders[key]
 
 
-def _draw(*seed: int) -> np.random.RandomState:
-    # The legacy generator's stream is frozen by NumPy's policy: an order outlives an upgrade.
-    # It takes 32 bits a number, any of which a user may have written as below 0.
-    return np.random.RandomState([number & 0xFFFFFFFF for number in seed])
-
-
 class TrainingWindows:
     """What every row reads at every step: truncated BPTT's windows as a function of the step.
 
-    Row r owns the stretch ``[r L, (r + 1) L)`` of each pass, L = positions // rows: forward it
-    reads the stretches of pass 0, 1, ... from their left end, backward from their right end, so
-    that a step is exact without reading what went before. The ``positions mod rows`` last
-    positions of a pass are left out, other ones each pass where the order is shuffled.
+    Row r owns the stretch ``[r L, (r + 1) L)`` of each pass, L = the pass's positions // rows:
+    forward it reads the stretches of pass 0, 1, ... from their left end, backward from their right
+    end, so that a step is exact without reading what went before. The ``positions mod rows`` last
+    positions of a pass are left out, other ones each pass where the order is shuffled; of a pass of
+    fewer positions than rows (where a source comes in some passes only), that is all.
 
     Raises:
         CorpusTooSmall: there are fewer positions than rows.
@@ -167,13 +186,14 @@ class TrainingWindows:
                 f"the train split has {len(stream):,} positions (tokens and document ends), fewer "
                 f"than train.rows = {rows}; give it more text or lower train.rows"
             )
+        self._ends = np.zeros(0, np.int64)
         self._steps = max(1, min(BLOCK_POSITIONS, self.stretch) // unroll)
         self._ids = np.empty((2, self._steps * unroll, rows), np.int64)
         self._targets = np.empty_like(self._ids)
         self._held = -1
 
     def passes(self, steps: int) -> float:
-        """Passes over the corpus in that many steps."""
+        """Passes over the corpus in that many steps, of the mean length where lengths differ."""
         return steps * self._unroll / self.stretch
 
     def batch(self, step: int) -> tuple[Ids, Ids]:
@@ -187,9 +207,9 @@ class TrainingWindows:
     def _read_block(self, block: int) -> None:
         self._held = -1
         size = self._steps * self._unroll
-        for begin, end, number, offset in self._pieces(block * size, size):
+        for begin, end, number, offset, stretch in self._pieces(block * size, size):
             for row in range(self._rows):
-                first, last = row * self.stretch + offset, (row + 1) * self.stretch - offset
+                first, last = row * stretch + offset, (row + 1) * stretch - offset
                 left, right = self._stream.read(number, first, first + end - begin)
                 self._ids[0, begin:end, row], self._targets[0, begin:end, row] = left, right
                 left, right = self._stream.read(number, last - (end - begin), last)
@@ -197,14 +217,27 @@ class TrainingWindows:
                 self._targets[1, begin:end, row] = left[::-1]
         self._held = block
 
-    def _pieces(self, start: int, size: int) -> Iterator[tuple[int, int, int, int]]:
-        """(first, end) in the block, pass, offset in the stretch; more than one across passes."""
+    def _pieces(self, start: int, size: int) -> Iterator[tuple[int, int, int, int, int]]:
+        """(first, end) in the block, pass, offset in its stretch, stretch; more across passes."""
         done = 0
         while done < size:
-            number, offset = divmod(start + done, self.stretch)
-            end = min(size, done + self.stretch - offset)
-            yield done, end, number, offset
+            number, begin, stretch = self._pass_at(start + done)
+            offset = start + done - begin
+            end = min(size, done + stretch - offset)
+            yield done, end, number, offset, stretch
             done = end
+
+    def _pass_at(self, place: int) -> tuple[int, int, int]:
+        """The pass that holds a row's position ``place``, where it begins, and its stretch."""
+        while not len(self._ends) or self._ends[-1] <= place:
+            first = len(self._ends)
+            # As many again, so that far steps of a small corpus are found in little time.
+            lengths = self._stream.lengths(first, 2 * first + 1)
+            begin = self._ends[-1] if first else 0
+            self._ends = np.concatenate([self._ends, begin + np.cumsum(lengths // self._rows)])
+        number = int(np.searchsorted(self._ends, place, "right"))
+        begin = int(self._ends[number - 1]) if number else 0
+        return number, begin, int(self._ends[number]) - begin
 
 
 def evaluation_windows(stream: TokenStream, rows: int, unroll: int) -> Iterator[tuple[Ids, Ids]]:

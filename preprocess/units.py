@@ -6,11 +6,11 @@ ranges, small files are packed together in the order of their names.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from preprocess.config import Source
-from preprocess.sources import is_compressed_name, resolve_format
+from preprocess.formats import is_never_cut
 from preprocess.storage import FileInfo
 
 SMALL_UNIT_BYTES = 8 * 1024**2
@@ -18,7 +18,7 @@ LARGE_UNIT_BYTES = 32 * 1024**2
 LARGE_INPUT_BYTES = 256 * 1024**2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Range:
     """The records of a raw file whose first byte lies in ``[start, end)``."""
 
@@ -41,7 +41,9 @@ class Unit:
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts only, for JSON."""
-        return {**asdict(self), "ranges": [asdict(piece) for piece in self.ranges]}
+        names = Range.__slots__
+        ranges = [{name: getattr(piece, name) for name in names} for piece in self.ranges]
+        return {"index": self.index, "source": self.source, "ranges": ranges}
 
     @staticmethod
     def from_dict(plain: Mapping[str, Any]) -> "Unit":
@@ -58,8 +60,9 @@ def plan_units(
     Args:
         sources: the parts of the corpus.
         files: for each source its files, ordered by name, as ``sources.list_source`` gives them.
-        unit_bytes: raw bytes a unit; none: 8 MiB below 256 MiB of input, else 32 MiB. A compressed
-            file or a Python source is never cut and may be larger. An empty file is in no unit.
+        unit_bytes: raw bytes a unit; none: 8 MiB below 256 MiB of input, else 32 MiB. What must be
+            read from its start (compressed, a document a file, UTF-16, a Python source) is never
+            cut and may be larger. An empty file is in no unit.
     """
     if unit_bytes is None:
         total = sum(file.bytes for group in files for file in group)
@@ -82,9 +85,11 @@ def plan_units(
 
 def _ranges(source: Source, files: Sequence[FileInfo], unit_bytes: int) -> Iterator[Range]:
     for file in files:
-        docstrings = resolve_format(source, file.name) == "docstrings"
-        whole = docstrings or is_compressed_name(file.name)
-        step = max(file.bytes, 1) if whole else unit_bytes
-        for start in range(0, file.bytes, step):
-            end = min(start + step, file.bytes)
+        # Size first: of a million small files no name is looked at.
+        if file.bytes <= unit_bytes or is_never_cut(source, file.name):
+            if file.bytes:
+                yield Range(file.name, file.path, 0, file.bytes, file.bytes, file.version)
+            continue
+        for start in range(0, file.bytes, unit_bytes):
+            end = min(start + unit_bytes, file.bytes)
             yield Range(file.name, file.path, start, end, file.bytes, file.version)

@@ -1,5 +1,6 @@
 """Batches: what a step reads follows from its number."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,12 @@ import pytest
 import torch
 
 from lightning_modules.config import TrainConfig
-from lightning_modules.datamodule import StepDataset, StepLoader, TokenShardDataModule
+from lightning_modules.datamodule import (
+    StepDataset,
+    StepLoader,
+    TokenShardDataModule,
+    training_stream,
+)
 from preprocess.token_shard import Corpus
 from preprocess.token_stream import TokenStream, TrainingWindows
 
@@ -60,3 +66,22 @@ def test_the_data_module_asks_the_trainer_where_it_is(tiny: Tiny, windows: Train
     data.trainer = type("At", (), {"global_step": 6})()
 
     assert [batch.step for batch in data.train_dataloader()] == [6, 7]
+
+
+def test_the_stream_holds_each_source_by_its_share_in_the_manifest(tiny: Tiny) -> None:
+    train = TrainConfig(rows=3, unroll=5, steps=8, order="shuffled")
+    corpus = Corpus.open(str(tiny.root / "prepare"))
+    once = corpus.totals("train")["tokens"] + corpus.totals("train")["documents"]
+    [name] = {shard.source for shard in corpus.shards("train")}
+
+    def with_rows(*rows: dict[str, Any]) -> Corpus:
+        details = {**corpus.manifest.details, "sources": rows}
+        return replace(corpus, manifest=replace(corpus.manifest, details=details))
+
+    stream = training_stream(with_rows({"name": name}), train)
+    assert stream.lengths(0, 3).tolist() == [once] * 3, "a corpus of before shares"
+    for others in ([], [{"name": "held out", "share": 0.0}]):
+        stream = training_stream(with_rows({"name": name, "share": 1.0}, *others), train)
+        assert stream.lengths(0, 3).tolist() == [once] * 3
+    other = with_rows({"name": name, "share": 0.5}, {"name": "lost", "share": 0.5})
+    assert len(training_stream(other, train)) == round(once / 2)

@@ -50,10 +50,7 @@ def embed(job: EmbedJob, units: list[Unit]) -> None:
     for unit in units:
         hash_texts(job, unit)
     for bucket in range(BUCKETS):
-        bounds = [
-            (u.index, *read_done(job.work, u.index)["bounds"][bucket : bucket + 2]) for u in units
-        ]
-        deduplicate_bucket(job.work, bucket, bounds)
+        deduplicate_bucket(job.work, "hashes", len(units), bucket)
     for unit in units:
         embed_unit(job, unit)
     write_index(job.output, [unit.index for unit in units])

@@ -39,8 +39,8 @@ def test_the_web_is_input_only(url: str) -> None:
 def test_memory_is_no_output_where_there_may_be_other_processes(mode: str) -> None:
     output = "run.output=memory://x"
     with pytest.raises(ConfigError, match="memory:// is private to one process"):
-        load_config([], ["prepare.input=x", output, f"runner.mode={mode}"])
-    assert load_config([], ["prepare.input=x", output, "runner.mode=in_memory"])
+        load_config([], ["prepare.input=x", output, f"runner.options.mode={mode}"])
+    assert load_config([], ["prepare.input=x", output, "runner.options.mode=in_memory"])
 
 
 def test_a_config_cannot_be_written_to() -> None:

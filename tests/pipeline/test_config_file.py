@@ -180,7 +180,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_they_were_made(write: Write)
         "b.yaml:5: unknown key 'model.recurrent.hiden'; did you mean 'hidden'?",
         "a.yaml:4: 'train.steps' is given twice, first in line 3",
         "a.yaml:4: train.steps: must be a whole number of at least 1, not 5.5",
-        "a.yaml:5: tokenizer.kind: must be one of 'sentencepiece', 'word', not 'wrod'; "
+        "a.yaml:5: tokenizer.kind: must be one of 'sentencepiece', 'char', 'word', not 'wrod'; "
         "did you mean 'word'?",
         "override 'train.rows=0': train.rows: must be a whole number of at least 1, not 0",
         "override 'x': must be key.path=value, such as train.steps=1000",
@@ -479,7 +479,8 @@ def test_a_dump_gives_each_source_a_line() -> None:
     at = next(i for i, line in enumerate(lines) if line.startswith("  input:  #"))
     assert lines[at + 1 : at + 3] == [
         "    - a",
-        "    - {name: b, path: [b, c], format: auto, text_field: text, split: null, license: null}",
+        "    - {name: b, path: [b, c], format: auto, document: line, text_field: text, id_field: null, "
+        "encoding: utf-8, split: null, weight: 1.0, license: null, cleaning: null, filters: null}",
     ]
 
 

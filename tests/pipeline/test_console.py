@@ -81,6 +81,30 @@ def test_a_plain_bar_prints_a_line_in_ten_seconds(monkeypatch: pytest.MonkeyPatc
     )
 
 
+def test_what_a_former_run_did_says_nothing_of_the_time_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: now)
+    console, printed = shown(terminal=False)
+    with console.bar("prepare", 1000) as bar:
+        bar.update(800)
+        now = 10.0
+        bar.update(810, "on")
+    assert printed.getvalue() == "  prepare:  81%  on  3:10 left\n"
+
+
+def test_what_goes_on_after_the_last_byte_is_told_as_it_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(console_module, "PLAIN_SECONDS", 0.0)
+    console, printed = shown(terminal=False)
+    with console.bar("prepare", 10) as bar:
+        for note in ("deduplicating", "deduplicating", "last pass: 1 of 2 units"):
+            bar.update(10, note)
+    assert printed.getvalue() == "  prepare: deduplicating\n  prepare: last pass: 1 of 2 units\n"
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_bar_of_nothing_is_no_mistake(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console_module, "PLAIN_SECONDS", 0.0)

@@ -92,6 +92,9 @@ def test_the_parameters_are_those_of_the_network_that_is_trained(
     assert parameters(arguments, capsys) == (
         "parameters: as many as the words of the corpus ask for"
     )
+    assert parameters([*arguments, "tokenizer.kind=char"], capsys) == (
+        "parameters: as many as the characters of the corpus ask for"
+    )
     assert parameters([*arguments, "tokenizer.kind=sentencepiece"], capsys).endswith(
         " for a vocabulary of 8,000"
     )

@@ -137,7 +137,7 @@ def test_records_without_text_are_told_and_left_out(
     assert manifest.details["texts"] == 1
     stats = json.loads((tmp_path / "embed" / "stats.json").read_text())
     assert sum(stats["dropped"].values()) == 2
-    kept = (tmp_path / "embed" / "dropped-000000.jsonl").read_text().splitlines()
+    kept = (tmp_path / "embed" / "dropped-000000-000.jsonl").read_text().splitlines()
     assert [json.loads(line)["excerpt"] for line in kept] == ['{"text": 3}', "no json"]
     assert check_files(str(tmp_path / "embed"), manifest) == []
 

@@ -18,7 +18,8 @@ def test_a_model_folder_holds_weights_config_tokenizer_and_card(tiny: Tiny, trai
     folder = trained / "export"
     manifest = read_manifest(str(folder), "export")
 
-    names = {"model.safetensors", "config.json", "tokenizer.json", "vocabulary.txt", "README.md"}
+    tokenizer = {"tokenizer.json", "vocabulary.txt", "vocabulary.index"}
+    names = {"model.safetensors", "config.json", "README.md", *tokenizer}
     assert {file.name for file in manifest.files} == names
     assert check_files(str(folder), manifest) == []
     saved = json.loads((folder / "config.json").read_text())

@@ -36,7 +36,7 @@ def test_every_finished_stage_can_be_inspected_and_checked(
 def test_of_many_files_the_first_are_shown_and_the_rest_counted(
     tiny: Tiny, tmp_path: Path, capsys: Capture
 ) -> None:
-    arguments = tiny.arguments(tmp_path, "prepare.part_tokens=200", "prepare.valid_fraction=0")
+    arguments = tiny.arguments(tmp_path, "prepare.unit_bytes=1024", "prepare.valid_fraction=0")
     assert main(["prepare", *arguments]) == 0
     capsys.readouterr()
     main(["inspect", str(tmp_path / "prepare")])

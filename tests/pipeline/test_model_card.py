@@ -44,7 +44,7 @@ def test_it_names_every_source_with_its_licence(manifest: Manifest) -> None:
 
     assert "| wiki | CC-BY-SA-4.0 | 1,200 | 34,567 |" in card
     assert "| notes | not given | 3 | 9 |" in card
-    assert "Cleaning, the same when texts are embedded: invalid_utf8 replace, unicode NFC" in card
+    assert "Cleaning, the same when texts are embedded: invalid_bytes replace, unicode NFC" in card
 
 
 def test_it_shows_what_was_measured(manifest: Manifest) -> None:

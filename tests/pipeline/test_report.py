@@ -110,7 +110,7 @@ def test_report_of_a_url_lies_there():
     output = "memory://test-report"
     try:
         finish(output)
-        assert f"{output}/report.html" in shown(output, "runner.mode=in_memory")
+        assert f"{output}/report.html" in shown(output, "runner.options.mode=in_memory")
         assert storage.read_bytes(f"{output}/report.html").startswith(b"<!doctype html>")
     finally:
         storage.remove_tree(output)

@@ -49,7 +49,7 @@ def findings(word="bank"):
         config=f"run: # {word}\n",
         corpus={
             "splits": {"train": sums(36_033), "valid": sums(771), "test": sums(0)},
-            "sources": [{"name": word, "license": "CC0", **sums(36_804)}],
+            "sources": [{"name": word, "license": "CC0", "share": 1.0, **sums(36_804)}],
             "documents": {
                 "read": 41_336, "written": 36_804, "replaced": 7, "dropped": {"duplicate": 4_532},
             },
@@ -92,8 +92,8 @@ def test_page_isolates_the_direction_of_text():
     shown = page(findings("שלום"))
     assert "<bdi>…שלום <mark>שלום</mark> שלום…</bdi>" in shown
     outside = re.sub(r"<bdi>.*?</bdi>", "", shown)
-    # The corpus table's cells and the settings hold nothing else beside it.
-    assert set(re.findall("<[^<]*שלום", outside)) == {"<td>שלום", "<pre>run: # שלום"}
+    # The settings hold nothing else beside it.
+    assert set(re.findall("<[^<]*שלום", outside)) == {"<pre>run: # שלום"}
 
 
 def test_page_without_held_out_text_words_or_metrics_says_so():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.svg_chart import MOST_POINTS, Series, chart, short, smooth
+from pipeline.svg_chart import MOST_POINTS, Series, chart, columns, short, smooth
 
 ANY = st.lists(
     st.tuples(st.integers(0, 10**6), st.floats(0, 1e5) | st.floats()),
@@ -87,6 +87,41 @@ def test_smooth_line_begins_at_the_first_value_and_skips_what_is_not_finite():
 
 
 def test_short_numbers():
-    assert [short(n) for n in (0, 0.002, 250, 1500, 2e6, 3e9)] == [
-        "0", "0.002", "250", "1.5k", "2M", "3G",
+    assert [short(n) for n in (0, 0.002, 250, 1500, 2e6, 3e9, 4e12)] == [
+        "0", "0.002", "250", "1.5k", "2M", "3G", "4T",
     ]  # fmt: skip
+
+
+def test_columns_are_as_high_as_their_counts_over_a_scale_of_whole_numbers():
+    root = ET.fromstring(columns('a "<b>"', [("0", 1), ("1", 0), ("2", 2)], 800, 260))
+    assert root.get("aria-label") == 'a "<b>"'
+    first, second = root.iter("rect")
+    assert float(second.get("height")) == pytest.approx(2 * float(first.get("height")), abs=0.2)
+    assert [one.get("height") for one in (first, second)] == ["54.5", "109.0"]
+    assert [title.text for title in root.iter("title")] == ["from 0: 1", "from 2: 2"]
+    assert [text.text for text in root.iter("text")] == ["0", "1", "2", "3", "4", "0", "1", "2"]
+
+
+def test_a_column_too_small_to_see_is_seen():
+    drawing = columns("label", [("0", 1), ("1", 10**15)], 800, 260)
+    assert [one.get("height") for one in ET.fromstring(drawing).iter("rect")] == ["1.0", "207.6"]
+    assert "1000T" in labels(drawing)
+
+
+def test_labels_of_columns_leave_room_for_one_another():
+    bars = [(f"{1 << n:,}", 1) for n in range(24)]
+    below = ET.fromstring(columns("label", bars, 800, 260)).find("g").iter("text")
+    assert [text.text for text in below] == [
+        "1",
+        "8",
+        "64",
+        "512",
+        "4,096",
+        "32,768",
+        "262,144",
+        "2,097,152",
+    ]
+
+
+def test_no_columns_are_an_empty_drawing():
+    assert not list(ET.fromstring(columns("label", [], 800, 260)).iter("rect"))

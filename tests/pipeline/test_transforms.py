@@ -6,12 +6,13 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from pipeline.config import RunnerConfig
+from pipeline.runner_config import DirectOptions, DirectRunner
 from pipeline.runners import make_pipeline
-from pipeline.transforms import ForEach, WhenAllAreDone, user_errors
+from pipeline.transforms import ForEach, WhenAllAreDone
+from pipeline.worker_call import user_errors
 from preprocess.errors import UserError
 
-IN_MEMORY = RunnerConfig(mode="in_memory")
+IN_MEMORY = DirectRunner(options=DirectOptions(mode="in_memory"))
 
 
 def add(first: int, second: int) -> int:
@@ -52,7 +53,8 @@ def test_a_users_mistake_comes_out_as_its_own_message(tmp_path: Path) -> None:
 
 
 def test_a_fault_of_ours_is_not_made_a_users_mistake_even_after_one(tmp_path: Path) -> None:
-    (tmp_path / "failure.txt").write_text("an old one")
+    (tmp_path / "failures").mkdir()
+    (tmp_path / "failures" / "1.txt").write_text("an old one")
     with (
         pytest.raises(ZeroDivisionError, match="ours"),
         user_errors(str(tmp_path)),

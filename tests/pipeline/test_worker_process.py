@@ -10,11 +10,11 @@ import apache_beam as beam
 import pytest
 
 from pipeline import worker_process
-from pipeline.config import RunnerConfig
+from pipeline.runner_config import DirectOptions, DirectRunner
 from pipeline.runners import make_pipeline
 from pipeline.worker_process import WORKER, WorkerDied, told_deaths
 
-TWO = RunnerConfig(mode="multi_processing", workers=2)
+TWO = DirectRunner(options=DirectOptions(mode="multi_processing", workers=2))
 
 
 @pytest.mark.parametrize(

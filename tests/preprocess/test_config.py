@@ -6,6 +6,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from preprocess.config import (
+    CharConfig,
     CleaningConfig,
     PrepareConfig,
     Section,
@@ -86,7 +87,28 @@ def test_a_tokenizer_is_chosen_by_its_kind() -> None:
     adapter: TypeAdapter[TokenizerConfig] = TypeAdapter(TokenizerConfig)
     assert adapter.validate_python({"kind": "word"}) == WordConfig()
     assert adapter.validate_python({"kind": "sentencepiece"}) == SentencePieceConfig()
-    with pytest.raises(ValidationError, match="'sentencepiece', 'word'"):
-        adapter.validate_python({"kind": "char"})
+    assert adapter.validate_python({"kind": "char"}) == CharConfig()
+    with pytest.raises(ValidationError, match="'sentencepiece', 'char', 'word'"):
+        adapter.validate_python({"kind": "letters"})
     with pytest.raises(ValidationError, match="greater than or equal to 300"):
         adapter.validate_python({"kind": "sentencepiece", "vocabulary": 299})
+
+
+def test_an_encoding_goes_by_its_one_name() -> None:
+    names = {"UTF8": "utf-8", "utf_8_sig": "utf-8", "Latin-1": "iso8859-1", "GB18030": "gb18030"}
+    assert {name: Source(path="x", encoding=name).encoding for name in names} == names
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        ("klingon", "Python knows no encoding 'klingon'"),
+        ("rot13", "'rot13' is no encoding of text"),
+        ("hex", "'hex' is no encoding of text"),
+        ("idna", "'idna' is no encoding of text"),
+        ("unicode_escape", "'unicode_escape' is no encoding of text"),
+    ],
+)
+def test_what_is_no_encoding_of_text_is_refused(encoding: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Source(path="x", encoding=encoding)

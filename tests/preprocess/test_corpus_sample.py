@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from preprocess.config import PrepareConfig
 from preprocess.corpus_sample import (
+    READ_BYTES,
     draw_documents,
+    draw_sample,
     draw_units,
     mixed,
     read_train,
@@ -106,3 +109,81 @@ def test_a_document_is_in_a_sample_by_its_content_and_in_every_larger_one() -> N
     train = [c for c in contents if split_of(c, 0.5, 0.0) == "train"]
     assert abs(sum(thin(c, 0.5, 1) for c in train) / len(train) - 0.5) < 0.02
     assert all(0 <= mixed(c, seed) < 2**53 for c in contents[:100] for seed in (0, -1, 2**70))
+
+
+def two_sources(folder: Path, **settings: Any) -> tuple[PrepareConfig, list[Unit]]:
+    """A source of 3,000 documents and one of 300, all of 10 bytes."""
+    sources = []
+    for name, number in (("large", 3000), ("small", 300)):
+        text = folder / f"{name}.txt"
+        text.write_text("".join(f"{name[0]}{n:08d}\n" for n in range(number)))
+        own = settings.pop(name, {})
+        sources.append({"name": name, "path": str(text), **own})
+    config = PrepareConfig(**{"input": sources, "valid_fraction": 0.0, **settings})
+    return config, plan_units(config.sources, [list_source(s) for s in config.sources], 1024)
+
+
+def drawn(config: PrepareConfig, units: Sequence[Unit], wanted: int) -> list[int]:
+    """Documents of each source in the sample."""
+    sample = draw_sample(units, config, wanted, 1)
+    assert list(sample.units) == sorted(sample.units, key=lambda unit: unit.index)
+    found = [0, 0]
+    for unit, _, _, content in read_train(sample.units, config):
+        found[unit.source] += sample.holds(unit, content, 1)
+    return found
+
+
+def test_a_sample_of_sources_as_they_are_is_the_one_it_has_always_been(tmp_path: Path) -> None:
+    config, units = two_sources(tmp_path, large={"weight": 3.0}, small={"weight": 3.0})
+    for wanted in (100, 9000, 10**9):
+        sample = draw_sample(units, config, wanted, 1)
+        read = draw_units(units, max(READ_BYTES, 4 * wanted), 1)
+        assert list(sample.units) == read
+        size = sum(map(unit_bytes, read))
+        assert set(sample.kept.values()) == {min(1.0, wanted / size)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"sampling_alpha": 0.0}, [100, 100]),
+        ({"sampling_alpha": 0.5}, [152, 48]),
+        ({"small": {"weight": 10.0}}, [100, 100]),
+        ({"small": {"weight": 10.0}, "sampling_alpha": 0.0}, [18, 182]),
+        ({"sampling_alpha": 0.0, "small": {"split": "valid"}}, [200, 0]),
+    ],
+)
+def test_a_source_has_the_share_of_its_weight_and_size(
+    tmp_path: Path, settings: dict[str, Any], expected: list[int]
+) -> None:
+    found = drawn(*two_sources(tmp_path, **settings), 2000)
+    assert np.allclose(found, expected, atol=35)
+    assert found.count(0) == expected.count(0)
+
+
+def test_what_a_source_cannot_give_the_others_give(tmp_path: Path) -> None:
+    found = drawn(*two_sources(tmp_path, sampling_alpha=0.0), 20_000)
+    assert found[1] == 300
+    assert abs(found[0] - 1700) < 120
+    assert drawn(*two_sources(tmp_path, sampling_alpha=0.0), 10**9) == [3000, 300]
+
+
+def test_only_some_units_of_a_large_source_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, units = two_sources(tmp_path, sampling_alpha=0.0)
+    sample = draw_sample(units, config, 2000, 1, least_read=0)
+    sizes = [sum(unit_bytes(u) for u in sample.units if u.source == n) for n in (0, 1)]
+    assert 4000 <= sizes[0] < 6000
+    assert sizes[1] == 3000
+
+
+def test_cleaning_and_filters_of_a_source_apply_to_its_sample(tmp_path: Path) -> None:
+    given = {"cleaning": {"whitespace": "keep"}, "filters": {"min_characters": 3}}
+    text = tmp_path / "a.txt"
+    text.write_text("a  b\nc\n")
+    sources = [{"name": "own", "path": str(text), **given}, {"name": "plain", "path": str(text)}]
+    config = PrepareConfig(input=sources, valid_fraction=0.0)
+    units = plan_units(config.sources, [list_source(s) for s in config.sources], None)
+    found = [(unit.source, raw, clean) for unit, raw, clean, _ in read_train(units, config)]
+    assert found == [(0, "a  b", "a  b"), (1, "a  b", "a b"), (1, "c", "c")]

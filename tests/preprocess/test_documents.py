@@ -1,59 +1,23 @@
-"""Readers: formats, encodings, line ends, compression, and that nothing is lost in silence."""
+"""Readers: formats, line ends, limits, and that nothing is lost in silence."""
 
-import bz2
-import gzip
 import json
-import lzma
 import os
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import xxhash
 
-from preprocess.config import CleaningConfig, Source
-from preprocess.documents import Block, read_unit
+from preprocess.block import join_small
+from preprocess.config import CleaningConfig, PrepareConfig, Source
+from preprocess.documents import Block, Limits, read_unit
 from preprocess.normalize import Cleaner
 from preprocess.raw_file import DamagedFile
-from preprocess.sources import list_source, resolve_format
+from preprocess.sources import list_source
 from preprocess.storage import StorageError
 from preprocess.units import plan_units
 
-PACKERS: dict[str, Callable[[bytes], bytes]] = {
-    "gz": gzip.compress,
-    "bz2": bz2.compress,
-    "xz": lzma.compress,
-}
-
-
-def read(
-    path: Path,
-    unit_bytes: int = 1 << 30,
-    block_bytes: int = 4096,
-    drop: bool = False,
-    **source: Any,
-) -> Block:
-    """All of a file as one block; checks the digest of every range and the bytes taken."""
-    given = Source(path=str(path), **source)
-    cleaning = CleaningConfig(invalid_utf8="drop" if drop else "replace")
-    raw = path.read_bytes()
-    whole = Block([], [], 0, 0)
-    for unit in plan_units([given], [list_source(given)], unit_bytes):
-        reader = read_unit(unit, given, cleaning, block_bytes)
-        for block in reader:
-            whole = Block(
-                whole.documents + block.documents,
-                whole.rejected + block.rejected,
-                whole.replaced + block.replaced,
-                whole.raw_bytes + block.raw_bytes,
-            )
-        assert reader.digests == [
-            xxhash.xxh128_hexdigest(raw[r.start : r.end]) for r in unit.ranges
-        ]
-    assert whole.raw_bytes == len(raw)
-    return whole
+Read = Callable[..., Any]  # of conftest.py
 
 
 def write(folder: Path, name: str, data: bytes | str) -> Path:
@@ -62,70 +26,55 @@ def write(folder: Path, name: str, data: bytes | str) -> Path:
     return path
 
 
-def test_the_format_is_told_by_the_name_without_its_compression() -> None:
-    source = Source(path="x")
-    names = {
-        "a.txt": "text",
-        "a": "text",
-        "a.py": "text",
-        "a.JSONL": "jsonl",
-        "a.ndjson.gz": "jsonl",
-    }
-    assert {name: resolve_format(source, name) for name in names} == names
-    assert resolve_format(Source(path="x", format="jsonl"), "a.txt") == "jsonl"
-    assert resolve_format(Source(path="installed-docs:"), "stdlib/abc.py") == "docstrings"
-
-
-def test_lines_end_at_lf_and_crlf_and_a_lone_cr_stays(tmp_path: Path) -> None:
+def test_lines_end_at_lf_and_crlf_and_a_lone_cr_stays(tmp_path: Path, read_file: Read) -> None:
     path = write(tmp_path, "a.txt", "one\r\ntwo\n\n a\rb \r\r\nlast")
-    assert read(path).documents == ["one", "two", "", " a\rb \r", "last"]
+    block, places = read_file(path)
+    assert block.documents == ["one", "two", "", " a\rb \r", "last"]
+    assert places == ["a.txt:0", "a.txt:5", "a.txt:9", "a.txt:10", "a.txt:18"]
 
 
-@pytest.mark.parametrize("data", [b"", b"\xef\xbb\xbf"])
-def test_an_empty_file_yields_nothing(tmp_path: Path, data: bytes) -> None:
-    block = read(write(tmp_path, "a.txt", data))
+def test_a_file_of_the_old_mac_is_one_line(tmp_path: Path, read_file: Read) -> None:
+    path = write(tmp_path, "a.txt", "one\rtwo\r\rthree\r")
+    for document in ("line", "paragraph", "file"):
+        assert read_file(path, document=document)[0].documents == ["one\rtwo\r\rthree\r"]
+
+
+def test_a_paragraph_ends_at_a_blank_line(tmp_path: Path, read_file: Read) -> None:
+    text = "\n \n a\r\nb\r\n \t\u3000\r\nc\n\u2029\n\nd\n\x1c\n\ne\n  "
+    path = write(tmp_path, "a.txt", text)
+    for sizes in ((1, 1), (7, 3), (100, 100)):
+        block, places = read_file(path, *sizes, document="paragraph")
+        assert block.documents == [" a\nb", "c", "d", "e"]
+        assert places == ["a.txt:3", "a.txt:17", "a.txt:24", "a.txt:29"]
+
+
+@pytest.mark.parametrize("data", ["", "\n", "\ufeff", " \n\n\t\n", "\n  "])
+def test_blank_lines_are_no_paragraph(tmp_path: Path, read_file: Read, data: str) -> None:
+    block, _ = read_file(write(tmp_path, "a.txt", data), document="paragraph")
     assert (block.documents, block.rejected) == ([], [])
 
 
-def test_a_byte_order_mark_is_dropped_at_the_start_only(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.txt", "\ufeffone\n\ufefftwo\n")
-    assert read(path).documents == ["one", "\ufefftwo"]
+def test_a_document_can_be_a_file(tmp_path: Path, read_file: Read) -> None:
+    path = write(tmp_path, "a.txt", "\ufeffone\r\n\n two\n\n")
+    block, places = read_file(path, 4, 3, document="file")
+    assert (block.documents, places) == (["one\n\n two\n"], ["a.txt:3"])
 
 
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
-@pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_a_wide_encoding_is_one_rejection(
-    tmp_path: Path, encoding: str, pack: Callable[[bytes], bytes]
+@pytest.mark.parametrize("data", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("document", ["line", "paragraph", "file"])
+def test_an_empty_file_yields_nothing(
+    tmp_path: Path, read_file: Read, data: bytes, document: str
 ) -> None:
-    path = write(tmp_path, "a.txt", pack("\ufeffone\ntwo\n".encode(encoding)))
-    for unit_bytes in (4, 1 << 30):
-        block = read(path, unit_bytes)
-        assert block.documents == []
-        assert [(r.reason, r.where) for r in block.rejected] == [("utf16_or_utf32", "a.txt:0")]
+    block, _ = read_file(write(tmp_path, "a.txt", data), document=document)
+    assert (block.documents, block.rejected) == ([], [])
 
 
-def test_bytes_that_are_not_utf8_are_replaced_and_counted(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.txt", b"a\xffb\xc3\n\xef\xbf\xbd kept\nc\n")
-    block = read(path)
-    assert block.documents == ["a\ufffdb\ufffd", "\ufffd kept", "c"]
-    assert (block.replaced, block.rejected) == (2, [])
+def test_an_excerpt_is_bounded(tmp_path: Path, read_file: Read) -> None:
+    (rejected,) = read_file(write(tmp_path, "a.jsonl", "\x01" * 5000))[0].rejected
+    assert rejected.excerpt == r"\x01" * 250
 
 
-def test_or_the_document_is_dropped_with_its_place(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.txt", b"\xef\xbb\xbfgood\nb\x1b\xff\xe2\x80\xae\r\nend\n")
-    block = read(path, drop=True)
-    assert block.documents == ["good", "end"]
-    (rejected,) = block.rejected
-    assert (rejected.reason, rejected.where) == ("invalid_utf8", "a.txt:8")
-    assert rejected.excerpt == r"b\x1b\xff\u202e\r"
-
-
-def test_an_excerpt_is_bounded(tmp_path: Path) -> None:
-    (rejected,) = read(write(tmp_path, "a.jsonl", "\x01" * 5000)).rejected
-    assert len(rejected.excerpt) == 1000
-
-
-def test_jsonl_holds_an_object_a_line(tmp_path: Path) -> None:
+def test_jsonl_holds_an_object_a_line(tmp_path: Path, read_file: Read) -> None:
     records = [
         '{"text": "a\\nb"}',
         "",
@@ -133,14 +82,19 @@ def test_jsonl_holds_an_object_a_line(tmp_path: Path) -> None:
         '{"text": "\\ud800x \\ud83d\\ude00"}\r',
         '{"text": ""}',
     ]
-    block = read(write(tmp_path, "a.jsonl", "\n".join(records)))
+    block, places = read_file(write(tmp_path, "a.jsonl", "\n".join(records)))
     assert block.documents == ["a\nb", "\ufffdx 😀", ""]
     assert (block.replaced, block.rejected) == (1, [])
+    assert places == ["a.jsonl:0", "a.jsonl:21", "a.jsonl:55"]
 
 
-def test_another_key_can_hold_the_text(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.jsonl", json.dumps({"body": "here"}))
-    assert read(path, text_field="body").documents == ["here"]
+def test_another_key_can_hold_the_text_and_one_the_name(tmp_path: Path, read_file: Read) -> None:
+    records = [{"body": "here", "n": 7}, {"n": "x\ny"}, {"body": "there"}]
+    path = write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, records)))
+    block, places = read_file(path, text_field="body", id_field="n")
+    assert block.documents == ["here", "there"]
+    assert places == ["a.jsonl:0 id=7", "a.jsonl:39"]
+    assert [one.where for one in block.rejected] == [r"a.jsonl:25 id=x\ny"]
 
 
 @pytest.mark.parametrize(
@@ -152,94 +106,56 @@ def test_another_key_can_hold_the_text(tmp_path: Path) -> None:
         (b'{"other": "x"}', "missing_text_field"),
         (b'"text"', "missing_text_field"),
         (b'{"text": null}', "text_not_a_string"),
-        (b'{"text": "\xff"}', "invalid_utf8"),
+        (b'{"text": "\xff"}', "invalid_bytes"),
     ],
 )
 def test_what_is_no_record_is_rejected_with_its_place(
-    tmp_path: Path, record: bytes, reason: str
+    tmp_path: Path, read_file: Read, record: bytes, reason: str
 ) -> None:
     path = write(tmp_path, "a.jsonl", b'{"text": "a"}\n' + record + b'\n{"text": "b"}\n')
-    block = read(path, drop=True)
+    block, _ = read_file(path, drop=True)
     assert block.documents == ["a", "b"]
     assert [(r.reason, r.where) for r in block.rejected] == [(reason, "a.jsonl:14")]
 
 
-TEXT = "".join(f"line {i} é\n" for i in range(3000))
-
-
-@pytest.mark.parametrize("kind", PACKERS)
-def test_compressed_files_are_read_by_content_in_all_their_members(
-    tmp_path: Path, kind: str
+def test_docstrings_are_read_in_the_encoding_their_source_declares(
+    tmp_path: Path, read_file: Read
 ) -> None:
-    pack = PACKERS[kind]
-    data = TEXT.encode()
-    packed = pack(data[:7000]) + pack(b"") + pack(data[7000:]) + b"\0" * 8
-    expected = TEXT.split("\n")[:-1]
-    for name in (f"a.txt.{kind}", "misnamed.txt"):
-        for block_bytes in (16, 1 << 20):
-            path = write(tmp_path, name, packed)
-            assert read(path, 1024, block_bytes).documents == expected
-
-
-def test_a_plain_file_under_a_compressed_name_is_plain(tmp_path: Path) -> None:
-    assert read(write(tmp_path, "a.txt.gz", TEXT), 100).documents == TEXT.split("\n")[:-1]
-    assert read(write(tmp_path, "a.bz2", "BZh9 is no magic\n")).documents == ["BZh9 is no magic"]
-    assert read(write(tmp_path, "b.gz", b"")).documents == []
-
-
-@pytest.mark.parametrize("kind", PACKERS)
-def test_a_damaged_compressed_file_stops_with_its_name_and_advice(
-    tmp_path: Path, kind: str
-) -> None:
-    packed = PACKERS[kind](random.Random(0).randbytes(2000) + TEXT.encode())
-    middle = len(packed) // 2
-    damaged = {
-        "cut off": packed[:middle],
-        "damaged compressed file": packed[:middle] + bytes(8) + packed[middle + 8 :],
-        "damaged": packed + b"garbage behind the end",
-    }
-    for message, data in damaged.items():
-        path = write(tmp_path, "bad", data)
-        with pytest.raises(DamagedFile, match=f"bad: .*{message}.*leave it out of the input"):
-            read(path)
-
-
-@pytest.mark.parametrize(
-    ("magic", "kind"), [(b"\x28\xb5\x2f\xfd", "Zstandard"), (b"PK\x03\x04", "zip")]
-)
-def test_other_compression_is_refused_by_name(tmp_path: Path, magic: bytes, kind: str) -> None:
-    path = write(tmp_path, "a.txt", magic + b"...")
-    with pytest.raises(DamagedFile, match=f"a.txt: this is a {kind} file; unpack it"):
-        read(path)
-
-
-def test_a_file_that_shrank_after_planning_stops_the_work(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.txt", "one\ntwo\n")
-    source = Source(path=str(path))
-    (unit,) = plan_units([source], [list_source(source)], None)
-    path.write_text("one\n")
-    with pytest.raises(DamagedFile, match="ends after 4 bytes, was 8 when the work was planned"):
-        list(read_unit(unit, source, CleaningConfig()))
-
-
-def test_a_file_that_grew_is_read_as_planned(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.txt", "one\ntw")
-    source = Source(path=str(path))
-    plans = [plan_units([source], [list_source(source)], size) for size in (5, 100)]
-    path.write_text("one\ntwo three\n")
-    for units in plans:
-        blocks = [block for unit in units for block in read_unit(unit, source, CleaningConfig())]
-        assert [text for block in blocks for text in block.documents] == ["one", "tw"]
-
-
-def test_docstrings_are_read_in_the_encoding_their_source_declares(tmp_path: Path) -> None:
     text = '# coding: latin-1\n"""Every café in the town was closed that day."""\n'
     path = write(tmp_path, "a.py", text.encode("latin-1"))
-    documents = ["Every café in the town was closed that day."]
-    assert read(path, 4, format="docstrings").documents == documents
-    (rejected,) = read(write(tmp_path, "b.py", b"# \xff\n"), format="docstrings").rejected
-    assert rejected.reason == "invalid_utf8"
-    assert read(write(tmp_path, "c.py", b"def"), format="docstrings").documents == []
+    block, places = read_file(path, 4, format="docstrings")
+    assert block.documents == ["Every café in the town was closed that day."]
+    assert places == ["a.py:0"]
+    (rejected,) = read_file(write(tmp_path, "b.py", b"# \xff\n"), format="docstrings")[0].rejected
+    assert rejected.reason == "invalid_bytes"
+    assert read_file(write(tmp_path, "c.py", b"def"), format="docstrings")[0].documents == []
+
+
+def test_small_files_come_in_one_block_and_keep_their_places(tmp_path: Path) -> None:
+    for number in range(5):
+        write(tmp_path, f"{number}.jsonl", f'{{"text": "a{number}"}}\nx\n{{"text": "b{number}"}}')
+    source = Source(path=f"{tmp_path}/*.jsonl")
+    (unit,) = plan_units([source], [list_source(source)], None)
+    (block,) = read_unit(unit, source, CleaningConfig())
+    assert block.documents == [f"{one}{number}" for number in range(5) for one in "ab"]
+    assert [block.where(i) for i in (1, 2, 9)] == ["0.jsonl:17", "1.jsonl:0", "4.jsonl:17"]
+    assert [one.where for one in block.rejected] == [f"{number}.jsonl:15" for number in range(5)]
+
+
+def test_blocks_of_many_or_long_documents_are_not_joined() -> None:
+    many, long, short = ([""] * 5000, ["x" * 90], ["y"])
+    blocks = [Block(one, [], 0, 1) for one in (many, short, short, long, short, many)]
+    joined = list(join_small(blocks, 91))
+    assert [len(one.documents) for one in joined] == [5000, 2, 2, 5000]
+    assert [one.raw_bytes for one in joined] == [1, 2, 2, 1]
+
+
+def test_limits_are_those_of_the_config() -> None:
+    assert Limits.of(PrepareConfig(input="x")) == Limits() == Limits(16_000_000, 1000, False)
+    config = PrepareConfig(
+        input="x", damaged_files="skip", max_expansion=7, max_document_bytes=2000
+    )
+    assert Limits.of(config) == Limits(2000, 7, True)
 
 
 def test_a_file_found_twice_is_listed_once(tmp_path: Path) -> None:
@@ -267,35 +183,43 @@ def test_nothing_found_is_told_by_storage(tmp_path: Path) -> None:
         list_source(Source(path=f"{tmp_path}/*.txt"))
 
 
-def test_installed_docs_are_a_source() -> None:
-    source = Source(path="installed-docs:")
-    file = next(file for file in list_source(source) if file.name == "stdlib/this.py")
-    assert resolve_format(source, file.name) == "docstrings"
+DAMAGED = {"corrupt-middle.txt.gz", "truncated.txt.gz"}
+ENCODINGS = {"gb18030": "gb18030", "shift_jis": "shift_jis", "utf16le-nobom.txt": "utf-16"}
 
 
-DAMAGED = {"a.txt.zst", "corrupt-middle.txt.gz", "multi-frame.txt.zst", "truncated.txt.gz"}
-
-
-def test_no_nasty_file_crashes_reading_or_cleaning() -> None:
+@pytest.mark.parametrize("document", ["line", "paragraph", "file"])
+def test_every_nasty_file_is_read_or_told_and_every_byte_accounted_for(
+    read_file: Read, document: str
+) -> None:
     root = os.environ.get("BILOOM_TEST_DATA")
     if not root:
         pytest.skip("BILOOM_TEST_DATA names no folder with nasty/")
+    texts: dict[str, str] = {}
     damaged = set()
     for path in sorted(Path(root, "nasty").rglob("*")):
         if not path.is_file():
             continue
+        known = ENCODINGS.get(path.parent.name, ENCODINGS.get(path.name, "utf-8"))
+        given = {"document": document, "encoding": known}
         try:
-            blocks = [read(path, size, 1 << 16) for size in (1 << 14, 1 << 30)]
+            answers = [read_file(path, size, 1 << 16, **given) for size in (1 << 14, 1 << 30)]
         except DamagedFile:
             damaged.add(path.name)
+            skipped, _ = read_file(path, limits=Limits(skip_damaged=True), **given)
+            assert [one.reason for one in skipped.rejected] == ["damaged_file"]
+            assert bool(skipped.documents) == (document != "file")
             continue
-        assert blocks[0] == blocks[1]
-        assert (
-            blocks[0].documents
-            or blocks[0].rejected
-            or not path.stat().st_size
-            or "empty" in path.name
-        )
-        cleaned = Cleaner(CleaningConfig()).clean_batch(blocks[0].documents)
-        "".join(cleaned).encode()
+        assert answers[0] == answers[1]
+        block, _ = answers[0]
+        only_blank = path.name.startswith("only-") and document == "paragraph"
+        empty = not path.stat().st_size or "empty" in path.name or only_blank
+        assert bool(block.documents or block.rejected) != empty, path
+        if path.parent.name in ENCODINGS or path.name in ENCODINGS:
+            assert block.replaced == 0
+        texts[path.name] = "".join(Cleaner(CleaningConfig()).clean_batch(block.documents))
+        texts[path.name].encode()
     assert damaged == DAMAGED
+    plain = texts["plain.txt"]
+    for name in ("a.txt.zst", "multi-frame.txt.zst", "a.txt.bz2", "multi-member.txt.gz"):
+        assert texts[name] == plain
+    assert texts["utf16le-bom.txt"] == texts["utf16be-bom.txt"] == texts["utf16le-nobom.txt"]

@@ -12,8 +12,15 @@ from typing import IO, Any
 import numpy as np
 import pytest
 
-from preprocess import storage
-from preprocess.config import SPLITS, PrepareConfig, SentencePieceConfig, WordConfig
+from preprocess import first_pass, storage
+from preprocess.config import (
+    SPLITS,
+    CleaningConfig,
+    NearDuplicateConfig,
+    PrepareConfig,
+    SentencePieceConfig,
+    WordConfig,
+)
 from preprocess.dedup import content_hash, deduplicate_bucket, split_of
 from preprocess.first_pass import Job, read_done, tokenize_unit
 from preprocess.last_pass import COUNT, finish_unit, read_counts, read_finished
@@ -36,6 +43,12 @@ SETTINGS: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Then a unit of a few dozen documents has several segments.
+    monkeypatch.setattr(first_pass, "BATCH", 16)
 
 
 def lines() -> list[str]:
@@ -65,7 +78,7 @@ def plan(corpus: Path, output: str, **settings: Any) -> tuple[Job, list[Unit], T
     )
     tokenizer = load_tokenizer(str(corpus / "tokenizer"))
     work, size = f"{output}/_work", tokenizer.vocabulary
-    job = Job(work, output, config, f"{corpus}/tokenizer", str(corpus), size, BUCKETS)
+    job = Job(work, output, config, f"{corpus}/tokenizer", str(corpus), size, BUCKETS, BUCKETS)
     files = [list_source(source) for source in config.sources]
     return job, plan_units(config.sources, files, config.unit_bytes), tokenizer
 
@@ -75,11 +88,11 @@ def prepare(job: Job, units: Sequence[Unit]) -> None:
     for unit in units:
         tokenize_unit(job, unit)
     if job.config.deduplicate:
-        numbers = sorted(unit.index for unit in units)
         for bucket in range(job.buckets):
-            bounds = [read_done(job.work, n)["bounds"][bucket : bucket + 2] for n in numbers]
-            slices = [(n, first, end) for n, (first, end) in zip(numbers, bounds, strict=True)]
-            deduplicate_bucket(job.work, bucket, slices)
+            deduplicate_bucket(job.work, "hashes", len(units), bucket)
+    if job.config.near_duplicates.similarity is not None:
+        for bucket in range(job.band_buckets):
+            deduplicate_bucket(job.work, "bands", len(units), bucket)
     for unit in units:
         finish_unit(job, unit)
 
@@ -136,7 +149,9 @@ def test_shards_hold_the_documents_in_order_and_the_sums_balance(
         assert documents(job, units, split) == sides[split]
     read = sum(read_done(job.work, unit.index)["read"] for unit in units)
     dropped = sum((Counter(read_done(job.work, u.index)["dropped"]) for u in units), Counter())
-    duplicates = sum(read_finished(job.work, unit.index)["duplicates"] for unit in units)
+    duplicates = sum(
+        read_finished(job.work, unit.index)["dropped"].get("duplicate", 0) for unit in units
+    )
     assert dropped == {"empty": lines().count(""), "invalid_json": 1}
     assert (duplicates > 50) == deduplicate
     written = sum(shard.documents for shard in shards(job, units))
@@ -176,7 +191,7 @@ def test_the_bytes_do_not_depend_on_the_order_of_work_or_the_kind_of_store(
     job, units, _ = plan(corpus, str(tmp_path / "one"))
     prepare(job, units)
     undisturbed = made(job.output)
-    assert "dropped-000004.jsonl" in undisturbed
+    assert "dropped-000004-000.jsonl" in undisturbed
     job, units, _ = plan(corpus, str(tmp_path / "two"))
     prepare(job, units[::-1])
     assert made(job.output) == undisturbed
@@ -220,7 +235,7 @@ def test_a_kill_between_any_two_writes_changes_no_byte(
     monkeypatch.setattr(storage, "atomic_writer", dying_writer)
     monkeypatch.setattr(storage, "copy", dying_copy)
     kills = 0
-    for life in range(1000):
+    for life in range(0, 1000, 3):
         left = life
         job, units, _ = plan(corpus, str(tmp_path / str(life)))
         try:
@@ -232,7 +247,7 @@ def test_a_kill_between_any_two_writes_changes_no_byte(
         prepare(job, units)
         found = made(job.output)
         assert {k: v for k, v in found.items() if storage.TEMPORARY not in k} == undisturbed
-    assert kills > 40
+    assert kills > 20
 
 
 def test_many_kills_in_a_row_change_no_byte(
@@ -282,8 +297,48 @@ def test_a_part_of_duplicates_only_becomes_no_shard(tmp_path: Path, corpus: Path
     ]
     job, units, _ = plan(corpus, str(tmp_path / "out"), input=given)
     prepare(job, units)
-    assert read_finished(job.work, 1) == {"files": [], "duplicates": 3}
+    finished = read_finished(job.work, 1)
+    assert (finished["files"], finished["dropped"]) == ([], {"duplicate": 3})
     assert [shard.source for shard in shards(job, units)] == ["c"]
+
+
+def test_almost_equal_documents_are_dropped_beside_equal_ones(tmp_path: Path, corpus: Path) -> None:
+    draw = random.Random(3)
+    texts = ["".join(draw.choices("abcdefgh ", k=400)).strip() for _ in range(6)]
+    near = [text[:200] + "Z" + text[201:] for text in texts[:3]]
+    every = [*texts, *near, texts[5], near[0]]
+    (corpus / "near.txt").write_text("\n".join(every))
+    settings = {"input": f"{corpus}/near.txt", "valid_fraction": 0.0, "test_fraction": 0.0}
+    job, units, tokenizer = plan(
+        corpus, str(tmp_path / "out"), near_duplicates=NearDuplicateConfig(similarity=0.8),
+        keep_dropped=True, **settings,
+    )  # fmt: skip
+    prepare(job, units)
+    drops = sum((Counter(read_finished(job.work, u.index)["dropped"]) for u in units), Counter())
+    assert drops == {"duplicate": 2, "near_duplicate": 3}
+    cleaned = [" ".join(text.split()) for text in texts]
+    assert documents(job, units, "train") == [ids.tolist() for ids in tokenizer.encode(cleaned)]
+    aside = [n for n in storage.list_names(job.output) if n.startswith("dropped-")]
+    rows = [
+        json.loads(line)
+        for name in aside
+        for line in storage.read_bytes(f"{job.output}/{name}").decode().splitlines()
+    ]
+    kept = sorted((row["reason"], row["text"]) for row in rows)
+    reasons = ["near_duplicate"] * 3 + ["duplicate"] * 2
+    assert kept == sorted(
+        (reason, " ".join(text.split())) for reason, text in zip(reasons, every[6:], strict=True)
+    )
+
+
+def test_histograms_count_the_documents_that_stayed(tmp_path: Path, corpus: Path) -> None:
+    job, units, _ = plan(corpus, str(tmp_path / "out"))
+    prepare(job, units)
+    for name in ("tokens", "tokens_per_word"):
+        bins: Counter[str] = Counter()
+        for unit in units:
+            bins.update(read_finished(job.work, unit.index)["histograms"][name])
+        assert bins.total() == sum(shard.documents for shard in shards(job, units))
 
 
 def test_a_finished_unit_is_left_alone(tmp_path: Path, corpus: Path) -> None:
@@ -315,30 +370,47 @@ def test_a_given_split_in_order_without_dedup_goes_through_line_by_line(
     assert {shard.source for shard in train} == {"train-text"}
 
 
-def test_penn_treebank_goes_through_token_for_token(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "types", "train", "valid"),
+    [
+        ("ptb/ptb.{}.txt", 9_999, 929_589, 73_760),
+        # Its blank lines are documents too.
+        ("wikitext-2/wiki.{}.tokens", 33_277, 2_088_628, 217_646),
+    ],
+)
+def test_a_benchmark_goes_through_token_for_token(
+    tmp_path: Path,
+    name: str,
+    types: int,
+    train: int,
+    valid: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     data = os.environ.get("BILOOM_TEST_DATA")
     if not data:
-        pytest.skip("BILOOM_TEST_DATA is unset: no Penn Treebank")
-    paths = {split: f"{data}/lm/ptb/ptb.{split}.txt" for split in ("train", "valid")}
+        pytest.skip("BILOOM_TEST_DATA is unset: no Penn Treebank and no WikiText-2")
+    paths = {split: f"{data}/lm/{name.format(split)}" for split in ("train", "valid")}
     if not Path(paths["train"]).exists():
         pytest.skip(f"{paths['train']} is not there")
-    train_lines = Path(paths["train"]).read_text().split("\n")[:-1]
-    tokenizer = train_tokenizer(WordConfig(), train_lines)
+    monkeypatch.undo()
+    lines = Path(paths["train"]).read_text().split("\n")[:-1]
+    tokenizer = train_tokenizer(WordConfig(), lines)
     tokenizer.save(str(tmp_path / "tokenizer"))
-    assert tokenizer.vocabulary == 3 + 9_999
+    assert tokenizer.vocabulary == 3 + types
     given = [{"name": s, "path": path, "split": s} for s, path in paths.items()]
+    # WikiText-2 has U+FEFF for a word, which cleaning would remove.
+    cleaning = CleaningConfig(unicode="none", control_characters="keep")
     job, units, _ = plan(
-        tmp_path, str(tmp_path / "out"), input=given, deduplicate=False, unit_bytes=None,
-        part_tokens=200_000,
+        tmp_path, str(tmp_path / "out"), input=given, deduplicate=False, drop_empty=False,
+        cleaning=cleaning, unit_bytes=None, part_tokens=200_000,
     )  # fmt: skip
     prepare(job, units)
     streams = {
         split: TokenStream([s for s in shards(job, units) if s.split == split], "eos")
         for split in paths
     }
-    assert len(streams["train"]) == 929_589
-    assert len(streams["valid"]) == 73_760
-    left, right = streams["train"].read(0, 0, 929_589)
-    words = [word for line in train_lines for word in [*line.split(), "</s>"]]
+    assert (len(streams["train"]), len(streams["valid"])) == (train, valid)
+    left, right = streams["train"].read(0, 0, train)
+    words = [word for line in lines for word in [*line.split(), "</s>"]]
     assert [tokenizer.spelling(int(token)) for token in right] == words
     assert left[1:].tolist() == right[:-1].tolist()

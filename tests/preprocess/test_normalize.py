@@ -36,6 +36,39 @@ def test_a_batch_is_cleaned_like_its_texts_and_once_is_enough(
     assert [cleaner.clean(text) for text in cleaned] == cleaned
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+@settings(deadline=None, max_examples=30)
+@given(texts=st.lists(TEXTS, max_size=5))
+def test_what_comes_out_can_be_encoded(config: CleaningConfig, texts: list[str]) -> None:
+    cleaner = Cleaner(config)
+    "".join(cleaner.clean_batch(texts)).encode()
+    "".join(map(cleaner.clean, texts)).encode()
+
+
+@settings(deadline=None)
+@given(texts=st.lists(TEXTS, max_size=5))
+def test_each_step_counts_the_documents_it_changed(texts: list[str]) -> None:
+    cleaner = Cleaner(CleaningConfig(unicode="NFKC"))
+    cleaner.clean_batch(texts)
+    steps = [
+        ("control_characters", CleaningConfig(unicode="none", whitespace="keep")),
+        ("unicode", CleaningConfig(unicode="NFKC", whitespace="keep")),
+        ("whitespace", CleaningConfig(unicode="NFKC")),
+    ]
+    for step, config in steps:
+        after = [Cleaner(config).clean(text) for text in texts]
+        changed = sum(old != new for old, new in zip(texts, after, strict=True))
+        assert cleaner.counts[step] == changed, step
+        texts = after
+
+
+def test_counts_are_of_all_batches() -> None:
+    cleaner = Cleaner(CleaningConfig())
+    cleaner.clean_batch(["a  b", "c", "d\x00"])
+    cleaner.clean_batch([" e", "f", "e\u0301 "])
+    assert cleaner.counts == {"control_characters": 1, "unicode": 1, "whitespace": 3}
+
+
 def test_exactly_the_described_characters_are_removed() -> None:
     cleaner = Cleaner(CleaningConfig(unicode="none", whitespace="keep"))
     everything = [chr(point) for point in range(sys.maxunicode + 1)]
@@ -74,9 +107,29 @@ def test_a_control_character_between_letter_and_accent_does_not_part_them() -> N
     assert cleaner.clean_batch(["e\x00\u0301", "x"]) == ["\u00e9", "x"]
 
 
+def test_a_control_character_between_spaces_does_not_part_them() -> None:
+    for text in ("a \x00 b", "a \x00 \u6771"):
+        assert Cleaner(CleaningConfig()).clean_batch([text, "x"]) == [
+            text.replace("\x00 ", ""),
+            "x",
+        ]
+
+
+def test_what_is_clean_is_handed_on_untouched() -> None:
+    texts = ["a b", "", "\u6771 \u4eac", "c" * 3, "\u00e9"]
+    for old, new in zip(texts, Cleaner(CleaningConfig()).clean_batch(texts), strict=True):
+        assert new is old
+
+
 def test_an_empty_batch_stays_empty() -> None:
     for config in CONFIGS:
         assert Cleaner(config).clean_batch([]) == []
+
+
+def test_where_control_characters_stay_a_lone_surrogate_is_replaced() -> None:
+    cleaner = Cleaner(CleaningConfig(control_characters="keep", whitespace="keep"))
+    assert cleaner.clean("a\x00\ud83d b") == "a\x00\ufffd b"
+    assert cleaner.clean_batch(["a\x00\ud83d b", "\udfff"]) == ["a\x00\ufffd b", "\ufffd"]
 
 
 def test_what_is_to_be_kept_is_kept() -> None:

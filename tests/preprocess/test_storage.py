@@ -193,3 +193,18 @@ def test_paths_are_local_unless_a_protocol_says_otherwise(monkeypatch: pytest.Mo
     assert storage.absolute("x") == "/x"
     assert storage.join("/", "x", "y") == "/x/y"
     assert storage.join("a/", "b") == "a/b"
+
+
+@pytest.mark.parametrize("told", [{}, {"size": None}])
+def test_a_web_server_that_tells_no_size_is_refused(
+    monkeypatch: pytest.MonkeyPatch, told: dict[str, None]
+) -> None:
+    url = "https://example.org/a.txt"
+
+    class Web:
+        def info(self, path: str) -> dict[str, object]:
+            return {"name": path, "type": "file", **told}
+
+    monkeypatch.setattr(storage, "_remote", lambda path: (Web(), path))
+    with pytest.raises(StorageError, match=f"{url}: the server does not tell its size.*download"):
+        storage.find_files(url)

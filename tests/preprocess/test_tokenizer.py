@@ -10,18 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.config import SentencePieceConfig, TokenizerConfig, WordConfig
+from preprocess.config import CharConfig, SentencePieceConfig, TokenizerConfig, WordConfig
+from preprocess.sentencepiece_tokenizer import SENTENCE_BYTES, SentencePieceTokenizer
 from preprocess.tokenizer import (
     CONTROLS,
-    SENTENCE_BYTES,
     UNKNOWN,
-    SentencePieceTokenizer,
     Tokenizer,
     TokenizerError,
     cached_tokenizer,
     load_tokenizer,
     train_tokenizer,
 )
+from preprocess.vocabulary import Vocabulary
+from preprocess.word_tokenizer import WordTokenizer
 
 WORDS = ["the", "cat", "sat", "on", "mat", "größe", "слово", "猫が", "座った", "ราชการ", "<s>"]
 
@@ -37,9 +38,12 @@ def sentencepiece(
     return SentencePieceConfig(model=model, vocabulary=vocabulary)
 
 
-@pytest.fixture(scope="module", params=["unigram", "bpe"])
+KINDS = [sentencepiece(), sentencepiece("bpe"), CharConfig(), WordConfig()]
+
+
+@pytest.fixture(scope="module", params=KINDS[:3], ids=["unigram", "bpe", "char"])
 def subwords(request: pytest.FixtureRequest) -> Tokenizer:
-    return train_tokenizer(sentencepiece(request.param), texts())
+    return train_tokenizer(request.param, texts())
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,7 @@ def spelt(tokenizer: Tokenizer, text: str) -> str:
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
-@pytest.mark.parametrize("config", [sentencepiece(), sentencepiece("bpe"), WordConfig()])
+@pytest.mark.parametrize("config", KINDS)
 def test_the_same_texts_give_the_same_bytes(tmp_path: Path, config: TokenizerConfig) -> None:
     for folder in ("one", "two"):
         names = train_tokenizer(config, iter(texts())).save(str(tmp_path / folder))
@@ -69,7 +73,7 @@ def test_the_same_texts_give_the_same_bytes(tmp_path: Path, config: TokenizerCon
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
-@pytest.mark.parametrize("config", [sentencepiece(), sentencepiece("bpe"), WordConfig()])
+@pytest.mark.parametrize("config", KINDS)
 def test_a_tokenizer_is_the_same_when_loaded(tmp_path: Path, config: TokenizerConfig) -> None:
     made = train_tokenizer(config, texts())
     made.save(str(tmp_path))
@@ -146,7 +150,7 @@ def test_line_ends_of_unicode_part_words_and_never_the_vocabulary_file(tmp_path:
     assert tokenizer.vocabulary == 9
     # No word of today's Python holds one; the file must not depend on that.
     odd = ["a\u2028b", "c\x85", "\r", "d\x0be"]
-    type(tokenizer)(odd).save(str(tmp_path))  # type: ignore[call-arg]
+    WordTokenizer(Vocabulary.of_words(odd)).save(str(tmp_path))
     loaded = load_tokenizer(str(tmp_path))
     assert [loaded.spelling(n) for n in range(3, loaded.vocabulary)] == odd
 
@@ -215,7 +219,7 @@ def test_a_damaged_model_is_refused(tmp_path: Path, subwords: Tokenizer) -> None
 
 
 def test_a_kind_of_a_newer_version_is_named(tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.json").write_text(json.dumps({"kind": "char"}))
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"kind": "morpheme"}))
     with pytest.raises(TokenizerError) as error:
         load_tokenizer(str(tmp_path))
-    assert str(error.value) == f"{tmp_path}: tokenizer kind 'char' needs a newer biloom"
+    assert str(error.value) == f"{tmp_path}: tokenizer kind 'morpheme' needs a newer biloom"
