@@ -127,6 +127,28 @@ def test_every_document_is_accounted_for(made: Path) -> None:
     assert counts.sum() == totals[0]["tokens"]
 
 
+def test_weights_change_what_was_made_but_no_shard(text: Text, tmp_path: Path) -> None:
+    made = {}
+    for name, second in (("plain", "1"), ("same", "1.0"), ("more", "3")):
+        sources = "".join(
+            f"    - {{name: {n}, path: {text.folder}/{n}.txt, weight: {weight}}}\n"
+            for n, weight in (("0", "1"), ("1", second))
+        )
+        config = tmp_path / f"{name}.yaml"
+        config.write_text(f"prepare:\n  input:\n{sources}")
+        arguments = text.arguments(tmp_path / name)[2:]
+        assert main(["prepare", str(config), *arguments]) == 0
+        made[name] = read_manifest(str(tmp_path / name / "prepare"), "prepare")
+    assert made["plain"].content == made["same"].content != made["more"].content
+    shards = [{f.name: f.xxh128 for f in m.files if "-" in f.name} for m in made.values()]
+    assert shards[0] == shards[1] == shards[2]
+    rows = made["more"].details["sources"]
+    train = Corpus.open(str(tmp_path / "more" / "prepare")).shards("train")
+    sizes = [sum(s.tokens + s.documents for s in train if s.source == n) for n in ("0", "1")]
+    assert rows[1]["share"] == pytest.approx(3 * sizes[1] / (sizes[0] + 3 * sizes[1]))
+    assert [row["documents"] > 0 for row in rows] == [True, True]
+
+
 def test_what_was_dropped_for_a_reason_is_kept_with_its_place(made: Path) -> None:
     rows = [
         json.loads(line)
