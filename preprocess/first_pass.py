@@ -116,11 +116,14 @@ class _Batch:
         """Take documents of ``block`` from ``begin`` on until full; returns the first not taken."""
         self._origins.append((len(self.texts), block, begin))
         texts = block.documents[begin : begin + BATCH - len(self.texts)]
-        if self._characters + sum(map(len, texts)) >= BATCH_CHARACTERS:
+        characters = self._characters + sum(map(len, texts))
+        if characters >= BATCH_CHARACTERS:
             sizes = accumulate(map(len, texts), initial=self._characters)
-            last = next(n for n, size in enumerate(sizes) if size >= BATCH_CHARACTERS)
+            last, characters = next(
+                (n, size) for n, size in enumerate(sizes) if size >= BATCH_CHARACTERS
+            )
             texts = texts[:last]
-        self._characters += sum(map(len, texts))
+        self._characters = characters
         self.texts += texts
         return begin + len(texts)
 

@@ -15,7 +15,8 @@ from preprocess.storage import FileInfo
 
 SMALL_UNIT_BYTES = 8 * 1024**2
 LARGE_UNIT_BYTES = 32 * 1024**2
-LARGE_INPUT_BYTES = 256 * 1024**2
+LARGE_INPUT_BYTES = 2 * 1024**3
+"""Below it, a worker that has one large unit more than another would cost more than more units do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def plan_units(
     Args:
         sources: the parts of the corpus.
         files: for each source its files, ordered by name, as ``sources.list_source`` gives them.
-        unit_bytes: raw bytes a unit; none: 8 MiB below 256 MiB of input, else 32 MiB. What must be
+        unit_bytes: raw bytes a unit; none: 8 MiB below 2 GiB of input, else 32 MiB. What must be
             read from its start (compressed, a document a file, UTF-16, a Python source) is never
             cut and may be larger. An empty file is in no unit.
     """

@@ -32,7 +32,7 @@ AGAIN = "and the same command goes on from here, or choose another run.output"
 
 @dataclass(frozen=True)
 class Text:
-    """Many small files and a big one, of a few units with several segments each."""
+    """Many small files, and a big one whose unit has several segments."""
 
     root: Path
     content: str = ""

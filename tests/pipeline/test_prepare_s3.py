@@ -187,7 +187,7 @@ def test_failures_now_and_then_are_tried_again(corpus: Corpus, store: Store) -> 
     assert_whole(f"{BUCKET}/flaky", corpus)
 
 
-PUTS = ("segments/000002", "train-000001-000.bin", "manifest.json")
+PUTS = ("parts/train-000002-000.bin", "train-000001-000.bin", "manifest.json")
 WORK = ("lock.json", "asked.json", "hashes/", "units/000001", "drops/", "finished/000000")
 FINAL = ("train-000000-000.len", "counts.npy", "inputs.jsonl", "config.yaml", "stats.json")
 

@@ -50,8 +50,8 @@ def test_a_unit_holds_files_of_one_source_only() -> None:
 
 
 def test_the_default_size_grows_with_the_input() -> None:
-    small = plan_units([Source(path="x")], [[info("a", 256 * MIB - 1)]], None)
-    large = plan_units([Source(path="x")], [[info("a", 256 * MIB)]], None)
+    small = plan_units([Source(path="x")], [[info("a", 2048 * MIB - 1)]], None)
+    large = plan_units([Source(path="x")], [[info("a", 2048 * MIB)]], None)
     assert small[0].ranges[0].end == 8 * MIB
     assert large[0].ranges[0].end == 32 * MIB
 
