@@ -280,7 +280,9 @@ class PrepareConfig(Section):
     valid_fraction: float = Field(0.01, ge=0, lt=1, description="share of documents held out")
     test_fraction: float = Field(0.0, ge=0, lt=1, description="share held out a second time")
     part_tokens: int = Field(
-        4_000_000, ge=1, description="tokens after which a shard is closed at a document's end"
+        4_000_000,
+        ge=1,
+        description="tokens, of all splits together, after which shards are closed at a document's end",
     )
     unit_bytes: int | None = Field(
         None,
