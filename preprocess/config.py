@@ -287,7 +287,7 @@ class PrepareConfig(Section):
     unit_bytes: int | None = Field(
         None,
         ge=1024,
-        description="raw bytes a work unit; none: 8 MB below 2 GB of input, else 32",
+        description="raw bytes a work unit; none: at most 8 MB below 2 GB of input, else 32",
     )
 
     @model_validator(mode="after")

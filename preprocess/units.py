@@ -15,6 +15,8 @@ from preprocess.storage import FileInfo
 
 SMALL_UNIT_BYTES = 8 * 1024**2
 LARGE_UNIT_BYTES = 32 * 1024**2
+EVEN = 4
+"""Units of one size, a multiple of so many: two or four workers then have the same to do."""
 LARGE_INPUT_BYTES = 2 * 1024**3
 """Below it, a worker that has one large unit more than another would cost more than more units do."""
 
@@ -61,13 +63,18 @@ def plan_units(
     Args:
         sources: the parts of the corpus.
         files: for each source its files, ordered by name, as ``sources.list_source`` gives them.
-        unit_bytes: raw bytes a unit; none: 8 MiB below 2 GiB of input, else 32 MiB. What must be
-            read from its start (compressed, a document a file, UTF-16, a Python source) is never
-            cut and may be larger. An empty file is in no unit.
+        unit_bytes: raw bytes a unit; none: at most 8 MiB below 2 GiB of input, else 32 MiB, all alike
+            and their number a multiple of 4. What must be read from its start (compressed, a
+            document a file, UTF-16, a Python source) is never cut and may be larger. An empty file
+            is in no unit.
     """
     if unit_bytes is None:
         total = sum(file.bytes for group in files for file in group)
-        unit_bytes = SMALL_UNIT_BYTES if total < LARGE_INPUT_BYTES else LARGE_UNIT_BYTES
+        most = SMALL_UNIT_BYTES if total < LARGE_INPUT_BYTES else LARGE_UNIT_BYTES
+        number = -(-total // most)
+        if number > 1:
+            number = -(-number // EVEN) * EVEN
+        unit_bytes = -(-total // max(number, 1)) or most
     units: list[Unit] = []
     for number, (source, group) in enumerate(zip(sources, files, strict=True)):
         packed: list[Range] = []

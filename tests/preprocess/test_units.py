@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from preprocess.config import Source
 from preprocess.storage import FileInfo
 from preprocess.units import Range, Unit, plan_units
@@ -56,6 +58,16 @@ def test_the_default_size_grows_with_the_input() -> None:
     assert large[0].ranges[0].end == 32 * MIB
 
 
+@pytest.mark.parametrize(("size", "units"), [(1, 1), (8, 1), (9, 4), (33, 8), (100, 16), (400, 52)])
+def test_two_or_four_workers_have_the_same_to_do(size: int, units: int) -> None:
+    planned = plan_units([Source(path="x")], [[info("a", size * MIB)]], None)
+    sizes = [sum(r.end - r.start for r in unit.ranges) for unit in planned]
+    assert len(sizes) == units
+    assert sum(sizes) == size * MIB
+    assert max(sizes) <= 8 * MIB
+    assert max(sizes) - min(sizes) <= units
+
+
 def test_a_unit_travels_as_json() -> None:
     for unit in plan_units([Source(path="x")], [[info("a", 25), info("b", 3)]], 10):
         assert Unit.from_dict(json.loads(json.dumps(unit.to_dict()))) == unit
@@ -64,7 +76,8 @@ def test_a_unit_travels_as_json() -> None:
 def test_a_million_small_files_make_a_small_plan() -> None:
     files = [info(f"{i:06d}", 5000) for i in range(20_000)]
     units = plan_units([Source(path="x")], [files], None)
-    assert len(units) == 12
+    # Twelve, and the few files that the breaks between files left over.
+    assert len(units) == 13
     assert [name for unit in spans(units) for name, *_ in unit] == [file.name for file in files]
     # Slots: a range takes a third less memory than with a dictionary of its own.
     assert not hasattr(units[0].ranges[0], "__dict__")
