@@ -169,8 +169,8 @@ class _Guard:
     def _what_was_seen(self) -> str:
         look = self._last
         state = (
-            f"{count(look.sums['bytes'])}B read, {look.tokenised:,} of {self._units:,} units were through the first pass, "
-            f"{look.finished:,} finished"
+            f"{count(look.sums['bytes'])}B read, {look.tokenised:,} of {self._units:,} units were "
+            f"through the first pass, {look.finished:,} finished"
             if look
             else "the records of its units could not be read"
         )

@@ -10,9 +10,6 @@ from pydantic import Field, model_validator
 
 from preprocess.config import Section, runtime
 
-STALL_SECONDS = runtime(
-    900.0, "a job in which nothing moves for so long is ended with what was seen", ge=1
-)
 Environment = Literal["LOOPBACK", "EXTERNAL", "PROCESS", "DOCKER"]
 ENVIRONMENT_TYPE = runtime(
     None,
@@ -148,43 +145,47 @@ class DaskOptions(Section):
     )
 
 
-class DirectRunner(Section):
+class _Runner(Section):
+    """What every engine has beside options of its own."""
+
+    kind: str
+    stall_seconds: float = runtime(
+        900.0, "a job in which nothing moves for so long is ended with what was seen", ge=1
+    )
+
+
+class DirectRunner(_Runner):
     """Beam's own engine on this machine."""
 
     kind: Literal["direct"] = "direct"
-    stall_seconds: float = STALL_SECONDS
     options: DirectOptions = runtime(DirectOptions(), "options of this engine")
 
 
-class PortableRunner(Section):
+class PortableRunner(_Runner):
     """A Beam job service that is up already."""
 
     kind: Literal["portable"] = "portable"
-    stall_seconds: float = STALL_SECONDS
     options: PortableOptions = runtime(PortableOptions(), "options of this engine")
 
 
-class FlinkRunner(Section):
+class FlinkRunner(_Runner):
     """Apache Flink, embedded or a cluster."""
 
     kind: Literal["flink"] = "flink"
-    stall_seconds: float = STALL_SECONDS
     options: FlinkOptions = runtime(FlinkOptions(), "options of this engine")
 
 
-class SparkRunner(Section):
+class SparkRunner(_Runner):
     """Apache Spark, embedded or a cluster."""
 
     kind: Literal["spark"] = "spark"
-    stall_seconds: float = STALL_SECONDS
     options: SparkOptions = runtime(SparkOptions(), "options of this engine")
 
 
-class DataflowRunner(Section):
+class DataflowRunner(_Runner):
     """Google Cloud Dataflow."""
 
     kind: Literal["dataflow"] = "dataflow"
-    stall_seconds: float = STALL_SECONDS
     options: DataflowOptions = runtime(DataflowOptions(), "options of this engine")
 
     @model_validator(mode="after")
@@ -202,11 +203,10 @@ class DataflowRunner(Section):
         return self
 
 
-class DaskRunner(Section):
+class DaskRunner(_Runner):
     """A Dask cluster, yours or one for the job."""
 
     kind: Literal["dask"] = "dask"
-    stall_seconds: float = STALL_SECONDS
     options: DaskOptions = runtime(DaskOptions(), "options of this engine")
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from preprocess.config import SPLITS, PrepareConfig, Source
 from preprocess.storage import TEMPORARY, exists, join, list_names, read_bytes, write_bytes
 
 Kind = Literal["hashes", "bands"]
@@ -77,6 +78,15 @@ def splits_of(
     sides = np.where(place < valid_fraction, 1, 0)
     test = (place >= valid_fraction) & (place < valid_fraction + test_fraction)
     return np.where(test, 2, sides).astype(np.uint8)
+
+
+def sides_of(
+    high: npt.NDArray[np.uint64], source: Source, config: PrepareConfig
+) -> npt.NDArray[np.uint8]:
+    """(texts,) the number in ``config.SPLITS`` of each text's split: the source's, else by its hash."""
+    if source.split:
+        return np.full(len(high), SPLITS.index(source.split), np.uint8)
+    return splits_of(high, config.valid_fraction, config.test_fraction)
 
 
 def hash_keys(hashes: npt.NDArray[np.uint64], first: int) -> npt.NDArray[Any]:

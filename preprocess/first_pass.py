@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -16,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from preprocess.config import SPLITS, PrepareConfig
-from preprocess.dedup import splits_of
+from preprocess.config import PrepareConfig
+from preprocess.dedup import sides_of
 from preprocess.documents import Block, Limits, read_unit
 from preprocess.durable import synced_together
 from preprocess.errors import UserError
@@ -274,20 +275,15 @@ class _FirstPass:
         found = np.add.reduceat(spaces.view(np.uint8), begins, dtype=np.uint32)
         return found + np.uint32(1)
 
-    def _sides(self, high: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
-        """(documents,) the number of each one's split, by the high halves of the hashes."""
-        if self._source.split:
-            return np.full(len(high), SPLITS.index(self._source.split), np.uint8)
-        return splits_of(high, self._config.valid_fraction, self._config.test_fraction)
-
     def _close(self) -> None:
         """Write the segment."""
         job, counts = self._job, self._counts
         number = len(counts.parts)
+        side = partial(sides_of, source=self._source, config=self._config)
         with synced_together():
             counts.parts.append(
                 self._segment.write(
-                    job.work, self._unit.index, number, self._sides, job.buckets, job.band_buckets
+                    job.work, self._unit.index, number, side, job.buckets, job.band_buckets
                 )
             )
             self._aside.flush()

@@ -17,9 +17,9 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.config import SPLITS, PrepareConfig, Source
+from preprocess.config import SPLITS, PrepareConfig
 from preprocess.corpus_sample import read_kept
-from preprocess.dedup import content_hashes, halves, splits_of
+from preprocess.dedup import content_hashes, halves, sides_of
 from preprocess.progress import Progress
 from preprocess.storage import atomic_writer, exists, join, open_read, read_bytes, write_bytes
 from preprocess.units import Unit
@@ -68,7 +68,8 @@ def count_unit(job: CountJob, unit: Unit) -> int:
     progress = Progress(job.work, unit.index)
     for block in read_kept(unit, source, config):
         data = [text.encode() for text in block.texts]
-        held_out = _held_out(data, source, config)
+        sides = sides_of(halves(content_hashes(data))[:, 0], source, config)
+        held_out = sides != SPLITS.index("train")
         for train, own in ((True, np.flatnonzero(~held_out)), (False, np.flatnonzero(held_out))):
             # One call a block: a call a text costs as much as its counting.
             words = "\n".join([block.texts[n] for n in own.tolist()]).split()
@@ -86,18 +87,6 @@ def count_unit(job: CountJob, unit: Unit) -> int:
     record = {"bounds": spilled, **sizes}
     write_bytes(_record(job.work, unit.index), json.dumps(record).encode())
     return unit.index
-
-
-def _held_out(
-    data: Sequence[bytes], source: Source, config: PrepareConfig
-) -> npt.NDArray[np.bool_]:
-    """(texts,) which of the cleaned texts are not in the train split."""
-    if source.split:
-        return np.full(len(data), source.split != "train")
-    high = halves(content_hashes(data))[:, 0]
-    sides = splits_of(high, config.valid_fraction, config.test_fraction)
-    held_out: npt.NDArray[np.bool_] = sides != SPLITS.index("train")
-    return held_out
 
 
 def read_counted(job: CountJob) -> dict[str, int]:
