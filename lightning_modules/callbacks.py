@@ -1,23 +1,20 @@
-"""What happens beside training: checkpoints, metrics, held-out perplexity, the progress bar."""
+"""What is told of a training while it runs: metrics, held-out perplexity, the progress bar."""
 
-import io
-import json
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import pytorch_lightning as pl
-import torch
-from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from lightning_modules.evaluation import Evaluation, evaluate
+from lightning_modules.datamodule import StepLoader
+from lightning_modules.distribution import mean_over_ranks
+from lightning_modules.held_out import perplexity
 from lightning_modules.lit_bilm import LitBiLM
-from lightning_modules.pretrained import CheckpointError, read_checkpoint
-from preprocess import storage
-from preprocess.token_stream import Ids
+from lightning_modules.metrics_file import MetricsFile
+from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.nn.sampled_softmax import SampledSoftmax
 
-KEPT = 2
-"""Checkpoints kept: the newest, and the one before should its disk have failed."""
+DIRECTIONS = ("forward", "backward")
 
 
 class Bar(Protocol):
@@ -27,154 +24,115 @@ class Bar(Protocol):
         """``done`` of the total is done."""
 
 
-class StorageCheckpointIO(CheckpointIO):
-    """Checkpoints by path or URL, whole or not at all; read without unpickling code."""
+class Compute(NamedTuple):
+    """What model FLOPs utilisation is made of: FLOP a token costs, FLOP/s all devices could do."""
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
-    ) -> None:
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        storage.write_bytes(str(path), buffer.getvalue())
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        return read_checkpoint(str(path))
-
-    def remove_checkpoint(self, path: Any) -> None:
-        storage.remove(str(path))
-
-
-def checkpoint_path(folder: str, step: int) -> str:
-    return storage.join(folder, f"step-{step:09d}.ckpt")
-
-
-def newest_checkpoint(folder: str) -> tuple[str, int] | None:
-    """The newest checkpoint of ``folder`` that can be read, and its step."""
-    for name in reversed(_checkpoint_names(folder)):
-        path = storage.join(folder, name)
-        try:
-            return path, int(read_checkpoint(path)["global_step"])
-        except CheckpointError:
-            continue  # Its disk failed: the one before is kept for that.
-    return None
-
-
-def _checkpoint_names(folder: str) -> list[str]:
-    return [name for name in storage.list_names(folder) if name.endswith(".ckpt")]
-
-
-class Checkpoints(pl.Callback):
-    """Saves every ``steps`` steps, every ``minutes`` minutes, at the last step and at a stop."""
-
-    def __init__(self, folder: str, steps: int, minutes: float) -> None:
-        self._folder, self._steps, self._seconds = folder, steps, minutes * 60
-        self._saved = time.monotonic()
-        self._stopped = False
-
-    def stop(self) -> None:
-        """Let the running step end and be saved, then raise KeyboardInterrupt."""
-        self._stopped = True
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        step, last = trainer.global_step, trainer.global_step == trainer.max_steps
-        late = time.monotonic() - self._saved > self._seconds
-        if step % self._steps and not late and not last and not self._stopped:
-            return
-        trainer.save_checkpoint(checkpoint_path(self._folder, step))
-        self._saved = time.monotonic()
-        for name in _checkpoint_names(self._folder)[:-KEPT]:
-            storage.remove(storage.join(self._folder, name))
-        if self._stopped and not last:
-            raise KeyboardInterrupt
+    a_token: float
+    peak: float
 
 
 class Metrics(pl.Callback):
     """A line of ``metrics.jsonl`` every ``log_steps`` steps, the same to the loggers.
 
-    What an earlier run wrote is kept up to the step that training goes on from.
+    Every process takes part, since losses are means over all; the first tells. What an earlier run
+    wrote is kept up to the step that training goes on from.
+
+    Args:
+        path: of the file.
+        bar: the progress bar.
+        loader: where batches are waited for.
+        compute: for the model FLOPs utilisation.
+        look: network -> figures of the held-out text, `nats` (mean -log p) among them; none: no looks.
     """
 
     def __init__(
         self,
         path: str,
-        log_steps: int,
-        tokens_a_step: int,
         bar: Bar,
-        look: Callable[[], tuple[Iterable[tuple[Ids, Ids]], dict[str, int]]] | None,
-        look_steps: int,
+        loader: StepLoader,
+        compute: Compute,
+        look: Callable[[BiLMNetwork], dict[str, Any]] | None,
     ) -> None:
-        self._path, self._log_steps, self._tokens = path, log_steps, tokens_a_step
-        self._bar, self._look, self._look_steps = bar, look, look_steps
-        self._lines: list[str] = []
+        self._path, self._bar, self._loader = path, bar, loader
+        self._compute, self._look = compute, look
+        self._file: MetricsFile | None = None
         self._held_out = ""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._lines = [
-            line
-            for line in read_lines(self._path)
-            if json.loads(line)["step"] <= trainer.global_step
-        ]
+        assert isinstance(module, LitBiLM)
+        if trainer.is_global_zero:
+            self._file = MetricsFile(self._path, module.step)
+        self._bar.update(module.step)
         self._began = self._told = time.monotonic()
-        self._first = self._told_step = trainer.global_step
-        self._paused = 0.0
+        self._first = self._told_step = module.step
+        self._paused, self._waited = 0.0, self._loader.waited
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, *arguments: Any
     ) -> None:
         assert isinstance(module, LitBiLM)
-        step = trainer.global_step
-        if step % self._log_steps == 0 or step == trainer.max_steps:
-            self._tell(trainer, module, step)
-        if self._look and (step % self._look_steps == 0 or step == trainer.max_steps):
+        train = module.train_config
+        step, last = module.step, module.step == train.steps
+        if step % train.log_steps == 0 or last:
+            self._tell(trainer, module)
+        if self._look and (step % train.evaluate_steps == 0 or last):
             began = time.monotonic()
-            self._evaluate(trainer, module, step)
+            self._evaluate(trainer, module)
             self._paused += time.monotonic() - began
             self._told, self._told_step = time.monotonic(), step
 
-    def on_save_checkpoint(self, *arguments: Any) -> None:
-        self._write()
-
     def on_train_end(self, *arguments: Any) -> None:
-        self._write()
+        if self._file:
+            self._file.save()
 
-    def _tell(self, trainer: pl.Trainer, module: LitBiLM, step: int) -> None:
-        forward, backward = module.losses.tolist()
-        now = time.monotonic()
-        speed = (step - self._told_step) * self._tokens / max(now - self._told, 1e-9)
-        self._told, self._told_step = now, step
-        row = {
-            "step": step,
-            "loss_forward": forward,
-            "loss_backward": backward,
+    def on_exception(self, *arguments: Any) -> None:
+        self.on_train_end()
+
+    def save(self) -> None:
+        """Called before a checkpoint is written: no line up to its step may be missing then."""
+        if self._file:
+            self._file.save()
+
+    def _tell(self, trainer: pl.Trainer, module: LitBiLM) -> None:
+        losses = mean_over_ranks(module.losses).tolist()
+        now, step, tokens = time.monotonic(), module.step, module.train_config.tokens_a_step
+        seconds = max(now - self._told, 1e-9)
+        speed = (step - self._told_step) * tokens / seconds
+        row: dict[str, Any] = {"step": step}
+        for name, loss in zip(DIRECTIONS, losses, strict=False):
+            row |= {f"loss_{name}": loss, f"perplexity_{name}": perplexity(loss)}
+        row |= {
             "learning_rate": module.learning_rate,
-            "gradient_norm": float(module.gradient_norm),
+            "gradient_norm": module.gradient_norm,
+            "skipped_steps": module.skipped,
             "tokens_per_second": round(speed, 1),
+            "mfu": round(speed * self._compute.a_token / self._compute.peak, 4),
+            "data_wait": round((self._loader.waited - self._waited) / seconds, 4),
         }
+        self._told, self._told_step, self._waited = now, step, self._loader.waited
         self._put(trainer, row)
-        mean = (step - self._first) * self._tokens / max(now - self._began - self._paused, 1e-9)
-        perplexity = Evaluation(forward, backward, 1, 1, 1).figures()["average_perplexity"]
-        self._bar.update(
-            step, f"{mean:,.0f} tokens/s  perplexity {perplexity:,.1f}{self._held_out}"
-        )
+        mean = (step - self._first) * tokens / max(now - self._began - self._paused, 1e-9)
+        shown = perplexity(sum(losses) / len(losses))
+        # A loss against some drawn ids is no perplexity over all of them, and is taken for it.
+        sampled = "sampled " if isinstance(module.network.head, SampledSoftmax) else ""
+        note = f"{mean:,.0f} tokens/s  {sampled}perplexity {shown:,.1f}{self._held_out}"
+        self._bar.update(step, note)
 
-    def _evaluate(self, trainer: pl.Trainer, module: LitBiLM, step: int) -> None:
+    def _evaluate(self, trainer: pl.Trainer, module: LitBiLM) -> None:
         assert self._look is not None
-        figures = evaluate(module.network, *self._look()).figures()
-        names = ("forward_perplexity", "backward_perplexity", "average_perplexity", "bits_per_byte")
-        self._put(trainer, {"step": step, **{f"valid_{name}": figures[name] for name in names}})
-        self._held_out = f" (held out {figures['average_perplexity']:,.1f})"
+        module.swap_average()
+        figures = self._look(module.network)
+        module.swap_average()
+        module.looked(figures.pop("nats"))
+        row = {f"valid_{name}": value for name, value in figures.items()}
+        self._put(trainer, {"step": module.step, **row, "averaged": module.is_averaging})
+        shown = figures.get("average_perplexity") or figures["forward_perplexity"]
+        self._held_out = f" (held out {shown:,.1f})"
 
     def _put(self, trainer: pl.Trainer, row: dict[str, Any]) -> None:
-        self._lines.append(json.dumps(row))
+        if self._file is None:
+            return
+        self._file.put(row)
+        told = {k: v for k, v in row.items() if k != "step" and v is not None}
         for logger in trainer.loggers:
-            logger.log_metrics({k: v for k, v in row.items() if k != "step"}, row["step"])
-
-    def _write(self) -> None:
-        storage.write_bytes(self._path, "".join(f"{line}\n" for line in self._lines).encode())
-
-
-def read_lines(path: str) -> list[str]:
-    """The lines of a text file; none where it does not exist."""
-    return storage.read_bytes(path).decode().splitlines() if storage.exists(path) else []
+            logger.log_metrics(told, row["step"])

@@ -1,10 +1,10 @@
-"""Config sections of the model, its training and its evaluation. Imports no torch."""
+"""Config sections of the network. Imports no torch."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from preprocess.config import Section, Split, runtime
+from preprocess.config import Section
 
 
 class EmbeddingInputConfig(Section):
@@ -15,10 +15,48 @@ class EmbeddingInputConfig(Section):
         None, ge=1, description="dimensions; none: the width a direction of the stack has"
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the input vectors")
+    type_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of the ids whose vector is left out, drawn each step"
+    )
+
+
+class AdaptiveInputConfig(Section):
+    """Vectors whose width falls with frequency, in the output layer's clusters (Baevski & Auli 2019)."""
+
+    kind: Literal["adaptive"] = "adaptive"
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the input vectors")
+
+
+class CharCNNInputConfig(Section):
+    """Words by their spelling: ELMo's convolutions over characters, highway layers, projection."""
+
+    kind: Literal["char_cnn"] = "char_cnn"
+    dim: int = Field(16, ge=1, description="dimensions of a character (a byte of UTF-8)")
+    max_characters: int = Field(
+        50, ge=3, description="bytes of a word, its begin and end marks included; the rest is cut"
+    )
+    filters: tuple[tuple[int, int], ...] = Field(
+        ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024)),
+        min_length=1,
+        description="[width, number] of each convolution",
+    )
+    activation: Literal["relu", "tanh"] = Field("relu", description="after the maximum over time")
+    highway: int = Field(2, ge=0, description="highway layers")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the input vectors")
+
+    @model_validator(mode="after")
+    def _filters_fit(self) -> "CharCNNInputConfig":
+        for width, number in self.filters:
+            if not 1 <= width <= self.max_characters or number < 1:
+                raise ValueError(
+                    f"filters: [{width}, {number}] must have a width of 1 to max_characters "
+                    f"({self.max_characters}) and a number of at least 1"
+                )
+        return self
 
 
 class LSTMConfig(Section):
-    """Two independent stacks, forward and backward (Peters et al. 2018, section 3.1)."""
+    """Stacks of projected LSTM layers, one a direction (Peters et al. 2018, section 3.1)."""
 
     kind: Literal["lstm"] = "lstm"
     layers: int = Field(2, ge=1, description="layers a direction")
@@ -30,10 +68,48 @@ class LSTMConfig(Section):
     cell_clip: float | None = Field(3.0, gt=0, description="bound of the cell's values")
     projection_clip: float | None = Field(3.0, gt=0, description="bound of the output's values")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout between layers and at the top")
+    output_dropout: float | None = Field(
+        None, ge=0, lt=1, description="dropout at the top; none: as between layers"
+    )
+    variational: bool = Field(
+        False, description="one dropout mask for all tokens a row reads in a step"
+    )
+    weight_drop: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the hidden-to-hidden weights left out, drawn each step",
+    )
 
     @property
     def direction_width(self) -> int:
         return self.projection or self.hidden
+
+
+class GRUConfig(Section):
+    """Stacks of GRU layers, one a direction."""
+
+    kind: Literal["gru"] = "gru"
+    layers: int = Field(2, ge=1, description="layers a direction")
+    hidden: int = Field(256, ge=1, description="dimensions of the state and the output")
+    residual: bool = Field(True, description="add a layer's input to its output, from layer two")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout between layers and at the top")
+    output_dropout: float | None = Field(
+        None, ge=0, lt=1, description="dropout at the top; none: as between layers"
+    )
+    variational: bool = Field(
+        False, description="one dropout mask for all tokens a row reads in a step"
+    )
+    weight_drop: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the hidden-to-hidden weights left out, drawn each step",
+    )
+
+    @property
+    def direction_width(self) -> int:
+        return self.hidden
 
 
 class AdaptiveSoftmaxConfig(Section):
@@ -59,57 +135,73 @@ class SoftmaxConfig(Section):
     kind: Literal["softmax"] = "softmax"
 
 
-InputConfig = EmbeddingInputConfig
-RecurrentConfig = LSTMConfig
-HeadConfig = Annotated[AdaptiveSoftmaxConfig | SoftmaxConfig, Field(discriminator="kind")]
+class SampledSoftmaxConfig(Section):
+    """Trained against drawn negatives, evaluated over the whole vocabulary (Jean et al. 2015)."""
+
+    kind: Literal["sampled_softmax"] = "sampled_softmax"
+    samples: int = Field(
+        8192, ge=1, description="negatives a step, drawn log-uniformly over the ranks by count"
+    )
+
+
+InputConfig = Annotated[
+    EmbeddingInputConfig | AdaptiveInputConfig | CharCNNInputConfig, Field(discriminator="kind")
+]
+RecurrentConfig = Annotated[LSTMConfig | GRUConfig, Field(discriminator="kind")]
+HeadConfig = Annotated[
+    AdaptiveSoftmaxConfig | SoftmaxConfig | SampledSoftmaxConfig, Field(discriminator="kind")
+]
 
 
 class ModelConfig(Section):
     """Input encoder, recurrent stack, output layer."""
 
+    directions: Literal["both", "forward"] = Field(
+        "both", description="both: ELMo's pair of language models; forward: one language model"
+    )
     input: InputConfig = Field(EmbeddingInputConfig(), description="input encoder")
     recurrent: RecurrentConfig = Field(LSTMConfig(), description="recurrent stack")
     head: HeadConfig = Field(AdaptiveSoftmaxConfig(), description="output layer")
-
-
-class TrainConfig(Section):
-    """Truncated backpropagation through time on two independent streams a row."""
-
-    corpus: str | None = runtime(None, "corpus folder; none: this run's own prepare")
-    rows: int = Field(32, ge=1, description="rows of a batch, over all devices")
-    unroll: int = Field(20, ge=1, description="tokens a row reads a step (truncated BPTT)")
-    steps: int = Field(10_000, ge=1, description="optimiser steps")
-    boundary: Literal["eos", "bos_eos"] = Field(
-        "eos", description="between documents: one <eos>, or ELMo's <bos> and <eos>"
+    tied: bool = Field(False, description="the output layer's vectors are those of the input")
+    output_vocabulary: int | None = Field(
+        None,
+        ge=2,
+        description="ids that can be predicted, the most frequent; others count as <unk>; none: all",
     )
-    order: Literal["shuffled", "as-given"] = Field(
-        "shuffled", description="order of shards and documents in a pass over the corpus"
-    )
-    seed: int = Field(
-        1, ge=0, lt=1 << 32, description="seed of the weights, the order and the dropout"
-    )
-    learning_rate: float = Field(1e-3, gt=0, description="Adam's peak learning rate")
-    warmup_steps: int = Field(100, ge=0, description="steps in which the rate rises from 0")
-    final_rate: float = Field(
-        0.1, ge=0, le=1, description="rate at the last step (cosine decay), as a share of the peak"
-    )
-    clip_norm: float = Field(1.0, gt=0, description="bound of the gradient's norm")
-    compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="compile the LSTM cell; auto: where a compiler is found"
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    checkpoint_steps: int = runtime(500, "steps between checkpoints", ge=1)
-    checkpoint_minutes: float = runtime(10.0, "minutes between checkpoints, at most", gt=0)
-    evaluate_steps: int = runtime(1000, "steps between looks at the held-out text", ge=1)
-    log_steps: int = runtime(10, "steps between lines of metrics.jsonl", ge=1)
 
+    @property
+    def direction_count(self) -> int:
+        return 2 if self.directions == "both" else 1
 
-class EvaluateConfig(Section):
-    """Perplexity of held-out text over the full vocabulary."""
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "ModelConfig":
+        adaptive = isinstance(self.head, AdaptiveSoftmaxConfig)
+        if isinstance(self.input, AdaptiveInputConfig) and not adaptive:
+            raise ValueError(
+                f"input.kind adaptive takes the clusters of an adaptive softmax, and head.kind is "
+                f"{self.head.kind}; set head.kind to adaptive_softmax or input.kind to embedding"
+            )
+        if self.tied:
+            self._can_be_tied()
+        return self
 
-    corpus: str | None = runtime(None, "corpus folder; none: the one that is trained on")
-    checkpoint: str | None = runtime(None, "train folder; none: this run's own")
-    split: Split = Field("valid", description="the split to read")
-    rows: int = Field(
-        16, ge=1, description="rows the text is dealt to; each starts from zero state"
-    )
+    def _can_be_tied(self) -> None:
+        """Raise ValueError where input and output have no vectors of one shape to share."""
+        width = self.recurrent.direction_width
+        if isinstance(self.input, CharCNNInputConfig):
+            raise ValueError("tied: a char_cnn input has no vector for each id; set tied to false")
+        if isinstance(self.input, AdaptiveInputConfig) != isinstance(
+            self.head, AdaptiveSoftmaxConfig
+        ):
+            raise ValueError(
+                f"tied: input.kind {self.input.kind} and head.kind {self.head.kind} have vectors of "
+                "different shapes; an adaptive_softmax goes with input.kind adaptive, any other "
+                "head with embedding"
+            )
+        if isinstance(self.input, EmbeddingInputConfig) and self.input.dim not in (None, width):
+            raise ValueError(
+                f"tied: input.dim is {self.input.dim}, but the output layer reads {width} "
+                "dimensions (recurrent.projection, or hidden without one); leave input.dim out"
+            )
+        if self.output_vocabulary is not None:
+            raise ValueError("tied: output_vocabulary would cut the shared vectors; leave it out")

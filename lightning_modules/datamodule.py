@@ -1,21 +1,29 @@
 """Batches of a token corpus; the step alone decides what is in one, so resume is exact."""
 
+import signal
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_modules.config import TrainConfig
-from lightning_modules.nn.adaptive_softmax import Routes, route
+from lightning_modules.distribution import Share
+from lightning_modules.nn.routes import route
+from lightning_modules.nn.window import Types, Window
+from lightning_modules.train_config import TrainConfig
+from preprocess.errors import UserError
 from preprocess.mixing import repeat_factors
 from preprocess.token_shard import Corpus
-from preprocess.token_stream import TokenStream, TrainingWindows
+from preprocess.token_stream import Ids, TokenStream, TrainingWindows, boundary_ids, resets
+from preprocess.tokens import UNKNOWN
+
+READ_AHEAD = 4
+"""Batches that a data process holds ready."""
 
 
 def training_stream(corpus: Corpus, train: TrainConfig) -> TokenStream:
@@ -36,35 +44,98 @@ def training_stream(corpus: Corpus, train: TrainConfig) -> TokenStream:
 
 
 class Batch(NamedTuple):
-    """What the network reads at a step: ids and targets (2, unroll, rows) int64."""
+    """What a process reads in an optimiser step: windows[window of the step][pass over its rows]."""
 
     step: int
-    ids: Tensor
-    targets: Tensor
-    routes: Routes
+    windows: tuple[tuple[Window, ...], ...]
 
 
-class StepDataset(Dataset[Batch]):
-    """Item ``s`` is the batch of step ``s``."""
+class WindowMaker:
+    """Ids of a stretch of text -> what the network reads.
+
+    Args:
+        ranks: int64 (ids that can be predicted,), rank of each by count; targets beyond become the
+            unknown id.
+        cutoffs: of the adaptive softmax, to whose tails the targets are dealt here, so that the
+            device never has to be waited for.
+        encode: what the input encoder reads instead of ids; none: ids.
+        boundary: between documents, where ``reset_state`` asks to forget the one before; none: never.
+    """
 
     def __init__(
         self,
-        windows: TrainingWindows,
-        steps: int,
-        ranks: npt.NDArray[np.int64],
+        ranks: np.ndarray[Any, np.dtype[np.int64]],
         cutoffs: tuple[int, ...],
+        encode: Callable[[Ids], Types] | None = None,
+        boundary: tuple[int, int] | None = None,
     ) -> None:
-        self._windows, self._steps = windows, steps
         self._ranks, self._cutoffs = ranks, cutoffs
+        self._encode, self._boundary = encode, boundary
+
+    def __call__(self, ids: Ids, targets: Ids) -> Window:
+        """Ids and targets (directions, time, rows) int64 -> a window on the CPU."""
+        targets = np.where(targets >= len(self._ranks), UNKNOWN, targets)
+        return Window(
+            self._encode(ids) if self._encode else torch.from_numpy(ids),
+            torch.from_numpy(targets),
+            route(targets.reshape(-1), self._ranks, self._cutoffs),
+            torch.from_numpy(resets(ids, self._boundary)) if self._boundary else None,
+        )
+
+
+class StepDataset(Dataset[Any]):
+    """Item ``s`` is the batch of step ``s``, as NumPy arrays; or the UserError that kept it from being."""
+
+    def __init__(
+        self, windows: TrainingWindows, make: WindowMaker, share: Share, accumulate: int, steps: int
+    ) -> None:
+        self._windows, self._make = windows, make
+        self._share, self._accumulate, self._steps = share, accumulate, steps
 
     def __len__(self) -> int:
         return self._steps
 
-    def __getitem__(self, step: int) -> Batch:
-        ids, targets = self._windows.batch(step)
-        # Dealt here, on the host, so that the device never has to be waited for.
-        routes = route(targets.reshape(-1), self._ranks, self._cutoffs)
-        return Batch(step, torch.from_numpy(ids), torch.from_numpy(targets), routes)
+    def __getitem__(self, step: int) -> Any:
+        try:
+            return to_numpy(Batch(step, tuple(self._of_step(step))))
+        except UserError as error:
+            # A data process would hand it on as a text with a traceback in it.
+            return error
+
+    def _of_step(self, step: int) -> Iterator[tuple[Window, ...]]:
+        size = self._share.of_pass
+        for place in range(step * self._accumulate, (step + 1) * self._accumulate):
+            ids, targets = self._windows.batch(place)  # (directions, unroll, rows of the process)
+            yield tuple(
+                self._make(
+                    np.ascontiguousarray(ids[..., first : first + size]),
+                    np.ascontiguousarray(targets[..., first : first + size]),
+                )
+                for first in range(0, size * self._share.passes, size)
+            )
+
+
+def to_numpy(found: Any) -> Any:
+    """Tensors in nested tuples as arrays: a few kilobytes go through a pipe faster than a tensor,
+    for which a piece of shared memory is set up and passed on.
+    """
+    if isinstance(found, Tensor):
+        return found.numpy()
+    if isinstance(found, tuple):
+        parts = [to_numpy(part) for part in found]
+        return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
+    return found
+
+
+def to_tensors(found: Any, pinned: bool = False) -> Any:
+    """The reverse of `to_numpy`; pinned: in memory that a GPU copies from by itself."""
+    if isinstance(found, np.ndarray):
+        tensor = torch.from_numpy(found)
+        return tensor.pin_memory() if pinned else tensor
+    if isinstance(found, tuple):
+        parts = [to_tensors(part, pinned) for part in found]
+        return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
+    return found
 
 
 class _From:
@@ -80,39 +151,82 @@ class _From:
         return len(self._steps)
 
 
-class StepLoader(DataLoader[Batch]):
-    """Starts at the step training is at; its length is that of the whole training.
+class StepLoader(DataLoader[Any]):
+    """The batches from step ``start`` on, read ahead by ``workers`` processes; `waited` in seconds."""
 
-    Lightning counts batches over the whole training too, and asks a loader for its state where it
-    resumes one. The position follows from the step, so there is none to keep.
-    """
+    def __init__(self, dataset: StepDataset, start: int, workers: int, pinned: bool) -> None:
+        super().__init__(
+            dataset,
+            batch_size=None,
+            sampler=_From(start, len(dataset)),
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=_leave_signals_to_the_training,
+            prefetch_factor=READ_AHEAD if workers else None,
+            multiprocessing_context="fork" if workers else None,
+        )
+        self._pinned = pinned
+        self.waited = 0.0
 
-    def __init__(self, dataset: StepDataset, start: int) -> None:
-        super().__init__(dataset, batch_size=None, sampler=_From(start, len(dataset)))
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            began = time.perf_counter()
+            try:
+                found = next(batches)
+            except StopIteration:
+                return
+            self.waited += time.perf_counter() - began
+            if isinstance(found, UserError):
+                raise found
+            yield to_tensors(found, self._pinned)
 
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
 
-    def state_dict(self) -> dict[str, Any]:
-        return {}
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+
+def _leave_signals_to_the_training(worker: int) -> None:
+    # Ctrl-C reaches every process of the terminal, and a handler is inherited: the training process
+    # decides what a signal means, and ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class TokenShardDataModule(pl.LightningDataModule):
-    """The train split as batches, from the step the trainer is at."""
+    """The train split as batches for one process, from a step on.
+
+    Args:
+        windows: of this process's rows.
+        make: windows of ids -> windows of the network.
+        train: the training's config.
+        share: the rows of this process.
+        start: the first step.
+        gpu: whether they go to a GPU.
+    """
 
     def __init__(
         self,
         windows: TrainingWindows,
+        make: WindowMaker,
         train: TrainConfig,
-        ranks: npt.NDArray[np.int64],
-        cutoffs: tuple[int, ...],
+        share: Share,
+        start: int = 0,
+        gpu: bool = False,
     ) -> None:
         super().__init__()
-        self._dataset = StepDataset(windows, train.steps, ranks, cutoffs)
+        dataset = StepDataset(windows, make, share, train.accumulate_steps, train.steps)
+        workers = train.data_workers
+        if workers is None:
+            # A window takes a tenth of a microsecond a token: of a GPU's step that can be a twentieth,
+            # of a CPU's it is nothing, and another process would be in the way.
+            workers = int(gpu)
+        self.loader = StepLoader(dataset, start, workers, pinned=gpu)
 
     def train_dataloader(self) -> StepLoader:
-        assert self.trainer is not None
-        return StepLoader(self._dataset, self.trainer.global_step)
+        return self.loader
+
+
+def reset_boundary(train: TrainConfig) -> tuple[int, int] | None:
+    """The ids that begin a document in each direction, where the state is to be reset there."""
+    return boundary_ids(train.boundary) if train.reset_state else None

@@ -1,76 +1,120 @@
 """Perplexity of held-out text: full vocabulary, every token once, state carried along the stream."""
 
-import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterable
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
+from lightning_modules.held_out import Evaluation, HeldOut, Sums
 from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.nn.window import Types, Window
 from preprocess.token_stream import Ids
+from preprocess.tokens import UNKNOWN
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Sums over a split. ``forward`` and ``backward`` are total -log p in nats.
-
-    A document's end counts as a token, as a word and as a byte (the newline it stands for), since
-    the model predicts it; so Penn Treebank has its customary 73,760 words.
-    """
-
-    forward: float
-    backward: float
-    tokens: int
-    words: int
-    text_bytes: int
-
-    def perplexity(self, nats: float, units: int) -> float:
-        return math.exp(min(nats / units, 700.0))
-
-    def figures(self) -> dict[str, Any]:
-        """Perplexities and bits per byte; the average is exp of the mean of both losses."""
-        mean = (self.forward + self.backward) / 2
-        return {
-            "forward_perplexity": self.perplexity(self.forward, self.tokens),
-            "backward_perplexity": self.perplexity(self.backward, self.tokens),
-            "average_perplexity": self.perplexity(mean, self.tokens),
-            "forward_word_perplexity": self.perplexity(self.forward, self.words),
-            "backward_word_perplexity": self.perplexity(self.backward, self.words),
-            "average_word_perplexity": self.perplexity(mean, self.words),
-            "bits_per_byte": mean / math.log(2) / self.text_bytes,
-            **asdict(self),
-        }
+FIRST_BAND = 100
+"""Ranks of the first frequency band; each further one ends at ten times the rank."""
 
 
 def evaluate(
-    network: BiLMNetwork, windows: Iterable[tuple[Ids, Ids]], totals: dict[str, int]
+    network: BiLMNetwork,
+    windows: Iterable[tuple[Ids, Ids]],
+    text: HeldOut,
+    ranks: npt.NDArray[np.int64] | None = None,
+    document_starts: tuple[int, int] | None = None,
+    inputs_of: Callable[[Ids], Tensor | Types] = torch.from_numpy,
+    reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> Evaluation:
-    """Run ``network`` over ``windows`` of (2, time, rows) ids and targets.
+    """Run ``network`` over ``windows`` of (2, time, rows) ids and targets, from zero state on.
+
+    A target that cannot be predicted (from ``network.output_vocabulary`` on) counts as unknown.
 
     Args:
-        network: in any mode; it is left in the mode it was in.
-        windows: every position of the split once, padding with a target below 0.
-        totals: the split's documents, tokens, words and text_bytes.
+        network: in any mode; it is left in the mode it was in. A forward one reads [0] alone.
+        windows: every position of the split once, or this process's share of them; padding has a
+            target below 0.
+        text: the sizes of the whole split.
+        ranks: (output vocabulary,) rank of each id by its count in training, from 0; none: no bands.
+        document_starts: the input that begins a document, forward and backward, before which the
+            state is set to zero; none: it is carried on.
+        inputs_of: (directions, time, rows) ids -> what the network's input encoder reads.
+        reduce: sums of this process, float64 -> those of all processes; called once.
     """
     device = next(network.parameters()).device
+    predictable = network.output_vocabulary
+    tally = _Tally(network.directions, predictable, ranks, device)
     was_training = network.training
     network.eval()
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
     state = None
     with torch.inference_mode():
-        for ids, targets in windows:
-            state = state or network.zero_state(ids.shape[2])
-            on_device = torch.from_numpy(ids).to(device), torch.from_numpy(targets).to(device)
-            nll, state = network.nll(*on_device, state)  # (2, time, rows)
-            sums += nll.double().sum((1, 2))
+        for ids, goals in windows:
+            ids, goals = ids[: network.directions], goals[: network.directions]
+            targets = torch.from_numpy(np.where(goals < predictable, goals, UNKNOWN)).to(device)
+            resets = None
+            if document_starts is not None:
+                starts = np.array(document_starts[: network.directions])
+                resets = torch.from_numpy(ids == starts[:, None, None]).to(device)
+            window = Window(_on(device, inputs_of(ids)), targets, resets=resets)
+            state = network.zero_state(ids.shape[2]) if state is None else state
+            nll, state = network.nll(window, state)  # (directions, time, rows)
+            tally.add(nll, targets)
     network.train(was_training)
-    ends = totals["documents"]
-    forward, backward = sums.tolist()
-    return Evaluation(
-        forward,
-        backward,
-        totals["tokens"] + ends,
-        totals["words"] + ends,
-        totals["text_bytes"] + ends,
-    )
+    return tally.evaluation(text, reduce)
+
+
+class _Tally:
+    """Sums by direction and frequency band, on the device: nothing waits for it before the end."""
+
+    def __init__(
+        self,
+        directions: int,
+        vocabulary: int,
+        ranks: npt.NDArray[np.int64] | None,
+        device: torch.device,
+    ) -> None:
+        self._given = ranks is not None
+        ranks = np.zeros(vocabulary, np.int64) if ranks is None else ranks
+        ends = [FIRST_BAND]
+        while ends[-1] < vocabulary:
+            ends.append(10 * ends[-1])
+        ends[-1] = vocabulary
+        self._ranges = list(zip([1, *(end + 1 for end in ends)], ends, strict=False))
+        of_id = np.searchsorted(ends, ranks, "right")  # (vocabulary,)
+        # The unknown word is summed apart, so that it is counted, and joins its band at the end.
+        self._unknown_band = int(of_id[UNKNOWN])
+        of_id[UNKNOWN] = len(ends)
+        self._band = torch.from_numpy(of_id).to(device)
+        self._each = torch.arange(len(ends) + 1, device=device)
+        # [0] targets, [1] nats
+        self._sums = torch.zeros(2, directions, len(ends) + 1, dtype=torch.float64, device=device)
+
+    def add(self, nll: Tensor, targets: Tensor) -> None:
+        """Both (directions, time, rows); a target below 0 does not count."""
+        band = self._band[targets.clamp(min=0)].where(targets >= 0, -1)
+        hit = band[..., None] == self._each  # (directions, time, rows, bands + 1)
+        self._sums[0] += hit.sum((1, 2))
+        self._sums[1] += nll.double()[..., None].where(hit, 0.0).sum((1, 2))
+
+    def evaluation(self, text: HeldOut, reduce: Callable[[Tensor], Tensor]) -> Evaluation:
+        sums = reduce(self._sums).cpu()  # (2, directions, bands + 1)
+        unknown = int(sums[0, 0, -1])
+        sums[..., self._unknown_band] += sums[..., -1]
+        sums = sums[..., :-1]
+        total = _sums(sums.sum(-1))
+        assert set(total.tokens) == {text.tokens}, "each token is counted once"
+        bands = {}
+        if self._given:
+            bands = {one: _sums(sums[..., n]) for n, one in enumerate(self._ranges)}
+        return Evaluation(text, total, unknown, bands)
+
+
+def _sums(sums: Tensor) -> Sums:
+    tokens, nats = sums.tolist()
+    return Sums(tuple(map(int, tokens)), tuple(nats))
+
+
+def _on(device: torch.device, inputs: Tensor | Types) -> Tensor | Types:
+    if isinstance(inputs, Types):
+        return Types(tuple(one.to(device) for one in inputs.characters), inputs.places.to(device))
+    return inputs.to(device)

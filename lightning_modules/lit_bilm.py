@@ -1,32 +1,54 @@
 """The LightningModule: network + loss + optimiser + the state that is carried from step to step."""
 
 import math
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from lightning_modules.config import ModelConfig, TrainConfig
+from lightning_modules.config import ModelConfig
 from lightning_modules.datamodule import Batch
+from lightning_modules.distribution import Share, gather_rows
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.nn.recurrent import State
+from lightning_modules.optimizers import (
+    WeightAverage,
+    averages,
+    build_optimizer,
+    clipped_step,
+    learning_rate,
+)
+from lightning_modules.train_config import SGDConfig, TrainConfig
+
+CHECKPOINT_FORMAT = 2
 
 
 class LitBiLM(pl.LightningModule):
     """Maximum likelihood by truncated backpropagation through time (Peters et al. 2018, 3.1).
 
-    The loss is the mean of both directions' cross-entropy in nats. The state of every row is
+    The loss is the mean of all directions' cross-entropies in nats. The state of every row is
     carried over steps and saved in the checkpoint as one tensor in global row order. All random
-    draws of a step follow from (seed, step), so going on needs no generator's state.
+    draws of a step follow from (seed, step, window, rank, pass), so going on needs no generator's
+    state; and since everything else is arithmetic on the step, `checkpoint` holds all of a training.
 
     Args:
         model: the network's config.
         train: the training's config.
         vocabulary: number of ids.
         cutoffs: ranks where the tails of an adaptive softmax begin.
-        ranks: int64 (vocabulary,), rank of each id by its count; none: ids are ranks.
+        ranks: int64 (vocabulary of the output layer,), rank of each id by count; none: ids are ranks.
+        share: the rows this process takes; none: all.
+        bf16: matmuls in bfloat16, by autocast.
+
+    Attributes:
+        step: optimiser steps done; a skipped one counts.
+        losses: (directions,) cross-entropy of the last step's rows of this process, in nats.
+        gradient_norm: of the last step, before it was clipped.
+        learning_rate: of the last step.
+        skipped: steps left out for a gradient that was not finite; `skipped_in_a_row` likewise.
+        looks: mean -log p of the held-out text at each look so far.
     """
 
     def __init__(
@@ -36,77 +58,171 @@ class LitBiLM(pl.LightningModule):
         vocabulary: int,
         cutoffs: tuple[int, ...] = (),
         ranks: Tensor | None = None,
+        share: Share | None = None,
+        bf16: bool = False,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.train_config = train
         torch.manual_seed(train.seed)
         self.network = BiLMNetwork(model, vocabulary, cutoffs, ranks)
-        self.state: State | None = None
-        self.losses = torch.zeros(2)
-        """Cross-entropy of the last step, forward and backward, in nats."""
-        self.gradient_norm = torch.zeros(())
-        """Norm of the last step's gradient, before it was clipped."""
+        self.share = share or Share(train.rows)
+        self.step = 0
+        self.losses = torch.zeros(self.network.directions)
+        self.gradient_norm = 0.0
         self.learning_rate = 0.0
-        """Rate of the last step."""
+        self.skipped = self.skipped_in_a_row = 0
+        self.looks: list[float] = []
+        self._bf16 = bf16
+        self._states: list[Tensor] = []
+        self._average: WeightAverage | None = None
+        self._restored: dict[str, Any] = {}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        train = self.train_config
+        return build_optimizer(train.optimizer, self.network.parameters(), train.learning_rate)
 
     def on_train_start(self) -> None:
-        if self.state is None:
-            self.state = self.network.zero_state(self.train_config.rows)
-        self.state = State(*(part.to(self.device) for part in self.state))
+        """Put the optimiser, the carried state and the average where the checkpoint had them."""
+        saved, rows = self._restored, self.share.rows
+        state = saved.get("carried_state", self.network.zero_state(rows).cpu())
+        self._states = [
+            state[:, :, part.start : part.stop].contiguous().to(self.device)
+            for part in self.share.ranges
+        ]  # (layers, directions, rows of the pass, state_width)
+        if saved:
+            self._optimizer.load_state_dict(saved["optimizer"])
+        if self._average:
+            self._average.tensors = [mean.to(self.device) for mean in self._average.tensors]
+        self._restored = {}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One window of every row. ids and targets: (2, unroll, rows)."""
-        assert batch.step == self.global_step, "the data and the optimiser are at other steps"
-        assert self.state is not None
-        torch.manual_seed(self.train_config.seed * 1_000_003 + batch.step + 1)
-        losses, state = self.network.loss(batch.ids, batch.targets, self.state, batch.routes)
-        self.state = State(*(part.detach() for part in state))
-        self.losses = losses.detach()  # (2,)
-        return losses.mean()
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        return optimizer
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        self.learning_rate = float(optimizer.param_groups[0]["lr"])
-        self.gradient_norm = torch.nn.utils.clip_grad_norm_(
-            self.network.parameters(), self.train_config.clip_norm
-        )
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One optimiser step: every window of every row of this process, then the update."""
+        assert batch.step == self.step, "the data and the optimiser are at other steps"
+        optimizer = self._optimizer
+        optimizer.zero_grad(set_to_none=True)
+        before, self.losses = list(self._states), torch.zeros_like(self.losses, device=self.device)
+        last = (len(batch.windows) - 1, self.share.passes - 1)
+        for place, passes in enumerate(batch.windows):
+            for number in range(self.share.passes):
+                with nullcontext() if (place, number) == last else self._gradients_kept_here():
+                    self._backward(batch, place, number, len(passes) * len(batch.windows))
+        self._update(optimizer, before)
+        self.step += 1
 
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=self.train_config.learning_rate, fused=True
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, learning_rate_share(self.train_config)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def _backward(self, batch: Batch, place: int, number: int, parts: int) -> None:
+        """Loss and gradient of one window of one pass's rows."""
+        train = self.train_config
+        seed = (train.seed, batch.step, place, self.share.rank, number)
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            found = self.network.loss(
+                batch.windows[place][number],
+                self._states[number],
+                bool(train.activation_penalty or train.change_penalty),
+            )
+        self._states[number] = found.state.detach()
+        self.losses += found.means.detach() / parts
+        loss = found.means.mean()
+        if found.activation is not None and found.change is not None:
+            loss = loss + train.activation_penalty * found.activation
+            loss = loss + train.change_penalty * found.change
+        self.manual_backward(loss * (train.loss_scale / parts))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        assert self.state is not None
-        checkpoint["carried_state"] = {
-            "hidden": self.state.hidden,  # (layers, 2, rows, direction_width)
-            "cell": self.state.cell,  # (layers, 2, rows, hidden)
+    def _gradients_kept_here(self) -> AbstractContextManager[None]:
+        """Between the passes of a step, gradients are summed here and not yet over processes."""
+        model = self.trainer.strategy.model
+        kept: AbstractContextManager[None] = getattr(model, "no_sync", nullcontext)()
+        return kept
+
+    def _update(self, optimizer: torch.optim.Optimizer, before: list[Tensor]) -> None:
+        """Clip and step; or leave out a step whose gradient is not finite, with its states.
+
+        The gradient is the same in all processes by now, so all decide alike.
+        """
+        train = self.train_config
+        gradients = [w.grad for w in self.network.parameters() if w.grad is not None]
+        norm = self.gradient_norm = float(torch.nn.utils.get_total_norm(gradients))
+        self.learning_rate = learning_rate(train, self.step, self.looks)
+        if not math.isfinite(norm):
+            self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+            self._states = before
+            return
+        self.skipped_in_a_row = 0
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        clipped_step(optimizer, gradients, norm / (train.clip_norm or math.inf))
+        if self._average is not None:
+            self._average.add(list(self.network.parameters()))
+
+    def looked(self, nats: float) -> None:
+        """Take notice of the held-out text's mean -log p: rate and average may depend on it."""
+        self.looks.append(nats)
+        optimizer = self.train_config.optimizer
+        after = optimizer.average_after if isinstance(optimizer, SGDConfig) else None
+        if after is not None and self._average is None and averages(self.looks, after):
+            self._average = WeightAverage(list(self.network.parameters()))
+
+    @property
+    def is_averaging(self) -> bool:
+        """Whether the weights' average (NT-ASGD) has begun."""
+        return self._average is not None
+
+    def swap_average(self) -> None:
+        """Exchange the weights with their average, if there is one; twice is as before."""
+        if self._average is None:
+            return
+        for weight, mean in zip(self.network.parameters(), self._average.tensors, strict=True):
+            weight.data, mean.data = mean.data, weight.data
+
+    def checkpoint(self) -> dict[str, Any]:
+        """All that a training is at this step, on the CPU; called by all processes at once.
+
+        steps: of the whole training; state_dict: the weights to go on from; average: their mean,
+        likewise, none before it has begun; carried_state: (layers, directions, rows, state_width).
+        """
+        average = self._average
+        return {
+            "format": CHECKPOINT_FORMAT,
+            "step": self.step,
+            "steps": self.train_config.steps,
+            "cutoffs": list(self.network.head.cutoffs),
+            "state_dict": {f"network.{k}": v.cpu() for k, v in self.network.state_dict().items()},
+            "optimizer": self._optimizer.state_dict(),
+            "carried_state": gather_rows(torch.cat(self._states, 2)),
+            "looks": list(self.looks),
+            "average": self._averaged_weights(),
+            "averaged_steps": average.steps if average else 0,
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
         }
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.state = State(**checkpoint["carried_state"])
+    def _averaged_weights(self) -> dict[str, Tensor] | None:
+        if self._average is None:
+            return None
+        self.swap_average()
+        weights = {name: tensor.cpu().clone() for name, tensor in self.network.state_dict().items()}
+        self.swap_average()
+        return weights
 
-
-def learning_rate_share(train: TrainConfig) -> Callable[[int], float]:
-    """Share of the peak rate at a step, counted from 0.
-
-    Linear warm-up, then half a cosine (Loshchilov and Hutter 2017, section 3) that reaches
-    ``final_rate`` at the last step.
-    """
-    length = max(1, train.steps - 1 - train.warmup_steps)
-
-    def share(step: int) -> float:
-        if step < train.warmup_steps:
-            return (step + 1) / (train.warmup_steps + 1)
-        falling = 0.5 * (1 + math.cos(math.pi * min(1.0, (step - train.warmup_steps) / length)))
-        return train.final_rate + (1 - train.final_rate) * falling
-
-    return share
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from a checkpoint, with any number of processes and passes; before training starts."""
+        prefix = "network."
+        self.network.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items()}
+        )
+        self.step = checkpoint["step"]
+        self.looks = list(checkpoint["looks"])
+        self.skipped = checkpoint["skipped"]
+        self.skipped_in_a_row = checkpoint["skipped_in_a_row"]
+        if checkpoint["average"]:
+            names = [name for name, _ in self.network.named_parameters()]
+            self._average = WeightAverage([checkpoint["average"][name] for name in names])
+            self._average.steps = checkpoint["averaged_steps"]
+        self._restored = checkpoint

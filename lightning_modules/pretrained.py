@@ -24,14 +24,18 @@ from torch import Tensor, nn
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.nn.char_cnn import CharCNN
+from lightning_modules.nn.window import Types
+from lightning_modules.types_of_window import types_of_window
 from preprocess import storage
 from preprocess.config import CleaningConfig
 from preprocess.errors import UserError
 from preprocess.fingerprint import canonical_json
 from preprocess.manifest import read_manifest
 from preprocess.normalize import Cleaner
+from preprocess.spellings import Spellings
 from preprocess.token_stream import boundary_ids
-from preprocess.tokenizer import Token, Tokenizer, load_tokenizer
+from preprocess.tokenizer import CONTROLS, Token, Tokenizer, load_tokenizer
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -65,11 +69,14 @@ class BiLM(nn.Module):
             embedding.vectors  # (layers, tokens, dim)
 
     Every text starts from zero state after the boundary token that training put before a document,
-    so its vectors depend on nothing but the text (within 1e-5, whatever it is batched with).
+    so its vectors depend on nothing but the text (within 1e-5, whatever it is batched with). A model
+    that reads words by their spelling has a vector for a word outside its vocabulary as well.
 
     Attributes:
-        dim: dimensions of a token's vector in any layer: forward half, then backward half.
+        dim: dimensions of a token's vector in any layer: forward half, then backward half; of a
+            forward language model, its own alone.
         depth: layers, the token vectors (layer 0) included.
+        content, tokenizer_content: hashes of the model and of the tokenizer it was trained with.
     """
 
     def __init__(
@@ -79,15 +86,21 @@ class BiLM(nn.Module):
         cleaning: CleaningConfig,
         boundary: Literal["eos", "bos_eos"],
         content: str = "",
+        tokenizer_content: str = "",
     ) -> None:
         super().__init__()
         self.network = network.eval()
         self.tokenizer = tokenizer
-        self.content = content
+        self.content, self.tokenizer_content = content, tokenizer_content
         self._cleaner = Cleaner(cleaning)
         self._before, self._after = boundary_ids(boundary)
         self.dim = network.width
         self.depth = network.recurrent.config.layers + 1
+        self._spellings: Spellings | None = None
+        if isinstance(network.input, CharCNN):
+            self._spellings = Spellings(
+                tokenizer.spelling, tokenizer.vocabulary, network.input.max_characters
+            )
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
@@ -104,14 +117,23 @@ class BiLM(nn.Module):
         network.load_state_dict(load_safetensors(storage.read_bytes(storage.join(path, WEIGHTS))))
         cleaning = CleaningConfig.model_validate(saved["cleaning"])
         tokenizer = load_tokenizer(path)
-        return cls(network, tokenizer, cleaning, saved["boundary"], manifest.content)
+        return cls(
+            network,
+            tokenizer,
+            cleaning,
+            saved["boundary"],
+            manifest.content,
+            saved.get("tokenizer", ""),
+        )
 
-    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, lengths: Tensor, spellings: Spellings | None = None) -> Tensor:
         """All layers, with gradients.
 
         Args:
             ids: (batch, time) int64, padded with any id at the end.
             lengths: (batch,) int64, tokens of each row.
+            spellings: how the ids are written, for a model that reads words by their spelling;
+                none: as those of the tokenizer.
 
         Returns:
             (depth, batch, time, dim) float32; what lies past a row's length is padding.
@@ -123,15 +145,28 @@ class BiLM(nn.Module):
         starts = torch.tensor([self._before, self._after], device=ids.device)
         streams = torch.stack([ids, ids.gather(1, mirror)])  # (2, batch, time)
         streams = torch.cat([starts[:, None, None].expand(2, batch, 1), streams], 2)
-        streams = streams.transpose(1, 2)  # (2, time + 1, batch)
+        # (directions, time + 1, batch)
+        streams = streams[: self.network.directions].transpose(1, 2)
         state = self.network.zero_state(batch)
         chunks = []
         for start in range(0, time + 1, CHUNK):
-            layers, state = self.network.layers(streams[:, start : start + CHUNK], state)
-            chunks.append(torch.stack(layers))  # (depth, 2, chunk, batch, dim / 2)
-        forward, backward = torch.cat(chunks, 2)[:, :, 1:].transpose(2, 3).unbind(1)
+            inputs = self._inputs(streams[:, start : start + CHUNK], spellings)
+            layers, state = self.network.layers(inputs, state)
+            chunks.append(torch.stack(layers))  # (depth, directions, chunk, batch, direction_width)
+        read = torch.cat(chunks, 2)[:, :, 1:].transpose(2, 3)
+        if self.network.directions == 1:
+            return read[:, 0]
+        forward, backward = read.unbind(1)
         index = mirror[None, :, :, None].expand_as(backward)  # (depth, batch, time, dim / 2)
         return torch.cat([forward, backward.gather(2, index)], 3)
+
+    def _inputs(self, ids: Tensor, spellings: Spellings | None) -> Tensor | Types:
+        spellings = spellings or self._spellings
+        if spellings is None:
+            return ids
+        found = types_of_window(ids.cpu().numpy(), spellings)
+        characters = tuple(bucket.to(ids.device) for bucket in found.characters)
+        return Types(characters, found.places.to(ids.device))
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str], batch_tokens: int = 4096) -> list[Embedding]:
@@ -148,16 +183,28 @@ class BiLM(nn.Module):
         for batch in plan_batches([len(one) for one in tokens], batch_tokens):
             longest = max(len(tokens[number]) for number in batch)
             ids = torch.zeros(len(batch), longest, dtype=torch.int64)
-            for row, number in enumerate(batch):
-                found = [token.id for token in tokens[number]]
+            numbered, spellings = self._numbered([tokens[number] for number in batch])
+            for row, found in enumerate(numbered):
                 ids[row, : len(found)] = torch.tensor(found, dtype=torch.int64)
             lengths = torch.tensor([len(tokens[number]) for number in batch])
-            layers = self(ids.to(device), lengths.to(device)).cpu().numpy()
+            layers = self(ids.to(device), lengths.to(device), spellings).cpu().numpy()
             for row, number in enumerate(batch):
                 vectors[number] = layers[:, row, : len(tokens[number])]
         return [
             Embedding(text, tokens[number], vectors[number]) for number, text in enumerate(cleaned)
         ]
+
+    def _numbered(
+        self, texts: Sequence[Sequence[Token]]
+    ) -> tuple[list[list[int]], Spellings | None]:
+        """Ids of each text; where words are read by their spelling, ids of these texts' own words."""
+        if self._spellings is None:
+            return [[token.id for token in text] for text in texts], None
+        different = dict.fromkeys(token.spelling for text in texts for token in text)
+        words = [*CONTROLS, *different]
+        number = dict(zip(different, range(len(CONTROLS), len(words)), strict=True))
+        spellings = Spellings(words.__getitem__, len(words), self._spellings.max_characters)
+        return [[number[token.spelling] for token in text] for text in texts], spellings
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
@@ -199,9 +246,12 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
 
 def checkpoint_weights(folder: str) -> dict[str, Tensor]:
-    """The network's tensors in the checkpoint of a train folder."""
-    state = read_checkpoint(storage.join(folder, CHECKPOINT))["state_dict"]
-    prefix = "network."
+    """The network's tensors in the checkpoint of a train folder: their average where there is one."""
+    checkpoint = read_checkpoint(storage.join(folder, CHECKPOINT))
+    if checkpoint.get("average"):
+        averaged: dict[str, Tensor] = checkpoint["average"]
+        return averaged
+    prefix, state = "network.", checkpoint["state_dict"]
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 

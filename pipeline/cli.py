@@ -21,7 +21,7 @@ STAGE_HELP = {
 }
 
 EPILOG = """\
-CONFIG is a YAML file or the name of a shipped one (quickstart, seed-small); several are
+CONFIG is a YAML file or the name of a shipped one (quickstart, base, chinese, ...); several are
 merged in order. KEY=VALUE overrides one setting:
 
   biloom run quickstart
@@ -108,6 +108,7 @@ def _run(options: argparse.Namespace) -> int:
 
         return getattr(inspection, options.command)(options.path)  # type: ignore[no-any-return]
     from pipeline.config_file import dump_config, load_config
+    from pipeline.processes import is_further_process
 
     overrides = [word for word in options.config if _is_override(word)]
     files = [word for word in options.config if word not in overrides]
@@ -115,6 +116,10 @@ def _run(options: argparse.Namespace) -> int:
     if options.print_config:
         print(dump_config(config), end="")
         return 0
+    if options.command in ("run", "train") and is_further_process(config.train):
+        from pipeline.train import join
+
+        return join(config)
     from pipeline.console import Console
 
     if options.dry_run:

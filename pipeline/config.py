@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lightning_modules.config import EvaluateConfig, ModelConfig, TrainConfig
+from lightning_modules.config import ModelConfig
+from lightning_modules.train_config import EvaluateConfig, TrainConfig
 from pipeline.runner_config import DirectRunner, RunnerConfig
 from preprocess.config import (
     PrepareConfig,
@@ -63,6 +64,7 @@ class TrackingConfig(Section):
     wandb: Literal["auto", "offline", "off"] = runtime("auto", "auto: on where a key is found")
     project: str = runtime("biloom", "wandb project")
     name: str | None = runtime(None, "wandb run name; none: wandb's choice")
+    tensorboard: bool = runtime(False, "write TensorBoard's event files to train/tensorboard")
 
 
 class Config(Section):

@@ -54,8 +54,13 @@ class _TerminalBar:
     def __init__(self, progress: Progress, name: str, total: float) -> None:
         self._progress = progress
         self._task = progress.add_task(name, total=total, note="")
+        self._begun = False
 
     def update(self, done: float, note: str = "") -> None:
+        if not self._begun:
+            # What a former run did says nothing of this one's speed.
+            self._progress.reset(self._task, completed=int(done))
+            self._begun = True
         self._progress.update(self._task, completed=done, note=note)
 
 

@@ -1,18 +1,36 @@
 """Stage: perplexity of held-out text, over the full vocabulary."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
 from lightning_modules.evaluation import evaluate
+from lightning_modules.held_out import HeldOut
+from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.nn.char_cnn import CharCNN
+from lightning_modules.nn.routes import ranks_of
+from lightning_modules.nn.window import Types
 from lightning_modules.pretrained import network_of_checkpoint
+from lightning_modules.types_of_window import types_of_window
 from pipeline.config import Config
 from pipeline.console import Console
 from pipeline.device import resolve_device
+from pipeline.evaluation_figures import show_evaluation
 from pipeline.stage import Made, Place, StageError
 from pipeline.stages import evaluation_corpus, stage_folder
+from preprocess.evaluation_windows import evaluation_windows, window_count
 from preprocess.fingerprint import fingerprint
-from preprocess.manifest import read_manifest
+from preprocess.manifest import ManifestError, read_manifest
+from preprocess.spellings import Spellings
+from preprocess.target_counts import target_counts
 from preprocess.token_shard import Corpus
-from preprocess.token_stream import TokenStream, evaluation_windows
+from preprocess.token_stream import Ids, TokenStream, boundary_ids
+from preprocess.tokenizer import load_tokenizer
 
 UNROLL = 64
 
@@ -22,47 +40,86 @@ def make(config: Config, place: Place, console: Console) -> Made:
     corpus = Corpus.open(evaluation_corpus(config))
     folder = stage_folder(config, "train", settings.checkpoint)
     trained = read_manifest(folder, "train").details
+    _check(corpus, settings.split, trained)
+    shards = corpus.shards(settings.split)
+    details: dict[str, Any] = {"split": settings.split, "tokens": 0}
+    if not corpus.totals(settings.split)["documents"]:
+        console.warn(
+            f"nothing to evaluate: {corpus.folder} has no {settings.split} text; prepare a corpus "
+            f"with {_text_for(settings.split)}"
+        )
+        return Made((), details, stats=details, content=fingerprint(details))
+    network = network_of_checkpoint(folder, trained).to(resolve_device(config.train.device))
+    stream = TokenStream(shards, trained["boundary"])
+    with console.bar("evaluate", window_count(stream, settings.rows, UNROLL)) as bar:
+
+        def windows() -> Iterator[tuple[Ids, Ids]]:
+            for step, window in enumerate(evaluation_windows(stream, settings.rows, UNROLL)):
+                bar.update(step)
+                yield window
+
+        found = evaluate(
+            network,
+            windows(),
+            HeldOut.of(shards),
+            _ranks(config, corpus, trained, network),
+            boundary_ids(trained["boundary"]) if trained.get("reset_state") else None,
+            _inputs_of(config, trained, network),
+        )
+    details |= found.figures()
+    show_evaluation(console, details)
+    return Made((), details, stats=details, content=fingerprint(details))
+
+
+def _text_for(split: str) -> str:
+    source = f"a source of split: {split}"
+    return (
+        source if split == "train" else f"{source}, a larger prepare.{split}_fraction or more text"
+    )
+
+
+def _check(corpus: Corpus, split: str, trained: dict[str, Any]) -> None:
+    """Refuse text of other ids than the model's, and text it was trained on."""
     if corpus.manifest.details["tokenizer"] != trained["tokenizer"]:
         raise StageError(
             f"{corpus.folder}: this corpus was made by another tokenizer than the model's; "
             "prepare it with the model's own (prepare.tokenizer)"
         )
-    totals = corpus.totals(settings.split)
-    details: dict[str, Any] = {"split": settings.split, "tokens": 0}
-    if not totals["documents"]:
-        console.warn(
-            f"nothing to evaluate: the {settings.split} split is empty (more text, or a larger "
-            f"prepare.{settings.split}_fraction, fills it)"
+    if split == "train" and corpus.manifest.content == trained["corpus"]:
+        raise StageError(
+            f"{corpus.folder}: the model was trained on this train split; held-out text is in valid "
+            "or test (evaluate.split), or in another corpus (evaluate.corpus)"
         )
-        return Made((), details, stats=details, content=fingerprint(details))
-    network = network_of_checkpoint(folder, trained).to(resolve_device(config.train.device))
-    stream = TokenStream(corpus.shards(settings.split), trained["boundary"])
-    steps = -(-(len(stream) // settings.rows + 1) // UNROLL)
-    with console.bar("evaluate", steps) as bar:
-
-        def windows() -> Any:
-            for step, window in enumerate(evaluation_windows(stream, settings.rows, UNROLL)):
-                bar.update(step)
-                yield window
-
-        evaluation = evaluate(network, windows(), totals)
-    details |= {**evaluation.figures(), "split": settings.split}
-    assert evaluation.tokens == len(stream), "each token is counted once"
-    _show(console, details)
-    return Made((), details, stats=details, content=fingerprint(details))
 
 
-def _show(console: Console, figures: dict[str, Any]) -> None:
-    rows = [
-        [
-            f"perplexity a {unit}",
-            *(f"{figures[f'{way}_{key}']:,.1f}" for way in ("forward", "backward", "average")),
-        ]
-        for unit, key in (("token", "perplexity"), ("word", "word_perplexity"))
-    ]
-    console.table(
-        f"{figures['split']}, {figures['tokens']:,} tokens",
-        ["", "forward", "backward", "average"],
-        rows,
-    )
-    console.line(f"{figures['bits_per_byte']:.3f} bits a byte of text")
+def _ranks(
+    config: Config, corpus: Corpus, trained: dict[str, Any], network: BiLMNetwork
+) -> npt.NDArray[np.int64] | None:
+    """Rank of each id by its count in training; none where that corpus is not at hand."""
+    if corpus.manifest.content != trained["corpus"]:
+        try:
+            corpus = Corpus.open(stage_folder(config, "prepare", config.train.corpus))
+        except ManifestError:
+            return None
+        if corpus.manifest.content != trained["corpus"]:
+            return None
+    size = network.output_vocabulary
+    return ranks_of(target_counts(corpus, trained["boundary"], network.directions, size))
+
+
+def _inputs_of(
+    config: Config, trained: dict[str, Any], network: BiLMNetwork
+) -> Callable[[Ids], Tensor | Types]:
+    """Ids -> what the network's input encoder reads: ids, or the spellings of their types."""
+    if not isinstance(network.input, CharCNN):
+        return torch.from_numpy
+    folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
+    if read_manifest(folder, "tokenizer").content != trained["tokenizer"]:
+        raise StageError(
+            f"{folder}: this is not the tokenizer that the model was trained with, which knows how "
+            "words are spelt; name that one in prepare.tokenizer"
+        )
+    tokenizer = load_tokenizer(folder)
+    size = network.input.max_characters
+    spellings = Spellings(tokenizer.spelling, tokenizer.vocabulary, size)
+    return partial(types_of_window, spellings=spellings)

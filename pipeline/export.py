@@ -20,7 +20,7 @@ from preprocess.manifest import (
 from preprocess.token_shard import Corpus
 from preprocess.tokenizer import load_tokenizer
 
-SETTINGS = ("model", "vocabulary", "cutoffs", "boundary", "cleaning")
+SETTINGS = ("model", "vocabulary", "cutoffs", "boundary", "cleaning", "tokenizer")
 CARD = "README.md"
 
 

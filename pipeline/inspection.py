@@ -3,6 +3,7 @@
 import json
 
 from pipeline.console import Console, count
+from pipeline.evaluation_figures import show_evaluation
 from preprocess import storage
 from preprocess.manifest import NAME, FileRecord, check_files, read_manifest
 
@@ -18,8 +19,11 @@ def inspect(path: str) -> int:
     console.line(f"content      {manifest.content}")
     console.line(f"fingerprint  {manifest.fingerprint}")
     console.line(f"made by      biloom {manifest.biloom}, format {manifest.format}")
-    for key, value in manifest.details.items():
-        console.line(f"{key}: {json.dumps(value, ensure_ascii=False)}")
+    if manifest.stage == "evaluate":
+        show_evaluation(console, manifest.details)
+    else:
+        for key, value in manifest.details.items():
+            console.line(f"{key}: {json.dumps(value, ensure_ascii=False)}")
     size = sum(file.bytes for file in manifest.files)
     rows = [
         [file.name, f"{file.bytes:,}", ", ".join(f"{k} {v}" for k, v in file.counts.items())]

@@ -1,7 +1,19 @@
 """The model folder's README.md: what the model is, what it was made of, what was measured."""
 
+from collections.abc import Iterable
 from typing import Any
 
+from lightning_modules.config import ModelConfig
+from pipeline.evaluation_figures import (
+    BAND_COLUMNS,
+    Figures,
+    band_rows,
+    bits_per_byte,
+    figure,
+    perplexity_rows,
+    reasons,
+    ways,
+)
 from preprocess.manifest import Manifest
 
 USE = """\
@@ -18,15 +30,17 @@ for embedding in model.embed(["A text to embed."]):
 def model_card(trained: Manifest, evaluation: dict[str, Any], corpus: dict[str, Any]) -> str:
     """Markdown of a trained model: its shape, its corpus and its perplexities."""
     details = trained.details
-    recurrent = details["model"]["recurrent"]
-    width = recurrent["projection"] or recurrent["hidden"]
+    model = ModelConfig.model_validate(details["model"])
+    recurrent, both = model.recurrent, model.directions == "both"
+    width = recurrent.direction_width
+    stacks, read = ("Two stacks", "forward and backward") if both else ("A stack", "forward")
     lines = [
-        "# Bidirectional language model",
+        "# Bidirectional language model" if both else "# Language model",
         "",
-        f"Two stacks of {recurrent['layers']} {recurrent['kind'].upper()} layers (forward and "
-        f"backward, cell {recurrent['hidden']}, output {width}), {details['parameters']:,} "
-        f"parameters, vocabulary {details['vocabulary']:,}. A token has {recurrent['layers'] + 1} "
-        f"layers of {2 * width} values. Trained with biloom {trained.biloom} for "
+        f"{stacks} of {recurrent.layers} {recurrent.kind.upper()} layers ({read}, "
+        f"cell {recurrent.hidden}, output {width}), {details['parameters']:,} parameters, "
+        f"vocabulary {details['vocabulary']:,}. A token has {recurrent.layers + 1} layers of "
+        f"{model.direction_count * width} values. Trained with biloom {trained.biloom} for "
         f"{details['steps']:,} steps, {details['tokens']:,} tokens "
         f"({details['passes']:.2f} passes over the corpus).",
         "",
@@ -43,19 +57,39 @@ def model_card(trained: Manifest, evaluation: dict[str, Any], corpus: dict[str, 
         lines += ["", f"Cleaning, the same when texts are embedded: {cleaning}.", ""]
     lines += ["## Measured", ""]
     if evaluation.get("tokens"):
-        lines += [
-            f"On the {evaluation['split']} split, {evaluation['tokens']:,} tokens, over the full "
-            "vocabulary:",
-            "",
-            "| | forward | backward | average |",
-            "|---|---|---|---|",
-        ]
-        lines += [
-            f"| perplexity a {unit} | {evaluation[f'forward_{key}']:,.2f} | "
-            f"{evaluation[f'backward_{key}']:,.2f} | {evaluation[f'average_{key}']:,.2f} |"
-            for unit, key in (("token", "perplexity"), ("word", "word_perplexity"))
-        ]
-        lines += ["", f"Bits a byte of text: {evaluation['bits_per_byte']:.3f}."]
+        lines += _measured(evaluation)
     else:
         lines += ["Not measured: no held-out text was evaluated before the export."]
     return "\n".join(lines) + "\n"
+
+
+def _measured(figures: Figures) -> list[str]:
+    lines = [
+        f"On the {figures['split']} split, {figures['tokens']:,} tokens, over the full vocabulary:",
+        "",
+        *_table(["", *ways(figures)], _rows(perplexity_rows(figures, _exact))),
+    ]
+    if bands := band_rows(figures, _exact):
+        about = "Perplexity a token, by the rank of the predicted token in the training text:"
+        lines += ["", about, "", *_table([*BAND_COLUMNS, *ways(figures)], bands)]
+    if figures["bits_per_byte"] is not None:
+        lines += ["", f"Bits a byte of text: {bits_per_byte(figures)}."]
+    for reason in reasons(figures):
+        lines += ["", f"{reason[0].upper()}{reason[1:]}."]
+    return lines
+
+
+def _rows(rows: Iterable[list[str]]) -> list[list[str]]:
+    return [[f"perplexity {name}", *cells] for name, *cells in rows]
+
+
+def _exact(perplexity: float | None) -> str:
+    return figure(perplexity) if perplexity is None or perplexity >= 1e6 else f"{perplexity:,.2f}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(header)} |",
+        "|---" * len(header) + "|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]

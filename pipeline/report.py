@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.config import Config, ReportConfig
 from pipeline.config_file import dump_config
 from pipeline.console import Console, count
+from pipeline.evaluation_figures import show_evaluation
 from pipeline.report_html import Findings, page
 from pipeline.stages import stage_folder
 from preprocess import storage
@@ -30,7 +31,7 @@ def report(config: Config, console: Console) -> None:
     found = _find(config, cache)
     # What UTF-8 cannot hold (half of a surrogate pair, in a path) must not cost the report.
     storage.write_bytes(path, page(found).encode("utf-8", "replace"))
-    _show_figures(console, found)
+    show_evaluation(console, found.held_out)
     for word in found.words:
         _show_word(console, word)
     if not found.words:
@@ -59,19 +60,6 @@ def _words(cache: VectorCache, settings: ReportConfig) -> list[WordUses]:
     if settings.words is None or any(word.uses for word in asked):
         return asked
     return [*asked, *word_uses(cache, None, settings.neighbours)]
-
-
-def _show_figures(console: Console, found: Findings) -> None:
-    held_out = found.held_out
-    if rows := found.perplexities():
-        console.table(
-            f"perplexity, {held_out['tokens']:,} tokens of {held_out['split']}",
-            ["", "forward", "backward", "average"],
-            rows,
-        )
-        console.line(f"{held_out['bits_per_byte']:.3f} bits a byte")
-    else:
-        console.line(f"no perplexity: the {held_out['split']} split is empty")
 
 
 def _show_word(console: Console, word: WordUses) -> None:

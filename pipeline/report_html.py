@@ -7,12 +7,23 @@ from html import escape
 from typing import Any
 
 from pipeline.corpus_page import document_bars, source_table, split_table
+from pipeline.evaluation_figures import (
+    BAND_COLUMNS,
+    BITS,
+    NOT_DEFINED,
+    Figures,
+    band_rows,
+    bits_per_byte,
+    perplexity_rows,
+    reasons,
+    ways,
+)
 from pipeline.html_page import cards, folded, framed, html_page, table
 from pipeline.svg_chart import Point, Series, chart, smooth
 from preprocess.neighbours import Use, WordUses
 from preprocess.word_sample import Snippet
 
-DIRECTIONS = ("forward", "backward", "average")
+DIRECTIONS = ("forward", "backward")
 
 
 @dataclass(frozen=True)
@@ -26,23 +37,9 @@ class Findings:
     held_out: dict[str, Any]
     words: Sequence[WordUses]
 
-    def perplexities(self) -> list[list[str]]:
-        """Rows of held-out perplexity, a token and a word; none where nothing was held out."""
-        if not self.held_out["tokens"]:
-            return []
-        return [
-            [f"a {unit}", *(figure(self.held_out[f"{way}_{key}"]) for way in DIRECTIONS)]
-            for unit, key in (("token", "perplexity"), ("word", "word_perplexity"))
-        ]
-
     def curve(self, key: str) -> list[Point]:
-        """(step, value) of a column of metrics.jsonl."""
-        return [(row["step"], float(row[key])) for row in self.metrics if key in row]
-
-
-def figure(perplexity: float) -> str:
-    """A perplexity to be read; that a word of text without spaces is beyond all bounds."""
-    return f"{perplexity:,.1f}" if perplexity < 1e6 else f"{perplexity:.2g}"
+        """(step, value) of a column of metrics.jsonl, where it is a number."""
+        return [(row["step"], float(row[key])) for row in self.metrics if row.get(key) is not None]
 
 
 def page(found: Findings) -> str:
@@ -53,7 +50,7 @@ def page(found: Findings) -> str:
         f"{training['tokens']:,} tokens · {training['passes']:.2f} passes over the corpus"
     )
     sections = (
-        ("Held-out text", _held_out(found)),
+        ("Held-out text", _held_out(found.held_out)),
         ("Words in use", _words(found.words)),
         ("Training", _training(found)),
         ("Corpus", _corpus(found.corpus)),
@@ -62,33 +59,37 @@ def page(found: Findings) -> str:
     return html_page("biloom: report of a run", "A bidirectional language model", about, sections)
 
 
-def _held_out(found: Findings) -> str:
-    held_out, rows = found.held_out, found.perplexities()
+def _held_out(figures: Figures) -> str:
+    rows = perplexity_rows(figures)
     if not rows:
-        return f"<p>The {escape(held_out['split'])} split is empty: no perplexity.</p>"
-    figures = (
-        (figure(held_out["average_perplexity"]), "perplexity a token, average"),
-        (figure(held_out["average_word_perplexity"]), "perplexity a word, average"),
-        (f"{held_out['bits_per_byte']:.3f}", "bits a byte of text"),
-    )
-    about = f"{held_out['tokens']:,} tokens of the {escape(held_out['split'])} split"
+        return f"<p>The {escape(figures['split'])} split is empty: no perplexity.</p>"
+    shown = ways(figures)
+    first = [(row[-1], f"perplexity {row[0]}, {shown[-1]}") for row in rows]
+    first.append((bits_per_byte(figures), BITS))
+    first = [(value, name) for value, name in first if value != NOT_DEFINED]
+    by_rank = ""
+    if bands := band_rows(figures):
+        heading = "<h3>By the target's rank in training</h3>"
+        by_rank = heading + table([*BAND_COLUMNS, *shown], bands)
+    about = f"{figures['tokens']:,} tokens of the {escape(figures['split'])} split"
     return (
         f'<p class="soft">{about}, every document\'s end included; full vocabulary.</p>'
-        + cards(figures)
-        + table(["perplexity", *DIRECTIONS], rows)
+        + cards(first)
+        + table(["perplexity", *shown], rows)
+        + by_rank
+        + "".join(f"<p>{escape(reason)}</p>" for reason in reasons(figures))
     )
 
 
 def _training(found: Findings) -> str:
-    ways = DIRECTIONS[:2]
-    losses = {way: found.curve(f"loss_{way}") for way in ways}
-    held_out = {way: found.curve(f"valid_{way}_perplexity") for way in ways}
+    losses = {way: found.curve(f"loss_{way}") for way in DIRECTIONS}
+    held_out = {way: found.curve(f"valid_{way}_perplexity") for way in DIRECTIONS}
     perplexity = [
-        *(Series(f"{way}, batch", way, _exp(losses[way]), "faint") for way in ways),
-        *(Series(way, way, _exp(smooth(losses[way]))) for way in ways),
-        *(Series(f"{way}, held out", way, held_out[way], "dots") for way in ways),
+        *(Series(f"{way}, batch", way, _exp(losses[way]), "faint") for way in DIRECTIONS),
+        *(Series(way, way, _exp(smooth(losses[way]))) for way in DIRECTIONS),
+        *(Series(f"{way}, held out", way, held_out[way], "dots") for way in DIRECTIONS),
     ]
-    key = "".join(f'<span class="key {way}">{way}</span>' for way in ways)
+    key = "".join(f'<span class="key {way}">{way}</span>' for way in DIRECTIONS if losses[way])
     first = framed(
         "Perplexity a token, by step",
         chart("Perplexity by step", perplexity, 960, 340, log=True),

@@ -75,6 +75,8 @@ class Stage:
     """Module -> pip extra."""
     changed: Callable[[Config, str], list[str]] | None = None
     """Names of raw files that changed at equal size, which no fingerprint tells."""
+    grows: Callable[[dict[str, Any], dict[str, Any]], bool] | None = None
+    """Whether a result of what was asked before is the first part of what is asked now."""
 
     def folder(self, config: Config) -> str:
         return storage.join(storage.absolute(config.run.output), self.name)
@@ -82,6 +84,10 @@ class Stage:
     def make(self, config: Config, place: Place, console: Console) -> Made:
         made: Made = importlib.import_module(f"pipeline.{self.name}").make(config, place, console)
         return made
+
+    def reopen(self, place: Place) -> None:
+        """Make a finished result unfinished work, for one that grows."""
+        importlib.import_module(f"pipeline.{self.name}").reopen(place)
 
 
 @dataclass(frozen=True)
@@ -91,10 +97,12 @@ class _Standing:
     manifest: Manifest | None
     unfinished: bool
     differing: list[str]
+    grows: bool = False
+    """The manifest is of the first part of what is asked."""
 
     @property
     def done(self) -> bool:
-        return self.manifest is not None and not self.differing
+        return self.manifest is not None and not self.differing and not self.grows
 
 
 def plan_of(stage: Stage, config: Config) -> str:
@@ -108,6 +116,8 @@ def plan_of(stage: Stage, config: Config) -> str:
         return "already done"
     if standing.differing:
         return "refused: made with other settings (" + "; ".join(standing.differing) + ")"
+    if standing.grows:
+        return "goes on from its end"
     return "goes on with unfinished work" if standing.unfinished else "to be made"
 
 
@@ -138,8 +148,13 @@ def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = 
         if standing.differing:
             raise _refusal(place, standing)
         storage.remove_temporary(place.folder)
+        if standing.grows:
+            stage.reopen(place)
         storage.write_bytes(storage.join(place.work, "asked.json"), json.dumps(asked).encode())
-        if standing.unfinished:
+        if standing.grows:
+            # Only now: until here the former result was whole, from here on there is work to go on with.
+            storage.remove(place.file(NAME))
+        if standing.unfinished or standing.grows:
             console.line("goes on with unfinished work")
         began = time.monotonic()
         made = stage.make(config, place, console)
@@ -231,6 +246,8 @@ def _standing(stage: Stage, config: Config, place: Place, asked: dict[str, Any])
     unfinished = _unfinished(place)
     old = manifest.asked if manifest else unfinished
     differing = differing_keys(old, asked) if old is not None else []
+    if old is not None and differing and stage.grows and stage.grows(old, asked):
+        return _Standing(manifest, unfinished is not None, [], grows=manifest is not None)
     if old is not None and not differing and stage.changed:
         names = stage.changed(config, place.folder)
         differing = [f"{name}: the file changed since, at the same size" for name in names]

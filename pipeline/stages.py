@@ -89,11 +89,24 @@ def _asked_prepare(config: Config) -> dict[str, Any]:
 
 
 def _asked_train(config: Config) -> dict[str, Any]:
-    return {
+    train = config.train
+    asked = {
         **result_fields(config.model, "model"),
-        **result_fields(config.train, "train"),
-        "corpus.content": _content(stage_folder(config, "prepare", config.train.corpus), "prepare"),
+        **result_fields(train, "train"),
+        "corpus.content": _content(stage_folder(config, "prepare", train.corpus), "prepare"),
     }
+    if train.looks_decide:
+        asked["train.evaluate_steps"] = train.evaluate_steps
+    if train.init_from:
+        asked["train.init_from"] = _content(storage.absolute(train.init_from), "export")
+    return asked
+
+
+def _more_steps(old: dict[str, Any], asked: dict[str, Any]) -> bool:
+    """Whether a training is asked to go on for more steps, and nothing else."""
+    key = "train.steps"
+    others = [{k: v for k, v in one.items() if k != key} for one in (old, asked)]
+    return others[0] == others[1] and old[key] < asked[key]
 
 
 def _asked_evaluate(config: Config) -> dict[str, Any]:
@@ -144,8 +157,8 @@ STAGES = {
     for stage in (
         Stage("tokenizer", 2, _asked_tokenizer),
         Stage("prepare", 2, _asked_prepare, BEAM, _changed_inputs),
-        Stage("train", 1, _asked_train, TRAIN),
-        Stage("evaluate", 1, _asked_evaluate),
+        Stage("train", 2, _asked_train, TRAIN, grows=_more_steps),
+        Stage("evaluate", 2, _asked_evaluate),
         Stage("export", 1, _asked_export),
         Stage("embed", 1, _asked_embed, BEAM, _changed_texts),
     )

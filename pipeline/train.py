@@ -1,200 +1,93 @@
 """Stage: token shards -> checkpoint."""
 
-import logging
-import signal
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import Any
+import os
 
-import numpy as np
-import pytorch_lightning as pl
-import torch
+from rich.console import Console as RichConsole
 
-from lightning_modules.callbacks import (
-    Checkpoints,
-    Metrics,
-    StorageCheckpointIO,
-    checkpoint_path,
-    newest_checkpoint,
-)
-from lightning_modules.config import AdaptiveSoftmaxConfig, ModelConfig, TrainConfig
-from lightning_modules.datamodule import TokenShardDataModule, training_stream
-from lightning_modules.lit_bilm import LitBiLM
-from lightning_modules.nn.adaptive_softmax import choose_cutoffs, predicted_speedup, ranks_of
-from lightning_modules.pretrained import CHECKPOINT, tensors_hash
+from lightning_modules.checkpoints import checkpoint_path
+from lightning_modules.metrics_file import METRICS, rows_up_to
+from lightning_modules.pretrained import CHECKPOINT, read_checkpoint, tensors_hash
 from pipeline.config import Config
 from pipeline.console import Console, count
-from pipeline.device import device_name, resolve_device
+from pipeline.device import device_name
+from pipeline.fit import fit
 from pipeline.stage import Made, Place
-from pipeline.stages import stage_folder
-from pipeline.tracking import make_logger
+from pipeline.stages import STAGES
+from pipeline.tracking import log_checkpoint_artifact, make_loggers
+from pipeline.training_inputs import TrainingInputs
 from preprocess import storage
 from preprocess.manifest import FileRecord, hash_file
-from preprocess.token_shard import Corpus
-from preprocess.token_stream import (
-    TokenStream,
-    TrainingWindows,
-    boundary_ids,
-    evaluation_windows,
-)
-
-METRICS = "metrics.jsonl"
-LOOK_ROWS = 16
 
 
 def make(config: Config, place: Place, console: Console) -> Made:
-    train, model = config.train, config.model
-    corpus = Corpus.open(stage_folder(config, "prepare", train.corpus))
-
-    # Data: what every row reads at every step.
-    windows = TrainingWindows(training_stream(corpus, train), train.rows, train.unroll)
-    counts = _counts(corpus, train)
-    ranks = ranks_of(counts)
-
-    # Network: the cutoffs follow from the counts.
-    cutoffs = resolve_cutoffs(model, train, counts)
-    module = LitBiLM(model, train, corpus.vocabulary, cutoffs, torch.from_numpy(ranks))
-    _tell_cutoffs(model, train, counts, cutoffs, console)
-    size = sum(p.numel() for p in module.network.parameters())
-    device = resolve_device(train.device)
-    console.line(
-        f"{count(size)} parameters on {device_name(device)}; {train.steps:,} steps of "
-        f"{train.rows} x {train.unroll} tokens, {windows.passes(train.steps):.2f} passes"
-    )
-    module.network.to(device)
-    console.line(module.network.recurrent.compile_cell(train.compile, train.rows))
-
-    # Resume: everything that a step depends on is in the newest checkpoint.
-    resume = newest_checkpoint(place.work)
-    if resume:
-        console.line(f"goes on from step {resume[1]:,}")
-
-    logger = make_logger(config, place, console)
-    checkpoints = Checkpoints(place.work, train.checkpoint_steps, train.checkpoint_minutes)
-    with console.bar("train", train.steps) as bar, _quiet():
-        trainer = pl.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1,
-            max_steps=train.steps,
-            logger=logger,
-            callbacks=[
-                Metrics(
-                    place.file(METRICS),
-                    train.log_steps,
-                    train.rows * train.unroll,
-                    bar,
-                    partial(_held_out, corpus, train) if corpus.shards("valid") else None,
-                    train.evaluate_steps,
-                ),
-                checkpoints,
-            ],
-            plugins=[StorageCheckpointIO()],
-            log_every_n_steps=train.log_steps,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-        data = TokenShardDataModule(windows, train, ranks, cutoffs)
-        with _stoppable(checkpoints):
-            trainer.fit(module, data, ckpt_path=resume and resume[0], weights_only=True)
+    """Train, in the first of however many processes: it alone writes and tells."""
+    train = config.train
+    inputs = TrainingInputs.of(config, place)
+    module = inputs.module(console)
+    inputs.tell(console)
+    size = sum(weight.numel() for weight in module.network.parameters())
+    console.line(f"{count(size)} parameters on {_where(inputs)}; {_how_much(inputs)}")
+    console.line(module.network.recurrent.compile_cell(train.compile, inputs.share.of_pass))
+    told = rows_up_to(place.file(METRICS), module.step)
+    loggers = make_loggers(config, place, console, told)
+    with console.bar("train", train.steps) as bar:
+        fit(inputs, module, loggers, bar)
 
     storage.copy(checkpoint_path(place.work, train.steps), place.file(CHECKPOINT))
+    corpus = inputs.corpus.manifest
     details = {
-        "model": model.model_dump(),
-        "vocabulary": corpus.vocabulary,
-        "cutoffs": cutoffs,
+        "model": config.model.model_dump(),
+        "vocabulary": inputs.corpus.vocabulary,
+        "cutoffs": inputs.cutoffs,
         "boundary": train.boundary,
+        "reset_state": train.reset_state,
         "steps": train.steps,
-        "tokens": train.steps * train.rows * train.unroll,
-        "passes": round(windows.passes(train.steps), 4),
+        "tokens": train.steps * train.tokens_a_step,
+        "passes": round(inputs.passes, 4),
         "parameters": size,
-        "tokenizer": corpus.manifest.details["tokenizer"],
-        "cleaning": corpus.manifest.details["cleaning"],
-        "corpus": corpus.manifest.content,
+        "skipped_steps": module.skipped,
+        "averaged": module.is_averaging,
+        "tokenizer": corpus.details["tokenizer"],
+        "cleaning": corpus.details["cleaning"],
+        "corpus": corpus.content,
     }
     files = tuple(FileRecord(n, *hash_file(place.file(n))) for n in (CHECKPOINT, METRICS))
-    state = {name: tensor.cpu() for name, tensor in module.network.state_dict().items()}
-    return Made(files, details, stats=details, content=tensors_hash(state, details))
+    module.swap_average()
+    weights = {name: tensor.cpu() for name, tensor in module.network.state_dict().items()}
+    made = Made(files, details, stats=details, content=tensors_hash(weights, details))
+    log_checkpoint_artifact(loggers, place, made)
+    return made
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning from telling of itself: what matters here is raised or shown."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        # Its advice (loader workers, a missing scheduler call on resume) does not fit here.
-        warnings.simplefilter("ignore")
-        yield
+def join(config: Config) -> int:
+    """Take part in a training as one of its further processes; nothing is written or told here."""
+    with open(os.devnull, "w") as nowhere:
+        console = Console(RichConsole(file=nowhere))
+        inputs = TrainingInputs.of(config, Place(STAGES["train"].folder(config)))
+        module = inputs.module(console)
+        module.network.recurrent.compile_cell(config.train.compile, inputs.share.of_pass)
+        with console.bar("train", config.train.steps) as bar:
+            fit(inputs, module, (), bar)
+    return 0
 
 
-@contextmanager
-def _stoppable(checkpoints: Checkpoints) -> Iterator[None]:
-    """SIGINT or SIGTERM ends training after its step, which is saved; a second SIGINT at once.
-
-    Raises:
-        KeyboardInterrupt: training was ended so.
-    """
-
-    def stop(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        checkpoints.stop()
-
-    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except SystemExit as error:
-        # Lightning answers an interrupt by an exit of its own: 1, or even 0 after SIGTERM.
-        raise KeyboardInterrupt from error
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+def reopen(place: Place) -> None:
+    """Make a finished training unfinished work again, at its last step, so that it can go on."""
+    checkpoint = place.file(CHECKPOINT)
+    step = read_checkpoint(checkpoint)["step"]
+    storage.copy(checkpoint, checkpoint_path(place.work, step))
 
 
-def resolve_cutoffs(
-    model: ModelConfig, train: TrainConfig, counts: np.ndarray[Any, Any]
-) -> tuple[int, ...]:
-    """The cutoffs as given, or the cheapest ones for the corpus's counts."""
-    if not isinstance(model.head, AdaptiveSoftmaxConfig):
-        return ()
-    if model.head.cutoffs != "auto":
-        return model.head.cutoffs
-    return choose_cutoffs(counts, *_softmax_size(model, model.head, train))
+def _where(inputs: TrainingInputs) -> str:
+    world = inputs.share.world
+    name = device_name(inputs.device)
+    return f"{f'{world} x ' if world > 1 else ''}{name}{', bf16' if inputs.bf16 else ''}"
 
 
-def _softmax_size(
-    model: ModelConfig, head: AdaptiveSoftmaxConfig, train: TrainConfig
-) -> tuple[int, float, int]:
-    """Its input's dimensions, its div, and the positions of a call, both directions together."""
-    return model.recurrent.direction_width, head.div, 2 * train.rows * train.unroll
-
-
-def _tell_cutoffs(
-    model: ModelConfig,
-    train: TrainConfig,
-    counts: np.ndarray[Any, Any],
-    cutoffs: tuple[int, ...],
-    console: Console,
-) -> None:
-    if isinstance(model.head, AdaptiveSoftmaxConfig):
-        gain = predicted_speedup(counts, cutoffs, *_softmax_size(model, model.head, train))
-        shown = ", ".join(f"{cut:,}" for cut in cutoffs) or "none"
-        console.line(
-            f"adaptive softmax: cutoffs {shown}; predicted gain {gain:.1f} over the full one"
-        )
-
-
-def _counts(corpus: Corpus, train: TrainConfig) -> np.ndarray[Any, Any]:
-    """Unigram counts of what both directions predict: tokens, ends forward, begins backward."""
-    counts = 2 * corpus.counts()
-    for boundary in boundary_ids(train.boundary):
-        counts[boundary] += corpus.totals("train")["documents"]
-    return counts
-
-
-def _held_out(corpus: Corpus, train: TrainConfig) -> tuple[Any, dict[str, int]]:
-    stream = TokenStream(corpus.shards("valid"), train.boundary)
-    return evaluation_windows(stream, LOOK_ROWS, train.unroll), corpus.totals("valid")
+def _how_much(inputs: TrainingInputs) -> str:
+    train = inputs.config.train
+    accumulated = f" x {train.accumulate_steps}" if train.accumulate_steps > 1 else ""
+    return (
+        f"{train.steps:,} steps of {train.rows} x {train.unroll}{accumulated} tokens, "
+        f"{inputs.passes:.2f} passes"
+    )

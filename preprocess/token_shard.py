@@ -5,20 +5,19 @@ uint16 (uint32 above 65,536 ids), ``NAME.len`` uint32 a document.
 """
 
 import io
-import tempfile
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from preprocess import storage
 from preprocess.errors import UserError
-from preprocess.manifest import Manifest, read_manifest
+from preprocess.local_copies import DamagedFile, LocalCopies
+from preprocess.manifest import FileRecord, Manifest, read_manifest
 
 DOCUMENT = np.dtype(
     [
@@ -34,6 +33,10 @@ DOCUMENT = np.dtype(
 SUMS = ("documents", "tokens", "words", "characters", "text_bytes")
 
 
+CACHE_BYTES = 50_000_000_000
+"""Bound of the local copies of remote shards."""
+
+
 class ShardError(UserError):
     """A shard that does not hold what its manifest says."""
 
@@ -45,7 +48,7 @@ def token_dtype(vocabulary: int) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard as its manifest knows it, fetched when it is first read."""
+    """A shard as its manifest knows it; each reading opens its files anew."""
 
     folder: str
     name: str
@@ -57,44 +60,61 @@ class Shard:
     words: int
     characters: int
     text_bytes: int
+    copies: LocalCopies | None = None
+    """Where its files are fetched to; none: the folder is local."""
+    files: Mapping[str, FileRecord] = field(default_factory=dict, repr=False, hash=False)
+    """What they should be, by ending, where they are fetched."""
 
-    @cached_property
+    @property
     def ids(self) -> npt.NDArray[Any]:
-        """(tokens,) ids, memory-mapped."""
+        """(tokens,) ids, memory-mapped.
+
+        Raises:
+            ShardError: the file is missing or damaged.
+        """
         if not self.tokens:
             return np.empty(0, self.dtype)
-        path = self._fetch(f"{self.name}.bin")
-        size, due = path.stat().st_size, self.tokens * np.dtype(self.dtype).itemsize
-        if size != due:
-            raise ShardError(f"{self._damage('bin')}: {size:,} bytes, not {due:,}")
-        return np.memmap(path, self.dtype, "r")
+        with self._open("bin") as file:
+            size = os.fstat(file.fileno()).st_size
+            due = self.tokens * np.dtype(self.dtype).itemsize
+            if size != due:
+                raise self._damaged("bin", f"{size:,} bytes, not {due:,}")
+            return np.memmap(file, self.dtype, "r")
 
-    @cached_property
+    def touch(self) -> bool:
+        """Tell that the ids are in use; whether what was mapped of them is still on the disk."""
+        return not self.copies or self.copies.touch(self.files["bin"])
+
+    @property
     def lengths(self) -> npt.NDArray[np.uint32]:
-        """(documents,) tokens of each document."""
-        lengths = np.fromfile(self._fetch(f"{self.name}.len"), "<u4")
+        """(documents,) tokens of each document.
+
+        Raises:
+            ShardError: the file is missing or damaged.
+        """
+        with self._open("len") as file:
+            lengths = np.fromfile(file, "<u4")
         if len(lengths) != self.documents or int(lengths.sum(dtype=np.int64)) != self.tokens:
-            raise ShardError(f"{self._damage('len')}: lengths of other documents")
+            raise self._damaged("len", "lengths of other documents")
         return lengths
 
-    def _fetch(self, name: str) -> Path:
-        path = storage.join(self.folder, name)
-        if not storage.is_remote(path):
-            if not storage.exists(path):
-                raise ShardError(f"{path} is missing; run `biloom check {self.folder}`")
-            return storage.local_path(path)
-        copy = Path(_cache.name) / xxhash.xxh3_128_hexdigest(path.encode())
-        if not copy.exists():
-            storage.write_bytes(str(copy), storage.read_bytes(path))
-        return copy
+    def _open(self, ending: str) -> BinaryIO:
+        path = self._path(ending)
+        try:
+            if self.copies:
+                return self.copies.open(path, self.files[ending])
+            return storage.open_read(path)
+        except FileNotFoundError as error:
+            raise ShardError(f"{path} is missing; run `biloom check {self.folder}`") from error
+        except DamagedFile as error:
+            raise self._damaged(ending, str(error)) from error
 
-    def _damage(self, ending: str) -> str:
-        path = storage.join(self.folder, f"{self.name}.{ending}")
-        return f"{path} is damaged (`biloom check {self.folder}` lists what is)"
+    def _path(self, ending: str) -> str:
+        return storage.join(self.folder, f"{self.name}.{ending}")
 
-
-_cache = tempfile.TemporaryDirectory(prefix="biloom-shards-", ignore_cleanup_errors=True)
-"""Whole copies of remote shards: reading ranges of an object store costs milliseconds each."""
+    def _damaged(self, ending: str, what: str) -> ShardError:
+        where = f"`biloom check {self.folder}` lists what is"
+        return ShardError(f"{self._path(ending)} is damaged ({where}): {what}")
 
 
 @dataclass(frozen=True)
@@ -103,24 +123,32 @@ class Corpus:
 
     folder: str
     manifest: Manifest
+    cache_bytes: int = CACHE_BYTES
 
     @classmethod
-    def open(cls, folder: str) -> "Corpus":
-        """The corpus in ``folder``.
+    def open(cls, folder: str, cache_bytes: int = CACHE_BYTES) -> "Corpus":
+        """The corpus in ``folder``; of a remote one, ``cache_bytes`` of shards lie on the local disk.
 
         Raises:
             ManifestError: it holds no finished corpus.
         """
-        return cls(folder, read_manifest(folder, "prepare"))
+        return cls(folder, read_manifest(folder, "prepare"), cache_bytes)
 
     def shards(self, split: str) -> tuple[Shard, ...]:
         """The shards of a split in the corpus's own order."""
+        records = {file.name: file for file in self.manifest.files}
         found = []
         for file in self.manifest.files:
             if file.name.endswith(".bin") and file.counts["split"] == split:
                 columns: dict[str, Any] = dict(file.counts)
-                found.append(Shard(self.folder, file.name.removesuffix(".bin"), **columns))
+                name = file.name.removesuffix(".bin")
+                files = {"bin": file, "len": records[f"{name}.len"]} if self._copies else {}
+                found.append(Shard(self.folder, name, **columns, copies=self._copies, files=files))
         return tuple(found)
+
+    @cached_property
+    def _copies(self) -> LocalCopies | None:
+        return LocalCopies(self.cache_bytes) if storage.is_remote(self.folder) else None
 
     def totals(self, split: str) -> dict[str, int]:
         """Documents, tokens, words, characters and text bytes of a split."""

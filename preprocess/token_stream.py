@@ -14,8 +14,7 @@ other numbers pass by pass where sources are repeated (`mixing.PassPlan`).
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,14 +25,16 @@ from preprocess.token_shard import Shard
 from preprocess.tokens import BOS, EOS
 
 Ids = npt.NDArray[np.int64]
-IGNORE = -100
-"""Target of a position that is padding."""
 
-OPEN_ORDERS = 128
+OPEN_SHARDS = 64
+"""Shards that are held open, for reading in small pieces; of thousands, the handles would run out."""
 
-BLOCK_POSITIONS = 4096
-"""Positions of a row read at once, for many steps: each row reads from shards of its own, and there
-may be more of those than orders are held."""
+OPEN_DOCUMENTS = 1 << 25
+"""Documents of which an order is held, at 8 bytes each in most cases."""
+
+HELD_POSITIONS = 1 << 14
+"""Positions of a row read at once, for many windows: each row reads from shards of its own, and
+there may be more of those than orders can be held."""
 
 
 class CorpusTooSmall(UserError):  # noqa: N818
@@ -45,12 +46,23 @@ def boundary_ids(boundary: Literal["eos", "bos_eos"]) -> tuple[int, int]:
     return (EOS, EOS) if boundary == "eos" else (BOS, EOS)
 
 
+def resets(ids: Ids, boundary: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Which inputs stand before a document in the direction they are read in.
+
+    Args:
+        ids: (directions, time, rows), [0] forward, [1] backward, of the shape returned.
+        boundary: the ids before and after a document.
+    """
+    found: npt.NDArray[np.bool_] = ids == np.array(boundary)[: len(ids), None, None]
+    return found
+
+
 @dataclass(frozen=True)
 class _Order:
     """The documents of a shard in one pass's order: where each begins, in tokens and positions."""
 
-    starts: npt.NDArray[np.int64]
-    positions: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.signedinteger[Any]]
+    positions: npt.NDArray[np.signedinteger[Any]]
 
 
 @dataclass(frozen=True)
@@ -89,7 +101,10 @@ class TokenStream:
         self._seed = seed
         self._sizes = np.array([s.tokens + s.documents for s in shards], np.int64)
         self._plan = PassPlan(self._sizes, [s.source for s in shards], factors or {}, seed)
+        self.dtype = np.result_type(np.uint16, *(s.dtype for s in shards))
+        self._open: OrderedDict[int, npt.NDArray[Any]] = OrderedDict()
         self._orders: OrderedDict[tuple[int, int, int], _Order] = OrderedDict()
+        self._ordered = 0
         self._passes: dict[int, _Pass] = {}
 
     def __len__(self) -> int:
@@ -121,8 +136,10 @@ class TokenStream:
     def _read_shard(
         self, order: _Order, shard: int, start: int, end: int, left: Ids, right: Ids
     ) -> None:
-        ids = self._shards[shard].ids
-        first, last = np.searchsorted(order.positions, [start, end - 1], "right") - 1
+        ids = self._ids(shard)
+        # Of the same type as what is searched, which would be converted whole.
+        bounds = np.array([start, end - 1], order.positions.dtype)
+        first, last = np.searchsorted(order.positions, bounds, "right") - 1
         begins = order.positions[first : last + 1]
         ends = order.positions[first + 1 : last + 2]
         spans = np.minimum(ends, end) - np.maximum(begins, start)
@@ -133,6 +150,19 @@ class TokenStream:
             right[:] = ids.take(tokens, mode="clip")
         left[begins[begins >= start] - start] = self._before
         right[ends[ends <= end] - 1 - start] = self._after
+
+    def _ids(self, shard: int) -> npt.NDArray[Any]:
+        """A shard's ids, from the few that are held open."""
+        ids = self._open.pop(shard, None)
+        if ids is None or not self._shards[shard].touch():
+            ids = self._shards[shard].ids
+            # A copy that was deleted to make room takes it until it is let go.
+            for gone in [one for one in self._open if not self._shards[one].touch()]:
+                del self._open[gone]
+        self._open[shard] = ids
+        if len(self._open) > OPEN_SHARDS:
+            self._open.popitem(last=False)
+        return ids
 
     def _pass(self, number: int) -> _Pass:
         if number not in self._passes:
@@ -150,36 +180,55 @@ class TokenStream:
     def _order(self, number: int, shard: int, repeat: int) -> _Order:
         key = (number, shard, repeat) if self._shuffled else (0, shard, 0)
         if key not in self._orders:
-            lengths = self._shards[shard].lengths.astype(np.int64)
-            starts = np.cumsum(lengths) - lengths
+            size = int(self._sizes[shard])
+            lengths = self._shards[shard].lengths.astype(np.int32 if size < 1 << 31 else np.int64)
+            starts = np.cumsum(lengths, dtype=lengths.dtype) - lengths
             if self._shuffled:
                 again = (repeat,) if repeat else ()
                 draw = seeded(self._seed, number, shard + 1, *again)
                 order = draw.permutation(len(lengths))
                 lengths, starts = lengths[order], starts[order]
-            positions = np.concatenate([[0], np.cumsum(lengths + 1)])
+            positions = np.zeros(len(lengths) + 1, lengths.dtype)
+            np.cumsum(lengths + 1, out=positions[1:])
             self._orders[key] = _Order(starts, positions)
-            while len(self._orders) > OPEN_ORDERS:
-                self._orders.popitem(last=False)
+            self._ordered += len(lengths)
+            while self._ordered > OPEN_DOCUMENTS and len(self._orders) > 1:
+                self._ordered -= len(self._orders.popitem(last=False)[1].starts)
         self._orders.move_to_end(key)
         return self._orders[key]
 
 
 class TrainingWindows:
-    """What every row reads at every step: truncated BPTT's windows as a function of the step.
+    """What every row reads in every window: truncated BPTT's windows as a function of their number.
 
     Row r owns the stretch ``[r L, (r + 1) L)`` of each pass, L = the pass's positions // rows:
     forward it reads the stretches of pass 0, 1, ... from their left end, backward from their right
-    end, so that a step is exact without reading what went before. The ``positions mod rows`` last
+    end, so that a window is exact without reading what went before. The ``positions mod rows`` last
     positions of a pass are left out, other ones each pass where the order is shuffled; of a pass of
     fewer positions than rows (where a source comes in some passes only), that is all.
+
+    Args:
+        stream: the text.
+        rows: of a batch, over all devices and passes over rows.
+        unroll: tokens a row reads in a window.
+        own: the rows that are read here; none: all. What a row reads does not depend on it.
+        directions: 2, or 1 for the forward one alone.
 
     Raises:
         CorpusTooSmall: there are fewer positions than rows.
     """
 
-    def __init__(self, stream: TokenStream, rows: int, unroll: int) -> None:
+    def __init__(
+        self,
+        stream: TokenStream,
+        rows: int,
+        unroll: int,
+        own: range | None = None,
+        directions: int = 2,
+    ) -> None:
         self._stream, self._rows, self._unroll = stream, rows, unroll
+        self._own = range(rows) if own is None else own
+        assert all(0 <= row < rows for row in self._own), "rows of another batch"
         self.stretch = len(stream) // rows
         if not self.stretch:
             raise CorpusTooSmall(
@@ -187,74 +236,59 @@ class TrainingWindows:
                 f"than train.rows = {rows}; give it more text or lower train.rows"
             )
         self._ends = np.zeros(0, np.int64)
-        self._steps = max(1, min(BLOCK_POSITIONS, self.stretch) // unroll)
-        self._ids = np.empty((2, self._steps * unroll, rows), np.int64)
-        self._targets = np.empty_like(self._ids)
-        self._held = -1
+        # A ring of windows: number w lies in place w mod their number, for every row.
+        count, self._windows = len(self._own), max(1, min(HELD_POSITIONS, self.stretch) // unroll)
+        shape = (2, directions, count, self._windows * unroll)  # ids and targets
+        self._ring = np.empty(shape, stream.dtype)
+        # Rows are read again one after the other and not all before one window, which would wait.
+        self._phases = np.arange(count) * self._windows // max(1, count)
+        self._firsts = np.zeros(count, np.int64)
+        self._afters = np.zeros(count, np.int64)
 
-    def passes(self, steps: int) -> float:
-        """Passes over the corpus in that many steps, of the mean length where lengths differ."""
-        return steps * self._unroll / self.stretch
+    def passes(self, windows: int) -> float:
+        """Passes over the corpus in that many windows, of the mean length where lengths differ."""
+        return windows * self._unroll / self.stretch
 
-    def batch(self, step: int) -> tuple[Ids, Ids]:
-        """Inputs and targets of a step, each (2, unroll, rows) int64; [0] forward, [1] backward."""
-        block, place = divmod(step, self._steps)
-        if block != self._held:
-            self._read_block(block)
-        window = slice(place * self._unroll, (place + 1) * self._unroll)
-        return self._ids[:, window].copy(), self._targets[:, window].copy()
+    def batch(self, window: int) -> tuple[Ids, Ids]:
+        """Inputs and targets, each (directions, unroll, own rows) int64; [0] forward, [1] backward."""
+        missing = (window < self._firsts) | (window >= self._afters)
+        for place in np.flatnonzero(missing).tolist():
+            self._read_row(place, window)
+        start = window % self._windows * self._unroll
+        read = self._ring[..., start : start + self._unroll].swapaxes(2, 3)
+        ids, targets = read.astype(np.int64, order="C")  # (2, directions, unroll, rows)
+        return ids, targets
 
-    def _read_block(self, block: int) -> None:
-        self._held = -1
-        size = self._steps * self._unroll
-        for begin, end, number, offset, stretch in self._pieces(block * size, size):
-            for row in range(self._rows):
-                first, last = row * stretch + offset, (row + 1) * stretch - offset
-                left, right = self._stream.read(number, first, first + end - begin)
-                self._ids[0, begin:end, row], self._targets[0, begin:end, row] = left, right
-                left, right = self._stream.read(number, last - (end - begin), last)
-                self._ids[1, begin:end, row] = right[::-1]
-                self._targets[1, begin:end, row] = left[::-1]
-        self._held = block
+    def _read_row(self, place: int, window: int) -> None:
+        """Read a row from ``window`` up to where it is due again."""
+        after = window + self._windows - int(window + self._phases[place]) % self._windows
+        self._afters[place] = 0
+        row, ring = self._own[place], self._ring[:, :, place]  # (2, directions, ring)
+        for slot, size, number, offset, stretch in self._pieces(window, after):
+            first, last = row * stretch + offset, (row + 1) * stretch - offset
+            ring[:, 0, slot : slot + size] = self._stream.read(number, first, first + size)
+            if ring.shape[1] == 2:
+                left, right = self._stream.read(number, last - size, last)
+                ring[:, 1, slot : slot + size] = right[::-1], left[::-1]
+        self._firsts[place], self._afters[place] = window, after
 
-    def _pieces(self, start: int, size: int) -> Iterator[tuple[int, int, int, int, int]]:
-        """(first, end) in the block, pass, offset in its stretch, stretch; more across passes."""
-        done = 0
-        while done < size:
-            number, begin, stretch = self._pass_at(start + done)
-            offset = start + done - begin
-            end = min(size, done + stretch - offset)
-            yield done, end, number, offset, stretch
-            done = end
+    def _pieces(self, window: int, after: int) -> Iterator[tuple[int, int, int, int, int]]:
+        """(place in the ring, positions, pass, offset in its stretch, stretch), none across an end."""
+        place, end, ring = window * self._unroll, after * self._unroll, self._ring.shape[-1]
+        while place < end:
+            number, begin, stretch = self._pass_at(place)
+            size = min(end - place, begin + stretch - place, ring - place % ring)
+            yield place % ring, size, number, place - begin, stretch
+            place += size
 
     def _pass_at(self, place: int) -> tuple[int, int, int]:
         """The pass that holds a row's position ``place``, where it begins, and its stretch."""
         while not len(self._ends) or self._ends[-1] <= place:
             first = len(self._ends)
-            # As many again, so that far steps of a small corpus are found in little time.
+            # As many again, so that far windows of a small corpus are found in little time.
             lengths = self._stream.lengths(first, 2 * first + 1)
             begin = self._ends[-1] if first else 0
             self._ends = np.concatenate([self._ends, begin + np.cumsum(lengths // self._rows)])
         number = int(np.searchsorted(self._ends, place, "right"))
         begin = int(self._ends[number - 1]) if number else 0
         return number, begin, int(self._ends[number]) - begin
-
-
-def evaluation_windows(stream: TokenStream, rows: int, unroll: int) -> Iterator[tuple[Ids, Ids]]:
-    """Inputs and targets, each (2, unroll, rows), that hold every position of one pass once.
-
-    Rows are cut as evenly as can be; where a row is at its end, inputs are 0 and targets IGNORE.
-    """
-    bounds = [len(stream) * row // rows for row in range(rows + 1)]
-    longest = max(b - a for a, b in pairwise(bounds))
-    for offset in range(0, longest, unroll):
-        ids = np.zeros((2, unroll, rows), np.int64)
-        targets = np.full((2, unroll, rows), IGNORE, np.int64)
-        for row, (first, end) in enumerate(pairwise(bounds)):
-            size = min(unroll, end - first - offset)
-            if size > 0:
-                left, right = stream.read(0, first + offset, first + offset + size)
-                ids[0, :size, row], targets[0, :size, row] = left, right
-                left, right = stream.read(0, end - offset - size, end - offset)
-                ids[1, :size, row], targets[1, :size, row] = right[::-1], left[::-1]
-        yield ids, targets

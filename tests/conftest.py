@@ -36,6 +36,7 @@ train:
   learning_rate: 0.02
   compile: "off"
   device: cpu
+  data_workers: 0
   checkpoint_steps: 10
   evaluate_steps: 20
   log_steps: 1

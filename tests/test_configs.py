@@ -1,16 +1,21 @@
-"""Every shipped config is one that loads, says what it says, and survives `--print-config`."""
+"""Every shipped config is one that loads, says what it says, and can be planned."""
 
 from pathlib import Path
 
 import pytest
 
+from pipeline.cli import main
 from pipeline.config_file import dump_config, find_config, load_config
+from preprocess.config import PrepareConfig
 
 SHIPPED = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+EXPECTED = {
+    *("base", "chinese", "elmo-original", "gru", "ptb", "quickstart", "seed-small", "wikitext-2"),
+}
 
 
 def test_configs_are_shipped() -> None:
-    assert SHIPPED
+    assert {path.stem for path in SHIPPED} == EXPECTED
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -27,3 +32,27 @@ def test_a_shipped_config_is_found_by_its_bare_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_config(path.stem).samefile(path)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_config_is_planned_where_its_text_is(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    put_text(load_config([str(path)], []).prepare)
+
+    assert main(["run", path.stem, "--dry-run"]) == 0
+
+    printed = capsys.readouterr().out
+    assert "parameters: " in printed
+    assert "to be made" in printed
+    assert not list(tmp_path.rglob("manifest.json")), "nothing is touched"
+
+
+def put_text(prepare: PrepareConfig) -> None:
+    for source in prepare.sources:
+        for pattern in source.paths:
+            if not pattern.endswith(":"):
+                file = Path(pattern.replace("*", "00001"))
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text("a few words\n")

@@ -10,7 +10,7 @@ from pipeline.cli import main
 Tiny = Any  # of conftest.py
 Command = Any
 
-SHIPPED = "shipped are quickstart, seed-small"
+SHIPPED = "shipped are base, chinese, elmo-original, gru, ptb, quickstart, seed-small, wikitext-2"
 TEXT = "prepare.input={root}/corpus.txt"
 OUTPUT = "run.output={tmp}/out"
 

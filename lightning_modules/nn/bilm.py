@@ -4,43 +4,54 @@ Both directions share the input encoder and the output layer, as in ELMo (Peters
 section 3.1); their stacks are independent, and so are the streams of text they read in training.
 """
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
-from lightning_modules.config import HeadConfig, ModelConfig
-from lightning_modules.nn.adaptive_softmax import AdaptiveSoftmax, Routes
-from lightning_modules.nn.inputs import build_input
-from lightning_modules.nn.recurrent import BiLSTM, State
+from lightning_modules.config import AdaptiveSoftmaxConfig, ModelConfig
+from lightning_modules.nn.adaptive_input import AdaptiveInput
+from lightning_modules.nn.adaptive_softmax import AdaptiveSoftmax
+from lightning_modules.nn.inputs import TokenEmbedding, build_input
+from lightning_modules.nn.recurrent import build_recurrent
+from lightning_modules.nn.sampled_softmax import SampledSoftmax
 from lightning_modules.nn.softmax import FullSoftmax
+from lightning_modules.nn.window import Types, Window
 
-HEADS = {"adaptive_softmax": AdaptiveSoftmax, "softmax": FullSoftmax}
+Head = AdaptiveSoftmax | FullSoftmax | SampledSoftmax
+
+TIED_BOUND = 0.1
+"""Shared vectors are drawn from U(-0.1, 0.1), as in AWD-LSTM: as logits, wider ones start badly."""
 
 
-def build_head(
-    config: HeadConfig, dim: int, vocabulary: int, cutoffs: tuple[int, ...], ranks: Tensor | None
-) -> AdaptiveSoftmax | FullSoftmax:
-    """The output layer that `config.kind` names."""
-    head: AdaptiveSoftmax | FullSoftmax = HEADS[config.kind](
-        config, dim, vocabulary, cutoffs, ranks
-    )
-    return head
+class Losses(NamedTuple):
+    """What a window cost.
+
+    means: (directions,) mean -log p in nats over the targets >= 0 (none: 0); activation, change:
+    (), mean squares of the top outputs after dropout and of their change from token to token before
+    it (Merity et al. 2018, section 4.6), where asked for; state: after the window, part of the graph.
+    """
+
+    means: Tensor
+    state: Tensor
+    activation: Tensor | None = None
+    change: Tensor | None = None
 
 
 class BiLMNetwork(nn.Module):
-    """Two language models, one a direction, in one network.
+    """Language models that share input encoder and output layer, one a direction.
 
     vocabulary: number of ids; cutoffs: where the tails of an adaptive softmax begin, by rank (the
-    config's `auto` is resolved by whoever knows the corpus's counts); ranks: int64 (vocabulary,),
-    id -> rank.
+    config's `auto` is resolved by whoever knows the corpus's counts); ranks: int64 (vocabulary of
+    the output layer,), id -> rank by count, none: ids are ranks.
 
-    Initial weights, drawn in this order, so that torch.manual_seed fixes them:
+    Initial weights are drawn in the order input, recurrent stack, output layer, so that
+    torch.manual_seed fixes them; what each is drawn from stands in its module. Tied vectors are
+    U(-0.1, 0.1).
 
-        input.embedding   U(-1, 1)
-        input.linear      Glorot uniform, bias 0            (only where dim differs from the width)
-        recurrent weights Glorot uniform over ([x, h], gates) and over the projection
-        recurrent biases  0, forget gate 1
-        head              U(-1/sqrt(columns), 1/sqrt(columns)); the full softmax's bias 0
-
-    Attributes: direction_width, dimensions of one direction's output; width, of both together.
+    Attributes:
+        directions: 2, or 1 for a forward language model alone.
+        direction_width: dimensions of one direction's output; `width`: of all together.
+        output_vocabulary: ids below it can be predicted; others count as the unknown one.
     """
 
     def __init__(
@@ -51,40 +62,79 @@ class BiLMNetwork(nn.Module):
         ranks: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.directions = config.direction_count
         self.direction_width = config.recurrent.direction_width
-        self.width = 2 * self.direction_width
-        self.input = build_input(config.input, vocabulary, self.direction_width)
-        self.recurrent = BiLSTM(config.recurrent, self.direction_width)
-        self.head = build_head(config.head, self.direction_width, vocabulary, cutoffs, ranks)
+        self.width = self.directions * self.direction_width
+        self.output_vocabulary = output_vocabulary(config, vocabulary)
+        div = config.head.div if isinstance(config.head, AdaptiveSoftmaxConfig) else 1.0
+        encoder = build_input(config.input, vocabulary, self.direction_width, cutoffs, div, ranks)
+        self.input = encoder
+        self.recurrent = build_recurrent(config.recurrent, self.directions)
+        shared: nn.Parameter | None = None
+        if config.tied and isinstance(encoder, TokenEmbedding):
+            shared = encoder.embedding.get_parameter("weight")
+            nn.init.uniform_(shared, -TIED_BOUND, TIED_BOUND)
+        head = _build_head(config, self.output_vocabulary, cutoffs, ranks, shared)
+        self.head = head
+        if config.tied and isinstance(encoder, AdaptiveInput) and isinstance(head, AdaptiveSoftmax):
+            encoder.tie(head)
 
-    def zero_state(self, rows: int) -> State:
-        """The state before any text, on the device of the weights."""
-        return self.recurrent.zero_state(rows, next(self.parameters()).device)
+    def zero_state(self, rows: int) -> Tensor:
+        """The state before any text, (layers, directions, rows, state_width), on the weights' device."""
+        state: Tensor = self.recurrent.zero_state(rows, next(self.parameters()).device)
+        return state
 
-    def layers(self, ids: Tensor, state: State) -> tuple[tuple[Tensor, ...], State]:
-        """Ids (2, time, rows), int64 -> the input vectors and every layer's output, and the state.
+    def layers(
+        self, inputs: Tensor | Types, state: Tensor, resets: Tensor | None = None
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The input vectors and every layer's output, and the state after them.
 
-        There are layers + 1 tensors (2, time, rows, direction_width), float32.
+        There are layers + 1 tensors (directions, time, rows, direction_width), float32; inputs and
+        resets as in `Window`.
         """
-        x = self.input(ids)  # (2, time, rows, direction_width)
-        outputs, state = self.recurrent(x, state)
-        return (x, *outputs), state
+        x = self.input(inputs)  # (directions, time, rows, direction_width)
+        run = self.recurrent(x, state, resets)
+        return (x, *run.outputs), run.state
 
-    def nll(
-        self, ids: Tensor, targets: Tensor, state: State, routes: Routes | None = None
-    ) -> tuple[Tensor, State]:
-        """-log p of targets (2, time, rows) in nats, of the same shape; 0 where a target is < 0.
+    def nll(self, window: Window, state: Tensor) -> tuple[Tensor, Tensor]:
+        """-log p of the targets in nats, (directions, time, rows), 0 where a target is < 0; state."""
+        run = self.recurrent(self.input(window.inputs), state, window.resets)
+        return self._nll(run.outputs[-1], window), run.state
 
-        routes: of targets.reshape(-1), see `lightning_modules.nn.adaptive_softmax.route`.
-        """
-        outputs, state = self.layers(ids, state)
-        top = outputs[-1].reshape(-1, self.direction_width)  # (2 * time * rows, direction_width)
-        return self.head.nll(top, targets.reshape(-1), routes).view(targets.shape), state
+    def loss(self, window: Window, state: Tensor, penalties: bool = False) -> Losses:
+        """What training minimises, direction by direction, and what may be added to it."""
+        run = self.recurrent(self.input(window.inputs), state, window.resets)
+        top = run.outputs[-1]  # (directions, time, rows, direction_width)
+        predicted = (window.targets >= 0).sum((1, 2)).clamp(min=1)  # (directions,)
+        losses = Losses(self._nll(top, window).sum((1, 2)) / predicted, run.state)
+        if not penalties:
+            return losses
+        change = run.raw[:, 1:] - run.raw[:, :-1]  # (directions, time - 1, rows, direction_width)
+        return losses._replace(
+            activation=top.float().square().mean(), change=change.float().square().mean()
+        )
 
-    def loss(
-        self, ids: Tensor, targets: Tensor, state: State, routes: Routes | None = None
-    ) -> tuple[Tensor, State]:
-        """Mean -log p of each direction, (2,), nats, over targets >= 0 (none: 0), and the state."""
-        nll, state = self.nll(ids, targets, state, routes)
-        predicted = (targets >= 0).sum((1, 2)).clamp(min=1)  # (2,)
-        return nll.sum((1, 2)) / predicted, state
+    def _nll(self, top: Tensor, window: Window) -> Tensor:
+        flat = top.reshape(-1, self.direction_width)  # (directions * time * rows, direction_width)
+        nll: Tensor = self.head.nll(flat, window.targets.reshape(-1), window.routes)
+        return nll.view(window.targets.shape)
+
+
+def output_vocabulary(config: ModelConfig, vocabulary: int) -> int:
+    """How many ids can be predicted."""
+    return min(config.output_vocabulary or vocabulary, vocabulary)
+
+
+def _build_head(
+    config: ModelConfig,
+    vocabulary: int,
+    cutoffs: tuple[int, ...],
+    ranks: Tensor | None,
+    shared: nn.Parameter | None,
+) -> Head:
+    head, dim = config.head, config.recurrent.direction_width
+    if head.kind == "adaptive_softmax":
+        return AdaptiveSoftmax(head, dim, vocabulary, cutoffs, ranks)
+    if head.kind == "sampled_softmax":
+        return SampledSoftmax(head, dim, vocabulary, ranks, shared)
+    return FullSoftmax(head, dim, vocabulary, shared)

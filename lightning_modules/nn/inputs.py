@@ -1,15 +1,22 @@
-"""Input encoders: what turns ids into the vectors of layer 0. Both directions share them.
+"""Input encoders: what turns ids or spellings into the vectors of layer 0. All directions share them.
 
-A further encoder is a config with a `kind`, a class here and an entry of INPUTS.
+A further encoder is a config with a `kind`, a file here and a line of `build_input`.
 """
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.config import EmbeddingInputConfig, InputConfig
+from lightning_modules.nn.adaptive_input import AdaptiveInput
+from lightning_modules.nn.char_cnn import CharCNN
 
 
 class TokenEmbedding(nn.Module):
     """A learned vector for each id, mapped to the stack's width where `dim` differs from it.
+
+    In training `type_dropout` leaves out whole ids, drawn once a call for all places an id stands
+    at, and scales the others by 1 / (1 - type_dropout) (Merity et al. 2018, section 4.3); `dropout`
+    then falls on each place by itself.
 
     Initialised as in bilm-tf: vectors U(-1, 1), map Glorot uniform with a bias of 0.
     """
@@ -17,6 +24,7 @@ class TokenEmbedding(nn.Module):
     def __init__(self, config: EmbeddingInputConfig, vocabulary: int, width: int) -> None:
         super().__init__()
         dim = config.dim or width
+        self.type_dropout = config.type_dropout
         self.embedding = nn.Embedding(vocabulary, dim)
         self.linear = None if dim == width else nn.Linear(dim, width)
         self.dropout = nn.Dropout(config.dropout)
@@ -26,17 +34,37 @@ class TokenEmbedding(nn.Module):
             nn.init.zeros_(self.linear.bias)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Ids (2, time, rows), int64 -> vectors (2, time, rows, width), float32."""
-        x = self.embedding(ids)  # (2, time, rows, dim)
+        """Ids (directions, time, rows), int64 -> vectors of width (directions, time, rows, width)."""
+        x = self.embedding(ids)  # (directions, time, rows, dim)
+        if self.training and self.type_dropout:
+            weight = self.embedding.weight
+            kept = F.dropout(weight.new_ones(len(weight), 1), self.type_dropout)
+            x = x * F.embedding(ids, kept)
         if self.linear is not None:
-            x = self.linear(x)  # (2, time, rows, width)
+            x = self.linear(x).to(
+                x.dtype
+            )  # (directions, time, rows, width), of bf16 under autocast
         dropped: Tensor = self.dropout(x)
         return dropped
 
 
-INPUTS = {"embedding": TokenEmbedding}
+InputEncoder = TokenEmbedding | AdaptiveInput | CharCNN
 
 
-def build_input(config: InputConfig, vocabulary: int, width: int) -> TokenEmbedding:
-    """The encoder that `config.kind` names."""
-    return INPUTS[config.kind](config, vocabulary, width)
+def build_input(
+    config: InputConfig,
+    vocabulary: int,
+    width: int,
+    cutoffs: tuple[int, ...] = (),
+    div: float = 4.0,
+    ranks: Tensor | None = None,
+) -> InputEncoder:
+    """The encoder that `config.kind` names.
+
+    cutoffs, div, ranks: the clusters of the adaptive softmax, for the adaptive input.
+    """
+    if config.kind == "char_cnn":
+        return CharCNN(config, width)
+    if config.kind == "adaptive":
+        return AdaptiveInput(config, vocabulary, width, cutoffs, div, ranks)
+    return TokenEmbedding(config, vocabulary, width)

@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lightning_modules.config import AdaptiveSoftmaxConfig, LSTMConfig, ModelConfig, TrainConfig
+from lightning_modules.config import (
+    AdaptiveSoftmaxConfig,
+    CharCNNInputConfig,
+    GRUConfig,
+    LSTMConfig,
+    ModelConfig,
+)
+from lightning_modules.train_config import CosineConfig, PlateauConfig, TrainConfig
 
 
 @pytest.mark.parametrize("cutoffs", [[], [1], [20, 50], "auto"])
@@ -32,7 +39,12 @@ def test_a_seed_is_one_that_every_generator_takes(seed: int) -> None:
     [
         (TrainConfig, "rows", 0),
         (TrainConfig, "learning_rate", 0),
-        (TrainConfig, "final_rate", 1.1),
+        (TrainConfig, "loss_scale", 0),
+        (TrainConfig, "max_skipped_steps", 0),
+        (CosineConfig, "final_rate", 1.1),
+        (PlateauConfig, "factor", 1),
+        (GRUConfig, "weight_drop", 1),
+        (CharCNNInputConfig, "max_characters", 2),
         (TrainConfig, "clip_norm", 0),
         (LSTMConfig, "layers", 0),
         (LSTMConfig, "dropout", 1),
@@ -48,9 +60,86 @@ def test_a_value_out_of_bounds_is_refused(section: Any, key: str, value: float) 
 def test_without_a_projection_a_direction_is_as_wide_as_its_cell() -> None:
     assert LSTMConfig(hidden=24, projection=None).direction_width == 24
     assert LSTMConfig(hidden=24, projection=6).direction_width == 6
+    assert GRUConfig(hidden=24).direction_width == 24
 
 
 def test_the_head_is_chosen_by_its_kind() -> None:
     assert ModelConfig.model_validate({"head": {"kind": "softmax"}}).head.kind == "softmax"
     with pytest.raises(ValidationError, match="adaptive_softmax"):
         ModelConfig.model_validate({"head": {"kind": "other"}})
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            {"input": {"kind": "adaptive"}, "head": {"kind": "softmax"}},
+            "input.kind adaptive takes the clusters of an adaptive softmax, and head.kind is softmax; "
+            "set head.kind to adaptive_softmax or input.kind to embedding",
+        ),
+        (
+            {"tied": True, "input": {"kind": "char_cnn"}},
+            "tied: a char_cnn input has no vector for each id; set tied to false",
+        ),
+        (
+            {"tied": True},
+            "tied: input.kind embedding and head.kind adaptive_softmax have vectors of different "
+            "shapes; an adaptive_softmax goes with input.kind adaptive, any other head with embedding",
+        ),
+        (
+            {"tied": True, "input": {"dim": 7}, "head": {"kind": "softmax"}},
+            "tied: input.dim is 7, but the output layer reads 128 dimensions (recurrent.projection, "
+            "or hidden without one); leave input.dim out",
+        ),
+        (
+            {"tied": True, "head": {"kind": "softmax"}, "output_vocabulary": 9},
+            "tied: output_vocabulary would cut the shared vectors; leave it out",
+        ),
+        (
+            {"input": {"kind": "char_cnn", "max_characters": 5, "filters": [[6, 1]]}},
+            "filters: [6, 1] must have a width of 1 to max_characters (5) and a number of at least 1",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_told_with_what_does(model: Any, message: str) -> None:
+    # A part of a choice keeps its kind's default where a test leaves it out.
+    parts = {"input": {"kind": "embedding"}, "head": {"kind": "adaptive_softmax"}}
+    given = {k: parts.get(k, {}) | v if isinstance(v, dict) else v for k, v in model.items()}
+    with pytest.raises(ValidationError) as told:
+        ModelConfig.model_validate(given)
+
+    assert message in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"tied": True, "head": {"kind": "softmax"}},
+        {"tied": True, "head": {"kind": "sampled_softmax"}},
+        {"tied": True, "input": {"kind": "adaptive"}},
+        {"input": {"kind": "char_cnn"}, "output_vocabulary": 100},
+        {"recurrent": {"kind": "gru"}, "directions": "forward"},
+    ],
+)
+def test_parts_that_fit_are_taken(model: Any) -> None:
+    ModelConfig.model_validate(model)
+
+
+def test_rows_have_to_be_a_multiple_of_the_passes_over_them() -> None:
+    with pytest.raises(
+        ValidationError, match=r"rows \(10\) must be a multiple of row_passes \(4\)"
+    ):
+        TrainConfig(rows=10, row_passes=4)
+
+
+@pytest.mark.parametrize(
+    ("train", "decide"),
+    [
+        ({}, False),
+        ({"schedule": {"kind": "plateau"}}, True),
+        ({"optimizer": {"kind": "sgd"}}, False),
+        ({"optimizer": {"kind": "sgd", "average_after": 5}}, True),
+    ],
+)
+def test_looks_at_held_out_text_may_decide_the_result(train: Any, decide: bool) -> None:
+    assert TrainConfig.model_validate(train).looks_decide is decide

@@ -7,65 +7,161 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.config import TrainConfig
 from lightning_modules.datamodule import (
     StepDataset,
     StepLoader,
     TokenShardDataModule,
+    WindowMaker,
+    to_numpy,
+    to_tensors,
     training_stream,
 )
-from preprocess.token_shard import Corpus
+from lightning_modules.distribution import Share
+from lightning_modules.nn.window import Types, Window
+from lightning_modules.train_config import TrainConfig
+from preprocess.token_shard import Corpus, ShardError
 from preprocess.token_stream import TokenStream, TrainingWindows
 
 Tiny = Any  # of conftest.py
 CUTOFFS = (20, 50)
+ROWS = 4
 
 
 @pytest.fixture(scope="module")
-def windows(tiny: Tiny) -> TrainingWindows:
-    corpus = Corpus.open(str(tiny.root / "prepare"))
-    return TrainingWindows(TokenStream(corpus.shards("train"), "eos", "shuffled", 1), 3, 5)
+def stream(tiny: Tiny) -> TokenStream:
+    return TokenStream(
+        Corpus.open(str(tiny.root / "prepare")).shards("train"), "eos", "shuffled", 1
+    )
 
 
-def ranks(tiny: Tiny) -> Any:
-    return np.arange(Corpus.open(str(tiny.root / "prepare")).vocabulary)
+def windows(stream: TokenStream, share: Share, directions: int = 2) -> TrainingWindows:
+    return TrainingWindows(stream, ROWS, 5, share.of_rank, directions)
+
+
+@pytest.fixture(scope="module")
+def make(tiny: Tiny) -> WindowMaker:
+    vocabulary = Corpus.open(str(tiny.root / "prepare")).vocabulary
+    return WindowMaker(np.arange(vocabulary), CUTOFFS)
+
+
+def of_step(stream: TokenStream, make: WindowMaker, step: int, share: Share, many: int = 1) -> Any:
+    return to_tensors(StepDataset(windows(stream, share), make, share, many, 20)[step])
 
 
 def test_an_item_is_the_batch_of_its_step_dealt_to_the_tails(
-    tiny: Tiny, windows: TrainingWindows
+    stream: TokenStream, make: WindowMaker
 ) -> None:
-    batch = StepDataset(windows, 10, ranks(tiny), CUTOFFS)[7]
-    ids, targets = windows.batch(7)
+    share = Share(ROWS)
+    batch = of_step(stream, make, 7, share)
+    ids, targets = windows(stream, share).batch(7)
+    [[window]] = batch.windows
 
     assert batch.step == 7
-    assert batch.ids.shape == batch.targets.shape == (2, 5, 3)
-    assert batch.ids.dtype == batch.targets.dtype == torch.int64
-    assert np.array_equal(batch.ids, ids)
-    assert np.array_equal(batch.targets, targets)
-    flat = batch.targets.reshape(-1)
-    for start, end, rows, relative in zip(CUTOFFS, (50, 10**6), *batch.routes, strict=True):
+    assert window.inputs.dtype == window.targets.dtype == torch.int64
+    assert np.array_equal(window.inputs, ids)
+    assert np.array_equal(window.targets, targets)
+    assert window.resets is None
+    flat = window.targets.reshape(-1)
+    for start, end, rows, relative in zip(CUTOFFS, (50, 10**6), *window.routes, strict=True):
         inside = relative >= 0
         assert torch.equal(rows[inside], ((flat >= start) & (flat < end)).nonzero()[:, 0])
         assert torch.equal(flat[rows[inside]], relative[inside] + start)
 
 
-@pytest.mark.parametrize("start", [0, 4, 9, 10])
-def test_a_loader_begins_at_the_step_that_training_is_at(
-    tiny: Tiny, windows: TrainingWindows, start: int
+@pytest.mark.parametrize(("world", "passes"), [(1, 2), (2, 1), (2, 2), (4, 1)])
+def test_all_processes_and_passes_together_read_what_one_reads(
+    stream: TokenStream, make: WindowMaker, world: int, passes: int
 ) -> None:
-    loader = StepLoader(StepDataset(windows, 10, ranks(tiny), CUTOFFS), start)
+    [[whole]] = of_step(stream, make, 3, Share(ROWS)).windows
+    parts = [
+        window
+        for rank in range(world)
+        for window in of_step(stream, make, 3, Share(ROWS, rank, world, passes)).windows[0]
+    ]
 
-    assert [batch.step for batch in loader] == list(range(start, 10))
-    assert len(loader) == 10, "Lightning counts over the whole training"
-    assert loader.state_dict() == {}
+    assert torch.equal(torch.cat([part.inputs for part in parts], 2), whole.inputs)
+    assert torch.equal(torch.cat([part.targets for part in parts], 2), whole.targets)
 
 
-def test_the_data_module_asks_the_trainer_where_it_is(tiny: Tiny, windows: TrainingWindows) -> None:
-    train = TrainConfig(rows=3, unroll=5, steps=8)
-    data = TokenShardDataModule(windows, train, ranks(tiny), CUTOFFS)
-    data.trainer = type("At", (), {"global_step": 6})()
+def test_an_accumulated_step_reads_the_windows_of_as_many_steps(
+    stream: TokenStream, make: WindowMaker
+) -> None:
+    batch = of_step(stream, make, 2, Share(ROWS), many=3)
+    each = [of_step(stream, make, step, Share(ROWS)).windows[0][0] for step in (6, 7, 8)]
 
-    assert [batch.step for batch in data.train_dataloader()] == [6, 7]
+    assert len(batch.windows) == 3
+    for [ours], theirs in zip(batch.windows, each, strict=True):
+        assert torch.equal(ours.inputs, theirs.inputs)
+
+
+def test_ids_that_cannot_be_predicted_are_the_unknown_one_among_targets_only() -> None:
+    make = WindowMaker(np.arange(6), ())
+    ids = np.array([[[3], [7], [5]]])
+    window = make(ids, ids)
+
+    assert window.inputs.flatten().tolist() == [3, 7, 5]
+    assert window.targets.flatten().tolist() == [3, 0, 5]
+
+
+def test_documents_that_begin_anew_reset_the_state() -> None:
+    make = WindowMaker(np.arange(9), (), boundary=(1, 2))
+    ids = np.array([[[1], [5], [2]], [[2], [1], [5]]])
+    window = make(ids, ids)
+
+    assert window.resets is not None
+    assert window.resets.flatten().tolist() == [True, False, False, True, False, False]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("start", [0, 4, 10])
+def test_a_loader_begins_at_its_step_whoever_reads(
+    stream: TokenStream, make: WindowMaker, start: int, workers: int
+) -> None:
+    dataset = StepDataset(windows(stream, Share(ROWS)), make, Share(ROWS), 1, 10)
+    loader = StepLoader(dataset, start, workers, pinned=False)
+    batches = list(loader)
+
+    assert [batch.step for batch in batches] == list(range(start, 10))
+    assert len(loader) == 10 - start
+    for batch in batches:
+        ours, theirs = batch.windows[0][0], to_tensors(dataset[batch.step]).windows[0][0]
+        assert torch.equal(ours.inputs, theirs.inputs)
+    assert (loader.waited > 0) is bool(batches)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_cannot_be_read_is_told_as_it_is_by_any_process(
+    stream: TokenStream, make: WindowMaker, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: Any) -> Any:
+        raise ShardError("train-0.bin is damaged")
+
+    made = windows(stream, Share(ROWS))
+    monkeypatch.setattr(made, "batch", damaged)
+    loader = StepLoader(StepDataset(made, make, Share(ROWS), 1, 10), 0, workers, pinned=False)
+
+    with pytest.raises(ShardError, match=r"^train-0\.bin is damaged$"):
+        next(iter(loader))
+
+
+def test_tensors_go_through_a_pipe_as_arrays_and_come_out_as_they_were() -> None:
+    types = Types((torch.arange(6).view(2, 3),), torch.zeros(2, 1, 1, dtype=torch.int64))
+    window = Window(types, torch.ones(2, 1, 1, dtype=torch.int64))
+    found = to_tensors(to_numpy((3, (window,))))
+
+    assert found[0] == 3
+    assert isinstance(found[1][0], Window)
+    assert isinstance(found[1][0].inputs, Types)
+    assert torch.equal(found[1][0].inputs.characters[0], types.characters[0])
+    assert isinstance(to_numpy(window).targets, np.ndarray)
+
+
+def test_the_data_module_has_one_loader(stream: TokenStream, make: WindowMaker) -> None:
+    train = TrainConfig(rows=ROWS, unroll=5, steps=8, data_workers=0)
+    data = TokenShardDataModule(windows(stream, Share(ROWS)), make, train, Share(ROWS), 6)
+
+    assert data.train_dataloader() is data.loader
+    assert [batch.step for batch in data.loader] == [6, 7]
 
 
 def test_the_stream_holds_each_source_by_its_share_in_the_manifest(tiny: Tiny) -> None:

@@ -5,38 +5,66 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.parameter_count import parameter_count, tail_widths
 
-
-@settings(deadline=None, max_examples=40)
-@given(
-    st.sampled_from(["softmax", "adaptive_softmax"]),
-    st.none() | st.integers(1, 9),
-    st.none() | st.integers(1, 9),
-    st.integers(1, 9),
-    st.integers(1, 3),
-    st.sampled_from([(), (5,), (5, 17)]),
-    st.sampled_from([1.0, 2.0, 4.0]),
+WIDTHS = st.integers(1, 9)
+FILTERS = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 4)), min_size=1, max_size=3)
+INPUTS = st.one_of(
+    st.fixed_dictionaries({"kind": st.just("embedding"), "dim": st.none() | WIDTHS}),
+    st.just({"kind": "adaptive"}),
+    st.fixed_dictionaries(
+        {
+            "kind": st.just("char_cnn"),
+            "dim": st.integers(1, 4),
+            "max_characters": st.integers(5, 9),
+            "filters": FILTERS,
+            "highway": st.integers(0, 2),
+        }
+    ),
 )
-def test_it_counts_what_the_network_has(
-    kind: str,
-    dim: int | None,
-    projection: int | None,
-    hidden: int,
-    layers: int,
-    cutoffs: tuple[int, ...],
-    div: float,
-) -> None:
-    head: dict[str, Any] = {"kind": kind}
-    if kind == "adaptive_softmax":
-        head["div"] = div
-    recurrent = {"hidden": hidden, "projection": projection, "layers": layers}
-    config = ModelConfig.model_validate(
-        {"input": {"dim": dim}, "recurrent": recurrent, "head": head}
-    )
+RECURRENT = st.one_of(
+    st.fixed_dictionaries(
+        {"kind": st.just("lstm"), "hidden": WIDTHS, "projection": st.none() | WIDTHS}
+    ),
+    st.fixed_dictionaries({"kind": st.just("gru"), "hidden": WIDTHS}),
+)
+HEADS = st.one_of(
+    st.just({"kind": "softmax"}),
+    st.just({"kind": "sampled_softmax"}),
+    st.fixed_dictionaries(
+        {"kind": st.just("adaptive_softmax"), "div": st.sampled_from([1.0, 2.0, 4.0])}
+    ),
+)
+MODELS = st.fixed_dictionaries(
+    {
+        "directions": st.sampled_from(["both", "forward"]),
+        "input": INPUTS,
+        "recurrent": st.builds(
+            lambda kind, layers: kind | {"layers": layers}, RECURRENT, st.integers(1, 3)
+        ),
+        "head": HEADS,
+        "tied": st.booleans(),
+        "output_vocabulary": st.none() | st.sampled_from([19, 23, 50]),
+    }
+)
+
+
+def fits(model: dict[str, Any]) -> bool:
+    try:
+        ModelConfig.model_validate(model)
+    except ValidationError:
+        return False
+    return True
+
+
+@settings(deadline=None, max_examples=120)
+@given(MODELS.filter(fits), st.sampled_from([(), (5,), (5, 17)]))
+def test_it_counts_what_the_network_has(model: dict[str, Any], cutoffs: tuple[int, ...]) -> None:
+    config = ModelConfig.model_validate(model)
     network = BiLMNetwork(config, 23, cutoffs)
 
     assert parameter_count(config, 23, cutoffs) == sum(p.numel() for p in network.parameters())

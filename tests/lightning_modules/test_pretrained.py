@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from biloom import BiLM
 from lightning_modules import pretrained
+from lightning_modules.config import ModelConfig
+from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.pretrained import (
     CheckpointError,
     checkpoint_weights,
@@ -24,9 +26,10 @@ from lightning_modules.pretrained import (
     read_checkpoint,
     tensors_hash,
 )
-from preprocess.config import CleaningConfig
+from preprocess.config import CleaningConfig, WordConfig
 from preprocess.manifest import ManifestError, read_manifest
-from preprocess.tokenizer import BOS, EOS
+from preprocess.spellings import spell
+from preprocess.tokenizer import BOS, EOS, train_tokenizer
 
 Tiny = Any  # of conftest.py
 ROOT = Path(__file__).parents[2]
@@ -296,3 +299,59 @@ def test_a_model_folder_may_be_moved(
     moved = BiLM.from_pretrained(str(tmp_path / "elsewhere"))
 
     assert np.array_equal(vectors(moved, texts)[0], vectors(model, texts)[0])
+
+
+def untrained(texts: list[str], **sections: Any) -> BiLM:
+    """A model with drawn weights whose vocabulary is the words of ``texts``."""
+    torch.manual_seed(1)
+    tokenizer = train_tokenizer(WordConfig(), texts)
+    recurrent = {"kind": "lstm", "hidden": 12, "projection": 6}
+    config = ModelConfig.model_validate({"recurrent": recurrent} | sections)
+    network = BiLMNetwork(config, tokenizer.vocabulary)
+    return BiLM(network, tokenizer, CleaningConfig(), "bos_eos")
+
+
+SPELLING = {
+    "kind": "char_cnn",
+    "dim": 4,
+    "max_characters": 12,
+    "filters": [[1, 4], [3, 9]],
+}
+
+
+def test_where_words_are_read_by_their_spelling_unknown_ones_have_vectors_of_their_own() -> None:
+    model = untrained(["kana lori mele"], input=SPELLING)
+    texts = ["kana zuzu lori", "kana xoxo lori", "zuzu"]
+
+    one, other, alone = vectors(model, texts)
+
+    assert one.shape == (3, 3, 12)
+    assert not np.allclose(one[0, 1], other[0, 1])
+    assert not np.allclose(one[2, 2], other[2, 2]), "what comes before is read"
+    np.testing.assert_allclose(one[0, 1], alone[0, 0], atol=1e-6)
+    characters = torch.from_numpy(spell(["zuzu"], 12).astype(np.int64))
+    expected = model.network.input.vectors((characters,)).detach().numpy()[0]
+    np.testing.assert_allclose(alone[0, 0], np.tile(expected, 2), atol=1e-6)
+
+
+def test_words_of_the_vocabulary_have_the_vectors_of_their_ids() -> None:
+    model = untrained(["kana lori mele"], input=SPELLING)
+    text = "mele kana kana lori"
+    ids = torch.from_numpy(model.tokenizer.encode([text])[0]).long()[None]
+
+    layers = model(ids, torch.tensor([4])).detach().numpy()
+
+    np.testing.assert_allclose(vectors(model, [text])[0], layers[:, 0], atol=1e-6)
+
+
+def test_a_forward_model_has_the_forward_half_alone() -> None:
+    texts = ["kana lori mele", "mele mele"]
+    both, forward = untrained(texts), untrained(texts, directions="forward")
+    halved = {
+        name: weight[:1] if name.startswith("recurrent.") else weight
+        for name, weight in both.network.state_dict().items()
+    }
+    forward.network.load_state_dict(halved)
+
+    assert (both.dim, forward.dim) == (12, 6)
+    close(vectors(forward, texts), [found[..., :6] for found in vectors(both, texts)])

@@ -17,17 +17,59 @@ def test_the_manifest_holds_the_figures_that_are_shown(tiny: Tiny, trained: Path
     figures = manifest.details
 
     lines = [line.strip() for line in printed.splitlines()]
-    assert f"valid, {figures['tokens']:,} tokens:  | forward | backward | average" in lines
+    ways = ("forward", "backward", "average")
+    assert f"{figures['tokens']:,} tokens of the valid split, full vocabulary" in lines
+    assert "perplexity:  | forward | backward | average" in lines
     for unit, key in (("token", "perplexity"), ("word", "word_perplexity")):
-        shown = " | ".join(
-            f"{figures[f'{way}_{key}']:,.1f}" for way in ("forward", "backward", "average")
-        )
-        assert f"perplexity a {unit} | {shown}" in lines
+        shown = " | ".join(f"{figures[f'{way}_{key}']:,.1f}" for way in ways)
+        assert f"a {unit} | {shown}" in lines
+    first, last = figures["bands"]
+    assert (first["last_rank"], last["first_rank"], last["last_rank"]) == (100, 101, 103)
+    assert first["forward_tokens"] + last["forward_tokens"] == figures["tokens"]
     assert f"{figures['bits_per_byte']:.3f} bits a byte of text" in lines
     assert figures["split"] == "valid"
+    assert figures["not_defined"] == {}
     assert 1 < figures["average_perplexity"] < 103
-    sums = json.loads((output / "evaluate" / "stats.json").read_text())
-    assert sums["tokens"] == figures["tokens"]
+    stats = json.loads((output / "evaluate" / "stats.json").read_text())
+    assert figures.items() <= stats.items()
+
+
+def test_perplexity_by_rank_is_of_the_corpus_that_was_trained_on(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    """Another corpus, with other counts: they play no part, wherever the first one is."""
+    text = tmp_path / "other.txt"
+    text.write_text("\n".join(["lona lona mina", "kana", "רא", "mina kana kana"] * 20))
+    other = (
+        f"prepare.input={text}",
+        "prepare.deduplicate=off",
+        "prepare.valid_fraction=0.5",
+        f"evaluate.corpus={tmp_path}/prepare",
+        f"evaluate.checkpoint={trained}/train",
+    )
+    tiny.run("prepare", tmp_path, *other)
+    manifest, printed = tiny.run("evaluate", tmp_path, *other)
+    assert len(manifest.details["bands"]) == 2
+
+    alone = (*other, "train.corpus=null")
+    manifest, printed = tiny.run("evaluate", tmp_path / "alone", *alone)
+    assert manifest.details["bands"] == []
+    assert (
+        "perplexity by rank: not defined (the corpus that was trained on is not at hand; name it in "
+        "train.corpus)" in printed
+    )
+
+
+def test_the_text_that_was_trained_on_is_refused(tiny: Tiny, trained: Path, tmp_path: Path) -> None:
+    given = ("evaluate.split=train", f"evaluate.checkpoint={trained}/train")
+
+    with pytest.raises(UserError) as error:
+        tiny.run("evaluate", tmp_path, *given)
+
+    assert str(error.value) == (
+        f"{tiny.root}/prepare: the model was trained on this train split; held-out text is in valid "
+        "or test (evaluate.split), or in another corpus (evaluate.corpus)"
+    )
 
 
 def test_the_last_look_of_training_and_the_stage_agree(trained: Path) -> None:
@@ -47,8 +89,8 @@ def test_an_empty_split_is_told_and_is_no_mistake(
 
     assert manifest.details == {"split": "test", "tokens": 0}
     assert (
-        "nothing to evaluate: the test split is empty (more text, or a larger "
-        "prepare.test_fraction, fills it)" in printed
+        f"nothing to evaluate: {tiny.root}/prepare has no test text; prepare a corpus with a source "
+        "of split: test, a larger prepare.test_fraction or more text" in printed
     )
 
 
@@ -79,3 +121,29 @@ def test_a_checkpoint_that_is_gone_is_told(tiny: Tiny, tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"checkpoint\.ckpt is missing or damaged"):
         tiny.run("evaluate", tmp_path)
+
+
+def test_words_read_by_their_spelling_need_the_tokenizer(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    given = ("model.input={kind: char_cnn, dim: 2, filters: [[1, 4], [3, 4]]}", "train.steps=1")
+    tiny.run("train", tmp_path, *given)
+    other = (*given, f"prepare.tokenizer={tmp_path}/tokenizer", "tokenizer.min_count=20")
+    tiny.run("tokenizer", tmp_path, *other)
+
+    with pytest.raises(UserError, match=r"this is not the tokenizer .* name that one in prepare\."):
+        tiny.run("evaluate", tmp_path, *other)
+    manifest, _ = tiny.run("evaluate", tmp_path, *given)
+
+    assert 1 < manifest.details["average_perplexity"] < 1000
+
+
+def test_documents_begin_where_training_let_them(tiny: Tiny, trained: Path, tmp_path: Path) -> None:
+    """With train.reset_state, the last look of training resets it too."""
+    tiny.run("train", tmp_path, "train.reset_state=true", "model.directions=forward")
+    manifest, _ = tiny.run("evaluate", tmp_path)
+
+    rows = (tmp_path / "train" / "metrics.jsonl").read_text().splitlines()
+    look = json.loads(rows[-1])["valid_forward_perplexity"]
+    assert look == pytest.approx(manifest.details["forward_perplexity"], rel=1e-5)
+    assert manifest.details["backward_perplexity"] is None

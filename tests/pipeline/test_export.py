@@ -24,9 +24,8 @@ def test_a_model_folder_holds_weights_config_tokenizer_and_card(tiny: Tiny, trai
     assert check_files(str(folder), manifest) == []
     saved = json.loads((folder / "config.json").read_text())
     details = read_manifest(str(trained / "train")).details
-    assert saved == {
-        k: details[k] for k in ("model", "vocabulary", "cutoffs", "boundary", "cleaning")
-    }
+    kept = ("model", "vocabulary", "cutoffs", "boundary", "cleaning", "tokenizer")
+    assert saved == {key: details[key] for key in kept}
     texts = ["kana lori 維典"]
     ours, theirs = (load_tokenizer(str(one)) for one in (folder, tiny.root / "tokenizer"))
     assert [x.tolist() for x in ours.encode(texts)] == [x.tolist() for x in theirs.encode(texts)]

@@ -33,6 +33,15 @@ def test_every_finished_stage_can_be_inspected_and_checked(
     assert capsys.readouterr().out.endswith(": all as the manifest says\n")
 
 
+def test_of_an_evaluation_the_figures_are_shown(trained: Path, capsys: Capture) -> None:
+    assert main(["inspect", str(trained / "evaluate")]) == 0
+    out = capsys.readouterr().out
+    assert " tokens of the valid split, full vocabulary\n" in out
+    assert "    a token | " in out
+    assert "    1 to 100 | " in out
+    assert "not_defined" not in out
+
+
 def test_of_many_files_the_first_are_shown_and_the_rest_counted(
     tiny: Tiny, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -1,10 +1,12 @@
 """The model folder's README.md."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lightning_modules.held_out import Evaluation, HeldOut, Sums
 from pipeline.model_card import model_card
 from preprocess.manifest import Manifest, read_manifest
 
@@ -21,13 +23,11 @@ def manifest(trained: Path) -> Manifest:
     return read_manifest(str(trained / "train"))
 
 
-def figures() -> dict[str, Any]:
-    ways = ("forward", "backward", "average")
-    keys = ("perplexity", "word_perplexity")
-    numbers = {
-        f"{way}_{key}": 10.0 + i for i, (way, key) in enumerate((w, k) for w in ways for k in keys)
-    }
-    return {"split": "valid", "tokens": 1234, "bits_per_byte": 1.5, **numbers}
+def figures(unknown: int = 0) -> dict[str, Any]:
+    text = HeldOut(tokens=1000, words=500, characters=3000, text_bytes=3000, unspaced={})
+    total = Sums((1000, 1000), (4000.0, 2000.0))
+    bands = {(1, 100): total}
+    return {"split": "valid", **Evaluation(text, total, unknown, bands).figures()}
 
 
 def test_it_says_what_the_model_is(manifest: Manifest) -> None:
@@ -48,12 +48,33 @@ def test_it_names_every_source_with_its_licence(manifest: Manifest) -> None:
 
 
 def test_it_shows_what_was_measured(manifest: Manifest) -> None:
-    card = model_card(manifest, figures(), {})
+    lines = model_card(manifest, figures(), {}).splitlines()
 
-    assert "On the valid split, 1,234 tokens, over the full vocabulary:" in card
-    assert "| perplexity a token | 10.00 | 12.00 | 14.00 |" in card
-    assert "| perplexity a word | 11.00 | 13.00 | 15.00 |" in card
-    assert "Bits a byte of text: 1.500." in card
+    assert "On the valid split, 1,000 tokens, over the full vocabulary:" in lines
+    assert "|  | forward | backward | average |" in lines
+    assert "|---|---|---|---|" in lines
+    assert "| perplexity a token | 54.60 | 7.39 | 20.09 |" in lines
+    assert "| perplexity a word | 2,980.96 | 54.60 | 403.43 |" in lines
+    assert "| 1 to 100 | 1,000 | 54.60 | 7.39 | 20.09 |" in lines
+    assert "Bits a byte of text: 1.443." in lines
+
+
+def test_it_says_what_is_not_defined(manifest: Manifest) -> None:
+    card = model_card(manifest, figures(unknown=7), {})
+
+    assert (
+        "\n\nBits a byte of text: not defined (7 tokens are unknown words, whose spelling has no "
+        "probability).\n" in card
+    )
+
+
+def test_a_gru_and_a_forward_model_are_told(manifest: Manifest) -> None:
+    model = {"directions": "forward", "recurrent": {"kind": "gru", "layers": 3, "hidden": 16}}
+    card = model_card(replace(manifest, details={**manifest.details, "model": model}), {}, {})
+
+    assert card.startswith("# Language model\n")
+    assert "A stack of 3 GRU layers (forward, cell 16, output 16)" in card
+    assert "A token has 4 layers of 16 values" in card
 
 
 @pytest.mark.parametrize("evaluation", [{}, {"split": "valid", "tokens": 0}])

@@ -76,10 +76,10 @@ def test_report_shows_perplexity_words_and_where_everything_is(tmp_path):
     finish(str(tmp_path))
     lines = shown(tmp_path, "report.words=[bank]").splitlines()
     text = "\n".join(lines)
-    assert "perplexity, 77 tokens of valid" in text
+    assert "77 tokens of the valid split, full vocabulary" in text
     assert "a token | 12.3 | 23.4 | 17.0" in text
     assert "a word | 12.3 | 23.4 | 17.0" in text
-    assert "1.482 bits a byte" in text
+    assert "1.482 bits a byte of text" in text
     assert "bank: as one vector (layer 0) near " in text
     assert "[bank] of" in text
     assert text.count("in this use near ") == 2

@@ -2,9 +2,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
-import pytest
-
-from pipeline.report_html import Findings, figure, page
+from pipeline.report_html import Findings, page
 from preprocess.neighbours import Neighbour, Use, WordUses
 from preprocess.word_sample import Snippet
 
@@ -105,6 +103,34 @@ def test_page_without_held_out_text_words_or_metrics_says_so():
     assert "No word is frequent enough in the vector cache to show its uses." in shown
 
 
-@pytest.mark.parametrize(("value", "shown"), [(90.06, "90.1"), (5e5, "500,000.0"), (6e75, "6e+75")])
-def test_perplexity_is_readable_at_any_size(value, shown):
-    assert figure(value) == shown
+def test_page_shows_perplexity_by_rank_and_what_is_not_defined():
+    band = {"first_rank": 1, "last_rank": 100, "forward_tokens": 1000}
+    band |= {f"{way}_perplexity": 31.5 for way in ("forward", "backward", "average")}
+    reason = "text without spaces between words; characters from space to space: <zh> 41"
+    held_out = {
+        **findings().held_out,
+        **{f"{way}_word_perplexity": None for way in ("forward", "backward", "average")},
+        **{f"{way}_character_perplexity": 4.25 for way in ("forward", "backward", "average")},
+        "bands": [band],
+        "not_defined": {"word": reason},
+    }
+    shown = page(replace(findings(), held_out=held_out))
+    Tags(shown)
+    for text in ("1 to 100", "1,000", "31.5", "a character", "4.2", "&lt;zh&gt; 41)"):
+        assert text in shown
+    assert "<b>not defined</b>" not in shown
+
+
+def test_page_of_a_forward_model_has_one_column():
+    held_out = {
+        **findings().held_out,
+        **{f"{way}_perplexity": None for way in ("backward", "average")},
+        "not_defined": {"backward": "the model reads forward only"},
+    }
+    metrics = [{"step": 10, "loss_forward": 8.0, "gradient_norm": None}]
+    shown = page(replace(findings(), held_out=held_out, metrics=metrics))
+    Tags(shown)
+    assert "perplexity a token, forward" in shown
+    assert '<th class="number">backward</th>' not in shown
+    assert "the model reads forward only" in shown
+    assert 'class="key backward"' not in shown

@@ -34,6 +34,11 @@ CHANGES = {
     "train.log_steps=3": set(),
     "train.checkpoint_steps=3": set(),
     "train.evaluate_steps=3": set(),
+    "train.devices=2": set(),
+    "train.num_nodes=2": set(),
+    "train.row_passes=3": set(),
+    "train.data_workers=3": set(),
+    "train.cache_bytes=3": set(),
     "tracking.project=other": set(),
     "report.neighbours=2": set(),
 }

@@ -16,14 +16,16 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.callbacks import newest_checkpoint
+from lightning_modules.checkpoints import newest_checkpoint
 from lightning_modules.lit_bilm import LitBiLM
 from lightning_modules.pretrained import read_checkpoint
 from pipeline.cli import main
+from preprocess import storage
 from preprocess.errors import UserError
 from preprocess.manifest import check_files, read_manifest
 
 Tiny = Any  # of conftest.py
+SPEED = ("tokens_per_second", "mfu", "data_wait")
 LONG = ("train.steps=150", "train.checkpoint_steps=15", "train.evaluate_steps=40")
 
 SERVER = """\
@@ -31,6 +33,7 @@ import json, os, sys
 sys.path.insert(0, sys.argv[1])
 import pipeline.train
 from pipeline.cli import main
+from preprocess import storage
 for line in sys.stdin:
     asked = json.loads(line)
     child = os.fork()
@@ -85,7 +88,7 @@ def undisturbed(tiny: Tiny) -> Path:
 def metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl but for the speed."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(x).items() if k != "tokens_per_second"} for x in lines]
+    return [{k: v for k, v in json.loads(line).items() if k not in SPEED} for line in lines]
 
 
 def assert_same_training(folder: Path, reference: Path) -> None:
@@ -279,7 +282,9 @@ def test_only_the_two_newest_checkpoints_are_kept(
         "step-000000030.ckpt",
         "step-000000045.ckpt",
     ]
-    assert newest_checkpoint(str(work)) == (str(work / "step-000000045.ckpt"), 45)
+    newest = newest_checkpoint(str(work))
+    assert newest is not None
+    assert newest["step"] == 45
 
 
 def test_training_with_a_compiled_cell_goes_on_to_the_same_bits(
@@ -318,11 +323,9 @@ def test_nothing_of_lightnings_own_is_printed(
 def test_a_checkpoint_holds_the_carried_state_in_global_row_order(undisturbed: Path) -> None:
     saved = torch.load(undisturbed / "checkpoint.ckpt", weights_only=True)
 
-    assert {k: tuple(v.shape) for k, v in saved["carried_state"].items()} == {
-        "hidden": (2, 2, 3, 4),
-        "cell": (2, 2, 3, 8),
-    }
-    assert saved["carried_state"]["cell"].abs().min(dim=3).values.gt(0).all(), "a row at zero"
+    state = saved["carried_state"]
+    assert state.shape == (2, 2, 3, 4 + 8), "layers, directions, rows, output and cell"
+    assert state.abs().max(dim=3).values.gt(0).all(), "a row at zero"
 
 
 def test_every_file_of_the_manifest_is_whole_and_nothing_lies_beside(undisturbed: Path) -> None:
@@ -449,3 +452,139 @@ def test_a_corpus_without_held_out_text_is_trained_on_without_looks(
     tiny.run("train", tmp_path, *none, "train.steps=20")
 
     assert all("loss_forward" in row for row in metrics(tmp_path / "train"))
+
+
+STILL = ("model.input.dropout=0", "model.recurrent.dropout=0", "train.schedule.kind=constant")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_raised_steps_go_on_from_the_last_checkpoint(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: bool
+) -> None:
+    short, long = ("train.steps=30",), ("train.steps=70",)
+    tiny.run("train", tmp_path / "whole", *STILL, *long)
+    grown = tmp_path / "grown"
+    if finished:
+        tiny.run("train", grown, *STILL, *short)
+    else:
+        interrupted(tiny, grown, monkeypatch, 25, *STILL, "train.evaluate_steps=20", *short)
+
+    _, printed = tiny.run("train", grown, *STILL, *long)
+
+    assert f"goes on from step {30 if finished else 15}" in printed
+    assert (
+        "train.steps is raised from 30 to 70: the constant schedule does not depend on it"
+    ) in printed
+    ours, theirs = ([r for r in metrics(tmp_path / n / "train") if "loss_forward" in r]
+                    for n in ("grown", "whole"))  # fmt: skip
+    assert ours == theirs
+    assert read_manifest(str(grown / "train")).details["steps"] == 70
+
+
+def test_raised_steps_tell_how_the_schedule_changes(tiny: Tiny, tmp_path: Path) -> None:
+    tiny.run("train", tmp_path, "train.steps=30")
+    _, printed = tiny.run("train", tmp_path, "train.steps=60")
+
+    assert re.search(
+        r"train\.steps is raised from 30 to 60: the cosine schedule now ends there, and the rate "
+        r"goes on from 0\.01\d* where it was 0\.002\n",
+        printed,
+    )
+    assert len([r for r in metrics(tmp_path / "train") if "loss_forward" in r]) == 60
+
+
+def test_raised_steps_that_were_killed_at_any_moment_go_on(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.run("train", tmp_path / "whole", *STILL, "train.steps=60")
+
+    class Killed(BaseException):
+        pass
+
+    def killed_at(name: str, ending: str) -> Any:
+        real = getattr(storage, name)
+
+        def call(*arguments: Any) -> Any:
+            if str(arguments[0]).endswith(ending):
+                raise Killed
+            return real(*arguments)
+
+        return call
+
+    for name, ending in (
+        ("copy", "checkpoint.ckpt"),
+        ("write_bytes", "asked.json"),
+        ("remove", "manifest.json"),
+        ("write_bytes", "step-000000040.ckpt"),
+        ("copy", "step-000000060.ckpt"),
+        ("write_bytes", "manifest.json"),
+    ):
+        output = tmp_path / f"{name}-{ending}"
+        tiny.run("train", output, *STILL, "train.steps=30")
+        with monkeypatch.context() as patched:
+            patched.setattr(f"preprocess.storage.{name}", killed_at(name, ending))
+            with pytest.raises(Killed):
+                tiny.run("train", output, *STILL, "train.steps=60")
+        tiny.run("train", output, *STILL, "train.steps=60")
+        ours = read_manifest(str(output / "train"))
+        whole = read_manifest(str(tmp_path / "whole" / "train"))
+        assert ours.content == whole.content, (name, ending)
+
+
+def test_fewer_steps_or_another_model_are_refused_by_name(tiny: Tiny, tmp_path: Path) -> None:
+    tiny.run("train", tmp_path, "train.steps=30")
+
+    with pytest.raises(UserError, match=r"train\.steps: .*30.*20"):
+        tiny.run("train", tmp_path, "train.steps=20")
+    with pytest.raises(UserError, match=r"model\.recurrent\.hidden"):
+        tiny.run("train", tmp_path, "train.steps=40", "model.recurrent.hidden=9")
+
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "gru": ("model.recurrent.kind=gru", "model.recurrent.hidden=4"),
+    "forward": ("model.directions=forward",),
+    "tied": ("model.head.kind=softmax", "model.tied=true"),
+    "adaptive": ("model.input.kind=adaptive", "model.tied=true", "model.head.cutoffs=[20]"),
+    "sampled": (
+        *("model.head.kind=sampled_softmax", "model.head.samples=16", "train.boundary=bos_eos"),
+        *("train.optimizer.kind=adagrad", "train.loss_scale=5"),
+    ),
+    "char_cnn": (
+        *("model.input.kind=char_cnn", "model.input.filters=[[1,4],[3,6]]"),
+        *("model.input.max_characters=9", "model.output_vocabulary=60"),
+    ),
+    "awd": (
+        *("model.recurrent.variational=true", "model.recurrent.weight_drop=0.5"),
+        *("model.input.type_dropout=0.1", "train.activation_penalty=2", "train.change_penalty=1"),
+        *("train.optimizer={kind: sgd, average_after: 1}", "train.learning_rate=3"),
+        "train.evaluate_steps=3",
+    ),
+    "plateau": ("train.schedule={kind: plateau, factor: 0.5}", "train.evaluate_steps=3"),
+    "reset": ("train.reset_state=true", "train.accumulate_steps=2", "train.row_passes=3"),
+    "bf16": ("train.precision=bf16",),
+    "data_workers": ("train.data_workers=1", "train.clip_norm=null"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_training_goes_on_to_the_same_bits_and_is_evaluated_and_exported(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    chosen = (*KINDS[kind], f"prepare.tokenizer={tiny.root}/tokenizer", "train.steps=40")
+    tiny.run("train", tmp_path / "whole", *chosen)
+    interrupted(tiny, tmp_path / "parts", monkeypatch, 27, "train.evaluate_steps=20", *chosen)
+    tiny.run("train", tmp_path / "parts", *chosen)
+
+    assert_same_training(tmp_path / "parts" / "train", tmp_path / "whole" / "train")
+    rows = metrics(tmp_path / "whole" / "train")
+    evaluated, _ = tiny.run("evaluate", tmp_path / "whole", *chosen)
+    looked = [row for row in rows if "valid_forward_perplexity" in row][-1]
+    assert evaluated.details["forward_perplexity"] == pytest.approx(
+        looked["valid_forward_perplexity"], rel=1e-4
+    )
+    tiny.run("export", tmp_path / "whole", *chosen)
+    from lightning_modules.pretrained import BiLM
+
+    model = BiLM.from_pretrained(tmp_path / "whole" / "export")
+    [embedding] = model.embed(["kana loko"])
+    assert embedding.vectors.shape == (3, 2, 4 if kind == "forward" else 8)

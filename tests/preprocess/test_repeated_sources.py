@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,17 +30,32 @@ FACTORS = st.fixed_dictionaries(
 )
 
 
-def make_shards(corpus: list[tuple[str, list[int]]]) -> list[Shard]:
+@dataclass(frozen=True)
+class MemoryShard(Shard):
+    held: tuple[npt.NDArray[Any], ...] = ()
+
+    @property
+    def ids(self) -> npt.NDArray[Any]:
+        return self.held[0]
+
+    @property
+    def lengths(self) -> npt.NDArray[np.uint32]:
+        return self.held[1]
+
+
+def make_shards(corpus: list[tuple[str, list[int]]]) -> list[MemoryShard]:
     """Shards of documents of those lengths, no two tokens alike."""
     fresh = count(3)
     shards = []
     for number, (source, sizes) in enumerate(corpus):
         lengths = np.array(sizes, "<u4")
         ids = np.array([next(fresh) for _ in range(sum(sizes))], "<u2")
-        totals = len(lengths), len(ids)
-        shard = Shard("/nowhere", f"train-{number}", "train", source, "<u2", *totals, 0, 0, 0)
-        vars(shard).update(ids=ids, lengths=lengths)
-        shards.append(shard)
+        columns = "<u2", len(lengths), len(ids), 0, 0, 0
+        shards.append(
+            MemoryShard(
+                "/nowhere", f"train-{number}", "train", source, *columns, held=(ids, lengths)
+            )
+        )
     return shards
 
 
@@ -86,7 +102,7 @@ def test_a_row_reads_its_stretch_of_every_pass_without_a_gap(
     if not rows:
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_stream, "BLOCK_POSITIONS", block)
+        patch.setattr(token_stream, "HELD_POSITIONS", block)
         windows = TrainingWindows(stream, rows, unroll)
     passes = 12
     expected: list[list[tuple[list[int], list[int]]]] = [[], []]
@@ -154,7 +170,6 @@ def test_sources_have_their_shares_over_many_passes() -> None:
 def test_a_shard_of_another_source_is_left_alone() -> None:
     shards = make_shards([("a", [2]), ("a", [3])])
     renamed = [shards[0], replace(shards[1], source="b")]
-    vars(renamed[1]).update(ids=shards[1].ids, lengths=shards[1].lengths)
     assert TokenStream(renamed, "eos", factors={"b": 2.0}).lengths(0, 3).tolist() == [11, 11, 11]
     assert TokenStream(shards, "eos", factors={"b": 2.0}).lengths(0, 3).tolist() == [7, 7, 7]
 

@@ -1,14 +1,21 @@
 """Shards as files: their types, and what is said where one is not what its manifest says."""
 
+import os
+import pickle
 import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 
+from preprocess import token_stream
 from preprocess.manifest import FileRecord, Manifest, ManifestError, write_manifest
-from preprocess.storage import write_bytes
+from preprocess.storage import remove, write_bytes
 from preprocess.token_shard import DOCUMENT, Corpus, Shard, ShardError, shard_counts, token_dtype
+from preprocess.token_stream import TokenStream, TrainingWindows
 
 
 def make_shard(folder: str, dtype: str = "<u2", name: str = "train-000000-000") -> Shard:
@@ -35,13 +42,107 @@ def test_a_shard_of_empty_documents_has_an_empty_file(tmp_path: Path) -> None:
     assert shard.ids.tolist() == []
 
 
-def test_remote_shards_are_fetched_whole_and_never_mixed_up() -> None:
-    one = make_shard("memory://shards/a_b", name="c")
-    two = make_shard("memory://shards/a", name="b_c")
-    write_bytes("memory://shards/a/b_c.bin", np.array([7, 8, 9], "<u2").tobytes())
-    assert one.ids.tolist() == [5, 6, 60_000]
-    assert two.ids.tolist() == [7, 8, 9]
-    assert two.lengths.tolist() == [2, 0, 1]
+@pytest.fixture
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Corpus]:
+    """A corpus of three shards in a store, of which one and its lengths have room here."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder, records = "memory://shards/a", []
+    for number in range(3):
+        name = f"train-{number}"
+        for ending, numbers in (("bin", [5, 6, 60_000 + number]), ("len", [2, 0, 1])):
+            data = np.array(numbers, "<u2" if ending == "bin" else "<u4").tobytes()
+            write_bytes(f"{folder}/{name}.{ending}", data)
+            documents = np.zeros(3, DOCUMENT)
+            documents["tokens"] = [2, 0, 1]
+            counts = shard_counts(documents, "train", "corpus", np.dtype("<u2"))
+            columns = counts if ending == "bin" else {}
+            digest = xxhash.xxh3_128_hexdigest(data)
+            records.append(FileRecord(f"{name}.{ending}", len(data), digest, columns))
+    write_manifest(folder, Manifest("prepare", 1, "0", "f", "c", {}, tuple(records), {}))
+    corpus = Corpus.open(folder, cache_bytes=20)
+    yield corpus
+    copies = corpus.shards("train")[0].copies
+    assert copies
+    copies.close()
+
+
+def test_remote_shards_are_fetched_whole_into_a_bounded_cache(
+    remote: Corpus, tmp_path: Path
+) -> None:
+    shards = remote.shards("train")
+    for _ in range(2):
+        for number, shard in enumerate(shards):
+            assert shard.ids.tolist() == [5, 6, 60_000 + number]
+            assert isinstance(shard.ids, np.memmap)
+            assert shard.lengths.tolist() == [2, 0, 1]
+            copies = list(tmp_path.glob("biloom-shards-*/files/*"))
+            assert sum(path.stat().st_size for path in copies) <= 20
+    assert pickle.loads(pickle.dumps(shards[0])).ids.tolist() == [5, 6, 60_000]
+
+
+def test_a_mapped_shard_outlives_its_copy(remote: Corpus, tmp_path: Path) -> None:
+    one, two, _ = remote.shards("train")
+    mapped = one.ids
+    assert two.ids[2] == 60_001
+    assert two.lengths[0] == 2
+    assert len(list(tmp_path.glob("biloom-shards-*/files/*"))) == 2
+    assert mapped.tolist() == [5, 6, 60_000]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"), [(b"123456", "hash [0-9a-f]{32}, not [0-9a-f]{32}"), (b"1", "1 bytes, not 6")]
+)
+def test_a_damaged_remote_shard_is_named(remote: Corpus, data: bytes, told: str) -> None:
+    write_bytes("memory://shards/a/train-1.bin", data)
+    where = r"memory://shards/a/train-1.bin is damaged \(`biloom check memory://shards/a` lists"
+    with pytest.raises(ShardError, match=f"^{where} what is\\): {told}$"):
+        _ = remote.shards("train")[1].ids
+
+
+def test_a_missing_remote_shard_is_named(remote: Corpus) -> None:
+    remove("memory://shards/a/train-1.len")
+    message = "memory://shards/a/train-1.len is missing; run `biloom check memory://shards/a`"
+    with pytest.raises(ShardError, match=re.escape(message)):
+        _ = remote.shards("train")[1].lengths
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc to count handles in")
+def test_of_many_shards_few_handles_stay_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = [make_shard(str(tmp_path), name=f"train-{number}") for number in range(50)]
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    monkeypatch.setattr(token_stream, "OPEN_SHARDS", 5)
+    stream = TokenStream(shards, "eos", "shuffled", 1)
+    TrainingWindows(stream, 50, 2).batch(0)
+    assert len(os.listdir("/proc/self/fd")) <= before + 5  # noqa: PTH208
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc to see maps in")
+def test_a_stream_lets_deleted_copies_go_and_reads_right(remote: Corpus, tmp_path: Path) -> None:
+    stream = TokenStream(remote.shards("train"), "eos")
+    for _ in range(2):
+        assert stream.read(0, 0, 18)[1].tolist() == [
+            token for n in range(3) for token in (5, 6, 2, 2, 60_000 + n, 2)
+        ]
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        ours = [line for line in maps if f"{tmp_path}/biloom-shards-" in line]
+        assert ours
+        assert not any(line.endswith("(deleted)") for line in ours)
+
+
+def test_what_a_stream_reads_from_memory_is_in_use(remote: Corpus, tmp_path: Path) -> None:
+    first, second, third = remote.shards("train")
+    assert first.copies
+    first.copies._limit = 12
+    stream = TokenStream([first], "eos")
+    stream.read(0, 0, 6)
+    assert second.ids[2] == 60_001
+    stream.read(0, 0, 6)
+    assert third.ids[2] == 60_002
+    held = {path.name for path in tmp_path.glob("biloom-shards-*/files/*")}
+    assert first.files["bin"].xxh128 in held
+    assert second.files["bin"].xxh128 not in held
 
 
 @pytest.mark.parametrize("size", [0, 4, 5, 8])

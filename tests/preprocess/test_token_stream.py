@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,13 +15,12 @@ from hypothesis import strategies as st
 from preprocess import token_stream
 from preprocess.token_shard import Shard
 from preprocess.token_stream import (
-    IGNORE,
     CorpusTooSmall,
     Ids,
     TokenStream,
     TrainingWindows,
     boundary_ids,
-    evaluation_windows,
+    resets,
 )
 from preprocess.tokenizer import BOS, EOS
 
@@ -35,15 +36,30 @@ CORPORA = st.lists(
 BOUNDARIES = st.sampled_from(["eos", "bos_eos"])
 
 
+@dataclass(frozen=True)
+class MemoryShard(Shard):
+    held: tuple[npt.NDArray[Any], ...] = ()
+
+    @property
+    def ids(self) -> npt.NDArray[Any]:
+        return self.held[0]
+
+    @property
+    def lengths(self) -> npt.NDArray[np.uint32]:
+        return self.held[1]
+
+
 def make_shards(corpus: Sequence[Documents]) -> list[Shard]:
     shards = []
     for number, documents in enumerate(corpus):
         ids = np.array([token for document in documents for token in document], "<u2")
         lengths = np.array([len(document) for document in documents], "<u4")
-        size = len(documents), len(ids)
-        shard = Shard("/nowhere", f"train-{number}", "train", "corpus", "<u2", *size, 0, 0, 0)
-        vars(shard).update(ids=ids, lengths=lengths)
-        shards.append(shard)
+        columns = "<u2", len(documents), len(ids), 0, 0, 0
+        shards.append(
+            MemoryShard(
+                "/nowhere", f"train-{number}", "train", "corpus", *columns, held=(ids, lengths)
+            )
+        )
     return shards
 
 
@@ -160,13 +176,16 @@ def test_the_shuffled_order_is_the_one_it_has_always_been() -> None:
     ]
 
 
-def test_more_shards_than_orders_held_read_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_documents_than_orders_are_held_of_read_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     shards = numbered(*[[2, 0, 3]] * 9)
     expected = zipped(TokenStream(shards, "eos", "shuffled", 1).read(1, 0, 72))
-    monkeypatch.setattr(token_stream, "OPEN_ORDERS", 2)
+    monkeypatch.setattr(token_stream, "OPEN_DOCUMENTS", 7)
     stream = TokenStream(shards, "eos", "shuffled", 1)
     assert [pair for i in range(72) for pair in zipped(stream.read(1, i, i + 1))] == expected
-    assert len(stream._orders) == 2
+    assert len(stream._orders) == 2, "of three documents each"
+    monkeypatch.setattr(token_stream, "OPEN_DOCUMENTS", 0)
+    assert zipped(stream.read(1, 0, 72)) == expected
+    assert len(stream._orders) == 1, "the one needed"
 
 
 def row_of(
@@ -198,7 +217,7 @@ def test_a_row_reads_its_stretch_of_every_pass_without_a_gap(
     stream = TokenStream(make_shards(corpus), boundary, order, 5)
     rows = min(rows, len(stream))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_stream, "BLOCK_POSITIONS", block)
+        patch.setattr(token_stream, "HELD_POSITIONS", block)
         windows = TrainingWindows(stream, rows, unroll)
     length = windows.stretch
     steps = range(-(-3 * length // unroll))
@@ -244,7 +263,7 @@ def test_a_batch_depends_on_its_step_alone(
     stream = TokenStream(make_shards(corpus), "bos_eos", "shuffled", 4)
     rows = min(rows, len(stream))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_stream, "BLOCK_POSITIONS", 20)
+        patch.setattr(token_stream, "HELD_POSITIONS", 20)
         windows = TrainingWindows(stream, rows, unroll)
     for step in asked:
         fresh = TrainingWindows(
@@ -256,6 +275,95 @@ def test_a_batch_depends_on_its_step_alone(
         assert ids.dtype == np.int64
         # What a caller does to a batch is its own affair.
         ids[:], targets[:] = -1, -1
+
+
+@settings(deadline=None, max_examples=60)
+@given(CORPORA, st.integers(1, 5), st.integers(1, 9), st.sampled_from([1, 2]), st.data())
+def test_rows_read_alike_however_they_are_dealt(
+    corpus: list[Documents], rows: int, unroll: int, directions: int, data: st.DataObject
+) -> None:
+    stream = TokenStream(make_shards(corpus), "bos_eos", "shuffled", 4)
+    rows = min(rows, len(stream))
+    cuts = sorted(data.draw(st.sets(st.integers(1, rows - 1), max_size=3)) if rows > 1 else [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(token_stream, "HELD_POSITIONS", data.draw(st.integers(1, 40)))
+        whole = TrainingWindows(stream, rows, unroll)
+        parts = [
+            TrainingWindows(stream, rows, unroll, range(first, end), directions)
+            for first, end in pairwise([0, *cuts, rows])
+        ]
+    for window in data.draw(st.lists(st.integers(0, 30), min_size=1, max_size=9)):
+        dealt = [part.batch(window) for part in parts]
+        for all_rows, own in zip(whole.batch(window), zip(*dealt, strict=True), strict=True):
+            np.testing.assert_array_equal(np.concatenate(own, 2), all_rows[:directions])
+            assert own[0].shape == (directions, unroll, ([*cuts, rows])[0])
+
+
+def test_a_jump_reads_no_earlier_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    class Watched(MemoryShard):
+        @property
+        def ids(self) -> npt.NDArray[Any]:
+            opened.append(self.name)
+            return super().ids
+
+    monkeypatch.setattr(token_stream, "HELD_POSITIONS", 30)
+    shards = [Watched(**vars(one)) for one in numbered(*[[9] * 10] * 40)]
+    # Two rows of 20 shards of 100 positions each; forward they are at position 1,500 of theirs.
+    windows = TrainingWindows(TokenStream(shards, "eos"), 2, 10)
+    windows.batch(150)
+    assert sorted(set(opened)) == ["train-15", "train-24", "train-35", "train-4"]
+    opened.clear()
+    windows.batch(10**6)
+    assert len(set(opened)) <= 8, "nor is it read to find a far window"
+    opened.clear()
+    windows.batch(10**6)
+    assert opened == [], "what is held is not read again"
+
+
+def test_rows_are_not_all_read_before_one_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: set[int] = set()
+    read = TokenStream.read
+
+    def watched(self: TokenStream, number: int, start: int, end: int) -> tuple[Ids, Ids]:
+        rows.add(start // windows.stretch)
+        return read(self, number, start, end)
+
+    monkeypatch.setattr(TokenStream, "read", watched)
+    monkeypatch.setattr(token_stream, "HELD_POSITIONS", 40)
+    windows = TrainingWindows(TokenStream(numbered([999, 999]), "eos"), 4, 10, directions=1)
+    counts = []
+    for window in range(1, 13):
+        rows.clear()
+        windows.batch(window)
+        counts.append(len(rows))
+    assert counts == [4] + [1] * 11, "each row holds four windows, one is due at a time"
+
+
+def test_only_the_ids_before_a_document_reset() -> None:
+    ids = np.array([[[BOS], [7], [EOS]], [[EOS], [BOS], [7]]])
+    found = resets(ids, boundary_ids("bos_eos"))
+    assert found[..., 0].tolist() == [[True, False, False], [True, False, False]]
+    assert resets(ids[:1], boundary_ids("eos"))[..., 0].tolist() == [[False, False, True]]
+
+
+@settings(deadline=None, max_examples=60)
+@given(CORPORA, BOUNDARIES, st.integers(1, 3), st.integers(1, 9))
+def test_a_document_is_what_is_read_from_one_reset_to_the_next(
+    corpus: list[Documents], boundary: Boundary, rows: int, unroll: int
+) -> None:
+    stream = TokenStream(make_shards(corpus), boundary)
+    windows = TrainingWindows(stream, 1, unroll)
+    steps = range(-(-2 * len(stream) // unroll))
+    documents = [list(document) for shard in corpus for document in shard]
+    for direction, expected in enumerate([documents, [one[::-1] for one in documents[::-1]]]):
+        ids, _ = row_of(windows, steps, direction, 0)
+        both = np.array(ids)[None, :, None].repeat(2, 0)
+        begins = np.flatnonzero(resets(both, boundary_ids(boundary))[direction, :, 0])
+        assert begins[0] == 0
+        found = [ids[first + 1 : end] for first, end in pairwise(begins.tolist())]
+        assert found[: len(documents)] == expected
 
 
 def test_an_unroll_longer_than_the_stretch_goes_through_several_passes() -> None:
@@ -292,32 +400,5 @@ def test_an_empty_split_has_no_position() -> None:
     stream = TokenStream([], "eos", "shuffled")
     assert len(stream) == 0
     assert zipped(stream.read(0, 0, 0)) == []
-    assert list(evaluation_windows(stream, 3, 4)) == []
     with pytest.raises(CorpusTooSmall, match="has 0 positions"):
         TrainingWindows(stream, 1, 1)
-
-
-@settings(deadline=None)
-@given(CORPORA, BOUNDARIES, st.integers(1, 30), st.integers(1, 30))
-def test_evaluation_reads_each_position_once_each_way_in_rows_of_one_piece(
-    corpus: list[Documents], boundary: Boundary, rows: int, unroll: int
-) -> None:
-    expected = pairs_of(corpus, boundary)
-    stream = TokenStream(make_shards(corpus), boundary)
-    batches = list(evaluation_windows(stream, rows, unroll))
-    assert {ids.shape for ids, _ in batches} == {(2, unroll, rows)}
-    ids, targets = (np.concatenate(part, 1) for part in zip(*batches, strict=True))
-    held = targets != IGNORE
-    assert not ids[~held].any()
-    sizes = held.sum(1)  # (2, rows)
-    assert sizes.max() - sizes.min() <= 1
-    assert (sizes[0] == sizes[1]).all()
-    forward: list[Pair] = []
-    backward: list[Pair] = []
-    for row, size in enumerate(sizes[0]):
-        assert held[:, :size, row].all(), "padding is at the end"
-        forward += zip(ids[0, :size, row].tolist(), targets[0, :size, row].tolist(), strict=True)
-        mirrored = targets[1, :size, row][::-1].tolist(), ids[1, :size, row][::-1].tolist()
-        backward += zip(*mirrored, strict=True)
-    assert forward == expected
-    assert backward == expected

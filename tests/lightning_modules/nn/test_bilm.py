@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from lightning_modules.config import ModelConfig
-from lightning_modules.nn.adaptive_softmax import route
 from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.nn.routes import route
+from lightning_modules.nn.window import Window
 from lightning_modules.parameter_count import parameter_count
 
 VOCABULARY, TIME, ROWS = 40, 5, 3
@@ -16,7 +17,10 @@ CUTOFFS = (8, 20)
 
 
 def config(**sections: Any) -> ModelConfig:
-    recurrent = {"hidden": 12, "projection": 6} | sections.pop("recurrent", {})
+    recurrent = {"kind": "lstm", "hidden": 12, "projection": 6} | sections.pop("recurrent", {})
+    if recurrent["kind"] == "gru":
+        del recurrent["projection"]
+    sections["input"] = {"kind": "embedding"} | sections.get("input", {})
     return ModelConfig.model_validate({"recurrent": recurrent} | sections)
 
 
@@ -25,56 +29,61 @@ def network(seed: int = 1, **sections: Any) -> BiLMNetwork:
     return BiLMNetwork(config(**sections), VOCABULARY, CUTOFFS)
 
 
-def batch() -> tuple[Tensor, Tensor]:
+def batch(directions: int = 2) -> Window:
     generator = torch.Generator().manual_seed(5)
     ids, targets = torch.randint(0, VOCABULARY, (2, 2, TIME, ROWS), generator=generator)
     targets[0, 0, 0] = targets[1, :, 1] = -100
-    return ids, targets
+    return Window(ids[:directions], targets[:directions])
 
 
-HEADS = pytest.mark.parametrize("kind", ["adaptive_softmax", "softmax"])
+HEADS = pytest.mark.parametrize("kind", ["adaptive_softmax", "softmax", "sampled_softmax"])
 
 
 @HEADS
-def test_the_loss_is_the_mean_of_nll_over_each_directions_targets(kind: str) -> None:
-    net = network(head={"kind": kind}).eval()
-    ids, targets = batch()
+@pytest.mark.parametrize("directions", ["both", "forward"])
+def test_the_loss_is_the_mean_of_nll_over_each_directions_targets(
+    kind: str, directions: str
+) -> None:
+    net = network(head={"kind": kind}, directions=directions).eval()
+    window = batch(net.directions)
 
-    losses, state = net.loss(ids, targets, net.zero_state(ROWS))
-    nll, after = net.nll(ids, targets, net.zero_state(ROWS))
+    losses = net.loss(window, net.zero_state(ROWS))
+    nll, after = net.nll(window, net.zero_state(ROWS))
 
-    assert losses.dtype == torch.float32
-    assert nll.shape == (2, TIME, ROWS)
-    for direction in range(2):
-        kept = targets[direction] >= 0
-        torch.testing.assert_close(losses[direction], nll[direction][kept].mean())
+    assert losses.means.dtype == torch.float32
+    assert losses.means.shape == (net.directions,)
+    assert nll.shape == (net.directions, TIME, ROWS)
+    for direction in range(net.directions):
+        kept = window.targets[direction] >= 0
+        torch.testing.assert_close(losses.means[direction], nll[direction][kept].mean())
         assert not nll[direction][~kept].any()
-    torch.testing.assert_close(state, after)
+    torch.testing.assert_close(losses.state, after)
 
 
 @HEADS
 def test_nll_is_minus_the_heads_log_probability_of_the_top_layer(kind: str) -> None:
     net = network(head={"kind": kind}).eval()
-    ids, targets = batch()
-    outputs, _ = net.layers(ids, net.zero_state(ROWS))
+    window = batch()
+    outputs, _ = net.layers(window.inputs, net.zero_state(ROWS))
 
-    nll, _ = net.nll(ids, targets, net.zero_state(ROWS))
+    nll, _ = net.nll(window, net.zero_state(ROWS))
 
     table = net.head.log_prob(outputs[-1].reshape(-1, 6)).view(2, TIME, ROWS, VOCABULARY)
-    expected = -table.gather(3, targets.clamp(min=0).unsqueeze(3)).squeeze(3)
-    torch.testing.assert_close(nll, expected.where(targets >= 0, 0.0))
+    expected = -table.gather(3, window.targets.clamp(min=0).unsqueeze(3)).squeeze(3)
+    torch.testing.assert_close(nll, expected.where(window.targets >= 0, 0.0))
 
 
 @HEADS
 def test_routes_change_no_loss_and_no_gradient(kind: str) -> None:
     net = network(head={"kind": kind}).eval()
-    ids, targets = batch()
-    routes = route(targets.reshape(-1).numpy(), torch.arange(VOCABULARY).numpy(), net.head.cutoffs)
+    window = batch()
+    ranks = torch.arange(VOCABULARY).numpy()
+    routes = route(window.targets.reshape(-1).numpy(), ranks, net.head.cutoffs)
 
     gradients = []
-    for given in (None, routes):
-        losses, _ = net.loss(ids, targets, net.zero_state(ROWS), given)
-        gradients.append([losses, *torch.autograd.grad(losses.sum(), list(net.parameters()))])
+    for given in (window, window._replace(routes=routes)):
+        means = net.loss(given, net.zero_state(ROWS)).means
+        gradients.append([means, *torch.autograd.grad(means.sum(), list(net.parameters()))])
 
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b)
@@ -82,32 +91,57 @@ def test_routes_change_no_loss_and_no_gradient(kind: str) -> None:
 
 def test_a_batch_without_targets_has_no_loss_and_gradients_of_zero() -> None:
     net = network()
-    ids, targets = batch()
+    window = batch()
+    empty = window._replace(targets=torch.full_like(window.targets, -100))
 
-    losses, _ = net.loss(ids, torch.full_like(targets, -100), net.zero_state(ROWS))
+    losses = net.loss(empty, net.zero_state(ROWS)).means
 
     assert losses.tolist() == [0, 0]
     assert not any(g.any() for g in torch.autograd.grad(losses.sum(), list(net.parameters())))
 
 
+def test_penalties_are_mean_squares_of_the_top_outputs_and_of_their_change() -> None:
+    net = network().eval()
+    window = batch()
+    top = net.layers(window.inputs, net.zero_state(ROWS))[0][-1]
+
+    losses = net.loss(window, net.zero_state(ROWS), penalties=True)
+
+    assert net.loss(window, net.zero_state(ROWS)).activation is None
+    torch.testing.assert_close(losses.activation, (top**2).mean())
+    torch.testing.assert_close(losses.change, ((top[:, 1:] - top[:, :-1]) ** 2).mean())
+
+
 def test_layers_are_the_input_vectors_and_every_output() -> None:
     net = network(input={"dim": 9}).eval()
-    ids, _ = batch()
+    window = batch()
 
-    outputs, state = net.layers(ids, net.zero_state(ROWS))
+    outputs, state = net.layers(window.inputs, net.zero_state(ROWS))
 
     assert [o.shape for o in outputs] == [(2, TIME, ROWS, 6)] * 3
-    assert torch.equal(outputs[0], net.input(ids))
-    assert state.hidden.shape == (2, 2, ROWS, 6)
+    assert torch.equal(outputs[0], net.input(window.inputs))
+    assert state.shape == (2, 2, ROWS, 6 + 12)
     assert (net.direction_width, net.width) == (6, 12)
+
+
+def test_a_reset_makes_a_text_independent_of_what_stood_before() -> None:
+    net = network().eval()
+    ids, targets, *_ = batch()
+    resets = torch.zeros(2, TIME, ROWS, dtype=torch.bool)
+    resets[:, 2] = True
+
+    whole, _ = net.nll(Window(ids, targets, resets=resets), net.zero_state(ROWS))
+    late, _ = net.nll(Window(ids[:, 2:], targets[:, 2:]), net.zero_state(ROWS))
+
+    torch.testing.assert_close(whole[:, 2:], late)
 
 
 def test_rows_do_not_see_each_other() -> None:
     net = network().eval()
-    ids, targets = batch()
+    ids, targets, *_ = batch()
 
-    together, _ = net.nll(ids, targets, net.zero_state(ROWS))
-    alone, _ = net.nll(ids[:, :, 1:2], targets[:, :, 1:2], net.zero_state(1))
+    together, _ = net.nll(Window(ids, targets), net.zero_state(ROWS))
+    alone, _ = net.nll(Window(ids[:, :, 1:2], targets[:, :, 1:2]), net.zero_state(1))
 
     torch.testing.assert_close(together[:, :, 1:2], alone)
 
@@ -115,27 +149,75 @@ def test_rows_do_not_see_each_other() -> None:
 def test_the_seed_fixes_weights_and_a_training_step_to_the_bit() -> None:
     def step(seed: int) -> list[Tensor]:
         net = network(seed)
-        losses, _ = net.loss(*batch(), net.zero_state(ROWS))
-        return [losses, *net.parameters(), *torch.autograd.grad(losses.sum(), [*net.parameters()])]
+        means = net.loss(batch(), net.zero_state(ROWS)).means
+        return [means, *net.parameters(), *torch.autograd.grad(means.sum(), [*net.parameters()])]
 
     assert all(torch.equal(a, b) for a, b in zip(step(1), step(1), strict=True))
     assert not torch.equal(step(1)[0], step(2)[0])
 
 
-def test_it_learns_a_repeated_text() -> None:
-    net = network(recurrent={"dropout": 0.0}, input={"dropout": 0.0})
+LEARNERS = [
+    {},
+    {"recurrent": {"kind": "gru"}},
+    {"head": {"kind": "sampled_softmax", "samples": 20}},
+    {"head": {"kind": "softmax"}, "tied": True},
+    {"input": {"kind": "adaptive"}},
+    {"input": {"kind": "adaptive"}, "tied": True},
+]
+
+
+@pytest.mark.parametrize("sections", LEARNERS)
+def test_it_learns_a_repeated_text(sections: dict[str, Any]) -> None:
+    sections = {key: dict(one) if isinstance(one, dict) else one for key, one in sections.items()}
+    for part in ("recurrent", "input"):
+        sections[part] = {"dropout": 0.0} | sections.get(part, {})
+    net = network(**sections)
     optimiser = torch.optim.Adam(net.parameters(), 0.04)
-    ids, _ = batch()
+    ids, *_ = batch()
     first = None
-    for _ in range(30):
-        losses, _ = net.loss(ids[:, :-1], ids[:, 1:], net.zero_state(ROWS))
-        first = losses.detach() if first is None else first
+    for _ in range(40):
+        means = net.loss(Window(ids[:, :-1], ids[:, 1:]), net.zero_state(ROWS)).means
+        first = means.detach() if first is None else first
         optimiser.zero_grad()
-        losses.sum().backward()
+        means.sum().backward()
         optimiser.step()
 
     assert first is not None
-    assert (losses < 0.3 * first).all()
+    assert (means < 0.4 * first).all()
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"head": {"kind": "softmax"}},
+        {"head": {"kind": "sampled_softmax"}},
+        {"input": {"kind": "adaptive"}, "head": {"kind": "adaptive_softmax"}},
+    ],
+)
+def test_tied_vectors_are_there_once(sections: dict[str, Any]) -> None:
+    tied, apart = (network(**sections, tied=tie) for tie in (True, False))
+    count = [sum(w.numel() for w in net.parameters()) for net in (tied, apart)]
+    saved = tied.state_dict()
+
+    assert count[0] < count[1]
+    pointers = [tensor.data_ptr() for tensor in saved.values()]
+    assert len(set(pointers)) == len(pointers), "a file of them would hold one twice"
+    again = network(2, **sections, tied=True)
+    again.load_state_dict(saved)
+    window = batch()
+    for net in (tied, again):
+        net.eval()
+    torch.testing.assert_close(
+        tied.nll(window, tied.zero_state(ROWS))[0], again.nll(window, again.zero_state(ROWS))[0]
+    )
+
+
+def test_ids_beyond_the_output_vocabulary_are_read_and_not_predicted() -> None:
+    net = network(output_vocabulary=25)
+
+    assert net.output_vocabulary == net.head.vocabulary == 25
+    assert net.head.log_prob(torch.zeros(1, 6)).shape == (1, 25)
+    assert network(output_vocabulary=99).output_vocabulary == VOCABULARY
 
 
 @HEADS

@@ -1,246 +1,237 @@
-"""The projected LSTM against nn.LSTM, and against a loop written out where nn.LSTM cannot follow."""
+"""The stack of layers: residual connections, dropout, the carried state, bf16; both kinds of cell."""
 
 import pytest
 import torch
-from torch import Tensor, nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
-from lightning_modules.config import LSTMConfig
-from lightning_modules.nn.recurrent import BiLSTM, LSTMLayer, State
+from lightning_modules.config import GRUConfig, LSTMConfig
+from lightning_modules.nn.recurrent import Recurrent, Run, build_recurrent
 
 TIME, ROWS = 6, 3
-PLAIN = {"residual": False, "cell_clip": None, "projection_clip": None, "dropout": 0.0}
+KINDS = ["lstm", "gru"]
 
 
-def stack(seed: int = 1, scale: float = 1.0, **settings: object) -> BiLSTM:
+def stack(kind: str = "lstm", directions: int = 2, seed: int = 1, **settings: object) -> Recurrent:
     torch.manual_seed(seed)
-    config = LSTMConfig.model_validate({"hidden": 10, "projection": 4, "dropout": 0.0} | settings)
-    lstm = BiLSTM(config, config.direction_width)
-    with torch.no_grad():
-        for weight in lstm.parameters():
-            weight.mul_(scale)
-    return lstm
+    plain: dict[str, object] = {"hidden": 10, "dropout": 0.0}
+    if kind == "gru":
+        return build_recurrent(GRUConfig.model_validate(plain | settings), directions)
+    lstm = LSTMConfig.model_validate(plain | {"projection": 4} | settings)
+    return build_recurrent(lstm, directions)
 
 
-def inputs(lstm: BiLSTM, time: int = TIME) -> tuple[Tensor, State]:
+def inputs(module: Recurrent, time: int = TIME, rows: int = ROWS) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(7)
-    zero = lstm.zero_state(ROWS)
-    dtype = next(lstm.parameters()).dtype
-    shapes = [(2, time, ROWS, lstm.width), *(z.shape for z in zero)]
-    x, hidden, cell = (torch.randn(s, generator=generator, dtype=dtype) for s in shapes)
-    return x.requires_grad_(), State(hidden.requires_grad_(), cell.requires_grad_())
+    state = module.zero_state(rows)
+    x = torch.randn(module.directions, time, rows, module.width, generator=generator)
+    return x.requires_grad_(), torch.randn(state.shape, generator=generator).requires_grad_()
 
 
-def objective(top: Tensor, state: State) -> Tensor:
-    """A number that depends on every output and on the state, unevenly."""
-    parts = [top, state.hidden, state.cell]
+def objective(run: Run) -> Tensor:
+    """A number that depends on every element of a run, unevenly."""
+    parts = [*run.outputs, run.raw, run.state]
     return torch.stack(
         [(p * torch.linspace(-1, 2, p.numel()).view_as(p)).sum() for p in parts]
     ).sum()
 
 
-def by_hand(lstm: BiLSTM, x: Tensor, state: State) -> tuple[list[Tensor], State]:
-    """What the docstring of BiLSTM says, one operation a line, autograd's own gradient."""
-    config = lstm.config
-    outputs, hiddens, cells = [], [], []
-    for index, layer in enumerate(lstm.layers):
-        assert isinstance(layer, LSTMLayer)
-        h, c, steps = state.hidden[index], state.cell[index], []
-        for t in range(x.shape[1]):
-            gates = x[:, t] @ layer.weight_input + h @ layer.weight_hidden + layer.bias[:, None]
-            i, f, g, o = gates.chunk(4, -1)
-            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-            c = c if config.cell_clip is None else c.clamp(-config.cell_clip, config.cell_clip)
-            h = o.sigmoid() * c.tanh()
-            h = h if layer.weight_projection is None else h @ layer.weight_projection
-            clip = config.projection_clip
-            h = h if clip is None else h.clamp(-clip, clip)
-            steps.append(h)
-        y = torch.stack(steps, 1)
-        x = y + x if index and config.residual else y
-        outputs.append(x)
-        hiddens.append(h)
-        cells.append(c)
-    return outputs, State(torch.stack(hiddens), torch.stack(cells))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("directions", [1, 2])
+def test_the_zero_state_has_the_shape_of_the_state_after(kind: str, directions: int) -> None:
+    module = stack(kind, directions)
+    state = module.zero_state(ROWS)
+    run = module(inputs(module)[0], state)
+
+    assert state.shape == (2, directions, ROWS, 14 if kind == "lstm" else 10) == run.state.shape
+    assert not state.any()
+    assert [o.shape for o in run.outputs] == 2 * [(directions, TIME, ROWS, module.width)]
+    assert {t.dtype for t in (*run.outputs, run.raw, run.state)} == {torch.float32}
 
 
-def assert_same_gradients(lstm: BiLSTM, ours: Tensor, theirs: Tensor, leaves: list[Tensor]) -> None:
-    leaves = [*leaves, *lstm.parameters()]
-    for a, b in zip(
-        torch.autograd.grad(ours, leaves), torch.autograd.grad(theirs, leaves), strict=True
-    ):
-        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
-@pytest.mark.parametrize("projection", [None, 4])
-@pytest.mark.parametrize("direction", [0, 1])
-def test_without_clips_and_residual_it_is_nn_lstm(projection: int | None, direction: int) -> None:
-    lstm = stack(projection=projection, **PLAIN)
-    theirs = nn.LSTM(lstm.width, 10, num_layers=2, proj_size=projection or 0)
-    for index, layer in enumerate(lstm.layers):
-        ours = {
-            f"weight_ih_l{index}": layer.weight_input,
-            f"weight_hh_l{index}": layer.weight_hidden,
-            f"weight_hr_l{index}": layer.weight_projection,
-        }
-        with torch.no_grad():
-            for name, weight in ours.items():
-                if weight is not None:
-                    getattr(theirs, name).copy_(weight[direction].T)
-            getattr(theirs, f"bias_ih_l{index}").copy_(layer.bias[direction])
-            getattr(theirs, f"bias_hh_l{index}").zero_()
-    x, state = inputs(lstm)
-
-    outputs, after = lstm(x, state)
-    y, (h, c) = theirs(
-        x[direction],
-        (state.hidden[:, direction].contiguous(), state.cell[:, direction].contiguous()),
-    )
-
-    torch.testing.assert_close(outputs[-1][direction], y, atol=1e-6, rtol=0)
-    torch.testing.assert_close(after.hidden[:, direction], h, atol=1e-6, rtol=0)
-    torch.testing.assert_close(after.cell[:, direction], c, atol=1e-6, rtol=0)
-    ours_by = torch.autograd.grad(
-        objective(outputs[-1][direction], State(*(s[:, direction] for s in after))),
-        [x, *state, *lstm.parameters()],
-    )
-    by_name = dict(theirs.named_parameters())
-    theirs_by = torch.autograd.grad(objective(y, State(h, c)), [x, *state, *by_name.values()])
-    for a, b in zip(ours_by[:3], theirs_by[:3], strict=True):
-        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
-    weights = dict(zip(by_name, theirs_by[3:], strict=True))
-    ours_named = dict(zip((n for n, _ in lstm.named_parameters()), ours_by[3:], strict=True))
-    pairs = {"input": "ih", "hidden": "hh", "projection": "hr"}
-    for index in range(2):
-        for ours_name, name in pairs.items():
-            if f"weight_{name}_l{index}" in weights:
-                a = ours_named[f"layers.{index}.weight_{ours_name}"][direction].T
-                torch.testing.assert_close(
-                    a, weights[f"weight_{name}_l{index}"], atol=1e-6, rtol=1e-5
-                )
-        a = ours_named[f"layers.{index}.bias"][direction]
-        torch.testing.assert_close(a, weights[f"bias_ih_l{index}"], atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("projection", [None, 4])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize(("cell_clip", "projection_clip"), [(None, None), (0.5, None), (0.6, 0.2)])
-def test_clips_and_residual_are_the_loop_written_out(
-    projection: int | None,
-    residual: bool,
-    cell_clip: float | None,
-    projection_clip: float | None,
+def test_a_stack_is_its_layers_one_above_the_other(kind: str, residual: bool) -> None:
+    module = stack(kind, layers=3, residual=residual)
+    x, state = inputs(module)
+
+    run = module(x, state)
+
+    carried = x
+    for index, layer in enumerate(module.layers):
+        y, after = layer(carried, state[index], None)
+        torch.testing.assert_close(run.state[index], after)  # before the residual
+        assert torch.equal(after[..., : module.width], y[:, -1])
+        carried = y + carried if residual and index else y
+        torch.testing.assert_close(run.outputs[index], carried)
+    assert torch.equal(run.raw, run.outputs[-1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None, max_examples=12)
+@given(
+    cut=st.integers(1, TIME - 1), directions=st.integers(1, 2), seed=st.integers(0, 9),
+    reset=st.booleans(),
+)  # fmt: skip
+def test_two_parts_with_the_state_carried_are_one_run(
+    kind: str, cut: int, directions: int, seed: int, reset: bool
 ) -> None:
-    lstm = stack(
-        scale=2.0, layers=3, projection=projection, residual=residual,
-        cell_clip=cell_clip, projection_clip=projection_clip,
-    ).double()  # fmt: skip
-    x, state = inputs(lstm)
+    module = stack(kind, directions).double()
+    x, state = (t.detach().double().requires_grad_() for t in inputs(module))
+    generator = torch.Generator().manual_seed(seed)
+    resets = torch.rand(directions, TIME, ROWS, generator=generator) < 0.3
+    first_resets, second_resets = (resets[:, :cut], resets[:, cut:]) if reset else (None, None)
 
-    outputs, after = lstm(x, state)
-    expected, state_after = by_hand(lstm, x, state)
-
-    for a, b in zip((*outputs, *after), (*expected, *state_after), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
-    if cell_clip is not None:
-        assert (after.cell.abs() == cell_clip).any()
-    if projection_clip is not None:
-        assert (after.hidden.abs() == projection_clip).any()
-    assert_same_gradients(
-        lstm,
-        sum((o * o).sum() for o in outputs) + objective(outputs[-1], after),
-        sum((o * o).sum() for o in expected) + objective(expected[-1], state_after),
-        [x, *state],
+    whole = module(x, state, resets if reset else None)
+    first = module(x[:, :cut], state, first_resets)
+    second = module(x[:, cut:], first.state, second_resets)
+    parts = Run(
+        tuple(torch.cat(o, 1) for o in zip(first.outputs, second.outputs, strict=True)),
+        torch.cat([first.raw, second.raw], 1),
+        second.state,
     )
 
-
-def test_two_halves_with_the_state_carried_are_one_run() -> None:
-    lstm = stack().double()
-    x, state = inputs(lstm)
-
-    whole, end = lstm(x, state)
-    first, between = lstm(x[:, :2], state)
-    second, end_of_halves = lstm(x[:, 2:], between)
-
-    torch.testing.assert_close(torch.cat([first[-1], second[-1]], 1), whole[-1])
-    torch.testing.assert_close(end_of_halves, end)
-    assert_same_gradients(
-        lstm,
-        objective(torch.cat([first[-1], second[-1]], 1), end_of_halves),
-        objective(whole[-1], end),
-        [x, *state],
-    )
+    torch.testing.assert_close(parts, whole)
+    leaves = [x, state, *module.parameters()]
+    for a, b in zip(
+        torch.autograd.grad(objective(parts), leaves),
+        torch.autograd.grad(objective(whole), leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
 
 
-def test_the_new_state_is_part_of_the_graph() -> None:
-    lstm = stack()
-    x, state = inputs(lstm)
-    _, after = lstm(x, state)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_does_not_depend_on_the_others(kind: str) -> None:
+    module = stack(kind)
+    x, state = inputs(module)
 
-    for carried in after:
-        (gradient,) = torch.autograd.grad(carried.sum(), x, retain_graph=True)
-        assert gradient.abs().sum() > 0
+    whole = module(x, state)
+    alone = module(x[:, :, 1:2], state[:, :, 1:2])
+
+    torch.testing.assert_close(alone.raw, whole.raw[:, :, 1:2])
+    torch.testing.assert_close(alone.state, whole.state[:, :, 1:2])
 
 
-def test_without_a_graph_the_outputs_are_the_same_bits() -> None:
-    lstm = stack()
-    x, state = inputs(lstm)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_new_state_is_part_of_the_graph(kind: str) -> None:
+    module = stack(kind)
+    x, state = inputs(module)
+
+    (gradient,) = torch.autograd.grad(module(x, state).state[0].sum(), x)
+
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dropout_falls_above_the_first_layer_and_at_the_top_in_training_only(kind: str) -> None:
+    module = stack(kind, dropout=0.5)
+    x, state = inputs(module)
+
+    trained = module(x, state)
+    evaluated = module.eval()(x, state)
+
+    assert torch.equal(trained.outputs[0], evaluated.outputs[0])  # as the second layer's input was
+    dropped = trained.outputs[1] == 0
+    assert dropped.float().mean() == pytest.approx(0.5, abs=0.15)
+    torch.testing.assert_close(trained.outputs[1][~dropped], 2 * trained.raw[~dropped])
+    assert not torch.allclose(trained.raw, evaluated.raw)  # its input was dropped too
+    assert torch.equal(evaluated.raw, evaluated.outputs[1])
+    assert not (evaluated.raw == 0).any()
+
+
+def test_the_residual_adds_the_input_as_dropout_left_it() -> None:
+    module = stack(dropout=0.5, output_dropout=0.0)
+    x, state = inputs(module)
+    run = module(x, state)
+
     with torch.no_grad():
-        outputs, after = lstm(x, state)
-    traced, traced_after = lstm(x, state)
-
-    assert not outputs[-1].requires_grad
-    for a, b in zip((*outputs, *after), (*traced, *traced_after), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_the_directions_do_not_see_each_other() -> None:
-    lstm = stack()
-    x, state = inputs(lstm)
-    outputs, _ = lstm(x, state)
-
-    (gradient,) = torch.autograd.grad(outputs[-1][0].sum(), x)
-
-    assert gradient[0].abs().sum() > 0
-    assert not gradient[1].any()
-
-
-def test_dropout_falls_above_the_first_layer_and_at_the_top_in_training_only() -> None:
-    lstm = stack(dropout=0.5)
-    x, state = inputs(lstm)
-
+        for weight in module.layers[1].parameters():
+            weight.zero_()
     torch.manual_seed(3)
-    trained, _ = lstm(x, state)
-    evaluated, _ = lstm.eval()(x, state)
+    run = module(x, torch.zeros_like(state))
+    torch.manual_seed(3)
+    dropped = torch.nn.functional.dropout(run.outputs[0], 0.5)
 
-    assert torch.equal(trained[0], evaluated[0])
-    assert (trained[1] == 0).float().mean() == pytest.approx(0.5, abs=0.15)
-    kept = trained[1] != 0
-    assert not torch.allclose(trained[1][kept], 2 * evaluated[1][kept])  # its input was dropped too
-    assert not (evaluated[1] == 0).any()
+    assert torch.equal(run.raw, dropped)  # the second layer says nothing
 
 
-def test_the_seed_fixes_weights_dropout_outputs_and_gradients_to_the_bit() -> None:
+def test_the_top_can_have_a_dropout_of_its_own() -> None:
+    module = stack(dropout=0.0, output_dropout=0.5)
+    run = module(*inputs(module))
+
+    assert torch.equal(run.raw, module.eval()(*inputs(module)).raw)
+    assert (run.outputs[-1] == 0).float().mean() == pytest.approx(0.5, abs=0.15)
+    unchanged = stack(dropout=0.5, output_dropout=0.0)
+    run = unchanged(*inputs(unchanged))
+    assert torch.equal(run.raw, run.outputs[-1])
+
+
+def test_a_variational_mask_is_one_a_row_and_direction() -> None:
+    module = stack(variational=True, output_dropout=0.5)
+    run = module(*inputs(module))
+
+    dropped = run.outputs[-1] == 0  # (directions, time, rows, width)
+    assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
+    masks = dropped[:, 0].flatten(0, 1)
+    assert len({tuple(mask.tolist()) for mask in masks}) > 1
+    torch.testing.assert_close(run.outputs[-1][~dropped], 2 * run.raw[~dropped])
+    assert not (module.eval()(*inputs(module)).outputs[-1] == 0).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_seed_fixes_everything_to_the_bit(kind: str) -> None:
     def run() -> list[Tensor]:
-        lstm = stack(dropout=0.3)
-        x, state = inputs(lstm)
-        outputs, after = lstm(x, state)
-        leaves = list(lstm.parameters())
-        return [*leaves, *outputs, *torch.autograd.grad(objective(outputs[-1], after), leaves)]
+        module = stack(kind, dropout=0.3, weight_drop=0.2, variational=True)
+        x, state = inputs(module)
+        result = module(x, state)
+        leaves = list(module.parameters())
+        gradients = torch.autograd.grad(objective(result), leaves)
+        return [*leaves, *result.outputs, result.state, *gradients]
 
     assert all(torch.equal(a, b) for a, b in zip(run(), run(), strict=True))
 
 
-def test_only_the_forget_gates_bias_starts_at_one() -> None:
-    bias = stack().layers[0].bias
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reset", [False, True])
+def test_bf16_autocast_is_near_float32_and_carries_float32(kind: str, reset: bool) -> None:
+    module = stack(kind, hidden=16)
+    x, state = inputs(module)
+    resets = (torch.rand(2, TIME, ROWS) < 0.3) if reset else None
+    leaves = [x, state, *module.parameters()]
 
-    assert torch.equal(bias[0], torch.tensor([0.0] * 10 + [1.0] * 10 + [0.0] * 20))
+    exact = module(x, state, resets)
+    with torch.autocast("cpu", torch.bfloat16):
+        near = module(x, state, resets)
+        with torch.no_grad():
+            bare = module(x.bfloat16(), state, resets)
+
+    for a, b in zip((*near.outputs, near.state), (*exact.outputs, exact.state), strict=True):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b, atol=0.05, rtol=0.05)
+        assert not torch.equal(a, b)  # the matmuls were bf16
+    torch.testing.assert_close(bare.state, near.state, atol=0.05, rtol=0.05)
+    for a, b in zip(
+        torch.autograd.grad(objective(near), leaves),
+        torch.autograd.grad(objective(exact), leaves),
+        strict=True,
+    ):
+        assert a.dtype == torch.float32
+        assert (a - b).norm() < 0.03 * b.norm()
 
 
-def test_the_zero_state_has_the_shapes_of_the_stack() -> None:
-    state = stack().zero_state(ROWS)
+def test_a_cell_state_is_not_rounded_to_bf16() -> None:
+    """A cell that forgets nothing and adds 1e-3 a step ends at their sum, which bf16 cannot count."""
+    module = stack(layers=1, hidden=4, projection=None, cell_clip=None, projection_clip=None)
+    (layer,) = module.layers
+    with torch.no_grad():
+        for weight in layer.parameters():
+            weight.zero_()
+        layer.bias[:, :8] = 20.0  # i and f are 1
+        layer.bias[:, 8:12] = 1e-3
+        state = torch.cat([torch.zeros(1, 2, 1, 4), torch.ones(1, 2, 1, 4)], -1)
+        with torch.autocast("cpu", torch.bfloat16):
+            run = module(torch.zeros(2, 100, 1, 4), state)
 
-    assert state.hidden.shape == (2, 2, ROWS, 4)
-    assert state.cell.shape == (2, 2, ROWS, 10)
-    assert not state.hidden.any()
-    assert not state.cell.any()
+    torch.testing.assert_close(run.state[..., 4:], torch.full((1, 2, 1, 4), 1.1), atol=1e-4, rtol=0)

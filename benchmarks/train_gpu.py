@@ -1,0 +1,237 @@
+"""ELMo's original size on a GPU: tokens/s and share of the matrix peak, by rows, beside cuDNN.
+
+    python benchmarks/train_gpu.py [--rows 64,128,256,512,1024] [--steps 30] [--device cuda]
+
+LSTM 2 x 4096 / 512 each way, the character CNN of 2,048 filters, 793,471 words with a Zipf
+distribution, adaptive softmax with the cutoffs that `auto` gives a GPU, unroll 20, Adam, bf16 where
+the device has it. A step is forward, backward, clip and optimiser on windows that lie on the device;
+a token is a position of a row, both directions trained. The baseline has the same input and output
+layers and two nn.LSTM(proj_size=512) (cuDNN) in the place of ours, without clips and residual, which
+it does not know. MFU is `lightning_modules.flops.flops_per_token` times tokens/s over the speed of a
+large matmul in this run.
+
+First a small network of the same make is held against float64 on the CPU: the largest relative error
+of losses and gradients. `--profile FILE` writes a trace of three steps for chrome://tracing.
+The last line is one JSON object of all figures. `--device cpu --small` runs the same code anywhere.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from train import Alone, draw_ids, spelling, zipf_counts
+
+from lightning_modules.config import ModelConfig
+from lightning_modules.datamodule import Batch, WindowMaker
+from lightning_modules.flops import SpelledTypes, flops_per_token, matmul_peak
+from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.nn.cutoffs import CPU, GPU, choose_cutoffs
+from lightning_modules.nn.recurrent import Run
+from lightning_modules.nn.window import Types, Window
+from lightning_modules.train_config import TrainConfig
+from lightning_modules.types_of_window import types_of_window
+from pipeline.device import has_bf16
+from preprocess.spellings import Spellings
+
+UNROLL, VOCABULARY, WINDOWS = 20, 793_471, 4
+FILTERS = [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512], [7, 1024]]
+
+
+def model_of(small: bool, dropout: float = 0.1) -> dict[str, Any]:
+    filters = [[1, 8], [3, 24]] if small else FILTERS
+    hidden, projection = (64, 16) if small else (4096, 512)
+    return {
+        "input": {"kind": "char_cnn", "filters": filters, "dropout": dropout},
+        "recurrent": {
+            **{"kind": "lstm", "hidden": hidden, "projection": projection, "dropout": dropout}
+        },
+        "head": {"kind": "adaptive_softmax"},
+    }
+
+
+class Torchs(nn.Module):
+    """nn.LSTM behind the interface of the recurrent stack."""
+
+    def __init__(self, hidden: int, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.stacks = nn.ModuleList(nn.LSTM(width, hidden, 2, proj_size=width) for _ in "fb")
+
+    def forward(self, x: Tensor, state: Tensor, resets: Tensor | None = None) -> Run:
+        outputs, after = [], []
+        for way, stack in enumerate(self.stacks):
+            h, c = state[:, way].split([self.width, state.shape[-1] - self.width], 2)
+            y, carried = stack(x[way], (h.contiguous().to(x.dtype), c.contiguous().to(x.dtype)))
+            outputs.append(y)
+            after.append(torch.cat(carried, 2).float())  # (layers, rows, width + hidden)
+        top = torch.stack(outputs)  # (2, time, rows, width)
+        return Run((top,), top, torch.stack(after, 1))
+
+
+def windows_of(
+    rows: int, vocabulary: int, cutoffs: tuple[int, ...], words: Spellings, device: torch.device
+) -> list[Window]:
+    make = WindowMaker(np.arange(vocabulary), cutoffs, partial(types_of_window, spellings=words))
+    shape = (WINDOWS, 2, UNROLL, rows)
+    pairs = zip(draw_ids(vocabulary, shape, 1), draw_ids(vocabulary, shape, 2), strict=True)
+    return [on(device, make(ids, targets)) for ids, targets in pairs]
+
+
+def on(device: torch.device, found: Any) -> Any:
+    """A window on a device."""
+    if isinstance(found, Tensor):
+        return found.to(device)
+    if isinstance(found, tuple):
+        parts = [on(device, part) for part in found]
+        return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
+    return found
+
+
+def module_of(
+    rows: int, vocabulary: int, cutoffs: tuple[int, ...], device: torch.device, small: bool
+) -> Alone:
+    train = TrainConfig(rows=rows, unroll=UNROLL, warmup_steps=0)
+    model = ModelConfig.model_validate(model_of(small))
+    bf16 = has_bf16("auto", device)
+    return Alone(model, train, vocabulary, cutoffs, torch.arange(vocabulary), bf16=bf16).to(device)
+
+
+def timed(module: Alone, windows: list[Window], steps: int, device: torch.device) -> float:
+    """Seconds a step, the median."""
+    module.on_train_start()
+
+    def step() -> None:
+        window = windows[module.step % WINDOWS]
+        module.training_step(Batch(module.step, ((window,),)), 0)
+
+    for _ in range(WINDOWS + 1):
+        step()
+    taken = []
+    for _ in range(steps):
+        synchronise(device)
+        began = time.perf_counter()
+        step()
+        synchronise(device)
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def at_rows(
+    rows: int, vocabulary: int, steps: int, device: torch.device, small: bool
+) -> dict[str, float]:
+    config = ModelConfig.model_validate(model_of(small))
+    counts, width = zipf_counts(vocabulary), config.recurrent.direction_width
+    costs = GPU if device.type == "cuda" else CPU
+    cutoffs = choose_cutoffs(counts, width, 4.0, 2 * rows * UNROLL, costs)
+    words = Spellings(spelling, vocabulary, 50)
+    windows = windows_of(rows, vocabulary, cutoffs, words, device)
+    module = module_of(rows, vocabulary, cutoffs, device, small)
+    print(module.network.recurrent.compile_cell("auto", rows))
+    ours = timed(module, windows, steps, device)
+    other = module_of(rows, vocabulary, cutoffs, device, small)
+    zero = other.network.recurrent.zero_state
+    recurrent = Torchs(config.recurrent.hidden, width).to(device)
+    recurrent.zero_state = zero  # type: ignore[assignment]
+    other.network.recurrent = recurrent
+    theirs = timed(other, windows, steps, device)
+    tokens = rows * UNROLL
+    dtype = torch.bfloat16 if has_bf16("auto", device) else torch.float32
+    flops = flops_per_token(config, counts, cutoffs, types_read(windows[0], tokens))
+    found = {
+        "tokens_per_s": tokens / ours,
+        "mfu": tokens / ours * flops / matmul_peak(device, dtype),
+        "cudnn_tokens_per_s": tokens / theirs,
+        "over_cudnn": theirs / ours,
+    }
+    print(f"{rows} rows: {found['tokens_per_s']:,.0f} tokens/s, MFU {found['mfu']:.1%}, "
+          f"{found['over_cudnn']:.2f} of nn.LSTM; cutoffs {cutoffs}")  # fmt: skip
+    return found
+
+
+def types_read(window: Window, tokens: int) -> SpelledTypes:
+    assert isinstance(window.inputs, Types)
+    buckets = window.inputs.characters
+    types = sum(len(bucket) for bucket in buckets)
+    letters = sum(bucket.numel() for bucket in buckets)
+    return SpelledTypes(types / tokens, letters / types)
+
+
+def errors(device: torch.device) -> dict[str, float]:
+    """Largest relative error of losses and gradients against float64 on the CPU."""
+    vocabulary, rows = 3000, 4
+    model = ModelConfig.model_validate(model_of(True, dropout=0.0))
+    cutoffs = (500, 1500)
+    words = Spellings(spelling, vocabulary, 50)
+    torch.manual_seed(0)
+    exact = BiLMNetwork(model, vocabulary, cutoffs).double()
+    near = BiLMNetwork(model, vocabulary, cutoffs)
+    near.load_state_dict(exact.state_dict())
+    near.to(device)
+    [window, *_] = windows_of(rows, vocabulary, cutoffs, words, torch.device("cpu"))
+
+    def of(network: BiLMNetwork, window: Window, bf16: bool) -> list[Tensor]:
+        state = network.zero_state(rows).to(next(network.parameters()).dtype)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            means = network.loss(window, state).means
+        gradients = torch.autograd.grad(means.sum(), list(network.parameters()))
+        return [part.detach().double().cpu() for part in (means, *gradients)]
+
+    reference = of(exact, window, False)
+    found = {}
+    for name, bf16 in (("float32", False), ("bf16", True)):
+        parts = of(near, on(device, window), bf16)
+        pairs = zip(parts, reference, strict=True)
+        found[f"error_{name}"] = max(float((a - b).norm() / b.norm()) for a, b in pairs)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", default="64,128,256,512,1024")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--small", action="store_true", help="a small network: to see that it runs")
+    parser.add_argument("--profile", help="write a trace of three steps here")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    vocabulary = 5000 if options.small else VOCABULARY
+    figures: dict[str, Any] = errors(device)
+    figures["matmul_tflops"] = matmul_peak(device, torch.float32) / 1e12
+    measure: Callable[[int], dict[str, float]] = partial(
+        at_rows, vocabulary=vocabulary, steps=options.steps, device=device, small=options.small
+    )
+    for rows in map(int, options.rows.split(",")):
+        figures |= {f"{key}_{rows}": value for key, value in measure(rows).items()}
+    if options.profile:
+        trace(options.profile, device, options.small, vocabulary)
+    print(json.dumps({key: float(f"{value:.4g}") for key, value in figures.items()}))
+
+
+def trace(path: str, device: torch.device, small: bool, vocabulary: int) -> None:
+    words = Spellings(spelling, vocabulary, 50)
+    cutoffs = choose_cutoffs(zipf_counts(vocabulary), 512, 4.0, 128 * 2 * UNROLL, GPU)
+    module = module_of(128, vocabulary, cutoffs, device, small)
+    windows = windows_of(128, vocabulary, cutoffs, words, device)
+    module.network.recurrent.compile_cell("auto", 128)
+    timed(module, windows, 1, device)
+    with torch.profiler.profile() as profile:
+        for _ in range(3):
+            module.training_step(Batch(module.step, ((windows[0],),)), 0)
+        synchronise(device)
+    profile.export_chrome_trace(path)
+
+
+if __name__ == "__main__":
+    main()

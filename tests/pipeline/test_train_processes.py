@@ -1,0 +1,180 @@
+"""Training in two processes: the same tokens, the same bits after a kill, no process left behind."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from preprocess.errors import UserError
+from preprocess.manifest import read_manifest
+
+Tiny, Command = Any, Any  # of conftest.py
+
+SPEED = ("tokens_per_second", "mfu", "data_wait")
+TWO = ("train.rows=4", "train.devices=2", "train.steps=60", "train.checkpoint_steps=5")
+STILL = ("model.input.dropout=0", "model.recurrent.dropout=0")
+
+
+def metrics(output: Path) -> list[dict[str, Any]]:
+    lines = (output / "train" / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in SPEED} for line in lines]
+
+
+def losses(output: Path) -> np.ndarray[Any, Any]:
+    """(steps, 2) losses of every step."""
+    rows = [row for row in metrics(output) if "loss_forward" in row]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    return np.array([[row["loss_forward"], row["loss_backward"]] for row in rows])
+
+
+def train(tiny: Tiny, biloom: Command, output: Path, *overrides: str) -> str:
+    done = biloom.run("train", *tiny.arguments(output, *TWO, *overrides))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "Lightning and torch tell nothing of themselves"
+    printed: str = done.stdout
+    return printed
+
+
+def stopped(
+    tiny: Tiny,
+    biloom: Command,
+    output: Path,
+    number: int,
+    step: int,
+    *overrides: str,
+    victim: int = 0,
+) -> tuple[int, str]:
+    """Start a training and send a signal to its first or second process after a step's checkpoint."""
+    # Twenty times as many steps would not be done before the signal comes.
+    with biloom.start("train", *tiny.arguments(output, *TWO, *overrides)) as process:
+        deadline = time.monotonic() + 120
+        while newest(output) < step:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, "no checkpoint appears"
+            time.sleep(0.002)
+        others = children(process.pid)
+        os.kill([process.pid, *others][victim], number)
+        _, told = process.communicate(timeout=120)
+    while any(is_alive(other) for other in others):
+        assert time.monotonic() < deadline, "a process is left behind"
+        time.sleep(0.05)
+    return process.returncode, told
+
+
+def newest(output: Path) -> int:
+    names = [path.stem for path in output.glob("train/_work/step-*.ckpt")]
+    return max((int(name.removeprefix("step-")) for name in names), default=0)
+
+
+def children(process: int) -> list[int]:
+    """The further processes of a training, without those that read ahead."""
+    found = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(process)], capture_output=True, text=True
+    )
+    own = Path(f"/proc/{process}/cmdline").read_text().split("\0")[1:]
+    rows = [line.split(None, 1) for line in found.stdout.splitlines()]
+    environments = {pid: Path(f"/proc/{pid}/environ").read_text() for pid, _ in rows}
+    return [int(pid) for pid, _ in rows if "LOCAL_RANK=1" in environments[pid] and own]
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny: Tiny, biloom: Command) -> Path:
+    output: Path = tiny.root / "two-processes"
+    printed = train(tiny, biloom, output)
+    assert "2 x 1 CPU threads" in printed
+    assert printed.count("done in") == 1, "the second process tells nothing"
+    return output
+
+
+def test_two_processes_train_as_one_does(tiny: Tiny, biloom: Command, tmp_path: Path) -> None:
+    train(tiny, biloom, tmp_path / "two", *STILL)
+    tiny.run("train", tmp_path / "one", *TWO, *STILL, "train.devices=1")
+
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-4)
+    two, one = (metrics(tmp_path / name)[-1] for name in ("two", "one"))
+    assert two["valid_average_perplexity"] == pytest.approx(
+        one["valid_average_perplexity"], rel=1e-4
+    )
+    details = read_manifest(str(tmp_path / "two" / "train"), "train").details
+    assert details["tokens"] == 60 * 4 * 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "settings", [(), ("train.accumulate_steps=2", "train.row_passes=2", "train.data_workers=1")]
+)
+def test_two_processes_that_were_stopped_go_on_to_the_same_bits(
+    tiny: Tiny,
+    biloom: Command,
+    undisturbed: Path,
+    tmp_path: Path,
+    number: int,
+    settings: tuple[str],
+) -> None:
+    reference = undisturbed
+    if settings:
+        reference = tmp_path / "reference"
+        train(tiny, biloom, reference, *settings)
+    for step in sorted(random.Random().sample(range(5, 45), 2)):
+        code, told = stopped(tiny, biloom, tmp_path, number, step, *settings)
+        assert code == (-signal.SIGKILL if number == signal.SIGKILL else 130), told
+        assert "Traceback" not in told
+
+    printed = train(tiny, biloom, tmp_path, *settings)
+
+    assert "goes on from step" in printed
+    assert metrics(tmp_path) == metrics(reference)
+    manifests = [read_manifest(str(one / "train"), "train") for one in (tmp_path, reference)]
+    assert manifests[0].content == manifests[1].content
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_in_one_process_and_again_in_two(
+    tiny: Tiny, biloom: Command, tmp_path: Path
+) -> None:
+    train(tiny, biloom, tmp_path / "two", *STILL)
+    moved = tmp_path / "moved"
+    code, told = stopped(tiny, biloom, moved, signal.SIGTERM, 15, *STILL)
+    assert code == 130, told
+    code, told = stopped(tiny, biloom, moved, signal.SIGTERM, 35, *STILL, "train.devices=1")
+    assert code == 130, told
+    train(tiny, biloom, moved, *STILL)
+
+    np.testing.assert_allclose(losses(moved), losses(tmp_path / "two"), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_second_process_that_dies_ends_the_training_which_can_go_on(
+    tiny: Tiny, biloom: Command, undisturbed: Path, tmp_path: Path
+) -> None:
+    code, told = stopped(tiny, biloom, tmp_path, signal.SIGKILL, 10, victim=1)
+    # Either the first process is told by the network, or Lightning, which looks after the others.
+    assert code in (2, -signal.SIGKILL)
+    if code == 2:
+        assert told.startswith("biloom: another process of this training ended")
+
+    train(tiny, biloom, tmp_path)
+
+    assert metrics(tmp_path) == metrics(undisturbed)
+
+
+def test_rows_that_cannot_be_dealt_are_told_before_anything_starts(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"train\.rows = 3 cannot be dealt evenly to 2 device"):
+        tiny.run("train", tmp_path, "train.devices=2")
