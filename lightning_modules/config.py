@@ -14,6 +14,9 @@ class EmbeddingInputConfig(Section):
     dim: int | None = Field(
         None, ge=1, description="dimensions; none: the width a direction of the stack has"
     )
+    initial: float = Field(
+        1.0, gt=0, description="the vectors are drawn from U(-initial, initial); bilm-tf's is 1"
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the input vectors")
     type_dropout: float = Field(
         0.0, ge=0, lt=1, description="share of the ids whose vector is left out, drawn each step"

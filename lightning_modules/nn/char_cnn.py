@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lightning_modules.config import CharCNNInputConfig
+from lightning_modules.nn.matmul import linear, times_transposed
 from lightning_modules.nn.window import Types
 from preprocess.character_ids import CHARACTERS, PAD
 
@@ -78,7 +79,8 @@ class CharCNN(nn.Module):
         for layer in self.highway:
             x = layer(x)
         if self.projection is not None:
-            x = self.projection(x).to(x.dtype)  # (types, width), of bf16 under autocast
+            projected = linear(x, self.projection.weight, self.projection.bias)
+            x = projected.to(x.dtype)  # (types, width), of bf16 under autocast
         return x
 
 
@@ -98,7 +100,8 @@ class Highway(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(types, width) -> (types, width)."""
-        gate, transform = self.linear(x).to(x.dtype).chunk(2, 1)
+        both = linear(x, self.linear.weight, self.linear.bias)  # (types, 2 * width)
+        gate, transform = both.to(x.dtype).chunk(2, 1)
         return torch.lerp(x, transform.relu(), gate.sigmoid())
 
 
@@ -168,7 +171,7 @@ def _strongest(x: Tensor, weight: Tensor, dim: int, windows: int) -> tuple[Tenso
     x: (types, room * dim); weight: (size * dim, number).
     """
     seen = x.unfold(1, len(weight), dim)[:, :windows]  # (types, windows, size * dim)
-    y = (seen.reshape(-1, len(weight)) @ weight).view(len(x), windows, 1, -1)
+    y = times_transposed(seen.reshape(-1, len(weight)), weight.T).view(len(x), windows, 1, -1)
     # Channels last: many times faster than max(1), which is not vectorised where it tells the place.
     value, place = F.max_pool2d(y.permute(0, 3, 1, 2), (windows, 1), return_indices=True)
     return value.flatten(1), place.flatten(1)

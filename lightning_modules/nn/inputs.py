@@ -18,7 +18,7 @@ class TokenEmbedding(nn.Module):
     at, and scales the others by 1 / (1 - type_dropout) (Merity et al. 2018, section 4.3); `dropout`
     then falls on each place by itself.
 
-    Initialised as in bilm-tf: vectors U(-1, 1), map Glorot uniform with a bias of 0.
+    Initialised as in bilm-tf: vectors U(-initial, initial), map Glorot uniform with a bias of 0.
     """
 
     def __init__(self, config: EmbeddingInputConfig, vocabulary: int, width: int) -> None:
@@ -28,7 +28,7 @@ class TokenEmbedding(nn.Module):
         self.embedding = nn.Embedding(vocabulary, dim)
         self.linear = None if dim == width else nn.Linear(dim, width)
         self.dropout = nn.Dropout(config.dropout)
-        nn.init.uniform_(self.embedding.weight, -1, 1)
+        nn.init.uniform_(self.embedding.weight, -config.initial, config.initial)
         if self.linear is not None:
             nn.init.xavier_uniform_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)

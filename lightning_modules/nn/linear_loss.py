@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_modules.nn.matmul import times_transposed
+
 
 class Sizes(NamedTuple):
     """In numbers. tile: logits computed at once; kept: logits of a call that wait for backward."""
@@ -105,7 +107,7 @@ class _Kept(torch.autograd.Function):
         d_bias = g.new_zeros(len(weight)) if ctx.has_bias else None
         for i, p in enumerate(kept):
             rows = slice(i * ctx.rows, (i + 1) * ctx.rows)
-            _add_product(d_hidden[rows], p, weight, first=True)
+            d_hidden[rows] = times_transposed(p, weight.T)
             _add_product(d_weight, p.T, scaled[rows], first=i == 0)
             if d_bias is not None:
                 d_bias += p.T @ g[rows].to(p.dtype)
@@ -182,7 +184,7 @@ def _pieces(n: int, step: int) -> list[slice]:
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    z = hidden @ weight.T  # (rows, size)
+    z = times_transposed(hidden, weight)  # (rows, size)
     z = z.to(_wide(z))
     return z if bias is None else z.add_(bias)
 

@@ -35,7 +35,7 @@ class Record(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         sizes = [x.numel() for x in tree_leaves(out) if isinstance(x, Tensor)]
         self.largest = max([self.largest, *sizes])
-        self.matmuls += func.overloadpacket.__name__ in ("mm", "addmm_")
+        self.matmuls += func.overloadpacket.__name__ in ("mm", "addmm_", "_linear_pointwise")
         return out
 
 

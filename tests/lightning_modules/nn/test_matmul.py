@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_modules.nn import matmul
-from lightning_modules.nn.matmul import Products, in_turn, product
+from lightning_modules.nn.matmul import Products, in_turn, linear, product, times_transposed
 
 
 @pytest.mark.parametrize("alone", [False, True])
@@ -54,3 +54,27 @@ def test_directions_go_in_turn_where_a_weight_is_large_and_float32() -> None:
     assert not in_turn(large.double(), torch.float64)
     assert not in_turn(large.to("meta"), torch.float32)
     assert large[0].nbytes >= matmul.IN_TURN
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_linear_is_torchs_in_output_and_gradient(dtype: torch.dtype) -> None:
+    torch.manual_seed(3)
+    shapes = ((7, 5), (11, 5), (11,))
+    ours = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+    theirs = [one.detach().clone().requires_grad_() for one in ours]
+    grad = torch.randn(7, 11, dtype=dtype)
+
+    made, wanted = linear(*ours), torch.nn.functional.linear(*theirs)
+    made.backward(grad)
+    wanted.backward(grad)
+
+    torch.testing.assert_close(made, wanted)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    torch.testing.assert_close(times_transposed(ours[0], ours[1]), wanted - theirs[2])
+
+
+def test_under_autocast_linear_is_torchs_own() -> None:
+    x, weight, bias = torch.randn(3, 4), torch.randn(5, 4), torch.randn(5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(x, weight, bias).dtype == torch.bfloat16
