@@ -18,6 +18,9 @@ from pipeline.training_inputs import TrainingInputs
 from preprocess import storage
 from preprocess.manifest import FileRecord, hash_file
 
+INTERRUPTED = 130
+"""Exit code, as of the command line."""
+
 
 def make(config: Config, place: Place, console: Console) -> Made:
     """Train, in the first of however many processes: it alone writes and tells."""
@@ -67,7 +70,10 @@ def join(config: Config) -> int:
         module = inputs.module(console)
         module.network.recurrent.compile_cell(config.train.compile, inputs.share.of_pass)
         with console.bar("train", config.train.steps) as bar:
-            fit(inputs, module, (), bar)
+            try:
+                fit(inputs, module, (), bar)
+            except KeyboardInterrupt:
+                return INTERRUPTED  # the first process says so
     return 0
 
 

@@ -64,6 +64,12 @@ class TrainingInputs:
         """
         train = config.train
         corpus = Corpus.open(stage_folder(config, "prepare", train.corpus), train.cache_bytes)
+        if train.looks_decide and not corpus.shards("valid"):
+            raise StageError(
+                f"{corpus.folder} has no held-out text, and train.schedule.kind=plateau and "
+                "train.optimizer.average_after go by it; prepare it with a larger "
+                "prepare.valid_fraction, or choose another schedule and no average"
+            )
         device = resolve_device(train.device)
         devices = device_count(train.devices, device)
         share = Share(

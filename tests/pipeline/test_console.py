@@ -159,3 +159,14 @@ def test_a_length_of_time_is_minutes_and_seconds(seconds: float, text: str) -> N
 )
 def test_a_count_is_read_at_a_glance(number: float, text: str) -> None:
     assert count(number) == text
+
+
+def test_a_bar_that_goes_on_knows_nothing_of_the_former_runs_speed() -> None:
+    console, _ = shown(terminal=True)
+    with console.bar("train", 1000) as bar:
+        bar.update(900)
+        task = bar._progress.tasks[0]  # type: ignore[attr-defined]
+
+        assert task.completed == 900
+        assert task.speed is None, "nothing was done yet"
+        assert task.time_remaining is None

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -588,3 +589,35 @@ def test_every_kind_of_training_goes_on_to_the_same_bits_and_is_evaluated_and_ex
     model = BiLM.from_pretrained(tmp_path / "whole" / "export")
     [embedding] = model.embed(["kana loko"])
     assert embedding.vectors.shape == (3, 2, 4 if kind == "forward" else 8)
+
+
+@pytest.mark.parametrize(
+    "deciding",
+    ["train.schedule={kind: plateau}", "train.optimizer={kind: sgd, average_after: 3}"],
+)
+def test_a_training_that_goes_by_held_out_text_is_refused_without_any(
+    tiny: Tiny, tmp_path: Path, deciding: str
+) -> None:
+    none = ("prepare.valid_fraction=0", f"train.corpus={tmp_path}/prepare")
+    tiny.run("prepare", tmp_path, *none)
+
+    with pytest.raises(UserError, match=r"has no held-out text, and train\.schedule\.kind=plateau"):
+        tiny.run("train", tmp_path, *none, deciding)
+
+
+def test_a_damaged_shard_is_told_by_name_and_training_can_go_on_once_it_is_mended(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(tiny.root / "prepare", corpus)
+    [shard] = corpus.glob("train-*.bin")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-2])
+    for workers in (0, 1):
+        with pytest.raises(UserError, match=rf"{shard.name} is damaged \(`biloom check"):
+            tiny.run("train", tmp_path, f"train.corpus={corpus}", f"train.data_workers={workers}")
+    shard.write_bytes(whole)
+
+    tiny.run("train", tmp_path, f"train.corpus={corpus}")
+
+    assert metrics(tmp_path / "train")[-1]["step"] == 40
