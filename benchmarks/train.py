@@ -16,9 +16,9 @@ training (lightning_modules/allocator.py); the baseline once as torch runs by it
   clips, residual, dropout .1, 32 x 20, 12,028 words, sampled softmax of 4,096; the windows made from
   ids in the same time. AllenNLP's modules, which made 259 tokens/s where a 2-thread sgemm made 144
   GFLOP/s, are not run here: config_a_over_259 = tokens/s / 259 x 144 / sgemm_gflops of this run.
-- data_wait_share, two_process_efficiency: of `biloom train` itself, small, one thread a process: the
-  share of the time in which a step waits for its batch; and the speed of two processes with 32 rows
-  each over twice that of one with 32.
+- data_wait_share, two_process_efficiency: of `biloom train` itself, the small network, one thread a
+  process: the share of the time in which a step waits for its batch; and the speed of two processes
+  with 64 rows each over twice that of one with 64.
 
 The last line is one JSON object of all figures.
 """
@@ -259,7 +259,7 @@ prepare: {{input: "{folder}/text.txt", valid_fraction: 0, deduplicate: false}}
 model:
   input: {{kind: embedding, dropout: 0}}
   recurrent: {{hidden: 512, projection: 128, dropout: 0}}
-train: {{unroll: 20, steps: {steps}, log_steps: 10, checkpoint_steps: 100000, device: cpu}}
+train: {{unroll: 20, steps: {steps}, log_steps: 2, checkpoint_steps: 100000, device: cpu}}
 tracking: {{wandb: "off"}}
 """
 
@@ -280,10 +280,10 @@ def whole_product(steps: int) -> dict[str, float]:
                 biloom(
                     "train", folder, f"run.output={output}", f"train.corpus={folder}/prepare",
                     f"prepare.tokenizer={folder}/tokenizer", f"train.devices={devices}",
-                    f"train.rows={32 * devices}",
+                    f"train.rows={64 * devices}",
                 )  # fmt: skip
                 text = Path(output, "train", "metrics.jsonl").read_text()
-                rows = [json.loads(line) for line in text.splitlines()][2:-1]
+                rows = [json.loads(line) for line in text.splitlines()][2:]
                 speeds.append(statistics.median(row["tokens_per_second"] for row in rows))
                 waits += [row["data_wait"] for row in rows]
     print(f"biloom train: {statistics.median(one):,.0f} tokens/s in one process of one thread, "
@@ -316,7 +316,7 @@ def main() -> None:
         "small": lambda: compare("small", options.steps),
         "medium": lambda: compare("medium", options.steps),
         "config_a": lambda: config_a(options.steps),
-        "product": lambda: whole_product(4 * options.steps),
+        "product": lambda: whole_product(options.steps),
     }
     figures: dict[str, float] = {}
     if options.only:

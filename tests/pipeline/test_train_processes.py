@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -178,3 +179,30 @@ def test_rows_that_cannot_be_dealt_are_told_before_anything_starts(
 ) -> None:
     with pytest.raises(UserError, match=r"train\.rows = 3 cannot be dealt evenly to 2 device"):
         tiny.run("train", tmp_path, "train.devices=2")
+
+
+@pytest.mark.slow
+def test_two_machines_train_as_two_processes_of_one_do(
+    tiny: Tiny, biloom: Command, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Each machine has run the same command; here both are this one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = tiny.arguments(tmp_path, *TWO, "train.devices=1", "train.num_nodes=2")
+    machines = [
+        biloom.start(
+            "train",
+            *arguments,
+            env={
+                **os.environ,
+                **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": str(number)},
+            },
+        )
+        for number in range(2)
+    ]
+    told = [machine.communicate(timeout=240) for machine in machines]
+
+    assert [machine.returncode for machine in machines] == [0, 0], told
+    assert told[1][0] == "", "the second machine tells nothing"
+    assert metrics(tmp_path) == metrics(undisturbed)
