@@ -80,6 +80,7 @@ class Metrics(pl.Callback):
             self._evaluate(trainer, module)
             self._paused += time.monotonic() - began
             self._told, self._told_step = time.monotonic(), step
+            self._waited = self._loader.waited
 
     def on_train_end(self, *arguments: Any) -> None:
         if self._file:
@@ -123,7 +124,10 @@ class Metrics(pl.Callback):
         module.swap_average()
         figures = self._look(module.network)
         module.swap_average()
-        module.looked(figures.pop("nats"))
+        nats = figures.pop("nats")
+        if module.step % module.train_config.evaluate_steps == 0:
+            # Not the last step's own look: a longer training would not have had it.
+            module.looked(nats)
         row = {f"valid_{name}": value for name, value in figures.items()}
         self._put(trainer, {"step": module.step, **row, "averaged": module.is_averaging})
         shown = figures.get("average_perplexity") or figures["forward_perplexity"]

@@ -28,17 +28,29 @@ def checkpoint_path(folder: str, step: int) -> str:
 
 
 def newest_checkpoint(folder: str) -> dict[str, Any] | None:
-    """The newest checkpoint of ``folder`` that can be read."""
-    for name in reversed(_checkpoint_names(folder)):
+    """The newest checkpoint of ``folder`` that can be read; none where there is none.
+
+    Raises:
+        CheckpointError: there are some, and each is damaged.
+    """
+    names = _checkpoint_names(folder)
+    for name in reversed(names):
         try:
             return read_checkpoint(storage.join(folder, name))
-        except CheckpointError:
-            continue  # Its disk failed: the one before is kept for that.
+        except CheckpointError as error:
+            damaged = error  # Its disk failed: the one before is kept for that.
+    if names:
+        raise CheckpointError(
+            f"{folder}: no checkpoint can be read ({damaged}); put one back from a copy, or begin "
+            "anew with `biloom train --overwrite`"
+        ) from damaged
     return None
 
 
 def _checkpoint_names(folder: str) -> list[str]:
-    return [name for name in storage.list_names(folder) if name.endswith(".ckpt")]
+    # A writer that was killed leaves a temporary name.
+    names = storage.list_names(folder)
+    return [name for name in names if name.startswith("step-") and name.endswith(".ckpt")]
 
 
 class Checkpoints(pl.Callback):
@@ -86,6 +98,8 @@ class Checkpoints(pl.Callback):
             return
         self._save(trainer, module)
         if stopped and not last:
+            # No process leaves while the first is still writing: it would be taken for lost.
+            self._agreement.largest(0)
             raise KeyboardInterrupt
 
     def _save(self, trainer: pl.Trainer, module: LitBiLM) -> None:
@@ -97,7 +111,10 @@ class Checkpoints(pl.Callback):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         storage.write_bytes(checkpoint_path(self._folder, module.step), buffer.getvalue())
-        for name in _checkpoint_names(self._folder)[:-KEPT]:
+        names, newest = _checkpoint_names(self._folder), checkpoint_path("", module.step)[1:]
+        # A later one is damaged: training went on from one before it.
+        later = names[names.index(newest) + 1 :]
+        for name in [*names[: -KEPT - len(later)], *later]:
             storage.remove(storage.join(self._folder, name))
 
     def _stop_if_diverged(self, module: LitBiLM) -> None:

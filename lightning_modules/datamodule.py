@@ -19,7 +19,7 @@ from lightning_modules.train_config import TrainConfig
 from preprocess.errors import UserError
 from preprocess.mixing import repeat_factors
 from preprocess.token_shard import Corpus
-from preprocess.token_stream import Ids, TokenStream, TrainingWindows, boundary_ids, resets
+from preprocess.token_stream import Ids, TokenStream, TrainingWindows, resets
 from preprocess.tokens import UNKNOWN
 
 READ_AHEAD = 4
@@ -225,8 +225,3 @@ class TokenShardDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> StepLoader:
         return self.loader
-
-
-def reset_boundary(train: TrainConfig) -> tuple[int, int] | None:
-    """The ids that begin a document in each direction, where the state is to be reset there."""
-    return boundary_ids(train.boundary) if train.reset_state else None

@@ -95,6 +95,10 @@ class Agreement:
         return [int(number) for number in told]
 
 
+LOST = ("gloo/", "nccl error", "connection closed by peer", "connection reset by peer")
+"""What torch's errors say where another process is gone."""
+
+
 class LostProcess(UserError):  # noqa: N818
     """Another process of this training ended, so that this one cannot go on."""
 
@@ -109,11 +113,13 @@ def other_processes_told(world: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # gloo's and NCCL's errors have no type of their own in every version of torch.
-        told = f"{type(error).__name__} {error}".lower()
-        if world == 1 or not any(word in told for word in ("gloo", "nccl", "dist", "peer")):
+        # gloo's errors have no type of their own in every version of torch.
+        told = str(error).lower()
+        lost = isinstance(error, dist.DistError) or any(words in told for words in LOST)
+        if world == 1 or not lost:
             raise
         raise LostProcess(
-            "another process of this training ended (its own message, if it left one, stands "
-            "above); mend that, and the same command goes on from the last checkpoint"
+            f"another process of this training ended ({str(error).splitlines()[0]}; its own message, "
+            "if it left one, stands above); mend that, and the same command goes on from the last "
+            "checkpoint"
         ) from error

@@ -11,6 +11,7 @@ from lightning_modules.config import (
     HeadConfig,
     ModelConfig,
 )
+from lightning_modules.nn.adaptive_input import AdaptiveInput
 from lightning_modules.nn.adaptive_softmax import AdaptiveSoftmax
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.pretrained import BiLM
@@ -80,6 +81,14 @@ class InitialWeights:
             k: v.shape for k, v in heads[1].items()
         }
         kept = self.same_ids and fits
+        lost = sorted(k for k in theirs if k.startswith("input.") and k not in ours)
+        tied = isinstance(network.input, AdaptiveInput) and network.input.is_tied
+        if lost or (tied and not kept):
+            raise UserError(
+                f"train.init_from: {self.path} has its input vectors "
+                f"{'in ' + lost[0] if lost else 'in an output layer of other shapes'}, which this "
+                "config has not; set model.tied, model.head.* and model.input.* as in its config.json"
+            )
         network.load_state_dict(
             {k: v for k, v in theirs.items() if k in ours and (kept or not k.startswith("head."))},
             strict=False,

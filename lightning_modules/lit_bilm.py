@@ -21,6 +21,7 @@ from lightning_modules.optimizers import (
     learning_rate,
 )
 from lightning_modules.train_config import SGDConfig, TrainConfig
+from preprocess.errors import UserError
 
 CHECKPOINT_FORMAT = 2
 
@@ -91,7 +92,10 @@ class LitBiLM(pl.LightningModule):
             for part in self.share.ranges
         ]  # (layers, directions, rows of the pass, state_width)
         if saved:
-            self._optimizer.load_state_dict(saved["optimizer"])
+            optimizer = self._optimizer
+            optimizer.load_state_dict(saved["optimizer"])
+            for group in optimizer.param_groups:
+                group["fused"] = optimizer.defaults["fused"]  # that of this device
         if self._average:
             self._average.tensors = [mean.to(self.device) for mean in self._average.tensors]
         self._restored = {}
@@ -182,7 +186,7 @@ class LitBiLM(pl.LightningModule):
             weight.data, mean.data = mean.data, weight.data
 
     def checkpoint(self) -> dict[str, Any]:
-        """All that a training is at this step, on the CPU; called by all processes at once.
+        """All that a training is at this step; called by all processes at once.
 
         steps: of the whole training; state_dict: the weights to go on from; average: their mean,
         likewise, none before it has begun; carried_state: (layers, directions, rows, state_width).
@@ -212,7 +216,17 @@ class LitBiLM(pl.LightningModule):
         return weights
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from a checkpoint, with any number of processes and passes; before training starts."""
+        """Go on from a checkpoint, with any number of processes and passes; before training starts.
+
+        Raises:
+            UserError: it is of another format.
+        """
+        if checkpoint.get("format") != CHECKPOINT_FORMAT:
+            raise UserError(
+                f"this checkpoint has format {checkpoint.get('format', 1)}, and this biloom goes on "
+                f"from format {CHECKPOINT_FORMAT}; go on with the biloom that wrote it, or train anew "
+                "with --overwrite"
+            )
         prefix = "network."
         self.network.load_state_dict(
             {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items()}

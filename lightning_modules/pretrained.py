@@ -237,10 +237,15 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     """
     try:
         data = io.BytesIO(storage.read_bytes(path))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path} is missing; make it again with `biloom train --overwrite`"
+        ) from error
+    try:
         checkpoint: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load fails in many ways, each with a type of its own
         raise CheckpointError(
-            f"{path} is missing or damaged ({error}); make it again with `biloom train --overwrite`"
+            f"{path} is damaged ({error}); make it again with `biloom train --overwrite`"
         ) from error
     return checkpoint
 

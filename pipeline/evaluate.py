@@ -37,7 +37,7 @@ UNROLL = 64
 
 def make(config: Config, place: Place, console: Console) -> Made:
     settings = config.evaluate
-    corpus = Corpus.open(evaluation_corpus(config))
+    corpus = Corpus.open(evaluation_corpus(config), config.train.cache_bytes)
     folder = stage_folder(config, "train", settings.checkpoint)
     trained = read_manifest(folder, "train").details
     _check(corpus, settings.split, trained)

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,8 @@ def fit(inputs: TrainingInputs, module: LitBiLM, loggers: Sequence[Logger], bar:
         metrics = Metrics(
             inputs.place.file(METRICS), bar, data.loader, _compute(inputs), _look(inputs)
         )
+        # The module has them; they are as large as the weights and the optimiser together.
+        inputs.checkpoint = inputs.initial = None
         checkpoints = Checkpoints(inputs.place.work, train, metrics.save)
         trainer = pl.Trainer(
             accelerator="gpu" if gpu else "cpu",
@@ -161,6 +164,10 @@ def _stoppable(checkpoints: Checkpoints) -> Iterator[None]:
 
 def _end_processes(trainer: pl.Trainer) -> None:
     """Further processes of this machine wait for one another: without the first they never end."""
+    for thread in threading.enumerate():
+        if thread.name == "child-process-observer":
+            # Lightning's: it would kill this process, too, for the end of the others.
+            thread._run = lambda: True  # type: ignore[attr-defined]
     for process in getattr(trainer.strategy.launcher, "procs", ()):
         process.kill()
         process.wait()

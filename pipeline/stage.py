@@ -85,9 +85,9 @@ class Stage:
         made: Made = importlib.import_module(f"pipeline.{self.name}").make(config, place, console)
         return made
 
-    def reopen(self, place: Place) -> None:
+    def reopen(self, config: Config, place: Place) -> None:
         """Make a finished result unfinished work, for one that grows."""
-        importlib.import_module(f"pipeline.{self.name}").reopen(place)
+        importlib.import_module(f"pipeline.{self.name}").reopen(config, place)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = 
             raise _refusal(place, standing)
         storage.remove_temporary(place.folder)
         if standing.grows:
-            stage.reopen(place)
+            stage.reopen(config, place)
         storage.write_bytes(storage.join(place.work, "asked.json"), json.dumps(asked).encode())
         if standing.grows:
             # Only now: until here the former result was whole, from here on there is work to go on with.
@@ -208,6 +208,28 @@ def _finish(
     _remove_work(place)
     console.line(f"done in {clock(seconds)}")
     return manifest
+
+
+def has_begun_elsewhere(stage: Stage, config: Config, seconds: float) -> bool:
+    """Wait until another machine makes what is asked of ``stage``; False: it is made already.
+
+    Raises:
+        StageError: within ``seconds`` it has not begun.
+    """
+    place = Place(stage.folder(config))
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        standing = _standing(stage, config, place, _asked(stage, config))
+        if standing.done:
+            return False
+        asked = standing.unfinished and not standing.differing and not standing.grows
+        if asked and storage.exists(place.lock):
+            return True
+        time.sleep(0.5)
+    raise StageError(
+        f"{place.folder}: the first machine has not begun this within {seconds:.0f} seconds; start "
+        "the same command there (NODE_RANK=0), and see that all machines see this folder"
+    )
 
 
 def require(command: str, needs: Mapping[str, str]) -> None:

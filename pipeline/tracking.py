@@ -196,7 +196,7 @@ def _has_key() -> bool:
 def _wandb(config: Config, place: Place, mode: str, console: Console) -> WandbLogger:
     import wandb
 
-    path = storage.join(place.work, "wandb.json")
+    path = place.file("wandb.json")  # beyond the training's end: it may be made longer
     if not storage.exists(path):
         storage.write_bytes(path, json.dumps({"id": secrets.token_hex(4)}).encode())
     try:

@@ -11,15 +11,15 @@ from pipeline.config import Config
 from pipeline.console import Console, count
 from pipeline.device import device_name
 from pipeline.fit import fit
-from pipeline.stage import Made, Place
+from pipeline.stage import Made, Place, has_begun_elsewhere
 from pipeline.stages import STAGES
 from pipeline.tracking import log_checkpoint_artifact, make_loggers
 from pipeline.training_inputs import TrainingInputs
 from preprocess import storage
 from preprocess.manifest import FileRecord, hash_file
 
-INTERRUPTED = 130
-"""Exit code, as of the command line."""
+WAIT = 600.0
+"""Seconds that a further machine waits for the first to begin."""
 
 
 def make(config: Config, place: Place, console: Console) -> Made:
@@ -63,7 +63,13 @@ def make(config: Config, place: Place, console: Console) -> Made:
 
 
 def join(config: Config) -> int:
-    """Take part in a training as one of its further processes; nothing is written or told here."""
+    """Take part in a training as one of its further processes; nothing is written or told here.
+
+    Raises:
+        StageError: the first process has not begun it.
+    """
+    if config.train.num_nodes > 1 and not has_begun_elsewhere(STAGES["train"], config, WAIT):
+        return 0
     with open(os.devnull, "w") as nowhere:
         console = Console(RichConsole(file=nowhere))
         inputs = TrainingInputs.of(config, Place(STAGES["train"].folder(config)))
@@ -73,12 +79,17 @@ def join(config: Config) -> int:
             try:
                 fit(inputs, module, (), bar)
             except KeyboardInterrupt:
-                return INTERRUPTED  # the first process says so
+                return 0  # the first process says so; another code would be taken for a fault
     return 0
 
 
-def reopen(place: Place) -> None:
-    """Make a finished training unfinished work again, at its last step, so that it can go on."""
+def reopen(config: Config, place: Place) -> None:
+    """Make a finished training unfinished work again, at its last step, so that it can go on.
+
+    Raises:
+        UserError: it cannot be trained as asked; then the finished one stays as it is.
+    """
+    TrainingInputs.of(config, place)
     checkpoint = place.file(CHECKPOINT)
     step = read_checkpoint(checkpoint)["step"]
     storage.copy(checkpoint, checkpoint_path(place.work, step))

@@ -39,7 +39,7 @@ from preprocess.tokenizer import cached_tokenizer
 COSTS = {"cpu": CPU, "cuda": GPU}
 
 
-@dataclass(frozen=True)
+@dataclass
 class TrainingInputs:
     """What every process of a training knows before its first step.
 
@@ -72,9 +72,12 @@ class TrainingInputs:
             )
         device = resolve_device(train.device)
         devices = device_count(train.devices, device)
-        share = Share(
-            train.rows, process_rank(devices), devices * train.num_nodes, train.row_passes
-        )
+        rank = process_rank(devices)
+        if device.type == "cuda":
+            # Not the first GPU for all processes of a machine, until Lightning moves them.
+            device = torch.device("cuda", rank % devices)
+            torch.cuda.set_device(device)
+        share = Share(train.rows, rank, devices * train.num_nodes, train.row_passes)
         checkpoint = newest_checkpoint(place.work)
         initial = None
         if train.init_from and not checkpoint:

@@ -69,6 +69,11 @@ class AdaptiveInput(nn.Module):
         # In a tuple, else the output layer would be registered here too and saved twice.
         self._output = (output,)
 
+    @property
+    def is_tied(self) -> bool:
+        """Whether its vectors are the output layer's."""
+        return bool(self._output)
+
     def forward(self, ids: Tensor) -> Tensor:
         """Ids (directions, time, rows), int64 -> vectors (directions, time, rows, width), float32.
 

@@ -22,6 +22,16 @@ from lightning_modules.parameter_count import tail_widths
 from preprocess.errors import UserError
 
 
+def check_cutoffs(cutoffs: tuple[int, ...], vocabulary: int) -> None:
+    """Raise UserError where cutoffs do not rise between 0 and the vocabulary."""
+    ends = (*cutoffs, vocabulary)
+    if any(end <= start for start, end in zip((0, *cutoffs), ends, strict=True)):
+        raise UserError(
+            f"model.head.cutoffs: {list(cutoffs)} must rise and lie between 0 and the "
+            f"vocabulary's {vocabulary:,} ids; choose other cutoffs, or auto"
+        )
+
+
 class AdaptiveSoftmax(nn.Module):
     """Exact log-probabilities over the vocabulary, most of it in low-rank tails.
 
@@ -49,12 +59,8 @@ class AdaptiveSoftmax(nn.Module):
         ranks: Tensor | None,
     ) -> None:
         super().__init__()
+        check_cutoffs(cutoffs, vocabulary)
         ends = (*cutoffs, vocabulary)
-        if any(end <= start for start, end in zip((0, *cutoffs), ends, strict=True)):
-            raise UserError(
-                f"model.head.cutoffs: {list(cutoffs)} must rise and lie between 0 and the "
-                f"vocabulary's {vocabulary:,} ids; choose other cutoffs, or auto"
-            )
         self.cutoffs, self.vocabulary = cutoffs, vocabulary
         self.register_buffer("ranks", id_ranks(ranks, vocabulary))
         self.register_buffer("bounds", torch.tensor(cutoffs, dtype=torch.int64), persistent=False)

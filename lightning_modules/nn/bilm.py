@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_modules.config import AdaptiveSoftmaxConfig, ModelConfig
 from lightning_modules.nn.adaptive_input import AdaptiveInput
-from lightning_modules.nn.adaptive_softmax import AdaptiveSoftmax
+from lightning_modules.nn.adaptive_softmax import AdaptiveSoftmax, check_cutoffs
 from lightning_modules.nn.inputs import TokenEmbedding, build_input
 from lightning_modules.nn.recurrent import build_recurrent
 from lightning_modules.nn.sampled_softmax import SampledSoftmax
@@ -66,6 +66,7 @@ class BiLMNetwork(nn.Module):
         self.direction_width = config.recurrent.direction_width
         self.width = self.directions * self.direction_width
         self.output_vocabulary = output_vocabulary(config, vocabulary)
+        check_cutoffs(cutoffs, self.output_vocabulary)
         div = config.head.div if isinstance(config.head, AdaptiveSoftmaxConfig) else 1.0
         encoder = build_input(config.input, vocabulary, self.direction_width, cutoffs, div, ranks)
         self.input = encoder
@@ -111,7 +112,9 @@ class BiLMNetwork(nn.Module):
             return losses
         change = run.raw[:, 1:] - run.raw[:, :-1]  # (directions, time - 1, rows, direction_width)
         return losses._replace(
-            activation=top.float().square().mean(), change=change.float().square().mean()
+            activation=top.float().square().mean(),
+            # The mean; a window of one token has no change.
+            change=change.float().square().sum() / max(1, change.numel()),
         )
 
     def _nll(self, top: Tensor, window: Window) -> Tensor:

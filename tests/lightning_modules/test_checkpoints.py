@@ -15,9 +15,10 @@ from lightning_modules.checkpoints import (
 )
 from lightning_modules.config import ModelConfig
 from lightning_modules.lit_bilm import LitBiLM
+from lightning_modules.pretrained import CheckpointError
 from lightning_modules.train_config import TrainConfig
 from preprocess import storage
-from preprocess.storage_errors import StorageError
+from preprocess.storage_errors import StorageError, StoreError
 
 
 class Module(LitBiLM):
@@ -117,7 +118,35 @@ def test_the_newest_checkpoint_is_the_last_that_can_be_read(tmp_path: Path) -> N
     assert before["step"] == 9
 
     Path(checkpoint_path(folder, 9)).write_bytes(b"")
-    assert newest_checkpoint(folder) is None
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint can be read \(.*step-000000009\.ckpt"
+    ):
+        newest_checkpoint(folder)
+
+
+def test_a_store_that_does_not_answer_is_no_damaged_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Run(tmp_path, checkpoint_steps=1)(range(9, 11))
+
+    def silent(path: str) -> bytes:
+        raise StoreError(f"{path}: the store gave an error")
+
+    monkeypatch.setattr("lightning_modules.pretrained.storage.read_bytes", silent)
+    with pytest.raises(StoreError, match="gave an error"):
+        newest_checkpoint(str(tmp_path))
+
+
+def test_damaged_checkpoints_of_later_steps_go_when_training_has_gone_on(tmp_path: Path) -> None:
+    for step in (30, 40):
+        (tmp_path / f"step-{step:09d}.ckpt").write_bytes(b"half")
+    run = Run(tmp_path, checkpoint_steps=5)
+    run(range(5, 6))
+    assert saved(tmp_path) == [5]
+    run(range(10, 11))
+    run(range(15, 16))
+
+    assert saved(tmp_path) == [10, 15]
 
 
 def test_checkpoints_are_written_and_read_at_a_url() -> None:

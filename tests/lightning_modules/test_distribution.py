@@ -54,11 +54,15 @@ def test_one_process_agrees_with_itself() -> None:
 def test_a_lost_process_is_told_in_one_sentence() -> None:
     error = RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer")
     with (
-        pytest.raises(LostProcess, match="another process of this training ended"),
+        pytest.raises(LostProcess, match=r"another process of this training ended \(\[\.\./gloo"),
         other_processes_told(2),
     ):
         raise error
     with pytest.raises(RuntimeError, match="Connection closed"), other_processes_told(1):
         raise error
-    with pytest.raises(RuntimeError, match="shapes"), other_processes_told(2):
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    for other in (
+        "mat1 and mat2 shapes cannot be multiplied",
+        "in /usr/lib/python3/dist-packages/x",
+    ):
+        with pytest.raises(RuntimeError, match=other[:9]), other_processes_told(2):
+            raise RuntimeError(other)

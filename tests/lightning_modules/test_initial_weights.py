@@ -106,3 +106,11 @@ def test_a_training_that_starts_from_a_model_begins_where_it_ended(
     assert 0 < (weights[name] - before[name]).abs().max() < 0.02
     asked = manifest.asked["train.init_from"]
     assert asked == read_manifest(str(trained / "export"), "export").content
+
+
+def test_input_vectors_that_lie_elsewhere_are_not_dropped_in_silence(trained: Path) -> None:
+    model = config(trained, input={"kind": "adaptive"}, tied=True)
+    with pytest.raises(
+        UserError, match=r"has its input vectors in input\.embedding\.weight, which"
+    ):
+        read(trained, model).adopt(network(trained, model))

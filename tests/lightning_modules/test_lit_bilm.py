@@ -15,6 +15,7 @@ from lightning_modules.datamodule import Batch, WindowMaker
 from lightning_modules.distribution import Share
 from lightning_modules.lit_bilm import LitBiLM
 from lightning_modules.train_config import TrainConfig
+from preprocess.errors import UserError
 
 VOCABULARY, CUTOFFS = 30, (10,)
 ROWS = 4
@@ -298,3 +299,37 @@ def test_bf16_trains_with_weights_and_state_in_float32() -> None:
     np.testing.assert_allclose(ours, theirs, rtol=0.02)
     assert all(weight.dtype == torch.float32 for weight in rough.network.parameters())
     assert rough.checkpoint()["carried_state"].dtype == torch.float32
+
+
+def test_a_checkpoint_of_another_format_is_refused() -> None:
+    made = module()
+    with pytest.raises(
+        UserError, match=r"has format 1, and this biloom goes on from format 2; go on"
+    ):
+        made.restore({"state_dict": {}})
+
+
+def test_the_optimisers_form_is_that_of_the_device_it_goes_on_at() -> None:
+    made = module(optimizer={"kind": "adagrad"}, clip_norm=1e-6)
+    train(made, range(1))
+    saved = made.checkpoint()
+    saved["optimizer"]["param_groups"][0]["fused"] = False  # as from a GPU
+    other = Alone(
+        ModelConfig.model_validate({"recurrent": {"kind": "lstm", "hidden": 8, "projection": 4}}),
+        made.train_config,
+        VOCABULARY,
+        CUTOFFS,
+    )
+    other.restore(saved)
+    other.on_train_start()
+
+    assert train(other, range(1, 2)) == train(made, range(1, 2))
+
+
+def test_penalties_of_windows_of_one_token_are_finite() -> None:
+    made = module(STILL, activation_penalty=1.0, change_penalty=1.0)
+    make = WindowMaker(np.arange(VOCABULARY), CUTOFFS)
+    ids = np.ones((2, 1, ROWS), np.int64)
+    made.training_step(Batch(0, ((make(ids, ids),),)), 0)
+
+    assert made.skipped == 0

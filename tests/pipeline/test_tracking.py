@@ -265,7 +265,7 @@ def test_a_training_that_goes_on_is_one_whole_run_of_one_id(
         {"step": 15, "loss": 115.0},
         {"step": 20, "loss": 120.0},
     ]
-    id_file = json.loads((tmp_path / "train" / "_work" / "wandb.json").read_text())
+    id_file = json.loads((tmp_path / "train" / "wandb.json").read_text())
     ids = {r.run.run_id for run in (first, second) for r in run if r.HasField("run")}
     assert ids == {id_file["id"]}
     assert capfd.readouterr() == ("", ""), "wandb tells of steps that go backward"
@@ -295,7 +295,7 @@ def test_online_the_manifest_is_the_runs_input_and_no_reason_to_stop(
     _, printed = make(tiny, tmp_path, "tracking.wandb=auto", "tracking.name=mine")
     assert [(one.type, one.name) for one in used] == [("corpus", "corpus")]
     assert printed == "  wandb: on\n"
-    id_file = json.loads((tmp_path / "train" / "_work" / "wandb.json").read_text())
+    id_file = json.loads((tmp_path / "train" / "wandb.json").read_text())
     assert (asked["id"], asked["resume"], asked["name"]) == (id_file["id"], "allow", "mine")
 
     def refuse(_: Any) -> None:

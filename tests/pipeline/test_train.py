@@ -21,6 +21,8 @@ from lightning_modules.checkpoints import newest_checkpoint
 from lightning_modules.lit_bilm import LitBiLM
 from lightning_modules.pretrained import read_checkpoint
 from pipeline.cli import main
+from pipeline.stage import has_begun_elsewhere
+from pipeline.stages import STAGES
 from preprocess import storage
 from preprocess.errors import UserError
 from preprocess.manifest import check_files, read_manifest
@@ -34,6 +36,8 @@ import json, os, sys
 sys.path.insert(0, sys.argv[1])
 import pipeline.train
 from pipeline.cli import main
+from pipeline.stage import has_begun_elsewhere
+from pipeline.stages import STAGES
 from preprocess import storage
 for line in sys.stdin:
     asked = json.loads(line)
@@ -621,3 +625,36 @@ def test_a_damaged_shard_is_told_by_name_and_training_can_go_on_once_it_is_mende
     tiny.run("train", tmp_path, f"train.corpus={corpus}")
 
     assert metrics(tmp_path / "train")[-1]["step"] == 40
+
+
+def test_raised_steps_that_cannot_be_trained_leave_the_finished_training_as_it_is(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    before, _ = tiny.run("train", tmp_path, "train.steps=30")
+
+    with pytest.raises(UserError, match="cannot be dealt evenly"):
+        tiny.run("train", tmp_path, "train.steps=60", "train.devices=2")
+
+    assert read_manifest(str(tmp_path / "train")).content == before.content
+    _, printed = tiny.run("train", tmp_path, "train.steps=30")
+    assert "already done" in printed
+
+
+def test_a_further_machine_waits_for_the_first_and_leaves_where_all_is_done(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    config = tiny.config(tmp_path, "train.steps=10", "train.num_nodes=2")
+    with pytest.raises(
+        UserError, match=r"train: the first machine has not begun this within 1 sec"
+    ):
+        has_begun_elsewhere(STAGES["train"], config, 1)
+    tiny.run("train", tmp_path, "train.steps=10")
+
+    assert not has_begun_elsewhere(STAGES["train"], config, 1)
+
+
+def test_cutoffs_beyond_the_vocabulary_are_told_for_an_adaptive_input_too(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"model\.head\.cutoffs: \[20000\] must rise and lie"):
+        tiny.run("train", tmp_path, "model.input.kind=adaptive", "model.head.cutoffs=[20000]")

@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -75,14 +74,17 @@ def newest(output: Path) -> int:
 
 
 def children(process: int) -> list[int]:
-    """The further processes of a training, without those that read ahead."""
-    found = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(process)], capture_output=True, text=True
-    )
-    own = Path(f"/proc/{process}/cmdline").read_text().split("\0")[1:]
-    rows = [line.split(None, 1) for line in found.stdout.splitlines()]
-    environments = {pid: Path(f"/proc/{pid}/environ").read_text() for pid, _ in rows}
-    return [int(pid) for pid, _ in rows if "LOCAL_RANK=1" in environments[pid] and own]
+    """The further processes of a training on this machine, without those that read ahead."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            environment = (folder / "environ").read_text().split("\0")
+        except OSError:
+            continue
+        if parent == process and "LOCAL_RANK=1" in environment:
+            found.append(int(folder.name))
+    return found
 
 
 def is_alive(process: int) -> bool:
