@@ -8,13 +8,11 @@ import pytorch_lightning as pl
 
 from lightning_modules.datamodule import StepLoader
 from lightning_modules.distribution import mean_over_ranks
-from lightning_modules.held_out import perplexity
+from lightning_modules.held_out import WAYS, perplexity
 from lightning_modules.lit_bilm import LitBiLM
 from lightning_modules.metrics_file import MetricsFile
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.sampled_softmax import SampledSoftmax
-
-DIRECTIONS = ("forward", "backward")
 
 
 class Bar(Protocol):
@@ -83,14 +81,13 @@ class Metrics(pl.Callback):
             self._waited = self._loader.waited
 
     def on_train_end(self, *arguments: Any) -> None:
-        if self._file:
-            self._file.save()
+        self.save()
 
     def on_exception(self, *arguments: Any) -> None:
-        self.on_train_end()
+        self.save()
 
     def save(self) -> None:
-        """Called before a checkpoint is written: no line up to its step may be missing then."""
+        """Make lines safe: before a checkpoint is written, none up to its step may be missing."""
         if self._file:
             self._file.save()
 
@@ -100,7 +97,7 @@ class Metrics(pl.Callback):
         seconds = max(now - self._told, 1e-9)
         speed = (step - self._told_step) * tokens / seconds
         row: dict[str, Any] = {"step": step}
-        for name, loss in zip(DIRECTIONS, losses, strict=False):
+        for name, loss in zip(WAYS, losses, strict=False):
             row |= {f"loss_{name}": loss, f"perplexity_{name}": perplexity(loss)}
         row |= {
             "learning_rate": module.learning_rate,

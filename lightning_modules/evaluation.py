@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_modules.held_out import Evaluation, HeldOut, Sums
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.window import Types, Window
-from preprocess.token_stream import Ids
+from preprocess.token_stream import Ids, resets
 from preprocess.tokens import UNKNOWN
 
 FIRST_BAND = 100
@@ -51,11 +51,10 @@ def evaluate(
         for ids, goals in windows:
             ids, goals = ids[: network.directions], goals[: network.directions]
             targets = torch.from_numpy(np.where(goals < predictable, goals, UNKNOWN)).to(device)
-            resets = None
+            forget = None
             if document_starts is not None:
-                starts = np.array(document_starts[: network.directions])
-                resets = torch.from_numpy(ids == starts[:, None, None]).to(device)
-            window = Window(_on(device, inputs_of(ids)), targets, resets=resets)
+                forget = torch.from_numpy(resets(ids, document_starts)).to(device)
+            window = Window(_on(device, inputs_of(ids)), targets, resets=forget)
             state = network.zero_state(ids.shape[2]) if state is None else state
             nll, state = network.nll(window, state)  # (directions, time, rows)
             tally.add(nll, targets)
