@@ -22,7 +22,7 @@ from pipeline.console import Console
 from pipeline.device import resolve_device
 from pipeline.evaluation_figures import show_evaluation
 from pipeline.stage import Made, Place, StageError
-from pipeline.stages import evaluation_corpus, stage_folder
+from pipeline.stages import evaluation_corpus, stage_folder, tokenizer_of
 from preprocess.evaluation_windows import evaluation_windows, window_count
 from preprocess.fingerprint import fingerprint
 from preprocess.manifest import ManifestError, read_manifest
@@ -113,13 +113,8 @@ def _inputs_of(
     """Ids -> what the network's input encoder reads: ids, or the spellings of their types."""
     if not isinstance(network.input, CharCNN):
         return torch.from_numpy
-    folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
-    if read_manifest(folder, "tokenizer").content != trained["tokenizer"]:
-        raise StageError(
-            f"{folder}: this is not the tokenizer that the model was trained with, which knows how "
-            "words are spelt; name that one in prepare.tokenizer"
-        )
-    tokenizer = load_tokenizer(folder)
+    whose = "the model was trained with, which knows how words are spelt"
+    tokenizer = load_tokenizer(tokenizer_of(config, trained["tokenizer"], whose))
     size = network.input.max_characters
     spellings = Spellings(tokenizer.spelling, tokenizer.vocabulary, size)
     return partial(types_of_window, spellings=spellings)

@@ -6,8 +6,8 @@ from lightning_modules.pretrained import checkpoint_weights, save_model
 from pipeline.config import Config
 from pipeline.console import Console, count
 from pipeline.model_card import model_card
-from pipeline.stage import Made, Place, StageError
-from pipeline.stages import STAGES, stage_folder
+from pipeline.stage import Made, Place
+from pipeline.stages import STAGES, stage_folder, tokenizer_of
 from preprocess import storage
 from preprocess.manifest import (
     FileRecord,
@@ -27,13 +27,8 @@ CARD = "README.md"
 def make(config: Config, place: Place, console: Console) -> Made:
     folder = stage_folder(config, "train", config.export.checkpoint)
     trained = read_manifest(folder, "train")
-    tokens = stage_folder(config, "tokenizer", config.prepare.tokenizer)
-    if read_manifest(tokens, "tokenizer").content != trained.details["tokenizer"]:
-        raise StageError(
-            f"{tokens}: this is not the tokenizer that {folder} was trained with; name that one "
-            "in prepare.tokenizer"
-        )
-    tokenizer = load_tokenizer(tokens)
+    content = trained.details["tokenizer"]
+    tokenizer = load_tokenizer(tokenizer_of(config, content, f"{folder} was trained with"))
     saved = {key: trained.details[key] for key in SETTINGS}
     names = save_model(place.folder, checkpoint_weights(folder), saved, tokenizer)
     made = [FileRecord(name, *hash_file(place.file(name))) for name in names]

@@ -5,7 +5,7 @@ from typing import Any
 import xxhash
 
 from pipeline.config import Config
-from pipeline.stage import Stage
+from pipeline.stage import Stage, StageError
 from preprocess import raw_inputs, storage
 from preprocess.config import PrepareConfig, SentencePieceConfig, Source, result_fields
 from preprocess.manifest import read_manifest
@@ -16,6 +16,23 @@ from preprocess.sources import list_source
 def stage_folder(config: Config, stage: str, other: str | None = None) -> str:
     """The folder of a stage: ``other`` where the config names one, else this run's own."""
     return storage.absolute(other) if other else STAGES[stage].folder(config)
+
+
+def tokenizer_of(config: Config, content: str, whose: str) -> str:
+    """The folder of the tokenizer that the config names, which must be the one of this content.
+
+    Args:
+        whose: what was made with it, and what it is needed for, as the message goes on.
+
+    Raises:
+        StageError: it is another one.
+    """
+    folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
+    if _content(folder, "tokenizer") != content:
+        raise StageError(
+            f"{folder}: this is not the tokenizer that {whose}; name that one in prepare.tokenizer"
+        )
+    return folder
 
 
 def evaluation_corpus(config: Config) -> str:

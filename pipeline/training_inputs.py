@@ -27,9 +27,8 @@ from pipeline.console import Console
 from pipeline.device import device_count, has_bf16, resolve_device
 from pipeline.processes import process_rank
 from pipeline.stage import Place, StageError
-from pipeline.stages import stage_folder
+from pipeline.stages import stage_folder, tokenizer_of
 from preprocess.character_ids import PAD
-from preprocess.manifest import read_manifest
 from preprocess.spellings import MARKS, Spellings, truncated
 from preprocess.target_counts import target_counts
 from preprocess.token_shard import Corpus
@@ -171,14 +170,9 @@ class TrainingInputs:
         """How an id is written, for an input encoder that reads characters."""
         if not isinstance(self.config.model.input, CharCNNInputConfig):
             return None
-        folder = stage_folder(self.config, "tokenizer", self.config.prepare.tokenizer)
-        content = read_manifest(folder, "tokenizer").content
-        if content != self.corpus.manifest.details["tokenizer"]:
-            raise StageError(
-                f"{folder}: this is not the tokenizer that {self.corpus.folder} was made by, whose "
-                "spellings a char_cnn input reads; name that one in prepare.tokenizer"
-            )
-        return cached_tokenizer(folder, content).spelling
+        content = self.corpus.manifest.details["tokenizer"]
+        whose = f"{self.corpus.folder} was made by, whose spellings a char_cnn input reads"
+        return cached_tokenizer(tokenizer_of(self.config, content, whose), content).spelling
 
     @cached_property
     def encode(self) -> Callable[[Ids], Types] | None:
