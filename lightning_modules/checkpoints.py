@@ -10,7 +10,7 @@ import torch
 
 from lightning_modules.distribution import Agreement
 from lightning_modules.lit_bilm import LitBiLM
-from lightning_modules.pretrained import CheckpointError, read_checkpoint
+from lightning_modules.model_folder import CheckpointError, read_checkpoint
 from lightning_modules.train_config import TrainConfig
 from preprocess import storage
 from preprocess.errors import UserError

@@ -70,6 +70,9 @@ class LSTMConfig(Section):
     residual: bool = Field(True, description="add a layer's input to its output, from layer two")
     cell_clip: float | None = Field(3.0, gt=0, description="bound of the cell's values")
     projection_clip: float | None = Field(3.0, gt=0, description="bound of the output's values")
+    forget_bias: float = Field(
+        0.0, description="added to the forget gate's bias at every use; ELMo's archives have 1"
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout between layers and at the top")
     output_dropout: float | None = Field(
         None, ge=0, lt=1, description="dropout at the top; none: as between layers"

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.tools import add_tools, run_tool
 from preprocess.errors import UserError
 
 STAGE_HELP = {
@@ -95,18 +96,13 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--dry-run", action="store_true", help="print the plan, touch nothing and stop"
         )
-    inspect = commands.add_parser("inspect", help="what a finished stage folder holds")
-    inspect.add_argument("path", metavar="PATH")
-    check = commands.add_parser("check", help="hash a finished stage folder's files again")
-    check.add_argument("path", metavar="PATH")
+    add_tools(commands)
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.command in ("inspect", "check"):
-        from pipeline import inspection
-
-        return getattr(inspection, options.command)(options.path)  # type: ignore[no-any-return]
+    if options.command not in STAGE_HELP:
+        return run_tool(options)
     from pipeline.config_file import dump_config, load_config
     from pipeline.processes import is_further_process
 

@@ -34,6 +34,30 @@ class ExportConfig(Section):
     """Checkpoint to model folder."""
 
     checkpoint: str | None = runtime(None, "train folder; none: this run's own")
+    weights: Literal["float32", "float16", "int8"] = Field(
+        "float32", description="type the weights are stored in; int8: with a scale a row"
+    )
+    head: bool = Field(
+        True, description="with the output layer, which scoring and further training need"
+    )
+    type_vectors: bool = Field(
+        False, description="of a char_cnn, also the finished vector of every word of the vocabulary"
+    )
+    warm_up: str | None = Field(
+        None, description="text that may be read before each text to embed; none: no such text"
+    )
+
+
+class MixConfig(Section):
+    """Weighted sum of the layers (Peters et al. 2018, equation 1)."""
+
+    weights: tuple[float, ...] | None = Field(
+        None, description="of each layer, before the softmax; none: equal"
+    )
+    gamma: float = Field(1.0, description="factor of the sum")
+    layer_norm: bool = Field(
+        False, description="normalise each layer first, by mean and variance over the text"
+    )
 
 
 class EmbedConfig(Section):
@@ -45,7 +69,28 @@ class EmbedConfig(Section):
     )
     sample: int = Field(2000, ge=1, description="documents in that sample")
     seed: int = Field(1, description="seed of that sample")
-    dtype: Literal["float32", "float16"] = Field("float16", description="type of stored values")
+    words: bool = Field(
+        False, description="each text is a list of words, as its whitespace separates them"
+    )
+    unit: Literal["token", "word", "sentence"] = Field("token", description="what has a vector")
+    pooling: Literal["direction", "mean", "first", "last"] = Field(
+        "direction",
+        description="a word's or sentence's vector from its tokens'; direction: each direction where "
+        "it has read all of it",
+    )
+    layers: Literal["all", "top", "mean", "mix", "concat"] | tuple[int, ...] = Field(
+        "all", description="which layers are kept, 0 that of the input; or what is made of them"
+    )
+    mix: MixConfig = Field(MixConfig(), description="for layers: mix")
+    warm_up: bool = Field(
+        False, description="start from the state after the model's warm-up text, not from zero"
+    )
+    int8: bool = Field(False, description="the recurrent products in int8: faster, less exact")
+    dtype: Literal["float32", "float16", "int8"] = Field(
+        "float16", description="type of stored values; int8: with a scale a vector"
+    )
+    texts: bool = Field(True, description="keep the texts and their tokens beside the vectors")
+    append: bool = runtime(False, "add the texts to a finished cache of the same model and kind")
     batch_tokens: int = Field(4096, ge=1, description="tokens of a batch, padding included")
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from lightning_modules.evaluation import evaluate
 from lightning_modules.held_out import HeldOut
+from lightning_modules.model_folder import network_of_checkpoint
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.char_cnn import CharCNN
 from lightning_modules.nn.routes import ranks_of
 from lightning_modules.nn.window import Types
-from lightning_modules.pretrained import network_of_checkpoint
 from lightning_modules.types_of_window import types_of_window
 from pipeline.config import Config
 from pipeline.console import Console

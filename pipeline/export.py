@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lightning_modules.pretrained import checkpoint_weights, save_model
+from lightning_modules.model_folder import checkpoint_weights, save_model
 from pipeline.config import Config
 from pipeline.console import Console, count
 from pipeline.model_card import model_card

@@ -24,6 +24,7 @@ from lightning_modules.held_out import HeldOut
 from lightning_modules.lit_bilm import LitBiLM
 from lightning_modules.metrics_file import METRICS
 from lightning_modules.nn.bilm import BiLMNetwork
+from pipeline.cores import OwnCores
 from pipeline.training_inputs import TrainingInputs
 from preprocess.errors import UserError
 from preprocess.evaluation_windows import evaluation_windows
@@ -50,6 +51,7 @@ def fit(inputs: TrainingInputs, module: LitBiLM, loggers: Sequence[Logger], bar:
         )
         # The module has them; they are as large as the weights and the optimiser together.
         inputs.checkpoint = inputs.initial = None
+        cores = OwnCores()
         checkpoints = Checkpoints(inputs.place.work, train, metrics.save)
         trainer = pl.Trainer(
             accelerator="gpu" if gpu else "cpu",
@@ -58,7 +60,7 @@ def fit(inputs: TrainingInputs, module: LitBiLM, loggers: Sequence[Logger], bar:
             strategy=_strategy(inputs) if share.world > 1 else "auto",
             max_epochs=1,
             logger=list(loggers),
-            callbacks=[_Together(), metrics, checkpoints],
+            callbacks=[_Together(), *([] if gpu else [cores]), metrics, checkpoints],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -74,6 +76,8 @@ def fit(inputs: TrainingInputs, module: LitBiLM, loggers: Sequence[Logger], bar:
         except BaseException:
             _end_processes(trainer)
             raise
+        finally:
+            cores.restore()
 
 
 def _strategy(inputs: TrainingInputs) -> DDPStrategy:

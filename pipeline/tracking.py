@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 
 from pytorch_lightning.loggers import Logger
 
-from lightning_modules.pretrained import CHECKPOINT
+from lightning_modules.model_folder import CHECKPOINT
 from pipeline.config import Config, TrackingConfig
 from pipeline.config_file import dump_config
 from pipeline.console import Console

@@ -6,7 +6,7 @@ from rich.console import Console as RichConsole
 
 from lightning_modules.checkpoints import checkpoint_path
 from lightning_modules.metrics_file import METRICS, rows_up_to
-from lightning_modules.pretrained import CHECKPOINT, read_checkpoint, tensors_hash
+from lightning_modules.model_folder import CHECKPOINT, read_checkpoint, tensors_hash
 from pipeline.config import Config
 from pipeline.console import Console, count
 from pipeline.device import device_name

@@ -13,11 +13,31 @@ from lightning_modules.nn.adaptive_input import AdaptiveInput
 from lightning_modules.nn.adaptive_softmax import AdaptiveSoftmax, check_cutoffs
 from lightning_modules.nn.inputs import TokenEmbedding, build_input
 from lightning_modules.nn.recurrent import build_recurrent
+from lightning_modules.nn.routes import Routes
 from lightning_modules.nn.sampled_softmax import SampledSoftmax
 from lightning_modules.nn.softmax import FullSoftmax
 from lightning_modules.nn.window import Types, Window
+from preprocess.errors import UserError
 
-Head = AdaptiveSoftmax | FullSoftmax | SampledSoftmax
+
+class NoHead(nn.Module):
+    """In the place of an output layer that a model folder was stripped of."""
+
+    cutoffs: tuple[int, ...] = ()
+
+    def nll(self, hidden: Tensor, targets: Tensor, routes: Routes | None = None) -> Tensor:
+        """Nothing can be predicted.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            "this model has no output layer, so it can neither score text nor go on training; "
+            "export it with export.head=true"
+        )
+
+
+Head = AdaptiveSoftmax | FullSoftmax | SampledSoftmax | NoHead
 
 TIED_BOUND = 0.1
 """Shared vectors are drawn from U(-0.1, 0.1), as in AWD-LSTM: as logits, wider ones start badly."""
@@ -42,7 +62,7 @@ class BiLMNetwork(nn.Module):
 
     vocabulary: number of ids; cutoffs: where the tails of an adaptive softmax begin, by rank (the
     config's `auto` is resolved by whoever knows the corpus's counts); ranks: int64 (vocabulary of
-    the output layer,), id -> rank by count, none: ids are ranks.
+    the output layer,), id -> rank by count, none: ids are ranks; head: with an output layer.
 
     Initial weights are drawn in the order input, recurrent stack, output layer, so that
     torch.manual_seed fixes them; what each is drawn from stands in its module. Tied vectors are
@@ -60,6 +80,7 @@ class BiLMNetwork(nn.Module):
         vocabulary: int,
         cutoffs: tuple[int, ...] = (),
         ranks: Tensor | None = None,
+        head: bool = True,
     ) -> None:
         super().__init__()
         self.directions = config.direction_count
@@ -75,10 +96,12 @@ class BiLMNetwork(nn.Module):
         if config.tied and isinstance(encoder, TokenEmbedding):
             shared = encoder.embedding.get_parameter("weight")
             nn.init.uniform_(shared, -TIED_BOUND, TIED_BOUND)
-        head = _build_head(config, self.output_vocabulary, cutoffs, ranks, shared)
-        self.head = head
-        if config.tied and isinstance(encoder, AdaptiveInput) and isinstance(head, AdaptiveSoftmax):
-            encoder.tie(head)
+        self.head: Head = NoHead()
+        if head:
+            self.head = _build_head(config, self.output_vocabulary, cutoffs, ranks, shared)
+        if config.tied and isinstance(encoder, AdaptiveInput):
+            assert isinstance(self.head, AdaptiveSoftmax), "its vectors are the output layer's"
+            encoder.tie(self.head)
 
     def zero_state(self, rows: int) -> Tensor:
         """The state before any text, (layers, directions, rows, state_width), on the weights' device."""

@@ -26,7 +26,7 @@ from lightning_modules.nn.matmul import Products, in_turn, product
 class LSTMLayer(nn.Module):
     """One layer of projected LSTM a direction (Peters et al. 2018, section 3.1).
 
-        i, f, g, o = x W_input + h W_hidden + b        (the order of nn.LSTM)
+        i, f, g, o = x W_input + h W_hidden + b        (the order of nn.LSTM; f + forget_bias)
         c' = clip(sigmoid(f) c + sigmoid(i) tanh(g))   (cell_clip)
         h' = clip((sigmoid(o) tanh(c')) W_projection)  (projection_clip)
 
@@ -35,8 +35,10 @@ class LSTMLayer(nn.Module):
     (Merity et al. 2018, section 2).
 
     Weights are Glorot uniform over a direction's ([x, h], gates) matrix and its projection, biases
-    0, the forget gate's 1.
+    0, the forget gate's, all told, 1.
     """
+
+    _forget: Tensor
 
     def __init__(self, config: RecurrentConfig, directions: int) -> None:
         super().__init__()
@@ -55,7 +57,10 @@ class LSTMLayer(nn.Module):
         gates = math.sqrt(6 / (2 * width + 4 * hidden))
         nn.init.uniform_(self.weight_input, -gates, gates)
         nn.init.uniform_(self.weight_hidden, -gates, gates)
-        nn.init.ones_(self.bias[:, hidden : 2 * hidden])
+        forget = torch.zeros(4 * hidden)  # the gates' order is i, f, g, o
+        forget[hidden : 2 * hidden] = config.forget_bias
+        self.register_buffer("_forget", forget, persistent=False)
+        nn.init.constant_(self.bias[:, hidden : 2 * hidden], 1 - config.forget_bias)
         if self.weight_projection is not None:
             projection = math.sqrt(6 / (hidden + width))
             nn.init.uniform_(self.weight_projection, -projection, projection)
@@ -81,7 +86,7 @@ class LSTMLayer(nn.Module):
         weights = _Weights(
             self.weight_input,
             F.dropout(self.weight_hidden, self.config.weight_drop, self.training),
-            self.bias,
+            self.bias + self._forget if self.config.forget_bias else self.bias,
             self.weight_projection,
         )
         keep = None

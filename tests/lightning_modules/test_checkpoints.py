@@ -15,7 +15,7 @@ from lightning_modules.checkpoints import (
 )
 from lightning_modules.config import ModelConfig
 from lightning_modules.lit_bilm import LitBiLM
-from lightning_modules.pretrained import CheckpointError
+from lightning_modules.model_folder import CheckpointError
 from lightning_modules.train_config import TrainConfig
 from preprocess import storage
 from preprocess.storage_errors import StorageError, StoreError
@@ -132,7 +132,7 @@ def test_a_store_that_does_not_answer_is_no_damaged_checkpoint(
     def silent(path: str) -> bytes:
         raise StoreError(f"{path}: the store gave an error")
 
-    monkeypatch.setattr("lightning_modules.pretrained.storage.read_bytes", silent)
+    monkeypatch.setattr("lightning_modules.model_folder.storage.read_bytes", silent)
     with pytest.raises(StoreError, match="gave an error"):
         newest_checkpoint(str(tmp_path))
 

@@ -8,8 +8,9 @@ import torch
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.initial_weights import InitialWeights
+from lightning_modules.model_folder import read_checkpoint
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.pretrained import BiLM, read_checkpoint
+from lightning_modules.pretrained import BiLM
 from preprocess.errors import UserError
 from preprocess.manifest import read_manifest
 

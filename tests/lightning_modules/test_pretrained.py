@@ -18,16 +18,9 @@ from biloom import BiLM
 from lightning_modules import pretrained
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.pretrained import (
-    CheckpointError,
-    checkpoint_weights,
-    network_of_checkpoint,
-    plan_batches,
-    read_checkpoint,
-    tensors_hash,
-)
+from lightning_modules.pretrained import plan_batches
 from preprocess.config import CleaningConfig, WordConfig
-from preprocess.manifest import ManifestError, read_manifest
+from preprocess.manifest import ManifestError
 from preprocess.spellings import spell
 from preprocess.tokenizer import BOS, EOS, train_tokenizer
 
@@ -188,20 +181,6 @@ def test_gradients_reach_every_weight_that_makes_vectors(trained: Path) -> None:
     assert without == [n for n, _ in model.named_parameters() if n.startswith("network.head.")]
 
 
-def test_a_model_folder_gives_back_the_weights_of_the_checkpoint(
-    trained: Path, model: BiLM
-) -> None:
-    saved = checkpoint_weights(str(trained / "train"))
-    loaded = model.network.state_dict()
-
-    assert saved.keys() == loaded.keys()
-    assert all(torch.equal(saved[name], loaded[name]) for name in saved)
-    assert model.content == read_manifest(str(trained / "export")).content
-    details = read_manifest(str(trained / "train")).details
-    again = network_of_checkpoint(str(trained / "train"), details).state_dict()
-    assert all(torch.equal(saved[name], again[name]) for name in saved)
-
-
 def test_loading_draws_nothing_from_the_random_numbers_that_a_result_depends_on(
     trained: Path, model: BiLM, texts: list[str]
 ) -> None:
@@ -216,42 +195,6 @@ def test_a_folder_that_is_no_finished_model_is_refused(trained: Path, tmp_path: 
         BiLM.from_pretrained(str(tmp_path))
     with pytest.raises(ManifestError, match="holds a finished 'train', not 'export'"):
         BiLM.from_pretrained(str(trained / "train"))
-
-
-@pytest.mark.parametrize("size", [None, 0, 100, 5000, -1])
-def test_a_checkpoint_that_cannot_be_read_is_told(
-    trained: Path, tmp_path: Path, size: int | None
-) -> None:
-    told = "missing; make" if size is None else "damaged "
-    path = tmp_path / "checkpoint.ckpt"
-    if size is not None:
-        path.write_bytes((trained / "train" / "checkpoint.ckpt").read_bytes()[:size])
-
-    with pytest.raises(CheckpointError, match=rf"ckpt is {told}.*biloom train"):
-        read_checkpoint(str(path))
-
-
-def test_the_hash_changes_with_any_bit_name_type_shape_or_setting() -> None:
-    tensor = torch.arange(6, dtype=torch.float32).reshape(2, 3)
-    other = tensor.clone()
-    other.view(torch.int32)[1, 2] ^= 1
-    one = tensors_hash({"a": tensor}, {"k": 1})
-    different = [
-        ({"a": other}, {"k": 1}),
-        ({"b": tensor}, {"k": 1}),
-        ({"a": tensor.reshape(3, 2)}, {"k": 1}),
-        ({"a": tensor.view(torch.int32)}, {"k": 1}),
-        ({"a": tensor}, {"k": 2}),
-        ({"a": tensor, "b": tensor}, {"k": 1}),
-        ({}, {"k": 1}),
-    ]
-    hashes = [tensors_hash(*arguments) for arguments in different]
-
-    assert len({one, *hashes}) == len(hashes) + 1
-    assert one == tensors_hash({"a": tensor.T.contiguous().T}, {"k": 1}), "strides are no content"
-    assert tensors_hash({"a": tensor, "b": other}, {}) == tensors_hash(
-        {"b": other, "a": tensor}, {}
-    )
 
 
 @settings(deadline=None)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console as RichConsole
 
-from lightning_modules.pretrained import CHECKPOINT
+from lightning_modules.model_folder import CHECKPOINT
 from pipeline import tracking
 from pipeline.config import TrackingConfig
 from pipeline.console import Console

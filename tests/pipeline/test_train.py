@@ -19,7 +19,7 @@ import torch
 
 from lightning_modules.checkpoints import newest_checkpoint
 from lightning_modules.lit_bilm import LitBiLM
-from lightning_modules.pretrained import read_checkpoint
+from lightning_modules.model_folder import read_checkpoint
 from pipeline.cli import main
 from pipeline.stage import has_begun_elsewhere
 from pipeline.stages import STAGES

@@ -292,3 +292,25 @@ def test_only_the_forget_gates_bias_starts_at_one() -> None:
     bias = LSTMLayer(LSTMConfig(hidden=10, projection=4), 2).bias
 
     assert torch.equal(bias[0], torch.tensor([0.0] * 10 + [1.0] * 10 + [0.0] * 20))
+
+
+def test_a_forget_bias_is_added_at_every_use_and_is_no_weight() -> None:
+    layer, other = lstm(forget_bias=1.5), lstm()
+    x, state = inputs(layer)
+    other.load_state_dict(layer.state_dict())
+    with torch.no_grad():
+        other.bias[:, HIDDEN : 2 * HIDDEN] += 1.5
+
+    for one, same in zip(layer(x, state, None), other(x, state, None), strict=True):
+        torch.testing.assert_close(one, same)
+    objective(*layer(x, state, None)).backward()
+    objective(*other(x, state, None)).backward()
+    torch.testing.assert_close(layer.bias.grad, other.bias.grad)
+
+
+@pytest.mark.parametrize("forget_bias", [0.0, 1.0, 1.5])
+def test_a_new_layer_forgets_little(forget_bias: float) -> None:
+    layer = LSTMLayer(LSTMConfig(hidden=HIDDEN, projection=4, forget_bias=forget_bias), 2)
+
+    used = layer.bias[:, HIDDEN : 2 * HIDDEN] + forget_bias
+    assert torch.equal(used, torch.ones_like(used))
