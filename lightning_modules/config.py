@@ -211,3 +211,15 @@ class ModelConfig(Section):
             )
         if self.output_vocabulary is not None:
             raise ValueError("tied: output_vocabulary would cut the shared vectors; leave it out")
+
+
+class MixConfig(Section):
+    """Weighted sum of the layers (Peters et al. 2018, equation 1)."""
+
+    weights: tuple[float, ...] | None = Field(
+        None, description="of each layer, before the softmax; none: equal"
+    )
+    gamma: float = Field(1.0, description="factor of the sum")
+    layer_norm: bool = Field(
+        False, description="normalise each layer first, by mean and variance over the text"
+    )

@@ -1,15 +1,18 @@
-"""A unit of text -> one shard of the vector cache."""
+"""A unit of text -> shards of the vector cache, in parts that a killed job keeps."""
 
 import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from itertools import chain, islice
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 
-from lightning_modules.pretrained import BiLM
+from lightning_modules.pretrained import BiLM, Text, window_characters
+from lightning_modules.selection import Selection
 from preprocess.config import CleaningConfig, Source
 from preprocess.dedup import halves, hash_keys, read_drops, write_keys
 from preprocess.documents import read_unit
@@ -17,17 +20,25 @@ from preprocess.first_pass import done_record, ranges_read
 from preprocess.kept_aside import KeptAside
 from preprocess.last_pass import finished_record
 from preprocess.progress import Progress
-from preprocess.storage import exists, write_bytes
+from preprocess.storage import exists, join, read_bytes, write_bytes
 from preprocess.units import Unit
+from preprocess.vector_cache import VectorCache
 from preprocess.vector_shard import VectorShardWriter, text_key
 
-WINDOW_CHARACTERS = 200_000
-"""Text embedded between two writes. Batches are planned within it, so they depend on the unit only."""
+PART_BYTES = 1 << 29
+PART_CHARACTERS = 1_600_000
+"""A part is closed after text of about so many bytes of vectors, and of so many characters at most: a
+killed job does that much again."""
+CHARACTERS_A_VECTOR = 4
 
 
 @dataclass(frozen=True)
 class EmbedJob:
-    """What every worker must know to embed a unit."""
+    """What every worker must know to embed a unit.
+
+    words: each text is a list of words, as its whitespace separates them; first_unit: number of the
+    first unit's shards, above 0 where they are added to a finished cache in `output`.
+    """
 
     work: str
     output: str
@@ -35,18 +46,33 @@ class EmbedJob:
     cleaning: CleaningConfig
     model: str
     model_content: str
-    dtype: Literal["float32", "float16"]
+    selection: Selection
+    words: bool
+    warm_up: bool
+    int8: bool
+    dtype: Literal["float32", "float16", "int8"]
+    texts: bool
     batch_tokens: int
     buckets: int
     device: str
+    first_unit: int = 0
+
+
+class _Window(NamedTuple):
+    """Texts to embed; ``end``: texts of the unit up to here, ``known``: of these in the cache before."""
+
+    texts: list[Text]
+    end: int
+    known: int
 
 
 @lru_cache(maxsize=1)
-def _model(path: str, content: str, device: str) -> BiLM:
+def _model(path: str, content: str, device: str, int8: bool) -> BiLM:
     if device == "cpu":
         # Sums come out alike only for one number of threads: workers share the units instead.
         torch.set_num_threads(1)
-    return BiLM.from_pretrained(path).to(device)
+    model = BiLM.from_pretrained(path).to(device)
+    return model.int8() if int8 else model
 
 
 def hash_texts(job: EmbedJob, unit: Unit) -> int:
@@ -54,10 +80,10 @@ def hash_texts(job: EmbedJob, unit: Unit) -> int:
     if not exists(done_record(job.work, unit.index)):
         keys = bytearray()
         dropped: Counter[str] = Counter()
-        aside = KeptAside(job.output, unit.index)
+        aside = KeptAside(job.output, job.first_unit + unit.index)
         reader = read_unit(unit, job.sources[unit.source], job.cleaning)
         for block in reader:
-            keys += b"".join(map(text_key, block.documents))
+            keys += _keys(_as_asked(job, block.documents))
             dropped.update(one.reason for one in block.rejected)
             aside.add_rejected(block.rejected)
         aside.flush()
@@ -77,43 +103,121 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
     """Embed the texts of ``unit`` that no text before repeats; returns its index."""
     if exists(finished_record(job.work, unit.index)):
         return unit.index
-    model = _model(job.model, job.model_content, job.device)
     repeated = set(read_drops(job.work, "hashes", unit.index, job.buckets).tolist())
     progress = Progress(job.work, unit.index)
+    parts = list(_closed_parts(job, unit))
+    model = _model(job.model, job.model_content, job.device, job.int8)
+    shape = job.selection.shape(model.depth, model.dim)
+    # Batches are planned within a window, so they depend on the unit only.
+    most = window_characters(*shape)
+    windows = _windows(job, unit, repeated, parts[-1]["end"] if parts else 0, most)
     total = sum(piece.end - piece.start for piece in unit.ranges)
-    read = 0
-    with VectorShardWriter(job.output, unit.index, model.depth, model.dim, job.dtype) as shard:
-        for window in _windows(job, unit, repeated):
-            for text, found in zip(window, model.embed(window, job.batch_tokens), strict=True):
-                shard.add(text, [token.spelling for token in found.tokens], found.vectors)
-                progress.tokens += len(found.tokens)
-            progress.documents += len(window)
-            read += sum(len(text.encode("utf-8", "surrogatepass")) + 1 for text in window)
-            progress.bytes = min(read, total)
-            progress.tell()
+    for first in windows:
+        if not first.texts:
+            parts.append({"end": first.end, "files": [], "known": first.known, "truncated": 0})
+            break
+        some = chain([first], islice(windows, _windows_a_part(most, *shape) - 1))
+        parts.append(_embed_part(job, unit, len(parts), model, some, progress, total))
+        write_bytes(_part_record(job, unit, len(parts) - 1), json.dumps(parts[-1]).encode())
     progress.bytes = total
     progress.tell(final=True)
-    files: list[dict[str, Any]] = [vars(record) for record in shard.close()]
-    record = {"files": files, "duplicates": len(repeated)}
+    record = {
+        "files": [file for part in parts for file in part["files"]],
+        "duplicates": len(repeated),
+        **{name: sum(part[name] for part in parts) for name in ("known", "truncated")},
+    }
     write_bytes(finished_record(job.work, unit.index), json.dumps(record).encode())
     return unit.index
 
 
-def _texts(job: EmbedJob, unit: Unit) -> Iterator[str]:
+def _embed_part(
+    job: EmbedJob,
+    unit: Unit,
+    number: int,
+    model: BiLM,
+    windows: Iterator[_Window],
+    progress: Progress,
+    total: int,
+) -> dict[str, Any]:
+    """One shard; what is known of the part when it is closed."""
+    shape = job.selection.shape(model.depth, model.dim)
+    name = (job.first_unit + unit.index, number)
+    end = known = truncated = 0
+    with VectorShardWriter(job.output, name, *shape, job.dtype, job.texts) as shard:
+        for window in windows:
+            found = model.embed_selection(
+                window.texts, job.selection, job.batch_tokens, job.warm_up
+            )
+            for text, embedding in zip(window.texts, found, strict=True):
+                spellings = [token.spelling for token in embedding.tokens]
+                shard.add(text, spellings, embedding.vectors)
+                progress.tokens += len(embedding.tokens)
+                truncated += embedding.truncated
+            end, known = window.end, known + window.known
+            progress.documents += len(window.texts)
+            progress.bytes = min(progress.bytes + sum(map(_bytes, window.texts)), total)
+            progress.tell()
+        files = [vars(record) for record in shard.close()]
+    return {"end": end, "files": files, "known": known, "truncated": truncated}
+
+
+def _bytes(text: Text) -> int:
+    joined = text if isinstance(text, str) else " ".join(text)
+    return len(joined.encode("utf-8", "surrogatepass")) + 1
+
+
+def _windows_a_part(window: int, layers: int, dim: int) -> int:
+    """window: characters."""
+    a_character = layers * dim * 2 / CHARACTERS_A_VECTOR
+    return max(1, int(min(PART_CHARACTERS, PART_BYTES / a_character) / window))
+
+
+def _part_record(job: EmbedJob, unit: Unit, part: int) -> str:
+    return join(job.work, "parts", f"{unit.index:06}-{part:03}.json")
+
+
+def _closed_parts(job: EmbedJob, unit: Unit) -> Iterator[dict[str, Any]]:
+    """What a former run has written for good, in order."""
+    part = 0
+    while exists(path := _part_record(job, unit, part)):
+        yield json.loads(read_bytes(path))
+        part += 1
+
+
+def _as_asked(job: EmbedJob, texts: list[str]) -> list[Text]:
+    return [text.split() for text in texts] if job.words else list(texts)
+
+
+def _keys(texts: list[Text]) -> bytes:
+    return b"".join(map(text_key, texts))
+
+
+@lru_cache(maxsize=1)
+def _former(folder: str, model_content: str) -> VectorCache:
+    return VectorCache.open(folder, model_content)
+
+
+def _windows(
+    job: EmbedJob, unit: Unit, repeated: set[int], begin: int, most: int
+) -> Iterator[_Window]:
+    """The texts of a unit from the one with the number ``begin`` on that are to be embedded."""
+    texts: list[Text] = []
+    characters = number = known = 0
     for block in read_unit(unit, job.sources[unit.source], job.cleaning):
-        yield from block.documents
-
-
-def _windows(job: EmbedJob, unit: Unit, repeated: set[int]) -> Iterator[list[str]]:
-    window: list[str] = []
-    characters = 0
-    for number, text in enumerate(_texts(job, unit)):
-        if number in repeated:
-            continue
-        window.append(text)
-        characters += len(text)
-        if characters >= WINDOW_CHARACTERS:
-            yield window
-            window, characters = [], 0
-    if window:
-        yield window
+        asked = _as_asked(job, block.documents)
+        held = np.zeros(len(asked), bool)
+        if job.first_unit and asked:
+            held = _former(job.output, job.model_content).has(_keys(asked))
+        for text, as_read, in_cache in zip(asked, block.documents, held.tolist(), strict=True):
+            number += 1
+            if number <= begin or number - 1 in repeated:
+                continue
+            known += in_cache
+            if not in_cache:
+                texts.append(text)
+                characters += len(as_read)
+            if characters >= most or len(texts) >= most:
+                yield _Window(texts, number, known)
+                texts, characters, known = [], 0, 0
+    if texts or known:
+        yield _Window(texts, number, known)

@@ -54,8 +54,11 @@ def run_job(
     total: int,
     units: int,
     steps: beam.PTransform,
+    effort: int = 1,
 ) -> None:
     """Run ``steps`` over ``units`` of ``total`` raw bytes, whose records lie in ``work``.
+
+    effort: how much longer a byte takes than in tokenising, for the choice of processes.
 
     Raises:
         RunnerError: the engine cannot run it.
@@ -70,7 +73,7 @@ def run_job(
             user_errors(work),
             unit_bar(work, console, name, total, units, guard.see),
             words.kept(),
-            make_pipeline(config, total) as pipeline,
+            make_pipeline(config, total * effort) as pipeline,
         ):
             _ = pipeline | steps | "finished" >> beam.Map(int)
     except BaseException as error:

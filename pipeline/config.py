@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lightning_modules.config import ModelConfig
+from lightning_modules.config import MixConfig, ModelConfig
 from lightning_modules.train_config import EvaluateConfig, TrainConfig
 from pipeline.runner_config import DirectRunner, RunnerConfig
 from preprocess.config import (
@@ -45,18 +45,6 @@ class ExportConfig(Section):
     )
     warm_up: str | None = Field(
         None, description="text that may be read before each text to embed; none: no such text"
-    )
-
-
-class MixConfig(Section):
-    """Weighted sum of the layers (Peters et al. 2018, equation 1)."""
-
-    weights: tuple[float, ...] | None = Field(
-        None, description="of each layer, before the softmax; none: equal"
-    )
-    gamma: float = Field(1.0, description="factor of the sum")
-    layer_norm: bool = Field(
-        False, description="normalise each layer first, by mean and variance over the text"
     )
 
 

@@ -9,9 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytorch_lightning as pl
-from pytorch_lightning.plugins.environments import (
-    LightningEnvironment,  # type: ignore[attr-defined]
-)
+from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 
 
 def share_of(cores: list[int], number: int, count: int) -> list[int]:

@@ -1,10 +1,12 @@
-"""Stage: model folder + text -> vector cache."""
+"""Stage: model folder + text -> vector cache, new or added to a finished one."""
 
 import json
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_modules.embedding import EmbedJob
+from lightning_modules.selection import Selection
 from pipeline.beam_job import run_job
 from pipeline.config import Config
 from pipeline.console import Console, count
@@ -22,80 +24,194 @@ from preprocess.manifest import FileRecord, content_hash, hash_file, read_manife
 from preprocess.raw_inputs import beside, write_inputs
 from preprocess.sources import list_source
 from preprocess.unit_plan import write_plan
-from preprocess.units import plan_units
+from preprocess.units import Unit, plan_units
+from preprocess.vector_cache import VectorCache
 from preprocess.vector_shard import write_index
+
+EFFORT = 100
+"""Embedding a byte takes at least so many times as long as tokenising it."""
+
+SMALLEST_UNIT, LARGEST_UNIT, MOST_UNITS = 1 << 16, 1 << 20, 4096
+
+
+@dataclass
+class _Sums:
+    """What the units of a run add up to."""
+
+    files: list[FileRecord] = field(default_factory=list)
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    read: int = 0
+    repeated: int = 0
+    known: int = 0
+    truncated: int = 0
+
+    @property
+    def entries(self) -> int:
+        return _entries(self.files)
+
+    def add(self, work: str, unit: Unit) -> None:
+        done, finished = read_done(work, unit.index), read_finished(work, unit.index)
+        self.read += done["read"]
+        self.dropped.update(done["dropped"])
+        self.inputs += done["inputs"]
+        self.repeated += finished["duplicates"]
+        self.known += finished["known"]
+        self.truncated += finished["truncated"]
+        self.files += [FileRecord(**row) for row in finished["files"]]
 
 
 def make(config: Config, place: Place, console: Console) -> Made:
+    former = None
+    if storage.exists(place.file("manifest.json")):
+        former = VectorCache.open(place.folder)
     sources = embed_sources(config) or (_sample(config, place, console),)
-    units = plan_units(sources, [list_source(source) for source in sources], None)
+    listed = [list_source(source) for source in sources]
+    units = plan_units(sources, listed, _unit_bytes(sum(f.bytes for fs in listed for f in fs)))
     total = sum(map(unit_bytes, units))
-    model = stage_folder(config, "export", config.embed.model)
+    job = _job(config, place, sources, total, former)
+    write_plan(place.work, units)
+    steps = EmbedTexts(job, len(units))
+    run_job(config.runner, place.work, console, "embed", total, len(units), steps, EFFORT)
+    sums = _Sums()
+    for unit in units:
+        sums.add(place.work, unit)
+    if not sums.entries and not former:
+        raise StageError("there is no text to embed; look at embed.input")
+    if sums.read != sums.entries + sums.repeated + sums.known + sums.dropped.total():
+        raise StageError(
+            f"{place.folder}: {sums.read:,} texts read, but {sums.entries:,} embedded, "
+            f"{sums.repeated:,} repeated, {sums.known:,} known and {sums.dropped.total():,} dropped; "
+            "this is a fault of biloom, please report it"
+        )
+    _tell(console, sums)
+    return _made(config, place, job, former, sums)
+
+
+def _unit_bytes(total: int) -> int:
+    """Small enough for all workers to have some, and not too many of a large input."""
+    return max(SMALLEST_UNIT, min(LARGEST_UNIT, total // 16), total // MOST_UNITS)
+
+
+def _job(
+    config: Config,
+    place: Place,
+    sources: tuple[Source, ...],
+    total: int,
+    former: VectorCache | None,
+) -> EmbedJob:
+    embed = config.embed
+    model = stage_folder(config, "export", embed.model)
     manifest = read_manifest(model, "export")
-    job = EmbedJob(
+    selection = Selection(embed.layers, embed.unit, embed.pooling, embed.mix)
+    selection.check(manifest.details["model"]["recurrent"]["layers"] + 1)
+    return EmbedJob(
         work=place.work,
         output=place.folder,
         sources=sources,
         cleaning=CleaningConfig.model_validate(manifest.details["cleaning"]),
         model=model,
         model_content=manifest.content,
-        dtype=config.embed.dtype,
-        batch_tokens=config.embed.batch_tokens,
+        selection=selection,
+        words=embed.words,
+        warm_up=embed.warm_up,
+        int8=embed.int8,
+        dtype=embed.dtype,
+        texts=embed.texts,
+        batch_tokens=embed.batch_tokens,
         buckets=count_buckets(total),
-        device=str(resolve_device(config.train.device)),
+        device="cpu" if embed.int8 else str(resolve_device(config.train.device)),
+        first_unit=former.shards[-1][0] + 1 if former else 0,
     )
-    write_plan(place.work, units)
-    steps = EmbedTexts(job, len(units))
-    run_job(config.runner, place.work, console, "embed", total, len(units), steps)
-    files: list[FileRecord] = []
-    inputs: list[dict[str, Any]] = []
-    read = duplicates = 0
-    dropped: Counter[str] = Counter()
-    for unit in units:
-        done = read_done(place.work, unit.index)
-        read += done["read"]
-        dropped.update(done["dropped"])
-        inputs += done["inputs"]
-        finished = read_finished(place.work, unit.index)
-        duplicates += finished["duplicates"]
-        files += [FileRecord(**row) for row in finished["files"]]
-    entries = sum(int(file.counts.get("entries", 0)) for file in files)
-    if not entries:
-        raise StageError("there is no text to embed; look at embed.input")
-    if read != entries + duplicates + dropped.total():
-        raise StageError(
-            f"{place.folder}: {read:,} texts read, but {entries:,} embedded, {duplicates:,} "
-            f"repeated and {dropped.total():,} dropped; this is a fault of biloom, please report it"
-        )
-    files.append(write_index(place.folder, [unit.index for unit in units]))
+
+
+def _made(
+    config: Config, place: Place, job: EmbedJob, former: VectorCache | None, sums: _Sums
+) -> Made:
+    files, inputs, generation = list(sums.files), sums.inputs, 0
+    if former:
+        generation = former.generation + 1
+        files = [one for one in former.manifest.files if one.name.startswith(SHARDS)] + files
+    shards = sorted({_shard(one.name) for one in files})
+    files.append(write_index(place.folder, shards, generation))
     if config.embed.input is not None:
-        write_inputs(place.folder, inputs)
+        write_inputs(place.folder, inputs, add=former is not None)
     tellers = [FileRecord(n, *hash_file(place.file(n))) for n in beside(place.folder)]
-    depth = manifest.details["model"]["recurrent"]["layers"] + 1
-    tokens = sum(int(file.counts.get("tokens", 0)) for file in files)
-    size = sum(file.bytes for file in files)
-    console.line(
-        f"{entries:,} texts, {count(tokens)} tokens, {count(size)}B"
-        + (f"; {duplicates:,} repeated texts are stored once" if duplicates else "")
-    )
-    if dropped:
-        reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items()))
-        console.warn(f"without vectors, since they hold no text that can be read: {reasons}")
+    recurrent = read_manifest(job.model, "export").details["model"]
+    depth = recurrent["recurrent"]["layers"] + 1
+    layers, dim = job.selection.shape(depth, _dim(recurrent))
     details = {
-        "layers": depth,
-        "dim": _dim(manifest.details["model"]["recurrent"]),
-        "dtype": config.embed.dtype,
-        "unit": "token",
-        "model": manifest.content,
-        "texts": entries,
-        "tokens": tokens,
+        "layers": layers,
+        "dim": dim,
+        "dtype": job.dtype,
+        "unit": job.selection.unit,
+        "model": job.model_content,
+        "vectors": _settings(config),
+        "texts_kept": job.texts,
+        "texts": _entries(files),
+        "tokens": sum(int(file.counts.get("tokens", 0)) for file in files),
+        "held": _held(former),
     }
-    stats = {**details, "read": read, "repeated": duplicates, "dropped": dict(dropped)}
+    stats = {
+        **details,
+        "read": sums.read,
+        "repeated": sums.repeated,
+        "known": sums.known,
+        "truncated_words": sums.truncated,
+        "dropped": dict(sums.dropped),
+    }
     return Made((*files, *tellers), details, stats=stats, content=content_hash(files))
 
 
-def _dim(recurrent: dict[str, int]) -> int:
-    return 2 * (recurrent["projection"] or recurrent["hidden"])
+def _held(former: VectorCache | None) -> list[str]:
+    """Fingerprints of the questions that the cache answers beside its own."""
+    if former is None:
+        return []
+    held: list[str] = former.manifest.details.get("held", [])
+    return [*held, former.manifest.fingerprint]
+
+
+SHARDS = ("entries-", "texts-", "vectors-")
+
+
+def _shard(name: str) -> tuple[int, int]:
+    """The unit and the part that the name of a shard's file tells."""
+    _, unit, part = name.partition(".")[0].split("-")
+    return int(unit), int(part)
+
+
+def _entries(files: list[FileRecord]) -> int:
+    return sum(int(file.counts.get("entries", 0)) for file in files)
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What the vectors are, beside model and type, for who reads the cache."""
+    named = ("layers", "unit", "pooling", "mix", "words", "warm_up", "int8")
+    return {name: value for name, value in config.embed.model_dump().items() if name in named}
+
+
+def _tell(console: Console, sums: _Sums) -> None:
+    tokens = sum(int(file.counts.get("tokens", 0)) for file in sums.files)
+    size = sum(file.bytes for file in sums.files)
+    console.line(
+        f"{sums.entries:,} texts, {count(tokens)} vectors a layer, {count(size)}B"
+        + (f"; {sums.repeated:,} repeated texts are stored once" if sums.repeated else "")
+        + (f"; {sums.known:,} were there already" if sums.known else "")
+    )
+    if sums.truncated:
+        console.warn(
+            f"{sums.truncated:,} words are longer than the model reads (model.input.max_characters); "
+            "what is beyond was left out"
+        )
+    if sums.dropped:
+        reasons = ", ".join(f"{number:,} {why}" for why, number in sorted(sums.dropped.items()))
+        console.warn(f"without vectors, since they hold no text that can be read: {reasons}")
+
+
+def _dim(model: dict[str, Any]) -> int:
+    recurrent = model["recurrent"]
+    width: int = recurrent.get("projection") or recurrent["hidden"]
+    return width * (1 if model.get("directions") == "forward" else 2)
 
 
 def _sample(config: Config, place: Place, console: Console) -> Source:

@@ -75,8 +75,12 @@ class Stage:
     """Module -> pip extra."""
     changed: Callable[[Config, str], list[str]] | None = None
     """Names of raw files that changed at equal size, which no fingerprint tells."""
-    grows: Callable[[dict[str, Any], dict[str, Any]], bool] | None = None
+    grows: Callable[[Config, dict[str, Any], dict[str, Any]], bool] | None = None
     """Whether a result of what was asked before is the first part of what is asked now."""
+    adds: bool = False
+    """What grows stays finished and readable until the new manifest is there."""
+    sweep: tuple[str, ...] = ()
+    """Beginnings of the names of files that go when no manifest lists them."""
 
     def folder(self, config: Config) -> str:
         return storage.join(storage.absolute(config.run.output), self.name)
@@ -99,6 +103,8 @@ class _Standing:
     differing: list[str]
     grows: bool = False
     """The manifest is of the first part of what is asked."""
+    others: bool = False
+    """The unfinished work is of another question than the one that is answered."""
 
     @property
     def done(self) -> bool:
@@ -117,7 +123,7 @@ def plan_of(stage: Stage, config: Config) -> str:
     if standing.differing:
         return "refused: made with other settings (" + "; ".join(standing.differing) + ")"
     if standing.grows:
-        return "goes on from its end"
+        return "to be added to" if stage.adds else "goes on from its end"
     return "goes on with unfinished work" if standing.unfinished else "to be made"
 
 
@@ -134,7 +140,7 @@ def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = 
     asked = _asked(stage, config)
     standing = _standing(stage, config, place, asked)
     if standing.done:
-        return _already_done(place, standing, console)
+        return _already_done(stage, place, standing, console)
     if standing.differing and not overwrite:
         raise _refusal(place, standing)
     require(stage.name, stage.needs)
@@ -144,18 +150,21 @@ def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = 
         # Another process may have come and gone between the look and the lock.
         standing = _standing(stage, config, place, asked)
         if standing.done:
-            return _already_done(place, standing, console)
+            return _already_done(stage, place, standing, console)
         if standing.differing:
             raise _refusal(place, standing)
         storage.remove_temporary(place.folder)
-        if standing.grows:
+        reopened = standing.grows and not stage.adds
+        if reopened:
             stage.reopen(config, place)
         storage.write_bytes(storage.join(place.work, "asked.json"), json.dumps(asked).encode())
-        if standing.grows:
+        if reopened:
             # Only now: until here the former result was whole, from here on there is work to go on with.
             storage.remove(place.file(NAME))
-        if standing.unfinished or standing.grows:
+        if standing.unfinished or reopened:
             console.line("goes on with unfinished work")
+        elif standing.grows:
+            console.line("adds to the finished result")
         began = time.monotonic()
         made = stage.make(config, place, console)
         return _finish(stage, config, place, asked, made, time.monotonic() - began, console)
@@ -175,11 +184,24 @@ def _move_aside(
     console.line(f"the former result moves to {aside.folder}")
 
 
-def _already_done(place: Place, standing: _Standing, console: Console) -> Manifest:
+def _already_done(stage: Stage, place: Place, standing: _Standing, console: Console) -> Manifest:
     assert standing.manifest, "what is done has a manifest"
+    if standing.others:
+        console.line("already done; unfinished work of another question stays")
+        return standing.manifest
+    _sweep(stage, place, standing.manifest)
     _remove_work(place)
     console.line("already done")
     return standing.manifest
+
+
+def _sweep(stage: Stage, place: Place, manifest: Manifest) -> None:
+    """Remove what a former manifest listed and this one does not."""
+    if stage.sweep:
+        listed = {one.name for one in manifest.files}
+        for name in storage.list_names(place.folder):
+            if name.startswith(stage.sweep) and name not in listed:
+                storage.remove(place.file(name))
 
 
 def _finish(
@@ -205,6 +227,7 @@ def _finish(
         details=made.details,
     )
     write_manifest(place.folder, manifest)
+    _sweep(stage, place, manifest)
     _remove_work(place)
     console.line(f"done in {clock(seconds)}")
     return manifest
@@ -266,14 +289,24 @@ def _standing(stage: Stage, config: Config, place: Place, asked: dict[str, Any])
     except ManifestError as error:
         return _Standing(None, False, [str(error)])
     unfinished = _unfinished(place)
+    begun = unfinished is not None
     old = manifest.asked if manifest else unfinished
     differing = differing_keys(old, asked) if old is not None else []
-    if old is not None and differing and stage.grows and stage.grows(old, asked):
-        return _Standing(manifest, unfinished is not None, [], grows=manifest is not None)
+    if manifest and fingerprint(asked) in manifest.details.get("held", ()):
+        differing = []
+    if manifest and old is not None and differing and stage.grows:
+        if stage.grows(config, old, asked):
+            differing = differing_keys(unfinished, asked) if unfinished and stage.adds else []
+            return _Standing(None if differing else manifest, begun, differing, grows=True)
+    elif old is not None and differing and stage.grows and stage.grows(config, old, asked):
+        return _Standing(None, begun, [])
     if old is not None and not differing and stage.changed:
         names = stage.changed(config, place.folder)
         differing = [f"{name}: the file changed since, at the same size" for name in names]
-    return _Standing(manifest, unfinished is not None, differing)
+    others = (
+        manifest is not None and unfinished is not None and bool(differing_keys(unfinished, asked))
+    )
+    return _Standing(manifest, begun, differing, others=others)
 
 
 def _unfinished(place: Place) -> dict[str, Any] | None:

@@ -119,7 +119,7 @@ def _asked_train(config: Config) -> dict[str, Any]:
     return asked
 
 
-def _more_steps(old: dict[str, Any], asked: dict[str, Any]) -> bool:
+def _more_steps(_: Config, old: dict[str, Any], asked: dict[str, Any]) -> bool:
     """Whether a training is asked to go on for more steps, and nothing else."""
     key = "train.steps"
     others = [{k: v for k, v in one.items() if k != key} for one in (old, asked)]
@@ -138,12 +138,19 @@ def _asked_evaluate(config: Config) -> dict[str, Any]:
 
 def _asked_export(config: Config) -> dict[str, Any]:
     checkpoint = stage_folder(config, "train", config.export.checkpoint)
-    return {"checkpoint.content": _content(checkpoint, "train")}
+    return {
+        **result_fields(config.export, "export"),
+        "checkpoint.content": _content(checkpoint, "train"),
+    }
 
 
 def _asked_embed(config: Config) -> dict[str, Any]:
     fields = result_fields(config.embed, "embed")
     del fields["embed.input"]
+    if config.embed.layers != "mix":
+        fields = {k: v for k, v in fields.items() if not k.startswith("embed.mix")}
+    if config.embed.unit == "token":
+        del fields["embed.pooling"]
     sources = embed_sources(config)
     if sources is None:
         raw = _raw(config.prepare.sources, "embed.sample_of") | _train_split_fields(config)
@@ -152,6 +159,16 @@ def _asked_embed(config: Config) -> dict[str, Any]:
         fields = {k: v for k, v in fields.items() if k not in ("embed.sample", "embed.seed")}
     model = stage_folder(config, "export", config.embed.model)
     return {**fields, **raw, "model.content": _content(model, "export")}
+
+
+TEXTS = ("embed.input", "embed.sample", "embed.seed", "prepare.")
+"""What tells of the texts, not of the vectors."""
+
+
+def _more_texts(config: Config, old: dict[str, Any], asked: dict[str, Any]) -> bool:
+    """Whether texts are to be added to a cache of the same vectors."""
+    kinds = [{k: v for k, v in one.items() if not k.startswith(TEXTS)} for one in (old, asked)]
+    return config.embed.append and kinds[0] == kinds[1]
 
 
 def _changed_inputs(config: Config, folder: str) -> list[str]:
@@ -177,6 +194,15 @@ STAGES = {
         Stage("train", 2, _asked_train, TRAIN, grows=_more_steps),
         Stage("evaluate", 2, _asked_evaluate),
         Stage("export", 1, _asked_export),
-        Stage("embed", 1, _asked_embed, BEAM, _changed_texts),
+        Stage(
+            "embed",
+            2,
+            _asked_embed,
+            BEAM,
+            _changed_texts,
+            grows=_more_texts,
+            adds=True,
+            sweep=("entries-", "index-", "texts-", "vectors-"),
+        ),
     )
 }

@@ -35,9 +35,18 @@ def digest(files: Sequence[FileInfo]) -> dict[str, Any]:
     return {"files": len(files), "bytes": total, "names_and_sizes": hashed.hexdigest()}
 
 
-def write_inputs(folder: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Keep the raw ranges a corpus was made of beside its manifest."""
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
+def write_inputs(folder: str, rows: Sequence[dict[str, Any]], add: bool = False) -> None:
+    """Keep the raw ranges a corpus was made of beside its manifest.
+
+    add: after those that stand there, without those that are these.
+    """
+    new = [json.dumps(row) for row in rows]
+    old = (
+        read_bytes(join(folder, INPUTS)).decode().splitlines()
+        if add and exists(join(folder, INPUTS))
+        else []
+    )
+    lines = "".join(f"{line}\n" for line in dict.fromkeys([*old, *new]))
     write_bytes(join(folder, INPUTS), lines.encode())
 
 

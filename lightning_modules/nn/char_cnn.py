@@ -37,12 +37,12 @@ class CharCNN(nn.Module):
     N(0, 1 / (width dim)); highway N(0, 1 / filters), the gate's bias -2; projection
     N(0, 1 / filters); all other biases 0.
 
-    Attributes: max_characters, positions of a word.
+    Attributes: max_characters, positions of a word; width, dimensions of its vector.
     """
 
     def __init__(self, config: CharCNNInputConfig, width: int) -> None:
         super().__init__()
-        self.max_characters = config.max_characters
+        self.max_characters, self.width = config.max_characters, width
         self.characters = nn.Embedding(CHARACTERS, config.dim)
         self.filters = nn.ParameterList(
             torch.empty(size * config.dim, number) for size, number in config.filters

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from biloom import BiLM
-from lightning_modules import pretrained
+from lightning_modules import encoder
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.pretrained import plan_batches
@@ -169,7 +169,7 @@ def test_a_long_text_in_chunks_equals_one_run(
     text = " ".join(texts)
     whole = vectors(model, [text])
     for chunk in (1, 7, 64):
-        monkeypatch.setattr(pretrained, "CHUNK", chunk)
+        monkeypatch.setattr(encoder, "CHUNK", chunk)
         close(vectors(model, [text]), whole)
 
 
