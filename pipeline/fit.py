@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
 
 from lightning_modules.allocator import memory_kept
 from lightning_modules.callbacks import Bar, Compute, Metrics
@@ -24,6 +25,7 @@ from lightning_modules.held_out import HeldOut
 from lightning_modules.lit_bilm import LitBiLM
 from lightning_modules.metrics_file import METRICS
 from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.shared_sum import SharedSum, shared_sum
 from pipeline.cores import OwnCores
 from pipeline.training_inputs import TrainingInputs
 from preprocess.errors import UserError
@@ -89,7 +91,7 @@ def _strategy(inputs: TrainingInputs) -> DDPStrategy:
 
 
 class _Together(pl.Callback):
-    """Sees to it that all processes begin at one step."""
+    """Sees to it that all processes begin at one step, and how they sum their gradients."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, LitBiLM)
@@ -99,6 +101,10 @@ class _Together(pl.Callback):
                 f"processes of this training begin at other steps ({-oldest:,} and {newest:,}); all "
                 "machines must see the same run.output"
             )
+        model = trainer.strategy.model
+        one_machine = trainer.num_nodes == 1 and module.device.type == "cpu"
+        if one_machine and isinstance(model, DistributedDataParallel):
+            model.register_comm_hook(SharedSum(), shared_sum)
 
 
 def _compute(inputs: TrainingInputs) -> Compute:
