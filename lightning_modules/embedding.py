@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from lightning_modules.pretrained import BiLM, Text, window_characters
+from lightning_modules.pretrained import BiLM, window_characters
 from lightning_modules.selection import Selection
 from preprocess.config import CleaningConfig, Source
 from preprocess.dedup import halves, hash_keys, read_drops, write_keys
@@ -23,7 +23,7 @@ from preprocess.progress import Progress
 from preprocess.storage import exists, join, read_bytes, write_bytes
 from preprocess.units import Unit
 from preprocess.vector_cache import VectorCache
-from preprocess.vector_shard import VectorShardWriter, text_key
+from preprocess.vector_shard import Text, VectorShardWriter, text_key
 
 PART_BYTES = 1 << 29
 PART_CHARACTERS = 1_600_000

@@ -38,7 +38,9 @@ def load_network(folder: str) -> tuple[BiLMNetwork, dict[str, Any]]:
     """The network of a model folder or fsspec URL, and the settings of its config.json."""
     saved: dict[str, Any] = json.loads(storage.read_bytes(storage.join(folder, CONFIG)))
     config = ModelConfig.model_validate(saved["model"])
-    network = BiLMNetwork(config, saved["vocabulary"], tuple(saved["cutoffs"]))
+    network = BiLMNetwork(
+        config, saved["vocabulary"], tuple(saved["cutoffs"]), head=saved.get("head", True)
+    )
     network.load_state_dict(load_safetensors(storage.read_bytes(storage.join(folder, WEIGHTS))))
     return network, saved
 

@@ -80,7 +80,10 @@ class SharedSum:
         self._bytes, self._regions = size, list(whole)
 
 
-def shared_sum(state: SharedSum, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def shared_sum(
+    state: SharedSum,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[Tensor]:
     """DDP's communication hook: replace a bucket of gradients by its mean."""
     done: torch.futures.Future[Tensor] = torch.futures.Future()
     done.set_result(state.mean_(bucket.buffer()))

@@ -26,7 +26,8 @@ from preprocess.sources import list_source
 from preprocess.unit_plan import write_plan
 from preprocess.units import Unit, plan_units
 from preprocess.vector_cache import VectorCache
-from preprocess.vector_shard import write_index
+from preprocess.vector_files import shards_of
+from preprocess.vector_index import write_index
 
 EFFORT = 100
 """Embedding a byte takes at least so many times as long as tokenising it."""
@@ -132,7 +133,7 @@ def _made(
     if former:
         generation = former.generation + 1
         files = [one for one in former.manifest.files if one.name.startswith(SHARDS)] + files
-    shards = sorted({_shard(one.name) for one in files})
+    shards = shards_of({one.name: one for one in files})
     files.append(write_index(place.folder, shards, generation))
     if config.embed.input is not None:
         write_inputs(place.folder, inputs, add=former is not None)
@@ -174,14 +175,8 @@ def _held(former: VectorCache | None) -> list[str]:
 SHARDS = ("entries-", "texts-", "vectors-")
 
 
-def _shard(name: str) -> tuple[int, int]:
-    """The unit and the part that the name of a shard's file tells."""
-    _, unit, part = name.partition(".")[0].split("-")
-    return int(unit), int(part)
-
-
 def _entries(files: list[FileRecord]) -> int:
-    return sum(int(file.counts.get("entries", 0)) for file in files)
+    return sum(int(one.counts["entries"]) for one in files if one.name.startswith("entries-"))
 
 
 def _settings(config: Config) -> dict[str, Any]:

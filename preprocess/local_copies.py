@@ -29,7 +29,7 @@ class DamagedFile(Exception):  # noqa: N818
 
 
 class LocalCopies:
-    """Copies of ``limit`` bytes at most; the least recently used ones make room.
+    """Copies of ``limit`` bytes at most, as ``setting`` says; the least recently used ones make room.
 
     The copy needed now is kept whatever the limit. To be made before processes are forked that use
     it, so that their end does not take it for unused.
@@ -38,8 +38,8 @@ class LocalCopies:
         StorageError: the folder is another user's.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, setting: str = "train.cache_bytes") -> None:
+        self._limit, self._setting = limit, setting
         folder = Path(tempfile.gettempdir()) / f"biloom-shards-{os.getuid()}"
         self._folder, self._locks, self._files = folder, folder / "locks", folder / "files"
         try:
@@ -64,8 +64,8 @@ class LocalCopies:
         self._maker = os.getpid()
         atexit.register(self.close)
 
-    def __reduce__(self) -> tuple[type["LocalCopies"], tuple[int]]:
-        return LocalCopies, (self._limit,)
+    def __reduce__(self) -> tuple[type["LocalCopies"], tuple[int, str]]:
+        return LocalCopies, (self._limit, self._setting)
 
     def close(self) -> None:
         """Remove the folder unless another process uses it. A fork leaves that to its parent."""
@@ -136,7 +136,7 @@ class LocalCopies:
                     raise
                 raise storage.StorageError(
                     f"{self._folder}: no room for a copy of {path} ({error.__cause__.strerror}); "
-                    "make room, set TMPDIR to a larger disk, or lower train.cache_bytes"
+                    f"make room, set TMPDIR to a larger disk, or lower {self._setting}"
                 ) from error
 
     def _make_room(self, size: int) -> None:

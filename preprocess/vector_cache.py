@@ -1,38 +1,36 @@
 """The vector cache: the vectors of any text that was embedded, by the text itself.
 
 Content-addressed, so a text is stored once and found without knowing where it came from. A cache is
-a folder of shards (`preprocess.vector_shard`), the index over them, and last the manifest of stage
-"embed", whose details tell layers, dim, dtype, unit and model.
+a folder of shards (`preprocess.vector_files`), the index over them, and last the manifest of stage
+"embed", whose details tell layers, dim, dtype, unit, model and what the vectors are.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preprocess import storage
+from preprocess.local_copies import LocalCopies
 from preprocess.manifest import Manifest, read_manifest
-from preprocess.vector_shard import (
-    INDEX,
-    CacheError,
-    Vectors,
-    VectorShard,
-    make_again,
-    map_file,
-    npy_array,
-    stored_dtype,
-    text_key,
-)
+from preprocess.vector_codec import CacheError, Codec, Vectors
+from preprocess.vector_files import INDEX, Folder, Shard, damaged, make_again, shards_of
+from preprocess.vector_index import VectorIndex
+from preprocess.vector_shard import Block, Text, VectorShard, text_key
 
-# A mapped file holds a file descriptor, and many systems grant a process 1024.
-OPEN_LOCAL = 128
-OPEN_REMOTE = 8
+OLDEST = 2
+"""The first version of stage "embed" whose files are these."""
+
+OPEN_SHARDS = 400
+"""A mapped file holds a file descriptor, and many systems grant a process 1024."""
+
+LOCAL_BYTES = 8 << 30
 
 
-class VectorCache(Mapping[str, Vectors]):
+class VectorCache(Mapping[Text, Vectors]):
     """The vectors of every text that `biloom embed` wrote to a folder or URL.
 
     >>> cache = VectorCache.open("runs/base/embed")  # doctest: +SKIP
@@ -41,110 +39,169 @@ class VectorCache(Mapping[str, Vectors]):
     >>> cache.tokens("The cat sat .")  # doctest: +SKIP
     ['The', 'cat', 'sat', '.']
 
-    A read-only mapping from the text, exactly as it was given, to an array (layers, tokens, dim) of
-    the stored dtype: a read-only view of the mapped file, so copy it before changing it. Iteration
-    gives the texts in the order stored. Files are mapped at their first use, those of the last
-    128 shards; of a remote cache whole files are fetched to the temporary folder (``TMPDIR``), those
-    of the last 8 shards, so a cache that is read in random order should be copied to a local
-    disk. It can be pickled (a worker opens it again) and read from several threads.
+    A read-only mapping from the text, exactly as it was given (a string, or a list of words, which is
+    another key), to an array (layers, units, dim): a read-only view of the mapped file, of an int8
+    cache new float32 values. Iteration gives the texts in the order stored. Files are mapped at their
+    first use; those of a remote cache are copied to the temporary folder (``TMPDIR``) as wholes, up
+    to ``local_bytes``, beyond which the longest unused make room. It can be pickled (a worker opens
+    it again) and read from several threads.
 
     Attributes:
         path: the folder or URL.
         manifest: what the folder's ``manifest.json`` says.
-        layers, dim: shape of an entry, with its tokens between them.
-        dtype: numpy dtype of the stored values.
+        layers, dim: shape of an entry, with its units between them.
+        dtype: numpy dtype of the arrays.
+        unit: what has a vector: "token", "word" or "sentence".
         model: ``content`` of the model that made the vectors.
+        shards: unit and part of each shard, in order.
+        generation: how often texts were added to the finished cache.
     """
 
-    def __init__(self, path: str, manifest: Manifest) -> None:
-        self.path, self.manifest = path, manifest
+    def __init__(self, path: str, manifest: Manifest, local_bytes: int = LOCAL_BYTES) -> None:
+        self.path, self.manifest, self._local_bytes = path, manifest, local_bytes
+        if manifest.stage_version < OLDEST:
+            raise CacheError(
+                f"{path}: this vector cache was made by an older biloom ({manifest.biloom}) in another "
+                "format; make it again with `biloom embed --overwrite`"
+            )
         try:
             self.layers, self.dim = int(manifest.details["layers"]), int(manifest.details["dim"])
-            self.model = str(manifest.details["model"])
-            self.dtype = stored_dtype(manifest.details["dtype"])
+            self.model, self.unit = (str(manifest.details[key]) for key in ("model", "unit"))
+            codec = Codec(manifest.details["dtype"], self.dim)
         except KeyError as error:
             raise CacheError(
                 f"{path}: the manifest does not tell {error}; {make_again()}"
             ) from error
+        self.dtype = codec.given
+        self.texts_kept = bool(manifest.details.get("texts_kept", True))
         records = {one.name: one for one in manifest.files}
-        found = (re.fullmatch(r"entries-(\d{6,})\.npy", name) for name in records)
-        self._shards = sorted(int(one[1]) for one in found if one)
-        self._index = npy_array(INDEX, map_file(path, INDEX, records), np.dtype("<u8"), (3,))
-        self._shard = lru_cache(OPEN_REMOTE if storage.is_remote(path) else OPEN_LOCAL)(
-            partial(VectorShard, path, records, (self.layers, self.dim, self.dtype))
-        )
+        self.shards = shards_of(records)
+        generations = [int(one[1]) for one in map(INDEX.fullmatch, records) if one]
+        if len(generations) != 1:
+            raise damaged(path, f"{len(generations)} indexes in the manifest")
+        self.generation = generations[0]
+        copies = LocalCopies(local_bytes, "local_bytes") if storage.is_remote(path) else None
+        folder = Folder(path, records, copies)
+        self._index = VectorIndex(folder, self.generation)
+        self._shard = lru_cache(OPEN_SHARDS)(partial(VectorShard, folder, self.layers, codec))
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(
+        cls, path: str | Path, model: str | None = None, local_bytes: int = LOCAL_BYTES
+    ) -> Self:
         """The cache in the folder or at the URL ``path``; its shards are not touched yet.
 
+        Args:
+            path: folder or URL.
+            model: ``content`` of the model that must have made it, none: any.
+            local_bytes: of a remote cache's files on the local disk, at most (one is always kept).
+
         Raises:
-            ManifestError: there is no finished vector cache.
-            CacheError: its index is missing or damaged.
+            ManifestError: there is no finished vector cache, or one of a newer format.
+            CacheError: it is of another model, or its index is missing or damaged.
         """
-        return cls(str(path), read_manifest(str(path), "embed"))
+        cache = cls(str(path), read_manifest(str(path), "embed"), local_bytes)
+        if model is not None and model != cache.model:
+            raise CacheError(
+                f"{path}: this vector cache is of another model ({cache.model[:12]}, not "
+                f"{model[:12]}); name the cache of this model, or make one with `biloom embed`"
+            )
+        return cache
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path, self.manifest)
+        return type(self), (self.path, self.manifest, self._local_bytes)
 
-    def __getitem__(self, text: str) -> Vectors:
-        """The vectors (layers, tokens, dim) of ``text``.
+    def __getitem__(self, text: Text) -> Vectors:
+        """The vectors (layers, units, dim) of ``text``.
 
         Raises:
             KeyError: the text is not in the cache.
             CacheError: the shard that holds it is missing or damaged.
         """
-        number, entry = self._place(text)
-        return self._shard(number).vectors(entry, text_key(text))
+        number, _, offset, units = self._place(text, text_key(text))
+        return self._shard(self.shards[number]).vectors(offset, units)
 
-    def tokens(self, text: str) -> list[str]:
-        """The spellings of the tokens of ``text``, one a vector; raises as ``cache[text]``."""
-        number, entry = self._place(text)
-        return self._shard(number).texts(entry, text_key(text))[1:]
+    def tokens(self, text: Text) -> list[str]:
+        """The spellings of what has a vector of ``text``, in order.
+
+        Raises:
+            KeyError: the text is not in the cache.
+            CacheError: the texts were not kept, or the shard is missing or damaged.
+        """
+        key = text_key(text)
+        number, entry, _, _ = self._place(text, key)
+        self._need_texts()
+        return self._shard(self.shards[number]).texts(entry, key)[1]
 
     def __contains__(self, text: object) -> bool:
-        return isinstance(text, str) and self._find(text_key(text)) is not None
+        try:
+            key = text_key(text)  # type: ignore[arg-type]
+        except TypeError:
+            return False
+        return self._index.find(key) is not None
+
+    def has(self, keys: "bytes | NDArray[Any]") -> NDArray[np.bool_]:
+        """(keys,) whether the cache has each of many keys of 16 bytes (`text_key`)."""
+        return self._index.has(keys)
 
     def __len__(self) -> int:
-        return int(self._index.shape[1])
+        return len(self._index)
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Text]:
+        self._need_texts()
         return (shard.texts(entry, key)[0] for shard, entry, key in self._walk())
 
-    def entries(self) -> Iterator[tuple[str, list[str], Vectors]]:
+    def entries(self) -> Iterator[tuple[Text, list[str], Vectors]]:
         """Every text with its tokens and vectors, in the order stored; cheaper than ``items``.
+
+        Raises:
+            CacheError: the texts were not kept; or on reaching a shard that is missing or damaged.
+        """
+        self._need_texts()
+        for shard, entry, key in self._walk():
+            text, labels = shard.texts(entry, key)
+            row = shard.entries[entry]
+            yield text, labels, shard.vectors(int(row["offset"]), int(row["units"]))
+
+    def blocks(self) -> Iterator[Block]:
+        """The shards as wholes, in order, for reading everything; a text that is added twice at once
+        may be in two of them.
 
         Raises:
             CacheError: on reaching a shard that is missing or damaged.
         """
-        for shard, entry, key in self._walk():
-            text, *tokens = shard.texts(entry, key)
-            yield text, tokens, shard.vectors(entry, key)
+        return (self._shard(shard).block() for shard in self.shards)
+
+    def at(self, shard: tuple[int, int], entry: int) -> tuple[Text | None, Vectors]:
+        """An entry by its place: its text, none where texts were not kept, and its vectors."""
+        found = self._shard(Shard(*shard))
+        row = found.entries[entry]
+        text = found.texts(entry, row["key"].tobytes())[0] if self.texts_kept else None
+        return text, found.vectors(int(row["offset"]), int(row["units"]))
+
+    def _need_texts(self) -> None:
+        if not self.texts_kept:
+            raise CacheError(
+                f"{self.path}: this vector cache was made without its texts; look texts up by "
+                "themselves, read `blocks()`, or make it with embed.texts=true"
+            )
 
     def _walk(self) -> Iterator[tuple[VectorShard, int, bytes]]:
-        for number in self._shards:
-            shard = self._shard(number)
+        for number, name in enumerate(self.shards):
+            shard = self._shard(name)
             for entry, row in enumerate(shard.entries["key"]):
                 # A text that a later shard holds again is given once.
-                if self._find(key := row.tobytes()) == (number, entry):
+                found = self._index.find(key := row.tobytes())
+                if found and found[:2] == (number, entry):
                     yield shard, entry, key
 
-    def _place(self, text: str) -> tuple[int, int]:
-        place = self._find(text_key(text))
+    def _place(self, text: Text, key: bytes) -> tuple[int, int, int, int]:
+        place = self._index.find(key)
         if place is None:
             raise KeyError(
                 f"{text!r:.80} is not in the vector cache {self.path}; a text must be given exactly "
-                "as it was embedded"
+                "as it was embedded, a list of words as a list"
             )
+        if place[0] >= len(self.shards):
+            raise damaged(self.path, "its index names a shard that is not there")
         return place
-
-    def _find(self, key: bytes) -> tuple[int, int] | None:
-        """Shard and entry of a key."""
-        high, low, places = self._index
-        wanted = np.frombuffer(key, ">u8").astype(np.uint64)
-        at = int(high.searchsorted(wanted[0]))
-        while at < high.size and high[at] == wanted[0]:
-            if low[at] == wanted[1]:
-                return divmod(int(places[at]), 1 << 32)
-            at += 1
-        return None

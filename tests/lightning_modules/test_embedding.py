@@ -12,14 +12,16 @@ import pytest
 from biloom import BiLM
 from lightning_modules import embedding
 from lightning_modules.embedding import EmbedJob, embed_unit, hash_texts
+from lightning_modules.selection import Selection
 from preprocess.config import CleaningConfig, Source
 from preprocess.dedup import deduplicate_bucket
 from preprocess.first_pass import read_done
-from preprocess.last_pass import read_finished
+from preprocess.last_pass import finished_record, read_finished
 from preprocess.manifest import read_manifest
 from preprocess.sources import list_source
 from preprocess.units import Unit, plan_units
-from preprocess.vector_shard import entries_name, write_index
+from preprocess.vector_files import shards_of
+from preprocess.vector_index import write_index
 
 Tiny = Any  # of conftest.py
 BUCKETS = 2
@@ -39,11 +41,23 @@ def job(tiny: Tiny, trained: Path, folder: Path) -> EmbedJob:
         cleaning=CleaningConfig(),
         model=str(trained / "export"),
         model_content=read_manifest(str(trained / "export")).content,
+        selection=Selection(),
+        words=False,
+        warm_up=False,
+        int8=False,
         dtype="float16",
+        texts=True,
         batch_tokens=1024,
         buckets=BUCKETS,
         device="cpu",
     )
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two windows a part, and some parts a unit."""
+    monkeypatch.setattr(embedding, "window_characters", lambda *_: 1000)
+    monkeypatch.setattr(embedding, "PART_CHARACTERS", 2000)
 
 
 def embed(job: EmbedJob, units: list[Unit]) -> None:
@@ -53,7 +67,8 @@ def embed(job: EmbedJob, units: list[Unit]) -> None:
         deduplicate_bucket(job.work, "hashes", len(units), bucket)
     for unit in units:
         embed_unit(job, unit)
-    write_index(job.output, [unit.index for unit in units])
+    names = {path.name: None for path in Path(job.output).iterdir()}
+    write_index(job.output, shards_of(names))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -73,7 +88,7 @@ def test_each_text_is_stored_once_in_its_first_place(
     repeated = len(lines) - len(set(lines))
     assert repeated
     assert sum(one["duplicates"] for one in finished) == repeated
-    entries = sum(len(np.load(tmp_path / entries_name(unit.index))) for unit in units)
+    entries = sum(len(np.load(path)) for path in tmp_path.glob("entries-*.npy"))
     assert entries == len(set(lines))
 
 
@@ -96,10 +111,12 @@ def test_a_job_killed_between_any_two_writes_goes_on_to_the_same_bytes(
     tmp_path: Path,
     units: list[Unit],
     monkeypatch: pytest.MonkeyPatch,
+    small_parts: None,
 ) -> None:
     embed(job(tiny, trained, tmp_path / "reference"), units)
+    assert {len(list((tmp_path / "reference").glob(f"vectors-00000{n}-*"))) for n in (0, 1)} >= {3}
     reference = files(tmp_path / "reference")
-    for allowed in range(1000):
+    for allowed in range(0, 1000, 3):
         folder = tmp_path / str(allowed)
         with monkeypatch.context() as patched:
             patched.setattr(os, "fsync", failing_fsync(allowed))
@@ -121,16 +138,59 @@ def test_the_size_of_a_window_decides_no_more_than_the_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     embed(job(tiny, trained, tmp_path / "one"), units)
-    monkeypatch.setattr(embedding, "WINDOW_CHARACTERS", 50)
+    monkeypatch.setattr(embedding, "window_characters", lambda *_: 50)
     embed(job(tiny, trained, tmp_path / "other"), units)
 
     one, other = files(tmp_path / "one"), files(tmp_path / "other")
     assert one.keys() == other.keys()
-    assert one["texts-000000.bin"] == other["texts-000000.bin"]
-    name = "vectors-000000.bin"
+    assert one["texts-000000-000.bin"] == other["texts-000000-000.bin"]
+    name = "vectors-000000-000.bin"
     np.testing.assert_allclose(
         np.frombuffer(one[name], np.float16), np.frombuffer(other[name], np.float16), atol=2e-3
     )
+
+
+def test_of_a_killed_unit_closed_parts_are_kept(
+    tiny: Tiny,
+    trained: Path,
+    tmp_path: Path,
+    units: list[Unit],
+    monkeypatch: pytest.MonkeyPatch,
+    small_parts: None,
+) -> None:
+    asked = job(tiny, trained, tmp_path)
+    embed(asked, units[:1])
+    texts: list[int] = []
+    real = BiLM.embed_selection
+    monkeypatch.setattr(BiLM, "embed_selection", lambda *a: texts.append(len(a[1])) or real(*a))
+    parts = sorted((tmp_path / "_work" / "parts").iterdir())
+    parts[-1].unlink()
+    Path(finished_record(asked.work, 0)).unlink()
+
+    embed_unit(asked, units[0])
+
+    last = np.load(sorted(tmp_path.glob("entries-000000-*.npy"))[-1])
+    assert sum(texts) == len(last) > 0
+
+
+def test_a_unit_of_known_texts_alone_makes_no_shard(
+    tiny: Tiny, trained: Path, tmp_path: Path, units: list[Unit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Former:
+        def has(self, keys: bytes) -> Any:
+            return np.ones(len(keys) // 16, bool)
+
+    monkeypatch.setattr(embedding, "_former", lambda *_: Former())
+    asked = replace(job(tiny, trained, tmp_path), first_unit=7)
+    hash_texts(asked, units[0])
+    for bucket in range(BUCKETS):
+        deduplicate_bucket(asked.work, "hashes", 1, bucket)
+    embed_unit(asked, units[0])
+
+    finished = read_finished(asked.work, 0)
+    assert finished["files"] == []
+    assert finished["known"] + finished["duplicates"] == read_done(asked.work, 0)["read"]
+    assert not list(tmp_path.glob("vectors-*"))
 
 
 def test_records_that_hold_no_text_are_counted_by_reason(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from biloom import BiLM, VectorCache
+from lightning_modules.encoder import Encoder
 from pipeline.cli import main
 from preprocess.errors import UserError
 from preprocess.manifest import check_files, read_manifest
@@ -152,8 +153,8 @@ def test_nothing_to_embed_is_a_mistake(tiny: Tiny, trained: Path, tmp_path: Path
 def test_vectors_beyond_half_precision_are_a_users_message(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = BiLM.forward
-    monkeypatch.setattr(BiLM, "forward", lambda *arguments: real(*arguments) + 1e6)
+    real = Encoder.encode
+    monkeypatch.setattr(Encoder, "encode", lambda *a: [one + 1e6 for one in real(*a)])
 
     with pytest.raises(UserError, match=r"beyond float16; set embed\.dtype=float32"):
         embed(tiny, trained, tmp_path, f"embed.input={text}")
@@ -186,3 +187,166 @@ def test_a_text_file_that_changed_at_equal_size_is_refused_by_name(
 
     with pytest.raises(UserError, match=r"some\.txt: the file changed since, at the same size"):
         embed(tiny, trained, tmp_path, f"embed.input={path}")
+
+
+def split(text: Path, folder: Path) -> tuple[Path, Path, list[str]]:
+    """Two files of texts of which each holds some of the other's, and all texts once."""
+    lines = list(dict.fromkeys(text.read_text(encoding="utf-8").splitlines()))
+    first, second = folder / "first.txt", folder / "second.txt"
+    for path, some in ((first, lines[:40]), (second, [*lines[30:], lines[-1]])):
+        path.write_text("".join(f"{line}\n" for line in some), encoding="utf-8")
+    return first, second, lines
+
+
+def append(tiny: Tiny, trained: Path, output: Path, path: Path, *overrides: str) -> tuple[Any, str]:
+    return embed(tiny, trained, output, f"embed.input={path}", "embed.append=true", *overrides)
+
+
+def test_texts_are_added_to_a_finished_cache_once(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+) -> None:
+    first, second, lines = split(text, tmp_path)
+    embed(tiny, trained, tmp_path, f"embed.input={first}")
+    before = VectorCache.open(tmp_path / "embed")
+    kept = {line: np.array(before[line]) for line in lines[:40]}
+
+    manifest, printed = append(tiny, trained, tmp_path, second)
+
+    cache = VectorCache.open(tmp_path / "embed")
+    assert "adds to the finished result" in printed
+    assert "; 10 were there already" in printed
+    assert list(cache) == lines
+    assert (len(before), len(cache), cache.generation) == (40, len(lines), 1)
+    assert manifest.details["texts"] == len(lines)
+    assert check_files(str(tmp_path / "embed"), manifest) == []
+    assert not (tmp_path / "embed" / "index-0000.npy").exists()
+    for line, vectors in kept.items():
+        np.testing.assert_array_equal(cache[line], vectors)
+    embed(tiny, trained, tmp_path / "at-once", f"embed.input={text}")
+    at_once = VectorCache.open(tmp_path / "at-once" / "embed")
+    for line in lines:
+        np.testing.assert_allclose(cache[line], at_once[line], atol=2e-3)
+
+
+def test_what_a_cache_was_made_of_is_done_in_any_order(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+) -> None:
+    first, second, _ = split(text, tmp_path)
+    embed(tiny, trained, tmp_path, f"embed.input={first}")
+    append(tiny, trained, tmp_path, second)
+    before = files(tmp_path / "embed")
+
+    for path in (first, second, first):
+        assert "already done" in append(tiny, trained, tmp_path, path)[1]
+        assert "already done" in embed(tiny, trained, tmp_path, f"embed.input={path}")[1]
+    assert files(tmp_path / "embed") == before
+    first.write_text(first.read_text(encoding="utf-8")[::-1], encoding="utf-8")
+    with pytest.raises(UserError, match=r"first\.txt: the file changed since"):
+        append(tiny, trained, tmp_path, first)
+
+
+@pytest.mark.parametrize("changed", ["embed.layers=top", "embed.dtype=float32", "embed.unit=word"])
+def test_other_vectors_are_not_added(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path, changed: str
+) -> None:
+    first, second, _ = split(text, tmp_path)
+    embed(tiny, trained, tmp_path, f"embed.input={first}")
+
+    with pytest.raises(UserError, match="holds the result of other settings") as told:
+        append(tiny, trained, tmp_path, second, changed)
+    assert changed.split("=")[0] in str(told.value)
+    with pytest.raises(UserError, match="holds the result of other settings"):
+        embed(tiny, trained, tmp_path, f"embed.input={second}")
+
+
+@pytest.mark.parametrize("allowed", [1, 5, 8, 11, 14, 17, 20, 23])
+def test_an_addition_killed_at_a_write_leaves_the_cache_whole_and_goes_on_to_the_same_bytes(
+    tiny: Tiny,
+    trained: Path,
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    allowed: int,
+) -> None:
+    first, second, lines = split(text, tmp_path)
+    for name in ("reference", "killed"):
+        embed(tiny, trained, tmp_path / name, f"embed.input={first}")
+    append(tiny, trained, tmp_path / "reference", second)
+    left, real = allowed, os.fsync
+
+    def fsync(handle: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError("the disk is gone")
+        real(handle)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        with pytest.raises(Exception, match="the disk is gone"):
+            append(tiny, trained, tmp_path / "killed", second)
+    assert list(VectorCache.open(tmp_path / "killed" / "embed")) == lines[:40]
+    done = embed(tiny, trained, tmp_path / "killed", f"embed.input={first}")[1]
+    assert "already done; unfinished work of another question stays" in done
+    other = tmp_path / "third.txt"
+    other.write_text("kana\n")
+    with pytest.raises(UserError, match="holds unfinished work of other settings"):
+        append(tiny, trained, tmp_path / "killed", other)
+
+    append(tiny, trained, tmp_path / "killed", second)
+
+    assert files(tmp_path / "killed" / "embed") == files(tmp_path / "reference" / "embed")
+
+
+def test_nothing_new_adds_nothing(tiny: Tiny, trained: Path, text: Path, tmp_path: Path) -> None:
+    first, _, _ = split(text, tmp_path)
+    embed(tiny, trained, tmp_path, f"embed.input={first}")
+    again = tmp_path / "again.txt"
+    again.write_text("".join(first.read_text(encoding="utf-8").splitlines(True)[5:9]), "utf-8")
+
+    manifest, printed = append(tiny, trained, tmp_path, again)
+
+    assert "0 texts, 0 vectors a layer, 0B; 4 were there already" in printed
+    assert manifest.details["texts"] == 40
+
+
+def test_lists_of_words_are_found_as_lists(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+) -> None:
+    embed(tiny, trained, tmp_path, f"embed.input={text}", "embed.words=true", "embed.unit=word")
+    cache = VectorCache.open(tmp_path / "embed")
+    line = text.read_text(encoding="utf-8").splitlines()[0]
+
+    assert line not in cache
+    assert cache.tokens(line.split()) == line.split()
+    assert cache.unit == "word"
+    assert cache[line.split()].shape[1] == len(line.split())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shape"),
+    [
+        (["embed.layers=top"], (1, 8)),
+        (["embed.layers=concat"], (1, 24)),
+        (["embed.layers=[0,-1]"], (2, 8)),
+        (["embed.layers=mix", "embed.mix.weights=[1,0,2]", "embed.mix.layer_norm=true"], (1, 8)),
+        (["embed.unit=sentence", "embed.pooling=mean", "embed.dtype=int8"], (3, 8)),
+    ],
+)
+def test_the_cache_holds_the_vectors_that_were_chosen(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path, overrides: list[str], shape: Any
+) -> None:
+    embed(tiny, trained, tmp_path, f"embed.input={text}", *overrides)
+    cache = VectorCache.open(tmp_path / "embed")
+    line = text.read_text(encoding="utf-8").splitlines()[0]
+
+    assert (cache.layers, cache.dim) == shape
+    assert cache[line].shape == (shape[0], cache[line].shape[1], shape[1])
+    assert read_manifest(str(tmp_path / "embed")).details["vectors"]["warm_up"] is False
+
+
+def test_layers_that_the_model_has_not_are_told_before_anything_is_read(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="this model has no layer 9"):
+        embed(tiny, trained, tmp_path, f"embed.input={text}", "embed.layers=[9]")

@@ -14,7 +14,8 @@ from preprocess import neighbours as neighbours_module
 from preprocess import storage
 from preprocess.manifest import Manifest, ManifestError, write_manifest
 from preprocess.vector_cache import VectorCache
-from preprocess.vector_shard import VectorShardWriter, write_index
+from preprocess.vector_index import write_index
+from preprocess.vector_shard import VectorShardWriter
 
 TEXTS = [
     "the bank of the river",
@@ -32,18 +33,18 @@ PERPLEXITY = {
 
 
 def stage(output, name, details, files=()):
-    manifest = Manifest(name, 1, "", "", "", {}, tuple(files), details)
+    manifest = Manifest(name, 2, "", "", "", {}, tuple(files), details)
     write_manifest(storage.join(output, name), manifest)
 
 
 def embed(output, texts):
     folder = storage.join(output, "embed")
     random = np.random.default_rng(0)
-    with VectorShardWriter(folder, 0, 2, 4, "float16") as writer:
+    with VectorShardWriter(folder, (0, 0), 2, 4, "float16") as writer:
         for text in texts:
             words = [f"▁{word}" for word in text.split()]
             writer.add(text, words, random.standard_normal((2, len(words), 4)))
-    records = [*writer.close(), write_index(folder, [0])]
+    records = [*writer.close(), write_index(folder, [(0, 0)])]
     details = {"layers": 2, "dim": 4, "dtype": "float16", "unit": "token", "model": "m"}
     stage(output, "embed", details, records)
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from preprocess.manifest import Manifest, write_manifest
 from preprocess.neighbours import two_means, word_uses
 from preprocess.vector_cache import VectorCache
-from preprocess.vector_shard import VectorShardWriter, write_index
+from preprocess.vector_index import write_index
+from preprocess.vector_shard import VectorShardWriter
 
 DIM = 16
 RIVER, MONEY = np.eye(DIM, dtype="f4")[:2]
@@ -16,7 +17,7 @@ def cache_of(folder, texts):
     """A cache of texts, each a list of (word, top vector); layer 0 is drawn once a word."""
     random = np.random.default_rng(0)
     static = {}
-    with VectorShardWriter(str(folder), 0, 2, DIM, "float32") as writer:
+    with VectorShardWriter(str(folder), (0, 0), 2, DIM, "float32") as writer:
         for n, text in enumerate(texts):
             words = [word for word, _ in text]
             for word in words:
@@ -25,9 +26,9 @@ def cache_of(folder, texts):
             lower = np.array([static[word] for word in words]).reshape(-1, DIM)
             upper = np.array([vector for _, vector in text]).reshape(-1, DIM)
             writer.add(f"text {n}", [f"▁{word}" for word in words], np.stack([lower, upper]))
-    records = [*writer.close(), write_index(str(folder), [0])]
-    details = {"layers": 2, "dim": DIM, "dtype": "float32", "model": "m"}
-    write_manifest(str(folder), Manifest("embed", 1, "", "", "", {}, tuple(records), details))
+    records = [*writer.close(), write_index(str(folder), [(0, 0)])]
+    details = {"layers": 2, "dim": DIM, "dtype": "float32", "unit": "token", "model": "m"}
+    write_manifest(str(folder), Manifest("embed", 2, "", "", "", {}, tuple(records), details))
     return VectorCache.open(folder)
 
 

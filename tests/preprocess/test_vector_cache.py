@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess import storage, vector_cache, vector_shard
+from preprocess import local_copies, storage, vector_cache, vector_shard
 from preprocess.manifest import Manifest, ManifestError, check_files, write_manifest
 from preprocess.vector_cache import VectorCache
-from preprocess.vector_shard import CacheError, VectorShardWriter, text_key, write_index
+from preprocess.vector_codec import CacheError
+from preprocess.vector_index import write_index
+from preprocess.vector_shard import VectorShardWriter, text_key
 
 LAYERS, DIM = 2, 3
 TEXTS = st.text(st.characters(exclude_categories=())) | st.sampled_from(
@@ -24,20 +26,22 @@ def vectors_of(tokens, seed=0):
 
 
 def finish(folder, records, **details):
-    details = {"layers": LAYERS, "dim": DIM, "dtype": "float32", "model": "m" * 64} | details
-    made = Manifest("embed", 1, "0.1.0", "f", "c", {}, tuple(records), details)
+    known = {"layers": LAYERS, "dim": DIM, "dtype": "float32", "unit": "token", "model": "m" * 64}
+    details = known | details
+    made = Manifest("embed", 2, "0.1.0", "f", "c", {}, tuple(records), details)
     write_manifest(folder, made)
 
 
-def write(folder, shards, dtype="float32"):
+def write(folder, shards, dtype="float32", texts=True):
     """A cache of ``shards``, each a list of (text, tokens, vectors)."""
     records = []
     for number, entries in enumerate(shards):
-        with VectorShardWriter(folder, number, LAYERS, DIM, dtype) as writer:
+        with VectorShardWriter(folder, (number, 0), LAYERS, DIM, dtype, texts) as writer:
             for entry in entries:
                 writer.add(*entry)
         records += writer.close()
-    finish(folder, [*records, write_index(folder, range(len(shards)))], dtype=dtype)
+    index = write_index(folder, [(number, 0) for number in range(len(shards))])
+    finish(folder, [*records, index], dtype=dtype, texts_kept=texts)
     return VectorCache.open(folder)
 
 
@@ -95,9 +99,134 @@ def test_key_stays_what_it_was_so_old_caches_are_found_again():
     assert text_key("語").hex() == "c03491d601ab7cbb229d98bfec1f7290"
 
 
-def test_text_that_is_no_string_is_refused():
-    with pytest.raises(TypeError, match="a text of the vector cache is a string, not list"):
-        text_key(["a", "word"])
+WORDS = st.lists(TEXTS, max_size=4)
+
+
+@given(WORDS, WORDS)
+def test_lists_of_words_have_keys_of_their_own(one, other):
+    keys = {text_key(one), text_key(other)}
+    assert len(keys) == 1 + (one != other)
+    for text in (
+        " ".join(one),
+        "".join(one),
+        str(one),
+        vector_shard.to_json(one).decode("latin-1"),
+    ):
+        assert text_key(text) not in keys
+
+
+@pytest.mark.parametrize("text", [3, None, b"bytes", ["a", 3]])
+def test_what_is_no_text_is_refused(text):
+    with pytest.raises(TypeError, match="is a string or a list of words, not"):
+        text_key(text)
+
+
+def test_texts_and_lists_of_words_are_kept_apart(tmp_path):
+    words, joined = ["a", "b"], "a b"
+    cache = write(
+        str(tmp_path),
+        [[(words, ["a", "b"], vectors_of("ab", 1)), (joined, ["a", "b"], vectors_of("ab", 2))]],
+    )
+    np.testing.assert_array_equal(cache[words], vectors_of("ab", 1))
+    np.testing.assert_array_equal(cache[("a", "b")], vectors_of("ab", 1))
+    np.testing.assert_array_equal(cache[joined], vectors_of("ab", 2))
+    assert list(cache) == [words, joined]
+    assert cache.tokens(words) == ["a", "b"]
+    assert ["a"] not in cache
+
+
+@given(st.lists(TEXTS | WORDS, max_size=30), st.lists(TEXTS | WORDS, max_size=30))
+@settings(deadline=None, max_examples=30)
+def test_many_keys_are_asked_for_at_once(tmp_path_factory, stored, others):
+    cache = write(
+        str(tmp_path_factory.mktemp("cache")), [[(text, [], vectors_of("")) for text in stored]]
+    )
+    asked = [*stored, *others]
+    found = cache.has(b"".join(map(text_key, asked)))
+    assert found.tolist() == [text in cache for text in asked]
+    assert all(found[: len(stored)])
+
+
+def test_a_cache_without_texts_is_read_by_them_alone(tmp_path):
+    cache = write(str(tmp_path), numbered(3), texts=False)
+    np.testing.assert_array_equal(cache["text 1"], vectors_of("ab", 1))
+    assert not list(tmp_path.glob("texts-*"))
+    assert len(cache) == 3
+    for read in (iter, lambda c: list(c.entries()), lambda c: c.tokens("text 1")):
+        with pytest.raises(CacheError, match=r"made without its texts; .*embed\.texts=true"):
+            read(cache)
+    assert cache.at((1, 0), 0)[0] is None
+    np.testing.assert_array_equal(cache.at((1, 0), 0)[1], vectors_of("ab", 1))
+
+
+def test_int8_keeps_vectors_within_half_a_step_of_their_largest_value(tmp_path):
+    vectors = np.random.default_rng(1).standard_normal((LAYERS, 50, DIM)).astype("f4") * 1e5
+    vectors[1, 7] = 0
+    cache = write(str(tmp_path), [[("a", ["x"] * 50, vectors)]], "int8")
+    found = cache["a"]
+    assert found.dtype == np.float32
+    step = np.abs(vectors).max(2, keepdims=True) / 127
+    assert (np.abs(found - vectors) <= 0.5001 * step).all()
+    assert not found[1, 7].any()
+    assert (tmp_path / "vectors-000000-000.bin").stat().st_size == LAYERS * 50 * (4 + DIM)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_vectors_in_a_file_are_written_in_pieces(tmp_path, monkeypatch, dtype):
+    vectors = vectors_of("abcdefg" * 9)
+    entry = ("a", ["x"] * 63, vectors)
+    whole = write(str(tmp_path / "whole"), [[entry]], dtype)
+    monkeypatch.setattr(vector_shard, "PIECE_BYTES", 100)
+    pieces = write(str(tmp_path / "pieces"), [[entry]], dtype)
+    assert pieces.manifest.files == whole.manifest.files
+    np.testing.assert_array_equal(pieces["a"], whole["a"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_everything_is_read_in_blocks(tmp_path, dtype):
+    entries = [(f"text {i}", ["t"] * (i % 3), vectors_of("t" * (i % 3), i)) for i in range(7)]
+    cache = write(str(tmp_path), [entries[:4], [], entries[4:]], dtype)
+    found = {}
+    for block in cache.blocks():
+        for key, offset, units in zip(block.keys, block.offsets, block.units, strict=True):
+            part = block.vectors[offset : offset + LAYERS * units]
+            found[key.tobytes()] = part.reshape(LAYERS, units, DIM)
+    for text, _, _ in entries:
+        np.testing.assert_array_equal(found.pop(text_key(text)), cache[text])
+    assert not found
+
+
+def test_an_index_in_buckets_is_the_index_in_one(tmp_path, monkeypatch):
+    cache = write(str(tmp_path), numbered(200))
+    from preprocess import vector_index
+
+    monkeypatch.setattr(vector_index, "BUCKET_ENTRIES", 3)
+    again = write_index(str(tmp_path), cache.shards)
+    assert again == cache.manifest.files[-1]
+
+
+def test_an_index_of_another_generation_lies_beside_the_first(tmp_path):
+    cache = write(str(tmp_path), numbered(2))
+    second = write_index(str(tmp_path), [(0, 0)], 1)
+    assert second.name == "index-0001.npy"
+    assert "text 1" in VectorCache.open(tmp_path)
+    assert cache.generation == 0
+    finish(str(tmp_path), [*cache.manifest.files, second])
+    with pytest.raises(CacheError, match="2 indexes in the manifest"):
+        VectorCache.open(tmp_path)
+
+
+def test_a_cache_of_another_model_is_refused(tmp_path):
+    write(str(tmp_path), numbered(1))
+    assert VectorCache.open(tmp_path, "m" * 64).model == "m" * 64
+    with pytest.raises(CacheError, match=r"of another model \(mmmmmmmmmmmm, not nnnnnnnnnnnn\)"):
+        VectorCache.open(tmp_path, "n" * 64)
+
+
+def test_a_cache_of_an_older_biloom_is_refused(tmp_path):
+    write_manifest(str(tmp_path), Manifest("embed", 1, "0.0.9", "", "", {}, (), {}))
+    with pytest.raises(CacheError, match=r"made by an older biloom \(0\.0\.9\)"):
+        VectorCache.open(tmp_path)
 
 
 def test_texts_of_equal_first_key_half_are_told_apart(tmp_path, monkeypatch):
@@ -141,11 +270,11 @@ def test_pickled_cache_opens_again(tmp_path):
 
 
 def test_shard_appears_only_when_it_is_closed(folder):
-    writer = VectorShardWriter(folder, 7, LAYERS, DIM, "float32")
+    writer = VectorShardWriter(folder, (7, 0), LAYERS, DIM, "float32")
     writer.add("a", ["a"], vectors_of("a"))
     assert all(one.startswith(storage.TEMPORARY) for one in storage.list_names(folder))
     records = writer.close()
-    names = ["entries-000007.npy", "texts-000007.bin", "vectors-000007.bin"]
+    names = ["entries-000007-000.npy", "texts-000007-000.bin", "vectors-000007-000.bin"]
     assert [one.name for one in records] == names == storage.list_names(folder)
     assert records[0].counts == {"entries": 1, "tokens": 1}
     assert writer.close() == records
@@ -153,7 +282,7 @@ def test_shard_appears_only_when_it_is_closed(folder):
 
 def test_shard_of_a_failed_block_leaves_nothing(folder):
     def fail():
-        with VectorShardWriter(folder, 0, LAYERS, DIM, "float32") as writer:
+        with VectorShardWriter(folder, (0, 0), LAYERS, DIM, "float32") as writer:
             writer.add("a", ["a"], vectors_of("a"))
             raise RuntimeError
 
@@ -167,23 +296,23 @@ def test_entries_appear_last_of_a_shard(tmp_path, monkeypatch):
     monkeypatch.setattr(
         Path, "replace", lambda self, to: (renamed.append(Path(to).name), replace(self, to))[1]
     )
-    VectorShardWriter(str(tmp_path), 0, LAYERS, DIM, "float32").close()
-    assert renamed[-1] == "entries-000000.npy"
+    VectorShardWriter(str(tmp_path), (0, 0), LAYERS, DIM, "float32").close()
+    assert renamed[-1] == "entries-000000-000.npy"
     assert len(renamed) == 3
 
 
 def test_bytes_of_a_shard_are_raw_little_endian_values(tmp_path):
     vectors = vectors_of("ab")
-    with VectorShardWriter(str(tmp_path), 0, LAYERS, DIM, "float16") as writer:
+    with VectorShardWriter(str(tmp_path), (0, 0), LAYERS, DIM, "float16") as writer:
         writer.add("ab", ["a", "b"], vectors[:, ::-1])
-    assert (tmp_path / "vectors-000000.bin").read_bytes() == (
+    assert (tmp_path / "vectors-000000-000.bin").read_bytes() == (
         vectors[:, ::-1].astype("<f2").tobytes()
     )
-    assert (tmp_path / "texts-000000.bin").read_bytes() == b'["ab","a","b"]'
+    assert (tmp_path / "texts-000000-000.bin").read_bytes() == b'["ab","a","b"]'
 
 
 def test_writer_refuses_vectors_of_another_shape_or_not_finite(tmp_path):
-    writer = VectorShardWriter(str(tmp_path), 0, LAYERS, DIM, "float32")
+    writer = VectorShardWriter(str(tmp_path), (0, 0), LAYERS, DIM, "float32")
     with pytest.raises(AssertionError, match=r"of shape \(2, 3, 3\), not \(2, 1, 3\)"):
         writer.add("a", ["a"], vectors_of("abc"))
     with pytest.raises(AssertionError, match="vectors of 'a' are not finite"):
@@ -192,27 +321,27 @@ def test_writer_refuses_vectors_of_another_shape_or_not_finite(tmp_path):
 
 
 def test_value_beyond_float16_is_told(tmp_path):
-    writer = VectorShardWriter(str(tmp_path), 0, LAYERS, DIM, "float16")
+    writer = VectorShardWriter(str(tmp_path), (0, 0), LAYERS, DIM, "float16")
     with pytest.raises(CacheError, match=r"holds 7e\+04, beyond float16; set embed.dtype=float32"):
         writer.add("a", ["a"], np.full((LAYERS, 1, DIM), 7e4, "f4"))
     writer.close()
 
 
 def test_dtype_that_cannot_be_stored_is_told(tmp_path):
-    with pytest.raises(CacheError, match="as 'int8'; choose float32 or float16"):
-        VectorShardWriter(str(tmp_path), 0, LAYERS, DIM, "int8")
+    with pytest.raises(CacheError, match="as 'int4'; choose float32, float16, int8"):
+        VectorShardWriter(str(tmp_path), (0, 0), LAYERS, DIM, "int4")
 
 
 def test_first_occurrence_of_a_text_stays(tmp_path):
     twice = [("a", ["first"], vectors_of("a", 1)), ("a", ["second"], vectors_of("a", 2))]
     cache = write(str(tmp_path), [twice[:1], twice[1:]])
     assert cache.tokens("a") == ["first"]
-    assert write_index(str(tmp_path), [1, 0, 1]) == cache.manifest.files[-1]
+    assert write_index(str(tmp_path), [(1, 0), (0, 0), (1, 0)]) == cache.manifest.files[-1]
 
 
 def test_index_of_a_missing_shard_is_refused(tmp_path):
-    with pytest.raises(CacheError, match=r"entries-000003\.npy of the vector cache is missing"):
-        write_index(str(tmp_path), [3])
+    with pytest.raises(CacheError, match=r"entries-000003-000\.npy of the vector cache is missing"):
+        write_index(str(tmp_path), [(3, 0)])
 
 
 def _flip(path):
@@ -236,15 +365,14 @@ def _other_numpy_type(path):
 @pytest.mark.parametrize(
     ("name", "damage", "read", "message"),
     [
-        ("vectors-000001.bin", Path.unlink, VectorCache.__getitem__, "is missing"),
-        ("vectors-000001.bin", _cut, VectorCache.__getitem__, "47 bytes, not 48"),
-        ("entries-000001.npy", Path.unlink, VectorCache.__getitem__, "is missing"),
-        ("entries-000001.npy", _flip, VectorCache.__getitem__, "beyond the vectors"),
-        ("entries-000001.npy", _other_numpy_type, VectorCache.__getitem__, "it holds"),
-        ("texts-000001.bin", Path.unlink, VectorCache.tokens, "is missing"),
-        ("texts-000001.bin", _flip, VectorCache.tokens, "entry 0 is not the text it was"),
-        ("texts-000001.bin", _respell, VectorCache.tokens, "entry 0 is not the text it was"),
-        ("texts-000001.bin", _cut, VectorCache.tokens, "damaged"),
+        ("vectors-000001-000.bin", Path.unlink, VectorCache.__getitem__, "is missing"),
+        ("vectors-000001-000.bin", _cut, VectorCache.__getitem__, "47 bytes, not 48"),
+        ("entries-000001-000.npy", Path.unlink, VectorCache.tokens, "is missing"),
+        ("entries-000001-000.npy", _other_numpy_type, VectorCache.tokens, "it holds"),
+        ("texts-000001-000.bin", Path.unlink, VectorCache.tokens, "is missing"),
+        ("texts-000001-000.bin", _flip, VectorCache.tokens, "entry 0 is not the text it was"),
+        ("texts-000001-000.bin", _respell, VectorCache.tokens, "entry 0 is not the text it was"),
+        ("texts-000001-000.bin", _cut, VectorCache.tokens, "damaged"),
     ],
 )
 def test_damaged_shard_is_named_and_the_others_stay_readable(tmp_path, name, damage, read, message):
@@ -263,22 +391,25 @@ def test_damaged_shard_is_named_and_the_others_stay_readable(tmp_path, name, dam
 
 def test_entry_that_is_another_text_is_refused(tmp_path):
     cache = write(str(tmp_path), numbered(2))
-    for kind in ("entries-{:06}.npy", "texts-{:06}.bin"):
+    for kind in ("entries-{:06}-000.npy", "texts-{:06}-000.bin"):
         one, two = (tmp_path / kind.format(n) for n in (0, 1))
         data = one.read_bytes()
         one.write_bytes(two.read_bytes())
         two.write_bytes(data)
-    with pytest.raises(CacheError, match=r"entries-000000\.npy.*entry 0 is another text"):
-        cache["text 0"]
+    with pytest.raises(CacheError, match=r"entries-000000-000\.npy.*entry 0 is another text"):
+        cache.tokens("text 0")
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [(Path.unlink, r"index\.npy of the vector cache is missing"), (_cut, r"index\.npy .*damaged")],
+    [
+        (Path.unlink, r"index-0000\.npy of the vector cache is missing"),
+        (_cut, r"index-0000\.npy .*damaged"),
+    ],
 )
 def test_cache_without_a_whole_index_is_refused(tmp_path, damage, message):
     write(str(tmp_path), numbered(1))
-    damage(tmp_path / "index.npy")
+    damage(tmp_path / "index-0000.npy")
     with pytest.raises(CacheError, match=message):
         VectorCache.open(tmp_path)
 
@@ -290,7 +421,7 @@ def test_unreadable_file_is_told(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(storage, "open_read", refuse)
-    with pytest.raises(CacheError, match=r"entries-000000\.npy .*cannot be read \(.*denied"):
+    with pytest.raises(CacheError, match=r"vectors-000000-000\.bin .*cannot be read \(.*denied"):
         cache["text 0"]
 
 
@@ -300,24 +431,41 @@ def test_folder_without_a_finished_cache_is_refused(tmp_path):
 
 
 def test_manifest_that_does_not_tell_the_shape_is_refused(tmp_path):
-    write_manifest(str(tmp_path), Manifest("embed", 1, "", "", "", {}, (), {"layers": 1}))
+    write_manifest(str(tmp_path), Manifest("embed", 2, "", "", "", {}, (), {"layers": 1}))
     with pytest.raises(CacheError, match="the manifest does not tell 'dim'"):
         VectorCache.open(tmp_path)
 
 
-def test_remote_cache_fetches_a_shard_once_and_keeps_a_bounded_number(monkeypatch):
-    folder, fetched, open_read = "memory://test-vector-cache", [], storage.open_read
-    monkeypatch.setattr(vector_cache, "OPEN_REMOTE", 2)
+def test_a_remote_cache_keeps_a_bounded_number_of_bytes_here(tmp_path, monkeypatch):
+    folder, fetched, read = "memory://test-vector-cache", [], storage.read_bytes
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     try:
-        cache = write(folder, numbered(3))
-        monkeypatch.setattr(storage, "open_read", lambda p: (fetched.append(p), open_read(p))[1])
+        write(folder, numbered(3))
+        cache = VectorCache.open(folder, local_bytes=110)
+        monkeypatch.setattr(
+            local_copies.storage, "read_bytes", lambda *a: (fetched.append(a[0]), read(*a))[1]
+        )
         kept = cache["text 0"]
-        for text in ("text 0", "text 1", "text 0"):
+        for text in ("text 0", "text 1", "text 2", "text 0"):
             cache[text]
-        assert len(fetched) == 4
-        cache["text 2"]
-        cache["text 1"]
-        assert len(fetched) == 8
+        assert [name.rsplit("/")[-1] for name in fetched] == [
+            f"vectors-00000{n}-000.bin" for n in range(3)
+        ]
+        copies = [one for one in tmp_path.rglob("*") if one.is_file() and one.stat().st_size == 48]
+        assert len(copies) == 2, "the third made room; what is mapped stays readable"
         np.testing.assert_array_equal(kept, vectors_of("ab", 0))
+    finally:
+        storage.remove_tree(folder)
+
+
+def test_a_remote_shard_that_is_damaged_is_named(tmp_path, monkeypatch):
+    folder = "memory://test-vector-cache"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    try:
+        cache = write(folder, numbered(2))
+        storage.write_bytes(f"{folder}/vectors-000001-000.bin", bytes(48))
+        with pytest.raises(CacheError, match=r"vectors-000001-000\.bin .*damaged \(hash"):
+            cache["text 1"]
+        np.testing.assert_array_equal(cache["text 0"], vectors_of("ab", 0))
     finally:
         storage.remove_tree(folder)

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from preprocess import word_sample
 from preprocess.manifest import Manifest, write_manifest
 from preprocess.vector_cache import VectorCache
-from preprocess.vector_shard import VectorShardWriter, write_index
+from preprocess.vector_index import write_index
+from preprocess.vector_shard import VectorShardWriter
 from preprocess.word_sample import Snippet, Word, find_words, read_sample, spell
 
 DIM = 4
@@ -15,15 +16,15 @@ DIM = 4
 def cache_of(folder, texts):
     """A cache of texts, each a list of tokens; every value of a vector tells token and layer."""
     numbers = iter(range(1, 10_000))
-    with VectorShardWriter(str(folder), 0, 2, DIM, "float32") as writer:
+    with VectorShardWriter(str(folder), (0, 0), 2, DIM, "float32") as writer:
         for n, tokens in enumerate(texts):
             base = np.array([next(numbers) for _ in tokens], "f4")[None, :, None]
             layer = np.array([0, 5000], "f4")[:, None, None]
             half = np.array([0, 0, 0.5, 0.5], "f4")
             writer.add(f"text {n}", tokens, base + layer + half)
-    records = [*writer.close(), write_index(str(folder), [0])]
-    details = {"layers": 2, "dim": DIM, "dtype": "float32", "model": "m"}
-    write_manifest(str(folder), Manifest("embed", 1, "", "", "", {}, tuple(records), details))
+    records = [*writer.close(), write_index(str(folder), [(0, 0)])]
+    details = {"layers": 2, "dim": DIM, "dtype": "float32", "unit": "token", "model": "m"}
+    write_manifest(str(folder), Manifest("embed", 2, "", "", "", {}, tuple(records), details))
     return VectorCache.open(folder)
 
 
