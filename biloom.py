@@ -1,17 +1,24 @@
 """The public names of biloom, loaded when they are first used.
 
-from biloom import BiLM, VectorCache
+from biloom import BiLM, ScalarMix, VectorCache, VectorDataset
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_modules.nn.scalar_mix import ScalarMix as ScalarMix
     from lightning_modules.pretrained import BiLM as BiLM
+    from lightning_modules.vector_dataset import VectorDataset as VectorDataset
     from preprocess.vector_cache import VectorCache as VectorCache
 
-__all__ = ["BiLM", "VectorCache"]
+__all__ = ["BiLM", "ScalarMix", "VectorCache", "VectorDataset"]
 
-_HOMES = {"BiLM": "lightning_modules.pretrained", "VectorCache": "preprocess.vector_cache"}
+_HOMES = {
+    "BiLM": "lightning_modules.pretrained",
+    "ScalarMix": "lightning_modules.nn.scalar_mix",
+    "VectorCache": "preprocess.vector_cache",
+    "VectorDataset": "lightning_modules.vector_dataset",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -67,12 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    # Overrides may stand after a flag, where argparse no longer expects them.
-    odd = [word for word in rest if word.startswith("-") or "config" not in options]
+    # Overrides and texts may stand after a flag, where argparse no longer expects them.
+    more = next((name for name in ("config", "texts") if name in options), None)
+    odd = [word for word in rest if word.startswith("-") or more is None]
     if odd:
         parser.error(f"unrecognized arguments: {' '.join(odd)}")
-    if rest:
-        options.config += rest
+    if more and rest:
+        getattr(options, more).extend(rest)
     return options
 
 

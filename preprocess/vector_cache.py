@@ -147,6 +147,11 @@ class VectorCache(Mapping[Text, Vectors]):
     def __len__(self) -> int:
         return len(self._index)
 
+    @property
+    def units(self) -> int:
+        """Tokens, words or sentences that have vectors, of all texts together."""
+        return self._index.units
+
     def __iter__(self) -> Iterator[Text]:
         self._need_texts()
         return (shard.texts(entry, key)[0] for shard, entry, key in self._walk())
@@ -170,7 +175,11 @@ class VectorCache(Mapping[Text, Vectors]):
         Raises:
             CacheError: on reaching a shard that is missing or damaged.
         """
-        return (self._shard(shard).block() for shard in self.shards)
+        return map(self.block, range(len(self.shards)))
+
+    def block(self, number: int) -> Block:
+        """A shard as a whole, by its place in `shards`; raises as `blocks`."""
+        return self._shard(self.shards[number]).block()
 
     def at(self, shard: tuple[int, int], entry: int) -> tuple[Text | None, Vectors]:
         """An entry by its place: its text, none where texts were not kept, and its vectors."""

@@ -125,6 +125,11 @@ class VectorIndex:
     def __len__(self) -> int:
         return int(self._high.size)
 
+    @property
+    def units(self) -> int:
+        """Of all entries together."""
+        return int(self._rest[2].sum())
+
     def find(self, key: bytes) -> tuple[int, int, int, int] | None:
         """Of a key the shard, the entry, the vectors before it and its units; none: it is not there."""
         high, low = int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big")
