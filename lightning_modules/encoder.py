@@ -19,7 +19,7 @@ from lightning_modules.scratch import allocate
 from lightning_modules.type_vectors import BEGIN, END, TypeVectors, Word
 from preprocess.tokenizer import BOS, Token
 
-CHUNK = 512
+CHUNK = 64
 """Tokens of a text that are in the network at once; the state is carried from chunk to chunk."""
 
 Floats = npt.NDArray[np.float32]
@@ -62,11 +62,11 @@ class Encoder:
         network = self._network
         lengths = [len(text) for text in texts]
         found = [allocate((len(layers), n, network.width), memory_bytes) for n in lengths]
-        streams = self._streams(texts)
+        streams = self.streams(texts)
         state = state.expand(-1, -1, len(texts), -1).contiguous()
         for start in range(0, streams.numbers.shape[1], CHUNK):
             # (directions, chunk, batch, direction_width)
-            x = self._vectors(streams, slice(start, start + CHUNK), state.device)
+            x = self.vectors(streams, slice(start, start + CHUNK), state.device)
             run = network.recurrent(x, state)
             state = run.state
             read = (x, *run.outputs)
@@ -78,11 +78,12 @@ class Encoder:
 
     def state_after(self, tokens: Sequence[Token], state: Tensor) -> Tensor:
         """The state when each direction has read a text from its side, shaped as ``state``."""
-        x = self._vectors(self._streams([tokens]), slice(None), state.device)
+        x = self.vectors(self.streams([tokens]), slice(None), state.device)
         after: Tensor = self._network.recurrent(x, state).state
         return after
 
-    def _streams(self, texts: Sequence[Sequence[Token]]) -> "_Streams":
+    def streams(self, texts: Sequence[Sequence[Token]]) -> "Streams":
+        """Texts as each direction reads them."""
         spelt = self._types is not None
         number: dict[tuple[int, Word], int] = {}
         starts: list[tuple[int, Word]] = [
@@ -101,9 +102,9 @@ class Encoder:
             streams[0, 1 : len(text) + 1, row] = forward
             if len(streams) == 2:
                 streams[1, 1 : len(text) + 1, row] = forward[::-1]
-        return _Streams(streams, list(number))
+        return Streams(streams, list(number))
 
-    def _vectors(self, streams: "_Streams", part: slice, device: torch.device) -> Tensor:
+    def vectors(self, streams: "Streams", part: slice, device: torch.device) -> Tensor:
         """The input vectors of a part of the time, (directions, part, batch, direction_width)."""
         numbers = streams.numbers[:, part]
         if self._types is None:
@@ -115,7 +116,7 @@ class Encoder:
         return F.embedding(torch.from_numpy(places.reshape(numbers.shape)).to(device), table)
 
 
-class _Streams(NamedTuple):
+class Streams(NamedTuple):
     """Texts as each direction reads them, padded with its boundary token.
 
     numbers: int64 (directions, time + 1, batch), ids, or where words are read by their spelling the

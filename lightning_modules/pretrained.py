@@ -16,6 +16,7 @@ from lightning_modules.encoder import Encoder
 from lightning_modules.model_folder import load_network
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.char_cnn import CharCNN
+from lightning_modules.nn.int8 import quantize_recurrent
 from lightning_modules.nn.scalar_mix import ScalarMix
 from lightning_modules.nn.window import Types
 from lightning_modules.scratch import allocate
@@ -99,7 +100,7 @@ class BiLM(nn.Module):
         self.reader = TextReader(Cleaner(cleaning), tokenizer)
         self.dim = network.width
         self.depth = network.recurrent.config.layers + 1
-        self._encoder = Encoder(network, self.starts, type_vectors)
+        self.encoder = Encoder(network, self.starts, type_vectors)
         self._spellings: Spellings | None = None
         if isinstance(network.input, CharCNN):
             self._spellings = Spellings(
@@ -245,7 +246,7 @@ class BiLM(nn.Module):
             spans.append(of_token)
         for batch in plan_batches([len(text.tokens) for text in read], batch_tokens):
             tokens_of = [read[number].tokens for number in batch]
-            arrays = self._encoder.encode(tokens_of, needed, state, memory_bytes)
+            arrays = self.encoder.encode(tokens_of, needed, state, memory_bytes)
             for number, array in zip(batch, arrays, strict=True):
                 found[number] = selection.of(array, spans[number], self.network.directions, new)
         return [
@@ -263,7 +264,7 @@ class BiLM(nn.Module):
                 "leave warm_up out"
             )
         [text] = self.reader.read([self.warm_up])
-        return self._encoder.state_after(text.tokens, zero)
+        return self.encoder.state_after(text.tokens, zero)
 
     def _truncated(self, tokens: Iterable[Token]) -> int:
         """How many of these words are too long for the model to read to their end."""
@@ -273,9 +274,11 @@ class BiLM(nn.Module):
         return sum(len(token.spelling.encode("utf-8", "ignore")) > longest for token in tokens)
 
     def int8(self) -> Self:
-        """Make the recurrent products in int8 from now on, for inference on a CPU; returns itself."""
-        from lightning_modules.nn.int8 import quantize_recurrent
+        """Make the recurrent products in int8 from now on, for inference on a CPU; returns itself.
 
+        Raises:
+            Int8Error: the model is not on a CPU, or this torch has no int8 products for it.
+        """
         quantize_recurrent(self.network)
         return self
 

@@ -18,7 +18,7 @@ from preprocess.character_ids import PAD, TEXT_BEGIN, TEXT_END, WORD_BEGIN, WORD
 from preprocess.spellings import Characters, spell
 from preprocess.tokens import UNKNOWN
 
-BLOCK = 32
+BLOCK = 64
 """Words of a block. More are no faster, and a single short text would have blocks of padding alone."""
 
 BEGIN, END = object(), object()

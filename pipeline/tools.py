@@ -23,7 +23,9 @@ TOOLS = {
     "inspect": Tool("what a finished stage folder holds", "inspection:inspect", FOLDER),
     "check": Tool("hash a finished stage folder's files again", "inspection:check", FOLDER),
     "score": Tool(
-        "log-probability and perplexity of each text, one line a text",
+        "log-probability and perplexity of each text, one line a text: tokens, forward and backward "
+        "log-probability (nats), their mean, forward, backward and average perplexity, unknown tokens; "
+        "separated by tabs",
         "score:score",
         {
             "file": {

@@ -123,14 +123,14 @@ class BiLMNetwork(nn.Module):
     def nll(self, window: Window, state: Tensor) -> tuple[Tensor, Tensor]:
         """-log p of the targets in nats, (directions, time, rows), 0 where a target is < 0; state."""
         run = self.recurrent(self.input(window.inputs), state, window.resets)
-        return self._nll(run.outputs[-1], window), run.state
+        return self.nll_of(run.outputs[-1], window), run.state
 
     def loss(self, window: Window, state: Tensor, penalties: bool = False) -> Losses:
         """What training minimises, direction by direction, and what may be added to it."""
         run = self.recurrent(self.input(window.inputs), state, window.resets)
         top = run.outputs[-1]  # (directions, time, rows, direction_width)
         predicted = (window.targets >= 0).sum((1, 2)).clamp(min=1)  # (directions,)
-        losses = Losses(self._nll(top, window).sum((1, 2)) / predicted, run.state)
+        losses = Losses(self.nll_of(top, window).sum((1, 2)) / predicted, run.state)
         if not penalties:
             return losses
         change = run.raw[:, 1:] - run.raw[:, :-1]  # (directions, time - 1, rows, direction_width)
@@ -140,7 +140,8 @@ class BiLMNetwork(nn.Module):
             change=change.float().square().sum() / max(1, change.numel()),
         )
 
-    def _nll(self, top: Tensor, window: Window) -> Tensor:
+    def nll_of(self, top: Tensor, window: Window) -> Tensor:
+        """-log p of the window's targets after the top outputs (directions, time, rows, width)."""
         flat = top.reshape(-1, self.direction_width)  # (directions * time * rows, direction_width)
         nll: Tensor = self.head.nll(flat, window.targets.reshape(-1), window.routes)
         return nll.view(window.targets.shape)

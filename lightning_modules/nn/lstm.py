@@ -72,6 +72,10 @@ class LSTMLayer(nn.Module):
         )
         return sentence
 
+    def used_bias(self) -> Tensor:
+        """The bias of the gates with the forget gate's own addition, (directions, 4 * hidden)."""
+        return self.bias + self._forget if self.config.forget_bias else self.bias
+
     def forward(self, x: Tensor, state: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
         """x (directions, time, rows, width) -> h' of x's shape, and the state after the last.
 
@@ -80,13 +84,15 @@ class LSTMLayer(nn.Module):
         x, device = x.to(self.bias.dtype), x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         parts: tuple[slice, ...] = (slice(None),)
-        if in_turn(self.weight_hidden, dtype):
+        # Without a gradient, rows are those of one text after the other: few, and of any number, for
+        # which the packed products are the slower ones.
+        if torch.is_grad_enabled() and in_turn(self.weight_hidden, dtype):
             parts = tuple(slice(d, d + 1) for d in range(len(x)))
         plan = _Plan(self._clips, self.ops, dtype, parts)
         weights = _Weights(
             self.weight_input,
             F.dropout(self.weight_hidden, self.config.weight_drop, self.training),
-            self.bias + self._forget if self.config.forget_bias else self.bias,
+            self.used_bias(),
             self.weight_projection,
         )
         keep = None
