@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
+from lightning_modules.allocator import memory_kept
 from lightning_modules.pretrained import BiLM, window_characters
 from lightning_modules.selection import Selection
 from preprocess.config import CleaningConfig, Source
@@ -117,7 +118,8 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
             parts.append({"end": first.end, "files": [], "known": first.known, "truncated": 0})
             break
         some = chain([first], islice(windows, _windows_a_part(most, *shape) - 1))
-        parts.append(_embed_part(job, unit, len(parts), model, some, progress, total))
+        with memory_kept():
+            parts.append(_embed_part(job, unit, len(parts), model, some, progress, total))
         write_bytes(_part_record(job, unit, len(parts) - 1), json.dumps(parts[-1]).encode())
     progress.bytes = total
     progress.tell(final=True)

@@ -1,7 +1,7 @@
 """What training leaves and what a model folder holds: weights, read and written.
 
-model.safetensors   weights, float32
-config.json         the network's config, vocabulary, cutoffs, boundary, cleaning
+model.safetensors   weights, and with export.type_vectors the vector of every word
+config.json         the network's config, vocabulary, cutoffs, boundary, cleaning; how it is stored
 tokenizer.*         the tokenizer
 README.md           model card
 manifest.json       last
@@ -11,9 +11,10 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
@@ -30,26 +31,109 @@ CONFIG = "config.json"
 CHECKPOINT = "checkpoint.ckpt"
 
 
+STORED = ("float32", "float16", "int8")
+SCALE = ":scale"
+TYPE_VECTORS = "type_vectors"
+TINY = torch.finfo(torch.float32).tiny
+
+
 class CheckpointError(UserError):
     """A checkpoint that cannot be read."""
 
 
-def load_network(folder: str) -> tuple[BiLMNetwork, dict[str, Any]]:
-    """The network of a model folder or fsspec URL, and the settings of its config.json."""
-    saved: dict[str, Any] = json.loads(storage.read_bytes(storage.join(folder, CONFIG)))
-    config = ModelConfig.model_validate(saved["model"])
-    network = BiLMNetwork(
-        config, saved["vocabulary"], tuple(saved["cutoffs"]), head=saved.get("head", True)
-    )
-    network.load_state_dict(load_safetensors(storage.read_bytes(storage.join(folder, WEIGHTS))))
-    return network, saved
+class ModelError(UserError):
+    """A model folder that cannot be read, or a model that cannot be stored as asked."""
+
+
+class Loaded(NamedTuple):
+    """A model folder's network in float32, whatever it is stored as.
+
+    settings: of its config.json; type_vectors: (vocabulary, width) float32, the finished vector of
+    each id of a character CNN's vocabulary, none: not stored.
+    """
+
+    network: BiLMNetwork
+    settings: dict[str, Any]
+    type_vectors: Tensor | None
+
+
+def load_network(folder: str) -> Loaded:
+    """The network of a model folder or fsspec URL.
+
+    Raises:
+        ModelError: a file is missing, damaged, or stored in a way that this biloom does not know.
+    """
+    again = "make it again with `biloom export --overwrite`"
+    try:
+        path = storage.join(folder, CONFIG)
+        saved: dict[str, Any] = json.loads(storage.read_bytes(path))
+        kind = saved.get("weights", "float32")
+        if kind not in STORED:
+            raise ModelError(
+                f"{path}: weights are stored as '{kind}', which this biloom does not know; upgrade it"
+            )
+        config = ModelConfig.model_validate(saved["model"])
+        vocabulary, cutoffs, head = saved["vocabulary"], saved["cutoffs"], saved.get("head", True)
+        network = BiLMNetwork(config, vocabulary, tuple(cutoffs), head=head)
+        path = storage.join(folder, WEIGHTS)
+        weights = unpacked(load_safetensors(storage.read_bytes(path)))
+        vectors = weights.pop(TYPE_VECTORS, None)
+        network.load_state_dict(weights)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} is missing; {again}") from error
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, UserError):
+            raise
+        what = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise ModelError(f"{path} is damaged ({what}); {again}") from error
+    return Loaded(network, saved, vectors)
+
+
+def packed(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """Weights as they are stored: matrices in float16, or in int8 with a float32 scale an output.
+
+    Biases and whole numbers stay as they are. The scale of "x" is "x:scale", of x's shape but for the
+    dimension that a product sums over (of a recurrent weight and of a convolution the one before the
+    last, of others the last), which is 1.
+
+    Raises:
+        ModelError: a weight is beyond what float16 can hold.
+    """
+    found: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        if kind == "float32" or weight.dim() < 2 or weight.dtype != torch.float32:
+            found[name] = weight
+        elif kind == "float16":
+            found[name] = weight.half()
+            if not found[name].isfinite().all():
+                raise ModelError(
+                    f"'{name}' holds {weight.abs().max():.4g}, beyond float16; set export.weights=float32"
+                )
+        else:
+            summed = -2 if name.startswith(("recurrent.", "input.filters.")) else -1
+            scale = weight.abs().amax(summed, keepdim=True).clamp(min=TINY) / 127
+            found[name] = (weight / scale).round().to(torch.int8)
+            found[name + SCALE] = scale
+    return found
+
+
+def unpacked(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `packed` was given, rounded, in float32."""
+    found: dict[str, Tensor] = {}
+    for name, weight in stored.items():
+        if name + SCALE in stored:
+            found[name] = weight.float() * stored[name + SCALE]
+        elif not name.endswith(SCALE):
+            found[name] = weight.float() if weight.dtype == torch.float16 else weight
+    return found
 
 
 def save_model(
     folder: str, weights: Mapping[str, Tensor], config: Mapping[str, Any], tokenizer: Tokenizer
 ) -> tuple[str, ...]:
     """Write a model folder's files but the card and the manifest; returns their names."""
-    tensors = {name: tensor.contiguous() for name, tensor in sorted(weights.items())}
+    stored = packed(weights, config.get("weights", "float32"))
+    tensors = {name: tensor.contiguous() for name, tensor in sorted(stored.items())}
     storage.write_bytes(storage.join(folder, WEIGHTS), save_safetensors(tensors))
     text = json.dumps(config, indent=2, ensure_ascii=False)
     storage.write_bytes(storage.join(folder, CONFIG), f"{text}\n".encode())

@@ -113,10 +113,11 @@ class BiLM(nn.Module):
 
         Raises:
             ManifestError: it holds no finished model, or one of a newer format.
+            ModelError: a file of it is missing or damaged.
         """
         path = str(path)
         content = read_manifest(path, "export").content
-        network, saved = load_network(path)
+        network, saved, type_vectors = load_network(path)
         cleaning = CleaningConfig.model_validate(saved["cleaning"])
         tokenizer = load_tokenizer(path)
         return cls(
@@ -127,6 +128,7 @@ class BiLM(nn.Module):
             content,
             saved.get("tokenizer", ""),
             saved.get("warm_up"),
+            type_vectors,
         )
 
     def forward(self, ids: Tensor, lengths: Tensor, spellings: Spellings | None = None) -> Tensor:

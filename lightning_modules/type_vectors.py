@@ -16,10 +16,12 @@ from lightning_modules.nn.char_cnn import CharCNN
 from lightning_modules.types_of_window import LENGTHS
 from preprocess.character_ids import PAD, TEXT_BEGIN, TEXT_END, WORD_BEGIN, WORD_END
 from preprocess.spellings import Characters, spell
-from preprocess.tokens import UNKNOWN
+from preprocess.tokenizer import BOS, CONTROLS, EOS, UNKNOWN, Tokenizer
 
 BLOCK = 64
 """Words of a block. More are no faster, and a single short text would have blocks of padding alone."""
+
+IDS_AT_ONCE = 1 << 14
 
 BEGIN, END = object(), object()
 """In the place of the boundary tokens' spellings, since a text may hold words written like them."""
@@ -119,3 +121,14 @@ class TypeVectors:
                 row[:] = PAD
                 row[:3] = WORD_BEGIN, character, WORD_END
         return rows
+
+
+@torch.inference_mode()
+def vectors_of_vocabulary(network: CharCNN, tokenizer: Tokenizer) -> Tensor:
+    """The vector of every id, (vocabulary, width) float32; of the unknown one, which has no spelling, 0."""
+    vectors = TypeVectors(network.eval(), kept_bytes=0)
+    found = [torch.zeros(1, network.width), vectors.of([BEGIN, END], [BOS, EOS])]
+    for start in range(len(CONTROLS), tokenizer.vocabulary, IDS_AT_ONCE):
+        ids = range(start, min(start + IDS_AT_ONCE, tokenizer.vocabulary))
+        found.append(vectors.of([tokenizer.spelling(one) for one in ids], ids))
+    return torch.cat(found)

@@ -136,7 +136,7 @@ def export_elmo(model: str, folder: str) -> None:
     read_manifest(model, "export")
     if storage.exists(storage.join(folder, "weights.hdf5")):
         raise ElmoError(f"{folder} holds an archive already; name another folder")
-    network, saved = load_network(model)
+    network, saved, _ = load_network(model)
     config, tensors = ModelConfig.model_validate(saved["model"]), network.state_dict()
     console = Console()
     options = write_options(config)

@@ -2,7 +2,18 @@
 
 from typing import Any
 
-from lightning_modules.model_folder import checkpoint_weights, save_model
+from torch import Tensor
+
+from lightning_modules.config import AdaptiveInputConfig, ModelConfig
+from lightning_modules.model_folder import (
+    TYPE_VECTORS,
+    ModelError,
+    checkpoint_weights,
+    network_of_checkpoint,
+    save_model,
+)
+from lightning_modules.nn.char_cnn import CharCNN
+from lightning_modules.type_vectors import vectors_of_vocabulary
 from pipeline.config import Config
 from pipeline.console import Console, count
 from pipeline.model_card import model_card
@@ -18,7 +29,7 @@ from preprocess.manifest import (
     read_manifest,
 )
 from preprocess.token_shard import Corpus
-from preprocess.tokenizer import load_tokenizer
+from preprocess.tokenizer import Tokenizer, load_tokenizer
 
 SETTINGS = ("model", "vocabulary", "cutoffs", "boundary", "cleaning", "tokenizer")
 CARD = "README.md"
@@ -29,16 +40,51 @@ def make(config: Config, place: Place, console: Console) -> Made:
     trained = read_manifest(folder, "train")
     content = trained.details["tokenizer"]
     tokenizer = load_tokenizer(tokenizer_of(config, content, f"{folder} was trained with"))
-    saved = {key: trained.details[key] for key in SETTINGS}
-    names = save_model(place.folder, checkpoint_weights(folder), saved, tokenizer)
+    export = config.export
+    saved = {key: trained.details[key] for key in SETTINGS} | {
+        "head": export.head,
+        "weights": export.weights,
+        "type_vectors": export.type_vectors,
+        "warm_up": export.warm_up,
+    }
+    weights = _weights(config, folder, trained.details, tokenizer)
+    names = save_model(place.folder, weights, saved, tokenizer)
     made = [FileRecord(name, *hash_file(place.file(name))) for name in names]
-    card = model_card(trained, _evaluation(config, trained), _corpus(config, trained))
+    card = model_card(trained, saved, _evaluation(config, trained), _corpus(config, trained))
     storage.write_bytes(place.file(CARD), card.encode())
     size = sum(file.bytes for file in made)
     console.line(f"{count(trained.details['parameters'])} parameters, {count(size)}B")
     details = {**saved, "parameters": trained.details["parameters"]}
     files = (*made, FileRecord(CARD, *hash_file(place.file(CARD))))
     return Made(files, details, stats={"bytes": size}, content=content_hash(made))
+
+
+def _weights(
+    config: Config, folder: str, details: dict[str, Any], tokenizer: Tokenizer
+) -> dict[str, Tensor]:
+    """The tensors to store, in float32.
+
+    Raises:
+        ModelError: the model has not what is to be stored, or needs what is to be left out.
+    """
+    weights = checkpoint_weights(folder)
+    model = ModelConfig.model_validate(details["model"])
+    if not config.export.head:
+        if model.tied and isinstance(model.input, AdaptiveInputConfig):
+            raise ModelError(
+                "export.head: with model.tied and model.input.kind adaptive the input's vectors are the "
+                "output layer's; export with export.head=true"
+            )
+        weights = {name: one for name, one in weights.items() if not name.startswith("head.")}
+    if config.export.type_vectors:
+        network = network_of_checkpoint(folder, details)
+        if not isinstance(network.input, CharCNN):
+            raise ModelError(
+                f"export.type_vectors: model.input.kind is {model.input.kind}, which has a vector for "
+                "each id anyway; leave export.type_vectors out"
+            )
+        weights[TYPE_VECTORS] = vectors_of_vocabulary(network.input, tokenizer)
+    return weights
 
 
 def _evaluation(config: Config, trained: Manifest) -> dict[str, Any]:

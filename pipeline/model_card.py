@@ -27,8 +27,10 @@ for embedding in model.embed(["A text to embed."]):
 """
 
 
-def model_card(trained: Manifest, evaluation: dict[str, Any], corpus: dict[str, Any]) -> str:
-    """Markdown of a trained model: its shape, its corpus and its perplexities."""
+def model_card(
+    trained: Manifest, saved: dict[str, Any], evaluation: dict[str, Any], corpus: dict[str, Any]
+) -> str:
+    """Markdown of a trained model: its shape, how it is stored, its corpus and its perplexities."""
     details = trained.details
     model = ModelConfig.model_validate(details["model"])
     recurrent, both = model.recurrent, model.directions == "both"
@@ -43,6 +45,8 @@ def model_card(trained: Manifest, evaluation: dict[str, Any], corpus: dict[str, 
         f"{model.direction_count * width} values. Trained with biloom {trained.biloom} for "
         f"{details['steps']:,} steps, {details['tokens']:,} tokens "
         f"({details['passes']:.2f} passes over the corpus).",
+        "",
+        _stored(saved),
         "",
         USE,
     ]
@@ -61,6 +65,16 @@ def model_card(trained: Manifest, evaluation: dict[str, Any], corpus: dict[str, 
     else:
         lines += ["Not measured: no held-out text was evaluated before the export."]
     return "\n".join(lines) + "\n"
+
+
+def _stored(saved: dict[str, Any]) -> str:
+    parts = [f"Weights are stored as {saved['weights']}"]
+    parts.append("with the output layer" if saved["head"] else "without the output layer")
+    if saved["type_vectors"]:
+        parts.append("with the finished vector of every word of the vocabulary")
+    if saved["warm_up"] is not None:
+        parts.append("with a text for warm starts")
+    return ", ".join(parts) + "."
 
 
 def _measured(figures: Figures) -> list[str]:

@@ -1,0 +1,226 @@
+"""Embedding speed on one thread, and the vector cache's: written, read at random, int8's error.
+
+    python benchmarks/embed.py [--text FILE] [--sentences 1000000] [--peer-python PYTHON]
+
+Config A: character CNN (16 dimensions a character, 50 characters, filters [1, 32] to [7, 1024], one
+highway), LSTM 2 layers x 2 directions 1024 / 128, random weights; the first 30,000 words of the text
+(default: WikiText-2's validation of $BILOOM_TEST_DATA), a line a text. A model is fresh in each turn,
+so no word's vector is known before. `config_a_over_306` is tokens a CPU-second / 306 (AllenNLP on a
+machine of 72 GFLOP/s a thread) x 72 / this thread's sgemm, measured before and after each turn;
+medians of all turns. --peer-python: a Python with simple_elmo, which embeds the same text with the
+same weights. The cache: sentences of 20 tokens, a layer of 128, float16.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from biloom import BiLM, VectorCache
+from lightning_modules.allocator import memory_kept
+from lightning_modules.config import ModelConfig
+from lightning_modules.elmo_archive import write_options, write_weights
+from lightning_modules.nn.bilm import BiLMNetwork
+from preprocess.config import CleaningConfig
+from preprocess.manifest import Manifest, write_manifest
+from preprocess.vector_codec import Codec
+from preprocess.vector_index import write_index
+from preprocess.vector_shard import VectorShardWriter
+from preprocess.vocabulary import Vocabulary
+from preprocess.word_tokenizer import WordTokenizer
+
+CONFIG_A = ModelConfig.model_validate(
+    {
+        "input": {"kind": "char_cnn", "highway": 1},
+        "recurrent": {"kind": "lstm", "hidden": 1024, "projection": 128, "forget_bias": 1.0},
+        "head": {"kind": "softmax"},
+    }
+)
+WORDS = 30_000
+TOKENS, DIM, SHARD = 20, 128, 5000
+
+PEER = """
+import sys, time, json
+from simple_elmo import ElmoModel
+model = ElmoModel()
+model.load(sys.argv[1], max_batch_size=32)
+texts = json.load(open(sys.argv[2]))
+model.get_elmo_vectors(texts[:2], layers="all")
+begin = time.process_time()
+model.get_elmo_vectors(texts, layers="all")
+print(json.dumps(time.process_time() - begin))
+"""
+
+
+def read_texts(path: Path) -> list[list[str]]:
+    """The first words of a file, a list a line."""
+    texts, left = [], WORDS
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if words := line.split()[:left]:
+            texts.append(words)
+            left -= len(words)
+    return texts
+
+
+def fresh() -> BiLM:
+    torch.manual_seed(0)
+    tokenizer = WordTokenizer(Vocabulary.of_words([]))
+    network = BiLMNetwork(CONFIG_A, tokenizer.vocabulary, head=False)
+    return BiLM(network, tokenizer, CleaningConfig(unicode="none"), "bos_eos")
+
+
+def cpu_seconds(call: Callable[[], Any]) -> float:
+    begin = time.process_time()
+    call()
+    return time.process_time() - begin
+
+
+def sgemm() -> float:
+    """GFLOP/s of one thread."""
+    a = torch.rand(1024, 1024)
+    a @ a
+    return 8 * 2 * 1024**3 / cpu_seconds(lambda: [a @ a for _ in range(8)]) / 1e9
+
+
+def config_a(texts: list[list[str]], turns: int) -> dict[str, float]:
+    count = sum(map(len, texts))
+    speeds: dict[str, list[float]] = {"float32": [], "known words": [], "int8": []}
+    ratios: list[float] = []
+    for _ in range(turns):
+        model = fresh()
+        before = sgemm()
+        speeds["float32"].append(count / cpu_seconds(lambda: model.embed(texts)))
+        ratios.append(speeds["float32"][-1] / 306 * 72 / ((before + sgemm()) / 2))
+        speeds["known words"].append(count / cpu_seconds(lambda: model.embed(texts)))
+        quantized = fresh().int8()
+        speeds["int8"].append(count / cpu_seconds(lambda: quantized.embed(texts)))
+    medians = {name: statistics.median(found) for name, found in speeds.items()}
+    for name, speed in medians.items():
+        print(f"config A, {name}: {speed:,.0f} tokens a CPU-second")
+    some = texts[:20]
+    exact, rounded = fresh().embed(some), fresh().int8().embed(some)
+    apart = sum(
+        np.square(a.vectors[-1] - b.vectors[-1]).sum() for a, b in zip(exact, rounded, strict=True)
+    )
+    error = float(np.sqrt(apart / sum(np.square(a.vectors[-1]).sum() for a in exact)))
+    codec = Codec("int8", DIM)
+    values = np.concatenate([a.vectors[-1, :, :DIM] for a in exact])
+    stored = codec.decode(codec.encode(values), values.shape)
+    print(f"int8 products: relative error {error:.4f}; {medians['int8'] / medians['float32']:.2f} "
+          "times the speed of float32")  # fmt: skip
+    return {
+        "config_a_tokens_per_cpu_s": medians["float32"],
+        "config_a_over_306": statistics.median(ratios),
+        "known_words_tokens_per_cpu_s": medians["known words"],
+        "int8_speed_ratio": medians["int8"] / medians["float32"],
+        "int8_relative_error": error,
+        "int8_stored_relative_error": float(
+            np.linalg.norm(stored - values) / np.linalg.norm(values)
+        ),
+    }
+
+
+def peer(texts: list[list[str]], python: str) -> dict[str, float]:
+    """simple_elmo on the same weights and words."""
+    count = sum(map(len, texts))
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "options.json").write_bytes(write_options(CONFIG_A))
+        weights = fresh().network.state_dict()
+        Path(folder, "model.hdf5").write_bytes(write_weights(weights, CONFIG_A))
+        Path(folder, "texts.json").write_text(json.dumps([" ".join(text) for text in texts]))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
+        command = [python, "-c", PEER, folder, f"{folder}/texts.json"]
+        done = subprocess.run(
+            command, check=True, env=environment, stdout=subprocess.PIPE, text=True
+        )
+    speed = count / json.loads(done.stdout.splitlines()[-1])
+    print(f"simple_elmo: {speed:,.0f} tokens a CPU-second")
+    return {"simple_elmo_tokens_per_cpu_s": speed}
+
+
+def store(sentences: int) -> dict[str, float]:
+    draw = np.random.default_rng(1)
+    vectors = draw.normal(size=(64, 1, TOKENS, DIM)).astype(np.float32)
+    labels = [f"token{n}" for n in range(TOKENS)]
+    with tempfile.TemporaryDirectory() as folder:
+        shards = [(number, 0) for number in range(-(-sentences // SHARD))]
+        records: list[Any] = []
+        begin = time.perf_counter()
+        for unit, part in shards:
+            with VectorShardWriter(folder, (unit, part), 1, DIM, "float16") as writer:
+                for number in range(unit * SHARD, min((unit + 1) * SHARD, sentences)):
+                    writer.add(f"sentence {number}", labels, vectors[number % 64])
+            records += writer.close()
+        wrote = time.perf_counter() - begin
+        records.append(write_index(folder, shards))
+        details = {"layers": 1, "dim": DIM, "dtype": "float16", "unit": "token", "model": "m"}
+        write_manifest(folder, Manifest("embed", 2, "", "", "", {}, tuple(records), details))
+        cache = VectorCache.open(folder)
+        asked = [f"sentence {n}" for n in draw.integers(sentences, size=20_000)]
+        for text in asked:
+            cache[text].sum()  # into memory
+        times = []
+        for text in asked:
+            begin = time.perf_counter()
+            cache[text].sum()
+            times.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+        read = sum(
+            block.vectors.view(np.uint16).max() and block.vectors.nbytes for block in cache.blocks()
+        )
+        bulk = read / (time.perf_counter() - begin)
+    size = sentences * TOKENS * DIM * 4 / 1e6
+    print(f"{sentences:,} sentences: written at {size / wrote:,.0f} MB/s of float32, read at "
+          f"{1e6 * statistics.median(times):.1f} us each, in blocks at {bulk / 1e6:,.0f} MB/s")  # fmt: skip
+    return {
+        "random_read_us": 1e6 * statistics.median(times),
+        "write_mb_per_s": size / wrote,
+        "bulk_read_mb_per_s": bulk / 1e6,
+    }
+
+
+def memory(texts: list[list[str]]) -> dict[str, float]:
+    """Peak memory of a stream of texts, and of one ten times as long, by the same process."""
+    model = fresh()
+    peaks = []
+    for times in (1, 10):
+        for _ in model.iter_embed(text for _ in range(times) for text in texts[:60]):
+            pass
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(f"peak memory: {peaks[0]:,.0f} MB, of ten times the text {peaks[1]:,.0f} MB")
+    return {"peak_mb": peaks[0], "peak_mb_of_ten_times": peaks[1]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--text", type=Path)
+    parser.add_argument("--sentences", type=int, default=1_000_000)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--peer-python")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    data = os.environ.get("BILOOM_TEST_DATA", ".")
+    texts = read_texts(options.text or Path(data) / "lm" / "wikitext-2" / "wiki.valid.tokens")
+    with memory_kept():
+        figures = memory(texts)
+        figures |= config_a(texts, options.turns)
+    if options.peer_python:
+        figures |= peer(texts, options.peer_python)
+    else:
+        print("no peer was measured beside it (--peer-python)")
+    figures |= store(options.sentences)
+    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+
+
+if __name__ == "__main__":
+    main()
