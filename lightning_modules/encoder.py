@@ -41,6 +41,16 @@ class Encoder:
         if isinstance(network.input, CharCNN):
             self._types = TypeVectors(network.input, type_vectors)
 
+    def learn(self, texts: Iterable[Sequence[Token]]) -> None:
+        """Where words are read by their spelling: compute those of all these texts at once."""
+        if self._types is not None:
+            words: dict[Word, int] = {}
+            for text in texts:
+                words.update((token.spelling, token.id) for token in text)
+                if len(words) > self._types.capacity:
+                    return
+            self._types.learn(list(words), list(words.values()))
+
     def encode(
         self,
         texts: Sequence[Sequence[Token]],

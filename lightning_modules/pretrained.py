@@ -246,6 +246,7 @@ class BiLM(nn.Module):
             tokens, of_token = _units(text, selection.unit)
             marked.append(tokens)
             spans.append(of_token)
+        self.encoder.learn(text.tokens for text in read)
         for batch in plan_batches([len(text.tokens) for text in read], batch_tokens):
             tokens_of = [read[number].tokens for number in batch]
             arrays = self.encoder.encode(tokens_of, needed, state, memory_bytes)

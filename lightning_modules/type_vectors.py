@@ -57,6 +57,13 @@ class TypeVectors:
 
     def of(self, words: Sequence[Word], ids: Sequence[int]) -> Tensor:
         """The vectors (words, width) of different words, with their ids, on the network's device."""
+        self.learn(words, ids)
+        assert self._table is not None
+        rows = torch.tensor([self._rows[word] for word in words], device=self._table.device)
+        return self._table[rows]
+
+    def learn(self, words: Sequence[Word], ids: Sequence[int]) -> None:
+        """Compute and keep the vectors of different words: of many at once, few blocks are not full."""
         self._forget_if_stale()
         places = dict(zip(words, ids, strict=True))
         new = [word for word in words if word not in self._rows]
@@ -68,8 +75,11 @@ class TypeVectors:
             first = len(self._rows)
             self._rows.update(zip(block.words, range(first, first + len(block.words)), strict=True))
             self._table[first : len(self._rows)] = block.vectors[: len(block.words)]
-        rows = torch.tensor([self._rows[word] for word in words], device=self._table.device)
-        return self._table[rows]
+
+    @property
+    def capacity(self) -> int:
+        """Words whose vectors can be kept at once."""
+        return self._kept_bytes // (4 * self._network.width)
 
     def _weights_versions(self) -> list[int]:
         """Numbers that torch raises with every change of a weight."""
@@ -85,9 +95,8 @@ class TypeVectors:
             self._table = None
 
     def _make_table(self, needed: int) -> None:
-        width = self._network.width
-        rows = max(needed, self._kept_bytes // (4 * width))
         self._rows = {}
+        rows, width = max(needed, self.capacity), self._network.width
         self._table = torch.empty(rows, width, device=self._network.bias.device)
 
     def _blocks(self, words: Sequence[Word], ids: Mapping[Word, int]) -> Iterator[_Block]:

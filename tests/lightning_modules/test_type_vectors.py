@@ -119,9 +119,7 @@ def test_words_are_padded_to_few_widths_and_whole_blocks(
 ) -> None:
     shapes: set[tuple[int, ...]] = set()
     real = CharCNN.vectors
-    monkeypatch.setattr(
-        CharCNN, "vectors", lambda self, b: shapes.add(b[0].shape) or real(self, b)
-    )
+    monkeypatch.setattr(CharCNN, "vectors", lambda self, b: shapes.add(b[0].shape) or real(self, b))
     TypeVectors(network).of(WORDS, IDS)
 
     assert {rows for rows, _ in shapes} == {type_vectors.BLOCK}

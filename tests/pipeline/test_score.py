@@ -67,7 +67,9 @@ def test_a_pipe_is_answered_as_it_speaks(trained: Path) -> None:
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize(("name", "told"), [("none.txt", "No such file or directory"), ("", "Is a directory")])
+@pytest.mark.parametrize(
+    ("name", "told"), [("none.txt", "No such file or directory"), ("", "Is a directory")]
+)
 def test_a_file_that_cannot_be_read_is_told(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, told: str
 ) -> None:
