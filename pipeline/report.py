@@ -34,7 +34,11 @@ def report(config: Config, console: Console) -> None:
     show_evaluation(console, found.held_out)
     for word in found.words:
         _show_word(console, word)
-    if not found.words:
+    if not _shows_words(cache):
+        console.line(
+            "uses of words are shown where embed keeps texts, and all layers of all tokens"
+        )
+    elif not found.words:
         console.line("no word is frequent enough in the vector cache to show its uses")
     _show_places(console, stage_folder(config, "export", config.embed.model), cache)
 
@@ -56,10 +60,17 @@ def _find(config: Config, cache: VectorCache) -> Findings:
 
 def _words(cache: VectorCache, settings: ReportConfig) -> list[WordUses]:
     """The words asked for; where the text has none of them, words of its own as well."""
+    if not _shows_words(cache):
+        return []
     asked = word_uses(cache, settings.words, settings.neighbours)
     if settings.words is None or any(word.uses for word in asked):
         return asked
     return [*asked, *word_uses(cache, None, settings.neighbours)]
+
+
+def _shows_words(cache: VectorCache) -> bool:
+    layers = cache.manifest.details.get("vectors", {}).get("layers", "all")
+    return cache.texts_kept and cache.unit == "token" and layers == "all"
 
 
 def _show_word(console: Console, word: WordUses) -> None:
@@ -82,7 +93,7 @@ def _show_places(console: Console, model: str, cache: VectorCache) -> None:
     console.line(f"model    {model}")
     console.line(f"vectors  {cache.path}  ({count(len(cache))} texts)")
     console.line("from biloom import BiLM, VectorCache")
-    texts = list(islice(cache, FIRST_TEXTS))
+    texts = list(islice(cache, FIRST_TEXTS)) if cache.texts_kept else []
     if texts:
         text = min(texts, key=lambda one: abs(len(one) - EXAMPLE_CHARACTERS))
         shape = ", ".join(str(size) for size in cache[text].shape)

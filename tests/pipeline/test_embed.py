@@ -2,15 +2,19 @@
 
 import json
 import os
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console as RichConsole
 
 from biloom import BiLM, VectorCache
 from lightning_modules.encoder import Encoder
 from pipeline.cli import main
+from pipeline.console import Console
+from pipeline.report import report
 from preprocess.errors import UserError
 from preprocess.manifest import check_files, read_manifest
 
@@ -350,3 +354,18 @@ def test_layers_that_the_model_has_not_are_told_before_anything_is_read(
 ) -> None:
     with pytest.raises(UserError, match="this model has no layer 9"):
         embed(tiny, trained, tmp_path, f"embed.input={text}", "embed.layers=[9]")
+
+
+@pytest.mark.parametrize("setting", ["embed.layers=top", "embed.unit=word", "embed.texts=false"])
+def test_a_report_of_other_vectors_tells_why_it_shows_no_words(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path, setting: str
+) -> None:
+    embed(tiny, trained, tmp_path, f"embed.input={text}", setting)
+    for stage in ("train", "evaluate", "export"):
+        (tmp_path / stage).symlink_to(trained / stage)
+    config = tiny.config(tmp_path, setting)
+    printed = StringIO()
+
+    report(config, Console(RichConsole(file=printed, width=200)))
+
+    assert "uses of words are shown where embed keeps texts" in printed.getvalue()
