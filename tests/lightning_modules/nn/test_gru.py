@@ -142,7 +142,8 @@ def test_weight_drop_leaves_out_hidden_weights_once_a_call() -> None:
     torch.manual_seed(5)
     dropped = nn.functional.dropout(layer.weight_hidden, 0.4)
     theirs = by_hand(layer, x, state, None, dropped)
-    assert_same(ours, theirs, [x, state, *layer.parameters()], 1e-6)
+    # A weight's gradient is a sum over all steps and rows, in another order: 2e-6 on some processors.
+    assert_same(ours, theirs, [x, state, *layer.parameters()], 5e-6)
 
     evaluated = layer.eval()(x, state, None)
     assert_same(evaluated, by_hand(layer, x, state, None, layer.weight_hidden), [x], 1e-6)
