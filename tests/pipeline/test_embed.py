@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -369,3 +370,34 @@ def test_a_report_of_other_vectors_tells_why_it_shows_no_words(
     report(config, Console(RichConsole(file=printed, width=200)))
 
     assert "uses of words are shown where embed keeps texts" in printed.getvalue()
+
+
+@pytest.mark.slow
+def test_an_addition_killed_outright_again_and_again_ends_in_the_same_bytes(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path, biloom: Any
+) -> None:
+    first, second, lines = split(text, tmp_path)
+    for name in ("reference", "killed"):
+        embed(tiny, trained, tmp_path / name, f"embed.input={first}")
+    append(tiny, trained, tmp_path / "reference", second)
+    command = [
+        "embed",
+        *tiny.arguments(tmp_path / "killed", f"embed.model={trained}/export"),
+        f"embed.input={second}",
+        "embed.append=true",
+    ]
+    killed = 0
+    for tenths in (20, 26, 32, 38, 44, 50, 70, 100):
+        with biloom.start(*command) as process:
+            try:
+                process.wait(tenths / 10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                killed += 1
+            process.communicate()
+        assert set(lines[:40]) <= set(VectorCache.open(tmp_path / "killed" / "embed"))
+    done = biloom.run(*command)
+
+    assert done.returncode == 0, done.stderr
+    assert killed > 1
+    assert files(tmp_path / "killed" / "embed") == files(tmp_path / "reference" / "embed")
