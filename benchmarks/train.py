@@ -19,13 +19,16 @@ training (lightning_modules/allocator.py); the baseline once as torch runs by it
 - data_wait_share, two_process_efficiency: of `biloom train` itself, the small network, one thread a
   process: the share of the time in which a step waits for its batch; and the speed of two processes
   with 64 rows each over twice that of one with 64.
+- two_process_limit, two_trainings_efficiency: the same of two trainings at once, of 64 rows and a core
+  each, that know nothing of one another: with the slower of both in each step, as processes have it
+  that wait for one another, and with the mean. two_process_over_limit is what working together costs
+  beyond that. All take turns of seconds; medians over the turns, whose ratios go to standard error.
 
 The last line is one JSON object of all figures.
 """
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -35,12 +38,12 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from trainings import processes
 
 from lightning_modules.allocator import memory_kept
 from lightning_modules.config import ModelConfig
@@ -252,53 +255,16 @@ def sgemm(size: int = 2048) -> float:
     return 2 * size**3 / min(times) / 1e9
 
 
-CORPUS = """\
-run: {{output: "{folder}"}}
-tokenizer: {{kind: word}}
-prepare: {{input: "{folder}/text.txt", valid_fraction: 0, deduplicate: false}}
-model:
-  input: {{kind: embedding, dropout: 0}}
-  recurrent: {{hidden: 512, projection: 128, dropout: 0}}
-train: {{unroll: 20, steps: {steps}, log_steps: 2, checkpoint_steps: 100000, device: cpu}}
-tracking: {{wandb: "off"}}
-"""
-
-
 def whole_product(steps: int) -> dict[str, float]:
-    """`biloom train` in one process and in two, one thread each, in turns."""
+    """`biloom train` in one process and in two, one thread each, in turns of some ten steps."""
+    lines = draw_ids(16_000, (50_000, 20), 3)
+    text = [" ".join(f"w{word}" for word in line) + "\n" for line in lines]
     with tempfile.TemporaryDirectory() as folder:
-        lines = draw_ids(16_000, (50_000, 20), 3)
-        text = "".join(" ".join(f"w{word}" for word in line) + "\n" for line in lines)
-        Path(folder, "text.txt").write_text(text)
-        Path(folder, "run.yaml").write_text(CORPUS.format(folder=folder, steps=steps))
-        for stage in ("tokenizer", "prepare"):
-            biloom(stage, folder)
-        one, two, waits = [], [], []
-        for turn in range(3):
-            for devices, speeds in ((1, one), (2, two)):
-                output = f"{folder}/{devices}-{turn}"
-                biloom(
-                    "train", folder, f"run.output={output}", f"train.corpus={folder}/prepare",
-                    f"prepare.tokenizer={folder}/tokenizer", f"train.devices={devices}",
-                    f"train.rows={64 * devices}",
-                )  # fmt: skip
-                text = Path(output, "train", "metrics.jsonl").read_text()
-                rows = [json.loads(line) for line in text.splitlines()][2:]
-                speeds.append(statistics.median(row["tokens_per_second"] for row in rows))
-                waits += [row["data_wait"] for row in rows]
-    print(f"biloom train: {statistics.median(one):,.0f} tokens/s in one process of one thread, "
-          f"{statistics.median(two):,.0f} in two")  # fmt: skip
-    pairs = [b / 2 / a for a, b in zip(one, two, strict=True)]
-    return {
-        "data_wait_share": statistics.mean(waits),
-        "two_process_efficiency": statistics.median(pairs),
-    }
-
-
-def biloom(stage: str, folder: str, *overrides: str) -> None:
-    command = [sys.executable, "-m", "pipeline.cli", stage, f"{folder}/run.yaml", *overrides]
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, env=one_thread, stdout=subprocess.DEVNULL)
+        figures = processes(folder, text, max(1, steps // 2))
+    print(f"biloom train: two processes make {figures['two_process_efficiency']:.2f} of twice what "
+          f"one makes, where the slower of two trainings at once makes "
+          f"{figures['two_process_limit']:.2f}")  # fmt: skip
+    return figures
 
 
 def main() -> None:

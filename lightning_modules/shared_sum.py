@@ -51,12 +51,11 @@ class SharedSum:
         region = self._regions[self._sums % REGIONS][:, : len(values)]  # (world, n)
         self._sums += 1
         own = values.numpy()
-        region[self._rank] = own
+        np.multiply(own, np.float32(1 / self._world), out=region[self._rank])
         self._wait()
         np.add(region[0], region[1], out=own)
         for other in region[2:]:
             own += other
-        own *= np.float32(1 / self._world)
         return values
 
     def _wait(self) -> None:

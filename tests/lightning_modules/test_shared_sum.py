@@ -27,6 +27,7 @@ for number, size in enumerate(sizes):
     values = torch.randn(size, generator=torch.Generator().manual_seed(100 * number + rank))
     total.mean_(values)
     torch.save(values, f"{folder}/{number}-{rank}.pt")
+dist.destroy_process_group()
 """
 
 

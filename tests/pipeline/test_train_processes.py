@@ -57,7 +57,9 @@ def stopped(
         deadline = time.monotonic() + 120
         others: list[int] = []
         begun = newest(output)
-        while (reached := newest(output)) < step:
+        # An earlier stop may have saved a later step than was waited for: a signal has to find this
+        # training at its steps, not at its imports.
+        while (reached := newest(output)) < max(step, begun + 1):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, "no checkpoint appears"
             if reached == begun and not others:

@@ -1,0 +1,131 @@
+"""`biloom train` as users start it, several trainings side by side of which one at a time may run.
+
+A machine's speed moves within seconds; trainings that take turns of seconds meet the same speeds.
+"""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+CORPUS = """\
+run: {{output: "{folder}"}}
+tokenizer: {{kind: word}}
+prepare: {{input: "{folder}/text.txt", valid_fraction: 0, deduplicate: false}}
+model:
+  input: {{kind: embedding, dropout: 0}}
+  recurrent: {{hidden: 512, projection: 128, dropout: 0}}
+train: {{unroll: 20, steps: 100000, log_steps: 2, checkpoint_steps: 100000, device: cpu}}
+tracking: {{wandb: "off"}}
+"""
+ROWS, TOKENS = 64, 64 * 20
+TURN = 4.0
+"""Seconds; some ten steps."""
+
+
+class Training:
+    """A training that is halted except in its turns."""
+
+    def __init__(self, folder: str, name: str, devices: int, core: int | None) -> None:
+        self._told = Path(folder, name, "train", "metrics.jsonl")
+        self._devices = devices
+        self.waits: list[float] = []
+        self._process = command(
+            "train", folder, f"run.output={folder}/{name}", f"train.corpus={folder}/prepare",
+            f"prepare.tokenizer={folder}/tokenizer", f"train.devices={devices}",
+            f"train.rows={ROWS * devices}", core=core,
+        )  # fmt: skip
+        while len(self._rows()) < 4:  # compiled, and every memory touched
+            assert self._process.poll() is None, "see above"
+            time.sleep(0.1)
+        self.signal(signal.SIGSTOP)
+
+    def signal(self, number: int) -> None:
+        """Send it to all processes of the training."""
+        os.killpg(self._process.pid, number)
+
+    def seconds_a_step(self, rows_before: int) -> list[float]:
+        """Of each line of the metrics since then, without the first, which the halt is in."""
+        rows = self._rows()[rows_before + 1 :]
+        self.waits += [row["data_wait"] for row in rows]
+        return [TOKENS * self._devices / row["tokens_per_second"] for row in rows]
+
+    def count(self) -> int:
+        """Lines of metrics so far."""
+        return len(self._rows())
+
+    def _rows(self) -> list[dict[str, float]]:
+        if not self._told.exists():
+            return []
+        text = self._told.read_text()
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def command(
+    stage: str, folder: str, *overrides: str, core: int | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start a command of one thread a process, on one core or wherever it comes to run."""
+    cores = sorted(os.sched_getaffinity(0))
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", stage, f"{folder}/run.yaml", *overrides],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores if core is None else [cores[core]]),
+    )
+
+
+@contextmanager
+def started(folder: str, name: str, devices: int, core: int | None = None) -> Iterator[Training]:
+    """A training that has begun and is halted; it is killed in the end."""
+    training = Training(folder, name, devices, core)
+    try:
+        yield training
+    finally:
+        training.signal(signal.SIGKILL)
+
+
+def turn(*trainings: Training) -> list[list[float]]:
+    """Seconds of the steps that trainings make at once in the next seconds."""
+    before = [training.count() for training in trainings]
+    for training in trainings:
+        training.signal(signal.SIGCONT)
+    time.sleep(TURN)
+    for training in trainings:
+        training.signal(signal.SIGSTOP)
+    return [one.seconds_a_step(rows) for one, rows in zip(trainings, before, strict=True)]
+
+
+def processes(folder: str, lines: list[str], turns: int) -> dict[str, float]:
+    """Two processes of one training beside one, and beside two trainings at once, in turns."""
+    Path(folder, "text.txt").write_text("".join(lines))
+    Path(folder, "run.yaml").write_text(CORPUS.format(folder=folder))
+    for stage in ("tokenizer", "prepare"):
+        assert command(stage, folder).wait() == 0, "see above"
+    ratios: list[tuple[float, float, float]] = []
+    with ExitStack() as stack:
+        one = stack.enter_context(started(folder, "one", 1))
+        two = stack.enter_context(started(folder, "two", 2))
+        apart = [stack.enter_context(started(folder, f"apart-{c}", 1, core=c)) for c in (0, 1)]
+        for _ in range(turns):
+            alone = statistics.mean(turn(one)[0])
+            together = statistics.mean(turn(two)[0])
+            steps = list(zip(*turn(*apart), strict=False))
+            slower = statistics.mean(max(pair) for pair in steps)
+            both = statistics.mean(statistics.mean(pair) for pair in steps)
+            ratios.append((alone / together, alone / slower, alone / both))
+            print(", ".join(f"{ratio:.3f}" for ratio in ratios[-1]), file=sys.stderr)
+        waits = one.waits + two.waits
+    names = ("two_process_efficiency", "two_process_limit", "two_trainings_efficiency")
+    medians = [statistics.median(column) for column in zip(*ratios, strict=True)]
+    return {
+        "data_wait_share": statistics.mean(waits),
+        **dict(zip(names, medians, strict=True)),
+        "two_process_over_limit": statistics.median(a / b for a, b, _ in ratios),
+    }
