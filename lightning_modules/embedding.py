@@ -118,7 +118,7 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
             parts.append({"end": first.end, "files": [], "known": first.known, "truncated": 0})
             break
         some = chain([first], islice(windows, _windows_a_part(most, *shape) - 1))
-        with memory_kept():
+        with memory_kept(large=False):
             parts.append(_embed_part(job, unit, len(parts), model, some, progress, total))
         write_bytes(_part_record(job, unit, len(parts) - 1), json.dumps(parts[-1]).encode())
     progress.bytes = total

@@ -19,8 +19,9 @@ from lightning_modules.scratch import allocate
 from lightning_modules.type_vectors import BEGIN, END, TypeVectors, Word
 from preprocess.tokenizer import BOS, Token
 
-CHUNK = 64
-"""Tokens of a text that are in the network at once; the state is carried from chunk to chunk."""
+POSITIONS, LEAST = 1024, 16
+"""Tokens of all rows, and at least of each row, that are in the network at once: enough for a matmul of
+their gates, and few enough for these to stay in the cache. The state is carried on from them."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -72,23 +73,27 @@ class Encoder:
         network = self._network
         lengths = [len(text) for text in texts]
         found = [allocate((len(layers), n, network.width), memory_bytes) for n in lengths]
-        streams = self.streams(texts)
-        state = state.expand(-1, -1, len(texts), -1).contiguous()
-        for start in range(0, streams.numbers.shape[1], CHUNK):
-            # (directions, chunk, batch, direction_width)
-            x = self.vectors(streams, slice(start, start + CHUNK), state.device)
-            run = network.recurrent(x, state)
+        order = sorted(range(len(texts)), key=lambda number: -lengths[number])
+        streams = self.streams([texts[number] for number in order])
+        state = state.expand(-1, -1, len(texts), -1)
+        start = end = 0
+        # A row whose text has ended takes no further part.
+        while rows := sum(length + 1 > end for length in lengths):
+            start, end = end, end + max(LEAST, POSITIONS // rows)
+            # (directions, end - start, rows, direction_width)
+            x = self.vectors(streams, slice(start, end), rows, state.device)
+            run = network.recurrent(x, state[:, :, :rows].contiguous())
             state = run.state
             read = (x, *run.outputs)
             for place, layer in enumerate(layers):
                 values = read[layer].cpu().numpy()
-                for row, array in enumerate(found):
-                    _put(values[:, :, row], array[place], start)
+                for row, number in enumerate(order[:rows]):
+                    _put(values[:, :, row], found[number][place], start)
         return found
 
     def state_after(self, tokens: Sequence[Token], state: Tensor) -> Tensor:
         """The state when each direction has read a text from its side, shaped as ``state``."""
-        x = self.vectors(self.streams([tokens]), slice(None), state.device)
+        x = self.vectors(self.streams([tokens]), slice(None), 1, state.device)
         after: Tensor = self._network.recurrent(x, state).state
         return after
 
@@ -114,9 +119,9 @@ class Encoder:
                 streams[1, 1 : len(text) + 1, row] = forward[::-1]
         return Streams(streams, list(number))
 
-    def vectors(self, streams: "Streams", part: slice, device: torch.device) -> Tensor:
-        """The input vectors of a part of the time, (directions, part, batch, direction_width)."""
-        numbers = streams.numbers[:, part]
+    def vectors(self, streams: "Streams", part: slice, rows: int, device: torch.device) -> Tensor:
+        """The input vectors of the first rows for some time, (directions, part, rows, direction_width)."""
+        numbers = streams.numbers[:, part, :rows]
         if self._types is None:
             found: Tensor = self._network.input(torch.from_numpy(numbers).to(device))
             return found

@@ -173,7 +173,7 @@ class BiLM(nn.Module):
     def embed(
         self,
         texts: Sequence[Text],
-        batch_tokens: int = 4096,
+        batch_tokens: int = 8192,
         *,
         layers: Layers | Sequence[int] = "all",
         unit: Unit = "token",
@@ -211,7 +211,7 @@ class BiLM(nn.Module):
         return self.embed_selection(texts, selection, batch_tokens, warm_up, memory_bytes)
 
     def iter_embed(
-        self, texts: Iterable[Text], batch_tokens: int = 4096, **how: Any
+        self, texts: Iterable[Text], batch_tokens: int = 8192, **how: Any
     ) -> Iterator[Embedding]:
         """As `embed`, for texts without end: some of them at a time, in order, in bounded memory."""
         window: list[Text] = []
@@ -229,7 +229,7 @@ class BiLM(nn.Module):
         self,
         texts: Sequence[Text],
         selection: Selection,
-        batch_tokens: int = 4096,
+        batch_tokens: int = 8192,
         warm_up: bool = False,
         memory_bytes: int = 1 << 28,
     ) -> list[Embedding]:

@@ -90,7 +90,7 @@ def _sums(
     streams = model.encoder.streams(texts)
     for start in range(0, longest, CHUNK):
         part = slice(start, start + CHUNK)
-        x = model.encoder.vectors(streams, part, state.device)
+        x = model.encoder.vectors(streams, part, len(texts), state.device)
         run = network.recurrent(x, state)
         state = run.state
         wanted = torch.from_numpy(padded[:, part]).to(state.device)

@@ -79,7 +79,7 @@ class EmbedConfig(Section):
     )
     texts: bool = Field(True, description="keep the texts and their tokens beside the vectors")
     append: bool = runtime(False, "add the texts to a finished cache of the same model and kind")
-    batch_tokens: int = Field(4096, ge=1, description="tokens of a batch, padding included")
+    batch_tokens: int = Field(8192, ge=1, description="tokens of a batch, padding included")
 
 
 class ReportConfig(Section):

@@ -5,21 +5,22 @@ import sys
 
 import pytest
 
-# Page faults of a block of 64 MB that is taken and left again and again.
+# Page faults of a block of so many MB that is taken and left again and again.
 FAULTS = """
-import ctypes, resource
+import ctypes, resource, sys
+size, large = int(sys.argv[1]) << 20, sys.argv[2] == "large"
 from lightning_modules.allocator import memory_kept
 libc = ctypes.CDLL("libc.so.6")
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 def faults():
     begun = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(8):
-        block = libc.malloc(ctypes.c_size_t(64 << 20))
-        ctypes.memset(block, 1, 64 << 20)
+        block = libc.malloc(ctypes.c_size_t(size))
+        ctypes.memset(block, 1, size)
         libc.free(block)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begun
 before = faults()
-with memory_kept():
+with memory_kept(large):
     faults()
     inside = faults()
 after = faults()
@@ -27,16 +28,27 @@ print(before, inside, after)
 """
 
 
-def test_memory_is_kept_inside_and_given_back_after() -> None:
+def faults(megabytes: int, how: str) -> list[int]:
+    """Before, inside and after."""
     if not sys.platform.startswith("linux"):
         pytest.skip("glibc alone is told")
-    done = subprocess.run(
-        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
-    )
-    before, inside, after = map(int, done.stdout.split())
+    command = [sys.executable, "-c", FAULTS, str(megabytes), how]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [int(count) for count in done.stdout.split()]
+
+
+@pytest.mark.parametrize(("megabytes", "how"), [(64, "large"), (16, "large"), (16, "small")])
+def test_memory_is_kept_inside_and_given_back_after(megabytes: int, how: str) -> None:
+    before, inside, after = faults(megabytes, how)
 
     assert inside < before / 20
     assert after > before / 2
+
+
+def test_large_blocks_are_given_back_where_they_are_not_the_same_again() -> None:
+    before, inside, _ = faults(64, "small")
+
+    assert inside > before / 2
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,7 +169,8 @@ def test_a_long_text_in_chunks_equals_one_run(
     text = " ".join(texts)
     whole = vectors(model, [text])
     for chunk in (1, 7, 64):
-        monkeypatch.setattr(encoder, "CHUNK", chunk)
+        monkeypatch.setattr(encoder, "POSITIONS", chunk)
+        monkeypatch.setattr(encoder, "LEAST", 1)
         close(vectors(model, [text]), whole)
 
 
