@@ -1,6 +1,7 @@
 """The LightningModule: network + loss + optimiser + the state that is carried from step to step."""
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -50,6 +51,8 @@ class LitBiLM(pl.LightningModule):
         learning_rate: of the last step.
         skipped: steps left out for a gradient that was not finite; `skipped_in_a_row` likewise.
         looks: mean -log p of the held-out text at each look so far.
+        gradients_averaged: around the last backward pass of a step; after it, gradients are means over all
+            processes. What stands there leaves that to DDP.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class LitBiLM(pl.LightningModule):
         self.learning_rate = 0.0
         self.skipped = self.skipped_in_a_row = 0
         self.looks: list[float] = []
+        self.gradients_averaged: Callable[[], AbstractContextManager[None]] = nullcontext
         self._bf16 = bf16
         self._states: list[Tensor] = []
         self._average: WeightAverage | None = None
@@ -115,7 +119,8 @@ class LitBiLM(pl.LightningModule):
         last = (len(batch.windows) - 1, self.share.passes - 1)
         for place, passes in enumerate(batch.windows):
             for number in range(self.share.passes):
-                with nullcontext() if (place, number) == last else self._gradients_kept_here():
+                is_last = (place, number) == last
+                with self.gradients_averaged() if is_last else self._gradients_kept_here():
                     self._backward(batch, place, number, len(passes) * len(batch.windows))
         self._update(optimizer, before)
         self.step += 1

@@ -1,73 +1,92 @@
-"""Gradients summed over the processes of one machine through memory that they share.
+"""Gradients averaged over the processes of one machine through memory that they share.
 
 Over gloo's sockets the same sum takes several times as long, and on a CPU that time is taken from the
-matmuls, whose cores have to do it.
+matmuls, whose cores have to do it. DDP copies every gradient into a bucket of its own first; here it
+goes where the others read it, at once when it is made, while it is still in the processor's cache.
 """
 
 import mmap
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 REGIONS = 2
 """A process may be a sum ahead of another, not more: it waits for all before each."""
 
 
 class SharedSum:
-    """The mean of float32 tensors over all processes.
+    """The mean of float32 gradients over all processes, which have the same weights.
 
     To be made by all processes at once. Sums are made in the order of ranks, so that all processes
     have the same bits, and the same again after a restart.
 
     Args:
+        weights: float32 on the CPU; each of them has a gradient in every backward pass.
         group: a group of all processes over which they wait for one another.
     """
 
-    def __init__(self, group: Any = None) -> None:
+    def __init__(self, weights: Iterable[nn.Parameter], group: Any = None) -> None:
         self._group, self._rank, self._world = (
             group,
             dist.get_rank(group),
             dist.get_world_size(group),
         )
+        self._places: dict[Tensor, slice] = {}  # of a weight's gradient among all
+        size = 0
+        for weight in weights:
+            self._places[weight] = slice(size, size + weight.numel())
+            size += weight.numel()
+            weight.register_post_accumulate_grad_hook(self._hand_in)
+        self._regions = self._share(size)
+        self._last = False
         self._sums = 0
-        self._bytes = 0
-        self._regions: list[np.ndarray[Any, np.dtype[np.float32]]] = []
 
-    @torch.no_grad()
-    def mean_(self, values: Tensor) -> Tensor:
-        """Replace ``values`` (n,), float32 on the CPU, by their mean over all processes.
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """In the block is the last backward pass of a step; after it, gradients are means over all.
 
         Raises:
             RuntimeError: another process is gone.
         """
-        if values.nbytes > self._bytes:
-            self._share(values.nbytes)
-        region = self._regions[self._sums % REGIONS][:, : len(values)]  # (world, n)
-        self._sums += 1
-        own = values.numpy()
-        np.multiply(own, np.float32(1 / self._world), out=region[self._rank])
+        self._last = True
+        try:
+            yield
+        finally:
+            self._last = False
         self._wait()
-        np.add(region[0], region[1], out=own)
-        for other in region[2:]:
-            own += other
-        return values
+        first, second, *others = self._regions[self._sums % REGIONS]
+        with torch.no_grad():
+            for weight, place in self._places.items():
+                total = _flat(weight)
+                torch.add(first[place], second[place], out=total)
+                for other in others:
+                    total += other[place]
+        self._sums += 1
+
+    @torch.no_grad()
+    def _hand_in(self, weight: Tensor) -> None:
+        """Called when a weight's gradient of a backward pass is complete."""
+        if self._last:
+            own = self._regions[self._sums % REGIONS][self._rank]
+            place = self._places[weight]
+            torch.mul(_flat(weight), 1 / self._world, out=own[place])
 
     def _wait(self) -> None:
         dist.all_reduce(torch.zeros(1), group=self._group)
 
-    def _share(self, size: int) -> None:
-        """Map memory for tensors of so many bytes, which all processes ask for at once."""
-        self._wait()
+    def _share(self, size: int) -> Tensor:
+        """Memory of all processes, float32 (regions, world, size)."""
         path: list[str] = [""]
         if self._rank == 0:
             handle, path[0] = tempfile.mkstemp(prefix="biloom-sum-", dir=_folder())
-            os.truncate(handle, REGIONS * self._world * size)
+            os.truncate(handle, REGIONS * self._world * size * 4)
             os.close(handle)
         dist.broadcast_object_list(path, 0, self._group)
         with open(path[0], "r+b") as file:
@@ -75,18 +94,13 @@ class SharedSum:
         self._wait()
         if self._rank == 0:
             Path(path[0]).unlink()
-        whole = np.frombuffer(shared, np.float32).reshape(REGIONS, self._world, size // 4)
-        self._bytes, self._regions = size, list(whole)
+        return torch.frombuffer(shared, dtype=torch.float32).view(REGIONS, self._world, size)
 
 
-def shared_sum(
-    state: SharedSum,
-    bucket: dist.GradBucket,  # type: ignore[name-defined]
-) -> torch.futures.Future[Tensor]:
-    """DDP's communication hook: replace a bucket of gradients by its mean."""
-    done: torch.futures.Future[Tensor] = torch.futures.Future()
-    done.set_result(state.mean_(bucket.buffer()))
-    return done
+def _flat(weight: Tensor) -> Tensor:
+    """Its gradient, (n,), in place."""
+    assert weight.grad is not None
+    return weight.grad.view(-1)
 
 
 def _folder() -> str | None:

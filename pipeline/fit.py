@@ -12,7 +12,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
-from torch.nn.parallel import DistributedDataParallel
 
 from lightning_modules.allocator import memory_kept
 from lightning_modules.callbacks import Bar, Compute, Metrics
@@ -25,7 +24,7 @@ from lightning_modules.held_out import HeldOut
 from lightning_modules.lit_bilm import LitBiLM
 from lightning_modules.metrics_file import METRICS
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.shared_sum import SharedSum, shared_sum
+from lightning_modules.shared_sum import SharedSum
 from pipeline.cores import OwnCores
 from pipeline.training_inputs import TrainingInputs
 from preprocess.errors import UserError
@@ -85,15 +84,21 @@ def fit(inputs: TrainingInputs, module: LitBiLM, loggers: Sequence[Logger], bar:
             torch.distributed.destroy_process_group()
 
 
+class _OwnSum(DDPStrategy):
+    """DDP's processes without its wrapper: gradients are averaged otherwise."""
+
+    def _setup_model(self, model: torch.nn.Module) -> torch.nn.Module:  # type: ignore[override]
+        return model
+
+
 def _strategy(inputs: TrainingInputs) -> DDPStrategy:
-    gpu = inputs.device.type == "cuda"
-    # Through shared memory nothing is sent while gradients are still being made, so a sum in parts
-    # would only make the processes wait for the slower of them more often.
-    megabytes = 25 if gpu or inputs.config.train.num_nodes > 1 else 1 << 20
-    return DDPStrategy(
-        process_group_backend="nccl" if gpu else "gloo",
+    if inputs.device.type == "cuda":
+        kind, backend = DDPStrategy, "nccl"
+    else:
+        kind, backend = _OwnSum if inputs.config.train.num_nodes == 1 else DDPStrategy, "gloo"
+    return kind(
+        process_group_backend=backend,
         gradient_as_bucket_view=True,
-        bucket_cap_mb=megabytes,
         broadcast_buffers=False,  # they are the same everywhere by construction
     )
 
@@ -109,10 +114,8 @@ class _Together(pl.Callback):
                 f"processes of this training begin at other steps ({-oldest:,} and {newest:,}); all "
                 "machines must see the same run.output"
             )
-        model = trainer.strategy.model
-        one_machine = trainer.num_nodes == 1 and module.device.type == "cpu"
-        if one_machine and isinstance(model, DistributedDataParallel):
-            model.register_comm_hook(SharedSum(), shared_sum)
+        if isinstance(trainer.strategy, _OwnSum):
+            module.gradients_averaged = SharedSum(module.network.parameters()).averaged
 
 
 def _compute(inputs: TrainingInputs) -> Compute:
