@@ -80,11 +80,15 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 class Agreement:
     """Numbers that all processes must see alike at a step, such as "a signal came": the largest wins.
 
-    Over a group of its own on the CPU, so that no GPU is waited for.
+    Over a group on the CPU, so that no GPU is waited for.
     """
 
     def __init__(self) -> None:
-        self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
+        self._group: dist.ProcessGroup | None = None
+        if dist.is_initialized():
+            # A group has threads of its own, which wake a hundred times a second.
+            on_cpu = dist.get_backend() == "gloo"
+            self._group = dist.group.WORLD if on_cpu else dist.new_group(backend="gloo")
 
     def largest(self, *numbers: int) -> list[int]:
         """The largest of each number over all processes, which call this at once."""
