@@ -51,8 +51,8 @@ class LitBiLM(pl.LightningModule):
         learning_rate: of the last step.
         skipped: steps left out for a gradient that was not finite; `skipped_in_a_row` likewise.
         looks: mean -log p of the held-out text at each look so far.
-        gradients_averaged: around the last backward pass of a step; after it, gradients are means over all
-            processes. What stands there leaves that to DDP.
+        gradients_averaged: what the last backward pass of a step runs in, after which gradients are means
+            over all processes; by itself nothing, since one process needs nothing and DDP does it.
     """
 
     def __init__(

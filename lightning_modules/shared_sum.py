@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -29,15 +28,10 @@ class SharedSum:
 
     Args:
         weights: float32 on the CPU; each of them has a gradient in every backward pass.
-        group: a group of all processes over which they wait for one another.
     """
 
-    def __init__(self, weights: Iterable[nn.Parameter], group: Any = None) -> None:
-        self._group, self._rank, self._world = (
-            group,
-            dist.get_rank(group),
-            dist.get_world_size(group),
-        )
+    def __init__(self, weights: Iterable[nn.Parameter]) -> None:
+        self._rank, self._world = dist.get_rank(), dist.get_world_size()
         self._places: dict[Tensor, slice] = {}  # of a weight's gradient among all
         size = 0
         for weight in weights:
@@ -45,7 +39,7 @@ class SharedSum:
             size += weight.numel()
             weight.register_post_accumulate_grad_hook(self._hand_in)
         self._regions = self._share(size)
-        self._last = False
+        self._awaited = 0  # gradients of a last backward pass
         self._sums = 0
 
     @contextmanager
@@ -55,11 +49,9 @@ class SharedSum:
         Raises:
             RuntimeError: another process is gone.
         """
-        self._last = True
-        try:
-            yield
-        finally:
-            self._last = False
+        self._awaited = len(self._places)
+        yield
+        assert not self._awaited, "a weight without a gradient would get that of an earlier step"
         self._wait()
         first, second, *others = self._regions[self._sums % REGIONS]
         with torch.no_grad():
@@ -73,13 +65,14 @@ class SharedSum:
     @torch.no_grad()
     def _hand_in(self, weight: Tensor) -> None:
         """Called when a weight's gradient of a backward pass is complete."""
-        if self._last:
+        if self._awaited:
+            self._awaited -= 1
             own = self._regions[self._sums % REGIONS][self._rank]
             place = self._places[weight]
             torch.mul(_flat(weight), 1 / self._world, out=own[place])
 
     def _wait(self) -> None:
-        dist.all_reduce(torch.zeros(1), group=self._group)
+        dist.all_reduce(torch.zeros(1))
 
     def _share(self, size: int) -> Tensor:
         """Memory of all processes, float32 (regions, world, size)."""
@@ -88,7 +81,7 @@ class SharedSum:
             handle, path[0] = tempfile.mkstemp(prefix="biloom-sum-", dir=_folder())
             os.truncate(handle, REGIONS * self._world * size * 4)
             os.close(handle)
-        dist.broadcast_object_list(path, 0, self._group)
+        dist.broadcast_object_list(path)
         with open(path[0], "r+b") as file:
             shared = mmap.mmap(file.fileno(), 0)
         self._wait()

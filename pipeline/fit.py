@@ -85,19 +85,17 @@ def fit(inputs: TrainingInputs, module: LitBiLM, loggers: Sequence[Logger], bar:
 
 
 class _OwnSum(DDPStrategy):
-    """DDP's processes without its wrapper: gradients are averaged otherwise."""
+    """DDP's processes without its wrapper: `SharedSum` averages the gradients."""
 
     def _setup_model(self, model: torch.nn.Module) -> torch.nn.Module:  # type: ignore[override]
         return model
 
 
 def _strategy(inputs: TrainingInputs) -> DDPStrategy:
-    if inputs.device.type == "cuda":
-        kind, backend = DDPStrategy, "nccl"
-    else:
-        kind, backend = _OwnSum if inputs.config.train.num_nodes == 1 else DDPStrategy, "gloo"
-    return kind(
-        process_group_backend=backend,
+    gpu = inputs.device.type == "cuda"
+    shares_memory = not gpu and inputs.config.train.num_nodes == 1
+    return (_OwnSum if shares_memory else DDPStrategy)(
+        process_group_backend="nccl" if gpu else "gloo",
         gradient_as_bucket_view=True,
         broadcast_buffers=False,  # they are the same everywhere by construction
     )
