@@ -87,7 +87,7 @@ class Agreement:
         self._group: dist.ProcessGroup | None = None
         if dist.is_initialized():
             # A group has threads of its own, which wake a hundred times a second.
-            on_cpu = dist.get_backend() == "gloo"
+            on_cpu = dist.get_backend() != "nccl"
             self._group = dist.group.WORLD if on_cpu else dist.new_group(backend="gloo")
 
     def largest(self, *numbers: int) -> list[int]:

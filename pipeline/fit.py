@@ -22,6 +22,7 @@ from lightning_modules.evaluation import evaluate
 from lightning_modules.flops import flops_per_token, matmul_peak
 from lightning_modules.held_out import HeldOut
 from lightning_modules.lit_bilm import LitBiLM
+from lightning_modules.local_group import BACKEND as LOCAL
 from lightning_modules.metrics_file import METRICS
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.shared_sum import SharedSum
@@ -95,7 +96,7 @@ def _strategy(inputs: TrainingInputs) -> DDPStrategy:
     gpu = inputs.device.type == "cuda"
     shares_memory = not gpu and inputs.config.train.num_nodes == 1
     return (_OwnSum if shares_memory else DDPStrategy)(
-        process_group_backend="nccl" if gpu else "gloo",
+        process_group_backend="nccl" if gpu else LOCAL if shares_memory else "gloo",
         gradient_as_bucket_view=True,
         broadcast_buffers=False,  # they are the same everywhere by construction
     )

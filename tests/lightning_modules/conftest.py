@@ -1,0 +1,51 @@
+"""Processes of this machine that do something together."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GROUP = """
+import copy, os, sys, time
+from datetime import timedelta
+from pathlib import Path
+import torch, torch.distributed as dist
+from lightning_modules.local_group import BACKEND
+
+def threads():
+    return len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 0
+
+folder, rank, world = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+threads_before = threads()
+store = dist.FileStore(f"{folder}/store", world)
+dist.init_process_group(
+    BACKEND, rank=rank, world_size=world, store=store, timeout=timedelta(seconds=5)
+)
+"""
+
+Together = Callable[[str, int], list[tuple[int, str]]]
+"""A script and a number of processes -> exit code and last words of each."""
+
+
+@pytest.fixture
+def together(tmp_path: Path) -> Together:
+    """Runs a script in processes that know ``folder``, the test's own, ``rank`` and ``world``."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
+
+    def run(script: str, world: int) -> list[tuple[int, str]]:
+        (tmp_path / "store").unlink(missing_ok=True)
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", GROUP + script, str(tmp_path), str(rank), str(world)],
+                cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True,
+            )
+            for rank in range(world)
+        ]  # fmt: skip
+        told = [process.communicate(timeout=100)[1] for process in processes]
+        return [(one.returncode, words) for one, words in zip(processes, told, strict=True)]
+
+    return run

@@ -1,0 +1,76 @@
+"""Collective operations of processes of this machine, without threads."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+OPERATIONS = """
+found = {}
+found["sum"] = torch.tensor([[0.1 * 3**rank, 1.0]])
+dist.all_reduce(found["sum"])
+found["max"] = torch.tensor([rank, -rank, 2**60 + rank])
+dist.all_reduce(found["max"], dist.ReduceOp.MAX)
+found["gathered"] = [torch.empty(40_000, 2) for _ in range(world)]
+dist.all_gather(found["gathered"], torch.full((2, 40_000), float(rank)).T)
+found["objects"] = [rank, "x" * rank]
+dist.broadcast_object_list(found["objects"], src=world - 1)
+found["scalar"] = torch.tensor(2.0**rank)
+dist.all_reduce(found["scalar"])
+dist.barrier()
+found["threads"] = threads() - threads_before
+dist.destroy_process_group()
+torch.save(found, f"{folder}/{rank}.pt")
+"""
+LOST = """
+dist.barrier()
+if rank == world - 1:
+    os._exit(1)
+dist.barrier()
+"""
+SILENT = """
+if rank:
+    time.sleep(8)
+dist.barrier()
+"""
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_each_process_gets_what_all_have(
+    together: Callable[..., list[tuple[int, str]]], tmp_path: Path, world: int
+) -> None:
+    assert together(OPERATIONS, world) == [(0, "")] * world
+
+    total = torch.tensor(0.1)
+    for rank in range(1, world):
+        total += torch.tensor(0.1 * 3**rank)
+    for rank in range(world):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert torch.equal(found["sum"], torch.tensor([[float(total), world]]))
+        assert found["max"].tolist() == [world - 1, 0, 2**60 + world - 1]
+        assert [part.unique().tolist() for part in found["gathered"]] == [[r] for r in range(world)]
+        assert found["objects"] == [world - 1, "x" * (world - 1)]
+        assert found["scalar"].shape == ()
+        assert float(found["scalar"]) == 2**world - 1
+        assert found["threads"] == 0
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_who_waits_for_a_lost_process_is_told_at_once(
+    together: Callable[..., list[tuple[int, str]]], world: int
+) -> None:
+    *others, _ = together(LOST, world)
+
+    for code, words in others:
+        assert code == 1
+        assert "DistNetworkError: no answer from a process of this machine: " in words
+
+
+def test_who_waits_for_a_silent_process_is_told_after_a_while(
+    together: Callable[..., list[tuple[int, str]]],
+) -> None:
+    (code, words), _ = together(SILENT, 2)
+
+    assert code == 1
+    assert "DistNetworkError: no answer from a process of this machine: timed out" in words
