@@ -14,14 +14,9 @@ from lightning_modules.config import ModelConfig
 from lightning_modules.datamodule import Batch
 from lightning_modules.distribution import Share, gather_rows
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.optimizers import (
-    WeightAverage,
-    averages,
-    build_optimizer,
-    clipped_step,
-    learning_rate,
-)
+from lightning_modules.optimizers import WeightAverage, averages, learning_rate
 from lightning_modules.train_config import SGDConfig, TrainConfig
+from lightning_modules.update import Update
 from preprocess.errors import UserError
 
 CHECKPOINT_FORMAT = 2
@@ -51,8 +46,7 @@ class LitBiLM(pl.LightningModule):
         learning_rate: of the last step.
         skipped: steps left out for a gradient that was not finite; `skipped_in_a_row` likewise.
         looks: mean -log p of the held-out text at each look so far.
-        gradients_averaged: what the last backward pass of a step runs in, after which gradients are means
-            over all processes; by itself nothing, since one process needs nothing and DDP does it.
+        make_update: what takes gradients into the weights, made when training starts.
     """
 
     def __init__(
@@ -77,15 +71,14 @@ class LitBiLM(pl.LightningModule):
         self.learning_rate = 0.0
         self.skipped = self.skipped_in_a_row = 0
         self.looks: list[float] = []
-        self.gradients_averaged: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.make_update: Callable[[TrainConfig, list[torch.nn.Parameter]], Update] = Update
         self._bf16 = bf16
         self._states: list[Tensor] = []
         self._average: WeightAverage | None = None
         self._restored: dict[str, Any] = {}
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        train = self.train_config
-        return build_optimizer(train.optimizer, self.network.parameters(), train.learning_rate)
+    def configure_optimizers(self) -> None:
+        """None that Lightning would have to know of."""
 
     def on_train_start(self) -> None:
         """Put the optimiser, the carried state and the average where the checkpoint had them."""
@@ -95,34 +88,25 @@ class LitBiLM(pl.LightningModule):
             state[:, :, part.start : part.stop].contiguous().to(self.device)
             for part in self.share.ranges
         ]  # (layers, directions, rows of the pass, state_width)
+        self._update = self.make_update(self.train_config, list(self.network.parameters()))
         if saved:
-            optimizer = self._optimizer
-            optimizer.load_state_dict(saved["optimizer"])
-            for group in optimizer.param_groups:
-                group["fused"] = optimizer.defaults["fused"]  # that of this device
+            self._update.load_state_dict(saved["optimizer"])
         if self._average:
             self._average.tensors = [mean.to(self.device) for mean in self._average.tensors]
         self._restored = {}
 
-    @property
-    def _optimizer(self) -> torch.optim.Optimizer:
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.Optimizer)
-        return optimizer
-
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One optimiser step: every window of every row of this process, then the update."""
         assert batch.step == self.step, "the data and the optimiser are at other steps"
-        optimizer = self._optimizer
-        optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad()
         before, self.losses = list(self._states), torch.zeros_like(self.losses, device=self.device)
         last = (len(batch.windows) - 1, self.share.passes - 1)
         for place, passes in enumerate(batch.windows):
             for number in range(self.share.passes):
                 is_last = (place, number) == last
-                with self.gradients_averaged() if is_last else self._gradients_kept_here():
+                with self._update.averaged() if is_last else self._gradients_kept_here():
                     self._backward(batch, place, number, len(passes) * len(batch.windows))
-        self._update(optimizer, before)
+        self._take_step(before)
         self.step += 1
 
     def _backward(self, batch: Batch, place: int, number: int, parts: int) -> None:
@@ -150,23 +134,20 @@ class LitBiLM(pl.LightningModule):
         kept: AbstractContextManager[None] = getattr(model, "no_sync", nullcontext)()
         return kept
 
-    def _update(self, optimizer: torch.optim.Optimizer, before: list[Tensor]) -> None:
+    def _take_step(self, before: list[Tensor]) -> None:
         """Clip and step; or leave out a step whose gradient is not finite, with its states.
 
         The gradient is the same in all processes by now, so all decide alike.
         """
         train = self.train_config
-        gradients = [w.grad for w in self.network.parameters() if w.grad is not None]
-        norm = self.gradient_norm = float(torch.nn.utils.get_total_norm(gradients))
+        norm = self.gradient_norm = self._update.norm()
         self.learning_rate = learning_rate(train, self.step, self.looks)
         if not math.isfinite(norm):
             self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
             self._states = before
             return
         self.skipped_in_a_row = 0
-        for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        clipped_step(optimizer, gradients, norm / (train.clip_norm or math.inf))
+        self._update.step(self.learning_rate, norm / (train.clip_norm or math.inf))
         if self._average is not None:
             self._average.add(list(self.network.parameters()))
 
@@ -203,7 +184,7 @@ class LitBiLM(pl.LightningModule):
             "steps": self.train_config.steps,
             "cutoffs": list(self.network.head.cutoffs),
             "state_dict": {f"network.{k}": v.cpu() for k, v in self.network.state_dict().items()},
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self._update.state_dict(),
             "carried_state": gather_rows(torch.cat(self._states, 2)),
             "looks": list(self.looks),
             "average": self._averaged_weights(),

@@ -25,7 +25,7 @@ from lightning_modules.lit_bilm import LitBiLM
 from lightning_modules.local_group import BACKEND as LOCAL
 from lightning_modules.metrics_file import METRICS
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.shared_sum import SharedSum
+from lightning_modules.shared_update import SharedUpdate
 from pipeline.cores import OwnCores
 from pipeline.training_inputs import TrainingInputs
 from preprocess.errors import UserError
@@ -53,13 +53,16 @@ def fit(inputs: TrainingInputs, module: LitBiLM, loggers: Sequence[Logger], bar:
         )
         # The module has them; they are as large as the weights and the optimiser together.
         inputs.checkpoint = inputs.initial = None
+        strategy = _strategy(inputs) if share.world > 1 else "auto"
+        if isinstance(strategy, _SharedMemory):
+            module.make_update = SharedUpdate
         cores = OwnCores()
         checkpoints = Checkpoints(inputs.place.work, train, metrics.save)
         trainer = pl.Trainer(
             accelerator="gpu" if gpu else "cpu",
             devices=share.world // train.num_nodes,
             num_nodes=train.num_nodes,
-            strategy=_strategy(inputs) if share.world > 1 else "auto",
+            strategy=strategy,
             max_epochs=1,
             logger=list(loggers),
             callbacks=[_Together(), *([] if gpu else [cores]), metrics, checkpoints],
@@ -85,8 +88,8 @@ def fit(inputs: TrainingInputs, module: LitBiLM, loggers: Sequence[Logger], bar:
             torch.distributed.destroy_process_group()
 
 
-class _OwnSum(DDPStrategy):
-    """DDP's processes without its wrapper: `SharedSum` averages the gradients."""
+class _SharedMemory(DDPStrategy):
+    """DDP's processes without its wrapper: `SharedUpdate` is what they share."""
 
     def _setup_model(self, model: torch.nn.Module) -> torch.nn.Module:  # type: ignore[override]
         return model
@@ -95,7 +98,7 @@ class _OwnSum(DDPStrategy):
 def _strategy(inputs: TrainingInputs) -> DDPStrategy:
     gpu = inputs.device.type == "cuda"
     shares_memory = not gpu and inputs.config.train.num_nodes == 1
-    return (_OwnSum if shares_memory else DDPStrategy)(
+    return (_SharedMemory if shares_memory else DDPStrategy)(
         process_group_backend="nccl" if gpu else LOCAL if shares_memory else "gloo",
         gradient_as_bucket_view=True,
         broadcast_buffers=False,  # they are the same everywhere by construction
@@ -103,7 +106,7 @@ def _strategy(inputs: TrainingInputs) -> DDPStrategy:
 
 
 class _Together(pl.Callback):
-    """Sees to it that all processes begin at one step, and how they sum their gradients."""
+    """Sees to it that all processes begin at one step."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, LitBiLM)
@@ -113,8 +116,6 @@ class _Together(pl.Callback):
                 f"processes of this training begin at other steps ({-oldest:,} and {newest:,}); all "
                 "machines must see the same run.output"
             )
-        if isinstance(trainer.strategy, _OwnSum):
-            module.gradients_averaged = SharedSum(module.network.parameters()).averaged
 
 
 def _compute(inputs: TrainingInputs) -> Compute:

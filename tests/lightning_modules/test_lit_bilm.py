@@ -27,12 +27,6 @@ class Alone(LitBiLM):
     def manual_backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
-    @property
-    def _optimizer(self) -> torch.optim.Optimizer:
-        if not hasattr(self, "own"):
-            self.own = self.configure_optimizers()
-        return self.own
-
     def _gradients_kept_here(self) -> AbstractContextManager[None]:
         return nullcontext()
 
