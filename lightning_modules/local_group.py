@@ -5,7 +5,9 @@ take part in the sum of one number; on a CPU that is time of the very core that 
 """
 
 import socket
+from collections.abc import Callable
 from datetime import timedelta
+from functools import reduce
 from typing import Any
 
 import torch
@@ -27,8 +29,7 @@ class _Done(dist.Work):
 class LocalGroup(dist.ProcessGroup):
     """A process group for `torch.distributed`, over sockets of this machine by way of rank 0.
 
-    For tensors on the CPU, which are small: each process gets all of them. What is reduced is so in
-    the order of ranks, the same bits in all processes.
+    For tensors on the CPU. What is reduced is so in the order of ranks, the same bits in all processes.
 
     Args:
         store: where rank 0 tells the others its port.
@@ -54,7 +55,9 @@ class LocalGroup(dist.ProcessGroup):
         self, outputs: list[list[Tensor]], inputs: list[Tensor], opts: Any = None
     ) -> dist.Work:
         """Put every process's tensor into its place of ``outputs[0]``."""
-        for place, part in zip(outputs[0], self._of_all(inputs[0]), strict=True):
+        found = inputs[0].new_empty(self._size, *inputs[0].shape)
+        self._ask(inputs[0], lambda parts: parts, found)
+        for place, part in zip(outputs[0], found, strict=True):
             place.copy_(part)
         return _Done()
 
@@ -63,20 +66,18 @@ class LocalGroup(dist.ProcessGroup):
         largest = opts.reduceOp == dist.ReduceOp.MAX
         assert largest or opts.reduceOp == dist.ReduceOp.SUM, "others are not made"
         combine = torch.maximum if largest else torch.add
-        total, *others = self._of_all(tensors[0])
-        for other in others:
-            combine(total, other, out=total)
-        tensors[0].copy_(total)
+        self._ask(tensors[0], lambda parts: reduce(combine, parts), tensors[0])
         return _Done()
 
     def barrier(self, opts: Any = None) -> dist.Work:
         """Wait for all processes."""
-        self._of_all(torch.zeros(1, dtype=torch.uint8))
+        nothing = torch.zeros(1, dtype=torch.uint8)
+        self._ask(nothing, lambda parts: parts[0], nothing)
         return _Done()
 
     def broadcast(self, tensors: list[Tensor], opts: Any) -> dist.Work:  # type: ignore[override]
         """Give one process's tensor to all."""
-        tensors[0].copy_(self._of_all(tensors[0])[opts.rootRank])
+        self._ask(tensors[0], lambda parts: parts[opts.rootRank], tensors[0])
         return _Done()
 
     def shutdown(self) -> None:
@@ -84,25 +85,26 @@ class LocalGroup(dist.ProcessGroup):
         for one in self._sockets:
             one.close()
 
-    def _of_all(self, tensor: Tensor) -> list[Tensor]:
-        """Every process's tensor of this shape, in the order of ranks."""
-        own = tensor.detach().reshape(-1).view(torch.uint8)  # (bytes,)
-        parts = own.new_empty(self._size, own.numel())
+    def _ask(self, own: Tensor, answer: Callable[[Tensor], Tensor], place: Tensor) -> None:
+        """Put what rank 0 makes of all processes' tensors, (world, *shape), into ``place``."""
+        own, found = own.detach().contiguous(), place.new_empty(place.shape)
         try:
             if self._rank == 0:
+                parts = own.new_empty(self._size, *own.shape)
                 parts[0] = own
                 for part, one in zip(parts[1:], self._sockets, strict=True):
                     _receive(one, part)
+                found = answer(parts)
                 for one in self._sockets:
-                    one.sendall(parts.numpy().data)
+                    one.sendall(_bytes(found))
             else:
-                self._sockets[0].sendall(own.numpy().data)
-                _receive(self._sockets[0], parts)
+                self._sockets[0].sendall(_bytes(own))
+                _receive(self._sockets[0], found)
         except OSError as error:
             raise dist.DistNetworkError(
                 f"no answer from a process of this machine: {error}"
             ) from error
-        return [part.view(tensor.dtype).view(tensor.shape) for part in parts]
+        place.detach().copy_(found)
 
 
 def _accepted(store: dist.distributed_c10d.Store, size: int, seconds: float) -> list[socket.socket]:
@@ -121,7 +123,7 @@ def _accepted(store: dist.distributed_c10d.Store, size: int, seconds: float) -> 
 
 def _connected(store: dist.distributed_c10d.Store, rank: int, seconds: float) -> socket.socket:
     one = _ready(socket.create_connection((LOCALHOST, int(store.get(PLACE)))), seconds)
-    one.sendall(torch.tensor([rank], dtype=torch.int32).numpy().data)
+    one.sendall(_bytes(torch.tensor([rank], dtype=torch.int32)))
     return one
 
 
@@ -131,9 +133,14 @@ def _ready(one: socket.socket, seconds: float) -> socket.socket:
     return one
 
 
+def _bytes(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous tensor."""
+    return tensor.view(-1).view(torch.uint8).numpy().data
+
+
 def _receive(one: socket.socket, place: Tensor) -> None:
     """Fill a contiguous tensor."""
-    left = place.numpy().data.cast("B")
+    left = _bytes(place)
     while left:
         got = one.recv_into(left)
         if not got:

@@ -59,5 +59,5 @@ def block_norms(gradients: Sequence[Tensor]) -> Tensor:
 
     On a CPU, processes may share the work of them (`SharedUpdate`) or not, for the same bits.
     """
-    blocks = [b for g in gradients for b in (g.view(-1).split(BLOCK) if g.is_cpu else [g])]
+    blocks = [b for g in gradients for b in (g.reshape(-1).split(BLOCK) if g.is_cpu else [g])]
     return torch.stack(torch._foreach_norm(blocks))
