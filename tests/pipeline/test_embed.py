@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -379,18 +380,17 @@ def test_an_addition_killed_outright_again_and_again_ends_in_the_same_bytes(
     first, second, lines = split(text, tmp_path)
     for name in ("reference", "killed"):
         embed(tiny, trained, tmp_path / name, f"embed.input={first}")
-    append(tiny, trained, tmp_path / "reference", second)
-    command = [
-        "embed",
-        *tiny.arguments(tmp_path / "killed", f"embed.model={trained}/export"),
-        f"embed.input={second}",
-        "embed.append=true",
-    ]
-    killed = 0
-    for tenths in (20, 26, 32, 38, 44, 50, 70, 100):
+    addition = (f"embed.model={trained}/export", f"embed.input={second}", "embed.append=true")
+    reference, command = (
+        ["embed", *tiny.arguments(tmp_path / name, *addition)] for name in ("reference", "killed")
+    )
+    began = time.monotonic()
+    assert biloom.run(*reference).returncode == 0
+    whole, killed = time.monotonic() - began, 0
+    for part in (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95):
         with biloom.start(*command) as process:
             try:
-                process.wait(tenths / 10)
+                process.wait(part * whole)
             except subprocess.TimeoutExpired:
                 process.kill()
                 killed += 1
