@@ -152,6 +152,40 @@ def test_two_processes_that_were_stopped_go_on_to_the_same_bits(
     assert manifests[0].content == manifests[1].content
 
 
+KINDS: dict[str, tuple[str, ...]] = {
+    "averaging": (
+        *("train.optimizer={kind: sgd, average_after: 1}", "train.learning_rate=3"),
+        *("model.recurrent.weight_drop=0.5", "train.evaluate_steps=3"),
+    ),
+    "characters": (
+        *("model.input.kind=char_cnn", "model.input.filters=[[1,4],[3,6]]"),
+        *("model.recurrent.kind=gru", "model.recurrent.hidden=4", "train.optimizer.kind=adamw"),
+    ),
+    "sampled": (
+        *("model.head.kind=sampled_softmax", "model.head.samples=16"),
+        *("train.optimizer.kind=adagrad", "train.loss_scale=5"),
+    ),
+    "tied": ("model.input.kind=adaptive", "model.tied=true", "model.head.cutoffs=[20]"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_training_in_two_processes_goes_on_to_the_same_bits(
+    tiny: Tiny, biloom: Command, tmp_path: Path, kind: str
+) -> None:
+    chosen = (*KINDS[kind], "train.steps=60")
+    train(tiny, biloom, tmp_path / "whole", *chosen)
+    code, told = stopped(tiny, biloom, tmp_path / "parts", signal.SIGKILL, 20, *chosen)
+    assert code == -signal.SIGKILL, told
+    printed = train(tiny, biloom, tmp_path / "parts", *chosen)
+
+    assert "goes on from step" in printed
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    manifests = [read_manifest(str(tmp_path / n / "train"), "train") for n in ("parts", "whole")]
+    assert manifests[0].content == manifests[1].content
+
+
 @pytest.mark.slow
 def test_a_training_goes_on_in_one_process_and_again_in_two(
     tiny: Tiny, biloom: Command, tmp_path: Path
