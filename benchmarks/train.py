@@ -16,6 +16,7 @@ training (lightning_modules/allocator.py); the baseline once as torch runs by it
   clips, residual, dropout .1, 32 x 20, 12,028 words, sampled softmax of 4,096; the windows made from
   ids in the same time. AllenNLP's modules, which made 259 tokens/s where a 2-thread sgemm made 144
   GFLOP/s, are not run here: config_a_over_259 = tokens/s / 259 x 144 / sgemm_gflops of this run.
+  sgemm is torch.mm; onednn_gflops is the same product by nn/matmul.py.
 - data_wait_share, two_process_efficiency: of `biloom train` itself, the small network, one thread a
   process: the share of the time in which a step waits for its batch; and the speed of two processes
   with 64 rows each over twice that of one with 64.
@@ -50,6 +51,7 @@ from lightning_modules.config import ModelConfig
 from lightning_modules.datamodule import Batch, WindowMaker
 from lightning_modules.lit_bilm import LitBiLM
 from lightning_modules.nn.cutoffs import choose_cutoffs
+from lightning_modules.nn.matmul import times_transposed
 from lightning_modules.train_config import TrainConfig
 from lightning_modules.types_of_window import types_of_window
 from preprocess.spellings import Spellings
@@ -226,26 +228,28 @@ def config_a(steps: int) -> dict[str, float]:
         "recurrent": {"kind": "lstm", "hidden": 1024, "projection": 128},
         "head": {"kind": "sampled_softmax", "samples": 4096},
     }
-    flops, taken = [], []
+    flops, onednn, taken = [], [], []
     with memory_kept():
         step = ours(model, 32, WORDS_A, spelled=50)
         seconds(step, range(3))
         for turn in range(TURNS):
-            flops.append(sgemm())
+            flops.append(gflops(torch.mm))
+            onednn.append(gflops(times_transposed))
             taken += seconds(step, range(turn, turn + max(1, steps // TURNS)))
-    speed, gflops = 32 * UNROLL / statistics.median(taken), statistics.median(flops)
-    print(f"config A: {speed:,.0f} tokens/s where sgemm makes {gflops:.0f} GFLOP/s")
+    speed, sgemm = 32 * UNROLL / statistics.median(taken), statistics.median(flops)
+    print(f"config A: {speed:,.0f} tokens/s where sgemm makes {sgemm:.0f} GFLOP/s")
     return {
         "config_a_tokens_per_s": speed,
-        "sgemm_gflops": gflops,
-        "config_a_over_259": speed / PEER_TOKENS * PEER_GFLOPS / gflops,
+        "sgemm_gflops": sgemm,
+        "onednn_gflops": statistics.median(onednn),
+        "config_a_over_259": speed / PEER_TOKENS * PEER_GFLOPS / sgemm,
     }
 
 
-def sgemm(size: int = 2048) -> float:
-    """GFLOP/s of a square matmul, the best of some."""
+def gflops(multiply: Callable[[Tensor, Tensor], Tensor], size: int = 2048) -> float:
+    """GFLOP/s of a product of square matrices, the best of some."""
     a, b = torch.rand(size, size), torch.rand(size, size)
-    times = seconds(lambda _: torch.mm(a, b), range(5))
+    times = seconds(lambda _: multiply(a, b), range(5))
     return 2 * size**3 / min(times) / 1e9
 
 
