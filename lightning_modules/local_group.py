@@ -40,7 +40,6 @@ class LocalGroup(dist.ProcessGroup):
         self, store: dist.distributed_c10d.Store, rank: int, size: int, timeout: timedelta
     ) -> None:
         super().__init__(rank, size)  # type: ignore[call-arg]
-        self._rank, self._size = rank, size
         seconds = timeout.total_seconds()
         if rank == 0:
             self._sockets = _accepted(store, size, seconds)
@@ -55,7 +54,7 @@ class LocalGroup(dist.ProcessGroup):
         self, outputs: list[list[Tensor]], inputs: list[Tensor], opts: Any = None
     ) -> dist.Work:
         """Put every process's tensor into its place of ``outputs[0]``."""
-        found = inputs[0].new_empty(self._size, *inputs[0].shape)
+        found = inputs[0].new_empty(self.size(), *inputs[0].shape)
         self._ask(inputs[0], lambda parts: parts, found)
         for place, part in zip(outputs[0], found, strict=True):
             place.copy_(part)
@@ -89,8 +88,8 @@ class LocalGroup(dist.ProcessGroup):
         """Put what rank 0 makes of all processes' tensors, (world, *shape), into ``place``."""
         own, found = own.detach().contiguous(), place.new_empty(place.shape)
         try:
-            if self._rank == 0:
-                parts = own.new_empty(self._size, *own.shape)
+            if self.rank() == 0:
+                parts = own.new_empty(self.size(), *own.shape)
                 parts[0] = own
                 for part, one in zip(parts[1:], self._sockets, strict=True):
                     _receive(one, part)

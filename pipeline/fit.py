@@ -97,9 +97,10 @@ class _SharedMemory(DDPStrategy):
 
 def _strategy(inputs: TrainingInputs) -> DDPStrategy:
     gpu = inputs.device.type == "cuda"
-    shares_memory = not gpu and inputs.config.train.num_nodes == 1
-    return (_SharedMemory if shares_memory else DDPStrategy)(
-        process_group_backend="nccl" if gpu else LOCAL if shares_memory else "gloo",
+    if not gpu and inputs.config.train.num_nodes == 1:
+        return _SharedMemory(process_group_backend=LOCAL)
+    return DDPStrategy(
+        process_group_backend="nccl" if gpu else "gloo",
         gradient_as_bucket_view=True,
         broadcast_buffers=False,  # they are the same everywhere by construction
     )

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+Together = Callable[[str, int], list[tuple[int, str]]]  # of conftest.py
+
 OPERATIONS = """
 found = {}
 found["sum"] = torch.tensor([[0.1 * 3**rank, 1.0]])
@@ -37,9 +39,7 @@ dist.barrier()
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_each_process_gets_what_all_have(
-    together: Callable[..., list[tuple[int, str]]], tmp_path: Path, world: int
-) -> None:
+def test_each_process_gets_what_all_have(together: Together, tmp_path: Path, world: int) -> None:
     assert together(OPERATIONS, world) == [(0, "")] * world
 
     total = torch.tensor(0.1)
@@ -57,9 +57,7 @@ def test_each_process_gets_what_all_have(
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_who_waits_for_a_lost_process_is_told_at_once(
-    together: Callable[..., list[tuple[int, str]]], world: int
-) -> None:
+def test_who_waits_for_a_lost_process_is_told_at_once(together: Together, world: int) -> None:
     *others, _ = together(LOST, world)
 
     for code, words in others:
@@ -68,7 +66,7 @@ def test_who_waits_for_a_lost_process_is_told_at_once(
 
 
 def test_who_waits_for_a_silent_process_is_told_after_a_while(
-    together: Callable[..., list[tuple[int, str]]],
+    together: Together,
 ) -> None:
     (code, words), _ = together(SILENT, 2)
 
