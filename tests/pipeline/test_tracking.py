@@ -143,7 +143,7 @@ def make(tiny: Tiny, folder: Path, *overrides: str, history: Any = ()) -> tuple[
 
 
 def records(file: Path) -> Iterator[Any]:
-    """What a run wrote: a log of LevelDB's kind, of wandb's records."""
+    """What a run has written so far: a log of LevelDB's kind, of wandb's records."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, place, whole = file.read_bytes(), 7, b""
@@ -152,6 +152,8 @@ def records(file: Path) -> Iterator[Any]:
             place += left
             continue
         _, size, kind = struct.unpack("<IHB", data[place : place + 7])
+        if place + 7 + size > len(data):  # its writer is in the middle of it
+            return
         whole += data[place + 7 : place + 7 + size]
         place += 7 + size
         if kind in (1, 4):  # the whole or the last piece of a record
