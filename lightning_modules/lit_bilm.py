@@ -172,7 +172,7 @@ class LitBiLM(pl.LightningModule):
             weight.data, mean.data = mean.data, weight.data
 
     def checkpoint(self) -> dict[str, Any]:
-        """All that a training is at this step; called by all processes at once.
+        """All that a training is at this step, in the first process; called by all at once.
 
         steps: of the whole training; state_dict: the weights to go on from; average: their mean,
         likewise, none before it has begun; carried_state: (layers, directions, rows, state_width).

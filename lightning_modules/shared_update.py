@@ -86,7 +86,10 @@ class SharedUpdate(Update):
         dist.barrier()
 
     def state_dict(self) -> dict[str, Any]:
-        """As that of one optimiser of all weights, put together from the processes' parts."""
+        """In the first process as that of one optimiser of all weights, put together from all parts.
+
+        In the others without the tensors: all of them whole in each would not fit where one model does.
+        """
         own = self._optimizer.state
         whole: dict[int, dict[str, Tensor]] = {index: {} for index in range(len(self._places))}
         first = own.get(self._weights[0], {})
@@ -149,12 +152,14 @@ class SharedUpdate(Update):
             weight.grad = None  # the next gradient has its memory, which is in the cache
 
     def _gathered(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """What processes have of each weight's numbers, whole; by way of the gradients' memory."""
+        """In the first process what all have of each weight's numbers, by the gradients' memory."""
         scratch = self._handed_in[0]
         for part, (_, place, _) in zip(parts, self._of_part(), strict=True):
             scratch[place] = part
         dist.barrier()
-        found = [scratch[place].view(w.shape).clone() for w, place in self._places.items()]
+        found = []
+        if self._rank == 0:
+            found = [scratch[place].view(w.shape).clone() for w, place in self._places.items()]
         dist.barrier()
         return found
 

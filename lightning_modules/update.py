@@ -41,7 +41,7 @@ class Update:
         clipped_step(self._optimizer, self._gradients(), excess)
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimiser's, whatever shares the work of it; called by all processes at once."""
+        """The optimiser's, in the first process whole; called by all processes at once."""
         return self._optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
