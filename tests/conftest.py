@@ -6,6 +6,7 @@ vocabulary is tiny too.
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # Before torch is loaded: on matrices as small as these, threads only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests send Ctrl-C, which is ignored in what a shell's script starts in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CONFIG = """\
 tokenizer: {{kind: word}}

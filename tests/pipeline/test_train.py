@@ -4,7 +4,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,10 +19,8 @@ import torch
 from lightning_modules.checkpoints import newest_checkpoint
 from lightning_modules.lit_bilm import LitBiLM
 from lightning_modules.model_folder import read_checkpoint
-from pipeline.cli import main
 from pipeline.stage import has_begun_elsewhere
 from pipeline.stages import STAGES
-from preprocess import storage
 from preprocess.errors import UserError
 from preprocess.manifest import check_files, read_manifest
 
@@ -36,9 +33,6 @@ import json, os, sys
 sys.path.insert(0, sys.argv[1])
 import pipeline.train
 from pipeline.cli import main
-from pipeline.stage import has_begun_elsewhere
-from pipeline.stages import STAGES
-from preprocess import storage
 for line in sys.stdin:
     asked = json.loads(line)
     child = os.fork()
@@ -409,45 +403,6 @@ def test_a_full_softmax_has_no_cutoffs(tiny: Tiny, tmp_path: Path) -> None:
     assert "adaptive" not in printed
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        (
-            "model.head.cutoffs=[20,500]",
-            r"model.head.cutoffs: \[20, 500\] must rise and lie between 0 and the vocabulary's",
-        ),
-        ("train.rows=100000", r"fewer than train.rows = 100000; give it more text or lower"),
-        ("train.device=cuda", "train.device is cuda, but torch finds no GPU; set it to auto"),
-        ("prepare.tokenizer=/nowhere train.corpus=/nowhere", "holds no finished 'prepare'"),
-    ],
-)
-def test_what_cannot_be_trained_is_told_in_one_message(
-    tiny: Tiny,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    override: str,
-    message: str,
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    arguments = tiny.arguments(tmp_path, *override.split())
-
-    with pytest.raises(UserError, match=message):
-        tiny.run("train", tmp_path, *override.split())
-    assert main(["train", *arguments]) == 2
-    assert capsys.readouterr().err.startswith("biloom: ")
-
-
-def test_a_compiler_that_is_asked_for_and_missing_is_told(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setenv("CXX", "")
-
-    with pytest.raises(UserError, match=r"train\.compile is on, but .* no C\+\+ compiler"):
-        tiny.run("train", tmp_path, "train.compile=on")
-
-
 def test_a_corpus_without_held_out_text_is_trained_on_without_looks(
     tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -457,92 +412,6 @@ def test_a_corpus_without_held_out_text_is_trained_on_without_looks(
     tiny.run("train", tmp_path, *none, "train.steps=20")
 
     assert all("loss_forward" in row for row in metrics(tmp_path / "train"))
-
-
-STILL = ("model.input.dropout=0", "model.recurrent.dropout=0", "train.schedule.kind=constant")
-
-
-@pytest.mark.parametrize("finished", [True, False])
-def test_raised_steps_go_on_from_the_last_checkpoint(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: bool
-) -> None:
-    short, long = ("train.steps=30",), ("train.steps=70",)
-    tiny.run("train", tmp_path / "whole", *STILL, *long)
-    grown = tmp_path / "grown"
-    if finished:
-        tiny.run("train", grown, *STILL, *short)
-    else:
-        interrupted(tiny, grown, monkeypatch, 25, *STILL, "train.evaluate_steps=20", *short)
-
-    _, printed = tiny.run("train", grown, *STILL, *long)
-
-    assert f"goes on from step {30 if finished else 15}" in printed
-    assert (
-        "train.steps is raised from 30 to 70: the constant schedule does not depend on it"
-    ) in printed
-    ours, theirs = ([r for r in metrics(tmp_path / n / "train") if "loss_forward" in r]
-                    for n in ("grown", "whole"))  # fmt: skip
-    assert ours == theirs
-    assert read_manifest(str(grown / "train")).details["steps"] == 70
-
-
-def test_raised_steps_tell_how_the_schedule_changes(tiny: Tiny, tmp_path: Path) -> None:
-    tiny.run("train", tmp_path, "train.steps=30")
-    _, printed = tiny.run("train", tmp_path, "train.steps=60")
-
-    assert re.search(
-        r"train\.steps is raised from 30 to 60: the cosine schedule now ends there, and the rate "
-        r"goes on from 0\.01\d* where it was 0\.002\n",
-        printed,
-    )
-    assert len([r for r in metrics(tmp_path / "train") if "loss_forward" in r]) == 60
-
-
-def test_raised_steps_that_were_killed_at_any_moment_go_on(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tiny.run("train", tmp_path / "whole", *STILL, "train.steps=60")
-
-    class Killed(BaseException):
-        pass
-
-    def killed_at(name: str, ending: str) -> Any:
-        real = getattr(storage, name)
-
-        def call(*arguments: Any) -> Any:
-            if str(arguments[0]).endswith(ending):
-                raise Killed
-            return real(*arguments)
-
-        return call
-
-    for name, ending in (
-        ("copy", "checkpoint.ckpt"),
-        ("write_bytes", "asked.json"),
-        ("remove", "manifest.json"),
-        ("write_bytes", "step-000000040.ckpt"),
-        ("copy", "step-000000060.ckpt"),
-        ("write_bytes", "manifest.json"),
-    ):
-        output = tmp_path / f"{name}-{ending}"
-        tiny.run("train", output, *STILL, "train.steps=30")
-        with monkeypatch.context() as patched:
-            patched.setattr(f"preprocess.storage.{name}", killed_at(name, ending))
-            with pytest.raises(Killed):
-                tiny.run("train", output, *STILL, "train.steps=60")
-        tiny.run("train", output, *STILL, "train.steps=60")
-        ours = read_manifest(str(output / "train"))
-        whole = read_manifest(str(tmp_path / "whole" / "train"))
-        assert ours.content == whole.content, (name, ending)
-
-
-def test_fewer_steps_or_another_model_are_refused_by_name(tiny: Tiny, tmp_path: Path) -> None:
-    tiny.run("train", tmp_path, "train.steps=30")
-
-    with pytest.raises(UserError, match=r"train\.steps: .*30.*20"):
-        tiny.run("train", tmp_path, "train.steps=20")
-    with pytest.raises(UserError, match=r"model\.recurrent\.hidden"):
-        tiny.run("train", tmp_path, "train.steps=40", "model.recurrent.hidden=9")
 
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -595,51 +464,6 @@ def test_every_kind_of_training_goes_on_to_the_same_bits_and_is_evaluated_and_ex
     assert embedding.vectors.shape == (3, 2, 4 if kind == "forward" else 8)
 
 
-@pytest.mark.parametrize(
-    "deciding",
-    ["train.schedule={kind: plateau}", "train.optimizer={kind: sgd, average_after: 3}"],
-)
-def test_a_training_that_goes_by_held_out_text_is_refused_without_any(
-    tiny: Tiny, tmp_path: Path, deciding: str
-) -> None:
-    none = ("prepare.valid_fraction=0", f"train.corpus={tmp_path}/prepare")
-    tiny.run("prepare", tmp_path, *none)
-
-    with pytest.raises(UserError, match=r"has no held-out text, and train\.schedule\.kind=plateau"):
-        tiny.run("train", tmp_path, *none, deciding)
-
-
-def test_a_damaged_shard_is_told_by_name_and_training_can_go_on_once_it_is_mended(
-    tiny: Tiny, tmp_path: Path
-) -> None:
-    corpus = tmp_path / "corpus"
-    shutil.copytree(tiny.root / "prepare", corpus)
-    [shard] = corpus.glob("train-*.bin")
-    whole = shard.read_bytes()
-    shard.write_bytes(whole[:-2])
-    for workers in (0, 1):
-        with pytest.raises(UserError, match=rf"{shard.name} is damaged \(`biloom check"):
-            tiny.run("train", tmp_path, f"train.corpus={corpus}", f"train.data_workers={workers}")
-    shard.write_bytes(whole)
-
-    tiny.run("train", tmp_path, f"train.corpus={corpus}")
-
-    assert metrics(tmp_path / "train")[-1]["step"] == 40
-
-
-def test_raised_steps_that_cannot_be_trained_leave_the_finished_training_as_it_is(
-    tiny: Tiny, tmp_path: Path
-) -> None:
-    before, _ = tiny.run("train", tmp_path, "train.steps=30")
-
-    with pytest.raises(UserError, match="cannot be dealt evenly"):
-        tiny.run("train", tmp_path, "train.steps=60", "train.devices=2")
-
-    assert read_manifest(str(tmp_path / "train")).content == before.content
-    _, printed = tiny.run("train", tmp_path, "train.steps=30")
-    assert "already done" in printed
-
-
 def test_a_further_machine_waits_for_the_first_and_leaves_where_all_is_done(
     tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -651,10 +475,3 @@ def test_a_further_machine_waits_for_the_first_and_leaves_where_all_is_done(
     tiny.run("train", tmp_path, "train.steps=10")
 
     assert not has_begun_elsewhere(STAGES["train"], config, 1)
-
-
-def test_cutoffs_beyond_the_vocabulary_are_told_for_an_adaptive_input_too(
-    tiny: Tiny, tmp_path: Path
-) -> None:
-    with pytest.raises(UserError, match=r"model\.head\.cutoffs: \[20000\] must rise and lie"):
-        tiny.run("train", tmp_path, "model.input.kind=adaptive", "model.head.cutoffs=[20000]")

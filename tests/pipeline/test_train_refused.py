@@ -1,0 +1,93 @@
+"""What training refuses, and what it says."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.cli import main
+from preprocess.errors import UserError
+
+Tiny = Any  # of conftest.py
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "model.head.cutoffs=[20,500]",
+            r"model.head.cutoffs: \[20, 500\] must rise and lie between 0 and the vocabulary's",
+        ),
+        ("train.rows=100000", r"fewer than train.rows = 100000; give it more text or lower"),
+        ("train.device=cuda", "train.device is cuda, but torch finds no GPU; set it to auto"),
+        ("prepare.tokenizer=/nowhere train.corpus=/nowhere", "holds no finished 'prepare'"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_in_one_message(
+    tiny: Tiny,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    override: str,
+    message: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    arguments = tiny.arguments(tmp_path, *override.split())
+
+    with pytest.raises(UserError, match=message):
+        tiny.run("train", tmp_path, *override.split())
+    assert main(["train", *arguments]) == 2
+    assert capsys.readouterr().err.startswith("biloom: ")
+
+
+def test_a_compiler_that_is_asked_for_and_missing_is_told(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CXX", "")
+
+    with pytest.raises(UserError, match=r"train\.compile is on, but .* no C\+\+ compiler"):
+        tiny.run("train", tmp_path, "train.compile=on")
+
+
+def test_cutoffs_beyond_the_vocabulary_are_told_for_an_adaptive_input_too(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"model\.head\.cutoffs: \[20000\] must rise and lie"):
+        tiny.run("train", tmp_path, "model.input.kind=adaptive", "model.head.cutoffs=[20000]")
+
+
+@pytest.mark.parametrize(
+    "deciding",
+    ["train.schedule={kind: plateau}", "train.optimizer={kind: sgd, average_after: 3}"],
+)
+def test_a_training_that_goes_by_held_out_text_is_refused_without_any(
+    tiny: Tiny, tmp_path: Path, deciding: str
+) -> None:
+    none = ("prepare.valid_fraction=0", f"train.corpus={tmp_path}/prepare")
+    tiny.run("prepare", tmp_path, *none)
+
+    with pytest.raises(UserError, match=r"has no held-out text, and train\.schedule\.kind=plateau"):
+        tiny.run("train", tmp_path, *none, deciding)
+
+
+def test_a_damaged_shard_is_told_by_name_and_training_can_go_on_once_it_is_mended(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(tiny.root / "prepare", corpus)
+    [shard] = corpus.glob("train-*.bin")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-2])
+    for workers in (0, 1):
+        with pytest.raises(UserError, match=rf"{shard.name} is damaged \(`biloom check"):
+            tiny.run("train", tmp_path, f"train.corpus={corpus}", f"train.data_workers={workers}")
+    shard.write_bytes(whole)
+
+    tiny.run("train", tmp_path, f"train.corpus={corpus}")
+
+    *_, last = (tmp_path / "train" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(last)["step"] == 40
