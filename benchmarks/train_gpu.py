@@ -29,14 +29,15 @@ from torch import Tensor, nn
 from train import Alone, draw_ids, spelling, zipf_counts
 
 from lightning_modules.config import ModelConfig
-from lightning_modules.datamodule import Batch, WindowMaker
+from lightning_modules.datamodule import Batch
 from lightning_modules.flops import SpelledTypes, flops_per_token, matmul_peak
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.cutoffs import CPU, GPU, choose_cutoffs
 from lightning_modules.nn.recurrent import Run
-from lightning_modules.nn.window import Types, Window
+from lightning_modules.nn.window import Types, Window, replaced
 from lightning_modules.train_config import TrainConfig
 from lightning_modules.types_of_window import types_of_window
+from lightning_modules.window_maker import WindowMaker
 from pipeline.device import has_bf16
 from preprocess.spellings import Spellings
 
@@ -84,14 +85,10 @@ def windows_of(
     return [on(device, make(ids, targets)) for ids, targets in pairs]
 
 
-def on(device: torch.device, found: Any) -> Any:
+def on(device: torch.device, window: Window) -> Window:
     """A window on a device."""
-    if isinstance(found, Tensor):
-        return found.to(device)
-    if isinstance(found, tuple):
-        parts = [on(device, part) for part in found]
-        return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
-    return found
+    moved: Window = replaced(window, Tensor, lambda tensor: tensor.to(device))
+    return moved
 
 
 def module_of(

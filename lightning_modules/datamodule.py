@@ -3,7 +3,7 @@
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,14 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_modules.distribution import Share
-from lightning_modules.nn.routes import route
-from lightning_modules.nn.window import Types, Window
+from lightning_modules.nn.window import Window, replaced
 from lightning_modules.train_config import TrainConfig
+from lightning_modules.window_maker import WindowMaker
 from preprocess.errors import UserError
 from preprocess.mixing import repeat_factors
 from preprocess.token_shard import Corpus
-from preprocess.token_stream import Ids, TokenStream, TrainingWindows, resets
-from preprocess.tokens import UNKNOWN
+from preprocess.token_stream import TokenStream, TrainingWindows
 
 READ_AHEAD = 4
 """Batches that a data process holds ready."""
@@ -48,39 +47,6 @@ class Batch(NamedTuple):
 
     step: int
     windows: tuple[tuple[Window, ...], ...]
-
-
-class WindowMaker:
-    """Ids of a stretch of text -> what the network reads.
-
-    Args:
-        ranks: int64 (ids that can be predicted,), rank of each by count; targets beyond become the
-            unknown id.
-        cutoffs: of the adaptive softmax, to whose tails the targets are dealt here, so that the
-            device never has to be waited for.
-        encode: what the input encoder reads instead of ids; none: ids.
-        boundary: between documents, where ``reset_state`` asks to forget the one before; none: never.
-    """
-
-    def __init__(
-        self,
-        ranks: np.ndarray[Any, np.dtype[np.int64]],
-        cutoffs: tuple[int, ...],
-        encode: Callable[[Ids], Types] | None = None,
-        boundary: tuple[int, int] | None = None,
-    ) -> None:
-        self._ranks, self._cutoffs = ranks, cutoffs
-        self._encode, self._boundary = encode, boundary
-
-    def __call__(self, ids: Ids, targets: Ids) -> Window:
-        """Ids and targets (directions, time, rows) int64 -> a window on the CPU."""
-        targets = np.where(targets >= len(self._ranks), UNKNOWN, targets)
-        return Window(
-            self._encode(ids) if self._encode else torch.from_numpy(ids),
-            torch.from_numpy(targets),
-            route(targets.reshape(-1), self._ranks, self._cutoffs),
-            torch.from_numpy(resets(ids, self._boundary)) if self._boundary else None,
-        )
 
 
 class StepDataset(Dataset[Any]):
@@ -119,23 +85,17 @@ def to_numpy(found: Any) -> Any:
     """Tensors in nested tuples as arrays: a few kilobytes go through a pipe faster than a tensor,
     for which a piece of shared memory is set up and passed on.
     """
-    if isinstance(found, Tensor):
-        return found.numpy()
-    if isinstance(found, tuple):
-        parts = [to_numpy(part) for part in found]
-        return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
-    return found
+    return replaced(found, Tensor, Tensor.numpy)
 
 
 def to_tensors(found: Any, pinned: bool = False) -> Any:
     """The reverse of `to_numpy`; pinned: in memory that a GPU copies from by itself."""
-    if isinstance(found, np.ndarray):
-        tensor = torch.from_numpy(found)
-        return tensor.pin_memory() if pinned else tensor
-    if isinstance(found, tuple):
-        parts = [to_tensors(part, pinned) for part in found]
-        return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
-    return found
+
+    def tensor(array: np.ndarray[Any, Any]) -> Tensor:
+        made = torch.from_numpy(array)
+        return made.pin_memory() if pinned else made
+
+    return replaced(found, np.ndarray, tensor)
 
 
 class _From:

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from lightning_modules.held_out import Evaluation, HeldOut, Sums
+from lightning_modules.nn.adaptive_softmax import AdaptiveSoftmax
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.nn.window import Types, Window
-from preprocess.token_stream import Ids, resets
+from lightning_modules.nn.window import Types, replaced
+from lightning_modules.window_maker import WindowMaker
+from preprocess.token_stream import Ids
 from preprocess.tokens import UNKNOWN
 
 FIRST_BAND = 100
@@ -23,7 +25,7 @@ def evaluate(
     text: HeldOut,
     ranks: npt.NDArray[np.int64] | None = None,
     document_starts: tuple[int, int] | None = None,
-    inputs_of: Callable[[Ids], Tensor | Types] = torch.from_numpy,
+    encode: Callable[[Ids], Types] | None = None,
     reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> Evaluation:
     """Run ``network`` over ``windows`` of (2, time, rows) ids and targets, from zero state on.
@@ -38,26 +40,25 @@ def evaluate(
         ranks: (output vocabulary,) rank of each id by its count in training, from 0; none: no bands.
         document_starts: the input that begins a document, forward and backward, before which the
             state is set to zero; none: it is carried on.
-        inputs_of: (directions, time, rows) ids -> what the network's input encoder reads.
+        encode: (directions, time, rows) ids -> what the input encoder reads instead; none: ids.
         reduce: sums of this process, float64 -> those of all processes; called once.
     """
     device = next(network.parameters()).device
-    predictable = network.output_vocabulary
-    tally = _Tally(network.directions, predictable, ranks, device)
+    tally = _Tally(network.directions, network.output_vocabulary, ranks, device)
+    head, by_rank = network.head, np.arange(network.output_vocabulary)
+    if isinstance(head, AdaptiveSoftmax):
+        by_rank = head.ranks.cpu().numpy()
+    make = WindowMaker(by_rank, head.cutoffs, encode, document_starts)
     was_training = network.training
     network.eval()
     state = None
     with torch.inference_mode():
         for ids, goals in windows:
             ids, goals = ids[: network.directions], goals[: network.directions]
-            targets = torch.from_numpy(np.where(goals < predictable, goals, UNKNOWN)).to(device)
-            forget = None
-            if document_starts is not None:
-                forget = torch.from_numpy(resets(ids, document_starts)).to(device)
-            window = Window(_on(device, inputs_of(ids)), targets, resets=forget)
+            window = replaced(make(ids, goals), Tensor, lambda tensor: tensor.to(device))
             state = network.zero_state(ids.shape[2]) if state is None else state
             nll, state = network.nll(window, state)  # (directions, time, rows)
-            tally.add(nll, targets)
+            tally.add(nll, window.targets)
     network.train(was_training)
     return tally.evaluation(text, reduce)
 
@@ -111,9 +112,3 @@ class _Tally:
 def _sums(sums: Tensor) -> Sums:
     tokens, nats = sums.tolist()
     return Sums(tuple(map(int, tokens)), tuple(nats))
-
-
-def _on(device: torch.device, inputs: Tensor | Types) -> Tensor | Types:
-    if isinstance(inputs, Types):
-        return Types(tuple(one.to(device) for one in inputs.characters), inputs.places.to(device))
-    return inputs.to(device)

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from lightning_modules.evaluation import evaluate
 from lightning_modules.held_out import HeldOut
@@ -64,7 +62,7 @@ def make(config: Config, place: Place, console: Console) -> Made:
             HeldOut.of(shards),
             _ranks(config, corpus, trained, network),
             boundary_ids(trained["boundary"]) if trained.get("reset_state") else None,
-            _inputs_of(config, trained, network),
+            _encoder(config, trained, network),
         )
     details |= found.figures()
     show_evaluation(console, details)
@@ -107,12 +105,12 @@ def _ranks(
     return ranks_of(target_counts(corpus, trained["boundary"], network.directions, size))
 
 
-def _inputs_of(
+def _encoder(
     config: Config, trained: dict[str, Any], network: BiLMNetwork
-) -> Callable[[Ids], Tensor | Types]:
-    """Ids -> what the network's input encoder reads: ids, or the spellings of their types."""
+) -> Callable[[Ids], Types] | None:
+    """Ids -> the spellings of their types, where the network's input encoder reads those."""
     if not isinstance(network.input, CharCNN):
-        return torch.from_numpy
+        return None
     whose = "the model was trained with, which knows how words are spelt"
     tokenizer = load_tokenizer(tokenizer_of(config, trained["tokenizer"], whose))
     size = network.input.max_characters

@@ -140,7 +140,7 @@ def _look(inputs: TrainingInputs) -> Callable[[BiLMNetwork], dict[str, Any]] | N
             evaluation_windows(stream, LOOK_ROWS, LOOK_UNROLL, (share.rank, share.world)),
             text,
             document_starts=boundary_ids(train.boundary) if train.reset_state else None,
-            inputs_of=inputs.encode or torch.from_numpy,
+            encode=inputs.encode,
             reduce=sum_over_ranks,
         )
         figures = found.figures()

@@ -10,7 +10,7 @@ import torch
 
 from lightning_modules.checkpoints import newest_checkpoint
 from lightning_modules.config import AdaptiveSoftmaxConfig, CharCNNInputConfig
-from lightning_modules.datamodule import WindowMaker, training_stream
+from lightning_modules.datamodule import training_stream
 from lightning_modules.distribution import Share
 from lightning_modules.flops import SpelledTypes
 from lightning_modules.initial_weights import InitialWeights
@@ -22,6 +22,7 @@ from lightning_modules.nn.window import Types
 from lightning_modules.optimizers import learning_rate
 from lightning_modules.train_config import ConstantConfig, InverseSqrtConfig, PlateauConfig
 from lightning_modules.types_of_window import types_of_window
+from lightning_modules.window_maker import WindowMaker
 from pipeline.config import Config
 from pipeline.console import Console
 from pipeline.device import device_count, has_bf16, resolve_device

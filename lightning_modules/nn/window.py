@@ -4,7 +4,8 @@ Legend of all shapes: directions (1 or 2: [0] reads forward, [1] backward, alrea
 time), time, rows.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -36,3 +37,13 @@ class Window(NamedTuple):
     targets: Tensor
     routes: Routes | None = None
     resets: Tensor | None = None
+
+
+def replaced(found: Any, kind: type, call: Callable[[Any], Any]) -> Any:
+    """What nested tuples hold, with ``call`` of whatever in them is of a kind in its place."""
+    if isinstance(found, kind):
+        return call(found)
+    if isinstance(found, tuple):
+        parts = [replaced(part, kind, call) for part in found]
+        return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
+    return found

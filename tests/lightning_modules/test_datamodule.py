@@ -11,7 +11,6 @@ from lightning_modules.datamodule import (
     StepDataset,
     StepLoader,
     TokenShardDataModule,
-    WindowMaker,
     to_numpy,
     to_tensors,
     training_stream,
@@ -19,6 +18,7 @@ from lightning_modules.datamodule import (
 from lightning_modules.distribution import Share
 from lightning_modules.nn.window import Types, Window
 from lightning_modules.train_config import TrainConfig
+from lightning_modules.window_maker import WindowMaker
 from preprocess.token_shard import Corpus, ShardError
 from preprocess.token_stream import TokenStream, TrainingWindows
 
@@ -92,24 +92,6 @@ def test_an_accumulated_step_reads_the_windows_of_as_many_steps(
     assert len(batch.windows) == 3
     for [ours], theirs in zip(batch.windows, each, strict=True):
         assert torch.equal(ours.inputs, theirs.inputs)
-
-
-def test_ids_that_cannot_be_predicted_are_the_unknown_one_among_targets_only() -> None:
-    make = WindowMaker(np.arange(6), ())
-    ids = np.array([[[3], [7], [5]]])
-    window = make(ids, ids)
-
-    assert window.inputs.flatten().tolist() == [3, 7, 5]
-    assert window.targets.flatten().tolist() == [3, 0, 5]
-
-
-def test_documents_that_begin_anew_reset_the_state() -> None:
-    make = WindowMaker(np.arange(9), (), boundary=(1, 2))
-    ids = np.array([[[1], [5], [2]], [[2], [1], [5]]])
-    window = make(ids, ids)
-
-    assert window.resets is not None
-    assert window.resets.flatten().tolist() == [True, False, False, True, False, False]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

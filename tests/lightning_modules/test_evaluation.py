@@ -248,7 +248,7 @@ def test_words_are_read_by_their_spelling(corpus: Corpus, tiny: Tiny) -> None:
     tokenizer = load_tokenizer(str(tiny.root / "tokenizer"))
     spellings = Spellings(tokenizer.spelling, tokenizer.vocabulary, 12)
     encode = functools.partial(types_of_window, spellings=spellings)
-    one, other = (run(network, corpus, 1, unroll, inputs_of=encode) for unroll in (1000, 9))
+    one, other = (run(network, corpus, 1, unroll, encode=encode) for unroll in (1000, 9))
     assert other.total.nats == pytest.approx(one.total.nats, rel=1e-6)
 
     # The same vectors looked up by id.

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from lightning_modules.config import ModelConfig
-from lightning_modules.datamodule import Batch, WindowMaker
+from lightning_modules.datamodule import Batch
 from lightning_modules.distribution import Share
 from lightning_modules.lit_bilm import LitBiLM
 from lightning_modules.train_config import TrainConfig
+from lightning_modules.window_maker import WindowMaker
 from preprocess.errors import UserError
 
 VOCABULARY, CUTOFFS = 30, (10,)
