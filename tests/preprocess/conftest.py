@@ -1,9 +1,10 @@
-"""How the tests of the readers read a file: whole, with every byte and digest accounted for."""
+"""A folder here and elsewhere; how the tests of the readers read a file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import xxhash
 
@@ -15,6 +16,16 @@ from preprocess.units import plan_units
 Read = Callable[..., tuple[Block, list[str]]]
 
 
+@pytest.fixture(params=["local", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty folder of this machine, then one of an object store's kind."""
+    if request.param == "local":
+        yield str(tmp_path / "folder")
+        return
+    yield "memory://folder"
+    fsspec.filesystem("memory").store.clear()
+
+
 def _read_file(
     path: Path,
     unit_bytes: int = 1 << 30,
@@ -23,7 +34,10 @@ def _read_file(
     limits: Limits | None = None,
     **source: Any,
 ) -> tuple[Block, list[str]]:
-    """All of a file as one block, and the place of each document."""
+    """All of a file as one block, and the place of each document.
+
+    Every byte and digest is accounted for.
+    """
     given = Source(path=str(path), **source)
     cleaning = CleaningConfig(invalid_bytes="drop" if drop else "replace")
     raw = path.read_bytes()

@@ -37,15 +37,6 @@ MADE = Manifest(
 )
 
 
-@pytest.fixture(params=["local", "memory"])
-def folder(request, tmp_path):
-    if request.param == "local":
-        yield str(tmp_path / "stage")
-    else:
-        yield "memory://test-manifest"
-        storage.remove_tree("memory://test-manifest")
-
-
 def _damage(folder, **columns):
     path = storage.join(folder, "manifest.json")
     raw = json.loads(storage.read_bytes(path))

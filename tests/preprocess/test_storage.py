@@ -1,7 +1,6 @@
 """Files by path and URL: whole or not at all, on a disk and on an object store."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -9,15 +8,6 @@ import pytest
 
 from preprocess import storage
 from preprocess.storage import StorageError
-
-
-@pytest.fixture(params=["local", "memory"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "local":
-        yield str(tmp_path / "run")
-        return
-    yield "memory://run"
-    fsspec.filesystem("memory").store.clear()
 
 
 def names_below(folder: str) -> list[str]:

@@ -18,6 +18,7 @@ LAYERS, DIM = 2, 3
 TEXTS = st.text(st.characters(exclude_categories=())) | st.sampled_from(
     ["", "/", "a\nb", "\x00", "\ud83d\ude00", "😀", "\udc80", '["']
 )
+WORDS = st.lists(TEXTS, max_size=4)
 
 
 def vectors_of(tokens, seed=0):
@@ -47,15 +48,6 @@ def write(folder, shards, dtype="float32", texts=True):
 
 def numbered(count):
     return [[(f"text {i}", ["語", str(i)], vectors_of("ab", i))] for i in range(count)]
-
-
-@pytest.fixture(params=["local", "memory"])
-def folder(request, tmp_path):
-    if request.param == "local":
-        yield str(tmp_path / "embed")
-    else:
-        yield "memory://test-vector-cache"
-        storage.remove_tree("memory://test-vector-cache")
 
 
 @given(
@@ -93,32 +85,6 @@ def test_remote_and_local_caches_read_alike(folder):
     assert cache[""].shape == (LAYERS, 0, DIM)
     assert cache.tokens("text 1") == ["語", "1"]
     np.testing.assert_array_equal(cache["text 1"], vectors_of("ab", 1).astype("f2"))
-
-
-def test_key_stays_what_it_was_so_old_caches_are_found_again():
-    assert text_key("語").hex() == "c03491d601ab7cbb229d98bfec1f7290"
-
-
-WORDS = st.lists(TEXTS, max_size=4)
-
-
-@given(WORDS, WORDS)
-def test_lists_of_words_have_keys_of_their_own(one, other):
-    keys = {text_key(one), text_key(other)}
-    assert len(keys) == 1 + (one != other)
-    for text in (
-        " ".join(one),
-        "".join(one),
-        str(one),
-        vector_shard.to_json(one).decode("latin-1"),
-    ):
-        assert text_key(text) not in keys
-
-
-@pytest.mark.parametrize("text", [3, None, b"bytes", ["a", 3]])
-def test_what_is_no_text_is_refused(text):
-    with pytest.raises(TypeError, match="is a string or a list of words, not"):
-        text_key(text)
 
 
 def test_texts_and_lists_of_words_are_kept_apart(tmp_path):
@@ -267,69 +233,6 @@ def test_pickled_cache_opens_again(tmp_path):
     cache = write(str(tmp_path), numbered(2))
     again = pickle.loads(pickle.dumps(cache))
     np.testing.assert_array_equal(again["text 1"], cache["text 1"])
-
-
-def test_shard_appears_only_when_it_is_closed(folder):
-    writer = VectorShardWriter(folder, (7, 0), LAYERS, DIM, "float32")
-    writer.add("a", ["a"], vectors_of("a"))
-    assert all(one.startswith(storage.TEMPORARY) for one in storage.list_names(folder))
-    records = writer.close()
-    names = ["entries-000007-000.npy", "texts-000007-000.bin", "vectors-000007-000.bin"]
-    assert [one.name for one in records] == names == storage.list_names(folder)
-    assert records[0].counts == {"entries": 1, "tokens": 1}
-    assert writer.close() == records
-
-
-def test_shard_of_a_failed_block_leaves_nothing(folder):
-    def fail():
-        with VectorShardWriter(folder, (0, 0), LAYERS, DIM, "float32") as writer:
-            writer.add("a", ["a"], vectors_of("a"))
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert storage.list_names(folder) == []
-
-
-def test_entries_appear_last_of_a_shard(tmp_path, monkeypatch):
-    renamed, replace = [], Path.replace
-    monkeypatch.setattr(
-        Path, "replace", lambda self, to: (renamed.append(Path(to).name), replace(self, to))[1]
-    )
-    VectorShardWriter(str(tmp_path), (0, 0), LAYERS, DIM, "float32").close()
-    assert renamed[-1] == "entries-000000-000.npy"
-    assert len(renamed) == 3
-
-
-def test_bytes_of_a_shard_are_raw_little_endian_values(tmp_path):
-    vectors = vectors_of("ab")
-    with VectorShardWriter(str(tmp_path), (0, 0), LAYERS, DIM, "float16") as writer:
-        writer.add("ab", ["a", "b"], vectors[:, ::-1])
-    assert (tmp_path / "vectors-000000-000.bin").read_bytes() == (
-        vectors[:, ::-1].astype("<f2").tobytes()
-    )
-    assert (tmp_path / "texts-000000-000.bin").read_bytes() == b'["ab","a","b"]'
-
-
-def test_writer_refuses_vectors_of_another_shape_or_not_finite(tmp_path):
-    writer = VectorShardWriter(str(tmp_path), (0, 0), LAYERS, DIM, "float32")
-    with pytest.raises(AssertionError, match=r"of shape \(2, 3, 3\), not \(2, 1, 3\)"):
-        writer.add("a", ["a"], vectors_of("abc"))
-    with pytest.raises(AssertionError, match="vectors of 'a' are not finite"):
-        writer.add("a", ["a"], vectors_of("a") * np.float32("nan"))
-    assert writer.close()[0].counts["entries"] == 0
-
-
-def test_value_beyond_float16_is_told(tmp_path):
-    writer = VectorShardWriter(str(tmp_path), (0, 0), LAYERS, DIM, "float16")
-    with pytest.raises(CacheError, match=r"holds 7e\+04, beyond float16; set embed.dtype=float32"):
-        writer.add("a", ["a"], np.full((LAYERS, 1, DIM), 7e4, "f4"))
-    writer.close()
-
-
-def test_dtype_that_cannot_be_stored_is_told(tmp_path):
-    with pytest.raises(CacheError, match="as 'int4'; choose float32, float16, int8"):
-        VectorShardWriter(str(tmp_path), (0, 0), LAYERS, DIM, "int4")
 
 
 def test_first_occurrence_of_a_text_stays(tmp_path):
