@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -116,15 +117,39 @@ def _no_wandb_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
 
 
+def _children(process: int) -> list[int]:
+    found: list[int] = []
+    with suppress(FileNotFoundError):  # it has ended
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            with suppress(OSError):  # the thread has
+                found += map(int, (thread / "children").read_text().split())
+    return found
+
+
+class Running(subprocess.Popen[str]):
+    """The command while it runs."""
+
+    def children(self) -> list[int]:
+        """The processes that it started and that run."""
+        return _children(self.pid)
+
+    def descendants(self) -> list[int]:
+        """Those and the ones that they started."""
+        found = self.children()
+        for process in found:
+            found += _children(process)
+        return found
+
+
 @dataclass(frozen=True)
 class Command:
     """The `biloom` script that users run, in a process of its own."""
 
     script: Path
 
-    def start(self, *arguments: object, **options: Any) -> "subprocess.Popen[str]":
+    def start(self, *arguments: object, **options: Any) -> Running:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        return subprocess.Popen([self.script, *map(str, arguments)], text=True, **pipes)
+        return Running([self.script, *map(str, arguments)], text=True, **pipes)
 
     def run(self, *arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
         """Run it to its end: exit code, output and errors."""

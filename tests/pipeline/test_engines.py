@@ -290,7 +290,7 @@ def test_an_interrupt_ends_the_engine_too_and_the_work_goes_on_elsewhere(
     units = tmp_path / "prepare" / "_work" / "units"
     with biloom.start(*settings(tiny, tmp_path, runner), process_group=0) as driver:
         wait_until(lambda: len([*units.glob("[0-9]*.json")]) > 1)
-        started = descendants(driver.pid)
+        started = driver.descendants()
         os.killpg(driver.pid, signal.SIGINT)
         _, err = driver.communicate(timeout=60)
     assert (driver.returncode, err) == (130, STOPPED)
@@ -298,9 +298,3 @@ def test_an_interrupt_ends_the_engine_too_and_the_work_goes_on_elsewhere(
     wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in started))
     assert biloom.run(*settings(tiny, tmp_path)).returncode == 0
     assert content(tmp_path) == alone
-
-
-def descendants(process: int) -> list[int]:
-    threads = Path(f"/proc/{process}/task").glob("*/children")
-    own = [int(number) for thread in threads for number in thread.read_text().split()]
-    return own + [below for child in own for below in descendants(child)]

@@ -221,23 +221,16 @@ def test_a_driver_killed_at_any_moment_goes_on_to_the_same_bytes(
     assert {name: (folder / name).stat().st_mtime_ns for name in names} == times
 
 
-def children(process: int) -> list[int]:
-    threads = Path(f"/proc/{process}/task")
-    return [
-        int(n) for thread in threads.iterdir() for n in (thread / "children").read_text().split()
-    ]
-
-
 @pytest.mark.parametrize("connected", [True, False])
 def test_a_killed_worker_ends_the_job_with_a_message_and_a_rerun_completes(
     connected: bool, text: Text, made: Path, tmp_path: Path, biloom: Command
 ) -> None:
     mode = ("runner.options.mode=multi_processing", "runner.options.workers=2")
     with biloom.start(*text.arguments(tmp_path, *mode)) as driver:
-        wait_until(lambda: bool(children(driver.pid)))
+        wait_until(lambda: bool(driver.children()))
         if connected:
             wait_until(lambda: records(tmp_path, "units") > 0)
-        os.kill(children(driver.pid)[0], signal.SIGKILL)
+        os.kill(driver.children()[0], signal.SIGKILL)
         _, err = driver.communicate(timeout=60)
     assert (driver.returncode, err) == (
         2,
@@ -254,7 +247,7 @@ def test_the_workers_of_a_killed_driver_end_with_it(
     mode = ("runner.options.mode=multi_processing", "runner.options.workers=2")
     with biloom.start(*text.arguments(tmp_path, *mode)) as driver:
         wait_until(lambda: records(tmp_path, "units") > 0)
-        workers = children(driver.pid)
+        workers = driver.children()
         driver.send_signal(signal.SIGKILL)
     assert workers
     wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), 3)
@@ -265,8 +258,8 @@ def test_an_interrupt_ends_the_driver_and_its_workers_with_one_line(
 ) -> None:
     mode = ("runner.options.mode=multi_processing", "runner.options.workers=2")
     with biloom.start(*text.arguments(tmp_path, *mode), process_group=0) as driver:
-        wait_until(lambda: len(children(driver.pid)) == 2)
-        workers = children(driver.pid)
+        wait_until(lambda: len(driver.children()) == 2)
+        workers = driver.children()
         assert os.getpgid(workers[0]) != driver.pid, "Ctrl-C is for the driver alone"
         os.killpg(driver.pid, signal.SIGINT)
         _, err = driver.communicate(timeout=60)

@@ -218,11 +218,6 @@ def test_drivers_killed_at_any_moment_of_a_run_in_processes_end_with_the_same_co
     assert_whole(tmp_path, text)
 
 
-def children(process: int) -> list[int]:
-    tasks = Path(f"/proc/{process}/task").glob("*/children")
-    return [int(number) for task in tasks for number in task.read_text().split()]
-
-
 @pytest.mark.slow
 def test_workers_killed_again_and_again_end_with_the_same_corpus(
     biloom: Command, text: Text, tmp_path: Path
@@ -230,8 +225,8 @@ def test_workers_killed_again_and_again_end_with_the_same_corpus(
     for kind in ("segments", "units", "drops", "finished"):
         with biloom.start(*text.arguments(tmp_path, *PROCESSES)) as driver:
             # What a former run did is there before the workers are.
-            wait_until(lambda: children(driver.pid) != [], driver)
-            worker = children(driver.pid)[-1]
+            wait_until(lambda: driver.children() != [], driver)
+            worker = driver.children()[-1]
             wait_until(lambda: done(tmp_path, kind) > 0, driver)  # noqa: B023
             os.kill(worker, signal.SIGKILL)
             _, err = driver.communicate(timeout=60)

@@ -60,16 +60,11 @@ def most_bytes(biloom: Command, *arguments: str) -> int:
     with biloom.start(*arguments) as process:
         while process.poll() is None:
             with suppress(OSError):  # it may end meanwhile
-                for one in (process.pid, *children(process.pid)):
+                for one in (process.pid, *process.children()):
                     most = max(most, held_at_most(one))
             time.sleep(0.02)
         assert (process.returncode, process.stderr.read()) == (0, "")
     return most
-
-
-def children(process: int) -> list[int]:
-    tasks = Path(f"/proc/{process}/task").glob("*/children")
-    return [int(number) for task in tasks for number in task.read_text().split()]
 
 
 def held_at_most(process: int) -> int:
