@@ -34,7 +34,7 @@ from lightning_modules.flops import SpelledTypes, flops_per_token, matmul_peak
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.cutoffs import CPU, GPU, choose_cutoffs
 from lightning_modules.nn.recurrent import Run
-from lightning_modules.nn.window import Types, Window, replaced
+from lightning_modules.nn.window import Types, Window, on_device
 from lightning_modules.train_config import TrainConfig
 from lightning_modules.types_of_window import types_of_window
 from lightning_modules.window_maker import WindowMaker
@@ -82,13 +82,7 @@ def windows_of(
     make = WindowMaker(np.arange(vocabulary), cutoffs, partial(types_of_window, spellings=words))
     shape = (WINDOWS, 2, UNROLL, rows)
     pairs = zip(draw_ids(vocabulary, shape, 1), draw_ids(vocabulary, shape, 2), strict=True)
-    return [on(device, make(ids, targets)) for ids, targets in pairs]
-
-
-def on(device: torch.device, window: Window) -> Window:
-    """A window on a device."""
-    moved: Window = replaced(window, Tensor, lambda tensor: tensor.to(device))
-    return moved
+    return [on_device(make(ids, targets), device) for ids, targets in pairs]
 
 
 def module_of(
@@ -188,7 +182,7 @@ def errors(device: torch.device) -> dict[str, float]:
     reference = of(exact, window, False)
     found = {}
     for name, bf16 in (("float32", False), ("bf16", True)):
-        parts = of(near, on(device, window), bf16)
+        parts = of(near, on_device(window, device), bf16)
         pairs = zip(parts, reference, strict=True)
         found[f"error_{name}"] = max(float((a - b).norm() / b.norm()) for a, b in pairs)
     return found

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_modules.held_out import Evaluation, HeldOut, Sums
 from lightning_modules.nn.adaptive_softmax import AdaptiveSoftmax
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.nn.window import Types, replaced
+from lightning_modules.nn.window import Types, on_device
 from lightning_modules.window_maker import WindowMaker
 from preprocess.token_stream import Ids
 from preprocess.tokens import UNKNOWN
@@ -55,7 +55,7 @@ def evaluate(
     with torch.inference_mode():
         for ids, goals in windows:
             ids, goals = ids[: network.directions], goals[: network.directions]
-            window = replaced(make(ids, goals), Tensor, lambda tensor: tensor.to(device))
+            window = on_device(make(ids, goals), device)
             state = network.zero_state(ids.shape[2]) if state is None else state
             nll, state = network.nll(window, state)  # (directions, time, rows)
             tally.add(nll, window.targets)

@@ -172,11 +172,14 @@ class LitBiLM(pl.LightningModule):
             weight.data, mean.data = mean.data, weight.data
 
     def checkpoint(self) -> dict[str, Any]:
-        """All that a training is at this step, in the first process; called by all at once.
+        """All that a training is at this step; called by all processes at once, for the first alone.
 
         steps: of the whole training; state_dict: the weights to go on from; average: their mean,
         likewise, none before it has begun; carried_state: (layers, directions, rows, state_width).
         """
+        optimizer, carried = self._update.state_dict(), gather_rows(torch.cat(self._states, 2))
+        if self.share.rank:
+            return {}
         average = self._average
         return {
             "format": CHECKPOINT_FORMAT,
@@ -184,8 +187,8 @@ class LitBiLM(pl.LightningModule):
             "steps": self.train_config.steps,
             "cutoffs": list(self.network.head.cutoffs),
             "state_dict": {f"network.{k}": v.cpu() for k, v in self.network.state_dict().items()},
-            "optimizer": self._update.state_dict(),
-            "carried_state": gather_rows(torch.cat(self._states, 2)),
+            "optimizer": optimizer,
+            "carried_state": carried,
             "looks": list(self.looks),
             "average": self._averaged_weights(),
             "averaged_steps": average.steps if average else 0,

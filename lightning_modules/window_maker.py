@@ -18,8 +18,7 @@ class WindowMaker:
     Args:
         ranks: int64 (ids that can be predicted,), rank of each by count; targets beyond become the
             unknown id.
-        cutoffs: of the adaptive softmax, to whose tails the targets are dealt here, so that the
-            device never has to be waited for.
+        cutoffs: of the adaptive softmax, to whose tails the targets are dealt.
         encode: what the input encoder reads instead of ids; none: ids.
         boundary: between documents, where ``reset_state`` asks to forget the one before; none: never.
     """

@@ -7,6 +7,7 @@ time), time, rows.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from lightning_modules.nn.routes import Routes
@@ -37,6 +38,12 @@ class Window(NamedTuple):
     targets: Tensor
     routes: Routes | None = None
     resets: Tensor | None = None
+
+
+def on_device(window: Window, device: torch.device) -> Window:
+    """A window whose tensors lie there."""
+    moved: Window = replaced(window, Tensor, lambda tensor: tensor.to(device))
+    return moved
 
 
 def replaced(found: Any, kind: type, call: Callable[[Any], Any]) -> Any:

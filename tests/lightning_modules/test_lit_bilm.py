@@ -205,6 +205,13 @@ def reloaded(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return loaded
 
 
+def test_a_checkpoint_is_made_in_the_first_process_alone() -> None:
+    first, second = (module(share=Share(2 * ROWS, rank, 2), rows=2 * ROWS) for rank in (0, 1))
+
+    assert first.checkpoint()
+    assert not second.checkpoint()
+
+
 @pytest.mark.parametrize(
     "optimizer",
     [

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.nn.window import Window, replaced
+from lightning_modules.nn.window import on_device
 from lightning_modules.types_of_window import types_of_window
 from lightning_modules.window_maker import WindowMaker
 from preprocess.spellings import Spellings
@@ -75,7 +75,7 @@ def test_a_step_stays_on_its_device_and_waits_for_no_number(kind: str, bf16: boo
     make = WindowMaker(np.arange(VOCABULARY), cutoffs, encode, BOUNDARY)
     shape = (2, network.directions, TIME, ROWS)
     ids, targets = np.random.default_rng(1).integers(0, VOCABULARY, shape)
-    window: Window = replaced(make(ids, targets), Tensor, lambda tensor: tensor.to(META))
+    window = on_device(make(ids, targets), META)
 
     with OnMeta():
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
