@@ -150,8 +150,10 @@ def test_processes_together_make_the_steps_of_one_that_has_all_gradients(
         assert {step["norm"] > CLIP for step in trainings[0]} == {True, False}, "some are clipped"
         assert_near(trainings[0][-1], by_one_process(optimizer))
         for other in trainings[1:]:
-            parts = other[-1].pop("optimizer")["state"].values()
-            assert {t.dim() for part in parts for t in part.values()} <= {0}, "held twice"
+            theirs, whole = other[-1].pop("optimizer"), trainings[0][-1]["optimizer"]
+            assert theirs["param_groups"] == whole["param_groups"]
+            tensors = [t for part in theirs["state"].values() for t in part.values()]
+            assert {tensor.dim() for tensor in tensors} <= {0}, "held twice"
             assert_same(other[-1], {key: trainings[0][-1][key] for key in other[-1]})
 
 

@@ -6,6 +6,7 @@ import random
 import signal
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def stopped(
             assert time.monotonic() < deadline, "no checkpoint appears"
             if reached == begun and not others:
                 # Before there is any hurry: the signal has to come before the last step.
-                others = children(process.pid)
+                others = further(process)
             time.sleep(0.002)
         os.kill([process.pid, *others][victim], number)
         _, told = process.communicate(timeout=120)
@@ -79,17 +80,13 @@ def newest(output: Path) -> int:
     return max((int(name.removeprefix("step-")) for name in names), default=0)
 
 
-def children(process: int) -> list[int]:
+def further(process: Any) -> list[int]:
     """The further processes of a training on this machine, without those that read ahead."""
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            environment = (folder / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if parent == process and b"LOCAL_RANK=1" in environment:
-            found.append(int(folder.name))
+    for child in process.children():
+        with suppress(OSError):  # it may end meanwhile
+            if b"LOCAL_RANK=1" in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+                found.append(child)
     return found
 
 

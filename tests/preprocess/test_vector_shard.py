@@ -12,7 +12,10 @@ from preprocess.vector_codec import CacheError
 from preprocess.vector_shard import VectorShardWriter, text_key
 
 LAYERS, DIM = 2, 3
-WORDS = st.lists(st.text() | st.sampled_from(["\x00", "\udc80", '["', '","']), max_size=4)
+TEXTS = st.text(st.characters(exclude_categories=())) | st.sampled_from(
+    ["", "/", "a\nb", "\x00", "\ud83d\ude00", "😀", "\udc80", '["']
+)
+WORDS = st.lists(TEXTS, max_size=4)
 
 
 def vectors_of(tokens):
