@@ -1,0 +1,129 @@
+"""Run folders of former versions stay valid: they are read, resumed and added to."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from biloom import BiLM, VectorCache
+from pipeline.cli import main
+from pipeline.stages import STAGES
+from preprocess.manifest import read_manifest
+
+FIXTURE = Path(__file__).parent / "fixtures" / "version-0.1"
+TEXTS = ("corpus.txt", "rows.jsonl", "more.txt")
+MODIFIED = 1_700_000_000 * 10**9
+"""Modification time of the text in nanoseconds, as `FIXTURE/README.md` has it."""
+
+
+@pytest.fixture
+def former(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the run folders, and the current folder."""
+    folder = tmp_path / "former"
+    shutil.copytree(FIXTURE, folder)
+    for name in TEXTS:
+        os.utime(folder / name, ns=(MODIFIED, MODIFIED))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def biloom(*arguments: str) -> None:
+    assert main([arguments[0], "run.yaml", *arguments[1:]]) == 0
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    names = ("train-*", "valid-*", "counts.npy", "dropped-*")
+    return {path.name: path.read_bytes() for name in names for path in folder.glob(name)}
+
+
+def test_a_finished_run_is_already_done(former: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {p: p.read_bytes() for p in former.rglob("*") if p.is_file()}
+    del before[former / "finished" / "report.html"]
+    biloom("run")
+    assert capsys.readouterr().out.count("  already done\n") == len(STAGES)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_finished_stage_is_whole(
+    stage: str, former: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", f"finished/{stage}"]) == 0
+    assert main(["check", f"finished/{stage}"]) == 0
+    assert "damaged" not in capsys.readouterr().out
+
+
+def test_another_setting_is_still_refused(former: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", "run.yaml", "prepare.valid_fraction=0.2"]) == 2
+    assert "    prepare.valid_fraction: 0.1 -> 0.2\n" in capsys.readouterr().err
+
+
+def test_changed_text_is_still_refused(former: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = former / "corpus.txt"
+    text.write_bytes(text.read_bytes().swapcase())
+    assert main(["prepare", "run.yaml"]) == 2
+    assert "corpus.txt: " in capsys.readouterr().err
+
+
+def test_a_killed_prepare_is_resumed_to_the_same_corpus(former: Path) -> None:
+    records = former / "killed-prepare" / "prepare" / "_work" / "units"
+    done = {path: path.stat().st_mtime_ns for path in records.glob("0*.json")}
+    assert len(done) == 2
+    biloom("prepare", "run.output=killed-prepare", "prepare.tokenizer=finished/tokenizer")
+    resumed, finished = former / "killed-prepare" / "prepare", former / "finished" / "prepare"
+    assert shards(resumed) == shards(finished)
+    assert read_manifest(str(resumed)).content == read_manifest(str(finished)).content
+    assert not (resumed / "_work").exists()
+
+
+def test_a_killed_training_is_resumed_from_its_checkpoint(
+    former: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = former / "killed-train"
+    kept = (folder / "train" / "metrics.jsonl").read_text().splitlines()[:2]
+    biloom("train", f"run.output={folder}", "train.corpus=finished/prepare", "train.steps=40")
+    assert "goes on with unfinished work" in capsys.readouterr().out
+    assert read_manifest(str(folder / "train")).details["steps"] == 40
+    # The rows up to the checkpoint's step, 10, are those of the killed training.
+    assert (folder / "train" / "metrics.jsonl").read_text().splitlines()[:2] == kept
+
+
+def test_a_finished_training_takes_more_steps(former: Path) -> None:
+    biloom("train", "train.steps=35")
+    assert read_manifest("finished/train").details["steps"] == 35
+
+
+def test_a_killed_embedding_is_resumed_from_its_part(former: Path) -> None:
+    shard = former / "killed-embed" / "embed" / "vectors-000000-000.bin"
+    written = shard.stat().st_mtime_ns
+    biloom(
+        "embed",
+        "run.output=killed-embed",
+        "embed.model=finished/export",
+        "embed.input=[corpus.txt,more.txt]",
+    )
+    assert shard.stat().st_mtime_ns == written
+    assert len(VectorCache.open("killed-embed/embed")) == 297
+    assert main(["cache", "verify", "killed-embed/embed"]) == 0
+
+
+def test_texts_are_added_to_a_finished_cache(former: Path) -> None:
+    before = VectorCache.open("finished/embed")
+    vectors = {text: before[text].copy() for text in before}
+    biloom("embed", "embed.input=more.txt", "embed.append=true")
+    after = VectorCache.open("finished/embed")
+    assert len(after) > len(before)
+    for text, expected in vectors.items():
+        np.testing.assert_array_equal(after[text], expected)
+    # The question that the former version answered is still answered.
+    biloom("embed")
+    assert len(VectorCache.open("finished/embed")) == len(after)
+
+
+def test_a_model_folder_gives_the_vectors_it_gave(former: Path) -> None:
+    cache = VectorCache.open("finished/embed")
+    text = next(iter(cache))
+    [embedding] = BiLM.from_pretrained("finished/export").embed([text])
+    np.testing.assert_allclose(embedding.vectors, cache[text], atol=1e-5)
