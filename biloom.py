@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_modules.nn.scalar_mix import ScalarMix as ScalarMix
-    from lightning_modules.pretrained import BiLM as BiLM
-    from lightning_modules.vector_dataset import VectorDataset as VectorDataset
-    from preprocess.vector_cache import VectorCache as VectorCache
+    from lightning_modules.vectors.dataset import VectorDataset as VectorDataset
+    from lightning_modules.vectors.pretrained import BiLM as BiLM
+    from preprocess.vectors.cache import VectorCache as VectorCache
 
 __all__ = ["BiLM", "ScalarMix", "VectorCache", "VectorDataset"]
 
 _HOMES = {
-    "BiLM": "lightning_modules.pretrained",
+    "BiLM": "lightning_modules.vectors.pretrained",
     "ScalarMix": "lightning_modules.nn.scalar_mix",
-    "VectorCache": "preprocess.vector_cache",
-    "VectorDataset": "lightning_modules.vector_dataset",
+    "VectorCache": "preprocess.vectors.cache",
+    "VectorDataset": "lightning_modules.vectors.dataset",
 }
 
 

@@ -30,15 +30,15 @@ import torch
 from biloom import BiLM, VectorCache
 from lightning_modules.allocator import memory_kept
 from lightning_modules.config import ModelConfig
-from lightning_modules.elmo_archive import write_options, write_weights
+from lightning_modules.models.elmo_archive import write_options, write_weights
 from lightning_modules.nn.bilm import BiLMNetwork
 from preprocess.config import CleaningConfig
-from preprocess.manifest import Manifest, write_manifest
-from preprocess.vector_codec import Codec
-from preprocess.vector_index import write_index
-from preprocess.vector_shard import VectorShardWriter
-from preprocess.vocabulary import Vocabulary
-from preprocess.word_tokenizer import WordTokenizer
+from preprocess.files.manifest import Manifest, write_manifest
+from preprocess.tokenizers.vocabulary import Vocabulary
+from preprocess.tokenizers.words import WordTokenizer
+from preprocess.vectors.codec import Codec
+from preprocess.vectors.index import write_index
+from preprocess.vectors.shard import VectorShardWriter
 
 CONFIG_A = ModelConfig.model_validate(
     {

@@ -21,13 +21,13 @@ from embed import CONFIG_A, cpu_seconds, read_texts
 
 from biloom import BiLM
 from lightning_modules.allocator import memory_kept
-from lightning_modules.model_folder import TYPE_VECTORS, WEIGHTS, save_model
+from lightning_modules.models.model_folder import TYPE_VECTORS, WEIGHTS, save_model
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.type_vectors import vectors_of_vocabulary
+from lightning_modules.vectors.type_vectors import vectors_of_vocabulary
 from preprocess.config import CleaningConfig
-from preprocess.manifest import Manifest, write_manifest
-from preprocess.vocabulary import Vocabulary
-from preprocess.word_tokenizer import WordTokenizer
+from preprocess.files.manifest import Manifest, write_manifest
+from preprocess.tokenizers.vocabulary import Vocabulary
+from preprocess.tokenizers.words import WordTokenizer
 
 WORDS, VOCABULARY = 6000, 12_000
 OPTIONS: dict[str, dict[str, Any]] = {

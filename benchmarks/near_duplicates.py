@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.installed_docs import list_files, paragraphs
-from preprocess.near_duplicates import SHINGLE, Bands
+from preprocess.reading.installed_docs import list_files, paragraphs
+from preprocess.text.minhash import SHINGLE, Bands
 
 LEAST_CHARACTERS = 200
 FURNITURE = (

@@ -48,14 +48,14 @@ from trainings import processes
 
 from lightning_modules.allocator import memory_kept
 from lightning_modules.config import ModelConfig
-from lightning_modules.datamodule import Batch
-from lightning_modules.lit_bilm import LitBiLM
-from lightning_modules.nn.cutoffs import choose_cutoffs
-from lightning_modules.nn.matmul import times_transposed
-from lightning_modules.train_config import TrainConfig
-from lightning_modules.types_of_window import types_of_window
-from lightning_modules.window_maker import WindowMaker
-from preprocess.spellings import Spellings
+from lightning_modules.nn.heads.cutoffs import choose_cutoffs
+from lightning_modules.nn.inputs.word_types import types_of_window
+from lightning_modules.nn.recurrent.matmul import times_transposed
+from lightning_modules.nn.window_maker import WindowMaker
+from lightning_modules.training.config import TrainConfig
+from lightning_modules.training.datamodule import Batch
+from lightning_modules.training.lit_bilm import LitBiLM
+from preprocess.tokenizers.spellings import Spellings
 
 TURNS = 6
 PEER_TOKENS, PEER_GFLOPS = 259, 144

@@ -21,12 +21,18 @@ from typing import Any
 import numpy as np
 
 from preprocess.config import PrepareConfig
-from preprocess.sources import list_source
-from preprocess.storage import atomic_writer
-from preprocess.units import Unit, plan_units
-from preprocess.vocabulary import Vocabulary, write_vocabulary
-from preprocess.word_counts import CountJob, count_buckets, count_unit, merge_bucket, merged_words
-from preprocess.word_tokenizer import WordTokenizer
+from preprocess.files.storage import atomic_writer
+from preprocess.reading.listing import list_source
+from preprocess.reading.units import Unit, plan_units
+from preprocess.tokenizers.vocabulary import Vocabulary, write_vocabulary
+from preprocess.tokenizers.word_counts import (
+    CountJob,
+    count_buckets,
+    count_unit,
+    merge_bucket,
+    merged_words,
+)
+from preprocess.tokenizers.words import WordTokenizer
 
 LETTERS = np.array([*"etaoinshrdlcumwfgypbvkjxqzабвгдежз"])
 BATCH = 256

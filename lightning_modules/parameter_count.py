@@ -10,7 +10,7 @@ from lightning_modules.config import (
     ModelConfig,
     RecurrentConfig,
 )
-from preprocess.character_ids import CHARACTERS
+from preprocess.tokenizers.character_ids import CHARACTERS
 
 
 def tail_widths(dim: int, div: float, tails: int) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.tools import add_tools, run_tool
+from pipeline.commands.registry import add_tools, run_tool
 from preprocess.errors import UserError
 
 STAGE_HELP = {
@@ -104,8 +104,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     if options.command not in STAGE_HELP:
         return run_tool(options)
-    from pipeline.config_file import dump_config, load_config
-    from pipeline.processes import is_further_process
+    from pipeline.config.load import dump_config, load_config
+    from pipeline.training.processes import is_further_process
 
     overrides = [word for word in options.config if _is_override(word)]
     files = [word for word in options.config if word not in overrides]
@@ -114,17 +114,17 @@ def _run(options: argparse.Namespace) -> int:
         print(dump_config(config), end="")
         return 0
     if options.command in ("run", "train") and is_further_process(config.train):
-        from pipeline.train import join
+        from pipeline.stages.train import join
 
         return join(config)
     from pipeline.console import Console
 
     if options.dry_run:
-        from pipeline.dry_run import dry_run
+        from pipeline.commands.dry_run import dry_run
 
         dry_run(config, options.command, Console())
         return 0
-    from pipeline.run import run
+    from pipeline.stages.run import run
 
     run(config, options.command, Console(), overwrite=options.overwrite)
     return 0
@@ -132,7 +132,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _is_override(word: str) -> bool:
     """Whether ``word`` sets a key; ``./a=b.yaml`` is a file, and so is one that names no section."""
-    from pipeline.config import Config
+    from pipeline.config.schema import Config
 
     key, equals, _ = word.partition("=")
     section = key.partition(".")[0]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from preprocess.unicode_scripts import SCRIPT_RANGES
+from preprocess.text.script_ranges import SCRIPT_RANGES
 
 SPLITS = ("train", "valid", "test")
 Split = Literal["train", "valid", "test"]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
+    from pipeline.config.schema import Config
 
 # Before torch is loaded: on matrices as small as these, threads only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -60,7 +60,7 @@ class Tiny:
         return [str(self.root / "tiny.yaml"), f"run.output={output}", *overrides]
 
     def config(self, output: Path, *overrides: str) -> "Config":
-        from pipeline.config_file import load_config
+        from pipeline.config.load import load_config
 
         file, *others = self.arguments(output, *overrides)
         return load_config([file], others)
@@ -70,8 +70,8 @@ class Tiny:
         from rich.console import Console as RichConsole
 
         from pipeline.console import Console
-        from pipeline.stage import run_stage
-        from pipeline.stages import STAGES
+        from pipeline.lifecycle.registry import STAGES
+        from pipeline.lifecycle.stage import run_stage
 
         printed = StringIO()
         console = Console(RichConsole(file=printed, width=1000, highlight=False))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config_file import load_config
-from pipeline.runner_config import PortableRunner
+from pipeline.config.load import load_config
+from pipeline.config.runners import PortableRunner
 
 ROOT = Path(__file__).parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import main
-from pipeline.config_file import dump_config, find_config, load_config
+from pipeline.config.load import dump_config, find_config, load_config
 from preprocess.config import PrepareConfig
 
 SHIPPED = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))

@@ -16,8 +16,8 @@ import pytest
 
 from biloom import BiLM, VectorCache
 from pipeline.cli import main
-from pipeline.stages import STAGES
-from preprocess.manifest import read_manifest
+from pipeline.lifecycle.registry import STAGES
+from preprocess.files.manifest import read_manifest
 
 Command = Any  # of conftest.py
 ROOT = Path(__file__).parents[1]

@@ -9,8 +9,8 @@ import pytest
 
 from biloom import BiLM, VectorCache
 from pipeline.cli import main
-from pipeline.stages import STAGES
-from preprocess.manifest import read_manifest
+from pipeline.lifecycle.registry import STAGES
+from preprocess.files.manifest import read_manifest
 
 FIXTURE = Path(__file__).parent / "fixtures" / "version-0.1"
 TEXTS = ("corpus.txt", "rows.jsonl", "more.txt")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline import cli
-from pipeline.config_file import load_config
+from pipeline.config.load import load_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,7 +41,7 @@ def test_its_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_its_stages_are_the_stages() -> None:
-    from pipeline.stages import STAGES
+    from pipeline.lifecycle.registry import STAGES
 
     [line] = [c for block in blocks("sh") for c in block.splitlines() if "|" in c]
     assert re.findall(r"\w+", line.split("CONFIG")[0])[1:] == list(STAGES)

@@ -9,13 +9,13 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from lightning_modules.config import AdaptiveSoftmaxConfig, ModelConfig
-from lightning_modules.nn.adaptive_input import AdaptiveInput
-from lightning_modules.nn.adaptive_softmax import AdaptiveSoftmax, check_cutoffs
-from lightning_modules.nn.inputs import TokenEmbedding, build_input
-from lightning_modules.nn.recurrent import build_recurrent
-from lightning_modules.nn.routes import Routes
-from lightning_modules.nn.sampled_softmax import SampledSoftmax
-from lightning_modules.nn.softmax import FullSoftmax
+from lightning_modules.nn.heads.adaptive_softmax import AdaptiveSoftmax, check_cutoffs
+from lightning_modules.nn.heads.routes import Routes
+from lightning_modules.nn.heads.sampled_softmax import SampledSoftmax
+from lightning_modules.nn.heads.softmax import FullSoftmax
+from lightning_modules.nn.inputs.adaptive_input import AdaptiveInput
+from lightning_modules.nn.inputs.embedding import TokenEmbedding, build_input
+from lightning_modules.nn.recurrent.stack import build_recurrent
 from lightning_modules.nn.window import Types, Window
 from preprocess.errors import UserError
 

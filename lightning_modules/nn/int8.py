@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.nn.gru import GRULayer
-from lightning_modules.nn.lstm import LSTMLayer
+from lightning_modules.nn.recurrent.gru import GRULayer
+from lightning_modules.nn.recurrent.lstm import LSTMLayer
 from preprocess.errors import UserError
 
 TINY = torch.finfo(torch.float32).tiny

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_modules.nn.routes import Routes
+from lightning_modules.nn.heads.routes import Routes
 
 
 class Types(NamedTuple):

@@ -12,7 +12,7 @@ from lightning_modules.config import (
     LSTMConfig,
     ModelConfig,
 )
-from lightning_modules.train_config import CosineConfig, PlateauConfig, TrainConfig
+from lightning_modules.training.config import CosineConfig, PlateauConfig, TrainConfig
 
 
 @pytest.mark.parametrize("cutoffs", [[], [1], [20, 50], "auto"])

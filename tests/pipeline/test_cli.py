@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from pipeline import cli, inspection
+from pipeline import cli
 from pipeline.cli import STAGE_HELP, main
+from pipeline.commands import inspection
 
 Tiny = Any  # of conftest.py
 Command = Any

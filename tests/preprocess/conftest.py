@@ -9,9 +9,9 @@ import pytest
 import xxhash
 
 from preprocess.config import CleaningConfig, Source
-from preprocess.documents import Block, Limits, read_unit
-from preprocess.sources import list_source
-from preprocess.units import plan_units
+from preprocess.reading.listing import list_source
+from preprocess.reading.reader import Block, Limits, read_unit
+from preprocess.reading.units import plan_units
 
 Read = Callable[..., tuple[Block, list[str]]]
 

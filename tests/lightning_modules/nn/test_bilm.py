@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.nn.routes import route
+from lightning_modules.nn.heads.routes import route
 from lightning_modules.nn.window import Window
 from lightning_modules.parameter_count import parameter_count
 

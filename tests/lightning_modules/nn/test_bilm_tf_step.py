@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork, Losses
+from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types, Window
-from lightning_modules.types_of_window import types_of_window
-from preprocess.character_ids import TEXT_BEGIN, TEXT_END
-from preprocess.spellings import Spellings
-from preprocess.tokenizer import BOS, CONTROLS, EOS
+from preprocess.tokenizers.character_ids import TEXT_BEGIN, TEXT_END
+from preprocess.tokenizers.load import BOS, CONTROLS, EOS
+from preprocess.tokenizers.spellings import Spellings
 
 Recorded = dict[str, np.ndarray]
 BATCHES = 5

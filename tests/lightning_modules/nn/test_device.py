@@ -16,10 +16,10 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import on_device
-from lightning_modules.types_of_window import types_of_window
-from lightning_modules.window_maker import WindowMaker
-from preprocess.spellings import Spellings
+from lightning_modules.nn.window_maker import WindowMaker
+from preprocess.tokenizers.spellings import Spellings
 
 VOCABULARY, TIME, ROWS = 60, 5, 3
 BOUNDARY = (1, 2)

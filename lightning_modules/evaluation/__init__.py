@@ -1,0 +1,1 @@
+"""Perplexity of held-out text, and scores of single texts."""

@@ -1,0 +1,1 @@
+"""Model folders and ELMo archives: reading and writing trained weights."""

@@ -1,0 +1,301 @@
+"""ELMo's own archive, options.json and weights.hdf5, to our tensors and back, bit by bit.
+
+The layout is that of bilm-tf (`dump_weights`), which AllenNLP reads too. The arithmetic it stands for
+is that of our modules (`nn.char_cnn`, `nn.lstm` with forget_bias 1); only the order differs:
+
+    theirs                                             ours
+    char_embed (261, d), read with a zero row before   input.characters.weight (261, d)
+    CNN/W_cnn_i (1, width, d, n)                       input.filters.i (width * d, n)
+    CNN_high_i/W_carry, W_transform (F, F), x @ W      input.highway.i.linear.weight (2 F, F)
+    CNN_proj/W_proj (F, P)                             input.projection.weight (P, F)
+    LSTMCell/W_0 (2 P, 4 D), rows x then h, gates i j f o    weight_input, weight_hidden (2, P, 4 D), i f j o
+    LSTMCell/W_P_0 (D, P)                              weight_projection (2, D, P)
+"""
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from lightning_modules.config import CharCNNInputConfig, LSTMConfig, ModelConfig
+from preprocess.errors import UserError
+from preprocess.files import storage
+from preprocess.tokenizers.character_ids import CHARACTERS
+
+Floats = npt.NDArray[np.float32]
+
+WITH_MASK = CHARACTERS + 1
+"""`n_characters` where 0 masks, as in options.json for inference; in training it is one less."""
+
+
+class ElmoError(UserError):
+    """An archive that cannot be read, or a model that such an archive cannot hold."""
+
+
+def read_options(path: str) -> ModelConfig:
+    """The network that an options.json describes.
+
+    Raises:
+        ElmoError: it is missing, no JSON, or of a network that is no ELMo with characters.
+    """
+    try:
+        options = json.loads(storage.read_bytes(path))
+        lstm, cnn = options["lstm"], options.get("char_cnn")
+        if cnn is None:
+            raise ElmoError(
+                f"{path}: no 'char_cnn'; only models that read words by their characters can be imported"
+            )
+        if cnn.get("n_characters", WITH_MASK) not in (CHARACTERS, WITH_MASK):
+            raise ElmoError(
+                f"{path}: char_cnn.n_characters is {cnn['n_characters']}, not {WITH_MASK} (or "
+                f"{CHARACTERS}, as while training); only words spelled in bytes of UTF-8 are known"
+            )
+        projected = lstm["projection_dim"] != lstm["dim"]
+        return ModelConfig.model_validate(
+            {
+                "input": {
+                    "kind": "char_cnn",
+                    "dim": cnn["embedding"]["dim"],
+                    "max_characters": cnn["max_characters_per_token"],
+                    "filters": cnn["filters"],
+                    "activation": cnn["activation"],
+                    "highway": cnn.get("n_highway") or 0,
+                },
+                "recurrent": {
+                    "kind": "lstm",
+                    "layers": lstm.get("n_layers", 1),
+                    "hidden": lstm["dim"],
+                    "projection": lstm["projection_dim"] if projected else None,
+                    "residual": bool(lstm.get("use_skip_connections")),
+                    "cell_clip": lstm.get("cell_clip"),
+                    # TensorFlow's cell clips no output that it does not project.
+                    "projection_clip": lstm.get("proj_clip") if projected else None,
+                    "forget_bias": 1.0,
+                },
+                "head": {"kind": "softmax"},
+            }
+        )
+    except FileNotFoundError as error:
+        raise ElmoError(f"{path} is missing; name an archive's options.json") from error
+    except KeyError as error:
+        raise ElmoError(f"{path}: no {error}; is it an ELMo archive's options.json?") from error
+    except ValidationError as error:
+        what = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ElmoError(f"{path}: {what}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, ElmoError):
+            raise
+        raise ElmoError(f"{path} is no ELMo archive's options.json ({error})") from error
+
+
+def write_options(config: ModelConfig) -> bytes:
+    """The options.json of a network, as inference wants it.
+
+    Raises:
+        ElmoError: ELMo's archive cannot hold such a network.
+    """
+    cnn, lstm = _parts(config)
+    return json.dumps(
+        {
+            "lstm": {
+                "dim": lstm.hidden,
+                "projection_dim": lstm.direction_width,
+                "n_layers": lstm.layers,
+                "cell_clip": lstm.cell_clip,
+                "proj_clip": lstm.projection_clip,
+                "use_skip_connections": lstm.residual,
+            },
+            "char_cnn": {
+                "activation": cnn.activation,
+                "embedding": {"dim": cnn.dim},
+                "filters": [list(one) for one in cnn.filters],
+                "max_characters_per_token": cnn.max_characters,
+                "n_characters": WITH_MASK,
+                "n_highway": cnn.highway,
+            },
+        },
+        indent=2,
+    ).encode()
+
+
+def _parts(config: ModelConfig) -> tuple[CharCNNInputConfig, LSTMConfig]:
+    cnn, lstm = config.input, config.recurrent
+    if not isinstance(cnn, CharCNNInputConfig):
+        raise ElmoError(f"model.input.kind is {cnn.kind}; an ELMo archive has a char_cnn")
+    if not isinstance(lstm, LSTMConfig):
+        raise ElmoError(f"model.recurrent.kind is {lstm.kind}; an ELMo archive has an lstm")
+    if config.directions != "both":
+        raise ElmoError("model.directions is forward; an ELMo archive has both directions")
+    if lstm.projection is None and lstm.projection_clip is not None:
+        raise ElmoError(
+            "model.recurrent.projection_clip bounds an output without projection, which an ELMo "
+            "archive cannot say; train with projection_clip=null"
+        )
+    if lstm.forget_bias not in (0.0, 1.0):
+        raise ElmoError(
+            f"model.recurrent.forget_bias is {lstm.forget_bias}; an ELMo archive has 1 (or 0, when 1 "
+            "is taken from the bias)"
+        )
+    return cnn, lstm
+
+
+def read_weights(path: str, config: ModelConfig) -> dict[str, Tensor]:
+    """The tensors of a weights.hdf5 under our names, for the network of its options.
+
+    Raises:
+        ElmoError: it is missing, no HDF5, or holds other tensors than the options tell.
+    """
+    import h5py
+
+    try:
+        file = h5py.File(io.BytesIO(storage.read_bytes(path)), "r")
+    except FileNotFoundError as error:
+        raise ElmoError(f"{path} is missing; name an archive's weights.hdf5") from error
+    except OSError as error:
+        raise ElmoError(f"{path} is no HDF5 file ({error})") from error
+    with file:
+        theirs = {name: _read(file, path, name, shape) for name, shape in layout(config).items()}
+        kept = set(theirs)
+        left: list[str] = []
+        file.visititems(
+            lambda n, v: left.append(n) if hasattr(v, "shape") and n not in kept else None
+        )
+    if left:
+        raise ElmoError(
+            f"{path} also holds {', '.join(sorted(left)[:3])}, which its options.json does not tell of; "
+            "give the two files of one archive"
+        )
+    return {name: torch.from_numpy(value) for name, value in to_ours(theirs, config).items()}
+
+
+def _read(file: Any, path: str, name: str, shape: tuple[int, ...]) -> Floats:
+    if name not in file:
+        raise ElmoError(f"{path}: no '{name}'; give the two files of one archive")
+    found: Floats = np.asarray(file[name][...])
+    if found.shape != shape or found.dtype != np.float32:
+        raise ElmoError(
+            f"{path}: '{name}' is {found.dtype} of shape {found.shape}, and by options.json it should "
+            f"be float32 of shape {shape}"
+        )
+    return found
+
+
+def write_weights(weights: Mapping[str, Tensor], config: ModelConfig) -> bytes:
+    """A weights.hdf5 of our tensors.
+
+    A forget bias of 0 is exact to one rounding: 1 is taken from the bias, which the original adds
+    again when it runs.
+
+    Raises:
+        ElmoError: ELMo's archive cannot hold such a network.
+    """
+    import h5py
+
+    ours = {name: tensor.numpy() for name, tensor in weights.items()}
+    data = io.BytesIO()
+    with h5py.File(data, "w") as file:
+        for name, value in sorted(to_theirs(ours, config).items()):
+            file.create_dataset(name, data=np.ascontiguousarray(value))
+    return data.getvalue()
+
+
+def layout(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of an archive's weights."""
+    cnn, lstm = _parts(config)
+    filters, width, hidden = sum(n for _, n in cnn.filters), lstm.direction_width, lstm.hidden
+    found: dict[str, tuple[int, ...]] = {"char_embed": (CHARACTERS, cnn.dim)}
+    for i, (size, number) in enumerate(cnn.filters):
+        found[f"CNN/W_cnn_{i}"], found[f"CNN/b_cnn_{i}"] = (1, size, cnn.dim, number), (number,)
+    for i in range(cnn.highway):
+        for kind in ("carry", "transform"):
+            found[f"CNN_high_{i}/W_{kind}"] = (filters, filters)
+            found[f"CNN_high_{i}/b_{kind}"] = (filters,)
+    if filters != width:
+        found["CNN_proj/W_proj"], found["CNN_proj/b_proj"] = (filters, width), (width,)
+    for cell in _cells(lstm):
+        found[f"{cell}/W_0"], found[f"{cell}/B"] = (2 * width, 4 * hidden), (4 * hidden,)
+        if lstm.projection is not None:
+            found[f"{cell}/W_P_0"] = (hidden, width)
+    return found
+
+
+def _cells(lstm: LSTMConfig) -> Iterator[str]:
+    for direction in range(2):
+        for layer in range(lstm.layers):
+            yield f"RNN_{direction}/RNN/MultiRNNCell/Cell{layer}/LSTMCell"
+
+
+def to_ours(theirs: Mapping[str, Floats], config: ModelConfig) -> dict[str, Floats]:
+    """An archive's weights under our names, in our order."""
+    cnn, lstm = _parts(config)
+    ours = {"input.characters.weight": theirs["char_embed"]}
+    for i in range(len(cnn.filters)):
+        kernel = theirs[f"CNN/W_cnn_{i}"]
+        ours[f"input.filters.{i}"] = kernel.reshape(-1, kernel.shape[3])
+    ours["input.bias"] = np.concatenate([theirs[f"CNN/b_cnn_{i}"] for i in range(len(cnn.filters))])
+    for i in range(cnn.highway):
+        gates = [theirs[f"CNN_high_{i}/W_{kind}"].T for kind in ("carry", "transform")]
+        biases = [theirs[f"CNN_high_{i}/b_{kind}"] for kind in ("carry", "transform")]
+        ours[f"input.highway.{i}.linear.weight"] = np.concatenate(gates)
+        ours[f"input.highway.{i}.linear.bias"] = np.concatenate(biases)
+    if "CNN_proj/W_proj" in theirs:
+        ours["input.projection.weight"] = theirs["CNN_proj/W_proj"].T.copy()
+        ours["input.projection.bias"] = theirs["CNN_proj/b_proj"]
+    cells = list(_cells(lstm))
+    for layer in range(lstm.layers):
+        name, pair = f"recurrent.layers.{layer}", cells[layer :: lstm.layers]
+        kernels = np.stack([_swapped(theirs[f"{cell}/W_0"]) for cell in pair])
+        ours[f"{name}.weight_input"], ours[f"{name}.weight_hidden"] = (
+            half.copy() for half in np.split(kernels, 2, 1)
+        )
+        ours[f"{name}.bias"] = np.stack([_swapped(theirs[f"{cell}/B"]) for cell in pair])
+        if lstm.projection is not None:
+            ours[f"{name}.weight_projection"] = np.stack([theirs[f"{cell}/W_P_0"] for cell in pair])
+    return ours
+
+
+def to_theirs(ours: Mapping[str, Floats], config: ModelConfig) -> dict[str, Floats]:
+    """Our weights under the archive's names, in its order."""
+    cnn, lstm = _parts(config)
+    theirs = {"char_embed": ours["input.characters.weight"]}
+    ends = np.cumsum([number for _, number in cnn.filters])[:-1]
+    for i, bias in enumerate(np.split(ours["input.bias"], ends)):
+        size, number = cnn.filters[i]
+        theirs[f"CNN/W_cnn_{i}"] = ours[f"input.filters.{i}"].reshape(1, size, cnn.dim, number)
+        theirs[f"CNN/b_cnn_{i}"] = bias
+    for i in range(cnn.highway):
+        for kind, weight, bias in zip(
+            ("carry", "transform"),
+            np.split(ours[f"input.highway.{i}.linear.weight"], 2),
+            np.split(ours[f"input.highway.{i}.linear.bias"], 2),
+            strict=True,
+        ):
+            theirs[f"CNN_high_{i}/W_{kind}"] = weight.T
+            theirs[f"CNN_high_{i}/b_{kind}"] = bias
+    if "input.projection.weight" in ours:
+        theirs["CNN_proj/W_proj"] = ours["input.projection.weight"].T
+        theirs["CNN_proj/b_proj"] = ours["input.projection.bias"]
+    for number, cell in enumerate(_cells(lstm)):
+        direction, layer = divmod(number, lstm.layers)
+        name = f"recurrent.layers.{layer}"
+        parts = [ours[f"{name}.{part}"][direction] for part in ("weight_input", "weight_hidden")]
+        theirs[f"{cell}/W_0"] = _swapped(np.concatenate(parts))
+        bias = ours[f"{name}.bias"][direction].copy()
+        if lstm.forget_bias == 0:
+            bias[lstm.hidden : 2 * lstm.hidden] -= 1
+        theirs[f"{cell}/B"] = _swapped(bias)
+        if lstm.projection is not None:
+            theirs[f"{cell}/W_P_0"] = ours[f"{name}.weight_projection"][direction]
+    return theirs
+
+
+def _swapped(gates: Floats) -> Floats:
+    """The gates i, j, f, o in the order i, f, j, o, where j is the cell's input; twice is as before."""
+    i, j, f, o = np.split(gates, 4, -1)
+    return np.concatenate([i, f, j, o], -1)

@@ -1,0 +1,1 @@
+"""Input encoders: token ids or characters to vectors."""

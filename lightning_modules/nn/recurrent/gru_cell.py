@@ -1,0 +1,197 @@
+"""The pointwise part of a GRU step and its gradient.
+
+Shapes: (directions, rows, hidden), and (directions, rows, 3 * hidden) of the three gates in the order
+reset, update, new. The last two dimensions of every argument are contiguous, and nothing is made
+anew: results are written where they are kept.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_modules.nn.recurrent.cell import CPP, Cell, build_kernel
+
+NAME = "GRU"
+
+
+def forward(
+    gates: Tensor,
+    recurrent: Tensor,
+    bias: Tensor,
+    bias_hidden: Tensor,
+    before: Tensor,
+    after: Tensor,
+    inner: Tensor,
+) -> None:
+    """Turn gates, the input's part of them, into their values; write h' and what r multiplies.
+
+    recurrent: the state's part of the gates; bias: (directions, 3 * hidden); bias_hidden:
+    (directions, hidden); before: h; after: h'; inner: h W_n + b_hidden.
+    """
+    size = before.shape[-1]
+    inner.copy_(recurrent[..., 2 * size :]).add_(bias_hidden.unsqueeze(1))
+    gates.add_(bias.unsqueeze(1))
+    first = gates[..., : 2 * size]  # r and z
+    first.add_(recurrent[..., : 2 * size]).sigmoid_()
+    r, z, n = gates.chunk(3, -1)
+    n.addcmul_(r, inner).tanh_()
+    after.copy_(before).sub_(n).mul_(z).add_(n)
+
+
+def backward(
+    gates: Tensor, inner: Tensor, before: Tensor, d_hidden: Tensor, d_recurrent: Tensor
+) -> None:
+    """Turn the gates' values into the gradient by the input's part of them.
+
+    gates, inner, before: as `forward` left them; d_hidden: the gradient of h', turned into the part
+    of that of h which does not pass through the gates; d_recurrent: where the gradient by the
+    state's part of the gates is written.
+    """
+    r, z, n = gates.chunk(3, -1)
+    d_r, d_z, d_n = d_recurrent.chunk(3, -1)
+    through = d_hidden * (1 - z) * (1 - n * n)
+    d_r.copy_(through * inner * (r * (1 - r)))
+    d_z.copy_(d_hidden * (before - n) * (z * (1 - z)))
+    d_n.copy_(through * r)
+    d_hidden.mul_(z)
+    r.copy_(d_r)
+    z.copy_(d_z)
+    n.copy_(through)
+
+
+EAGER = Cell(forward, backward)
+
+
+def arguments(
+    step: int, rows: int, hidden: int, clip: float, device: torch.device
+) -> tuple[list[Any], list[Any]]:
+    """Arguments of `forward` and `backward`, small numbers laid out as in a run over time."""
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.linspace(-1, 1, math.prod(shape), device=device).view(shape)
+
+    def gates() -> Tensor:
+        return numbers(2, 3, rows, 3 * hidden)[:, step]
+
+    y = numbers(5, 2, rows, hidden)
+    before, after, d_hidden = y[step + 1], y[step + 2], numbers(3, 2, rows, hidden)[step]
+    inner = numbers(2, 3, rows, hidden)[:, step]
+    recurrent, bias, bias_hidden = (
+        numbers(2, *shape) for shape in ((rows, 3 * hidden), (3 * hidden,), (hidden,))
+    )
+    return (
+        [gates(), recurrent, bias, bias_hidden, before, after, inner],
+        [gates(), inner, before, d_hidden, gates()],
+    )
+
+
+_FORWARD = (
+    CPP
+    + """
+extern "C" void kernel(
+    float* gates, const float* recurrent, const float* bias, const float* bias_hidden,
+    const float* before, float* after, float* inner, const int64_t directions, const int64_t rows,
+    const int64_t size, const int64_t gates_stride, const int64_t inner_stride)
+{
+    #pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < directions * rows; ++n) {
+        const int64_t d = n / rows, row = n % rows;
+        float* gate = gates + d * gates_stride + row * 3 * size;
+        float* in = inner + d * inner_stride + row * size;
+        const float* from_state = recurrent + n * 3 * size;
+        const float* of_bias = bias + d * 3 * size;
+        for (int64_t k = 0; k < size; k += V::size()) {
+            const int m = std::min<int64_t>(V::size(), size - k);
+            auto of_input = [&](int64_t part) {
+                const int64_t at = part * size + k;
+                return V::loadu(gate + at, m) + V::loadu(of_bias + at, m);
+            };
+            auto of_state = [&](int64_t part) { return V::loadu(from_state + part * size + k, m); };
+            const V r = sigmoid(of_input(0) + of_state(0)), z = sigmoid(of_input(1) + of_state(1)),
+                multiplied = of_state(2) + V::loadu(bias_hidden + d * size + k, m),
+                fresh = (of_input(2) + r * multiplied).tanh(),
+                h = V::loadu(before + n * size + k, m);
+            r.store(gate + k, m);
+            z.store(gate + size + k, m);
+            fresh.store(gate + 2 * size + k, m);
+            multiplied.store(in + k, m);
+            (fresh + z * (h - fresh)).store(after + n * size + k, m);
+        }
+    }
+}
+"""
+)
+
+_BACKWARD = (
+    CPP
+    + """
+extern "C" void kernel(
+    float* gates, const float* inner, const float* before, float* d_hidden, float* d_recurrent,
+    const int64_t directions, const int64_t rows, const int64_t size, const int64_t gates_stride,
+    const int64_t inner_stride, const int64_t before_stride, const int64_t d_recurrent_stride)
+{
+    #pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < directions * rows; ++n) {
+        const int64_t d = n / rows, row = n % rows;
+        float* gate = gates + d * gates_stride + row * 3 * size;
+        float* d_state = d_recurrent + d * d_recurrent_stride + row * 3 * size;
+        const float* in = inner + d * inner_stride + row * size;
+        const float* h = before + d * before_stride + row * size;
+        for (int64_t k = 0; k < size; k += V::size()) {
+            const int m = std::min<int64_t>(V::size(), size - k);
+            const V one(1), r = V::loadu(gate + k, m), z = V::loadu(gate + size + k, m),
+                fresh = V::loadu(gate + 2 * size + k, m), d_h = V::loadu(d_hidden + n * size + k, m),
+                through = d_h * (one - z) * (one - fresh * fresh),
+                d_r = through * V::loadu(in + k, m) * r * (one - r),
+                d_z = d_h * (V::loadu(h + k, m) - fresh) * z * (one - z);
+            d_r.store(gate + k, m);
+            d_z.store(gate + size + k, m);
+            through.store(gate + 2 * size + k, m);
+            d_r.store(d_state + k, m);
+            d_z.store(d_state + size + k, m);
+            (through * r).store(d_state + 2 * size + k, m);
+            (d_h * z).store(d_hidden + n * size + k, m);
+        }
+    }
+}
+"""
+)
+
+
+def build() -> Cell:
+    """The same in C++, for float32; anything else is left to the eager cell."""
+    sizes = ["const int64_t"] * 5
+    run_forward = build_kernel(["float*", *["const float*"] * 4, *["float*"] * 2, *sizes], _FORWARD)
+    run_backward = build_kernel(
+        ["float*", *["const float*"] * 2, *["float*"] * 2, *sizes, *sizes[:2]], _BACKWARD
+    )
+
+    def native_forward(
+        gates: Tensor,
+        recurrent: Tensor,
+        bias: Tensor,
+        bias_hidden: Tensor,
+        before: Tensor,
+        after: Tensor,
+        inner: Tensor,
+    ) -> None:
+        if gates.dtype != torch.float32:
+            return forward(gates, recurrent, bias, bias_hidden, before, after, inner)
+        return run_forward(
+            gates, recurrent.float(), bias, bias_hidden, before, after, inner, *before.shape,
+            gates.stride(0), inner.stride(0),
+        )  # fmt: skip
+
+    def native_backward(
+        gates: Tensor, inner: Tensor, before: Tensor, d_hidden: Tensor, d_recurrent: Tensor
+    ) -> None:
+        if gates.dtype != torch.float32:
+            return backward(gates, inner, before, d_hidden, d_recurrent)
+        return run_backward(
+            gates, inner, before, d_hidden, d_recurrent, *before.shape,
+            gates.stride(0), inner.stride(0), before.stride(0), d_recurrent.stride(0),
+        )  # fmt: skip
+
+    return Cell(native_forward, native_backward)

@@ -1,0 +1,143 @@
+"""Vectors of words by their spelling, each computed once while memory lasts.
+
+A character CNN costs more than all recurrent layers together, and a text repeats its words. What is
+computed must not depend on what was computed before: words go through the network in blocks of one
+size, padded by their length to one of a few widths, so that a word's bits follow from its spelling.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_modules.nn.inputs.char_cnn import CharCNN
+from lightning_modules.nn.inputs.word_types import LENGTHS
+from preprocess.tokenizers.character_ids import PAD, TEXT_BEGIN, TEXT_END, WORD_BEGIN, WORD_END
+from preprocess.tokenizers.load import BOS, CONTROLS, EOS, UNKNOWN, Tokenizer
+from preprocess.tokenizers.spellings import Characters, spell
+
+BLOCK = 64
+"""Words of a block. More are no faster, and a single short text would have blocks of padding alone."""
+
+IDS_AT_ONCE = 1 << 14
+
+BEGIN, END = object(), object()
+"""In the place of the boundary tokens' spellings, since a text may hold words written like them."""
+
+Word = str | object
+
+
+class _Block(NamedTuple):
+    words: list[Word]
+    vectors: Tensor  # (words or more, width)
+
+
+class TypeVectors:
+    """The vectors a character CNN gives to words, for inference.
+
+    Args:
+        network: the character CNN.
+        precomputed: (vocabulary, width) the vectors of a tokenizer's ids, none: no such vectors.
+        kept_bytes: of vectors that are kept; when they are full, all are forgotten.
+    """
+
+    def __init__(
+        self,
+        network: CharCNN,
+        precomputed: Tensor | None = None,
+        kept_bytes: int = 1 << 28,
+    ) -> None:
+        self._network, self._precomputed = network, precomputed
+        self._kept_bytes = kept_bytes
+        self._rows: dict[Word, int] = {}
+        self._table: Tensor | None = None
+        self._versions = self._weights_versions()
+
+    def of(self, words: Sequence[Word], ids: Sequence[int]) -> Tensor:
+        """The vectors (words, width) of different words, with their ids, on the network's device."""
+        self.learn(words, ids)
+        assert self._table is not None
+        rows = torch.tensor([self._rows[word] for word in words], device=self._table.device)
+        return self._table[rows]
+
+    def learn(self, words: Sequence[Word], ids: Sequence[int]) -> None:
+        """Compute and keep the vectors of different words: of many at once, few blocks are not full."""
+        self._forget_if_stale()
+        places = dict(zip(words, ids, strict=True))
+        new = [word for word in words if word not in self._rows]
+        if self._table is None or len(self._rows) + len(new) > len(self._table):
+            new = list(words)
+            self._make_table(len(new))
+        assert self._table is not None
+        for block in self._blocks(new, places):
+            first = len(self._rows)
+            self._rows.update(zip(block.words, range(first, first + len(block.words)), strict=True))
+            self._table[first : len(self._rows)] = block.vectors[: len(block.words)]
+
+    @property
+    def capacity(self) -> int:
+        """Words whose vectors can be kept at once."""
+        return self._kept_bytes // (4 * self._network.width)
+
+    def _weights_versions(self) -> list[int]:
+        """Numbers that torch raises with every change of a weight."""
+        return [weight._version for weight in self._network.parameters()]
+
+    def _forget_if_stale(self) -> None:
+        device, versions = self._network.bias.device, self._weights_versions()
+        if versions != self._versions:
+            self._versions, self._precomputed, self._table = versions, None, None
+        if self._precomputed is not None:
+            self._precomputed = self._precomputed.to(device)
+        if self._table is not None and self._table.device != device:
+            self._table = None
+
+    def _make_table(self, needed: int) -> None:
+        self._rows = {}
+        rows, width = max(needed, self.capacity), self._network.width
+        self._table = torch.empty(rows, width, device=self._network.bias.device)
+
+    def _blocks(self, words: Sequence[Word], ids: Mapping[Word, int]) -> Iterator[_Block]:
+        known: list[Word] = []
+        unknown: list[Word] = []
+        limit = 0 if self._precomputed is None else len(self._precomputed)
+        for word in words:
+            (known if UNKNOWN < ids[word] < limit else unknown).append(word)
+        if known:
+            assert self._precomputed is not None
+            yield _Block(known, self._precomputed[torch.tensor([ids[word] for word in known])])
+        characters = self._spell(unknown)  # (unknown, max_characters)
+        lengths = (characters != PAD).sum(1)  # (unknown,)
+        widths = np.array([*(n for n in LENGTHS if n < characters.shape[1]), characters.shape[1]])
+        bucket = np.searchsorted(widths, lengths)
+        for number, width in enumerate(widths.tolist()):
+            inside = np.flatnonzero(bucket == number)
+            for start in range(0, len(inside), BLOCK):
+                some = inside[start : start + BLOCK]
+                block = np.full((BLOCK, width), PAD, np.int64)
+                block[: len(some)] = characters[some, :width]
+                on_device = torch.from_numpy(block).to(self._network.bias.device)
+                yield _Block([unknown[n] for n in some], self._network.vectors((on_device,)))
+
+    def _spell(self, words: Sequence[Word]) -> Characters:
+        spelt = [word if isinstance(word, str) else "" for word in words]
+        rows = spell(spelt, self._network.max_characters)
+        for mark, character in ((BEGIN, TEXT_BEGIN), (END, TEXT_END)):
+            if mark in words:
+                row = rows[words.index(mark)]
+                row[:] = PAD
+                row[:3] = WORD_BEGIN, character, WORD_END
+        return rows
+
+
+@torch.inference_mode()
+def vectors_of_vocabulary(network: CharCNN, tokenizer: Tokenizer) -> Tensor:
+    """The vector of every id, (vocabulary, width) float32; of the unknown one, which has no spelling, 0."""
+    vectors = TypeVectors(network.eval(), kept_bytes=0)
+    found = [torch.zeros(1, network.width), vectors.of([BEGIN, END], [BOS, EOS])]
+    for start in range(len(CONTROLS), tokenizer.vocabulary, IDS_AT_ONCE):
+        ids = range(start, min(start + IDS_AT_ONCE, tokenizer.vocabulary))
+        found.append(vectors.of([tokenizer.spelling(one) for one in ids], ids))
+    return torch.cat(found)

@@ -1,0 +1,1 @@
+"""Everything that imports Beam: jobs, engines, transforms, workers and their progress."""

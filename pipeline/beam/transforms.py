@@ -1,0 +1,170 @@
+"""PTransforms: they wire functions of ``preprocess`` and hold no logic of their own.
+
+Only the portable subset of Beam is used (no tagged outputs, no output from finish_bundle, integer
+keys, one terminal PCollection). An element is a unit or a bucket, never a line: an element costs
+tens of microseconds, and what passes through stays in the runner's memory.
+"""
+
+import pickle
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apache_beam as beam
+
+from pipeline.beam.worker_call import WorkerCall
+from preprocess.corpus.dedup import Kind, deduplicate_bucket
+from preprocess.corpus.first_pass import Job, tokenize_unit
+from preprocess.corpus.last_pass import finish_unit
+from preprocess.reading.plan_file import read_planned
+from preprocess.tokenizers.word_counts import CountJob, count_unit, merge_bucket
+
+
+class ForEach(beam.PTransform):
+    """Calls ``work`` once an item, in any order on any worker; the output is its results."""
+
+    def __init__(self, work_folder: str, work: Callable[..., Any], *arguments: Any) -> None:
+        super().__init__()
+        self._call = WorkerCall(work_folder, work, arguments)
+
+    def expand(self, items: Any) -> Any:
+        return items | "spread" >> _Spread() | "work" >> beam.Map(self._call)
+
+
+class ForEachUnit(ForEach):
+    """Calls ``work(job, unit)`` once a unit, given by number: `unit_plan` holds what it is."""
+
+    def __init__(self, work: Callable[..., Any], job: Any) -> None:
+        super().__init__(job.work, on_unit, work, job)
+
+
+class _Spread(beam.PTransform):
+    """Any item may go to any worker."""
+
+    def expand(self, items: Any) -> Any:
+        # Dask takes a Reshuffle for nothing, and all would stay in one task with what they wait for.
+        if type(items.pipeline.runner).__name__ != "DaskRunner":
+            return items | "reshuffle" >> beam.Reshuffle()
+        return (
+            items
+            | "key" >> beam.Map(_keyed)
+            | "spread by key" >> beam.GroupByKey()
+            | "items" >> beam.FlatMap(_grouped)
+        )
+
+
+class WhenAllAreDone(beam.PTransform):
+    """Waits for every element, then gives the items that ``then`` holds, whatever came in."""
+
+    def __init__(self, then: Sequence[Any]) -> None:
+        super().__init__()
+        self._then = then
+
+    def expand(self, items: Any) -> Any:
+        return (
+            items
+            | "one key" >> beam.Map(_same)
+            | "wait" >> beam.GroupByKey()
+            | "go on" >> beam.FlatMap(_items, self._then)
+        )
+
+
+class PrepareCorpus(beam.PTransform):
+    """Units -> first pass -> drop lists by bucket -> shards; gives each finished unit's number."""
+
+    def __init__(self, job: Job, units: int) -> None:
+        super().__init__()
+        self._job, self._units = job, units
+
+    def expand(self, begin: Any) -> Any:
+        job, units = self._job, self._units
+        tokenised = (
+            begin
+            | "units" >> beam.Create(range(units))
+            | "first pass" >> ForEachUnit(tokenize_unit, job)
+        )
+        buckets: list[tuple[Kind, int]] = []
+        if job.config.deduplicate:
+            buckets += [("hashes", bucket) for bucket in range(job.buckets)]
+        if job.config.near_duplicates.similarity is not None:
+            buckets += [("bands", bucket) for bucket in range(job.band_buckets)]
+        if buckets:
+            tokenised = (
+                tokenised
+                | "all tokenised" >> WhenAllAreDone(buckets)
+                | "duplicates" >> ForEach(job.work, deduplicate, job.work, units)
+            )
+        return (
+            tokenised
+            | "all compared" >> WhenAllAreDone(range(units))
+            | "last pass" >> ForEachUnit(finish_unit, job)
+        )
+
+
+class EmbedTexts(beam.PTransform):
+    """Units -> keys of their texts -> drop lists by bucket -> cache shards; gives units' numbers."""
+
+    def __init__(self, job: Any, units: int) -> None:
+        super().__init__()
+        self._job, self._units = job, units
+
+    def expand(self, begin: Any) -> Any:
+        # Imported here, so that preparing a corpus does not load torch.
+        from lightning_modules.vectors.embedding import embed_unit, hash_texts
+
+        job, units = self._job, self._units
+        buckets: list[tuple[Kind, int]] = [("hashes", bucket) for bucket in range(job.buckets)]
+        return (
+            begin
+            | "units" >> beam.Create(range(units))
+            | "keys" >> ForEachUnit(hash_texts, job)
+            | "all hashed" >> WhenAllAreDone(buckets)
+            | "duplicates" >> ForEach(job.work, deduplicate, job.work, units)
+            | "all compared" >> WhenAllAreDone(range(units))
+            | "embed" >> ForEachUnit(embed_unit, job)
+        )
+
+
+class CountWords(beam.PTransform):
+    """Units -> counts by bucket -> each bucket's words in order; gives the buckets' numbers."""
+
+    def __init__(self, job: CountJob, units: int) -> None:
+        super().__init__()
+        self._job, self._units = job, units
+
+    def expand(self, begin: Any) -> Any:
+        job = self._job
+        return (
+            begin
+            | "units" >> beam.Create(range(self._units))
+            | "count" >> ForEachUnit(count_unit, job)
+            | "all counted" >> WhenAllAreDone(range(job.buckets))
+            | "merge" >> ForEach(job.work, merge_bucket, job)
+        )
+
+
+def on_unit(work: Callable[..., Any], job: Any, index: int) -> Any:
+    """Do ``work`` on the unit with that number."""
+    return work(job, read_planned(job.work, index))
+
+
+def deduplicate(work: str, units: int, bucket: tuple[Kind, int]) -> int:
+    """Write the drop list of a bucket."""
+    deduplicate_bucket(work, bucket[0], units, bucket[1])
+    return bucket[1]
+
+
+def _same(item: Any) -> tuple[int, int]:
+    return (0, 0)
+
+
+def _items(group: Any, then: Any) -> Any:
+    return then
+
+
+def _keyed(item: Any) -> tuple[int, Any]:
+    return (zlib.crc32(pickle.dumps(item)), item)
+
+
+def _grouped(group: Any) -> Any:
+    return group[1]

@@ -1,0 +1,45 @@
+"""The word types of a corpus of any size, counted by a Beam job and merged here."""
+
+from collections.abc import Sequence
+
+from pipeline.beam.job import run_job
+from pipeline.beam.transforms import CountWords
+from pipeline.config.schema import Config
+from pipeline.console import Console
+from pipeline.lifecycle.stage import Place
+from preprocess.config import WordConfig
+from preprocess.files.storage import atomic_writer, join
+from preprocess.reading.plan_file import write_plan
+from preprocess.reading.units import Unit
+from preprocess.tokenizers.base import TokenizerError
+from preprocess.tokenizers.sample import unit_bytes
+from preprocess.tokenizers.vocabulary import Vocabulary, write_vocabulary
+from preprocess.tokenizers.word_counts import (
+    CountJob,
+    count_buckets,
+    merged_words,
+    read_counted,
+)
+from preprocess.tokenizers.words import INDEX, NO_WORD, TEXT, WordTokenizer
+
+
+def count_corpus(
+    config: Config, settings: WordConfig, units: Sequence[Unit], place: Place, console: Console
+) -> tuple[WordTokenizer, dict[str, int]]:
+    """The tokenizer of all words of ``units``, and the train split's documents and bytes.
+
+    Raises:
+        TokenizerError: there is no word.
+    """
+    total = sum(map(unit_bytes, units))
+    job = CountJob(place.work, config.prepare, settings.min_count, count_buckets(total), len(units))
+    write_plan(place.work, units)
+    steps = CountWords(job, len(units))
+    run_job(config.runner, place.work, console, "tokenizer", total, len(units), steps)
+    figures = read_counted(job)
+    console.line("writing the vocabulary")
+    text, index = (join(place.work, name) for name in (TEXT, INDEX))
+    with atomic_writer(text) as words, atomic_writer(index) as numbers:
+        if not (figures["documents"] and write_vocabulary(merged_words(job), words, numbers)):
+            raise TokenizerError(NO_WORD)
+    return WordTokenizer(Vocabulary.open(text, index)), figures

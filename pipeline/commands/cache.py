@@ -1,0 +1,96 @@
+"""`biloom cache`: what a vector cache holds, a text's vectors, whether it is whole, other formats."""
+
+import json
+import sys
+from collections.abc import Iterable
+
+from pipeline.commands.cache_export import export_cache
+from pipeline.commands.inspection import check
+from pipeline.console import Console, count
+from preprocess.vectors.cache import VectorCache
+from preprocess.vectors.check import check_entries
+
+
+def info(path: str) -> None:
+    """Print what a cache holds."""
+    cache = VectorCache.open(path)
+    manifest = cache.manifest
+    size = sum(file.bytes for file in manifest.files)
+    console = Console()
+    console.stage("vector cache", cache.path)
+    console.line(f"texts        {len(cache):,}" + ("" if cache.texts_kept else " (not kept)"))
+    console.line(f"vectors      {cache.units:,} {cache.unit}s, {cache.layers} x {cache.dim} each")
+    console.line(
+        f"stored as    {manifest.details['dtype']}, {count(size)}B, {len(cache.shards):,} shards"
+    )
+    for key, value in manifest.details.get("vectors", {}).items():
+        console.line(f"{key:<12} {json.dumps(value, ensure_ascii=False)}")
+    console.line(f"model        {cache.model}")
+    console.line(f"content      {manifest.content}")
+    console.line(f"added to     {cache.generation:,} times")
+
+
+def get(path: str, texts: list[str], words: bool) -> int:
+    """Print a JSON object a text with its vectors; 1 where one is not in the cache.
+
+    Args:
+        path: the cache.
+        texts: none: the lines of standard input.
+        words: each text is a list of words, as whitespace separates them.
+    """
+    cache = VectorCache.open(path)
+    absent = 0
+    for text in texts or _lines():
+        asked = text.split() if words else text
+        try:
+            vectors = cache[asked]
+        except KeyError as error:
+            print(f"biloom: {error.args[0]}", file=sys.stderr)
+            absent += 1
+            continue
+        found: dict[str, object] = {"text": asked}
+        if cache.texts_kept:
+            found["tokens"] = cache.tokens(asked)
+        # Numbers as short as their type allows, not as their value in double precision.
+        found["vectors"] = [
+            [[float(str(value)) for value in unit] for unit in layer] for layer in vectors
+        ]
+        print(json.dumps(found), flush=True)
+    return 1 if absent else 0
+
+
+def _lines() -> Iterable[str]:
+    for line in sys.stdin.buffer:
+        yield line.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
+
+
+def verify(path: str) -> int:
+    """Hash a cache's files again and read every entry; 0 where all is whole, else 1."""
+    cache = VectorCache.open(path)
+    code = check(path)
+    console = Console()
+    with console.bar("entries", len(cache.shards)) as bar:
+        problems = list(check_entries(cache, bar.update))
+    for problem in problems:
+        console.warn(problem)
+    if problems:
+        console.line(
+            f"{len(problems):,} of {len(cache.shards):,} shards have entries that are wrong"
+        )
+        return 1
+    console.line(f"{len(cache):,} texts: each is what it was, and found")
+    return code
+
+
+def export(path: str, file: str) -> None:
+    """Write a cache in the format that ``file``'s suffix names.
+
+    Raises:
+        CacheError: the cache is damaged, or kept no texts.
+        ExportError: the suffix names no format, or the file exists.
+    """
+    cache = VectorCache.open(path)
+    console = Console()
+    with console.bar("export", len(cache)) as bar:
+        names = export_cache(cache, file, bar.update)
+    console.line(f"{len(cache):,} texts in {', '.join(names)}")

@@ -1,0 +1,140 @@
+"""A vector cache in other formats, entry by entry, in bounded memory."""
+
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.lifecycle.stage import require
+from preprocess.errors import UserError
+from preprocess.files import storage
+from preprocess.vectors.cache import VectorCache
+from preprocess.vectors.files import HashedFile
+from preprocess.vectors.shard import Text, text_key, to_json
+
+ROWS = 256
+"""Texts of a row group."""
+
+Told = Callable[[int], None]
+Entry = tuple[Text, list[str], NDArray[Any]]
+
+
+class ExportError(UserError):
+    """A format that is not known, or a file that is there already."""
+
+
+def export_cache(cache: VectorCache, path: str, told: Told = lambda _: None) -> list[str]:
+    """Write ``cache`` to ``path``; returns the names of all files.
+
+    .hdf5, .h5   as AllenNLP's `elmo` command: dataset "0", "1", ... of (layers, units, dim) float32,
+                 of one layer (units, dim), and "sentence_to_index", JSON; words are joined by spaces
+    .npy         (units of all texts, layers, dim) in the cache's type; beside it .offsets.npy (texts
+                 + 1,), where each text begins, and .texts.jsonl, [text, label, label, ...] a line
+    .parquet     key, text, words (none: a string was given), labels, vectors: layers * units * dim
+                 values; layers, dim, unit and model are in the schema's metadata
+
+    Raises:
+        CacheError: the cache is damaged, or kept no texts.
+        ExportError: the suffix names no format, or a file exists.
+        StageError: a library is not installed.
+    """
+    writers = {".hdf5": _hdf5, ".h5": _hdf5, ".npy": _npy, ".parquet": _parquet}
+    suffix = PurePosixPath(path).suffix
+    if suffix not in writers:
+        raise ExportError(f"{path}: no format has this suffix; give {', '.join(writers)}")
+    if storage.exists(path):
+        raise ExportError(f"{path} exists already; give another name, or remove it first")
+    return writers[suffix](cache, path, told)
+
+
+def _counted(cache: VectorCache, told: Told) -> Iterator[Entry]:
+    for number, entry in enumerate(cache.entries(), 1):
+        yield entry
+        told(number)
+
+
+def _joined(text: Text) -> str:
+    return text if isinstance(text, str) else " ".join(text)
+
+
+def _hdf5(cache: VectorCache, path: str, told: Told) -> list[str]:
+    require("cache export", {"h5py": "hdf5"})
+    import h5py
+
+    places: dict[str, str] = {}
+    # HDF5 goes back and forth in its file, which no store and no stream allows.
+    with tempfile.TemporaryDirectory(prefix="biloom-hdf5-") as scratch:
+        whole = f"{scratch}/cache.hdf5"
+        with h5py.File(whole, "w") as file:
+            for number, (text, _, vectors) in enumerate(_counted(cache, told)):
+                values = vectors.astype(np.float32)
+                file.create_dataset(str(number), data=values[0] if len(values) == 1 else values)
+                places.setdefault(_joined(text), str(number))
+            names = file.create_dataset("sentence_to_index", (1,), h5py.string_dtype())
+            names[0] = json.dumps(places)
+        storage.copy(whole, path)
+    return [path]
+
+
+def _npy(cache: VectorCache, path: str, told: Told) -> list[str]:
+    stem = path.removesuffix(".npy")
+    offsets = [0]
+    with (
+        storage.atomic_writer(f"{stem}.texts.jsonl") as texts,
+        storage.atomic_writer(path) as out,
+    ):
+        file = HashedFile(path, out)
+        file.write_header(cache.dtype, (cache.units, cache.layers, cache.dim))
+        for text, labels, vectors in _counted(cache, told):
+            file.write(np.ascontiguousarray(vectors.transpose(1, 0, 2)).reshape(-1).view(np.uint8))
+            texts.write(to_json([text if isinstance(text, str) else list(text), *labels]) + b"\n")
+            offsets.append(offsets[-1] + len(labels))
+    data = io.BytesIO()
+    np.save(data, np.array(offsets, np.int64))
+    storage.write_bytes(f"{stem}.offsets.npy", data.getvalue())
+    return [path, f"{stem}.offsets.npy", f"{stem}.texts.jsonl"]
+
+
+def _parquet(cache: VectorCache, path: str, told: Told) -> list[str]:
+    require("cache export", {"pyarrow": "beam"})
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    value = pa.float16() if cache.dtype == np.float16 else pa.float32()
+    schema = pa.schema(
+        [
+            ("key", pa.binary(16)),
+            ("text", pa.string()),
+            ("words", pa.list_(pa.string())),
+            ("labels", pa.list_(pa.string())),
+            ("vectors", pa.list_(value)),
+        ],
+        metadata={n: str(getattr(cache, n)) for n in ("layers", "dim", "unit", "model")},
+    )
+    with storage.atomic_writer(path) as out, pq.ParquetWriter(out, schema) as file:
+        rows: list[dict[str, Any]] = []
+        for text, labels, vectors in _counted(cache, told):
+            rows.append(
+                {
+                    "key": text_key(text),
+                    "text": _encodable(_joined(text)),
+                    "words": None if isinstance(text, str) else [_encodable(word) for word in text],
+                    "labels": [_encodable(label) for label in labels],
+                    "vectors": vectors.reshape(-1),
+                }
+            )
+            if len(rows) == ROWS:
+                file.write_table(pa.Table.from_pylist(rows, schema))
+                rows.clear()
+        file.write_table(pa.Table.from_pylist(rows, schema))
+    return [path]
+
+
+def _encodable(text: str) -> str:
+    """Parquet holds no lone surrogates; the key tells such texts apart."""
+    return text.encode("utf-8", "replace").decode()

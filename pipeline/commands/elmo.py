@@ -1,0 +1,155 @@
+"""`biloom import-elmo` and `export-elmo`: ELMo's own archives to model folders and back."""
+
+from lightning_modules.config import ModelConfig
+from lightning_modules.models.elmo_archive import (
+    ElmoError,
+    read_options,
+    read_weights,
+    write_options,
+    write_weights,
+)
+from lightning_modules.models.model_folder import load_network, save_model
+from lightning_modules.nn.bilm import BiLMNetwork
+from pipeline.console import Console, count
+from pipeline.lifecycle.stage import biloom_version, require
+from preprocess.config import CleaningConfig
+from preprocess.files import storage
+from preprocess.files.fingerprint import fingerprint
+from preprocess.files.manifest import (
+    NAME,
+    FileRecord,
+    Manifest,
+    content_hash,
+    hash_file,
+    read_manifest,
+    write_manifest,
+)
+from preprocess.tokenizers.load import CONTROLS, load_tokenizer
+from preprocess.tokenizers.vocabulary import Vocabulary
+from preprocess.tokenizers.words import WordTokenizer
+
+NEEDS = {"h5py": "hdf5"}
+THEIR_CONTROLS = ("<S>", "</S>", "<UNK>")
+CARD = """\
+# ELMo
+
+Imported from an ELMo archive (options.json, weights.hdf5), bit by bit. Words are read by their
+characters, so any word has a vector; there is no output layer, so text cannot be scored.
+
+```python
+from biloom import BiLM
+
+model = BiLM.from_pretrained("this folder")
+for embedding in model.embed([["Words", "as", "a", "list", "."], "or separated by spaces ."]):
+    print(embedding.vectors.shape)  # (layers, tokens, dim)
+```
+"""
+
+
+def import_elmo(options: str, weights: str, folder: str, vocabulary: str | None) -> None:
+    """Write the model folder of an archive.
+
+    Raises:
+        ElmoError: the archive or the vocabulary cannot be read, or the folder holds another result.
+    """
+    require("import-elmo", NEEDS)
+    config = read_options(options)
+    asked = {
+        "stage": "export",
+        "options": _hash(options),
+        "weights": _hash(weights),
+        "vocabulary": _hash(vocabulary) if vocabulary else None,
+    }
+    console = Console()
+    if storage.exists(storage.join(folder, NAME)):
+        if read_manifest(folder).asked == asked:
+            console.line(f"{folder}: already done")
+            return
+        raise ElmoError(f"{folder} holds another finished result; name another folder")
+    words = _words(vocabulary) if vocabulary else []
+    tokenizer = WordTokenizer(Vocabulary.of_words(words))
+    tensors = read_weights(weights, config)
+    network = BiLMNetwork(config, tokenizer.vocabulary, head=False)
+    network.load_state_dict(tensors)
+    cleaning = CleaningConfig(unicode="none", control_characters="keep", whitespace="keep")
+    saved = {
+        "model": config.model_dump(mode="json"),
+        "vocabulary": tokenizer.vocabulary,
+        "cutoffs": [],
+        "boundary": "bos_eos",
+        "cleaning": cleaning.model_dump(mode="json"),
+        "tokenizer": "",
+        "head": False,
+    }
+    names = save_model(folder, tensors, saved, tokenizer)
+    made = [FileRecord(name, *hash_file(storage.join(folder, name))) for name in names]
+    storage.write_bytes(storage.join(folder, "README.md"), CARD.encode())
+    card = FileRecord("README.md", *hash_file(storage.join(folder, "README.md")))
+    parameters = sum(tensor.numel() for tensor in tensors.values())
+    manifest = Manifest(
+        stage="export",
+        stage_version=1,
+        biloom=biloom_version(),
+        fingerprint=fingerprint(asked),
+        content=content_hash(made),
+        asked=asked,
+        files=(*made, card),
+        details={**saved, "parameters": parameters},
+    )
+    write_manifest(folder, manifest)
+    console.line(
+        f"{folder}: {count(parameters)} parameters, {len(words):,} words in the vocabulary"
+    )
+
+
+def _hash(path: str) -> str:
+    try:
+        return hash_file(path)[1]
+    except FileNotFoundError as error:
+        raise ElmoError(f"{path} is missing") from error
+
+
+def _words(path: str) -> list[str]:
+    """The words of bilm-tf's vocabulary file, a word a line, without its control tokens."""
+    try:
+        lines = storage.read_bytes(path).decode().splitlines()
+    except FileNotFoundError as error:
+        raise ElmoError(f"{path} is missing") from error
+    except UnicodeDecodeError as error:
+        raise ElmoError(f"{path} is no UTF-8 text ({error.reason})") from error
+    words = [line.strip() for line in lines]
+    words = [word for word in words if word and word not in THEIR_CONTROLS]
+    if len(set(words)) < len(words):
+        twice = next(word for word in words if words.count(word) > 1)
+        raise ElmoError(f"{path}: the word '{twice}' stands there twice; a vocabulary has it once")
+    return words
+
+
+def export_elmo(model: str, folder: str) -> None:
+    """Write the archive of a model folder: options.json, weights.hdf5, vocab.txt where it has words.
+
+    Raises:
+        ManifestError: there is no finished model.
+        ElmoError: ELMo's archive cannot hold it, or the folder holds one.
+    """
+    require("export-elmo", NEEDS)
+    read_manifest(model, "export")
+    if storage.exists(storage.join(folder, "weights.hdf5")):
+        raise ElmoError(f"{folder} holds an archive already; name another folder")
+    network, saved, _ = load_network(model)
+    config, tensors = ModelConfig.model_validate(saved["model"]), network.state_dict()
+    console = Console()
+    options = write_options(config)
+    tokenizer = load_tokenizer(model)
+    words = [tokenizer.spelling(token) for token in range(len(CONTROLS), tokenizer.vocabulary)]
+    if words:
+        text = "".join(f"{word}\n" for word in (*THEIR_CONTROLS, *words))
+        storage.write_bytes(storage.join(folder, "vocab.txt"), text.encode())
+    storage.write_bytes(storage.join(folder, "options.json"), options)
+    storage.write_bytes(storage.join(folder, "weights.hdf5"), write_weights(tensors, config))
+    if saved["boundary"] != "bos_eos":
+        console.warn(
+            "trained with boundary eos: readers of ELMo archives begin a text with another token than "
+            "this model knows, so vectors near the edges of a text differ"
+        )
+    console.line(f"{folder}: options.json, weights.hdf5" + (", vocab.txt" if words else ""))

@@ -1,0 +1,64 @@
+"""``biloom inspect`` and ``biloom check``: any finished stage folder, by its manifest."""
+
+import json
+
+from pipeline.console import Console, count
+from pipeline.reports.perplexity_tables import show_evaluation
+from preprocess.files import storage
+from preprocess.files.manifest import NAME, FileRecord, check_files, read_manifest
+
+SHOWN_FILES = 8
+
+
+def inspect(path: str) -> int:
+    """Print what a stage folder holds; 0."""
+    path = _folder(path)
+    manifest = read_manifest(path)
+    console = Console()
+    console.stage(manifest.stage, path)
+    console.line(f"content      {manifest.content}")
+    console.line(f"fingerprint  {manifest.fingerprint}")
+    console.line(f"made by      biloom {manifest.biloom}, format {manifest.format}")
+    if manifest.stage == "evaluate":
+        show_evaluation(console, manifest.details)
+    else:
+        for key, value in manifest.details.items():
+            console.line(f"{key}: {json.dumps(value, ensure_ascii=False)}")
+    size = sum(file.bytes for file in manifest.files)
+    rows = [
+        [file.name, f"{file.bytes:,}", ", ".join(f"{k} {v}" for k, v in file.counts.items())]
+        for file in manifest.files[:SHOWN_FILES]
+    ]
+    if len(manifest.files) > SHOWN_FILES:
+        rows.append([f"... {len(manifest.files) - SHOWN_FILES:,} more", "", ""])
+    console.table(f"{len(manifest.files):,} files, {count(size)}B", ["file", "bytes", ""], rows)
+    return 0
+
+
+def check(path: str) -> int:
+    """Hash every file again; 0 where all are as the manifest says, else 1."""
+    path = _folder(path)
+    manifest = read_manifest(path)
+    console = Console()
+    total = sum(file.bytes for file in manifest.files)
+    done = 0
+    with console.bar("check", total) as bar:
+
+        def progress(file: FileRecord) -> None:
+            nonlocal done
+            done += file.bytes
+            bar.update(done, file.name)
+
+        problems = check_files(path, manifest, progress)
+    for problem in problems:
+        console.warn(problem)
+    if problems:
+        console.line(f"{len(problems):,} of {len(manifest.files):,} files are damaged")
+        return 1
+    console.line(f"{len(manifest.files):,} files, {count(total)}B: all as the manifest says")
+    return 0
+
+
+def _folder(path: str) -> str:
+    """The stage folder that a person means by it, or by its manifest."""
+    return storage.absolute(path).removesuffix(f"/{NAME}")

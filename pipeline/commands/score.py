@@ -1,0 +1,88 @@
+"""`biloom score`: log-probability and perplexity of each text of a file or a pipe."""
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from lightning_modules.evaluation.scoring import Score, score_texts
+from lightning_modules.vectors.pretrained import BiLM
+from pipeline.training.device import resolve_device
+from preprocess.errors import UserError
+
+BLOCK_BYTES = 1 << 18
+
+
+class ScoreError(UserError):
+    """A file that cannot be read."""
+
+
+def score(file: str, model: str) -> None:
+    """Print a line a text, its columns separated by tabs.
+
+    They are: tokens predicted in each direction (the end of the text included), forward and backward
+    log-probability in nats, their mean, forward and backward perplexity a token, exp of the mean of
+    both losses a token, and how many tokens count as unknown. A forward model has no backward columns'
+    values.
+
+    Raises:
+        ScoreError: the file cannot be read.
+        ManifestError: there is no finished model.
+        UserError: the model has no output layer.
+    """
+    found = BiLM.from_pretrained(model)
+    found = found.to(resolve_device("auto"))
+    invalid = 0
+    try:
+        with _opened(file) as stream:
+            for lines in _lines(stream):
+                texts = [line.decode("utf-8", "replace") for line in lines]
+                invalid += sum("\ufffd" in text for text in texts)
+                for one in score_texts(found, texts):
+                    print(_columns(one))
+                sys.stdout.flush()
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise ScoreError(f"{file}: {error.strerror}; name a text file, or - for a pipe") from error
+    if invalid:
+        print(
+            f"biloom: {invalid:,} texts hold bytes that are no UTF-8, read as U+FFFD",
+            file=sys.stderr,
+        )
+
+
+def _opened(file: str) -> BinaryIO:
+    return os.fdopen(os.dup(0), "rb", 0) if file == "-" else open(file, "rb", 0)
+
+
+def _lines(stream: BinaryIO) -> Iterator[list[bytes]]:
+    """The lines that are there by now, some at a time: a slow pipe is answered as it speaks."""
+    rest = b""
+    while data := stream.read(BLOCK_BYTES):
+        *lines, rest = (rest + data).split(b"\n")
+        if lines:
+            yield [line.removesuffix(b"\r") for line in lines]
+    if rest:
+        yield [rest.removesuffix(b"\r")]
+
+
+def _columns(one: Score) -> str:
+    backward = "" if one.backward is None else f"{one.backward:.4f}"
+    behind = "" if one.backward is None else _figure(one.perplexity(one.backward))
+    return "\t".join(
+        [
+            str(one.tokens),
+            f"{one.forward:.4f}",
+            backward,
+            f"{one.log_probability:.4f}",
+            _figure(one.perplexity(one.forward)),
+            behind,
+            _figure(one.perplexity(one.log_probability)),
+            str(one.unknown),
+        ]
+    )
+
+
+def _figure(perplexity: float) -> str:
+    return f"{perplexity:.6g}"

@@ -1,0 +1,1 @@
+"""The config: schema, YAML files with source positions, overrides and error messages."""

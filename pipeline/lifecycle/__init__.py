@@ -1,0 +1,1 @@
+"""Whether a stage is done, can resume or must be refused; the registry of stages; locks."""

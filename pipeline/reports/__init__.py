@@ -1,0 +1,1 @@
+"""Pages, tables and model cards that describe finished stages."""

@@ -1,0 +1,39 @@
+"""What prepare says of a corpus at its end, on the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.console import Console
+from pipeline.reports.html_page import percent
+from preprocess.shards.format import SUMS
+
+
+def show_corpus(console: Console, details: Mapping[str, Any], page: str) -> None:
+    """Show the manifest's ``details``, and where the ``page`` with all of it lies."""
+    rows = [
+        [split, *(f"{sums[key]:,}" for key in SUMS)]
+        for split, sums in details["splits"].items()
+        if sums["documents"]
+    ]
+    console.table("corpus", ["split", *SUMS], rows)
+    if len(details["sources"]) > 1:
+        rows = [
+            [one["name"], f"{one['documents']:,}", f"{one['tokens']:,}", percent(one["share"])]
+            for one in details["sources"]
+        ]
+        console.table("sources", ["source", "documents", "tokens", "share of training"], rows)
+    documents = details["documents"]
+    console.line(
+        f"documents: {documents['read']:,} read, {documents['written']:,} written"
+        + _listed(", dropped: ", documents["dropped"])
+    )
+    changed = {step: number for step, number in documents["changed"].items() if number}
+    if changed:
+        console.line(_listed("cleaning changed documents: ", changed))
+    if documents["replaced"]:
+        console.line(f"U+FFFD stands {documents['replaced']:,} times for bytes that are no text")
+    console.line(f"more of it: {page}")
+
+
+def _listed(before: str, numbers: Mapping[str, int]) -> str:
+    return before + ", ".join(f"{n:,} {name}" for name, n in numbers.items()) if numbers else ""

@@ -1,0 +1,109 @@
+"""The model folder's README.md: what the model is, what it was made of, what was measured."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from lightning_modules.config import ModelConfig
+from pipeline.reports.perplexity_tables import (
+    BAND_COLUMNS,
+    Figures,
+    band_rows,
+    bits_per_byte,
+    figure,
+    perplexity_rows,
+    reasons,
+    ways,
+)
+from preprocess.files.manifest import Manifest
+
+USE = """\
+```python
+from biloom import BiLM
+
+model = BiLM.from_pretrained("this folder")
+for embedding in model.embed(["A text to embed."]):
+    print(embedding.vectors.shape)  # (layers, tokens, dim)
+```
+"""
+
+
+def model_card(
+    trained: Manifest, saved: dict[str, Any], evaluation: dict[str, Any], corpus: dict[str, Any]
+) -> str:
+    """Markdown of a trained model: its shape, how it is stored, its corpus and its perplexities."""
+    details = trained.details
+    model = ModelConfig.model_validate(details["model"])
+    recurrent, both = model.recurrent, model.directions == "both"
+    width = recurrent.direction_width
+    stacks, read = ("Two stacks", "forward and backward") if both else ("A stack", "forward")
+    lines = [
+        "# Bidirectional language model" if both else "# Language model",
+        "",
+        f"{stacks} of {recurrent.layers} {recurrent.kind.upper()} layers ({read}, "
+        f"cell {recurrent.hidden}, output {width}), {details['parameters']:,} parameters, "
+        f"vocabulary {details['vocabulary']:,}. A token has {recurrent.layers + 1} layers of "
+        f"{model.direction_count * width} values. Trained with biloom {trained.biloom} for "
+        f"{details['steps']:,} steps, {details['tokens']:,} tokens "
+        f"({details['passes']:.2f} passes over the corpus).",
+        "",
+        _stored(saved),
+        "",
+        USE,
+    ]
+    if corpus:
+        lines += ["## Corpus", "", "| source | licence | documents | tokens |", "|---|---|---|---|"]
+        lines += [
+            f"| {source['name']} | {source['license'] or 'not given'} | {source['documents']:,} | "
+            f"{source['tokens']:,} |"
+            for source in corpus["sources"]
+        ]
+        cleaning = ", ".join(f"{key} {value}" for key, value in details["cleaning"].items())
+        lines += ["", f"Cleaning, the same when texts are embedded: {cleaning}.", ""]
+    lines += ["## Measured", ""]
+    if evaluation.get("tokens"):
+        lines += _measured(evaluation)
+    else:
+        lines += ["Not measured: no held-out text was evaluated before the export."]
+    return "\n".join(lines) + "\n"
+
+
+def _stored(saved: dict[str, Any]) -> str:
+    parts = [f"Weights are stored as {saved['weights']}"]
+    parts.append("with the output layer" if saved["head"] else "without the output layer")
+    if saved["type_vectors"]:
+        parts.append("with the finished vector of every word of the vocabulary")
+    if saved["warm_up"] is not None:
+        parts.append("with a text for warm starts")
+    return ", ".join(parts) + "."
+
+
+def _measured(figures: Figures) -> list[str]:
+    lines = [
+        f"On the {figures['split']} split, {figures['tokens']:,} tokens, over the full vocabulary:",
+        "",
+        *_table(["", *ways(figures)], _rows(perplexity_rows(figures, _exact))),
+    ]
+    if bands := band_rows(figures, _exact):
+        about = "Perplexity a token, by the rank of the predicted token in the training text:"
+        lines += ["", about, "", *_table([*BAND_COLUMNS, *ways(figures)], bands)]
+    if figures["bits_per_byte"] is not None:
+        lines += ["", f"Bits a byte of text: {bits_per_byte(figures)}."]
+    for reason in reasons(figures):
+        lines += ["", f"{reason[0].upper()}{reason[1:]}."]
+    return lines
+
+
+def _rows(rows: Iterable[list[str]]) -> list[list[str]]:
+    return [[f"perplexity {name}", *cells] for name, *cells in rows]
+
+
+def _exact(perplexity: float | None) -> str:
+    return figure(perplexity) if perplexity is None or perplexity >= 1e6 else f"{perplexity:,.2f}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(header)} |",
+        "|---" * len(header) + "|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]

@@ -1,0 +1,1 @@
+"""The stages, one file each, and the run of all stages in order."""

@@ -1,0 +1,225 @@
+"""Stage: model folder + text -> vector cache, new or added to a finished one."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_modules.vectors.embedding import EmbedJob
+from lightning_modules.vectors.selection import Selection
+from pipeline.beam.job import run_job
+from pipeline.beam.transforms import EmbedTexts
+from pipeline.config.schema import Config
+from pipeline.console import Console, count
+from pipeline.lifecycle.registry import embed_sources, input_sources, stage_folder
+from pipeline.lifecycle.stage import Made, Place, StageError
+from pipeline.training.device import resolve_device
+from preprocess.config import CleaningConfig, Source
+from preprocess.corpus.dedup import count_buckets
+from preprocess.corpus.first_pass import read_done
+from preprocess.corpus.last_pass import read_finished
+from preprocess.files import storage
+from preprocess.files.manifest import FileRecord, content_hash, hash_file, read_manifest
+from preprocess.reading.changed_inputs import beside, write_inputs
+from preprocess.reading.listing import list_source
+from preprocess.reading.plan_file import write_plan
+from preprocess.reading.units import Unit, plan_units
+from preprocess.tokenizers.sample import READ_BYTES, draw_documents, draw_units, unit_bytes
+from preprocess.vectors.cache import VectorCache
+from preprocess.vectors.files import shards_of
+from preprocess.vectors.index import write_index
+
+EFFORT = 100
+"""Embedding a byte takes at least so many times as long as tokenising it."""
+
+SMALLEST_UNIT, LARGEST_UNIT, MOST_UNITS = 1 << 16, 1 << 20, 4096
+
+
+@dataclass
+class _Sums:
+    """What the units of a run add up to."""
+
+    files: list[FileRecord] = field(default_factory=list)
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    read: int = 0
+    repeated: int = 0
+    known: int = 0
+    truncated: int = 0
+
+    @property
+    def entries(self) -> int:
+        return _entries(self.files)
+
+    def add(self, work: str, unit: Unit) -> None:
+        done, finished = read_done(work, unit.index), read_finished(work, unit.index)
+        self.read += done["read"]
+        self.dropped.update(done["dropped"])
+        self.inputs += done["inputs"]
+        self.repeated += finished["duplicates"]
+        self.known += finished["known"]
+        self.truncated += finished["truncated"]
+        self.files += [FileRecord(**row) for row in finished["files"]]
+
+
+def make(config: Config, place: Place, console: Console) -> Made:
+    former = None
+    if storage.exists(place.file("manifest.json")):
+        former = VectorCache.open(place.folder)
+    sources = embed_sources(config) or (_sample(config, place, console),)
+    listed = [list_source(source) for source in sources]
+    units = plan_units(sources, listed, _unit_bytes(sum(f.bytes for fs in listed for f in fs)))
+    total = sum(map(unit_bytes, units))
+    job = _job(config, place, sources, total, former)
+    write_plan(place.work, units)
+    steps = EmbedTexts(job, len(units))
+    run_job(config.runner, place.work, console, "embed", total, len(units), steps, EFFORT)
+    sums = _Sums()
+    for unit in units:
+        sums.add(place.work, unit)
+    if not sums.entries and not former:
+        raise StageError("there is no text to embed; look at embed.input")
+    if sums.read != sums.entries + sums.repeated + sums.known + sums.dropped.total():
+        raise StageError(
+            f"{place.folder}: {sums.read:,} texts read, but {sums.entries:,} embedded, "
+            f"{sums.repeated:,} repeated, {sums.known:,} known and {sums.dropped.total():,} dropped; "
+            "this is a fault of biloom, please report it"
+        )
+    _tell(console, sums)
+    return _made(config, place, job, former, sums)
+
+
+def _unit_bytes(total: int) -> int:
+    """Small enough for all workers to have some, and not too many of a large input."""
+    return max(SMALLEST_UNIT, min(LARGEST_UNIT, total // 16), total // MOST_UNITS)
+
+
+def _job(
+    config: Config,
+    place: Place,
+    sources: tuple[Source, ...],
+    total: int,
+    former: VectorCache | None,
+) -> EmbedJob:
+    embed = config.embed
+    model = stage_folder(config, "export", embed.model)
+    manifest = read_manifest(model, "export")
+    selection = Selection(embed.layers, embed.unit, embed.pooling, embed.mix)
+    selection.check(manifest.details["model"]["recurrent"]["layers"] + 1)
+    return EmbedJob(
+        work=place.work,
+        output=place.folder,
+        sources=sources,
+        cleaning=CleaningConfig.model_validate(manifest.details["cleaning"]),
+        model=model,
+        model_content=manifest.content,
+        selection=selection,
+        words=embed.words,
+        warm_up=embed.warm_up,
+        int8=embed.int8,
+        dtype=embed.dtype,
+        texts=embed.texts,
+        batch_tokens=embed.batch_tokens,
+        buckets=count_buckets(total),
+        device="cpu" if embed.int8 else str(resolve_device(config.train.device)),
+        first_unit=former.shards[-1][0] + 1 if former else 0,
+    )
+
+
+def _made(
+    config: Config, place: Place, job: EmbedJob, former: VectorCache | None, sums: _Sums
+) -> Made:
+    files, inputs, generation = list(sums.files), sums.inputs, 0
+    if former:
+        generation = former.generation + 1
+        files = [one for one in former.manifest.files if one.name.startswith(SHARDS)] + files
+    shards = shards_of({one.name: one for one in files})
+    files.append(write_index(place.folder, shards, generation))
+    if config.embed.input is not None:
+        write_inputs(place.folder, inputs, add=former is not None)
+    tellers = [FileRecord(n, *hash_file(place.file(n))) for n in beside(place.folder)]
+    recurrent = read_manifest(job.model, "export").details["model"]
+    depth = recurrent["recurrent"]["layers"] + 1
+    layers, dim = job.selection.shape(depth, _dim(recurrent))
+    details = {
+        "layers": layers,
+        "dim": dim,
+        "dtype": job.dtype,
+        "unit": job.selection.unit,
+        "model": job.model_content,
+        "vectors": _settings(config),
+        "texts_kept": job.texts,
+        "texts": _entries(files),
+        "tokens": sum(int(file.counts.get("tokens", 0)) for file in files),
+        "held": _held(former),
+    }
+    stats = {
+        **details,
+        "read": sums.read,
+        "repeated": sums.repeated,
+        "known": sums.known,
+        "truncated_words": sums.truncated,
+        "dropped": dict(sums.dropped),
+    }
+    return Made((*files, *tellers), details, stats=stats, content=content_hash(files))
+
+
+def _held(former: VectorCache | None) -> list[str]:
+    """Fingerprints of the questions that the cache answers beside its own."""
+    if former is None:
+        return []
+    held: list[str] = former.manifest.details.get("held", [])
+    return [*held, former.manifest.fingerprint]
+
+
+SHARDS = ("entries-", "texts-", "vectors-")
+
+
+def _entries(files: list[FileRecord]) -> int:
+    return sum(int(one.counts["entries"]) for one in files if one.name.startswith("entries-"))
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What the vectors are, beside model and type, for who reads the cache."""
+    named = ("layers", "unit", "pooling", "mix", "words", "warm_up", "int8")
+    return {name: value for name, value in config.embed.model_dump().items() if name in named}
+
+
+def _tell(console: Console, sums: _Sums) -> None:
+    tokens = sum(int(file.counts.get("tokens", 0)) for file in sums.files)
+    size = sum(file.bytes for file in sums.files)
+    console.line(
+        f"{sums.entries:,} texts, {count(tokens)} vectors a layer, {count(size)}B"
+        + (f"; {sums.repeated:,} repeated texts are stored once" if sums.repeated else "")
+        + (f"; {sums.known:,} were there already" if sums.known else "")
+    )
+    if sums.truncated:
+        console.warn(
+            f"{sums.truncated:,} words are longer than the model reads (model.input.max_characters); "
+            "what is beyond was left out"
+        )
+    if sums.dropped:
+        reasons = ", ".join(f"{number:,} {why}" for why, number in sorted(sums.dropped.items()))
+        console.warn(f"without vectors, since they hold no text that can be read: {reasons}")
+
+
+def _dim(model: dict[str, Any]) -> int:
+    recurrent = model["recurrent"]
+    width: int = recurrent.get("projection") or recurrent["hidden"]
+    return width * (1 if model.get("directions") == "forward" else 2)
+
+
+def _sample(config: Config, place: Place, console: Console) -> Source:
+    """A file of documents drawn from the corpus by the seed, as given."""
+    path = storage.join(place.work, "sample.jsonl")
+    source = Source(name="sample", path=path, format="jsonl")
+    if not storage.exists(path):
+        sources, files = input_sources(config)
+        units = plan_units(sources, files, config.prepare.unit_bytes)
+        seed = config.embed.seed
+        drawn = draw_units(units, READ_BYTES, seed)
+        texts = draw_documents(drawn, config.prepare, config.embed.sample, seed)
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+        storage.write_bytes(path, lines.encode())
+        console.line(f"a sample of {len(texts):,} of the corpus's documents")
+    return source

@@ -1,0 +1,118 @@
+"""Stage: perplexity of held-out text, over the full vocabulary."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_modules.evaluation.held_out import HeldOut
+from lightning_modules.evaluation.perplexity import evaluate
+from lightning_modules.models.model_folder import network_of_checkpoint
+from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.nn.heads.routes import ranks_of
+from lightning_modules.nn.inputs.char_cnn import CharCNN
+from lightning_modules.nn.inputs.word_types import types_of_window
+from lightning_modules.nn.window import Types
+from pipeline.config.schema import Config
+from pipeline.console import Console
+from pipeline.lifecycle.registry import evaluation_corpus, stage_folder, tokenizer_of
+from pipeline.lifecycle.stage import Made, Place, StageError
+from pipeline.reports.perplexity_tables import show_evaluation
+from pipeline.training.device import resolve_device
+from preprocess.files.fingerprint import fingerprint
+from preprocess.files.manifest import ManifestError, read_manifest
+from preprocess.shards.format import Corpus
+from preprocess.shards.held_out_windows import evaluation_windows, window_count
+from preprocess.shards.stream import Ids, TokenStream, boundary_ids
+from preprocess.shards.target_counts import target_counts
+from preprocess.tokenizers.load import load_tokenizer
+from preprocess.tokenizers.spellings import Spellings
+
+UNROLL = 64
+
+
+def make(config: Config, place: Place, console: Console) -> Made:
+    settings = config.evaluate
+    corpus = Corpus.open(evaluation_corpus(config), config.train.cache_bytes)
+    folder = stage_folder(config, "train", settings.checkpoint)
+    trained = read_manifest(folder, "train").details
+    _check(corpus, settings.split, trained)
+    shards = corpus.shards(settings.split)
+    details: dict[str, Any] = {"split": settings.split, "tokens": 0}
+    if not corpus.totals(settings.split)["documents"]:
+        console.warn(
+            f"nothing to evaluate: {corpus.folder} has no {settings.split} text; prepare a corpus "
+            f"with {_text_for(settings.split)}"
+        )
+        return Made((), details, stats=details, content=fingerprint(details))
+    network = network_of_checkpoint(folder, trained).to(resolve_device(config.train.device))
+    stream = TokenStream(shards, trained["boundary"])
+    with console.bar("evaluate", window_count(stream, settings.rows, UNROLL)) as bar:
+
+        def windows() -> Iterator[tuple[Ids, Ids]]:
+            for step, window in enumerate(evaluation_windows(stream, settings.rows, UNROLL)):
+                bar.update(step)
+                yield window
+
+        found = evaluate(
+            network,
+            windows(),
+            HeldOut.of(shards),
+            _ranks(config, corpus, trained, network),
+            boundary_ids(trained["boundary"]) if trained.get("reset_state") else None,
+            _encoder(config, trained, network),
+        )
+    details |= found.figures()
+    show_evaluation(console, details)
+    return Made((), details, stats=details, content=fingerprint(details))
+
+
+def _text_for(split: str) -> str:
+    source = f"a source of split: {split}"
+    return (
+        source if split == "train" else f"{source}, a larger prepare.{split}_fraction or more text"
+    )
+
+
+def _check(corpus: Corpus, split: str, trained: dict[str, Any]) -> None:
+    """Refuse text of other ids than the model's, and text it was trained on."""
+    if corpus.manifest.details["tokenizer"] != trained["tokenizer"]:
+        raise StageError(
+            f"{corpus.folder}: this corpus was made by another tokenizer than the model's; "
+            "prepare it with the model's own (prepare.tokenizer)"
+        )
+    if split == "train" and corpus.manifest.content == trained["corpus"]:
+        raise StageError(
+            f"{corpus.folder}: the model was trained on this train split; held-out text is in valid "
+            "or test (evaluate.split), or in another corpus (evaluate.corpus)"
+        )
+
+
+def _ranks(
+    config: Config, corpus: Corpus, trained: dict[str, Any], network: BiLMNetwork
+) -> npt.NDArray[np.int64] | None:
+    """Rank of each id by its count in training; none where that corpus is not at hand."""
+    if corpus.manifest.content != trained["corpus"]:
+        try:
+            corpus = Corpus.open(stage_folder(config, "prepare", config.train.corpus))
+        except ManifestError:
+            return None
+        if corpus.manifest.content != trained["corpus"]:
+            return None
+    size = network.output_vocabulary
+    return ranks_of(target_counts(corpus, trained["boundary"], network.directions, size))
+
+
+def _encoder(
+    config: Config, trained: dict[str, Any], network: BiLMNetwork
+) -> Callable[[Ids], Types] | None:
+    """Ids -> the spellings of their types, where the network's input encoder reads those."""
+    if not isinstance(network.input, CharCNN):
+        return None
+    whose = "the model was trained with, which knows how words are spelt"
+    tokenizer = load_tokenizer(tokenizer_of(config, trained["tokenizer"], whose))
+    size = network.input.max_characters
+    spellings = Spellings(tokenizer.spelling, tokenizer.vocabulary, size)
+    return partial(types_of_window, spellings=spellings)

@@ -1,0 +1,182 @@
+"""Stage: raw text -> token shards and their manifest."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from pipeline.beam.job import run_job
+from pipeline.beam.transforms import PrepareCorpus
+from pipeline.config.schema import Config
+from pipeline.console import Console, count
+from pipeline.lifecycle.registry import input_sources, stage_folder
+from pipeline.lifecycle.stage import Made, Place, StageError
+from pipeline.reports.corpus_page import corpus_page
+from pipeline.reports.corpus_summary import show_corpus
+from preprocess.config import SPLITS
+from preprocess.corpus.dedup import count_buckets, read_copies
+from preprocess.corpus.first_pass import Job, read_done
+from preprocess.corpus.last_pass import read_counts, read_finished
+from preprocess.files import storage
+from preprocess.files.manifest import FileRecord, content_hash, hash_file, read_manifest
+from preprocess.reading.changed_inputs import beside, write_inputs
+from preprocess.reading.mixing import as_it_is, shares
+from preprocess.reading.plan_file import write_plan
+from preprocess.reading.units import Unit, plan_units
+from preprocess.shards.format import SUMS
+from preprocess.tokenizers.load import cached_tokenizer
+
+PAGE = "corpus.html"
+
+
+def make(config: Config, place: Place, console: Console) -> Made:
+    sources, files = input_sources(config)
+    units = plan_units(sources, files, config.prepare.unit_bytes)
+    total = sum(r.end - r.start for unit in units for r in unit.ranges)
+    console.line(f"{count(sum(map(len, files)))} files, {count(total)}B in {len(units)} units")
+    job = _job(config, place, total)
+    write_plan(place.work, units)
+    steps = PrepareCorpus(job, len(units))
+    run_job(config.runner, place.work, console, "prepare", total, len(units), steps)
+    return _collect(config, place, console, job, units)
+
+
+def _job(config: Config, place: Place, total: int) -> Job:
+    folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
+    content = read_manifest(folder, "tokenizer").content
+    vocabulary = cached_tokenizer(folder, content).vocabulary
+    return Job(
+        work=place.work,
+        output=place.folder,
+        config=config.prepare,
+        tokenizer=folder,
+        tokenizer_content=content,
+        vocabulary=vocabulary,
+        buckets=count_buckets(total),
+        band_buckets=count_buckets(total, "bands"),
+    )
+
+
+def _collect(
+    config: Config, place: Place, console: Console, job: Job, units: Sequence[Unit]
+) -> Made:
+    """Sum up the units' records; refuse where a document is unaccounted for."""
+    files: list[FileRecord] = []
+    inputs: list[dict[str, Any]] = []
+    sums: dict[str, Counter[str]] = {name: Counter() for name in ("dropped", "changed", "scripts")}
+    histograms: dict[str, Counter[str]] = {}
+    read = replaced = 0
+    counts = np.zeros(job.vocabulary, np.uint64)
+    for unit in units:
+        done, finished = read_done(place.work, unit.index), read_finished(place.work, unit.index)
+        read += done["read"]
+        replaced += done["replaced"]
+        for name, sum_ in sums.items():
+            sum_.update(done[name])
+        sums["dropped"].update(finished["dropped"])
+        for name, bins in finished["histograms"].items():
+            histograms.setdefault(name, Counter()).update(bins)
+        files += [FileRecord(**row) for row in finished["files"]]
+        inputs += done["inputs"]
+        table = read_counts(place.work, unit.index)
+        counts[table["id"]] += table["count"]
+    # A reason that dropped nothing is no news.
+    dropped = +sums["dropped"]
+    written = sum(int(f.counts["documents"]) for f in files if "documents" in f.counts)
+    if read != written + dropped.total():
+        raise StageError(
+            f"{place.folder}: {read:,} documents read, but {written:,} written and "
+            f"{dropped.total():,} dropped; this is a fault of biloom, please report it"
+        )
+    if not written:
+        raise StageError(_nothing_left(config, read, dropped))
+    buffer = io.BytesIO()
+    np.save(buffer, counts)
+    storage.write_bytes(place.file("counts.npy"), buffer.getvalue())
+    write_inputs(place.folder, inputs)
+    sources = _sources(config, files)
+    details = {
+        "tokenizer": job.tokenizer_content,
+        "vocabulary": job.vocabulary,
+        "cleaning": config.prepare.cleaning.model_dump(),
+        "sources": sources,
+        "splits": {split: _sums(files, split=split) for split in SPLITS},
+        "documents": {
+            "read": read,
+            "written": written,
+            "replaced": replaced,
+            "dropped": dict(sorted(dropped.items())),
+            "changed": dict(sorted(sums["changed"].items())),
+        },
+    }
+    made = [*files, _record(place, "counts.npy")]
+    content = content_hash([*made, *_mixture(config, sources)])
+    stats = {
+        **details,
+        "scripts": dict(sums["scripts"].most_common()),
+        "histograms": {name: _by_number(bins) for name, bins in histograms.items()},
+        "copies": _copies(job) if config.prepare.deduplicate else None,
+    }
+    storage.write_bytes(place.file(PAGE), corpus_page(stats).encode())
+    show_corpus(console, details, place.file(PAGE))
+    extra = [_record(place, name) for name in (PAGE, *beside(place.folder))]
+    return Made((*made, *extra), details, stats=stats, content=content)
+
+
+def _sources(config: Config, files: Sequence[FileRecord]) -> list[dict[str, Any]]:
+    """What each source gave, and the share of training that its weight asks for."""
+    sources = config.prepare.sources
+    train = [_sums(files, split="train", source=source.name) for source in sources]
+    sizes = [sums["tokens"] + sums["documents"] for sums in train]
+    weights = [source.weight for source in sources]
+    parts = shares(sizes, weights, config.prepare.sampling_alpha)
+    return [
+        {
+            "name": source.name,
+            "license": source.license,
+            "share": part,
+            "cleaning": config.prepare.cleaning_of(source).model_dump(),
+            "filters": config.prepare.filters_of(source).model_dump(exclude_defaults=True),
+            **_sums(files, source=source.name),
+        }
+        for source, part in zip(sources, parts, strict=True)
+    ]
+
+
+def _mixture(config: Config, sources: Sequence[dict[str, Any]]) -> list[FileRecord]:
+    """Shares other than the sources' sizes, as a part of what was made: training goes by them."""
+    if as_it_is(
+        [source.weight for source in config.prepare.sources], config.prepare.sampling_alpha
+    ):
+        return []
+    table = json.dumps([[source["name"], source["share"]] for source in sources])
+    return [FileRecord("shares", len(table), xxhash.xxh3_128_hexdigest(table.encode()))]
+
+
+def _copies(job: Job) -> dict[str, int]:
+    return _by_number(read_copies(job.work, "hashes", job.buckets))
+
+
+def _by_number(bins: Mapping[Any, int]) -> dict[str, int]:
+    return {str(least): bins[least] for least in sorted(bins, key=float)}
+
+
+def _record(place: Place, name: str) -> FileRecord:
+    return FileRecord(name, *hash_file(place.file(name)))
+
+
+def _sums(files: Sequence[FileRecord], **columns: str) -> dict[str, int]:
+    chosen = [file.counts for file in files if columns.items() <= file.counts.items()]
+    return {key: sum(int(counts[key]) for counts in chosen) for key in SUMS}
+
+
+def _nothing_left(config: Config, read: int, dropped: Counter[str]) -> str:
+    paths = ", ".join(path for source in config.prepare.sources for path in source.paths)
+    if not read:
+        return f"{paths}: holds no document; give prepare.input some text"
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items()))
+    return f"{paths}: no document is left of {read:,} ({reasons}); look at the text"

@@ -1,0 +1,110 @@
+"""Stage: token shards -> checkpoint."""
+
+import os
+
+from rich.console import Console as RichConsole
+
+from lightning_modules.models.model_folder import CHECKPOINT, read_checkpoint, tensors_hash
+from lightning_modules.training.checkpoints import checkpoint_path
+from lightning_modules.training.metrics_file import METRICS, rows_up_to
+from pipeline.config.schema import Config
+from pipeline.console import Console, count
+from pipeline.lifecycle.registry import STAGES
+from pipeline.lifecycle.stage import Made, Place, has_begun_elsewhere
+from pipeline.training.device import device_name
+from pipeline.training.inputs import TrainingInputs
+from pipeline.training.tracking import log_checkpoint_artifact, make_loggers
+from pipeline.training.trainer import fit
+from preprocess.files import storage
+from preprocess.files.manifest import FileRecord, hash_file
+
+WAIT = 600.0
+"""Seconds that a further machine waits for the first to begin."""
+
+
+def make(config: Config, place: Place, console: Console) -> Made:
+    """Train, in the first of however many processes: it alone writes and tells."""
+    train = config.train
+    inputs = TrainingInputs.of(config, place)
+    module = inputs.module(console)
+    inputs.tell(console)
+    size = sum(weight.numel() for weight in module.network.parameters())
+    console.line(f"{count(size)} parameters on {_where(inputs)}; {_how_much(inputs)}")
+    console.line(module.network.recurrent.compile_cell(train.compile, inputs.share.of_pass))
+    told = rows_up_to(place.file(METRICS), module.step)
+    loggers = make_loggers(config, place, console, told)
+    with console.bar("train", train.steps) as bar:
+        fit(inputs, module, loggers, bar)
+
+    storage.copy(checkpoint_path(place.work, train.steps), place.file(CHECKPOINT))
+    corpus = inputs.corpus.manifest
+    details = {
+        "model": config.model.model_dump(),
+        "vocabulary": inputs.corpus.vocabulary,
+        "cutoffs": inputs.cutoffs,
+        "boundary": train.boundary,
+        "reset_state": train.reset_state,
+        "steps": train.steps,
+        "tokens": train.steps * train.tokens_a_step,
+        "passes": round(inputs.passes, 4),
+        "parameters": size,
+        "skipped_steps": module.skipped,
+        "averaged": module.is_averaging,
+        "tokenizer": corpus.details["tokenizer"],
+        "cleaning": corpus.details["cleaning"],
+        "corpus": corpus.content,
+    }
+    files = tuple(FileRecord(n, *hash_file(place.file(n))) for n in (CHECKPOINT, METRICS))
+    module.swap_average()
+    weights = {name: tensor.cpu() for name, tensor in module.network.state_dict().items()}
+    made = Made(files, details, stats=details, content=tensors_hash(weights, details))
+    log_checkpoint_artifact(loggers, place, made)
+    return made
+
+
+def join(config: Config) -> int:
+    """Take part in a training as one of its further processes; nothing is written or told here.
+
+    Raises:
+        StageError: the first process has not begun it.
+    """
+    if config.train.num_nodes > 1 and not has_begun_elsewhere(STAGES["train"], config, WAIT):
+        return 0
+    with open(os.devnull, "w") as nowhere:
+        console = Console(RichConsole(file=nowhere))
+        inputs = TrainingInputs.of(config, Place(STAGES["train"].folder(config)))
+        module = inputs.module(console)
+        module.network.recurrent.compile_cell(config.train.compile, inputs.share.of_pass)
+        with console.bar("train", config.train.steps) as bar:
+            try:
+                fit(inputs, module, (), bar)
+            except KeyboardInterrupt:
+                return 0  # the first process says so; another code would be taken for a fault
+    return 0
+
+
+def reopen(config: Config, place: Place) -> None:
+    """Make a finished training unfinished work again, at its last step, so that it can go on.
+
+    Raises:
+        UserError: it cannot be trained as asked; then the finished one stays as it is.
+    """
+    TrainingInputs.of(config, place)
+    checkpoint = place.file(CHECKPOINT)
+    step = read_checkpoint(checkpoint)["step"]
+    storage.copy(checkpoint, checkpoint_path(place.work, step))
+
+
+def _where(inputs: TrainingInputs) -> str:
+    world = inputs.share.world
+    name = device_name(inputs.device)
+    return f"{f'{world} x ' if world > 1 else ''}{name}{', bf16' if inputs.bf16 else ''}"
+
+
+def _how_much(inputs: TrainingInputs) -> str:
+    train = inputs.config.train
+    accumulated = f" x {train.accumulate_steps}" if train.accumulate_steps > 1 else ""
+    return (
+        f"{train.steps:,} steps of {train.rows} x {train.unroll}{accumulated} tokens, "
+        f"{inputs.passes:.2f} passes"
+    )

@@ -1,0 +1,1 @@
+"""What the train stage builds around Lightning: inputs, Trainer, devices and loggers."""

@@ -1,0 +1,242 @@
+"""What a training starts from: corpus, output clusters, weights or checkpoint, its share of the rows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightning_modules.config import AdaptiveSoftmaxConfig, CharCNNInputConfig
+from lightning_modules.flops import SpelledTypes
+from lightning_modules.nn.bilm import output_vocabulary
+from lightning_modules.nn.heads.cutoffs import CPU, GPU, choose_cutoffs, predicted_speedup
+from lightning_modules.nn.heads.routes import ranks_of
+from lightning_modules.nn.inputs.word_types import types_of_window
+from lightning_modules.nn.window import Types
+from lightning_modules.nn.window_maker import WindowMaker
+from lightning_modules.training.checkpoints import newest_checkpoint
+from lightning_modules.training.config import ConstantConfig, InverseSqrtConfig, PlateauConfig
+from lightning_modules.training.datamodule import training_stream
+from lightning_modules.training.distribution import Share
+from lightning_modules.training.initial_weights import InitialWeights
+from lightning_modules.training.lit_bilm import LitBiLM
+from lightning_modules.training.optimizers import learning_rate
+from pipeline.config.schema import Config
+from pipeline.console import Console
+from pipeline.lifecycle.registry import stage_folder, tokenizer_of
+from pipeline.lifecycle.stage import Place, StageError
+from pipeline.training.device import device_count, has_bf16, resolve_device
+from pipeline.training.processes import process_rank
+from preprocess.shards.format import Corpus
+from preprocess.shards.stream import Ids, TrainingWindows, boundary_ids
+from preprocess.shards.target_counts import target_counts
+from preprocess.tokenizers.character_ids import PAD
+from preprocess.tokenizers.load import cached_tokenizer
+from preprocess.tokenizers.spellings import MARKS, Spellings, truncated
+
+COSTS = {"cpu": CPU, "cuda": GPU}
+
+
+@dataclass
+class TrainingInputs:
+    """What every process of a training knows before its first step.
+
+    checkpoint: of unfinished work, from which training goes on; initial: weights to start from
+    where there is none.
+    """
+
+    config: Config
+    place: Place
+    corpus: Corpus
+    device: torch.device
+    share: Share
+    checkpoint: dict[str, Any] | None
+    initial: InitialWeights | None
+
+    @classmethod
+    def of(cls, config: Config, place: Place) -> "TrainingInputs":
+        """Those of a config.
+
+        Raises:
+            UserError: corpus, model folder, devices or rows cannot be used as asked.
+        """
+        train = config.train
+        corpus = Corpus.open(stage_folder(config, "prepare", train.corpus), train.cache_bytes)
+        if train.looks_decide and not corpus.shards("valid"):
+            raise StageError(
+                f"{corpus.folder} has no held-out text, and train.schedule.kind=plateau and "
+                "train.optimizer.average_after go by it; prepare it with a larger "
+                "prepare.valid_fraction, or choose another schedule and no average"
+            )
+        device = resolve_device(train.device)
+        devices = device_count(train.devices, device)
+        rank = process_rank(devices)
+        if device.type == "cuda":
+            # Not the first GPU for all processes of a machine, until Lightning moves them.
+            device = torch.device("cuda", rank % devices)
+            torch.cuda.set_device(device)
+        share = Share(train.rows, rank, devices * train.num_nodes, train.row_passes)
+        checkpoint = newest_checkpoint(place.work)
+        initial = None
+        if train.init_from and not checkpoint:
+            tokenizer = corpus.manifest.details["tokenizer"]
+            initial = InitialWeights.read(train.init_from, tokenizer, config.model)
+        return cls(config, place, corpus, device, share, checkpoint, initial)
+
+    @property
+    def bf16(self) -> bool:
+        return has_bf16(self.config.train.precision, self.device)
+
+    @property
+    def output_vocabulary(self) -> int:
+        """How many ids can be predicted."""
+        return output_vocabulary(self.config.model, self.corpus.vocabulary)
+
+    @cached_property
+    def counts(self) -> np.ndarray[Any, np.dtype[np.uint64]]:
+        """How often each id is predicted."""
+        model = self.config.model
+        return target_counts(
+            self.corpus, self.config.train.boundary, model.direction_count, self.output_vocabulary
+        )
+
+    @cached_property
+    def clusters(self) -> tuple[tuple[int, ...], torch.Tensor]:
+        """Cutoffs of the output layer and the rank of every id: as they were, as given, or computed."""
+        if self.checkpoint:
+            ranks = self.checkpoint["state_dict"].get("network.head.ranks")
+            own = torch.arange(self.output_vocabulary) if ranks is None else ranks
+            return tuple(self.checkpoint["cutoffs"]), own
+        head = self.config.model.head
+        if found := self.initial and self.initial.clusters(head, self.output_vocabulary):
+            return found
+        ranks = torch.from_numpy(ranks_of(self.counts))
+        if not isinstance(head, AdaptiveSoftmaxConfig):
+            return (), ranks
+        if head.cutoffs != "auto":
+            return head.cutoffs, ranks
+        return choose_cutoffs(
+            self.counts, *self._softmax_size(head), COSTS[self.device.type]
+        ), ranks
+
+    @property
+    def cutoffs(self) -> tuple[int, ...]:
+        return self.clusters[0]
+
+    def _softmax_size(self, head: AdaptiveSoftmaxConfig) -> tuple[int, float, int]:
+        """Its input's dimensions, its div, and the positions of a call."""
+        model, train = self.config.model, self.config.train
+        positions = model.direction_count * self.share.of_pass * train.unroll
+        return model.recurrent.direction_width, head.div, positions
+
+    def module(self, console: Console) -> LitBiLM:
+        """The network with drawn or given weights, on its device and compiled, at its step."""
+        model, train = self.config.model, self.config.train
+        module = LitBiLM(
+            model, train, self.corpus.vocabulary, *self.clusters, self.share, self.bf16
+        )
+        if self.checkpoint:
+            module.restore(self.checkpoint)
+        elif self.initial:
+            console.line(f"starts from {self.initial.path}; {self.initial.adopt(module.network)}")
+        module.network.to(self.device)
+        return module
+
+    @cached_property
+    def windows(self) -> TrainingWindows:
+        """What this process's rows read."""
+        train = self.config.train
+        stream = training_stream(self.corpus, train)
+        rows = self.share.of_rank
+        return TrainingWindows(
+            stream, train.rows, train.unroll, rows, self.config.model.direction_count
+        )
+
+    @property
+    def passes(self) -> float:
+        """Passes over the corpus."""
+        train = self.config.train
+        return self.windows.passes(train.steps * train.accumulate_steps)
+
+    def maker(self) -> WindowMaker:
+        """Ids -> what the network reads."""
+        train = self.config.train
+        boundary = boundary_ids(train.boundary) if train.reset_state else None
+        return WindowMaker(self.clusters[1].numpy(), self.cutoffs, self.encode, boundary)
+
+    @cached_property
+    def _spelling(self) -> Callable[[int], str] | None:
+        """How an id is written, for an input encoder that reads characters."""
+        if not isinstance(self.config.model.input, CharCNNInputConfig):
+            return None
+        content = self.corpus.manifest.details["tokenizer"]
+        whose = f"{self.corpus.folder} was made by, whose spellings a char_cnn input reads"
+        return cached_tokenizer(tokenizer_of(self.config, content, whose), content).spelling
+
+    @cached_property
+    def encode(self) -> Callable[[Ids], Types] | None:
+        """Ids -> the spellings of their types, for an input encoder that reads those."""
+        settings = self.config.model.input
+        if self._spelling is None or not isinstance(settings, CharCNNInputConfig):
+            return None
+        known = Spellings(self._spelling, self.corpus.vocabulary, settings.max_characters)
+        return partial(types_of_window, spellings=known)
+
+    @cached_property
+    def spelled_types(self) -> SpelledTypes | None:
+        """What a character CNN has to read a token, in this process's first window."""
+        if self.encode is None:
+            return None
+        ids, _ = self.windows.batch(0)  # (directions, unroll, rows of the process)
+        read = self.encode(ids)
+        types = sum(len(bucket) for bucket in read.characters)
+        letters = sum(float((bucket != PAD).sum()) for bucket in read.characters)
+        return SpelledTypes(types / ids[0].size, letters / types)
+
+    def tell(self, console: Console) -> None:
+        """Say what was chosen, and where training goes on from."""
+        head = self.config.model.head
+        if isinstance(head, AdaptiveSoftmaxConfig):
+            size = self._softmax_size(head)
+            gain = predicted_speedup(self.counts, self.cutoffs, *size, COSTS[self.device.type])
+            shown = ", ".join(f"{cut:,}" for cut in self.cutoffs) or "none"
+            console.line(
+                f"adaptive softmax: cutoffs {shown}; predicted gain {gain:.1f} over the full one"
+            )
+        self._tell_truncated(console)
+        if self.checkpoint:
+            console.line(f"goes on from step {self.checkpoint['step']:,}")
+            self._tell_raised_steps(self.checkpoint, console)
+
+    def _tell_truncated(self, console: Console) -> None:
+        settings = self.config.model.input
+        if self._spelling is None or not isinstance(settings, CharCNNInputConfig):
+            return
+        cut = truncated(self._spelling, self.corpus.counts(), settings.max_characters)
+        if cut.types:
+            console.line(
+                f"{cut.types:,} types ({cut.tokens:,} tokens) have more than the "
+                f"{settings.max_characters - MARKS} bytes that model.input.max_characters leaves "
+                "them, and are read up to there"
+            )
+
+    def _tell_raised_steps(self, checkpoint: dict[str, Any], console: Console) -> None:
+        train, step, former = self.config.train, checkpoint["step"], checkpoint["steps"]
+        if former == train.steps:
+            return
+        schedule = train.schedule
+        told = f"train.steps is raised from {former:,} to {train.steps:,}: "
+        if isinstance(schedule, ConstantConfig | InverseSqrtConfig | PlateauConfig):
+            console.line(f"{told}the {schedule.kind} schedule does not depend on it")
+            return
+        looks = checkpoint["looks"]
+        rates = [
+            learning_rate(train.model_copy(update={"steps": steps}), step, looks)
+            for steps in (former, train.steps)
+        ]
+        console.line(
+            f"{told}the {schedule.kind} schedule now ends there, and the rate goes on from "
+            f"{rates[1]:.3g} where it was {rates[0]:.3g}"
+        )

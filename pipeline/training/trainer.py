@@ -1,0 +1,195 @@
+"""Lightning's part of training: the Trainer, its processes, signals, looks at held-out text."""
+
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import DDPStrategy
+
+from lightning_modules.allocator import memory_kept
+from lightning_modules.evaluation.held_out import HeldOut
+from lightning_modules.evaluation.perplexity import evaluate
+from lightning_modules.flops import flops_per_token, matmul_peak
+from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.training.callbacks import Bar, Compute, Metrics
+from lightning_modules.training.checkpoints import Checkpoints
+from lightning_modules.training.datamodule import TokenShardDataModule
+from lightning_modules.training.distribution import Agreement, other_processes_told, sum_over_ranks
+from lightning_modules.training.lit_bilm import LitBiLM
+from lightning_modules.training.local_group import BACKEND as LOCAL
+from lightning_modules.training.metrics_file import METRICS
+from lightning_modules.training.shared_update import SharedUpdate
+from pipeline.training.cores import OwnCores
+from pipeline.training.inputs import TrainingInputs
+from preprocess.errors import UserError
+from preprocess.shards.held_out_windows import evaluation_windows
+from preprocess.shards.stream import TokenStream, boundary_ids
+
+LOOK_ROWS, LOOK_UNROLL = 16, 64
+
+
+def fit(inputs: TrainingInputs, module: LitBiLM, loggers: Sequence[Logger], bar: Bar) -> None:
+    """Train from the step ``module`` is at to the last; every process of the training calls this.
+
+    Raises:
+        KeyboardInterrupt: it was stopped by a signal, after its step was saved.
+        UserError: what it reads or writes fails, or gradients are no longer finite.
+    """
+    train, share = inputs.config.train, inputs.share
+    if module.step == train.steps:
+        return
+    with _quiet():
+        gpu = inputs.device.type == "cuda"
+        data = TokenShardDataModule(inputs.windows, inputs.maker(), train, share, module.step, gpu)
+        metrics = Metrics(
+            inputs.place.file(METRICS), bar, data.loader, _compute(inputs), _look(inputs)
+        )
+        # The module has them; they are as large as the weights and the optimiser together.
+        inputs.checkpoint = inputs.initial = None
+        strategy = _strategy(inputs) if share.world > 1 else "auto"
+        if isinstance(strategy, _SharedMemory):
+            module.make_update = SharedUpdate
+        cores = OwnCores()
+        checkpoints = Checkpoints(inputs.place.work, train, metrics.save)
+        trainer = pl.Trainer(
+            accelerator="gpu" if gpu else "cpu",
+            devices=share.world // train.num_nodes,
+            num_nodes=train.num_nodes,
+            strategy=strategy,
+            max_epochs=1,
+            logger=list(loggers),
+            callbacks=[_Together(), *([] if gpu else [cores]), metrics, checkpoints],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        assert trainer.global_rank == share.rank, "Lightning counts processes otherwise"
+        # Its handler of SIGTERM waits, in the middle of whatever runs, for the other processes,
+        # which may be waiting for this one. Ours only takes a note.
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        try:
+            with memory_kept(), _stoppable(checkpoints), other_processes_told(share.world):
+                trainer.fit(module, data)
+        except BaseException:
+            _end_processes(trainer)
+            raise
+        finally:
+            cores.restore()
+        if torch.distributed.is_initialized():
+            # At Python's end, its threads sometimes abort the process.
+            torch.distributed.destroy_process_group()
+
+
+class _SharedMemory(DDPStrategy):
+    """DDP's processes without its wrapper: `SharedUpdate` is what they share."""
+
+    def _setup_model(self, model: torch.nn.Module) -> torch.nn.Module:  # type: ignore[override]
+        return model
+
+
+def _strategy(inputs: TrainingInputs) -> DDPStrategy:
+    gpu = inputs.device.type == "cuda"
+    if not gpu and inputs.config.train.num_nodes == 1:
+        return _SharedMemory(process_group_backend=LOCAL)
+    return DDPStrategy(
+        process_group_backend="nccl" if gpu else "gloo",
+        gradient_as_bucket_view=True,
+        broadcast_buffers=False,  # they are the same everywhere by construction
+    )
+
+
+class _Together(pl.Callback):
+    """Sees to it that all processes begin at one step."""
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, LitBiLM)
+        newest, oldest = Agreement().largest(module.step, -module.step)
+        if newest != -oldest:
+            raise UserError(
+                f"processes of this training begin at other steps ({-oldest:,} and {newest:,}); all "
+                "machines must see the same run.output"
+            )
+
+
+def _compute(inputs: TrainingInputs) -> Compute:
+    dtype = torch.bfloat16 if inputs.bf16 else torch.float32
+    a_token = flops_per_token(
+        inputs.config.model, inputs.counts, inputs.cutoffs, inputs.spelled_types
+    )
+    return Compute(a_token, matmul_peak(inputs.device, dtype) * inputs.share.world)
+
+
+def _look(inputs: TrainingInputs) -> Callable[[BiLMNetwork], dict[str, Any]] | None:
+    """Perplexities of the held-out text, of which every process reads some of the rows."""
+    shards, train, share = inputs.corpus.shards("valid"), inputs.config.train, inputs.share
+    if not shards:
+        return None
+    stream, text = TokenStream(shards, train.boundary), HeldOut.of(shards)
+
+    def look(network: BiLMNetwork) -> dict[str, Any]:
+        found = evaluate(
+            network,
+            evaluation_windows(stream, LOOK_ROWS, LOOK_UNROLL, (share.rank, share.world)),
+            text,
+            document_starts=boundary_ids(train.boundary) if train.reset_state else None,
+            encode=inputs.encode,
+            reduce=sum_over_ranks,
+        )
+        figures = found.figures()
+        told = ("forward_perplexity", "backward_perplexity", "average_perplexity", "bits_per_byte")
+        return {"nats": found.loss, **{name: figures[name] for name in told}}
+
+    return look
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning from telling of itself: what matters here is raised or shown."""
+    for name in ("pytorch_lightning", "lightning_fabric", "torch.distributed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        # Its advice (loader workers, a missing scheduler call) does not fit here.
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _stoppable(checkpoints: Checkpoints) -> Iterator[None]:
+    """SIGINT or SIGTERM ends training after its step, which is saved; a second SIGINT at once.
+
+    Raises:
+        KeyboardInterrupt: training was ended so.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        checkpoints.stop()
+
+    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except SystemExit as error:
+        # Lightning answers an interrupt by an exit of its own: 1, or even 0 after SIGTERM.
+        raise KeyboardInterrupt from error
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _end_processes(trainer: pl.Trainer) -> None:
+    """Further processes of this machine wait for one another: without the first they never end."""
+    for thread in threading.enumerate():
+        if thread.name == "child-process-observer":
+            # Lightning's: it would kill this process, too, for the end of the others.
+            thread._run = lambda: True  # type: ignore[attr-defined]
+    for process in getattr(trainer.strategy.launcher, "procs", ()):
+        process.kill()
+        process.wait()

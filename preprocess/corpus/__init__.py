@@ -1,0 +1,1 @@
+"""Documents to token shards: first pass, deduplication, last pass and rejected documents."""

@@ -1,0 +1,306 @@
+"""The one dear pass over the text: read, clean, filter, hash and tokenise a unit, streaming.
+
+It writes the unit's documents in segments (`segment.py`), and last a done-record: a rerun skips a
+unit that has one, and of a unit that was killed what its segments hold. Nothing that is written
+depends on how the reader cuts its blocks.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from preprocess.config import PrepareConfig
+from preprocess.corpus.dedup import sides_of
+from preprocess.corpus.rejects import KeptAside
+from preprocess.corpus.segment import Segment
+from preprocess.errors import UserError
+from preprocess.files.durability import synced_together
+from preprocess.files.storage import exists, join, read_bytes, write_bytes
+from preprocess.reading.reader import Block, Limits, read_unit
+from preprocess.reading.units import Unit
+from preprocess.shards.format import token_dtype
+from preprocess.text.cleaning import Cleaner
+from preprocess.text.filters import Filters
+from preprocess.text.minhash import Bands
+from preprocess.text.scripts import script_shares
+from preprocess.tokenizers.load import cached_tokenizer
+from preprocess.work.progress import Progress
+
+BATCH = 1024
+"""Documents that are cleaned and tokenised together: fewer cost time, more gain nothing."""
+BATCH_CHARACTERS = 1 << 20
+SPACE = ord(" ")
+SCRIPTS_EVERY = 8
+"""Batches for one whose letters are looked at: looking at all costs a tenth of tokenising."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker must know to prepare a unit."""
+
+    work: str
+    output: str
+    config: PrepareConfig
+    tokenizer: str
+    tokenizer_content: str
+    vocabulary: int
+    buckets: int
+    band_buckets: int
+
+
+@dataclass
+class _Counts:
+    """What of a unit lies in its closed segments; JSON in the segment record."""
+
+    seen: int = 0
+    """Documents the reader gave."""
+    kept: int = 0
+    """Those of them that are numbered, hashed and tokenised."""
+    tokens: int = 0
+    batches: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
+    """Documents that each step of the cleaning changed."""
+    scripts: Counter[str] = field(default_factory=Counter)
+    """Letters by script, of the kept documents of every eighth batch."""
+    parts: list[dict[str, str]] = field(default_factory=list)
+    """The part of each split in each segment."""
+    files_aside: int = 0
+    rejected_aside: int = 0
+    versions: str = ""
+    """Hash of the versions of the unit's files when it was begun."""
+
+
+def done_record(work: str, unit: int) -> str:
+    return join(work, "units", f"{unit:06d}.json")
+
+
+def read_done(work: str, unit: int) -> dict[str, Any]:
+    """The counts, parts and raw ranges of a unit that is through the first pass."""
+    record: dict[str, Any] = json.loads(read_bytes(done_record(work, unit)))
+    return record
+
+
+def tokenize_unit(job: Job, unit: Unit) -> int:
+    """Take ``unit`` through the first pass unless its done-record is there; returns its index.
+
+    Raises:
+        DamagedFile: a raw file cannot be read to its end.
+        UserError: a raw file changed since a killed pass began with the unit.
+    """
+    if not exists(done_record(job.work, unit.index)):
+        _FirstPass(job, unit).run()
+    return unit.index
+
+
+class _Batch:
+    """Documents that are cleaned and tokenised together."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._characters = 0
+        self._origins: list[tuple[int, Block, int]] = []
+
+    @property
+    def full(self) -> bool:
+        return len(self.texts) >= BATCH or self._characters >= BATCH_CHARACTERS
+
+    def fill(self, block: Block, begin: int) -> int:
+        """Take documents of ``block`` from ``begin`` on until full; returns the first not taken."""
+        self._origins.append((len(self.texts), block, begin))
+        texts = block.documents[begin : begin + BATCH - len(self.texts)]
+        characters = self._characters + sum(map(len, texts))
+        if characters >= BATCH_CHARACTERS:
+            sizes = accumulate(map(len, texts), initial=self._characters)
+            last, characters = next(
+                (n, size) for n, size in enumerate(sizes) if size >= BATCH_CHARACTERS
+            )
+            texts = texts[:last]
+        self._characters = characters
+        self.texts += texts
+        return begin + len(texts)
+
+    def where(self, number: int) -> str:
+        """The place of a document in its raw file."""
+        first, block, index = next(o for o in reversed(self._origins) if o[0] <= number)
+        return block.where(index + number - first)
+
+
+class _FirstPass:
+    def __init__(self, job: Job, unit: Unit) -> None:
+        self._job, self._unit, self._config = job, unit, job.config
+        self._source = job.config.sources[unit.source]
+        self._tokenizer = cached_tokenizer(job.tokenizer, job.tokenizer_content)
+        cleaning = job.config.cleaning_of(self._source)
+        self._reader = read_unit(unit, self._source, cleaning, Limits.of(job.config))
+        self._cleaner = Cleaner(cleaning)
+        # Then words stand one space apart, and counting is cheaper than splitting.
+        self._collapsed = cleaning.whitespace == "collapse"
+        self._filters = Filters(job.config.filters_of(self._source))
+        near = job.config.near_duplicates
+        self._bands = Bands(near.similarity, near.seed) if near.similarity is not None else None
+        self._record = join(job.work, "segments", f"{unit.index:06d}.json")
+        self._counts = self._closed_before()
+        self._cleaner.counts.update(self._counts.changed)
+        self._aside = KeptAside(
+            job.output, unit.index, self._counts.files_aside, self._counts.rejected_aside
+        )
+        self._rejected: Counter[str] = Counter()
+        self._replaced = 0
+        self._segment = self._new_segment()
+        self._progress = Progress(job.work, unit.index)
+
+    def run(self) -> None:
+        for batch in self._batches():
+            self._add(batch)
+            self._counts.seen += len(batch.texts)
+            # Documents, since those without a token take memory too.
+            if max(self._segment.tokens, self._segment.documents) >= self._config.part_tokens:
+                self._close()
+                # From here a rerun goes on.
+                write_bytes(self._record, json.dumps(vars(self._counts)).encode())
+            self._tell()
+        if self._segment.documents:
+            self._close()
+        self._aside.flush()
+        counts = self._counts
+        dropped = counts.dropped + self._rejected
+        assert counts.seen == counts.kept + counts.dropped.total(), "a document is unaccounted for"
+        record = {
+            "read": counts.kept + dropped.total(),
+            "dropped": dict(sorted(dropped.items())),
+            "replaced": self._replaced,
+            "changed": dict(sorted(self._cleaner.counts.items())),
+            "scripts": dict(sorted(counts.scripts.items())),
+            "parts": counts.parts,
+            "inputs": ranges_read(self._unit, self._reader.digests),
+        }
+        self._tell(final=True)
+        write_bytes(done_record(self._job.work, self._unit.index), json.dumps(record).encode())
+
+    def _closed_before(self) -> _Counts:
+        ranges = self._unit.ranges
+        versions = xxhash.xxh3_128_hexdigest("\n".join(r.version for r in ranges).encode())
+        if not exists(self._record):
+            return _Counts(versions=versions)
+        record = json.loads(read_bytes(self._record))
+        # The segments would hold what the files were, and the rest what they are.
+        if record["versions"] != versions:
+            raise UserError(
+                f"one of the files from '{ranges[0].name}' to '{ranges[-1].name}' changed since the "
+                f"work on them was begun; remove {self._job.work} to begin anew"
+            )
+        for name in ("dropped", "changed", "scripts"):
+            record[name] = Counter(record[name])
+        return _Counts(**record)
+
+    def _new_segment(self) -> Segment:
+        return Segment(token_dtype(self._job.vocabulary), self._counts.kept)
+
+    def _batches(self) -> Iterator[_Batch]:
+        """The documents no segment holds yet, in batches that fall alike whatever the blocks."""
+        batch, skip = _Batch(), self._counts.seen
+        for block in self._reader:
+            self._rejected.update(one.reason for one in block.rejected)
+            self._aside.add_rejected(block.rejected)
+            self._replaced += block.replaced
+            known = min(skip, len(block.documents))
+            skip -= known
+            while known < len(block.documents):
+                known = batch.fill(block, known)
+                if batch.full:
+                    yield batch
+                    batch = _Batch()
+            self._progress.bytes += block.raw_bytes
+            self._tell()
+        if batch.texts:
+            yield batch
+
+    def _add(self, batch: _Batch) -> None:
+        self._counts.batches += 1
+        texts = self._kept(batch, self._cleaner.clean_batch(batch.texts))
+        if not texts:
+            return
+        if self._counts.batches % SCRIPTS_EVERY == 1:
+            self._counts.scripts.update(script_shares(texts))
+        data = [*map(str.encode, texts)]
+        ids = self._tokenizer.encode(texts)
+        bands = self._bands.keys(texts) if self._bands else None
+        before = self._segment.tokens
+        self._segment.add(texts, data, self._words(texts, data), ids, bands)
+        self._counts.tokens += self._segment.tokens - before
+        self._counts.kept += len(texts)
+
+    def _kept(self, batch: _Batch, texts: list[str]) -> list[str]:
+        """The cleaned texts that go on; the others are counted, and kept aside where asked."""
+        if not self._filters.active:
+            return self._without_empty(texts)
+        reasons = self._filters.reasons(batch.texts, texts)
+        if self._config.drop_empty and not all(texts):
+            reasons = [
+                reason if text else "empty" for reason, text in zip(reasons, texts, strict=True)
+            ]
+        if not any(reasons):
+            return texts
+        for number, reason in enumerate(reasons):
+            if reason:
+                self._counts.dropped[reason] += 1
+                if self._config.keep_dropped and reason != "empty":
+                    line = {"reason": reason, "text": texts[number], "where": batch.where(number)}
+                    self._aside.add(line)
+        return [text for text, reason in zip(texts, reasons, strict=True) if not reason]
+
+    def _without_empty(self, texts: list[str]) -> list[str]:
+        if not self._config.drop_empty or all(texts):
+            return texts
+        kept = [text for text in texts if text]
+        self._counts.dropped["empty"] += len(texts) - len(kept)
+        return kept
+
+    def _words(self, texts: list[str], data: list[bytes]) -> npt.NDArray[np.uint32]:
+        """(texts,) how many words each text has."""
+        if not self._collapsed or not all(data):
+            return np.array([len(text.split()) for text in texts], np.uint32)
+        spaces = np.frombuffer(b"".join(data), np.uint8) == SPACE
+        sizes = np.fromiter(map(len, data), np.int64, len(data))
+        begins = np.cumsum(sizes) - sizes
+        found = np.add.reduceat(spaces.view(np.uint8), begins, dtype=np.uint32)
+        return found + np.uint32(1)
+
+    def _close(self) -> None:
+        """Write the segment."""
+        job, counts = self._job, self._counts
+        number = len(counts.parts)
+        side = partial(sides_of, source=self._source, config=self._config)
+        with synced_together():
+            counts.parts.append(
+                self._segment.write(
+                    job.work, self._unit.index, number, side, job.buckets, job.band_buckets
+                )
+            )
+            self._aside.flush()
+        counts.changed = Counter(self._cleaner.counts)
+        counts.files_aside, counts.rejected_aside = self._aside.files, self._aside.rejected
+        self._segment = self._new_segment()
+
+    def _tell(self, final: bool = False) -> None:
+        self._progress.documents = self._counts.kept
+        self._progress.tokens = self._counts.tokens
+        self._progress.dropped = (self._counts.dropped, self._rejected)
+        self._progress.tell(final)
+
+
+def ranges_read(unit: Unit, digests: Sequence[str]) -> list[dict[str, Any]]:
+    """What a done-record says of the raw bytes behind it: a row a range."""
+    return [
+        {"name": r.name, "start": r.start, "end": r.end, "version": r.version, "xxh128": digest}
+        for r, digest in zip(unit.ranges, digests, strict=True)
+    ]

@@ -1,0 +1,140 @@
+"""From parts to shards: duplicates are dropped from the tokens, text is not read again."""
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from preprocess.corpus.dedup import read_drops
+from preprocess.corpus.first_pass import Job, read_done
+from preprocess.corpus.histograms import Histograms
+from preprocess.corpus.rejects import KeptAside
+from preprocess.files import storage
+from preprocess.files.durability import synced_together
+from preprocess.files.storage import exists, join, read_bytes, write_bytes
+from preprocess.reading.units import Unit
+from preprocess.shards.format import DOCUMENT, shard_counts, token_dtype
+from preprocess.tokenizers.load import cached_tokenizer
+
+COUNT = np.dtype([("id", "<u4"), ("count", "<u8")])
+
+
+def finished_record(work: str, unit: int) -> str:
+    return join(work, "finished", f"{unit:06d}.json")
+
+
+def read_finished(work: str, unit: int) -> dict[str, Any]:
+    """The shards of a finished unit, what of it was dropped here, and its histograms."""
+    record: dict[str, Any] = json.loads(read_bytes(finished_record(work, unit)))
+    return record
+
+
+def read_counts(work: str, unit: int) -> npt.NDArray[Any]:
+    """The unit's unigram counts in train, of type ``COUNT``."""
+    return np.frombuffer(read_bytes(join(work, "counts", f"{unit:06d}.bin")), COUNT)
+
+
+def finish_unit(job: Job, unit: Unit) -> int:
+    """Turn the parts of ``unit`` into shards unless it is finished; returns its index."""
+    if not exists(finished_record(job.work, unit.index)):
+        _LastPass(job, unit).run()
+    return unit.index
+
+
+class _LastPass:
+    def __init__(self, job: Job, unit: Unit) -> None:
+        self._job, self._unit = job, unit
+        self._source = job.config.sources[unit.source].name
+        self._dtype = token_dtype(job.vocabulary)
+        self._files: list[dict[str, Any]] = []
+        self._counts = np.zeros(job.vocabulary, np.uint64)
+        self._histograms = Histograms()
+        self._aside = KeptAside(job.output, unit.index, kind="duplicates-")
+
+    def run(self) -> None:
+        job, index = self._job, self._unit.index
+        parts = read_done(job.work, index)["parts"]
+        drops = self._drops() if parts else {}
+        with synced_together():
+            for segment in parts:
+                for split, name in segment.items():
+                    self._finish_part(name, split, drops)
+            self._aside.flush()
+            seen = np.flatnonzero(self._counts)
+            table = np.empty(len(seen), COUNT)
+            table["id"], table["count"] = seen, self._counts[seen]
+            write_bytes(join(job.work, "counts", f"{index:06d}.bin"), table.tobytes())
+        record = {
+            "files": self._files,
+            "dropped": {reason: len(numbers) for reason, numbers in drops.items()},
+            "histograms": self._histograms.to_dict(),
+        }
+        write_bytes(finished_record(job.work, index), json.dumps(record).encode())
+
+    def _drops(self) -> dict[str, npt.NDArray[np.uint32]]:
+        """The numbers of the documents to drop, by reason."""
+        job, index = self._job, self._unit.index
+        drops = {}
+        if job.config.deduplicate:
+            drops["duplicate"] = read_drops(job.work, "hashes", index, job.buckets)
+        if job.config.near_duplicates.similarity is not None:
+            near = read_drops(job.work, "bands", index, job.band_buckets)
+            exact = drops.get("duplicate", np.empty(0, np.uint32))
+            drops["near_duplicate"] = np.setdiff1d(near, exact, assume_unique=True)
+        return drops
+
+    def _finish_part(self, name: str, split: str, drops: dict[str, npt.NDArray[np.uint32]]) -> None:
+        part = join(self._job.work, "parts", name)
+        data = read_bytes(f"{part}.bin")
+        ids = np.frombuffer(data, self._dtype)
+        rows = np.load(io.BytesIO(read_bytes(f"{part}.npy")))
+        assert rows.dtype == DOCUMENT
+        keep = np.ones(len(rows), bool)
+        for reason, numbers in drops.items():
+            dropped = _among(rows["number"], numbers)
+            if self._job.config.keep_dropped and dropped.any():
+                self._keep_aside(ids, rows, dropped, reason)
+            keep &= ~dropped
+        if not keep.any():
+            return
+        target = join(self._job.output, f"{name}.bin")
+        if keep.all():
+            storage.copy(f"{part}.bin", target)
+        else:
+            ids, rows = ids[np.repeat(keep, rows["tokens"])], rows[keep]
+            data = ids.tobytes()
+            write_bytes(target, data)
+        lengths = rows["tokens"].tobytes()
+        write_bytes(join(self._job.output, f"{name}.len"), lengths)
+        self._record(f"{name}.bin", data, shard_counts(rows, split, self._source, self._dtype))
+        self._record(f"{name}.len", lengths, {})
+        self._histograms.add(rows)
+        if split == "train":
+            times = np.bincount(ids)
+            self._counts[: len(times)] += times.astype(np.uint64)
+
+    def _record(self, name: str, data: bytes, counts: Any) -> None:
+        digest = xxhash.xxh3_128_hexdigest(data)
+        row = {"name": name, "bytes": len(data), "xxh128": digest, "counts": counts}
+        self._files.append(row)
+
+    def _keep_aside(
+        self, ids: npt.NDArray[Any], rows: npt.NDArray[Any], dropped: npt.NDArray[Any], reason: str
+    ) -> None:
+        tokenizer = cached_tokenizer(self._job.tokenizer, self._job.tokenizer_content)
+        ends = np.cumsum(rows["tokens"], dtype=np.int64)
+        for row in np.flatnonzero(dropped):
+            text = tokenizer.decode(ids[ends[row] - rows["tokens"][row] : ends[row]])
+            self._aside.add({"reason": reason, "text": text})
+
+
+def _among(numbers: npt.NDArray[np.uint32], drops: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+    """(numbers,) whether each of the rising ``numbers`` is one of the sorted ``drops``."""
+    if not len(drops) or not len(numbers):
+        return np.zeros(len(numbers), bool)
+    places = np.searchsorted(drops, numbers).clip(max=len(drops) - 1)
+    found: npt.NDArray[np.bool_] = drops[places] == numbers
+    return found

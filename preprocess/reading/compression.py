@@ -1,0 +1,158 @@
+"""Compressed files, known by their first bytes: all members, in bounded memory, damage told.
+
+The standard library's file objects take damage behind the first bzip2 or xz member for its end, so
+the decompressors are driven here.
+"""
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+import zstandard
+
+from preprocess.reading.byte_range import DamagedFile, damaged
+
+FREE_EXPANSION_BYTES = 256_000_000
+"""Unpacked bytes up to which no file is taken for a decompression bomb."""
+# A block of four bytes can stand for 128 KiB, and this library cannot be told to stop: 16 MiB a call.
+_ZSTANDARD_BYTES = 512
+
+
+class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class _Gzip:
+    """zlib's decompressor with the interface of those of bz2 and lzma."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(wbits=31)
+        self.needs_input = True
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        out = self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+        self.needs_input = not self._inner.unconsumed_tail
+        return out
+
+
+class _Zstandard:
+    """The same for Zstandard; a skippable frame is a member without content."""
+
+    def __init__(self) -> None:
+        self._inner = zstandard.ZstdDecompressor().decompressobj()
+        self._left = memoryview(b"")
+        self.unused_data = b""
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._inner.eof)
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._left
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        left = self._left if not data else memoryview(bytes(self._left) + data)
+        out: list[bytes] = []
+        size = place = 0
+        while place < len(left) and size < max_length and not self._inner.eof:
+            out.append(self._inner.decompress(left[place : place + _ZSTANDARD_BYTES]))
+            size += len(out[-1])
+            place += _ZSTANDARD_BYTES
+        self._left = left[place:]
+        if self._inner.eof:
+            self.unused_data = self._inner.unused_data + bytes(self._left)
+        return b"".join(out)
+
+
+Compression = Callable[[], _Decompressor]
+_ERRORS = (zlib.error, lzma.LZMAError, OSError, zstandard.ZstdError)
+
+
+def find_compression(head: bytes, path: str) -> Compression | None:
+    """How a file with these first 10 bytes is unpacked; none for a plain file.
+
+    Raises:
+        DamagedFile: it is a zip file, which is a folder of files.
+    """
+    if head.startswith(b"\x1f\x8b\x08"):
+        return _Gzip
+    # Three letters alone could begin a text: the magic of a block or of the end follows them.
+    if head.startswith(b"BZh") and head[4:10] in (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90"):
+        return bz2.BZ2Decompressor
+    if head.startswith(b"\xfd7zXZ\x00"):
+        return lzma.LZMADecompressor
+    if head.startswith(b"\x28\xb5\x2f\xfd"):
+        return _Zstandard
+    # Parallel packers begin with a skippable frame.
+    if head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50:
+        return _Zstandard
+    if head.startswith(b"PK\x03\x04"):
+        raise damaged(path, "this is a zip file; unpack it, or use gzip, bzip2, xz or Zstandard")
+    return None
+
+
+def unpack(
+    chunks: Iterable[bytes],
+    compression: Compression,
+    size: int,
+    path: str,
+    packed_bytes: int,
+    max_expansion: int,
+) -> Iterator[bytes]:
+    """The unpacked bytes of all members of a compressed file, about ``size`` at a time.
+
+    What comes before an error may be wrong already: checksums stand at the end of what they cover.
+
+    Raises:
+        DamagedFile: it is damaged, cut off, or a decompression bomb.
+    """
+    allowed = max(packed_bytes * max_expansion, FREE_EXPANSION_BYTES)
+    total = 0
+    inner = compression()
+    for data in chunks:
+        while True:
+            if inner.eof:
+                # Padding between members is legal.
+                data = data.lstrip(b"\0")
+                if not data:
+                    break
+                inner = compression()
+            try:
+                out = inner.decompress(data, size)
+            except _ERRORS as error:
+                raise damaged(path, f"damaged compressed file ({error})") from error
+            total += len(out)
+            if total > allowed:
+                raise _bomb(path, allowed, max_expansion)
+            if out:
+                yield out
+            data = inner.unused_data if inner.eof else b""
+            if not inner.eof and inner.needs_input:
+                break
+    if not inner.eof:
+        raise damaged(path, "this compressed file is cut off")
+
+
+def _bomb(path: str, allowed: int, max_expansion: int) -> DamagedFile:
+    return damaged(
+        path,
+        f"unpacks to more than {allowed:,} bytes and {max_expansion:,} times its size; if it is "
+        "sound, raise prepare.max_expansion",
+    )

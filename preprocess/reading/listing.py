@@ -1,0 +1,35 @@
+"""The files of a source, by name and size alone."""
+
+from dataclasses import replace
+
+from preprocess.config import Source
+from preprocess.files import storage
+from preprocess.files.storage import FileInfo
+from preprocess.reading import installed_docs
+from preprocess.reading.formats import INSTALLED_DOCS
+
+
+def list_source(source: Source) -> list[FileInfo]:
+    """The files of a source ordered by name, each once, no two of one name.
+
+    Files of one name found by two patterns (``a/*.txt`` and ``b/*.txt``) are told apart by as many
+    of their folders as it takes, so names do not change when all of the input is moved.
+
+    Raises:
+        StorageError: nothing matches a path, or it cannot be read.
+    """
+    found: dict[str, FileInfo] = {}
+    for path in source.paths:
+        files = installed_docs.list_files() if path == INSTALLED_DOCS else storage.find_files(path)
+        for file in files:
+            found.setdefault(file.path, file)
+    groups: dict[str, list[FileInfo]] = {file.name: [] for file in found.values()}
+    for file in found.values():
+        groups[file.name].append(file)
+    while clashes := [name for name, group in groups.items() if len(group) > 1]:
+        for clash in clashes:
+            parts = clash.count("/") + 2
+            for file in groups.pop(clash):
+                longer = "/".join(file.path.split("/")[-parts:])
+                groups.setdefault(longer, []).append(replace(file, name=longer))
+    return sorted(file for group in groups.values() for file in group)

@@ -1,0 +1,156 @@
+"""Parquet to documents: a column of texts, row group by row group, in batches of rows.
+
+A row group belongs to the range in which its first byte lies. Memory is bounded by a batch and by
+what pyarrow holds for it, a page of each column read.
+"""
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from preprocess.config import Source
+from preprocess.errors import UserError
+from preprocess.reading.block import Block, Places, Rejected, excerpt, place
+from preprocess.reading.byte_range import damaged
+from preprocess.reading.encodings import decode, replace_invalid
+from preprocess.reading.units import Range
+
+_READ_BYTES = 1 << 20
+_MOST_ROWS = 65_536
+
+
+def read_parquet(
+    file: BinaryIO, piece: Range, source: Source, drop_invalid: bool, limit: int, block_bytes: int
+) -> Iterator[Block]:
+    """The documents of the row groups that begin in ``piece``, in blocks of about ``block_bytes``.
+
+    The column holds strings or bytes of UTF-8, plain or as a dictionary.
+
+    Raises:
+        DamagedFile: this is no sound Parquet file.
+        UserError: pyarrow is missing, or the file has no such column of texts.
+    """
+    pyarrow = _pyarrow(piece.path)
+    from pyarrow import parquet
+
+    columns = [source.text_field] + ([source.id_field] if source.id_field else [])
+    try:
+        # A buffer makes pyarrow read a column page by page and not whole.
+        table = parquet.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
+        _check_columns(pyarrow, table.schema_arrow, source, piece.path)
+        row = 0
+        for number in range(table.num_row_groups):
+            group = table.metadata.row_group(number)
+            if group.num_rows and piece.start <= _first_byte(group) < piece.end:
+                place = row
+                rows = _batch_rows(group, source.text_field, block_bytes)
+                for batch in table.iter_batches(rows, [number], columns, use_threads=False):
+                    yield _read_batch(
+                        pyarrow, batch, place, piece.name, source, drop_invalid, limit
+                    )
+                    place += batch.num_rows
+            row += group.num_rows
+    except (pyarrow.ArrowException, OSError) as error:
+        # Arrow's own have no number; those of the file below it are the caller's to judge.
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+            raise
+        if isinstance(error, OSError) and type(error) is not OSError:
+            raise
+        what = str(error).splitlines()[0].rstrip(". ")
+        raise damaged(piece.path, f"cannot be read as Parquet ({what})") from error
+
+
+def _pyarrow(path: str) -> Any:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise UserError(
+            f"{path}: reading Parquet takes pyarrow; pip install 'biloom[beam]'"
+        ) from error
+    return pyarrow
+
+
+def _check_columns(pyarrow: Any, schema: Any, source: Source, path: str) -> None:
+    for key, column in (("text_field", source.text_field), ("id_field", source.id_field)):
+        if column is not None and column not in schema.names:
+            there = ", ".join(f"'{name}'" for name in schema.names)
+            raise UserError(
+                f"{path}: no column '{column}'; set the source's {key} to one of {there}"
+            )
+    kind = schema.field(source.text_field).type
+    held = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    types = pyarrow.types
+    texts = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    views = (types.is_string_view, types.is_binary_view)
+    if not any(holds(held) for holds in (*texts, *views)):
+        raise UserError(
+            f"{path}: column '{source.text_field}' holds {kind}, not text; set the source's "
+            "text_field to a column of strings"
+        )
+
+
+def _first_byte(group: Any) -> int:
+    first: list[int] = []
+    for number in range(group.num_columns):
+        column = group.column(number)
+        first.append(column.data_page_offset)
+        if column.has_dictionary_page:
+            first.append(column.dictionary_page_offset)
+    return min(first)
+
+
+def _batch_rows(group: Any, column: str, block_bytes: int) -> int:
+    """Rows that hold about ``block_bytes`` of text."""
+    sizes = [
+        group.column(number).total_uncompressed_size
+        for number in range(group.num_columns)
+        if group.column(number).path_in_schema == column
+    ]
+    rows: int = group.num_rows * block_bytes // max(1, sum(sizes))
+    return max(1, min(_MOST_ROWS, rows))
+
+
+def _read_batch(
+    pyarrow: Any,
+    batch: Any,
+    first_row: int,
+    name: str,
+    source: Source,
+    drop_invalid: bool,
+    limit: int,
+) -> Block:
+    texts = batch.column(source.text_field)
+    if pyarrow.types.is_dictionary(texts.type):
+        texts = texts.dictionary_decode()
+    # Strings are not checked by whoever wrote them: as bytes they can hold anything.
+    values = texts.cast(pyarrow.large_binary()).to_pylist()
+    ids: list[str] = []
+    if source.id_field:
+        names = batch.column(source.id_field).to_pylist()
+        ids = ["" if one is None else str(one) for one in names]
+    documents: list[str] = []
+    rejected: list[Rejected] = []
+    kept: list[int] = []
+    prefix = f"{name}:row "
+    replaced = 0
+    for index, value in enumerate(values):
+        reason, text = "", ""
+        if value is None:
+            reason = "missing_text_field"
+        elif len(value) > limit:
+            reason = "oversized"
+        else:
+            text, invalid = decode(value, "utf-8")
+            if invalid and drop_invalid:
+                reason = "invalid_bytes"
+            elif invalid:
+                text, count = replace_invalid(text)
+                replaced += count
+        if reason:
+            where = place(prefix, first_row + index, ids[index] if ids else "")
+            rejected.append(Rejected(reason, excerpt(value or b""), where))
+        else:
+            documents.append(text)
+            kept.append(index)
+    rows = [first_row + index for index in kept]
+    places = Places(prefix, lambda: rows, [ids[index] for index in kept] if ids else ())
+    return Block(documents, rejected, replaced, 0, ((0, places),))

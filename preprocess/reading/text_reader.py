@@ -1,0 +1,186 @@
+"""Records of bytes to documents: lines, paragraphs and files of text, JSON Lines, Python sources.
+
+Lines are decoded and split a block at a time, since a Python call a line costs more than reading it.
+"""
+
+import io
+import json
+import re
+import tokenize
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+from preprocess.reading import installed_docs
+from preprocess.reading.block import Block, Places, Rejected, excerpt, place
+from preprocess.reading.encodings import blank_lines, decode, is_invalid, replace_invalid
+from preprocess.reading.records import Oversized, Records, paragraph_spans
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class TextReader:
+    """Reads the records of one file.
+
+    Attributes:
+        name: the file's, for places.
+        encoding: one whose line ends are the byte 0A.
+        drop_invalid: whether a record with bytes that are no text is rejected, or they are replaced.
+        limit: bytes of the longest record that is no rejection.
+    """
+
+    name: str
+    encoding: str
+    drop_invalid: bool
+    limit: int
+
+    def read_oversized(self, record: Oversized) -> Block:
+        return Block([], [self._reject("oversized", record.beginning, record.offset)], 0, 0)
+
+    def read_lines(self, records: Records) -> Block:
+        """A document a line, which ends at LF or CRLF."""
+        offset, data = records
+        lines, replaced = self._lines(data)
+        documents = [line for line in lines if line is not None]
+        if len(documents) == len(lines):
+            starts = partial(_line_starts, data, offset)
+            return self._block(documents, [], replaced, Places(f"{self.name}:", starts))
+        kept = [i for i, line in enumerate(lines) if line is not None]
+        lost = [(i, "invalid_bytes", "") for i, line in enumerate(lines) if line is None]
+        places = Places(f"{self.name}:", partial(_some_line_starts, data, offset, kept))
+        return self._block(documents, self._locate(lost, records), replaced, places)
+
+    def read_paragraphs(self, records: Records) -> Block:
+        """A document a paragraph: the lines up to a blank one, joined with LF."""
+        offset, data = records
+        documents: list[str] = []
+        rejected: list[Rejected] = []
+        starts: list[int] = []
+        replaced = 0
+        for begin, end in paragraph_spans(data, blank_lines(self.encoding)):
+            if end - begin > self.limit:
+                rejected.append(self._reject("oversized", data[begin:end], offset + begin))
+                continue
+            text, count = self._text(data[begin : end + 1])
+            if text is None:
+                rejected.append(self._reject("invalid_bytes", data[begin:end], offset + begin))
+                continue
+            documents.append(text)
+            starts.append(offset + begin)
+            replaced += count
+        return self._block(documents, rejected, replaced, Places(f"{self.name}:", lambda: starts))
+
+    def read_file(self, record: Records) -> Block:
+        """One document, with LF for CRLF and without the last line's end."""
+        offset, data = record
+        text, replaced = self._text(data)
+        if text is None:
+            return Block([], [self._reject("invalid_bytes", data, offset)], 0, 0)
+        return self._block([text], [], replaced, Places(f"{self.name}:", lambda: [offset]))
+
+    def read_jsonl(self, records: Records, text_field: str, id_field: str | None) -> Block:
+        """A document an object, which has a line to itself; a blank line is none."""
+        offset, data = records
+        lines, replaced = self._lines(data)
+        documents: list[str] = []
+        kept: list[int] = []
+        ids: list[str] = []
+        lost: list[tuple[int, str, str]] = []
+        for index, line in enumerate(lines):
+            if line is None:
+                lost.append((index, "invalid_bytes", ""))
+            elif line and not line.isspace():
+                record, reason = _parse_object(line)
+                name = "" if id_field is None else str(record.get(id_field, ""))
+                text = record.get(text_field)
+                if not isinstance(text, str):
+                    missing = text is None and text_field not in record
+                    reason = reason or ("missing_text_field" if missing else "text_not_a_string")
+                    lost.append((index, reason, name))
+                    continue
+                # Decoded bytes hold no surrogate; only an escape brings one in.
+                if "\\" in line:
+                    text, count = _SURROGATE.subn("\ufffd", text)
+                    replaced += count
+                documents.append(text)
+                kept.append(index)
+                if id_field is not None:
+                    ids.append(name)
+        places = Places(f"{self.name}:", partial(_some_line_starts, data, offset, kept), ids)
+        return self._block(documents, self._locate(lost, records), replaced, places)
+
+    def read_python(self, record: Records) -> Block:
+        """A document a paragraph of the prose in a Python source, in the encoding it declares."""
+        offset, data = record
+        try:
+            encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+            text = data.decode(encoding)
+        except (SyntaxError, UnicodeDecodeError):
+            return Block([], [self._reject("invalid_bytes", data, offset)], 0, 0)
+        documents = installed_docs.paragraphs(text)
+        # Prose is put together from pieces of a source, so its place is the source.
+        places = Places(f"{self.name}:", lambda: [offset] * len(documents))
+        return self._block(documents, [], 0, places)
+
+    def _lines(self, data: bytes) -> tuple[Sequence[str | None], int]:
+        """The lines of ``data``, none for one to reject, and the number of characters replaced."""
+        text, invalid = decode(data, self.encoding)
+        if not invalid:
+            return _split(text), 0
+        if self.drop_invalid:
+            return [None if is_invalid(line) else line for line in _split(text)], 0
+        text, replaced = replace_invalid(text)
+        return _split(text), replaced
+
+    def _text(self, data: bytes) -> tuple[str | None, int]:
+        """All of ``data`` as one text, none where it is to be rejected."""
+        text, invalid = decode(data, self.encoding)
+        replaced = 0
+        if invalid:
+            if self.drop_invalid:
+                return None, 0
+            text, replaced = replace_invalid(text)
+        return text.replace("\r\n", "\n").removesuffix("\n"), replaced
+
+    def _block(
+        self, documents: list[str], rejected: list[Rejected], replaced: int, places: Places
+    ) -> Block:
+        return Block(documents, rejected, replaced, 0, ((0, places),))
+
+    def _locate(self, lost: list[tuple[int, str, str]], records: Records) -> list[Rejected]:
+        """Rejections of lines, given by number, reason and id, with their bytes and places."""
+        if not lost:
+            return []
+        lines = records.data.split(b"\n")
+        starts = _line_starts(records.data, records.offset)
+        return [self._reject(reason, lines[i], starts[i], name) for i, reason, name in lost]
+
+    def _reject(self, reason: str, data: bytes, offset: int, name: str = "") -> Rejected:
+        return Rejected(reason, excerpt(data, self.encoding), place(f"{self.name}:", offset, name))
+
+
+def _parse_object(line: str) -> tuple[dict[str, Any], str]:
+    """The object, or an empty one and the reason for its rejection where it needs one."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}, "invalid_json"
+    return (record, "") if isinstance(record, dict) else ({}, "")
+
+
+def _split(text: str) -> list[str]:
+    """Lines without their ends; a newline at the very end ends the last line and begins none."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def _line_starts(data: bytes, offset: int) -> Sequence[int]:
+    return list(accumulate((len(line) + 1 for line in data.split(b"\n")), initial=offset))
+
+
+def _some_line_starts(data: bytes, offset: int, kept: Sequence[int]) -> Sequence[int]:
+    starts = _line_starts(data, offset)
+    return [starts[i] for i in kept]

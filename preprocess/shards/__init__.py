@@ -1,0 +1,1 @@
+"""Token shards on disk, and the training stream over them."""

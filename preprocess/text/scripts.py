@@ -1,0 +1,50 @@
+"""Scripts of text: how many characters of each, in bulk.
+
+Letters count, with the marks and digits that belong to their script; what scripts share (spaces,
+punctuation, most digits) does not.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+import numpy as np
+
+from preprocess.text.characters import CharacterTable, by_width
+from preprocess.text.script_ranges import SCRIPT_RANGES
+
+SCRIPTS = tuple(SCRIPT_RANGES)
+"""Names of all scripts, as in Unicode's Scripts.txt."""
+
+
+def script_ranges(script: str) -> Iterator[tuple[int, int]]:
+    """First and last code point of each range of a script."""
+    for span in SCRIPT_RANGES[script].split():
+        first, _, last = span.partition("-")
+        yield int(first, 16), int(last or first, 16)
+
+
+@cache
+def _script_table() -> CharacterTable:
+    """The place of each character's script in ``SCRIPTS``, from 1; 0 for one of no script."""
+    return CharacterTable(
+        (*span, place)
+        for place, script in enumerate(SCRIPTS, start=1)
+        for span in script_ranges(script)
+    )
+
+
+def script_shares(texts: Sequence[str]) -> Counter[str]:
+    """Characters of the texts by script."""
+    narrow, wide = by_width(texts)
+    counts: Counter[str] = Counter()
+    if narrow:
+        data = np.frombuffer("".join([texts[number] for number in narrow]).encode(), np.uint8)
+        # Setting this bit makes capitals small; what is no letter wraps to 26 or more.
+        letters = (data | np.uint8(0x20)) - np.uint8(ord("a")) < np.uint8(26)
+        counts["Latin"] += int(np.count_nonzero(letters))
+    if wide:
+        kinds = _script_table().kinds("".join([texts[number] for number in wide]))
+        totals = np.bincount(kinds, minlength=len(SCRIPTS) + 1).tolist()
+        counts.update(dict(zip(SCRIPTS, totals[1:], strict=True)))
+    return +counts

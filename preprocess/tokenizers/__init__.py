@@ -1,0 +1,1 @@
+"""Tokenizers behind one interface, their training, vocabularies and reports."""

@@ -1,0 +1,213 @@
+"""Words and their numbers in two files that are memory-mapped: millions of them cost little memory.
+
+    vocabulary.txt    a word a line in UTF-8, by number
+    vocabulary.index  three u8: words, bytes of the text, bytes of an offset (4 or 8); then
+                      the words' hashes (XXH3, 64 bits), sorted, u8
+                      where each word begins in the text, and the end
+                      the number of the word behind each hash, u4
+
+All numbers are little-endian. A word is found by its hash and then compared with its spelling, so
+two words of one hash are told apart.
+"""
+
+import io
+import mmap
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from preprocess.files import storage
+
+HEADER = np.dtype("<u8")
+BATCH = 1 << 16
+"""Words written at once."""
+SORTED_AT_ONCE = 1 << 21
+"""Hashes sorted in memory at once."""
+COPIED_AT_ONCE = 1 << 24
+
+Hash = Callable[[bytes], int]
+
+
+class Vocabulary:
+    """Words by number and numbers by word.
+
+    Args:
+        text: what vocabulary.txt holds.
+        index: what vocabulary.index holds.
+
+    Raises:
+        ValueError: the two do not belong together.
+    """
+
+    def __init__(self, text: bytes | mmap.mmap, index: bytes | mmap.mmap) -> None:
+        self._text, self._index = text, index
+        if len(index) < 3 * HEADER.itemsize:
+            raise ValueError("the vocabulary's index is cut off")
+        self._size: int
+        self._size, text_bytes, width = np.frombuffer(index, HEADER, 3).tolist()
+        begin = 3 * HEADER.itemsize
+        due = begin + self._size * (8 + 4) + (self._size + 1) * width
+        if (len(text), len(index)) != (text_bytes, due):
+            raise ValueError("the vocabulary's text and its index do not belong together")
+        self._hashes = np.frombuffer(index, "<u8", self._size, begin)
+        begin += 8 * self._size
+        self._offsets = np.frombuffer(index, f"<u{width}", self._size + 1, begin)
+        begin += width * (self._size + 1)
+        self._numbers = np.frombuffer(index, "<u4", self._size, begin)
+
+    @classmethod
+    def of_words(cls, words: Iterable[str]) -> "Vocabulary":
+        """A vocabulary in memory; a word holds no newline."""
+        text, index = io.BytesIO(), io.BytesIO()
+        write_vocabulary((word.encode() for word in words), text, index)
+        return cls(text.getvalue(), index.getvalue())
+
+    @classmethod
+    def open(cls, text: str, index: str) -> "Vocabulary":
+        """The vocabulary in two files, which are mapped, and fetched first where they are remote."""
+        return cls(_mapped(text), _mapped(index))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def word(self, number: int) -> str:
+        return self._spelt(number).decode()
+
+    def first(self, number: int) -> list[str]:
+        """The first ``number`` words, or all."""
+        number = min(number, self._size)
+        return self._text[: int(self._offsets[number])].decode().split("\n")[:-1]
+
+    def find(self, words: Sequence[bytes]) -> npt.NDArray[np.int64]:
+        """(words,) the number of each word in UTF-8, -1 for one that is not there."""
+        hashes = np.fromiter(map(hash_word, words), np.uint64, len(words))
+        # In the order of the index, so that what lies together in it is read together.
+        order = np.argsort(hashes)
+        places = np.empty(len(words), np.int64)
+        places[order] = np.searchsorted(self._hashes, hashes[order])
+        found = np.full(len(words), -1, np.int64)
+        open_ = np.arange(len(words))
+        while len(open_):
+            inside = places[open_] < self._size
+            open_ = open_[inside]
+            open_ = open_[self._hashes[places[open_]] == hashes[open_]]
+            numbers = self._numbers[places[open_]].astype(np.int64)
+            right = np.array(
+                [self._spelt(n) == words[i] for n, i in zip(numbers.tolist(), open_, strict=True)],
+                bool,
+            )
+            found[open_[right]] = numbers[right]
+            open_ = open_[~right]
+            places[open_] += 1
+        return found
+
+    def longest(self, number: int) -> list[str]:
+        """The words of most bytes, longest first."""
+        lengths = np.diff(self._offsets)
+        order = np.lexsort((np.arange(self._size), -lengths.astype(np.int64)))
+        return [self.word(n) for n in order[:number].tolist()]
+
+    def save(self, text: str, index: str) -> None:
+        """Write both files."""
+        for path, data in ((text, self._text), (index, self._index)):
+            with storage.atomic_writer(path) as file:
+                for start in range(0, len(data), COPIED_AT_ONCE):
+                    file.write(data[start : start + COPIED_AT_ONCE])
+
+    def _spelt(self, number: int) -> bytes:
+        return self._text[int(self._offsets[number]) : int(self._offsets[number + 1]) - 1]
+
+
+def hash_word(word: bytes) -> int:
+    """The 64-bit hash (XXH3) of a word in UTF-8."""
+    return xxhash.xxh3_64_intdigest(word)
+
+
+def write_vocabulary(words: Iterable[bytes], text: IO[bytes], index: IO[bytes]) -> int:
+    """Write ``words``, all different, in the order of their numbers; returns how many.
+
+    Memory does not grow with their number: hashes are sorted range by range.
+    """
+    words = iter(words)
+    with tempfile.TemporaryFile() as hashes, tempfile.TemporaryFile() as lengths:
+        size = text_bytes = 0
+        while batch := list(islice(words, BATCH)):
+            text.write(b"\n".join(batch) + b"\n")
+            found = np.fromiter(map(len, batch), np.uint64, len(batch)) + np.uint64(1)
+            lengths.write(found.astype("<u4").tobytes())
+            hashes.write(np.fromiter(map(hash_word, batch), "<u8", len(batch)).tobytes())
+            size += len(batch)
+            text_bytes += int(found.sum())
+        width = 4 if text_bytes < 1 << 32 else 8
+        index.write(np.array([size, text_bytes, width], HEADER).tobytes())
+        with tempfile.TemporaryFile() as numbers:
+            for sorted_hashes, order in _sorted_ranges(hashes, size):
+                index.write(sorted_hashes.tobytes())
+                numbers.write(order.astype("<u4").tobytes())
+            _write_offsets(lengths, index, width)
+            numbers.seek(0)
+            shutil.copyfileobj(numbers, index, COPIED_AT_ONCE)
+    return size
+
+
+def _sorted_ranges(
+    file: IO[bytes], size: int
+) -> Iterator[tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]]:
+    """The hashes in ``file`` sorted, with the number of each, one range of hashes at a time."""
+    ranges = -(-size // SORTED_AT_ONCE)
+    for number in range(ranges):
+        first = np.uint64((number << 64) // ranges)
+        last = np.uint64(((number + 1 << 64) // ranges) - 1)
+        hashes, numbers = [], []
+        file.seek(0)
+        for begin, part in _chunks(file, "<u8", SORTED_AT_ONCE):
+            own = np.flatnonzero((part >= first) & (part <= last))
+            hashes.append(part[own])
+            numbers.append(own + begin)
+        found, places = np.concatenate(hashes), np.concatenate(numbers)
+        # Words of one hash by number, so that the bytes are always the same.
+        order = np.argsort(found, kind="stable")
+        yield found[order], places[order]
+
+
+def _write_offsets(lengths: IO[bytes], index: IO[bytes], width: int) -> None:
+    dtype = np.dtype(f"<u{width}")
+    index.write(np.zeros(1, dtype).tobytes())
+    lengths.seek(0)
+    end = 0
+    for _, part in _chunks(lengths, "<u4", BATCH):
+        ends = end + np.cumsum(part, dtype=np.int64)
+        index.write(ends.astype(dtype).tobytes())
+        end = int(ends[-1])
+
+
+def _chunks(file: IO[bytes], dtype: str, size: int) -> Iterator[tuple[int, npt.NDArray[np.uint64]]]:
+    """Numbers in ``file`` from where it stands, so many at a time, each with its place."""
+    place = 0
+    while data := file.read(size * np.dtype(dtype).itemsize):
+        part = np.frombuffer(data, dtype)
+        yield place, part
+        place += len(part)
+
+
+def _mapped(path: str) -> bytes | mmap.mmap:
+    local = storage.local_path(path)
+    if storage.is_remote(path):
+        local = Path(_cache.name) / xxhash.xxh3_128_hexdigest(path.encode())
+        with storage.open_read(path) as source, storage.atomic_writer(str(local)) as target:
+            shutil.copyfileobj(source, target, COPIED_AT_ONCE)
+    with open(local, "rb") as file:
+        if not local.stat().st_size:
+            return b""
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+_cache = tempfile.TemporaryDirectory(prefix="biloom-vocabulary-", ignore_cleanup_errors=True)
+"""Whole copies of remote vocabularies."""

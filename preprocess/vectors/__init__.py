@@ -1,0 +1,1 @@
+"""The vector cache: its files, its index, its reader and nearest neighbours."""

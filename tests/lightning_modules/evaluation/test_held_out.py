@@ -1,0 +1,140 @@
+"""Figures of held-out text, computed by hand; what is not defined is None and says why."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from lightning_modules.evaluation.held_out import Evaluation, HeldOut, Sums, perplexity
+from preprocess.shards.format import Shard
+
+TEXT = HeldOut(tokens=100, words=50, characters=300, text_bytes=400, unspaced={})
+BOTH = Sums((100, 100), (200.0, 100.0))
+BANDS = {(1, 100): Sums((60, 60), (60.0, 30.0)), (101, 150): Sums((40, 40), (140.0, 70.0))}
+
+
+def figures(
+    text: HeldOut = TEXT,
+    total: Sums = BOTH,
+    unknown: int = 0,
+    bands: dict[tuple[int, int], Sums] = BANDS,
+) -> dict[str, Any]:
+    found = Evaluation(text, total, unknown, bands).figures()
+    # As the manifest holds them.
+    restored: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
+    return restored
+
+
+def shard(source: str, words: int, characters: int) -> Shard:
+    return Shard("/nowhere", "valid-0", "valid", source, "<u2", 10, 400, words, characters, 900)
+
+
+def test_perplexities_are_exponents_of_the_means() -> None:
+    found = figures()
+
+    assert found["forward_perplexity"] == pytest.approx(math.exp(2))
+    assert found["backward_perplexity"] == pytest.approx(math.exp(1))
+    assert found["average_perplexity"] == pytest.approx(math.exp(1.5))
+    assert found["forward_word_perplexity"] == pytest.approx(math.exp(4))
+    assert found["average_word_perplexity"] == pytest.approx(math.exp(3))
+    assert found["average_character_perplexity"] == pytest.approx(math.exp(0.5))
+    assert found["bits_per_byte"] == pytest.approx(150 / math.log(2) / 400)
+    assert (found["forward"], found["backward"]) == (200.0, 100.0)
+    assert found["not_defined"] == {}
+
+
+def test_the_loss_is_the_mean_of_both_directions() -> None:
+    assert Evaluation(TEXT, BOTH, 0, {}).loss == pytest.approx(1.5)
+    assert Evaluation(TEXT, Sums((100,), (200.0,)), 0, {}).loss == pytest.approx(2.0)
+
+
+def test_bands_have_their_own_perplexities() -> None:
+    first, second = figures()["bands"]
+
+    assert (first["first_rank"], first["last_rank"], second["last_rank"]) == (1, 100, 150)
+    assert (first["forward_tokens"], second["backward_tokens"]) == (60, 40)
+    assert first["forward_perplexity"] == pytest.approx(math.exp(1))
+    assert second["average_perplexity"] == pytest.approx(math.exp((140 + 70) / 80))
+    assert first["backward"] + second["backward"] == pytest.approx(BOTH.nats[1])
+
+
+def test_a_band_without_targets_has_no_perplexity() -> None:
+    (band,) = figures(bands={(1, 100): Sums((0, 0), (0.0, 0.0))})["bands"]
+
+    assert band["forward_tokens"] == 0
+    assert {band[f"{way}_perplexity"] for way in ("forward", "backward", "average")} == {None}
+
+
+def test_a_document_end_in_one_direction_only_weighs_there() -> None:
+    """With boundary bos_eos, an end is predicted forward and a begin backward."""
+    found = Sums((10, 5), (20.0, 5.0)).perplexities()
+
+    assert found["average"] == pytest.approx(math.exp((2 + 1) / 2))
+
+
+def test_a_forward_model_has_forward_figures_only() -> None:
+    bands = {(1, 100): Sums((100,), (200.0,))}
+    found = figures(total=Sums((100,), (200.0,)), bands=bands)
+
+    for unit in ("", "word_", "character_"):
+        assert found[f"forward_{unit}perplexity"] > 1
+        assert found[f"backward_{unit}perplexity"] is None
+        assert found[f"average_{unit}perplexity"] is None
+    assert found["backward"] is None
+    assert found["bands"][0]["backward_perplexity"] is None
+    assert found["bits_per_byte"] == pytest.approx(200 / math.log(2) / 400)
+    assert found["not_defined"] == {"backward": "the model reads forward only"}
+
+
+def test_bits_a_byte_are_not_defined_with_unknown_words() -> None:
+    found = figures(unknown=1234)
+
+    assert found["bits_per_byte"] is None
+    assert found["unknown_tokens"] == 1234
+    assert found["not_defined"] == {
+        "bits_per_byte": "1,234 tokens are unknown words, whose spelling has no probability"
+    }
+    assert found["average_word_perplexity"] is not None, "words are counted, not spelt"
+
+
+def test_perplexity_a_word_is_not_defined_without_spaces() -> None:
+    text = HeldOut.of([shard("en", 100, 550), shard("zh", 10, 500), shard("zh", 10, 320)])
+    total = Sums((text.tokens, text.tokens), (200.0, 100.0))
+    found = figures(text, total)
+
+    assert text.unspaced == {"zh": 41.0}
+    for way in ("forward", "backward", "average"):
+        assert found[f"{way}_word_perplexity"] is None
+        assert found[f"{way}_character_perplexity"] > 1
+    assert found["not_defined"] == {
+        "word": "text without spaces between words; characters from space to space: zh 41"
+    }
+
+
+def test_without_ranks_there_are_no_bands_and_it_says_so() -> None:
+    found = figures(bands={})
+
+    assert found["bands"] == []
+    assert found["not_defined"] == {
+        "bands": "the corpus that was trained on is not at hand; name it in train.corpus"
+    }
+
+
+def test_each_documents_end_counts_as_token_word_character_and_byte() -> None:
+    assert HeldOut.of([shard("en", 100, 550)]) == HeldOut(410, 110, 560, 910, {})
+
+
+@pytest.mark.parametrize(("characters", "spaced"), [(610, True), (1200, True), (1431, False)])
+def test_what_is_taken_for_text_without_spaces(characters: int, spaced: bool) -> None:
+    """English 6.1, the longest words of spaced languages 12, Thai messages 14.3 characters a word."""
+    assert (not HeldOut.of([shard("one", 100, characters)]).unspaced) is spaced
+
+
+def test_a_source_of_empty_documents_is_no_mistake() -> None:
+    assert HeldOut.of([shard("empty", 0, 0)]).unspaced == {}
+
+
+def test_a_perplexity_beyond_all_numbers_is_still_one() -> None:
+    assert 1e300 < perplexity(1e9) < math.inf
+    assert perplexity(1.0) == math.e

@@ -1,0 +1,110 @@
+"""Log-probabilities of texts against the sum that they are."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from biloom import BiLM
+from lightning_modules.config import ModelConfig
+from lightning_modules.evaluation import scoring
+from lightning_modules.evaluation.scoring import Score, score_texts
+from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.nn.window import Window
+from preprocess.config import CleaningConfig, WordConfig
+from preprocess.errors import UserError
+from preprocess.tokenizers.base import UNKNOWN
+from preprocess.tokenizers.load import train_tokenizer
+
+TEXTS = ["kana lori mele", "mele mele kana zuzu", "", "kana " * 30]
+SPELLING = {"kind": "char_cnn", "dim": 4, "max_characters": 12, "filters": [[1, 4], [3, 9]]}
+KINDS: dict[str, dict[str, Any]] = {
+    "adaptive": {"head": {"kind": "adaptive_softmax", "cutoffs": [3]}},
+    "full": {"head": {"kind": "softmax"}, "output_vocabulary": 5},
+    "sampled, by spelling": {"head": {"kind": "sampled_softmax", "samples": 2}, "input": SPELLING},
+    "forward": {"directions": "forward"},
+}
+
+
+def untrained(boundary: Any = "bos_eos", head: bool = True, **sections: Any) -> BiLM:
+    torch.manual_seed(1)
+    tokenizer = train_tokenizer(WordConfig(), ["kana kana lori mele"])
+    recurrent = {"kind": "lstm", "hidden": 12, "projection": 6}
+    config = ModelConfig.model_validate({"recurrent": recurrent} | sections)
+    cutoffs = tuple(sections.get("head", {}).get("cutoffs", ()))
+    network = BiLMNetwork(config, tokenizer.vocabulary, cutoffs, head=head)
+    return BiLM(network, tokenizer, CleaningConfig(), boundary)
+
+
+def by_hand(model: BiLM, text: str) -> list[float]:
+    """The sum over one stream a direction, a token at a time."""
+    tokens = [token.id for token in model.reader.read([text])[0].tokens]
+    before, after = model.starts
+    streams = [[before, *tokens, after], [after, *tokens[::-1], before]]
+    network = model.network
+    sums = []
+    for direction in range(network.directions):
+        total = 0.0
+        state = network.zero_state(1)
+        for given, wanted in zip(streams[direction], streams[direction][1:], strict=False):
+            ids = torch.full((network.directions, 1, 1), given)
+            target = UNKNOWN if wanted >= network.output_vocabulary else wanted
+            targets = torch.full_like(ids, target)
+            with torch.inference_mode():
+                nll, state = network.nll(Window(model._inputs(ids, None), targets), state)
+            total -= float(nll[direction])
+        sums.append(total)
+    return sums
+
+
+@pytest.mark.parametrize("boundary", ["eos", "bos_eos"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_score_is_the_sum_over_every_token_and_the_end(kind: str, boundary: str) -> None:
+    model = untrained(boundary, **KINDS[kind])
+
+    for text, found in zip(TEXTS[::2], score_texts(model, TEXTS[::2]), strict=True):
+        expected = by_hand(model, text)
+        assert found.tokens == len(text.split()) + 1
+        assert found.forward == pytest.approx(expected[0], rel=1e-5)
+        if model.network.directions == 1:
+            assert found.backward is None
+            assert found.log_probability == found.forward
+        else:
+            assert found.backward == pytest.approx(expected[1], rel=1e-5)
+            assert found.log_probability == pytest.approx(sum(expected) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("chunk", [1, 3, 64])
+def test_neighbours_batches_and_chunks_change_nothing(
+    kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = untrained(**KINDS[kind])
+    alone = [score_texts(model, [text])[0] for text in TEXTS]
+    monkeypatch.setattr(scoring, "CHUNK", chunk)
+
+    for batch_tokens in (1, 8, 1000):
+        for one, found in zip(alone, score_texts(model, TEXTS, batch_tokens), strict=True):
+            assert (found.tokens, found.unknown) == (one.tokens, one.unknown)
+            np.testing.assert_allclose(found.forward, one.forward, rtol=1e-5)
+
+
+def test_what_cannot_be_predicted_counts_as_unknown() -> None:
+    model = untrained(head={"kind": "softmax"}, output_vocabulary=5)
+    counts = [one.unknown for one in score_texts(model, ["kana zuzu", "kana mele", "kana lori"])]
+
+    assert counts == [1, 1, 0]
+
+
+def test_perplexity_is_a_tokens_and_never_fails() -> None:
+    score = Score(4, 0, -4.0, -8.0)
+
+    assert score.perplexity(score.forward) == pytest.approx(np.e)
+    assert score.perplexity(score.log_probability) == pytest.approx(np.exp(1.5))
+    assert score.perplexity(-1e9) == np.inf
+
+
+def test_a_model_without_output_layer_cannot_score() -> None:
+    with pytest.raises(UserError, match=r"has no output layer.*export\.head=true"):
+        score_texts(untrained(head=False), ["kana"])

@@ -1,0 +1,38 @@
+"""Which positions go to which tail; ranks."""
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_modules.nn.heads.routes import BLOCK, Routes, id_ranks, ranks_of, route
+
+
+def test_routes_hold_each_target_once_in_blocks_and_an_empty_tail_one_block() -> None:
+    ranks = np.arange(10)[::-1].copy()  # id 9 is rank 0
+    targets = np.array([9, 0, -100, 4] + [1] * BLOCK)
+
+    routes = route(targets, ranks, (2, 7, 9))
+
+    assert [len(rows) for rows in routes.rows] == [BLOCK, BLOCK, BLOCK]  # ranks 2-6, 7-8, 9
+    assert routes.rows[0][0] == 3
+    assert routes.targets[0].tolist() == [3] + [-100] * (BLOCK - 1)  # id 4 is rank 5
+    assert routes.rows[1].tolist() == list(range(4, 4 + BLOCK))
+    assert routes.targets[1].tolist() == [1] * BLOCK
+    assert routes.rows[2][0] == 1
+    assert route(targets[:1], ranks, (2, 7, 9)).targets[2].tolist() == [-100] * BLOCK
+    assert len(route(np.full(BLOCK + 1, 5), ranks, (2,)).rows[0]) == 2 * BLOCK
+    assert route(targets, ranks, ()) == Routes((), ())
+
+
+def test_ranks_follow_the_counts_and_equal_counts_keep_their_order() -> None:
+    assert ranks_of(np.array([3, 9, 0, 9], np.uint64)).tolist() == [2, 0, 3, 1]
+
+
+def test_without_ranks_ids_are_ranks() -> None:
+    assert id_ranks(None, 3).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("ranks", [[0, 1, 1], [0, 1], [1, 2, 3]])
+def test_ranks_that_are_no_permutation_are_refused(ranks: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"ranks must hold each of 0 to 2 once.*unigram counts"):
+        id_ranks(torch.tensor(ranks), 3)

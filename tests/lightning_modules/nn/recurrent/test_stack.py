@@ -1,0 +1,237 @@
+"""The stack of layers: residual connections, dropout, the carried state, bf16; both kinds of cell."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lightning_modules.config import GRUConfig, LSTMConfig
+from lightning_modules.nn.recurrent.stack import Recurrent, Run, build_recurrent
+
+TIME, ROWS = 6, 3
+KINDS = ["lstm", "gru"]
+
+
+def stack(kind: str = "lstm", directions: int = 2, seed: int = 1, **settings: object) -> Recurrent:
+    torch.manual_seed(seed)
+    plain: dict[str, object] = {"hidden": 10, "dropout": 0.0}
+    if kind == "gru":
+        return build_recurrent(GRUConfig.model_validate(plain | settings), directions)
+    lstm = LSTMConfig.model_validate(plain | {"projection": 4} | settings)
+    return build_recurrent(lstm, directions)
+
+
+def inputs(module: Recurrent, time: int = TIME, rows: int = ROWS) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    state = module.zero_state(rows)
+    x = torch.randn(module.directions, time, rows, module.width, generator=generator)
+    return x.requires_grad_(), torch.randn(state.shape, generator=generator).requires_grad_()
+
+
+def objective(run: Run) -> Tensor:
+    """A number that depends on every element of a run, unevenly."""
+    parts = [*run.outputs, run.raw, run.state]
+    return torch.stack(
+        [(p * torch.linspace(-1, 2, p.numel()).view_as(p)).sum() for p in parts]
+    ).sum()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("directions", [1, 2])
+def test_the_zero_state_has_the_shape_of_the_state_after(kind: str, directions: int) -> None:
+    module = stack(kind, directions)
+    state = module.zero_state(ROWS)
+    run = module(inputs(module)[0], state)
+
+    assert state.shape == (2, directions, ROWS, 14 if kind == "lstm" else 10) == run.state.shape
+    assert not state.any()
+    assert [o.shape for o in run.outputs] == 2 * [(directions, TIME, ROWS, module.width)]
+    assert {t.dtype for t in (*run.outputs, run.raw, run.state)} == {torch.float32}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_stack_is_its_layers_one_above_the_other(kind: str, residual: bool) -> None:
+    module = stack(kind, layers=3, residual=residual)
+    x, state = inputs(module)
+
+    run = module(x, state)
+
+    carried = x
+    for index, layer in enumerate(module.layers):
+        y, after = layer(carried, state[index], None)
+        torch.testing.assert_close(run.state[index], after)  # before the residual
+        assert torch.equal(after[..., : module.width], y[:, -1])
+        carried = y + carried if residual and index else y
+        torch.testing.assert_close(run.outputs[index], carried)
+    assert torch.equal(run.raw, run.outputs[-1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None, max_examples=12)
+@given(
+    cut=st.integers(1, TIME - 1), directions=st.integers(1, 2), seed=st.integers(0, 9),
+    reset=st.booleans(),
+)  # fmt: skip
+def test_two_parts_with_the_state_carried_are_one_run(
+    kind: str, cut: int, directions: int, seed: int, reset: bool
+) -> None:
+    module = stack(kind, directions).double()
+    x, state = (t.detach().double().requires_grad_() for t in inputs(module))
+    generator = torch.Generator().manual_seed(seed)
+    resets = torch.rand(directions, TIME, ROWS, generator=generator) < 0.3
+    first_resets, second_resets = (resets[:, :cut], resets[:, cut:]) if reset else (None, None)
+
+    whole = module(x, state, resets if reset else None)
+    first = module(x[:, :cut], state, first_resets)
+    second = module(x[:, cut:], first.state, second_resets)
+    parts = Run(
+        tuple(torch.cat(o, 1) for o in zip(first.outputs, second.outputs, strict=True)),
+        torch.cat([first.raw, second.raw], 1),
+        second.state,
+    )
+
+    torch.testing.assert_close(parts, whole)
+    leaves = [x, state, *module.parameters()]
+    for a, b in zip(
+        torch.autograd.grad(objective(parts), leaves),
+        torch.autograd.grad(objective(whole), leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_does_not_depend_on_the_others(kind: str) -> None:
+    module = stack(kind)
+    x, state = inputs(module)
+
+    whole = module(x, state)
+    alone = module(x[:, :, 1:2], state[:, :, 1:2])
+
+    torch.testing.assert_close(alone.raw, whole.raw[:, :, 1:2])
+    torch.testing.assert_close(alone.state, whole.state[:, :, 1:2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_new_state_is_part_of_the_graph(kind: str) -> None:
+    module = stack(kind)
+    x, state = inputs(module)
+
+    (gradient,) = torch.autograd.grad(module(x, state).state[0].sum(), x)
+
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dropout_falls_above_the_first_layer_and_at_the_top_in_training_only(kind: str) -> None:
+    module = stack(kind, dropout=0.5)
+    x, state = inputs(module)
+
+    trained = module(x, state)
+    evaluated = module.eval()(x, state)
+
+    assert torch.equal(trained.outputs[0], evaluated.outputs[0])  # as the second layer's input was
+    dropped = trained.outputs[1] == 0
+    assert dropped.float().mean() == pytest.approx(0.5, abs=0.15)
+    torch.testing.assert_close(trained.outputs[1][~dropped], 2 * trained.raw[~dropped])
+    assert not torch.allclose(trained.raw, evaluated.raw)  # its input was dropped too
+    assert torch.equal(evaluated.raw, evaluated.outputs[1])
+    assert not (evaluated.raw == 0).any()
+
+
+def test_the_residual_adds_the_input_as_dropout_left_it() -> None:
+    module = stack(dropout=0.5, output_dropout=0.0)
+    x, state = inputs(module)
+    run = module(x, state)
+
+    with torch.no_grad():
+        for weight in module.layers[1].parameters():
+            weight.zero_()
+    torch.manual_seed(3)
+    run = module(x, torch.zeros_like(state))
+    torch.manual_seed(3)
+    dropped = torch.nn.functional.dropout(run.outputs[0], 0.5)
+
+    assert torch.equal(run.raw, dropped)  # the second layer says nothing
+
+
+def test_the_top_can_have_a_dropout_of_its_own() -> None:
+    module = stack(dropout=0.0, output_dropout=0.5)
+    run = module(*inputs(module))
+
+    assert torch.equal(run.raw, module.eval()(*inputs(module)).raw)
+    assert (run.outputs[-1] == 0).float().mean() == pytest.approx(0.5, abs=0.15)
+    unchanged = stack(dropout=0.5, output_dropout=0.0)
+    run = unchanged(*inputs(unchanged))
+    assert torch.equal(run.raw, run.outputs[-1])
+
+
+def test_a_variational_mask_is_one_a_row_and_direction() -> None:
+    module = stack(variational=True, output_dropout=0.5)
+    run = module(*inputs(module))
+
+    dropped = run.outputs[-1] == 0  # (directions, time, rows, width)
+    assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
+    masks = dropped[:, 0].flatten(0, 1)
+    assert len({tuple(mask.tolist()) for mask in masks}) > 1
+    torch.testing.assert_close(run.outputs[-1][~dropped], 2 * run.raw[~dropped])
+    assert not (module.eval()(*inputs(module)).outputs[-1] == 0).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_seed_fixes_everything_to_the_bit(kind: str) -> None:
+    def run() -> list[Tensor]:
+        module = stack(kind, dropout=0.3, weight_drop=0.2, variational=True)
+        x, state = inputs(module)
+        result = module(x, state)
+        leaves = list(module.parameters())
+        gradients = torch.autograd.grad(objective(result), leaves)
+        return [*leaves, *result.outputs, result.state, *gradients]
+
+    assert all(torch.equal(a, b) for a, b in zip(run(), run(), strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reset", [False, True])
+def test_bf16_autocast_is_near_float32_and_carries_float32(kind: str, reset: bool) -> None:
+    module = stack(kind, hidden=16)
+    x, state = inputs(module)
+    resets = (torch.rand(2, TIME, ROWS) < 0.3) if reset else None
+    leaves = [x, state, *module.parameters()]
+
+    exact = module(x, state, resets)
+    with torch.autocast("cpu", torch.bfloat16):
+        near = module(x, state, resets)
+        with torch.no_grad():
+            bare = module(x.bfloat16(), state, resets)
+
+    for a, b in zip((*near.outputs, near.state), (*exact.outputs, exact.state), strict=True):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b, atol=0.05, rtol=0.05)
+        assert not torch.equal(a, b)  # the matmuls were bf16
+    torch.testing.assert_close(bare.state, near.state, atol=0.05, rtol=0.05)
+    for a, b in zip(
+        torch.autograd.grad(objective(near), leaves),
+        torch.autograd.grad(objective(exact), leaves),
+        strict=True,
+    ):
+        assert a.dtype == torch.float32
+        assert (a - b).norm() < 0.03 * b.norm()
+
+
+def test_a_cell_state_is_not_rounded_to_bf16() -> None:
+    """A cell that forgets nothing and adds 1e-3 a step ends at their sum, which bf16 cannot count."""
+    module = stack(layers=1, hidden=4, projection=None, cell_clip=None, projection_clip=None)
+    (layer,) = module.layers
+    with torch.no_grad():
+        for weight in layer.parameters():
+            weight.zero_()
+        layer.bias[:, :8] = 20.0  # i and f are 1
+        layer.bias[:, 8:12] = 1e-3
+        state = torch.cat([torch.zeros(1, 2, 1, 4), torch.ones(1, 2, 1, 4)], -1)
+        with torch.autocast("cpu", torch.bfloat16):
+            run = module(torch.zeros(2, 100, 1, 4), state)
+
+    torch.testing.assert_close(run.state[..., 4:], torch.full((1, 2, 1, 4), 1.1), atol=1e-4, rtol=0)

@@ -1,0 +1,197 @@
+"""When checkpoints are written and which are read, apart from Lightning's loop."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_modules.config import ModelConfig
+from lightning_modules.models.model_folder import CheckpointError
+from lightning_modules.training.checkpoints import (
+    Checkpoints,
+    TrainingDiverged,
+    checkpoint_path,
+    newest_checkpoint,
+)
+from lightning_modules.training.config import TrainConfig
+from lightning_modules.training.lit_bilm import LitBiLM
+from preprocess.files import storage
+from preprocess.files.errors import StorageError, StoreError
+
+
+class Module(LitBiLM):
+    """A module whose checkpoint is its step."""
+
+    def checkpoint(self) -> dict[str, Any]:
+        return {"step": self.step, "tensor": torch.arange(3)}
+
+
+class Run:
+    """Training steps with the callback at their end."""
+
+    def __init__(self, folder: Path | str, **train: Any) -> None:
+        settings = TrainConfig.model_validate({"steps": 100, "checkpoint_minutes": 60} | train)
+        model = ModelConfig.model_validate(
+            {"recurrent": {"kind": "lstm", "hidden": 8, "projection": 4}}
+        )
+        self.module = Module(model, settings, 30, (10,))
+        self.told: list[int] = []
+        self.callback = Checkpoints(
+            str(folder), settings, lambda: self.told.append(self.module.step)
+        )
+        self.trainer: Any = SimpleNamespace(is_global_zero=True)
+        self.callback.on_train_start(self.trainer, self.module)
+
+    def __call__(self, steps: range) -> None:
+        for step in steps:
+            self.module.step = step
+            self.callback.on_train_batch_end(self.trainer, self.module)
+
+
+def saved(folder: Path) -> list[int]:
+    return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.ckpt"))
+
+
+def test_checkpoints_are_saved_by_steps_and_at_the_last_one(tmp_path: Path) -> None:
+    run = Run(tmp_path, checkpoint_steps=4, steps=10)
+    run(range(1, 8))
+    assert saved(tmp_path) == [4]
+    run(range(8, 11))
+    assert saved(tmp_path) == [8, 10], "the two newest are kept"
+    assert run.told == [4, 8, 10], "what must be safe before is told each time"
+
+
+def test_checkpoints_are_saved_by_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("lightning_modules.training.checkpoints.time.monotonic", lambda: now)
+    run = Run(tmp_path, checkpoint_steps=1000, checkpoint_minutes=2)
+    for step in range(1, 31):
+        now = step * 10.0
+        run(range(step, step + 1))
+
+    assert saved(tmp_path) == [13, 26]
+
+
+def test_a_further_process_takes_part_and_writes_nothing(tmp_path: Path) -> None:
+    run = Run(tmp_path, checkpoint_steps=1)
+    run.trainer.is_global_zero = False
+    run(range(1, 3))
+
+    assert saved(tmp_path) == []
+
+
+def test_a_stop_saves_the_running_step_and_ends_training(tmp_path: Path) -> None:
+    run = Run(tmp_path, checkpoint_steps=1000)
+    run(range(1, 3))
+    run.callback.stop()
+    with pytest.raises(KeyboardInterrupt):
+        run(range(3, 4))
+
+    assert saved(tmp_path) == [3]
+
+
+def test_a_stop_in_the_last_step_lets_training_be_finished(tmp_path: Path) -> None:
+    run = Run(tmp_path, checkpoint_steps=1000, steps=5)
+    run.callback.stop()
+    run(range(5, 6))
+
+    assert saved(tmp_path) == [5]
+
+
+def test_the_newest_checkpoint_is_the_last_that_can_be_read(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    assert newest_checkpoint(folder) is None
+    Run(tmp_path, checkpoint_steps=1)(range(9, 11))
+    (tmp_path / ".biloom-tmp-host-1-step-000000099.ckpt").write_bytes(b"")
+    newest = newest_checkpoint(folder)
+    assert newest is not None
+    assert newest["step"] == 10
+
+    path = Path(checkpoint_path(folder, 10))
+    path.write_bytes(path.read_bytes()[:300])
+    before = newest_checkpoint(folder)
+    assert before is not None
+    assert before["step"] == 9
+
+    Path(checkpoint_path(folder, 9)).write_bytes(b"")
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint can be read \(.*step-000000009\.ckpt"
+    ):
+        newest_checkpoint(folder)
+
+
+def test_a_store_that_does_not_answer_is_no_damaged_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Run(tmp_path, checkpoint_steps=1)(range(9, 11))
+
+    def silent(path: str) -> bytes:
+        raise StoreError(f"{path}: the store gave an error")
+
+    monkeypatch.setattr("lightning_modules.models.model_folder.storage.read_bytes", silent)
+    with pytest.raises(StoreError, match="gave an error"):
+        newest_checkpoint(str(tmp_path))
+
+
+def test_damaged_checkpoints_of_later_steps_go_when_training_has_gone_on(tmp_path: Path) -> None:
+    for step in (30, 40):
+        (tmp_path / f"step-{step:09d}.ckpt").write_bytes(b"half")
+    run = Run(tmp_path, checkpoint_steps=5)
+    run(range(5, 6))
+    assert saved(tmp_path) == [5]
+    run(range(10, 11))
+    run(range(15, 16))
+
+    assert saved(tmp_path) == [10, 15]
+
+
+def test_checkpoints_are_written_and_read_at_a_url() -> None:
+    Run("memory://checkpoints", checkpoint_steps=1)(range(3, 4))
+    newest = newest_checkpoint("memory://checkpoints")
+
+    assert newest is not None
+    assert newest["tensor"].tolist() == [0, 1, 2]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, checkpoint_steps=1)
+    run(range(1, 2))
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("preprocess.files.storage.sync_data", full)
+    with pytest.raises(StorageError, match=r"No space left on device\); make room and the same"):
+        run(range(2, 3))
+    monkeypatch.undo()
+
+    assert saved(tmp_path) == [1]
+    assert storage.list_names(str(tmp_path)) == ["step-000000001.ckpt"], "no half of the other"
+    newest = newest_checkpoint(str(tmp_path))
+    assert newest is not None
+    assert newest["step"] == 1
+
+
+def test_training_whose_gradients_are_not_finite_ends_with_the_last_good_checkpoint_named(
+    tmp_path: Path,
+) -> None:
+    run = Run(tmp_path, checkpoint_steps=2, max_skipped_steps=3)
+    run(range(1, 3))
+    for step, skipped in ((3, 1), (4, 2)):
+        run.module.skipped_in_a_row = skipped
+        run(range(step, step + 1))
+    assert saved(tmp_path) == [2], "no checkpoint while steps are left out"
+    run.module.skipped_in_a_row = 3
+    with pytest.raises(TrainingDiverged) as told:
+        run(range(5, 6))
+
+    assert str(told.value).startswith(
+        "step 5: the gradient was not finite 3 times in a row; the last good checkpoint is "
+        f"{tmp_path}/step-000000002.ckpt. The same command goes on from there; another training"
+    )

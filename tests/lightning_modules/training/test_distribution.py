@@ -1,0 +1,68 @@
+"""Who takes which rows. What processes tell each other is tested by trainings of two processes."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_modules.training.distribution import (
+    Agreement,
+    LostProcess,
+    Share,
+    gather_rows,
+    mean_over_ranks,
+    other_processes_told,
+)
+from preprocess.errors import UserError
+
+
+@given(world=st.integers(1, 5), passes=st.integers(1, 4), size=st.integers(1, 6))
+def test_every_row_is_taken_once_in_order(world: int, passes: int, size: int) -> None:
+    rows = world * passes * size
+    shares = [Share(rows, rank, world, passes) for rank in range(world)]
+    taken = [row for share in shares for part in share.ranges for row in part]
+
+    assert taken == list(range(rows))
+    assert [row for share in shares for row in share.of_rank] == taken
+    assert {len(part) for share in shares for part in share.ranges} == {size}
+
+
+@pytest.mark.parametrize(
+    ("rows", "world", "passes", "near"),
+    [(33, 2, 1, "32 or 34"), (10, 2, 3, "6 or 12"), (3, 4, 1, "4")],
+)
+def test_rows_that_cannot_be_dealt_evenly_are_told_with_those_that_can(
+    rows: int, world: int, passes: int, near: str
+) -> None:
+    with pytest.raises(UserError) as told:
+        Share(rows, 0, world, passes)
+
+    assert str(told.value).startswith(
+        f"train.rows = {rows} cannot be dealt evenly to {world} device(s) in {passes} pass(es) "
+        f"each; set train.rows to {near}, or change"
+    )
+
+
+def test_one_process_agrees_with_itself() -> None:
+    state = torch.rand(2, 2, 3, 4)
+
+    assert Agreement().largest(3, -1) == [3, -1]
+    assert torch.equal(gather_rows(state), state)
+    assert torch.equal(mean_over_ranks(state), state)
+
+
+def test_a_lost_process_is_told_in_one_sentence() -> None:
+    error = RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer")
+    with (
+        pytest.raises(LostProcess, match=r"another process of this training ended \(\[\.\./gloo"),
+        other_processes_told(2),
+    ):
+        raise error
+    with pytest.raises(RuntimeError, match="Connection closed"), other_processes_told(1):
+        raise error
+    for other in (
+        "mat1 and mat2 shapes cannot be multiplied",
+        "in /usr/lib/python3/dist-packages/x",
+    ):
+        with pytest.raises(RuntimeError, match=other[:9]), other_processes_told(2):
+            raise RuntimeError(other)

@@ -1,0 +1,55 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from lightning_modules.training.metrics_file import MetricsFile
+from preprocess.files import storage
+from preprocess.files.errors import StorageError
+
+
+def rows(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_each_line_is_there_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(str(path), 0)
+    file.put({"step": 1, "loss": 2.5})
+
+    assert rows(path) == [{"step": 1, "loss": 2.5}]
+
+
+def test_what_came_after_the_step_is_cut_back_and_so_is_half_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": {n}}}\n' for n in (1, 2, 2, 3, 4)) + '{"step": 2, "lo')
+
+    MetricsFile(str(path), 2).put({"step": 3, "again": True})
+
+    assert rows(path) == [{"step": 1}, {"step": 2}, {"step": 2}, {"step": 3, "again": True}]
+
+
+def test_what_is_no_number_is_null(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    MetricsFile(str(path), 0).put({"step": 1, "loss": float("nan"), "norm": float("inf")})
+
+    assert rows(path) == [{"step": 1, "loss": None, "norm": None}]
+
+
+def test_in_a_store_the_file_is_put_whole_when_it_is_saved() -> None:
+    path = "memory://metrics-file/metrics.jsonl"
+    file = MetricsFile(path, 0)
+    file.put({"step": 1})
+    before = storage.read_bytes(path)
+    file.save()
+
+    assert before == b""
+    assert storage.read_bytes(path) == b'{"step": 1}\n'
+
+
+def test_a_full_disk_is_told_with_the_path() -> None:
+    file = MetricsFile.__new__(MetricsFile)
+    file._path, file._remote, file._lines = "/dev/full", False, []
+
+    with pytest.raises(StorageError, match=r"/dev/full: cannot be written \(No space left"):
+        file.put({"step": 1})

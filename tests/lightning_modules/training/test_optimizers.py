@@ -1,0 +1,181 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lightning_modules.training.config import (
+    AdagradConfig,
+    AdamConfig,
+    AdamWConfig,
+    OptimizerConfig,
+    SGDConfig,
+    TrainConfig,
+)
+from lightning_modules.training.optimizers import (
+    WeightAverage,
+    averages,
+    build_optimizer,
+    clipped_step,
+    drops,
+    learning_rate,
+)
+
+
+def train(**settings: object) -> TrainConfig:
+    return TrainConfig.model_validate({"learning_rate": 2.0, "warmup_steps": 0} | settings)
+
+
+@pytest.mark.parametrize(
+    ("config", "reference"),
+    [
+        (
+            AdamConfig(betas=(0.8, 0.9), epsilon=1e-3, weight_decay=0.1),
+            lambda w: torch.optim.Adam(w, 0.1, (0.8, 0.9), 1e-3, 0.1, foreach=False),
+        ),
+        (
+            AdamWConfig(weight_decay=0.2),
+            lambda w: torch.optim.AdamW(w, 0.1, weight_decay=0.2, foreach=False),
+        ),
+        (
+            AdagradConfig(initial_accumulator=0.5, weight_decay=0.1),
+            lambda w: torch.optim.Adagrad(
+                w, 0.1, weight_decay=0.1, initial_accumulator_value=0.5, foreach=False
+            ),
+        ),
+        (
+            SGDConfig(momentum=0.5, weight_decay=0.1),
+            lambda w: torch.optim.SGD(w, 0.1, 0.5, weight_decay=0.1, foreach=False),
+        ),
+    ],
+)
+def test_each_kind_steps_as_torchs_plain_one_and_is_fused(
+    config: OptimizerConfig, reference: object
+) -> None:
+    torch.manual_seed(0)
+    ours, theirs = (nn.Parameter(torch.arange(6.0)) for _ in range(2))
+    optimizer = build_optimizer(config, [ours], 0.1)
+    plain = reference([theirs])  # type: ignore[operator]
+    for _ in range(3):
+        gradient = torch.randn(6)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        optimizer.step()
+        plain.step()
+
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+    assert optimizer.param_groups[0]["fused"]
+
+
+@pytest.mark.parametrize("kind", [AdamConfig, AdagradConfig, SGDConfig])
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("excess", [0.5, 1.0, 4.0])
+def test_a_clipped_step_is_one_with_gradients_divided(
+    kind: Any, fused: bool, excess: float
+) -> None:
+    ours, theirs = (nn.Parameter(torch.arange(6.0)) for _ in range(2))
+    optimizer, plain = (build_optimizer(kind(), [w], 0.1) for w in (ours, theirs))
+    if not fused:
+        for group in (optimizer.defaults, *optimizer.param_groups):
+            group["fused"] = False
+    for gradient in (torch.arange(6.0), torch.ones(6)):
+        ours.grad, theirs.grad = gradient.clone(), gradient / max(1.0, excess)
+        clipped_step(optimizer, [ours.grad], excess)
+        plain.step()
+
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_rate_rises_in_a_straight_line_to_its_peak() -> None:
+    config = train(warmup_steps=3, schedule={"kind": "constant"})
+
+    assert [learning_rate(config, step) for step in range(5)] == [0.5, 1.0, 1.5, 2.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ({"kind": "constant"}, [2, 2, 2, 2, 2]),
+        ({"kind": "cosine", "final_rate": 0.5}, [2, 1.5 + math.sqrt(0.125), 1.5, None, 1]),
+        ({"kind": "linear"}, [2, 1.5, 1, 0.5, 0]),
+        ({"kind": "linear", "final_rate": 0.5}, [2, 1.75, 1.5, 1.25, 1]),
+        ({"kind": "linear", "hold": 0.4}, [2, 2, 2, 1, 0]),
+        ({"kind": "inverse_sqrt"}, [2, 2, 2 / math.sqrt(2), 2 / math.sqrt(3), 1]),
+    ],
+)
+def test_the_rate_falls_as_the_schedule_says(
+    schedule: dict[str, object], rates: list[float | None]
+) -> None:
+    config = train(steps=5, schedule=schedule)
+
+    for step, rate in enumerate(rates):
+        if rate is not None:
+            assert learning_rate(config, step) == pytest.approx(rate), step
+
+
+@given(
+    steps=st.integers(1, 50),
+    warmup=st.integers(0, 60),
+    kind=st.sampled_from(["cosine", "linear", "inverse_sqrt", "constant", "plateau"]),
+)
+def test_a_rate_is_between_nothing_and_its_peak_and_never_rises_after_the_warm_up(
+    steps: int, warmup: int, kind: str
+) -> None:
+    config = train(steps=steps, warmup_steps=warmup, schedule={"kind": kind})
+    rates = [learning_rate(config, step) for step in range(steps + 5)]
+
+    assert all(0 <= rate <= 2.0 for rate in rates)
+    assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("looks", "patience", "fallen"),
+    [
+        ([], 0, 0),
+        ([5, 4, 3], 0, 0),
+        ([5, 5], 0, 1),
+        ([5, 4, 4.5, 4.4], 0, 2),
+        ([5, 4, 4.5, 4.4], 1, 1),
+        ([5, 4, 4.5, 3.9, 4.4], 1, 0),
+        ([5, 6, 6, 6, 6], 1, 2),
+    ],
+)
+def test_a_plateau_is_looks_in_a_row_without_gain(
+    looks: list[float], patience: int, fallen: int
+) -> None:
+    config = train(schedule={"kind": "plateau", "factor": 0.5, "patience": patience})
+
+    assert drops(looks, patience) == fallen
+    assert learning_rate(config, 7, looks) == 2.0 * 0.5**fallen
+
+
+@pytest.mark.parametrize(
+    ("looks", "begun"),
+    [
+        ([], False),
+        ([5, 4], False),
+        ([4, 5], False),
+        ([4, 5, 5], False),
+        ([4, 5, 5, 5], True),
+        ([4, 5, 5, 3], False),
+        ([4, 5, 5, 4.5, 3], True),
+        ([6, 5, 4, 5, 5], False),
+        ([6, 5, 4, 5, 5, 4.5], True),
+    ],
+)
+def test_the_average_begins_where_a_look_is_worse_than_all_before_the_last_two(
+    looks: list[float], begun: bool
+) -> None:
+    assert averages(looks, 2) is begun
+
+
+def test_the_average_is_the_mean_of_the_weights_since_it_began() -> None:
+    weight = torch.tensor([1.0, 5.0])
+    average = WeightAverage([weight])
+    for values in ([3.0, 5.0], [5.0, 2.0]):
+        average.add([torch.tensor(values)])
+
+    torch.testing.assert_close(average.tensors[0], torch.tensor([3.0, 4.0]))
+    assert weight.tolist() == [1.0, 5.0], "the weights themselves stay"

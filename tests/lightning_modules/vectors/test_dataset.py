@@ -1,0 +1,65 @@
+"""A vector cache as a torch data set."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from lightning_modules.vectors.dataset import VectorDataset, pad
+from preprocess.files.manifest import Manifest, write_manifest
+from preprocess.vectors.cache import VectorCache
+from preprocess.vectors.index import write_index
+from preprocess.vectors.shard import VectorShardWriter
+
+COUNT = 7
+
+
+def make(folder: Path, texts: bool = True) -> VectorCache:
+    draw = np.random.default_rng(1)
+    records: list[Any] = []
+    shards = [(0, 0), (0, 1), (3, 0)]
+    for shard, part in zip(shards, ((0, 1, 2), (), (3, 4, 5, 6)), strict=True):
+        with VectorShardWriter(str(folder), shard, 2, 3, "float16", texts) as writer:
+            for number in part:
+                labels = ["t"] * (number + 1)
+                writer.add(
+                    f"text {number}", labels, draw.normal(size=(2, number + 1, 3)).astype("f4")
+                )
+        records += writer.close()
+    details = {"layers": 2, "dim": 3, "dtype": "float16", "unit": "token", "model": "m"}
+    files = (*records, write_index(str(folder), shards))
+    manifest = Manifest("embed", 2, "", "", "", {}, files, {**details, "texts_kept": texts})
+    write_manifest(str(folder), manifest)
+    return VectorCache.open(folder)
+
+
+def test_texts_come_by_number_in_the_order_stored(tmp_path: Path) -> None:
+    cache = make(tmp_path)
+    data = pickle.loads(pickle.dumps(VectorDataset(cache)))
+
+    assert len(data) == COUNT
+    for number in range(COUNT):
+        text, vectors = data[number]
+        assert text == f"text {number}"
+        assert vectors.dtype == torch.float32
+        np.testing.assert_array_equal(vectors, cache[text].astype("f4"))
+    for number in (-1, COUNT):
+        with pytest.raises(IndexError, match=f"there is no text {number}; there are 7"):
+            data[number]
+    assert VectorDataset(make(tmp_path / "bare", texts=False))[3].text is None
+
+
+def test_a_loader_pads_texts_to_batches(tmp_path: Path) -> None:
+    data = VectorDataset(make(tmp_path))
+    batches = list(DataLoader(data, 3, collate_fn=pad))
+
+    assert [batch.lengths.tolist() for batch in batches] == [[1, 2, 3], [4, 5, 6], [7]]
+    first = batches[0]
+    assert first.texts == ["text 0", "text 1", "text 2"]
+    assert first.vectors.shape == (3, 2, 3, 3)
+    assert torch.equal(first.vectors[1, :, :2], data[1].vectors)
+    assert not first.vectors[1, :, 2].any()

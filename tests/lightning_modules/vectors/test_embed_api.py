@@ -1,0 +1,203 @@
+"""BiLM.embed: what may be asked of it, and what a text's vectors may depend on."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from biloom import BiLM
+from lightning_modules.config import MixConfig, ModelConfig
+from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.nn.scalar_mix import ScalarMix
+from lightning_modules.vectors import pretrained
+from lightning_modules.vectors.pretrained import WarmUpError
+from lightning_modules.vectors.selection import SelectionError
+from preprocess.config import CleaningConfig, SentencePieceConfig, WordConfig
+from preprocess.tokenizers.load import train_tokenizer
+
+TEXTS = ["The cat sat on the mat .", "A dog ran to the cat , twice .", "Tout été , naïve 字"]
+SPELLING = {"kind": "char_cnn", "dim": 4, "max_characters": 12, "filters": [[1, 4], [3, 9]]}
+
+
+def untrained(tokenizer: str = "word", warm_up: str | None = None, **sections: Any) -> BiLM:
+    torch.manual_seed(1)
+    kinds: dict[str, Any] = {"word": WordConfig(), "pieces": SentencePieceConfig(vocabulary=320)}
+    made = train_tokenizer(kinds[tokenizer], TEXTS * 9)
+    recurrent = {"kind": "lstm", "hidden": 12, "projection": 6}
+    config = ModelConfig.model_validate({"recurrent": recurrent} | sections)
+    network = BiLMNetwork(config, made.vocabulary)
+    return BiLM(network, made, CleaningConfig(), "bos_eos", warm_up=warm_up)
+
+
+INPUTS = {"ids": {}, "spellings": {"input": SPELLING}, "gru": {"recurrent": {"kind": "gru", "hidden": 6}}}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=INPUTS)
+def model(request: pytest.FixtureRequest) -> BiLM:
+    return untrained(**INPUTS[request.param])
+
+
+def test_vectors_of_one_batch_shape_are_the_same_bits_whatever_came_before(model: BiLM) -> None:
+    first = model.embed(TEXTS)
+    model.embed(["quite other words", "kana"] * 20)
+    again = model.embed(TEXTS)
+    turned = model.embed([TEXTS[1], TEXTS[2], TEXTS[0]])
+
+    for one, two in zip(first, again, strict=True):
+        assert np.array_equal(one.vectors, two.vectors)
+    for one, place in zip(first, (2, 0, 1), strict=True):
+        assert np.array_equal(one.vectors, turned[place].vectors)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 9, 20, 100_000])
+def test_in_other_batches_they_agree(model: BiLM, batch_tokens: int) -> None:
+    texts = [*TEXTS, "", "zuzu", *TEXTS, " ".join(TEXTS * 5)]
+    expected = [model.embed([text])[0].vectors for text in texts]
+
+    for found, one in zip(model.embed(texts, batch_tokens), expected, strict=True):
+        np.testing.assert_allclose(found.vectors, one, atol=1e-5)
+
+
+def test_embedding_gives_what_the_forward_pass_gives(model: BiLM) -> None:
+    ids = torch.from_numpy(model.tokenizer.encode([TEXTS[0]])[0]).long()[None]
+    layers = model(ids, torch.tensor([ids.shape[1]])).detach().numpy()
+
+    np.testing.assert_allclose(model.embed([TEXTS[0]])[0].vectors, layers[:, 0], atol=1e-6)
+
+
+def test_texts_without_end_come_one_by_one_as_all_at_once(
+    model: BiLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrained, "WINDOW_CHARACTERS", (30, 30))
+    texts = [*TEXTS * 3, ["A", "dog"], ""]
+    asked = 0
+
+    def endless() -> Any:
+        nonlocal asked
+        for text in texts:
+            asked += 1
+            yield text
+
+    stream = model.iter_embed(endless(), layers="top")
+    first = next(stream)
+    assert asked < len(texts), "no more is read than is needed"
+    found = [first, *stream]
+    for one, other in zip(found, model.embed(texts, layers="top"), strict=True):
+        assert one.tokens == other.tokens
+        np.testing.assert_allclose(one.vectors, other.vectors, atol=1e-5)
+
+
+def test_a_text_whose_vectors_exceed_memory_lies_in_a_file(model: BiLM) -> None:
+    text = " ".join(TEXTS * 10)
+    [small] = model.embed([text])
+    [large] = model.embed([text], memory_bytes=1000)
+    [mixed] = model.embed([text], memory_bytes=1000, layers="mean", unit="word")
+
+    assert isinstance(large.vectors, np.memmap)
+    assert isinstance(mixed.vectors, np.memmap)
+    np.testing.assert_allclose(large.vectors, small.vectors, atol=1e-6)
+    assert not isinstance(small.vectors, np.memmap)
+
+
+def test_words_of_pieces_have_each_direction_where_it_has_read_them() -> None:
+    model = untrained("pieces")
+    [tokens] = model.embed([TEXTS[1]])
+    [words] = model.embed([TEXTS[1]], unit="word")
+    [listed] = model.embed([TEXTS[1].split()], unit="word")
+    [sentence] = model.embed([TEXTS[1]], unit="sentence")
+
+    assert [word.spelling for word in words.tokens] == TEXTS[1].split()
+    assert len(tokens.tokens) > len(words.tokens) == words.vectors.shape[1]
+    np.testing.assert_array_equal(listed.vectors, words.vectors)
+    ran = TEXTS[1].index("ran")
+    inside = [n for n, t in enumerate(tokens.tokens) if t.start < ran + 3 and t.end > ran]
+    assert len(inside) > 1
+    np.testing.assert_array_equal(words.vectors[:, 2, :6], tokens.vectors[:, inside[-1], :6])
+    np.testing.assert_array_equal(words.vectors[:, 2, 6:], tokens.vectors[:, inside[0], 6:])
+    np.testing.assert_array_equal(sentence.vectors[:, 0, :6], tokens.vectors[:, -1, :6])
+    np.testing.assert_array_equal(sentence.vectors[:, 0, 6:], tokens.vectors[:, 0, 6:])
+    assert sentence.tokens[0].spelling == TEXTS[1]
+    [mean] = model.embed([TEXTS[1]], unit="sentence", pooling="mean")
+    np.testing.assert_allclose(mean.vectors[:, 0], tokens.vectors.mean(1), atol=1e-6)
+
+
+def test_learned_weights_mix_the_layers(model: BiLM) -> None:
+    mix = ScalarMix(model.depth, "text", [0.3, -0.2, 0.7], gamma=1.5)
+    [found] = model.embed([TEXTS[0]], layers="mix", mix=mix)
+    [same] = model.embed(
+        [TEXTS[0]],
+        layers="mix",
+        mix=MixConfig(weights=(0.3, -0.2, 0.7), gamma=1.5, layer_norm=True),
+    )
+    [layers] = model.embed([TEXTS[0]])
+
+    expected = mix(torch.from_numpy(layers.vectors)[:, None]).detach().numpy()
+    np.testing.assert_allclose(found.vectors, expected, atol=1e-5)
+    np.testing.assert_allclose(same.vectors, found.vectors, atol=1e-6)
+
+
+def test_a_warm_start_reads_the_models_own_text_first() -> None:
+    warm, cold = untrained(warm_up=TEXTS[1]), untrained()
+    [cold_vectors] = cold.embed([TEXTS[0]])
+    [found] = warm.embed([TEXTS[0]], warm_up=True)
+
+    np.testing.assert_array_equal(warm.embed([TEXTS[0]])[0].vectors, cold_vectors.vectors)
+    np.testing.assert_array_equal(found.vectors[0], cold_vectors.vectors[0])
+    assert not np.allclose(found.vectors[1:], cold_vectors.vectors[1:], atol=1e-3)
+    # As training reads: the one text after the other, each with its own boundary token.
+    before, after = warm.starts
+    network = warm.network
+    texts = [warm.tokenizer.encode([text])[0].tolist() for text in (TEXTS[1], TEXTS[0])]
+    forward = [one for text in texts for one in (before, *text)]
+    backward = [one for text in texts for one in (after, *text[::-1])]
+    streams = torch.tensor([forward, backward])[:, :, None]
+    with torch.inference_mode():
+        layers, _ = network.layers(streams, network.zero_state(1))
+    count = len(texts[1])
+    top = layers[-1][:, -count:, 0].numpy()
+    np.testing.assert_allclose(found.vectors[-1, :, :6], top[0], atol=1e-6)
+    np.testing.assert_allclose(found.vectors[-1, ::-1, 6:], top[1], atol=1e-6)
+
+
+def test_words_that_are_too_long_are_counted() -> None:
+    model = untrained(input=SPELLING)
+    counts = [one.truncated for one in model.embed(["kana " + "z" * 11, "kana", "字字字字 z" * 2])]
+
+    assert counts == [1, 0, 2]
+    assert untrained().embed(["z" * 100])[0].truncated == 0
+
+
+def test_mistakes_are_told(model: BiLM) -> None:
+    with pytest.raises(TypeError, match=r"embed takes a list of texts; write \[text\] for one"):
+        model.embed("a text")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a text is a string or a list of strings"):
+        model.embed([3])  # type: ignore[list-item]
+    with pytest.raises(SelectionError, match="no layer 7"):
+        model.embed(["a"], layers=[7])
+    with pytest.raises(WarmUpError, match=r"no warm-up text .*export\.warm_up"):
+        model.embed(["a"], warm_up=True)
+    with pytest.raises(SelectionError, match="a layer norm over the batch"):
+        model.embed(["a"], layers="mix", mix=ScalarMix(model.depth, "batch"))
+
+
+NASTY = ["", " \t\n ", "\ud800", "\x00\x01", "<s>", "</s> <unk> <s>", "\u200b", "\r\n", "é" * 300, "z" * 3000]  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", ["token", "word", "sentence"])
+@pytest.mark.parametrize("tokenizer", ["word", "pieces"])
+def test_no_text_is_too_odd(unit: Any, tokenizer: str) -> None:
+    model = untrained(tokenizer)
+    as_texts = model.embed(NASTY, unit=unit)
+    as_words = model.embed([[text, text] for text in NASTY], unit=unit)
+
+    for found in (*as_texts, *as_words):
+        assert found.vectors.shape == (3, len(found.tokens), 12)
+        assert np.isfinite(found.vectors).all()
+    if unit == "word":
+        assert all(found.vectors.shape[1] == 2 for found in as_words)
+
+
+def test_a_model_folder_tells_its_warm_up_text(trained: Path) -> None:
+    assert BiLM.from_pretrained(trained / "export").warm_up is None

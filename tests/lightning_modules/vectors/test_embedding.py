@@ -1,0 +1,224 @@
+"""A unit of text becomes a shard of the vector cache, whatever happens on the way."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from biloom import BiLM
+from lightning_modules.vectors import embedding
+from lightning_modules.vectors.embedding import EmbedJob, embed_unit, hash_texts
+from lightning_modules.vectors.selection import Selection
+from preprocess.config import CleaningConfig, Source
+from preprocess.corpus.dedup import deduplicate_bucket
+from preprocess.corpus.first_pass import read_done
+from preprocess.corpus.last_pass import finished_record, read_finished
+from preprocess.files.manifest import read_manifest
+from preprocess.reading.listing import list_source
+from preprocess.reading.units import Unit, plan_units
+from preprocess.vectors.files import shards_of
+from preprocess.vectors.index import write_index
+
+Tiny = Any  # of conftest.py
+BUCKETS = 2
+
+
+@pytest.fixture
+def units(tiny: Tiny) -> list[Unit]:
+    source = Source(path=str(tiny.root / "corpus.txt"))
+    return plan_units([source], [list_source(source)], 6000)
+
+
+def job(tiny: Tiny, trained: Path, folder: Path) -> EmbedJob:
+    return EmbedJob(
+        work=str(folder / "_work"),
+        output=str(folder),
+        sources=(Source(path=str(tiny.root / "corpus.txt")),),
+        cleaning=CleaningConfig(),
+        model=str(trained / "export"),
+        model_content=read_manifest(str(trained / "export")).content,
+        selection=Selection(),
+        words=False,
+        warm_up=False,
+        int8=False,
+        dtype="float16",
+        texts=True,
+        batch_tokens=1024,
+        buckets=BUCKETS,
+        device="cpu",
+    )
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two windows a part, and some parts a unit."""
+    monkeypatch.setattr(embedding, "window_characters", lambda *_: 1000)
+    monkeypatch.setattr(embedding, "PART_CHARACTERS", 2000)
+
+
+def embed(job: EmbedJob, units: list[Unit]) -> None:
+    for unit in units:
+        hash_texts(job, unit)
+    for bucket in range(BUCKETS):
+        deduplicate_bucket(job.work, "hashes", len(units), bucket)
+    for unit in units:
+        embed_unit(job, unit)
+    names = {path.name: None for path in Path(job.output).iterdir()}
+    write_index(job.output, shards_of(names))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_each_text_is_stored_once_in_its_first_place(
+    tiny: Tiny, trained: Path, tmp_path: Path, units: list[Unit]
+) -> None:
+    embed(job(tiny, trained, tmp_path), units)
+    lines = (tiny.root / "corpus.txt").read_text(encoding="utf-8").splitlines()
+    done = [read_done(str(tmp_path / "_work"), unit.index) for unit in units]
+    finished = [read_finished(str(tmp_path / "_work"), unit.index) for unit in units]
+
+    assert len(units) > 1
+    assert sum(one["read"] for one in done) == len(lines)
+    repeated = len(lines) - len(set(lines))
+    assert repeated
+    assert sum(one["duplicates"] for one in finished) == repeated
+    entries = sum(len(np.load(path)) for path in tmp_path.glob("entries-*.npy"))
+    assert entries == len(set(lines))
+
+
+def failing_fsync(allowed: int) -> Callable[[int], None]:
+    """Every write ends in two of these: of the file before its rename, of the folder after it."""
+    left = allowed
+
+    def fsync(handle: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError("the disk is gone")
+
+    return fsync
+
+
+def test_a_job_killed_between_any_two_writes_goes_on_to_the_same_bytes(
+    tiny: Tiny,
+    trained: Path,
+    tmp_path: Path,
+    units: list[Unit],
+    monkeypatch: pytest.MonkeyPatch,
+    small_parts: None,
+) -> None:
+    embed(job(tiny, trained, tmp_path / "reference"), units)
+    assert {len(list((tmp_path / "reference").glob(f"vectors-00000{n}-*"))) for n in (0, 1)} >= {3}
+    reference = files(tmp_path / "reference")
+    for allowed in range(0, 1000, 3):
+        folder = tmp_path / str(allowed)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", failing_fsync(allowed))
+            try:
+                embed(job(tiny, trained, folder), units)
+                break
+            except OSError:
+                pass
+        embed(job(tiny, trained, folder), units[::-1])
+        assert files(folder) == reference, f"killed at write {allowed}"
+    assert allowed > 20
+
+
+def test_the_size_of_a_window_decides_no_more_than_the_batches(
+    tiny: Tiny,
+    trained: Path,
+    tmp_path: Path,
+    units: list[Unit],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    embed(job(tiny, trained, tmp_path / "one"), units)
+    monkeypatch.setattr(embedding, "window_characters", lambda *_: 50)
+    embed(job(tiny, trained, tmp_path / "other"), units)
+
+    one, other = files(tmp_path / "one"), files(tmp_path / "other")
+    assert one.keys() == other.keys()
+    assert one["texts-000000-000.bin"] == other["texts-000000-000.bin"]
+    name = "vectors-000000-000.bin"
+    np.testing.assert_allclose(
+        np.frombuffer(one[name], np.float16), np.frombuffer(other[name], np.float16), atol=2e-3
+    )
+
+
+def test_of_a_killed_unit_closed_parts_are_kept(
+    tiny: Tiny,
+    trained: Path,
+    tmp_path: Path,
+    units: list[Unit],
+    monkeypatch: pytest.MonkeyPatch,
+    small_parts: None,
+) -> None:
+    asked = job(tiny, trained, tmp_path)
+    embed(asked, units[:1])
+    texts: list[int] = []
+    real = BiLM.embed_selection
+    monkeypatch.setattr(BiLM, "embed_selection", lambda *a: texts.append(len(a[1])) or real(*a))
+    parts = sorted((tmp_path / "_work" / "parts").iterdir())
+    parts[-1].unlink()
+    Path(finished_record(asked.work, 0)).unlink()
+
+    embed_unit(asked, units[0])
+
+    last = np.load(sorted(tmp_path.glob("entries-000000-*.npy"))[-1])
+    assert sum(texts) == len(last) > 0
+
+
+def test_a_unit_of_known_texts_alone_makes_no_shard(
+    tiny: Tiny, trained: Path, tmp_path: Path, units: list[Unit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Former:
+        def has(self, keys: bytes) -> Any:
+            return np.ones(len(keys) // 16, bool)
+
+    monkeypatch.setattr(embedding, "_former", lambda *_: Former())
+    asked = replace(job(tiny, trained, tmp_path), first_unit=7)
+    hash_texts(asked, units[0])
+    for bucket in range(BUCKETS):
+        deduplicate_bucket(asked.work, "hashes", 1, bucket)
+    embed_unit(asked, units[0])
+
+    finished = read_finished(asked.work, 0)
+    assert finished["files"] == []
+    assert finished["known"] + finished["duplicates"] == read_done(asked.work, 0)["read"]
+    assert not list(tmp_path.glob("vectors-*"))
+
+
+def test_records_that_hold_no_text_are_counted_by_reason(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "some.jsonl"
+    path.write_text('{"text": "kana lori"}\n{"text": 3}\nno json\n{"text": ""}\n')
+    source = Source(path=str(path))
+    (unit,) = plan_units([source], [list_source(source)], None)
+    hash_texts(replace(job(tiny, trained, tmp_path / "out"), sources=(source,)), unit)
+
+    done = read_done(str(tmp_path / "out" / "_work"), 0)
+    assert done["read"] == 4
+    assert sum(done["dropped"].values()) == 2
+
+
+def test_a_model_is_loaded_once_for_all_units(
+    tiny: Tiny, trained: Path, tmp_path: Path, units: list[Unit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding._model.cache_clear()
+    loads: list[str] = []
+    real = BiLM.from_pretrained
+
+    def counted(path: str) -> BiLM:
+        loads.append(path)
+        return real(path)
+
+    monkeypatch.setattr(BiLM, "from_pretrained", counted)
+    embed(job(tiny, trained, tmp_path), units)
+
+    assert len(loads) == 1

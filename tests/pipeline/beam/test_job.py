@@ -1,0 +1,277 @@
+"""A job that cannot end itself is ended, with what was seen; a job that can is left alone."""
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from rich.console import Console as RichConsole
+
+from pipeline.beam import job as beam_job
+from pipeline.beam import unit_bar
+from pipeline.beam.engines import RunnerError
+from pipeline.beam.job import Stalled, run_job
+from pipeline.beam.transforms import ForEach
+from pipeline.beam.unit_bar import Look
+from pipeline.config.runners import (
+    DaskRunner,
+    DataflowRunner,
+    DirectOptions,
+    DirectRunner,
+    FlinkOptions,
+    FlinkRunner,
+    PortableRunner,
+)
+from pipeline.console import Console
+from preprocess.errors import UserError
+from preprocess.files import storage
+
+
+def in_memory(stall_seconds: float = 60.0) -> DirectRunner:
+    options = DirectOptions(mode="in_memory")
+    return DirectRunner.model_construct(kind="direct", stall_seconds=stall_seconds, options=options)
+
+
+class Work(beam.PTransform):
+    """One unit, for which ``function`` is called."""
+
+    def __init__(self, function: object, *arguments: object) -> None:
+        super().__init__()
+        self._call = ForEach(str(arguments[0]), function, *arguments)  # type: ignore[arg-type]
+
+    def expand(self, begin: Any) -> Any:
+        return begin | "one" >> beam.Create([0]) | "call" >> self._call
+
+
+def run(function: object, work: Path, stall_seconds: float = 60.0) -> None:
+    console = Console(RichConsole(file=StringIO()))
+    run_job(in_memory(stall_seconds), str(work), console, "prepare", 10, 1, Work(function, work))
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unit_bar, "POLL_SECONDS", 0.02)
+
+
+def sleep(work: Path, item: int) -> int:
+    time.sleep(30)
+    return item
+
+
+def finish_and_sleep(work: Path, item: int) -> int:
+    storage.write_bytes(str(work / "finished" / "000000.json"), b"{}")
+    return sleep(work, item)
+
+
+def fail_and_sleep(work: Path, item: int) -> int:
+    storage.write_bytes(str(work / "failures" / "1.txt"), b"a cut file")
+    return sleep(work, item)
+
+
+def count_slowly(work: Path, item: int) -> int:
+    for number in range(15):
+        storage.write_bytes(str(work / "units" / f"{number:06d}.json"), b"{}")
+        time.sleep(0.1)
+    return item
+
+
+def write_to_standard_error(work: Path, item: int) -> int:
+    print("what would drown a message", file=sys.stderr)
+    raise ZeroDivisionError("ours")
+
+
+def test_a_job_in_which_nothing_moves_is_ended_with_what_was_seen(tmp_path: Path) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Stalled) as caught:
+        run(sleep, tmp_path, stall_seconds=0.3)
+    assert str(caught.value) == (
+        "nothing moved for 0:00 (runner.stall_seconds), so the job was ended; 0B read, 0 of 1 "
+        "units were through the first pass, 0 finished. Look whether input and output answer. The "
+        "same command goes on from here"
+    )
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_slow_job_is_not_ended_while_a_record_changes(tmp_path: Path) -> None:
+    run(count_slowly, tmp_path, stall_seconds=0.8)
+
+
+def test_a_job_that_is_over_but_does_not_say_so_is_taken_as_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beam_job, "FINISHED_SECONDS", 0.2)
+    began = time.monotonic()
+    run(finish_and_sleep, tmp_path)
+    assert time.monotonic() - began < 10
+
+
+def test_a_mistake_that_a_worker_told_ends_an_engine_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beam_job, "FAILED_SECONDS", 0.2)
+    with pytest.raises(UserError, match=r"^a cut file$"):
+        run(fail_and_sleep, tmp_path)
+
+
+def test_an_interrupt_of_the_users_stays_one(tmp_path: Path) -> None:
+    main = threading.main_thread().ident
+    assert main
+    timer = threading.Timer(0.5, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(sleep, tmp_path)
+    timer.join()
+
+
+def test_threads_that_outlive_a_failed_job_are_not_heard_and_we_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words, stay = beam_job._LastWords(), threading.Event()
+
+    def complain() -> None:
+        stay.wait()
+        print("the connection broke", file=sys.stderr)
+        logging.error("the connection broke")
+
+    thread = threading.Thread(target=complain)
+
+    def fail() -> None:
+        thread.start()
+        raise RuntimeError
+
+    handlers = logging.getLogger().handlers
+    try:
+        with pytest.raises(RuntimeError), words.kept():
+            fail()
+        stay.set()
+        thread.join()
+        print("the message", file=sys.stderr)
+    finally:
+        logging.getLogger().handlers = handlers
+    assert capsys.readouterr().err == "the message\n"
+    assert [*words.lines] == ["the connection broke"] * 2
+
+
+def test_what_the_engine_wrote_stands_with_a_fault_and_not_on_standard_error(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        run(write_to_standard_error, tmp_path)
+    assert "what would drown a message" in caught.value.__notes__
+    assert "drown" not in capfd.readouterr().err
+
+
+HELD = """
+import subprocess, threading, time
+from pipeline import beam_job
+from pipeline.config.runners import DirectRunner
+
+def swallow():
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+
+def leave_a_thread():
+    threading.Thread(target=swallow).start()
+    time.sleep(60)
+
+subprocess.Popen(["sleep", "60"])
+beam_job.LEAVE_SECONDS = 0.5
+guard = beam_job._Guard(DirectRunner(), 1, beam_job._LastWords())
+try:
+    with guard:
+        threading.Timer(0.5, guard._interrupt, ("stalled",)).start()
+        {hold}()
+except KeyboardInterrupt:
+    print("unwound", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("hold", "out", "told"),
+    [("leave_a_thread", "unwound\n", ""), ("swallow", "", "biloom: nothing moved for 0:0")],
+)
+def test_the_process_and_its_children_end_also_where_an_engine_holds_on(
+    hold: str, out: str, told: str
+) -> None:
+    # The child has our pipes: they close when it ends.
+    answer = subprocess.run(
+        [sys.executable, "-c", HELD.format(hold=hold)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (answer.returncode, answer.stdout) == (2, out)
+    assert told in answer.stderr
+
+
+# Where to look
+
+
+def seen(config: object, **counts: int) -> str:
+    guard = beam_job._Guard(config, 40, beam_job._LastWords())  # type: ignore[arg-type]
+    guard._words.write("an old line\n" * 50 + "line 1\nline 2\n\nline 3\n")
+    guard.see(Look(Counter(bytes=2_000_000), **counts))
+    return guard._what_was_seen()
+
+
+def test_a_stall_tells_how_far_the_units_were_and_the_last_words() -> None:
+    told = seen(DaskRunner(), tokenised=7, compared=0, finished=0)
+    assert told == (
+        "nothing moved for 0:00 (runner.stall_seconds), so the job was ended; 2MB read, 7 of 40 "
+        "units were through the first pass, 0 finished. Look whether the cluster has workers, and "
+        "into their logs. The same command goes on from here. The engine's last words:\\n"
+        "    an old line\\n    an old line\\n    line 1\\n    line 2\\n    line 3"
+    ).replace("\\n", "\n")
+
+
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [
+        (PortableRunner(), "the log of the worker pool (localhost:50000), which starts the"),
+        (DataflowRunner.model_construct(), "the job's log in the Google Cloud console"),
+        (FlinkRunner(), "the logs of the engine and of its workers."),
+        (
+            FlinkRunner(options=FlinkOptions(master="h:1", environment_type="LOOPBACK")),
+            "whether the cluster still has as many slots as the job's parallelism.",
+        ),
+    ],
+)
+def test_a_stall_names_the_place_to_look_at(config: object, place: str) -> None:
+    assert place in seen(config, tokenised=0, compared=0, finished=0)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            RuntimeError("Traceback\n  x\nModuleNotFoundError: No module named 'pipeline' [while]"),
+            "a worker cannot load biloom (ModuleNotFoundError: No module named 'pipeline' [while])",
+        ),
+        (
+            RuntimeError("Traceback\nstatus = StatusCode.UNAVAILABLE\n\tdetails = 'refused'\n>"),
+            "the engine could not run the job (details = 'refused'). Look into the log",
+        ),
+        (RuntimeError("java: no slot"), "the engine could not run the job (java: no slot). Look"),
+    ],
+)
+def test_trouble_of_the_engine_is_told_as_such(error: Exception, told: str) -> None:
+    with pytest.raises(RunnerError) as caught:
+        beam_job._tell_trouble_of_the_engine(PortableRunner(), error)
+    assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Traceback\nKeyError: 3"), KeyError("a fault")])
+def test_a_fault_of_ours_is_not_put_on_the_engine(error: Exception) -> None:
+    beam_job._tell_trouble_of_the_engine(PortableRunner(), error)

@@ -1,0 +1,300 @@
+"""The same bytes on every engine that runs here, and an end with a message where one cannot go on."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Tiny = Any  # of conftest.py
+Command = Any
+ROOT = Path(__file__).parents[3]
+BEAM = "apache_beam.runners"
+JAR = os.environ.get("BILOOM_FLINK_JOB_SERVER_JAR")
+PACKAGES = ("pipeline", "lightning_modules", "preprocess")
+STOPPED = "\nbiloom: stopped; the same command goes on from here\n"
+
+flink = pytest.mark.skipif(
+    not JAR, reason="BILOOM_FLINK_JOB_SERVER_JAR names no job server of Beam for Flink"
+)
+
+
+def settings(tiny: Tiny, output: Path, *overrides: str) -> list[str]:
+    """A run of many small units."""
+    small = ("prepare.unit_bytes=1024", "prepare.part_tokens=150")
+    return ["prepare", *tiny.arguments(output, *small, *overrides)]
+
+
+def content(output: Path) -> str:
+    return str(json.loads((output / "prepare" / "manifest.json").read_text())["content"])
+
+
+@pytest.fixture(scope="session")
+def alone(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, biloom: Command) -> str:
+    """The content of the corpus as one process makes it."""
+    output = tmp_path_factory.mktemp("alone")
+    answer = biloom.run(*settings(tiny, output, "runner.options.mode=in_memory"))
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert " in 17 units" in answer.stdout, "kills and interrupts need some units to come"
+    return content(output)
+
+
+def wait_until(reached: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end, "this took too long"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("localhost", port)) == 0
+
+
+@contextmanager
+def service(module: str, *arguments: str, port: int, **environment: str) -> Iterator[int]:
+    """A Python module as a process of its own that listens at ``port`` while the block runs."""
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONSAFEPATH": "1", **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    )
+    try:
+        wait_until(lambda: listens(port) or process.poll() is not None)
+        assert process.poll() is None
+        yield port
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def pool(path: Path = Path(sys.executable).parent, **environment: str) -> Any:
+    """Beam's worker pool; it starts the `python` of ``path``."""
+    port = free_port()
+    environment["PATH"] = f"{path}:{os.environ['PATH']}"
+    module = f"{BEAM}.worker.worker_pool_main"
+    return service(module, f"--service_port={port}", port=port, **environment)
+
+
+@pytest.fixture(scope="session")
+def job_service() -> Iterator[int]:
+    port = free_port()
+    module = f"{BEAM}.portability.local_job_service_main"
+    with service(module, f"--job_port={port}", port=port) as job_port:
+        yield job_port
+
+
+def portable(job_port: int, pool_port: int) -> tuple[str, ...]:
+    return (
+        "runner.kind=portable",
+        f"runner.options.job_endpoint=localhost:{job_port}",
+        f"runner.options.environment_config=localhost:{pool_port}",
+    )
+
+
+def fake_python(folder: Path, script: str) -> Path:
+    folder.mkdir()
+    (folder / "python").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "python").chmod(0o755)
+    return folder
+
+
+# The same bytes
+
+
+@pytest.mark.parametrize(
+    "runner",
+    [
+        ("runner.options.mode=multi_processing", "runner.options.workers=4"),
+        ("runner.options.mode=multi_threading", "runner.options.workers=2"),
+        ("runner.kind=dask",),
+        pytest.param(("runner.kind=flink",), marks=flink),
+    ],
+    ids=lambda runner: " ".join(runner),
+)
+def test_an_engine_of_this_machine_makes_the_same_bytes(
+    runner: tuple[str, ...], tiny: Tiny, alone: str, tmp_path: Path, biloom: Command
+) -> None:
+    folder = tmp_path / "of somebody's own"
+    for name in PACKAGES:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(f"raise ImportError('their {name}')")
+    answer = biloom.run(*settings(tiny, tmp_path, *runner), cwd=folder)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert content(tmp_path) == alone
+
+
+def test_a_job_service_and_a_worker_pool_make_the_same_bytes(
+    tiny: Tiny, alone: str, tmp_path: Path, biloom: Command, job_service: int
+) -> None:
+    with pool() as port:
+        answer = biloom.run(*settings(tiny, tmp_path, *portable(job_service, port)))
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert content(tmp_path) == alone
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_elsewhere_makes_the_same_bytes(
+    tiny: Tiny, alone: str, tmp_path: Path, biloom: Command
+) -> None:
+    port, one, two = free_port(), free_port(), free_port()
+    address = f"tcp://localhost:{port}"
+    worker = ("distributed.cli.dask_worker", address, "--nthreads=1", "--no-dashboard")
+    scheduler = ("distributed.cli.dask_scheduler", f"--port={port}", "--no-dashboard")
+    with (
+        service(*scheduler, port=port),
+        service(*worker, f"--worker-port={one}", "--no-nanny", port=one),
+        service(*worker, f"--worker-port={two}", "--no-nanny", port=two),
+    ):
+        runner = ("runner.kind=dask", f"runner.options.scheduler={address}")
+        answer = biloom.run(*settings(tiny, tmp_path, *runner))
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert content(tmp_path) == alone
+
+
+@flink
+@pytest.mark.slow
+def test_a_flink_cluster_that_loses_a_task_manager_makes_the_same_bytes(
+    tiny: Tiny, alone: str, tmp_path: Path, biloom: Command
+) -> None:
+    script = Path(str(JAR)).with_name("cluster.sh")
+    if not script.exists():
+        pytest.skip(f"no {script.name} beside the job server, to start a cluster by")
+    port, cluster = free_port() % 40_000 + 2000, tmp_path / "cluster"
+    environment = {**os.environ, "BILOOM_FLINK_PORT": str(port)}
+    subprocess.run([script, "start", "3", cluster], check=True, env=environment)
+    try:
+        with pool() as pool_port:
+            runner = (
+                "runner.kind=flink",
+                f"runner.options.master=localhost:{port}",
+                "runner.options.environment_type=EXTERNAL",
+                f"runner.options.environment_config=localhost:{pool_port}",
+                "runner.options.parallelism=2",  # a slot to spare for what the killed one did
+            )
+            units = tmp_path / "prepare" / "_work" / "units"
+            with biloom.start(*settings(tiny, tmp_path, *runner)) as driver:
+                wait_until(lambda: len([*units.glob("[0-9]*.json")]) > 2, 200)
+                os.kill(int((cluster / "taskmanager-3.pid").read_text()), signal.SIGKILL)
+                _, err = driver.communicate(timeout=400)
+    finally:
+        subprocess.run([script, "stop", cluster], check=False)
+    assert (driver.returncode, err) == (0, "")
+    assert content(tmp_path) == alone
+
+
+# An end with a message
+
+
+def test_a_worker_that_dies_as_it_starts_ends_the_job_by_the_stall_limit(
+    tiny: Tiny, tmp_path: Path, biloom: Command, job_service: int
+) -> None:
+    with pool(fake_python(tmp_path / "bin", "exit 1")) as port:
+        runner = (*portable(job_service, port), "runner.stall_seconds=3")
+        began = time.monotonic()
+        answer = biloom.run(*settings(tiny, tmp_path, *runner))
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("biloom: nothing moved for 0:0")
+    assert f"Look into the log of the worker pool (localhost:{port}), which " in answer.stderr
+    assert " needs apache_beam and biloom 0." in answer.stderr
+    assert time.monotonic() - began < 40
+
+
+def test_a_worker_without_biloom_is_told(
+    tiny: Tiny, tmp_path: Path, biloom: Command, job_service: int
+) -> None:
+    site = sysconfig.get_paths()["purelib"]
+    # Without the hooks by which an editable biloom is found.
+    path = f"import sys; sys.path.append('{site}')"
+    script = f'shift\nexec {sys.executable} -I -S -c "{path}\n$1"'
+    with pool(fake_python(tmp_path / "bin", script)) as port:
+        answer = biloom.run(*settings(tiny, tmp_path, *portable(job_service, port)))
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("biloom: a worker cannot load biloom (ModuleNotFoundError: ")
+    assert answer.stderr.endswith(" with its extra 'beam' into the workers' Python\n")
+
+
+def test_a_worker_with_another_biloom_is_told_with_both_versions(
+    tiny: Tiny, tmp_path: Path, biloom: Command, job_service: int
+) -> None:
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, tmp_path / "other" / name)
+    with (tmp_path / "other" / "preprocess" / "errors.py").open("a") as file:
+        file.write("\n# Of another day.\n")
+    with pool(PYTHONPATH=str(tmp_path / "other")) as port:
+        answer = biloom.run(*settings(tiny, tmp_path, *portable(job_service, port)))
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("biloom: a worker has another biloom than this one: ")
+    assert answer.stderr.count("(source ") == 2
+    assert answer.stderr.endswith("; install the same on every worker\n")
+
+
+def test_an_address_where_no_worker_pool_is_is_told(
+    tiny: Tiny, tmp_path: Path, biloom: Command, job_service: int
+) -> None:
+    port = free_port()
+    answer = biloom.run(*settings(tiny, tmp_path, *portable(job_service, port)))
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("biloom: the engine could not run the job (details = ")
+    assert f"Look into the log of the worker pool (localhost:{port})" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "runner",
+    [
+        ("runner.options.mode=multi_threading", "runner.options.workers=2"),
+        pytest.param(("runner.kind=dask",), marks=pytest.mark.slow),
+        pytest.param(("runner.kind=flink",), marks=[flink, pytest.mark.slow]),
+    ],
+    ids=lambda runner: runner[0],
+)
+def test_a_damaged_file_is_one_message_and_no_traceback_on_any_engine(
+    runner: tuple[str, ...], tiny: Tiny, tmp_path: Path, biloom: Command
+) -> None:
+    cut = tmp_path / "cut.txt.gz"
+    cut.write_bytes(bytes.fromhex("1f8b0800"))
+    answer = biloom.run(*settings(tiny, tmp_path, f"prepare.input={cut}", *runner))
+    assert (answer.returncode, answer.stderr.count("\n")) == (2, 1)
+    assert answer.stderr.startswith(f"biloom: {cut}: this compressed file ")
+
+
+@pytest.mark.parametrize(
+    "runner",
+    [
+        pytest.param("runner.kind=dask", marks=pytest.mark.slow),
+        pytest.param("runner.kind=flink", marks=[flink, pytest.mark.slow]),
+    ],
+)
+def test_an_interrupt_ends_the_engine_too_and_the_work_goes_on_elsewhere(
+    runner: str, tiny: Tiny, alone: str, tmp_path: Path, biloom: Command
+) -> None:
+    units = tmp_path / "prepare" / "_work" / "units"
+    with biloom.start(*settings(tiny, tmp_path, runner), process_group=0) as driver:
+        wait_until(lambda: len([*units.glob("[0-9]*.json")]) > 1)
+        started = driver.descendants()
+        os.killpg(driver.pid, signal.SIGINT)
+        _, err = driver.communicate(timeout=60)
+    assert (driver.returncode, err) == (130, STOPPED)
+    assert started
+    wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in started))
+    assert biloom.run(*settings(tiny, tmp_path)).returncode == 0
+    assert content(tmp_path) == alone

@@ -1,0 +1,63 @@
+"""The wiring: each item once, waiting for all, and a user's mistake kept as one."""
+
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+from apache_beam.testing.util import assert_that, equal_to
+
+from pipeline.beam.engines import make_pipeline
+from pipeline.beam.transforms import ForEach, WhenAllAreDone
+from pipeline.beam.worker_call import user_errors
+from pipeline.config.runners import DirectOptions, DirectRunner
+from preprocess.errors import UserError
+
+IN_MEMORY = DirectRunner(options=DirectOptions(mode="in_memory"))
+
+
+def add(first: int, second: int) -> int:
+    return first + second
+
+
+def refuse(item: int) -> int:
+    if item == 2:
+        raise UserError(f"item {item} is nothing to work on")
+    return item
+
+
+def break_down(item: int) -> int:
+    raise ZeroDivisionError("ours")
+
+
+def test_for_each_calls_its_work_once_an_item(tmp_path: Path) -> None:
+    with make_pipeline(IN_MEMORY, 0) as pipeline:
+        made = pipeline | beam.Create([1, 2, 3]) | ForEach(str(tmp_path), add, 10)
+        assert_that(made, equal_to([11, 12, 13]))
+
+
+@pytest.mark.parametrize("came", [[7], [1, 2, 3, 1]])
+def test_what_follows_comes_once_whatever_came_in(came: list[int]) -> None:
+    with make_pipeline(IN_MEMORY, 0) as pipeline:
+        after = pipeline | beam.Create(came) | WhenAllAreDone(["a", "b"])
+        assert_that(after, equal_to(["a", "b"]))
+
+
+def test_a_users_mistake_comes_out_as_its_own_message(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError) as caught,
+        user_errors(str(tmp_path)),
+        make_pipeline(IN_MEMORY, 0) as pipeline,
+    ):
+        _ = pipeline | beam.Create([1, 2, 3]) | ForEach(str(tmp_path), refuse)
+    assert str(caught.value) == "item 2 is nothing to work on"
+
+
+def test_a_fault_of_ours_is_not_made_a_users_mistake_even_after_one(tmp_path: Path) -> None:
+    (tmp_path / "failures").mkdir()
+    (tmp_path / "failures" / "1.txt").write_text("an old one")
+    with (
+        pytest.raises(ZeroDivisionError, match="ours"),
+        user_errors(str(tmp_path)),
+        make_pipeline(IN_MEMORY, 0) as pipeline,
+    ):
+        _ = pipeline | beam.Create([1]) | ForEach(str(tmp_path), break_down)

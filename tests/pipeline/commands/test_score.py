@@ -1,0 +1,84 @@
+"""`biloom score`: a line in, a line out."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from biloom import BiLM
+from lightning_modules.evaluation.scoring import score_texts
+from pipeline.cli import main
+
+TEXTS = ["kana lori", "", "lori kana kana"]
+
+
+def columns(out: str) -> list[list[str]]:
+    return [line.split("\t") for line in out.splitlines()]
+
+
+def test_every_line_has_its_columns(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_bytes(b"kana lori\r\n\nlori kana kana")
+    model = BiLM.from_pretrained(trained / "export")
+
+    assert main(["score", str(path), "--model", str(trained / "export")]) == 0
+
+    rows = columns(capsys.readouterr().out)
+    for row, one in zip(rows, score_texts(model, TEXTS), strict=True):
+        assert len(row) == 8
+        assert int(row[0]) == one.tokens
+        assert one.backward is not None
+        assert [float(cell) for cell in row[1:4]] == pytest.approx(
+            [one.forward, one.backward, one.log_probability], abs=1e-3
+        )
+        assert float(row[6]) == pytest.approx(one.perplexity(one.log_probability), rel=1e-4)
+        assert int(row[7]) == one.unknown
+
+
+def test_invalid_bytes_are_read_and_told(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_bytes(b"kana \xff\nlori\n")
+
+    assert main(["score", str(path), "--model", str(trained / "export")]) == 0
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 2
+    assert "1 texts hold bytes that are no UTF-8" in told.err
+
+
+def test_a_pipe_is_answered_as_it_speaks(trained: Path) -> None:
+    command = [sys.executable, "-m", "pipeline.cli", "score", "--model", str(trained / "export")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ}, text=True
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        for text in TEXTS:
+            process.stdin.write(f"{text}\n")
+            process.stdin.flush()
+            assert len(process.stdout.readline().split("\t")) == 8
+        process.stdin.close()
+        assert process.stdout.read() == ""
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("none.txt", "No such file or directory"), ("", "Is a directory")]
+)
+def test_a_file_that_cannot_be_read_is_told(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, told: str
+) -> None:
+    path = tmp_path / name
+
+    assert main(["score", str(path), "--model", str(trained / "export")]) == 2
+    assert f"{told}; name a text file, or - for a pipe" in capsys.readouterr().err
+
+
+def test_a_missing_model_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "-", "--model", str(tmp_path)]) == 2
+    assert "holds no finished 'export'" in capsys.readouterr().err

@@ -1,0 +1,424 @@
+"""What files and overrides mean, and what a person is told about a mistake in them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+import pytest
+from pydantic.fields import FieldInfo
+
+from lightning_modules.config import AdaptiveSoftmaxConfig, SoftmaxConfig
+from pipeline.config import diagnostics as config_problems
+from pipeline.config import load as config_file
+from pipeline.config.load import ConfigError, find_config, load_config
+from pipeline.config.schema import Config
+from preprocess.config import Section, SentencePieceConfig, Source, WordConfig
+
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes a file into the working directory; returns its name."""
+    monkeypatch.chdir(tmp_path)
+
+    def write_file(text: str | bytes, name: str = "a.yaml") -> str:
+        Path(name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        return name
+
+    return write_file
+
+
+def load(*overrides: str) -> Config:
+    return load_config([], ["prepare.input=x", *overrides])
+
+
+def problems(files: list[str], *overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(files, overrides)
+    assert str(caught.value) == "\n".join(caught.value.problems)
+    return caught.value.problems
+
+
+def told(*overrides: str) -> str:
+    """The only problem of the overrides, without its place."""
+    (line,) = problems([], "prepare.input=x", *overrides)
+    return line.removeprefix(f"override '{overrides[-1]}': ")
+
+
+# Values and precedence
+
+
+def test_later_files_win_over_earlier_and_overrides_over_both(write: Write) -> None:
+    first = write("prepare: {input: x}\ntrain: {steps: 5, rows: 5, unroll: 5}\n", "first.yaml")
+    second = write("train:\n  rows: 6\n  unroll: 6\n", "second.yaml")
+    train = load_config([first, second], ["train.unroll=7"]).train
+    assert (train.steps, train.rows, train.unroll, train.seed) == (5, 6, 7, 1)
+
+
+def test_a_list_is_replaced_and_not_extended(write: Write) -> None:
+    first = write("prepare: {input: [a, b]}", "first.yaml")
+    assert load_config([first], ["prepare.input=[c]"]).prepare.input == ("c",)
+
+
+def test_a_section_without_keys_changes_nothing(write: Write) -> None:
+    first = write("prepare: {input: x}\ntrain: {steps: 5}\n", "first.yaml")
+    second = write("train:\n  # steps: 6\nembed:\n", "second.yaml")
+    assert load_config([first, second], []) == load("train.steps=5")
+
+
+@pytest.mark.parametrize(
+    "text", ["1e5", "100000", "1.e5", "+1e+5", "0x186A0", "10_0000", '"100000"']
+)
+def test_whole_numbers_are_read_in_any_spelling(text: str) -> None:
+    assert load(f"train.steps={text}").train.steps == 100_000
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 1e-3), ("1.e-3", 1e-3), (".5", 0.5), ("2", 2)]
+)
+def test_numbers_are_read_in_any_spelling(text: str, value: float, write: Write) -> None:
+    file = write(f"prepare: {{input: x}}\ntrain:\n  learning_rate: {text}\n")
+    for config in (load_config([file], []), load(f"train.learning_rate={text}")):
+        assert config.train.learning_rate == value
+
+
+def test_on_off_yes_and_no_are_words(write: Write) -> None:
+    file = write("prepare: {input: x}\nreport: {words: [on, off, yes, no]}\ntrain: {compile: on}")
+    config = load_config([file], [])
+    assert config.report.words == ("on", "off", "yes", "no")
+    assert config.train.compile == "on"
+
+
+def test_a_text_key_takes_what_looks_like_a_number_as_written() -> None:
+    config = load("tracking.name=1.10", "report.words=[007, true, 1e3, 猫]", "run.output=2024")
+    assert config.tracking.name == "1.10"
+    assert config.report.words == ("007", "true", "1e3", "猫")
+    assert config.run.output == "2024"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "installed-docs:",
+        "*.txt",
+        "a: b",
+        "x #1",
+        "#x",
+        "&a b",
+        "!a",
+        "[ab].txt",
+        "{a,b}.txt",
+        "@x",
+        "%x",
+        "- a",
+        "'a' 'b'",
+        "C:\\data",
+        "s3://b/*.gz",
+        "# a\nb",
+    ],
+)
+def test_an_override_yaml_would_choke_on_is_text(text: str) -> None:
+    assert load_config([], [f"prepare.input={text}"]).prepare.input == text
+
+
+def test_an_override_is_yaml_where_that_makes_sense() -> None:
+    config = load(
+        "prepare.input=[a, {name: b, path: [b, c], license: '=x'}]",
+        "tokenizer={kind: word, min_count: 2}",
+        "model.recurrent.projection=null",
+        'tracking.name=" x"',
+    )
+    assert config.prepare.input == ("a", Source(name="b", path=("b", "c"), license="=x"))
+    assert config.tokenizer == WordConfig(min_count=2)
+    assert config.model.recurrent.projection is None
+    assert config.tracking.name == " x"
+
+
+# Kinds
+
+
+def test_another_kind_in_a_later_file_forgets_the_keys_of_the_former(write: Write) -> None:
+    first = write("prepare: {input: x}\ntokenizer: {vocabulary: 900}\n", "first.yaml")
+    second = write("tokenizer: {kind: word}", "second.yaml")
+    third = write("tokenizer: {kind: sentencepiece}", "third.yaml")
+    assert load_config([first, second], []).tokenizer == WordConfig()
+    assert load_config([first, second, third], []).tokenizer == SentencePieceConfig()
+    assert load_config([first, third], []).tokenizer == SentencePieceConfig(vocabulary=900)
+
+
+def test_another_kind_in_an_override_forgets_the_keys_of_the_former(write: Write) -> None:
+    file = write("prepare: {input: x}\nmodel: {head: {div: 2}, recurrent: {hidden: 8}}\n")
+    model = load_config([file], ["model.head.kind=softmax"]).model
+    assert model.head == SoftmaxConfig()
+    assert model.recurrent.hidden == 8
+    assert load_config([file], []).model.head == AdaptiveSoftmaxConfig(div=2)
+
+
+def test_a_key_alone_keeps_the_kind_it_finds(write: Write) -> None:
+    file = write("prepare: {input: x}\ntokenizer: {kind: word}\n")
+    assert load_config([file], ["tokenizer.min_count=3"]).tokenizer == WordConfig(min_count=3)
+
+
+def test_an_override_may_name_the_kind_after_its_keys() -> None:
+    assert load("tokenizer.min_count=3", "tokenizer.kind=word").tokenizer == WordConfig(min_count=3)
+
+
+# Mistakes
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_they_were_made(write: Write) -> None:
+    first = write("prepare:\n  valid_fraction: 2\nmodel:\n  recurrent:\n    hiden: 3\n", "b.yaml")
+    second = write("train:\n\n  steps: abc\n  steps: 5.5\ntokenizer: {kind: wrod}\n")
+    assert problems([first, second], "train.rows=0", "x") == [
+        "b.yaml:2: prepare.valid_fraction: must be a number of at least 0 and below 1, not 2",
+        "b.yaml:5: unknown key 'model.recurrent.hiden'; did you mean 'hidden'?",
+        "a.yaml:4: 'train.steps' is given twice, first in line 3",
+        "a.yaml:4: train.steps: must be a whole number of at least 1, not 5.5",
+        "a.yaml:5: tokenizer.kind: must be one of 'sentencepiece', 'char', 'word', not 'wrod'; "
+        "did you mean 'word'?",
+        "override 'train.rows=0': train.rows: must be a whole number of at least 1, not 0",
+        "override 'x': must be key.path=value, such as train.steps=1000",
+        "prepare.input is missing: give it in a file or as prepare.input=... (path, glob or URL of "
+        "the raw text, or a list of them or of sources)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("train.steps=abc", "train.steps: must be a whole number of at least 1, not 'abc'"),
+        ("train.steps=true", "train.steps: must be a whole number of at least 1, not true"),
+        ("train.steps=.inf", "train.steps: must be a whole number of at least 1, not .inf"),
+        ("train.steps=[1]", "train.steps: must be a whole number of at least 1, not a list"),
+        ("train.seed=null", "train.seed: must be a whole number of at least 0 and below 4294967296, not null"),
+        ("train.clip_norm=.nan", "train.clip_norm: must be a number above 0 or null, not .nan"),
+        ("train.clip_norm=x", "train.clip_norm: must be a number above 0 or null, not 'x'"),
+        ("train.schedule.final_rate=2", "train.schedule.final_rate: must be a number of at least 0 and at most 1, not 2"),
+        ("prepare.drop_empty=maybe", "prepare.drop_empty: must be true or false, not 'maybe'"),
+        ("prepare.drop_empty=2", "prepare.drop_empty: must be true or false, not 2"),
+        ("prepare.drop_empty={}", "prepare.drop_empty: must be true or false, not a mapping"),
+        ("run.output=null", "run.output: must be text, not null"),
+        ("prepare.input={a: 1}", "prepare.input: must be text or a list of texts and mappings, not a mapping"),
+        ("prepare.input=[a, null]", "prepare.input[1]: must be text or a mapping with the key 'path', not null"),
+        ("prepare.input=[{path: x, name: ''}]", "prepare.input[0].name: must be text that is not empty, not ''"),
+        ("prepare.input=[{path: [null]}]", "prepare.input[0].path[0]: must be text, not null"),
+        ("prepare.input=[{path: x, nmae: y}]", "unknown key 'prepare.input[0].nmae'; did you mean 'name'?"),
+        (
+            "prepare.input=[{name: y}]",
+            "prepare.input[0].path is missing (path, glob or fsspec URL, a list of them, or 'installed-docs:')",
+        ),
+        ("report.words=the", "report.words: must be a list of texts or null, not 'the'"),
+        ("model.recurrent.projection=0", "model.recurrent.projection: must be a whole number of at least 1 or null, not 0"),
+        ("model.head.cutoffs=atuo", "model.head.cutoffs: must be 'auto' or a list of whole numbers, not 'atuo'; did you mean 'auto'?"),
+        ("model.head.cutoffs=[x]", "model.head.cutoffs[0]: must be a whole number, not 'x'"),
+        ("model.head.cutoffs=[3, 2]", "model.head: cutoffs must rise from above 0, not [3, 2]"),
+        ("model.head.kind=null", "model.head.kind: must be one of 'adaptive_softmax', 'softmax', 'sampled_softmax', not null"),
+        ("model.head.kind=[a]", "model.head.kind: must be one of 'adaptive_softmax', 'softmax', 'sampled_softmax', not a list"),
+        ("model.recurrent.kind=rnn", "model.recurrent.kind: must be one of 'lstm', 'gru', not 'rnn'"),
+        ("train.boundary=bos", "train.boundary: must be one of 'eos', 'bos_eos', not 'bos'; did you mean 'bos_eos'?"),
+        ("prepare.cleaning.unicode=nfc", "prepare.cleaning.unicode: must be one of 'NFC', 'NFKC', 'none', not 'nfc'; did you mean 'NFC'?"),
+        ("train.device=gpu", "train.device: must be one of 'auto', 'cpu', 'cuda', not 'gpu'"),
+        ("evaluate.split=no", "evaluate.split: must be one of 'train', 'valid', 'test', not 'no'"),
+        ("tokenizer=word", "tokenizer: must be a section with keys, not 'word'; did you mean 'tokenizer.kind'?"),
+        ("train=null", "train: must be a section with keys, not null"),
+        ("prepare=x", "prepare: must be a mapping with the key 'input', not 'x'"),
+        ("trian.steps=1", "unknown key 'trian'; did you mean 'train'?"),
+        ("train.Learning-Rate=1", "unknown key 'train.Learning-Rate'; did you mean 'learning_rate'?"),
+        ("learning_rate=1", "unknown key 'learning_rate'; did you mean 'train.learning_rate'?"),
+        ("train.hiden=1", "unknown key 'train.hiden'; did you mean 'model.recurrent.hidden'?"),
+        ("model.dropout=0", "unknown key 'model.dropout'; did you mean 'model.input.dropout' or 'model.recurrent.dropout'?"),
+        ("model.kind=x", "unknown key 'model.kind'; did you mean 'model.input.kind' or 'model.recurrent.kind' or 'model.head.kind'?"),
+        ("tracking.foo=1", "unknown key 'tracking.foo'; the keys here are wandb, project, name, tensorboard"),
+        ("tokenizer.min_count=1", "unknown key 'tokenizer.min_count': kind 'word' has it, and kind is 'sentencepiece'"),
+        ("train.seed=", "no value: write train.seed=null for none, train.seed='\"\"' for empty text"),
+        ("train..seed=1", "must be key.path=value, such as train.steps=1000"),
+        ("report.words=[*.txt, b]", "not valid YAML: put quotes around text that begins with *"),
+        ("report={words: [a], words: [b]}", "'report.words' is given twice"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_plain_line(override: str, problem: str) -> None:
+    assert told(override) == problem
+
+
+def test_a_long_value_is_cut(write: Write) -> None:
+    assert told(f"train.steps={'9' * 5000}").endswith(f"not '{'9' * 56}...")
+
+
+def test_a_rule_between_keys_names_the_places_of_both(write: Write) -> None:
+    file = write("prepare:\n  input: x\n  valid_fraction: 0.5\n")
+    assert problems([file], "prepare.test_fraction=.6") == [
+        "override 'prepare.test_fraction=.6': prepare: valid_fraction and test_fraction leave "
+        "nothing to train on (see also a.yaml:3)"
+    ]
+
+
+def test_a_dotted_key_in_a_file_is_explained(write: Write) -> None:
+    file = write("prepare: {input: x}\ntrain.steps: 5\n")
+    assert problems([file]) == [
+        "a.yaml:2: unknown key 'train.steps'; in a file, 'steps' stands indented under 'train:'"
+    ]
+
+
+def test_a_key_without_a_value_is_called_empty(write: Write) -> None:
+    file = write("prepare: {input: x}\ntrain:\n  steps:\n")
+    assert problems([file]) == [
+        "a.yaml:3: train.steps: must be a whole number of at least 1, but is empty"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "a.yaml:1: the file is empty: it should hold sections such as 'prepare:'"),
+        ("\n# only\n", "a.yaml:1: the file is empty: it should hold sections such as 'prepare:'"),
+        (
+            "\n- a\n",
+            "a.yaml:2: must hold sections such as 'prepare:', and not a list or a single value",
+        ),
+        (b"a: 1\nb: \xff", "a.yaml:2: byte 0xff is not UTF-8: save it as UTF-8"),
+        ("a: 1\nb: \x01", "a.yaml:2: not valid YAML: the character U+0001 cannot stand in it"),
+        ("a:\n\tb: 1", "a.yaml:2: not valid YAML: indent with spaces, not tabs"),
+        ("a: *.txt", "a.yaml:1: not valid YAML: put quotes around text that begins with *"),
+        ("a: 1\nb: *a", "a.yaml:2: not valid YAML: put quotes around text that begins with *"),
+        ("a: &a 1", "a.yaml:1: not valid YAML: put quotes around text that begins with &"),
+        (
+            "a: !!python/object/apply:os.getcwd []",
+            "a.yaml:1: not valid YAML: put quotes around text that begins with !",
+        ),
+        (
+            "a: b: c",
+            "a.yaml:1: not valid YAML: put quotes around text that holds a colon, or see to the "
+            "indentation",
+        ),
+        (
+            "a: [b\nc: d\n",
+            "a.yaml:2: not valid YAML: while parsing a flow sequence from line 1 on, expected ',' "
+            "or ']', but got ':'",
+        ),
+        ("[" * 3000, "a.yaml:1: not a config: nested too deeply"),
+    ],
+)
+def test_a_file_that_is_no_config_is_told_with_its_line(
+    text: str | bytes, problem: str, write: Write
+) -> None:
+    assert problems([write(text)]) == [problem]
+
+
+def test_a_key_that_is_no_word_is_a_mistake(write: Write) -> None:
+    file = write("prepare: {input: x}\nrun:\n  output: {{name}}\n")
+    assert problems([file])[0] == (
+        "a.yaml:3: a key must be a word; put quotes around text that begins with {"
+    )
+
+
+def test_a_byte_order_mark_is_no_mistake(write: Write) -> None:
+    assert load_config([write(b"\xef\xbb\xbfprepare: {input: x}")], []) == load()
+
+
+def test_a_file_that_cannot_be_read_is_told_beside_the_mistakes_of_others(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    write("")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert problems(["a.yaml", "no/b.yaml"], "x") == [
+        "a.yaml: cannot be read: Permission denied",
+        "no such file: 'no/b.yaml'",
+        "override 'x': must be key.path=value, such as train.steps=1000",
+    ]
+
+
+# Shipped configs
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with two configs, and an empty working directory."""
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "work").mkdir()
+    for name in ("base", "quickstart"):
+        (tmp_path / "configs" / f"{name}.yaml").write_text("prepare: {input: x}")
+    monkeypatch.setattr(config_file.resources, "files", lambda _: tmp_path / "pipeline")
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path
+
+
+def test_a_bare_name_finds_the_config_beside_the_package(shipped: Path) -> None:
+    assert find_config("quickstart") == shipped / "configs" / "quickstart.yaml"
+
+
+def test_a_bare_name_finds_the_config_in_an_installed_package_first(shipped: Path) -> None:
+    (shipped / "pipeline" / "configs").mkdir()
+    inside = shipped / "pipeline" / "configs" / "quickstart.yaml"
+    inside.touch()
+    assert find_config("quickstart") == inside
+
+
+def test_an_existing_file_wins_over_a_shipped_name_and_a_folder_does_not(shipped: Path) -> None:
+    Path("base").mkdir()
+    Path("quickstart").touch()
+    assert find_config("base") == shipped / "configs" / "base.yaml"
+    assert find_config("quickstart") == Path("quickstart")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        (
+            "quikstart",
+            "no config 'quikstart': shipped are base, quickstart; did you mean 'quickstart'?",
+        ),
+        (
+            "quickstart.yaml",
+            "no config 'quickstart.yaml': shipped are base, quickstart; did you mean 'quickstart'?",
+        ),
+        ("mine.yaml", "no config 'mine.yaml': shipped are base, quickstart"),
+        ("configs/x.yaml", "no such file: 'configs/x.yaml'"),
+        ("folder", "config 'folder' is a folder, not a file"),
+    ],
+)
+def test_a_config_that_is_not_found_is_told(name: str, problem: str, shipped: Path) -> None:
+    Path("folder").mkdir()
+    with pytest.raises(ConfigError) as caught:
+        find_config(name)
+    assert caught.value.problems == [problem]
+
+
+# The models
+
+
+def fields_of(section: type[Section]) -> Iterator[FieldInfo]:
+    for field in section.model_fields.values():
+        yield field
+        elements = [m for m in config_problems.choices(field.annotation) if get_origin(m) is tuple]
+        for inner in [field, *(FieldInfo(annotation=m.__args__[0]) for m in elements)]:
+            for below in config_problems.sections(inner):
+                yield from fields_of(below)
+
+
+def test_every_field_of_the_config_can_be_put_in_words() -> None:
+    for field in fields_of(Config):
+        assert config_problems.expected(field)
+
+
+def test_every_field_but_a_kind_has_a_description_of_one_line() -> None:
+    for field in fields_of(Config):
+        if get_origin(field.annotation) is not Literal or len(get_args(field.annotation)) > 1:
+            assert field.description
+            assert "\n" not in field.description
+
+
+def test_configs_are_read_without_torch_beam_lightning_or_numpy() -> None:
+    heavy = {"torch", "apache_beam", "pytorch_lightning", "numpy"}
+    code = f"import sys, pipeline.config.load; print({heavy} & set(sys.modules))"
+    root = Path(config_file.__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert done.stdout.strip() == b"set()", done.stderr.decode()

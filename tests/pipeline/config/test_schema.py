@@ -1,0 +1,49 @@
+"""Rules of the whole config that no single field holds."""
+
+import pytest
+from pydantic.fields import FieldInfo
+
+from pipeline.config.load import ConfigError, load_config
+from pipeline.config.schema import Config
+from preprocess.config import Section
+
+
+def test_every_key_has_a_one_line_description() -> None:
+    def described(section: type[Section], prefix: str) -> list[str]:
+        missing = []
+        for name, field in section.model_fields.items():
+            if name != "kind" and (not field.description or "\n" in field.description):
+                missing.append(prefix + name)
+            missing += below(field, f"{prefix}{name}.")
+        return missing
+
+    def below(field: FieldInfo, prefix: str) -> list[str]:
+        from pipeline.config.diagnostics import sections
+
+        return [key for section in sections(field) for key in described(section, prefix)]
+
+    assert described(Config, "") == []
+
+
+@pytest.mark.parametrize("url", ["https://example.org/x", "http://example.org/x"])
+def test_the_web_is_input_only(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config([], ["prepare.input=https://example.org/a.txt", f"run.output={url}"])
+    assert str(caught.value) == (
+        f"override 'run.output={url}': run.output: the web can only be read; "
+        "name a folder or a store's URL"
+    )
+
+
+@pytest.mark.parametrize("mode", ["auto", "multi_processing"])
+def test_memory_is_no_output_where_there_may_be_other_processes(mode: str) -> None:
+    output = "run.output=memory://x"
+    with pytest.raises(ConfigError, match="memory:// is private to one process"):
+        load_config([], ["prepare.input=x", output, f"runner.options.mode={mode}"])
+    assert load_config([], ["prepare.input=x", output, "runner.options.mode=in_memory"])
+
+
+def test_a_config_cannot_be_written_to() -> None:
+    config = load_config([], ["prepare.input=x"])
+    with pytest.raises(ValueError, match="frozen"):
+        config.run.output = "elsewhere"  # type: ignore[misc]

@@ -1,0 +1,113 @@
+"""What decides the result of each stage: these settings and no others."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.lifecycle.registry import STAGES, embed_sources, stage_folder
+from preprocess.files.fingerprint import fingerprint, plain
+from preprocess.files.manifest import ManifestError
+
+Tiny = Any  # of conftest.py
+
+CHANGES = {
+    "tokenizer.min_count=2": {"tokenizer"},
+    "prepare.valid_fraction=0.2": {"tokenizer", "prepare", "embed"},
+    "prepare.cleaning.unicode=NFKC": {"tokenizer", "prepare", "embed"},
+    "prepare.unit_bytes=4096": {"tokenizer", "prepare", "embed"},
+    "prepare.filters.min_characters=3": {"tokenizer", "prepare", "embed"},
+    "prepare.max_document_bytes=99999": {"tokenizer", "prepare", "embed"},
+    "prepare.sampling_alpha=0.5": {"tokenizer", "prepare"},
+    "prepare.deduplicate=false": {"prepare"},
+    "prepare.part_tokens=99": {"prepare"},
+    "model.recurrent.hidden=16": {"train"},
+    "train.steps=41": {"train"},
+    "train.seed=2": {"train"},
+    "evaluate.split=test": {"evaluate"},
+    "embed.dtype=float32": {"embed"},
+    "embed.sample=7": {"embed"},
+    # What only decides how, where or how fast.
+    "run.output=/elsewhere": set(),
+    "runner.options.mode=multi_processing": set(),
+    "runner.options.workers=3": set(),
+    "train.log_steps=3": set(),
+    "train.checkpoint_steps=3": set(),
+    "train.evaluate_steps=3": set(),
+    "train.devices=2": set(),
+    "train.num_nodes=2": set(),
+    "train.row_passes=3": set(),
+    "train.data_workers=3": set(),
+    "train.cache_bytes=3": set(),
+    "tracking.project=other": set(),
+    "report.neighbours=2": set(),
+}
+
+
+def marks(tiny: Tiny, trained: Path, *overrides: str) -> dict[str, str]:
+    """The fingerprint of each stage, on inputs that are always the same."""
+    joined = (
+        f"evaluate.checkpoint={trained / 'train'}",
+        f"export.checkpoint={trained / 'train'}",
+        f"embed.model={trained / 'export'}",
+    )
+    config = tiny.config(trained, *joined, *overrides)
+    return {name: fingerprint(plain(stage.asked(config))) for name, stage in STAGES.items()}
+
+
+@pytest.mark.parametrize("override", CHANGES)
+def test_a_setting_changes_the_stages_it_decides_and_no_others(
+    override: str, tiny: Tiny, trained: Path
+) -> None:
+    before, after = marks(tiny, trained), marks(tiny, trained, override)
+    assert {name for name in STAGES if before[name] != after[name]} == CHANGES[override]
+
+
+def test_raw_text_enters_by_name_and_size_and_not_by_where_it_lies(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    raw = (tiny.root / "corpus.txt").read_bytes()
+    for name, data in (("corpus.txt", raw), ("other.txt", raw), ("longer/corpus.txt", raw + b"x")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    before = marks(tiny, trained)
+
+    def changed(name: str) -> set[str]:
+        after = marks(tiny, trained, f"prepare.input={tmp_path / name}")
+        return {stage for stage in STAGES if before[stage] != after[stage]}
+
+    assert changed("corpus.txt") == set()
+    assert changed("other.txt") == changed("longer/corpus.txt") == {"tokenizer", "prepare", "embed"}
+
+
+def test_text_to_embed_that_is_given_is_not_a_sample_of_the_corpus(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("ka lo")
+    given = f"embed.input={text}"
+    before = marks(tiny, trained, given)["embed"]
+    for override in ("embed.sample=7", "embed.seed=2", "prepare.valid_fraction=0.2"):
+        assert marks(tiny, trained, given, override)["embed"] == before
+    text.write_text("ka lo lo")
+    assert marks(tiny, trained, given)["embed"] != before
+    assert embed_sources(tiny.config(tmp_path)) is None
+
+
+def test_a_stage_folder_is_the_one_named_or_this_runs_own(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny.config(tmp_path)
+    assert stage_folder(config, "train") == f"{tmp_path}/train"
+    assert stage_folder(config, "train", "/models/a") == "/models/a"
+    assert stage_folder(config, "train", "s3://bucket/a") == "s3://bucket/a"
+
+
+def test_a_stage_whose_input_is_not_finished_names_the_command_for_it(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    config = tiny.config(tmp_path, "train.corpus=null")
+    with pytest.raises(ManifestError) as caught:
+        STAGES["train"].asked(config)
+    assert str(caught.value) == (
+        f"{tmp_path}/prepare holds no finished 'prepare' (no manifest.json); run `biloom prepare` "
+        "first, or check the path"
+    )

@@ -1,0 +1,52 @@
+"""What prepare says at its end: short, and nothing that is no news."""
+
+from io import StringIO
+
+from rich.console import Console as RichConsole
+
+from pipeline.console import Console
+from pipeline.reports.corpus_summary import show_corpus
+from preprocess.shards.format import SUMS
+
+
+def sums(documents):
+    return {key: documents * (n + 1) for n, key in enumerate(SUMS)}
+
+
+def said(sources, **documents):
+    counts = {"read": 1_000, "written": 900, "replaced": 0, "dropped": {}, "changed": {}}
+    details = {
+        "splits": {"train": sums(890), "valid": sums(10), "test": sums(0)},
+        "sources": sources,
+        "documents": counts | documents,
+    }
+    printed = StringIO()
+    show_corpus(Console(RichConsole(file=printed, width=200)), details, "out/corpus.html")
+    return printed.getvalue().splitlines()
+
+
+def test_a_plain_corpus_is_its_splits_and_one_line_of_documents():
+    assert said([{"name": "corpus", "share": 1.0, **sums(900)}], changed={"unicode": 0}) == [
+        "  corpus: split | documents | tokens | words | characters | text_bytes",
+        "    train | 890 | 1,780 | 2,670 | 3,560 | 4,450",
+        "    valid | 10 | 20 | 30 | 40 | 50",
+        "  documents: 1,000 read, 900 written",
+        "  more of it: out/corpus.html",
+    ]
+
+
+def test_sources_drops_and_cleaning_are_told_where_there_are_any():
+    sources = [
+        {"name": "web", "share": 0.75, **sums(600)},
+        {"name": "[bold]", "share": 0.0001, **sums(300)},
+    ]
+    dropped, changed = {"duplicate": 90, "empty": 10}, {"unicode": 1_234, "whitespace": 5}
+    assert said(sources, dropped=dropped, changed=changed, replaced=7_000)[3:] == [
+        "  sources: source | documents | tokens | share of training",
+        "    web | 600 | 1,200 | 75.0%",
+        "    [bold] | 300 | 600 | <0.1%",
+        "  documents: 1,000 read, 900 written, dropped: 90 duplicate, 10 empty",
+        "  cleaning changed documents: 1,234 unicode, 5 whitespace",
+        "  U+FFFD stands 7,000 times for bytes that are no text",
+        "  more of it: out/corpus.html",
+    ]

@@ -1,0 +1,101 @@
+"""The model folder's README.md."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightning_modules.evaluation.held_out import Evaluation, HeldOut, Sums
+from pipeline.reports.model_card import model_card
+from preprocess.files.manifest import Manifest, read_manifest
+
+CORPUS = {
+    "sources": [
+        {"name": "wiki", "license": "CC-BY-SA-4.0", "documents": 1200, "tokens": 34567},
+        {"name": "notes", "license": None, "documents": 3, "tokens": 9},
+    ]
+}
+
+
+@pytest.fixture
+def manifest(trained: Path) -> Manifest:
+    return read_manifest(str(trained / "train"))
+
+
+SAVED = {"weights": "float32", "head": True, "type_vectors": False, "warm_up": None}
+
+
+def figures(unknown: int = 0) -> dict[str, Any]:
+    text = HeldOut(tokens=1000, words=500, characters=3000, text_bytes=3000, unspaced={})
+    total = Sums((1000, 1000), (4000.0, 2000.0))
+    bands = {(1, 100): total}
+    return {"split": "valid", **Evaluation(text, total, unknown, bands).figures()}
+
+
+def test_it_says_what_the_model_is(manifest: Manifest) -> None:
+    card = model_card(manifest, SAVED, {}, {})
+
+    assert "Two stacks of 2 LSTM layers (forward and backward, cell 8, output 4)" in card
+    assert "A token has 3 layers of 8 values" in card
+    assert "40 steps, 600 tokens" in card
+    assert "BiLM.from_pretrained" in card
+
+
+def test_it_names_every_source_with_its_licence(manifest: Manifest) -> None:
+    card = model_card(manifest, SAVED, {}, CORPUS)
+
+    assert "| wiki | CC-BY-SA-4.0 | 1,200 | 34,567 |" in card
+    assert "| notes | not given | 3 | 9 |" in card
+    assert "Cleaning, the same when texts are embedded: invalid_bytes replace, unicode NFC" in card
+
+
+def test_it_shows_what_was_measured(manifest: Manifest) -> None:
+    lines = model_card(manifest, SAVED, figures(), {}).splitlines()
+
+    assert "On the valid split, 1,000 tokens, over the full vocabulary:" in lines
+    assert "|  | forward | backward | average |" in lines
+    assert "|---|---|---|---|" in lines
+    assert "| perplexity a token | 54.60 | 7.39 | 20.09 |" in lines
+    assert "| perplexity a word | 2,980.96 | 54.60 | 403.43 |" in lines
+    assert "| 1 to 100 | 1,000 | 54.60 | 7.39 | 20.09 |" in lines
+    assert "Bits a byte of text: 1.443." in lines
+
+
+def test_it_says_what_is_not_defined(manifest: Manifest) -> None:
+    card = model_card(manifest, SAVED, figures(unknown=7), {})
+
+    assert (
+        "\n\nBits a byte of text: not defined (7 tokens are unknown words, whose spelling has no "
+        "probability).\n" in card
+    )
+
+
+def test_a_gru_and_a_forward_model_are_told(manifest: Manifest) -> None:
+    model = {"directions": "forward", "recurrent": {"kind": "gru", "layers": 3, "hidden": 16}}
+    card = model_card(
+        replace(manifest, details={**manifest.details, "model": model}), SAVED, {}, {}
+    )
+
+    assert card.startswith("# Language model\n")
+    assert "A stack of 3 GRU layers (forward, cell 16, output 16)" in card
+    assert "A token has 4 layers of 16 values" in card
+
+
+@pytest.mark.parametrize("evaluation", [{}, {"split": "valid", "tokens": 0}])
+def test_it_says_where_nothing_was_measured(manifest: Manifest, evaluation: dict[str, Any]) -> None:
+    assert "Not measured: no held-out text was evaluated" in model_card(
+        manifest, SAVED, evaluation, {}
+    )
+
+
+def test_the_card_tells_how_the_model_is_stored(manifest: Manifest) -> None:
+    assert "Weights are stored as float32, with the output layer." in model_card(
+        manifest, SAVED, {}, {}
+    )
+    saved = {"weights": "int8", "head": False, "type_vectors": True, "warm_up": ""}
+    expected = (
+        "Weights are stored as int8, without the output layer, with the finished vector of every word "
+        "of the vocabulary, with a text for warm starts."
+    )
+    assert expected in model_card(manifest, saved, {}, {})

@@ -1,0 +1,403 @@
+"""The embed stage: texts and a model become a vector cache."""
+
+import json
+import os
+import subprocess
+import time
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console as RichConsole
+
+from biloom import BiLM, VectorCache
+from lightning_modules.vectors.encoder import Encoder
+from pipeline.cli import main
+from pipeline.console import Console
+from pipeline.reports.run_report import report
+from preprocess.errors import UserError
+from preprocess.files.manifest import check_files, read_manifest
+
+Tiny = Any  # of conftest.py
+
+
+@pytest.fixture(scope="module")
+def text(tiny: Tiny) -> Path:
+    lines = (tiny.root / "corpus.txt").read_text(encoding="utf-8").splitlines()[:60]
+    path = tiny.root / "to-embed.txt"
+    path.write_text("".join(f"{line}\n" for line in [*lines, "", lines[0]]), encoding="utf-8")
+    return path  # type: ignore[no-any-return]
+
+
+def embed(tiny: Tiny, trained: Path, output: Path, *overrides: str) -> tuple[Any, str]:
+    found: tuple[Any, str] = tiny.run("embed", output, f"embed.model={trained}/export", *overrides)
+    return found
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What the cache holds; the config names the output folder, the stats a time."""
+    left_out = {"config.yaml", "stats.json"}
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in left_out}
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("float16", 2e-3), ("float32", 1e-6)])
+def test_the_cache_gives_what_the_model_gives(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path, dtype: str, error: float
+) -> None:
+    manifest, _ = embed(tiny, trained, tmp_path, f"embed.input={text}", f"embed.dtype={dtype}")
+    cache = VectorCache.open(tmp_path / "embed")
+    lines = list(dict.fromkeys(text.read_text(encoding="utf-8").splitlines()))
+    model = BiLM.from_pretrained(str(trained / "export"))
+
+    assert list(cache) == lines
+    assert cache.model == model.content
+    assert manifest.details["texts"] == len(lines)
+    for line, found in zip(lines, model.embed(lines), strict=True):
+        assert cache[line].dtype == np.dtype(dtype)
+        np.testing.assert_allclose(cache[line], found.vectors, atol=error)
+        assert cache.tokens(line) == [token.spelling for token in found.tokens]
+    assert check_files(str(tmp_path / "embed"), manifest) == []
+
+
+def test_a_repeated_text_is_stored_once_and_told(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+) -> None:
+    _, printed = embed(tiny, trained, tmp_path, f"embed.input={text}")
+    lines = text.read_text(encoding="utf-8").splitlines()
+    repeated = len(lines) - len(set(lines))
+
+    assert f"; {repeated} repeated texts are stored once" in printed
+    stats = json.loads((tmp_path / "embed" / "stats.json").read_text())
+    assert (stats["read"], stats["texts"], stats["repeated"]) == (
+        len(lines),
+        len(set(lines)),
+        repeated,
+    )
+
+
+def test_the_same_bytes_come_out_in_another_folder(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+) -> None:
+    for name in ("one", "other"):
+        embed(tiny, trained, tmp_path / name, f"embed.input={text}")
+
+    assert files(tmp_path / "one" / "embed") == files(tmp_path / "other" / "embed")
+
+
+@pytest.mark.parametrize("allowed", [2, 9, 13, 17])
+def test_a_stage_killed_at_a_write_goes_on_to_the_same_bytes(
+    tiny: Tiny,
+    trained: Path,
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    allowed: int,
+) -> None:
+    embed(tiny, trained, tmp_path / "reference", f"embed.input={text}")
+    left, real = allowed, os.fsync
+
+    def fsync(handle: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError("the disk is gone")
+        real(handle)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        with pytest.raises(Exception, match="the disk is gone"):
+            embed(tiny, trained, tmp_path, f"embed.input={text}")
+    assert not (tmp_path / "embed" / "manifest.json").exists()
+
+    _, printed = embed(tiny, trained, tmp_path, f"embed.input={text}")
+
+    assert "goes on with unfinished work" in printed
+    assert files(tmp_path / "embed") == files(tmp_path / "reference" / "embed")
+
+
+def test_without_an_input_a_sample_of_the_corpus_is_embedded(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    folders = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        _, printed = embed(tiny, trained, tmp_path / name, "embed.sample=20", f"embed.seed={seed}")
+        assert "a sample of 20 of the corpus's documents" in printed
+        folders.append(tmp_path / name / "embed")
+    caches = [VectorCache.open(folder) for folder in folders]
+    lines = set((tiny.root / "corpus.txt").read_text(encoding="utf-8").splitlines())
+
+    assert all(len(cache) == 20 and set(cache) <= lines for cache in caches)
+    assert files(folders[0]) == files(folders[1])
+    assert set(caches[0]) != set(caches[2])
+
+
+def test_records_without_text_are_told_and_left_out(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "some.jsonl"
+    path.write_text('{"text": "kana lori"}\n{"text": 3}\nno json\n')
+    manifest, printed = embed(tiny, trained, tmp_path, f"embed.input={path}")
+
+    assert "without vectors, since they hold no text that can be read: " in printed
+    assert manifest.details["texts"] == 1
+    stats = json.loads((tmp_path / "embed" / "stats.json").read_text())
+    assert sum(stats["dropped"].values()) == 2
+    kept = (tmp_path / "embed" / "dropped-000000-000.jsonl").read_text().splitlines()
+    assert [json.loads(line)["excerpt"] for line in kept] == ['{"text": 3}', "no json"]
+    assert check_files(str(tmp_path / "embed"), manifest) == []
+
+
+def test_nothing_to_embed_is_a_mistake(tiny: Tiny, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+
+    with pytest.raises(UserError, match=r"there is no text to embed; look at embed\.input"):
+        embed(tiny, trained, tmp_path, f"embed.input={tmp_path}/empty.txt")
+
+
+def test_vectors_beyond_half_precision_are_a_users_message(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Encoder.encode
+    monkeypatch.setattr(Encoder, "encode", lambda *a: [one + 1e6 for one in real(*a)])
+
+    with pytest.raises(UserError, match=r"beyond float16; set embed\.dtype=float32"):
+        embed(tiny, trained, tmp_path, f"embed.input={text}")
+
+
+def test_a_missing_model_is_told(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["embed", *tiny.arguments(tmp_path, f"embed.model={tmp_path}/none")]) == 2
+    assert "none holds no finished 'export'" in capsys.readouterr().err
+
+
+def test_the_second_run_has_nothing_to_do(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+) -> None:
+    first, _ = embed(tiny, trained, tmp_path, f"embed.input={text}")
+    second, printed = embed(tiny, trained, tmp_path, f"embed.input={text}")
+
+    assert "already done" in printed
+    assert second.content == first.content == read_manifest(str(tmp_path / "embed")).content
+
+
+def test_a_text_file_that_changed_at_equal_size_is_refused_by_name(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "some.txt"
+    path.write_text("kana lori\n")
+    embed(tiny, trained, tmp_path, f"embed.input={path}")
+    path.write_text("kana lory\n")
+
+    with pytest.raises(UserError, match=r"some\.txt: the file changed since, at the same size"):
+        embed(tiny, trained, tmp_path, f"embed.input={path}")
+
+
+def split(text: Path, folder: Path) -> tuple[Path, Path, list[str]]:
+    """Two files of texts of which each holds some of the other's, and all texts once."""
+    lines = list(dict.fromkeys(text.read_text(encoding="utf-8").splitlines()))
+    first, second = folder / "first.txt", folder / "second.txt"
+    for path, some in ((first, lines[:40]), (second, [*lines[30:], lines[-1]])):
+        path.write_text("".join(f"{line}\n" for line in some), encoding="utf-8")
+    return first, second, lines
+
+
+def append(tiny: Tiny, trained: Path, output: Path, path: Path, *overrides: str) -> tuple[Any, str]:
+    return embed(tiny, trained, output, f"embed.input={path}", "embed.append=true", *overrides)
+
+
+def test_texts_are_added_to_a_finished_cache_once(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+) -> None:
+    first, second, lines = split(text, tmp_path)
+    embed(tiny, trained, tmp_path, f"embed.input={first}")
+    before = VectorCache.open(tmp_path / "embed")
+    kept = {line: np.array(before[line]) for line in lines[:40]}
+
+    manifest, printed = append(tiny, trained, tmp_path, second)
+
+    cache = VectorCache.open(tmp_path / "embed")
+    assert "adds to the finished result" in printed
+    assert "; 10 were there already" in printed
+    assert list(cache) == lines
+    assert (len(before), len(cache), cache.generation) == (40, len(lines), 1)
+    assert manifest.details["texts"] == len(lines)
+    assert check_files(str(tmp_path / "embed"), manifest) == []
+    assert not (tmp_path / "embed" / "index-0000.npy").exists()
+    for line, vectors in kept.items():
+        np.testing.assert_array_equal(cache[line], vectors)
+    embed(tiny, trained, tmp_path / "at-once", f"embed.input={text}")
+    at_once = VectorCache.open(tmp_path / "at-once" / "embed")
+    for line in lines:
+        np.testing.assert_allclose(cache[line], at_once[line], atol=2e-3)
+
+
+def test_what_a_cache_was_made_of_is_done_in_any_order(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+) -> None:
+    first, second, _ = split(text, tmp_path)
+    embed(tiny, trained, tmp_path, f"embed.input={first}")
+    append(tiny, trained, tmp_path, second)
+    before = files(tmp_path / "embed")
+
+    for path in (first, second, first):
+        assert "already done" in append(tiny, trained, tmp_path, path)[1]
+        assert "already done" in embed(tiny, trained, tmp_path, f"embed.input={path}")[1]
+    assert files(tmp_path / "embed") == before
+    first.write_text(first.read_text(encoding="utf-8")[::-1], encoding="utf-8")
+    with pytest.raises(UserError, match=r"first\.txt: the file changed since"):
+        append(tiny, trained, tmp_path, first)
+
+
+@pytest.mark.parametrize("changed", ["embed.layers=top", "embed.dtype=float32", "embed.unit=word"])
+def test_other_vectors_are_not_added(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path, changed: str
+) -> None:
+    first, second, _ = split(text, tmp_path)
+    embed(tiny, trained, tmp_path, f"embed.input={first}")
+
+    with pytest.raises(UserError, match="holds the result of other settings") as told:
+        append(tiny, trained, tmp_path, second, changed)
+    assert changed.split("=")[0] in str(told.value)
+    with pytest.raises(UserError, match="holds the result of other settings"):
+        embed(tiny, trained, tmp_path, f"embed.input={second}")
+
+
+@pytest.mark.parametrize("allowed", [1, 5, 8, 11, 14, 17, 20, 23])
+def test_an_addition_killed_at_a_write_leaves_the_cache_whole_and_goes_on_to_the_same_bytes(
+    tiny: Tiny,
+    trained: Path,
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    allowed: int,
+) -> None:
+    first, second, lines = split(text, tmp_path)
+    for name in ("reference", "killed"):
+        embed(tiny, trained, tmp_path / name, f"embed.input={first}")
+    append(tiny, trained, tmp_path / "reference", second)
+    left, real = allowed, os.fsync
+
+    def fsync(handle: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError("the disk is gone")
+        real(handle)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        with pytest.raises(Exception, match="the disk is gone"):
+            append(tiny, trained, tmp_path / "killed", second)
+    assert list(VectorCache.open(tmp_path / "killed" / "embed")) == lines[:40]
+    done = embed(tiny, trained, tmp_path / "killed", f"embed.input={first}")[1]
+    assert "already done; unfinished work of another question stays" in done
+    other = tmp_path / "third.txt"
+    other.write_text("kana\n")
+    with pytest.raises(UserError, match="holds unfinished work of other settings"):
+        append(tiny, trained, tmp_path / "killed", other)
+
+    append(tiny, trained, tmp_path / "killed", second)
+
+    assert files(tmp_path / "killed" / "embed") == files(tmp_path / "reference" / "embed")
+
+
+def test_nothing_new_adds_nothing(tiny: Tiny, trained: Path, text: Path, tmp_path: Path) -> None:
+    first, _, _ = split(text, tmp_path)
+    embed(tiny, trained, tmp_path, f"embed.input={first}")
+    again = tmp_path / "again.txt"
+    again.write_text("".join(first.read_text(encoding="utf-8").splitlines(True)[5:9]), "utf-8")
+
+    manifest, printed = append(tiny, trained, tmp_path, again)
+
+    assert "0 texts, 0 vectors a layer, 0B; 4 were there already" in printed
+    assert manifest.details["texts"] == 40
+
+
+def test_lists_of_words_are_found_as_lists(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+) -> None:
+    embed(tiny, trained, tmp_path, f"embed.input={text}", "embed.words=true", "embed.unit=word")
+    cache = VectorCache.open(tmp_path / "embed")
+    line = text.read_text(encoding="utf-8").splitlines()[0]
+
+    assert line not in cache
+    assert cache.tokens(line.split()) == line.split()
+    assert cache.unit == "word"
+    assert cache[line.split()].shape[1] == len(line.split())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shape"),
+    [
+        (["embed.layers=top"], (1, 8)),
+        (["embed.layers=concat"], (1, 24)),
+        (["embed.layers=[0,-1]"], (2, 8)),
+        (["embed.layers=mix", "embed.mix.weights=[1,0,2]", "embed.mix.layer_norm=true"], (1, 8)),
+        (["embed.unit=sentence", "embed.pooling=mean", "embed.dtype=int8"], (3, 8)),
+    ],
+)
+def test_the_cache_holds_the_vectors_that_were_chosen(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path, overrides: list[str], shape: Any
+) -> None:
+    embed(tiny, trained, tmp_path, f"embed.input={text}", *overrides)
+    cache = VectorCache.open(tmp_path / "embed")
+    line = text.read_text(encoding="utf-8").splitlines()[0]
+
+    assert (cache.layers, cache.dim) == shape
+    assert cache[line].shape == (shape[0], cache[line].shape[1], shape[1])
+    assert read_manifest(str(tmp_path / "embed")).details["vectors"]["warm_up"] is False
+
+
+def test_layers_that_the_model_has_not_are_told_before_anything_is_read(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="this model has no layer 9"):
+        embed(tiny, trained, tmp_path, f"embed.input={text}", "embed.layers=[9]")
+
+
+@pytest.mark.parametrize("setting", ["embed.layers=top", "embed.unit=word", "embed.texts=false"])
+def test_a_report_of_other_vectors_tells_why_it_shows_no_words(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path, setting: str
+) -> None:
+    embed(tiny, trained, tmp_path, f"embed.input={text}", setting)
+    for stage in ("train", "evaluate", "export"):
+        (tmp_path / stage).symlink_to(trained / stage)
+    config = tiny.config(tmp_path, setting)
+    printed = StringIO()
+
+    report(config, Console(RichConsole(file=printed, width=200)))
+
+    assert "uses of words are shown where embed keeps texts" in printed.getvalue()
+
+
+@pytest.mark.slow
+def test_an_addition_killed_outright_again_and_again_ends_in_the_same_bytes(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path, biloom: Any
+) -> None:
+    first, second, lines = split(text, tmp_path)
+    for name in ("reference", "killed"):
+        embed(tiny, trained, tmp_path / name, f"embed.input={first}")
+    addition = (f"embed.model={trained}/export", f"embed.input={second}", "embed.append=true")
+    reference, command = (
+        ["embed", *tiny.arguments(tmp_path / name, *addition)] for name in ("reference", "killed")
+    )
+    began = time.monotonic()
+    assert biloom.run(*reference).returncode == 0
+    whole, killed = time.monotonic() - began, 0
+    for part in (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95):
+        with biloom.start(*command) as process:
+            try:
+                process.wait(part * whole)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                killed += 1
+            process.communicate()
+        assert set(lines[:40]) <= set(VectorCache.open(tmp_path / "killed" / "embed"))
+    done = biloom.run(*command)
+
+    assert done.returncode == 0, done.stderr
+    assert killed > 1
+    assert files(tmp_path / "killed" / "embed") == files(tmp_path / "reference" / "embed")

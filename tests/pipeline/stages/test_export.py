@@ -1,0 +1,200 @@
+"""The export stage: a model folder that stands on its own."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from biloom import BiLM
+from lightning_modules.evaluation.scoring import score_texts
+from lightning_modules.nn.inputs.char_cnn import CharCNN
+from preprocess.errors import UserError
+from preprocess.files.manifest import check_files, read_manifest
+from preprocess.tokenizers.load import load_tokenizer
+
+Tiny = Any  # of conftest.py
+
+
+def test_a_model_folder_holds_weights_config_tokenizer_and_card(tiny: Tiny, trained: Path) -> None:
+    folder = trained / "export"
+    manifest = read_manifest(str(folder), "export")
+
+    tokenizer = {"tokenizer.json", "vocabulary.txt", "vocabulary.index"}
+    names = {"model.safetensors", "config.json", "README.md", *tokenizer}
+    assert {file.name for file in manifest.files} == names
+    assert check_files(str(folder), manifest) == []
+    saved = json.loads((folder / "config.json").read_text())
+    details = read_manifest(str(trained / "train")).details
+    kept = ("model", "vocabulary", "cutoffs", "boundary", "cleaning", "tokenizer")
+    stored = {"head": True, "weights": "float32", "type_vectors": False, "warm_up": None}
+    assert saved == {key: details[key] for key in kept} | stored
+    texts = ["kana lori 維典"]
+    ours, theirs = (load_tokenizer(str(one)) for one in (folder, tiny.root / "tokenizer"))
+    assert [x.tolist() for x in ours.encode(texts)] == [x.tolist() for x in theirs.encode(texts)]
+
+
+def test_the_card_carries_the_numbers_that_were_measured(trained: Path) -> None:
+    card = (trained / "export" / "README.md").read_text()
+    figures = read_manifest(str(trained / "evaluate")).details
+
+    assert f"| perplexity a token | {figures['forward_perplexity']:,.2f} |" in card
+    assert "| corpus | not given | " in card
+
+
+def test_the_content_is_that_of_the_model_and_not_of_the_card(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    manifest, _ = tiny.run("export", tmp_path, f"export.checkpoint={trained}/train")
+    card = (tmp_path / "export" / "README.md").read_text()
+
+    assert manifest.content == read_manifest(str(trained / "export")).content
+    assert "Not measured: no held-out text was evaluated before the export." in card
+
+
+def test_the_tokenizer_of_another_training_is_refused(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    other = (f"prepare.tokenizer={tmp_path}/tokenizer", "tokenizer.min_count=20")
+    tiny.run("tokenizer", tmp_path, *other)
+
+    with pytest.raises(
+        UserError, match=r"this is not the tokenizer that .* was trained with; name"
+    ):
+        tiny.run("export", tmp_path, *other, f"export.checkpoint={trained}/train")
+
+
+def test_a_corpus_that_is_gone_does_not_hinder_an_export(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    tiny.run(
+        "export", tmp_path, f"export.checkpoint={trained}/train", f"train.corpus={tmp_path}/gone"
+    )
+
+    assert "## Corpus" not in (tmp_path / "export" / "README.md").read_text()
+
+
+def test_a_result_of_an_older_checkpoint_does_not_reach_the_card(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained / "evaluate", tmp_path / "evaluate")
+    tiny.run("train", tmp_path, "train.steps=2")
+    tiny.run("export", tmp_path)
+
+    assert "Not measured" in (tmp_path / "export" / "README.md").read_text()
+
+
+def test_another_corpus_than_that_of_the_training_does_not_reach_the_card(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    other = (f"train.corpus={tmp_path}/prepare", "prepare.valid_fraction=0.3")
+    tiny.run("prepare", tmp_path, *other)
+    tiny.run("export", tmp_path, f"export.checkpoint={trained}/train", *other)
+
+    assert "## Corpus" not in (tmp_path / "export" / "README.md").read_text()
+
+
+def export(tiny: Tiny, trained: Path, output: Path, *overrides: str) -> BiLM:
+    tiny.run("export", output, f"export.checkpoint={trained}/train", *overrides)
+    return BiLM.from_pretrained(output / "export")
+
+
+TEXTS = ["kana lori mele", "維典 kana"]
+
+
+@pytest.mark.parametrize(("kind", "error"), [("float16", 1e-3), ("int8", 2e-2)])
+def test_smaller_weights_give_almost_the_same_vectors(
+    tiny: Tiny, trained: Path, tmp_path: Path, kind: str, error: float
+) -> None:
+    exact = BiLM.from_pretrained(trained / "export")
+    model = export(tiny, trained, tmp_path, f"export.weights={kind}")
+    sizes = [
+        (folder / "export" / "model.safetensors").stat().st_size for folder in (trained, tmp_path)
+    ]
+
+    assert sizes[1] < 0.8 * sizes[0]
+    assert model.content != exact.content
+    for one, other in zip(model.embed(TEXTS), exact.embed(TEXTS), strict=True):
+        apart = np.square(one.vectors - other.vectors).mean() / np.square(other.vectors).mean()
+        assert 0 < np.sqrt(apart) < error
+    for name, weight in exact.network.state_dict().items():
+        found = model.network.state_dict()[name]
+        assert found.dtype == weight.dtype
+        if not weight.is_floating_point():
+            assert torch.equal(found, weight)
+
+
+def test_without_output_layer_texts_have_the_same_vectors_and_no_score(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    exact = BiLM.from_pretrained(trained / "export")
+    model = export(tiny, trained, tmp_path, "export.head=false")
+
+    for one, other in zip(model.embed(TEXTS), exact.embed(TEXTS), strict=True):
+        np.testing.assert_array_equal(one.vectors, other.vectors)
+    with pytest.raises(UserError, match="this model has no output layer"):
+        score_texts(model, TEXTS)
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert "without the output layer" in card
+
+
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_training_starts_from_a_model_without_output_layer(
+    tiny: Tiny, trained: Path, tmp_path: Path, weights: str
+) -> None:
+    export(tiny, trained, tmp_path, "export.head=false", f"export.weights={weights}")
+    _, printed = tiny.run("train", tmp_path, f"train.init_from={tmp_path}/export", "train.steps=2")
+
+    assert "the output layer is drawn anew" in printed
+
+
+def test_a_warm_up_text_goes_with_the_model(tiny: Tiny, trained: Path, tmp_path: Path) -> None:
+    model = export(tiny, trained, tmp_path, "export.warm_up=kana lori mele")
+    [cold], [warm] = (model.embed(TEXTS[:1], warm_up=one) for one in (False, True))
+
+    assert model.warm_up == "kana lori mele"
+    assert not np.allclose(cold.vectors[1:], warm.vectors[1:])
+
+
+SPELLING = (
+    "model.input.kind=char_cnn", "model.input.filters=[[1,4],[2,4]]", "model.input.dim=4",
+    "model.input.max_characters=8", "train.steps=2",
+)  # fmt: skip
+
+
+def test_finished_vectors_of_words_are_those_of_the_characters(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_modules.vectors.type_vectors.IDS_AT_ONCE", 7)
+    tiny.run("train", tmp_path, *SPELLING)
+    models = []
+    for name, given in (("plain", "false"), ("finished", "true")):
+        output = tmp_path / name
+        models.append(export(tiny, tmp_path, output, f"export.type_vectors={given}", *SPELLING))
+    texts = [*TEXTS, "kana zuzu wordbeyondthevocabulary"]
+
+    for one, other in zip(models[0].embed(texts), models[1].embed(texts), strict=True):
+        np.testing.assert_allclose(one.vectors, other.vectors, atol=1e-6)
+    computed: list[int] = []
+    real = CharCNN.vectors
+    monkeypatch.setattr(CharCNN, "vectors", lambda *a: computed.append(1) or real(*a))
+    known = models[1].tokenizer.spelling(5)
+    BiLM.from_pretrained(tmp_path / "finished" / "export").embed([known])
+    assert not computed
+
+
+def test_vectors_of_words_are_refused_where_ids_have_their_own(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"export\.type_vectors: model\.input\.kind is embedding"):
+        export(tiny, trained, tmp_path, "export.type_vectors=true")
+
+
+def test_a_tied_adaptive_input_needs_its_output_layer(tiny: Tiny, tmp_path: Path) -> None:
+    tied = ("model.input.kind=adaptive", "model.tied=true", "train.steps=2")
+    tiny.run("train", tmp_path, *tied)
+    with pytest.raises(UserError, match=r"the input's vectors are the output layer's"):
+        export(tiny, tmp_path, tmp_path / "bare", "export.head=false", *tied)

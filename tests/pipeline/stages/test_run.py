@@ -1,0 +1,77 @@
+"""The stages in order, each only when asked for, and the report after all."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.console import Console
+from pipeline.lifecycle.registry import STAGES
+from pipeline.lifecycle.stage import StageError
+from pipeline.reports import run_report as report_module
+from pipeline.stages import run as module
+from pipeline.stages.run import run
+
+Tiny = Any  # of conftest.py
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """Names of what ran, and whether it might overwrite."""
+    names: list[tuple[str, bool]] = []
+
+    def run_stage(stage: Any, config: Any, console: Any, overwrite: bool) -> None:
+        names.append((stage.name, overwrite))
+
+    def report(config: Any, console: Any) -> None:
+        names.append(("report", False))
+
+    monkeypatch.setattr(module, "run_stage", run_stage)
+    monkeypatch.setattr(report_module, "report", report)
+    return names
+
+
+def test_run_is_every_stage_in_order_and_the_report(
+    ran: list[tuple[str, bool]], tiny: Tiny, tmp_path: Path
+) -> None:
+    own = ("prepare.tokenizer=null", "train.corpus=null")
+    run(tiny.config(tmp_path, *own), "run", Console(), overwrite=True)
+    names = ["tokenizer", "prepare", "train", "evaluate", "export", "embed"]
+    assert ran == [*((name, True) for name in names), ("report", False)]
+
+
+@pytest.mark.parametrize(
+    ("named", "left_out"),
+    [("prepare.tokenizer", ["tokenizer"]), ("train.corpus", ["tokenizer", "prepare"])],
+)
+def test_run_leaves_out_the_stages_whose_result_is_named_in_another_folder(
+    named: str, left_out: list[str], ran: list[tuple[str, bool]], tiny: Tiny, tmp_path: Path
+) -> None:
+    other = {"prepare.tokenizer": "null", "train.corpus": "null", named: "/elsewhere"}
+    config = tiny.config(tmp_path, *(f"{key}={value}" for key, value in other.items()))
+    run(config, "run", Console())
+    assert [name for name, _ in ran] == [*(n for n in STAGES if n not in left_out), "report"]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_one_stage_is_run_alone(
+    name: str, ran: list[tuple[str, bool]], tiny: Tiny, tmp_path: Path
+) -> None:
+    run(tiny.config(tmp_path), name, Console())
+    assert ran == [(name, False)]
+
+
+def test_what_a_late_stage_needs_is_missed_before_the_first_begins(
+    ran: list[tuple[str, bool]], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if "lightning" in name else find(name)
+    )
+    with pytest.raises(StageError) as caught:
+        run(tiny.config(tmp_path), "run", Console())
+    assert str(caught.value) == (
+        "`biloom run` needs pytorch_lightning, which is not installed; pip install 'biloom[train]'"
+    )
+    assert ran == []

@@ -1,0 +1,208 @@
+"""The tokenizer stage: learned of the train split only, again the same, and judged by the corpus."""
+
+import importlib.util
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sentencepiece
+
+from pipeline.cli import main
+from preprocess.files.manifest import read_manifest
+from preprocess.tokenizers.load import load_tokenizer
+
+Capture = pytest.CaptureFixture[str]
+Command = Any  # of conftest.py
+LINES = [f"слово{n % 37} 語{n % 11} w{n % 23} ሰ{n}" for n in range(300)]
+
+
+def learn(output: Path, *overrides: str) -> dict[str, Any]:
+    text = output / "text.txt"
+    text.parent.mkdir(exist_ok=True)
+    text.write_text("\n".join(LINES), encoding="utf-8")
+    arguments = [f"prepare.input={text}", f"run.output={output}", *overrides]
+    assert main(["tokenizer", *arguments]) == 0
+    return read_manifest(str(output / "tokenizer"), "tokenizer").details
+
+
+def files(output: Path) -> dict[str, bytes]:
+    own = ("manifest.json", "stats.json", "config.yaml")
+    folder = (output / "tokenizer").iterdir()
+    return {path.name: path.read_bytes() for path in folder if path.name not in own}
+
+
+@pytest.mark.parametrize("kind", ["word", "sentencepiece", "char"])
+def test_the_same_text_gives_the_same_bytes_wherever_it_lies(kind: str, tmp_path: Path) -> None:
+    options = [f"tokenizer.kind={kind}"]
+    if kind == "sentencepiece":
+        options.append("tokenizer.vocabulary=320")
+    for name in ("one", "two"):
+        learn(tmp_path / name, *options)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    marks = [read_manifest(str(tmp_path / n / "tokenizer")).fingerprint for n in ("one", "two")]
+    assert marks[0] == marks[1]
+
+
+def test_held_out_documents_are_not_learned_of(tmp_path: Path) -> None:
+    common = ("tokenizer.kind=word", "tokenizer.min_count=2")
+    all_of_it = learn(tmp_path / "all", *common, "prepare.valid_fraction=0")
+    half = learn(tmp_path / "half", *common, "prepare.valid_fraction=0.5")
+    assert all_of_it["sample"]["documents"] == 300
+    assert 90 < half["sample"]["documents"] < 210
+    for name, made in (("all", all_of_it), ("half", half)):
+        assert made["vocabulary"] == load_tokenizer(str(tmp_path / name / "tokenizer")).vocabulary
+    char = ("tokenizer.kind=char", "prepare.valid_fraction=0.5")
+    assert 90 < learn(tmp_path / "char", *char)["sample"]["documents"] < 210
+
+
+def test_words_of_held_out_text_alone_come_last(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("b\n" * 2 + "a\n" + "c c\n")
+    (tmp_path / "valid.txt").write_text("x a\n" + "y y\n" * 3)
+    sources = [
+        {"name": name, "path": str(tmp_path / f"{name}.txt"), "split": name}
+        for name in ("train", "valid")
+    ]
+    arguments = [f"prepare.input={json.dumps(sources)}", "tokenizer.kind=word"]
+    for number, expected in ((1, [*"bca", *"yx"]), (2, [*"bc"])):
+        output = [f"run.output={tmp_path}/{number}", f"tokenizer.min_count={number}"]
+        assert main(["tokenizer", *arguments, *output]) == 0
+        tokenizer = load_tokenizer(str(tmp_path / str(number) / "tokenizer"))
+        assert [tokenizer.spelling(n) for n in range(3, tokenizer.vocabulary)] == expected
+
+
+def test_how_the_tokenizer_takes_to_the_corpus_is_told(tmp_path: Path, capsys: Capture) -> None:
+    details = learn(tmp_path, "tokenizer.vocabulary=400", "prepare.valid_fraction=0")
+    found = details["coverage"]
+    assert found["documents"] == 300
+    assert found["unknown"] == 0
+    assert found["restored"] == 1
+    assert found["bytes"] / found["tokens"] == pytest.approx(found["bytes_per_token"], abs=1e-5)
+    stats = json.loads((tmp_path / "tokenizer" / "stats.json").read_text())
+    assert stats["coverage"] == found
+    out = capsys.readouterr().out
+    assert "tokenizer on the corpus: measure | value" in out
+    assert "unknown | 0.00%" in out
+    assert f"vocabulary used | {found['used']:,} of {details['vocabulary']:,}" in out
+    assert "longest: " + found["longest"][0] in out
+
+
+def test_a_given_model_is_taken_as_it_is(tmp_path: Path, capsys: Capture) -> None:
+    learn(tmp_path / "other", "tokenizer.vocabulary=330")
+    model = tmp_path / "other" / "tokenizer" / "tokenizer.model"
+    learn(tmp_path / "given", f"tokenizer.file={model}", "tokenizer.seed=3")
+    assert (tmp_path / "given" / "tokenizer" / "tokenizer.model").read_bytes() == model.read_bytes()
+    out = capsys.readouterr().out
+    assert "no byte pieces" not in out
+    # Neither where it lies nor what would be learnt decides, only what it holds.
+    moved = tmp_path / "moved.model"
+    moved.write_bytes(model.read_bytes())
+    learn(tmp_path / "given", f"tokenizer.file={moved}", "tokenizer.vocabulary=301")
+    assert "already done" in capsys.readouterr().out
+    moved.write_bytes(b"no model")
+    text = tmp_path / "given" / "text.txt"
+    arguments = [f"prepare.input={text}", f"run.output={tmp_path}/new", f"tokenizer.file={moved}"]
+    assert main(["tokenizer", *arguments]) == 2
+    assert f"biloom: tokenizer.file: {moved}: no SentencePiece model" in capsys.readouterr().err
+
+
+def test_what_a_given_model_loses_is_told(tmp_path: Path, capsys: Capture) -> None:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["w1 w2 w3"] * 9), model_writer=model, vocab_size=30,
+        num_threads=1, hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    path = tmp_path / "lossy.model"
+    path.write_bytes(model.getvalue())
+    details = learn(tmp_path, f"tokenizer.file={path}")
+    assert details["coverage"]["unknown"] > 0.1
+    out = capsys.readouterr().out
+    assert "no byte pieces: what it cannot spell becomes the unknown word" in out
+    assert "100.00% of the texts are not what their tokens spell" in out
+
+
+def test_a_killed_count_of_words_goes_on_to_the_same_bytes(tmp_path: Path, biloom: Command) -> None:
+    lines = [f"{n % 997:x} {n * n % 9973:x} {n:x}" for n in range(25_000)]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    common = [
+        "tokenizer.kind=word",
+        "prepare.unit_bytes=20000",
+        f"prepare.input={tmp_path}/text.txt",
+    ]
+    work = tmp_path / "killed" / "tokenizer" / "_work"
+    process = biloom.start("tokenizer", *common, f"run.output={tmp_path}/killed")
+    with process:
+        while not len(list((work / "words").glob("*.json"))) > 2:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not (work.parent / "manifest.json").exists()
+    for name in ("killed", "whole"):
+        assert main(["tokenizer", *common, f"run.output={tmp_path}/{name}"]) == 0
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    assert not work.exists()
+
+
+def test_a_source_that_is_given_as_held_out_is_not_learned_of(tmp_path: Path) -> None:
+    for name in ("train", "valid"):
+        (tmp_path / f"{name}.txt").write_text(f"{name}word\n" * 9)
+    sources = [
+        {"name": name, "path": str(tmp_path / f"{name}.txt"), "split": name}
+        for name in ("train", "valid")
+    ]
+    text = json.dumps(sources)
+    arguments = [f"prepare.input={text}", f"run.output={tmp_path}", "tokenizer.model=bpe"]
+    assert main(["tokenizer", *arguments]) == 0
+    tokenizer = load_tokenizer(str(tmp_path / "tokenizer"))
+    spelled = [tokenizer.spelling(number) for number in range(tokenizer.vocabulary)]
+    assert "\u2581trainword" in spelled
+    assert not [piece for piece in spelled if "valid" in piece]
+
+
+def test_a_large_text_is_sampled(tmp_path: Path) -> None:
+    options = ("tokenizer.vocabulary=320", "prepare.valid_fraction=0")
+    details = learn(tmp_path, *options, "tokenizer.sample_bytes=3000")
+    assert 1500 < details["sample"]["bytes"] < 4500
+
+
+@pytest.mark.parametrize("raw", [b"", b"\n \n"])
+@pytest.mark.parametrize("kind", ["word", "sentencepiece"])
+def test_text_without_a_document_is_told(
+    raw: bytes, kind: str, tmp_path: Path, capsys: Capture
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_bytes(raw)
+    arguments = [f"prepare.input={text}", f"run.output={tmp_path}", f"tokenizer.kind={kind}"]
+    assert main(["tokenizer", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("biloom: ")
+    assert err.count("\n") == 1
+
+
+def test_words_of_held_out_text_alone_make_no_vocabulary(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "text.txt").write_text("a b\n")
+    source = json.dumps([{"path": f"{tmp_path}/text.txt", "split": "valid"}])
+    arguments = [f"prepare.input={source}", f"run.output={tmp_path}", "tokenizer.kind=word"]
+    assert main(["tokenizer", *arguments]) == 2
+    assert capsys.readouterr().err == (
+        "biloom: the train split has no word to make a vocabulary of\n"
+    )
+
+
+def test_only_counting_words_needs_beam(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "apache_beam" else found(name)
+    )
+    learn(tmp_path / "char", "tokenizer.kind=char")
+    text = tmp_path / "char" / "text.txt"
+    arguments = [f"prepare.input={text}", f"run.output={tmp_path}", "tokenizer.kind=word"]
+    assert main(["tokenizer", *arguments]) == 2
+    assert capsys.readouterr().err == (
+        "biloom: `biloom tokenizer` needs apache_beam, which is not installed; "
+        "pip install 'biloom[beam]'\n"
+    )

@@ -1,0 +1,247 @@
+"""Training in two processes: the same tokens, the same bits after a kill, no process left behind."""
+
+import json
+import os
+import random
+import signal
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from preprocess.errors import UserError
+from preprocess.files.manifest import read_manifest
+
+Tiny, Command = Any, Any  # of conftest.py
+
+SPEED = ("tokens_per_second", "mfu", "data_wait")
+# Long enough for a signal that follows a checkpoint to come before the last step.
+TWO = ("train.rows=4", "train.devices=2", "train.steps=120", "train.checkpoint_steps=5")
+STILL = ("model.input.dropout=0", "model.recurrent.dropout=0", "train.steps=60")
+
+
+def metrics(output: Path) -> list[dict[str, Any]]:
+    lines = (output / "train" / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in SPEED} for line in lines]
+
+
+def losses(output: Path) -> np.ndarray[Any, Any]:
+    """(steps, 2) losses of every step."""
+    rows = [row for row in metrics(output) if "loss_forward" in row]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    return np.array([[row["loss_forward"], row["loss_backward"]] for row in rows])
+
+
+def train(tiny: Tiny, biloom: Command, output: Path, *overrides: str) -> str:
+    done = biloom.run("train", *tiny.arguments(output, *TWO, *overrides))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "Lightning and torch tell nothing of themselves"
+    printed: str = done.stdout
+    return printed
+
+
+def stopped(
+    tiny: Tiny,
+    biloom: Command,
+    output: Path,
+    number: int,
+    step: int,
+    *overrides: str,
+    victim: int = 0,
+) -> tuple[int, str]:
+    """Start a training and send a signal to its first or second process after a step's checkpoint."""
+    with biloom.start("train", *tiny.arguments(output, *TWO, *overrides)) as process:
+        deadline = time.monotonic() + 120
+        others: list[int] = []
+        begun = newest(output)
+        # An earlier stop may have saved a later step than was waited for: a signal has to find this
+        # training at its steps, not at its imports.
+        while (reached := newest(output)) < max(step, begun + 1):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, "no checkpoint appears"
+            if reached == begun and not others:
+                # Before there is any hurry: the signal has to come before the last step.
+                others = further(process)
+            time.sleep(0.002)
+        os.kill([process.pid, *others][victim], number)
+        _, told = process.communicate(timeout=120)
+    while any(is_alive(other) for other in others):
+        assert time.monotonic() < deadline, "a process is left behind"
+        time.sleep(0.05)
+    return process.returncode, told
+
+
+def newest(output: Path) -> int:
+    names = [path.stem for path in output.glob("train/_work/step-*.ckpt")]
+    return max((int(name.removeprefix("step-")) for name in names), default=0)
+
+
+def further(process: Any) -> list[int]:
+    """The further processes of a training on this machine, without those that read ahead."""
+    found = []
+    for child in process.children():
+        with suppress(OSError):  # it may end meanwhile
+            if b"LOCAL_RANK=1" in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+                found.append(child)
+    return found
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny: Tiny, biloom: Command) -> Path:
+    output: Path = tiny.root / "two-processes"
+    printed = train(tiny, biloom, output)
+    assert "2 x 1 CPU threads" in printed
+    assert printed.count("done in") == 1, "the second process tells nothing"
+    return output
+
+
+def test_two_processes_train_as_one_does(tiny: Tiny, biloom: Command, tmp_path: Path) -> None:
+    train(tiny, biloom, tmp_path / "two", *STILL)
+    tiny.run("train", tmp_path / "one", *TWO, *STILL, "train.devices=1")
+
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-4)
+    two, one = (metrics(tmp_path / name)[-1] for name in ("two", "one"))
+    assert two["valid_average_perplexity"] == pytest.approx(
+        one["valid_average_perplexity"], rel=1e-4
+    )
+    details = read_manifest(str(tmp_path / "two" / "train"), "train").details
+    assert details["tokens"] == 60 * 4 * 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "settings", [(), ("train.accumulate_steps=2", "train.row_passes=2", "train.data_workers=1")]
+)
+def test_two_processes_that_were_stopped_go_on_to_the_same_bits(
+    tiny: Tiny,
+    biloom: Command,
+    undisturbed: Path,
+    tmp_path: Path,
+    number: int,
+    settings: tuple[str],
+) -> None:
+    reference = undisturbed
+    if settings:
+        reference = tmp_path / "reference"
+        train(tiny, biloom, reference, *settings)
+    for step in sorted(random.Random().sample(range(5, 30), 2)):
+        code, told = stopped(tiny, biloom, tmp_path, number, step, *settings)
+        assert code == (-signal.SIGKILL if number == signal.SIGKILL else 130), told
+        assert "Traceback" not in told
+
+    printed = train(tiny, biloom, tmp_path, *settings)
+
+    assert "goes on from step" in printed
+    assert metrics(tmp_path) == metrics(reference)
+    manifests = [read_manifest(str(one / "train"), "train") for one in (tmp_path, reference)]
+    assert manifests[0].content == manifests[1].content
+
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "averaging": (
+        *("train.optimizer={kind: sgd, average_after: 1}", "train.learning_rate=3"),
+        *("model.recurrent.weight_drop=0.5", "train.evaluate_steps=3"),
+    ),
+    "characters": (
+        *("model.input.kind=char_cnn", "model.input.filters=[[1,4],[3,6]]"),
+        *("model.recurrent.kind=gru", "model.recurrent.hidden=4", "train.optimizer.kind=adamw"),
+    ),
+    "sampled": (
+        *("model.head.kind=sampled_softmax", "model.head.samples=16"),
+        *("train.optimizer.kind=adagrad", "train.loss_scale=5"),
+    ),
+    "tied": ("model.input.kind=adaptive", "model.tied=true", "model.head.cutoffs=[20]"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_training_in_two_processes_goes_on_to_the_same_bits(
+    tiny: Tiny, biloom: Command, tmp_path: Path, kind: str
+) -> None:
+    chosen = (*KINDS[kind], "train.steps=60")
+    train(tiny, biloom, tmp_path / "whole", *chosen)
+    code, told = stopped(tiny, biloom, tmp_path / "parts", signal.SIGKILL, 20, *chosen)
+    assert code == -signal.SIGKILL, told
+    printed = train(tiny, biloom, tmp_path / "parts", *chosen)
+
+    assert "goes on from step" in printed
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    manifests = [read_manifest(str(tmp_path / n / "train"), "train") for n in ("parts", "whole")]
+    assert manifests[0].content == manifests[1].content
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_in_one_process_and_again_in_two(
+    tiny: Tiny, biloom: Command, tmp_path: Path
+) -> None:
+    train(tiny, biloom, tmp_path / "two", *STILL)
+    moved = tmp_path / "moved"
+    code, told = stopped(tiny, biloom, moved, signal.SIGTERM, 15, *STILL)
+    assert code == 130, told
+    code, told = stopped(tiny, biloom, moved, signal.SIGTERM, 35, *STILL, "train.devices=1")
+    assert code == 130, told
+    train(tiny, biloom, moved, *STILL)
+
+    np.testing.assert_allclose(losses(moved), losses(tmp_path / "two"), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_second_process_that_dies_ends_the_training_which_can_go_on(
+    tiny: Tiny, biloom: Command, undisturbed: Path, tmp_path: Path
+) -> None:
+    code, told = stopped(tiny, biloom, tmp_path, signal.SIGKILL, 10, victim=1)
+    # Either the first process is told by the network, or Lightning, which looks after the others.
+    assert code in (2, -signal.SIGKILL)
+    if code == 2:
+        assert told.startswith("biloom: another process of this training ended")
+
+    train(tiny, biloom, tmp_path)
+
+    assert metrics(tmp_path) == metrics(undisturbed)
+
+
+def test_rows_that_cannot_be_dealt_are_told_before_anything_starts(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"train\.rows = 3 cannot be dealt evenly to 2 device"):
+        tiny.run("train", tmp_path, "train.devices=2")
+
+
+@pytest.mark.slow
+def test_two_machines_train_as_two_processes_of_one_do(
+    tiny: Tiny, biloom: Command, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Each machine has run the same command; here both are this one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = tiny.arguments(tmp_path, *TWO, "train.devices=1", "train.num_nodes=2")
+    machines = [
+        biloom.start(
+            "train",
+            *arguments,
+            env={
+                **os.environ,
+                **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": str(number)},
+            },
+        )
+        for number in range(2)
+    ]
+    told = [machine.communicate(timeout=240) for machine in machines]
+
+    assert [machine.returncode for machine in machines] == [0, 0], told
+    assert told[1][0] == "", "the second machine tells nothing"
+    assert metrics(tmp_path) == metrics(undisturbed)

@@ -1,0 +1,120 @@
+"""More steps asked of a training: it goes on from its last checkpoint."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preprocess.errors import UserError
+from preprocess.files import storage
+from preprocess.files.manifest import read_manifest
+
+Tiny = Any  # of conftest.py
+STILL = ("model.input.dropout=0", "model.recurrent.dropout=0", "train.schedule.kind=constant")
+
+
+def losses(output: Path) -> list[tuple[float, float]]:
+    rows = map(json.loads, (output / "train" / "metrics.jsonl").read_text().splitlines())
+    return [(r["loss_forward"], r["loss_backward"]) for r in rows if "loss_forward" in r]
+
+
+@contextmanager
+def killed_at(name: str, ending: str) -> Iterator[None]:
+    """Whoever calls a function of `storage` with such a place is gone."""
+
+    class Killed(BaseException):
+        pass
+
+    real = getattr(storage, name)
+
+    def call(*arguments: Any) -> Any:
+        if str(arguments[0]).endswith(ending):
+            raise Killed
+        return real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(f"preprocess.files.storage.{name}", call)
+        with pytest.raises(Killed):
+            yield
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_raised_steps_go_on_from_the_last_checkpoint(
+    tiny: Tiny, tmp_path: Path, finished: bool
+) -> None:
+    short, long = ("train.steps=30",), ("train.steps=70",)
+    tiny.run("train", tmp_path / "whole", *STILL, *long)
+    grown = tmp_path / "grown"
+    if finished:
+        tiny.run("train", grown, *STILL, *short)
+    else:
+        with killed_at("write_bytes", "step-000000020.ckpt"):
+            tiny.run("train", grown, *STILL, *short)
+
+    _, printed = tiny.run("train", grown, *STILL, *long)
+
+    assert f"goes on from step {30 if finished else 10}" in printed
+    assert (
+        "train.steps is raised from 30 to 70: the constant schedule does not depend on it"
+    ) in printed
+    assert losses(grown) == losses(tmp_path / "whole")
+    assert read_manifest(str(grown / "train")).details["steps"] == 70
+
+
+def test_raised_steps_tell_how_the_schedule_changes(tiny: Tiny, tmp_path: Path) -> None:
+    tiny.run("train", tmp_path, "train.steps=30")
+    _, printed = tiny.run("train", tmp_path, "train.steps=60")
+
+    assert re.search(
+        r"train\.steps is raised from 30 to 60: the cosine schedule now ends there, and the rate "
+        r"goes on from 0\.01\d* where it was 0\.002\n",
+        printed,
+    )
+    assert len(losses(tmp_path)) == 60
+
+
+def test_raised_steps_that_were_killed_at_any_moment_go_on(tiny: Tiny, tmp_path: Path) -> None:
+    tiny.run("train", tmp_path / "whole", *STILL, "train.steps=60")
+
+    for name, ending in (
+        ("copy", "checkpoint.ckpt"),
+        ("write_bytes", "asked.json"),
+        ("remove", "manifest.json"),
+        ("write_bytes", "step-000000040.ckpt"),
+        ("copy", "step-000000060.ckpt"),
+        ("write_bytes", "manifest.json"),
+    ):
+        output = tmp_path / f"{name}-{ending}"
+        tiny.run("train", output, *STILL, "train.steps=30")
+        with killed_at(name, ending):
+            tiny.run("train", output, *STILL, "train.steps=60")
+        tiny.run("train", output, *STILL, "train.steps=60")
+        ours = read_manifest(str(output / "train"))
+        whole = read_manifest(str(tmp_path / "whole" / "train"))
+        assert ours.content == whole.content, (name, ending)
+
+
+def test_fewer_steps_or_another_model_are_refused_by_name(tiny: Tiny, tmp_path: Path) -> None:
+    tiny.run("train", tmp_path, "train.steps=30")
+
+    with pytest.raises(UserError, match=r"train\.steps: .*30.*20"):
+        tiny.run("train", tmp_path, "train.steps=20")
+    with pytest.raises(UserError, match=r"model\.recurrent\.hidden"):
+        tiny.run("train", tmp_path, "train.steps=40", "model.recurrent.hidden=9")
+
+
+def test_raised_steps_that_cannot_be_trained_leave_the_finished_training_as_it_is(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    before, _ = tiny.run("train", tmp_path, "train.steps=30")
+
+    with pytest.raises(UserError, match="cannot be dealt evenly"):
+        tiny.run("train", tmp_path, "train.steps=60", "train.devices=2")
+
+    assert read_manifest(str(tmp_path / "train")).content == before.content
+    _, printed = tiny.run("train", tmp_path, "train.steps=30")
+    assert "already done" in printed

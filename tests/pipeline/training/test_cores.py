@@ -1,0 +1,82 @@
+"""Which cores the processes of a machine keep to."""
+
+import os
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
+
+from pipeline.training import cores
+from pipeline.training.cores import OwnCores, share_of
+
+
+@given(st.sets(st.integers(0, 200), min_size=1, max_size=64), st.integers(1, 70))
+def test_cores_are_dealt_once_and_evenly_where_they_suffice(known: set[int], count: int) -> None:
+    every = sorted(known)
+    shares = [share_of(every, number, count) for number in range(count)]
+
+    if len(every) < count:
+        assert all(share == every for share in shares)
+        return
+    assert [core for share in shares for core in share] == every
+    sizes = [len(share) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def trainer(environment: Any, rank: int, processes: int) -> Any:
+    strategy = SimpleNamespace(cluster_environment=environment)
+    return SimpleNamespace(strategy=strategy, device_ids=list(range(processes)), local_rank=rank)
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[int]]]:
+    """The calls that would put a thread of this process on cores; there are four cores."""
+    calls: list[tuple[int, list[int]]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(
+        os, "sched_setaffinity", lambda task, to: calls.append((task, list(to))), raising=False
+    )
+    return calls
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed by Linux only")
+def test_every_thread_of_a_process_keeps_to_its_cores_until_they_are_given_back(
+    kept: list[tuple[int, list[int]]],
+) -> None:
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)
+    other.start()
+    own = OwnCores()
+    try:
+        own.on_train_start(trainer(LightningEnvironment(), 1, 2), None)  # type: ignore[arg-type]
+        assert {threading.get_native_id(), other.native_id} <= {task for task, _ in kept}
+        assert {tuple(to) for _, to in kept} == {(2, 3)}
+        kept.clear()
+        own.restore()
+        assert {tuple(to) for _, to in kept} == {(0, 1, 2, 3)}
+    finally:
+        over.set()
+        other.join()
+
+
+@pytest.mark.parametrize("alone", [(SLURMEnvironment(), 2), (LightningEnvironment(), 1), (None, 1)])
+def test_no_core_is_taken_from_one_process_or_from_those_that_others_place(
+    alone: tuple[Any, int], kept: list[tuple[int, list[int]]]
+) -> None:
+    own = OwnCores()
+    own.on_train_start(trainer(alone[0], 0, alone[1]), None)  # type: ignore[arg-type]
+    own.restore()
+
+    assert not kept
+
+
+def test_a_system_that_knows_no_affinity_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(cores, "_keep_on", pytest.fail)
+
+    OwnCores().on_train_start(trainer(LightningEnvironment(), 0, 2), None)  # type: ignore[arg-type]

@@ -1,0 +1,28 @@
+"""Where the network runs."""
+
+import pytest
+import torch
+
+from pipeline.training.device import device_name, resolve_device
+from preprocess.errors import UserError
+
+
+@pytest.mark.parametrize(("gpu", "expected"), [(False, "cpu"), (True, "cuda")])
+def test_auto_takes_a_gpu_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+
+    assert resolve_device("auto").type == expected
+    assert resolve_device("cpu").type == "cpu"
+
+
+def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    with pytest.raises(UserError, match=r"train\.device is cuda, but torch finds no GPU; set it"):
+        resolve_device("cuda")
+
+
+def test_a_cpu_is_named_by_its_threads() -> None:
+    assert device_name(torch.device("cpu")) == f"{torch.get_num_threads()} CPU threads"

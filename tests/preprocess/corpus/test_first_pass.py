@@ -1,0 +1,338 @@
+"""What the first pass writes of a unit: tokens in order, parts, hashes, what was dropped."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from preprocess.config import (
+    CleaningConfig,
+    FilterConfig,
+    NearDuplicateConfig,
+    PrepareConfig,
+    WordConfig,
+)
+from preprocess.corpus import dedup, first_pass, segment
+from preprocess.corpus import rejects as kept_aside
+from preprocess.corpus.dedup import KEYS, content_hash
+from preprocess.corpus.first_pass import Job, done_record, read_done, tokenize_unit
+from preprocess.files import storage
+from preprocess.files.storage import exists
+from preprocess.reading.listing import list_source
+from preprocess.reading.reader import read_unit
+from preprocess.reading.units import Unit, plan_units
+from preprocess.shards.format import DOCUMENT
+from preprocess.tokenizers.load import Tokenizer, load_tokenizer, train_tokenizer
+from preprocess.tokenizers.words import WordTokenizer
+from preprocess.work.progress import ProgressSums
+
+
+def make_job(folder: Path, text: str | bytes, **settings: Any) -> tuple[Job, list[Unit], Tokenizer]:
+    """A job over one file with a word tokenizer of it; nothing is held out unless asked."""
+    data = text.encode() if isinstance(text, str) else text
+    raw = folder / settings.pop("name", "raw.txt")
+    raw.write_bytes(data)
+    config = PrepareConfig(**{"input": str(raw), "valid_fraction": 0.0, **settings})
+    known = data.decode(errors="replace").split("\n")
+    tokenizer = train_tokenizer(WordConfig(), known)
+    tokenizer.save(str(folder / "tokenizer"))
+    size = tokenizer.vocabulary
+    work, output = str(folder / "out" / "_work"), str(folder / "out")
+    job = Job(work, output, config, str(folder / "tokenizer"), str(folder), size, 3, 5)
+    files = [list_source(source) for source in config.sources]
+    return job, plan_units(config.sources, files, config.unit_bytes), tokenizer
+
+
+def part(job: Job, name: str) -> tuple[list[list[int]], Any]:
+    """The documents of a part, as lists of ids, and its table."""
+    table = np.load(f"{job.work}/parts/{name}.npy")
+    assert table.dtype == DOCUMENT
+    ids = np.fromfile(f"{job.work}/parts/{name}.bin", "<u2")
+    assert len(ids) == table["tokens"].sum()
+    return [piece.tolist() for piece in np.split(ids, np.cumsum(table["tokens"])[:-1])], table
+
+
+def encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    return [ids.tolist() for ids in tokenizer.encode(texts)]
+
+
+def test_a_unit_is_tokenised_in_order_with_its_sizes_and_hashes(tmp_path: Path) -> None:
+    text = "a  b\n\nc à\u3000d\n a\nlast"
+    job, [unit], tokenizer = make_job(tmp_path, text)
+    assert tokenize_unit(job, unit) == 0
+    texts = ["a b", "c à d", "a", "last"]
+    documents, table = part(job, "train-000000-000")
+    assert documents == encoded(tokenizer, texts)
+    assert table.tolist() == [(0, 2, 2, 3, 3), (1, 3, 3, 5, 6), (2, 1, 1, 1, 1), (3, 1, 1, 4, 4)]
+    done = read_done(job.work, 0)
+    assert (done["read"], done["dropped"], done["replaced"]) == (5, {"empty": 1}, 0)
+    assert done["parts"] == [{"train": "train-000000-000"}]
+    data = Path(f"{job.work}/hashes/000000-0000.bin").read_bytes()
+    begins = np.frombuffer(data[:32], "<u8").tolist()
+    assert (begins[0], begins[-1]) == (32, len(data))
+    found = set()
+    for bucket, (first, end) in enumerate(pairwise(begins)):
+        for number, low, high in np.frombuffer(data[first:end], KEYS["hashes"]).tolist():
+            assert low % 3 == bucket
+            found.add((high << 64 | low, number))
+    assert found == {(content_hash(t.encode()), n) for n, t in enumerate(texts)}
+    sums = {"bytes": len(text.encode()), "documents": 4, "tokens": 7, "dropped.empty": 1}
+    assert ProgressSums(job.work).read() == sums
+
+
+@pytest.mark.parametrize("collapse", ["collapse", "keep"])
+def test_words_are_counted_between_any_whitespace(tmp_path: Path, collapse: str) -> None:
+    text = "a b\u2003c\u0085d \n   \n x\u3000\ty "
+    cleaning = CleaningConfig(whitespace=collapse)  # type: ignore[arg-type]
+    job, [unit], _ = make_job(tmp_path, text, cleaning=cleaning, drop_empty=False)
+    tokenize_unit(job, unit)
+    assert part(job, "train-000000-000")[1]["words"].tolist() == [4, 0, 2]
+
+
+def test_a_segment_is_closed_at_the_end_of_the_batch_that_fills_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_pass, "BATCH", 2)
+    lines = ["a b c", "a", "b c", "c", "c c c c", "a", "b"]
+    job, [unit], tokenizer = make_job(tmp_path, "\n".join(lines), part_tokens=4)
+    tokenize_unit(job, unit)
+    names = [f"train-000000-{n:03d}" for n in range(3)]
+    assert read_done(job.work, 0)["parts"] == [{"train": name} for name in names]
+    found = [part(job, name) for name in names]
+    assert [len(documents) for documents, _ in found] == [2, 4, 1]
+    assert [one for documents, _ in found for one in documents] == encoded(tokenizer, lines)
+    assert [n for _, table in found for n in table["number"]] == [*range(7)]
+
+
+def test_a_batch_is_closed_by_its_characters_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_pass, "BATCH_CHARACTERS", 6)
+    sizes = counted_calls(monkeypatch)
+    lines = ["abc", "de", "f", "ghijklm", "n", "op", "q"]
+    job, [unit], tokenizer = make_job(tmp_path, "\n".join(lines))
+    tokenize_unit(job, unit)
+    assert sizes == [3, 1, 3]
+    assert part(job, "train-000000-000")[0] == encoded(tokenizer, lines)
+
+
+TEXT = "".join(f"w{n % 7} w{n % 3} \x01\n" * (n % 4) + "é\xff\n" * (n % 3) for n in range(80))
+
+
+def files_below(job: Job) -> dict[str, bytes]:
+    """What the pass leaves, but for the records of its progress."""
+    folder = Path(job.output)
+    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: data for name, data in found.items() if "/progress/" not in name}
+
+
+def test_nothing_depends_on_the_blocks_of_the_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_pass, "BATCH", 16)
+    found = []
+    for size in (100, 777, 1 << 20):
+        monkeypatch.setattr(first_pass, "read_unit", partial(read_unit, block_bytes=size))
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        job, [unit], _ = make_job(
+            folder,
+            TEXT.encode("latin-1"),
+            part_tokens=20,
+            valid_fraction=0.4,
+            keep_dropped=True,
+            filters=FilterConfig(min_characters=2),
+            cleaning=CleaningConfig(invalid_bytes="drop"),
+        )
+        tokenize_unit(job, unit)
+        found.append(files_below(job))
+        # How rejected records are spread over the files aside follows the blocks, not which.
+        aside = [n for n in found[-1] if n.startswith("dropped-")]
+        lines = sorted(b"".join(found[-1].pop(n) for n in aside).splitlines())
+        found[-1]["aside"] = b"\n".join(lines)
+        for name in ("units", "segments"):
+            record = json.loads(found[-1].pop(f"_work/{name}/000000.json"))
+            for changing in ("inputs", "files_aside", "rejected_aside", "versions"):
+                record.pop(changing, None)
+            found[-1][name] = json.dumps(record).encode()
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) > 20
+
+
+@contextmanager
+def dying_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The process is killed when it comes to the next write, those of progress not counted."""
+    write, left = storage.write_bytes, [writes]
+
+    def dying(path: str, data: bytes) -> None:
+        if "/progress/" not in path:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        for module in (first_pass, segment, dedup, kept_aside):
+            patch.setattr(module, "write_bytes", dying)
+        yield
+
+
+def counted_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Where the documents of each call of the tokenizer are counted."""
+    calls: list[int] = []
+    encode = WordTokenizer.encode
+
+    def counted(self: Any, texts: Sequence[str]) -> Any:
+        calls.append(len(texts))
+        return encode(self, texts)
+
+    monkeypatch.setattr(WordTokenizer, "encode", counted)
+    return calls
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_kill_at_any_write_changes_no_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
+) -> None:
+    monkeypatch.setattr(first_pass, "BATCH", 16)
+    settings: dict[str, Any] = {
+        "part_tokens": 40,
+        "valid_fraction": 0.4,
+        "keep_dropped": True,
+        "filters": FilterConfig(min_characters=2),
+        "cleaning": CleaningConfig(invalid_bytes="drop"),
+        "near_duplicates": NearDuplicateConfig(similarity=0.8),
+    }
+    job, [unit], _ = make_job(tmp_path, TEXT.encode("latin-1"), **settings)
+    if remote:
+        job = replace(job, work="memory://first/out/_work", output="memory://first/out")
+
+    def everything() -> dict[str, bytes]:
+        if not remote:
+            return files_below(job)
+        names = [
+            f"_work/{kind}/{n}"
+            for kind in ("parts", "hashes", "bands", "units", "segments")
+            for n in storage.list_names(f"{job.work}/{kind}")
+        ]
+        names += storage.list_names(job.output)
+        return {name: storage.read_bytes(f"{job.output}/{name}") for name in names}
+
+    tokenize_unit(job, unit)
+    whole = everything()
+    assert len(read_done(job.work, 0)["parts"]) > 3
+    calls = counted_calls(monkeypatch)
+    # On a disk every write waits for it; in memory, every single one is tried.
+    for last in range(0, len(whole) + 9, 1 if remote else 7):
+        storage.remove_tree(job.output)
+        with dying_after(last, monkeypatch), suppress(KeyboardInterrupt):
+            tokenize_unit(job, unit)
+        began = exists(f"{job.work}/segments/000000.json")
+        calls.clear()
+        tokenize_unit(job, unit)
+        assert everything() == whole, f"killed at write {last}"
+        if began:
+            assert sum(calls) < read_done(job.work, 0)["read"] - 100, "nothing was skipped"
+    assert not calls, "the last one was not disturbed"
+
+
+def test_documents_fall_on_sides_by_content_or_all_on_the_side_given(tmp_path: Path) -> None:
+    text = "\n".join(f"line {n}" for n in range(60))
+    job, [unit], _ = make_job(tmp_path, text, valid_fraction=0.3, test_fraction=0.3)
+    tokenize_unit(job, unit)
+    sizes = {s: len(part(job, f"{s}-000000-000")[1]) for s in ("train", "valid", "test")}
+    assert sum(sizes.values()) == 60
+    assert all(size > 5 for size in sizes.values())
+    (tmp_path / "given").mkdir()
+    given = [{"name": "held", "path": str(tmp_path / "raw.txt"), "split": "test"}]
+    job, [unit], _ = make_job(tmp_path / "given", text, input=given, valid_fraction=0.3)
+    tokenize_unit(job, unit)
+    assert read_done(job.work, 0)["parts"] == [{"test": "test-000000-000"}]
+    assert len(part(job, "test-000000-000")[1]) == 60
+
+
+def test_empty_documents_are_kept_where_asked(tmp_path: Path) -> None:
+    job, [unit], _ = make_job(tmp_path, "\n \na\n\n", drop_empty=False)
+    tokenize_unit(job, unit)
+    documents, _ = part(job, "train-000000-000")
+    assert documents == [[], [], [3], []]
+    assert read_done(job.work, 0)["dropped"] == {}
+    (tmp_path / "none").mkdir()
+    job, [unit], _ = make_job(tmp_path / "none", "x\n\n", drop_empty=False)
+    (tmp_path / "none" / "raw.txt").write_text("\n\n\n")
+    tokenize_unit(job, unit)
+    assert part(job, "train-000000-000")[0] == [[], [], []]
+
+
+def test_rejected_records_are_kept_aside_and_counted(tmp_path: Path) -> None:
+    lines = ['{"text": "a b"}', "{broken", '{"title": "a"}', '{"text": 3}', '{"text": "a"}']
+    job, [unit], _ = make_job(tmp_path, "\n".join(lines), name="raw.jsonl")
+    tokenize_unit(job, unit)
+    done = read_done(job.work, 0)
+    reasons = ["invalid_json", "missing_text_field", "text_not_a_string"]
+    assert done["dropped"] == dict.fromkeys(reasons, 1)
+    assert done["read"] == 5
+    kept = (tmp_path / "out" / "dropped-000000-000.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in kept]
+    assert [row["reason"] for row in rows] == reasons
+    assert [row["excerpt"] for row in rows] == lines[1:4]
+    assert [row["where"] for row in rows] == ["raw.jsonl:16", "raw.jsonl:24", "raw.jsonl:39"]
+    assert not (tmp_path / "out" / "dropped-000001-000.jsonl").exists()
+
+
+def test_invalid_bytes_are_counted_or_dropped(tmp_path: Path) -> None:
+    (tmp_path / "other.txt").write_bytes(b"c \xff\n")
+    paths = [str(tmp_path / "raw.txt"), str(tmp_path / "other.txt")]
+    job, [unit], _ = make_job(tmp_path, b"a \xff\xfe b\nc\n", input=paths)
+    tokenize_unit(job, unit)
+    assert read_done(job.work, 0)["replaced"] == 3
+    assert not (tmp_path / "out" / "dropped-000000-000.jsonl").exists()
+    (tmp_path / "drop").mkdir()
+    cleaning = CleaningConfig(invalid_bytes="drop")
+    job, [unit], _ = make_job(tmp_path / "drop", b"a \xff\xfe b\nc\n", cleaning=cleaning)
+    tokenize_unit(job, unit)
+    done = read_done(job.work, 0)
+    assert (done["read"], done["dropped"], done["replaced"]) == (2, {"invalid_bytes": 1}, 0)
+
+
+def test_a_unit_that_is_done_is_not_read_again(tmp_path: Path) -> None:
+    job, [unit], _ = make_job(tmp_path, "a\nb\n")
+    tokenize_unit(job, unit)
+    before = Path(done_record(job.work, 0)).stat().st_mtime_ns
+    (tmp_path / "raw.txt").unlink()
+    assert tokenize_unit(job, unit) == 0
+    assert Path(done_record(job.work, 0)).stat().st_mtime_ns == before
+
+
+def test_a_unit_without_a_document_is_done_too(tmp_path: Path) -> None:
+    job, [unit], _ = make_job(tmp_path, "x\n")
+    (tmp_path / "raw.txt").write_text("\n\n")
+    tokenize_unit(job, unit)
+    done = read_done(job.work, 0)
+    assert (done["read"], done["dropped"], done["parts"]) == (2, {"empty": 2}, [])
+
+
+def test_ids_above_two_bytes_are_kept_whole(tmp_path: Path) -> None:
+    job, [unit], _ = make_job(tmp_path, " ".join(f"w{n}" for n in range(70_000)))
+    tokenize_unit(job, unit)
+    ids = np.fromfile(f"{job.work}/parts/train-000000-000.bin", "<u4")
+    assert sorted(ids.tolist()) == list(range(3, 70_003))
+    assert load_tokenizer(job.tokenizer).vocabulary == 70_003
+
+
+def test_progress_moves_while_every_document_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    monkeypatch.setattr(first_pass.Progress, "tell", lambda self, final=False: told.append(final))
+    job, [unit], _ = make_job(tmp_path, "x\n")
+    (tmp_path / "raw.txt").write_text("\n\n")
+    tokenize_unit(job, unit)
+    assert told.count(False) >= 1

@@ -1,0 +1,417 @@
+"""Shards out of units: nothing lost or doubled, and the same bytes after a kill between any writes."""
+
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pytest
+
+from preprocess.config import (
+    SPLITS,
+    CleaningConfig,
+    NearDuplicateConfig,
+    PrepareConfig,
+    SentencePieceConfig,
+    WordConfig,
+)
+from preprocess.corpus import first_pass
+from preprocess.corpus.dedup import content_hash, deduplicate_bucket, split_of
+from preprocess.corpus.first_pass import Job, read_done, tokenize_unit
+from preprocess.corpus.last_pass import COUNT, finish_unit, read_counts, read_finished
+from preprocess.files import storage
+from preprocess.files.manifest import hash_file
+from preprocess.reading.listing import list_source
+from preprocess.reading.units import Unit, plan_units
+from preprocess.shards.format import Shard
+from preprocess.shards.stream import TokenStream
+from preprocess.tokenizers.load import Tokenizer, load_tokenizer, train_tokenizer
+
+BUCKETS = 3
+SETTINGS: dict[str, Any] = {
+    "valid_fraction": 0.2,
+    "test_fraction": 0.1,
+    "part_tokens": 150,
+    "unit_bytes": 1024,
+}
+
+
+@pytest.fixture(autouse=True)
+def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Then a unit of a few dozen documents has several segments.
+    monkeypatch.setattr(first_pass, "BATCH", 16)
+
+
+def lines() -> list[str]:
+    """Some 4 kB of text with repeated, empty and one-word lines."""
+    draw = random.Random(1)
+    words = ["ab", "cd", "é", "猫", "gh", "xyz", "0"]
+    distinct = [" ".join(draw.choices(words, k=draw.randrange(12))) for _ in range(120)]
+    return [draw.choice(distinct) for _ in range(200)]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with raw text and a tokenizer of it."""
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "a.txt").write_text("\n".join(lines()[:150]) + "\n")
+    (folder / "b.jsonl").write_text(
+        "".join(json.dumps({"text": line}) + "\n" for line in lines()[150:]) + "{broken\n"
+    )
+    config = SentencePieceConfig(vocabulary=300)
+    train_tokenizer(config, lines()).save(str(folder / "tokenizer"))
+    return folder
+
+
+def plan(corpus: Path, output: str, **settings: Any) -> tuple[Job, list[Unit], Tokenizer]:
+    config = PrepareConfig(
+        **{"input": (f"{corpus}/a.txt", f"{corpus}/b.jsonl"), **SETTINGS, **settings}
+    )
+    tokenizer = load_tokenizer(str(corpus / "tokenizer"))
+    work, size = f"{output}/_work", tokenizer.vocabulary
+    job = Job(work, output, config, f"{corpus}/tokenizer", str(corpus), size, BUCKETS, BUCKETS)
+    files = [list_source(source) for source in config.sources]
+    return job, plan_units(config.sources, files, config.unit_bytes), tokenizer
+
+
+def prepare(job: Job, units: Sequence[Unit]) -> None:
+    """Both passes over ``units``, in the order given."""
+    for unit in units:
+        tokenize_unit(job, unit)
+    if job.config.deduplicate:
+        for bucket in range(job.buckets):
+            deduplicate_bucket(job.work, "hashes", len(units), bucket)
+    if job.config.near_duplicates.similarity is not None:
+        for bucket in range(job.band_buckets):
+            deduplicate_bucket(job.work, "bands", len(units), bucket)
+    for unit in units:
+        finish_unit(job, unit)
+
+
+def made(output: str) -> dict[str, bytes]:
+    """Name and bytes of everything that outlives the work folder, and what decides the manifest."""
+    names = [*storage.list_names(output)]
+    names += [f"_work/finished/{name}" for name in storage.list_names(f"{output}/_work/finished")]
+    names += [f"_work/counts/{name}" for name in storage.list_names(f"{output}/_work/counts")]
+    return {name: storage.read_bytes(f"{output}/{name}") for name in names}
+
+
+def shards(job: Job, units: Sequence[Unit]) -> list[Shard]:
+    rows = [row for unit in units for row in read_finished(job.work, unit.index)["files"]]
+    found = []
+    for row in rows:
+        assert (row["bytes"], row["xxh128"]) == hash_file(f"{job.output}/{row['name']}")
+        if row["name"].endswith(".bin"):
+            found.append(Shard(job.output, row["name"].removesuffix(".bin"), **row["counts"]))
+    return found
+
+
+def documents(job: Job, units: Sequence[Unit], split: str) -> list[list[int]]:
+    found = []
+    for shard in shards(job, units):
+        if shard.split == split:
+            cuts = np.cumsum(shard.lengths)[:-1]
+            found += [piece.tolist() for piece in np.split(shard.ids, cuts)]
+    return found
+
+
+def expected(tokenizer: Tokenizer, job: Job, deduplicate: bool) -> dict[str, list[list[int]]]:
+    sides: dict[str, list[list[int]]] = {split: [] for split in SPLITS}
+    seen: set[str] = set()
+    for text in lines():
+        if text and not (deduplicate and text in seen):
+            seen.add(text)
+            content = content_hash(text.encode())
+            side = split_of(content, job.config.valid_fraction, job.config.test_fraction)
+            sides[side].append(tokenizer.encode([text])[0].tolist())
+    return sides
+
+
+@pytest.mark.parametrize("deduplicate", [True, False])
+def test_shards_hold_the_documents_in_order_and_the_sums_balance(
+    tmp_path: Path, corpus: Path, deduplicate: bool
+) -> None:
+    job, units, tokenizer = plan(corpus, str(tmp_path / "out"), deduplicate=deduplicate)
+    assert len(units) > 2
+    prepare(job, units)
+    sides = expected(tokenizer, job, deduplicate)
+    assert all(len(side) > 3 for side in sides.values())
+    for split in SPLITS:
+        assert documents(job, units, split) == sides[split]
+    read = sum(read_done(job.work, unit.index)["read"] for unit in units)
+    dropped = sum((Counter(read_done(job.work, u.index)["dropped"]) for u in units), Counter())
+    duplicates = sum(
+        read_finished(job.work, unit.index)["dropped"].get("duplicate", 0) for unit in units
+    )
+    assert dropped == {"empty": lines().count(""), "invalid_json": 1}
+    assert (duplicates > 50) == deduplicate
+    written = sum(shard.documents for shard in shards(job, units))
+    assert read == written + duplicates + sum(dropped.values()) == 201
+
+
+def test_a_shards_columns_are_sums_over_the_documents_that_stayed(
+    tmp_path: Path, corpus: Path
+) -> None:
+    job, units, _ = plan(corpus, str(tmp_path / "out"))
+    prepare(job, units)
+    texts = {text for text in lines() if text}
+    found = shards(job, units)
+    assert sum(shard.words for shard in found) == sum(len(text.split()) for text in texts)
+    assert sum(shard.characters for shard in found) == sum(map(len, texts))
+    assert sum(shard.text_bytes for shard in found) == sum(len(t.encode()) for t in texts)
+    assert sum(shard.tokens for shard in found) == sum(len(shard.ids) for shard in found)
+    assert {shard.source for shard in found} == {"corpus"}
+    assert len([shard for shard in found if shard.split == "train"]) > len(units)
+
+
+def test_counts_are_those_of_the_train_split(tmp_path: Path, corpus: Path) -> None:
+    job, units, _ = plan(corpus, str(tmp_path / "out"))
+    prepare(job, units)
+    counts: Counter[int] = Counter()
+    for unit in units:
+        table = read_counts(job.work, unit.index)
+        assert table.dtype == COUNT
+        counts.update(dict(table.tolist()))
+    train = documents(job, units, "train")
+    assert counts == Counter(token for document in train for token in document)
+
+
+def test_the_bytes_do_not_depend_on_the_order_of_work_or_the_kind_of_store(
+    tmp_path: Path, corpus: Path
+) -> None:
+    job, units, _ = plan(corpus, str(tmp_path / "one"))
+    prepare(job, units)
+    undisturbed = made(job.output)
+    assert "dropped-000004-000.jsonl" in undisturbed
+    job, units, _ = plan(corpus, str(tmp_path / "two"))
+    prepare(job, units[::-1])
+    assert made(job.output) == undisturbed
+    storage.remove_tree("memory://last-pass")
+    job, units, _ = plan(corpus, "memory://last-pass/out")
+    prepare(job, units)
+    assert made(job.output) == undisturbed
+
+
+class Killed(BaseException):
+    """As good as kill -9: nothing may catch it."""
+
+
+def test_a_kill_between_any_two_writes_changes_no_byte(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, units, _ = plan(corpus, str(tmp_path / "whole"))
+    prepare(job, units)
+    undisturbed = made(job.output)
+    atomic_writer, copy = storage.atomic_writer, storage.copy
+    left = 0
+
+    def die_at_the_last(target: str) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            # What a killed writer leaves behind.
+            path = Path(target)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_name(f"{storage.TEMPORARY}host-1-{path.name}").write_bytes(b"\0")
+            raise Killed
+
+    def dying_writer(path: str) -> AbstractContextManager[IO[bytes]]:
+        die_at_the_last(path)
+        return atomic_writer(path)
+
+    def dying_copy(source: str, target: str) -> None:
+        die_at_the_last(target)
+        copy(source, target)
+
+    monkeypatch.setattr(storage, "atomic_writer", dying_writer)
+    monkeypatch.setattr(storage, "copy", dying_copy)
+    kills = 0
+    for life in range(0, 1000, 3):
+        left = life
+        job, units, _ = plan(corpus, str(tmp_path / str(life)))
+        try:
+            prepare(job, units)
+            break
+        except Killed:
+            kills += 1
+        left = 10**6
+        prepare(job, units)
+        found = made(job.output)
+        assert {k: v for k, v in found.items() if storage.TEMPORARY not in k} == undisturbed
+    assert kills > 20
+
+
+def test_many_kills_in_a_row_change_no_byte(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, units, _ = plan(corpus, str(tmp_path / "whole"))
+    prepare(job, units)
+    undisturbed = made(job.output)
+    job, units, _ = plan(corpus, str(tmp_path / "killed"))
+    atomic_writer = storage.atomic_writer
+    lives: Iterator[int] = iter(range(10**6))
+    budget = 0
+
+    def dying_writer(path: str) -> AbstractContextManager[IO[bytes]]:
+        if next(lives) >= budget:
+            raise Killed
+        return atomic_writer(path)
+
+    monkeypatch.setattr(storage, "atomic_writer", dying_writer)
+    # One unit's first pass is not taken up in the middle, so a life must be long enough for one.
+    for _ in range(100):
+        lives, budget = iter(range(10**6)), 15
+        try:
+            prepare(job, units)
+            break
+        except Killed:
+            pass
+    assert made(job.output) == undisturbed
+
+
+def test_a_part_without_a_duplicate_shares_its_bytes_with_the_shard(
+    tmp_path: Path, corpus: Path
+) -> None:
+    job, units, _ = plan(corpus, str(tmp_path / "out"), deduplicate=False)
+    prepare(job, units)
+    for shard in shards(job, units):
+        part = Path(job.work, "parts", f"{shard.name}.bin")
+        assert part.samefile(f"{job.output}/{shard.name}.bin")
+
+
+def test_a_part_of_duplicates_only_becomes_no_shard(tmp_path: Path, corpus: Path) -> None:
+    (corpus / "c.txt").write_text("ab cd\nab\n")
+    (corpus / "d.txt").write_text("ab\nab cd\nab\n")
+    given = [
+        {"name": name, "path": f"{corpus}/{name}.txt", "split": split}
+        for name, split in (("c", "train"), ("d", "valid"))
+    ]
+    job, units, _ = plan(corpus, str(tmp_path / "out"), input=given)
+    prepare(job, units)
+    finished = read_finished(job.work, 1)
+    assert (finished["files"], finished["dropped"]) == ([], {"duplicate": 3})
+    assert [shard.source for shard in shards(job, units)] == ["c"]
+
+
+def test_almost_equal_documents_are_dropped_beside_equal_ones(tmp_path: Path, corpus: Path) -> None:
+    draw = random.Random(3)
+    texts = ["".join(draw.choices("abcdefgh ", k=400)).strip() for _ in range(6)]
+    near = [text[:200] + "Z" + text[201:] for text in texts[:3]]
+    every = [*texts, *near, texts[5], near[0]]
+    (corpus / "near.txt").write_text("\n".join(every))
+    settings = {"input": f"{corpus}/near.txt", "valid_fraction": 0.0, "test_fraction": 0.0}
+    job, units, tokenizer = plan(
+        corpus, str(tmp_path / "out"), near_duplicates=NearDuplicateConfig(similarity=0.8),
+        keep_dropped=True, **settings,
+    )  # fmt: skip
+    prepare(job, units)
+    drops = sum((Counter(read_finished(job.work, u.index)["dropped"]) for u in units), Counter())
+    assert drops == {"duplicate": 2, "near_duplicate": 3}
+    cleaned = [" ".join(text.split()) for text in texts]
+    assert documents(job, units, "train") == [ids.tolist() for ids in tokenizer.encode(cleaned)]
+    aside = [n for n in storage.list_names(job.output) if n.startswith("dropped-")]
+    rows = [
+        json.loads(line)
+        for name in aside
+        for line in storage.read_bytes(f"{job.output}/{name}").decode().splitlines()
+    ]
+    kept = sorted((row["reason"], row["text"]) for row in rows)
+    reasons = ["near_duplicate"] * 3 + ["duplicate"] * 2
+    assert kept == sorted(
+        (reason, " ".join(text.split())) for reason, text in zip(reasons, every[6:], strict=True)
+    )
+
+
+def test_histograms_count_the_documents_that_stayed(tmp_path: Path, corpus: Path) -> None:
+    job, units, _ = plan(corpus, str(tmp_path / "out"))
+    prepare(job, units)
+    for name in ("tokens", "tokens_per_word"):
+        bins: Counter[str] = Counter()
+        for unit in units:
+            bins.update(read_finished(job.work, unit.index)["histograms"][name])
+        assert bins.total() == sum(shard.documents for shard in shards(job, units))
+
+
+def test_a_finished_unit_is_left_alone(tmp_path: Path, corpus: Path) -> None:
+    job, units, _ = plan(corpus, str(tmp_path / "out"))
+    prepare(job, units)
+    undisturbed = made(job.output)
+    storage.remove_tree(f"{job.work}/parts")
+    storage.remove_tree(f"{job.work}/hashes")
+    prepare(job, units)
+    assert made(job.output) == undisturbed
+
+
+def test_a_given_split_in_order_without_dedup_goes_through_line_by_line(
+    tmp_path: Path, corpus: Path
+) -> None:
+    given = [
+        {"name": f"{split}-text", "path": f"{corpus}/{name}", "split": split}
+        for split, name in (("train", "a.txt"), ("test", "b.jsonl"))
+    ]
+    job, units, tokenizer = plan(
+        corpus, str(tmp_path / "out"), input=given, deduplicate=False, drop_empty=False
+    )
+    prepare(job, units)
+    encoded = [ids.tolist() for ids in tokenizer.encode(lines())]
+    assert documents(job, units, "train") == encoded[:150]
+    assert documents(job, units, "test") == encoded[150:]
+    assert documents(job, units, "valid") == []
+    train = [shard for shard in shards(job, units) if shard.split == "train"]
+    assert {shard.source for shard in train} == {"train-text"}
+
+
+@pytest.mark.parametrize(
+    ("name", "types", "train", "valid"),
+    [
+        ("ptb/ptb.{}.txt", 9_999, 929_589, 73_760),
+        # Its blank lines are documents too.
+        ("wikitext-2/wiki.{}.tokens", 33_277, 2_088_628, 217_646),
+    ],
+)
+def test_a_benchmark_goes_through_token_for_token(
+    tmp_path: Path,
+    name: str,
+    types: int,
+    train: int,
+    valid: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = os.environ.get("BILOOM_TEST_DATA")
+    if not data:
+        pytest.skip("BILOOM_TEST_DATA is unset: no Penn Treebank and no WikiText-2")
+    paths = {split: f"{data}/lm/{name.format(split)}" for split in ("train", "valid")}
+    if not Path(paths["train"]).exists():
+        pytest.skip(f"{paths['train']} is not there")
+    monkeypatch.undo()
+    lines = Path(paths["train"]).read_text().split("\n")[:-1]
+    tokenizer = train_tokenizer(WordConfig(), lines)
+    tokenizer.save(str(tmp_path / "tokenizer"))
+    assert tokenizer.vocabulary == 3 + types
+    given = [{"name": s, "path": path, "split": s} for s, path in paths.items()]
+    # WikiText-2 has U+FEFF for a word, which cleaning would remove.
+    cleaning = CleaningConfig(unicode="none", control_characters="keep")
+    job, units, _ = plan(
+        tmp_path, str(tmp_path / "out"), input=given, deduplicate=False, drop_empty=False,
+        cleaning=cleaning, unit_bytes=None, part_tokens=200_000,
+    )  # fmt: skip
+    prepare(job, units)
+    streams = {
+        split: TokenStream([s for s in shards(job, units) if s.split == split], "eos")
+        for split in paths
+    }
+    assert (len(streams["train"]), len(streams["valid"])) == (train, valid)
+    left, right = streams["train"].read(0, 0, train)
+    words = [word for line in lines for word in [*line.split(), "</s>"]]
+    assert [tokenizer.spelling(int(token)) for token in right] == words
+    assert left[1:].tolist() == right[:-1].tolist()

@@ -1,0 +1,99 @@
+"""What was dropped is kept in files that a killed pass goes on with, readable in any script."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preprocess.corpus import rejects as kept_aside
+from preprocess.corpus.rejects import KEPT_ASIDE, KeptAside
+from preprocess.reading.reader import Rejected
+
+
+def kept(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The lines of each file there is."""
+    return {
+        path.name: [json.loads(line) for line in path.read_bytes().splitlines()]
+        for path in sorted(folder.iterdir())
+    }
+
+
+def rejected(*numbers: int) -> list[Rejected]:
+    return [Rejected("invalid_json", f"{{{n}", f"a.jsonl:{n}") for n in numbers]
+
+
+def excerpts(folder: Path) -> list[str]:
+    return [line["excerpt"] for lines in kept(folder).values() for line in lines]
+
+
+def test_a_line_tells_the_reason_the_place_and_the_text(tmp_path: Path) -> None:
+    aside = KeptAside(str(tmp_path), 7)
+    aside.add_rejected(rejected(1))
+    aside.add({"reason": "too_short", "text": "猫", "where": "a.txt:0"})
+    aside.flush()
+    assert kept(tmp_path) == {
+        f"{KEPT_ASIDE}000007-000.jsonl": [
+            {"reason": "invalid_json", "excerpt": "{1", "where": "a.jsonl:1"},
+            {"reason": "too_short", "text": "猫", "where": "a.txt:0"},
+        ]
+    }
+
+
+def test_nothing_kept_is_no_file(tmp_path: Path) -> None:
+    aside = KeptAside(str(tmp_path), 0)
+    aside.add_rejected([])
+    aside.flush()
+    assert (kept(tmp_path), aside.files, aside.rejected) == ({}, 0, 0)
+
+
+def test_files_are_closed_by_what_they_hold_however_long_the_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_aside, "FLUSH_CHARACTERS", 300)
+    aside = KeptAside(str(tmp_path), 12, kind="duplicates-")
+    for text in ("a" * 400, *"bcdefghij", "k" * 300):
+        aside.add({"reason": "duplicate", "text": text})
+    aside.flush()
+    found = kept(tmp_path)
+    assert list(found) == [f"{KEPT_ASIDE}000012-duplicates-{n:03d}.jsonl" for n in range(3)]
+    assert [[line["text"][0] for line in lines] for lines in found.values()] == [
+        ["a"], list("bcdefghij"), ["k"],
+    ]  # fmt: skip
+    assert aside.files == 3
+
+
+def test_text_is_readable_and_what_cannot_be_encoded_survives(tmp_path: Path) -> None:
+    text = 'שלום "猫"\n\u2028\x00'
+    aside = KeptAside(str(tmp_path), 0)
+    aside.add({"text": text, "where": "na\udce9me.txt:0"})
+    aside.flush()
+    [lines] = kept(tmp_path).values()
+    assert lines == [{"text": text, "where": "na\udce9me.txt:0"}]
+    [path] = tmp_path.iterdir()
+    assert 'שלום \\"猫\\"' in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("killed_after", range(6))
+def test_a_killed_pass_goes_on_where_its_last_record_was(
+    killed_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_aside, "FLUSH_CHARACTERS", 120)
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    blocks = [rejected(*range(n, n + 3)) for n in range(0, 18, 3)]
+
+    def run(aside: KeptAside, upto: int) -> tuple[int, int]:
+        record = (aside.files, 0)
+        for number, block in enumerate(blocks[:upto]):
+            aside.add_rejected(block)
+            # A segment is closed after every second block.
+            if number % 2 and aside.rejected:
+                aside.flush()
+                record = (aside.files, aside.rejected)
+        return record
+
+    run(KeptAside(str(whole), 0), len(blocks))
+    record = run(KeptAside(str(again), 0), killed_after)
+    run(KeptAside(str(again), 0, *record), len(blocks))
+    assert excerpts(whole) == [f"{{{n}" for n in range(18)]
+    assert kept(again) == kept(whole)

@@ -1,0 +1,121 @@
+"""Parts of a segment: every document on its side, whole, numbered, in order, with its keys."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preprocess.config import SPLITS
+from preprocess.corpus.dedup import Kind, content_hash, deduplicate_bucket, read_drops
+from preprocess.corpus.segment import Segment
+from preprocess.files import storage
+from preprocess.files.storage import join, read_bytes
+from preprocess.shards.format import DOCUMENT
+
+WORK = "memory://segment"
+U2, U4 = np.dtype("<u2"), np.dtype("<u4")
+IDS = st.lists(st.integers(0, 65_535), max_size=4)
+KINDS: tuple[Kind, ...] = ("hashes", "bands")
+
+
+def all_train(high: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+    return np.zeros(len(high), np.uint8)
+
+
+def by_thirds(high: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+    return (high % np.uint64(3)).astype(np.uint8)
+
+
+def text_of(ids: list[int]) -> str:
+    """A text of the ids, not all of its characters being one byte."""
+    return "".join(f"é{one}" for one in ids)
+
+
+def add(segment: Segment, documents: list[list[int]], bands: bool = False) -> None:
+    """Add a batch of documents given by their ids; both bands of each are its first id."""
+    texts = [text_of(ids) for ids in documents]
+    segment.add(
+        texts,
+        [text.encode() for text in texts],
+        np.array([7 * len(ids) for ids in documents], np.uint32),
+        [np.array(ids, np.int32) for ids in documents],
+        np.array([[ids[0]] * 2 for ids in documents], np.uint64) if bands else None,
+    )
+
+
+def read_part(
+    work: str, name: str, dtype: np.dtype[Any] = U2
+) -> tuple[list[list[int]], npt.NDArray[Any]]:
+    """The ids of each document of a part, and the rows."""
+    ids = np.frombuffer(read_bytes(join(work, "parts", f"{name}.bin")), dtype)
+    rows = np.load(io.BytesIO(read_bytes(join(work, "parts", f"{name}.npy"))))
+    assert rows.dtype == DOCUMENT
+    assert rows["tokens"].sum() == len(ids)
+    cut = np.split(ids, np.cumsum(rows["tokens"])[:-1])
+    return [one.tolist() for one in cut], rows
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.lists(IDS, min_size=1, max_size=5), min_size=1, max_size=4), st.integers(0, 1000)
+)
+def test_every_document_comes_back_whole_from_the_part_of_its_split(
+    batches: list[list[list[int]]], first: int
+) -> None:
+    storage.remove_tree(WORK)
+    segment = Segment(U2, first)
+    for batch in batches:
+        add(segment, batch)
+    documents = [ids for batch in batches for ids in batch]
+    assert segment.documents == len(documents)
+    assert segment.tokens == sum(map(len, documents))
+    parts = segment.write(WORK, 3, 12, by_thirds, 1, 1)
+    sides = [(content_hash(text_of(ids).encode()) >> 64) % 3 for ids in documents]
+    assert parts == {SPLITS[side]: f"{SPLITS[side]}-000003-012" for side in set(sides)}
+    for side in set(sides):
+        chosen = [
+            (number, ids)
+            for number, (ids, on) in enumerate(zip(documents, sides, strict=True), first)
+            if on == side
+        ]
+        found, rows = read_part(WORK, parts[SPLITS[side]])
+        assert list(zip(rows["number"].tolist(), found, strict=True)) == chosen
+        for row, ids in zip(rows, found, strict=True):
+            text = text_of(ids)
+            sizes = (row["words"], row["characters"], row["text_bytes"])
+            assert sizes == (7 * len(ids), len(text), len(text.encode()))
+
+
+def test_ids_above_16_bits_are_kept(tmp_path: Path) -> None:
+    segment = Segment(U4, 0)
+    add(segment, [[1 << 16, 2_000_000], []])
+    parts = segment.write(str(tmp_path), 0, 0, all_train, 1, 1)
+    assert read_part(str(tmp_path), parts["train"], U4)[0] == [[1 << 16, 2_000_000], []]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("buckets", [1, 3])
+def test_keys_are_numbered_through_the_segments_of_a_unit(
+    tmp_path: Path, buckets: int, kind: Kind
+) -> None:
+    work = str(tmp_path)
+    for number, first in enumerate((0, 2)):
+        segment = Segment(U2, first)
+        add(segment, [[5]], bands=True)
+        add(segment, [[6 + number]], bands=True)
+        segment.write(work, 0, number, all_train, buckets, buckets)
+    for bucket in range(buckets):
+        deduplicate_bucket(work, kind, 1, bucket)
+    assert read_drops(work, kind, 0, buckets).tolist() == [2]
+
+
+def test_no_bands_are_written_where_near_duplicates_are_not_looked_for(tmp_path: Path) -> None:
+    segment = Segment(U2, 0)
+    add(segment, [[1]])
+    segment.write(str(tmp_path), 0, 0, all_train, 1, 8)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hashes", "parts"]

@@ -1,0 +1,63 @@
+"""What is on the disk when: the data and the name of every file, at once or at the end of a block."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from preprocess.files.durability import never_synced, synced_together
+from preprocess.files.storage import write_bytes
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files and folders the disk was waited for."""
+    names: list[str] = []
+    fsync = os.fsync
+
+    def told(handle: int) -> None:
+        names.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)  # noqa: PTH115
+        fsync(handle)
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("this system does not tell the name of an open file")
+    monkeypatch.setattr(os, "fsync", told)
+    return names
+
+
+def test_a_file_alone_is_waited_for_under_its_temporary_name(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    write_bytes(str(tmp_path / "a"), b"1")
+    assert len(synced) == 2
+    assert synced[0].endswith("-a")
+    assert synced[1] == tmp_path.name
+
+
+def test_files_of_a_block_are_waited_for_at_its_end(tmp_path: Path, synced: list[str]) -> None:
+    with synced_together():
+        write_bytes(str(tmp_path / "x" / "a"), b"1")
+        write_bytes(str(tmp_path / "x" / "b"), b"2")
+        write_bytes(str(tmp_path / "y" / "c"), b"3")
+        assert not synced
+        assert (tmp_path / "x" / "a").read_bytes() == b"1"
+    assert synced == ["a", "b", "c", "x", "y"]
+    write_bytes(str(tmp_path / "d"), b"4")
+    assert len(synced) == 7
+
+
+def test_a_block_that_raises_waits_for_nothing(tmp_path: Path, synced: list[str]) -> None:
+    with pytest.raises(KeyError), synced_together():  # noqa: PT012
+        write_bytes(str(tmp_path / "a"), b"1")
+        raise KeyError
+    assert not synced
+    write_bytes(str(tmp_path / "b"), b"1")
+    assert len(synced) == 2
+
+
+def test_what_may_be_lost_is_never_waited_for(tmp_path: Path, synced: list[str]) -> None:
+    with synced_together():
+        write_bytes(str(tmp_path / "a"), b"1")
+        with never_synced():
+            write_bytes(str(tmp_path / "b"), b"1")
+    assert synced == ["a", tmp_path.name]

@@ -1,0 +1,166 @@
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preprocess.files import manifest as module
+from preprocess.files import storage
+from preprocess.files.manifest import (
+    FORMAT,
+    FileRecord,
+    Manifest,
+    ManifestError,
+    check_files,
+    content_hash,
+    hash_file,
+    read_manifest,
+    write_manifest,
+)
+
+FILES = (
+    FileRecord("train-000000-000.bin", 3, "0" * 32, {"documents": 3, "split": "train"}),
+    FileRecord("语\ud800.bin", 0, "1" * 32),
+)
+MADE = Manifest(
+    stage="prepare",
+    stage_version=1,
+    biloom="0.1.0",
+    fingerprint="f" * 64,
+    content="c" * 64,
+    asked={"prepare.input": ["语.txt", 3], "nested": {"files": []}},
+    files=FILES,
+    details={"perplexity": 0.1},
+)
+
+
+def _damage(folder, **columns):
+    path = storage.join(folder, "manifest.json")
+    raw = json.loads(storage.read_bytes(path))
+    storage.write_bytes(path, json.dumps({**raw, **columns}).encode())
+
+
+def test_manifest_reads_back_equal(folder):
+    write_manifest(folder, MADE)
+    assert read_manifest(folder, "prepare") == MADE
+    assert read_manifest(folder) == MADE
+
+
+def test_manifest_without_files_reads_back_equal(folder):
+    write_manifest(folder, replace(MADE, files=()))
+    assert read_manifest(folder) == replace(MADE, files=())
+
+
+def test_manifest_is_utf8_for_eyes_with_a_line_a_file(folder):
+    write_manifest(folder, MADE)
+    lines = storage.read_bytes(storage.join(folder, "manifest.json")).decode().splitlines()
+    assert lines[1] == f'  "format": {FORMAT},'
+    assert any("语.txt" in line for line in lines)
+    assert [json.loads(line.strip(" ,"))["bytes"] for line in lines if '"xxh128"' in line] == [3, 0]
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("prepare", "holds no finished 'prepare' (no manifest.json); run `biloom prepare` first"),
+        (None, "holds no finished stage (no manifest.json); check the path"),
+    ],
+)
+def test_folder_without_a_manifest_is_refused(folder, stage, message):
+    with pytest.raises(ManifestError, match=re.escape(f"{folder} {message}")):
+        read_manifest(folder, stage)
+
+
+def test_file_in_place_of_a_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ManifestError, match="holds no finished stage"):
+        read_manifest(str(tmp_path / "file"))
+
+
+def test_newer_format_is_refused_before_its_columns_are_looked_at(folder):
+    storage.write_bytes(storage.join(folder, "manifest.json"), b'{"format": 99}')
+    with pytest.raises(ManifestError, match=r"newer biloom .*format 99.*upgrade biloom"):
+        read_manifest(folder)
+
+
+def test_another_stage_is_refused_by_name(folder):
+    write_manifest(folder, MADE)
+    with pytest.raises(ManifestError, match=r"a finished 'prepare', not 'train'.*`biloom train`"):
+        read_manifest(folder, "train")
+
+
+@pytest.mark.parametrize("data", [b"", b'{"format": 1', b"\xff", b"[]", b"1", b"[" * 100_000])
+def test_manifest_that_is_no_json_object_is_refused(folder, data):
+    storage.write_bytes(storage.join(folder, "manifest.json"), data)
+    with pytest.raises(ManifestError, match=r"damaged \(.*\); .*`biloom prepare --overwrite`"):
+        read_manifest(folder, "prepare")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"files": [{"name": "x", "bytes": 3}]}, "no 'xxh128'"),
+        ({"files": [{"name": "x", "bytes": "3", "xxh128": ""}]}, "a file is"),
+        ({"files": ["x"]}, "damaged"),
+        ({"files": [{"name": "x", "bytes": 3, "xxh128": "", "odd": []}]}, "column of 'x'"),
+        ({"files": {}}, "'files' is {}"),
+        ({"content": None}, "'content' is None"),
+        ({"format": "1"}, "'format' is '1'"),
+        ({"stage_version": True}, "'stage_version' is True"),
+        ({"details": []}, "'details' is"),
+        ({"unheard": 1}, "unheard"),
+    ],
+)
+def test_manifest_with_an_odd_column_is_refused(folder, columns, message):
+    write_manifest(folder, MADE)
+    _damage(folder, **columns)
+    with pytest.raises(ManifestError, match="damaged") as caught:
+        read_manifest(folder)
+    assert message in str(caught.value)
+
+
+def test_record_does_not_take_a_column_twice():
+    with pytest.raises(AssertionError, match="given twice"):
+        FileRecord("x", 1, "", {"bytes": 2})
+
+
+def test_hash_file_reads_in_blocks(folder, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 4)
+    path = storage.join(folder, "x.bin")
+    storage.write_bytes(path, b"0123456789")
+    assert hash_file(path) == (10, xxhash.xxh3_128_hexdigest(b"0123456789"))
+
+
+@given(st.permutations(FILES))
+@settings(deadline=None)
+def test_content_does_not_depend_on_the_order_of_files(files):
+    assert content_hash(files) == content_hash(FILES)
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": "other"}, {"xxh128": "2" * 32}, {"counts": {"documents": 4}}]
+)
+def test_content_changes_with_every_column(change):
+    assert content_hash([replace(FILES[0], **change), FILES[1]]) != content_hash(FILES)
+
+
+def test_check_files_names_every_problem(folder):
+    records = []
+    for name in ("whole", "missing", "short", "changed"):
+        storage.write_bytes(storage.join(folder, name), b"12345")
+        records.append(FileRecord(name, *hash_file(storage.join(folder, name))))
+    made = replace(MADE, files=tuple(records))
+    assert check_files(folder, made) == []
+
+    storage.remove(storage.join(folder, "missing"))
+    storage.write_bytes(storage.join(folder, "short"), b"1234")
+    storage.write_bytes(storage.join(folder, "changed"), b"12346")
+    seen = []
+    problems = check_files(folder, made, seen.append)
+    assert seen == records
+    assert problems[:2] == ["missing: missing", "short: size is 4 bytes, was 5"]
+    assert problems[2].startswith("changed: hash is ")
+    assert len(problems) == 3

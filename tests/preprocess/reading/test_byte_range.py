@@ -1,0 +1,109 @@
+"""Files that change, vanish or cannot be read."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preprocess.config import CleaningConfig, Source
+from preprocess.files import storage
+from preprocess.reading.byte_range import DamagedFile, unreadable_as_damaged
+from preprocess.reading.listing import list_source
+from preprocess.reading.reader import Limits, UnitReader, read_unit
+from preprocess.reading.units import Unit, plan_units
+
+SKIP = Limits(skip_damaged=True)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> tuple[Path, Source, Unit]:
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (tmp_path / name).write_text(f"one {name}\ntwo {name}\n")
+    source = Source(path=f"{tmp_path}/*.txt")
+    (unit,) = plan_units([source], [list_source(source)], None)
+    return tmp_path / "b.txt", source, unit
+
+
+def documents(reader: UnitReader) -> list[str]:
+    return [text for block in reader for text in block.documents]
+
+
+def shrink(path: Path) -> None:
+    path.write_text("one b.txt\n")
+
+
+def vanish(path: Path) -> None:
+    path.unlink()
+
+
+def become_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGE: dict[Callable[[Path], None], str] = {
+    shrink: "ends after 10 bytes, was 20 when the work was planned; put a sound copy",
+    vanish: r"cannot be read \(No such file or directory\); put a sound copy in its place",
+    become_a_folder: r"cannot be read \(Is a directory\)",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_cannot_be_read_stops_the_work_or_is_counted(
+    corpus: tuple[Path, Source, Unit], damage: Callable[[Path], None]
+) -> None:
+    path, source, unit = corpus
+    damage(path)
+    with pytest.raises(DamagedFile, match=f"b.txt: {DAMAGE[damage]}"):
+        documents(read_unit(unit, source, CleaningConfig()))
+    reader = read_unit(unit, source, CleaningConfig(), SKIP)
+    blocks = list(reader)
+    rejected = [one for block in blocks for one in block.rejected]
+    assert [(one.reason, one.where) for one in rejected] == [("damaged_file", "b.txt")]
+    found = [text for block in blocks for text in block.documents]
+    read_before = ["one b.txt"] if damage is shrink else []
+    assert found == ["one a.txt", "two a.txt", *read_before, "one c.txt", "two c.txt"]
+    assert sum(block.raw_bytes for block in blocks) == 60
+    assert len(reader.digests) == 3
+
+
+def test_no_right_to_read_is_damage_and_a_network_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_in(path: str, error: OSError) -> None:
+        with unreadable_as_damaged(path):
+            raise error
+
+    with pytest.raises(DamagedFile, match=r"a: cannot be read \(not yours\)"):
+        raise_in("a", PermissionError(13, "not yours"))
+    with pytest.raises(DamagedFile, match="s3://b/a: cannot be read"):
+        raise_in("s3://b/a", FileNotFoundError("s3://b/a"))
+    with pytest.raises(DamagedFile, match="a: cannot be read"):
+        raise_in("a", OSError(5, "Input/output error"))
+    with pytest.raises(TimeoutError):
+        raise_in("s3://b/a", TimeoutError("slow"))
+
+
+def test_a_file_that_grew_is_read_as_planned(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one\ntw")
+    source = Source(path=str(path))
+    plans = [plan_units([source], [list_source(source)], size) for size in (5, 100)]
+    path.write_text("one\ntwo three\n")
+    for units in plans:
+        read = [read_unit(unit, source, CleaningConfig()) for unit in units]
+        assert [text for reader in read for text in documents(reader)] == ["one", "tw"]
+
+
+def test_a_range_of_a_remote_file_does_not_read_ahead_from_its_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage.write_bytes("memory://raw/a.txt", b'{"text": "one"}\n{"text": "two"}\n')
+    source = Source(path="memory://raw/a.txt")
+    units = plan_units([source], [list_source(source)], 16)
+    asked: list[Any] = []
+    real = storage.read_bytes
+    monkeypatch.setattr(
+        storage, "read_bytes", lambda *given: (asked.append(given), real(*given))[1]
+    )
+    texts = [documents(read_unit(unit, source, CleaningConfig())) for unit in units]
+    assert (texts, len(asked)) == ([["one"], ["two"]], 1)

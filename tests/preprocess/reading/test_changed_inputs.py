@@ -1,0 +1,106 @@
+"""A raw file that changed at equal size is found by name; one that was only touched is not."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from preprocess.corpus.first_pass import done_record
+from preprocess.files.storage import TEMPORARY, FileInfo, find_files, write_bytes
+from preprocess.reading.changed_inputs import INPUTS, changed, digest, write_inputs
+
+
+def raw_files(folder: Path, **texts: str) -> list[FileInfo]:
+    folder.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        (folder / f"{name}.txt").write_text(text)
+    return find_files(f"{folder}/*.txt")
+
+
+def rows(files: list[FileInfo], cut: int = 4) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for file in files:
+        data = Path(file.path).read_bytes()
+        for start in range(0, len(data), cut):
+            piece = data[start : start + cut]
+            digest = xxhash.xxh3_128(piece).hexdigest()
+            end = start + len(piece)
+            row = {"name": file.name, "start": start, "end": end, "version": file.version}
+            found.append({**row, "xxh128": digest})
+    return found
+
+
+def rewrite(path: Path, text: str) -> None:
+    path.write_text(text)
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 10**9))
+
+
+def test_a_file_of_the_same_version_is_not_read(tmp_path: Path) -> None:
+    files = raw_files(tmp_path / "raw", a="aaaaaa", b="bbbbbb")
+    write_inputs(str(tmp_path), rows(files))
+    (tmp_path / "raw" / "a.txt").unlink()
+    assert changed(str(tmp_path), files) == []
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_changed_file_is_found_and_a_touched_one_is_not(tmp_path: Path, finished: bool) -> None:
+    files = raw_files(tmp_path / "raw", a="aaaaaa", b="bbbbbb", c="cccccc")
+    folder = str(tmp_path / "prepare")
+    if finished:
+        write_inputs(folder, rows(files))
+    else:
+        for unit, row in enumerate(rows(files)):
+            data = json.dumps({"inputs": [row]}).encode()
+            write_bytes(done_record(f"{folder}/_work", unit), data)
+        left = tmp_path / "prepare" / "_work" / "units" / f"{TEMPORARY}host-1-000009.json"
+        left.write_text('{"inp')
+    assert changed(folder, files) == []
+    rewrite(tmp_path / "raw" / "a.txt", "aaaaaa")
+    rewrite(tmp_path / "raw" / "b.txt", "bbbbbB")
+    rewrite(tmp_path / "raw" / "c.txt", "CCCCcc")
+    again = find_files(f"{tmp_path}/raw/*.txt")
+    assert [file.version for file in again] != [file.version for file in files]
+    assert changed(folder, again) == ["b.txt", "c.txt"]
+    # A file that is no longer asked for is another fingerprint's matter.
+    assert changed(folder, again[:1]) == []
+
+
+def test_files_of_one_name_in_two_sources_are_not_taken_for_one_another(tmp_path: Path) -> None:
+    files = raw_files(tmp_path / "x", text="one one") + raw_files(tmp_path / "y", text="two two")
+    os.utime(files[0].path, ns=(1, 1))
+    files = find_files(files[0].path) + find_files(files[1].path)
+    assert [file.name for file in files] == ["text.txt", "text.txt"]
+    folder = str(tmp_path / "prepare")
+    write_inputs(folder, rows(files))
+    assert changed(folder, files) == []
+    rewrite(tmp_path / "y" / "text.txt", "two 2wo")
+    files = find_files(files[0].path) + find_files(files[1].path)
+    assert changed(folder, files) == ["text.txt"]
+
+
+def test_names_of_any_characters_are_kept(tmp_path: Path) -> None:
+    name = "a\u2028b\x85c"
+    files = raw_files(tmp_path / "raw", **{name: "text"})
+    folder = str(tmp_path / "prepare")
+    write_inputs(folder, rows(files))
+    assert len((tmp_path / "prepare" / INPUTS).read_bytes().splitlines()) == 1
+    rewrite(Path(files[0].path), "TEXT")
+    assert changed(folder, find_files(f"{tmp_path}/raw/*.txt")) == [f"{name}.txt"]
+
+
+def test_nothing_made_yet_means_nothing_changed(tmp_path: Path) -> None:
+    assert changed(str(tmp_path / "prepare"), raw_files(tmp_path / "raw", a="x")) == []
+
+
+def test_names_sizes_and_order_are_in_the_digest_and_paths_are_not() -> None:
+    one, two = FileInfo("a", "/x/a", 3, "1"), FileInfo("b", "/x/b", 4, "1")
+    moved = FileInfo("a", "s3://y/a", 3, "9")
+    assert digest([one, two]) == digest([moved, two])
+    assert digest([one, two])["files"] == 2
+    assert digest([one, two])["bytes"] == 7
+    others = [[two, one], [one], [FileInfo("a", "/x/a", 4, "1"), two], []]
+    marks = {digest(files)["names_and_sizes"] for files in [[one, two], *others]}
+    assert len(marks) == 5
+    assert digest([FileInfo("bad \udcff", "/x", 1, "1")])["bytes"] == 1

@@ -1,0 +1,147 @@
+"""Parquet: columns, row groups that are cut, and what is wrong with a file."""
+
+import gzip
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preprocess.config import CleaningConfig, Source
+from preprocess.errors import UserError
+from preprocess.files.storage import write_bytes
+from preprocess.reading.byte_range import DamagedFile
+from preprocess.reading.listing import list_source
+from preprocess.reading.parquet import read_parquet
+from preprocess.reading.reader import Limits, read_unit
+from preprocess.reading.units import Range, plan_units
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+Read = Callable[..., Any]  # of conftest.py
+
+
+def write(path: Path, columns: dict[str, Any], rows: int = 3) -> Path:
+    parquet.write_table(pyarrow.table(columns), path, row_group_size=rows)
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind", ["string", "large_string", "string_view", "binary", "large_binary", "dictionary"]
+)
+def test_the_column_may_hold_text_of_any_kind(tmp_path: Path, read_file: Read, kind: str) -> None:
+    texts = ["é one\r\ntwo", None, "", "中文", "é one\r\ntwo", *map(str, range(20))]
+    if kind == "dictionary":
+        column = pyarrow.array(texts).dictionary_encode()
+    else:
+        values = [one if one is None else one.encode() for one in texts]
+        column = pyarrow.array(values if "binary" in kind else texts, getattr(pyarrow, kind)())
+    path = write(tmp_path / "a.parquet", {"other": [1] * 25, "text": column})
+    for sizes in ((1 << 30, 1 << 20), (50, 1)):
+        block, places = read_file(path, *sizes)
+        assert block.documents == [text for text in texts if text is not None]
+        assert places == [f"a.parquet:row {i}" for i in range(25) if i != 1]
+        (rejected,) = block.rejected
+        assert (rejected.reason, rejected.where) == ("missing_text_field", "a.parquet:row 1")
+
+
+def test_a_row_is_named_by_its_id(tmp_path: Path, read_file: Read) -> None:
+    path = write(tmp_path / "a", {"body": ["one", None, "two"], "n": [7, 8, None]})
+    block, places = read_file(path, text_field="body", id_field="n")
+    assert places == ["a:row 0 id=7", "a:row 2"]
+    assert block.rejected[0].where == "a:row 1 id=8"
+
+
+def test_bytes_that_are_no_text_and_long_rows_are_told(tmp_path: Path, read_file: Read) -> None:
+    path = write(tmp_path / "a", {"text": [b"a\xffb", b"x" * 2000, b"y" * 1024]})
+    limits = Limits(1024)
+    block, _ = read_file(path, limits=limits)
+    assert (block.documents, block.replaced) == (["a\ufffdb", "y" * 1024], 1)
+    block, places = read_file(path, drop=True, limits=limits)
+    assert (block.documents, places) == (["y" * 1024], ["a:row 2"])
+    found = [(one.reason, one.excerpt, one.where) for one in block.rejected]
+    assert found == [
+        ("invalid_bytes", r"a\xffb", "a:row 0"),
+        ("oversized", "x" * 1000, "a:row 1"),
+    ]
+
+
+def test_rows_come_in_blocks_of_the_size_asked_for(tmp_path: Path) -> None:
+    texts = [f"{i:0100d}" for i in range(1000)]
+    path = write(tmp_path / "a", {"text": texts}, 1000)
+    source = Source(path=str(path))
+    (unit,) = plan_units([source], [list_source(source)], None)
+    blocks = list(read_unit(unit, source, CleaningConfig(), block_bytes=10_000))
+    assert [text for block in blocks for text in block.documents] == texts
+    assert max(len(block.documents) for block in blocks) <= 100
+
+
+def test_a_remote_file_is_read_too(tmp_path: Path) -> None:
+    data = write(tmp_path / "a", {"text": ["one", "two", "three", "four"]}).read_bytes()
+    write_bytes("memory://parquet/a", data)
+    source = Source(path="memory://parquet/a")
+    units = plan_units([source], [list_source(source)], 60)
+    blocks = [block for unit in units for block in read_unit(unit, source, CleaningConfig())]
+    assert [text for b in blocks for text in b.documents] == ["one", "two", "three", "four"]
+
+
+def test_an_empty_table_holds_nothing(tmp_path: Path, read_file: Read) -> None:
+    path = write(tmp_path / "a", {"text": pyarrow.array([], pyarrow.string())})
+    assert read_file(path)[0].documents == []
+
+
+def test_a_wrong_column_is_told_with_those_there_are(tmp_path: Path, read_file: Read) -> None:
+    path = write(tmp_path / "a", {"body": ["x"], "n": [1]})
+    with pytest.raises(
+        UserError, match=r"a: no column 'text'; .* text_field to one of 'body', 'n'"
+    ):
+        read_file(path, limits=Limits(skip_damaged=True))
+    with pytest.raises(UserError, match="no column 'id'; set the source's id_field to one of"):
+        read_file(path, text_field="body", id_field="id")
+    with pytest.raises(UserError, match="a: column 'n' holds int64, not text; set the source's"):
+        read_file(path, text_field="n")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data[:-10], "a: cannot be read as Parquet"),
+        (lambda data: data[:4] + bytes(40) + data[44:], "a: cannot be read as Parquet"),
+        (lambda data: b"no magic", "a: cannot be read as Parquet"),
+        (gzip.compress, "a: this is a Parquet file inside a compressed one; unpack it"),
+    ],
+)
+def test_a_broken_file_stops_or_is_skipped(
+    tmp_path: Path, read_file: Read, change: Callable[[bytes], bytes], message: str
+) -> None:
+    path = write(tmp_path / "a", {"text": ["one"] * 50})
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(DamagedFile, match=message):
+        read_file(path, format="parquet")
+    block, _ = read_file(path, format="parquet", limits=Limits(skip_damaged=True))
+    assert [one.reason for one in block.rejected] == ["damaged_file"]
+
+
+@pytest.mark.parametrize("error", [TimeoutError("slow"), OSError(5, "Input/output error")])
+def test_what_a_disk_or_network_does_is_not_taken_for_a_broken_file(
+    tmp_path: Path, error: OSError
+) -> None:
+    class File(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise error
+
+    data = write(tmp_path / "a", {"text": ["one"]}).read_bytes()
+    piece = Range("a", "s3://b/a", 0, len(data), len(data), "")
+    with pytest.raises(type(error), match=str(error.args[-1])):
+        list(read_parquet(File(data), piece, Source(path="x"), False, 1024, 1024))
+
+
+def test_pyarrow_is_asked_for_where_it_is_missing(
+    tmp_path: Path, read_file: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a", {"text": ["one"]})
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match=r"reading Parquet takes pyarrow; pip install 'biloom\[b"):
+        read_file(path)

@@ -1,0 +1,198 @@
+"""Shards as files: their types, and what is said where one is not what its manifest says."""
+
+import os
+import pickle
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xxhash
+
+from preprocess.files.manifest import FileRecord, Manifest, ManifestError, write_manifest
+from preprocess.files.storage import remove, write_bytes
+from preprocess.shards import stream as token_stream
+from preprocess.shards.format import DOCUMENT, Corpus, Shard, ShardError, shard_counts, token_dtype
+from preprocess.shards.stream import TokenStream, TrainingWindows
+
+
+def make_shard(folder: str, dtype: str = "<u2", name: str = "train-000000-000") -> Shard:
+    write_bytes(f"{folder}/{name}.bin", np.array([5, 6, 60_000], dtype).tobytes())
+    write_bytes(f"{folder}/{name}.len", np.array([2, 0, 1], "<u4").tobytes())
+    return Shard(folder, name, "train", "corpus", dtype, 3, 3, 3, 9, 9)
+
+
+def test_ids_are_two_bytes_up_to_65536_of_them() -> None:
+    assert [token_dtype(n).str for n in (3, 65_536, 65_537)] == ["<u2", "<u2", "<u4"]
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<u4"])
+def test_a_shard_reads_back(tmp_path: Path, dtype: str) -> None:
+    shard = make_shard(str(tmp_path), dtype)
+    assert shard.ids.tolist() == [5, 6, 60_000]
+    assert isinstance(shard.ids, np.memmap)
+    assert shard.lengths.tolist() == [2, 0, 1]
+
+
+def test_a_shard_of_empty_documents_has_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"")
+    shard = Shard(str(tmp_path), "a", "train", "corpus", "<u2", 2, 0, 0, 0, 0)
+    assert shard.ids.tolist() == []
+
+
+@pytest.fixture
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Corpus]:
+    """A corpus of three shards in a store, of which one and its lengths have room here."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder, records = "memory://shards/a", []
+    for number in range(3):
+        name = f"train-{number}"
+        for ending, numbers in (("bin", [5, 6, 60_000 + number]), ("len", [2, 0, 1])):
+            data = np.array(numbers, "<u2" if ending == "bin" else "<u4").tobytes()
+            write_bytes(f"{folder}/{name}.{ending}", data)
+            documents = np.zeros(3, DOCUMENT)
+            documents["tokens"] = [2, 0, 1]
+            counts = shard_counts(documents, "train", "corpus", np.dtype("<u2"))
+            columns = counts if ending == "bin" else {}
+            digest = xxhash.xxh3_128_hexdigest(data)
+            records.append(FileRecord(f"{name}.{ending}", len(data), digest, columns))
+    write_manifest(folder, Manifest("prepare", 1, "0", "f", "c", {}, tuple(records), {}))
+    corpus = Corpus.open(folder, cache_bytes=20)
+    yield corpus
+    copies = corpus.shards("train")[0].copies
+    assert copies
+    copies.close()
+
+
+def test_remote_shards_are_fetched_whole_into_a_bounded_cache(
+    remote: Corpus, tmp_path: Path
+) -> None:
+    shards = remote.shards("train")
+    for _ in range(2):
+        for number, shard in enumerate(shards):
+            assert shard.ids.tolist() == [5, 6, 60_000 + number]
+            assert isinstance(shard.ids, np.memmap)
+            assert shard.lengths.tolist() == [2, 0, 1]
+            copies = list(tmp_path.glob("biloom-shards-*/files/*"))
+            assert sum(path.stat().st_size for path in copies) <= 20
+    assert pickle.loads(pickle.dumps(shards[0])).ids.tolist() == [5, 6, 60_000]
+
+
+def test_a_mapped_shard_outlives_its_copy(remote: Corpus, tmp_path: Path) -> None:
+    one, two, _ = remote.shards("train")
+    mapped = one.ids
+    assert two.ids[2] == 60_001
+    assert two.lengths[0] == 2
+    assert len(list(tmp_path.glob("biloom-shards-*/files/*"))) == 2
+    assert mapped.tolist() == [5, 6, 60_000]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"), [(b"123456", "hash [0-9a-f]{32}, not [0-9a-f]{32}"), (b"1", "1 bytes, not 6")]
+)
+def test_a_damaged_remote_shard_is_named(remote: Corpus, data: bytes, told: str) -> None:
+    write_bytes("memory://shards/a/train-1.bin", data)
+    where = r"memory://shards/a/train-1.bin is damaged \(`biloom check memory://shards/a` lists"
+    with pytest.raises(ShardError, match=f"^{where} what is\\): {told}$"):
+        _ = remote.shards("train")[1].ids
+
+
+def test_a_missing_remote_shard_is_named(remote: Corpus) -> None:
+    remove("memory://shards/a/train-1.len")
+    message = "memory://shards/a/train-1.len is missing; run `biloom check memory://shards/a`"
+    with pytest.raises(ShardError, match=re.escape(message)):
+        _ = remote.shards("train")[1].lengths
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc to count handles in")
+def test_of_many_shards_few_handles_stay_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = [make_shard(str(tmp_path), name=f"train-{number}") for number in range(50)]
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    monkeypatch.setattr(token_stream, "OPEN_SHARDS", 5)
+    stream = TokenStream(shards, "eos", "shuffled", 1)
+    TrainingWindows(stream, 50, 2).batch(0)
+    assert len(os.listdir("/proc/self/fd")) <= before + 5  # noqa: PTH208
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc to see maps in")
+def test_a_stream_lets_deleted_copies_go_and_reads_right(remote: Corpus, tmp_path: Path) -> None:
+    stream = TokenStream(remote.shards("train"), "eos")
+    for _ in range(2):
+        assert stream.read(0, 0, 18)[1].tolist() == [
+            token for n in range(3) for token in (5, 6, 2, 2, 60_000 + n, 2)
+        ]
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        ours = [line for line in maps if f"{tmp_path}/biloom-shards-" in line]
+        assert ours
+        assert not any(line.endswith("(deleted)") for line in ours)
+
+
+def test_what_a_stream_reads_from_memory_is_in_use(remote: Corpus, tmp_path: Path) -> None:
+    first, second, third = remote.shards("train")
+    assert first.copies
+    first.copies._limit = 12
+    stream = TokenStream([first], "eos")
+    stream.read(0, 0, 6)
+    assert second.ids[2] == 60_001
+    stream.read(0, 0, 6)
+    assert third.ids[2] == 60_002
+    held = {path.name for path in tmp_path.glob("biloom-shards-*/files/*")}
+    assert first.files["bin"].xxh128 in held
+    assert second.files["bin"].xxh128 not in held
+
+
+@pytest.mark.parametrize("size", [0, 4, 5, 8])
+def test_a_damaged_shard_is_named(tmp_path: Path, size: int) -> None:
+    shard = make_shard(str(tmp_path))
+    (tmp_path / "train-000000-000.bin").write_bytes(bytes(size))
+    with pytest.raises(ShardError) as error:
+        _ = shard.ids
+    assert str(error.value) == (
+        f"{tmp_path}/train-000000-000.bin is damaged (`biloom check {tmp_path}` lists what is): "
+        f"{size} bytes, not 6"
+    )
+
+
+@pytest.mark.parametrize("lengths", [[2, 1], [2, 0, 2], []])
+def test_lengths_of_other_documents_are_named(tmp_path: Path, lengths: list[int]) -> None:
+    shard = make_shard(str(tmp_path))
+    (tmp_path / "train-000000-000.len").write_bytes(np.array(lengths, "<u4").tobytes())
+    with pytest.raises(ShardError, match=r"000\.len is damaged .*: lengths of other documents"):
+        _ = shard.lengths
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    shard = make_shard(str(tmp_path))
+    (tmp_path / "train-000000-000.bin").unlink()
+    message = f"{tmp_path}/train-000000-000.bin is missing; run `biloom check {tmp_path}`"
+    with pytest.raises(ShardError, match=re.escape(message)):
+        _ = shard.ids
+
+
+def test_a_corpus_knows_its_splits(tmp_path: Path) -> None:
+    documents = np.array([(0, 2, 1, 4, 5), (3, 1, 1, 2, 2)], DOCUMENT)
+    records = []
+    for name in ("train-000000-000", "train-000001-000", "valid-000000-000"):
+        counts = shard_counts(documents, name[:5], "corpus", token_dtype(10))
+        records += [FileRecord(f"{name}.bin", 6, "0", counts), FileRecord(f"{name}.len", 8, "0")]
+    with pytest.raises(ManifestError, match="holds no finished 'prepare'"):
+        Corpus.open(str(tmp_path))
+    np.save(tmp_path / "counts.npy", np.arange(10, dtype=np.uint64))
+    details = {"vocabulary": 10}
+    write_manifest(
+        str(tmp_path), Manifest("prepare", 1, "0", "f", "c", {}, tuple(records), details)
+    )
+    corpus = Corpus.open(str(tmp_path))
+    assert [shard.name for shard in corpus.shards("train")] == [
+        "train-000000-000",
+        "train-000001-000",
+    ]
+    sums = {"documents": 4, "tokens": 6, "words": 4, "characters": 12, "text_bytes": 14}
+    assert corpus.totals("train") == sums
+    assert corpus.totals("test") == dict.fromkeys(sums, 0)
+    assert corpus.vocabulary == 10
+    assert corpus.counts().tolist() == list(range(10))

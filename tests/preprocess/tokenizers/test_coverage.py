@@ -1,0 +1,60 @@
+"""What a tokenizer makes of a text, in figures."""
+
+import pytest
+
+from preprocess.config import CharConfig, SentencePieceConfig, WordConfig
+from preprocess.tokenizers import coverage as module
+from preprocess.tokenizers.coverage import coverage, coverage_rows
+from preprocess.tokenizers.load import train_tokenizer
+
+
+def test_words_and_the_unknown_are_counted() -> None:
+    tokenizer = train_tokenizer(WordConfig(), ["a bb ccc dddd"])
+    found = coverage(tokenizer, ["a bb x", "a  ccc", ""])
+    assert found == {
+        "documents": 3,
+        "bytes": 12,
+        "characters": 12,
+        "tokens": 5,
+        "unknown": 0.2,
+        "byte_tokens": 0.0,
+        "bytes_per_token": 2.4,
+        "tokens_per_character": pytest.approx(5 / 12, abs=1e-6),
+        "tokens_per_word": 1.0,
+        "spaced": 1.0,
+        "restored": None,
+        "used": 4,
+        "vocabulary": 7,
+        "longest": ["dddd", "ccc", "bb", "a"],
+    }
+
+
+def test_tokens_a_word_are_counted_where_there_are_spaces_only() -> None:
+    unspaced = "\u732b\u304c\u5ea7\u3063\u305f" * 8
+    tokenizer = train_tokenizer(CharConfig(), ["ab cd", unspaced])
+    found = coverage(tokenizer, ["ab cd", unspaced])
+    assert found["tokens_per_word"] == 3.0, "ab, cd, and a space before each"
+    assert found["spaced"] == pytest.approx(5 / 45, abs=1e-6)
+    assert found["restored"] == 1.0
+    assert found["tokens_per_character"] == pytest.approx(47 / 45, abs=1e-6)
+    alone = coverage(tokenizer, [unspaced])
+    assert alone["tokens_per_word"] is None
+    shown = dict(coverage_rows(alone))
+    assert "tokens a word, where there are spaces" not in shown
+    assert shown["tokens a character"] == "1.02"
+
+
+def test_bytes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH", 2)
+    tokenizer = train_tokenizer(SentencePieceConfig(vocabulary=300), ["abab ab"])
+    found = coverage(tokenizer, ["ab", "\u72ac", "ab"])
+    assert found["byte_tokens"] == pytest.approx(3 / found["tokens"], abs=1e-6)
+    assert found["unknown"] == 0.0
+    assert len(found["longest"]) <= 20
+
+
+def test_no_text_has_no_shares() -> None:
+    tokenizer = train_tokenizer(WordConfig(), ["a"])
+    found = coverage(tokenizer, [])
+    assert (found["unknown"], found["bytes_per_token"], found["used"]) == (None, None, 0)
+    assert coverage_rows(found) == [("vocabulary used", "0 of 4")]

@@ -1,0 +1,225 @@
+"""Tokenizers: the same bytes twice, no text that gives a control id, nothing of a text lost."""
+
+import json
+import random
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preprocess.config import CharConfig, SentencePieceConfig, TokenizerConfig, WordConfig
+from preprocess.tokenizers.load import (
+    CONTROLS,
+    UNKNOWN,
+    Tokenizer,
+    TokenizerError,
+    cached_tokenizer,
+    load_tokenizer,
+    train_tokenizer,
+)
+from preprocess.tokenizers.subwords import SENTENCE_BYTES, SentencePieceTokenizer
+from preprocess.tokenizers.vocabulary import Vocabulary
+from preprocess.tokenizers.words import WordTokenizer
+
+WORDS = ["the", "cat", "sat", "on", "mat", "größe", "слово", "猫が", "座った", "ราชการ", "<s>"]
+
+
+def texts() -> list[str]:
+    draw = random.Random(0)
+    return [" ".join(draw.choices(WORDS, k=12)) for _ in range(200)]
+
+
+def sentencepiece(
+    model: Literal["unigram", "bpe"] = "unigram", vocabulary: int = 330
+) -> SentencePieceConfig:
+    return SentencePieceConfig(model=model, vocabulary=vocabulary)
+
+
+KINDS = [sentencepiece(), sentencepiece("bpe"), CharConfig(), WordConfig()]
+
+
+@pytest.fixture(scope="module", params=KINDS[:3], ids=["unigram", "bpe", "char"])
+def subwords(request: pytest.FixtureRequest) -> Tokenizer:
+    return train_tokenizer(request.param, texts())
+
+
+@pytest.fixture(scope="module")
+def words() -> Tokenizer:
+    return train_tokenizer(WordConfig(), texts())
+
+
+def spelt(tokenizer: Tokenizer, text: str) -> str:
+    """The text put together from the spellings of its ids."""
+    data = b""
+    for token in tokenizer.encode([text])[0]:
+        piece = tokenizer.spelling(int(token))
+        is_byte = 3 <= token < 259
+        data += bytes([int(piece[3:5], 16)]) if is_byte else piece.replace("▁", " ").encode()
+    return data.decode().removeprefix(" ")
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+
+
+@pytest.mark.parametrize("config", KINDS)
+def test_the_same_texts_give_the_same_bytes(tmp_path: Path, config: TokenizerConfig) -> None:
+    for folder in ("one", "two"):
+        names = train_tokenizer(config, iter(texts())).save(str(tmp_path / folder))
+        assert sorted(names) == sorted(path.name for path in (tmp_path / folder).iterdir())
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("config", KINDS)
+def test_a_tokenizer_is_the_same_when_loaded(tmp_path: Path, config: TokenizerConfig) -> None:
+    made = train_tokenizer(config, texts())
+    made.save(str(tmp_path))
+    loaded = load_tokenizer(str(tmp_path))
+    assert (loaded.kind, loaded.vocabulary) == (made.kind, made.vocabulary)
+    assert cached_tokenizer(str(tmp_path), "content").vocabulary == made.vocabulary
+    for token in range(made.vocabulary):
+        assert loaded.spelling(token) == made.spelling(token)
+    for a, b in zip(made.encode(texts()), loaded.encode(texts()), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_control_ids_come_first(subwords: Tokenizer, words: Tokenizer) -> None:
+    for tokenizer in (subwords, words):
+        assert (
+            tuple(tokenizer.spelling(n) for n in range(3)) == CONTROLS == ("<unk>", "<s>", "</s>")
+        )
+
+
+def test_control_symbols_written_in_a_text_stay_text(subwords: Tokenizer) -> None:
+    for text in ("<s>", "</s>", "<unk>", "a <s>b</s> <unk>", "<0x41> <pad>"):
+        ids = subwords.encode([text])[0]
+        assert ids.min() > 2
+        assert spelt(subwords, text) == text
+
+
+@settings(deadline=None)
+@given(text=TEXTS)
+def test_any_text_is_spelt_by_its_ids(subwords: Tokenizer, text: str) -> None:
+    # U+2581 is SentencePiece's own sign for a space; a text that holds it reads as one.
+    assert spelt(subwords, text) == text.replace("▁", " ")
+    ids = subwords.encode([text])[0]
+    assert ids.dtype == np.int32
+    assert not len(ids) or ids.min() > 2
+
+
+@settings(deadline=None)
+@given(text=st.one_of(TEXTS, st.lists(st.sampled_from([*WORDS, "x", "  "])).map(" ".join)))
+def test_tokens_are_the_ids_with_places_in_order(
+    subwords: Tokenizer, words: Tokenizer, text: str
+) -> None:
+    for tokenizer in (subwords, words):
+        tokens = tokenizer.tokens(text)
+        assert [token.id for token in tokens] == tokenizer.encode([text])[0].tolist()
+        place = 0
+        for token in tokens:
+            assert place <= token.start <= token.end <= len(text)
+            place = token.end
+    covered = subwords.tokens(text)
+    assert not text or covered[-1].end == len(text)
+    assert all(text[token.start : token.end] == token.spelling for token in words.tokens(text))
+
+
+def test_a_batch_encodes_as_its_texts_do(subwords: Tokenizer, words: Tokenizer) -> None:
+    batch = ["", "the cat", "", "猫が the", " "]
+    for tokenizer in (subwords, words):
+        for text, ids in zip(batch, tokenizer.encode(batch), strict=True):
+            assert ids.dtype == np.int32
+            np.testing.assert_array_equal(ids, tokenizer.encode([text])[0])
+        assert tokenizer.encode([]) == []
+
+
+def test_words_are_numbered_by_count_then_bytes() -> None:
+    tokenizer = train_tokenizer(WordConfig(), ["b é b z", "z a", "<unk> z"])
+    assert [tokenizer.spelling(n) for n in range(3, 8)] == ["z", "b", "<unk>", "a", "é"]
+    assert tokenizer.vocabulary == 8
+    # The word <unk> is one like any other; what has no id is the unknown word.
+    assert tokenizer.encode(["<unk> new z"])[0].tolist() == [5, UNKNOWN, 3]
+    assert train_tokenizer(WordConfig(min_count=2), ["b a b z", "z"]).vocabulary == 5
+
+
+def test_line_ends_of_unicode_part_words_and_never_the_vocabulary_file(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(WordConfig(), ["a\u2028b\x85c\x0bd\x1ce f"])
+    assert tokenizer.vocabulary == 9
+    # No word of today's Python holds one; the file must not depend on that.
+    odd = ["a\u2028b", "c\x85", "\r", "d\x0be"]
+    WordTokenizer(Vocabulary.of_words(odd)).save(str(tmp_path))
+    loaded = load_tokenizer(str(tmp_path))
+    assert [loaded.spelling(n) for n in range(3, loaded.vocabulary)] == odd
+
+
+def test_a_text_longer_than_the_trainer_takes_is_learnt_from() -> None:
+    spaced = " ".join(texts())
+    assert len(spaced.encode()) > SENTENCE_BYTES
+    tokenizer = train_tokenizer(sentencepiece("bpe", 400), [spaced])
+    assert "▁the" in {tokenizer.spelling(n) for n in range(tokenizer.vocabulary)}
+    unspaced = "猫座った" * SENTENCE_BYTES
+    assert train_tokenizer(sentencepiece(), [unspaced]).encode(["猫"])[0].max() > 258
+
+
+def test_a_long_text_is_cut_between_words() -> None:
+    long = " ".join(f"w{n:05d}" for n in range(5000))
+    learnt = train_tokenizer(SentencePieceConfig(vocabulary=2000), [long])
+    pieces = [learnt.spelling(n) for n in range(learnt.vocabulary)]
+    assert {piece[1:2] for piece in pieces if piece.startswith("▁")} <= {"w", ""}
+
+
+@pytest.mark.parametrize("nothing", [[], [""], ["  ", "\n"]])
+def test_no_text_makes_no_tokenizer(nothing: list[str]) -> None:
+    with pytest.raises(
+        TokenizerError, match=r"^the train split has no text to make a tokenizer of"
+    ):
+        train_tokenizer(sentencepiece(), nothing)
+    with pytest.raises(TokenizerError, match=r"^the train split has no word to make a vocabulary"):
+        train_tokenizer(WordConfig(), nothing)
+
+
+def test_a_vocabulary_below_the_characters_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    many = "".join(chr(0x4E00 + n) for n in range(1000))
+    with pytest.raises(TokenizerError) as error:
+        train_tokenizer(sentencepiece(vocabulary=300), [many])
+    assert str(error.value).startswith(
+        "SentencePiece cannot make 300 pieces of this text (Vocabulary size is smaller than"
+    )
+    assert str(error.value).endswith(
+        "; raise tokenizer.vocabulary, lower tokenizer.character_coverage, or give it more text"
+    )
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_small_corpus_gives_fewer_pieces_than_asked() -> None:
+    assert train_tokenizer(sentencepiece(vocabulary=8000), ["one line"]).vocabulary < 300
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(TokenizerError, match=rf"^{folder}: holds no tokenizer \(.*biloom tok"):
+            load_tokenizer(str(folder))
+    for text in ("", "[1]", "{}", '{"kind": "word"}', '{"kind": "word", "file": "gone"}'):
+        (tmp_path / "tokenizer.json").write_text(text)
+        with pytest.raises(TokenizerError, match="holds no tokenizer"):
+            load_tokenizer(str(tmp_path))
+
+
+def test_a_damaged_model_is_refused(tmp_path: Path, subwords: Tokenizer) -> None:
+    assert isinstance(subwords, SentencePieceTokenizer)
+    subwords.save(str(tmp_path))
+    (tmp_path / "tokenizer.model").write_bytes(b"not a model")
+    with pytest.raises(TokenizerError, match="holds no tokenizer"):
+        load_tokenizer(str(tmp_path))
+
+
+def test_a_kind_of_a_newer_version_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"kind": "morpheme"}))
+    with pytest.raises(TokenizerError) as error:
+        load_tokenizer(str(tmp_path))
+    assert str(error.value) == f"{tmp_path}: tokenizer kind 'morpheme' needs a newer biloom"

@@ -1,0 +1,189 @@
+"""Samples follow from the seed and the documents, never from the order of reading."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from preprocess.config import PrepareConfig
+from preprocess.corpus.dedup import content_hash, split_of
+from preprocess.reading.listing import list_source
+from preprocess.reading.units import Range, Unit, plan_units
+from preprocess.tokenizers.sample import (
+    READ_BYTES,
+    draw_documents,
+    draw_sample,
+    draw_units,
+    mixed,
+    read_train,
+    thin,
+    unit_bytes,
+)
+
+
+def sized(*sizes: int) -> list[Unit]:
+    return [
+        Unit(index, 0, (Range("a", "/a", 0, size - 1, size, "v"), Range("b", "/b", 7, 8, 9, "v")))
+        for index, size in enumerate(sizes)
+    ]
+
+
+def planned(
+    folder: Path, texts: Sequence[str], **settings: Any
+) -> tuple[PrepareConfig, list[Unit]]:
+    raw = folder / "raw.jsonl"
+    raw.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    config = PrepareConfig(**{"input": str(raw), "unit_bytes": 1024, **settings})
+    return config, plan_units(config.sources, [list_source(s) for s in config.sources], 1024)
+
+
+def side(text: str, config: PrepareConfig) -> str:
+    return split_of(content_hash(text.encode()), config.valid_fraction, config.test_fraction)
+
+
+def test_units_are_drawn_until_there_is_enough_and_stay_in_order() -> None:
+    units = sized(*[10] * 50)
+    assert unit_bytes(units[0]) == 10
+    drawn = draw_units(units, 95, 1)
+    assert len(drawn) == 10
+    assert drawn == sorted(drawn, key=lambda unit: unit.index)
+    assert drawn == draw_units(units, 95, 1)
+    assert drawn != draw_units(units, 95, 2)
+    assert draw_units(units, 500, 1) == draw_units(units, 10**12, 1) == units
+    assert draw_units(units, 0, 1) == draw_units([], 5, 1) == []
+    # A larger sample holds the smaller one.
+    assert {unit.index for unit in drawn} <= {unit.index for unit in draw_units(units, 200, 1)}
+
+
+def test_the_train_split_is_read_as_prepare_draws_it(tmp_path: Path) -> None:
+    texts = [f"line\u00a0 {n} " for n in range(100)] + ["", " "]
+    config, units = planned(tmp_path, texts, valid_fraction=0.3, test_fraction=0.2)
+    assert len(units) > 1
+    found = list(read_train(units, config))
+    clean = [" ".join(text.split()) for text in texts]
+    expected = [n for n, text in enumerate(clean) if text and side(text, config) == "train"]
+    assert [raw for _, raw, _, _ in found] == [texts[n] for n in expected]
+    assert [text for _, _, text, _ in found] == [clean[n] for n in expected]
+    assert all(content == content_hash(text.encode()) for _, _, text, content in found)
+    assert sorted({unit.index for unit, *_ in found}) == [unit.index for unit in units]
+
+
+@pytest.mark.parametrize(("split", "number"), [("train", 30), ("valid", 0), ("test", 0)])
+def test_a_given_split_is_read_whole_or_not_at_all(tmp_path: Path, split: str, number: int) -> None:
+    texts = [f"line {n}" for n in range(30)]
+    (tmp_path / "raw.jsonl").touch()
+    source = {"name": "n", "path": str(tmp_path / "raw.jsonl"), "split": split}
+    config, units = planned(tmp_path, texts, input=[source], valid_fraction=0.5)
+    assert len(list(read_train(units, config))) == number
+
+
+def test_drawn_documents_are_different_and_do_not_depend_on_the_order_of_reading(
+    tmp_path: Path,
+) -> None:
+    texts = [f"line  {n % 80}" for n in range(200)]
+    config, units = planned(tmp_path, texts, valid_fraction=0.0)
+    drawn = draw_documents(units, config, 20, 1)
+    assert len(drawn) == len(set(drawn)) == 20
+    assert set(drawn) <= set(texts), "as given, not as cleaned"
+    assert drawn == draw_documents(units[::-1], config, 20, 1)
+    assert drawn != draw_documents(units, config, 20, 2)
+    # A smaller sample begins a larger one, and a sample of everything is in the same order.
+    assert draw_documents(units, config, 7, 1) == drawn[:7]
+    everything = draw_documents(units, config, 1000, 1)
+    assert sorted(everything) == sorted(set(texts))
+    assert everything[:20] == drawn
+
+
+def test_a_document_is_in_a_sample_by_its_content_and_in_every_larger_one() -> None:
+    contents = [content_hash(str(n).encode()) for n in range(20_000)]
+    for share in (0.0, 0.1, 0.5, 1.0):
+        number = sum(thin(content, share, 1) for content in contents)
+        assert abs(number / 20_000 - share) < 0.01
+    assert all(thin(c, 0.4, 1) for c in contents if thin(c, 0.3, 1))
+    both = sum(thin(c, 0.5, 1) and thin(c, 0.5, 2) for c in contents)
+    assert abs(both / 20_000 - 0.25) < 0.02, "two seeds draw apart"
+    # Nor does the draw follow the side, or the train split would not be sampled evenly.
+    train = [c for c in contents if split_of(c, 0.5, 0.0) == "train"]
+    assert abs(sum(thin(c, 0.5, 1) for c in train) / len(train) - 0.5) < 0.02
+    assert all(0 <= mixed(c, seed) < 2**53 for c in contents[:100] for seed in (0, -1, 2**70))
+
+
+def two_sources(folder: Path, **settings: Any) -> tuple[PrepareConfig, list[Unit]]:
+    """A source of 3,000 documents and one of 300, all of 10 bytes."""
+    sources = []
+    for name, number in (("large", 3000), ("small", 300)):
+        text = folder / f"{name}.txt"
+        text.write_text("".join(f"{name[0]}{n:08d}\n" for n in range(number)))
+        own = settings.pop(name, {})
+        sources.append({"name": name, "path": str(text), **own})
+    config = PrepareConfig(**{"input": sources, "valid_fraction": 0.0, **settings})
+    return config, plan_units(config.sources, [list_source(s) for s in config.sources], 1024)
+
+
+def drawn(config: PrepareConfig, units: Sequence[Unit], wanted: int) -> list[int]:
+    """Documents of each source in the sample."""
+    sample = draw_sample(units, config, wanted, 1)
+    assert list(sample.units) == sorted(sample.units, key=lambda unit: unit.index)
+    found = [0, 0]
+    for unit, _, _, content in read_train(sample.units, config):
+        found[unit.source] += sample.holds(unit, content, 1)
+    return found
+
+
+def test_a_sample_of_sources_as_they_are_is_the_one_it_has_always_been(tmp_path: Path) -> None:
+    config, units = two_sources(tmp_path, large={"weight": 3.0}, small={"weight": 3.0})
+    for wanted in (100, 9000, 10**9):
+        sample = draw_sample(units, config, wanted, 1)
+        read = draw_units(units, max(READ_BYTES, 4 * wanted), 1)
+        assert list(sample.units) == read
+        size = sum(map(unit_bytes, read))
+        assert set(sample.kept.values()) == {min(1.0, wanted / size)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"sampling_alpha": 0.0}, [100, 100]),
+        ({"sampling_alpha": 0.5}, [152, 48]),
+        ({"small": {"weight": 10.0}}, [100, 100]),
+        ({"small": {"weight": 10.0}, "sampling_alpha": 0.0}, [18, 182]),
+        ({"sampling_alpha": 0.0, "small": {"split": "valid"}}, [200, 0]),
+    ],
+)
+def test_a_source_has_the_share_of_its_weight_and_size(
+    tmp_path: Path, settings: dict[str, Any], expected: list[int]
+) -> None:
+    found = drawn(*two_sources(tmp_path, **settings), 2000)
+    assert np.allclose(found, expected, atol=35)
+    assert found.count(0) == expected.count(0)
+
+
+def test_what_a_source_cannot_give_the_others_give(tmp_path: Path) -> None:
+    found = drawn(*two_sources(tmp_path, sampling_alpha=0.0), 20_000)
+    assert found[1] == 300
+    assert abs(found[0] - 1700) < 120
+    assert drawn(*two_sources(tmp_path, sampling_alpha=0.0), 10**9) == [3000, 300]
+
+
+def test_only_some_units_of_a_large_source_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, units = two_sources(tmp_path, sampling_alpha=0.0)
+    sample = draw_sample(units, config, 2000, 1, least_read=0)
+    sizes = [sum(unit_bytes(u) for u in sample.units if u.source == n) for n in (0, 1)]
+    assert 4000 <= sizes[0] < 6000
+    assert sizes[1] == 3000
+
+
+def test_cleaning_and_filters_of_a_source_apply_to_its_sample(tmp_path: Path) -> None:
+    given = {"cleaning": {"whitespace": "keep"}, "filters": {"min_characters": 3}}
+    text = tmp_path / "a.txt"
+    text.write_text("a  b\nc\n")
+    sources = [{"name": "own", "path": str(text), **given}, {"name": "plain", "path": str(text)}]
+    config = PrepareConfig(input=sources, valid_fraction=0.0)
+    units = plan_units(config.sources, [list_source(s) for s in config.sources], None)
+    found = [(unit.source, raw, clean) for unit, raw, clean, _ in read_train(units, config)]
+    assert found == [(0, "a  b", "a  b"), (1, "a  b", "a b"), (1, "c", "c")]

@@ -1,0 +1,89 @@
+"""Words and numbers in mapped files: exact both ways, also where hashes meet."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preprocess.tokenizers import vocabulary
+from preprocess.tokenizers.vocabulary import Vocabulary
+
+WORD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), min_size=1)
+WORDS = st.lists(WORD, unique=True, min_size=1, max_size=40)
+
+
+def opened(folder: Path, words: list[str]) -> Vocabulary:
+    text, index = str(folder / "v.txt"), str(folder / "v.index")
+    Vocabulary.of_words(words).save(text, index)
+    return Vocabulary.open(text, index)
+
+
+@settings(deadline=None)
+@given(WORDS, st.lists(WORD, max_size=10), st.integers(0, 50))
+def test_every_word_has_its_number_and_no_other_has_one(
+    words: list[str], others: list[str], first: int
+) -> None:
+    found = Vocabulary.of_words(words)
+    assert len(found) == len(words)
+    assert [found.word(n) for n in range(len(words))] == words
+    assert found.first(first) == words[:first]
+    asked = [*words, *others, words[0]]
+    expected = [words.index(one) if one in words else -1 for one in asked]
+    assert found.find([one.encode() for one in asked]).tolist() == expected
+
+
+def test_words_of_one_hash_are_told_apart_by_their_spelling(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(vocabulary, "hash_word", lambda word: len(word) % 2 * (2**64 - 1))
+    words = ["a", "bb", "ccc", "dd", "e", "f"]
+    found = Vocabulary.of_words(words)
+    asked = [b"f", b"e", b"dd", b"zz", b"z", b"a", b"bb", b"ccc"]
+    assert found.find(asked).tolist() == [5, 4, 3, -1, -1, 0, 1, 2]
+
+
+def test_the_files_hold_the_same_and_are_the_same_however_they_are_sorted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [f"слово{n}" for n in range(100)]
+    made = opened(tmp_path, words)
+    assert made.find([word.encode() for word in words]).tolist() == list(range(100))
+    assert (tmp_path / "v.txt").read_text() == "".join(f"{word}\n" for word in words)
+    index = (tmp_path / "v.index").read_bytes()
+    monkeypatch.setattr(vocabulary, "SORTED_AT_ONCE", 7)
+    monkeypatch.setattr(vocabulary, "BATCH", 9)
+    monkeypatch.setattr(vocabulary, "COPIED_AT_ONCE", 10)
+    again = opened(tmp_path, words)
+    assert (tmp_path / "v.index").read_bytes() == index
+    assert again.word(99) == "слово99"
+
+
+def test_a_vocabulary_in_a_store_is_fetched(tmp_path: Path) -> None:
+    words = ["a", "b"]
+    text, index = "memory://words/v.txt", "memory://words/v.index"
+    Vocabulary.of_words(words).save(text, index)
+    assert Vocabulary.open(text, index).first(9) == words
+
+
+def test_the_longest_words_are_those_of_most_bytes() -> None:
+    found = Vocabulary.of_words(["aaa", "猫猫", "b", "cccc", "dddd"])
+    assert found.longest(3) == ["猫猫", "cccc", "dddd"]
+
+
+def test_an_index_of_another_text_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path, ["a", "b"])
+    (tmp_path / "v.txt").write_text("a\nbb\n")
+    with pytest.raises(ValueError, match="do not belong together"):
+        Vocabulary.open(str(tmp_path / "v.txt"), str(tmp_path / "v.index"))
+    (tmp_path / "v.index").write_bytes(b"")
+    with pytest.raises(ValueError, match="index is cut off"):
+        Vocabulary.open(str(tmp_path / "v.txt"), str(tmp_path / "v.index"))
+
+
+def test_no_words_are_found_in_an_empty_vocabulary() -> None:
+    found = Vocabulary.of_words([])
+    assert len(found) == 0
+    assert found.find([b"a"]).tolist() == [-1]
+    assert found.find([]).dtype == np.int64

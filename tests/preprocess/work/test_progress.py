@@ -1,0 +1,92 @@
+"""Progress through files: rarely written, summed whole, and of what is through read once."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from preprocess.files.storage import TEMPORARY, read_bytes
+from preprocess.work import progress
+from preprocess.work.progress import TELL_SECONDS, Progress, ProgressSums
+
+
+def told(work: Path, unit: int, final: bool = True, tokens: int = 5) -> Progress:
+    """A unit that has told some counts."""
+    one = Progress(str(work), unit)
+    one.bytes, one.documents, one.tokens = 10, 2, tokens
+    one.dropped = (Counter(empty=3),)
+    one.tell(final=True)
+    if not final:
+        record = work / "progress" / f"{unit:06d}.json"
+        record.write_text(record.read_text().replace("true", "false"))
+    return one
+
+
+def test_a_unit_tells_its_counts_when_they_are_due_and_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    one = Progress(str(tmp_path), 7)
+    record = tmp_path / "progress" / "000007.json"
+    one.bytes, one.documents, one.tokens = 10, 2, 5
+    one.dropped = (Counter(invalid_json=1), Counter(empty=2))
+    one.tell()
+    begun = {"bytes": 0, "documents": 0, "tokens": 0}
+    assert json.loads(record.read_text()) == {"final": False, "counts": begun}
+    now += TELL_SECONDS + 0.1
+    one.tell()
+    dropped = {"dropped.invalid_json": 1, "dropped.empty": 2}
+    counts = {"bytes": 10, "documents": 2, "tokens": 5, **dropped}
+    assert json.loads(record.read_text()) == {"final": False, "counts": counts}
+    one.tokens = 6
+    one.tell()
+    assert json.loads(record.read_text())["counts"]["tokens"] == 5
+    one.tell(final=True)
+    assert json.loads(record.read_text()) == {"final": True, "counts": {**counts, "tokens": 6}}
+
+
+def test_sums_leave_out_what_a_killed_writer_left(tmp_path: Path) -> None:
+    assert ProgressSums(str(tmp_path)).read() == {}
+    for unit in (0, 1):
+        told(tmp_path, unit)
+    (tmp_path / "progress" / f"{TEMPORARY}host-1-000002.json").write_text('{"byt')
+    expected = {"bytes": 20, "documents": 4, "tokens": 10, "dropped.empty": 6}
+    assert ProgressSums(str(tmp_path)).read() == expected
+
+
+def test_a_unit_that_is_through_is_read_once_and_a_running_one_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def reading(path: str) -> bytes:
+        read.append(Path(path).stem)
+        return read_bytes(path)
+
+    monkeypatch.setattr(progress, "read_bytes", reading)
+    sums = ProgressSums(str(tmp_path))
+    told(tmp_path, 0)
+    told(tmp_path, 1, final=False)
+    assert sums.read()["tokens"] == 10
+    told(tmp_path, 1, final=False, tokens=7)
+    told(tmp_path, 2, final=False)
+    assert sums.read()["tokens"] == 17
+    told(tmp_path, 1, tokens=8)
+    assert sums.read()["tokens"] == 18
+    assert sums.read() == {"bytes": 30, "documents": 6, "tokens": 18, "dropped.empty": 9}
+    assert read == ["000000", "000001", "000001", "000002", "000001", "000002", "000002"]
+
+
+def test_a_half_written_record_raises_and_spoils_no_later_look(tmp_path: Path) -> None:
+    sums = ProgressSums(str(tmp_path))
+    told(tmp_path, 0)
+    told(tmp_path, 1)
+    record = tmp_path / "progress" / "000001.json"
+    whole = record.read_text()
+    record.write_text(whole[:10])
+    with pytest.raises(ValueError, match="Expecting value"):
+        sums.read()
+    record.write_text(whole)
+    assert sums.read()["tokens"] == 10
