@@ -68,7 +68,7 @@ def make_pipeline(config: RunnerConfig, input_bytes: int) -> Iterator[beam.Pipel
     with ExitStack() as ends, told_deaths():
         pipeline = RUNNERS[config.kind](config.options, input_bytes, ends)
         yield pipeline
-        result = pipeline.stages.run()
+        result = pipeline.run()
         if config.kind == "dask":
             ends.callback(result.client.close)
         try:
