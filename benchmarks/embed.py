@@ -32,8 +32,8 @@ from lightning_modules.allocator import memory_kept
 from lightning_modules.config import ModelConfig
 from lightning_modules.models.elmo_archive import write_options, write_weights
 from lightning_modules.nn.bilm import BiLMNetwork
-from preprocess.config import CleaningConfig
 from preprocess.files.manifest import Manifest, write_manifest
+from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.vocabulary import Vocabulary
 from preprocess.tokenizers.words import WordTokenizer
 from preprocess.vectors.codec import Codec

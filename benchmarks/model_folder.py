@@ -24,8 +24,8 @@ from lightning_modules.allocator import memory_kept
 from lightning_modules.models.model_folder import TYPE_VECTORS, WEIGHTS, save_model
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.vectors.type_vectors import vectors_of_vocabulary
-from preprocess.config import CleaningConfig
 from preprocess.files.manifest import Manifest, write_manifest
+from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.vocabulary import Vocabulary
 from preprocess.tokenizers.words import WordTokenizer
 

@@ -29,11 +29,11 @@ from lightning_modules.vectors.selection import (
     Spans,
     Unit,
 )
-from preprocess.config import CleaningConfig
 from preprocess.errors import UserError
 from preprocess.files.manifest import read_manifest
 from preprocess.shards.stream import boundary_ids
 from preprocess.text.cleaning import Cleaner
+from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.aligned_text import NO_ID, TextReader, Tokenised
 from preprocess.tokenizers.load import Token, Tokenizer, load_tokenizer
 from preprocess.tokenizers.spellings import MARKS, Spellings

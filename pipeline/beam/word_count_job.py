@@ -16,9 +16,9 @@ from preprocess.tokenizers.sample import unit_bytes
 from preprocess.tokenizers.vocabulary import Vocabulary, write_vocabulary
 from preprocess.tokenizers.word_counts import (
     CountJob,
-    count_buckets,
     merged_words,
     read_counted,
+    word_buckets,
 )
 from preprocess.tokenizers.words import INDEX, NO_WORD, TEXT, WordTokenizer
 
@@ -32,7 +32,7 @@ def count_corpus(
         TokenizerError: there is no word.
     """
     total = sum(map(unit_bytes, units))
-    job = CountJob(place.work, config.prepare, settings.min_count, count_buckets(total), len(units))
+    job = CountJob(place.work, config.prepare, settings.min_count, word_buckets(total), len(units))
     write_plan(place.work, units)
     steps = CountWords(job, len(units))
     run_job(config.runner, place.work, console, "tokenizer", total, len(units), steps)

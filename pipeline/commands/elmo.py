@@ -12,7 +12,6 @@ from lightning_modules.models.model_folder import load_network, save_model
 from lightning_modules.nn.bilm import BiLMNetwork
 from pipeline.console import Console, count
 from pipeline.lifecycle.stage import biloom_version, require
-from preprocess.config import CleaningConfig
 from preprocess.files import storage
 from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import (
@@ -24,6 +23,7 @@ from preprocess.files.manifest import (
     read_manifest,
     write_manifest,
 )
+from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.load import CONTROLS, load_tokenizer
 from preprocess.tokenizers.vocabulary import Vocabulary
 from preprocess.tokenizers.words import WordTokenizer

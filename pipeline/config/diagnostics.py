@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline.config.schema import Config
 from pipeline.config.yaml_source import UNPLACED, KeyPath, Node, Place, Problems
-from preprocess.config import Section
+from preprocess.section import Section
 
 ROOT = FieldInfo(annotation=Config)
 

@@ -21,8 +21,8 @@ from pipeline.config.yaml_source import (
     read_file,
     read_override,
 )
-from preprocess.config import Section
 from preprocess.errors import UserError
+from preprocess.section import Section
 
 
 class ConfigError(UserError):

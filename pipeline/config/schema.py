@@ -7,14 +7,8 @@ from pydantic import Field, field_validator, model_validator
 from lightning_modules.config import MixConfig, ModelConfig
 from lightning_modules.training.config import EvaluateConfig, TrainConfig
 from pipeline.config.runners import DirectRunner, RunnerConfig
-from preprocess.config import (
-    PrepareConfig,
-    Section,
-    SentencePieceConfig,
-    Source,
-    TokenizerConfig,
-    runtime,
-)
+from preprocess.config import PrepareConfig, SentencePieceConfig, Source, TokenizerConfig
+from preprocess.section import Section, runtime
 
 
 class RunConfig(Section):

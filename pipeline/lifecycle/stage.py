@@ -26,8 +26,7 @@ from preprocess.files.manifest import (
     read_manifest,
     write_manifest,
 )
-
-WORK = "_work"
+from preprocess.work import folder as work
 
 
 class StageError(UserError):
@@ -53,11 +52,11 @@ class Place:
 
     @property
     def work(self) -> str:
-        return storage.join(self.folder, WORK)
+        return work.work_folder(self.folder)
 
     @property
     def lock(self) -> str:
-        return storage.join(self.work, "lock.json")
+        return work.lock_file(self.work)
 
     def file(self, name: str) -> str:
         return storage.join(self.folder, name)
@@ -159,7 +158,7 @@ def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = 
         reopened = standing.grows and not stage.adds
         if reopened:
             stage.reopen(config, place)
-        storage.write_bytes(storage.join(place.work, "asked.json"), json.dumps(asked).encode())
+        work.write_record(work.asked_file(place.work), asked)
         if reopened:
             # Only now: until here the former result was whole, from here on there is work to go on with.
             storage.remove(place.file(NAME))
@@ -313,11 +312,7 @@ def _standing(stage: Stage, config: Config, place: Place, asked: dict[str, Any])
 
 def _unfinished(place: Place) -> dict[str, Any] | None:
     """What the unfinished work in the folder was asked, if there is any."""
-    path = storage.join(place.work, "asked.json")
-    if not storage.exists(path):
-        return None
-    asked: dict[str, Any] = json.loads(storage.read_bytes(path))
-    return asked
+    return work.read_record_if_written(work.asked_file(place.work))
 
 
 def _refusal(place: Place, standing: _Standing) -> UserError:

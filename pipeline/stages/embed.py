@@ -14,20 +14,21 @@ from pipeline.console import Console, count
 from pipeline.lifecycle.registry import embed_sources, input_sources, stage_folder
 from pipeline.lifecycle.stage import Made, Place, StageError
 from pipeline.training.device import resolve_device
-from preprocess.config import CleaningConfig, Source
-from preprocess.corpus.dedup import count_buckets
-from preprocess.corpus.first_pass import read_done
-from preprocess.corpus.last_pass import read_finished
+from preprocess.config import Source
+from preprocess.corpus.dedup import key_buckets
+from preprocess.corpus.rejects import side_files
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, content_hash, hash_file, read_manifest
-from preprocess.reading.changed_inputs import beside, write_inputs
+from preprocess.reading.changed_inputs import write_inputs
 from preprocess.reading.listing import list_source
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
+from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.sample import READ_BYTES, draw_documents, draw_units, unit_bytes
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.files import shards_of
 from preprocess.vectors.index import write_index
+from preprocess.work.folder import read_finished_record, read_unit_record
 
 EFFORT = 100
 """Embedding a byte takes at least so many times as long as tokenising it."""
@@ -52,7 +53,10 @@ class _Sums:
         return _entries(self.files)
 
     def add(self, work: str, unit: Unit) -> None:
-        done, finished = read_done(work, unit.index), read_finished(work, unit.index)
+        done, finished = (
+            read_unit_record(work, unit.index),
+            read_finished_record(work, unit.index),
+        )
         self.read += done["read"]
         self.dropped.update(done["dropped"])
         self.inputs += done["inputs"]
@@ -120,7 +124,7 @@ def _job(
         dtype=embed.dtype,
         texts=embed.texts,
         batch_tokens=embed.batch_tokens,
-        buckets=count_buckets(total),
+        buckets=key_buckets(total),
         device="cpu" if embed.int8 else str(resolve_device(config.train.device)),
         first_unit=former.shards[-1][0] + 1 if former else 0,
     )
@@ -137,7 +141,7 @@ def _made(
     files.append(write_index(place.folder, shards, generation))
     if config.embed.input is not None:
         write_inputs(place.folder, inputs, add=former is not None)
-    tellers = [FileRecord(n, *hash_file(place.file(n))) for n in beside(place.folder)]
+    tellers = [FileRecord(n, *hash_file(place.file(n))) for n in side_files(place.folder)]
     recurrent = read_manifest(job.model, "export").details["model"]
     depth = recurrent["recurrent"]["layers"] + 1
     layers, dim = job.selection.shape(depth, _dim(recurrent))

@@ -17,18 +17,20 @@ from pipeline.lifecycle.registry import input_sources, stage_folder
 from pipeline.lifecycle.stage import Made, Place, StageError
 from pipeline.reports.corpus_page import corpus_page
 from pipeline.reports.corpus_summary import show_corpus
-from preprocess.config import SPLITS
-from preprocess.corpus.dedup import count_buckets, read_copies
-from preprocess.corpus.first_pass import Job, read_done
-from preprocess.corpus.last_pass import read_counts, read_finished
+from preprocess.corpus.dedup import key_buckets, read_copies
+from preprocess.corpus.first_pass import Job
+from preprocess.corpus.last_pass import read_counts
+from preprocess.corpus.rejects import side_files
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, content_hash, hash_file, read_manifest
-from preprocess.reading.changed_inputs import beside, write_inputs
+from preprocess.reading.changed_inputs import write_inputs
 from preprocess.reading.mixing import as_it_is, shares
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
 from preprocess.shards.format import SUMS
+from preprocess.text.splits import SPLITS
 from preprocess.tokenizers.load import cached_tokenizer
+from preprocess.work.folder import read_finished_record, read_unit_record
 
 PAGE = "corpus.html"
 
@@ -56,8 +58,8 @@ def _job(config: Config, place: Place, total: int) -> Job:
         tokenizer=folder,
         tokenizer_content=content,
         vocabulary=vocabulary,
-        buckets=count_buckets(total),
-        band_buckets=count_buckets(total, "bands"),
+        buckets=key_buckets(total),
+        band_buckets=key_buckets(total, "bands"),
     )
 
 
@@ -72,7 +74,10 @@ def _collect(
     read = replaced = 0
     counts = np.zeros(job.vocabulary, np.uint64)
     for unit in units:
-        done, finished = read_done(place.work, unit.index), read_finished(place.work, unit.index)
+        done, finished = (
+            read_unit_record(place.work, unit.index),
+            read_finished_record(place.work, unit.index),
+        )
         read += done["read"]
         replaced += done["replaced"]
         for name, sum_ in sums.items():
@@ -123,7 +128,7 @@ def _collect(
     }
     storage.write_bytes(place.file(PAGE), corpus_page(stats).encode())
     show_corpus(console, details, place.file(PAGE))
-    extra = [_record(place, name) for name in (PAGE, *beside(place.folder))]
+    extra = [_record(place, name) for name in (PAGE, *side_files(place.folder))]
     return Made((*made, *extra), details, stats=stats, content=content)
 
 

@@ -5,7 +5,6 @@ import os
 from rich.console import Console as RichConsole
 
 from lightning_modules.models.model_folder import CHECKPOINT, read_checkpoint, tensors_hash
-from lightning_modules.training.checkpoints import checkpoint_path
 from lightning_modules.training.metrics_file import METRICS, rows_up_to
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
@@ -17,6 +16,7 @@ from pipeline.training.tracking import log_checkpoint_artifact, make_loggers
 from pipeline.training.trainer import fit
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, hash_file
+from preprocess.work.folder import checkpoint_file
 
 WAIT = 600.0
 """Seconds that a further machine waits for the first to begin."""
@@ -36,7 +36,7 @@ def make(config: Config, place: Place, console: Console) -> Made:
     with console.bar("train", train.steps) as bar:
         fit(inputs, module, loggers, bar)
 
-    storage.copy(checkpoint_path(place.work, train.steps), place.file(CHECKPOINT))
+    storage.copy(checkpoint_file(place.work, train.steps), place.file(CHECKPOINT))
     corpus = inputs.corpus.manifest
     details = {
         "model": config.model.model_dump(),
@@ -92,7 +92,7 @@ def reopen(config: Config, place: Place) -> None:
     TrainingInputs.of(config, place)
     checkpoint = place.file(CHECKPOINT)
     step = read_checkpoint(checkpoint)["step"]
-    storage.copy(checkpoint, checkpoint_path(place.work, step))
+    storage.copy(checkpoint, checkpoint_file(place.work, step))
 
 
 def _where(inputs: TrainingInputs) -> str:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import xxhash
 
-from preprocess.config import CleaningConfig, PrepareConfig, Source
+from preprocess.config import PrepareConfig, Source
 from preprocess.files import storage
 from preprocess.reading.block import Block, Places, Rejected, join_small
 from preprocess.reading.byte_range import (
@@ -38,6 +38,7 @@ from preprocess.reading.records import (
 )
 from preprocess.reading.text_reader import TextReader
 from preprocess.reading.units import Range, Unit
+from preprocess.text.config import CleaningConfig
 
 __all__ = ["Block", "Limits", "Places", "Rejected", "UnitReader", "read_unit"]
 

@@ -11,8 +11,8 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.config import CleaningConfig
 from preprocess.text.characters import CharacterTable, by_width
+from preprocess.text.config import CleaningConfig
 
 # Tab, line ends and separators are category Cc too, but whitespace. U+FEFF is the one format
 # character removed: joiners and direction marks carry meaning in Indic, Persian and emoji text.

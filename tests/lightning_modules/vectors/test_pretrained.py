@@ -19,8 +19,9 @@ from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.vectors import encoder
 from lightning_modules.vectors.pretrained import plan_batches
-from preprocess.config import CleaningConfig, WordConfig
+from preprocess.config import WordConfig
 from preprocess.files.manifest import ManifestError
+from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.load import BOS, EOS, train_tokenizer
 from preprocess.tokenizers.spellings import spell
 

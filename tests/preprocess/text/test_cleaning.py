@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.config import CleaningConfig
 from preprocess.text.cleaning import Cleaner
+from preprocess.text.config import CleaningConfig
 
 CONFIGS = [
     CleaningConfig(unicode=unicode, control_characters=control, whitespace=whitespace)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.config import CharConfig, CleaningConfig, SentencePieceConfig, WordConfig
+from preprocess.config import CharConfig, SentencePieceConfig, WordConfig
 from preprocess.text.cleaning import Cleaner
+from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.aligned_text import NO_ID, TextReader, Tokenised
 from preprocess.tokenizers.load import UNKNOWN, Tokenizer, train_tokenizer
 
