@@ -10,7 +10,7 @@ from lightning_modules.config import (
     ModelConfig,
     RecurrentConfig,
 )
-from preprocess.tokenizers.character_ids import CHARACTERS
+from preprocess.tokenizers.spellings import CHARACTERS
 
 
 def tail_widths(dim: int, div: float, tails: int) -> tuple[int, ...]:

@@ -35,7 +35,8 @@ from preprocess.shards.stream import boundary_ids
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.aligned_text import NO_ID, TextReader, Tokenised
-from preprocess.tokenizers.load import Token, Tokenizer, load_tokenizer
+from preprocess.tokenizers.base import Token
+from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 from preprocess.tokenizers.spellings import MARKS, Spellings
 
 WINDOW_BYTES = 1 << 28

@@ -14,9 +14,17 @@ from torch import Tensor
 
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.nn.inputs.word_types import LENGTHS
-from preprocess.tokenizers.character_ids import PAD, TEXT_BEGIN, TEXT_END, WORD_BEGIN, WORD_END
-from preprocess.tokenizers.load import BOS, CONTROLS, EOS, UNKNOWN, Tokenizer
-from preprocess.tokenizers.spellings import Characters, spell
+from preprocess.tokenizers.base import BOS, CONTROLS, EOS, UNKNOWN
+from preprocess.tokenizers.load import Tokenizer
+from preprocess.tokenizers.spellings import (
+    PAD,
+    TEXT_BEGIN,
+    TEXT_END,
+    WORD_BEGIN,
+    WORD_END,
+    Characters,
+    spell,
+)
 
 BLOCK = 64
 """Words of a block. More are no faster, and a single short text would have blocks of padding alone."""

@@ -24,7 +24,8 @@ from preprocess.files.manifest import (
     write_manifest,
 )
 from preprocess.text.config import CleaningConfig
-from preprocess.tokenizers.load import CONTROLS, load_tokenizer
+from preprocess.tokenizers.base import CONTROLS
+from preprocess.tokenizers.load import load_tokenizer
 from preprocess.tokenizers.vocabulary import Vocabulary
 from preprocess.tokenizers.words import WordTokenizer
 

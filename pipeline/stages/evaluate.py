@@ -25,8 +25,7 @@ from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import ManifestError, read_manifest
 from preprocess.shards.format import Corpus
 from preprocess.shards.held_out_windows import evaluation_windows, window_count
-from preprocess.shards.stream import Ids, TokenStream, boundary_ids
-from preprocess.shards.target_counts import target_counts
+from preprocess.shards.stream import Int64Ids, TokenStream, boundary_ids, target_counts
 from preprocess.tokenizers.load import load_tokenizer
 from preprocess.tokenizers.spellings import Spellings
 
@@ -51,7 +50,7 @@ def make(config: Config, place: Place, console: Console) -> Made:
     stream = TokenStream(shards, trained["boundary"])
     with console.bar("evaluate", window_count(stream, settings.rows, UNROLL)) as bar:
 
-        def windows() -> Iterator[tuple[Ids, Ids]]:
+        def windows() -> Iterator[tuple[Int64Ids, Int64Ids]]:
             for step, window in enumerate(evaluation_windows(stream, settings.rows, UNROLL)):
                 bar.update(step)
                 yield window
@@ -107,8 +106,8 @@ def _ranks(
 
 def _encoder(
     config: Config, trained: dict[str, Any], network: BiLMNetwork
-) -> Callable[[Ids], Types] | None:
-    """Ids -> the spellings of their types, where the network's input encoder reads those."""
+) -> Callable[[Int64Ids], Types] | None:
+    """Int64Ids -> the spellings of their types, where the network's input encoder reads those."""
     if not isinstance(network.input, CharCNN):
         return None
     whose = "the model was trained with, which knows how words are spelt"

@@ -30,11 +30,10 @@ from pipeline.lifecycle.stage import Place, StageError
 from pipeline.training.device import device_count, has_bf16, resolve_device
 from pipeline.training.processes import process_rank
 from preprocess.shards.format import Corpus
-from preprocess.shards.stream import Ids, TrainingWindows, boundary_ids
-from preprocess.shards.target_counts import target_counts
-from preprocess.tokenizers.character_ids import PAD
+from preprocess.shards.stream import Int64Ids, boundary_ids, target_counts
+from preprocess.shards.windows import TrainingWindows
 from preprocess.tokenizers.load import cached_tokenizer
-from preprocess.tokenizers.spellings import MARKS, Spellings, truncated
+from preprocess.tokenizers.spellings import MARKS, PAD, Spellings, truncated
 
 COSTS = {"cpu": CPU, "cuda": GPU}
 
@@ -161,7 +160,7 @@ class TrainingInputs:
         return self.windows.passes(train.steps * train.accumulate_steps)
 
     def maker(self) -> WindowMaker:
-        """Ids -> what the network reads."""
+        """Int64Ids -> what the network reads."""
         train = self.config.train
         boundary = boundary_ids(train.boundary) if train.reset_state else None
         return WindowMaker(self.clusters[1].numpy(), self.cutoffs, self.encode, boundary)
@@ -176,8 +175,8 @@ class TrainingInputs:
         return cached_tokenizer(tokenizer_of(self.config, content, whose), content).spelling
 
     @cached_property
-    def encode(self) -> Callable[[Ids], Types] | None:
-        """Ids -> the spellings of their types, for an input encoder that reads those."""
+    def encode(self) -> Callable[[Int64Ids], Types] | None:
+        """Int64Ids -> the spellings of their types, for an input encoder that reads those."""
         settings = self.config.model.input
         if self._spelling is None or not isinstance(settings, CharCNNInputConfig):
             return None

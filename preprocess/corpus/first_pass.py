@@ -21,8 +21,9 @@ from preprocess.corpus.segment import Segment
 from preprocess.errors import UserError
 from preprocess.files.durability import synced_together
 from preprocess.files.storage import exists
+from preprocess.reading.block import Block
 from preprocess.reading.changed_inputs import ranges_read
-from preprocess.reading.reader import Block, Limits, read_unit
+from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
 from preprocess.shards.format import token_dtype
 from preprocess.text.cleaning import Cleaner

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from preprocess.files.storage import join, list_names, write_bytes
+from preprocess.reading.block import Rejected
 from preprocess.reading.changed_inputs import INPUTS
-from preprocess.reading.reader import Rejected
 
 KEPT_ASIDE = "dropped-"
 FLUSH_CHARACTERS = 4 << 20

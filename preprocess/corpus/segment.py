@@ -16,7 +16,7 @@ from preprocess.corpus.dedup import band_keys, hash_keys, write_keys
 from preprocess.files.storage import write_bytes
 from preprocess.shards.format import DOCUMENT, SUMS
 from preprocess.text.splits import SPLITS, hash_halves, text_hashes
-from preprocess.tokenizers.load import Ids
+from preprocess.tokenizers.base import Ids
 from preprocess.work.folder import part_file
 
 

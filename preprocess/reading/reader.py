@@ -16,7 +16,7 @@ import xxhash
 
 from preprocess.config import PrepareConfig, Source
 from preprocess.files import storage
-from preprocess.reading.block import Block, Places, Rejected, join_small
+from preprocess.reading.block import Block, Rejected, join_small
 from preprocess.reading.byte_range import (
     HEAD_BYTES,
     DamagedFile,
@@ -39,8 +39,6 @@ from preprocess.reading.records import (
 from preprocess.reading.text_reader import TextReader
 from preprocess.reading.units import Range, Unit
 from preprocess.text.config import CleaningConfig
-
-__all__ = ["Block", "Limits", "Places", "Rejected", "UnitReader", "read_unit"]
 
 BLOCK_BYTES = 256 * 1024
 """Small enough for the processor's cache: in blocks of 4 MB, reading takes half as much time again."""

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.text.cleaning import Cleaner
-from preprocess.tokenizers.load import UNKNOWN, Token, Tokenizer
+from preprocess.tokenizers.base import UNKNOWN, Token
+from preprocess.tokenizers.load import Tokenizer
 
 NO_ID = -1
 """Of a word or a sentence where it stands in the place of a token."""

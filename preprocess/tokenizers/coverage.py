@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from preprocess.tokenizers.load import UNKNOWN, Tokenizer
+from preprocess.tokenizers.base import UNKNOWN
+from preprocess.tokenizers.load import Tokenizer
 from preprocess.tokenizers.subwords import SentencePieceTokenizer
 
 SAMPLE_BYTES = 10_000_000

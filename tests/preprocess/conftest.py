@@ -9,8 +9,9 @@ import pytest
 import xxhash
 
 from preprocess.config import Source
+from preprocess.reading.block import Block
 from preprocess.reading.listing import list_source
-from preprocess.reading.reader import Block, Limits, read_unit
+from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import plan_units
 from preprocess.text.config import CleaningConfig
 

@@ -19,9 +19,9 @@ from lightning_modules.nn.heads.routes import ranks_of
 from lightning_modules.nn.inputs.word_types import types_of_window
 from preprocess.shards.format import Corpus
 from preprocess.shards.held_out_windows import evaluation_windows
-from preprocess.shards.stream import TokenStream, boundary_ids
-from preprocess.shards.target_counts import target_counts
-from preprocess.tokenizers.load import UNKNOWN, load_tokenizer
+from preprocess.shards.stream import TokenStream, boundary_ids, target_counts
+from preprocess.tokenizers.base import UNKNOWN
+from preprocess.tokenizers.load import load_tokenizer
 from preprocess.tokenizers.spellings import Spellings
 
 Tiny = Any  # of conftest.py

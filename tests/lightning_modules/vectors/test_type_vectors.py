@@ -11,8 +11,7 @@ from lightning_modules.config import CharCNNInputConfig
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.vectors import type_vectors
 from lightning_modules.vectors.type_vectors import BEGIN, END, TypeVectors
-from preprocess.tokenizers.character_ids import PAD, TEXT_BEGIN, TEXT_END, WORD_BEGIN, WORD_END
-from preprocess.tokenizers.spellings import spell
+from preprocess.tokenizers.spellings import PAD, TEXT_BEGIN, TEXT_END, WORD_BEGIN, WORD_END, spell
 
 CONFIG = CharCNNInputConfig(dim=4, max_characters=20, filters=((1, 4), (3, 9)), highway=1)
 WIDTH = 6

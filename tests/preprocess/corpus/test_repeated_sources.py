@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from preprocess.shards import stream as token_stream
 from preprocess.shards.format import Shard
-from preprocess.shards.stream import CorpusTooSmall, TokenStream, TrainingWindows
-from preprocess.tokenizers.load import BOS, EOS
+from preprocess.shards.stream import TokenStream
+from preprocess.shards.windows import CorpusTooSmall, TrainingWindows
+from preprocess.tokenizers.base import BOS, EOS
 
 Order = Literal["shuffled", "as-given"]
 ORDERS = st.sampled_from(["shuffled", "as-given"])

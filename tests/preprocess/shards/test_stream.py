@@ -12,17 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightning_modules.nn.window_maker import resets
 from preprocess.shards import stream as token_stream
 from preprocess.shards.format import Shard
-from preprocess.shards.stream import (
-    CorpusTooSmall,
-    Ids,
-    TokenStream,
-    TrainingWindows,
-    boundary_ids,
-    resets,
-)
-from preprocess.tokenizers.load import BOS, EOS
+from preprocess.shards.stream import Int64Ids, TokenStream, boundary_ids
+from preprocess.shards.windows import CorpusTooSmall, TrainingWindows
+from preprocess.tokenizers.base import BOS, EOS
 
 Boundary = Literal["eos", "bos_eos"]
 Documents = Sequence[Sequence[int]]
@@ -75,7 +70,7 @@ def pairs_of(corpus: Sequence[Documents], boundary: Boundary) -> list[Pair]:
     return [pair for one in documents for pair in pairwise([before, *one, after])]
 
 
-def zipped(read: tuple[Ids, Ids]) -> list[Pair]:
+def zipped(read: tuple[Int64Ids, Int64Ids]) -> list[Pair]:
     return list(zip(read[0].tolist(), read[1].tolist(), strict=True))
 
 
@@ -326,7 +321,7 @@ def test_rows_are_not_all_read_before_one_window(monkeypatch: pytest.MonkeyPatch
     rows: set[int] = set()
     read = TokenStream.read
 
-    def watched(self: TokenStream, number: int, start: int, end: int) -> tuple[Ids, Ids]:
+    def watched(self: TokenStream, number: int, start: int, end: int) -> tuple[Int64Ids, Int64Ids]:
         rows.add(start // windows.stretch)
         return read(self, number, start, end)
 

@@ -10,7 +10,8 @@ from preprocess.config import CharConfig, SentencePieceConfig, WordConfig
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.aligned_text import NO_ID, TextReader, Tokenised
-from preprocess.tokenizers.load import UNKNOWN, Tokenizer, train_tokenizer
+from preprocess.tokenizers.base import UNKNOWN
+from preprocess.tokenizers.load import Tokenizer, train_tokenizer
 
 TEXTS = [
     "The cat sat on the mat .",
