@@ -11,8 +11,7 @@ from torch import Tensor
 
 from lightning_modules.nn.window import Window
 from lightning_modules.vectors.pretrained import BiLM, Text, plan_batches
-from preprocess.shards.held_out_windows import IGNORE
-from preprocess.tokenizers.base import UNKNOWN, Token
+from preprocess.tokenizers.base import IGNORE, UNKNOWN, Token
 
 CHUNK = 64
 

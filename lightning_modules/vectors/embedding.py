@@ -51,7 +51,6 @@ class EmbedJob:
     selection: Selection
     words: bool
     warm_up: bool
-    int8: bool
     dtype: Literal["float32", "float16", "int8"]
     texts: bool
     batch_tokens: int
@@ -69,12 +68,11 @@ class _Window(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def _model(path: str, content: str, device: str, int8: bool) -> BiLM:
+def _model(path: str, content: str, device: str) -> BiLM:
     if device == "cpu":
         # Sums come out alike only for one number of threads: workers share the units instead.
         torch.set_num_threads(1)
-    model = BiLM.from_pretrained(path).to(device)
-    return model.int8() if int8 else model
+    return BiLM.from_pretrained(path).to(device)
 
 
 def hash_texts(job: EmbedJob, unit: Unit) -> int:
@@ -108,7 +106,7 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
     repeated = set(read_drops(job.work, "hashes", unit.index, job.buckets).tolist())
     progress = Progress(job.work, unit.index)
     parts = list(_closed_parts(job, unit))
-    model = _model(job.model, job.model_content, job.device, job.int8)
+    model = _model(job.model, job.model_content, job.device)
     shape = job.selection.shape(model.depth, model.dim)
     # Batches are planned within a window, so they depend on the unit only.
     most = window_characters(*shape)

@@ -16,7 +16,6 @@ from lightning_modules.models.model_folder import load_network
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.nn.inputs.word_types import types_of_window
-from lightning_modules.nn.int8 import quantize_recurrent
 from lightning_modules.nn.scalar_mix import ScalarMix
 from lightning_modules.nn.window import Types
 from lightning_modules.vectors.encoder import Encoder
@@ -283,15 +282,6 @@ class BiLM(nn.Module):
             return 0
         longest = self._spellings.max_characters - MARKS
         return sum(len(token.spelling.encode("utf-8", "ignore")) > longest for token in tokens)
-
-    def int8(self) -> Self:
-        """Make the recurrent products in int8 from now on, for inference on a CPU; returns itself.
-
-        Raises:
-            Int8Error: the model is not on a CPU, or this torch has no int8 products for it.
-        """
-        quantize_recurrent(self.network)
-        return self
 
 
 def _numbers(mix: MixConfig | ScalarMix | None) -> MixConfig:

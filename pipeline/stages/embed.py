@@ -120,12 +120,11 @@ def _job(
         selection=selection,
         words=embed.words,
         warm_up=embed.warm_up,
-        int8=embed.int8,
         dtype=embed.dtype,
         texts=embed.texts,
         batch_tokens=embed.batch_tokens,
         buckets=key_buckets(total),
-        device="cpu" if embed.int8 else str(resolve_device(config.train.device)),
+        device=str(resolve_device(config.train.device)),
         first_unit=former.shards[-1][0] + 1 if former else 0,
     )
 
@@ -185,7 +184,7 @@ def _entries(files: list[FileRecord]) -> int:
 
 def _settings(config: Config) -> dict[str, Any]:
     """What the vectors are, beside model and type, for who reads the cache."""
-    named = ("layers", "unit", "pooling", "mix", "words", "warm_up", "int8")
+    named = ("layers", "unit", "pooling", "mix", "words", "warm_up")
     return {name: value for name, value in config.embed.model_dump().items() if name in named}
 
 

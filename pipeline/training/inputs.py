@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from lightning_modules.config import AdaptiveSoftmaxConfig, CharCNNInputConfig
-from lightning_modules.flops import SpelledTypes
 from lightning_modules.nn.bilm import output_vocabulary
 from lightning_modules.nn.heads.cutoffs import CPU, GPU, choose_cutoffs, predicted_speedup
 from lightning_modules.nn.heads.routes import ranks_of
 from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types
 from lightning_modules.nn.window_maker import WindowMaker
+from lightning_modules.sizes import SpelledTypes
 from lightning_modules.training.checkpoints import newest_checkpoint
 from lightning_modules.training.config import ConstantConfig, InverseSqrtConfig, PlateauConfig
 from lightning_modules.training.datamodule import training_stream

@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 
 from preprocess.shards.stream import Int64Ids, TokenStream
+from preprocess.tokenizers.base import IGNORE
 
-IGNORE = -100
 """Target of a position that is padding."""
 
 

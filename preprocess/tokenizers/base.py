@@ -8,6 +8,9 @@ import numpy.typing as npt
 from preprocess.errors import UserError
 
 UNKNOWN, BOS, EOS = 0, 1, 2
+IGNORE = -100
+"""In place of a target id: nothing is predicted there. PyTorch's default ``ignore_index``."""
+
 CONTROLS = ("<unk>", "<s>", "</s>")
 
 Ids = npt.NDArray[np.int32]

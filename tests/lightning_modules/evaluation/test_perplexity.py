@@ -94,9 +94,9 @@ def by_hand(
                 state = network.zero_state(1)
             for token, following in pairwise(document):
                 layers, state = network.layers(torch.full((directions, 1, 1), token), state)
-                logs = network.head.log_prob(layers[-1][direction, 0])  # (1, vocabulary)
                 target = following if following < network.output_vocabulary else UNKNOWN
-                losses[direction][target].append(-float(logs[0, target]))
+                loss = network.head.nll(layers[-1][direction, 0], torch.tensor([target]))
+                losses[direction][target].append(float(loss))
     return losses
 
 

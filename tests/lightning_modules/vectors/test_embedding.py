@@ -44,7 +44,6 @@ def job(tiny: Tiny, trained: Path, folder: Path) -> EmbedJob:
         selection=Selection(),
         words=False,
         warm_up=False,
-        int8=False,
         dtype="float16",
         texts=True,
         batch_tokens=1024,
