@@ -48,7 +48,7 @@ def test_a_batch_is_cleaned_like_its_texts_and_once_is_enough(
 def test_what_comes_out_can_be_encoded(config: CleaningConfig, texts: list[str]) -> None:
     cleaner = Cleaner(config)
     "".join(cleaner.clean_batch(texts)).encode()
-    "".join(map(cleaner.clean, texts)).encode()
+    "".join(clean(cleaner, text) for text in texts).encode()
 
 
 @settings(deadline=None)
