@@ -1,19 +1,17 @@
 """Running a stage: done, resume or refuse, by fingerprint; its manifest is written last."""
 
-import importlib
 import importlib.util
 import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from typing import Any
 
 from pipeline.config.load import dump_config
 from pipeline.config.schema import Config
 from pipeline.console import Console, clock
 from pipeline.lifecycle.lock import lock, one_at_a_time
+from pipeline.version import biloom_version
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.fingerprint import differing_keys, fingerprint, plain
@@ -85,15 +83,14 @@ class Stage:
     def folder(self, config: Config) -> str:
         return storage.join(storage.absolute(config.run.output), self.name)
 
-    def make(self, config: Config, place: Place, console: Console) -> Made:
-        made: Made = importlib.import_module(f"pipeline.stages.{self.name}").make(
-            config, place, console
-        )
-        return made
 
-    def reopen(self, config: Config, place: Place) -> None:
-        """Make a finished result unfinished work, for one that grows."""
-        importlib.import_module(f"pipeline.stages.{self.name}").reopen(config, place)
+@dataclass(frozen=True)
+class StageWork:
+    """The functions that do a stage's work; loading them imports Beam or torch."""
+
+    make: Callable[[Config, Place, Console], Made]
+    reopen: Callable[[Config, Place], None] | None = None
+    """Turn a finished result back into unfinished work, so that it can be resumed."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +126,17 @@ def plan_of(stage: Stage, config: Config) -> str:
     return "goes on with unfinished work" if standing.unfinished else "to be made"
 
 
-def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = False) -> Manifest:
+def run_stage(
+    stage: Stage,
+    load_work: Callable[[], StageWork],
+    config: Config,
+    console: Console,
+    overwrite: bool = False,
+) -> Manifest:
     """Make what is missing of ``stage`` and return its manifest.
+
+    Args:
+        load_work: called only if there is work to do and the packages that it needs are installed.
 
     Raises:
         StageError: the folder holds another run's result or unfinished work.
@@ -157,8 +163,10 @@ def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = 
             raise _refusal(place, standing)
         storage.remove_temporary(place.folder)
         reopened = standing.grows and not stage.adds
+        work = load_work()
         if reopened:
-            stage.reopen(config, place)
+            assert work.reopen, "a stage whose result grows in place can be reopened"
+            work.reopen(config, place)
         storage.write_bytes(storage.join(place.work, "asked.json"), json.dumps(asked).encode())
         if reopened:
             # Only now: until here the former result was whole, from here on there is work to go on with.
@@ -168,7 +176,7 @@ def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = 
         elif standing.grows:
             console.line("adds to the finished result")
         began = time.monotonic()
-        made = stage.make(config, place, console)
+        made = work.make(config, place, console)
         return _finish(stage, config, place, asked, made, time.monotonic() - began, console)
 
 
@@ -265,13 +273,6 @@ def require(command: str, needs: Mapping[str, str]) -> None:
                 f"`biloom {command}` needs {module}, which is not installed; "
                 f"pip install 'biloom[{extra}]'"
             )
-
-
-def biloom_version() -> str:
-    try:
-        return installed_version("biloom")
-    except PackageNotFoundError:
-        return "uninstalled"
 
 
 def _has(folder: str, name: str) -> bool:
