@@ -291,7 +291,7 @@ def _standing(stage: Stage, config: Config, place: Place, asked: dict[str, Any])
         manifest = read_manifest(place.folder, stage.name) if _has(place.folder, NAME) else None
     except ManifestError as error:
         return _Standing(None, False, [str(error)])
-    unfinished = _unfinished(place)
+    unfinished = unfinished_request(place)
     begun = unfinished is not None
     old = manifest.asked if manifest else unfinished
     differing = differing_keys(old, asked) if old is not None else []
@@ -312,8 +312,8 @@ def _standing(stage: Stage, config: Config, place: Place, asked: dict[str, Any])
     return _Standing(manifest, begun, differing, others=others)
 
 
-def _unfinished(place: Place) -> dict[str, Any] | None:
-    """What the unfinished work in the folder was asked, if there is any."""
+def unfinished_request(place: Place) -> dict[str, Any] | None:
+    """The settings and inputs of the unfinished work in the folder; None if there is no such work."""
     path = storage.join(place.work, "asked.json")
     if not storage.exists(path):
         return None
