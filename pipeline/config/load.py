@@ -114,11 +114,7 @@ def find_config(name: str) -> Path:
     path = Path(name)
     if path.exists() and not path.is_dir():
         return path
-    package = Path(str(resources.files("pipeline")))
-    # A wheel holds the configs inside the package, a checkout beside it.
-    folder = package / "configs"
-    folder = folder if folder.is_dir() else package.parent / "configs"
-    shipped = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    shipped = shipped_configs()
     if name in shipped:
         return shipped[name]
     if path.is_dir():
@@ -127,6 +123,15 @@ def find_config(name: str) -> Path:
         raise ConfigError([f"no such file: '{name}'"])
     known = f"shipped are {', '.join(shipped)}"
     raise ConfigError([f"no config '{name}': {known}{did_you_mean(path.stem, shipped)}"])
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name and file of each config that comes with biloom."""
+    package = Path(str(resources.files("pipeline")))
+    # A wheel holds the configs inside the package, a checkout beside it.
+    folder = package / "configs"
+    folder = folder if folder.is_dir() else package.parent / "configs"
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 
 def dump_config(config: Config) -> str:
@@ -146,12 +151,13 @@ def _dump_field(section: Section, name: str, indent: str) -> Iterator[str]:
     elif isinstance(value, tuple) and any(isinstance(entry, Section) for entry in value):
         yield f"{indent}{name}:{comment}"
         for entry in value:
-            yield f"{indent}  - {_flow(entry)}"
+            yield f"{indent}  - {flow_yaml(entry)}"
     else:
-        yield f"{indent}{name}: {_flow(value)}{comment}"
+        yield f"{indent}{name}: {flow_yaml(value)}{comment}"
 
 
-def _flow(value: Any) -> str:
+def flow_yaml(value: Any) -> str:
+    """YAML of one value, in one line."""
     plain = value.model_dump() if isinstance(value, Section) else value
     # In a list, so that PyYAML writes no end of document after a scalar.
     text: str = yaml.dump(

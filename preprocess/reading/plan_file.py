@@ -29,5 +29,14 @@ def read_planned(work: str, index: int) -> Unit:
     return Unit.from_dict(json.loads(read_bytes(_path(work), begin, end)))
 
 
+def count_planned(work: str) -> int:
+    """The number of planned units; 0 if there is no plan."""
+    try:
+        (begin,) = np.frombuffer(read_bytes(_path(work), 0, 8), "<u8").tolist()
+    except FileNotFoundError:
+        return 0
+    return int(begin) // 8 - 1
+
+
 def _path(work: str) -> str:
     return join(work, "plan.bin")
