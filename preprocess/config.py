@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from preprocess.section import Section, runtime
-from preprocess.text.config import CleaningConfig, FilterConfig, NearDuplicateConfig
-from preprocess.text.splits import Split
+from preprocess.text.config import CleaningConfig, FilterConfig, NearDuplicateConfig, Split
 
 
 class SentencePieceConfig(Section):

@@ -14,7 +14,7 @@ from lightning_modules.training.distribution import Agreement
 from lightning_modules.training.lit_bilm import LitBiLM
 from preprocess.errors import UserError
 from preprocess.files import storage
-from preprocess.work.folder import checkpoint_file, checkpoint_names
+from preprocess.work.folder import checkpoint_file, checkpoint_steps
 
 KEPT = 2
 """Checkpoints kept: the newest, and the one before should its disk have failed."""
@@ -30,13 +30,13 @@ def newest_checkpoint(folder: str) -> dict[str, Any] | None:
     Raises:
         CheckpointError: there are some, and each is damaged.
     """
-    names = checkpoint_names(folder)
-    for name in reversed(names):
+    steps = checkpoint_steps(folder)
+    for step in reversed(steps):
         try:
-            return read_checkpoint(storage.join(folder, name))
+            return read_checkpoint(checkpoint_file(folder, step))
         except CheckpointError as error:
             damaged = error  # Its disk failed: the one before is kept for that.
-    if names:
+    if steps:
         raise CheckpointError(
             f"{folder}: no checkpoint can be read ({damaged}); put one back from a copy, or begin "
             "anew with `biloom train --overwrite`"
@@ -102,17 +102,17 @@ class Checkpoints(pl.Callback):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         storage.write_bytes(checkpoint_file(self._folder, module.step), buffer.getvalue())
-        names, newest = checkpoint_names(self._folder), checkpoint_file("", module.step)[1:]
-        # A later one is damaged: training went on from one before it.
-        later = names[names.index(newest) + 1 :]
-        for name in [*names[: -KEPT - len(later)], *later]:
-            storage.remove(storage.join(self._folder, name))
+        steps = checkpoint_steps(self._folder)
+        # Later checkpoints are damaged, because training resumed from an earlier one.
+        later = [step for step in steps if step > module.step]
+        for step in [*steps[: -KEPT - len(later)], *later]:
+            storage.remove(checkpoint_file(self._folder, step))
 
     def _stop_if_diverged(self, module: LitBiLM) -> None:
         if module.skipped_in_a_row < self._most_skipped:
             return
-        names = checkpoint_names(self._folder)
-        good = storage.join(self._folder, names[-1]) if names else "none yet"
+        steps = checkpoint_steps(self._folder)
+        good = checkpoint_file(self._folder, steps[-1]) if steps else "none yet"
         raise TrainingDiverged(
             f"step {module.step:,}: the gradient was not finite {module.skipped_in_a_row} times in "
             f"a row; the last good checkpoint is {good}. The same command goes on from there; "

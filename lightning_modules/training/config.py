@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from preprocess.section import Section, runtime
-from preprocess.text.splits import Split
+from preprocess.text.config import Split
 
 
 class AdamConfig(Section):

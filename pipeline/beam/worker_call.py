@@ -17,7 +17,7 @@ from typing import Any
 import lightning_modules
 import pipeline
 import preprocess
-from pipeline.lifecycle.stage import biloom_version
+from pipeline.version import biloom_version
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.work.folder import failures_folder

@@ -11,7 +11,8 @@ from lightning_modules.models.elmo_archive import (
 from lightning_modules.models.model_folder import load_network, save_model
 from lightning_modules.nn.bilm import BiLMNetwork
 from pipeline.console import Console, count
-from pipeline.lifecycle.stage import biloom_version, require
+from pipeline.lifecycle.stage import require
+from pipeline.version import biloom_version
 from preprocess.files import storage
 from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import (

@@ -1,19 +1,18 @@
 """Running a stage: done, resume or refuse, by fingerprint; its manifest is written last."""
 
-import importlib
 import importlib.util
 import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from typing import Any
 
+from pipeline.config.former_keys import in_former_terms, in_present_terms
 from pipeline.config.load import dump_config
 from pipeline.config.schema import Config
 from pipeline.console import Console, clock
 from pipeline.lifecycle.lock import lock, one_at_a_time
+from pipeline.version import biloom_version
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.fingerprint import differing_keys, fingerprint, plain
@@ -26,7 +25,13 @@ from preprocess.files.manifest import (
     read_manifest,
     write_manifest,
 )
-from preprocess.work import folder as work
+from preprocess.work.folder import (
+    asked_file,
+    lock_file,
+    read_record_if_written,
+    work_folder,
+    write_record,
+)
 
 
 class StageError(UserError):
@@ -52,11 +57,11 @@ class Place:
 
     @property
     def work(self) -> str:
-        return work.work_folder(self.folder)
+        return work_folder(self.folder)
 
     @property
     def lock(self) -> str:
-        return work.lock_file(self.work)
+        return lock_file(self.work)
 
     def file(self, name: str) -> str:
         return storage.join(self.folder, name)
@@ -84,15 +89,14 @@ class Stage:
     def folder(self, config: Config) -> str:
         return storage.join(storage.absolute(config.run.output), self.name)
 
-    def make(self, config: Config, place: Place, console: Console) -> Made:
-        made: Made = importlib.import_module(f"pipeline.stages.{self.name}").make(
-            config, place, console
-        )
-        return made
 
-    def reopen(self, config: Config, place: Place) -> None:
-        """Make a finished result unfinished work, for one that grows."""
-        importlib.import_module(f"pipeline.stages.{self.name}").reopen(config, place)
+@dataclass(frozen=True)
+class StageWork:
+    """The functions that do a stage's work; loading them imports Beam or torch."""
+
+    make: Callable[[Config, Place, Console], Made]
+    reopen: Callable[[Config, Place], None] | None = None
+    """Turn a finished result back into unfinished work, so that it can be resumed."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,17 @@ def plan_of(stage: Stage, config: Config) -> str:
     return "goes on with unfinished work" if standing.unfinished else "to be made"
 
 
-def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = False) -> Manifest:
+def run_stage(
+    stage: Stage,
+    load_work: Callable[[], StageWork],
+    config: Config,
+    console: Console,
+    overwrite: bool = False,
+) -> Manifest:
     """Make what is missing of ``stage`` and return its manifest.
+
+    Args:
+        load_work: called only if there is work to do and the packages that it needs are installed.
 
     Raises:
         StageError: the folder holds another run's result or unfinished work.
@@ -156,9 +169,11 @@ def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = 
             raise _refusal(place, standing)
         storage.remove_temporary(place.folder)
         reopened = standing.grows and not stage.adds
+        work = load_work()
         if reopened:
-            stage.reopen(config, place)
-        work.write_record(work.asked_file(place.work), asked)
+            assert work.reopen, "a stage whose result grows in place can be reopened"
+            work.reopen(config, place)
+        write_record(asked_file(place.work), asked)
         if reopened:
             # Only now: until here the former result was whole, from here on there is work to go on with.
             storage.remove(place.file(NAME))
@@ -167,7 +182,7 @@ def run_stage(stage: Stage, config: Config, console: Console, overwrite: bool = 
         elif standing.grows:
             console.line("adds to the finished result")
         began = time.monotonic()
-        made = stage.make(config, place, console)
+        made = work.make(config, place, console)
         return _finish(stage, config, place, asked, made, time.monotonic() - began, console)
 
 
@@ -266,13 +281,6 @@ def require(command: str, needs: Mapping[str, str]) -> None:
             )
 
 
-def biloom_version() -> str:
-    try:
-        return installed_version("biloom")
-    except PackageNotFoundError:
-        return "uninstalled"
-
-
 def _has(folder: str, name: str) -> bool:
     return storage.exists(storage.join(folder, name))
 
@@ -289,11 +297,13 @@ def _standing(stage: Stage, config: Config, place: Place, asked: dict[str, Any])
         manifest = read_manifest(place.folder, stage.name) if _has(place.folder, NAME) else None
     except ManifestError as error:
         return _Standing(None, False, [str(error)])
-    unfinished = _unfinished(place)
+    unfinished = unfinished_request(place)
     begun = unfinished is not None
-    old = manifest.asked if manifest else unfinished
+    if unfinished is not None:
+        unfinished = in_present_terms(unfinished, asked)
+    old = in_present_terms(manifest.asked, asked) if manifest else unfinished
     differing = differing_keys(old, asked) if old is not None else []
-    if manifest and fingerprint(asked) in manifest.details.get("held", ()):
+    if manifest and _holds(manifest, asked):
         differing = []
     if manifest and old is not None and differing and stage.grows:
         if stage.grows(config, old, asked):
@@ -310,9 +320,21 @@ def _standing(stage: Stage, config: Config, place: Place, asked: dict[str, Any])
     return _Standing(manifest, begun, differing, others=others)
 
 
-def _unfinished(place: Place) -> dict[str, Any] | None:
-    """What the unfinished work in the folder was asked, if there is any."""
-    return work.read_record_if_written(work.asked_file(place.work))
+def _holds(manifest: Manifest, asked: dict[str, Any]) -> bool:
+    """Whether a result that was added to contains an earlier result, made from ``asked``."""
+    # Version 0.1 recorded an earlier result by its fingerprint, later ones by what it was asked.
+    former = (fingerprint(asked), fingerprint(in_former_terms(asked)))
+    return any(
+        one in former
+        if isinstance(one, str)
+        else not differing_keys(in_present_terms(one, asked), asked)
+        for one in manifest.details.get("held", ())
+    )
+
+
+def unfinished_request(place: Place) -> dict[str, Any] | None:
+    """The settings and inputs of the unfinished work in the folder; None if there is no such work."""
+    return read_record_if_written(asked_file(place.work))
 
 
 def _refusal(place: Place, standing: _Standing) -> UserError:

@@ -167,12 +167,12 @@ def _made(
     return Made((*files, *tellers), details, stats=stats, content=content_hash(files))
 
 
-def _held(former: VectorCache | None) -> list[str]:
+def _held(former: VectorCache | None) -> list[Any]:
     """Fingerprints of the questions that the cache answers beside its own."""
     if former is None:
         return []
-    held: list[str] = former.manifest.details.get("held", [])
-    return [*held, former.manifest.fingerprint]
+    held: list[Any] = former.manifest.details.get("held", [])
+    return [*held, former.manifest.asked]
 
 
 SHARDS = ("entries-", "texts-", "vectors-")

@@ -28,7 +28,7 @@ from preprocess.reading.mixing import as_it_is, shares
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
 from preprocess.shards.format import SUMS
-from preprocess.text.splits import SPLITS
+from preprocess.text.config import SPLITS
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work.folder import read_finished_record, read_unit_record
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from preprocess.corpus.dedup import band_keys, hash_keys, write_keys
 from preprocess.files.storage import write_bytes
 from preprocess.shards.format import DOCUMENT, SUMS
-from preprocess.text.splits import SPLITS, hash_halves, text_hashes
+from preprocess.text.config import SPLITS
+from preprocess.text.splits import hash_halves, text_hashes
 from preprocess.tokenizers.base import Ids
 from preprocess.work.folder import part_file
 

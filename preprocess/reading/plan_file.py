@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from preprocess.files.storage import exists
 from preprocess.reading.units import Unit
 from preprocess.work.folder import plan_file
-from preprocess.work.shuffle import read_group, write_groups
+from preprocess.work.shuffle import count_groups, read_group, write_groups
 
 
 def write_plan(work: str, units: Sequence[Unit]) -> None:
@@ -23,3 +24,9 @@ def write_plan(work: str, units: Sequence[Unit]) -> None:
 def read_planned(work: str, index: int) -> Unit:
     """Return the unit with this number."""
     return Unit.from_dict(json.loads(read_group(plan_file(work), index)))
+
+
+def count_planned(work: str) -> int:
+    """Return the number of planned units; 0 if there is no plan."""
+    path = plan_file(work)
+    return count_groups(path) if exists(path) else 0

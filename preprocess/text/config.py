@@ -8,6 +8,9 @@ from pydantic import Field, field_validator, model_validator
 from preprocess.section import Section
 from preprocess.text.script_ranges import SCRIPT_RANGES
 
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
 
 class CleaningConfig(Section):
     """What happens to a document's text before it is hashed and tokenised, at training and at embedding."""

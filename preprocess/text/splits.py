@@ -1,14 +1,12 @@
 """The content hash of a text, and the split that follows from it."""
 
 from collections.abc import Iterable
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-Split = Literal["train", "valid", "test"]
-SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+from preprocess.text.config import SPLITS, Split
 
 
 def text_hash(text: bytes) -> int:

@@ -17,8 +17,9 @@ from preprocess.reading.mixing import allot, as_it_is, shares
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
 from preprocess.text.cleaning import Cleaner
+from preprocess.text.config import SPLITS
 from preprocess.text.filters import Filters
-from preprocess.text.splits import SPLITS, hash_halves, splits_of, text_hashes
+from preprocess.text.splits import hash_halves, splits_of, text_hashes
 
 READ_BYTES = 256 << 20
 """Raw bytes read for a sample, at least."""

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from preprocess.config import PrepareConfig
 from preprocess.files.storage import atomic_writer, exists, open_read
 from preprocess.reading.units import Unit
-from preprocess.text.splits import SPLITS, hash_halves, splits_of, text_hashes
+from preprocess.text.config import SPLITS
+from preprocess.text.splits import hash_halves, splits_of, text_hashes
 from preprocess.tokenizers.sample import read_kept
 from preprocess.tokenizers.vocabulary import hash_word
 from preprocess.work import folder

@@ -19,11 +19,13 @@ A record is JSON and is written last, so what it describes is complete.
 """
 
 import json
+import re
 from typing import Any
 
 from preprocess.files.storage import exists, join, list_names, read_bytes, write_bytes
 
 NAME = "_work"
+_CHECKPOINT = re.compile(r"step-(\d+)\.ckpt")
 
 
 def work_folder(stage_folder: str) -> str:
@@ -99,10 +101,10 @@ def checkpoint_file(work: str, step: int) -> str:
     return join(work, f"step-{step:09d}.ckpt")
 
 
-def checkpoint_names(work: str) -> list[str]:
-    """Return the names of the checkpoints, oldest first."""
-    names = list_names(work)
-    return [name for name in names if name.startswith("step-") and name.endswith(".ckpt")]
+def checkpoint_steps(work: str) -> list[int]:
+    """Return the steps that have a checkpoint, in rising order."""
+    found = (_CHECKPOINT.fullmatch(name) for name in list_names(work))
+    return sorted(int(one[1]) for one in found if one)
 
 
 def read_unit_record(work: str, unit: int) -> dict[str, Any]:

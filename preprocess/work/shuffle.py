@@ -35,6 +35,12 @@ def read_group(path: str, number: int) -> bytes:
     return read_bytes(path, begin, end) if end > begin else b""
 
 
+def count_groups(path: str) -> int:
+    """Return the number of groups in a file written by `write_groups`."""
+    (begin,) = np.frombuffer(read_bytes(path, 0, 8), "<u8").tolist()
+    return int(begin) // 8 - 1
+
+
 def group_rows(
     rows: npt.NDArray[Any], bucket_of: npt.NDArray[Any], buckets: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:

@@ -23,8 +23,8 @@ from preprocess.reading.listing import list_source
 from preprocess.reading.units import Unit, plan_units
 from preprocess.shards.format import Shard
 from preprocess.shards.stream import TokenStream
-from preprocess.text.config import CleaningConfig, NearDuplicateConfig
-from preprocess.text.splits import SPLITS, splits_of, text_hash
+from preprocess.text.config import SPLITS, CleaningConfig, NearDuplicateConfig
+from preprocess.text.splits import splits_of, text_hash
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer, train_tokenizer
 from preprocess.work.folder import read_finished_record, read_unit_record
 

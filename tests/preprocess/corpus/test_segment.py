@@ -15,7 +15,8 @@ from preprocess.corpus.segment import Segment
 from preprocess.files import storage
 from preprocess.files.storage import join, read_bytes
 from preprocess.shards.format import DOCUMENT
-from preprocess.text.splits import SPLITS, text_hash
+from preprocess.text.config import SPLITS
+from preprocess.text.splits import text_hash
 
 WORK = "memory://segment"
 U2, U4 = np.dtype("<u2"), np.dtype("<u4")

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.text.splits import SPLITS, hash_halves, splits_of, text_hash, text_hashes
+from preprocess.text.config import SPLITS
+from preprocess.text.splits import hash_halves, splits_of, text_hash, text_hashes
 
 
 def split_of(content: int, valid_fraction: float, test_fraction: float) -> str:

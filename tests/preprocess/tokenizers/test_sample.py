@@ -11,7 +11,8 @@ import pytest
 from preprocess.config import PrepareConfig
 from preprocess.reading.listing import list_source
 from preprocess.reading.units import Range, Unit, plan_units
-from preprocess.text.splits import SPLITS, splits_of, text_hash
+from preprocess.text.config import SPLITS
+from preprocess.text.splits import splits_of, text_hash
 from preprocess.tokenizers.sample import (
     READ_BYTES,
     draw_documents,

@@ -15,7 +15,8 @@ from preprocess.config import PrepareConfig
 from preprocess.files.storage import TEMPORARY
 from preprocess.reading.listing import list_source
 from preprocess.reading.units import Unit, plan_units
-from preprocess.text.splits import SPLITS, splits_of, text_hash
+from preprocess.text.config import SPLITS
+from preprocess.text.splits import splits_of, text_hash
 from preprocess.tokenizers import word_counts
 from preprocess.tokenizers.word_counts import (
     CountJob,

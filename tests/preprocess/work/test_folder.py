@@ -30,9 +30,9 @@ def test_records_are_listed_in_the_order_of_units_without_those_of_killed_writer
     assert folder.record_counts(work) == (2, 0, 1)
 
 
-def test_checkpoints_are_listed_oldest_first(tmp_path: Path) -> None:
+def test_steps_of_checkpoints_are_in_rising_order(tmp_path: Path) -> None:
     work = str(tmp_path)
     for step in (20, 9):
         Path(folder.checkpoint_file(work, step)).touch()
     Path(work, "asked.json").touch()
-    assert folder.checkpoint_names(work) == ["step-000000009.ckpt", "step-000000020.ckpt"]
+    assert folder.checkpoint_steps(work) == [9, 20]
