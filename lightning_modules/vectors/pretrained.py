@@ -33,7 +33,7 @@ from preprocess.files.manifest import read_manifest
 from preprocess.shards.stream import boundary_ids
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
-from preprocess.tokenizers.aligned_text import NO_ID, TextReader, Tokenised
+from preprocess.tokenizers.aligned_text import NO_ID, TextAligner, Tokenised
 from preprocess.tokenizers.base import Token
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 from preprocess.tokenizers.spellings import MARKS, Spellings
@@ -104,7 +104,7 @@ class BiLM(nn.Module):
         self.content, self.tokenizer_content = content, tokenizer_content
         self.warm_up = warm_up
         self.starts = boundary_ids(boundary)
-        self.reader = TextReader(Cleaner(cleaning), tokenizer)
+        self.reader = TextAligner(Cleaner(cleaning), tokenizer)
         self.dim = network.width
         self.depth = network.recurrent.config.layers + 1
         self.encoder = Encoder(network, self.starts, type_vectors)

@@ -6,7 +6,7 @@ from pipeline.beam.job import run_job
 from pipeline.beam.transforms import CountWords
 from pipeline.config.schema import Config
 from pipeline.console import Console
-from pipeline.lifecycle.stage import Place
+from pipeline.lifecycle.stage import StageFolder
 from preprocess.config import WordConfig
 from preprocess.files.storage import atomic_writer, join
 from preprocess.reading.plan_file import write_plan
@@ -24,7 +24,11 @@ from preprocess.tokenizers.words import INDEX, NO_WORD, TEXT, WordTokenizer
 
 
 def count_corpus(
-    config: Config, settings: WordConfig, units: Sequence[Unit], place: Place, console: Console
+    config: Config,
+    settings: WordConfig,
+    units: Sequence[Unit],
+    place: StageFolder,
+    console: Console,
 ) -> tuple[WordTokenizer, dict[str, int]]:
     """The tokenizer of all words of ``units``, and the train split's documents and bytes.
 

@@ -10,7 +10,7 @@ from pipeline.commands.run_folder import CONFIG, check_run
 from pipeline.console import Console, clock, count
 from pipeline.lifecycle.lock import holder_of
 from pipeline.lifecycle.order import STAGE_ORDER
-from pipeline.lifecycle.stage import Place, unfinished_request
+from pipeline.lifecycle.stage import StageFolder, unfinished_request
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
 from preprocess.reading.plan_file import count_planned
@@ -62,7 +62,7 @@ def status(path: str) -> int:
 
 def status_of(run: str, stage: str) -> Status:
     """The state of one stage."""
-    place = Place(storage.join(run, stage))
+    place = StageFolder(storage.join(run, stage))
     holder = holder_of(place.lock)
     is_running = holder is not None and not holder[1]
     request = unfinished_request(place)
@@ -90,7 +90,7 @@ def status_of(run: str, stage: str) -> Status:
     return Status(state, tuple(notes), size, _time(place), _date(place))
 
 
-def _unfinished(place: Place, stage: str, request: dict[str, Any]) -> str:
+def _unfinished(place: StageFolder, stage: str, request: dict[str, Any]) -> str:
     """What there is of unfinished work."""
     if steps := checkpoint_steps(place.work):
         return f"unfinished work: saved at step {steps[-1]:,} of {request['train.steps']:,}"
@@ -100,7 +100,7 @@ def _unfinished(place: Place, stage: str, request: dict[str, Any]) -> str:
     return "unfinished work: nothing to resume from yet"
 
 
-def _other_inputs(run: str, place: Place, manifest: Manifest) -> list[str]:
+def _other_inputs(run: str, place: StageFolder, manifest: Manifest) -> list[str]:
     """Inputs that are not those that the stage was made from."""
     notes = []
     named = _named_folders(place)
@@ -118,7 +118,7 @@ def _other_inputs(run: str, place: Place, manifest: Manifest) -> list[str]:
     return notes
 
 
-def _named_folders(place: Place) -> dict[str, str]:
+def _named_folders(place: StageFolder) -> dict[str, str]:
     """The folders of inputs that the stage's config names: ``{"train.corpus": ...}``."""
     try:
         config = yaml.safe_load(storage.read_bytes(place.file(CONFIG)))
@@ -133,14 +133,14 @@ def _named_folders(place: Place) -> dict[str, str]:
     }
 
 
-def _time(place: Place) -> str:
+def _time(place: StageFolder) -> str:
     try:
         return clock(json.loads(storage.read_bytes(place.file("stats.json")))["seconds"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return "-"
 
 
-def _date(place: Place) -> str:
+def _date(place: StageFolder) -> str:
     """When the manifest was written, if the store tells."""
     [file] = storage.find_files(place.file(NAME))
     if not file.version.isdecimal():

@@ -10,14 +10,21 @@ import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from pipeline.config.diagnostics import ROOT, did_you_mean, explain, field_below, kind_of, plain
+from pipeline.config.diagnostics import (
+    ROOT,
+    did_you_mean,
+    explain,
+    field_below,
+    kind_of,
+    plain_values,
+)
 from pipeline.config.former_keys import REMOVED
 from pipeline.config.schema import Config
 from pipeline.config.yaml_source import (
     CORE_SCHEMA,
     UNPLACED,
     Node,
-    Place,
+    Position,
     Problems,
     read_file,
     read_override,
@@ -74,7 +81,7 @@ def load_config(files: Sequence[str], overrides: Sequence[str]) -> Config:
     for key, default in REMOVED.items():
         given = _without(given, key.split("."), default)
     try:
-        config = Config.model_validate(plain(given, ROOT))
+        config = Config.model_validate(plain_values(given, ROOT))
     except ValidationError as error:
         raise _error(problems + explain(error, given)) from None
     if problems:
@@ -100,7 +107,7 @@ def _read(name: str, layer: int, problems: Problems) -> Node | None:
     try:
         path = find_config(name)
     except ConfigError as error:
-        problems.append((Place(layer, 0, ""), str(error)))
+        problems.append((Position(layer, 0, ""), str(error)))
         return None
     return read_file(path, layer, problems)
 
@@ -175,10 +182,10 @@ def _dump_field(section: Section, name: str, indent: str) -> Iterator[str]:
 
 def flow_yaml(value: Any) -> str:
     """YAML of one value, in one line."""
-    plain = value.model_dump() if isinstance(value, Section) else value
+    plain_values = value.model_dump() if isinstance(value, Section) else value
     # In a list, so that PyYAML writes no end of document after a scalar.
     text: str = yaml.dump(
-        [plain],
+        [plain_values],
         Dumper=_Dumper,
         default_flow_style=True,
         allow_unicode=True,

@@ -50,7 +50,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Place:
+class StageFolder:
     """Where a stage writes: its folder, and below it the folder of unfinished work."""
 
     folder: str
@@ -94,8 +94,8 @@ class Stage:
 class StageWork:
     """The functions that do a stage's work; loading them imports Beam or torch."""
 
-    make: Callable[[Config, Place, Console], Made]
-    reopen: Callable[[Config, Place], None] | None = None
+    make: Callable[[Config, StageFolder, Console], Made]
+    reopen: Callable[[Config, StageFolder], None] | None = None
     """Turn a finished result back into unfinished work, so that it can be resumed."""
 
 
@@ -122,7 +122,7 @@ def plan_of(stage: Stage, config: Config) -> str:
     Raises:
         ManifestError: an input stage is not finished.
     """
-    standing = _standing(stage, config, Place(stage.folder(config)), _asked(stage, config))
+    standing = _standing(stage, config, StageFolder(stage.folder(config)), _asked(stage, config))
     if standing.done:
         return "already done"
     if standing.differing:
@@ -149,7 +149,7 @@ def run_stage(
         LockedError: another process is writing it.
         ManifestError: an input stage is not finished, or the folder's own manifest is damaged.
     """
-    place = Place(stage.folder(config))
+    place = StageFolder(stage.folder(config))
     console.stage(stage.name, place.folder)
     asked = _asked(stage, config)
     standing = _standing(stage, config, place, asked)
@@ -187,20 +187,22 @@ def run_stage(
 
 
 def _move_aside(
-    stage: Stage, config: Config, place: Place, asked: dict[str, Any], console: Console
+    stage: Stage, config: Config, place: StageFolder, asked: dict[str, Any], console: Console
 ) -> None:
     with lock(place.folder, place.lock, console):
         standing = _standing(stage, config, place, asked)
         if not standing.differing:
             return
-        aside = Place(storage.move_aside(place.folder))
+        aside = StageFolder(storage.move_aside(place.folder))
     if standing.manifest:
         storage.remove_tree(aside.work)
     storage.remove(aside.lock)
     console.line(f"the former result moves to {aside.folder}")
 
 
-def _already_done(stage: Stage, place: Place, standing: _Standing, console: Console) -> Manifest:
+def _already_done(
+    stage: Stage, place: StageFolder, standing: _Standing, console: Console
+) -> Manifest:
     assert standing.manifest, "what is done has a manifest"
     if standing.others:
         console.line("already done; unfinished work of another question stays")
@@ -211,7 +213,7 @@ def _already_done(stage: Stage, place: Place, standing: _Standing, console: Cons
     return standing.manifest
 
 
-def _sweep(stage: Stage, place: Place, manifest: Manifest) -> None:
+def _sweep(stage: Stage, place: StageFolder, manifest: Manifest) -> None:
     """Remove what a former manifest listed and this one does not."""
     if stage.sweep:
         listed = {one.name for one in manifest.files}
@@ -223,7 +225,7 @@ def _sweep(stage: Stage, place: Place, manifest: Manifest) -> None:
 def _finish(
     stage: Stage,
     config: Config,
-    place: Place,
+    place: StageFolder,
     asked: dict[str, Any],
     made: Made,
     seconds: float,
@@ -255,7 +257,7 @@ def has_begun_elsewhere(stage: Stage, config: Config, seconds: float) -> bool:
     Raises:
         StageError: within ``seconds`` it has not begun.
     """
-    place = Place(stage.folder(config))
+    place = StageFolder(stage.folder(config))
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         standing = _standing(stage, config, place, _asked(stage, config))
@@ -292,7 +294,7 @@ def _asked(stage: Stage, config: Config) -> dict[str, Any]:
     return asked
 
 
-def _standing(stage: Stage, config: Config, place: Place, asked: dict[str, Any]) -> _Standing:
+def _standing(stage: Stage, config: Config, place: StageFolder, asked: dict[str, Any]) -> _Standing:
     try:
         manifest = read_manifest(place.folder, stage.name) if _has(place.folder, NAME) else None
     except ManifestError as error:
@@ -332,12 +334,12 @@ def _holds(manifest: Manifest, asked: dict[str, Any]) -> bool:
     )
 
 
-def unfinished_request(place: Place) -> dict[str, Any] | None:
+def unfinished_request(place: StageFolder) -> dict[str, Any] | None:
     """The settings and inputs of the unfinished work in the folder; None if there is no such work."""
     return read_record_if_written(asked_file(place.work))
 
 
-def _refusal(place: Place, standing: _Standing) -> UserError:
+def _refusal(place: StageFolder, standing: _Standing) -> UserError:
     if not standing.manifest and not standing.unfinished:
         return ManifestError(*standing.differing)
     what = "the result" if standing.manifest else "unfinished work"
@@ -348,7 +350,7 @@ def _refusal(place: Place, standing: _Standing) -> UserError:
     )
 
 
-def _remove_work(place: Place) -> None:
+def _remove_work(place: StageFolder) -> None:
     # Not while another process is making the folder of its lock there.
     with one_at_a_time(place.folder):
         if storage.exists(place.work):

@@ -12,7 +12,7 @@ from pipeline.beam.transforms import EmbedTexts
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import embed_sources, input_sources, stage_folder
-from pipeline.lifecycle.stage import Made, Place, StageError
+from pipeline.lifecycle.stage import Made, StageError, StageFolder
 from pipeline.training.device import resolve_device
 from preprocess.config import Source
 from preprocess.corpus.dedup import key_buckets
@@ -66,7 +66,7 @@ class _Sums:
         self.files += [FileRecord(**row) for row in finished["files"]]
 
 
-def make(config: Config, place: Place, console: Console) -> Made:
+def make(config: Config, place: StageFolder, console: Console) -> Made:
     former = None
     if storage.exists(place.file("manifest.json")):
         former = VectorCache.open(place.folder)
@@ -100,7 +100,7 @@ def _unit_bytes(total: int) -> int:
 
 def _job(
     config: Config,
-    place: Place,
+    place: StageFolder,
     sources: tuple[Source, ...],
     total: int,
     former: VectorCache | None,
@@ -130,7 +130,7 @@ def _job(
 
 
 def _made(
-    config: Config, place: Place, job: EmbedJob, former: VectorCache | None, sums: _Sums
+    config: Config, place: StageFolder, job: EmbedJob, former: VectorCache | None, sums: _Sums
 ) -> Made:
     files, inputs, generation = list(sums.files), sums.inputs, 0
     if former:
@@ -212,7 +212,7 @@ def _dim(model: dict[str, Any]) -> int:
     return width * (1 if model.get("directions") == "forward" else 2)
 
 
-def _sample(config: Config, place: Place, console: Console) -> Source:
+def _sample(config: Config, place: StageFolder, console: Console) -> Source:
     """A file of documents drawn from the corpus by the seed, as given."""
     path = storage.join(place.work, "sample.jsonl")
     source = Source(name="sample", path=path, format="jsonl")

@@ -18,7 +18,7 @@ from lightning_modules.nn.window import Types
 from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.registry import evaluation_corpus, stage_folder, tokenizer_of
-from pipeline.lifecycle.stage import Made, Place, StageError
+from pipeline.lifecycle.stage import Made, StageError, StageFolder
 from pipeline.reports.perplexity_tables import show_evaluation
 from pipeline.training.device import resolve_device
 from preprocess.files.fingerprint import fingerprint
@@ -32,7 +32,7 @@ from preprocess.tokenizers.spellings import Spellings
 UNROLL = 64
 
 
-def make(config: Config, place: Place, console: Console) -> Made:
+def make(config: Config, place: StageFolder, console: Console) -> Made:
     settings = config.evaluate
     corpus = Corpus.open(evaluation_corpus(config), config.train.cache_bytes)
     folder = stage_folder(config, "train", settings.checkpoint)

@@ -14,7 +14,7 @@ from pipeline.beam.transforms import PrepareCorpus
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import input_sources, stage_folder
-from pipeline.lifecycle.stage import Made, Place, StageError
+from pipeline.lifecycle.stage import Made, StageError, StageFolder
 from pipeline.reports.corpus_page import corpus_page
 from pipeline.reports.corpus_summary import show_corpus
 from preprocess.corpus.dedup import key_buckets, read_copies
@@ -35,7 +35,7 @@ from preprocess.work.folder import read_finished_record, read_unit_record
 PAGE = "corpus.html"
 
 
-def make(config: Config, place: Place, console: Console) -> Made:
+def make(config: Config, place: StageFolder, console: Console) -> Made:
     sources, files = input_sources(config)
     units = plan_units(sources, files, config.prepare.unit_bytes)
     total = sum(r.end - r.start for unit in units for r in unit.ranges)
@@ -47,7 +47,7 @@ def make(config: Config, place: Place, console: Console) -> Made:
     return _collect(config, place, console, job, units)
 
 
-def _job(config: Config, place: Place, total: int) -> Job:
+def _job(config: Config, place: StageFolder, total: int) -> Job:
     folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
     content = read_manifest(folder, "tokenizer").content
     vocabulary = cached_tokenizer(folder, content).vocabulary
@@ -64,7 +64,7 @@ def _job(config: Config, place: Place, total: int) -> Job:
 
 
 def _collect(
-    config: Config, place: Place, console: Console, job: Job, units: Sequence[Unit]
+    config: Config, place: StageFolder, console: Console, job: Job, units: Sequence[Unit]
 ) -> Made:
     """Sum up the units' records; refuse where a document is unaccounted for."""
     files: list[FileRecord] = []
@@ -170,7 +170,7 @@ def _by_number(bins: Mapping[Any, int]) -> dict[str, int]:
     return {str(least): bins[least] for least in sorted(bins, key=float)}
 
 
-def _record(place: Place, name: str) -> FileRecord:
+def _record(place: StageFolder, name: str) -> FileRecord:
     return FileRecord(name, *hash_file(place.file(name)))
 
 

@@ -9,7 +9,7 @@ from lightning_modules.training.metrics_file import METRICS, rows_up_to
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import STAGES
-from pipeline.lifecycle.stage import Made, Place, has_begun_elsewhere
+from pipeline.lifecycle.stage import Made, StageFolder, has_begun_elsewhere
 from pipeline.training.device import device_name
 from pipeline.training.inputs import TrainingInputs
 from pipeline.training.tracking import log_checkpoint_artifact, make_loggers
@@ -22,7 +22,7 @@ WAIT = 600.0
 """Seconds that a further machine waits for the first to begin."""
 
 
-def make(config: Config, place: Place, console: Console) -> Made:
+def make(config: Config, place: StageFolder, console: Console) -> Made:
     """Train, in the first of however many processes: it alone writes and tells."""
     train = config.train
     inputs = TrainingInputs.of(config, place)
@@ -72,7 +72,7 @@ def join(config: Config) -> int:
         return 0
     with open(os.devnull, "w") as nowhere:
         console = Console(RichConsole(file=nowhere))
-        inputs = TrainingInputs.of(config, Place(STAGES["train"].folder(config)))
+        inputs = TrainingInputs.of(config, StageFolder(STAGES["train"].folder(config)))
         module = inputs.module(console)
         module.network.recurrent.compile_cell(config.train.compile, inputs.share.of_pass)
         with console.bar("train", config.train.steps) as bar:
@@ -83,7 +83,7 @@ def join(config: Config) -> int:
     return 0
 
 
-def reopen(config: Config, place: Place) -> None:
+def reopen(config: Config, place: StageFolder) -> None:
     """Make a finished training unfinished work again, at its last step, so that it can go on.
 
     Raises:

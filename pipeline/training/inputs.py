@@ -26,7 +26,7 @@ from lightning_modules.training.optimizers import learning_rate
 from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.registry import stage_folder, tokenizer_of
-from pipeline.lifecycle.stage import Place, StageError
+from pipeline.lifecycle.stage import StageError, StageFolder
 from pipeline.training.device import device_count, has_bf16, resolve_device
 from pipeline.training.processes import process_rank
 from preprocess.shards.format import Corpus
@@ -47,7 +47,7 @@ class TrainingInputs:
     """
 
     config: Config
-    place: Place
+    place: StageFolder
     corpus: Corpus
     device: torch.device
     share: Share
@@ -55,7 +55,7 @@ class TrainingInputs:
     initial: InitialWeights | None
 
     @classmethod
-    def of(cls, config: Config, place: Place) -> "TrainingInputs":
+    def of(cls, config: Config, place: StageFolder) -> "TrainingInputs":
         """Those of a config.
 
         Raises:

@@ -18,7 +18,7 @@ from lightning_modules.evaluation.held_out import HeldOut
 from lightning_modules.evaluation.perplexity import evaluate
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.sizes import flops_per_token
-from lightning_modules.training.callbacks import Bar, Compute, Metrics
+from lightning_modules.training.callbacks import Compute, Metrics, ProgressBar
 from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.datamodule import TokenShardDataModule
 from lightning_modules.training.distribution import Agreement, other_processes_told, sum_over_ranks
@@ -36,7 +36,9 @@ from preprocess.shards.stream import TokenStream, boundary_ids
 LOOK_ROWS, LOOK_UNROLL = 16, 64
 
 
-def fit(inputs: TrainingInputs, module: LitBiLM, loggers: Sequence[Logger], bar: Bar) -> None:
+def fit(
+    inputs: TrainingInputs, module: LitBiLM, loggers: Sequence[Logger], bar: ProgressBar
+) -> None:
     """Train from the step ``module`` is at to the last; every process of the training calls this.
 
     Raises:

@@ -35,7 +35,7 @@ from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
 from preprocess.work.progress import Progress
 
-BATCH = 1024
+BATCH_DOCUMENTS = 1024
 """Documents that are cleaned and tokenised together: fewer cost time, more gain nothing."""
 BATCH_CHARACTERS = 1 << 20
 SPACE = ord(" ")
@@ -102,12 +102,12 @@ class _Batch:
 
     @property
     def full(self) -> bool:
-        return len(self.texts) >= BATCH or self._characters >= BATCH_CHARACTERS
+        return len(self.texts) >= BATCH_DOCUMENTS or self._characters >= BATCH_CHARACTERS
 
     def fill(self, block: Block, begin: int) -> int:
         """Take documents of ``block`` from ``begin`` on until full; returns the first not taken."""
         self._origins.append((len(self.texts), block, begin))
-        texts = block.documents[begin : begin + BATCH - len(self.texts)]
+        texts = block.documents[begin : begin + BATCH_DOCUMENTS - len(self.texts)]
         characters = self._characters + sum(map(len, texts))
         if characters >= BATCH_CHARACTERS:
             sizes = accumulate(map(len, texts), initial=self._characters)

@@ -55,7 +55,7 @@ def _places(tokens: Sequence[Token]) -> Spans:
     )
 
 
-class TextReader:
+class TextAligner:
     """Texts, or lists of words, to their tokens; cleaned as training text was."""
 
     def __init__(self, cleaner: Cleaner, tokenizer: Tokenizer) -> None:

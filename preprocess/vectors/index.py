@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from preprocess.files import storage
 from preprocess.files.durability import never_synced
 from preprocess.files.manifest import FileRecord
-from preprocess.vectors.files import ENTRY, KEY, Folder, HashedFile, Shard, index_name
+from preprocess.vectors.files import ENTRY, KEY, Folder, HashedFile, ShardName, index_name
 from preprocess.work.shuffle import Shuffle
 
 Rows = NDArray[np.uint64]
@@ -33,7 +33,7 @@ def write_index(folder: str, shards: Sequence[tuple[int, int]], generation: int 
     Raises:
         CacheError: a shard has no entries file, or a damaged one.
     """
-    given = sorted({Shard(*shard) for shard in shards})
+    given = sorted({ShardName(*shard) for shard in shards})
     source = Folder(folder)
     total = sum(len(source.array(shard.entries, ENTRY)) for shard in given)
     buckets = 1
@@ -66,7 +66,7 @@ def _join(path: str, rows: Sequence[IO[bytes]], count: int, generation: int) -> 
 
 
 def _buckets(
-    folder: Folder, shards: Sequence[Shard], buckets: int, scratch: Path
+    folder: Folder, shards: Sequence[ShardName], buckets: int, scratch: Path
 ) -> Iterator[Rows]:
     """Yield the rows (ROWS, entries) of each bucket of keys, in the order of buckets, unsorted."""
     shift = np.uint64(64 - (buckets.bit_length() - 1))
@@ -79,7 +79,7 @@ def _buckets(
         yield np.frombuffer(data, np.uint64).reshape(-1, ROWS).T
 
 
-def _runs(folder: Folder, shards: Sequence[Shard]) -> Iterator[Rows]:
+def _runs(folder: Folder, shards: Sequence[ShardName]) -> Iterator[Rows]:
     """Yield the rows of all shards, (entries, ROWS), joined into runs of a fourth of a bucket."""
     held: list[Rows] = []
     for number, shard in enumerate(shards):
@@ -91,7 +91,7 @@ def _runs(folder: Folder, shards: Sequence[Shard]) -> Iterator[Rows]:
         yield np.concatenate(held)
 
 
-def _rows(folder: Folder, number: int, shard: Shard) -> Rows:
+def _rows(folder: Folder, number: int, shard: ShardName) -> Rows:
     entries = folder.array(shard.entries, ENTRY)
     high, low = halves(entries["key"])
     place = np.arange(len(entries), dtype=np.uint64) + np.uint64(number << 32)

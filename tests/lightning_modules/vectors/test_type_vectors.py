@@ -121,5 +121,5 @@ def test_words_are_padded_to_few_widths_and_whole_blocks(
     monkeypatch.setattr(CharCNN, "vectors", lambda self, b: shapes.add(b[0].shape) or real(self, b))
     TypeVectors(network).of(WORDS, IDS)
 
-    assert {rows for rows, _ in shapes} == {type_vectors.BLOCK}
+    assert {rows for rows, _ in shapes} == {type_vectors.ROW_BLOCK}
     assert {width for _, width in shapes} <= {6, 8, 10, 12, 16, 20}

@@ -98,7 +98,7 @@ def test_words_are_counted_between_any_whitespace(tmp_path: Path, collapse: str)
 def test_a_segment_is_closed_at_the_end_of_the_batch_that_fills_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_pass, "BATCH", 2)
+    monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 2)
     lines = ["a b c", "a", "b c", "c", "c c c c", "a", "b"]
     job, [unit], tokenizer = make_job(tmp_path, "\n".join(lines), part_tokens=4)
     tokenize_unit(job, unit)
@@ -135,7 +135,7 @@ def files_below(job: Job) -> dict[str, bytes]:
 def test_nothing_depends_on_the_blocks_of_the_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_pass, "BATCH", 16)
+    monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 16)
     found = []
     for size in (100, 777, 1 << 20):
         monkeypatch.setattr(first_pass, "read_unit", partial(read_unit, block_bytes=size))
@@ -200,7 +200,7 @@ def counted_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_kill_at_any_write_changes_no_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
 ) -> None:
-    monkeypatch.setattr(first_pass, "BATCH", 16)
+    monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 16)
     settings: dict[str, Any] = {
         "part_tokens": 40,
         "valid_fraction": 0.4,

@@ -51,7 +51,7 @@ def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     # Then a unit of a few dozen documents has several segments.
-    monkeypatch.setattr(first_pass, "BATCH", 16)
+    monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 16)
 
 
 def lines() -> list[str]:
