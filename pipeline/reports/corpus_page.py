@@ -1,7 +1,7 @@
 """``corpus.html``: a prepared corpus, to be looked at before a model is trained on it.
 
-The page depends on the text and the settings alone, so that a resumed prepare writes the same
-bytes as an undisturbed one: it names neither its folder nor the time it was written.
+The page depends on the text files and the settings alone, so that a resumed prepare writes the same
+bytes as an undisturbed one: it names neither its folder nor the time at which it was written.
 """
 
 import re
@@ -85,8 +85,9 @@ def scripts(stats: Mapping[str, Any]) -> str:
 
 def languages(corpus: Mapping[str, Any]) -> str:
     """Format the languages that the filters keep; empty if no filter names any."""
-    kept = {name for one in corpus["sources"] for name in one["filters"].get("languages") or ()}
-    return ", ".join(sorted(kept))
+    # Corpora of early versions record no filters.
+    filters = [one.get("filters", {}) for one in corpus["sources"]]
+    return ", ".join(sorted({name for one in filters for name in one.get("languages") or ()}))
 
 
 def newest(versions: Iterable[str]) -> str:

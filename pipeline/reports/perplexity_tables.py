@@ -86,9 +86,7 @@ def show_evaluation(console: Console, figures: Figures) -> None:
     if not figures["tokens"]:
         console.line(f"no perplexity: the {figures['split']} split is empty")
         return
-    console.line(
-        f"{figures['tokens']:,} tokens of the {figures['split']} split, full vocabulary"
-    )
+    console.line(f"{figures['tokens']:,} tokens of the {figures['split']} split, full vocabulary")
     console.table("perplexity", ["", *ways(figures)], perplexity_rows(figures))
     if bands := band_rows(figures):
         console.table(RANKS, [*BAND_COLUMNS, *ways(figures)], bands)

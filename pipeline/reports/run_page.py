@@ -37,7 +37,11 @@ CURVES = (
     ("gradient_norm", "Gradient norm", "Before clipping. Sudden peaks show unstable training."),
     ("skipped_steps", "Skipped steps", "Total number of steps with a gradient that is not finite."),
     ("tokens_per_second", "Tokens per second", "Training speed, without the time of evaluations."),
-    ("mfu", "Model FLOPs utilisation", "Share of the device's measured matmul speed."),
+    (
+        "mfu",
+        "Model FLOPs utilisation",
+        "Share of the device's measured matmul speed that training uses.",
+    ),
     ("data_wait", "Waiting for data", "Share of the time spent waiting for the next batch."),
 )
 """Column of metrics.jsonl, title and caption of each small chart."""

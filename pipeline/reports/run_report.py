@@ -79,12 +79,9 @@ def _find(config: Config, folder: str, model: str, cache: VectorCache) -> Findin
     training = read_result(stage_folder(config, "train"), "train")
     held_out = read_result(stage_folder(config, "evaluate"), "evaluate").details
     metrics = read_metrics(training.folder)
-    kind = storage.join(model, KIND_FILE)
     return Findings(
         folder=folder,
-        tokenizer=json.loads(storage.read_bytes(kind))["kind"]
-        if storage.exists(kind)
-        else "unknown",
+        tokenizer=_tokenizer_kind(model),
         corpus_page=link(folder, storage.join(corpus.folder, CORPUS_PAGE)),
         config=dump_config(config),
         corpus=corpus,
@@ -94,6 +91,12 @@ def _find(config: Config, folder: str, model: str, cache: VectorCache) -> Findin
         verdicts=assess(training.details, metrics, held_out),
         words=_words(cache, config.report),
     )
+
+
+def _tokenizer_kind(model: str) -> str:
+    path = storage.join(model, KIND_FILE)
+    kind: str = json.loads(storage.read_bytes(path))["kind"] if storage.exists(path) else "unknown"
+    return kind
 
 
 def link(folder: str, page: str) -> str | None:
