@@ -46,7 +46,7 @@ def assess(
     worse = math.exp(looks[-1][1] - best[1]) if best else 1.0
     overfits = worse > WORSE
     verdicts = [
-        _best_step(looks, worse),
+        _best_step(looks, worse, training["passes"]),
         _gap(training, metrics, looks),
         _directions(held_out),
         _passes(training, best[0] if best and overfits else None),
@@ -89,7 +89,7 @@ def _losses(
     return found
 
 
-def _best_step(looks: Sequence[tuple[int, float]], worse: float) -> Verdict:
+def _best_step(looks: Sequence[tuple[int, float]], worse: float, passes: float) -> Verdict:
     topic = "Best step"
     if len(looks) < 2:
         few = "at one step only" if looks else "at no step"
@@ -101,11 +101,17 @@ def _best_step(looks: Sequence[tuple[int, float]], worse: float) -> Verdict:
         )
     step, last = min(looks, key=lambda look: look[1])[0], looks[-1][0]
     if worse > WORSE:
+        why = (
+            "the model overfits. Use fewer steps, more text or more dropout."
+            if passes > 1
+            else "training is unstable, since no text was read twice. A lower train.learning_rate "
+            "usually prevents this."
+        )
         return Verdict(
             "attention",
             topic,
             f"Held-out perplexity is lowest at step {step:,} and {worse - 1:.0%} higher at the last "
-            f"step, {last:,}: the model overfits. Use fewer steps, more text or more dropout.",
+            f"step, {last:,}: {why}",
         )
     fall = math.exp(looks[-1][1] - looks[-2][1])
     more = (
@@ -131,7 +137,8 @@ def _gap(
     why = (
         "the model has learnt training text by heart; use more text or more dropout"
         if training["passes"] > 1
-        else "no text was read twice, so the held-out text is of another kind than the training text"
+        else "no text was read twice, so the cause is not overfitting; the held-out text may be of "
+        "another kind, or training too short or unstable"
     )
     return Verdict("attention", "Gap to training", f"{text}: {why}.")
 

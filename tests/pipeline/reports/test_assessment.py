@@ -63,6 +63,13 @@ def test_overfitting_names_the_best_step() -> None:
     )
 
 
+def test_a_rise_within_the_first_pass_is_not_called_overfitting() -> None:
+    found = verdict("Best step", rows(100.0, 150.0), passes=0.5)
+    assert found.level == "attention"
+    assert "training is unstable, since no text was read twice" in found.text
+    assert "overfit" not in found.text
+
+
 @pytest.mark.parametrize(
     ("held_out", "told"), [([], "evaluated at no step"), ([90.0], "evaluated at one step only")]
 )
