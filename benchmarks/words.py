@@ -27,10 +27,10 @@ from preprocess.reading.units import Unit, plan_units
 from preprocess.tokenizers.vocabulary import Vocabulary, write_vocabulary
 from preprocess.tokenizers.word_counts import (
     CountJob,
-    word_buckets,
     count_unit,
     merge_bucket,
     merged_words,
+    word_buckets,
 )
 from preprocess.tokenizers.words import WordTokenizer
 

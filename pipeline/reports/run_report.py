@@ -17,7 +17,7 @@ from pipeline.reports.perplexity_tables import show_evaluation
 from pipeline.reports.run_folder import CONFIG, read_metrics, read_result, read_run
 from pipeline.reports.run_page import Findings, page
 from preprocess.files import storage
-from preprocess.tokenizers.base import KIND_FILE
+from preprocess.tokenizers.kind_file import KIND_FILE
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.neighbours import WordUses, word_uses
 
