@@ -11,9 +11,12 @@ from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+BAR_WIDTH = 30
+REST_WIDTH = 20
+"""Columns of a bar's line besides its name, the bar and the note: share, time left, spaces."""
 PLAIN_SECONDS = 10.0
 """Seconds between two lines of a bar where no terminal draws it."""
 
@@ -86,12 +89,22 @@ class Console:
 
     def line(self, text: str) -> None:
         """One fact, below its stage."""
-        # Text, unlike a string, is never read as markup: a file may be called "[bold]".
-        self._rich.print(Text(f"  {printable(text)}"))
+        self._indented(text)
 
     def warn(self, text: str) -> None:
         """One fact that asks for attention."""
-        self._rich.print(Text(f"  {printable(text)}", "yellow"))
+        self._indented(text, "yellow")
+
+    def _indented(self, text: str, style: str = "") -> None:
+        # Text, unlike a string, is never read as markup: a file may be called "[bold]".
+        shown = Text(printable(text), style)
+        if self.is_terminal:
+            # Each of the lines of a wrapped text, the first two columns less than the others.
+            lines = shown.wrap(self._rich, max(self._rich.width - 4, 1))
+            for number, line in enumerate(lines):
+                self._rich.print(Text("    " if number else "  ") + line, no_wrap=True)
+        else:
+            self._rich.print(Text("  ") + shown)
 
     def passage(self, before: str, word: str, after: str) -> None:
         """A word in its text; a terminal shows what fits on one line around it."""
@@ -106,15 +119,22 @@ class Console:
         self._rich.print(text, no_wrap=True, overflow="ellipsis")
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table whose cells after the first stand to the right."""
+        """A table; columns of numbers are aligned to the right."""
         if not self.is_terminal:
             self.line(f"{title}: " + " | ".join(header))
             for row in rows:
                 self.line("  " + " | ".join(row))
             return
-        table = Table(title=Text(title), title_justify="left", header_style="dim", box=SIMPLE_HEAD)
+        table = Table(
+            title=Text(title),
+            title_justify="left",
+            header_style="dim",
+            box=SIMPLE_HEAD,
+            collapse_padding=True,
+        )
         for number, name in enumerate(header):
-            table.add_column(Text(name), justify="right" if number else "left")
+            numeric = all(map(_is_number, (row[number] for row in rows)))
+            table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         self._rich.print(table)
@@ -125,11 +145,18 @@ class Console:
         if not self.is_terminal:
             yield _PlainBar(self, name, total)
             return
+        # The note gives way on a narrow terminal, and the bar before it.
+        width = max(4, min(BAR_WIDTH, self._rich.width - 82))
+        room = max(1, self._rich.width - width - cell_len(name) - REST_WIDTH)
         columns = (
             TextColumn("  {task.description}", markup=False),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=width),
             TaskProgressColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
+            TextColumn(
+                "{task.fields[note]}",
+                markup=False,
+                table_column=Column(max_width=room, no_wrap=True, overflow="ellipsis"),
+            ),
             TimeRemainingColumn(compact=True),
         )
         with Progress(*columns, console=self._rich, transient=True) as progress:
@@ -142,6 +169,11 @@ def printable(text: str) -> str:
         c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else ascii(c)[1:-1]
         for c in text
     )
+
+
+def _is_number(cell: str) -> bool:
+    """Return True if a cell is a number, with a unit or without, or says that there is none."""
+    return cell in ("", "-") or cell.lstrip("-+~<>")[:1].isdigit()
 
 
 def clock(seconds: float) -> str:

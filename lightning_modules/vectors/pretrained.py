@@ -41,6 +41,8 @@ from preprocess.tokenizers.spellings import MARKS, Spellings
 WINDOW_BYTES = 1 << 28
 WINDOW_CHARACTERS = 20_000, 200_000
 CHARACTERS_A_TOKEN = 2
+SHOWN_TEXT = 60
+"""Characters of a text that its `repr` shows."""
 
 Text = str | Sequence[str]
 
@@ -65,6 +67,12 @@ class Embedding:
     tokens: tuple[Token, ...]
     vectors: npt.NDArray[np.float32]
     truncated: int = 0
+
+    def __repr__(self) -> str:
+        layers, tokens, dim = self.vectors.shape
+        text = self.text if len(self.text) <= SHOWN_TEXT else f"{self.text[: SHOWN_TEXT - 3]}..."
+        sizes = f"{layers} layer{'s' * (layers != 1)}, {tokens} token{'s' * (tokens != 1)}"
+        return f"Embedding({sizes}, dim {dim}: {text!r})"
 
 
 class BiLM(nn.Module):

@@ -68,7 +68,7 @@ def status_of(run: str, stage: str) -> Status:
     request = unfinished_request(place)
     notes = [f"being written by {holder[0]}"] if holder and is_running else []
     if holder and not is_running:
-        notes.append(f"the lock of {holder[0]} is left over: that process is gone")
+        notes.append(f"left by {holder[0]}, which is gone; the same command takes over")
     if request is not None:
         notes.append(_unfinished(place, stage, request))
     try:
@@ -96,7 +96,7 @@ def _unfinished(place: StageFolder, stage: str, request: dict[str, Any]) -> str:
         return f"unfinished work: saved at step {steps[-1]:,} of {request['train.steps']:,}"
     if units := count_planned(place.work):
         read, _, finished = record_counts(place.work)
-        return f"unfinished work: of {units:,} units, {read:,} are read and {finished:,} finished"
+        return f"unfinished work: {read:,} of {units:,} units read, {finished:,} finished"
     return "unfinished work: nothing to resume from yet"
 
 

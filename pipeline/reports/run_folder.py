@@ -86,7 +86,7 @@ def read_run(folder: str) -> Run:
     }
     if not results:
         raise UserError(
-            f"{folder} holds no finished stage; name a run folder, the run.output of a `biloom run`"
+            f"{folder} holds no finished stage; name another run folder, or see `biloom status {folder}`"
         )
     return Run(folder, results, read_metrics(folders["train"]) if "train" in results else [])
 

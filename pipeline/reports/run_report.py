@@ -44,7 +44,9 @@ def config_of_run(folder: str) -> Config:
     with tempfile.TemporaryDirectory() as copies:
         copy = Path(copies) / CONFIG
         copy.write_bytes(storage.read_bytes(storage.join(last.folder, CONFIG)))
-        return load_config([str(copy)], [f"run.output={run.folder}"])
+        config = load_config([str(copy)], [])
+    # The folder may have moved since. An override could not give every path: "[a]" is a list.
+    return config.model_copy(update={"run": config.run.model_copy(update={"output": run.folder})})
 
 
 def report(config: Config, console: Console) -> None:

@@ -202,3 +202,13 @@ def test_no_text_is_too_odd(unit: Any, tokenizer: str) -> None:
 
 def test_a_model_folder_tells_its_warm_up_text(trained: Path) -> None:
     assert BiLM.from_pretrained(trained / "export").warm_up is None
+
+
+def test_an_embedding_is_shown_in_one_line() -> None:
+    model = untrained()
+    [short, long, empty] = model.embed([TEXTS[0], "word\t" * 99, ""])
+    assert repr(short) == "Embedding(3 layers, 7 tokens, dim 12: 'The cat sat on the mat .')"
+    assert repr(long) == f"Embedding(3 layers, 99 tokens, dim 12: '{('word ' * 12)[:57]}...')"
+    assert repr(empty) == "Embedding(3 layers, 0 tokens, dim 12: '')"
+    [top] = model.embed(["one"], layers="top")
+    assert repr(top) == "Embedding(1 layer, 1 token, dim 12: 'one')"

@@ -301,8 +301,8 @@ def test_a_folder_without_a_finished_stage_is_told(runs: tuple[Path, Path], tmp_
     with pytest.raises(UserError) as caught:
         shown((runs[0], tmp_path / "empty"))
     assert str(caught.value) == (
-        f"{tmp_path}/empty holds no finished stage; name a run folder, the run.output of a "
-        "`biloom run`"
+        f"{tmp_path}/empty holds no finished stage; name another run folder, or see "
+        f"`biloom status {tmp_path}/empty`"
     )
 
 

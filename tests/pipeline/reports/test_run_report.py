@@ -298,6 +298,6 @@ def test_a_folder_without_a_finished_stage_is_told(tmp_path):
     with pytest.raises(UserError) as caught:
         config_of_run(str(tmp_path / "nothing"))
     assert str(caught.value) == (
-        f"{tmp_path}/nothing holds no finished stage; name a run folder, the run.output of a "
-        "`biloom run`"
+        f"{tmp_path}/nothing holds no finished stage; name another run folder, or see "
+        f"`biloom status {tmp_path}/nothing`"
     )

@@ -175,7 +175,7 @@ def test_a_signal_ends_training_after_its_step_and_says_so(
     code, printed = stop(commands, tiny, tmp_path, number, 20)
 
     assert code == 130
-    assert printed.endswith("\nbiloom: stopped; the same command goes on from here\n")
+    assert printed.endswith("\nbiloom: stopped; the same command resumes from here\n")
     assert "Traceback" not in printed
     step = newest_step(tmp_path)
     _, printed = tiny.run("train", tmp_path, *LONG)
