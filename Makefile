@@ -23,9 +23,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Offline; a warning is an error. The site begins at docs/_build/html/index.html.
+# Offline; a warning is an error; anew each time, since the references follow the code. The site begins at
+# docs/_build/html/index.html.
 docs: $(VENV)/.installed-dev
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder html docs docs/_build/html
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
