@@ -156,13 +156,13 @@ def _type(annotation: Any) -> str:
     if origin is tuple:
         return "[" + ", ".join(_type(one) for one in arguments) + "]"
     if _is_section(annotation):
-        return annotation.__name__.removesuffix("Config").lower()
+        return str(annotation.__name__).removesuffix("Config").lower()
     raise TypeError(f"the configuration reference has no words for {annotation!r}")
 
 
 def _yaml(value: Any) -> str:
     plain = value.model_dump() if isinstance(value, Section) else value
-    text: str = yaml.safe_dump([plain], default_flow_style=True, width=10_000)
+    text = str(yaml.safe_dump([plain], default_flow_style=True, width=10_000))
     return text.strip()[1:-1].replace("1.0e-", "1e-")
 
 
