@@ -1,55 +1,52 @@
-"""The `biloom` command. A stage, and all that is heavy, is imported only when it runs."""
+"""The `biloom` command. A command imports what it needs only when it runs."""
 
-import argparse
 import errno
 import io
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
-from pipeline.commands.registry import add_tools, run_tool
+from pipeline.commands.parser import make_parser
+from pipeline.commands.registry import COMMANDS
 from preprocess.errors import UserError
 
-STAGE_HELP = {
-    "run": "all stages in order: raw text to contextual vectors and a report",
-    "tokenizer": "a sample of the corpus -> tokenizer",
-    "prepare": "raw text -> token shards",
-    "train": "token shards -> checkpoint",
-    "evaluate": "checkpoint -> perplexity of held-out text",
-    "export": "checkpoint -> model folder",
-    "embed": "model folder and text -> vector cache",
-}
-
+DESCRIPTION = "Pretrain bidirectional language models on any corpus, and use their vectors."
 EPILOG = """\
-CONFIG is a YAML file or the name of a shipped one (quickstart, base, chinese, ...); several are
-merged in order. KEY=VALUE overrides one setting:
+CONFIG is a YAML file or the name of a shipped one (quickstart, base, chinese,
+...); several are merged in order. KEY=VALUE overrides one setting. A finished
+stage is left as it is; an interrupted one is resumed by the same command.
 
+examples:
   biloom run quickstart
-  biloom run quickstart 'prepare.input=/data/*.txt' run.output=/out
-  biloom train my.yaml train.steps=20000
+  biloom run quickstart 'prepare.input=text/*.txt' run.output=runs/mine \\
+      report.words=null
 
-A stage that is done answers at once; one that was stopped goes on where it was."""
+biloom COMMAND --help names a command's main settings."""
 
 MENDABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-"""Troubles with files that a user can mend, and that are no fault of ours."""
+"""Errors of the file system that a user can mend."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code: 0 done, 1 found damaged, 2 a user's mistake, 130 interrupted.
+    """Run a command and return its exit code.
 
-    141 where what reads the output has gone, as a shell counts it: the work may not be done.
+    0: done; 1: something is damaged or missing; 2: a user's mistake; 130: interrupted; 141: the
+    reader of the output has gone, as a shell counts it, so the work may not be done.
     """
-    options = _parse(arguments)
+    parser = make_parser(COMMANDS, DESCRIPTION, EPILOG)
+    options = parser.parse(sys.argv[1:] if arguments is None else arguments)
+    if "run" not in options:
+        return _without_command(options)
     # A file's name may hold what the terminal's encoding cannot.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = _run(options)
+        code: int = options.run(options)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        print("\nbiloom: stopped; the same command goes on from here", file=sys.stderr)
+        print("\nbiloom: stopped; the same command resumes from here", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -64,79 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    # Overrides and texts may stand after a flag, where argparse no longer expects them.
-    more = next((name for name in ("config", "texts") if name in options), None)
-    odd = [word for word in rest if word.startswith("-") or more is None]
-    if odd:
-        parser.error(f"unrecognized arguments: {' '.join(odd)}")
-    if more and rest:
-        getattr(options, more).extend(rest)
-    return options
+def _without_command(options: Namespace) -> int:
+    """Show the version, or the help as an answer to an incomplete command line."""
+    if getattr(options, "version", False):
+        from pipeline.version import biloom_version
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="biloom",
-        description="Pretrain bidirectional language models on any corpus, and use their vectors.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in STAGE_HELP.items():
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("config", nargs="+", metavar="CONFIG|KEY=VALUE")
-        command.add_argument(
-            "--overwrite", action="store_true", help="move results of other settings aside"
-        )
-        command.add_argument(
-            "--print-config", action="store_true", help="print the merged config and stop"
-        )
-        command.add_argument(
-            "--dry-run", action="store_true", help="print the plan, touch nothing and stop"
-        )
-    add_tools(commands)
-    return parser
-
-
-def _run(options: argparse.Namespace) -> int:
-    if options.command not in STAGE_HELP:
-        return run_tool(options)
-    from pipeline.config.load import dump_config, load_config
-    from pipeline.training.processes import is_further_process
-
-    overrides = [word for word in options.config if _is_override(word)]
-    files = [word for word in options.config if word not in overrides]
-    config = load_config(files, overrides)
-    if options.print_config:
-        print(dump_config(config), end="")
+        print(f"biloom {biloom_version()}")
         return 0
-    if options.command in ("run", "train") and is_further_process(config.train):
-        from pipeline.stages.train import join
-
-        return join(config)
-    from pipeline.console import Console
-
-    if options.dry_run:
-        from pipeline.commands.dry_run import dry_run
-
-        dry_run(config, options.command, Console())
-        return 0
-    from pipeline.stages.run import run
-
-    run(config, options.command, Console(), overwrite=options.overwrite)
-    return 0
-
-
-def _is_override(word: str) -> bool:
-    """Whether ``word`` sets a key; ``./a=b.yaml`` is a file, and so is one that names no section."""
-    from pipeline.config.schema import Config
-
-    key, equals, _ = word.partition("=")
-    section = key.partition(".")[0]
-    return bool(equals) and (section in Config.model_fields or not Path(word).exists())
+    print(options.format_help(), end="", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

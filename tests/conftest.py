@@ -72,10 +72,12 @@ class Tiny:
         from pipeline.console import Console
         from pipeline.lifecycle.registry import STAGES
         from pipeline.lifecycle.stage import run_stage
+        from pipeline.stages.run import LOAD_WORK
 
         printed = StringIO()
         console = Console(RichConsole(file=printed, width=1000, highlight=False))
-        manifest = run_stage(STAGES[stage], self.config(output, *overrides), console)
+        config = self.config(output, *overrides)
+        manifest = run_stage(STAGES[stage], LOAD_WORK[stage], config, console)
         return manifest, printed.getvalue()
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lightning_modules.config import AdaptiveSoftmaxConfig
-from lightning_modules.parameter_count import parameter_count
+from lightning_modules.sizes import parameter_count
 from pipeline.config.load import dump_config
 from pipeline.config.schema import Config
 from pipeline.console import Console, count

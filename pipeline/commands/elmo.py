@@ -11,8 +11,8 @@ from lightning_modules.models.elmo_archive import (
 from lightning_modules.models.model_folder import load_network, save_model
 from lightning_modules.nn.bilm import BiLMNetwork
 from pipeline.console import Console, count
-from pipeline.lifecycle.stage import biloom_version, require
-from preprocess.config import CleaningConfig
+from pipeline.lifecycle.stage import require
+from pipeline.version import biloom_version
 from preprocess.files import storage
 from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import (
@@ -24,7 +24,9 @@ from preprocess.files.manifest import (
     read_manifest,
     write_manifest,
 )
-from preprocess.tokenizers.load import CONTROLS, load_tokenizer
+from preprocess.text.config import CleaningConfig
+from preprocess.tokenizers.base import CONTROLS
+from preprocess.tokenizers.load import load_tokenizer
 from preprocess.tokenizers.vocabulary import Vocabulary
 from preprocess.tokenizers.words import WordTokenizer
 

@@ -1,112 +1,264 @@
-"""The commands that are no stage: on a finished folder, on a file, on a pipe. Each loads when it runs."""
+"""The commands of `biloom`, in the order in which its help lists them.
 
-import argparse
-import importlib
-from typing import Any, NamedTuple
+A command imports its module when it runs, so that the command line itself starts at once.
+"""
 
+from argparse import Namespace
 
-class Tool(NamedTuple):
-    """A command; ``home`` is the module and the function, which takes the arguments as keywords.
+from pipeline.commands.command import Command, Group
+from pipeline.commands.stage_commands import STAGE_COMMANDS
 
-    It returns the exit code, none: 0.
-    """
-
-    help: str
-    home: str
-    arguments: dict[str, dict[str, Any]]
-
-
-FOLDER = {"path": {"metavar": "PATH"}}
+FOLDER = {"path": {"metavar": "PATH", "help": "folder or URL of a finished stage"}}
 CACHE = {"path": {"metavar": "CACHE", "help": "folder or URL of a vector cache"}}
+RUN = {"path": {"metavar": "RUN", "help": "folder or URL of a run (its run.output)"}}
 
-TOOLS = {
-    "inspect": Tool("what a finished stage folder holds", "inspection:inspect", FOLDER),
-    "check": Tool("hash a finished stage folder's files again", "inspection:check", FOLDER),
-    "score": Tool(
-        "log-probability and perplexity of each text, one line a text: tokens, forward and backward "
-        "log-probability (nats), their mean, forward, backward and average perplexity, unknown tokens; "
-        "separated by tabs",
-        "score:score",
+
+def _status(options: Namespace) -> int:
+    from pipeline.commands.status import status
+
+    return status(options.path)
+
+
+def _report(options: Namespace) -> int:
+    from pipeline.commands.run_folder import report_again
+
+    report_again(options.path)
+    return 0
+
+
+def _compare(options: Namespace) -> int:
+    from pipeline.commands.run_folder import compare_runs
+
+    compare_runs(options.paths, options.page)
+    return 0
+
+
+def _inspect(options: Namespace) -> int:
+    from pipeline.commands.inspection import inspect
+
+    return inspect(options.path)
+
+
+def _check(options: Namespace) -> int:
+    from pipeline.commands.inspection import check
+
+    return check(options.path)
+
+
+def _score(options: Namespace) -> int:
+    from pipeline.commands.score import score
+
+    score(options.file, options.model)
+    return 0
+
+
+def _import_elmo(options: Namespace) -> int:
+    from pipeline.commands.elmo import import_elmo
+
+    import_elmo(options.options, options.weights, options.folder, options.vocabulary)
+    return 0
+
+
+def _export_elmo(options: Namespace) -> int:
+    from pipeline.commands.elmo import export_elmo
+
+    export_elmo(options.model, options.folder)
+    return 0
+
+
+def _completion(options: Namespace) -> int:
+    from pipeline.commands.completion import completion
+
+    completion(options.shell)
+    return 0
+
+
+def _cache_info(options: Namespace) -> int:
+    from pipeline.commands.cache import info
+
+    info(options.path)
+    return 0
+
+
+def _cache_get(options: Namespace) -> int:
+    from pipeline.commands.cache import get
+
+    return get(options.path, options.texts, options.words)
+
+
+def _cache_verify(options: Namespace) -> int:
+    from pipeline.commands.cache import verify
+
+    return verify(options.path)
+
+
+def _cache_export(options: Namespace) -> int:
+    from pipeline.commands.cache import export
+
+    export(options.path, options.file)
+    return 0
+
+
+_CACHE = {
+    "info": Command(
+        "show what a vector cache holds",
+        _cache_info,
+        CACHE,
+        ("biloom cache info runs/quickstart/embed", "biloom cache info s3://bucket/run/embed"),
+    ),
+    "get": Command(
+        "print the vectors of texts, one JSON object per line",
+        _cache_get,
+        {
+            **CACHE,
+            "texts": {
+                "metavar": "TEXT",
+                "nargs": "*",
+                "help": "text to look up (default: each line of standard input)",
+            },
+            "--words": {
+                "action": "store_true",
+                "help": "each text is a list of words separated by whitespace",
+            },
+        },
+        (
+            "biloom cache get runs/quickstart/embed 'Any text of the cache.'",
+            "biloom cache get runs/quickstart/embed --words < sentences.txt",
+        ),
+        details="Exits with 1 if a text is not in the cache.",
+    ),
+    "verify": Command(
+        "hash a vector cache's files and read every entry",
+        _cache_verify,
+        CACHE,
+        ("biloom cache verify runs/quickstart/embed", "biloom cache verify s3://bucket/run/embed"),
+        details="Exits with 1 if anything is damaged.",
+    ),
+    "export": Command(
+        "write a vector cache in another format",
+        _cache_export,
+        {
+            **CACHE,
+            "file": {
+                "metavar": "FILE",
+                "help": "file to write: .hdf5 (AllenNLP's layout), .npy or .parquet",
+            },
+        },
+        (
+            "biloom cache export runs/quickstart/embed vectors.hdf5",
+            "biloom cache export runs/quickstart/embed vectors.parquet",
+        ),
+    ),
+}
+
+COMMANDS: dict[str, Command | Group] = {
+    **STAGE_COMMANDS,
+    "status": Command(
+        "show the state of every stage of a run folder",
+        _status,
+        RUN,
+        ("biloom status runs/quickstart", "biloom status s3://bucket/run"),
+        details="Says for every stage whether it is finished, unfinished, running or refused and "
+        "why, with its size, the time that it took and its date. Exits with 1 if a stage is "
+        "damaged or was made from other inputs than those beside it.",
+    ),
+    "report": Command(
+        "write report.html of a finished run again",
+        _report,
+        RUN,
+        ("biloom report runs/quickstart", "biloom report s3://bucket/run"),
+        details="The settings are those of the run's last finished stage; the folder may have "
+        "moved since.",
+    ),
+    "compare": Command(
+        "compare the settings and figures of two or more runs",
+        _compare,
+        {
+            "paths": {"metavar": "RUN", "nargs": "+", "help": "folder or URL of a run"},
+            "--page": {"metavar": "FILE", "help": "write the comparison as an HTML page, too"},
+        },
+        (
+            "biloom compare runs/quickstart runs/gru",
+            "biloom compare runs/quickstart runs/gru --page comparison.html",
+        ),
+    ),
+    "inspect": Command(
+        "show what the folder of a finished stage holds",
+        _inspect,
+        FOLDER,
+        ("biloom inspect runs/quickstart/train", "biloom inspect s3://bucket/run/export"),
+    ),
+    "check": Command(
+        "hash the files of a finished stage and compare them with its manifest",
+        _check,
+        FOLDER,
+        ("biloom check runs/quickstart/prepare", "biloom check s3://bucket/run/prepare"),
+        details="Exits with 1 if a file is damaged.",
+    ),
+    "score": Command(
+        "print the log-probability and perplexity of each text",
+        _score,
         {
             "file": {
                 "metavar": "FILE",
                 "nargs": "?",
                 "default": "-",
-                "help": "a text a line; -, the default: standard input",
+                "help": "file with one text per line (default: standard input)",
             },
             "--model": {
                 "default": "biloom-run/export",
                 "help": "model folder (default: %(default)s)",
             },
         },
+        (
+            "biloom score sentences.txt --model runs/quickstart/export",
+            "echo 'Is this likely?' | biloom score --model runs/quickstart/export",
+        ),
+        details="One line per text, with columns separated by tabs: tokens; forward and backward "
+        "log-probability in nats, and their mean; forward, backward and average perplexity; "
+        "unknown tokens.",
     ),
-    "import-elmo": Tool(
-        "an ELMo archive (options.json, weights.hdf5) -> model folder",
-        "elmo:import_elmo",
+    "cache": Group("inspect, check or convert a vector cache", _CACHE),
+    "import-elmo": Command(
+        "convert an ELMo archive (options.json, weights.hdf5) to a model folder",
+        _import_elmo,
         {
             "options": {"metavar": "OPTIONS", "help": "options.json"},
             "weights": {"metavar": "WEIGHTS", "help": "weights.hdf5"},
             "folder": {"metavar": "FOLDER", "help": "model folder to write"},
-            "--vocabulary": {"metavar": "FILE", "help": "vocabulary of bilm-tf, a word a line"},
+            "--vocabulary": {
+                "metavar": "FILE",
+                "help": "vocabulary of bilm-tf, one word per line",
+            },
         },
+        (
+            "biloom import-elmo options.json weights.hdf5 models/elmo",
+            "biloom import-elmo options.json weights.hdf5 models/elmo --vocabulary vocab.txt",
+        ),
     ),
-    "export-elmo": Tool(
-        "model folder -> ELMo archive",
-        "elmo:export_elmo",
+    "export-elmo": Command(
+        "convert a model folder to an ELMo archive",
+        _export_elmo,
         {
             "model": {"metavar": "MODEL", "help": "model folder with a character CNN"},
-            "folder": {"metavar": "FOLDER", "help": "where options.json and weights.hdf5 go"},
-        },
-    ),
-}
-
-CACHE_TOOLS = {
-    "info": Tool("what a vector cache holds", "cache:info", CACHE),
-    "get": Tool(
-        "vectors of texts, a JSON object a line",
-        "cache:get",
-        CACHE
-        | {
-            "texts": {
-                "metavar": "TEXT",
-                "nargs": "*",
-                "help": "none: one a line of standard input",
-            },
-            "--words": {
-                "action": "store_true",
-                "help": "each text is a list of words, separated by whitespace",
+            "folder": {
+                "metavar": "FOLDER",
+                "help": "where options.json and weights.hdf5 are written",
             },
         },
+        (
+            "biloom export-elmo models/elmo elmo-archive",
+            "biloom export-elmo runs/elmo-original/export elmo-archive",
+        ),
     ),
-    "verify": Tool("hash its files again and read every entry", "cache:verify", CACHE),
-    "export": Tool(
-        "another format, by the file's suffix: .hdf5 (AllenNLP's layout), .npy, .parquet",
-        "cache:export",
-        CACHE | {"file": {"metavar": "FILE", "help": "file to write"}},
+    "completion": Command(
+        "print the script that completes commands and settings in a shell",
+        _completion,
+        {"shell": {"choices": ("bash", "zsh", "fish"), "help": "the shell"}},
+        (
+            "biloom completion bash > ~/.local/share/bash-completion/completions/biloom",
+            "biloom completion fish > ~/.config/fish/completions/biloom.fish",
+        ),
+        details="For zsh, write it as _biloom into a folder of $fpath.",
     ),
 }
-
-
-def add_tools(commands: Any) -> None:
-    """Add a parser a tool to argparse's subparsers."""
-    _add(commands, TOOLS)
-    text = "look into a vector cache, check it, write it in another format"
-    cache = commands.add_parser("cache", help=text, description=text)
-    _add(cache.add_subparsers(dest="tool", required=True, metavar="COMMAND"), CACHE_TOOLS)
-
-
-def _add(commands: Any, tools: dict[str, Tool]) -> None:
-    for name, tool in tools.items():
-        parser = commands.add_parser(name, help=tool.help, description=tool.help)
-        for argument, settings in tool.arguments.items():
-            parser.add_argument(argument, **settings)
-
-
-def run_tool(options: argparse.Namespace) -> int:
-    """Run the tool that was chosen; its exit code."""
-    given = vars(options)
-    command, name = given.pop("command"), given.pop("tool", None)
-    tool = CACHE_TOOLS[name] if name else TOOLS[command]
-    module, function = tool.home.split(":")
-    run = getattr(importlib.import_module(f"pipeline.commands.{module}"), function)
-    return run(**given) or 0

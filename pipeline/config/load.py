@@ -10,19 +10,27 @@ import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from pipeline.config.diagnostics import ROOT, did_you_mean, explain, field_below, kind_of, plain
+from pipeline.config.diagnostics import (
+    ROOT,
+    did_you_mean,
+    explain,
+    field_below,
+    kind_of,
+    plain_values,
+)
+from pipeline.config.former_keys import REMOVED
 from pipeline.config.schema import Config
 from pipeline.config.yaml_source import (
     CORE_SCHEMA,
     UNPLACED,
     Node,
-    Place,
+    Position,
     Problems,
     read_file,
     read_override,
 )
-from preprocess.config import Section
 from preprocess.errors import UserError
+from preprocess.section import Section
 
 
 class ConfigError(UserError):
@@ -70,8 +78,10 @@ def load_config(files: Sequence[str], overrides: Sequence[str]) -> Config:
     given = Node(dict.fromkeys(required, empty), UNPLACED, UNPLACED)
     for tree in filter(None, [*trees, asked]):
         given = _merge(given, tree, ROOT)
+    for key, default in REMOVED.items():
+        given = _without(given, key.split("."), default)
     try:
-        config = Config.model_validate(plain(given, ROOT))
+        config = Config.model_validate(plain_values(given, ROOT))
     except ValidationError as error:
         raise _error(problems + explain(error, given)) from None
     if problems:
@@ -79,11 +89,25 @@ def load_config(files: Sequence[str], overrides: Sequence[str]) -> Config:
     return config
 
 
+def _without(node: Node, path: list[str], value: Any) -> Node:
+    """The tree without the entry at ``path``, if that has this value."""
+    key, *below = path
+    entry = node.value.get(key) if isinstance(node.value, dict) else None
+    if entry is None:
+        return node
+    assert isinstance(node.value, dict)
+    if below:
+        return replace(node, value={**node.value, key: _without(entry, below, value)})
+    if entry.value != value:
+        return node
+    return replace(node, value={k: v for k, v in node.value.items() if k != key})
+
+
 def _read(name: str, layer: int, problems: Problems) -> Node | None:
     try:
         path = find_config(name)
     except ConfigError as error:
-        problems.append((Place(layer, 0, ""), str(error)))
+        problems.append((Position(layer, 0, ""), str(error)))
         return None
     return read_file(path, layer, problems)
 
@@ -114,11 +138,7 @@ def find_config(name: str) -> Path:
     path = Path(name)
     if path.exists() and not path.is_dir():
         return path
-    package = Path(str(resources.files("pipeline")))
-    # A wheel holds the configs inside the package, a checkout beside it.
-    folder = package / "configs"
-    folder = folder if folder.is_dir() else package.parent / "configs"
-    shipped = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    shipped = shipped_configs()
     if name in shipped:
         return shipped[name]
     if path.is_dir():
@@ -127,6 +147,15 @@ def find_config(name: str) -> Path:
         raise ConfigError([f"no such file: '{name}'"])
     known = f"shipped are {', '.join(shipped)}"
     raise ConfigError([f"no config '{name}': {known}{did_you_mean(path.stem, shipped)}"])
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name and file of each config that comes with biloom."""
+    package = Path(str(resources.files("pipeline")))
+    # A wheel holds the configs inside the package, a checkout beside it.
+    folder = package / "configs"
+    folder = folder if folder.is_dir() else package.parent / "configs"
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 
 def dump_config(config: Config) -> str:
@@ -146,16 +175,17 @@ def _dump_field(section: Section, name: str, indent: str) -> Iterator[str]:
     elif isinstance(value, tuple) and any(isinstance(entry, Section) for entry in value):
         yield f"{indent}{name}:{comment}"
         for entry in value:
-            yield f"{indent}  - {_flow(entry)}"
+            yield f"{indent}  - {flow_yaml(entry)}"
     else:
-        yield f"{indent}{name}: {_flow(value)}{comment}"
+        yield f"{indent}{name}: {flow_yaml(value)}{comment}"
 
 
-def _flow(value: Any) -> str:
-    plain = value.model_dump() if isinstance(value, Section) else value
+def flow_yaml(value: Any) -> str:
+    """YAML of one value, in one line."""
+    plain_values = value.model_dump() if isinstance(value, Section) else value
     # In a list, so that PyYAML writes no end of document after a scalar.
     text: str = yaml.dump(
-        [plain],
+        [plain_values],
         Dumper=_Dumper,
         default_flow_style=True,
         allow_unicode=True,

@@ -80,6 +80,14 @@ def _read(path: str) -> dict[str, Any] | None:
         return None
 
 
+def holder_of(path: str) -> tuple[str, bool] | None:
+    """Who holds the lock file ``path``, and whether that process is gone; None if nobody does."""
+    holder = _read(path)
+    if holder is None:
+        return None
+    return f"process {holder['process']} on {holder['host']}", _is_gone(holder)
+
+
 def _is_gone(holder: dict[str, Any]) -> bool:
     if holder["host"] != socket.gethostname():
         return False

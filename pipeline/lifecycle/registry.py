@@ -5,12 +5,14 @@ from typing import Any
 import xxhash
 
 from pipeline.config.schema import Config
+from pipeline.lifecycle.order import STAGE_ORDER
 from pipeline.lifecycle.stage import Stage, StageError
-from preprocess.config import PrepareConfig, SentencePieceConfig, Source, result_fields
+from preprocess.config import PrepareConfig, SentencePieceConfig, Source
 from preprocess.files import storage
 from preprocess.files.manifest import read_manifest
 from preprocess.reading import changed_inputs as raw_inputs
 from preprocess.reading.listing import list_source
+from preprocess.section import result_fields
 from preprocess.tokenizers.subwords import read_model
 
 
@@ -187,23 +189,21 @@ def _changed(sources: tuple[Source, ...], folder: str) -> list[str]:
 BEAM = {"apache_beam": "beam"}
 TRAIN = {"pytorch_lightning": "train"}
 
-STAGES = {
-    stage.name: stage
-    for stage in (
-        Stage("tokenizer", 2, _asked_tokenizer),
-        Stage("prepare", 2, _asked_prepare, BEAM, _changed_inputs),
-        Stage("train", 2, _asked_train, TRAIN, grows=_more_steps),
-        Stage("evaluate", 2, _asked_evaluate),
-        Stage("export", 1, _asked_export),
-        Stage(
-            "embed",
-            2,
-            _asked_embed,
-            BEAM,
-            _changed_texts,
-            grows=_more_texts,
-            adds=True,
-            sweep=("entries-", "index-", "texts-", "vectors-"),
-        ),
-    )
-}
+_ALL = (
+    Stage("tokenizer", 2, _asked_tokenizer),
+    Stage("prepare", 2, _asked_prepare, BEAM, _changed_inputs),
+    Stage("train", 2, _asked_train, TRAIN, grows=_more_steps),
+    Stage("evaluate", 2, _asked_evaluate),
+    Stage("export", 1, _asked_export),
+    Stage(
+        "embed",
+        2,
+        _asked_embed,
+        BEAM,
+        _changed_texts,
+        grows=_more_texts,
+        adds=True,
+        sweep=("entries-", "index-", "texts-", "vectors-"),
+    ),
+)
+STAGES = {stage.name: stage for stage in sorted(_ALL, key=lambda one: STAGE_ORDER.index(one.name))}

@@ -1,27 +1,75 @@
 """The whole pipeline in order, or one stage of it."""
 
 import logging
+from collections.abc import Callable
 
 from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.registry import STAGES
-from pipeline.lifecycle.stage import Stage, require, run_stage
+from pipeline.lifecycle.stage import Stage, StageWork, require, run_stage
+
+
+def _tokenizer() -> StageWork:
+    from pipeline.stages import tokenizer
+
+    return StageWork(tokenizer.make)
+
+
+def _prepare() -> StageWork:
+    from pipeline.stages import prepare
+
+    return StageWork(prepare.make)
+
+
+def _train() -> StageWork:
+    from pipeline.stages import train
+
+    return StageWork(train.make, train.reopen)
+
+
+def _evaluate() -> StageWork:
+    from pipeline.stages import evaluate
+
+    return StageWork(evaluate.make)
+
+
+def _export() -> StageWork:
+    from pipeline.stages import export
+
+    return StageWork(export.make)
+
+
+def _embed() -> StageWork:
+    from pipeline.stages import embed
+
+    return StageWork(embed.make)
+
+
+LOAD_WORK: dict[str, Callable[[], StageWork]] = {
+    "tokenizer": _tokenizer,
+    "prepare": _prepare,
+    "train": _train,
+    "evaluate": _evaluate,
+    "export": _export,
+    "embed": _embed,
+}
+"""For each stage, a function that imports its module, which may load Beam or torch."""
 
 
 def run(config: Config, command: str, console: Console, overwrite: bool = False) -> None:
-    """Run the stage named ``command``, or all of them for "run", and the report after all."""
-    # Beam and Lightning tell of themselves in warnings; what matters here is raised or shown.
+    """Run the stage named ``command``; for "run", run all stages and write the report."""
+    # Beam and Lightning log warnings about themselves; biloom raises or shows what matters.
     logging.getLogger().setLevel(logging.ERROR)
-    for told_by_us in ("apache_beam", "grpc"):
-        logging.getLogger(told_by_us).setLevel(logging.CRITICAL)
+    for name in ("apache_beam", "grpc"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if command != "run":
-        run_stage(STAGES[command], config, console, overwrite)
+        run_stage(STAGES[command], LOAD_WORK[command], config, console, overwrite)
         return
     stages = stages_of_run(config)
     for stage in stages:
         require("run", stage.needs)
     for stage in stages:
-        run_stage(stage, config, console, overwrite)
+        run_stage(stage, LOAD_WORK[stage.name], config, console, overwrite)
     from pipeline.reports.run_report import report
 
     report(config, console)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lightning_modules.parameter_count import parameter_count
+from lightning_modules.sizes import parameter_count
 from pipeline.cli import main
 
 Tiny = Any  # of conftest.py

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console as RichConsole
 
 from pipeline.console import Console
-from pipeline.lifecycle.lock import LockedError, lock
+from pipeline.lifecycle.lock import LockedError, holder_of, lock
 from preprocess.files.storage import StorageError
 
 Sleeper = Any  # subprocess.Popen[bytes]
@@ -125,3 +125,13 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     file.touch()
     with pytest.raises(StorageError, match="cannot write here"):
         Folder(file / "stage").take()
+
+
+def test_who_holds_a_lock_can_be_asked(folder: Folder, sleeper: Sleeper) -> None:
+    assert holder_of(str(folder.file)) is None
+    folder.hold_for_another(process=sleeper.pid, began=began(sleeper.pid))
+    who = f"process {sleeper.pid} on {socket.gethostname()}"
+    assert holder_of(str(folder.file)) == (who, False)
+    sleeper.kill()
+    sleeper.wait()
+    assert holder_of(str(folder.file)) == (who, True)

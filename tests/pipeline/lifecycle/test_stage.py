@@ -19,14 +19,24 @@ from pipeline.config.load import load_config
 from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.lock import LockedError
-from pipeline.lifecycle.stage import Made, Place, Stage, StageError, plan_of, require, run_stage
+from pipeline.lifecycle.stage import (
+    Made,
+    Stage,
+    StageError,
+    StageFolder,
+    StageWork,
+    plan_of,
+    require,
+    run_stage,
+)
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, ManifestError, hash_file, read_manifest
+from preprocess.work import folder as work_folder
 
 TOLD = "  add --overwrite to move it aside, or give another run.output"
 
 
-def write_data(place: Place) -> None:
+def write_data(place: StageFolder) -> None:
     storage.write_bytes(place.file("data.bin"), b"made")
 
 
@@ -34,14 +44,17 @@ def write_data(place: Place) -> None:
 class Fake(Stage):
     """A stage that is no module: it writes one file."""
 
-    work: Callable[[Place], None] = write_data
+    work: Callable[[StageFolder], None] = write_data
     made: list[str] = field(default_factory=list)
 
-    def make(self, config: Config, place: Place, console: Console) -> Made:
+    def make(self, config: Config, place: StageFolder, console: Console) -> Made:
         self.made.append(place.folder)
         self.work(place)
         record = FileRecord("data.bin", *hash_file(place.file("data.bin")))
         return Made((record,), {"answer": 42})
+
+    def load_work(self) -> StageWork:
+        return StageWork(self.make)
 
 
 @dataclass
@@ -59,11 +72,11 @@ class Folder:
     def lock(self) -> Path:
         return self.path / "_work" / "lock.json"
 
-    def run(self, stage: Stage, overwrite: bool = False) -> str:
+    def run(self, stage: Fake, overwrite: bool = False) -> str:
         """Run it; what it printed below its name."""
         self.printed.truncate(self.printed.seek(0))
         console = Console(RichConsole(file=self.printed, width=1000))
-        run_stage(stage, self.config, console, overwrite)
+        run_stage(stage, stage.load_work, self.config, console, overwrite)
         return self.said()
 
     def said(self) -> str:
@@ -88,7 +101,7 @@ def asking(**settings: Any) -> Fake:
     return Fake("fake", 1, lambda config: settings)
 
 
-def fail(place: Place) -> None:
+def fail(place: StageFolder) -> None:
     raise RuntimeError("half way")
 
 
@@ -218,6 +231,7 @@ def test_a_failure_at_any_write_leaves_no_manifest_and_the_next_run_makes_it(
 
         with monkeypatch.context() as patched:
             patched.setattr(storage, "write_bytes", write_or_fail)
+            patched.setattr(work_folder, "write_bytes", write_or_fail)
             try:
                 folder.run(stage)
                 break
@@ -250,7 +264,7 @@ def test_what_a_killed_writer_left_under_a_temporary_name_is_removed(
     orphan.write_bytes(b"half")
     left: list[bool] = []
 
-    def look(place: Place) -> None:
+    def look(place: StageFolder) -> None:
         left.append(orphan.exists())
         write_data(place)
 
@@ -301,19 +315,17 @@ from pathlib import Path
 from pipeline.config.load import load_config
 from pipeline.console import Console
 from pipeline.lifecycle.lock import LockedError
-from pipeline.lifecycle.lock import LockedError
-from pipeline.lifecycle.stage import Made, Stage, run_stage
+from pipeline.lifecycle.stage import Made, Stage, StageWork, run_stage
 
-class Slow(Stage):
-    def make(self, config, place, console):
-        with open(log, "a") as file:
-            file.write("begin\\n")
-            file.flush()
-            time.sleep(0.05)
-            file.write("end\\n")
-        return Made((), {})
+def make(config, place, console):
+    with open(log, "a") as file:
+        file.write("begin\\n")
+        file.flush()
+        time.sleep(0.05)
+        file.write("end\\n")
+    return Made((), {})
 
-stage = Slow("fake", 1, lambda config: {})
+stage = Stage("fake", 1, lambda config: {})
 root = Path(sys.argv[1])
 null = open(os.devnull, "w")
 for round in range(15):
@@ -331,7 +343,7 @@ for round in range(15):
             console = Console()
             time.sleep(max(0, begin - time.time()))
             try:
-                run_stage(stage, config, console)
+                run_stage(stage, lambda: StageWork(make), config, console)
                 os._exit(0)
             except LockedError:
                 os._exit(3)
@@ -361,15 +373,15 @@ import sys, time
 from pathlib import Path
 from pipeline.config.load import load_config
 from pipeline.console import Console
-from pipeline.lifecycle.stage import Stage, run_stage
+from pipeline.lifecycle.stage import Stage, StageWork, run_stage
 
-class Endless(Stage):
-    def make(self, config, place, console):
-        print("working", flush=True)
-        time.sleep(60)
+def make(config, place, console):
+    print("working", flush=True)
+    time.sleep(60)
 
 run_stage(
-    Endless("fake", 1, lambda config: {"steps": 1}),
+    Stage("fake", 1, lambda config: {"steps": 1}),
+    lambda: StageWork(make),
     load_config([], ["prepare.input=x", f"run.output={sys.argv[1]}"]),
     Console(),
 )
@@ -410,3 +422,18 @@ def test_a_missing_module_is_told_with_its_extra(
     )
     assert not folder.path.exists()
     require("fake", {"json": "all"})
+
+
+def test_what_is_heavy_is_loaded_only_if_there_is_work(
+    folder: Folder, stage: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_work(self: Fake) -> StageWork:
+        raise AssertionError("loaded")
+
+    folder.run(stage)
+    monkeypatch.setattr(Fake, "load_work", load_work)
+    assert folder.run(stage) == "  already done\n"
+    with pytest.raises(StageError, match="holds the result of other settings"):
+        folder.run(asking(steps=2))
+    with pytest.raises(StageError, match="needs nothing_like_it, which is not installed"):
+        folder.run(replace(asking(steps=2), needs={"nothing_like_it": "all"}), overwrite=True)

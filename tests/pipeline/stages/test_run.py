@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.console import Console
+from pipeline.lifecycle.order import STAGE_ORDER
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import StageError
 from pipeline.reports import run_report as report_module
@@ -21,7 +22,8 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     """Names of what ran, and whether it might overwrite."""
     names: list[tuple[str, bool]] = []
 
-    def run_stage(stage: Any, config: Any, console: Any, overwrite: bool) -> None:
+    def run_stage(stage: Any, work: Any, config: Any, console: Any, overwrite: bool) -> None:
+        assert work is module.LOAD_WORK[stage.name]
         names.append((stage.name, overwrite))
 
     def report(config: Any, console: Any) -> None:
@@ -30,6 +32,13 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     monkeypatch.setattr(module, "run_stage", run_stage)
     monkeypatch.setattr(report_module, "report", report)
     return names
+
+
+def test_every_stage_has_its_place_in_the_order_and_its_work() -> None:
+    assert tuple(STAGES) == STAGE_ORDER
+    assert set(module.LOAD_WORK) == set(STAGE_ORDER)
+    grows_in_place = [name for name, one in STAGES.items() if one.grows and not one.adds]
+    assert [name for name, load in module.LOAD_WORK.items() if load().reopen] == grows_in_place
 
 
 def test_run_is_every_stage_in_order_and_the_report(

@@ -1,0 +1,67 @@
+"""`biloom completion`: the script that completes a command line in a shell."""
+
+from typing import Any, Literal
+
+import shtab
+
+from pipeline.commands.parser import Parser, make_parser
+from pipeline.commands.registry import COMMANDS
+from pipeline.config.annotated import setting_names
+from pipeline.config.load import shipped_configs
+
+PREAMBLE = {
+    "bash": """\
+_biloom_settings() {{
+  compgen -W "{words}" -- "$1"
+  compgen -f -- "$1"
+}}
+""",
+    "zsh": """\
+_biloom_settings() {{
+  compadd -S '' -- {words}
+  _files
+}}
+""",
+    "fish": """\
+function _biloom_settings
+  printf '%s\\n' {words}
+  __fish_complete_path (commandline -ct)
+end
+""",
+}
+"""Completes names of shipped configs, keys of settings and files."""
+
+SETTINGS = {"bash": "_biloom_settings", "zsh": "_biloom_settings", "fish": "(_biloom_settings)"}
+
+AFTER = {
+    # Without this, bash writes a space after `train.steps=` and quotes its equals sign.
+    "bash": """
+_biloom() {
+  _shtab_biloom "$@"
+  if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]]; then
+    compopt -o nospace +o filenames
+  fi
+}
+complete -o bashdefault -F _biloom biloom
+""",
+}
+
+
+def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
+    """Print the script for ``shell``."""
+    parser = make_parser(COMMANDS, "", "")
+    words = " ".join([*shipped_configs(), *(f"{name}=" for name in setting_names())])
+    preamble: Any = {shell: PREAMBLE[shell].format(words=words)}  # its type says "str"
+    _set_completers(parser)
+    print(shtab.complete(parser.own, shell, preamble=preamble) + AFTER.get(shell, ""))
+
+
+def _set_completers(parser: Parser) -> None:
+    """Tell shtab, by an attribute of each argument, how the shell completes it."""
+    for name, action in parser.arguments.items():
+        if name == "config":
+            vars(action)["complete"] = SETTINGS
+        elif action.nargs != 0 and not action.choices and name != "texts":
+            vars(action)["complete"] = shtab.FILE
+    for command in parser.commands.values():
+        _set_completers(command)

@@ -1,0 +1,96 @@
+"""The argument parser: commands with their arguments, examples and main settings."""
+
+from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from textwrap import fill, wrap
+from typing import NamedTuple
+
+from pipeline.commands.command import Command, Group
+
+WIDTH = 79
+FORMAT = partial(RawDescriptionHelpFormatter, max_help_position=18)
+SEE_ALL = "--print-config shows every setting with its allowed values."
+
+
+class Parser(NamedTuple):
+    """A parser and those of its commands."""
+
+    own: ArgumentParser
+    arguments: dict[str, Action]
+    commands: dict[str, "Parser"]
+
+    def parse(self, arguments: Sequence[str]) -> Namespace:
+        """Parse a command line in which flags may stand before, between and after other arguments.
+
+        argparse allows that only in a parser without subcommands, so a command's own parser gets
+        what follows its name. The result has ``run`` if a command was given, else ``format_help``.
+        """
+        if arguments and arguments[0] in self.commands:
+            return self.commands[arguments[0]].parse(arguments[1:])
+        if self.commands:
+            return self.own.parse_args(arguments, Namespace(format_help=self.own.format_help))
+        return self.own.parse_intermixed_args(arguments)
+
+
+def make_parser(commands: Mapping[str, Command | Group], description: str, epilog: str) -> Parser:
+    """The parser of the whole command line."""
+    parser = ArgumentParser(
+        prog="biloom",
+        description=description,
+        epilog=epilog,
+        formatter_class=FORMAT,
+    )
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
+    return Parser(parser, {}, _add_commands(parser, commands))
+
+
+def _add_commands(
+    parser: ArgumentParser, commands: Mapping[str, Command | Group]
+) -> dict[str, Parser]:
+    added = parser.add_subparsers(title="commands", metavar="COMMAND")
+    parsers: dict[str, Parser] = {}
+    for name, command in commands.items():
+        if isinstance(command, Group):
+            group = added.add_parser(
+                name, help=command.help, description=_sentence(command.help), formatter_class=FORMAT
+            )
+            parsers[name] = Parser(group, {}, _add_commands(group, command.commands))
+            continue
+        own = added.add_parser(
+            name,
+            help=command.help,
+            description=_wrapped(f"{_sentence(command.help)} {command.details}"),
+            epilog=_epilog(command),
+            formatter_class=FORMAT,
+        )
+        own.set_defaults(run=command.run)
+        arguments = {
+            argument: own.add_argument(argument, **keywords)
+            for argument, keywords in command.arguments.items()
+        }
+        parsers[name] = Parser(own, arguments, {})
+    return parsers
+
+
+def _sentence(phrase: str) -> str:
+    return f"{phrase[0].upper()}{phrase[1:]}."
+
+
+def _wrapped(text: str) -> str:
+    return fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _epilog(command: Command) -> str:
+    parts = []
+    if command.settings:
+        width = max(map(len, command.settings))
+        rows = "".join(f"  {key:<{width}}  {text}\n" for key, text in command.settings.items())
+        parts.append(f"main settings (KEY=VALUE):\n{rows}{SEE_ALL}")
+    parts.append("examples:\n" + "\n".join(map(_example, command.examples)))
+    return "\n\n".join(parts)
+
+
+def _example(line: str) -> str:
+    lines = wrap(line, WIDTH - 4, break_long_words=False, break_on_hyphens=False)
+    return "  " + " \\\n      ".join(lines)

@@ -1,0 +1,195 @@
+"""The commands that run stages: `biloom run`, and one for each stage."""
+
+from argparse import Namespace
+from functools import partial
+from pathlib import Path
+
+from pipeline.commands.command import Command
+from pipeline.lifecycle.order import STAGE_ORDER
+
+ARGUMENTS = {
+    "config": {
+        "nargs": "+",
+        "metavar": "CONFIG|KEY=VALUE",
+        "help": "YAML file, name of a shipped config, or a setting that overrides both",
+    },
+    "--overwrite": {"action": "store_true", "help": "move results of other settings aside"},
+    "--print-config": {
+        "action": "store_true",
+        "help": "print the merged config with every setting explained, and exit",
+    },
+    "--dry-run": {"action": "store_true", "help": "print the plan and exit; writes nothing"},
+}
+RESUME = "A finished stage is left as it is, and an interrupted one is resumed."
+
+
+def _run(command: str, options: Namespace) -> int:
+    from pipeline.config.load import load_config
+    from pipeline.training.processes import is_further_process
+
+    overrides = [word for word in options.config if _is_override(word)]
+    files = [word for word in options.config if word not in overrides]
+    config = load_config(files, overrides)
+    if options.print_config:
+        from pipeline.config.annotated import annotated_config
+
+        print(annotated_config(config), end="")
+        return 0
+    if command in ("run", "train") and is_further_process(config.train):
+        from pipeline.stages.train import join
+
+        return join(config)
+    from pipeline.console import Console
+
+    if options.dry_run:
+        from pipeline.commands.dry_run import dry_run
+
+        dry_run(config, command, Console())
+        return 0
+    from pipeline.stages.run import run
+
+    run(config, command, Console(), overwrite=options.overwrite)
+    return 0
+
+
+def _is_override(word: str) -> bool:
+    """Return True if ``word`` sets a key.
+
+    ``./a=b.yaml`` is a file, and so is an existing file whose name begins with no section's name.
+    """
+    from pipeline.config.schema import Config
+
+    key, equals, _ = word.partition("=")
+    section = key.partition(".")[0]
+    return bool(equals) and (section in Config.model_fields or not Path(word).exists())
+
+
+def _command(name: str, help_: str, examples: tuple[str, str], settings: dict[str, str]) -> Command:
+    return Command(help_, partial(_run, name), ARGUMENTS, examples, settings, RESUME)
+
+
+_STAGES = {
+    "tokenizer": _command(
+        "tokenizer",
+        "learn a tokenizer from a sample of the corpus",
+        (
+            "biloom tokenizer quickstart",
+            "biloom tokenizer base 'prepare.input=text/*.txt' run.output=runs/mine",
+        ),
+        {
+            "tokenizer.kind": "sentencepiece (subwords), char or word",
+            "tokenizer.vocabulary": "number of subwords",
+            "tokenizer.file": "a SentencePiece model to use instead of learning one",
+            "tokenizer.min_count": "kind word: rarer words become the unknown word",
+            "prepare.input": "raw text: path, glob, URL, or a list of sources",
+        },
+    ),
+    "prepare": _command(
+        "prepare",
+        "clean, deduplicate and tokenise raw text into token shards",
+        (
+            "biloom prepare quickstart",
+            "biloom prepare base 'prepare.input=text/*.txt' run.output=runs/mine "
+            "prepare.valid_fraction=0.1",
+        ),
+        {
+            "prepare.input": "raw text: path, glob, URL, or a list of sources",
+            "prepare.cleaning.unicode": "Unicode normalisation form",
+            "prepare.filters": "which documents are dropped: length, script, language",
+            "prepare.deduplicate": "drop repeated documents",
+            "prepare.near_duplicates.similarity": "drop documents that are almost equal",
+            "prepare.valid_fraction": "share of documents held out",
+            "runner.kind": "Beam runner: direct, flink, spark, dataflow, dask, portable",
+        },
+    ),
+    "train": _command(
+        "train",
+        "train a language model on token shards",
+        (
+            "biloom train quickstart train.steps=4000",
+            "biloom train quickstart train.corpus=runs/quickstart/prepare "
+            "run.output=runs/wider model.recurrent.hidden=512",
+        ),
+        {
+            "train.steps": "optimiser steps; may be raised later",
+            "train.rows": "rows of a batch, over all devices",
+            "train.unroll": "tokens that a row reads in a step",
+            "train.learning_rate": "peak learning rate",
+            "train.optimizer.kind": "adam, adamw, adagrad or sgd",
+            "model.input.kind": "embedding, adaptive or char_cnn",
+            "model.recurrent.kind": "lstm or gru",
+            "model.recurrent.hidden": "dimensions of the cell",
+            "model.recurrent.layers": "layers of each direction",
+            "model.head.kind": "adaptive_softmax, softmax or sampled_softmax",
+            "train.devices": "GPUs or CPU processes of each machine",
+            "train.corpus": "corpus folder, if it is not this run's own",
+        },
+    ),
+    "evaluate": _command(
+        "evaluate",
+        "measure the perplexity of held-out text",
+        (
+            "biloom evaluate quickstart",
+            "biloom evaluate quickstart run.output=runs/wider "
+            "evaluate.corpus=runs/quickstart/prepare",
+        ),
+        {
+            "evaluate.split": "split to read: valid, test or train",
+            "evaluate.corpus": "corpus folder, if it is not the one that was trained on",
+            "evaluate.checkpoint": "train folder, if it is not this run's own",
+        },
+    ),
+    "export": _command(
+        "export",
+        "write a model folder from a checkpoint",
+        (
+            "biloom export quickstart",
+            "biloom export quickstart export.checkpoint=runs/quickstart/train "
+            "prepare.tokenizer=runs/quickstart/tokenizer run.output=runs/small "
+            "export.weights=float16",
+        ),
+        {
+            "export.weights": "type of the stored weights: float32, float16 or int8",
+            "export.head": "keep the output layer, which scoring and further training need",
+            "export.checkpoint": "train folder, if it is not this run's own",
+        },
+    ),
+    "embed": _command(
+        "embed",
+        "write the contextual vectors of texts into a vector cache",
+        (
+            "biloom embed quickstart",
+            "biloom embed quickstart 'embed.input=text/*.txt' embed.append=true",
+        ),
+        {
+            "embed.input": "texts to embed; without it, a sample of the corpus",
+            "embed.model": "model folder, if it is not this run's own",
+            "embed.layers": "layers to store: all, top, mean, mix, concat or their numbers",
+            "embed.unit": "what has a vector: token, word or sentence",
+            "embed.dtype": "type of the stored values: float32, float16 or int8",
+            "embed.append": "add the texts to a finished cache",
+        },
+    ),
+}
+
+STAGE_COMMANDS = {
+    "run": _command(
+        "run",
+        "run all stages: raw text to contextual vectors and a report",
+        (
+            "biloom run quickstart",
+            "biloom run quickstart 'prepare.input=text/*.txt' run.output=runs/mine "
+            "report.words=null",
+        ),
+        {
+            "run.output": "folder or URL of all results",
+            "prepare.input": "raw text: path, glob, URL, or a list of sources",
+            "tokenizer.kind": "sentencepiece (subwords), char or word",
+            "model.recurrent.hidden": "dimensions of the cell",
+            "train.steps": "optimiser steps",
+            "report.words": "words whose uses the report shows",
+            "tracking.wandb": "auto, offline or off",
+        },
+    ),
+    **{name: _STAGES[name] for name in STAGE_ORDER},
+}

@@ -1,0 +1,148 @@
+"""`biloom status`: the state of every stage of a run folder, from the folder alone."""
+
+import json
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+from pipeline.commands.run_folder import CONFIG, check_run
+from pipeline.console import Console, clock, count
+from pipeline.lifecycle.lock import holder_of
+from pipeline.lifecycle.order import STAGE_ORDER
+from pipeline.lifecycle.stage import StageFolder, unfinished_request
+from preprocess.files import storage
+from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
+from preprocess.reading.plan_file import count_planned
+from preprocess.work.folder import checkpoint_steps, record_counts
+
+INPUTS = {
+    "tokenizer.content": ("tokenizer", "tokenizer", ("prepare.tokenizer",)),
+    "corpus.content": ("prepare", "corpus", ("evaluate.corpus", "train.corpus")),
+    "checkpoint.content": ("train", "checkpoint", ("evaluate.checkpoint", "export.checkpoint")),
+    "model.content": ("export", "model", ("embed.model",)),
+}
+"""Key of a stage's request -> the stage that made the input, its name, keys that name its folder."""
+
+State = Literal["not begun", "running", "unfinished", "done", "refused", "damaged"]
+BAD = ("refused", "damaged")
+
+
+class Status(NamedTuple):
+    """The state of a stage, what else there is to say, and figures; "-" if not known."""
+
+    state: State
+    notes: tuple[str, ...] = ()
+    size: str = "-"
+    time: str = "-"
+    date: str = "-"
+
+
+def status(path: str) -> int:
+    """Show the state of every stage of the run folder ``path``.
+
+    Returns:
+        0, or 1 if a stage is damaged or was made from other inputs than those beside it.
+
+    Raises:
+        RunFolderError: the folder holds no stage of a run.
+    """
+    run = check_run(path)
+    console = Console()
+    console.stage("run", run)
+    found = {stage: status_of(run, stage) for stage in STAGE_ORDER}
+    rows = [[stage, one.state, one.size, one.time, one.date] for stage, one in found.items()]
+    console.table("stages", ["stage", "state", "size", "time", "finished"], rows)
+    for stage, one in found.items():
+        tell = console.warn if one.state in BAD else console.line
+        for note in one.notes:
+            tell(f"{stage}: {note}")
+    return 1 if any(one.state in BAD for one in found.values()) else 0
+
+
+def status_of(run: str, stage: str) -> Status:
+    """The state of one stage."""
+    place = StageFolder(storage.join(run, stage))
+    holder = holder_of(place.lock)
+    is_running = holder is not None and not holder[1]
+    request = unfinished_request(place)
+    notes = [f"being written by {holder[0]}"] if holder and is_running else []
+    if holder and not is_running:
+        notes.append(f"the lock of {holder[0]} is left over: that process is gone")
+    if request is not None:
+        notes.append(_unfinished(place, stage, request))
+    try:
+        manifest = read_manifest(place.folder, stage) if storage.exists(place.file(NAME)) else None
+    except ManifestError as error:
+        return Status("damaged", (*notes, str(error).removeprefix(f"{place.folder}: ")))
+    if manifest is None:
+        begun: State = "not begun" if request is None else "unfinished"
+        return Status("running" if is_running else begun, tuple(notes))
+    state: State = "running" if is_running else "done"
+    if differing := _other_inputs(run, place, manifest):
+        state = "refused"
+        notes += differing
+    if missing := {file.name for file in manifest.files} - set(storage.list_names(place.folder)):
+        state = "damaged"
+        more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+        notes.append(f"{min(missing)}{more} listed in {NAME}, but missing")
+    size = count(sum(file.bytes for file in manifest.files)) + "B" if manifest.files else "-"
+    return Status(state, tuple(notes), size, _time(place), _date(place))
+
+
+def _unfinished(place: StageFolder, stage: str, request: dict[str, Any]) -> str:
+    """What there is of unfinished work."""
+    if steps := checkpoint_steps(place.work):
+        return f"unfinished work: saved at step {steps[-1]:,} of {request['train.steps']:,}"
+    if units := count_planned(place.work):
+        read, _, finished = record_counts(place.work)
+        return f"unfinished work: of {units:,} units, {read:,} are read and {finished:,} finished"
+    return "unfinished work: nothing to resume from yet"
+
+
+def _other_inputs(run: str, place: StageFolder, manifest: Manifest) -> list[str]:
+    """Inputs that are not those that the stage was made from."""
+    notes = []
+    named = _named_folders(place)
+    for key, (stage, what, settings) in INPUTS.items():
+        if key not in manifest.asked:
+            continue
+        setting = next((one for one in settings if named.get(one)), None)
+        folder = storage.absolute(named[setting]) if setting else storage.join(run, stage)
+        try:
+            content = read_manifest(folder, stage).content
+        except ManifestError:
+            continue  # It is gone, or its own line tells what is wrong with it.
+        if content != manifest.asked[key]:
+            notes.append(f"made from another {what} than the one in {folder} now")
+    return notes
+
+
+def _named_folders(place: StageFolder) -> dict[str, str]:
+    """The folders of inputs that the stage's config names: ``{"train.corpus": ...}``."""
+    try:
+        config = yaml.safe_load(storage.read_bytes(place.file(CONFIG)))
+        sections = {name: section for name, section in config.items() if isinstance(section, dict)}
+    except (FileNotFoundError, AttributeError, ValueError, yaml.YAMLError):
+        return {}
+    return {
+        f"{name}.{key}": value
+        for name, section in sections.items()
+        for key, value in section.items()
+        if isinstance(value, str)
+    }
+
+
+def _time(place: StageFolder) -> str:
+    try:
+        return clock(json.loads(storage.read_bytes(place.file("stats.json")))["seconds"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return "-"
+
+
+def _date(place: StageFolder) -> str:
+    """When the manifest was written, if the store tells."""
+    [file] = storage.find_files(place.file(NAME))
+    if not file.version.isdecimal():
+        return "-"
+    return f"{datetime.fromtimestamp(int(file.version) / 1e9):%Y-%m-%d %H:%M}"
