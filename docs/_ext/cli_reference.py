@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Iterator
 
 from pipeline import cli
+from pipeline.commands.parser import make_parser
+from pipeline.commands.registry import COMMANDS
 
 SHOWN_WIDTH = 80
 """Columns of a usage line."""
@@ -11,7 +13,7 @@ SHOWN_WIDTH = 80
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
     """The parser of each command by its full name, as ``biloom cache get``."""
-    return dict(_below(cli._parser()))
+    return dict(_below(make_parser(COMMANDS, cli.DESCRIPTION, cli.EPILOG).own))
 
 
 def _below(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
@@ -30,11 +32,11 @@ def markdown() -> str:
 def _command(name: str, parser: argparse.ArgumentParser) -> str:
     parts = [f"## {name}"]
     if parser.description:
-        parts.append(_sentence(_plain(parser, parser.description)))
+        parts.append(_sentence(" ".join(parser.description.split())))
     parts.append(f"```text\n{_usage(parser)}\n```")
     parts += [_argument(parser, action) for action in parser._actions]
     if parser.epilog:
-        parts.append(f"```text\n{_plain(parser, parser.epilog).strip()}\n```")
+        parts.append(f"```text\n{parser.epilog.strip()}\n```")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -55,7 +57,7 @@ def _argument(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
         return ""
     name = ", ".join(action.option_strings) or str(action.metavar or action.dest)
     takes = "" if action.nargs == 0 or not action.option_strings else f" {_value(action)}"
-    text = _plain(parser, action.help or "") % {"default": action.default, "prog": parser.prog}
+    text = (action.help or "") % {"default": action.default, "prog": parser.prog}
     return f"`{name}{takes}`\n: {_sentence(text)}"
 
 
@@ -63,10 +65,6 @@ def _value(action: argparse.Action) -> str:
     if action.choices:
         return "{" + ",".join(map(str, action.choices)) + "}"
     return str(action.metavar or action.dest.upper())
-
-
-def _plain(parser: argparse.ArgumentParser, text: str) -> str:
-    return text.replace("%(prog)s", parser.prog)
 
 
 def _sentence(text: str) -> str:

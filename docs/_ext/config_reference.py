@@ -1,17 +1,17 @@
 """The configuration reference: Markdown made from the pydantic schema of the config."""
 
 import re
-import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import yaml
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
+from pipeline.config.annotated import allowed
+from pipeline.config.diagnostics import sections
+from pipeline.config.load import flow_yaml
 from pipeline.config.schema import Config
-from preprocess.config import Section, Source
+from preprocess.config import Source
+from preprocess.section import Section
 
 NOT_FINGERPRINTED = {"run", "runner", "report", "tracking"}
 """Sections that no stage puts into its fingerprint."""
@@ -35,14 +35,6 @@ BY_CONTENT = {
 }
 """Paths that change the result by what is found there."""
 
-LIMITS = {
-    "ge": "at least {}",
-    "gt": "above {}",
-    "le": "at most {}",
-    "lt": "below {}",
-    "min_length": "not empty",
-}
-
 
 @dataclass(frozen=True)
 class Key:
@@ -58,7 +50,7 @@ class Key:
     changes_result: bool
 
 
-def keys() -> list[Key]:
+def config_keys() -> list[Key]:
     """Every key of the config, in the order of the schema; a key of two kinds is there twice."""
     return list(_below(Config, "", None))
 
@@ -66,7 +58,7 @@ def keys() -> list[Key]:
 def _below(section: type[Section], prefix: str, kind: str | None) -> Iterator[Key]:
     for name, field in section.model_fields.items():
         key = f"{prefix}.{name}" if prefix else name
-        members = _sections(field)
+        members = sections(field)
         if not members:
             yield _key(key, prefix, kind, field)
             if key == "prepare.input":
@@ -80,95 +72,30 @@ def _below(section: type[Section], prefix: str, kind: str | None) -> Iterator[Ke
                 yield from (one for one in _below(member, key, of) if one.name != f"{key}.kind")
 
 
-def _sections(field: FieldInfo) -> list[type[Section]]:
-    """The section classes that a field may hold: none for a plain value, several for kinds."""
-    found = [one for one in _members(field.annotation) if _is_section(one)]
-    return [] if len(found) < len(_members(field.annotation, without_none=True)) else found
-
-
-def _members(annotation: Any, without_none: bool = False) -> list[Any]:
-    if get_origin(annotation) is Annotated:
-        return _members(get_args(annotation)[0], without_none)
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [one for part in get_args(annotation) for one in _members(part, without_none)]
-    return [] if without_none and annotation is type(None) else [annotation]
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Section)
-
-
 def _choice(key: str, members: list[type[Section]], field: FieldInfo) -> Key:
-    kinds = ", ".join(f"`{member.model_fields['kind'].default}`" for member in members)
-    default = field.get_default(call_default_factory=True)
+    kinds = " | ".join(str(member.model_fields["kind"].default) for member in members)
     changes = key.partition(".")[0] not in NOT_FINGERPRINTED
     what = field.description or ""
-    return Key(f"{key}.kind", key, None, kinds, f"`{default.kind}`", what, changes)
+    return Key(f"{key}.kind", key, None, f"`{kinds}`", f"`{field.default.kind}`", what, changes)
 
 
 def _key(key: str, section: str, kind: str | None, field: FieldInfo) -> Key:
     extra = field.json_schema_extra
     runtime = isinstance(extra, dict) and extra.get("changes_result") is False
-    default = field.get_default(call_default_factory=True)
     return Key(
         key,
         section,
         kind,
-        _values(field),
-        "must be given" if default is PydanticUndefined else f"`{_yaml(default)}`",
+        f"`{allowed(field)}`",
+        "must be given" if field.is_required() else f"`{flow_yaml(field.get_default())}`",
         field.description or "",
         not runtime and key.partition(".")[0] not in NOT_FINGERPRINTED,
     )
 
 
-def _values(field: FieldInfo) -> str:
-    members = _members(field.annotation, without_none=True)
-    limits = [
-        words.format(getattr(mark, name))
-        for mark in field.metadata
-        for name, words in LIMITS.items()
-        if getattr(mark, name, None) is not None
-    ]
-    values = ", ".join([" or ".join(map(_type, members)), *limits])
-    nullable = len(members) < len(_members(field.annotation))
-    return f"{values}, or `null`" if nullable else values
-
-
-def _type(annotation: Any) -> str:
-    """The values of an annotation in words."""
-    names = {
-        bool: "`true` or `false`",
-        int: "whole number",
-        float: "number",
-        str: "text",
-    }
-    if annotation in names:
-        return names[annotation]
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _type(arguments[0])
-    if origin is Literal:
-        return ", ".join(f"`{one}`" for one in arguments)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_type(one) for one in arguments)
-    if origin is tuple and arguments[-1:] == (Ellipsis,):
-        return f"list of {_type(arguments[0])}"
-    if origin is tuple:
-        return "[" + ", ".join(_type(one) for one in arguments) + "]"
-    if _is_section(annotation):
-        return str(annotation.__name__).removesuffix("Config").lower()
-    raise TypeError(f"the configuration reference has no words for {annotation!r}")
-
-
-def _yaml(value: Any) -> str:
-    plain = value.model_dump() if isinstance(value, Section) else value
-    text = str(yaml.safe_dump([plain], default_flow_style=True, width=10_000))
-    return text.strip()[1:-1].replace("1.0e-", "1e-")
-
-
 def markdown() -> str:
     """The whole reference: a heading a section, a `confval` a key."""
-    found = keys()
+    found = config_keys()
     parts: list[str] = []
     for section in dict.fromkeys(key.section for key in found):
         depth = "##" if "." not in section else "###"
@@ -189,7 +116,7 @@ def _about(section: str) -> str:
         if name not in within.model_fields:
             return ""
         field = within.model_fields[name]
-        members = _sections(field)
+        members = sections(field)
         within = members[0] if len(members) == 1 else Section
     text = (field.description if field else "") or ""
     return f"{text[:1].upper()}{text[1:]}." if text else ""

@@ -33,14 +33,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
-PENDING = (
-    "biloom --version",
-    "biloom status",
-    "biloom report",
-    "biloom compare",
-    "biloom completion",
-)
-"""Commands that are documented and not there yet; to be emptied when they are."""
+PENDING: tuple[str, ...] = ("biloom compare ",)
+"""Beginnings of commands that are documented and cannot run yet; to be emptied when they can."""
 
 NOT_RUN = {
     r"(time )?make (quickstart|test|docs|check)": "make itself: it installs packages",
@@ -227,7 +221,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def reason_not_to_run(command: str) -> str | None:
     if command.startswith(PENDING):
-        return "not there yet"
+        return "it cannot run yet"
     return next((why for what, why in NOT_RUN.items() if re.match(what, command)), None)
 
 
@@ -281,10 +275,9 @@ def test_commands_that_are_named_exist() -> None:
     names = {step.text for page in PAGES for step in steps(page) if step.kind == "name"}
     assert len(names) > 5
     for name in names:
-        if not name.startswith(PENDING):
-            with pytest.raises(SystemExit) as ended:
-                cli.main([*name.split()[1:], "--help"])
-            assert ended.value.code == 0, name
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*name.split()[1:], "--help"])
+        assert ended.value.code == 0, name
 
 
 def test_make_targets_exist() -> None:

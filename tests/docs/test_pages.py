@@ -10,7 +10,7 @@ from typing import get_args
 from pipeline.config.runners import RunnerConfig
 from pipeline.config.schema import Config
 from pipeline.lifecycle.registry import STAGES
-from preprocess.config import Section
+from preprocess.section import Section
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

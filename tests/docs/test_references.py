@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import cli
+from pipeline.commands.registry import COMMANDS
+from pipeline.config.annotated import setting_names
 from pipeline.config.load import load_config
-from preprocess.config import Section, result_fields
+from preprocess.section import Section, result_fields
 
 ROOT = Path(__file__).parents[2]
 STAGE_SECTIONS = ("tokenizer", "prepare", "model", "train", "evaluate", "export", "embed")
@@ -61,14 +62,19 @@ def test_every_key_of_a_config_has_one_entry(kinds: tuple[str, ...]) -> None:
 
 
 def test_an_entry_has_values_limits_default_and_kinds() -> None:
-    assert ":type: whole number, at least 1\n:default: `32`\n" in entry("train.rows")
-    assert ":type: `eos`, `bos_eos`\n" in entry("train.boundary")
-    assert ":type: number, above 0, or `null`\n" in entry("train.clip_norm")
+    assert ":type: `int >= 1`\n:default: `32`\n" in entry("train.rows")
+    assert ":type: `eos | bos_eos`\n" in entry("train.boundary")
+    assert ":type: `number > 0 | null`\n" in entry("train.clip_norm")
     assert ":default: must be given\n" in entry("prepare.input")
     assert ":default: `512` (lstm); `256` (gru)\n" in entry("model.recurrent.hidden")
     assert "\nKinds: `lstm`.\n" in entry("model.recurrent.projection")
-    assert ":type: `lstm`, `gru`\n" in entry("model.recurrent.kind")
-    assert ":type: text\n" in entry("prepare.input[].encoding")
+    assert ":type: `lstm | gru`\n" in entry("model.recurrent.kind")
+    assert ":type: `text`\n" in entry("prepare.input[].encoding")
+
+
+def test_every_setting_of_every_kind_has_an_entry() -> None:
+    names = {key.name for key in made("config_reference").config_keys()}
+    assert {*setting_names()} <= names
 
 
 def test_an_entry_says_whether_the_setting_changes_the_result() -> None:
@@ -87,7 +93,7 @@ def test_every_command_has_a_heading_and_its_options() -> None:
     reference = made("cli_reference")
     found = reference.markdown()
     parsers = reference.parsers()
-    assert {f"biloom {stage}" for stage in cli.STAGE_HELP} | {"biloom cache get"} <= {*parsers}
+    assert {f"biloom {name}" for name in COMMANDS} | {"biloom cache get"} <= {*parsers}
     for name, parser in parsers.items():
         [part] = re.findall(rf"^## {name}$(.*?)(?=^## |\Z)", found, re.DOTALL | re.MULTILINE)
         for option in (one for action in parser._actions for one in action.option_strings):
