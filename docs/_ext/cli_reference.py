@@ -1,70 +1,78 @@
-"""The command-line reference: Markdown made from the argparse parser of `biloom`."""
+"""The command-line reference: Markdown made from the commands of `biloom`."""
 
-import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pipeline import cli
-from pipeline.commands.parser import make_parser
+from pipeline.commands.command import Command, Group
 from pipeline.commands.registry import COMMANDS
 
-SHOWN_WIDTH = 80
-"""Columns of a usage line."""
+
+def commands() -> dict[str, Command | Group]:
+    """Every command and group by its full name, as ``biloom cache get``."""
+    return dict(_below("biloom", COMMANDS))
 
 
-def parsers() -> dict[str, argparse.ArgumentParser]:
-    """The parser of each command by its full name, as ``biloom cache get``."""
-    return dict(_below(make_parser(COMMANDS, cli.DESCRIPTION, cli.EPILOG).own))
-
-
-def _below(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    yield parser.prog, parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for one in dict.fromkeys(action.choices.values()):
-                yield from _below(one)
+def _below(
+    prefix: str, found: Mapping[str, Command | Group]
+) -> Iterator[tuple[str, Command | Group]]:
+    for name, command in found.items():
+        yield f"{prefix} {name}", command
+        if isinstance(command, Group):
+            yield from _below(f"{prefix} {name}", command.commands)
 
 
 def markdown() -> str:
     """The whole reference: a heading a command."""
-    return "\n\n".join(_command(name, parser) for name, parser in parsers().items()) + "\n"
+    parts = [f"## biloom\n\n{cli.DESCRIPTION}", _list("biloom", COMMANDS), VERSION]
+    parts += [_entry(name, command) for name, command in commands().items()]
+    return "\n\n".join(parts) + "\n"
 
 
-def _command(name: str, parser: argparse.ArgumentParser) -> str:
+VERSION = "`biloom --version`\n: Show the version."
+
+
+def _list(prefix: str, found: Mapping[str, Command | Group]) -> str:
+    return "\n\n".join(f"`{prefix} {n}`\n: {_sentence(one.help)}" for n, one in found.items())
+
+
+def _entry(name: str, command: Command | Group) -> str:
     parts = [f"## {name}"]
-    if parser.description:
-        parts.append(_sentence(" ".join(parser.description.split())))
-    parts.append(f"```text\n{_usage(parser)}\n```")
-    parts += [_argument(parser, action) for action in parser._actions]
-    if parser.epilog:
-        parts.append(f"```text\n{parser.epilog.strip()}\n```")
-    return "\n\n".join(part for part in parts if part)
+    if isinstance(command, Group):
+        return "\n\n".join([*parts, _sentence(command.help), _list(name, command.commands)])
+    parts += [
+        f"{_sentence(command.help)} {command.details}".strip(),
+        f"```text\n{_usage(name, command.arguments)}\n```",
+        *(_argument(argument, keywords) for argument, keywords in command.arguments.items()),
+    ]
+    if command.settings:
+        rows = "\n".join(f"| `{key}` | {text} |" for key, text in command.settings.items())
+        parts.append(f"| main settings | |\n|---|---|\n{rows}")
+    examples = "\n".join(command.examples)
+    return "\n\n".join([*parts, f"Examples:\n\n```text\n{examples}\n```"])
 
 
-def _usage(parser: argparse.ArgumentParser) -> str:
-    formatter = argparse.HelpFormatter(parser.prog, width=SHOWN_WIDTH)
-    formatter.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups, "")
-    return formatter.format_help().strip()
+def _usage(name: str, arguments: Mapping[str, Mapping[str, Any]]) -> str:
+    flags = [f"[{_shown(a, k)}]" for a, k in arguments.items() if a.startswith("-")]
+    others = [_shown(a, k) for a, k in arguments.items() if not a.startswith("-")]
+    return " ".join([name, *flags, *others])
 
 
-def _argument(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
-    if isinstance(action, argparse._SubParsersAction):
-        rows = [
-            f"`{parser.prog} {choice.dest}`\n: {_sentence(choice.help or '')}"
-            for choice in action._choices_actions
-        ]
-        return "\n\n".join(rows)
-    if isinstance(action, argparse._HelpAction) or action.help in (None, argparse.SUPPRESS):
-        return ""
-    name = ", ".join(action.option_strings) or str(action.metavar or action.dest)
-    takes = "" if action.nargs == 0 or not action.option_strings else f" {_value(action)}"
-    text = (action.help or "") % {"default": action.default, "prog": parser.prog}
-    return f"`{name}{takes}`\n: {_sentence(text)}"
+def _shown(argument: str, keywords: Mapping[str, Any]) -> str:
+    """An argument as argparse's usage lines write it."""
+    value = str(keywords.get("metavar", argument.lstrip("-").upper()))
+    if choices := keywords.get("choices"):
+        value = "{" + ",".join(choices) + "}"
+    if argument.startswith("-"):
+        return argument if keywords.get("action") == "store_true" else f"{argument} {value}"
+    many = {"+": f"{value} [{value} ...]", "*": f"[{value} ...]", "?": f"[{value}]"}
+    return many.get(keywords.get("nargs", ""), value)
 
 
-def _value(action: argparse.Action) -> str:
-    if action.choices:
-        return "{" + ",".join(map(str, action.choices)) + "}"
-    return str(action.metavar or action.dest.upper())
+def _argument(argument: str, keywords: Mapping[str, Any]) -> str:
+    name = _shown(argument, {**keywords, "nargs": ""})
+    text = str(keywords.get("help", "")) % {"default": keywords.get("default")}
+    return f"`{name}`\n: {_sentence(text)}"
 
 
 def _sentence(text: str) -> str:
