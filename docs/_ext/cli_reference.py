@@ -33,7 +33,10 @@ VERSION = "`biloom --version`\n: Show the version."
 
 
 def _list(prefix: str, found: Mapping[str, Command | Group]) -> str:
-    return "\n\n".join(f"`{prefix} {n}`\n: {_sentence(one.help)}" for n, one in found.items())
+    """A table of commands, each with a link to its heading."""
+    full = {f"{prefix} {name}": one.help for name, one in found.items()}
+    rows = "\n".join(f"| [`{n}`](#{n.replace(' ', '-')}) | {text} |" for n, text in full.items())
+    return f"| command | what it does |\n|---|---|\n{rows}"
 
 
 def _entry(name: str, command: Command | Group) -> str:
