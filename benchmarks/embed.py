@@ -32,8 +32,8 @@ from lightning_modules.allocator import memory_kept
 from lightning_modules.config import ModelConfig
 from lightning_modules.models.elmo_archive import write_options, write_weights
 from lightning_modules.nn.bilm import BiLMNetwork
-from preprocess.config import CleaningConfig
 from preprocess.files.manifest import Manifest, write_manifest
+from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.vocabulary import Vocabulary
 from preprocess.tokenizers.words import WordTokenizer
 from preprocess.vectors.codec import Codec
@@ -97,7 +97,7 @@ def sgemm() -> float:
 
 def config_a(texts: list[list[str]], turns: int) -> dict[str, float]:
     count = sum(map(len, texts))
-    speeds: dict[str, list[float]] = {"float32": [], "known words": [], "int8": []}
+    speeds: dict[str, list[float]] = {"float32": [], "known words": []}
     ratios: list[float] = []
     for _ in range(turns):
         model = fresh()
@@ -105,28 +105,17 @@ def config_a(texts: list[list[str]], turns: int) -> dict[str, float]:
         speeds["float32"].append(count / cpu_seconds(model.embed, texts))
         ratios.append(speeds["float32"][-1] / 306 * 72 / ((before + sgemm()) / 2))
         speeds["known words"].append(count / cpu_seconds(model.embed, texts))
-        quantized = fresh().int8()
-        speeds["int8"].append(count / cpu_seconds(quantized.embed, texts))
     medians = {name: statistics.median(found) for name, found in speeds.items()}
     for name, speed in medians.items():
         print(f"config A, {name}: {speed:,.0f} tokens a CPU-second")
-    some = texts[:20]
-    exact, rounded = fresh().embed(some), fresh().int8().embed(some)
-    apart = sum(
-        np.square(a.vectors[-1] - b.vectors[-1]).sum() for a, b in zip(exact, rounded, strict=True)
-    )
-    error = float(np.sqrt(apart / sum(np.square(a.vectors[-1]).sum() for a in exact)))
+    exact = fresh().embed(texts[:20])
     codec = Codec("int8", DIM)
     values = np.concatenate([a.vectors[-1, :, :DIM] for a in exact])
     stored = codec.decode(codec.encode(values), values.shape)
-    print(f"int8 products: relative error {error:.4f}; {medians['int8'] / medians['float32']:.2f} "
-          "times the speed of float32")  # fmt: skip
     return {
         "config_a_tokens_per_cpu_s": medians["float32"],
         "config_a_over_306": statistics.median(ratios),
         "known_words_tokens_per_cpu_s": medians["known words"],
-        "int8_speed_ratio": medians["int8"] / medians["float32"],
-        "int8_relative_error": error,
         "int8_stored_relative_error": float(
             np.linalg.norm(stored - values) / np.linalg.norm(values)
         ),

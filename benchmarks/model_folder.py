@@ -24,8 +24,8 @@ from lightning_modules.allocator import memory_kept
 from lightning_modules.models.model_folder import TYPE_VECTORS, WEIGHTS, save_model
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.vectors.type_vectors import vectors_of_vocabulary
-from preprocess.config import CleaningConfig
 from preprocess.files.manifest import Manifest, write_manifest
+from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.vocabulary import Vocabulary
 from preprocess.tokenizers.words import WordTokenizer
 
@@ -37,7 +37,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "without output layer": {"head": False},
     "int8 without output layer": {"weights": "int8", "head": False},
     "with type vectors": {"type_vectors": True},
-    "int8 products": {"products": True},
 }
 
 
@@ -85,8 +84,6 @@ def main() -> None:
             begin = time.perf_counter()
             model = BiLM.from_pretrained(folder)
             load = time.perf_counter() - begin
-            if option.get("products"):
-                model.int8()
             speed = WORDS / cpu_seconds(model.embed, texts)
             found = [one.vectors[-1] for one in model.embed(texts)]
             exact = exact or found

@@ -29,15 +29,16 @@ from torch import Tensor, nn
 from train import Alone, draw_ids, spelling, zipf_counts
 
 from lightning_modules.config import ModelConfig
-from lightning_modules.flops import SpelledTypes, flops_per_token, matmul_peak
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.heads.cutoffs import CPU, GPU, choose_cutoffs
 from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.recurrent.stack import Run
 from lightning_modules.nn.window import Types, Window, on_device
 from lightning_modules.nn.window_maker import WindowMaker
+from lightning_modules.sizes import SpelledTypes, flops_per_token
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.datamodule import Batch
+from lightning_modules.training.matmul_peak import matmul_peak
 from pipeline.training.device import has_bf16
 from preprocess.tokenizers.spellings import Spellings
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from preprocess.config import Section
+from preprocess.section import Section
 
 
 class EmbeddingInputConfig(Section):

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import cli
+from pipeline.commands.parser import make_parser
+from pipeline.commands.registry import COMMANDS
 from pipeline.config.load import load_config
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +35,7 @@ def test_its_make_targets_exist() -> None:
 @pytest.mark.parametrize("command", [c for c in commands("biloom") if "|" not in c])
 def test_its_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    options = cli._parse(shlex.split(command)[1:])
+    options = make_parser(COMMANDS, "", "").parse(shlex.split(command)[1:])
     if hasattr(options, "config") and "swahili.yaml" not in command:
         overrides = [word for word in options.config if "=" in word]
         load_config([word for word in options.config if "=" not in word], overrides)

@@ -12,7 +12,7 @@ from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.heads.adaptive_softmax import AdaptiveSoftmax
 from lightning_modules.nn.window import Types, on_device
 from lightning_modules.nn.window_maker import WindowMaker
-from preprocess.shards.stream import Ids
+from preprocess.shards.stream import Int64Ids
 from preprocess.tokenizers.base import UNKNOWN
 
 FIRST_BAND = 100
@@ -21,11 +21,11 @@ FIRST_BAND = 100
 
 def evaluate(
     network: BiLMNetwork,
-    windows: Iterable[tuple[Ids, Ids]],
+    windows: Iterable[tuple[Int64Ids, Int64Ids]],
     text: HeldOut,
     ranks: npt.NDArray[np.int64] | None = None,
     document_starts: tuple[int, int] | None = None,
-    encode: Callable[[Ids], Types] | None = None,
+    encode: Callable[[Int64Ids], Types] | None = None,
     reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> Evaluation:
     """Run ``network`` over ``windows`` of (2, time, rows) ids and targets, from zero state on.

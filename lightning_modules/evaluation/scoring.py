@@ -1,6 +1,5 @@
 """Log-probabilities of texts, each by itself, from zero state, its boundaries included."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,10 +8,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lightning_modules.evaluation.held_out import perplexity
 from lightning_modules.nn.window import Window
 from lightning_modules.vectors.pretrained import BiLM, Text, plan_batches
-from preprocess.shards.held_out_windows import IGNORE
-from preprocess.tokenizers.base import UNKNOWN, Token
+from preprocess.tokenizers.base import IGNORE, UNKNOWN, Token
 
 CHUNK = 64
 
@@ -37,9 +36,8 @@ class Score:
         return self.forward if self.backward is None else (self.forward + self.backward) / 2
 
     def perplexity(self, log_probability: float) -> float:
-        """exp(-log p / tokens); inf where that is beyond a float."""
-        nats = -log_probability / self.tokens
-        return math.exp(nats) if nats < 700 else math.inf
+        """Return exp(-log p / tokens), limited as in `held_out.perplexity`."""
+        return perplexity(-log_probability / self.tokens)
 
 
 @torch.inference_mode()

@@ -26,7 +26,7 @@ from torch import Tensor
 from lightning_modules.config import CharCNNInputConfig, LSTMConfig, ModelConfig
 from preprocess.errors import UserError
 from preprocess.files import storage
-from preprocess.tokenizers.character_ids import CHARACTERS
+from preprocess.tokenizers.spellings import CHARACTERS
 
 Floats = npt.NDArray[np.float32]
 

@@ -15,7 +15,7 @@ from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.metrics_file import MetricsFile
 
 
-class Bar(Protocol):
+class ProgressBar(Protocol):
     """A running measure of work."""
 
     def update(self, done: float, note: str = "") -> None:
@@ -46,7 +46,7 @@ class Metrics(pl.Callback):
     def __init__(
         self,
         path: str,
-        bar: Bar,
+        bar: ProgressBar,
         loader: StepLoader,
         compute: Compute,
         look: Callable[[BiLMNetwork], dict[str, Any]] | None,

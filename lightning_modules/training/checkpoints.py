@@ -14,6 +14,7 @@ from lightning_modules.training.distribution import Agreement
 from lightning_modules.training.lit_bilm import LitBiLM
 from preprocess.errors import UserError
 from preprocess.files import storage
+from preprocess.work.folder import checkpoint_file, checkpoint_steps
 
 KEPT = 2
 """Checkpoints kept: the newest, and the one before should its disk have failed."""
@@ -23,34 +24,24 @@ class TrainingDiverged(UserError):  # noqa: N818
     """Gradients are no longer finite."""
 
 
-def checkpoint_path(folder: str, step: int) -> str:
-    return storage.join(folder, f"step-{step:09d}.ckpt")
-
-
 def newest_checkpoint(folder: str) -> dict[str, Any] | None:
     """The newest checkpoint of ``folder`` that can be read; none where there is none.
 
     Raises:
         CheckpointError: there are some, and each is damaged.
     """
-    names = _checkpoint_names(folder)
-    for name in reversed(names):
+    steps = checkpoint_steps(folder)
+    for step in reversed(steps):
         try:
-            return read_checkpoint(storage.join(folder, name))
+            return read_checkpoint(checkpoint_file(folder, step))
         except CheckpointError as error:
             damaged = error  # Its disk failed: the one before is kept for that.
-    if names:
+    if steps:
         raise CheckpointError(
             f"{folder}: no checkpoint can be read ({damaged}); put one back from a copy, or begin "
             "anew with `biloom train --overwrite`"
         ) from damaged
     return None
-
-
-def _checkpoint_names(folder: str) -> list[str]:
-    # A writer that was killed leaves a temporary name.
-    names = storage.list_names(folder)
-    return [name for name in names if name.startswith("step-") and name.endswith(".ckpt")]
 
 
 class Checkpoints(pl.Callback):
@@ -110,18 +101,18 @@ class Checkpoints(pl.Callback):
         self._before()
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        storage.write_bytes(checkpoint_path(self._folder, module.step), buffer.getvalue())
-        names, newest = _checkpoint_names(self._folder), checkpoint_path("", module.step)[1:]
-        # A later one is damaged: training went on from one before it.
-        later = names[names.index(newest) + 1 :]
-        for name in [*names[: -KEPT - len(later)], *later]:
-            storage.remove(storage.join(self._folder, name))
+        storage.write_bytes(checkpoint_file(self._folder, module.step), buffer.getvalue())
+        steps = checkpoint_steps(self._folder)
+        # Later checkpoints are damaged, because training resumed from an earlier one.
+        later = [step for step in steps if step > module.step]
+        for step in [*steps[: -KEPT - len(later)], *later]:
+            storage.remove(checkpoint_file(self._folder, step))
 
     def _stop_if_diverged(self, module: LitBiLM) -> None:
         if module.skipped_in_a_row < self._most_skipped:
             return
-        names = _checkpoint_names(self._folder)
-        good = storage.join(self._folder, names[-1]) if names else "none yet"
+        steps = checkpoint_steps(self._folder)
+        good = checkpoint_file(self._folder, steps[-1]) if steps else "none yet"
         raise TrainingDiverged(
             f"step {module.step:,}: the gradient was not finite {module.skipped_in_a_row} times in "
             f"a row; the last good checkpoint is {good}. The same command goes on from there; "

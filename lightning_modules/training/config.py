@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from preprocess.config import Section, Split, runtime
+from preprocess.section import Section, runtime
+from preprocess.text.config import Split
 
 
 class AdamConfig(Section):

@@ -19,7 +19,8 @@ from lightning_modules.training.distribution import Share
 from preprocess.errors import UserError
 from preprocess.reading.mixing import repeat_factors
 from preprocess.shards.format import Corpus
-from preprocess.shards.stream import TokenStream, TrainingWindows
+from preprocess.shards.stream import TokenStream
+from preprocess.shards.windows import TrainingWindows
 
 READ_AHEAD = 4
 """Batches that a data process holds ready."""

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lightning_modules.training.config import TrainConfig
-from lightning_modules.training.update import BLOCK, Update, block_norms
+from lightning_modules.training.update import NORM_BLOCK, Update, block_norms
 
 LINE = 16
 """float32 numbers of a cache line, which no two processes write."""
@@ -47,7 +47,7 @@ class SharedUpdate(Update):
             self._places[weight] = slice(size, size + weight.numel())
             size += -(-weight.numel() // LINE) * LINE
         # Of blocks: their norms are the same however many processes there are.
-        starts = [n for p in self._places.values() for n in range(p.start, p.stop, BLOCK)]
+        starts = [n for p in self._places.values() for n in range(p.start, p.stop, NORM_BLOCK)]
         bounds = [_nearest([*starts, size], size * n / self._world) for n in range(self._world + 1)]
         self._part = slice(*bounds[self._rank : self._rank + 2])
         self._blocks, self._first_block = len(starts), bisect_left(starts, self._part.start)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.optimizers import build_optimizer, clipped_step
 
-BLOCK = 2**16
+NORM_BLOCK = 2**16
 """Numbers of a weight whose norm is taken at once on a CPU; processes divide weights between blocks."""
 
 
@@ -59,5 +59,5 @@ def block_norms(gradients: Sequence[Tensor]) -> Tensor:
 
     On a CPU, processes may share the work of them (`SharedUpdate`) or not, for the same bits.
     """
-    blocks = [b for g in gradients for b in (g.reshape(-1).split(BLOCK) if g.is_cpu else [g])]
+    blocks = [b for g in gradients for b in (g.reshape(-1).split(NORM_BLOCK) if g.is_cpu else [g])]
     return torch.stack(torch._foreach_norm(blocks))

@@ -1,6 +1,5 @@
 """A unit of text -> shards of the vector cache, in parts that a killed job keeps."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,16 +13,18 @@ import torch
 from lightning_modules.allocator import memory_kept
 from lightning_modules.vectors.pretrained import BiLM, window_characters
 from lightning_modules.vectors.selection import Selection
-from preprocess.config import CleaningConfig, Source
-from preprocess.corpus.dedup import halves, hash_keys, read_drops, write_keys
-from preprocess.corpus.first_pass import done_record, ranges_read
-from preprocess.corpus.last_pass import finished_record
+from preprocess.config import Source
+from preprocess.corpus.dedup import hash_keys, read_drops, write_keys
 from preprocess.corpus.rejects import KeptAside
-from preprocess.files.storage import exists, join, read_bytes, write_bytes
+from preprocess.files.storage import exists
+from preprocess.reading.changed_inputs import ranges_read
 from preprocess.reading.reader import read_unit
 from preprocess.reading.units import Unit
+from preprocess.text.config import CleaningConfig
+from preprocess.text.splits import hash_halves
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.shard import Text, VectorShardWriter, text_key
+from preprocess.work import folder
 from preprocess.work.progress import Progress
 
 PART_BYTES = 1 << 29
@@ -50,7 +51,6 @@ class EmbedJob:
     selection: Selection
     words: bool
     warm_up: bool
-    int8: bool
     dtype: Literal["float32", "float16", "int8"]
     texts: bool
     batch_tokens: int
@@ -68,17 +68,16 @@ class _Window(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def _model(path: str, content: str, device: str, int8: bool) -> BiLM:
+def _model(path: str, content: str, device: str) -> BiLM:
     if device == "cpu":
         # Sums come out alike only for one number of threads: workers share the units instead.
         torch.set_num_threads(1)
-    model = BiLM.from_pretrained(path).to(device)
-    return model.int8() if int8 else model
+    return BiLM.from_pretrained(path).to(device)
 
 
 def hash_texts(job: EmbedJob, unit: Unit) -> int:
     """Write the keys of a unit's texts, so that each text is embedded once; returns its index."""
-    if not exists(done_record(job.work, unit.index)):
+    if not exists(folder.unit_record(job.work, unit.index)):
         keys = bytearray()
         dropped: Counter[str] = Counter()
         aside = KeptAside(job.output, job.first_unit + unit.index)
@@ -89,25 +88,25 @@ def hash_texts(job: EmbedJob, unit: Unit) -> int:
             aside.add_rejected(block.rejected)
         aside.flush()
         # (texts, 2): text_key gives 16 bytes, the high half first.
-        hashes = halves(keys)
+        hashes = hash_halves(keys)
         write_keys(job.work, "hashes", unit.index, 0, hash_keys(hashes, 0), job.buckets)
         record = {
             "read": len(hashes) + dropped.total(),
             "dropped": dropped,
             "inputs": ranges_read(unit, reader.digests),
         }
-        write_bytes(done_record(job.work, unit.index), json.dumps(record).encode())
+        folder.write_record(folder.unit_record(job.work, unit.index), record)
     return unit.index
 
 
 def embed_unit(job: EmbedJob, unit: Unit) -> int:
     """Embed the texts of ``unit`` that no text before repeats; returns its index."""
-    if exists(finished_record(job.work, unit.index)):
+    if exists(folder.finished_record(job.work, unit.index)):
         return unit.index
     repeated = set(read_drops(job.work, "hashes", unit.index, job.buckets).tolist())
     progress = Progress(job.work, unit.index)
     parts = list(_closed_parts(job, unit))
-    model = _model(job.model, job.model_content, job.device, job.int8)
+    model = _model(job.model, job.model_content, job.device)
     shape = job.selection.shape(model.depth, model.dim)
     # Batches are planned within a window, so they depend on the unit only.
     most = window_characters(*shape)
@@ -120,7 +119,7 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
         some = chain([first], islice(windows, _windows_a_part(most, *shape) - 1))
         with memory_kept(large=False):
             parts.append(_embed_part(job, unit, len(parts), model, some, progress, total))
-        write_bytes(_part_record(job, unit, len(parts) - 1), json.dumps(parts[-1]).encode())
+        folder.write_record(folder.part_record(job.work, unit.index, len(parts) - 1), parts[-1])
     progress.bytes = total
     progress.tell(final=True)
     record = {
@@ -128,7 +127,7 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
         "duplicates": len(repeated),
         **{name: sum(part[name] for part in parts) for name in ("known", "truncated")},
     }
-    write_bytes(finished_record(job.work, unit.index), json.dumps(record).encode())
+    folder.write_record(folder.finished_record(job.work, unit.index), record)
     return unit.index
 
 
@@ -174,15 +173,11 @@ def _windows_a_part(window: int, layers: int, dim: int) -> int:
     return max(1, int(min(PART_CHARACTERS, PART_BYTES / a_character) / window))
 
 
-def _part_record(job: EmbedJob, unit: Unit, part: int) -> str:
-    return join(job.work, "parts", f"{unit.index:06}-{part:03}.json")
-
-
 def _closed_parts(job: EmbedJob, unit: Unit) -> Iterator[dict[str, Any]]:
     """What a former run has written for good, in order."""
     part = 0
-    while exists(path := _part_record(job, unit, part)):
-        yield json.loads(read_bytes(path))
+    while exists(path := folder.part_record(job.work, unit.index, part)):
+        yield folder.read_record(path)
         part += 1
 
 

@@ -17,7 +17,7 @@ from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.vectors.scratch import allocate
 from lightning_modules.vectors.type_vectors import BEGIN, END, TypeVectors, Word
-from preprocess.tokenizers.load import BOS, Token
+from preprocess.tokenizers.base import BOS, Token
 
 POSITIONS, LEAST = 1024, 16
 """Tokens of all rows, and at least of each row, that are in the network at once: enough for a matmul of

@@ -16,7 +16,6 @@ from lightning_modules.models.model_folder import load_network
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.nn.inputs.word_types import types_of_window
-from lightning_modules.nn.int8 import quantize_recurrent
 from lightning_modules.nn.scalar_mix import ScalarMix
 from lightning_modules.nn.window import Types
 from lightning_modules.vectors.encoder import Encoder
@@ -29,13 +28,14 @@ from lightning_modules.vectors.selection import (
     Spans,
     Unit,
 )
-from preprocess.config import CleaningConfig
 from preprocess.errors import UserError
 from preprocess.files.manifest import read_manifest
 from preprocess.shards.stream import boundary_ids
 from preprocess.text.cleaning import Cleaner
-from preprocess.tokenizers.aligned_text import NO_ID, TextReader, Tokenised
-from preprocess.tokenizers.load import Token, Tokenizer, load_tokenizer
+from preprocess.text.config import CleaningConfig
+from preprocess.tokenizers.aligned_text import NO_ID, TextAligner, Tokenised
+from preprocess.tokenizers.base import Token
+from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 from preprocess.tokenizers.spellings import MARKS, Spellings
 
 WINDOW_BYTES = 1 << 28
@@ -112,7 +112,7 @@ class BiLM(nn.Module):
         self.content, self.tokenizer_content = content, tokenizer_content
         self.warm_up = warm_up
         self.starts = boundary_ids(boundary)
-        self.reader = TextReader(Cleaner(cleaning), tokenizer)
+        self.reader = TextAligner(Cleaner(cleaning), tokenizer)
         self.dim = network.width
         self.depth = network.recurrent.config.layers + 1
         self.encoder = Encoder(network, self.starts, type_vectors)
@@ -290,15 +290,6 @@ class BiLM(nn.Module):
             return 0
         longest = self._spellings.max_characters - MARKS
         return sum(len(token.spelling.encode("utf-8", "ignore")) > longest for token in tokens)
-
-    def int8(self) -> Self:
-        """Make the recurrent products in int8 from now on, for inference on a CPU; returns itself.
-
-        Raises:
-            Int8Error: the model is not on a CPU, or this torch has no int8 products for it.
-        """
-        quantize_recurrent(self.network)
-        return self
 
 
 def _numbers(mix: MixConfig | ScalarMix | None) -> MixConfig:

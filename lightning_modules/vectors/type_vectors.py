@@ -14,11 +14,19 @@ from torch import Tensor
 
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.nn.inputs.word_types import LENGTHS
-from preprocess.tokenizers.character_ids import PAD, TEXT_BEGIN, TEXT_END, WORD_BEGIN, WORD_END
-from preprocess.tokenizers.load import BOS, CONTROLS, EOS, UNKNOWN, Tokenizer
-from preprocess.tokenizers.spellings import Characters, spell
+from preprocess.tokenizers.base import BOS, CONTROLS, EOS, UNKNOWN
+from preprocess.tokenizers.load import Tokenizer
+from preprocess.tokenizers.spellings import (
+    PAD,
+    TEXT_BEGIN,
+    TEXT_END,
+    WORD_BEGIN,
+    WORD_END,
+    Characters,
+    spell,
+)
 
-BLOCK = 64
+ROW_BLOCK = 64
 """Words of a block. More are no faster, and a single short text would have blocks of padding alone."""
 
 IDS_AT_ONCE = 1 << 14
@@ -114,9 +122,9 @@ class TypeVectors:
         bucket = np.searchsorted(widths, lengths)
         for number, width in enumerate(widths.tolist()):
             inside = np.flatnonzero(bucket == number)
-            for start in range(0, len(inside), BLOCK):
-                some = inside[start : start + BLOCK]
-                block = np.full((BLOCK, width), PAD, np.int64)
+            for start in range(0, len(inside), ROW_BLOCK):
+                some = inside[start : start + ROW_BLOCK]
+                block = np.full((ROW_BLOCK, width), PAD, np.int64)
                 block[: len(some)] = characters[some, :width]
                 on_device = torch.from_numpy(block).to(self._network.bias.device)
                 yield _Block([unknown[n] for n in some], self._network.vectors((on_device,)))

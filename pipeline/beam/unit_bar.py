@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pipeline.beam.worker_call import failures
 from pipeline.console import Console, count
-from preprocess.files import storage
+from preprocess.work.folder import record_counts
 from preprocess.work.progress import DROPPED, ProgressSums
 
 POLL_SECONDS = 0.5
@@ -47,12 +47,7 @@ class Looker:
             OSError, ValueError: the store lets nobody look just now.
         """
         sums = self._sums.read()
-        tokenised, compared, finished = map(self._records, ("units", "drops", "finished"))
-        return Look(sums, tokenised, compared, finished, tuple(failures(self._work)))
-
-    def _records(self, kind: str) -> int:
-        names = storage.list_names(storage.join(self._work, kind))
-        return sum(not name.startswith(storage.TEMPORARY) for name in names)
+        return Look(sums, *record_counts(self._work), tuple(failures(self._work)))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pipeline.beam.job import run_job
 from pipeline.beam.transforms import CountWords
 from pipeline.config.schema import Config
 from pipeline.console import Console
-from pipeline.lifecycle.stage import Place
+from pipeline.lifecycle.stage import StageFolder
 from preprocess.config import WordConfig
 from preprocess.files.storage import atomic_writer, join
 from preprocess.reading.plan_file import write_plan
@@ -16,15 +16,19 @@ from preprocess.tokenizers.sample import unit_bytes
 from preprocess.tokenizers.vocabulary import Vocabulary, write_vocabulary
 from preprocess.tokenizers.word_counts import (
     CountJob,
-    count_buckets,
     merged_words,
     read_counted,
+    word_buckets,
 )
 from preprocess.tokenizers.words import INDEX, NO_WORD, TEXT, WordTokenizer
 
 
 def count_corpus(
-    config: Config, settings: WordConfig, units: Sequence[Unit], place: Place, console: Console
+    config: Config,
+    settings: WordConfig,
+    units: Sequence[Unit],
+    place: StageFolder,
+    console: Console,
 ) -> tuple[WordTokenizer, dict[str, int]]:
     """The tokenizer of all words of ``units``, and the train split's documents and bytes.
 
@@ -32,7 +36,7 @@ def count_corpus(
         TokenizerError: there is no word.
     """
     total = sum(map(unit_bytes, units))
-    job = CountJob(place.work, config.prepare, settings.min_count, count_buckets(total), len(units))
+    job = CountJob(place.work, config.prepare, settings.min_count, word_buckets(total), len(units))
     write_plan(place.work, units)
     steps = CountWords(job, len(units))
     run_job(config.runner, place.work, console, "tokenizer", total, len(units), steps)

@@ -20,6 +20,7 @@ import preprocess
 from pipeline.version import biloom_version
 from preprocess.errors import UserError
 from preprocess.files import storage
+from preprocess.work.folder import failures_folder
 
 PACKAGES = (pipeline, lightning_modules, preprocess)
 NAMES = ("utf-8", "surrogateescape")
@@ -56,7 +57,7 @@ class WorkerCall:
             raise
         except UserError as error:
             # Under a name of its own: several may fail at once, as threads of one process too.
-            path = storage.join(_failures(self._folder), f"{uuid.uuid4().hex}.txt")
+            path = storage.join(failures_folder(self._folder), f"{uuid.uuid4().hex}.txt")
             storage.write_bytes(path, str(error).encode(*NAMES))
             raise
 
@@ -80,7 +81,7 @@ def user_errors(work_folder: str) -> Iterator[None]:
     Raises:
         UserError: with the message of every worker that told one.
     """
-    storage.remove_tree(_failures(work_folder))
+    storage.remove_tree(failures_folder(work_folder))
     try:
         yield
     except Exception as error:
@@ -92,9 +93,8 @@ def user_errors(work_folder: str) -> Iterator[None]:
 
 def failures(work_folder: str) -> list[str]:
     """What workers of this job found wrong, each once."""
-    folder = _failures(work_folder)
-    names = [n for n in storage.list_names(folder) if not n.startswith(storage.TEMPORARY)]
-    files = (storage.join(folder, name) for name in names)
+    folder = failures_folder(work_folder)
+    files = (storage.join(folder, name) for name in storage.list_names(folder))
     return sorted({storage.read_bytes(file).decode(*NAMES) for file in files})
 
 
@@ -104,10 +104,6 @@ def _trouble_with_storage(error: Exception) -> list[str]:
     if isinstance(error, storage.StorageError):
         return [text.partition(_WHERE_IN_BEAM)[0]]
     return [found[1].partition(_WHERE_IN_BEAM)[0] for found in _STORAGE_ERROR.finditer(text)][-1:]
-
-
-def _failures(work_folder: str) -> str:
-    return storage.join(work_folder, "failures")
 
 
 @lru_cache(4)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from textwrap import shorten
 
 from lightning_modules.config import AdaptiveSoftmaxConfig
-from lightning_modules.parameter_count import parameter_count
+from lightning_modules.sizes import parameter_count
 from pipeline.commands.training_plan import Vocabulary, known_vocabulary, tell_training
 from pipeline.config.schema import Config
 from pipeline.console import Console, count

@@ -13,7 +13,6 @@ from lightning_modules.nn.bilm import BiLMNetwork
 from pipeline.console import Console, count
 from pipeline.lifecycle.stage import require
 from pipeline.version import biloom_version
-from preprocess.config import CleaningConfig
 from preprocess.files import storage
 from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import (
@@ -25,7 +24,9 @@ from preprocess.files.manifest import (
     read_manifest,
     write_manifest,
 )
-from preprocess.tokenizers.load import CONTROLS, load_tokenizer
+from preprocess.text.config import CleaningConfig
+from preprocess.tokenizers.base import CONTROLS
+from preprocess.tokenizers.load import load_tokenizer
 from preprocess.tokenizers.vocabulary import Vocabulary
 from preprocess.tokenizers.words import WordTokenizer
 

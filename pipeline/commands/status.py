@@ -1,7 +1,6 @@
 """`biloom status`: the state of every stage of a run folder, from the folder alone."""
 
 import json
-import re
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -11,12 +10,11 @@ from pipeline.commands.run_folder import CONFIG, check_run
 from pipeline.console import Console, clock, count
 from pipeline.lifecycle.lock import holder_of
 from pipeline.lifecycle.order import STAGE_ORDER
-from pipeline.lifecycle.stage import Place, unfinished_request
-from preprocess.corpus.first_pass import done_record
-from preprocess.corpus.last_pass import finished_record
+from pipeline.lifecycle.stage import StageFolder, unfinished_request
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
 from preprocess.reading.plan_file import count_planned
+from preprocess.work.folder import checkpoint_steps, record_counts
 
 INPUTS = {
     "tokenizer.content": ("tokenizer", "tokenizer", ("prepare.tokenizer",)),
@@ -25,7 +23,6 @@ INPUTS = {
     "model.content": ("export", "model", ("embed.model",)),
 }
 """Key of a stage's request -> the stage that made the input, its name, keys that name its folder."""
-CHECKPOINT = re.compile(r"step-(\d+)\.ckpt")
 
 State = Literal["not begun", "running", "unfinished", "done", "refused", "damaged"]
 BAD = ("refused", "damaged")
@@ -65,7 +62,7 @@ def status(path: str) -> int:
 
 def status_of(run: str, stage: str) -> Status:
     """The state of one stage."""
-    place = Place(storage.join(run, stage))
+    place = StageFolder(storage.join(run, stage))
     holder = holder_of(place.lock)
     is_running = holder is not None and not holder[1]
     request = unfinished_request(place)
@@ -93,28 +90,17 @@ def status_of(run: str, stage: str) -> Status:
     return Status(state, tuple(notes), size, _time(place), _date(place))
 
 
-def _unfinished(place: Place, stage: str, request: dict[str, Any]) -> str:
+def _unfinished(place: StageFolder, stage: str, request: dict[str, Any]) -> str:
     """What there is of unfinished work."""
-    names = storage.list_names(place.work)
-    steps = [int(found[1]) for name in names if (found := CHECKPOINT.fullmatch(name))]
-    if steps:
-        return f"unfinished work: saved at step {max(steps):,} of {request['train.steps']:,}"
+    if steps := checkpoint_steps(place.work):
+        return f"unfinished work: saved at step {steps[-1]:,} of {request['train.steps']:,}"
     if units := count_planned(place.work):
-        read, finished = (
-            _records(done_record(place.work, 0)),
-            _records(finished_record(place.work, 0)),
-        )
+        read, _, finished = record_counts(place.work)
         return f"unfinished work: {read:,} of {units:,} units read, {finished:,} finished"
     return "unfinished work: nothing to resume from yet"
 
 
-def _records(first: str) -> int:
-    """The number of records in the folder of the file ``first``."""
-    names = storage.list_names(first.rpartition("/")[0])
-    return sum(not name.startswith(storage.TEMPORARY) for name in names)
-
-
-def _other_inputs(run: str, place: Place, manifest: Manifest) -> list[str]:
+def _other_inputs(run: str, place: StageFolder, manifest: Manifest) -> list[str]:
     """Inputs that are not those that the stage was made from."""
     notes = []
     named = _named_folders(place)
@@ -132,7 +118,7 @@ def _other_inputs(run: str, place: Place, manifest: Manifest) -> list[str]:
     return notes
 
 
-def _named_folders(place: Place) -> dict[str, str]:
+def _named_folders(place: StageFolder) -> dict[str, str]:
     """The folders of inputs that the stage's config names: ``{"train.corpus": ...}``."""
     try:
         config = yaml.safe_load(storage.read_bytes(place.file(CONFIG)))
@@ -147,14 +133,14 @@ def _named_folders(place: Place) -> dict[str, str]:
     }
 
 
-def _time(place: Place) -> str:
+def _time(place: StageFolder) -> str:
     try:
         return clock(json.loads(storage.read_bytes(place.file("stats.json")))["seconds"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return "-"
 
 
-def _date(place: Place) -> str:
+def _date(place: StageFolder) -> str:
     """When the manifest was written, if the store tells."""
     [file] = storage.find_files(place.file(NAME))
     if not file.version.isdecimal():

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import STAGES, stage_folder
-from pipeline.lifecycle.stage import Place
+from pipeline.lifecycle.stage import StageFolder
 from pipeline.training.forecast import (
     cpu_tokens_per_second,
     duration,
@@ -156,7 +156,7 @@ def _bytes_a_token(config: Config) -> tuple[float, str]:
 
 def _measured(config: Config) -> Measured | None:
     """What is known of a training that has begun in the stage's folder."""
-    place = Place(STAGES["train"].folder(config))
+    place = StageFolder(STAGES["train"].folder(config))
     try:
         lines = storage.read_bytes(place.file("metrics.jsonl")).decode().splitlines()
         rows = [json.loads(line) for line in lines]

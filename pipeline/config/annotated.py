@@ -9,7 +9,8 @@ from pydantic.fields import FieldInfo
 from pipeline.config.diagnostics import choices, sections
 from pipeline.config.load import flow_yaml
 from pipeline.config.schema import Config
-from preprocess.config import PrepareConfig, Section, Source
+from preprocess.config import PrepareConfig, Source
+from preprocess.section import Section
 
 HEAD = """\
 # Every setting with its value, what it does and, in brackets, the values that it takes.

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from pipeline.config.schema import Config
-from pipeline.config.yaml_source import UNPLACED, KeyPath, Node, Place, Problems
-from preprocess.config import Section
+from pipeline.config.yaml_source import UNPLACED, KeyPath, Node, Position, Problems
+from preprocess.section import Section
 
 ROOT = FieldInfo(annotation=Config)
 
@@ -73,16 +73,18 @@ def field_below(field: FieldInfo | None, node: Node, key: str | int) -> FieldInf
     return FieldInfo(annotation=get_args(lists[0])[0]) if lists else None
 
 
-def plain(node: Node, field: FieldInfo | None) -> Any:
+def plain_values(node: Node, field: FieldInfo | None) -> Any:
     """The tree as pydantic takes it."""
     value = node.value
     if isinstance(value, dict):
-        filled = {key: plain(entry, field_below(field, node, key)) for key, entry in value.items()}
+        filled = {
+            key: plain_values(entry, field_below(field, node, key)) for key, entry in value.items()
+        }
         if field and field.discriminator:
             filled.setdefault("kind", kind_of(field, node))
         return filled
     if isinstance(value, list):
-        return [plain(entry, field_below(field, node, i)) for i, entry in enumerate(value)]
+        return [plain_values(entry, field_below(field, node, i)) for i, entry in enumerate(value)]
     members = choices(field.annotation) if field else ()
     if value is None and node.text == "" and field and len(sections(field)) == len(members):
         return {}  # a section whose keys are all commented out
@@ -159,7 +161,7 @@ def _above(path: KeyPath, root: Node) -> tuple[FieldInfo | None, Node]:
     return field, node
 
 
-def _explain(path: KeyPath, kind: str, root: Node) -> tuple[Place, str]:
+def _explain(path: KeyPath, kind: str, root: Node) -> tuple[Position, str]:
     above, holder = _above(path, root)
     name, key = _name(path), path[-1]
     entry = _entry(holder, key)
@@ -291,7 +293,7 @@ def _paths(section: type[Section], prefix: str = "") -> Iterator[str]:
             yield from _paths(inner, f"{prefix}{name}.")
 
 
-def _broken_rule(path: KeyPath, rule: str, root: Node) -> tuple[Place, str]:
+def _broken_rule(path: KeyPath, rule: str, root: Node) -> tuple[Position, str]:
     _, holder = _above((*path, ""), root)
     entries = holder.value if isinstance(holder.value, dict) else {}
     words = re.findall(r"\w+", rule)

@@ -10,19 +10,27 @@ import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from pipeline.config.diagnostics import ROOT, did_you_mean, explain, field_below, kind_of, plain
+from pipeline.config.diagnostics import (
+    ROOT,
+    did_you_mean,
+    explain,
+    field_below,
+    kind_of,
+    plain_values,
+)
+from pipeline.config.former_keys import REMOVED
 from pipeline.config.schema import Config
 from pipeline.config.yaml_source import (
     CORE_SCHEMA,
     UNPLACED,
     Node,
-    Place,
+    Position,
     Problems,
     read_file,
     read_override,
 )
-from preprocess.config import Section
 from preprocess.errors import UserError
+from preprocess.section import Section
 
 
 class ConfigError(UserError):
@@ -70,8 +78,10 @@ def load_config(files: Sequence[str], overrides: Sequence[str]) -> Config:
     given = Node(dict.fromkeys(required, empty), UNPLACED, UNPLACED)
     for tree in filter(None, [*trees, asked]):
         given = _merge(given, tree, ROOT)
+    for key, default in REMOVED.items():
+        given = _without(given, key.split("."), default)
     try:
-        config = Config.model_validate(plain(given, ROOT))
+        config = Config.model_validate(plain_values(given, ROOT))
     except ValidationError as error:
         raise _error(problems + explain(error, given)) from None
     if problems:
@@ -79,11 +89,25 @@ def load_config(files: Sequence[str], overrides: Sequence[str]) -> Config:
     return config
 
 
+def _without(node: Node, path: list[str], value: Any) -> Node:
+    """The tree without the entry at ``path``, if that has this value."""
+    key, *below = path
+    entry = node.value.get(key) if isinstance(node.value, dict) else None
+    if entry is None:
+        return node
+    assert isinstance(node.value, dict)
+    if below:
+        return replace(node, value={**node.value, key: _without(entry, below, value)})
+    if entry.value != value:
+        return node
+    return replace(node, value={k: v for k, v in node.value.items() if k != key})
+
+
 def _read(name: str, layer: int, problems: Problems) -> Node | None:
     try:
         path = find_config(name)
     except ConfigError as error:
-        problems.append((Place(layer, 0, ""), str(error)))
+        problems.append((Position(layer, 0, ""), str(error)))
         return None
     return read_file(path, layer, problems)
 
@@ -158,10 +182,10 @@ def _dump_field(section: Section, name: str, indent: str) -> Iterator[str]:
 
 def flow_yaml(value: Any) -> str:
     """YAML of one value, in one line."""
-    plain = value.model_dump() if isinstance(value, Section) else value
+    plain_values = value.model_dump() if isinstance(value, Section) else value
     # In a list, so that PyYAML writes no end of document after a scalar.
     text: str = yaml.dump(
-        [plain],
+        [plain_values],
         Dumper=_Dumper,
         default_flow_style=True,
         allow_unicode=True,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from preprocess.config import Section, runtime
+from preprocess.section import Section, runtime
 
 Environment = Literal["LOOPBACK", "EXTERNAL", "PROCESS", "DOCKER"]
 ENVIRONMENT_TYPE = runtime(

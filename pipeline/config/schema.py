@@ -7,14 +7,8 @@ from pydantic import Field, field_validator, model_validator
 from lightning_modules.config import MixConfig, ModelConfig
 from lightning_modules.training.config import EvaluateConfig, TrainConfig
 from pipeline.config.runners import DirectRunner, RunnerConfig
-from preprocess.config import (
-    PrepareConfig,
-    Section,
-    SentencePieceConfig,
-    Source,
-    TokenizerConfig,
-    runtime,
-)
+from preprocess.config import PrepareConfig, SentencePieceConfig, Source, TokenizerConfig
+from preprocess.section import Section, runtime
 
 
 class RunConfig(Section):
@@ -73,7 +67,6 @@ class EmbedConfig(Section):
     warm_up: bool = Field(
         False, description="start from the state after the model's warm-up text, not from zero"
     )
-    int8: bool = Field(False, description="the recurrent products in int8: faster, less exact")
     dtype: Literal["float32", "float16", "int8"] = Field(
         "float16", description="type of stored values; int8: with a scale a vector"
     )

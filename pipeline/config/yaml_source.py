@@ -25,7 +25,7 @@ CORE_SCHEMA = [
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class Position:
     """Where something was written; sorts in the order in which a person gave it."""
 
     layer: int
@@ -41,14 +41,14 @@ class Node:
     """A value, the places of it and of its key, and its spelling if it is a scalar without quotes."""
 
     value: "str | int | float | bool | dict[str, Node] | list[Node] | None"
-    place: Place
-    key: Place
+    place: Position
+    key: Position
     text: str | None = None
 
 
 KeyPath = tuple[str | int, ...]
-Problems = list[tuple[Place, str]]
-UNPLACED = Place(2**31, 0, "")
+Problems = list[tuple[Position, str]]
+UNPLACED = Position(2**31, 0, "")
 
 
 class _Loader(yaml.SafeLoader):
@@ -64,7 +64,7 @@ class _Loader(yaml.SafeLoader):
 
 def read_file(path: Path, layer: int, problems: Problems) -> Node | None:
     """The tree of a file, or None with the reason among ``problems``."""
-    place = Place(layer, 1, str(path))
+    place = Position(layer, 1, str(path))
     text = ""
     try:
         data = path.read_bytes()
@@ -116,7 +116,7 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> str:
 
 
 def read_override(argument: str, layer: int, problems: Problems) -> Node:
-    place = Place(layer, 0, f"override '{argument}'")
+    place = Position(layer, 0, f"override '{argument}'")
     name, equals, text = argument.partition("=")
     text = text.strip()
     keys = name.strip().split(".")
@@ -149,10 +149,10 @@ def read_override(argument: str, layer: int, problems: Problems) -> Node:
 
 def _tree(
     node: yaml.Node,
-    place: Callable[[yaml.Node], Place],
+    place: Callable[[yaml.Node], Position],
     problems: Problems,
     name: str = "",
-    key: Place | None = None,
+    key: Position | None = None,
 ) -> Node:
     here = place(node)
     key = key or here

@@ -7,11 +7,12 @@ import xxhash
 from pipeline.config.schema import Config
 from pipeline.lifecycle.order import STAGE_ORDER
 from pipeline.lifecycle.stage import Stage, StageError
-from preprocess.config import PrepareConfig, SentencePieceConfig, Source, result_fields
+from preprocess.config import PrepareConfig, SentencePieceConfig, Source
 from preprocess.files import storage
 from preprocess.files.manifest import read_manifest
 from preprocess.reading import changed_inputs as raw_inputs
 from preprocess.reading.listing import list_source
+from preprocess.section import result_fields
 from preprocess.tokenizers.subwords import read_model
 
 

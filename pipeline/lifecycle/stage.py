@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.config.former_keys import in_former_terms, in_present_terms
 from pipeline.config.load import dump_config
 from pipeline.config.schema import Config
 from pipeline.console import Console, clock
@@ -24,8 +25,13 @@ from preprocess.files.manifest import (
     read_manifest,
     write_manifest,
 )
-
-WORK = "_work"
+from preprocess.work.folder import (
+    asked_file,
+    lock_file,
+    read_record_if_written,
+    work_folder,
+    write_record,
+)
 
 
 class StageError(UserError):
@@ -44,18 +50,18 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Place:
+class StageFolder:
     """Where a stage writes: its folder, and below it the folder of unfinished work."""
 
     folder: str
 
     @property
     def work(self) -> str:
-        return storage.join(self.folder, WORK)
+        return work_folder(self.folder)
 
     @property
     def lock(self) -> str:
-        return storage.join(self.work, "lock.json")
+        return lock_file(self.work)
 
     def file(self, name: str) -> str:
         return storage.join(self.folder, name)
@@ -88,8 +94,8 @@ class Stage:
 class StageWork:
     """The functions that do a stage's work; loading them imports Beam or torch."""
 
-    make: Callable[[Config, Place, Console], Made]
-    reopen: Callable[[Config, Place], None] | None = None
+    make: Callable[[Config, StageFolder, Console], Made]
+    reopen: Callable[[Config, StageFolder], None] | None = None
     """Turn a finished result back into unfinished work, so that it can be resumed."""
 
 
@@ -116,7 +122,7 @@ def plan_of(stage: Stage, config: Config) -> str:
     Raises:
         ManifestError: an input stage is not finished.
     """
-    standing = _standing(stage, config, Place(stage.folder(config)), _asked(stage, config))
+    standing = _standing(stage, config, StageFolder(stage.folder(config)), _asked(stage, config))
     if standing.done:
         return "already done"
     if standing.differing:
@@ -143,7 +149,7 @@ def run_stage(
         LockedError: another process is writing it.
         ManifestError: an input stage is not finished, or the folder's own manifest is damaged.
     """
-    place = Place(stage.folder(config))
+    place = StageFolder(stage.folder(config))
     console.stage(stage.name, place.folder)
     asked = _asked(stage, config)
     standing = _standing(stage, config, place, asked)
@@ -167,7 +173,7 @@ def run_stage(
         if reopened:
             assert work.reopen, "a stage whose result grows in place can be reopened"
             work.reopen(config, place)
-        storage.write_bytes(storage.join(place.work, "asked.json"), json.dumps(asked).encode())
+        write_record(asked_file(place.work), asked)
         if reopened:
             # Only now: until here the former result was whole, from here on there is work to go on with.
             storage.remove(place.file(NAME))
@@ -181,20 +187,22 @@ def run_stage(
 
 
 def _move_aside(
-    stage: Stage, config: Config, place: Place, asked: dict[str, Any], console: Console
+    stage: Stage, config: Config, place: StageFolder, asked: dict[str, Any], console: Console
 ) -> None:
     with lock(place.folder, place.lock, console):
         standing = _standing(stage, config, place, asked)
         if not standing.differing:
             return
-        aside = Place(storage.move_aside(place.folder))
+        aside = StageFolder(storage.move_aside(place.folder))
     if standing.manifest:
         storage.remove_tree(aside.work)
     storage.remove(aside.lock)
     console.line(f"the former result moves to {aside.folder}")
 
 
-def _already_done(stage: Stage, place: Place, standing: _Standing, console: Console) -> Manifest:
+def _already_done(
+    stage: Stage, place: StageFolder, standing: _Standing, console: Console
+) -> Manifest:
     assert standing.manifest, "what is done has a manifest"
     if standing.others:
         console.line("already done; unfinished work of another question stays")
@@ -205,7 +213,7 @@ def _already_done(stage: Stage, place: Place, standing: _Standing, console: Cons
     return standing.manifest
 
 
-def _sweep(stage: Stage, place: Place, manifest: Manifest) -> None:
+def _sweep(stage: Stage, place: StageFolder, manifest: Manifest) -> None:
     """Remove what a former manifest listed and this one does not."""
     if stage.sweep:
         listed = {one.name for one in manifest.files}
@@ -217,7 +225,7 @@ def _sweep(stage: Stage, place: Place, manifest: Manifest) -> None:
 def _finish(
     stage: Stage,
     config: Config,
-    place: Place,
+    place: StageFolder,
     asked: dict[str, Any],
     made: Made,
     seconds: float,
@@ -249,7 +257,7 @@ def has_begun_elsewhere(stage: Stage, config: Config, seconds: float) -> bool:
     Raises:
         StageError: within ``seconds`` it has not begun.
     """
-    place = Place(stage.folder(config))
+    place = StageFolder(stage.folder(config))
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         standing = _standing(stage, config, place, _asked(stage, config))
@@ -286,16 +294,18 @@ def _asked(stage: Stage, config: Config) -> dict[str, Any]:
     return asked
 
 
-def _standing(stage: Stage, config: Config, place: Place, asked: dict[str, Any]) -> _Standing:
+def _standing(stage: Stage, config: Config, place: StageFolder, asked: dict[str, Any]) -> _Standing:
     try:
         manifest = read_manifest(place.folder, stage.name) if _has(place.folder, NAME) else None
     except ManifestError as error:
         return _Standing(None, False, [str(error)])
     unfinished = unfinished_request(place)
     begun = unfinished is not None
-    old = manifest.asked if manifest else unfinished
+    if unfinished is not None:
+        unfinished = in_present_terms(unfinished, asked)
+    old = in_present_terms(manifest.asked, asked) if manifest else unfinished
     differing = differing_keys(old, asked) if old is not None else []
-    if manifest and fingerprint(asked) in manifest.details.get("held", ()):
+    if manifest and _holds(manifest, asked):
         differing = []
     if manifest and old is not None and differing and stage.grows:
         if stage.grows(config, old, asked):
@@ -312,16 +322,24 @@ def _standing(stage: Stage, config: Config, place: Place, asked: dict[str, Any])
     return _Standing(manifest, begun, differing, others=others)
 
 
-def unfinished_request(place: Place) -> dict[str, Any] | None:
+def _holds(manifest: Manifest, asked: dict[str, Any]) -> bool:
+    """Whether a result that was added to contains an earlier result, made from ``asked``."""
+    # Version 0.1 recorded an earlier result by its fingerprint, later ones by what it was asked.
+    former = (fingerprint(asked), fingerprint(in_former_terms(asked)))
+    return any(
+        one in former
+        if isinstance(one, str)
+        else not differing_keys(in_present_terms(one, asked), asked)
+        for one in manifest.details.get("held", ())
+    )
+
+
+def unfinished_request(place: StageFolder) -> dict[str, Any] | None:
     """The settings and inputs of the unfinished work in the folder; None if there is no such work."""
-    path = storage.join(place.work, "asked.json")
-    if not storage.exists(path):
-        return None
-    asked: dict[str, Any] = json.loads(storage.read_bytes(path))
-    return asked
+    return read_record_if_written(asked_file(place.work))
 
 
-def _refusal(place: Place, standing: _Standing) -> UserError:
+def _refusal(place: StageFolder, standing: _Standing) -> UserError:
     if not standing.manifest and not standing.unfinished:
         return ManifestError(*standing.differing)
     what = "the result" if standing.manifest else "unfinished work"
@@ -332,7 +350,7 @@ def _refusal(place: Place, standing: _Standing) -> UserError:
     )
 
 
-def _remove_work(place: Place) -> None:
+def _remove_work(place: StageFolder) -> None:
     # Not while another process is making the folder of its lock there.
     with one_at_a_time(place.folder):
         if storage.exists(place.work):

@@ -12,22 +12,23 @@ from pipeline.beam.transforms import EmbedTexts
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import embed_sources, input_sources, stage_folder
-from pipeline.lifecycle.stage import Made, Place, StageError
+from pipeline.lifecycle.stage import Made, StageError, StageFolder
 from pipeline.training.device import resolve_device
-from preprocess.config import CleaningConfig, Source
-from preprocess.corpus.dedup import count_buckets
-from preprocess.corpus.first_pass import read_done
-from preprocess.corpus.last_pass import read_finished
+from preprocess.config import Source
+from preprocess.corpus.dedup import key_buckets
+from preprocess.corpus.rejects import side_files
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, content_hash, hash_file, read_manifest
-from preprocess.reading.changed_inputs import beside, write_inputs
+from preprocess.reading.changed_inputs import write_inputs
 from preprocess.reading.listing import list_source
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
+from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.sample import READ_BYTES, draw_documents, draw_units, unit_bytes
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.files import shards_of
 from preprocess.vectors.index import write_index
+from preprocess.work.folder import read_finished_record, read_unit_record
 
 EFFORT = 100
 """Embedding a byte takes at least so many times as long as tokenising it."""
@@ -52,7 +53,10 @@ class _Sums:
         return _entries(self.files)
 
     def add(self, work: str, unit: Unit) -> None:
-        done, finished = read_done(work, unit.index), read_finished(work, unit.index)
+        done, finished = (
+            read_unit_record(work, unit.index),
+            read_finished_record(work, unit.index),
+        )
         self.read += done["read"]
         self.dropped.update(done["dropped"])
         self.inputs += done["inputs"]
@@ -62,7 +66,7 @@ class _Sums:
         self.files += [FileRecord(**row) for row in finished["files"]]
 
 
-def make(config: Config, place: Place, console: Console) -> Made:
+def make(config: Config, place: StageFolder, console: Console) -> Made:
     former = None
     if storage.exists(place.file("manifest.json")):
         former = VectorCache.open(place.folder)
@@ -96,7 +100,7 @@ def _unit_bytes(total: int) -> int:
 
 def _job(
     config: Config,
-    place: Place,
+    place: StageFolder,
     sources: tuple[Source, ...],
     total: int,
     former: VectorCache | None,
@@ -116,18 +120,17 @@ def _job(
         selection=selection,
         words=embed.words,
         warm_up=embed.warm_up,
-        int8=embed.int8,
         dtype=embed.dtype,
         texts=embed.texts,
         batch_tokens=embed.batch_tokens,
-        buckets=count_buckets(total),
-        device="cpu" if embed.int8 else str(resolve_device(config.train.device)),
+        buckets=key_buckets(total),
+        device=str(resolve_device(config.train.device)),
         first_unit=former.shards[-1][0] + 1 if former else 0,
     )
 
 
 def _made(
-    config: Config, place: Place, job: EmbedJob, former: VectorCache | None, sums: _Sums
+    config: Config, place: StageFolder, job: EmbedJob, former: VectorCache | None, sums: _Sums
 ) -> Made:
     files, inputs, generation = list(sums.files), sums.inputs, 0
     if former:
@@ -137,7 +140,7 @@ def _made(
     files.append(write_index(place.folder, shards, generation))
     if config.embed.input is not None:
         write_inputs(place.folder, inputs, add=former is not None)
-    tellers = [FileRecord(n, *hash_file(place.file(n))) for n in beside(place.folder)]
+    tellers = [FileRecord(n, *hash_file(place.file(n))) for n in side_files(place.folder)]
     recurrent = read_manifest(job.model, "export").details["model"]
     depth = recurrent["recurrent"]["layers"] + 1
     layers, dim = job.selection.shape(depth, _dim(recurrent))
@@ -164,12 +167,12 @@ def _made(
     return Made((*files, *tellers), details, stats=stats, content=content_hash(files))
 
 
-def _held(former: VectorCache | None) -> list[str]:
+def _held(former: VectorCache | None) -> list[Any]:
     """Fingerprints of the questions that the cache answers beside its own."""
     if former is None:
         return []
-    held: list[str] = former.manifest.details.get("held", [])
-    return [*held, former.manifest.fingerprint]
+    held: list[Any] = former.manifest.details.get("held", [])
+    return [*held, former.manifest.asked]
 
 
 SHARDS = ("entries-", "texts-", "vectors-")
@@ -181,7 +184,7 @@ def _entries(files: list[FileRecord]) -> int:
 
 def _settings(config: Config) -> dict[str, Any]:
     """What the vectors are, beside model and type, for who reads the cache."""
-    named = ("layers", "unit", "pooling", "mix", "words", "warm_up", "int8")
+    named = ("layers", "unit", "pooling", "mix", "words", "warm_up")
     return {name: value for name, value in config.embed.model_dump().items() if name in named}
 
 
@@ -209,7 +212,7 @@ def _dim(model: dict[str, Any]) -> int:
     return width * (1 if model.get("directions") == "forward" else 2)
 
 
-def _sample(config: Config, place: Place, console: Console) -> Source:
+def _sample(config: Config, place: StageFolder, console: Console) -> Source:
     """A file of documents drawn from the corpus by the seed, as given."""
     path = storage.join(place.work, "sample.jsonl")
     source = Source(name="sample", path=path, format="jsonl")

@@ -18,22 +18,21 @@ from lightning_modules.nn.window import Types
 from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.registry import evaluation_corpus, stage_folder, tokenizer_of
-from pipeline.lifecycle.stage import Made, Place, StageError
+from pipeline.lifecycle.stage import Made, StageError, StageFolder
 from pipeline.reports.perplexity_tables import show_evaluation
 from pipeline.training.device import resolve_device
 from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import ManifestError, read_manifest
 from preprocess.shards.format import Corpus
 from preprocess.shards.held_out_windows import evaluation_windows, window_count
-from preprocess.shards.stream import Ids, TokenStream, boundary_ids
-from preprocess.shards.target_counts import target_counts
+from preprocess.shards.stream import Int64Ids, TokenStream, boundary_ids, target_counts
 from preprocess.tokenizers.load import load_tokenizer
 from preprocess.tokenizers.spellings import Spellings
 
 UNROLL = 64
 
 
-def make(config: Config, place: Place, console: Console) -> Made:
+def make(config: Config, place: StageFolder, console: Console) -> Made:
     settings = config.evaluate
     corpus = Corpus.open(evaluation_corpus(config), config.train.cache_bytes)
     folder = stage_folder(config, "train", settings.checkpoint)
@@ -51,7 +50,7 @@ def make(config: Config, place: Place, console: Console) -> Made:
     stream = TokenStream(shards, trained["boundary"])
     with console.bar("evaluate", window_count(stream, settings.rows, UNROLL)) as bar:
 
-        def windows() -> Iterator[tuple[Ids, Ids]]:
+        def windows() -> Iterator[tuple[Int64Ids, Int64Ids]]:
             for step, window in enumerate(evaluation_windows(stream, settings.rows, UNROLL)):
                 bar.update(step)
                 yield window
@@ -107,8 +106,8 @@ def _ranks(
 
 def _encoder(
     config: Config, trained: dict[str, Any], network: BiLMNetwork
-) -> Callable[[Ids], Types] | None:
-    """Ids -> the spellings of their types, where the network's input encoder reads those."""
+) -> Callable[[Int64Ids], Types] | None:
+    """Int64Ids -> the spellings of their types, where the network's input encoder reads those."""
     if not isinstance(network.input, CharCNN):
         return None
     whose = "the model was trained with, which knows how words are spelt"

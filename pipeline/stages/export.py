@@ -17,7 +17,7 @@ from lightning_modules.vectors.type_vectors import vectors_of_vocabulary
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import STAGES, stage_folder, tokenizer_of
-from pipeline.lifecycle.stage import Made, Place
+from pipeline.lifecycle.stage import Made, StageFolder
 from pipeline.reports.model_card import model_card
 from preprocess.files import storage
 from preprocess.files.manifest import (
@@ -35,7 +35,7 @@ SETTINGS = ("model", "vocabulary", "cutoffs", "boundary", "cleaning", "tokenizer
 CARD = "README.md"
 
 
-def make(config: Config, place: Place, console: Console) -> Made:
+def make(config: Config, place: StageFolder, console: Console) -> Made:
     folder = stage_folder(config, "train", config.export.checkpoint)
     trained = read_manifest(folder, "train")
     content = trained.details["tokenizer"]

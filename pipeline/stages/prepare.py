@@ -14,26 +14,28 @@ from pipeline.beam.transforms import PrepareCorpus
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import input_sources, stage_folder
-from pipeline.lifecycle.stage import Made, Place, StageError
+from pipeline.lifecycle.stage import Made, StageError, StageFolder
 from pipeline.reports.corpus_page import corpus_page
 from pipeline.reports.corpus_summary import show_corpus
-from preprocess.config import SPLITS
-from preprocess.corpus.dedup import count_buckets, read_copies
-from preprocess.corpus.first_pass import Job, read_done
-from preprocess.corpus.last_pass import read_counts, read_finished
+from preprocess.corpus.dedup import key_buckets, read_copies
+from preprocess.corpus.first_pass import Job
+from preprocess.corpus.last_pass import read_counts
+from preprocess.corpus.rejects import side_files
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, content_hash, hash_file, read_manifest
-from preprocess.reading.changed_inputs import beside, write_inputs
+from preprocess.reading.changed_inputs import write_inputs
 from preprocess.reading.mixing import as_it_is, shares
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
 from preprocess.shards.format import SUMS
+from preprocess.text.config import SPLITS
 from preprocess.tokenizers.load import cached_tokenizer
+from preprocess.work.folder import read_finished_record, read_unit_record
 
 PAGE = "corpus.html"
 
 
-def make(config: Config, place: Place, console: Console) -> Made:
+def make(config: Config, place: StageFolder, console: Console) -> Made:
     sources, files = input_sources(config)
     units = plan_units(sources, files, config.prepare.unit_bytes)
     total = sum(r.end - r.start for unit in units for r in unit.ranges)
@@ -45,7 +47,7 @@ def make(config: Config, place: Place, console: Console) -> Made:
     return _collect(config, place, console, job, units)
 
 
-def _job(config: Config, place: Place, total: int) -> Job:
+def _job(config: Config, place: StageFolder, total: int) -> Job:
     folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
     content = read_manifest(folder, "tokenizer").content
     vocabulary = cached_tokenizer(folder, content).vocabulary
@@ -56,13 +58,13 @@ def _job(config: Config, place: Place, total: int) -> Job:
         tokenizer=folder,
         tokenizer_content=content,
         vocabulary=vocabulary,
-        buckets=count_buckets(total),
-        band_buckets=count_buckets(total, "bands"),
+        buckets=key_buckets(total),
+        band_buckets=key_buckets(total, "bands"),
     )
 
 
 def _collect(
-    config: Config, place: Place, console: Console, job: Job, units: Sequence[Unit]
+    config: Config, place: StageFolder, console: Console, job: Job, units: Sequence[Unit]
 ) -> Made:
     """Sum up the units' records; refuse where a document is unaccounted for."""
     files: list[FileRecord] = []
@@ -72,7 +74,10 @@ def _collect(
     read = replaced = 0
     counts = np.zeros(job.vocabulary, np.uint64)
     for unit in units:
-        done, finished = read_done(place.work, unit.index), read_finished(place.work, unit.index)
+        done, finished = (
+            read_unit_record(place.work, unit.index),
+            read_finished_record(place.work, unit.index),
+        )
         read += done["read"]
         replaced += done["replaced"]
         for name, sum_ in sums.items():
@@ -123,7 +128,7 @@ def _collect(
     }
     storage.write_bytes(place.file(PAGE), corpus_page(stats).encode())
     show_corpus(console, details, place.file(PAGE))
-    extra = [_record(place, name) for name in (PAGE, *beside(place.folder))]
+    extra = [_record(place, name) for name in (PAGE, *side_files(place.folder))]
     return Made((*made, *extra), details, stats=stats, content=content)
 
 
@@ -165,7 +170,7 @@ def _by_number(bins: Mapping[Any, int]) -> dict[str, int]:
     return {str(least): bins[least] for least in sorted(bins, key=float)}
 
 
-def _record(place: Place, name: str) -> FileRecord:
+def _record(place: StageFolder, name: str) -> FileRecord:
     return FileRecord(name, *hash_file(place.file(name)))
 
 

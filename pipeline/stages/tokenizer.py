@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.config.schema import Config
 from pipeline.console import Bar, Console, count
 from pipeline.lifecycle.registry import BEAM, input_sources
-from pipeline.lifecycle.stage import Made, Place, StageError, require
+from pipeline.lifecycle.stage import Made, StageError, StageFolder, require
 from preprocess.config import SentencePieceConfig, WordConfig
 from preprocess.files.manifest import FileRecord, hash_file
 from preprocess.reading.units import Unit, plan_units
@@ -19,7 +19,7 @@ JUDGED_SEED = 1
 """Of the sample that shows how the tokenizer takes to the corpus."""
 
 
-def make(config: Config, place: Place, console: Console) -> Made:
+def make(config: Config, place: StageFolder, console: Console) -> Made:
     sources, files = input_sources(config)
     units = plan_units(sources, files, config.prepare.unit_bytes)
     if not sum(map(unit_bytes, units)):
@@ -46,7 +46,7 @@ def make(config: Config, place: Place, console: Console) -> Made:
 
 
 def _make(
-    config: Config, units: Sequence[Unit], place: Place, console: Console
+    config: Config, units: Sequence[Unit], place: StageFolder, console: Console
 ) -> tuple[Tokenizer, dict[str, int], list[str]]:
     """The tokenizer, what it was made of, and texts to judge it by."""
     settings = config.tokenizer

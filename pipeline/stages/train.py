@@ -5,12 +5,11 @@ import os
 from rich.console import Console as RichConsole
 
 from lightning_modules.models.model_folder import CHECKPOINT, read_checkpoint, tensors_hash
-from lightning_modules.training.checkpoints import checkpoint_path
 from lightning_modules.training.metrics_file import METRICS, rows_up_to
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import STAGES
-from pipeline.lifecycle.stage import Made, Place, has_begun_elsewhere
+from pipeline.lifecycle.stage import Made, StageFolder, has_begun_elsewhere
 from pipeline.training.device import device_name
 from pipeline.training.forecast import TimedBar, passes_warning
 from pipeline.training.inputs import TrainingInputs
@@ -18,12 +17,13 @@ from pipeline.training.tracking import log_checkpoint_artifact, make_loggers
 from pipeline.training.trainer import fit
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, hash_file
+from preprocess.work.folder import checkpoint_file
 
 WAIT = 600.0
 """Seconds that a further machine waits for the first to begin."""
 
 
-def make(config: Config, place: Place, console: Console) -> Made:
+def make(config: Config, place: StageFolder, console: Console) -> Made:
     """Train, in the first of however many processes: it alone writes and tells."""
     train = config.train
     inputs = TrainingInputs.of(config, place)
@@ -39,7 +39,7 @@ def make(config: Config, place: Place, console: Console) -> Made:
     with console.bar("train", train.steps) as bar:
         fit(inputs, module, loggers, TimedBar(bar, train.steps, _where(inputs), console))
 
-    storage.copy(checkpoint_path(place.work, train.steps), place.file(CHECKPOINT))
+    storage.copy(checkpoint_file(place.work, train.steps), place.file(CHECKPOINT))
     corpus = inputs.corpus.manifest
     details = {
         "model": config.model.model_dump(),
@@ -75,7 +75,7 @@ def join(config: Config) -> int:
         return 0
     with open(os.devnull, "w") as nowhere:
         console = Console(RichConsole(file=nowhere))
-        inputs = TrainingInputs.of(config, Place(STAGES["train"].folder(config)))
+        inputs = TrainingInputs.of(config, StageFolder(STAGES["train"].folder(config)))
         module = inputs.module(console)
         module.network.recurrent.compile_cell(config.train.compile, inputs.share.of_pass)
         with console.bar("train", config.train.steps) as bar:
@@ -86,7 +86,7 @@ def join(config: Config) -> int:
     return 0
 
 
-def reopen(config: Config, place: Place) -> None:
+def reopen(config: Config, place: StageFolder) -> None:
     """Make a finished training unfinished work again, at its last step, so that it can go on.
 
     Raises:
@@ -95,7 +95,7 @@ def reopen(config: Config, place: Place) -> None:
     TrainingInputs.of(config, place)
     checkpoint = place.file(CHECKPOINT)
     step = read_checkpoint(checkpoint)["step"]
-    storage.copy(checkpoint, checkpoint_path(place.work, step))
+    storage.copy(checkpoint, checkpoint_file(place.work, step))
 
 
 def _where(inputs: TrainingInputs) -> str:

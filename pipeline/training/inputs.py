@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from lightning_modules.config import AdaptiveSoftmaxConfig, CharCNNInputConfig
-from lightning_modules.flops import SpelledTypes
 from lightning_modules.nn.bilm import output_vocabulary
 from lightning_modules.nn.heads.cutoffs import CPU, GPU, choose_cutoffs, predicted_speedup
 from lightning_modules.nn.heads.routes import ranks_of
 from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types
 from lightning_modules.nn.window_maker import WindowMaker
+from lightning_modules.sizes import SpelledTypes
 from lightning_modules.training.checkpoints import newest_checkpoint
 from lightning_modules.training.config import ConstantConfig, InverseSqrtConfig, PlateauConfig
 from lightning_modules.training.datamodule import training_stream
@@ -26,15 +26,14 @@ from lightning_modules.training.optimizers import learning_rate
 from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.registry import stage_folder, tokenizer_of
-from pipeline.lifecycle.stage import Place, StageError
+from pipeline.lifecycle.stage import StageError, StageFolder
 from pipeline.training.device import device_count, has_bf16, resolve_device
 from pipeline.training.processes import process_rank
 from preprocess.shards.format import Corpus
-from preprocess.shards.stream import Ids, TrainingWindows, boundary_ids
-from preprocess.shards.target_counts import target_counts
-from preprocess.tokenizers.character_ids import PAD
+from preprocess.shards.stream import Int64Ids, boundary_ids, target_counts
+from preprocess.shards.windows import TrainingWindows
 from preprocess.tokenizers.load import cached_tokenizer
-from preprocess.tokenizers.spellings import MARKS, Spellings, truncated
+from preprocess.tokenizers.spellings import MARKS, PAD, Spellings, truncated
 
 COSTS = {"cpu": CPU, "cuda": GPU}
 
@@ -48,7 +47,7 @@ class TrainingInputs:
     """
 
     config: Config
-    place: Place
+    place: StageFolder
     corpus: Corpus
     device: torch.device
     share: Share
@@ -56,7 +55,7 @@ class TrainingInputs:
     initial: InitialWeights | None
 
     @classmethod
-    def of(cls, config: Config, place: Place) -> "TrainingInputs":
+    def of(cls, config: Config, place: StageFolder) -> "TrainingInputs":
         """Those of a config.
 
         Raises:
@@ -161,7 +160,7 @@ class TrainingInputs:
         return self.windows.passes(train.steps * train.accumulate_steps)
 
     def maker(self) -> WindowMaker:
-        """Ids -> what the network reads."""
+        """Int64Ids -> what the network reads."""
         train = self.config.train
         boundary = boundary_ids(train.boundary) if train.reset_state else None
         return WindowMaker(self.clusters[1].numpy(), self.cutoffs, self.encode, boundary)
@@ -176,8 +175,8 @@ class TrainingInputs:
         return cached_tokenizer(tokenizer_of(self.config, content, whose), content).spelling
 
     @cached_property
-    def encode(self) -> Callable[[Ids], Types] | None:
-        """Ids -> the spellings of their types, for an input encoder that reads those."""
+    def encode(self) -> Callable[[Int64Ids], Types] | None:
+        """Int64Ids -> the spellings of their types, for an input encoder that reads those."""
         settings = self.config.model.input
         if self._spelling is None or not isinstance(settings, CharCNNInputConfig):
             return None

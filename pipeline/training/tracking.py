@@ -18,7 +18,7 @@ from pipeline.config.load import dump_config
 from pipeline.config.schema import Config, TrackingConfig
 from pipeline.console import Console
 from pipeline.lifecycle.registry import stage_folder
-from pipeline.lifecycle.stage import Made, Place, StageError
+from pipeline.lifecycle.stage import Made, StageError, StageFolder
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, read_manifest
 
@@ -116,7 +116,7 @@ def _finite(row: Row) -> dict[str, float]:
 
 
 def make_loggers(
-    config: Config, place: Place, console: Console, history: Iterable[Row]
+    config: Config, place: StageFolder, console: Console, history: Iterable[Row]
 ) -> list[Logger]:
     """The loggers that are wanted and can be had, each with what was logged before; for rank 0.
 
@@ -145,7 +145,7 @@ def make_loggers(
     return loggers
 
 
-def _tensorboard(place: Place) -> TensorBoardLogger:
+def _tensorboard(place: StageFolder) -> TensorBoardLogger:
     if storage.is_remote(place.folder):
         raise StageError(
             f"tracking.tensorboard writes local files only, and {place.folder} is in a store; set "
@@ -193,7 +193,7 @@ def _has_key() -> bool:
         return False
 
 
-def _wandb(config: Config, place: Place, mode: str, console: Console) -> WandbLogger:
+def _wandb(config: Config, place: StageFolder, mode: str, console: Console) -> WandbLogger:
     import wandb
 
     path = place.file("wandb.json")  # beyond the training's end: it may be made longer
@@ -234,7 +234,7 @@ def _log_corpus(run: Any, folder: str, mode: str) -> None:
     (run.use_artifact if mode == "online" else run.log_artifact)(artifact)
 
 
-def log_checkpoint_artifact(loggers: Sequence[Logger], place: Place, made: Made) -> None:
+def log_checkpoint_artifact(loggers: Sequence[Logger], place: StageFolder, made: Made) -> None:
     """Give the trained checkpoint to wandb as the run's output, and end all logging.
 
     A checkpoint in a store, or larger than `UPLOADED_BYTES`, is named and not sent.
@@ -246,7 +246,7 @@ def log_checkpoint_artifact(loggers: Sequence[Logger], place: Place, made: Made)
         logger.finalize("success")
 
 
-def _checkpoint_artifact(run: str, place: Place, made: Made) -> Any:
+def _checkpoint_artifact(run: str, place: StageFolder, made: Made) -> Any:
     import wandb
 
     (record,) = (file for file in made.files if file.name == CHECKPOINT)

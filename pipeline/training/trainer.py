@@ -16,14 +16,15 @@ from pytorch_lightning.strategies import DDPStrategy
 from lightning_modules.allocator import memory_kept
 from lightning_modules.evaluation.held_out import HeldOut
 from lightning_modules.evaluation.perplexity import evaluate
-from lightning_modules.flops import flops_per_token, matmul_peak
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.training.callbacks import Bar, Compute, Metrics
+from lightning_modules.sizes import flops_per_token
+from lightning_modules.training.callbacks import Compute, Metrics, ProgressBar
 from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.datamodule import TokenShardDataModule
 from lightning_modules.training.distribution import Agreement, other_processes_told, sum_over_ranks
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.local_group import BACKEND as LOCAL
+from lightning_modules.training.matmul_peak import matmul_peak
 from lightning_modules.training.metrics_file import METRICS
 from lightning_modules.training.shared_update import SharedUpdate
 from pipeline.training.cores import OwnCores
@@ -35,7 +36,9 @@ from preprocess.shards.stream import TokenStream, boundary_ids
 LOOK_ROWS, LOOK_UNROLL = 16, 64
 
 
-def fit(inputs: TrainingInputs, module: LitBiLM, loggers: Sequence[Logger], bar: Bar) -> None:
+def fit(
+    inputs: TrainingInputs, module: LitBiLM, loggers: Sequence[Logger], bar: ProgressBar
+) -> None:
     """Train from the step ``module`` is at to the last; every process of the training calls this.
 
     Raises:

@@ -9,18 +9,16 @@ For near-duplicates (`near_duplicates.Bands`) a document has a key a band, and o
 earlier document's is enough to be dropped, whether or not that one stays itself.
 """
 
-import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
-from preprocess.config import SPLITS, PrepareConfig, Source
-from preprocess.files.storage import TEMPORARY, exists, join, list_names, read_bytes, write_bytes
+from preprocess.files.storage import exists
+from preprocess.work import folder
+from preprocess.work.shuffle import Shuffle, read_group, write_groups
 
 Kind = Literal["hashes", "bands"]
 
@@ -32,61 +30,21 @@ KEYS = {
 
 BUCKET_BYTES = 32 << 20
 """Raw text a bucket stands for: at most a million short documents, 60 MB while it is sorted."""
-BUCKETS = 512
+LINEAR_BUCKETS = 512
 """Above so many, buckets grow as their number does: every one reads a slice of every unit."""
 BAND_BUCKETS = 4
 """Buckets of bands for one of hashes, since a document has 12 to 51 bands."""
 
 
-def count_buckets(corpus_bytes: int, kind: Kind = "hashes") -> int:
-    """Buckets for a corpus of that many raw bytes: by size alone, so every rerun agrees."""
+def key_buckets(corpus_bytes: int, kind: Kind = "hashes") -> int:
+    """Return the number of buckets for a corpus of this many raw bytes.
+
+    It depends on the size only, so every rerun agrees.
+    """
     wanted = max(1, -(-corpus_bytes // BUCKET_BYTES))
-    if wanted > BUCKETS:
-        wanted = math.isqrt(BUCKETS * wanted)
+    if wanted > LINEAR_BUCKETS:
+        wanted = math.isqrt(LINEAR_BUCKETS * wanted)
     return wanted * (BAND_BUCKETS if kind == "bands" else 1)
-
-
-def content_hash(text: bytes) -> int:
-    """The 128-bit hash (XXH3) of a cleaned text in UTF-8."""
-    return xxhash.xxh3_128_intdigest(text)
-
-
-def content_hashes(texts: Iterable[bytes]) -> bytes:
-    """`content_hash` of each text, 16 bytes one after another, for `halves`."""
-    return b"".join(map(xxhash.xxh3_128_digest, texts))
-
-
-def halves(hashes: bytes | bytearray) -> npt.NDArray[np.uint64]:
-    """(texts, 2) the high and the low half of hashes of 16 bytes each, big-endian."""
-    return np.frombuffer(hashes, ">u8").astype(np.uint64).reshape(-1, 2)
-
-
-def split_of(content: int, valid_fraction: float, test_fraction: float) -> str:
-    """The split a document belongs to: by its content, so it never changes sides as a corpus grows."""
-    # Buckets are cut from the low bits, so the side is drawn from the high ones.
-    place = (content >> 75) / (1 << 53)
-    if place < valid_fraction:
-        return "valid"
-    return "test" if place < valid_fraction + test_fraction else "train"
-
-
-def splits_of(
-    high: npt.NDArray[np.uint64], valid_fraction: float, test_fraction: float
-) -> npt.NDArray[np.uint8]:
-    """(texts,) `split_of` as its number in ``config.SPLITS``, by the high halves (texts,)."""
-    place = (high >> np.uint64(11)).astype(np.float64) / (1 << 53)
-    sides = np.where(place < valid_fraction, 1, 0)
-    test = (place >= valid_fraction) & (place < valid_fraction + test_fraction)
-    return np.where(test, 2, sides).astype(np.uint8)
-
-
-def sides_of(
-    high: npt.NDArray[np.uint64], source: Source, config: PrepareConfig
-) -> npt.NDArray[np.uint8]:
-    """(texts,) the number in ``config.SPLITS`` of each text's split: the source's, else by its hash."""
-    if source.split:
-        return np.full(len(high), SPLITS.index(source.split), np.uint8)
-    return splits_of(high, config.valid_fraction, config.test_fraction)
 
 
 def hash_keys(hashes: npt.NDArray[np.uint64], first: int) -> npt.NDArray[Any]:
@@ -111,25 +69,19 @@ def band_keys(bands: npt.NDArray[np.uint64], first: int) -> npt.NDArray[Any]:
 def write_keys(
     work: str, kind: Kind, unit: int, segment: int, keys: npt.NDArray[Any], buckets: int
 ) -> None:
-    """Write keys of documents in rising order, grouped by bucket.
-
-    The file: u8 byte offsets where each bucket begins, and the end, then the keys.
-    """
-    bucket = keys["low"] % np.uint64(buckets)
-    order = np.argsort(bucket, kind="stable")
-    begins = np.searchsorted(bucket[order], np.arange(buckets + 1))
-    places = 8 * (buckets + 1) + KEYS[kind].itemsize * begins
-    data = places.astype("<u8").tobytes() + keys[order].tobytes()
-    write_bytes(join(work, kind, f"{unit:06d}-{segment:04d}.bin"), data)
+    """Write the keys of a segment's documents, in rising order of documents, by bucket."""
+    bucket_of = keys["low"] % np.uint64(buckets)
+    _shuffle(work, kind).write_rows(unit, segment, keys, bucket_of, buckets)
 
 
 def deduplicate_bucket(work: str, kind: Kind, units: int, bucket: int) -> None:
     """Write the drop list of one bucket, unless it is there; the keys of all ``units`` lie there."""
-    target = _drop_list(work, kind, bucket)
+    target = folder.drop_list(work, kind, bucket)
     if exists(target):
         return
     slices, slice_units = [np.empty(0, KEYS[kind])], [np.empty(0, np.uint32)]
-    for unit, keys in _slices(work, kind, bucket):
+    for unit, data in _shuffle(work, kind).read(bucket):
+        keys = np.frombuffer(data, KEYS[kind])
         slices.append(keys)
         slice_units.append(np.full(len(keys), unit, np.uint32))
     table, unit_of = np.concatenate(slices), np.concatenate(slice_units)
@@ -138,16 +90,17 @@ def deduplicate_bucket(work: str, kind: Kind, units: int, bucket: int) -> None:
     _, repeats = np.unique(table["low"][repeated], return_counts=True)
     _, bits = np.frexp(repeats.astype(np.float64))
     copies = {f"{(1 << bit - 1) + 1}": n for bit, n in sorted(Counter(bits.tolist()).items())}
-    write_bytes(_copies(work, kind, bucket), json.dumps(copies).encode())
+    folder.write_record(folder.copies_record(work, kind, bucket), copies)
     unit_of, document = unit_of[repeated], table["document"][repeated]
-    places = 8 * (units + 1) + 4 * np.searchsorted(unit_of, np.arange(units + 1))
-    write_bytes(target, places.astype("<u8").tobytes() + document.tobytes())
+    bounds = 4 * np.searchsorted(unit_of, np.arange(units + 1))
+    write_groups(target, document.tobytes(), bounds)
 
 
 def read_drops(work: str, kind: Kind, unit: int, buckets: int) -> npt.NDArray[np.uint32]:
     """The numbers of the documents of ``unit`` with a key of an earlier one, sorted, each once."""
     # Only the unit's slices: units times whole lists grows with the square of the corpus.
-    found = b"".join(_slice(_drop_list(work, kind, bucket), unit) for bucket in range(buckets))
+    lists = (folder.drop_list(work, kind, bucket) for bucket in range(buckets))
+    found = b"".join(read_group(path, unit) for path in lists)
     return np.unique(np.frombuffer(found, "<u4"))
 
 
@@ -155,33 +108,13 @@ def read_copies(work: str, kind: Kind, buckets: int) -> Counter[int]:
     """How many keys occur 2, 3-4, 5-8, 9-16 ... times, by the lower bound."""
     found: Counter[int] = Counter()
     for bucket in range(buckets):
-        record = json.loads(read_bytes(_copies(work, kind, bucket)))
+        record = folder.read_record(folder.copies_record(work, kind, bucket))
         found.update({int(least): number for least, number in record.items()})
     return found
 
 
-def _copies(work: str, kind: Kind, bucket: int) -> str:
-    return join(work, "copies", f"{kind}-{bucket:06d}.json")
-
-
-def _drop_list(work: str, kind: Kind, bucket: int) -> str:
-    """A bucket's drops: u8 byte offsets where each unit's begin, and the end, then their numbers, u4."""
-    return join(work, "drops", f"{kind}-{bucket:06d}.bin")
-
-
-def _slice(path: str, number: int) -> bytes:
-    """What the two offsets at place ``number`` of a file's head enclose."""
-    begin, end = np.frombuffer(read_bytes(path, 8 * number, 8 * number + 16), "<u8").tolist()
-    return read_bytes(path, begin, end) if end > begin else b""
-
-
-def _slices(work: str, kind: Kind, bucket: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """(unit, its keys in the bucket), in the order of units and of documents."""
-    folder = join(work, kind)
-    names = [name for name in list_names(folder) if not name.startswith(TEMPORARY)]
-    places = [tuple(map(int, name.removesuffix(".bin").split("-"))) for name in names]
-    for (unit, _), name in sorted(zip(places, names, strict=True)):
-        yield unit, np.frombuffer(_slice(join(folder, name), bucket), KEYS[kind])
+def _shuffle(work: str, kind: Kind) -> Shuffle:
+    return Shuffle(folder.shuffle_folder(work, kind))
 
 
 def _repeated(table: npt.NDArray[Any]) -> npt.NDArray[np.intp]:

@@ -5,36 +5,37 @@ unit that has one, and of a unit that was killed what its segments hold. Nothing
 depends on how the reader cuts its blocks.
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
 from preprocess.config import PrepareConfig
-from preprocess.corpus.dedup import sides_of
 from preprocess.corpus.rejects import KeptAside
 from preprocess.corpus.segment import Segment
 from preprocess.errors import UserError
 from preprocess.files.durability import synced_together
-from preprocess.files.storage import exists, join, read_bytes, write_bytes
-from preprocess.reading.reader import Block, Limits, read_unit
+from preprocess.files.storage import exists
+from preprocess.reading.block import Block
+from preprocess.reading.changed_inputs import ranges_read
+from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
 from preprocess.shards.format import token_dtype
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.filters import Filters
 from preprocess.text.minhash import Bands
 from preprocess.text.scripts import script_shares
+from preprocess.text.splits import splits_of
 from preprocess.tokenizers.load import cached_tokenizer
+from preprocess.work import folder
 from preprocess.work.progress import Progress
 
-BATCH = 1024
+BATCH_DOCUMENTS = 1024
 """Documents that are cleaned and tokenised together: fewer cost time, more gain nothing."""
 BATCH_CHARACTERS = 1 << 20
 SPACE = ord(" ")
@@ -79,16 +80,6 @@ class _Counts:
     """Hash of the versions of the unit's files when it was begun."""
 
 
-def done_record(work: str, unit: int) -> str:
-    return join(work, "units", f"{unit:06d}.json")
-
-
-def read_done(work: str, unit: int) -> dict[str, Any]:
-    """The counts, parts and raw ranges of a unit that is through the first pass."""
-    record: dict[str, Any] = json.loads(read_bytes(done_record(work, unit)))
-    return record
-
-
 def tokenize_unit(job: Job, unit: Unit) -> int:
     """Take ``unit`` through the first pass unless its done-record is there; returns its index.
 
@@ -96,7 +87,7 @@ def tokenize_unit(job: Job, unit: Unit) -> int:
         DamagedFile: a raw file cannot be read to its end.
         UserError: a raw file changed since a killed pass began with the unit.
     """
-    if not exists(done_record(job.work, unit.index)):
+    if not exists(folder.unit_record(job.work, unit.index)):
         _FirstPass(job, unit).run()
     return unit.index
 
@@ -111,12 +102,12 @@ class _Batch:
 
     @property
     def full(self) -> bool:
-        return len(self.texts) >= BATCH or self._characters >= BATCH_CHARACTERS
+        return len(self.texts) >= BATCH_DOCUMENTS or self._characters >= BATCH_CHARACTERS
 
     def fill(self, block: Block, begin: int) -> int:
         """Take documents of ``block`` from ``begin`` on until full; returns the first not taken."""
         self._origins.append((len(self.texts), block, begin))
-        texts = block.documents[begin : begin + BATCH - len(self.texts)]
+        texts = block.documents[begin : begin + BATCH_DOCUMENTS - len(self.texts)]
         characters = self._characters + sum(map(len, texts))
         if characters >= BATCH_CHARACTERS:
             sizes = accumulate(map(len, texts), initial=self._characters)
@@ -147,7 +138,7 @@ class _FirstPass:
         self._filters = Filters(job.config.filters_of(self._source))
         near = job.config.near_duplicates
         self._bands = Bands(near.similarity, near.seed) if near.similarity is not None else None
-        self._record = join(job.work, "segments", f"{unit.index:06d}.json")
+        self._record = folder.segments_record(job.work, unit.index)
         self._counts = self._closed_before()
         self._cleaner.counts.update(self._counts.changed)
         self._aside = KeptAside(
@@ -166,7 +157,7 @@ class _FirstPass:
             if max(self._segment.tokens, self._segment.documents) >= self._config.part_tokens:
                 self._close()
                 # From here a rerun goes on.
-                write_bytes(self._record, json.dumps(vars(self._counts)).encode())
+                folder.write_record(self._record, vars(self._counts))
             self._tell()
         if self._segment.documents:
             self._close()
@@ -184,14 +175,14 @@ class _FirstPass:
             "inputs": ranges_read(self._unit, self._reader.digests),
         }
         self._tell(final=True)
-        write_bytes(done_record(self._job.work, self._unit.index), json.dumps(record).encode())
+        folder.write_record(folder.unit_record(self._job.work, self._unit.index), record)
 
     def _closed_before(self) -> _Counts:
         ranges = self._unit.ranges
         versions = xxhash.xxh3_128_hexdigest("\n".join(r.version for r in ranges).encode())
         if not exists(self._record):
             return _Counts(versions=versions)
-        record = json.loads(read_bytes(self._record))
+        record = folder.read_record(self._record)
         # The segments would hold what the files were, and the rest what they are.
         if record["versions"] != versions:
             raise UserError(
@@ -279,7 +270,12 @@ class _FirstPass:
         """Write the segment."""
         job, counts = self._job, self._counts
         number = len(counts.parts)
-        side = partial(sides_of, source=self._source, config=self._config)
+        side = partial(
+            splits_of,
+            valid_fraction=self._config.valid_fraction,
+            test_fraction=self._config.test_fraction,
+            given=self._source.split,
+        )
         with synced_together():
             counts.parts.append(
                 self._segment.write(
@@ -296,11 +292,3 @@ class _FirstPass:
         self._progress.tokens = self._counts.tokens
         self._progress.dropped = (self._counts.dropped, self._rejected)
         self._progress.tell(final)
-
-
-def ranges_read(unit: Unit, digests: Sequence[str]) -> list[dict[str, Any]]:
-    """What a done-record says of the raw bytes behind it: a row a range."""
-    return [
-        {"name": r.name, "start": r.start, "end": r.end, "version": r.version, "xxh128": digest}
-        for r, digest in zip(unit.ranges, digests, strict=True)
-    ]

@@ -1,7 +1,6 @@
 """From parts to shards: duplicates are dropped from the tokens, text is not read again."""
 
 import io
-import json
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy.typing as npt
 import xxhash
 
 from preprocess.corpus.dedup import read_drops
-from preprocess.corpus.first_pass import Job, read_done
+from preprocess.corpus.first_pass import Job
 from preprocess.corpus.histograms import Histograms
 from preprocess.corpus.rejects import KeptAside
 from preprocess.files import storage
@@ -18,28 +17,19 @@ from preprocess.files.storage import exists, join, read_bytes, write_bytes
 from preprocess.reading.units import Unit
 from preprocess.shards.format import DOCUMENT, shard_counts, token_dtype
 from preprocess.tokenizers.load import cached_tokenizer
+from preprocess.work import folder
 
 COUNT = np.dtype([("id", "<u4"), ("count", "<u8")])
 
 
-def finished_record(work: str, unit: int) -> str:
-    return join(work, "finished", f"{unit:06d}.json")
-
-
-def read_finished(work: str, unit: int) -> dict[str, Any]:
-    """The shards of a finished unit, what of it was dropped here, and its histograms."""
-    record: dict[str, Any] = json.loads(read_bytes(finished_record(work, unit)))
-    return record
-
-
 def read_counts(work: str, unit: int) -> npt.NDArray[Any]:
     """The unit's unigram counts in train, of type ``COUNT``."""
-    return np.frombuffer(read_bytes(join(work, "counts", f"{unit:06d}.bin")), COUNT)
+    return np.frombuffer(read_bytes(folder.counts_file(work, unit)), COUNT)
 
 
 def finish_unit(job: Job, unit: Unit) -> int:
     """Turn the parts of ``unit`` into shards unless it is finished; returns its index."""
-    if not exists(finished_record(job.work, unit.index)):
+    if not exists(folder.finished_record(job.work, unit.index)):
         _LastPass(job, unit).run()
     return unit.index
 
@@ -56,7 +46,7 @@ class _LastPass:
 
     def run(self) -> None:
         job, index = self._job, self._unit.index
-        parts = read_done(job.work, index)["parts"]
+        parts = folder.read_unit_record(job.work, index)["parts"]
         drops = self._drops() if parts else {}
         with synced_together():
             for segment in parts:
@@ -66,13 +56,13 @@ class _LastPass:
             seen = np.flatnonzero(self._counts)
             table = np.empty(len(seen), COUNT)
             table["id"], table["count"] = seen, self._counts[seen]
-            write_bytes(join(job.work, "counts", f"{index:06d}.bin"), table.tobytes())
+            write_bytes(folder.counts_file(job.work, index), table.tobytes())
         record = {
             "files": self._files,
             "dropped": {reason: len(numbers) for reason, numbers in drops.items()},
             "histograms": self._histograms.to_dict(),
         }
-        write_bytes(finished_record(job.work, index), json.dumps(record).encode())
+        folder.write_record(folder.finished_record(job.work, index), record)
 
     def _drops(self) -> dict[str, npt.NDArray[np.uint32]]:
         """The numbers of the documents to drop, by reason."""
@@ -87,7 +77,7 @@ class _LastPass:
         return drops
 
     def _finish_part(self, name: str, split: str, drops: dict[str, npt.NDArray[np.uint32]]) -> None:
-        part = join(self._job.work, "parts", name)
+        part = folder.part_file(self._job.work, name)
         data = read_bytes(f"{part}.bin")
         ids = np.frombuffer(data, self._dtype)
         rows = np.load(io.BytesIO(read_bytes(f"{part}.npy")))

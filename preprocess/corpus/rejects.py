@@ -9,8 +9,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from preprocess.files.storage import join, write_bytes
-from preprocess.reading.reader import Rejected
+from preprocess.files.storage import join, list_names, write_bytes
+from preprocess.reading.block import Rejected
+from preprocess.reading.changed_inputs import INPUTS
 
 KEPT_ASIDE = "dropped-"
 FLUSH_CHARACTERS = 4 << 20
@@ -61,3 +62,9 @@ class KeptAside:
             self._lines.clear()
             self._characters = 0
             self.files += 1
+
+
+def side_files(folder: str) -> list[str]:
+    """Return the names of files that describe the raw text but are not part of the result."""
+    names = list_names(folder)
+    return [name for name in names if name == INPUTS or name.startswith(KEPT_ASIDE)]

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.config import SPLITS
-from preprocess.corpus.dedup import band_keys, content_hashes, halves, hash_keys, write_keys
-from preprocess.files.storage import join, write_bytes
+from preprocess.corpus.dedup import band_keys, hash_keys, write_keys
+from preprocess.files.storage import write_bytes
 from preprocess.shards.format import DOCUMENT, SUMS
-from preprocess.tokenizers.load import Ids
+from preprocess.text.config import SPLITS
+from preprocess.text.splits import hash_halves, text_hashes
+from preprocess.tokenizers.base import Ids
+from preprocess.work.folder import part_file
 
 
 class Segment:
@@ -62,7 +64,7 @@ class Segment:
         self._sizes["words"].frombytes(words.tobytes())
         self._sizes["characters"].extend(map(len, texts))
         self._sizes["text_bytes"].extend(map(len, data))
-        self._hashes += content_hashes(data)
+        self._hashes += text_hashes(data)
         if bands is not None:
             self._bands.append(bands)
         self.tokens += len(self._ids[-1])
@@ -86,14 +88,14 @@ class Segment:
         rows["number"] = np.arange(self._first, self._first + self.documents)
         for name, sizes in self._sizes.items():
             rows[name] = sizes
-        hashes = halves(self._hashes)
+        hashes = hash_halves(self._hashes)
         sides = side(hashes[:, 0])
         parts: dict[str, str] = {}
         for place, split in enumerate(SPLITS):
             chosen = sides == place
             if chosen.any():
                 parts[split] = f"{split}-{unit:06d}-{number:03d}"
-                path = join(work, "parts", parts[split])
+                path = part_file(work, parts[split])
                 if chosen.all():
                     write_part(path, ids, rows)
                 else:

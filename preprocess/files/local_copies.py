@@ -24,7 +24,7 @@ from preprocess.files.manifest import FileRecord
 AT_ONCE = 1 << 26
 
 
-class DamagedFile(Exception):  # noqa: N818
+class DamagedCopy(Exception):  # noqa: N818
     """A remote file that does not hold what its manifest says; the message says what it holds."""
 
 
@@ -84,7 +84,7 @@ class LocalCopies:
 
         Raises:
             FileNotFoundError: there is no such remote file.
-            DamagedFile: it is not what ``record`` says.
+            DamagedCopy: it is not what ``record`` says.
             StorageError: the disk is full.
         """
         copy = self._files / record.xxh128
@@ -126,9 +126,9 @@ class LocalCopies:
                         if size < end:
                             break
                     if size != record.bytes:
-                        raise DamagedFile(f"{size:,} bytes, not {record.bytes:,}")
+                        raise DamagedCopy(f"{size:,} bytes, not {record.bytes:,}")
                     if digest.hexdigest() != record.xxh128:
-                        raise DamagedFile(f"hash {digest.hexdigest()}, not {record.xxh128}")
+                        raise DamagedCopy(f"hash {digest.hexdigest()}, not {record.xxh128}")
             except storage.StoreError:
                 raise
             except storage.StorageError as error:

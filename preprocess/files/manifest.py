@@ -18,7 +18,7 @@ from preprocess.files.fingerprint import canonical_json, plain
 
 FORMAT = 1
 NAME = "manifest.json"
-BLOCK = 1 << 22
+HASHED_AT_ONCE = 1 << 22
 
 
 class ManifestError(UserError):
@@ -61,7 +61,7 @@ def hash_file(path: str) -> tuple[int, str]:
     """
     size, digest = 0, xxhash.xxh3_128()
     with storage.open_read(path) as file:
-        while block := file.read(BLOCK):
+        while block := file.read(HASHED_AT_ONCE):
             size += len(block)
             digest.update(block)
     return size, digest.hexdigest()

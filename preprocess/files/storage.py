@@ -229,16 +229,21 @@ def _move_objects(fs: Any, source: str, target: str) -> None:
 
 
 def list_names(folder: str) -> list[str]:
-    """Names of the files directly in ``folder``, sorted; none where it does not exist."""
+    """Return the names of the files directly in ``folder``, sorted; empty if it does not exist.
+
+    Temporary names, which a running or killed writer leaves, are not listed.
+    """
     if is_remote(folder):
         fs, inner = _remote(folder)
         fs.invalidate_cache()
         if not fs.exists(inner):
             return []
         found = fs.ls(inner, detail=True)
-        return sorted(PurePosixPath(f["name"]).name for f in found if f["type"] == "file")
-    path = local_path(folder)
-    return sorted(f.name for f in path.iterdir() if f.is_file()) if path.is_dir() else []
+        names = [PurePosixPath(f["name"]).name for f in found if f["type"] == "file"]
+    else:
+        path = local_path(folder)
+        names = [f.name for f in path.iterdir() if f.is_file()] if path.is_dir() else []
+    return sorted(name for name in names if not name.startswith(TEMPORARY))
 
 
 def find_files(pattern: str) -> list[FileInfo]:

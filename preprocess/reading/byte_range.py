@@ -19,7 +19,7 @@ class DamagedFile(UserError):  # noqa: N818
     """A raw file that cannot be read to its end; the message names it and says what to do."""
 
 
-def damaged(path: str, what: str) -> DamagedFile:
+def damaged_file(path: str, what: str) -> DamagedFile:
     """The error for the file ``path``, with what can be done about any such file."""
     return DamagedFile(
         f"{path}: {what}; put a sound copy in its place, leave it out of the input, or keep what "
@@ -39,7 +39,7 @@ def unreadable_as_damaged(path: str) -> Iterator[None]:
         lasting = FileNotFoundError | PermissionError | IsADirectoryError
         if is_remote(path) and not isinstance(error, lasting):
             raise
-        raise damaged(path, f"cannot be read ({error.strerror or error})") from error
+        raise damaged_file(path, f"cannot be read ({error.strerror or error})") from error
 
 
 class RawRange:
@@ -86,7 +86,7 @@ class RawRange:
         self._file.seek(self._position)
         data = self._file.read(size)
         if not data:
-            raise damaged(
+            raise damaged_file(
                 self._piece.path,
                 f"ends after {self._position:,} bytes, was {self._piece.bytes:,} when the work was "
                 "planned",

@@ -10,20 +10,18 @@ from typing import Any
 
 import xxhash
 
-from preprocess.corpus.first_pass import done_record
-from preprocess.corpus.rejects import KEPT_ASIDE
 from preprocess.files.storage import (
-    TEMPORARY,
     FileInfo,
     exists,
     join,
-    list_names,
     read_bytes,
     write_bytes,
 )
+from preprocess.reading.units import Unit
+from preprocess.work.folder import read_record, unit_records, work_folder
 
 INPUTS = "inputs.jsonl"
-BLOCK = 4 << 20
+HASHED_AT_ONCE = 4 << 20
 
 
 def digest(files: Sequence[FileInfo]) -> dict[str, Any]:
@@ -33,6 +31,14 @@ def digest(files: Sequence[FileInfo]) -> dict[str, Any]:
         hashed.update(f"{file.name}\0{file.bytes}\0".encode("utf-8", "surrogateescape"))
     total = sum(file.bytes for file in files)
     return {"files": len(files), "bytes": total, "names_and_sizes": hashed.hexdigest()}
+
+
+def ranges_read(unit: Unit, digests: Sequence[str]) -> list[dict[str, Any]]:
+    """What a done-record says of the raw bytes behind it: a row a range."""
+    return [
+        {"name": r.name, "start": r.start, "end": r.end, "version": r.version, "xxh128": digest}
+        for r, digest in zip(unit.ranges, digests, strict=True)
+    ]
 
 
 def write_inputs(folder: str, rows: Sequence[dict[str, Any]], add: bool = False) -> None:
@@ -48,12 +54,6 @@ def write_inputs(folder: str, rows: Sequence[dict[str, Any]], add: bool = False)
     )
     lines = "".join(f"{line}\n" for line in dict.fromkeys([*old, *new]))
     write_bytes(join(folder, INPUTS), lines.encode())
-
-
-def beside(folder: str) -> list[str]:
-    """Names of the files that tell of the raw text and are no part of what was made of it."""
-    names = list_names(folder)
-    return [name for name in names if name == INPUTS or name.startswith(KEPT_ASIDE)]
 
 
 def changed(folder: str, files: Sequence[FileInfo]) -> list[str]:
@@ -81,15 +81,12 @@ def _rows(folder: str) -> Iterator[dict[str, Any]]:
         for line in read_bytes(join(folder, INPUTS)).decode().splitlines():
             yield json.loads(line)
         return
-    work = join(folder, "_work")
-    for name in list_names(join(work, "units")):
-        if name.startswith(TEMPORARY):
-            continue
-        yield from json.loads(read_bytes(done_record(work, int(name.split(".")[0]))))["inputs"]
+    for record in unit_records(work_folder(folder)):
+        yield from read_record(record)["inputs"]
 
 
 def _hash_range(path: str, start: int, end: int) -> str:
     hashed = xxhash.xxh3_128()
-    for place in range(start, end, BLOCK):
-        hashed.update(read_bytes(path, place, min(place + BLOCK, end)))
+    for place in range(start, end, HASHED_AT_ONCE):
+        hashed.update(read_bytes(path, place, min(place + HASHED_AT_ONCE, end)))
     return hashed.hexdigest()

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import zstandard
 
-from preprocess.reading.byte_range import DamagedFile, damaged
+from preprocess.reading.byte_range import DamagedFile, damaged_file
 
 FREE_EXPANSION_BYTES = 256_000_000
 """Unpacked bytes up to which no file is taken for a decompression bomb."""
@@ -104,7 +104,9 @@ def find_compression(head: bytes, path: str) -> Compression | None:
     if head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50:
         return _Zstandard
     if head.startswith(b"PK\x03\x04"):
-        raise damaged(path, "this is a zip file; unpack it, or use gzip, bzip2, xz or Zstandard")
+        raise damaged_file(
+            path, "this is a zip file; unpack it, or use gzip, bzip2, xz or Zstandard"
+        )
     return None
 
 
@@ -121,7 +123,7 @@ def unpack(
     What comes before an error may be wrong already: checksums stand at the end of what they cover.
 
     Raises:
-        DamagedFile: it is damaged, cut off, or a decompression bomb.
+        DamagedFile: it is damaged_file, cut off, or a decompression bomb.
     """
     allowed = max(packed_bytes * max_expansion, FREE_EXPANSION_BYTES)
     total = 0
@@ -137,7 +139,7 @@ def unpack(
             try:
                 out = inner.decompress(data, size)
             except _ERRORS as error:
-                raise damaged(path, f"damaged compressed file ({error})") from error
+                raise damaged_file(path, f"damaged_file compressed file ({error})") from error
             total += len(out)
             if total > allowed:
                 raise _bomb(path, allowed, max_expansion)
@@ -147,11 +149,11 @@ def unpack(
             if not inner.eof and inner.needs_input:
                 break
     if not inner.eof:
-        raise damaged(path, "this compressed file is cut off")
+        raise damaged_file(path, "this compressed file is cut off")
 
 
 def _bomb(path: str, allowed: int, max_expansion: int) -> DamagedFile:
-    return damaged(
+    return damaged_file(
         path,
         f"unpacks to more than {allowed:,} bytes and {max_expansion:,} times its size; if it is "
         "sound, raise prepare.max_expansion",

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from preprocess.config import Source
 from preprocess.errors import UserError
 from preprocess.reading.block import Block, Places, Rejected, excerpt, place
-from preprocess.reading.byte_range import damaged
+from preprocess.reading.byte_range import damaged_file
 from preprocess.reading.encodings import decode, replace_invalid
 from preprocess.reading.units import Range
 
@@ -56,7 +56,7 @@ def read_parquet(
         if isinstance(error, OSError) and type(error) is not OSError:
             raise
         what = str(error).splitlines()[0].rstrip(". ")
-        raise damaged(piece.path, f"cannot be read as Parquet ({what})") from error
+        raise damaged_file(piece.path, f"cannot be read as Parquet ({what})") from error
 
 
 def _pyarrow(path: str) -> Any:

@@ -8,35 +8,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from preprocess.files.storage import join, read_bytes, write_bytes
+from preprocess.files.storage import exists
 from preprocess.reading.units import Unit
+from preprocess.work.folder import plan_file
+from preprocess.work.shuffle import count_groups, read_group, write_groups
 
 
 def write_plan(work: str, units: Sequence[Unit]) -> None:
-    """Write ``units``, numbered from 0, for `read_planned`.
-
-    The file: u8 byte offsets where each unit begins, and the end, then the units as JSON.
-    """
+    """Write ``units``, numbered from 0, so that `read_planned` can read each one alone."""
     assert [unit.index for unit in units] == [*range(len(units))], "units are found by number"
     records = [json.dumps(unit.to_dict()).encode() for unit in units]
-    begins = np.cumsum([8 * (len(units) + 1), *map(len, records)], dtype="<u8")
-    write_bytes(_path(work), begins.tobytes() + b"".join(records))
+    write_groups(plan_file(work), b"".join(records), np.cumsum([0, *map(len, records)]))
 
 
 def read_planned(work: str, index: int) -> Unit:
-    """The unit with that number."""
-    begin, end = np.frombuffer(read_bytes(_path(work), 8 * index, 8 * index + 16), "<u8").tolist()
-    return Unit.from_dict(json.loads(read_bytes(_path(work), begin, end)))
+    """Return the unit with this number."""
+    return Unit.from_dict(json.loads(read_group(plan_file(work), index)))
 
 
 def count_planned(work: str) -> int:
-    """The number of planned units; 0 if there is no plan."""
-    try:
-        (begin,) = np.frombuffer(read_bytes(_path(work), 0, 8), "<u8").tolist()
-    except FileNotFoundError:
-        return 0
-    return int(begin) // 8 - 1
-
-
-def _path(work: str) -> str:
-    return join(work, "plan.bin")
+    """Return the number of planned units; 0 if there is no plan."""
+    path = plan_file(work)
+    return count_groups(path) if exists(path) else 0

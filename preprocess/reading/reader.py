@@ -14,14 +14,14 @@ from typing import BinaryIO
 
 import xxhash
 
-from preprocess.config import CleaningConfig, PrepareConfig, Source
+from preprocess.config import PrepareConfig, Source
 from preprocess.files import storage
-from preprocess.reading.block import Block, Places, Rejected, join_small
+from preprocess.reading.block import Block, Rejected, join_small
 from preprocess.reading.byte_range import (
     HEAD_BYTES,
     DamagedFile,
     RawRange,
-    damaged,
+    damaged_file,
     unreadable_as_damaged,
 )
 from preprocess.reading.compression import find_compression, unpack
@@ -38,8 +38,7 @@ from preprocess.reading.records import (
 )
 from preprocess.reading.text_reader import TextReader
 from preprocess.reading.units import Range, Unit
-
-__all__ = ["Block", "Limits", "Places", "Rejected", "UnitReader", "read_unit"]
+from preprocess.text.config import CleaningConfig
 
 BLOCK_BYTES = 256 * 1024
 """Small enough for the processor's cache: in blocks of 4 MB, reading takes half as much time again."""
@@ -100,7 +99,7 @@ class UnitReader:
         self._block_bytes = block_bytes
         self.digests: list[str] = []
         """After iteration: for each range the xxh128 of its raw bytes ``[start, end)``, in hex; of a
-        damaged file that of the bytes that could be read."""
+        damaged_file file that of the bytes that could be read."""
 
     def __iter__(self) -> Iterator[Block]:
         """Read the unit.
@@ -164,7 +163,7 @@ class UnitReader:
         kind = find_format(source, piece.name, head)
         if kind == "parquet":
             if compression:
-                raise damaged(
+                raise damaged_file(
                     piece.path, "this is a Parquet file inside a compressed one; unpack it"
                 )
             yield from read_parquet(
@@ -263,7 +262,7 @@ def _as_utf8(chunks: Iterable[bytes], encoding: str, path: str) -> Iterator[byte
         yield from to_utf8(chunks, encoding)
     except UnicodeError as error:
         # Python gives up on a file with long runs of broken escape sequences.
-        raise damaged(path, f"cannot be read as {encoding} ({error})") from error
+        raise damaged_file(path, f"cannot be read as {encoding} ({error})") from error
 
 
 def _peek(chunks: Iterable[bytes]) -> tuple[bytes, Iterable[bytes]]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from preprocess.errors import UserError
 from preprocess.files import storage
-from preprocess.files.local_copies import DamagedFile, LocalCopies
+from preprocess.files.local_copies import DamagedCopy, LocalCopies
 from preprocess.files.manifest import FileRecord, Manifest, read_manifest
 
 DOCUMENT = np.dtype(
@@ -106,7 +106,7 @@ class Shard:
             return storage.open_read(path)
         except FileNotFoundError as error:
             raise ShardError(f"{path} is missing; run `biloom check {self.folder}`") from error
-        except DamagedFile as error:
+        except DamagedCopy as error:
             raise self._damaged(ending, str(error)) from error
 
     def _path(self, ending: str) -> str:

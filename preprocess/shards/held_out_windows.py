@@ -5,15 +5,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from preprocess.shards.stream import Ids, TokenStream
+from preprocess.shards.stream import Int64Ids, TokenStream
+from preprocess.tokenizers.base import IGNORE
 
-IGNORE = -100
 """Target of a position that is padding."""
 
 
 def evaluation_windows(
     stream: TokenStream, rows: int, unroll: int, share: tuple[int, int] = (0, 1)
-) -> Iterator[tuple[Ids, Ids]]:
+) -> Iterator[tuple[Int64Ids, Int64Ids]]:
     """Inputs and targets, each (2, unroll, own rows) int64, which hold every position once.
 
     Row r of ``rows`` is the positions ``[n r // rows, n (r + 1) // rows)`` of the n of pass 0,

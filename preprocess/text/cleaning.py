@@ -11,8 +11,8 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.config import CleaningConfig
 from preprocess.text.characters import CharacterTable, by_width
+from preprocess.text.config import CleaningConfig
 
 # Tab, line ends and separators are category Cc too, but whitespace. U+FEFF is the one format
 # character removed: joiners and direction marks carry meaning in Indic, Persian and emoji text.
@@ -56,14 +56,8 @@ class Cleaner:
         self.counts: Counter[str] = Counter()
         """Documents that `clean_batch` changed, by step: control_characters, unicode, whitespace."""
 
-    def clean(self, text: str) -> str:
-        """The text as it is hashed and tokenised."""
-        text = self._unwanted.sub(self._instead, text)
-        text = self._normalize(text)
-        return " ".join(text.split()) if self._collapse else text
-
     def clean_batch(self, texts: list[str]) -> list[str]:
-        """``[self.clean(text) for text in texts]``, faster, and counted."""
+        """Return the cleaned texts, as they are hashed and tokenised, and count what was changed."""
         cleaned = texts.copy()
         narrow, wide = by_width(texts)
         unwanted, untidy = self._find(texts, narrow)

@@ -9,9 +9,9 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
-from preprocess.config import FilterConfig
 from preprocess.errors import UserError
 from preprocess.text.characters import CODE_POINTS, CharacterTable
+from preprocess.text.config import FilterConfig
 from preprocess.text.scripts import SCRIPTS, script_ranges
 
 LANGUAGE_CHARACTERS = 1000

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.text.cleaning import Cleaner
-from preprocess.tokenizers.load import UNKNOWN, Token, Tokenizer
+from preprocess.tokenizers.base import UNKNOWN, Token
+from preprocess.tokenizers.load import Tokenizer
 
 NO_ID = -1
 """Of a word or a sentence where it stands in the place of a token."""
@@ -54,7 +55,7 @@ def _places(tokens: Sequence[Token]) -> Spans:
     )
 
 
-class TextReader:
+class TextAligner:
     """Texts, or lists of words, to their tokens; cleaned as training text was."""
 
     def __init__(self, cleaner: Cleaner, tokenizer: Tokenizer) -> None:

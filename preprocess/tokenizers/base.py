@@ -1,18 +1,17 @@
-"""What all kinds of tokenizer share: control ids, tokens with their places, and how one is saved."""
+"""What all kinds of tokenizer share: control ids, tokens with their places, and their errors."""
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from preprocess.errors import UserError
-from preprocess.files.storage import join, write_bytes
 
 UNKNOWN, BOS, EOS = 0, 1, 2
-CONTROLS = ("<unk>", "<s>", "</s>")
+IGNORE = -100
+"""In place of a target id: nothing is predicted there. PyTorch's default ``ignore_index``."""
 
-KIND_FILE = "tokenizer.json"
+CONTROLS = ("<unk>", "<s>", "</s>")
 
 Ids = npt.NDArray[np.int32]
 
@@ -29,9 +28,3 @@ class Token:
     spelling: str
     start: int
     end: int
-
-
-def save_kind(folder: str, kind: str, **files: str) -> tuple[str, ...]:
-    """Write which kind of tokenizer ``folder`` holds and in which files; returns all names."""
-    write_bytes(join(folder, KIND_FILE), json.dumps({"kind": kind, **files}).encode())
-    return (KIND_FILE, *files.values())

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from preprocess.tokenizers.load import UNKNOWN, Tokenizer
+from preprocess.tokenizers.base import UNKNOWN
+from preprocess.tokenizers.load import Tokenizer
 from preprocess.tokenizers.subwords import SentencePieceTokenizer
 
 SAMPLE_BYTES = 10_000_000
 """Text that is enough for shares to some hundredths of a percent."""
 
 LONGEST = 20
-BATCH = 256
+BATCH_TEXTS = 256
 LONG_WORD = 15
 """Characters a word, on average over a document, above which it is taken to be written without
 spaces (Chinese, Japanese, Thai, ...). Words of Finnish or Turkish are 8 long."""
@@ -37,7 +38,7 @@ def coverage(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
     seen = np.zeros(tokenizer.vocabulary, bool)
     restored = 0
     texts = iter(texts)
-    while batch := list(islice(texts, BATCH)):
+    while batch := list(islice(texts, BATCH_TEXTS)):
         for text, ids in zip(batch, tokenizer.encode(batch), strict=True):
             sizes["documents"] += 1
             sizes["bytes"] += len(text.encode())

@@ -12,32 +12,10 @@ from typing import Any, Protocol
 
 from preprocess.config import TokenizerConfig, WordConfig
 from preprocess.files.storage import StoreError, join, read_bytes
-from preprocess.tokenizers.base import (
-    BOS,
-    CONTROLS,
-    EOS,
-    KIND_FILE,
-    UNKNOWN,
-    Ids,
-    Token,
-    TokenizerError,
-)
+from preprocess.tokenizers.base import Ids, Token, TokenizerError
+from preprocess.tokenizers.kind_file import KIND_FILE
 from preprocess.tokenizers.subwords import SentencePieceTokenizer, train_sentencepiece
 from preprocess.tokenizers.words import WordTokenizer, count_words
-
-__all__ = [
-    "BOS",
-    "CONTROLS",
-    "EOS",
-    "UNKNOWN",
-    "Ids",
-    "Token",
-    "Tokenizer",
-    "TokenizerError",
-    "cached_tokenizer",
-    "load_tokenizer",
-    "train_tokenizer",
-]
 
 
 class Tokenizer(Protocol):

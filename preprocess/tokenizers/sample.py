@@ -10,13 +10,16 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from preprocess.config import PrepareConfig, Source
-from preprocess.corpus.dedup import content_hash, split_of
 from preprocess.reading.mixing import allot, as_it_is, shares
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
 from preprocess.text.cleaning import Cleaner
+from preprocess.text.config import SPLITS
 from preprocess.text.filters import Filters
+from preprocess.text.splits import hash_halves, splits_of, text_hashes
 
 READ_BYTES = 256 << 20
 """Raw bytes read for a sample, at least."""
@@ -99,13 +102,12 @@ def read_train(
     for unit in units:
         source = config.sources[unit.source]
         for block in read_kept(unit, source, config):
-            for raw, text in zip(block.originals, block.texts, strict=True):
-                content = content_hash(text.encode())
-                split = source.split or split_of(
-                    content, config.valid_fraction, config.test_fraction
-                )
-                if split == "train":
-                    yield unit, raw, text, content
+            hashes = hash_halves(text_hashes(map(str.encode, block.texts)))
+            fractions = config.valid_fraction, config.test_fraction
+            splits = splits_of(hashes[:, 0], *fractions, source.split)
+            for number in np.flatnonzero(splits == SPLITS.index("train")).tolist():
+                high, low = hashes[number].tolist()
+                yield unit, block.originals[number], block.texts[number], high << 64 | low
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,18 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.tokenizers.base import BOS, EOS
-from preprocess.tokenizers.character_ids import PAD, TEXT_BEGIN, TEXT_END, WORD_BEGIN, WORD_END
+
+# The numbers that words are spelled with: a byte of UTF-8 is its value, the others are marks. They
+# are those of ELMo (bilm-tf, `UnicodeCharsVocabulary`) in training; its weight files count from 1.
+TEXT_BEGIN, TEXT_END = 256, 257
+"""In place of the bytes of <s> and </s>."""
+
+WORD_BEGIN, WORD_END = 258, 259
+PAD = 260
+"""After a word's end."""
+
+CHARACTERS = 261
+"""Different numbers."""
 
 MARKS = 2
 """Positions of a word that its marks take."""

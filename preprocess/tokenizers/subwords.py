@@ -15,16 +15,8 @@ import numpy.typing as npt
 
 from preprocess.config import CharConfig, SentencePieceConfig
 from preprocess.files.storage import join, read_bytes, write_bytes
-from preprocess.tokenizers.base import (
-    BOS,
-    CONTROLS,
-    EOS,
-    UNKNOWN,
-    Ids,
-    Token,
-    TokenizerError,
-    save_kind,
-)
+from preprocess.tokenizers.base import BOS, CONTROLS, EOS, UNKNOWN, Ids, Token, TokenizerError
+from preprocess.tokenizers.kind_file import save_kind
 
 TRAINER_THREADS = 4
 """SentencePiece's unigram pieces depend on the thread count, so it is a constant."""

@@ -26,7 +26,7 @@ import xxhash
 from preprocess.files import storage
 
 HEADER = np.dtype("<u8")
-BATCH = 1 << 16
+BATCH_WORDS = 1 << 16
 """Words written at once."""
 SORTED_AT_ONCE = 1 << 21
 """Hashes sorted in memory at once."""
@@ -138,7 +138,7 @@ def write_vocabulary(words: Iterable[bytes], text: IO[bytes], index: IO[bytes]) 
     words = iter(words)
     with tempfile.TemporaryFile() as hashes, tempfile.TemporaryFile() as lengths:
         size = text_bytes = 0
-        while batch := list(islice(words, BATCH)):
+        while batch := list(islice(words, BATCH_WORDS)):
             text.write(b"\n".join(batch) + b"\n")
             found = np.fromiter(map(len, batch), np.uint64, len(batch)) + np.uint64(1)
             lengths.write(found.astype("<u4").tobytes())
@@ -182,7 +182,7 @@ def _write_offsets(lengths: IO[bytes], index: IO[bytes], width: int) -> None:
     index.write(np.zeros(1, dtype).tobytes())
     lengths.seek(0)
     end = 0
-    for _, part in _chunks(lengths, "<u4", BATCH):
+    for _, part in _chunks(lengths, "<u4", BATCH_WORDS):
         ends = end + np.cumsum(part, dtype=np.int64)
         index.write(ends.astype(dtype).tobytes())
         end = int(ends[-1])

@@ -8,7 +8,6 @@ which are duplicates is known only later, and `counts.npy` of the corpus then ho
 
 import heapq
 import io
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,20 +16,23 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.config import SPLITS, PrepareConfig
-from preprocess.corpus.dedup import content_hashes, halves, sides_of
-from preprocess.files.storage import atomic_writer, exists, join, open_read, read_bytes, write_bytes
+from preprocess.config import PrepareConfig
+from preprocess.files.storage import atomic_writer, exists, open_read
 from preprocess.reading.units import Unit
+from preprocess.text.config import SPLITS
+from preprocess.text.splits import hash_halves, splits_of, text_hashes
 from preprocess.tokenizers.sample import read_kept
 from preprocess.tokenizers.vocabulary import hash_word
+from preprocess.work import folder
 from preprocess.work.progress import Progress
+from preprocess.work.shuffle import Shuffle
 
 TYPES_HELD = 500_000
 """Types of a unit counted in memory, some 80 MB, before they are written."""
 
 BUCKET_BYTES = 4 << 20
-"""Raw text a bucket stands for, up to `BUCKETS`: some 400,000 types at the very most."""
-BUCKETS = 256
+"""Raw text a bucket stands for, up to `MOST_BUCKETS`: some 400,000 types at the very most."""
+MOST_BUCKETS = 256
 
 BLOCK_WORDS = 2048
 """Words of a bucket read at once when buckets are merged: all of them are open together."""
@@ -51,25 +53,26 @@ class CountJob:
     units: int
 
 
-def count_buckets(corpus_bytes: int) -> int:
+def word_buckets(corpus_bytes: int) -> int:
     """Buckets for a corpus of that many raw bytes: by size alone, so every rerun agrees."""
-    return min(BUCKETS, max(1, -(-corpus_bytes // BUCKET_BYTES)))
+    return min(MOST_BUCKETS, max(1, -(-corpus_bytes // BUCKET_BYTES)))
 
 
 def count_unit(job: CountJob, unit: Unit) -> int:
     """Count the words of ``unit`` unless its record is there; returns its index."""
-    if exists(_record(job.work, unit.index)):
+    if exists(folder.word_record(job.work, unit.index)):
         return unit.index
     config = job.config
     source = config.sources[unit.source]
     counts: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
-    spilled: list[list[int]] = []
+    spills = 0
     sizes = {"documents": 0, "bytes": 0}
     progress = Progress(job.work, unit.index)
     for block in read_kept(unit, source, config):
         data = [text.encode() for text in block.texts]
-        sides = sides_of(halves(content_hashes(data))[:, 0], source, config)
-        held_out = sides != SPLITS.index("train")
+        high = hash_halves(text_hashes(data))[:, 0]
+        splits = splits_of(high, config.valid_fraction, config.test_fraction, source.split)
+        held_out = splits != SPLITS.index("train")
         for train, own in ((True, np.flatnonzero(~held_out)), (False, np.flatnonzero(held_out))):
             # One call a block: a call a text costs as much as its counting.
             words = "\n".join([block.texts[n] for n in own.tolist()]).split()
@@ -78,14 +81,14 @@ def count_unit(job: CountJob, unit: Unit) -> int:
         sizes["documents"] += int(np.count_nonzero(~held_out))
         sizes["bytes"] += sum(len(one) for one, out in zip(data, held_out, strict=True) if not out)
         if sum(map(len, counts.values())) >= TYPES_HELD:
-            spilled.append(_spill(job, unit.index, len(spilled), counts))
+            _spill(job, unit.index, spills, counts)
+            spills += 1
         progress.documents += len(block.texts)
         progress.bytes += block.raw_bytes
         progress.tell()
-    spilled.append(_spill(job, unit.index, len(spilled), counts))
+    _spill(job, unit.index, spills, counts)
     progress.tell(final=True)
-    record = {"bounds": spilled, **sizes}
-    write_bytes(_record(job.work, unit.index), json.dumps(record).encode())
+    folder.write_record(folder.word_record(job.work, unit.index), sizes)
     return unit.index
 
 
@@ -93,28 +96,23 @@ def read_counted(job: CountJob) -> dict[str, int]:
     """Documents and bytes of the train split, of all units together."""
     sums: Counter[str] = Counter({"documents": 0, "bytes": 0})
     for unit in range(job.units):
-        record = _read_record(job.work, unit)
-        sums.update({key: record[key] for key in ("documents", "bytes")})
+        sums.update(folder.read_record(folder.word_record(job.work, unit)))
     return dict(sums)
 
 
 def merge_bucket(job: CountJob, bucket: int) -> int:
     """Sum up a bucket over all units and write its words in order; returns its number."""
-    target = _run(job.work, bucket)
+    target = folder.sorted_words(job.work, bucket)
     if exists(target):
         return bucket
     train: Counter[bytes] = Counter()
     held_out: Counter[bytes] = Counter()
-    for unit in range(job.units):
-        for number, bounds in enumerate(_read_record(job.work, unit)["bounds"]):
-            begin, end = bounds[bucket : bucket + 2]
-            if end > begin:
-                data = read_bytes(_spill_file(job.work, unit, number), begin, end)
-                for in_train, elsewhere, word in _read_block(io.BytesIO(data)):
-                    if in_train:
-                        train[word] += in_train
-                    if elsewhere:
-                        held_out[word] += elsewhere
+    for _, data in _shuffle(job.work).read(bucket):
+        for in_train, elsewhere, word in _read_block(io.BytesIO(data)):
+            if in_train:
+                train[word] += in_train
+            if elsewhere:
+                held_out[word] += elsewhere
     rows = [(-n, 0, word) for word, n in train.items() if n >= job.min_count]
     if job.min_count == 1:
         rows += [(0, -n, word) for word, n in held_out.items() if word not in train]
@@ -132,12 +130,14 @@ def merge_bucket(job: CountJob, bucket: int) -> int:
 
 def merged_words(job: CountJob) -> Iterator[bytes]:
     """All words in the order of their ids."""
-    rows = heapq.merge(*(_read_run(_run(job.work, bucket)) for bucket in range(job.buckets)))
+    rows = heapq.merge(
+        *(_read_run(folder.sorted_words(job.work, bucket)) for bucket in range(job.buckets))
+    )
     return (word for _, _, word in rows)
 
 
-def _spill(job: CountJob, unit: int, number: int, counts: dict[bool, Counter[str]]) -> list[int]:
-    """Write and forget ``counts``; returns where each bucket begins in the file, and the end."""
+def _spill(job: CountJob, unit: int, number: int, counts: dict[bool, Counter[str]]) -> None:
+    """Write ``counts`` by bucket and clear them."""
     train, held_out = counts[True], counts[False]
     by_bucket: list[list[tuple[bytes, int, int]]] = [[] for _ in range(job.buckets)]
     for word in train.keys() | held_out.keys():
@@ -149,10 +149,9 @@ def _spill(job: CountJob, unit: int, number: int, counts: dict[bool, Counter[str
     for words in by_bucket:
         data += _block([(n, m, spelt) for spelt, n, m in words]) if words else b""
         bounds.append(len(data))
-    write_bytes(_spill_file(job.work, unit, number), bytes(data))
+    _shuffle(job.work).write(unit, number, bytes(data), bounds)
     train.clear()
     held_out.clear()
-    return bounds
 
 
 def _block(rows: Sequence[tuple[int, int, bytes]]) -> bytes:
@@ -185,18 +184,5 @@ def _read_run(path: str) -> Iterator[Row]:
             yield from ((-n, -m, word) for n, m, word in rows)
 
 
-def _record(work: str, unit: int) -> str:
-    return join(work, "words", f"{unit:06d}.json")
-
-
-def _read_record(work: str, unit: int) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(read_bytes(_record(work, unit)))
-    return record
-
-
-def _spill_file(work: str, unit: int, number: int) -> str:
-    return join(work, "words", f"{unit:06d}-{number:03d}.bin")
-
-
-def _run(work: str, bucket: int) -> str:
-    return join(work, "vocabulary", f"{bucket:06d}.bin")
+def _shuffle(work: str) -> Shuffle:
+    return Shuffle(folder.shuffle_folder(work, "word-counts"))

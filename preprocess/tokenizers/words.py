@@ -13,7 +13,8 @@ import numpy as np
 
 from preprocess.config import WordConfig
 from preprocess.files.storage import exists, join, read_bytes
-from preprocess.tokenizers.base import CONTROLS, UNKNOWN, Ids, Token, TokenizerError, save_kind
+from preprocess.tokenizers.base import CONTROLS, UNKNOWN, Ids, Token, TokenizerError
+from preprocess.tokenizers.kind_file import save_kind
 from preprocess.tokenizers.vocabulary import Vocabulary
 
 FREQUENT = 100_000

@@ -17,9 +17,9 @@ from preprocess.files import storage
 from preprocess.files.local_copies import LocalCopies
 from preprocess.files.manifest import Manifest, read_manifest
 from preprocess.vectors.codec import CacheError, Codec, Vectors
-from preprocess.vectors.files import INDEX, Folder, Shard, damaged, make_again, shards_of
+from preprocess.vectors.files import INDEX, Folder, ShardName, damaged_cache, make_again, shards_of
 from preprocess.vectors.index import VectorIndex
-from preprocess.vectors.shard import Block, Text, VectorShard, text_key
+from preprocess.vectors.shard import Text, VectorBlock, VectorShard, text_key
 
 OLDEST = 2
 """The first version of stage "embed" whose files are these."""
@@ -78,7 +78,7 @@ class VectorCache(Mapping[Text, Vectors]):
         self.shards = shards_of(records)
         generations = [int(one[1]) for one in map(INDEX.fullmatch, records) if one]
         if len(generations) != 1:
-            raise damaged(path, f"{len(generations)} indexes in the manifest")
+            raise damaged_cache(path, f"{len(generations)} indexes in the manifest")
         self.generation = generations[0]
         copies = LocalCopies(local_bytes, "local_bytes") if storage.is_remote(path) else None
         folder = Folder(path, records, copies)
@@ -98,7 +98,7 @@ class VectorCache(Mapping[Text, Vectors]):
 
         Raises:
             ManifestError: there is no finished vector cache, or one of a newer format.
-            CacheError: it is of another model, or its index is missing or damaged.
+            CacheError: it is of another model, or its index is missing or damaged_cache.
         """
         cache = cls(str(path), read_manifest(str(path), "embed"), local_bytes)
         if model is not None and model != cache.model:
@@ -116,7 +116,7 @@ class VectorCache(Mapping[Text, Vectors]):
 
         Raises:
             KeyError: the text is not in the cache.
-            CacheError: the shard that holds it is missing or damaged.
+            CacheError: the shard that holds it is missing or damaged_cache.
         """
         number, _, offset, units = self._place(text, text_key(text))
         return self._shard(self.shards[number]).vectors(offset, units)
@@ -126,7 +126,7 @@ class VectorCache(Mapping[Text, Vectors]):
 
         Raises:
             KeyError: the text is not in the cache.
-            CacheError: the texts were not kept, or the shard is missing or damaged.
+            CacheError: the texts were not kept, or the shard is missing or damaged_cache.
         """
         key = text_key(text)
         number, entry, _, _ = self._place(text, key)
@@ -160,7 +160,7 @@ class VectorCache(Mapping[Text, Vectors]):
         """Every text with its tokens and vectors, in the order stored; cheaper than ``items``.
 
         Raises:
-            CacheError: the texts were not kept; or on reaching a shard that is missing or damaged.
+            CacheError: the texts were not kept; or on reaching a shard that is missing or damaged_cache.
         """
         self._need_texts()
         for shard, entry, key in self._walk():
@@ -168,22 +168,22 @@ class VectorCache(Mapping[Text, Vectors]):
             row = shard.entries[entry]
             yield text, labels, shard.vectors(int(row["offset"]), int(row["units"]))
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[VectorBlock]:
         """The shards as wholes, in order, for reading everything; a text that is added twice at once
         may be in two of them.
 
         Raises:
-            CacheError: on reaching a shard that is missing or damaged.
+            CacheError: on reaching a shard that is missing or damaged_cache.
         """
         return map(self.block, range(len(self.shards)))
 
-    def block(self, number: int) -> Block:
+    def block(self, number: int) -> VectorBlock:
         """A shard as a whole, by its place in `shards`; raises as `blocks`."""
         return self._shard(self.shards[number]).block()
 
     def at(self, shard: tuple[int, int], entry: int) -> tuple[Text | None, Vectors]:
         """An entry by its place: its text, none where texts were not kept, and its vectors."""
-        found = self._shard(Shard(*shard))
+        found = self._shard(ShardName(*shard))
         row = found.entries[entry]
         text = found.texts(entry, row["key"].tobytes())[0] if self.texts_kept else None
         return text, found.vectors(int(row["offset"]), int(row["units"]))
@@ -212,5 +212,5 @@ class VectorCache(Mapping[Text, Vectors]):
                 "as it was embedded, a list of words as a list"
             )
         if place[0] >= len(self.shards):
-            raise damaged(self.path, "its index names a shard that is not there")
+            raise damaged_cache(self.path, "its index names a shard that is not there")
         return place

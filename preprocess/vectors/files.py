@@ -24,7 +24,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from preprocess.files import storage
-from preprocess.files.local_copies import DamagedFile, LocalCopies
+from preprocess.files.local_copies import DamagedCopy, LocalCopies
 from preprocess.files.manifest import FileRecord
 from preprocess.vectors.codec import CacheError
 
@@ -36,7 +36,7 @@ INDEX = re.compile(r"index-(\d{4,})\.npy")
 _ENTRIES = re.compile(r"entries-(\d{6,})-(\d{3,})\.npy")
 
 
-class Shard(NamedTuple):
+class ShardName(NamedTuple):
     """Which shard of a cache: the unit of text and the part of it that it was made of."""
 
     unit: int
@@ -59,18 +59,18 @@ def index_name(generation: int) -> str:
     return f"index-{generation:04}.npy"
 
 
-def shards_of(names: Mapping[str, Any]) -> list[Shard]:
+def shards_of(names: Mapping[str, Any]) -> list[ShardName]:
     """The shards whose entries are among these names of files, in order."""
     found = (_ENTRIES.fullmatch(name) for name in names)
-    return sorted(Shard(int(one[1]), int(one[2])) for one in found if one)
+    return sorted(ShardName(int(one[1]), int(one[2])) for one in found if one)
 
 
 def make_again() -> str:
     return "see `biloom cache verify`, and make it again with `biloom embed --overwrite`"
 
 
-def damaged(name: str, reason: str) -> CacheError:
-    return CacheError(f"{name} of the vector cache is damaged ({reason}); {make_again()}")
+def damaged_cache(name: str, reason: str) -> CacheError:
+    return CacheError(f"{name} of the vector cache is damaged_cache ({reason}); {make_again()}")
 
 
 class HashedFile:
@@ -125,13 +125,13 @@ class Folder:
             with self._open(path, name) as file:
                 size = os.fstat(file.fileno()).st_size
                 if self.records is not None and size != self.records[name].bytes:
-                    raise damaged(path, f"{size:,} bytes, not {self.records[name].bytes:,}")
+                    raise damaged_cache(path, f"{size:,} bytes, not {self.records[name].bytes:,}")
                 # An empty file cannot be mapped.
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         except (FileNotFoundError, KeyError) as error:
             raise CacheError(f"{path} of the vector cache is missing; {make_again()}") from error
-        except DamagedFile as error:
-            raise damaged(path, str(error)) from error
+        except DamagedCopy as error:
+            raise damaged_cache(path, str(error)) from error
         except OSError as error:
             raise CacheError(f"{path} of the vector cache cannot be read ({error})") from error
 
@@ -144,7 +144,7 @@ class Folder:
         """The array of an npy file, mapped; ``lead`` are all its dimensions but the last.
 
         Raises:
-            CacheError: it is missing or damaged.
+            CacheError: it is missing or damaged_cache.
         """
         data = self.map(name)
         start = io.BytesIO(data[:4096])
@@ -155,4 +155,4 @@ class Folder:
                 raise ValueError(f"it holds {found} of shape {shape}")
             return np.ndarray(shape, dtype, data, start.tell())
         except (ValueError, TypeError) as error:
-            raise damaged(storage.join(self.path, name), str(error)) from error
+            raise damaged_cache(storage.join(self.path, name), str(error)) from error

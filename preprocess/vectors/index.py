@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.files import storage
+from preprocess.files.durability import never_synced
 from preprocess.files.manifest import FileRecord
-from preprocess.vectors.files import ENTRY, KEY, Folder, HashedFile, Shard, index_name
+from preprocess.vectors.files import ENTRY, KEY, Folder, HashedFile, ShardName, index_name
+from preprocess.work.shuffle import Shuffle
 
 Rows = NDArray[np.uint64]
 ROWS = 5
@@ -31,7 +33,7 @@ def write_index(folder: str, shards: Sequence[tuple[int, int]], generation: int 
     Raises:
         CacheError: a shard has no entries file, or a damaged one.
     """
-    given = sorted({Shard(*shard) for shard in shards})
+    given = sorted({ShardName(*shard) for shard in shards})
     source = Folder(folder)
     total = sum(len(source.array(shard.entries, ENTRY)) for shard in given)
     buckets = 1
@@ -64,32 +66,32 @@ def _join(path: str, rows: Sequence[IO[bytes]], count: int, generation: int) -> 
 
 
 def _buckets(
-    folder: Folder, shards: Sequence[Shard], buckets: int, scratch: Path
+    folder: Folder, shards: Sequence[ShardName], buckets: int, scratch: Path
 ) -> Iterator[Rows]:
-    """Rows (ROWS, some) of all entries, bucket by bucket of their keys, unsorted within one."""
-    if buckets == 1:
-        parts = [_rows(folder, number, shard) for number, shard in enumerate(shards)]
-        yield np.concatenate([np.empty((ROWS, 0), np.uint64), *parts], 1)
-        return
+    """Yield the rows (ROWS, entries) of each bucket of keys, in the order of buckets, unsorted."""
     shift = np.uint64(64 - (buckets.bit_length() - 1))
-    for number, shard in enumerate(shards):
-        rows = _rows(folder, number, shard)
-        of = (rows[0] >> shift).astype(np.int64)
-        order = np.argsort(of, kind="stable")
-        ends = np.searchsorted(of[order], np.arange(buckets + 1))
-        for bucket in range(buckets):
-            part = order[ends[bucket] : ends[bucket + 1]]
-            if len(part):
-                with (scratch / f"bucket-{bucket}").open("ab") as file:
-                    file.write(np.ascontiguousarray(rows[:, part].T).data)
+    shuffle = Shuffle(str(scratch / "rows"))
+    with never_synced():
+        for number, rows in enumerate(_runs(folder, shards)):
+            shuffle.write_rows(number, 0, rows, (rows[:, 0] >> shift).astype(np.int64), buckets)
     for bucket in range(buckets):
-        path = scratch / f"bucket-{bucket}"
-        if path.exists():
-            yield np.fromfile(path, np.uint64).reshape(-1, ROWS).T
-            path.unlink()
+        data = b"".join(part for _, part in shuffle.read(bucket))
+        yield np.frombuffer(data, np.uint64).reshape(-1, ROWS).T
 
 
-def _rows(folder: Folder, number: int, shard: Shard) -> Rows:
+def _runs(folder: Folder, shards: Sequence[ShardName]) -> Iterator[Rows]:
+    """Yield the rows of all shards, (entries, ROWS), joined into runs of a fourth of a bucket."""
+    held: list[Rows] = []
+    for number, shard in enumerate(shards):
+        held.append(_rows(folder, number, shard).T)
+        if sum(map(len, held)) >= BUCKET_ENTRIES // 4:
+            yield np.concatenate(held)
+            held = []
+    if held:
+        yield np.concatenate(held)
+
+
+def _rows(folder: Folder, number: int, shard: ShardName) -> Rows:
     entries = folder.array(shard.entries, ENTRY)
     high, low = halves(entries["key"])
     place = np.arange(len(entries), dtype=np.uint64) + np.uint64(number << 32)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord
 from preprocess.vectors.codec import Bytes, Codec, Vectors
-from preprocess.vectors.files import ENTRY, KEY, Folder, HashedFile, Shard, damaged
+from preprocess.vectors.files import ENTRY, KEY, Folder, HashedFile, ShardName, damaged_cache
 
 Text = str | Sequence[str]
 """A text as it was given: a string, or a list of words."""
@@ -78,7 +78,7 @@ class VectorShardWriter:
         self._units = 0
         self._records: tuple[FileRecord, ...] = ()
         self._stack = ExitStack()
-        name = Shard(*shard)
+        name = ShardName(*shard)
         # The last to be opened is the first to appear: where entries are, the others are.
         names = (name.entries, *([name.texts] if texts else []), name.vectors)
         self._files = [
@@ -146,7 +146,7 @@ def _pieces(vectors: Vectors) -> Iterator[Vectors]:
             yield np.asarray(layer[start : start + units])
 
 
-class Block(NamedTuple):
+class VectorBlock(NamedTuple):
     """All entries of a shard, for who reads many.
 
     keys: (entries,) of 16 bytes; offsets: int64 (entries,), vectors before each entry, which has
@@ -163,7 +163,7 @@ class Block(NamedTuple):
 class VectorShard:
     """One shard, each of its files mapped at its first use."""
 
-    def __init__(self, folder: Folder, layers: int, codec: Codec, shard: Shard) -> None:
+    def __init__(self, folder: Folder, layers: int, codec: Codec, shard: ShardName) -> None:
         self._folder, self._layers, self._codec, self.shard = folder, layers, codec, shard
 
     @cached_property
@@ -184,23 +184,23 @@ class VectorShard:
         size = self._codec.vector_bytes
         start, end = offset * size, (offset + self._layers * units) * size
         if end > self._data.size:
-            raise damaged(self.shard.vectors, f"vectors {offset:,} and on lie beyond its end")
+            raise damaged_cache(self.shard.vectors, f"vectors {offset:,} and on lie beyond its end")
         return self._codec.decode(self._data[start:end], (self._layers, units, self._codec.dim))
 
-    def block(self) -> Block:
+    def block(self) -> VectorBlock:
         """All of it."""
         entries = self.entries
         vectors = self._codec.decode(self._data, (-1, self._codec.dim))
         offsets, units = (entries[name].astype(np.int64) for name in ("offset", "units"))
         if len(offsets) and offsets[-1] + self._layers * units[-1] > len(vectors):
-            raise damaged(self.shard.vectors, "it is shorter than its entries")
-        return Block(entries["key"], offsets, units, vectors)
+            raise damaged_cache(self.shard.vectors, "it is shorter than its entries")
+        return VectorBlock(entries["key"], offsets, units, vectors)
 
     def texts(self, entry: int, key: bytes) -> tuple[Text, list[str]]:
         """The text of the entry, which must be ``key``'s, and the labels of its units."""
         entries = self.entries
         if entry >= len(entries) or entries[entry]["key"].tobytes() != key:
-            raise damaged(self.shard.entries, f"entry {entry} is another text")
+            raise damaged_cache(self.shard.entries, f"entry {entry} is another text")
         start = int(entries[entry]["text"])
         end = int(entries[entry + 1]["text"]) if entry + 1 < len(entries) else None
         data = self._texts
@@ -210,5 +210,5 @@ class VectorShard:
         except (ValueError, TypeError, LookupError):
             whole = False
         if not whole:
-            raise damaged(self.shard.texts, f"entry {entry} is not the text it was")
+            raise damaged_cache(self.shard.texts, f"entry {entry} is not the text it was")
         return text, labels

@@ -160,7 +160,7 @@ def _words(
     """The cache's first texts, as they were tokenised, with `SAMPLE` words at most."""
     left = SAMPLE
     for _, tokens, vectors in cache.entries():
-        text, starts = spell(tokens)
+        text, starts = joined_text(tokens)
         words = find_words(text, starts, asked)[:left]
         if words:
             yield text, words, vectors
@@ -169,8 +169,8 @@ def _words(
             return
 
 
-def spell(tokens: Sequence[str]) -> tuple[str, list[int]]:
-    """The text that ``tokens`` spell, and the character at which each begins.
+def joined_text(tokens: Sequence[str]) -> tuple[str, list[int]]:
+    """The text that ``tokens`` joined_text, and the character at which each begins.
 
     SentencePiece spells a space as U+2581 and rare characters in bytes; a run of byte tokens is
     kept together. Where the first token does not begin with U+2581, each is a word.

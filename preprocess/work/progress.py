@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from preprocess.files.durability import never_synced
-from preprocess.files.storage import TEMPORARY, join, list_names, read_bytes, write_bytes
+from preprocess.files.storage import join, list_names, read_bytes, write_bytes
+from preprocess.work.folder import progress_folder
 
 TELL_SECONDS = 2.0
 DROPPED = "dropped."
@@ -18,7 +19,7 @@ class Progress:
     """A running unit's counts, rewritten every few seconds."""
 
     def __init__(self, work: str, unit: int) -> None:
-        self._path = join(work, "progress", f"{unit:06d}.json")
+        self._path = join(progress_folder(work), f"{unit:06d}.json")
         self.bytes = self.documents = self.tokens = 0
         self.dropped: Sequence[Counter[str]] = ()
         """Counts by reason, to be added up when they are told."""
@@ -42,7 +43,7 @@ class ProgressSums:
     """The counts of all units of a job, read again and again: of a unit that is through, once."""
 
     def __init__(self, work: str) -> None:
-        self._folder = join(work, "progress")
+        self._folder = progress_folder(work)
         self._through: set[str] = set()
         self._sums: Counter[str] = Counter()
 
@@ -54,7 +55,7 @@ class ProgressSums:
         """
         running: Counter[str] = Counter()
         for name in list_names(self._folder):
-            if name.startswith(TEMPORARY) or name in self._through:
+            if name in self._through:
                 continue
             record = json.loads(read_bytes(join(self._folder, name)))
             if record["final"]:

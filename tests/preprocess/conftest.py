@@ -8,10 +8,12 @@ import fsspec
 import pytest
 import xxhash
 
-from preprocess.config import CleaningConfig, Source
+from preprocess.config import Source
+from preprocess.reading.block import Block
 from preprocess.reading.listing import list_source
-from preprocess.reading.reader import Block, Limits, read_unit
+from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import plan_units
+from preprocess.text.config import CleaningConfig
 
 Read = Callable[..., tuple[Block, list[str]]]
 

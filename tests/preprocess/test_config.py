@@ -7,16 +7,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from preprocess.config import (
     CharConfig,
-    CleaningConfig,
     PrepareConfig,
-    Section,
     SentencePieceConfig,
     Source,
     TokenizerConfig,
     WordConfig,
-    result_fields,
-    runtime,
 )
+from preprocess.section import Section, result_fields, runtime
+from preprocess.text.config import CleaningConfig
 
 
 def test_a_section_is_frozen_and_knows_its_keys() -> None:

@@ -12,14 +12,14 @@ positions, both directions together.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.config import AdaptiveSoftmaxConfig
+from lightning_modules.nn.heads.cutoffs import tail_widths
 from lightning_modules.nn.heads.linear_loss import linear_nll
-from lightning_modules.nn.heads.routes import IGNORE, Routes, id_ranks
-from lightning_modules.parameter_count import tail_widths
+from lightning_modules.nn.heads.routes import Routes, id_ranks
 from preprocess.errors import UserError
+from preprocess.tokenizers.base import IGNORE
 
 
 def check_cutoffs(cutoffs: tuple[int, ...], vocabulary: int) -> None:
@@ -104,13 +104,3 @@ class AdaptiveSoftmax(nn.Module):
         return Routes(
             rows, tuple(ranks[r] - start for r, start in zip(rows, self.cutoffs, strict=True))
         )
-
-    def log_prob(self, hidden: Tensor) -> Tensor:
-        """hidden (n, dim) -> log p of every id, (n, vocabulary), float32, in the order of ids."""
-        head = F.log_softmax(self.head(hidden).float(), 1)  # (n, cutoffs[0] + tails)
-        first = head.shape[1] - len(self.cutoffs)
-        parts = [head[:, :first]]
-        for k, tail in enumerate(self.tail):
-            inside = F.log_softmax(tail(hidden).float(), 1)  # (n, end - start)
-            parts.append(inside + head[:, first + k, None])
-        return torch.cat(parts, 1).index_select(1, self.ranks)

@@ -6,8 +6,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_modules.nn.heads.routes import BLOCK
-from lightning_modules.parameter_count import tail_widths
+ROUTED_BLOCK = 64
+"""Rows that go to a tail are padded to a multiple of this number."""
+
+
+def tail_widths(dim: int, div: float, tails: int) -> tuple[int, ...]:
+    """Inner dimensions of each tail: dim // div^(k + 1), at least 1 (Grave et al. 2017, 4.4)."""
+    return tuple(max(1, int(dim // div ** (k + 1))) for k in range(tails))
 
 
 class Cost(NamedTuple):
@@ -94,7 +99,7 @@ def _cost(
     cost = float(device.floor) + rows * (ends[0] + len(cutoffs)) * (dim + device.logit)
     inner = tail_widths(dim, div, len(cutoffs))
     for width, start, end in zip(inner, cutoffs, ends[1:], strict=True):
-        hit = max(BLOCK, rows * float(share[end] - share[start]))  # rows of a routed block
+        hit = max(ROUTED_BLOCK, rows * float(share[end] - share[start]))  # rows of a routed block
         cost += 2 * device.floor + hit * (dim * width + (end - start) * (width + device.logit))
     return cost
 

@@ -11,14 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_modules.nn.heads.cutoffs import ROUTED_BLOCK
 from preprocess.errors import UserError
-
-IGNORE = -100
-BLOCK = 64
+from preprocess.tokenizers.base import IGNORE
 
 
 class Routes(NamedTuple):
-    """For every tail the positions whose targets it holds, padded to a multiple of BLOCK.
+    """For every tail the positions whose targets it holds, padded to a multiple of ROUTED_BLOCK.
 
     rows: int64 (m,), 0 in the padding; targets: int64 (m,), from the tail's first rank on, -100 in
     the padding. There is one block at least, so that every tail is in every graph.
@@ -57,7 +56,7 @@ def route(targets: NDArray[np.int64], ranks: NDArray[np.int64], cutoffs: tuple[i
     rows, relative = [], []
     for start, end in zip(cutoffs, (*cutoffs, len(ranks))[1:], strict=True):
         (hit,) = np.nonzero((of_target >= start) & (of_target < end))
-        size = max(1, -(-len(hit) // BLOCK)) * BLOCK
+        size = max(1, -(-len(hit) // ROUTED_BLOCK)) * ROUTED_BLOCK
         padded, goal = np.zeros(size, np.int64), np.full(size, IGNORE, np.int64)
         padded[: len(hit)], goal[: len(hit)] = hit, of_target[hit] - start
         rows.append(torch.from_numpy(padded))

@@ -1,7 +1,6 @@
 """The full softmax: one matrix over the whole vocabulary."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.config import SampledSoftmaxConfig, SoftmaxConfig
@@ -41,7 +40,3 @@ class FullSoftmax(nn.Module):
     def nll(self, hidden: Tensor, targets: Tensor, routes: Routes | None = None) -> Tensor:
         """hidden (n, dim), targets (n,) ids, below 0 ignored -> -log p in nats, (n,), float32."""
         return linear_nll(hidden, self.vectors, self.bias, targets)
-
-    def log_prob(self, hidden: Tensor) -> Tensor:
-        """hidden (n, dim) -> log p of every id, (n, vocabulary), float32."""
-        return F.log_softmax(F.linear(hidden, self.vectors, self.bias).float(), 1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_modules.config import AdaptiveInputConfig
 from lightning_modules.nn.heads.adaptive_softmax import AdaptiveSoftmax
-from lightning_modules.parameter_count import tail_widths
+from lightning_modules.nn.heads.cutoffs import tail_widths
 
 
 class AdaptiveInput(nn.Module):

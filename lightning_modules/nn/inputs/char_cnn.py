@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from lightning_modules.config import CharCNNInputConfig
 from lightning_modules.nn.recurrent.matmul import linear, times_transposed
 from lightning_modules.nn.window import Types
-from preprocess.tokenizers.character_ids import CHARACTERS, PAD
+from preprocess.tokenizers.spellings import CHARACTERS, PAD
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 

@@ -5,8 +5,7 @@ import numpy.typing as npt
 import torch
 
 from lightning_modules.nn.window import Types
-from preprocess.tokenizers.character_ids import PAD
-from preprocess.tokenizers.spellings import Spellings
+from preprocess.tokenizers.spellings import PAD, Spellings
 
 LENGTHS = (6, 8, 10, 12, 16, 24)
 """Characters of the words of a bucket, at most, its marks included; the last takes all others.

@@ -19,9 +19,9 @@ from lightning_modules.nn.heads.routes import ranks_of
 from lightning_modules.nn.inputs.word_types import types_of_window
 from preprocess.shards.format import Corpus
 from preprocess.shards.held_out_windows import evaluation_windows
-from preprocess.shards.stream import TokenStream, boundary_ids
-from preprocess.shards.target_counts import target_counts
-from preprocess.tokenizers.load import UNKNOWN, load_tokenizer
+from preprocess.shards.stream import TokenStream, boundary_ids, target_counts
+from preprocess.tokenizers.base import UNKNOWN
+from preprocess.tokenizers.load import load_tokenizer
 from preprocess.tokenizers.spellings import Spellings
 
 Tiny = Any  # of conftest.py
@@ -94,9 +94,9 @@ def by_hand(
                 state = network.zero_state(1)
             for token, following in pairwise(document):
                 layers, state = network.layers(torch.full((directions, 1, 1), token), state)
-                logs = network.head.log_prob(layers[-1][direction, 0])  # (1, vocabulary)
                 target = following if following < network.output_vocabulary else UNKNOWN
-                losses[direction][target].append(-float(logs[0, target]))
+                loss = network.head.nll(layers[-1][direction, 0], torch.tensor([target]))
+                losses[direction][target].append(float(loss))
     return losses
 
 

@@ -12,8 +12,9 @@ from lightning_modules.evaluation import scoring
 from lightning_modules.evaluation.scoring import Score, score_texts
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.window import Window
-from preprocess.config import CleaningConfig, WordConfig
+from preprocess.config import WordConfig
 from preprocess.errors import UserError
+from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.base import UNKNOWN
 from preprocess.tokenizers.load import train_tokenizer
 

@@ -14,9 +14,8 @@ from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork, Losses
 from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types, Window
-from preprocess.tokenizers.character_ids import TEXT_BEGIN, TEXT_END
-from preprocess.tokenizers.load import BOS, CONTROLS, EOS
-from preprocess.tokenizers.spellings import Spellings
+from preprocess.tokenizers.base import BOS, CONTROLS, EOS
+from preprocess.tokenizers.spellings import TEXT_BEGIN, TEXT_END, Spellings
 
 Recorded = dict[str, np.ndarray]
 BATCHES = 5

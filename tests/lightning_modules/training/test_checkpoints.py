@@ -12,13 +12,13 @@ from lightning_modules.models.model_folder import CheckpointError
 from lightning_modules.training.checkpoints import (
     Checkpoints,
     TrainingDiverged,
-    checkpoint_path,
     newest_checkpoint,
 )
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.lit_bilm import LitBiLM
 from preprocess.files import storage
 from preprocess.files.errors import StorageError, StoreError
+from preprocess.work.folder import checkpoint_file
 
 
 class Module(LitBiLM):
@@ -111,13 +111,13 @@ def test_the_newest_checkpoint_is_the_last_that_can_be_read(tmp_path: Path) -> N
     assert newest is not None
     assert newest["step"] == 10
 
-    path = Path(checkpoint_path(folder, 10))
+    path = Path(checkpoint_file(folder, 10))
     path.write_bytes(path.read_bytes()[:300])
     before = newest_checkpoint(folder)
     assert before is not None
     assert before["step"] == 9
 
-    Path(checkpoint_path(folder, 9)).write_bytes(b"")
+    Path(checkpoint_file(folder, 9)).write_bytes(b"")
     with pytest.raises(
         CheckpointError, match=r"no checkpoint can be read \(.*step-000000009\.ckpt"
     ):

@@ -20,7 +20,8 @@ from lightning_modules.training.datamodule import (
 )
 from lightning_modules.training.distribution import Share
 from preprocess.shards.format import Corpus, ShardError
-from preprocess.shards.stream import TokenStream, TrainingWindows
+from preprocess.shards.stream import TokenStream
+from preprocess.shards.windows import TrainingWindows
 
 Tiny = Any  # of conftest.py
 CUTOFFS = (20, 50)

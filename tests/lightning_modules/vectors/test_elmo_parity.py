@@ -19,7 +19,7 @@ import torch
 from biloom import BiLM
 from lightning_modules.models.elmo_archive import layout, read_options
 from pipeline.commands.elmo import import_elmo
-from preprocess.tokenizers.load import BOS, EOS
+from preprocess.tokenizers.base import BOS, EOS
 
 Doubles = npt.NDArray[np.float64]
 Archive = tuple[dict[str, Any], dict[str, Doubles]]

@@ -14,7 +14,8 @@ from lightning_modules.nn.scalar_mix import ScalarMix
 from lightning_modules.vectors import pretrained
 from lightning_modules.vectors.pretrained import WarmUpError
 from lightning_modules.vectors.selection import SelectionError
-from preprocess.config import CleaningConfig, SentencePieceConfig, WordConfig
+from preprocess.config import SentencePieceConfig, WordConfig
+from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.load import train_tokenizer
 
 TEXTS = ["The cat sat on the mat .", "A dog ran to the cat , twice .", "Tout été , naïve 字"]

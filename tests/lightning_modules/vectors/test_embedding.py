@@ -13,15 +13,15 @@ from biloom import BiLM
 from lightning_modules.vectors import embedding
 from lightning_modules.vectors.embedding import EmbedJob, embed_unit, hash_texts
 from lightning_modules.vectors.selection import Selection
-from preprocess.config import CleaningConfig, Source
+from preprocess.config import Source
 from preprocess.corpus.dedup import deduplicate_bucket
-from preprocess.corpus.first_pass import read_done
-from preprocess.corpus.last_pass import finished_record, read_finished
 from preprocess.files.manifest import read_manifest
 from preprocess.reading.listing import list_source
 from preprocess.reading.units import Unit, plan_units
+from preprocess.text.config import CleaningConfig
 from preprocess.vectors.files import shards_of
 from preprocess.vectors.index import write_index
+from preprocess.work.folder import finished_record, read_finished_record, read_unit_record
 
 Tiny = Any  # of conftest.py
 BUCKETS = 2
@@ -44,7 +44,6 @@ def job(tiny: Tiny, trained: Path, folder: Path) -> EmbedJob:
         selection=Selection(),
         words=False,
         warm_up=False,
-        int8=False,
         dtype="float16",
         texts=True,
         batch_tokens=1024,
@@ -80,8 +79,8 @@ def test_each_text_is_stored_once_in_its_first_place(
 ) -> None:
     embed(job(tiny, trained, tmp_path), units)
     lines = (tiny.root / "corpus.txt").read_text(encoding="utf-8").splitlines()
-    done = [read_done(str(tmp_path / "_work"), unit.index) for unit in units]
-    finished = [read_finished(str(tmp_path / "_work"), unit.index) for unit in units]
+    done = [read_unit_record(str(tmp_path / "_work"), unit.index) for unit in units]
+    finished = [read_finished_record(str(tmp_path / "_work"), unit.index) for unit in units]
 
     assert len(units) > 1
     assert sum(one["read"] for one in done) == len(lines)
@@ -187,9 +186,9 @@ def test_a_unit_of_known_texts_alone_makes_no_shard(
         deduplicate_bucket(asked.work, "hashes", 1, bucket)
     embed_unit(asked, units[0])
 
-    finished = read_finished(asked.work, 0)
+    finished = read_finished_record(asked.work, 0)
     assert finished["files"] == []
-    assert finished["known"] + finished["duplicates"] == read_done(asked.work, 0)["read"]
+    assert finished["known"] + finished["duplicates"] == read_unit_record(asked.work, 0)["read"]
     assert not list(tmp_path.glob("vectors-*"))
 
 
@@ -202,7 +201,7 @@ def test_records_that_hold_no_text_are_counted_by_reason(
     (unit,) = plan_units([source], [list_source(source)], None)
     hash_texts(replace(job(tiny, trained, tmp_path / "out"), sources=(source,)), unit)
 
-    done = read_done(str(tmp_path / "out" / "_work"), 0)
+    done = read_unit_record(str(tmp_path / "out" / "_work"), 0)
     assert done["read"] == 4
     assert sum(done["dropped"].values()) == 2
 

@@ -11,8 +11,7 @@ from lightning_modules.config import CharCNNInputConfig
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.vectors import type_vectors
 from lightning_modules.vectors.type_vectors import BEGIN, END, TypeVectors
-from preprocess.tokenizers.character_ids import PAD, TEXT_BEGIN, TEXT_END, WORD_BEGIN, WORD_END
-from preprocess.tokenizers.spellings import spell
+from preprocess.tokenizers.spellings import PAD, TEXT_BEGIN, TEXT_END, WORD_BEGIN, WORD_END, spell
 
 CONFIG = CharCNNInputConfig(dim=4, max_characters=20, filters=((1, 4), (3, 9)), highway=1)
 WIDTH = 6
@@ -122,5 +121,5 @@ def test_words_are_padded_to_few_widths_and_whole_blocks(
     monkeypatch.setattr(CharCNN, "vectors", lambda self, b: shapes.add(b[0].shape) or real(self, b))
     TypeVectors(network).of(WORDS, IDS)
 
-    assert {rows for rows, _ in shapes} == {type_vectors.BLOCK}
+    assert {rows for rows, _ in shapes} == {type_vectors.ROW_BLOCK}
     assert {width for _, width in shapes} <= {6, 8, 10, 12, 16, 20}

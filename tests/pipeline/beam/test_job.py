@@ -171,7 +171,7 @@ def test_what_the_engine_wrote_stands_with_a_fault_and_not_on_standard_error(
 
 HELD = """
 import subprocess, threading, time
-from pipeline import beam_job
+from pipeline.beam import job as beam_job
 from pipeline.config.runners import DirectRunner
 
 def swallow():

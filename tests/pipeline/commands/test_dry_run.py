@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lightning_modules.parameter_count import parameter_count
+from lightning_modules.sizes import parameter_count
 from pipeline.cli import main
 from pipeline.commands import training_plan
 from pipeline.console import count

@@ -15,7 +15,8 @@ from pipeline.config import diagnostics as config_problems
 from pipeline.config import load as config_file
 from pipeline.config.load import ConfigError, find_config, load_config
 from pipeline.config.schema import Config
-from preprocess.config import Section, SentencePieceConfig, Source, WordConfig
+from preprocess.config import SentencePieceConfig, Source, WordConfig
+from preprocess.section import Section
 
 Write = Callable[..., str]
 

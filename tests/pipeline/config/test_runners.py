@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.config.load import ConfigError, dump_config, load_config
 from pipeline.config.runners import DirectRunner, FlinkRunner
-from preprocess.config import result_fields
+from preprocess.section import result_fields
 
 POOL = ("runner.options.environment_type=EXTERNAL", "runner.options.environment_config=h:50000")
 CLOUD = (

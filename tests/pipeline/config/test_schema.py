@@ -5,7 +5,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline.config.load import ConfigError, load_config
 from pipeline.config.schema import Config
-from preprocess.config import Section
+from preprocess.section import Section
 
 
 def test_every_key_has_a_one_line_description() -> None:

@@ -21,9 +21,9 @@ from pipeline.console import Console
 from pipeline.lifecycle.lock import LockedError
 from pipeline.lifecycle.stage import (
     Made,
-    Place,
     Stage,
     StageError,
+    StageFolder,
     StageWork,
     plan_of,
     require,
@@ -31,11 +31,12 @@ from pipeline.lifecycle.stage import (
 )
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, ManifestError, hash_file, read_manifest
+from preprocess.work import folder as work_folder
 
 TOLD = "  add --overwrite to move it aside, or give another run.output"
 
 
-def write_data(place: Place) -> None:
+def write_data(place: StageFolder) -> None:
     storage.write_bytes(place.file("data.bin"), b"made")
 
 
@@ -43,10 +44,10 @@ def write_data(place: Place) -> None:
 class Fake(Stage):
     """A stage that is no module: it writes one file."""
 
-    work: Callable[[Place], None] = write_data
+    work: Callable[[StageFolder], None] = write_data
     made: list[str] = field(default_factory=list)
 
-    def make(self, config: Config, place: Place, console: Console) -> Made:
+    def make(self, config: Config, place: StageFolder, console: Console) -> Made:
         self.made.append(place.folder)
         self.work(place)
         record = FileRecord("data.bin", *hash_file(place.file("data.bin")))
@@ -100,7 +101,7 @@ def asking(**settings: Any) -> Fake:
     return Fake("fake", 1, lambda config: settings)
 
 
-def fail(place: Place) -> None:
+def fail(place: StageFolder) -> None:
     raise RuntimeError("half way")
 
 
@@ -230,6 +231,7 @@ def test_a_failure_at_any_write_leaves_no_manifest_and_the_next_run_makes_it(
 
         with monkeypatch.context() as patched:
             patched.setattr(storage, "write_bytes", write_or_fail)
+            patched.setattr(work_folder, "write_bytes", write_or_fail)
             try:
                 folder.run(stage)
                 break
@@ -262,7 +264,7 @@ def test_what_a_killed_writer_left_under_a_temporary_name_is_removed(
     orphan.write_bytes(b"half")
     left: list[bool] = []
 
-    def look(place: Place) -> None:
+    def look(place: StageFolder) -> None:
         left.append(orphan.exists())
         write_data(place)
 

@@ -17,10 +17,10 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.stages import prepare as prepare_stage
-from preprocess.corpus.first_pass import read_done
 from preprocess.files import storage
 from preprocess.files.manifest import check_files, read_manifest
 from preprocess.shards.format import Corpus
+from preprocess.work.folder import read_unit_record
 
 Tiny = Any  # of conftest.py
 Command = Any
@@ -368,10 +368,10 @@ def test_a_document_that_is_unaccounted_for_fails_the_stage(
     text: Text, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     def one_more(work: str, unit: int) -> dict[str, Any]:
-        done = read_done(work, unit)
+        done = read_unit_record(work, unit)
         return {**done, "read": done["read"] + (unit == 1)}
 
-    monkeypatch.setattr(prepare_stage, "read_done", one_more)
+    monkeypatch.setattr(prepare_stage, "read_unit_record", one_more)
     assert main(text.arguments(tmp_path)) == 2
     err = capsys.readouterr().err
     assert err.startswith(f"biloom: {tmp_path}/prepare: 971 documents read, but ")

@@ -16,7 +16,7 @@ from rich.console import Console as RichConsole
 from lightning_modules.models.model_folder import CHECKPOINT
 from pipeline.config.schema import TrackingConfig
 from pipeline.console import Console
-from pipeline.lifecycle.stage import Made, Place, StageError
+from pipeline.lifecycle.stage import Made, StageError, StageFolder
 from pipeline.training import tracking
 from pipeline.training.tracking import (
     WandbLogger,
@@ -140,7 +140,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
 def make(tiny: Tiny, folder: Path, *overrides: str, history: Any = ()) -> tuple[Any, str]:
     printed = StringIO()
     console = Console(RichConsole(file=printed, width=1000))
-    place = Place(str(folder / "train"))
+    place = StageFolder(str(folder / "train"))
     Path(place.folder).mkdir(exist_ok=True)
     return make_loggers(
         tiny.config(folder, *overrides), place, console, history
@@ -210,7 +210,7 @@ def test_an_offline_run_has_config_corpus_metrics_and_checkpoint(
         {"steps": 20, "tokens": 300, "corpus": "c"},
         content="of the tensors",
     )
-    log_checkpoint_artifact([logger], Place(str(tmp_path / "train")), made)
+    log_checkpoint_artifact([logger], StageFolder(str(tmp_path / "train")), made)
 
     (run,) = offline_runs(tmp_path)
     assert history_of(run) == [
@@ -244,7 +244,7 @@ def test_a_large_checkpoint_is_named_and_not_sent(
     monkeypatch.setattr(tracking, "UPLOADED_BYTES", 6)
     (tmp_path / "train" / CHECKPOINT).write_bytes(b"weights")
     made = Made((FileRecord(CHECKPOINT, 7, "0"),), {"steps": 1, "tokens": 1, "corpus": "c"})
-    log_checkpoint_artifact([logger], Place(str(tmp_path / "train")), made)
+    log_checkpoint_artifact([logger], StageFolder(str(tmp_path / "train")), made)
     (run,) = offline_runs(tmp_path)
     *_, model = (r.artifact for r in run if r.HasField("artifact"))
     (entry,) = model.manifest.contents
@@ -369,7 +369,7 @@ def test_event_files_in_a_store_are_refused(tiny: Tiny) -> None:
     config = tiny.config(Path("unused"), "run.output=s3://bucket/run", "tracking.tensorboard=true")
     message = r"writes local files only, and s3://bucket/run/train is in a store; set it to false"
     with pytest.raises(StageError, match=message):
-        make_loggers(config, Place("s3://bucket/run/train"), Console(RichConsole()), ())
+        make_loggers(config, StageFolder("s3://bucket/run/train"), Console(RichConsole()), ())
 
 
 def test_event_files_without_the_package_are_a_mistake(

@@ -1,4 +1,4 @@
-"""Deduplication by buckets against a plain dictionary, and the side a document falls on."""
+"""Deduplication by buckets against a plain dictionary."""
 
 from collections import Counter
 from itertools import chain
@@ -9,24 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.config import SPLITS
 from preprocess.corpus import dedup
 from preprocess.corpus.dedup import (
     Kind,
     band_keys,
-    content_hash,
-    content_hashes,
-    count_buckets,
     deduplicate_bucket,
-    halves,
     hash_keys,
+    key_buckets,
     read_copies,
     read_drops,
-    split_of,
-    splits_of,
     write_keys,
 )
 from preprocess.files import storage
+from preprocess.text.splits import hash_halves
+from preprocess.work import shuffle
 
 WORK = "memory://dedup"
 Hashes = list[int]
@@ -36,7 +32,7 @@ Bands = list[tuple[int, int, int]]
 def write(work: str, unit: int, segment: int, first: int, hashes: Hashes, buckets: int) -> None:
     """Write the hashes of the documents of a segment."""
     data = b"".join(value.to_bytes(16, "big") for value in hashes)
-    write_keys(work, "hashes", unit, segment, hash_keys(halves(data), first), buckets)
+    write_keys(work, "hashes", unit, segment, hash_keys(hash_halves(data), first), buckets)
 
 
 def write_bands(work: str, unit: int, segment: int, first: int, bands: Bands, buckets: int) -> None:
@@ -168,7 +164,7 @@ def test_a_bucket_that_is_done_is_not_done_again(
     write(work, 0, 0, 0, [1, 1], 1)
     write(work, 1, 0, 0, [1], 1)
     drops(work, "hashes", 2, 1)
-    monkeypatch.setattr(dedup, "write_bytes", None)
+    monkeypatch.setattr(shuffle, "write_bytes", None)
     deduplicate_bucket(work, "hashes", 2, 0)
     assert read_drops(work, "hashes", 1, 1).tolist() == [0]
 
@@ -187,74 +183,16 @@ def test_a_unit_reads_its_slice_of_a_drop_list_only(
         read.append(len(data))
         return data
 
-    monkeypatch.setattr(dedup, "read_bytes", counting)
+    monkeypatch.setattr(shuffle, "read_bytes", counting)
     assert read_drops(work, "hashes", 1, 1).tolist() == [0]
     assert read_drops(work, "hashes", 2, 1).tolist() == []
     assert sum(read) == 16 + 4 + 16
 
 
-def test_texts_are_equal_by_their_bytes() -> None:
-    assert content_hash("añb".encode()) == content_hash(b"a\xc3\xb1b")
-    assert content_hash(b"") == 0x99AA06D3014798D86001C324468D497F
-    assert len({content_hash(text) for text in (b"", b"a", b"A", b"a ")}) == 4
-
-
-@settings(deadline=None)
-@given(st.lists(st.binary(max_size=40), max_size=5))
-def test_hashes_of_many_texts_are_those_of_each(texts: list[bytes]) -> None:
-    found = halves(content_hashes(texts))
-    assert found.shape == (len(texts), 2)
-    assert [high << 64 | low for high, low in found.tolist()] == [*map(content_hash, texts)]
-
-
 def test_buckets_follow_from_the_size_alone() -> None:
-    size, most = dedup.BUCKET_BYTES, dedup.BUCKETS
-    assert [count_buckets(n) for n in (0, 1, size, size + 1)] == [1, 1, 1, 2]
+    size, most = dedup.BUCKET_BYTES, dedup.LINEAR_BUCKETS
+    assert [key_buckets(n) for n in (0, 1, size, size + 1)] == [1, 1, 1, 2]
     # Four times the text in twice the buckets, each of twice the size.
-    assert [count_buckets(size * most * n) for n in (1, 4, 100)] == [most, 2 * most, 10 * most]
+    assert [key_buckets(size * most * n) for n in (1, 4, 100)] == [most, 2 * most, 10 * most]
     for n in (0, size + 1, size * most * 4):
-        assert count_buckets(n, "bands") == dedup.BAND_BUCKETS * count_buckets(n)
-
-
-def test_documents_fall_on_the_sides_in_the_shares_asked() -> None:
-    hashes = [content_hash(str(n).encode()) for n in range(20_000)]
-    shares = Counter(split_of(value, 0.1, 0.3) for value in hashes)
-    assert abs(shares["valid"] / 20_000 - 0.1) < 0.01
-    assert abs(shares["test"] / 20_000 - 0.3) < 0.01
-    assert {split_of(value, 0.0, 0.0) for value in hashes} == {"train"}
-    # The side is pinned to the high bits: a document stays on it in every version.
-    assert [split_of(value, 0.5, 0.25) for value in (2**127 - 1, 2**127, 3 * 2**126)] == [
-        "valid",
-        "test",
-        "train",
-    ]
-    assert {split_of(value, 0.5, 0.5) for value in hashes} == {"valid", "test"}
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.integers(0, 2**64 - 1) | st.sampled_from([0, 2**63, 2**63 - 1, 2**64 - 1])),
-    st.floats(0, 1) | st.just(0.5),
-    st.floats(0, 1),
-)
-def test_the_sides_of_many_are_those_of_each(highs: list[int], valid: float, test: float) -> None:
-    sides = splits_of(np.array(highs, np.uint64), valid, test)
-    assert [SPLITS[side] for side in sides] == [split_of(h << 64, valid, test) for h in highs]
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**128 - 1), st.floats(0, 0.9), st.floats(0, 0.09))
-def test_a_held_out_document_stays_held_out_when_more_is_held_out(
-    value: int, fraction: float, more: float
-) -> None:
-    if split_of(value, fraction, 0.0) == "valid":
-        assert split_of(value, fraction + more, 0.0) == "valid"
-    assert split_of(2**128 - 1, fraction, 0.0) == "train"
-
-
-def test_sides_do_not_follow_from_buckets() -> None:
-    for bucket in range(3):
-        values = [content_hash(str(n).encode()) for n in range(9000)]
-        inside = [value for value in values if value % 2**64 % 3 == bucket]
-        share = sum(split_of(value, 0.5, 0.0) == "valid" for value in inside) / len(inside)
-        assert abs(share - 0.5) < 0.05
+        assert key_buckets(n, "bands") == dedup.BAND_BUCKETS * key_buckets(n)

@@ -12,25 +12,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preprocess.config import (
-    CleaningConfig,
-    FilterConfig,
-    NearDuplicateConfig,
-    PrepareConfig,
-    WordConfig,
-)
-from preprocess.corpus import dedup, first_pass, segment
+from preprocess.config import PrepareConfig, WordConfig
+from preprocess.corpus import first_pass, segment
 from preprocess.corpus import rejects as kept_aside
-from preprocess.corpus.dedup import KEYS, content_hash
-from preprocess.corpus.first_pass import Job, done_record, read_done, tokenize_unit
+from preprocess.corpus.dedup import KEYS
+from preprocess.corpus.first_pass import Job, tokenize_unit
 from preprocess.files import storage
 from preprocess.files.storage import exists
 from preprocess.reading.listing import list_source
 from preprocess.reading.reader import read_unit
 from preprocess.reading.units import Unit, plan_units
 from preprocess.shards.format import DOCUMENT
+from preprocess.text.config import CleaningConfig, FilterConfig, NearDuplicateConfig
+from preprocess.text.splits import text_hash
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer, train_tokenizer
 from preprocess.tokenizers.words import WordTokenizer
+from preprocess.work import folder as work_folder
+from preprocess.work import shuffle
+from preprocess.work.folder import read_unit_record, unit_record
 from preprocess.work.progress import ProgressSums
 
 
@@ -71,7 +70,7 @@ def test_a_unit_is_tokenised_in_order_with_its_sizes_and_hashes(tmp_path: Path) 
     documents, table = part(job, "train-000000-000")
     assert documents == encoded(tokenizer, texts)
     assert table.tolist() == [(0, 2, 2, 3, 3), (1, 3, 3, 5, 6), (2, 1, 1, 1, 1), (3, 1, 1, 4, 4)]
-    done = read_done(job.work, 0)
+    done = read_unit_record(job.work, 0)
     assert (done["read"], done["dropped"], done["replaced"]) == (5, {"empty": 1}, 0)
     assert done["parts"] == [{"train": "train-000000-000"}]
     data = Path(f"{job.work}/hashes/000000-0000.bin").read_bytes()
@@ -82,7 +81,7 @@ def test_a_unit_is_tokenised_in_order_with_its_sizes_and_hashes(tmp_path: Path) 
         for number, low, high in np.frombuffer(data[first:end], KEYS["hashes"]).tolist():
             assert low % 3 == bucket
             found.add((high << 64 | low, number))
-    assert found == {(content_hash(t.encode()), n) for n, t in enumerate(texts)}
+    assert found == {(text_hash(t.encode()), n) for n, t in enumerate(texts)}
     sums = {"bytes": len(text.encode()), "documents": 4, "tokens": 7, "dropped.empty": 1}
     assert ProgressSums(job.work).read() == sums
 
@@ -99,12 +98,12 @@ def test_words_are_counted_between_any_whitespace(tmp_path: Path, collapse: str)
 def test_a_segment_is_closed_at_the_end_of_the_batch_that_fills_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_pass, "BATCH", 2)
+    monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 2)
     lines = ["a b c", "a", "b c", "c", "c c c c", "a", "b"]
     job, [unit], tokenizer = make_job(tmp_path, "\n".join(lines), part_tokens=4)
     tokenize_unit(job, unit)
     names = [f"train-000000-{n:03d}" for n in range(3)]
-    assert read_done(job.work, 0)["parts"] == [{"train": name} for name in names]
+    assert read_unit_record(job.work, 0)["parts"] == [{"train": name} for name in names]
     found = [part(job, name) for name in names]
     assert [len(documents) for documents, _ in found] == [2, 4, 1]
     assert [one for documents, _ in found for one in documents] == encoded(tokenizer, lines)
@@ -136,7 +135,7 @@ def files_below(job: Job) -> dict[str, bytes]:
 def test_nothing_depends_on_the_blocks_of_the_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_pass, "BATCH", 16)
+    monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 16)
     found = []
     for size in (100, 777, 1 << 20):
         monkeypatch.setattr(first_pass, "read_unit", partial(read_unit, block_bytes=size))
@@ -179,7 +178,7 @@ def dying_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         write(path, data)
 
     with monkeypatch.context() as patch:
-        for module in (first_pass, segment, dedup, kept_aside):
+        for module in (segment, kept_aside, work_folder, shuffle):
             patch.setattr(module, "write_bytes", dying)
         yield
 
@@ -201,7 +200,7 @@ def counted_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_kill_at_any_write_changes_no_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
 ) -> None:
-    monkeypatch.setattr(first_pass, "BATCH", 16)
+    monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 16)
     settings: dict[str, Any] = {
         "part_tokens": 40,
         "valid_fraction": 0.4,
@@ -227,7 +226,7 @@ def test_a_kill_at_any_write_changes_no_byte(
 
     tokenize_unit(job, unit)
     whole = everything()
-    assert len(read_done(job.work, 0)["parts"]) > 3
+    assert len(read_unit_record(job.work, 0)["parts"]) > 3
     calls = counted_calls(monkeypatch)
     # On a disk every write waits for it; in memory, every single one is tried.
     for last in range(0, len(whole) + 9, 1 if remote else 7):
@@ -239,7 +238,7 @@ def test_a_kill_at_any_write_changes_no_byte(
         tokenize_unit(job, unit)
         assert everything() == whole, f"killed at write {last}"
         if began:
-            assert sum(calls) < read_done(job.work, 0)["read"] - 100, "nothing was skipped"
+            assert sum(calls) < read_unit_record(job.work, 0)["read"] - 100, "nothing was skipped"
     assert not calls, "the last one was not disturbed"
 
 
@@ -254,7 +253,7 @@ def test_documents_fall_on_sides_by_content_or_all_on_the_side_given(tmp_path: P
     given = [{"name": "held", "path": str(tmp_path / "raw.txt"), "split": "test"}]
     job, [unit], _ = make_job(tmp_path / "given", text, input=given, valid_fraction=0.3)
     tokenize_unit(job, unit)
-    assert read_done(job.work, 0)["parts"] == [{"test": "test-000000-000"}]
+    assert read_unit_record(job.work, 0)["parts"] == [{"test": "test-000000-000"}]
     assert len(part(job, "test-000000-000")[1]) == 60
 
 
@@ -263,7 +262,7 @@ def test_empty_documents_are_kept_where_asked(tmp_path: Path) -> None:
     tokenize_unit(job, unit)
     documents, _ = part(job, "train-000000-000")
     assert documents == [[], [], [3], []]
-    assert read_done(job.work, 0)["dropped"] == {}
+    assert read_unit_record(job.work, 0)["dropped"] == {}
     (tmp_path / "none").mkdir()
     job, [unit], _ = make_job(tmp_path / "none", "x\n\n", drop_empty=False)
     (tmp_path / "none" / "raw.txt").write_text("\n\n\n")
@@ -275,7 +274,7 @@ def test_rejected_records_are_kept_aside_and_counted(tmp_path: Path) -> None:
     lines = ['{"text": "a b"}', "{broken", '{"title": "a"}', '{"text": 3}', '{"text": "a"}']
     job, [unit], _ = make_job(tmp_path, "\n".join(lines), name="raw.jsonl")
     tokenize_unit(job, unit)
-    done = read_done(job.work, 0)
+    done = read_unit_record(job.work, 0)
     reasons = ["invalid_json", "missing_text_field", "text_not_a_string"]
     assert done["dropped"] == dict.fromkeys(reasons, 1)
     assert done["read"] == 5
@@ -292,30 +291,30 @@ def test_invalid_bytes_are_counted_or_dropped(tmp_path: Path) -> None:
     paths = [str(tmp_path / "raw.txt"), str(tmp_path / "other.txt")]
     job, [unit], _ = make_job(tmp_path, b"a \xff\xfe b\nc\n", input=paths)
     tokenize_unit(job, unit)
-    assert read_done(job.work, 0)["replaced"] == 3
+    assert read_unit_record(job.work, 0)["replaced"] == 3
     assert not (tmp_path / "out" / "dropped-000000-000.jsonl").exists()
     (tmp_path / "drop").mkdir()
     cleaning = CleaningConfig(invalid_bytes="drop")
     job, [unit], _ = make_job(tmp_path / "drop", b"a \xff\xfe b\nc\n", cleaning=cleaning)
     tokenize_unit(job, unit)
-    done = read_done(job.work, 0)
+    done = read_unit_record(job.work, 0)
     assert (done["read"], done["dropped"], done["replaced"]) == (2, {"invalid_bytes": 1}, 0)
 
 
 def test_a_unit_that_is_done_is_not_read_again(tmp_path: Path) -> None:
     job, [unit], _ = make_job(tmp_path, "a\nb\n")
     tokenize_unit(job, unit)
-    before = Path(done_record(job.work, 0)).stat().st_mtime_ns
+    before = Path(unit_record(job.work, 0)).stat().st_mtime_ns
     (tmp_path / "raw.txt").unlink()
     assert tokenize_unit(job, unit) == 0
-    assert Path(done_record(job.work, 0)).stat().st_mtime_ns == before
+    assert Path(unit_record(job.work, 0)).stat().st_mtime_ns == before
 
 
 def test_a_unit_without_a_document_is_done_too(tmp_path: Path) -> None:
     job, [unit], _ = make_job(tmp_path, "x\n")
     (tmp_path / "raw.txt").write_text("\n\n")
     tokenize_unit(job, unit)
-    done = read_done(job.work, 0)
+    done = read_unit_record(job.work, 0)
     assert (done["read"], done["dropped"], done["parts"]) == (2, {"empty": 2}, [])
 
 

@@ -12,25 +12,21 @@ from typing import IO, Any
 import numpy as np
 import pytest
 
-from preprocess.config import (
-    SPLITS,
-    CleaningConfig,
-    NearDuplicateConfig,
-    PrepareConfig,
-    SentencePieceConfig,
-    WordConfig,
-)
+from preprocess.config import PrepareConfig, SentencePieceConfig, WordConfig
 from preprocess.corpus import first_pass
-from preprocess.corpus.dedup import content_hash, deduplicate_bucket, split_of
-from preprocess.corpus.first_pass import Job, read_done, tokenize_unit
-from preprocess.corpus.last_pass import COUNT, finish_unit, read_counts, read_finished
+from preprocess.corpus.dedup import deduplicate_bucket
+from preprocess.corpus.first_pass import Job, tokenize_unit
+from preprocess.corpus.last_pass import COUNT, finish_unit, read_counts
 from preprocess.files import storage
 from preprocess.files.manifest import hash_file
 from preprocess.reading.listing import list_source
 from preprocess.reading.units import Unit, plan_units
 from preprocess.shards.format import Shard
 from preprocess.shards.stream import TokenStream
+from preprocess.text.config import SPLITS, CleaningConfig, NearDuplicateConfig
+from preprocess.text.splits import splits_of, text_hash
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer, train_tokenizer
+from preprocess.work.folder import read_finished_record, read_unit_record
 
 BUCKETS = 3
 SETTINGS: dict[str, Any] = {
@@ -41,6 +37,12 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+def split_of(content: int, valid_fraction: float, test_fraction: float) -> str:
+    """The split of one text by its hash."""
+    high = np.array([content >> 64], np.uint64)
+    return SPLITS[int(splits_of(high, valid_fraction, test_fraction)[0])]
+
+
 @pytest.fixture(autouse=True)
 def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda handle: None)
@@ -49,7 +51,7 @@ def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     # Then a unit of a few dozen documents has several segments.
-    monkeypatch.setattr(first_pass, "BATCH", 16)
+    monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 16)
 
 
 def lines() -> list[str]:
@@ -107,7 +109,7 @@ def made(output: str) -> dict[str, bytes]:
 
 
 def shards(job: Job, units: Sequence[Unit]) -> list[Shard]:
-    rows = [row for unit in units for row in read_finished(job.work, unit.index)["files"]]
+    rows = [row for unit in units for row in read_finished_record(job.work, unit.index)["files"]]
     found = []
     for row in rows:
         assert (row["bytes"], row["xxh128"]) == hash_file(f"{job.output}/{row['name']}")
@@ -131,7 +133,7 @@ def expected(tokenizer: Tokenizer, job: Job, deduplicate: bool) -> dict[str, lis
     for text in lines():
         if text and not (deduplicate and text in seen):
             seen.add(text)
-            content = content_hash(text.encode())
+            content = text_hash(text.encode())
             side = split_of(content, job.config.valid_fraction, job.config.test_fraction)
             sides[side].append(tokenizer.encode([text])[0].tolist())
     return sides
@@ -148,10 +150,12 @@ def test_shards_hold_the_documents_in_order_and_the_sums_balance(
     assert all(len(side) > 3 for side in sides.values())
     for split in SPLITS:
         assert documents(job, units, split) == sides[split]
-    read = sum(read_done(job.work, unit.index)["read"] for unit in units)
-    dropped = sum((Counter(read_done(job.work, u.index)["dropped"]) for u in units), Counter())
+    read = sum(read_unit_record(job.work, unit.index)["read"] for unit in units)
+    dropped = sum(
+        (Counter(read_unit_record(job.work, u.index)["dropped"]) for u in units), Counter()
+    )
     duplicates = sum(
-        read_finished(job.work, unit.index)["dropped"].get("duplicate", 0) for unit in units
+        read_finished_record(job.work, unit.index)["dropped"].get("duplicate", 0) for unit in units
     )
     assert dropped == {"empty": lines().count(""), "invalid_json": 1}
     assert (duplicates > 50) == deduplicate
@@ -298,7 +302,7 @@ def test_a_part_of_duplicates_only_becomes_no_shard(tmp_path: Path, corpus: Path
     ]
     job, units, _ = plan(corpus, str(tmp_path / "out"), input=given)
     prepare(job, units)
-    finished = read_finished(job.work, 1)
+    finished = read_finished_record(job.work, 1)
     assert (finished["files"], finished["dropped"]) == ([], {"duplicate": 3})
     assert [shard.source for shard in shards(job, units)] == ["c"]
 
@@ -315,7 +319,9 @@ def test_almost_equal_documents_are_dropped_beside_equal_ones(tmp_path: Path, co
         keep_dropped=True, **settings,
     )  # fmt: skip
     prepare(job, units)
-    drops = sum((Counter(read_finished(job.work, u.index)["dropped"]) for u in units), Counter())
+    drops = sum(
+        (Counter(read_finished_record(job.work, u.index)["dropped"]) for u in units), Counter()
+    )
     assert drops == {"duplicate": 2, "near_duplicate": 3}
     cleaned = [" ".join(text.split()) for text in texts]
     assert documents(job, units, "train") == [ids.tolist() for ids in tokenizer.encode(cleaned)]
@@ -338,7 +344,7 @@ def test_histograms_count_the_documents_that_stayed(tmp_path: Path, corpus: Path
     for name in ("tokens", "tokens_per_word"):
         bins: Counter[str] = Counter()
         for unit in units:
-            bins.update(read_finished(job.work, unit.index)["histograms"][name])
+            bins.update(read_finished_record(job.work, unit.index)["histograms"][name])
         assert bins.total() == sum(shard.documents for shard in shards(job, units))
 
 

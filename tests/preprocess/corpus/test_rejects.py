@@ -8,7 +8,7 @@ import pytest
 
 from preprocess.corpus import rejects as kept_aside
 from preprocess.corpus.rejects import KEPT_ASIDE, KeptAside
-from preprocess.reading.reader import Rejected
+from preprocess.reading.block import Rejected
 
 
 def kept(folder: Path) -> dict[str, list[dict[str, Any]]]:

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.shards import stream as token_stream
+from preprocess.shards import windows as windows_module
 from preprocess.shards.format import Shard
-from preprocess.shards.stream import CorpusTooSmall, TokenStream, TrainingWindows
-from preprocess.tokenizers.load import BOS, EOS
+from preprocess.shards.stream import TokenStream
+from preprocess.shards.windows import CorpusTooSmall, TrainingWindows
+from preprocess.tokenizers.base import BOS, EOS
 
 Order = Literal["shuffled", "as-given"]
 ORDERS = st.sampled_from(["shuffled", "as-given"])
@@ -102,7 +103,7 @@ def test_a_row_reads_its_stretch_of_every_pass_without_a_gap(
     if not rows:
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_stream, "HELD_POSITIONS", block)
+        patch.setattr(windows_module, "HELD_POSITIONS", block)
         windows = TrainingWindows(stream, rows, unroll)
     passes = 12
     expected: list[list[tuple[list[int], list[int]]]] = [[], []]

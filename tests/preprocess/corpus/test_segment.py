@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.config import SPLITS
-from preprocess.corpus.dedup import Kind, content_hash, deduplicate_bucket, read_drops
+from preprocess.corpus.dedup import Kind, deduplicate_bucket, read_drops
 from preprocess.corpus.segment import Segment
 from preprocess.files import storage
 from preprocess.files.storage import join, read_bytes
 from preprocess.shards.format import DOCUMENT
+from preprocess.text.config import SPLITS
+from preprocess.text.splits import text_hash
 
 WORK = "memory://segment"
 U2, U4 = np.dtype("<u2"), np.dtype("<u4")
@@ -75,7 +76,7 @@ def test_every_document_comes_back_whole_from_the_part_of_its_split(
     assert segment.documents == len(documents)
     assert segment.tokens == sum(map(len, documents))
     parts = segment.write(WORK, 3, 12, by_thirds, 1, 1)
-    sides = [(content_hash(text_of(ids).encode()) >> 64) % 3 for ids in documents]
+    sides = [(text_hash(text_of(ids).encode()) >> 64) % 3 for ids in documents]
     assert parts == {SPLITS[side]: f"{SPLITS[side]}-000003-012" for side in set(sides)}
     for side in set(sides):
         chosen = [

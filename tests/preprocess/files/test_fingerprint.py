@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.config import CleaningConfig
 from preprocess.files.fingerprint import canonical_json, differing_keys, fingerprint
+from preprocess.text.config import CleaningConfig
 
 VALUES = st.recursive(
     st.none()

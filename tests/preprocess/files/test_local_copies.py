@@ -19,7 +19,7 @@ import pytest
 import xxhash
 
 from preprocess.files import local_copies, storage
-from preprocess.files.local_copies import DamagedFile, LocalCopies
+from preprocess.files.local_copies import DamagedCopy, LocalCopies
 from preprocess.files.manifest import FileRecord
 
 STORE = "memory://copied"
@@ -103,7 +103,7 @@ def test_a_file_of_other_bytes_is_refused_and_not_kept(
     monkeypatch.setattr(local_copies, "AT_ONCE", 4)
     file = put("a")
     storage.write_bytes(file[0], stored)
-    with pytest.raises(DamagedFile, match=f"^{told}$"):
+    with pytest.raises(DamagedCopy, match=f"^{told}$"):
         copies.open(*file)
     assert held(folder) == set()
     put("a")

@@ -128,7 +128,7 @@ def test_record_does_not_take_a_column_twice():
 
 
 def test_hash_file_reads_in_blocks(folder, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 4)
+    monkeypatch.setattr(module, "HASHED_AT_ONCE", 4)
     path = storage.join(folder, "x.bin")
     storage.write_bytes(path, b"0123456789")
     assert hash_file(path) == (10, xxhash.xxh3_128_hexdigest(b"0123456789"))

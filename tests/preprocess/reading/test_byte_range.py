@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from preprocess.config import CleaningConfig, Source
+from preprocess.config import Source
 from preprocess.files import storage
 from preprocess.reading.byte_range import DamagedFile, unreadable_as_damaged
 from preprocess.reading.listing import list_source
 from preprocess.reading.reader import Limits, UnitReader, read_unit
 from preprocess.reading.units import Unit, plan_units
+from preprocess.text.config import CleaningConfig
 
 SKIP = Limits(skip_damaged=True)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from preprocess.corpus.first_pass import done_record
 from preprocess.files.storage import TEMPORARY, FileInfo, find_files, write_bytes
 from preprocess.reading.changed_inputs import INPUTS, changed, digest, write_inputs
+from preprocess.work.folder import unit_record
 
 
 def raw_files(folder: Path, **texts: str) -> list[FileInfo]:
@@ -53,7 +53,7 @@ def test_a_changed_file_is_found_and_a_touched_one_is_not(tmp_path: Path, finish
     else:
         for unit, row in enumerate(rows(files)):
             data = json.dumps({"inputs": [row]}).encode()
-            write_bytes(done_record(f"{folder}/_work", unit), data)
+            write_bytes(unit_record(f"{folder}/_work", unit), data)
         left = tmp_path / "prepare" / "_work" / "units" / f"{TEMPORARY}host-1-000009.json"
         left.write_text('{"inp')
     assert changed(folder, files) == []

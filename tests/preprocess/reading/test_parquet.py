@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from preprocess.config import CleaningConfig, Source
+from preprocess.config import Source
 from preprocess.errors import UserError
 from preprocess.files.storage import write_bytes
 from preprocess.reading.byte_range import DamagedFile
@@ -17,6 +17,7 @@ from preprocess.reading.listing import list_source
 from preprocess.reading.parquet import read_parquet
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Range, plan_units
+from preprocess.text.config import CleaningConfig
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

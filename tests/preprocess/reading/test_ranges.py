@@ -13,11 +13,12 @@ import zstandard
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from preprocess.config import CleaningConfig, Source
+from preprocess.config import Source
 from preprocess.reading.listing import list_source
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.records import Oversized, Records, whole_lines, whole_paragraphs
 from preprocess.reading.units import plan_units
+from preprocess.text.config import CleaningConfig
 
 Read = Callable[..., Any]  # of conftest.py
 # Hypothesis takes byte strings from the code under test, so it does find these.

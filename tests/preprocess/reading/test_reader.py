@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from preprocess.config import CleaningConfig, PrepareConfig, Source
+from preprocess.config import PrepareConfig, Source
 from preprocess.files.storage import StorageError
-from preprocess.reading.block import join_small
+from preprocess.reading.block import Block, join_small
 from preprocess.reading.byte_range import DamagedFile
 from preprocess.reading.listing import list_source
-from preprocess.reading.reader import Block, Limits, read_unit
+from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import plan_units
 from preprocess.text.cleaning import Cleaner
+from preprocess.text.config import CleaningConfig
 
 Read = Callable[..., Any]  # of conftest.py
 

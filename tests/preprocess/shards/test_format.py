@@ -15,7 +15,8 @@ from preprocess.files.manifest import FileRecord, Manifest, ManifestError, write
 from preprocess.files.storage import remove, write_bytes
 from preprocess.shards import stream as token_stream
 from preprocess.shards.format import DOCUMENT, Corpus, Shard, ShardError, shard_counts, token_dtype
-from preprocess.shards.stream import TokenStream, TrainingWindows
+from preprocess.shards.stream import TokenStream
+from preprocess.shards.windows import TrainingWindows
 
 
 def make_shard(folder: str, dtype: str = "<u2", name: str = "train-000000-000") -> Shard:

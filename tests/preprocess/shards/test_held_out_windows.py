@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.shards.format import Shard
-from preprocess.shards.held_out_windows import IGNORE, evaluation_windows, window_count
+from preprocess.shards.held_out_windows import evaluation_windows, window_count
 from preprocess.shards.stream import TokenStream, boundary_ids
+from preprocess.tokenizers.base import IGNORE
 
 Boundary = Literal["eos", "bos_eos"]
 Documents = Sequence[Sequence[int]]

@@ -12,17 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightning_modules.nn.window_maker import resets
 from preprocess.shards import stream as token_stream
+from preprocess.shards import windows as windows_module
 from preprocess.shards.format import Shard
-from preprocess.shards.stream import (
-    CorpusTooSmall,
-    Ids,
-    TokenStream,
-    TrainingWindows,
-    boundary_ids,
-    resets,
-)
-from preprocess.tokenizers.load import BOS, EOS
+from preprocess.shards.stream import Int64Ids, TokenStream, boundary_ids
+from preprocess.shards.windows import CorpusTooSmall, TrainingWindows
+from preprocess.tokenizers.base import BOS, EOS
 
 Boundary = Literal["eos", "bos_eos"]
 Documents = Sequence[Sequence[int]]
@@ -75,7 +71,7 @@ def pairs_of(corpus: Sequence[Documents], boundary: Boundary) -> list[Pair]:
     return [pair for one in documents for pair in pairwise([before, *one, after])]
 
 
-def zipped(read: tuple[Ids, Ids]) -> list[Pair]:
+def zipped(read: tuple[Int64Ids, Int64Ids]) -> list[Pair]:
     return list(zip(read[0].tolist(), read[1].tolist(), strict=True))
 
 
@@ -217,7 +213,7 @@ def test_a_row_reads_its_stretch_of_every_pass_without_a_gap(
     stream = TokenStream(make_shards(corpus), boundary, order, 5)
     rows = min(rows, len(stream))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_stream, "HELD_POSITIONS", block)
+        patch.setattr(windows_module, "HELD_POSITIONS", block)
         windows = TrainingWindows(stream, rows, unroll)
     length = windows.stretch
     steps = range(-(-3 * length // unroll))
@@ -263,7 +259,7 @@ def test_a_batch_depends_on_its_step_alone(
     stream = TokenStream(make_shards(corpus), "bos_eos", "shuffled", 4)
     rows = min(rows, len(stream))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_stream, "HELD_POSITIONS", 20)
+        patch.setattr(windows_module, "HELD_POSITIONS", 20)
         windows = TrainingWindows(stream, rows, unroll)
     for step in asked:
         fresh = TrainingWindows(
@@ -286,7 +282,7 @@ def test_rows_read_alike_however_they_are_dealt(
     rows = min(rows, len(stream))
     cuts = sorted(data.draw(st.sets(st.integers(1, rows - 1), max_size=3)) if rows > 1 else [])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_stream, "HELD_POSITIONS", data.draw(st.integers(1, 40)))
+        patch.setattr(windows_module, "HELD_POSITIONS", data.draw(st.integers(1, 40)))
         whole = TrainingWindows(stream, rows, unroll)
         parts = [
             TrainingWindows(stream, rows, unroll, range(first, end), directions)
@@ -308,7 +304,7 @@ def test_a_jump_reads_no_earlier_text(monkeypatch: pytest.MonkeyPatch) -> None:
             opened.append(self.name)
             return super().ids
 
-    monkeypatch.setattr(token_stream, "HELD_POSITIONS", 30)
+    monkeypatch.setattr(windows_module, "HELD_POSITIONS", 30)
     shards = [Watched(**vars(one)) for one in numbered(*[[9] * 10] * 40)]
     # Two rows of 20 shards of 100 positions each; forward they are at position 1,500 of theirs.
     windows = TrainingWindows(TokenStream(shards, "eos"), 2, 10)
@@ -326,12 +322,12 @@ def test_rows_are_not_all_read_before_one_window(monkeypatch: pytest.MonkeyPatch
     rows: set[int] = set()
     read = TokenStream.read
 
-    def watched(self: TokenStream, number: int, start: int, end: int) -> tuple[Ids, Ids]:
+    def watched(self: TokenStream, number: int, start: int, end: int) -> tuple[Int64Ids, Int64Ids]:
         rows.add(start // windows.stretch)
         return read(self, number, start, end)
 
     monkeypatch.setattr(TokenStream, "read", watched)
-    monkeypatch.setattr(token_stream, "HELD_POSITIONS", 40)
+    monkeypatch.setattr(windows_module, "HELD_POSITIONS", 40)
     windows = TrainingWindows(TokenStream(numbered([999, 999]), "eos"), 4, 10, directions=1)
     counts = []
     for window in range(1, 13):

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from preprocess.shards.format import Corpus
-from preprocess.shards.stream import TokenStream
-from preprocess.shards.target_counts import target_counts
+from preprocess.shards.stream import TokenStream, target_counts
 from preprocess.tokenizers.base import UNKNOWN
 
 Tiny = Any  # of conftest.py

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from preprocess.config import FilterConfig
 from preprocess.errors import UserError
+from preprocess.text.config import FilterConfig
 from preprocess.text.filters import Filters
 
 ENGLISH = "The house at the end of the street has been empty for more than twenty years now."

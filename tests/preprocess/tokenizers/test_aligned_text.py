@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.config import CharConfig, CleaningConfig, SentencePieceConfig, WordConfig
+from preprocess.config import CharConfig, SentencePieceConfig, WordConfig
 from preprocess.text.cleaning import Cleaner
-from preprocess.tokenizers.aligned_text import NO_ID, TextReader, Tokenised
-from preprocess.tokenizers.load import UNKNOWN, Tokenizer, train_tokenizer
+from preprocess.text.config import CleaningConfig
+from preprocess.tokenizers.aligned_text import NO_ID, TextAligner, Tokenised
+from preprocess.tokenizers.base import UNKNOWN
+from preprocess.tokenizers.load import Tokenizer, train_tokenizer
 
 TEXTS = [
     "The cat sat on the mat .",
@@ -25,8 +27,8 @@ KINDS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def reader(request: pytest.FixtureRequest) -> TextReader:
-    return TextReader(Cleaner(CleaningConfig()), tokenizer(request.param))
+def reader(request: pytest.FixtureRequest) -> TextAligner:
+    return TextAligner(Cleaner(CleaningConfig()), tokenizer(request.param))
 
 
 def tokenizer(kind: str) -> Tokenizer:
@@ -50,7 +52,7 @@ def covered(found: Tokenised) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.text(max_size=6), max_size=8))
-def test_every_given_word_keeps_tokens_of_its_own(reader: TextReader, words: list[str]) -> None:
+def test_every_given_word_keeps_tokens_of_its_own(reader: TextAligner, words: list[str]) -> None:
     [found] = reader.read([words])
 
     assert len(found.words) == len(words)
@@ -59,7 +61,7 @@ def test_every_given_word_keeps_tokens_of_its_own(reader: TextReader, words: lis
 
 @settings(deadline=None, max_examples=60)
 @given(st.text(max_size=40))
-def test_words_of_a_text_are_what_whitespace_separates(reader: TextReader, text: str) -> None:
+def test_words_of_a_text_are_what_whitespace_separates(reader: TextAligner, text: str) -> None:
     [found] = reader.read([text])
 
     assert [word.spelling for word in found.words] == found.text.split()
@@ -67,7 +69,7 @@ def test_words_of_a_text_are_what_whitespace_separates(reader: TextReader, text:
     covered(found)
 
 
-def test_a_list_reads_as_its_words_joined(reader: TextReader) -> None:
+def test_a_list_reads_as_its_words_joined(reader: TextAligner) -> None:
     text, words = reader.read([TEXTS[0], TEXTS[0].split()])
 
     assert words.tokens == text.tokens
@@ -75,7 +77,7 @@ def test_a_list_reads_as_its_words_joined(reader: TextReader) -> None:
 
 
 def test_with_words_as_tokens_each_given_word_is_one() -> None:
-    reader = TextReader(Cleaner(CleaningConfig(whitespace="keep")), tokenizer("word"))
+    reader = TextAligner(Cleaner(CleaningConfig(whitespace="keep")), tokenizer("word"))
     words = ["The", "big cat", "", "cat", "\x00", "The"]
 
     [found] = reader.read([words])
@@ -89,7 +91,7 @@ def test_with_words_as_tokens_each_given_word_is_one() -> None:
 
 
 def test_a_word_of_which_cleaning_leaves_nothing_counts_as_unknown() -> None:
-    reader = TextReader(Cleaner(CleaningConfig()), tokenizer("bytes"))
+    reader = TextAligner(Cleaner(CleaningConfig()), tokenizer("bytes"))
 
     [found] = reader.read([["the", "\x07", "cat"]])
 
@@ -100,6 +102,6 @@ def test_a_word_of_which_cleaning_leaves_nothing_counts_as_unknown() -> None:
 
 @pytest.mark.parametrize("wrong", [3, None, ["a", 3]])
 def test_what_is_no_text_is_refused(wrong: Any) -> None:
-    reader = TextReader(Cleaner(CleaningConfig()), tokenizer("word"))
+    reader = TextAligner(Cleaner(CleaningConfig()), tokenizer("word"))
     with pytest.raises(TypeError, match="a text is a string or a list of strings"):
         reader.read([wrong])

@@ -45,7 +45,7 @@ def test_tokens_a_word_are_counted_where_there_are_spaces_only() -> None:
 
 
 def test_bytes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BATCH", 2)
+    monkeypatch.setattr(module, "BATCH_TEXTS", 2)
     tokenizer = train_tokenizer(SentencePieceConfig(vocabulary=300), ["abab ab"])
     found = coverage(tokenizer, ["ab", "\u72ac", "ab"])
     assert found["byte_tokens"] == pytest.approx(3 / found["tokens"], abs=1e-6)

@@ -11,15 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.config import CharConfig, SentencePieceConfig, TokenizerConfig, WordConfig
-from preprocess.tokenizers.load import (
-    CONTROLS,
-    UNKNOWN,
-    Tokenizer,
-    TokenizerError,
-    cached_tokenizer,
-    load_tokenizer,
-    train_tokenizer,
-)
+from preprocess.tokenizers.base import CONTROLS, UNKNOWN, TokenizerError
+from preprocess.tokenizers.load import Tokenizer, cached_tokenizer, load_tokenizer, train_tokenizer
 from preprocess.tokenizers.subwords import SENTENCE_BYTES, SentencePieceTokenizer
 from preprocess.tokenizers.vocabulary import Vocabulary
 from preprocess.tokenizers.words import WordTokenizer

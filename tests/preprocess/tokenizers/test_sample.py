@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from preprocess.config import PrepareConfig
-from preprocess.corpus.dedup import content_hash, split_of
 from preprocess.reading.listing import list_source
 from preprocess.reading.units import Range, Unit, plan_units
+from preprocess.text.config import SPLITS
+from preprocess.text.splits import splits_of, text_hash
 from preprocess.tokenizers.sample import (
     READ_BYTES,
     draw_documents,
@@ -22,6 +23,12 @@ from preprocess.tokenizers.sample import (
     thin,
     unit_bytes,
 )
+
+
+def split_of(content: int, valid_fraction: float, test_fraction: float) -> str:
+    """The split of one text by its hash."""
+    high = np.array([content >> 64], np.uint64)
+    return SPLITS[int(splits_of(high, valid_fraction, test_fraction)[0])]
 
 
 def sized(*sizes: int) -> list[Unit]:
@@ -41,7 +48,7 @@ def planned(
 
 
 def side(text: str, config: PrepareConfig) -> str:
-    return split_of(content_hash(text.encode()), config.valid_fraction, config.test_fraction)
+    return split_of(text_hash(text.encode()), config.valid_fraction, config.test_fraction)
 
 
 def test_units_are_drawn_until_there_is_enough_and_stay_in_order() -> None:
@@ -67,7 +74,7 @@ def test_the_train_split_is_read_as_prepare_draws_it(tmp_path: Path) -> None:
     expected = [n for n, text in enumerate(clean) if text and side(text, config) == "train"]
     assert [raw for _, raw, _, _ in found] == [texts[n] for n in expected]
     assert [text for _, _, text, _ in found] == [clean[n] for n in expected]
-    assert all(content == content_hash(text.encode()) for _, _, text, content in found)
+    assert all(content == text_hash(text.encode()) for _, _, text, content in found)
     assert sorted({unit.index for unit, *_ in found}) == [unit.index for unit in units]
 
 
@@ -98,7 +105,7 @@ def test_drawn_documents_are_different_and_do_not_depend_on_the_order_of_reading
 
 
 def test_a_document_is_in_a_sample_by_its_content_and_in_every_larger_one() -> None:
-    contents = [content_hash(str(n).encode()) for n in range(20_000)]
+    contents = [text_hash(str(n).encode()) for n in range(20_000)]
     for share in (0.0, 0.1, 0.5, 1.0):
         number = sum(thin(content, share, 1) for content in contents)
         assert abs(number / 20_000 - share) < 0.01

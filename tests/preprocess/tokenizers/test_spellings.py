@@ -7,16 +7,20 @@ from hypothesis import strategies as st
 
 from preprocess.config import SentencePieceConfig
 from preprocess.tokenizers import spellings
-from preprocess.tokenizers.character_ids import (
+from preprocess.tokenizers.base import BOS, CONTROLS, EOS
+from preprocess.tokenizers.load import train_tokenizer
+from preprocess.tokenizers.spellings import (
     CHARACTERS,
     PAD,
     TEXT_BEGIN,
     TEXT_END,
     WORD_BEGIN,
     WORD_END,
+    Spellings,
+    Truncated,
+    spell,
+    truncated,
 )
-from preprocess.tokenizers.load import BOS, CONTROLS, EOS, train_tokenizer
-from preprocess.tokenizers.spellings import Spellings, Truncated, spell, truncated
 
 WORDS = [*CONTROLS, "a", "bé", "abcdefgh", "<s>", "中文"]
 

@@ -53,7 +53,7 @@ def test_the_files_hold_the_same_and_are_the_same_however_they_are_sorted(
     assert (tmp_path / "v.txt").read_text() == "".join(f"{word}\n" for word in words)
     index = (tmp_path / "v.index").read_bytes()
     monkeypatch.setattr(vocabulary, "SORTED_AT_ONCE", 7)
-    monkeypatch.setattr(vocabulary, "BATCH", 9)
+    monkeypatch.setattr(vocabulary, "BATCH_WORDS", 9)
     monkeypatch.setattr(vocabulary, "COPIED_AT_ONCE", 10)
     again = opened(tmp_path, words)
     assert (tmp_path / "v.index").read_bytes() == index

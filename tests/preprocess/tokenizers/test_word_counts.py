@@ -6,26 +6,34 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.config import PrepareConfig
-from preprocess.corpus.dedup import content_hash, split_of
 from preprocess.files.storage import TEMPORARY
 from preprocess.reading.listing import list_source
 from preprocess.reading.units import Unit, plan_units
+from preprocess.text.config import SPLITS
+from preprocess.text.splits import splits_of, text_hash
 from preprocess.tokenizers import word_counts
 from preprocess.tokenizers.word_counts import (
     CountJob,
-    count_buckets,
     count_unit,
     merge_bucket,
     merged_words,
     read_counted,
+    word_buckets,
 )
 
 LINES = [f"w{n % 7} слово{n % 23} 猫{n * n % 41} only{n}" for n in range(240)]
+
+
+def split_of(content: int, valid_fraction: float, test_fraction: float) -> str:
+    """The split of one text by its hash."""
+    high = np.array([content >> 64], np.uint64)
+    return SPLITS[int(splits_of(high, valid_fraction, test_fraction)[0])]
 
 
 def plan(
@@ -50,7 +58,7 @@ def run(job: CountJob, units: list[Unit]) -> list[str]:
 def expected(lines: list[str], config: PrepareConfig, min_count: int = 1) -> list[str]:
     sides: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
     for line in lines:
-        split = split_of(content_hash(line.encode()), config.valid_fraction, config.test_fraction)
+        split = split_of(text_hash(line.encode()), config.valid_fraction, config.test_fraction)
         sides[split == "train"].update(line.split())
     train, held_out = sides[True], sides[False]
     words = [word for word in train if train[word] >= min_count]
@@ -68,7 +76,7 @@ def test_words_come_by_count_in_train_then_those_of_held_out_text(tmp_path: Path
     train = [w for w in words if any(w in line.split() for line in LINES)]
     assert len(train) == len({word for line in LINES for word in line.split()})
     counted = read_counted(job)
-    sides = [split_of(content_hash(line.encode()), 0.3, 0.0) for line in LINES]
+    sides = [split_of(text_hash(line.encode()), 0.3, 0.0) for line in LINES]
     assert counted["documents"] == sides.count("train")
     own = [line for line, side in zip(LINES, sides, strict=True) if side == "train"]
     assert counted["bytes"] == sum(len(line.encode()) for line in own)
@@ -119,13 +127,13 @@ def test_a_rerun_makes_only_what_is_missing(
     words = run(job, units)
     work = Path(job.work)
     stamps = {path: path.stat().st_mtime_ns for path in work.rglob("*.bin")}
-    records = sorted((work / "words").glob("*.json"))
+    records = sorted((work / "word-counts").glob("*.json"))
     records[1].unlink()
     lost = work / "vocabulary" / "000001.bin"
     lost.unlink()
     assert run(job, units) == words
     changed = {path.name for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp}
-    assert changed == {"000001-000.bin", "000001.bin"}
+    assert changed == {"000001-0000.bin", "000001.bin"}
     assert not list(work.rglob(f"{TEMPORARY}*"))
     assert json.loads(records[0].read_text())["documents"] > 0
 
@@ -159,6 +167,6 @@ def test_a_block_of_rows_reads_back(rows: list[tuple[int, int, bytes]]) -> None:
 
 
 def test_buckets_follow_from_the_size_and_have_an_end() -> None:
-    assert count_buckets(0) == count_buckets(4 << 20) == 1
-    assert count_buckets(100 << 20) == 25
-    assert count_buckets(1 << 50) == 256
+    assert word_buckets(0) == word_buckets(4 << 20) == 1
+    assert word_buckets(100 << 20) == 25
+    assert word_buckets(1 << 50) == 256

@@ -8,7 +8,7 @@ from preprocess.vectors import word_sample
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.index import write_index
 from preprocess.vectors.shard import VectorShardWriter
-from preprocess.vectors.word_sample import Snippet, Word, find_words, read_sample, spell
+from preprocess.vectors.word_sample import Snippet, Word, find_words, joined_text, read_sample
 
 DIM = 4
 
@@ -29,17 +29,17 @@ def cache_of(folder, texts):
 
 
 def spelled(tokens, asked=()):
-    text, starts = spell(tokens)
+    text, starts = joined_text(tokens)
     return [(text[w.start : w.end], w.first, w.last) for w in find_words(text, starts, asked)]
 
 
 def test_pieces_bytes_and_words_spell_their_text():
-    assert spell(["▁a", "b", "▁c"]) == (" ab c", [0, 2, 3])
+    assert joined_text(["▁a", "b", "▁c"]) == (" ab c", [0, 2, 3])
     # Three bytes are one character, and begin where the first does.
-    assert spell(["▁x", "<0xE8>", "<0xAA>", "<0x9E>", "y"]) == (" x語y", [0, 2, 2, 2, 3])
-    assert spell(["▁", "<0xFF>"])[0] == " \ufffd"
-    assert spell(["one", "two"]) == (" one two", [0, 4])
-    assert spell([]) == ("", [])
+    assert joined_text(["▁x", "<0xE8>", "<0xAA>", "<0x9E>", "y"]) == (" x語y", [0, 2, 2, 2, 3])
+    assert joined_text(["▁", "<0xFF>"])[0] == " \ufffd"
+    assert joined_text(["one", "two"]) == (" one two", [0, 4])
+    assert joined_text([]) == ("", [])
 
 
 def test_stretches_between_spaces_are_words_without_their_punctuation():
@@ -70,7 +70,7 @@ def test_rare_characters_in_bytes_are_one_word_from_the_first_byte_to_the_last()
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)))
 @settings(deadline=None)
 def test_words_lie_in_their_tokens(tokens):
-    text, starts = spell(tokens)
+    text, starts = joined_text(tokens)
     ends = [*starts[1:], len(text)]
     for word in find_words(text, starts):
         assert text[word.start : word.end].strip() == text[word.start : word.end] != ""

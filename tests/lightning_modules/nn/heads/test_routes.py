@@ -4,23 +4,28 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.nn.heads.routes import BLOCK, Routes, id_ranks, ranks_of, route
+from lightning_modules.nn.heads.cutoffs import ROUTED_BLOCK
+from lightning_modules.nn.heads.routes import Routes, id_ranks, ranks_of, route
 
 
 def test_routes_hold_each_target_once_in_blocks_and_an_empty_tail_one_block() -> None:
     ranks = np.arange(10)[::-1].copy()  # id 9 is rank 0
-    targets = np.array([9, 0, -100, 4] + [1] * BLOCK)
+    targets = np.array([9, 0, -100, 4] + [1] * ROUTED_BLOCK)
 
     routes = route(targets, ranks, (2, 7, 9))
 
-    assert [len(rows) for rows in routes.rows] == [BLOCK, BLOCK, BLOCK]  # ranks 2-6, 7-8, 9
+    assert [len(rows) for rows in routes.rows] == [
+        ROUTED_BLOCK,
+        ROUTED_BLOCK,
+        ROUTED_BLOCK,
+    ]  # ranks 2-6, 7-8, 9
     assert routes.rows[0][0] == 3
-    assert routes.targets[0].tolist() == [3] + [-100] * (BLOCK - 1)  # id 4 is rank 5
-    assert routes.rows[1].tolist() == list(range(4, 4 + BLOCK))
-    assert routes.targets[1].tolist() == [1] * BLOCK
+    assert routes.targets[0].tolist() == [3] + [-100] * (ROUTED_BLOCK - 1)  # id 4 is rank 5
+    assert routes.rows[1].tolist() == list(range(4, 4 + ROUTED_BLOCK))
+    assert routes.targets[1].tolist() == [1] * ROUTED_BLOCK
     assert routes.rows[2][0] == 1
-    assert route(targets[:1], ranks, (2, 7, 9)).targets[2].tolist() == [-100] * BLOCK
-    assert len(route(np.full(BLOCK + 1, 5), ranks, (2,)).rows[0]) == 2 * BLOCK
+    assert route(targets[:1], ranks, (2, 7, 9)).targets[2].tolist() == [-100] * ROUTED_BLOCK
+    assert len(route(np.full(ROUTED_BLOCK + 1, 5), ranks, (2,)).rows[0]) == 2 * ROUTED_BLOCK
     assert route(targets, ranks, ()) == Routes((), ())
 
 

@@ -14,8 +14,7 @@ from lightning_modules.config import CharCNNInputConfig
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types
-from preprocess.tokenizers.character_ids import CHARACTERS, PAD
-from preprocess.tokenizers.spellings import Spellings, spell
+from preprocess.tokenizers.spellings import CHARACTERS, PAD, Spellings, spell
 
 WIDTH = 6
 

@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_modules.nn.inputs.word_types import LENGTHS, types_of_window
-from preprocess.tokenizers.character_ids import PAD
-from preprocess.tokenizers.load import BOS, CONTROLS, EOS
-from preprocess.tokenizers.spellings import Spellings
+from preprocess.tokenizers.base import BOS, CONTROLS, EOS
+from preprocess.tokenizers.spellings import PAD, Spellings
 
 WORDS = [*CONTROLS, *("x" * (n * 17 % 59 + 1) for n in range(59))]
 IDS = st.lists(st.integers(0, len(WORDS) - 1), min_size=6, max_size=6)

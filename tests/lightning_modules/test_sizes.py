@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.parameter_count import parameter_count, tail_widths
+from lightning_modules.nn.heads.cutoffs import tail_widths
+from lightning_modules.sizes import parameter_count
 
 WIDTHS = st.integers(1, 9)
 FILTERS = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 4)), min_size=1, max_size=3)

@@ -1,12 +1,10 @@
-"""Model FLOPs utilisation: what a model's matmuls need, over what the device's matmuls can do."""
+"""Parameters of a model, and FLOPs of its training, by arithmetic on the config. Imports no torch."""
 
-import time
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from lightning_modules.config import (
     AdaptiveInputConfig,
@@ -17,10 +15,71 @@ from lightning_modules.config import (
     RecurrentConfig,
     SampledSoftmaxConfig,
 )
-from lightning_modules.parameter_count import tail_widths
+from lightning_modules.nn.heads.cutoffs import tail_widths
+from preprocess.tokenizers.spellings import CHARACTERS
 
-PEAK_SECONDS = 0.15
-PEAK_SIZE = {"cpu": 768, "cuda": 8192}
+
+def parameter_count(config: ModelConfig, vocabulary: int, cutoffs: tuple[int, ...] = ()) -> int:
+    """Trainable numbers of the network that this config, vocabulary and these cutoffs build."""
+    width = config.recurrent.direction_width
+    predicted = min(config.output_vocabulary or vocabulary, vocabulary)
+    return (
+        _input_parameters(config, vocabulary, width, cutoffs)
+        + config.direction_count * config.recurrent.layers * _layer_parameters(config.recurrent)
+        + _head_parameters(config, predicted, width, cutoffs)
+    )
+
+
+def _input_parameters(
+    config: ModelConfig, vocabulary: int, width: int, cutoffs: tuple[int, ...]
+) -> int:
+    if isinstance(config.input, CharCNNInputConfig):
+        return _char_cnn_parameters(config.input, width)
+    if isinstance(config.input, AdaptiveInputConfig):
+        # What is tied is counted in the output layer.
+        assert isinstance(config.head, AdaptiveSoftmaxConfig)
+        return 0 if config.tied else _clusters(vocabulary, width, cutoffs, config.head.div)
+    dim = config.input.dim or width
+    return vocabulary * dim + _linear(dim, width)
+
+
+def _linear(found: int, width: int) -> int:
+    """A map with a bias, where there is something to map."""
+    return 0 if found == width else (found + 1) * width
+
+
+def _char_cnn_parameters(config: CharCNNInputConfig, width: int) -> int:
+    filters = sum(number * (1 + size * config.dim) for size, number in config.filters)
+    found = sum(number for _, number in config.filters)
+    highway = config.highway * 2 * found * (found + 1)
+    return CHARACTERS * config.dim + filters + highway + _linear(found, width)
+
+
+def _layer_parameters(config: RecurrentConfig) -> int:
+    width, hidden = config.direction_width, config.hidden
+    if not isinstance(config, LSTMConfig):
+        return 3 * hidden * (2 * width + 1) + hidden
+    projection = 0 if config.projection is None else hidden * width
+    return 4 * hidden * (2 * width + 1) + projection
+
+
+def _head_parameters(
+    config: ModelConfig, vocabulary: int, width: int, cutoffs: tuple[int, ...]
+) -> int:
+    if isinstance(config.head, AdaptiveSoftmaxConfig):
+        clusters = _clusters(vocabulary, width, cutoffs, config.head.div)
+        return clusters + width * len(cutoffs)  # a logit for each tail
+    return vocabulary if config.tied else vocabulary * (width + 1)
+
+
+def _clusters(vocabulary: int, width: int, cutoffs: tuple[int, ...], div: float) -> int:
+    """A vector for each id, of its cluster's width, and the tails' maps to the full width."""
+    bounds = (*cutoffs, vocabulary)
+    inner = tail_widths(width, div, len(cutoffs))
+    sizes = [end - start for start, end in pairwise(bounds)]
+    return width * bounds[0] + sum(
+        dim * (width + size) for dim, size in zip(inner, sizes, strict=True)
+    )
 
 
 class SpelledTypes(NamedTuple):
@@ -71,14 +130,14 @@ def flops_per_token(
     width, directions = config.recurrent.direction_width, config.direction_count
     if isinstance(config.input, CharCNNInputConfig):
         assert types is not None
-        encoder = types.a_token * _char_cnn(config.input, width, types.length)
+        encoder = types.a_token * _char_cnn_products(config.input, width, types.length)
     else:
-        encoder = directions * _vectors(config, counts, cutoffs)
-    stack = directions * config.recurrent.layers * _layer(config.recurrent)
-    return 6.0 * (encoder + stack + directions * _head(config, counts, cutoffs))
+        encoder = directions * _input_products(config, counts, cutoffs)
+    stack = directions * config.recurrent.layers * _layer_products(config.recurrent)
+    return 6.0 * (encoder + stack + directions * _head_products(config, counts, cutoffs))
 
 
-def _vectors(
+def _input_products(
     config: ModelConfig, counts: npt.NDArray[np.uint64], cutoffs: tuple[int, ...]
 ) -> float:
     width = config.recurrent.direction_width
@@ -92,7 +151,7 @@ def _vectors(
     return 0.0 if dim == width else dim * width
 
 
-def _char_cnn(config: CharCNNInputConfig, width: int, length: float) -> float:
+def _char_cnn_products(config: CharCNNInputConfig, width: int, length: float) -> float:
     convolutions = sum(
         n * w * config.dim * (min(length + 1, config.max_characters - w + 1) + 2) / 3
         for w, n in config.filters
@@ -102,7 +161,7 @@ def _char_cnn(config: CharCNNInputConfig, width: int, length: float) -> float:
     return convolutions + config.highway * 2 * found * found + projection
 
 
-def _layer(config: RecurrentConfig) -> float:
+def _layer_products(config: RecurrentConfig) -> float:
     width = config.direction_width
     if not isinstance(config, LSTMConfig):
         return 3 * config.hidden * 2 * width
@@ -110,7 +169,9 @@ def _layer(config: RecurrentConfig) -> float:
     return 4 * config.hidden * 2 * width + projection
 
 
-def _head(config: ModelConfig, counts: npt.NDArray[np.uint64], cutoffs: tuple[int, ...]) -> float:
+def _head_products(
+    config: ModelConfig, counts: npt.NDArray[np.uint64], cutoffs: tuple[int, ...]
+) -> float:
     width, vocabulary = config.recurrent.direction_width, len(counts)
     if isinstance(config.head, SampledSoftmaxConfig):
         return width * (config.head.samples + 1)
@@ -130,24 +191,3 @@ def _tail_shares(counts: npt.NDArray[np.uint64], cutoffs: tuple[int, ...]) -> li
     falling = np.sort(counts.astype(np.float64))[::-1]
     ends = (*cutoffs, len(counts))
     return [float(falling[a:b].sum() / max(falling.sum(), 1.0)) for a, b in pairwise(ends)]
-
-
-def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of large square matmuls on ``device``, the best of those that fit into 0.15 s."""
-    size = PEAK_SIZE[device.type]
-    draw = torch.Generator(device).manual_seed(0)  # Training's own draws must not move.
-    a, b = (torch.randn(size, size, generator=draw, device=device, dtype=dtype) for _ in "ab")
-    product = a @ b
-    _wait(device)
-    best, end = float("inf"), time.perf_counter() + PEAK_SECONDS
-    while best == float("inf") or time.perf_counter() < end:
-        began = time.perf_counter()
-        torch.mm(a, b, out=product)
-        _wait(device)
-        best = min(best, time.perf_counter() - began)
-    return 2.0 * size**3 / best
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -1,0 +1,80 @@
+"""Settings that former versions of biloom had, and the values that missing settings stood for.
+
+Results of former versions stay valid. A setting that an older result does not name had, in effect,
+the value in `ADDED`, or else today's default. A setting that was removed is ignored if it has its
+former default, and is reported otherwise.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from pipeline.config.diagnostics import sections
+from pipeline.config.schema import Config
+from preprocess.config import Source
+from preprocess.files.fingerprint import plain
+from preprocess.section import Section
+
+REMOVED: dict[str, Any] = {"embed.int8": False}
+"""Removed settings, each with its last default."""
+
+ADDED: dict[str, Any] = {}
+"""Settings added later whose default is not what older versions did, each with what they did."""
+
+SOURCES = ("prepare.input.", "embed.input.", "embed.sample_of.")
+"""Prefixes of keys whose value is a source: its settings, and a digest of its files."""
+
+
+def in_present_terms(old: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Restate what an older version was asked with the keys that are used today.
+
+    Args:
+        old: settings and inputs of a result or of unfinished work, flat.
+        asked: those of the present command.
+    """
+    restated = {k: v for k, v in old.items() if k in asked or REMOVED.get(k, _UNKNOWN) != v}
+    for key, value in asked.items():
+        former = restated.get(key, _UNKNOWN)
+        if former is _UNKNOWN:
+            former = _default(key, asked)
+        elif key.startswith(SOURCES) and isinstance(former, dict) and isinstance(value, dict):
+            former = {k: _source_default(k) for k in value if k not in former} | former
+        if former is not _UNKNOWN:
+            restated[key] = former
+    return restated
+
+
+def in_former_terms(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Restate the present command with the removed settings of its stage at their defaults."""
+    removed = {k: v for k, v in REMOVED.items() if k.startswith(f"{asked['stage']}.")}
+    return {**asked, **removed}
+
+
+_UNKNOWN = object()
+
+
+def _default(key: str, asked: Mapping[str, Any]) -> Any:
+    """Value of a setting in versions that did not have it; `_UNKNOWN` if the key is no setting."""
+    if key in ADDED:
+        return ADDED[key]
+    found: list[type[Section]] = [Config]
+    field: FieldInfo | None = None
+    names = key.split(".")
+    for depth, name in enumerate(names):
+        kind = asked.get(".".join([*names[:depth], "kind"]))
+        if len(found) > 1:
+            found = [one for one in found if one.model_fields["kind"].default == kind]
+        if name == "kind" and field is not None:
+            return getattr(field.default, "kind", _UNKNOWN)
+        field = found[0].model_fields.get(name) if found else None
+        if field is None:
+            return _UNKNOWN
+        found = sections(field)
+    assert field is not None
+    return _UNKNOWN if field.is_required() else plain(field.get_default(call_default_factory=True))
+
+
+def _source_default(name: str) -> Any:
+    field = Source.model_fields.get(name)
+    return plain(field.get_default(call_default_factory=True)) if field else None

@@ -1,0 +1,49 @@
+"""The content hash of a text, and the split that follows from it."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from preprocess.text.config import SPLITS, Split
+
+
+def text_hash(text: bytes) -> int:
+    """Return the 128-bit XXH3 hash of a cleaned text in UTF-8."""
+    return xxhash.xxh3_128_intdigest(text)
+
+
+def text_hashes(texts: Iterable[bytes]) -> bytes:
+    """Return the `text_hash` of each text as 16 big-endian bytes, concatenated."""
+    return b"".join(map(xxhash.xxh3_128_digest, texts))
+
+
+def hash_halves(hashes: bytes | bytearray) -> npt.NDArray[np.uint64]:
+    """Split concatenated big-endian 16-byte hashes into (hashes, 2) high and low halves."""
+    return np.frombuffer(hashes, ">u8").astype(np.uint64).reshape(-1, 2)
+
+
+def splits_of(
+    high: npt.NDArray[np.uint64],
+    valid_fraction: float,
+    test_fraction: float,
+    given: Split | None = None,
+) -> npt.NDArray[np.uint8]:
+    """Return the index in ``SPLITS`` of each text's split, shape (texts,).
+
+    The split depends on the text's content only, so a text stays in its split when the corpus grows.
+
+    Args:
+        high: high halves of the texts' hashes, shape (texts,).
+        valid_fraction: share of texts in the validation split.
+        test_fraction: share of texts in the test split.
+        given: the split of every text, if their source has one.
+    """
+    if given:
+        return np.full(len(high), SPLITS.index(given), np.uint8)
+    # Hash buckets use the low half, so the split uses the high one.
+    place = (high >> np.uint64(11)).astype(np.float64) / (1 << 53)
+    numbers = np.where(place < valid_fraction, SPLITS.index("valid"), SPLITS.index("train"))
+    test = (place >= valid_fraction) & (place < valid_fraction + test_fraction)
+    return np.where(test, SPLITS.index("test"), numbers).astype(np.uint8)

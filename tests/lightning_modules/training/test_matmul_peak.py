@@ -1,0 +1,13 @@
+"""The FLOP/s that a device reaches in matrix multiplications."""
+
+import torch
+
+from lightning_modules.training.matmul_peak import matmul_peak
+
+
+def test_the_peak_is_that_of_matmuls_and_soon_known() -> None:
+    state = torch.random.get_rng_state()
+    peak = matmul_peak(torch.device("cpu"), torch.float32)
+
+    assert 1e8 < peak < 1e16
+    assert torch.equal(torch.random.get_rng_state(), state), "training's draws are moved"

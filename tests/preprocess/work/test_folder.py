@@ -1,0 +1,38 @@
+"""The layout of the folder of unfinished work."""
+
+from pathlib import Path
+
+import pytest
+
+from preprocess.files.storage import TEMPORARY
+from preprocess.work import folder
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = folder.unit_record(str(tmp_path), 3)
+    assert folder.read_record_if_written(path) is None
+    with pytest.raises(FileNotFoundError):
+        folder.read_unit_record(str(tmp_path), 3)
+    folder.write_record(path, {"read": 1, "name": "ß"})
+    assert folder.read_unit_record(str(tmp_path), 3) == {"read": 1, "name": "ß"}
+    assert folder.read_record_if_written(path) == {"read": 1, "name": "ß"}
+
+
+def test_records_are_listed_in_the_order_of_units_without_those_of_killed_writers(
+    tmp_path: Path,
+) -> None:
+    work = folder.work_folder(str(tmp_path))
+    for unit in (2, 0):
+        folder.write_record(folder.unit_record(work, unit), {})
+    folder.write_record(folder.finished_record(work, 0), {})
+    Path(work, "units", f"{TEMPORARY}host-1-000001.json").write_bytes(b"")
+    assert folder.unit_records(work) == [folder.unit_record(work, unit) for unit in (0, 2)]
+    assert folder.record_counts(work) == (2, 0, 1)
+
+
+def test_steps_of_checkpoints_are_in_rising_order(tmp_path: Path) -> None:
+    work = str(tmp_path)
+    for step in (20, 9):
+        Path(folder.checkpoint_file(work, step)).touch()
+    Path(work, "asked.json").touch()
+    assert folder.checkpoint_steps(work) == [9, 20]
