@@ -9,9 +9,10 @@ from types import ModuleType
 import pytest
 
 from pipeline.cli import main
-from pipeline.commands.run_folder import RunFolderError, config_of_run
+from pipeline.commands.run_folder import RunFolderError, check_run
 from pipeline.console import Console
 from pipeline.lifecycle.order import STAGE_ORDER
+from pipeline.reports.run_report import config_of_run
 
 Capture = pytest.CaptureFixture[str]
 FINISHED = Path(__file__).parents[2] / "fixtures" / "version-0.1" / "finished"
@@ -49,7 +50,8 @@ def test_a_run_without_a_finished_stage_is_told(folder: Path, capsys: Capture) -
         manifest.unlink()
     assert main(["report", str(folder)]) == 2
     assert capsys.readouterr().err == (
-        f"biloom: {folder} holds no finished stage; see `biloom status {folder}`\n"
+        f"biloom: {folder} holds no finished stage; name another run folder, or see `biloom status "
+        f"{folder}`\n"
     )
 
 
@@ -107,4 +109,4 @@ def test_a_relative_path_is_a_run_too(folder: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(folder.parent)
     assert config_of_run(folder.name).run.output == str(folder)
     with pytest.raises(RunFolderError):
-        config_of_run("nothing-here")
+        check_run("nothing-here")

@@ -41,7 +41,7 @@ def test_the_card_carries_the_numbers_that_were_measured(trained: Path) -> None:
     card = (trained / "export" / "README.md").read_text()
     figures = read_manifest(str(trained / "evaluate")).details
 
-    assert f"| perplexity a token | {figures['forward_perplexity']:,.2f} |" in card
+    assert f"| perplexity per token | {figures['forward_perplexity']:,.2f} |" in card
     assert "| corpus | not given | " in card
 
 

@@ -82,7 +82,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
 
 def every_file(folder: Path) -> dict[str, bytes]:
     """All that a finished corpus leaves, but for what tells of the run: times and places."""
-    told = ("stats.json", "config.yaml", "manifest.json", "corpus.html")
+    told = ("stats.json", "config.yaml", "manifest.json")
     files = (path for path in folder.rglob("*") if path.is_file() and path.name not in told)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
