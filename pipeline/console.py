@@ -124,7 +124,7 @@ class Console:
         self._rich.print(text, no_wrap=True, overflow="ellipsis")
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table; columns of numbers are aligned to the right."""
+        """Print a table; columns of numbers, except the first, are aligned to the right."""
         if not self.is_terminal:
             self.line(f"{title}: " + " | ".join(header))
             for row in rows:
@@ -138,8 +138,9 @@ class Console:
             collapse_padding=True,
         )
         for number, name in enumerate(header):
-            numeric = all(map(_is_number, (row[number] for row in rows)))
-            table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+            numbers = sum(_is_number(row[number]) for row in rows)
+            is_right = number > 0 and 2 * numbers >= len(rows)
+            table.add_column(Text(name), justify="right" if is_right else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         self._rich.print(table)
