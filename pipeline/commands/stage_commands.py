@@ -2,7 +2,6 @@
 
 from argparse import Namespace
 from functools import partial
-from pathlib import Path
 
 from pipeline.commands.command import Command
 from pipeline.lifecycle.order import STAGE_ORDER
@@ -57,6 +56,8 @@ def _is_override(word: str) -> bool:
 
     ``./a=b.yaml`` is a file, and so is an existing file whose name begins with no section's name.
     """
+    from pathlib import Path
+
     from pipeline.config.schema import Config
 
     key, equals, _ = word.partition("=")

@@ -1,7 +1,6 @@
 """`biloom status`: the state of every stage of a run folder, from the folder alone."""
 
 import json
-from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import yaml
@@ -142,7 +141,5 @@ def _time(place: StageFolder) -> str:
 
 def _date(place: StageFolder) -> str:
     """When the manifest was written, if the store tells."""
-    [file] = storage.find_files(place.file(NAME))
-    if not file.version.isdecimal():
-        return "-"
-    return f"{datetime.fromtimestamp(int(file.version) / 1e9):%Y-%m-%d %H:%M}"
+    date = storage.modified(place.file(NAME))
+    return f"{date:%Y-%m-%d %H:%M}" if date else "-"

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_modules.config import AdaptiveSoftmaxConfig, CharCNNInputConfig
+from lightning_modules.nn.heads.cutoffs import choose_cutoffs
+from lightning_modules.sizes import SpelledTypes, flops_per_token
 from pipeline.config.schema import Config
 from pipeline.console import Bar
 
@@ -140,9 +142,6 @@ def zipf_counts(vocabulary: int) -> npt.NDArray[np.uint64]:
 
 
 def _flops(config: Config, counts: npt.NDArray[np.uint64]) -> float:
-    from lightning_modules.nn.heads.cutoffs import choose_cutoffs
-    from lightning_modules.sizes import SpelledTypes, flops_per_token
-
     model, head = config.model, config.model.head
     predicted = counts[: model.output_vocabulary] if model.output_vocabulary else counts
     cutoffs: tuple[int, ...] = ()

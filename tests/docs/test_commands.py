@@ -33,9 +33,6 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
-PENDING: tuple[str, ...] = ("biloom compare ",)
-"""Beginnings of commands that are documented and cannot run yet; to be emptied when they can."""
-
 NOT_RUN = {
     r"(time )?make (quickstart|test|docs|check)": "make itself: it installs packages",
     r"pip install": "it installs packages; the extras are compared with pyproject.toml",
@@ -220,8 +217,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def reason_not_to_run(command: str) -> str | None:
-    if command.startswith(PENDING):
-        return "it cannot run yet"
     return next((why for what, why in NOT_RUN.items() if re.match(what, command)), None)
 
 

@@ -144,12 +144,12 @@ def test_a_table_in_a_file_is_a_line_a_row() -> None:
 
 def test_columns_of_numbers_stand_to_the_right_and_text_to_the_left() -> None:
     console, printed = shown(terminal=True, width=60)
-    rows = [["train", "12", "-", "done"], ["valid", "3,000", "1.5kB", "to be made"]]
+    rows = [["1 to 9", "12", "-", "done"], ["valid", "3,000", "1.5kB", "to be made"]]
     console.table("stages", ["name", "tokens", "size", "state"], rows)
     lines = [line.rstrip() for line in printed.getvalue().splitlines()]
     assert lines[-3:-1] == [
-        "  train      12      -  done",
-        "  valid   3,000  1.5kB  to be made",
+        "  1 to 9      12      -  done",
+        "  valid    3,000  1.5kB  to be made",
     ]
 
 

@@ -221,8 +221,8 @@ def test_weights_that_do_not_belong_are_told(
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b"the\na\nthe\n", "the word 'the' stands there twice"),
-        (b"\xff\xfe", "is no UTF-8 text"),
+        (b"the\na\nthe\n", "the word 'the' occurs twice"),
+        (b"\xff\xfe", "is not UTF-8 text"),
         (None, "vocab.txt is missing"),
     ],
 )

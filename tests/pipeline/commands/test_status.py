@@ -6,7 +6,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from subprocess import Popen, run
 from typing import Any
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return copy
 
 
-def told(path: Path, capsys: Capture) -> tuple[int, dict[str, list[str]], list[str]]:
+def told(path: Path | str, capsys: Capture) -> tuple[int, dict[str, list[str]], list[str]]:
     """The exit code, the rows of the table by stage, and the lines below it."""
     code = main(["status", str(path)])
     out, err = capsys.readouterr()
@@ -189,12 +189,22 @@ def test_figures_that_are_not_known_are_left_out(
     (folder / "train" / "config.yaml").write_text("{")
     found = status_of(str(folder), "train")
     assert (found.state, found.time) == ("done", "-")
-    find = module.storage.find_files
-    # A store gives an ETag, not a time.
-    monkeypatch.setattr(
-        module.storage, "find_files", lambda path: [replace(find(path)[0], version='"e1"')]
-    )
+    monkeypatch.setattr(module.storage, "modified", lambda path: None)
     assert status_of(str(folder), "train").date == "-"
+
+
+def test_a_run_in_a_store_has_a_status_and_a_report(folder: Path, capsys: Capture) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            data = file.read_bytes()
+            module.storage.write_bytes(f"memory://status/{file.relative_to(folder)}", data)
+    code, rows, lines = told("memory://status", capsys)
+    assert (code, lines) == (0, [])
+    assert rows["train"][:3] == ["done", "64.2kB", "0:02"]
+    age = datetime.now() - datetime.strptime(rows["train"][3], "%Y-%m-%d %H:%M")
+    assert age < timedelta(hours=1)
+    assert main(["report", "memory://status"]) == 0
+    assert module.storage.exists("memory://status/report.html")
 
 
 def test_status_loads_neither_torch_nor_beam(folder: Path) -> None:
