@@ -89,7 +89,9 @@ def test_a_script_needs_its_share_of_the_letters() -> None:
 def test_an_unknown_script_is_told_with_the_nearest() -> None:
     with pytest.raises(ValidationError, match=r"no script 'latin'; did you mean 'Latin'\?"):
         FilterConfig(scripts=("Han", "latin"))
-    with pytest.raises(ValidationError, match=r"no script 'xxxxx' \(names as in Scripts.txt\)"):
+    with pytest.raises(
+        ValidationError, match=r"no script 'xxxxx'; use a name of Unicode's Scripts"
+    ):
         FilterConfig(scripts=("xxxxx",))
 
 
