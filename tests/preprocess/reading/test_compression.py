@@ -26,7 +26,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 }
 SKIPPABLE = b"\x5a\x2a\x4d\x18\x03\x00\x00\x00abc"
 TEXT = "".join(f"line {i} é\n" for i in range(3000))
-ADVICE = "put a sound copy in its place, leave it out of the input, or keep what can be read with "
+ADVICE = "replace it by an intact copy, leave it out of the input, or keep what can be read with "
 
 
 @pytest.mark.parametrize("kind", PACKERS)
@@ -63,7 +63,7 @@ def test_a_damaged_file_stops_with_its_name_and_advice_or_is_skipped(
     packed = PACKERS[kind](lines.encode())
     middle = len(packed) // 2
     damaged = {
-        "this compressed file is cut off": packed[:middle],
+        "this compressed file is truncated": packed[:middle],
         "damaged compressed file": packed[:middle] + b"\xff" * 8 + packed[middle + 8 :],
         "damaged compressed file .*": packed + b"garbage behind the end",
     }
@@ -97,8 +97,10 @@ def test_a_bomb_is_damaged_and_read_in_bounded_pieces(
     path = tmp_path / "a"
     path.write_bytes(PACKERS[kind](b"ab\n" + bytes(30_000_000)))
     limits = Limits(max_expansion=100)
-    message = "a: unpacks to more than [23],.* bytes and 100 times its size; if it is sound, raise "
-    with pytest.raises(DamagedFile, match=f"{message}prepare.max_expansion; put"):
+    message = (
+        "a: unpacks to more than [23],.* bytes and 100 times its size; if it is intact, raise "
+    )
+    with pytest.raises(DamagedFile, match=f"{message}prepare.max_expansion; replace it"):
         read_file(path, limits=limits)
     block, _ = read_file(path, limits=Limits(1024, 100, skip_damaged=True))
     assert [one.reason for one in block.rejected] == ["damaged_file"]

@@ -111,7 +111,7 @@ def test_a_wrong_column_is_told_with_those_there_are(tmp_path: Path, read_file: 
         (lambda data: data[:-10], "a: cannot be read as Parquet"),
         (lambda data: data[:4] + bytes(40) + data[44:], "a: cannot be read as Parquet"),
         (lambda data: b"no magic", "a: cannot be read as Parquet"),
-        (gzip.compress, "a: this is a Parquet file inside a compressed one; unpack it"),
+        (gzip.compress, "a: this is a Parquet file inside a compressed one; decompress it"),
     ],
 )
 def test_a_broken_file_stops_or_is_skipped(
@@ -144,5 +144,5 @@ def test_pyarrow_is_asked_for_where_it_is_missing(
 ) -> None:
     path = write(tmp_path / "a", {"text": ["one"]})
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"reading Parquet takes pyarrow; pip install 'biloom\[b"):
+    with pytest.raises(UserError, match=r"reading Parquet needs pyarrow; pip install 'biloom\[b"):
         read_file(path)
