@@ -70,7 +70,7 @@ def changed(folder: str, files: Sequence[FileInfo]) -> list[str]:
 
     Args:
         folder: folder of the stage, finished or not.
-        files: the present files, of equal names and sizes as those that were read.
+        files: the present files; those that the stage has not read are ignored.
     """
     # Two sources may have files of equal name; a row may belong to either.
     by_name: dict[str, list[FileInfo]] = {}
