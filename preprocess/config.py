@@ -10,7 +10,7 @@ from preprocess.text.config import CleaningConfig, FilterConfig, NearDuplicateCo
 
 
 class SentencePieceConfig(Section):
-    """SentencePiece subwords for any script; rare characters become bytes, so no word is unknown."""
+    """SentencePiece subwords for any script; rare characters become bytes, so nothing is unknown."""
 
     kind: Literal["sentencepiece"] = "sentencepiece"
     model: Literal["unigram", "bpe"] = Field(
@@ -61,7 +61,7 @@ class CharConfig(Section):
 
 
 class WordConfig(Section):
-    """Whitespace-separated words; ids by falling count in the train split, then words of other splits."""
+    """Whitespace-separated words, by falling count in the train split, then those of other splits."""
 
     kind: Literal["word"] = "word"
     min_count: int = Field(

@@ -1,7 +1,7 @@
 """Base class of every config section.
 
-A config is validated once and then immutable. Derived values are computed by functions or properties
-and never stored in it.
+A config is validated once and then immutable. Derived values are computed by functions or
+properties and never stored in it.
 """
 
 from typing import Any

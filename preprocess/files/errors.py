@@ -9,8 +9,10 @@ from typing import Any
 
 from preprocess.errors import UserError
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+# Stores without folders, where a missing path at a write means that the bucket is missing.
+_BUCKET_PROTOCOLS = ("s3", "s3a", "gs", "gcs")
 
 
 class StorageError(UserError):
@@ -34,9 +36,9 @@ def told_writes(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in NO_ROOM:
+        if error.errno in _NO_SPACE:
             hint = "free some space"
-        elif error.errno in NO_RIGHT:
+        elif error.errno in _NO_PERMISSION:
             hint = "change its permissions"
         else:
             raise
@@ -46,15 +48,11 @@ def told_writes(path: str) -> Iterator[None]:
         ) from error
 
 
-BUCKETS = ("s3", "s3a", "gs", "gcs")
-"""Protocols of stores without folders, where a failed write means that the bucket is missing."""
-
-
 class ReportingStore:
     """Wrapper of an fsspec file system or open file whose errors name the path.
 
-    Every method call raises `StoreError` if the store or its client fails. `FileNotFoundError`
-    passes unchanged, and `PermissionError` gets the path.
+    Every method call raises `StoreError` if the store or its client fails. `PermissionError` gets
+    the path. `FileNotFoundError` and builtin exceptions other than `OSError` pass unchanged.
 
     Args:
         inner: the file system or file.
@@ -83,7 +81,7 @@ class ReportingStore:
         try:
             put()
         except FileNotFoundError as error:
-            if self._path.split("://", 1)[0] in BUCKETS:
+            if self._path.split("://", 1)[0] in _BUCKET_PROTOCOLS:
                 raise StorageError(
                     f"{self._path}: the bucket does not exist; create it or use another one"
                 ) from error

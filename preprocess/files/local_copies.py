@@ -1,8 +1,9 @@
 """Local copies of remote files, because each range read from an object store takes milliseconds.
 
-All processes of a user on a machine share one folder of copies, so that ranks and data workers fetch
-a shard once and a resumed run finds the copies of a killed one. The last process to exit removes the
-folder. Copies are named by content hash, so files of an older corpus are never confused with newer.
+All processes of a user on a machine share one folder of copies, so that ranks and data workers
+fetch a shard once and a resumed run finds the copies of a killed one. The last process to exit
+removes the folder. Copies are named by content hash, so files of an older corpus are never confused
+with newer.
 """
 
 import atexit
@@ -48,7 +49,8 @@ class LocalCopies:
         folder = Path(tempfile.gettempdir()) / f"biloom-shards-{os.getuid()}"
         self._folder, self._locks, self._files = folder, folder / "locks", folder / "files"
         try:
-            # The lock file is not in the folder, which may be removed while others wait for the lock.
+            # The lock file is not in the folder, which may be removed while others wait for the
+            # lock.
             self._use = os.open(f"{folder}.lock", os.O_RDWR | os.O_CREAT, 0o600)
             with suppress(BlockingIOError):
                 fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)

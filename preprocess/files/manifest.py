@@ -119,7 +119,7 @@ def read_manifest(folder: str, stage: str | None = None) -> Manifest:
         stage: the stage it must be, if given.
 
     Raises:
-        ManifestError: there is no manifest, or it is damaged, of another stage or of a newer format.
+        ManifestError: the manifest is missing, damaged, of another stage or of a newer format.
     """
     expected = f"'{stage}'" if stage else "stage"
     try:

@@ -113,6 +113,10 @@ def open_read(path: str) -> BinaryIO:
     return open(local_path(path), "rb")
 
 
+def _temporary(target: Path) -> Path:
+    return target.with_name(f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{target.name}")
+
+
 @contextmanager
 def atomic_writer(path: str) -> Iterator[IO[bytes]]:
     """Yield a binary file that becomes ``path`` when the block ends, unless the block raises.
@@ -128,7 +132,7 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
             fs.put_finished(inner, lambda: fs.put_file(file.name, inner))
         return
     target = local_path(path)
-    temporary = target.with_name(f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{target.name}")
+    temporary = _temporary(target)
     with told_writes(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -181,7 +185,7 @@ def copy(source: str, target: str) -> None:
         fs.cp_file(inner, _remote(target)[1])
         return
     old, new = local_path(source), local_path(target)
-    temporary = new.with_name(f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{new.name}")
+    temporary = _temporary(new)
     with told_writes(target):
         new.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
@@ -269,7 +273,9 @@ def list_names(folder: str) -> list[str]:
 
 
 def find_files(pattern: str) -> list[FileInfo]:
-    """Return the files that match a path, glob (with ``**`` for any folders) or URL, by name.
+    """Return the files that match a path, glob or URL, ordered by name.
+
+    In a glob, ``**`` matches any number of folders.
 
     Raises:
         StorageError: nothing matches, the path is a folder, or a file cannot be read.
@@ -322,10 +328,9 @@ def _find_local(pattern: str) -> list[FileInfo]:
 
 def _find_remote(pattern: str) -> list[FileInfo]:
     fs, inner = _remote(pattern)
-    protocol = pattern.split("://", 1)[0]
-    # In a web address a question mark begins the query string.
-    wild = any(c in pattern for c in ("*" if protocol in ("http", "https") else "*?["))
-    if wild:
+    web = pattern.startswith(("http://", "https://"))
+    # In a web address a question mark starts the query string.
+    if any(c in pattern for c in ("*" if web else "*?[")):
         details = list(fs.glob(inner, detail=True).values())
     else:
         try:
@@ -339,7 +344,6 @@ def _find_remote(pattern: str) -> list[FileInfo]:
     for info in details:
         if info["type"] != "file":
             continue
-        web = protocol in ("http", "https")
         full = info["name"] if web else fs.unstrip_protocol(info["name"])
         if info.get("size") is None:
             raise StorageError(

@@ -22,7 +22,7 @@ class DamagedFile(UserError):  # noqa: N818
 def damaged_file(path: str, problem: str) -> DamagedFile:
     """Return the error for the file ``path``; the message adds what users can do."""
     return DamagedFile(
-        f"{path}: {problem}; replace it by an intact copy, leave it out of the input, or keep what "
+        f"{path}: {problem}; replace it with an intact copy, leave it out of the input, or keep what "
         "can be read with prepare.damaged_files=skip"
     )
 
@@ -45,8 +45,8 @@ def unreadable_as_damaged(path: str) -> Iterator[None]:
 class RawRange:
     """Iterates over chunks of bytes from a range's start to the end of the file.
 
-    Chunks do not cross the range's end. Those after it are small, because they only serve to complete
-    the last record. Callers may seek in the file between two chunks.
+    Chunks do not cross the range's end. Those after it are small, because they only serve to
+    complete the last record. Callers may seek in the file between two chunks.
 
     Args:
         file: the open file.

@@ -1,7 +1,7 @@
 """Detection of raw files that have changed since a stage read them.
 
-The fingerprint contains names and sizes. If a file of equal size has another version (mtime or ETag),
-its bytes are hashed and compared with the hash recorded when it was read.
+The fingerprint contains names and sizes. If a file of equal size has another version (mtime or
+ETag), its bytes are hashed and compared with the hash recorded when it was read.
 """
 
 import json
@@ -27,9 +27,9 @@ HASHED_AT_ONCE = 4 << 20
 
 
 def digest(files: Sequence[FileInfo]) -> dict[str, Any]:
-    """Return the entry of files in a fingerprint: their number, bytes, and a hash of names and sizes.
+    """Return the entry of raw files in a fingerprint.
 
-    The order of the files counts, their paths do not.
+    It has their number, their bytes, and a hash of names and sizes in order; paths do not matter.
     """
     hashed = xxhash.xxh3_128()
     for file in files:

@@ -1,7 +1,7 @@
 """Detection and decompression of compressed files, with all members and in bounded memory.
 
-The file objects of the standard library treat damage after the first bzip2 or xz member as the end of
-the file. So this module calls the decompressors itself.
+The file objects of the standard library treat damage after the first bzip2 or xz member as the end
+of the file. So this module calls the decompressors itself.
 """
 
 import bz2
@@ -21,6 +21,8 @@ _ZSTANDARD_BYTES = 512
 
 
 class _Decompressor(Protocol):
+    """Interface of the decompressors in bz2 and lzma."""
+
     @property
     def eof(self) -> bool: ...
     @property

@@ -2,8 +2,8 @@
 
 In most encodings the byte 0A is always a line end, so files can be cut at line ends and decoded in
 blocks. Files in other encodings (UTF-16, UTF-32, EBCDIC, and encodings with shift states such as
-ISO-2022-JP) are converted to UTF-8 as a stream from their start. UTF-16 without a byte order mark is
-not detected: unless `Source.encoding` names it, the text contains NUL characters.
+ISO-2022-JP) are converted to UTF-8 as a stream from their start. UTF-16 without a byte order mark
+is not detected: unless `Source.encoding` names it, the text contains NUL characters.
 """
 
 import codecs
@@ -29,7 +29,7 @@ _PAD = b"\n" * 8
 
 
 def _as_invalid(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Error handler: decode invalid bytes to `_INVALID`, and encode that to FF, invalid in UTF-8."""
+    """Error handler that decodes invalid bytes to `_INVALID` and encodes that to FF."""
     if isinstance(error, UnicodeDecodeError):
         return _INVALID, error.end
     assert isinstance(error, UnicodeEncodeError)
@@ -55,7 +55,7 @@ def is_cuttable(encoding: str) -> bool:
 
 
 def to_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
-    """Convert chunks of a text to UTF-8; a sequence of invalid bytes becomes the invalid byte FF."""
+    """Convert chunks of a text to UTF-8; invalid bytes become FF, which is invalid in UTF-8."""
     decoder = codecs.getincrementaldecoder(encoding)(_AS_INVALID)
     for data in chunks:
         yield decoder.decode(data).encode("utf-8", _AS_INVALID)
@@ -80,7 +80,7 @@ def is_invalid(text: str) -> bool:
 
 
 def replace_invalid(text: str) -> tuple[str, int]:
-    """Replace invalid bytes in a text from `decode` by U+FFFD; return the text and their number."""
+    """Replace invalid bytes in a text from `decode` with U+FFFD; return the text and their number."""
     return text.replace(_INVALID, "\ufffd"), text.count(_INVALID)
 
 

@@ -1,6 +1,7 @@
-"""Detection of a raw file's format, from its name for planning and from its first bytes for reading.
+"""Detection of a raw file's format: from its name for planning, from its first bytes for reading.
 
-Only the start of a file is examined, never that of a range, so all ranges of a file have one format.
+Only the start of a file is examined, never that of a range, so all ranges of a file have one
+format.
 """
 
 import codecs
@@ -72,7 +73,7 @@ def holds_json(chunks: Iterable[bytes], encoding: str, text_field: str, limit: i
     start with a brace.
 
     Args:
-        chunks: the file's bytes from its start, uncompressed; a byte order mark is within one chunk.
+        chunks: the file's bytes from its start, uncompressed; a byte order mark is in one chunk.
         encoding: encoding of the file, one for which `is_cuttable` is True.
         text_field: key of the text.
         limit: longest line considered, in bytes.

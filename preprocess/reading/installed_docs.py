@@ -50,8 +50,8 @@ _INNER = re.compile(r"['’./-]")
 def list_files() -> list[FileInfo]:
     """Return the Python sources of the standard library, NumPy and torch, ordered by name.
 
-    Names such as ``stdlib/argparse.py`` or ``torch/nn/modules/rnn.py`` are the same on every machine.
-    Packages that are not installed are left out.
+    Names such as ``stdlib/argparse.py`` or ``torch/nn/modules/rnn.py`` are the same on every
+    machine. Packages that are not installed are left out.
     """
     roots = [("stdlib", Path(sysconfig.get_path("stdlib")))]
     for package in _PACKAGES:

@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 ONE = 1 << 32
-"""1.0 as a fixed-point number of `PassPlan`; with floats, rounding could turn factor 1 into 0 or 2."""
+"""1.0 in fixed point; with floats, rounding could turn the factor 1 of `PassPlan` into 0 or 2."""
 
 
 def shares(sizes: Sequence[int], weights: Sequence[float], alpha: float) -> list[float]:
     """Return the share of each source; an empty source has share 0.
 
     Args:
-        sizes: sizes of the sources, all in one unit (raw bytes for a sample; tokens and document ends
-            of the train split for training).
+        sizes: sizes of the sources, all in one unit: raw bytes for a sample; tokens and document
+            ends of the train split for training.
         weights: `Source.weight` of each source.
         alpha: `PrepareConfig.sampling_alpha`.
     """
@@ -38,8 +38,8 @@ def as_it_is(weights: Sequence[float], alpha: float) -> bool:
 def allot(sizes: Sequence[int], parts: Sequence[float], wanted: int) -> list[float]:
     """Return how much each source contributes to a sample.
 
-    A source contributes its share, but at most its size. If a source is too small for its share, the
-    others contribute the rest in proportion to their shares.
+    A source contributes its share, but at most its size. If a source is too small for its share,
+    the others contribute the rest in proportion to their shares.
 
     Args:
         sizes: size of each source.
@@ -70,13 +70,13 @@ def repeat_factors(sizes: Mapping[str, int], parts: Mapping[str, float]) -> dict
 
 
 class PassPlan:
-    """How often each shard occurs in each pass over the training data, as a closed formula.
+    """Number of occurrences of each shard in each pass over the training data, in closed form.
 
-    A shard of a source with repeat factor r occurs ``floor((e + 1) r + u) - floor(e r + u)`` times in
-    pass e, which is r on average and differs from r by less than 1. The phase u in [0, 1) of a shard is
-    its start when the shards of the source are laid around a circle in a seeded order. So over any
-    consecutive passes, the amount of a source differs from its share by at most its largest shard. With
-    factor 1, every shard occurs once per pass.
+    A shard of a source with repeat factor r occurs ``floor((e + 1) r + u) - floor(e r + u)`` times
+    in pass e, which is r on average and differs from r by less than 1. The phase u in [0, 1) of a
+    shard is its start when the shards of the source are laid around a circle in a seeded order. So
+    over any consecutive passes, the amount of a source differs from its share by at most its
+    largest shard. With factor 1, every shard occurs once per pass.
 
     A position is a token or a document end.
 
@@ -96,11 +96,11 @@ class PassPlan:
     ) -> None:
         self._sizes = sizes
         names = dict.fromkeys(sources)
-        known = {name: round(factors.get(name, 1.0) * ONE) for name in names}
-        self._factors = np.array([known[name] for name in sources], np.int64)
+        fixed = {name: round(factors.get(name, 1.0) * ONE) for name in names}
+        self._factors = np.array([fixed[name] for name in sources], np.int64)
         self._phases = np.zeros(len(sources), np.int64)
         for number, name in enumerate(names):
-            if known[name] != ONE:
+            if fixed[name] != ONE:
                 shards = np.array([i for i, source in enumerate(sources) if source == name])
                 self._phases[shards] = _phases(sizes[shards], number, seed)
 

@@ -1,7 +1,7 @@
 """Reading documents from a text column of Parquet files, in batches of rows.
 
-A row group belongs to the range that contains its first byte. Memory is bounded by one batch and one
-page of each column read.
+A row group belongs to the range that contains its first byte. Memory is bounded by one batch and
+one page of each column read.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
 """Reading documents from raw files of any supported format, encoding and compression.
 
 Every record becomes a document or a `Rejected` with its reason and location. A file that cannot be
-read to its end is an error, or is counted with ``damaged_files=skip``. Memory is bounded by one block
-and one record of at most ``max_document_bytes``.
+read to its end is an error, or is counted with ``damaged_files=skip``. Memory is bounded by one
+block and one record of at most ``max_document_bytes``.
 """
 
 from collections.abc import Iterable, Iterator
@@ -75,14 +75,15 @@ def read_unit(
 ) -> "UnitReader":
     """Return an iterable over the documents of a unit, in blocks.
 
-    A document is, by format: a line, paragraph or file of text (`Source.document`; lines end with LF
-    or CRLF); an object of a JSON Lines file, whose blank lines are ignored; a row of a Parquet file; a
-    paragraph of prose in a Python source. A byte order mark at the start of a file is removed.
+    A document is, by format: a line, paragraph or file of text (`Source.document`; lines end with
+    LF or CRLF); an object of a JSON Lines file, whose blank lines are ignored; a row of a Parquet
+    file; a paragraph of prose in a Python source. A byte order mark at the start of a file is
+    removed.
 
-    gzip, bzip2, xz and Zstandard are detected by content, UTF-16 and UTF-32 by their byte order marks.
-    If such a file was cut into ranges because its name does not tell, its first range yields all
-    documents and the others none. Byte offsets in locations count uncompressed bytes; if the file was
-    converted to UTF-8 (see `encodings`), bytes of the converted text.
+    gzip, bzip2, xz and Zstandard are detected by content, UTF-16 and UTF-32 by their byte order
+    marks. If such a file was cut into ranges because its name does not tell, its first range yields
+    all documents and the others none. Byte offsets in locations count uncompressed bytes; if the
+    file was converted to UTF-8 (see `encodings`), bytes of the converted text.
 
     Args:
         unit: the unit.
@@ -130,7 +131,7 @@ class UnitReader:
         return join_small(chain.from_iterable(ranges), self._block_bytes)
 
     def _read_range(self, piece: Range) -> Iterator[Block]:
-        """Yield the blocks of a range; their raw bytes sum to its length even if the file is damaged."""
+        """Yield the blocks of a range; their raw bytes sum to its length, even in a damaged file."""
         taken = 0
         digest = xxhash.xxh3_128()
         rejected: list[Rejected] = []
@@ -214,8 +215,8 @@ class UnitReader:
 
     def _detect(self, chunks: Iterable[bytes], encoding: str) -> Format:
         limit = self._limits.max_document_bytes
-        json = holds_json(chunks, encoding, self._source.text_field, limit)
-        return "jsonl" if json else "text"
+        is_jsonl = holds_json(chunks, encoding, self._source.text_field, limit)
+        return "jsonl" if is_jsonl else "text"
 
     def _detect_in_stream(
         self, chunks: Iterable[bytes], encoding: str
@@ -263,7 +264,7 @@ class UnitReader:
 def _head(piece: Range, file: BinaryIO) -> bytes:
     """Return the first bytes of the file."""
     if piece.start > 0 and storage.is_remote(piece.path):
-        # Reading from the open remote file would fetch megabytes ahead, which the range does not need.
+        # The open remote file would read megabytes ahead, which the range does not need.
         return storage.read_bytes(piece.path, 0, HEAD_BYTES)
     # At most the file's size, because reading past the end costs another call.
     return file.read(min(HEAD_BYTES, piece.bytes))

@@ -1,8 +1,8 @@
 """Splitting raw bytes into complete records: lines, paragraphs or whole files, many at a time.
 
-Of an oversized record only the start is kept, so memory is bounded by a chunk and the longest record
-allowed. The length of a record is its bytes without the final line feed. A carriage return alone does
-not end a line, so a file in the format of the old Mac OS is one line.
+Of an oversized record only the start is kept, so memory is bounded by a chunk and the longest
+record allowed. The length of a record is its bytes without the final line feed. A carriage return
+alone does not end a line, so a file in the format of the old Mac OS is one line.
 """
 
 import codecs
@@ -127,8 +127,8 @@ def whole_paragraphs(
 ) -> Iterator[Records | Oversized]:
     """Yield the paragraphs of the range ``[start, end)``.
 
-    A paragraph belongs to the range in which the blank line before it starts. The first paragraph of a
-    file belongs to the first range.
+    A paragraph belongs to the range in which the blank line before it starts. The first paragraph
+    of a file belongs to the first range.
 
     Args:
         lines: the lines that start at ``start`` or later, to the end of the file.

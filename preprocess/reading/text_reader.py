@@ -1,14 +1,14 @@
 """Conversion of raw records to documents: text, JSON Lines and Python sources.
 
-Lines are decoded and split a block at a time, because a Python call per line takes longer than reading
-the line.
+Lines are decoded and split a block at a time, because a Python call per line takes longer than
+reading the line.
 """
 
 import io
 import json
 import re
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -48,15 +48,14 @@ class TextReader:
         lines, replaced = self._lines(data)
         documents = [line for line in lines if line is not None]
         if len(documents) == len(lines):
-            starts = partial(_line_starts, data, offset)
-            return self._block(documents, [], replaced, Locations(f"{self.name}:", starts))
+            return self._block(documents, [], replaced, partial(_line_starts, data, offset))
         kept = [i for i, line in enumerate(lines) if line is not None]
         lost = [(i, "invalid_bytes", "") for i, line in enumerate(lines) if line is None]
-        locations = Locations(f"{self.name}:", partial(_some_line_starts, data, offset, kept))
-        return self._block(documents, self._locate(lost, records), replaced, locations)
+        starts = partial(_some_line_starts, data, offset, kept)
+        return self._block(documents, self._locate(lost, records), replaced, starts)
 
     def read_paragraphs(self, records: Records) -> Block:
-        """Read one document per paragraph, which ends at a blank line; its lines are joined by LF."""
+        """Read one document per paragraph, up to a blank line; its lines are joined by LF."""
         offset, data = records
         documents: list[str] = []
         rejected: list[Rejected] = []
@@ -73,9 +72,7 @@ class TextReader:
             documents.append(text)
             starts.append(offset + begin)
             replaced += count
-        return self._block(
-            documents, rejected, replaced, Locations(f"{self.name}:", lambda: starts)
-        )
+        return self._block(documents, rejected, replaced, lambda: starts)
 
     def read_file(self, record: Records) -> Block:
         """Read a whole file as one document, with LF for CRLF and without the last line end."""
@@ -83,7 +80,7 @@ class TextReader:
         text, replaced = self._text(data)
         if text is None:
             return Block([], [self._reject("invalid_bytes", data, offset)], 0, 0)
-        return self._block([text], [], replaced, Locations(f"{self.name}:", lambda: [offset]))
+        return self._block([text], [], replaced, lambda: [offset])
 
     def read_jsonl(self, records: Records, text_field: str, id_field: str | None) -> Block:
         """Read one document per line, a JSON object; blank lines are ignored."""
@@ -113,8 +110,8 @@ class TextReader:
                 kept.append(index)
                 if id_field is not None:
                     ids.append(name)
-        locations = Locations(f"{self.name}:", partial(_some_line_starts, data, offset, kept), ids)
-        return self._block(documents, self._locate(lost, records), replaced, locations)
+        starts = partial(_some_line_starts, data, offset, kept)
+        return self._block(documents, self._locate(lost, records), replaced, starts, ids)
 
     def read_python(self, record: Records) -> Block:
         """Read one document per paragraph of prose in a Python source, in its declared encoding."""
@@ -126,8 +123,7 @@ class TextReader:
             return Block([], [self._reject("invalid_bytes", data, offset)], 0, 0)
         documents = installed_docs.paragraphs(text)
         # A paragraph may be assembled from parts of the source, so its location is the source.
-        locations = Locations(f"{self.name}:", lambda: [offset] * len(documents))
-        return self._block(documents, [], 0, locations)
+        return self._block(documents, [], 0, lambda: [offset] * len(documents))
 
     def _lines(self, data: bytes) -> tuple[Sequence[str | None], int]:
         """Return the decoded lines, None for each to reject, and the number of replacements."""
@@ -150,8 +146,14 @@ class TextReader:
         return text.replace("\r\n", "\n").removesuffix("\n"), replaced
 
     def _block(
-        self, documents: list[str], rejected: list[Rejected], replaced: int, locations: Locations
+        self,
+        documents: list[str],
+        rejected: list[Rejected],
+        replaced: int,
+        find_offsets: Callable[[], Sequence[int]],
+        ids: Sequence[str] = (),
     ) -> Block:
+        locations = Locations(f"{self.name}:", find_offsets, ids)
         return Block(documents, rejected, replaced, 0, ((0, locations),))
 
     def _locate(self, lost: list[tuple[int, str, str]], records: Records) -> list[Rejected]:
@@ -169,7 +171,7 @@ class TextReader:
 
 
 def _parse_object(line: str) -> tuple[dict[str, Any], str]:
-    """Return a line's JSON object and ""; if it is invalid JSON, an empty object and the reason."""
+    """Return the JSON object of a line, or an empty one, and "invalid_json" or an empty string."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,8 +1,8 @@
 """Work units: byte ranges that a worker reads in one call.
 
-The plan follows from file names, sizes and settings only, so planning reads no file and every machine
-makes the same plan. A unit is a few megabytes of one source: a large uncompressed file is cut into
-ranges, and small files are packed together in the order of their names.
+The plan follows from file names, sizes and settings only, so planning reads no file and every
+machine makes the same plan. A unit is a few megabytes of one source: a large uncompressed file is
+cut into ranges, and small files are packed together in the order of their names.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ LARGE_UNIT_BYTES = 32 * 1024**2
 EVEN = 4
 """The number of equal units is a multiple of this, so that two or four workers have equal work."""
 LARGE_INPUT_BYTES = 2 * 1024**3
-"""Input size up to which small units are used: an uneven distribution of large ones costs more."""
+"""Input size from which units are large; below it, large units would be spread unevenly."""
 
 
 @dataclass(frozen=True, slots=True)

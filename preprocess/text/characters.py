@@ -1,7 +1,7 @@
 """Fast classification of characters by a table of all code points.
 
-A table lookup takes one or two nanoseconds per character, a regular expression or Python loop ten to
-a hundred times as much.
+A table lookup takes one or two nanoseconds per character, a regular expression or Python loop ten
+to a hundred times as much.
 """
 
 from collections.abc import Iterable, Sequence

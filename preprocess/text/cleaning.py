@@ -1,7 +1,7 @@
 """Cleaning of texts, the same in training and embedding.
 
-Most texts need no cleaning. So a batch is searched in one array operation for characters that cleaning
-could change, and only the texts that contain one are processed by a Python call each.
+Most texts need no cleaning. So a batch is searched in one array operation for characters that
+cleaning could change, and only the texts that contain one are processed by a Python call each.
 """
 
 import re
@@ -14,9 +14,9 @@ import numpy.typing as npt
 from preprocess.text.characters import CharacterTable, by_width
 from preprocess.text.config import CleaningConfig
 
-# Category Cc without its whitespace (tab, line ends, separators). U+FEFF is the only format character
-# removed, because joiners and direction marks have meaning in Indic, Persian and emoji text.
 _SURROGATES = ((0xD800, 0xDFFF),)
+# Category Cc without its whitespace (tab, line ends, separators). U+FEFF is the only format
+# character removed: joiners and direction marks have meaning in Indic, Persian and emoji text.
 _CONTROL = (
     *((0x00, 0x08), (0x0E, 0x1B), (0x7F, 0x84), (0x86, 0x9F)),
     *_SURROGATES,
@@ -34,9 +34,9 @@ _Positions = npt.NDArray[np.intp]
 class Cleaner:
     """Removes control characters, then normalises Unicode, then collapses whitespace.
 
-    Cleaning is idempotent. The order matters for that: a control character may separate a letter from
-    its accent, and NFKC may produce spaces. A cleaned text can always be encoded as UTF-8, because lone
-    surrogates are removed, or replaced by U+FFFD if control characters are kept.
+    Cleaning is idempotent. The order matters for that: a control character may separate a letter
+    from its accent, and NFKC may produce spaces. A cleaned text can always be encoded as UTF-8,
+    because lone surrogates are removed, or replaced with U+FFFD if control characters are kept.
 
     Attributes:
         counts: number of texts that each step has changed so far; the steps are control_characters,
@@ -126,12 +126,12 @@ class Cleaner:
         """Find unwanted characters and spaces.
 
         Args:
-            joined: texts joined with line feeds, which also stand before the first and after the last.
+            joined: the texts, each between two line feeds.
             ends: positions of these line feeds, which are ignored.
 
         Returns:
-            Positions of unwanted characters, positions of whitespace other than U+0020, and a mask of
-            U+0020, shape (characters,).
+            Positions of unwanted characters, positions of whitespace other than U+0020, and a mask
+            of U+0020, shape (characters,).
         """
         kinds = self._table.kinds(joined)
         kinds[ends] = 0

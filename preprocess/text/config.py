@@ -13,11 +13,11 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
 class CleaningConfig(Section):
-    """How a document's text is cleaned before it is hashed and tokenised, in training and embedding."""
+    """How a text is cleaned before it is hashed and tokenised, in training and embedding."""
 
     invalid_bytes: Literal["replace", "drop"] = Field(
         "replace",
-        description="bytes that are invalid in the file's encoding: replace them by U+FFFD, or drop "
+        description="bytes that are invalid in the file's encoding: replace them with U+FFFD, or drop "
         "the document",
     )
     unicode: Literal["NFC", "NFKC", "none"] = Field(
@@ -26,11 +26,11 @@ class CleaningConfig(Section):
     control_characters: Literal["remove", "keep"] = Field(
         "remove",
         description="remove: delete control characters (category Cc, except whitespace), lone "
-        "surrogates and U+FEFF; keep: only replace lone surrogates by U+FFFD",
+        "surrogates and U+FEFF; keep: only replace lone surrogates with U+FFFD",
     )
     whitespace: Literal["collapse", "keep"] = Field(
         "collapse",
-        description="collapse: replace each run of whitespace by one space and strip both ends",
+        description="collapse: replace each run of whitespace with one space and strip both ends",
     )
 
 

@@ -1,8 +1,8 @@
 """Quality filters: which documents are dropped, and for which reason.
 
-Filters run on batches, the cheapest first, and see only the documents that earlier filters kept. The
-measures follow Gopher (Rae et al. 2021, "Scaling Language Models", appendix A1.1), without those that
-count words, because not every script separates words.
+Filters run on batches, the cheapest first, and see only the documents that earlier filters kept.
+The measures follow Gopher (Rae et al. 2021, "Scaling Language Models", appendix A1.1), without
+those that count words, because not every script separates words.
 """
 
 import unicodedata
@@ -36,9 +36,9 @@ class Filters:
         self._most = config.max_characters
         self._steps: list[tuple[str, Drops]] = []
         if (repeated := config.max_repeated_lines) is not None:
-            self._steps.append(("repeated_lines", lambda texts: _repeating(texts, repeated)))
+            self._steps.append(("repeated_lines", lambda texts: _repeat_lines(texts, repeated)))
         if (symbols := config.max_symbols) is not None:
-            self._steps.append(("symbols", lambda texts: _symbolic(texts, symbols)))
+            self._steps.append(("symbols", lambda texts: _have_symbols(texts, symbols)))
         if config.scripts is not None:
             table = _script_table(frozenset(config.scripts))
             share = config.min_script_share
@@ -56,9 +56,9 @@ class Filters:
     def reasons(self, originals: Sequence[str], cleaned: Sequence[str]) -> list[str | None]:
         """Return for each document the first filter that drops it, or None if it is kept.
 
-        Filters run in this order: too_short, too_long, repeated_lines, symbols, script, language. All
-        but repeated_lines see the cleaned text. That one sees the original, because cleaning may join
-        lines; blank lines do not count. An empty text can only be too_short. A text
+        Filters run in this order: too_short, too_long, repeated_lines, symbols, script, language.
+        All but repeated_lines see the cleaned text. That one sees the original, because cleaning
+        may join lines; blank lines do not count. An empty text can only be too_short. A text
         without letters passes the script and language filters.
 
         Args:
@@ -82,13 +82,13 @@ class Filters:
         return None
 
 
-def _repeating(texts: list[str], limit: float) -> Iterable[bool]:
+def _repeat_lines(texts: list[str], limit: float) -> Iterable[bool]:
     for text in texts:
         lines = [line for line in map(str.strip, text.splitlines()) if line]
         yield len(lines) - len(set(lines)) > limit * len(lines)
 
 
-def _symbolic(texts: list[str], limit: float) -> Iterable[bool]:
+def _have_symbols(texts: list[str], limit: float) -> Iterable[bool]:
     symbols, wordlike = _symbol_table().count(texts, _SYMBOL, _WORDLIKE)
     over: list[bool] = (symbols > limit * (symbols + wordlike)).tolist()
     return over

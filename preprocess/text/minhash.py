@@ -1,15 +1,15 @@
 """Near-duplicate detection by MinHash LSH: near-duplicates share a key.
 
-A text is represented by the set of its character 5-grams, so no language, script or word boundary is
-assumed. Its MinHash signature is divided into bands of rows, and each band gives a key. Two texts with
-an equal key in any band count as near-duplicates. Texts are not compared, so this is an estimate: a
-pair of Jaccard similarity s is found with probability ``1 - (1 - s**rows)**bands``, which rises
-steeply at the configured similarity but is neither 0 below it nor 1 above it.
+A text is represented by the set of its character 5-grams, so no language, script or word boundary
+is assumed. Its MinHash signature is divided into bands of rows, and each band gives a key. Two
+texts with an equal key in any band count as near-duplicates. Texts are not compared, so this is an
+estimate: a pair of Jaccard similarity s is found with probability ``1 - (1 - s**rows)**bands``,
+which rises steeply at the configured similarity but is neither 0 below it nor 1 above it.
 
 Sources: Broder, "On the resemblance and containment of documents" (1997); Leskovec, Rajaraman and
 Ullman, "Mining of Massive Datasets", sections 3.3 and 3.4. One hash per 5-gram, instead of one per
-entry of the signature: Li, Owen and Zhang, "One permutation hashing" (2012). Filling of empty entries:
-Shrivastava, "Optimal densification for fast and accurate minwise hashing" (2017).
+entry of the signature: Li, Owen and Zhang, "One permutation hashing" (2012). Filling of empty
+entries: Shrivastava, "Optimal densification for fast and accurate minwise hashing" (2017).
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,9 +36,9 @@ _EMPTY = np.uint32(0xFFFFFFFF)
 class Bands:
     """Computes the LSH keys of texts; near-duplicates are likely to share the key of some band.
 
-    Keys depend only on the text, the similarity and the seed, not on the machine or the batch. A text
-    that fills fewer than `LEAST_FILLED` signature entries (shorter than about 80 characters, or
-    repetitive) gets keys that only equal texts share.
+    Keys depend only on the text, the similarity and the seed, not on the machine or the batch. A
+    text that fills fewer than `LEAST_FILLED` signature entries (shorter than about 80 characters,
+    or repetitive) gets keys that only equal texts share.
 
     Args:
         similarity: Jaccard similarity from which pairs are found with probability 0.75 or more.
@@ -71,6 +71,7 @@ class Bands:
         used = used.reshape(-1, self.bands, self.rows)
         keys = np.empty((len(texts), self.bands), np.uint64)
         keys[enough] = np.einsum("tbr,br->tb", used, self._factors, dtype=np.uint64)
+        # The other texts get keys from a hash of the whole text.
         whole = [
             xxhash.xxh3_64_intdigest(texts[i].encode()) for i in np.flatnonzero(~enough).tolist()
         ]

@@ -1,8 +1,8 @@
 """Code point ranges of each script in Unicode 18 (Scripts.txt of the Unicode Character Database).
 
-The table is part of biloom so that results do not depend on the Python or library version. Characters
-of the scripts Common and Inherited (digits, most punctuation, combining accents) are left out.
-Unassigned code points belong to the script around them.
+The table is part of biloom so that results do not depend on the Python or library version.
+Characters of the scripts Common and Inherited (digits, most punctuation, combining accents) are
+left out. Unassigned code points belong to the script around them.
 """
 
 SCRIPT_RANGES = {

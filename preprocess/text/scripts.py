@@ -1,7 +1,7 @@
 """Count the characters of texts by Unicode script.
 
-Letters, and the marks and digits that belong to one script, are counted. Characters shared by several
-scripts (spaces, punctuation, most digits) are not.
+Letters, and the marks and digits that belong to one script, are counted. Characters shared by
+several scripts (spaces, punctuation, most digits) are not.
 """
 
 from collections import Counter

@@ -32,7 +32,8 @@ def splits_of(
 ) -> npt.NDArray[np.uint8]:
     """Return the index in ``SPLITS`` of each text's split, shape (texts,).
 
-    The split depends on the text's content only, so a text stays in its split when the corpus grows.
+    The split depends on the text's content only, so a text stays in its split when the corpus
+    grows.
 
     Args:
         high: high halves of the texts' hashes, shape (texts,).

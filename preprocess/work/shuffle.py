@@ -1,8 +1,8 @@
 """A shuffle through files: rows written by many units are read bucket by bucket.
 
-A unit writes files with its rows grouped by bucket. The reader of a bucket reads that bucket's slice
-of every file. Rows never pass through the Beam runner, so its memory does not grow
-with the corpus, and the result does not depend on the order of the units.
+A unit writes files with its rows grouped by bucket. The reader of a bucket reads that bucket's
+slice of every file. Rows never pass through the Beam runner, so its memory does not grow with the
+corpus, and the result does not depend on the order of the units.
 """
 
 from collections.abc import Iterator, Sequence

@@ -291,7 +291,7 @@ def test_a_damaged_file_is_one_message_from_a_worker_process_too(
     answer = biloom.run(*damaged.arguments(tmp_path, *options))
     assert (answer.returncode, answer.stderr) == (
         2,
-        f"biloom: {damaged.folder}/packed.txt.gz: this compressed file is truncated; replace it by "
+        f"biloom: {damaged.folder}/packed.txt.gz: this compressed file is truncated; replace it with "
         "an intact copy, leave it out of the input, or keep what can be read with "
         "prepare.damaged_files=skip\n",
     )

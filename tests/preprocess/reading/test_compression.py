@@ -26,7 +26,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 }
 SKIPPABLE = b"\x5a\x2a\x4d\x18\x03\x00\x00\x00abc"
 TEXT = "".join(f"line {i} é\n" for i in range(3000))
-ADVICE = "replace it by an intact copy, leave it out of the input, or keep what can be read with "
+ADVICE = "replace it with an intact copy, leave it out of the input, or keep what can be read with "
 
 
 @pytest.mark.parametrize("kind", PACKERS)

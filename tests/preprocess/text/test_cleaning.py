@@ -107,9 +107,7 @@ def test_joiners_and_direction_marks_stay() -> None:
     assert clean(Cleaner(CleaningConfig()), text) == text
 
 
-def test_a_letter_and_its_accent_are_composed_after_a_control_character_between_them_is_removed() -> (
-    None
-):
+def test_an_accent_joins_its_letter_after_a_control_character_is_removed() -> None:
     cleaner = Cleaner(CleaningConfig())
     assert clean(cleaner, "e\x00\u0301") == "\u00e9"
     assert cleaner.clean_batch(["e\x00\u0301", "x"]) == ["\u00e9", "x"]

@@ -1,4 +1,4 @@
-"""Filters: which documents are dropped at which limit, in which order, and which settings are refused."""
+"""Filters: limits, order of reasons, and settings that are refused."""
 
 import subprocess
 import sys
