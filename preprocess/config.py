@@ -13,31 +13,19 @@ class SentencePieceConfig(Section):
     """SentencePiece subwords for any script; rare characters become bytes, so nothing is unknown."""
 
     kind: Literal["sentencepiece"] = "sentencepiece"
-    model: Literal["unigram", "bpe"] = Field(
-        "unigram", description="SentencePiece training algorithm"
-    )
+    model: Literal["unigram", "bpe"] = Field("unigram", description="SentencePiece algorithm")
     vocabulary: int = Field(
-        8000,
-        ge=300,
-        le=16_000_000,
-        description="number of pieces to learn; a small corpus yields fewer",
+        8000, ge=300, le=16_000_000, description="pieces to learn; a small corpus gives fewer"
     )
     character_coverage: float = Field(
-        0.9995,
-        gt=0,
-        le=1,
-        description="share of the sampled characters that get a piece; rarer ones become bytes",
+        0.9995, gt=0, le=1, description="share of characters with a piece; rarer ones become bytes"
     )
     sample_bytes: int = Field(
-        100_000_000,
-        ge=1,
-        description="bytes of training text sampled to learn the vocabulary; a smaller corpus is "
-        "read whole",
+        100_000_000, ge=1, description="bytes of the random sample of training text to learn from"
     )
     seed: int = Field(1, description="seed of the sample")
     file: str | None = Field(
-        None,
-        description="path or URL of an existing SentencePiece .model file to use; null: learn one",
+        None, description="path or URL of a SentencePiece .model file to use; null: learn one"
     )
 
 
@@ -46,29 +34,22 @@ class CharConfig(Section):
 
     kind: Literal["char"] = "char"
     character_coverage: float = Field(
-        0.9999,
-        gt=0,
-        le=1,
-        description="share of the sampled characters that get an id; rarer ones become bytes",
+        0.9999, gt=0, le=1, description="share of characters with an id; rarer ones become bytes"
     )
     sample_bytes: int = Field(
-        100_000_000,
-        ge=1,
-        description="bytes of training text sampled to learn the vocabulary; a smaller corpus is "
-        "read whole",
+        100_000_000, ge=1, description="bytes of the random sample of training text to learn from"
     )
     seed: int = Field(1, description="seed of the sample")
 
 
 class WordConfig(Section):
-    """Whitespace-separated words, by falling count in the train split, then those of other splits."""
+    """Whitespace-separated words, the most frequent of the train split first."""
 
     kind: Literal["word"] = "word"
     min_count: int = Field(
         1,
         ge=1,
-        description="words seen less often in the train split become <unk>; 1: every word of every "
-        "split has an id",
+        description="words rarer than this in the train split become <unk>; 1: no word does",
     )
 
 
@@ -91,25 +72,17 @@ class Source(Section):
         "sources; auto: detected from name and content",
     )
     document: Literal["line", "paragraph", "file"] = Field(
-        "line",
-        description="what one document is in a text file: a line, a paragraph (up to a blank line) "
-        "or the file",
+        "line", description="what a document is in text files; a paragraph ends at a blank line"
     )
     text_field: str = Field("text", description="key (jsonl) or column (parquet) of the text")
     id_field: str | None = Field(
-        None,
-        description="key (jsonl) or column (parquet) of a document id, recorded with dropped "
-        "documents; null: no id",
+        None, description="key (jsonl) or column (parquet) of an id that names dropped documents"
     )
     encoding: str = Field(
-        "utf-8",
-        description="encoding of text and jsonl files, as Python names it; a byte order mark "
-        "overrides it",
+        "utf-8", description="encoding of text and jsonl files; a byte order mark overrides it"
     )
     split: Split | None = Field(
-        None,
-        description="split of all its documents; null: each document's split follows from its "
-        "content hash",
+        None, description="split of all its documents; null: by the hash of each document's text"
     )
     weight: float = Field(
         1.0,
@@ -133,9 +106,7 @@ class Source(Section):
         try:
             known = codecs.lookup(encoding)
         except LookupError as error:
-            raise ValueError(
-                f"unknown encoding '{encoding}'; use a name that Python knows"
-            ) from error
+            raise ValueError(f"'{encoding}' is not an encoding that Python knows") from error
         # Python counts escapes of host names and of its own literals as text encodings.
         escape = known.name.startswith(("idna", "punycode", "undefined", "unicode", "raw"))
         if escape or not known._is_text_encoding:
@@ -172,9 +143,7 @@ class PrepareConfig(Section):
         NearDuplicateConfig(), description="how documents that are almost equal are dropped"
     )
     keep_dropped: bool = Field(
-        False,
-        description="save the text of every dropped document for inspection; false: of unreadable "
-        "records only",
+        False, description="save the text of all dropped documents, not only unreadable records"
     )
     damaged_files: Literal["stop", "skip"] = Field(
         "stop",
@@ -182,10 +151,7 @@ class PrepareConfig(Section):
         "read and count the file",
     )
     max_document_bytes: int = Field(
-        16_000_000,
-        ge=1024,
-        description="bytes above which a record is dropped as 'oversized' without being held in "
-        "memory",
+        16_000_000, ge=1024, description="bytes above which a record is dropped as 'oversized'"
     )
     max_expansion: int = Field(
         1000,

@@ -51,7 +51,7 @@ class TextReader:
             return self._block(documents, [], replaced, partial(_line_starts, data, offset))
         kept = [i for i, line in enumerate(lines) if line is not None]
         lost = [(i, "invalid_bytes", "") for i, line in enumerate(lines) if line is None]
-        starts = partial(_some_line_starts, data, offset, kept)
+        starts = partial(_line_starts, data, offset, kept)
         return self._block(documents, self._locate(lost, records), replaced, starts)
 
     def read_paragraphs(self, records: Records) -> Block:
@@ -110,7 +110,7 @@ class TextReader:
                 kept.append(index)
                 if id_field is not None:
                     ids.append(name)
-        starts = partial(_some_line_starts, data, offset, kept)
+        starts = partial(_line_starts, data, offset, kept)
         return self._block(documents, self._locate(lost, records), replaced, starts, ids)
 
     def read_python(self, record: Records) -> Block:
@@ -127,23 +127,24 @@ class TextReader:
 
     def _lines(self, data: bytes) -> tuple[Sequence[str | None], int]:
         """Return the decoded lines, None for each to reject, and the number of replacements."""
-        text, invalid = decode(data, self.encoding)
-        if not invalid:
-            return _split(text), 0
-        if self.drop_invalid:
-            return [None if is_invalid(line) else line for line in _split(text)], 0
-        text, replaced = replace_invalid(text)
-        return _split(text), replaced
+        text, invalid, replaced = self._decode(data)
+        lines = _split(text)
+        return [
+            None if is_invalid(line) else line for line in lines
+        ] if invalid else lines, replaced
 
     def _text(self, data: bytes) -> tuple[str | None, int]:
         """Return ``data`` as one text, or None to reject it, and the number of replacements."""
+        text, invalid, replaced = self._decode(data)
+        return None if invalid else text.replace("\r\n", "\n").removesuffix("\n"), replaced
+
+    def _decode(self, data: bytes) -> tuple[str, bool, int]:
+        """Return the text, whether invalid bytes remain in it, and the number of replacements."""
         text, invalid = decode(data, self.encoding)
-        replaced = 0
-        if invalid:
-            if self.drop_invalid:
-                return None, 0
+        if invalid and not self.drop_invalid:
             text, replaced = replace_invalid(text)
-        return text.replace("\r\n", "\n").removesuffix("\n"), replaced
+            return text, False, replaced
+        return text, invalid, 0
 
     def _block(
         self,
@@ -185,10 +186,7 @@ def _split(text: str) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def _line_starts(data: bytes, offset: int) -> Sequence[int]:
-    return list(accumulate((len(line) + 1 for line in data.split(b"\n")), initial=offset))
-
-
-def _some_line_starts(data: bytes, offset: int, kept: Sequence[int]) -> Sequence[int]:
-    starts = _line_starts(data, offset)
-    return [starts[i] for i in kept]
+def _line_starts(data: bytes, offset: int, kept: Sequence[int] | None = None) -> Sequence[int]:
+    """Return the byte offset of each line, or of the lines with the indexes ``kept``."""
+    starts = list(accumulate((len(line) + 1 for line in data.split(b"\n")), initial=offset))
+    return starts if kept is None else [starts[i] for i in kept]

@@ -29,6 +29,7 @@ _SPACE, _OTHER_SPACE, _UNWANTED = range(1, 4)
 _SPACE_BYTE, _DELETE_BYTE = 0x20, 0x7F
 
 _Positions = npt.NDArray[np.intp]
+_Marks = tuple[_Positions, _Positions, npt.NDArray[np.bool_]]
 
 
 class Cleaner:
@@ -107,9 +108,8 @@ class Cleaner:
         joined = "\n".join(("", *chosen, ""))
         lengths = np.fromiter(map(len, chosen), np.int64, len(chosen))
         ends = np.concatenate([[0], np.cumsum(lengths + 1)])  # (texts + 1,)
-        unwanted, other_spaces, space = self._classify_ascii(joined, ends) or self._classify(
-            joined, ends
-        )
+        marks = self._classify_ascii(joined, ends) or self._classify(joined, ends)
+        unwanted, other_spaces, space = marks
         if not self._collapse:
             return _texts_at(unwanted, ends, indexes), []
         edge = space.copy()
@@ -120,9 +120,7 @@ class Cleaner:
             np.concatenate([untidy, other_spaces]), ends, indexes
         )
 
-    def _classify(
-        self, joined: str, ends: _Positions
-    ) -> tuple[_Positions, _Positions, npt.NDArray[np.bool_]]:
+    def _classify(self, joined: str, ends: _Positions) -> _Marks:
         """Find unwanted characters and spaces.
 
         Args:
@@ -138,9 +136,7 @@ class Cleaner:
         other_spaces = np.flatnonzero(kinds == _OTHER_SPACE)
         return np.flatnonzero(kinds == _UNWANTED), other_spaces, kinds == _SPACE
 
-    def _classify_ascii(
-        self, joined: str, ends: _Positions
-    ) -> tuple[_Positions, _Positions, npt.NDArray[np.bool_]] | None:
+    def _classify_ascii(self, joined: str, ends: _Positions) -> _Marks | None:
         """`_classify` for ASCII, by comparisons instead of slower lookups; None for other text."""
         if not joined.isascii():
             return None

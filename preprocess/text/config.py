@@ -64,10 +64,7 @@ class FilterConfig(Section):
         "'script'; null: off",
     )
     min_script_share: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="with `scripts`: share of a document's letters below which it is dropped",
+        0.5, gt=0, le=1, description="smallest share of a document's letters in `scripts`"
     )
     languages: tuple[str, ...] | None = Field(
         None,
@@ -82,9 +79,7 @@ class FilterConfig(Section):
         for script in scripts or ():
             if script not in SCRIPT_RANGES:
                 near = get_close_matches(script.title(), SCRIPT_RANGES, n=1)
-                hint = (
-                    f"did you mean '{near[0]}'?" if near else "use a name of Unicode's Scripts.txt"
-                )
+                hint = f"did you mean '{near[0]}'?" if near else "see Unicode's Scripts.txt"
                 raise ValueError(f"Unicode has no script '{script}'; {hint}")
         return scripts
 
@@ -92,9 +87,7 @@ class FilterConfig(Section):
     def _something_passes(self) -> "FilterConfig":
         least, most = self.min_characters, self.max_characters
         if least is not None and most is not None and least > most:
-            raise ValueError(
-                "min_characters is above max_characters, so every document would be dropped"
-            )
+            raise ValueError("min_characters is above max_characters, so no document can pass")
         return self
 
 
@@ -105,7 +98,7 @@ class NearDuplicateConfig(Section):
         None,
         ge=0.5,
         le=0.99,
-        description="drop the later of two documents whose character 5-grams have at least this "
-        "Jaccard similarity, as 'near_duplicate'; detection has probability 0.75 or more; null: off",
+        description="drop the later of two documents as 'near_duplicate' if the Jaccard similarity of "
+        "their character 5-grams is at least this (found with probability 0.75 or more); null: off",
     )
     seed: int = Field(1, description="seed of the hash functions")

@@ -15,13 +15,13 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     fsync = os.fsync
 
-    def told(handle: int) -> None:
+    def record(handle: int) -> None:
         names.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)  # noqa: PTH115
         fsync(handle)
 
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("this system does not tell the name of an open file")
-    monkeypatch.setattr(os, "fsync", told)
+    monkeypatch.setattr(os, "fsync", record)
     return names
 
 

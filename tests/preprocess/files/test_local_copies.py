@@ -88,7 +88,7 @@ def test_a_copy_larger_than_the_limit_is_kept_while_it_is_used(
 
 
 @pytest.mark.parametrize(
-    ("stored", "told"),
+    ("stored", "message"),
     [
         (b"aaaaaaaaab", r"hash [0-9a-f]{32}, not [0-9a-f]{32}"),
         (b"aaa", "3 bytes, not 10"),
@@ -96,12 +96,12 @@ def test_a_copy_larger_than_the_limit_is_kept_while_it_is_used(
     ],
 )
 def test_a_file_that_differs_from_its_record_is_refused_and_not_kept(
-    copies: LocalCopies, folder: Path, monkeypatch: pytest.MonkeyPatch, stored: bytes, told: str
+    copies: LocalCopies, folder: Path, monkeypatch: pytest.MonkeyPatch, stored: bytes, message: str
 ) -> None:
     monkeypatch.setattr(local_copies, "AT_ONCE", 4)
     file = put("a")
     storage.write_bytes(file[0], stored)
-    with pytest.raises(DamagedCopy, match=f"^{told}$"):
+    with pytest.raises(DamagedCopy, match=f"^{message}$"):
         copies.open(*file)
     assert held(folder) == set()
     put("a")

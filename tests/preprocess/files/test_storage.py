@@ -185,15 +185,15 @@ def test_paths_without_a_remote_protocol_are_local(monkeypatch: pytest.MonkeyPat
     assert storage.join("a/", "b") == "a/b"
 
 
-@pytest.mark.parametrize("told", [{}, {"size": None}])
+@pytest.mark.parametrize("size", [{}, {"size": None}])
 def test_a_web_server_that_reports_no_size_is_refused(
-    monkeypatch: pytest.MonkeyPatch, told: dict[str, None]
+    monkeypatch: pytest.MonkeyPatch, size: dict[str, None]
 ) -> None:
     url = "https://example.org/a.txt"
 
     class Web:
         def info(self, path: str) -> dict[str, object]:
-            return {"name": path, "type": "file", **told}
+            return {"name": path, "type": "file", **size}
 
     monkeypatch.setattr(storage, "_remote", lambda path: (Web(), path))
     with pytest.raises(
