@@ -26,8 +26,8 @@ MISTAKES = [
     ),
     (
         "run run.output=x",
-        "prepare.input is missing: give it in a file or as prepare.input=... (path, glob or URL of "
-        "the raw text, or a list of them or of sources)",
+        "prepare.input is missing: give it in a file or as prepare.input=... (path, glob or fsspec "
+        "URL of the raw text, or a list of these and of sources)",
     ),
     (
         f"tokenizer prepare.input={{tmp}}/*.txt {OUTPUT}",

@@ -167,7 +167,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_says_what_to_do(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("preprocess.files.storage.sync_data", full)
-    with pytest.raises(StorageError, match=r"No space left on device\); make room and the same"):
+    with pytest.raises(StorageError, match=r"No space left on device\); free some space and run"):
         run(range(2, 3))
     monkeypatch.undo()
 

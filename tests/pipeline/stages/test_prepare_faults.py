@@ -28,7 +28,7 @@ IN_MEMORY = "runner.options.mode=in_memory"
 PROCESSES = ("runner.options.mode=multi_processing", "runner.options.workers=2")
 FILES = 240
 WORDS = [f"{a}{b}" for a in ("ka", "לו", "水", "ну") for b in ("na", "ри", "典", "ti", "ק")]
-AGAIN = "and the same command goes on from here, or choose another run.output"
+AGAIN = "and run the same command to resume, or choose another run.output"
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,9 @@ def test_a_disk_that_is_full_is_told_and_the_work_goes_on_once_there_is_room(
             assert main(text.arguments(tmp_path, IN_MEMORY)) == 2
         err = capsys.readouterr().err
         assert err.startswith(f"biloom: {tmp_path}/prepare/")
-        assert err.endswith(f": cannot be written (No space left on device); make room {AGAIN}\n")
+        assert err.endswith(
+            f": cannot be written (No space left on device); free some space {AGAIN}\n"
+        )
         assert err.count("\n") == 1
         assert not list(tmp_path.rglob(f"{storage.TEMPORARY}*"))
     assert main(text.arguments(tmp_path, IN_MEMORY)) == 0
@@ -319,7 +321,7 @@ def test_a_file_above_the_limit_of_a_worker_process_is_told(
     assert told
     for line in told:
         assert line.startswith(f"{tmp_path}/prepare/_work/")
-        assert line.endswith(f": cannot be written (File too large); make room {AGAIN}")
+        assert line.endswith(f": cannot be written (File too large); free some space {AGAIN}")
     assert main(text.arguments(tmp_path, IN_MEMORY)) == 0
     assert_whole(tmp_path, text)
 
@@ -358,7 +360,9 @@ def test_a_disk_that_is_really_full_is_told_and_the_work_goes_on(
     *told, first, second = answer.stderr.splitlines()
     assert (first, second) == ("2", "0"), answer.stderr
     assert told
-    assert all("cannot be written (No space left on device); make room" in one for one in told)
+    assert all(
+        "cannot be written (No space left on device); free some space" in one for one in told
+    )
     assert_whole(kept, text)
 
 

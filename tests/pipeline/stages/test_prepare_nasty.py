@@ -334,7 +334,7 @@ def test_a_link_that_leads_nowhere_is_told_and_not_left_out(
     arguments = (f"run.output={tmp_path}", f"prepare.input={tmp_path}/raw/*", *IN_MEMORY)
     assert main(["tokenizer", *arguments]) == 2
     assert capsys.readouterr().err == (
-        f"biloom: {link}: unreadable (No such file or directory); mend or drop it\n"
+        f"biloom: {link}: cannot be read (No such file or directory); repair or remove it\n"
     )
     link.unlink()
     assert main(["tokenizer", *arguments]) == 0
