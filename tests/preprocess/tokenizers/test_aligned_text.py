@@ -103,5 +103,5 @@ def test_a_word_of_which_cleaning_leaves_nothing_counts_as_unknown() -> None:
 @pytest.mark.parametrize("wrong", [3, None, ["a", 3]])
 def test_what_is_no_text_is_refused(wrong: Any) -> None:
     reader = TextAligner(Cleaner(CleaningConfig()), tokenizer("word"))
-    with pytest.raises(TypeError, match="a text is a string or a list of strings"):
+    with pytest.raises(TypeError, match="a text must be a string or a list of strings"):
         reader.read([wrong])

@@ -40,8 +40,8 @@ def test_tokens_a_word_are_counted_where_there_are_spaces_only() -> None:
     alone = coverage(tokenizer, [unspaced])
     assert alone["tokens_per_word"] is None
     shown = dict(coverage_rows(alone))
-    assert "tokens a word, where there are spaces" not in shown
-    assert shown["tokens a character"] == "1.02"
+    assert "tokens per word, in text with spaces" not in shown
+    assert shown["tokens per character"] == "1.02"
 
 
 def test_bytes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

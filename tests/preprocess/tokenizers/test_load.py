@@ -166,11 +166,11 @@ def test_a_long_text_is_cut_between_words() -> None:
 
 @pytest.mark.parametrize("nothing", [[], [""], ["  ", "\n"]])
 def test_no_text_makes_no_tokenizer(nothing: list[str]) -> None:
-    with pytest.raises(
-        TokenizerError, match=r"^the train split has no text to make a tokenizer of"
-    ):
+    with pytest.raises(TokenizerError, match=r"^the train split has no text .* prepare\.filters$"):
         train_tokenizer(sentencepiece(), nothing)
-    with pytest.raises(TokenizerError, match=r"^the train split has no word to make a vocabulary"):
+    with pytest.raises(
+        TokenizerError, match=r"^the train split has no word .* tokenizer\.min_count"
+    ):
         train_tokenizer(WordConfig(), nothing)
 
 
@@ -179,10 +179,10 @@ def test_a_vocabulary_below_the_characters_is_refused(capfd: pytest.CaptureFixtu
     with pytest.raises(TokenizerError) as error:
         train_tokenizer(sentencepiece(vocabulary=300), [many])
     assert str(error.value).startswith(
-        "SentencePiece cannot make 300 pieces of this text (Vocabulary size is smaller than"
+        "SentencePiece cannot train 300 pieces on this text (Vocabulary size is smaller than"
     )
     assert str(error.value).endswith(
-        "; raise tokenizer.vocabulary, lower tokenizer.character_coverage, or give it more text"
+        "; raise tokenizer.vocabulary, lower tokenizer.character_coverage, or add text"
     )
     assert "\n" not in str(error.value)
     assert capfd.readouterr() == ("", "")

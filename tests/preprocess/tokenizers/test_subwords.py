@@ -127,8 +127,8 @@ def test_a_file_that_is_no_model_is_refused(
     path.write_bytes(data)
     with pytest.raises(TokenizerError) as error:
         read_sentencepiece(str(path))
-    assert str(error.value).startswith(f"tokenizer.file: {path}: no SentencePiece model (")
-    assert str(error.value).endswith("; give the .model file that SentencePiece wrote")
+    assert str(error.value).startswith(f"tokenizer.file: {path}: not a SentencePiece model (")
+    assert str(error.value).endswith("; name the .model file that SentencePiece wrote")
     assert capfd.readouterr() == ("", "")
 
 

@@ -75,10 +75,10 @@ def test_the_longest_words_are_those_of_most_bytes() -> None:
 def test_an_index_of_another_text_is_refused(tmp_path: Path) -> None:
     opened(tmp_path, ["a", "b"])
     (tmp_path / "v.txt").write_text("a\nbb\n")
-    with pytest.raises(ValueError, match="do not belong together"):
+    with pytest.raises(ValueError, match="text and its index do not match"):
         Vocabulary.open(str(tmp_path / "v.txt"), str(tmp_path / "v.index"))
     (tmp_path / "v.index").write_bytes(b"")
-    with pytest.raises(ValueError, match="index is cut off"):
+    with pytest.raises(ValueError, match="index is truncated"):
         Vocabulary.open(str(tmp_path / "v.txt"), str(tmp_path / "v.index"))
 
 

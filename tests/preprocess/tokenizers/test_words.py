@@ -48,7 +48,9 @@ def test_a_damaged_index_is_refused(tmp_path: Path) -> None:
     names = train_tokenizer(WordConfig(), ["a b"]).save(str(tmp_path))
     assert names == ("tokenizer.json", "vocabulary.txt", "vocabulary.index")
     (tmp_path / "vocabulary.txt").write_text("a\n")
-    with pytest.raises(TokenizerError, match=r"holds no tokenizer \(the vocabulary's text and"):
+    with pytest.raises(
+        TokenizerError, match=r"holds no tokenizer \(the vocabulary text and its index do not match"
+    ):
         load_tokenizer(str(tmp_path))
 
 
