@@ -180,20 +180,20 @@ def test_an_index_of_another_generation_lies_beside_the_first(tmp_path):
     assert "text 1" in VectorCache.open(tmp_path)
     assert cache.generation == 0
     finish(str(tmp_path), [*cache.manifest.files, second])
-    with pytest.raises(CacheError, match="2 indexes in the manifest"):
+    with pytest.raises(CacheError, match="its manifest lists 2 indexes, not 1"):
         VectorCache.open(tmp_path)
 
 
 def test_a_cache_of_another_model_is_refused(tmp_path):
     write(str(tmp_path), numbered(1))
     assert VectorCache.open(tmp_path, "m" * 64).model == "m" * 64
-    with pytest.raises(CacheError, match=r"of another model \(mmmmmmmmmmmm, not nnnnnnnnnnnn\)"):
+    with pytest.raises(CacheError, match=r"by another model \(mmmmmmmmmmmm, not nnnnnnnnnnnn\)"):
         VectorCache.open(tmp_path, "n" * 64)
 
 
 def test_a_cache_of_an_older_biloom_is_refused(tmp_path):
     write_manifest(str(tmp_path), Manifest("embed", 1, "0.0.9", "", "", {}, (), {}))
-    with pytest.raises(CacheError, match=r"made by an older biloom \(0\.0\.9\)"):
+    with pytest.raises(CacheError, match=r"format of an older biloom \(0\.0\.9\)"):
         VectorCache.open(tmp_path)
 
 
@@ -273,10 +273,20 @@ def _other_numpy_type(path):
         ("vectors-000001-000.bin", Path.unlink, VectorCache.__getitem__, "is missing"),
         ("vectors-000001-000.bin", _cut, VectorCache.__getitem__, "47 bytes, not 48"),
         ("entries-000001-000.npy", Path.unlink, VectorCache.tokens, "is missing"),
-        ("entries-000001-000.npy", _other_numpy_type, VectorCache.tokens, "it holds"),
+        ("entries-000001-000.npy", _other_numpy_type, VectorCache.tokens, "it has dtype"),
         ("texts-000001-000.bin", Path.unlink, VectorCache.tokens, "is missing"),
-        ("texts-000001-000.bin", _flip, VectorCache.tokens, "entry 0 is not the text it was"),
-        ("texts-000001-000.bin", _respell, VectorCache.tokens, "entry 0 is not the text it was"),
+        (
+            "texts-000001-000.bin",
+            _flip,
+            VectorCache.tokens,
+            "text of entry 0 does not match its key",
+        ),
+        (
+            "texts-000001-000.bin",
+            _respell,
+            VectorCache.tokens,
+            "text of entry 0 does not match its key",
+        ),
         ("texts-000001-000.bin", _cut, VectorCache.tokens, "damaged"),
     ],
 )
@@ -301,7 +311,9 @@ def test_entry_that_is_another_text_is_refused(tmp_path):
         data = one.read_bytes()
         one.write_bytes(two.read_bytes())
         two.write_bytes(data)
-    with pytest.raises(CacheError, match=r"entries-000000-000\.npy.*entry 0 is another text"):
+    with pytest.raises(
+        CacheError, match=r"entries-000000-000\.npy.*entry 0 has the key of another text"
+    ):
         cache.tokens("text 0")
 
 
@@ -337,7 +349,7 @@ def test_folder_without_a_finished_cache_is_refused(tmp_path):
 
 def test_manifest_that_does_not_tell_the_shape_is_refused(tmp_path):
     write_manifest(str(tmp_path), Manifest("embed", 2, "", "", "", {}, (), {"layers": 1}))
-    with pytest.raises(CacheError, match="the manifest does not tell 'dim'"):
+    with pytest.raises(CacheError, match="the manifest of the vector cache lacks 'dim'"):
         VectorCache.open(tmp_path)
 
 

@@ -43,7 +43,7 @@ def test_lists_of_words_have_keys_of_their_own(one, other):
 
 @pytest.mark.parametrize("text", [3, None, b"bytes", ["a", 3]])
 def test_what_is_no_text_is_refused(text):
-    with pytest.raises(TypeError, match="is a string or a list of words, not"):
+    with pytest.raises(TypeError, match=r"must be a string or a list of strings \(its words\), not"):
         text_key(text)
 
 
@@ -100,7 +100,9 @@ def test_writer_refuses_vectors_of_another_shape_or_not_finite(tmp_path):
 
 def test_value_beyond_float16_is_told(tmp_path):
     writer = VectorShardWriter(str(tmp_path), (0, 0), LAYERS, DIM, "float16")
-    with pytest.raises(CacheError, match=r"holds 7e\+04, beyond float16; set embed.dtype=float32"):
+    with pytest.raises(
+        CacheError, match=r"a value of 7e\+04, too large for float16; set embed.dtype=float32"
+    ):
         writer.add("a", ["a"], np.full((LAYERS, 1, DIM), 7e4, "f4"))
     writer.close()
 
