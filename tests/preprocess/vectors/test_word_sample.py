@@ -80,7 +80,7 @@ def test_words_lie_in_their_tokens(tokens):
 def test_each_direction_gives_the_vector_of_the_token_where_it_has_read_the_word(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(word_sample, "_directions", lambda vectors: vectors)
+    monkeypatch.setattr(word_sample, "_centred", lambda vectors: vectors)
     cache = cache_of(tmp_path, [["▁a", "▁ab", "cd", "ef"]])
     sample = read_sample(cache, [])
     assert sample.spellings == ["a", "abcdef"]
