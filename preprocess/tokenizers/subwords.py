@@ -8,6 +8,7 @@ T5's model (pad 0, </s> 1, <unk> 2, no <s>) can be used as well as LLaMA's.
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -155,7 +156,9 @@ def train_sentencepiece(
     import sentencepiece
 
     lines = _Lines(texts)
-    if not lines.any():
+    rest = iter(lines)
+    first = next(rest, None)
+    if first is None:
         raise TokenizerError(
             "the train split has no text to train a tokenizer on; check prepare.input and "
             "prepare.filters"
@@ -167,7 +170,7 @@ def train_sentencepiece(
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
+            sentence_iterator=chain([first], rest),
             model_writer=model,
             model_type=model_type,
             vocab_size=size,
@@ -205,18 +208,12 @@ class _Lines:
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.error: BaseException | None = None
-        self._lines = (line for text in texts for line in _SENTENCE.findall(text))
-        self._first: list[str] = []
-
-    def any(self) -> bool:
-        """Return True if there is at least one line."""
-        self._first = [line for line in (next(self._lines, None),) if line is not None]
-        return bool(self._first)
+        self._texts = texts
 
     def __iter__(self) -> Iterator[str]:
         try:
-            yield from self._first
-            yield from self._lines
+            for text in self._texts:
+                yield from _SENTENCE.findall(text)
         except BaseException as error:
             self.error = error
             raise
