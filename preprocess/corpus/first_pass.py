@@ -203,8 +203,8 @@ class _FirstPass:
         # Closed segments have the old contents of the files, later ones would have the new ones.
         if record["versions"] != versions:
             raise UserError(
-                f"one of the files from '{ranges[0].name}' to '{ranges[-1].name}' changed while an "
-                f"unfinished run was reading them; delete {self._job.work} to start again"
+                f"one of the files from '{ranges[0].name}' to '{ranges[-1].name}' changed after an "
+                f"unfinished run started to read them; delete {self._job.work} to start again"
             )
         for name in ("dropped", "changed", "scripts"):
             record[name] = Counter(record[name])

@@ -18,7 +18,7 @@ class Histograms:
         self._ratios: Counter[int] = Counter()
 
     def add(self, rows: npt.NDArray[Any]) -> None:
-        """Count documents, given as rows of type ``preprocess.shards.format.DOCUMENT``."""
+        """Count documents, as rows of type ``preprocess.shards.format.DOCUMENT``."""
         _, bits = np.frexp(rows["tokens"].astype(np.float64))
         self._lengths.update(bits.tolist())
         rows = rows[rows["words"] > 0]

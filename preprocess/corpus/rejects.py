@@ -53,7 +53,7 @@ class KeptAside:
                 self.add(vars(record))
 
     def add(self, line: dict[str, Any]) -> None:
-        """Add a line, given as a JSON object."""
+        """Add a line: a JSON object."""
         # Not ASCII, so that any script stays readable; lone surrogates are escaped in `flush`.
         self._lines.append(json.dumps(line, ensure_ascii=False) + "\n")
         self._characters += len(self._lines[-1])

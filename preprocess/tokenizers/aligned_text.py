@@ -14,7 +14,6 @@ from preprocess.tokenizers.load import Tokenizer
 NO_ID = -1
 """Id of a `Token` that holds a word or a sentence, not a token of the vocabulary."""
 
-
 Spans = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 

@@ -17,6 +17,8 @@ LONGEST = 20
 """Number of longest spellings to report."""
 
 BATCH_TEXTS = 256
+"""Texts to encode at once."""
+
 LONG_WORD = 15
 """A document with more characters per word than this on average is treated as text without spaces
 (Chinese, Japanese, Thai, ...). For comparison, Finnish and Turkish words average 8 characters."""

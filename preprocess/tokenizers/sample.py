@@ -1,8 +1,8 @@
 """Seeded samples of raw documents: to train a tokenizer, and to embed.
 
-A small corpus is read completely. From a large one, units are drawn first, so that a sample of
-terabytes reads only gigabytes, then documents by their content hash. So the sample does not depend
-on the order of reading. If sources are weighted, each is sampled separately by its share of the
+A small corpus is read completely. From a large one, units (ranges of raw files) are drawn first, so
+that a sample of terabytes reads only gigabytes, then documents by their content hash. So the sample
+does not depend on the order of reading. If sources are weighted, each is sampled separately by its share of the
 mixture (`preprocess.reading.mixing`).
 """
 

@@ -100,19 +100,22 @@ class Vocabulary:
         places = np.empty(len(words), np.int64)
         places[order] = np.searchsorted(self._hashes, hashes[order])
         found = np.full(len(words), -1, np.int64)
-        open_ = np.arange(len(words))
-        while len(open_):
-            inside = places[open_] < self._size
-            open_ = open_[inside]
-            open_ = open_[self._hashes[places[open_]] == hashes[open_]]
-            numbers = self._numbers[places[open_]].astype(np.int64)
+        pending = np.arange(len(words))
+        while len(pending):
+            inside = places[pending] < self._size
+            pending = pending[inside]
+            pending = pending[self._hashes[places[pending]] == hashes[pending]]
+            numbers = self._numbers[places[pending]].astype(np.int64)
             right = np.array(
-                [self._spelt(n) == words[i] for n, i in zip(numbers.tolist(), open_, strict=True)],
+                [
+                    self._spelt(n) == words[i]
+                    for n, i in zip(numbers.tolist(), pending, strict=True)
+                ],
                 bool,
             )
-            found[open_[right]] = numbers[right]
-            open_ = open_[~right]
-            places[open_] += 1
+            found[pending[right]] = numbers[right]
+            pending = pending[~right]
+            places[pending] += 1
         return found
 
     def longest(self, number: int) -> list[str]:

@@ -57,7 +57,7 @@ class WordTokenizer:
         ids = np.fromiter(map(self._ids.get, words, repeat(self._absent)), np.int32, len(words))
         rare = np.flatnonzero(ids == _MISSING)
         if len(rare):
-            spelt = [words[place] for place in rare.tolist()]
+            spelt = [words[index] for index in rare.tolist()]
             types = list(dict.fromkeys(spelt))
             found = self._words.find([word.encode() for word in types])
             known = np.where(found < 0, UNKNOWN, found + len(CONTROLS))

@@ -32,7 +32,7 @@ LOCAL_BYTES = 8 << 30
 
 
 class VectorCache(Mapping[Text, Vectors]):
-    """A read-only mapping from texts to vectors, as written by `biloom embed`.
+    """A read-only mapping from texts to vectors, as written by `biloom embed`; see `open`.
 
     >>> cache = VectorCache.open("runs/base/embed")  # doctest: +SKIP
     >>> cache["The cat sat ."].shape  # doctest: +SKIP
@@ -77,7 +77,7 @@ class VectorCache(Mapping[Text, Vectors]):
             raise CacheError(
                 f"{path}: the manifest of the vector cache lacks {error}; {make_again()}"
             ) from error
-        self.dtype = codec.given
+        self.dtype = codec.decoded_dtype
         self.texts_kept = bool(manifest.details.get("texts_kept", True))
         records = {record.name: record for record in manifest.files}
         self.shards = shards_of(records)

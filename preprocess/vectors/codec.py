@@ -50,7 +50,7 @@ class Codec:
         return self._stored.itemsize
 
     @property
-    def given(self) -> np.dtype[np.floating[Any]]:
+    def decoded_dtype(self) -> np.dtype[np.floating[Any]]:
         """NumPy dtype of decoded vectors; float32 for int8."""
         return np.dtype("<f4" if self.dtype == "int8" else self.dtype).newbyteorder("<")
 
@@ -58,7 +58,7 @@ class Codec:
     def _stored(self) -> np.dtype[Any]:
         if self.dtype == "int8":
             return np.dtype([("scale", "<f4"), ("values", "i1", (self.dim,))])
-        return np.dtype((self.given, (self.dim,)))
+        return np.dtype((self.decoded_dtype, (self.dim,)))
 
     def encode(self, vectors: Vectors) -> Bytes:
         """Encode float32 vectors, shape (..., dim), as uint8, shape (bytes,).
@@ -75,7 +75,7 @@ class Codec:
             stored["values"] = np.rint(flat / scale[:, None])
             return stored.view(np.uint8).reshape(-1)
         with np.errstate(over="ignore"):
-            values = vectors.astype(self.given, order="C")
+            values = vectors.astype(self.decoded_dtype, order="C")
         if self.dtype == "float16" and not np.isfinite(values).all():
             raise CacheError(
                 f"a vector has a value of {np.abs(vectors).max():.4g}, too large for float16; set "
@@ -86,7 +86,7 @@ class Codec:
     def decode(self, data: Bytes, shape: tuple[int, ...]) -> Vectors:
         """Decode vectors of ``shape``, (..., dim): a view of ``data``, or for int8 a new float32 array."""
         if self.dtype != "int8":
-            return data.view(self.given).reshape(shape)
+            return data.view(self.decoded_dtype).reshape(shape)
         stored = data.view(self._stored)
         values: Vectors = stored["values"] * stored["scale"][:, None]
         return values.reshape(shape)

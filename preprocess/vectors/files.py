@@ -63,8 +63,8 @@ def index_name(generation: int) -> str:
 
 def shards_of(names: Mapping[str, Any]) -> list[ShardName]:
     """Return the shards that have an entries file among these file names, in order."""
-    found = (_ENTRIES.fullmatch(name) for name in names)
-    return sorted(ShardName(int(one[1]), int(one[2])) for one in found if one)
+    matches = map(_ENTRIES.fullmatch, names)
+    return sorted(ShardName(int(match[1]), int(match[2])) for match in matches if match)
 
 
 def make_again() -> str:

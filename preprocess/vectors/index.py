@@ -163,11 +163,11 @@ class VectorIndex:
         high, low = halves(array)
         at = np.searchsorted(self._high, high)
         found = np.zeros(len(high), bool)
-        open_ = np.arange(len(high))
-        while len(open_):
-            inside = open_[at[open_] < self._high.size]
-            open_ = inside[self._high[at[inside]] == high[inside]]
-            found[open_] |= self._low[at[open_]] == low[open_]
-            open_ = open_[~found[open_]]
-            at[open_] += 1
+        pending = np.arange(len(high))
+        while len(pending):
+            inside = pending[at[pending] < self._high.size]
+            pending = inside[self._high[at[inside]] == high[inside]]
+            found[pending] |= self._low[at[pending]] == low[pending]
+            pending = pending[~found[pending]]
+            at[pending] += 1
         return found

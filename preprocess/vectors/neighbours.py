@@ -145,19 +145,19 @@ def two_means(rows: Floats) -> tuple[NDArray[np.bool_], float]:
         return best, 0.0
     random = np.random.default_rng(0)
     for _ in range(STARTS):
-        one = rows[random.integers(len(rows))]
-        far = ((rows - one) ** 2).sum(1, dtype=np.float64)
+        mean = rows[random.integers(len(rows))]
+        far = ((rows - mean) ** 2).sum(1, dtype=np.float64)
         other = rows[random.choice(len(rows), p=far / far.sum())]
-        first, former = rows @ (one - other) > ((one + other) @ (one - other)) / 2, None
+        first, former = rows @ (mean - other) > ((mean + other) @ (mean - other)) / 2, None
         while former is None or (first != former).any():
             if first.all() or not first.any():
                 break
-            one, other, former = rows[first].mean(0), rows[~first].mean(0), first
-            first = rows @ (one - other) > ((one + other) @ (one - other)) / 2
+            mean, other, former = rows[first].mean(0), rows[~first].mean(0), first
+            first = rows @ (mean - other) > ((mean + other) @ (mean - other)) / 2
         size = int(first.sum())
         if 0 < size < len(rows):
             # Variance between groups: group sizes times squared lengths of the group means.
-            share = (size * float(one @ one) + (len(rows) - size) * float(other @ other)) / total
+            share = (size * float(mean @ mean) + (len(rows) - size) * float(other @ other)) / total
             balanced = SMALLER * len(rows) <= size <= (1 - SMALLER) * len(rows)
             if (balanced, share) > rank:
                 best, rank = first, (balanced, share)
