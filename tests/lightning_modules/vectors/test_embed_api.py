@@ -173,7 +173,7 @@ def test_words_that_are_too_long_are_counted() -> None:
 def test_mistakes_are_told(model: BiLM) -> None:
     with pytest.raises(TypeError, match=r"embed takes a list of texts; write \[text\] for one"):
         model.embed("a text")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="a text is a string or a list of strings"):
+    with pytest.raises(TypeError, match="a text must be a string or a list of strings"):
         model.embed([3])  # type: ignore[list-item]
     with pytest.raises(SelectionError, match="no layer 7"):
         model.embed(["a"], layers=[7])

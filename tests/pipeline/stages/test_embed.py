@@ -162,7 +162,7 @@ def test_vectors_beyond_half_precision_are_a_users_message(
     real = Encoder.encode
     monkeypatch.setattr(Encoder, "encode", lambda *a: [one + 1e6 for one in real(*a)])
 
-    with pytest.raises(UserError, match=r"beyond float16; set embed\.dtype=float32"):
+    with pytest.raises(UserError, match=r"too large for float16; set embed\.dtype=float32"):
         embed(tiny, trained, tmp_path, f"embed.input={text}")
 
 

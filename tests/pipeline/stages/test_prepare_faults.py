@@ -197,8 +197,8 @@ def test_a_file_changed_while_its_unit_was_at_work_is_not_mixed_with_what_it_was
     work = tmp_path / "prepare" / "_work"
     assert main(own.arguments(tmp_path, IN_MEMORY)) == 2
     assert capsys.readouterr().err == (
-        f"biloom: one of the files from '0000.txt' to '0095.txt' changed since the work on them was "
-        f"begun; remove {work} to begin anew\n"
+        f"biloom: one of the files from '0000.txt' to '0095.txt' changed after an unfinished "
+        f"run started to read them; delete {work} to start again\n"
     )
     shutil.rmtree(work)
     assert main(own.arguments(tmp_path, IN_MEMORY)) == 0

@@ -84,7 +84,7 @@ def test_how_the_tokenizer_takes_to_the_corpus_is_told(tmp_path: Path, capsys: C
     assert stats["coverage"] == found
     out = capsys.readouterr().out
     assert "tokenizer on the corpus: measure | value" in out
-    assert "unknown | 0.00%" in out
+    assert "unknown tokens | 0.00%" in out
     assert f"vocabulary used | {found['used']:,} of {details['vocabulary']:,}" in out
     assert "longest: " + found["longest"][0] in out
 
@@ -105,7 +105,7 @@ def test_a_given_model_is_taken_as_it_is(tmp_path: Path, capsys: Capture) -> Non
     text = tmp_path / "given" / "text.txt"
     arguments = [f"prepare.input={text}", f"run.output={tmp_path}/new", f"tokenizer.file={moved}"]
     assert main(["tokenizer", *arguments]) == 2
-    assert f"biloom: tokenizer.file: {moved}: no SentencePiece model" in capsys.readouterr().err
+    assert f"biloom: tokenizer.file: {moved}: not a SentencePiece model" in capsys.readouterr().err
 
 
 def test_what_a_given_model_loses_is_told(tmp_path: Path, capsys: Capture) -> None:
@@ -134,7 +134,7 @@ def test_a_killed_count_of_words_goes_on_to_the_same_bytes(tmp_path: Path, biloo
     work = tmp_path / "killed" / "tokenizer" / "_work"
     process = biloom.start("tokenizer", *common, f"run.output={tmp_path}/killed")
     with process:
-        while not len(list((work / "words").glob("*.json"))) > 2:
+        while not len(list((work / "word-counts").glob("*.json"))) > 2:
             assert process.poll() is None
             time.sleep(0.01)
         process.kill()
@@ -187,7 +187,8 @@ def test_words_of_held_out_text_alone_make_no_vocabulary(tmp_path: Path, capsys:
     arguments = [f"prepare.input={source}", f"run.output={tmp_path}", "tokenizer.kind=word"]
     assert main(["tokenizer", *arguments]) == 2
     assert capsys.readouterr().err == (
-        "biloom: the train split has no word to make a vocabulary of\n"
+        "biloom: the train split has no word for the vocabulary; check prepare.input, "
+        "prepare.filters and tokenizer.min_count\n"
     )
 
 

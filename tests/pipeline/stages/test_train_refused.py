@@ -21,7 +21,7 @@ Tiny = Any  # of conftest.py
             "model.head.cutoffs=[20,500]",
             r"model.head.cutoffs: \[20, 500\] must rise and lie between 0 and the vocabulary's",
         ),
-        ("train.rows=100000", r"fewer than train.rows = 100000; give it more text or lower"),
+        ("train.rows=100000", r"fewer than train.rows = 100000; add text or lower"),
         ("train.device=cuda", "train.device is cuda, but torch finds no GPU; set it to auto"),
         ("prepare.tokenizer=/nowhere train.corpus=/nowhere", "holds no finished 'prepare'"),
     ],
@@ -83,7 +83,7 @@ def test_a_damaged_shard_is_told_by_name_and_training_can_go_on_once_it_is_mende
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-2])
     for workers in (0, 1):
-        with pytest.raises(UserError, match=rf"{shard.name} is damaged \(`biloom check"):
+        with pytest.raises(UserError, match=rf"{shard.name} is damaged \(.*`biloom check"):
             tiny.run("train", tmp_path, f"train.corpus={corpus}", f"train.data_workers={workers}")
     shard.write_bytes(whole)
 
