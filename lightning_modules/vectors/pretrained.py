@@ -15,9 +15,7 @@ from lightning_modules.config import MixConfig
 from lightning_modules.models.model_folder import load_network
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.char_cnn import CharCNN
-from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.scalar_mix import ScalarMix
-from lightning_modules.nn.window import Types
 from lightning_modules.vectors.encoder import Encoder
 from lightning_modules.vectors.scratch import allocate
 from lightning_modules.vectors.selection import (
@@ -107,12 +105,12 @@ class BiLM(nn.Module):
         self.reader = TextAligner(Cleaner(cleaning), tokenizer)
         self.dim = network.width
         self.depth = network.recurrent.config.layers + 1
-        self.encoder = Encoder(network, self.starts, type_vectors)
         self._spellings: Spellings | None = None
         if isinstance(network.input, CharCNN):
             self._spellings = Spellings(
                 tokenizer.spelling, tokenizer.vocabulary, network.input.max_characters
             )
+        self.encoder = Encoder(network, self.starts, self._spellings, type_vectors)
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
@@ -150,32 +148,7 @@ class BiLM(nn.Module):
         Returns:
             (depth, batch, time, dim) float32; what lies past a row's length is padding.
         """
-        batch, time = ids.shape
-        place = torch.arange(time, device=ids.device).expand(batch, time)
-        # Reversed within its length; padding stays where it is.
-        mirror = torch.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)
-        starts = torch.tensor(self.starts, device=ids.device)
-        streams = torch.stack([ids, ids.gather(1, mirror)])  # (2, batch, time)
-        streams = torch.cat([starts[:, None, None].expand(2, batch, 1), streams], 2)
-        # (directions, time + 1, batch)
-        streams = streams[: self.network.directions].transpose(1, 2)
-        inputs = self._inputs(streams, spellings)
-        layers, _ = self.network.layers(inputs, self.network.zero_state(batch))
-        # (depth, directions, batch, time, direction_width)
-        read = torch.stack(layers)[:, :, 1:].transpose(2, 3)
-        if self.network.directions == 1:
-            return read[:, 0]
-        forward, backward = read.unbind(1)
-        index = mirror[None, :, :, None].expand_as(backward)  # (depth, batch, time, dim / 2)
-        return torch.cat([forward, backward.gather(2, index)], 3)
-
-    def _inputs(self, ids: Tensor, spellings: Spellings | None) -> Tensor | Types:
-        spellings = spellings or self._spellings
-        if spellings is None:
-            return ids
-        found = types_of_window(ids.cpu().numpy(), spellings)
-        characters = tuple(bucket.to(ids.device) for bucket in found.characters)
-        return Types(characters, found.places.to(ids.device))
+        return self.encoder.layers(ids, lengths, spellings)
 
     def embed(
         self,

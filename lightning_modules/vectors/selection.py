@@ -10,8 +10,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from lightning_modules.config import MixConfig
+from lightning_modules.nn.scalar_mix import EPSILON, mix_layers
 from lightning_modules.vectors.scratch import Allocate
 from preprocess.errors import UserError
 
@@ -21,8 +23,6 @@ Pooling = Literal["direction", "mean", "first", "last"]
 Floats = npt.NDArray[np.float32]
 
 BLOCK_BYTES = 1 << 24
-EPSILON = 1e-12
-"""Of the layer norm, as AllenNLP's."""
 
 
 class SelectionError(UserError):
@@ -144,17 +144,10 @@ class Selection:
             mean: Floats = pooled.mean(0, keepdims=True)
             return mean
         if self.layers == "mix":
-            weights = self.mix.gamma * softmax(self.mix.weights or (0.0,) * depth)
-            summed: Floats = np.einsum("l,lud->ud", weights.astype(np.float32), pooled)[None]
-            return summed
+            weights = torch.tensor(self.mix.weights or (0.0,) * depth, dtype=torch.float64)
+            mixed: Floats = mix_layers(torch.from_numpy(pooled), weights, self.mix.gamma).numpy()
+            return mixed[None]
         return pooled
-
-
-def softmax(weights: tuple[float, ...]) -> npt.NDArray[np.float64]:
-    """exp(w_l) / sum_k exp(w_k), (layers,)."""
-    powers = np.exp(np.asarray(weights) - max(weights))
-    shares: npt.NDArray[np.float64] = powers / powers.sum()
-    return shares
 
 
 def _pieces(count: int, bytes_each: int) -> Iterator[slice]:

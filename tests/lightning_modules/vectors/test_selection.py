@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lightning_modules.config import MixConfig
 from lightning_modules.nn.scalar_mix import ScalarMix
 from lightning_modules.vectors import selection
-from lightning_modules.vectors.selection import Selection, SelectionError, Spans, softmax
+from lightning_modules.vectors.selection import Selection, SelectionError, Spans
 
 DEPTH, TOKENS, DIM = 3, 7, 4
 
@@ -82,12 +82,10 @@ def test_a_forward_model_alone_has_no_halves(read: Any) -> None:
 
 def test_a_mix_is_the_weighted_sum_of_the_layers(read: Any) -> None:
     mix = MixConfig(weights=(0.5, -1.0, 2.0), gamma=3.0)
-    shares = softmax((0.5, -1.0, 2.0))
+    shares = np.exp([0.5, -1.0, 2.0]) / np.exp([0.5, -1.0, 2.0]).sum()
 
     found = of(Selection("mix", mix=mix), read)
 
-    assert shares.sum() == pytest.approx(1)
-    assert np.log(shares[2] / shares[1]) == pytest.approx(3.0)
     expected = 3 * sum(share * layer for share, layer in zip(shares, read, strict=True))
     np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(of(Selection("mix"), read), read.mean(0)[None], rtol=1e-5, atol=1e-6)
