@@ -138,12 +138,15 @@ def test_a_text_without_tokens_has_no_vectors(layers: Any, unit: Any) -> None:
 @pytest.mark.parametrize(
     ("chosen", "told"),
     [
-        (Selection((3,)), r"layers: this model has no layer 3; there are 0 \(the input's\) to 2"),
+        (
+            Selection((3,)),
+            r"layers: this model has no layer 3; its layers are 0 \(the input\) to 2",
+        ),
         (Selection((-4,)), "no layer -4"),
-        (Selection(()), "an empty list names no layer"),
-        (Selection("some"), "layers: 'some' is none of all, top, mean, mix, concat"),  # type: ignore[arg-type]
-        (Selection(unit="line"), "unit: 'line' is none of token, word, sentence"),  # type: ignore[arg-type]
-        (Selection(pooling="max"), "pooling: 'max' is none of"),  # type: ignore[arg-type]
+        (Selection(()), "layers: the list is empty"),
+        (Selection("some"), "layers: 'some' is unknown; use all, top, mean, mix, concat or"),  # type: ignore[arg-type]
+        (Selection(unit="line"), "unit: 'line' is unknown; use token, word or sentence"),  # type: ignore[arg-type]
+        (Selection(pooling="max"), "pooling: 'max' is unknown; use"),  # type: ignore[arg-type]
         (
             Selection("mix", mix=MixConfig(weights=(1.0, 2.0))),
             r"mix\.weights: 2 weights, but this model has 3 layers",
