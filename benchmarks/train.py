@@ -88,7 +88,7 @@ class Alone(LitBiLM):
     def manual_backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def _gradients_kept_here(self) -> AbstractContextManager[None]:
+    def _no_sync(self) -> AbstractContextManager[None]:
         return nullcontext()
 
 

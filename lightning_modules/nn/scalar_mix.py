@@ -55,8 +55,7 @@ class ScalarMix(nn.Module):
         """
         if self.layer_norm:
             layers = self._normalized(layers, lengths)
-        shares = (self.gamma * self.weights.softmax(0)).to(layers.dtype)
-        return torch.einsum("l,lbtd->btd", shares, layers)
+        return mix_layers(layers, self.weights, self.gamma)
 
     def _normalized(self, layers: Tensor, lengths: Tensor | None) -> Tensor:
         _, batch, time, dim = layers.shape
@@ -69,3 +68,18 @@ class ScalarMix(nn.Module):
         mean = (layers * mask).sum(axes, keepdim=True) / count
         variance = ((layers - mean) * mask).square().sum(axes, keepdim=True) / count
         return (layers - mean) / (variance + EPSILON).sqrt()
+
+
+def mix_layers(layers: Tensor, weights: Tensor, gamma: Tensor | float) -> Tensor:
+    """Return gamma * sum_l softmax(weights)_l layers_l (Peters et al. 2018, equation 1).
+
+    Args:
+        layers: floating point, (depth, ...).
+        weights: (depth,), before the softmax.
+        gamma: factor of the sum, a number or of shape ().
+
+    Returns:
+        A tensor of shape (...) with the dtype of ``layers``.
+    """
+    shares = (gamma * weights.softmax(0)).to(layers.dtype)
+    return torch.einsum("l,l...->...", shares, layers)

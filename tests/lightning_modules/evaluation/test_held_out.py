@@ -117,7 +117,7 @@ def test_without_ranks_there_are_no_bands_and_it_says_so() -> None:
 
     assert found["bands"] == []
     assert found["not_defined"] == {
-        "bands": "the corpus that was trained on is not at hand; name it in train.corpus"
+        "bands": "the training corpus is not available; name it in train.corpus"
     }
 
 

@@ -129,7 +129,7 @@ def test_held_out_text_is_looked_at_every_look_steps_and_at_the_end(tmp_path: Pa
     }
     assert [row["step"] for row in made if "loss_forward" in row] == [2, 4, 6, 7]
     assert run.module.looks == [1.5] * 2, "a longer training has no look at step 7"
-    assert "(held out 4.0)" in run.bar.told[-1][1]
+    assert "(held-out 4.0)" in run.bar.told[-1][1]
 
 
 def test_a_forward_model_shows_its_own_perplexity(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_forward_model_shows_its_own_perplexity(tmp_path: Path) -> None:
 
     run = Run(tmp_path / "metrics.jsonl", 0, look, steps=3)(range(1, 5))
 
-    assert run.bar.told[-1][1].endswith("(held out 9.0)")
+    assert run.bar.told[-1][1].endswith("(held-out 9.0)")
 
 
 def test_a_further_process_tells_nothing(tmp_path: Path) -> None:

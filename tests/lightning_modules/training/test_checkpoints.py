@@ -119,7 +119,7 @@ def test_the_newest_checkpoint_is_the_last_that_can_be_read(tmp_path: Path) -> N
 
     Path(checkpoint_file(folder, 9)).write_bytes(b"")
     with pytest.raises(
-        CheckpointError, match=r"no checkpoint can be read \(.*step-000000009\.ckpt"
+        CheckpointError, match=r"all checkpoints are damaged \(.*step-000000009\.ckpt"
     ):
         newest_checkpoint(folder)
 
@@ -193,5 +193,5 @@ def test_training_whose_gradients_are_not_finite_ends_with_the_last_good_checkpo
 
     assert str(told.value).startswith(
         "step 5: the gradient was not finite 3 times in a row; the last good checkpoint is "
-        f"{tmp_path}/step-000000002.ckpt. The same command goes on from there; another training"
+        f"{tmp_path}/step-000000002.ckpt. The same command resumes from there. To train again"
     )

@@ -38,7 +38,7 @@ def test_rows_that_cannot_be_dealt_evenly_are_told_with_those_that_can(
         Share(rows, 0, world, passes)
 
     assert str(told.value).startswith(
-        f"train.rows = {rows} cannot be dealt evenly to {world} device(s) in {passes} pass(es) "
+        f"train.rows = {rows} cannot be divided evenly over {world} device(s) with {passes} pass(es) "
         f"each; set train.rows to {near}, or change"
     )
 

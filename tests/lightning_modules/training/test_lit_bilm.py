@@ -28,7 +28,7 @@ class Alone(LitBiLM):
     def manual_backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def _gradients_kept_here(self) -> AbstractContextManager[None]:
+    def _no_sync(self) -> AbstractContextManager[None]:
         return nullcontext()
 
 
@@ -104,7 +104,7 @@ def test_penalties_of_activations_are_part_of_the_gradient_and_not_of_the_loss(n
 
 
 def test_a_batch_of_another_step_is_refused() -> None:
-    with pytest.raises(AssertionError, match="at other steps"):
+    with pytest.raises(AssertionError, match="at different steps"):
         module().training_step(batch(3), 3)
 
 
@@ -306,7 +306,8 @@ def test_bf16_trains_with_weights_and_state_in_float32() -> None:
 def test_a_checkpoint_of_another_format_is_refused() -> None:
     made = module()
     with pytest.raises(
-        UserError, match=r"has format 1, and this biloom goes on from format 2; go on"
+        UserError,
+        match=r"has format 1, but this version of biloom resumes from format 2; use the version",
     ):
         made.restore({"state_dict": {}})
 

@@ -62,7 +62,7 @@ def test_who_waits_for_a_lost_process_is_told_at_once(together: Together, world:
 
     for code, words in others:
         assert code == 1
-        assert "DistNetworkError: no answer from a process of this machine: " in words
+        assert "DistNetworkError: no answer from a process on this machine: " in words
 
 
 def test_who_waits_for_a_silent_process_is_told_after_a_while(
@@ -71,4 +71,4 @@ def test_who_waits_for_a_silent_process_is_told_after_a_while(
     (code, words), _ = together(SILENT, 2)
 
     assert code == 1
-    assert "DistNetworkError: no answer from a process of this machine: timed out" in words
+    assert "DistNetworkError: no answer from a process on this machine: timed out" in words

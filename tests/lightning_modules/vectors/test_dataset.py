@@ -48,7 +48,7 @@ def test_texts_come_by_number_in_the_order_stored(tmp_path: Path) -> None:
         assert vectors.dtype == torch.float32
         np.testing.assert_array_equal(vectors, cache[text].astype("f4"))
     for number in (-1, COUNT):
-        with pytest.raises(IndexError, match=f"there is no text {number}; there are 7"):
+        with pytest.raises(IndexError, match=f"no text has index {number}; the cache has 7 texts"):
             data[number]
     assert VectorDataset(make(tmp_path / "bare", texts=False))[3].text is None
 

@@ -227,7 +227,7 @@ def stateful(model: BiLM, sentences: list[list[str]]) -> Iterator[tuple[int, int
 
                 spelt = ["", "", "", *words]
                 spellings = Spellings(spelt.__getitem__, len(spelt), 50)
-                inputs = model._inputs(streams, spellings)
+                inputs = model.encoder.inputs(streams, spellings)
                 layers, states[row] = network.layers(inputs, states[row])
                 found = torch.stack(layers)[:, :, 1:-1, 0]  # (depth, 2, words, width)
                 yield row, i, torch.cat([found[:, 0], found[:, 1].flip(1)], 2).numpy()

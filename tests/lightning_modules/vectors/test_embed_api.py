@@ -11,7 +11,7 @@ from biloom import BiLM
 from lightning_modules.config import MixConfig, ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.scalar_mix import ScalarMix
-from lightning_modules.vectors import pretrained
+from lightning_modules.vectors import batches
 from lightning_modules.vectors.pretrained import WarmUpError
 from lightning_modules.vectors.selection import SelectionError
 from preprocess.config import SentencePieceConfig, WordConfig
@@ -71,7 +71,7 @@ def test_embedding_gives_what_the_forward_pass_gives(model: BiLM) -> None:
 def test_texts_without_end_come_one_by_one_as_all_at_once(
     model: BiLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretrained, "WINDOW_CHARACTERS", (30, 30))
+    monkeypatch.setattr(batches, "WINDOW_CHARACTERS", (30, 30))
     texts = [*TEXTS * 3, ["A", "dog"], ""]
     asked = 0
 
@@ -171,15 +171,19 @@ def test_words_that_are_too_long_are_counted() -> None:
 
 
 def test_mistakes_are_told(model: BiLM) -> None:
-    with pytest.raises(TypeError, match=r"embed takes a list of texts; write \[text\] for one"):
+    with pytest.raises(
+        TypeError, match=r"embed takes a list of texts; write \[text\] for a single text"
+    ):
         model.embed("a text")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="a text must be a string or a list of strings"):
         model.embed([3])  # type: ignore[list-item]
     with pytest.raises(SelectionError, match="no layer 7"):
         model.embed(["a"], layers=[7])
-    with pytest.raises(WarmUpError, match=r"no warm-up text .*export\.warm_up"):
+    with pytest.raises(WarmUpError, match=r"no warm-up text; export it with export\.warm_up"):
         model.embed(["a"], warm_up=True)
-    with pytest.raises(SelectionError, match="a layer norm over the batch"):
+    with pytest.raises(
+        SelectionError, match="with layer_norm='batch', the vectors of a text depend on"
+    ):
         model.embed(["a"], layers="mix", mix=ScalarMix(model.depth, "batch"))
 
 

@@ -179,7 +179,7 @@ def test_a_unit_of_known_texts_alone_makes_no_shard(
         def has(self, keys: bytes) -> Any:
             return np.ones(len(keys) // 16, bool)
 
-    monkeypatch.setattr(embedding, "_former", lambda *_: Former())
+    monkeypatch.setattr(embedding, "_finished_cache", lambda *_: Former())
     asked = replace(job(tiny, trained, tmp_path), first_unit=7)
     hash_texts(asked, units[0])
     for bucket in range(BUCKETS):

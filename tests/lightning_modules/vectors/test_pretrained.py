@@ -10,15 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from biloom import BiLM
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.vectors import encoder
-from lightning_modules.vectors.pretrained import plan_batches
 from preprocess.config import WordConfig
 from preprocess.files.manifest import ManifestError
 from preprocess.text.config import CleaningConfig
@@ -198,17 +195,6 @@ def test_a_folder_that_is_no_finished_model_is_refused(trained: Path, tmp_path: 
         BiLM.from_pretrained(str(tmp_path))
     with pytest.raises(ManifestError, match="holds a finished 'train', not 'export'"):
         BiLM.from_pretrained(str(trained / "train"))
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 60), max_size=60), st.integers(1, 100))
-def test_batches_hold_every_text_once_within_their_size(lengths: list[int], tokens: int) -> None:
-    batches = plan_batches(lengths, tokens)
-
-    assert sorted(n for batch in batches for n in batch) == list(range(len(lengths)))
-    for batch in batches:
-        longest = max(lengths[n] for n in batch)
-        assert len(batch) == 1 or len(batch) * max(1, longest) <= tokens
 
 
 def run_python(code: str, *arguments: str) -> Any:

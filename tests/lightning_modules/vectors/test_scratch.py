@@ -28,5 +28,7 @@ def test_a_full_disk_is_told_before_anything_is_written(monkeypatch: pytest.Monk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(ScratchError, match=r"no room for the 96 bytes .* set TMPDIR to a larger"):
+    with pytest.raises(
+        ScratchError, match=r"no room for 96 bytes .* set TMPDIR to a folder on a larger"
+    ):
         allocate((2, 3, 4), 10)

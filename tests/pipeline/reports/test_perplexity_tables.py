@@ -56,7 +56,7 @@ def test_what_is_not_defined_says_why() -> None:
         "to space: zh 41)",
         "bits per byte of text: not defined (12 tokens are unknown words, whose spelling has no "
         "probability)",
-        "perplexity by rank: not defined (the corpus that was trained on is not at hand; name it in "
+        "perplexity by rank: not defined (the training corpus is not available; name it in "
         "train.corpus)",
     ]
 

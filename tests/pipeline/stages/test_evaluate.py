@@ -55,7 +55,7 @@ def test_perplexity_by_rank_is_of_the_corpus_that_was_trained_on(
     manifest, printed = tiny.run("evaluate", tmp_path / "alone", *alone)
     assert manifest.details["bands"] == []
     assert (
-        "perplexity by rank: not defined (the corpus that was trained on is not at hand; name it in "
+        "perplexity by rank: not defined (the training corpus is not available; name it in "
         "train.corpus)" in printed
     )
 

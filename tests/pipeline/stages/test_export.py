@@ -148,7 +148,7 @@ def test_training_starts_from_a_model_without_output_layer(
     export(tiny, trained, tmp_path, "export.head=false", f"export.weights={weights}")
     _, printed = tiny.run("train", tmp_path, f"train.init_from={tmp_path}/export", "train.steps=2")
 
-    assert "the output layer is drawn anew" in printed
+    assert "the output layer starts from random weights" in printed
 
 
 def test_a_warm_up_text_goes_with_the_model(tiny: Tiny, trained: Path, tmp_path: Path) -> None:
