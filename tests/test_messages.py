@@ -73,9 +73,9 @@ MISTAKES = [
     (
         f"tokenizer {TEXT} run.output={{root}} tokenizer.kind=word tokenizer.min_count=9 "
         "prepare.valid_fraction=0.1",
-        "{root}/tokenizer holds the result of other settings or text:\n"
+        "{root}/tokenizer holds a result made with other settings or inputs:\n"
         "    tokenizer.min_count: 1 -> 9\n"
-        "  add --overwrite to move it aside, or give another run.output",
+        "  add --overwrite to move it aside, or set another run.output",
     ),
     ("inspect {tmp}", "{tmp} holds no finished stage (no manifest.json); check the path"),
     ("check {tmp}", "{tmp} holds no finished stage (no manifest.json); check the path"),

@@ -8,7 +8,8 @@ from pipeline.config.load import dump_config
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import STAGES, embed_sources, input_sources, stage_folder
-from pipeline.lifecycle.stage import Stage, plan_of
+from pipeline.lifecycle.stage import Stage
+from pipeline.lifecycle.state import plan_of
 from pipeline.stages.run import stages_of_run
 from preprocess.config import SentencePieceConfig, Source, WordConfig
 from preprocess.files.manifest import ManifestError, read_manifest

@@ -9,7 +9,8 @@ from lightning_modules.training.metrics_file import METRICS, rows_up_to
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import STAGES
-from pipeline.lifecycle.stage import Made, StageFolder, has_begun_elsewhere
+from pipeline.lifecycle.stage import Made, StageFolder
+from pipeline.lifecycle.state import has_begun_elsewhere
 from pipeline.training.device import device_name
 from pipeline.training.inputs import TrainingInputs
 from pipeline.training.tracking import log_checkpoint_artifact, make_loggers

@@ -113,7 +113,7 @@ def test_a_stage_killed_at_a_write_goes_on_to_the_same_bytes(
 
     _, printed = embed(tiny, trained, tmp_path, f"embed.input={text}")
 
-    assert "goes on with unfinished work" in printed
+    assert "resuming unfinished work" in printed
     assert files(tmp_path / "embed") == files(tmp_path / "reference" / "embed")
 
 
@@ -191,7 +191,7 @@ def test_a_text_file_that_changed_at_equal_size_is_refused_by_name(
     embed(tiny, trained, tmp_path, f"embed.input={path}")
     path.write_text("kana lory\n")
 
-    with pytest.raises(UserError, match=r"some\.txt: the file changed since, at the same size"):
+    with pytest.raises(UserError, match=r"some\.txt: its contents changed, but not its size"):
         embed(tiny, trained, tmp_path, f"embed.input={path}")
 
 
@@ -219,7 +219,7 @@ def test_texts_are_added_to_a_finished_cache_once(
     manifest, printed = append(tiny, trained, tmp_path, second)
 
     cache = VectorCache.open(tmp_path / "embed")
-    assert "adds to the finished result" in printed
+    assert "adding to the finished result" in printed
     assert "; 10 were there already" in printed
     assert list(cache) == lines
     assert (len(before), len(cache), cache.generation) == (40, len(lines), 1)
@@ -258,10 +258,10 @@ def test_other_vectors_are_not_added(
     first, second, _ = split(text, tmp_path)
     embed(tiny, trained, tmp_path, f"embed.input={first}")
 
-    with pytest.raises(UserError, match="holds the result of other settings") as told:
+    with pytest.raises(UserError, match="holds a result made with other settings") as told:
         append(tiny, trained, tmp_path, second, changed)
     assert changed.split("=")[0] in str(told.value)
-    with pytest.raises(UserError, match="holds the result of other settings"):
+    with pytest.raises(UserError, match="holds a result made with other settings"):
         embed(tiny, trained, tmp_path, f"embed.input={second}")
 
 
@@ -293,7 +293,7 @@ def test_an_addition_killed_at_a_write_leaves_the_cache_whole_and_goes_on_to_the
             append(tiny, trained, tmp_path / "killed", second)
     assert list(VectorCache.open(tmp_path / "killed" / "embed")) == lines[:40]
     done = embed(tiny, trained, tmp_path / "killed", f"embed.input={first}")[1]
-    assert "already done; unfinished work of another question stays" in done
+    assert "already done; unfinished work for other settings is kept" in done
     other = tmp_path / "third.txt"
     other.write_text("kana\n")
     with pytest.raises(UserError, match="holds unfinished work of other settings"):

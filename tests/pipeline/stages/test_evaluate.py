@@ -131,7 +131,7 @@ def test_words_read_by_their_spelling_need_the_tokenizer(
     other = (*given, f"prepare.tokenizer={tmp_path}/tokenizer", "tokenizer.min_count=20")
     tiny.run("tokenizer", tmp_path, *other)
 
-    with pytest.raises(UserError, match=r"this is not the tokenizer .* name that one in prepare\."):
+    with pytest.raises(UserError, match=r"this is not the tokenizer .* set prepare\.tokenizer to"):
         tiny.run("evaluate", tmp_path, *other)
     manifest, _ = tiny.run("evaluate", tmp_path, *given)
 

@@ -62,7 +62,7 @@ def test_the_tokenizer_of_another_training_is_refused(
     tiny.run("tokenizer", tmp_path, *other)
 
     with pytest.raises(
-        UserError, match=r"this is not the tokenizer that .* was trained with; name"
+        UserError, match=r"this is not the tokenizer that .* was trained with; set"
     ):
         tiny.run("export", tmp_path, *other, f"export.checkpoint={trained}/train")
 

@@ -305,7 +305,7 @@ def test_after_a_damaged_file_is_replaced_only_what_is_missing_is_read(
     shutil.copy(text.folder / "packed.txt.gz", damaged.folder)
     # Another size is another question: the unfinished work is not taken for its answer.
     assert main(damaged.arguments(tmp_path)) == 2
-    assert "unfinished work of other settings or text" in capsys.readouterr().err
+    assert "unfinished work made with other settings or inputs" in capsys.readouterr().err
     assert main([*damaged.arguments(tmp_path), "--overwrite"]) == 0
     assert_same(tmp_path, made)
 
@@ -323,7 +323,7 @@ def test_a_file_changed_at_equal_size_is_refused_by_name_and_a_touched_one_is_no
     data = changed.read_bytes()
     changed.write_bytes(data[:-1] + b"!")
     assert main(raw.arguments(tmp_path)) == 2
-    assert "    1.txt: the file changed since, at the same size\n" in capsys.readouterr().err
+    assert "    1.txt: its contents changed, but not its size\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from lightning_modules.models.model_folder import read_checkpoint
 from lightning_modules.training.checkpoints import newest_checkpoint
 from lightning_modules.training.lit_bilm import LitBiLM
 from pipeline.lifecycle.registry import STAGES
-from pipeline.lifecycle.stage import has_begun_elsewhere
+from pipeline.lifecycle.state import has_begun_elsewhere
 from preprocess.errors import UserError
 from preprocess.files.manifest import check_files, read_manifest
 
