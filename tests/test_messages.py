@@ -10,7 +10,7 @@ from pipeline.cli import main
 Tiny = Any  # of conftest.py
 Command = Any
 
-SHIPPED = "shipped are base, chinese, elmo-original, gru, ptb, quickstart, seed-small, wikitext-2"
+SHIPPED = "the shipped configs are base, chinese, elmo-original, gru, ptb, quickstart, seed-small, wikitext-2"
 TEXT = "prepare.input={root}/corpus.txt"
 OUTPUT = "run.output={tmp}/out"
 
@@ -26,7 +26,7 @@ MISTAKES = [
     ),
     (
         "run run.output=x",
-        "prepare.input is missing: give it in a file or as prepare.input=... (path, glob or URL of "
+        "prepare.input is missing: set it in a file or as prepare.input=... (path, glob or URL of "
         "the raw text, or a list of them or of sources)",
     ),
     (
