@@ -164,5 +164,5 @@ def test_an_interrupt_is_told_and_ends_with_130(
     assert told(["run", "quickstart"], capsys) == (
         130,
         "",
-        "\nbiloom: stopped; the same command goes on from here\n",
+        "\nbiloom: stopped; the same command resumes from here\n",
     )

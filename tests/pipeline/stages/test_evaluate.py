@@ -67,8 +67,8 @@ def test_the_text_that_was_trained_on_is_refused(tiny: Tiny, trained: Path, tmp_
         tiny.run("evaluate", tmp_path, *given)
 
     assert str(error.value) == (
-        f"{tiny.root}/prepare: the model was trained on this train split; held-out text is in valid "
-        "or test (evaluate.split), or in another corpus (evaluate.corpus)"
+        f"{tiny.root}/prepare: the model was trained on this train split; set evaluate.split to valid "
+        "or test, or evaluate.corpus to another corpus"
     )
 
 

@@ -265,7 +265,7 @@ def test_an_interrupt_ends_the_driver_and_its_workers_with_one_line(
         _, err = driver.communicate(timeout=60)
     assert (driver.returncode, err) == (
         130,
-        "\nbiloom: stopped; the same command goes on from here\n",
+        "\nbiloom: stopped; the same command resumes from here\n",
     )
     wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
     assert not (tmp_path / "prepare" / "_work" / "lock.json").exists()
@@ -329,8 +329,8 @@ def test_a_file_changed_at_equal_size_is_refused_by_name_and_a_touched_one_is_no
 @pytest.mark.parametrize(
     ("raw", "overrides", "problem"),
     [
-        (b"", (), "{}: holds no document; give prepare.input some text"),
-        (b"\n \n\t\r\n", (), "{}: no document is left of 3 (3 empty); look at the text"),
+        (b"", (), "{}: no documents found; set prepare.input to files with text"),
+        (b"\n \n\t\r\n", (), "{}: all 3 documents were dropped (3 empty); check the text"),
     ],
 )
 def test_text_without_a_document_is_told(
@@ -375,7 +375,7 @@ def test_a_document_that_is_unaccounted_for_fails_the_stage(
     assert main(text.arguments(tmp_path)) == 2
     err = capsys.readouterr().err
     assert err.startswith(f"biloom: {tmp_path}/prepare: 971 documents read, but ")
-    assert err.endswith("; this is a fault of biloom, please report it\n")
+    assert err.endswith("; this is a bug in biloom, please report it\n")
     assert not (tmp_path / "prepare" / "manifest.json").exists()
 
 
