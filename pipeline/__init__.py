@@ -1,1 +1,1 @@
-"""The command line, the stages, and everything that knows Beam."""
+"""The command line, the stages, and all code that uses Beam."""

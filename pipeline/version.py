@@ -3,7 +3,7 @@
 
 def biloom_version() -> str:
     """Return the installed version; "uninstalled" if the source runs without an installation."""
-    # Imported here because this takes longer than all that `biloom --help` does.
+    # Imported here because this takes longer than the rest of `biloom --help`.
     from importlib.metadata import PackageNotFoundError, version
 
     try:

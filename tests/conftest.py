@@ -71,7 +71,7 @@ class Tiny:
 
         from pipeline.console import Console
         from pipeline.lifecycle.registry import STAGES
-        from pipeline.lifecycle.stage import run_stage
+        from pipeline.lifecycle.running import run_stage
         from pipeline.stages.run import LOAD_WORK
 
         printed = StringIO()

@@ -113,7 +113,7 @@ def test_a_killed_training_is_resumed_from_its_checkpoint(
     folder = former / "killed-train"
     kept = (folder / "train" / "metrics.jsonl").read_text().splitlines()[:2]
     biloom("train", f"run.output={folder}", "train.corpus=finished/prepare", "train.steps=40")
-    assert "goes on with unfinished work" in capsys.readouterr().out
+    assert "resuming unfinished work" in capsys.readouterr().out
     assert read_manifest(str(folder / "train")).details["steps"] == 40
     # The rows up to the checkpoint's step, 10, are those of the killed training.
     assert (folder / "train" / "metrics.jsonl").read_text().splitlines()[:2] == kept

@@ -10,7 +10,7 @@ from pipeline.cli import main
 Tiny = Any  # of conftest.py
 Command = Any
 
-SHIPPED = "shipped are base, chinese, elmo-original, gru, ptb, quickstart, seed-small, wikitext-2"
+SHIPPED = "the shipped configs are base, chinese, elmo-original, gru, ptb, quickstart, seed-small, wikitext-2"
 TEXT = "prepare.input={root}/corpus.txt"
 OUTPUT = "run.output={tmp}/out"
 
@@ -26,7 +26,7 @@ MISTAKES = [
     ),
     (
         "run run.output=x",
-        "prepare.input is missing: give it in a file or as prepare.input=... (path, glob or fsspec "
+        "prepare.input is missing: set it in a file or as prepare.input=... (path, glob or fsspec "
         "URL of the raw text, or a list of these and of sources)",
     ),
     (
@@ -73,9 +73,9 @@ MISTAKES = [
     (
         f"tokenizer {TEXT} run.output={{root}} tokenizer.kind=word tokenizer.min_count=9 "
         "prepare.valid_fraction=0.1",
-        "{root}/tokenizer holds the result of other settings or text:\n"
+        "{root}/tokenizer holds a result made with other settings or inputs:\n"
         "    tokenizer.min_count: 1 -> 9\n"
-        "  add --overwrite to move it aside, or give another run.output",
+        "  add --overwrite to move it aside, or set another run.output",
     ),
     ("inspect {tmp}", "{tmp} holds no finished stage (no manifest.json); check the path"),
     ("check {tmp}", "{tmp} holds no finished stage (no manifest.json); check the path"),

@@ -9,7 +9,8 @@ from pipeline.commands.training_plan import Vocabulary, known_vocabulary, tell_t
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import STAGES, embed_sources
-from pipeline.lifecycle.stage import Stage, plan_of
+from pipeline.lifecycle.stage import Stage
+from pipeline.lifecycle.state import plan_of
 from pipeline.stages.run import stages_of_run
 from preprocess.config import Source
 from preprocess.files import storage

@@ -9,7 +9,8 @@ from pipeline.commands.run_folder import CONFIG, check_run
 from pipeline.console import Console, clock, count
 from pipeline.lifecycle.lock import holder_of
 from pipeline.lifecycle.order import STAGE_ORDER
-from pipeline.lifecycle.stage import StageFolder, unfinished_request
+from pipeline.lifecycle.stage import StageFolder
+from pipeline.lifecycle.state import unfinished_request
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
 from preprocess.reading.plan_file import count_planned

@@ -1,7 +1,7 @@
-"""What pydantic refuses in a config, in a line for each mistake, where it was made.
+"""Turn pydantic's errors about a config into one line per mistake, with its source position.
 
-What a key takes is worded from the type of its field, not from pydantic's errors, of which a union
-gives one for each of its choices. The same walk along the fields shapes what pydantic is given.
+Messages are worded from the type of a field, because pydantic reports one error for each member of
+a union. The same walk along the fields prepares the values for pydantic.
 """
 
 import difflib
@@ -19,7 +19,6 @@ from preprocess.section import Section
 
 ROOT = FieldInfo(annotation=Config)
 
-
 _NOUNS = {
     int: "a whole number",
     float: "a number",
@@ -31,7 +30,7 @@ _PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
 
 
 def choices(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the annotation alone: ``int | None`` -> ``(int, NoneType)``."""
+    """Return the members of a union, or the type itself: ``int | None`` -> ``(int, NoneType)``."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return choices(get_args(annotation)[0])
@@ -41,19 +40,19 @@ def choices(annotation: Any) -> tuple[Any, ...]:
 
 
 def sections(field: FieldInfo) -> list[type[Section]]:
-    """The sections a field can hold: one for each of its kinds."""
+    """Return the section classes that a field accepts, one for each kind."""
     members = choices(field.annotation)
     return [m for m in members if isinstance(m, type) and issubclass(m, Section)]
 
 
 def kind_of(field: FieldInfo, node: Node) -> Any:
-    """The kind a section has: as written, else the default's."""
-    given = node.value.get("kind") if isinstance(node.value, dict) else None
-    return given.value if given else getattr(field.default, "kind", None)
+    """Return the `kind` of a section as written, or else of the field's default."""
+    written = node.value.get("kind") if isinstance(node.value, dict) else None
+    return written.value if written else getattr(field.default, "kind", None)
 
 
 def section_of(field: FieldInfo | None, node: Node) -> type[Section] | None:
-    """The section that judges the keys of ``node``."""
+    """Return the section class that defines the keys of ``node``; None if it is not known."""
     if field is None or not isinstance(node.value, dict):
         return None
     found = sections(field)
@@ -64,7 +63,7 @@ def section_of(field: FieldInfo | None, node: Node) -> type[Section] | None:
 
 
 def field_below(field: FieldInfo | None, node: Node, key: str | int) -> FieldInfo | None:
-    """The field of an entry of ``node``, or None where no key of this name is known."""
+    """Return the field of an entry of ``node``, or None if there is no such key."""
     if isinstance(key, str):
         section = section_of(field, node)
         return section.model_fields.get(key) if section else None
@@ -74,7 +73,7 @@ def field_below(field: FieldInfo | None, node: Node, key: str | int) -> FieldInf
 
 
 def plain_values(node: Node, field: FieldInfo | None) -> Any:
-    """The tree as pydantic takes it."""
+    """Return the tree as plain values for pydantic."""
     value = node.value
     if isinstance(value, dict):
         filled = {
@@ -88,7 +87,7 @@ def plain_values(node: Node, field: FieldInfo | None) -> Any:
     members = choices(field.annotation) if field else ()
     if value is None and node.text == "" and field and len(sections(field)) == len(members):
         return {}  # a section whose keys are all commented out
-    # pydantic would take true for the number 1.
+    # pydantic would accept true as the number 1.
     texts_only = str in members and not {int, float} & set(members)
     if node.text and (isinstance(value, bool) or (isinstance(value, int | float) and texts_only)):
         return node.text
@@ -96,11 +95,11 @@ def plain_values(node: Node, field: FieldInfo | None) -> Any:
 
 
 def explain(error: ValidationError, root: Node) -> Problems:
-    """A line for each mistake, with its place."""
+    """Return a line for each mistake, with its position."""
     found: dict[KeyPath, list[Any]] = {}
     for detail in error.errors(include_url=False):
         found.setdefault(_path(detail["type"], detail["loc"], root), []).append(detail)
-    # Where one choice of a union accepts a value and refuses something in it, the rest is noise.
+    # If one member of a union accepts a value but not all of its contents, ignore the other members.
     inner = {path[:length] for path in found for length in range(len(path))}
     problems: Problems = []
     for path, details in found.items():
@@ -113,7 +112,7 @@ def explain(error: ValidationError, root: Node) -> Problems:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message: `; did you mean 'hidden'?`, or nothing where nothing is alike."""
+    """Return `; did you mean 'hidden'?` to end a message, or nothing if no name is similar."""
     found = _close(word, known)
     return f"; did you mean '{found}'?" if found else ""
 
@@ -134,7 +133,7 @@ def _entry(node: Node, key: str | int) -> Node | None:
 
 
 def _path(kind: str, loc: KeyPath, root: Node) -> KeyPath:
-    """pydantic's ``loc`` without the names it gives to the choices of a union."""
+    """Return pydantic's ``loc`` without the names that it gives to the members of a union."""
     path: KeyPath = ()
     node = root
     for part in loc:
@@ -151,7 +150,7 @@ def _name(path: KeyPath) -> str:
 
 
 def _above(path: KeyPath, root: Node) -> tuple[FieldInfo | None, Node]:
-    """The field and the node that hold the last part of ``path``."""
+    """Return the field and the node that contain the last part of ``path``."""
     field: FieldInfo | None = ROOT
     node = root
     for part in path[:-1]:
@@ -171,22 +170,21 @@ def _explain(path: KeyPath, kind: str, root: Node) -> tuple[Position, str]:
     field = field_below(above, holder, key)
     if kind == "union_tag_invalid":
         assert above is not None
-        kinds = tuple(section.model_fields["kind"].default for section in sections(above))
-        named: Any = Literal[kinds]
+        names = tuple(section.model_fields["kind"].default for section in sections(above))
+        named: Any = Literal[names]
         field = FieldInfo(annotation=named)
     assert field is not None
     if entry is None:
         if any(isinstance(part, int) for part in path):
             return holder.place, f"{name} is missing ({field.description})"
-        how = f"give it in a file or as {name}=..."
+        how = f"set it in a file or as {name}=..."
         return UNPLACED, f"{name} is missing: {how} ({field.description})"
     if entry.text == "":
         return entry.place, f"{name}: must be {expected(field)}, but is empty"
     known = [choice for member in choices(field.annotation) for choice in _literals(member)]
     hint = did_you_mean(str(entry.value), known)
-    if entry.value in [
-        s.model_fields["kind"].default for s in sections(field) if field.discriminator
-    ]:
+    kinds = sections(field) if field.discriminator else []
+    if entry.value in [kind.model_fields["kind"].default for kind in kinds]:
         hint = f"; did you mean '{name}.kind'?"
     return entry.place, f"{name}: must be {expected(field)}, not {_shown(entry)}{hint}"
 
@@ -205,7 +203,7 @@ def _literals(annotation: Any) -> tuple[str, ...]:
 
 
 def expected(field: FieldInfo) -> str:
-    """What a field takes, in words: `a whole number of at least 1 or null`."""
+    """Return what a field accepts, in words: `a whole number of at least 1 or null`."""
     range_ = _range(field)
     return " or ".join(dict.fromkeys(_noun(m, range_) for m in choices(field.annotation)))
 
@@ -238,7 +236,7 @@ def _noun(annotation: Any, range_: str) -> str:
 
 
 def _unknown_key(path: KeyPath, field: FieldInfo | None, node: Node, root: Node) -> str:
-    told = f"unknown key '{_name(path)}'"
+    unknown = f"unknown key '{_name(path)}'"
     key = str(path[-1])
     section = section_of(field, node)
     assert field is not None
@@ -246,32 +244,32 @@ def _unknown_key(path: KeyPath, field: FieldInfo | None, node: Node, root: Node)
     others = [other for other in sections(field) if key in other.model_fields]
     if others:
         kind = others[0].model_fields["kind"].default
-        return f"{told}: kind '{kind}' has it, and kind is '{kind_of(field, node)}'"
+        return f"{unknown}: kind '{kind}' has it, but the kind is '{kind_of(field, node)}'"
     kinds = _kinds_with(path, root)
     if kinds:
         choice = f"{_name(path[:-2])}.kind {' and '.join(map(repr, kinds))}"
-        return f"{told}: {choice} {'have' if kinds[1:] else 'has'} it"
-    # Of another kind's keys none is meant: this one has its own, beside those.
+        return f"{unknown}: {choice} {'have' if kinds[1:] else 'has'} it"
+    # Not the keys of the sibling kinds, which this section has under the same names.
     here = _name(path[:-1])
     paths = dict.fromkeys(p for p in _paths(Config) if p.rpartition(".")[0] != here)
     if key in paths:
         *outer, last = key.split(".")
-        return f"{told}; in a file, '{last}' stands indented under '{'.'.join(outer)}:'"
+        return f"{unknown}; in a file, indent '{last}' under '{'.'.join(outer)}:'"
     own = _close(key, section.model_fields)
     if own:
-        return f"{told}; did you mean '{own}'?"
+        return f"{unknown}; did you mean '{own}'?"
     named = [path for path in paths if path.rpartition(".")[2] == key]
     if not named:
         alike = _close(key, (path.rpartition(".")[2] for path in paths))
         named = [path for path in paths if path.rpartition(".")[2] == alike]
     near = [other for other in named if other.startswith(f"{path[0]}.")] or named
     if near:
-        return f"{told}; did you mean {' or '.join(map(repr, near[:3]))}?"
-    return f"{told}; the keys here are {', '.join(section.model_fields)}"
+        return f"{unknown}; did you mean {' or '.join(map(repr, near[:3]))}?"
+    return f"{unknown}; the keys here are {', '.join(section.model_fields)}"
 
 
 def _kinds_with(path: KeyPath, root: Node) -> list[str]:
-    """The other kinds of the section two above that have the last key of ``path``."""
+    """Return the kinds of the section two levels up that have the last key of ``path``."""
     if len(path) < 3:
         return []
     field, _ = _above(path[:-1], root)
@@ -286,7 +284,7 @@ def _kinds_with(path: KeyPath, root: Node) -> list[str]:
 
 
 def _paths(section: type[Section], prefix: str = "") -> Iterator[str]:
-    """The dotted names of all keys, of all kinds."""
+    """Yield the dotted names of all keys of all kinds."""
     for name, field in section.model_fields.items():
         yield prefix + name
         for inner in sections(field):
@@ -294,6 +292,7 @@ def _paths(section: type[Section], prefix: str = "") -> Iterator[str]:
 
 
 def _broken_rule(path: KeyPath, rule: str, root: Node) -> tuple[Position, str]:
+    """Return the message of a rule between keys, with the positions of the keys that it names."""
     _, holder = _above((*path, ""), root)
     entries = holder.value if isinstance(holder.value, dict) else {}
     words = re.findall(r"\w+", rule)

@@ -26,18 +26,18 @@ SOURCES = ("prepare.input.", "embed.input.", "embed.sample_of.")
 """Prefixes of keys whose value is a source: its settings, and a digest of its files."""
 
 
-def in_present_terms(old: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Restate what an older version was asked with the keys that are used today.
+def in_present_terms(old: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
+    """Restate an older request with the keys that are used today.
 
     Args:
-        old: settings and inputs of a result or of unfinished work, flat.
-        asked: those of the present command.
+        old: the request of a result or of unfinished work, flat.
+        request: the request of the present command, flat.
     """
-    restated = {k: v for k, v in old.items() if k in asked or REMOVED.get(k, _UNKNOWN) != v}
-    for key, value in asked.items():
+    restated = {k: v for k, v in old.items() if k in request or REMOVED.get(k, _UNKNOWN) != v}
+    for key, value in request.items():
         former = restated.get(key, _UNKNOWN)
         if former is _UNKNOWN:
-            former = _default(key, asked)
+            former = _default(key, request)
         elif key.startswith(SOURCES) and isinstance(former, dict) and isinstance(value, dict):
             former = {k: _source_default(k) for k in value if k not in former} | former
         if former is not _UNKNOWN:
@@ -45,32 +45,32 @@ def in_present_terms(old: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[s
     return restated
 
 
-def in_former_terms(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Restate the present command with the removed settings of its stage at their defaults."""
-    removed = {k: v for k, v in REMOVED.items() if k.startswith(f"{asked['stage']}.")}
-    return {**asked, **removed}
+def in_former_terms(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Restate the present request with the removed settings of its stage at their defaults."""
+    removed = {k: v for k, v in REMOVED.items() if k.startswith(f"{request['stage']}.")}
+    return {**request, **removed}
 
 
 _UNKNOWN = object()
 
 
-def _default(key: str, asked: Mapping[str, Any]) -> Any:
-    """Value of a setting in versions that did not have it; `_UNKNOWN` if the key is no setting."""
+def _default(key: str, request: Mapping[str, Any]) -> Any:
+    """Return the value of a setting in versions without it; `_UNKNOWN` if the key is no setting."""
     if key in ADDED:
         return ADDED[key]
-    found: list[type[Section]] = [Config]
+    kinds: list[type[Section]] = [Config]
     field: FieldInfo | None = None
     names = key.split(".")
     for depth, name in enumerate(names):
-        kind = asked.get(".".join([*names[:depth], "kind"]))
-        if len(found) > 1:
-            found = [one for one in found if one.model_fields["kind"].default == kind]
+        kind = request.get(".".join([*names[:depth], "kind"]))
+        if len(kinds) > 1:
+            kinds = [k for k in kinds if k.model_fields["kind"].default == kind]
         if name == "kind" and field is not None:
             return getattr(field.default, "kind", _UNKNOWN)
-        field = found[0].model_fields.get(name) if found else None
+        field = kinds[0].model_fields.get(name) if kinds else None
         if field is None:
             return _UNKNOWN
-        found = sections(field)
+        kinds = sections(field)
     assert field is not None
     return _UNKNOWN if field.is_required() else plain(field.get_default(call_default_factory=True))
 

@@ -1,4 +1,4 @@
-"""Config files and ``key.path=value`` overrides to a `Config`, and a `Config` back to YAML."""
+"""Load a `Config` from files and ``key.path=value`` overrides, and dump it as YAML."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -34,7 +34,7 @@ from preprocess.section import Section
 
 
 class ConfigError(UserError):
-    """Mistakes of a config, all of them: ``problems`` has a line for each."""
+    """All mistakes in a config; ``problems`` has a line for each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
@@ -42,12 +42,12 @@ class ConfigError(UserError):
 
 
 class _Dumper(yaml.SafeDumper):
-    # With YAML 1.1's beside ours, what either would misread (`no`, `1e5`) is put in quotes.
+    # With the patterns of YAML 1.1 and of 1.2, text that either misreads (`no`, `1e5`) is quoted.
     yaml_implicit_resolvers = {**yaml.SafeDumper.yaml_implicit_resolvers, None: CORE_SCHEMA}  # noqa: RUF012
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # Any other style would write a line break as a line break, and a value has one line.
+    # Only double quotes escape a line break, and a value must stay on one line.
     style = None if text.isprintable() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -56,41 +56,45 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def load_config(files: Sequence[str], overrides: Sequence[str]) -> Config:
-    """The config of ``files`` (paths or names of shipped configs) and ``key.path=value`` overrides.
+    """Load the config from ``files`` and ``overrides``.
 
-    Defaults < files in their order < overrides. Mappings are merged key by key, anything else is
-    replaced. Where a section is a choice of kinds, naming another kind forgets what earlier files
-    set for the former. A key that takes text takes it as written, quoted or not (`name: 1.10`).
+    Later files override earlier ones, and overrides come last. Mappings are merged key by key; any
+    other value is replaced. If a later file sets another `kind` in a section, the settings of the
+    earlier kind are dropped. A text setting needs no quotes (`name: 1.10`).
+
+    Args:
+        files: paths, or names of shipped configs.
+        overrides: arguments of the form ``key.path=value``.
 
     Raises:
-        ConfigError: with every mistake found.
+        ConfigError: with all mistakes found.
     """
     problems: Problems = []
     trees = [_read(file, layer, problems) for layer, file in enumerate(files)]
-    # People give overrides in any order: all are one layer, in which `kind` may come last.
-    asked = Node({}, UNPLACED, UNPLACED)
+    # Overrides come in any order, so they are one layer, in which `kind` may come last.
+    override = Node({}, UNPLACED, UNPLACED)
     for layer, argument in enumerate(overrides, len(files)):
-        asked = _merge(asked, read_override(argument, layer, problems), None)
-    if None in trees:  # what an unreadable file says cannot be called missing
+        override = _merge(override, read_override(argument, layer, problems), None)
+    if None in trees:  # a key that seems missing may be in the file that could not be read
         raise _error(problems)
     required = [name for name, field in Config.model_fields.items() if field.is_required()]
     empty = Node({}, UNPLACED, UNPLACED)
-    given = Node(dict.fromkeys(required, empty), UNPLACED, UNPLACED)
-    for tree in filter(None, [*trees, asked]):
-        given = _merge(given, tree, ROOT)
+    merged = Node(dict.fromkeys(required, empty), UNPLACED, UNPLACED)
+    for tree in filter(None, [*trees, override]):
+        merged = _merge(merged, tree, ROOT)
     for key, default in REMOVED.items():
-        given = _without(given, key.split("."), default)
+        merged = _without(merged, key.split("."), default)
     try:
-        config = Config.model_validate(plain_values(given, ROOT))
+        config = Config.model_validate(plain_values(merged, ROOT))
     except ValidationError as error:
-        raise _error(problems + explain(error, given)) from None
+        raise _error(problems + explain(error, merged)) from None
     if problems:
         raise _error(problems)
     return config
 
 
 def _without(node: Node, path: list[str], value: Any) -> Node:
-    """The tree without the entry at ``path``, if that has this value."""
+    """Return the tree without the entry at ``path`` if its value is ``value``."""
     key, *below = path
     entry = node.value.get(key) if isinstance(node.value, dict) else None
     if entry is None:
@@ -113,7 +117,7 @@ def _read(name: str, layer: int, problems: Problems) -> Node | None:
 
 
 def _merge(old: Node, new: Node, field: FieldInfo | None) -> Node:
-    """``new`` over ``old``; without a ``field`` no section is a choice of kinds."""
+    """Merge ``new`` over ``old``; without ``field``, a change of `kind` drops nothing."""
     if isinstance(old.value, dict) and new.text == "":
         return old  # a section whose keys are all commented out
     if not isinstance(old.value, dict) or not isinstance(new.value, dict):
@@ -130,10 +134,10 @@ def _merge(old: Node, new: Node, field: FieldInfo | None) -> Node:
 
 
 def find_config(name: str) -> Path:
-    """The file ``name``, or the shipped config of that name.
+    """Return the path of the file ``name``, or of the shipped config with that name.
 
     Raises:
-        ConfigError: neither exists.
+        ConfigError: if neither exists.
     """
     path = Path(name)
     if path.exists() and not path.is_dir():
@@ -145,21 +149,21 @@ def find_config(name: str) -> Path:
         raise ConfigError([f"config '{name}' is a folder, not a file"])
     if path.parent != Path():
         raise ConfigError([f"no such file: '{name}'"])
-    known = f"shipped are {', '.join(shipped)}"
+    known = f"the shipped configs are {', '.join(shipped)}"
     raise ConfigError([f"no config '{name}': {known}{did_you_mean(path.stem, shipped)}"])
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Name and file of each config that comes with biloom."""
+    """Return the name and path of each config that comes with biloom."""
     package = Path(str(resources.files("pipeline")))
-    # A wheel holds the configs inside the package, a checkout beside it.
+    # The configs are inside the package in a wheel, and beside it in a checkout.
     folder = package / "configs"
     folder = folder if folder.is_dir() else package.parent / "configs"
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 
 def dump_config(config: Config) -> str:
-    """YAML of the whole config, defaults included, each key with its description as a comment."""
+    """Return the whole config as YAML, with the description of each key as a comment."""
     blocks = (_dump_field(config, name, "") for name in Config.model_fields)
     return "\n".join("".join(f"{line}\n" for line in block) for block in blocks)
 
@@ -181,9 +185,9 @@ def _dump_field(section: Section, name: str, indent: str) -> Iterator[str]:
 
 
 def flow_yaml(value: Any) -> str:
-    """YAML of one value, in one line."""
+    """Return one value as YAML in one line."""
     plain_values = value.model_dump() if isinstance(value, Section) else value
-    # In a list, so that PyYAML writes no end of document after a scalar.
+    # In a list, because PyYAML writes an end-of-document line after a bare scalar.
     text: str = yaml.dump(
         [plain_values],
         Dumper=_Dumper,

@@ -1,7 +1,7 @@
-"""Config of the engine that runs the Beam jobs: one section a kind, holding what users of it need.
+"""Settings of the engine that runs the Beam jobs, with a section for each kind of engine.
 
-None of it changes a result, so no fingerprint holds it, and a job begun on one engine can go on on
-another. What an engine reads from its own configuration (restarts, memory, credentials) stays there.
+The engine does not change a result, so fingerprints do not contain it: a job started on one engine
+can be resumed on another. Restarts, memory and credentials are configured in the engine itself.
 """
 
 from typing import Annotated, Literal
@@ -13,22 +13,23 @@ from preprocess.section import Section, runtime
 Environment = Literal["LOOPBACK", "EXTERNAL", "PROCESS", "DOCKER"]
 ENVIRONMENT_TYPE = runtime(
     None,
-    "where workers run: LOOPBACK in this process, EXTERNAL a worker pool, PROCESS, DOCKER; "
-    "none: LOOPBACK where the engine is embedded",
+    "where workers run: LOOPBACK in this process, EXTERNAL in a worker pool, PROCESS, DOCKER; "
+    "null: LOOPBACK, for an embedded engine only",
 )
 ENVIRONMENT_CONFIG = runtime(
-    None, "EXTERNAL: host:port of the pool; PROCESS: Beam's JSON; DOCKER: an image with biloom"
+    None,
+    "EXTERNAL: host:port of the pool; PROCESS: JSON as in Beam's docs; DOCKER: image with biloom",
 )
-SDK_WORKERS = runtime(1, "Python workers on each of the engine's machines", ge=1)
+SDK_WORKERS = runtime(1, "Python workers per machine of the engine", ge=1)
 
 
 class DirectOptions(Section):
-    """This machine alone, nothing to install."""
+    """Options of Beam's direct runner."""
 
     mode: Literal["auto", "in_memory", "multi_processing", "multi_threading"] = runtime(
-        "auto", "auto: one process below 150 MB of input, else multi_processing"
+        "auto", "how workers run; auto: in_memory below 150 MB of input, else multi_processing"
     )
-    workers: int | None = runtime(None, "processes or threads; none: one a core", ge=1)
+    workers: int | None = runtime(None, "worker processes or threads; null: one per core", ge=1)
 
     @property
     def own_process_only(self) -> bool:
@@ -36,7 +37,7 @@ class DirectOptions(Section):
 
 
 class _WorkerOptions(Section):
-    """Where the Python workers of a portable engine run."""
+    """Options of the Python workers of a portable engine."""
 
     environment_type: Environment | None = ENVIRONMENT_TYPE
     environment_config: str | None = ENVIRONMENT_CONFIG
@@ -46,8 +47,8 @@ class _WorkerOptions(Section):
     def _workers_have_a_place(self) -> "_WorkerOptions":
         if self.environment_type is None and not self._embedded:
             raise ValueError(
-                "environment_type: an engine elsewhere must be told where its workers run; "
-                "EXTERNAL with environment_config=host:port of a Beam worker pool is the usual way"
+                "environment_type is missing: an engine that is not embedded must know where its "
+                "workers run; usually EXTERNAL, with environment_config=host:port of a Beam worker pool"
             )
         if self.environment_type not in (None, "LOOPBACK") and self.environment_config is None:
             raise ValueError(f"environment_config is missing: {self.environment_type} needs one")
@@ -59,37 +60,38 @@ class _WorkerOptions(Section):
 
 
 class PortableOptions(_WorkerOptions):
-    """Any engine behind a Beam job service."""
+    """Options of a Beam job service."""
 
     job_endpoint: str = runtime("localhost:8099", "host:port of the job service")
     artifact_endpoint: str | None = runtime(
-        None, "host:port of its artifact service; none: as the job service tells"
+        None, "host:port of its artifact service; null: the one that the job service names"
     )
     environment_type: Environment | None = runtime(
-        "EXTERNAL", "where workers run: LOOPBACK in this process, EXTERNAL a pool, PROCESS, DOCKER"
+        "EXTERNAL",
+        "where workers run: LOOPBACK in this process, EXTERNAL in a worker pool, PROCESS, DOCKER",
     )
     environment_config: str | None = runtime(
         "localhost:50000",
-        "EXTERNAL: host:port of the pool; PROCESS: Beam's JSON; DOCKER: an image with biloom",
+        "EXTERNAL: host:port of the pool; PROCESS: JSON as in Beam's docs; DOCKER: image with biloom",
     )
     parallelism: int | None = runtime(
-        None, "what a job service of Flink runs at once; none: its own default", ge=1
+        None, "parallelism of the job, for a job service of Flink; null: its default", ge=1
     )
 
 
 class FlinkOptions(_WorkerOptions):
-    """Apache Flink through Beam's job server, which is started for the job; needs Java."""
+    """Options of Apache Flink; biloom starts Beam's job server for the job, which needs Java."""
 
-    master: str | None = runtime(None, "host:port of a cluster's REST; none: embedded in the job")
+    master: str | None = runtime(None, "host:port of a cluster's REST API; null: embedded Flink")
     version: str | None = runtime(
-        None, "Flink version, as 1.20, of the job server to fetch; none: Beam's newest"
+        None, "Flink version, such as 1.20, of the job server; null: the newest that Beam has"
     )
     job_server_jar: str | None = runtime(
         None,
-        "Beam's job server; none: BILOOM_FLINK_JOB_SERVER_JAR, else Beam fetches that of version",
+        "jar of Beam's job server; null: the one in BILOOM_FLINK_JOB_SERVER_JAR, else downloaded",
     )
     parallelism: int | None = runtime(
-        None, "units at once; none: the cluster's slots, embedded: the cores", ge=1
+        None, "units processed in parallel; null: slots of the cluster, or cores if embedded", ge=1
     )
 
     @property
@@ -98,15 +100,17 @@ class FlinkOptions(_WorkerOptions):
 
     @property
     def cluster(self) -> str | None:
-        """The cluster's REST address, or None where Flink runs embedded."""
+        """The address of the cluster's REST API, or None if Flink is embedded."""
         return None if self._embedded else self.master
 
 
 class SparkOptions(_WorkerOptions):
-    """Apache Spark through Beam's job server, which is started for the job; needs Java."""
+    """Options of Apache Spark; biloom starts Beam's job server for the job, which needs Java."""
 
-    master: str = runtime("local[*]", "spark://host:port of a cluster, or local[N]: embedded")
-    job_server_jar: str | None = runtime(None, "Beam's job server; none: Beam fetches it")
+    master: str = runtime(
+        "local[*]", "spark://host:port of a cluster, or local[N] for embedded Spark with N cores"
+    )
+    job_server_jar: str | None = runtime(None, "jar of Beam's job server; null: downloaded by Beam")
 
     @property
     def _embedded(self) -> bool:
@@ -114,55 +118,63 @@ class SparkOptions(_WorkerOptions):
 
 
 class DataflowOptions(Section):
-    """Google Cloud Dataflow; input, model and output must be on gs://."""
+    """Options of Google Cloud Dataflow; input, model and output must be on gs://."""
 
-    project: str | None = runtime(None, "Google Cloud project; must be given")
-    region: str | None = runtime(None, "Google Cloud region; must be given")
-    temp_location: str | None = runtime(None, "gs:// folder of its own files; must be given")
-    staging_location: str | None = runtime(None, "gs:// folder of the staged job; none: by Beam")
+    project: str | None = runtime(None, "Google Cloud project; required")
+    region: str | None = runtime(None, "Google Cloud region; required")
+    temp_location: str | None = runtime(None, "gs:// folder for temporary files; required")
+    staging_location: str | None = runtime(
+        None, "gs:// folder for the staged job; null: chosen by Beam"
+    )
     sdk_container_image: str | None = runtime(
-        None, "image of the workers, with biloom and Beam of this version"
+        None, "container image of the workers, with the same versions of biloom and Beam"
     )
     extra_packages: tuple[str, ...] = runtime(
-        (), "wheels to install on every worker, as biloom's own; instead of an image"
+        (), "wheels to install on every worker instead of an image, biloom's among them"
     )
-    machine_type: str | None = runtime(None, "of a worker, as n2-standard-4; none: Dataflow's")
-    max_workers: int | None = runtime(None, "none: Dataflow's own limit", ge=1)
-    disk_gb: int | None = runtime(None, "disk of a worker, in GB; none: Dataflow's", ge=10)
-    service_account: str | None = runtime(None, "e-mail the workers run as; none: the project's")
-    subnetwork: str | None = runtime(None, "the workers' subnetwork; none: the project's default")
-    public_ips: bool = runtime(True, "whether workers have public addresses")
+    machine_type: str | None = runtime(
+        None, "machine type of a worker, such as n2-standard-4; null: Dataflow's default"
+    )
+    max_workers: int | None = runtime(
+        None, "largest number of workers; null: Dataflow's limit", ge=1
+    )
+    disk_gb: int | None = runtime(None, "disk of a worker, in GB; null: Dataflow's default", ge=10)
+    service_account: str | None = runtime(
+        None, "e-mail of the workers' service account; null: the project's default"
+    )
+    subnetwork: str | None = runtime(None, "subnetwork of the workers; null: the project's default")
+    public_ips: bool = runtime(True, "give the workers public IP addresses")
 
 
 class DaskOptions(Section):
-    """A Dask cluster."""
+    """Options of a Dask cluster."""
 
     scheduler: str | None = runtime(
-        None, "address, as tcp://host:8786; none: a cluster of this machine's cores, for the job"
+        None, "address of a scheduler, such as tcp://host:8786; null: a local cluster for this job"
     )
     partition_size: int = runtime(
-        1, "units a Dask task holds; more are fewer tasks for the scheduler", ge=1
+        1, "units per Dask task; larger values mean fewer tasks to schedule", ge=1
     )
 
 
 class _Runner(Section):
-    """What every engine has beside options of its own."""
+    """Settings of every engine."""
 
     kind: str
     stall_seconds: float = runtime(
-        900.0, "a job in which nothing moves for so long is ended with what was seen", ge=1
+        900.0, "stop the job after this many seconds without progress", ge=1
     )
 
 
 class DirectRunner(_Runner):
-    """Beam's own engine on this machine."""
+    """Beam's direct runner, on this machine."""
 
     kind: Literal["direct"] = "direct"
     options: DirectOptions = runtime(DirectOptions(), "options of this engine")
 
 
 class PortableRunner(_Runner):
-    """A Beam job service that is up already."""
+    """A Beam job service that is already running."""
 
     kind: Literal["portable"] = "portable"
     options: PortableOptions = runtime(PortableOptions(), "options of this engine")
@@ -197,14 +209,14 @@ class DataflowRunner(_Runner):
             raise ValueError(f"Dataflow needs {', '.join(missing)}")
         if not options.sdk_container_image and not options.extra_packages:
             raise ValueError(
-                "Dataflow's workers need biloom: give options.sdk_container_image, or "
+                "Dataflow's workers need biloom: set options.sdk_container_image, or "
                 "options.extra_packages with its wheel"
             )
         return self
 
 
 class DaskRunner(_Runner):
-    """A Dask cluster, yours or one for the job."""
+    """Dask, on a cluster or on this machine."""
 
     kind: Literal["dask"] = "dask"
     options: DaskOptions = runtime(DaskOptions(), "options of this engine")

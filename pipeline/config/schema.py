@@ -1,4 +1,4 @@
-"""The whole config: one section a stage, and what they share."""
+"""The whole config: a section for each stage, and the settings that the stages share."""
 
 from typing import Literal
 
@@ -12,109 +12,128 @@ from preprocess.section import Section, runtime
 
 
 class RunConfig(Section):
-    """Where everything goes."""
+    """The run folder."""
 
-    output: str = runtime("biloom-run", "folder or fsspec URL of all stages")
+    output: str = runtime(
+        "biloom-run", "run folder, as a path or fsspec URL; each stage has a folder in it"
+    )
 
     @field_validator("output")
     @classmethod
     def _can_be_written(cls, output: str) -> str:
         if output.startswith(("http://", "https://")):
-            raise ValueError("the web can only be read; name a folder or a store's URL")
+            raise ValueError(
+                "a web address cannot be written to; use a folder or the URL of a store"
+            )
         return output
 
 
 class ExportConfig(Section):
-    """Checkpoint to model folder."""
+    """Settings of the export stage: trained checkpoint to model folder."""
 
-    checkpoint: str | None = runtime(None, "train folder; none: this run's own")
+    checkpoint: str | None = runtime(None, "folder of a train stage; null: that of this run")
     weights: Literal["float32", "float16", "int8"] = Field(
-        "float32", description="type the weights are stored in; int8: with a scale a row"
+        "float32", description="type of the stored weights; int8 has one scale per row"
     )
     head: bool = Field(
-        True, description="with the output layer, which scoring and further training need"
+        True, description="include the output layer, which scoring and further training need"
     )
     type_vectors: bool = Field(
-        False, description="of a char_cnn, also the finished vector of every word of the vocabulary"
+        False,
+        description="for a char_cnn input, also store the input vector of every word in the vocabulary",
     )
     warm_up: str | None = Field(
-        None, description="text that may be read before each text to embed; none: no such text"
+        None,
+        description="warm-up text that embedding can read before each text; null: no warm-up text",
     )
 
 
 class EmbedConfig(Section):
-    """Text to vector cache."""
+    """Settings of the embed stage: text to vector cache."""
 
-    model: str | None = runtime(None, "model folder; none: this run's own export")
+    model: str | None = runtime(None, "model folder; null: the export of this run")
     input: str | tuple[str | Source, ...] | None = Field(
-        None, description="text to embed, as prepare.input; none: a sample of the corpus"
+        None,
+        description="texts to embed, in the form of prepare.input; null: a sample of the corpus",
     )
-    sample: int = Field(2000, ge=1, description="documents in that sample")
-    seed: int = Field(1, description="seed of that sample")
-    words: bool = Field(
-        False, description="each text is a list of words, as its whitespace separates them"
+    sample: int = Field(2000, ge=1, description="number of documents in the sample")
+    seed: int = Field(1, description="seed of the sample")
+    words: bool = Field(False, description="treat each text as words separated by whitespace")
+    unit: Literal["token", "word", "sentence"] = Field(
+        "token", description="unit that each vector represents"
     )
-    unit: Literal["token", "word", "sentence"] = Field("token", description="what has a vector")
     pooling: Literal["direction", "mean", "first", "last"] = Field(
         "direction",
-        description="a word's or sentence's vector from its tokens'; direction: each direction where "
-        "it has read all of it",
+        description="pooling of the token vectors of a word or sentence; direction: the forward half at "
+        "the last token and the backward half at the first",
     )
     layers: Literal["all", "top", "mean", "mix", "concat"] | tuple[int, ...] = Field(
-        "all", description="which layers are kept, 0 that of the input; or what is made of them"
+        "all", description="layers to store, where 0 is the input layer, or how to combine them"
     )
-    mix: MixConfig = Field(MixConfig(), description="for layers: mix")
+    mix: MixConfig = Field(MixConfig(), description="the scalar mix, if layers is mix")
     warm_up: bool = Field(
-        False, description="start from the state after the model's warm-up text, not from zero"
+        False,
+        description="start each text from the state after the model's warm-up text, not from zeros",
     )
     dtype: Literal["float32", "float16", "int8"] = Field(
-        "float16", description="type of stored values; int8: with a scale a vector"
+        "float16", description="type of the stored vectors; int8 has one scale per vector"
     )
-    texts: bool = Field(True, description="keep the texts and their tokens beside the vectors")
-    append: bool = runtime(False, "add the texts to a finished cache of the same model and kind")
-    batch_tokens: int = Field(8192, ge=1, description="tokens of a batch, padding included")
+    texts: bool = Field(True, description="store the texts and their tokens with the vectors")
+    append: bool = runtime(
+        False, "add the texts to a finished cache made by the same model with the same settings"
+    )
+    batch_tokens: int = Field(8192, ge=1, description="tokens per batch, including padding")
 
 
 class ReportConfig(Section):
-    """What the run shows at its end."""
+    """Settings of the run report."""
 
     words: tuple[str, ...] | None = Field(
-        None, description="words to show neighbours of; none: chosen from the corpus"
+        None, description="words to show nearest neighbours of; null: chosen from the corpus"
     )
-    neighbours: int = Field(4, ge=1, description="neighbours shown of each")
+    neighbours: int = Field(4, ge=1, description="nearest neighbours to show per word")
 
 
 class TrackingConfig(Section):
-    """Where metrics go beside metrics.jsonl."""
+    """Loggers of the training metrics, besides metrics.jsonl."""
 
-    wandb: Literal["auto", "offline", "off"] = runtime("auto", "auto: on where a key is found")
+    wandb: Literal["auto", "offline", "off"] = runtime(
+        "auto", "Weights & Biases; auto: on if a key is found"
+    )
     project: str = runtime("biloom", "wandb project")
-    name: str | None = runtime(None, "wandb run name; none: wandb's choice")
-    tensorboard: bool = runtime(False, "write TensorBoard's event files to train/tensorboard")
+    name: str | None = runtime(None, "wandb run name; null: chosen by wandb")
+    tensorboard: bool = runtime(False, "write TensorBoard event files to train/tensorboard")
 
 
 class Config(Section):
-    """Everything a run is asked to do."""
+    """All settings of a run."""
 
-    run: RunConfig = Field(RunConfig(), description="where everything goes")
-    runner: RunnerConfig = Field(DirectRunner(), description="engine of the Beam jobs")
-    tokenizer: TokenizerConfig = Field(SentencePieceConfig(), description="text to ids")
-    prepare: PrepareConfig = Field(description="raw text to token shards")
-    model: ModelConfig = Field(ModelConfig(), description="the network")
-    train: TrainConfig = Field(TrainConfig(), description="training")
-    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="held-out perplexity")
-    export: ExportConfig = Field(ExportConfig(), description="checkpoint to model folder")
-    embed: EmbedConfig = Field(EmbedConfig(), description="text to vector cache")
-    report: ReportConfig = Field(ReportConfig(), description="what is shown at the end")
-    tracking: TrackingConfig = Field(TrackingConfig(), description="where metrics go")
+    run: RunConfig = Field(RunConfig(), description="the run folder")
+    runner: RunnerConfig = Field(DirectRunner(), description="engine that runs the Beam jobs")
+    tokenizer: TokenizerConfig = Field(
+        SentencePieceConfig(), description="the tokenizer stage: text to token ids"
+    )
+    prepare: PrepareConfig = Field(description="the prepare stage: raw text to token shards")
+    model: ModelConfig = Field(ModelConfig(), description="the network architecture")
+    train: TrainConfig = Field(TrainConfig(), description="the train stage")
+    evaluate: EvaluateConfig = Field(
+        EvaluateConfig(), description="the evaluate stage: held-out perplexity"
+    )
+    export: ExportConfig = Field(
+        ExportConfig(), description="the export stage: checkpoint to model folder"
+    )
+    embed: EmbedConfig = Field(EmbedConfig(), description="the embed stage: text to vector cache")
+    report: ReportConfig = Field(ReportConfig(), description="the run report")
+    tracking: TrackingConfig = Field(
+        TrackingConfig(), description="loggers of the training metrics"
+    )
 
     @model_validator(mode="after")
     def _workers_see_the_output(self) -> "Config":
         runner = self.runner
-        own = isinstance(runner, DirectRunner) and runner.options.own_process_only
-        if self.run.output.startswith("memory://") and not own:
+        one_process = isinstance(runner, DirectRunner) and runner.options.own_process_only
+        if self.run.output.startswith("memory://") and not one_process:
             raise ValueError(
-                "run.output: memory:// is private to one process; give "
-                "runner.options.mode=in_memory"
+                "run.output: memory:// is private to one process; set runner.options.mode=in_memory"
             )
         return self

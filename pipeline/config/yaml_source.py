@@ -1,7 +1,7 @@
-"""YAML and overrides as a tree whose every value knows where it was written.
+"""Parse YAML files and overrides into a tree of values with their source positions.
 
-YAML is the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2, section 10.3): `on` and `no` are
-text, `1e-3` is a number. Anchors, aliases and tags are refused: a config is plain data.
+The values follow the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2, section 10.3): `on` and
+`no` are text, and `1e-3` is a number. Anchors, aliases and tags are refused.
 """
 
 import re
@@ -26,7 +26,13 @@ CORE_SCHEMA = [
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """Where something was written; sorts in the order in which a person gave it."""
+    """A source position; positions sort in the order of files and overrides, then lines.
+
+    Attributes:
+        layer: index of the file or override.
+        line: line number from 1, or 0 if there is none.
+        source: the file's path, or the override.
+    """
 
     layer: int
     line: int
@@ -38,7 +44,14 @@ class Position:
 
 @dataclass(frozen=True)
 class Node:
-    """A value, the places of it and of its key, and its spelling if it is a scalar without quotes."""
+    """A value of the tree.
+
+    Attributes:
+        value: the scalar, or the nodes of a mapping or list.
+        place: position of the value.
+        key: position of its key.
+        text: the scalar as written, if it has no quotes.
+    """
 
     value: "str | int | float | bool | dict[str, Node] | list[Node] | None"
     place: Position
@@ -57,13 +70,13 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "anchor", None) or getattr(event, "tag", None):
-            problem = "anchors, aliases and tags are not read"
+            problem = "anchors, aliases and tags are not supported"
             raise yaml.MarkedYAMLError(None, None, problem, event.start_mark)  # type: ignore[arg-type]
         return super().compose_node(parent, index)
 
 
 def read_file(path: Path, layer: int, problems: Problems) -> Node | None:
-    """The tree of a file, or None with the reason among ``problems``."""
+    """Return the tree of a file, or None after adding the reason to ``problems``."""
     place = Position(layer, 1, str(path))
     text = ""
     try:
@@ -80,7 +93,7 @@ def read_file(path: Path, layer: int, problems: Problems) -> Node | None:
         problems.append(
             (
                 place,
-                f"not valid YAML: the character U+{int(error.character):04X} cannot stand in it",
+                f"not valid YAML: the character U+{int(error.character):04X} is not allowed",
             )
         )
     except yaml.MarkedYAMLError as error:
@@ -91,11 +104,9 @@ def read_file(path: Path, layer: int, problems: Problems) -> Node | None:
         problems.append((place, "not a config: nested too deeply"))
     else:
         if root is None:
-            problems.append(
-                (place, "the file is empty: it should hold sections such as 'prepare:'")
-            )
+            problems.append((place, "the file is empty: it must hold sections such as 'prepare:'"))
         elif not isinstance(root, yaml.MappingNode):
-            what = "must hold sections such as 'prepare:', and not a list or a single value"
+            what = "must hold sections such as 'prepare:', not a list or a single value"
             problems.append((replace(place, line=root.start_mark.line + 1), what))
         else:
             return _tree(root, lambda node: replace(place, line=node.start_mark.line + 1), problems)
@@ -106,16 +117,17 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> str:
     hints = {"\t": "indent with spaces, not tabs"}
     hints |= {sign: f"put quotes around text that begins with {sign}" for sign in "*&!%@`|>"}
     if error.problem == "mapping values are not allowed here":
-        hints[":"] = "put quotes around text that holds a colon, or see to the indentation"
+        hints[":"] = "put quotes around text that contains a colon, or correct the indentation"
     marks = [mark for mark in (error.context_mark, error.problem_mark) if mark]
     signs = [text[mark.index] for mark in marks if mark.index < len(text)]
     what = error.problem
     if error.context and error.context_mark:
-        what = f"{error.context} from line {error.context_mark.line + 1} on, {error.problem}"
+        what = f"{error.context} from line {error.context_mark.line + 1}, {error.problem}"
     return f"not valid YAML: {next((hints[sign] for sign in signs if sign in hints), what)}"
 
 
 def read_override(argument: str, layer: int, problems: Problems) -> Node:
+    """Return the tree of an argument ``key.path=value``; mistakes are added to ``problems``."""
     place = Position(layer, 0, f"override '{argument}'")
     name, equals, text = argument.partition("=")
     text = text.strip()
@@ -125,20 +137,20 @@ def read_override(argument: str, layer: int, problems: Problems) -> Node:
         return Node({}, place, place)
     if not text:
         problems.append(
-            (place, f"no value: write {name}=null for none, {name}='\"\"' for empty text")
+            (place, f"no value: write {name}=null for null, {name}='\"\"' for empty text")
         )
         return Node({}, place, place)
     node = Node(text, place, place)
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        # `*.txt` is a pattern, `[*.txt, b]` a list in want of quotes.
+        # `*.txt` is meant as text; `[*.txt, b]` is meant as a list and lacks quotes.
         if (text[0], text[-1]) in {("[", "]"), ("{", "}")}:
             what = _syntax(error, text) if isinstance(error, yaml.MarkedYAMLError) else str(error)
             problems.append((place, what))
             return Node({}, place, place)
     else:
-        # Text that YAML would cut at a `#`, or take for a block such as `installed-docs:`.
+        # Otherwise it is text that YAML cuts at a `#`, or reads as a block such as `installed-docs:`.
         whole = root and (root.start_mark.index, root.end_mark.index) == (0, len(text))
         if root is not None and whole and getattr(root, "flow_style", True):
             node = _tree(root, lambda _: place, problems, ".".join(keys))
@@ -171,8 +183,8 @@ def _tree(
         inner = f"{name}.{key_node.value}" if name else key_node.value
         if key_node.value in mapping:
             first = mapping[key_node.value].key
-            told = f", first in line {first.line}" if first.line else ""
-            problems.append((at, f"'{inner}' is given twice{told}"))
+            first_line = f", first in line {first.line}" if first.line else ""
+            problems.append((at, f"'{inner}' is set twice{first_line}"))
         mapping[key_node.value] = _tree(value, place, problems, inner, at)
     return Node(mapping, here, key)
 
@@ -189,6 +201,6 @@ def _scalar(node: yaml.ScalarNode) -> str | int | float | bool | None:
                 return int(text, 0 if text[:2] in ("0x", "0o") else 10)
             case "float":
                 return float(re.sub(r"\.(?=[inIN])", "", text))
-    except ValueError:  # Python converts no more than some thousand digits
+    except ValueError:  # Python limits the number of digits that it converts
         pass
     return text

@@ -1,1 +1,1 @@
-"""Whether a stage is done, can resume or must be refused; the registry of stages; locks."""
+"""Decide whether a stage is done, resumes or is refused, and run it; registry; locks."""

@@ -1,4 +1,4 @@
-"""One writer a folder; a lock whose process is gone is told and taken."""
+"""A lock file that gives a folder one writer; a lock whose process has ended is taken over."""
 
 import fcntl
 import json
@@ -14,15 +14,20 @@ from preprocess.files import storage
 
 
 class LockedError(UserError):
-    """A folder that another process is writing; the message says which."""
+    """Another process is writing the folder; the message says which."""
 
 
 @contextmanager
 def lock(folder: str, path: str, console: Console) -> Iterator[None]:
-    """Be the only writer of ``folder``, by the lock file ``path``, while the block runs.
+    """Hold the lock of ``folder`` while the block runs.
+
+    Args:
+        folder: the folder to write.
+        path: its lock file.
+        console: where a takeover is shown.
 
     Raises:
-        LockedError: another process, or another host, holds it.
+        LockedError: another process, or another host, holds the lock.
         StorageError: the folder cannot be written.
     """
     storage.check_writable(folder)
@@ -47,18 +52,19 @@ def _take(folder: str, path: str, mine: dict[str, Any], console: Console) -> Non
     if holder and not _is_gone(holder):
         raise LockedError(
             f"{folder} is being written by process {holder['process']} on {holder['host']}; "
-            f"wait for it, or remove {path} if that process is gone"
+            f"wait for it, or remove {path} if that process has ended"
         )
     who = f"process {holder['process']}" if holder else "an unknown process"
-    console.line(f"takes over the lock of {who}, which is gone")
+    console.line(f"took over the lock of {who}, which has ended")
     storage.write_bytes(path, json.dumps(mine).encode())
 
 
 @contextmanager
 def one_at_a_time(folder: str) -> Iterator[None]:
-    """Of two processes that find a stale lock, the second finds the first's: the kernel sees to it.
+    """Let one process at a time run the block, by the kernel's advisory lock on a local folder.
 
-    A store has no such lock; there, and on some network file systems, a stale one can be won twice.
+    So if two processes find a stale lock, only one takes it over. A store has no such lock: there,
+    and on some network file systems, both can take it over.
     """
     if storage.is_remote(folder):
         yield
@@ -81,7 +87,10 @@ def _read(path: str) -> dict[str, Any] | None:
 
 
 def holder_of(path: str) -> tuple[str, bool] | None:
-    """Who holds the lock file ``path``, and whether that process is gone; None if nobody does."""
+    """Return who holds the lock file ``path`` and whether that process has ended.
+
+    None if there is no lock file, or it cannot be read.
+    """
     holder = _read(path)
     if holder is None:
         return None
@@ -97,14 +106,14 @@ def _is_gone(holder: dict[str, Any]) -> bool:
         return True
     except PermissionError:
         pass
-    # Another process may have the number by now, above all in a container.
+    # Another process may have the same number by now, especially in a container.
     return bool(holder["began"] != _process_start(holder["process"]))
 
 
 def _process_start(process: int) -> str:
-    """When a process began, in the kernel's clock ticks; empty where the system does not tell.
+    """Return the start time of a process in clock ticks since boot.
 
-    Empty also for a dead one that its parent has not yet asked about, as in a container without init.
+    Empty if the system does not tell, or if the process is a zombie, as in a container without init.
     """
     try:
         with open(f"/proc/{process}/stat", "rb") as file:

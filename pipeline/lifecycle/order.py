@@ -1,3 +1,3 @@
-"""The stages in the order in which they run. Imports nothing, so that the command line can."""
+"""The order in which the stages run. Imports nothing, so that the command line stays fast."""
 
 STAGE_ORDER = ("tokenizer", "prepare", "train", "evaluate", "export", "embed")

@@ -1,4 +1,7 @@
-"""The stages in order, and what decides the result of each: light, for "already done" in seconds."""
+"""The stages in order, and the request of each: the settings and inputs that decide its result.
+
+Imports neither Beam nor torch, so that a finished stage is recognised at once.
+"""
 
 from typing import Any
 
@@ -10,69 +13,72 @@ from pipeline.lifecycle.stage import Stage, StageError
 from preprocess.config import PrepareConfig, SentencePieceConfig, Source
 from preprocess.files import storage
 from preprocess.files.manifest import read_manifest
-from preprocess.reading import changed_inputs as raw_inputs
+from preprocess.reading import changed_inputs
 from preprocess.reading.listing import list_source
 from preprocess.section import result_fields
 from preprocess.tokenizers.subwords import read_model
 
 
 def stage_folder(config: Config, stage: str, other: str | None = None) -> str:
-    """The folder of a stage: ``other`` where the config names one, else this run's own."""
+    """Return the folder of a stage: ``other`` if the config names one, else the one of this run."""
     return storage.absolute(other) if other else STAGES[stage].folder(config)
 
 
-def tokenizer_of(config: Config, content: str, whose: str) -> str:
-    """The folder of the tokenizer that the config names, which must be the one of this content.
+def tokenizer_of(config: Config, content: str, used_by: str) -> str:
+    """Return the folder of the tokenizer that the config names, after checking its content hash.
 
     Args:
-        whose: what was made with it, and what it is needed for, as the message goes on.
+        config: the config.
+        content: the content hash that the tokenizer must have.
+        used_by: completes "this is not the tokenizer that ..." in the message.
 
     Raises:
-        StageError: it is another one.
+        StageError: the tokenizer is another one.
+        ManifestError: the folder holds no finished tokenizer.
     """
     folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
     if _content(folder, "tokenizer") != content:
         raise StageError(
-            f"{folder}: this is not the tokenizer that {whose}; name that one in prepare.tokenizer"
+            f"{folder}: this is not the tokenizer that {used_by}; set prepare.tokenizer to that one"
         )
     return folder
 
 
 def evaluation_corpus(config: Config) -> str:
-    """The corpus folder to evaluate on: by default the one that was trained on."""
+    """Return the corpus folder to evaluate on; the training corpus by default."""
     return stage_folder(config, "prepare", config.evaluate.corpus or config.train.corpus)
 
 
 def input_sources(config: Config) -> tuple[tuple[Source, ...], list[list[storage.FileInfo]]]:
-    """The sources of the corpus and the files of each."""
+    """Return the sources of the corpus, and the files of each."""
     sources = config.prepare.sources
     return sources, [list_source(source) for source in sources]
 
 
 def embed_sources(config: Config) -> tuple[Source, ...] | None:
-    """The sources to embed; none: a sample of the corpus."""
+    """Return the sources to embed; None means a sample of the corpus."""
     if config.embed.input is None:
         return None
     return PrepareConfig(input=config.embed.input).sources
 
 
 def _raw(sources: tuple[Source, ...], key: str) -> dict[str, Any]:
-    """Raw input in a fingerprint: names and sizes, never paths."""
-    asked: dict[str, Any] = {}
+    """Return the raw input as part of a request: names and sizes of files, never paths."""
+    request: dict[str, Any] = {}
     for number, source in enumerate(sources):
         fields = source.model_dump(exclude={"path"})
-        asked[f"{key}.{number}"] = {**fields, **raw_inputs.digest(list_source(source))}
-    return asked
+        request[f"{key}.{number}"] = {**fields, **changed_inputs.digest(list_source(source))}
+    return request
 
 
 def _content(folder: str, stage: str) -> str:
     return read_manifest(folder, stage).content
 
 
-def _asked_tokenizer(config: Config) -> dict[str, Any]:
+def _tokenizer_request(config: Config) -> dict[str, Any]:
     fields = result_fields(config.tokenizer, "tokenizer")
     if isinstance(config.tokenizer, SentencePieceConfig) and config.tokenizer.file:
-        # Nothing is learnt: what decides is the model, wherever it lies.
+        # Nothing is learnt, so only the content of the model file counts, not its path.
         model = xxhash.xxh3_128_hexdigest(read_model(config.tokenizer.file))
         fields = {"tokenizer.kind": config.tokenizer.kind, "tokenizer.file": model}
     return {
@@ -84,12 +90,12 @@ def _asked_tokenizer(config: Config) -> dict[str, Any]:
 
 
 def _train_split_fields(config: Config) -> dict[str, Any]:
-    """The settings that decide which texts a sample of the train split draws from."""
-    drawn_by = (
+    """Return the settings that decide which texts are in the train split, for samples of it."""
+    names = (
         *("cleaning", "filters", "valid_fraction", "test_fraction", "unit_bytes"),
         *("damaged_files", "max_document_bytes", "max_expansion"),
     )
-    prefixes = tuple(f"prepare.{name}" for name in drawn_by)
+    prefixes = tuple(f"prepare.{name}" for name in names)
     return {k: v for k, v in _prepare_fields(config).items() if k.startswith(prefixes)}
 
 
@@ -99,7 +105,7 @@ def _prepare_fields(config: Config) -> dict[str, Any]:
     return fields
 
 
-def _asked_prepare(config: Config) -> dict[str, Any]:
+def _prepare_request(config: Config) -> dict[str, Any]:
     folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
     return {
         **_prepare_fields(config),
@@ -108,28 +114,27 @@ def _asked_prepare(config: Config) -> dict[str, Any]:
     }
 
 
-def _asked_train(config: Config) -> dict[str, Any]:
+def _train_request(config: Config) -> dict[str, Any]:
     train = config.train
-    asked = {
+    request = {
         **result_fields(config.model, "model"),
         **result_fields(train, "train"),
         "corpus.content": _content(stage_folder(config, "prepare", train.corpus), "prepare"),
     }
     if train.looks_decide:
-        asked["train.evaluate_steps"] = train.evaluate_steps
+        request["train.evaluate_steps"] = train.evaluate_steps
     if train.init_from:
-        asked["train.init_from"] = _content(storage.absolute(train.init_from), "export")
-    return asked
+        request["train.init_from"] = _content(storage.absolute(train.init_from), "export")
+    return request
 
 
-def _more_steps(_: Config, old: dict[str, Any], asked: dict[str, Any]) -> bool:
-    """Whether a training is asked to go on for more steps, and nothing else."""
+def _more_steps(_: Config, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Return True if the requests differ only in the number of steps, and the new has more."""
     key = "train.steps"
-    others = [{k: v for k, v in one.items() if k != key} for one in (old, asked)]
-    return others[0] == others[1] and old[key] < asked[key]
+    return {**old, key: None} == {**new, key: None} and old[key] < new[key]
 
 
-def _asked_evaluate(config: Config) -> dict[str, Any]:
+def _evaluate_request(config: Config) -> dict[str, Any]:
     corpus = evaluation_corpus(config)
     checkpoint = stage_folder(config, "train", config.evaluate.checkpoint)
     return {
@@ -139,7 +144,7 @@ def _asked_evaluate(config: Config) -> dict[str, Any]:
     }
 
 
-def _asked_export(config: Config) -> dict[str, Any]:
+def _export_request(config: Config) -> dict[str, Any]:
     checkpoint = stage_folder(config, "train", config.export.checkpoint)
     return {
         **result_fields(config.export, "export"),
@@ -147,7 +152,7 @@ def _asked_export(config: Config) -> dict[str, Any]:
     }
 
 
-def _asked_embed(config: Config) -> dict[str, Any]:
+def _embed_request(config: Config) -> dict[str, Any]:
     fields = result_fields(config.embed, "embed")
     del fields["embed.input"]
     if config.embed.layers != "mix":
@@ -165,13 +170,13 @@ def _asked_embed(config: Config) -> dict[str, Any]:
 
 
 TEXTS = ("embed.input", "embed.sample", "embed.seed", "prepare.")
-"""What tells of the texts, not of the vectors."""
+"""Prefixes of the keys that decide which texts are embedded, not what their vectors are."""
 
 
-def _more_texts(config: Config, old: dict[str, Any], asked: dict[str, Any]) -> bool:
-    """Whether texts are to be added to a cache of the same vectors."""
-    kinds = [{k: v for k, v in one.items() if not k.startswith(TEXTS)} for one in (old, asked)]
-    return config.embed.append and kinds[0] == kinds[1]
+def _more_texts(config: Config, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Return True if texts are to be appended, and the requests differ in nothing else."""
+    old, new = ({k: v for k, v in r.items() if not k.startswith(TEXTS)} for r in (old, new))
+    return config.embed.append and old == new
 
 
 def _changed_inputs(config: Config, folder: str) -> list[str]:
@@ -183,22 +188,22 @@ def _changed_texts(config: Config, folder: str) -> list[str]:
 
 
 def _changed(sources: tuple[Source, ...], folder: str) -> list[str]:
-    return raw_inputs.changed(folder, [file for s in sources for file in list_source(s)])
+    return changed_inputs.changed(folder, [file for s in sources for file in list_source(s)])
 
 
 BEAM = {"apache_beam": "beam"}
 TRAIN = {"pytorch_lightning": "train"}
 
 _ALL = (
-    Stage("tokenizer", 2, _asked_tokenizer),
-    Stage("prepare", 2, _asked_prepare, BEAM, _changed_inputs),
-    Stage("train", 2, _asked_train, TRAIN, grows=_more_steps),
-    Stage("evaluate", 2, _asked_evaluate),
-    Stage("export", 1, _asked_export),
+    Stage("tokenizer", 2, _tokenizer_request),
+    Stage("prepare", 2, _prepare_request, BEAM, _changed_inputs),
+    Stage("train", 2, _train_request, TRAIN, grows=_more_steps),
+    Stage("evaluate", 2, _evaluate_request),
+    Stage("export", 1, _export_request),
     Stage(
         "embed",
         2,
-        _asked_embed,
+        _embed_request,
         BEAM,
         _changed_texts,
         grows=_more_texts,
@@ -206,4 +211,4 @@ _ALL = (
         sweep=("entries-", "index-", "texts-", "vectors-"),
     ),
 )
-STAGES = {stage.name: stage for stage in sorted(_ALL, key=lambda one: STAGE_ORDER.index(one.name))}
+STAGES = {stage.name: stage for stage in sorted(_ALL, key=lambda s: STAGE_ORDER.index(s.name))}

@@ -1,4 +1,4 @@
-"""Stage: model folder + text -> vector cache, new or added to a finished one."""
+"""The embed stage: model folder and text -> a new vector cache, or more texts in a finished one."""
 
 import json
 from collections import Counter
@@ -18,7 +18,7 @@ from preprocess.config import Source
 from preprocess.corpus.dedup import key_buckets
 from preprocess.corpus.rejects import side_files
 from preprocess.files import storage
-from preprocess.files.manifest import FileRecord, content_hash, hash_file, read_manifest
+from preprocess.files.manifest import NAME, FileRecord, content_hash, hash_file, read_manifest
 from preprocess.reading.changed_inputs import write_inputs
 from preprocess.reading.listing import list_source
 from preprocess.reading.plan_file import write_plan
@@ -31,14 +31,24 @@ from preprocess.vectors.index import write_index
 from preprocess.work.folder import read_finished_record, read_unit_record
 
 EFFORT = 100
-"""Embedding a byte takes at least so many times as long as tokenising it."""
+"""Embedding a byte takes at least this many times as long as tokenising it."""
 
 SMALLEST_UNIT, LARGEST_UNIT, MOST_UNITS = 1 << 16, 1 << 20, 4096
 
 
 @dataclass
 class _Sums:
-    """What the units of a run add up to."""
+    """Sums of the units' records.
+
+    Attributes:
+        files: files of the finished units.
+        inputs: raw files that were read.
+        dropped: texts without vectors, by reason.
+        read: texts that were read.
+        repeated: texts that were read before in this job.
+        known: texts that were in the cache before this job.
+        truncated: words that were longer than the model reads.
+    """
 
     files: list[FileRecord] = field(default_factory=list)
     inputs: list[dict[str, Any]] = field(default_factory=list)
@@ -67,34 +77,40 @@ class _Sums:
 
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:
-    former = None
-    if storage.exists(place.file("manifest.json")):
-        former = VectorCache.open(place.folder)
+    """Run the Beam job that embeds each distinct text, and write the index of the cache.
+
+    Raises:
+        StageError: there is no text to embed.
+        UserError: the model, the input or the engine cannot be used.
+    """
+    extended = None
+    if storage.exists(place.file(NAME)):
+        extended = VectorCache.open(place.folder)
     sources = embed_sources(config) or (_sample(config, place, console),)
     listed = [list_source(source) for source in sources]
     units = plan_units(sources, listed, _unit_bytes(sum(f.bytes for fs in listed for f in fs)))
     total = sum(map(unit_bytes, units))
-    job = _job(config, place, sources, total, former)
+    job = _job(config, place, sources, total, extended)
     write_plan(place.work, units)
     steps = EmbedTexts(job, len(units))
     run_job(config.runner, place.work, console, "embed", total, len(units), steps, EFFORT)
     sums = _Sums()
     for unit in units:
         sums.add(place.work, unit)
-    if not sums.entries and not former:
-        raise StageError("there is no text to embed; look at embed.input")
+    if not sums.entries and not extended:
+        raise StageError("no text to embed; check embed.input")
     if sums.read != sums.entries + sums.repeated + sums.known + sums.dropped.total():
         raise StageError(
             f"{place.folder}: {sums.read:,} texts read, but {sums.entries:,} embedded, "
             f"{sums.repeated:,} repeated, {sums.known:,} known and {sums.dropped.total():,} dropped; "
-            "this is a fault of biloom, please report it"
+            "this is a bug in biloom, please report it"
         )
-    _tell(console, sums)
-    return _made(config, place, job, former, sums)
+    _show(console, sums)
+    return _made(config, place, job, extended, sums)
 
 
 def _unit_bytes(total: int) -> int:
-    """Small enough for all workers to have some, and not too many of a large input."""
+    """Return a unit size that gives every worker some units, but a large input not too many."""
     return max(SMALLEST_UNIT, min(LARGEST_UNIT, total // 16), total // MOST_UNITS)
 
 
@@ -103,7 +119,7 @@ def _job(
     place: StageFolder,
     sources: tuple[Source, ...],
     total: int,
-    former: VectorCache | None,
+    extended: VectorCache | None,
 ) -> EmbedJob:
     embed = config.embed
     model = stage_folder(config, "export", embed.model)
@@ -125,22 +141,22 @@ def _job(
         batch_tokens=embed.batch_tokens,
         buckets=key_buckets(total),
         device=str(resolve_device(config.train.device)),
-        first_unit=former.shards[-1][0] + 1 if former else 0,
+        first_unit=extended.shards[-1][0] + 1 if extended else 0,
     )
 
 
 def _made(
-    config: Config, place: StageFolder, job: EmbedJob, former: VectorCache | None, sums: _Sums
+    config: Config, place: StageFolder, job: EmbedJob, extended: VectorCache | None, sums: _Sums
 ) -> Made:
     files, inputs, generation = list(sums.files), sums.inputs, 0
-    if former:
-        generation = former.generation + 1
-        files = [one for one in former.manifest.files if one.name.startswith(SHARDS)] + files
-    shards = shards_of({one.name: one for one in files})
+    if extended:
+        generation = extended.generation + 1
+        files = [f for f in extended.manifest.files if f.name.startswith(SHARDS)] + files
+    shards = shards_of({file.name: file for file in files})
     files.append(write_index(place.folder, shards, generation))
     if config.embed.input is not None:
-        write_inputs(place.folder, inputs, add=former is not None)
-    tellers = [FileRecord(n, *hash_file(place.file(n))) for n in side_files(place.folder)]
+        write_inputs(place.folder, inputs, add=extended is not None)
+    rejects = [FileRecord(n, *hash_file(place.file(n))) for n in side_files(place.folder)]
     recurrent = read_manifest(job.model, "export").details["model"]
     depth = recurrent["recurrent"]["layers"] + 1
     layers, dim = job.selection.shape(depth, _dim(recurrent))
@@ -154,7 +170,7 @@ def _made(
         "texts_kept": job.texts,
         "texts": _entries(files),
         "tokens": sum(int(file.counts.get("tokens", 0)) for file in files),
-        "held": _held(former),
+        "held": _held(extended),
     }
     stats = {
         **details,
@@ -164,46 +180,48 @@ def _made(
         "truncated_words": sums.truncated,
         "dropped": dict(sums.dropped),
     }
-    return Made((*files, *tellers), details, stats=stats, content=content_hash(files))
+    return Made((*files, *rejects), details, stats=stats, content=content_hash(files))
 
 
-def _held(former: VectorCache | None) -> list[Any]:
-    """Fingerprints of the questions that the cache answers beside its own."""
-    if former is None:
+def _held(extended: VectorCache | None) -> list[Any]:
+    """Return the requests of the earlier results that the cache contains.
+
+    A result of version 0.1 is its fingerprint.
+    """
+    if extended is None:
         return []
-    held: list[Any] = former.manifest.details.get("held", [])
-    return [*held, former.manifest.asked]
+    held: list[Any] = extended.manifest.details.get("held", [])
+    return [*held, extended.manifest.asked]
 
 
 SHARDS = ("entries-", "texts-", "vectors-")
 
 
 def _entries(files: list[FileRecord]) -> int:
-    return sum(int(one.counts["entries"]) for one in files if one.name.startswith("entries-"))
+    return sum(int(f.counts["entries"]) for f in files if f.name.startswith("entries-"))
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """What the vectors are, beside model and type, for who reads the cache."""
-    named = ("layers", "unit", "pooling", "mix", "words", "warm_up")
-    return {name: value for name, value in config.embed.model_dump().items() if name in named}
+    """Return the settings that a reader of the cache needs to embed more text alike."""
+    names = {"layers", "unit", "pooling", "mix", "words", "warm_up"}
+    return config.embed.model_dump(include=names)
 
 
-def _tell(console: Console, sums: _Sums) -> None:
+def _show(console: Console, sums: _Sums) -> None:
     tokens = sum(int(file.counts.get("tokens", 0)) for file in sums.files)
     size = sum(file.bytes for file in sums.files)
     console.line(
-        f"{sums.entries:,} texts, {count(tokens)} vectors a layer, {count(size)}B"
+        f"{sums.entries:,} texts, {count(tokens)} vectors per layer, {count(size)}B"
         + (f"; {sums.repeated:,} repeated texts are stored once" if sums.repeated else "")
-        + (f"; {sums.known:,} were there already" if sums.known else "")
+        + (f"; {sums.known:,} were already in the cache" if sums.known else "")
     )
     if sums.truncated:
         console.warn(
-            f"{sums.truncated:,} words are longer than the model reads (model.input.max_characters); "
-            "what is beyond was left out"
+            f"{sums.truncated:,} words are longer than model.input.max_characters and were truncated"
         )
     if sums.dropped:
         reasons = ", ".join(f"{number:,} {why}" for why, number in sorted(sums.dropped.items()))
-        console.warn(f"without vectors, since they hold no text that can be read: {reasons}")
+        console.warn(f"texts without vectors: {reasons}")
 
 
 def _dim(model: dict[str, Any]) -> int:
@@ -213,7 +231,7 @@ def _dim(model: dict[str, Any]) -> int:
 
 
 def _sample(config: Config, place: StageFolder, console: Console) -> Source:
-    """A file of documents drawn from the corpus by the seed, as given."""
+    """Draw documents from the corpus by the seed, and return the file that holds them."""
     path = storage.join(place.work, "sample.jsonl")
     source = Source(name="sample", path=path, format="jsonl")
     if not storage.exists(path):
@@ -224,5 +242,5 @@ def _sample(config: Config, place: StageFolder, console: Console) -> Source:
         texts = draw_documents(drawn, config.prepare, config.embed.sample, seed)
         lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
         storage.write_bytes(path, lines.encode())
-        console.line(f"a sample of {len(texts):,} of the corpus's documents")
+        console.line(f"sampled {len(texts):,} documents of the corpus")
     return source

@@ -1,4 +1,4 @@
-"""Stage: perplexity of held-out text, over the full vocabulary."""
+"""The evaluate stage: perplexity of held-out text, over the full vocabulary."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -33,6 +33,11 @@ UNROLL = 64
 
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:
+    """Evaluate the trained checkpoint on one split of a corpus.
+
+    Raises:
+        StageError: the corpus has other token ids than the model, or the model was trained on it.
+    """
     settings = config.evaluate
     corpus = Corpus.open(evaluation_corpus(config), config.train.cache_bytes)
     folder = stage_folder(config, "train", settings.checkpoint)
@@ -55,7 +60,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
                 bar.update(step)
                 yield window
 
-        found = evaluate(
+        result = evaluate(
             network,
             windows(),
             HeldOut.of(shards),
@@ -63,7 +68,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
             boundary_ids(trained["boundary"]) if trained.get("reset_state") else None,
             _encoder(config, trained, network),
         )
-    details |= found.figures()
+    details |= result.figures()
     show_evaluation(console, details)
     return Made((), details, stats=details, content=fingerprint(details))
 
@@ -76,23 +81,26 @@ def _text_for(split: str) -> str:
 
 
 def _check(corpus: Corpus, split: str, trained: dict[str, Any]) -> None:
-    """Refuse text of other ids than the model's, and text it was trained on."""
+    """Check that the corpus has the model's token ids, and that the model was not trained on it."""
     if corpus.manifest.details["tokenizer"] != trained["tokenizer"]:
         raise StageError(
-            f"{corpus.folder}: this corpus was made by another tokenizer than the model's; "
-            "prepare it with the model's own (prepare.tokenizer)"
+            f"{corpus.folder}: this corpus was prepared with another tokenizer than the model's; "
+            "prepare it with the model's tokenizer (prepare.tokenizer)"
         )
     if split == "train" and corpus.manifest.content == trained["corpus"]:
         raise StageError(
-            f"{corpus.folder}: the model was trained on this train split; held-out text is in valid "
-            "or test (evaluate.split), or in another corpus (evaluate.corpus)"
+            f"{corpus.folder}: the model was trained on this train split; set evaluate.split to valid "
+            "or test, or evaluate.corpus to another corpus"
         )
 
 
 def _ranks(
     config: Config, corpus: Corpus, trained: dict[str, Any], network: BiLMNetwork
 ) -> npt.NDArray[np.int64] | None:
-    """Rank of each id by its count in training; none where that corpus is not at hand."""
+    """Return the frequency rank of each id in the training corpus, (output vocabulary,).
+
+    None if the training corpus is not available.
+    """
     if corpus.manifest.content != trained["corpus"]:
         try:
             corpus = Corpus.open(stage_folder(config, "prepare", config.train.corpus))
@@ -107,11 +115,11 @@ def _ranks(
 def _encoder(
     config: Config, trained: dict[str, Any], network: BiLMNetwork
 ) -> Callable[[Int64Ids], Types] | None:
-    """Int64Ids -> the spellings of their types, where the network's input encoder reads those."""
+    """Return a function from ids to the spellings of their types, for a character CNN input."""
     if not isinstance(network.input, CharCNN):
         return None
-    whose = "the model was trained with, which knows how words are spelt"
-    tokenizer = load_tokenizer(tokenizer_of(config, trained["tokenizer"], whose))
+    used_by = "the model was trained with, which spells its words"
+    tokenizer = load_tokenizer(tokenizer_of(config, trained["tokenizer"], used_by))
     size = network.input.max_characters
     spellings = Spellings(tokenizer.spelling, tokenizer.vocabulary, size)
     return partial(types_of_window, spellings=spellings)

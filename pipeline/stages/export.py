@@ -1,4 +1,4 @@
-"""Stage: checkpoint -> model folder."""
+"""The export stage: checkpoint -> model folder."""
 
 from typing import Any
 
@@ -36,6 +36,12 @@ CARD = "README.md"
 
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:
+    """Write the weights, the tokenizer, the settings and a model card into one folder.
+
+    Raises:
+        ModelError: the model lacks a tensor to store, or needs a tensor to leave out.
+        StageError: the tokenizer is not the one that the model was trained with.
+    """
     folder = stage_folder(config, "train", config.export.checkpoint)
     trained = read_manifest(folder, "train")
     content = trained.details["tokenizer"]
@@ -62,33 +68,33 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
 def _weights(
     config: Config, folder: str, details: dict[str, Any], tokenizer: Tokenizer
 ) -> dict[str, Tensor]:
-    """The tensors to store, in float32.
+    """Return the tensors to store, in float32.
 
     Raises:
-        ModelError: the model has not what is to be stored, or needs what is to be left out.
+        ModelError: the model lacks a tensor to store, or needs a tensor to leave out.
     """
     weights = checkpoint_weights(folder)
     model = ModelConfig.model_validate(details["model"])
     if not config.export.head:
         if model.tied and isinstance(model.input, AdaptiveInputConfig):
             raise ModelError(
-                "export.head: with model.tied and model.input.kind adaptive the input's vectors are the "
-                "output layer's; export with export.head=true"
+                "export.head is false, but with model.tied and model.input.kind=adaptive the input "
+                "vectors are in the output layer; set export.head to true"
             )
-        weights = {name: one for name, one in weights.items() if not name.startswith("head.")}
+        weights = {name: w for name, w in weights.items() if not name.startswith("head.")}
     if config.export.type_vectors:
         network = network_of_checkpoint(folder, details)
         if not isinstance(network.input, CharCNN):
             raise ModelError(
-                f"export.type_vectors: model.input.kind is {model.input.kind}, which has a vector for "
-                "each id anyway; leave export.type_vectors out"
+                f"export.type_vectors is true, but model.input.kind={model.input.kind} has a vector for "
+                "each id anyway; set export.type_vectors to false"
             )
         weights[TYPE_VECTORS] = vectors_of_vocabulary(network.input, tokenizer)
     return weights
 
 
 def _evaluation(config: Config, trained: Manifest) -> dict[str, Any]:
-    """This run's figures of the very checkpoint, if there are any."""
+    """Return this run's evaluation of this checkpoint, or nothing if there is none."""
     try:
         evaluated = read_manifest(STAGES["evaluate"].folder(config), "evaluate")
     except ManifestError:
@@ -97,7 +103,7 @@ def _evaluation(config: Config, trained: Manifest) -> dict[str, Any]:
 
 
 def _corpus(config: Config, trained: Manifest) -> dict[str, Any]:
-    """Details of the very corpus it was trained on, if it is at hand."""
+    """Return the details of the training corpus, or nothing if it is not available."""
     try:
         corpus = Corpus.open(stage_folder(config, "prepare", config.train.corpus)).manifest
     except ManifestError:

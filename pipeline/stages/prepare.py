@@ -1,4 +1,4 @@
-"""Stage: raw text -> token shards and their manifest."""
+"""The prepare stage: raw text -> token shards."""
 
 import io
 import json
@@ -36,6 +36,12 @@ PAGE = "corpus.html"
 
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:
+    """Run the Beam job that cleans, deduplicates and tokenises the corpus, and sum up its records.
+
+    Raises:
+        StageError: no document is left.
+        UserError: the input, the output or the engine cannot be used.
+    """
     sources, files = input_sources(config)
     units = plan_units(sources, files, config.prepare.unit_bytes)
     total = sum(r.end - r.start for unit in units for r in unit.ranges)
@@ -66,7 +72,11 @@ def _job(config: Config, place: StageFolder, total: int) -> Job:
 def _collect(
     config: Config, place: StageFolder, console: Console, job: Job, units: Sequence[Unit]
 ) -> Made:
-    """Sum up the units' records; refuse where a document is unaccounted for."""
+    """Sum up the units' records, and write the tables and pages of the whole corpus.
+
+    Raises:
+        StageError: no document is left, or documents read and written do not add up.
+    """
     files: list[FileRecord] = []
     inputs: list[dict[str, Any]] = []
     sums: dict[str, Counter[str]] = {name: Counter() for name in ("dropped", "changed", "scripts")}
@@ -80,8 +90,8 @@ def _collect(
         )
         read += done["read"]
         replaced += done["replaced"]
-        for name, sum_ in sums.items():
-            sum_.update(done[name])
+        for name, counter in sums.items():
+            counter.update(done[name])
         sums["dropped"].update(finished["dropped"])
         for name, bins in finished["histograms"].items():
             histograms.setdefault(name, Counter()).update(bins)
@@ -89,13 +99,13 @@ def _collect(
         inputs += done["inputs"]
         table = read_counts(place.work, unit.index)
         counts[table["id"]] += table["count"]
-    # A reason that dropped nothing is no news.
+    # The sign removes reasons that dropped nothing.
     dropped = +sums["dropped"]
     written = sum(int(f.counts["documents"]) for f in files if "documents" in f.counts)
     if read != written + dropped.total():
         raise StageError(
             f"{place.folder}: {read:,} documents read, but {written:,} written and "
-            f"{dropped.total():,} dropped; this is a fault of biloom, please report it"
+            f"{dropped.total():,} dropped; this is a bug in biloom, please report it"
         )
     if not written:
         raise StageError(_nothing_left(config, read, dropped))
@@ -136,27 +146,30 @@ def _collect(
 
 
 def _sources(config: Config, files: Sequence[FileRecord]) -> list[dict[str, Any]]:
-    """What each source gave, and the share of training that its weight asks for."""
+    """Return the contents of each source, and its share of the training text."""
     sources = config.prepare.sources
     train = [_sums(files, split="train", source=source.name) for source in sources]
     sizes = [sums["tokens"] + sums["documents"] for sums in train]
     weights = [source.weight for source in sources]
-    parts = shares(sizes, weights, config.prepare.sampling_alpha)
+    source_shares = shares(sizes, weights, config.prepare.sampling_alpha)
     return [
         {
             "name": source.name,
             "license": source.license,
-            "share": part,
+            "share": share,
             "cleaning": config.prepare.cleaning_of(source).model_dump(),
             "filters": config.prepare.filters_of(source).model_dump(exclude_defaults=True),
             **_sums(files, source=source.name),
         }
-        for source, part in zip(sources, parts, strict=True)
+        for source, share in zip(sources, source_shares, strict=True)
     ]
 
 
 def _mixture(config: Config, sources: Sequence[dict[str, Any]]) -> list[FileRecord]:
-    """Shares other than the sources' sizes, as a part of what was made: training goes by them."""
+    """Return the shares as a record for the content hash, unless they follow the sources' sizes.
+
+    Training mixes the sources by their shares, so another mixture is another corpus.
+    """
     if as_it_is(
         [source.weight for source in config.prepare.sources], config.prepare.sampling_alpha
     ):
@@ -185,6 +198,6 @@ def _sums(files: Sequence[FileRecord], **columns: str) -> dict[str, int]:
 def _nothing_left(config: Config, read: int, dropped: Counter[str]) -> str:
     paths = ", ".join(path for source in config.prepare.sources for path in source.paths)
     if not read:
-        return f"{paths}: holds no document; give prepare.input some text"
+        return f"{paths}: no documents found; set prepare.input to files with text"
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items()))
-    return f"{paths}: no document is left of {read:,} ({reasons}); look at the text"
+    return f"{paths}: all {read:,} documents were dropped ({reasons}); check the text"

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.registry import STAGES
-from pipeline.lifecycle.stage import Stage, StageWork, require, run_stage
+from pipeline.lifecycle.running import run_stage
+from pipeline.lifecycle.stage import Stage, StageWork, require
 
 
 def _tokenizer() -> StageWork:

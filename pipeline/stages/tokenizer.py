@@ -1,4 +1,7 @@
-"""Stage: a sample of the train split -> tokenizer; all of the corpus where words are counted."""
+"""The tokenizer stage: a sample of the train split -> tokenizer.
+
+A word tokenizer counts the words of the whole train split, in a Beam job.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,32 +18,38 @@ from preprocess.tokenizers.load import Tokenizer, train_tokenizer
 from preprocess.tokenizers.sample import READ_BYTES, draw_sample, read_train, thin, unit_bytes
 from preprocess.tokenizers.subwords import SentencePieceTokenizer, read_sentencepiece
 
-JUDGED_SEED = 1
-"""Of the sample that shows how the tokenizer takes to the corpus."""
+COVERAGE_SEED = 1
+"""Seed of the sample on which a tokenizer that was not trained here is measured."""
 
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:
+    """Train or copy the tokenizer, and measure its coverage of the corpus.
+
+    Raises:
+        StageError: there is no text.
+        UserError: the tokenizer cannot be trained or read.
+    """
     sources, files = input_sources(config)
     units = plan_units(sources, files, config.prepare.unit_bytes)
     if not sum(map(unit_bytes, units)):
         paths = ", ".join(path for source in sources for path in source.paths)
-        raise StageError(f"{paths}: holds no document; give prepare.input some text")
-    tokenizer, figures, judged = _make(config, units, place, console)
+        raise StageError(f"{paths}: no documents found; set prepare.input to files with text")
+    tokenizer, figures, texts = _make(config, units, place, console)
     names = tokenizer.save(place.folder)
     console.line(
-        f"{tokenizer.vocabulary:,} ids ({tokenizer.kind}) of {count(figures['documents'])} "
+        f"{tokenizer.vocabulary:,} ids ({tokenizer.kind}); read {count(figures['documents'])} "
         f"documents, {count(figures['bytes'])}B"
     )
-    found = coverage(tokenizer, judged)
-    console.table("tokenizer on the corpus", ["measure", "value"], coverage_rows(found))
-    _tell_losses(tokenizer, found, console)
-    console.line("longest: " + "  ".join(piece[:40] for piece in found["longest"][:10]))
+    measured = coverage(tokenizer, texts)
+    console.table("coverage of the corpus", ["measure", "value"], coverage_rows(measured))
+    _warn_about_losses(tokenizer, measured, console)
+    console.line("longest tokens: " + "  ".join(t[:40] for t in measured["longest"][:10]))
     records = tuple(FileRecord(name, *hash_file(place.file(name))) for name in names)
     details = {
         "kind": tokenizer.kind,
         "vocabulary": tokenizer.vocabulary,
         "sample": figures,
-        "coverage": found,
+        "coverage": measured,
     }
     return Made(records, details, stats=details)
 
@@ -48,47 +57,56 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
 def _make(
     config: Config, units: Sequence[Unit], place: StageFolder, console: Console
 ) -> tuple[Tokenizer, dict[str, int], list[str]]:
-    """The tokenizer, what it was made of, and texts to judge it by."""
+    """Return the tokenizer, the size of the text that was read, and texts to measure coverage on."""
     settings = config.tokenizer
     if isinstance(settings, WordConfig):
         require("tokenizer", BEAM)
         from pipeline.beam.word_count_job import count_corpus
 
         words, figures = count_corpus(config, settings, units, place, console)
-        return words, figures, _some(config, units, console).held
+        return words, figures, _read_sample(config, units, console).held
     if isinstance(settings, SentencePieceConfig) and settings.file:
-        given = read_sentencepiece(settings.file)
-        texts = _some(config, units, console)
-        return given, texts.figures, texts.held
+        tokenizer = read_sentencepiece(settings.file)
+        texts = _read_sample(config, units, console)
+        return tokenizer, texts.figures, texts.held
     texts = _Texts(config, units, settings.sample_bytes, settings.seed, READ_BYTES)
     with console.bar("tokenizer", texts.size) as bar:
         made = train_tokenizer(settings, texts.read(bar))
     return made, texts.figures, texts.held
 
 
-def _some(config: Config, units: Sequence[Unit], console: Console) -> "_Texts":
-    """Texts to judge a tokenizer by that was not learnt here; they need not be from all over."""
-    texts = _Texts(config, units, SAMPLE_BYTES, JUDGED_SEED, least_read=0)
+def _read_sample(config: Config, units: Sequence[Unit], console: Console) -> "_Texts":
+    """Read texts to measure a tokenizer on that was not trained on a sample; a few units suffice."""
+    texts = _Texts(config, units, SAMPLE_BYTES, COVERAGE_SEED, least_read=0)
     with console.bar("sample", texts.size) as bar:
         for _ in texts.read(bar):
             pass
     return texts
 
 
-def _tell_losses(tokenizer: Tokenizer, found: dict[str, Any], console: Console) -> None:
+def _warn_about_losses(tokenizer: Tokenizer, measured: dict[str, Any], console: Console) -> None:
     if not isinstance(tokenizer, SentencePieceTokenizer):
         return
     if not tokenizer.has_bytes:
-        console.warn("the model has no byte pieces: what it cannot spell becomes the unknown word")
-    if found["restored"] is not None and found["restored"] < 1:
         console.warn(
-            f"{1 - found['restored']:.2%} of the texts are not what their tokens spell: the model "
-            "has a normaliser of its own, beside prepare.cleaning, or leaves characters out"
+            "the SentencePiece model has no byte pieces, so characters that it lacks become the "
+            "unknown token"
+        )
+    if measured["restored"] is not None and measured["restored"] < 1:
+        console.warn(
+            f"{1 - measured['restored']:.2%} of the texts cannot be restored from their tokens: the "
+            "SentencePiece model normalises text in addition to prepare.cleaning, or drops characters"
         )
 
 
 class _Texts:
-    """A sample of the train split, gone through once; some of it is held to judge a tokenizer by."""
+    """A sample of the train split, read once.
+
+    Attributes:
+        size: raw bytes of the units to read.
+        figures: bytes and documents of the sample that were read.
+        held: texts of the sample that are kept to measure the tokenizer's coverage on.
+    """
 
     def __init__(
         self, config: Config, units: Sequence[Unit], wanted: int, seed: int, least_read: int
@@ -96,12 +114,13 @@ class _Texts:
         self._config, self._seed = config.prepare, seed
         self._sample = draw_sample(units, config.prepare, wanted, seed, least_read)
         self.size = sum(map(unit_bytes, self._sample.units))
-        due = sum(unit_bytes(u) * self._sample.kept[u.source] for u in self._sample.units)
-        self._share = min(1.0, SAMPLE_BYTES / due) if due else 1.0
+        expected = sum(unit_bytes(u) * self._sample.kept[u.source] for u in self._sample.units)
+        self._share = min(1.0, SAMPLE_BYTES / expected) if expected else 1.0
         self.figures = {"bytes": 0, "documents": 0}
         self.held: list[str] = []
 
     def read(self, bar: Bar) -> Iterator[str]:
+        """Yield the texts of the sample."""
         last: Unit | None = None
         passed = held = 0
         for unit, _, text, content in read_train(self._sample.units, self._config):
@@ -113,9 +132,9 @@ class _Texts:
                 size = len(text.encode())
                 self.figures["bytes"] += size
                 self.figures["documents"] += 1
-                # Packed input is larger than its size says.
+                # Compressed input holds more text than its size tells.
                 if held < 2 * SAMPLE_BYTES and thin(content, self._share, self._seed + 1):
                     held += size
                     self.held.append(text)
                 yield text
-        bar.update(self.size, "learning")
+        bar.update(self.size, "training")

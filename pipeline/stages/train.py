@@ -1,4 +1,4 @@
-"""Stage: token shards -> checkpoint."""
+"""The train stage: token shards -> checkpoint."""
 
 import os
 
@@ -9,7 +9,8 @@ from lightning_modules.training.metrics_file import METRICS, rows_up_to
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import STAGES
-from pipeline.lifecycle.stage import Made, StageFolder, has_begun_elsewhere
+from pipeline.lifecycle.stage import Made, StageFolder
+from pipeline.lifecycle.state import has_begun_elsewhere
 from pipeline.training.device import device_name
 from pipeline.training.forecast import TimedBar, passes_warning
 from pipeline.training.inputs import TrainingInputs
@@ -19,16 +20,21 @@ from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, hash_file
 from preprocess.work.folder import checkpoint_file
 
-WAIT = 600.0
-"""Seconds that a further machine waits for the first to begin."""
+WAIT_SECONDS = 600.0
+"""How long the other machines wait for the first one to start training."""
 
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:
-    """Train, in the first of however many processes: it alone writes and tells."""
+    """Train as rank 0, the only process that writes results and prints.
+
+    Raises:
+        UserError: corpus, model folder, devices or settings cannot be used.
+        KeyboardInterrupt: a signal stopped the training; its last step was saved.
+    """
     train = config.train
     inputs = TrainingInputs.of(config, place)
     module = inputs.module(console)
-    inputs.tell(console)
+    inputs.show(console)
     size = sum(weight.numel() for weight in module.network.parameters())
     console.line(f"{count(size)} parameters on {_where(inputs)}; {_how_much(inputs)}")
     console.line(module.network.recurrent.compile_cell(train.compile, inputs.share.of_pass))
@@ -66,12 +72,17 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
 
 
 def join(config: Config) -> int:
-    """Take part in a training as one of its further processes; nothing is written or told here.
+    """Take part in a training as another rank than 0, which writes and prints nothing.
+
+    Returns:
+        The exit code of the process.
 
     Raises:
-        StageError: the first process has not begun it.
+        StageError: the first process did not start training in time.
     """
-    if config.train.num_nodes > 1 and not has_begun_elsewhere(STAGES["train"], config, WAIT):
+    if config.train.num_nodes > 1 and not has_begun_elsewhere(
+        STAGES["train"], config, WAIT_SECONDS
+    ):
         return 0
     with open(os.devnull, "w") as nowhere:
         console = Console(RichConsole(file=nowhere))
@@ -82,15 +93,15 @@ def join(config: Config) -> int:
             try:
                 fit(inputs, module, (), bar)
             except KeyboardInterrupt:
-                return 0  # the first process says so; another code would be taken for a fault
+                return 0  # rank 0 reports the stop; another code would count as a failure
     return 0
 
 
 def reopen(config: Config, place: StageFolder) -> None:
-    """Make a finished training unfinished work again, at its last step, so that it can go on.
+    """Turn a finished training back into unfinished work at its last step, to train further.
 
     Raises:
-        UserError: it cannot be trained as asked; then the finished one stays as it is.
+        UserError: it cannot be trained with these settings; the finished training is unchanged.
     """
     TrainingInputs.of(config, place)
     checkpoint = place.file(CHECKPOINT)

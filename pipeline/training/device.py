@@ -1,4 +1,4 @@
-"""Where the network runs, on how many devices, in which precision."""
+"""The device that the network runs on, the number of devices, and the precision."""
 
 from typing import Literal
 
@@ -8,10 +8,10 @@ from preprocess.errors import UserError
 
 
 def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device asked for; "auto" is a GPU where there is one.
+    """Return the torch device; "auto" means a GPU if there is one, otherwise the CPU.
 
     Raises:
-        UserError: a GPU is asked for and there is none.
+        UserError: "cuda" is set and there is no GPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("train.device is cuda, but torch finds no GPU; set it to auto or cpu")
@@ -20,27 +20,31 @@ def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device(device)
 
 
-def device_count(asked: int | None, device: torch.device) -> int:
-    """Devices of this machine to train on: as asked, else all GPUs, or one CPU process.
+def device_count(devices: int | None, device: torch.device) -> int:
+    """Return how many devices of this machine to train on.
+
+    Args:
+        devices: the number in the config; None means all GPUs, or one CPU process.
+        device: decides between GPUs and CPU processes.
 
     Raises:
-        UserError: there are fewer GPUs.
+        UserError: there are fewer GPUs than ``devices``.
     """
     if device.type == "cpu":
-        return asked or 1
-    found = torch.cuda.device_count()
-    if asked and asked > found:
+        return devices or 1
+    available = torch.cuda.device_count()
+    if devices and devices > available:
         raise UserError(
-            f"train.devices is {asked}, but torch finds {found} GPU(s); lower it, or set "
+            f"train.devices is {devices}, but torch finds {available} GPU(s); lower it, or set "
             "train.device to cpu"
         )
-    return asked or found
+    return devices or available
 
 
 def has_bf16(precision: Literal["auto", "float32", "bf16"], device: torch.device) -> bool:
-    """Whether matmuls are in bfloat16: where it is asked for, and by itself where a GPU has it.
+    """Return True if matrix products use bfloat16; "auto" means on GPUs that support it.
 
-    A CPU without matrix units only emulates it, several times slower than float32.
+    "auto" excludes CPUs, because those without matrix units emulate it, slower than float32.
     """
     if precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -48,6 +52,7 @@ def has_bf16(precision: Literal["auto", "float32", "bf16"], device: torch.device
 
 
 def device_name(device: torch.device) -> str:
+    """Return the name of the GPU, or the number of CPU threads, for the console."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()
     return f"{torch.get_num_threads()} CPU threads"

@@ -1,4 +1,4 @@
-"""What a training starts from: corpus, output clusters, weights or checkpoint, its share of the rows."""
+"""The inputs of a training: corpus, output clusters, initial weights or checkpoint, rows of a rank."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,10 +39,16 @@ COSTS = {"cpu": CPU, "cuda": GPU}
 
 @dataclass
 class TrainingInputs:
-    """What every process of a training knows before its first step.
+    """The inputs of a training, the same on every rank but for ``device`` and ``share``.
 
-    checkpoint: of unfinished work, from which training goes on; initial: weights to start from
-    where there is none.
+    Attributes:
+        config: the config.
+        place: the folder of the train stage.
+        corpus: the token shards.
+        device: the device of this rank.
+        share: the rows that this rank reads.
+        checkpoint: the checkpoint to resume from, if there is unfinished work.
+        initial: the weights to start from, if there is no checkpoint and the config names some.
     """
 
     config: Config
@@ -55,24 +61,24 @@ class TrainingInputs:
 
     @classmethod
     def of(cls, config: Config, place: StageFolder) -> "TrainingInputs":
-        """Those of a config.
+        """Open the inputs that the config names.
 
         Raises:
-            UserError: corpus, model folder, devices or rows cannot be used as asked.
+            UserError: corpus, model folder, devices or settings cannot be used.
         """
         train = config.train
         corpus = Corpus.open(stage_folder(config, "prepare", train.corpus), train.cache_bytes)
         if train.looks_decide and not corpus.shards("valid"):
             raise StageError(
-                f"{corpus.folder} has no held-out text, and train.schedule.kind=plateau and "
-                "train.optimizer.average_after go by it; prepare it with a larger "
-                "prepare.valid_fraction, or choose another schedule and no average"
+                f"{corpus.folder} has no held-out text, which train.schedule.kind=plateau and "
+                "train.optimizer.average_after need; prepare it with a larger "
+                "prepare.valid_fraction, or use another schedule and no averaging"
             )
         device = resolve_device(train.device)
         devices = device_count(train.devices, device)
         rank = process_rank(devices)
         if device.type == "cuda":
-            # Not the first GPU for all processes of a machine, until Lightning moves them.
+            # Otherwise all processes of a machine use the first GPU until Lightning moves them.
             device = torch.device("cuda", rank % devices)
             torch.cuda.set_device(device)
         share = Share(train.rows, rank, devices * train.num_nodes, train.row_passes)
@@ -89,12 +95,12 @@ class TrainingInputs:
 
     @property
     def output_vocabulary(self) -> int:
-        """How many ids can be predicted."""
+        """The number of ids that the output layer predicts."""
         return self.config.model.predictable_ids(self.corpus.vocabulary)
 
     @cached_property
     def counts(self) -> np.ndarray[Any, np.dtype[np.uint64]]:
-        """How often each id is predicted."""
+        """How often each id is a target in the train split, (output vocabulary,)."""
         model = self.config.model
         return target_counts(
             self.corpus, self.config.train.boundary, model.direction_count, self.output_vocabulary
@@ -102,14 +108,18 @@ class TrainingInputs:
 
     @cached_property
     def clusters(self) -> tuple[tuple[int, ...], torch.Tensor]:
-        """Cutoffs of the output layer and the rank of every id: as they were, as given, or computed."""
+        """Cutoffs of the output layer, and the frequency rank of each id, (output vocabulary,).
+
+        From the checkpoint, the initial weights, the config or the corpus, in this order.
+        """
         if self.checkpoint:
             ranks = self.checkpoint["state_dict"].get("network.head.ranks")
-            own = torch.arange(self.output_vocabulary) if ranks is None else ranks
-            return tuple(self.checkpoint["cutoffs"]), own
+            if ranks is None:
+                ranks = torch.arange(self.output_vocabulary)
+            return tuple(self.checkpoint["cutoffs"]), ranks
         head = self.config.model.head
-        if found := self.initial and self.initial.clusters(head, self.output_vocabulary):
-            return found
+        if clusters := self.initial and self.initial.clusters(head, self.output_vocabulary):
+            return clusters
         ranks = torch.from_numpy(ranks_of(self.counts))
         if not isinstance(head, AdaptiveSoftmaxConfig):
             return (), ranks
@@ -124,13 +134,13 @@ class TrainingInputs:
         return self.clusters[0]
 
     def _softmax_size(self, head: AdaptiveSoftmaxConfig) -> tuple[int, float, int]:
-        """Its input's dimensions, its div, and the positions of a call."""
+        """Return the dimensions of the head's input, its div, and the positions per call."""
         model, train = self.config.model, self.config.train
         positions = model.direction_count * self.share.of_pass * train.unroll
         return model.recurrent.direction_width, head.div, positions
 
     def module(self, console: Console) -> LitBiLM:
-        """The network with drawn or given weights, on its device and compiled, at its step."""
+        """Return the network on its device, with the checkpoint's, the initial or random weights."""
         model, train = self.config.model, self.config.train
         module = LitBiLM(
             model, train, self.corpus.vocabulary, *self.clusters, self.share, self.bf16
@@ -138,13 +148,13 @@ class TrainingInputs:
         if self.checkpoint:
             module.restore(self.checkpoint)
         elif self.initial:
-            console.line(f"starts from {self.initial.path}; {self.initial.adopt(module.network)}")
+            console.line(f"starting from {self.initial.path}; {self.initial.adopt(module.network)}")
         module.network.to(self.device)
         return module
 
     @cached_property
     def windows(self) -> TrainingWindows:
-        """What this process's rows read."""
+        """The windows that this rank trains on."""
         train = self.config.train
         stream = training_stream(self.corpus, train)
         rows = self.share.of_rank
@@ -154,80 +164,81 @@ class TrainingInputs:
 
     @property
     def passes(self) -> float:
-        """Passes over the corpus."""
+        """Number of passes over the train split."""
         train = self.config.train
         return self.windows.passes(train.steps * train.accumulate_steps)
 
     def maker(self) -> WindowMaker:
-        """Int64Ids -> what the network reads."""
+        """Return the function that turns ids into the network's input and targets."""
         train = self.config.train
         boundary = boundary_ids(train.boundary) if train.reset_state else None
         return WindowMaker(self.clusters[1].numpy(), self.cutoffs, self.encode, boundary)
 
     @cached_property
     def _spelling(self) -> Callable[[int], str] | None:
-        """How an id is written, for an input encoder that reads characters."""
+        """A function from an id to its spelling, for a character CNN input."""
         if not isinstance(self.config.model.input, CharCNNInputConfig):
             return None
         content = self.corpus.manifest.details["tokenizer"]
-        whose = f"{self.corpus.folder} was made by, whose spellings a char_cnn input reads"
-        return cached_tokenizer(tokenizer_of(self.config, content, whose), content).spelling
+        used_by = f"{self.corpus.folder} was prepared with, which spells words for a char_cnn input"
+        return cached_tokenizer(tokenizer_of(self.config, content, used_by), content).spelling
 
     @cached_property
     def encode(self) -> Callable[[Int64Ids], Types] | None:
-        """Int64Ids -> the spellings of their types, for an input encoder that reads those."""
+        """A function from ids to the spellings of their types, for a character CNN input."""
         settings = self.config.model.input
         if self._spelling is None or not isinstance(settings, CharCNNInputConfig):
             return None
-        known = Spellings(self._spelling, self.corpus.vocabulary, settings.max_characters)
-        return partial(types_of_window, spellings=known)
+        spellings = Spellings(self._spelling, self.corpus.vocabulary, settings.max_characters)
+        return partial(types_of_window, spellings=spellings)
 
     @cached_property
     def spelled_types(self) -> SpelledTypes | None:
-        """What a character CNN has to read a token, in this process's first window."""
+        """Types and characters per token that a character CNN reads, from this rank's first window."""
         if self.encode is None:
             return None
-        ids, _ = self.windows.batch(0)  # (directions, unroll, rows of the process)
-        read = self.encode(ids)
-        types = sum(len(bucket) for bucket in read.characters)
-        letters = sum(float((bucket != PAD).sum()) for bucket in read.characters)
-        return SpelledTypes(types / ids[0].size, letters / types)
+        ids, _ = self.windows.batch(0)  # (directions, unroll, rows of the rank)
+        buckets = self.encode(ids).characters
+        types = sum(len(bucket) for bucket in buckets)
+        characters = sum(float((bucket != PAD).sum()) for bucket in buckets)
+        return SpelledTypes(types / ids[0].size, characters / types)
 
-    def tell(self, console: Console) -> None:
-        """Say what was chosen, and where training goes on from."""
+    def show(self, console: Console) -> None:
+        """Print the output clusters, truncated words and the step that training resumes from."""
         head = self.config.model.head
         if isinstance(head, AdaptiveSoftmaxConfig):
             size = self._softmax_size(head)
-            gain = predicted_speedup(self.counts, self.cutoffs, *size, COSTS[self.device.type])
+            speedup = predicted_speedup(self.counts, self.cutoffs, *size, COSTS[self.device.type])
             shown = ", ".join(f"{cut:,}" for cut in self.cutoffs) or "none"
             console.line(
-                f"adaptive softmax: cutoffs {shown}; predicted gain {gain:.1f} over the full one"
+                f"adaptive softmax: cutoffs {shown}; predicted to be {speedup:.1f} times as fast as "
+                "the full softmax"
             )
-        self._tell_truncated(console)
+        self._show_truncated(console)
         if self.checkpoint:
-            console.line(f"goes on from step {self.checkpoint['step']:,}")
-            self._tell_raised_steps(self.checkpoint, console)
+            console.line(f"resuming from step {self.checkpoint['step']:,}")
+            self._show_raised_steps(self.checkpoint, console)
 
-    def _tell_truncated(self, console: Console) -> None:
+    def _show_truncated(self, console: Console) -> None:
         settings = self.config.model.input
         if self._spelling is None or not isinstance(settings, CharCNNInputConfig):
             return
         cut = truncated(self._spelling, self.corpus.counts(), settings.max_characters)
         if cut.types:
             console.line(
-                f"{cut.types:,} types ({cut.tokens:,} tokens) have more than the "
-                f"{settings.max_characters - MARKS} bytes that model.input.max_characters leaves "
-                "them, and are read up to there"
+                f"{cut.types:,} types ({cut.tokens:,} tokens) are longer than the "
+                f"{settings.max_characters - MARKS} bytes that model.input.max_characters allows, and "
+                "are truncated"
             )
 
-    def _tell_raised_steps(self, checkpoint: dict[str, Any], console: Console) -> None:
+    def _show_raised_steps(self, checkpoint: dict[str, Any], console: Console) -> None:
         train, step, former = self.config.train, checkpoint["step"], checkpoint["steps"]
         if former == train.steps:
             return
         schedule = train.schedule
-        told = f"train.steps is raised from {former:,} to {train.steps:,}: "
+        raised = f"train.steps is raised from {former:,} to {train.steps:,}: "
         if isinstance(schedule, ConstantConfig | InverseSqrtConfig | PlateauConfig):
-            console.line(f"{told}the {schedule.kind} schedule does not depend on it")
+            console.line(f"{raised}the {schedule.kind} schedule does not depend on it")
             return
         looks = checkpoint["looks"]
         rates = [
@@ -235,6 +246,6 @@ class TrainingInputs:
             for steps in (former, train.steps)
         ]
         console.line(
-            f"{told}the {schedule.kind} schedule now ends there, and the rate goes on from "
-            f"{rates[1]:.3g} where it was {rates[0]:.3g}"
+            f"{raised}the {schedule.kind} schedule now ends there, so the learning rate continues "
+            f"from {rates[1]:.3g}, not {rates[0]:.3g}"
         )

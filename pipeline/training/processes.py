@@ -1,8 +1,7 @@
-"""Which process of a training this is, told by whoever started it; imports nothing heavy.
+"""The global rank of this process, from environment variables; imports nothing heavy.
 
-A training on several devices or machines is one command in many processes: Lightning starts those
-of a machine (LOCAL_RANK), whoever has several machines the first of each (NODE_RANK), torchrun or
-SLURM all of them (RANK, SLURM_PROCID).
+The user starts one process per machine (NODE_RANK), and Lightning starts the others of the machine
+(LOCAL_RANK); or torchrun or SLURM starts all processes (RANK, SLURM_PROCID).
 """
 
 import os
@@ -11,7 +10,7 @@ from lightning_modules.training.config import TrainConfig
 
 
 def process_rank(devices: int) -> int:
-    """The number of this process among all of a training, with ``devices`` on each machine."""
+    """Return the global rank of this process, in a training with ``devices`` per machine."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _number("RANK")
     if _number("SLURM_NTASKS") > 1:
@@ -20,7 +19,7 @@ def process_rank(devices: int) -> int:
 
 
 def is_further_process(train: TrainConfig) -> bool:
-    """Whether another process of this training runs the stages and writes what is made."""
+    """Return True if this process is not rank 0, which runs the stages and writes the results."""
     alone = train.devices == 1 and train.num_nodes == 1
     return not alone and process_rank(train.devices or 1) > 0
 

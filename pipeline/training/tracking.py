@@ -1,4 +1,4 @@
-"""Metrics beside metrics.jsonl: Weights & Biases where it is wanted and can be had, TensorBoard."""
+"""Loggers besides metrics.jsonl: Weights & Biases and TensorBoard."""
 
 import importlib.util
 import json
@@ -25,19 +25,19 @@ from preprocess.files.manifest import NAME, read_manifest
 HOST = "https://api.wandb.ai"
 
 UPLOADED_BYTES = 1 << 30
-"""A larger checkpoint is named to wandb and stays where it is."""
+"""A larger checkpoint is not uploaded to wandb, which gets a reference to it instead."""
 
 SAVED_SECONDS = 30.0
-"""Between writes of what TensorBoard is to show."""
+"""Seconds between flushes of TensorBoard's event file."""
 
 Row = Mapping[str, Any]
 
 
 class WandbLogger(Logger):
-    """Figures of step s under wandb's own step s.
+    """Logs the metrics of a training step under the same step of wandb.
 
-    wandb takes no step before its last. Where training goes on from an earlier one, what it has is
-    kept and the same figures, for they are the same, are not sent again.
+    wandb rejects steps that it has already seen, so rows up to the resumed step are skipped. They
+    would be the same, because a resumed training repeats its steps exactly.
     """
 
     def __init__(self, run: Any) -> None:
@@ -58,15 +58,15 @@ class WandbLogger(Logger):
             self.run.log(_finite(metrics), step=step)
 
     def log_hyperparams(self, *arguments: Any, **options: Any) -> None:
-        """Nothing: the config is there from the start."""
+        """Do nothing: wandb gets the config when the run starts."""
 
 
 class TensorBoardLogger(Logger):
-    """Event files that TensorBoard reads, made anew in ``folder``."""
+    """Writes TensorBoard event files into ``folder``, which is emptied first."""
 
     def __init__(self, folder: str) -> None:
         super().__init__()
-        # Its SummaryWriter would write in a thread, fed by a queue that outlives a fork badly.
+        # Not SummaryWriter: it writes in a thread, whose queue does not survive a fork.
         from tensorboardX.event_file_writer import EventsWriter
 
         storage.remove_tree(folder)
@@ -95,7 +95,7 @@ class TensorBoardLogger(Logger):
             self.save()
 
     def log_hyperparams(self, *arguments: Any, **options: Any) -> None:
-        """Nothing: config.yaml lies beside the event files."""
+        """Do nothing: config.yaml is beside the event files."""
 
     def save(self) -> None:
         self._writer.flush()
@@ -118,17 +118,19 @@ def _finite(row: Row) -> dict[str, float]:
 def make_loggers(
     config: Config, place: StageFolder, console: Console, history: Iterable[Row]
 ) -> list[Logger]:
-    """The loggers that are wanted and can be had, each with what was logged before; for rank 0.
+    """Return the loggers that the config enables, each with the history logged; for rank 0 only.
 
     Args:
-        history: rows of metrics.jsonl, each with its ``step``, up to the one that training goes on
-            from. What they tell that a killed process did not come to write, or wrote beyond that
-            step, would else be missing, or be there twice. Of several offline runs under one id,
-            `wandb sync` keeps the last alone, so that one has to be whole.
+        config: the config.
+        place: the folder of the train stage.
+        console: where the state of wandb is printed.
+        history: rows of metrics.jsonl, each with its ``step``, up to the resumed step. They are
+            logged again because a killed process may have logged fewer or more rows than that, and
+            because `wandb sync` keeps only the last of several offline runs with one id.
 
     Raises:
-        StageError: wandb does not start, as where the key is wrong; or TensorBoard's files are
-            wanted and cannot be written.
+        StageError: wandb cannot start, for example because its key is wrong; or TensorBoard is
+            enabled and its files cannot be written.
     """
     loggers: list[Logger] = []
     if config.tracking.tensorboard:
@@ -148,8 +150,8 @@ def make_loggers(
 def _tensorboard(place: StageFolder) -> TensorBoardLogger:
     if storage.is_remote(place.folder):
         raise StageError(
-            f"tracking.tensorboard writes local files only, and {place.folder} is in a store; set "
-            "it to false (metrics.jsonl has the same)"
+            f"tracking.tensorboard can write only local files, but {place.folder} is in a store; set "
+            "it to false (metrics.jsonl has the same metrics)"
         )
     if importlib.util.find_spec("tensorboardX") is None:
         raise StageError(
@@ -160,26 +162,29 @@ def _tensorboard(place: StageFolder) -> TensorBoardLogger:
 
 
 def wandb_mode(tracking: TrackingConfig) -> tuple[str | None, str]:
-    """Either "online", "offline" or none, and a line that says why.
+    """Return "online", "offline" or None, and a line for the console that says why.
 
     Raises:
-        StageError: the config asks for wandb offline, and it is not installed.
+        StageError: tracking.wandb is "offline" and wandb is not installed.
     """
     mode = os.environ.get("WANDB_MODE")
     if tracking.wandb == "off" or mode == "disabled":
         return None, "wandb: off"
     offline = tracking.wandb == "offline" or mode in ("offline", "dryrun")
     if not offline and not _has_key():
-        return None, "wandb: off, no key found (`wandb login` sets one); metrics.jsonl has the same"
+        return (
+            None,
+            "wandb: off, no key found (`wandb login` sets one); metrics are in metrics.jsonl",
+        )
     if importlib.util.find_spec("wandb") is None:
         if tracking.wandb == "offline":
             raise StageError(
                 "tracking.wandb is offline, but wandb is not installed; pip install "
                 "'biloom[wandb]', or set it to off"
             )
-        return None, "wandb: off, it is not installed (pip install 'biloom[wandb]')"
+        return None, "wandb: off, not installed (pip install 'biloom[wandb]')"
     if offline:
-        return "offline", "wandb: offline (`wandb sync` sends it later)"
+        return "offline", "wandb: offline (`wandb sync` uploads the run later)"
     return "online", "wandb: on"
 
 
@@ -196,7 +201,9 @@ def _has_key() -> bool:
 def _wandb(config: Config, place: StageFolder, mode: str, console: Console) -> WandbLogger:
     import wandb
 
-    path = place.file("wandb.json")  # beyond the training's end: it may be made longer
+    path = place.file(
+        "wandb.json"
+    )  # kept after training ends, because train.steps can be raised later
     if not storage.exists(path):
         storage.write_bytes(path, json.dumps({"id": secrets.token_hex(4)}).encode())
     try:
@@ -212,17 +219,17 @@ def _wandb(config: Config, place: StageFolder, mode: str, console: Console) -> W
         run.config.update({"config": dump_config(config)}, allow_val_change=True)
     except wandb.Error as error:
         raise StageError(
-            f"wandb does not start ({error}); set tracking.wandb to offline or off, or mend that"
+            f"wandb cannot start ({error}); fix that, or set tracking.wandb to offline or off"
         ) from error
     try:
         _log_corpus(run, stage_folder(config, "prepare", config.train.corpus), mode)
     except (wandb.Error, ValueError) as error:
-        console.line(f"wandb: did not take the corpus's manifest ({error}); training goes on")
+        console.line(f"wandb: the corpus manifest was not logged ({error}); training continues")
     return WandbLogger(run)
 
 
 def _log_corpus(run: Any, folder: str, mode: str) -> None:
-    """The corpus's manifest as the run's input; as its output offline, where wandb knows no inputs."""
+    """Log the corpus manifest as an input of the run; offline as an output, as wandb requires."""
     import wandb
 
     content = read_manifest(folder, "prepare").content
@@ -235,9 +242,9 @@ def _log_corpus(run: Any, folder: str, mode: str) -> None:
 
 
 def log_checkpoint_artifact(loggers: Sequence[Logger], place: StageFolder, made: Made) -> None:
-    """Give the trained checkpoint to wandb as the run's output, and end all logging.
+    """Log the trained checkpoint to wandb as an output of the run, and close all loggers.
 
-    A checkpoint in a store, or larger than `UPLOADED_BYTES`, is named and not sent.
+    A checkpoint in a store, or larger than `UPLOADED_BYTES`, is logged as a reference.
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger):

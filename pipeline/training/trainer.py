@@ -1,4 +1,4 @@
-"""Lightning's part of training: the Trainer, its processes, signals, looks at held-out text."""
+"""Lightning's part of training: the Trainer, its processes, signals and held-out evaluation."""
 
 import logging
 import signal
@@ -39,11 +39,17 @@ LOOK_ROWS, LOOK_UNROLL = 16, 64
 def fit(
     inputs: TrainingInputs, module: LitBiLM, loggers: Sequence[Logger], bar: ProgressBar
 ) -> None:
-    """Train from the step ``module`` is at to the last; every process of the training calls this.
+    """Train from the step of ``module`` to the last step. Collective: every rank must call it.
+
+    Args:
+        inputs: the inputs of the training; its checkpoint and initial weights are released.
+        module: the module to train, in place.
+        loggers: loggers for rank 0.
+        bar: the progress bar.
 
     Raises:
-        KeyboardInterrupt: it was stopped by a signal, after its step was saved.
-        UserError: what it reads or writes fails, or gradients are no longer finite.
+        KeyboardInterrupt: a signal stopped the training, after its step was saved.
+        UserError: reading or writing fails, or gradients are no longer finite.
     """
     train, share = inputs.config.train, inputs.share
     if module.step == train.steps:
@@ -54,7 +60,7 @@ def fit(
         metrics = Metrics(
             inputs.place.file(METRICS), bar, data.loader, _compute(inputs), _look(inputs)
         )
-        # The module has them; they are as large as the weights and the optimiser together.
+        # The module has copies. They take as much memory as the weights and the optimiser state.
         inputs.checkpoint = inputs.initial = None
         strategy = _strategy(inputs) if share.world > 1 else "auto"
         if isinstance(strategy, _SharedMemory):
@@ -74,9 +80,9 @@ def fit(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        assert trainer.global_rank == share.rank, "Lightning counts processes otherwise"
-        # Its handler of SIGTERM waits, in the middle of whatever runs, for the other processes,
-        # which may be waiting for this one. Ours only takes a note.
+        assert trainer.global_rank == share.rank, "Lightning assigned another rank"
+        # Lightning's SIGTERM handler waits for the other processes, which may be waiting for this
+        # one. Our handler only sets a flag.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         try:
             with memory_kept(), _stoppable(checkpoints), other_processes_told(share.world):
@@ -87,12 +93,12 @@ def fit(
         finally:
             cores.restore()
         if torch.distributed.is_initialized():
-            # At Python's end, its threads sometimes abort the process.
+            # Otherwise its threads sometimes abort the process when Python exits.
             torch.distributed.destroy_process_group()
 
 
 class _SharedMemory(DDPStrategy):
-    """DDP's processes without its wrapper: `SharedUpdate` is what they share."""
+    """DDP's processes without its wrapper: `SharedUpdate` synchronises them."""
 
     def _setup_model(self, model: torch.nn.Module) -> torch.nn.Module:  # type: ignore[override]
         return model
@@ -105,40 +111,43 @@ def _strategy(inputs: TrainingInputs) -> DDPStrategy:
     return DDPStrategy(
         process_group_backend="nccl" if gpu else "gloo",
         gradient_as_bucket_view=True,
-        broadcast_buffers=False,  # they are the same everywhere by construction
+        broadcast_buffers=False,  # they are the same on every rank
     )
 
 
 class _Together(pl.Callback):
-    """Sees to it that all processes begin at one step."""
+    """Checks that all ranks start at the same step."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, LitBiLM)
         newest, oldest = Agreement().largest(module.step, -module.step)
         if newest != -oldest:
             raise UserError(
-                f"processes of this training begin at other steps ({-oldest:,} and {newest:,}); all "
-                "machines must see the same run.output"
+                f"the processes of this training start at different steps ({-oldest:,} and "
+                f"{newest:,}); all machines must share the same run.output"
             )
 
 
 def _compute(inputs: TrainingInputs) -> Compute:
     dtype = torch.bfloat16 if inputs.bf16 else torch.float32
-    a_token = flops_per_token(
+    flops = flops_per_token(
         inputs.config.model, inputs.counts, inputs.cutoffs, inputs.spelled_types
     )
-    return Compute(a_token, matmul_peak(inputs.device, dtype) * inputs.share.world)
+    return Compute(flops, matmul_peak(inputs.device, dtype) * inputs.share.world)
 
 
 def _look(inputs: TrainingInputs) -> Callable[[BiLMNetwork], dict[str, Any]] | None:
-    """Perplexities of the held-out text, of which every process reads some of the rows."""
+    """Return a function that measures the held-out text; None if there is none.
+
+    Collective: every rank must call it, and evaluates some of the rows.
+    """
     shards, train, share = inputs.corpus.shards("valid"), inputs.config.train, inputs.share
     if not shards:
         return None
     stream, text = TokenStream(shards, train.boundary), HeldOut.of(shards)
 
     def look(network: BiLMNetwork) -> dict[str, Any]:
-        found = evaluate(
+        result = evaluate(
             network,
             evaluation_windows(stream, LOOK_ROWS, LOOK_UNROLL, (share.rank, share.world)),
             text,
@@ -146,16 +155,16 @@ def _look(inputs: TrainingInputs) -> Callable[[BiLMNetwork], dict[str, Any]] | N
             encode=inputs.encode,
             reduce=sum_over_ranks,
         )
-        figures = found.figures()
-        told = ("forward_perplexity", "backward_perplexity", "average_perplexity", "bits_per_byte")
-        return {"nats": found.loss, **{name: figures[name] for name in told}}
+        figures = result.figures()
+        shown = ("forward_perplexity", "backward_perplexity", "average_perplexity", "bits_per_byte")
+        return {"nats": result.loss, **{name: figures[name] for name in shown}}
 
     return look
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Lightning from telling of itself: what matters here is raised or shown."""
+    """Suppress Lightning's log messages: what matters is raised or shown by biloom."""
     for name in ("pytorch_lightning", "lightning_fabric", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -166,10 +175,10 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _stoppable(checkpoints: Checkpoints) -> Iterator[None]:
-    """SIGINT or SIGTERM ends training after its step, which is saved; a second SIGINT at once.
+    """Let SIGINT or SIGTERM stop training after the running step, and a second SIGINT at once.
 
     Raises:
-        KeyboardInterrupt: training was ended so.
+        KeyboardInterrupt: a signal stopped the training.
     """
 
     def stop(number: int, frame: Any) -> None:
@@ -180,7 +189,7 @@ def _stoppable(checkpoints: Checkpoints) -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        # Lightning answers an interrupt by an exit of its own: 1, or even 0 after SIGTERM.
+        # Lightning exits on an interrupt, with code 1, or even 0 after SIGTERM.
         raise KeyboardInterrupt from error
     finally:
         for number, handler in former.items():
@@ -188,10 +197,10 @@ def _stoppable(checkpoints: Checkpoints) -> Iterator[None]:
 
 
 def _end_processes(trainer: pl.Trainer) -> None:
-    """Further processes of this machine wait for one another: without the first they never end."""
+    """Kill the other processes of this machine, which would wait for this one forever."""
     for thread in threading.enumerate():
         if thread.name == "child-process-observer":
-            # Lightning's: it would kill this process, too, for the end of the others.
+            # Lightning's thread would kill this process, too, when the others end.
             thread._run = lambda: True  # type: ignore[attr-defined]
     for process in getattr(trainer.strategy.launcher, "procs", ()):
         process.kill()

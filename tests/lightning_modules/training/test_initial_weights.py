@@ -102,7 +102,7 @@ def test_a_training_that_starts_from_a_model_begins_where_it_ended(
     start = f"train.init_from={trained / 'export'}"
     manifest, printed = tiny.run("train", tmp_path, start, "train.steps=1", "train.log_steps=1")
 
-    assert f"starts from {trained / 'export'}; its output layer is used too" in printed
+    assert f"starting from {trained / 'export'}; its output layer is used too" in printed
     weights = read_checkpoint(str(tmp_path / "train" / "checkpoint.ckpt"))["state_dict"]
     before = read_checkpoint(str(trained / "train" / "checkpoint.ckpt"))["state_dict"]
     name = "network.recurrent.layers.0.bias"

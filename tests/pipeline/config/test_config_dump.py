@@ -1,4 +1,4 @@
-"""Dumped configs: they load back equal, and explain each key."""
+"""A dumped config loads back equal and describes each key."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from pipeline.config.load import dump_config, load_config
 from pipeline.config.schema import Config
 from preprocess.config import SentencePieceConfig, Source, WordConfig
 
-# pydantic takes no lone surrogates; everything else can be a path or a word.
+# pydantic accepts all text but lone surrogates.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
     [
         "1e-3",
@@ -76,22 +76,22 @@ def test_a_dumped_config_loads_back_equal(
     text = dump_config(config)
     file.write_text(text, encoding="utf-8", newline="")
     assert load_config([str(file)], []) == config
-    # A reader of YAML 1.1 must find the same texts.
+    # A YAML 1.1 reader must load the same text.
     assert yaml.safe_load(text)["tracking"]["name"] == name
 
 
-def test_a_dump_holds_every_key_in_the_models_order_with_its_description() -> None:
+def test_a_dump_has_every_key_in_the_order_of_the_schema_with_its_description() -> None:
     lines = dump_config(load_config([], ["prepare.input=x"])).splitlines()
     assert lines[:2] == [
-        "run:  # where everything goes",
-        "  output: biloom-run  # folder or fsspec URL of all stages",
+        "run:  # the run folder",
+        "  output: biloom-run  # run folder, as a path or fsspec URL; each stage has a folder in it",
     ]
     sections = [line.partition(":")[0] for line in lines if line and line[0] != " "]
     assert sections == list(Config.model_fields)
     assert "    hidden: 512  # dimensions of the cell" in lines
 
 
-def test_a_dump_gives_each_source_a_line() -> None:
+def test_a_dump_has_one_line_per_source() -> None:
     lines = dump_config(
         load_config([], ["prepare.input=[a, {name: b, path: [b, c]}]"])
     ).splitlines()
@@ -104,12 +104,12 @@ def test_a_dump_gives_each_source_a_line() -> None:
 
 
 @pytest.mark.parametrize("text", ["a\nb", "word " * 40, "\u2028"])
-def test_a_dump_gives_a_text_one_line(text: str) -> None:
+def test_a_dump_writes_any_text_in_one_line(text: str) -> None:
     ours, plain = (Config.model_validate({"prepare": {"input": one}}) for one in (text, "x"))
     assert len(dump_config(ours).splitlines()) == len(dump_config(plain).splitlines())
 
 
 @pytest.mark.parametrize("text", ["1e5", "0o7", "no", "1_0"])
-def test_a_dump_quotes_text_that_any_yaml_would_take_for_something_else(text: str) -> None:
+def test_a_dump_quotes_text_that_any_yaml_version_misreads(text: str) -> None:
     config = Config.model_validate({"prepare": {"input": text}})
     assert f"  input: '{text}'  #" in dump_config(config)

@@ -1,4 +1,4 @@
-"""What files and overrides mean, and what a person is told about a mistake in them."""
+"""Files and overrides become a config, and each mistake in them becomes a line."""
 
 import os
 import subprocess
@@ -11,8 +11,8 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from lightning_modules.config import AdaptiveSoftmaxConfig, SoftmaxConfig
-from pipeline.config import diagnostics as config_problems
-from pipeline.config import load as config_file
+from pipeline.config import diagnostics
+from pipeline.config import load as load_module
 from pipeline.config.load import ConfigError, find_config, load_config
 from pipeline.config.schema import Config
 from preprocess.config import SentencePieceConfig, Source, WordConfig
@@ -23,7 +23,7 @@ Write = Callable[..., str]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes a file into the working directory; returns its name."""
+    """A function that writes a file into the working directory and returns its name."""
     monkeypatch.chdir(tmp_path)
 
     def write_file(text: str | bytes, name: str = "a.yaml") -> str:
@@ -44,8 +44,8 @@ def problems(files: list[str], *overrides: str) -> list[str]:
     return caught.value.problems
 
 
-def told(*overrides: str) -> str:
-    """The only problem of the overrides, without its place."""
+def problem_of(*overrides: str) -> str:
+    """Return the only problem of the overrides, without its position."""
     (line,) = problems([], "prepare.input=x", *overrides)
     return line.removeprefix(f"override '{overrides[-1]}': ")
 
@@ -87,14 +87,14 @@ def test_numbers_are_read_in_any_spelling(text: str, value: float, write: Write)
         assert config.train.learning_rate == value
 
 
-def test_on_off_yes_and_no_are_words(write: Write) -> None:
+def test_on_off_yes_and_no_are_text(write: Write) -> None:
     file = write("prepare: {input: x}\nreport: {words: [on, off, yes, no]}\ntrain: {compile: on}")
     config = load_config([file], [])
     assert config.report.words == ("on", "off", "yes", "no")
     assert config.train.compile == "on"
 
 
-def test_a_text_key_takes_what_looks_like_a_number_as_written() -> None:
+def test_a_text_setting_takes_a_number_as_written() -> None:
     config = load("tracking.name=1.10", "report.words=[007, true, 1e3, 猫]", "run.output=2024")
     assert config.tracking.name == "1.10"
     assert config.report.words == ("007", "true", "1e3", "猫")
@@ -122,11 +122,11 @@ def test_a_text_key_takes_what_looks_like_a_number_as_written() -> None:
         "# a\nb",
     ],
 )
-def test_an_override_yaml_would_choke_on_is_text(text: str) -> None:
+def test_an_override_that_is_not_valid_yaml_is_text(text: str) -> None:
     assert load_config([], [f"prepare.input={text}"]).prepare.input == text
 
 
-def test_an_override_is_yaml_where_that_makes_sense() -> None:
+def test_an_override_that_is_valid_yaml_is_parsed() -> None:
     config = load(
         "prepare.input=[a, {name: b, path: [b, c], license: '=x'}]",
         "tokenizer={kind: word, min_count: 2}",
@@ -142,7 +142,7 @@ def test_an_override_is_yaml_where_that_makes_sense() -> None:
 # Kinds
 
 
-def test_another_kind_in_a_later_file_forgets_the_keys_of_the_former(write: Write) -> None:
+def test_another_kind_in_a_later_file_drops_the_settings_of_the_earlier_kind(write: Write) -> None:
     first = write("prepare: {input: x}\ntokenizer: {vocabulary: 900}\n", "first.yaml")
     second = write("tokenizer: {kind: word}", "second.yaml")
     third = write("tokenizer: {kind: sentencepiece}", "third.yaml")
@@ -151,7 +151,7 @@ def test_another_kind_in_a_later_file_forgets_the_keys_of_the_former(write: Writ
     assert load_config([first, third], []).tokenizer == SentencePieceConfig(vocabulary=900)
 
 
-def test_another_kind_in_an_override_forgets_the_keys_of_the_former(write: Write) -> None:
+def test_another_kind_in_an_override_drops_the_settings_of_the_earlier_kind(write: Write) -> None:
     file = write("prepare: {input: x}\nmodel: {head: {div: 2}, recurrent: {hidden: 8}}\n")
     model = load_config([file], ["model.head.kind=softmax"]).model
     assert model.head == SoftmaxConfig()
@@ -159,31 +159,31 @@ def test_another_kind_in_an_override_forgets_the_keys_of_the_former(write: Write
     assert load_config([file], []).model.head == AdaptiveSoftmaxConfig(div=2)
 
 
-def test_a_key_alone_keeps_the_kind_it_finds(write: Write) -> None:
+def test_a_setting_without_a_kind_keeps_the_kind(write: Write) -> None:
     file = write("prepare: {input: x}\ntokenizer: {kind: word}\n")
     assert load_config([file], ["tokenizer.min_count=3"]).tokenizer == WordConfig(min_count=3)
 
 
-def test_an_override_may_name_the_kind_after_its_keys() -> None:
+def test_an_override_may_set_the_kind_after_its_settings() -> None:
     assert load("tokenizer.min_count=3", "tokenizer.kind=word").tokenizer == WordConfig(min_count=3)
 
 
 # Mistakes
 
 
-def test_all_mistakes_are_told_at_once_in_the_order_they_were_made(write: Write) -> None:
+def test_all_mistakes_are_reported_together_in_the_order_of_the_sources(write: Write) -> None:
     first = write("prepare:\n  valid_fraction: 2\nmodel:\n  recurrent:\n    hiden: 3\n", "b.yaml")
     second = write("train:\n\n  steps: abc\n  steps: 5.5\ntokenizer: {kind: wrod}\n")
     assert problems([first, second], "train.rows=0", "x") == [
         "b.yaml:2: prepare.valid_fraction: must be a number of at least 0 and below 1, not 2",
         "b.yaml:5: unknown key 'model.recurrent.hiden'; did you mean 'hidden'?",
-        "a.yaml:4: 'train.steps' is given twice, first in line 3",
+        "a.yaml:4: 'train.steps' is set twice, first in line 3",
         "a.yaml:4: train.steps: must be a whole number of at least 1, not 5.5",
         "a.yaml:5: tokenizer.kind: must be one of 'sentencepiece', 'char', 'word', not 'wrod'; "
         "did you mean 'word'?",
         "override 'train.rows=0': train.rows: must be a whole number of at least 1, not 0",
         "override 'x': must be key.path=value, such as train.steps=1000",
-        "prepare.input is missing: give it in a file or as prepare.input=... (path, glob or fsspec "
+        "prepare.input is missing: set it in a file or as prepare.input=... (path, glob or fsspec "
         "URL of the raw text, or a list of these and of sources)",
     ]
 
@@ -234,22 +234,22 @@ def test_all_mistakes_are_told_at_once_in_the_order_they_were_made(write: Write)
         ("model.dropout=0", "unknown key 'model.dropout'; did you mean 'model.input.dropout' or 'model.recurrent.dropout'?"),
         ("model.kind=x", "unknown key 'model.kind'; did you mean 'model.input.kind' or 'model.recurrent.kind' or 'model.head.kind'?"),
         ("tracking.foo=1", "unknown key 'tracking.foo'; the keys here are wandb, project, name, tensorboard"),
-        ("tokenizer.min_count=1", "unknown key 'tokenizer.min_count': kind 'word' has it, and kind is 'sentencepiece'"),
-        ("train.seed=", "no value: write train.seed=null for none, train.seed='\"\"' for empty text"),
+        ("tokenizer.min_count=1", "unknown key 'tokenizer.min_count': kind 'word' has it, but the kind is 'sentencepiece'"),
+        ("train.seed=", "no value: write train.seed=null for null, train.seed='\"\"' for empty text"),
         ("train..seed=1", "must be key.path=value, such as train.steps=1000"),
         ("report.words=[*.txt, b]", "not valid YAML: put quotes around text that begins with *"),
-        ("report={words: [a], words: [b]}", "'report.words' is given twice"),
+        ("report={words: [a], words: [b]}", "'report.words' is set twice"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_plain_line(override: str, problem: str) -> None:
-    assert told(override) == problem
+def test_a_mistake_is_one_line(override: str, problem: str) -> None:
+    assert problem_of(override) == problem
 
 
 def test_a_long_value_is_cut(write: Write) -> None:
-    assert told(f"train.steps={'9' * 5000}").endswith(f"not '{'9' * 56}...")
+    assert problem_of(f"train.steps={'9' * 5000}").endswith(f"not '{'9' * 56}...")
 
 
-def test_a_rule_between_keys_names_the_places_of_both(write: Write) -> None:
+def test_a_rule_between_keys_names_the_positions_of_both(write: Write) -> None:
     file = write("prepare:\n  input: x\n  valid_fraction: 0.5\n")
     assert problems([file], "prepare.test_fraction=.6") == [
         "override 'prepare.test_fraction=.6': prepare: valid_fraction and test_fraction must sum "
@@ -260,7 +260,7 @@ def test_a_rule_between_keys_names_the_places_of_both(write: Write) -> None:
 def test_a_dotted_key_in_a_file_is_explained(write: Write) -> None:
     file = write("prepare: {input: x}\ntrain.steps: 5\n")
     assert problems([file]) == [
-        "a.yaml:2: unknown key 'train.steps'; in a file, 'steps' stands indented under 'train:'"
+        "a.yaml:2: unknown key 'train.steps'; in a file, indent 'steps' under 'train:'"
     ]
 
 
@@ -274,14 +274,14 @@ def test_a_key_without_a_value_is_called_empty(write: Write) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "a.yaml:1: the file is empty: it should hold sections such as 'prepare:'"),
-        ("\n# only\n", "a.yaml:1: the file is empty: it should hold sections such as 'prepare:'"),
+        ("", "a.yaml:1: the file is empty: it must hold sections such as 'prepare:'"),
+        ("\n# only\n", "a.yaml:1: the file is empty: it must hold sections such as 'prepare:'"),
         (
             "\n- a\n",
-            "a.yaml:2: must hold sections such as 'prepare:', and not a list or a single value",
+            "a.yaml:2: must hold sections such as 'prepare:', not a list or a single value",
         ),
         (b"a: 1\nb: \xff", "a.yaml:2: byte 0xff is not UTF-8: save it as UTF-8"),
-        ("a: 1\nb: \x01", "a.yaml:2: not valid YAML: the character U+0001 cannot stand in it"),
+        ("a: 1\nb: \x01", "a.yaml:2: not valid YAML: the character U+0001 is not allowed"),
         ("a:\n\tb: 1", "a.yaml:2: not valid YAML: indent with spaces, not tabs"),
         ("a: *.txt", "a.yaml:1: not valid YAML: put quotes around text that begins with *"),
         ("a: 1\nb: *a", "a.yaml:2: not valid YAML: put quotes around text that begins with *"),
@@ -292,35 +292,35 @@ def test_a_key_without_a_value_is_called_empty(write: Write) -> None:
         ),
         (
             "a: b: c",
-            "a.yaml:1: not valid YAML: put quotes around text that holds a colon, or see to the "
-            "indentation",
+            "a.yaml:1: not valid YAML: put quotes around text that contains a colon, or correct "
+            "the indentation",
         ),
         (
             "a: [b\nc: d\n",
-            "a.yaml:2: not valid YAML: while parsing a flow sequence from line 1 on, expected ',' "
+            "a.yaml:2: not valid YAML: while parsing a flow sequence from line 1, expected ',' "
             "or ']', but got ':'",
         ),
         ("[" * 3000, "a.yaml:1: not a config: nested too deeply"),
     ],
 )
-def test_a_file_that_is_no_config_is_told_with_its_line(
+def test_a_file_that_is_not_a_config_is_reported_with_its_line(
     text: str | bytes, problem: str, write: Write
 ) -> None:
     assert problems([write(text)]) == [problem]
 
 
-def test_a_key_that_is_no_word_is_a_mistake(write: Write) -> None:
+def test_a_key_that_is_not_a_word_is_a_mistake(write: Write) -> None:
     file = write("prepare: {input: x}\nrun:\n  output: {{name}}\n")
     assert problems([file])[0] == (
         "a.yaml:3: a key must be a word; put quotes around text that begins with {"
     )
 
 
-def test_a_byte_order_mark_is_no_mistake(write: Write) -> None:
+def test_a_byte_order_mark_is_accepted(write: Write) -> None:
     assert load_config([write(b"\xef\xbb\xbfprepare: {input: x}")], []) == load()
 
 
-def test_a_file_that_cannot_be_read_is_told_beside_the_mistakes_of_others(
+def test_a_file_that_cannot_be_read_is_reported_with_the_mistakes_in_others(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Path) -> bytes:
@@ -346,7 +346,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "work").mkdir()
     for name in ("base", "quickstart"):
         (tmp_path / "configs" / f"{name}.yaml").write_text("prepare: {input: x}")
-    monkeypatch.setattr(config_file.resources, "files", lambda _: tmp_path / "pipeline")
+    monkeypatch.setattr(load_module.resources, "files", lambda _: tmp_path / "pipeline")
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path
 
@@ -374,18 +374,18 @@ def test_an_existing_file_wins_over_a_shipped_name_and_a_folder_does_not(shipped
     [
         (
             "quikstart",
-            "no config 'quikstart': shipped are base, quickstart; did you mean 'quickstart'?",
+            "no config 'quikstart': the shipped configs are base, quickstart; did you mean 'quickstart'?",
         ),
         (
             "quickstart.yaml",
-            "no config 'quickstart.yaml': shipped are base, quickstart; did you mean 'quickstart'?",
+            "no config 'quickstart.yaml': the shipped configs are base, quickstart; did you mean 'quickstart'?",
         ),
-        ("mine.yaml", "no config 'mine.yaml': shipped are base, quickstart"),
+        ("mine.yaml", "no config 'mine.yaml': the shipped configs are base, quickstart"),
         ("configs/x.yaml", "no such file: 'configs/x.yaml'"),
         ("folder", "config 'folder' is a folder, not a file"),
     ],
 )
-def test_a_config_that_is_not_found_is_told(name: str, problem: str, shipped: Path) -> None:
+def test_a_config_that_is_not_found_is_reported(name: str, problem: str, shipped: Path) -> None:
     Path("folder").mkdir()
     with pytest.raises(ConfigError) as caught:
         find_config(name)
@@ -398,15 +398,15 @@ def test_a_config_that_is_not_found_is_told(name: str, problem: str, shipped: Pa
 def fields_of(section: type[Section]) -> Iterator[FieldInfo]:
     for field in section.model_fields.values():
         yield field
-        elements = [m for m in config_problems.choices(field.annotation) if get_origin(m) is tuple]
+        elements = [m for m in diagnostics.choices(field.annotation) if get_origin(m) is tuple]
         for inner in [field, *(FieldInfo(annotation=m.__args__[0]) for m in elements)]:
-            for below in config_problems.sections(inner):
+            for below in diagnostics.sections(inner):
                 yield from fields_of(below)
 
 
-def test_every_field_of_the_config_can_be_put_in_words() -> None:
+def test_every_field_of_the_config_can_be_described_in_words() -> None:
     for field in fields_of(Config):
-        assert config_problems.expected(field)
+        assert diagnostics.expected(field)
 
 
 def test_every_field_but_a_kind_has_a_description_of_one_line() -> None:
@@ -419,7 +419,7 @@ def test_every_field_but_a_kind_has_a_description_of_one_line() -> None:
 def test_configs_are_read_without_torch_beam_lightning_or_numpy() -> None:
     heavy = {"torch", "apache_beam", "pytorch_lightning", "numpy"}
     code = f"import sys, pipeline.config.load; print({heavy} & set(sys.modules))"
-    root = Path(config_file.__file__).parents[2]
+    root = Path(load_module.__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
     assert done.stdout.strip() == b"set()", done.stderr.decode()

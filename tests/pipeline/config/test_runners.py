@@ -1,4 +1,4 @@
-"""The engines' settings: each kind its own, and what cannot run is refused before it is sent."""
+"""Each kind of engine has its own settings, and incomplete settings are refused."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def refused(*overrides: str) -> str:
     return str(caught.value)
 
 
-def test_the_direct_runner_is_the_default_and_a_kind_needs_nothing_else() -> None:
+def test_the_direct_runner_is_the_default_and_a_kind_alone_is_enough() -> None:
     assert load_config([], ["prepare.input=x"]).runner == DirectRunner()
     assert load_config([], ["prepare.input=x", "runner.kind=flink"]).runner == FlinkRunner()
 
@@ -74,9 +74,9 @@ def test_no_setting_of_an_engine_changes_a_result(kind: str) -> None:
         ),
         (
             ("runner.kind=flink", "runner.options.master=h:8081"),
-            "runner.options: environment_type: an engine elsewhere must be told where its workers "
-            "run; EXTERNAL with environment_config=host:port of a Beam worker pool is the usual "
-            "way",
+            "runner.options: environment_type is missing: an engine that is not embedded must know "
+            "where its workers run; usually EXTERNAL, with environment_config=host:port of a Beam "
+            "worker pool",
         ),
         (
             ("runner.kind=spark", "runner.options.environment_type=DOCKER"),
@@ -88,12 +88,12 @@ def test_no_setting_of_an_engine_changes_a_result(kind: str) -> None:
         ),
         (
             CLOUD,
-            "runner: Dataflow's workers need biloom: give options.sdk_container_image, or "
+            "runner: Dataflow's workers need biloom: set options.sdk_container_image, or "
             "options.extra_packages with its wheel",
         ),
     ],
 )
-def test_a_mistake_is_told_where_it_was_made(overrides: tuple[str, ...], problem: str) -> None:
+def test_a_mistake_is_reported_where_it_was_made(overrides: tuple[str, ...], problem: str) -> None:
     assert refused(*overrides) == f"override '{overrides[-1]}': {problem}"
 
 
@@ -107,5 +107,5 @@ def test_a_mistake_is_told_where_it_was_made(overrides: tuple[str, ...], problem
         (*CLOUD, "runner.options.sdk_container_image=image"),
     ],
 )
-def test_what_can_run_is_accepted(overrides: tuple[str, ...]) -> None:
+def test_complete_options_are_accepted(overrides: tuple[str, ...]) -> None:
     load_config([], ["prepare.input=x", *overrides])

@@ -1,4 +1,4 @@
-"""Rules of the whole config that no single field holds."""
+"""Rules that span several settings of the config."""
 
 import pytest
 from pydantic.fields import FieldInfo
@@ -26,17 +26,17 @@ def test_every_key_has_a_one_line_description() -> None:
 
 
 @pytest.mark.parametrize("url", ["https://example.org/x", "http://example.org/x"])
-def test_the_web_is_input_only(url: str) -> None:
+def test_a_web_address_is_refused_as_output(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config([], ["prepare.input=https://example.org/a.txt", f"run.output={url}"])
     assert str(caught.value) == (
-        f"override 'run.output={url}': run.output: the web can only be read; "
-        "name a folder or a store's URL"
+        f"override 'run.output={url}': run.output: a web address cannot be "
+        "written to; use a folder or the URL of a store"
     )
 
 
 @pytest.mark.parametrize("mode", ["auto", "multi_processing"])
-def test_memory_is_no_output_where_there_may_be_other_processes(mode: str) -> None:
+def test_memory_is_refused_as_output_if_there_may_be_other_processes(mode: str) -> None:
     output = "run.output=memory://x"
     with pytest.raises(ConfigError, match="memory:// is private to one process"):
         load_config([], ["prepare.input=x", output, f"runner.options.mode={mode}"])

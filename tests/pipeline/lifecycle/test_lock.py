@@ -1,4 +1,4 @@
-"""A folder is kept by those who live, and left by those who are gone."""
+"""A lock is respected while its process runs, and taken over when it has ended."""
 
 import json
 import os
@@ -35,7 +35,7 @@ class Folder:
         self.file.write_text(json.dumps({"host": socket.gethostname(), **holder}))
 
     def take(self) -> str:
-        """Take the lock and leave it; what was told."""
+        """Take and release the lock, and return what was printed."""
         printed = StringIO()
         console = Console(RichConsole(file=printed, width=1000))
         with lock(str(self.path), str(self.file), console):
@@ -60,12 +60,12 @@ def began(process: int) -> str:
     return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[19]
 
 
-def test_a_free_folder_is_made_locked_and_left_without_a_word(folder: Folder) -> None:
+def test_a_free_folder_is_created_locked_and_released_silently(folder: Folder) -> None:
     assert folder.take() == ""
     assert folder.take() == ""
 
 
-def test_the_lock_is_left_by_a_block_that_fails(folder: Folder) -> None:
+def test_a_block_that_fails_releases_the_lock(folder: Folder) -> None:
     with (
         pytest.raises(RuntimeError),
         lock(str(folder.path), str(folder.file), Console()),
@@ -74,60 +74,58 @@ def test_the_lock_is_left_by_a_block_that_fails(folder: Folder) -> None:
     assert not folder.file.exists()
 
 
-def test_a_living_process_keeps_its_folder(folder: Folder, sleeper: Sleeper) -> None:
+def test_the_lock_of_a_running_process_is_refused(folder: Folder, sleeper: Sleeper) -> None:
     folder.hold_for_another(process=sleeper.pid, began=began(sleeper.pid))
     with pytest.raises(LockedError) as caught:
         folder.take()
     assert str(caught.value) == (
         f"{folder.path} is being written by process {sleeper.pid} on {socket.gethostname()}; "
-        f"wait for it, or remove {folder.file} if that process is gone"
+        f"wait for it, or remove {folder.file} if that process has ended"
     )
     assert folder.file.exists()
 
 
-def test_another_host_keeps_its_folder(folder: Folder) -> None:
+def test_the_lock_of_another_host_is_refused(folder: Folder) -> None:
     folder.hold_for_another(host="elsewhere", process=1, began="")
     with pytest.raises(LockedError, match="is being written by process 1 on elsewhere"):
         folder.take()
 
 
 @pytest.mark.parametrize("reaped", [True, False])
-def test_the_lock_of_a_process_that_is_gone_is_told_and_taken(
+def test_the_lock_of_a_process_that_has_ended_is_taken_over(
     folder: Folder, sleeper: Sleeper, reaped: bool
 ) -> None:
     folder.hold_for_another(process=sleeper.pid, began=began(sleeper.pid))
     sleeper.kill()
     os.waitid(os.P_PID, sleeper.pid, os.WEXITED | (0 if reaped else os.WNOWAIT))
-    assert folder.take() == (f"  takes over the lock of process {sleeper.pid}, which is gone\n")
+    assert folder.take() == (f"  took over the lock of process {sleeper.pid}, which has ended\n")
 
 
-def test_the_number_of_a_dead_process_given_to_another_does_not_keep_the_folder(
-    folder: Folder, sleeper: Sleeper
-) -> None:
+def test_a_reused_process_number_does_not_keep_the_lock(folder: Folder, sleeper: Sleeper) -> None:
     folder.hold_for_another(process=sleeper.pid, began="1")
-    assert "which is gone" in folder.take()
+    assert "which has ended" in folder.take()
 
 
-def test_a_lock_that_was_never_filled_is_taken(folder: Folder) -> None:
+def test_an_empty_lock_file_is_taken_over(folder: Folder) -> None:
     folder.file.parent.mkdir(parents=True)
     folder.file.touch()
-    assert folder.take() == "  takes over the lock of an unknown process, which is gone\n"
+    assert folder.take() == "  took over the lock of an unknown process, which has ended\n"
 
 
-def test_a_lock_that_another_took_meanwhile_is_left_to_it(folder: Folder) -> None:
+def test_a_lock_that_another_process_took_meanwhile_is_not_removed(folder: Folder) -> None:
     with lock(str(folder.path), str(folder.file), Console()):
         folder.file.write_text('{"host": "elsewhere", "process": 1, "began": ""}')
     assert "elsewhere" in folder.file.read_text()
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(StorageError, match="cannot write here"):
         Folder(file / "stage").take()
 
 
-def test_who_holds_a_lock_can_be_asked(folder: Folder, sleeper: Sleeper) -> None:
+def test_the_holder_of_a_lock_is_returned(folder: Folder, sleeper: Sleeper) -> None:
     assert holder_of(str(folder.file)) is None
     folder.hold_for_another(process=sleeper.pid, began=began(sleeper.pid))
     who = f"process {sleeper.pid} on {socket.gethostname()}"

@@ -1,4 +1,4 @@
-"""What decides the result of each stage: these settings and no others."""
+"""The settings and inputs that decide the result of each stage."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ CHANGES = {
     "evaluate.split=test": {"evaluate"},
     "embed.dtype=float32": {"embed"},
     "embed.sample=7": {"embed"},
-    # What only decides how, where or how fast.
+    # Settings that decide only how, where or how fast.
     "run.output=/elsewhere": set(),
     "runner.options.mode=multi_processing": set(),
     "runner.options.workers=3": set(),
@@ -44,69 +44,69 @@ CHANGES = {
 }
 
 
-def marks(tiny: Tiny, trained: Path, *overrides: str) -> dict[str, str]:
-    """The fingerprint of each stage, on inputs that are always the same."""
+def fingerprints(tiny: Tiny, trained: Path, *overrides: str) -> dict[str, str]:
+    """Return the fingerprint of each stage; the inputs from earlier stages are fixed."""
     joined = (
         f"evaluate.checkpoint={trained / 'train'}",
         f"export.checkpoint={trained / 'train'}",
         f"embed.model={trained / 'export'}",
     )
     config = tiny.config(trained, *joined, *overrides)
-    return {name: fingerprint(plain(stage.asked(config))) for name, stage in STAGES.items()}
+    return {name: fingerprint(plain(stage.request(config))) for name, stage in STAGES.items()}
 
 
 @pytest.mark.parametrize("override", CHANGES)
 def test_a_setting_changes_the_stages_it_decides_and_no_others(
     override: str, tiny: Tiny, trained: Path
 ) -> None:
-    before, after = marks(tiny, trained), marks(tiny, trained, override)
+    before, after = fingerprints(tiny, trained), fingerprints(tiny, trained, override)
     assert {name for name in STAGES if before[name] != after[name]} == CHANGES[override]
 
 
-def test_raw_text_enters_by_name_and_size_and_not_by_where_it_lies(
+def test_raw_files_count_by_name_and_size_and_not_by_folder(
     tiny: Tiny, trained: Path, tmp_path: Path
 ) -> None:
     raw = (tiny.root / "corpus.txt").read_bytes()
     for name, data in (("corpus.txt", raw), ("other.txt", raw), ("longer/corpus.txt", raw + b"x")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    before = marks(tiny, trained)
+    before = fingerprints(tiny, trained)
 
     def changed(name: str) -> set[str]:
-        after = marks(tiny, trained, f"prepare.input={tmp_path / name}")
+        after = fingerprints(tiny, trained, f"prepare.input={tmp_path / name}")
         return {stage for stage in STAGES if before[stage] != after[stage]}
 
     assert changed("corpus.txt") == set()
     assert changed("other.txt") == changed("longer/corpus.txt") == {"tokenizer", "prepare", "embed"}
 
 
-def test_text_to_embed_that_is_given_is_not_a_sample_of_the_corpus(
+def test_settings_of_the_sample_do_not_count_if_texts_to_embed_are_named(
     tiny: Tiny, trained: Path, tmp_path: Path
 ) -> None:
     text = tmp_path / "text.txt"
     text.write_text("ka lo")
     given = f"embed.input={text}"
-    before = marks(tiny, trained, given)["embed"]
+    before = fingerprints(tiny, trained, given)["embed"]
     for override in ("embed.sample=7", "embed.seed=2", "prepare.valid_fraction=0.2"):
-        assert marks(tiny, trained, given, override)["embed"] == before
+        assert fingerprints(tiny, trained, given, override)["embed"] == before
     text.write_text("ka lo lo")
-    assert marks(tiny, trained, given)["embed"] != before
+    assert fingerprints(tiny, trained, given)["embed"] != before
     assert embed_sources(tiny.config(tmp_path)) is None
 
 
-def test_a_stage_folder_is_the_one_named_or_this_runs_own(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_stage_folder_is_the_one_named_or_the_one_of_this_run(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny.config(tmp_path)
     assert stage_folder(config, "train") == f"{tmp_path}/train"
     assert stage_folder(config, "train", "/models/a") == "/models/a"
     assert stage_folder(config, "train", "s3://bucket/a") == "s3://bucket/a"
 
 
-def test_a_stage_whose_input_is_not_finished_names_the_command_for_it(
+def test_an_input_that_is_not_finished_is_refused_with_the_command_for_it(
     tiny: Tiny, tmp_path: Path
 ) -> None:
     config = tiny.config(tmp_path, "train.corpus=null")
     with pytest.raises(ManifestError) as caught:
-        STAGES["train"].asked(config)
+        STAGES["train"].request(config)
     assert str(caught.value) == (
         f"{tmp_path}/prepare holds no finished 'prepare' (no manifest.json); run `biloom prepare` "
         "first, or check the path"

@@ -113,7 +113,7 @@ def test_a_stage_killed_at_a_write_goes_on_to_the_same_bytes(
 
     _, printed = embed(tiny, trained, tmp_path, f"embed.input={text}")
 
-    assert "goes on with unfinished work" in printed
+    assert "resuming unfinished work" in printed
     assert files(tmp_path / "embed") == files(tmp_path / "reference" / "embed")
 
 
@@ -123,7 +123,7 @@ def test_without_an_input_a_sample_of_the_corpus_is_embedded(
     folders = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         _, printed = embed(tiny, trained, tmp_path / name, "embed.sample=20", f"embed.seed={seed}")
-        assert "a sample of 20 of the corpus's documents" in printed
+        assert "sampled 20 documents of the corpus" in printed
         folders.append(tmp_path / name / "embed")
     caches = [VectorCache.open(folder) for folder in folders]
     lines = set((tiny.root / "corpus.txt").read_text(encoding="utf-8").splitlines())
@@ -140,7 +140,7 @@ def test_records_without_text_are_told_and_left_out(
     path.write_text('{"text": "kana lori"}\n{"text": 3}\nno json\n')
     manifest, printed = embed(tiny, trained, tmp_path, f"embed.input={path}")
 
-    assert "without vectors, since they hold no text that can be read: " in printed
+    assert "texts without vectors: " in printed
     assert manifest.details["texts"] == 1
     stats = json.loads((tmp_path / "embed" / "stats.json").read_text())
     assert sum(stats["dropped"].values()) == 2
@@ -152,7 +152,7 @@ def test_records_without_text_are_told_and_left_out(
 def test_nothing_to_embed_is_a_mistake(tiny: Tiny, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
 
-    with pytest.raises(UserError, match=r"there is no text to embed; look at embed\.input"):
+    with pytest.raises(UserError, match=r"no text to embed; check embed\.input"):
         embed(tiny, trained, tmp_path, f"embed.input={tmp_path}/empty.txt")
 
 
@@ -191,7 +191,7 @@ def test_a_text_file_that_changed_at_equal_size_is_refused_by_name(
     embed(tiny, trained, tmp_path, f"embed.input={path}")
     path.write_text("kana lory\n")
 
-    with pytest.raises(UserError, match=r"some\.txt: the file changed since, at the same size"):
+    with pytest.raises(UserError, match=r"some\.txt: its contents changed, but not its size"):
         embed(tiny, trained, tmp_path, f"embed.input={path}")
 
 
@@ -219,8 +219,8 @@ def test_texts_are_added_to_a_finished_cache_once(
     manifest, printed = append(tiny, trained, tmp_path, second)
 
     cache = VectorCache.open(tmp_path / "embed")
-    assert "adds to the finished result" in printed
-    assert "; 10 were there already" in printed
+    assert "adding to the finished result" in printed
+    assert "; 10 were already in the cache" in printed
     assert list(cache) == lines
     assert (len(before), len(cache), cache.generation) == (40, len(lines), 1)
     assert manifest.details["texts"] == len(lines)
@@ -258,10 +258,10 @@ def test_other_vectors_are_not_added(
     first, second, _ = split(text, tmp_path)
     embed(tiny, trained, tmp_path, f"embed.input={first}")
 
-    with pytest.raises(UserError, match="holds the result of other settings") as told:
+    with pytest.raises(UserError, match="holds a result made with other settings") as told:
         append(tiny, trained, tmp_path, second, changed)
     assert changed.split("=")[0] in str(told.value)
-    with pytest.raises(UserError, match="holds the result of other settings"):
+    with pytest.raises(UserError, match="holds a result made with other settings"):
         embed(tiny, trained, tmp_path, f"embed.input={second}")
 
 
@@ -293,7 +293,7 @@ def test_an_addition_killed_at_a_write_leaves_the_cache_whole_and_goes_on_to_the
             append(tiny, trained, tmp_path / "killed", second)
     assert list(VectorCache.open(tmp_path / "killed" / "embed")) == lines[:40]
     done = embed(tiny, trained, tmp_path / "killed", f"embed.input={first}")[1]
-    assert "already done; unfinished work of another question stays" in done
+    assert "already done; unfinished work for other settings is kept" in done
     other = tmp_path / "third.txt"
     other.write_text("kana\n")
     with pytest.raises(UserError, match="holds unfinished work of other settings"):
@@ -312,7 +312,7 @@ def test_nothing_new_adds_nothing(tiny: Tiny, trained: Path, text: Path, tmp_pat
 
     manifest, printed = append(tiny, trained, tmp_path, again)
 
-    assert "0 texts, 0 vectors a layer, 0B; 4 were there already" in printed
+    assert "0 texts, 0 vectors per layer, 0B; 4 were already in the cache" in printed
     assert manifest.details["texts"] == 40
 
 

@@ -67,8 +67,8 @@ def test_the_text_that_was_trained_on_is_refused(tiny: Tiny, trained: Path, tmp_
         tiny.run("evaluate", tmp_path, *given)
 
     assert str(error.value) == (
-        f"{tiny.root}/prepare: the model was trained on this train split; held-out text is in valid "
-        "or test (evaluate.split), or in another corpus (evaluate.corpus)"
+        f"{tiny.root}/prepare: the model was trained on this train split; set evaluate.split to valid "
+        "or test, or evaluate.corpus to another corpus"
     )
 
 
@@ -131,7 +131,7 @@ def test_words_read_by_their_spelling_need_the_tokenizer(
     other = (*given, f"prepare.tokenizer={tmp_path}/tokenizer", "tokenizer.min_count=20")
     tiny.run("tokenizer", tmp_path, *other)
 
-    with pytest.raises(UserError, match=r"this is not the tokenizer .* name that one in prepare\."):
+    with pytest.raises(UserError, match=r"this is not the tokenizer .* set prepare\.tokenizer to"):
         tiny.run("evaluate", tmp_path, *other)
     manifest, _ = tiny.run("evaluate", tmp_path, *given)
 

@@ -305,7 +305,7 @@ def test_after_a_damaged_file_is_replaced_only_what_is_missing_is_read(
     shutil.copy(text.folder / "packed.txt.gz", damaged.folder)
     # Another size is another question: the unfinished work is not taken for its answer.
     assert main(damaged.arguments(tmp_path)) == 2
-    assert "unfinished work of other settings or text" in capsys.readouterr().err
+    assert "unfinished work made with other settings or inputs" in capsys.readouterr().err
     assert main([*damaged.arguments(tmp_path), "--overwrite"]) == 0
     assert_same(tmp_path, made)
 
@@ -323,14 +323,14 @@ def test_a_file_changed_at_equal_size_is_refused_by_name_and_a_touched_one_is_no
     data = changed.read_bytes()
     changed.write_bytes(data[:-1] + b"!")
     assert main(raw.arguments(tmp_path)) == 2
-    assert "    1.txt: the file changed since, at the same size\n" in capsys.readouterr().err
+    assert "    1.txt: its contents changed, but not its size\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("raw", "overrides", "problem"),
     [
-        (b"", (), "{}: holds no document; give prepare.input some text"),
-        (b"\n \n\t\r\n", (), "{}: no document is left of 3 (3 empty); look at the text"),
+        (b"", (), "{}: no documents found; set prepare.input to files with text"),
+        (b"\n \n\t\r\n", (), "{}: all 3 documents were dropped (3 empty); check the text"),
     ],
 )
 def test_text_without_a_document_is_told(
@@ -375,7 +375,7 @@ def test_a_document_that_is_unaccounted_for_fails_the_stage(
     assert main(text.arguments(tmp_path)) == 2
     err = capsys.readouterr().err
     assert err.startswith(f"biloom: {tmp_path}/prepare: 971 documents read, but ")
-    assert err.endswith("; this is a fault of biloom, please report it\n")
+    assert err.endswith("; this is a bug in biloom, please report it\n")
     assert not (tmp_path / "prepare" / "manifest.json").exists()
 
 

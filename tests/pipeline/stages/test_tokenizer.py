@@ -83,10 +83,10 @@ def test_how_the_tokenizer_takes_to_the_corpus_is_told(tmp_path: Path, capsys: C
     stats = json.loads((tmp_path / "tokenizer" / "stats.json").read_text())
     assert stats["coverage"] == found
     out = capsys.readouterr().out
-    assert "tokenizer on the corpus: measure | value" in out
+    assert "coverage of the corpus: measure | value" in out
     assert "unknown tokens | 0.00%" in out
     assert f"vocabulary used | {found['used']:,} of {details['vocabulary']:,}" in out
-    assert "longest: " + found["longest"][0] in out
+    assert "longest tokens: " + found["longest"][0] in out
 
 
 def test_a_given_model_is_taken_as_it_is(tmp_path: Path, capsys: Capture) -> None:
@@ -119,8 +119,8 @@ def test_what_a_given_model_loses_is_told(tmp_path: Path, capsys: Capture) -> No
     details = learn(tmp_path, f"tokenizer.file={path}")
     assert details["coverage"]["unknown"] > 0.1
     out = capsys.readouterr().out
-    assert "no byte pieces: what it cannot spell becomes the unknown word" in out
-    assert "100.00% of the texts are not what their tokens spell" in out
+    assert "no byte pieces, so characters that it lacks become the unknown token" in out
+    assert "100.00% of the texts cannot be restored from their tokens" in out
 
 
 def test_a_killed_count_of_words_goes_on_to_the_same_bytes(tmp_path: Path, biloom: Command) -> None:

@@ -20,7 +20,7 @@ from lightning_modules.models.model_folder import read_checkpoint
 from lightning_modules.training.checkpoints import newest_checkpoint
 from lightning_modules.training.lit_bilm import LitBiLM
 from pipeline.lifecycle.registry import STAGES
-from pipeline.lifecycle.stage import has_begun_elsewhere
+from pipeline.lifecycle.state import has_begun_elsewhere
 from preprocess.errors import UserError
 from preprocess.files.manifest import check_files, read_manifest
 
@@ -151,7 +151,7 @@ def test_training_that_was_killed_twice_goes_on_to_the_same_bits(
 
     _, printed = tiny.run("train", tmp_path, *LONG)
 
-    assert "goes on from step" in printed
+    assert "resuming from step" in printed
     assert_same_training(tmp_path / "train", undisturbed)
     assert not (tmp_path / "train" / "_work").exists()
 
@@ -179,7 +179,7 @@ def test_a_signal_ends_training_after_its_step_and_says_so(
     assert "Traceback" not in printed
     step = newest_step(tmp_path)
     _, printed = tiny.run("train", tmp_path, *LONG)
-    assert f"goes on from step {step}" in printed
+    assert f"resuming from step {step}" in printed
     assert_same_training(tmp_path / "train", undisturbed)
 
 
@@ -235,7 +235,7 @@ def test_training_that_lacks_nothing_but_its_manifest_gets_it(
 
     _, printed = tiny.run("train", tmp_path, *LONG)
 
-    assert "goes on from step 150" in printed
+    assert "resuming from step 150" in printed
     assert_same_training(tmp_path / "train", undisturbed)
 
 
@@ -268,7 +268,7 @@ def test_damaged_and_temporary_checkpoints_do_not_break_resume(
 
     _, printed = tiny.run("train", tmp_path, *LONG)
 
-    assert "goes on from step 30" in printed
+    assert "resuming from step 30" in printed
     assert_same_training(tmp_path / "train", undisturbed)
 
 
@@ -309,7 +309,7 @@ def test_nothing_of_lightnings_own_is_printed(
 
     expected = [
         rf"train  {tmp_path}/train",
-        r"  adaptive softmax: cutoffs 20, 50; predicted gain [\d.]+ over the full one",
+        r"  adaptive softmax: cutoffs 20, 50; predicted to be [\d.]+ times as fast as the full softmax",
         r"  [\d,]+ parameters on \d+ CPU threads; 20 steps of 3 x 5 tokens, [\d.]+ passes",
         r"  The LSTM cell is not compiled \(train.compile is off\).",
         r"  wandb: off",
@@ -393,7 +393,10 @@ def test_cutoffs_left_to_the_corpus_are_told_and_recorded(tiny: Tiny, tmp_path: 
     manifest, printed = tiny.run("train", tmp_path, "train.steps=1", "model.head.cutoffs=auto")
 
     assert tuple(manifest.details["cutoffs"]) == ()
-    assert "adaptive softmax: cutoffs none; predicted gain 1.0 over the full one" in printed
+    assert (
+        "adaptive softmax: cutoffs none; predicted to be 1.0 times as fast as the full softmax"
+        in printed
+    )
 
 
 def test_a_full_softmax_has_no_cutoffs(tiny: Tiny, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_two_processes_that_were_stopped_go_on_to_the_same_bits(
 
     printed = train(tiny, biloom, tmp_path, *settings)
 
-    assert "goes on from step" in printed
+    assert "resuming from step" in printed
     assert metrics(tmp_path) == metrics(reference)
     manifests = [read_manifest(str(one / "train"), "train") for one in (tmp_path, reference)]
     assert manifests[0].content == manifests[1].content
@@ -177,7 +177,7 @@ def test_every_kind_of_training_in_two_processes_goes_on_to_the_same_bits(
     assert code == -signal.SIGKILL, told
     printed = train(tiny, biloom, tmp_path / "parts", *chosen)
 
-    assert "goes on from step" in printed
+    assert "resuming from step" in printed
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
     manifests = [read_manifest(str(tmp_path / n / "train"), "train") for n in ("parts", "whole")]
     assert manifests[0].content == manifests[1].content

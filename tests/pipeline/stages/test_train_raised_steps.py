@@ -1,4 +1,4 @@
-"""More steps asked of a training: it goes on from its last checkpoint."""
+"""A training with raised train.steps resumes from its last checkpoint."""
 
 import json
 import re
@@ -12,6 +12,7 @@ import pytest
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.manifest import read_manifest
+from preprocess.work import folder as work_folder
 
 Tiny = Any  # of conftest.py
 STILL = ("model.input.dropout=0", "model.recurrent.dropout=0", "train.schedule.kind=constant")
@@ -24,7 +25,7 @@ def losses(output: Path) -> list[tuple[float, float]]:
 
 @contextmanager
 def killed_at(name: str, ending: str) -> Iterator[None]:
-    """Whoever calls a function of `storage` with such a place is gone."""
+    """Raise at the first call of a function of `storage` with a path of this ending."""
 
     class Killed(BaseException):
         pass
@@ -37,13 +38,14 @@ def killed_at(name: str, ending: str) -> Iterator[None]:
         return real(*arguments)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(f"preprocess.files.storage.{name}", call)
+        for module in (storage, work_folder):
+            patched.setattr(module, name, call, raising=False)
         with pytest.raises(Killed):
             yield
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_raised_steps_go_on_from_the_last_checkpoint(
+def test_raised_steps_resume_from_the_last_checkpoint(
     tiny: Tiny, tmp_path: Path, finished: bool
 ) -> None:
     short, long = ("train.steps=30",), ("train.steps=70",)
@@ -57,7 +59,7 @@ def test_raised_steps_go_on_from_the_last_checkpoint(
 
     _, printed = tiny.run("train", grown, *STILL, *long)
 
-    assert f"goes on from step {30 if finished else 10}" in printed
+    assert f"resuming from step {30 if finished else 10}" in printed
     assert (
         "train.steps is raised from 30 to 70: the constant schedule does not depend on it"
     ) in printed
@@ -65,19 +67,19 @@ def test_raised_steps_go_on_from_the_last_checkpoint(
     assert read_manifest(str(grown / "train")).details["steps"] == 70
 
 
-def test_raised_steps_tell_how_the_schedule_changes(tiny: Tiny, tmp_path: Path) -> None:
+def test_raised_steps_print_how_the_schedule_changes(tiny: Tiny, tmp_path: Path) -> None:
     tiny.run("train", tmp_path, "train.steps=30")
     _, printed = tiny.run("train", tmp_path, "train.steps=60")
 
     assert re.search(
-        r"train\.steps is raised from 30 to 60: the cosine schedule now ends there, and the rate "
-        r"goes on from 0\.01\d* where it was 0\.002\n",
+        r"train\.steps is raised from 30 to 60: the cosine schedule now ends there, so the "
+        r"learning rate continues from 0\.01\d*, not 0\.002\n",
         printed,
     )
     assert len(losses(tmp_path)) == 60
 
 
-def test_raised_steps_that_were_killed_at_any_moment_go_on(tiny: Tiny, tmp_path: Path) -> None:
+def test_raised_steps_that_were_killed_at_any_write_are_resumed(tiny: Tiny, tmp_path: Path) -> None:
     tiny.run("train", tmp_path / "whole", *STILL, "train.steps=60")
 
     for name, ending in (
@@ -98,7 +100,9 @@ def test_raised_steps_that_were_killed_at_any_moment_go_on(tiny: Tiny, tmp_path:
         assert ours.content == whole.content, (name, ending)
 
 
-def test_fewer_steps_or_another_model_are_refused_by_name(tiny: Tiny, tmp_path: Path) -> None:
+def test_fewer_steps_or_another_model_are_refused_with_the_setting(
+    tiny: Tiny, tmp_path: Path
+) -> None:
     tiny.run("train", tmp_path, "train.steps=30")
 
     with pytest.raises(UserError, match=r"train\.steps: .*30.*20"):
@@ -107,7 +111,7 @@ def test_fewer_steps_or_another_model_are_refused_by_name(tiny: Tiny, tmp_path: 
         tiny.run("train", tmp_path, "train.steps=40", "model.recurrent.hidden=9")
 
 
-def test_raised_steps_that_cannot_be_trained_leave_the_finished_training_as_it_is(
+def test_raised_steps_that_cannot_be_trained_leave_the_finished_training_unchanged(
     tiny: Tiny, tmp_path: Path
 ) -> None:
     before, _ = tiny.run("train", tmp_path, "train.steps=30")

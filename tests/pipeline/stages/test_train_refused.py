@@ -70,7 +70,9 @@ def test_a_training_that_goes_by_held_out_text_is_refused_without_any(
     none = ("prepare.valid_fraction=0", f"train.corpus={tmp_path}/prepare")
     tiny.run("prepare", tmp_path, *none)
 
-    with pytest.raises(UserError, match=r"has no held-out text, and train\.schedule\.kind=plateau"):
+    with pytest.raises(
+        UserError, match=r"has no held-out text, which train\.schedule\.kind=plateau"
+    ):
         tiny.run("train", tmp_path, *none, deciding)
 
 

@@ -45,7 +45,7 @@ def no_package(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_key_it_is_off_and_says_so() -> None:
     assert mode() == (
         None,
-        "wandb: off, no key found (`wandb login` sets one); metrics.jsonl has the same",
+        "wandb: off, no key found (`wandb login` sets one); metrics are in metrics.jsonl",
     )
 
 
@@ -99,12 +99,12 @@ def test_a_netrc_that_cannot_be_read_is_no_key(
 def test_the_environment_may_ask_for_offline(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("WANDB_MODE", name)
 
-    assert mode() == ("offline", "wandb: offline (`wandb sync` sends it later)")
+    assert mode() == ("offline", "wandb: offline (`wandb sync` uploads the run later)")
 
 
 @pytest.mark.usefixtures("no_package")
 def test_a_key_without_the_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    off = (None, "wandb: off, it is not installed (pip install 'biloom[wandb]')")
+    off = (None, "wandb: off, not installed (pip install 'biloom[wandb]')")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert mode() == off
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -199,7 +199,7 @@ def test_an_offline_run_has_config_corpus_metrics_and_checkpoint(
     tiny: Tiny, tmp_path: Path, wandb: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (logger,), printed = make(tiny, tmp_path, "tracking.wandb=offline")
-    assert printed == "  wandb: offline (`wandb sync` sends it later)\n"
+    assert printed == "  wandb: offline (`wandb sync` uploads the run later)\n"
     logger.log_metrics({"loss": 3.0, "rate": float("nan")}, 10)
     logger.log_metrics({"valid": 8.0}, 10)
     logger.log_metrics({"loss": 2.0}, 20)
@@ -258,7 +258,7 @@ def test_a_training_that_goes_on_is_one_whole_run_of_one_id(
     (logger,), _ = make(tiny, tmp_path, "tracking.wandb=offline")
     for step in (5, 10, 15):
         logger.log_metrics({"loss": 100.0 + step}, step)
-    # Killed, it goes on from step 10.
+    # Killed, it resuming from step 10.
     (again,), _ = make(tiny, tmp_path, "tracking.wandb=offline", history=HISTORY)
     for step in (15, 20):
         again.log_metrics({"loss": 100.0 + step}, step)
@@ -311,7 +311,7 @@ def test_online_the_manifest_is_the_runs_input_and_no_reason_to_stop(
     run.use_artifact = refuse
     (logger,), printed = make(tiny, tmp_path, "tracking.wandb=auto")
     assert logger.run is run
-    assert "wandb: did not take the corpus's manifest (no room); training goes on" in printed
+    assert "wandb: the corpus manifest was not logged (no room); training continues" in printed
 
 
 @needs_wandb
@@ -325,7 +325,7 @@ def test_a_wandb_that_does_not_start_is_told(
     monkeypatch.setattr(wandb, "init", refuse)
 
     with pytest.raises(
-        StageError, match=r"wandb does not start \(the key is wrong\); set tracking"
+        StageError, match=r"wandb cannot start \(the key is wrong\); fix that, or set tracking"
     ):
         make(tiny, tmp_path, "tracking.wandb=auto")
 
@@ -367,7 +367,9 @@ def test_event_files_hold_each_step_once_though_training_was_killed(
 
 def test_event_files_in_a_store_are_refused(tiny: Tiny) -> None:
     config = tiny.config(Path("unused"), "run.output=s3://bucket/run", "tracking.tensorboard=true")
-    message = r"writes local files only, and s3://bucket/run/train is in a store; set it to false"
+    message = (
+        r"can write only local files, but s3://bucket/run/train is in a store; set it to false"
+    )
     with pytest.raises(StageError, match=message):
         make_loggers(config, StageFolder("s3://bucket/run/train"), Console(RichConsole()), ())
 
