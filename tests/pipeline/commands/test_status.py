@@ -140,7 +140,8 @@ def test_a_stage_made_from_another_input_than_the_one_beside_it_is_refused(
     assert code == 1
     assert [stage for stage, row in rows.items() if row[0] == "refused"] == refused
     assert lines == [
-        f"{stage}: made from another {what} than the one in {folder / changed} now"
+        f"{stage}: made from another {what} than the one in {folder / changed} now; --overwrite "
+        "makes it again"
         for stage in refused
     ]
 
@@ -152,12 +153,15 @@ def test_an_input_that_the_config_names_is_the_one_that_counts(
     shutil.copytree(folder / "prepare", elsewhere)
     change_content(folder / "prepare")
     config = folder / "train" / "config.yaml"
-    config.write_text(config.read_text().replace("  corpus: null", f"  corpus: {elsewhere}", 1))
+    train, evaluate = config.read_text().split("\nevaluate:")
+    own = train.replace("  corpus: null", f"  corpus: {elsewhere}")
+    another = evaluate.replace("  corpus: null", "  corpus: /nowhere", 1)
+    config.write_text(f"{own}\nevaluate:{another}")
     assert status_of(str(folder), "train").state == "done"
     change_content(elsewhere)
     found = status_of(str(folder), "train")
     assert found.state == "refused"
-    assert found.notes == (f"made from another corpus than the one in {elsewhere} now",)
+    assert found.notes[0].startswith(f"made from another corpus than the one in {elsewhere} now; ")
     shutil.rmtree(elsewhere)
     assert status_of(str(folder), "train").state == "done"
 
