@@ -1,6 +1,7 @@
 """`biloom status`: the state of every stage of a run folder, from the folder alone."""
 
 import json
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import yaml
@@ -152,6 +153,8 @@ def _time(place: StageFolder) -> str:
 
 
 def _date(place: StageFolder) -> str:
-    """When the manifest was written, if the store tells."""
-    date = storage.modified(place.file(NAME))
-    return f"{date:%Y-%m-%d %H:%M}" if date else "-"
+    """When the manifest was written, on a local disk; a store gives an ETag instead."""
+    [file] = storage.find_files(place.file(NAME))
+    if not file.version.isdecimal():
+        return "-"
+    return f"{datetime.fromtimestamp(int(file.version) / 1e9):%Y-%m-%d %H:%M}"
