@@ -51,7 +51,9 @@ def completion(shell: Literal["bash", "zsh", "fish"], parser: Parser) -> None:
     words = " ".join([*shipped_configs(), *(f"{name}=" for name in setting_names())])
     preamble: Any = {shell: PREAMBLE[shell].format(words=words)}  # its type says "str"
     _set_completers(parser)
-    print(shtab.complete(parser.own, shell, preamble=preamble) + AFTER.get(shell, ""))
+    script = shtab.complete(parser.own, shell, preamble=preamble) + AFTER.get(shell, "")
+    # For zsh's _arguments, "(*):" is one argument more, and "*:" all that follow.
+    print(script.replace('"(*):', '"*:') if shell == "zsh" else script)
 
 
 def _set_completers(parser: Parser) -> None:

@@ -1,6 +1,7 @@
 """`biloom status`: the state of every stage of a run folder, from the folder alone."""
 
 import json
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import yaml
@@ -16,13 +17,22 @@ from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manife
 from preprocess.reading.plan_file import count_planned
 from preprocess.work.folder import checkpoint_steps, record_counts
 
-INPUTS = {
-    "tokenizer.content": ("tokenizer", "tokenizer", ("prepare.tokenizer",)),
-    "corpus.content": ("prepare", "corpus", ("evaluate.corpus", "train.corpus")),
-    "checkpoint.content": ("train", "checkpoint", ("evaluate.checkpoint", "export.checkpoint")),
-    "model.content": ("export", "model", ("embed.model",)),
+MAKERS = {
+    "tokenizer.content": ("tokenizer", "tokenizer"),
+    "corpus.content": ("prepare", "corpus"),
+    "checkpoint.content": ("train", "checkpoint"),
+    "model.content": ("export", "model"),
 }
-"""Key of a stage's request -> the stage that made the input, its name, keys that name its folder."""
+"""Key of a stage's request -> the stage that made this input, and the name of what it made."""
+SETTINGS = {
+    ("prepare", "tokenizer.content"): ("prepare.tokenizer",),
+    ("train", "corpus.content"): ("train.corpus",),
+    ("evaluate", "corpus.content"): ("evaluate.corpus", "train.corpus"),
+    ("evaluate", "checkpoint.content"): ("evaluate.checkpoint",),
+    ("export", "checkpoint.content"): ("export.checkpoint",),
+    ("embed", "model.content"): ("embed.model",),
+}
+"""Stage and key of its request -> settings that name the input's folder; the first that is set."""
 
 State = Literal["not begun", "running", "unfinished", "done", "refused", "damaged"]
 BAD = ("refused", "damaged")
@@ -104,17 +114,20 @@ def _other_inputs(run: str, place: StageFolder, manifest: Manifest) -> list[str]
     """Inputs that are not those that the stage was made from."""
     notes = []
     named = _named_folders(place)
-    for key, (stage, what, settings) in INPUTS.items():
-        if key not in manifest.asked:
+    for (stage, key), settings in SETTINGS.items():
+        if stage != manifest.stage or key not in manifest.asked:
             continue
+        maker, what = MAKERS[key]
         setting = next((one for one in settings if named.get(one)), None)
-        folder = storage.absolute(named[setting]) if setting else storage.join(run, stage)
+        folder = storage.absolute(named[setting]) if setting else storage.join(run, maker)
         try:
-            content = read_manifest(folder, stage).content
+            content = read_manifest(folder, maker).content
         except ManifestError:
             continue  # It is gone, or its own line tells what is wrong with it.
         if content != manifest.asked[key]:
-            notes.append(f"made from another {what} than the one in {folder} now")
+            notes.append(
+                f"made from another {what} than the one in {folder} now; --overwrite makes it again"
+            )
     return notes
 
 
@@ -141,6 +154,8 @@ def _time(place: StageFolder) -> str:
 
 
 def _date(place: StageFolder) -> str:
-    """When the manifest was written, if the store tells."""
-    date = storage.modified(place.file(NAME))
-    return f"{date:%Y-%m-%d %H:%M}" if date else "-"
+    """When the manifest was written, on a local disk; a store gives an ETag instead."""
+    [file] = storage.find_files(place.file(NAME))
+    if not file.version.isdecimal():
+        return "-"
+    return f"{datetime.fromtimestamp(int(file.version) / 1e9):%Y-%m-%d %H:%M}"

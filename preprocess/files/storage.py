@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
@@ -86,22 +85,6 @@ def exists(path: str) -> bool:
         fs.invalidate_cache()
         return bool(fs.exists(inner))
     return local_path(path).exists()
-
-
-def modified(path: str) -> datetime | None:
-    """When a file was last written, in local time; None if its store does not tell.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    if not is_remote(path):
-        return datetime.fromtimestamp(local_path(path).stat().st_mtime)
-    fs, inner = _remote(path)
-    try:
-        found = fs.modified(inner)
-    except (NotImplementedError, AttributeError, KeyError):
-        return None
-    return cast(datetime, found).astimezone().replace(tzinfo=None)
 
 
 def read_bytes(path: str, start: int = 0, end: int | None = None) -> bytes:

@@ -1,5 +1,6 @@
 """The completion scripts know commands, flags, shipped configs and settings."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -78,6 +79,42 @@ def test_bash_completes(
     run = ["bash", "--norc", "-c", text]
     answer = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, check=True)
     assert answer.stdout.split() == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("biloom cache ve", "verify"),
+        ("biloom train quicks", "quickstart"),
+        ("biloom train quickstart train.st", "train.steps="),
+        ("biloom train quickstart --pr", "--print-config"),
+    ],
+)
+def test_fish_completes(
+    line: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not shutil.which("fish"):
+        pytest.skip("no fish here")
+    main(["completion", "fish"])
+    file = tmp_path / "biloom.fish"
+    file.write_text(capsys.readouterr().out)
+    # It completes only commands that exist.
+    program = tmp_path / "biloom"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    run = ["fish", "--no-config", "-c", f"source {file}; complete -C '{line}'"]
+    answer = subprocess.run(
+        run, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True
+    )
+    assert [row.split("\t")[0] for row in answer.stdout.splitlines()] == [expected]
+
+
+def test_zsh_completes_all_arguments_of_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["completion", "zsh"])
+    text = capsys.readouterr().out
+    assert '"(*):' not in text
+    assert '"*:YAML file' in text
 
 
 def test_other_commands_do_not_load_the_library() -> None:
