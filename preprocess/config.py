@@ -90,9 +90,7 @@ class Source(Section):
         description="sampling weight; the source's share is proportional to weight x "
         "size^prepare.sampling_alpha",
     )
-    license: str | None = Field(
-        None, description="licence of the text, copied to the manifest and the model card"
-    )
+    license: str | None = Field(None, description="licence, copied to manifest and model card")
     cleaning: CleaningConfig | None = Field(
         None, description="cleaning of this source; null: as prepare.cleaning"
     )
@@ -126,19 +124,11 @@ class PrepareConfig(Section):
     input: str | tuple[str | Source, ...] = Field(
         description="path, glob or fsspec URL of the raw text, or a list of these and of sources"
     )
-    tokenizer: str | None = runtime(
-        None, "folder of the tokenizer, a path or URL; null: the tokenizer of this run"
-    )
-    cleaning: CleaningConfig = Field(
-        CleaningConfig(), description="how the text of each document is cleaned"
-    )
-    filters: FilterConfig = Field(
-        FilterConfig(), description="which documents are dropped after cleaning"
-    )
+    tokenizer: str | None = runtime(None, "tokenizer folder; null: the tokenizer of this run")
+    cleaning: CleaningConfig = Field(CleaningConfig(), description="how documents are cleaned")
+    filters: FilterConfig = Field(FilterConfig(), description="which documents are dropped")
     drop_empty: bool = Field(True, description="drop documents that are empty after cleaning")
-    deduplicate: bool = Field(
-        True, description="drop exact duplicates: of documents equal after cleaning, keep the first"
-    )
+    deduplicate: bool = Field(True, description="of documents with equal text, keep only the first")
     near_duplicates: NearDuplicateConfig = Field(
         NearDuplicateConfig(), description="how documents that are almost equal are dropped"
     )
@@ -166,11 +156,9 @@ class PrepareConfig(Section):
         description="exponent of a source's size in its share of training and of the tokenizer "
         "sample; 1: in proportion to size, 0: by weight only",
     )
-    valid_fraction: float = Field(
-        0.01, ge=0, lt=1, description="share of documents in the valid split"
-    )
+    valid_fraction: float = Field(0.01, ge=0, lt=1, description="share of documents for validation")
     test_fraction: float = Field(
-        0.0, ge=0, lt=1, description="share of documents in the test split"
+        0.0, ge=0, lt=1, description="share of documents for the test split"
     )
     part_tokens: int = Field(
         4_000_000,

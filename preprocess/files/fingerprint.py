@@ -32,9 +32,9 @@ def plain(value: Any, where: str = "") -> Any:
     if isinstance(value, Mapping):
         if odd := [key for key in value if not isinstance(key, str)]:
             raise TypeError(f"{where or 'value'}: the key {odd[0]!r} is not a string")
-        return {key: plain(one, f"{where}.{key}" if where else key) for key, one in value.items()}
+        return {key: plain(item, f"{where}.{key}" if where else key) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one, f"{where}[{index}]") for index, one in enumerate(value)]
+        return [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         raise TypeError(f"{where or 'value'}: JSON cannot represent {value!r}")
     if value is None or isinstance(value, str | int | float):

@@ -49,8 +49,7 @@ class LocalCopies:
         folder = Path(tempfile.gettempdir()) / f"biloom-shards-{os.getuid()}"
         self._folder, self._locks, self._files = folder, folder / "locks", folder / "files"
         try:
-            # The lock file is not in the folder, which may be removed while others wait for the
-            # lock.
+            # Outside the folder, which may be removed while another process waits for the lock.
             self._use = os.open(f"{folder}.lock", os.O_RDWR | os.O_CREAT, 0o600)
             with suppress(BlockingIOError):
                 fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)

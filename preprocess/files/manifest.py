@@ -17,7 +17,7 @@ from preprocess.files import storage
 from preprocess.files.fingerprint import canonical_json, plain
 
 FORMAT = 1
-"""Newest manifest format that can be read."""
+"""Format that is written, and the newest that can be read."""
 NAME = "manifest.json"
 HASHED_AT_ONCE = 1 << 22
 """Bytes of one read."""
@@ -90,16 +90,16 @@ def hash_file(path: str) -> tuple[int, str]:
 
 def content_hash(files: Sequence[FileRecord]) -> str:
     """Return the SHA-256 of the sorted (name, xxh128, counts) rows, as 64 hexadecimal digits."""
-    rows = sorted(canonical_json([one.name, one.xxh128, one.counts]) for one in files)
+    rows = sorted(canonical_json([file.name, file.xxh128, file.counts]) for file in files)
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def write_manifest(folder: str, manifest: Manifest) -> None:
     """Write the manifest, which marks the stage as finished; each file is one line."""
-    columns = {one.name: getattr(manifest, one.name) for one in fields(manifest)}
+    columns = {column.name: getattr(manifest, column.name) for column in fields(manifest)}
     rows = [
-        {"name": one.name, "bytes": one.bytes, "xxh128": one.xxh128, **one.counts}
-        for one in manifest.files
+        {"name": file.name, "bytes": file.bytes, "xxh128": file.xxh128, **file.counts}
+        for file in manifest.files
     ]
     columns["files"] = []
     columns = {"format": columns.pop("format"), **columns}
@@ -187,16 +187,16 @@ def check_files(
         A line per problem: ``NAME: missing``, ``NAME: size ...`` or ``NAME: hash ...``.
     """
     problems = []
-    for one in manifest.files:
+    for file in manifest.files:
         try:
-            size, digest = hash_file(storage.join(folder, one.name))
+            size, digest = hash_file(storage.join(folder, file.name))
         except FileNotFoundError:
-            problems.append(f"{one.name}: missing")
+            problems.append(f"{file.name}: missing")
         else:
-            if size != one.bytes:
-                problems.append(f"{one.name}: size is {size:,} bytes, was {one.bytes:,}")
-            elif digest != one.xxh128:
-                problems.append(f"{one.name}: hash is {digest}, was {one.xxh128}")
+            if size != file.bytes:
+                problems.append(f"{file.name}: size is {size:,} bytes, was {file.bytes:,}")
+            elif digest != file.xxh128:
+                problems.append(f"{file.name}: hash is {digest}, was {file.xxh128}")
         if progress:
-            progress(one)
+            progress(file)
     return problems

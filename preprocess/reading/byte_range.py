@@ -98,8 +98,8 @@ class RawRange:
         if not data:
             raise damaged_file(
                 self._piece.path,
-                f"ends after {self._position:,} bytes, was {self._piece.bytes:,} when the work was "
-                "planned",
+                f"ends after {self._position:,} bytes, but had {self._piece.bytes:,} when the work "
+                "was planned",
             )
         self._position += len(data)
         return data

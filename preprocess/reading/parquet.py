@@ -35,7 +35,7 @@ def read_parquet(
 
     Raises:
         DamagedFile: the file is not valid Parquet.
-        UserError: pyarrow is not installed, or the file has no such column, or it has no texts.
+        UserError: pyarrow is not installed, or the file has no such column of texts.
     """
     pyarrow = _pyarrow(piece.path)
     from pyarrow import parquet

@@ -275,7 +275,7 @@ def after_planning(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) 
 
 CHANGES = [
     (vanish, "cannot be read (No such file or directory)", 20),
-    (shrink, "ends after 100 bytes, was ", 23),
+    (shrink, "ends after 100 bytes, but had ", 23),
     (become_a_folder, "cannot be read (Is a directory)", 20),
 ]
 

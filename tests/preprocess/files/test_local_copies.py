@@ -37,7 +37,7 @@ def copies(folder: Path) -> Iterator[LocalCopies]:
     made = LocalCopies(25)
     yield made
     made.close()
-    assert not folder.exists(), "the last one removes it"
+    assert not folder.exists(), "the last user removes it"
 
 
 def put(name: str, size: int = 10) -> tuple[str, FileRecord]:
@@ -83,7 +83,7 @@ def test_a_copy_larger_than_the_limit_is_kept_while_it_is_used(
     assert held(folder) == {large[1].xxh128}
     assert read(copies, small) == b"smallsmall"
     assert held(folder) == {small[1].xxh128}
-    assert mapped[:5] == b"large", "what is mapped is read on"
+    assert mapped[:5] == b"large", "a mapped copy stays readable"
     mapped.close()
 
 

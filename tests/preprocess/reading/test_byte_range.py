@@ -44,7 +44,7 @@ def become_a_folder(path: Path) -> None:
 
 
 DAMAGE: dict[Callable[[Path], None], str] = {
-    shrink: "ends after 10 bytes, was 20 when the work was planned; replace it with an intact copy",
+    shrink: "ends after 10 bytes, but had 20 when the work was planned; replace it with an intact copy",
     vanish: r"cannot be read \(No such file or directory\); replace it with an intact copy",
     become_a_folder: r"cannot be read \(Is a directory\)",
 }

@@ -17,7 +17,7 @@ from preprocess.reading.byte_range import DamagedFile
 from preprocess.reading.compression import find_compression, unpack
 from preprocess.reading.reader import Limits
 
-Read = Callable[..., Any]  # of conftest.py
+Read = Callable[..., Any]  # fixture of conftest.py
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress,
     "bz2": bz2.compress,

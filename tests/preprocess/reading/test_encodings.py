@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from preprocess.reading.byte_range import DamagedFile
 from preprocess.reading.encodings import blank_lines, decode, find_encoding, is_cuttable, to_utf8
 
-Read = Callable[..., Any]  # of conftest.py
+Read = Callable[..., Any]  # fixture of conftest.py
 MULTIBYTE = ["gb18030", "big5hkscs", "shift_jis_2004", "euc_jis_2004", "euc_kr", "johab", "cp932"]
 UNCUT = [
     *("utf-16", "utf-16-be", "utf-32", "utf-7", "hz", "iso2022_jp", "iso2022_kr"),

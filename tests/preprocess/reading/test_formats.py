@@ -11,7 +11,7 @@ from preprocess.config import Source
 from preprocess.reading.formats import find_format, holds_json, is_never_cut
 from preprocess.reading.listing import list_source
 
-Read = Callable[..., Any]  # of conftest.py
+Read = Callable[..., Any]  # fixture of conftest.py
 OBJECT = json.dumps({"text": "one"}).encode()
 
 

@@ -17,7 +17,7 @@ def test_shares_follow_sizes_at_alpha_one_and_weights_at_alpha_zero() -> None:
     assert shares([30, 10], [4, 1], 0) == [0.8, 0.2]
     # 90 to 10 at alpha 0.5 is 3 to 1.
     assert shares([90, 10], [1, 1], 0.5) == pytest.approx([0.75, 0.25])
-    assert shares([5, 0], [1, 1], 0) == [1.0, 0.0], "what holds nothing has no share"
+    assert shares([5, 0], [1, 1], 0) == [1.0, 0.0], "an empty source has no share"
     assert shares([0, 0], [1, 1], 1) == [0.0, 0.0]
 
 

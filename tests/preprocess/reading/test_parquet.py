@@ -21,7 +21,7 @@ from preprocess.text.config import CleaningConfig
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
-Read = Callable[..., Any]  # of conftest.py
+Read = Callable[..., Any]  # fixture of conftest.py
 
 
 def write(path: Path, columns: dict[str, Any], rows: int = 3) -> Path:
@@ -48,7 +48,7 @@ def test_the_column_may_have_any_type_of_text(tmp_path: Path, read_file: Read, k
         assert (rejected.reason, rejected.where) == ("missing_text_field", "a.parquet:row 1")
 
 
-def test_a_rejected_row_has_its_id(tmp_path: Path, read_file: Read) -> None:
+def test_locations_of_rows_have_their_ids(tmp_path: Path, read_file: Read) -> None:
     path = write(tmp_path / "a", {"body": ["one", None, "two"], "n": [7, 8, None]})
     block, places = read_file(path, text_field="body", id_field="n")
     assert places == ["a:row 0 id=7", "a:row 2"]

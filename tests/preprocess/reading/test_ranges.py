@@ -20,7 +20,7 @@ from preprocess.reading.records import Oversized, Records, whole_lines, whole_pa
 from preprocess.reading.units import plan_units
 from preprocess.text.config import CleaningConfig
 
-Read = Callable[..., Any]  # of conftest.py
+Read = Callable[..., Any]  # fixture of conftest.py
 # Hypothesis takes byte strings from the code under test, so it does find these.
 MAGIC = (b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"PAR1")
 SKIPPABLE = b"\x2a\x4d\x18"

@@ -18,7 +18,7 @@ from preprocess.reading.units import plan_units
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
 
-Read = Callable[..., Any]  # of conftest.py
+Read = Callable[..., Any]  # fixture of conftest.py
 
 
 def write(folder: Path, name: str, data: bytes | str) -> Path:
