@@ -7,7 +7,7 @@ and predicts left. A document of n tokens has n + 1 positions:
     boundary eos:      </s> d1 ... dn </s>
     boundary bos_eos:  <s>  d1 ... dn </s>     <s> is never a forward target, </s> never an input
 
-A *pass* (epoch) over the split has ``tokens + documents`` positions in any order of documents. If
+A *pass* (epoch) over the split has ``tokens + documents`` positions for any order of documents. If
 sources are repeated, its length differs between passes (`preprocess.reading.mixing.PassPlan`).
 Every position is computed from the sizes in the manifest, so reading can start anywhere.
 """
@@ -137,7 +137,7 @@ class TokenStream:
         return self._plan.lengths(first, end)
 
     def read(self, number: int, start: int, end: int) -> tuple[Int64Ids, Int64Ids]:
-        """Return the left and right tokens of positions [start, end) of pass ``number``.
+        """Return the left and right tokens of positions [start, end) of pass ``number``, from 0.
 
         Returns:
             Two arrays, int64, shape (end - start,).

@@ -164,9 +164,9 @@ def train_sentencepiece(
             "prepare.filters"
         )
     if isinstance(config, CharConfig):
-        kind, model_type, size = "char", "char", CHARACTERS
+        model_type, size = "char", CHARACTERS
     else:
-        kind, model_type, size = config.kind, config.model, config.vocabulary
+        model_type, size = config.model, config.vocabulary
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -195,7 +195,7 @@ def train_sentencepiece(
             f"SentencePiece cannot train {size} pieces on this text ({_reason(error)}); "
             "raise tokenizer.vocabulary, lower tokenizer.character_coverage, or add text"
         ) from error
-    return SentencePieceTokenizer(model.getvalue(), kind)
+    return SentencePieceTokenizer(model.getvalue(), config.kind)
 
 
 class _Lines:

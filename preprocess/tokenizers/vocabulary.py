@@ -100,22 +100,19 @@ class Vocabulary:
         places = np.empty(len(words), np.int64)
         places[order] = np.searchsorted(self._hashes, hashes[order])
         found = np.full(len(words), -1, np.int64)
-        pending = np.arange(len(words))
-        while len(pending):
-            inside = places[pending] < self._size
-            pending = pending[inside]
-            pending = pending[self._hashes[places[pending]] == hashes[pending]]
-            numbers = self._numbers[places[pending]].astype(np.int64)
+        todo = np.arange(len(words))
+        while len(todo):
+            inside = places[todo] < self._size
+            todo = todo[inside]
+            todo = todo[self._hashes[places[todo]] == hashes[todo]]
+            numbers = self._numbers[places[todo]].astype(np.int64)
             right = np.array(
-                [
-                    self._spelt(n) == words[i]
-                    for n, i in zip(numbers.tolist(), pending, strict=True)
-                ],
+                [self._spelt(n) == words[i] for n, i in zip(numbers.tolist(), todo, strict=True)],
                 bool,
             )
-            found[pending[right]] = numbers[right]
-            pending = pending[~right]
-            places[pending] += 1
+            found[todo[right]] = numbers[right]
+            todo = todo[~right]
+            places[todo] += 1
         return found
 
     def longest(self, number: int) -> list[str]:

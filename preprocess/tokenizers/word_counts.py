@@ -1,7 +1,7 @@
 """Word counts of a corpus, merged through files so that memory does not grow with the vocabulary.
 
-1. `count_unit` counts the words of a unit and writes the counts grouped by bucket, a range of word
-   hashes; more than once if the unit has many types.
+1. `count_unit` counts the words of a unit of work and writes the counts grouped by bucket, a range
+   of word hashes; more than once if the unit has many types.
 2. `merge_bucket` sums the counts of a bucket over all units and writes its words in id order.
 3. `merged_words` merges the buckets into the vocabulary.
 
@@ -38,6 +38,7 @@ BUCKET_BYTES = 4 << 20
 """Raw bytes of corpus per bucket, up to `MOST_BUCKETS`; they hold about 400,000 types at most."""
 
 MOST_BUCKETS = 256
+"""Maximum number of buckets."""
 
 BLOCK_WORDS = 2048
 """Words per block of a bucket's file; merging holds one block of every bucket in memory."""

@@ -69,9 +69,9 @@ class Codec:
         if self.dtype == "int8":
             flat = vectors.reshape(-1, self.dim)
             stored = np.empty(len(flat), self._stored)
-            largest = np.abs(flat).max(1, initial=0)
-            stored["scale"] = largest / np.float32(LARGEST)
-            scale = np.where(largest > 0, largest / np.float32(LARGEST), 1)
+            scale = np.abs(flat).max(1, initial=0) / np.float32(LARGEST)
+            stored["scale"] = scale
+            scale[scale == 0] = 1
             stored["values"] = np.rint(flat / scale[:, None])
             return stored.view(np.uint8).reshape(-1)
         with np.errstate(over="ignore"):

@@ -35,6 +35,8 @@ ENTRY = np.dtype([("key", KEY), ("offset", "<u8"), ("text", "<u8"), ("units", "<
 """Key of the text, vectors before it in the vectors file, bytes before it in the texts file, units."""
 
 INDEX = re.compile(r"index-(\d{4,})\.npy")
+"""Name of an index; the group is its generation."""
+
 _ENTRIES = re.compile(r"entries-(\d{6,})-(\d{3,})\.npy")
 
 
@@ -137,7 +139,11 @@ class Folder:
         try:
             if self.copies is None and storage.is_remote(path):
                 return storage.read_bytes(path)
-            with self._open(path, name) as file:
+            if self.copies and self.records is not None:
+                opened: IO[bytes] = self.copies.open(path, self.records[name])
+            else:
+                opened = storage.open_read(path)
+            with opened as file:
                 size = os.fstat(file.fileno()).st_size
                 if self.records is not None and size != self.records[name].bytes:
                     raise damaged_cache(path, f"{size:,} bytes, not {self.records[name].bytes:,}")
@@ -149,11 +155,6 @@ class Folder:
             raise damaged_cache(path, str(error)) from error
         except OSError as error:
             raise CacheError(f"{path} of the vector cache cannot be read ({error})") from error
-
-    def _open(self, path: str, name: str) -> Any:
-        if self.copies and self.records is not None:
-            return self.copies.open(path, self.records[name])
-        return storage.open_read(path)
 
     def array(self, name: str, dtype: np.dtype[Any], lead: tuple[int, ...] = ()) -> NDArray[Any]:
         """Memory-map an npy file.

@@ -205,9 +205,7 @@ class VectorShard:
         size = self._codec.vector_bytes
         start, end = offset * size, (offset + self._layers * units) * size
         if end > self._data.size:
-            raise damaged_cache(
-                self.shard.vectors, f"it ends before vector {offset + self._layers * units:,}"
-            )
+            raise damaged_cache(self.shard.vectors, "it is shorter than its entries require")
         return self._codec.decode(self._data[start:end], (self._layers, units, self._codec.dim))
 
     def block(self) -> VectorBlock:
@@ -241,7 +239,5 @@ class VectorShard:
         except (ValueError, TypeError, LookupError):
             intact = False
         if not intact:
-            raise damaged_cache(
-                self.shard.texts, f"the text of entry {entry} does not match its key"
-            )
+            raise damaged_cache(self.shard.texts, f"entry {entry} does not match its key")
         return text, labels

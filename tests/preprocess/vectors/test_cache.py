@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -281,13 +282,13 @@ def _other_numpy_type(path):
             "texts-000001-000.bin",
             _flip,
             VectorCache.tokens,
-            "text of entry 0 does not match its key",
+            "entry 0 does not match its key",
         ),
         (
             "texts-000001-000.bin",
             _respell,
             VectorCache.tokens,
-            "text of entry 0 does not match its key",
+            "entry 0 does not match its key",
         ),
         ("texts-000001-000.bin", _cut, VectorCache.tokens, "damaged"),
     ],
@@ -306,6 +307,22 @@ def test_a_damaged_shard_is_refused_and_the_others_stay_readable(
         assert read(cache, text) is not None
     with pytest.raises(CacheError, match=re.escape(name)):
         list(cache.entries())
+
+
+def test_vectors_shorter_than_the_entries_require_are_refused(tmp_path):
+    cache = write(str(tmp_path), numbered(2))
+    name = "vectors-000001-000.bin"
+    size = (tmp_path / name).stat().st_size - 4 * DIM
+    with (tmp_path / name).open("r+b") as file:
+        file.truncate(size)
+    records = [
+        replace(one, bytes=size) if one.name == name else one for one in cache.manifest.files
+    ]
+    finish(str(tmp_path), records)
+    cache = VectorCache.open(tmp_path)
+    for read in (lambda: cache["text 1"], lambda: cache.block(1)):
+        with pytest.raises(CacheError, match=rf"{name} .*shorter than its entries require"):
+            read()
 
 
 def test_an_entry_with_the_key_of_another_text_is_refused(tmp_path):
