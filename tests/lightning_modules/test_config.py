@@ -24,7 +24,9 @@ def test_cutoffs_that_rise_are_taken(cutoffs: Any) -> None:
 
 @pytest.mark.parametrize("cutoffs", [[0], [50, 20], [20, 20], [-1, 5]])
 def test_cutoffs_that_do_not_rise_are_refused(cutoffs: list[int]) -> None:
-    with pytest.raises(ValidationError, match="cutoffs must rise from above 0, not"):
+    with pytest.raises(
+        ValidationError, match="cutoffs must be positive and strictly increasing, not"
+    ):
         AdaptiveSoftmaxConfig.model_validate({"cutoffs": cutoffs})
 
 
@@ -74,30 +76,31 @@ def test_the_head_is_chosen_by_its_kind() -> None:
     [
         (
             {"input": {"kind": "adaptive"}, "head": {"kind": "softmax"}},
-            "input.kind adaptive takes the clusters of an adaptive softmax, and head.kind is softmax; "
+            "input.kind adaptive needs head.kind adaptive_softmax, whose clusters it uses, not softmax; "
             "set head.kind to adaptive_softmax or input.kind to embedding",
         ),
         (
             {"tied": True, "input": {"kind": "char_cnn"}},
-            "tied: a char_cnn input has no vector for each id; set tied to false",
+            "tied: a char_cnn input has no vector per id to share; set tied to false",
         ),
         (
             {"tied": True},
             "tied: input.kind embedding and head.kind adaptive_softmax have vectors of different "
-            "shapes; an adaptive_softmax goes with input.kind adaptive, any other head with embedding",
+            "shapes; use adaptive_softmax with input.kind adaptive, and softmax or sampled_softmax "
+            "with input.kind embedding",
         ),
         (
             {"tied": True, "input": {"dim": 7}, "head": {"kind": "softmax"}},
-            "tied: input.dim is 7, but the output layer reads 128 dimensions (recurrent.projection, "
-            "or hidden without one); leave input.dim out",
+            "tied: input.dim is 7, but the output layer needs 128 (recurrent.projection, or hidden "
+            "if there is none); set input.dim to null",
         ),
         (
             {"tied": True, "head": {"kind": "softmax"}, "output_vocabulary": 9},
-            "tied: output_vocabulary would cut the shared vectors; leave it out",
+            "tied: output_vocabulary needs output vectors of its own; set it to null",
         ),
         (
             {"input": {"kind": "char_cnn", "max_characters": 5, "filters": [[6, 1]]}},
-            "filters: [6, 1] must have a width of 1 to max_characters (5) and a number of at least 1",
+            "filters: [6, 1] must have a width of 1 to max_characters (5) and at least 1 filter",
         ),
     ],
 )

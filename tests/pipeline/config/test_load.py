@@ -216,7 +216,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_they_were_made(write: Write)
         ("model.recurrent.projection=0", "model.recurrent.projection: must be a whole number of at least 1 or null, not 0"),
         ("model.head.cutoffs=atuo", "model.head.cutoffs: must be 'auto' or a list of whole numbers, not 'atuo'; did you mean 'auto'?"),
         ("model.head.cutoffs=[x]", "model.head.cutoffs[0]: must be a whole number, not 'x'"),
-        ("model.head.cutoffs=[3, 2]", "model.head: cutoffs must rise from above 0, not [3, 2]"),
+        ("model.head.cutoffs=[3, 2]", "model.head: cutoffs must be positive and strictly increasing, not [3, 2]"),
         ("model.head.kind=null", "model.head.kind: must be one of 'adaptive_softmax', 'softmax', 'sampled_softmax', not null"),
         ("model.head.kind=[a]", "model.head.kind: must be one of 'adaptive_softmax', 'softmax', 'sampled_softmax', not a list"),
         ("model.recurrent.kind=rnn", "model.recurrent.kind: must be one of 'lstm', 'gru', not 'rnn'"),
