@@ -232,6 +232,10 @@ class ModelConfig(Section):
     def direction_count(self) -> int:
         return 2 if self.directions == "both" else 1
 
+    def predictable_ids(self, vocabulary: int) -> int:
+        """Return the number of ids that can be predicted; they are the ids below it."""
+        return min(self.output_vocabulary or vocabulary, vocabulary)
+
     @model_validator(mode="after")
     def _parts_fit(self) -> "ModelConfig":
         adaptive = isinstance(self.head, AdaptiveSoftmaxConfig)

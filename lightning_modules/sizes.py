@@ -22,11 +22,10 @@ from preprocess.tokenizers.spellings import CHARACTERS
 def parameter_count(config: ModelConfig, vocabulary: int, cutoffs: tuple[int, ...] = ()) -> int:
     """Return the number of trainable parameters of a `BiLMNetwork` built with these arguments."""
     width = config.recurrent.direction_width
-    predicted = min(config.output_vocabulary or vocabulary, vocabulary)
     return (
         _input_parameters(config, vocabulary, width, cutoffs)
         + config.direction_count * config.recurrent.layers * _layer_parameters(config.recurrent)
-        + _head_parameters(config, predicted, width, cutoffs)
+        + _head_parameters(config, config.predictable_ids(vocabulary), width, cutoffs)
     )
 
 

@@ -92,8 +92,3 @@ class Recurrent(nn.Module):
             return F.dropout(x, share, self.training)
         mask = x.new_empty(x.shape[0], 1, *x.shape[2:]).bernoulli_(1 - share)
         return x * mask.div_(1 - share)
-
-
-def build_recurrent(config: RecurrentConfig, directions: int) -> Recurrent:
-    """The stack that `config.kind` names."""
-    return Recurrent(config, directions)

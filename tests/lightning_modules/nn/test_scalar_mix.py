@@ -16,7 +16,7 @@ def layers() -> Tensor:
 LENGTHS = torch.tensor([5, 2])
 
 
-def test_at_first_it_is_the_mean(layers: Tensor) -> None:
+def test_the_initial_mix_is_the_mean(layers: Tensor) -> None:
     torch.testing.assert_close(ScalarMix(3)(layers), layers.mean(0))
 
 
@@ -33,7 +33,7 @@ def test_weights_and_gamma_are_learned(layers: Tensor) -> None:
     assert mix.gamma.grad is not None
 
 
-def test_a_texts_layer_norm_knows_its_own_tokens_alone(layers: Tensor) -> None:
+def test_text_layer_norm_depends_only_on_the_texts_own_tokens(layers: Tensor) -> None:
     mix = ScalarMix(3, "text")
     found = mix(layers, LENGTHS)
     other = layers.clone()
@@ -47,7 +47,7 @@ def test_a_texts_layer_norm_knows_its_own_tokens_alone(layers: Tensor) -> None:
     torch.testing.assert_close(found[1, :2], expected)
 
 
-def test_a_batchs_layer_norm_is_over_all_its_tokens(layers: Tensor) -> None:
+def test_batch_layer_norm_is_over_all_tokens_of_the_batch(layers: Tensor) -> None:
     found = ScalarMix(3, "batch")(layers, LENGTHS)
 
     tokens = torch.cat([layers[:, 0], layers[:, 1, :2]], 1)  # (depth, 7, dim)
@@ -56,13 +56,13 @@ def test_a_batchs_layer_norm_is_over_all_its_tokens(layers: Tensor) -> None:
     torch.testing.assert_close(torch.cat([found[0], found[1, :2]]), expected)
 
 
-def test_without_lengths_all_tokens_count(layers: Tensor) -> None:
+def test_without_lengths_all_positions_are_tokens(layers: Tensor) -> None:
     whole = torch.tensor([5, 5])
     for kind in ("text", "batch"):
         mix = ScalarMix(3, kind)  # type: ignore[arg-type]
         torch.testing.assert_close(mix(layers), mix(layers, whole))
 
 
-def test_weights_of_another_number_of_layers_are_refused() -> None:
+def test_a_wrong_number_of_weights_raises() -> None:
     with pytest.raises(ValueError, match="2 weights for 3 layers"):
         ScalarMix(3, weights=[1.0, 2.0])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_modules.config import GRUConfig, LSTMConfig
 from lightning_modules.nn.recurrent import cell, gru_cell, lstm_cell
-from lightning_modules.nn.recurrent.stack import build_recurrent
+from lightning_modules.nn.recurrent.stack import Recurrent
 
 CPU = torch.device("cpu")
 RECIPES = [lstm_cell, gru_cell]
@@ -135,7 +135,7 @@ def test_the_eager_cell_compiles_whole_and_once(
         pytest.skip(reason)
     clip = 3.0 if isinstance(config, LSTMConfig) else math.inf
     torch.manual_seed(1)
-    stack, eager = build_recurrent(config, 2).eval(), build_recurrent(config, 2).eval()
+    stack, eager = Recurrent(config, 2).eval(), Recurrent(config, 2).eval()
     eager.load_state_dict(stack.state_dict())
     ops = cell.Cell(*(torch.compile(step, fullgraph=True) for step in recipe.EAGER))
     with torch.no_grad():
@@ -161,7 +161,7 @@ def test_the_eager_cell_compiles_whole_and_once(
 def test_a_stack_with_a_compiled_cell_has_the_same_outputs_and_gradients(
     config: LSTMConfig | GRUConfig,
 ) -> None:
-    stack = build_recurrent(config, 2).eval()
+    stack = Recurrent(config, 2).eval()
     x = torch.randn(2, 5, 3, stack.width)
     resets = torch.rand(2, 5, 3) < 0.3
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lightning_modules.config import GRUConfig, LSTMConfig
-from lightning_modules.nn.recurrent.stack import Recurrent, Run, build_recurrent
+from lightning_modules.nn.recurrent.stack import Recurrent, Run
 
 TIME, ROWS = 6, 3
 KINDS = ["lstm", "gru"]
@@ -17,9 +17,9 @@ def stack(kind: str = "lstm", directions: int = 2, seed: int = 1, **settings: ob
     torch.manual_seed(seed)
     plain: dict[str, object] = {"hidden": 10, "dropout": 0.0}
     if kind == "gru":
-        return build_recurrent(GRUConfig.model_validate(plain | settings), directions)
+        return Recurrent(GRUConfig.model_validate(plain | settings), directions)
     lstm = LSTMConfig.model_validate(plain | {"projection": 4} | settings)
-    return build_recurrent(lstm, directions)
+    return Recurrent(lstm, directions)
 
 
 def inputs(module: Recurrent, time: int = TIME, rows: int = ROWS) -> tuple[Tensor, Tensor]:
