@@ -13,7 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.nn.heads.cutoffs import tail_widths
 from lightning_modules.nn.window import Window
 from lightning_modules.sizes import SpelledTypes, flops_per_token, parameter_count
 
@@ -76,16 +75,6 @@ def test_parameter_count_equals_that_of_the_built_network(
     network = BiLMNetwork(config, 23, cutoffs)
 
     assert parameter_count(config, 23, cutoffs) == sum(p.numel() for p in network.parameters())
-
-
-@pytest.mark.parametrize(
-    ("dim", "div", "widths"),
-    [(128, 4.0, (32, 8, 2)), (4, 4.0, (1, 1, 1)), (10, 1.5, (6, 4, 2))],
-)
-def test_each_tail_is_narrower_by_the_same_factor(
-    dim: int, div: float, widths: tuple[int, ...]
-) -> None:
-    assert tail_widths(dim, div, 3) == widths
 
 
 VOCABULARY = 12_028

@@ -1,5 +1,6 @@
 """The whole network: losses, layers, tied vectors, and determinism for a seed."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,12 +16,7 @@ VOCABULARY, TIME, ROWS = 40, 5, 3
 CUTOFFS = (8, 20)
 
 
-def log_prob(head: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """Log-probability of every id, (n, vocabulary), from `nll` of each id."""
-    ids = torch.arange(head.vocabulary)
-    rows = hidden.repeat_interleave(len(ids), 0)
-    table: torch.Tensor = -head.nll(rows, ids.repeat(len(hidden))).view(len(hidden), len(ids))
-    return table
+LogProb = Callable[[Any, Tensor], Tensor]
 
 
 def config(**sections: Any) -> ModelConfig:
@@ -66,7 +62,9 @@ def test_the_loss_is_the_mean_cross_entropy_of_each_direction(kind: str, directi
 
 
 @HEADS
-def test_nll_is_the_negative_log_probability_from_the_top_layer(kind: str) -> None:
+def test_nll_is_the_negative_log_probability_from_the_top_layer(
+    kind: str, log_prob: LogProb
+) -> None:
     net = network(head={"kind": kind}).eval()
     window = batch()
     outputs, _ = net.layers(window.inputs, net.zero_state(ROWS))
