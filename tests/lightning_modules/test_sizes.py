@@ -106,7 +106,7 @@ def test_flops_of_elmo_with_a_character_cnn() -> None:
     spelt = windows + 2 * 2048 * 2048 + 2048 * 128
     output = 2 * 128 * 4097
 
-    found = flops(config, (), SpelledTypes(a_token=648 / 640, length=8.0))
+    found = flops(config, (), SpelledTypes(per_token=648 / 640, length=8.0))
 
     assert found == pytest.approx(6 * (stack + 648 / 640 * spelt + output))
 
