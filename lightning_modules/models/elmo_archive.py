@@ -85,6 +85,8 @@ def read_options(path: str) -> ModelConfig:
                 "head": {"kind": "softmax"},
             }
         )
+    except ElmoError:
+        raise
     except FileNotFoundError as error:
         raise ElmoError(f"{path} is missing; give the path of an archive's options.json") from error
     except KeyError as error:
@@ -95,8 +97,6 @@ def read_options(path: str) -> ModelConfig:
         reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ElmoError(f"{path}: {reasons}") from error
     except (ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, ElmoError):
-            raise
         raise ElmoError(f"{path} is not the options.json of an ELMo archive ({error})") from error
 
 
