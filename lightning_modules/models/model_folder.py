@@ -120,8 +120,7 @@ def packed(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
             stored[name] = weight.half()
             if not stored[name].isfinite().all():
                 raise ModelError(
-                    f"'{name}' holds {weight.abs().max():.4g}, which exceeds float16; set "
-                    "export.weights=float32"
+                    f"'{name}' holds {weight.abs().max():.4g}, beyond float16; set export.weights=float32"
                 )
         else:
             summed = -2 if name.startswith(("recurrent.", "input.filters.")) else -1
