@@ -79,7 +79,7 @@ def load_network(folder: str) -> Loaded:
         kind = saved.get("weights", "float32")
         if kind not in STORED:
             raise ModelError(
-                f"{path}: weights are stored as '{kind}', unknown to this version of biloom; upgrade it"
+                f"{path}: weights are stored as '{kind}', which needs a newer biloom; upgrade it"
             )
         config = ModelConfig.model_validate(saved["model"])
         vocabulary, cutoffs, head = saved["vocabulary"], saved["cutoffs"], saved.get("head", True)

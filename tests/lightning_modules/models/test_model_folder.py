@@ -93,7 +93,7 @@ def _without(path: Path) -> None:
         (
             "config.json",
             _other_kind,
-            "stored as 'int3', unknown to this version of biloom; upgrade",
+            "stored as 'int3', which needs a newer biloom; upgrade",
         ),
     ],
 )
