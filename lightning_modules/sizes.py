@@ -85,11 +85,11 @@ class SpelledTypes(NamedTuple):
     """Work of a character CNN, which convolves each distinct word (type) of a step once.
 
     Attributes:
-        a_token: types per token, in one step; a token is a position of a row, in all directions.
+        per_token: types per token, in one step; a token is a position of a row, in all directions.
         length: mean length of a type in bytes, including its begin and end marks.
     """
 
-    a_token: float
+    per_token: float
     length: float
 
 
@@ -132,7 +132,7 @@ def flops_per_token(
     width, directions = config.recurrent.direction_width, config.direction_count
     if isinstance(config.input, CharCNNInputConfig):
         assert types is not None
-        encoder = types.a_token * _char_cnn_products(config.input, width, types.length)
+        encoder = types.per_token * _char_cnn_products(config.input, width, types.length)
     else:
         encoder = directions * _input_products(config, counts, cutoffs)
     stack = directions * config.recurrent.layers * _layer_products(config.recurrent)

@@ -85,6 +85,8 @@ def read_options(path: str) -> ModelConfig:
                 "head": {"kind": "softmax"},
             }
         )
+    except ElmoError:
+        raise
     except FileNotFoundError as error:
         raise ElmoError(f"{path} is missing; give the path of an archive's options.json") from error
     except KeyError as error:
@@ -95,8 +97,6 @@ def read_options(path: str) -> ModelConfig:
         reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ElmoError(f"{path}: {reasons}") from error
     except (ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, ElmoError):
-            raise
         raise ElmoError(f"{path} is not the options.json of an ELMo archive ({error})") from error
 
 
@@ -179,7 +179,7 @@ def read_weights(path: str, config: ModelConfig) -> dict[str, Tensor]:
             f"{path}: {', '.join(sorted(unknown)[:3])} is not in the network of options.json; give "
             "both files of the same archive"
         )
-    return {name: torch.from_numpy(value) for name, value in to_ours(theirs, config).items()}
+    return {name: torch.from_numpy(value) for name, value in from_archive(theirs, config).items()}
 
 
 def _read(file: Any, path: str, name: str, shape: tuple[int, ...]) -> Floats:
@@ -208,7 +208,7 @@ def write_weights(weights: Mapping[str, Tensor], config: ModelConfig) -> bytes:
     ours = {name: tensor.numpy() for name, tensor in weights.items()}
     data = io.BytesIO()
     with h5py.File(data, "w") as file:
-        for name, value in sorted(to_theirs(ours, config).items()):
+        for name, value in sorted(to_archive(ours, config).items()):
             file.create_dataset(name, data=np.ascontiguousarray(value))
     return data.getvalue()
 
@@ -240,7 +240,7 @@ def _cells(lstm: LSTMConfig) -> Iterator[str]:
             yield f"RNN_{direction}/RNN/MultiRNNCell/Cell{layer}/LSTMCell"
 
 
-def to_ours(theirs: Mapping[str, Floats], config: ModelConfig) -> dict[str, Floats]:
+def from_archive(theirs: Mapping[str, Floats], config: ModelConfig) -> dict[str, Floats]:
     """Return an archive's tensors under the names and in the layout of biloom."""
     cnn, lstm = _parts(config)
     ours = {"input.characters.weight": theirs["char_embed"]}
@@ -269,8 +269,8 @@ def to_ours(theirs: Mapping[str, Floats], config: ModelConfig) -> dict[str, Floa
     return ours
 
 
-def to_theirs(ours: Mapping[str, Floats], config: ModelConfig) -> dict[str, Floats]:
-    """Return tensors under the names and in the layout of the archive; the inverse of `to_ours`."""
+def to_archive(ours: Mapping[str, Floats], config: ModelConfig) -> dict[str, Floats]:
+    """Return tensors under the names and in the layout of the archive; the inverse of `from_archive`."""
     cnn, lstm = _parts(config)
     theirs = {"char_embed": ours["input.characters.weight"]}
     ends = np.cumsum([number for _, number in cnn.filters])[:-1]

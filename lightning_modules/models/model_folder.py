@@ -79,7 +79,7 @@ def load_network(folder: str) -> Loaded:
         kind = saved.get("weights", "float32")
         if kind not in STORED:
             raise ModelError(
-                f"{path}: weights are stored as '{kind}', unknown to this version of biloom; upgrade it"
+                f"{path}: weights are stored as '{kind}', which needs a newer biloom; upgrade it"
             )
         config = ModelConfig.model_validate(saved["model"])
         vocabulary, cutoffs, head = saved["vocabulary"], saved["cutoffs"], saved.get("head", True)
@@ -120,8 +120,7 @@ def packed(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
             stored[name] = weight.half()
             if not stored[name].isfinite().all():
                 raise ModelError(
-                    f"'{name}' holds {weight.abs().max():.4g}, which exceeds float16; set "
-                    "export.weights=float32"
+                    f"'{name}' holds {weight.abs().max():.4g}, beyond float16; set export.weights=float32"
                 )
         else:
             summed = -2 if name.startswith(("recurrent.", "input.filters.")) else -1

@@ -17,9 +17,9 @@ from lightning_modules.training.config import CosineConfig, PlateauConfig, Train
 
 @pytest.mark.parametrize("cutoffs", [[], [1], [20, 50], "auto"])
 def test_increasing_cutoffs_are_accepted(cutoffs: Any) -> None:
-    found = AdaptiveSoftmaxConfig.model_validate({"cutoffs": cutoffs}).cutoffs
+    parsed = AdaptiveSoftmaxConfig.model_validate({"cutoffs": cutoffs}).cutoffs
 
-    assert found == (cutoffs if cutoffs == "auto" else tuple(cutoffs))
+    assert parsed == (cutoffs if cutoffs == "auto" else tuple(cutoffs))
 
 
 @pytest.mark.parametrize("cutoffs", [[0], [50, 20], [20, 20], [-1, 5]])

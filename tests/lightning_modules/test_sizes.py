@@ -106,9 +106,9 @@ def test_flops_of_elmo_with_a_character_cnn() -> None:
     spelt = windows + 2 * 2048 * 2048 + 2048 * 128
     output = 2 * 128 * 4097
 
-    found = flops(config, (), SpelledTypes(a_token=648 / 640, length=8.0))
+    result = flops(config, (), SpelledTypes(per_token=648 / 640, length=8.0))
 
-    assert found == pytest.approx(6 * (stack + 648 / 640 * spelt + output))
+    assert result == pytest.approx(6 * (stack + 648 / 640 * spelt + output))
 
 
 def test_a_word_of_maximum_length_has_no_window_of_padding_only() -> None:
@@ -152,9 +152,9 @@ def test_flops_of_a_tail_are_weighted_by_its_share_of_the_tokens() -> None:
     inputs = 0.08 * 8 * 32 + 0.02 * 2 * 32
     output = 32 * (2 + 2) + 0.08 * 8 * (32 + 2) + 0.02 * 2 * (32 + 2)
 
-    found = flops_per_token(config, counts, (2, 4))
+    result = flops_per_token(config, counts, (2, 4))
 
-    assert found == pytest.approx(6 * 2 * (stack + inputs + output))
+    assert result == pytest.approx(6 * 2 * (stack + inputs + output))
 
 
 CONFIGS = [
@@ -211,8 +211,8 @@ def test_flops_equal_what_torch_counts_in_training_its_own_modules() -> None:
         read = linear(embedding(torch.randint(vocabulary, (time, rows))))
         output(recurrent(read)[0]).sum().backward()
 
-    found = time * rows * flops_per_token(config, np.ones(vocabulary, np.uint64))
+    result = time * rows * flops_per_token(config, np.ones(vocabulary, np.uint64))
 
     # torch computes no gradient of the first token's state, which is constant.
     first_state = 2 * rows * 2 * 4 * 24 * 8
-    assert found - counter.get_total_flops() == first_state
+    assert result - counter.get_total_flops() == first_state

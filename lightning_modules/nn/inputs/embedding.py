@@ -20,6 +20,11 @@ class TokenEmbedding(nn.Module):
     to each position independently.
 
     Initialisation as in bilm-tf: vectors U(-initial, initial); map Glorot uniform with bias 0.
+
+    Args:
+        config: width, dropouts and bound of the initial vectors.
+        vocabulary: number of ids.
+        width: width of the vectors returned.
     """
 
     def __init__(self, config: EmbeddingInputConfig, vocabulary: int, width: int) -> None:

@@ -154,7 +154,7 @@ def _backward(ctx: Any, d_outputs: Tensor, d_after: Tensor) -> tuple[Tensor | No
     d_y = d_outputs.transpose(0, 1).clone(memory_format=torch.contiguous_format)
     d_y[-1] += d_after  # (time, directions, rows, hidden)
     d_recurrent = torch.empty_like(gates)  # (directions, time, rows, 3 * hidden)
-    transposed = FixedWeight(weight_hidden.transpose(1, 2), rows, ctx.dtype, onednn=False)
+    transposed = FixedWeight(weight_hidden.mT, rows, ctx.dtype, onednn=False)
     before = y[1:-2]  # (time, directions, rows, hidden)
     if keep is not None:
         before = torch.mul(before, keep, out=torch.empty_like(y)[1:-2])
@@ -169,10 +169,10 @@ def _backward(ctx: Any, d_outputs: Tensor, d_after: Tensor) -> tuple[Tensor | No
     d_gates, d_recurrent = gates.flatten(1, 2), d_recurrent.flatten(1, 2)
     before = before.transpose(0, 1).flatten(1, 2)  # (directions, time * rows, hidden)
     return (
-        product(d_gates, weight_input.transpose(1, 2), ctx.dtype, onednn=False).view_as(x),
+        product(d_gates, weight_input.mT, ctx.dtype, onednn=False).view_as(x),
         d_y[0],
-        product(x.flatten(1, 2).transpose(1, 2), d_gates, ctx.dtype, onednn=False),
-        product(before.transpose(1, 2), d_recurrent, ctx.dtype, onednn=False),
+        product(x.flatten(1, 2).mT, d_gates, ctx.dtype, onednn=False),
+        product(before.mT, d_recurrent, ctx.dtype, onednn=False),
         d_gates.sum(1),
         d_recurrent[..., 2 * size :].sum(1),
     )

@@ -130,6 +130,12 @@ class _Plan(NamedTuple):
         """Whether each direction is computed by itself, with oneDNN."""
         return self.parts[0].stop is not None
 
+    def fixed(self, weight: Tensor, rows: int) -> FixedWeight:
+        return FixedWeight(weight, rows, self.dtype, self.onednn)
+
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
+        return product(a, b, self.dtype, self.onednn)
+
 
 class _Trace(NamedTuple):
     """Values of all steps for the backward pass; time is the first dimension, so steps are contiguous.
@@ -178,14 +184,10 @@ def _run_part(
     """Compute all steps of some directions: fill y, cells and squashed, return the gates."""
     directions, time, rows, _ = x.shape
     cell_clip, projection_clip = plan.clips
-    gates = product(x.flatten(1, 2), weights.input, plan.dtype, plan.onednn)
+    gates = plan.product(x.flatten(1, 2), weights.input)
     gates = gates.view(directions, time, rows, -1)  # (directions, time, rows, 4 * hidden)
-    recurrent_weight = FixedWeight(weights.hidden, rows, plan.dtype, plan.onednn)
-    projection = (
-        None
-        if weights.projection is None
-        else FixedWeight(weights.projection, rows, plan.dtype, plan.onednn)
-    )
+    recurrent_weight = plan.fixed(weights.hidden, rows)
+    projection = None if weights.projection is None else plan.fixed(weights.projection, rows)
     slots = len(cells) - 2  # without a trace, two slots alternate
     for step, gate in enumerate(gates.unbind(1)):
         hidden, out = y[step], y[step + 1]  # (directions, rows, width)
@@ -274,12 +276,8 @@ def _backward_part(
     (gates,) = trace.gates
     if torch._C._autograd._get_current_graph_task_keep_graph():
         gates = gates.clone()  # keep the values for another backward pass
-    transposed = FixedWeight(weights.hidden.transpose(1, 2), rows, plan.dtype, plan.onednn)
-    projection = (
-        None
-        if weights.projection is None
-        else FixedWeight(weights.projection.transpose(1, 2), rows, plan.dtype, plan.onednn)
-    )
+    transposed = plan.fixed(weights.hidden.mT, rows)
+    projection = None if weights.projection is None else plan.fixed(weights.projection.mT, rows)
     steps = list(zip(gates.unbind(1), d_y.unbind(0), strict=True))
     # Scratch space of its own, because another backward pass needs the trace unchanged.
     spare = torch.empty_like(trace.cells[:2])
@@ -305,18 +303,18 @@ def _backward_part(
         d_state = torch.cat([d_first, d_cell], -1)
 
     def flat(z: Tensor) -> Tensor:  # (time, directions, rows, n) -> (directions, n, time * rows)
-        return z.transpose(0, 1).flatten(1, 2).transpose(1, 2)
+        return z.transpose(0, 1).flatten(1, 2).mT
 
     hidden = trace.y[:-1] if keep is None else trace.y[:-1] * keep
     all_gates = gates.flatten(1, 2)  # (directions, time * rows, 4 * hidden)
     d_projection = None
     if projection is not None:
-        d_projection = product(flat(trace.squashed), flat(d_y).transpose(1, 2), plan.dtype, False)
+        d_projection = product(flat(trace.squashed), flat(d_y).mT, plan.dtype, False)
     return (
-        product(all_gates, weights.input.transpose(1, 2), plan.dtype, plan.onednn).view_as(x),
+        plan.product(all_gates, weights.input.mT).view_as(x),
         d_state,
-        product(x.flatten(1, 2).transpose(1, 2), all_gates, plan.dtype, plan.onednn),
-        product(flat(hidden), all_gates, plan.dtype, plan.onednn),
+        plan.product(x.flatten(1, 2).mT, all_gates),
+        plan.product(flat(hidden), all_gates),
         all_gates.sum(1),
         d_projection,
     )

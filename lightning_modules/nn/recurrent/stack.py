@@ -39,7 +39,7 @@ class Recurrent(nn.Module):
 
     With `residual`, each layer from the second on adds its input to its output. The state does not
     include the residual. In training, dropout is applied to each layer's output; the input of the
-    first layer gets that of the input encoder. The residual adds the input after dropout, as bilm-tf
+    first layer already has the dropout of the input encoder. The residual adds the input after dropout, as bilm-tf
     does. With `variational`, all tokens of a row share one mask (Gal and Ghahramani 2016).
 
     Args:

@@ -86,7 +86,7 @@ def converted(recorded: Recorded, prefix: str, forget_bias: float = 0.0) -> dict
 
     filters = sum(name.startswith(f"{prefix}/CNN/W_cnn_") for name in recorded)
     gates = [get(f"CNN_high_0/{kind}") for kind in ("W_carry", "W_transform")]
-    found = {
+    converted_arrays = {
         "input.characters.weight": get("char_embed"),
         "input.bias": torch.cat([get(f"CNN/b_cnn_{i}") for i in range(filters)]),
         "input.highway.0.linear.weight": torch.cat([gate.T for gate in gates]),
@@ -99,7 +99,7 @@ def converted(recorded: Recorded, prefix: str, forget_bias: float = 0.0) -> dict
         "head.bias": get("softmax/b"),
     }
     for i in range(filters):
-        found[f"input.filters.{i}"] = get(f"CNN/W_cnn_{i}").flatten(0, 2)
+        converted_arrays[f"input.filters.{i}"] = get(f"CNN/W_cnn_{i}").flatten(0, 2)
     for layer in range(2):
         cells = [f"RNN_{d}/rnn/multi_rnn_cell/cell_{layer}/lstm_cell" for d in range(2)]
         kernel = torch.stack([in_our_order(get(f"{cell}/kernel")) for cell in cells])
@@ -107,12 +107,14 @@ def converted(recorded: Recorded, prefix: str, forget_bias: float = 0.0) -> dict
         size = bias.shape[1] // 4
         bias[:, size : 2 * size] += forget_bias
         name = f"recurrent.layers.{layer}"
-        found[f"{name}.weight_input"], found[f"{name}.weight_hidden"] = kernel.chunk(2, 1)
-        found[f"{name}.bias"] = bias
-        found[f"{name}.weight_projection"] = torch.stack(
+        converted_arrays[f"{name}.weight_input"], converted_arrays[f"{name}.weight_hidden"] = (
+            kernel.chunk(2, 1)
+        )
+        converted_arrays[f"{name}.bias"] = bias
+        converted_arrays[f"{name}.weight_projection"] = torch.stack(
             [get(f"{cell}/projection/kernel") for cell in cells]
         )
-    return found
+    return converted_arrays
 
 
 def in_our_order(gates: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ import torch
 from biloom import BiLM
 from lightning_modules.config import ModelConfig
 from lightning_modules.models.elmo_archive import (
+    from_archive,
     layout,
     read_options,
-    to_ours,
-    to_theirs,
+    to_archive,
     write_options,
 )
 from pipeline.cli import main
@@ -270,7 +270,7 @@ def test_of_our_own_models_one_is_taken_from_the_forget_gates_bias() -> None:
     config = ModelConfig.model_validate({"input": CNN, "recurrent": recurrent})
     draw = np.random.default_rng(1)
     theirs = {n: draw.normal(size=s).astype(np.float32) for n, s in layout(config).items()}
-    ours = to_ours(theirs, config)
+    ours = from_archive(theirs, config)
     held = {name: value.copy() for name, value in ours.items()}
     for layer in range(2):
         held[f"recurrent.layers.{layer}.bias"][:, 8:16] += 1
@@ -278,7 +278,7 @@ def test_of_our_own_models_one_is_taken_from_the_forget_gates_bias() -> None:
         {"input": CNN, "recurrent": {**recurrent, "forget_bias": 0.0}}
     )
 
-    for name, value in to_theirs(held, without).items():
+    for name, value in to_archive(held, without).items():
         np.testing.assert_allclose(value, theirs[name], atol=1e-6)
 
 

@@ -77,10 +77,10 @@ def test_losses_and_gradients_equal_those_of_torchs_adaptive_softmax(
         return
     expected = -theirs(hidden[kept], ranks[targets[kept]]).output
     torch.testing.assert_close(loss[kept], expected, atol=1e-5, rtol=1e-5)
-    wanted = torch.autograd.grad(
+    expected_gradients = torch.autograd.grad(
         expected.sum(), [hidden, *theirs.parameters()], allow_unused=True, materialize_grads=True
     )
-    for a, b in zip(gradients, wanted, strict=True):
+    for a, b in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
@@ -147,8 +147,8 @@ def test_with_routes_it_compiles_to_a_single_graph(backend: str) -> None:
     exact = ours.nll(hidden, targets, routes)
     torch.testing.assert_close(loss, exact)
     leaves = [hidden, *ours.parameters()]
-    wanted = torch.autograd.grad(exact.sum(), leaves)
-    torch.testing.assert_close(torch.autograd.grad(loss.sum(), leaves), wanted)
+    expected_gradients = torch.autograd.grad(exact.sum(), leaves)
+    torch.testing.assert_close(torch.autograd.grad(loss.sum(), leaves), expected_gradients)
 
 
 def test_under_autocast_the_loss_is_float32() -> None:
@@ -157,13 +157,15 @@ def test_under_autocast_the_loss_is_float32() -> None:
     routes = route(targets.numpy(), np.arange(40), ours.cutoffs)
     leaves = [hidden, *ours.parameters()]
     exact = ours.nll(hidden, targets, routes)
-    wanted = torch.autograd.grad(exact.sum(), leaves)
+    expected_gradients = torch.autograd.grad(exact.sum(), leaves)
 
     with torch.autocast("cpu", torch.bfloat16):
         low = ours.nll(hidden, targets, routes)
 
     assert low.dtype == torch.float32
     torch.testing.assert_close(low, exact, atol=0.05, rtol=0.02)
-    for gradient, leaf in zip(torch.autograd.grad(low.sum(), leaves), wanted, strict=True):
+    for gradient, leaf in zip(
+        torch.autograd.grad(low.sum(), leaves), expected_gradients, strict=True
+    ):
         assert gradient.dtype == torch.float32
         assert (gradient - leaf).norm() < 0.03 * leaf.norm() + 1e-6

@@ -83,10 +83,10 @@ def test_far_apart_logits_neither_overflow_nor_vanish(kept: int) -> None:
         gradients = torch.autograd.grad(loss.sum(), [hidden, weight])
 
     assert loss.tolist() == [200, 0]
-    wanted = torch.autograd.grad(
+    expected_gradients = torch.autograd.grad(
         F.cross_entropy(hidden @ weight.T, targets, reduction="sum"), [hidden, weight]
     )
-    torch.testing.assert_close(gradients, wanted)
+    torch.testing.assert_close(gradients, expected_gradients)
 
 
 @pytest.mark.parametrize("kept", [0, 1000])

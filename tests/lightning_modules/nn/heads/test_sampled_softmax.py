@@ -21,15 +21,15 @@ LogProb = Callable[[Any, Tensor], Tensor]
 
 def head(vocabulary: int, samples: int, ranks: Tensor | None = None) -> SampledSoftmax:
     torch.manual_seed(2)
-    made = SampledSoftmax(SampledSoftmaxConfig(samples=samples), DIM, vocabulary, ranks)
-    nn.init.normal_(made.bias)
-    return made
+    module = SampledSoftmax(SampledSoftmaxConfig(samples=samples), DIM, vocabulary, ranks)
+    nn.init.normal_(module.bias)
+    return module
 
 
 def full(sampled: SampledSoftmax) -> FullSoftmax:
-    made = FullSoftmax(SoftmaxConfig(), DIM, sampled.vocabulary, sampled.vectors)
-    made.bias = sampled.bias
-    return made
+    module = FullSoftmax(SoftmaxConfig(), DIM, sampled.vocabulary, sampled.vectors)
+    module.bias = sampled.bias
+    return module
 
 
 def test_the_loss_is_the_cross_entropy_over_target_and_samples_with_corrected_logits() -> None:
@@ -153,11 +153,11 @@ def test_weights_are_initialised_as_in_bilm_tf_and_shared_ones_are_unchanged() -
     config = SampledSoftmaxConfig()
     shared = nn.Parameter(torch.ones(12, 4))
 
-    made = SampledSoftmax(config, 4, 10_000)
+    module = SampledSoftmax(config, 4, 10_000)
 
-    assert made.vectors.std().item() == pytest.approx(0.5, rel=0.02)
-    assert made.vectors.abs().max() > 1
-    assert not made.bias.any()
+    assert module.vectors.std().item() == pytest.approx(0.5, rel=0.02)
+    assert module.vectors.abs().max() > 1
+    assert not module.bias.any()
     assert SampledSoftmax(config, 4, 12, None, shared).vectors is shared
     assert torch.equal(shared, torch.ones(12, 4))
 

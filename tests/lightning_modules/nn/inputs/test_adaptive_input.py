@@ -60,12 +60,14 @@ def test_vectors_and_gradients_match_the_definition_for_any_clusters(
     weights = torch.randn(1, 2, 3, WIDTH)
 
     vectors = net(ids)
-    found = torch.autograd.grad((vectors * weights).sum(), list(owner.parameters()))
+    gradients = torch.autograd.grad((vectors * weights).sum(), list(owner.parameters()))
 
     expected = table(shortlist, tails)[ranks[ids]]
-    wanted = torch.autograd.grad((expected * weights).sum(), list(owner.parameters()))
+    expected_gradients = torch.autograd.grad((expected * weights).sum(), list(owner.parameters()))
     torch.testing.assert_close(vectors, expected, atol=1e-6, rtol=1e-6)
-    for a, b in zip(found, wanted, strict=True):  # none is None, even if no id is in a cluster
+    for a, b in zip(
+        gradients, expected_gradients, strict=True
+    ):  # none is None, even if no id is in a cluster
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
 
 

@@ -81,14 +81,14 @@ def test_vectors_and_gradients_equal_those_with_full_padding(
     weights = torch.randn(1, len(places), 1, WIDTH, dtype=torch.float64)
 
     vectors = net(window(words, [[[p] for p in places]], options["max_characters"]))
-    found = torch.autograd.grad((vectors * weights).sum(), list(net.parameters()))
+    gradients = torch.autograd.grad((vectors * weights).sum(), list(net.parameters()))
 
     expected = reference(net, characters[places], options["activation"] == "tanh")[None, :, None]
-    wanted = torch.autograd.grad(
+    expected_gradients = torch.autograd.grad(
         (expected * weights).sum(), list(net.parameters()), allow_unused=True
     )
     torch.testing.assert_close(vectors, expected, atol=1e-10, rtol=1e-10)
-    for a, b in zip(found, wanted, strict=True):
+    for a, b in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
 
 

@@ -252,11 +252,11 @@ def test_backward_does_not_modify_the_gradient_it_gets() -> None:
     layer = lstm(1)
     x, state = inputs(layer, rows=1)
     outputs, after = layer(x, state, None)
-    handed = torch.ones_like(outputs), torch.ones_like(after)
+    given_gradients = torch.ones_like(outputs), torch.ones_like(after)
 
-    torch.autograd.grad([outputs, after], [x], handed)
+    torch.autograd.grad([outputs, after], [x], given_gradients)
 
-    assert all((h == 1).all() for h in handed)
+    assert all((h == 1).all() for h in given_gradients)
 
 
 def test_the_directions_are_independent() -> None:

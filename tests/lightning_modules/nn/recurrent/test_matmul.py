@@ -70,14 +70,14 @@ def test_linear_has_the_output_and_gradient_of_torchs(dtype: torch.dtype) -> Non
     theirs = [x.detach().clone().requires_grad_() for x in ours]
     grad = torch.randn(7, 11, dtype=dtype)
 
-    made, wanted = linear(*ours), torch.nn.functional.linear(*theirs)
-    made.backward(grad)
-    wanted.backward(grad)
+    output, expected_output = linear(*ours), torch.nn.functional.linear(*theirs)
+    output.backward(grad)
+    expected_output.backward(grad)
 
-    torch.testing.assert_close(made, wanted)
+    torch.testing.assert_close(output, expected_output)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.grad, b.grad)
-    torch.testing.assert_close(times_transposed(ours[0], ours[1]), wanted - theirs[2])
+    torch.testing.assert_close(times_transposed(ours[0], ours[1]), expected_output - theirs[2])
 
 
 def test_under_autocast_linear_uses_torchs() -> None:
