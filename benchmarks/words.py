@@ -27,10 +27,10 @@ from preprocess.reading.units import Unit, plan_units
 from preprocess.tokenizers.vocabulary import Vocabulary, write_vocabulary
 from preprocess.tokenizers.word_counts import (
     CountJob,
-    count_buckets,
     count_unit,
     merge_bucket,
     merged_words,
+    word_buckets,
 )
 from preprocess.tokenizers.words import WordTokenizer
 
@@ -137,7 +137,7 @@ def main() -> None:
         encoded = sum(len(text.encode()) + 1 for batch in lines_of(path) for text in batch)
         config = PrepareConfig(input=path)
         units = plan_units(config.sources, [list_source(s) for s in config.sources], None)
-        job = CountJob(f"{folder}/work", config, 1, count_buckets(size), len(units))
+        job = CountJob(f"{folder}/work", config, 1, word_buckets(size), len(units))
         steps: dict[str, tuple[int, dict[str, float]]] = {
             "count": (size, measured(count, job, units)),
             "merge": (size, measured(merge, job)),
