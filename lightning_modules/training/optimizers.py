@@ -73,7 +73,7 @@ def clipped_step(
     optimizer.grad_scale = None  # type: ignore[attr-defined]
 
 
-def learning_rate(train: TrainConfig, step: int, looks: Sequence[float] = ()) -> float:
+def learning_rate(train: TrainConfig, step: int, losses: Sequence[float] = ()) -> float:
     """Return the learning rate of a step.
 
     The rate rises linearly during the warm-up and then follows `train.schedule`, where f is
@@ -89,13 +89,13 @@ def learning_rate(train: TrainConfig, step: int, looks: Sequence[float] = ()) ->
     Args:
         train: settings of the training.
         step: the step, counted from 0.
-        looks: held-out losses so far, for `plateau`.
+        losses: held-out losses so far, for `plateau`.
     """
     peak, warmup, schedule = train.learning_rate, train.warmup_steps, train.schedule
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
     if isinstance(schedule, PlateauConfig):
-        return peak * float(schedule.factor ** drops(looks, schedule.patience))
+        return peak * float(schedule.factor ** drops(losses, schedule.patience))
     if isinstance(schedule, InverseSqrtConfig):
         return peak * math.sqrt(max(1, warmup) / max(1, warmup, step))
     if isinstance(schedule, CosineConfig | LinearConfig):
@@ -107,35 +107,35 @@ def learning_rate(train: TrainConfig, step: int, looks: Sequence[float] = ()) ->
     return peak
 
 
-def drops(looks: Sequence[float], patience: int) -> int:
+def drops(losses: Sequence[float], patience: int) -> int:
     """Return how often the learning rate of a plateau schedule has fallen.
 
     It falls each time when more than ``patience`` held-out evaluations in a row have not improved on
     the best loss.
 
     Args:
-        looks: held-out losses so far.
+        losses: held-out losses so far.
         patience: evaluations without improvement that are tolerated.
     """
     best, waited, fallen = math.inf, 0, 0
-    for look in looks:
-        waited = 0 if look < best else waited + 1
-        best = min(best, look)
+    for loss in losses:
+        waited = 0 if loss < best else waited + 1
+        best = min(best, loss)
         if waited > patience:
             waited, fallen = 0, fallen + 1
     return fallen
 
 
-def averages(looks: Sequence[float], after: int) -> bool:
+def averages(losses: Sequence[float], after: int) -> bool:
     """Return True if NT-ASGD has begun to average the weights (Merity et al. 2018, algorithm 1).
 
     It begins at a held-out loss that is worse than the best one before the last ``after`` losses.
 
     Args:
-        looks: held-out losses so far.
+        losses: held-out losses so far.
         after: the non-monotone interval.
     """
-    return any(looks[now] > min(looks[: now - after]) for now in range(after + 1, len(looks)))
+    return any(losses[now] > min(losses[: now - after]) for now in range(after + 1, len(losses)))
 
 
 class WeightAverage:

@@ -34,7 +34,7 @@ class Logger:
 class Run:
     """A training with constant figures that calls the callback at the end of each step."""
 
-    def __init__(self, path: Path, start: int, look: Any = None, **train: Any) -> None:
+    def __init__(self, path: Path, start: int, evaluate: Any = None, **train: Any) -> None:
         settings = {"rows": 3, "unroll": 5, "log_steps": 2, "evaluate_steps": 3} | train
         model = ModelConfig.model_validate(
             {"recurrent": {"kind": "lstm", "hidden": 8, "projection": 4}}
@@ -46,7 +46,7 @@ class Run:
         self.bar, self.logger = Bar(), Logger()
         self.loader: Any = SimpleNamespace(waited=0.0)
         self.trainer: Any = SimpleNamespace(is_global_zero=True, loggers=[self.logger])
-        self.callback = Metrics(str(path), self.bar, self.loader, Compute(1e6, 1e9), look)
+        self.callback = Metrics(str(path), self.bar, self.loader, Compute(1e6, 1e9), evaluate)
         self.callback.on_train_start(self.trainer, self.module)
 
     def __call__(self, steps: range) -> "Run":
@@ -115,30 +115,30 @@ def test_a_resumed_training_rewrites_the_lines_after_its_step(tmp_path: Path) ->
 def test_the_held_out_split_is_evaluated_every_evaluate_steps_and_at_the_end(
     tmp_path: Path,
 ) -> None:
-    def look(network: Any) -> dict[str, Any]:
+    def evaluate(network: Any) -> dict[str, Any]:
         return {"nats": 1.5, "average_perplexity": 4.0, "bits_per_byte": None}
 
-    run = Run(tmp_path / "metrics.jsonl", 0, look, steps=7)(range(1, 8))
+    run = Run(tmp_path / "metrics.jsonl", 0, evaluate, steps=7)(range(1, 8))
 
     made = rows(tmp_path / "metrics.jsonl")
-    looks = [row for row in made if "valid_bits_per_byte" in row]
-    assert [row["step"] for row in looks] == [3, 6, 7]
-    assert looks[0] == {
+    evaluations = [row for row in made if "valid_bits_per_byte" in row]
+    assert [row["step"] for row in evaluations] == [3, 6, 7]
+    assert evaluations[0] == {
         "step": 3,
         "valid_average_perplexity": 4.0,
         "valid_bits_per_byte": None,
         "averaged": False,
     }
     assert [row["step"] for row in made if "loss_forward" in row] == [2, 4, 6, 7]
-    assert run.module.looks == [1.5] * 2, "a longer training has no look at step 7"
+    assert run.module.held_out_losses == [1.5] * 2, "a longer training has no evaluation at step 7"
     assert "(held-out 4.0)" in run.bar.told[-1][1]
 
 
 def test_a_forward_model_shows_its_own_perplexity(tmp_path: Path) -> None:
-    def look(network: Any) -> dict[str, Any]:
+    def evaluate(network: Any) -> dict[str, Any]:
         return {"nats": 1.0, "forward_perplexity": 9.0, "average_perplexity": None}
 
-    run = Run(tmp_path / "metrics.jsonl", 0, look, steps=3)(range(1, 5))
+    run = Run(tmp_path / "metrics.jsonl", 0, evaluate, steps=3)(range(1, 5))
 
     assert run.bar.told[-1][1].endswith("(held-out 9.0)")
 

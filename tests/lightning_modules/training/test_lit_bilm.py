@@ -224,18 +224,18 @@ def test_only_rank_0_gets_the_checkpoint() -> None:
 def test_a_resumed_training_takes_the_same_steps(optimizer: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"optimizer": optimizer, "schedule": {"kind": "plateau"}}
 
-    def train_and_look(made: Alone, steps: range) -> list[list[float]]:
+    def train_and_evaluate(made: Alone, steps: range) -> list[list[float]]:
         losses = []
         for step in steps:
             losses += train(made, range(step, step + 1))
             if step % 2:
-                made.looked(3.0 + step / 10)
+                made.record_held_out_loss(3.0 + step / 10)
         return losses
 
     undisturbed = module(**settings)
-    losses = train_and_look(undisturbed, range(12))
+    losses = train_and_evaluate(undisturbed, range(12))
     stopped = module(**settings)
-    train_and_look(stopped, range(7))
+    train_and_evaluate(stopped, range(7))
     checkpoint = reloaded(stopped.checkpoint())
     other = Alone(
         ModelConfig.model_validate({"recurrent": {"kind": "lstm", "hidden": 8, "projection": 4}}),
@@ -247,7 +247,7 @@ def test_a_resumed_training_takes_the_same_steps(optimizer: dict[str, Any]) -> N
     other.restore(checkpoint)
     other.on_train_start()
 
-    assert train_and_look(other, range(7, 12)) == losses[7:]
+    assert train_and_evaluate(other, range(7, 12)) == losses[7:]
     assert other.is_averaging is undisturbed.is_averaging is (optimizer["kind"] == "sgd")
     assert other.learning_rate == undisturbed.learning_rate < 1e-3
     ours, theirs = other.checkpoint(), undisturbed.checkpoint()
@@ -278,7 +278,7 @@ def test_averaged_weights_are_exchanged_for_an_evaluation_and_back() -> None:
     made = module(optimizer={"kind": "sgd", "average_after": 1}, learning_rate=1.0)
     train(made, range(1))
     for nats in (3.0, 4.0, 5.0):
-        made.looked(nats)
+        made.record_held_out_loss(nats)
     train(made, range(1, 4))
     raw = [w.detach().clone() for w in made.network.parameters()]
     made.swap_average()

@@ -131,7 +131,7 @@ def test_the_rate_is_between_0_and_its_peak_and_never_rises_after_the_warm_up(
 
 
 @pytest.mark.parametrize(
-    ("looks", "patience", "fallen"),
+    ("losses", "patience", "fallen"),
     [
         ([], 0, 0),
         ([5, 4, 3], 0, 0),
@@ -143,16 +143,16 @@ def test_the_rate_is_between_0_and_its_peak_and_never_rises_after_the_warm_up(
     ],
 )
 def test_the_rate_falls_after_evaluations_in_a_row_without_improvement(
-    looks: list[float], patience: int, fallen: int
+    losses: list[float], patience: int, fallen: int
 ) -> None:
     config = train(schedule={"kind": "plateau", "factor": 0.5, "patience": patience})
 
-    assert drops(looks, patience) == fallen
-    assert learning_rate(config, 7, looks) == 2.0 * 0.5**fallen
+    assert drops(losses, patience) == fallen
+    assert learning_rate(config, 7, losses) == 2.0 * 0.5**fallen
 
 
 @pytest.mark.parametrize(
-    ("looks", "begun"),
+    ("losses", "begun"),
     [
         ([], False),
         ([5, 4], False),
@@ -166,9 +166,9 @@ def test_the_rate_falls_after_evaluations_in_a_row_without_improvement(
     ],
 )
 def test_averaging_begins_at_a_loss_worse_than_the_best_before_the_last_two(
-    looks: list[float], begun: bool
+    losses: list[float], begun: bool
 ) -> None:
-    assert averages(looks, 2) is begun
+    assert averages(losses, 2) is begun
 
 
 def test_the_average_is_the_mean_of_the_weights_since_it_began() -> None:
