@@ -78,7 +78,7 @@ def choose(lines: Iterable[str], most: int) -> list[str]:
 def measure(
     bands: Bands, documents: list[str], similarity: float, seed: int
 ) -> dict[str, float | int]:
-    """Measure speed on the documents, recall on edited copies, and precision of what would be dropped."""
+    """Measure speed on the documents, recall on edited copies, and precision of the drops."""
     megabytes = sum(len(text.encode()) for text in documents) / 1e6
     seconds = []
     for _ in range(3):
@@ -142,7 +142,7 @@ def jaccard(one: str, other: str) -> float:
 
 
 def edited_copies(documents: list[str], seed: int) -> list[str]:
-    """Return an edited copy of each document; the four kinds of edits alternate, the amount is random."""
+    """Return an edited copy of each document; four kinds of edits alternate, their amount is random."""
     draw = random.Random(seed)
     edits: list[Edit] = [substitute, delete, insert, surround]
     return [

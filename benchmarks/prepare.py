@@ -189,7 +189,7 @@ def _encode(model: Path, text: Path) -> float:
 
 
 def _prepare(text: Path, output: Path, tokenizer: Path, *settings: str) -> dict[str, float]:
-    """Return the seconds from the first unit to the manifest, those before, and the peak memory in MB."""
+    """Return seconds from the first unit to the manifest, seconds before, and peak memory in MB."""
     tokenizer_folder = f"prepare.tokenizer={tokenizer}/tokenizer"
     command = _command("prepare", text, output, tokenizer_folder, *settings)
     progress = output / "prepare" / "_work" / "progress"

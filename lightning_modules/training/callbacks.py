@@ -37,9 +37,9 @@ class Compute(NamedTuple):
 class Metrics(pl.Callback):
     """Write metrics to ``metrics.jsonl``, the loggers and the progress bar.
 
-    A line is written every ``log_steps`` steps, and one after each held-out evaluation. All ranks
-    take part, because losses are averaged over them; rank 0 writes. A resumed training keeps the
-    lines up to the step it starts from.
+    A line with training metrics is written every ``log_steps`` steps, and one with held-out figures
+    every ``evaluate_steps`` steps; both also after the last step. All ranks take part, because losses
+    are averaged over them; rank 0 writes. A resumed training keeps the lines up to its first step.
 
     Args:
         path: path of ``metrics.jsonl``.

@@ -29,8 +29,8 @@ class LitBiLM(pl.LightningModule):
     backpropagation through time. The recurrent state of each row is carried from step to step.
 
     The random seed of each forward pass is derived from (seed, step, window, rank, pass), so a
-    checkpoint needs no generator state. A training resumed from `checkpoint` takes the same steps as
-    an uninterrupted one.
+    checkpoint needs no generator state. A training that is resumed from a checkpoint with the same
+    number of ranks and passes takes the same steps as an uninterrupted one, to the bit.
 
     Optimisation is manual: Lightning does not see the optimiser. `restore`, if called, must be called
     before training starts.

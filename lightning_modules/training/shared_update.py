@@ -25,7 +25,7 @@ from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.update import NORM_BLOCK, Update, block_norms
 
 LINE = 16
-"""float32 numbers per cache line. Weights are aligned to it, so that no two processes write one line."""
+"""Numbers of float32 in a cache line. Weights are aligned to it, so that no line has two writers."""
 
 
 class SharedUpdate(Update):
@@ -152,7 +152,10 @@ class SharedUpdate(Update):
             weight.grad = None  # The next gradient reuses its memory, which is in the cache.
 
     def _gathered(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Gather tensors of all parts on rank 0, shaped as the weights, through the gradients' memory."""
+        """Gather the tensors of all parts on rank 0, shaped as the weights.
+
+        The memory of the gradients serves as a buffer.
+        """
         scratch = self._gradients_of[0]
         for part, (_, shared, _) in zip(parts, self._of_part(), strict=True):
             scratch[shared] = part

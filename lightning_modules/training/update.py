@@ -11,8 +11,8 @@ from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.optimizers import build_optimizer, clipped_step
 
 NORM_BLOCK = 2**16
-"""Elements per block of a weight on a CPU. Norms are computed per block, so that they have the same bits
-however many processes share the work."""
+"""Elements per block of a weight on a CPU. Norms are computed block by block, so that their bits do not
+depend on how many processes share the work."""
 
 
 class Update:
