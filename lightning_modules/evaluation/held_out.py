@@ -121,7 +121,7 @@ class Evaluation:
 
         A figure that is not defined is None, and "not_defined" has the reason. "forward" and
         "backward" are total losses in nats. Bits per byte divide the mean of both directions by the
-        size in UTF-8; only the given segmentation of the text into tokens is counted.
+        size in UTF-8; probabilities of other segmentations of the text into tokens are ignored.
         """
         text, reasons = self.text, self._reasons()
         figures: dict[str, Any] = {}

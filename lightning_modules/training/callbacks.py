@@ -37,17 +37,17 @@ class Compute(NamedTuple):
 class Metrics(pl.Callback):
     """Write metrics to ``metrics.jsonl``, the loggers and the progress bar.
 
-    A line is written every ``log_steps`` steps, and one after each held-out evaluation. All ranks
-    take part, because losses are averaged over them; rank 0 writes. A resumed training keeps the
-    lines up to the step it starts from.
+    A line with training metrics is written every ``log_steps`` steps, and one with held-out figures
+    every ``evaluate_steps`` steps; both also after the last step. All ranks take part, because losses
+    are averaged over them; rank 0 writes. A resumed training keeps the lines up to its first step.
 
     Args:
         path: path of ``metrics.jsonl``.
         bar: the progress bar.
         loader: the loader of the batches, which measures how long training waits for data.
         compute: terms of the MFU.
-        look: evaluates a network on the held-out split and returns figures, among them "nats", the
-            mean -log p per token. None means no held-out evaluation.
+        evaluate: returns figures of a network on the held-out split, among them "nats", the mean
+            -log p per token. None means no held-out evaluation.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class Metrics(pl.Callback):
         bar: ProgressBar,
         loader: StepLoader,
         compute: Compute,
-        look: Callable[[BiLMNetwork], dict[str, Any]] | None,
+        evaluate: Callable[[BiLMNetwork], dict[str, Any]] | None,
     ) -> None:
         self._path, self._bar, self._loader = path, bar, loader
-        self._compute, self._look = compute, look
+        self._compute, self._evaluate_network = compute, evaluate
         self._file: MetricsFile | None = None
         self._held_out = ""
 
@@ -80,7 +80,7 @@ class Metrics(pl.Callback):
         step, last = module.step, module.step == train.steps
         if step % train.log_steps == 0 or last:
             self._log(trainer, module)
-        if self._look and (step % train.evaluate_steps == 0 or last):
+        if self._evaluate_network and (step % train.evaluate_steps == 0 or last):
             began = time.monotonic()
             self._evaluate(trainer, module)
             self._paused += time.monotonic() - began
@@ -124,14 +124,14 @@ class Metrics(pl.Callback):
         self._bar.update(step, note)
 
     def _evaluate(self, trainer: pl.Trainer, module: LitBiLM) -> None:
-        assert self._look is not None
+        assert self._evaluate_network is not None
         module.swap_average()
-        figures = self._look(module.network)
+        figures = self._evaluate_network(module.network)
         module.swap_average()
         nats = figures.pop("nats")
         if module.step % module.train_config.evaluate_steps == 0:
             # The extra evaluation at the last step must not count: a longer training has none there.
-            module.looked(nats)
+            module.record_held_out_loss(nats)
         row = {f"valid_{name}": value for name, value in figures.items()}
         self._put(trainer, {"step": module.step, **row, "averaged": module.is_averaging})
         shown = figures.get("average_perplexity") or figures["forward_perplexity"]

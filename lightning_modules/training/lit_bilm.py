@@ -29,8 +29,8 @@ class LitBiLM(pl.LightningModule):
     backpropagation through time. The recurrent state of each row is carried from step to step.
 
     The random seed of each forward pass is derived from (seed, step, window, rank, pass), so a
-    checkpoint needs no generator state. A training resumed from `checkpoint` takes the same steps as
-    an uninterrupted one.
+    checkpoint needs no generator state. A training that is resumed from a checkpoint with the same
+    number of ranks and passes takes the same steps as an uninterrupted one, to the bit.
 
     Optimisation is manual: Lightning does not see the optimiser. `restore`, if called, must be called
     before training starts.
@@ -53,7 +53,7 @@ class LitBiLM(pl.LightningModule):
         learning_rate: learning rate of the last step.
         skipped: number of steps skipped because the gradient was not finite.
         skipped_in_a_row: number of steps skipped since the last one that was not.
-        looks: mean -log p of the held-out split in nats, at each evaluation so far.
+        held_out_losses: mean -log p of the held-out split in nats, at each evaluation so far.
         make_update: creates the `Update` when training starts.
     """
 
@@ -78,7 +78,7 @@ class LitBiLM(pl.LightningModule):
         self.gradient_norm = 0.0
         self.learning_rate = 0.0
         self.skipped = self.skipped_in_a_row = 0
-        self.looks: list[float] = []
+        self.held_out_losses: list[float] = []
         self.make_update: Callable[[TrainConfig, list[torch.nn.Parameter]], Update] = Update
         self._bf16 = bf16
         self._states: list[Tensor] = []
@@ -155,7 +155,7 @@ class LitBiLM(pl.LightningModule):
         """
         train = self.train_config
         norm = self.gradient_norm = self._update.norm()
-        self.learning_rate = learning_rate(train, self.step, self.looks)
+        self.learning_rate = learning_rate(train, self.step, self.held_out_losses)
         if not math.isfinite(norm):
             self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
             self._states = before
@@ -165,16 +165,16 @@ class LitBiLM(pl.LightningModule):
         if self._average is not None:
             self._average.add(list(self.network.parameters()))
 
-    def looked(self, nats: float) -> None:
+    def record_held_out_loss(self, nats: float) -> None:
         """Record a held-out evaluation, on which the learning rate and the averaging may depend.
 
         Args:
             nats: mean -log p of the held-out split in nats.
         """
-        self.looks.append(nats)
+        self.held_out_losses.append(nats)
         optimizer = self.train_config.optimizer
         after = optimizer.average_after if isinstance(optimizer, SGDConfig) else None
-        if after is not None and self._average is None and averages(self.looks, after):
+        if after is not None and self._average is None and averages(self.held_out_losses, after):
             self._average = WeightAverage(list(self.network.parameters()))
 
     @property
@@ -208,7 +208,7 @@ class LitBiLM(pl.LightningModule):
             "state_dict": {f"network.{k}": v.cpu() for k, v in self.network.state_dict().items()},
             "optimizer": optimizer,
             "carried_state": carried,
-            "looks": list(self.looks),
+            "looks": list(self.held_out_losses),
             "average": self._averaged_weights(),
             "averaged_steps": average.steps if average else 0,
             "skipped": self.skipped,
@@ -243,7 +243,7 @@ class LitBiLM(pl.LightningModule):
             {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items()}
         )
         self.step = checkpoint["step"]
-        self.looks = list(checkpoint["looks"])
+        self.held_out_losses = list(checkpoint["looks"])
         self.skipped = checkpoint["skipped"]
         self.skipped_in_a_row = checkpoint["skipped_in_a_row"]
         if checkpoint["average"]:

@@ -95,7 +95,7 @@ def _model(path: str, content: str, device: str) -> BiLM:
 
 
 def hash_texts(job: EmbedJob, unit: Unit) -> int:
-    """Write the hashes of a unit's texts, from which repeated texts are found; return the unit's index."""
+    """Write the hashes of a unit's texts, to find repeated texts; return the unit's index."""
     if not exists(folder.unit_record(job.work, unit.index)):
         keys = bytearray()
         dropped: Counter[str] = Counter()

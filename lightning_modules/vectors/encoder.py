@@ -88,7 +88,7 @@ class Encoder:
         return Types(characters, types.places.to(ids.device))
 
     def learn(self, texts: Iterable[Sequence[Token]]) -> None:
-        """Compute the vectors of all words of these texts together, which is faster than batch by batch.
+        """Compute the vectors of all words of these texts together, faster than batch by batch.
 
         Does nothing if the model reads ids, or if the vectors do not fit into the cache.
         """

@@ -102,6 +102,7 @@ class BiLM(nn.Module):
         dim: size of a token's vector in each layer: the forward half, then the backward half. A
             forward language model has the forward half only.
         depth: number of layers, including layer 0, the input of the recurrent stack.
+        tokenizer, content, tokenizer_content, warm_up: the arguments.
     """
 
     def __init__(
@@ -139,7 +140,7 @@ class BiLM(nn.Module):
             path: model folder, a local path or an fsspec URL.
 
         Returns:
-            The model on the CPU, in evaluation mode.
+            The model on the CPU, in evaluation mode. Call ``to("cuda")`` to run it on a GPU.
 
         Raises:
             ManifestError: if the folder holds no finished model, or one of a newer format.
@@ -172,6 +173,10 @@ class BiLM(nn.Module):
 
         Returns:
             (depth, batch, time, dim) float32. Positions past a row's length are undefined.
+
+        Example:
+            >>> mix = ScalarMix(model.depth)  # learned weights of the layers
+            >>> vectors = mix(model(ids, lengths), lengths)  # (batch, time, dim)
         """
         return self.encoder.layers(ids, lengths, spellings)
 

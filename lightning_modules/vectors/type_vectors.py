@@ -32,7 +32,7 @@ ROW_BLOCK = 64
 IDS_AT_ONCE = 1 << 14
 
 BEGIN, END = object(), object()
-"""Stand for the boundary tokens; a string would not do, because a text may hold a word spelled alike."""
+"""Stand for the boundary tokens. They are no strings, because a text may hold words spelled alike."""
 
 Word = str | object
 
@@ -45,7 +45,7 @@ class _Block(NamedTuple):
 class TypeVectors:
     """The vectors of words under a character CNN, for inference.
 
-    The cache is emptied if the network's weights change.
+    If the network's weights change, the cache and the precomputed vectors are discarded.
 
     Args:
         network: the character CNN.

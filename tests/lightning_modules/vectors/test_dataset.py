@@ -1,4 +1,4 @@
-"""A vector cache as a torch data set."""
+"""A vector cache as a torch dataset."""
 
 import pickle
 from pathlib import Path
@@ -37,7 +37,7 @@ def make(folder: Path, texts: bool = True) -> VectorCache:
     return VectorCache.open(folder)
 
 
-def test_texts_come_by_number_in_the_order_stored(tmp_path: Path) -> None:
+def test_texts_are_indexed_in_the_order_they_are_stored(tmp_path: Path) -> None:
     cache = make(tmp_path)
     data = pickle.loads(pickle.dumps(VectorDataset(cache)))
 
