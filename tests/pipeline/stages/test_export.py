@@ -187,7 +187,9 @@ def test_finished_vectors_of_words_are_those_of_the_characters(
 def test_vectors_of_words_are_refused_where_ids_have_their_own(
     tiny: Tiny, trained: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"export\.type_vectors is true, but model\.input\.kind=embedding"):
+    with pytest.raises(
+        UserError, match=r"export\.type_vectors is true, but model\.input\.kind=embedding"
+    ):
         export(tiny, trained, tmp_path, "export.type_vectors=true")
 
 

@@ -100,7 +100,9 @@ def test_raised_steps_that_were_killed_at_any_write_are_resumed(tiny: Tiny, tmp_
         assert ours.content == whole.content, (name, ending)
 
 
-def test_fewer_steps_or_another_model_are_refused_with_the_setting(tiny: Tiny, tmp_path: Path) -> None:
+def test_fewer_steps_or_another_model_are_refused_with_the_setting(
+    tiny: Tiny, tmp_path: Path
+) -> None:
     tiny.run("train", tmp_path, "train.steps=30")
 
     with pytest.raises(UserError, match=r"train\.steps: .*30.*20"):
