@@ -20,9 +20,9 @@ import pytest
 if TYPE_CHECKING:
     from pipeline.config.schema import Config
 
-# Before torch is loaded: on matrices as small as these, threads only wait for one another.
+# Before torch is loaded. With matrices as small as these, threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Tests send Ctrl-C, which is ignored in what a shell's script starts in the background.
+# Tests send Ctrl-C, which processes ignore that a shell script started in the background.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CONFIG = """\
@@ -56,7 +56,7 @@ class Tiny:
     root: Path
 
     def arguments(self, output: Path, *overrides: str) -> list[str]:
-        """What follows a stage's name on the command line."""
+        """Return the arguments after the name of a stage."""
         return [str(self.root / "tiny.yaml"), f"run.output={output}", *overrides]
 
     def config(self, output: Path, *overrides: str) -> "Config":
@@ -66,7 +66,7 @@ class Tiny:
         return load_config([file], others)
 
     def run(self, stage: str, output: Path, *overrides: str) -> tuple[Any, str]:
-        """Run a stage into ``output``: its manifest, and what it printed."""
+        """Run a stage into ``output``, and return its manifest and what it printed."""
         from rich.console import Console as RichConsole
 
         from pipeline.console import Console
@@ -82,7 +82,7 @@ class Tiny:
 
 
 def documents() -> list[str]:
-    """400 short documents, a few of them twice; words with a Zipf distribution."""
+    """Return 400 short documents with a few repeats, of words with a Zipf distribution."""
     draw = random.Random(7)
     first = ["ka", "lo", "mi", "nu", "רא", "सा", "te", "во", "维", "ძა"]
     second = ["na", "ko", "ри", "pu", "שי", "lem", "дор", "बा", "典", "tik"]
@@ -105,7 +105,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="session")
 def trained(tiny: Tiny) -> Path:
-    """A run that is through train, evaluate and export; nobody writes there."""
+    """A finished run of train, evaluate and export; read only."""
     output = tiny.root / "trained"
     for stage in ("train", "evaluate", "export"):
         tiny.run(stage, output)
@@ -121,22 +121,22 @@ def _no_wandb_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 def _children(process: int) -> list[int]:
     found: list[int] = []
-    with suppress(FileNotFoundError):  # it has ended
+    with suppress(FileNotFoundError):  # the process has ended
         for thread in Path(f"/proc/{process}/task").iterdir():
-            with suppress(OSError):  # the thread has
+            with suppress(OSError):  # the thread has ended
                 found += map(int, (thread / "children").read_text().split())
     return found
 
 
 class Running(subprocess.Popen[str]):
-    """The command while it runs."""
+    """The running command."""
 
     def children(self) -> list[int]:
-        """The processes that it started and that run."""
+        """Return its running child processes."""
         return _children(self.pid)
 
     def descendants(self) -> list[int]:
-        """Those and the ones that they started."""
+        """Return its running child processes, and theirs."""
         found = self.children()
         for process in found:
             found += _children(process)
@@ -145,7 +145,7 @@ class Running(subprocess.Popen[str]):
 
 @dataclass(frozen=True)
 class Command:
-    """The `biloom` script that users run, in a process of its own."""
+    """The `biloom` script, run in another process."""
 
     script: Path
 
@@ -154,7 +154,7 @@ class Command:
         return Running([self.script, *map(str, arguments)], text=True, **pipes)
 
     def run(self, *arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
-        """Run it to its end: exit code, output and errors."""
+        """Run the command, and return its exit code, output and errors."""
         with self.start(*arguments, **options) as process:
             out, err = process.communicate(timeout=300)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -1,4 +1,4 @@
-"""What may be imported by what, and what a command loads before it needs it."""
+"""The import contracts hold, and commands load only what they need."""
 
 import subprocess
 import sys
@@ -11,14 +11,14 @@ HEAVY = ("torch", "pytorch_lightning", "apache_beam", "wandb", "numpy", "sentenc
 
 
 def loaded_after(code: str, cwd: Path | None = None) -> set[str]:
-    """The modules of HEAVY that a fresh Python holds after ``code``."""
+    """Return the modules of HEAVY that a fresh Python has loaded after ``code``."""
     script = f"{code}\nimport sys\nprint('LOADED', *[m for m in {HEAVY!r} if m in sys.modules])"
     run = [sys.executable, "-P", "-c", script]
     answer = subprocess.run(run, capture_output=True, text=True, cwd=cwd or ROOT, check=True)
     return set(answer.stdout.rsplit("LOADED", 1)[1].split())
 
 
-def test_the_contracts_of_the_layers_hold() -> None:
+def test_the_import_contracts_hold() -> None:
     answer = subprocess.run(
         [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
         capture_output=True,
@@ -42,11 +42,11 @@ def test_the_contracts_of_the_layers_hold() -> None:
         ),
     ],
 )
-def test_importing_it_loads_only_what_it_needs(code: str, allowed: set[str]) -> None:
+def test_an_import_loads_only_what_it_needs(code: str, allowed: set[str]) -> None:
     assert loaded_after(code) <= allowed
 
 
-def test_every_module_is_of_a_readable_length() -> None:
+def test_every_module_is_short() -> None:
     files = [
         p
         for top in ("pipeline", "lightning_modules", "preprocess")

@@ -1,4 +1,4 @@
-"""The shipped cluster hangs together: its versions, ports and folders, without a Docker to run it."""
+"""The versions, ports and folders of the shipped cluster match; checked without Docker."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ OURS = {name: service for name, service in SERVICES.items() if service["image"] 
 
 @pytest.fixture
 def runner(tmp_path: Path) -> PortableRunner:
-    """The engine as the client's config names it."""
+    """The engine that the client's config sets."""
     file = tmp_path / "flink.yaml"
     file.write_text(COMPOSE["configs"]["flink"]["content"])
     config = load_config([str(file)], ["prepare.input=x"]).runner
@@ -26,7 +26,7 @@ def runner(tmp_path: Path) -> PortableRunner:
     return config
 
 
-def test_every_part_has_the_same_beam_and_the_same_flink() -> None:
+def test_every_service_has_the_same_beam_and_the_same_flink() -> None:
     beam = re.findall(r"^apache-beam==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     server = re.fullmatch(r"apache/beam_flink(.+)_job_server:(.+)", SERVICES["jobserver"]["image"])
     assert server
@@ -35,7 +35,7 @@ def test_every_part_has_the_same_beam_and_the_same_flink() -> None:
     assert set(flinks) == {f"flink:{server[1]}-java17"}
 
 
-def test_the_client_knocks_at_the_ports_that_are_open(runner: PortableRunner) -> None:
+def test_the_client_connects_to_the_open_ports(runner: PortableRunner) -> None:
     server = SERVICES["jobserver"]["command"]
     options = runner.options
     assert "--job-host=jobserver " in server
@@ -47,7 +47,7 @@ def test_the_client_knocks_at_the_ports_that_are_open(runner: PortableRunner) ->
         assert SERVICES[pool]["command"].endswith(f"--service_port={port}")
 
 
-def test_every_task_manager_has_a_pool_of_its_own(runner: PortableRunner) -> None:
+def test_every_task_manager_has_its_own_worker_pool(runner: PortableRunner) -> None:
     managers = [name for name in SERVICES if name.startswith("taskmanager")]
     pools = [s["network_mode"] for s in SERVICES.values() if "network_mode" in s]
     assert sorted(pools) == [f"service:{name}" for name in managers]
@@ -56,13 +56,13 @@ def test_every_task_manager_has_a_pool_of_its_own(runner: PortableRunner) -> Non
     assert runner.options.parallelism == sum(slots)
 
 
-def test_every_worker_and_the_client_see_the_same_folder_and_are_one_image() -> None:
+def test_the_workers_and_the_client_share_a_folder_and_an_image() -> None:
     assert sorted(OURS) == ["biloom", "pool-1", "pool-2"]
     assert len({str(service["volumes"]) for service in OURS.values()}) == 1
     assert len({str(service["build"]) for service in OURS.values()}) == 1
 
 
-def test_the_image_holds_all_that_an_installation_takes() -> None:
+def test_the_image_has_every_file_that_the_installation_needs() -> None:
     dockerfile = OURS["biloom"]["build"]["dockerfile_inline"]
     copied = [
         name

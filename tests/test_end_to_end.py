@@ -1,4 +1,4 @@
-"""One `biloom run` in processes of its own: raw text to vectors, then the same from the wheel."""
+"""`biloom run` from raw text to vectors, from the checkout and from the wheel."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def sentences(seed: int, number: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The arguments of a run on a small corpus of three sources."""
+    """Return the arguments of a run on a small corpus of three sources."""
     root = tmp_path_factory.mktemp("run")
     rows = "".join(json.dumps({"text": one}) + "\n" for one in sentences(2, 100))
     texts = {"TEXT": sentences(1, 300), "HELD_OUT": sentences(3, 40)}
@@ -79,7 +79,7 @@ def output(asked: list[str], run: "subprocess.CompletedProcess[str]") -> Path:
     return Path(asked[-1].removeprefix("run.output="))
 
 
-def test_every_stage_tells_its_folder_and_nothing_goes_to_standard_error(
+def test_every_stage_prints_its_folder_and_nothing_goes_to_standard_error(
     run: "subprocess.CompletedProcess[str]", output: Path
 ) -> None:
     heads = [line for line in run.stdout.splitlines() if not line.startswith(" ")]
@@ -91,7 +91,7 @@ def test_every_stage_tells_its_folder_and_nothing_goes_to_standard_error(
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_folder_is_finished_and_whole(
+def test_every_folder_is_finished_and_complete(
     stage: str, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = output / stage
@@ -102,7 +102,7 @@ def test_every_folder_is_finished_and_whole(
     assert capsys.readouterr().out.endswith(": all as the manifest says\n")
 
 
-def test_a_source_given_as_held_out_is_in_no_other_split(output: Path) -> None:
+def test_a_held_out_source_is_in_no_other_split(output: Path) -> None:
     details = read_manifest(str(output / "prepare")).details
     rows = {row["name"]: row for row in details["sources"]}
     assert rows["text"]["license"] == "CC0-1.0"
@@ -110,7 +110,7 @@ def test_a_source_given_as_held_out_is_in_no_other_split(output: Path) -> None:
     assert details["splits"]["valid"]["documents"] >= rows["held out"]["documents"]
 
 
-def test_the_report_and_the_metrics_are_there(output: Path) -> None:
+def test_the_report_and_the_metrics_are_written(output: Path) -> None:
     page = (output / "report.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
     assert "http://" not in page.replace("http://www.w3.org", "")
@@ -129,7 +129,7 @@ def test_the_vectors_of_a_text_are_those_of_the_model(output: Path) -> None:
     np.testing.assert_allclose(embedded.vectors, cache[text], atol=1e-5)
 
 
-def test_a_second_run_says_already_done_of_every_stage(
+def test_a_second_run_finds_every_stage_already_done(
     asked: list[str], output: Path, biloom: Command
 ) -> None:
     before = {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.name != "report.html"}
@@ -158,7 +158,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_packages_and_the_configs_and_no_tests(wheel: Path) -> None:
+def test_the_wheel_has_the_packages_and_the_configs_but_no_tests(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"pipeline", "lightning_modules", "preprocess", "biloom.py"}
@@ -174,7 +174,7 @@ def test_the_installed_wheel_runs_from_an_empty_folder(wheel: Path, tmp_path: Pa
     site = Path(sysconfig.get_path("purelib", "venv", paths))
     install = ["-m", "pip", "--disable-pip-version-check", "install", "--no-deps", "--quiet"]
     subprocess.run([sys.executable, *install, "--target", site, wheel], check=True)
-    # Its dependencies are those of this environment, of which no .pth file brings a checkout in.
+    # The dependencies come from this environment, whose .pth files do not apply.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     empty = tmp_path / "empty"
     empty.mkdir()

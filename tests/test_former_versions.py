@@ -1,4 +1,4 @@
-"""Run folders of former versions stay valid: they are read, resumed and added to."""
+"""Run folders of former versions stay valid: they are read, resumed and extended."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ MODIFIED = 1_700_000_000 * 10**9
 
 @pytest.fixture
 def former(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the run folders, and the current folder."""
+    """A copy of the run folders, as the current folder."""
     folder = tmp_path / "former"
     shutil.copytree(FIXTURE, folder)
     for name in TEXTS:
@@ -47,7 +47,7 @@ def test_a_finished_run_is_already_done(former: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_finished_stage_is_whole(
+def test_a_finished_stage_is_complete(
     stage: str, former: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["inspect", f"finished/{stage}"]) == 0
@@ -146,12 +146,12 @@ def test_texts_are_added_to_a_finished_cache(former: Path) -> None:
     assert len(after) > len(before)
     for text, expected in vectors.items():
         np.testing.assert_array_equal(after[text], expected)
-    # The question that the former version answered is still answered.
+    # The request of the former version is still answered.
     biloom("embed")
     assert len(VectorCache.open("finished/embed")) == len(after)
 
 
-def test_a_model_folder_gives_the_vectors_it_gave(former: Path) -> None:
+def test_a_model_folder_gives_the_same_vectors_as_before(former: Path) -> None:
     cache = VectorCache.open("finished/embed")
     text = next(iter(cache))
     [embedding] = BiLM.from_pretrained("finished/export").embed([text])

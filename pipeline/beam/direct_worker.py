@@ -1,8 +1,8 @@
-"""Worker processes of the direct runner: none outlives its job, and no job waits for a dead one.
+"""Worker processes of the direct runner, which end with their job and whose death ends the job.
 
-Beam's own handler waits for ever for a worker that died before it connected, or that connects when
-its job has failed. It also hands workers Ctrl-C and the driver's standard error, and lets them
-import what lies in the current folder.
+Beam's handler waits forever for a worker that died before it connected, or that connects after its
+job failed. Its workers also receive Ctrl-C, write to the driver's standard error, and import modules
+from the current folder.
 """
 
 import json
@@ -28,11 +28,11 @@ LOG_BYTES = 2000
 ABORT_SECONDS = 0.5
 DYING_SECONDS = 0.2
 BROKEN_CONNECTIONS = ("beam_control_read", "read_grpc_client_inputs")
-"""Threads of Beam that end in an exception where a worker does."""
+"""Beam's threads that end with an exception when a worker dies."""
 
 
 class WorkerDied(UserError):  # noqa: N818
-    """A worker process ended before its work; the message says how."""
+    """A worker process ended before its work was done; the message says how."""
 
 
 WORKER = """\
@@ -46,15 +46,15 @@ threading.Thread(target=end_with_the_driver, daemon=True).start()
 from apache_beam.runners.worker import sdk_worker_main
 sdk_worker_main.main(sys.argv)
 """
-"""What a worker runs; its standard input ends when the driver does, however that ends."""
+"""Program of a worker; its standard input closes when the driver ends for any reason."""
 
 
 @WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)  # type: ignore[untyped-decorator, unused-ignore]
 class WorkerProcess(GrpcWorkerHandler):  # type: ignore[misc, unused-ignore]
-    """One worker; made by Beam in the place of its own, for `multi_processing`."""
+    """A worker process; registered so that Beam uses it for `multi_processing`."""
 
     deaths: ClassVar[list[str]] = []
-    """What became of workers that ended too early: Beam has no other way to hand it on."""
+    """Messages about workers that ended too early; Beam offers no other way to pass them on."""
 
     def __init__(self, command: bytes, state: Any, provision_info: Any, grpc_server: Any) -> None:
         super().__init__(state, provision_info, grpc_server)
@@ -70,7 +70,7 @@ class WorkerProcess(GrpcWorkerHandler):  # type: ignore[misc, unused-ignore]
         }
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            # -P: without it a `pipeline` of the current folder is imported.
+            # Without -P, a folder `pipeline` in the current folder would be imported.
             [sys.executable, "-P", "-c", WORKER],
             env=environment,
             stdin=subprocess.PIPE,
@@ -85,18 +85,18 @@ class WorkerProcess(GrpcWorkerHandler):  # type: ignore[misc, unused-ignore]
         self._process.wait()
         if self._closing.is_set():
             return
-        self._tell_death()
+        self._record_death()
         self._close_data()
-        # Again and again: the runner may be about to send it one more instruction.
+        # Repeatedly, because the runner may be about to send one more instruction.
         while not self._closing.wait(ABORT_SECONDS):
-            # It also may be adding to the instructions that are gone through here.
+            # The runner may add instructions while abort() iterates over them.
             with suppress(RuntimeError):
                 self.control_conn.abort(WorkerDied(self.deaths[0]))
 
-    def _tell_death(self) -> None:
+    def _record_death(self) -> None:
         self._log.seek(max(self._log.seek(0, os.SEEK_END) - LOG_BYTES, 0))
-        last_words = self._log.read().decode(errors="replace").strip()
-        self.deaths.append(_how(self._process.returncode, last_words))
+        output = self._log.read().decode(errors="replace").strip()
+        self.deaths.append(_death_message(self._process.returncode, output))
 
     def close(self) -> None:
         self._closing.set()
@@ -105,17 +105,17 @@ class WorkerProcess(GrpcWorkerHandler):  # type: ignore[misc, unused-ignore]
         self.stop_worker()
 
     def _close_data(self) -> None:
-        # Where its worker is gone it raises what it broke with.
+        # If the worker has died, closing raises the error of the broken connection.
         with suppress(Exception):
             self.data_conn.close()
 
     def stop_worker(self) -> None:
-        # What it did lies on disk; what it is still doing belongs to a job that has failed. If
-        # that is because it died, its connection broke a moment before its end can be seen.
+        # The worker can be killed: finished work is on disk, and running work belongs to a failed
+        # job. If the job failed because the worker died, its exit code is available only now.
         failed = sys.exc_info()[0] is not None
         with suppress(subprocess.TimeoutExpired):
             if failed and self._process.wait(DYING_SECONDS):
-                self._tell_death()
+                self._record_death()
         self._process.kill()
         self._process.communicate()
         self._watcher.join()
@@ -123,15 +123,15 @@ class WorkerProcess(GrpcWorkerHandler):  # type: ignore[misc, unused-ignore]
 
 
 @contextmanager
-def told_deaths() -> Iterator[None]:
-    """Raise the death of a worker as what it is, and not as Beam's trouble with it.
+def raise_worker_deaths() -> Iterator[None]:
+    """Turn Beam's error about a dead worker into `WorkerDied` while the block runs.
 
     Raises:
-        WorkerDied: a worker ended before its work.
+        WorkerDied: a worker ended before its work was done.
     """
     WorkerProcess.deaths.clear()
     former = threading.excepthook
-    threading.excepthook = _but_for_broken_connections(former)
+    threading.excepthook = _without_broken_connections(former)
     try:
         yield
     except Exception as error:
@@ -142,20 +142,20 @@ def told_deaths() -> Iterator[None]:
         threading.excepthook = former
 
 
-def _but_for_broken_connections(hook: Any) -> Any:
-    def told(args: threading.ExceptHookArgs) -> None:
+def _without_broken_connections(hook: Any) -> Any:
+    def filtered(args: threading.ExceptHookArgs) -> None:
         if not args.thread or args.thread.name not in BROKEN_CONNECTIONS:
             hook(args)
 
-    return told
+    return filtered
 
 
-def _how(code: int, last_words: str) -> str:
-    again = "the same command goes on from here"
+def _death_message(code: int, output: str) -> str:
+    again = "run the same command to resume"
     if code == -signal.SIGKILL:
         return (
-            "a worker process was killed, most likely for want of memory; "
-            f"fewer runner.options.workers need less, and {again}"
+            "a worker process was killed, most likely because memory ran out; lower "
+            f"runner.options.workers and {again}"
         )
     ended = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-    return f"a worker process ended {ended}; {again}. Its last words:\n{last_words}"
+    return f"a worker process ended {ended}; {again}. Its last output:\n{output}"

@@ -1,32 +1,31 @@
-"""Which engine runs a Beam job: one function a kind, from its options to an empty pipeline.
+"""The engines that run Beam jobs: for each kind, a function from its options to an empty pipeline.
 
-What an engine lacks (a package, Java, an address that answers) is told before anything is sent.
+Missing requirements (a package, Java, an address that answers) are reported before the job is sent.
 """
 
 import importlib
-import json
 import logging
 import os
-import shutil
 import signal
-import socket
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
 from apache_beam.runners.portability.flink_runner import FlinkJarJobServer
-from apache_beam.runners.portability.job_server import JavaJarJobServer
 from apache_beam.runners.portability.spark_runner import SparkJarJobServer
-from apache_beam.utils.subprocess_server import JavaHelper
 
-from pipeline.beam.direct_worker import told_deaths
+from pipeline.beam.direct_worker import raise_worker_deaths
+from pipeline.beam.requirements import (
+    RunnerError,
+    check_installed,
+    check_reachable,
+    flink_slots,
+    java_command,
+    job_server_jar,
+)
 from pipeline.config.runners import (
     DaskOptions,
     DataflowOptions,
@@ -36,56 +35,57 @@ from pipeline.config.runners import (
     RunnerConfig,
     SparkOptions,
 )
-from preprocess.errors import UserError
 
 IN_MEMORY_BYTES = 150 << 20
-"""Input below which starting worker processes (some 5 s) costs more than they gain."""
-CONNECT_SECONDS = 10.0
+"""Input size below which worker processes take longer to start (some 5 s) than they save."""
 REQUEST_SECONDS = 30 * 24 * 3600
-"""Beam ends the stream of a job's states after this time, and the job with it."""
+"""After this time Beam closes the stream of a job's states, and with it the job."""
 DASK_WORKERS = {
     "DASK_LOGGING__DISTRIBUTED": "critical",
     "DASK_LOGGING__ROOT": "error",
     "PYTHONSAFEPATH": "1",
 }
-"""Environment of the workers of a cluster for the job: they share our standard error, and without
-the last a `pipeline` of the current folder is imported."""
+"""Environment of the workers of a local cluster.
+
+They share our standard error, so they log little. PYTHONSAFEPATH keeps them from importing a folder
+`pipeline` in the current folder.
+"""
 FLINK_JAR = "BILOOM_FLINK_JOB_SERVER_JAR"
-
-
-class RunnerError(UserError):
-    """An engine that cannot run a job as asked; the message says what to do."""
 
 
 @contextmanager
 def make_pipeline(config: RunnerConfig, input_bytes: int) -> Iterator[beam.Pipeline]:
-    """An empty Beam pipeline on the engine that ``config`` names, run when its block ends.
+    """Yield an empty Beam pipeline on the engine that ``config`` names; run it when the block ends.
+
+    Args:
+        config: the engine and its options.
+        input_bytes: size of the input, from which the direct runner chooses its mode.
 
     Raises:
-        RunnerError: the engine lacks something.
-        WorkerDied: at the block's end, where a worker process ended before its work.
+        RunnerError: a requirement of the engine is missing.
+        WorkerDied: a worker process of the direct runner ended before its work was done.
     """
-    with ExitStack() as ends, told_deaths():
-        pipeline = RUNNERS[config.kind](config.options, input_bytes, ends)
+    with ExitStack() as cleanup, raise_worker_deaths():
+        pipeline = RUNNERS[config.kind](config.options, input_bytes, cleanup)
         yield pipeline
         result = pipeline.run()
         if config.kind == "dask":
-            ends.callback(result.client.close)
+            cleanup.callback(result.client.close)
         try:
             result.wait_until_finish()
         except BaseException:
-            # An engine elsewhere would go on without us.
+            # Otherwise a remote engine continues to run the job.
             with suppress(Exception):
                 result.cancel()
             raise
 
 
-def _direct(options: DirectOptions, input_bytes: int, ends: ExitStack) -> beam.Pipeline:
+def _direct(options: DirectOptions, input_bytes: int, cleanup: ExitStack) -> beam.Pipeline:
     workers = options.workers or os.cpu_count() or 1
     mode = options.mode
     if mode == "auto":
         mode = "in_memory" if input_bytes < IN_MEMORY_BYTES or workers == 1 else "multi_processing"
-    # By its own name: `DirectRunner` first tries to fetch another engine from the network.
+    # By its full name, because `DirectRunner` first tries to download another engine.
     return _pipeline(
         "apache_beam.runners.portability.fn_api_runner.FnApiRunner",
         direct_running_mode=mode,
@@ -93,8 +93,8 @@ def _direct(options: DirectOptions, input_bytes: int, ends: ExitStack) -> beam.P
     )
 
 
-def _portable(options: PortableOptions, input_bytes: int, ends: ExitStack) -> beam.Pipeline:
-    _answers("job_endpoint", options.job_endpoint)
+def _portable(options: PortableOptions, input_bytes: int, cleanup: ExitStack) -> beam.Pipeline:
+    check_reachable("job_endpoint", options.job_endpoint)
     return _pipeline(
         "PortableRunner",
         job_endpoint=options.job_endpoint,
@@ -104,23 +104,25 @@ def _portable(options: PortableOptions, input_bytes: int, ends: ExitStack) -> be
     )
 
 
-def _flink(options: FlinkOptions, input_bytes: int, ends: ExitStack) -> beam.Pipeline:
-    java = _java("flink")
+def _flink(options: FlinkOptions, input_bytes: int, cleanup: ExitStack) -> beam.Pipeline:
+    java = java_command("flink")
     known = FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS
     if options.version not in (None, *known):
         raise RunnerError(
-            f"runner.options.version: this Beam has no job server for Flink {options.version}, "
-            f"only for {', '.join(known)}"
+            f"runner.options.version: Beam has no job server for Flink {options.version}, only for "
+            f"{', '.join(known)}"
         )
     jar = options.job_server_jar or os.environ.get(FLINK_JAR)
     chosen = {"flink_version": options.version} if options.version else {}
     parallelism = options.parallelism or (
-        _flink_slots(options.cluster) if options.cluster else os.cpu_count()
+        flink_slots(options.cluster) if options.cluster else os.cpu_count()
     )
     return _pipeline(
         "FlinkRunner",
         flink_master=options.cluster or "[auto]",
-        flink_job_server_jar=_jar(FlinkJarJobServer, FLINK_JAR, flink_job_server_jar=jar, **chosen),
+        flink_job_server_jar=job_server_jar(
+            FlinkJarJobServer, FLINK_JAR, flink_job_server_jar=jar, **chosen
+        ),
         parallelism=parallelism,
         job_server_java_launcher=java,
         **_workers(options),
@@ -128,9 +130,9 @@ def _flink(options: FlinkOptions, input_bytes: int, ends: ExitStack) -> beam.Pip
     )
 
 
-def _spark(options: SparkOptions, input_bytes: int, ends: ExitStack) -> beam.Pipeline:
-    java = _java("spark")
-    jar = _jar(SparkJarJobServer, None, spark_job_server_jar=options.job_server_jar)
+def _spark(options: SparkOptions, input_bytes: int, cleanup: ExitStack) -> beam.Pipeline:
+    java = java_command("spark")
+    jar = job_server_jar(SparkJarJobServer, None, spark_job_server_jar=options.job_server_jar)
     return _pipeline(
         "SparkRunner",
         spark_master_url=options.master,
@@ -140,8 +142,8 @@ def _spark(options: SparkOptions, input_bytes: int, ends: ExitStack) -> beam.Pip
     )
 
 
-def _dataflow(options: DataflowOptions, input_bytes: int, ends: ExitStack) -> beam.Pipeline:
-    _installed("dataflow", "apache-beam[gcp]", "apitools", "google.cloud.storage")
+def _dataflow(options: DataflowOptions, input_bytes: int, cleanup: ExitStack) -> beam.Pipeline:
+    check_installed("dataflow", "apache-beam[gcp]", "apitools", "google.cloud.storage")
     return _pipeline(
         "DataflowRunner",
         project=options.project,
@@ -159,18 +161,18 @@ def _dataflow(options: DataflowOptions, input_bytes: int, ends: ExitStack) -> be
     )
 
 
-def _dask(options: DaskOptions, input_bytes: int, ends: ExitStack) -> beam.Pipeline:
-    _installed("dask", "dask and distributed", "dask", "distributed")
+def _dask(options: DaskOptions, input_bytes: int, cleanup: ExitStack) -> beam.Pipeline:
+    check_installed("dask", "dask and distributed", "dask", "distributed")
     distributed = importlib.import_module("distributed")
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     address = options.scheduler
     if address:
-        _answers("scheduler", address)
+        check_reachable("scheduler", address)
     else:
-        with _inherited_by_workers():
-            address = ends.enter_context(distributed.LocalCluster()).scheduler_address
-    # By its full name: Beam's list of runners does not have it.
+        with _worker_environment():
+            address = cleanup.enter_context(distributed.LocalCluster()).scheduler_address
+    # By its full name, because Beam's list of runners lacks it.
     return _pipeline(
         "apache_beam.runners.dask.dask_runner.DaskRunner",
         address=address,
@@ -189,8 +191,8 @@ RUNNERS: dict[str, Callable[[Any, int, ExitStack], beam.Pipeline]] = {
 
 
 @contextmanager
-def _inherited_by_workers() -> Iterator[None]:
-    """Processes that start here log nothing but what is fatal, and leave Ctrl-C to us."""
+def _worker_environment() -> Iterator[None]:
+    """Let processes that start in the block log little and ignore Ctrl-C."""
     former = {name: os.environ.get(name) for name in DASK_WORKERS}
     os.environ.update(DASK_WORKERS)
     main = threading.current_thread() is threading.main_thread()
@@ -208,14 +210,14 @@ def _inherited_by_workers() -> Iterator[None]:
 
 
 def _pipeline(runner: str, **options: Any) -> beam.Pipeline:
-    # Made first, since its module may bring options of its own.
+    # Created first, because its module may register further options.
     engine = beam.runners.create_runner(runner)
-    given = {name: value for name, value in options.items() if value is not None}
-    # The empty list: without it, Beam takes our own command line for its options.
-    made = PipelineOptions([], **given)
-    unknown = given.keys() - PipelineOptions([]).get_all_options().keys()
+    options = {name: value for name, value in options.items() if value is not None}
+    # Without the empty list, Beam parses our command line.
+    pipeline_options = PipelineOptions([], **options)
+    unknown = options.keys() - PipelineOptions([]).get_all_options().keys()
     assert not unknown, f"Beam would drop {', '.join(sorted(unknown))}"
-    return beam.Pipeline(runner=engine, options=made)
+    return beam.Pipeline(runner=engine, options=pipeline_options)
 
 
 def _workers(options: Any) -> dict[str, Any]:
@@ -225,75 +227,3 @@ def _workers(options: Any) -> dict[str, Any]:
         "sdk_worker_parallelism": options.sdk_worker_parallelism,
         "job_server_timeout": REQUEST_SECONDS,
     }
-
-
-def _installed(kind: str, what: str, *modules: str) -> None:
-    for module in modules:
-        try:
-            found = find_spec(module) is not None
-        except ModuleNotFoundError:
-            found = False
-        if not found:
-            raise RunnerError(
-                f"runner.kind={kind} needs {what}, and {module} is not installed; "
-                f"pip install 'biloom[{kind}]'"
-            )
-
-
-def _java(kind: str) -> str:
-    java = JavaHelper.get_java()
-    if shutil.which(java) is None:
-        raise RunnerError(
-            f"runner.kind={kind} needs Java to start Beam's job server, and there is no '{java}'; "
-            "install Java 11 or 17, or set JAVA_HOME; a job server that is up already is "
-            "runner.kind=portable"
-        )
-    return str(java)
-
-
-def _jar(server: type[JavaJarJobServer], variable: str | None, **options: Any) -> str:
-    """The local file of a job server; fetched here, where what goes wrong can be told."""
-    path = next((value for name, value in options.items() if name.endswith("_jar")), None)
-    if path and "://" not in path and not Path(path).is_file():
-        raise RunnerError(f"{path}: no such file; runner.options.job_server_jar names it")
-    given = {name: value for name, value in options.items() if value is not None}
-    try:
-        jar = server.local_jar(server(PipelineOptions([], **given)).path_to_jar())
-    except Exception as error:
-        raise RunnerError(
-            f"Beam's job server cannot be fetched ({error}); fetch it where the network allows and "
-            "name the file as runner.options.job_server_jar"
-            + (f" or in the environment as {variable}" if variable else "")
-        ) from error
-    return str(jar)
-
-
-def _answers(key: str, address: str) -> None:
-    """Refuse an address at which nothing listens: Beam would wait for it, without a word."""
-    host, _, port = address.rpartition("://")[2].rstrip("/").rpartition(":")
-    if not host or not port.isdecimal():
-        raise RunnerError(f"runner.options.{key}: must be host:port, not '{address}'")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS):
-            return
-    except OSError as error:
-        raise RunnerError(
-            f"runner.options.{key}: nothing answers at {address} ({error}); start it, or correct "
-            "the address"
-        ) from error
-
-
-def _flink_slots(master: str) -> int:
-    """The slots of a cluster, over Flink's REST interface (`/overview`)."""
-    url = master if "://" in master else f"http://{master}"
-    try:
-        with urllib.request.urlopen(f"{url}/overview", timeout=CONNECT_SECONDS) as answer:
-            slots = int(json.load(answer)["slots-total"])
-    except (OSError, ValueError, KeyError, urllib.error.URLError) as error:
-        raise RunnerError(
-            f"runner.options.master: no Flink answers at {master} ({error}); start it, or correct "
-            "the address"
-        ) from error
-    if not slots:
-        raise RunnerError(f"runner.options.master: {master} has no TaskManager; start one")
-    return slots

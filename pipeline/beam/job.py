@@ -1,9 +1,9 @@
-"""A Beam job from its steps to its end, with a bar, and with an end also where nothing moves.
+"""Run a Beam job with a progress bar, and stop it if it makes no progress.
 
-An engine can wait for ever: for a worker whose Python lacks Beam, for one that died as it started,
-for a job that is over. Progress is what the units' records in the store say, so it is the same on
-every engine; where none of them changes, the job is ended as Ctrl-C would end it, since that is what
-engines can be left by.
+An engine can wait forever: for a worker whose Python lacks Beam, for a worker that died when it
+started, or for a job that has ended. Progress is measured by the units' records in the store, so it
+is the same on every engine. If no record changes, the job is interrupted as by Ctrl-C, which is how
+any engine can be stopped.
 """
 
 import io
@@ -22,7 +22,8 @@ from typing import Literal
 
 import apache_beam as beam
 
-from pipeline.beam.engines import RunnerError, make_pipeline
+from pipeline.beam.engines import make_pipeline
+from pipeline.beam.requirements import RunnerError
 from pipeline.beam.unit_bar import Look, unit_bar
 from pipeline.beam.worker_call import failures, source_version, user_errors
 from pipeline.config.runners import RunnerConfig
@@ -30,20 +31,20 @@ from pipeline.console import Console, clock, count
 from preprocess.errors import UserError
 
 FAILED_SECONDS = 10.0
-"""A worker told a mistake: the engine may end the job by itself, or go on trying."""
+"""How long a job may continue after a worker reported an error; the engine may stop it or retry."""
 FINISHED_SECONDS = 30.0
-"""Every unit is finished: so long the engine has to say that the job is."""
+"""How long a job may continue after its last unit is finished."""
 LEAVE_SECONDS = 20.0
-"""How long an engine has to let go of an ended job, and the process to end."""
+"""How long an engine may hold an interrupted job, and the process after it."""
 LAST_LINES, LINE_CHARACTERS = 40, 300
-TOLD_LINES = 5
-"""Of an engine's last lines, told where nothing moves."""
+SHOWN_LINES = 5
+"""Lines of the engine's output in the message about a stalled job."""
 
 Reason = Literal["stalled", "failed", "finished"]
 
 
 class Stalled(UserError):  # noqa: N818
-    """Nothing moved for `runner.stall_seconds`; the message says what was seen last."""
+    """A job made no progress for `runner.stall_seconds`; the message says how far it was."""
 
 
 def run_job(
@@ -56,28 +57,36 @@ def run_job(
     steps: beam.PTransform,
     effort: int = 1,
 ) -> None:
-    """Run ``steps`` over ``units`` of ``total`` raw bytes, whose records lie in ``work``.
+    """Run the Beam job ``steps``.
 
-    effort: how much longer a byte takes than in tokenising, for the choice of processes.
+    Args:
+        config: the engine.
+        work: folder of the units' records.
+        console: where progress is shown.
+        name: name of the bar.
+        total: raw bytes to read.
+        units: number of units.
+        steps: transform from the pipeline to the numbers of the finished units.
+        effort: time per byte relative to tokenising, for the choice of worker processes.
 
     Raises:
-        RunnerError: the engine cannot run it.
-        Stalled: nothing moved for `runner.stall_seconds`.
-        UserError: what workers found wrong.
+        RunnerError: the engine cannot run the job.
+        Stalled: no progress for `runner.stall_seconds`.
+        UserError: workers reported user errors.
     """
-    words = _LastWords()
-    guard = _Guard(config, units, words)
+    output = _LastOutput()
+    guard = _Guard(config, units, output)
     try:
         with (
             guard,
             user_errors(work),
             unit_bar(work, console, name, total, units, guard.see),
-            words.kept(),
+            output.captured(),
             make_pipeline(config, total * effort) as pipeline,
         ):
             _ = pipeline | steps | "finished" >> beam.Map(int)
     except BaseException as error:
-        # Whatever it has become: Beam makes another error of one that comes up in a worker's call.
+        # Of any type, because Beam replaces an interrupt in a worker's call by another error.
         if guard.interrupted:
             match guard.reason:
                 case "finished":
@@ -90,17 +99,23 @@ def run_job(
                     raise KeyboardInterrupt from None
         if isinstance(error, Exception) and not isinstance(error, UserError):
             if config.kind != "direct":
-                _tell_trouble_of_the_engine(config, error)
-            for line in words.lines:
+                _raise_engine_error(config, error)
+            for line in output.lines:
                 error.add_note(line)
         raise
 
 
 class _Guard:
-    """Ends the job that runs inside its block, in the main thread, where it cannot end itself."""
+    """Interrupts the job that runs in its block, in the main thread, if it makes no progress.
 
-    def __init__(self, config: RunnerConfig, units: int, words: "_LastWords") -> None:
-        self._config, self._units, self._words = config, units, words
+    Attributes:
+        interrupted: whether a SIGINT arrived.
+        reason: why the guard sent it; None if the user did.
+        message: how far the job was, and where to look.
+    """
+
+    def __init__(self, config: RunnerConfig, units: int, output: "_LastOutput") -> None:
+        self._config, self._units, self._output = config, units, output
         self._last: Look | None = None
         self._moved = time.monotonic()
         self._ended = threading.Event()
@@ -108,11 +123,10 @@ class _Guard:
         self.interrupted = False
         self.reason: Reason | None = None
         self.message = ""
-        """What was seen before nothing moved any more, and where to look."""
 
     def __enter__(self) -> None:
         self._main = threading.current_thread() is threading.main_thread()
-        if self._main:  # signals, and so Ctrl-C, know no other
+        if self._main:  # signal handlers can be set in the main thread only
             self._former = signal.signal(signal.SIGINT, self._on_interrupt)
         self._moved = time.monotonic()
 
@@ -123,7 +137,7 @@ class _Guard:
             signal.signal(signal.SIGINT, self._former)
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        # Where Ctrl-C is ignored, as behind nohup, ours is not.
+        # Where Ctrl-C is ignored, as under nohup, the guard's own signal is not.
         self.interrupted = bool(self.reason) or callable(self._former)
         if self.reason:
             raise KeyboardInterrupt
@@ -131,7 +145,7 @@ class _Guard:
             self._former(number, frame)
 
     def see(self, look: Look | None) -> None:
-        """Take in a look at the records, or None where the store let nobody look."""
+        """Note the progress, or None if the records cannot be read at the moment."""
         now = time.monotonic()
         if look and look != self._last:
             self._last, self._moved = look, now
@@ -149,18 +163,18 @@ class _Guard:
         with self._lock:
             if self._ended.is_set() or self.reason or not self._main:
                 return
-            self.reason, self.message = reason, self._what_was_seen()
+            self.reason, self.message = reason, self._describe()
             main = threading.main_thread().ident
             assert main is not None
             signal.pthread_kill(main, signal.SIGINT)
         threading.Thread(target=self._leave, daemon=True).start()
 
     def _leave(self) -> None:
-        """End the process where an engine holds on to it."""
+        """Kill the process if the engine does not react to the interrupt."""
         if self._ended.wait(LEAVE_SECONDS):
             if self.reason == "finished":
                 return
-            # It ends when the process begins to.
+            # The main thread ends when the process begins to exit.
             threading.main_thread().join()
             time.sleep(LEAVE_SECONDS)
         else:
@@ -169,43 +183,42 @@ class _Guard:
             os.kill(child, signal.SIGKILL)
         os._exit(2)
 
-    def _what_was_seen(self) -> str:
+    def _describe(self) -> str:
         look = self._last
         state = (
-            f"{count(look.sums['bytes'])}B read, {look.tokenised:,} of {self._units:,} units were "
-            f"through the first pass, {look.finished:,} finished"
+            f"{count(look.sums['bytes'])}B read, {look.tokenised:,} of {self._units:,} units through "
+            f"the first pass, {look.finished:,} finished"
             if look
-            else "the records of its units could not be read"
+            else "the records of its units cannot be read"
         )
-        said = "".join(f"\n    {line}" for line in list(self._words.lines)[-TOLD_LINES:])
+        shown = "".join(f"\n    {line}" for line in list(self._output.lines)[-SHOWN_LINES:])
         return (
-            f"nothing moved for {clock(time.monotonic() - self._moved)} (runner.stall_seconds), so "
-            f"the job was ended; {state}. {_where_to_look(self._config)}. The same command goes on "
-            "from here" + (f". The engine's last words:{said}" if said else "")
+            f"no progress for {clock(time.monotonic() - self._moved)} (runner.stall_seconds), so the "
+            f"job was stopped; {state}. {_where_to_look(self._config)}. Run the same command to "
+            "resume" + (f". Last output of the engine:{shown}" if shown else "")
         )
 
 
 def _where_to_look(config: RunnerConfig) -> str:
     if config.kind == "direct":
-        return "Look whether input and output answer"
+        return "Check that input and output can be reached"
     if config.kind == "dask":
-        return "Look whether the cluster has workers, and into their logs"
+        return "Check that the cluster has workers, and read their logs"
     if config.kind == "dataflow":
-        return "Look into the job's log in the Google Cloud console"
-    logs = "Look into the logs of the engine and of its workers"
+        return "Read the job's log in the Google Cloud console"
+    advice = "Read the logs of the engine and of its workers"
     if config.options.environment_type == "EXTERNAL":
-        logs = (
-            f"Look into the log of the worker pool ({config.options.environment_config}), which "
-            "starts the `python` of its PATH: that one needs apache_beam and biloom "
-            f"{source_version()}; then into the engine's own log"
+        advice = (
+            f"Read the log of the worker pool ({config.options.environment_config}), whose `python` "
+            f"needs apache_beam and biloom {source_version()}; then the engine's log"
         )
     if config.kind == "flink" and config.options.cluster:
-        logs += ", and whether the cluster still has as many slots as the job's parallelism"
-    return logs
+        advice += ". The cluster needs as many free slots as the job's parallelism"
+    return advice
 
 
-class _LastWords(io.TextIOBase):
-    """Keeps the last lines that Beam and the engine wrote, for where they explain something."""
+class _LastOutput(io.TextIOBase):
+    """Keeps the last lines that Beam and the engine wrote, to explain a failure."""
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=LAST_LINES)
@@ -221,8 +234,8 @@ class _LastWords(io.TextIOBase):
         return len(text)
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Take in what is logged and written to standard error, where it would drown a message."""
+    def captured(self) -> Iterator[None]:
+        """Capture logs and standard error, which would bury our message."""
         self._former, self._thread = sys.stderr, threading.current_thread()
         root, threads = logging.getLogger(), set(threading.enumerate())
         handlers, root.handlers = root.handlers, [logging.StreamHandler(self)]
@@ -232,27 +245,27 @@ class _LastWords(io.TextIOBase):
             yield
             failed = False
         finally:
-            # Workers that are threads of ours still complain of what has ended; to be heard by
-            # nobody, while we say why.
+            # Workers that are threads of this process still write about the failure. Keep capturing
+            # their output, so that only our message is seen.
             self._over = failed and bool(set(threading.enumerate()) - threads)
             if not self._over:
                 sys.stderr, root.handlers = self._former, handlers
 
 
-def _tell_trouble_of_the_engine(config: RunnerConfig, error: Exception) -> None:
-    """Raise RunnerError where ``error`` tells of the engine or of its workers' Python, not of us."""
+def _raise_engine_error(config: RunnerConfig, error: Exception) -> None:
+    """Raise RunnerError if ``error`` comes from the engine or its workers' Python, not from biloom."""
     text = str(error)
     if "No module named" in text:
         raise RunnerError(
-            f"a worker cannot load biloom ({_line_with('No module named', text)}); install "
-            f"biloom {source_version()} with its extra 'beam' into the workers' Python"
+            f"a worker cannot import biloom ({_line_with('No module named', text)}); install "
+            f"biloom {source_version()} with the extra 'beam' in the workers' Python"
         ) from error
     unreachable = "StatusCode.UNAVAILABLE" in text
     if unreachable or (isinstance(error, RuntimeError) and "Traceback" not in text):
-        said = _line_with("details =" if unreachable else "", text)
+        reason = _line_with("details =" if unreachable else "", text)
         raise RunnerError(
-            f"the engine could not run the job ({said}). {_where_to_look(config)}. The same "
-            "command goes on from here"
+            f"the engine could not run the job ({reason}). {_where_to_look(config)}. Run the same "
+            "command to resume"
         ) from error
 
 
@@ -262,8 +275,8 @@ def _line_with(words: str, text: str) -> str:
 
 
 def _children() -> list[int]:
-    """The processes that this one started, where the system tells (Linux)."""
-    found = []
+    """Return the child processes of this one; empty if the system is not Linux."""
+    children: list[int] = []
     for task in Path("/proc/self/task").glob("*/children"):
-        found += [int(number) for number in task.read_text().split()]
-    return found
+        children += map(int, task.read_text().split())
+    return children

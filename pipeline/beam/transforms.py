@@ -1,8 +1,8 @@
-"""PTransforms: they wire functions of ``preprocess`` and hold no logic of their own.
+"""PTransforms that connect the functions of the other packages; they hold no logic of their own.
 
 Only the portable subset of Beam is used (no tagged outputs, no output from finish_bundle, integer
-keys, one terminal PCollection). An element is a unit or a bucket, never a line: an element costs
-tens of microseconds, and what passes through stays in the runner's memory.
+keys, one terminal PCollection). An element is the number of a unit or a bucket, never a document:
+an element costs tens of microseconds, and its data stays in the runner's memory.
 """
 
 import pickle
@@ -21,7 +21,10 @@ from preprocess.tokenizers.word_counts import CountJob, count_unit, merge_bucket
 
 
 class ForEach(beam.PTransform):
-    """Calls ``work`` once an item, in any order on any worker; the output is its results."""
+    """Calls ``work(*arguments, item)`` for each item, in any order on any worker.
+
+    Input: items. Output: the results.
+    """
 
     def __init__(self, work_folder: str, work: Callable[..., Any], *arguments: Any) -> None:
         super().__init__()
@@ -32,17 +35,20 @@ class ForEach(beam.PTransform):
 
 
 class ForEachUnit(ForEach):
-    """Calls ``work(job, unit)`` once a unit, given by number: `unit_plan` holds what it is."""
+    """Calls ``work(job, unit)`` for each unit.
+
+    Input: numbers of units, which are read from the job's plan. Output: the results.
+    """
 
     def __init__(self, work: Callable[..., Any], job: Any) -> None:
         super().__init__(job.work, on_unit, work, job)
 
 
 class _Spread(beam.PTransform):
-    """Any item may go to any worker."""
+    """Redistributes the items over all workers."""
 
     def expand(self, items: Any) -> Any:
-        # Dask takes a Reshuffle for nothing, and all would stay in one task with what they wait for.
+        # On Dask, Reshuffle does nothing, so all items would stay in one task.
         if type(items.pipeline.runner).__name__ != "DaskRunner":
             return items | "reshuffle" >> beam.Reshuffle()
         return (
@@ -54,7 +60,7 @@ class _Spread(beam.PTransform):
 
 
 class WhenAllAreDone(beam.PTransform):
-    """Waits for every element, then gives the items that ``then`` holds, whatever came in."""
+    """Waits for all elements, then outputs the items of ``then`` instead."""
 
     def __init__(self, then: Sequence[Any]) -> None:
         super().__init__()
@@ -65,12 +71,15 @@ class WhenAllAreDone(beam.PTransform):
             items
             | "one key" >> beam.Map(_same)
             | "wait" >> beam.GroupByKey()
-            | "go on" >> beam.FlatMap(_items, self._then)
+            | "continue" >> beam.FlatMap(_items, self._then)
         )
 
 
 class PrepareCorpus(beam.PTransform):
-    """Units -> first pass -> drop lists by bucket -> shards; gives each finished unit's number."""
+    """Prepares a corpus: first pass by unit, drop lists by bucket, last pass by unit.
+
+    Output: numbers of the finished units.
+    """
 
     def __init__(self, job: Job, units: int) -> None:
         super().__init__()
@@ -102,14 +111,17 @@ class PrepareCorpus(beam.PTransform):
 
 
 class EmbedTexts(beam.PTransform):
-    """Units -> keys of their texts -> drop lists by bucket -> cache shards; gives units' numbers."""
+    """Embeds texts: keys of the texts by unit, drop lists by bucket, vectors by unit.
+
+    Output: numbers of the finished units.
+    """
 
     def __init__(self, job: Any, units: int) -> None:
         super().__init__()
         self._job, self._units = job, units
 
     def expand(self, begin: Any) -> Any:
-        # Imported here, so that preparing a corpus does not load torch.
+        # Imported here so that prepare does not load torch.
         from lightning_modules.vectors.embedding import embed_unit, hash_texts
 
         job, units = self._job, self._units
@@ -126,7 +138,10 @@ class EmbedTexts(beam.PTransform):
 
 
 class CountWords(beam.PTransform):
-    """Units -> counts by bucket -> each bucket's words in order; gives the buckets' numbers."""
+    """Counts words: counts by unit, sorted words by bucket.
+
+    Output: numbers of the buckets.
+    """
 
     def __init__(self, job: CountJob, units: int) -> None:
         super().__init__()
@@ -144,21 +159,21 @@ class CountWords(beam.PTransform):
 
 
 def on_unit(work: Callable[..., Any], job: Any, index: int) -> Any:
-    """Do ``work`` on the unit with that number."""
+    """Run ``work`` on the unit with this number."""
     return work(job, read_planned(job.work, index))
 
 
 def deduplicate(work: str, units: int, bucket: tuple[Kind, int]) -> int:
-    """Write the drop list of a bucket."""
+    """Write the drop list of a bucket, and return the bucket's number."""
     deduplicate_bucket(work, bucket[0], units, bucket[1])
     return bucket[1]
 
 
-def _same(item: Any) -> tuple[int, int]:
+def _same(_: Any) -> tuple[int, int]:
     return (0, 0)
 
 
-def _items(group: Any, then: Any) -> Any:
+def _items(_: Any, then: Any) -> Any:
     return then
 
 

@@ -1,4 +1,4 @@
-"""A bar over units at work, drawn from the records they write, on every engine alike."""
+"""A progress bar drawn from the records that running units write, the same on every engine."""
 
 import threading
 import time
@@ -14,37 +14,42 @@ from preprocess.work.progress import DROPPED, ProgressSums
 
 POLL_SECONDS = 0.5
 LOOK_SHARE = 0.1
-"""Of the time, spent with looking: the records of thousands of units on a store take a while."""
+"""Largest share of the time spent on reading records, which are slow to read from a store."""
 RATE_SECONDS = 30.0
 REASONS = 3
-"""Reasons of drops that fit on a line."""
+"""How many drop reasons are shown."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the records in a folder of unfinished work say at one moment."""
+    """The progress that the records show at one moment.
+
+    Attributes:
+        sums: bytes, documents, tokens and drops, over all units.
+        tokenised: units whose first pass is finished.
+        compared: drop lists that are written.
+        finished: units whose last pass is finished.
+        failures: messages that workers reported.
+    """
 
     sums: Counter[str]
     tokenised: int
-    """Units through the first pass."""
     compared: int
-    """Drop lists."""
     finished: int
-    """Units through the last pass."""
     failures: tuple[str, ...] = ()
 
 
 class Looker:
-    """Looks at the records of all units in ``work``, again and again."""
+    """Reads the records of all units in ``work`` repeatedly."""
 
     def __init__(self, work: str) -> None:
         self._work, self._sums = work, ProgressSums(work)
 
     def look(self) -> Look:
-        """What they say now.
+        """Return the present progress.
 
         Raises:
-            OSError, ValueError: the store lets nobody look just now.
+            OSError, ValueError: the records cannot be read at the moment.
         """
         sums = self._sums.read()
         return Look(sums, *record_counts(self._work), tuple(failures(self._work)))
@@ -59,9 +64,15 @@ def unit_bar(
     units: int,
     seen: Callable[[Look | None], None],
 ) -> Iterator[None]:
-    """Show a bar of ``total`` raw bytes in ``units`` while the block runs.
+    """Show a progress bar while the block runs.
 
-    ``seen`` is called with every look, and with None where the store did not let us look.
+    Args:
+        work: folder of the units' records.
+        console: where the bar is shown.
+        name: name of the bar.
+        total: raw bytes to read.
+        units: number of units.
+        seen: called with the progress every time, or with None if it cannot be read.
     """
     ended = threading.Event()
     with console.bar(name, total) as bar:
@@ -70,7 +81,7 @@ def unit_bar(
             wait, rate, looker = POLL_SECONDS, _Rate(), Looker(work)
             while not ended.wait(wait):
                 began = time.monotonic()
-                # The next look is soon; a store that fails now must not cost the bar.
+                # A store that fails once must not end the bar; the next try is soon.
                 try:
                     look = looker.look()
                 except (OSError, ValueError):
@@ -90,7 +101,7 @@ def unit_bar(
 
 
 class _Rate:
-    """Bytes a second of late: what a former run did, and a pause long ago, do not count."""
+    """Bytes per second over the last `RATE_SECONDS`."""
 
     def __init__(self) -> None:
         self._looks: deque[tuple[float, int]] = deque()

@@ -1,4 +1,4 @@
-"""The word types of a corpus of any size, counted by a Beam job and merged here."""
+"""Count the words of a corpus of any size in a Beam job, and write the vocabulary."""
 
 from collections.abc import Sequence
 
@@ -30,10 +30,10 @@ def count_corpus(
     place: StageFolder,
     console: Console,
 ) -> tuple[WordTokenizer, dict[str, int]]:
-    """The tokenizer of all words of ``units``, and the train split's documents and bytes.
+    """Return a word tokenizer of the train split, and the "documents" and "bytes" in that split.
 
     Raises:
-        TokenizerError: there is no word.
+        TokenizerError: the train split has no word.
     """
     total = sum(map(unit_bytes, units))
     job = CountJob(place.work, config.prepare, settings.min_count, word_buckets(total), len(units))

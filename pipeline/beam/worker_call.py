@@ -1,7 +1,8 @@
-"""What a worker is given to call: by the driver's own biloom, and so that its mistakes are told.
+"""Calls that workers run, and how their user errors reach the driver.
 
-An engine hands on the text of a traceback at best, so what a user can mend travels through the
-store: a worker writes it below the folder of unfinished work, where the driver looks.
+An engine returns at best the text of a traceback, so a worker writes the message of a user error
+into the folder of unfinished work, where the driver reads it. A worker also checks that it runs the
+same biloom as the driver.
 """
 
 import pickle
@@ -20,51 +21,59 @@ import preprocess
 from pipeline.version import biloom_version
 from preprocess.errors import UserError
 from preprocess.files import storage
+from preprocess.files.errors import StorageError, StoreError
 from preprocess.work.folder import failures_folder
 
 PACKAGES = (pipeline, lightning_modules, preprocess)
-NAMES = ("utf-8", "surrogateescape")
-"""How a file's name is written that is no text in UTF-8."""
-_STORAGE_ERROR = re.compile(r"^preprocess\.storage_errors\.Stor\w+Error: (.*)$", re.MULTILINE)
+ENCODING = ("utf-8", "surrogateescape")
+"""Encoding of messages, which may contain file names that are not valid UTF-8."""
+_STORAGE_ERROR = re.compile(
+    rf"^{re.escape(StorageError.__module__)}\.Stor\w+Error: (.*)$", re.MULTILINE
+)
 _WHERE_IN_BEAM = " [while running"
 
 
 class WorkerCall:
-    """``work(*arguments, item)`` on a worker.
+    """A picklable function that runs ``work(*arguments, item)`` on a worker.
+
+    Args:
+        work_folder: folder of unfinished work, for messages.
+        work: a function of a module that workers can import.
+        arguments: its first arguments.
 
     Raises:
-        UserError: what the work raises, or that the worker's biloom is not the driver's.
+        UserError: ``work`` raises one, or the worker's biloom is not the driver's.
     """
 
     def __init__(
         self, work_folder: str, work: Callable[..., Any], arguments: Sequence[Any]
     ) -> None:
         self._folder, self._driver = work_folder, source_version()
-        # Apart, since what another version packed may not open, or open as something else.
+        # Pickled separately, because another version of biloom may not unpickle it correctly.
         self._packed = pickle.dumps((work, tuple(arguments)))
 
     def __call__(self, item: Any) -> Any:
         try:
             if self._driver != source_version():
                 raise UserError(
-                    f"a worker has another biloom than this one: {source_version()}, not "
-                    f"{self._driver}; install the same on every worker"
+                    f"a worker runs biloom {source_version()}, but this process runs biloom "
+                    f"{self._driver}; install the same version on every worker"
                 )
             work, arguments = _unpacked(self._packed)
             return work(*arguments, item)
-        except storage.StoreError:
-            # It may pass: told here, it would end a job that its engine goes on with.
+        except StoreError:
+            # It may be temporary: reported here, it would stop a job that the engine retries.
             raise
         except UserError as error:
-            # Under a name of its own: several may fail at once, as threads of one process too.
+            # A unique name, because several workers and threads may fail at once.
             path = storage.join(failures_folder(self._folder), f"{uuid.uuid4().hex}.txt")
-            storage.write_bytes(path, str(error).encode(*NAMES))
+            storage.write_bytes(path, str(error).encode(*ENCODING))
             raise
 
 
 @cache
 def source_version() -> str:
-    """This biloom: its version and a hash of its source, as ``0.1.0 (source 3f2a91c07d54)``."""
+    """Return the version and a hash of the source, such as ``0.1.0 (source 3f2a91c07d54)``."""
     digest = sha256()
     for package in PACKAGES:
         folder = Path(package.__path__[0])
@@ -76,34 +85,38 @@ def source_version() -> str:
 
 @contextmanager
 def user_errors(work_folder: str) -> Iterator[None]:
-    """Raise what workers found wrong as the user's mistake that it is.
+    """Turn an engine's error into the user errors that workers reported while the block ran.
 
     Raises:
-        UserError: with the message of every worker that told one.
+        UserError: with the messages of all workers.
     """
     storage.remove_tree(failures_folder(work_folder))
     try:
         yield
     except Exception as error:
-        told = failures(work_folder) or _trouble_with_storage(error)
-        if not told:
+        messages = failures(work_folder) or _storage_errors(error)
+        if not messages:
             raise
-        raise UserError("\n".join(told)) from error
+        raise UserError("\n".join(messages)) from error
 
 
 def failures(work_folder: str) -> list[str]:
-    """What workers of this job found wrong, each once."""
+    """Return the distinct messages that workers of this job reported, sorted."""
     folder = failures_folder(work_folder)
     files = (storage.join(folder, name) for name in storage.list_names(folder))
-    return sorted({storage.read_bytes(file).decode(*NAMES) for file in files})
+    return sorted({storage.read_bytes(file).decode(*ENCODING) for file in files})
 
 
-def _trouble_with_storage(error: Exception) -> list[str]:
-    """What an engine's error tells of a full disk or a failing store, which keep no note of it."""
+def _storage_errors(error: Exception) -> list[str]:
+    """Return the message of a storage error in an engine's error.
+
+    A worker cannot report a full disk or a failing store through that same store.
+    """
     text = str(error)
-    if isinstance(error, storage.StorageError):
+    if isinstance(error, StorageError):
         return [text.partition(_WHERE_IN_BEAM)[0]]
-    return [found[1].partition(_WHERE_IN_BEAM)[0] for found in _STORAGE_ERROR.finditer(text)][-1:]
+    messages = [match[1].partition(_WHERE_IN_BEAM)[0] for match in _STORAGE_ERROR.finditer(text)]
+    return messages[-1:]
 
 
 @lru_cache(4)

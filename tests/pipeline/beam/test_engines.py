@@ -1,4 +1,4 @@
-"""Which engine a job gets, that it is nobody's command line, and what is told where it lacks something."""
+"""Options reach the engine, and missing requirements are refused."""
 
 import http.server
 import os
@@ -14,8 +14,9 @@ import pytest
 from apache_beam.options.pipeline_options import DirectOptions as BeamDirectOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from pipeline.beam import engines as runners
-from pipeline.beam.engines import IN_MEMORY_BYTES, RUNNERS, RunnerError, make_pipeline
+from pipeline.beam import engines, requirements
+from pipeline.beam.engines import IN_MEMORY_BYTES, RUNNERS, make_pipeline
+from pipeline.beam.requirements import RunnerError
 from pipeline.config.runners import (
     DaskOptions,
     DaskRunner,
@@ -35,9 +36,9 @@ FLINK_HERE = {"master": "localhost:1", "environment_type": "LOOPBACK"}
 
 
 def options_of(kind: str, options: object) -> dict[str, object]:
-    """Beam's options of a pipeline that is not run."""
-    with ExitStack() as ends:
-        pipeline = RUNNERS[kind](options, 0, ends)
+    """Return Beam's options of a pipeline that is not run."""
+    with ExitStack() as cleanup:
+        pipeline = RUNNERS[kind](options, 0, cleanup)
         found: dict[str, object] = pipeline.options.get_all_options()
     return found
 
@@ -54,17 +55,17 @@ def options_of(kind: str, options: object) -> dict[str, object]:
         (DirectOptions(mode="multi_processing"), SMALL, "multi_processing", os.cpu_count()),
     ],
 )
-def test_workers_are_started_where_they_gain_more_than_they_cost(
+def test_worker_processes_are_started_for_large_inputs_only(
     options: DirectOptions, size: int, mode: str, workers: int
 ) -> None:
-    with ExitStack() as ends:
-        pipeline = RUNNERS["direct"](options, size, ends)
+    with ExitStack() as cleanup:
+        pipeline = RUNNERS["direct"](options, size, cleanup)
     chosen = pipeline.options.view_as(BeamDirectOptions)
     assert isinstance(pipeline.runner, FnApiRunner)
     assert (chosen.direct_running_mode, chosen.direct_num_workers) == (mode, workers)
 
 
-def test_the_command_line_of_biloom_is_not_read_as_options_of_beam(
+def test_beam_does_not_parse_the_command_line_of_biloom(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["biloom", "--direct_runner_bundle_repeat=7"])
@@ -73,22 +74,22 @@ def test_the_command_line_of_biloom_is_not_read_as_options_of_beam(
         _ = pipeline | beam.Create([1])
 
 
-def test_every_kind_of_the_config_has_its_runner() -> None:
+def test_every_kind_of_engine_has_a_function() -> None:
     union = get_args(get_args(RunnerConfig)[0])
     assert [section.model_fields["kind"].default for section in union] == list(RUNNERS)
 
 
-def test_an_option_that_beam_would_drop_is_a_fault() -> None:
+def test_an_option_that_beam_would_drop_fails() -> None:
     with pytest.raises(AssertionError, match="Beam would drop no_such_option"):
-        runners._pipeline("PortableRunner", no_such_option=1)
+        engines._pipeline("PortableRunner", no_such_option=1)
 
 
-# What reaches Beam
+# Options of the engines
 
 
 @pytest.fixture
 def flink_rest() -> Iterator[str]:
-    """The part of a cluster's REST interface that tells its slots."""
+    """A server for the part of Flink's REST API that returns the slots."""
 
     class Overview(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -109,30 +110,30 @@ def flink_rest() -> Iterator[str]:
 
 @pytest.fixture
 def jar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A job server to be found, and Java."""
-    monkeypatch.setattr(runners, "_java", lambda kind: "java")
-    monkeypatch.delenv(runners.FLINK_JAR, raising=False)
+    """The jar of a job server, with Java installed."""
+    monkeypatch.setattr(engines, "java_command", lambda kind: "java")
+    monkeypatch.delenv(engines.FLINK_JAR, raising=False)
     file = tmp_path / "job-server.jar"
     file.touch()
     return file
 
 
-def test_embedded_flink_takes_every_core_and_the_jar_of_the_environment(
+def test_embedded_flink_uses_all_cores_and_the_jar_of_the_environment(
     jar: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(runners.FLINK_JAR, str(jar))
+    monkeypatch.setenv(engines.FLINK_JAR, str(jar))
     found = options_of("flink", FlinkOptions(version="1.20"))
     assert found["flink_master"] == "[auto]"
     assert found["flink_job_server_jar"] == str(jar)
     assert found["flink_version"] == "1.20"
     assert found["parallelism"] == os.cpu_count()
-    assert found["environment_type"] is None, "which Beam makes LOOPBACK"
+    assert found["environment_type"] is None, "Beam then uses LOOPBACK"
 
 
-def test_a_flink_cluster_gets_as_many_units_at_once_as_it_has_slots(
+def test_a_flink_cluster_processes_as_many_units_in_parallel_as_it_has_slots(
     jar: Path, flink_rest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(runners.FLINK_JAR, "/no/other.jar")
+    monkeypatch.setenv(engines.FLINK_JAR, "/no/other.jar")
     options = FlinkOptions(
         master=flink_rest,
         job_server_jar=str(jar),
@@ -147,12 +148,12 @@ def test_a_flink_cluster_gets_as_many_units_at_once_as_it_has_slots(
     assert found["sdk_worker_parallelism"] == 2
 
 
-def test_a_long_job_is_not_ended_by_the_limit_of_beams_requests(jar: Path, flink_rest: str) -> None:
+def test_a_long_job_is_not_ended_by_the_time_limit_of_requests(jar: Path, flink_rest: str) -> None:
     options = PortableOptions(job_endpoint=flink_rest, parallelism=3)
     found = options_of("portable", options)
     assert found["job_endpoint"] == flink_rest
     assert found["parallelism"] == 3
-    assert found["job_server_timeout"] == runners.REQUEST_SECONDS > 86_400
+    assert found["job_server_timeout"] == engines.REQUEST_SECONDS > 86_400
 
 
 def test_spark_gets_its_master_and_its_jar(jar: Path) -> None:
@@ -161,17 +162,17 @@ def test_spark_gets_its_master_and_its_jar(jar: Path) -> None:
     assert found["spark_job_server_jar"] == str(jar)
 
 
-def test_dataflow_gets_all_of_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runners, "_installed", lambda *_: None)
+def test_dataflow_gets_all_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "check_installed", lambda *_: None)
     given: dict[str, object] = {}
 
     def pipeline(runner: str, **options: object) -> beam.Pipeline:
         given.update(options)
-        # Its own module wants Google's packages; the names of its options are Beam's.
+        # DataflowRunner needs Google's packages; another runner knows the same options.
         return made("apache_beam.runners.portability.fn_api_runner.FnApiRunner", **options)
 
-    made = runners._pipeline
-    monkeypatch.setattr(runners, "_pipeline", pipeline)
+    made = engines._pipeline
+    monkeypatch.setattr(engines, "_pipeline", pipeline)
     options = DataflowOptions(
         project="p",
         region="r",
@@ -191,7 +192,7 @@ def test_dataflow_gets_all_of_its_options(monkeypatch: pytest.MonkeyPatch) -> No
     assert (found["max_num_workers"], found["use_public_ips"]) == (7, False)
 
 
-# What is missing
+# Missing requirements
 
 
 def refused(config: RunnerConfig) -> str:
@@ -200,36 +201,38 @@ def refused(config: RunnerConfig) -> str:
     return str(caught.value)
 
 
-def test_missing_java_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_java_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("JAVA_HOME", raising=False)
     assert refused(FlinkRunner()) == (
-        "runner.kind=flink needs Java to start Beam's job server, and there is no 'java'; install "
-        "Java 11 or 17, or set JAVA_HOME; a job server that is up already is runner.kind=portable"
+        "runner.kind=flink needs Java to start Beam's job server, but 'java' is not found; install "
+        "Java 11 or 17 or set JAVA_HOME, or use a running job server with runner.kind=portable"
     )
 
 
-def test_a_jar_that_is_not_there_is_told(jar: Path) -> None:
+def test_a_missing_jar_is_refused(jar: Path) -> None:
     jar.unlink()
-    told = f"{jar}: no such file; runner.options.job_server_jar names it"
-    assert refused(FlinkRunner(options=FlinkOptions(job_server_jar=str(jar)))) == told
+    message = f"runner.options.job_server_jar: no such file: {jar}"
+    assert refused(FlinkRunner(options=FlinkOptions(job_server_jar=str(jar)))) == message
 
 
-def test_a_jar_that_cannot_be_fetched_is_told(jar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jar_that_cannot_be_downloaded_is_refused(
+    jar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> str:
         raise OSError("no network")
 
-    monkeypatch.setattr(runners.FlinkJarJobServer, "local_jar", fail)
+    monkeypatch.setattr(engines.FlinkJarJobServer, "local_jar", fail)
     assert refused(FlinkRunner()) == (
-        "Beam's job server cannot be fetched (no network); fetch it where the network allows and "
-        "name the file as runner.options.job_server_jar or in the environment as "
+        "Beam's job server cannot be downloaded (no network); download it on another machine, and "
+        "set runner.options.job_server_jar to the file, or the environment variable "
         "BILOOM_FLINK_JOB_SERVER_JAR"
     )
 
 
-def test_a_flink_that_beam_has_no_job_server_for_is_told(jar: Path) -> None:
-    told = refused(FlinkRunner(options=FlinkOptions(version="1.2")))
-    assert told.startswith("runner.options.version: this Beam has no job server for Flink 1.2, ")
+def test_a_flink_version_without_a_job_server_is_refused(jar: Path) -> None:
+    message = refused(FlinkRunner(options=FlinkOptions(version="1.2")))
+    assert message.startswith("runner.options.version: Beam has no job server for Flink 1.2, ")
 
 
 @pytest.mark.parametrize(
@@ -253,17 +256,17 @@ def test_a_flink_that_beam_has_no_job_server_for_is_told(jar: Path) -> None:
         ),
     ],
 )
-def test_an_address_where_nothing_answers_is_told(
+def test_an_address_that_does_not_answer_is_refused(
     config: RunnerConfig, start: str, jar: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(runners.FLINK_JAR, str(jar))
+    monkeypatch.setenv(engines.FLINK_JAR, str(jar))
     assert refused(config).startswith(start)
 
 
-def test_a_missing_package_is_told_with_the_extra_that_brings_it(
+def test_a_missing_package_is_refused_with_the_extra_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(runners, "find_spec", lambda name: None)
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
     assert refused(DaskRunner()) == (
         "runner.kind=dask needs dask and distributed, and dask is not installed; "
         "pip install 'biloom[dask]'"

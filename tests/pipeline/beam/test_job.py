@@ -1,4 +1,4 @@
-"""A job that cannot end itself is ended, with what was seen; a job that can is left alone."""
+"""A job without progress is stopped with an explanation; a slow job is not stopped."""
 
 import logging
 import signal
@@ -17,8 +17,8 @@ from rich.console import Console as RichConsole
 
 from pipeline.beam import job as beam_job
 from pipeline.beam import unit_bar
-from pipeline.beam.engines import RunnerError
 from pipeline.beam.job import Stalled, run_job
+from pipeline.beam.requirements import RunnerError
 from pipeline.beam.transforms import ForEach
 from pipeline.beam.unit_bar import Look
 from pipeline.config.runners import (
@@ -41,7 +41,7 @@ def in_memory(stall_seconds: float = 60.0) -> DirectRunner:
 
 
 class Work(beam.PTransform):
-    """One unit, for which ``function`` is called."""
+    """A job of one unit that calls ``function``."""
 
     def __init__(self, function: object, *arguments: object) -> None:
         super().__init__()
@@ -84,27 +84,27 @@ def count_slowly(work: Path, item: int) -> int:
 
 
 def write_to_standard_error(work: Path, item: int) -> int:
-    print("what would drown a message", file=sys.stderr)
+    print("a line of the engine", file=sys.stderr)
     raise ZeroDivisionError("ours")
 
 
-def test_a_job_in_which_nothing_moves_is_ended_with_what_was_seen(tmp_path: Path) -> None:
+def test_a_job_without_progress_is_stopped_with_an_explanation(tmp_path: Path) -> None:
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(Stalled) as caught:
         run(sleep, tmp_path, stall_seconds=0.3)
     assert str(caught.value) == (
-        "nothing moved for 0:00 (runner.stall_seconds), so the job was ended; 0B read, 0 of 1 "
-        "units were through the first pass, 0 finished. Look whether input and output answer. The "
-        "same command goes on from here"
+        "no progress for 0:00 (runner.stall_seconds), so the job was stopped; 0B read, 0 of 1 units "
+        "through the first pass, 0 finished. Check that input and output can be reached. Run the "
+        "same command to resume"
     )
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_a_slow_job_is_not_ended_while_a_record_changes(tmp_path: Path) -> None:
+def test_a_slow_job_is_not_stopped_while_a_record_changes(tmp_path: Path) -> None:
     run(count_slowly, tmp_path, stall_seconds=0.8)
 
 
-def test_a_job_that_is_over_but_does_not_say_so_is_taken_as_over(
+def test_a_job_that_does_not_return_after_its_last_unit_counts_as_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(beam_job, "FINISHED_SECONDS", 0.2)
@@ -113,7 +113,7 @@ def test_a_job_that_is_over_but_does_not_say_so_is_taken_as_over(
     assert time.monotonic() - began < 10
 
 
-def test_a_mistake_that_a_worker_told_ends_an_engine_that_goes_on(
+def test_a_user_error_of_a_worker_stops_an_engine_that_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(beam_job, "FAILED_SECONDS", 0.2)
@@ -121,7 +121,7 @@ def test_a_mistake_that_a_worker_told_ends_an_engine_that_goes_on(
         run(fail_and_sleep, tmp_path)
 
 
-def test_an_interrupt_of_the_users_stays_one(tmp_path: Path) -> None:
+def test_an_interrupt_by_the_user_stays_one(tmp_path: Path) -> None:
     main = threading.main_thread().ident
     assert main
     timer = threading.Timer(0.5, signal.pthread_kill, (main, signal.SIGINT))
@@ -131,10 +131,10 @@ def test_an_interrupt_of_the_users_stays_one(tmp_path: Path) -> None:
     timer.join()
 
 
-def test_threads_that_outlive_a_failed_job_are_not_heard_and_we_are(
+def test_output_of_threads_that_outlive_a_failed_job_is_hidden_and_ours_is_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words, stay = beam_job._LastWords(), threading.Event()
+    output, stay = beam_job._LastOutput(), threading.Event()
 
     def complain() -> None:
         stay.wait()
@@ -149,7 +149,7 @@ def test_threads_that_outlive_a_failed_job_are_not_heard_and_we_are(
 
     handlers = logging.getLogger().handlers
     try:
-        with pytest.raises(RuntimeError), words.kept():
+        with pytest.raises(RuntimeError), output.captured():
             fail()
         stay.set()
         thread.join()
@@ -157,16 +157,16 @@ def test_threads_that_outlive_a_failed_job_are_not_heard_and_we_are(
     finally:
         logging.getLogger().handlers = handlers
     assert capsys.readouterr().err == "the message\n"
-    assert [*words.lines] == ["the connection broke"] * 2
+    assert [*output.lines] == ["the connection broke"] * 2
 
 
-def test_what_the_engine_wrote_stands_with_a_fault_and_not_on_standard_error(
+def test_output_of_the_engine_is_noted_on_a_bug_and_not_printed(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         run(write_to_standard_error, tmp_path)
-    assert "what would drown a message" in caught.value.__notes__
-    assert "drown" not in capfd.readouterr().err
+    assert "a line of the engine" in caught.value.__notes__
+    assert "of the engine" not in capfd.readouterr().err
 
 
 HELD = """
@@ -187,7 +187,7 @@ def leave_a_thread():
 
 subprocess.Popen(["sleep", "60"])
 beam_job.LEAVE_SECONDS = 0.5
-guard = beam_job._Guard(DirectRunner(), 1, beam_job._LastWords())
+guard = beam_job._Guard(DirectRunner(), 1, beam_job._LastOutput())
 try:
     with guard:
         threading.Timer(0.5, guard._interrupt, ("stalled",)).start()
@@ -198,11 +198,11 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize(
-    ("hold", "out", "told"),
-    [("leave_a_thread", "unwound\n", ""), ("swallow", "", "biloom: nothing moved for 0:0")],
+    ("hold", "out", "message"),
+    [("leave_a_thread", "unwound\n", ""), ("swallow", "", "biloom: no progress for 0:0")],
 )
-def test_the_process_and_its_children_end_also_where_an_engine_holds_on(
-    hold: str, out: str, told: str
+def test_the_process_and_its_children_end_even_if_the_engine_holds_them(
+    hold: str, out: str, message: str
 ) -> None:
     # The child has our pipes: they close when it ends.
     answer = subprocess.run(
@@ -213,65 +213,65 @@ def test_the_process_and_its_children_end_also_where_an_engine_holds_on(
         check=False,
     )
     assert (answer.returncode, answer.stdout) == (2, out)
-    assert told in answer.stderr
+    assert message in answer.stderr
 
 
 # Where to look
 
 
-def seen(config: object, **counts: int) -> str:
-    guard = beam_job._Guard(config, 40, beam_job._LastWords())  # type: ignore[arg-type]
-    guard._words.write("an old line\n" * 50 + "line 1\nline 2\n\nline 3\n")
+def describe(config: object, **counts: int) -> str:
+    guard = beam_job._Guard(config, 40, beam_job._LastOutput())  # type: ignore[arg-type]
+    guard._output.write("an old line\n" * 50 + "line 1\nline 2\n\nline 3\n")
     guard.see(Look(Counter(bytes=2_000_000), **counts))
-    return guard._what_was_seen()
+    return guard._describe()
 
 
-def test_a_stall_tells_how_far_the_units_were_and_the_last_words() -> None:
-    told = seen(DaskRunner(), tokenised=7, compared=0, finished=0)
-    assert told == (
-        "nothing moved for 0:00 (runner.stall_seconds), so the job was ended; 2MB read, 7 of 40 "
-        "units were through the first pass, 0 finished. Look whether the cluster has workers, and "
-        "into their logs. The same command goes on from here. The engine's last words:\\n"
+def test_a_stall_shows_the_progress_and_the_last_output() -> None:
+    message = describe(DaskRunner(), tokenised=7, compared=0, finished=0)
+    assert message == (
+        "no progress for 0:00 (runner.stall_seconds), so the job was stopped; 2MB read, 7 of 40 "
+        "units through the first pass, 0 finished. Check that the cluster has workers, and read "
+        "their logs. Run the same command to resume. Last output of the engine:\\n"
         "    an old line\\n    an old line\\n    line 1\\n    line 2\\n    line 3"
     ).replace("\\n", "\n")
 
 
 @pytest.mark.parametrize(
-    ("config", "place"),
+    ("config", "advice"),
     [
-        (PortableRunner(), "the log of the worker pool (localhost:50000), which starts the"),
+        (PortableRunner(), "the log of the worker pool (localhost:50000), whose `python` needs"),
         (DataflowRunner.model_construct(), "the job's log in the Google Cloud console"),
         (FlinkRunner(), "the logs of the engine and of its workers."),
         (
             FlinkRunner(options=FlinkOptions(master="h:1", environment_type="LOOPBACK")),
-            "whether the cluster still has as many slots as the job's parallelism.",
+            "The cluster needs as many free slots as the job's parallelism.",
         ),
     ],
 )
-def test_a_stall_names_the_place_to_look_at(config: object, place: str) -> None:
-    assert place in seen(config, tokenised=0, compared=0, finished=0)
+def test_a_stall_says_where_to_look(config: object, advice: str) -> None:
+    assert advice in describe(config, tokenised=0, compared=0, finished=0)
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (
             RuntimeError("Traceback\n  x\nModuleNotFoundError: No module named 'pipeline' [while]"),
-            "a worker cannot load biloom (ModuleNotFoundError: No module named 'pipeline' [while])",
+            "a worker cannot import biloom (ModuleNotFoundError: No module named 'pipeline' [while])",
         ),
         (
             RuntimeError("Traceback\nstatus = StatusCode.UNAVAILABLE\n\tdetails = 'refused'\n>"),
-            "the engine could not run the job (details = 'refused'). Look into the log",
+            "the engine could not run the job (details = 'refused'). Read the log",
         ),
-        (RuntimeError("java: no slot"), "the engine could not run the job (java: no slot). Look"),
+        (RuntimeError("java: no slot"), "the engine could not run the job (java: no slot). Read"),
     ],
 )
-def test_trouble_of_the_engine_is_told_as_such(error: Exception, told: str) -> None:
+def test_errors_of_the_engine_are_reported_as_such(error: Exception, message: str) -> None:
     with pytest.raises(RunnerError) as caught:
-        beam_job._tell_trouble_of_the_engine(PortableRunner(), error)
-    assert str(caught.value).startswith(told)
+        beam_job._raise_engine_error(PortableRunner(), error)
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("Traceback\nKeyError: 3"), KeyError("a fault")])
-def test_a_fault_of_ours_is_not_put_on_the_engine(error: Exception) -> None:
-    beam_job._tell_trouble_of_the_engine(PortableRunner(), error)
+def test_a_bug_is_not_reported_as_an_error_of_the_engine(error: Exception) -> None:
+    beam_job._raise_engine_error(PortableRunner(), error)

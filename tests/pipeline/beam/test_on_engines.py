@@ -1,4 +1,4 @@
-"""The same bytes on every engine that runs here, and an end with a message where one cannot go on."""
+"""Every engine writes the same bytes, and an engine that fails ends with a message."""
 
 import json
 import os
@@ -30,7 +30,7 @@ flink = pytest.mark.skipif(
 
 
 def settings(tiny: Tiny, output: Path, *overrides: str) -> list[str]:
-    """A run of many small units."""
+    """Return the arguments of a run with many small units."""
     small = ("prepare.unit_bytes=1024", "prepare.part_tokens=150")
     return ["prepare", *tiny.arguments(output, *small, *overrides)]
 
@@ -41,7 +41,7 @@ def content(output: Path) -> str:
 
 @pytest.fixture(scope="session")
 def alone(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, biloom: Command) -> str:
-    """The content of the corpus as one process makes it."""
+    """The content hash of the corpus that one process writes."""
     output = tmp_path_factory.mktemp("alone")
     answer = biloom.run(*settings(tiny, output, "runner.options.mode=in_memory"))
     assert (answer.returncode, answer.stderr) == (0, "")
@@ -69,7 +69,7 @@ def listens(port: int) -> bool:
 
 @contextmanager
 def service(module: str, *arguments: str, port: int, **environment: str) -> Iterator[int]:
-    """A Python module as a process of its own that listens at ``port`` while the block runs."""
+    """Run a Python module that listens at ``port`` in another process, while the block runs."""
     command = [sys.executable, "-P", "-m", module, *arguments]
     process = subprocess.Popen(
         command,
@@ -88,7 +88,7 @@ def service(module: str, *arguments: str, port: int, **environment: str) -> Iter
 
 
 def pool(path: Path = Path(sys.executable).parent, **environment: str) -> Any:
-    """Beam's worker pool; it starts the `python` of ``path``."""
+    """Run Beam's worker pool, which starts the `python` of ``path``."""
     port = free_port()
     environment["PATH"] = f"{path}:{os.environ['PATH']}"
     module = f"{BEAM}.worker.worker_pool_main"
@@ -131,7 +131,7 @@ def fake_python(folder: Path, script: str) -> Path:
     ],
     ids=lambda runner: " ".join(runner),
 )
-def test_an_engine_of_this_machine_makes_the_same_bytes(
+def test_an_engine_on_this_machine_writes_the_same_bytes(
     runner: tuple[str, ...], tiny: Tiny, alone: str, tmp_path: Path, biloom: Command
 ) -> None:
     folder = tmp_path / "of somebody's own"
@@ -143,7 +143,7 @@ def test_an_engine_of_this_machine_makes_the_same_bytes(
     assert content(tmp_path) == alone
 
 
-def test_a_job_service_and_a_worker_pool_make_the_same_bytes(
+def test_a_job_service_and_a_worker_pool_write_the_same_bytes(
     tiny: Tiny, alone: str, tmp_path: Path, biloom: Command, job_service: int
 ) -> None:
     with pool() as port:
@@ -153,7 +153,7 @@ def test_a_job_service_and_a_worker_pool_make_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_a_dask_cluster_elsewhere_makes_the_same_bytes(
+def test_a_remote_dask_cluster_writes_the_same_bytes(
     tiny: Tiny, alone: str, tmp_path: Path, biloom: Command
 ) -> None:
     port, one, two = free_port(), free_port(), free_port()
@@ -173,7 +173,7 @@ def test_a_dask_cluster_elsewhere_makes_the_same_bytes(
 
 @flink
 @pytest.mark.slow
-def test_a_flink_cluster_that_loses_a_task_manager_makes_the_same_bytes(
+def test_a_flink_cluster_that_loses_a_task_manager_writes_the_same_bytes(
     tiny: Tiny, alone: str, tmp_path: Path, biloom: Command
 ) -> None:
     script = Path(str(JAR)).with_name("cluster.sh")
@@ -189,7 +189,7 @@ def test_a_flink_cluster_that_loses_a_task_manager_makes_the_same_bytes(
                 f"runner.options.master=localhost:{port}",
                 "runner.options.environment_type=EXTERNAL",
                 f"runner.options.environment_config=localhost:{pool_port}",
-                "runner.options.parallelism=2",  # a slot to spare for what the killed one did
+                "runner.options.parallelism=2",  # one slot is spare, for the work of the killed TaskManager
             )
             units = tmp_path / "prepare" / "_work" / "units"
             with biloom.start(*settings(tiny, tmp_path, *runner)) as driver:
@@ -202,10 +202,10 @@ def test_a_flink_cluster_that_loses_a_task_manager_makes_the_same_bytes(
     assert content(tmp_path) == alone
 
 
-# An end with a message
+# Failures with a message
 
 
-def test_a_worker_that_dies_as_it_starts_ends_the_job_by_the_stall_limit(
+def test_a_worker_that_dies_when_it_starts_ends_the_job_by_the_stall_limit(
     tiny: Tiny, tmp_path: Path, biloom: Command, job_service: int
 ) -> None:
     with pool(fake_python(tmp_path / "bin", "exit 1")) as port:
@@ -213,49 +213,49 @@ def test_a_worker_that_dies_as_it_starts_ends_the_job_by_the_stall_limit(
         began = time.monotonic()
         answer = biloom.run(*settings(tiny, tmp_path, *runner))
     assert answer.returncode == 2
-    assert answer.stderr.startswith("biloom: nothing moved for 0:0")
-    assert f"Look into the log of the worker pool (localhost:{port}), which " in answer.stderr
+    assert answer.stderr.startswith("biloom: no progress for 0:0")
+    assert f"Read the log of the worker pool (localhost:{port}), whose `python` " in answer.stderr
     assert " needs apache_beam and biloom 0." in answer.stderr
     assert time.monotonic() - began < 40
 
 
-def test_a_worker_without_biloom_is_told(
+def test_a_worker_without_biloom_is_reported(
     tiny: Tiny, tmp_path: Path, biloom: Command, job_service: int
 ) -> None:
     site = sysconfig.get_paths()["purelib"]
-    # Without the hooks by which an editable biloom is found.
+    # Without the import hooks of an editable installation of biloom.
     path = f"import sys; sys.path.append('{site}')"
     script = f'shift\nexec {sys.executable} -I -S -c "{path}\n$1"'
     with pool(fake_python(tmp_path / "bin", script)) as port:
         answer = biloom.run(*settings(tiny, tmp_path, *portable(job_service, port)))
     assert answer.returncode == 2
-    assert answer.stderr.startswith("biloom: a worker cannot load biloom (ModuleNotFoundError: ")
-    assert answer.stderr.endswith(" with its extra 'beam' into the workers' Python\n")
+    assert answer.stderr.startswith("biloom: a worker cannot import biloom (ModuleNotFoundError: ")
+    assert answer.stderr.endswith(" with the extra 'beam' in the workers' Python\n")
 
 
-def test_a_worker_with_another_biloom_is_told_with_both_versions(
+def test_a_worker_with_another_biloom_is_reported_with_both_versions(
     tiny: Tiny, tmp_path: Path, biloom: Command, job_service: int
 ) -> None:
     for name in PACKAGES:
         shutil.copytree(ROOT / name, tmp_path / "other" / name)
     with (tmp_path / "other" / "preprocess" / "errors.py").open("a") as file:
-        file.write("\n# Of another day.\n")
+        file.write("\n# Another version.\n")
     with pool(PYTHONPATH=str(tmp_path / "other")) as port:
         answer = biloom.run(*settings(tiny, tmp_path, *portable(job_service, port)))
     assert answer.returncode == 2
-    assert answer.stderr.startswith("biloom: a worker has another biloom than this one: ")
+    assert answer.stderr.startswith("biloom: a worker runs biloom ")
     assert answer.stderr.count("(source ") == 2
-    assert answer.stderr.endswith("; install the same on every worker\n")
+    assert answer.stderr.endswith("; install the same version on every worker\n")
 
 
-def test_an_address_where_no_worker_pool_is_is_told(
+def test_an_address_without_a_worker_pool_is_reported(
     tiny: Tiny, tmp_path: Path, biloom: Command, job_service: int
 ) -> None:
     port = free_port()
     answer = biloom.run(*settings(tiny, tmp_path, *portable(job_service, port)))
     assert answer.returncode == 2
     assert answer.stderr.startswith("biloom: the engine could not run the job (details = ")
-    assert f"Look into the log of the worker pool (localhost:{port})" in answer.stderr
+    assert f"Read the log of the worker pool (localhost:{port})" in answer.stderr
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_a_damaged_file_is_one_message_and_no_traceback_on_any_engine(
         pytest.param("runner.kind=flink", marks=[flink, pytest.mark.slow]),
     ],
 )
-def test_an_interrupt_ends_the_engine_too_and_the_work_goes_on_elsewhere(
+def test_an_interrupt_ends_the_engine_and_another_engine_resumes_the_work(
     runner: str, tiny: Tiny, alone: str, tmp_path: Path, biloom: Command
 ) -> None:
     units = tmp_path / "prepare" / "_work" / "units"

@@ -1,4 +1,4 @@
-"""The wiring: each item once, waiting for all, and a user's mistake kept as one."""
+"""Transforms call their work once per item, wait for all items, and keep user errors."""
 
 from pathlib import Path
 
@@ -29,20 +29,20 @@ def break_down(item: int) -> int:
     raise ZeroDivisionError("ours")
 
 
-def test_for_each_calls_its_work_once_an_item(tmp_path: Path) -> None:
+def test_for_each_calls_its_work_once_per_item(tmp_path: Path) -> None:
     with make_pipeline(IN_MEMORY, 0) as pipeline:
         made = pipeline | beam.Create([1, 2, 3]) | ForEach(str(tmp_path), add, 10)
         assert_that(made, equal_to([11, 12, 13]))
 
 
 @pytest.mark.parametrize("came", [[7], [1, 2, 3, 1]])
-def test_what_follows_comes_once_whatever_came_in(came: list[int]) -> None:
+def test_the_following_items_come_once_for_any_input(came: list[int]) -> None:
     with make_pipeline(IN_MEMORY, 0) as pipeline:
         after = pipeline | beam.Create(came) | WhenAllAreDone(["a", "b"])
         assert_that(after, equal_to(["a", "b"]))
 
 
-def test_a_users_mistake_comes_out_as_its_own_message(tmp_path: Path) -> None:
+def test_a_user_error_is_raised_with_its_message(tmp_path: Path) -> None:
     with (
         pytest.raises(UserError) as caught,
         user_errors(str(tmp_path)),
@@ -52,7 +52,7 @@ def test_a_users_mistake_comes_out_as_its_own_message(tmp_path: Path) -> None:
     assert str(caught.value) == "item 2 is nothing to work on"
 
 
-def test_a_fault_of_ours_is_not_made_a_users_mistake_even_after_one(tmp_path: Path) -> None:
+def test_a_bug_is_not_raised_as_a_user_error_even_after_one(tmp_path: Path) -> None:
     (tmp_path / "failures").mkdir()
     (tmp_path / "failures" / "1.txt").write_text("an old one")
     with (

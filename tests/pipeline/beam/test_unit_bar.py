@@ -1,4 +1,4 @@
-"""The bar over units: what they wrote, and nothing that can fail the job."""
+"""The bar shows the units' records and never fails the job."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ from preprocess.work.progress import Progress, ProgressSums
 
 
 class Seen(Console):
-    """Keeps what its bar is told."""
+    """A console that keeps the updates of its bar."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,26 +55,26 @@ def record(work: str, kind: str, number: int) -> None:
 def show(
     work: str, total: int = 1000, units: int = 2
 ) -> tuple[tuple[float, str], list[Look | None]]:
-    """The first thing that the bar is told, and the looks that were handed on."""
+    """Return the first update of the bar, and the looks that were passed on."""
     console, looks = Seen(), list[Look | None]()
     with unit_bar(work, console, "prepare", total, units, looks.append):
         assert console.updated.wait(10)
     return console.updates[0], looks
 
 
-def test_the_bar_shows_the_sums_of_what_units_wrote(work: str) -> None:
+def test_the_bar_shows_the_sums_of_the_records(work: str) -> None:
     tell(work, 0, 100, 3, 20_000)
     tell(work, 1, 50, 4, 1)
     assert show(work)[0] == (150, "7 documents  20k tokens")
 
 
-def test_the_commonest_reasons_of_drops_stand_beside(work: str) -> None:
+def test_the_bar_shows_the_most_common_drop_reasons(work: str) -> None:
     tell(work, 0, 100, 3, 9, empty=5, too_short=12_000, symbols=1, script=7)
     _, note = show(work)[0]
     assert note == "3 documents  9 tokens  dropped: 12k too_short, 7 script, 5 empty"
 
 
-def test_the_speed_is_that_of_late_and_not_of_a_former_run(
+def test_the_speed_leaves_out_an_earlier_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looks = [(0.0, 5000), (10.0, 6000), (20.0, 7000), (55.0, 7000), (90.0, 7000)]
@@ -87,14 +87,14 @@ def test_the_speed_is_that_of_late_and_not_of_a_former_run(
 @pytest.mark.parametrize(
     ("finished", "note"), [(0, "deduplicating"), (1, "last pass: 1 of 2 units")]
 )
-def test_what_follows_the_first_pass_is_named(finished: int, note: str, work: str) -> None:
+def test_the_steps_after_the_first_pass_are_named(finished: int, note: str, work: str) -> None:
     tell(work, 0, 1000, 3, 9)
     record(work, "units", 2)
     record(work, "finished", finished)
     assert show(work)[0] == (1000, note)
 
 
-def test_every_look_is_handed_on_with_what_workers_told(work: str) -> None:
+def test_every_look_is_passed_on_with_the_errors_of_workers(work: str) -> None:
     tell(work, 0, 10, 3, 9)
     record(work, "units", 2)
     record(work, "drops", 3)
@@ -107,7 +107,7 @@ def test_every_look_is_handed_on_with_what_workers_told(work: str) -> None:
     assert looks[0].sums["tokens"] == 9
 
 
-def test_a_look_that_fails_is_handed_on_as_none_and_followed_by_the_next(
+def test_a_look_that_fails_is_passed_on_as_none_and_the_next_follows(
     work: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, errors = ProgressSums.read, iter([OSError("a store's hiccup"), ValueError("half")])
@@ -124,7 +124,7 @@ def test_a_look_that_fails_is_handed_on_as_none_and_followed_by_the_next(
     assert looks[2]
 
 
-def test_looks_that_take_long_are_rare(work: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_looks_are_rare(work: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_SHARE", 1e-6)
     looks = []
     console = Seen()
@@ -134,7 +134,7 @@ def test_looks_that_take_long_are_rare(work: str, monkeypatch: pytest.MonkeyPatc
     assert len(looks) == 1
 
 
-def test_the_watch_ends_with_the_block_also_where_it_fails(work: str) -> None:
+def test_the_bar_ends_with_the_block_even_if_it_fails(work: str) -> None:
     before = threading.active_count()
     with pytest.raises(RuntimeError), unit_bar(work, Seen(), "prepare", 10, 1, lambda _: None):
         raise RuntimeError

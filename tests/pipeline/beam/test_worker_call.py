@@ -1,8 +1,9 @@
-"""What a worker does with a call: by the same biloom only, and with its mistakes told through files."""
+"""A worker runs calls of the same biloom only, and reports user errors through files."""
 
 import pickle
 import shutil
 import threading
+import traceback
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from pipeline.beam import worker_call
 from pipeline.beam.worker_call import WorkerCall, failures, source_version, user_errors
 from preprocess.errors import UserError
+from preprocess.files.errors import StorageError, StoreError
 
 
 def add(first: int, second: int) -> int:
@@ -20,20 +22,20 @@ def refuse(item: int) -> int:
     raise UserError(f"item {item} is nothing to work on")
 
 
-def test_a_call_travels_and_does_its_work(tmp_path: Path) -> None:
+def test_a_call_is_pickled_and_runs(tmp_path: Path) -> None:
     call = pickle.loads(pickle.dumps(WorkerCall(str(tmp_path), add, [10])))
     assert call(5) == 15
     assert failures(str(tmp_path)) == []
 
 
-def test_a_worker_with_another_source_refuses_and_names_both(
+def test_a_worker_with_another_source_refuses_with_both_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call, driver = WorkerCall(str(tmp_path), add, [10]), source_version()
     monkeypatch.setattr(worker_call, "source_version", lambda: "0.0.9 (source abc)")
     message = (
-        f"a worker has another biloom than this one: 0.0.9 (source abc), not {driver}; "
-        "install the same on every worker"
+        f"a worker runs biloom 0.0.9 (source abc), but this process runs biloom {driver}; "
+        "install the same version on every worker"
     )
     with pytest.raises(UserError) as caught:
         call(5)
@@ -41,17 +43,17 @@ def test_a_worker_with_another_source_refuses_and_names_both(
     assert failures(str(tmp_path)) == [message]
 
 
-def test_what_another_version_packed_is_not_opened(
+def test_a_call_pickled_by_another_version_is_not_unpickled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = WorkerCall(str(tmp_path), add, [10])
     call._packed = b"of a class that is not here"
     monkeypatch.setattr(worker_call, "source_version", lambda: "other")
-    with pytest.raises(UserError, match="another biloom"):
+    with pytest.raises(UserError, match="a worker runs biloom other, but"):
         call(5)
 
 
-def test_the_version_is_that_of_every_python_file(
+def test_the_source_version_covers_every_python_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = Path(worker_call.__file__).parents[2]
@@ -61,12 +63,12 @@ def test_the_version_is_that_of_every_python_file(
     fresh = source_version.__wrapped__
     for package in worker_call.PACKAGES:
         monkeypatch.setattr(package, "__path__", [str(tmp_path / package.__name__)])
-    assert fresh() == here, "where it lies does not matter"
+    assert fresh() == here, "the folder does not matter"
     (tmp_path / "lightning_modules" / "nn" / "new.py").touch()
     assert fresh() != here
 
 
-def test_workers_that_fail_at_once_are_all_told_and_each_mistake_once(tmp_path: Path) -> None:
+def test_errors_of_workers_that_fail_at_once_are_each_reported_once(tmp_path: Path) -> None:
     call = WorkerCall(str(tmp_path), refuse, [])
     begin = threading.Barrier(8)
 
@@ -81,15 +83,26 @@ def test_workers_that_fail_at_once_are_all_told_and_each_mistake_once(tmp_path: 
             thread.start()
         for thread in threads:
             thread.join()
-        raise RuntimeError("as the engine tells it")
+        raise RuntimeError("the error of the engine")
 
     with pytest.raises(UserError) as caught, user_errors(str(tmp_path)):
         run()
     assert str(caught.value) == "item 0 is nothing to work on\nitem 1 is nothing to work on"
 
 
-def test_a_mistake_of_a_former_run_is_not_told_again(tmp_path: Path) -> None:
+def test_an_error_of_an_earlier_run_is_not_reported_again(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         WorkerCall(str(tmp_path), refuse, [])(2)
     with pytest.raises(ZeroDivisionError), user_errors(str(tmp_path)):
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("kind", [StorageError, StoreError])
+def test_a_storage_error_is_found_in_the_textof_an_engine(
+    kind: type[StorageError], tmp_path: Path
+) -> None:
+    error = kind("s3://bucket/a: no room; make room [while running 'x']")
+    text = "".join(traceback.format_exception(error)) + "\nsome words of the engine"
+    with pytest.raises(UserError) as caught, user_errors(str(tmp_path)):
+        raise RuntimeError(text)
+    assert str(caught.value) == "s3://bucket/a: no room; make room"

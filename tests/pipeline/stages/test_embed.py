@@ -247,7 +247,7 @@ def test_what_a_cache_was_made_of_is_done_in_any_order(
         assert "already done" in embed(tiny, trained, tmp_path, f"embed.input={path}")[1]
     assert files(tmp_path / "embed") == before
     first.write_text(first.read_text(encoding="utf-8")[::-1], encoding="utf-8")
-    with pytest.raises(UserError, match=r"first\.txt: the file changed since"):
+    with pytest.raises(UserError, match=r"first\.txt: its contents changed"):
         append(tiny, trained, tmp_path, first)
 
 
@@ -296,7 +296,7 @@ def test_an_addition_killed_at_a_write_leaves_the_cache_whole_and_goes_on_to_the
     assert "already done; unfinished work for other settings is kept" in done
     other = tmp_path / "third.txt"
     other.write_text("kana\n")
-    with pytest.raises(UserError, match="holds unfinished work of other settings"):
+    with pytest.raises(UserError, match="holds unfinished work made with other settings"):
         append(tiny, trained, tmp_path / "killed", other)
 
     append(tiny, trained, tmp_path / "killed", second)

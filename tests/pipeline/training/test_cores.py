@@ -1,4 +1,4 @@
-"""Which cores the processes of a machine keep to."""
+"""The processes of a machine are pinned to separate cores."""
 
 import os
 import threading
@@ -16,7 +16,7 @@ from pipeline.training.cores import OwnCores, share_of
 
 
 @given(st.sets(st.integers(0, 200), min_size=1, max_size=64), st.integers(1, 70))
-def test_cores_are_dealt_once_and_evenly_where_they_suffice(known: set[int], count: int) -> None:
+def test_cores_are_split_evenly_if_there_are_enough(known: set[int], count: int) -> None:
     every = sorted(known)
     shares = [share_of(every, number, count) for number in range(count)]
 
@@ -35,7 +35,7 @@ def trainer(environment: Any, rank: int, processes: int) -> Any:
 
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[int]]]:
-    """The calls that would put a thread of this process on cores; there are four cores."""
+    """The calls that would pin a thread of this process; there are four cores."""
     calls: list[tuple[int, list[int]]] = []
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     monkeypatch.setattr(
@@ -45,7 +45,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[int]]]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed by Linux only")
-def test_every_thread_of_a_process_keeps_to_its_cores_until_they_are_given_back(
+def test_every_thread_is_pinned_until_the_cores_are_restored(
     kept: list[tuple[int, list[int]]],
 ) -> None:
     over = threading.Event()
@@ -65,7 +65,7 @@ def test_every_thread_of_a_process_keeps_to_its_cores_until_they_are_given_back(
 
 
 @pytest.mark.parametrize("alone", [(SLURMEnvironment(), 2), (LightningEnvironment(), 1), (None, 1)])
-def test_no_core_is_taken_from_one_process_or_from_those_that_others_place(
+def test_a_single_process_and_processes_of_other_launchers_are_not_pinned(
     alone: tuple[Any, int], kept: list[tuple[int, list[int]]]
 ) -> None:
     own = OwnCores()
@@ -75,7 +75,7 @@ def test_no_core_is_taken_from_one_process_or_from_those_that_others_place(
     assert not kept
 
 
-def test_a_system_that_knows_no_affinity_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_affinity_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(cores, "_keep_on", pytest.fail)
 

@@ -1,4 +1,4 @@
-"""Where the network runs."""
+"""The device that the network runs on."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from preprocess.errors import UserError
 
 
 @pytest.mark.parametrize(("gpu", "expected"), [(False, "cpu"), (True, "cuda")])
-def test_auto_takes_a_gpu_where_there_is_one(
+def test_auto_uses_a_gpu_if_there_is_one(
     monkeypatch: pytest.MonkeyPatch, gpu: bool, expected: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
@@ -17,7 +17,7 @@ def test_auto_takes_a_gpu_where_there_is_one(
     assert resolve_device("cpu").type == "cpu"
 
 
-def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
     with pytest.raises(UserError, match=r"train\.device is cuda, but torch finds no GPU; set it"):

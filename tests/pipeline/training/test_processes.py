@@ -1,4 +1,4 @@
-"""Which process of a training this is."""
+"""The global rank of a process, from its environment."""
 
 import pytest
 
@@ -23,7 +23,7 @@ NAMES = ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "RANK", "TORCHELASTIC_RUN_ID",
         ({"LOCAL_RANK": "none"}, 0),
     ],
 )
-def test_the_rank_is_told_by_whoever_started_the_process(
+def test_the_rank_is_read_from_the_variables_of_the_launcher(
     environment: dict[str, str], rank: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in NAMES:

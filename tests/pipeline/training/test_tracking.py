@@ -1,4 +1,4 @@
-"""wandb: on where a key is there, offline by config, otherwise off; TensorBoard's files on demand."""
+"""wandb is on if there is a key, offline by config, otherwise off; TensorBoard is on by config."""
 
 import importlib.util
 import json
@@ -42,14 +42,14 @@ def no_package(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_without_a_key_it_is_off_and_says_so() -> None:
+def test_without_a_key_wandb_is_off() -> None:
     assert mode() == (
         None,
         "wandb: off, no key found (`wandb login` sets one); metrics are in metrics.jsonl",
     )
 
 
-def test_it_is_off_where_it_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_config_and_the_environment_switch_wandb_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert mode("off") == (None, "wandb: off")
     monkeypatch.setenv("WANDB_MODE", "disabled")
@@ -86,7 +86,7 @@ def test_a_key_in_netrc_counts_for_its_host(
     assert mode()[0] == expected
 
 
-def test_a_netrc_that_cannot_be_read_is_no_key(
+def test_a_netrc_that_cannot_be_read_counts_as_no_key(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "netrc").write_text("machine\n")
@@ -96,14 +96,14 @@ def test_a_netrc_that_cannot_be_read_is_no_key(
 
 
 @pytest.mark.parametrize("name", ["offline", "dryrun"])
-def test_the_environment_may_ask_for_offline(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_the_environment_can_set_offline(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("WANDB_MODE", name)
 
     assert mode() == ("offline", "wandb: offline (`wandb sync` uploads the run later)")
 
 
 @pytest.mark.usefixtures("no_package")
-def test_a_key_without_the_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_without_the_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     off = (None, "wandb: off, not installed (pip install 'biloom[wandb]')")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert mode() == off
@@ -112,7 +112,7 @@ def test_a_key_without_the_package_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("no_package")
-def test_offline_by_config_without_the_package_is_a_mistake() -> None:
+def test_offline_by_config_without_the_package_is_refused() -> None:
     with pytest.raises(StageError, match=r"wandb is not installed; pip install 'biloom\[wandb\]'"):
         mode("offline")
 
@@ -128,7 +128,7 @@ HISTORY = [{"step": 5, "loss": 2.5}, {"step": 5, "valid": 9.0}, {"step": 10, "lo
 
 @pytest.fixture
 def wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """wandb without a server: whoever talks to one fails."""
+    """wandb without a server: any connection fails."""
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "wandb-of-user"))
@@ -148,7 +148,7 @@ def make(tiny: Tiny, folder: Path, *overrides: str, history: Any = ()) -> tuple[
 
 
 def records(file: Path) -> Iterator[Any]:
-    """What a run has written so far: a log of LevelDB's kind, of wandb's records."""
+    """Read what a run has written so far: wandb's records in the log format of LevelDB."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, place, whole = file.read_bytes(), 7, b""
@@ -157,20 +157,20 @@ def records(file: Path) -> Iterator[Any]:
             place += left
             continue
         _, size, kind = struct.unpack("<IHB", data[place : place + 7])
-        if place + 7 + size > len(data):  # its writer is in the middle of it
+        if place + 7 + size > len(data):  # not completely written yet
             return
         whole += data[place + 7 : place + 7 + size]
         place += 7 + size
-        if kind in (1, 4):  # the whole or the last piece of a record
+        if kind in (1, 4):  # a complete record, or the last piece of one
             yield Record.FromString(whole)
             whole = b""
 
 
 def offline_runs(folder: Path) -> list[list[Any]]:
-    """The records of each run in the train folder, the oldest first."""
+    """Return the records of each run in the train folder, the oldest run first."""
     files = list(folder.glob("train/wandb/offline-run-*/*.wandb"))
     runs = [list(records(file)) for file in files]
-    # wandb writes in a process of its own, which may lag behind.
+    # wandb writes in another process, which may lag behind.
     for _ in range(200):
         if all(run and run[-1].HasField("exit") for run in runs):
             break
@@ -183,7 +183,7 @@ def offline_runs(folder: Path) -> list[list[Any]]:
 
 
 def history_of(run: list[Any]) -> list[dict[str, float]]:
-    """The rows of a run, each with wandb's step."""
+    """Return the rows of a run, each with wandb's step."""
     rows = []
     for record in run:
         if record.HasField("history"):
@@ -237,7 +237,7 @@ def test_an_offline_run_has_config_corpus_metrics_and_checkpoint(
 
 
 @needs_wandb
-def test_a_large_checkpoint_is_named_and_not_sent(
+def test_a_large_checkpoint_is_logged_as_a_reference(
     tiny: Tiny, tmp_path: Path, wandb: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (logger,), _ = make(tiny, tmp_path, "tracking.wandb=offline")
@@ -252,13 +252,13 @@ def test_a_large_checkpoint_is_named_and_not_sent(
 
 
 @needs_wandb
-def test_a_training_that_goes_on_is_one_whole_run_of_one_id(
+def test_a_resumed_training_is_one_complete_run_with_one_id(
     tiny: Tiny, tmp_path: Path, wandb: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (logger,), _ = make(tiny, tmp_path, "tracking.wandb=offline")
     for step in (5, 10, 15):
         logger.log_metrics({"loss": 100.0 + step}, step)
-    # Killed, it resuming from step 10.
+    # After the kill, it resumes from step 10.
     (again,), _ = make(tiny, tmp_path, "tracking.wandb=offline", history=HISTORY)
     for step in (15, 20):
         again.log_metrics({"loss": 100.0 + step}, step)
@@ -278,7 +278,7 @@ def test_a_training_that_goes_on_is_one_whole_run_of_one_id(
     assert capfd.readouterr() == ("", ""), "wandb tells of steps that go backward"
 
 
-def test_what_a_resumed_run_has_is_not_sent_again() -> None:
+def test_rows_that_wandb_has_are_not_logged_again() -> None:
     sent = []
     run = SimpleNamespace(id="x", starting_step=11, log=lambda row, step: sent.append((step, row)))
     logger = WandbLogger(run)
@@ -288,7 +288,7 @@ def test_what_a_resumed_run_has_is_not_sent_again() -> None:
 
 
 @needs_wandb
-def test_online_the_manifest_is_the_runs_input_and_no_reason_to_stop(
+def test_online_the_manifest_is_an_input_whose_failure_does_not_stop_training(
     tiny: Tiny, tmp_path: Path, wandb: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = []
@@ -315,7 +315,7 @@ def test_online_the_manifest_is_the_runs_input_and_no_reason_to_stop(
 
 
 @needs_wandb
-def test_a_wandb_that_does_not_start_is_told(
+def test_a_wandb_that_cannot_start_is_reported(
     tiny: Tiny, tmp_path: Path, wandb: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(**_: Any) -> None:
@@ -331,7 +331,7 @@ def test_a_wandb_that_does_not_start_is_told(
 
 
 def events(folder: Path) -> list[tuple[int, str, float]]:
-    """The figures in all event files: TFRecords (length, checksum, data, checksum) of events."""
+    """Read the metrics in all event files: TFRecords (length, checksum, data, checksum) of events."""
     from tensorboardX.proto.event_pb2 import Event
 
     found = []
@@ -346,9 +346,7 @@ def events(folder: Path) -> list[tuple[int, str, float]]:
 
 
 @needs_tensorboard
-def test_event_files_hold_each_step_once_though_training_was_killed(
-    tiny: Tiny, tmp_path: Path
-) -> None:
+def test_event_files_hold_each_step_once_after_a_kill(tiny: Tiny, tmp_path: Path) -> None:
     on = "tracking.tensorboard=true"
     (logger,), printed = make(tiny, tmp_path, on)
     assert printed == "  wandb: off\n"
@@ -374,7 +372,7 @@ def test_event_files_in_a_store_are_refused(tiny: Tiny) -> None:
         make_loggers(config, StageFolder("s3://bucket/run/train"), Console(RichConsole()), ())
 
 
-def test_event_files_without_the_package_are_a_mistake(
+def test_event_files_without_the_package_are_refused(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
@@ -386,7 +384,7 @@ def test_event_files_without_the_package_are_a_mistake(
 
 @needs_wandb
 @needs_tensorboard
-def test_a_trained_model_is_tracked_and_its_files_are_no_part_of_the_stage(
+def test_a_training_is_tracked_and_the_manifest_leaves_the_loggers_files_out(
     tiny: Tiny, tmp_path: Path, wandb: Any
 ) -> None:
     tiny.run(

@@ -1,0 +1,111 @@
+"""What an engine needs before a job can be sent to it: packages, Java, a job server, an address."""
+
+import json
+import shutil
+import socket
+import urllib.error
+import urllib.request
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.job_server import JavaJarJobServer
+from apache_beam.utils.subprocess_server import JavaHelper
+
+from preprocess.errors import UserError
+
+CONNECT_SECONDS = 10.0
+
+
+class RunnerError(UserError):
+    """The engine cannot run the job; the message says what to do."""
+
+
+def check_installed(kind: str, what: str, *modules: str) -> None:
+    """Raise RunnerError if one of ``modules`` is not installed, which the engine ``kind`` needs."""
+    for module in modules:
+        try:
+            found = find_spec(module) is not None
+        except ModuleNotFoundError:
+            found = False
+        if not found:
+            raise RunnerError(
+                f"runner.kind={kind} needs {what}, and {module} is not installed; "
+                f"pip install 'biloom[{kind}]'"
+            )
+
+
+def java_command(kind: str) -> str:
+    """Return the `java` program; raise RunnerError if there is none."""
+    java = JavaHelper.get_java()
+    if shutil.which(java) is None:
+        raise RunnerError(
+            f"runner.kind={kind} needs Java to start Beam's job server, but '{java}' is not found; "
+            "install Java 11 or 17 or set JAVA_HOME, or use a running job server with "
+            "runner.kind=portable"
+        )
+    return str(java)
+
+
+def job_server_jar(server: type[JavaJarJobServer], variable: str | None, **options: Any) -> str:
+    """Return the local jar file of a job server, after downloading it if necessary.
+
+    Args:
+        server: the class of Beam's job server.
+        variable: environment variable that can name the jar, for the message.
+        options: Beam's options of the job server; the one ending in "_jar" names the jar.
+
+    Raises:
+        RunnerError: the jar does not exist or cannot be downloaded.
+    """
+    path = next((value for name, value in options.items() if name.endswith("_jar")), None)
+    if path and "://" not in path and not Path(path).is_file():
+        raise RunnerError(f"runner.options.job_server_jar: no such file: {path}")
+    options = {name: value for name, value in options.items() if value is not None}
+    try:
+        jar = server.local_jar(server(PipelineOptions([], **options)).path_to_jar())
+    except Exception as error:
+        raise RunnerError(
+            f"Beam's job server cannot be downloaded ({error}); download it on another machine, and "
+            "set runner.options.job_server_jar to the file"
+            + (f", or the environment variable {variable}" if variable else "")
+        ) from error
+    return str(jar)
+
+
+def check_reachable(key: str, address: str) -> None:
+    """Raise RunnerError if nothing listens at ``address`` (option ``key``); Beam would wait for it."""
+    host, _, port = address.rpartition("://")[2].rstrip("/").rpartition(":")
+    if not host or not port.isdecimal():
+        raise RunnerError(f"runner.options.{key}: must be host:port, not '{address}'")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS):
+            return
+    except OSError as error:
+        raise RunnerError(
+            f"runner.options.{key}: nothing answers at {address} ({error}); start it, or correct "
+            "the address"
+        ) from error
+
+
+def flink_slots(master: str) -> int:
+    """Return the number of slots of a cluster, from Flink's REST API (`/overview`).
+
+    Raises:
+        RunnerError: the cluster does not answer or has no slots.
+    """
+    url = master if "://" in master else f"http://{master}"
+    try:
+        with urllib.request.urlopen(f"{url}/overview", timeout=CONNECT_SECONDS) as answer:
+            slots = int(json.load(answer)["slots-total"])
+    except (OSError, ValueError, KeyError, urllib.error.URLError) as error:
+        raise RunnerError(
+            f"runner.options.master: no Flink answers at {master} ({error}); start it, or correct "
+            "the address"
+        ) from error
+    if not slots:
+        raise RunnerError(
+            f"runner.options.master: {master} has no TaskManager slots; start a TaskManager"
+        )
+    return slots
