@@ -37,8 +37,18 @@ class LinkSettings(SphinxPostTransform):
                 continue
             page, anchor = places["confval", key]
             builder, docname = self.app.builder, self.env.docname
-            link = make_refnode(builder, docname, page, anchor, literal.deepcopy(), key)
+            link = make_refnode(builder, docname, page, anchor, _breakable(literal), key)
             literal.parent.replace(literal, link)
+
+
+def _breakable(literal: nodes.literal) -> nodes.literal:
+    """Return the literal with ``<wbr>`` after each dot; biloom.css uses it in narrow tables."""
+    made = nodes.literal(literal.rawsource, **literal.attributes)
+    for number, name in enumerate(re.split(r"(?<=\.)", literal.astext())):
+        if number:
+            made += nodes.raw("", "<wbr>", format="html")
+        made += nodes.Text(name)
+    return made
 
 
 def mark_examples(

@@ -52,7 +52,7 @@ def _entry(name: str, command: Command | Group) -> str:
         rows = "\n".join(f"| `{key}` | {text} |" for key, text in command.settings.items())
         parts.append(f"| main settings | |\n|---|---|\n{rows}")
     examples = "\n".join(command.examples)
-    return "\n\n".join([*parts, f"Examples:\n\n```text\n{examples}\n```"])
+    return "\n\n".join([*parts, f"Examples:\n\n```sh\n{examples}\n```"])
 
 
 def _usage(name: str, arguments: Mapping[str, Mapping[str, Any]]) -> str:
