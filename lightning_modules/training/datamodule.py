@@ -101,23 +101,23 @@ class StepDataset(Dataset[Any]):
             )
 
 
-def to_numpy(found: Any) -> Any:
+def to_numpy(value: Any) -> Any:
     """Replace tensors in nested tuples by NumPy arrays.
 
     Arrays of a few kilobytes pass between processes faster than tensors, which torch puts into a
     new piece of shared memory each.
     """
-    return replaced(found, Tensor, Tensor.numpy)
+    return replaced(value, Tensor, Tensor.numpy)
 
 
-def to_tensors(found: Any, pinned: bool = False) -> Any:
+def to_tensors(value: Any, pinned: bool = False) -> Any:
     """Replace NumPy arrays in nested tuples by tensors, in pinned memory if requested."""
 
     def tensor(array: np.ndarray[Any, Any]) -> Tensor:
         unpinned = torch.from_numpy(array)
         return unpinned.pin_memory() if pinned else unpinned
 
-    return replaced(found, np.ndarray, tensor)
+    return replaced(value, np.ndarray, tensor)
 
 
 class StepLoader(DataLoader[Any]):
