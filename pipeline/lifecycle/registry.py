@@ -55,6 +55,12 @@ def input_sources(config: Config) -> tuple[tuple[Source, ...], list[list[storage
     return sources, [list_source(source) for source in sources]
 
 
+def no_documents(config: Config) -> StageError:
+    """Return the error for raw input without any document."""
+    paths = ", ".join(path for source in config.prepare.sources for path in source.paths)
+    return StageError(f"{paths}: no documents found; set prepare.input to files with text")
+
+
 def embed_sources(config: Config) -> tuple[Source, ...] | None:
     """Return the sources to embed; None means a sample of the corpus."""
     if config.embed.input is None:

@@ -9,7 +9,7 @@ from pipeline.config.schema import Config
 from pipeline.console import Console
 from preprocess.errors import UserError
 from preprocess.files import storage
-from preprocess.files.manifest import FileRecord
+from preprocess.files.manifest import FileRecord, hash_file
 from preprocess.work.folder import lock_file, work_folder
 
 
@@ -50,6 +50,10 @@ class StageFolder:
 
     def file(self, name: str) -> str:
         return storage.join(self.folder, name)
+
+    def record(self, name: str) -> FileRecord:
+        """Hash a file of the folder, and return its record for the manifest."""
+        return FileRecord(name, *hash_file(self.file(name)))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from preprocess.config import Source
 from preprocess.corpus.dedup import key_buckets
 from preprocess.corpus.rejects import side_files
 from preprocess.files import storage
-from preprocess.files.manifest import NAME, FileRecord, content_hash, hash_file, read_manifest
+from preprocess.files.manifest import NAME, FileRecord, content_hash, read_manifest
 from preprocess.reading.changed_inputs import write_inputs
 from preprocess.reading.listing import list_source
 from preprocess.reading.plan_file import write_plan
@@ -63,10 +63,8 @@ class _Sums:
         return _entries(self.files)
 
     def add(self, work: str, unit: Unit) -> None:
-        done, finished = (
-            read_unit_record(work, unit.index),
-            read_finished_record(work, unit.index),
-        )
+        done = read_unit_record(work, unit.index)
+        finished = read_finished_record(work, unit.index)
         self.read += done["read"]
         self.dropped.update(done["dropped"])
         self.inputs += done["inputs"]
@@ -156,7 +154,7 @@ def _made(
     files.append(write_index(place.folder, shards, generation))
     if config.embed.input is not None:
         write_inputs(place.folder, inputs, add=extended is not None)
-    rejects = [FileRecord(n, *hash_file(place.file(n))) for n in side_files(place.folder)]
+    rejects = [place.record(name) for name in side_files(place.folder)]
     recurrent = read_manifest(job.model, "export").details["model"]
     depth = recurrent["recurrent"]["layers"] + 1
     layers, dim = job.selection.shape(depth, _dim(recurrent))

@@ -20,14 +20,7 @@ from pipeline.lifecycle.registry import STAGES, stage_folder, tokenizer_of
 from pipeline.lifecycle.stage import Made, StageFolder
 from pipeline.reports.model_card import model_card
 from preprocess.files import storage
-from preprocess.files.manifest import (
-    FileRecord,
-    Manifest,
-    ManifestError,
-    content_hash,
-    hash_file,
-    read_manifest,
-)
+from preprocess.files.manifest import Manifest, ManifestError, content_hash, read_manifest
 from preprocess.shards.format import Corpus
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 
@@ -55,13 +48,13 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     }
     weights = _weights(config, folder, trained.details, tokenizer)
     names = save_model(place.folder, weights, saved, tokenizer)
-    made = [FileRecord(name, *hash_file(place.file(name))) for name in names]
+    made = [place.record(name) for name in names]
     card = model_card(trained, saved, _evaluation(config, trained), _corpus(config, trained))
     storage.write_bytes(place.file(CARD), card.encode())
     size = sum(file.bytes for file in made)
     console.line(f"{count(trained.details['parameters'])} parameters, {count(size)}B")
     details = {**saved, "parameters": trained.details["parameters"]}
-    files = (*made, FileRecord(CARD, *hash_file(place.file(CARD))))
+    files = (*made, place.record(CARD))
     return Made(files, details, stats={"bytes": size}, content=content_hash(made))
 
 
