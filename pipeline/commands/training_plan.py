@@ -1,4 +1,4 @@
-"""What ``--dry-run`` says of a training: passes over the corpus and the time that it takes."""
+"""What ``--dry-run`` prints about training: passes over the corpus, and time."""
 
 import json
 from statistics import median
@@ -8,6 +8,7 @@ from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import STAGES, stage_folder
 from pipeline.lifecycle.stage import StageFolder
+from pipeline.lifecycle.state import Action
 from pipeline.training.forecast import (
     cpu_tokens_per_second,
     duration,
@@ -67,11 +68,14 @@ def known_vocabulary(config: Config) -> Vocabulary:
         return Vocabulary(settings.vocabulary, False)
 
 
-def tell_training(config: Config, vocabulary: Vocabulary, state: str, console: Console) -> None:
-    """Show the passes and the time of a training, with warnings if either is much.
+def show_training(config: Config, vocabulary: Vocabulary, action: Action, console: Console) -> None:
+    """Print the passes over the corpus and the time of training; warn if either is large.
 
     Args:
-        state: the train stage's, as `plan_of` words it.
+        config: the settings.
+        vocabulary: from `known_vocabulary`.
+        action: what the train stage would do, `Plan.action`; if "keep", time is not printed.
+        console: where the lines are printed.
     """
     train = config.train
     told = f"training: {train.steps:,} steps of {train.tokens_a_step:,} tokens"
@@ -84,17 +88,17 @@ def tell_training(config: Config, vocabulary: Vocabulary, state: str, console: C
         shown = f"{passes:,.0f}" if passes >= 10 else f"{passes:.2g}"
         about = "about " if one.basis else ""
         console.line(f"{told}; {about}{shown} passes over {count(one.tokens)} tokens{one.basis}")
-    if state == "already done":
+    if action == "keep":
         return
     if warning := passes_warning(passes, train.steps):
         console.warn(warning)
-    _tell_time(config, vocabulary, state, console)
+    _show_time(config, vocabulary, action, console)
 
 
-def _tell_time(config: Config, vocabulary: Vocabulary, state: str, console: Console) -> None:
+def _show_time(config: Config, vocabulary: Vocabulary, action: Action, console: Console) -> None:
     train = config.train
-    # What lies there of other settings says nothing of this training's speed.
-    measured = None if state.startswith("refused") else _measured(config)
+    # If refused, the folder's metrics are of other settings, whose speed may differ.
+    measured = None if action == "refuse" else _measured(config)
     if measured:
         seconds = (train.steps - measured.step) * train.tokens_a_step / measured.speed
         console.line(
