@@ -2,12 +2,12 @@
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.models.elmo_archive import (
-    ElmoError,
     read_options,
     read_weights,
     write_options,
     write_weights,
 )
+from lightning_modules.models.elmo_layout import ElmoError
 from lightning_modules.models.model_folder import load_network, save_model
 from lightning_modules.nn.bilm import BiLMNetwork
 from pipeline.console import Console, count
