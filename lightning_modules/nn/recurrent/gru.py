@@ -84,7 +84,7 @@ class _Trace(NamedTuple):
 
     y: Tensor  # initial h at [1], h' of step t at [t + 2]; (time + 3, directions, rows, hidden)
     gates: Tensor  # values of the gates, (directions, time, rows, 3 * hidden)
-    inner: Tensor  # h W_n + b_hidden, (directions, time, rows, hidden)
+    inner: Tensor  # the term that r multiplies, (directions, time, rows, hidden)
 
 
 def _run(
