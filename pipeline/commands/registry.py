@@ -159,9 +159,9 @@ COMMANDS: dict[str, Command | Group] = {
         _status,
         RUN,
         ("biloom status runs/quickstart", "biloom status s3://bucket/run"),
-        details="Shows for every stage whether it is done, unfinished, running, damaged or refused "
-        "(its inputs have changed since), with its size, duration and date. Exits with 1 if a "
-        "stage is damaged or refused.",
+        details="A stage is done, unfinished, running, not begun, damaged or refused (its inputs have "
+        "changed since). Its size, duration and date are shown, too. Exits with 1 if a stage is "
+        "damaged or refused.",
     ),
     "report": Command(
         "write report.html of a finished run again",

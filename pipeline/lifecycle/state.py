@@ -40,6 +40,11 @@ class StageState:
     def done(self) -> bool:
         return self.manifest is not None and not self.differing and not self.grows
 
+    @property
+    def damaged(self) -> bool:
+        """The manifest cannot be read; ``differing`` then has the reason."""
+        return bool(self.differing) and not self.manifest and not self.unfinished
+
 
 class Plan(NamedTuple):
     """What running a stage would do, and the same in words for the user."""
@@ -110,7 +115,7 @@ def _contains(manifest: Manifest, request: dict[str, Any]) -> bool:
 
 def refusal(place: StageFolder, state: StageState) -> UserError:
     """Return the error for a folder that was made with other settings, or is damaged."""
-    if not state.manifest and not state.unfinished:
+    if state.damaged:
         return ManifestError(*state.differing)
     what = "a result" if state.manifest else "unfinished work"
     keys = "\n".join(f"    {line}" for line in state.differing)
@@ -132,7 +137,8 @@ def plan_of(stage: Stage, config: Config) -> Plan:
         return Plan("keep", "already done")
     if state.differing:
         differing = "; ".join(state.differing)
-        return Plan("refuse", f"refused: made with other settings ({differing})")
+        why = differing if state.damaged else f"made with other settings ({differing})"
+        return Plan("refuse", f"refused: {why}")
     if state.grows:
         return Plan("extend", "to be extended")
     return Plan("resume", "to be resumed") if state.unfinished else Plan("make", "to be made")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -196,7 +197,9 @@ def test_a_damaged_manifest_is_refused_and_overwrite_moves_it_aside(
     (folder.path / "manifest.json").write_text("{")
     with pytest.raises(ManifestError, match=r"manifest.json is damaged .* --overwrite"):
         folder.run(stage)
-    assert plan_of(stage, folder.config).action == "refuse"
+    plan = plan_of(stage, folder.config)
+    assert plan.action == "refuse"
+    assert re.match(r"refused: .*manifest.json is damaged", plan.text)
     folder.run(stage, overwrite=True)
     assert (folder.path.with_name("fake.old-1") / "manifest.json").read_text() == "{"
     assert folder.run(stage) == "  already done\n"
