@@ -46,10 +46,11 @@ class Losses(NamedTuple):
         means: mean cross-entropy in nats over the targets >= 0, or 0 without such targets, shape
             (directions,).
         state: state after the window, as in `zero_state`, part of the autograd graph.
-        activation: mean square of the top outputs after dropout, shape (), or None (activation
-            regularisation, Merity et al. 2018, section 4.6).
-        change: mean square of the difference between the top outputs, before dropout, of consecutive
-            tokens, shape (), or None (temporal activation regularisation, same section).
+        activation: mean square of the top layer's outputs after dropout, shape () (activation
+            regularisation, Merity et al. 2018, section 4.6); None if not requested.
+        change: mean square of the difference between the top layer's outputs, before dropout, at
+            consecutive tokens, shape () (temporal activation regularisation, same section); None if
+            not requested.
     """
 
     means: Tensor

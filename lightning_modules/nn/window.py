@@ -18,7 +18,7 @@ class Types(NamedTuple):
 
     Attributes:
         characters: the types in buckets of similar length, each int64 (types, maximum length).
-        places: index of the type at each position, counted through the buckets in order, int64
+        places: the type at each position, as an index into the concatenation of the buckets, int64
             (directions, time, rows).
     """
 

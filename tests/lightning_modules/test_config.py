@@ -76,7 +76,7 @@ def test_the_head_is_chosen_by_its_kind() -> None:
     [
         (
             {"input": {"kind": "adaptive"}, "head": {"kind": "softmax"}},
-            "input.kind adaptive needs head.kind adaptive_softmax, whose clusters it uses, not softmax; "
+            "input.kind adaptive uses the clusters of head.kind adaptive_softmax, but head.kind is softmax; "
             "set head.kind to adaptive_softmax or input.kind to embedding",
         ),
         (

@@ -36,7 +36,7 @@ def test_all_figures_are_shown() -> None:
         "perplexity:  | forward | backward | average",
         "per token | 148.4 | 54.6 | 90.0",
         "per word | 22,026.5 | 2,981.0 | 8,103.1",
-        "perplexity per token, by the rank of the predicted token in training: rank of the predicted token | tokens | forward | backward | average",
+        "perplexity per token, by the predicted token's frequency rank in the training text: rank of the predicted token | tokens | forward | backward | average",
         "1 to 100 | 4,000 | 148.4 | 54.6 | 90.0",
         "101 to 1,200 | 0 | - | - | -",
         "1.998 bits per byte of text",

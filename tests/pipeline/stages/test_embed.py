@@ -370,7 +370,7 @@ def test_a_report_of_other_vectors_says_why_it_shows_no_words(
 
     report(config, Console(RichConsole(file=printed, width=200)))
 
-    assert "uses of words are shown if embed keeps texts" in printed.getvalue()
+    assert "uses of words are not shown: they need embed to keep texts" in printed.getvalue()
 
 
 @pytest.mark.slow
