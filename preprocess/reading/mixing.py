@@ -30,7 +30,7 @@ def shares(sizes: Sequence[int], weights: Sequence[float], alpha: float) -> list
     return [score / whole for score in scores] if whole else scores
 
 
-def as_it_is(weights: Sequence[float], alpha: float) -> bool:
+def has_natural_shares(weights: Sequence[float], alpha: float) -> bool:
     """Return True if each source's share is proportional to its size."""
     return alpha == 1 and len(set(weights)) <= 1
 

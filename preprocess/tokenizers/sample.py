@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from preprocess.config import PrepareConfig, Source
-from preprocess.reading.mixing import allot, as_it_is, shares
+from preprocess.reading.mixing import allot, has_natural_shares, shares
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
 from preprocess.text.cleaning import Cleaner
@@ -68,7 +68,7 @@ def draw_sample(
     """
     sources = config.sources
     weights = [source.weight for source in sources]
-    if as_it_is(weights, config.sampling_alpha):
+    if has_natural_shares(weights, config.sampling_alpha):
         drawn = draw_units(units, max(least_read, WHOLE * wanted), seed)
         kept = _kept(drawn, wanted)
         return Sample(tuple(drawn), dict.fromkeys(range(len(sources)), kept))
