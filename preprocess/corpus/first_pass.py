@@ -284,7 +284,7 @@ class _FirstPass:
             splits_of,
             valid_fraction=self._config.valid_fraction,
             test_fraction=self._config.test_fraction,
-            given=self._source.split,
+            source_split=self._source.split,
         )
         with synced_together():
             counts.parts.append(
