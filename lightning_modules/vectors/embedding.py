@@ -20,7 +20,7 @@ from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import Selection
 from preprocess.config import Source
 from preprocess.corpus.dedup import hash_keys, read_drops, write_keys
-from preprocess.corpus.rejects import KeptAside
+from preprocess.corpus.rejects import RejectsWriter
 from preprocess.files.storage import exists
 from preprocess.reading.changed_inputs import ranges_read
 from preprocess.reading.reader import read_unit
@@ -99,7 +99,7 @@ def hash_texts(job: EmbedJob, unit: Unit) -> int:
     if not exists(folder.unit_record(job.work, unit.index)):
         keys = bytearray()
         dropped: Counter[str] = Counter()
-        aside = KeptAside(job.output, job.first_unit + unit.index)
+        aside = RejectsWriter(job.output, job.first_unit + unit.index)
         reader = read_unit(unit, job.sources[unit.source], job.cleaning)
         for block in reader:
             keys += _keys(_texts(job, block.documents))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import xxhash
 
 from preprocess.config import PrepareConfig
-from preprocess.corpus.rejects import KeptAside
+from preprocess.corpus.rejects import RejectsWriter
 from preprocess.corpus.segment import Segment
 from preprocess.errors import UserError
 from preprocess.files.durability import synced_together
@@ -157,7 +157,7 @@ class _FirstPass:
         self._record = folder.segments_record(job.work, unit.index)
         self._counts = self._resume()
         self._cleaner.counts.update(self._counts.changed)
-        self._aside = KeptAside(
+        self._aside = RejectsWriter(
             job.output, unit.index, self._counts.files_aside, self._counts.rejected_aside
         )
         self._rejected: Counter[str] = Counter()

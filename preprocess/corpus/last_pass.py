@@ -10,7 +10,7 @@ import xxhash
 from preprocess.corpus.dedup import read_drops
 from preprocess.corpus.first_pass import Job
 from preprocess.corpus.histograms import Histograms
-from preprocess.corpus.rejects import KeptAside
+from preprocess.corpus.rejects import RejectsWriter
 from preprocess.files import storage
 from preprocess.files.durability import synced_together
 from preprocess.files.storage import exists, join, read_bytes, write_bytes
@@ -43,7 +43,7 @@ class _LastPass:
         self._files: list[dict[str, Any]] = []
         self._counts = np.zeros(job.vocabulary, np.uint64)
         self._histograms = Histograms()
-        self._aside = KeptAside(job.output, unit.index, kind="duplicates-")
+        self._aside = RejectsWriter(job.output, unit.index, kind="duplicates-")
 
     def run(self) -> None:
         job, index = self._job, self._unit.index

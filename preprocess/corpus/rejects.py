@@ -20,7 +20,7 @@ FLUSH_CHARACTERS = 4 << 20
 """Characters to hold in memory before a file is written."""
 
 
-class KeptAside:
+class RejectsWriter:
     """Writer of the rejects of a unit.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from preprocess.corpus import rejects as kept_aside
-from preprocess.corpus.rejects import KEPT_ASIDE, KeptAside
+from preprocess.corpus.rejects import KEPT_ASIDE, RejectsWriter
 from preprocess.reading.block import Rejected
 
 
@@ -28,7 +28,7 @@ def excerpts(folder: Path) -> list[str]:
 
 
 def test_a_line_has_the_reason_the_position_and_the_text(tmp_path: Path) -> None:
-    aside = KeptAside(str(tmp_path), 7)
+    aside = RejectsWriter(str(tmp_path), 7)
     aside.add_rejected(rejected(1))
     aside.add({"reason": "too_short", "text": "猫", "where": "a.txt:0"})
     aside.flush()
@@ -41,7 +41,7 @@ def test_a_line_has_the_reason_the_position_and_the_text(tmp_path: Path) -> None
 
 
 def test_without_rejects_there_is_no_file(tmp_path: Path) -> None:
-    aside = KeptAside(str(tmp_path), 0)
+    aside = RejectsWriter(str(tmp_path), 0)
     aside.add_rejected([])
     aside.flush()
     assert (kept(tmp_path), aside.files, aside.rejected) == ({}, 0, 0)
@@ -51,7 +51,7 @@ def test_a_file_is_written_once_enough_characters_are_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kept_aside, "FLUSH_CHARACTERS", 300)
-    aside = KeptAside(str(tmp_path), 12, kind="duplicates-")
+    aside = RejectsWriter(str(tmp_path), 12, kind="duplicates-")
     for text in ("a" * 400, *"bcdefghij", "k" * 300):
         aside.add({"reason": "duplicate", "text": text})
     aside.flush()
@@ -65,7 +65,7 @@ def test_a_file_is_written_once_enough_characters_are_held(
 
 def test_text_is_readable_and_lone_surrogates_are_escaped(tmp_path: Path) -> None:
     text = 'שלום "猫"\n\u2028\x00'
-    aside = KeptAside(str(tmp_path), 0)
+    aside = RejectsWriter(str(tmp_path), 0)
     aside.add({"text": text, "where": "na\udce9me.txt:0"})
     aside.flush()
     [lines] = kept(tmp_path).values()
@@ -82,7 +82,7 @@ def test_a_killed_pass_resumes_after_its_last_record(
     whole, again = tmp_path / "whole", tmp_path / "again"
     blocks = [rejected(*range(n, n + 3)) for n in range(0, 18, 3)]
 
-    def run(aside: KeptAside, upto: int) -> tuple[int, int]:
+    def run(aside: RejectsWriter, upto: int) -> tuple[int, int]:
         record = (aside.files, 0)
         for number, block in enumerate(blocks[:upto]):
             aside.add_rejected(block)
@@ -92,8 +92,8 @@ def test_a_killed_pass_resumes_after_its_last_record(
                 record = (aside.files, aside.rejected)
         return record
 
-    run(KeptAside(str(whole), 0), len(blocks))
-    record = run(KeptAside(str(again), 0), killed_after)
-    run(KeptAside(str(again), 0, *record), len(blocks))
+    run(RejectsWriter(str(whole), 0), len(blocks))
+    record = run(RejectsWriter(str(again), 0), killed_after)
+    run(RejectsWriter(str(again), 0, *record), len(blocks))
     assert excerpts(whole) == [f"{{{n}" for n in range(18)]
     assert kept(again) == kept(whole)
