@@ -143,7 +143,7 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
             parts.append(_embed_part(job, unit, len(parts), model, part, progress, total))
         folder.write_record(folder.part_record(job.work, unit.index, len(parts) - 1), parts[-1])
     progress.bytes = total
-    progress.tell(final=True)
+    progress.write(final=True)
     record = {
         "files": [file for part in parts for file in part["files"]],
         "duplicates": len(repeated),
@@ -179,7 +179,7 @@ def _embed_part(
             end, known = window.end, known + window.known
             progress.documents += len(window.texts)
             progress.bytes = min(progress.bytes + sum(map(_bytes, window.texts)), total)
-            progress.tell()
+            progress.write()
         files = [vars(record) for record in shard.close()]
     return {"end": end, "files": files, "known": known, "truncated": truncated}
 

@@ -301,4 +301,4 @@ class _FirstPass:
         self._progress.documents = self._counts.kept
         self._progress.tokens = self._counts.tokens
         self._progress.dropped = (self._counts.dropped, self._rejected)
-        self._progress.tell(final)
+        self._progress.write(final)

@@ -103,9 +103,9 @@ def count_unit(job: CountJob, unit: Unit) -> int:
             spills += 1
         progress.documents += len(block.texts)
         progress.bytes += block.raw_bytes
-        progress.tell()
+        progress.write()
     _spill(job, unit.index, spills, counts)
-    progress.tell(final=True)
+    progress.write(final=True)
     folder.write_record(folder.word_record(job.work, unit.index), sizes)
     return unit.index
 
@@ -138,7 +138,7 @@ def merge_bucket(job: CountJob, bucket: int) -> int:
     # Merging counts as progress, too, under a number that no unit has.
     progress = Progress(job.work, job.units + bucket)
     progress.tokens = len(rows)
-    progress.tell(final=True)
+    progress.write(final=True)
     with atomic_writer(target) as file:
         for start in range(0, len(rows), BLOCK_WORDS):
             part = rows[start : start + BLOCK_WORDS]

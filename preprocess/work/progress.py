@@ -10,7 +10,7 @@ from preprocess.files.durability import never_synced
 from preprocess.files.storage import join, list_names, read_bytes, write_bytes
 from preprocess.work.folder import progress_folder
 
-TELL_SECONDS = 2.0
+WRITE_SECONDS = 2.0
 """Least time between two records of a running unit."""
 DROPPED = "dropped."
 """Prefix of the keys of drop reasons."""
@@ -36,15 +36,15 @@ class Progress:
         self.dropped: Sequence[Counter[str]] = ()
         # Report the start at once, because a large first document may take long.
         self._written = -math.inf
-        self.tell()
+        self.write()
 
-    def tell(self, final: bool = False) -> None:
-        """Write the record if the last one is older than `TELL_SECONDS`.
+    def write(self, final: bool = False) -> None:
+        """Write the record if the last one is older than `WRITE_SECONDS`.
 
         Args:
             final: write in any case, and mark the unit as finished.
         """
-        if final or time.monotonic() - self._written > TELL_SECONDS:
+        if final or time.monotonic() - self._written > WRITE_SECONDS:
             self._written = time.monotonic()
             counts = {"bytes": self.bytes, "documents": self.documents, "tokens": self.tokens}
             dropped = sum(self.dropped, Counter())
