@@ -24,7 +24,7 @@ class StoreError(StorageError):
 
 
 @contextmanager
-def told_writes(path: str) -> Iterator[None]:
+def report_write_errors(path: str) -> Iterator[None]:
     """Convert write errors of a full disk or missing permissions in the block.
 
     Args:

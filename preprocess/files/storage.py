@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
 from preprocess.files.durability import sync_data, sync_name
-from preprocess.files.errors import ReportingStore, StorageError, StoreError, told_writes
+from preprocess.files.errors import ReportingStore, StorageError, StoreError, report_write_errors
 
 __all__ = ["FileInfo", "StorageError", "StoreError"]
 
@@ -133,7 +133,7 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
         return
     target = local_path(path)
     temporary = _temporary(target)
-    with told_writes(path):
+    with report_write_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
@@ -167,7 +167,7 @@ def create_exclusive(path: str, data: bytes) -> bool:
         write_bytes(path, data)
         return True
     target = local_path(path)
-    with told_writes(path):
+    with report_write_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -186,7 +186,7 @@ def copy(source: str, target: str) -> None:
         return
     old, new = local_path(source), local_path(target)
     temporary = _temporary(new)
-    with told_writes(target):
+    with report_write_errors(target):
         new.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         try:
