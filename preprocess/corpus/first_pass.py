@@ -29,7 +29,7 @@ from preprocess.shards.format import token_dtype
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.filters import Filters
 from preprocess.text.minhash import Bands
-from preprocess.text.scripts import script_shares
+from preprocess.text.scripts import count_scripts
 from preprocess.text.splits import splits_of
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
@@ -238,7 +238,7 @@ class _FirstPass:
         if not texts:
             return
         if self._counts.batches % SCRIPTS_EVERY == 1:
-            self._counts.scripts.update(script_shares(texts))
+            self._counts.scripts.update(count_scripts(texts))
         data = [*map(str.encode, texts)]
         ids = self._tokenizer.encode(texts)
         bands = self._bands.keys(texts) if self._bands else None

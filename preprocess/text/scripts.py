@@ -34,7 +34,7 @@ def _script_table() -> CharacterTable:
     )
 
 
-def script_shares(texts: Sequence[str]) -> Counter[str]:
+def count_scripts(texts: Sequence[str]) -> Counter[str]:
     """Return how many characters of the texts belong to each script that occurs."""
     narrow, wide = by_width(texts)
     counts: Counter[str] = Counter()
