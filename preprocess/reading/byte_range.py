@@ -28,7 +28,7 @@ def damaged_file(path: str, problem: str) -> DamagedFile:
 
 
 @contextmanager
-def unreadable_as_damaged(path: str) -> Iterator[None]:
+def read_errors_as_damaged(path: str) -> Iterator[None]:
     """Convert errors of a missing or unreadable file, or a broken disk, to `DamagedFile`.
 
     Possibly temporary errors of remote files pass unchanged, so that a Beam engine can retry.

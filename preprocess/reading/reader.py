@@ -21,7 +21,7 @@ from preprocess.reading.byte_range import (
     DamagedFile,
     RawRange,
     damaged_file,
-    unreadable_as_damaged,
+    read_errors_as_damaged,
 )
 from preprocess.reading.compression import find_compression, unpack
 from preprocess.reading.encodings import blank_lines, find_encoding, is_cuttable, to_utf8
@@ -136,7 +136,7 @@ class UnitReader:
         digest = xxhash.xxh3_128()
         rejected: list[Rejected] = []
         try:
-            with unreadable_as_damaged(piece.path), storage.open_read(piece.path) as file:
+            with read_errors_as_damaged(piece.path), storage.open_read(piece.path) as file:
                 raw = RawRange(file, piece, self._block_bytes, digest)
                 try:
                     for block in self._read_documents(piece, file, raw):
