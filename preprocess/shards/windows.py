@@ -30,7 +30,8 @@ class TrainingWindows:
         stream: the text.
         rows: rows of a batch, over all devices.
         unroll: positions of a row per window.
-        own: rows to read in this process, or None for all; a row reads the same text in any process.
+        local_rows: indices of the rows that this process reads; None means all. A row reads the same
+            text in any process.
         directions: 1 for the forward LM only, 2 for both LMs.
 
     Attributes:
@@ -45,12 +46,12 @@ class TrainingWindows:
         stream: TokenStream,
         rows: int,
         unroll: int,
-        own: range | None = None,
+        local_rows: range | None = None,
         directions: int = 2,
     ) -> None:
         self._stream, self._rows, self._unroll = stream, rows, unroll
-        self._own = range(rows) if own is None else own
-        assert all(0 <= row < rows for row in self._own), "a row is not in the batch"
+        self._local_rows = range(rows) if local_rows is None else local_rows
+        assert all(0 <= row < rows for row in self._local_rows), "a row is not in the batch"
         self.stretch = len(stream) // rows
         if not self.stretch:
             raise CorpusTooSmall(
@@ -59,7 +60,10 @@ class TrainingWindows:
             )
         self._ends = np.zeros(0, np.int64)
         # A ring buffer of windows for every row: window w is in slot w mod number of slots.
-        count, self._windows = len(self._own), max(1, min(HELD_POSITIONS, self.stretch) // unroll)
+        count, self._windows = (
+            len(self._local_rows),
+            max(1, min(HELD_POSITIONS, self.stretch) // unroll),
+        )
         shape = (2, directions, count, self._windows * unroll)  # 2: inputs, targets
         self._ring = np.empty(shape, stream.dtype)
         # Rows are refilled at different windows, so that no window waits for all of them.
@@ -72,7 +76,7 @@ class TrainingWindows:
         return windows * self._unroll / self.stretch
 
     def batch(self, window: int) -> tuple[Int64Ids, Int64Ids]:
-        """Return the inputs and targets of a window, each int64 (directions, unroll, own rows).
+        """Return the inputs and targets of a window, each int64 (directions, unroll, local rows).
 
         Index 0 of the first axis is the forward direction, index 1 the backward direction.
         """
@@ -85,10 +89,10 @@ class TrainingWindows:
         return ids, targets
 
     def _read_row(self, index: int, window: int) -> None:
-        """Fill the ring buffer of own row ``index`` from ``window`` to its next refill."""
+        """Fill the ring buffer of local row ``index`` from ``window`` to its next refill."""
         after = window + self._windows - int(window + self._phases[index]) % self._windows
         self._afters[index] = 0  # if reading fails, the row stays invalid
-        row, ring = self._own[index], self._ring[:, :, index]  # (2, directions, ring)
+        row, ring = self._local_rows[index], self._ring[:, :, index]  # (2, directions, ring)
         for slot, size, number, offset, stretch in self._pieces(window, after):
             first, last = row * stretch + offset, (row + 1) * stretch - offset
             ring[:, 0, slot : slot + size] = self._stream.read(number, first, first + size)
