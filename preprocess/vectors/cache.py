@@ -17,7 +17,14 @@ from preprocess.files import storage
 from preprocess.files.local_copies import LocalCopies
 from preprocess.files.manifest import Manifest, read_manifest
 from preprocess.vectors.codec import CacheError, Codec, Vectors
-from preprocess.vectors.files import INDEX, Folder, ShardName, damaged_cache, make_again, shards_of
+from preprocess.vectors.files import (
+    INDEX,
+    CacheFiles,
+    ShardName,
+    damaged_cache,
+    make_again,
+    shards_of,
+)
 from preprocess.vectors.index import VectorIndex
 from preprocess.vectors.shard import Text, VectorBlock, VectorShard, text_key
 
@@ -86,7 +93,7 @@ class VectorCache(Mapping[Text, Vectors]):
             raise damaged_cache(path, f"its manifest lists {len(generations)} indexes, not 1")
         self.generation = generations[0]
         copies = LocalCopies(local_bytes, "local_bytes") if storage.is_remote(path) else None
-        folder = Folder(path, records, copies)
+        folder = CacheFiles(path, records, copies)
         self._index = VectorIndex(folder, self.generation)
         self._shard = lru_cache(OPEN_SHARDS)(partial(VectorShard, folder, self.layers, codec))
 

@@ -111,7 +111,7 @@ class HashedFile:
         return FileRecord(self.name, self.bytes, self.digest.hexdigest(), counts)
 
 
-class Folder:
+class CacheFiles:
     """Read access to the files of a vector cache.
 
     Args:

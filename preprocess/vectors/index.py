@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from preprocess.files import storage
 from preprocess.files.durability import never_synced
 from preprocess.files.manifest import FileRecord
-from preprocess.vectors.files import ENTRY, KEY, Folder, HashedFile, ShardName, index_name
+from preprocess.vectors.files import ENTRY, KEY, CacheFiles, HashedFile, ShardName, index_name
 from preprocess.work.shuffle import Shuffle
 
 Rows = NDArray[np.uint64]
@@ -48,7 +48,7 @@ def write_index(folder: str, shards: Sequence[tuple[int, int]], generation: int 
         CacheError: the entries file of a shard is missing or damaged.
     """
     names = sorted({ShardName(*shard) for shard in shards})
-    source = Folder(folder)
+    source = CacheFiles(folder)
     total = sum(len(source.array(shard.entries, ENTRY)) for shard in names)
     buckets = 1
     while total > buckets * BUCKET_ENTRIES:
@@ -80,7 +80,7 @@ def _join(path: str, rows: Sequence[IO[bytes]], count: int, generation: int) -> 
 
 
 def _buckets(
-    folder: Folder, shards: Sequence[ShardName], buckets: int, scratch: Path
+    folder: CacheFiles, shards: Sequence[ShardName], buckets: int, scratch: Path
 ) -> Iterator[Rows]:
     """Yield the rows (ROWS, entries) of each bucket of keys, in the order of buckets, unsorted."""
     shift = np.uint64(64 - (buckets.bit_length() - 1))
@@ -93,7 +93,7 @@ def _buckets(
         yield np.frombuffer(data, np.uint64).reshape(-1, ROWS).T
 
 
-def _runs(folder: Folder, shards: Sequence[ShardName]) -> Iterator[Rows]:
+def _runs(folder: CacheFiles, shards: Sequence[ShardName]) -> Iterator[Rows]:
     """Yield the entries of all shards, (entries, ROWS), in runs of at least a quarter of a bucket."""
     held: list[Rows] = []
     for number, shard in enumerate(shards):
@@ -105,7 +105,7 @@ def _runs(folder: Folder, shards: Sequence[ShardName]) -> Iterator[Rows]:
         yield np.concatenate(held)
 
 
-def _rows(folder: Folder, number: int, shard: ShardName) -> Rows:
+def _rows(folder: CacheFiles, number: int, shard: ShardName) -> Rows:
     entries = folder.array(shard.entries, ENTRY)
     high, low = halves(entries["key"])
     place = np.arange(len(entries), dtype=np.uint64) + np.uint64(number << 32)
@@ -134,7 +134,7 @@ class VectorIndex:
         CacheError: the index is missing or damaged.
     """
 
-    def __init__(self, folder: Folder, generation: int) -> None:
+    def __init__(self, folder: CacheFiles, generation: int) -> None:
         rows = folder.array(index_name(generation), np.dtype("<u8"), (ROWS,))
         self._high, self._low, self._rest = rows[0], rows[1], rows[2:]
 

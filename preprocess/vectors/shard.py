@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord
 from preprocess.vectors.codec import Bytes, Codec, Vectors
-from preprocess.vectors.files import ENTRY, KEY, Folder, HashedFile, ShardName, damaged_cache
+from preprocess.vectors.files import ENTRY, KEY, CacheFiles, HashedFile, ShardName, damaged_cache
 
 Text = str | Sequence[str]
 """A text to embed: a string, or a list of words."""
@@ -175,7 +175,7 @@ class VectorBlock(NamedTuple):
 class VectorShard:
     """Reader of a shard, whose files are memory-mapped at their first use."""
 
-    def __init__(self, folder: Folder, layers: int, codec: Codec, shard: ShardName) -> None:
+    def __init__(self, folder: CacheFiles, layers: int, codec: Codec, shard: ShardName) -> None:
         self._folder, self._layers, self._codec, self.shard = folder, layers, codec, shard
 
     @cached_property
