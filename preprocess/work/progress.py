@@ -11,13 +11,15 @@ from preprocess.files.storage import join, list_names, read_bytes, write_bytes
 from preprocess.work.folder import progress_folder
 
 WRITE_SECONDS = 2.0
-"""Least time between two records of a running unit."""
+"""Minimum seconds between two writes of the progress record of a unit."""
 DROPPED = "dropped."
-"""Prefix of the keys of drop reasons."""
+"""Prefix of the keys that count dropped documents; the reason follows it."""
 
 
 class Progress:
-    """Counts of a running unit, written to its progress record every few seconds.
+    """Counts of a running unit, which `write` saves for `ProgressSums`.
+
+    Update the attributes and call `write` after each piece of work, for example each block.
 
     Args:
         work: folder of unfinished work.
@@ -55,7 +57,7 @@ class Progress:
 
 
 class ProgressSums:
-    """Sums of the counts of all units, for repeated reading.
+    """Reader of the counts of all units, which can be read repeatedly at little cost.
 
     Args:
         work: folder of unfinished work.
@@ -68,7 +70,7 @@ class ProgressSums:
         self._sums: Counter[str] = Counter()
 
     def read(self) -> Counter[str]:
-        """Return the current sums of bytes, documents, tokens and ``dropped.REASON``.
+        """Return the current sums of bytes, documents, tokens and ``dropped.REASON`` over all units.
 
         Raises:
             OSError, ValueError: a record cannot be read now; a later call may succeed.
