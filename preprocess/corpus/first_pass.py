@@ -1,7 +1,7 @@
 """The first pass of prepare: reads, cleans, filters, hashes and tokenises the text of a unit.
 
 This is the only pass that reads text. It writes the unit in segments (`preprocess.corpus.segment`),
-and at the end the unit record. A rerun skips units that have one, and resumes an unfinished unit
+and at the end the unit record. A rerun skips units that have a record, and resumes an unfinished unit
 after its last segment. The output does not depend on how the reader divides the input into blocks.
 """
 
@@ -36,10 +36,11 @@ from preprocess.work import folder
 from preprocess.work.progress import Progress
 
 BATCH_DOCUMENTS = 1024
-"""Maximum documents to clean and tokenise together; smaller batches are slower, larger not faster."""
+"""Maximum documents to clean and tokenise together. Smaller batches are slower, and larger batches
+are not faster."""
 
 BATCH_CHARACTERS = 1 << 20
-"""Characters after which a batch is full."""
+"""A batch with at least this many characters is full."""
 
 SPACE = ord(" ")
 SCRIPTS_EVERY = 8
@@ -52,7 +53,7 @@ class Job:
 
     Attributes:
         work: folder of unfinished work.
-        output: folder of the stage.
+        output: folder of the stage, for the shards and the rejects.
         config: settings of prepare.
         tokenizer: folder of the tokenizer.
         tokenizer_content: content hash in the tokenizer's manifest.
@@ -85,7 +86,7 @@ class _Counts:
     changed: Counter[str] = field(default_factory=Counter)
     """Documents changed by each cleaning step."""
     scripts: Counter[str] = field(default_factory=Counter)
-    """Letters by script, in the kept documents of every eighth batch."""
+    """Characters by script (`count_scripts`), in the kept documents of every eighth batch."""
     parts: list[dict[str, str]] = field(default_factory=list)
     """For each segment, the name of the part of each split."""
     files_aside: int = 0
@@ -174,7 +175,7 @@ class _FirstPass:
                 self._close()
                 # A rerun resumes here.
                 folder.write_record(self._record, vars(self._counts))
-            self._tell()
+            self._report()
         if self._segment.documents:
             self._close()
         self._aside.flush()
@@ -190,7 +191,7 @@ class _FirstPass:
             "parts": counts.parts,
             "inputs": ranges_read(self._unit, self._reader.digests),
         }
-        self._tell(final=True)
+        self._report(final=True)
         folder.write_record(folder.unit_record(self._job.work, self._unit.index), record)
 
     def _resume(self) -> _Counts:
@@ -228,7 +229,7 @@ class _FirstPass:
                     yield batch
                     batch = _Batch()
             self._progress.bytes += block.raw_bytes
-            self._tell()
+            self._report()
         if batch.texts:
             yield batch
 
@@ -280,7 +281,7 @@ class _FirstPass:
         """Write the segment and start the next one."""
         job, counts = self._job, self._counts
         number = len(counts.parts)
-        side = partial(
+        find_splits = partial(
             splits_of,
             valid_fraction=self._config.valid_fraction,
             test_fraction=self._config.test_fraction,
@@ -289,7 +290,7 @@ class _FirstPass:
         with synced_together():
             counts.parts.append(
                 self._segment.write(
-                    job.work, self._unit.index, number, side, job.buckets, job.band_buckets
+                    job.work, self._unit.index, number, find_splits, job.buckets, job.band_buckets
                 )
             )
             self._aside.flush()
@@ -297,7 +298,7 @@ class _FirstPass:
         counts.files_aside, counts.rejected_aside = self._aside.files, self._aside.rejected
         self._segment = self._new_segment()
 
-    def _tell(self, final: bool = False) -> None:
+    def _report(self, final: bool = False) -> None:
         self._progress.documents = self._counts.kept
         self._progress.tokens = self._counts.tokens
         self._progress.dropped = (self._counts.dropped, self._rejected)

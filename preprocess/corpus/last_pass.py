@@ -20,16 +20,24 @@ from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
 
 COUNT = np.dtype([("id", "<u4"), ("count", "<u8")])
-"""How often a token id occurs."""
+"""Dtype of a row of `read_counts`: a token id and how often it occurs."""
 
 
 def read_counts(work: str, unit: int) -> npt.NDArray[Any]:
-    """Return how often each id occurs in the train split of a finished unit, of type `COUNT`."""
+    """Return how often each id occurs in the train split of a finished unit.
+
+    Returns:
+        An array of type `COUNT`, shape (ids that occur,), ordered by id.
+    """
     return np.frombuffer(read_bytes(folder.counts_file(work, unit)), COUNT)
 
 
 def finish_unit(job: Job, unit: Unit) -> int:
-    """Turn the parts of a unit into shards, unless it is finished, and return its index."""
+    """Turn the parts of a unit into shards, unless it is finished, and return its index.
+
+    The drop lists that the settings require must have been written
+    (`preprocess.corpus.dedup.deduplicate_bucket`).
+    """
     if not exists(folder.finished_record(job.work, unit.index)):
         _LastPass(job, unit).run()
     return unit.index

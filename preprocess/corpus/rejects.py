@@ -1,8 +1,9 @@
 """Rejected records and dropped documents, written to JSON Lines files for inspection.
 
-``dropped-UNIT-NUMBER.jsonl`` is written by the first pass, ``dropped-UNIT-duplicates-NUMBER.jsonl``
-by the last pass. A line is an object with the reason and the text; for a rejected record, with the
-reason, an excerpt and its position in the raw file.
+The first pass of prepare, and embed, write ``dropped-UNIT-NUMBER.jsonl``; the last pass of prepare
+writes ``dropped-UNIT-duplicates-NUMBER.jsonl``. Each line is an object. A rejected record has the
+keys ``reason``, ``excerpt`` and ``where`` (`Rejected`). A dropped document has ``reason`` and
+``text``, and from the first pass also ``where``.
 """
 
 import json
@@ -21,13 +22,14 @@ FLUSH_CHARACTERS = 4 << 20
 
 
 class RejectsWriter:
-    """Writer of the rejects of a unit.
+    """Writer of the rejects of a unit; call `flush` at the end.
 
     Args:
         folder: folder or URL to write to.
         unit: number of the unit.
         files: number of files that a killed run has completed; numbering continues after them.
-        skip: number of rejected records in these files, which `add_rejected` skips.
+        skip: number of rejected records in these files. `add_rejected` skips as many, because a
+            resumed run reads them again.
         kind: part of the file names, after the unit.
 
     Attributes:
@@ -46,14 +48,14 @@ class RejectsWriter:
         self.rejected = 0
 
     def add_rejected(self, rejected: Iterable[Rejected]) -> None:
-        """Add records that the reader rejected."""
+        """Add records that the reader rejected, in the order of reading."""
         for record in rejected:
             self.rejected += 1
             if self.rejected > self._skip:
                 self.add(vars(record))
 
     def add(self, line: dict[str, Any]) -> None:
-        """Add a line: a JSON object."""
+        """Add a line, given as JSON types."""
         # Not ASCII, so that any script stays readable; lone surrogates are escaped in `flush`.
         self._lines.append(json.dumps(line, ensure_ascii=False) + "\n")
         self._characters += len(self._lines[-1])
@@ -71,6 +73,9 @@ class RejectsWriter:
 
 
 def side_files(folder: str) -> list[str]:
-    """Return the names of files in ``folder`` that describe the raw input and are not data."""
+    """Return the names of the files in a stage's folder that describe its raw input.
+
+    These are ``inputs.jsonl`` and the files with rejects. They are not part of the stage's result.
+    """
     names = list_names(folder)
     return [name for name in names if name == INPUTS or name.startswith(KEPT_ASIDE)]

@@ -8,8 +8,10 @@ from preprocess.errors import UserError
 from preprocess.shards.stream import Int64Ids, TokenStream
 
 HELD_POSITIONS = 1 << 14
-"""Positions of a row to read at once, for many windows, because each row reads from its own shards
-and `TokenStream` may not hold the document order of all of them."""
+"""Maximum positions of a row to read at once, for several windows.
+
+Each row reads from its own shards, and `TokenStream` may not hold the document order of all of them;
+so reading every window separately would compute these orders again and again."""
 
 
 class CorpusTooSmall(UserError):  # noqa: N818
@@ -22,13 +24,13 @@ class TrainingWindows:
     Each pass is divided into ``rows`` contiguous stretches of L = positions // rows positions. Row r
     reads stretch r of pass 0, then of pass 1, and so on: forward from the left end of each stretch,
     backward from its right end. So a window is computed without reading earlier windows. The last
-    ``positions mod rows`` positions of a pass are left out, which are different ones in each pass if
-    the order is shuffled. A pass with fewer positions than rows is left out completely; this can
-    occur if a source is not in every pass.
+    ``positions mod rows`` positions of a pass are left out; if the order is shuffled, these differ
+    between passes. A pass with fewer positions than rows is left out completely; this can occur if a
+    source is not in every pass.
 
     Args:
-        stream: the text.
-        rows: rows of a batch, over all devices.
+        stream: the train split.
+        rows: rows of a batch, summed over all devices.
         unroll: positions of a row per window.
         local_rows: indices of the rows that this process reads; None means all. A row reads the same
             text in any process.
@@ -72,12 +74,13 @@ class TrainingWindows:
         self._afters = np.zeros(count, np.int64)
 
     def passes(self, windows: int) -> float:
-        """Return the number of passes of mean length that this many windows cover."""
+        """Return how many passes of mean length this many windows cover."""
         return windows * self._unroll / self.stretch
 
     def batch(self, window: int) -> tuple[Int64Ids, Int64Ids]:
-        """Return the inputs and targets of a window, each int64 (directions, unroll, local rows).
+        """Return the inputs and targets of window number ``window``, from 0.
 
+        Both are int64 ids, shape (directions, unroll, local rows).
         Index 0 of the first axis is the forward direction, index 1 the backward direction.
         """
         missing = (window < self._firsts) | (window >= self._afters)
