@@ -1,8 +1,13 @@
 """The index of a vector cache: where the vectors of each key are.
 
-It is an array (5, entries), uint64, sorted by key. Its rows are the two halves of the key, read as
-big-endian numbers; ``shard << 32 | entry``, where shards are numbered in order; the number of vectors
-before the entry in its file; and the number of units of the entry. Of equal keys the first is kept.
+It is a uint64 array, shape (5, entries), sorted by key. Its rows are
+
+0, 1. the high and low half of the key, read as big-endian numbers;
+2. ``shard << 32 | entry``: index of the shard in the order of names, and of the entry in the shard;
+3. the number of vectors before the entry in the vectors file of its shard;
+4. the number of units of the entry.
+
+If several entries have the same key, only the first is in the index.
 """
 
 import tempfile
@@ -24,7 +29,7 @@ ROWS = 5
 """Rows of the index."""
 
 BUCKET_ENTRIES = 1 << 21
-"""Maximum mean entries per bucket while sorting."""
+"""Maximum number of entries per bucket on average; one bucket is sorted in memory at a time."""
 
 COPY_BYTES = 1 << 22
 """Bytes copied at once."""
@@ -39,7 +44,7 @@ def write_index(folder: str, shards: Sequence[tuple[int, int]], generation: int 
     Args:
         folder: folder or URL of the cache.
         shards: unit of work and part of each shard, in any order.
-        generation: number in the name of the index.
+        generation: generation of the cache, which is part of the index's name.
 
     Returns:
         The manifest record of the index.
@@ -147,7 +152,15 @@ class VectorIndex:
         return int(self._rest[2].sum())
 
     def find(self, key: bytes) -> tuple[int, int, int, int] | None:
-        """Return shard, entry, vectors before the entry and units of a key, or None if it is missing."""
+        """Find a text by its key.
+
+        Args:
+            key: the key, 16 bytes.
+
+        Returns:
+            (shard, entry, vectors before the entry, units), as in rows 2 to 4 of the index, or None if
+            the key is missing.
+        """
         high, low = int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big")
         at = int(self._high.searchsorted(np.uint64(high)))
         while at < self._high.size and int(self._high[at]) == high:
