@@ -122,7 +122,11 @@ class _Batch:
         return len(self.texts) >= BATCH_DOCUMENTS or self._characters >= BATCH_CHARACTERS
 
     def fill(self, block: Block, begin: int) -> int:
-        """Add documents of ``block`` from index ``begin`` until full; return the first index not added."""
+        """Add documents of ``block`` from index ``begin`` until the batch is full.
+
+        Returns:
+            The index of the first document that was not added.
+        """
         self._origins.append((len(self.texts), block, begin))
         texts = block.documents[begin : begin + BATCH_DOCUMENTS - len(self.texts)]
         characters = self._characters + sum(map(len, texts))
@@ -215,7 +219,7 @@ class _FirstPass:
         return Segment(token_dtype(self._job.vocabulary), self._counts.kept)
 
     def _batches(self) -> Iterator[_Batch]:
-        """Yield the documents after the closed segments, in batches that do not depend on the blocks."""
+        """Yield the documents after the closed segments, in batches independent of the blocks."""
         batch, skip = _Batch(), self._counts.seen
         for block in self._reader:
             self._rejected.update(one.reason for one in block.rejected)
@@ -249,7 +253,7 @@ class _FirstPass:
         self._counts.kept += len(texts)
 
     def _kept(self, batch: _Batch, texts: list[str]) -> list[str]:
-        """Return the cleaned texts to keep; count the others, and write them to the rejects if set."""
+        """Return the cleaned texts to keep; count the others and, if configured, save them."""
         reasons: Sequence[str | None] = [None] * len(texts)
         if self._filters.active:
             reasons = self._filters.reasons(batch.texts, texts)

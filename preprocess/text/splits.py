@@ -20,7 +20,11 @@ def text_hashes(texts: Iterable[bytes]) -> bytes:
 
 
 def hash_halves(hashes: bytes | bytearray) -> npt.NDArray[np.uint64]:
-    """Split concatenated big-endian 16-byte hashes into (hashes, 2) high and low halves."""
+    """Split 16-byte hashes, as from `text_hashes`, into halves.
+
+    Returns:
+        The high and the low half of each hash as numbers, uint64, shape (hashes, 2).
+    """
     return np.frombuffer(hashes, ">u8").astype(np.uint64).reshape(-1, 2)
 
 
@@ -37,8 +41,8 @@ def splits_of(
 
     Args:
         high: high halves of the texts' hashes, shape (texts,).
-        valid_fraction: share of texts in the validation split.
-        test_fraction: share of texts in the test split.
+        valid_fraction: share of texts in the validation split, in [0, 1].
+        test_fraction: share of texts in the test split, in [0, 1].
         source_split: `Source.split` of the texts, which replaces the fractions, or None.
     """
     if source_split:
