@@ -162,7 +162,7 @@ class _FirstPass:
         self._record = folder.segments_record(job.work, unit.index)
         self._counts = self._resume()
         self._cleaner.counts.update(self._counts.changed)
-        self._aside = RejectsWriter(
+        self._rejects_writer = RejectsWriter(
             job.output, unit.index, self._counts.files_aside, self._counts.rejected_aside
         )
         self._rejected: Counter[str] = Counter()
@@ -182,7 +182,7 @@ class _FirstPass:
             self._report()
         if self._segment.documents:
             self._close()
-        self._aside.flush()
+        self._rejects_writer.flush()
         counts = self._counts
         dropped = counts.dropped + self._rejected
         assert counts.seen == counts.kept + counts.dropped.total(), "a document is unaccounted for"
@@ -223,7 +223,7 @@ class _FirstPass:
         batch, skip = _Batch(), self._counts.seen
         for block in self._reader:
             self._rejected.update(one.reason for one in block.rejected)
-            self._aside.add_rejected(block.rejected)
+            self._rejects_writer.add_rejected(block.rejected)
             self._replaced += block.replaced
             begin = min(skip, len(block.documents))
             skip -= begin
@@ -268,7 +268,7 @@ class _FirstPass:
                 self._counts.dropped[reason] += 1
                 if self._config.keep_dropped and reason != "empty":
                     line = {"reason": reason, "text": texts[number], "where": batch.where(number)}
-                    self._aside.add(line)
+                    self._rejects_writer.add(line)
         return [text for text, reason in zip(texts, reasons, strict=True) if not reason]
 
     def _words(self, texts: list[str], data: list[bytes]) -> npt.NDArray[np.uint32]:
@@ -297,9 +297,12 @@ class _FirstPass:
                     job.work, self._unit.index, number, find_splits, job.buckets, job.band_buckets
                 )
             )
-            self._aside.flush()
+            self._rejects_writer.flush()
         counts.changed = Counter(self._cleaner.counts)
-        counts.files_aside, counts.rejected_aside = self._aside.files, self._aside.rejected
+        counts.files_aside, counts.rejected_aside = (
+            self._rejects_writer.files,
+            self._rejects_writer.rejected,
+        )
         self._segment = self._new_segment()
 
     def _report(self, final: bool = False) -> None:

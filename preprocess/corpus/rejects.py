@@ -14,7 +14,7 @@ from preprocess.files.storage import join, list_names, write_bytes
 from preprocess.reading.block import Rejected
 from preprocess.reading.changed_inputs import INPUTS
 
-KEPT_ASIDE = "dropped-"
+PREFIX = "dropped-"
 """Prefix of the file names."""
 
 FLUSH_CHARACTERS = 4 << 20
@@ -40,7 +40,7 @@ class RejectsWriter:
     def __init__(
         self, folder: str, unit: int, files: int = 0, skip: int = 0, kind: str = ""
     ) -> None:
-        self._path = join(folder, f"{KEPT_ASIDE}{unit:06d}-{kind}")
+        self._path = join(folder, f"{PREFIX}{unit:06d}-{kind}")
         self._lines: list[str] = []
         self._characters = 0
         self._skip = skip
@@ -78,4 +78,4 @@ def side_files(folder: str) -> list[str]:
     These are ``inputs.jsonl`` and the files with rejects. They are not part of the stage's result.
     """
     names = list_names(folder)
-    return [name for name in names if name == INPUTS or name.startswith(KEPT_ASIDE)]
+    return [name for name in names if name == INPUTS or name.startswith(PREFIX)]

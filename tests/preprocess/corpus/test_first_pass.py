@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from preprocess.config import PrepareConfig, WordConfig
-from preprocess.corpus import first_pass, segment
-from preprocess.corpus import rejects as kept_aside
+from preprocess.corpus import first_pass, rejects, segment
 from preprocess.corpus.dedup import KEYS
 from preprocess.corpus.first_pass import Job, tokenize_unit
 from preprocess.files import storage
@@ -178,7 +177,7 @@ def dying_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         write(path, data)
 
     with monkeypatch.context() as patch:
-        for module in (segment, kept_aside, work_folder, shuffle):
+        for module in (segment, rejects, work_folder, shuffle):
             patch.setattr(module, "write_bytes", dying)
         yield
 
