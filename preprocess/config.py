@@ -198,9 +198,9 @@ class PrepareConfig(Section):
         return ((Source(path=plain),) if plain else ()) + named
 
     def cleaning_of(self, source: Source) -> CleaningConfig:
-        """Return the cleaning settings of ``source``, by default those of all sources."""
+        """Return the cleaning settings of ``source``; by default, these are ``self.cleaning``."""
         return source.cleaning or self.cleaning
 
     def filters_of(self, source: Source) -> FilterConfig:
-        """Return the filter settings of ``source``, by default those of all sources."""
+        """Return the filter settings of ``source``; by default, these are ``self.filters``."""
         return source.filters or self.filters

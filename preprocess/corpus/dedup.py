@@ -34,8 +34,8 @@ KEYS = {
 halves) or the 64-bit key of one of its bands."""
 
 BUCKET_BYTES = 32 << 20
-"""Raw bytes of corpus per bucket. Its keys are those of at most a million short documents and take
-60 MB while they are sorted."""
+"""Raw bytes of corpus per bucket. A bucket has the keys of at most a million short documents, which
+take 60 MB while they are sorted."""
 
 LINEAR_BUCKETS = 512
 """Above this number, the number of buckets grows only with the square root of the corpus size,

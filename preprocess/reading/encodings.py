@@ -63,7 +63,7 @@ def to_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
 
 
 def decode(data: bytes, encoding: str) -> tuple[str, bool]:
-    """Decode whole lines at once; invalid bytes in a line do not affect other lines.
+    """Decode whole lines together; invalid bytes in a line do not affect other lines.
 
     Returns:
         The text, and True if it contains invalid bytes (see `is_invalid` and `replace_invalid`).

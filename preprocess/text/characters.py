@@ -52,7 +52,7 @@ class CharacterTable:
 
 
 def by_width(texts: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Return the indexes of the ASCII texts, and those of all other texts.
+    """Return two lists: the indexes of the ASCII texts, and the indexes of all other texts.
 
     Texts of the two groups should not be joined, because ASCII strings are processed much faster.
     """

@@ -121,7 +121,7 @@ def read_counted(job: CountJob) -> dict[str, int]:
 def merge_bucket(job: CountJob, bucket: int) -> int:
     """Sum the counts of a bucket over all units and write its words in the order of their ids.
 
-    A bucket that has been written is left as it is. All units must have been counted.
+    Does nothing if the bucket has been written. All units must have been counted.
 
     Returns:
         ``bucket``.
@@ -141,7 +141,7 @@ def merge_bucket(job: CountJob, bucket: int) -> int:
     if job.min_count == 1:
         rows += [(0, -n, word) for word, n in held_out.items() if word not in train]
     rows.sort()
-    # Merging counts as progress, too, under a number that no unit has.
+    # Merging is also reported as progress, under a number that no unit has.
     progress = Progress(job.work, job.units + bucket)
     progress.tokens = len(rows)
     progress.write(final=True)

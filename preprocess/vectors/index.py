@@ -32,7 +32,7 @@ BUCKET_ENTRIES = 1 << 21
 """Maximum number of entries per bucket on average; one bucket is sorted in memory at a time."""
 
 COPY_BYTES = 1 << 22
-"""Bytes copied at once."""
+"""Bytes to copy at once."""
 
 
 def write_index(folder: str, shards: Sequence[tuple[int, int]], generation: int = 0) -> FileRecord:

@@ -44,7 +44,7 @@ def text_key(text: Text) -> bytes:
 
 
 def to_json(value: Any) -> bytes:
-    """Return compact JSON in UTF-8; lone surrogates are encoded, too."""
+    """Return compact JSON in UTF-8; lone surrogates are encoded like other characters."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "surrogatepass")
 

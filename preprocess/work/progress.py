@@ -36,7 +36,7 @@ class Progress:
         self._path = join(progress_folder(work), f"{unit:06d}.json")
         self.bytes = self.documents = self.tokens = 0
         self.dropped: Sequence[Counter[str]] = ()
-        # Report the start at once, because a large first document may take long.
+        # Report the start immediately, because a large first document may take long.
         self._written = -math.inf
         self.write()
 
