@@ -1,8 +1,8 @@
 """Rejected records and dropped documents, written to JSON Lines files for inspection.
 
-The first pass of prepare, and embed, write ``dropped-UNIT-NUMBER.jsonl``; the last pass of prepare
-writes ``dropped-UNIT-duplicates-NUMBER.jsonl``. Each line is an object. A rejected record has the
-keys ``reason``, ``excerpt`` and ``where`` (`Rejected`). A dropped document has ``reason`` and
+The first pass of prepare and the embed stage write ``dropped-UNIT-NUMBER.jsonl``. The last pass of
+prepare writes ``dropped-UNIT-duplicates-NUMBER.jsonl``. Each line is an object. A rejected record has
+the keys ``reason``, ``excerpt`` and ``where`` (`Rejected`). A dropped document has ``reason`` and
 ``text``, and from the first pass also ``where``.
 """
 
@@ -75,7 +75,8 @@ class RejectsWriter:
 def side_files(folder: str) -> list[str]:
     """Return the names of the files in a stage's folder that describe its raw input.
 
-    These are ``inputs.jsonl`` and the files with rejects. They are not part of the stage's result.
+    These are ``inputs.jsonl`` and the files with rejects. A manifest lists them, but its ``content``
+    does not depend on them.
     """
     names = list_names(folder)
     return [name for name in names if name == INPUTS or name.startswith(PREFIX)]

@@ -62,10 +62,8 @@ class TrainingWindows:
             )
         self._ends = np.zeros(0, np.int64)
         # A ring buffer of windows for every row: window w is in slot w mod number of slots.
-        count, self._windows = (
-            len(self._local_rows),
-            max(1, min(HELD_POSITIONS, self.stretch) // unroll),
-        )
+        count = len(self._local_rows)
+        self._windows = max(1, min(HELD_POSITIONS, self.stretch) // unroll)
         shape = (2, directions, count, self._windows * unroll)  # 2: inputs, targets
         self._ring = np.empty(shape, stream.dtype)
         # Rows are refilled at different windows, so that no window waits for all of them.

@@ -173,7 +173,7 @@ class CacheFiles:
             lead: expected shape without the last dimension, which may have any size.
 
         Returns:
-            A read-only array, shape (*lead, size).
+            A read-only array, whose shape is ``lead`` and one more dimension.
 
         Raises:
             CacheError: the file is missing or damaged, or has another dtype or shape.

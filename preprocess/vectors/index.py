@@ -1,11 +1,11 @@
 """The index of a vector cache: where the vectors of each key are.
 
-It is a uint64 array, shape (5, entries), sorted by key. Its rows are
+It is a uint64 array, shape (5, entries), sorted by key. Its rows are:
 
-0, 1. the high and low half of the key, read as big-endian numbers;
-2. ``shard << 32 | entry``: index of the shard in the order of names, and of the entry in the shard;
-3. the number of vectors before the entry in the vectors file of its shard;
-4. the number of units of the entry.
+- 0 and 1: the high and the low half of the key, read as big-endian numbers
+- 2: ``shard << 32 | entry``, the index of the shard in the order of names, and of the entry in it
+- 3: the number of vectors before the entry in the vectors file of its shard
+- 4: the number of units of the entry
 
 If several entries have the same key, only the first is in the index.
 """

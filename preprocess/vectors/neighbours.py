@@ -59,8 +59,8 @@ class Use:
 
     Attributes:
         typical: the occurrence nearest to the mean of the group.
-        again: the occurrence nearest to the typical one among those of the group in other texts; None
-            if the group has no occurrence in another text.
+        again: the occurrence of the same group in another text that is nearest to the typical one, or
+            None if the whole group is in one text.
         neighbours: occurrences of other words in other texts, one per word, the nearest first. A word
             is a neighbour only of the use it is nearest to.
     """
