@@ -20,7 +20,7 @@ from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import Selection
 from preprocess.config import Source
 from preprocess.corpus.dedup import hash_keys, read_drops, write_keys
-from preprocess.corpus.rejects import KeptAside
+from preprocess.corpus.rejects import RejectsWriter
 from preprocess.files.storage import exists
 from preprocess.reading.changed_inputs import ranges_read
 from preprocess.reading.reader import read_unit
@@ -99,7 +99,7 @@ def hash_texts(job: EmbedJob, unit: Unit) -> int:
     if not exists(folder.unit_record(job.work, unit.index)):
         keys = bytearray()
         dropped: Counter[str] = Counter()
-        aside = KeptAside(job.output, job.first_unit + unit.index)
+        aside = RejectsWriter(job.output, job.first_unit + unit.index)
         reader = read_unit(unit, job.sources[unit.source], job.cleaning)
         for block in reader:
             keys += _keys(_texts(job, block.documents))
@@ -143,7 +143,7 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
             parts.append(_embed_part(job, unit, len(parts), model, part, progress, total))
         folder.write_record(folder.part_record(job.work, unit.index, len(parts) - 1), parts[-1])
     progress.bytes = total
-    progress.tell(final=True)
+    progress.write(final=True)
     record = {
         "files": [file for part in parts for file in part["files"]],
         "duplicates": len(repeated),
@@ -179,7 +179,7 @@ def _embed_part(
             end, known = window.end, known + window.known
             progress.documents += len(window.texts)
             progress.bytes = min(progress.bytes + sum(map(_bytes, window.texts)), total)
-            progress.tell()
+            progress.write()
         files = [vars(record) for record in shard.close()]
     return {"end": end, "files": files, "known": known, "truncated": truncated}
 

@@ -24,7 +24,7 @@ from preprocess.corpus.rejects import side_files
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, content_hash, read_manifest
 from preprocess.reading.changed_inputs import write_inputs
-from preprocess.reading.mixing import as_it_is, shares
+from preprocess.reading.mixing import has_natural_shares, shares
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
 from preprocess.shards.format import SUMS
@@ -168,7 +168,7 @@ def _mixture(config: Config, sources: Sequence[dict[str, Any]]) -> list[FileReco
 
     Training mixes the sources by their shares, so another mixture is another corpus.
     """
-    if as_it_is(
+    if has_natural_shares(
         [source.weight for source in config.prepare.sources], config.prepare.sampling_alpha
     ):
         return []

@@ -1,9 +1,9 @@
 """Local copies of remote files, because each range read from an object store takes milliseconds.
 
 All processes of a user on a machine share one folder of copies, so that ranks and data workers
-fetch a shard once and a resumed run finds the copies of a killed one. The last process to exit
-removes the folder. Copies are named by content hash, so files of an older corpus are never confused
-with newer.
+fetch a shard once. The last process to exit removes the folder; if it is killed, a resumed run uses
+the copies that are left. Copies are named by content hash, so files of an older corpus are never
+confused with newer ones.
 """
 
 import atexit
@@ -23,11 +23,11 @@ from preprocess.files import storage
 from preprocess.files.manifest import FileRecord
 
 AT_ONCE = 1 << 26
-"""Bytes of one request to the store."""
+"""Bytes to request from the store at once."""
 
 
 class DamagedCopy(Exception):  # noqa: N818
-    """A remote file differs from its manifest; the message gives its size or hash."""
+    """A remote file whose size or hash differs from its manifest record."""
 
 
 class LocalCopies:
@@ -37,7 +37,7 @@ class LocalCopies:
     while they run.
 
     Args:
-        limit: bytes of all copies; the copy being opened is kept even if it is larger.
+        limit: maximum bytes of all copies; the copy being opened is kept even if it is larger.
         setting: config key of the limit, for error messages.
 
     Raises:

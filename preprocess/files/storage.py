@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
 from preprocess.files.durability import sync_data, sync_name
-from preprocess.files.errors import ReportingStore, StorageError, StoreError, told_writes
+from preprocess.files.errors import ReportingStore, StorageError, StoreError, report_write_errors
 
 __all__ = ["FileInfo", "StorageError", "StoreError"]
 
@@ -33,10 +33,12 @@ class FileInfo:
     """A file found by `find_files`; instances sort by name.
 
     Attributes:
-        name: path relative to the folders before the pattern's first wildcard.
+        name: path relative to the last folder before the pattern's first wildcard; without a
+            wildcard, the file name.
         path: absolute path or URL.
-        bytes: size.
-        version: mtime in nanoseconds or ETag; a change hints at a changed content.
+        bytes: size in bytes.
+        version: mtime in nanoseconds, ETag or similar; empty if the store has none. If it changes,
+            the content may have changed.
     """
 
     name: str
@@ -56,12 +58,12 @@ def local_path(path: str) -> Path:
 
 
 def absolute(path: str) -> str:
-    """Return ``path`` independent of the current folder, so that every worker can open it."""
+    """Return a local path as an absolute one, which all workers can open; URLs are unchanged."""
     return path if is_remote(path) else str(local_path(path).absolute())
 
 
 def join(folder: str, *parts: str) -> str:
-    """Return the path or URL of ``parts`` below ``folder``."""
+    """Return the path or URL of ``parts``, nested names, below ``folder``."""
     return "/".join([folder.rstrip("/"), *parts]) if folder != "/" else "/" + "/".join(parts)
 
 
@@ -79,7 +81,7 @@ def _remote(path: str) -> tuple[Any, str]:
 
 
 def exists(path: str) -> bool:
-    """Return True if there is a file or folder."""
+    """Return True if ``path`` is an existing file or folder."""
     if is_remote(path):
         fs, inner = _remote(path)
         fs.invalidate_cache()
@@ -133,7 +135,7 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
         return
     target = local_path(path)
     temporary = _temporary(target)
-    with told_writes(path):
+    with report_write_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
@@ -157,7 +159,7 @@ def write_bytes(path: str, data: bytes) -> None:
 
 
 def create_exclusive(path: str, data: bytes) -> bool:
-    """Create a file only if it does not exist; return True if it was created.
+    """Create a file only if it does not exist; return True if it was created, otherwise False.
 
     On a remote store two writers may both succeed, because the check and the write are two calls.
     """
@@ -167,7 +169,7 @@ def create_exclusive(path: str, data: bytes) -> bool:
         write_bytes(path, data)
         return True
     target = local_path(path)
-    with told_writes(path):
+    with report_write_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -186,7 +188,7 @@ def copy(source: str, target: str) -> None:
         return
     old, new = local_path(source), local_path(target)
     temporary = _temporary(new)
-    with told_writes(target):
+    with report_write_errors(target):
         new.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         try:

@@ -13,7 +13,8 @@ def list_source(source: Source) -> list[FileInfo]:
     """Return the files of a source ordered by name, with unique names and each file once.
 
     If two patterns (``a/*.txt`` and ``b/*.txt``) find files of equal name, their names are extended
-    by as many parent folders as necessary. So names do not change if the whole input is moved.
+    by as many parent folders as necessary. No more of the path is used, so that names stay the same
+    if the whole input is moved.
 
     Raises:
         StorageError: no file matches a path, or a file cannot be read.

@@ -45,9 +45,9 @@ class Tokenizer(Protocol):
         """Count the ids that stand for one byte of a character that is not in the vocabulary."""
 
     def longest(self, number: int) -> list[str]:
-        """Return this many of the longest spellings, longest first.
+        """Return the ``number`` longest spellings, longest first.
 
-        Markup, base64 and other text that is not language shows up here first.
+        They reveal markup, base64 and other text that is not language.
         """
 
     def save(self, folder: str) -> tuple[str, ...]:
@@ -58,7 +58,8 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     """Train a tokenizer on cleaned ``texts``; the same texts give the same bytes.
 
     Raises:
-        TokenizerError: there is no text, or too little for the requested vocabulary.
+        TokenizerError: there is no text, no word is frequent enough, or the requested vocabulary is
+            too small for the characters of the text.
     """
     if isinstance(config, WordConfig):
         return count_words(config, texts)
