@@ -23,8 +23,8 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Offline; a warning is an error; anew each time, since the references follow the code. The site begins at
-# docs/_build/html/index.html.
+# Needs no network. --fresh-env, because the references are generated from the code, whose changes Sphinx
+# does not notice. The site starts at docs/_build/html/index.html.
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
@@ -41,12 +41,12 @@ $(VENV)/.installed-run: $(VENV)/.torch pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml constraints.txt
-	@echo "Installing biloom and its tests' needs into $(VENV) (a minute or two)"
+	@echo "Installing biloom and what its tests need into $(VENV) (a minute or two)"
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-# On Linux the default build of torch brings gigabytes of CUDA: without a GPU, take the CPU build,
-# from the package index in use where it has one, else from PyTorch's own.
+# On Linux, the default build of torch brings gigabytes of CUDA libraries. Without a GPU, install the CPU
+# build: from the configured package index if it has one, otherwise from PyTorch's index.
 $(VENV)/.torch: constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing torch $(TORCH) into $(VENV)"
