@@ -6,7 +6,7 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: quickstart test test-slow check format clean
+.PHONY: quickstart test test-slow check docs format clean
 
 quickstart: $(VENV)/.installed-run
 	$(BIN)/biloom run configs/quickstart.yaml
@@ -23,12 +23,17 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Offline; a warning is an error; anew each time, since the references follow the code. The site begins at
+# docs/_build/html/index.html.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/.installed-run: $(VENV)/.torch pyproject.toml constraints.txt
 	@echo "Installing biloom into $(VENV) (a minute or two)"

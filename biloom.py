@@ -1,6 +1,8 @@
-"""The public names of biloom, loaded when they are first used.
+"""The public names of biloom.
 
-from biloom import BiLM, ScalarMix, VectorCache, VectorDataset
+    from biloom import BiLM, ScalarMix, VectorCache, VectorDataset
+
+A module is imported when one of its names is first used, so `import biloom` does not load torch.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,15 +1,18 @@
-"""Embedding speed on one thread, and the vector cache's: written, read at random, int8's error.
+"""Speed of embedding on one thread, and speed and int8 error of the vector cache.
 
     python benchmarks/embed.py [--text FILE] [--sentences 1000000] [--peer-python PYTHON]
 
 Config A: character CNN (16 dimensions a character, 50 characters, filters [1, 32] to [7, 1024], one
-highway), LSTM 2 layers x 2 directions 1024 / 128, random weights; the first 30,000 words of the text
-(default: WikiText-2's validation of $BILOOM_TEST_DATA), a line a text. A model is fresh in each turn,
-so no word's vector is known before. `config_a_over_306` is tokens a CPU-second / 306 (AllenNLP on a
-machine of 72 GFLOP/s a thread) x 72 / this thread's sgemm, measured before and after each turn;
-medians of all turns. --peer-python: a Python with simple_elmo (and tensorflow-cpu 2.15, pandas 2,
-numpy 1), which embeds the first 60 lines with the same weights, without the reading to itself that it
-calls a warm-up. The cache: sentences of 20 tokens, a layer of 128, float16.
+highway), LSTM with 2 layers x 2 directions, 1024 hidden, 128 projected, random weights. The text is
+the first 30,000 words of FILE (default: the validation set of WikiText-2 in $BILOOM_TEST_DATA), one
+text per line. Each turn creates the model anew, so that no word vector is cached.
+`config_a_over_306` is tokens per CPU-second / 306 (AllenNLP on a machine with 72 GFLOP/s per thread)
+x 72 / the GFLOP/s of a matrix product on this thread, measured before and after each turn. Figures are
+medians over the turns.
+
+With --peer-python, a Python that has simple_elmo (with tensorflow-cpu 2.15, pandas 2 and numpy 1)
+embeds the first 60 lines with the same weights, without its warm-up. The cache has sentences of 20
+tokens with one layer of 128 dimensions in float16.
 """
 
 import argparse
@@ -49,7 +52,7 @@ CONFIG_A = ModelConfig.model_validate(
 )
 WORDS = 30_000
 PEER_TEXTS = 60
-"""More, and longer ones with them, and the peer is killed for its memory."""
+"""With more texts, simple_elmo runs out of memory."""
 TOKENS, DIM, SHARD = 20, 128, 5000
 
 PEER = """
@@ -66,7 +69,7 @@ print(json.dumps(time.process_time() - begin))
 
 
 def read_texts(path: Path) -> list[list[str]]:
-    """The first words of a file, a list a line."""
+    """Return the first `WORDS` words of a file, as one list per line."""
     texts, left = [], WORDS
     for line in path.read_text(encoding="utf-8").splitlines():
         if words := line.split()[:left]:
@@ -89,7 +92,7 @@ def cpu_seconds(call: Callable[..., Any], *arguments: Any) -> float:
 
 
 def sgemm() -> float:
-    """GFLOP/s of one thread."""
+    """Return the GFLOP/s of a matrix product on one thread."""
     a = torch.rand(1024, 1024)
     a @ a
     return 8 * 2 * 1024**3 / cpu_seconds(lambda: [a @ a for _ in range(8)]) / 1e9
@@ -107,7 +110,7 @@ def config_a(texts: list[list[str]], turns: int) -> dict[str, float]:
         speeds["known words"].append(count / cpu_seconds(model.embed, texts))
     medians = {name: statistics.median(found) for name, found in speeds.items()}
     for name, speed in medians.items():
-        print(f"config A, {name}: {speed:,.0f} tokens a CPU-second")
+        print(f"config A, {name}: {speed:,.0f} tokens per CPU-second")
     exact = fresh().embed(texts[:20])
     codec = Codec("int8", DIM)
     values = np.concatenate([a.vectors[-1, :, :DIM] for a in exact])
@@ -123,7 +126,7 @@ def config_a(texts: list[list[str]], turns: int) -> dict[str, float]:
 
 
 def peer(texts: list[list[str]], python: str) -> dict[str, float]:
-    """simple_elmo on the same weights and words."""
+    """Measure simple_elmo with the same weights and words."""
     count = sum(map(len, texts))
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "options.json").write_bytes(write_options(CONFIG_A))
@@ -136,7 +139,7 @@ def peer(texts: list[list[str]], python: str) -> dict[str, float]:
             command, check=True, env=environment, stdout=subprocess.PIPE, text=True
         )
     speed = count / json.loads(done.stdout.splitlines()[-1])
-    print(f"simple_elmo: {speed:,.0f} tokens a CPU-second")
+    print(f"simple_elmo: {speed:,.0f} tokens per CPU-second")
     return {"simple_elmo_tokens_per_cpu_s": speed}
 
 
@@ -158,11 +161,11 @@ def store(sentences: int) -> dict[str, float]:
         details = {"layers": 1, "dim": DIM, "dtype": "float16", "unit": "token", "model": "m"}
         write_manifest(folder, Manifest("embed", 2, "", "", "", {}, tuple(records), details))
         cache = VectorCache.open(folder)
-        asked = [f"sentence {n}" for n in draw.integers(sentences, size=20_000)]
-        for text in asked:
-            cache[text].sum()  # into memory
+        texts = [f"sentence {n}" for n in draw.integers(sentences, size=20_000)]
+        for text in texts:
+            cache[text].sum()  # into the page cache
         times = []
-        for text in asked:
+        for text in texts:
             begin = time.perf_counter()
             cache[text].sum()
             times.append(time.perf_counter() - begin)
@@ -172,8 +175,8 @@ def store(sentences: int) -> dict[str, float]:
         )
         bulk = read / (time.perf_counter() - begin)
     size = sentences * TOKENS * DIM * 4 / 1e6
-    print(f"{sentences:,} sentences: written at {size / wrote:,.0f} MB/s of float32, read at "
-          f"{1e6 * statistics.median(times):.1f} us each, in blocks at {bulk / 1e6:,.0f} MB/s")  # fmt: skip
+    print(f"{sentences:,} sentences: written at {size / wrote:,.0f} MB/s of float32, random reads "
+          f"{1e6 * statistics.median(times):.1f} us each, block reads {bulk / 1e6:,.0f} MB/s")  # fmt: skip
     return {
         "random_read_us": 1e6 * statistics.median(times),
         "write_mb_per_s": size / wrote,
@@ -182,14 +185,14 @@ def store(sentences: int) -> dict[str, float]:
 
 
 def memory(texts: list[list[str]]) -> dict[str, float]:
-    """Peak memory of a stream of some windows of texts, and of one three times as long."""
+    """Measure the peak memory of embedding a stream of texts, and one three times as long."""
     model = fresh()
     peaks = []
     for times in (30, 90):
         for _ in model.iter_embed(text for _ in range(times) for text in texts[:60]):
             pass
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    print(f"peak memory: {peaks[0]:,.0f} MB, of three times the text {peaks[1]:,.0f} MB")
+    print(f"peak memory: {peaks[0]:,.0f} MB, with three times the text {peaks[1]:,.0f} MB")
     return {"peak_mb": peaks[0], "peak_mb_of_three_times": peaks[1]}
 
 
@@ -209,7 +212,7 @@ def main() -> None:
     if options.peer_python:
         figures |= peer(texts[:PEER_TEXTS], options.peer_python)
     else:
-        print("no peer was measured beside it (--peer-python)")
+        print("simple_elmo was not measured (see --peer-python)")
     figures |= store(options.sentences)
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 

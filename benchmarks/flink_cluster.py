@@ -1,9 +1,10 @@
-r"""Prepare a corpus on a Flink cluster, kill a TaskManager in the middle, and compare the bytes.
+r"""Prepare a corpus on a Flink cluster, kill a TaskManager meanwhile, and compare the result.
 
-The cluster is started and stopped by a script: `SCRIPT start TASKMANAGERS FOLDER` prints the address
-of Flink's REST interface and leaves each TaskManager's process id in `FOLDER/taskmanager-N.pid`;
-`SCRIPT stop FOLDER` ends it. Flink restarts a job by itself only where its configuration has a
-restart strategy. A worker pool is started here, with this Python's `python` first on the PATH.
+The result must equal that of a run in one process. A script starts and stops the cluster:
+`SCRIPT start TASKMANAGERS FOLDER` prints the address of Flink's REST interface and writes the process
+id of each TaskManager to `FOLDER/taskmanager-N.pid`; `SCRIPT stop FOLDER` stops it. Flink restarts a
+job only if a restart strategy is configured. This script starts the worker pool itself, with the
+folder of this Python first on the PATH.
 
     python benchmarks/flink_cluster.py --cluster-script SCRIPT prepare.input='/data/*.txt' \
         prepare.tokenizer=/run/tokenizer run.output=/tmp/flink-bench
@@ -27,9 +28,9 @@ def main() -> None:
     parser.add_argument("--task-managers", type=int, default=3)
     parser.add_argument("--pool-port", type=int, default=50000)
     parser.add_argument(
-        "--kill-after", type=int, default=3, help="units done before the kill; 0: none"
+        "--kill-after", type=int, default=3, help="units finished before the kill; 0 means no kill"
     )
-    parser.add_argument("setting", nargs="+", help="settings of biloom, run.output among them")
+    parser.add_argument("setting", nargs="+", help="settings of biloom, including run.output")
     options = parser.parse_args()
     output = Path(next(s for s in options.setting if s.startswith("run.output=")).partition("=")[2])
     settings = [s for s in options.setting if not s.startswith("run.output=")]
@@ -49,7 +50,7 @@ def main() -> None:
         f"runner.options.master={address}",
         "runner.options.environment_type=EXTERNAL",
         f"runner.options.environment_config=localhost:{options.pool_port}",
-        # A slot to spare: without one the job would wait for the killed TaskManager's.
+        # Leave one TaskManager spare; otherwise the restarted job would wait for the killed one.
         f"runner.options.parallelism={max(1, options.task_managers - 1)}",
     ]
     try:
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def prepare(settings: list[str], output: Path, cluster: Path | None, kill_after: int) -> float:
-    """Seconds of `biloom prepare`, during which the last TaskManager may be killed."""
+    """Run `biloom prepare`, kill the last TaskManager meanwhile if requested, and return the seconds."""
     began = time.monotonic()
     command = [BIN / "biloom", "prepare", *settings, f"run.output={output}"]
     with subprocess.Popen(command) as process:

@@ -1,10 +1,10 @@
-"""What a model folder's options cost and save: size, loading, speed, error.
+"""Size, loading time, speed and error of model folders with different export options.
 
     python benchmarks/model_folder.py [--text FILE]
 
-The network of benchmarks/embed.py (config A) with random weights, a vocabulary of 12,000 words and an
-output layer for them; the first 6,000 words of the text, one thread. Error: relative rms of the top
-layer against float32's.
+The network is config A of benchmarks/embed.py with random weights, a vocabulary of 12,000 words and
+an output layer. It embeds the first 6,000 words of the text on one thread. The error is the relative
+root mean square difference of the top layer from that of the float32 folder.
 """
 
 import argparse
@@ -68,10 +68,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = os.environ.get("BILOOM_TEST_DATA", ".")
-    every = read_texts(options.text or Path(data) / "lm" / "wikitext-2" / "wiki.valid.tokens")
-    words = list(dict.fromkeys(word for text in every for word in text))[:VOCABULARY]
+    lines = read_texts(options.text or Path(data) / "lm" / "wikitext-2" / "wiki.valid.tokens")
+    words = list(dict.fromkeys(word for text in lines for word in text))[:VOCABULARY]
     texts, left = [], WORDS
-    for text in every:
+    for text in lines:
         if some := text[:left]:
             texts.append(some)
             left -= len(some)

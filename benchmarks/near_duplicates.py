@@ -1,11 +1,11 @@
-"""Near-duplicates: how many are found, how many others go with them, and what it costs.
+"""Recall, precision and speed of near-duplicate detection.
 
     python benchmarks/near_duplicates.py [FILE ...] [--similarity 0.8] [--documents 4000]
 
-Takes text files (a document a line, those of 200 characters or more), else the Wikipedia texts in
-`BILOOM_TEST_DATA`, else the prose of the installed Python. Copies of documents are edited by a known
-amount; the truth is the exact Jaccard similarity of their character n-grams. Prints a table, and as
-its last line one JSON object of the figures.
+Reads text files with one document per line and keeps documents of 200 characters or more. Without
+files it reads the Wikipedia texts in `BILOOM_TEST_DATA`, or else the documentation of the installed
+Python. Copies of the documents are edited; the reference is the exact Jaccard similarity of the
+character n-grams of a document and its copy. Prints a table, and all figures as JSON in the last line.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main() -> None:
     )
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
     parser.add_argument("--similarity", type=float, default=0.8)
-    parser.add_argument("--documents", type=int, default=4000, help="documents of a file, at most")
+    parser.add_argument("--documents", type=int, default=4000, help="maximum documents per file")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     bands = Bands(options.similarity, options.seed)
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def corpora(files: list[Path], most: int) -> list[tuple[str, list[str]]]:
-    """Name and documents of each corpus."""
+    """Return name and documents of each corpus."""
     if not files and (folder := os.environ.get("BILOOM_TEST_DATA")):
         files = sorted(Path(folder).glob("raw/*-wiki*.txt"))
     if not files:
@@ -65,7 +65,7 @@ def corpora(files: list[Path], most: int) -> list[tuple[str, list[str]]]:
 
 
 def choose(lines: Iterable[str], most: int) -> list[str]:
-    """The first ``most`` lines that are long enough, each once."""
+    """Return the first ``most`` distinct lines that are long enough."""
     chosen: dict[str, None] = {}
     for line in lines:
         if len(text := " ".join(line.split())) >= LEAST_CHARACTERS:
@@ -78,7 +78,7 @@ def choose(lines: Iterable[str], most: int) -> list[str]:
 def measure(
     bands: Bands, documents: list[str], similarity: float, seed: int
 ) -> dict[str, float | int]:
-    """Cost on the documents; recall on edited copies; precision among all that would be dropped."""
+    """Measure speed on the documents, recall on edited copies, and precision of the drops."""
     megabytes = sum(len(text.encode()) for text in documents) / 1e6
     seconds = []
     for _ in range(3):
@@ -91,8 +91,8 @@ def measure(
     found = np.any(originals == keys, axis=1)
     figures: dict[str, float | int] = {
         "documents": len(documents),
-        "characters a document": round(sum(map(len, documents)) / len(documents)),
-        "CPU-ms a MB": round(1000 * min(seconds) / megabytes, 1),
+        "characters per document": round(sum(map(len, documents)) / len(documents)),
+        "CPU-ms per MB": round(1000 * min(seconds) / megabytes, 1),
         f"pairs of {similarity} or more": int(np.sum(true >= similarity)),
         "recall on them": round(float(np.mean(found[true >= similarity])), 4),
     }
@@ -122,7 +122,7 @@ def measure(
 
 
 def drops(keys: npt.NDArray[np.uint64]) -> dict[int, set[int]]:
-    """Each text that shares a key with an earlier one, and the first owners of those keys."""
+    """Return each text that shares a key with earlier texts, and the first text with each such key."""
     found: dict[int, set[int]] = {}
     for band in range(keys.shape[1]):
         owners: dict[int, int] = {}
@@ -134,6 +134,7 @@ def drops(keys: npt.NDArray[np.uint64]) -> dict[int, set[int]]:
 
 
 def jaccard(one: str, other: str) -> float:
+    """Return the Jaccard similarity of the character n-grams of two texts."""
     first, second = (
         {text[i : i + SHINGLE] for i in range(len(text) - SHINGLE + 1)} for text in (one, other)
     )
@@ -141,7 +142,7 @@ def jaccard(one: str, other: str) -> float:
 
 
 def edited_copies(documents: list[str], seed: int) -> list[str]:
-    """A copy of each document, edited in turn in four ways and by any amount."""
+    """Return an edited copy of each document; four kinds of edits alternate, their amount is random."""
     draw = random.Random(seed)
     edits: list[Edit] = [substitute, delete, insert, surround]
     return [
@@ -151,7 +152,7 @@ def edited_copies(documents: list[str], seed: int) -> list[str]:
 
 
 def substitute(text: str, amount: float, other: str, draw: random.Random) -> str:
-    """Single characters replaced: one changes as many n-grams as it is long."""
+    """Replace single characters; each one changes as many n-grams as an n-gram has characters."""
     characters = list(text)
     for _ in range(round(0.12 * amount * len(text) / 2)):
         characters[draw.randrange(len(text))] = draw.choice(other)
@@ -159,20 +160,20 @@ def substitute(text: str, amount: float, other: str, draw: random.Random) -> str
 
 
 def delete(text: str, amount: float, other: str, draw: random.Random) -> str:
-    """A passage left out."""
+    """Delete a passage."""
     length = round(0.6 * amount * len(text))
     start = draw.randrange(len(text) - length + 1)
     return text[:start] + text[start + length :]
 
 
 def insert(text: str, amount: float, other: str, draw: random.Random) -> str:
-    """A passage of another document put in."""
+    """Insert a passage of another document."""
     start = draw.randrange(len(text) + 1)
     return text[:start] + (other * 9)[: round(amount * len(text))] + text[start:]
 
 
 def surround(text: str, amount: float, other: str, draw: random.Random) -> str:
-    """A page's furniture around it."""
+    """Add the navigation and footer of a web page."""
     length = round(amount * len(text) / 2)
     return (FURNITURE[0] * 99)[:length] + text + (FURNITURE[1] * 99)[:length]
 

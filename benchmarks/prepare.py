@@ -1,17 +1,19 @@
-"""`biloom prepare` beside the bare tokenizer and Hugging Face datasets: speed and memory.
+"""Speed and memory of `biloom prepare`, compared with the bare tokenizer and Hugging Face datasets.
 
     python benchmarks/prepare.py [en-simplewiki-100MB.txt.xz] [--repeats 3] [--hf-python PYTHON]
 
-Without a file, that of the folder BILOOM_TEST_DATA is taken. The text is unpacked, a line a document;
-the 400 MB are four copies with the copy's number before each line, so that nothing is a duplicate.
-Everything runs with two worker processes, unigram 32k, default cleaning, exact deduplication. biloom
-and what it is compared with take turns, and a ratio is the median over the turns:
+Without a file, the file of this name in $BILOOM_TEST_DATA is read. It is decompressed; each line is a
+document. The text of 400 MB consists of four copies with the number of the copy before each line, so
+that no line is a duplicate. Everything runs with two worker processes, a unigram tokenizer with 32,000
+pieces, default cleaning and exact deduplication. biloom and the other program run in turns; a ratio
+is the median over the turns:
 
-- over_sentencepiece: throughput from the first unit begun to the manifest, over that of two processes
-  that hold the documents in memory and only encode them, 256 a call;
-- over_hf_datasets: the same over load_dataset + map (clean, hash, encode) + filter + save_to_disk of a
-  Python that has `datasets`, from its first step on;
-- peak_rss_400mb_over_10mb: peak memory of the whole process tree, units of 4 MB at both sizes.
+- over_sentencepiece: throughput of biloom from the start of the first unit to the manifest, divided
+  by that of two processes that hold the documents in memory and only encode them, 256 per call;
+- over_hf_datasets: the same, divided by load_dataset + map (clean, hash, encode) + filter +
+  save_to_disk of a Python with `datasets`, without its imports;
+- peak_rss_400mb_over_10mb: peak memory of the process tree with 400 MB divided by that with 10 MB,
+  with units of 4 MB.
 """
 
 import argparse
@@ -117,15 +119,17 @@ def _arguments() -> argparse.Namespace:
     default = f"{data}/raw/en-simplewiki-100MB.txt.xz" if data else None
     parser.add_argument("text", nargs="?", default=default, help="text of 100 MB, plain or .xz")
     parser.add_argument("--repeats", type=int, default=3, help="turns of each comparison")
-    parser.add_argument("--hf-python", help="a Python with `datasets` and `sentencepiece`")
-    found = parser.parse_args()
-    if not found.text:
+    parser.add_argument(
+        "--hf-python", help="Python interpreter with `datasets` and `sentencepiece`"
+    )
+    arguments = parser.parse_args()
+    if not arguments.text:
         parser.error("name a text, or set BILOOM_TEST_DATA")
-    return found
+    return arguments
 
 
 def _texts(source: Path, folder: Path) -> dict[str, Path]:
-    """Files of 10, 100 and 400 MB."""
+    """Write the texts of 10, 100 and 400 MB; return their paths."""
     data = source.read_bytes()
     data = lzma.decompress(data) if source.suffix == ".xz" else data
     lines = data.splitlines(keepends=True)
@@ -141,7 +145,7 @@ def _texts(source: Path, folder: Path) -> dict[str, Path]:
 
 def _command(stage: str, text: Path, output: Path, *settings: str) -> list[str]:
     options = ("runner.options.mode=multi_processing", "runner.options.workers=2")
-    # The module, so that what is measured is the biloom of this checkout.
+    # Not the installed command, so that this checkout is measured.
     call = "import sys; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
     return [
         *(sys.executable, "-c", call, stage, f"prepare.input={text}", f"run.output={output}"),
@@ -157,7 +161,7 @@ def _biloom(stage: str, text: Path, output: Path, *settings: str) -> None:
 
 
 def _encode(model: Path, text: Path) -> float:
-    """Seconds of two processes that only encode the documents."""
+    """Return the seconds that two processes need only to encode the documents."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", ENCODE, str(model), str(text), str(part)],
@@ -185,7 +189,7 @@ def _encode(model: Path, text: Path) -> float:
 
 
 def _prepare(text: Path, output: Path, tokenizer: Path, *settings: str) -> dict[str, float]:
-    """Seconds from the first unit begun to the manifest, those before, and the peak in MB."""
+    """Return seconds from the first unit to the manifest, seconds before, and peak memory in MB."""
     tokenizer_folder = f"prepare.tokenizer={tokenizer}/tokenizer"
     command = _command("prepare", text, output, tokenizer_folder, *settings)
     progress = output / "prepare" / "_work" / "progress"
@@ -213,7 +217,7 @@ def _prepare(text: Path, output: Path, tokenizer: Path, *settings: str) -> dict[
 
 
 def _tree_mb(root: int) -> float:
-    """Resident memory of a process and all below it."""
+    """Return the resident memory in MB of a process and its descendants."""
     kilobytes, waiting = 0, [root]
     while waiting:
         folder = Path("/proc") / str(waiting.pop())
@@ -232,7 +236,7 @@ def _over_datasets(
     arguments: argparse.Namespace, text: Path, folder: Path, tokenizer: Path
 ) -> float | None:
     if not arguments.hf_python:
-        print("datasets: not compared (give --hf-python)")
+        print("datasets: not compared (see --hf-python)")
         return None
     model = tokenizer / "tokenizer" / "tokenizer.model"
     ratios = []

@@ -1,31 +1,33 @@
-"""Training steps beside nn.LSTM + nn.AdaptiveLogSoftmaxWithLoss, and the road of a batch to them.
+"""Training speed on a CPU, compared with nn.LSTM and nn.AdaptiveLogSoftmaxWithLoss.
 
-    python benchmarks/train.py [--steps 30] [--threads 2]          (some four minutes on two cores)
+    python benchmarks/train.py [--steps 30] [--threads 2]          (about four minutes on two cores)
 
-All on the CPU in float32, on words drawn with a Zipf distribution, since speed knows no grammar. A
-step is forward, backward, clip and optimiser (fused Adam), on a window of every row that is dealt to
-the output's clusters beforehand. Ours and the baseline, in a process each, take turns in blocks of
-steps, and a ratio is that of the medians. Ours runs with the memory kept that a step frees, as in
-training (lightning_modules/allocator.py); the baseline once as torch runs by itself, once likewise.
+Everything runs in float32 on random words with a Zipf distribution. A step is forward, backward,
+clipping and optimiser (fused Adam) on a window whose targets are already assigned to the clusters of
+the output layer. biloom and the baseline run in separate processes that take turns in blocks of steps;
+a ratio compares the medians. biloom runs with the memory settings of training
+(lightning_modules/allocator.py), the baseline once without and once with them.
 
-- small_over_baseline, medium_over_baseline (and ..._memory_kept): tokens/s over two nn.LSTM(proj_size) with
-  nn.AdaptiveLogSoftmaxWithLoss of the same cutoffs, clips and residual off, no dropout. Small:
-  vocabulary 16,000, embedding 128, LSTM 512 / 128, two layers each way, 32 rows x 20; medium: 64,000,
-  256, 1024 / 256, 64 x 20. A token is a position of a row, both directions trained.
-- config_a_tokens_per_s: the character CNN (2,048 filters, one highway, projection 128), LSTM 1024 / 128,
-  clips, residual, dropout .1, 32 x 20, 12,028 words, sampled softmax of 4,096; the windows made from
-  ids in the same time. AllenNLP's modules, which made 259 tokens/s where a 2-thread sgemm made 144
-  GFLOP/s, are not run here: config_a_over_259 = tokens/s / 259 x 144 / sgemm_gflops of this run.
-  sgemm is torch.mm; onednn_gflops is the same product by nn/matmul.py.
-- data_wait_share, two_process_efficiency: of `biloom train` itself, the small network, one thread a
-  process: the share of the time in which a step waits for its batch; and the speed of two processes
-  with 64 rows each over twice that of one with 64.
-- two_process_limit, two_trainings_efficiency: the same of two trainings at once, of 64 rows and a core
-  each, that know nothing of one another: with the slower of both in each step, as processes have it
-  that wait for one another, and with the mean. two_process_over_limit is what working together costs
-  beyond that. All take turns of seconds; medians over the turns, whose ratios go to standard error.
+- small_over_baseline, medium_over_baseline (and ..._memory_kept): tokens/s divided by those of two
+  nn.LSTM(proj_size) with nn.AdaptiveLogSoftmaxWithLoss and the same cutoffs, without clipping of
+  states, residual connections and dropout. Small: vocabulary 16,000, embedding 128, two LSTM layers
+  per direction (512 hidden, 128 projected), 32 rows x 20 tokens. Medium: 64,000, 256, (1024, 256),
+  64 x 20. A token is one position of a row, trained in both directions.
+- config_a_tokens_per_s: character CNN (2,048 filters, one highway layer, projection 128), LSTM (1024,
+  128), clipping, residual connections, dropout 0.1, 32 x 20, 12,028 words, sampled softmax with 4,096
+  samples; the time includes making windows from ids. AllenNLP's modules are not run here. They reached
+  259 tokens/s where torch.mm with 2 threads reached 144 GFLOP/s, so
+  config_a_over_259 = tokens/s / 259 x 144 / sgemm_gflops, the GFLOP/s of torch.mm in this run.
+  onednn_gflops is the same product by nn/recurrent/matmul.py.
+- data_wait_share: the fraction of time that `biloom train` with the small network waits for batches.
+- two_process_efficiency: the speed of `biloom train` with two processes of one thread and 64 rows
+  each, divided by twice that of one process with 64 rows.
+- two_process_limit, two_trainings_efficiency: the same for two independent trainings with 64 rows and
+  one core each, counting the slower of both in each step, or their mean. two_process_over_limit is
+  two_process_efficiency / two_process_limit, the cost of cooperation. All trainings take turns of a
+  few seconds; figures are medians over the turns, whose ratios go to standard error.
 
-The last line is one JSON object of all figures.
+The last line has all figures as JSON.
 """
 
 import argparse
@@ -69,13 +71,13 @@ WORDS_A, LETTERS = 12_028, "etaoinshrdlcumwfgypbvkjxqz"
 
 
 def zipf_counts(vocabulary: int, total: float = 1e9) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Counts of a text of ``total`` words by Zipf's law, by rank."""
+    """Return the counts by rank of a text of ``total`` words under Zipf's law."""
     share = 1 / np.arange(1, vocabulary + 1)
     return (share / share.sum() * total).astype(np.uint64) + np.uint64(1)
 
 
 def draw_ids(vocabulary: int, shape: tuple[int, ...], seed: int) -> np.ndarray[Any, Any]:
-    """Words with that distribution."""
+    """Return random ids with the distribution of `zipf_counts`."""
     counts = zipf_counts(vocabulary).astype(np.float64)
     ends = np.cumsum(counts / counts.sum())
     draw = np.random.RandomState(seed).random_sample(shape)
@@ -83,19 +85,22 @@ def draw_ids(vocabulary: int, shape: tuple[int, ...], seed: int) -> np.ndarray[A
 
 
 class Alone(LitBiLM):
-    """The product's training step without a Trainer around it."""
+    """The LightningModule without a Trainer."""
 
     def manual_backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def _gradients_kept_here(self) -> AbstractContextManager[None]:
+    def _no_sync(self) -> AbstractContextManager[None]:
         return nullcontext()
 
 
 def ours(
     model: dict[str, Any], rows: int, vocabulary: int, spelled: int = 0, clip: float = 1.0
 ) -> Callable[[int], None]:
-    """Step number -> one training step of biloom; ``spelled``: bytes of a word, for a CNN."""
+    """Return a function that takes one training step of biloom.
+
+    ``spelled`` is the number of bytes of a word for a character CNN; 0 means no CNN.
+    """
     config = ModelConfig.model_validate(model)
     counts = zipf_counts(vocabulary)
     cutoffs: tuple[int, ...] = ()
@@ -125,14 +130,14 @@ def ours(
 
 
 def spelling(number: int) -> str:
-    """A word of natural length for a rank: frequent ones are short."""
+    """Return a random word for a rank; frequent words are shorter."""
     size = 2 + int(number**0.5) % 9 if number < 2000 else 5 + number % 8
     draw = np.random.RandomState(number)
     return "".join(LETTERS[i] for i in draw.randint(0, 26, size))
 
 
 def baseline(hidden: int, projection: int, rows: int, vocabulary: int) -> Callable[[int], None]:
-    """The same step with torch's own modules, two stacks one after the other."""
+    """Return the same step with torch's modules, one stack per direction."""
     cutoffs = choose_cutoffs(zipf_counts(vocabulary), projection, 4.0, 2 * rows * UNROLL)
     embedding = nn.Embedding(vocabulary, projection)
     stacks = [nn.LSTM(projection, hidden, 2, proj_size=projection) for _ in range(2)]
@@ -170,7 +175,7 @@ def seconds(step: Callable[[int], None], numbers: range) -> list[float]:
 
 
 def worker(who: str, name: str) -> None:
-    """Answer each line with the seconds of that many steps."""
+    """Read numbers of steps from standard input, and write the seconds of each of these steps."""
     shape = SHAPES[name]
     with nullcontext() if who == "plain" else memory_kept():
         if who == "ours":
@@ -190,7 +195,7 @@ def worker(who: str, name: str) -> None:
 
 
 def compare(name: str, steps: int) -> dict[str, float]:
-    """Tokens/s of ours and of the baseline with malloc as it is and as training has it, in turns."""
+    """Measure tokens/s of biloom and of the baseline, the latter without and with memory settings."""
     taken: dict[str, list[float]] = {"ours": [], "plain": [], "kept": []}
     started = {}
     for who in taken:
@@ -198,18 +203,18 @@ def compare(name: str, steps: int) -> dict[str, float]:
         started[who] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        assert told(started[who]) == "ready"
+        assert read_line(started[who]) == "ready"
     for _ in range(TURNS):
         for who, process in started.items():
             assert process.stdin
             print(max(1, steps // TURNS), file=process.stdin, flush=True)
-            taken[who] += json.loads(told(process))
+            taken[who] += json.loads(read_line(process))
     for process in started.values():
         process.communicate()
     tokens = SHAPES[name]["rows"] * UNROLL
     speed = {who: tokens / statistics.median(times) for who, times in taken.items()}
-    print(f"{name}: ours {speed['ours']:,.0f} tokens/s, baseline {speed['plain']:,.0f}, "
-          f"with memory kept {speed['kept']:,.0f}")  # fmt: skip
+    print(f"{name}: biloom {speed['ours']:,.0f} tokens/s, baseline {speed['plain']:,.0f}, "
+          f"with memory settings {speed['kept']:,.0f}")  # fmt: skip
     return {
         f"{name}_over_baseline": speed["ours"] / speed["plain"],
         f"{name}_over_baseline_memory_kept": speed["ours"] / speed["kept"],
@@ -217,7 +222,7 @@ def compare(name: str, steps: int) -> dict[str, float]:
     }
 
 
-def told(process: "subprocess.Popen[str]") -> str:
+def read_line(process: "subprocess.Popen[str]") -> str:
     assert process.stdout
     return process.stdout.readline().strip()
 
@@ -238,7 +243,7 @@ def config_a(steps: int) -> dict[str, float]:
             onednn.append(gflops(times_transposed))
             taken += seconds(step, range(turn, turn + max(1, steps // TURNS)))
     speed, sgemm = 32 * UNROLL / statistics.median(taken), statistics.median(flops)
-    print(f"config A: {speed:,.0f} tokens/s where sgemm makes {sgemm:.0f} GFLOP/s")
+    print(f"config A: {speed:,.0f} tokens/s at {sgemm:.0f} GFLOP/s of torch.mm")
     return {
         "config_a_tokens_per_s": speed,
         "sgemm_gflops": sgemm,
@@ -248,27 +253,26 @@ def config_a(steps: int) -> dict[str, float]:
 
 
 def gflops(multiply: Callable[[Tensor, Tensor], Tensor], size: int = 2048) -> float:
-    """GFLOP/s of a product of square matrices, the best of some."""
+    """Return the GFLOP/s of a product of square matrices, the best of five."""
     a, b = torch.rand(size, size), torch.rand(size, size)
     times = seconds(lambda _: multiply(a, b), range(5))
     return 2 * size**3 / min(times) / 1e9
 
 
 def whole_product(steps: int) -> dict[str, float]:
-    """`biloom train` in one process and in two, one thread each, in turns of some ten steps."""
+    """Measure `biloom train` with one and two processes of one thread, in turns of about ten steps."""
     lines = draw_ids(16_000, (50_000, 20), 3)
     text = [" ".join(f"w{word}" for word in line) + "\n" for line in lines]
     with tempfile.TemporaryDirectory() as folder:
         figures = processes(folder, text, max(1, steps // 2))
-    print(f"biloom train: two processes make {figures['two_process_efficiency']:.2f} of twice what "
-          f"one makes, where the slower of two trainings at once makes "
-          f"{figures['two_process_limit']:.2f}")  # fmt: skip
+    print(f"biloom train: two processes have {figures['two_process_efficiency']:.2f} of twice the speed "
+          f"of one; two independent trainings at the same time have {figures['two_process_limit']:.2f}")  # fmt: skip
     return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=30, help="timed steps of each")
+    parser.add_argument("--steps", type=int, default=30, help="timed steps per measurement")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--only", choices=["small", "medium", "config_a", "product"])
@@ -287,12 +291,12 @@ def main() -> None:
     if options.only:
         figures = parts[options.only]()
     else:
-        # Each in a process of its own: what one leaves in memory slows the next.
+        # Each in a separate process, because memory left by one slows the next.
         for name in parts:
             command = [sys.executable, *sys.argv, "--only", name]
-            told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            print(told, end="")
-            figures |= json.loads(told.splitlines()[-1])
+            printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            print(printed, end="")
+            figures |= json.loads(printed.splitlines()[-1])
     print(json.dumps({key: round(value, 4) for key, value in figures.items()}))
 
 

@@ -1,18 +1,20 @@
-"""ELMo's original size on a GPU: tokens/s and share of the matrix peak, by rows, beside cuDNN.
+"""Training speed and MFU of a model of ELMo's size on a GPU, compared with cuDNN.
 
     python benchmarks/train_gpu.py [--rows 64,128,256,512,1024] [--steps 30] [--device cuda]
 
-LSTM 2 x 4096 / 512 each way, the character CNN of 2,048 filters, 793,471 words with a Zipf
-distribution, adaptive softmax with the cutoffs that `auto` gives a GPU, unroll 20, Adam, bf16 where
-the device has it. A step is forward, backward, clip and optimiser on windows that lie on the device;
-a token is a position of a row, both directions trained. The baseline has the same input and output
-layers and two nn.LSTM(proj_size=512) (cuDNN) in the place of ours, without clips and residual, which
-it does not know. MFU is `lightning_modules.flops.flops_per_token` times tokens/s over the speed of a
-large matmul in this run.
+The model has two LSTM layers per direction (4096 hidden, 512 projected), a character CNN with 2,048
+filters and an adaptive softmax over 793,471 words with a Zipf distribution. Its cutoffs are those of
+`auto` on a GPU. Training uses 20 unrolled tokens, Adam, and bf16 if the device supports it. A step is
+forward, backward, clipping and optimiser on windows that are already on the device. A token is one
+position of a row, trained in both directions. The baseline has the same input and output layers, but
+nn.LSTM(proj_size=512) (cuDNN) per direction, without clipping of states and residual connections,
+which it does not support. MFU is `lightning_modules.sizes.flops_per_token` times tokens/s, divided by
+the FLOP/s of a large matrix product in this run.
 
-First a small network of the same make is held against float64 on the CPU: the largest relative error
-of losses and gradients. `--profile FILE` writes a trace of three steps for chrome://tracing.
-The last line is one JSON object of all figures. `--device cpu --small` runs the same code anywhere.
+A small network of the same kind is first compared with float64 on the CPU: the figures are the largest
+relative errors of losses and gradients. `--profile FILE` writes a trace of three steps for
+chrome://tracing. `--device cpu --small` runs the same code without a GPU. The last line has all figures
+as JSON.
 """
 
 import argparse
@@ -59,7 +61,7 @@ def model_of(small: bool, dropout: float = 0.1) -> dict[str, Any]:
 
 
 class Torchs(nn.Module):
-    """nn.LSTM behind the interface of the recurrent stack."""
+    """nn.LSTM with the interface of the recurrent stack."""
 
     def __init__(self, hidden: int, width: int) -> None:
         super().__init__()
@@ -96,7 +98,7 @@ def module_of(
 
 
 def timed(module: Alone, windows: list[Window], steps: int, device: torch.device) -> float:
-    """Seconds a step, the median."""
+    """Return the median of the seconds per step."""
     module.on_train_start()
 
     def step() -> None:
@@ -161,7 +163,7 @@ def types_read(window: Window, tokens: int) -> SpelledTypes:
 
 
 def errors(device: torch.device) -> dict[str, float]:
-    """Largest relative error of losses and gradients against float64 on the CPU."""
+    """Return the largest relative errors of losses and gradients from float64 on the CPU."""
     vocabulary, rows = 3000, 4
     model = ModelConfig.model_validate(model_of(True, dropout=0.0))
     cutoffs = (500, 1500)
@@ -194,8 +196,10 @@ def main() -> None:
     parser.add_argument("--rows", default="64,128,256,512,1024")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--small", action="store_true", help="a small network: to see that it runs")
-    parser.add_argument("--profile", help="write a trace of three steps here")
+    parser.add_argument(
+        "--small", action="store_true", help="use a small network, to check that it runs"
+    )
+    parser.add_argument("--profile", help="file for a trace of three steps")
     options = parser.parse_args()
     device = torch.device(options.device)
     vocabulary = 5000 if options.small else VOCABULARY

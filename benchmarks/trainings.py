@@ -1,6 +1,7 @@
-"""`biloom train` as users start it, several trainings side by side of which one at a time may run.
+"""Speed of `biloom train` with one and two processes, measured in turns.
 
-A machine's speed moves within seconds; trainings that take turns of seconds meet the same speeds.
+Several trainings exist at once, and signals let one of them run at a time. The speed of a machine
+varies within seconds, so trainings that take turns of seconds meet the same conditions.
 """
 
 import json
@@ -26,14 +27,14 @@ tracking: {{wandb: "off"}}
 """
 ROWS, TOKENS = 64, 64 * 20
 TURN = 4.0
-"""Seconds; some ten steps."""
+"""Seconds of a turn, about ten steps."""
 
 
 class Training:
-    """A training that is halted except in its turns."""
+    """A training that is stopped except in its turns."""
 
     def __init__(self, folder: str, name: str, devices: int, core: int | None) -> None:
-        self._told = Path(folder, name, "train", "metrics.jsonl")
+        self._metrics = Path(folder, name, "train", "metrics.jsonl")
         self._devices = devices
         self.waits: list[float] = []
         self._process = command(
@@ -41,36 +42,39 @@ class Training:
             f"prepare.tokenizer={folder}/tokenizer", f"train.devices={devices}",
             f"train.rows={ROWS * devices}", core=core,
         )  # fmt: skip
-        while len(self._rows()) < 4:  # compiled, and every memory touched
+        while len(self._rows()) < 4:  # compiled, and all memory allocated
             assert self._process.poll() is None, "see above"
             time.sleep(0.1)
         self.signal(signal.SIGSTOP)
 
     def signal(self, number: int) -> None:
-        """Send it to all processes of the training."""
+        """Send a signal to all processes of the training."""
         os.killpg(self._process.pid, number)
 
     def seconds_a_step(self, rows_before: int) -> list[float]:
-        """Of each line of the metrics since then, without the first, which the halt is in."""
+        """Return the seconds per step of each metrics line since ``rows_before`` lines.
+
+        The first line is left out, because it includes the pause.
+        """
         rows = self._rows()[rows_before + 1 :]
         self.waits += [row["data_wait"] for row in rows]
         return [TOKENS * self._devices / row["tokens_per_second"] for row in rows]
 
     def count(self) -> int:
-        """Lines of metrics so far."""
+        """Return the number of metrics lines so far."""
         return len(self._rows())
 
     def _rows(self) -> list[dict[str, float]]:
-        if not self._told.exists():
+        if not self._metrics.exists():
             return []
-        text = self._told.read_text()
+        text = self._metrics.read_text()
         return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def command(
     stage: str, folder: str, *overrides: str, core: int | None = None
 ) -> "subprocess.Popen[bytes]":
-    """Start a command of one thread a process, on one core or wherever it comes to run."""
+    """Start a command with one thread per process, on one core or on all."""
     cores = sorted(os.sched_getaffinity(0))
     return subprocess.Popen(
         [sys.executable, "-m", "pipeline.cli", stage, f"{folder}/run.yaml", *overrides],
@@ -83,7 +87,7 @@ def command(
 
 @contextmanager
 def started(folder: str, name: str, devices: int, core: int | None = None) -> Iterator[Training]:
-    """A training that has begun and is halted; it is killed in the end."""
+    """Start a training and stop it at once; kill it at the end."""
     training = Training(folder, name, devices, core)
     try:
         yield training
@@ -92,7 +96,7 @@ def started(folder: str, name: str, devices: int, core: int | None = None) -> It
 
 
 def turn(*trainings: Training) -> list[list[float]]:
-    """Seconds of the steps that trainings make at once in the next seconds."""
+    """Let trainings run at the same time for one turn; return the seconds per step of each."""
     before = [training.count() for training in trainings]
     for training in trainings:
         training.signal(signal.SIGCONT)
@@ -103,7 +107,7 @@ def turn(*trainings: Training) -> list[list[float]]:
 
 
 def processes(folder: str, lines: list[str], turns: int) -> dict[str, float]:
-    """Two processes of one training beside one, and beside two trainings at once, in turns."""
+    """Compare two processes of one training with one process, and with two independent trainings."""
     Path(folder, "text.txt").write_text("".join(lines))
     Path(folder, "run.yaml").write_text(CORPUS.format(folder=folder))
     for stage in ("tokenizer", "prepare"):

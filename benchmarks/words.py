@@ -1,10 +1,10 @@
-"""The `word` tokenizer with millions of types: memory and speed of counting, writing and encoding.
+"""Memory and speed of the `word` tokenizer with millions of distinct words.
 
-    python benchmarks/words.py [TYPES]      (10 million; some three minutes on one core)
+    python benchmarks/words.py [TYPES]      (default 10 million; about three minutes on one core)
 
-Makes a text in which every type occurs and a few occur often (Zipf), runs each step in a process of
-its own, prints by how much its memory grew and how many MB it took a CPU-second, and encodes the
-same text with a plain dict beside. The last line is one JSON object of all figures.
+Writes a text in which every type occurs and a few occur often (Zipf). Runs each step (counting,
+merging, writing, encoding, and encoding with a plain dict for comparison) in a separate process, and
+prints the growth of its memory and its speed. The last line has all figures as JSON.
 """
 
 import json
@@ -27,10 +27,10 @@ from preprocess.reading.units import Unit, plan_units
 from preprocess.tokenizers.vocabulary import Vocabulary, write_vocabulary
 from preprocess.tokenizers.word_counts import (
     CountJob,
-    count_buckets,
     count_unit,
     merge_bucket,
     merged_words,
+    word_buckets,
 )
 from preprocess.tokenizers.words import WordTokenizer
 
@@ -40,7 +40,7 @@ ENCODED_LINES = 400_000
 
 
 def make_text(path: Path, types: int) -> None:
-    """Every type once, and as many words again with a Zipf distribution, in a random order."""
+    """Write every type once, and as many words again with a Zipf distribution, in random order."""
     draw = np.random.RandomState(1)
     with path.open("w") as file:
         for start in range(0, types, 500_000):
@@ -52,12 +52,14 @@ def make_text(path: Path, types: int) -> None:
 
 
 def spellings(numbers: np.ndarray[Any, Any]) -> list[str]:
-    """Different words of one to twelve letters for different numbers."""
+    """Return distinct words of seven letters for distinct numbers."""
     base = len(LETTERS)
     mixed = (numbers.astype(np.uint64) * np.uint64(0x9E3779B1)) & np.uint64(0xFFFFFFFF)
     joined = np.full(len(numbers), "")
-    for place in range(7):
-        joined = np.char.add(joined, LETTERS[(mixed // np.uint64(base**place)) % np.uint64(base)])
+    for position in range(7):
+        joined = np.char.add(
+            joined, LETTERS[(mixed // np.uint64(base**position)) % np.uint64(base)]
+        )
     found: list[str] = joined.tolist()
     return found
 
@@ -102,9 +104,9 @@ def encode_by_dict(folder: str, path: str) -> float:
 
 
 def measured(work: Callable[..., Any], *arguments: Any) -> dict[str, float]:
-    """CPU seconds and growth of peak memory of ``work`` in a fresh process.
+    """Measure CPU seconds and growth of peak memory of ``work`` in a fresh process.
 
-    ``work`` may return the moment at which it had loaded what it needs.
+    ``work`` may return the CPU time at which it had loaded its data; loading is counted separately.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_measure, work, arguments).result()
@@ -121,7 +123,7 @@ def _measure(work: Callable[..., Any], arguments: Any) -> dict[str, float]:
 
 
 def _memory(kind: str) -> float:
-    """MB now (VmRSS) or at most (VmHWM), as Linux tells; getrusage would tell the parent's."""
+    """Return current (VmRSS) or peak (VmHWM) memory in MB; getrusage includes the peak of the parent."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
 
@@ -135,7 +137,7 @@ def main() -> None:
         encoded = sum(len(text.encode()) + 1 for batch in lines_of(path) for text in batch)
         config = PrepareConfig(input=path)
         units = plan_units(config.sources, [list_source(s) for s in config.sources], None)
-        job = CountJob(f"{folder}/work", config, 1, count_buckets(size), len(units))
+        job = CountJob(f"{folder}/work", config, 1, word_buckets(size), len(units))
         steps: dict[str, tuple[int, dict[str, float]]] = {
             "count": (size, measured(count, job, units)),
             "merge": (size, measured(merge, job)),
@@ -144,7 +146,7 @@ def main() -> None:
             "dict": (encoded, measured(encode_by_dict, folder, path)),
         }
         figures: dict[str, Any] = {"types": types, "text_mb": round(size / 1e6, 1)}
-        print(f"{types:,} types, {size / 1e6:,.0f} MB\nstep      CPU s   MB/CPU-s   MB grown")
+        print(f"{types:,} types, {size / 1e6:,.0f} MB\nstep      CPU s   MB/CPU-s  growth MB")
         for name, (bytes_, found) in steps.items():
             found["mb_a_cpu_second"] = speed = bytes_ / 1e6 / found["seconds"]
             print(f"{name:8} {found['seconds']:6.1f} {speed:10.1f} {found['grown_mb']:10.0f}")

@@ -1,1 +1,1 @@
-"""The model and its training: torch below, Lightning on top."""
+"""The bidirectional language model in PyTorch and its training with Lightning."""

@@ -1,4 +1,4 @@
-"""Memory that a training frees and asks for again at every step stays with its process."""
+"""Keep the memory that a training step frees in the process, so that the next step reuses it."""
 
 import ctypes
 from collections.abc import Iterator
@@ -8,20 +8,21 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # malloc.h of glibc
 DEFAULT_TRIM_THRESHOLD, DEFAULT_MMAP_THRESHOLD, DEFAULT_MMAP_MAX = 128 * 1024, 128 * 1024, 65536
 NEVER = (1 << 31) - 1
 LARGE = 1 << 25
-"""Bytes; glibc takes no higher threshold."""
+"""Highest threshold that glibc accepts, in bytes: 32 MB."""
 
 
 @contextmanager
 def memory_kept(large: bool = True) -> Iterator[None]:
-    """While the block runs, glibc's malloc gives no memory back to the system.
+    """Make glibc's malloc keep freed memory while the context is active.
 
-    By itself it returns large blocks at once, and the system gives them out again page by page, each
-    filled with zeros first: of a step that takes and leaves the same tensors a hundred times a second,
-    that is a tenth. Other systems' allocators are left alone.
+    By default malloc returns large blocks to the kernel, which zeroes every page again when they
+    are next allocated. For short training steps that allocate the same tensors each time, this is
+    a tenth of the time. Does nothing with another C library. On exit, glibc's default thresholds
+    are restored and free memory is returned to the kernel.
 
     Args:
-        large: also of blocks of 32 MB and more. Where these are not the same in every round, the gaps
-            between them add up.
+        large: also keep blocks of 32 MB and more. Set to False if their sizes vary from step to
+            step, because fragmentation would then grow.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")

@@ -1,4 +1,4 @@
-"""Config sections of the network. Imports no torch."""
+"""Config sections of the network and of the mixture of its layers. Imports no torch."""
 
 from typing import Annotated, Literal
 
@@ -6,46 +6,79 @@ from pydantic import Field, model_validator
 
 from preprocess.section import Section
 
+# Descriptions of settings that several kinds have.
+INPUT_DROPOUT = "probability of zeroing an element of the input vectors, training only"
+RESIDUAL = "add each layer's input to its output, except in the first layer"
+LAYER_DROPOUT = (
+    "probability of zeroing an element of a layer's output, training only; see output_dropout"
+)
+OUTPUT_DROPOUT = "dropout of the top layer's output; null means the value of dropout"
+VARIATIONAL = (
+    "use one dropout mask for all tokens of a row in a step, instead of one per token "
+    "(Gal & Ghahramani 2016); applies to dropout and output_dropout"
+)
+WEIGHT_DROP = (
+    "probability of zeroing each hidden-to-hidden weight, one mask per forward pass, training only "
+    "(Merity et al. 2018, section 2)"
+)
+
 
 class EmbeddingInputConfig(Section):
-    """A vector for each id of the tokenizer."""
+    """A learned vector for each id of the tokenizer."""
 
     kind: Literal["embedding"] = "embedding"
     dim: int | None = Field(
-        None, ge=1, description="dimensions; none: the width a direction of the stack has"
+        None,
+        ge=1,
+        description="width of the vectors; null means the width of the recurrent stack, any other "
+        "width adds a linear map to it; leave null if tied",
     )
     initial: float = Field(
-        1.0, gt=0, description="the vectors are drawn from U(-initial, initial); bilm-tf's is 1"
+        1.0,
+        gt=0,
+        description="bound of the uniform distribution U(-initial, initial) that the vectors are "
+        "initialised from; bilm-tf uses 1; ignored if tied, which uses 0.1",
     )
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the input vectors")
+    dropout: float = Field(0.1, ge=0, lt=1, description=INPUT_DROPOUT)
     type_dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of the ids whose vector is left out, drawn each step"
+        0.0,
+        ge=0,
+        lt=1,
+        description="probability of zeroing the vector of an id at all its positions in a step, "
+        "training only (Merity et al. 2018, section 4.3)",
     )
 
 
 class AdaptiveInputConfig(Section):
-    """Vectors whose width falls with frequency, in the output layer's clusters (Baevski & Auli 2019)."""
+    """Narrower vectors for rarer ids, in the clusters of the adaptive softmax (Baevski & Auli 2019)."""
 
     kind: Literal["adaptive"] = "adaptive"
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the input vectors")
+    dropout: float = Field(0.1, ge=0, lt=1, description=INPUT_DROPOUT)
 
 
 class CharCNNInputConfig(Section):
-    """Words by their spelling: ELMo's convolutions over characters, highway layers, projection."""
+    """Word vectors from a convolution over the bytes of the word, as in ELMo (Kim et al. 2016)."""
 
     kind: Literal["char_cnn"] = "char_cnn"
-    dim: int = Field(16, ge=1, description="dimensions of a character (a byte of UTF-8)")
+    dim: int = Field(
+        16, ge=1, description="width of a character's vector; a character is a UTF-8 byte"
+    )
     max_characters: int = Field(
-        50, ge=3, description="bytes of a word, its begin and end marks included; the rest is cut"
+        50,
+        ge=3,
+        description="maximum length of a word in UTF-8 bytes, including a begin and an end mark; "
+        "longer words are truncated",
     )
     filters: tuple[tuple[int, int], ...] = Field(
         ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024)),
         min_length=1,
-        description="[width, number] of each convolution",
+        description="convolutions as pairs [width in characters, number of filters]",
     )
-    activation: Literal["relu", "tanh"] = Field("relu", description="after the maximum over time")
-    highway: int = Field(2, ge=0, description="highway layers")
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the input vectors")
+    activation: Literal["relu", "tanh"] = Field(
+        "relu", description="nonlinearity after max-pooling"
+    )
+    highway: int = Field(2, ge=0, description="number of highway layers (Srivastava et al. 2015)")
+    dropout: float = Field(0.1, ge=0, lt=1, description=INPUT_DROPOUT)
 
     @model_validator(mode="after")
     def _filters_fit(self) -> "CharCNNInputConfig":
@@ -53,39 +86,44 @@ class CharCNNInputConfig(Section):
             if not 1 <= width <= self.max_characters or number < 1:
                 raise ValueError(
                     f"filters: [{width}, {number}] must have a width of 1 to max_characters "
-                    f"({self.max_characters}) and a number of at least 1"
+                    f"({self.max_characters}) and at least 1 filter"
                 )
         return self
 
 
 class LSTMConfig(Section):
-    """Stacks of projected LSTM layers, one a direction (Peters et al. 2018, section 3.1)."""
+    """Projected LSTM layers, a separate stack per direction (Peters et al. 2018, section 3.1)."""
 
     kind: Literal["lstm"] = "lstm"
-    layers: int = Field(2, ge=1, description="layers a direction")
-    hidden: int = Field(512, ge=1, description="dimensions of the cell")
+    layers: int = Field(2, ge=1, description="layers per direction")
+    hidden: int = Field(512, ge=1, description="width of the cell state")
     projection: int | None = Field(
-        128, ge=1, description="dimensions of the output; none: those of the cell"
+        128,
+        ge=1,
+        description="width of a layer's output, by a linear projection; null means no projection, so "
+        "the width is hidden",
     )
-    residual: bool = Field(True, description="add a layer's input to its output, from layer two")
-    cell_clip: float | None = Field(3.0, gt=0, description="bound of the cell's values")
-    projection_clip: float | None = Field(3.0, gt=0, description="bound of the output's values")
+    residual: bool = Field(True, description=RESIDUAL)
+    cell_clip: float | None = Field(
+        3.0,
+        gt=0,
+        description="clip the cell state to [-cell_clip, cell_clip]; null means no clipping",
+    )
+    projection_clip: float | None = Field(
+        3.0,
+        gt=0,
+        description="clip a layer's output to [-projection_clip, projection_clip], before the "
+        "residual is added; null means no clipping",
+    )
     forget_bias: float = Field(
-        0.0, description="added to the forget gate's bias at every use; ELMo's archives have 1"
-    )
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout between layers and at the top")
-    output_dropout: float | None = Field(
-        None, ge=0, lt=1, description="dropout at the top; none: as between layers"
-    )
-    variational: bool = Field(
-        False, description="one dropout mask for all tokens a row reads in a step"
-    )
-    weight_drop: float = Field(
         0.0,
-        ge=0,
-        lt=1,
-        description="share of the hidden-to-hidden weights left out, drawn each step",
+        description="constant added to the learned bias of the forget gate, which starts at "
+        "1 - forget_bias; ELMo archives use 1",
     )
+    dropout: float = Field(0.1, ge=0, lt=1, description=LAYER_DROPOUT)
+    output_dropout: float | None = Field(None, ge=0, lt=1, description=OUTPUT_DROPOUT)
+    variational: bool = Field(False, description=VARIATIONAL)
+    weight_drop: float = Field(0.0, ge=0, lt=1, description=WEIGHT_DROP)
 
     @property
     def direction_width(self) -> int:
@@ -93,25 +131,16 @@ class LSTMConfig(Section):
 
 
 class GRUConfig(Section):
-    """Stacks of GRU layers, one a direction."""
+    """GRU layers, a separate stack per direction (Cho et al. 2014)."""
 
     kind: Literal["gru"] = "gru"
-    layers: int = Field(2, ge=1, description="layers a direction")
-    hidden: int = Field(256, ge=1, description="dimensions of the state and the output")
-    residual: bool = Field(True, description="add a layer's input to its output, from layer two")
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout between layers and at the top")
-    output_dropout: float | None = Field(
-        None, ge=0, lt=1, description="dropout at the top; none: as between layers"
-    )
-    variational: bool = Field(
-        False, description="one dropout mask for all tokens a row reads in a step"
-    )
-    weight_drop: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="share of the hidden-to-hidden weights left out, drawn each step",
-    )
+    layers: int = Field(2, ge=1, description="layers per direction")
+    hidden: int = Field(256, ge=1, description="width of the state and of the output")
+    residual: bool = Field(True, description=RESIDUAL)
+    dropout: float = Field(0.1, ge=0, lt=1, description=LAYER_DROPOUT)
+    output_dropout: float | None = Field(None, ge=0, lt=1, description=OUTPUT_DROPOUT)
+    variational: bool = Field(False, description=VARIATIONAL)
+    weight_drop: float = Field(0.0, ge=0, lt=1, description=WEIGHT_DROP)
 
     @property
     def direction_width(self) -> int:
@@ -119,34 +148,44 @@ class GRUConfig(Section):
 
 
 class AdaptiveSoftmaxConfig(Section):
-    """Frequent ids in a short head, rare ones in low-rank tails (Grave et al. 2017)."""
+    """Exact softmax with frequent ids in a full-rank head, rare ids in low-rank tails (Grave et al. 2017)."""
 
     kind: Literal["adaptive_softmax"] = "adaptive_softmax"
     cutoffs: Literal["auto"] | tuple[int, ...] = Field(
-        "auto", description="ranks where a cluster begins; auto: from the corpus's counts"
+        "auto",
+        description="first frequency rank of each tail, as 2000, 20000; rank 0 is the most frequent "
+        "id; auto chooses them from the corpus's token counts; an empty list means no tails",
     )
-    div: float = Field(4.0, ge=1, description="factor by which each tail is narrower than the last")
+    div: float = Field(
+        4.0,
+        ge=1,
+        description="the vectors of tail k (1, 2, ...) have 1 / div ** k of the stack's width; "
+        "input.kind adaptive uses it too",
+    )
 
     @model_validator(mode="after")
     def _cutoffs_rise(self) -> "AdaptiveSoftmaxConfig":
         cuts = () if self.cutoffs == "auto" else self.cutoffs
         if any(b <= a for a, b in zip((0, *cuts), cuts, strict=False)):
-            raise ValueError(f"cutoffs must rise from above 0, not {list(cuts)}")
+            raise ValueError(f"cutoffs must be positive and strictly increasing, not {list(cuts)}")
         return self
 
 
 class SoftmaxConfig(Section):
-    """One matrix over the whole vocabulary."""
+    """Exact softmax with one vector per id of the vocabulary."""
 
     kind: Literal["softmax"] = "softmax"
 
 
 class SampledSoftmaxConfig(Section):
-    """Trained against drawn negatives, evaluated over the whole vocabulary (Jean et al. 2015)."""
+    """Softmax trained against sampled negatives, exact in evaluation (Jean et al. 2015)."""
 
     kind: Literal["sampled_softmax"] = "sampled_softmax"
     samples: int = Field(
-        8192, ge=1, description="negatives a step, drawn log-uniformly over the ranks by count"
+        8192,
+        ge=1,
+        description="distinct negatives per step, drawn log-uniformly over the frequency ranks and "
+        "shared by all positions; from the vocabulary's size up, training uses the full softmax",
     )
 
 
@@ -160,66 +199,92 @@ HeadConfig = Annotated[
 
 
 class ModelConfig(Section):
-    """Input encoder, recurrent stack, output layer."""
+    """The network: input encoder, recurrent stack, output layer."""
 
     directions: Literal["both", "forward"] = Field(
-        "both", description="both: ELMo's pair of language models; forward: one language model"
+        "both",
+        description="both: a forward and a backward language model, as in ELMo; forward: a forward "
+        "language model only",
     )
-    input: InputConfig = Field(EmbeddingInputConfig(), description="input encoder")
-    recurrent: RecurrentConfig = Field(LSTMConfig(), description="recurrent stack")
-    head: HeadConfig = Field(AdaptiveSoftmaxConfig(), description="output layer")
-    tied: bool = Field(False, description="the output layer's vectors are those of the input")
+    input: InputConfig = Field(
+        EmbeddingInputConfig(),
+        description="input encoder: ids or spellings to vectors, shared by both directions",
+    )
+    recurrent: RecurrentConfig = Field(
+        LSTMConfig(), description="recurrent stack, one per direction"
+    )
+    head: HeadConfig = Field(
+        AdaptiveSoftmaxConfig(), description="output layer, shared by both directions"
+    )
+    tied: bool = Field(
+        False,
+        description="share the input vectors with the output layer; needs input.kind embedding with "
+        "head.kind softmax or sampled_softmax, or input.kind adaptive with head.kind adaptive_softmax",
+    )
     output_vocabulary: int | None = Field(
         None,
         ge=2,
-        description="ids that can be predicted, the most frequent; others count as <unk>; none: all",
+        description="number of ids that can be predicted, the first and so most frequent ones; "
+        "the others count as <unk> when predicted; null means all ids",
     )
 
     @property
     def direction_count(self) -> int:
         return 2 if self.directions == "both" else 1
 
+    def predictable_ids(self, vocabulary: int) -> int:
+        """Return the number of ids that can be predicted; they are the ids below it."""
+        return min(self.output_vocabulary or vocabulary, vocabulary)
+
     @model_validator(mode="after")
     def _parts_fit(self) -> "ModelConfig":
         adaptive = isinstance(self.head, AdaptiveSoftmaxConfig)
         if isinstance(self.input, AdaptiveInputConfig) and not adaptive:
             raise ValueError(
-                f"input.kind adaptive takes the clusters of an adaptive softmax, and head.kind is "
+                f"input.kind adaptive needs head.kind adaptive_softmax, whose clusters it uses, not "
                 f"{self.head.kind}; set head.kind to adaptive_softmax or input.kind to embedding"
             )
         if self.tied:
-            self._can_be_tied()
+            self._check_tied()
         return self
 
-    def _can_be_tied(self) -> None:
-        """Raise ValueError where input and output have no vectors of one shape to share."""
+    def _check_tied(self) -> None:
+        """Raise ValueError if input and output have no vectors of the same shape to share."""
         width = self.recurrent.direction_width
         if isinstance(self.input, CharCNNInputConfig):
-            raise ValueError("tied: a char_cnn input has no vector for each id; set tied to false")
+            raise ValueError(
+                "tied: a char_cnn input has no vector per id to share; set tied to false"
+            )
         if isinstance(self.input, AdaptiveInputConfig) != isinstance(
             self.head, AdaptiveSoftmaxConfig
         ):
             raise ValueError(
                 f"tied: input.kind {self.input.kind} and head.kind {self.head.kind} have vectors of "
-                "different shapes; an adaptive_softmax goes with input.kind adaptive, any other "
-                "head with embedding"
+                "different shapes; use adaptive_softmax with input.kind adaptive, and softmax or "
+                "sampled_softmax with input.kind embedding"
             )
         if isinstance(self.input, EmbeddingInputConfig) and self.input.dim not in (None, width):
             raise ValueError(
-                f"tied: input.dim is {self.input.dim}, but the output layer reads {width} "
-                "dimensions (recurrent.projection, or hidden without one); leave input.dim out"
+                f"tied: input.dim is {self.input.dim}, but the output layer needs {width} "
+                "(recurrent.projection, or hidden if there is none); set input.dim to null"
             )
         if self.output_vocabulary is not None:
-            raise ValueError("tied: output_vocabulary would cut the shared vectors; leave it out")
+            raise ValueError(
+                "tied: output_vocabulary needs output vectors of its own; set it to null"
+            )
 
 
 class MixConfig(Section):
-    """Weighted sum of the layers (Peters et al. 2018, equation 1)."""
+    """Weights of the layers in a text's vectors (Peters et al. 2018, equation 1)."""
 
     weights: tuple[float, ...] | None = Field(
-        None, description="of each layer, before the softmax; none: equal"
+        None,
+        description="weight of each layer before the softmax, input vectors first; null means equal "
+        "weights",
     )
-    gamma: float = Field(1.0, description="factor of the sum")
+    gamma: float = Field(1.0, description="factor of the weighted sum")
     layer_norm: bool = Field(
-        False, description="normalise each layer first, by mean and variance over the text"
+        False,
+        description="first normalise each layer by its mean and variance over the text's tokens and "
+        "dimensions",
     )

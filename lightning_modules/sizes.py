@@ -1,4 +1,4 @@
-"""Parameters of a model, and FLOPs of its training, by arithmetic on the config. Imports no torch."""
+"""Number of parameters and training FLOPs of a model, from its config alone. Imports no torch."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -20,13 +20,12 @@ from preprocess.tokenizers.spellings import CHARACTERS
 
 
 def parameter_count(config: ModelConfig, vocabulary: int, cutoffs: tuple[int, ...] = ()) -> int:
-    """Trainable numbers of the network that this config, vocabulary and these cutoffs build."""
+    """Return the number of trainable parameters of a `BiLMNetwork` built with these arguments."""
     width = config.recurrent.direction_width
-    predicted = min(config.output_vocabulary or vocabulary, vocabulary)
     return (
         _input_parameters(config, vocabulary, width, cutoffs)
         + config.direction_count * config.recurrent.layers * _layer_parameters(config.recurrent)
-        + _head_parameters(config, predicted, width, cutoffs)
+        + _head_parameters(config, config.predictable_ids(vocabulary), width, cutoffs)
     )
 
 
@@ -36,23 +35,23 @@ def _input_parameters(
     if isinstance(config.input, CharCNNInputConfig):
         return _char_cnn_parameters(config.input, width)
     if isinstance(config.input, AdaptiveInputConfig):
-        # What is tied is counted in the output layer.
+        # Tied vectors are counted in the output layer.
         assert isinstance(config.head, AdaptiveSoftmaxConfig)
         return 0 if config.tied else _clusters(vocabulary, width, cutoffs, config.head.div)
     dim = config.input.dim or width
     return vocabulary * dim + _linear(dim, width)
 
 
-def _linear(found: int, width: int) -> int:
-    """A map with a bias, where there is something to map."""
-    return 0 if found == width else (found + 1) * width
+def _linear(columns: int, width: int) -> int:
+    """Parameters of a linear map with bias, which is left out if the widths are equal."""
+    return 0 if columns == width else (columns + 1) * width
 
 
 def _char_cnn_parameters(config: CharCNNInputConfig, width: int) -> int:
-    filters = sum(number * (1 + size * config.dim) for size, number in config.filters)
-    found = sum(number for _, number in config.filters)
-    highway = config.highway * 2 * found * (found + 1)
-    return CHARACTERS * config.dim + filters + highway + _linear(found, width)
+    convolutions = sum(number * (1 + size * config.dim) for size, number in config.filters)
+    filters = sum(number for _, number in config.filters)
+    highway = config.highway * 2 * filters * (filters + 1)
+    return CHARACTERS * config.dim + convolutions + highway + _linear(filters, width)
 
 
 def _layer_parameters(config: RecurrentConfig) -> int:
@@ -68,12 +67,12 @@ def _head_parameters(
 ) -> int:
     if isinstance(config.head, AdaptiveSoftmaxConfig):
         clusters = _clusters(vocabulary, width, cutoffs, config.head.div)
-        return clusters + width * len(cutoffs)  # a logit for each tail
+        return clusters + width * len(cutoffs)  # the head has a logit for each tail
     return vocabulary if config.tied else vocabulary * (width + 1)
 
 
 def _clusters(vocabulary: int, width: int, cutoffs: tuple[int, ...], div: float) -> int:
-    """A vector for each id, of its cluster's width, and the tails' maps to the full width."""
+    """Parameters of the head's and the tails' vectors and of the tails' projections."""
     bounds = (*cutoffs, vocabulary)
     inner = tail_widths(width, div, len(cutoffs))
     sizes = [end - start for start, end in pairwise(bounds)]
@@ -83,13 +82,14 @@ def _clusters(vocabulary: int, width: int, cutoffs: tuple[int, ...], div: float)
 
 
 class SpelledTypes(NamedTuple):
-    """What a character CNN reads: distinct words for each token read, and their mean length.
+    """Work of a character CNN, which convolves each distinct word (type) of a step once.
 
-    a_token: types of a step / tokens of a step (a token is a position of a row, whatever the
-    directions); length: bytes of a word, its begin and end marks included.
+    Attributes:
+        per_token: types per token, in one step; a token is a position of a row, in all directions.
+        length: mean length of a type in bytes, including its begin and end marks.
     """
 
-    a_token: float
+    per_token: float
     length: float
 
 
@@ -99,38 +99,40 @@ def flops_per_token(
     cutoffs: tuple[int, ...] = (),
     types: SpelledTypes | None = None,
 ) -> float:
-    """FLOP that training needs for a token, a position of a row that every direction reads.
+    """Return the FLOPs that training needs per token (a position of a row, in all directions).
 
-    It is 2 * 3 * the multiplications of the matmuls going forward (a multiplication has its
-    addition; going backward takes one such matmul for the input's gradient and one for the
-    weight's), as Chowdhery et al. 2022 (PaLM, appendix B) count; pointwise work, the optimiser and
-    what an implementation computes beyond need are not counted. With W the width of a direction, H
-    the hidden size, V the ids that can be predicted, D directions, the multiplications are
+    They are 2 * 3 * the multiplications of the forward matmuls, as Chowdhery et al. 2022 (PaLM,
+    appendix B) count: each multiplication has an addition, and the backward pass has a matmul of
+    the same size for the gradient of the input and one for that of the weight. Not counted:
+    pointwise operations, the optimiser, redundant work. The multiplications per token are
 
-        input      embedding of dim E     D E W where E is not W, else 0
+        input      embedding of width E   D E W if E is not W, else 0
                    adaptive               D sum_k p_k d_k W
                    character CNN          T (sum_i n_i w_i E (c_i + 2) / 3 + h 2 F F + F W)
-        recurrent  LSTM                   D layers (4 H 2 W + H W), without projection 4 H 2 W
+        recurrent  LSTM                   D layers (4 H 2 W + H W); without projection D layers 4 H 2 W
                    GRU                    D layers 3 H 2 W
         output     softmax                D W V
                    adaptive softmax       D (W (J + tails) + sum_k p_k (W d_k + d_k V_k))
                    sampled softmax        D W (samples + 1)
 
-    d_k: inner dimensions of tail k, V_k its ids, p_k its share of what is predicted; J: ids of the
-    shortlist; T: types for each token, since a type is needed once wherever it stands; w_i, n_i:
-    width and number of a filter; c_i = min(length + 1, max_characters - w_i + 1): the windows that
-    begin in the word and one of padding alone, of which the maximum lets only one have a gradient;
-    E: dimensions of a character; F = sum_i n_i; h: highway layers. F W is missing where F = W.
+    with D directions, width W of a direction, hidden size H, and V ids that can be predicted.
+    Adaptive: d_k is the width of tail k, V_k its number of ids, p_k its share of the tokens; J is
+    the number of ids in the head. Character CNN: T is types per token; w_i and n_i are the width
+    and the number of the filters of convolution i; E is the width of a character; h is the number
+    of highway layers; F = sum_i n_i, and F W is absent if F = W; c_i = min(length + 1,
+    max_characters - w_i + 1) is the number of windows: those that begin in the word, and one of
+    padding only; max-pooling passes the gradient of one window, so c_i + 2 windows count.
 
     Args:
-        counts: (ids that can be predicted,) how often each is, and so is read, in the order of ids.
-        cutoffs: ranks where the tails begin.
-        types: for a character CNN, and only then.
+        config: the network.
+        counts: tokens of each id that can be predicted, in the order of ids, shape (V,).
+        cutoffs: first rank of each tail of an adaptive softmax.
+        types: required for a character CNN, ignored otherwise.
     """
     width, directions = config.recurrent.direction_width, config.direction_count
     if isinstance(config.input, CharCNNInputConfig):
         assert types is not None
-        encoder = types.a_token * _char_cnn_products(config.input, width, types.length)
+        encoder = types.per_token * _char_cnn_products(config.input, width, types.length)
     else:
         encoder = directions * _input_products(config, counts, cutoffs)
     stack = directions * config.recurrent.layers * _layer_products(config.recurrent)
@@ -144,8 +146,8 @@ def _input_products(
     if isinstance(config.input, AdaptiveInputConfig):
         assert isinstance(config.head, AdaptiveSoftmaxConfig)
         inner = tail_widths(width, config.head.div, len(cutoffs))
-        held = _tail_shares(counts, cutoffs)
-        return sum(share * dim * width for share, dim in zip(held, inner, strict=True))
+        shares = _tail_shares(counts, cutoffs)
+        return sum(share * dim * width for share, dim in zip(shares, inner, strict=True))
     assert not isinstance(config.input, CharCNNInputConfig)
     dim = config.input.dim or width
     return 0.0 if dim == width else dim * width
@@ -156,9 +158,9 @@ def _char_cnn_products(config: CharCNNInputConfig, width: int, length: float) ->
         n * w * config.dim * (min(length + 1, config.max_characters - w + 1) + 2) / 3
         for w, n in config.filters
     )
-    found = sum(n for _, n in config.filters)
-    projection = 0 if found == width else found * width
-    return convolutions + config.highway * 2 * found * found + projection
+    filters = sum(n for _, n in config.filters)
+    projection = 0 if filters == width else filters * width
+    return convolutions + config.highway * 2 * filters * filters + projection
 
 
 def _layer_products(config: RecurrentConfig) -> float:
@@ -187,7 +189,7 @@ def _head_products(
 
 
 def _tail_shares(counts: npt.NDArray[np.uint64], cutoffs: tuple[int, ...]) -> list[float]:
-    """The share of the text that each tail holds."""
+    """Return each tail's share of all tokens."""
     falling = np.sort(counts.astype(np.float64))[::-1]
     ends = (*cutoffs, len(counts))
     return [float(falling[a:b].sum() / max(falling.sum(), 1.0)) for a, b in pairwise(ends)]

@@ -12,18 +12,12 @@ from pipeline.commands.registry import COMMANDS
 from preprocess.errors import UserError
 
 DESCRIPTION = "Pretrain bidirectional language models on any corpus, and use their vectors."
-EPILOG = """\
-CONFIG is a YAML file or the name of a shipped one (quickstart, base, chinese,
-...); several are merged in order. KEY=VALUE overrides one setting. A finished
-stage is left as it is; an interrupted one is resumed by the same command.
-
-examples:
-  biloom run quickstart
-  biloom run quickstart 'prepare.input=text/*.txt' run.output=runs/mine \\
-      report.words=null
-
-biloom COMMAND --help names a command's main settings."""
-
+EPILOG = (
+    "CONFIG is a YAML file or the name of a shipped one (quickstart, base, chinese, ...); several "
+    "are merged in order. KEY=VALUE overrides one setting. A finished stage is left as it is; an "
+    "interrupted one is resumed by the same command. `biloom COMMAND --help` names a command's main "
+    "settings."
+)
 MENDABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 """Errors of the file system that a user can mend."""
 

@@ -1,4 +1,4 @@
-"""What a person sees: bars and tables on a terminal, plain lines in a file."""
+"""Output for people: bars and tables on a terminal, plain lines in a file or a pipe."""
 
 import sys
 import time
@@ -11,18 +11,22 @@ from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+BAR_WIDTH = 30
+"""Largest width of a bar, in columns."""
+REST_WIDTH = 20
+"""Columns of a bar's line that its name, the bar and the note do not take: share, time, spaces."""
 PLAIN_SECONDS = 10.0
-"""Seconds between two lines of a bar where no terminal draws it."""
+"""Seconds between two lines of a bar if the output is no terminal."""
 
 
 class Bar(Protocol):
-    """A running measure of work."""
+    """A progress bar."""
 
     def update(self, done: float, note: str = "") -> None:
-        """``done`` of the total is done; ``note`` says more, as tokens/s."""
+        """Show that ``done`` of the total is done; ``note`` is shown beside it, such as tokens/s."""
 
 
 class _PlainBar:
@@ -34,7 +38,7 @@ class _PlainBar:
 
     def update(self, done: float, note: str = "") -> None:
         now = time.monotonic()
-        # What a former run did says nothing of this one's speed.
+        # Work of an earlier run does not count for the speed of this one.
         began, first = self._first = self._first or (now, done)
         if now - self._told < PLAIN_SECONDS:
             return
@@ -58,7 +62,7 @@ class _TerminalBar:
 
     def update(self, done: float, note: str = "") -> None:
         if not self._begun:
-            # What a former run did says nothing of this one's speed.
+            # Work of an earlier run does not count for the speed of this one.
             self._progress.reset(self._task, completed=int(done))
             self._begun = True
         self._progress.update(self._task, completed=done, note=note)
@@ -66,12 +70,16 @@ class _TerminalBar:
 
 class _Output(RichConsole):
     def on_broken_pipe(self) -> None:
-        # Rich would exit with 1, which here means "found damaged".
+        # Rich would exit with 1, which means "damaged" here.
         raise BrokenPipeError
 
 
 class Console:
-    """Standard output for results, standard error for nothing but errors."""
+    """Output of results and progress to standard output.
+
+    Args:
+        rich: the Rich console to write to; the default writes to standard output.
+    """
 
     def __init__(self, rich: RichConsole | None = None) -> None:
         self._rich = rich or _Output(highlight=False, soft_wrap=not sys.stdout.isatty())
@@ -81,20 +89,30 @@ class Console:
         return self._rich.is_terminal
 
     def stage(self, name: str, folder: str) -> None:
-        """A stage begins."""
+        """Print the heading of a stage: its name and its folder."""
         self._rich.print(Text.assemble((name, "bold cyan"), "  ", (printable(folder), "dim")))
 
     def line(self, text: str) -> None:
-        """One fact, below its stage."""
-        # Text, unlike a string, is never read as markup: a file may be called "[bold]".
-        self._rich.print(Text(f"  {printable(text)}"))
+        """Print one fact below the heading."""
+        self._indented(text)
 
     def warn(self, text: str) -> None:
-        """One fact that asks for attention."""
-        self._rich.print(Text(f"  {printable(text)}", "yellow"))
+        """Print one fact that needs attention."""
+        self._indented(text, "yellow")
+
+    def _indented(self, text: str, style: str = "") -> None:
+        # Text, unlike a string, is never read as markup: a file may be called "[bold]".
+        shown = Text(printable(text), style)
+        if self.is_terminal:
+            # The lines after the first are indented further, so that each fact is seen as one.
+            lines = shown.wrap(self._rich, max(self._rich.width - 4, 1))
+            for number, line in enumerate(lines):
+                self._rich.print(Text("    " if number else "  ") + line, no_wrap=True)
+        else:
+            self._rich.print(Text("  ") + shown)
 
     def passage(self, before: str, word: str, after: str) -> None:
-        """A word in its text; a terminal shows what fits on one line around it."""
+        """Print a word in its context; a terminal shows as much context as fits on one line."""
         if not self.is_terminal:
             self.line(f"  {before}[{word}]{after}")
             return
@@ -106,30 +124,45 @@ class Console:
         self._rich.print(text, no_wrap=True, overflow="ellipsis")
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table whose cells after the first stand to the right."""
+        """Print a table; columns of numbers, except the first, are aligned to the right."""
         if not self.is_terminal:
             self.line(f"{title}: " + " | ".join(header))
             for row in rows:
                 self.line("  " + " | ".join(row))
             return
-        table = Table(title=Text(title), title_justify="left", header_style="dim", box=SIMPLE_HEAD)
+        table = Table(
+            title=Text(title),
+            title_justify="left",
+            header_style="dim",
+            box=SIMPLE_HEAD,
+            collapse_padding=True,
+        )
         for number, name in enumerate(header):
-            table.add_column(Text(name), justify="right" if number else "left")
+            numbers = sum(_is_number(row[number]) for row in rows)
+            is_right = number > 0 and 2 * numbers >= len(rows)
+            table.add_column(Text(name), justify="right" if is_right else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         self._rich.print(table)
 
     @contextmanager
     def bar(self, name: str, total: float) -> Iterator[Bar]:
-        """A bar of ``total`` units while the block runs."""
+        """Show a progress bar of ``total`` units while the block runs."""
         if not self.is_terminal:
             yield _PlainBar(self, name, total)
             return
+        # The note gives way on a narrow terminal, and the bar before it.
+        width = max(4, min(BAR_WIDTH, self._rich.width - 82))
+        room = max(1, self._rich.width - width - cell_len(name) - REST_WIDTH)
         columns = (
             TextColumn("  {task.description}", markup=False),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=width),
             TaskProgressColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
+            TextColumn(
+                "{task.fields[note]}",
+                markup=False,
+                table_column=Column(max_width=room, no_wrap=True, overflow="ellipsis"),
+            ),
             TimeRemainingColumn(compact=True),
         )
         with Progress(*columns, console=self._rich, transient=True) as progress:
@@ -137,26 +170,31 @@ class Console:
 
 
 def printable(text: str) -> str:
-    """``text`` with control characters as escapes: a file's name must not steer the terminal."""
+    """Escape the control characters of ``text``, so that a file's name cannot steer the terminal."""
     return "".join(
         c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else ascii(c)[1:-1]
         for c in text
     )
 
 
+def _is_number(cell: str) -> bool:
+    """Return True if a cell is a number, with or without a unit, or stands for a missing one."""
+    return cell in ("", "-") or cell.lstrip("-+~<>")[:1].isdigit()
+
+
 def clock(seconds: float) -> str:
-    """A length of time as minutes:seconds, or hours:minutes:seconds."""
+    """Format a time as minutes:seconds, or as hours:minutes:seconds."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def count(number: float) -> str:
-    """A number a person can read at a glance: 8,123 or 12.3k or 4.56M."""
+    """Format a number for reading at a glance: 8,123, 12.3k or 4.56M."""
     if number < 10_000:
         return f"{number:,.0f}"
     for divisor, letter in ((1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T")):
-        # What rounds to a thousand is one of the next unit.
+        # A number that rounds to 1000 is 1 of the next unit.
         if number / divisor < 999.5:
             return f"{number / divisor:.3g}{letter}"
     return f"{number / 1e12:,.0f}T"

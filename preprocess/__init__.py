@@ -1,1 +1,1 @@
-"""Pure data code: reading, cleaning, tokenising and storing text. Knows neither Beam nor torch."""
+"""Reading, cleaning, tokenising and storing text, without Beam and torch."""

@@ -1,4 +1,4 @@
-"""Config sections of the data stages: tokenizer, sources and prepare."""
+"""Settings of the `tokenizer` and `prepare` stages and of the sources of a corpus."""
 
 import codecs
 from typing import Annotated, Literal
@@ -10,46 +10,46 @@ from preprocess.text.config import CleaningConfig, FilterConfig, NearDuplicateCo
 
 
 class SentencePieceConfig(Section):
-    """Subwords by SentencePiece: any script, any text, no unknown words (bytes are the fallback)."""
+    """SentencePiece subwords for any script; rare characters become bytes, so nothing is unknown."""
 
     kind: Literal["sentencepiece"] = "sentencepiece"
     model: Literal["unigram", "bpe"] = Field("unigram", description="SentencePiece algorithm")
     vocabulary: int = Field(
-        8000, ge=300, description="pieces wanted; a small corpus gives fewer", le=16_000_000
+        8000, ge=300, le=16_000_000, description="pieces to learn; a small corpus gives fewer"
     )
     character_coverage: float = Field(
-        0.9995, gt=0, le=1, description="share of characters with a piece; the rest become bytes"
+        0.9995, gt=0, le=1, description="share of characters with a piece; rarer ones become bytes"
     )
     sample_bytes: int = Field(
-        100_000_000, ge=1, description="text to learn from, in bytes, drawn from the train split"
+        100_000_000, ge=1, description="bytes of the random sample of training text to learn from"
     )
-    seed: int = Field(1, description="seed of that sample")
+    seed: int = Field(1, description="seed of the sample")
     file: str | None = Field(
-        None, description="a SentencePiece .model to take instead of learning one; path or URL"
+        None, description="path or URL of a SentencePiece .model file to use; null: learn one"
     )
 
 
 class CharConfig(Section):
-    """Single characters; what is too rare for a character of its own becomes bytes."""
+    """Single characters; rare characters become bytes, so no character is unknown."""
 
     kind: Literal["char"] = "char"
     character_coverage: float = Field(
-        0.9999, gt=0, le=1, description="share of the text's characters with an id of their own"
+        0.9999, gt=0, le=1, description="share of characters with an id; rarer ones become bytes"
     )
     sample_bytes: int = Field(
-        100_000_000, ge=1, description="text to learn from, in bytes, drawn from the train split"
+        100_000_000, ge=1, description="bytes of the random sample of training text to learn from"
     )
-    seed: int = Field(1, description="seed of that sample")
+    seed: int = Field(1, description="seed of the sample")
 
 
 class WordConfig(Section):
-    """Whitespace-separated words, every type of the corpus with an id: train's by count, then the rest."""
+    """Whitespace-separated words, the most frequent of the train split first."""
 
     kind: Literal["word"] = "word"
     min_count: int = Field(
         1,
         ge=1,
-        description="above 1: a type seen less often in the train split becomes the unknown word",
+        description="words rarer than this in the train split become <unk>; 1: no word does",
     )
 
 
@@ -59,41 +59,43 @@ TokenizerConfig = Annotated[
 
 
 class Source(Section):
-    """One named part of a corpus."""
+    """A named part of a corpus, with its own files, format and settings."""
 
-    name: str = Field("corpus", min_length=1, description="name in manifests and reports")
+    name: str = Field("corpus", min_length=1, description="name in manifests and reports; unique")
     path: str | tuple[str, ...] = Field(
-        description="path, glob or fsspec URL, a list of them, or 'installed-docs:'"
+        description="path, glob or fsspec URL of the files, or a list of these; 'installed-docs:' "
+        "is the documentation of the installed Python packages"
     )
     format: Literal["auto", "text", "jsonl", "parquet", "docstrings"] = Field(
         "auto",
-        description="text; jsonl: an object a line; parquet; docstrings: the prose of Python "
-        "sources; auto: by name and content",
+        description="file format; jsonl: one JSON object per line; docstrings: prose in Python "
+        "sources; auto: detected from name and content",
     )
     document: Literal["line", "paragraph", "file"] = Field(
-        "line", description="text: a document is a line, the lines up to a blank one, or a file"
+        "line", description="what a document is in text files; a paragraph ends at a blank line"
     )
-    text_field: str = Field("text", description="jsonl, parquet: the key or column of the text")
+    text_field: str = Field("text", description="key (jsonl) or column (parquet) of the text")
     id_field: str | None = Field(
-        None, description="jsonl, parquet: the key or column that names a document kept aside"
+        None, description="key (jsonl) or column (parquet) of an id that names dropped documents"
     )
     encoding: str = Field(
-        "utf-8", description="of text and jsonl; a byte order mark of UTF-16 or UTF-32 goes before"
+        "utf-8", description="encoding of text and jsonl files; a byte order mark overrides it"
     )
     split: Split | None = Field(
-        None, description="the split all of it belongs to; none: drawn by content hash"
+        None, description="split of all its documents; null: by the hash of each document's text"
     )
     weight: float = Field(
         1.0,
         gt=0,
-        description="its sampling weight, times its size to the power prepare.sampling_alpha",
+        description="sampling weight; the source's share is proportional to weight x "
+        "size^prepare.sampling_alpha",
     )
-    license: str | None = Field(None, description="its licence, carried to manifest and model card")
+    license: str | None = Field(None, description="licence, copied to manifest and model card")
     cleaning: CleaningConfig | None = Field(
-        None, description="cleaning of its own; none: prepare.cleaning"
+        None, description="cleaning of this source; null: as prepare.cleaning"
     )
     filters: FilterConfig | None = Field(
-        None, description="filters of its own; none: prepare.filters"
+        None, description="filters of this source; null: as prepare.filters"
     )
 
     @field_validator("encoding")
@@ -102,96 +104,100 @@ class Source(Section):
         try:
             known = codecs.lookup(encoding)
         except LookupError as error:
-            raise ValueError(f"Python knows no encoding '{encoding}'") from error
-        # Python counts the spellings of host names and of its own literals among them.
-        spelling = known.name.startswith(("idna", "punycode", "undefined", "unicode", "raw"))
-        if spelling or not known._is_text_encoding:
-            raise ValueError(f"'{encoding}' is no encoding of text")
-        # A mark at the start is always dropped, and nowhere else.
+            raise ValueError(f"'{encoding}' is not an encoding that Python knows") from error
+        # Python counts escapes of host names and of its own literals as text encodings.
+        escape = known.name.startswith(("idna", "punycode", "undefined", "unicode", "raw"))
+        if escape or not known._is_text_encoding:
+            raise ValueError(f"'{encoding}' is not a text encoding")
+        # The reader drops a byte order mark at the start of every file.
         return "utf-8" if known.name == "utf-8-sig" else known.name
 
     @property
     def paths(self) -> tuple[str, ...]:
+        """``path`` as a tuple."""
         return (self.path,) if isinstance(self.path, str) else self.path
 
 
 class PrepareConfig(Section):
-    """Raw text to token shards."""
+    """Settings of the `prepare` stage, which turns raw text into token shards."""
 
     input: str | tuple[str | Source, ...] = Field(
-        description="path, glob or URL of the raw text, or a list of them or of sources"
+        description="path, glob or fsspec URL of the raw text, or a list of these and of sources"
     )
-    tokenizer: str | None = runtime(None, "tokenizer folder; none: this run's own")
-    cleaning: CleaningConfig = Field(CleaningConfig(), description="cleaning of every document")
-    filters: FilterConfig = Field(FilterConfig(), description="what is dropped after cleaning")
-    drop_empty: bool = Field(True, description="drop documents without text")
-    deduplicate: bool = Field(True, description="keep the first of equal documents")
+    tokenizer: str | None = runtime(None, "tokenizer folder; null: the tokenizer of this run")
+    cleaning: CleaningConfig = Field(CleaningConfig(), description="how documents are cleaned")
+    filters: FilterConfig = Field(FilterConfig(), description="which documents are dropped")
+    drop_empty: bool = Field(True, description="drop documents that are empty after cleaning")
+    deduplicate: bool = Field(True, description="of documents with equal text, keep only the first")
     near_duplicates: NearDuplicateConfig = Field(
-        NearDuplicateConfig(), description="keep the first of almost equal documents"
+        NearDuplicateConfig(), description="how documents that are almost equal are dropped"
     )
     keep_dropped: bool = Field(
-        False, description="keep every dropped document's text aside, not only broken records"
+        False, description="save the text of all dropped documents, not only unreadable records"
     )
     damaged_files: Literal["stop", "skip"] = Field(
         "stop",
-        description="a file that cannot be read to its end: stop, or keep what could be read and "
-        "count it",
+        description="if a file cannot be read to its end: stop with an error, or keep what could be "
+        "read and count the file",
     )
     max_document_bytes: int = Field(
-        16_000_000,
-        ge=1024,
-        description="a longer record is dropped as 'oversized' without being held in memory",
+        16_000_000, ge=1024, description="bytes above which a record is dropped as 'oversized'"
     )
     max_expansion: int = Field(
         1000,
         ge=1,
-        description="a compressed file that unpacks to more than so many times its size (and to "
-        "over 256 MB) counts as damaged",
+        description="a compressed file that unpacks to more than this many times its size, and to "
+        "over 256 MB, counts as damaged",
     )
     sampling_alpha: float = Field(
         1.0,
         ge=0,
         le=1,
-        description="share of a source in samples and epochs ~ weight x size^alpha: 1 as it is, "
-        "0 by the weights alone",
+        description="exponent of a source's size in its share of training and of the tokenizer "
+        "sample; 1: in proportion to size, 0: by weight only",
     )
-    valid_fraction: float = Field(0.01, ge=0, lt=1, description="share of documents held out")
-    test_fraction: float = Field(0.0, ge=0, lt=1, description="share held out a second time")
+    valid_fraction: float = Field(0.01, ge=0, lt=1, description="share of documents for validation")
+    test_fraction: float = Field(
+        0.0, ge=0, lt=1, description="share of documents for the test split"
+    )
     part_tokens: int = Field(
         4_000_000,
         ge=1,
-        description="tokens, of all splits together, after which shards are closed at a document's end",
+        description="a shard is closed at the end of the document that reaches this many tokens, "
+        "counted over all splits",
     )
     unit_bytes: int | None = Field(
         None,
         ge=1024,
-        description="raw bytes a work unit; none: at most 8 MB below 2 GB of input, else 32",
+        description="raw bytes of a work unit, the input of one worker call; null: up to 8 MiB, or "
+        "up to 32 MiB if the input has 2 GiB or more",
     )
 
     @model_validator(mode="after")
     def _room_for_training(self) -> "PrepareConfig":
         if self.valid_fraction + self.test_fraction >= 1:
-            raise ValueError("valid_fraction and test_fraction leave nothing to train on")
+            raise ValueError("valid_fraction and test_fraction must sum to less than 1")
         return self
 
     @model_validator(mode="after")
-    def _one_name_a_source(self) -> "PrepareConfig":
+    def _unique_source_names(self) -> "PrepareConfig":
         names = [source.name for source in self.sources]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two sources are named '{twice[0]}'; give each its own name")
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two sources are named '{repeated[0]}'; give each its own name")
         return self
 
     @property
     def sources(self) -> tuple[Source, ...]:
+        """The sources of ``input``; plain paths form one source named "corpus", the first."""
         entries = (self.input,) if isinstance(self.input, str) else self.input
         plain = tuple(entry for entry in entries if isinstance(entry, str))
         named = tuple(entry for entry in entries if isinstance(entry, Source))
         return ((Source(path=plain),) if plain else ()) + named
 
     def cleaning_of(self, source: Source) -> CleaningConfig:
-        """How the documents of ``source`` are cleaned."""
+        """Return the cleaning settings of ``source``."""
         return source.cleaning or self.cleaning
 
     def filters_of(self, source: Source) -> FilterConfig:
-        """Which documents of ``source`` are dropped."""
+        """Return the filter settings of ``source``."""
         return source.filters or self.filters

@@ -1,5 +1,9 @@
-"""What a user can mend: told in one message, without a traceback."""
+"""The base class of errors that users can fix."""
 
 
 class UserError(ValueError):
-    """Wrong input, wrong settings or a damaged file; the message says what, where, what to do."""
+    """Wrong input, a wrong setting or a damaged file.
+
+    The message says what is wrong, where, and what to do. The command line prints it without a
+    traceback and exits with status 2.
+    """

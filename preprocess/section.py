@@ -1,6 +1,7 @@
-"""The base class of every config section.
+"""Base class of every config section.
 
-A config is data: frozen, validated once and never written back. Derived values are functions of it.
+A config is validated once and then immutable. Derived values are computed by functions or
+properties and never stored in it.
 """
 
 from typing import Any
@@ -9,20 +10,34 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Section(BaseModel):
-    """A frozen group of settings in which an unknown key is an error."""
+    """An immutable group of settings; unknown keys are validation errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def runtime(default: Any, description: str, **limits: Any) -> Any:
-    """A field that changes how a result is made and never what it is, so no fingerprint holds it."""
+    """Return a pydantic field that does not change the result, so it is not in the fingerprint.
+
+    Args:
+        default: default value.
+        description: one line for users.
+        limits: constraints of `pydantic.Field`, such as ``ge=1``.
+    """
     return Field(
         default, description=description, json_schema_extra={"changes_result": False}, **limits
     )
 
 
 def result_fields(section: Section, prefix: str) -> dict[str, Any]:
-    """The settings of ``section`` that change its result, flat: ``{"prepare.cleaning.unicode": "NFC"}``."""
+    """Return the settings that change the result, for the fingerprint.
+
+    Args:
+        section: a section, nested or not.
+        prefix: prefix of all keys, such as "prepare".
+
+    Returns:
+        Flat settings such as ``{"prepare.cleaning.unicode": "NFC"}``.
+    """
     flat: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
         extra = field.json_schema_extra

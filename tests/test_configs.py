@@ -44,7 +44,8 @@ def test_a_shipped_config_is_planned_where_its_text_is(
     assert main(["run", path.stem, "--dry-run"]) == 0
 
     printed = capsys.readouterr().out
-    assert "parameters: " in printed
+    assert "  model: " in printed
+    assert "  training: " in printed
     assert "to be made" in printed
     assert not list(tmp_path.rglob("manifest.json")), "nothing is touched"
 

@@ -55,6 +55,35 @@ def test_a_finished_stage_is_complete(
     assert "damaged" not in capsys.readouterr().out
 
 
+def test_a_finished_run_has_a_status_and_a_report(
+    former: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (former / "finished" / "report.html").unlink()
+    (former / "finished").rename(former / "moved")
+    assert main(["status", "moved"]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[1] for row in rows] == ["done"] * len(STAGES)
+    assert main(["report", "moved"]) == 0
+    assert (former / "moved" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "line"),
+    [
+        ("prepare", "2 of 5 units read, 0 finished"),
+        ("train", "saved at step 10 of 40"),
+        ("embed", "1 of 1 units read, 0 finished"),
+    ],
+)
+def test_a_killed_stage_has_a_status(
+    stage: str, line: str, former: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", f"killed-{stage}"]) == 0
+    out = capsys.readouterr().out
+    assert f"    {stage} | unfinished | - | - | -\n" in out
+    assert out.endswith(f"  {stage}: unfinished work: {line}\n")
+
+
 def test_another_setting_is_still_refused(former: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", "run.yaml", "prepare.valid_fraction=0.2"]) == 2
     assert "    prepare.valid_fraction: 0.1 -> 0.2\n" in capsys.readouterr().err

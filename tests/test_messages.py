@@ -26,8 +26,8 @@ MISTAKES = [
     ),
     (
         "run run.output=x",
-        "prepare.input is missing: set it in a file or as prepare.input=... (path, glob or URL of "
-        "the raw text, or a list of them or of sources)",
+        "prepare.input is missing: set it in a file or as prepare.input=... (path, glob or fsspec "
+        "URL of the raw text, or a list of these and of sources)",
     ),
     (
         f"tokenizer prepare.input={{tmp}}/*.txt {OUTPUT}",
@@ -79,6 +79,22 @@ MISTAKES = [
     ),
     ("inspect {tmp}", "{tmp} holds no finished stage (no manifest.json); check the path"),
     ("check {tmp}", "{tmp} holds no finished stage (no manifest.json); check the path"),
+    (
+        "status {tmp}",
+        "{tmp} holds no stage of a run (tokenizer, prepare, train, evaluate, export, embed); name "
+        "the folder that was given as run.output",
+    ),
+    (
+        "report {root}",
+        "{root}/embed holds no finished 'embed' (no manifest.json); run `biloom embed` first, or "
+        "check the path",
+    ),
+    (
+        "report {root}/tokenizer",
+        "{root}/tokenizer is the folder of one stage (tokenizer); name the run folder above it, or "
+        "look at the stage with `biloom inspect`",
+    ),
+    ("compare {root}", "`biloom compare` needs two or more run folders"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""What held-out text cost, as figures: perplexities, bits a byte, frequency bands. Imports no torch."""
+"""Figures of held-out text: perplexities, bits per byte, frequency bands. Imports no torch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,24 +10,31 @@ from preprocess.shards.format import Shard
 WAYS = ("forward", "backward", "average")
 
 LONG_WORD = 12.0
-"""Characters a word, on average over a source, above which it is taken to be written without spaces
-between words. Measured: 3.7 to 6.1 in ten spaced languages (Finnish and Turkish have 8), 14 in Thai
-messages, 36 to 97 in Chinese and Japanese."""
+"""A source with more characters per word on average is treated as text without spaces between words.
+
+Measured: 3.7 to 6.1 in ten languages with spaces (8 in Finnish and Turkish), 14 in Thai messages, 36 to
+97 in Chinese and Japanese."""
 
 
 def perplexity(nats: float) -> float:
-    """exp of a mean loss in nats; beyond e^700, where floats end, that."""
+    """Return exp of a mean loss in nats, at most e^700 because larger values overflow a float."""
     return math.exp(min(nats, 700.0))
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How much text a split holds.
+    """Sizes of a split.
 
-    A document's end counts as a token, a word, a character and a byte (the newline it stands for),
-    since the model predicts it; so Penn Treebank has its customary 73,760 words.
+    The end of a document counts as one token, word, character and byte (its newline), because the
+    model predicts it. With this rule the validation set of the Penn Treebank has its usual 73,760
+    words.
 
-    unspaced: characters a word of each source that has no spaces between words, see `LONG_WORD`.
+    Attributes:
+        tokens: number of tokens.
+        words: number of words separated by whitespace.
+        characters: number of characters.
+        text_bytes: size in UTF-8.
+        unspaced: characters per word of each source without spaces between words, see `LONG_WORD`.
     """
 
     tokens: int
@@ -38,12 +45,12 @@ class HeldOut:
 
     @classmethod
     def of(cls, shards: Sequence[Shard]) -> "HeldOut":
-        """That of a split's shards."""
+        """Return the sizes of a split from its shards."""
         unspaced = {}
         for source in dict.fromkeys(shard.source for shard in shards):
-            own = [shard for shard in shards if shard.source == source]
-            words = sum(shard.words for shard in own)
-            length = sum(shard.characters for shard in own) / max(words, 1)
+            of_source = [shard for shard in shards if shard.source == source]
+            words = sum(shard.words for shard in of_source)
+            length = sum(shard.characters for shard in of_source) / max(words, 1)
             if length > LONG_WORD:
                 unspaced[source] = length
         ends = sum(shard.documents for shard in shards)
@@ -58,32 +65,45 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Sums:
-    """Of each direction: how many targets, and their total -log p in nats."""
+    """Total loss over a set of targets.
+
+    Attributes:
+        tokens: number of targets of each direction.
+        nats: their total -log p of each direction, in nats.
+    """
 
     tokens: tuple[int, ...]
     nats: tuple[float, ...]
 
     def perplexities(self, units: int | None = None) -> dict[str, float | None]:
-        """Forward, backward and average a token, or for each of ``units``; none: not defined.
+        """Return the "forward", "backward" and "average" perplexity.
 
-        The average is exp of the mean of both losses. A forward model alone has neither that nor a
-        backward one; where there is no target, there is none at all.
+        The average is exp of the mean of both directions' mean losses. A value is None if it is not
+        defined: backward and average of a forward language model, and all three without targets.
+
+        Args:
+            units: number of units (such as words) to divide the loss by. None means the targets.
         """
-        found: dict[str, float | None] = dict.fromkeys(WAYS)
+        perplexities: dict[str, float | None] = dict.fromkeys(WAYS)
         if all(self.tokens):
             means = [n / (units or size) for n, size in zip(self.nats, self.tokens, strict=True)]
-            found |= zip(WAYS, map(perplexity, means), strict=False)
+            perplexities |= zip(WAYS, map(perplexity, means), strict=False)
             if len(means) == 2:
-                found["average"] = perplexity(sum(means) / 2)
-        return found
+                perplexities["average"] = perplexity(sum(means) / 2)
+        return perplexities
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a split cost.
+    """The loss of a model on a split.
 
-    unknown: targets that are the unknown word, forward; bands: what the targets cost whose rank by
-    count in training, from 1, is one of (first, last); none where no ranks were given.
+    Attributes:
+        text: sizes of the split.
+        total: loss over all targets.
+        unknown: number of targets of the forward direction that are the unknown token.
+        bands: loss over the targets of each frequency band. A band (first, last) holds the tokens
+            whose rank by count in the training split, counted from 1, is in this range. Empty if
+            the ranks are not known.
     """
 
     text: HeldOut
@@ -93,14 +113,15 @@ class Evaluation:
 
     @property
     def loss(self) -> float:
-        """Mean -log p a token in nats, over all directions."""
+        """Mean -log p per token in nats, over all directions."""
         return sum(self.total.nats) / sum(self.total.tokens)
 
     def figures(self) -> dict[str, Any]:
-        """All of it as plain values; None is what is not defined, `not_defined` says why.
+        """Return all figures as JSON values.
 
-        The losses `forward` and `backward` are total nats. Bits a byte are of the mean of both and
-        of UTF-8; the text's segmentation is taken for its only one.
+        A figure that is not defined is None, and "not_defined" has the reason. "forward" and
+        "backward" are total losses in nats. Bits per byte divide the mean of both directions by the
+        size in UTF-8; probabilities of other segmentations of the text into tokens are ignored.
         """
         text, reasons = self.text, self._reasons()
         figures: dict[str, Any] = {}
@@ -109,10 +130,10 @@ class Evaluation:
             ("word_", text.words),
             ("character_", text.characters),
         ):
-            found = self.total.perplexities(size)
+            perplexities = self.total.perplexities(size)
             if unit == "word_" and "word" in reasons:
-                found = dict.fromkeys(WAYS)
-            figures |= {f"{way}_{unit}perplexity": value for way, value in found.items()}
+                perplexities = dict.fromkeys(WAYS)
+            figures |= {f"{way}_{unit}perplexity": value for way, value in perplexities.items()}
         bits = self.loss * text.tokens / math.log(2) / text.text_bytes
         sizes = asdict(text)
         del sizes["unspaced"]
@@ -149,9 +170,7 @@ class Evaluation:
                 f"{self.unknown:,} tokens are unknown words, whose spelling has no probability"
             )
         if not self.bands:
-            reasons["bands"] = (
-                "the corpus that was trained on is not at hand; name it in train.corpus"
-            )
+            reasons["bands"] = "the training corpus is not available; name it in train.corpus"
         return reasons
 
 

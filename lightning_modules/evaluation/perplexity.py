@@ -1,4 +1,4 @@
-"""Perplexity of held-out text: full vocabulary, every token once, state carried along the stream."""
+"""Evaluation of a network on held-out text, over the full vocabulary."""
 
 from collections.abc import Callable, Iterable
 
@@ -16,7 +16,7 @@ from preprocess.shards.stream import Int64Ids
 from preprocess.tokenizers.base import UNKNOWN
 
 FIRST_BAND = 100
-"""Ranks of the first frequency band; each further one ends at ten times the rank."""
+"""Last rank of the first frequency band; each further band ends at ten times the rank."""
 
 
 def evaluate(
@@ -28,20 +28,24 @@ def evaluate(
     encode: Callable[[Int64Ids], Types] | None = None,
     reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> Evaluation:
-    """Run ``network`` over ``windows`` of (2, time, rows) ids and targets, from zero state on.
+    """Compute the loss of a network on every token of a split.
 
-    A target that cannot be predicted (from ``network.output_vocabulary`` on) counts as unknown.
+    The state starts at zero and is carried from window to window. A target that the network cannot
+    predict (an id from ``network.output_vocabulary`` on) counts as the unknown token. The network
+    runs in evaluation mode and is returned to its former mode.
 
     Args:
-        network: in any mode; it is left in the mode it was in. A forward one reads [0] alone.
-        windows: every position of the split once, or this process's share of them; padding has a
-            target below 0.
-        text: the sizes of the whole split.
-        ranks: (output vocabulary,) rank of each id by its count in training, from 0; none: no bands.
-        document_starts: the input that begins a document, forward and backward, before which the
-            state is set to zero; none: it is carried on.
-        encode: (directions, time, rows) ids -> what the input encoder reads instead; none: ids.
-        reduce: sums of this process, float64 -> those of all processes; called once.
+        network: the network. A forward language model reads the first stream only.
+        windows: ids and targets of consecutive windows, both int64 (2, time, rows). They hold each
+            position of the split once, or the rows of this rank; padding has targets below 0.
+        text: sizes of the whole split.
+        ranks: rank of each id by its count in the training split, counted from 0, int64 (output
+            vocabulary,). None means no frequency bands.
+        document_starts: ids that begin a document, forward and backward. The state is set to zero
+            before them. None means that the state is carried over document boundaries.
+        encode: converts ids (directions, time, rows) to what the input encoder reads. None means
+            that it reads ids.
+        reduce: sums a float64 tensor over all ranks; called once. By default there is one rank.
     """
     device = next(network.parameters()).device
     tally = _Tally(network.directions, network.output_vocabulary, ranks, device)
@@ -64,7 +68,7 @@ def evaluate(
 
 
 class _Tally:
-    """Sums by direction and frequency band, on the device: nothing waits for it before the end."""
+    """Sums by direction and frequency band, kept on the device so that the CPU never waits for it."""
 
     def __init__(
         self,
@@ -73,7 +77,7 @@ class _Tally:
         ranks: npt.NDArray[np.int64] | None,
         device: torch.device,
     ) -> None:
-        self._given = ranks is not None
+        self._has_ranks = ranks is not None
         ranks = np.zeros(vocabulary, np.int64) if ranks is None else ranks
         ends = [FIRST_BAND]
         while ends[-1] < vocabulary:
@@ -81,7 +85,7 @@ class _Tally:
         ends[-1] = vocabulary
         self._ranges = list(zip([1, *(end + 1 for end in ends)], ends, strict=False))
         of_id = np.searchsorted(ends, ranks, "right")  # (vocabulary,)
-        # The unknown word is summed apart, so that it is counted, and joins its band at the end.
+        # The unknown token has an extra band, so that it is counted; `evaluation` adds it to its own.
         self._unknown_band = int(of_id[UNKNOWN])
         of_id[UNKNOWN] = len(ends)
         self._band = torch.from_numpy(of_id).to(device)
@@ -90,7 +94,7 @@ class _Tally:
         self._sums = torch.zeros(2, directions, len(ends) + 1, dtype=torch.float64, device=device)
 
     def add(self, nll: Tensor, targets: Tensor) -> None:
-        """Both (directions, time, rows); a target below 0 does not count."""
+        """Add losses of targets, both (directions, time, rows); targets below 0 are ignored."""
         band = self._band[targets.clamp(min=0)].where(targets >= 0, -1)
         hit = band[..., None] == self._each  # (directions, time, rows, bands + 1)
         self._sums[0] += hit.sum((1, 2))
@@ -104,8 +108,8 @@ class _Tally:
         total = _sums(sums.sum(-1))
         assert set(total.tokens) == {text.tokens}, "each token is counted once"
         bands = {}
-        if self._given:
-            bands = {one: _sums(sums[..., n]) for n, one in enumerate(self._ranges)}
+        if self._has_ranks:
+            bands = {band: _sums(sums[..., n]) for n, band in enumerate(self._ranges)}
         return Evaluation(text, total, unknown, bands)
 
 

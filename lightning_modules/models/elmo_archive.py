@@ -1,15 +1,19 @@
-"""ELMo's own archive, options.json and weights.hdf5, to our tensors and back, bit by bit.
+"""Read and write ELMo archives (options.json and weights.hdf5), without changing a bit.
 
-The layout is that of bilm-tf (`dump_weights`), which AllenNLP reads too. The arithmetic it stands for
-is that of our modules (`nn.char_cnn`, `nn.lstm` with forget_bias 1); only the order differs:
+The layout is that of bilm-tf's `dump_weights`, which AllenNLP reads too. An archive describes the
+same arithmetic as `CharCNN` and `LSTMLayer` with forget_bias 1; only layout and gate order differ:
 
-    theirs                                             ours
-    char_embed (261, d), read with a zero row before   input.characters.weight (261, d)
+    archive                                            biloom
+    char_embed (261, d), a zero row is put before it   input.characters.weight (261, d)
     CNN/W_cnn_i (1, width, d, n)                       input.filters.i (width * d, n)
     CNN_high_i/W_carry, W_transform (F, F), x @ W      input.highway.i.linear.weight (2 F, F)
     CNN_proj/W_proj (F, P)                             input.projection.weight (P, F)
-    LSTMCell/W_0 (2 P, 4 D), rows x then h, gates i j f o    weight_input, weight_hidden (2, P, 4 D), i f j o
+    LSTMCell/W_0 (2 P, 4 D), rows x, then h; gates i, j, f, o
+                                                       weight_input, weight_hidden (2, P, 4 D); i, f, j, o
     LSTMCell/W_P_0 (D, P)                              weight_projection (2, D, P)
+
+d: width of a character; n: filters of convolution i; F: all filters; P, D: projection and hidden
+size of the LSTM; 2: directions; gates: input i, cell input j, forget f, output o.
 """
 
 import io
@@ -31,30 +35,30 @@ from preprocess.tokenizers.spellings import CHARACTERS
 Floats = npt.NDArray[np.float32]
 
 WITH_MASK = CHARACTERS + 1
-"""`n_characters` where 0 masks, as in options.json for inference; in training it is one less."""
+"""`n_characters` in an options.json for inference, where 0 is padding; for training, one less."""
 
 
 class ElmoError(UserError):
-    """An archive that cannot be read, or a model that such an archive cannot hold."""
+    """An archive that cannot be read, or a model that an ELMo archive cannot represent."""
 
 
 def read_options(path: str) -> ModelConfig:
-    """The network that an options.json describes.
+    """Return the network that an options.json describes.
 
     Raises:
-        ElmoError: it is missing, no JSON, or of a network that is no ELMo with characters.
+        ElmoError: the file is missing, is not JSON, or does not describe an ELMo with a character CNN.
     """
     try:
         options = json.loads(storage.read_bytes(path))
         lstm, cnn = options["lstm"], options.get("char_cnn")
         if cnn is None:
             raise ElmoError(
-                f"{path}: no 'char_cnn'; only models that read words by their characters can be imported"
+                f"{path}: 'char_cnn' is missing; only models with a character CNN can be imported"
             )
         if cnn.get("n_characters", WITH_MASK) not in (CHARACTERS, WITH_MASK):
             raise ElmoError(
-                f"{path}: char_cnn.n_characters is {cnn['n_characters']}, not {WITH_MASK} (or "
-                f"{CHARACTERS}, as while training); only words spelled in bytes of UTF-8 are known"
+                f"{path}: char_cnn.n_characters is {cnn['n_characters']}, but must be {WITH_MASK} (or "
+                f"{CHARACTERS}, as in training), because characters must be UTF-8 bytes"
             )
         projected = lstm["projection_dim"] != lstm["dim"]
         return ModelConfig.model_validate(
@@ -74,31 +78,33 @@ def read_options(path: str) -> ModelConfig:
                     "projection": lstm["projection_dim"] if projected else None,
                     "residual": bool(lstm.get("use_skip_connections")),
                     "cell_clip": lstm.get("cell_clip"),
-                    # TensorFlow's cell clips no output that it does not project.
+                    # TensorFlow's cell clips only a projected output.
                     "projection_clip": lstm.get("proj_clip") if projected else None,
                     "forget_bias": 1.0,
                 },
                 "head": {"kind": "softmax"},
             }
         )
+    except ElmoError:
+        raise
     except FileNotFoundError as error:
-        raise ElmoError(f"{path} is missing; name an archive's options.json") from error
+        raise ElmoError(f"{path} is missing; give the path of an archive's options.json") from error
     except KeyError as error:
-        raise ElmoError(f"{path}: no {error}; is it an ELMo archive's options.json?") from error
+        raise ElmoError(
+            f"{path}: {error} is missing; give the options.json of an ELMo archive"
+        ) from error
     except ValidationError as error:
-        what = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ElmoError(f"{path}: {what}") from error
+        reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ElmoError(f"{path}: {reasons}") from error
     except (ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, ElmoError):
-            raise
-        raise ElmoError(f"{path} is no ELMo archive's options.json ({error})") from error
+        raise ElmoError(f"{path} is not the options.json of an ELMo archive ({error})") from error
 
 
 def write_options(config: ModelConfig) -> bytes:
-    """The options.json of a network, as inference wants it.
+    """Return the options.json of a network, in its form for inference.
 
     Raises:
-        ElmoError: ELMo's archive cannot hold such a network.
+        ElmoError: an ELMo archive cannot represent the network.
     """
     cnn, lstm = _parts(config)
     return json.dumps(
@@ -114,7 +120,7 @@ def write_options(config: ModelConfig) -> bytes:
             "char_cnn": {
                 "activation": cnn.activation,
                 "embedding": {"dim": cnn.dim},
-                "filters": [list(one) for one in cnn.filters],
+                "filters": [list(pair) for pair in cnn.filters],
                 "max_characters_per_token": cnn.max_characters,
                 "n_characters": WITH_MASK,
                 "n_highway": cnn.highway,
@@ -127,112 +133,115 @@ def write_options(config: ModelConfig) -> bytes:
 def _parts(config: ModelConfig) -> tuple[CharCNNInputConfig, LSTMConfig]:
     cnn, lstm = config.input, config.recurrent
     if not isinstance(cnn, CharCNNInputConfig):
-        raise ElmoError(f"model.input.kind is {cnn.kind}; an ELMo archive has a char_cnn")
+        raise ElmoError(f"model.input.kind is {cnn.kind}, but an ELMo archive needs char_cnn")
     if not isinstance(lstm, LSTMConfig):
-        raise ElmoError(f"model.recurrent.kind is {lstm.kind}; an ELMo archive has an lstm")
+        raise ElmoError(f"model.recurrent.kind is {lstm.kind}, but an ELMo archive needs lstm")
     if config.directions != "both":
-        raise ElmoError("model.directions is forward; an ELMo archive has both directions")
+        raise ElmoError("model.directions is forward, but an ELMo archive needs both")
     if lstm.projection is None and lstm.projection_clip is not None:
         raise ElmoError(
-            "model.recurrent.projection_clip bounds an output without projection, which an ELMo "
-            "archive cannot say; train with projection_clip=null"
+            "model.recurrent.projection_clip is set without a projection, which an ELMo archive "
+            "cannot represent; train with projection_clip=null"
         )
     if lstm.forget_bias not in (0.0, 1.0):
         raise ElmoError(
-            f"model.recurrent.forget_bias is {lstm.forget_bias}; an ELMo archive has 1 (or 0, when 1 "
-            "is taken from the bias)"
+            f"model.recurrent.forget_bias is {lstm.forget_bias}, but an ELMo archive needs 1 or 0"
         )
     return cnn, lstm
 
 
 def read_weights(path: str, config: ModelConfig) -> dict[str, Tensor]:
-    """The tensors of a weights.hdf5 under our names, for the network of its options.
+    """Return the tensors of a weights.hdf5 as a state dict of `BiLMNetwork`, without the output layer.
+
+    Args:
+        path: the weights.hdf5.
+        config: the network, from `read_options`.
 
     Raises:
-        ElmoError: it is missing, no HDF5, or holds other tensors than the options tell.
+        ElmoError: the file is missing, is not HDF5, or its tensors do not match the options.
     """
     import h5py
 
     try:
         file = h5py.File(io.BytesIO(storage.read_bytes(path)), "r")
     except FileNotFoundError as error:
-        raise ElmoError(f"{path} is missing; name an archive's weights.hdf5") from error
+        raise ElmoError(f"{path} is missing; give the path of an archive's weights.hdf5") from error
     except OSError as error:
-        raise ElmoError(f"{path} is no HDF5 file ({error})") from error
+        raise ElmoError(f"{path} is not an HDF5 file ({error})") from error
     with file:
         theirs = {name: _read(file, path, name, shape) for name, shape in layout(config).items()}
-        kept = set(theirs)
-        left: list[str] = []
+        unknown: list[str] = []
         file.visititems(
-            lambda n, v: left.append(n) if hasattr(v, "shape") and n not in kept else None
+            lambda n, v: unknown.append(n) if hasattr(v, "shape") and n not in theirs else None
         )
-    if left:
+    if unknown:
         raise ElmoError(
-            f"{path} also holds {', '.join(sorted(left)[:3])}, which its options.json does not tell of; "
-            "give the two files of one archive"
+            f"{path}: {', '.join(sorted(unknown)[:3])} is not in the network of options.json; give "
+            "both files of the same archive"
         )
-    return {name: torch.from_numpy(value) for name, value in to_ours(theirs, config).items()}
+    return {name: torch.from_numpy(value) for name, value in from_archive(theirs, config).items()}
 
 
 def _read(file: Any, path: str, name: str, shape: tuple[int, ...]) -> Floats:
     if name not in file:
-        raise ElmoError(f"{path}: no '{name}'; give the two files of one archive")
-    found: Floats = np.asarray(file[name][...])
-    if found.shape != shape or found.dtype != np.float32:
+        raise ElmoError(f"{path}: '{name}' is missing; give both files of the same archive")
+    value: Floats = np.asarray(file[name][...])
+    if value.shape != shape or value.dtype != np.float32:
         raise ElmoError(
-            f"{path}: '{name}' is {found.dtype} of shape {found.shape}, and by options.json it should "
-            f"be float32 of shape {shape}"
+            f"{path}: '{name}' is {value.dtype} of shape {value.shape}, but options.json needs "
+            f"float32 of shape {shape}; give both files of the same archive"
         )
-    return found
+    return value
 
 
 def write_weights(weights: Mapping[str, Tensor], config: ModelConfig) -> bytes:
-    """A weights.hdf5 of our tensors.
+    """Return the weights.hdf5 of a network's state dict.
 
-    A forget bias of 0 is exact to one rounding: 1 is taken from the bias, which the original adds
-    again when it runs.
+    Readers of ELMo archives add 1 to the bias of the forget gate. If the network's forget_bias is 0,
+    1 is subtracted before writing, so that bias is exact up to one rounding.
 
     Raises:
-        ElmoError: ELMo's archive cannot hold such a network.
+        ElmoError: an ELMo archive cannot represent the network.
     """
     import h5py
 
     ours = {name: tensor.numpy() for name, tensor in weights.items()}
     data = io.BytesIO()
     with h5py.File(data, "w") as file:
-        for name, value in sorted(to_theirs(ours, config).items()):
+        for name, value in sorted(to_archive(ours, config).items()):
             file.create_dataset(name, data=np.ascontiguousarray(value))
     return data.getvalue()
 
 
 def layout(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of an archive's weights."""
+    """Return the name and shape of each tensor in the archive of a network."""
     cnn, lstm = _parts(config)
     filters, width, hidden = sum(n for _, n in cnn.filters), lstm.direction_width, lstm.hidden
-    found: dict[str, tuple[int, ...]] = {"char_embed": (CHARACTERS, cnn.dim)}
+    shapes: dict[str, tuple[int, ...]] = {"char_embed": (CHARACTERS, cnn.dim)}
     for i, (size, number) in enumerate(cnn.filters):
-        found[f"CNN/W_cnn_{i}"], found[f"CNN/b_cnn_{i}"] = (1, size, cnn.dim, number), (number,)
+        shapes[f"CNN/W_cnn_{i}"], shapes[f"CNN/b_cnn_{i}"] = (1, size, cnn.dim, number), (number,)
     for i in range(cnn.highway):
         for kind in ("carry", "transform"):
-            found[f"CNN_high_{i}/W_{kind}"] = (filters, filters)
-            found[f"CNN_high_{i}/b_{kind}"] = (filters,)
+            shapes[f"CNN_high_{i}/W_{kind}"] = (filters, filters)
+            shapes[f"CNN_high_{i}/b_{kind}"] = (filters,)
     if filters != width:
-        found["CNN_proj/W_proj"], found["CNN_proj/b_proj"] = (filters, width), (width,)
+        shapes["CNN_proj/W_proj"], shapes["CNN_proj/b_proj"] = (filters, width), (width,)
     for cell in _cells(lstm):
-        found[f"{cell}/W_0"], found[f"{cell}/B"] = (2 * width, 4 * hidden), (4 * hidden,)
+        shapes[f"{cell}/W_0"], shapes[f"{cell}/B"] = (2 * width, 4 * hidden), (4 * hidden,)
         if lstm.projection is not None:
-            found[f"{cell}/W_P_0"] = (hidden, width)
-    return found
+            shapes[f"{cell}/W_P_0"] = (hidden, width)
+    return shapes
 
 
 def _cells(lstm: LSTMConfig) -> Iterator[str]:
+    """Yield the name of each LSTM cell: all layers of the forward direction, then of the backward."""
     for direction in range(2):
         for layer in range(lstm.layers):
             yield f"RNN_{direction}/RNN/MultiRNNCell/Cell{layer}/LSTMCell"
 
 
-def to_ours(theirs: Mapping[str, Floats], config: ModelConfig) -> dict[str, Floats]:
-    """An archive's weights under our names, in our order."""
+def from_archive(theirs: Mapping[str, Floats], config: ModelConfig) -> dict[str, Floats]:
+    """Return an archive's tensors under the names and in the layout of biloom."""
     cnn, lstm = _parts(config)
     ours = {"input.characters.weight": theirs["char_embed"]}
     for i in range(len(cnn.filters)):
@@ -260,8 +269,8 @@ def to_ours(theirs: Mapping[str, Floats], config: ModelConfig) -> dict[str, Floa
     return ours
 
 
-def to_theirs(ours: Mapping[str, Floats], config: ModelConfig) -> dict[str, Floats]:
-    """Our weights under the archive's names, in its order."""
+def to_archive(ours: Mapping[str, Floats], config: ModelConfig) -> dict[str, Floats]:
+    """Return tensors under the names and in the layout of the archive; the inverse of `from_archive`."""
     cnn, lstm = _parts(config)
     theirs = {"char_embed": ours["input.characters.weight"]}
     ends = np.cumsum([number for _, number in cnn.filters])[:-1]
@@ -296,6 +305,6 @@ def to_theirs(ours: Mapping[str, Floats], config: ModelConfig) -> dict[str, Floa
 
 
 def _swapped(gates: Floats) -> Floats:
-    """The gates i, j, f, o in the order i, f, j, o, where j is the cell's input; twice is as before."""
+    """Swap the second and third of the four gates (last axis); its own inverse."""
     i, j, f, o = np.split(gates, 4, -1)
     return np.concatenate([i, f, j, o], -1)

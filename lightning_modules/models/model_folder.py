@@ -1,10 +1,12 @@
-"""What training leaves and what a model folder holds: weights, read and written.
+"""Read and write model folders, and read the checkpoints that training leaves.
 
-model.safetensors   weights, and with export.type_vectors the vector of every word
-config.json         the network's config, vocabulary, cutoffs, boundary, cleaning; how it is stored
-tokenizer.*         the tokenizer
-README.md           model card
-manifest.json       last
+A model folder holds
+
+    model.safetensors   weights, and with export.type_vectors the vector of every word
+    config.json         network, vocabulary size, cutoffs, boundary, cleaning, storage type
+    tokenizer.*         the tokenizer
+    README.md           the model card
+    manifest.json       the manifest, written last
 """
 
 import hashlib
@@ -30,9 +32,10 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CHECKPOINT = "checkpoint.ckpt"
 
-
 STORED = ("float32", "float16", "int8")
+"""Types that weights can be stored as."""
 SCALE = ":scale"
+"""Suffix of the name of an int8 weight's scale."""
 TYPE_VECTORS = "type_vectors"
 TINY = torch.finfo(torch.float32).tiny
 
@@ -42,14 +45,17 @@ class CheckpointError(UserError):
 
 
 class ModelError(UserError):
-    """A model folder that cannot be read, or a model that cannot be stored as asked."""
+    """A model folder that cannot be read, or a model that cannot be stored in the requested type."""
 
 
 class Loaded(NamedTuple):
-    """A model folder's network in float32, whatever it is stored as.
+    """The contents of a model folder.
 
-    settings: of its config.json; type_vectors: (vocabulary, width) float32, the finished vector of
-    each id of a character CNN's vocabulary, none: not stored.
+    Attributes:
+        network: the network in float32, whatever type the weights are stored as.
+        settings: the contents of config.json.
+        type_vectors: output of a character CNN for each id, (vocabulary, width), float32; None if
+            not stored.
     """
 
     network: BiLMNetwork
@@ -58,10 +64,13 @@ class Loaded(NamedTuple):
 
 
 def load_network(folder: str) -> Loaded:
-    """The network of a model folder or fsspec URL.
+    """Load the network of a model folder.
+
+    Args:
+        folder: path or fsspec URL.
 
     Raises:
-        ModelError: a file is missing, damaged, or stored in a way that this biloom does not know.
+        ModelError: a file is missing or damaged, or was written by a newer version.
     """
     again = "make it again with `biloom export --overwrite`"
     try:
@@ -70,7 +79,7 @@ def load_network(folder: str) -> Loaded:
         kind = saved.get("weights", "float32")
         if kind not in STORED:
             raise ModelError(
-                f"{path}: weights are stored as '{kind}', which this biloom does not know; upgrade it"
+                f"{path}: weights are stored as '{kind}', which needs a newer biloom; upgrade it"
             )
         config = ModelConfig.model_validate(saved["model"])
         vocabulary, cutoffs, head = saved["vocabulary"], saved["cutoffs"], saved.get("head", True)
@@ -84,54 +93,71 @@ def load_network(folder: str) -> Loaded:
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if isinstance(error, UserError):
             raise
-        what = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
-        raise ModelError(f"{path} is damaged ({what}); {again}") from error
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise ModelError(f"{path} is damaged ({reason}); {again}") from error
     return Loaded(network, saved, vectors)
 
 
 def packed(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
-    """Weights as they are stored: matrices in float16, or in int8 with a float32 scale an output.
+    """Convert matrices to the type that they are stored as; biases and integers are unchanged.
 
-    Biases and whole numbers stay as they are. The scale of "x" is "x:scale", of x's shape but for the
-    dimension that a product sums over (of a recurrent weight and of a convolution the one before the
-    last, of others the last), which is 1.
+    An int8 matrix "x" has a float32 scale per output, "x:scale". Its shape is that of x with size 1
+    in the dimension that a product sums over: the second to last in recurrent weights and
+    convolutions, the last in others.
+
+    Args:
+        weights: state dict of a `BiLMNetwork`.
+        kind: one of `STORED`.
 
     Raises:
-        ModelError: a weight is beyond what float16 can hold.
+        ModelError: a value exceeds the range of float16.
     """
-    found: dict[str, Tensor] = {}
+    stored: dict[str, Tensor] = {}
     for name, weight in weights.items():
         if kind == "float32" or weight.dim() < 2 or weight.dtype != torch.float32:
-            found[name] = weight
+            stored[name] = weight
         elif kind == "float16":
-            found[name] = weight.half()
-            if not found[name].isfinite().all():
+            stored[name] = weight.half()
+            if not stored[name].isfinite().all():
                 raise ModelError(
                     f"'{name}' holds {weight.abs().max():.4g}, beyond float16; set export.weights=float32"
                 )
         else:
             summed = -2 if name.startswith(("recurrent.", "input.filters.")) else -1
             scale = weight.abs().amax(summed, keepdim=True).clamp(min=TINY) / 127
-            found[name] = (weight / scale).round().to(torch.int8)
-            found[name + SCALE] = scale
-    return found
+            stored[name] = (weight / scale).round().to(torch.int8)
+            stored[name + SCALE] = scale
+    return stored
 
 
 def unpacked(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `packed` was given, rounded, in float32."""
-    found: dict[str, Tensor] = {}
+    """Convert the result of `packed` back to float32; values are as they were rounded."""
+    weights: dict[str, Tensor] = {}
     for name, weight in stored.items():
         if name + SCALE in stored:
-            found[name] = weight.float() * stored[name + SCALE]
+            weights[name] = weight.float() * stored[name + SCALE]
         elif not name.endswith(SCALE):
-            found[name] = weight.float() if weight.dtype == torch.float16 else weight
-    return found
+            weights[name] = weight.float() if weight.dtype == torch.float16 else weight
+    return weights
 
 
 def save_model(
     folder: str, weights: Mapping[str, Tensor], config: Mapping[str, Any], tokenizer: Tokenizer
 ) -> tuple[str, ...]:
-    """Write a model folder's files but the card and the manifest; returns their names."""
+    """Write the weights, the config and the tokenizer of a model folder.
+
+    Args:
+        folder: path or fsspec URL.
+        weights: state dict of a `BiLMNetwork` and, optionally, `TYPE_VECTORS`.
+        config: contents of config.json; its "weights" names the storage type, float32 if absent.
+        tokenizer: the model's tokenizer.
+
+    Returns:
+        The names of the files written.
+
+    Raises:
+        ModelError: as in `packed`.
+    """
     stored = packed(weights, config.get("weights", "float32"))
     tensors = {name: tensor.contiguous() for name, tensor in sorted(stored.items())}
     storage.write_bytes(storage.join(folder, WEIGHTS), save_safetensors(tensors))
@@ -141,10 +167,12 @@ def save_model(
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """A training checkpoint's tensors and plain values, on the CPU; no code is unpickled.
+    """Return the tensors and plain values of a training checkpoint, on the CPU.
+
+    Only data is unpickled, so a checkpoint from an untrusted source cannot run code.
 
     Raises:
-        CheckpointError: it is missing or damaged.
+        CheckpointError: the file is missing or damaged.
     """
     try:
         data = io.BytesIO(storage.read_bytes(path))
@@ -154,7 +182,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         ) from error
     try:
         checkpoint: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load fails in many ways, each with a type of its own
+    except Exception as error:  # torch.load raises many types of exceptions
         raise CheckpointError(
             f"{path} is damaged ({error}); make it again with `biloom train --overwrite`"
         ) from error
@@ -162,17 +190,17 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
 
 def checkpoint_weights(folder: str) -> dict[str, Tensor]:
-    """The network's tensors in the checkpoint of a train folder: their average where there is one."""
+    """Return the network's state dict from a train folder: the averaged weights, if there are any."""
     checkpoint = read_checkpoint(storage.join(folder, CHECKPOINT))
-    if checkpoint.get("average"):
-        averaged: dict[str, Tensor] = checkpoint["average"]
-        return averaged
+    average: dict[str, Tensor] | None = checkpoint.get("average")
+    if average:
+        return average
     prefix, state = "network.", checkpoint["state_dict"]
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 def network_of_checkpoint(folder: str, details: Mapping[str, Any]) -> BiLMNetwork:
-    """The network of a train folder; ``details`` are those of its manifest."""
+    """Return the network of a train folder, given the ``details`` of the folder's manifest."""
     config = ModelConfig.model_validate(details["model"])
     network = BiLMNetwork(config, details["vocabulary"], tuple(details["cutoffs"]))
     network.load_state_dict(checkpoint_weights(folder))
@@ -180,7 +208,7 @@ def network_of_checkpoint(folder: str, details: Mapping[str, Any]) -> BiLMNetwor
 
 
 def tensors_hash(tensors: Mapping[str, Tensor], details: Mapping[str, Any]) -> str:
-    """sha256 over tensors (name, type, shape, bytes) and the settings that give them a meaning."""
+    """Return the SHA-256, in hex, of tensors (name, dtype, shape, bytes) and of their settings."""
     hashed = hashlib.sha256(canonical_json(details).encode())
     for name, tensor in sorted(tensors.items()):
         hashed.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

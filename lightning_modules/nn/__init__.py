@@ -1,5 +1,5 @@
-"""The network in pure torch: one device, float32, no knowledge of training loops or files.
+"""The network in plain PyTorch. It knows nothing of training loops, several devices or files.
 
-Direction 0 reads forward, 1 backward. The backward stream arrives already reversed in time, so
-both directions are one recurrence with two sets of weights and run as one batched matmul.
+Direction 0 reads forward, direction 1 backward. The input of direction 1 is already reversed in
+time, so both directions are the same recurrence with separate weights and run as one batched matmul.
 """

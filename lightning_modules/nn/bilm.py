@@ -1,7 +1,7 @@
 """The bidirectional language model: input encoder, recurrent stack, output layer.
 
-Both directions share the input encoder and the output layer, as in ELMo (Peters et al. 2018,
-section 3.1); their stacks are independent, and so are the streams of text they read in training.
+The directions share the input encoder and the output layer, as in ELMo (Peters et al. 2018, section
+3.1). Each direction has its own recurrent stack and, in training, reads its own stream of text.
 """
 
 from typing import NamedTuple
@@ -15,40 +15,41 @@ from lightning_modules.nn.heads.sampled_softmax import SampledSoftmax
 from lightning_modules.nn.heads.softmax import FullSoftmax
 from lightning_modules.nn.inputs.adaptive_input import AdaptiveInput
 from lightning_modules.nn.inputs.embedding import TokenEmbedding, build_input
-from lightning_modules.nn.recurrent.stack import build_recurrent
+from lightning_modules.nn.recurrent.stack import Recurrent
 from lightning_modules.nn.window import Types, Window
 from preprocess.errors import UserError
 
 
 class NoHead(nn.Module):
-    """In the place of an output layer that a model folder was stripped of."""
+    """Placeholder for the output layer of a model that was exported without one."""
 
     cutoffs: tuple[int, ...] = ()
 
     def nll(self, hidden: Tensor, targets: Tensor, routes: Routes | None = None) -> Tensor:
-        """Nothing can be predicted.
-
-        Raises:
-            UserError: always.
-        """
+        """Raise UserError, because nothing can be predicted."""
         raise UserError(
-            "this model has no output layer, so it can neither score text nor go on training; "
-            "export it with export.head=true"
+            "this model has no output layer, so it cannot score text or be trained; export it again "
+            "with export.head=true"
         )
 
 
 Head = AdaptiveSoftmax | FullSoftmax | SampledSoftmax | NoHead
 
 TIED_BOUND = 0.1
-"""Shared vectors are drawn from U(-0.1, 0.1), as in AWD-LSTM: as logits, wider ones start badly."""
+"""Tied vectors are initialised from U(-0.1, 0.1), as in AWD-LSTM; wider ones make large logits."""
 
 
 class Losses(NamedTuple):
-    """What a window cost.
+    """Losses of a window, and the recurrent state after it.
 
-    means: (directions,) mean -log p in nats over the targets >= 0 (none: 0); activation, change:
-    (), mean squares of the top outputs after dropout and of their change from token to token before
-    it (Merity et al. 2018, section 4.6), where asked for; state: after the window, part of the graph.
+    Attributes:
+        means: mean cross-entropy in nats over the targets >= 0, or 0 without such targets, shape
+            (directions,).
+        state: state after the window, as in `zero_state`, part of the autograd graph.
+        activation: mean square of the top outputs after dropout, shape (), or None (activation
+            regularisation, Merity et al. 2018, section 4.6).
+        change: mean square of the difference between the top outputs, before dropout, of consecutive
+            tokens, shape (), or None (temporal activation regularisation, same section).
     """
 
     means: Tensor
@@ -58,20 +59,29 @@ class Losses(NamedTuple):
 
 
 class BiLMNetwork(nn.Module):
-    """Language models that share input encoder and output layer, one a direction.
+    """A language model per direction, with a shared input encoder and output layer.
 
-    vocabulary: number of ids; cutoffs: where the tails of an adaptive softmax begin, by rank (the
-    config's `auto` is resolved by whoever knows the corpus's counts); ranks: int64 (vocabulary of
-    the output layer,), id -> rank by count, none: ids are ranks; head: with an output layer.
+    Weights are initialised in the order input encoder, recurrent stack, output layer, so
+    torch.manual_seed determines them. Each module's docstring has its distributions. Tied vectors
+    are U(-0.1, 0.1).
 
-    Initial weights are drawn in the order input, recurrent stack, output layer, so that
-    torch.manual_seed fixes them; what each is drawn from stands in its module. Tied vectors are
-    U(-0.1, 0.1).
+    Args:
+        config: the network.
+        vocabulary: number of ids.
+        cutoffs: first rank of each tail of an adaptive softmax. ``config.head.cutoffs`` is not
+            read, because "auto" depends on the corpus.
+        ranks: frequency rank of each id that can be predicted, int64 (output_vocabulary,); None
+            means that ids are ranks.
+        head: whether to build the output layer.
+
+    Raises:
+        UserError: cutoffs do not increase within the vocabulary, or ranks are not a permutation.
 
     Attributes:
-        directions: 2, or 1 for a forward language model alone.
-        direction_width: dimensions of one direction's output; `width`: of all together.
-        output_vocabulary: ids below it can be predicted; others count as the unknown one.
+        directions: 2, or 1 for a forward language model only.
+        direction_width: width of one direction's output.
+        width: width of all directions' outputs together.
+        output_vocabulary: number of ids that can be predicted; others count as the unknown id.
     """
 
     def __init__(
@@ -86,12 +96,12 @@ class BiLMNetwork(nn.Module):
         self.directions = config.direction_count
         self.direction_width = config.recurrent.direction_width
         self.width = self.directions * self.direction_width
-        self.output_vocabulary = output_vocabulary(config, vocabulary)
+        self.output_vocabulary = config.predictable_ids(vocabulary)
         check_cutoffs(cutoffs, self.output_vocabulary)
         div = config.head.div if isinstance(config.head, AdaptiveSoftmaxConfig) else 1.0
         encoder = build_input(config.input, vocabulary, self.direction_width, cutoffs, div, ranks)
         self.input = encoder
-        self.recurrent = build_recurrent(config.recurrent, self.directions)
+        self.recurrent = Recurrent(config.recurrent, self.directions)
         shared: nn.Parameter | None = None
         if config.tied and isinstance(encoder, TokenEmbedding):
             shared = encoder.embedding.get_parameter("weight")
@@ -100,33 +110,50 @@ class BiLMNetwork(nn.Module):
         if head:
             self.head = _build_head(config, self.output_vocabulary, cutoffs, ranks, shared)
         if config.tied and isinstance(encoder, AdaptiveInput):
-            assert isinstance(self.head, AdaptiveSoftmax), "its vectors are the output layer's"
+            assert isinstance(self.head, AdaptiveSoftmax), "a tied input needs the output layer"
             encoder.tie(self.head)
 
     def zero_state(self, rows: int) -> Tensor:
-        """The state before any text, (layers, directions, rows, state_width), on the weights' device."""
+        """Return the initial state, zeros (layers, directions, rows, state_width), float32.
+
+        It is on the device of the weights; see `Recurrent.zero_state`.
+        """
         state: Tensor = self.recurrent.zero_state(rows, next(self.parameters()).device)
         return state
 
     def layers(
         self, inputs: Tensor | Types, state: Tensor, resets: Tensor | None = None
     ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The input vectors and every layer's output, and the state after them.
+        """Return the input vectors and each layer's output, and the state after the last token.
 
-        There are layers + 1 tensors (directions, time, rows, direction_width), float32; inputs and
-        resets as in `Window`.
+        Args:
+            inputs: as `Window.inputs`.
+            state: state before the first token, as in `zero_state`.
+            resets: as `Window.resets`.
+
+        Returns:
+            layers + 1 tensors (directions, time, rows, direction_width), float32, and the state.
         """
         x = self.input(inputs)  # (directions, time, rows, direction_width)
         run = self.recurrent(x, state, resets)
         return (x, *run.outputs), run.state
 
     def nll(self, window: Window, state: Tensor) -> tuple[Tensor, Tensor]:
-        """-log p of the targets in nats, (directions, time, rows), 0 where a target is < 0; state."""
+        """Return the cross-entropy of each target and the state after the window.
+
+        The cross-entropy is in nats, (directions, time, rows), and 0 where a target is below 0.
+        """
         run = self.recurrent(self.input(window.inputs), state, window.resets)
         return self.nll_of(run.outputs[-1], window), run.state
 
     def loss(self, window: Window, state: Tensor, penalties: bool = False) -> Losses:
-        """What training minimises, direction by direction, and what may be added to it."""
+        """Return the losses of a window.
+
+        Args:
+            window: inputs and targets.
+            state: state before the window, as in `zero_state`.
+            penalties: whether to compute `Losses.activation` and `Losses.change`.
+        """
         run = self.recurrent(self.input(window.inputs), state, window.resets)
         top = run.outputs[-1]  # (directions, time, rows, direction_width)
         predicted = (window.targets >= 0).sum((1, 2)).clamp(min=1)  # (directions,)
@@ -136,20 +163,20 @@ class BiLMNetwork(nn.Module):
         change = run.raw[:, 1:] - run.raw[:, :-1]  # (directions, time - 1, rows, direction_width)
         return losses._replace(
             activation=top.float().square().mean(),
-            # The mean; a window of one token has no change.
+            # Not mean(), which is NaN for a window of one token.
             change=change.float().square().sum() / max(1, change.numel()),
         )
 
     def nll_of(self, top: Tensor, window: Window) -> Tensor:
-        """-log p of the window's targets after the top outputs (directions, time, rows, width)."""
+        """Return the cross-entropy of a window's targets, as `nll` does, given the top layer's outputs.
+
+        Args:
+            top: (directions, time, rows, direction_width).
+            window: only its targets and routes are read.
+        """
         flat = top.reshape(-1, self.direction_width)  # (directions * time * rows, direction_width)
         nll: Tensor = self.head.nll(flat, window.targets.reshape(-1), window.routes)
         return nll.view(window.targets.shape)
-
-
-def output_vocabulary(config: ModelConfig, vocabulary: int) -> int:
-    """How many ids can be predicted."""
-    return min(config.output_vocabulary or vocabulary, vocabulary)
 
 
 def _build_head(

@@ -1,7 +1,7 @@
-"""What the network reads at once: a stretch of text of every row, one stream a direction.
+"""The network's input: consecutive tokens of each row's text, a separate stream per direction.
 
-Legend of all shapes: directions (1 or 2: [0] reads forward, [1] backward, already reversed in
-time), time, rows.
+Shapes are (directions, time, rows). Index 0 of directions reads forward; index 1, if there is one,
+reads backward and is already reversed in time.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,12 @@ from lightning_modules.nn.heads.routes import Routes
 
 
 class Types(NamedTuple):
-    """Words by their spelling, each distinct word once.
+    """The spelling of each distinct word (type) of a window, and the type at each position.
 
-    characters: int64 (types of the bucket, length of the bucket) for every bucket of length;
-    places: int64 (directions, time, rows), which type stands where, counted through the buckets in
-    order.
+    Attributes:
+        characters: the types in buckets of similar length, each int64 (types, maximum length).
+        places: index of the type at each position, counted through the buckets in order, int64
+            (directions, time, rows).
     """
 
     characters: tuple[Tensor, ...]
@@ -26,12 +27,15 @@ class Types(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Inputs, what is to be predicted after each, and how that is dealt to the output's clusters.
+    """Inputs and targets of the network.
 
-    inputs: ids, int64 (directions, time, rows), or Types; targets: ids, int64 (directions, time,
-    rows), below 0 where nothing is predicted; routes: of targets.reshape(-1), none: made by the
-    output layer; resets: bool (directions, time, rows), before which inputs the state is set to
-    zero, none: nowhere.
+    Attributes:
+        inputs: ids, int64 (directions, time, rows), or `Types` for a character CNN.
+        targets: the id to predict after each input, int64 (directions, time, rows); below 0 where
+            nothing is predicted.
+        routes: `Routes` of ``targets.reshape(-1)``; None means that the output layer computes them.
+        resets: True where the state is set to zero before the input is read, bool (directions,
+            time, rows); None means nowhere.
     """
 
     inputs: Tensor | Types
@@ -41,16 +45,16 @@ class Window(NamedTuple):
 
 
 def on_device(window: Window, device: torch.device) -> Window:
-    """A window whose tensors lie there."""
+    """Return the window with its tensors on a device."""
     moved: Window = replaced(window, Tensor, lambda tensor: tensor.to(device))
     return moved
 
 
-def replaced(found: Any, kind: type, call: Callable[[Any], Any]) -> Any:
-    """What nested tuples hold, with ``call`` of whatever in them is of a kind in its place."""
-    if isinstance(found, kind):
-        return call(found)
-    if isinstance(found, tuple):
-        parts = [replaced(part, kind, call) for part in found]
-        return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
-    return found
+def replaced(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
+    """Return nested (named) tuples with ``function`` applied to each value of type ``kind``."""
+    if isinstance(value, kind):
+        return function(value)
+    if isinstance(value, tuple):
+        parts = [replaced(part, kind, function) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value

@@ -1,4 +1,7 @@
-"""What is worked out of a window's ids on the CPU, so that the device never has to be waited for."""
+"""Windows from token ids. All that depends on their values is computed on the CPU.
+
+Nothing on the device then has a shape that depends on ids, so training never waits for the device.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,25 +18,26 @@ Int64Ids = npt.NDArray[np.int64]
 
 
 def resets(ids: Int64Ids, boundary: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Which inputs stand before a document in the direction they are read in.
+    """Return a mask of the inputs that precede a document in their direction, shape of ids.
 
     Args:
-        ids: (directions, time, rows), [0] forward, [1] backward, of the shape returned.
-        boundary: the ids before and after a document.
+        ids: (directions, time, rows).
+        boundary: the ids that mark the begin and the end of a document.
     """
-    found: npt.NDArray[np.bool_] = ids == np.array(boundary)[: len(ids), None, None]
-    return found
+    mask: npt.NDArray[np.bool_] = ids == np.array(boundary)[: len(ids), None, None]
+    return mask
 
 
 class WindowMaker:
-    """Int64Ids of a stretch of text -> what the network reads.
+    """Builds windows from token ids.
 
     Args:
-        ranks: int64 (ids that can be predicted,), rank of each by count; targets beyond become the
-            unknown id.
-        cutoffs: of the adaptive softmax, to whose tails the targets are dealt.
-        encode: what the input encoder reads instead of ids; none: ids.
-        boundary: between documents, where ``reset_state`` asks to forget the one before; none: never.
+        ranks: frequency rank of each id that can be predicted, int64; targets from ``len(ranks)``
+            on are replaced by the unknown id.
+        cutoffs: cutoffs of the adaptive softmax, for the routes of the targets.
+        encode: turns ids into the input of the encoder; None means that it reads ids.
+        boundary: ids that mark the begin and the end of a document, to reset the state there; None
+            means that the state is never reset.
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class WindowMaker:
         self._encode, self._boundary = encode, boundary
 
     def __call__(self, ids: Int64Ids, targets: Int64Ids) -> Window:
-        """Int64Ids and targets (directions, time, rows) int64 -> a window on the CPU."""
+        """Return a window on the CPU; ids and targets are int64 (directions, time, rows)."""
         targets = np.where(targets >= len(self._ranks), UNKNOWN, targets)
         return Window(
             self._encode(ids) if self._encode else torch.from_numpy(ids),

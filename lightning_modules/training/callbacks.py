@@ -1,4 +1,4 @@
-"""What is told of a training while it runs: metrics, held-out perplexity, the progress bar."""
+"""Metrics, held-out evaluation and the progress bar of a running training."""
 
 import time
 from collections.abc import Callable
@@ -16,31 +16,38 @@ from lightning_modules.training.metrics_file import MetricsFile
 
 
 class ProgressBar(Protocol):
-    """A running measure of work."""
+    """A progress bar counted in optimiser steps."""
 
     def update(self, done: float, note: str = "") -> None:
-        """``done`` of the total is done."""
+        """Set the bar to ``done`` steps and show ``note`` beside it."""
 
 
 class Compute(NamedTuple):
-    """What model FLOPs utilisation is made of: FLOP a token costs, FLOP/s all devices could do."""
+    """Terms of the model FLOPs utilisation (MFU).
+
+    Attributes:
+        a_token: FLOPs of the model per token, forward and backward.
+        peak: FLOP/s that all devices together can reach.
+    """
 
     a_token: float
     peak: float
 
 
 class Metrics(pl.Callback):
-    """A line of ``metrics.jsonl`` every ``log_steps`` steps, the same to the loggers.
+    """Write metrics to ``metrics.jsonl``, the loggers and the progress bar.
 
-    Every process takes part, since losses are means over all; the first tells. What an earlier run
-    wrote is kept up to the step that training goes on from.
+    A line with training metrics is written every ``log_steps`` steps, and one with held-out figures
+    every ``evaluate_steps`` steps; both also after the last step. All ranks take part, because losses
+    are averaged over them; rank 0 writes. A resumed training keeps the lines up to its first step.
 
     Args:
-        path: of the file.
+        path: path of ``metrics.jsonl``.
         bar: the progress bar.
-        loader: where batches are waited for.
-        compute: for the model FLOPs utilisation.
-        look: network -> figures of the held-out text, `nats` (mean -log p) among them; none: no looks.
+        loader: the loader of the batches, which measures how long training waits for data.
+        compute: terms of the MFU.
+        evaluate: returns figures of a network on the held-out split, among them "nats", the mean
+            -log p per token. None means no held-out evaluation.
     """
 
     def __init__(
@@ -49,10 +56,10 @@ class Metrics(pl.Callback):
         bar: ProgressBar,
         loader: StepLoader,
         compute: Compute,
-        look: Callable[[BiLMNetwork], dict[str, Any]] | None,
+        evaluate: Callable[[BiLMNetwork], dict[str, Any]] | None,
     ) -> None:
         self._path, self._bar, self._loader = path, bar, loader
-        self._compute, self._look = compute, look
+        self._compute, self._evaluate_network = compute, evaluate
         self._file: MetricsFile | None = None
         self._held_out = ""
 
@@ -61,8 +68,8 @@ class Metrics(pl.Callback):
         if trainer.is_global_zero:
             self._file = MetricsFile(self._path, module.step)
         self._bar.update(module.step)
-        self._began = self._told = time.monotonic()
-        self._first = self._told_step = module.step
+        self._began = self._logged = time.monotonic()
+        self._first_step = self._logged_step = module.step
         self._paused, self._waited = 0.0, self._loader.waited
 
     def on_train_batch_end(
@@ -72,12 +79,12 @@ class Metrics(pl.Callback):
         train = module.train_config
         step, last = module.step, module.step == train.steps
         if step % train.log_steps == 0 or last:
-            self._tell(trainer, module)
-        if self._look and (step % train.evaluate_steps == 0 or last):
+            self._log(trainer, module)
+        if self._evaluate_network and (step % train.evaluate_steps == 0 or last):
             began = time.monotonic()
             self._evaluate(trainer, module)
             self._paused += time.monotonic() - began
-            self._told, self._told_step = time.monotonic(), step
+            self._logged, self._logged_step = time.monotonic(), step
             self._waited = self._loader.waited
 
     def on_train_end(self, *arguments: Any) -> None:
@@ -87,15 +94,15 @@ class Metrics(pl.Callback):
         self.save()
 
     def save(self) -> None:
-        """Make lines safe: before a checkpoint is written, none up to its step may be missing."""
+        """Make all lines durable; must precede a checkpoint, so that no line up to its step is lost."""
         if self._file:
             self._file.save()
 
-    def _tell(self, trainer: pl.Trainer, module: LitBiLM) -> None:
+    def _log(self, trainer: pl.Trainer, module: LitBiLM) -> None:
         losses = mean_over_ranks(module.losses).tolist()
         now, step, tokens = time.monotonic(), module.step, module.train_config.tokens_a_step
-        seconds = max(now - self._told, 1e-9)
-        speed = (step - self._told_step) * tokens / seconds
+        seconds = max(now - self._logged, 1e-9)
+        speed = (step - self._logged_step) * tokens / seconds
         row: dict[str, Any] = {"step": step}
         for name, loss in zip(WAYS, losses, strict=False):
             row |= {f"loss_{name}": loss, f"perplexity_{name}": perplexity(loss)}
@@ -107,33 +114,33 @@ class Metrics(pl.Callback):
             "mfu": round(speed * self._compute.a_token / self._compute.peak, 4),
             "data_wait": round((self._loader.waited - self._waited) / seconds, 4),
         }
-        self._told, self._told_step, self._waited = now, step, self._loader.waited
+        self._logged, self._logged_step, self._waited = now, step, self._loader.waited
         self._put(trainer, row)
-        mean = (step - self._first) * tokens / max(now - self._began - self._paused, 1e-9)
+        mean = (step - self._first_step) * tokens / max(now - self._began - self._paused, 1e-9)
         shown = perplexity(sum(losses) / len(losses))
-        # A loss against some drawn ids is no perplexity over all of them, and is taken for it.
+        # A sampled softmax loss is not comparable with the perplexity over the full vocabulary.
         sampled = "sampled " if isinstance(module.network.head, SampledSoftmax) else ""
         note = f"{mean:,.0f} tokens/s  {sampled}perplexity {shown:,.1f}{self._held_out}"
         self._bar.update(step, note)
 
     def _evaluate(self, trainer: pl.Trainer, module: LitBiLM) -> None:
-        assert self._look is not None
+        assert self._evaluate_network is not None
         module.swap_average()
-        figures = self._look(module.network)
+        figures = self._evaluate_network(module.network)
         module.swap_average()
         nats = figures.pop("nats")
         if module.step % module.train_config.evaluate_steps == 0:
-            # Not the last step's own look: a longer training would not have had it.
-            module.looked(nats)
+            # The extra evaluation at the last step must not count: a longer training has none there.
+            module.record_held_out_loss(nats)
         row = {f"valid_{name}": value for name, value in figures.items()}
         self._put(trainer, {"step": module.step, **row, "averaged": module.is_averaging})
         shown = figures.get("average_perplexity") or figures["forward_perplexity"]
-        self._held_out = f" (held out {shown:,.1f})"
+        self._held_out = f" (held-out {shown:,.1f})"
 
     def _put(self, trainer: pl.Trainer, row: dict[str, Any]) -> None:
         if self._file is None:
             return
         self._file.put(row)
-        told = {k: v for k, v in row.items() if k != "step" and v is not None}
+        metrics = {k: v for k, v in row.items() if k != "step" and v is not None}
         for logger in trainer.loggers:
-            logger.log_metrics(told, row["step"])
+            logger.log_metrics(metrics, row["step"])

@@ -1,4 +1,4 @@
-"""Checkpoints: when one is written, which are kept, and the newest that can be read."""
+"""Checkpoints of an unfinished training: when they are written, which are kept, which is read."""
 
 import io
 import time
@@ -17,47 +17,47 @@ from preprocess.files import storage
 from preprocess.work.folder import checkpoint_file, checkpoint_steps
 
 KEPT = 2
-"""Checkpoints kept: the newest, and the one before should its disk have failed."""
+"""Checkpoints kept: the newest one, and the one before in case the newest is damaged."""
 
 
 class TrainingDiverged(UserError):  # noqa: N818
-    """Gradients are no longer finite."""
+    """Raised if gradients stay infinite or NaN."""
 
 
 def newest_checkpoint(folder: str) -> dict[str, Any] | None:
-    """The newest checkpoint of ``folder`` that can be read; none where there is none.
+    """Return the newest readable checkpoint of a folder, or None if the folder has no checkpoint.
 
     Raises:
-        CheckpointError: there are some, and each is damaged.
+        CheckpointError: if all checkpoints are damaged.
     """
     steps = checkpoint_steps(folder)
     for step in reversed(steps):
         try:
             return read_checkpoint(checkpoint_file(folder, step))
         except CheckpointError as error:
-            damaged = error  # Its disk failed: the one before is kept for that.
+            damaged = error  # Try the one before.
     if steps:
         raise CheckpointError(
-            f"{folder}: no checkpoint can be read ({damaged}); put one back from a copy, or begin "
-            "anew with `biloom train --overwrite`"
+            f"{folder}: all checkpoints are damaged ({damaged}); restore one from a backup, or train "
+            "again from the start with `biloom train --overwrite`"
         ) from damaged
     return None
 
 
 class Checkpoints(pl.Callback):
-    """Saves every so many steps and minutes, at the last step and at a stop.
+    """Write checkpoints at intervals of steps and minutes, at the last step and when stopped.
 
-    Every process takes part, the first writes. A checkpoint appears whole or not at all, and older
-    ones go only then, so a full disk leaves the one before.
+    All ranks take part; rank 0 writes. A checkpoint is written atomically, and older ones are deleted
+    afterwards, so a full disk leaves the previous checkpoint.
 
     Args:
-        folder: where they lie.
-        train: the training's config.
-        before: what has to be safe on disk before a checkpoint says that its step is done.
+        folder: folder of the checkpoints, a path or URL.
+        train: settings of the training.
+        before: called before each checkpoint, to make durable what must not be older than it.
 
     Raises:
-        TrainingDiverged: `max_skipped_steps` steps in a row had a gradient that was not finite.
-        KeyboardInterrupt: `stop` was called in any process, after the step was saved.
+        TrainingDiverged: if the gradient was not finite in `max_skipped_steps` steps in a row.
+        KeyboardInterrupt: if `stop` was called on any rank, after the step is saved.
     """
 
     def __init__(self, folder: str, train: TrainConfig, before: Callable[[], None]) -> None:
@@ -67,7 +67,7 @@ class Checkpoints(pl.Callback):
         self._stopped = False
 
     def stop(self) -> None:
-        """Let the running step end and be saved, then raise KeyboardInterrupt."""
+        """Finish and save the current step, then raise KeyboardInterrupt."""
         self._stopped = True
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -83,13 +83,13 @@ class Checkpoints(pl.Callback):
         late, stopped = self._agreement.largest(
             time.monotonic() - self._saved > self._seconds, self._stopped
         )
-        # While steps are left out, the last good checkpoint stays the newest.
+        # While steps are skipped, the last good checkpoint must stay the newest.
         due = (step % self._steps == 0 or late) and not module.skipped_in_a_row
         if not (due or last or stopped):
             return
         self._save(trainer, module)
         if stopped and not last:
-            # No process leaves while the first is still writing: it would be taken for lost.
+            # Wait for rank 0 to finish writing; a rank that leaves earlier would count as lost.
             self._agreement.largest(0)
             raise KeyboardInterrupt
 
@@ -103,7 +103,7 @@ class Checkpoints(pl.Callback):
         torch.save(checkpoint, buffer)
         storage.write_bytes(checkpoint_file(self._folder, module.step), buffer.getvalue())
         steps = checkpoint_steps(self._folder)
-        # Later checkpoints are damaged, because training resumed from an earlier one.
+        # Later checkpoints must be damaged, because training resumed from an earlier one.
         later = [step for step in steps if step > module.step]
         for step in [*steps[: -KEPT - len(later)], *later]:
             storage.remove(checkpoint_file(self._folder, step))
@@ -112,10 +112,10 @@ class Checkpoints(pl.Callback):
         if module.skipped_in_a_row < self._most_skipped:
             return
         steps = checkpoint_steps(self._folder)
-        good = checkpoint_file(self._folder, steps[-1]) if steps else "none yet"
+        good = checkpoint_file(self._folder, steps[-1]) if steps else "not written yet"
         raise TrainingDiverged(
             f"step {module.step:,}: the gradient was not finite {module.skipped_in_a_row} times in "
-            f"a row; the last good checkpoint is {good}. The same command goes on from there; "
-            "another training (--overwrite) with a lower train.learning_rate, a lower "
-            "train.clip_norm or train.precision=float32 may not diverge"
+            f"a row; the last good checkpoint is {good}. The same command resumes from there. To "
+            "train again with other settings, add --overwrite; try a lower train.learning_rate, a "
+            "lower train.clip_norm or train.precision=float32"
         )

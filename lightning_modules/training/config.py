@@ -1,4 +1,4 @@
-"""Config sections of training and evaluation. Imports no torch."""
+"""Settings of training and evaluation. Imports no torch."""
 
 from typing import Annotated, Literal
 
@@ -7,27 +7,34 @@ from pydantic import Field, model_validator
 from preprocess.section import Section, runtime
 from preprocess.text.config import Split
 
+# Descriptions of settings that several kinds have.
+BETAS = "decay rates of the running means of the gradient and of its square"
+EPSILON = "added to the denominator of the update"
+L2 = "L2 penalty: this factor times the weight is added to its gradient"
+FINAL_RATE = "learning rate at the last step, as a fraction of the peak"
+
 
 class AdamConfig(Section):
     """Adam (Kingma & Ba 2015)."""
 
     kind: Literal["adam"] = "adam"
-    betas: tuple[float, float] = Field(
-        (0.9, 0.999), description="decay of the gradient's mean and of its square's"
-    )
-    epsilon: float = Field(1e-8, gt=0, description="added to the denominator")
-    weight_decay: float = Field(0.0, ge=0, description="added to the gradient, times the weight")
+    betas: tuple[float, float] = Field((0.9, 0.999), description=BETAS)
+    epsilon: float = Field(1e-8, gt=0, description=EPSILON)
+    weight_decay: float = Field(0.0, ge=0, description=L2)
 
 
 class AdamWConfig(Section):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
     kind: Literal["adamw"] = "adamw"
-    betas: tuple[float, float] = Field(
-        (0.9, 0.999), description="decay of the gradient's mean and of its square's"
+    betas: tuple[float, float] = Field((0.9, 0.999), description=BETAS)
+    epsilon: float = Field(1e-8, gt=0, description=EPSILON)
+    weight_decay: float = Field(
+        0.01,
+        ge=0,
+        description="decoupled decay: each step subtracts this factor times the learning rate "
+        "times the weight",
     )
-    epsilon: float = Field(1e-8, gt=0, description="added to the denominator")
-    weight_decay: float = Field(0.01, ge=0, description="taken off the weight, times the rate")
 
 
 class AdagradConfig(Section):
@@ -35,23 +42,26 @@ class AdagradConfig(Section):
 
     kind: Literal["adagrad"] = "adagrad"
     initial_accumulator: float = Field(
-        1.0, ge=0, description="where the sum of squared gradients begins"
+        1.0, ge=0, description="initial value of the sum of squared gradients"
     )
-    epsilon: float = Field(1e-10, ge=0, description="added to the denominator")
-    weight_decay: float = Field(0.0, ge=0, description="added to the gradient, times the weight")
+    epsilon: float = Field(1e-10, ge=0, description=EPSILON)
+    weight_decay: float = Field(0.0, ge=0, description=L2)
 
 
 class SGDConfig(Section):
-    """Stochastic gradient descent, with averaging once the held-out text no longer gains."""
+    """Stochastic gradient descent, optionally with averaged weights (NT-ASGD, Merity et al. 2018)."""
 
     kind: Literal["sgd"] = "sgd"
-    momentum: float = Field(0.0, ge=0, lt=1, description="share of the last step kept")
-    weight_decay: float = Field(0.0, ge=0, description="added to the gradient, times the weight")
+    momentum: float = Field(
+        0.0, ge=0, lt=1, description="fraction of the previous update that is added to the next one"
+    )
+    weight_decay: float = Field(0.0, ge=0, description=L2)
     average_after: int | None = Field(
         None,
         ge=1,
-        description="looks at the held-out text without gain after which the weights' average "
-        "begins (NT-ASGD, Merity et al. 2018); none: no average",
+        description="start averaging the weights at the first held-out evaluation (evaluate_steps) "
+        "that is worse than the best one before the last average_after evaluations; null means "
+        "never (NT-ASGD, Merity et al. 2018)",
     )
 
 
@@ -70,35 +80,39 @@ class CosineConfig(Section):
     """Half a cosine from the peak to the last step (Loshchilov & Hutter 2017)."""
 
     kind: Literal["cosine"] = "cosine"
-    final_rate: float = Field(
-        0.1, ge=0, le=1, description="rate at the last step, as a share of the peak"
-    )
+    final_rate: float = Field(0.1, ge=0, le=1, description=FINAL_RATE)
 
 
 class LinearConfig(Section):
     """A straight line from the peak to the last step."""
 
     kind: Literal["linear"] = "linear"
-    final_rate: float = Field(
-        0.0, ge=0, le=1, description="rate at the last step, as a share of the peak"
-    )
+    final_rate: float = Field(0.0, ge=0, le=1, description=FINAL_RATE)
     hold: float = Field(
-        0.0, ge=0, lt=1, description="share of the steps that are at the peak before it falls"
+        0.0,
+        ge=0,
+        lt=1,
+        description="fraction of all steps during which the rate stays at the peak before it falls",
     )
 
 
 class InverseSqrtConfig(Section):
-    """Falls with the root of the step after the warm-up (Vaswani et al. 2017)."""
+    """Falls with the square root of the step after the warm-up (Vaswani et al. 2017)."""
 
     kind: Literal["inverse_sqrt"] = "inverse_sqrt"
 
 
 class PlateauConfig(Section):
-    """Falls by a factor whenever the held-out text gains no more."""
+    """Falls by a factor when the held-out loss stops improving."""
 
     kind: Literal["plateau"] = "plateau"
-    factor: float = Field(0.25, gt=0, lt=1, description="factor on the rate")
-    patience: int = Field(0, ge=0, description="looks without gain that are let pass before it")
+    factor: float = Field(0.25, gt=0, lt=1, description="factor that the rate is multiplied by")
+    patience: int = Field(
+        0,
+        ge=0,
+        description="held-out evaluations (evaluate_steps) in a row without improvement that are "
+        "tolerated before the rate falls",
+    )
 
 
 ScheduleConfig = Annotated[
@@ -108,84 +122,130 @@ ScheduleConfig = Annotated[
 
 
 class TrainConfig(Section):
-    """Truncated backpropagation through time on independent streams a row, one a direction."""
+    """Training by truncated backpropagation through time (BPTT).
 
-    corpus: str | None = runtime(None, "corpus folder; none: this run's own prepare")
+    A batch has `rows` rows. Each row reads two independent streams of text, one per direction.
+    """
+
+    corpus: str | None = runtime(
+        None, "corpus folder to train on; null means the output of this run's prepare stage"
+    )
     init_from: str | None = runtime(
-        None, "model folder whose weights training starts from; none: drawn weights"
+        None, "model folder to take the initial weights from; null means random weights"
     )
-    rows: int = Field(32, ge=1, description="rows of a batch, over all devices")
-    unroll: int = Field(20, ge=1, description="tokens a row reads a step (truncated BPTT)")
+    rows: int = Field(32, ge=1, description="rows of a batch, summed over all devices")
+    unroll: int = Field(
+        20, ge=1, description="tokens per row and window, the length of truncated BPTT"
+    )
     accumulate_steps: int = Field(
-        1, ge=1, description="windows of `unroll` tokens a row reads for one optimiser step"
+        1,
+        ge=1,
+        description="windows of unroll tokens whose gradients are averaged for one optimiser step",
     )
-    steps: int = Field(10_000, ge=1, description="optimiser steps; may be raised later")
+    steps: int = Field(
+        10_000, ge=1, description="optimiser steps; a finished training can be resumed with more"
+    )
     boundary: Literal["eos", "bos_eos"] = Field(
-        "eos", description="between documents: one <eos>, or ELMo's <bos> and <eos>"
+        "eos",
+        description="boundary tokens between documents: eos for one <eos>, bos_eos for <bos> before "
+        "and <eos> after each document, as in ELMo",
     )
     reset_state: bool = Field(
-        False, description="begin every document from zero state, not from the one before it"
+        False,
+        description="start every document from the zero state instead of the state after the "
+        "previous document",
     )
     order: Literal["shuffled", "as-given"] = Field(
-        "shuffled", description="order of shards and documents in a pass over the corpus"
+        "shuffled", description="order of shards and documents in each pass over the corpus"
     )
     seed: int = Field(
-        1, ge=0, lt=1 << 32, description="seed of the weights, the order and the dropout"
+        1, ge=0, lt=1 << 32, description="seed of initial weights, document order and dropout"
     )
     optimizer: OptimizerConfig = Field(AdamConfig(), description="optimiser")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
-    warmup_steps: int = Field(100, ge=0, description="steps in which the rate rises from 0")
-    schedule: ScheduleConfig = Field(CosineConfig(), description="the rate after the warm-up")
-    clip_norm: float | None = Field(1.0, gt=0, description="bound of the gradient's norm")
+    warmup_steps: int = Field(
+        100,
+        ge=0,
+        description="steps over which the learning rate rises linearly from 0 to the peak",
+    )
+    schedule: ScheduleConfig = Field(CosineConfig(), description="learning rate after the warm-up")
+    clip_norm: float | None = Field(
+        1.0,
+        gt=0,
+        description="gradients with a larger norm are scaled down to this norm; null means no "
+        "clipping",
+    )
     loss_scale: float = Field(
-        1.0, gt=0, description="factor on the mean loss before its gradient; ELMo's is `unroll`"
+        1.0,
+        gt=0,
+        description="factor on the mean loss per token before the backward pass; bilm-tf, the code "
+        "of ELMo, has unroll here",
     )
     activation_penalty: float = Field(
-        0.0, ge=0, description="times the mean square of the top outputs (Merity et al. 2018, 4.6)"
+        0.0,
+        ge=0,
+        description="weight of the mean square of the top layer's outputs in the loss (activation "
+        "regularisation, Merity et al. 2018, section 4.6)",
     )
     change_penalty: float = Field(
-        0.0, ge=0, description="times the mean square of the top output's change a token (ibid.)"
+        0.0,
+        ge=0,
+        description="weight of the mean square of the differences between consecutive outputs of "
+        "the top layer in the loss (temporal activation regularisation, ibid.)",
     )
     max_skipped_steps: int = runtime(
-        10, "steps in a row with a gradient that is not finite after which training ends", ge=1
+        10,
+        "a step whose gradient is not finite is skipped; training fails after this many skipped "
+        "steps in a row",
+        ge=1,
     )
     precision: Literal["auto", "float32", "bf16"] = Field(
-        "auto", description="of the matmuls; auto: bf16 where a GPU has it"
+        "auto",
+        description="number type of the matrix products; auto means bf16 on a GPU that supports it, "
+        "else float32",
     )
     compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="compile the recurrent cell; auto: where a compiler is found"
+        "auto",
+        description="compile the recurrent cell; auto means yes unless no compiler is found or it fails",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="device to train on; auto means a GPU if there is one"
+    )
     devices: int | None = runtime(
-        None, "devices (or CPU processes) of each node; none: all GPUs, one CPU process", ge=1
+        None,
+        "GPUs, or CPU processes, per machine; null means all GPUs, or one CPU process",
+        ge=1,
     )
-    num_nodes: int = runtime(1, "machines, each of which runs the same command", ge=1)
+    num_nodes: int = runtime(1, "machines; the same command runs on each of them", ge=1)
     row_passes: int = runtime(
-        1, "passes in which a device takes its rows, so that fewer devices carry the same", ge=1
+        1,
+        "forward and backward passes in which a device computes its rows one part after the other, "
+        "to save memory; gradients are summed",
+        ge=1,
     )
     data_workers: int | None = runtime(
         None,
-        "processes of each device that read ahead; 0: the training process reads; none: 1 for a GPU, "
-        "else 0",
+        "processes per device that read batches ahead; 0 means none, null means 1 per GPU and 0 on a "
+        "CPU",
         ge=0,
     )
     cache_bytes: int = runtime(
-        50_000_000_000, "local copies of remote shards, in bytes at most", ge=0
+        50_000_000_000, "limit of local copies of remote shards, in bytes", ge=0
     )
     checkpoint_steps: int = runtime(500, "steps between checkpoints", ge=1)
-    checkpoint_minutes: float = runtime(10.0, "minutes between checkpoints, at most", gt=0)
-    evaluate_steps: int = runtime(1000, "steps between looks at the held-out text", ge=1)
+    checkpoint_minutes: float = runtime(10.0, "longest time between checkpoints, in minutes", gt=0)
+    evaluate_steps: int = runtime(1000, "steps between evaluations on the held-out split", ge=1)
     log_steps: int = runtime(10, "steps between lines of metrics.jsonl", ge=1)
 
     @property
     def looks_decide(self) -> bool:
-        """Whether looks at the held-out text change the training, and so how often they come."""
+        """Whether the result depends on the held-out evaluations, and so on `evaluate_steps`."""
         averages = isinstance(self.optimizer, SGDConfig) and self.optimizer.average_after
         return bool(averages) or isinstance(self.schedule, PlateauConfig)
 
     @property
     def tokens_a_step(self) -> int:
-        """Tokens that all rows read in one optimiser step."""
+        """Tokens of all rows in one optimiser step."""
         return self.rows * self.unroll * self.accumulate_steps
 
     @model_validator(mode="after")
@@ -198,11 +258,15 @@ class TrainConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Perplexity of held-out text over the full vocabulary."""
+    """Perplexity of a held-out split over the full vocabulary."""
 
-    corpus: str | None = runtime(None, "corpus folder; none: the one that is trained on")
-    checkpoint: str | None = runtime(None, "train folder; none: this run's own")
-    split: Split = Field("valid", description="the split to read")
+    corpus: str | None = runtime(
+        None, "corpus folder to evaluate on; null means the training corpus"
+    )
+    checkpoint: str | None = runtime(
+        None, "train folder with the checkpoint; null means the output of this run's train stage"
+    )
+    split: Split = Field("valid", description="split to evaluate on")
     rows: int = Field(
-        16, ge=1, description="rows the text is dealt to; each starts from zero state"
+        16, ge=1, description="rows that the text is divided into; each starts from the zero state"
     )

@@ -1,4 +1,7 @@
-"""Batches of a token corpus; the step alone decides what is in one, so resume is exact."""
+"""Batches of a token corpus.
+
+A batch is a function of the step only, so a training can be resumed at any step exactly.
+"""
 
 import signal
 import time
@@ -23,35 +26,52 @@ from preprocess.shards.stream import TokenStream
 from preprocess.shards.windows import TrainingWindows
 
 READ_AHEAD = 4
-"""Batches that a data process holds ready."""
+"""Batches that each data worker holds ready."""
 
 
 def training_stream(corpus: Corpus, train: TrainConfig) -> TokenStream:
-    """The train split in the order asked, each source as often as its share asks.
+    """Return the endless stream of the train split, in the order of ``train.order``.
 
-    The share stands in the corpus's manifest; a source without one goes in once a pass.
+    A source is repeated according to its share in the corpus manifest. If a source has no share,
+    every source occurs once per pass.
     """
     shards = corpus.shards("train")
     sizes: Counter[str] = Counter()
     for shard in shards:
         sizes[shard.source] += shard.tokens + shard.documents
     rows = {row["name"]: row.get("share") for row in corpus.manifest.details["sources"]}
-    parts = {name: rows.get(name) for name in sizes}
+    shares = {name: rows.get(name) for name in sizes}
     factors: dict[str, float] = {}
-    if all(part is not None for part in parts.values()):
-        factors = repeat_factors(sizes, {name: float(part) for name, part in parts.items() if part})
+    if all(share is not None for share in shares.values()):
+        factors = repeat_factors(sizes, {name: float(s) for name, s in shares.items() if s})
     return TokenStream(shards, train.boundary, train.order, train.seed, factors)
 
 
 class Batch(NamedTuple):
-    """What a process reads in an optimiser step: windows[window of the step][pass over its rows]."""
+    """The data of one rank for one optimiser step.
+
+    Attributes:
+        step: the step, counted from 0.
+        windows: indexed by [window of the step][pass over the rows of the rank].
+    """
 
     step: int
     windows: tuple[tuple[Window, ...], ...]
 
 
 class StepDataset(Dataset[Any]):
-    """Item ``s`` is the batch of step ``s``, as NumPy arrays; or the UserError that kept it from being."""
+    """Batches by step: item ``s`` is the `Batch` of step ``s``, with NumPy arrays for tensors.
+
+    If a shard cannot be read, the item is the UserError, because a data worker would pass a raised
+    exception on as text with a traceback. `StepLoader` raises it.
+
+    Args:
+        windows: windows of ids and targets of the rank's rows.
+        make: converts ids and targets to the network's window.
+        share: rows of the rank.
+        accumulate: windows per step.
+        steps: number of steps.
+    """
 
     def __init__(
         self, windows: TrainingWindows, make: WindowMaker, share: Share, accumulate: int, steps: int
@@ -66,13 +86,12 @@ class StepDataset(Dataset[Any]):
         try:
             return to_numpy(Batch(step, tuple(self._of_step(step))))
         except UserError as error:
-            # A data process would hand it on as a text with a traceback in it.
             return error
 
     def _of_step(self, step: int) -> Iterator[tuple[Window, ...]]:
         size = self._share.of_pass
-        for place in range(step * self._accumulate, (step + 1) * self._accumulate):
-            ids, targets = self._windows.batch(place)  # (directions, unroll, rows of the process)
+        for index in range(step * self._accumulate, (step + 1) * self._accumulate):
+            ids, targets = self._windows.batch(index)  # (directions, unroll, rows of the rank)
             yield tuple(
                 self._make(
                     np.ascontiguousarray(ids[..., first : first + size]),
@@ -83,46 +102,45 @@ class StepDataset(Dataset[Any]):
 
 
 def to_numpy(found: Any) -> Any:
-    """Tensors in nested tuples as arrays: a few kilobytes go through a pipe faster than a tensor,
-    for which a piece of shared memory is set up and passed on.
+    """Replace tensors in nested tuples by NumPy arrays.
+
+    Arrays of a few kilobytes pass between processes faster than tensors, which torch puts into a
+    new piece of shared memory each.
     """
     return replaced(found, Tensor, Tensor.numpy)
 
 
 def to_tensors(found: Any, pinned: bool = False) -> Any:
-    """The reverse of `to_numpy`; pinned: in memory that a GPU copies from by itself."""
+    """Replace NumPy arrays in nested tuples by tensors, in pinned memory if requested."""
 
     def tensor(array: np.ndarray[Any, Any]) -> Tensor:
-        made = torch.from_numpy(array)
-        return made.pin_memory() if pinned else made
+        unpinned = torch.from_numpy(array)
+        return unpinned.pin_memory() if pinned else unpinned
 
     return replaced(found, np.ndarray, tensor)
 
 
-class _From:
-    """The steps from ``start`` on."""
-
-    def __init__(self, start: int, end: int) -> None:
-        self._steps = range(start, end)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._steps)
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-
 class StepLoader(DataLoader[Any]):
-    """The batches from step ``start`` on, read ahead by ``workers`` processes; `waited` in seconds."""
+    """A loader of the batches from a step on.
+
+    Args:
+        dataset: batches by step.
+        start: first step.
+        workers: processes that read ahead; 0 means that the training process reads.
+        pinned: whether to put tensors into pinned memory.
+
+    Attributes:
+        waited: time that training has waited for batches, in seconds.
+    """
 
     def __init__(self, dataset: StepDataset, start: int, workers: int, pinned: bool) -> None:
         super().__init__(
             dataset,
             batch_size=None,
-            sampler=_From(start, len(dataset)),
+            sampler=range(start, len(dataset)),
             num_workers=workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=_leave_signals_to_the_training,
+            collate_fn=_identity,
+            worker_init_fn=_ignore_signals,
             prefetch_factor=READ_AHEAD if workers else None,
             multiprocessing_context="fork" if workers else None,
         )
@@ -134,36 +152,43 @@ class StepLoader(DataLoader[Any]):
         while True:
             began = time.perf_counter()
             try:
-                found = next(batches)
+                batch = next(batches)
             except StopIteration:
                 return
             self.waited += time.perf_counter() - began
-            if isinstance(found, UserError):
-                raise found
-            yield to_tensors(found, self._pinned)
+            if isinstance(batch, UserError):
+                raise batch
+            yield to_tensors(batch, self._pinned)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch
 
 
-def _leave_signals_to_the_training(worker: int) -> None:
-    # Ctrl-C reaches every process of the terminal, and a handler is inherited: the training process
-    # decides what a signal means, and ends this one.
+def _ignore_signals(worker: int) -> None:
+    # Ctrl-C reaches all processes of the terminal, and forked workers inherit the handlers of the
+    # training process. Only the training process may act on it; it ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class TokenShardDataModule(pl.LightningDataModule):
-    """The train split as batches for one process, from a step on.
+    """The batches of one rank for a Lightning Trainer, from a step on.
 
     Args:
-        windows: of this process's rows.
-        make: windows of ids -> windows of the network.
-        train: the training's config.
-        share: the rows of this process.
-        start: the first step.
-        gpu: whether they go to a GPU.
+        windows: windows of ids and targets of the rank's rows, int64 (directions, unroll, rows).
+        make: converts ids and targets to the `Window` that the network reads.
+        train: settings of the training.
+        share: rows of the rank.
+        start: first step, counted from 0.
+        gpu: whether the batches are copied to a GPU. They are then pinned, and read ahead by one
+            worker by default.
+
+    Attributes:
+        loader: the loader of the batches.
+
+    Raises:
+        UserError: when iterating, if a shard is missing or damaged.
     """
 
     def __init__(
@@ -179,10 +204,11 @@ class TokenShardDataModule(pl.LightningDataModule):
         dataset = StepDataset(windows, make, share, train.accumulate_steps, train.steps)
         workers = train.data_workers
         if workers is None:
-            # A window takes a tenth of a microsecond a token: of a GPU's step that can be a twentieth,
-            # of a CPU's it is nothing, and another process would be in the way.
+            # A batch takes 0.1 us per token to make: up to a twentieth of a step on a GPU. On a CPU
+            # it is negligible, and a worker would only take time from training.
             workers = int(gpu)
         self.loader = StepLoader(dataset, start, workers, pinned=gpu)
 
     def train_dataloader(self) -> StepLoader:
+        """Return the loader; each item is a `Batch` on the CPU."""
         return self.loader

@@ -1,4 +1,4 @@
-"""Which rows a process takes, and what processes of one training tell each other."""
+"""The division of a batch over ranks, and collective operations of the ranks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,17 @@ from preprocess.errors import UserError
 
 @dataclass(frozen=True)
 class Share:
-    """A process's share of the rows of every batch: ``rank`` of ``world``, in ``passes``."""
+    """The rows of every batch that a rank trains on.
+
+    Attributes:
+        rows: rows of the whole batch.
+        rank: index of the rank.
+        world: number of ranks.
+        passes: forward and backward passes that the rank divides its rows into.
+
+    Raises:
+        UserError: if the rows cannot be divided evenly.
+    """
 
     rows: int
     rank: int = 0
@@ -26,25 +36,25 @@ class Share:
             down, up = self.rows // parts * parts, -(-self.rows // parts) * parts
             near = f"{down} or {up}" if down else f"{up}"
             raise UserError(
-                f"train.rows = {self.rows} cannot be dealt evenly to {self.world} device(s) in "
+                f"train.rows = {self.rows} cannot be divided evenly over {self.world} device(s) with "
                 f"{self.passes} pass(es) each; set train.rows to {near}, or change train.devices, "
                 "train.num_nodes or train.row_passes"
             )
 
     @property
     def of_pass(self) -> int:
-        """Rows of one pass."""
+        """Number of rows of one pass."""
         return self.rows // (self.world * self.passes)
 
     @property
     def of_rank(self) -> range:
-        """The rows of this process."""
+        """Rows of the rank."""
         size = self.of_pass * self.passes
         return range(self.rank * size, (self.rank + 1) * size)
 
     @property
     def ranges(self) -> tuple[range, ...]:
-        """The rows of each pass."""
+        """Rows of each pass of the rank."""
         first = self.of_rank.start
         return tuple(
             range(first + n * self.of_pass, first + (n + 1) * self.of_pass)
@@ -53,9 +63,13 @@ class Share:
 
 
 def gather_rows(state: Tensor) -> Tensor:
-    """Every process's (layers, directions, rows of it, width) as one tensor in global row order.
+    """Gather the states of all ranks in global row order, on the CPU. Collective.
 
-    To be called by all processes at once; each gets it, on the CPU.
+    Args:
+        state: state of the rank's rows, (layers, directions, rows, width).
+
+    Returns:
+        (layers, directions, rows of the whole batch, width), on every rank.
     """
     if not dist.is_initialized():
         return state.cpu()
@@ -65,12 +79,12 @@ def gather_rows(state: Tensor) -> Tensor:
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:
-    """The mean of a tensor over all processes, which call this at once."""
+    """Return the mean of a tensor over all ranks. Collective."""
     return sum_over_ranks(values) / (dist.get_world_size() if dist.is_initialized() else 1)
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, which call this at once."""
+    """Return the sum of a tensor over all ranks. Collective."""
     if dist.is_initialized():
         values = values.clone()
         dist.all_reduce(values)
@@ -78,52 +92,55 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 
 class Agreement:
-    """Numbers that all processes must see alike at a step, such as "a signal came": the largest wins.
+    """Agreement of all ranks on numbers that may differ, such as whether a signal has arrived.
 
-    Over a group on the CPU, so that no GPU is waited for.
+    It uses a process group on the CPU, so that no rank waits for its GPU. Creating it is collective.
     """
 
     def __init__(self) -> None:
         self._group: dist.ProcessGroup | None = None
         if dist.is_initialized():
-            # A group has threads of its own, which wake a hundred times a second.
+            # No second group if the first is on the CPU: each gloo group has threads that keep waking.
             on_cpu = dist.get_backend() != "nccl"
             self._group = dist.group.WORLD if on_cpu else dist.new_group(backend="gloo")
 
     def largest(self, *numbers: int) -> list[int]:
-        """The largest of each number over all processes, which call this at once."""
+        """Return the maximum of each number over all ranks. Collective."""
         if self._group is None:
             return list(numbers)
-        told = torch.tensor(numbers, dtype=torch.int64)
-        dist.all_reduce(told, dist.ReduceOp.MAX, self._group)
-        return [int(number) for number in told]
+        maximum = torch.tensor(numbers, dtype=torch.int64)
+        dist.all_reduce(maximum, dist.ReduceOp.MAX, self._group)
+        return [int(number) for number in maximum]
 
 
 LOST = ("gloo/", "nccl error", "connection closed by peer", "connection reset by peer")
-"""What torch's errors say where another process is gone."""
+"""Parts of torch's error messages, in lower case, if another process has ended."""
 
 
 class LostProcess(UserError):  # noqa: N818
-    """Another process of this training ended, so that this one cannot go on."""
+    """Raised if another process of the training has ended, so that this one cannot continue."""
 
 
 @contextmanager
 def other_processes_told(world: int) -> Iterator[None]:
-    """Tell in one sentence that another process went, where torch tells of sockets.
+    """Turn errors of collective operations into one sentence that names the cause.
+
+    Args:
+        world: number of ranks.
 
     Raises:
-        LostProcess: a collective operation failed.
+        LostProcess: if a collective operation failed because another process has ended.
     """
     try:
         yield
     except RuntimeError as error:
-        # gloo's errors have no type of their own in every version of torch.
-        told = str(error).lower()
-        lost = isinstance(error, dist.DistError) or any(words in told for words in LOST)
+        # Not every version of torch has an exception type for errors of gloo.
+        message = str(error).lower()
+        lost = isinstance(error, dist.DistError) or any(words in message for words in LOST)
         if world == 1 or not lost:
             raise
         raise LostProcess(
-            f"another process of this training ended ({str(error).splitlines()[0]}; its own message, "
-            "if it left one, stands above); mend that, and the same command goes on from the last "
+            f"another process of this training ended ({str(error).splitlines()[0]}); its own error "
+            "message, if any, is above. Fix that cause; the same command then resumes from the last "
             "checkpoint"
         ) from error

@@ -1,4 +1,4 @@
-"""The LightningModule: network + loss + optimiser + the state that is carried from step to step."""
+"""The LightningModule: network, loss, optimiser, and the recurrent state carried between steps."""
 
 import math
 from collections.abc import Callable
@@ -23,30 +23,38 @@ CHECKPOINT_FORMAT = 2
 
 
 class LitBiLM(pl.LightningModule):
-    """Maximum likelihood by truncated backpropagation through time (Peters et al. 2018, 3.1).
+    """Training of a bidirectional language model (Peters et al. 2018, section 3.1).
 
-    The loss is the mean of all directions' cross-entropies in nats. The state of every row is
-    carried over steps and saved in the checkpoint as one tensor in global row order. All random
-    draws of a step follow from (seed, step, window, rank, pass), so going on needs no generator's
-    state; and since everything else is arithmetic on the step, `checkpoint` holds all of a training.
+    The loss is the mean of the directions' cross-entropies in nats, minimised by truncated
+    backpropagation through time. The recurrent state of each row is carried from step to step.
+
+    The random seed of each forward pass is derived from (seed, step, window, rank, pass), so a
+    checkpoint needs no generator state. A training that is resumed from a checkpoint with the same
+    number of ranks and passes takes the same steps as an uninterrupted one, to the bit.
+
+    Optimisation is manual: Lightning does not see the optimiser. `restore`, if called, must be called
+    before training starts.
 
     Args:
-        model: the network's config.
-        train: the training's config.
-        vocabulary: number of ids.
-        cutoffs: ranks where the tails of an adaptive softmax begin.
-        ranks: int64 (vocabulary of the output layer,), rank of each id by count; none: ids are ranks.
-        share: the rows this process takes; none: all.
-        bf16: matmuls in bfloat16, by autocast.
+        model: settings of the network.
+        train: settings of the training.
+        vocabulary: number of token ids.
+        cutoffs: ranks where the tail clusters of an adaptive softmax begin.
+        ranks: rank of each id by count, int64 (output vocabulary,). None means that ids are ranks.
+        share: rows of this rank. None means all rows.
+        bf16: whether to compute matrix products in bfloat16, by autocast. Weights and states are
+            float32 in any case.
 
     Attributes:
-        step: optimiser steps done; a skipped one counts.
-        losses: (directions,) cross-entropy of the last step's rows of this process, in nats.
-        gradient_norm: of the last step, before it was clipped.
-        learning_rate: of the last step.
-        skipped: steps left out for a gradient that was not finite; `skipped_in_a_row` likewise.
-        looks: mean -log p of the held-out text at each look so far.
-        make_update: what takes gradients into the weights, made when training starts.
+        step: number of optimiser steps so far, including skipped ones.
+        losses: cross-entropy of each direction in nats over the last step's rows of this rank,
+            (directions,).
+        gradient_norm: norm of the last step's gradient before clipping.
+        learning_rate: learning rate of the last step.
+        skipped: number of steps skipped because the gradient was not finite.
+        skipped_in_a_row: number of steps skipped since the last one that was not.
+        held_out_losses: mean -log p of the held-out split in nats, at each evaluation so far.
+        make_update: creates the `Update` when training starts.
     """
 
     def __init__(
@@ -70,7 +78,7 @@ class LitBiLM(pl.LightningModule):
         self.gradient_norm = 0.0
         self.learning_rate = 0.0
         self.skipped = self.skipped_in_a_row = 0
-        self.looks: list[float] = []
+        self.held_out_losses: list[float] = []
         self.make_update: Callable[[TrainConfig, list[torch.nn.Parameter]], Update] = Update
         self._bf16 = bf16
         self._states: list[Tensor] = []
@@ -78,10 +86,10 @@ class LitBiLM(pl.LightningModule):
         self._restored: dict[str, Any] = {}
 
     def configure_optimizers(self) -> None:
-        """None that Lightning would have to know of."""
+        """Return None, because `training_step` calls the optimiser itself."""
 
     def on_train_start(self) -> None:
-        """Put the optimiser, the carried state and the average where the checkpoint had them."""
+        """Create the optimiser and the recurrent state, from the checkpoint if there is one."""
         saved, rows = self._restored, self.share.rows
         state = saved.get("carried_state", self.network.zero_state(rows).cpu())
         self._states = [
@@ -96,52 +104,58 @@ class LitBiLM(pl.LightningModule):
         self._restored = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One optimiser step: every window of every row of this process, then the update."""
-        assert batch.step == self.step, "the data and the optimiser are at other steps"
+        """Take one optimiser step: forward and backward passes over the batch, then the update.
+
+        Args:
+            batch: the batch of step `self.step`.
+            batch_idx: ignored.
+        """
+        assert batch.step == self.step, "the data and the optimiser are at different steps"
         self.network.zero_grad()
         before, self.losses = list(self._states), torch.zeros_like(self.losses, device=self.device)
         last = (len(batch.windows) - 1, self.share.passes - 1)
-        for place, passes in enumerate(batch.windows):
+        for window, passes in enumerate(batch.windows):
             for number in range(self.share.passes):
-                is_last = (place, number) == last
-                with self._update.averaged() if is_last else self._gradients_kept_here():
-                    self._backward(batch, place, number, len(passes) * len(batch.windows))
+                is_last = (window, number) == last
+                with self._update.averaged() if is_last else self._no_sync():
+                    self._backward(batch, window, number, len(passes) * len(batch.windows))
         self._take_step(before)
         self.step += 1
 
-    def _backward(self, batch: Batch, place: int, number: int, parts: int) -> None:
-        """Loss and gradient of one window of one pass's rows."""
+    def _backward(self, batch: Batch, window: int, number: int, parts: int) -> None:
+        """Add the gradients of one window of one pass, divided by the number of ``parts``."""
         train = self.train_config
-        seed = (train.seed, batch.step, place, self.share.rank, number)
+        seed = (train.seed, batch.step, window, self.share.rank, number)
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            found = self.network.loss(
-                batch.windows[place][number],
+            losses = self.network.loss(
+                batch.windows[window][number],
                 self._states[number],
                 bool(train.activation_penalty or train.change_penalty),
             )
-        self._states[number] = found.state.detach()
-        self.losses += found.means.detach() / parts
-        loss = found.means.mean()
-        if found.activation is not None and found.change is not None:
-            loss = loss + train.activation_penalty * found.activation
-            loss = loss + train.change_penalty * found.change
+        self._states[number] = losses.state.detach()
+        self.losses += losses.means.detach() / parts
+        loss = losses.means.mean()
+        if losses.activation is not None and losses.change is not None:
+            loss = loss + train.activation_penalty * losses.activation
+            loss = loss + train.change_penalty * losses.change
         self.manual_backward(loss * (train.loss_scale / parts))
 
-    def _gradients_kept_here(self) -> AbstractContextManager[None]:
-        """Between the passes of a step, gradients are summed here and not yet over processes."""
+    def _no_sync(self) -> AbstractContextManager[None]:
+        """In this context, gradients are summed on the rank and not yet over ranks."""
         model = self.trainer.strategy.model
-        kept: AbstractContextManager[None] = getattr(model, "no_sync", nullcontext)()
-        return kept
+        no_sync: AbstractContextManager[None] = getattr(model, "no_sync", nullcontext)()
+        return no_sync
 
     def _take_step(self, before: list[Tensor]) -> None:
-        """Clip and step; or leave out a step whose gradient is not finite, with its states.
+        """Clip the gradient and update the weights, or skip the step if the gradient is not finite.
 
-        The gradient is the same in all processes by now, so all decide alike.
+        A skipped step restores the states ``before`` it. All ranks have the same gradient here, so
+        all decide alike.
         """
         train = self.train_config
         norm = self.gradient_norm = self._update.norm()
-        self.learning_rate = learning_rate(train, self.step, self.looks)
+        self.learning_rate = learning_rate(train, self.step, self.held_out_losses)
         if not math.isfinite(norm):
             self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
             self._states = before
@@ -151,31 +165,36 @@ class LitBiLM(pl.LightningModule):
         if self._average is not None:
             self._average.add(list(self.network.parameters()))
 
-    def looked(self, nats: float) -> None:
-        """Take notice of the held-out text's mean -log p: rate and average may depend on it."""
-        self.looks.append(nats)
+    def record_held_out_loss(self, nats: float) -> None:
+        """Record a held-out evaluation, on which the learning rate and the averaging may depend.
+
+        Args:
+            nats: mean -log p of the held-out split in nats.
+        """
+        self.held_out_losses.append(nats)
         optimizer = self.train_config.optimizer
         after = optimizer.average_after if isinstance(optimizer, SGDConfig) else None
-        if after is not None and self._average is None and averages(self.looks, after):
+        if after is not None and self._average is None and averages(self.held_out_losses, after):
             self._average = WeightAverage(list(self.network.parameters()))
 
     @property
     def is_averaging(self) -> bool:
-        """Whether the weights' average (NT-ASGD) has begun."""
+        """Whether averaging of the weights (NT-ASGD) has begun."""
         return self._average is not None
 
     def swap_average(self) -> None:
-        """Exchange the weights with their average, if there is one; twice is as before."""
+        """Exchange the weights with their average, if there is one; a second call undoes the first."""
         if self._average is None:
             return
         for weight, mean in zip(self.network.parameters(), self._average.tensors, strict=True):
             weight.data, mean.data = mean.data, weight.data
 
     def checkpoint(self) -> dict[str, Any]:
-        """All that a training is at this step; called by all processes at once, for the first alone.
+        """Return the complete training state. Collective; ranks other than 0 get an empty dict.
 
-        steps: of the whole training; state_dict: the weights to go on from; average: their mean,
-        likewise, none before it has begun; carried_state: (layers, directions, rows, state_width).
+        Keys include "state_dict", the weights to resume from; "average", their average (None before
+        averaging has begun); and "carried_state", the recurrent state of all rows in global order,
+        (layers, directions, rows, state_width).
         """
         optimizer, carried = self._update.state_dict(), gather_rows(torch.cat(self._states, 2))
         if self.share.rank:
@@ -189,7 +208,7 @@ class LitBiLM(pl.LightningModule):
             "state_dict": {f"network.{k}": v.cpu() for k, v in self.network.state_dict().items()},
             "optimizer": optimizer,
             "carried_state": carried,
-            "looks": list(self.looks),
+            "looks": list(self.held_out_losses),
             "average": self._averaged_weights(),
             "averaged_steps": average.steps if average else 0,
             "skipped": self.skipped,
@@ -205,23 +224,26 @@ class LitBiLM(pl.LightningModule):
         return weights
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from a checkpoint, with any number of processes and passes; before training starts.
+        """Resume from a checkpoint, with any number of ranks and passes.
+
+        Args:
+            checkpoint: what `checkpoint` returned on rank 0.
 
         Raises:
-            UserError: it is of another format.
+            UserError: if the checkpoint has another format.
         """
         if checkpoint.get("format") != CHECKPOINT_FORMAT:
             raise UserError(
-                f"this checkpoint has format {checkpoint.get('format', 1)}, and this biloom goes on "
-                f"from format {CHECKPOINT_FORMAT}; go on with the biloom that wrote it, or train anew "
-                "with --overwrite"
+                f"this checkpoint has format {checkpoint.get('format', 1)}, but this version of biloom "
+                f"resumes from format {CHECKPOINT_FORMAT}; use the version that wrote it, or train "
+                "again from the start with --overwrite"
             )
         prefix = "network."
         self.network.load_state_dict(
             {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items()}
         )
         self.step = checkpoint["step"]
-        self.looks = list(checkpoint["looks"])
+        self.held_out_losses = list(checkpoint["looks"])
         self.skipped = checkpoint["skipped"]
         self.skipped_in_a_row = checkpoint["skipped_in_a_row"]
         if checkpoint["average"]:

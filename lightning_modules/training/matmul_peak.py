@@ -1,4 +1,4 @@
-"""How many FLOP/s a device reaches in matrix multiplications: the denominator of MFU."""
+"""The FLOP/s that a device reaches in matrix multiplication, the denominator of the MFU."""
 
 import time
 
@@ -9,10 +9,17 @@ PEAK_SIZE = {"cpu": 768, "cuda": 8192}
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of large square matmuls on ``device``, the best of those that fit into 0.15 s."""
+    """Measure the FLOP/s of large square matrix products for 0.15 s and return the best.
+
+    The random state of torch is not touched.
+
+    Args:
+        device: a CPU or CUDA device.
+        dtype: type of the matrices.
+    """
     size = PEAK_SIZE[device.type]
-    draw = torch.Generator(device).manual_seed(0)  # Training's own draws must not move.
-    a, b = (torch.randn(size, size, generator=draw, device=device, dtype=dtype) for _ in "ab")
+    generator = torch.Generator(device).manual_seed(0)
+    a, b = (torch.randn(size, size, generator=generator, device=device, dtype=dtype) for _ in "ab")
     product = a @ b
     _wait(device)
     best, end = float("inf"), time.perf_counter() + PEAK_SECONDS

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: a line of figures each time there are some, cut back where training goes on."""
+"""The file ``metrics.jsonl``: one JSON object per line, with the step in "step"."""
 
 import json
 import math
@@ -12,21 +12,28 @@ METRICS = "metrics.jsonl"
 
 
 class MetricsFile:
-    """Lines of a training, up to the step it goes on from; then new ones.
+    """Appends metrics of a training to a file.
 
-    On a local disk each line is there at once, for whoever watches, and `save` makes it safe; in a
-    store the file is put whole by `save`.
+    On a local disk, a line can be read as soon as it is written, and `save` makes it durable. On a
+    remote store, `save` uploads the whole file.
+
+    Args:
+        path: path or URL of the file.
+        step: step that training starts from; lines of later steps are removed.
+
+    Raises:
+        StorageError: from any method, if the file cannot be written.
     """
 
     def __init__(self, path: str, step: int) -> None:
         self._path, self._remote = path, storage.is_remote(path)
         self._lines = _lines_up_to(path, step)
-        self._put_whole()
+        self._write_all()
         if not self._remote:
             self._lines = []
 
     def put(self, row: dict[str, Any]) -> None:
-        """Add a line; what is no number (JSON knows neither NaN nor infinity) becomes null."""
+        """Append a line. Infinity and NaN, which JSON does not have, become null."""
         line = json.dumps({key: _finite(value) for key, value in row.items()})
         if self._remote:
             self._lines.append(line)
@@ -35,14 +42,14 @@ class MetricsFile:
             file.write(f"{line}\n")
 
     def save(self) -> None:
-        """Make sure that no line is lost, whatever happens to the machine."""
+        """Make all lines durable."""
         if self._remote:
-            self._put_whole()
+            self._write_all()
             return
         with told_writes(self._path), open(storage.local_path(self._path), "a") as file:
             os.fsync(file.fileno())
 
-    def _put_whole(self) -> None:
+    def _write_all(self) -> None:
         storage.write_bytes(self._path, "".join(f"{line}\n" for line in self._lines).encode())
 
 
@@ -51,7 +58,7 @@ def _finite(value: Any) -> Any:
 
 
 def rows_up_to(path: str, step: int) -> list[dict[str, Any]]:
-    """The rows of a file up to a step; none where there is no file."""
+    """Return the rows of a file up to and including a step; an empty list if there is no file."""
     return [json.loads(line) for line in _lines_up_to(path, step)]
 
 
@@ -61,7 +68,7 @@ def _lines_up_to(path: str, step: int) -> list[str]:
 
 
 def _step(line: str) -> float:
-    """The step of a line; a line that a kill cut short is of no step that is kept."""
+    """Return the step of a line; infinity if the line is incomplete, as after a kill."""
     try:
         return float(json.loads(line)["step"])
     except ValueError:

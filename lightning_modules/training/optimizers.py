@@ -1,4 +1,7 @@
-"""Optimisers, and their rate as arithmetic on the step and on what held-out text told so far."""
+"""Optimisers, learning rate schedules and averaging of weights.
+
+The learning rate is a function of the step and of the held-out losses so far.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -23,10 +26,15 @@ from lightning_modules.training.config import (
 def build_optimizer(
     config: OptimizerConfig, parameters: Iterable[nn.Parameter], learning_rate: float
 ) -> torch.optim.Optimizer:
-    """The optimiser that `config.kind` names, in its fused form: the others cost several times more.
+    """Create an optimiser, in its fused implementation, which is several times faster.
+
+    Args:
+        config: kind and settings of the optimiser.
+        parameters: the weights, all on one device.
+        learning_rate: initial learning rate.
 
     Raises:
-        ValueError: there is no parameter.
+        ValueError: if there are no parameters.
     """
     weights = list(parameters)
     shared: dict[str, Any] = {"lr": learning_rate, "weight_decay": config.weight_decay}
@@ -38,7 +46,7 @@ def build_optimizer(
             weights,
             initial_accumulator_value=config.initial_accumulator,
             eps=config.epsilon,
-            fused=weights[0].device.type == "cpu",  # torch has none for a GPU
+            fused=weights[0].device.type == "cpu",  # torch has no fused Adagrad for GPUs
             **shared,
         )
     return torch.optim.SGD(weights, momentum=config.momentum, fused=True, **shared)
@@ -47,12 +55,17 @@ def build_optimizer(
 def clipped_step(
     optimizer: torch.optim.Optimizer, gradients: Sequence[torch.Tensor], excess: float
 ) -> None:
-    """A step with the gradients divided by ``excess`` where that is above 1: norm / its bound.
+    """Take an optimiser step with clipped gradients.
 
-    A fused optimiser divides as it reads them, which saves a pass over memory.
+    Args:
+        optimizer: the optimiser.
+        gradients: the gradients of its weights; scaled in place unless the optimiser is fused.
+        excess: norm of the gradient divided by its bound. Gradients are divided by it if it is
+            above 1.
     """
     if excess > 1 and optimizer.defaults["fused"]:
-        # As torch.amp.GradScaler hands on its scale.
+        # A fused optimiser divides gradients by `grad_scale` as it reads them, which saves a pass
+        # over memory. torch.amp.GradScaler sets it in the same way.
         optimizer.grad_scale = torch.tensor(excess, device=gradients[0].device)  # type: ignore[attr-defined]
     elif excess > 1:
         torch._foreach_mul_(list(gradients), 1 / excess)
@@ -60,59 +73,81 @@ def clipped_step(
     optimizer.grad_scale = None  # type: ignore[attr-defined]
 
 
-def learning_rate(train: TrainConfig, step: int, looks: Sequence[float] = ()) -> float:
-    """The rate of a step, counted from 0.
+def learning_rate(train: TrainConfig, step: int, losses: Sequence[float] = ()) -> float:
+    """Return the learning rate of a step.
 
-    Rises in a straight line through the warm-up, then as `train.schedule` says:
+    The rate rises linearly during the warm-up and then follows `train.schedule`, where f is
+    `final_rate`:
 
+        constant      peak
         cosine        peak (f + (1 - f) (1 + cos(pi t)) / 2), t from 0 to 1 at the last step
                       (Loshchilov & Hutter 2017, section 3)
-        linear        peak until `hold` of the steps, then straight to f peak at the last step
+        linear        peak for the fraction `hold` of all steps, then linearly to f peak at the last
         inverse_sqrt  peak sqrt(warmup / step) (Vaswani et al. 2017, section 5.3)
-        plateau       peak factor^n, n as in `drops`
+        plateau       peak factor^n, with n from `drops`
 
     Args:
-        looks: mean -log p of the held-out text at each look so far, for `plateau`.
+        train: settings of the training.
+        step: the step, counted from 0.
+        losses: held-out losses so far, for `plateau`.
     """
     peak, warmup, schedule = train.learning_rate, train.warmup_steps, train.schedule
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
     if isinstance(schedule, PlateauConfig):
-        return peak * float(schedule.factor ** drops(looks, schedule.patience))
+        return peak * float(schedule.factor ** drops(losses, schedule.patience))
     if isinstance(schedule, InverseSqrtConfig):
         return peak * math.sqrt(max(1, warmup) / max(1, warmup, step))
     if isinstance(schedule, CosineConfig | LinearConfig):
         hold = schedule.hold if isinstance(schedule, LinearConfig) else 0.0
         begin = max(warmup, hold * train.steps)
-        place = min(1.0, max(0.0, (step - begin) / max(1.0, train.steps - 1 - begin)))
-        fallen = (
-            place if isinstance(schedule, LinearConfig) else (1 - math.cos(math.pi * place)) / 2
-        )
+        t = min(1.0, max(0.0, (step - begin) / max(1.0, train.steps - 1 - begin)))
+        fallen = t if isinstance(schedule, LinearConfig) else (1 - math.cos(math.pi * t)) / 2
         return peak * (schedule.final_rate + (1 - schedule.final_rate) * (1 - fallen))
     return peak
 
 
-def drops(looks: Sequence[float], patience: int) -> int:
-    """How often a rate has fallen that falls once more than ``patience`` looks in a row gain nothing."""
+def drops(losses: Sequence[float], patience: int) -> int:
+    """Return how often the learning rate of a plateau schedule has fallen.
+
+    It falls each time when more than ``patience`` held-out evaluations in a row have not improved on
+    the best loss.
+
+    Args:
+        losses: held-out losses so far.
+        patience: evaluations without improvement that are tolerated.
+    """
     best, waited, fallen = math.inf, 0, 0
-    for look in looks:
-        waited = 0 if look < best else waited + 1
-        best = min(best, look)
+    for loss in losses:
+        waited = 0 if loss < best else waited + 1
+        best = min(best, loss)
         if waited > patience:
             waited, fallen = 0, fallen + 1
     return fallen
 
 
-def averages(looks: Sequence[float], after: int) -> bool:
-    """Whether the average of NT-ASGD has begun: at a look worse than all but the last ``after`` before.
+def averages(losses: Sequence[float], after: int) -> bool:
+    """Return True if NT-ASGD has begun to average the weights (Merity et al. 2018, algorithm 1).
 
-    Merity et al. 2018, algorithm 1.
+    It begins at a held-out loss that is worse than the best one before the last ``after`` losses.
+
+    Args:
+        losses: held-out losses so far.
+        after: the non-monotone interval.
     """
-    return any(looks[now] > min(looks[: now - after]) for now in range(after + 1, len(looks)))
+    return any(losses[now] > min(losses[: now - after]) for now in range(after + 1, len(losses)))
 
 
 class WeightAverage:
-    """The mean of the weights over the steps since it began, on their device, in float32."""
+    """The mean of the weights over the steps since averaging began.
+
+    Args:
+        weights: the weights at the first step.
+
+    Attributes:
+        tensors: mean of each weight, on the weight's device and with its dtype.
+        steps: number of steps averaged.
+    """
 
     def __init__(self, weights: Sequence[torch.Tensor]) -> None:
         self.tensors = [weight.detach().clone() for weight in weights]
@@ -120,6 +155,6 @@ class WeightAverage:
 
     @torch.no_grad()
     def add(self, weights: Sequence[torch.Tensor]) -> None:
-        """Take the weights after one more step into the mean."""
+        """Add the weights after one more step to the mean."""
         self.steps += 1
         torch._foreach_lerp_(self.tensors, list(weights), 1 / self.steps)

@@ -1,11 +1,11 @@
-"""Weights that the processes of one machine share, each of which updates its part of them.
+"""The update for several processes on the CPU of one machine, with the weights in shared memory.
 
-On a CPU, whatever processes do for one another they take from their matmuls. Through gloo's sockets a
-sum of gradients takes several times as long; DDP copies every gradient into a bucket of its own first,
-and then each process makes the same update. Here a gradient goes where the others read it, at once when
-it is made, while it is still in the processor's cache; each process sums, measures and applies the
-gradients of its part (as Rajbhandari et al. 2020, section 5.1, divide the optimiser); and one copy of
-the weights is all that the processor's shared cache has to hold.
+DDP copies every gradient into a bucket, sums the buckets through sockets, and repeats the same update
+in each process. On a CPU this time is lost for training. Here each process writes a gradient to shared
+memory as soon as it is computed, while it is in the processor's cache. Each process then sums the
+gradients of its part of the weights and updates that part (as Rajbhandari et al. 2020, section 5.1,
+partition the optimiser state). One copy of the weights exists, so it also fits better into a shared
+cache.
 """
 
 import mmap
@@ -25,87 +25,87 @@ from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.update import NORM_BLOCK, Update, block_norms
 
 LINE = 16
-"""float32 numbers of a cache line, which no two processes write."""
+"""Numbers of float32 in a cache line. Weights are aligned to it, so that no line has two writers."""
 
 
 class SharedUpdate(Update):
-    """An update by all processes together, with the same bits in all and after a restart.
+    """The update by all processes together, with the same bits in all processes and after a restart.
 
-    To be made by all processes at once, with equal weights. From then on the weights lie in shared
-    memory, and their gradients are gone when a step's last backward pass is over.
+    Creating it is collective, and the weights must be equal in all processes. It moves the weights to
+    shared memory. Their ``grad`` is None after the last backward pass of a step.
 
     Args:
-        train: names the optimiser.
-        weights: float32 on the CPU; each of them has a gradient in every backward pass.
+        train: settings of the training.
+        weights: float32 weights on the CPU. Each must get a gradient in every backward pass.
     """
 
     def __init__(self, train: TrainConfig, weights: Sequence[nn.Parameter]) -> None:
         self._rank, self._world = dist.get_rank(), dist.get_world_size()
-        self._places: dict[Tensor, slice] = {}  # of a weight among all
+        self._slices: dict[Tensor, slice] = {}  # of each weight in the shared memory
         size = 0
         for weight in weights:
-            self._places[weight] = slice(size, size + weight.numel())
+            self._slices[weight] = slice(size, size + weight.numel())
             size += -(-weight.numel() // LINE) * LINE
-        # Of blocks: their norms are the same however many processes there are.
-        starts = [n for p in self._places.values() for n in range(p.start, p.stop, NORM_BLOCK)]
+        # Parts consist of whole blocks, so that norms do not depend on the number of processes.
+        starts = [n for s in self._slices.values() for n in range(s.start, s.stop, NORM_BLOCK)]
         bounds = [_nearest([*starts, size], size * n / self._world) for n in range(self._world + 1)]
         self._part = slice(*bounds[self._rank : self._rank + 2])
         self._blocks, self._first_block = len(starts), bisect_left(starts, self._part.start)
         shared = _shared_memory((1 + self._world) * size, self._rank).view(-1, size)
-        self._values, self._handed_in = shared[0], shared[1:]  # (size,), (world, size)
-        self._awaited = 0  # gradients of a last backward pass
+        self._values, self._gradients_of = shared[0], shared[1:]  # (size,), (world, size)
+        self._awaited = 0  # gradients still to come in the last backward pass of a step
         super().__init__(train, self._move(weights))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """In the block is the last backward pass of a step; after it, gradients are means over all.
+        """Return the context for the last backward pass of a step, which hands in the gradients.
 
         Raises:
-            RuntimeError: another process is gone.
+            RuntimeError: if another process has ended.
         """
-        self._awaited = len(self._places)
+        self._awaited = len(self._slices)
         yield
         assert not self._awaited, "a weight without a gradient would get that of an earlier step"
         dist.barrier()
 
     def norm(self) -> float:
-        """Of all weights' mean gradients; sums those of this process's part first."""
-        total, *others = self._handed_in[:, self._part]
+        """Sum the gradients of this process's part, and return the norm of all gradients."""
+        total, *others = self._gradients_of[:, self._part]
         for other in others:
             total += other
         norms = torch.zeros(self._blocks)
         if len(total):
-            own = block_norms(self._gradients())
-            norms[self._first_block :][: len(own)] = own
+            part = block_norms(self._gradients())
+            norms[self._first_block :][: len(part)] = part
         dist.all_reduce(norms)
         return float(torch.linalg.vector_norm(norms))
 
     def step(self, rate: float, excess: float) -> None:
-        """Update this process's part of the weights, and wait for the others'."""
+        """Update this process's part of the weights, and wait for the other processes."""
         super().step(rate, excess)
         dist.barrier()
 
     def state_dict(self) -> dict[str, Any]:
-        """In the first process as that of one optimiser of all weights, put together from all parts.
+        """Return the state of one optimiser of all weights. Collective.
 
-        In the others without the tensors: all of them whole in each would not fit where one model does.
+        On ranks other than 0 it has no tensors except step counts, to save memory.
         """
-        own = self._optimizer.state
-        whole: dict[int, dict[str, Tensor]] = {index: {} for index in range(len(self._places))}
-        first = own.get(self._weights[0], {})
+        state_of = self._optimizer.state
+        whole: dict[int, dict[str, Tensor]] = {index: {} for index in range(len(self._slices))}
+        first = state_of.get(self._weights[0], {})
         for name in sorted(first):
             if first[name].dim() == 0:  # the number of steps
-                whole_of = [first[name].clone() for _ in whole]
+                tensors = [first[name].clone() for _ in whole]
             else:
-                whole_of = self._gathered([own[weight][name] for weight in self._weights])
-            for index, tensor in enumerate(whole_of):
+                tensors = self._gathered([state_of[weight][name] for weight in self._weights])
+            for index, tensor in enumerate(tensors):
                 whole[index][name] = tensor
         state = self._optimizer.state_dict()
         groups = [{**group, "params": list(whole)} for group in state["param_groups"]]
         return {"state": whole if first else {}, "param_groups": groups}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take this process's part of what `state_dict` gave to one process or to several."""
+        """Restore this process's part of a state, which may come from any number of processes."""
         parts: dict[int, dict[str, Tensor]] = {}
         if state["state"]:
             for number, (index, _, inside) in enumerate(self._of_part()):
@@ -118,62 +118,67 @@ class SharedUpdate(Update):
         super().load_state_dict({"state": parts, "param_groups": groups})
 
     def _move(self, weights: Sequence[nn.Parameter]) -> list[nn.Parameter]:
-        """Put weights into shared memory; what lies in this process's part, as weights of their own."""
+        """Move the weights to shared memory; return this process's parts of them as parameters."""
         parts = []
-        for index, place, inside in self._of_part():
-            self._values[place] = weights[index].detach().reshape(-1)[inside]
-            part = nn.Parameter(self._values[place])
-            part.grad = self._handed_in[0, place]
+        for index, shared, inside in self._of_part():
+            self._values[shared] = weights[index].detach().reshape(-1)[inside]
+            part = nn.Parameter(self._values[shared])
+            part.grad = self._gradients_of[0, shared]
             parts.append(part)
         dist.barrier()
-        for weight, place in self._places.items():
-            weight.data = self._values[place].view(weight.shape)
+        for weight, shared in self._slices.items():
+            weight.data = self._values[shared].view(weight.shape)
             assert isinstance(weight, nn.Parameter)
             weight.register_post_accumulate_grad_hook(self._hand_in)
         return parts
 
     def _of_part(self) -> Iterator[tuple[int, slice, slice]]:
-        """Weights in this process's part: number, place among all, place in the weight; at least one."""
-        if self._part.start == self._part.stop:  # an optimiser wants to have a weight
+        """Yield (index, slice of the shared memory, slice of the weight) of weights in this part."""
+        if self._part.start == self._part.stop:  # an optimiser needs at least one weight
             yield 0, slice(0, 0), slice(0, 0)
-        for index, place in enumerate(self._places.values()):
-            start, stop = max(place.start, self._part.start), min(place.stop, self._part.stop)
+        for index, shared in enumerate(self._slices.values()):
+            start, stop = max(shared.start, self._part.start), min(shared.stop, self._part.stop)
             if start < stop:
-                yield index, slice(start, stop), slice(start - place.start, stop - place.start)
+                yield index, slice(start, stop), slice(start - shared.start, stop - shared.start)
 
     @torch.no_grad()
     def _hand_in(self, weight: Tensor) -> None:
-        """Called when a weight's gradient of a backward pass is complete."""
+        """Write a complete gradient to shared memory, in the last backward pass of a step."""
         if self._awaited:
             self._awaited -= 1
             assert weight.grad is not None
-            place = self._handed_in[self._rank, self._places[weight]]
-            torch.mul(weight.grad.view(-1), 1 / self._world, out=place)
-            weight.grad = None  # the next gradient has its memory, which is in the cache
+            shared = self._gradients_of[self._rank, self._slices[weight]]
+            torch.mul(weight.grad.view(-1), 1 / self._world, out=shared)
+            weight.grad = None  # The next gradient reuses its memory, which is in the cache.
 
     def _gathered(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """In the first process what all have of each weight's numbers, by the gradients' memory."""
-        scratch = self._handed_in[0]
-        for part, (_, place, _) in zip(parts, self._of_part(), strict=True):
-            scratch[place] = part
+        """Gather the tensors of all parts on rank 0, shaped as the weights.
+
+        The memory of the gradients serves as a buffer.
+        """
+        scratch = self._gradients_of[0]
+        for part, (_, shared, _) in zip(parts, self._of_part(), strict=True):
+            scratch[shared] = part
         dist.barrier()
-        found = []
+        gathered = []
         if self._rank == 0:
-            found = [scratch[place].view(w.shape).clone() for w, place in self._places.items()]
+            gathered = [scratch[shared].view(w.shape).clone() for w, shared in self._slices.items()]
         dist.barrier()
-        return found
+        return gathered
 
 
 def _nearest(numbers: Sequence[int], number: float) -> int:
-    return min(numbers, key=lambda one: abs(one - number))
+    return min(numbers, key=lambda candidate: abs(candidate - number))
 
 
 def _shared_memory(size: int, rank: int) -> Tensor:
-    """Memory of all processes, float32 (size,), zeros; gone when they are."""
+    """Allocate zeros, float32 (size,), shared by all processes and freed with the last of them."""
     path = [""]
     anonymous = hasattr(os, "memfd_create")
     if rank == 0:
-        if anonymous:  # Docker gives /dev/shm 64 MB, and who writes beyond them is killed.
+        if (
+            anonymous
+        ):  # Not /dev/shm, which has 64 MB in Docker; writing beyond it kills the process.
             handle = os.memfd_create("biloom")
             path[0] = f"/proc/{os.getpid()}/fd/{handle}"
         else:

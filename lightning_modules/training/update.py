@@ -1,4 +1,4 @@
-"""What a step's gradients do to the weights: their norm, their clipping, the optimiser."""
+"""The update of the weights from their gradients: norm, clipping, optimiser."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,15 +11,16 @@ from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.optimizers import build_optimizer, clipped_step
 
 NORM_BLOCK = 2**16
-"""Numbers of a weight whose norm is taken at once on a CPU; processes divide weights between blocks."""
+"""Elements per block of a weight on a CPU. Norms are computed block by block, so that their bits do not
+depend on how many processes share the work."""
 
 
 class Update:
-    """Where this process has all gradients, by itself or by DDP.
+    """The update of a rank that holds all weights and gradients: a single process, or one of DDP.
 
     Args:
-        train: names the optimiser.
-        weights: on the device where they stay.
+        train: settings of the training.
+        weights: the weights, on their final device.
     """
 
     def __init__(self, train: TrainConfig, weights: Sequence[nn.Parameter]) -> None:
@@ -27,37 +28,46 @@ class Update:
         self._optimizer = build_optimizer(train.optimizer, self._weights, train.learning_rate)
 
     def averaged(self) -> AbstractContextManager[None]:
-        """What the last backward pass of a step runs in; after it, gradients are those of all processes."""
+        """Return the context for the last backward pass of a step.
+
+        After it, gradients are averaged over ranks.
+        """
         return nullcontext()
 
     def norm(self) -> float:
-        """Of all weights' gradients."""
+        """Return the norm of the gradients of all weights."""
         return float(torch.linalg.vector_norm(block_norms(self._gradients())))
 
     def step(self, rate: float, excess: float) -> None:
-        """One step with the gradients divided by ``excess`` where that is above 1: norm / its bound."""
+        """Take an optimiser step.
+
+        Args:
+            rate: learning rate.
+            excess: as in `clipped_step`.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         clipped_step(self._optimizer, self._gradients(), excess)
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimiser's, in the first process whole; called by all processes at once."""
+        """Return the state of the optimiser. Collective; complete on rank 0 only."""
         return self._optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore what `state_dict` returned on rank 0."""
         self._optimizer.load_state_dict(state)
         for group in self._optimizer.param_groups:
-            group["fused"] = self._optimizer.defaults["fused"]  # that of this device
+            # The state may come from a device with another implementation.
+            group["fused"] = self._optimizer.defaults["fused"]
 
     def _gradients(self) -> list[Tensor]:
         return [weight.grad for weight in self._weights if weight.grad is not None]
 
 
 def block_norms(gradients: Sequence[Tensor]) -> Tensor:
-    """Norms (blocks,) whose norm is that of all.
+    """Return norms of parts of the gradients, (blocks,); their norm is the norm of all gradients.
 
-    On a CPU, processes may share the work of them (`SharedUpdate`) or not, for the same bits.
+    On a CPU the parts are blocks of `NORM_BLOCK` elements; on a GPU, whole gradients.
     """
     blocks = [b for g in gradients for b in (g.reshape(-1).split(NORM_BLOCK) if g.is_cpu else [g])]
     return torch.stack(torch._foreach_norm(blocks))

@@ -1,1 +1,1 @@
-"""A trained model in use: texts to vectors."""
+"""Vectors of texts from a trained model."""

@@ -1,4 +1,4 @@
-"""A vector cache as a torch data set."""
+"""A vector cache as a `torch.utils.data.Dataset`."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,14 +13,25 @@ from preprocess.vectors.shard import Text
 
 
 class Vectors(NamedTuple):
-    """A text's vectors: text, none where the cache keeps none; vectors (layers, units, dim) float32."""
+    """A text and its vectors.
+
+    Attributes:
+        text: the text, or None if the cache keeps no texts.
+        vectors: (layers, units, dim) float32.
+    """
 
     text: Text | None
     vectors: Tensor
 
 
 class Padded(NamedTuple):
-    """A batch: vectors (batch, layers, units, dim), 0 beyond a text's; lengths (batch,) int64."""
+    """A batch of texts.
+
+    Attributes:
+        texts: the text of each row, or None if the cache keeps no texts.
+        vectors: (batch, layers, units, dim) float32, 0 past the end of a text.
+        lengths: units of each text, (batch,) int64.
+    """
 
     texts: list[Text | None]
     vectors: Tensor
@@ -28,15 +39,23 @@ class Padded(NamedTuple):
 
 
 class VectorDataset(Dataset[Vectors]):
-    """The texts of a cache by number, in the order stored.
+    """The texts of a vector cache and their vectors, indexed in the order they are stored.
 
-        loader = DataLoader(VectorDataset(cache), 32, collate_fn=pad)
+    The dataset can be pickled; each worker of a `DataLoader` opens the cache itself.
 
-    A text that was added twice at once is given twice. It can be pickled: a worker opens the cache
-    again.
+    Example:
+        >>> from biloom import VectorCache, VectorDataset
+        >>> from lightning_modules.vectors.dataset import pad
+        >>> dataset = VectorDataset(VectorCache.open("runs/base/embed"))
+        >>> loader = DataLoader(dataset, batch_size=32, shuffle=True, collate_fn=pad)
+        >>> for texts, vectors, lengths in loader:
+        ...     vectors.shape  # (32, layers, units of the longest text, dim)
+
+    Args:
+        cache: the cache to read.
 
     Raises:
-        CacheError: a shard is missing or damaged.
+        CacheError: if a shard is missing or damaged.
     """
 
     def __init__(self, cache: VectorCache) -> None:
@@ -45,20 +64,25 @@ class VectorDataset(Dataset[Vectors]):
         self._ends = np.cumsum(sizes)
 
     def __len__(self) -> int:
+        """Return the number of texts; a text that is stored twice counts twice."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def __getitem__(self, number: int) -> Vectors:
-        """The text with that number; IndexError where there is none."""
-        if not 0 <= number < len(self):
-            raise IndexError(f"there is no text {number}; there are {len(self):,}")
-        shard = int(np.searchsorted(self._ends, number, "right"))
+    def __getitem__(self, index: int) -> Vectors:
+        """Return the text with this index, counted from 0.
+
+        Raises:
+            IndexError: if ``index`` is negative or not below the number of texts.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"no text has index {index}; the cache has {len(self):,} texts")
+        shard = int(np.searchsorted(self._ends, index, "right"))
         first = int(self._ends[shard - 1]) if shard else 0
-        text, vectors = self.cache.at(self.cache.shards[shard], number - first)
+        text, vectors = self.cache.at(self.cache.shards[shard], index - first)
         return Vectors(text, torch.from_numpy(vectors.astype(np.float32)))
 
 
 def pad(batch: Sequence[Vectors]) -> Padded:
-    """Texts to a batch, for a DataLoader's `collate_fn`."""
+    """Pad texts to a batch; for the ``collate_fn`` of a `DataLoader`."""
     lengths = torch.tensor([one.vectors.shape[1] for one in batch])
     layers, _, dim = batch[0].vectors.shape
     vectors = torch.zeros(len(batch), layers, int(lengths.max()), dim)

@@ -1,4 +1,8 @@
-"""A unit of text -> shards of the vector cache, in parts that a killed job keeps."""
+"""The work of `biloom embed` on one unit of input: its texts become shards of the vector cache.
+
+A unit is embedded in parts. A closed part is a finished shard, so a resumed job embeds only the texts
+after the last closed part.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +15,8 @@ import numpy as np
 import torch
 
 from lightning_modules.allocator import memory_kept
-from lightning_modules.vectors.pretrained import BiLM, window_characters
+from lightning_modules.vectors.batches import window_characters
+from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import Selection
 from preprocess.config import Source
 from preprocess.corpus.dedup import hash_keys, read_drops, write_keys
@@ -28,18 +33,32 @@ from preprocess.work import folder
 from preprocess.work.progress import Progress
 
 PART_BYTES = 1 << 29
+"""Bytes of vectors, about, after which a part is closed; a resumed job repeats at most one part."""
 PART_CHARACTERS = 1_600_000
-"""A part is closed after text of about so many bytes of vectors, and of so many characters at most: a
-killed job does that much again."""
-CHARACTERS_A_VECTOR = 4
+"""Characters of text after which a part is closed."""
+CHARACTERS_A_VECTOR = 4  # about, for planning
 
 
 @dataclass(frozen=True)
 class EmbedJob:
-    """What every worker must know to embed a unit.
+    """Settings of an embed stage, as sent to every worker.
 
-    words: each text is a list of words, as its whitespace separates them; first_unit: number of the
-    first unit's shards, above 0 where they are added to a finished cache in `output`.
+    Attributes:
+        work: folder of unfinished work.
+        output: folder of the vector cache.
+        sources: sources of the texts.
+        cleaning: cleaning of the texts, before the model's own.
+        model: model folder.
+        model_content: hash of the model.
+        selection: which vectors to store.
+        words: whether to split each text into words at whitespace.
+        warm_up: whether to start each text from the state after the model's warm-up text.
+        dtype: format of the stored vectors.
+        texts: whether to store the texts.
+        batch_tokens: tokens per batch, including padding.
+        buckets: number of hash buckets for finding repeated texts.
+        device: torch device.
+        first_unit: shard number of unit 0; above 0 if texts are added to a finished cache.
     """
 
     work: str
@@ -60,30 +79,30 @@ class EmbedJob:
 
 
 class _Window(NamedTuple):
-    """Texts to embed; ``end``: texts of the unit up to here, ``known``: of these in the cache before."""
+    """Texts that are embedded together."""
 
     texts: list[Text]
-    end: int
-    known: int
+    end: int  # texts of the unit up to the end of the window
+    known: int  # texts of the window that are left out because the cache has them
 
 
 @lru_cache(maxsize=1)
 def _model(path: str, content: str, device: str) -> BiLM:
     if device == "cpu":
-        # Sums come out alike only for one number of threads: workers share the units instead.
+        # The order of summation depends on the number of threads; workers share the units instead.
         torch.set_num_threads(1)
     return BiLM.from_pretrained(path).to(device)
 
 
 def hash_texts(job: EmbedJob, unit: Unit) -> int:
-    """Write the keys of a unit's texts, so that each text is embedded once; returns its index."""
+    """Write the hashes of a unit's texts, to find repeated texts; return the unit's index."""
     if not exists(folder.unit_record(job.work, unit.index)):
         keys = bytearray()
         dropped: Counter[str] = Counter()
         aside = KeptAside(job.output, job.first_unit + unit.index)
         reader = read_unit(unit, job.sources[unit.source], job.cleaning)
         for block in reader:
-            keys += _keys(_as_asked(job, block.documents))
+            keys += _keys(_texts(job, block.documents))
             dropped.update(one.reason for one in block.rejected)
             aside.add_rejected(block.rejected)
         aside.flush()
@@ -100,7 +119,10 @@ def hash_texts(job: EmbedJob, unit: Unit) -> int:
 
 
 def embed_unit(job: EmbedJob, unit: Unit) -> int:
-    """Embed the texts of ``unit`` that no text before repeats; returns its index."""
+    """Embed the texts of a unit that did not occur before; return the unit's index.
+
+    A closed part of an earlier run is kept. A finished unit is skipped.
+    """
     if exists(folder.finished_record(job.work, unit.index)):
         return unit.index
     repeated = set(read_drops(job.work, "hashes", unit.index, job.buckets).tolist())
@@ -116,9 +138,9 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
         if not first.texts:
             parts.append({"end": first.end, "files": [], "known": first.known, "truncated": 0})
             break
-        some = chain([first], islice(windows, _windows_a_part(most, *shape) - 1))
+        part = chain([first], islice(windows, _windows_a_part(most, *shape) - 1))
         with memory_kept(large=False):
-            parts.append(_embed_part(job, unit, len(parts), model, some, progress, total))
+            parts.append(_embed_part(job, unit, len(parts), model, part, progress, total))
         folder.write_record(folder.part_record(job.work, unit.index, len(parts) - 1), parts[-1])
     progress.bytes = total
     progress.tell(final=True)
@@ -140,16 +162,16 @@ def _embed_part(
     progress: Progress,
     total: int,
 ) -> dict[str, Any]:
-    """One shard; what is known of the part when it is closed."""
+    """Embed windows into one shard; return the record of the closed part."""
     shape = job.selection.shape(model.depth, model.dim)
     name = (job.first_unit + unit.index, number)
     end = known = truncated = 0
     with VectorShardWriter(job.output, name, *shape, job.dtype, job.texts) as shard:
         for window in windows:
-            found = model.embed_selection(
+            embeddings = model.embed_selection(
                 window.texts, job.selection, job.batch_tokens, job.warm_up
             )
-            for text, embedding in zip(window.texts, found, strict=True):
+            for text, embedding in zip(window.texts, embeddings, strict=True):
                 spellings = [token.spelling for token in embedding.tokens]
                 shard.add(text, spellings, embedding.vectors)
                 progress.tokens += len(embedding.tokens)
@@ -168,20 +190,20 @@ def _bytes(text: Text) -> int:
 
 
 def _windows_a_part(window: int, layers: int, dim: int) -> int:
-    """window: characters."""
-    a_character = layers * dim * 2 / CHARACTERS_A_VECTOR
-    return max(1, int(min(PART_CHARACTERS, PART_BYTES / a_character) / window))
+    """Return the number of windows of ``window`` characters in a part."""
+    bytes_a_character = layers * dim * 2 / CHARACTERS_A_VECTOR
+    return max(1, int(min(PART_CHARACTERS, PART_BYTES / bytes_a_character) / window))
 
 
 def _closed_parts(job: EmbedJob, unit: Unit) -> Iterator[dict[str, Any]]:
-    """What a former run has written for good, in order."""
+    """Yield the records of the parts that an earlier run closed, in order."""
     part = 0
     while exists(path := folder.part_record(job.work, unit.index, part)):
         yield folder.read_record(path)
         part += 1
 
 
-def _as_asked(job: EmbedJob, texts: list[str]) -> list[Text]:
+def _texts(job: EmbedJob, texts: list[str]) -> list[Text]:
     return [text.split() for text in texts] if job.words else list(texts)
 
 
@@ -190,31 +212,39 @@ def _keys(texts: list[Text]) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def _former(folder: str, model_content: str) -> VectorCache:
+def _finished_cache(folder: str, model_content: str) -> VectorCache:
     return VectorCache.open(folder, model_content)
 
 
 def _windows(
     job: EmbedJob, unit: Unit, repeated: set[int], begin: int, most: int
 ) -> Iterator[_Window]:
-    """The texts of a unit from the one with the number ``begin`` on that are to be embedded."""
+    """Yield the texts of a unit that are to be embedded.
+
+    Args:
+        job: the job.
+        unit: the unit.
+        repeated: indices of texts that occurred before.
+        begin: index of the first text to yield.
+        most: characters, and texts, of a window.
+    """
     texts: list[Text] = []
-    characters = number = known = 0
+    characters = end = known = 0
     for block in read_unit(unit, job.sources[unit.source], job.cleaning):
-        asked = _as_asked(job, block.documents)
-        held = np.zeros(len(asked), bool)
-        if job.first_unit and asked:
-            held = _former(job.output, job.model_content).has(_keys(asked))
-        for text, as_read, in_cache in zip(asked, block.documents, held.tolist(), strict=True):
-            number += 1
-            if number <= begin or number - 1 in repeated:
+        read = _texts(job, block.documents)
+        in_cache = np.zeros(len(read), bool)
+        if job.first_unit and read:
+            in_cache = _finished_cache(job.output, job.model_content).has(_keys(read))
+        for text, document, is_known in zip(read, block.documents, in_cache.tolist(), strict=True):
+            end += 1
+            if end <= begin or end - 1 in repeated:
                 continue
-            known += in_cache
-            if not in_cache:
+            known += is_known
+            if not is_known:
                 texts.append(text)
-                characters += len(as_read)
+                characters += len(document)
             if characters >= most or len(texts) >= most:
-                yield _Window(texts, number, known)
+                yield _Window(texts, end, known)
                 texts, characters, known = [], 0, 0
     if texts or known:
-        yield _Window(texts, number, known)
+        yield _Window(texts, end, known)

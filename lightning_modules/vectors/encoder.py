@@ -1,7 +1,7 @@
-"""Tokens of texts to all layers' vectors, for inference: padded batches, long texts in chunks.
+"""Texts to the vectors of all layers: with gradients, or for inference in bounded memory.
 
-Every text begins with the boundary token that training put before a document, in each direction, and
-that token's own vector is left out.
+Each direction reads a text after the boundary token that training put before a document. The vector
+of that boundary token is left out.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,35 +15,83 @@ from torch.nn import functional as F
 
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.char_cnn import CharCNN
+from lightning_modules.nn.inputs.word_types import types_of_window
+from lightning_modules.nn.window import Types
 from lightning_modules.vectors.scratch import allocate
 from lightning_modules.vectors.type_vectors import BEGIN, END, TypeVectors, Word
 from preprocess.tokenizers.base import BOS, Token
+from preprocess.tokenizers.spellings import Spellings
 
 POSITIONS, LEAST = 1024, 16
-"""Tokens of all rows, and at least of each row, that are in the network at once: enough for a matmul of
-their gates, and few enough for these to stay in the cache. The state is carried on from them."""
+"""Positions that the network runs at once: of all rows together, and at least of each row. Enough for
+an efficient matmul of the gates, and few enough for the gates to stay in the processor's cache."""
 
 Floats = npt.NDArray[np.float32]
+
+
+class Streams(NamedTuple):
+    """A padded batch of texts as each direction reads them, boundary token first.
+
+    Attributes:
+        numbers: int64 (directions, time + 1, batch). Token ids, or indices into ``words`` if the
+            model reads words by their spelling.
+        words: id and spelling of each distinct word; empty if the model reads ids.
+    """
+
+    numbers: npt.NDArray[np.int64]
+    words: list[tuple[int, Word]]
 
 
 class Encoder:
     """Runs a network over texts.
 
     Args:
-        starts: the boundary token that the forward and the backward language model begin with.
-        type_vectors: see `TypeVectors`.
+        network: the model, in evaluation mode for inference.
+        starts: boundary tokens that the forward and the backward language model begin with.
+        spellings: how the tokenizer's ids are spelled, if the model reads words by their spelling.
+        type_vectors: vectors of the tokenizer's ids, see `TypeVectors`.
     """
 
     def __init__(
-        self, network: BiLMNetwork, starts: tuple[int, int], type_vectors: Tensor | None = None
+        self,
+        network: BiLMNetwork,
+        starts: tuple[int, int],
+        spellings: Spellings | None = None,
+        type_vectors: Tensor | None = None,
     ) -> None:
         self._network, self._starts = network, starts[: network.directions]
+        self._spellings = spellings
         self._types: TypeVectors | None = None
         if isinstance(network.input, CharCNN):
             self._types = TypeVectors(network.input, type_vectors)
 
+    def layers(self, ids: Tensor, lengths: Tensor, spellings: Spellings | None = None) -> Tensor:
+        """Return all layers with gradients; see `BiLM.forward`."""
+        mirror = _mirror(lengths, ids.shape[1])
+        inputs = self.inputs(_streams(ids, mirror, self._starts), spellings)
+        layers, _ = self._network.layers(inputs, self._network.zero_state(len(ids)))
+        # (depth, directions, batch, time, direction_width)
+        read = torch.stack(layers)[:, :, 1:].transpose(2, 3)
+        if len(self._starts) == 1:
+            return read[:, 0]
+        forward, backward = read.unbind(1)
+        index = mirror[None, :, :, None].expand_as(backward)
+        return torch.cat([forward, backward.gather(2, index)], 3)
+
+    def inputs(self, ids: Tensor, spellings: Spellings | None = None) -> Tensor | Types:
+        """Return what the network's input encoder reads for ids (directions, time, rows)."""
+        spellings = spellings or self._spellings
+        if spellings is None:
+            return ids
+        types = types_of_window(ids.cpu().numpy(), spellings)
+        characters = tuple(bucket.to(ids.device) for bucket in types.characters)
+        return Types(characters, types.places.to(ids.device))
+
     def learn(self, texts: Iterable[Sequence[Token]]) -> None:
-        """Where words are read by their spelling: compute those of all these texts at once."""
+        """Compute the vectors of all words of these texts together, faster than batch by batch.
+
+        Does nothing if the model reads ids, or if the vectors do not fit into the cache.
+        """
         if self._types is not None:
             words: dict[Word, int] = {}
             for text in texts:
@@ -59,16 +107,16 @@ class Encoder:
         state: Tensor,
         memory_bytes: int,
     ) -> list[Floats]:
-        """The vectors of each text, (layers, tokens, dim) float32.
+        """Return the vectors of each text, (layers, tokens, dim) float32.
 
         Args:
-            texts: the texts of a batch, their tokens.
-            layers: numbers of the layers that are wanted, 0 that of the input.
-            state: to start from, (recurrent layers, directions, 1, state_width).
-            memory_bytes: beyond which a text's vectors lie in a scratch file.
+            texts: tokens of each text of a batch.
+            layers: indices of the wanted layers; 0 is the input.
+            state: initial state, (recurrent layers, directions, 1, state_width).
+            memory_bytes: vectors of a text that need more bytes are written to a scratch file.
 
         Raises:
-            ScratchError: there is no room for that file.
+            ScratchError: if the disk has no room for a scratch file.
         """
         network = self._network
         lengths = [len(text) for text in texts]
@@ -77,7 +125,7 @@ class Encoder:
         streams = self.streams([texts[number] for number in order])
         state = state.expand(-1, -1, len(texts), -1)
         start = end = 0
-        # A row whose text has ended takes no further part.
+        # Rows are sorted by length, so the rows that have not ended are the first ones.
         while rows := sum(length + 1 > end for length in lengths):
             start, end = end, end + max(LEAST, POSITIONS // rows)
             # (directions, end - start, rows, direction_width)
@@ -85,67 +133,77 @@ class Encoder:
             run = network.recurrent(x, state[:, :, :rows].contiguous())
             state = run.state
             read = (x, *run.outputs)
-            for place, layer in enumerate(layers):
+            for index, layer in enumerate(layers):
                 values = read[layer].cpu().numpy()
                 for row, number in enumerate(order[:rows]):
-                    _put(values[:, :, row], found[number][place], start)
+                    _put(values[:, :, row], found[number][index], start)
         return found
 
     def state_after(self, tokens: Sequence[Token], state: Tensor) -> Tensor:
-        """The state when each direction has read a text from its side, shaped as ``state``."""
+        """Return the state after each direction has read a text, shaped as ``state``."""
         x = self.vectors(self.streams([tokens]), slice(None), 1, state.device)
         after: Tensor = self._network.recurrent(x, state).state
         return after
 
-    def streams(self, texts: Sequence[Sequence[Token]]) -> "Streams":
-        """Texts as each direction reads them."""
-        spelt = self._types is not None
+    def streams(self, texts: Sequence[Sequence[Token]]) -> Streams:
+        """Return the tokens of texts as each direction reads them."""
         number: dict[tuple[int, Word], int] = {}
-        starts: list[tuple[int, Word]] = [
-            (start, BEGIN if start == BOS else END) for start in self._starts
-        ]
-        longest = max(map(len, texts), default=0)
-        streams = np.empty((len(starts), longest + 1, len(texts)), np.int64)
-        for direction, start in enumerate(starts):
-            streams[direction] = number.setdefault(start, len(number)) if spelt else start[0]
-        for row, text in enumerate(texts):
+        starts = self._starts
+        if self._types is not None:
+            marks = ((start, BEGIN if start == BOS else END) for start in self._starts)
+            starts = tuple(number.setdefault(mark, len(number)) for mark in marks)
+        lengths = torch.tensor([len(text) for text in texts])
+        ids = np.zeros((len(texts), max(map(len, texts))), np.int64)
+        for row, text in zip(ids, texts, strict=True):
             read: Iterable[int] = (token.id for token in text)
-            if spelt:
+            if self._types is not None:
                 words = ((token.id, token.spelling) for token in text)
                 read = (number.setdefault(word, len(number)) for word in words)
-            forward = np.fromiter(read, np.int64, len(text))
-            streams[0, 1 : len(text) + 1, row] = forward
-            if len(streams) == 2:
-                streams[1, 1 : len(text) + 1, row] = forward[::-1]
-        return Streams(streams, list(number))
+            row[: len(text)] = np.fromiter(read, np.int64, len(text))
+        streams = _streams(torch.from_numpy(ids), _mirror(lengths, ids.shape[1]), starts)
+        return Streams(streams.numpy(), list(number))
 
-    def vectors(self, streams: "Streams", part: slice, rows: int, device: torch.device) -> Tensor:
-        """The input vectors of the first rows for some time, (directions, part, rows, direction_width)."""
+    def vectors(self, streams: Streams, part: slice, rows: int, device: torch.device) -> Tensor:
+        """Return the input vectors of the first rows, (directions, positions, rows, direction_width).
+
+        Args:
+            streams: texts of a batch.
+            part: positions in time.
+            rows: number of rows.
+            device: device of the result.
+        """
         numbers = streams.numbers[:, part, :rows]
         if self._types is None:
-            found: Tensor = self._network.input(torch.from_numpy(numbers).to(device))
-            return found
-        different, places = np.unique(numbers, return_inverse=True)
-        words = [streams.words[number] for number in different.tolist()]
-        table = self._types.of([word for _, word in words], [number for number, _ in words])
-        return F.embedding(torch.from_numpy(places.reshape(numbers.shape)).to(device), table)
+            vectors: Tensor = self._network.input(torch.from_numpy(numbers).to(device))
+            return vectors
+        distinct, indices = np.unique(numbers, return_inverse=True)
+        words = [streams.words[number] for number in distinct.tolist()]
+        table = self._types.of([word for _, word in words], [id_ for id_, _ in words])
+        return F.embedding(torch.from_numpy(indices.reshape(numbers.shape)).to(device), table)
 
 
-class Streams(NamedTuple):
-    """Texts as each direction reads them, padded with its boundary token.
+def _mirror(lengths: Tensor, time: int) -> Tensor:
+    """Return the index (batch, time) that reverses each row within its length, not its padding."""
+    position = torch.arange(time, device=lengths.device)
+    return torch.where(position < lengths[:, None], lengths[:, None] - 1 - position, position)
 
-    numbers: int64 (directions, time + 1, batch), ids, or where words are read by their spelling the
-    place in ``words``; words: id and spelling of each different word.
-    """
 
-    numbers: npt.NDArray[np.int64]
-    words: list[tuple[int, Word]]
+def _streams(ids: Tensor, mirror: Tensor, starts: Sequence[int]) -> Tensor:
+    """Return ids (batch, time) as each direction reads them, (directions, time + 1, batch)."""
+    read = (ids, ids.gather(1, mirror))[: len(starts)]
+    begun = [F.pad(one, (1, 0), value=start) for one, start in zip(read, starts, strict=True)]
+    return torch.stack(begun).transpose(1, 2)
 
 
 def _put(values: Floats, array: Floats, start: int) -> None:
-    """A row's values (directions, chunk, direction_width) from stream position ``start`` on.
+    """Write a row's outputs, which begin at stream position ``start``, into a text's vectors.
 
-    array: (tokens, dim); position p of a stream is token p - 1, counted from its own side.
+    Position p of a stream is token p - 1 from the side that its direction reads from.
+
+    Args:
+        values: (directions, positions, direction_width).
+        array: (tokens, dim).
+        start: stream position of ``values[:, 0]``.
     """
     tokens, width = len(array), values.shape[2]
     first, last = max(start, 1), min(start + values.shape[1], tokens + 1)

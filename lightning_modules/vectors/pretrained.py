@@ -1,4 +1,4 @@
-"""A trained bidirectional LM with its tokenizer and cleaning, ready to embed text."""
+"""A trained bidirectional language model that turns texts into contextual vectors."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,50 +15,50 @@ from lightning_modules.config import MixConfig
 from lightning_modules.models.model_folder import load_network
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.char_cnn import CharCNN
-from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.scalar_mix import ScalarMix
-from lightning_modules.nn.window import Types
+from lightning_modules.vectors.batches import plan_batches, window_characters
 from lightning_modules.vectors.encoder import Encoder
 from lightning_modules.vectors.scratch import allocate
 from lightning_modules.vectors.selection import (
     Layers,
     Pooling,
     Selection,
-    SelectionError,
     Spans,
     Unit,
+    mix_config,
+    units_of,
 )
 from preprocess.errors import UserError
 from preprocess.files.manifest import read_manifest
 from preprocess.shards.stream import boundary_ids
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
-from preprocess.tokenizers.aligned_text import NO_ID, TextAligner, Tokenised
+from preprocess.tokenizers.aligned_text import TextAligner
 from preprocess.tokenizers.base import Token
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 from preprocess.tokenizers.spellings import MARKS, Spellings
 
-WINDOW_BYTES = 1 << 28
-WINDOW_CHARACTERS = 20_000, 200_000
-CHARACTERS_A_TOKEN = 2
+SHOWN_TEXT = 60
+"""Characters of a text that its `repr` shows."""
 
 Text = str | Sequence[str]
 
 
 class WarmUpError(UserError):
-    """A warm start is asked of a model that has no warm-up text."""
+    """Raised if a warm-up is requested from a model that has no warm-up text."""
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """A text's vectors.
+    """The vectors of a text.
 
     Attributes:
-        text: cleaned.
-        tokens: what has a vector, a token, a word, or the whole text; the places are in ``text``.
-        vectors: (layers, tokens, dim) float32, also where there is one layer or one token. Those of
-            a very long text lie in a nameless file that goes with the array.
-        truncated: words longer than the model reads; the rest of each was left out.
+        text: the text after cleaning.
+        tokens: the units that have a vector: tokens, words, or the whole text. Their offsets
+            ``start`` and ``end`` are characters of ``text``.
+        vectors: (layers, tokens, dim) float32, also for a single layer or token. The vectors of a
+            very long text are a `numpy.memmap` of a temporary file, deleted with the array.
+        truncated: number of words that were cut because they are longer than the model reads.
     """
 
     text: str
@@ -66,25 +66,43 @@ class Embedding:
     vectors: npt.NDArray[np.float32]
     truncated: int = 0
 
+    def __repr__(self) -> str:
+        layers, tokens, dim = self.vectors.shape
+        text = self.text if len(self.text) <= SHOWN_TEXT else f"{self.text[: SHOWN_TEXT - 3]}..."
+        sizes = f"{layers} layer{'s' * (layers != 1)}, {tokens} token{'s' * (tokens != 1)}"
+        return f"Embedding({sizes}, dim {dim}: {text!r})"
+
 
 class BiLM(nn.Module):
     """A trained bidirectional language model.
 
-        model = BiLM.from_pretrained("runs/quickstart/export")
-        for embedding in model.embed(["A first text.", ["A", "second", "one"]]):
-            embedding.vectors  # (layers, tokens, dim)
+    Each text is read from the zero state, after the boundary token that training put before a
+    document. Its vectors therefore depend on the text only: to the bit in batches of the same shape,
+    and within 1e-5 in any other batch. A model that reads words by their spelling also has vectors
+    for words outside its vocabulary.
 
-    Every text starts from zero state after the boundary token that training put before a document,
-    so its vectors depend on nothing but the text (within 1e-5, whatever it is batched with; bit by
-    bit in a batch of the same shape). A model that reads words by their spelling has a vector for a
-    word outside its vocabulary as well.
+    Example:
+        >>> model = BiLM.from_pretrained("runs/quickstart/export")
+        >>> [first, second] = model.embed(["A first text.", ["A", "second", "one"]], unit="word")
+        >>> second.vectors.shape  # (layers, words, dim)
+        (3, 3, 192)
+
+    Args:
+        network: the network; it is set to evaluation mode.
+        tokenizer: the tokenizer of the training corpus.
+        cleaning: the cleaning of the training corpus.
+        boundary: the boundary tokens of training, ``train.boundary``.
+        content: hash of the model.
+        tokenizer_content: hash of the tokenizer.
+        warm_up: text that can be read before each text.
+        type_vectors: precomputed vectors of the tokenizer's ids, (vocabulary, width) float32, for a
+            model that reads words by their spelling.
 
     Attributes:
-        dim: dimensions of a token's vector in any layer: forward half, then backward half; of a
-            forward language model, its own alone.
-        depth: layers, the token vectors (layer 0) included.
-        content, tokenizer_content: hashes of the model and of the tokenizer it was trained with.
-        warm_up: text that may be read before each text, none: the model has no such text.
+        dim: size of a token's vector in each layer: the forward half, then the backward half. A
+            forward language model has the forward half only.
+        depth: number of layers, including layer 0, the input of the recurrent stack.
+        tokenizer, content, tokenizer_content, warm_up: the arguments.
     """
 
     def __init__(
@@ -107,20 +125,26 @@ class BiLM(nn.Module):
         self.reader = TextAligner(Cleaner(cleaning), tokenizer)
         self.dim = network.width
         self.depth = network.recurrent.config.layers + 1
-        self.encoder = Encoder(network, self.starts, type_vectors)
         self._spellings: Spellings | None = None
         if isinstance(network.input, CharCNN):
             self._spellings = Spellings(
                 tokenizer.spelling, tokenizer.vocabulary, network.input.max_characters
             )
+        self.encoder = Encoder(network, self.starts, self._spellings, type_vectors)
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
-        """The model in a folder or at an fsspec URL.
+        """Load a model that `biloom export` wrote.
+
+        Args:
+            path: model folder, a local path or an fsspec URL.
+
+        Returns:
+            The model on the CPU, in evaluation mode. Call ``to("cuda")`` to run it on a GPU.
 
         Raises:
-            ManifestError: it holds no finished model, or one of a newer format.
-            ModelError: a file of it is missing or damaged.
+            ManifestError: if the folder holds no finished model, or one of a newer format.
+            ModelError: if a file of the model is missing or damaged.
         """
         path = str(path)
         content = read_manifest(path, "export").content
@@ -139,43 +163,22 @@ class BiLM(nn.Module):
         )
 
     def forward(self, ids: Tensor, lengths: Tensor, spellings: Spellings | None = None) -> Tensor:
-        """All layers, with gradients.
+        """Return the vectors of all layers, with gradients.
 
         Args:
-            ids: (batch, time) int64, padded with any id at the end.
-            lengths: (batch,) int64, tokens of each row.
-            spellings: how the ids are written, for a model that reads words by their spelling;
-                none: as those of the tokenizer.
+            ids: token ids, (batch, time) int64, padded at the end with any id.
+            lengths: number of tokens of each row, (batch,) int64.
+            spellings: spelling of each id, for a model that reads words by their spelling. None
+                means the tokenizer's.
 
         Returns:
-            (depth, batch, time, dim) float32; what lies past a row's length is padding.
-        """
-        batch, time = ids.shape
-        place = torch.arange(time, device=ids.device).expand(batch, time)
-        # Reversed within its length; padding stays where it is.
-        mirror = torch.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)
-        starts = torch.tensor(self.starts, device=ids.device)
-        streams = torch.stack([ids, ids.gather(1, mirror)])  # (2, batch, time)
-        streams = torch.cat([starts[:, None, None].expand(2, batch, 1), streams], 2)
-        # (directions, time + 1, batch)
-        streams = streams[: self.network.directions].transpose(1, 2)
-        inputs = self._inputs(streams, spellings)
-        layers, _ = self.network.layers(inputs, self.network.zero_state(batch))
-        # (depth, directions, batch, time, direction_width)
-        read = torch.stack(layers)[:, :, 1:].transpose(2, 3)
-        if self.network.directions == 1:
-            return read[:, 0]
-        forward, backward = read.unbind(1)
-        index = mirror[None, :, :, None].expand_as(backward)  # (depth, batch, time, dim / 2)
-        return torch.cat([forward, backward.gather(2, index)], 3)
+            (depth, batch, time, dim) float32. Positions past a row's length are undefined.
 
-    def _inputs(self, ids: Tensor, spellings: Spellings | None) -> Tensor | Types:
-        spellings = spellings or self._spellings
-        if spellings is None:
-            return ids
-        found = types_of_window(ids.cpu().numpy(), spellings)
-        characters = tuple(bucket.to(ids.device) for bucket in found.characters)
-        return Types(characters, found.places.to(ids.device))
+        Example:
+            >>> mix = ScalarMix(model.depth)  # learned weights of the layers
+            >>> vectors = mix(model(ids, lengths), lengths)  # (batch, time, dim)
+        """
+        return self.encoder.layers(ids, lengths, spellings)
 
     def embed(
         self,
@@ -189,47 +192,66 @@ class BiLM(nn.Module):
         warm_up: bool = False,
         memory_bytes: int = 1 << 28,
     ) -> list[Embedding]:
-        """The vectors of each text, in order, after the cleaning that training text had.
+        """Return the vectors of each text, in order, without gradients.
+
+        Texts are cleaned as the training corpus was.
 
         Args:
-            texts: strings, or lists of words; one without tokens has vectors (layers, 0, dim).
-            batch_tokens: tokens of a batch, padding included; a longer text is a batch of its own.
-            layers: "all"; "top"; their "mean"; "mix", their weighted sum; "concat", one after the
-                other; or numbers, 0 that of the input, -1 the top one.
-            unit: a "token", a "word" (of a list its words, of a string what whitespace separates)
-                or the whole "sentence" has a vector.
-            pooling: of a word's or a sentence's tokens. "direction": the forward half at its last
-                token and the backward half at its first, where each has read all of it; "mean",
-                "first", "last".
-            mix: weights and gamma for layers="mix"; none: equal weights, gamma 1.
-            warm_up: start from the state after the model's warm-up text.
-            memory_bytes: beyond which a text's vectors lie in a scratch file (in ``TMPDIR``).
+            texts: strings, or lists of words.
+            batch_tokens: tokens per batch, including padding. A longer text is a batch by itself.
+            layers: "all", "top", "mean" (their average), "mix" (their weighted sum), "concat" (all
+                layers in one vector), or layer indices: 0 is the input, -1 the top layer.
+            unit: what has a vector: each "token", each "word", or the whole text ("sentence"). The
+                words of a string are separated by whitespace.
+            pooling: how the vectors of several tokens become the vector of a word or a text.
+                "direction" takes the forward half at the last token and the backward half at the
+                first, because there each direction has read the whole unit. "mean", "first" and
+                "last" take both halves from these tokens.
+            mix: weights and gamma of ``layers="mix"``. None means equal weights and gamma 1.
+            warm_up: start from the state after the model's warm-up text, not from the zero state.
+            memory_bytes: vectors of a text that need more bytes are kept in a temporary file in
+                ``TMPDIR``.
+
+        Returns:
+            One `Embedding` per text. A text without tokens has vectors of shape (layers, 0, dim).
 
         Raises:
-            TypeError: a text is neither a string nor a list of words.
-            SelectionError: the model has no such layer, or another number of weights.
-            WarmUpError: the model has no warm-up text.
-            ScratchError: there is no room for a scratch file.
+            TypeError: if ``texts`` is one string, or a text is neither a string nor a list of words.
+            SelectionError: if the model has no such layer, or another number of layers than ``mix``
+                has weights.
+            WarmUpError: if the model has no warm-up text.
+            ScratchError: if the disk has no room for a temporary file.
         """
         if isinstance(texts, str):
-            raise TypeError("embed takes a list of texts; write [text] for one")
+            raise TypeError("embed takes a list of texts; write [text] for a single text")
         chosen = tuple(layers) if not isinstance(layers, str) else layers
-        selection = Selection(chosen, unit, pooling, _numbers(mix))
+        selection = Selection(chosen, unit, pooling, mix_config(mix))
         return self.embed_selection(texts, selection, batch_tokens, warm_up, memory_bytes)
 
     def iter_embed(
-        self, texts: Iterable[Text], batch_tokens: int = 8192, **how: Any
+        self, texts: Iterable[Text], batch_tokens: int = 8192, **options: Any
     ) -> Iterator[Embedding]:
-        """As `embed`, for texts without end: some of them at a time, in order, in bounded memory."""
+        """Yield the vectors of each text of a stream, in order, in bounded memory.
+
+        Texts are read and embedded a window at a time.
+
+        Args:
+            texts: strings, or lists of words; may be endless.
+            batch_tokens: tokens per batch, including padding.
+            **options: keyword arguments of `embed`.
+
+        Raises:
+            TypeError, SelectionError, WarmUpError, ScratchError: as `embed`.
+        """
         window: list[Text] = []
         characters, most = 0, window_characters(self.depth, self.dim)
         for text in texts:
             window.append(text)
             characters += len(text) if isinstance(text, str) else sum(map(len, text))
             if characters >= most or len(window) >= most:
-                yield from self.embed(window, batch_tokens, **how)
+                yield from self.embed(window, batch_tokens, **options)
                 window, characters = [], 0
-        yield from self.embed(window, batch_tokens, **how)
+        yield from self.embed(window, batch_tokens, **options)
 
     @torch.inference_mode()
     def embed_selection(
@@ -240,7 +262,7 @@ class BiLM(nn.Module):
         warm_up: bool = False,
         memory_bytes: int = 1 << 28,
     ) -> list[Embedding]:
-        """As `embed`, with all that is chosen of the vectors in one."""
+        """Return the vectors of each text; as `embed`, with the choice of vectors as one object."""
         selection.check(self.depth)
         read = self.reader.read(texts)
         state = self._first_state(warm_up)
@@ -250,7 +272,7 @@ class BiLM(nn.Module):
         spans: list[Spans] = []
         marked: list[tuple[Token, ...]] = []
         for text in read:
-            tokens, of_token = _units(text, selection.unit)
+            tokens, of_token = units_of(text, selection.unit)
             marked.append(tokens)
             spans.append(of_token)
         self.encoder.learn(text.tokens for text in read)
@@ -270,55 +292,14 @@ class BiLM(nn.Module):
             return zero
         if self.warm_up is None:
             raise WarmUpError(
-                "this model has no warm-up text to start from; export it with export.warm_up, or "
-                "leave warm_up out"
+                "this model has no warm-up text; export it with export.warm_up, or set warm_up to false"
             )
         [text] = self.reader.read([self.warm_up])
         return self.encoder.state_after(text.tokens, zero)
 
     def _truncated(self, tokens: Iterable[Token]) -> int:
-        """How many of these words are too long for the model to read to their end."""
+        """Return the number of words that are longer than the model reads."""
         if self._spellings is None:
             return 0
         longest = self._spellings.max_characters - MARKS
         return sum(len(token.spelling.encode("utf-8", "ignore")) > longest for token in tokens)
-
-
-def _numbers(mix: MixConfig | ScalarMix | None) -> MixConfig:
-    if not isinstance(mix, ScalarMix):
-        return mix or MixConfig()
-    if mix.layer_norm == "batch":
-        raise SelectionError(
-            "mix: a layer norm over the batch makes a text's vectors depend on its neighbours; give "
-            "the layers of BiLM.forward to the ScalarMix itself, or take layer_norm='text'"
-        )
-    weights = tuple(mix.weights.detach().tolist())
-    return MixConfig(weights=weights, gamma=mix.gamma.item(), layer_norm=bool(mix.layer_norm))
-
-
-def _units(text: Tokenised, unit: Unit) -> tuple[tuple[Token, ...], Spans]:
-    """What has a vector, and the tokens of each."""
-    count = len(text.tokens)
-    if unit == "word":
-        return text.words, Spans(*text.word_spans())
-    if unit == "token":
-        return text.tokens, Spans(np.arange(count), np.arange(count))
-    whole = (Token(NO_ID, text.text, 0, len(text.text)),) if count else ()
-    return whole, Spans(np.zeros(len(whole), np.int64), np.full(len(whole), count - 1))
-
-
-def window_characters(layers: int, dim: int) -> int:
-    """Characters of the texts that are embedded at once where texts come one after the other."""
-    least, most = WINDOW_CHARACTERS
-    return max(least, min(most, WINDOW_BYTES // (4 * layers * dim) * CHARACTERS_A_TOKEN))
-
-
-def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Numbers of texts batch by batch, sorted by length so that little is padding."""
-    batches: list[list[int]] = []
-    for number in sorted(range(len(lengths)), key=lambda n: (lengths[n], n)):
-        if batches and (len(batches[-1]) + 1) * max(1, lengths[number]) <= batch_tokens:
-            batches[-1].append(number)
-        else:
-            batches.append([number])
-    return batches

@@ -13,26 +13,32 @@ Allocate = Callable[[tuple[int, int, int]], npt.NDArray[np.float32]]
 
 
 class ScratchError(UserError):
-    """There is no room for a scratch file."""
+    """Raised if the disk has no room for a scratch file."""
 
 
 def allocate(shape: tuple[int, int, int], memory_bytes: int) -> npt.NDArray[np.float32]:
-    """A float32 array: in memory up to that size, else mapped from a nameless file in TMPDIR.
+    """Return an uninitialised float32 array, in memory or mapped from a temporary file.
+
+    The file lies in ``TMPDIR``, has no name, and is deleted with the array.
+
+    Args:
+        shape: shape of the array.
+        memory_bytes: largest array that is kept in memory.
 
     Raises:
-        ScratchError: the disk has no room for it.
+        ScratchError: if the disk has no room for the file.
     """
     size = int(np.prod(shape, dtype=np.int64)) * 4
     if size <= memory_bytes:
         return np.empty(shape, np.float32)
     with tempfile.TemporaryFile() as file:
         try:
-            # A mapped file without blocks would end the process where the disk is full.
+            # Reserve the space now: on a full disk, writing to a mapped sparse file kills the process.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             raise ScratchError(
-                f"{tempfile.gettempdir()}: no room for the {size:,} bytes of a long text's vectors "
-                f"({error.strerror}); set TMPDIR to a larger disk"
+                f"{tempfile.gettempdir()}: no room for {size:,} bytes of vectors of a long text "
+                f"({error.strerror}); set TMPDIR to a folder on a larger disk"
             ) from error
         return np.memmap(file, np.float32, "w+", shape=shape)

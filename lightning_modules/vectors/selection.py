@@ -1,7 +1,7 @@
-"""Which vectors of a text are wanted: which layers, or what is made of them, and of which unit.
+"""The choice of vectors: layers, or a combination of them, for tokens, words or whole texts.
 
-Legend: depth = layers, that of the input included; dim = dimensions of a token's vector in a layer,
-forward half, then backward half.
+Legend of shapes: depth is the number of layers, including the input. dim is the size of a token's
+vector in one layer: the forward half, then the backward half.
 """
 
 from collections.abc import Iterator
@@ -10,10 +10,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from lightning_modules.config import MixConfig
+from lightning_modules.nn.scalar_mix import EPSILON, ScalarMix, mix_layers
 from lightning_modules.vectors.scratch import Allocate
 from preprocess.errors import UserError
+from preprocess.tokenizers.aligned_text import NO_ID, Tokenised
+from preprocess.tokenizers.base import Token
 
 Layers = Literal["all", "top", "mean", "mix", "concat"] | tuple[int, ...]
 Unit = Literal["token", "word", "sentence"]
@@ -21,16 +25,14 @@ Pooling = Literal["direction", "mean", "first", "last"]
 Floats = npt.NDArray[np.float32]
 
 BLOCK_BYTES = 1 << 24
-EPSILON = 1e-12
-"""Of the layer norm, as AllenNLP's."""
 
 
 class SelectionError(UserError):
-    """Layers that a model has not, or weights for another number of layers."""
+    """Raised for a choice that a model does not offer, such as a layer it does not have."""
 
 
 class Spans(NamedTuple):
-    """For each unit the first and the last of its tokens, int64 (units,)."""
+    """Indices of the first and the last token of each unit, int64 (units,)."""
 
     first: npt.NDArray[np.int64]
     last: npt.NDArray[np.int64]
@@ -38,15 +40,17 @@ class Spans(NamedTuple):
 
 @dataclass(frozen=True)
 class Selection:
-    """What is made of all layers of all tokens.
+    """Which vectors to compute from all layers of all tokens.
 
-    layers: "all"; "top"; "mean" of all; "mix", their weighted sum; "concat", one after the other in
-    one vector; or numbers of layers, 0 that of the input, negative ones from the top.
-    unit: a "token", a "word" or the whole "sentence" has a vector.
-    pooling: how a word or sentence has one vector. "direction": the forward half at its last token
-    and the backward half at its first, where each has read all of it; "mean" of its tokens; both
-    halves at its "first" or its "last".
-    mix: for "mix" alone.
+    Attributes:
+        layers: "all", "top", "mean" (their average), "mix" (their weighted sum), "concat" (all layers
+            in one vector), or layer indices: 0 is the input, negative ones count from the top.
+        unit: what has a vector: each "token", each "word", or the whole text ("sentence").
+        pooling: how the vectors of several tokens become the vector of a word or a text.
+            "direction" takes the forward half at the last token and the backward half at the first,
+            because there each direction has read the whole unit. "mean", "first" and "last" take
+            both halves from these tokens.
+        mix: settings of ``layers="mix"``; ignored otherwise.
     """
 
     layers: Layers = "all"
@@ -55,61 +59,70 @@ class Selection:
     mix: MixConfig = field(default_factory=MixConfig)
 
     def check(self, depth: int) -> None:
-        """Raise SelectionError where a model of this depth cannot give that."""
+        """Check the choice against a model.
+
+        Raises:
+            SelectionError: if a setting is unknown, or a model of this depth does not offer it.
+        """
         if isinstance(self.layers, tuple):
             if not self.layers:
-                raise SelectionError("layers: an empty list names no layer; name one, or 'all'")
+                raise SelectionError("layers: the list is empty; name a layer, or write 'all'")
             for layer in self.layers:
                 if not -depth <= layer < depth:
                     raise SelectionError(
-                        f"layers: this model has no layer {layer}; there are 0 (the input's) to "
-                        f"{depth - 1}, or -1 for the top one"
+                        f"layers: this model has no layer {layer}; its layers are 0 (the input) to "
+                        f"{depth - 1}, and -1 is the top one"
                     )
         elif self.layers not in ("all", "top", "mean", "mix", "concat"):
             raise SelectionError(
-                f"layers: {self.layers!r} is none of all, top, mean, mix, concat, nor a list of numbers"
+                f"layers: {self.layers!r} is unknown; use all, top, mean, mix, concat or a list of "
+                "layer numbers"
             )
         if self.unit not in ("token", "word", "sentence"):
-            raise SelectionError(f"unit: {self.unit!r} is none of token, word, sentence")
+            raise SelectionError(f"unit: {self.unit!r} is unknown; use token, word or sentence")
         if self.pooling not in ("direction", "mean", "first", "last"):
             raise SelectionError(
-                f"pooling: {self.pooling!r} is none of direction, mean, first, last"
+                f"pooling: {self.pooling!r} is unknown; use direction, mean, first or last"
             )
         weights = self.mix.weights
         if self.layers == "mix" and weights is not None and len(weights) != depth:
             raise SelectionError(
-                f"mix.weights: {len(weights)} weights, but this model has {depth} layers, that of the "
-                "input included"
+                f"mix.weights: {len(weights)} weights, but this model has {depth} layers, including "
+                "the input; give one weight per layer"
             )
 
     def read_layers(self, depth: int) -> list[int]:
-        """The layers that are needed, from 0 on."""
+        """Return the indices of the layers that are needed, counted from 0."""
         if isinstance(self.layers, tuple):
             return [layer % depth for layer in self.layers]
         return [depth - 1] if self.layers == "top" else list(range(depth))
 
     def shape(self, depth: int, dim: int) -> tuple[int, int]:
-        """Layers and dimensions of what is given for each unit."""
-        if self.layers == "concat":
-            return 1, depth * dim
-        if self.layers in ("top", "mean", "mix"):
-            return 1, dim
-        return len(self.read_layers(depth)), dim
-
-    def of(self, read: Floats, spans: Spans, directions: int, new: Allocate) -> Floats:
-        """The vectors of a text's units, (layers, units, dim), in pieces of bounded memory.
+        """Return the number of layers and the size of the vectors of a unit.
 
         Args:
-            read: (layers that are needed, tokens, dim) of one text.
+            depth: layers of the model.
+            dim: size of a token's vector in one layer.
+        """
+        return self._combined_shape(len(self.read_layers(depth)), dim)
+
+    def of(self, read: Floats, spans: Spans, directions: int, new: Allocate) -> Floats:
+        """Compute the vectors of a text's units in bounded memory.
+
+        Args:
+            read: the layers `read_layers` names, (layers, tokens, dim).
             spans: the tokens of each unit.
-            directions: 2 where a vector has two halves, 1 where the forward language model is alone.
-            new: makes the result's array.
+            directions: 2, or 1 for a forward language model, whose vectors have no backward half.
+            new: allocates the result.
+
+        Returns:
+            (layers, units, size), with layers and size as `shape` gives them.
         """
         if self.layers == "all" and self.unit == "token":
             return read
         depth, _, dim = read.shape
-        layers, width = self._made(depth, dim)
-        found = new((layers, len(spans.first), width))
+        layers, size = self._combined_shape(depth, dim)
+        found = new((layers, len(spans.first), size))
         norms = _norms(read) if self.layers == "mix" and self.mix.layer_norm else None
         for part in _pieces(len(spans.first), depth * dim * 4):
             pooled = self._pool(read, Spans(spans.first[part], spans.last[part]), directions)
@@ -119,7 +132,8 @@ class Selection:
             found[:, part] = self._combine(pooled)
         return found
 
-    def _made(self, depth: int, dim: int) -> tuple[int, int]:
+    def _combined_shape(self, depth: int, dim: int) -> tuple[int, int]:
+        """Layers and size that `_combine` makes of ``depth`` layers."""
         if self.layers == "concat":
             return 1, depth * dim
         return (1, dim) if self.layers in ("mean", "mix") else (depth, dim)
@@ -136,7 +150,7 @@ class Selection:
         return np.concatenate([read[:, forward, :half], read[:, backward, half:]], 2)
 
     def _combine(self, pooled: Floats) -> Floats:
-        """(layers, units, dim) -> (layers that are given, units, their dim)."""
+        """(layers, units, dim) -> (layers, units, size) as in `shape`."""
         depth, units, dim = pooled.shape
         if self.layers == "concat":
             return pooled.transpose(1, 0, 2).reshape(1, units, depth * dim)
@@ -144,17 +158,10 @@ class Selection:
             mean: Floats = pooled.mean(0, keepdims=True)
             return mean
         if self.layers == "mix":
-            weights = self.mix.gamma * softmax(self.mix.weights or (0.0,) * depth)
-            summed: Floats = np.einsum("l,lud->ud", weights.astype(np.float32), pooled)[None]
-            return summed
+            weights = torch.tensor(self.mix.weights or (0.0,) * depth, dtype=torch.float64)
+            mixed: Floats = mix_layers(torch.from_numpy(pooled), weights, self.mix.gamma).numpy()
+            return mixed[None]
         return pooled
-
-
-def softmax(weights: tuple[float, ...]) -> npt.NDArray[np.float64]:
-    """exp(w_l) / sum_k exp(w_k), (layers,)."""
-    powers = np.exp(np.asarray(weights) - max(weights))
-    shares: npt.NDArray[np.float64] = powers / powers.sum()
-    return shares
 
 
 def _pieces(count: int, bytes_each: int) -> Iterator[slice]:
@@ -164,7 +171,7 @@ def _pieces(count: int, bytes_each: int) -> Iterator[slice]:
 
 
 def _norms(read: Floats) -> tuple[Floats, Floats]:
-    """Mean and deviation of each layer over tokens and dimensions, both (layers, 1, 1)."""
+    """Return mean and standard deviation of each layer over tokens and dimensions, (layers, 1, 1)."""
     depth, tokens, dim = read.shape
     count = max(1, tokens * dim)
     mean, square = np.zeros(depth), np.zeros(depth)
@@ -178,7 +185,7 @@ def _norms(read: Floats) -> tuple[Floats, Floats]:
 
 
 def _means(read: Floats, spans: Spans) -> Floats:
-    """The mean of each unit's tokens, (layers, units, dim)."""
+    """Return the mean of each unit's tokens, (layers, units, dim)."""
     depth, _, dim = read.shape
     found = np.empty((depth, len(spans.first), dim), np.float32)
     for unit, (first, last) in enumerate(zip(spans.first, spans.last, strict=True)):
@@ -187,3 +194,31 @@ def _means(read: Floats, spans: Spans) -> Floats:
             total += read[:, first + part.start : first + part.stop].sum(1, dtype=np.float64)
         found[:, unit] = total / (last + 1 - first)
     return found
+
+
+def units_of(text: Tokenised, unit: Unit) -> tuple[tuple[Token, ...], Spans]:
+    """Return the units of a text that get a vector, and the tokens of each."""
+    count = len(text.tokens)
+    if unit == "word":
+        return text.words, Spans(*text.word_spans())
+    if unit == "token":
+        return text.tokens, Spans(np.arange(count), np.arange(count))
+    whole = (Token(NO_ID, text.text, 0, len(text.text)),) if count else ()
+    return whole, Spans(np.zeros(len(whole), np.int64), np.full(len(whole), count - 1))
+
+
+def mix_config(mix: MixConfig | ScalarMix | None) -> MixConfig:
+    """Return the settings that mix layers as ``mix`` does.
+
+    Raises:
+        SelectionError: if ``mix`` normalises over a batch.
+    """
+    if not isinstance(mix, ScalarMix):
+        return mix or MixConfig()
+    if mix.layer_norm == "batch":
+        raise SelectionError(
+            "mix: with layer_norm='batch', the vectors of a text depend on the other texts of its "
+            "batch; use layer_norm='text', or apply the ScalarMix to the layers of BiLM.forward"
+        )
+    weights = tuple(mix.weights.detach().tolist())
+    return MixConfig(weights=weights, gamma=mix.gamma.item(), layer_norm=bool(mix.layer_norm))

@@ -1,8 +1,8 @@
-"""Vectors of words by their spelling, each computed once while memory lasts.
+"""A cache of the vectors that a character CNN computes from the spelling of words.
 
-A character CNN costs more than all recurrent layers together, and a text repeats its words. What is
-computed must not depend on what was computed before: words go through the network in blocks of one
-size, padded by their length to one of a few widths, so that a word's bits follow from its spelling.
+The CNN costs more than all recurrent layers together, and texts repeat their words, so each distinct
+word is computed once. A word's vector must not depend on the words computed with it, to the bit:
+words therefore pass the network in blocks of a fixed size, padded to one of a few widths.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,28 +27,31 @@ from preprocess.tokenizers.spellings import (
 )
 
 ROW_BLOCK = 64
-"""Words of a block. More are no faster, and a single short text would have blocks of padding alone."""
+"""Words per block. Larger blocks are no faster and consist mostly of padding for a short text."""
 
 IDS_AT_ONCE = 1 << 14
 
 BEGIN, END = object(), object()
-"""In the place of the boundary tokens' spellings, since a text may hold words written like them."""
+"""Stand for the boundary tokens. They are no strings, because a text may hold words spelled alike."""
 
 Word = str | object
 
 
 class _Block(NamedTuple):
     words: list[Word]
-    vectors: Tensor  # (words or more, width)
+    vectors: Tensor  # (at least words, width)
 
 
 class TypeVectors:
-    """The vectors a character CNN gives to words, for inference.
+    """The vectors of words under a character CNN, for inference.
+
+    If the network's weights change, the cache and the precomputed vectors are discarded.
 
     Args:
         network: the character CNN.
-        precomputed: (vocabulary, width) the vectors of a tokenizer's ids, none: no such vectors.
-        kept_bytes: of vectors that are kept; when they are full, all are forgotten.
+        precomputed: vectors of the tokenizer's ids, (vocabulary, width) float32. None means that all
+            vectors are computed.
+        kept_bytes: size of the cache. A full cache is emptied.
     """
 
     def __init__(
@@ -64,33 +67,41 @@ class TypeVectors:
         self._versions = self._weights_versions()
 
     def of(self, words: Sequence[Word], ids: Sequence[int]) -> Tensor:
-        """The vectors (words, width) of different words, with their ids, on the network's device."""
+        """Return the vectors of distinct words, (words, width) float32, on the network's device.
+
+        Args:
+            words: spellings, or `BEGIN` and `END`.
+            ids: token id of each word.
+        """
         self.learn(words, ids)
         assert self._table is not None
         rows = torch.tensor([self._rows[word] for word in words], device=self._table.device)
         return self._table[rows]
 
     def learn(self, words: Sequence[Word], ids: Sequence[int]) -> None:
-        """Compute and keep the vectors of different words: of many at once, few blocks are not full."""
+        """Compute and keep the vectors of distinct words; arguments as of `of`.
+
+        Many words at once are faster, because few blocks have padding.
+        """
         self._forget_if_stale()
-        places = dict(zip(words, ids, strict=True))
+        id_of = dict(zip(words, ids, strict=True))
         new = [word for word in words if word not in self._rows]
         if self._table is None or len(self._rows) + len(new) > len(self._table):
             new = list(words)
             self._make_table(len(new))
         assert self._table is not None
-        for block in self._blocks(new, places):
+        for block in self._blocks(new, id_of):
             first = len(self._rows)
             self._rows.update(zip(block.words, range(first, first + len(block.words)), strict=True))
             self._table[first : len(self._rows)] = block.vectors[: len(block.words)]
 
     @property
     def capacity(self) -> int:
-        """Words whose vectors can be kept at once."""
+        """Number of words that the cache holds."""
         return self._kept_bytes // (4 * self._network.width)
 
     def _weights_versions(self) -> list[int]:
-        """Numbers that torch raises with every change of a weight."""
+        """Return the version counter of each weight, which torch increments when the weight changes."""
         return [weight._version for weight in self._network.parameters()]
 
     def _forget_if_stale(self) -> None:
@@ -142,10 +153,13 @@ class TypeVectors:
 
 @torch.inference_mode()
 def vectors_of_vocabulary(network: CharCNN, tokenizer: Tokenizer) -> Tensor:
-    """The vector of every id, (vocabulary, width) float32; of the unknown one, which has no spelling, 0."""
+    """Return the vector of every id of a tokenizer, (vocabulary, width) float32.
+
+    The unknown token has no spelling; its vector is 0.
+    """
     vectors = TypeVectors(network.eval(), kept_bytes=0)
-    found = [torch.zeros(1, network.width), vectors.of([BEGIN, END], [BOS, EOS])]
+    rows = [torch.zeros(1, network.width), vectors.of([BEGIN, END], [BOS, EOS])]
     for start in range(len(CONTROLS), tokenizer.vocabulary, IDS_AT_ONCE):
         ids = range(start, min(start + IDS_AT_ONCE, tokenizer.vocabulary))
-        found.append(vectors.of([tokenizer.spelling(one) for one in ids], ids))
-    return torch.cat(found)
+        rows.append(vectors.of([tokenizer.spelling(id_) for id_ in ids], ids))
+    return torch.cat(rows)

@@ -1,4 +1,4 @@
-"""`biloom cache`: what a vector cache holds, a text's vectors, whether it is whole, other formats."""
+"""`biloom cache`: inspect, query, check or convert a vector cache."""
 
 import json
 import sys
@@ -31,12 +31,12 @@ def info(path: str) -> None:
 
 
 def get(path: str, texts: list[str], words: bool) -> int:
-    """Print a JSON object a text with its vectors; 1 where one is not in the cache.
+    """Print one JSON object per text, with its vectors; return 1 if a text is not in the cache.
 
     Args:
-        path: the cache.
-        texts: none: the lines of standard input.
-        words: each text is a list of words, as whitespace separates them.
+        path: folder or URL of the cache.
+        texts: if empty, each line of standard input is a text.
+        words: each text is a list of words separated by whitespace.
     """
     cache = VectorCache.open(path)
     absent = 0
@@ -51,7 +51,7 @@ def get(path: str, texts: list[str], words: bool) -> int:
         found: dict[str, object] = {"text": asked}
         if cache.texts_kept:
             found["tokens"] = cache.tokens(asked)
-        # Numbers as short as their type allows, not as their value in double precision.
+        # str gives the shortest digits that name the value in its own type.
         found["vectors"] = [
             [[float(str(value)) for value in unit] for unit in layer] for layer in vectors
         ]
@@ -65,7 +65,7 @@ def _lines() -> Iterable[str]:
 
 
 def verify(path: str) -> int:
-    """Hash a cache's files again and read every entry; 0 where all is whole, else 1."""
+    """Hash a cache's files and read every entry; return 0 if all are intact, else 1."""
     cache = VectorCache.open(path)
     code = check(path)
     console = Console()
@@ -74,20 +74,18 @@ def verify(path: str) -> int:
     for problem in problems:
         console.warn(problem)
     if problems:
-        console.line(
-            f"{len(problems):,} of {len(cache.shards):,} shards have entries that are wrong"
-        )
+        console.line(f"{len(problems):,} of {len(cache.shards):,} shards have damaged entries")
         return 1
-    console.line(f"{len(cache):,} texts: each is what it was, and found")
+    console.line(f"{len(cache):,} texts: all are intact and can be found")
     return code
 
 
 def export(path: str, file: str) -> None:
-    """Write a cache in the format that ``file``'s suffix names.
+    """Write a cache in the format that the suffix of ``file`` names.
 
     Raises:
-        CacheError: the cache is damaged, or kept no texts.
-        ExportError: the suffix names no format, or the file exists.
+        CacheError: the cache is damaged, or does not keep its texts.
+        ExportError: no format has this suffix, or the file exists.
     """
     cache = VectorCache.open(path)
     console = Console()

@@ -1,4 +1,4 @@
-"""A vector cache in other formats, entry by entry, in bounded memory."""
+"""Export of a vector cache to other formats, entry by entry, in bounded memory."""
 
 import io
 import json
@@ -18,37 +18,42 @@ from preprocess.vectors.files import HashedFile
 from preprocess.vectors.shard import Text, text_key, to_json
 
 ROWS = 256
-"""Texts of a row group."""
+"""Texts in a Parquet row group."""
 
 Told = Callable[[int], None]
 Entry = tuple[Text, list[str], NDArray[Any]]
 
 
 class ExportError(UserError):
-    """A format that is not known, or a file that is there already."""
+    """An unknown format, or a file that exists already."""
 
 
 def export_cache(cache: VectorCache, path: str, told: Told = lambda _: None) -> list[str]:
-    """Write ``cache`` to ``path``; returns the names of all files.
+    """Write ``cache`` to ``path`` and return the names of all files that were written.
 
-    .hdf5, .h5   as AllenNLP's `elmo` command: dataset "0", "1", ... of (layers, units, dim) float32,
-                 of one layer (units, dim), and "sentence_to_index", JSON; words are joined by spaces
-    .npy         (units of all texts, layers, dim) in the cache's type; beside it .offsets.npy (texts
-                 + 1,), where each text begins, and .texts.jsonl, [text, label, label, ...] a line
-    .parquet     key, text, words (none: a string was given), labels, vectors: layers * units * dim
-                 values; layers, dim, unit and model are in the schema's metadata
+    .hdf5, .h5   The layout of AllenNLP's `elmo` command: for each text a dataset "0", "1", ... of
+                 shape (layers, units, dim), or (units, dim) if there is one layer, float32; and
+                 "sentence_to_index", JSON. Lists of words are joined by spaces.
+    .npy         An array (units of all texts, layers, dim) in the cache's dtype. Beside it,
+                 .offsets.npy of shape (texts + 1,) has the first unit of each text, and .texts.jsonl
+                 one line [text, label, label, ...] per text.
+    .parquet     Columns key, text, words (null if the text is a string), labels, and vectors, a list
+                 of layers * units * dim values. The schema's metadata has layers, dim, unit, model.
+
+    Args:
+        told: called with the number of texts written so far.
 
     Raises:
-        CacheError: the cache is damaged, or kept no texts.
-        ExportError: the suffix names no format, or a file exists.
+        CacheError: the cache is damaged, or does not keep its texts.
+        ExportError: no format has this suffix, or the file exists.
         StageError: a library is not installed.
     """
     writers = {".hdf5": _hdf5, ".h5": _hdf5, ".npy": _npy, ".parquet": _parquet}
     suffix = PurePosixPath(path).suffix
     if suffix not in writers:
-        raise ExportError(f"{path}: no format has this suffix; give {', '.join(writers)}")
+        raise ExportError(f"{path}: no format has this suffix; use one of {', '.join(writers)}")
     if storage.exists(path):
-        raise ExportError(f"{path} exists already; give another name, or remove it first")
+        raise ExportError(f"{path} exists already; name another file, or remove it first")
     return writers[suffix](cache, path, told)
 
 
@@ -67,7 +72,7 @@ def _hdf5(cache: VectorCache, path: str, told: Told) -> list[str]:
     import h5py
 
     places: dict[str, str] = {}
-    # HDF5 goes back and forth in its file, which no store and no stream allows.
+    # HDF5 needs random access to its file, which an object store does not give to a writer.
     with tempfile.TemporaryDirectory(prefix="biloom-hdf5-") as scratch:
         whole = f"{scratch}/cache.hdf5"
         with h5py.File(whole, "w") as file:
@@ -136,5 +141,5 @@ def _parquet(cache: VectorCache, path: str, told: Told) -> list[str]:
 
 
 def _encodable(text: str) -> str:
-    """Parquet holds no lone surrogates; the key tells such texts apart."""
+    """Replace lone surrogates, which Parquet cannot store; the key still tells such texts apart."""
     return text.encode("utf-8", "replace").decode()

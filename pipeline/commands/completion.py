@@ -4,8 +4,7 @@ from typing import Any, Literal
 
 import shtab
 
-from pipeline.commands.parser import Parser, make_parser
-from pipeline.commands.registry import COMMANDS
+from pipeline.commands.parser import Parser
 from pipeline.config.annotated import setting_names
 from pipeline.config.load import shipped_configs
 
@@ -47,13 +46,14 @@ complete -o bashdefault -F _biloom biloom
 }
 
 
-def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
-    """Print the script for ``shell``."""
-    parser = make_parser(COMMANDS, "", "")
+def completion(shell: Literal["bash", "zsh", "fish"], parser: Parser) -> None:
+    """Print the script for ``shell`` that completes the command line of ``parser``."""
     words = " ".join([*shipped_configs(), *(f"{name}=" for name in setting_names())])
     preamble: Any = {shell: PREAMBLE[shell].format(words=words)}  # its type says "str"
     _set_completers(parser)
-    print(shtab.complete(parser.own, shell, preamble=preamble) + AFTER.get(shell, ""))
+    script = shtab.complete(parser.own, shell, preamble=preamble) + AFTER.get(shell, "")
+    # For zsh's _arguments, "(*):" is one argument more, and "*:" all that follow.
+    print(script.replace('"(*):', '"*:') if shell == "zsh" else script)
 
 
 def _set_completers(parser: Parser) -> None:

@@ -1,4 +1,4 @@
-"""`biloom import-elmo` and `export-elmo`: ELMo's own archives to model folders and back."""
+"""`biloom import-elmo` and `biloom export-elmo`: ELMo archives to model folders and back."""
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.models.elmo_archive import (
@@ -35,8 +35,8 @@ THEIR_CONTROLS = ("<S>", "</S>", "<UNK>")
 CARD = """\
 # ELMo
 
-Imported from an ELMo archive (options.json, weights.hdf5), bit by bit. Words are read by their
-characters, so any word has a vector; there is no output layer, so text cannot be scored.
+Imported from an ELMo archive (options.json, weights.hdf5); the weights are unchanged. Words are read
+by their characters, so any word has a vector. There is no output layer, so text cannot be scored.
 
 ```python
 from biloom import BiLM
@@ -49,10 +49,16 @@ for embedding in model.embed([["Words", "as", "a", "list", "."], "or separated b
 
 
 def import_elmo(options: str, weights: str, folder: str, vocabulary: str | None) -> None:
-    """Write the model folder of an archive.
+    """Write a model folder from an ELMo archive.
+
+    Args:
+        options: options.json of the archive.
+        weights: weights.hdf5 of the archive.
+        folder: the model folder to write.
+        vocabulary: a vocabulary file of bilm-tf, one word per line.
 
     Raises:
-        ElmoError: the archive or the vocabulary cannot be read, or the folder holds another result.
+        ElmoError: the archive or the vocabulary cannot be read, or the folder has another result.
     """
     require("import-elmo", NEEDS)
     config = read_options(options)
@@ -112,27 +118,29 @@ def _hash(path: str) -> str:
 
 
 def _words(path: str) -> list[str]:
-    """The words of bilm-tf's vocabulary file, a word a line, without its control tokens."""
+    """The words of bilm-tf's vocabulary file, without its control tokens."""
     try:
         lines = storage.read_bytes(path).decode().splitlines()
     except FileNotFoundError as error:
         raise ElmoError(f"{path} is missing") from error
     except UnicodeDecodeError as error:
-        raise ElmoError(f"{path} is no UTF-8 text ({error.reason})") from error
+        raise ElmoError(f"{path} is not UTF-8 text ({error.reason})") from error
     words = [line.strip() for line in lines]
     words = [word for word in words if word and word not in THEIR_CONTROLS]
     if len(set(words)) < len(words):
         twice = next(word for word in words if words.count(word) > 1)
-        raise ElmoError(f"{path}: the word '{twice}' stands there twice; a vocabulary has it once")
+        raise ElmoError(f"{path}: the word '{twice}' occurs twice; a vocabulary has each word once")
     return words
 
 
 def export_elmo(model: str, folder: str) -> None:
-    """Write the archive of a model folder: options.json, weights.hdf5, vocab.txt where it has words.
+    """Write an ELMo archive from a model folder.
+
+    The archive has options.json, weights.hdf5 and, if the model has words, vocab.txt.
 
     Raises:
         ManifestError: there is no finished model.
-        ElmoError: ELMo's archive cannot hold it, or the folder holds one.
+        ElmoError: an ELMo archive cannot hold this model, or the folder has one already.
     """
     require("export-elmo", NEEDS)
     read_manifest(model, "export")
@@ -151,7 +159,7 @@ def export_elmo(model: str, folder: str) -> None:
     storage.write_bytes(storage.join(folder, "weights.hdf5"), write_weights(tensors, config))
     if saved["boundary"] != "bos_eos":
         console.warn(
-            "trained with boundary eos: readers of ELMo archives begin a text with another token than "
-            "this model knows, so vectors near the edges of a text differ"
+            "trained with boundary eos: readers of ELMo archives begin a text with a token that this "
+            "model does not know, so vectors near the edges of a text differ"
         )
     console.line(f"{folder}: options.json, weights.hdf5" + (", vocab.txt" if words else ""))

@@ -1,4 +1,4 @@
-"""``biloom inspect`` and ``biloom check``: any finished stage folder, by its manifest."""
+"""`biloom inspect` and `biloom check`: the folder of any finished stage, by its manifest."""
 
 import json
 
@@ -11,7 +11,7 @@ SHOWN_FILES = 8
 
 
 def inspect(path: str) -> int:
-    """Print what a stage folder holds; 0."""
+    """Print what a stage folder holds; return 0."""
     path = _folder(path)
     manifest = read_manifest(path)
     console = Console()
@@ -36,7 +36,7 @@ def inspect(path: str) -> int:
 
 
 def check(path: str) -> int:
-    """Hash every file again; 0 where all are as the manifest says, else 1."""
+    """Hash every file; return 0 if all match the manifest, else 1."""
     path = _folder(path)
     manifest = read_manifest(path)
     console = Console()
@@ -55,10 +55,10 @@ def check(path: str) -> int:
     if problems:
         console.line(f"{len(problems):,} of {len(manifest.files):,} files are damaged")
         return 1
-    console.line(f"{len(manifest.files):,} files, {count(total)}B: all as the manifest says")
+    console.line(f"{len(manifest.files):,} files, {count(total)}B: all match the manifest")
     return 0
 
 
 def _folder(path: str) -> str:
-    """The stage folder that a person means by it, or by its manifest."""
+    """The stage folder; ``path`` is the folder or its manifest."""
     return storage.absolute(path).removesuffix(f"/{NAME}")

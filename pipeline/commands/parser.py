@@ -3,7 +3,8 @@
 from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from textwrap import fill, wrap
+from shutil import get_terminal_size
+from textwrap import wrap
 from typing import NamedTuple
 
 from pipeline.commands.command import Command, Group
@@ -34,11 +35,13 @@ class Parser(NamedTuple):
 
 
 def make_parser(commands: Mapping[str, Command | Group], description: str, epilog: str) -> Parser:
-    """The parser of the whole command line."""
+    """The parser of the whole command line; its help shows the examples of the first command."""
+    first = next(iter(commands.values()))
+    examples = first.examples if isinstance(first, Command) else ()
     parser = ArgumentParser(
         prog="biloom",
-        description=description,
-        epilog=epilog,
+        description=_wrapped(description),
+        epilog=f"{_wrapped(epilog)}\n\n{_examples(examples)}",
         formatter_class=FORMAT,
     )
     parser.add_argument("--version", action="store_true", help="show the version and exit")
@@ -53,7 +56,10 @@ def _add_commands(
     for name, command in commands.items():
         if isinstance(command, Group):
             group = added.add_parser(
-                name, help=command.help, description=_sentence(command.help), formatter_class=FORMAT
+                name,
+                help=command.help,
+                description=_wrapped(_sentence(command.help)),
+                formatter_class=FORMAT,
             )
             parsers[name] = Parser(group, {}, _add_commands(group, command.commands))
             continue
@@ -77,20 +83,31 @@ def _sentence(phrase: str) -> str:
     return f"{phrase[0].upper()}{phrase[1:]}."
 
 
-def _wrapped(text: str) -> str:
-    return fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+def _wrapped(text: str, first: str = "", others: str = "", end: str = "") -> str:
+    """``text`` in lines that begin with ``first`` and ``others``; all but the last end with ``end``."""
+    # A command line that is copied must stay whole, so no word is cut.
+    lines = wrap(
+        text,
+        min(WIDTH, get_terminal_size().columns - 2) - len(end),
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return f"{end}\n".join(lines)
 
 
 def _epilog(command: Command) -> str:
     parts = []
     if command.settings:
-        width = max(map(len, command.settings))
-        rows = "".join(f"  {key:<{width}}  {text}\n" for key, text in command.settings.items())
-        parts.append(f"main settings (KEY=VALUE):\n{rows}{SEE_ALL}")
-    parts.append("examples:\n" + "\n".join(map(_example, command.examples)))
-    return "\n\n".join(parts)
+        width = max(map(len, command.settings)) + 4
+        rows = [
+            _wrapped(text, f"  {key}".ljust(width), " " * width)
+            for key, text in command.settings.items()
+        ]
+        parts.append("\n".join(["main settings (KEY=VALUE):", *rows, _wrapped(SEE_ALL)]))
+    return "\n\n".join([*parts, _examples(command.examples)])
 
 
-def _example(line: str) -> str:
-    lines = wrap(line, WIDTH - 4, break_long_words=False, break_on_hyphens=False)
-    return "  " + " \\\n      ".join(lines)
+def _examples(lines: Sequence[str]) -> str:
+    return "\n".join(["examples:", *(_wrapped(line, "  ", " " * 6, " \\") for line in lines)])

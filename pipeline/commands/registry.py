@@ -68,8 +68,9 @@ def _export_elmo(options: Namespace) -> int:
 
 def _completion(options: Namespace) -> int:
     from pipeline.commands.completion import completion
+    from pipeline.commands.parser import make_parser
 
-    completion(options.shell)
+    completion(options.shell, make_parser(COMMANDS, "", ""))
     return 0
 
 

@@ -1,12 +1,7 @@
 """`biloom report` and `biloom compare`: finished runs, known by their folders alone."""
 
-import importlib
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from pipeline.config.load import load_config
-from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.order import STAGE_ORDER
 from preprocess.errors import UserError
@@ -41,27 +36,6 @@ def check_run(path: str) -> str:
     )
 
 
-def config_of_run(path: str) -> Config:
-    """The config of the run's last finished stage; its ``run.output`` is ``path``.
-
-    Raises:
-        RunFolderError: the folder holds no finished stage of a run.
-    """
-    folder = check_run(path)
-    for stage in reversed(STAGE_ORDER):
-        files = [storage.join(folder, stage, name) for name in (CONFIG, NAME)]
-        if all(map(storage.exists, files)):
-            break
-    else:
-        raise RunFolderError(f"{folder} holds no finished stage; see `biloom status {path}`")
-    with TemporaryDirectory(prefix="biloom-config-") as scratch:
-        copy = Path(scratch, CONFIG)
-        copy.write_bytes(storage.read_bytes(files[0]))
-        config = load_config([str(copy)], [])
-    # The folder may have moved since. An override could not give every path: "[a]" is a list.
-    return config.model_copy(update={"run": config.run.model_copy(update={"output": folder})})
-
-
 def report_again(path: str) -> None:
     """Write ``report.html`` of a run folder again and show the report.
 
@@ -69,10 +43,9 @@ def report_again(path: str) -> None:
         RunFolderError: the folder holds no finished stage of a run.
         ManifestError: a stage that the report needs is not finished.
     """
-    config = config_of_run(path)
-    from pipeline.reports.run_report import report
+    from pipeline.reports.run_report import config_of_run, report
 
-    report(config, Console())
+    report(config_of_run(check_run(path)), Console())
 
 
 def compare_runs(paths: Sequence[str], page: str | None) -> None:
@@ -84,5 +57,6 @@ def compare_runs(paths: Sequence[str], page: str | None) -> None:
     if len(paths) < 2:
         raise RunFolderError("`biloom compare` needs two or more run folders")
     runs = [check_run(path) for path in paths]
-    comparison = importlib.import_module("pipeline.reports.comparison")
-    comparison.compare(runs, Console(), page)
+    from pipeline.reports.comparison import compare
+
+    compare(runs, Console(), page)

@@ -1,4 +1,4 @@
-"""`biloom score`: log-probability and perplexity of each text of a file or a pipe."""
+"""`biloom score`: log-probability and perplexity of each text of a file or of standard input."""
 
 import os
 import sys
@@ -14,16 +14,21 @@ BLOCK_BYTES = 1 << 18
 
 
 class ScoreError(UserError):
-    """A file that cannot be read."""
+    """A file of texts that cannot be read."""
 
 
 def score(file: str, model: str) -> None:
-    """Print a line a text, its columns separated by tabs.
+    """Print one line per text, with columns separated by tabs.
 
-    They are: tokens predicted in each direction (the end of the text included), forward and backward
-    log-probability in nats, their mean, forward and backward perplexity a token, exp of the mean of
-    both losses a token, and how many tokens count as unknown. A forward model has no backward columns'
-    values.
+    The columns are: tokens predicted in each direction (including the end of the text); forward and
+    backward log-probability in nats, and their mean; forward and backward perplexity per token; the
+    exponential of the mean of both losses per token; unknown tokens. The backward columns are empty
+    if the model has only a forward direction.
+
+    Args:
+        file: path of a file with one text per line; "-" reads standard input, whose lines are
+            scored as they arrive.
+        model: folder or URL of a model.
 
     Raises:
         ScoreError: the file cannot be read.
@@ -44,10 +49,12 @@ def score(file: str, model: str) -> None:
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        raise ScoreError(f"{file}: {error.strerror}; name a text file, or - for a pipe") from error
+        raise ScoreError(
+            f"{file}: {error.strerror}; name a text file, or - for standard input"
+        ) from error
     if invalid:
         print(
-            f"biloom: {invalid:,} texts hold bytes that are no UTF-8, read as U+FFFD",
+            f"biloom: bytes of {invalid:,} texts are not UTF-8; they were read as U+FFFD",
             file=sys.stderr,
         )
 
@@ -57,7 +64,7 @@ def _opened(file: str) -> BinaryIO:
 
 
 def _lines(stream: BinaryIO) -> Iterator[list[bytes]]:
-    """The lines that are there by now, some at a time: a slow pipe is answered as it speaks."""
+    """Yield the complete lines that have arrived, so that those of a slow pipe are not held back."""
     rest = b""
     while data := stream.read(BLOCK_BYTES):
         *lines, rest = (rest + data).split(b"\n")

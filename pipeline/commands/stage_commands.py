@@ -2,7 +2,6 @@
 
 from argparse import Namespace
 from functools import partial
-from pathlib import Path
 
 from pipeline.commands.command import Command
 from pipeline.lifecycle.order import STAGE_ORDER
@@ -57,6 +56,8 @@ def _is_override(word: str) -> bool:
 
     ``./a=b.yaml`` is a file, and so is an existing file whose name begins with no section's name.
     """
+    from pathlib import Path
+
     from pipeline.config.schema import Config
 
     key, equals, _ = word.partition("=")
@@ -81,7 +82,7 @@ _STAGES = {
             "tokenizer.vocabulary": "number of subwords",
             "tokenizer.file": "a SentencePiece model to use instead of learning one",
             "tokenizer.min_count": "kind word: rarer words become the unknown word",
-            "prepare.input": "raw text: path, glob, URL, or a list of sources",
+            "prepare.input": "raw text: path, glob, URL or a list",
         },
     ),
     "prepare": _command(
@@ -89,17 +90,17 @@ _STAGES = {
         "clean, deduplicate and tokenise raw text into token shards",
         (
             "biloom prepare quickstart",
-            "biloom prepare base 'prepare.input=text/*.txt' run.output=runs/mine "
-            "prepare.valid_fraction=0.1",
+            "biloom prepare quickstart 'prepare.input=text/*.txt' run.output=runs/mine "
+            "prepare.tokenizer=runs/quickstart/tokenizer",
         ),
         {
-            "prepare.input": "raw text: path, glob, URL, or a list of sources",
+            "prepare.input": "raw text: path, glob, URL or a list",
             "prepare.cleaning.unicode": "Unicode normalisation form",
-            "prepare.filters": "which documents are dropped: length, script, language",
+            "prepare.filters": "drop by length, script or language",
             "prepare.deduplicate": "drop repeated documents",
-            "prepare.near_duplicates.similarity": "drop documents that are almost equal",
+            "prepare.near_duplicates.similarity": "drop almost equal documents",
             "prepare.valid_fraction": "share of documents held out",
-            "runner.kind": "Beam runner: direct, flink, spark, dataflow, dask, portable",
+            "runner.kind": "direct (this machine), flink, spark, ...",
         },
     ),
     "train": _command(
@@ -130,8 +131,7 @@ _STAGES = {
         "measure the perplexity of held-out text",
         (
             "biloom evaluate quickstart",
-            "biloom evaluate quickstart run.output=runs/wider "
-            "evaluate.corpus=runs/quickstart/prepare",
+            "biloom evaluate quickstart --overwrite",
         ),
         {
             "evaluate.split": "split to read: valid, test or train",
@@ -150,7 +150,7 @@ _STAGES = {
         ),
         {
             "export.weights": "type of the stored weights: float32, float16 or int8",
-            "export.head": "keep the output layer, which scoring and further training need",
+            "export.head": "keep the output layer, which scoring and training need",
             "export.checkpoint": "train folder, if it is not this run's own",
         },
     ),
@@ -183,7 +183,7 @@ STAGE_COMMANDS = {
         ),
         {
             "run.output": "folder or URL of all results",
-            "prepare.input": "raw text: path, glob, URL, or a list of sources",
+            "prepare.input": "raw text: path, glob, URL or a list",
             "tokenizer.kind": "sentencepiece (subwords), char or word",
             "model.recurrent.hidden": "dimensions of the cell",
             "train.steps": "optimiser steps",

@@ -17,13 +17,22 @@ from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manife
 from preprocess.reading.plan_file import count_planned
 from preprocess.work.folder import checkpoint_steps, record_counts
 
-INPUTS = {
-    "tokenizer.content": ("tokenizer", "tokenizer", ("prepare.tokenizer",)),
-    "corpus.content": ("prepare", "corpus", ("evaluate.corpus", "train.corpus")),
-    "checkpoint.content": ("train", "checkpoint", ("evaluate.checkpoint", "export.checkpoint")),
-    "model.content": ("export", "model", ("embed.model",)),
+MAKERS = {
+    "tokenizer.content": ("tokenizer", "tokenizer"),
+    "corpus.content": ("prepare", "corpus"),
+    "checkpoint.content": ("train", "checkpoint"),
+    "model.content": ("export", "model"),
 }
-"""Key of a stage's request -> the stage that made the input, its name, keys that name its folder."""
+"""Key of a stage's request -> the stage that made this input, and the name of what it made."""
+SETTINGS = {
+    ("prepare", "tokenizer.content"): ("prepare.tokenizer",),
+    ("train", "corpus.content"): ("train.corpus",),
+    ("evaluate", "corpus.content"): ("evaluate.corpus", "train.corpus"),
+    ("evaluate", "checkpoint.content"): ("evaluate.checkpoint",),
+    ("export", "checkpoint.content"): ("export.checkpoint",),
+    ("embed", "model.content"): ("embed.model",),
+}
+"""Stage and key of its request -> settings that name the input's folder; the first that is set."""
 
 State = Literal["not begun", "running", "unfinished", "done", "refused", "damaged"]
 BAD = ("refused", "damaged")
@@ -69,7 +78,7 @@ def status_of(run: str, stage: str) -> Status:
     request = unfinished_request(place)
     notes = [f"being written by {holder[0]}"] if holder and is_running else []
     if holder and not is_running:
-        notes.append(f"the lock of {holder[0]} is left over: that process is gone")
+        notes.append(f"left by {holder[0]}, which is gone; the same command takes over")
     if request is not None:
         notes.append(_unfinished(place, stage, request))
     try:
@@ -97,7 +106,7 @@ def _unfinished(place: StageFolder, stage: str, request: dict[str, Any]) -> str:
         return f"unfinished work: saved at step {steps[-1]:,} of {request['train.steps']:,}"
     if units := count_planned(place.work):
         read, _, finished = record_counts(place.work)
-        return f"unfinished work: of {units:,} units, {read:,} are read and {finished:,} finished"
+        return f"unfinished work: {read:,} of {units:,} units read, {finished:,} finished"
     return "unfinished work: nothing to resume from yet"
 
 
@@ -105,17 +114,20 @@ def _other_inputs(run: str, place: StageFolder, manifest: Manifest) -> list[str]
     """Inputs that are not those that the stage was made from."""
     notes = []
     named = _named_folders(place)
-    for key, (stage, what, settings) in INPUTS.items():
-        if key not in manifest.asked:
+    for (stage, key), settings in SETTINGS.items():
+        if stage != manifest.stage or key not in manifest.asked:
             continue
+        maker, what = MAKERS[key]
         setting = next((one for one in settings if named.get(one)), None)
-        folder = storage.absolute(named[setting]) if setting else storage.join(run, stage)
+        folder = storage.absolute(named[setting]) if setting else storage.join(run, maker)
         try:
-            content = read_manifest(folder, stage).content
+            content = read_manifest(folder, maker).content
         except ManifestError:
             continue  # It is gone, or its own line tells what is wrong with it.
         if content != manifest.asked[key]:
-            notes.append(f"made from another {what} than the one in {folder} now")
+            notes.append(
+                f"made from another {what} than the one in {folder} now; --overwrite makes it again"
+            )
     return notes
 
 
@@ -142,7 +154,7 @@ def _time(place: StageFolder) -> str:
 
 
 def _date(place: StageFolder) -> str:
-    """When the manifest was written, if the store tells."""
+    """When the manifest was written, on a local disk; a store gives an ETag instead."""
     [file] = storage.find_files(place.file(NAME))
     if not file.version.isdecimal():
         return "-"

@@ -1,204 +1,214 @@
-"""What a corpus is, as one page to look at before anything is trained on it.
+"""``corpus.html``: a prepared corpus, to be looked at before a model is trained on it.
 
-The numbers stand in tables beside or below every chart, so that nothing needs to be seen or guessed.
+The page depends on the text files and the settings alone, so that a resumed prepare writes the same
+bytes as an undisturbed one: it names neither its folder nor the time at which it was written.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import accumulate, pairwise
 from typing import Any
 
 from pipeline.console import count
-from pipeline.reports.html_page import bar_table, cards, folded, framed, html_page, percent, table
-from pipeline.reports.svg_chart import columns
+from pipeline.reports.html_page import percent, render
 from preprocess.corpus.histograms import TOKENS_PER_WORD
 from preprocess.shards.format import SUMS
 
+Bars = list[tuple[str, int, float]]
+"""Rows of a table with bars: name, number, share of the whole."""
+
 SCRIPTS_SHOWN = 12
-"""Scripts with a row of their own."""
+"""Maximum number of scripts with a row of their own."""
 TOKEN_BITS = 32
-"""Of the longest document's number of tokens."""
+"""Bits of the largest number of tokens that a document can have."""
 UNSPACED = 16.0
-"""Tokens a word from which a document is taken for text that has no spaces between its words: of
-spaced text, even single characters are fewer."""
-
-_NAMES = [name.replace("text_bytes", "bytes of text") for name in SUMS]
+"""Tokens per word from which a document counts as text without spaces between words. Text with
+spaces has fewer, even if each character is a token."""
 
 
-def corpus_page(stats: Mapping[str, Any]) -> str:
-    """The whole document; names are escaped.
+def corpus_page(
+    stats: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], tokenizer: str
+) -> str:
+    """Return the page.
 
     Args:
-        stats: what prepare writes as ``stats.json``. What a corpus has none of may be empty;
-            ``copies`` is None where duplicates were not looked for.
+        stats: the content of ``stats.json``. ``copies`` is None if deduplication was off.
+        inputs: the rows of ``inputs.jsonl``.
+        tokenizer: the kind of the tokenizer.
     """
-    totals = {key: sum(sums[key] for sums in stats["splits"].values()) for key in SUMS}
-    figures = ("documents", "tokens", "words", "text_bytes")
-    shown = [(count(totals[key]), key.replace("text_bytes", "bytes of text")) for key in figures]
-    histograms = stats["histograms"]
-    sections = (
-        ("Splits and sources", cards(shown) + split_table(stats) + source_table(stats)),
-        ("Documents", document_bars(stats) + _cleaning(stats["documents"]) + _settings(stats)),
-        ("Length", _lengths(histograms.get("tokens", {}))),
-        ("Tokens a word", _ratios(histograms.get("tokens_per_word", {}))),
-        ("Scripts", _scripts(stats["scripts"])),
-        ("Copies", _copies(stats["copies"])),
+    files = sorted({row["name"] for row in inputs})
+    facts = [
+        ("Files", f"{len(files):,} files, {files[0]} to {files[-1]}" if len(files) > 1 else ""),
+        ("Newest file", newest(row["version"] for row in inputs)),
+        ("Licence", stats["sources"][0]["license"] or "" if len(stats["sources"]) == 1 else ""),
+        ("Languages", languages(stats)),
+        ("Scripts", scripts(stats)),
+        ("Tokenizer", f"{tokenizer}, vocabulary {stats['vocabulary']:,}"),
+        ("Size", size(stats)),
+    ]
+    documents = stats["documents"]
+    return render(
+        "corpus.html",
+        heading=_heading(stats, files),
+        about="Corpus prepared by biloom",
+        facts=[(name, value) for name, value in facts if value],
+        tables=size_tables(stats),
+        documents=_document_bars(documents),
+        replaced=documents["replaced"],
+        changed=_bars({k: n for k, n in documents["changed"].items() if n}, documents["read"]),
+        cleaning=[
+            [one["name"], _settings(one["cleaning"]), _settings(one["filters"])]
+            for one in stats["sources"]
+        ],
+        lengths=_lengths(stats["histograms"].get("tokens", {})),
+        ratios=_ratios(stats["histograms"].get("tokens_per_word", {})),
+        scripts=_script_bars(stats["scripts"]),
+        copies=_copies(stats["copies"]),
     )
-    about = f"vocabulary of {stats['vocabulary']:,} ids · tokenizer {stats['tokenizer'][:12]}"
-    return html_page("biloom: a corpus", "A corpus", about, sections)
 
 
-def split_table(corpus: Mapping[str, Any]) -> str:
-    """The sizes of the splits that hold anything."""
-    splits = corpus["splits"]
+def size(corpus: Mapping[str, Any]) -> str:
+    """Format the documents and tokens of all splits together."""
+    documents, tokens = (
+        sum(sums[key] for sums in corpus["splits"].values()) for key in ("documents", "tokens")
+    )
+    return f"{documents:,} documents, {count(tokens)} tokens"
+
+
+def scripts(stats: Mapping[str, Any]) -> str:
+    """Format the largest scripts with their shares of the letters; empty if there are none."""
+    most = _ordered(stats.get("scripts", {}))[:3]
+    whole = sum(stats.get("scripts", {}).values())
+    return ", ".join(f"{name} {percent(_share(number, whole))}" for name, number in most)
+
+
+def languages(corpus: Mapping[str, Any]) -> str:
+    """Format the languages that the filters keep; empty if no filter names any."""
+    # Corpora of early versions record no filters.
+    filters = [one.get("filters", {}) for one in corpus["sources"]]
+    return ", ".join(sorted({name for one in filters for name in one.get("languages") or ()}))
+
+
+def newest(versions: Iterable[str]) -> str:
+    """Format the latest modification time among file versions; empty if all are ETags."""
+    times = [int(version) for version in versions if re.fullmatch("[0-9]{18,19}", version)]
+    return f"{datetime.fromtimestamp(max(times) // 10**9, UTC):%Y-%m-%d %H:%M} UTC" if times else ""
+
+
+def size_tables(corpus: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]], int]]:
+    """Return the arguments of two tables: splits that hold text, and sources if several."""
+    splits, sources = corpus["splits"], corpus["sources"]
     whole = sum(sums["tokens"] for sums in splits.values())
-    rows = [
-        [split, percent(_share(sums["tokens"], whole)), *(f"{sums[key]:,}" for key in SUMS)]
-        for split, sums in splits.items()
-        if sums["documents"]
+    sizes = [name.replace("text_bytes", "bytes") for name in SUMS]
+    tables = [
+        (
+            "Splits",
+            ["split", "share of tokens", *sizes],
+            [
+                [split, percent(_share(sums["tokens"], whole)), *(f"{sums[key]:,}" for key in SUMS)]
+                for split, sums in splits.items()
+                if sums["documents"]
+            ],
+            1,
+        ),
+        (
+            "Sources",
+            ["source", "licence", "share of training", *sizes],
+            [
+                [
+                    one["name"],
+                    one["license"] or "not given",
+                    # Corpora of early versions record no share: they were mixed by size.
+                    percent(one["share"]) if "share" in one else "by size",
+                    *(f"{one[key]:,}" for key in SUMS),
+                ]
+                for one in sources
+            ],
+            2,
+        ),
     ]
-    return table(["split", "share of tokens", *_NAMES], rows)
+    return tables if len(sources) > 1 else tables[:1]
 
 
-def source_table(corpus: Mapping[str, Any]) -> str:
-    """The sizes and licences of the sources, and the share of training that each has."""
-    rows = [
-        [
-            source["name"],
-            source["license"] or "",
-            # A corpus of an earlier version is mixed as it is, and says nothing of shares.
-            percent(source["share"]) if "share" in source else "",
-            *(f"{source[key]:,}" for key in SUMS),
-        ]
-        for source in corpus["sources"]
-    ]
-    return table(["source", "licence", "share of training", *_NAMES], rows, text_columns=2)
+def _heading(stats: Mapping[str, Any], files: Sequence[str]) -> str:
+    names = [one["name"] for one in stats["sources"]]
+    if len(names) > 1 or names != ["corpus"]:
+        return "Corpus: " + ", ".join([*names[:4], *(["…"] if names[4:] else [])])
+    return f"Corpus of {files[0]}" if len(files) == 1 else f"Corpus of {len(files):,} files"
 
 
-def document_bars(corpus: Mapping[str, Any]) -> str:
-    """Documents read = written + dropped, by reason."""
-    documents = corpus["documents"]
-    read = documents["read"]
-    dropped = sorted(documents["dropped"].items(), key=lambda reason: (-reason[1], reason[0]))
-    rows = (
-        ("read", read),
-        ("written", documents["written"]),
-        *((f"dropped: {reason}", number) for reason, number in dropped),
-    )
-    shares = [(name, number, _share(number, read)) for name, number in rows]
-    return bar_table("Documents read, written and dropped", ["documents", "", "share"], shares)
-
-
-def _cleaning(documents: Mapping[str, Any]) -> str:
-    read, replaced = documents["read"], documents["replaced"]
-    changed = [(step, number) for step, number in documents["changed"].items() if number]
-    if changed:
-        rows = [(step, number, _share(number, read)) for step, number in changed]
-        shown = bar_table("Documents that cleaning changed", ["step", "", "share"], rows)
-    else:
-        shown = "<p>Cleaning changed no document.</p>"
-    if replaced:
-        shown += f"<p>U+FFFD stands {replaced:,} times for bytes that are no text.</p>"
-    return shown
-
-
-def _settings(stats: Mapping[str, Any]) -> str:
-    rows = [
-        [source["name"], _listed(source["cleaning"]), _listed(source["filters"])]
-        for source in stats["sources"]
-    ]
-    shown = table(["source", "cleaning", "filters"], rows, text_columns=3)
-    return folded("how each source was cleaned and filtered", shown)
-
-
-def _listed(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}: {value}" for name, value in settings.items()) or "none"
-
-
-def _lengths(bins: Mapping[str, int]) -> str:
-    found = _filled(bins, ["0", *(str(1 << power) for power in range(TOKEN_BITS))])
-    if not found:
-        return "<p>No documents.</p>"
-    median = _median(found)
-    caption = (
-        f"documents by their tokens, from the number below a column's left edge up to the next; "
-        f"the median has {_bound(median)}" + (f" to {_bound(2 * median - 1)}" if median > 1 else "")
-    )
-    return _histogram("Documents by length in tokens", found, caption, "tokens, at least")
-
-
-def _ratios(bins: Mapping[str, int]) -> str:
-    found = _filled(bins, [f"{bound:g}" for bound in (0, *TOKENS_PER_WORD)])
-    if not found:
-        return "<p>No document has a word.</p>"
-    median = _median(found)
-    if median >= UNSPACED:
-        return (
-            f"<p>The median document has more than {median:g} tokens between two spaces: most of "
-            "this text does not put spaces between words, and tokens a word say nothing of it.</p>"
-        )
-    beyond = next((bound for bound, _ in found if bound > median), None)
-    caption = (
-        "documents by their mean tokens a word, from above the number below a column's left edge "
-        f"up to the next; the median has more than {median:g}"
-        + (f" and at most {beyond:g}" if beyond else "")
-    )
-    return _histogram("Documents by tokens a word", found, caption, "tokens a word, above")
-
-
-def _filled(bins: Mapping[str, int], bounds: Sequence[str]) -> list[tuple[float, int]]:
-    """The bins from the first to the last that holds anything, with the empty ones between."""
-    found = [(float(bound), bins.get(bound, 0)) for bound in bounds]
-    held = [place for place, (_, number) in enumerate(found) if number]
-    return found[held[0] : held[-1] + 1] if held else []
-
-
-def _median(bins: Sequence[tuple[float, int]]) -> float:
-    """The lower bound of the bin in which the median lies."""
-    sums = list(accumulate(number for _, number in bins))
-    return next(bound for (bound, _), upto in zip(bins, sums, strict=True) if 2 * upto >= sums[-1])
-
-
-def _histogram(title: str, bins: Sequence[tuple[float, int]], caption: str, bound: str) -> str:
-    whole = sum(number for _, number in bins)
-    named = [(_bound(least), number) for least, number in bins]
-    rows = [[least, f"{number:,}", percent(number / whole)] for least, number in named]
-    numbers = folded("the numbers", table([bound, "documents", "share"], rows, text_columns=0))
-    return framed(title, columns(title, named, 960, 260), caption) + numbers
-
-
-def _bound(value: float) -> str:
-    return f"{value:,.10g}"
-
-
-def _scripts(scripts: Mapping[str, int]) -> str:
-    if not scripts:
-        return "<p>No letter of any script.</p>"
-    whole = sum(scripts.values())
-    most = sorted(scripts.items(), key=lambda script: (-script[1], script[0]))
-    rows, rest = most[:SCRIPTS_SHOWN], most[SCRIPTS_SHOWN:]
-    if rest:
-        rows.append((f"{len(rest)} more", sum(number for _, number in rest)))
-    shares = [(name, number, _share(number, whole)) for name, number in rows]
-    return bar_table("Letters of each script", ["script", "letters", "share"], shares)
-
-
-def _copies(copies: Mapping[str, int] | None) -> str:
-    if copies is None:
-        return "<p>Duplicates were not looked for.</p>"
-    if not copies:
-        return "<p>No text occurs twice.</p>"
-    whole = sum(copies.values())
-    rows = []
-    for least in sorted(map(int, copies)):
-        most = 2 * (least - 1)
-        times = f"{least:,} to {most:,} times" if most > least else f"{least:,} times"
-        rows.append((times, copies[str(least)], _share(copies[str(least)], whole)))
-    return bar_table(
-        "Texts that occur more than once, each written once",
-        ["a text occurs", "texts", "share"],
-        rows,
-    )
+def _ordered(numbers: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Largest first; equal ones by name."""
+    return sorted(numbers.items(), key=lambda one: (-one[1], one[0]))
 
 
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
+
+
+def _bars(numbers: Mapping[str, int], whole: int | None = None) -> Bars:
+    whole = sum(numbers.values()) if whole is None else whole
+    return [(name, number, _share(number, whole)) for name, number in numbers.items()]
+
+
+def _document_bars(documents: Mapping[str, Any]) -> Bars:
+    dropped = {f"dropped: {reason}": n for reason, n in _ordered(documents["dropped"])}
+    rows = {"read": documents["read"], "written": documents["written"], **dropped}
+    return _bars(rows, documents["read"])
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in settings.items()) or "none"
+
+
+def _lengths(bins: Mapping[str, int]) -> dict[str, Any]:
+    bounds = [0, *(1 << power for power in range(TOKEN_BITS + 1))]
+    named = {str(low): _range(low, high - 1) for low, high in pairwise(bounds)}
+    return _histogram(bins, named)
+
+
+def _ratios(bins: Mapping[str, int]) -> dict[str, Any]:
+    bounds = [0.0, *TOKENS_PER_WORD]
+    named = {f"{low:g}": f"{low:g} to {high:g}" for low, high in pairwise(bounds)}
+    named["0"], named[f"{bounds[-1]:g}"] = "at most 1", f"more than {bounds[-1]:g}"
+    return {**_histogram(bins, named), "unspaced": _median(bins) >= UNSPACED}
+
+
+def _histogram(bins: Mapping[str, int], named: Mapping[str, str]) -> dict[str, Any]:
+    """Return bars from the first to the last bin that holds anything, and the median's name."""
+    counts = [(name, bins.get(low, 0)) for low, name in named.items()]
+    held = [place for place, (_, number) in enumerate(counts) if number]
+    shown = dict(counts[held[0] : held[-1] + 1]) if held else {}
+    return {"bars": _bars(shown), "median": named.get(f"{_median(bins):.15g}", "")}
+
+
+def _median(bins: Mapping[str, int]) -> float:
+    """Return the lower bound of the bin that holds the median; -1 if all bins are empty."""
+    ordered = sorted((float(low), number) for low, number in bins.items())
+    sums = list(accumulate(number for _, number in ordered))
+    return next(
+        (low for (low, _), up_to in zip(ordered, sums, strict=True) if 2 * up_to >= sums[-1] > 0),
+        -1.0,
+    )
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low:,} to {high:,}" if high > low else f"{low:,}"
+
+
+def _script_bars(letters: Mapping[str, int]) -> Bars:
+    rows = _ordered(letters)
+    shown = dict(rows[:SCRIPTS_SHOWN])
+    if rest := rows[SCRIPTS_SHOWN:]:
+        shown[f"{len(rest)} more"] = sum(number for _, number in rest)
+    return _bars(shown)
+
+
+def _copies(copies: Mapping[str, int] | None) -> Bars | None:
+    if copies is None:
+        return None
+    # A bin reaches from n + 1 to 2 n.
+    bounds = sorted(map(int, copies))
+    named = {f"{_range(low, 2 * (low - 1))} times": copies[str(low)] for low in bounds}
+    return _bars(named)

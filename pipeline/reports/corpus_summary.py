@@ -1,4 +1,4 @@
-"""What prepare says of a corpus at its end, on the terminal."""
+"""The summary of a corpus that prepare prints when it ends."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from preprocess.shards.format import SUMS
 
 
 def show_corpus(console: Console, details: Mapping[str, Any], page: str) -> None:
-    """Show the manifest's ``details``, and where the ``page`` with all of it lies."""
+    """Show the ``details`` of a prepare manifest and the path of the ``page`` with more."""
     rows = [
         [split, *(f"{sums[key]:,}" for key in SUMS)]
         for split, sums in details["splits"].items()
@@ -29,10 +29,10 @@ def show_corpus(console: Console, details: Mapping[str, Any], page: str) -> None
     )
     changed = {step: number for step, number in documents["changed"].items() if number}
     if changed:
-        console.line(_listed("cleaning changed documents: ", changed))
+        console.line(_listed("documents changed by cleaning: ", changed))
     if documents["replaced"]:
-        console.line(f"U+FFFD stands {documents['replaced']:,} times for bytes that are no text")
-    console.line(f"more of it: {page}")
+        console.line(f"{documents['replaced']:,} invalid byte sequences replaced by U+FFFD")
+    console.line(f"details: {page}")
 
 
 def _listed(before: str, numbers: Mapping[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""The model folder's README.md: what the model is, what it was made of, what was measured."""
+"""The model card, ``README.md`` of a model folder."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 from lightning_modules.config import ModelConfig
 from pipeline.reports.perplexity_tables import (
     BAND_COLUMNS,
+    BITS,
+    RANKS,
     Figures,
     band_rows,
     bits_per_byte,
@@ -30,18 +32,18 @@ for embedding in model.embed(["A text to embed."]):
 def model_card(
     trained: Manifest, saved: dict[str, Any], evaluation: dict[str, Any], corpus: dict[str, Any]
 ) -> str:
-    """Markdown of a trained model: its shape, how it is stored, its corpus and its perplexities."""
+    """Return Markdown: architecture, stored weights, corpus and perplexities of a model."""
     details = trained.details
     model = ModelConfig.model_validate(details["model"])
     recurrent, both = model.recurrent, model.directions == "both"
     width = recurrent.direction_width
-    stacks, read = ("Two stacks", "forward and backward") if both else ("A stack", "forward")
+    stacks, read = ("Two stacks", "forward and backward") if both else ("One stack", "forward")
     lines = [
         "# Bidirectional language model" if both else "# Language model",
         "",
         f"{stacks} of {recurrent.layers} {recurrent.kind.upper()} layers ({read}, "
-        f"cell {recurrent.hidden}, output {width}), {details['parameters']:,} parameters, "
-        f"vocabulary {details['vocabulary']:,}. A token has {recurrent.layers + 1} layers of "
+        f"cell size {recurrent.hidden}, output size {width}); {details['parameters']:,} parameters; "
+        f"vocabulary of {details['vocabulary']:,}. Each token has {recurrent.layers + 1} layers of "
         f"{model.direction_count * width} values. Trained with biloom {trained.biloom} for "
         f"{details['steps']:,} steps, {details['tokens']:,} tokens "
         f"({details['passes']:.2f} passes over the corpus).",
@@ -58,7 +60,7 @@ def model_card(
             for source in corpus["sources"]
         ]
         cleaning = ", ".join(f"{key} {value}" for key, value in details["cleaning"].items())
-        lines += ["", f"Cleaning, the same when texts are embedded: {cleaning}.", ""]
+        lines += ["", f"Cleaning, also applied to texts that are embedded: {cleaning}.", ""]
     lines += ["## Measured", ""]
     if evaluation.get("tokens"):
         lines += _measured(evaluation)
@@ -71,9 +73,9 @@ def _stored(saved: dict[str, Any]) -> str:
     parts = [f"Weights are stored as {saved['weights']}"]
     parts.append("with the output layer" if saved["head"] else "without the output layer")
     if saved["type_vectors"]:
-        parts.append("with the finished vector of every word of the vocabulary")
+        parts.append("with the vector of every word of the vocabulary")
     if saved["warm_up"] is not None:
-        parts.append("with a text for warm starts")
+        parts.append("with a warm-up text")
     return ", ".join(parts) + "."
 
 
@@ -84,10 +86,10 @@ def _measured(figures: Figures) -> list[str]:
         *_table(["", *ways(figures)], _rows(perplexity_rows(figures, _exact))),
     ]
     if bands := band_rows(figures, _exact):
-        about = "Perplexity a token, by the rank of the predicted token in the training text:"
+        about = f"{RANKS[0].upper()}{RANKS[1:]}:"
         lines += ["", about, "", *_table([*BAND_COLUMNS, *ways(figures)], bands)]
     if figures["bits_per_byte"] is not None:
-        lines += ["", f"Bits a byte of text: {bits_per_byte(figures)}."]
+        lines += ["", f"{BITS[0].upper()}{BITS[1:]}: {bits_per_byte(figures)}."]
     for reason in reasons(figures):
         lines += ["", f"{reason[0].upper()}{reason[1:]}."]
     return lines

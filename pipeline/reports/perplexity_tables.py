@@ -1,4 +1,4 @@
-"""Held-out figures as they are shown: on the terminal, in the report, in the model card."""
+"""Held-out figures as tables: on the terminal, in the report and in the model card."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,22 +6,24 @@ from typing import Any
 from pipeline.console import Console
 
 Figures = Mapping[str, Any]
-"""Details of an evaluate manifest: `lightning_modules.evaluation.held_out.Evaluation.figures` and the split."""
+"""Details of an evaluate manifest: `lightning_modules.evaluation.held_out.Evaluation.figures` and
+the split."""
 
-BITS = "bits a byte of text"
+BITS = "bits per byte of text"
 NOT_DEFINED = "not defined"
-BAND_COLUMNS = ["rank of the target", "tokens"]
+RANKS = "perplexity per token, by the rank of the predicted token in training"
+BAND_COLUMNS = ["rank of the predicted token", "tokens"]
 
 
 def figure(perplexity: float | None) -> str:
-    """A perplexity to be read; that a word of text without spaces is beyond all bounds."""
+    """Format a perplexity with one decimal; values per word can be too large for that."""
     if perplexity is None:
         return NOT_DEFINED
     return f"{perplexity:,.1f}" if perplexity < 1e6 else f"{perplexity:.2g}"
 
 
 def ways(figures: Figures) -> tuple[str, ...]:
-    """The columns there are: a forward language model has one."""
+    """Return the columns: a model that reads forward only has one."""
     one_way = "backward" in figures.get("not_defined", {})
     return ("forward",) if one_way else ("forward", "backward", "average")
 
@@ -29,20 +31,23 @@ def ways(figures: Figures) -> tuple[str, ...]:
 def perplexity_rows(
     figures: Figures, shown: Callable[[float | None], str] = figure
 ) -> list[list[str]]:
-    """Perplexity a token and a word, or a character where there are no words; none: no text."""
+    """Return rows of perplexity per token and word, or character if the text has no words.
+
+    Without held-out text there are no rows.
+    """
     if not figures["tokens"]:
         return []
     units = [("token", "perplexity"), ("word", "word_perplexity")]
     if "word" in figures.get("not_defined", {}):
         units.append(("character", "character_perplexity"))
     return [
-        [f"a {unit}", *(shown(figures[f"{way}_{key}"]) for way in ways(figures))]
+        [f"per {unit}", *(shown(figures[f"{way}_{key}"]) for way in ways(figures))]
         for unit, key in units
     ]
 
 
 def band_rows(figures: Figures, shown: Callable[[float | None], str] = figure) -> list[list[str]]:
-    """Perplexity a token by how frequent the target is; a run of biloom 0.1 has no bands."""
+    """Return rows of perplexity per token by frequency rank; early runs have no bands."""
     return [
         [
             f"{band['first_rank']:,} to {band['last_rank']:,}",
@@ -63,10 +68,10 @@ def bits_per_byte(figures: Figures) -> str:
 
 
 def reasons(figures: Figures) -> list[str]:
-    """A sentence for each figure that is not defined."""
+    """Return one line for each figure that is not defined."""
     names = {
         "backward": "backward and average perplexity",
-        "word": "perplexity a word",
+        "word": "perplexity per word",
         "bits_per_byte": BITS,
         "bands": "perplexity by rank",
     }
@@ -77,14 +82,14 @@ def reasons(figures: Figures) -> list[str]:
 
 
 def show_evaluation(console: Console, figures: Figures) -> None:
-    """Tables of the figures; one line where there was no text."""
+    """Show tables of the figures, or one line if the split is empty."""
     if not figures["tokens"]:
         console.line(f"no perplexity: the {figures['split']} split is empty")
         return
     console.line(f"{figures['tokens']:,} tokens of the {figures['split']} split, full vocabulary")
     console.table("perplexity", ["", *ways(figures)], perplexity_rows(figures))
     if bands := band_rows(figures):
-        console.table("by the target's rank in training", [*BAND_COLUMNS, *ways(figures)], bands)
+        console.table(RANKS, [*BAND_COLUMNS, *ways(figures)], bands)
     if figures["bits_per_byte"] is not None:
         console.line(f"{bits_per_byte(figures)} {BITS}")
     for reason in reasons(figures):

@@ -1,71 +1,127 @@
-"""What a run made, on one screen and in one HTML page: figures, and words with several uses."""
+"""The report of a run, on the terminal and as ``report.html`` in the run folder."""
 
 import json
+import posixpath
+import tempfile
 from itertools import islice
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
-from pipeline.config.load import dump_config
+from pipeline.config.load import dump_config, load_config
 from pipeline.config.schema import Config, ReportConfig
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import stage_folder
+from pipeline.reports.assessment import assess
 from pipeline.reports.perplexity_tables import show_evaluation
+from pipeline.reports.run_folder import CONFIG, read_metrics, read_result, read_run
 from pipeline.reports.run_page import Findings, page
 from preprocess.files import storage
-from preprocess.files.manifest import read_manifest
+from preprocess.tokenizers.kind_file import KIND_FILE
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.neighbours import WordUses, word_uses
 
 FIRST_TEXTS, EXAMPLE_CHARACTERS = 200, 24
-"""Of the cache's first texts, that nearest to this length is the example of looking one up."""
+"""The text of the printed example is the one among the cache's first texts whose length is nearest
+to ``EXAMPLE_CHARACTERS``."""
+
+CORPUS_PAGE = "corpus.html"
+
+
+def config_of_run(folder: str) -> Config:
+    """Return the settings of the run in ``folder``, from which `report` can be made again.
+
+    The settings are those of the last finished stage. The folder may have been moved: results
+    that the run itself holds are found, whatever its former place.
+
+    Raises:
+        UserError: no stage of the run is finished.
+        ConfigError: the settings cannot be read.
+    """
+    run = read_run(folder)
+    last = list(run.results.values())[-1]
+    # The loader reads local files only.
+    with tempfile.TemporaryDirectory() as copies:
+        copy = Path(copies) / CONFIG
+        copy.write_bytes(storage.read_bytes(storage.join(last.folder, CONFIG)))
+        config = load_config([str(copy)], [])
+    # The folder may have moved since. An override could not give every path: "[a]" is a list.
+    return config.model_copy(update={"run": config.run.model_copy(update={"output": run.folder})})
 
 
 def report(config: Config, console: Console) -> None:
-    """Show what the finished stages of ``config`` made, and write ``report.html`` above them.
+    """Show what the finished stages of ``config`` made, and write ``report.html`` to run.output.
 
     Raises:
         ManifestError: a stage is not finished.
     """
-    path = storage.join(storage.absolute(config.run.output), "report.html")
+    folder = storage.absolute(config.run.output)
+    path = storage.join(folder, "report.html")
     console.stage("report", path)
     cache = VectorCache.open(stage_folder(config, "embed"))
-    found = _find(config, cache)
-    # What UTF-8 cannot hold (half of a surrogate pair, in a path) must not cost the report.
+    model = stage_folder(config, "export", config.embed.model)
+    found = _find(config, folder, model, cache)
+    # UTF-8 cannot encode half a surrogate pair, which a path may hold.
     storage.write_bytes(path, page(found).encode("utf-8", "replace"))
     show_evaluation(console, found.held_out)
+    for verdict in found.verdicts:
+        if verdict.level == "attention":
+            console.warn(f"{verdict.topic}: {verdict.text}")
     for word in found.words:
         _show_word(console, word)
     if not _shows_words(cache):
-        console.line(
-            "uses of words are shown where embed keeps texts, and all layers of all tokens"
-        )
+        console.line("uses of words are shown if embed keeps texts and all layers of all tokens")
     elif not found.words:
         console.line("no word is frequent enough in the vector cache to show its uses")
-    _show_places(console, stage_folder(config, "export", config.embed.model), cache)
+    _show_paths(console, model, cache)
 
 
-def _find(config: Config, cache: VectorCache) -> Findings:
-    trained = stage_folder(config, "train")
-    rows = storage.read_bytes(storage.join(trained, "metrics.jsonl")).decode().splitlines()
+def _find(config: Config, folder: str, model: str, cache: VectorCache) -> Findings:
+    corpus = read_result(stage_folder(config, "prepare", config.train.corpus), "prepare")
+    training = read_result(stage_folder(config, "train"), "train")
+    held_out = read_result(stage_folder(config, "evaluate"), "evaluate").details
+    metrics = read_metrics(training.folder)
     return Findings(
+        folder=folder,
+        tokenizer=_tokenizer_kind(model),
+        corpus_page=link(folder, storage.join(corpus.folder, CORPUS_PAGE)),
         config=dump_config(config),
-        corpus=read_manifest(
-            stage_folder(config, "prepare", config.train.corpus), "prepare"
-        ).details,
-        training=read_manifest(trained, "train").details,
-        metrics=[json.loads(row) for row in rows],
-        held_out=read_manifest(stage_folder(config, "evaluate"), "evaluate").details,
+        corpus=corpus,
+        training=training,
+        held_out=held_out,
+        metrics=metrics,
+        verdicts=assess(training.details, metrics, held_out),
         words=_words(cache, config.report),
     )
 
 
+def _tokenizer_kind(model: str) -> str:
+    path = storage.join(model, KIND_FILE)
+    kind: str = json.loads(storage.read_bytes(path))["kind"] if storage.exists(path) else "unknown"
+    return kind
+
+
+def link(folder: str, page: str) -> str | None:
+    """Return the relative URL of ``page`` for a page in ``folder``.
+
+    None if the page does not exist, or lies in another store, where no relative URL leads.
+    """
+    stores = [urlsplit(path)[:2] if storage.is_remote(path) else None for path in (folder, page)]
+    if stores[0] != stores[1] or not storage.exists(page):
+        return None
+    if not stores[0]:
+        folder, page = (str(storage.local_path(path)) for path in (folder, page))
+    return quote(posixpath.relpath(page, folder), errors="surrogateescape")
+
+
 def _words(cache: VectorCache, settings: ReportConfig) -> list[WordUses]:
-    """The words asked for; where the text has none of them, words of its own as well."""
+    """Return the uses of the words in the settings; if the text has none of them, also of others."""
     if not _shows_words(cache):
         return []
-    asked = word_uses(cache, settings.words, settings.neighbours)
-    if settings.words is None or any(word.uses for word in asked):
-        return asked
-    return [*asked, *word_uses(cache, None, settings.neighbours)]
+    found = word_uses(cache, settings.words, settings.neighbours)
+    if settings.words is None or any(word.uses for word in found):
+        return found
+    return [*found, *word_uses(cache, None, settings.neighbours)]
 
 
 def _shows_words(cache: VectorCache) -> bool:
@@ -75,21 +131,21 @@ def _shows_words(cache: VectorCache) -> bool:
 
 def _show_word(console: Console, word: WordUses) -> None:
     if not word.uses:
-        times = "once" if word.occurrences else "nowhere"
+        times = "occurs once" if word.occurrences else "does not occur"
         console.line(f"{word.word}: {times} in the part of the vector cache that was read")
         return
-    console.line(f"{word.word}: as one vector (layer 0) near {_listed(word.static)}")
+    console.line(f"{word.word}: nearest in layer 0: {_listed(word.static)}")
     for use in word.uses:
         console.passage(use.typical.before, use.typical.word, use.typical.after)
         near = [neighbour.snippet.word for neighbour in use.neighbours]
-        console.line(f"    in this use near {_listed(near)}")
+        console.line(f"    nearest in this use: {_listed(near)}")
 
 
 def _listed(words: Any) -> str:
     return ", ".join(words) or "no frequent word"
 
 
-def _show_places(console: Console, model: str, cache: VectorCache) -> None:
+def _show_paths(console: Console, model: str, cache: VectorCache) -> None:
     console.line(f"model    {model}")
     console.line(f"vectors  {cache.path}  ({count(len(cache))} texts)")
     console.line("from biloom import BiLM, VectorCache")

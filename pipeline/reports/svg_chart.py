@@ -1,32 +1,30 @@
-"""Charts as inline SVG, so that a page needs neither a library nor a network."""
+"""Line charts: the geometry that ``templates/macros.html`` draws as HTML and SVG.
+
+Positions are relative to the plot, so that a chart takes the width of its page while its text and
+its lines keep their size.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import groupby
 from typing import Literal
 
 Point = tuple[float, float]
 
 MOST_POINTS = 500
-"""Points a line is drawn with; of a longer one, means of equal stretches."""
+"""Maximum number of points of a line; a longer one is drawn by the means of equal stretches."""
 
 LEAST, MOST = 1e-290, 1e290
-"""Bounds of what is drawn; beyond them an axis cannot be computed."""
+"""Bounds of the values drawn; axes cannot be computed beyond them."""
 
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 30
-"""Pixels around the plot, for the labels of its axes."""
-
-FEWEST = 12
-"""Columns there is room for at least, so that a single one is not a wall."""
-LETTER = 7.5
-"""Pixels a letter of a label takes."""
+SIDE = 1000
+"""Width and height of the plot in units of the SVG."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points (x, y) in the order of x. ``style`` is a class of the page's style sheet."""
+    """Points (x, y) in the order of x. ``style`` is a CSS class, which gives the colour."""
 
     name: str
     style: str
@@ -35,25 +33,42 @@ class Series:
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """Values from ``low`` to ``high`` to pixels from ``start`` to ``end``."""
+class Mark:
+    """A point with a tooltip; ``x`` and ``y`` as in `Chart.lines`."""
 
+    style: str
+    x: str
+    y: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What the template draws. Ticks are (percent from the left or the top, label)."""
+
+    label: str
+    x_ticks: Sequence[tuple[str, str]]
+    y_ticks: Sequence[tuple[str, str]]
+    lines: Sequence[tuple[str, str]]
+    """(CSS classes, "x,y x,y ..."), from 0 to `SIDE`, y downwards."""
+    dots: Sequence[Mark]
+
+
+@dataclass(frozen=True)
+class _Axis:
     low: float
     high: float
-    start: float
-    end: float
     log: bool = False
 
-    def place(self, value: float) -> float:
-        low, high, value = (
-            (math.log(v) for v in (self.low, self.high, value))
-            if self.log
-            else (self.low, self.high, value)
-        )
-        return self.start + (value - low) / (high - low) * (self.end - self.start)
+    def share(self, value: float) -> float:
+        """Return the position of ``value``: 0 at ``low``, 1 at ``high``."""
+        # Of logarithms, since a quotient of values may overflow.
+        scale = math.log if self.log else float
+        low = scale(self.low)
+        return (scale(value) - low) / (scale(self.high) - low)
 
     def ticks(self, least: int) -> list[float]:
-        """About ``least`` round values to twice that; of logarithms, 1, 2 and 5 times powers of 10."""
+        """Return ``least`` to about twice as many round values; 1, 2, 5 x 10^n if logarithmic."""
         if self.log:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for digits in ((1, 2, 5), (1,)):
@@ -69,70 +84,52 @@ class _Axis:
         return [number * step for number in range(first, last + 1)]
 
 
-def chart(label: str, series: Sequence[Series], width: int, height: int, log: bool = False) -> str:
-    """An ``<svg>`` of ``series`` over one pair of axes, x from its least to its greatest value.
+def chart(
+    label: str, series: Sequence[Series], log: bool = False, x_ticks: int = 4, x_name: str = "step"
+) -> Chart:
+    """Lay out ``series`` over common axes; x runs from its least to its greatest value.
 
-    Points with a y that is negative, not finite or (on a logarithmic axis) 0 are left out; with
-    none left the plot is empty.
+    Points whose y is negative, not finite or (if logarithmic) 0 are left out.
 
     Args:
-        label: what the chart shows, for who cannot see it.
-        series: drawn in their order, later ones above.
-        width, height: pixels.
-        log: whether y is logarithmic; else it begins at 0.
+        label: what the chart shows, for readers who cannot see it.
+        series: drawn in this order, later ones on top.
+        log: whether y is logarithmic; otherwise it starts at 0.
+        x_ticks: least number of labels on the x axis.
+        x_name: what x counts, for the tooltips of dots.
     """
-    series = [Series(one.name, one.style, _drawable(one.points, log), one.kind) for one in series]
-    xs = [x for one in series for x, _ in one.points] or [0.0]
-    ys = [y for one in series for _, y in one.points] or [1.0]
-    x = _Axis(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, LEFT, width - RIGHT)
+    drawn = [(one, _drawable(one.points, log)) for one in series]
+    xs = [x for _, points in drawn for x, _ in points] or [0.0]
+    ys = [y for _, points in drawn for _, y in points] or [1.0]
+    x = _Axis(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1)
     low, high = (min(ys) / 1.1, max(ys) * 1.1) if log else (0.0, max(ys) * 1.05)
-    y = _Axis(low, high if high > low else low + 1, height - BOTTOM, TOP, log)
-    parts = [
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">',
-        *_grid(y, width),
-        *_marks(x, width, height),
-        *(_draw(one, x, y) for one in series),
-        "</svg>",
-    ]
-    return "".join(parts)
+    y = _Axis(low, high if high > low else low + 1, log)
 
+    def place(point: Point) -> tuple[str, str]:
+        return f"{SIDE * x.share(point[0]):.1f}", f"{SIDE * (1 - y.share(point[1])):.1f}"
 
-def columns(label: str, bars: Sequence[tuple[str, int]], width: int, height: int) -> str:
-    """An ``<svg>`` of a histogram.
-
-    Args:
-        label: what the chart shows, for who cannot see it.
-        bars: the lower bound of each bin, which is written below its left edge, and its count.
-        width, height: pixels.
-    """
-    # A scale up to 4 has no fractions on it, and a count has none.
-    most = max(4.0, *(1.05 * number for _, number in bars)) if bars else 4.0
-    y = _Axis(0.0, most, height - BOTTOM, TOP)
-    slot = (width - LEFT - RIGHT) / max(FEWEST, len(bars))
-    every = math.ceil(LETTER * max((len(least) + 1 for least, _ in bars), default=1) / slot)
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
-    parts += [*_grid(y, width), '<g class="columns">']
-    for place, (least, number) in enumerate(bars):
-        at, top = LEFT + place * slot, y.place(number)
-        if number:
-            # However small beside the others, it is there.
-            top = min(top, y.start - 1)
-            parts.append(
-                f'<rect x="{at + 1:.1f}" y="{top:.1f}" width="{slot - 2:.1f}" '
-                f'height="{y.start - top:.1f}"><title>from {escape(least)}: {number:,}</title></rect>'
-            )
-        if place % every == 0:
-            parts.append(
-                f'<text x="{at:.1f}" y="{height - BOTTOM + 18}" text-anchor="middle">'
-                f"{escape(least)}</text>"
-            )
-    return "".join([*parts, "</g></svg>"])
+    return Chart(
+        label,
+        [(f"{100 * x.share(value):.2f}", short(value)) for value in x.ticks(x_ticks)],
+        [(f"{100 * (1 - y.share(value)):.2f}", short(value)) for value in y.ticks(4)],
+        [
+            (f"{one.style} {one.kind}", " ".join(",".join(place(point)) for point in points))
+            for one, points in drawn
+            if one.kind != "dots" and points
+        ],
+        [
+            Mark(one.style, *place(point), f"{one.name}, {x_name} {point[0]:,.0f}: {point[1]:,.4g}")
+            for one, points in drawn
+            if one.kind == "dots"
+            for point in points
+        ],
+    )
 
 
 def smooth(points: Sequence[Point], share: float = 0.02) -> list[Point]:
-    """The exponential moving average of y, unbiased at the start.
+    """Return the exponential moving average of y, with the bias of its start corrected.
 
-    ``share`` is the stretch that it remembers, of all points.
+    ``share`` is the length of the average's memory, as a share of all points.
     """
     keep = 1 - 1 / max(1.0, share * len(points))
     mean = weight = 0.0
@@ -145,7 +142,7 @@ def smooth(points: Sequence[Point], share: float = 0.02) -> list[Point]:
 
 
 def short(number: float) -> str:
-    """A number as an axis shows it: 4k, 250, 0.002."""
+    """Format a number for an axis: 4k, 250, 0.002."""
     for divisor, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= divisor:
             return f"{number / divisor:.4g}{letter}"
@@ -162,37 +159,3 @@ def _drawable(points: Sequence[Point], log: bool) -> list[Point]:
         some = [point for _, point in stretch]
         means.append((sum(p[0] for p in some) / len(some), sum(p[1] for p in some) / len(some)))
     return means
-
-
-def _grid(y: _Axis, width: int) -> list[str]:
-    parts = []
-    for value in y.ticks(4):
-        at = y.place(value)
-        parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{width - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
-        )
-        parts.append(
-            f'<text x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{short(value)}</text>'
-        )
-    return parts
-
-
-def _marks(x: _Axis, width: int, height: int) -> list[str]:
-    return [
-        f'<text x="{x.place(value):.1f}" y="{height - BOTTOM + 18}" text-anchor="middle">'
-        f"{short(value)}</text>"
-        for value in x.ticks(max(2, width // 240))
-    ]
-
-
-def _draw(series: Series, x: _Axis, y: _Axis) -> str:
-    places = [(x.place(a), y.place(b)) for a, b in series.points]
-    if series.kind == "dots":
-        dots = (
-            f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4">'
-            f"<title>{escape(series.name)}, step {point[0]:,.0f}: {point[1]:,.4g}</title></circle>"
-            for (a, b), point in zip(places, series.points, strict=True)
-        )
-        return f'<g class="{series.style} dots">{"".join(dots)}</g>'
-    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
-    return f'<polyline class="{series.style} {series.kind}" points="{path}"/>'

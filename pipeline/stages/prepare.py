@@ -135,7 +135,10 @@ def _collect(
         "histograms": {name: _by_number(bins) for name, bins in histograms.items()},
         "copies": _copies(job) if config.prepare.deduplicate else None,
     }
-    storage.write_bytes(place.file(PAGE), corpus_page(stats).encode())
+    kind = cached_tokenizer(job.tokenizer, job.tokenizer_content).kind
+    storage.write_bytes(
+        place.file(PAGE), corpus_page(stats, inputs, kind).encode("utf-8", "replace")
+    )
     show_corpus(console, details, place.file(PAGE))
     extra = [place.record(name) for name in (PAGE, *side_files(place.folder))]
     return Made((*made, *extra), details, stats=stats, content=content)

@@ -12,6 +12,7 @@ from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import Made, StageFolder
 from pipeline.lifecycle.state import has_begun_elsewhere
 from pipeline.training.device import device_name
+from pipeline.training.forecast import TimedBar, passes_warning
 from pipeline.training.inputs import TrainingInputs
 from pipeline.training.tracking import log_checkpoint_artifact, make_loggers
 from pipeline.training.trainer import fit
@@ -36,10 +37,12 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     size = sum(weight.numel() for weight in module.network.parameters())
     console.line(f"{count(size)} parameters on {_where(inputs)}; {_how_much(inputs)}")
     console.line(module.network.recurrent.compile_cell(train.compile, inputs.share.of_pass))
+    if warning := passes_warning(inputs.passes, train.steps):
+        console.warn(warning)
     told = rows_up_to(place.file(METRICS), module.step)
     loggers = make_loggers(config, place, console, told)
     with console.bar("train", train.steps) as bar:
-        fit(inputs, module, loggers, bar)
+        fit(inputs, module, loggers, TimedBar(bar, train.steps, _where(inputs), console))
 
     storage.copy(checkpoint_file(place.work, train.steps), place.file(CHECKPOINT))
     corpus = inputs.corpus.manifest

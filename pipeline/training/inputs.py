@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from lightning_modules.config import AdaptiveSoftmaxConfig, CharCNNInputConfig
-from lightning_modules.nn.bilm import output_vocabulary
 from lightning_modules.nn.heads.cutoffs import CPU, GPU, choose_cutoffs, predicted_speedup
 from lightning_modules.nn.heads.routes import ranks_of
 from lightning_modules.nn.inputs.word_types import types_of_window
@@ -98,7 +97,7 @@ class TrainingInputs:
     @property
     def output_vocabulary(self) -> int:
         """The number of ids that the output layer predicts."""
-        return output_vocabulary(self.config.model, self.corpus.vocabulary)
+        return self.config.model.predictable_ids(self.corpus.vocabulary)
 
     @cached_property
     def counts(self) -> np.ndarray[Any, np.dtype[np.uint64]]:

@@ -1,1 +1,1 @@
-"""Documents to token shards: first pass, deduplication, last pass and rejected documents."""
+"""The passes of prepare, which turn raw documents into token shards, and deduplication."""

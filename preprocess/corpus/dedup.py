@@ -1,12 +1,15 @@
-"""Deduplication through files, in any order of work: exact by content hash, near by MinHash bands.
+"""Deduplication through files: exact duplicates by content hash, near-duplicates by MinHash bands.
 
-Each unit writes its documents' keys grouped by bucket; a bucket then reads its slice of every
-unit's and writes which documents to drop. Only names and counts go through the runner, whose memory
-would otherwise grow with the corpus. Of documents with an equal key the first stays: lowest unit,
-then lowest number in it.
+1. The first pass writes a key per document (`write_keys`), grouped by bucket.
+2. `deduplicate_bucket` compares the keys of a bucket over all units and writes a drop list.
+3. The last pass reads the drop lists of its unit (`read_drops`).
 
-For near-duplicates (`near_duplicates.Bands`) a document has a key a band, and one equal to an
-earlier document's is enough to be dropped, whether or not that one stays itself.
+Keys go through files, so that the memory of the Beam runner does not grow with the corpus. Of
+documents with equal keys the first one is kept: the lowest unit, then the lowest number in it. The
+result does not depend on the order of work.
+
+For near-duplicates (`preprocess.text.minhash.Bands`) a document has one key per band. It is dropped
+if one of its keys equals a key of an earlier document, even if that document is dropped itself.
 """
 
 import math
@@ -21,19 +24,23 @@ from preprocess.work import folder
 from preprocess.work.shuffle import Shuffle, read_group, write_groups
 
 Kind = Literal["hashes", "bands"]
+"""What is compared: content hashes, or MinHash bands."""
 
 KEYS = {
     "hashes": np.dtype([("document", "<u4"), ("low", "<u8"), ("high", "<u8")]),
     "bands": np.dtype([("document", "<u4"), ("low", "<u8")]),
 }
-"""A key of a document: the halves of its 128-bit hash, or the key of one of its bands."""
+"""A key: number of the document in its unit, and its 128-bit hash or the key of one band."""
 
 BUCKET_BYTES = 32 << 20
-"""Raw text a bucket stands for: at most a million short documents, 60 MB while it is sorted."""
+"""Raw bytes of corpus per bucket: at most a million short documents, 60 MB while sorting."""
+
 LINEAR_BUCKETS = 512
-"""Above so many, buckets grow as their number does: every one reads a slice of every unit."""
+"""Above this number, the number of buckets grows with the square root of the corpus only, because
+every bucket reads a slice of every unit."""
+
 BAND_BUCKETS = 4
-"""Buckets of bands for one of hashes, since a document has 12 to 51 bands."""
+"""Buckets of bands per bucket of hashes, because a document has 12 to 51 bands."""
 
 
 def key_buckets(corpus_bytes: int, kind: Kind = "hashes") -> int:
@@ -48,7 +55,12 @@ def key_buckets(corpus_bytes: int, kind: Kind = "hashes") -> int:
 
 
 def hash_keys(hashes: npt.NDArray[np.uint64], first: int) -> npt.NDArray[Any]:
-    """The keys of documents numbered from ``first``, by the halves (documents, 2) of their hashes."""
+    """Return the keys of documents numbered from ``first``.
+
+    Args:
+        hashes: high and low halves of their content hashes, shape (documents, 2).
+        first: number of the first document in its unit.
+    """
     keys = np.empty(len(hashes), KEYS["hashes"])
     keys["document"] = np.arange(first, first + len(hashes))
     keys["high"], keys["low"] = hashes[:, 0], hashes[:, 1]
@@ -56,11 +68,16 @@ def hash_keys(hashes: npt.NDArray[np.uint64], first: int) -> npt.NDArray[Any]:
 
 
 def band_keys(bands: npt.NDArray[np.uint64], first: int) -> npt.NDArray[Any]:
-    """The keys of documents numbered from ``first``, by their bands (documents, bands)."""
+    """Return the keys of documents numbered from ``first``, in the order of documents.
+
+    Args:
+        bands: a hash of each band of each document, shape (documents, bands).
+        first: number of the first document in its unit.
+    """
     number = bands.shape[1]
     keys = np.empty(bands.size, KEYS["bands"])
     keys["document"] = np.repeat(np.arange(first, first + len(bands)), number)
-    # A constant a band, so that only keys of the same band are ever equal.
+    # A different constant for each band, so that only keys of the same band can be equal.
     salt = np.arange(number, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     keys["low"] = (bands + salt).ravel()
     return keys
@@ -69,13 +86,13 @@ def band_keys(bands: npt.NDArray[np.uint64], first: int) -> npt.NDArray[Any]:
 def write_keys(
     work: str, kind: Kind, unit: int, segment: int, keys: npt.NDArray[Any], buckets: int
 ) -> None:
-    """Write the keys of a segment's documents, in rising order of documents, by bucket."""
+    """Write the keys of a segment's documents, sorted by document, grouped by bucket."""
     bucket_of = keys["low"] % np.uint64(buckets)
     _shuffle(work, kind).write_rows(unit, segment, keys, bucket_of, buckets)
 
 
 def deduplicate_bucket(work: str, kind: Kind, units: int, bucket: int) -> None:
-    """Write the drop list of one bucket, unless it is there; the keys of all ``units`` lie there."""
+    """Write the drop list of a bucket, unless it exists; all units must have written their keys."""
     target = folder.drop_list(work, kind, bucket)
     if exists(target):
         return
@@ -85,7 +102,7 @@ def deduplicate_bucket(work: str, kind: Kind, units: int, bucket: int) -> None:
         slices.append(keys)
         slice_units.append(np.full(len(keys), unit, np.uint32))
     table, unit_of = np.concatenate(slices), np.concatenate(slice_units)
-    # Sorted, they stand in the order of units, and of documents within one.
+    # Rows are in the order of units and documents.
     repeated = np.sort(_repeated(table))
     _, repeats = np.unique(table["low"][repeated], return_counts=True)
     _, bits = np.frexp(repeats.astype(np.float64))
@@ -97,20 +114,20 @@ def deduplicate_bucket(work: str, kind: Kind, units: int, bucket: int) -> None:
 
 
 def read_drops(work: str, kind: Kind, unit: int, buckets: int) -> npt.NDArray[np.uint32]:
-    """The numbers of the documents of ``unit`` with a key of an earlier one, sorted, each once."""
-    # Only the unit's slices: units times whole lists grows with the square of the corpus.
+    """Return the numbers of the documents of a unit to drop, sorted and distinct, uint32."""
+    # Only the unit's part of each list, because whole lists would cost time quadratic in the corpus.
     lists = (folder.drop_list(work, kind, bucket) for bucket in range(buckets))
-    found = b"".join(read_group(path, unit) for path in lists)
-    return np.unique(np.frombuffer(found, "<u4"))
+    numbers = b"".join(read_group(path, unit) for path in lists)
+    return np.unique(np.frombuffer(numbers, "<u4"))
 
 
 def read_copies(work: str, kind: Kind, buckets: int) -> Counter[int]:
-    """How many keys occur 2, 3-4, 5-8, 9-16 ... times, by the lower bound."""
-    found: Counter[int] = Counter()
+    """Return how many keys occur 2, 3 to 4, 5 to 8, 9 to 16 ... times, by the lower bound."""
+    copies: Counter[int] = Counter()
     for bucket in range(buckets):
         record = folder.read_record(folder.copies_record(work, kind, bucket))
-        found.update({int(least): number for least, number in record.items()})
-    return found
+        copies.update({int(least): number for least, number in record.items()})
+    return copies
 
 
 def _shuffle(work: str, kind: Kind) -> Shuffle:
@@ -118,14 +135,14 @@ def _shuffle(work: str, kind: Kind) -> Shuffle:
 
 
 def _repeated(table: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-    """(repeated,) places of the keys that an earlier one equals."""
+    """Return the indices of the keys that equal an earlier key."""
     order = np.argsort(table["low"], kind="stable")
     low = table["low"][order]
     same = low[1:] == low[:-1]
     if "high" in table.dtype.fields:  # type: ignore[operator]
         high = table["high"][order]
         if (same & (high[1:] != high[:-1])).any():
-            # Very rare by chance: keys equal in one half only may stand between equal ones.
+            # Rare: keys that are equal in the low half only may lie between equal keys.
             order = np.lexsort((table["low"], table["high"]))
             low, high = table["low"][order], table["high"][order]
             same = low[1:] == low[:-1]

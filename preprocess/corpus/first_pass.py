@@ -1,12 +1,12 @@
-"""The one dear pass over the text: read, clean, filter, hash and tokenise a unit, streaming.
+"""The first pass of prepare: reads, cleans, filters, hashes and tokenises the text of a unit.
 
-It writes the unit's documents in segments (`segment.py`), and last a done-record: a rerun skips a
-unit that has one, and of a unit that was killed what its segments hold. Nothing that is written
-depends on how the reader cuts its blocks.
+This is the only pass that reads text. It writes the unit in segments (`preprocess.corpus.segment`),
+and at the end the unit record. A rerun skips units that have one, and resumes an unfinished unit
+after its last segment. The output does not depend on how the reader divides the input into blocks.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -36,16 +36,30 @@ from preprocess.work import folder
 from preprocess.work.progress import Progress
 
 BATCH_DOCUMENTS = 1024
-"""Documents that are cleaned and tokenised together: fewer cost time, more gain nothing."""
+"""Maximum documents to clean and tokenise together; smaller batches are slower, larger not faster."""
+
 BATCH_CHARACTERS = 1 << 20
+"""Characters after which a batch is full."""
+
 SPACE = ord(" ")
 SCRIPTS_EVERY = 8
-"""Batches for one whose letters are looked at: looking at all costs a tenth of tokenising."""
+"""Scripts are counted in one of this many batches, because counting costs a tenth of tokenising."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker must know to prepare a unit."""
+    """Settings that every worker needs to prepare a unit.
+
+    Attributes:
+        work: folder of unfinished work.
+        output: folder of the stage.
+        config: settings of prepare.
+        tokenizer: folder of the tokenizer.
+        tokenizer_content: content hash in the tokenizer's manifest.
+        vocabulary: number of ids of the tokenizer.
+        buckets: number of buckets of content hashes.
+        band_buckets: number of buckets of MinHash bands.
+    """
 
     work: str
     output: str
@@ -59,33 +73,35 @@ class Job:
 
 @dataclass
 class _Counts:
-    """What of a unit lies in its closed segments; JSON in the segment record."""
+    """Counts of a unit up to its last closed segment, saved as JSON in the segments record."""
 
     seen: int = 0
-    """Documents the reader gave."""
+    """Documents from the reader."""
     kept: int = 0
-    """Those of them that are numbered, hashed and tokenised."""
+    """Documents that were not dropped."""
     tokens: int = 0
     batches: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
-    """Documents that each step of the cleaning changed."""
+    """Documents changed by each cleaning step."""
     scripts: Counter[str] = field(default_factory=Counter)
-    """Letters by script, of the kept documents of every eighth batch."""
+    """Letters by script, in the kept documents of every eighth batch."""
     parts: list[dict[str, str]] = field(default_factory=list)
-    """The part of each split in each segment."""
+    """For each segment, the name of the part of each split."""
     files_aside: int = 0
+    """Files of rejects completed."""
     rejected_aside: int = 0
+    """Rejected records in these files."""
     versions: str = ""
-    """Hash of the versions of the unit's files when it was begun."""
+    """Hash of the versions of the raw files when the unit was started."""
 
 
 def tokenize_unit(job: Job, unit: Unit) -> int:
-    """Take ``unit`` through the first pass unless its done-record is there; returns its index.
+    """Run the first pass on a unit, unless its record exists, and return its index.
 
     Raises:
-        DamagedFile: a raw file cannot be read to its end.
-        UserError: a raw file changed since a killed pass began with the unit.
+        DamagedFile: a raw file cannot be read completely.
+        UserError: a raw file changed after a killed run started to read the unit.
     """
     if not exists(folder.unit_record(job.work, unit.index)):
         _FirstPass(job, unit).run()
@@ -93,7 +109,7 @@ def tokenize_unit(job: Job, unit: Unit) -> int:
 
 
 class _Batch:
-    """Documents that are cleaned and tokenised together."""
+    """Documents to clean and tokenise together."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -105,7 +121,7 @@ class _Batch:
         return len(self.texts) >= BATCH_DOCUMENTS or self._characters >= BATCH_CHARACTERS
 
     def fill(self, block: Block, begin: int) -> int:
-        """Take documents of ``block`` from ``begin`` on until full; returns the first not taken."""
+        """Add documents of ``block`` from index ``begin`` until full; return the first index not added."""
         self._origins.append((len(self.texts), block, begin))
         texts = block.documents[begin : begin + BATCH_DOCUMENTS - len(self.texts)]
         characters = self._characters + sum(map(len, texts))
@@ -120,7 +136,7 @@ class _Batch:
         return begin + len(texts)
 
     def where(self, number: int) -> str:
-        """The place of a document in its raw file."""
+        """Return where a document of the batch is in its raw file."""
         first, block, index = next(o for o in reversed(self._origins) if o[0] <= number)
         return block.where(index + number - first)
 
@@ -133,13 +149,13 @@ class _FirstPass:
         cleaning = job.config.cleaning_of(self._source)
         self._reader = read_unit(unit, self._source, cleaning, Limits.of(job.config))
         self._cleaner = Cleaner(cleaning)
-        # Then words stand one space apart, and counting is cheaper than splitting.
+        # With collapsed whitespace, counting spaces gives the number of words.
         self._collapsed = cleaning.whitespace == "collapse"
         self._filters = Filters(job.config.filters_of(self._source))
         near = job.config.near_duplicates
         self._bands = Bands(near.similarity, near.seed) if near.similarity is not None else None
         self._record = folder.segments_record(job.work, unit.index)
-        self._counts = self._closed_before()
+        self._counts = self._resume()
         self._cleaner.counts.update(self._counts.changed)
         self._aside = KeptAside(
             job.output, unit.index, self._counts.files_aside, self._counts.rejected_aside
@@ -153,10 +169,10 @@ class _FirstPass:
         for batch in self._batches():
             self._add(batch)
             self._counts.seen += len(batch.texts)
-            # Documents, since those without a token take memory too.
+            # Documents count too, because documents without tokens also take memory.
             if max(self._segment.tokens, self._segment.documents) >= self._config.part_tokens:
                 self._close()
-                # From here a rerun goes on.
+                # A rerun resumes here.
                 folder.write_record(self._record, vars(self._counts))
             self._tell()
         if self._segment.documents:
@@ -177,17 +193,18 @@ class _FirstPass:
         self._tell(final=True)
         folder.write_record(folder.unit_record(self._job.work, self._unit.index), record)
 
-    def _closed_before(self) -> _Counts:
+    def _resume(self) -> _Counts:
+        """Return the counts of the segments that a killed run has closed."""
         ranges = self._unit.ranges
         versions = xxhash.xxh3_128_hexdigest("\n".join(r.version for r in ranges).encode())
         if not exists(self._record):
             return _Counts(versions=versions)
         record = folder.read_record(self._record)
-        # The segments would hold what the files were, and the rest what they are.
+        # Closed segments have the old contents of the files, later ones would have the new ones.
         if record["versions"] != versions:
             raise UserError(
-                f"one of the files from '{ranges[0].name}' to '{ranges[-1].name}' changed since the "
-                f"work on them was begun; remove {self._job.work} to begin anew"
+                f"one of the files from '{ranges[0].name}' to '{ranges[-1].name}' changed after an "
+                f"unfinished run started to read them; delete {self._job.work} to start again"
             )
         for name in ("dropped", "changed", "scripts"):
             record[name] = Counter(record[name])
@@ -197,16 +214,16 @@ class _FirstPass:
         return Segment(token_dtype(self._job.vocabulary), self._counts.kept)
 
     def _batches(self) -> Iterator[_Batch]:
-        """The documents no segment holds yet, in batches that fall alike whatever the blocks."""
+        """Yield the documents after the closed segments, in batches that do not depend on the blocks."""
         batch, skip = _Batch(), self._counts.seen
         for block in self._reader:
             self._rejected.update(one.reason for one in block.rejected)
             self._aside.add_rejected(block.rejected)
             self._replaced += block.replaced
-            known = min(skip, len(block.documents))
-            skip -= known
-            while known < len(block.documents):
-                known = batch.fill(block, known)
+            begin = min(skip, len(block.documents))
+            skip -= begin
+            while begin < len(block.documents):
+                begin = batch.fill(block, begin)
                 if batch.full:
                     yield batch
                     batch = _Batch()
@@ -231,10 +248,10 @@ class _FirstPass:
         self._counts.kept += len(texts)
 
     def _kept(self, batch: _Batch, texts: list[str]) -> list[str]:
-        """The cleaned texts that go on; the others are counted, and kept aside where asked."""
-        if not self._filters.active:
-            return self._without_empty(texts)
-        reasons = self._filters.reasons(batch.texts, texts)
+        """Return the cleaned texts to keep; count the others, and write them to the rejects if set."""
+        reasons: Sequence[str | None] = [None] * len(texts)
+        if self._filters.active:
+            reasons = self._filters.reasons(batch.texts, texts)
         if self._config.drop_empty and not all(texts):
             reasons = [
                 reason if text else "empty" for reason, text in zip(reasons, texts, strict=True)
@@ -249,25 +266,18 @@ class _FirstPass:
                     self._aside.add(line)
         return [text for text, reason in zip(texts, reasons, strict=True) if not reason]
 
-    def _without_empty(self, texts: list[str]) -> list[str]:
-        if not self._config.drop_empty or all(texts):
-            return texts
-        kept = [text for text in texts if text]
-        self._counts.dropped["empty"] += len(texts) - len(kept)
-        return kept
-
     def _words(self, texts: list[str], data: list[bytes]) -> npt.NDArray[np.uint32]:
-        """(texts,) how many words each text has."""
+        """Return the number of words of each text, shape (texts,)."""
         if not self._collapsed or not all(data):
             return np.array([len(text.split()) for text in texts], np.uint32)
         spaces = np.frombuffer(b"".join(data), np.uint8) == SPACE
         sizes = np.fromiter(map(len, data), np.int64, len(data))
         begins = np.cumsum(sizes) - sizes
-        found = np.add.reduceat(spaces.view(np.uint8), begins, dtype=np.uint32)
-        return found + np.uint32(1)
+        gaps = np.add.reduceat(spaces.view(np.uint8), begins, dtype=np.uint32)
+        return gaps + np.uint32(1)
 
     def _close(self) -> None:
-        """Write the segment."""
+        """Write the segment and start the next one."""
         job, counts = self._job, self._counts
         number = len(counts.parts)
         side = partial(

@@ -1,4 +1,4 @@
-"""Distributions over the documents of a corpus, small enough to be summed over units."""
+"""Histograms of document length and tokens per word, summed over the units of a corpus."""
 
 from collections import Counter
 from typing import Any
@@ -7,32 +7,35 @@ import numpy as np
 import numpy.typing as npt
 
 TOKENS_PER_WORD = (*(n / 4 for n in range(4, 25)), 8.0, 12.0, 16.0, 32.0, 64.0, 128.0)
-"""Bounds of the bins of documents by tokens a word: the first holds 0 to 1, the last all above."""
+"""Upper bounds of the bins of tokens per word; the last bin has all documents above."""
 
 
 class Histograms:
-    """How many documents there are of each length, and of each number of tokens a word."""
+    """Numbers of documents by length in tokens, and by tokens per word."""
 
     def __init__(self) -> None:
         self._lengths: Counter[int] = Counter()
         self._ratios: Counter[int] = Counter()
 
     def add(self, rows: npt.NDArray[Any]) -> None:
-        """Count documents, (documents,) of type ``DOCUMENT``."""
+        """Count documents, as rows of type ``preprocess.shards.format.DOCUMENT``."""
         _, bits = np.frexp(rows["tokens"].astype(np.float64))
         self._lengths.update(bits.tolist())
         rows = rows[rows["words"] > 0]
-        places = np.searchsorted(TOKENS_PER_WORD, rows["tokens"] / rows["words"])
-        self._ratios.update(places.tolist())
+        bins = np.searchsorted(TOKENS_PER_WORD, rows["tokens"] / rows["words"])
+        self._ratios.update(bins.tolist())
 
     def to_dict(self) -> dict[str, dict[str, int]]:
-        """Documents by the lower bound of their bin.
+        """Return the number of documents in each bin, by the lower bound of the bin.
 
-        ``tokens``: 0, 1, 2, 4, 8 ... tokens; ``tokens_per_word``: see `TOKENS_PER_WORD`.
+        Returns:
+            tokens: bins from 0, 1, 2, 4, 8 ... tokens.
+            tokens_per_word: bins from 0 and from the bounds in `TOKENS_PER_WORD`; documents without
+                words are left out.
         """
         lengths = {
             str(1 << bits - 1 if bits else 0): n for bits, n in sorted(self._lengths.items())
         }
         bounds = (0.0, *TOKENS_PER_WORD)
-        ratios = {f"{bounds[place]:g}": n for place, n in sorted(self._ratios.items())}
+        ratios = {f"{bounds[number]:g}": n for number, n in sorted(self._ratios.items())}
         return {"tokens": lengths, "tokens_per_word": ratios}

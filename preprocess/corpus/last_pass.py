@@ -1,4 +1,4 @@
-"""From parts to shards: duplicates are dropped from the tokens, text is not read again."""
+"""The last pass of prepare: removes duplicates from the tokenised parts and writes the shards."""
 
 import io
 from typing import Any
@@ -20,15 +20,16 @@ from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
 
 COUNT = np.dtype([("id", "<u4"), ("count", "<u8")])
+"""How often a token id occurs."""
 
 
 def read_counts(work: str, unit: int) -> npt.NDArray[Any]:
-    """The unit's unigram counts in train, of type ``COUNT``."""
+    """Return how often each id occurs in the train split of a finished unit, of type `COUNT`."""
     return np.frombuffer(read_bytes(folder.counts_file(work, unit)), COUNT)
 
 
 def finish_unit(job: Job, unit: Unit) -> int:
-    """Turn the parts of ``unit`` into shards unless it is finished; returns its index."""
+    """Turn the parts of a unit into shards, unless it is finished, and return its index."""
     if not exists(folder.finished_record(job.work, unit.index)):
         _LastPass(job, unit).run()
     return unit.index
@@ -65,7 +66,7 @@ class _LastPass:
         folder.write_record(folder.finished_record(job.work, index), record)
 
     def _drops(self) -> dict[str, npt.NDArray[np.uint32]]:
-        """The numbers of the documents to drop, by reason."""
+        """Return the numbers of the documents to drop, by reason."""
         job, index = self._job, self._unit.index
         drops = {}
         if job.config.deduplicate:
@@ -103,8 +104,8 @@ class _LastPass:
         self._record(f"{name}.len", lengths, {})
         self._histograms.add(rows)
         if split == "train":
-            times = np.bincount(ids)
-            self._counts[: len(times)] += times.astype(np.uint64)
+            counts = np.bincount(ids)
+            self._counts[: len(counts)] += counts.astype(np.uint64)
 
     def _record(self, name: str, data: bytes, counts: Any) -> None:
         digest = xxhash.xxh3_128_hexdigest(data)
@@ -122,9 +123,9 @@ class _LastPass:
 
 
 def _among(numbers: npt.NDArray[np.uint32], drops: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
-    """(numbers,) whether each of the rising ``numbers`` is one of the sorted ``drops``."""
+    """Return which of the sorted ``numbers`` are among the sorted ``drops``, bool (numbers,)."""
     if not len(drops) or not len(numbers):
         return np.zeros(len(numbers), bool)
-    places = np.searchsorted(drops, numbers).clip(max=len(drops) - 1)
-    found: npt.NDArray[np.bool_] = drops[places] == numbers
-    return found
+    nearest = np.searchsorted(drops, numbers).clip(max=len(drops) - 1)
+    among: npt.NDArray[np.bool_] = drops[nearest] == numbers
+    return among

@@ -1,8 +1,8 @@
-"""What became no part of the result, kept for inspection: ``dropped-UNIT-NUMBER.jsonl``.
+"""Rejected records and dropped documents, written to JSON Lines files for inspection.
 
-What the last pass finds lies in ``dropped-UNIT-duplicates-NUMBER.jsonl``.
-
-A line is an object with the reason, the place in the raw file, and an excerpt or the text.
+``dropped-UNIT-NUMBER.jsonl`` is written by the first pass, ``dropped-UNIT-duplicates-NUMBER.jsonl``
+by the last pass. A line is an object with the reason and the text; for a rejected record, with the
+reason, an excerpt and its position in the raw file.
 """
 
 import json
@@ -14,19 +14,25 @@ from preprocess.reading.block import Rejected
 from preprocess.reading.changed_inputs import INPUTS
 
 KEPT_ASIDE = "dropped-"
+"""Prefix of the file names."""
+
 FLUSH_CHARACTERS = 4 << 20
-"""Characters after which a file is closed: texts are of any length, and are held until then."""
+"""Characters to hold in memory before a file is written."""
 
 
 class KeptAside:
-    """The lines of a unit, written file by file.
+    """Writer of the rejects of a unit.
 
     Args:
-        folder: where the files go.
-        unit: the unit's number.
-        files: files that a former run has written for good.
-        skip: records rejected by the reader that stand in those.
-        kind: a part of the files' names.
+        folder: folder or URL to write to.
+        unit: number of the unit.
+        files: number of files that a killed run has completed; numbering continues after them.
+        skip: number of rejected records in these files, which `add_rejected` skips.
+        kind: part of the file names, after the unit.
+
+    Attributes:
+        files: number of files completed.
+        rejected: number of records passed to `add_rejected`, skipped ones included.
     """
 
     def __init__(
@@ -38,24 +44,24 @@ class KeptAside:
         self._skip = skip
         self.files = files
         self.rejected = 0
-        """Records the reader has rejected so far, those skipped included."""
 
     def add_rejected(self, rejected: Iterable[Rejected]) -> None:
-        """Keep records that are no documents."""
-        for one in rejected:
+        """Add records that the reader rejected."""
+        for record in rejected:
             self.rejected += 1
             if self.rejected > self._skip:
-                self.add(vars(one))
+                self.add(vars(record))
 
     def add(self, line: dict[str, Any]) -> None:
-        # Any script is to be read as it is written; what cannot be encoded keeps its escape.
+        """Add a line: a JSON object."""
+        # Not ASCII, so that any script stays readable; lone surrogates are escaped in `flush`.
         self._lines.append(json.dumps(line, ensure_ascii=False) + "\n")
         self._characters += len(self._lines[-1])
         if self._characters >= FLUSH_CHARACTERS:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is held, if anything is."""
+        """Write the lines held in memory, if there are any, as a complete file."""
         if self._lines:
             data = "".join(self._lines).encode(errors="backslashreplace")
             write_bytes(f"{self._path}{self.files:03d}.jsonl", data)
@@ -65,6 +71,6 @@ class KeptAside:
 
 
 def side_files(folder: str) -> list[str]:
-    """Return the names of files that describe the raw text but are not part of the result."""
+    """Return the names of files in ``folder`` that describe the raw input and are not data."""
     names = list_names(folder)
     return [name for name in names if name == INPUTS or name.startswith(KEPT_ASIDE)]

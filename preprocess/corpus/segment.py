@@ -1,7 +1,8 @@
-"""A stretch of a unit between two points from which a killed pass goes on.
+"""Segments of a unit: the first pass can be resumed after each of them.
 
-It is closed at a document's end after a fixed number of tokens, so memory is bounded whatever the
-size of the unit, and becomes one part a split: the tokens, and a row a document.
+A segment is closed at the end of a document after a fixed number of tokens, so memory does not grow
+with the unit. It is written as one part per split. ``NAME.bin`` of a part holds the token ids,
+``NAME.npy`` a row of type ``preprocess.shards.format.DOCUMENT`` for each document.
 """
 
 import io
@@ -22,19 +23,21 @@ from preprocess.work.folder import part_file
 
 
 class Segment:
-    """The documents of all splits since the last segment was closed.
+    """The tokenised documents since the last segment was closed, of all splits.
 
     Args:
-        dtype: of the tokens.
-        first: number of its first document in the unit.
+        dtype: dtype of the token ids.
+        first: number in the unit of its first document.
+
+    Attributes:
+        tokens, documents: sizes so far.
     """
 
     def __init__(self, dtype: np.dtype[Any], first: int) -> None:
         self._dtype = dtype
         self._first = first
         self._ids: list[npt.NDArray[Any]] = []
-        # Columns grow by bytes: an object a document takes more memory than its tokens, and an
-        # array a batch more time than its sums.
+        # Columns of integers, because objects would take more memory than the tokens.
         self._sizes = {name: array("I") for name in SUMS[1:]}
         self._hashes = bytearray()
         self._bands: list[npt.NDArray[np.uint64]] = []
@@ -52,13 +55,14 @@ class Segment:
         """Add a batch of documents.
 
         Args:
-            texts: of each.
-            data: the same in UTF-8.
-            words: (documents,) how many each one has.
-            ids: the ids of each.
-            bands: (documents, bands) keys for near-duplicates, where these are looked for.
+            texts: the cleaned texts.
+            data: the texts in UTF-8.
+            words: number of words of each text, shape (documents,).
+            ids: token ids of each text.
+            bands: hashes of the MinHash bands of each text, shape (documents, bands), or None if
+                near-duplicates are not removed.
         """
-        # Ids are below the vocabulary, so none is cut by the unsigned type.
+        # Unsafe only in name, because the dtype holds every id of the vocabulary.
         self._ids.append(np.concatenate(ids, dtype=self._dtype, casting="unsafe"))
         self._sizes["tokens"].extend(map(len, ids))
         self._sizes["words"].frombytes(words.tobytes())
@@ -79,9 +83,18 @@ class Segment:
         buckets: int,
         band_buckets: int,
     ) -> dict[str, str]:
-        """Write the parts and keys of segment ``number``; returns the part of each split in it.
+        """Write the parts of the segment and the keys for deduplication.
 
-        ``side`` gives, for the high halves of hashes, the numbers of their splits in ``SPLITS``.
+        Args:
+            work: folder of unfinished work.
+            unit: number of the unit.
+            number: number of the segment in the unit.
+            side: returns the index in ``SPLITS`` for the high half of each content hash.
+            buckets: number of buckets of content hashes.
+            band_buckets: number of buckets of MinHash bands.
+
+        Returns:
+            The name of the part of each split that has documents.
         """
         ids = np.concatenate(self._ids)
         rows = np.empty(self.documents, DOCUMENT)
@@ -91,8 +104,8 @@ class Segment:
         hashes = hash_halves(self._hashes)
         sides = side(hashes[:, 0])
         parts: dict[str, str] = {}
-        for place, split in enumerate(SPLITS):
-            chosen = sides == place
+        for index, split in enumerate(SPLITS):
+            chosen = sides == index
             if chosen.any():
                 parts[split] = f"{split}-{unit:06d}-{number:03d}"
                 path = part_file(work, parts[split])
@@ -109,6 +122,7 @@ class Segment:
 
 
 def write_part(path: str, ids: npt.NDArray[Any], rows: npt.NDArray[Any]) -> None:
+    """Write the token ids and the document rows of a part; ``path`` has no ending."""
     write_bytes(f"{path}.bin", ids.tobytes())
     table = io.BytesIO()
     np.save(table, rows)

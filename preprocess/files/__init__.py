@@ -1,1 +1,1 @@
-"""Files anywhere: storage by path or URL, durable writes, local copies, manifests and fingerprints."""
+"""Local and remote files: storage, durable writes, local copies, manifests and fingerprints."""

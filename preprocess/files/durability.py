@@ -1,6 +1,6 @@
-"""When a file that was written is on the disk: at once, or together with others.
+"""When written local files are flushed to disk (fsync): one by one, together, or never.
 
-To wait for the disk costs a millisecond or more, and almost the same for one file as for ten.
+An fsync takes a millisecond or more, and hardly longer for ten files than for one.
 """
 
 import os
@@ -15,7 +15,7 @@ _waiting: ContextVar[list[Path] | None] = ContextVar("_waiting", default=None)
 
 @contextmanager
 def synced_together() -> Iterator[None]:
-    """Local files written in the block are on the disk when it ends, and not before."""
+    """Flush the local files written in the block to disk once, when the block ends."""
     with never_synced() as written:
         yield
     for path in written:
@@ -26,7 +26,11 @@ def synced_together() -> Iterator[None]:
 
 @contextmanager
 def never_synced() -> Iterator[list[Path]]:
-    """Local files written in the block may be lost with the machine; gives which they are."""
+    """Write local files in the block without fsync, so that a machine crash may lose them.
+
+    Yields:
+        The paths of the files written so far; the list grows as the block writes.
+    """
     written: list[Path] = []
     token = _waiting.set(written)
     try:
@@ -36,14 +40,17 @@ def never_synced() -> Iterator[list[Path]]:
 
 
 def sync_data(file: IO[bytes]) -> None:
-    """Wait until what was written is on the disk, where nobody waits for it later."""
+    """Flush an open file to disk, unless an enclosing block defers or omits it."""
     file.flush()
     if _waiting.get() is None:
         os.fsync(file.fileno())
 
 
 def sync_name(path: Path) -> None:
-    """The same for the name of a file, once it has it."""
+    """Flush the directory entry of a file that has just been created or renamed.
+
+    Within `synced_together` or `never_synced`, register the file for that block instead.
+    """
     waiting = _waiting.get()
     if waiting is None:
         _sync(path.parent)

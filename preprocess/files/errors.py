@@ -1,4 +1,4 @@
-"""Troubles with files and stores, told with the path and with what can be done."""
+"""Errors of local disks and object stores, reported with the path and a remedy."""
 
 import errno
 from collections.abc import Callable, Iterator
@@ -9,99 +9,108 @@ from typing import Any
 
 from preprocess.errors import UserError
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+# Stores without folders, where a missing path at a write means that the bucket is missing.
+_BUCKET_PROTOCOLS = ("s3", "s3a", "gs", "gcs")
 
 
 class StorageError(UserError):
-    """A path that cannot be used as asked; the message says what to do."""
+    """A path or URL that cannot be read or written."""
 
 
 class StoreError(StorageError):
-    """A store that does not answer as it should, which may pass: an engine may try again."""
+    """An error of a remote store that may be temporary, so a Beam engine may retry."""
 
 
 @contextmanager
 def told_writes(path: str) -> Iterator[None]:
-    """Tell that ``path`` cannot be written for want of room or rights.
+    """Convert write errors of a full disk or missing permissions in the block.
+
+    Args:
+        path: the file being written, for the message.
 
     Raises:
-        StorageError: with the path.
+        StorageError: the disk is full or ``path`` may not be written; other errors pass unchanged.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in NO_ROOM:
-            hint = "make room"
-        elif error.errno in NO_RIGHT:
-            hint = "give the right to write there"
+        if error.errno in _NO_SPACE:
+            hint = "free some space"
+        elif error.errno in _NO_PERMISSION:
+            hint = "change its permissions"
         else:
             raise
         raise StorageError(
-            f"{path}: cannot be written ({error.strerror}); {hint} and the same command goes on "
-            "from here, or choose another run.output"
+            f"{path}: cannot be written ({error.strerror}); {hint} and run the same command to "
+            "resume, or choose another run.output"
         ) from error
 
 
-BUCKETS = ("s3", "s3a", "gs", "gcs")
-"""Protocols of stores without folders: where a file cannot be put, the bucket is missing."""
+class ReportingStore:
+    """Wrapper of an fsspec file system or open file whose errors name the path.
 
+    Every method call raises `StoreError` if the store or its client fails. `PermissionError` gets
+    the path. `FileNotFoundError` and builtin exceptions other than `OSError` pass unchanged.
 
-class ToldStore:
-    """A file system of fsspec, or a file of one, whose troubles are told with the path asked for.
-
-    Every call raises StoreError for what the store or its client finds wrong, but for files that
-    are missing and rights that are.
+    Args:
+        inner: the file system or file.
+        path: the URL for messages.
     """
 
     def __init__(self, inner: Any, path: str) -> None:
         self._inner, self._path = inner, path
 
-    def __enter__(self) -> "ToldStore":
+    def __enter__(self) -> "ReportingStore":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._inner.close()
 
     def put_finished(self, inner: str, put: Callable[[], object]) -> None:
-        """Put a file as ``inner``, first without a look at its folder, which most stores lack.
+        """Call ``put``, and again after creating the parent folder if the first call needs it.
+
+        Args:
+            inner: path of the file inside the store.
+            put: writes the file.
 
         Raises:
-            StorageError: there is no such bucket.
+            StorageError: the bucket does not exist.
         """
         try:
             put()
         except FileNotFoundError as error:
-            if self._path.split("://", 1)[0] in BUCKETS:
+            if self._path.split("://", 1)[0] in _BUCKET_PROTOCOLS:
                 raise StorageError(
-                    f"{self._path}: there is no such bucket; make it, or name another"
+                    f"{self._path}: the bucket does not exist; create it or use another one"
                 ) from error
             self.makedirs(str(PurePosixPath(inner).parent), exist_ok=True)
             put()
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        return self._told(found) if callable(found) else found
+        attribute = getattr(self._inner, name)
+        return self._reporting(attribute) if callable(attribute) else attribute
 
-    def _told(self, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _reporting(self, call: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(call)
-        def told(*arguments: Any, **options: Any) -> Any:
+        def reporting(*arguments: Any, **options: Any) -> Any:
             try:
                 return call(*arguments, **options)
             except FileNotFoundError:
                 raise
             except PermissionError as error:
-                # Some are made of the store's words alone.
-                words = error.strerror or str(error)
-                raise PermissionError(errno.EACCES, words, self._path) from error
+                # Some stores raise it with a message only, without errno and strerror.
+                reason = error.strerror or str(error)
+                raise PermissionError(errno.EACCES, reason, self._path) from error
             except Exception as error:
-                # A client's errors need not be OSErrors; a fault of ours is of Python's own.
+                # Clients raise classes of their own; a bug of ours raises a builtin class.
                 if not isinstance(error, OSError) and type(error).__module__ == "builtins":
                     raise
-                what = " ".join(f"{type(error).__name__}: {error}".split())
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
                 raise StoreError(
-                    f"{self._path}: the store gave an error ({what}); see that it answers, and the "
-                    "same command goes on from here"
+                    f"{self._path}: the store reported an error ({reason}); check that it is "
+                    "reachable and run the same command to resume"
                 ) from error
 
-        return told
+        return reporting

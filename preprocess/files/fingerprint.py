@@ -1,8 +1,8 @@
-"""What a stage was asked to do, as one hash that two machines agree on.
+"""Fingerprints: one hash of the settings and inputs of a stage, equal on every machine.
 
-A run is "already done" when its fingerprint stands in the manifest, so equal questions must give
-equal bytes: keys sorted, no spaces, a tuple like the list that JSON makes of it. A value whose text
-could differ between two runs (a set, an object's repr) is refused and never guessed at.
+A stage is already done if its manifest has the same fingerprint. So equal settings must give the
+same JSON text: sorted keys, no spaces, tuples as lists. Values without one fixed text, such as sets
+or objects known by their repr, are refused.
 """
 
 import hashlib
@@ -14,45 +14,53 @@ from typing import Any
 from pydantic import BaseModel
 
 SHOWN = 60
+"""Characters of a value in a message."""
 
 
 def plain(value: Any, where: str = "") -> Any:
-    """``value`` with nothing but what JSON holds: models dumped, tuples as lists.
+    """Convert a value to JSON types: pydantic models to dicts, tuples to lists.
+
+    Args:
+        value: nested settings.
+        where: dotted key of ``value``, for error messages.
 
     Raises:
-        TypeError: it holds something else (a set, a path, a key that is no string, NaN).
+        TypeError: the value contains something else (a set, a path, a non-string key, NaN).
     """
     if isinstance(value, BaseModel):
         return plain(value.model_dump(), where)
     if isinstance(value, Mapping):
         if odd := [key for key in value if not isinstance(key, str)]:
             raise TypeError(f"{where or 'value'}: the key {odd[0]!r} is not a string")
-        return {key: plain(one, f"{where}.{key}" if where else key) for key, one in value.items()}
+        return {key: plain(item, f"{where}.{key}" if where else key) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one, f"{where}[{index}]") for index, one in enumerate(value)]
+        return [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
-        raise TypeError(f"{where or 'value'}: {value!r} has no place in JSON")
+        raise TypeError(f"{where or 'value'}: JSON cannot represent {value!r}")
     if value is None or isinstance(value, str | int | float):
         return value
-    raise TypeError(f"{where or 'value'}: {type(value).__name__} has no place in JSON")
+    raise TypeError(f"{where or 'value'}: JSON cannot represent {type(value).__name__}")
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of ``value``: ASCII, sorted keys, no spaces, floats by their repr.
+    """Return the canonical JSON of a value: ASCII, sorted keys, no spaces, floats by their repr.
 
     Raises:
-        TypeError: as ``plain``.
+        TypeError: as in `plain`.
     """
     return json.dumps(plain(value), sort_keys=True, separators=(",", ":"))
 
 
 def fingerprint(asked: Mapping[str, Any]) -> str:
-    """sha256 of the canonical JSON of ``asked``, 64 hexadecimal digits."""
+    """Return the SHA-256 of the canonical JSON of settings and inputs, as 64 hexadecimal digits."""
     return hashlib.sha256(canonical_json(asked).encode()).hexdigest()
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """One line a key that differs, as ``train.steps: 600 -> 1200``; none where fingerprints agree."""
+    """List the settings that differ, one line each, such as ``train.steps: 600 -> 1200``.
+
+    The list is empty if, and only if, the fingerprints are equal.
+    """
     return list(_differences(plain(old), plain(new), ""))
 
 
@@ -71,15 +79,15 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) ->
 
 
 def _shown(values: Sequence[Any]) -> list[str]:
-    """Each value as JSON, cut so that the place where two long ones part can be seen."""
+    """Return each value as JSON, cut so that the first difference of long values is visible."""
     texts = [json.dumps(value, sort_keys=True, ensure_ascii=False) for value in values]
     # A lone surrogate cannot be printed; its JSON escape can.
     texts = [text.encode("utf-8", "backslashreplace").decode() for text in texts]
     start = 0
     if len(texts) > 1 and max(map(len, texts)) > SHOWN:
         shorter = min(map(len, texts))
-        parting = next((i for i in range(shorter) if len({t[i] for t in texts}) > 1), shorter)
-        start = max(0, parting - SHOWN // 3)
+        differing = (i for i in range(shorter) if len({text[i] for text in texts}) > 1)
+        start = max(0, next(differing, shorter) - SHOWN // 3)
     return [
         ("..." if start else "")
         + text[start : start + SHOWN]

@@ -1,8 +1,9 @@
-"""Whole copies of remote files on the local disk: ranges of an object store cost milliseconds each.
+"""Local copies of remote files, because each range read from an object store takes milliseconds.
 
-All processes of a user on a machine share one folder, since ranks and their data workers read the
-same shards, and a run that goes on finds there what a killed one fetched. The last to end removes
-it. A copy is known by its content, so one of an older corpus is never taken for a newer's.
+All processes of a user on a machine share one folder of copies, so that ranks and data workers
+fetch a shard once and a resumed run finds the copies of a killed one. The last process to exit
+removes the folder. Copies are named by content hash, so files of an older corpus are never confused
+with newer.
 """
 
 import atexit
@@ -22,20 +23,25 @@ from preprocess.files import storage
 from preprocess.files.manifest import FileRecord
 
 AT_ONCE = 1 << 26
+"""Bytes of one request to the store."""
 
 
 class DamagedCopy(Exception):  # noqa: N818
-    """A remote file that does not hold what its manifest says; the message says what it holds."""
+    """A remote file differs from its manifest; the message gives its size or hash."""
 
 
 class LocalCopies:
-    """Copies of ``limit`` bytes at most, as ``setting`` says; the least recently used ones make room.
+    """A least-recently-used cache of whole remote files in a temporary folder.
 
-    The copy needed now is kept whatever the limit. To be made before processes are forked that use
-    it, so that their end does not take it for unused.
+    Create the instance before forking processes that use it; otherwise the folder may be removed
+    while they run.
+
+    Args:
+        limit: bytes of all copies; the copy being opened is kept even if it is larger.
+        setting: config key of the limit, for error messages.
 
     Raises:
-        StorageError: the folder is another user's.
+        StorageError: the folder belongs to another user.
     """
 
     def __init__(self, limit: int, setting: str = "train.cache_bytes") -> None:
@@ -43,11 +49,11 @@ class LocalCopies:
         folder = Path(tempfile.gettempdir()) / f"biloom-shards-{os.getuid()}"
         self._folder, self._locks, self._files = folder, folder / "locks", folder / "files"
         try:
-            # Beside the folder: a lock in it would be removed with it under a process that waits.
+            # Outside the folder, which may be removed while another process waits for the lock.
             self._use = os.open(f"{folder}.lock", os.O_RDWR | os.O_CREAT, 0o600)
             with suppress(BlockingIOError):
                 fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Nobody else is here, so what has a temporary name is of a killed process.
+                # With the exclusive lock, temporary files can only be those of killed processes.
                 storage.remove_temporary(str(folder))
             fcntl.flock(self._use, fcntl.LOCK_SH)
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -58,8 +64,8 @@ class LocalCopies:
             own = False
         if not own:
             raise storage.StorageError(
-                f"{folder}: copies of remote shards go there, and it is another user's; set TMPDIR "
-                "to a folder of your own"
+                f"{folder}: this folder for copies of remote files belongs to another user; set "
+                "TMPDIR to a folder of your own"
             )
         self._maker = os.getpid()
         atexit.register(self.close)
@@ -68,7 +74,7 @@ class LocalCopies:
         return LocalCopies, (self._limit, self._setting)
 
     def close(self) -> None:
-        """Remove the folder unless another process uses it. A fork leaves that to its parent."""
+        """Remove the folder unless another process uses it; does nothing in a forked process."""
         if os.getpid() != self._maker:
             return
         atexit.unregister(self.close)
@@ -78,14 +84,18 @@ class LocalCopies:
         os.close(self._use)
 
     def open(self, path: str, record: FileRecord) -> BinaryIO:
-        """The copy of the remote file ``path``, fetched first where there is none.
+        """Open the copy of a remote file, fetching it if necessary.
 
-        It stays readable while it is open, or mapped, also when it is deleted to make room.
+        The copy stays readable while it is open or mapped, even if it is evicted from the cache.
+
+        Args:
+            path: URL of the remote file.
+            record: its size and hash from the manifest.
 
         Raises:
-            FileNotFoundError: there is no such remote file.
-            DamagedCopy: it is not what ``record`` says.
-            StorageError: the disk is full.
+            FileNotFoundError: the remote file does not exist.
+            DamagedCopy: the remote file differs from ``record``.
+            StorageError: the local disk is full.
         """
         copy = self._files / record.xxh128
         while True:
@@ -101,7 +111,7 @@ class LocalCopies:
             copy.unlink(missing_ok=True)
 
     def touch(self, record: FileRecord) -> bool:
-        """Whether there is a copy, which is in use from now."""
+        """Mark the copy of a file as just used; return False if there is none."""
         now = time.time_ns()
         try:
             os.utime(self._files / record.xxh128, ns=(now, now))
@@ -112,7 +122,7 @@ class LocalCopies:
     def _fetch(self, path: str, record: FileRecord, copy: Path) -> None:
         with self._locked(copy.name[:2]):
             if copy.exists():
-                return  # Another process was faster.
+                return  # Another process has fetched it.
             self._make_room(record.bytes)
             try:
                 with storage.atomic_writer(str(copy)) as file:
@@ -135,27 +145,27 @@ class LocalCopies:
                 if not isinstance(error.__cause__, OSError):
                     raise
                 raise storage.StorageError(
-                    f"{self._folder}: no room for a copy of {path} ({error.__cause__.strerror}); "
-                    f"make room, set TMPDIR to a larger disk, or lower {self._setting}"
+                    f"{self._folder}: no space for a copy of {path} ({error.__cause__.strerror}); "
+                    f"free some, set TMPDIR to a larger disk, or lower {self._setting}"
                 ) from error
 
     def _make_room(self, size: int) -> None:
-        found = []
-        for one in self._files.iterdir():
-            with suppress(FileNotFoundError):  # Another process makes room too.
-                status = one.stat()
-                found.append((status.st_mtime_ns, status.st_size, one))
-        total = size + sum(taken for _, taken, _ in found)
-        for _, taken, one in sorted(found):
+        copies = []
+        for path in self._files.iterdir():
+            with suppress(FileNotFoundError):  # Another process may evict copies at the same time.
+                status = path.stat()
+                copies.append((status.st_mtime_ns, status.st_size, path))
+        total = size + sum(copy_size for _, copy_size, _ in copies)
+        for _, copy_size, path in sorted(copies):
             if total <= self._limit:
                 return
-            if not one.name.startswith(storage.TEMPORARY):
-                one.unlink(missing_ok=True)
-                total -= taken
+            if not path.name.startswith(storage.TEMPORARY):
+                path.unlink(missing_ok=True)
+                total -= copy_size
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        """Of processes that want one file, one fetches it."""
+        """Hold a lock between processes, so that only one fetches a file."""
         handle = os.open(self._locks / name, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)

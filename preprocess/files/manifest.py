@@ -1,7 +1,7 @@
-"""``manifest.json``: what a finished stage made, and the only file its readers open first.
+"""``manifest.json``: the settings, files and content hash of a finished stage.
 
-It is written last and in one put, so a folder that holds one is whole. ``fingerprint`` tells what
-was asked, ``content`` what was made; the next stage depends on the latter.
+It is written last and atomically, so a folder that has one is complete. ``fingerprint`` identifies
+the settings and inputs, ``content`` the result, on which the next stage depends.
 """
 
 import hashlib
@@ -17,17 +17,26 @@ from preprocess.files import storage
 from preprocess.files.fingerprint import canonical_json, plain
 
 FORMAT = 1
+"""Format that is written, and the newest that can be read."""
 NAME = "manifest.json"
 HASHED_AT_ONCE = 1 << 22
+"""Bytes of one read."""
 
 
 class ManifestError(UserError):
-    """A folder that cannot be read as a finished stage; the message says what to do."""
+    """A folder that is not a readable finished stage."""
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file of a stage. ``name`` is relative to the folder, ``counts`` are further columns."""
+    """A file of a stage.
+
+    Attributes:
+        name: path relative to the stage's folder.
+        bytes: size.
+        xxh128: XXH3 128-bit hash of its content, 32 hexadecimal digits.
+        counts: further columns of the manifest, such as tokens or the split.
+    """
 
     name: str
     bytes: int
@@ -35,12 +44,24 @@ class FileRecord:
     counts: Mapping[str, int | str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        assert not {"name", "bytes", "xxh128"} & self.counts.keys(), "a column given twice"
+        assert not {"name", "bytes", "xxh128"} & self.counts.keys(), "reserved column name"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A finished stage: ``asked`` is what its fingerprint was taken of, ``details`` is its own."""
+    """A finished stage.
+
+    Attributes:
+        stage: name, such as "prepare".
+        stage_version: raised when the stage's result changes for equal settings.
+        biloom: version of the package that wrote it.
+        fingerprint: `fingerprint` of ``asked``.
+        content: `content_hash` of ``files``, or another hash of the result.
+        asked: settings and inputs that determine the result.
+        files: the files of the result.
+        details: further data of the stage, as JSON types.
+        format: version of the manifest format.
+    """
 
     stage: str
     stage_version: int
@@ -54,10 +75,10 @@ class Manifest:
 
 
 def hash_file(path: str) -> tuple[int, str]:
-    """Size in bytes and xxh128 (32 hexadecimal digits) of a file, read in blocks.
+    """Return the size in bytes and the xxh128 (32 hexadecimal digits) of a file.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
     """
     size, digest = 0, xxhash.xxh3_128()
     with storage.open_read(path) as file:
@@ -68,17 +89,17 @@ def hash_file(path: str) -> tuple[int, str]:
 
 
 def content_hash(files: Sequence[FileRecord]) -> str:
-    """sha256 over the sorted (name, xxh128, counts) of ``files``, 64 hexadecimal digits."""
-    rows = sorted(canonical_json([one.name, one.xxh128, one.counts]) for one in files)
+    """Return the SHA-256 of the sorted (name, xxh128, counts) rows, as 64 hexadecimal digits."""
+    rows = sorted(canonical_json([file.name, file.xxh128, file.counts]) for file in files)
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def write_manifest(folder: str, manifest: Manifest) -> None:
-    """Put ``manifest`` into ``folder``, which makes the stage finished; one line a file."""
-    columns = {one.name: getattr(manifest, one.name) for one in fields(manifest)}
+    """Write the manifest, which marks the stage as finished; each file is one line."""
+    columns = {column.name: getattr(manifest, column.name) for column in fields(manifest)}
     rows = [
-        {"name": one.name, "bytes": one.bytes, "xxh128": one.xxh128, **one.counts}
-        for one in manifest.files
+        {"name": file.name, "bytes": file.bytes, "xxh128": file.xxh128, **file.counts}
+        for file in manifest.files
     ]
     columns["files"] = []
     columns = {"format": columns.pop("format"), **columns}
@@ -91,36 +112,40 @@ def write_manifest(folder: str, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: str, stage: str | None = None) -> Manifest:
-    """The manifest of the finished stage in ``folder``, which must be ``stage`` where one is given.
+    """Read the manifest of a finished stage.
+
+    Args:
+        folder: path or URL of the stage.
+        stage: the stage it must be, if given.
 
     Raises:
-        ManifestError: there is none, it is damaged, of another stage or of a newer format.
+        ManifestError: the manifest is missing, damaged, of another stage or of a newer format.
     """
-    made = f"'{stage}'" if stage else "stage"
+    expected = f"'{stage}'" if stage else "stage"
     try:
         data = storage.read_bytes(storage.join(folder, NAME))
     except (FileNotFoundError, NotADirectoryError) as error:
-        todo = f"run `biloom {stage}` first, or check the path" if stage else "check the path"
-        raise ManifestError(f"{folder} holds no finished {made} (no {NAME}); {todo}") from error
+        hint = f"run `biloom {stage}` first, or check the path" if stage else "check the path"
+        raise ManifestError(f"{folder} holds no finished {expected} (no {NAME}); {hint}") from error
     try:
         raw = json.loads(data)
         version = raw["format"]
         if type(version) is int and version > FORMAT:
             raise ManifestError(
-                f"{folder} was written by a newer biloom ({NAME} of format {version}, this one "
+                f"{folder} was written by a newer biloom ({NAME} has format {version}, this version "
                 f"reads up to {FORMAT}); upgrade biloom"
             )
         manifest = _parse(raw)
     except ManifestError:
         raise
-    # A recursion error is JSON's answer to brackets without end.
+    # json raises RecursionError for deeply nested brackets.
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        again = f"make it again with `biloom {stage or 'STAGE'} --overwrite`"
+        hint = f"make it again with `biloom {stage or 'STAGE'} --overwrite`"
         reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise ManifestError(f"{folder}: {NAME} is damaged ({reason}); {again}") from error
+        raise ManifestError(f"{folder}: {NAME} is damaged ({reason}); {hint}") from error
     if stage and manifest.stage != stage:
         raise ManifestError(
-            f"{folder} holds a finished '{manifest.stage}', not {made}; name the folder that "
+            f"{folder} holds a finished '{manifest.stage}', not {expected}; name the folder that "
             f"`biloom {stage}` wrote"
         )
     return manifest
@@ -141,32 +166,37 @@ def _parse(raw: Mapping[str, Any]) -> Manifest:
 def _parse_file(row: Mapping[str, Any]) -> FileRecord:
     columns = dict(row)
     name, size, digest = (columns.pop(key) for key in ("name", "bytes", "xxh128"))
-    if [type(one) for one in (name, size, digest)] != [str, int, str]:
+    if [type(value) for value in (name, size, digest)] != [str, int, str]:
         raise TypeError(f"a file is {row!r:.60}")
-    if any(type(one) not in (int, str) for one in columns.values()):
-        raise TypeError(f"a column of '{name}' is neither number nor string")
+    if any(type(value) not in (int, str) for value in columns.values()):
+        raise TypeError(f"a column of '{name}' is neither an integer nor a string")
     return FileRecord(name, size, digest, columns)
 
 
 def check_files(
     folder: str, manifest: Manifest, progress: Callable[[FileRecord], None] | None = None
 ) -> list[str]:
-    """Hash every file of ``manifest`` again: a line a problem, none where the folder is whole.
+    """Hash every file of a manifest again and compare.
 
-    ``progress`` is called with each file when it is done. A line is ``NAME: missing``,
-    ``NAME: size ...`` or ``NAME: hash ...``.
+    Args:
+        folder: path or URL of the stage.
+        manifest: its manifest.
+        progress: called after each file.
+
+    Returns:
+        A line per problem: ``NAME: missing``, ``NAME: size ...`` or ``NAME: hash ...``.
     """
     problems = []
-    for one in manifest.files:
+    for file in manifest.files:
         try:
-            size, digest = hash_file(storage.join(folder, one.name))
+            size, digest = hash_file(storage.join(folder, file.name))
         except FileNotFoundError:
-            problems.append(f"{one.name}: missing")
+            problems.append(f"{file.name}: missing")
         else:
-            if size != one.bytes:
-                problems.append(f"{one.name}: size is {size:,} bytes, was {one.bytes:,}")
-            elif digest != one.xxh128:
-                problems.append(f"{one.name}: hash is {digest}, was {one.xxh128}")
+            if size != file.bytes:
+                problems.append(f"{file.name}: size is {size:,} bytes, was {file.bytes:,}")
+            elif digest != file.xxh128:
+                problems.append(f"{file.name}: hash is {digest}, was {file.xxh128}")
         if progress:
-            progress(one)
+            progress(file)
     return problems

@@ -1,8 +1,10 @@
-"""Files by path or URL; the only module that knows fsspec.
+"""Read, write and list files by path or URL; the only module that imports fsspec.
 
-What is finished appears under its name whole or not at all: on a local disk through a temporary
-name, fsync and rename, on an object store through one put of a finished file. A path without a
-protocol is local.
+Writes are atomic: a file appears complete or not at all. A local file is written under a temporary
+name, flushed and renamed; an object is uploaded in one put. A path without a protocol is local.
+
+For remote paths every function may raise `StoreError` if the store fails, and `StorageError` if the
+package for the URL's protocol is not installed.
 """
 
 import glob as globbing
@@ -18,40 +20,48 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
 from preprocess.files.durability import sync_data, sync_name
-from preprocess.files.errors import StorageError, StoreError, ToldStore, told_writes
+from preprocess.files.errors import ReportingStore, StorageError, StoreError, told_writes
 
 __all__ = ["FileInfo", "StorageError", "StoreError"]
 
 TEMPORARY = ".biloom-tmp-"
+"""Prefix of the names of files that are being written."""
 
 
 @dataclass(frozen=True, order=True)
 class FileInfo:
-    """A raw file: ``name`` is its path below the fixed part of the pattern that found it."""
+    """A file found by `find_files`; instances sort by name.
+
+    Attributes:
+        name: path relative to the folders before the pattern's first wildcard.
+        path: absolute path or URL.
+        bytes: size.
+        version: mtime in nanoseconds or ETag; a change hints at a changed content.
+    """
 
     name: str
     path: str
     bytes: int
     version: str
-    """mtime in nanoseconds or ETag: a hint that the content may have changed."""
 
 
 def is_remote(path: str) -> bool:
-    """Whether ``path`` is a URL of anything but the local disk."""
+    """Return True if ``path`` is a URL that is not on the local disk."""
     return "://" in path and not path.startswith(("file://", "local://"))
 
 
 def local_path(path: str) -> Path:
-    """The local file or folder that ``path`` names."""
+    """Return a local path or ``file://`` URL as a `Path`."""
     return Path(path.removeprefix("file://").removeprefix("local://")).expanduser()
 
 
 def absolute(path: str) -> str:
-    """``path`` as every worker can open it, whatever its current folder."""
+    """Return ``path`` independent of the current folder, so that every worker can open it."""
     return path if is_remote(path) else str(local_path(path).absolute())
 
 
 def join(folder: str, *parts: str) -> str:
+    """Return the path or URL of ``parts`` below ``folder``."""
     return "/".join([folder.rstrip("/"), *parts]) if folder != "/" else "/" + "/".join(parts)
 
 
@@ -60,7 +70,7 @@ def _remote(path: str) -> tuple[Any, str]:
 
     try:
         fs, inner = fsspec.core.url_to_fs(path)
-        return ToldStore(fs, path), str(inner)
+        return ReportingStore(fs, path), str(inner)
     except (ImportError, ValueError) as error:
         protocol = path.split("://", 1)[0]
         extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"}.get(protocol)
@@ -69,6 +79,7 @@ def _remote(path: str) -> tuple[Any, str]:
 
 
 def exists(path: str) -> bool:
+    """Return True if there is a file or folder."""
     if is_remote(path):
         fs, inner = _remote(path)
         fs.invalidate_cache()
@@ -77,10 +88,10 @@ def exists(path: str) -> bool:
 
 
 def read_bytes(path: str, start: int = 0, end: int | None = None) -> bytes:
-    """The bytes from ``start`` up to ``end`` (none: all).
+    """Return the bytes ``[start, end)`` of a file; None means to its end.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
     """
     if is_remote(path):
         fs, inner = _remote(path)
@@ -91,16 +102,28 @@ def read_bytes(path: str, start: int = 0, end: int | None = None) -> bytes:
 
 
 def open_read(path: str) -> BinaryIO:
-    """A seekable stream of the file's bytes, to be closed by the caller."""
+    """Open a file as a seekable binary stream, which the caller closes.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+    """
     if is_remote(path):
         fs, inner = _remote(path)
-        return cast(BinaryIO, ToldStore(fs.open(inner, "rb"), path))
+        return cast(BinaryIO, ReportingStore(fs.open(inner, "rb"), path))
     return open(local_path(path), "rb")
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{target.name}")
 
 
 @contextmanager
 def atomic_writer(path: str) -> Iterator[IO[bytes]]:
-    """A file that appears as ``path`` when the block ends, and not at all when it raises."""
+    """Yield a binary file that becomes ``path`` when the block ends, unless the block raises.
+
+    Raises:
+        StorageError: the disk is full, permissions are missing, or the bucket does not exist.
+    """
     if is_remote(path):
         fs, inner = _remote(path)
         with tempfile.NamedTemporaryFile() as file:
@@ -109,7 +132,7 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
             fs.put_finished(inner, lambda: fs.put_file(file.name, inner))
         return
     target = local_path(path)
-    temporary = target.with_name(f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{target.name}")
+    temporary = _temporary(target)
     with told_writes(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -124,7 +147,7 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Put ``data`` under ``path``, whole or not at all."""
+    """Write a whole file atomically; errors as in `atomic_writer`."""
     if is_remote(path):
         fs, inner = _remote(path)
         fs.put_finished(inner, lambda: fs.pipe_file(inner, data))
@@ -134,7 +157,10 @@ def write_bytes(path: str, data: bytes) -> None:
 
 
 def create_exclusive(path: str, data: bytes) -> bool:
-    """Create ``path`` unless it exists; whether it was created (an object store cannot promise it)."""
+    """Create a file only if it does not exist; return True if it was created.
+
+    On a remote store two writers may both succeed, because the check and the write are two calls.
+    """
     if is_remote(path):
         if exists(path):
             return False
@@ -153,13 +179,13 @@ def create_exclusive(path: str, data: bytes) -> bool:
 
 
 def copy(source: str, target: str) -> None:
-    """``target`` becomes the same bytes as ``source``, both on one store; a hard link where it can be."""
+    """Copy a file within one store; a local copy is a hard link if the disk supports it."""
     if is_remote(source):
         fs, inner = _remote(source)
         fs.cp_file(inner, _remote(target)[1])
         return
     old, new = local_path(source), local_path(target)
-    temporary = new.with_name(f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{new.name}")
+    temporary = _temporary(new)
     with told_writes(target):
         new.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
@@ -175,7 +201,7 @@ def copy(source: str, target: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file; none there is fine."""
+    """Remove a file if it exists."""
     if is_remote(path):
         fs, inner = _remote(path)
         if fs.exists(inner):
@@ -185,7 +211,7 @@ def remove(path: str) -> None:
 
 
 def remove_tree(folder: str) -> None:
-    """Remove a folder and all below it; none there is fine."""
+    """Remove a folder and everything below it, if it exists."""
     if is_remote(folder):
         fs, inner = _remote(folder)
         fs.invalidate_cache()
@@ -196,14 +222,14 @@ def remove_tree(folder: str) -> None:
 
 
 def remove_temporary(folder: str) -> None:
-    """Remove what a killed writer left under a temporary name in ``folder`` and below."""
+    """Remove temporary files that killed writers left in a local folder and below."""
     if not is_remote(folder):
         for orphan in local_path(folder).rglob(f"{TEMPORARY}*"):
             orphan.unlink(missing_ok=True)
 
 
 def move_aside(folder: str) -> str:
-    """Give ``folder`` the first free name ``folder.old-N``; returns that name."""
+    """Rename ``folder`` to the first free ``folder.old-N`` and return the new name."""
     folder = folder.rstrip("/")
     number = 1
     while exists(f"{folder}.old-{number}"):
@@ -218,9 +244,9 @@ def move_aside(folder: str) -> str:
 
 
 def _move_objects(fs: Any, source: str, target: str) -> None:
-    """File by file: a store has no rename, and some fail to copy a "folder" as such."""
+    """Move objects one by one, because stores have no rename and some cannot copy a folder."""
     fs.invalidate_cache()
-    # A folder is whole while it holds its manifest, so that one is the last to come, first to go.
+    # A folder with a manifest must be complete, so the manifest is copied last and removed first.
     names = sorted(fs.find(source), key=lambda name: name.endswith("/manifest.json"))
     for name in names:
         fs.cp_file(name, target + name.removeprefix(source))
@@ -247,21 +273,24 @@ def list_names(folder: str) -> list[str]:
 
 
 def find_files(pattern: str) -> list[FileInfo]:
-    """The files that a path, folder-free glob (``*``, ``**``) or URL names, ordered by name.
+    """Return the files that match a path, glob or URL, ordered by name.
+
+    In a glob, ``**`` matches any number of folders.
 
     Raises:
-        StorageError: nothing matches, or the path is a folder or not readable.
+        StorageError: nothing matches, the path is a folder, or a file cannot be read.
     """
-    fixed = pattern.split("*")[0].split("?")[0].split("[")[0]
     found = _find_remote(pattern) if is_remote(pattern) else _find_local(pattern)
     if not found:
-        what = "no file matches" if fixed != pattern else "no such file"
-        raise StorageError(f"{pattern}: {what}; check the path (a glob must be quoted in a shell)")
+        reason = "no file matches" if any(c in pattern for c in "*?[") else "no such file"
+        raise StorageError(
+            f"{pattern}: {reason}; check the path (a glob must be quoted in a shell)"
+        )
     return sorted(found)
 
 
 def _fixed_folder(pattern: str) -> str:
-    """The folders of ``pattern`` before its first wildcard, with a slash at the end."""
+    """Return the folders before the first wildcard, with a slash at the end."""
     wild = min((pattern.find(c) for c in "*?[" if c in pattern), default=len(pattern))
     return pattern[: pattern.rfind("/", 0, wild) + 1]
 
@@ -274,33 +303,34 @@ def _find_local(pattern: str) -> list[FileInfo]:
     path = str(local_path(pattern))
     if Path(path).is_dir():
         raise StorageError(_folder_message(pattern))
-    # A file whose own name holds a wildcard is meant as itself.
+    # An existing file may have wildcard characters in its name.
     literal = Path(path).is_file()
     paths = [path] if literal else globbing.glob(path, recursive=True)  # noqa: PTH207
     base = path[: path.rfind("/") + 1] if literal else _fixed_folder(path)
     files = []
-    for one in paths:
-        # One look at each: of a million files every call counts.
+    for path in paths:
+        # os functions and one stat per file, because there may be a million files.
         try:
-            status = os.stat(one)  # noqa: PTH116
+            status = os.stat(path)  # noqa: PTH116
         except OSError as error:
-            raise StorageError(f"{one}: unreadable ({error.strerror}); mend or drop it") from error
+            raise StorageError(
+                f"{path}: cannot be read ({error.strerror}); repair or remove it"
+            ) from error
         if stat.S_ISREG(status.st_mode):
-            if not os.access(one, os.R_OK):
-                raise StorageError(f"{one}: no right to read this file; change its permissions")
-            name = one.removeprefix(base)
+            if not os.access(path, os.R_OK):
+                raise StorageError(f"{path}: no permission to read it; change its permissions")
+            name = path.removeprefix(base)
             # Without "..", so that a file found by two patterns has one path.
-            full = os.path.abspath(one)  # noqa: PTH100
+            full = os.path.abspath(path)  # noqa: PTH100
             files.append(FileInfo(name, full, status.st_size, str(status.st_mtime_ns)))
     return files
 
 
 def _find_remote(pattern: str) -> list[FileInfo]:
     fs, inner = _remote(pattern)
-    protocol = pattern.split("://", 1)[0]
-    # In a web address a question mark begins the query.
-    wild = any(c in pattern for c in ("*" if protocol in ("http", "https") else "*?["))
-    if wild:
+    web = pattern.startswith(("http://", "https://"))
+    # In a web address a question mark starts the query string.
+    if any(c in pattern for c in ("*" if web else "*?[")):
         details = list(fs.glob(inner, detail=True).values())
     else:
         try:
@@ -314,10 +344,12 @@ def _find_remote(pattern: str) -> list[FileInfo]:
     for info in details:
         if info["type"] != "file":
             continue
-        web = protocol in ("http", "https")
         full = info["name"] if web else fs.unstrip_protocol(info["name"])
         if info.get("size") is None:
-            raise StorageError(f"{full}: the server does not tell its size; download the file")
+            raise StorageError(
+                f"{full}: the server does not report the file's size; download the file and use the "
+                "copy"
+            )
         version = next(
             (str(info[k]) for k in ("ETag", "etag", "mtime", "created") if k in info), ""
         )
@@ -326,10 +358,12 @@ def _find_remote(pattern: str) -> list[FileInfo]:
 
 
 def check_writable(folder: str) -> None:
-    """Make ``folder`` and write a byte below it.
+    """Create a local folder and check that files can be created in it.
+
+    Does nothing for a remote folder.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the folder cannot be written.
     """
     if is_remote(folder):
         return
@@ -338,7 +372,7 @@ def check_writable(folder: str) -> None:
         path.mkdir(parents=True, exist_ok=True)
         handle, probe = tempfile.mkstemp(dir=path, prefix=TEMPORARY)
         os.close(handle)
-        # Another process may have tidied it away.
+        # Another process may have removed it as a temporary file.
         Path(probe).unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)

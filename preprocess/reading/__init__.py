@@ -1,1 +1,1 @@
-"""Raw files to documents: listing, units of work, formats, compression, encodings and records."""
+"""Reading documents from raw files: listing, work units, formats, compression and encodings."""

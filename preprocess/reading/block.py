@@ -1,4 +1,4 @@
-"""What a reader hands on: a few megabytes of documents, and what was none with its reason."""
+"""Blocks of documents as a reader yields them, with the records it rejected."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -7,32 +7,41 @@ from functools import cached_property
 
 EXCERPT_CHARACTERS = 1000
 EXCERPT_BYTES = 4 * EXCERPT_CHARACTERS
-"""What is kept of a record too long to be held: no encoding takes more for such an excerpt."""
+"""Bytes kept of an oversized record, enough for an excerpt in any encoding."""
 
 _MANY = 4096
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A record that is no document."""
+    """A record that is not a valid document.
+
+    Attributes:
+        reason: invalid_bytes, invalid_json, missing_text_field, text_not_a_string, oversized or
+            damaged_file.
+        excerpt: the start of the record, up to 1000 characters, unprintable ones escaped; for a
+            damaged file, the error message.
+        where: ``FILE:BYTE_OFFSET``, ``FILE:row N`` in Parquet, both followed by `` id=ID`` if the
+            record has an id; for a damaged file, ``FILE``.
+    """
 
     reason: str
-    """invalid_bytes, invalid_json, missing_text_field, text_not_a_string, oversized, damaged_file."""
     excerpt: str
-    """The beginning of the record, unprintable characters escaped, 1000 characters at most; of a
-    damaged file, what is wrong with it."""
     where: str
-    """``file name:byte offset[ id=...]``, ``file name:row N`` in Parquet, or a damaged file's name."""
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the documents of a block stand; nothing is worked out before it is asked for."""
+class Locations:
+    """Locations of the documents of one file in a block, computed when first needed.
+
+    Attributes:
+        prefix: ``FILE:`` or ``FILE:row ``.
+        find_numbers: returns the byte offset or the row of each document.
+        ids: id of each document; empty if documents have no ids.
+    """
 
     prefix: str
-    """``file name:`` or ``file name:row ``."""
     find_numbers: Callable[[], Sequence[int]]
-    """For each document its byte offset or row."""
     ids: Sequence[str] = ()
 
     @cached_property
@@ -40,35 +49,42 @@ class Places:
         return self.find_numbers()
 
     def of(self, index: int) -> str:
-        return place(self.prefix, self._numbers[index], self.ids[index] if self.ids else "")
+        """Return the location of the document with this index."""
+        return location(self.prefix, self._numbers[index], self.ids[index] if self.ids else "")
 
 
 @dataclass(frozen=True)
 class Block:
-    """What a few megabytes held."""
+    """The documents and rejected records of consecutive raw bytes.
+
+    Attributes:
+        documents: texts of the documents.
+        rejected: records that are not documents.
+        replaced: number of U+FFFD characters put in place of invalid bytes and lone surrogates.
+        raw_bytes: raw bytes read since the previous block; over a unit they sum to its bytes.
+        locations: for each run of documents, the index of its first document and their locations.
+    """
 
     documents: list[str]
     rejected: list[Rejected]
     replaced: int
-    """U+FFFD characters put in for bytes that are no text and for lone surrogates."""
     raw_bytes: int
-    """Bytes of the unit taken since the last block: they sum to the unit's bytes."""
-    places: tuple[tuple[int, Places], ...] = field(default=(), repr=False, compare=False)
-    """For each stretch of the documents the number of its first one, and their places."""
+    locations: tuple[tuple[int, Locations], ...] = field(default=(), repr=False, compare=False)
 
     def where(self, index: int) -> str:
-        """The place of the document with that number, as in ``Rejected.where``."""
-        first, places = self.places[bisect_right(self.places, index, key=lambda one: one[0]) - 1]
-        return places.of(index - first)
+        """Return the location of the document with this index, as in `Rejected.where`."""
+        run = bisect_right(self.locations, index, key=lambda run: run[0]) - 1
+        first, locations = self.locations[run]
+        return locations.of(index - first)
 
 
-def place(prefix: str, number: int, name: str) -> str:
-    """One line, whatever a record calls itself."""
+def location(prefix: str, number: int, name: str) -> str:
+    """Return a one-line location; an id ``name`` may contain any characters."""
     return f"{prefix}{number} id={_printable(name)}" if name else f"{prefix}{number}"
 
 
 def excerpt(data: bytes, encoding: str = "utf-8") -> str:
-    r"""The beginning of ``data`` for `Rejected`; bytes that are no text as ``\xNN``."""
+    r"""Return the start of a record for `Rejected.excerpt`, with invalid bytes as ``\xNN``."""
     return _printable(data[:EXCERPT_BYTES].decode(encoding, "backslashreplace"))
 
 
@@ -78,12 +94,12 @@ def _printable(text: str) -> str:
 
 
 def join_small(blocks: Iterable[Block], wanted_bytes: int) -> Iterator[Block]:
-    """The same documents in fewer blocks: what costs a call a block is dear for small files."""
+    """Join consecutive small blocks up to about ``wanted_bytes``, to save calls per block."""
     held: list[Block] = []
     total = 0
     for block in blocks:
         many = len(block.documents) > _MANY
-        # Of a packed file the documents outweigh the bytes taken.
+        # In a compressed file the documents are larger than the raw bytes.
         size = wanted_bytes if many else max(block.raw_bytes, sum(map(len, block.documents)))
         if held and total + size > wanted_bytes:
             yield _join(held)
@@ -99,11 +115,11 @@ def _join(blocks: list[Block]) -> Block:
         return blocks[0]
     documents: list[str] = []
     rejected: list[Rejected] = []
-    places: list[tuple[int, Places]] = []
+    locations: list[tuple[int, Locations]] = []
     for block in blocks:
-        places += [(len(documents) + first, one) for first, one in block.places]
+        locations += [(len(documents) + first, run) for first, run in block.locations]
         documents += block.documents
         rejected += block.rejected
     replaced = sum(block.replaced for block in blocks)
     raw_bytes = sum(block.raw_bytes for block in blocks)
-    return Block(documents, rejected, replaced, raw_bytes, tuple(places))
+    return Block(documents, rejected, replaced, raw_bytes, tuple(locations))

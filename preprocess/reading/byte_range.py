@@ -1,4 +1,4 @@
-"""Raw files as bytes: the range that a unit owns, and files that cannot be read."""
+"""Reading the raw bytes of a range, and the error for files that cannot be read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,27 +11,27 @@ from preprocess.files.storage import is_remote
 from preprocess.reading.units import Range
 
 HEAD_BYTES = 4096
-"""Bytes at a file's start by which its compression, encoding and format are known."""
+"""Leading bytes from which a file's compression, encoding and format are detected."""
 _TAIL_BYTES = 64 * 1024
 
 
 class DamagedFile(UserError):  # noqa: N818
-    """A raw file that cannot be read to its end; the message names it and says what to do."""
+    """A raw file that cannot be read to its end."""
 
 
-def damaged_file(path: str, what: str) -> DamagedFile:
-    """The error for the file ``path``, with what can be done about any such file."""
+def damaged_file(path: str, problem: str) -> DamagedFile:
+    """Return the error for the file ``path``; the message adds what users can do."""
     return DamagedFile(
-        f"{path}: {what}; put a sound copy in its place, leave it out of the input, or keep what "
+        f"{path}: {problem}; replace it with an intact copy, leave it out of the input, or keep what "
         "can be read with prepare.damaged_files=skip"
     )
 
 
 @contextmanager
 def unreadable_as_damaged(path: str) -> Iterator[None]:
-    """Tell as `DamagedFile` that a file has vanished, may not be read, or lies on a broken disk.
+    """Convert errors of a missing or unreadable file, or a broken disk, to `DamagedFile`.
 
-    What may pass by itself, as a network does, is raised as it is, so that an engine tries again.
+    Possibly temporary errors of remote files pass unchanged, so that a Beam engine can retry.
     """
     try:
         yield
@@ -43,10 +43,19 @@ def unreadable_as_damaged(path: str) -> Iterator[None]:
 
 
 class RawRange:
-    """Chunks of a file from a range's start to the file's planned end, hashed inside the range.
+    """Iterates over chunks of bytes from a range's start to the end of the file.
 
-    A chunk never crosses the range's end, and those behind it are small: they serve to finish one
-    record. The file may be moved between two chunks.
+    Chunks do not cross the range's end. Those after it are small, because they only serve to
+    complete the last record. Callers may seek in the file between two chunks.
+
+    Args:
+        file: the open file.
+        piece: the range.
+        chunk_bytes: bytes of a chunk inside the range.
+        digest: updated with the bytes of the range.
+
+    Raises:
+        DamagedFile: the file is shorter than when the work was planned.
     """
 
     def __init__(
@@ -60,7 +69,7 @@ class RawRange:
         self._taken = piece.start
 
     def starts_line(self) -> bool:
-        """Whether a line begins where the range does."""
+        """Return True if a line starts at the start of the range."""
         if self._piece.start == 0:
             return True
         self._file.seek(self._piece.start - 1)
@@ -72,15 +81,16 @@ class RawRange:
             yield self._read(min(_TAIL_BYTES, self._piece.bytes - self._position))
 
     def rest_of_range(self) -> Iterator[bytes]:
+        """Yield the chunks up to the range's end that have not been read yet."""
         while (left := self._piece.end - self._position) > 0:
             data = self._read(min(self._chunk_bytes, left))
             self._digest.update(data)
             yield data
 
     def take(self) -> int:
-        """Bytes of the range read since the last call."""
-        before, self._taken = self._taken, min(self._position, self._piece.end)
-        return self._taken - before
+        """Return the number of bytes of the range read since the last call."""
+        previous, self._taken = self._taken, min(self._position, self._piece.end)
+        return self._taken - previous
 
     def _read(self, size: int) -> bytes:
         self._file.seek(self._position)
@@ -88,8 +98,8 @@ class RawRange:
         if not data:
             raise damaged_file(
                 self._piece.path,
-                f"ends after {self._position:,} bytes, was {self._piece.bytes:,} when the work was "
-                "planned",
+                f"ends after {self._position:,} bytes, but had {self._piece.bytes:,} when the work "
+                "was planned",
             )
         self._position += len(data)
         return data

@@ -1,7 +1,7 @@
-"""Whether the raw text is still the text a corpus was made of.
+"""Detection of raw files that have changed since a stage read them.
 
-Names and sizes stand in the fingerprint. A file's version (mtime or ETag) is only a hint: where it
-changed at equal size, the hash of the bytes that were read decides.
+The fingerprint contains names and sizes. If a file of equal size has another version (mtime or
+ETag), its bytes are hashed and compared with the hash recorded when it was read.
 """
 
 import json
@@ -10,22 +10,21 @@ from typing import Any
 
 import xxhash
 
-from preprocess.files.storage import (
-    FileInfo,
-    exists,
-    join,
-    read_bytes,
-    write_bytes,
-)
+from preprocess.files.storage import FileInfo, exists, join, read_bytes, write_bytes
 from preprocess.reading.units import Unit
 from preprocess.work.folder import read_record, unit_records, work_folder
 
 INPUTS = "inputs.jsonl"
+"""File of a finished stage with the raw ranges it read."""
 HASHED_AT_ONCE = 4 << 20
+"""Bytes of one read."""
 
 
 def digest(files: Sequence[FileInfo]) -> dict[str, Any]:
-    """Names and sizes of ``files`` as a fingerprint takes them."""
+    """Return the entry of raw files in a fingerprint.
+
+    It has their number, their bytes, and a hash of names and sizes in order; paths do not matter.
+    """
     hashed = xxhash.xxh3_128()
     for file in files:
         hashed.update(f"{file.name}\0{file.bytes}\0".encode("utf-8", "surrogateescape"))
@@ -34,7 +33,12 @@ def digest(files: Sequence[FileInfo]) -> dict[str, Any]:
 
 
 def ranges_read(unit: Unit, digests: Sequence[str]) -> list[dict[str, Any]]:
-    """What a done-record says of the raw bytes behind it: a row a range."""
+    """Return a row per range of a unit, for its record and `write_inputs`.
+
+    Args:
+        unit: a unit that was read.
+        digests: xxh128 of the raw bytes of each range, see `UnitReader.digests`.
+    """
     return [
         {"name": r.name, "start": r.start, "end": r.end, "version": r.version, "xxh128": digest}
         for r, digest in zip(unit.ranges, digests, strict=True)
@@ -42,41 +46,47 @@ def ranges_read(unit: Unit, digests: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def write_inputs(folder: str, rows: Sequence[dict[str, Any]], add: bool = False) -> None:
-    """Keep the raw ranges a corpus was made of beside its manifest.
+    """Write the raw ranges that a stage read to ``inputs.jsonl``.
 
-    add: after those that stand there, without those that are these.
+    Args:
+        folder: folder of the stage.
+        rows: rows of `ranges_read`.
+        add: keep the rows that are already in the file; equal rows are written once.
     """
-    new = [json.dumps(row) for row in rows]
-    old = (
-        read_bytes(join(folder, INPUTS)).decode().splitlines()
-        if add and exists(join(folder, INPUTS))
-        else []
-    )
-    lines = "".join(f"{line}\n" for line in dict.fromkeys([*old, *new]))
-    write_bytes(join(folder, INPUTS), lines.encode())
+    path = join(folder, INPUTS)
+    old = read_bytes(path).decode().splitlines() if add and exists(path) else []
+    lines = dict.fromkeys([*old, *map(json.dumps, rows)])
+    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def changed(folder: str, files: Sequence[FileInfo]) -> list[str]:
-    """Names of the ``files`` whose bytes are not those that the stage in ``folder`` read."""
-    # Two sources may hold files of one name; a row is then of either.
+    """Return the names of the files whose bytes differ from those that a stage read.
+
+    Args:
+        folder: folder of the stage, finished or not.
+        files: the present files; those that the stage has not read are ignored.
+    """
+    # Two sources may have files of equal name; a row may belong to either.
     by_name: dict[str, list[FileInfo]] = {}
     for file in files:
         by_name.setdefault(file.name, []).append(file)
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for row in _rows(folder):
-        name, named = row["name"], by_name.get(row["name"])
-        if named and name not in found and not any(_holds(file, row) for file in named):
-            found[name] = None
-    return list(found)
+        name, candidates = row["name"], by_name.get(row["name"])
+        if candidates and name not in names and not any(_equals(c, row) for c in candidates):
+            names[name] = None
+    return list(names)
 
 
-def _holds(file: FileInfo, row: dict[str, Any]) -> bool:
+def _equals(file: FileInfo, row: dict[str, Any]) -> bool:
+    """Return True if the file still has the bytes of a recorded range."""
     if file.version == row["version"]:
         return True
     return _hash_range(file.path, row["start"], row["end"]) == str(row["xxh128"])
 
 
 def _rows(folder: str) -> Iterator[dict[str, Any]]:
+    """Yield the ranges that a finished or unfinished stage has read."""
     if exists(join(folder, INPUTS)):
         for line in read_bytes(join(folder, INPUTS)).decode().splitlines():
             yield json.loads(line)
@@ -87,6 +97,6 @@ def _rows(folder: str) -> Iterator[dict[str, Any]]:
 
 def _hash_range(path: str, start: int, end: int) -> str:
     hashed = xxhash.xxh3_128()
-    for place in range(start, end, HASHED_AT_ONCE):
-        hashed.update(read_bytes(path, place, min(place + HASHED_AT_ONCE, end)))
+    for offset in range(start, end, HASHED_AT_ONCE):
+        hashed.update(read_bytes(path, offset, min(offset + HASHED_AT_ONCE, end)))
     return hashed.hexdigest()

@@ -1,7 +1,7 @@
-"""Compressed files, known by their first bytes: all members, in bounded memory, damage told.
+"""Detection and decompression of compressed files, with all members and in bounded memory.
 
-The standard library's file objects take damage behind the first bzip2 or xz member for its end, so
-the decompressors are driven here.
+The file objects of the standard library treat damage after the first bzip2 or xz member as the end
+of the file. So this module calls the decompressors itself.
 """
 
 import bz2
@@ -15,12 +15,14 @@ import zstandard
 from preprocess.reading.byte_range import DamagedFile, damaged_file
 
 FREE_EXPANSION_BYTES = 256_000_000
-"""Unpacked bytes up to which no file is taken for a decompression bomb."""
-# A block of four bytes can stand for 128 KiB, and this library cannot be told to stop: 16 MiB a call.
+"""Unpacked bytes up to which no file counts as a decompression bomb."""
+# The library has no output limit, and four bytes can expand to 128 KiB: at most 16 MiB per call.
 _ZSTANDARD_BYTES = 512
 
 
 class _Decompressor(Protocol):
+    """Interface of the decompressors in bz2 and lzma."""
+
     @property
     def eof(self) -> bool: ...
     @property
@@ -31,7 +33,7 @@ class _Decompressor(Protocol):
 
 
 class _Gzip:
-    """zlib's decompressor with the interface of those of bz2 and lzma."""
+    """zlib's decompressor with the interface of those in bz2 and lzma."""
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(wbits=31)
@@ -52,7 +54,7 @@ class _Gzip:
 
 
 class _Zstandard:
-    """The same for Zstandard; a skippable frame is a member without content."""
+    """The same for Zstandard. A skippable frame is a member without content."""
 
     def __init__(self) -> None:
         self._inner = zstandard.ZstdDecompressor().decompressobj()
@@ -70,12 +72,12 @@ class _Zstandard:
     def decompress(self, data: bytes, max_length: int) -> bytes:
         left = self._left if not data else memoryview(bytes(self._left) + data)
         out: list[bytes] = []
-        size = place = 0
-        while place < len(left) and size < max_length and not self._inner.eof:
-            out.append(self._inner.decompress(left[place : place + _ZSTANDARD_BYTES]))
+        size = offset = 0
+        while offset < len(left) and size < max_length and not self._inner.eof:
+            out.append(self._inner.decompress(left[offset : offset + _ZSTANDARD_BYTES]))
             size += len(out[-1])
-            place += _ZSTANDARD_BYTES
-        self._left = left[place:]
+            offset += _ZSTANDARD_BYTES
+        self._left = left[offset:]
         if self._inner.eof:
             self.unused_data = self._inner.unused_data + bytes(self._left)
         return b"".join(out)
@@ -86,21 +88,25 @@ _ERRORS = (zlib.error, lzma.LZMAError, OSError, zstandard.ZstdError)
 
 
 def find_compression(head: bytes, path: str) -> Compression | None:
-    """How a file with these first 10 bytes is unpacked; none for a plain file.
+    """Return the decompressor class of a file, or None if it is not compressed.
+
+    Args:
+        head: the first bytes of the file, at least 10 if it has them.
+        path: the file, for error messages.
 
     Raises:
-        DamagedFile: it is a zip file, which is a folder of files.
+        DamagedFile: the file is a zip archive, which is not supported.
     """
     if head.startswith(b"\x1f\x8b\x08"):
         return _Gzip
-    # Three letters alone could begin a text: the magic of a block or of the end follows them.
+    # A text may start with these letters, so check for the magic number of a block or of the end.
     if head.startswith(b"BZh") and head[4:10] in (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90"):
         return bz2.BZ2Decompressor
     if head.startswith(b"\xfd7zXZ\x00"):
         return lzma.LZMADecompressor
     if head.startswith(b"\x28\xb5\x2f\xfd"):
         return _Zstandard
-    # Parallel packers begin with a skippable frame.
+    # Files of parallel compressors start with a skippable frame.
     if head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50:
         return _Zstandard
     if head.startswith(b"PK\x03\x04"):
@@ -118,12 +124,21 @@ def unpack(
     packed_bytes: int,
     max_expansion: int,
 ) -> Iterator[bytes]:
-    """The unpacked bytes of all members of a compressed file, about ``size`` at a time.
+    """Yield the uncompressed bytes of all members of a compressed file.
 
-    What comes before an error may be wrong already: checksums stand at the end of what they cover.
+    Bytes yielded before an error may be wrong, because a checksum follows the data it covers.
+
+    Args:
+        chunks: the compressed bytes.
+        compression: decompressor class, from `find_compression`.
+        size: bytes of a yielded chunk, approximately.
+        path: the file, for error messages.
+        packed_bytes: size of the compressed file.
+        max_expansion: largest ratio of uncompressed to compressed bytes, see
+            `PrepareConfig.max_expansion`.
 
     Raises:
-        DamagedFile: it is damaged_file, cut off, or a decompression bomb.
+        DamagedFile: the file is damaged, truncated or a decompression bomb.
     """
     allowed = max(packed_bytes * max_expansion, FREE_EXPANSION_BYTES)
     total = 0
@@ -139,7 +154,7 @@ def unpack(
             try:
                 out = inner.decompress(data, size)
             except _ERRORS as error:
-                raise damaged_file(path, f"damaged_file compressed file ({error})") from error
+                raise damaged_file(path, f"damaged compressed file ({error})") from error
             total += len(out)
             if total > allowed:
                 raise _bomb(path, allowed, max_expansion)
@@ -149,12 +164,12 @@ def unpack(
             if not inner.eof and inner.needs_input:
                 break
     if not inner.eof:
-        raise damaged_file(path, "this compressed file is cut off")
+        raise damaged_file(path, "this compressed file is truncated")
 
 
 def _bomb(path: str, allowed: int, max_expansion: int) -> DamagedFile:
     return damaged_file(
         path,
         f"unpacks to more than {allowed:,} bytes and {max_expansion:,} times its size; if it is "
-        "sound, raise prepare.max_expansion",
+        "intact, raise prepare.max_expansion",
     )

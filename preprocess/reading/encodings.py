@@ -1,9 +1,9 @@
-"""Encodings of raw text: byte order marks, what may be cut at line ends, and the rest as UTF-8.
+"""Encodings of raw text.
 
-Most encodings keep the byte 0A for the line end, so a big file in one can be cut and decoded in
-blocks. The others (UTF-16, UTF-32, EBCDIC, and those with shift states such as ISO-2022-JP) are
-turned into UTF-8 as a stream from the file's start. UTF-16 without a byte order mark is not
-recognised; unless `Source.encoding` names it, its text comes out with NUL characters.
+In most encodings the byte 0A is always a line end, so files can be cut at line ends and decoded in
+blocks. Files in other encodings (UTF-16, UTF-32, EBCDIC, and encodings with shift states such as
+ISO-2022-JP) are converted to UTF-8 as a stream from their start. UTF-16 without a byte order mark
+is not detected: unless `Source.encoding` names it, the text contains NUL characters.
 """
 
 import codecs
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-# UTF-32 first: its little-endian mark begins with that of UTF-16.
+# UTF-32 before UTF-16, because its little-endian mark starts with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -19,16 +19,17 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# Without a mark Python takes the machine's own order, and every machine is to read alike.
+# Without a mark Python uses the byte order of the machine; results must not depend on that.
 _UNMARKED = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}
+# Stands for a sequence of invalid bytes in a decoded text.
 _INVALID = "\udcff"
 _AS_INVALID = "biloom-invalid"
-# Longer than any character: an open sequence then ends at a line's end and does not swallow it.
+# Longer than any character, so that an incomplete sequence at the end of a block is invalid alone.
 _PAD = b"\n" * 8
 
 
 def _as_invalid(error: UnicodeError) -> tuple[str | bytes, int]:
-    """One lone surrogate for each sequence that is no text; the byte FF, which UTF-8 has not, for one."""
+    """Error handler that decodes invalid bytes to `_INVALID` and encodes that to FF."""
     if isinstance(error, UnicodeDecodeError):
         return _INVALID, error.end
     assert isinstance(error, UnicodeEncodeError)
@@ -39,7 +40,7 @@ codecs.register_error(_AS_INVALID, _as_invalid)
 
 
 def find_encoding(head: bytes, configured: str) -> str:
-    """The encoding of a text with these first bytes: a byte order mark goes before the configured."""
+    """Return the encoding named by a byte order mark in ``head``, otherwise the configured one."""
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding
@@ -48,13 +49,13 @@ def find_encoding(head: bytes, configured: str) -> str:
 
 @lru_cache
 def is_cuttable(encoding: str) -> bool:
-    """Whether the byte 0A is a line end wherever it stands."""
+    """Return True if the byte 0A is always a line end, so that files may be cut there."""
     stateful = encoding.startswith(("iso2022", "utf-7", "hz"))
     return not stateful and "\n".encode(encoding) == b"\n"
 
 
 def to_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
-    """A text as UTF-8; every sequence that is no text becomes the byte FF, which is none either."""
+    """Convert chunks of a text to UTF-8; invalid bytes become FF, which is invalid in UTF-8."""
     decoder = codecs.getincrementaldecoder(encoding)(_AS_INVALID)
     for data in chunks:
         yield decoder.decode(data).encode("utf-8", _AS_INVALID)
@@ -62,9 +63,10 @@ def to_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
 
 
 def decode(data: bytes, encoding: str) -> tuple[str, bool]:
-    """The text of whole lines, and whether it holds `invalid` characters.
+    """Decode whole lines, with the same result as one by one.
 
-    A block is decoded exactly as its lines would be one by one.
+    Returns:
+        The text, and whether it contains invalid bytes (see `is_invalid` and `replace_invalid`).
     """
     try:
         return data.decode(encoding), False
@@ -73,18 +75,18 @@ def decode(data: bytes, encoding: str) -> tuple[str, bool]:
 
 
 def is_invalid(text: str) -> bool:
-    """Whether `decode` found bytes in it that are no text."""
+    """Return True if a text from `decode` contains invalid bytes."""
     return _INVALID in text
 
 
 def replace_invalid(text: str) -> tuple[str, int]:
-    """U+FFFD for what `decode` found to be no text, and how many of them."""
+    """Replace invalid bytes in a text from `decode` with U+FFFD; return the text and their number."""
     return text.replace(_INVALID, "\ufffd"), text.count(_INVALID)
 
 
 @lru_cache
 def blank_lines(encoding: str) -> re.Pattern[bytes]:
-    """A line end and the lines of nothing but white space that follow it."""
+    """Return a pattern of a line end and all blank lines after it, for encoded text."""
     spaces: set[bytes] = set()
     for code in range(0x3001):
         if code != 0x0A and chr(code).isspace():
@@ -94,5 +96,5 @@ def blank_lines(encoding: str) -> re.Pattern[bytes]:
                 continue
     single = b"".join(re.escape(space) for space in sorted(spaces) if len(space) == 1)
     longer = b"".join(b"|" + re.escape(space) for space in sorted(spaces) if len(space) > 1)
-    # Possessive, or a line of a million spaces would be remembered space by space.
+    # Possessive quantifiers, so that a line of a million spaces needs no memory for backtracking.
     return re.compile(rb"\n(?:(?:[%s]++%s)*+\n)++" % (single, longer))

@@ -1,6 +1,7 @@
-"""How a raw file is read: by its name as far as planning needs it, then by its first bytes.
+"""Detection of a raw file's format: from its name for planning, from its first bytes for reading.
 
-Only a file's beginning decides, never a range of it, so all ranges of a file are read alike.
+Only the start of a file is examined, never that of a range, so all ranges of a file have one
+format.
 """
 
 import codecs
@@ -13,21 +14,22 @@ from preprocess.reading.encodings import is_cuttable
 
 Format = Literal["text", "jsonl", "parquet", "docstrings"]
 INSTALLED_DOCS = "installed-docs:"
+"""Path of a source that stands for the documentation of the installed Python packages."""
 _PARQUET = b"PAR1"
-_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 
 def is_compressed_name(name: str) -> bool:
-    """Whether a file of this name is expected to be compressed (the content decides at reading)."""
-    return name.lower().endswith(_PACKED)
+    """Return True if the name is that of a compressed file; for reading, the content decides."""
+    return name.lower().endswith(_COMPRESSED)
 
 
 def _format_by_name(source: Source, name: str) -> Format | None:
-    """What needs no look into the file."""
+    """Return the format if the settings and the name determine it, otherwise None."""
     if source.format != "auto":
         return source.format
     plain = name.lower()
-    if plain.endswith(_PACKED):
+    if plain.endswith(_COMPRESSED):
         plain = plain[: plain.rindex(".")]
     if plain.endswith((".jsonl", ".ndjson")):
         return "jsonl"
@@ -37,7 +39,7 @@ def _format_by_name(source: Source, name: str) -> Format | None:
 
 
 def is_never_cut(source: Source, name: str) -> bool:
-    """Whether a file of this name is planned as one range, since it must be read from its start."""
+    """Return True if a file of this name must be read from its start, so that it is one range."""
     if is_compressed_name(name):
         return True
     match _format_by_name(source, name):
@@ -51,18 +53,30 @@ def is_never_cut(source: Source, name: str) -> bool:
 
 
 def find_format(source: Source, name: str, head: bytes) -> Format | None:
-    """The format of a file with these first bytes; none where it takes `holds_json` to tell."""
-    # A name can lie, a magic number hardly.
+    """Return the format of a file, or None if `holds_json` must decide between text and jsonl.
+
+    Args:
+        source: the file's source.
+        name: the file's name.
+        head: its first bytes, uncompressed.
+    """
+    # A magic number is more reliable than a name.
     if source.format == "auto" and head.startswith(_PARQUET):
         return "parquet"
     return _format_by_name(source, name)
 
 
 def holds_json(chunks: Iterable[bytes], encoding: str, text_field: str, limit: int) -> bool:
-    """Whether the first line of a text that is not blank is an object that holds a text.
+    """Return True if the first non-blank line is a JSON object with a text.
 
-    Reads no further than that line, which ends within ``limit`` bytes or counts as none, and of a
-    text whose first character is no brace one chunk. A byte order mark lies in one chunk.
+    Reads no further than necessary: to the end of that line, or only one chunk if the text does not
+    start with a brace.
+
+    Args:
+        chunks: the file's bytes from its start, uncompressed; a byte order mark is in one chunk.
+        encoding: encoding of the file, one for which `is_cuttable` is True.
+        text_field: key of the text.
+        limit: longest line considered, in bytes.
     """
     pieces: list[bytes] = []
     held = 0
@@ -72,8 +86,7 @@ def holds_json(chunks: Iterable[bytes], encoding: str, text_field: str, limit: i
             data = data.removeprefix(codecs.BOM_UTF8).lstrip()
         if data:
             pieces.append(data)
-        begun = bool(pieces)
-        if held > limit or (begun and (pieces[0][:1] != b"{" or b"\n" in data)):
+        if held > limit or (pieces and (pieces[0][:1] != b"{" or b"\n" in data)):
             break
     line, newline, rest = b"".join(pieces).partition(b"\n")
     if not line.startswith(b"{") or held - len(rest) - len(newline) > limit:

@@ -1,8 +1,8 @@
-"""Prose that every installation holds: the documentation in the Python sources at hand.
+"""The documentation of installed Python packages as a corpus, for a first run without a download.
 
-A corpus for a first run without a download: the docstrings of the standard library, NumPy and
-torch, found by path and parsed with `ast`; nothing of it is imported or executed. What is prose is
-decided by form alone (sentence punctuation, share of words made of letters), not by a word list.
+The docstrings of the standard library, NumPy and torch are found by path and parsed with `ast`; no
+code is imported or executed. Prose is recognised by its form (sentence punctuation, share of words
+made of letters), not by a word list.
 """
 
 import ast
@@ -19,8 +19,8 @@ from pathlib import Path
 from preprocess.files.storage import FileInfo
 
 _PACKAGES = ("numpy", "torch")
-# Tests, other people's packages, and generated or internal code with next to no prose.
-_LEFT_OUT = {
+# Tests, third-party packages, and generated or internal code with hardly any prose.
+_EXCLUDED = {
     *("test", "tests", "testing", "idlelib", "turtledemo", "lib2to3", "ensurepip"),
     *("site-packages", "dist-packages", "__pycache__", "_vendor"),
 }
@@ -41,17 +41,17 @@ _NUMPY_PARAMETER = re.compile(r"\*{0,2}[\w.*]+(?:, \*{0,2}\w+)* : \S")
 _TYPED = re.compile(r"[`*]{0,2}\w+[`*]{0,2} ?\([^()]*(?:\([^()]*\)[^()]*)*\): +(?=\S)")
 _UNTYPED = re.compile(r"[`*]{0,2}\w+[`*]{0,2}: +(?=\S)")
 _UNDERLINE = re.compile(r"([^\w\s])\1{2,}$")
-# Placeholders, LaTeX, tables, comparisons, arrows: a sentence that holds one does not read as prose.
+# Placeholders, LaTeX, tables, comparisons and arrows: a sentence with one of these is not prose.
 _CODE = re.compile(r"[{}\\|<>^$]|%\(|::|==| = |\w\[|=\w+,|\(\w+=")
 _EDGE = "\"'`.,;:!?()[]“”‘’*—–-…"
 _INNER = re.compile(r"['’./-]")
 
 
 def list_files() -> list[FileInfo]:
-    """Python sources of the standard library, NumPy and torch, ordered by name.
+    """Return the Python sources of the standard library, NumPy and torch, ordered by name.
 
-    Names are the same on every machine (``stdlib/argparse.py``, ``torch/nn/modules/rnn.py``). A
-    package that is not installed is left out.
+    Names such as ``stdlib/argparse.py`` or ``torch/nn/modules/rnn.py`` are the same on every
+    machine. Packages that are not installed are left out.
     """
     roots = [("stdlib", Path(sysconfig.get_path("stdlib")))]
     for package in _PACKAGES:
@@ -63,7 +63,7 @@ def list_files() -> list[FileInfo]:
 
 def _sources(name: str, root: Path) -> Iterator[FileInfo]:
     for folder, folders, files in os.walk(root):
-        folders[:] = [each for each in folders if each not in _LEFT_OUT]
+        folders[:] = [each for each in folders if each not in _EXCLUDED]
         for file in files:
             if file.endswith(".py"):
                 path = Path(folder, file)
@@ -75,11 +75,11 @@ def _sources(name: str, root: Path) -> Iterator[FileInfo]:
 
 
 def paragraphs(source: str) -> list[str]:
-    """The prose of a Python source, a paragraph a string; none where it does not parse."""
+    """Return the paragraphs of prose in a Python source; empty if it cannot be parsed."""
     return list(_paragraphs(source))
 
 
-# One process reads these sources three times (tokenizer, prepare, sample), and parsing is dear.
+# Cached because one process reads the sources three times (tokenizer, prepare, sample).
 @lru_cache(maxsize=4096)
 def _paragraphs(source: str) -> tuple[str, ...]:
     try:
@@ -93,7 +93,7 @@ def _paragraphs(source: str) -> tuple[str, ...]:
 
 
 def _documentation(body: list[ast.stmt]) -> Iterator[str]:
-    """Docstrings, and strings that are attached as such, in a list of statements and below."""
+    """Yield docstrings and strings attached as documentation, in statements and nested ones."""
     for node in body:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
@@ -104,20 +104,20 @@ def _documentation(body: list[ast.stmt]) -> Iterator[str]:
                 yield from _documentation(node.body)
                 yield from _documentation(getattr(node, "orelse", []))
             case ast.Expr(value=ast.Call() as call) | ast.Assign(value=ast.Call() as call):
-                # add_newdoc(...), add_docstr(...), _add_docstr(...) and their like.
+                # add_newdoc(...), add_docstr(...), _add_docstr(...) and similar.
                 if "doc" in ast.unparse(call.func):
                     yield from (_constants(argument) for argument in call.args)
             case ast.Assign(targets=[ast.Attribute(attr="__doc__")], value=value):
                 yield _constants(value)
             case ast.Assign(value=ast.Dict(values=values)):
-                # Modules such as pydoc_data.topics are one dict of texts.
+                # Modules such as pydoc_data.topics consist of one dict of texts.
                 texts = [_constants(value) for value in values]
                 if all(texts):
                     yield from (text for text in texts if "\n" in text)
 
 
 def _constants(node: ast.expr) -> str:
-    """The constant parts of a string expression: concatenated, formatted, or in a tuple."""
+    """Return the constant text of a string expression: concatenated, formatted or a tuple."""
     match node:
         case ast.Constant(value=str(text)):
             return text
@@ -140,7 +140,7 @@ def _prose(text: str) -> Iterator[str]:
 
 
 def _split(text: str) -> Iterator[str]:
-    """Paragraphs on one line each: blank lines, dedents, list items, fields and headings part them."""
+    """Yield each paragraph as one line; blank lines, dedents, items, fields and headings end it."""
     lines: list[str] = []
     previous = 0
     literal: int | None = None
@@ -152,7 +152,7 @@ def _split(text: str) -> Iterator[str]:
             continue
         if content:
             literal = indent if content.endswith("::") else None
-        # An example and its output last until a blank line.
+        # An example and its output end at a blank line.
         example = bool(content) and (example or content.startswith(">>>"))
         underline = bool(_UNDERLINE.match(content))
         dropped = (
@@ -162,12 +162,12 @@ def _split(text: str) -> Iterator[str]:
             or _HEADING.match(content)
             or _NUMPY_PARAMETER.match(content)
         )
-        # Inside a sentence a wrapped line may begin with a word and a colon.
+        # Within a sentence, a wrapped line may start with a word and a colon.
         closed = indent != previous or not lines or lines[-1].endswith((".", ":"))
         markers = [_BULLET, _FIELD, _DIRECTIVE, _TYPED, *([_UNTYPED] if closed else [])]
         marked = any(marker.match(content) for marker in markers)
         if dropped or marked or indent < previous:
-            # What stands right above an underline is a title.
+            # A line directly above an underline is a title.
             if lines and not underline:
                 yield " ".join(lines)
             lines = []
@@ -180,7 +180,7 @@ def _split(text: str) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Text without the marks of reStructuredText, single spaces between words."""
+    """Remove the markup of reStructuredText and repeated spaces."""
     for mark in (_ROLE, _LITERAL, _REFERENCE, _EMPHASIS):
         text = mark.sub(r"\1", text)
     return " ".join(_FOOTNOTE.sub("", text).split())

@@ -1,4 +1,4 @@
-"""The files of a source, by name and size alone."""
+"""Listing the files of a source."""
 
 from dataclasses import replace
 
@@ -10,13 +10,13 @@ from preprocess.reading.formats import INSTALLED_DOCS
 
 
 def list_source(source: Source) -> list[FileInfo]:
-    """The files of a source ordered by name, each once, no two of one name.
+    """Return the files of a source ordered by name, with unique names and each file once.
 
-    Files of one name found by two patterns (``a/*.txt`` and ``b/*.txt``) are told apart by as many
-    of their folders as it takes, so names do not change when all of the input is moved.
+    If two patterns (``a/*.txt`` and ``b/*.txt``) find files of equal name, their names are extended
+    by as many parent folders as necessary. So names do not change if the whole input is moved.
 
     Raises:
-        StorageError: nothing matches a path, or it cannot be read.
+        StorageError: no file matches a path, or a file cannot be read.
     """
     found: dict[str, FileInfo] = {}
     for path in source.paths:

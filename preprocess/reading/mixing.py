@@ -1,8 +1,8 @@
-"""How much of each source goes into a sample or a pass of training.
+"""Shares of the sources in a sample or in a pass over the training data.
 
-A source's share is its weight times its size to the power alpha, all shares summing to 1 (Conneau &
-Lample 2019, "Cross-lingual Language Model Pretraining", section 3.1): alpha 1 keeps the corpus as it
-is, alpha 0 goes by the weights alone.
+A source's share is proportional to weight x size^alpha; shares sum to 1 (Conneau & Lample 2019,
+"Cross-lingual Language Model Pretraining", section 3.1). With alpha 1 and equal weights, shares are
+proportional to size; with alpha 0 they are proportional to the weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,71 +11,80 @@ import numpy as np
 import numpy.typing as npt
 
 ONE = 1 << 32
-"""1.0 in the fixed point of `PassPlan`: in floats, a factor of 1 could give 0 or 2 by rounding."""
+"""1.0 in fixed point; with floats, rounding could turn the factor 1 of `PassPlan` into 0 or 2."""
 
 
 def shares(sizes: Sequence[int], weights: Sequence[float], alpha: float) -> list[float]:
-    """The share of each source, 0 for one of size 0; of no size at all, no share.
+    """Return the share of each source; an empty source has share 0.
 
     Args:
-        sizes: of each source, in any one unit: raw bytes for a sample, positions (tokens and
-            document ends) of the train split for training.
-        weights: ``Source.weight`` of each.
-        alpha: ``PrepareConfig.sampling_alpha``.
+        sizes: sizes of the sources, all in one unit: raw bytes for a sample; tokens and document
+            ends of the train split for training.
+        weights: `Source.weight` of each source.
+        alpha: `PrepareConfig.sampling_alpha`.
     """
-    # Powers of shares and not of sizes: those may be beyond a float's precision.
+    # Powers of shares instead of sizes, which may exceed a float's precision.
     total = sum(sizes)
-    parts = [w * (n / total) ** alpha if n else 0.0 for n, w in zip(sizes, weights, strict=True)]
-    whole = sum(parts)
-    return [part / whole for part in parts] if whole else parts
+    scores = [w * (n / total) ** alpha if n else 0.0 for n, w in zip(sizes, weights, strict=True)]
+    whole = sum(scores)
+    return [score / whole for score in scores] if whole else scores
 
 
 def as_it_is(weights: Sequence[float], alpha: float) -> bool:
-    """Whether every source keeps the share it has by its size."""
+    """Return True if each source's share is proportional to its size."""
     return alpha == 1 and len(set(weights)) <= 1
 
 
 def allot(sizes: Sequence[int], parts: Sequence[float], wanted: int) -> list[float]:
-    """How much each source gives to a sample of ``wanted``: its share, and at most all it has.
+    """Return how much each source contributes to a sample.
 
-    What a source cannot give, the others give by their shares: a sample is as large as was asked
-    where there is text enough, and then a small source's share may stay below what it should be.
+    A source contributes its share, but at most its size. If a source is too small for its share,
+    the others contribute the rest in proportion to their shares.
+
+    Args:
+        sizes: size of each source.
+        parts: share of each source, from `shares`.
+        wanted: size of the sample, in the unit of ``sizes``.
     """
-    given = [0.0] * len(sizes)
-    left = {number for number, part in enumerate(parts) if part > 0}
+    amounts = [0.0] * len(sizes)
+    open_sources = {number for number, part in enumerate(parts) if part > 0}
     rest = float(wanted)
-    while left:
-        whole = sum(parts[number] for number in sorted(left))
-        full = {number for number in left if parts[number] / whole * rest >= sizes[number]}
-        for number in full or left:
-            given[number] = float(sizes[number]) if full else parts[number] / whole * rest
-        if not full:
+    while open_sources:
+        whole = sum(parts[number] for number in sorted(open_sources))
+        used_up = {
+            number for number in open_sources if parts[number] / whole * rest >= sizes[number]
+        }
+        for number in used_up or open_sources:
+            amounts[number] = float(sizes[number]) if used_up else parts[number] / whole * rest
+        if not used_up:
             break
-        rest -= sum(sizes[number] for number in full)
-        left -= full
-    return given
+        rest -= sum(sizes[number] for number in used_up)
+        open_sources -= used_up
+    return amounts
 
 
 def repeat_factors(sizes: Mapping[str, int], parts: Mapping[str, float]) -> dict[str, float]:
-    """How often a pass holds each source on average, so that it has its share: share x total / size."""
+    """Return how often each source occurs in a pass on average: share x total size / size."""
     total = sum(sizes.values())
     return {name: parts[name] * total / size if size else 0.0 for name, size in sizes.items()}
 
 
 class PassPlan:
-    """How often each shard enters each pass, by arithmetic alone.
+    """Number of occurrences of each shard in each pass over the training data, in closed form.
 
-    In pass e a shard of a source with the repeat factor r enters
-    ``floor((e + 1) r + u) - floor(e r + u)`` times: r on average, never off by one or more. Its phase
-    u in [0, 1) is where the shard begins when the source's shards lie, in a seeded order, around a
-    circle; so over any run of passes what enters of a source is within its largest shard of what
-    should. A factor of 1 gives every shard once a pass, whatever its phase.
+    A shard of a source with repeat factor r occurs ``floor((e + 1) r + u) - floor(e r + u)`` times
+    in pass e, which is r on average and differs from r by less than 1. The phase u in [0, 1) of a
+    shard is its start when the shards of the source are laid around a circle in a seeded order. So
+    over any consecutive passes, the amount of a source differs from its share by at most its
+    largest shard. With factor 1, every shard occurs once per pass.
+
+    A position is a token or a document end.
 
     Args:
-        sizes: (shards,) positions of each.
-        sources: the source of each shard.
-        factors: the repeat factor of each source; one that is not named has 1.
-        seed: of the phases.
+        sizes: number of positions of each shard, shape (shards,).
+        sources: source of each shard.
+        factors: repeat factor of each source, 1 if not given.
+        seed: seed of the order of shards.
     """
 
     def __init__(
@@ -87,36 +96,37 @@ class PassPlan:
     ) -> None:
         self._sizes = sizes
         names = dict.fromkeys(sources)
-        known = {name: round(factors.get(name, 1.0) * ONE) for name in names}
-        self._factors = np.array([known[name] for name in sources], np.int64)
+        fixed = {name: round(factors.get(name, 1.0) * ONE) for name in names}
+        self._factors = np.array([fixed[name] for name in sources], np.int64)
         self._phases = np.zeros(len(sources), np.int64)
         for number, name in enumerate(names):
-            if known[name] != ONE:
-                own = np.array([i for i, source in enumerate(sources) if source == name])
-                self._phases[own] = _phases(sizes[own], number, seed)
+            if fixed[name] != ONE:
+                shards = np.array([i for i, source in enumerate(sources) if source == name])
+                self._phases[shards] = _phases(sizes[shards], number, seed)
 
     @property
     def mean_length(self) -> int:
-        """Positions of a pass on average, rounded."""
+        """Average number of positions of a pass, rounded."""
         return round(float(self._factors / ONE @ self._sizes))
 
     def counts(self, first: int, end: int) -> npt.NDArray[np.int64]:
-        """(end - first, shards): how often each shard is in each of the passes [first, end)."""
+        """Return how often each shard occurs in the passes [first, end), shape (passes, shards)."""
         passes = np.arange(first, end + 1)[:, None]
-        entered = (passes * self._factors + self._phases) >> 32
-        return np.diff(entered, axis=0)
+        occurrences = (passes * self._factors + self._phases) >> 32
+        return np.diff(occurrences, axis=0)
 
     def lengths(self, first: int, end: int) -> npt.NDArray[np.int64]:
-        """(end - first,) positions of each of the passes [first, end)."""
+        """Return the number of positions of each of the passes [first, end), shape (passes,)."""
         if (self._factors == ONE).all():
             return np.full(end - first, self._sizes.sum())
         return self.counts(first, end) @ self._sizes
 
 
 def _phases(sizes: npt.NDArray[np.int64], source: int, seed: int) -> list[int]:
-    draw = seeded(seed, -1, source, 0)
-    order = draw.permutation(len(sizes))
-    turn = int(draw.randint(0, ONE, dtype=np.int64))
+    """Return the phases of one source's shards, as fixed-point numbers."""
+    random = seeded(seed, -1, source, 0)
+    order = random.permutation(len(sizes))
+    turn = int(random.randint(0, ONE, dtype=np.int64))
     total = int(sizes.sum())
     phases = [0] * len(sizes)
     begin = 0
@@ -127,7 +137,6 @@ def _phases(sizes: npt.NDArray[np.int64], source: int, seed: int) -> list[int]:
 
 
 def seeded(*seed: int) -> np.random.RandomState:
-    """A generator of those numbers, any of them, negative ones too."""
-    # The legacy generator's stream is frozen by NumPy's policy: an order outlives an upgrade.
-    # It takes 32 bits a number, any of which a user may have written as below 0.
+    """Return a random generator seeded by any integers, reduced modulo 2^32."""
+    # NumPy guarantees the stream of this legacy generator, so orders survive an upgrade of NumPy.
     return np.random.RandomState([number & 0xFFFFFFFF for number in seed])

@@ -1,7 +1,7 @@
-"""Parquet to documents: a column of texts, row group by row group, in batches of rows.
+"""Reading documents from a text column of Parquet files, in batches of rows.
 
-A row group belongs to the range in which its first byte lies. Memory is bounded by a batch and by
-what pyarrow holds for it, a page of each column read.
+A row group belongs to the range that contains its first byte. Memory is bounded by one batch and
+one page of each column read.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from preprocess.config import Source
 from preprocess.errors import UserError
-from preprocess.reading.block import Block, Places, Rejected, excerpt, place
+from preprocess.reading.block import Block, Locations, Rejected, excerpt, location
 from preprocess.reading.byte_range import damaged_file
 from preprocess.reading.encodings import decode, replace_invalid
 from preprocess.reading.units import Range
@@ -21,42 +21,50 @@ _MOST_ROWS = 65_536
 def read_parquet(
     file: BinaryIO, piece: Range, source: Source, drop_invalid: bool, limit: int, block_bytes: int
 ) -> Iterator[Block]:
-    """The documents of the row groups that begin in ``piece``, in blocks of about ``block_bytes``.
+    """Yield the documents of the row groups that start in a range.
 
-    The column holds strings or bytes of UTF-8, plain or as a dictionary.
+    The text column may contain strings or UTF-8 bytes, plain or dictionary-encoded.
+
+    Args:
+        file: the open file.
+        piece: the range.
+        source: names the columns of texts and ids.
+        drop_invalid: reject texts with invalid UTF-8; otherwise invalid bytes become U+FFFD.
+        limit: largest bytes of a text; longer ones are rejected as "oversized".
+        block_bytes: bytes of text per block, approximately.
 
     Raises:
-        DamagedFile: this is no sound Parquet file.
-        UserError: pyarrow is missing, or the file has no such column of texts.
+        DamagedFile: the file is not valid Parquet.
+        UserError: pyarrow is not installed, or the file has no such column of texts.
     """
     pyarrow = _pyarrow(piece.path)
     from pyarrow import parquet
 
     columns = [source.text_field] + ([source.id_field] if source.id_field else [])
     try:
-        # A buffer makes pyarrow read a column page by page and not whole.
+        # With a buffer size, pyarrow reads a column page by page instead of whole.
         table = parquet.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
         _check_columns(pyarrow, table.schema_arrow, source, piece.path)
         row = 0
         for number in range(table.num_row_groups):
             group = table.metadata.row_group(number)
             if group.num_rows and piece.start <= _first_byte(group) < piece.end:
-                place = row
+                batch_row = row
                 rows = _batch_rows(group, source.text_field, block_bytes)
                 for batch in table.iter_batches(rows, [number], columns, use_threads=False):
                     yield _read_batch(
-                        pyarrow, batch, place, piece.name, source, drop_invalid, limit
+                        pyarrow, batch, batch_row, piece.name, source, drop_invalid, limit
                     )
-                    place += batch.num_rows
+                    batch_row += batch.num_rows
             row += group.num_rows
     except (pyarrow.ArrowException, OSError) as error:
-        # Arrow's own have no number; those of the file below it are the caller's to judge.
+        # Arrow's own errors have no errno. Errors of the file itself are left to the caller.
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
             raise
         if isinstance(error, OSError) and type(error) is not OSError:
             raise
-        what = str(error).splitlines()[0].rstrip(". ")
-        raise damaged_file(piece.path, f"cannot be read as Parquet ({what})") from error
+        reason = str(error).splitlines()[0].rstrip(". ")
+        raise damaged_file(piece.path, f"cannot be read as Parquet ({reason})") from error
 
 
 def _pyarrow(path: str) -> Any:
@@ -64,7 +72,7 @@ def _pyarrow(path: str) -> Any:
         import pyarrow
     except ImportError as error:
         raise UserError(
-            f"{path}: reading Parquet takes pyarrow; pip install 'biloom[beam]'"
+            f"{path}: reading Parquet needs pyarrow; pip install 'biloom[beam]'"
         ) from error
     return pyarrow
 
@@ -72,16 +80,16 @@ def _pyarrow(path: str) -> Any:
 def _check_columns(pyarrow: Any, schema: Any, source: Source, path: str) -> None:
     for key, column in (("text_field", source.text_field), ("id_field", source.id_field)):
         if column is not None and column not in schema.names:
-            there = ", ".join(f"'{name}'" for name in schema.names)
+            names = ", ".join(f"'{name}'" for name in schema.names)
             raise UserError(
-                f"{path}: no column '{column}'; set the source's {key} to one of {there}"
+                f"{path}: no column '{column}'; set the source's {key} to one of {names}"
             )
     kind = schema.field(source.text_field).type
-    held = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
     types = pyarrow.types
+    value_type = kind.value_type if types.is_dictionary(kind) else kind
     texts = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
     views = (types.is_string_view, types.is_binary_view)
-    if not any(holds(held) for holds in (*texts, *views)):
+    if not any(is_text(value_type) for is_text in (*texts, *views)):
         raise UserError(
             f"{path}: column '{source.text_field}' holds {kind}, not text; set the source's "
             "text_field to a column of strings"
@@ -89,17 +97,18 @@ def _check_columns(pyarrow: Any, schema: Any, source: Source, path: str) -> None
 
 
 def _first_byte(group: Any) -> int:
-    first: list[int] = []
+    """Return the byte offset of a row group."""
+    offsets: list[int] = []
     for number in range(group.num_columns):
         column = group.column(number)
-        first.append(column.data_page_offset)
+        offsets.append(column.data_page_offset)
         if column.has_dictionary_page:
-            first.append(column.dictionary_page_offset)
-    return min(first)
+            offsets.append(column.dictionary_page_offset)
+    return min(offsets)
 
 
 def _batch_rows(group: Any, column: str, block_bytes: int) -> int:
-    """Rows that hold about ``block_bytes`` of text."""
+    """Return the number of rows with about ``block_bytes`` of text."""
     sizes = [
         group.column(number).total_uncompressed_size
         for number in range(group.num_columns)
@@ -121,12 +130,12 @@ def _read_batch(
     texts = batch.column(source.text_field)
     if pyarrow.types.is_dictionary(texts.type):
         texts = texts.dictionary_decode()
-    # Strings are not checked by whoever wrote them: as bytes they can hold anything.
+    # As bytes, because writers do not check that strings are valid UTF-8.
     values = texts.cast(pyarrow.large_binary()).to_pylist()
     ids: list[str] = []
     if source.id_field:
         names = batch.column(source.id_field).to_pylist()
-        ids = ["" if one is None else str(one) for one in names]
+        ids = ["" if name is None else str(name) for name in names]
     documents: list[str] = []
     rejected: list[Rejected] = []
     kept: list[int] = []
@@ -146,11 +155,11 @@ def _read_batch(
                 text, count = replace_invalid(text)
                 replaced += count
         if reason:
-            where = place(prefix, first_row + index, ids[index] if ids else "")
+            where = location(prefix, first_row + index, ids[index] if ids else "")
             rejected.append(Rejected(reason, excerpt(value or b""), where))
         else:
             documents.append(text)
             kept.append(index)
     rows = [first_row + index for index in kept]
-    places = Places(prefix, lambda: rows, [ids[index] for index in kept] if ids else ())
-    return Block(documents, rejected, replaced, 0, ((0, places),))
+    locations = Locations(prefix, lambda: rows, [ids[index] for index in kept] if ids else ())
+    return Block(documents, rejected, replaced, 0, ((0, locations),))

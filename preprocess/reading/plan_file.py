@@ -1,6 +1,6 @@
-"""The planned units in one file, of which a worker reads the one it works on.
+"""A file with all planned units, from which a worker reads a single one by number.
 
-So what passes through an engine is a number a unit, also where a unit is ten thousand small files.
+So only unit numbers pass through a Beam engine, even if a unit has ten thousand small files.
 """
 
 import json
@@ -15,8 +15,8 @@ from preprocess.work.shuffle import count_groups, read_group, write_groups
 
 
 def write_plan(work: str, units: Sequence[Unit]) -> None:
-    """Write ``units``, numbered from 0, so that `read_planned` can read each one alone."""
-    assert [unit.index for unit in units] == [*range(len(units))], "units are found by number"
+    """Write the units of a plan, numbered from 0, to the folder of unfinished work."""
+    assert [unit.index for unit in units] == [*range(len(units))], "units are not numbered from 0"
     records = [json.dumps(unit.to_dict()).encode() for unit in units]
     write_groups(plan_file(work), b"".join(records), np.cumsum([0, *map(len, records)]))
 

@@ -1,9 +1,8 @@
-"""Raw files to documents: whatever the format, the encoding or the compression.
+"""Reading documents from raw files of any supported format, encoding and compression.
 
-Nothing is lost in silence: what is not a document is a `Rejected` with its reason and place, and a
-file that cannot be read to its end is an error, or is counted where that is asked for. A file is
-read in blocks of megabytes; what is held is a block, and of a longer record no more than
-``max_document_bytes``.
+Every record becomes a document or a `Rejected` with its reason and location. A file that cannot be
+read to its end is an error, or is counted with ``damaged_files=skip``. Memory is bounded by one
+block and one record of at most ``max_document_bytes``.
 """
 
 from collections.abc import Iterable, Iterator
@@ -41,20 +40,27 @@ from preprocess.reading.units import Range, Unit
 from preprocess.text.config import CleaningConfig
 
 BLOCK_BYTES = 256 * 1024
-"""Small enough for the processor's cache: in blocks of 4 MB, reading takes half as much time again."""
-_PARTS = PrepareConfig.model_fields
+"""Fits the processor's cache; with blocks of 4 MB, reading takes about 1.5 times as long."""
+_FIELDS = PrepareConfig.model_fields
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a reader puts up with; the defaults are those of `PrepareConfig`."""
+    """Limits of a reader, with the defaults of `PrepareConfig`.
 
-    max_document_bytes: int = _PARTS["max_document_bytes"].default
-    max_expansion: int = _PARTS["max_expansion"].default
+    Attributes:
+        max_document_bytes: bytes above which a record is rejected as "oversized".
+        max_expansion: ratio of uncompressed to compressed bytes above which a file is damaged.
+        skip_damaged: count damaged files instead of raising `DamagedFile`.
+    """
+
+    max_document_bytes: int = _FIELDS["max_document_bytes"].default
+    max_expansion: int = _FIELDS["max_expansion"].default
     skip_damaged: bool = False
 
     @staticmethod
     def of(config: PrepareConfig) -> "Limits":
+        """Return the limits that a config sets."""
         return Limits(
             config.max_document_bytes, config.max_expansion, config.damaged_files == "skip"
         )
@@ -67,22 +73,35 @@ def read_unit(
     limits: Limits = Limits(),
     block_bytes: int = BLOCK_BYTES,
 ) -> "UnitReader":
-    """The documents of a unit in blocks of about ``block_bytes`` raw bytes.
+    """Return an iterable over the documents of a unit, in blocks.
 
-    text: a document a line, a paragraph or a file, as `Source.document` says; a line ends at LF or
-    CRLF. jsonl: an object a line, in which a blank line is not a document. parquet: a row. docstrings:
-    a paragraph of a Python source's prose. A byte order mark at the start of a file is dropped.
+    A document is, by format: a line, paragraph or file of text (`Source.document`; lines end with
+    LF or CRLF); an object of a JSON Lines file, whose blank lines are ignored; a row of a Parquet
+    file; a paragraph of prose in a Python source. A byte order mark at the start of a file is
+    removed.
 
-    gzip, bzip2, xz and Zstandard are known by content, and so are UTF-16 and UTF-32 by their marks. A
-    file that must be read from its start and whose name did not tell it may have been cut: its first
-    range then holds all documents, the others none. Offsets in places count the unpacked bytes, of a
-    file in UTF-16, UTF-32, EBCDIC or an encoding with shift states those of its text as UTF-8.
+    gzip, bzip2, xz and Zstandard are detected by content, UTF-16 and UTF-32 by their byte order
+    marks. If such a file was cut into ranges because its name does not tell, its first range yields
+    all documents and the others none. Byte offsets in locations count uncompressed bytes; if the
+    file was converted to UTF-8 (see `encodings`), bytes of the converted text.
+
+    Args:
+        unit: the unit.
+        source: its source.
+        cleaning: decides whether documents with invalid bytes are rejected.
+        limits: limits of record size and compression.
+        block_bytes: raw bytes per block, approximately.
     """
     return UnitReader(unit, source, cleaning, limits, block_bytes)
 
 
 class UnitReader:
-    """Iterates over the `Block`s of a unit; made by `read_unit`."""
+    """Iterates over the `Block`s of a unit; created by `read_unit`.
+
+    Attributes:
+        digests: after iteration, the xxh128 of the raw bytes of each range, in hexadecimal; for a
+            damaged file, of the bytes that could be read.
+    """
 
     def __init__(
         self,
@@ -98,23 +117,21 @@ class UnitReader:
         self._limits = limits
         self._block_bytes = block_bytes
         self.digests: list[str] = []
-        """After iteration: for each range the xxh128 of its raw bytes ``[start, end)``, in hex; of a
-        damaged_file file that of the bytes that could be read."""
 
     def __iter__(self) -> Iterator[Block]:
         """Read the unit.
 
         Raises:
-            DamagedFile: a file has vanished, has shrunk, may not be read, or is broken; not with
-                ``skip_damaged``.
-            UserError: a Parquet file has no such column.
+            DamagedFile: a file is missing, has shrunk, cannot be read or is invalid, and
+                ``skip_damaged`` is not set.
+            UserError: a Parquet file does not have the columns of the source.
         """
         self.digests = []
         ranges = (self._read_range(piece) for piece in self._unit.ranges)
         return join_small(chain.from_iterable(ranges), self._block_bytes)
 
     def _read_range(self, piece: Range) -> Iterator[Block]:
-        """The blocks of a range; their bytes sum to its length, whatever happens."""
+        """Yield the blocks of a range; their raw bytes sum to its length, even in a damaged file."""
         taken = 0
         digest = xxhash.xxh3_128()
         rejected: list[Rejected] = []
@@ -164,7 +181,7 @@ class UnitReader:
         if kind == "parquet":
             if compression:
                 raise damaged_file(
-                    piece.path, "this is a Parquet file inside a compressed one; unpack it"
+                    piece.path, "this is a Parquet file inside a compressed one; decompress it"
                 )
             yield from read_parquet(
                 file, piece, source, self._drop_invalid, limit, self._block_bytes
@@ -178,33 +195,33 @@ class UnitReader:
             chunks, encoding, stream = _as_utf8(chunks, encoding, piece.path), "utf-8", True
         if kind is None:
             if stream:
-                kind, chunks = self._tell_stream(chunks, encoding)
+                kind, chunks = self._detect_in_stream(chunks, encoding)
             else:
-                kind = self._tell(chain([head], _behind_head(file)), encoding)
+                kind = self._detect(chain([head], _after_head(file)), encoding)
         text = TextReader(piece.name, encoding, self._drop_invalid, limit)
-        for one in self._records(kind, chunks, piece, raw, stream, encoding):
-            if isinstance(one, Oversized):
-                yield text.read_oversized(one)
+        for records in self._records(kind, chunks, piece, raw, stream, encoding):
+            if isinstance(records, Oversized):
+                yield text.read_oversized(records)
             elif kind == "docstrings":
-                yield text.read_python(one)
+                yield text.read_python(records)
             elif kind == "jsonl":
-                yield text.read_jsonl(one, source.text_field, source.id_field)
+                yield text.read_jsonl(records, source.text_field, source.id_field)
             elif source.document == "line":
-                yield text.read_lines(one)
+                yield text.read_lines(records)
             elif source.document == "paragraph":
-                yield text.read_paragraphs(one)
+                yield text.read_paragraphs(records)
             else:
-                yield text.read_file(one)
+                yield text.read_file(records)
 
-    def _tell(self, chunks: Iterable[bytes], encoding: str) -> Format:
+    def _detect(self, chunks: Iterable[bytes], encoding: str) -> Format:
         limit = self._limits.max_document_bytes
-        found = holds_json(chunks, encoding, self._source.text_field, limit)
-        return "jsonl" if found else "text"
+        is_jsonl = holds_json(chunks, encoding, self._source.text_field, limit)
+        return "jsonl" if is_jsonl else "text"
 
-    def _tell_stream(
+    def _detect_in_stream(
         self, chunks: Iterable[bytes], encoding: str
     ) -> tuple[Format, Iterable[bytes]]:
-        """The format of what can be read once only, and all of it again."""
+        """Return the format of a stream, and an iterable over all its chunks."""
         chunks = iter(chunks)
         read: list[bytes] = []
 
@@ -213,7 +230,7 @@ class UnitReader:
                 read.append(data)
                 yield data
 
-        return self._tell(beginning(), encoding), chain(read, chunks)
+        return self._detect(beginning(), encoding), chain(read, chunks)
 
     def _records(
         self,
@@ -224,6 +241,7 @@ class UnitReader:
         stream: bool,
         encoding: str,
     ) -> Iterator[Records | Oversized]:
+        """Yield the records of a range, or of a whole file if ``chunks`` are a ``stream``."""
         limit = self._limits.max_document_bytes
         if kind == "docstrings":
             return whole_file(chunks, limit)
@@ -234,9 +252,9 @@ class UnitReader:
         start, end = (0, None) if stream else (piece.start, piece.end)
         paragraphs = kind == "text" and self._source.document == "paragraph"
         starts_line = stream or raw.starts_line()
-        wanted = None if paragraphs else end
+        last = None if paragraphs else end
         size = None if stream else piece.bytes
-        lines = whole_lines(chunks, start, wanted, starts_line, limit, size)
+        lines = whole_lines(chunks, start, last, starts_line, limit, size)
         lines = without_mark(lines) if marked else lines
         if not paragraphs:
             return lines
@@ -244,15 +262,15 @@ class UnitReader:
 
 
 def _head(piece: Range, file: BinaryIO) -> bytes:
-    """The first bytes of the whole file."""
+    """Return the first bytes of the file."""
     if piece.start > 0 and storage.is_remote(piece.path):
-        # An open remote file reads ahead by megabytes, which the range then does not need.
+        # The open remote file would read megabytes ahead, which the range does not need.
         return storage.read_bytes(piece.path, 0, HEAD_BYTES)
-    # No more than there is: to find the end of a small file takes as long as to read it.
+    # At most the file's size, because reading past the end costs another call.
     return file.read(min(HEAD_BYTES, piece.bytes))
 
 
-def _behind_head(file: BinaryIO) -> Iterator[bytes]:
+def _after_head(file: BinaryIO) -> Iterator[bytes]:
     file.seek(HEAD_BYTES)
     yield from iter(partial(file.read, 1 << 16), b"")
 
@@ -261,12 +279,12 @@ def _as_utf8(chunks: Iterable[bytes], encoding: str, path: str) -> Iterator[byte
     try:
         yield from to_utf8(chunks, encoding)
     except UnicodeError as error:
-        # Python gives up on a file with long runs of broken escape sequences.
+        # Python's decoder fails on long runs of invalid escape sequences.
         raise damaged_file(path, f"cannot be read as {encoding} ({error})") from error
 
 
 def _peek(chunks: Iterable[bytes]) -> tuple[bytes, Iterable[bytes]]:
-    """The first bytes, enough for a byte order mark and a magic number, and all chunks again."""
+    """Return the first bytes, enough for a byte order mark or magic number, and all chunks."""
     chunks = iter(chunks)
     read: list[bytes] = []
     for data in chunks:

@@ -1,8 +1,8 @@
-"""Raw text cut into whole records: lines, paragraphs or whole files, many at a time.
+"""Splitting raw bytes into complete records: lines, paragraphs or whole files, many at a time.
 
-A record too long is passed over without being held; only its beginning is kept. So memory is bounded
-by the chunk and the longest record allowed. A record's length is its bytes without the line feed at
-its end. A carriage return alone ends no line: a file of the old Mac OS is one line.
+Of an oversized record only the start is kept, so memory is bounded by a chunk and the longest
+record allowed. The length of a record is its bytes without the final line feed. A carriage return
+alone does not end a line, so a file in the format of the old Mac OS is one line.
 """
 
 import codecs
@@ -14,14 +14,24 @@ from preprocess.reading.block import EXCERPT_BYTES
 
 
 class Records(NamedTuple):
-    """Whole records."""
+    """Complete consecutive records.
+
+    Attributes:
+        offset: byte offset of the first one.
+        data: their bytes, concatenated.
+    """
 
     offset: int
     data: bytes
 
 
 class Oversized(NamedTuple):
-    """A record above the limit."""
+    """A record longer than the limit.
+
+    Attributes:
+        offset: its byte offset.
+        beginning: its first bytes, up to `EXCERPT_BYTES`.
+    """
 
     offset: int
     beginning: bytes
@@ -35,20 +45,21 @@ def whole_lines(
     limit: int,
     size: int | None = None,
 ) -> Iterator[Records | Oversized]:
-    """The lines that begin in ``[start, end)``.
+    """Yield the lines that start in ``[start, end)``.
 
     Args:
-        chunks: the bytes from ``start`` on; none crosses ``end``.
-        start: offset of the first chunk.
-        end: offset from which lines are another's; none: all are wanted.
-        starts_line: whether a line begins at ``start``.
-        limit: bytes of the longest line that is held.
-        size: where the text ends, if that is known: a small file is then one piece.
+        chunks: the bytes from ``start`` to the end of the file; no chunk crosses ``end``.
+        start: byte offset of the first chunk.
+        end: byte offset where the next range starts; None means to the end of the file.
+        starts_line: True if a line starts at ``start``.
+        limit: bytes of the longest line; longer ones are yielded as `Oversized`.
+        size: byte offset of the end of the file, if known. The last chunk is then not split at its
+            last line end.
     """
     position = offset = start
     pieces: list[bytes] = []
     held = 0
-    passing: bytes | None = None  # the beginning of a line too long
+    passing: bytes | None = None  # start of an oversized line
     for data in chunks:
         finishing = end is not None and position >= end
         if finishing and not pieces and passing is None:
@@ -66,7 +77,7 @@ def whole_lines(
                     return
             offset = position - len(data) + first
             starts_line, passing, data = True, None, data[first:]
-        # Past the end only the line that is open there is still wanted.
+        # After the range's end, only the line that started before it is needed.
         cut = (data.find(b"\n") if finishing else data.rfind(b"\n")) + 1
         if position == size and not finishing:
             cut = len(data)
@@ -90,19 +101,19 @@ def whole_lines(
 
 
 def _lines_within(offset: int, data: bytes, limit: int) -> Iterator[Records | Oversized]:
-    """Whole lines without those that are too long."""
+    """Yield complete lines, with oversized ones separated."""
     if len(data) - data.endswith(b"\n") <= limit:
         yield Records(offset, data)
         return
-    begin = place = 0
+    begin = position = 0
     for line in data.removesuffix(b"\n").split(b"\n"):
-        after = place + len(line) + 1
+        after = position + len(line) + 1
         if len(line) > limit:
-            if begin < place:
-                yield Records(offset + begin, data[begin:place])
-            yield Oversized(offset + place, line[:EXCERPT_BYTES])
+            if begin < position:
+                yield Records(offset + begin, data[begin:position])
+            yield Oversized(offset + position, line[:EXCERPT_BYTES])
             begin = after
-        place = after
+        position = after
     if begin < len(data):
         yield Records(offset + begin, data[begin:])
 
@@ -114,65 +125,65 @@ def whole_paragraphs(
     blank: re.Pattern[bytes],
     limit: int,
 ) -> Iterator[Records | Oversized]:
-    """The paragraphs of a range, which begin behind its first blank line and end at the next range's.
+    """Yield the paragraphs of the range ``[start, end)``.
 
-    So a paragraph belongs to the range in which the blank line before it begins, and the first of
-    all to the first.
+    A paragraph belongs to the range in which the blank line before it starts. The first paragraph
+    of a file belongs to the first range.
 
     Args:
-        lines: the lines that begin at ``start`` and behind, also those behind ``end``.
-        start: where the range begins; 0: a paragraph may begin there.
-        end: where the next range begins; none: all is wanted.
-        blank: finds a line end and the blank lines behind it, as `encodings.blank_lines`.
-        limit: bytes of the longest paragraph that is held.
+        lines: the lines that start at ``start`` or later, to the end of the file.
+        start: byte offset of the range.
+        end: byte offset where the next range starts; None means to the end of the file.
+        blank: pattern of a line end and the blank lines after it, from `encodings.blank_lines`.
+        limit: bytes of the longest paragraph; longer ones are yielded as `Oversized`.
     """
     owned = start == 0
     offset = 0
     pieces: list[bytes] = []
     held = 0
-    passing: bytes | None = None  # the beginning of a paragraph too long
+    passing: bytes | None = None  # start of an oversized paragraph
     first: int | None = None if start == 0 else start
-    for one in lines:
-        first = one.offset if first is None else first
-        if isinstance(one, Oversized):
-            # A line too long makes its paragraph too long.
+    for block in lines:
+        first = block.offset if first is None else first
+        if isinstance(block, Oversized):
+            # An oversized line makes its paragraph oversized.
             if owned:
-                offset = offset if pieces or passing is not None else one.offset
-                passing = _beginning([passing or b"", *pieces, one.beginning, b"\n"])
+                offset = offset if pieces or passing is not None else block.offset
+                passing = _beginning([passing or b"", *pieces, block.beginning, b"\n"])
                 pieces, held = [], 0
             continue
-        place, data = one
-        theirs = False
+        block_start, data = block
+        beyond = False
         # data[whole:after] are paragraphs that end in this block.
         whole = after = 0
         for run in blank.finditer(b"\n" + data):
-            last_blank = place + run.string.rfind(b"\n", 0, run.end() - 1)
-            # A byte order mark moves the file's first line, but into no other range.
-            theirs = end is not None and last_blank >= end and last_blank != first
+            last_blank = block_start + run.string.rfind(b"\n", 0, run.end() - 1)
+            # A byte order mark shifts the first line of the file, but not into another range.
+            beyond = end is not None and last_blank >= end and last_blank != first
             after = run.end() - 1
             if not owned:
-                owned, whole = not theirs, after
+                owned, whole = not beyond, after
             elif passing is not None:
                 passing = _beginning([passing, data[: run.start()]])
                 yield Oversized(offset, passing.removesuffix(b"\n"))
                 passing, whole = None, after
-            if theirs:
+            if beyond:
                 break
         if not owned:
-            if theirs or (end is not None and place >= end):
+            if beyond or (end is not None and block_start >= end):
                 return
             continue
         if whole < after:
             yield Records(
-                offset if pieces else place + whole, b"".join([*pieces, data[whole:after]])
+                offset if pieces else block_start + whole, b"".join([*pieces, data[whole:after]])
             )
             pieces, held = [], 0
-        if theirs:
+        if beyond:
             return
         if passing is not None:
             passing = _beginning([passing, data])
         elif after < len(data):
-            offset = offset if pieces else place + after
+            offset = offset if pieces else block_start + after
             pieces.append(data[after:])
             held += len(pieces[-1])
             if held - data.endswith(b"\n") > limit:
@@ -185,7 +196,7 @@ def whole_paragraphs(
 
 
 def paragraph_spans(lines: bytes, blank: re.Pattern[bytes]) -> Iterator[tuple[int, int]]:
-    """For each paragraph of whole ``lines`` where it begins and where its last line's text ends."""
+    """Yield the start and end of each paragraph in complete lines; the end is without line end."""
     begin = 1
     for run in blank.finditer(b"\n" + lines + b"\n"):
         if run.start() > begin:
@@ -196,7 +207,7 @@ def paragraph_spans(lines: bytes, blank: re.Pattern[bytes]) -> Iterator[tuple[in
 
 
 def whole_file(chunks: Iterable[bytes], limit: int) -> Iterator[Records | Oversized]:
-    """All of a file as one record; none where it is empty."""
+    """Yield a whole file as one record, or nothing if it is empty."""
     pieces: list[bytes] = []
     held = 0
     passing: bytes | None = None
@@ -216,17 +227,17 @@ def whole_file(chunks: Iterable[bytes], limit: int) -> Iterator[Records | Oversi
 
 
 def without_mark(items: Iterable[Records | Oversized]) -> Iterator[Records | Oversized]:
-    """The same without the byte order mark of UTF-8 at the very start."""
+    """Remove a UTF-8 byte order mark at the start of the file."""
     mark = codecs.BOM_UTF8
-    for one in items:
-        if one.offset > 0 or not one[1].startswith(mark):
-            yield one
-        elif isinstance(one, Oversized):
-            yield Oversized(len(mark), one.beginning[len(mark) :])
-        elif len(one.data) > len(mark):
-            yield Records(len(mark), one.data[len(mark) :])
+    for item in items:
+        if item.offset > 0 or not item[1].startswith(mark):
+            yield item
+        elif isinstance(item, Oversized):
+            yield Oversized(len(mark), item.beginning[len(mark) :])
+        elif len(item.data) > len(mark):
+            yield Records(len(mark), item.data[len(mark) :])
 
 
 def _beginning(pieces: list[bytes]) -> bytes:
-    """What is kept of a record too long; the more of it is given, whatever the chunks."""
+    """Return what is kept of an oversized record, independent of the chunks it came in."""
     return b"".join(pieces)[:EXCERPT_BYTES]

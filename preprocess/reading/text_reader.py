@@ -1,20 +1,21 @@
-"""Records of bytes to documents: lines, paragraphs and files of text, JSON Lines, Python sources.
+"""Conversion of raw records to documents: text, JSON Lines and Python sources.
 
-Lines are decoded and split a block at a time, since a Python call a line costs more than reading it.
+Lines are decoded and split a block at a time, because a Python call per line takes longer than
+reading the line.
 """
 
 import io
 import json
 import re
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from typing import Any
 
 from preprocess.reading import installed_docs
-from preprocess.reading.block import Block, Places, Rejected, excerpt, place
+from preprocess.reading.block import Block, Locations, Rejected, excerpt, location
 from preprocess.reading.encodings import blank_lines, decode, is_invalid, replace_invalid
 from preprocess.reading.records import Oversized, Records, paragraph_spans
 
@@ -23,13 +24,13 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class TextReader:
-    """Reads the records of one file.
+    """Converts the records of one file to blocks of documents.
 
     Attributes:
-        name: the file's, for places.
-        encoding: one whose line ends are the byte 0A.
-        drop_invalid: whether a record with bytes that are no text is rejected, or they are replaced.
-        limit: bytes of the longest record that is no rejection.
+        name: the file's name, for locations.
+        encoding: encoding of the records, one for which `is_cuttable` is True.
+        drop_invalid: reject records with invalid bytes; otherwise invalid bytes become U+FFFD.
+        limit: largest bytes of a record; longer ones are rejected as "oversized".
     """
 
     name: str
@@ -38,23 +39,23 @@ class TextReader:
     limit: int
 
     def read_oversized(self, record: Oversized) -> Block:
+        """Return a block without documents that rejects the record."""
         return Block([], [self._reject("oversized", record.beginning, record.offset)], 0, 0)
 
     def read_lines(self, records: Records) -> Block:
-        """A document a line, which ends at LF or CRLF."""
+        """Read one document per line; lines end with LF or CRLF."""
         offset, data = records
         lines, replaced = self._lines(data)
         documents = [line for line in lines if line is not None]
         if len(documents) == len(lines):
-            starts = partial(_line_starts, data, offset)
-            return self._block(documents, [], replaced, Places(f"{self.name}:", starts))
+            return self._block(documents, [], replaced, partial(_line_starts, data, offset))
         kept = [i for i, line in enumerate(lines) if line is not None]
         lost = [(i, "invalid_bytes", "") for i, line in enumerate(lines) if line is None]
-        places = Places(f"{self.name}:", partial(_some_line_starts, data, offset, kept))
-        return self._block(documents, self._locate(lost, records), replaced, places)
+        starts = partial(_line_starts, data, offset, kept)
+        return self._block(documents, self._locate(lost, records), replaced, starts)
 
     def read_paragraphs(self, records: Records) -> Block:
-        """A document a paragraph: the lines up to a blank one, joined with LF."""
+        """Read one document per paragraph, up to a blank line; its lines are joined by LF."""
         offset, data = records
         documents: list[str] = []
         rejected: list[Rejected] = []
@@ -71,18 +72,18 @@ class TextReader:
             documents.append(text)
             starts.append(offset + begin)
             replaced += count
-        return self._block(documents, rejected, replaced, Places(f"{self.name}:", lambda: starts))
+        return self._block(documents, rejected, replaced, lambda: starts)
 
     def read_file(self, record: Records) -> Block:
-        """One document, with LF for CRLF and without the last line's end."""
+        """Read a whole file as one document, with LF for CRLF and without the last line end."""
         offset, data = record
         text, replaced = self._text(data)
         if text is None:
             return Block([], [self._reject("invalid_bytes", data, offset)], 0, 0)
-        return self._block([text], [], replaced, Places(f"{self.name}:", lambda: [offset]))
+        return self._block([text], [], replaced, lambda: [offset])
 
     def read_jsonl(self, records: Records, text_field: str, id_field: str | None) -> Block:
-        """A document an object, which has a line to itself; a blank line is none."""
+        """Read one document per line, a JSON object; blank lines are ignored."""
         offset, data = records
         lines, replaced = self._lines(data)
         documents: list[str] = []
@@ -101,7 +102,7 @@ class TextReader:
                     reason = reason or ("missing_text_field" if missing else "text_not_a_string")
                     lost.append((index, reason, name))
                     continue
-                # Decoded bytes hold no surrogate; only an escape brings one in.
+                # Decoded bytes contain no surrogates, but JSON escapes may.
                 if "\\" in line:
                     text, count = _SURROGATE.subn("\ufffd", text)
                     replaced += count
@@ -109,11 +110,11 @@ class TextReader:
                 kept.append(index)
                 if id_field is not None:
                     ids.append(name)
-        places = Places(f"{self.name}:", partial(_some_line_starts, data, offset, kept), ids)
-        return self._block(documents, self._locate(lost, records), replaced, places)
+        starts = partial(_line_starts, data, offset, kept)
+        return self._block(documents, self._locate(lost, records), replaced, starts, ids)
 
     def read_python(self, record: Records) -> Block:
-        """A document a paragraph of the prose in a Python source, in the encoding it declares."""
+        """Read one document per paragraph of prose in a Python source, in its declared encoding."""
         offset, data = record
         try:
             encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
@@ -121,37 +122,43 @@ class TextReader:
         except (SyntaxError, UnicodeDecodeError):
             return Block([], [self._reject("invalid_bytes", data, offset)], 0, 0)
         documents = installed_docs.paragraphs(text)
-        # Prose is put together from pieces of a source, so its place is the source.
-        places = Places(f"{self.name}:", lambda: [offset] * len(documents))
-        return self._block(documents, [], 0, places)
+        # A paragraph may be assembled from parts of the source, so its location is the source.
+        return self._block(documents, [], 0, lambda: [offset] * len(documents))
 
     def _lines(self, data: bytes) -> tuple[Sequence[str | None], int]:
-        """The lines of ``data``, none for one to reject, and the number of characters replaced."""
-        text, invalid = decode(data, self.encoding)
-        if not invalid:
-            return _split(text), 0
-        if self.drop_invalid:
-            return [None if is_invalid(line) else line for line in _split(text)], 0
-        text, replaced = replace_invalid(text)
-        return _split(text), replaced
+        """Return the decoded lines, None for each to reject, and the number of replacements."""
+        text, invalid, replaced = self._decode(data)
+        lines = _split(text)
+        return [
+            None if is_invalid(line) else line for line in lines
+        ] if invalid else lines, replaced
 
     def _text(self, data: bytes) -> tuple[str | None, int]:
-        """All of ``data`` as one text, none where it is to be rejected."""
+        """Return ``data`` as one text, or None to reject it, and the number of replacements."""
+        text, invalid, replaced = self._decode(data)
+        return None if invalid else text.replace("\r\n", "\n").removesuffix("\n"), replaced
+
+    def _decode(self, data: bytes) -> tuple[str, bool, int]:
+        """Return the text, whether invalid bytes remain in it, and the number of replacements."""
         text, invalid = decode(data, self.encoding)
-        replaced = 0
-        if invalid:
-            if self.drop_invalid:
-                return None, 0
+        if invalid and not self.drop_invalid:
             text, replaced = replace_invalid(text)
-        return text.replace("\r\n", "\n").removesuffix("\n"), replaced
+            return text, False, replaced
+        return text, invalid, 0
 
     def _block(
-        self, documents: list[str], rejected: list[Rejected], replaced: int, places: Places
+        self,
+        documents: list[str],
+        rejected: list[Rejected],
+        replaced: int,
+        find_offsets: Callable[[], Sequence[int]],
+        ids: Sequence[str] = (),
     ) -> Block:
-        return Block(documents, rejected, replaced, 0, ((0, places),))
+        locations = Locations(f"{self.name}:", find_offsets, ids)
+        return Block(documents, rejected, replaced, 0, ((0, locations),))
 
     def _locate(self, lost: list[tuple[int, str, str]], records: Records) -> list[Rejected]:
-        """Rejections of lines, given by number, reason and id, with their bytes and places."""
+        """Return the rejections of lines, each given as (line number, reason, id)."""
         if not lost:
             return []
         lines = records.data.split(b"\n")
@@ -159,11 +166,13 @@ class TextReader:
         return [self._reject(reason, lines[i], starts[i], name) for i, reason, name in lost]
 
     def _reject(self, reason: str, data: bytes, offset: int, name: str = "") -> Rejected:
-        return Rejected(reason, excerpt(data, self.encoding), place(f"{self.name}:", offset, name))
+        return Rejected(
+            reason, excerpt(data, self.encoding), location(f"{self.name}:", offset, name)
+        )
 
 
 def _parse_object(line: str) -> tuple[dict[str, Any], str]:
-    """The object, or an empty one and the reason for its rejection where it needs one."""
+    """Return the JSON object of a line, or an empty one, and "invalid_json" or an empty string."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -172,15 +181,12 @@ def _parse_object(line: str) -> tuple[dict[str, Any], str]:
 
 
 def _split(text: str) -> list[str]:
-    """Lines without their ends; a newline at the very end ends the last line and begins none."""
+    """Split into lines without their ends; no empty line follows a final line end."""
     lines = text.replace("\r\n", "\n").split("\n")
     return lines if lines[-1] else lines[:-1]
 
 
-def _line_starts(data: bytes, offset: int) -> Sequence[int]:
-    return list(accumulate((len(line) + 1 for line in data.split(b"\n")), initial=offset))
-
-
-def _some_line_starts(data: bytes, offset: int, kept: Sequence[int]) -> Sequence[int]:
-    starts = _line_starts(data, offset)
-    return [starts[i] for i in kept]
+def _line_starts(data: bytes, offset: int, kept: Sequence[int] | None = None) -> Sequence[int]:
+    """Return the byte offset of each line, or of the lines with the indexes ``kept``."""
+    starts = list(accumulate((len(line) + 1 for line in data.split(b"\n")), initial=offset))
+    return starts if kept is None else [starts[i] for i in kept]

@@ -1,8 +1,8 @@
-"""Work units: the byte ranges that one worker reads in one go.
+"""Work units: byte ranges that a worker reads in one call.
 
-A plan is drawn from names, sizes and the configuration alone, so that it costs no reading and every
-machine draws the same one. A unit is a few megabytes of one source: a big plain file is cut into
-ranges, small files are packed together in the order of their names.
+The plan follows from file names, sizes and settings only, so planning reads no file and every
+machine makes the same plan. A unit is a few megabytes of one source: a large uncompressed file is
+cut into ranges, and small files are packed together in the order of their names.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,41 +16,55 @@ from preprocess.reading.formats import is_never_cut
 SMALL_UNIT_BYTES = 8 * 1024**2
 LARGE_UNIT_BYTES = 32 * 1024**2
 EVEN = 4
-"""Units of one size, a multiple of so many: two or four workers then have the same to do."""
+"""The number of equal units is a multiple of this, so that two or four workers have equal work."""
 LARGE_INPUT_BYTES = 2 * 1024**3
-"""Below it, a worker that has one large unit more than another would cost more than more units do."""
+"""Input size from which units are large; below it, large units would be spread unevenly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The records of a raw file whose first byte lies in ``[start, end)``."""
+    """The records of a raw file whose first byte is in ``[start, end)``.
+
+    Attributes:
+        name: name of the file in its source, see `FileInfo.name`.
+        path: path or URL.
+        start: first byte.
+        end: byte after the last one.
+        bytes: size of the whole file.
+        version: see `FileInfo.version`.
+    """
 
     name: str
     path: str
     start: int
     end: int
     bytes: int
-    """Size of the whole file; ``start == 0 and end == bytes`` is all of it."""
     version: str
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What one worker reads: ranges of the source with the number ``source``, in order."""
+    """The input of one worker call.
+
+    Attributes:
+        index: number of the unit in the plan.
+        source: index of the source.
+        ranges: ranges of the source's files, in the order of names.
+    """
 
     index: int
     source: int
     ranges: tuple[Range, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers, strings, lists and dicts only, for JSON."""
+        """Return the unit as JSON types."""
         names = Range.__slots__
         ranges = [{name: getattr(piece, name) for name in names} for piece in self.ranges]
         return {"index": self.index, "source": self.source, "ranges": ranges}
 
     @staticmethod
     def from_dict(plain: Mapping[str, Any]) -> "Unit":
-        """The unit that ``to_dict`` wrote."""
+        """Return the unit from the result of `to_dict`."""
         ranges = tuple(Range(**piece) for piece in plain["ranges"])
         return Unit(plain["index"], plain["source"], ranges)
 
@@ -58,15 +72,16 @@ class Unit:
 def plan_units(
     sources: Sequence[Source], files: Sequence[Sequence[FileInfo]], unit_bytes: int | None
 ) -> list[Unit]:
-    """The units of a corpus, in the order of sources and, within one, of file names.
+    """Plan the units of a corpus, in the order of sources and of file names.
+
+    Files that must be read from their start (compressed, UTF-16, Python sources, one document per
+    file) are never cut, so their units may be larger. Empty files are in no unit.
 
     Args:
-        sources: the parts of the corpus.
-        files: for each source its files, ordered by name, as ``sources.list_source`` gives them.
-        unit_bytes: raw bytes a unit; none: at most 8 MiB below 2 GiB of input, else 32 MiB, all alike
-            and their number a multiple of 4. What must be read from its start (compressed, a
-            document a file, UTF-16, a Python source) is never cut and may be larger. An empty file
-            is in no unit.
+        sources: the sources of the corpus.
+        files: the files of each source, ordered by name as `list_source` returns them.
+        unit_bytes: raw bytes per unit. None means equal units of at most 8 MiB, or 32 MiB if the
+            input has 2 GiB or more; their number is a multiple of 4.
     """
     if unit_bytes is None:
         total = sum(file.bytes for group in files for file in group)
@@ -93,7 +108,7 @@ def plan_units(
 
 def _ranges(source: Source, files: Sequence[FileInfo], unit_bytes: int) -> Iterator[Range]:
     for file in files:
-        # Size first: of a million small files no name is looked at.
+        # Check the size first, which is faster for a million small files.
         if file.bytes <= unit_bytes or is_never_cut(source, file.name):
             if file.bytes:
                 yield Range(file.name, file.path, 0, file.bytes, file.bytes, file.version)

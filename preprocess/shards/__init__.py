@@ -1,1 +1,1 @@
-"""Token shards on disk, and the training stream over them."""
+"""Token shards on disk, the stream over them, and the windows of training and evaluation."""

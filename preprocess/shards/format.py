@@ -1,7 +1,8 @@
-"""Token shards: raw little-endian ids and, beside them, the length of every document.
+"""Token shards, the files that prepare writes and training reads.
 
-A shard holds the documents' own tokens only; boundaries are added at reading. ``NAME.bin`` is
-uint16 (uint32 above 65,536 ids), ``NAME.len`` uint32 a document.
+``NAME.bin`` holds the token ids of consecutive documents, uint16 (uint32 if the vocabulary has more
+than 65,536 ids). ``NAME.len`` holds the number of tokens of each document, uint32. Both are
+little-endian. Boundary tokens are not stored; `preprocess.shards.stream` adds them.
 """
 
 import io
@@ -28,27 +29,38 @@ DOCUMENT = np.dtype(
         ("text_bytes", "<u4"),
     ]
 )
-"""A document of a part: its number in the unit and its sizes."""
+"""A document while prepare works on it: its number in the unit of work, and its sizes."""
 
 SUMS = ("documents", "tokens", "words", "characters", "text_bytes")
-
+"""Sizes of a shard, or of a split."""
 
 CACHE_BYTES = 50_000_000_000
-"""Bound of the local copies of remote shards."""
+"""Default limit of the local copies of remote shards, in bytes."""
 
 
 class ShardError(UserError):
-    """A shard that does not hold what its manifest says."""
+    """A shard file that is missing, or that does not match its manifest."""
 
 
 def token_dtype(vocabulary: int) -> np.dtype[Any]:
-    """The narrowest type that holds every id."""
+    """Return the narrowest token dtype for a vocabulary of this size."""
     return np.dtype("<u2" if vocabulary <= 1 << 16 else "<u4")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard as its manifest knows it; each reading opens its files anew."""
+    """A shard as described by the corpus manifest.
+
+    Attributes:
+        folder: folder or URL of the corpus.
+        name: file name without ending.
+        split: "train", "valid" or "test".
+        source: name of the source of its documents.
+        dtype: NumPy dtype of the ids.
+        documents, tokens, words, characters, text_bytes: sizes of its documents.
+        copies: where remote files are copied to; None if the folder is local.
+        files: manifest records of the remote files, by ending.
+    """
 
     folder: str
     name: str
@@ -61,13 +73,11 @@ class Shard:
     characters: int
     text_bytes: int
     copies: LocalCopies | None = None
-    """Where its files are fetched to; none: the folder is local."""
     files: Mapping[str, FileRecord] = field(default_factory=dict, repr=False, hash=False)
-    """What they should be, by ending, where they are fetched."""
 
     @property
     def ids(self) -> npt.NDArray[Any]:
-        """(tokens,) ids, memory-mapped.
+        """Token ids of all documents, shape (tokens,), memory-mapped anew on each access.
 
         Raises:
             ShardError: the file is missing or damaged.
@@ -76,18 +86,22 @@ class Shard:
             return np.empty(0, self.dtype)
         with self._open("bin") as file:
             size = os.fstat(file.fileno()).st_size
-            due = self.tokens * np.dtype(self.dtype).itemsize
-            if size != due:
-                raise self._damaged("bin", f"{size:,} bytes, not {due:,}")
+            expected = self.tokens * np.dtype(self.dtype).itemsize
+            if size != expected:
+                raise self._damaged("bin", f"{size:,} bytes, not {expected:,}")
             return np.memmap(file, self.dtype, "r")
 
     def touch(self) -> bool:
-        """Tell that the ids are in use; whether what was mapped of them is still on the disk."""
+        """Mark the local copy of the ids as recently used.
+
+        Returns:
+            False if the copy was deleted, so that `ids` must be read again.
+        """
         return not self.copies or self.copies.touch(self.files["bin"])
 
     @property
     def lengths(self) -> npt.NDArray[np.uint32]:
-        """(documents,) tokens of each document.
+        """Number of tokens of each document, shape (documents,), read anew on each access.
 
         Raises:
             ShardError: the file is missing or damaged.
@@ -95,7 +109,7 @@ class Shard:
         with self._open("len") as file:
             lengths = np.fromfile(file, "<u4")
         if len(lengths) != self.documents or int(lengths.sum(dtype=np.int64)) != self.tokens:
-            raise self._damaged("len", "lengths of other documents")
+            raise self._damaged("len", "its lengths do not match the manifest")
         return lengths
 
     def _open(self, ending: str) -> BinaryIO:
@@ -112,14 +126,21 @@ class Shard:
     def _path(self, ending: str) -> str:
         return storage.join(self.folder, f"{self.name}.{ending}")
 
-    def _damaged(self, ending: str, what: str) -> ShardError:
-        where = f"`biloom check {self.folder}` lists what is"
-        return ShardError(f"{self._path(ending)} is damaged ({where}): {what}")
+    def _damaged(self, ending: str, reason: str) -> ShardError:
+        return ShardError(
+            f"{self._path(ending)} is damaged ({reason}); run `biloom check {self.folder}`"
+        )
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A finished corpus folder."""
+    """The result of the prepare stage.
+
+    Attributes:
+        folder: folder or URL.
+        manifest: its manifest.
+        cache_bytes: limit of the local copies of its shards if it is remote.
+    """
 
     folder: str
     manifest: Manifest
@@ -127,40 +148,45 @@ class Corpus:
 
     @classmethod
     def open(cls, folder: str, cache_bytes: int = CACHE_BYTES) -> "Corpus":
-        """The corpus in ``folder``; of a remote one, ``cache_bytes`` of shards lie on the local disk.
+        """Open a corpus.
+
+        Args:
+            folder: folder or URL.
+            cache_bytes: limit of the local copies of its shards if it is remote, in bytes.
 
         Raises:
-            ManifestError: it holds no finished corpus.
+            ManifestError: the folder holds no finished corpus.
         """
         return cls(folder, read_manifest(folder, "prepare"), cache_bytes)
 
     def shards(self, split: str) -> tuple[Shard, ...]:
-        """The shards of a split in the corpus's own order."""
+        """Return the shards of a split in the order of the manifest."""
         records = {file.name: file for file in self.manifest.files}
-        found = []
+        shards = []
         for file in self.manifest.files:
             if file.name.endswith(".bin") and file.counts["split"] == split:
                 columns: dict[str, Any] = dict(file.counts)
                 name = file.name.removesuffix(".bin")
                 files = {"bin": file, "len": records[f"{name}.len"]} if self._copies else {}
-                found.append(Shard(self.folder, name, **columns, copies=self._copies, files=files))
-        return tuple(found)
+                shards.append(Shard(self.folder, name, **columns, copies=self._copies, files=files))
+        return tuple(shards)
 
     @cached_property
     def _copies(self) -> LocalCopies | None:
         return LocalCopies(self.cache_bytes) if storage.is_remote(self.folder) else None
 
     def totals(self, split: str) -> dict[str, int]:
-        """Documents, tokens, words, characters and text bytes of a split."""
+        """Return the total documents, tokens, words, characters and text bytes of a split."""
         shards = self.shards(split)
         return {key: sum(getattr(shard, key) for shard in shards) for key in SUMS}
 
     @property
     def vocabulary(self) -> int:
+        """Number of ids of the tokenizer."""
         return int(self.manifest.details["vocabulary"])
 
     def counts(self) -> npt.NDArray[np.uint64]:
-        """(vocabulary,) unigram counts of the train split, in id order."""
+        """Return how often each id occurs in the train split, shape (vocabulary,)."""
         data = storage.read_bytes(storage.join(self.folder, "counts.npy"))
         counts: npt.NDArray[np.uint64] = np.load(io.BytesIO(data))
         return counts
@@ -169,7 +195,14 @@ class Corpus:
 def shard_counts(
     documents: npt.NDArray[Any], split: str, source: str, dtype: np.dtype[Any]
 ) -> Mapping[str, int | str]:
-    """The manifest's columns of a shard."""
+    """Return what the manifest records of a shard.
+
+    Args:
+        documents: its documents, of type `DOCUMENT`, shape (documents,).
+        split: its split.
+        source: name of its source.
+        dtype: dtype of its ids.
+    """
     sums = {key: int(documents[key].sum(dtype=np.int64)) for key in SUMS[1:]}
     return {
         "split": split,

@@ -1,4 +1,4 @@
-"""Held-out text in windows: every position of a split once, in rows of one piece each."""
+"""Windows over held-out text for evaluation, in which every position is scored exactly once."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -8,31 +8,32 @@ import numpy as np
 from preprocess.shards.stream import Int64Ids, TokenStream
 from preprocess.tokenizers.base import IGNORE
 
-"""Target of a position that is padding."""
-
 
 def evaluation_windows(
     stream: TokenStream, rows: int, unroll: int, share: tuple[int, int] = (0, 1)
 ) -> Iterator[tuple[Int64Ids, Int64Ids]]:
-    """Inputs and targets, each (2, unroll, own rows) int64, which hold every position once.
+    """Yield the windows of a split: inputs and targets, each int64 (2, unroll, rows of this rank).
 
-    Row r of ``rows`` is the positions ``[n r // rows, n (r + 1) // rows)`` of the n of pass 0,
-    forward from their left end and backward from their right one; where a row is at its end, inputs
-    are 0 and targets `IGNORE`. [0] reads forward, [1] backward.
+    The n positions of pass 0 are divided into ``rows`` contiguous rows; row r has positions
+    ``[n r // rows, n (r + 1) // rows)``. Index 0 of the first axis reads a row forward from its left
+    end, index 1 backward from its right end. After the end of a row, inputs are 0 and targets are
+    `IGNORE`.
 
     Args:
-        share: (rank, world): of the rows, this process gets the rank-th of ``world`` stretches that
-            are as equal as can be. All ranks together read each position once; one that has no row
-            gets no window.
+        stream: the split.
+        rows: number of rows over all ranks.
+        unroll: positions of a row per window.
+        share: (rank, world size). Each rank reads a contiguous block of rows, and the blocks differ
+            in size by at most one. A rank without rows gets no window.
     """
     rank, world = share
     bounds = [len(stream) * row // rows for row in range(rows + 1)]
-    own = bounds[rows * rank // world : rows * (rank + 1) // world + 1]
-    longest = max((end - first for first, end in pairwise(own)), default=0)
+    bounds = bounds[rows * rank // world : rows * (rank + 1) // world + 1]
+    longest = max((end - first for first, end in pairwise(bounds)), default=0)
     for offset in range(0, longest, unroll):
-        ids = np.zeros((2, unroll, len(own) - 1), np.int64)
+        ids = np.zeros((2, unroll, len(bounds) - 1), np.int64)
         targets = np.full_like(ids, IGNORE)
-        for row, (first, end) in enumerate(pairwise(own)):
+        for row, (first, end) in enumerate(pairwise(bounds)):
             size = min(unroll, end - first - offset)
             if size > 0:
                 left, right = stream.read(0, first + offset, first + offset + size)
@@ -43,5 +44,5 @@ def evaluation_windows(
 
 
 def window_count(stream: TokenStream, rows: int, unroll: int) -> int:
-    """How many windows there are, over all rows."""
+    """Return the number of windows that `evaluation_windows` yields for all rows."""
     return -(-len(stream) // (rows * unroll))

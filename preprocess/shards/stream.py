@@ -1,14 +1,15 @@
-"""A split as one endless stream whose every position is arithmetic on the manifest.
+"""A split as an endless token stream with random access.
 
-Documents stand back to back with boundary tokens between them. A *position* is a pair of
-neighbouring tokens ``(left, right)``: the forward LM reads left and predicts right, the backward
-LM reads right and predicts left. A document of n tokens has n + 1 positions:
+Documents are concatenated with boundary tokens between them. A *position* is a pair of neighbouring
+tokens ``(left, right)``: the forward LM reads left and predicts right, the backward LM reads right
+and predicts left. A document of n tokens has n + 1 positions:
 
     boundary eos:      </s> d1 ... dn </s>
-    boundary bos_eos:  <s>  d1 ... dn </s>     <s> is never a forward target, </s> never its input
+    boundary bos_eos:  <s>  d1 ... dn </s>     <s> is never a forward target, </s> never an input
 
-so a pass over the split has ``tokens + documents`` positions, whatever the order of documents, or
-other numbers pass by pass where sources are repeated (`mixing.PassPlan`).
+A *pass* (epoch) over the split has ``tokens + documents`` positions for any order of documents. If
+sources are repeated, its length differs between passes (`preprocess.reading.mixing.PassPlan`).
+Every position is computed from the sizes in the manifest, so reading can start anywhere.
 """
 
 from collections import OrderedDict
@@ -26,24 +27,33 @@ from preprocess.tokenizers.base import BOS, EOS, UNKNOWN
 Int64Ids = npt.NDArray[np.int64]
 
 OPEN_SHARDS = 64
-"""Shards that are held open, for reading in small pieces; of thousands, the handles would run out."""
+"""Maximum number of open shards, because open files are limited."""
 
 OPEN_DOCUMENTS = 1 << 25
-"""Documents of which an order is held, at 8 bytes each in most cases."""
+"""Maximum number of documents whose order is held in memory, mostly at 8 bytes each."""
 
 
 def boundary_ids(boundary: Literal["eos", "bos_eos"]) -> tuple[int, int]:
-    """The ids before and after a document."""
+    """Return the ids before and after each document."""
     return (EOS, EOS) if boundary == "eos" else (BOS, EOS)
 
 
 def target_counts(
     corpus: Corpus, boundary: Literal["eos", "bos_eos"], directions: int, vocabulary: int
 ) -> npt.NDArray[np.uint64]:
-    """(vocabulary,) counts of the train split's targets in all directions, in the order of ids.
+    """Count how often each id is a target in one pass over the train split.
 
-    Every token is predicted in each direction, a document's end forward and its begin backward. Int64Ids
-    from ``vocabulary`` on count as the unknown word.
+    Every token is a target in each direction; so is the boundary after a document in the forward
+    direction, and the one before it in the backward direction.
+
+    Args:
+        corpus: the corpus.
+        boundary: the boundary tokens.
+        directions: 1 for the forward LM only, 2 for both LMs.
+        vocabulary: number of ids that can be predicted; higher ids count as `UNKNOWN`.
+
+    Returns:
+        The counts, shape (vocabulary,).
     """
     counts = directions * corpus.counts()
     documents = corpus.totals("train")["documents"]
@@ -55,7 +65,13 @@ def target_counts(
 
 @dataclass(frozen=True)
 class _Order:
-    """The documents of a shard in one pass's order: where each begins, in tokens and positions."""
+    """The documents of a shard in the order of one pass.
+
+    Attributes:
+        starts: index in the shard of the first token of each document, shape (documents,).
+        positions: index in the reordered shard of the first position of each document, and the
+            shard's number of positions, shape (documents + 1,).
+    """
 
     starts: npt.NDArray[np.signedinteger[Any]]
     positions: npt.NDArray[np.signedinteger[Any]]
@@ -63,7 +79,13 @@ class _Order:
 
 @dataclass(frozen=True)
 class _Pass:
-    """The shards of a pass in its order: which, as its how-manieth repeat, and where each begins."""
+    """The shards of a pass in its order; a repeated shard has one entry per repeat.
+
+    Attributes:
+        shards: index of the shard, shape (entries,).
+        repeats: repeat index of the shard within the pass, shape (entries,).
+        begins: index in the pass of the first position of each entry, shape (entries,).
+    """
 
     shards: npt.NDArray[np.int64]
     repeats: npt.NDArray[np.int64]
@@ -74,13 +96,16 @@ class TokenStream:
     """Random access to the positions of a split, pass after pass.
 
     Args:
-        shards: the split's shards in the corpus's own order.
-        boundary: what stands between documents.
-        order: "shuffled" puts shards, and the documents of a shard, in an order drawn anew for
-            each pass from ``seed``; "as-given" keeps the corpus's, a shard's repeats side by side.
-        seed: of that order.
-        factors: how often a pass holds each source on average; one that is not named: once. Of a
-            shard that enters a pass again, the documents are shuffled anew.
+        shards: the shards of the split, in the order of the manifest.
+        boundary: the boundary tokens.
+        order: "shuffled" permutes shards, and documents within a shard, differently in each pass;
+            "as-given" keeps the order of the corpus, with repeats of a shard next to each other.
+        seed: seed of the permutations.
+        factors: mean number of repeats per pass of each source; 1 for sources not in it. Each repeat
+            of a shard has its own permutation.
+
+    Attributes:
+        dtype: narrowest dtype that holds the ids of all shards.
     """
 
     def __init__(
@@ -104,42 +129,46 @@ class TokenStream:
         self._passes: dict[int, _Pass] = {}
 
     def __len__(self) -> int:
-        """Positions of a pass: all of the split's, or the mean of all passes where factors differ."""
+        """Return the number of positions per pass, or its mean if passes differ."""
         return self._plan.mean_length
 
     def lengths(self, first: int, end: int) -> npt.NDArray[np.int64]:
-        """(end - first,) positions of each of the passes [first, end)."""
+        """Return the number of positions of each of the passes [first, end), shape (end - first,)."""
         return self._plan.lengths(first, end)
 
     def read(self, number: int, start: int, end: int) -> tuple[Int64Ids, Int64Ids]:
-        """Left and right tokens, each (end - start,), of positions [start, end) of pass ``number``."""
+        """Return the left and right tokens of positions [start, end) of pass ``number``, from 0.
+
+        Returns:
+            Two arrays, int64, shape (end - start,).
+        """
         left, right = np.empty(end - start, np.int64), np.empty(end - start, np.int64)
         plan = self._pass(number)
-        place = start
-        slot = int(np.searchsorted(plan.begins, start, "right")) - 1
-        while place < end:
-            shard, begin = int(plan.shards[slot]), int(plan.begins[slot])
+        position = start
+        entry = int(np.searchsorted(plan.begins, start, "right")) - 1
+        while position < end:
+            shard, begin = int(plan.shards[entry]), int(plan.begins[entry])
             stop = min(end, begin + int(self._sizes[shard]))
-            if stop > place:
-                window = slice(place - start, stop - start)
-                order = self._order(number, shard, int(plan.repeats[slot]))
+            if stop > position:
+                window = slice(position - start, stop - start)
+                order = self._order(number, shard, int(plan.repeats[entry]))
                 self._read_shard(
-                    order, shard, place - begin, stop - begin, left[window], right[window]
+                    order, shard, position - begin, stop - begin, left[window], right[window]
                 )
-            place, slot = stop, slot + 1
+            position, entry = stop, entry + 1
         return left, right
 
     def _read_shard(
         self, order: _Order, shard: int, start: int, end: int, left: Int64Ids, right: Int64Ids
     ) -> None:
         ids = self._ids(shard)
-        # Of the same type as what is searched, which would be converted whole.
+        # With the dtype of the array, because searchsorted would otherwise convert the array.
         bounds = np.array([start, end - 1], order.positions.dtype)
         first, last = np.searchsorted(order.positions, bounds, "right") - 1
         begins = order.positions[first : last + 1]
         ends = order.positions[first + 1 : last + 2]
         spans = np.minimum(ends, end) - np.maximum(begins, start)
-        # Of every position its right token; at a document's end that is another's, or none.
+        # Index of the right token of each position; meaningless at the end of a document.
         tokens = np.arange(start, end) + np.repeat(order.starts[first : last + 1] - begins, spans)
         if len(ids):
             left[:] = ids.take(tokens - 1, mode="clip")
@@ -148,13 +177,13 @@ class TokenStream:
         right[ends[ends <= end] - 1 - start] = self._after
 
     def _ids(self, shard: int) -> npt.NDArray[Any]:
-        """A shard's ids, from the few that are held open."""
+        """Return the ids of a shard, which stays open until other shards replace it."""
         ids = self._open.pop(shard, None)
         if ids is None or not self._shards[shard].touch():
             ids = self._shards[shard].ids
-            # A copy that was deleted to make room takes it until it is let go.
-            for gone in [one for one in self._open if not self._shards[one].touch()]:
-                del self._open[gone]
+            # A deleted copy takes disk space until it is closed.
+            for deleted in [other for other in self._open if not self._shards[other].touch()]:
+                del self._open[deleted]
         self._open[shard] = ids
         if len(self._open) > OPEN_SHARDS:
             self._open.popitem(last=False)

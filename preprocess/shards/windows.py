@@ -1,4 +1,4 @@
-"""The windows of truncated BPTT: what every row reads at every step."""
+"""The windows of truncated BPTT: the inputs and targets of every row at every training step."""
 
 from collections.abc import Iterator
 
@@ -8,29 +8,33 @@ from preprocess.errors import UserError
 from preprocess.shards.stream import Int64Ids, TokenStream
 
 HELD_POSITIONS = 1 << 14
-"""Positions of a row read at once, for many windows: each row reads from shards of its own, and
-there may be more of those than orders can be held."""
+"""Positions of a row to read at once, for many windows, because each row reads from its own shards
+and `TokenStream` may not hold the document order of all of them."""
 
 
 class CorpusTooSmall(UserError):  # noqa: N818
-    """A split with less text than the batch needs."""
+    """A split with fewer positions than the batch has rows."""
 
 
 class TrainingWindows:
-    """What every row reads in every window: truncated BPTT's windows as a function of their number.
+    """Truncated BPTT windows over a stream, with random access by window number.
 
-    Row r owns the stretch ``[r L, (r + 1) L)`` of each pass, L = the pass's positions // rows:
-    forward it reads the stretches of pass 0, 1, ... from their left end, backward from their right
-    end, so that a window is exact without reading what went before. The ``positions mod rows`` last
-    positions of a pass are left out, other ones each pass where the order is shuffled; of a pass of
-    fewer positions than rows (where a source comes in some passes only), that is all.
+    Each pass is divided into ``rows`` contiguous stretches of L = positions // rows positions. Row r
+    reads stretch r of pass 0, then of pass 1, and so on: forward from the left end of each stretch,
+    backward from its right end. So a window is computed without reading earlier windows. The last
+    ``positions mod rows`` positions of a pass are left out, which are different ones in each pass if
+    the order is shuffled. A pass with fewer positions than rows is left out completely; this can
+    occur if a source is not in every pass.
 
     Args:
         stream: the text.
-        rows: of a batch, over all devices and passes over rows.
-        unroll: tokens a row reads in a window.
-        own: the rows that are read here; none: all. What a row reads does not depend on it.
-        directions: 2, or 1 for the forward one alone.
+        rows: rows of a batch, over all devices.
+        unroll: positions of a row per window.
+        own: rows to read in this process, or None for all; a row reads the same text in any process.
+        directions: 1 for the forward LM only, 2 for both LMs.
+
+    Attributes:
+        stretch: mean positions of a row per pass.
 
     Raises:
         CorpusTooSmall: there are fewer positions than rows.
@@ -46,67 +50,74 @@ class TrainingWindows:
     ) -> None:
         self._stream, self._rows, self._unroll = stream, rows, unroll
         self._own = range(rows) if own is None else own
-        assert all(0 <= row < rows for row in self._own), "rows of another batch"
+        assert all(0 <= row < rows for row in self._own), "a row is not in the batch"
         self.stretch = len(stream) // rows
         if not self.stretch:
             raise CorpusTooSmall(
                 f"the train split has {len(stream):,} positions (tokens and document ends), fewer "
-                f"than train.rows = {rows}; give it more text or lower train.rows"
+                f"than train.rows = {rows}; add text or lower train.rows"
             )
         self._ends = np.zeros(0, np.int64)
-        # A ring of windows: number w lies in place w mod their number, for every row.
+        # A ring buffer of windows for every row: window w is in slot w mod number of slots.
         count, self._windows = len(self._own), max(1, min(HELD_POSITIONS, self.stretch) // unroll)
-        shape = (2, directions, count, self._windows * unroll)  # ids and targets
+        shape = (2, directions, count, self._windows * unroll)  # 2: inputs, targets
         self._ring = np.empty(shape, stream.dtype)
-        # Rows are read again one after the other and not all before one window, which would wait.
+        # Rows are refilled at different windows, so that no window waits for all of them.
         self._phases = np.arange(count) * self._windows // max(1, count)
         self._firsts = np.zeros(count, np.int64)
         self._afters = np.zeros(count, np.int64)
 
     def passes(self, windows: int) -> float:
-        """Passes over the corpus in that many windows, of the mean length where lengths differ."""
+        """Return the number of passes of mean length that this many windows cover."""
         return windows * self._unroll / self.stretch
 
     def batch(self, window: int) -> tuple[Int64Ids, Int64Ids]:
-        """Inputs and targets, each (directions, unroll, own rows) int64; [0] forward, [1] backward."""
+        """Return the inputs and targets of a window, each int64 (directions, unroll, own rows).
+
+        Index 0 of the first axis is the forward direction, index 1 the backward direction.
+        """
         missing = (window < self._firsts) | (window >= self._afters)
-        for place in np.flatnonzero(missing).tolist():
-            self._read_row(place, window)
+        for index in np.flatnonzero(missing).tolist():
+            self._read_row(index, window)
         start = window % self._windows * self._unroll
         read = self._ring[..., start : start + self._unroll].swapaxes(2, 3)
         ids, targets = read.astype(np.int64, order="C")  # (2, directions, unroll, rows)
         return ids, targets
 
-    def _read_row(self, place: int, window: int) -> None:
-        """Read a row from ``window`` up to where it is due again."""
-        after = window + self._windows - int(window + self._phases[place]) % self._windows
-        self._afters[place] = 0
-        row, ring = self._own[place], self._ring[:, :, place]  # (2, directions, ring)
+    def _read_row(self, index: int, window: int) -> None:
+        """Fill the ring buffer of own row ``index`` from ``window`` to its next refill."""
+        after = window + self._windows - int(window + self._phases[index]) % self._windows
+        self._afters[index] = 0  # if reading fails, the row stays invalid
+        row, ring = self._own[index], self._ring[:, :, index]  # (2, directions, ring)
         for slot, size, number, offset, stretch in self._pieces(window, after):
             first, last = row * stretch + offset, (row + 1) * stretch - offset
             ring[:, 0, slot : slot + size] = self._stream.read(number, first, first + size)
             if ring.shape[1] == 2:
                 left, right = self._stream.read(number, last - size, last)
                 ring[:, 1, slot : slot + size] = right[::-1], left[::-1]
-        self._firsts[place], self._afters[place] = window, after
+        self._firsts[index], self._afters[index] = window, after
 
     def _pieces(self, window: int, after: int) -> Iterator[tuple[int, int, int, int, int]]:
-        """(place in the ring, positions, pass, offset in its stretch, stretch), none across an end."""
-        place, end, ring = window * self._unroll, after * self._unroll, self._ring.shape[-1]
-        while place < end:
-            number, begin, stretch = self._pass_at(place)
-            size = min(end - place, begin + stretch - place, ring - place % ring)
-            yield place % ring, size, number, place - begin, stretch
-            place += size
+        """Cut windows [window, after) of a row where a stretch or the ring buffer ends.
 
-    def _pass_at(self, place: int) -> tuple[int, int, int]:
-        """The pass that holds a row's position ``place``, where it begins, and its stretch."""
-        while not len(self._ends) or self._ends[-1] <= place:
+        Yields:
+            (slot in the ring, positions, pass, offset in the row's stretch, length of the stretch).
+        """
+        position, end, ring = window * self._unroll, after * self._unroll, self._ring.shape[-1]
+        while position < end:
+            number, begin, stretch = self._pass_at(position)
+            size = min(end - position, begin + stretch - position, ring - position % ring)
+            yield position % ring, size, number, position - begin, stretch
+            position += size
+
+    def _pass_at(self, position: int) -> tuple[int, int, int]:
+        """Return the pass of a row's ``position``, the row's first position in it, and its stretch."""
+        while not len(self._ends) or self._ends[-1] <= position:
             first = len(self._ends)
-            # As many again, so that far windows of a small corpus are found in little time.
+            # Double the number, so that far windows of a small corpus are found quickly.
             lengths = self._stream.lengths(first, 2 * first + 1)
             begin = self._ends[-1] if first else 0
             self._ends = np.concatenate([self._ends, begin + np.cumsum(lengths // self._rows)])
-        number = int(np.searchsorted(self._ends, place, "right"))
+        number = int(np.searchsorted(self._ends, position, "right"))
         begin = int(self._ends[number - 1]) if number else 0
         return number, begin, int(self._ends[number]) - begin

@@ -1,1 +1,1 @@
-"""What is done to a text: cleaning, filters, scripts, MinHash signatures and the split it belongs to."""
+"""Processing of one text: cleaning, filters, scripts, MinHash keys and its split."""

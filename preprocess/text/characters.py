@@ -1,7 +1,7 @@
-"""Kinds of characters, looked up for megabytes of text at once.
+"""Fast classification of characters by a table of all code points.
 
-A lookup in a table of all code points costs a nanosecond or two a character, a regular expression or
-a Python loop ten to a hundred times as much.
+A table lookup takes one or two nanoseconds per character, a regular expression or Python loop ten
+to a hundred times as much.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,46 +10,51 @@ import numpy as np
 import numpy.typing as npt
 
 CODE_POINTS = 0x110000
+"""Number of Unicode code points."""
 
 
 class CharacterTable:
-    """A small number for every code point: 0 but where ``ranges`` say otherwise."""
+    """A kind, 0 to 255, for every code point.
+
+    Args:
+        ranges: (first code point, last code point, kind); later ranges override earlier ones. Code
+            points in no range have kind 0.
+    """
 
     def __init__(self, ranges: Iterable[tuple[int, int, int]]) -> None:
-        """Fill the table; each of ``ranges`` is (first code point, last, kind 1 to 255)."""
         self._table = np.zeros(CODE_POINTS, np.uint8)
         for first, last, kind in ranges:
             self._table[first : last + 1] = kind
         self.of_bytes = self._table[:256]
-        """(256,) the kinds of the first characters, of which ASCII is a part."""
+        """Kinds of the first 256 code points, which include ASCII; shape (256,)."""
         self._bytes = self.of_bytes.tobytes()
 
     def kinds(self, text: str) -> npt.NDArray[np.uint8]:
-        """(characters,) the kind of each character; the array is the caller's own."""
+        """Return the kind of each character, shape (characters,); the array is writable."""
         if text.isascii():
             return np.frombuffer(bytearray(text.encode().translate(self._bytes)), np.uint8)
         return self._table.take(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<i4"))
 
     def count(self, texts: Sequence[str], *kinds: int) -> npt.NDArray[np.int64]:
-        """(kinds, texts) how many characters of each of ``kinds`` each text holds."""
+        """Return how many characters of each kind each text has, shape (kinds, texts)."""
         counts = np.zeros((len(kinds), len(texts)), np.int64)
         for group in by_width(texts):
-            # reduceat would give an empty text the count of its neighbour.
+            # For an empty text, reduceat returns a value of the next text instead of 0.
             numbers = [number for number in group if texts[number]]
             if numbers:
                 chosen = [texts[number] for number in numbers]
                 starts = np.cumsum([0, *map(len, chosen[:-1])])  # (chosen,)
-                found = self.kinds("".join(chosen))
+                kinds_of = self.kinds("".join(chosen))
                 for row, kind in enumerate(kinds):
-                    marked = (found == kind).view(np.uint8)
+                    marked = (kinds_of == kind).view(np.uint8)
                     counts[row, numbers] = np.add.reduceat(marked, starts, dtype=np.int32)
         return counts
 
 
 def by_width(texts: Sequence[str]) -> tuple[list[int], list[int]]:
-    """The numbers of the texts that are ASCII, and of the others.
+    """Return the indexes of the ASCII texts, and of all others.
 
-    A text joined with others is as wide as its widest character, and ASCII is looked up far faster.
+    Texts of the two groups should not be joined, because ASCII strings are processed much faster.
     """
     narrow: list[int] = []
     wide: list[int] = []

@@ -1,4 +1,4 @@
-"""Config sections for what is done to a text: cleaning, filters and near-duplicates."""
+"""Settings of cleaning, filters and the removal of near-duplicates."""
 
 from difflib import get_close_matches
 from typing import Literal
@@ -13,59 +13,64 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
 class CleaningConfig(Section):
-    """What happens to a document's text before it is hashed and tokenised, at training and at embedding."""
+    """How a text is cleaned before it is hashed and tokenised, in training and embedding."""
 
     invalid_bytes: Literal["replace", "drop"] = Field(
         "replace",
-        description="bytes that are no text in the file's encoding: U+FFFD for them, or drop the "
-        "document",
+        description="bytes that are invalid in the file's encoding: replace them with U+FFFD, or drop "
+        "the document",
     )
-    unicode: Literal["NFC", "NFKC", "none"] = Field("NFC", description="Unicode normalisation form")
+    unicode: Literal["NFC", "NFKC", "none"] = Field(
+        "NFC", description="Unicode normalisation form; none: unchanged"
+    )
     control_characters: Literal["remove", "keep"] = Field(
         "remove",
-        description="Unicode categories Cc (but tab, line ends and other whitespace) and Cs, and "
-        "U+FEFF; keep: only Cs goes, which no file can hold, as U+FFFD",
+        description="remove: delete control characters (category Cc, except whitespace), lone "
+        "surrogates and U+FEFF; keep: only replace lone surrogates with U+FFFD",
     )
     whitespace: Literal["collapse", "keep"] = Field(
-        "collapse", description="runs of any whitespace to one space, none at the ends"
+        "collapse",
+        description="collapse: replace each run of whitespace with one space and strip both ends",
     )
 
 
 class FilterConfig(Section):
-    """Which documents are dropped, each with its reason counted; none by default."""
+    """Which documents are dropped; by default none. Drops are counted by reason."""
 
     min_characters: int | None = Field(
-        None, ge=1, description="shorter ones are dropped as 'too_short'"
+        None, ge=1, description="drop documents with fewer characters as 'too_short'; null: off"
     )
     max_characters: int | None = Field(
-        None, ge=1, description="longer ones are dropped as 'too_long'"
+        None, ge=1, description="drop documents with more characters as 'too_long'; null: off"
     )
     max_repeated_lines: float | None = Field(
         None,
         ge=0,
         lt=1,
-        description="'repeated_lines': share of a document's lines that repeat an earlier one of it",
+        description="largest share of lines that repeat an earlier line of the document; above it, "
+        "drop it as 'repeated_lines'; null: off",
     )
     max_symbols: float | None = Field(
         None,
         ge=0,
         lt=1,
-        description="'symbols': share of characters, without spaces, that are no letters, marks or "
-        "numbers",
+        description="largest share of characters other than letters, marks and numbers, whitespace "
+        "not counted; above it, drop the document as 'symbols'; null: off",
     )
     scripts: tuple[str, ...] | None = Field(
-        None, min_length=1, description="'script': the scripts wanted, as 'Latin' or 'Han'"
+        None,
+        min_length=1,
+        description="Unicode scripts to keep, such as Latin or Han; drop other documents as "
+        "'script'; null: off",
     )
     min_script_share: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="share of a document's letters in the scripts wanted below which it is dropped",
+        0.5, gt=0, le=1, description="smallest share of a document's letters in `scripts`"
     )
     languages: tuple[str, ...] | None = Field(
         None,
         min_length=1,
-        description="'language': ISO 639 codes of the languages wanted, as fastText's lid.176 has them",
+        description="languages to keep, as ISO 639 codes of fastText's lid.176 such as en; drop "
+        "other documents as 'language'; null: off",
     )
 
     @field_validator("scripts")
@@ -74,26 +79,26 @@ class FilterConfig(Section):
         for script in scripts or ():
             if script not in SCRIPT_RANGES:
                 near = get_close_matches(script.title(), SCRIPT_RANGES, n=1)
-                hint = f"; did you mean '{near[0]}'?" if near else " (names as in Scripts.txt)"
-                raise ValueError(f"Unicode has no script '{script}'{hint}")
+                hint = f"did you mean '{near[0]}'?" if near else "see Unicode's Scripts.txt"
+                raise ValueError(f"Unicode has no script '{script}'; {hint}")
         return scripts
 
     @model_validator(mode="after")
     def _something_passes(self) -> "FilterConfig":
         least, most = self.min_characters, self.max_characters
         if least is not None and most is not None and least > most:
-            raise ValueError("min_characters is above max_characters: no document can pass")
+            raise ValueError("min_characters is above max_characters, so no document can pass")
         return self
 
 
 class NearDuplicateConfig(Section):
-    """Documents that are almost equal, by MinHash LSH: a good guess, the texts are not compared."""
+    """Detection of near-duplicates by MinHash LSH, an estimate: texts are not compared directly."""
 
     similarity: float | None = Field(
         None,
         ge=0.5,
         le=0.99,
-        description="Jaccard similarity of the sets of character 5-grams at which a pair is found with "
-        "probability 0.75 or more, and the later one dropped as 'near_duplicate'; none: off",
+        description="drop the later of two documents as 'near_duplicate' if the Jaccard similarity of "
+        "their character 5-grams is at least this (found with probability 0.75 or more); null: off",
     )
     seed: int = Field(1, description="seed of the hash functions")

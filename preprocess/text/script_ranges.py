@@ -1,8 +1,8 @@
-"""Which characters belong to which script, by Unicode 18 (Scripts.txt of the Character Database).
+"""Code point ranges of each script in Unicode 18 (Scripts.txt of the Unicode Character Database).
 
-The table lies here so that every machine agrees on it, whatever Python or library it runs. Characters
-that scripts share (digits, most punctuation, combining accents: Common and Inherited) belong to none;
-code points not yet given out count with the script around them.
+The table is part of biloom so that results do not depend on the Python or library version.
+Characters of the scripts Common and Inherited (digits, most punctuation, combining accents) are
+left out. Unassigned code points belong to the script around them.
 """
 
 SCRIPT_RANGES = {

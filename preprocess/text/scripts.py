@@ -1,7 +1,7 @@
-"""Scripts of text: how many characters of each, in bulk.
+"""Count the characters of texts by Unicode script.
 
-Letters count, with the marks and digits that belong to their script; what scripts share (spaces,
-punctuation, most digits) does not.
+Letters, and the marks and digits that belong to one script, are counted. Characters shared by
+several scripts (spaces, punctuation, most digits) are not.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ SCRIPTS = tuple(SCRIPT_RANGES)
 
 
 def script_ranges(script: str) -> Iterator[tuple[int, int]]:
-    """First and last code point of each range of a script."""
+    """Yield the first and last code point of each range of a script."""
     for span in SCRIPT_RANGES[script].split():
         first, _, last = span.partition("-")
         yield int(first, 16), int(last or first, 16)
@@ -26,21 +26,21 @@ def script_ranges(script: str) -> Iterator[tuple[int, int]]:
 
 @cache
 def _script_table() -> CharacterTable:
-    """The place of each character's script in ``SCRIPTS``, from 1; 0 for one of no script."""
+    """Return a table of 1 + the index in ``SCRIPTS`` of each character's script; 0 for none."""
     return CharacterTable(
-        (*span, place)
-        for place, script in enumerate(SCRIPTS, start=1)
+        (*span, kind)
+        for kind, script in enumerate(SCRIPTS, start=1)
         for span in script_ranges(script)
     )
 
 
 def script_shares(texts: Sequence[str]) -> Counter[str]:
-    """Characters of the texts by script."""
+    """Return how many characters of the texts belong to each script that occurs."""
     narrow, wide = by_width(texts)
     counts: Counter[str] = Counter()
     if narrow:
         data = np.frombuffer("".join([texts[number] for number in narrow]).encode(), np.uint8)
-        # Setting this bit makes capitals small; what is no letter wraps to 26 or more.
+        # Setting this bit lowercases letters; any other byte gives 26 or more, modulo 256.
         letters = (data | np.uint8(0x20)) - np.uint8(ord("a")) < np.uint8(26)
         counts["Latin"] += int(np.count_nonzero(letters))
     if wide:

@@ -1,4 +1,4 @@
-"""The content hash of a text, and the split that follows from it."""
+"""Content hashes of texts, and the assignment of texts to splits by hash."""
 
 from collections.abc import Iterable
 
@@ -32,18 +32,19 @@ def splits_of(
 ) -> npt.NDArray[np.uint8]:
     """Return the index in ``SPLITS`` of each text's split, shape (texts,).
 
-    The split depends on the text's content only, so a text stays in its split when the corpus grows.
+    The split depends on the text's content only, so a text stays in its split when the corpus
+    grows.
 
     Args:
         high: high halves of the texts' hashes, shape (texts,).
         valid_fraction: share of texts in the validation split.
         test_fraction: share of texts in the test split.
-        given: the split of every text, if their source has one.
+        given: the split of all texts, if their source has one; the fractions are then ignored.
     """
     if given:
         return np.full(len(high), SPLITS.index(given), np.uint8)
-    # Hash buckets use the low half, so the split uses the high one.
-    place = (high >> np.uint64(11)).astype(np.float64) / (1 << 53)
-    numbers = np.where(place < valid_fraction, SPLITS.index("valid"), SPLITS.index("train"))
-    test = (place >= valid_fraction) & (place < valid_fraction + test_fraction)
+    # The 53 high bits as a number in [0, 1). Hash buckets use the low half of the hash.
+    position = (high >> np.uint64(11)).astype(np.float64) / (1 << 53)
+    numbers = np.where(position < valid_fraction, SPLITS.index("valid"), SPLITS.index("train"))
+    test = (position >= valid_fraction) & (position < valid_fraction + test_fraction)
     return np.where(test, SPLITS.index("test"), numbers).astype(np.uint8)

@@ -1,1 +1,1 @@
-"""Tokenizers behind one interface, their training, vocabularies and reports."""
+"""Tokenizers: one interface for all kinds, training, vocabularies, samples and coverage."""

@@ -1,5 +1,6 @@
-"""A text as a model reads it: cleaned, its tokens, its words, and which tokens each word has."""
+"""Texts as a model reads them: cleaned, split into tokens and words, with the tokens of each word."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,17 +12,20 @@ from preprocess.tokenizers.base import UNKNOWN, Token
 from preprocess.tokenizers.load import Tokenizer
 
 NO_ID = -1
-"""Of a word or a sentence where it stands in the place of a token."""
-
+"""Id of a `Token` that holds a word or a sentence, not a token of the vocabulary."""
 
 Spans = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
 class Tokenised:
-    """``words``: those that were given, or what whitespace separates; their places are in ``text``.
+    """A cleaned text with its tokens and words.
 
-    Every word has a token.
+    Attributes:
+        text: the cleaned text; positions below are character offsets in it.
+        tokens: the tokens in order.
+        words: the words passed by the caller, or the whitespace-separated words of a string. Their
+            id is `NO_ID`, and each overlaps at least one token.
     """
 
     text: str
@@ -29,25 +33,25 @@ class Tokenised:
     words: tuple[Token, ...]
 
     def word_spans(self) -> Spans:
-        """The first and the last token of each word, int64 (words,) both.
+        """Return the indices of the first and the last token of each word, int64, shape (words,).
 
-        A token that reaches into two words belongs to both.
+        A token that overlaps two words belongs to both.
         """
         return _spans(self.tokens, self.words)
 
 
 def _spans(tokens: Sequence[Token], words: Sequence[Token]) -> Spans:
-    """As `Tokenised.word_spans`; a word without token has a first beyond its last."""
-    starts, ends = _places(tokens)
-    word_starts, word_ends = _places(words)
-    # A word has the tokens that end after its start and start before its end; those without extent
-    # (bytes of a character, a word of which nothing is left) stand at an edge.
+    """Return `Tokenised.word_spans`; for a word without tokens, first > last."""
+    starts, ends = _offsets(tokens)
+    word_starts, word_ends = _offsets(words)
+    # A word has the tokens that end after its start and start before its end. Tokens and words of
+    # length 0 (bytes of one character, a word that cleaning emptied) touch only an edge.
     begun, over = np.searchsorted(starts, word_starts), np.searchsorted(ends, word_starts, "right")
     inside = np.searchsorted(starts, word_ends), np.searchsorted(ends, word_ends, "right")
     return np.minimum(begun, over), np.maximum(*inside) - 1
 
 
-def _places(tokens: Sequence[Token]) -> Spans:
+def _offsets(tokens: Sequence[Token]) -> Spans:
     count = len(tokens)
     return (
         np.fromiter((token.start for token in tokens), np.int64, count),
@@ -56,17 +60,20 @@ def _places(tokens: Sequence[Token]) -> Spans:
 
 
 class TextAligner:
-    """Texts, or lists of words, to their tokens; cleaned as training text was."""
+    """Cleans and tokenises texts as in training, and aligns their tokens with their words."""
 
     def __init__(self, cleaner: Cleaner, tokenizer: Tokenizer) -> None:
         self._cleaner, self._tokenizer = cleaner, tokenizer
 
     def read(self, texts: Iterable[str | Sequence[str]]) -> list[Tokenised]:
-        """Each text in order.
+        """Clean and tokenise texts; the result has their order.
 
-        A list of words is read as its words joined by spaces, but every word keeps a token: one of
-        which cleaning leaves nothing counts as unknown. With a `word` tokenizer a given word is one
-        token, whatever whitespace is in it.
+        A list of words is tokenised as its words joined by single spaces, and every word keeps at
+        least one token: a word that cleaning leaves empty becomes the unknown token. With a `word`
+        tokenizer each word of a list is one token, even if it contains whitespace.
+
+        Args:
+            texts: each a string, or a list of its words.
 
         Raises:
             TypeError: a text is neither a string nor a list of strings.
@@ -74,7 +81,7 @@ class TextAligner:
         texts = list(texts)
         for text in texts:
             if not (isinstance(text, str) or _is_words(text)):
-                raise TypeError("a text is a string or a list of strings, its words")
+                raise TypeError("a text must be a string or a list of strings (its words)")
         strings = [text for text in texts if isinstance(text, str)]
         cleaned = iter(self._cleaner.clean_batch(strings))
         return [
@@ -83,40 +90,36 @@ class TextAligner:
         ]
 
     def _of_text(self, text: str) -> Tokenised:
-        words, place = [], 0
-        for word in text.split():
-            start = text.index(word, place)
-            place = start + len(word)
-            words.append(Token(NO_ID, word, start, place))
+        words = [Token(NO_ID, match[0], *match.span()) for match in re.finditer(r"\S+", text)]
         tokens = self._tokenizer.tokens(text)
         bare = {*_without_token(tokens, words)}
         return Tokenised(text, tuple(tokens), tuple(word for word in words if word not in bare))
 
-    def _of_words(self, given: Sequence[str]) -> Tokenised:
-        cleaned = self._cleaner.clean_batch(list(given))
+    def _of_words(self, raw_words: Sequence[str]) -> Tokenised:
+        cleaned = self._cleaner.clean_batch(list(raw_words))
         text = " ".join(cleaned)
-        words, place = [], 0
+        words, start = [], 0
         for word in cleaned:
-            words.append(Token(NO_ID, word, place, place + len(word)))
-            place += len(word) + 1
+            words.append(Token(NO_ID, word, start, start + len(word)))
+            start += len(word) + 1
         tokens = self._tokenizer.tokens(text)
         if self._tokenizer.kind == "word":
-            tokens = self._one_a_word(words, tokens)
+            tokens = self._one_per_word(words, tokens)
         elif bare := _without_token(tokens, words):
             unknown = [replace(word, id=UNKNOWN) for word in bare]
             tokens = sorted([*tokens, *unknown], key=lambda token: (token.start, token.end))
         return Tokenised(text, tuple(tokens), tuple(words))
 
     @staticmethod
-    def _one_a_word(words: Sequence[Token], tokens: Sequence[Token]) -> list[Token]:
+    def _one_per_word(words: Sequence[Token], tokens: Sequence[Token]) -> list[Token]:
         by_start = {token.start: token for token in tokens}
-        found = []
+        chosen = []
         for word in words:
             token = by_start.get(word.start)
             if token is None or token.spelling != word.spelling:
-                token = Token(UNKNOWN, word.spelling, word.start, word.end)
-            found.append(token)
-        return found
+                token = replace(word, id=UNKNOWN)
+            chosen.append(token)
+        return chosen
 
 
 def _is_words(text: object) -> bool:

@@ -1,4 +1,4 @@
-"""What all kinds of tokenizer share: control ids, tokens with their places, and their errors."""
+"""What all tokenizers share: control ids, the `Token` record and the error class."""
 
 from dataclasses import dataclass
 
@@ -8,21 +8,24 @@ import numpy.typing as npt
 from preprocess.errors import UserError
 
 UNKNOWN, BOS, EOS = 0, 1, 2
+"""Ids of the control tokens; no text produces BOS or EOS."""
+
 IGNORE = -100
-"""In place of a target id: nothing is predicted there. PyTorch's default ``ignore_index``."""
+"""Target id of positions that have no target; PyTorch's default ``ignore_index``."""
 
 CONTROLS = ("<unk>", "<s>", "</s>")
+"""Spellings of the control tokens, by id."""
 
 Ids = npt.NDArray[np.int32]
 
 
 class TokenizerError(UserError):
-    """Text no tokenizer can be made from, a model that is none, or a folder without one."""
+    """A tokenizer that cannot be trained or loaded."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token of a text: its id, its spelling, and the characters [start, end) it covers."""
+    """A token of a text: its id, its spelling and the characters [start, end) that it covers."""
 
     id: int
     spelling: str

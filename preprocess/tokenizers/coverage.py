@@ -1,4 +1,4 @@
-"""How a tokenizer takes to a corpus: how much it knows, how long its texts become."""
+"""How well a tokenizer covers a corpus: unknown tokens, and tokens per word and character."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -11,27 +11,33 @@ from preprocess.tokenizers.load import Tokenizer
 from preprocess.tokenizers.subwords import SentencePieceTokenizer
 
 SAMPLE_BYTES = 10_000_000
-"""Text that is enough for shares to some hundredths of a percent."""
+"""Bytes of text to measure on; enough for shares to within some hundredths of a percent."""
 
 LONGEST = 20
+"""Number of longest spellings to report."""
+
 BATCH_TEXTS = 256
+"""Texts to encode at once."""
+
 LONG_WORD = 15
-"""Characters a word, on average over a document, above which it is taken to be written without
-spaces (Chinese, Japanese, Thai, ...). Words of Finnish or Turkish are 8 long."""
+"""A document with more characters per word than this on average is treated as text without spaces
+(Chinese, Japanese, Thai, ...). For comparison, Finnish and Turkish words average 8 characters."""
 
 
 def coverage(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
-    """What ``tokenizer`` makes of ``texts`` (cleaned).
+    """Measure ``tokenizer`` on cleaned ``texts``.
 
     Returns:
-        bytes, characters, tokens: sizes of the texts, without document ends.
-        unknown, byte_tokens: shares of the tokens that are the unknown word, or a byte.
-        bytes_per_token, tokens_per_character: how much they are shortened.
-        tokens_per_word: over documents written with spaces, none where there is no such document.
-        spaced: share of the characters in documents written with spaces.
-        restored: share of documents that their tokens spell again, of SentencePiece models only.
-        used, vocabulary: ids that occur, of all.
-        longest: spellings of most characters (of words: bytes).
+        A dictionary that can be written as JSON; shares and ratios are None if undefined.
+
+        documents, bytes, characters, tokens: totals; document boundaries are not counted.
+        unknown, byte_tokens: shares of tokens that are the unknown token, or a byte.
+        bytes_per_token, tokens_per_character: compression ratios.
+        tokens_per_word: over documents written with spaces.
+        spaced: share of all characters in documents written with spaces.
+        restored: share of documents that decoding restores exactly; SentencePiece models only.
+        used, vocabulary: number of ids that occur, and of all ids.
+        longest: the longest spellings of the vocabulary, longest first.
     """
     sizes = dict.fromkeys(("documents", "bytes", "characters", "tokens", "unknown", "byte"), 0)
     spaced = dict.fromkeys(("characters", "words", "tokens"), 0)
@@ -70,16 +76,16 @@ def coverage(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def coverage_rows(found: dict[str, Any]) -> Sequence[Sequence[str]]:
-    """The figures of `coverage` as rows of a table: what, how much."""
+def coverage_rows(figures: dict[str, Any]) -> Sequence[Sequence[str]]:
+    """Return the result of `coverage` as (label, value) rows of a table."""
     rows = [
-        ("unknown", _percent(found["unknown"])),
-        ("bytes for want of a piece", _percent(found["byte_tokens"])),
-        ("bytes a token", _number(found["bytes_per_token"])),
-        ("tokens a character", _number(found["tokens_per_character"])),
-        ("tokens a word, where there are spaces", _number(found["tokens_per_word"])),
-        ("texts spelt again by their tokens", _percent(found["restored"])),
-        ("vocabulary used", f"{found['used']:,} of {found['vocabulary']:,}"),
+        ("unknown tokens", _percent(figures["unknown"])),
+        ("byte tokens", _percent(figures["byte_tokens"])),
+        ("bytes per token", _number(figures["bytes_per_token"])),
+        ("tokens per character", _number(figures["tokens_per_character"])),
+        ("tokens per word, in text with spaces", _number(figures["tokens_per_word"])),
+        ("documents restored exactly by decoding", _percent(figures["restored"])),
+        ("vocabulary used", f"{figures['used']:,} of {figures['vocabulary']:,}"),
     ]
     return [row for row in rows if row[1]]
 

@@ -1,8 +1,8 @@
-"""Text to ids and back to spellings, behind one small interface.
+"""The interface of all tokenizers, and how they are trained and loaded.
 
-Every kind has three control ids that no text can produce: unknown, begin (<s>) and end (</s>).
-Text arrives cleaned; a tokenizer changes nothing in it, but for a given model with a normaliser of
-its own.
+Every tokenizer has three control ids: unknown, begin of sentence (<s>) and end of sentence (</s>).
+No text produces the last two. Tokenizers take cleaned text and do not normalise it further, except
+for an existing SentencePiece model that has its own normaliser.
 """
 
 import json
@@ -19,38 +19,46 @@ from preprocess.tokenizers.words import WordTokenizer, count_words
 
 
 class Tokenizer(Protocol):
-    """What the stages need of a tokenizer."""
+    """Maps text to ids and ids to spellings.
+
+    Attributes:
+        kind: "sentencepiece", "char" or "word".
+        vocabulary: number of ids, control ids included.
+    """
 
     kind: str
     vocabulary: int
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """Ids of each text, without control ids."""
+        """Return the ids of each text, without <s> and </s>."""
 
     def decode(self, ids: Ids) -> str:
-        """The text that ids of it spell, as far as they tell: unknown words, and spaces, may be lost."""
+        """Return the text of ids; unknown words and the exact whitespace may be lost."""
 
     def tokens(self, text: str) -> list[Token]:
-        """The same ids with their spellings and places."""
+        """Return the ids of `encode` with their spellings and character offsets."""
 
     def spelling(self, token: int) -> str:
-        """How an id is written; pieces that begin a word start with U+2581."""
+        """Return the spelling of an id; subwords that begin a word start with U+2581."""
 
     def byte_tokens(self, ids: Ids) -> int:
-        """How many of ``ids`` stand for a byte, since nothing else spells the text there."""
+        """Count the ids that stand for one byte of a character that is not in the vocabulary."""
 
     def longest(self, number: int) -> list[str]:
-        """The longest spellings, longest first: where text that is no language shows first."""
+        """Return this many of the longest spellings, longest first.
+
+        Markup, base64 and other text that is not language shows up here first.
+        """
 
     def save(self, folder: str) -> tuple[str, ...]:
-        """Write the tokenizer's files; returns their names."""
+        """Write the tokenizer's files to a folder and return their names."""
 
 
 def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
-    """A tokenizer learnt from ``texts`` (cleaned); the same texts give the same bytes.
+    """Train a tokenizer on cleaned ``texts``; the same texts give the same bytes.
 
     Raises:
-        TokenizerError: there is no text, or too little for the vocabulary asked.
+        TokenizerError: there is no text, or too little for the requested vocabulary.
     """
     if isinstance(config, WordConfig):
         return count_words(config, texts)
@@ -58,10 +66,10 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
 
 
 def load_tokenizer(folder: str) -> Tokenizer:
-    """The tokenizer that was saved in ``folder``.
+    """Load the tokenizer in ``folder``, a path or URL.
 
     Raises:
-        TokenizerError: the folder holds none, or one of a kind this version does not know.
+        TokenizerError: the folder holds no tokenizer, a damaged one, or an unknown kind.
     """
     try:
         saved: dict[str, Any] = json.loads(read_bytes(join(folder, KIND_FILE)))
@@ -82,5 +90,10 @@ def load_tokenizer(folder: str) -> Tokenizer:
 
 @lru_cache(maxsize=4)
 def cached_tokenizer(folder: str, content: str) -> Tokenizer:
-    """``load_tokenizer`` once a process; ``content`` tells a folder made anew from the old one."""
+    """Load a tokenizer once per process.
+
+    Args:
+        folder: the tokenizer's folder.
+        content: content hash of its manifest, so that a folder that was made again is loaded again.
+    """
     return load_tokenizer(folder)

@@ -1,8 +1,9 @@
-"""Documents drawn from the raw text by a seed: for the tokenizer, and to embed.
+"""Seeded samples of raw documents: to train a tokenizer, and to embed.
 
-A small corpus is read whole. Of a large one whole units are drawn first, so that a sample of
-terabytes costs reading gigabytes, then documents by their hash: no draw depends on the order of
-reading. Where sources are weighted, each is drawn from apart, by its share (`mixing`).
+A small corpus is read completely. From a large one, units (ranges of raw files) are drawn first, so
+that a sample of terabytes reads only gigabytes, then documents by their content hash. So the sample
+does not depend on the order of reading. If sources are weighted, each is sampled separately by its share of the
+mixture (`preprocess.reading.mixing`).
 """
 
 import heapq
@@ -22,21 +23,26 @@ from preprocess.text.filters import Filters
 from preprocess.text.splits import hash_halves, splits_of, text_hashes
 
 READ_BYTES = 256 << 20
-"""Raw bytes read for a sample, at least."""
+"""Raw bytes to read for a sample, at least."""
 
 WHOLE = 4
-"""A corpus of up to that many times the sample is read whole, a larger one in drawn units."""
+"""A corpus up to this many times the size of the sample is read completely."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The units to read for a sample, and the share of their documents that is in it, by source."""
+    """A plan for a sample of the documents of a corpus.
+
+    Attributes:
+        units: the units to read, in the order of the corpus.
+        kept: share of the documents of these units that is in the sample, by index of the source.
+    """
 
     units: tuple[Unit, ...]
     kept: Mapping[int, float]
 
     def holds(self, unit: Unit, content: int, seed: int) -> bool:
-        """Whether the document of that content hash is in the sample."""
+        """Return True if a document of ``unit`` with this content hash is in the sample."""
         return thin(content, self.kept[unit.source], seed)
 
 
@@ -47,11 +53,18 @@ def draw_sample(
     seed: int,
     least_read: int = READ_BYTES,
 ) -> Sample:
-    """A sample of about ``wanted`` raw bytes in which each source has its share.
+    """Plan a sample in which each source has its share of the mixture.
 
-    With all weights alike and ``sampling_alpha`` 1, every document is as likely as any other. Else a
-    source gives what its share asks, and at most all it has; then the others give more. Sizes are
-    raw bytes, of compressed files packed ones, and held-out sources give nothing.
+    With equal weights and ``sampling_alpha`` 1, all documents are equally likely. Otherwise a source
+    contributes its share or all its text, and the other sources make up for what is missing. Sources
+    with ``split`` valid or test contribute nothing.
+
+    Args:
+        units: all units of the corpus.
+        config: settings of prepare.
+        wanted: approximate size of the sample in raw bytes; files count with their compressed size.
+        seed: seed of the draw.
+        least_read: raw bytes to read, at least.
     """
     sources = config.sources
     weights = [source.weight for source in sources]
@@ -65,11 +78,11 @@ def draw_sample(
             sizes[unit.source] += unit_bytes(unit)
     parts = shares(sizes, weights, config.sampling_alpha)
     drawn, kept_of = [], {}
-    for number, given in enumerate(allot(sizes, parts, wanted)):
-        own = [unit for unit in units if unit.source == number] if given else []
-        own = draw_units(own, int(max(least_read * parts[number], WHOLE * given)), seed)
-        kept_of[number] = _kept(own, given)
-        drawn += own
+    for number, size in enumerate(allot(sizes, parts, wanted)):
+        of_source = [unit for unit in units if unit.source == number] if size else []
+        read = draw_units(of_source, int(max(least_read * parts[number], WHOLE * size)), seed)
+        kept_of[number] = _kept(read, size)
+        drawn += read
     return Sample(tuple(sorted(drawn, key=lambda unit: unit.index)), kept_of)
 
 
@@ -79,7 +92,7 @@ def _kept(units: Sequence[Unit], wanted: float) -> float:
 
 
 def draw_units(units: Sequence[Unit], wanted_bytes: int, seed: int) -> list[Unit]:
-    """Units of at least ``wanted_bytes`` raw bytes, or all; in the corpus's order."""
+    """Draw units of at least ``wanted_bytes`` raw bytes in total, or all; return them in their order."""
     order = list(range(len(units)))
     random.Random(seed).shuffle(order)
     chosen, size = [], 0
@@ -92,13 +105,14 @@ def draw_units(units: Sequence[Unit], wanted_bytes: int, seed: int) -> list[Unit
 
 
 def unit_bytes(unit: Unit) -> int:
+    """Return the raw bytes of a unit."""
     return sum(piece.end - piece.start for piece in unit.ranges)
 
 
 def read_train(
     units: Sequence[Unit], config: PrepareConfig
 ) -> Iterator[tuple[Unit, str, str, int]]:
-    """The documents of the train split: (unit, text as given, cleaned text, content hash)."""
+    """Yield (unit, raw text, cleaned text, content hash) of each document of the train split."""
     for unit in units:
         source = config.sources[unit.source]
         for block in read_kept(unit, source, config):
@@ -112,7 +126,13 @@ def read_train(
 
 @dataclass(frozen=True)
 class Kept:
-    """The documents of a block that cleaning and filters leave, as given and as cleaned."""
+    """The documents of a block that remain after cleaning and filters.
+
+    Attributes:
+        originals: the raw texts.
+        texts: the cleaned texts, in the same order.
+        raw_bytes: raw bytes that were read for the block.
+    """
 
     originals: Sequence[str]
     texts: Sequence[str]
@@ -120,26 +140,28 @@ class Kept:
 
 
 def read_kept(unit: Unit, source: Source, config: PrepareConfig) -> Iterator[Kept]:
-    """The documents of ``unit``, a unit of ``source``, that hold text and pass its filters."""
+    """Read a unit of ``source`` block by block; empty and filtered documents are left out."""
     cleaning = config.cleaning_of(source)
     cleaner = Cleaner(cleaning)
     filters = Filters(config.filters_of(source))
     for block in read_unit(unit, source, cleaning, Limits.of(config)):
         originals, texts = block.documents, cleaner.clean_batch(block.documents)
         reasons = filters.reasons(originals, texts) if filters.active else [None] * len(texts)
-        left = [
-            n for n, (text, why) in enumerate(zip(texts, reasons, strict=True)) if text and not why
-        ]
-        if len(left) < len(texts):
-            originals, texts = [originals[n] for n in left], [texts[n] for n in left]
+        kept = [n for n, text in enumerate(texts) if text and not reasons[n]]
+        if len(kept) < len(texts):
+            originals, texts = [originals[n] for n in kept], [texts[n] for n in kept]
         yield Kept(originals, texts, block.raw_bytes)
 
 
 def draw_documents(
     units: Sequence[Unit], config: PrepareConfig, number: int, seed: int
 ) -> list[str]:
-    """That many different documents of the train split, as given, in the order they were drawn."""
-    drawn: list[tuple[int, int, str]] = []  # a heap whose first is the last in the order
+    """Draw distinct documents of the train split.
+
+    Returns:
+        The raw texts of ``number`` documents, or of all, in the order they were drawn.
+    """
+    drawn: list[tuple[int, int, str]] = []  # a heap: its first entry is the last of the draw
     held: set[int] = set()
     for _, raw, _, content in read_train(units, config):
         key = -mixed(content, seed)
@@ -154,11 +176,11 @@ def draw_documents(
 
 
 def mixed(content: int, seed: int) -> int:
-    """A number below 2^53 drawn by a document's content and the seed."""
+    """Return a pseudo-random number in [0, 2^53) for a document's content hash and a seed."""
     folded = (content ^ (content >> 64) ^ seed * 0x9E3779B97F4A7C15) & (2**64 - 1)
     return (folded * 0xD6E8FEB86659FD93 >> 40) & (2**53 - 1)
 
 
 def thin(content: int, share: float, seed: int) -> bool:
-    """Whether a document is in a sample of ``share``."""
+    """Return True for a pseudo-random ``share`` of all content hashes."""
     return mixed(content, seed) < share * 2**53

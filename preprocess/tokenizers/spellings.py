@@ -1,4 +1,7 @@
-"""Words as a character CNN reads them: the bytes of UTF-8 between two marks, cut where too many."""
+"""Words as sequences of character ids, the input of a character CNN.
+
+A word is its UTF-8 bytes between a begin mark and an end mark, truncated to a fixed length.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,34 +11,36 @@ import numpy.typing as npt
 
 from preprocess.tokenizers.base import BOS, EOS
 
-# The numbers that words are spelled with: a byte of UTF-8 is its value, the others are marks. They
-# are those of ELMo (bilm-tf, `UnicodeCharsVocabulary`) in training; its weight files count from 1.
+# Character ids are byte values and marks, as in ELMo's training code (bilm-tf,
+# `UnicodeCharsVocabulary`); in ELMo's weight files each is one higher.
 TEXT_BEGIN, TEXT_END = 256, 257
-"""In place of the bytes of <s> and </s>."""
+"""The only character of <s> and of </s>."""
 
 WORD_BEGIN, WORD_END = 258, 259
+"""The first and the last character of every word."""
+
 PAD = 260
-"""After a word's end."""
+"""Fills the positions after the end of a word."""
 
 CHARACTERS = 261
-"""Different numbers."""
+"""Number of character ids."""
 
 MARKS = 2
-"""Positions of a word that its marks take."""
+"""Positions taken by the marks of a word."""
 
 KEPT_BYTES = 1 << 24
-"""Characters kept in memory, in bytes: with 50 positions, those of the first 160,000 ids."""
+"""Size of the table of spellings kept in memory: with 50 positions, the first 160,000 ids."""
 
 Characters = npt.NDArray[np.uint16]
 
 Spelling = Callable[[int], str]
-"""How an id is written: `Tokenizer.spelling`."""
+"""Returns the spelling of an id: `Tokenizer.spelling`."""
 
 
 def spell(words: Sequence[str], max_characters: int) -> Characters:
-    """(words, max_characters) the characters of each word, PAD after its end."""
+    """Return the character ids of words, uint16, shape (words, max_characters), padded with PAD."""
     limit = max_characters - MARKS
-    # What is no Unicode (a lone surrogate) is left out, as bilm-tf does.
+    # Lone surrogates have no UTF-8 form and are left out, as in bilm-tf.
     spelt = [word.encode("utf-8", "ignore")[:limit] for word in words]
     lengths = np.fromiter(map(len, spelt), np.int64, len(spelt))  # (words,)
     rows = np.full((len(spelt), max_characters), PAD, np.uint16)
@@ -47,12 +52,14 @@ def spell(words: Sequence[str], max_characters: int) -> Characters:
 
 
 class Spellings:
-    """Characters of the ids of a vocabulary; those of frequent ids are kept once they were asked for.
+    """Character ids of the tokens of a vocabulary, cached for the lowest ids.
 
-    Ids are taken to be roughly by falling count, as tokenizers give them; memory is bounded by
-    KEPT_BYTES whatever the vocabulary.
+    Low ids are assumed to be the frequent ones. The cache takes at most `KEPT_BYTES` of memory.
 
-    Attributes: max_characters, positions of a word.
+    Args:
+        spelling: returns the spelling of an id.
+        vocabulary: number of ids.
+        max_characters: positions of a word, marks included.
     """
 
     def __init__(self, spelling: Spelling, vocabulary: int, max_characters: int) -> None:
@@ -62,7 +69,7 @@ class Spellings:
         self._known = np.zeros(kept, bool)
 
     def of_ids(self, ids: npt.NDArray[np.int64]) -> Characters:
-        """(ids, max_characters) the characters of different ids, PAD after a word's end."""
+        """Return the character ids of distinct tokens, uint16, shape (ids, max_characters)."""
         kept = ids < len(self._rows)
         frequent = ids[kept]
         new = frequent[~self._known[frequent]]
@@ -76,23 +83,26 @@ class Spellings:
     def _spell(self, ids: npt.NDArray[np.int64]) -> Characters:
         rows = spell([self._spelling(token) for token in ids.tolist()], self.max_characters)
         for control, character in ((BOS, TEXT_BEGIN), (EOS, TEXT_END)):
-            # By its id: a text may well hold a word that is written like it.
+            # By id, because a text may contain a word that is spelt like a control token.
             rows[ids == control] = PAD
             rows[ids == control, :3] = WORD_BEGIN, character, WORD_END
         return rows
 
 
 class Truncated(NamedTuple):
-    """What of a vocabulary and its text is too long for a character CNN."""
+    """How many types, and how many tokens of a corpus, are too long for a character CNN."""
 
     types: int
     tokens: int
 
 
 def truncated(spelling: Spelling, counts: npt.NDArray[np.uint64], max_characters: int) -> Truncated:
-    """How many ids that occur are cut, and how many tokens of the text those are.
+    """Count the types and tokens of a corpus that `spell` truncates.
 
-    counts: (vocabulary,), of each id.
+    Args:
+        spelling: returns the spelling of an id.
+        counts: occurrences of each id in the corpus, shape (vocabulary,).
+        max_characters: positions of a word, marks included.
     """
     types = tokens = 0
     for token in np.flatnonzero(counts).tolist():

@@ -1,13 +1,14 @@
-"""Pieces of a SentencePiece model: one learnt here (unigram, BPE or characters), or one given.
+"""SentencePiece tokenizers: trained here (unigram, BPE or characters), or an existing model.
 
-A given model keeps its own normaliser and its own order of pieces. Only its control ids are moved:
-every model has `UNKNOWN`, `BOS` and `EOS` as 0, 1 and 2, and its other pieces after them in its own
-order, so that T5's (pad 0, </s> 1, <unk> 2, no <s>) serves as well as LLaMA's.
+An existing model keeps its normaliser and the order of its pieces. Only its control ids move:
+`UNKNOWN`, `BOS` and `EOS` are 0, 1 and 2 here, and the other pieces follow in the model's order. So
+T5's model (pad 0, </s> 1, <unk> 2, no <s>) can be used as well as LLaMA's.
 """
 
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,13 @@ from preprocess.tokenizers.base import BOS, CONTROLS, EOS, UNKNOWN, Ids, Token, 
 from preprocess.tokenizers.kind_file import save_kind
 
 TRAINER_THREADS = 4
-"""SentencePiece's unigram pieces depend on the thread count, so it is a constant."""
+"""Fixed, because the pieces of a unigram model depend on the number of threads."""
 
 SENTENCE_BYTES = 16_384
-"""SentencePiece's trainer leaves out longer texts, so they are cut, at whitespace where they can be."""
+"""Longer texts are split, at whitespace if possible, because SentencePiece's trainer skips them."""
 
 CHARACTERS = 0x110000
-"""Code points of Unicode: the size of a `char` vocabulary is the text's affair."""
+"""Vocabulary size of a `char` model: all of Unicode, so that only the text limits it."""
 
 _LONGEST = SENTENCE_BYTES // 4  # a character is four bytes at most
 _SENTENCE = re.compile(rf"\S(?:.{{0,{_LONGEST - 2}}}\S)?(?!\S)|\S{{{_LONGEST}}}", re.DOTALL)
@@ -33,10 +34,14 @@ _SPACE = "\u2581"
 
 
 class SentencePieceTokenizer:
-    """Pieces of a SentencePiece model; where it has byte pieces, they stand for what no other spells.
+    """A `Tokenizer` around a SentencePiece model.
+
+    Args:
+        model: the bytes of the ``.model`` file.
+        kind: "sentencepiece" or "char".
 
     Raises:
-        TokenizerError: ``model`` is no SentencePiece model.
+        TokenizerError: ``model`` is not a SentencePiece model.
     """
 
     def __init__(self, model: bytes, kind: str = "sentencepiece") -> None:
@@ -49,8 +54,8 @@ class SentencePieceTokenizer:
                 raise RuntimeError("it is empty")
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
-            raise TokenizerError(f"no SentencePiece model ({_reason(error)})") from error
-        # (vocabulary,) the model's id of each of ours, -1 where it has none.
+            raise TokenizerError(f"not a SentencePiece model ({_reason(error)})") from error
+        # (vocabulary,) the model's id for each of our ids; -1 for a control id the model lacks.
         self._of_model = _in_our_order(self._processor)
         self.vocabulary = len(self._of_model)
         self._ours: npt.NDArray[np.int32] | None = None
@@ -63,8 +68,8 @@ class SentencePieceTokenizer:
         )
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
-        found = list(self._processor.encode(list(texts), num_threads=1, return_type="numpy"))
-        return found if self._ours is None else [self._ours[ids] for ids in found]
+        rows = list(self._processor.encode(list(texts), num_threads=1, return_type="numpy"))
+        return rows if self._ours is None else [self._ours[ids] for ids in rows]
 
     def decode(self, ids: Ids) -> str:
         return str(self._processor.decode(self._of_model[ids].tolist()))
@@ -72,11 +77,11 @@ class SentencePieceTokenizer:
     def tokens(self, text: str) -> list[Token]:
         found = self._processor.encode(text, return_type="offset_mapping")
         ids = found["ids"] if self._ours is None else self._ours[found["ids"]].tolist()
-        places = zip(ids, found["pieces"], found["offsets"], strict=True)
-        return [Token(token, piece, start, end) for token, piece, (start, end) in places]
+        rows = zip(ids, found["pieces"], found["offsets"], strict=True)
+        return [Token(token, piece, start, end) for token, piece, (start, end) in rows]
 
     def spelling(self, token: int) -> str:
-        # The controls by our names, whatever the model calls them.
+        # Control tokens have our spellings, even if the model has others.
         if token < len(CONTROLS):
             return CONTROLS[token]
         return str(self._processor.id_to_piece(int(self._of_model[token])))
@@ -91,11 +96,11 @@ class SentencePieceTokenizer:
 
     @property
     def has_bytes(self) -> bool:
-        """Whether the model has byte pieces, so that no character is unknown to it."""
+        """True if the model has byte pieces, so that it can encode every character."""
         return bool(self._bytes.any())
 
     def restores(self, text: str) -> bool:
-        """Whether ``text`` can be put together again from its ids (U+2581 reads as a space)."""
+        """Return True if decoding the ids of ``text`` gives it back, with U+2581 read as a space."""
         decoded: str = self._processor.decode(self._processor.encode(text))
         return decoded == text.replace(_SPACE, " ")
 
@@ -105,33 +110,33 @@ class SentencePieceTokenizer:
 
 
 def _in_our_order(processor: Any) -> npt.NDArray[np.int64]:
-    """(vocabulary,) the model's ids as UNKNOWN, BOS, EOS and the rest; -1 for one it has not."""
-    # SentencePiece gives -1 also for a "<s>" that a text can produce: a piece like any other.
+    """Return the model's ids in our order, (vocabulary,); -1 for a control id that it lacks."""
+    # Also -1 if "<s>" is a normal piece of the model, which a text can produce.
     controls = [processor.unk_id(), processor.bos_id(), processor.eos_id()]
     others = [n for n in range(processor.get_piece_size()) if n not in controls]
     return np.array([*controls, *others])
 
 
 def read_sentencepiece(path: str) -> SentencePieceTokenizer:
-    """The tokenizer of the existing model at ``path``, a path or URL.
+    """Load the existing SentencePiece model at ``path``, a path or URL.
 
     Raises:
-        TokenizerError: it cannot be read, or is no SentencePiece model.
+        TokenizerError: the file cannot be read, or is not a SentencePiece model.
     """
     model = read_model(path)
     try:
         return SentencePieceTokenizer(model)
     except TokenizerError as error:
         raise TokenizerError(
-            f"tokenizer.file: {path}: {error}; give the .model file that SentencePiece wrote"
+            f"tokenizer.file: {path}: {error}; name the .model file that SentencePiece wrote"
         ) from error
 
 
 def read_model(path: str) -> bytes:
-    """The bytes of the model at ``path``.
+    """Read the bytes of the existing model at ``path``, a path or URL.
 
     Raises:
-        TokenizerError: it cannot be read.
+        TokenizerError: the file cannot be read.
     """
     try:
         return read_bytes(path)
@@ -143,26 +148,33 @@ def read_model(path: str) -> bytes:
 def train_sentencepiece(
     config: SentencePieceConfig | CharConfig, texts: Iterable[str]
 ) -> SentencePieceTokenizer:
-    """A model learnt from ``texts`` (cleaned), which are gone through once and held by the trainer.
+    """Train a model on cleaned ``texts``, which are iterated once; the trainer holds them in memory.
 
     Raises:
-        TokenizerError: there is no text, or too little for the vocabulary asked.
+        TokenizerError: there is no text, or too little for the requested vocabulary.
     """
     import sentencepiece
 
     lines = _Lines(texts)
-    if not lines.any():
-        raise TokenizerError("the train split has no text to make a tokenizer of")
-    character = isinstance(config, CharConfig)
-    size = CHARACTERS if isinstance(config, CharConfig) else config.vocabulary
+    rest = iter(lines)
+    first = next(rest, None)
+    if first is None:
+        raise TokenizerError(
+            "the train split has no text to train a tokenizer on; check prepare.input and "
+            "prepare.filters"
+        )
+    if isinstance(config, CharConfig):
+        model_type, size = "char", CHARACTERS
+    else:
+        model_type, size = config.model, config.vocabulary
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
+            sentence_iterator=chain([first], rest),
             model_writer=model,
-            model_type="char" if isinstance(config, CharConfig) else config.model,
+            model_type=model_type,
             vocab_size=size,
-            # A small corpus holds fewer pieces than asked for; that is no mistake.
+            # A small corpus may have fewer pieces than requested; that is not an error.
             hard_vocab_limit=False,
             character_coverage=config.character_coverage,
             byte_fallback=True,
@@ -180,32 +192,28 @@ def train_sentencepiece(
         if lines.error:
             raise lines.error from error
         raise TokenizerError(
-            f"SentencePiece cannot make {size} pieces of this text ({_reason(error)}); "
-            "raise tokenizer.vocabulary, lower tokenizer.character_coverage, or give it more text"
+            f"SentencePiece cannot train {size} pieces on this text ({_reason(error)}); "
+            "raise tokenizer.vocabulary, lower tokenizer.character_coverage, or add text"
         ) from error
-    return SentencePieceTokenizer(model.getvalue(), "char" if character else "sentencepiece")
+    return SentencePieceTokenizer(model.getvalue(), config.kind)
 
 
 class _Lines:
-    """The texts cut to what the trainer takes; what goes wrong in reading them is kept.
+    """The texts, split to the length the trainer accepts.
 
-    SentencePiece makes a RuntimeError of any exception of an iterator's.
+    Attributes:
+        error: the exception that reading the texts raised, because SentencePiece turns every
+            exception of an iterator into a RuntimeError.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.error: BaseException | None = None
-        self._lines = (line for text in texts for line in _SENTENCE.findall(text))
-        self._first: list[str] = []
-
-    def any(self) -> bool:
-        """Whether there is a line."""
-        self._first = [line for line in (next(self._lines, None),) if line is not None]
-        return bool(self._first)
+        self._texts = texts
 
     def __iter__(self) -> Iterator[str]:
         try:
-            yield from self._first
-            yield from self._lines
+            for text in self._texts:
+                yield from _SENTENCE.findall(text)
         except BaseException as error:
             self.error = error
             raise

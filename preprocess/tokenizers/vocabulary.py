@@ -1,13 +1,13 @@
-"""Words and their numbers in two files that are memory-mapped: millions of them cost little memory.
+"""A vocabulary of words in two memory-mapped files, so that millions of words take little memory.
 
-    vocabulary.txt    a word a line in UTF-8, by number
-    vocabulary.index  three u8: words, bytes of the text, bytes of an offset (4 or 8); then
-                      the words' hashes (XXH3, 64 bits), sorted, u8
-                      where each word begins in the text, and the end
-                      the number of the word behind each hash, u4
+    vocabulary.txt    one word per line in UTF-8, in the order of their numbers
+    vocabulary.index  u8 x 3: number of words, bytes of vocabulary.txt, bytes per offset (4 or 8)
+                      u8 x words: the 64-bit hashes (XXH3) of the words, sorted
+                      offsets x (words + 1): where each word begins in vocabulary.txt, and its size
+                      u4 x words: the number of the word of each hash
 
-All numbers are little-endian. A word is found by its hash and then compared with its spelling, so
-two words of one hash are told apart.
+All numbers are little-endian. A lookup searches the hash and then compares the spelling, so hash
+collisions are resolved.
 """
 
 import io
@@ -28,34 +28,37 @@ from preprocess.files import storage
 HEADER = np.dtype("<u8")
 BATCH_WORDS = 1 << 16
 """Words written at once."""
+
 SORTED_AT_ONCE = 1 << 21
 """Hashes sorted in memory at once."""
+
 COPIED_AT_ONCE = 1 << 24
+"""Bytes copied at once."""
 
 Hash = Callable[[bytes], int]
 
 
 class Vocabulary:
-    """Words by number and numbers by word.
+    """A two-way mapping between words and their numbers; ``len`` is the number of words.
 
     Args:
-        text: what vocabulary.txt holds.
-        index: what vocabulary.index holds.
+        text: contents of vocabulary.txt.
+        index: contents of vocabulary.index.
 
     Raises:
-        ValueError: the two do not belong together.
+        ValueError: the two do not match.
     """
 
     def __init__(self, text: bytes | mmap.mmap, index: bytes | mmap.mmap) -> None:
         self._text, self._index = text, index
         if len(index) < 3 * HEADER.itemsize:
-            raise ValueError("the vocabulary's index is cut off")
+            raise ValueError("the vocabulary index is truncated")
         self._size: int
         self._size, text_bytes, width = np.frombuffer(index, HEADER, 3).tolist()
         begin = 3 * HEADER.itemsize
         due = begin + self._size * (8 + 4) + (self._size + 1) * width
         if (len(text), len(index)) != (text_bytes, due):
-            raise ValueError("the vocabulary's text and its index do not belong together")
+            raise ValueError("the vocabulary text and its index do not match")
         self._hashes = np.frombuffer(index, "<u8", self._size, begin)
         begin += 8 * self._size
         self._offsets = np.frombuffer(index, f"<u{width}", self._size + 1, begin)
@@ -64,14 +67,14 @@ class Vocabulary:
 
     @classmethod
     def of_words(cls, words: Iterable[str]) -> "Vocabulary":
-        """A vocabulary in memory; a word holds no newline."""
+        """Make a vocabulary in memory; no word may contain a newline."""
         text, index = io.BytesIO(), io.BytesIO()
         write_vocabulary((word.encode() for word in words), text, index)
         return cls(text.getvalue(), index.getvalue())
 
     @classmethod
     def open(cls, text: str, index: str) -> "Vocabulary":
-        """The vocabulary in two files, which are mapped, and fetched first where they are remote."""
+        """Memory-map the vocabulary in two files, given by path or URL; remote files are copied first."""
         return cls(_mapped(text), _mapped(index))
 
     def __len__(self) -> int:
@@ -81,41 +84,45 @@ class Vocabulary:
         return self._spelt(number).decode()
 
     def first(self, number: int) -> list[str]:
-        """The first ``number`` words, or all."""
+        """Return the first ``number`` words, or all if there are fewer."""
         number = min(number, self._size)
         return self._text[: int(self._offsets[number])].decode().split("\n")[:-1]
 
     def find(self, words: Sequence[bytes]) -> npt.NDArray[np.int64]:
-        """(words,) the number of each word in UTF-8, -1 for one that is not there."""
+        """Return the number of each word, int64, shape (words,); -1 for a missing word.
+
+        Args:
+            words: the words in UTF-8.
+        """
         hashes = np.fromiter(map(hash_word, words), np.uint64, len(words))
-        # In the order of the index, so that what lies together in it is read together.
+        # Search in sorted order, so that memory accesses to the index are local.
         order = np.argsort(hashes)
         places = np.empty(len(words), np.int64)
         places[order] = np.searchsorted(self._hashes, hashes[order])
         found = np.full(len(words), -1, np.int64)
-        open_ = np.arange(len(words))
-        while len(open_):
-            inside = places[open_] < self._size
-            open_ = open_[inside]
-            open_ = open_[self._hashes[places[open_]] == hashes[open_]]
-            numbers = self._numbers[places[open_]].astype(np.int64)
+        todo = np.arange(len(words))
+        while len(todo):
+            inside = places[todo] < self._size
+            todo = todo[inside]
+            todo = todo[self._hashes[places[todo]] == hashes[todo]]
+            numbers = self._numbers[places[todo]].astype(np.int64)
             right = np.array(
-                [self._spelt(n) == words[i] for n, i in zip(numbers.tolist(), open_, strict=True)],
+                [self._spelt(n) == words[i] for n, i in zip(numbers.tolist(), todo, strict=True)],
                 bool,
             )
-            found[open_[right]] = numbers[right]
-            open_ = open_[~right]
-            places[open_] += 1
+            found[todo[right]] = numbers[right]
+            todo = todo[~right]
+            places[todo] += 1
         return found
 
     def longest(self, number: int) -> list[str]:
-        """The words of most bytes, longest first."""
+        """Return the ``number`` longest words by UTF-8 bytes, longest first."""
         lengths = np.diff(self._offsets)
         order = np.lexsort((np.arange(self._size), -lengths.astype(np.int64)))
         return [self.word(n) for n in order[:number].tolist()]
 
     def save(self, text: str, index: str) -> None:
-        """Write both files."""
+        """Write both files, given by path or URL."""
         for path, data in ((text, self._text), (index, self._index)):
             with storage.atomic_writer(path) as file:
                 for start in range(0, len(data), COPIED_AT_ONCE):
@@ -126,25 +133,30 @@ class Vocabulary:
 
 
 def hash_word(word: bytes) -> int:
-    """The 64-bit hash (XXH3) of a word in UTF-8."""
+    """Return the 64-bit XXH3 hash of a word in UTF-8."""
     return xxhash.xxh3_64_intdigest(word)
 
 
 def write_vocabulary(words: Iterable[bytes], text: IO[bytes], index: IO[bytes]) -> int:
-    """Write ``words``, all different, in the order of their numbers; returns how many.
+    """Write a vocabulary to two open files and return the number of words.
 
-    Memory does not grow with their number: hashes are sorted range by range.
+    Memory does not grow with the number of words, because hashes are sorted one range at a time.
+
+    Args:
+        words: distinct words in UTF-8, in the order of their numbers.
+        text: file for vocabulary.txt.
+        index: file for vocabulary.index.
     """
     words = iter(words)
     with tempfile.TemporaryFile() as hashes, tempfile.TemporaryFile() as lengths:
         size = text_bytes = 0
         while batch := list(islice(words, BATCH_WORDS)):
             text.write(b"\n".join(batch) + b"\n")
-            found = np.fromiter(map(len, batch), np.uint64, len(batch)) + np.uint64(1)
-            lengths.write(found.astype("<u4").tobytes())
+            sizes = np.fromiter(map(len, batch), np.uint64, len(batch)) + np.uint64(1)
+            lengths.write(sizes.astype("<u4").tobytes())
             hashes.write(np.fromiter(map(hash_word, batch), "<u8", len(batch)).tobytes())
             size += len(batch)
-            text_bytes += int(found.sum())
+            text_bytes += int(sizes.sum())
         width = 4 if text_bytes < 1 << 32 else 8
         index.write(np.array([size, text_bytes, width], HEADER).tobytes())
         with tempfile.TemporaryFile() as numbers:
@@ -160,7 +172,7 @@ def write_vocabulary(words: Iterable[bytes], text: IO[bytes], index: IO[bytes]) 
 def _sorted_ranges(
     file: IO[bytes], size: int
 ) -> Iterator[tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]]:
-    """The hashes in ``file`` sorted, with the number of each, one range of hashes at a time."""
+    """Yield sorted hashes of ``file`` and the numbers of their words, one range of hashes at a time."""
     ranges = -(-size // SORTED_AT_ONCE)
     for number in range(ranges):
         first = np.uint64((number << 64) // ranges)
@@ -168,13 +180,13 @@ def _sorted_ranges(
         hashes, numbers = [], []
         file.seek(0)
         for begin, part in _chunks(file, "<u8", SORTED_AT_ONCE):
-            own = np.flatnonzero((part >= first) & (part <= last))
-            hashes.append(part[own])
-            numbers.append(own + begin)
-        found, places = np.concatenate(hashes), np.concatenate(numbers)
-        # Words of one hash by number, so that the bytes are always the same.
-        order = np.argsort(found, kind="stable")
-        yield found[order], places[order]
+            inside = np.flatnonzero((part >= first) & (part <= last))
+            hashes.append(part[inside])
+            numbers.append(inside + begin)
+        range_hashes, range_numbers = np.concatenate(hashes), np.concatenate(numbers)
+        # Stable, so that words with equal hashes have a fixed order.
+        order = np.argsort(range_hashes, kind="stable")
+        yield range_hashes[order], range_numbers[order]
 
 
 def _write_offsets(lengths: IO[bytes], index: IO[bytes], width: int) -> None:
@@ -189,12 +201,12 @@ def _write_offsets(lengths: IO[bytes], index: IO[bytes], width: int) -> None:
 
 
 def _chunks(file: IO[bytes], dtype: str, size: int) -> Iterator[tuple[int, npt.NDArray[np.uint64]]]:
-    """Numbers in ``file`` from where it stands, so many at a time, each with its place."""
-    place = 0
+    """Yield (index of the first number, numbers) of the rest of ``file``, ``size`` at a time."""
+    begin = 0
     while data := file.read(size * np.dtype(dtype).itemsize):
         part = np.frombuffer(data, dtype)
-        yield place, part
-        place += len(part)
+        yield begin, part
+        begin += len(part)
 
 
 def _mapped(path: str) -> bytes | mmap.mmap:
@@ -210,4 +222,4 @@ def _mapped(path: str) -> bytes | mmap.mmap:
 
 
 _cache = tempfile.TemporaryDirectory(prefix="biloom-vocabulary-", ignore_cleanup_errors=True)
-"""Whole copies of remote vocabularies."""
+"""Local copies of remote vocabularies, removed when the process exits."""

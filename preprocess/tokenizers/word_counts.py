@@ -1,9 +1,12 @@
-"""The word types of a corpus by count, through files: memory does not grow with their number.
+"""Word counts of a corpus, merged through files so that memory does not grow with the vocabulary.
 
-A unit's counts are written grouped by bucket (a range of the words' hashes), several times where
-its types are many. A bucket sums up its slice of every unit and writes its words in their final
-order; merging the buckets gives the vocabulary. All documents count that cleaning and filters leave:
-which are duplicates is known only later, and `counts.npy` of the corpus then holds the true counts.
+1. `count_unit` counts the words of a unit of work and writes the counts grouped by bucket, a range
+   of word hashes; more than once if the unit has many types.
+2. `merge_bucket` sums the counts of a bucket over all units and writes its words in id order.
+3. `merged_words` merges the buckets into the vocabulary.
+
+Duplicates are counted too, because they are known only after prepare. ``counts.npy`` of the corpus
+has the counts without them.
 """
 
 import heapq
@@ -11,6 +14,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import IO, Any
 
 import numpy as np
@@ -28,23 +32,33 @@ from preprocess.work.progress import Progress
 from preprocess.work.shuffle import Shuffle
 
 TYPES_HELD = 500_000
-"""Types of a unit counted in memory, some 80 MB, before they are written."""
+"""Types of a unit to count in memory (about 80 MB) before they are written."""
 
 BUCKET_BYTES = 4 << 20
-"""Raw text a bucket stands for, up to `MOST_BUCKETS`: some 400,000 types at the very most."""
+"""Raw bytes of corpus per bucket, up to `MOST_BUCKETS`; they hold about 400,000 types at most."""
+
 MOST_BUCKETS = 256
+"""Maximum number of buckets."""
 
 BLOCK_WORDS = 2048
-"""Words of a bucket read at once when buckets are merged: all of them are open together."""
+"""Words per block of a bucket's file; merging holds one block of every bucket in memory."""
 
 Row = tuple[int, int, bytes]
-"""-(count in train), -(count in held-out text) or 0 where train has the word, the word in UTF-8:
-rows sort in the order of ids."""
+"""A word's negative count in train, its negative count in held-out text (0 if train has the word)
+and its UTF-8 spelling, so that sorted rows are in id order."""
 
 
 @dataclass(frozen=True)
 class CountJob:
-    """What every worker must know to count words."""
+    """Settings that every worker needs to count words.
+
+    Attributes:
+        work: folder of unfinished work.
+        config: settings of prepare.
+        min_count: occurrences in train that a word needs to be in the vocabulary.
+        buckets: number of buckets.
+        units: number of units.
+    """
 
     work: str
     config: PrepareConfig
@@ -54,12 +68,15 @@ class CountJob:
 
 
 def word_buckets(corpus_bytes: int) -> int:
-    """Buckets for a corpus of that many raw bytes: by size alone, so every rerun agrees."""
+    """Return the number of buckets for a corpus of this many raw bytes.
+
+    It depends on the size only, so every rerun agrees.
+    """
     return min(MOST_BUCKETS, max(1, -(-corpus_bytes // BUCKET_BYTES)))
 
 
 def count_unit(job: CountJob, unit: Unit) -> int:
-    """Count the words of ``unit`` unless its record is there; returns its index."""
+    """Count the words of a unit, unless its record exists, and return its index."""
     if exists(folder.word_record(job.work, unit.index)):
         return unit.index
     config = job.config
@@ -72,14 +89,15 @@ def count_unit(job: CountJob, unit: Unit) -> int:
         data = [text.encode() for text in block.texts]
         high = hash_halves(text_hashes(data))[:, 0]
         splits = splits_of(high, config.valid_fraction, config.test_fraction, source.split)
-        held_out = splits != SPLITS.index("train")
-        for train, own in ((True, np.flatnonzero(~held_out)), (False, np.flatnonzero(held_out))):
-            # One call a block: a call a text costs as much as its counting.
-            words = "\n".join([block.texts[n] for n in own.tolist()]).split()
+        in_train = splits == SPLITS.index("train")
+        for train in (True, False):
+            chosen = np.flatnonzero(in_train == train)
+            # One call per block, because a call per text costs as much as the counting.
+            words = "\n".join([block.texts[n] for n in chosen.tolist()]).split()
             counts[train].update(words)
             progress.tokens += len(words)
-        sizes["documents"] += int(np.count_nonzero(~held_out))
-        sizes["bytes"] += sum(len(one) for one, out in zip(data, held_out, strict=True) if not out)
+        sizes["documents"] += int(np.count_nonzero(in_train))
+        sizes["bytes"] += sum(len(data[n]) for n in np.flatnonzero(in_train).tolist())
         if sum(map(len, counts.values())) >= TYPES_HELD:
             _spill(job, unit.index, spills, counts)
             spills += 1
@@ -93,7 +111,7 @@ def count_unit(job: CountJob, unit: Unit) -> int:
 
 
 def read_counted(job: CountJob) -> dict[str, int]:
-    """Documents and bytes of the train split, of all units together."""
+    """Return the total documents and UTF-8 bytes of the train split, duplicates included."""
     sums: Counter[str] = Counter({"documents": 0, "bytes": 0})
     for unit in range(job.units):
         sums.update(folder.read_record(folder.word_record(job.work, unit)))
@@ -101,7 +119,7 @@ def read_counted(job: CountJob) -> dict[str, int]:
 
 
 def merge_bucket(job: CountJob, bucket: int) -> int:
-    """Sum up a bucket over all units and write its words in order; returns its number."""
+    """Sum the counts of a bucket over all units, write its words in id order, return its number."""
     target = folder.sorted_words(job.work, bucket)
     if exists(target):
         return bucket
@@ -117,7 +135,7 @@ def merge_bucket(job: CountJob, bucket: int) -> int:
     if job.min_count == 1:
         rows += [(0, -n, word) for word, n in held_out.items() if word not in train]
     rows.sort()
-    # What is merged counts as progress too.
+    # Merging counts as progress, too, under a number that no unit has.
     progress = Progress(job.work, job.units + bucket)
     progress.tokens = len(rows)
     progress.tell(final=True)
@@ -129,7 +147,7 @@ def merge_bucket(job: CountJob, bucket: int) -> int:
 
 
 def merged_words(job: CountJob) -> Iterator[bytes]:
-    """All words in the order of their ids."""
+    """Yield all words in UTF-8 in the order of their ids."""
     rows = heapq.merge(
         *(_read_run(folder.sorted_words(job.work, bucket)) for bucket in range(job.buckets))
     )
@@ -137,25 +155,26 @@ def merged_words(job: CountJob) -> Iterator[bytes]:
 
 
 def _spill(job: CountJob, unit: int, number: int, counts: dict[bool, Counter[str]]) -> None:
-    """Write ``counts`` by bucket and clear them."""
+    """Write ``counts`` (train: True, held-out: False) grouped by bucket, and clear them."""
     train, held_out = counts[True], counts[False]
-    by_bucket: list[list[tuple[bytes, int, int]]] = [[] for _ in range(job.buckets)]
+    by_bucket: list[list[tuple[int, int, bytes]]] = [[] for _ in range(job.buckets)]
     for word in train.keys() | held_out.keys():
-        spelt = word.encode()
-        # A bucket is a range of hashes, in whole numbers: of 64 bits, whatever their number.
-        own = by_bucket[hash_word(spelt) * job.buckets >> 64]
-        own.append((spelt, train.get(word, 0), held_out.get(word, 0)))
-    data, bounds = bytearray(), [0]
-    for words in by_bucket:
-        data += _block([(n, m, spelt) for spelt, n, m in words]) if words else b""
-        bounds.append(len(data))
-    _shuffle(job.work).write(unit, number, bytes(data), bounds)
+        data = word.encode()
+        bucket = hash_word(data) * job.buckets >> 64
+        by_bucket[bucket].append((train[word], held_out[word], data))
+    blocks = [_block(words) if words else b"" for words in by_bucket]
+    bounds = np.cumsum([0, *map(len, blocks)])
+    _shuffle(job.work).write(unit, number, b"".join(blocks), bounds)
     train.clear()
     held_out.clear()
 
 
 def _block(rows: Sequence[tuple[int, int, bytes]]) -> bytes:
-    """Rows packed: their number and the words' bytes, both u8; counts u8 x 2 n; lengths u4 x n; words."""
+    """Pack (count in train, count in held-out text, word in UTF-8) rows into bytes.
+
+    u8: number of rows n; u8: bytes of all words; u8 (n, 2): counts; u4 (n,): bytes of each word;
+    then the words.
+    """
     counts = np.array([row[:2] for row in rows], "<u8")
     words = [row[2] for row in rows]
     blob = b"".join(words)
@@ -165,16 +184,16 @@ def _block(rows: Sequence[tuple[int, int, bytes]]) -> bytes:
 
 
 def _read_block(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
+    """Yield the rows of the next `_block` of ``file``; nothing at its end."""
     head = file.read(16)
     if head:
         number, size = np.frombuffer(head, "<u8").tolist()
         counts: npt.NDArray[Any] = np.frombuffer(file.read(16 * number), "<u8").reshape(-1, 2)
         lengths = np.frombuffer(file.read(4 * number), "<u4")
         blob = file.read(size)
-        ends = np.cumsum(lengths, dtype=np.int64).tolist()
-        begins = [0, *ends]
+        bounds = [0, *np.cumsum(lengths, dtype=np.int64).tolist()]
         train, held_out = counts.T.tolist()
-        for n, m, begin, end in zip(train, held_out, begins, ends, strict=False):
+        for n, m, (begin, end) in zip(train, held_out, pairwise(bounds), strict=True):
             yield n, m, blob[begin:end]
 
 

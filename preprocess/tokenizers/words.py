@@ -1,10 +1,11 @@
-"""Whitespace-separated words with ids of their own; the frequent ones in memory, all in a file.
+"""Tokenizer whose tokens are whitespace-separated words.
 
-Ids are ranks by count in the train split, ties by bytes. A type that only held-out text has follows
-after all of those, by its count there, then bytes: it never was a target in training, but it keeps
-a spelling and an id.
+Ids follow falling counts in the train split, ties in byte order. Words that occur in held-out text
+only come last, by their count there, so they have a spelling and an id although they are never a
+target in training. Frequent words are held in memory, all words in a memory-mapped file.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain, repeat
@@ -18,14 +19,18 @@ from preprocess.tokenizers.kind_file import save_kind
 from preprocess.tokenizers.vocabulary import Vocabulary
 
 FREQUENT = 100_000
-"""Types held in memory, 15 MB: of running text all but a few in a hundred."""
+"""Words held in memory, 15 MB; they cover all but a few percent of running text."""
 
 TEXT, INDEX = "vocabulary.txt", "vocabulary.index"
 _MISSING = -1
 
 
 class WordTokenizer:
-    """Words of a vocabulary; every other one is the unknown word."""
+    """A `Tokenizer` of whitespace-separated words; words outside its vocabulary are unknown.
+
+    Args:
+        words: the vocabulary, without control tokens, in the order of ids.
+    """
 
     kind = "word"
 
@@ -37,7 +42,7 @@ class WordTokenizer:
 
     @classmethod
     def load(cls, folder: str) -> "WordTokenizer":
-        """The tokenizer in ``folder``; where the index is missing (biloom 0.1), it is made in memory."""
+        """Load the tokenizer in ``folder``; a missing index (biloom 0.1) is rebuilt in memory."""
         if exists(join(folder, INDEX)):
             return cls(Vocabulary.open(join(folder, TEXT), join(folder, INDEX)))
         return cls(Vocabulary.of_words(read_bytes(join(folder, TEXT)).decode().split("\n")[:-1]))
@@ -52,7 +57,7 @@ class WordTokenizer:
         ids = np.fromiter(map(self._ids.get, words, repeat(self._absent)), np.int32, len(words))
         rare = np.flatnonzero(ids == _MISSING)
         if len(rare):
-            spelt = [words[place] for place in rare.tolist()]
+            spelt = [words[index] for index in rare.tolist()]
             types = list(dict.fromkeys(spelt))
             found = self._words.find([word.encode() for word in types])
             known = np.where(found < 0, UNKNOWN, found + len(CONTROLS))
@@ -64,13 +69,9 @@ class WordTokenizer:
         return " ".join(map(self.spelling, ids.tolist()))
 
     def tokens(self, text: str) -> list[Token]:
-        words = text.split()
-        found, place = [], 0
-        for word, token in zip(words, self._find(words).tolist(), strict=True):
-            start = text.index(word, place)
-            place = start + len(word)
-            found.append(Token(token, word, start, place))
-        return found
+        ids = self._find(text.split()).tolist()
+        words = re.finditer(r"\S+", text)
+        return [Token(n, word[0], *word.span()) for n, word in zip(ids, words, strict=True)]
 
     def spelling(self, token: int) -> str:
         if token < len(CONTROLS):
@@ -89,10 +90,12 @@ class WordTokenizer:
 
 
 def count_words(config: WordConfig, texts: Iterable[str]) -> WordTokenizer:
-    """The tokenizer of ``texts`` of the train split; a larger corpus goes through `word_counts`.
+    """Make a word tokenizer from the words of ``texts``, counted in memory.
+
+    A corpus is counted through files instead, by `preprocess.tokenizers.word_counts`.
 
     Raises:
-        TokenizerError: there is no word.
+        TokenizerError: no word occurs ``config.min_count`` times.
     """
     counts = Counter(word for text in texts for word in text.split())
     words = [word for word, n in counts.items() if n >= config.min_count]
@@ -101,4 +104,7 @@ def count_words(config: WordConfig, texts: Iterable[str]) -> WordTokenizer:
     return WordTokenizer(Vocabulary.of_words(sorted(words, key=lambda w: (-counts[w], w))))
 
 
-NO_WORD = "the train split has no word to make a vocabulary of"
+NO_WORD = (
+    "the train split has no word for the vocabulary; check prepare.input, prepare.filters and "
+    "tokenizer.min_count"
+)

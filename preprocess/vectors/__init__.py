@@ -1,1 +1,1 @@
-"""The vector cache: its files, its index, its reader and nearest neighbours."""
+"""The vector cache: its files, index and reader, and neighbours of the words in it."""

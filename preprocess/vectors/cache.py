@@ -1,8 +1,8 @@
-"""The vector cache: the vectors of any text that was embedded, by the text itself.
+"""The vector cache: a mapping from texts to their contextual vectors.
 
-Content-addressed, so a text is stored once and found without knowing where it came from. A cache is
-a folder of shards (`preprocess.vectors.files`), the index over them, and last the manifest of stage
-"embed", whose details tell layers, dim, dtype, unit, model and what the vectors are.
+It is content-addressed: a text is stored once, and found by its content. A cache is a folder with
+shards (`preprocess.vectors.files`), an index over them, and the manifest of stage "embed". The
+manifest's details give the model, the layers, dimensions and dtype of the vectors, and their unit.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,16 +22,17 @@ from preprocess.vectors.index import VectorIndex
 from preprocess.vectors.shard import Text, VectorBlock, VectorShard, text_key
 
 OLDEST = 2
-"""The first version of stage "embed" whose files are these."""
+"""First version of stage "embed" that wrote this file format."""
 
 OPEN_SHARDS = 400
-"""A mapped file holds a file descriptor, and many systems grant a process 1024."""
+"""Maximum number of open shards; many systems allow 1024 open files per process."""
 
 LOCAL_BYTES = 8 << 30
+"""Default limit of the local copies of a remote cache, in bytes."""
 
 
 class VectorCache(Mapping[Text, Vectors]):
-    """The vectors of every text that `biloom embed` wrote to a folder or URL.
+    """A read-only mapping from texts to vectors, as written by `biloom embed`; see `open`.
 
     >>> cache = VectorCache.open("runs/base/embed")  # doctest: +SKIP
     >>> cache["The cat sat ."].shape  # doctest: +SKIP
@@ -39,21 +40,25 @@ class VectorCache(Mapping[Text, Vectors]):
     >>> cache.tokens("The cat sat .")  # doctest: +SKIP
     ['The', 'cat', 'sat', '.']
 
-    A read-only mapping from the text, exactly as it was given (a string, or a list of words, which is
-    another key), to an array (layers, units, dim): a read-only view of the mapped file, of an int8
-    cache new float32 values. Iteration gives the texts in the order stored. Files are mapped at their
-    first use; those of a remote cache are copied to the temporary folder (``TMPDIR``) as wholes, up
-    to ``local_bytes``, beyond which the longest unused make room. It can be pickled (a worker opens
-    it again) and read from several threads.
+    A key is a text exactly as it was embedded: a string, or a list of words, which is a different key
+    than the string. A value is an array of shape (layers, units, dim): a read-only view of the
+    memory-mapped file, or a new float32 array if the cache is int8. Iteration yields the texts in the
+    order stored.
+
+    Files are mapped at their first use. Files of a remote cache are copied to the temporary folder
+    (``TMPDIR``), up to ``local_bytes``; the least recently used copies are deleted. A cache can be
+    pickled (the copy opens the files again) and read from several threads.
 
     Attributes:
         path: the folder or URL.
-        manifest: what the folder's ``manifest.json`` says.
-        layers, dim: shape of an entry, with its units between them.
-        dtype: numpy dtype of the arrays.
+        manifest: the manifest of the cache.
+        layers: layers per entry.
+        dim: dimensions of a vector.
+        dtype: NumPy dtype of the arrays.
         unit: what has a vector: "token", "word" or "sentence".
-        model: ``content`` of the model that made the vectors.
-        shards: unit and part of each shard, in order.
+        model: ``content`` hash of the model that made the vectors.
+        texts_kept: True if the cache holds its texts, not only their keys.
+        shards: names of the shards, in order.
         generation: how often texts were added to the finished cache.
     """
 
@@ -61,8 +66,8 @@ class VectorCache(Mapping[Text, Vectors]):
         self.path, self.manifest, self._local_bytes = path, manifest, local_bytes
         if manifest.stage_version < OLDEST:
             raise CacheError(
-                f"{path}: this vector cache was made by an older biloom ({manifest.biloom}) in another "
-                "format; make it again with `biloom embed --overwrite`"
+                f"{path}: this vector cache has the format of an older biloom ({manifest.biloom}); "
+                "make it again with `biloom embed --overwrite`"
             )
         try:
             self.layers, self.dim = int(manifest.details["layers"]), int(manifest.details["dim"])
@@ -70,15 +75,15 @@ class VectorCache(Mapping[Text, Vectors]):
             codec = Codec(manifest.details["dtype"], self.dim)
         except KeyError as error:
             raise CacheError(
-                f"{path}: the manifest does not tell {error}; {make_again()}"
+                f"{path}: the manifest of the vector cache lacks {error}; {make_again()}"
             ) from error
-        self.dtype = codec.given
+        self.dtype = codec.decoded_dtype
         self.texts_kept = bool(manifest.details.get("texts_kept", True))
-        records = {one.name: one for one in manifest.files}
+        records = {record.name: record for record in manifest.files}
         self.shards = shards_of(records)
-        generations = [int(one[1]) for one in map(INDEX.fullmatch, records) if one]
+        generations = [int(match[1]) for match in map(INDEX.fullmatch, records) if match]
         if len(generations) != 1:
-            raise damaged_cache(path, f"{len(generations)} indexes in the manifest")
+            raise damaged_cache(path, f"its manifest lists {len(generations)} indexes, not 1")
         self.generation = generations[0]
         copies = LocalCopies(local_bytes, "local_bytes") if storage.is_remote(path) else None
         folder = Folder(path, records, copies)
@@ -89,22 +94,23 @@ class VectorCache(Mapping[Text, Vectors]):
     def open(
         cls, path: str | Path, model: str | None = None, local_bytes: int = LOCAL_BYTES
     ) -> Self:
-        """The cache in the folder or at the URL ``path``; its shards are not touched yet.
+        """Open a cache; its shards are read later.
 
         Args:
             path: folder or URL.
-            model: ``content`` of the model that must have made it, none: any.
-            local_bytes: of a remote cache's files on the local disk, at most (one is always kept).
+            model: ``content`` hash of the model that must have made it, or None for any.
+            local_bytes: limit of the local copies if the cache is remote, in bytes; at least one
+                file is kept.
 
         Raises:
-            ManifestError: there is no finished vector cache, or one of a newer format.
-            CacheError: it is of another model, or its index is missing or damaged_cache.
+            ManifestError: the folder holds no finished vector cache, or one of a newer format.
+            CacheError: the cache was made by another model, or its index is missing or damaged.
         """
         cache = cls(str(path), read_manifest(str(path), "embed"), local_bytes)
         if model is not None and model != cache.model:
             raise CacheError(
-                f"{path}: this vector cache is of another model ({cache.model[:12]}, not "
-                f"{model[:12]}); name the cache of this model, or make one with `biloom embed`"
+                f"{path}: this vector cache was made by another model ({cache.model[:12]}, not "
+                f"{model[:12]}); use the cache of this model, or make one with `biloom embed`"
             )
         return cache
 
@@ -112,24 +118,24 @@ class VectorCache(Mapping[Text, Vectors]):
         return type(self), (self.path, self.manifest, self._local_bytes)
 
     def __getitem__(self, text: Text) -> Vectors:
-        """The vectors (layers, units, dim) of ``text``.
+        """Return the vectors of a text, shape (layers, units, dim).
 
         Raises:
             KeyError: the text is not in the cache.
-            CacheError: the shard that holds it is missing or damaged_cache.
+            CacheError: the shard that holds it is missing or damaged.
         """
-        number, _, offset, units = self._place(text, text_key(text))
+        number, _, offset, units = self._find(text, text_key(text))
         return self._shard(self.shards[number]).vectors(offset, units)
 
     def tokens(self, text: Text) -> list[str]:
-        """The spellings of what has a vector of ``text``, in order.
+        """Return the spellings of the units of a text: one for each of its vectors per layer.
 
         Raises:
             KeyError: the text is not in the cache.
-            CacheError: the texts were not kept, or the shard is missing or damaged_cache.
+            CacheError: the texts were not kept, or the shard is missing or damaged.
         """
         key = text_key(text)
-        number, entry, _, _ = self._place(text, key)
+        number, entry, _, _ = self._find(text, key)
         self._need_texts()
         return self._shard(self.shards[number]).texts(entry, key)[1]
 
@@ -141,7 +147,11 @@ class VectorCache(Mapping[Text, Vectors]):
         return self._index.find(key) is not None
 
     def has(self, keys: "bytes | NDArray[Any]") -> NDArray[np.bool_]:
-        """(keys,) whether the cache has each of many keys of 16 bytes (`text_key`)."""
+        """Return which of many keys are in the cache, bool (keys,).
+
+        Args:
+            keys: 16-byte keys (`preprocess.vectors.shard.text_key`), concatenated or as an array.
+        """
         return self._index.has(keys)
 
     def __len__(self) -> int:
@@ -149,7 +159,7 @@ class VectorCache(Mapping[Text, Vectors]):
 
     @property
     def units(self) -> int:
-        """Tokens, words or sentences that have vectors, of all texts together."""
+        """Total tokens, words or sentences that have vectors."""
         return self._index.units
 
     def __iter__(self) -> Iterator[Text]:
@@ -157,10 +167,10 @@ class VectorCache(Mapping[Text, Vectors]):
         return (shard.texts(entry, key)[0] for shard, entry, key in self._walk())
 
     def entries(self) -> Iterator[tuple[Text, list[str], Vectors]]:
-        """Every text with its tokens and vectors, in the order stored; cheaper than ``items``.
+        """Yield (text, spellings of its units, vectors) in the order stored; faster than ``items``.
 
         Raises:
-            CacheError: the texts were not kept; or on reaching a shard that is missing or damaged_cache.
+            CacheError: the texts were not kept, or a shard is missing or damaged.
         """
         self._need_texts()
         for shard, entry, key in self._walk():
@@ -169,48 +179,58 @@ class VectorCache(Mapping[Text, Vectors]):
             yield text, labels, shard.vectors(int(row["offset"]), int(row["units"]))
 
     def blocks(self) -> Iterator[VectorBlock]:
-        """The shards as wholes, in order, for reading everything; a text that is added twice at once
-        may be in two of them.
+        """Yield each shard as one block, in order: the fastest way to read everything.
+
+        A text may be in two blocks if it was added twice at the same time.
 
         Raises:
-            CacheError: on reaching a shard that is missing or damaged_cache.
+            CacheError: a shard is missing or damaged.
         """
         return map(self.block, range(len(self.shards)))
 
     def block(self, number: int) -> VectorBlock:
-        """A shard as a whole, by its place in `shards`; raises as `blocks`."""
+        """Return a shard as one block, by its index in `shards`; raises the errors of `blocks`."""
         return self._shard(self.shards[number]).block()
 
     def at(self, shard: tuple[int, int], entry: int) -> tuple[Text | None, Vectors]:
-        """An entry by its place: its text, none where texts were not kept, and its vectors."""
-        found = self._shard(ShardName(*shard))
-        row = found.entries[entry]
-        text = found.texts(entry, row["key"].tobytes())[0] if self.texts_kept else None
-        return text, found.vectors(int(row["offset"]), int(row["units"]))
+        """Return the text (None if the texts were not kept) and the vectors of an entry.
+
+        Args:
+            shard: a name in `shards`.
+            entry: index of the entry in the shard.
+
+        Raises:
+            CacheError: the shard is missing or damaged.
+        """
+        files = self._shard(ShardName(*shard))
+        row = files.entries[entry]
+        text = files.texts(entry, row["key"].tobytes())[0] if self.texts_kept else None
+        return text, files.vectors(int(row["offset"]), int(row["units"]))
 
     def _need_texts(self) -> None:
         if not self.texts_kept:
             raise CacheError(
-                f"{self.path}: this vector cache was made without its texts; look texts up by "
-                "themselves, read `blocks()`, or make it with embed.texts=true"
+                f"{self.path}: this vector cache was made without its texts; look up texts by "
+                "content, read `blocks()`, or make the cache with embed.texts=true"
             )
 
     def _walk(self) -> Iterator[tuple[VectorShard, int, bytes]]:
         for number, name in enumerate(self.shards):
             shard = self._shard(name)
             for entry, row in enumerate(shard.entries["key"]):
-                # A text that a later shard holds again is given once.
+                # Skip a text that an earlier shard has, too.
                 found = self._index.find(key := row.tobytes())
                 if found and found[:2] == (number, entry):
                     yield shard, entry, key
 
-    def _place(self, text: Text, key: bytes) -> tuple[int, int, int, int]:
-        place = self._index.find(key)
-        if place is None:
+    def _find(self, text: Text, key: bytes) -> tuple[int, int, int, int]:
+        """Return the result of `VectorIndex.find` for the key of ``text``."""
+        found = self._index.find(key)
+        if found is None:
             raise KeyError(
-                f"{text!r:.80} is not in the vector cache {self.path}; a text must be given exactly "
+                f"{text!r:.80} is not in the vector cache {self.path}; a text must be passed exactly "
                 "as it was embedded, a list of words as a list"
             )
-        if place[0] >= len(self.shards):
-            raise damaged_cache(self.path, "its index names a shard that is not there")
-        return place
+        if found[0] >= len(self.shards):
+            raise damaged_cache(self.path, "its index refers to a shard that does not exist")
+        return found

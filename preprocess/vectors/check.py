@@ -1,4 +1,4 @@
-"""Whether every entry of a vector cache is what it was, and found by its text."""
+"""Check of a vector cache: every entry is intact, and can be found by its text."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,9 +9,11 @@ from preprocess.vectors.codec import CacheError
 def check_entries(
     cache: VectorCache, progress: Callable[[int], None] | None = None
 ) -> Iterator[str]:
-    """Read all of ``cache``: a line a shard that has something wrong, with its first trouble.
+    """Read all of ``cache`` and yield a message for each shard that has damaged entries.
 
-    ``progress`` is called with the number of each shard that is through.
+    Args:
+        cache: the cache.
+        progress: called with the number of shards checked, after each shard.
     """
     for number, shard in enumerate(cache.shards):
         wrong = 0

@@ -1,4 +1,4 @@
-"""How vectors are stored: as float32, float16, or int8 with a scale a vector."""
+"""Storage formats of vectors: float32, float16, or int8 with one scale per vector."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,21 +13,26 @@ Bytes = NDArray[np.uint8]
 
 DTYPES = ("float32", "float16", "int8")
 LARGEST = 127
+"""Largest absolute value of a quantised vector."""
 
 
 class CacheError(UserError):
-    """A cache that cannot be written or read as asked; the message names the file."""
+    """A vector cache that cannot be written or read; the message names the file or the setting."""
 
 
 @dataclass(frozen=True)
 class Codec:
-    """Vectors of ``dim`` dimensions to bytes, little-endian, and back.
+    """Converts vectors to little-endian bytes and back.
 
-    int8: a float32 scale, max |x| / 127, then x / scale rounded; of normally distributed vectors of
-    128 dimensions that is a relative rms error of 0.6 %.
+    An int8 vector is stored as a float32 scale, max |x| / 127, and x / scale rounded to integers. For
+    normally distributed vectors of 128 dimensions the relative root-mean-square error is 0.6 %.
+
+    Attributes:
+        dtype: "float32", "float16" or "int8".
+        dim: dimensions of a vector.
 
     Raises:
-        CacheError: ``dtype`` is none of float32, float16, int8.
+        CacheError: ``dtype`` is none of these.
     """
 
     dtype: str
@@ -41,46 +46,47 @@ class Codec:
 
     @property
     def vector_bytes(self) -> int:
-        """Bytes of a stored vector."""
+        """Bytes per stored vector."""
         return self._stored.itemsize
 
     @property
-    def given(self) -> np.dtype[np.floating[Any]]:
-        """The type that vectors are read as."""
+    def decoded_dtype(self) -> np.dtype[np.floating[Any]]:
+        """NumPy dtype of decoded vectors; float32 for int8."""
         return np.dtype("<f4" if self.dtype == "int8" else self.dtype).newbyteorder("<")
 
     @property
     def _stored(self) -> np.dtype[Any]:
         if self.dtype == "int8":
             return np.dtype([("scale", "<f4"), ("values", "i1", (self.dim,))])
-        return np.dtype((self.given, (self.dim,)))
+        return np.dtype((self.decoded_dtype, (self.dim,)))
 
     def encode(self, vectors: Vectors) -> Bytes:
-        """(..., dim) float32 -> the bytes of the vectors in order.
+        """Encode float32 vectors, shape (..., dim), as uint8, shape (bytes,).
 
         Raises:
-            CacheError: a value is beyond what float16 can hold.
+            CacheError: a value is too large for float16.
         """
         if self.dtype == "int8":
             flat = vectors.reshape(-1, self.dim)
             stored = np.empty(len(flat), self._stored)
-            largest = np.abs(flat).max(1, initial=0)
-            stored["scale"] = largest / np.float32(LARGEST)
-            scale = np.where(largest > 0, largest / np.float32(LARGEST), 1)
+            scale = np.abs(flat).max(1, initial=0) / np.float32(LARGEST)
+            stored["scale"] = scale
+            scale[scale == 0] = 1
             stored["values"] = np.rint(flat / scale[:, None])
             return stored.view(np.uint8).reshape(-1)
         with np.errstate(over="ignore"):
-            values = vectors.astype(self.given, order="C")
+            values = vectors.astype(self.decoded_dtype, order="C")
         if self.dtype == "float16" and not np.isfinite(values).all():
             raise CacheError(
-                f"a vector holds {np.abs(vectors).max():.4g}, beyond float16; set embed.dtype=float32"
+                f"a vector has a value of {np.abs(vectors).max():.4g}, too large for float16; set "
+                "embed.dtype=float32"
             )
         return values.reshape(-1).view(np.uint8)
 
     def decode(self, data: Bytes, shape: tuple[int, ...]) -> Vectors:
-        """The vectors (..., dim) of ``shape``: a view of ``data``; of int8 new float32 values."""
+        """Decode vectors of ``shape``, (..., dim): a view of ``data``, or for int8 a new float32 array."""
         if self.dtype != "int8":
-            return data.view(self.given).reshape(shape)
+            return data.view(self.decoded_dtype).reshape(shape)
         stored = data.view(self._stored)
         values: Vectors = stored["values"] * stored["scale"][:, None]
         return values.reshape(shape)

@@ -1,15 +1,15 @@
-"""The files of a vector cache: their names, and how they are written, hashed and mapped.
+"""The files of a vector cache, and how they are named, written, hashed and memory-mapped.
 
-Raw and memory-mapped, because that is both the fastest to write and within a few microseconds of
-the fastest to read:
+    vectors-000012-003.bin   the vectors of all entries as stored by `Codec`, each (layers, units)
+    texts-000012-003.bin     per entry the JSON list [text, label, label, ...] in UTF-8; text is a list
+                             if it was embedded as words; lone surrogates are kept; optional
+    entries-000012-003.npy   per entry a row of type `ENTRY`, in the order written
+    index-0000.npy           uint64 (5, entries), sorted by key; see `preprocess.vectors.index`
 
-    vectors-000012-003.bin   vectors as `Codec` stores them; entries back to back, each (layers, units)
-    texts-000012-003.bin     per entry the JSON list [text, label, label, ...], UTF-8 (surrogates
-                             passed); text is a list where words were given; none where not kept
-    entries-000012-003.npy   per entry, in the order written: key, where it starts in the two, units
-    index-0000.npy           (5, entries) uint64, sorted by key: see `preprocess.vectors.index`
-
-12 is the unit, 3 the part, 0000 how often the cache was added to.
+A *shard* is the first three files; 12 is the unit of work and 3 its part. An *entry* is a text of a
+shard. Its *units* are what has a vector: tokens, words or the sentence; their *labels* are their
+spellings. 0000 is the generation: how often texts were added to the finished cache. Files are raw
+arrays because these are the fastest to write and to read.
 """
 
 import io
@@ -29,15 +29,19 @@ from preprocess.files.manifest import FileRecord
 from preprocess.vectors.codec import CacheError
 
 KEY = np.dtype("V16")
+"""Key of a text: see `preprocess.vectors.shard.text_key`."""
+
 ENTRY = np.dtype([("key", KEY), ("offset", "<u8"), ("text", "<u8"), ("units", "<u4")])
-"""offset: vectors before it in its file; text: bytes before it in its."""
+"""Key of the text, vectors before it in the vectors file, bytes before it in the texts file, units."""
 
 INDEX = re.compile(r"index-(\d{4,})\.npy")
+"""Name of an index; the group is its generation."""
+
 _ENTRIES = re.compile(r"entries-(\d{6,})-(\d{3,})\.npy")
 
 
 class ShardName(NamedTuple):
-    """Which shard of a cache: the unit of text and the part of it that it was made of."""
+    """Identity of a shard, ordered as in the cache: unit of work and part of that unit."""
 
     unit: int
     part: int
@@ -60,21 +64,30 @@ def index_name(generation: int) -> str:
 
 
 def shards_of(names: Mapping[str, Any]) -> list[ShardName]:
-    """The shards whose entries are among these names of files, in order."""
-    found = (_ENTRIES.fullmatch(name) for name in names)
-    return sorted(ShardName(int(one[1]), int(one[2])) for one in found if one)
+    """Return the shards that have an entries file among these file names, in order."""
+    matches = map(_ENTRIES.fullmatch, names)
+    return sorted(ShardName(int(match[1]), int(match[2])) for match in matches if match)
 
 
 def make_again() -> str:
-    return "see `biloom cache verify`, and make it again with `biloom embed --overwrite`"
+    """Return the advice that ends the message about a damaged cache."""
+    return "run `biloom cache verify`, or make the cache again with `biloom embed --overwrite`"
 
 
 def damaged_cache(name: str, reason: str) -> CacheError:
-    return CacheError(f"{name} of the vector cache is damaged_cache ({reason}); {make_again()}")
+    """Return the error for a damaged file, or for a damaged cache."""
+    return CacheError(f"{name} of the vector cache is damaged ({reason}); {make_again()}")
 
 
 class HashedFile:
-    """A file being written, with its size and hash so far."""
+    """A writer that counts and hashes the bytes of a file.
+
+    Attributes:
+        name: file name for the manifest.
+        file: the file, open for writing.
+        bytes: bytes written so far.
+        digest: XXH3 128-bit hash of these bytes.
+    """
 
     def __init__(self, name: str, file: IO[bytes]) -> None:
         self.name, self.file, self.bytes, self.digest = name, file, 0, xxhash.xxh3_128()
@@ -85,7 +98,7 @@ class HashedFile:
         self.file.write(data)
 
     def write_header(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-        """The npy header of an array in C order whose bytes follow."""
+        """Write the npy header of a C-order array whose bytes are written next."""
         header = io.BytesIO()
         descr = np.lib.format.dtype_to_descr(dtype)
         np.lib.format.write_array_header_1_0(
@@ -94,14 +107,18 @@ class HashedFile:
         self.write(header.getvalue())
 
     def record(self, **counts: int) -> FileRecord:
+        """Return the manifest record of the bytes written so far."""
         return FileRecord(self.name, self.bytes, self.digest.hexdigest(), counts)
 
 
 class Folder:
-    """The files of a cache, mapped; those of a remote one from whole copies on the local disk.
+    """Read access to the files of a vector cache.
 
-    records: what the manifest says of the files, none: they are not checked; copies: where remote files
-    are copied to, none: they are read into memory.
+    Args:
+        path: folder or URL of the cache.
+        records: manifest records of the files by name, or None to skip the check of their sizes.
+        copies: where remote files are copied to before they are mapped, or None to read them into
+            memory.
     """
 
     def __init__(
@@ -113,16 +130,20 @@ class Folder:
         self.path, self.records, self.copies = path, records, copies
 
     def map(self, name: str) -> "mmap.mmap | bytes":
-        """The bytes of a file.
+        """Memory-map a file.
 
         Raises:
-            CacheError: it is missing, or not of the size (remote: the hash) that its record tells.
+            CacheError: the file is missing, or its size (remote: its hash) differs from its record.
         """
         path = storage.join(self.path, name)
         try:
             if self.copies is None and storage.is_remote(path):
                 return storage.read_bytes(path)
-            with self._open(path, name) as file:
+            if self.copies and self.records is not None:
+                opened: IO[bytes] = self.copies.open(path, self.records[name])
+            else:
+                opened = storage.open_read(path)
+            with opened as file:
                 size = os.fstat(file.fileno()).st_size
                 if self.records is not None and size != self.records[name].bytes:
                     raise damaged_cache(path, f"{size:,} bytes, not {self.records[name].bytes:,}")
@@ -135,24 +156,24 @@ class Folder:
         except OSError as error:
             raise CacheError(f"{path} of the vector cache cannot be read ({error})") from error
 
-    def _open(self, path: str, name: str) -> Any:
-        if self.copies and self.records is not None:
-            return self.copies.open(path, self.records[name])
-        return storage.open_read(path)
-
     def array(self, name: str, dtype: np.dtype[Any], lead: tuple[int, ...] = ()) -> NDArray[Any]:
-        """The array of an npy file, mapped; ``lead`` are all its dimensions but the last.
+        """Memory-map an npy file.
+
+        Args:
+            name: file name.
+            dtype: expected dtype.
+            lead: expected shape without the last dimension.
 
         Raises:
-            CacheError: it is missing or damaged_cache.
+            CacheError: the file is missing or damaged, or has another dtype or shape.
         """
         data = self.map(name)
         start = io.BytesIO(data[:4096])
         try:
             np.lib.format.read_magic(start)
-            shape, fortran, found = np.lib.format.read_array_header_1_0(start)
-            if fortran or found != dtype or shape[:-1] != lead:
-                raise ValueError(f"it holds {found} of shape {shape}")
+            shape, fortran, stored = np.lib.format.read_array_header_1_0(start)
+            if fortran or stored != dtype or shape[:-1] != lead:
+                raise ValueError(f"it has dtype {stored} and shape {shape}")
             return np.ndarray(shape, dtype, data, start.tell())
         except (ValueError, TypeError) as error:
             raise damaged_cache(storage.join(self.path, name), str(error)) from error

@@ -1,7 +1,8 @@
-"""The index over all shards of a vector cache: where each key's vectors are, sorted by key.
+"""The index of a vector cache: where the vectors of each key are.
 
-Rows of (5, entries) uint64: the key as two big-endian numbers; shard << 32 | entry, a shard counted
-in order; vectors before the entry in its file; units of the entry. Of equal keys the first stays.
+It is an array (5, entries), uint64, sorted by key. Its rows are the two halves of the key, read as
+big-endian numbers; ``shard << 32 | entry``, where shards are numbered in order; the number of vectors
+before the entry in its file; and the number of units of the entry. Of equal keys the first is kept.
 """
 
 import tempfile
@@ -20,22 +21,35 @@ from preprocess.work.shuffle import Shuffle
 
 Rows = NDArray[np.uint64]
 ROWS = 5
+"""Rows of the index."""
+
 BUCKET_ENTRIES = 1 << 21
+"""Maximum mean entries per bucket while sorting."""
+
 COPY_BYTES = 1 << 22
+"""Bytes copied at once."""
 
 
 def write_index(folder: str, shards: Sequence[tuple[int, int]], generation: int = 0) -> FileRecord:
-    """Write the index over the closed shards of ``folder``, under a new name a generation.
+    """Write the index of the closed shards in ``folder``.
 
-    Keys are sorted in buckets through temporary files (in ``TMPDIR``, 40 bytes an entry), so that
-    memory is bounded by some 200 MB, however many there are.
+    Keys are sorted in buckets through temporary files (in ``TMPDIR``, 40 bytes per entry), so memory
+    stays at about 200 MB for any number of entries.
+
+    Args:
+        folder: folder or URL of the cache.
+        shards: unit of work and part of each shard, in any order.
+        generation: number in the name of the index.
+
+    Returns:
+        The manifest record of the index.
 
     Raises:
-        CacheError: a shard has no entries file, or a damaged one.
+        CacheError: the entries file of a shard is missing or damaged.
     """
-    given = sorted({ShardName(*shard) for shard in shards})
+    names = sorted({ShardName(*shard) for shard in shards})
     source = Folder(folder)
-    total = sum(len(source.array(shard.entries, ENTRY)) for shard in given)
+    total = sum(len(source.array(shard.entries, ENTRY)) for shard in names)
     buckets = 1
     while total > buckets * BUCKET_ENTRIES:
         buckets *= 2
@@ -43,10 +57,10 @@ def write_index(folder: str, shards: Sequence[tuple[int, int]], generation: int 
         rows = [(Path(scratch) / f"row-{row}").open("w+b") for row in range(ROWS)]
         count = 0
         try:
-            for bucket in _buckets(source, given, buckets, Path(scratch)):
-                found = _first_of_equal(bucket)
-                count += found.shape[1]
-                for file, values in zip(rows, found, strict=True):
+            for bucket in _buckets(source, names, buckets, Path(scratch)):
+                distinct = _first_of_equal(bucket)
+                count += distinct.shape[1]
+                for file, values in zip(rows, distinct, strict=True):
                     file.write(values.astype("<u8").data)
             return _join(storage.join(folder, index_name(generation)), rows, count, generation)
         finally:
@@ -80,7 +94,7 @@ def _buckets(
 
 
 def _runs(folder: Folder, shards: Sequence[ShardName]) -> Iterator[Rows]:
-    """Yield the rows of all shards, (entries, ROWS), joined into runs of a fourth of a bucket."""
+    """Yield the entries of all shards, (entries, ROWS), in runs of at least a quarter of a bucket."""
     held: list[Rows] = []
     for number, shard in enumerate(shards):
         held.append(_rows(folder, number, shard).T)
@@ -99,7 +113,7 @@ def _rows(folder: Folder, number: int, shard: ShardName) -> Rows:
 
 
 def _first_of_equal(rows: Rows) -> Rows:
-    """The rows sorted by key; of equal keys the one that comes first."""
+    """Return the rows sorted by key, with only the first entry of equal keys."""
     order = np.lexsort((rows[2], rows[1], rows[0]))
     high, low = rows[0, order], rows[1, order]
     first = np.ones(len(order), bool)
@@ -108,16 +122,16 @@ def _first_of_equal(rows: Rows) -> Rows:
 
 
 def halves(keys: NDArray[Any]) -> tuple[Rows, Rows]:
-    """(keys,) of 16 bytes as two numbers each."""
+    """Return the high and low halves of 16-byte keys as numbers, each uint64 (keys,)."""
     pairs = np.ascontiguousarray(keys).view(">u8").reshape(-1, 2)
     return pairs[:, 0].astype(np.uint64), pairs[:, 1].astype(np.uint64)
 
 
 class VectorIndex:
-    """The index of a cache, mapped.
+    """The memory-mapped index of a cache; ``len`` is its number of texts.
 
     Raises:
-        CacheError: it is missing or damaged.
+        CacheError: the index is missing or damaged.
     """
 
     def __init__(self, folder: Folder, generation: int) -> None:
@@ -129,11 +143,11 @@ class VectorIndex:
 
     @property
     def units(self) -> int:
-        """Of all entries together."""
+        """Total units of all entries."""
         return int(self._rest[2].sum())
 
     def find(self, key: bytes) -> tuple[int, int, int, int] | None:
-        """Of a key the shard, the entry, the vectors before it and its units; none: it is not there."""
+        """Return shard, entry, vectors before the entry and units of a key, or None if it is missing."""
         high, low = int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big")
         at = int(self._high.searchsorted(np.uint64(high)))
         while at < self._high.size and int(self._high[at]) == high:
@@ -144,16 +158,16 @@ class VectorIndex:
         return None
 
     def has(self, keys: "bytes | NDArray[Any]") -> NDArray[np.bool_]:
-        """(keys,) whether each is there; keys: 16 bytes each."""
-        wanted = np.frombuffer(keys, KEY) if isinstance(keys, bytes | bytearray) else keys
-        high, low = halves(wanted)
+        """Return which of many 16-byte keys are in the index, bool (keys,)."""
+        array = np.frombuffer(keys, KEY) if isinstance(keys, bytes | bytearray) else keys
+        high, low = halves(array)
         at = np.searchsorted(self._high, high)
         found = np.zeros(len(high), bool)
-        open_ = np.arange(len(high))
-        while len(open_):
-            inside = open_[at[open_] < self._high.size]
-            open_ = inside[self._high[at[inside]] == high[inside]]
-            found[open_] |= self._low[at[open_]] == low[open_]
-            open_ = open_[~found[open_]]
-            at[open_] += 1
+        pending = np.arange(len(high))
+        while len(pending):
+            inside = pending[at[pending] < self._high.size]
+            pending = inside[self._high[at[inside]] == high[inside]]
+            found[pending] |= self._low[at[pending]] == low[pending]
+            pending = pending[~found[pending]]
+            at[pending] += 1
         return found

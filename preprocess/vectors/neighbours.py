@@ -1,8 +1,8 @@
-"""Words with several uses in a vector cache: what is near each use, and near the word in itself.
+"""Uses of words in a vector cache, and the nearest neighbours of each use.
 
-Asked for the neighbours of a word, word2vec has one answer; contextual vectors have one for each
-use (Peters et al. 2018, section 5.3). Words and their uses are read off the cache alone: there is
-no word list and no assumption of a script or of spaces.
+Static vectors give a word one list of neighbours; contextual vectors give one list for each use
+(Peters et al. 2018, section 5.3). Words and uses are found from the cache alone, without a word list,
+and for any script.
 """
 
 import unicodedata
@@ -24,30 +24,30 @@ from preprocess.vectors.word_sample import (
 )
 
 CHOSEN = 3
-"""Words chosen where none is asked for."""
+"""Number of words to choose if none are requested."""
 
 COMMON = 0.004
-"""Share of all occurrences from which a word is taken for grammar and not chosen."""
+"""Words with a larger share of all occurrences are function words and are not chosen."""
 
 CANDIDATES = 400
-"""Words judged, the most frequent ones below that share."""
+"""Number of words to choose from: the most frequent ones below `COMMON`."""
 
 SEEN = 24
-"""Contexts that each of them is judged by; a word with fewer is not chosen."""
+"""Contexts used to rate a candidate; a word with fewer contexts is not chosen."""
 
 SMALLER = 0.2
-"""Share of a word's occurrences that the smaller of two groups has, where there are such groups."""
+"""Minimum share of a word's occurrences in the smaller of two groups."""
 
 KNOWN = 3
-"""Occurrences from which a word is shown as a neighbour; a rarer one has hardly a vector."""
+"""Minimum occurrences of a neighbour, because vectors of rarer words are unreliable."""
 
 STARTS = 8
-"""Random starts of 2-means."""
+"""Random initialisations of 2-means."""
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """The nearest occurrence of another word; ``cosine`` is that of the vectors less their mean."""
+    """The nearest occurrence of another word, with the cosine similarity of the centred vectors."""
 
     cosine: float
     snippet: Snippet
@@ -55,20 +55,29 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Use:
-    """A group of a word's occurrences, by its most typical one."""
+    """A use of a word: a group of its occurrences.
+
+    Attributes:
+        typical: the occurrence nearest to the mean of the group.
+        again: the occurrence of the group nearest to the typical one in another text, or None.
+        neighbours: occurrences of other words in other texts, one per word, the nearest first. A word
+            is a neighbour only of the use it is nearest to.
+    """
 
     typical: Snippet
     again: Snippet | None
-    """The occurrence of the group that is nearest to it in another text."""
     neighbours: tuple[Neighbour, ...]
-    """One a word, of another text, each with the use that it is nearer to; the nearest first."""
 
 
 @dataclass(frozen=True)
 class WordUses:
-    """A word and its uses, the more frequent first; none where it occurs less than twice.
+    """A word and its uses.
 
-    ``static`` are the words nearest in layer 0, where a word has one vector whatever its use.
+    Attributes:
+        word: the word.
+        occurrences: its occurrences in the sample.
+        uses: its uses, the most frequent first; empty if it occurs less than twice.
+        static: the nearest words in layer 0, where a word has one vector for all its uses.
     """
 
     word: str
@@ -78,12 +87,13 @@ class WordUses:
 
 
 def word_uses(cache: VectorCache, words: Sequence[str] | None, neighbours: int) -> list[WordUses]:
-    """Two uses of each of ``words``, and the words nearest to them.
+    """Find up to two uses of words, and the nearest neighbours of each use.
 
     Args:
-        cache: of token vectors (layers, tokens, dim), layer 0 the token vector twice.
-        words: none: at most three, those whose uses are the clearest.
-        neighbours: words shown of each use, at most.
+        cache: cache of token vectors with all layers; layer 0 must hold the token vector twice, once
+            per direction.
+        words: the words, or None to choose up to `CHOSEN` words whose uses are the most distinct.
+        neighbours: maximum number of neighbours per use.
     """
     sample = read_sample(cache, words or ())
     if words is None:
@@ -92,11 +102,11 @@ def word_uses(cache: VectorCache, words: Sequence[str] | None, neighbours: int) 
 
 
 def _choose(sample: WordSample) -> list[int]:
-    """The types whose contextual vectors fall most clearly into two groups.
+    """Return the types whose contextual vectors form the most distinct two groups.
 
-    All are judged by equally many occurrences, since few vectors are split better than many.
+    All are rated by the same number of occurrences, because fewer vectors are easier to split.
     """
-    # In a small sample that share would leave no word with contexts enough.
+    # In a small sample, COMMON would leave no word with enough contexts.
     most = max(COMMON * len(sample.types), 4 * SEEN)
     frequent = np.argsort(-sample.counts, kind="stable")
     frequent = frequent[(sample.counts[frequent] >= SEEN) & (sample.counts[frequent] <= most)]
@@ -116,10 +126,17 @@ def _choose(sample: WordSample) -> list[int]:
 
 
 def two_means(rows: Floats) -> tuple[NDArray[np.bool_], float]:
-    """The first of two groups of ``rows`` (n, dim), and the share of the variance between the two.
+    """Divide vectors into two groups by k-means with a fixed seed.
 
-    k-means with a fixed seed: of all starts the largest share, but before that one whose smaller
-    group is no handful. Rows that are all alike are one group.
+    Of all initialisations, those whose smaller group has at least a share of `SMALLER` are preferred,
+    then the one with the largest share of variance. Equal vectors are one group.
+
+    Args:
+        rows: vectors, shape (n, dim).
+
+    Returns:
+        Which vectors are in the first group, bool (n,), and the share of the variance that lies
+        between the groups.
     """
     rows = rows - rows.mean(0)
     total = float((rows**2).sum())
@@ -128,19 +145,19 @@ def two_means(rows: Floats) -> tuple[NDArray[np.bool_], float]:
         return best, 0.0
     random = np.random.default_rng(0)
     for _ in range(STARTS):
-        one = rows[random.integers(len(rows))]
-        far = ((rows - one) ** 2).sum(1, dtype=np.float64)
+        mean = rows[random.integers(len(rows))]
+        far = ((rows - mean) ** 2).sum(1, dtype=np.float64)
         other = rows[random.choice(len(rows), p=far / far.sum())]
-        first, former = rows @ (one - other) > ((one + other) @ (one - other)) / 2, None
+        first, former = rows @ (mean - other) > ((mean + other) @ (mean - other)) / 2, None
         while former is None or (first != former).any():
             if first.all() or not first.any():
                 break
-            one, other, former = rows[first].mean(0), rows[~first].mean(0), first
-            first = rows @ (one - other) > ((one + other) @ (one - other)) / 2
+            mean, other, former = rows[first].mean(0), rows[~first].mean(0), first
+            first = rows @ (mean - other) > ((mean + other) @ (mean - other)) / 2
         size = int(first.sum())
         if 0 < size < len(rows):
-            # Between groups: the sizes times the squared lengths of their means.
-            share = (size * float(one @ one) + (len(rows) - size) * float(other @ other)) / total
+            # Variance between groups: group sizes times squared lengths of the group means.
+            share = (size * float(mean @ mean) + (len(rows) - size) * float(other @ other)) / total
             balanced = SMALLER * len(rows) <= size <= (1 - SMALLER) * len(rows)
             if (balanced, share) > rank:
                 best, rank = first, (balanced, share)
@@ -158,7 +175,7 @@ def _describe(sample: WordSample, word: str, number: int | None, neighbours: int
     typical = [_typical(sample.contextual, group) for group in groups]
     near = sample.contextual[typical] @ sample.contextual.T  # (uses, occurrences)
     again = [_again(sample, group, near[n], typical[n]) for n, group in enumerate(groups)]
-    # What stands in the same text is near for that alone.
+    # Occurrences in the same text are near only because they share its context.
     near[sample.places[typical, 0][:, None] == sample.places[:, 0]] = -np.inf
     found = _nearest(sample, near, sample.types, number, neighbours)
     uses = tuple(
@@ -177,12 +194,13 @@ def _describe(sample: WordSample, word: str, number: int | None, neighbours: int
 
 
 def _typical(vectors: Floats, group: Numbers) -> int:
-    """The member nearest to the group's mean."""
+    """Return the occurrence nearest to the mean of its group."""
     rows = vectors[group]
     return int(group[((rows - rows.mean(0)) ** 2).sum(1).argmin()])
 
 
 def _again(sample: WordSample, group: Numbers, near: Floats, typical: int) -> Snippet | None:
+    """Return the occurrence of the group nearest to the typical one in another text, if any."""
     elsewhere = group[sample.places[group, 0] != sample.places[typical, 0]]
     return sample.snippet(int(elsewhere[near[elsewhere].argmax()])) if len(elsewhere) else None
 
@@ -190,12 +208,14 @@ def _again(sample: WordSample, group: Numbers, near: Floats, typical: int) -> Sn
 def _nearest(
     sample: WordSample, near: Floats, types: Numbers, number: int, neighbours: int
 ) -> list[list[int]]:
-    """Columns of the words nearest to each row; a word stands with the row it is nearest to.
+    """Return the columns nearest to each row, one per word; a word is given to its nearest row only.
 
     Args:
-        near: (rows, columns), cosines; -inf is never taken.
-        types: (columns,)
-        number: the type whose neighbours are looked for.
+        sample: the sample.
+        near: cosine similarities, shape (rows, columns); columns with -inf are excluded.
+        types: type of each column, shape (columns,).
+        number: the type whose neighbours are searched.
+        neighbours: maximum number of columns per row.
     """
     known = sample.counts >= min(KNOWN, 1 + len(sample.types) // 5000)  # (types,)
     keys = sample.keys[types]

@@ -1,4 +1,4 @@
-"""A shard of the vector cache: its files written and read (`preprocess.vectors.files`)."""
+"""Writing and reading of one shard of a vector cache (files: `preprocess.vectors.files`)."""
 
 import hashlib
 import json
@@ -18,15 +18,16 @@ from preprocess.vectors.codec import Bytes, Codec, Vectors
 from preprocess.vectors.files import ENTRY, KEY, Folder, HashedFile, ShardName, damaged_cache
 
 Text = str | Sequence[str]
-"""A text as it was given: a string, or a list of words."""
+"""A text to embed: a string, or a list of words."""
 
 PIECE_BYTES = 1 << 24
+"""Bytes of vectors to encode at once."""
 
 
 def text_key(text: Text) -> bytes:
-    """The 16 bytes a text is found by: its blake2b, over UTF-8 with surrogates passed.
+    """Return the 16-byte key of a text: a BLAKE2b hash of its UTF-8 bytes.
 
-    A list of words has another key than any string.
+    Lone surrogates are encoded too. A list of words never has the key of a string.
 
     Raises:
         TypeError: ``text`` is neither a string nor a list of strings.
@@ -37,31 +38,33 @@ def text_key(text: Text) -> bytes:
         data, person = to_json(list(text)), b"biloom words"
     else:
         raise TypeError(
-            f"a text of the vector cache is a string or a list of words, not {type(text).__name__}"
+            f"a text must be a string or a list of strings (its words), not {type(text).__name__}"
         )
     return hashlib.blake2b(data, digest_size=KEY.itemsize, person=person).digest()
 
 
 def to_json(value: Any) -> bytes:
+    """Return compact JSON in UTF-8; lone surrogates are encoded, too."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "surrogatepass")
 
 
 class VectorShardWriter:
-    """Writes a shard of the cache in ``folder``; its files appear at ``close`` only.
+    """Writer of a shard, whose files appear only when it is closed.
 
-    Texts and vectors go straight to the disk; 36 bytes an entry stay in memory. Used in a ``with``
-    block, the shard is closed at the end and thrown away where the block raises.
+    Texts and vectors are written at once; 36 bytes per entry stay in memory. As a context manager, it
+    closes the shard at the end of the block, or discards it if the block raises.
 
     Args:
         folder: folder or URL of the cache.
-        shard: unit and part.
-        layers, dim: of an entry, with its units between them.
+        shard: unit of work and part.
+        layers: layers per entry.
+        dim: dimensions of a vector.
         dtype: "float32", "float16" or "int8".
-        texts: keep the texts and the labels of their units.
+        texts: whether to keep the texts and the labels of their units.
 
     Raises:
-        CacheError: there is no such ``dtype``.
+        CacheError: ``dtype`` is none of these.
     """
 
     def __init__(
@@ -79,22 +82,27 @@ class VectorShardWriter:
         self._records: tuple[FileRecord, ...] = ()
         self._stack = ExitStack()
         name = ShardName(*shard)
-        # The last to be opened is the first to appear: where entries are, the others are.
+        # The exit stack completes the last file first, so an entries file implies the other files.
         names = (name.entries, *([name.texts] if texts else []), name.vectors)
         self._files = [
             HashedFile(
-                one, self._stack.enter_context(storage.atomic_writer(storage.join(folder, one)))
+                file, self._stack.enter_context(storage.atomic_writer(storage.join(folder, file)))
             )
-            for one in names
+            for file in names
         ]
         self._entries, self._vectors = self._files[0], self._files[-1]
         self._texts = self._files[1] if texts else None
 
     def add(self, text: Text, labels: Sequence[str], vectors: Vectors) -> None:
-        """Append a text with the spellings of what has a vector and ``vectors`` (layers, units, dim).
+        """Append an entry.
+
+        Args:
+            text: the text.
+            labels: spellings of its units.
+            vectors: float32, shape (layers, units, dim).
 
         Raises:
-            CacheError: a value is beyond what the cache's dtype can hold.
+            CacheError: a value is too large for the dtype of the cache.
         """
         expected = (self.layers, len(labels), self.dim)
         assert vectors.shape == expected, f"vectors of shape {vectors.shape}, not {expected}"
@@ -102,15 +110,15 @@ class VectorShardWriter:
         for piece in _pieces(vectors):
             assert np.isfinite(piece).all(), f"vectors of {text!r:.60} are not finite"
             self._vectors.write(self._codec.encode(piece))
-        place = (offset, self._texts.bytes if self._texts else 0, len(labels))
-        self._rows += np.array((text_key(text), *place), ENTRY).tobytes()
+        row = (text_key(text), offset, self._texts.bytes if self._texts else 0, len(labels))
+        self._rows += np.array(row, ENTRY).tobytes()
         self._units += len(labels)
         if self._texts:
-            given = text if isinstance(text, str) else list(text)
-            self._texts.write(to_json([given, *labels]))
+            value = text if isinstance(text, str) else list(text)
+            self._texts.write(to_json([value, *labels]))
 
     def close(self) -> tuple[FileRecord, ...]:
-        """Let the shard's files appear; their records, for the manifest."""
+        """Complete the files and return their manifest records."""
         if not self._records:
             with self._stack:
                 count = len(self._rows) // ENTRY.itemsize
@@ -136,7 +144,7 @@ class VectorShardWriter:
 
 
 def _pieces(vectors: Vectors) -> Iterator[Vectors]:
-    """(layers, units, dim) in order, in pieces that fit memory: vectors may lie in a file."""
+    """Yield consecutive pieces of (layers, units, dim) vectors, which may be a large mapped file."""
     if vectors.nbytes <= PIECE_BYTES:
         yield vectors
         return
@@ -147,11 +155,15 @@ def _pieces(vectors: Vectors) -> Iterator[Vectors]:
 
 
 class VectorBlock(NamedTuple):
-    """All entries of a shard, for who reads many.
+    """All entries of a shard.
 
-    keys: (entries,) of 16 bytes; offsets: int64 (entries,), vectors before each entry, which has
-    layers * units of them; units: int64 (entries,); vectors: (vectors, dim), a view of the mapped
-    file, of int8 new float32 values.
+    Attributes:
+        keys: 16-byte key of each text, shape (entries,).
+        offsets: index in ``vectors`` of the first vector of each entry, int64 (entries,). An entry
+            has layers * units vectors.
+        units: units of each entry, int64 (entries,).
+        vectors: shape (vectors, dim); a view of the mapped file, or a new float32 array if the cache
+            is int8.
     """
 
     keys: NDArray[Any]
@@ -161,13 +173,14 @@ class VectorBlock(NamedTuple):
 
 
 class VectorShard:
-    """One shard, each of its files mapped at its first use."""
+    """Reader of a shard, whose files are memory-mapped at their first use."""
 
     def __init__(self, folder: Folder, layers: int, codec: Codec, shard: ShardName) -> None:
         self._folder, self._layers, self._codec, self.shard = folder, layers, codec, shard
 
     @cached_property
     def entries(self) -> NDArray[Any]:
+        """Rows of type `ENTRY`, shape (entries,)."""
         return self._folder.array(self.shard.entries, ENTRY)
 
     @cached_property
@@ -180,35 +193,51 @@ class VectorShard:
         return self._folder.map(self.shard.texts)
 
     def vectors(self, offset: int, units: int) -> Vectors:
-        """The vectors (layers, units, dim) from a place on."""
+        """Return the vectors of an entry, shape (layers, units, dim).
+
+        Args:
+            offset: vectors before the entry.
+            units: units of the entry.
+
+        Raises:
+            CacheError: the file is missing, damaged or too short.
+        """
         size = self._codec.vector_bytes
         start, end = offset * size, (offset + self._layers * units) * size
         if end > self._data.size:
-            raise damaged_cache(self.shard.vectors, f"vectors {offset:,} and on lie beyond its end")
+            raise damaged_cache(self.shard.vectors, "it is shorter than its entries require")
         return self._codec.decode(self._data[start:end], (self._layers, units, self._codec.dim))
 
     def block(self) -> VectorBlock:
-        """All of it."""
+        """Return all entries as one block.
+
+        Raises:
+            CacheError: a file is missing or damaged.
+        """
         entries = self.entries
         vectors = self._codec.decode(self._data, (-1, self._codec.dim))
         offsets, units = (entries[name].astype(np.int64) for name in ("offset", "units"))
         if len(offsets) and offsets[-1] + self._layers * units[-1] > len(vectors):
-            raise damaged_cache(self.shard.vectors, "it is shorter than its entries")
+            raise damaged_cache(self.shard.vectors, "it is shorter than its entries require")
         return VectorBlock(entries["key"], offsets, units, vectors)
 
     def texts(self, entry: int, key: bytes) -> tuple[Text, list[str]]:
-        """The text of the entry, which must be ``key``'s, and the labels of its units."""
+        """Return the text of an entry and the labels of its units.
+
+        Raises:
+            CacheError: a file is missing or damaged, or the text does not have this key.
+        """
         entries = self.entries
         if entry >= len(entries) or entries[entry]["key"].tobytes() != key:
-            raise damaged_cache(self.shard.entries, f"entry {entry} is another text")
+            raise damaged_cache(self.shard.entries, f"entry {entry} has the key of another text")
         start = int(entries[entry]["text"])
         end = int(entries[entry + 1]["text"]) if entry + 1 < len(entries) else None
         data = self._texts
         try:
             text, *labels = json.loads(data[start:end].decode("utf-8", "surrogatepass"))
-            whole = text_key(text) == key
+            intact = text_key(text) == key
         except (ValueError, TypeError, LookupError):
-            whole = False
-        if not whole:
-            raise damaged_cache(self.shard.texts, f"entry {entry} is not the text it was")
+            intact = False
+        if not intact:
+            raise damaged_cache(self.shard.texts, f"entry {entry} does not match its key")
         return text, labels

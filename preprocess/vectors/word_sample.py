@@ -1,6 +1,6 @@
-"""The words of a vector cache with their vectors and their places, for whoever compares them.
+"""A sample of the word occurrences in a vector cache, with their vectors and positions.
 
-A word is what stands between spaces, or a token where there are none: no script is assumed.
+A word is what stands between spaces, or a token in text without spaces, so any script works.
 """
 
 import re
@@ -20,22 +20,23 @@ Floats = NDArray[np.float32]
 Numbers = NDArray[np.int64]
 
 SAMPLE = 60_000
-"""Occurrences read, from the cache's first texts; what bounds time and memory."""
+"""Maximum occurrences, from the first texts of the cache; it bounds time and memory."""
 
 STRETCH_CHARACTERS, STRETCH_TOKENS = 15, 4
-"""Means over a text up to which its stretches between spaces are taken for words."""
+"""A text has spaces between words if the parts between spaces have at most this many characters and
+tokens on average."""
 
 AROUND = 32
-"""Characters of text shown on each side of a word."""
+"""Characters to show on each side of a word."""
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-# Controls, line ends, halves of surrogate pairs, and what turns the direction of the text after.
+# Control characters, line ends, lone surrogates, and marks that change the text direction.
 _UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\\s]+")
 
 
 @dataclass(frozen=True)
 class Snippet:
-    """An occurrence with a little text on both sides, fit to be shown on one line."""
+    """A word occurrence with some text on both sides, to be shown on one line."""
 
     before: str
     word: str
@@ -44,32 +45,46 @@ class Snippet:
 
 @dataclass(frozen=True)
 class WordSample:
-    """Occurrences in the order read. A type is a spelling; types that differ in case share a key."""
+    """Word occurrences in reading order. A type is a spelling; types that differ in case share a key.
+
+    Attributes:
+        texts: the texts.
+        places: index of the text, first character, and last character + 1 of each occurrence, shape
+            (occurrences, 3).
+        types: type of each occurrence, shape (occurrences,).
+        spellings: spelling of each type.
+        keys: key of each type, shape (types,).
+        counts: occurrences of each type, shape (types,).
+        contextual: vector of each occurrence in the top layer, shape (occurrences, dim).
+        static: vector of each type in layer 0, shape (types, dim / 2). Both kinds of vector are
+            centred and have length 1.
+    """
 
     texts: list[str]
     places: NDArray[np.int64]
-    """(occurrences, 3): number of the text, first character, last + 1."""
-    types: Numbers  # (occurrences,)
+    types: Numbers
     spellings: list[str]
-    keys: Numbers  # (types,)
-    counts: Numbers  # (types,)
-    contextual: Floats  # (occurrences, dim), directions
-    static: Floats  # (types, dim / 2), directions
+    keys: Numbers
+    counts: Numbers
+    contextual: Floats
+    static: Floats
 
     def find(self, word: str) -> int | None:
-        """The type spelled so, else the most frequent one that differs in letter case."""
-        same = [n for n, other in enumerate(self.spellings) if _key(other) == _key(word)]
+        """Return the type with this spelling, or the most frequent one that differs only in case."""
+        key = _key(word)
+        same = [n for n, other in enumerate(self.spellings) if _key(other) == key]
         exact = [n for n in same if self.spellings[n] == unicodedata.normalize("NFC", word)]
         return max(exact or same, key=lambda n: int(self.counts[n]), default=None)
 
     def contexts(self, number: int) -> Numbers:
-        """Occurrences of a type, one for each pair of words around it.
+        """Return the occurrences of a type, one for each pair of adjacent words.
 
-        A phrase that is often repeated would else be a use. At either end of its text a word is
-        read by one of the two LMs only; such occurrences are taken only where there are no others.
+        Without this, a phrase that is often repeated would look like a use of its own. At the ends of
+        a text only one of the two LMs has context, so such occurrences are used only if there are no
+        others.
         """
         found = np.flatnonzero(self.types == number)
-        text = np.pad(self.places[:, 0], 1, constant_values=-1)  # occurrence n at n + 1
+        text = np.pad(self.places[:, 0], 1, constant_values=-1)  # shifted by 1
         inner = found[(text[found] == text[found + 1]) & (text[found + 2] == text[found + 1])]
         if len(inner) < 2:
             return found
@@ -78,10 +93,11 @@ class WordSample:
         return np.asarray(inner[one_each], np.int64)
 
     def snippet(self, occurrence: int) -> Snippet:
+        """Return an occurrence with the text around it."""
         number, start, end = map(int, self.places[occurrence])
         text = self.texts[number]
         before, after = text[max(0, start - AROUND) : start], text[end : end + AROUND]
-        # A word cut in two is left out, but not where there are no spaces, or hardly any.
+        # Leave out words that are cut in two, unless there are hardly any spaces.
         if start > AROUND and (match := re.search(r"\s", before[: AROUND // 2])):
             before = before[match.end() :]
         if end + AROUND < len(text) and (match := re.search(r"\s\S*$", after[AROUND // 2 :])):
@@ -98,20 +114,25 @@ def _key(word: str) -> str:
 
 
 def shown(text: str) -> str:
-    """The text without what has no place on one line."""
+    """Replace characters that cannot be shown on one line by spaces."""
     return _UNSHOWN.sub(" ", text)
 
 
-def read_sample(cache: VectorCache, asked: Sequence[str]) -> WordSample:
-    """The words of the cache's first texts; those of ``asked`` also where there are no spaces."""
+def read_sample(cache: VectorCache, requested: Sequence[str]) -> WordSample:
+    """Read a sample of word occurrences from the first texts of a cache.
+
+    Args:
+        cache: a cache of token vectors.
+        requested: words to find in texts without spaces too, where other words are single tokens.
+    """
     half = cache.dim // 2
     texts: list[str] = []
     places: list[tuple[int, int, int]] = []
     types: list[int] = []
     numbers: dict[str, int] = {}
     contextual, static = [np.empty((0, cache.dim), np.float32)], [np.empty((0, half), np.float32)]
-    for text, words, vectors in _words(cache, [_key(word) for word in asked]):
-        # The forward LM has read a word at its last token, the backward LM at its first.
+    for text, words, vectors in _words(cache, [_key(word) for word in requested]):
+        # The forward LM has read the whole word at its last token, the backward LM at its first.
         first, last = [w.first for w in words], [w.last for w in words]
         top = vectors[-1]  # (tokens, dim)
         contextual.append(np.concatenate([top[last, :half], top[first, half:]], 1, dtype="f4"))
@@ -131,13 +152,13 @@ def read_sample(cache: VectorCache, asked: Sequence[str]) -> WordSample:
         list(numbers),
         np.array([keys.setdefault(_key(word), len(keys)) for word in numbers], np.int64),
         np.bincount(np.array(types, np.int64), minlength=len(numbers)),
-        _directions(np.concatenate(contextual)),
-        _directions(np.concatenate(static)),
+        _centred(np.concatenate(contextual)),
+        _centred(np.concatenate(static)),
     )
 
 
-def _directions(vectors: Floats) -> Floats:
-    """The rows less their mean, which says nothing of any word, and of length 1."""
+def _centred(vectors: Floats) -> Floats:
+    """Subtract the mean, which is common to all words, and scale each row to length 1, in place."""
     if len(vectors) > 1:
         vectors -= vectors.mean(0)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
@@ -146,7 +167,7 @@ def _directions(vectors: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Word:
-    """Characters [start, end) of a text, and the first and the last token they lie in."""
+    """Characters [start, end) of a text, and the indices of the first and last token they overlap."""
 
     start: int
     end: int
@@ -155,13 +176,13 @@ class Word:
 
 
 def _words(
-    cache: VectorCache, asked: Sequence[str]
+    cache: VectorCache, requested: Sequence[str]
 ) -> Iterator[tuple[str, list[Word], NDArray[np.floating[Any]]]]:
-    """The cache's first texts, as they were tokenised, with `SAMPLE` words at most."""
+    """Yield (text, words, vectors) of the first texts of the cache, with at most `SAMPLE` words."""
     left = SAMPLE
     for _, tokens, vectors in cache.entries():
         text, starts = joined_text(tokens)
-        words = find_words(text, starts, asked)[:left]
+        words = find_words(text, starts, requested)[:left]
         if words:
             yield text, words, vectors
         left -= len(words)
@@ -170,10 +191,13 @@ def _words(
 
 
 def joined_text(tokens: Sequence[str]) -> tuple[str, list[int]]:
-    """The text that ``tokens`` joined_text, and the character at which each begins.
+    """Join the spellings of tokens to a text.
 
-    SentencePiece spells a space as U+2581 and rare characters in bytes; a run of byte tokens is
-    kept together. Where the first token does not begin with U+2581, each is a word.
+    SentencePiece spells a space as U+2581 and rare characters as byte tokens; consecutive byte tokens
+    are decoded together. If the first token does not start with U+2581, each token is a word.
+
+    Returns:
+        The text, and the index of the first character of each token.
     """
     if tokens and not tokens[0].startswith("▁"):
         tokens = [f"▁{token}" for token in tokens]
@@ -191,22 +215,27 @@ def joined_text(tokens: Sequence[str]) -> tuple[str, list[int]]:
     return "".join(surfaces), list(accumulate(map(len, surfaces), initial=0))[:-1]
 
 
-def find_words(text: str, starts: Sequence[int], asked: Sequence[str] = ()) -> list[Word]:
-    """The words of a text whose tokens begin at ``starts``, in their order.
+def find_words(text: str, starts: Sequence[int], requested: Sequence[str] = ()) -> list[Word]:
+    """Find the words of a text, in order, without punctuation at their ends.
 
-    Where the stretches between spaces are short, these are the words; else the tokens are, and what
-    ``asked`` (folded) names wherever it is written. Punctuation at their ends is left out.
+    If the parts between spaces are short, these are the words. Otherwise each token is a word, and so
+    is every occurrence of a requested word.
+
+    Args:
+        text: the text.
+        starts: index of the first character of each token.
+        requested: words in casefolded form.
     """
-    stretches = [match.span() for match in re.finditer(r"\S+", text)]
-    characters = sum(end - start for start, end in stretches)
-    short = characters <= STRETCH_CHARACTERS * len(stretches)
-    if short and len(starts) <= STRETCH_TOKENS * len(stretches):
-        found = {_bare(text, *stretch) for stretch in stretches}
+    parts = [match.span() for match in re.finditer(r"\S+", text)]
+    characters = sum(end - start for start, end in parts)
+    short = characters <= STRETCH_CHARACTERS * len(parts)
+    if short and len(starts) <= STRETCH_TOKENS * len(parts):
+        found = {_bare(text, *part) for part in parts}
     else:
         found = {_bare(text, *token) for token in pairwise([*starts, len(text)])}
         folded = text.casefold()
-        # Folding may lengthen a text, and then its places are others.
-        for word in asked if len(folded) == len(text) else ():
+        # Case folding may change the length of a text, and then the indices do not match.
+        for word in requested if len(folded) == len(text) else ():
             found |= {match.span() for match in re.finditer(re.escape(word), folded)}
     words = []
     for start, end in sorted(found):
@@ -218,7 +247,7 @@ def find_words(text: str, starts: Sequence[int], asked: Sequence[str] = ()) -> l
 
 
 def _bare(text: str, start: int, end: int) -> tuple[int, int]:
-    """Less what is neither letter, mark nor number at both ends."""
+    """Remove characters that are not letters, marks or numbers from both ends of a span."""
     while start < end and unicodedata.category(text[start])[0] not in "LMN":
         start += 1
     while start < end and unicodedata.category(text[end - 1])[0] not in "LMN":

@@ -1,1 +1,1 @@
-"""A stage's unfinished work: the layout of its folder, progress records and the hash shuffle through files."""
+"""Unfinished work of a stage: its folder, records, progress, and the shuffle through files."""

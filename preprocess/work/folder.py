@@ -1,7 +1,7 @@
 """The layout of a stage's folder of unfinished work; no other module knows it.
 
     _work/
-      asked.json               settings and inputs that the work was begun with
+      asked.json               settings and inputs that the work was started with
       lock.json                the process that writes the stage
       plan.bin                 the units of work (`preprocess.reading.plan_file`)
       units/000012.json        record of a unit: its first pass is finished
@@ -29,6 +29,7 @@ _CHECKPOINT = re.compile(r"step-(\d+)\.ckpt")
 
 
 def work_folder(stage_folder: str) -> str:
+    """Return the folder of unfinished work, ``work`` in all functions below."""
     return join(stage_folder, NAME)
 
 
@@ -103,8 +104,8 @@ def checkpoint_file(work: str, step: int) -> str:
 
 def checkpoint_steps(work: str) -> list[int]:
     """Return the steps that have a checkpoint, in rising order."""
-    found = (_CHECKPOINT.fullmatch(name) for name in list_names(work))
-    return sorted(int(one[1]) for one in found if one)
+    matches = (_CHECKPOINT.fullmatch(name) for name in list_names(work))
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def read_unit_record(work: str, unit: int) -> dict[str, Any]:
@@ -118,6 +119,7 @@ def read_finished_record(work: str, unit: int) -> dict[str, Any]:
 
 
 def write_record(path: str, record: Any) -> None:
+    """Write a JSON record atomically."""
     write_bytes(path, json.dumps(record).encode())
 
 
@@ -125,18 +127,19 @@ def read_record(path: str) -> dict[str, Any]:
     """Return a record.
 
     Raises:
-        FileNotFoundError: if it was not written.
+        FileNotFoundError: the record has not been written.
     """
     record: dict[str, Any] = json.loads(read_bytes(path))
     return record
 
 
 def read_record_if_written(path: str) -> dict[str, Any] | None:
+    """Return a record, or None if it has not been written."""
     return read_record(path) if exists(path) else None
 
 
 def record_counts(work: str) -> tuple[int, int, int]:
-    """Return how many unit records, drop lists and finished records there are."""
+    """Return the numbers of unit records, drop lists and finished records."""
     units, drops, finished = (
         len(list_names(join(work, name))) for name in ("units", "drops", "finished")
     )

@@ -1,4 +1,4 @@
-"""How far running units are, through files: the same on every engine and every machine."""
+"""Progress of running units, reported through files so that it works with every Beam engine."""
 
 import json
 import math
@@ -11,26 +11,41 @@ from preprocess.files.storage import join, list_names, read_bytes, write_bytes
 from preprocess.work.folder import progress_folder
 
 TELL_SECONDS = 2.0
+"""Least time between two records of a running unit."""
 DROPPED = "dropped."
-"""What the keys of drop reasons begin with."""
+"""Prefix of the keys of drop reasons."""
 
 
 class Progress:
-    """A running unit's counts, rewritten every few seconds."""
+    """Counts of a running unit, written to its progress record every few seconds.
+
+    Args:
+        work: folder of unfinished work.
+        unit: the unit's number.
+
+    Attributes:
+        bytes: raw bytes read so far.
+        documents: documents read so far.
+        tokens: tokens made so far.
+        dropped: counters of dropped documents by reason; their sum is reported.
+    """
 
     def __init__(self, work: str, unit: int) -> None:
         self._path = join(progress_folder(work), f"{unit:06d}.json")
         self.bytes = self.documents = self.tokens = 0
         self.dropped: Sequence[Counter[str]] = ()
-        """Counts by reason, to be added up when they are told."""
-        # That a unit was begun is told at once: a large first document may take its time.
-        self._told = -math.inf
+        # Report the start at once, because a large first document may take long.
+        self._written = -math.inf
         self.tell()
 
     def tell(self, final: bool = False) -> None:
-        """Write the counts if they are due, or ``final``."""
-        if final or time.monotonic() - self._told > TELL_SECONDS:
-            self._told = time.monotonic()
+        """Write the record if the last one is older than `TELL_SECONDS`.
+
+        Args:
+            final: write in any case, and mark the unit as finished.
+        """
+        if final or time.monotonic() - self._written > TELL_SECONDS:
+            self._written = time.monotonic()
             counts = {"bytes": self.bytes, "documents": self.documents, "tokens": self.tokens}
             dropped = sum(self.dropped, Counter())
             reasons = {DROPPED + reason: number for reason, number in dropped.items()}
@@ -40,26 +55,31 @@ class Progress:
 
 
 class ProgressSums:
-    """The counts of all units of a job, read again and again: of a unit that is through, once."""
+    """Sums of the counts of all units, for repeated reading.
+
+    Args:
+        work: folder of unfinished work.
+    """
 
     def __init__(self, work: str) -> None:
         self._folder = progress_folder(work)
-        self._through: set[str] = set()
+        # Records of finished units are read once.
+        self._finished: set[str] = set()
         self._sums: Counter[str] = Counter()
 
     def read(self) -> Counter[str]:
-        """Bytes, documents, tokens and ``dropped.REASON`` so far.
+        """Return the current sums of bytes, documents, tokens and ``dropped.REASON``.
 
         Raises:
-            OSError, ValueError: a record cannot be read just now.
+            OSError, ValueError: a record cannot be read now; a later call may succeed.
         """
         running: Counter[str] = Counter()
         for name in list_names(self._folder):
-            if name in self._through:
+            if name in self._finished:
                 continue
             record = json.loads(read_bytes(join(self._folder, name)))
             if record["final"]:
-                self._through.add(name)
+                self._finished.add(name)
                 self._sums.update(record["counts"])
             else:
                 running.update(record["counts"])

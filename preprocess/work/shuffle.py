@@ -1,8 +1,8 @@
-"""A shuffle through files: rows written by many units are read again bucket by bucket.
+"""A shuffle through files: rows written by many units are read bucket by bucket.
 
-A unit writes one file with its rows grouped by bucket. A reader of a bucket takes that bucket's
-slice of every unit's file. Rows never pass through the Beam runner, so its memory does not grow
-with the corpus, and the result does not depend on the order of the units.
+A unit writes files with its rows grouped by bucket. The reader of a bucket reads that bucket's
+slice of every file. Rows never pass through the Beam runner, so its memory does not grow with the
+corpus, and the result does not depend on the order of the units.
 """
 
 from collections.abc import Iterator, Sequence
@@ -69,7 +69,7 @@ class Shuffle:
         self._folder = folder
 
     def write(self, unit: int, part: int, data: bytes, bounds: npt.ArrayLike) -> None:
-        """Write part ``part`` of a unit; ``data`` and ``bounds`` as in `write_groups`."""
+        """Write a numbered part of a unit; ``data`` and ``bounds`` as in `write_groups`."""
         write_groups(join(self._folder, f"{unit:06d}-{part:04d}.bin"), data, bounds)
 
     def write_rows(
@@ -91,10 +91,10 @@ class Shuffle:
             yield unit, read_group(join(self._folder, name), bucket)
 
     def _parts(self) -> Sequence[tuple[int, str]]:
-        found = []
+        parts = []
         for name in list_names(self._folder):
             if name.endswith(".bin"):
                 unit, part = map(int, name.removesuffix(".bin").split("-"))
-                found.append((unit, part, name))
+                parts.append((unit, part, name))
         # By number, because names with more digits than the padding do not sort as text.
-        return [(unit, name) for unit, _, name in sorted(found)]
+        return [(unit, name) for unit, _, name in sorted(parts)]

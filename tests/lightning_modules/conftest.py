@@ -1,4 +1,4 @@
-"""Processes of this machine that do something together."""
+"""A fixture that runs a script in several processes of one process group."""
 
 import os
 import subprocess
@@ -28,12 +28,12 @@ dist.init_process_group(
 """
 
 Together = Callable[[str, int], list[tuple[int, str]]]
-"""A script and a number of processes -> exit code and last words of each."""
+"""(script, number of processes) -> exit code and standard error of each process."""
 
 
 @pytest.fixture
 def together(tmp_path: Path) -> Together:
-    """Runs a script in processes that know ``folder``, the test's own, ``rank`` and ``world``."""
+    """Run a script in processes in which ``folder`` (the test's), ``rank`` and ``world`` are defined."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
 
     def run(script: str, world: int) -> list[tuple[int, str]]:
@@ -45,7 +45,7 @@ def together(tmp_path: Path) -> Together:
             )
             for rank in range(world)
         ]  # fmt: skip
-        told = [process.communicate(timeout=100)[1] for process in processes]
-        return [(one.returncode, words) for one, words in zip(processes, told, strict=True)]
+        errors = [process.communicate(timeout=100)[1] for process in processes]
+        return [(p.returncode, text) for p, text in zip(processes, errors, strict=True)]
 
     return run

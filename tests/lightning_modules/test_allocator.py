@@ -1,11 +1,11 @@
-"""What glibc's malloc is told, in a process of its own: no other test should run with it."""
+"""Effect of `memory_kept` on glibc's malloc, in a process of its own so that no other test is affected."""
 
 import subprocess
 import sys
 
 import pytest
 
-# Page faults of a block of so many MB that is taken and left again and again.
+# Count the page faults of allocating and freeing a block of argv[1] MB eight times.
 FAULTS = """
 import ctypes, resource, sys
 size, large = int(sys.argv[1]) << 20, sys.argv[2] == "large"
@@ -29,34 +29,36 @@ print(before, inside, after)
 
 
 def faults(megabytes: int, how: str) -> list[int]:
-    """Before, inside and after."""
+    """Return the page faults before, inside and after `memory_kept`."""
     if not sys.platform.startswith("linux"):
-        pytest.skip("glibc alone is told")
+        pytest.skip("only glibc has these thresholds")
     command = [sys.executable, "-c", FAULTS, str(megabytes), how]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [int(count) for count in done.stdout.split()]
 
 
 @pytest.mark.parametrize(("megabytes", "how"), [(64, "large"), (16, "large"), (16, "small")])
-def test_memory_is_kept_inside_and_given_back_after(megabytes: int, how: str) -> None:
+def test_freed_memory_is_kept_inside_the_context_and_returned_after_it(
+    megabytes: int, how: str
+) -> None:
     before, inside, after = faults(megabytes, how)
 
     assert inside < before / 20
     assert after > before / 2
 
 
-def test_large_blocks_are_given_back_where_they_are_not_the_same_again() -> None:
+def test_large_blocks_are_returned_unless_they_are_to_be_kept() -> None:
     before, inside, _ = faults(64, "small")
 
     assert inside > before / 2
 
 
-def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_happens_with_another_c_library(monkeypatch: pytest.MonkeyPatch) -> None:
     from lightning_modules import allocator
 
-    def none(name: str) -> None:
+    def missing(name: str) -> None:
         raise OSError(name)
 
-    monkeypatch.setattr(allocator.ctypes, "CDLL", none)
+    monkeypatch.setattr(allocator.ctypes, "CDLL", missing)
     with allocator.memory_kept():
         pass

@@ -1,4 +1,4 @@
-"""Limits of the model's and the training's settings."""
+"""Limits of the settings of the model and of the training, and the checks between them."""
 
 from typing import Any
 
@@ -16,20 +16,22 @@ from lightning_modules.training.config import CosineConfig, PlateauConfig, Train
 
 
 @pytest.mark.parametrize("cutoffs", [[], [1], [20, 50], "auto"])
-def test_cutoffs_that_rise_are_taken(cutoffs: Any) -> None:
-    found = AdaptiveSoftmaxConfig.model_validate({"cutoffs": cutoffs}).cutoffs
+def test_increasing_cutoffs_are_accepted(cutoffs: Any) -> None:
+    parsed = AdaptiveSoftmaxConfig.model_validate({"cutoffs": cutoffs}).cutoffs
 
-    assert found == (cutoffs if cutoffs == "auto" else tuple(cutoffs))
+    assert parsed == (cutoffs if cutoffs == "auto" else tuple(cutoffs))
 
 
 @pytest.mark.parametrize("cutoffs", [[0], [50, 20], [20, 20], [-1, 5]])
-def test_cutoffs_that_do_not_rise_are_refused(cutoffs: list[int]) -> None:
-    with pytest.raises(ValidationError, match="cutoffs must rise from above 0, not"):
+def test_cutoffs_that_do_not_increase_are_rejected(cutoffs: list[int]) -> None:
+    with pytest.raises(
+        ValidationError, match="cutoffs must be positive and strictly increasing, not"
+    ):
         AdaptiveSoftmaxConfig.model_validate({"cutoffs": cutoffs})
 
 
 @pytest.mark.parametrize("seed", [-1, 1 << 32])
-def test_a_seed_is_one_that_every_generator_takes(seed: int) -> None:
+def test_a_seed_outside_32_bits_is_rejected(seed: int) -> None:
     with pytest.raises(ValidationError):
         TrainConfig(seed=seed)
 
@@ -52,12 +54,12 @@ def test_a_seed_is_one_that_every_generator_takes(seed: int) -> None:
         (AdaptiveSoftmaxConfig, "div", 0.5),
     ],
 )
-def test_a_value_out_of_bounds_is_refused(section: Any, key: str, value: float) -> None:
+def test_a_value_out_of_bounds_is_rejected(section: Any, key: str, value: float) -> None:
     with pytest.raises(ValidationError, match=key):
         section(**{key: value})
 
 
-def test_without_a_projection_a_direction_is_as_wide_as_its_cell() -> None:
+def test_without_a_projection_the_width_is_the_hidden_size() -> None:
     assert LSTMConfig(hidden=24, projection=None).direction_width == 24
     assert LSTMConfig(hidden=24, projection=6).direction_width == 6
     assert GRUConfig(hidden=24).direction_width == 24
@@ -74,41 +76,42 @@ def test_the_head_is_chosen_by_its_kind() -> None:
     [
         (
             {"input": {"kind": "adaptive"}, "head": {"kind": "softmax"}},
-            "input.kind adaptive takes the clusters of an adaptive softmax, and head.kind is softmax; "
+            "input.kind adaptive needs head.kind adaptive_softmax, whose clusters it uses, not softmax; "
             "set head.kind to adaptive_softmax or input.kind to embedding",
         ),
         (
             {"tied": True, "input": {"kind": "char_cnn"}},
-            "tied: a char_cnn input has no vector for each id; set tied to false",
+            "tied: a char_cnn input has no vector per id to share; set tied to false",
         ),
         (
             {"tied": True},
             "tied: input.kind embedding and head.kind adaptive_softmax have vectors of different "
-            "shapes; an adaptive_softmax goes with input.kind adaptive, any other head with embedding",
+            "shapes; use adaptive_softmax with input.kind adaptive, and softmax or sampled_softmax "
+            "with input.kind embedding",
         ),
         (
             {"tied": True, "input": {"dim": 7}, "head": {"kind": "softmax"}},
-            "tied: input.dim is 7, but the output layer reads 128 dimensions (recurrent.projection, "
-            "or hidden without one); leave input.dim out",
+            "tied: input.dim is 7, but the output layer needs 128 (recurrent.projection, or hidden "
+            "if there is none); set input.dim to null",
         ),
         (
             {"tied": True, "head": {"kind": "softmax"}, "output_vocabulary": 9},
-            "tied: output_vocabulary would cut the shared vectors; leave it out",
+            "tied: output_vocabulary needs output vectors of its own; set it to null",
         ),
         (
             {"input": {"kind": "char_cnn", "max_characters": 5, "filters": [[6, 1]]}},
-            "filters: [6, 1] must have a width of 1 to max_characters (5) and a number of at least 1",
+            "filters: [6, 1] must have a width of 1 to max_characters (5) and at least 1 filter",
         ),
     ],
 )
-def test_parts_that_do_not_fit_are_told_with_what_does(model: Any, message: str) -> None:
-    # A part of a choice keeps its kind's default where a test leaves it out.
+def test_parts_that_do_not_fit_are_rejected_with_a_way_out(model: Any, message: str) -> None:
+    # If a test gives no kind, the part has its default kind.
     parts = {"input": {"kind": "embedding"}, "head": {"kind": "adaptive_softmax"}}
-    given = {k: parts.get(k, {}) | v if isinstance(v, dict) else v for k, v in model.items()}
-    with pytest.raises(ValidationError) as told:
-        ModelConfig.model_validate(given)
+    settings = {k: parts.get(k, {}) | v if isinstance(v, dict) else v for k, v in model.items()}
+    with pytest.raises(ValidationError) as error:
+        ModelConfig.model_validate(settings)
 
-    assert message in str(told.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -121,11 +124,11 @@ def test_parts_that_do_not_fit_are_told_with_what_does(model: Any, message: str)
         {"recurrent": {"kind": "gru"}, "directions": "forward"},
     ],
 )
-def test_parts_that_fit_are_taken(model: Any) -> None:
+def test_parts_that_fit_are_accepted(model: Any) -> None:
     ModelConfig.model_validate(model)
 
 
-def test_rows_have_to_be_a_multiple_of_the_passes_over_them() -> None:
+def test_rows_must_be_a_multiple_of_row_passes() -> None:
     with pytest.raises(
         ValidationError, match=r"rows \(10\) must be a multiple of row_passes \(4\)"
     ):
@@ -141,5 +144,7 @@ def test_rows_have_to_be_a_multiple_of_the_passes_over_them() -> None:
         ({"optimizer": {"kind": "sgd", "average_after": 5}}, True),
     ],
 )
-def test_looks_at_held_out_text_may_decide_the_result(train: Any, decide: bool) -> None:
+def test_looks_decide_if_the_schedule_or_the_average_depends_on_them(
+    train: Any, decide: bool
+) -> None:
     assert TrainConfig.model_validate(train).looks_decide is decide

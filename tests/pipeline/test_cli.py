@@ -9,14 +9,19 @@ from typing import Any
 
 import pytest
 
-from pipeline import cli
-from pipeline.cli import STAGE_HELP, main
+from pipeline.cli import main
 from pipeline.commands import inspection
+from pipeline.commands.registry import COMMANDS
+from pipeline.lifecycle.order import STAGE_ORDER
+from pipeline.version import biloom_version
 
 Tiny = Any  # of conftest.py
 Command = Any
 Capture = pytest.CaptureFixture[str]
-HEAVY = ("numpy", "pydantic", "rich", "yaml", "fsspec", "torch", "apache_beam", "sentencepiece")
+HEAVY = (
+    *("numpy", "pydantic", "rich", "yaml", "fsspec", "torch", "apache_beam", "sentencepiece"),
+    *("dataclasses", "importlib.metadata", "shtab"),
+)
 
 
 def told(arguments: list[str], capsys: Capture) -> tuple[int, str, str]:
@@ -29,22 +34,34 @@ def told(arguments: list[str], capsys: Capture) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
-def test_help_loads_nothing_that_is_slow_to_load() -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], []])
+def test_help_loads_nothing_that_is_slow_to_load(arguments: list[str]) -> None:
     script = (
-        "import sys\nfrom pipeline.cli import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        f"import sys\nfrom pipeline.cli import main\ntry:\n    main({arguments!r})\n"
+        "except SystemExit:\n    pass\n"
         f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])"
     )
     run = [sys.executable, "-c", script]
     answer = subprocess.run(run, capture_output=True, text=True, check=True)
     assert answer.stdout.rsplit("LOADED ", 1)[1] == "[]\n"
-    assert all(name in answer.stdout for name in (*STAGE_HELP, "inspect", "check"))
 
 
-def test_no_command_is_a_mistake_that_names_the_commands(capsys: Capture) -> None:
-    code, out, err = told([], capsys)
-    assert (code, out) == (2, "")
-    assert err.endswith("biloom: error: the following arguments are required: COMMAND\n")
+def test_help_lists_every_command(capsys: Capture) -> None:
+    code, out, err = told(["--help"], capsys)
+    assert (code, err) == (0, "")
+    rows = [line.split()[0] for line in out.splitlines() if line.startswith("    ")]
+    assert [row for row in rows if row in COMMANDS] == list(COMMANDS)
+    assert list(COMMANDS)[:7] == ["run", *STAGE_ORDER]
+
+
+@pytest.mark.parametrize("arguments", [[], ["cache"]])
+def test_no_command_is_answered_by_the_help(arguments: list[str], capsys: Capture) -> None:
+    _, help_, _ = told([*arguments, "--help"], capsys)
+    assert told(arguments, capsys) == (2, "", help_)
+
+
+def test_the_version_is_told(capsys: Capture) -> None:
+    assert told(["--version"], capsys) == (0, f"biloom {biloom_version()}\n", "")
 
 
 @pytest.mark.parametrize(
@@ -55,6 +72,9 @@ def test_no_command_is_a_mistake_that_names_the_commands(capsys: Capture) -> Non
         (["run", "quickstart", "--fast"], "unrecognized arguments: --fast"),
         (["run", "quickstart", "--fast", "train.steps=1"], "unrecognized arguments: --fast"),
         (["inspect", "a", "b"], "unrecognized arguments: b"),
+        (["cache", "fly"], "argument COMMAND: invalid choice: 'fly'"),
+        (["status"], "the following arguments are required: RUN"),
+        (["completion", "tcsh"], "argument shell: invalid choice: 'tcsh'"),
         (["check", "a", "--overwrite"], "unrecognized arguments: --overwrite"),
     ],
 )
@@ -115,7 +135,7 @@ def test_a_path_that_is_no_text_can_be_printed(tiny: Tiny, tmp_path: Path, biloo
         "prepare", *tiny.arguments(tmp_path), f"run.output={os.fsdecode(output)}", "--dry-run"
     )
     assert (answer.returncode, answer.stderr) == (0, "")
-    assert "\\udcff\\udce9/prepare" in answer.stdout
+    assert "\\udcff\\udce9\n" in answer.stdout
 
 
 @pytest.mark.parametrize(
@@ -160,8 +180,8 @@ def test_an_interrupt_is_told_and_ends_with_130(
     def interrupted(options: Any) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_run", interrupted)
-    assert told(["run", "quickstart"], capsys) == (
+    monkeypatch.setattr(inspection, "inspect", interrupted)
+    assert told(["inspect", "/x"], capsys) == (
         130,
         "",
         "\nbiloom: stopped; the same command resumes from here\n",

@@ -1,5 +1,6 @@
 """What is shown: as given on a terminal and in a file, and never steered by what is shown."""
 
+import re
 import unicodedata
 from io import StringIO
 
@@ -59,6 +60,19 @@ def test_a_plain_line_is_not_wrapped_and_has_no_style(
     console.stage("train", "/a/" * 100)
     assert not console.is_terminal
     assert capsys.readouterr().out == "  " + "word " * 100 + "\ntrain  " + "/a/" * 100 + "\n"
+
+
+@pytest.mark.parametrize("text", ["a few words " * 9, "/a/path/that/has/no/space" * 5])
+def test_a_long_line_is_wrapped_below_its_stage_on_a_terminal(text: str) -> None:
+    for tell in (Console.line, Console.warn):
+        console, printed = shown(terminal=True, width=40)
+        tell(console, text)
+        first, *others = printed.getvalue().splitlines()
+        assert first.startswith("  " + text[:9])
+        assert others
+        assert all(line.startswith("    ") and len(line) <= 40 for line in others)
+        whole = "".join(line.strip() for line in (first, *others))
+        assert whole.replace(" ", "") == text.replace(" ", "")
 
 
 def test_control_characters_are_told_as_escapes() -> None:
@@ -126,6 +140,31 @@ def test_a_table_in_a_file_is_a_line_a_row() -> None:
     console, printed = shown(terminal=False)
     console.table("corpus", ["split", "tokens"], [["train", "12"], ["valid", "3"]])
     assert printed.getvalue() == ("  corpus: split | tokens\n    train | 12\n    valid | 3\n")
+
+
+def test_columns_of_numbers_stand_to_the_right_and_text_to_the_left() -> None:
+    console, printed = shown(terminal=True, width=60)
+    rows = [["1 to 9", "12", "-", "done"], ["valid", "3,000", "1.5kB", "to be made"]]
+    console.table("stages", ["name", "tokens", "size", "state"], rows)
+    lines = [line.rstrip() for line in printed.getvalue().splitlines()]
+    assert lines[-3:-1] == [
+        "  1 to 9      12      -  done",
+        "  valid    3,000  1.5kB  to be made",
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_bar_keeps_its_name_share_and_time_on_a_narrow_terminal(width: int) -> None:
+    console, printed = shown(terminal=True, width=width)
+    note = "12,345 tokens/s  perplexity 1,005.6 (held out 1,234.5)"
+    with console.bar("train", 1000) as bar:
+        bar.update(120, note)
+        bar._progress.refresh()  # type: ignore[attr-defined]
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed.getvalue())
+    lines = [line for line in plain.splitlines() if "12%" in line and "12,345" in line]
+    assert lines
+    assert all(line.startswith("  train ") and line.endswith(" --:--") for line in lines)
+    assert all((note in line) == (width > 100) for line in lines)
 
 
 @pytest.mark.parametrize("text", SCRIPTS)

@@ -1,4 +1,4 @@
-"""A folder here and elsewhere; how the tests of the readers read a file."""
+"""Fixtures: a local and a remote folder, and a function that reads a raw file."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ Read = Callable[..., tuple[Block, list[str]]]
 
 @pytest.fixture(params=["local", "memory"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty folder of this machine, then one of an object store's kind."""
+    """An empty local folder, then a folder of an in-memory object store."""
     if request.param == "local":
         yield str(tmp_path / "folder")
         return
@@ -36,17 +36,20 @@ def _read_file(
     limits: Limits | None = None,
     **source: Any,
 ) -> tuple[Block, list[str]]:
-    """All of a file as one block, and the place of each document.
+    """Read a file through units of ``unit_bytes`` and join their blocks.
 
-    Every byte and digest is accounted for.
+    Checks that the blocks account for every byte and that the digests are right.
+
+    Returns:
+        The whole file as one block, and the place of each document.
     """
-    given = Source(path=str(path), **source)
+    settings = Source(path=str(path), **source)
     cleaning = CleaningConfig(invalid_bytes="drop" if drop else "replace")
     raw = path.read_bytes()
     whole = Block([], [], 0, 0)
     places: list[str] = []
-    for unit in plan_units([given], [list_source(given)], unit_bytes):
-        reader = read_unit(unit, given, cleaning, limits or Limits(), block_bytes)
+    for unit in plan_units([settings], [list_source(settings)], unit_bytes):
+        reader = read_unit(unit, settings, cleaning, limits or Limits(), block_bytes)
         taken = 0
         for block in reader:
             taken += block.raw_bytes

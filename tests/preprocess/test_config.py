@@ -1,4 +1,4 @@
-"""What the data stages accept, and which of it a fingerprint holds."""
+"""Validation of the data stages' settings, and which of them are in the fingerprint."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from preprocess.section import Section, result_fields, runtime
 from preprocess.text.config import CleaningConfig
 
 
-def test_a_section_is_frozen_and_knows_its_keys() -> None:
+def test_a_section_is_immutable_and_refuses_unknown_keys() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         CleaningConfig().unicode = "NFKC"
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
@@ -32,7 +32,7 @@ def test_every_setting_is_described(model: type[Section]) -> None:
     assert [name for name, field in fields.items() if not field.description] == []
 
 
-def test_settings_that_change_no_result_are_in_no_fingerprint() -> None:
+def test_runtime_settings_are_not_in_the_fingerprint() -> None:
     class Inner(Section):
         speed: int = runtime(1, "how fast", ge=1)
         depth: int = 2
@@ -50,10 +50,10 @@ def test_settings_that_change_no_result_are_in_no_fingerprint() -> None:
     assert fields["prepare.part_tokens"] == 4_000_000
 
 
-def test_plain_paths_are_one_source_before_those_with_a_name() -> None:
+def test_plain_paths_form_the_first_source() -> None:
     assert PrepareConfig(input="a").sources == (Source(path=("a",)),)
-    given: Any = ["a", {"name": "n", "path": "b", "split": "test", "license": "CC0"}, "c"]
-    sources = PrepareConfig(input=given).sources
+    entries: Any = ["a", {"name": "n", "path": "b", "split": "test", "license": "CC0"}, "c"]
+    sources = PrepareConfig(input=entries).sources
     assert [(s.name, s.paths, s.split, s.license) for s in sources] == [
         ("corpus", ("a", "c"), None, None),
         ("n", ("b",), "test", "CC0"),
@@ -65,7 +65,7 @@ def test_plain_paths_are_one_source_before_those_with_a_name() -> None:
     [
         (
             {"valid_fraction": 0.5, "test_fraction": 0.5},
-            "valid_fraction and test_fraction leave nothing to train on",
+            "valid_fraction and test_fraction must sum to less than 1",
         ),
         (
             {"input": ["a", {"path": "b"}]},
@@ -76,7 +76,7 @@ def test_plain_paths_are_one_source_before_those_with_a_name() -> None:
         ({"unit_bytes": 100}, "greater than or equal to 1024"),
     ],
 )
-def test_what_cannot_be_prepared_is_told(settings: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         PrepareConfig(**{"input": "a", **settings})
 
@@ -92,7 +92,7 @@ def test_a_tokenizer_is_chosen_by_its_kind() -> None:
         adapter.validate_python({"kind": "sentencepiece", "vocabulary": 299})
 
 
-def test_an_encoding_goes_by_its_one_name() -> None:
+def test_spellings_of_an_encoding_are_unified() -> None:
     names = {"UTF8": "utf-8", "utf_8_sig": "utf-8", "Latin-1": "iso8859-1", "GB18030": "gb18030"}
     assert {name: Source(path="x", encoding=name).encoding for name in names} == names
 
@@ -100,13 +100,13 @@ def test_an_encoding_goes_by_its_one_name() -> None:
 @pytest.mark.parametrize(
     ("encoding", "message"),
     [
-        ("klingon", "Python knows no encoding 'klingon'"),
-        ("rot13", "'rot13' is no encoding of text"),
-        ("hex", "'hex' is no encoding of text"),
-        ("idna", "'idna' is no encoding of text"),
-        ("unicode_escape", "'unicode_escape' is no encoding of text"),
+        ("klingon", "'klingon' is not an encoding that Python knows"),
+        ("rot13", "'rot13' is not a text encoding"),
+        ("hex", "'hex' is not a text encoding"),
+        ("idna", "'idna' is not a text encoding"),
+        ("unicode_escape", "'unicode_escape' is not a text encoding"),
     ],
 )
-def test_what_is_no_encoding_of_text_is_refused(encoding: str, message: str) -> None:
+def test_encodings_that_are_not_of_text_are_refused(encoding: str, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Source(path="x", encoding=encoding)

@@ -1,12 +1,12 @@
-"""Adaptive softmax: frequent ids in a short head, rare ones in low-rank tails (Grave et al. 2017).
+"""Adaptive softmax: frequent ids in a short head, rare ids in low-rank tails (Grave et al. 2017).
 
-nn.AdaptiveLogSoftmaxWithLoss waits for the device at every cluster, leaves a cluster that no
-target hit without gradients (which stops DDP) and wants ids sorted by frequency. Here the data
-side says beforehand which rows go to which tail, every tail is in every graph, and a table maps
-ids to ranks. The numbers are the same.
+It computes the same numbers as nn.AdaptiveLogSoftmaxWithLoss, which has three drawbacks: it waits for
+the device at each cluster; a cluster without a target in the batch gets no gradient, which DDP rejects;
+ids must be sorted by frequency. Here the positions of each tail can be computed beforehand on the CPU
+(`Routes`), each tail is in every autograd graph, and a table maps ids to ranks.
 
-Legend: rank = place of an id by falling count; cutoffs = the ranks where each tail begins; n =
-positions, both directions together.
+Terms: the rank of an id is its position when ids are sorted by falling count; a cutoff is the first
+rank of a tail; n is the number of positions, of all directions together.
 """
 
 from typing import Any
@@ -23,28 +23,35 @@ from preprocess.tokenizers.base import IGNORE
 
 
 def check_cutoffs(cutoffs: tuple[int, ...], vocabulary: int) -> None:
-    """Raise UserError where cutoffs do not rise between 0 and the vocabulary."""
+    """Raise UserError unless 0 < cutoffs[0] < cutoffs[1] < ... < vocabulary."""
     ends = (*cutoffs, vocabulary)
     if any(end <= start for start, end in zip((0, *cutoffs), ends, strict=True)):
         raise UserError(
-            f"model.head.cutoffs: {list(cutoffs)} must rise and lie between 0 and the "
-            f"vocabulary's {vocabulary:,} ids; choose other cutoffs, or auto"
+            f"model.head.cutoffs: {list(cutoffs)} must increase and lie between 0 and "
+            f"{vocabulary:,}, the number of ids that can be predicted; choose other cutoffs, or auto"
         )
 
 
 class AdaptiveSoftmax(nn.Module):
-    """Exact log-probabilities over the vocabulary, most of it in low-rank tails.
+    """An output layer with exact log-probabilities, full-rank for frequent ids, low-rank for rare ones.
 
         log p(id of rank r < cutoffs[0]) = log_softmax(head h)[r]
         log p(id in tail k)              = log_softmax(head h)[cutoffs[0] + k]
                                            + log_softmax(out_k in_k h)[r - cutoffs[k]]
 
-    in_k has dim // div^(k + 1) rows (Grave et al. 2017, section 4.4); no bias, as in torch, with
-    whose module the names and shapes of the weights agree. Without cutoffs it is a full softmax.
-    Every matrix is U(-1/sqrt(columns), 1/sqrt(columns)), the default of nn.Linear.
+    in_k has `tail_widths` rows (Grave et al. 2017, section 4.4). There are no biases. Weights have
+    the names and shapes of nn.AdaptiveLogSoftmaxWithLoss, and the default initialisation of
+    nn.Linear, U(-1/sqrt(columns), 1/sqrt(columns)). Without cutoffs it is a full softmax.
 
-    ranks: int64 (vocabulary,), id -> rank; none: ids are ranks. Raises UserError where cutoffs do
-    not rise between 0 and the vocabulary, or ranks are no permutation.
+    Args:
+        config: its ``div`` is used; its ``cutoffs`` are not, because "auto" depends on the corpus.
+        dim: width of the input.
+        vocabulary: number of ids that can be predicted.
+        cutoffs: first rank of each tail.
+        ranks: rank of each id, int64 (vocabulary,); None means that ids are ranks.
+
+    Raises:
+        UserError: as in `check_cutoffs` and `id_ranks`.
     """
 
     ranks: Tensor
@@ -75,18 +82,22 @@ class AdaptiveSoftmax(nn.Module):
         )
 
     def nll(self, hidden: Tensor, targets: Tensor, routes: Routes | None = None) -> Tensor:
-        """Exact -log p of targets in nats.
+        """Return the cross-entropy of each target in nats, (n,), float32.
 
-        hidden: (n, dim); targets: ids (n,), int64, below 0 ignored (loss 0); routes: of
-        the same targets, on the same device, and then nothing here waits for the device.
-        Returns (n,), float32. Weights of a tail that no target hits have a gradient of zeros.
+        Weights of a tail without targets get a gradient of zeros.
+
+        Args:
+            hidden: (n, dim).
+            targets: ids, int64 (n,); those below 0 are ignored and have loss 0.
+            routes: routes of the same targets, on the same device; if None, they are computed here,
+                which waits for the device.
         """
         ranks = self.ranks[targets.clamp(min=0)]  # (n,)
-        cluster = torch.bucketize(ranks, self.bounds, right=True)  # (n,), 0 is the shortlist
+        cluster = torch.bucketize(ranks, self.bounds, right=True)  # (n,), 0 is the head
         first = self.cutoffs[0] if self.cutoffs else self.vocabulary
-        goal = torch.where(cluster == 0, ranks, first - 1 + cluster)
-        goal = torch.where(targets < 0, IGNORE, goal)
-        losses = linear_nll(hidden, self.head.weight, None, goal)  # (n,)
+        column = torch.where(cluster == 0, ranks, first - 1 + cluster)
+        column = torch.where(targets < 0, IGNORE, column)
+        losses = linear_nll(hidden, self.head.weight, None, column)  # (n,)
         if routes is None:
             routes = self._route(targets, ranks, cluster)
         tail: Any

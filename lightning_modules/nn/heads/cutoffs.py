@@ -1,4 +1,4 @@
-"""Where the tails of an adaptive softmax begin, from a corpus's counts (Grave et al. 2017)."""
+"""Choose the cutoffs of an adaptive softmax from a corpus's token counts (Grave et al. 2017)."""
 
 from itertools import combinations
 from typing import NamedTuple
@@ -7,55 +7,68 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROUTED_BLOCK = 64
-"""Rows that go to a tail are padded to a multiple of this number."""
+"""The positions that a tail computes are padded to a multiple of this number."""
 
 
 def tail_widths(dim: int, div: float, tails: int) -> tuple[int, ...]:
-    """Inner dimensions of each tail: dim // div^(k + 1), at least 1 (Grave et al. 2017, 4.4)."""
+    """Return the width of each tail's vectors: dim // div^(k + 1), at least 1, for k = 0, 1, ...
+
+    Grave et al. 2017, section 4.4.
+    """
     return tuple(max(1, int(dim // div ** (k + 1))) for k in range(tails))
 
 
 class Cost(NamedTuple):
-    """What Grave's model of a device leaves out, in multiplications of a matmul.
+    """Costs of a device besides a matmul's multiplications; the unit is one multiplication.
 
-    floor: a matmul, however small, besides its multiplications; logit: a number of a softmax,
-    forward and backward, per three multiplications of its matmuls (forward, and two backward).
+    Attributes:
+        floor: constant cost of a matmul.
+        logit: cost of the softmax of one logit, forward and backward, divided by 3, because each
+            multiplication of the forward pass stands for three (one forward, two backward).
     """
 
     floor: int
     logit: int
 
 
-# Two AVX-512 cores, 72 G multiplications a second: 28 us; logits measured at 45 to 76 (hidden
-# 8 to 256, 64 to 2,560 positions).
+# Measured on two AVX-512 cores at 72e9 multiplications per second: the floor is 28 us, and a logit
+# costs 45 to 76 multiplications (dim 8 to 256, 64 to 2,560 positions).
 CPU = Cost(2_000_000, 64)
-# By arithmetic, not measured: an H100 in bfloat16 at 200 T multiplications a second; 10 us a call; a
-# logit is moved about 40 bytes at 3 TB/s.
+# Estimated, not measured: an H100 in bfloat16 with 200e12 multiplications per second, 10 us per call,
+# and 40 bytes of memory traffic per logit at 3 TB/s.
 GPU = Cost(2_000_000_000, 1000)
 SMALLEST_VOCABULARY = 1000
 SMALLEST_TAIL_WIDTH = 8
 MOST_TAILS = 3
 GRID = 32
-# The cost is flat around its minimum and knows nothing of quality: among choices that cost at most
-# this many times the cheapest, the one that keeps most ids at full rank is taken.
+# The cost is flat around its minimum and ignores quality. Of the choices that cost at most this many
+# times the minimum, choose_cutoffs takes the one with the most ids at full rank.
 NEARLY_CHEAPEST = 1.25
 
 
 def choose_cutoffs(
     counts: NDArray[np.uint64], dim: int, div: float, rows: int, device: Cost = CPU
 ) -> tuple[int, ...]:
-    """The longest shortlist that is nearly the cheapest, for a corpus with these counts, in id order.
+    """Return the cutoffs with the largest head among those of nearly minimal cost.
 
-    With B = rows, the positions of one call (both directions: 2 * rows * unroll of training):
+    The cost of a call with B positions, J ids in the head, and V_k ids, a share p_k of the tokens
+    and width d_k in tail k is (Grave et al. 2017, sections 4.1-4.4)
 
-        cost      = g(B, dim, J + tails) + sum_k [g(p_k B, dim, d_k) + g(p_k B, d_k, V_k)]
+        cost       = g(B, dim, J + tails) + sum_k [g(p_k B, dim, d_k) + g(p_k B, d_k, V_k)]
         g(b, d, k) = floor + b k d
 
-    J is the shortlist, V_k the size of tail k, p_k the share of the text it holds, d_k its inner
-    dimensions (Grave et al. 2017, sections 4.1-4.4: a matmul costs a constant, however small, and
-    then grows with k B). A softmax costs device.logit beside each d. Tails narrower than 8
-    dimensions are not considered: the model of the cost knows nothing of what they lose. Below
-    1,000 ids there is nothing to gain: (). The figures of GPU are by arithmetic, not measured.
+    with d + device.logit in place of d in matmuls whose result goes through a softmax. Tails
+    narrower than 8 are not considered, because the cost ignores their loss of quality.
+
+    Args:
+        counts: token count of each id, in the order of ids, (vocabulary,).
+        dim: width of the output layer's input.
+        div: factor by which each tail is narrower than the one before.
+        rows: positions of one call, in all directions (B).
+        device: costs of the device.
+
+    Returns:
+        First rank of each tail; () for fewer than 1,000 ids or if no tail pays.
     """
     vocabulary = len(counts)
     if vocabulary < SMALLEST_VOCABULARY:
@@ -68,8 +81,8 @@ def choose_cutoffs(
         for n in range(tails + 1)
         for cutoffs in combinations(grid, n)
     }
-    enough = NEARLY_CHEAPEST * min(costs.values())
-    near = [cutoffs for cutoffs, cost in costs.items() if cost <= enough]
+    limit = NEARLY_CHEAPEST * min(costs.values())
+    near = [cutoffs for cutoffs, cost in costs.items() if cost <= limit]
     return min(near, key=lambda cutoffs: (-(*cutoffs, vocabulary)[0], costs[cutoffs]))
 
 
@@ -81,7 +94,7 @@ def predicted_speedup(
     rows: int,
     device: Cost = CPU,
 ) -> float:
-    """Cost of the full softmax over that of these cutoffs, by the model of choose_cutoffs."""
+    """Return the cost of a full softmax divided by that of ``cutoffs``; see `choose_cutoffs`."""
     share = _cumulative_share(counts)
     return _cost(share, (), dim, div, rows, device) / _cost(share, cutoffs, dim, div, rows, device)
 
@@ -99,13 +112,13 @@ def _cost(
     cost = float(device.floor) + rows * (ends[0] + len(cutoffs)) * (dim + device.logit)
     inner = tail_widths(dim, div, len(cutoffs))
     for width, start, end in zip(inner, cutoffs, ends[1:], strict=True):
-        hit = max(ROUTED_BLOCK, rows * float(share[end] - share[start]))  # rows of a routed block
-        cost += 2 * device.floor + hit * (dim * width + (end - start) * (width + device.logit))
+        routed = max(ROUTED_BLOCK, rows * float(share[end] - share[start]))
+        cost += 2 * device.floor + routed * (dim * width + (end - start) * (width + device.logit))
     return cost
 
 
 def _cumulative_share(counts: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """(vocabulary + 1,): share of the text that the first r ranks hold."""
+    """Return the share of the tokens in ranks below r, for each r from 0, (vocabulary + 1,)."""
     falling = np.sort(counts.astype(np.float64))[::-1]
     total = max(falling.sum(), 1.0)
     return np.concatenate([[0.0], np.cumsum(falling) / total])

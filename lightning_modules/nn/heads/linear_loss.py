@@ -1,17 +1,17 @@
-"""Loss of a linear map and a softmax in bounded memory: logits are made tile by tile.
+"""Loss of a linear map followed by a softmax, in bounded memory: logits are computed in tiles.
 
-Legend: n = positions, dim = dimensions of hidden, size = logits of a position.
+n is the number of positions, dim the width of hidden, size the number of logits of a position.
 
     nll_i       = log sum_j exp z_ij - z_ic,  z = hidden weight^T + bias, c = columns[i]
     logsumexp_i = log sum_(j != c) exp z_ij
 
-Gradients, with p the softmax that stands in the formula, e the one-hot of c (logsumexp: 0) and g
-the gradient of the loss:
+With p the softmax of the terms in the sum, e the one-hot vector of c (0 for logsumexp) and g the
+gradient of the loss, the gradients are
 
     d hidden = g * ((p - e) weight),  d weight = (p - e)^T (g * hidden),  d bias = (p - e)^T g
 
-so p - e is made in the forward pass, in place of the logits, and no further (n, size) is needed.
-Where it would be too large to keep, the logits are computed again.
+so the forward pass overwrites the logits with p - e and keeps it for the backward pass. If it is too
+large to keep, the backward pass computes the logits again.
 """
 
 from typing import Any, NamedTuple
@@ -24,39 +24,52 @@ from lightning_modules.nn.recurrent.matmul import times_transposed
 
 
 class Sizes(NamedTuple):
-    """In numbers. tile: logits computed at once; kept: logits of a call that wait for backward."""
+    """Limits in numbers of logits.
+
+    Attributes:
+        tile: computed at once.
+        kept: kept from the forward to the backward pass.
+    """
 
     tile: int
     kept: int
 
 
-# 16 MB of float32, which glibc's allocator still gives out again without touching new pages.
+# 16 MB of float32, below the size (32 MB) from which glibc's malloc always maps new pages.
 CPU_SIZES = Sizes(1 << 22, 1 << 25)
 GPU_SIZES = Sizes(1 << 26, 1 << 28)
-# A matmul of fewer rows reads weights more than it computes; more rows gain nothing.
+# With fewer rows a matmul is bound by reading the weights; with more rows it gains nothing.
 LEAST_ROWS = 128
 MOST_ROWS = 1024
 
 
 def linear_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
-    """-log softmax(hidden weight^T + bias)[targets] in nats, (n,), 0 where a target is below 0.
+    """Return -log softmax(hidden weight^T + bias)[targets] in nats, (n,).
 
-    hidden (n, dim), weight (size, dim), bias (size,), targets (n,) int64. Under autocast the
-    matmuls are in its dtype; softmax and loss are float32 (float64 where hidden is).
+    Under autocast, matmuls use its dtype. Softmax and loss are float32, or float64 if hidden is.
+
+    Args:
+        hidden: (n, dim).
+        weight: (size, dim).
+        bias: (size,).
+        targets: columns, int64 (n,); a row with a target below 0 has loss 0.
     """
     return _loss(hidden, weight, bias, targets, False)
 
 
-def linear_logsumexp(hidden: Tensor, weight: Tensor, bias: Tensor | None, holes: Tensor) -> Tensor:
-    """log sum exp (hidden weight^T + bias), (n,), without column holes[i] in row i (below 0: none).
+def linear_logsumexp(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, excluded: Tensor
+) -> Tensor:
+    """Return log sum exp(hidden weight^T + bias), (n,), where row i leaves out column excluded[i].
 
-    Shapes and dtypes as in linear_nll. A row of nothing but its hole has the lowest number.
+    An index below 0 leaves out no column. A row without any column left has the lowest finite
+    number. Shapes and dtypes are those of `linear_nll`.
     """
-    return _loss(hidden, weight, bias, holes, True)
+    return _loss(hidden, weight, bias, excluded, True)
 
 
 def _loss(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, columns: Tensor, hole: bool
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, columns: Tensor, exclude: bool
 ) -> Tensor:
     device = hidden.device.type
     sizes = CPU_SIZES if device == "cpu" else GPU_SIZES
@@ -65,15 +78,15 @@ def _loss(
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     with torch.autocast(device, enabled=False):
         if not torch.is_grad_enabled():
-            return _total(hidden, weight, bias, columns, hole, sizes.tile)[0]
+            return _total(hidden, weight, bias, columns, exclude, sizes.tile)[0]
         few = len(hidden) * len(weight) <= sizes.kept
         function = _Kept if few else _Recomputed
-        loss: Tensor = function.apply(hidden, weight, bias, columns, hole, sizes.tile)
+        loss: Tensor = function.apply(hidden, weight, bias, columns, exclude, sizes.tile)
     return loss
 
 
 class _Kept(torch.autograd.Function):
-    """p - e waits for the backward pass, in the dtype of the matmuls."""
+    """Keeps p - e for the backward pass, in the dtype of the matmuls."""
 
     @staticmethod
     def forward(
@@ -82,27 +95,27 @@ class _Kept(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         columns: Tensor,
-        hole: bool,
+        exclude: bool,
         tile: int,
     ) -> Tensor:
         losses, kept = [], []
         ctx.rows = max(LEAST_ROWS, tile // len(weight))
         for h, c in zip(hidden.split(ctx.rows), columns.split(ctx.rows), strict=True):
             z = _logits(h, weight, bias)  # (rows, size)
-            at = _take(z, c, hole)
+            at = _take(z, c, exclude)
             losses.append(_softmax_(z) - at)
-            _subtract_target_(z, c, hole)
+            _subtract_target_(z, c, exclude)
             kept.append(z.to(hidden.dtype))
         loss = torch.cat(losses)
-        ctx.hole, ctx.has_bias = hole, bias is not None
+        ctx.exclude, ctx.has_bias = exclude, bias is not None
         ctx.save_for_backward(hidden, weight, columns, *kept)
-        return loss if hole else loss.masked_fill(columns < 0, 0)
+        return loss if exclude else loss.masked_fill(columns < 0, 0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, columns, *kept = ctx.saved_tensors
-        g, scaled = _scaled(grad, hidden, columns, ctx.hole)
+        g, scaled = _scaled(grad, hidden, columns, ctx.exclude)
         d_hidden, d_weight = _empty(hidden), _empty(weight)
         d_bias = g.new_zeros(len(weight)) if ctx.has_bias else None
         for i, p in enumerate(kept):
@@ -116,7 +129,7 @@ class _Kept(torch.autograd.Function):
 
 
 class _Recomputed(torch.autograd.Function):
-    """The logarithm of the sum waits for the backward pass, which computes the logits again."""
+    """Keeps only the logarithm of the sum; the backward pass computes the logits again."""
 
     @staticmethod
     def forward(
@@ -125,11 +138,11 @@ class _Recomputed(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         columns: Tensor,
-        hole: bool,
+        exclude: bool,
         tile: int,
     ) -> Tensor:
-        loss, total = _total(hidden, weight, bias, columns, hole, tile)
-        ctx.hole, ctx.tile = hole, tile
+        loss, total = _total(hidden, weight, bias, columns, exclude, tile)
+        ctx.exclude, ctx.tile = exclude, tile
         ctx.save_for_backward(hidden, weight, bias, columns, total)
         return loss
 
@@ -137,7 +150,7 @@ class _Recomputed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, columns, total = ctx.saved_tensors
-        g, scaled = _scaled(grad, hidden, columns, ctx.hole)
+        g, scaled = _scaled(grad, hidden, columns, ctx.exclude)
         d_hidden, d_weight = _empty(hidden), _empty(weight)
         d_bias = None if bias is None else g.new_zeros(len(weight))
         for size in _tile_columns(hidden, weight, ctx.tile):
@@ -145,9 +158,9 @@ class _Recomputed(torch.autograd.Function):
             for rows in _pieces(len(hidden), MOST_ROWS):
                 z = _logits(hidden[rows], w, b)  # (rows, size)
                 c = columns[rows] - size.start
-                _take(z, c, ctx.hole)
+                _take(z, c, ctx.exclude)
                 z.sub_(total[rows, None]).exp_()
-                _subtract_target_(z, c, ctx.hole)
+                _subtract_target_(z, c, ctx.exclude)
                 p = z.to(hidden.dtype)
                 _add_product(d_hidden[rows], p, w, first=size.start == 0)
                 _add_product(d_weight[size], p.T, scaled[rows], first=rows.start == 0)
@@ -158,20 +171,20 @@ class _Recomputed(torch.autograd.Function):
 
 
 def _total(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, columns: Tensor, hole: bool, tile: int
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, columns: Tensor, exclude: bool, tile: int
 ) -> tuple[Tensor, Tensor]:
-    """The loss and the logarithm of the sum, (n,) each, without any gradient."""
+    """Return the loss and the logarithm of the sum, (n,) each, without a gradient."""
     losses, totals = [], []
     for rows in _pieces(len(hidden), MOST_ROWS):
         at, of_tiles = [], []
         for size in _tile_columns(hidden, weight, tile):
             z = _logits(hidden[rows], weight[size], None if bias is None else bias[size])
-            at.append(_take(z, columns[rows] - size.start, hole))
+            at.append(_take(z, columns[rows] - size.start, exclude))
             of_tiles.append(_softmax_(z))
         totals.append(torch.stack(of_tiles).logsumexp(0))  # (rows,)
         losses.append(totals[-1] - torch.stack(at).sum(0))
     loss, total = torch.cat(losses), torch.cat(totals)
-    return (loss if hole else loss.masked_fill(columns < 0, 0)), total
+    return (loss if exclude else loss.masked_fill(columns < 0, 0)), total
 
 
 def _tile_columns(hidden: Tensor, weight: Tensor, tile: int) -> list[slice]:
@@ -189,33 +202,36 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return z if bias is None else z.add_(bias)
 
 
-def _take(z: Tensor, columns: Tensor, hole: bool) -> Tensor:
-    """Logits of the targets, 0 for those of other tiles; or the holes are left out of z, and 0."""
+def _take(z: Tensor, columns: Tensor, exclude: bool) -> Tensor:
+    """Return the logits of the targets in this tile, (rows,), 0 for targets in other tiles.
+
+    If exclude, mask the logits of these columns in z instead, and return zeros.
+    """
     inside = (columns >= 0) & (columns < z.shape[1])
     at = columns.clamp(0, z.shape[1] - 1)[:, None]
     values = z.gather(1, at).squeeze(1)
-    if not hole:
+    if not exclude:
         return values.where(inside, 0)
     z.scatter_(1, at, values.masked_fill(inside, torch.finfo(z.dtype).min)[:, None])
     return torch.zeros_like(values)
 
 
 def _softmax_(z: Tensor) -> Tensor:
-    """z becomes its softmax; returns the logarithm of the sum of exponentials."""
+    """Overwrite z with its softmax; return the logarithm of the sum of exponentials, (rows,)."""
     top = z.amax(1)
     torch.softmax(z, 1, out=z)
     return top - z.amax(1).log()  # the largest probability is exp(0) / sum
 
 
-def _subtract_target_(p: Tensor, columns: Tensor, hole: bool) -> None:
-    if hole:
+def _subtract_target_(p: Tensor, columns: Tensor, exclude: bool) -> None:
+    if exclude:
         return
     inside = (columns >= 0) & (columns < p.shape[1])
     p.scatter_add_(1, columns.clamp(0, p.shape[1] - 1)[:, None], -inside.to(p.dtype)[:, None])
 
 
-def _scaled(grad: Tensor, hidden: Tensor, columns: Tensor, hole: bool) -> tuple[Tensor, Tensor]:
-    g = grad if hole else grad.masked_fill(columns < 0, 0)
+def _scaled(grad: Tensor, hidden: Tensor, columns: Tensor, exclude: bool) -> tuple[Tensor, Tensor]:
+    g = grad if exclude else grad.masked_fill(columns < 0, 0)
     return g, (hidden * g[:, None]).to(hidden.dtype)  # (n,), (n, dim)
 
 

@@ -1,7 +1,7 @@
-"""Which positions go to which tail of an adaptive softmax, said before the device sees them.
+"""The positions that each tail of an adaptive softmax computes, found on the CPU.
 
-Legend: rank = place of an id by falling count; cutoffs = the ranks where each tail begins; n =
-positions, both directions together.
+Terms: the rank of an id is its position when ids are sorted by falling count; a cutoff is the first
+rank of a tail; n is the number of positions, of all directions together.
 """
 
 from typing import NamedTuple
@@ -17,10 +17,14 @@ from preprocess.tokenizers.base import IGNORE
 
 
 class Routes(NamedTuple):
-    """For every tail the positions whose targets it holds, padded to a multiple of ROUTED_BLOCK.
+    """For each tail, the positions whose target is in the tail, padded to a multiple of `ROUTED_BLOCK`.
 
-    rows: int64 (m,), 0 in the padding; targets: int64 (m,), from the tail's first rank on, -100 in
-    the padding. There is one block at least, so that every tail is in every graph.
+    Each tail has at least one block, so that it is in every autograd graph.
+
+    Attributes:
+        rows: per tail, the positions, int64 (m,); 0 in the padding.
+        targets: per tail, the targets' ranks less the tail's first rank, int64 (m,); -100 in the
+            padding.
     """
 
     rows: tuple[Tensor, ...]
@@ -28,7 +32,7 @@ class Routes(NamedTuple):
 
 
 def ranks_of(counts: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Rank of every id by falling count (ids in order where counts are equal)."""
+    """Return the rank of each id by falling count; ids of equal count are in the order of ids."""
     order = np.argsort(-counts.astype(np.int64), kind="stable")
     ranks = np.empty(len(counts), np.int64)
     ranks[order] = np.arange(len(counts))
@@ -36,29 +40,36 @@ def ranks_of(counts: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def id_ranks(ranks: Tensor | None, vocabulary: int) -> Tensor:
-    """The table id -> rank, int64 (vocabulary,); none: ids are ranks.
+    """Return a copy of ranks, int64 (vocabulary,), or 0, 1, ... if ranks are None.
 
-    Raises UserError where ranks are no permutation.
+    Raises:
+        UserError: ranks are not a permutation of 0 to vocabulary - 1.
     """
     if ranks is None:
         return torch.arange(vocabulary)
     if not torch.equal(ranks.sort().values, torch.arange(vocabulary, device=ranks.device)):
         raise UserError(
-            f"ranks must hold each of 0 to {vocabulary - 1:,} once, one for each id; "
-            "make them from the unigram counts of this vocabulary"
+            f"ranks must hold each of 0 to {vocabulary - 1:,} once; compute them from the token "
+            "counts of this vocabulary"
         )
     return ranks.clone()
 
 
 def route(targets: NDArray[np.int64], ranks: NDArray[np.int64], cutoffs: tuple[int, ...]) -> Routes:
-    """Deal targets (n,) to the tails; those below 0 are ignored. Without cutoffs: no tails."""
-    of_target = np.where(targets < 0, -1, ranks[np.maximum(targets, 0)])  # (n,)
+    """Return the routes of targets.
+
+    Args:
+        targets: ids, (n,); those below 0 are in no tail.
+        ranks: rank of each id, (vocabulary,).
+        cutoffs: first rank of each tail.
+    """
+    target_ranks = np.where(targets < 0, -1, ranks[np.maximum(targets, 0)])  # (n,)
     rows, relative = [], []
     for start, end in zip(cutoffs, (*cutoffs, len(ranks))[1:], strict=True):
-        (hit,) = np.nonzero((of_target >= start) & (of_target < end))
+        (hit,) = np.nonzero((target_ranks >= start) & (target_ranks < end))
         size = max(1, -(-len(hit) // ROUTED_BLOCK)) * ROUTED_BLOCK
-        padded, goal = np.zeros(size, np.int64), np.full(size, IGNORE, np.int64)
-        padded[: len(hit)], goal[: len(hit)] = hit, of_target[hit] - start
+        padded, target = np.zeros(size, np.int64), np.full(size, IGNORE, np.int64)
+        padded[: len(hit)], target[: len(hit)] = hit, target_ranks[hit] - start
         rows.append(torch.from_numpy(padded))
-        relative.append(torch.from_numpy(goal))
+        relative.append(torch.from_numpy(target))
     return Routes(tuple(rows), tuple(relative))

@@ -1,8 +1,8 @@
-"""Sampled softmax: trained against drawn negatives, exact in evaluation (Jean et al. 2015).
+"""Sampled softmax: trained against sampled negatives, exact in evaluation (Jean et al. 2015).
 
-As bilm-tf trains ELMo, that is as TensorFlow's sampled_softmax_loss with its log-uniform sampler:
-distinct negatives, logits less the logarithm of how often an id is expected among them, a target
-that was drawn counted once.
+The loss is that of bilm-tf, which is TensorFlow's sampled_softmax_loss with the log-uniform sampler:
+negatives are distinct, the logarithm of each id's expected count is subtracted from its logit, and a
+target that is also a negative counts once.
 """
 
 import torch
@@ -16,16 +16,26 @@ from lightning_modules.nn.heads.softmax import FullSoftmax
 
 
 class SampledSoftmax(FullSoftmax):
-    """A full softmax whose loss in training mode is over the target and `samples` other ids.
+    """A full softmax whose loss in training mode is over the target and sampled ids only.
 
-        loss = -log softmax over {t} and S of (w_k h + b_k - log q_k), at k = t
+        loss = -log softmax_(k in S and t) (w_k h + b_k - log q_k), at k = t
 
-    S are distinct ids, drawn anew at every call for all positions, t the target, q_k the probability
-    that k is in S. A single draw has rank r with probability log(1 + 1 / (r + 1)) / log(vocabulary +
-    1). Where there are as many samples as ids it is the full softmax.
+    t is the target. S is a set of ``config.samples`` distinct ids, drawn once per call and shared by
+    all positions. q_k is the probability that k is in S. A single draw has rank r with probability
+    log(1 + 1 / (r + 1)) / log(vocabulary + 1). If there are as many samples as ids, the loss is that
+    of the full softmax.
 
-    W is N(0, 1/dim), b is 0, as in bilm-tf. shared: W, left as it is; ranks: int64 (vocabulary,),
-    id -> rank by count, none: ids are ranks. Raises UserError where ranks are no permutation.
+    Initialisation as in bilm-tf: W is N(0, 1/dim), b is 0.
+
+    Args:
+        config: number of samples.
+        dim: width of the input.
+        vocabulary: number of ids that can be predicted.
+        ranks: frequency rank of each id, int64 (vocabulary,); None means that ids are ranks.
+        shared: W of another module, as in `FullSoftmax`.
+
+    Raises:
+        UserError: ranks are not a permutation.
     """
 
     ranks: Tensor
@@ -45,37 +55,42 @@ class SampledSoftmax(FullSoftmax):
             nn.init.normal_(self.weight, std=dim**-0.5)
 
     def nll(self, hidden: Tensor, targets: Tensor, routes: Routes | None = None) -> Tensor:
-        """The sampled loss in training mode, else the exact -log p; in nats, (n,), float32.
+        """Return the sampled loss in training mode, else the exact cross-entropy.
 
-        hidden (n, dim); targets: ids (n,), int64, below 0 ignored (loss 0). Draws are torch's, on
-        the device of the weights.
+        Args:
+            hidden: (n, dim).
+            targets: ids, int64 (n,); those below 0 are ignored and have loss 0.
+            routes: ignored.
+
+        Returns:
+            Loss in nats, (n,), float32. Sampling uses torch's generator of the weights' device.
         """
         if not self.training or self.samples >= self.vocabulary:
             return super().nll(hidden, targets)
-        drawn, expected = self._draw()
-        goals = targets.clamp(min=0)  # (n,)
-        ids = torch.cat([drawn, goals])  # (samples + n,)
-        # One look-up for both, so that the weights have one dense gradient.
+        drawn, probability = self._draw()
+        labels = targets.clamp(min=0)  # (n,)
+        ids = torch.cat([drawn, labels])  # (samples + n,)
+        # A single lookup, so that the weights have a single dense gradient.
         weight = F.embedding(ids, self.vectors)  # (samples + n, dim)
-        bias = F.embedding(ids, self.bias[:, None]).squeeze(1) - expected[ids].log()
-        place = torch.full_like(self.ranks, -1)  # (vocabulary,), where an id is among the drawn
-        place[drawn] = torch.arange(len(drawn), device=drawn.device)
-        others = linear_logsumexp(
-            hidden, weight[: self.samples], bias[: self.samples], place[goals]
+        bias = F.embedding(ids, self.bias[:, None]).squeeze(1) - probability[ids].log()
+        index = torch.full_like(self.ranks, -1)  # (vocabulary,), index of an id in drawn
+        index[drawn] = torch.arange(len(drawn), device=drawn.device)
+        negative = linear_logsumexp(
+            hidden, weight[: self.samples], bias[: self.samples], index[labels]
         )  # (n,)
-        own = (hidden.float() * weight[self.samples :]).sum(1) + bias[self.samples :]  # (n,)
-        return F.softplus(others - own).masked_fill(targets < 0, 0)
+        positive = (hidden.float() * weight[self.samples :]).sum(1) + bias[self.samples :]  # (n,)
+        return F.softplus(negative - positive).masked_fill(targets < 0, 0)
 
     def _draw(self) -> tuple[Tensor, Tensor]:
-        """Distinct ids (samples,), and for every id its probability to be among them, (vocabulary,).
+        """Draw distinct ids (samples,); also return each id's probability to be drawn, (vocabulary,).
 
-        TensorFlow draws until it has enough distinct ids and calls 1 - (1 - p)^draws their expected
-        count. Here every id has a clock that rings after Exp(p), and those that ring first are
-        taken: the same distribution without a loop (Efraimidis and Spirakis 2006). Given when the
-        next clock rings, an id is among them with probability 1 - exp(-p time), TensorFlow's
-        expression where draws are many (Kool et al. 2019, section 4.2).
+        TensorFlow draws ids until enough are distinct, and estimates the expected count of an id as
+        1 - (1 - p)^draws. Here each id gets a random time with distribution Exp(p), and the ids with
+        the smallest times are taken, which gives the same distribution without a loop (Efraimidis
+        and Spirakis 2006). Given the next larger time t, an id is taken with probability
+        1 - exp(-p t), the limit of TensorFlow's estimate for many draws (Kool et al. 2019, section 4.2).
         """
-        rate = (1 / (self.ranks + 1)).log1p()  # (vocabulary,), p but for its sum
-        clocks = torch.empty_like(rate).exponential_() / rate
-        times, ids = clocks.topk(self.samples + 1, largest=False)
+        rate = (1 / (self.ranks + 1)).log1p()  # (vocabulary,), p up to a constant factor
+        arrivals = torch.empty_like(rate).exponential_() / rate
+        times, ids = arrivals.topk(self.samples + 1, largest=False)
         return ids[:-1], -(-rate * times[-1]).expm1()

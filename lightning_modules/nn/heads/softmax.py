@@ -1,4 +1,4 @@
-"""The full softmax: one matrix over the whole vocabulary."""
+"""The full softmax: a matrix with one row per id of the vocabulary."""
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +9,16 @@ from lightning_modules.nn.heads.routes import Routes
 
 
 class FullSoftmax(nn.Module):
-    """log_softmax(W h + b) with the interface of AdaptiveSoftmax; it has no cutoffs, hence no tails.
+    """The output layer log_softmax(W h + b), with the interface of `AdaptiveSoftmax` (no cutoffs).
 
-    W is U(-1/sqrt(dim), 1/sqrt(dim)), b is 0. shared: W, (vocabulary, dim), left as it is; it stays
-    the parameter of the module it comes from, so that it is saved once.
+    Initialisation: W is U(-1/sqrt(dim), 1/sqrt(dim)), b is 0.
+
+    Args:
+        config: unused.
+        dim: width of the input.
+        vocabulary: number of ids that can be predicted.
+        shared: W of another module, (vocabulary, dim), used as it is. It is not registered as a
+            parameter here, so that it is saved once.
     """
 
     def __init__(
@@ -29,14 +35,20 @@ class FullSoftmax(nn.Module):
         if shared is None:
             self.weight = nn.Parameter(torch.empty(vocabulary, dim))
             nn.init.uniform_(self.weight, -(dim**-0.5), dim**-0.5)
-        # In a tuple, where nn.Module does not see it.
+        # In a tuple, so that nn.Module does not register a shared parameter.
         self._vectors = (self.weight if shared is None else shared,)
 
     @property
     def vectors(self) -> nn.Parameter:
-        """W, whoever owns it."""
+        """W, the module's own or the shared one."""
         return self._vectors[0]
 
     def nll(self, hidden: Tensor, targets: Tensor, routes: Routes | None = None) -> Tensor:
-        """hidden (n, dim), targets (n,) ids, below 0 ignored -> -log p in nats, (n,), float32."""
+        """Return the cross-entropy of each target in nats, (n,), float32.
+
+        Args:
+            hidden: (n, dim).
+            targets: ids, int64 (n,); those below 0 are ignored and have loss 0.
+            routes: ignored.
+        """
         return linear_nll(hidden, self.vectors, self.bias, targets)

@@ -1,4 +1,4 @@
-"""Adaptive input: vectors whose width falls with the frequency of an id (Baevski and Auli 2019)."""
+"""Adaptive input: narrower vectors for rarer ids (Baevski and Auli 2019)."""
 
 import math
 from itertools import pairwise
@@ -13,20 +13,26 @@ from lightning_modules.nn.heads.cutoffs import tail_widths
 
 
 class AdaptiveInput(nn.Module):
-    """The clusters of an adaptive softmax as input vectors (Baevski and Auli 2019, section 3).
+    """Input vectors in the clusters of an adaptive softmax (Baevski and Auli 2019, section 3).
 
         x(id of rank r < cutoffs[0]) = shortlist[r]
         x(id in tail k)              = vectors_k[r - cutoffs[k]] projections_k
 
-    vectors_k has width // div^(k + 1) columns, projections_k maps them to the width. The shortlist
-    has the full width and no projection, unlike the paper's: the layer above can absorb one, and the
-    softmax, whose vectors these are once tied, has none either.
+    vectors_k has `tail_widths` columns; projections_k maps them to the full width. Unlike in the
+    paper, the shortlist has no projection: the layer above can absorb one, and the head of the
+    adaptive softmax, with which it may be tied, has none.
 
-    ranks: int64, id -> rank, none: ids are ranks; ids past its end, which the output layer cannot
-    predict, follow in order and belong to the last cluster.
+    Initialisation: shortlist and vectors are U(-1, 1) and projections U(-sqrt(3 / rows),
+    sqrt(3 / rows)), so that x has the same variance in all clusters.
 
-    Initialised so that the vectors of all clusters have the variance of U(-1, 1): shortlist and
-    vectors U(-1, 1), projections U(-sqrt(3 / rows), sqrt(3 / rows)).
+    Args:
+        config: dropout.
+        vocabulary: number of ids.
+        width: width of the vectors returned.
+        cutoffs: first rank of each tail.
+        div: factor by which each tail is narrower than the one before.
+        ranks: frequency rank of each id, int64; None means that ids are ranks. Ids from its length
+            on, which cannot be predicted, have rank = id and so are in the last cluster.
     """
 
     ranks: Tensor
@@ -42,9 +48,9 @@ class AdaptiveInput(nn.Module):
     ) -> None:
         super().__init__()
         self.cutoffs = cutoffs
-        known = torch.arange(0) if ranks is None else ranks
-        further = torch.arange(len(known), vocabulary, device=known.device)
-        self.register_buffer("ranks", torch.cat([known, further]))
+        ranked = torch.arange(0) if ranks is None else ranks
+        others = torch.arange(len(ranked), vocabulary, device=ranked.device)
+        self.register_buffer("ranks", torch.cat([ranked, others]))
         bounds = (*cutoffs, vocabulary)
         self.shortlist = nn.Parameter(torch.empty(bounds[0], width).uniform_(-1, 1))
         self.vectors, self.projections = nn.ParameterList(), nn.ParameterList()
@@ -58,40 +64,44 @@ class AdaptiveInput(nn.Module):
         self._output: tuple[AdaptiveSoftmax, ...] = ()
 
     def tie(self, output: AdaptiveSoftmax) -> None:
-        """Take vectors, projections and ranks from the output layer, and own none.
+        """Use the output layer's vectors, projections and ranks, and drop this module's own.
 
-        An id's input vector then is the one its logit is made with: of the same cutoffs, div and
-        width.
+        The output layer must have the same cutoffs, div, width and number of ids.
         """
         assert output.cutoffs == self.cutoffs
         assert output.ranks.shape == self.ranks.shape
         del self.shortlist, self.vectors, self.projections, self.ranks
-        # In a tuple, else the output layer would be registered here too and saved twice.
+        # In a tuple, so that nn.Module does not register the output layer here and save it twice.
         self._output = (output,)
 
     @property
     def is_tied(self) -> bool:
-        """Whether its vectors are the output layer's."""
+        """Whether the vectors are those of the output layer."""
         return bool(self._output)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Ids (directions, time, rows), int64 -> vectors (directions, time, rows, width), float32.
+        """Return the vectors of ids.
 
-        Every cluster is computed for every place, which costs about width^2 / 3 multiplications
-        each, so no shape depends on the ids and nothing waits for the device.
+        All clusters are computed at all positions, about width^2 / 3 multiplications each, so that
+        no shape depends on the ids and nothing waits for the device.
+
+        Args:
+            ids: int64 (directions, time, rows).
+
+        Returns:
+            (directions, time, rows, width), float32.
         """
         ranks, shortlist, tails = self._clusters()
-        of_id = ranks[ids]  # (directions, time, rows)
-        first, *starts = (0, *self.cutoffs)
-        end = starts[0] if starts else len(ranks)
-        x = _inside(of_id, shortlist, first, end)
-        for start, (vectors, projection) in zip(starts, tails, strict=True):
-            x = x + _inside(of_id, vectors, start, start + len(vectors)) @ projection
+        id_ranks = ranks[ids]  # (directions, time, rows)
+        # The head of a tied softmax also has a row per tail, after the vectors of ids.
+        x = _inside(id_ranks, shortlist, 0, (*self.cutoffs, len(ranks))[0])
+        for start, (vectors, projection) in zip(self.cutoffs, tails, strict=True):
+            x = x + _inside(id_ranks, vectors, start, start + len(vectors)) @ projection
         dropped: Tensor = self.dropout(x)
         return dropped
 
     def _clusters(self) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
-        """Ranks; the shortlist's vectors; of every tail the vectors and the projection."""
+        """Return ranks, the shortlist, and each tail's (vectors, projection)."""
         if not self._output:
             pairs = zip(self.vectors, self.projections, strict=True)
             return self.ranks, self.shortlist, list(pairs)
@@ -101,7 +111,7 @@ class AdaptiveInput(nn.Module):
 
 
 def _inside(ranks: Tensor, vectors: Tensor, start: int, end: int) -> Tensor:
-    """The vectors of ranks in [start, end), 0 elsewhere; (*ranks.shape, columns)."""
+    """Return vectors[ranks - start] where start <= ranks < end, else 0; (*ranks.shape, columns)."""
     inside = (ranks >= start) & (ranks < end)
     rows = (ranks - start).clamp(0, end - start - 1)
     return F.embedding(rows, vectors) * inside.unsqueeze(-1)

@@ -1,11 +1,12 @@
-"""Words by their spelling: ELMo's convolutions over characters (Kim et al. 2016; Peters et al. 2018).
+"""ELMo's character CNN: word vectors from spelling (Kim et al. 2016; Peters et al. 2018).
 
-bilm-tf convolves every token of a batch, padded to `max_characters`. Here a word is convolved once
-however often it occurs, in a bucket of words of about its length, and the gradient follows the
-maximum alone. The vectors are the same: every window beyond a word's end sees nothing but padding,
-and one such window stays wherever `max_characters` leaves room for it.
+bilm-tf convolves each token of a batch, padded to `max_characters`. Here each distinct word (type) of
+a window is convolved once, in a bucket of types of similar length, and only the maximum passes a
+gradient. The vectors are the same: all windows beyond a word's end see only padding, and one such
+window is kept if `max_characters` leaves room for it.
 
-Legend: types = the different words of a window, over all buckets; filters = of all widths together.
+In shapes, types is the number of types of a window, in all buckets, and filters the number of filters
+of all convolutions.
 """
 
 import math
@@ -25,19 +26,25 @@ ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 
 
 class CharCNN(nn.Module):
-    """The vector of a word from the characters it is written with (Peters et al. 2018, section 3.1).
+    """An input encoder that computes a word's vector from its characters (Peters et al. 2018).
 
         y_f = activation(max_s sum_i characters[word[s + i]] W_f[i] + b_f)
         y   = g relu(W_t y + b_t) + (1 - g) y,  g = sigmoid(W_g y + b_g)     for each highway layer
-        x   = W_p y + b_p                      (where the number of filters is not the stack's width)
+        x   = W_p y + b_p                      (only if the number of filters differs from the width)
 
-    s runs over all positions of a word padded to `max_characters` at which the whole filter fits.
+    The word is padded to `max_characters`; s runs over the positions at which the filter fits.
 
-    Initialised as in bilm-tf: characters U(-1, 1); filters U(-0.05, 0.05), with tanh
-    N(0, 1 / (width dim)); highway N(0, 1 / filters), the gate's bias -2; projection
-    N(0, 1 / filters); all other biases 0.
+    Initialisation as in bilm-tf: characters U(-1, 1); filters U(-0.05, 0.05), or
+    N(0, 1 / (filter width * dim)) with tanh; highway N(0, 1 / filters) with gate bias -2;
+    projection N(0, 1 / filters); all other biases 0.
 
-    Attributes: max_characters, positions of a word; width, dimensions of its vector.
+    Args:
+        config: sizes, activation and dropout.
+        width: width of the vectors returned.
+
+    Attributes:
+        max_characters: number of characters that a word is truncated or padded to.
+        width: width of the vectors returned.
     """
 
     def __init__(self, config: CharCNNInputConfig, width: int) -> None:
@@ -64,14 +71,18 @@ class CharCNN(nn.Module):
             nn.init.zeros_(self.projection.bias)
 
     def forward(self, inputs: Types) -> Tensor:
-        """Types -> the vector of every place, (directions, time, rows, width), float32."""
-        # F.embedding, not index_select: its gradient is summed in one order on a GPU too.
+        """Return the vector at each position, (directions, time, rows, width), float32."""
+        # F.embedding, not index_select, because its gradient is deterministic on a GPU too.
         x = F.embedding(inputs.places, self.vectors(inputs.characters))
         dropped: Tensor = self.dropout(x)
         return dropped
 
     def vectors(self, characters: tuple[Tensor, ...]) -> Tensor:
-        """Buckets of words, int64 (types of it, length of it), PAD at the end -> (types, width)."""
+        """Return the vectors of types, (types, width), without dropout.
+
+        Args:
+            characters: buckets of types as in `Types.characters`, padded with `PAD`.
+        """
         x: Tensor = _Convolution.apply(
             characters, self.max_characters, self.characters.weight, *self.filters
         )
@@ -80,15 +91,15 @@ class CharCNN(nn.Module):
             x = layer(x)
         if self.projection is not None:
             projected = linear(x, self.projection.weight, self.projection.bias)
-            x = projected.to(x.dtype)  # (types, width), of bf16 under autocast
+            x = projected.to(x.dtype)  # (types, width); bf16 under autocast before
         return x
 
 
 class Highway(nn.Module):
-    """g relu(W_t x + b_t) + (1 - g) x with g = sigmoid(W_g x + b_g) (Srivastava et al. 2015).
+    """A highway layer (Srivastava et al. 2015): g relu(W_t x + b_t) + (1 - g) x, g = sigmoid(W_g x + b_g).
 
-    The gate, which bilm-tf calls "carry", multiplies the transformed input. Both are one matrix:
-    the gate's rows, then the transform's.
+    The gate g, which bilm-tf calls "carry", multiplies the transformed input. ``linear`` holds W_g,
+    then W_t.
     """
 
     def __init__(self, width: int) -> None:
@@ -99,18 +110,18 @@ class Highway(nn.Module):
         nn.init.constant_(self.linear.bias[:width], -2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(types, width) -> (types, width)."""
+        """Map (types, width) to (types, width)."""
         both = linear(x, self.linear.weight, self.linear.bias)  # (types, 2 * width)
         gate, transform = both.to(x.dtype).chunk(2, 1)
         return torch.lerp(x, transform.relu(), gate.sigmoid())
 
 
 class _Convolution(torch.autograd.Function):
-    """The maximum of every filter over a word's windows: (types, filters), float32, without bias.
+    """Convolution without bias and maximum over a word's windows: (types, filters), float32.
 
-    Only the window with the maximum has a gradient, so backward looks up which characters it saw
-    and sums by (character, filter): hundreds of times fewer multiplications than two matmuls. On a
-    GPU the order of these sums, and so the last bits of the gradient, is not fixed.
+    Only the window of the maximum has a gradient. The backward pass looks up its characters and sums
+    gradients by (character, filter), with hundreds of times fewer multiplications than two matmuls.
+    On a GPU the order of these sums varies, so the gradient is not deterministic to the bit.
     """
 
     @staticmethod
@@ -124,20 +135,20 @@ class _Convolution(torch.autograd.Function):
         dim = characters.shape[1]
         sizes = [len(weight) // dim for weight in filters]
         longest = max(bucket.shape[1] for bucket in buckets)
-        room = longest + max(sizes)  # a window of padding alone fits after every word
+        room = longest + max(sizes)  # so that a window of padding only fits after each word
         padded, maxima, windows = [], [], []
         for bucket in buckets:
             types, length = bucket.shape
             ids = F.pad(bucket, (0, room - length), value=PAD)  # (types, room)
             x = F.embedding(ids, characters).view(types, room * dim)
-            of_bucket = [
-                # The last of the windows sees only padding, if the word leaves room for one.
+            strongest = [
+                # The last window sees only padding, unless the word fills max_characters.
                 _strongest(x, weight, dim, min(length, max_characters - size) + 1)
                 for size, weight in zip(sizes, filters, strict=True)
             ]
             padded.append(ids)
-            maxima.append(torch.cat([value for value, _ in of_bucket], 1))
-            windows.append(torch.cat([place for _, place in of_bucket], 1))
+            maxima.append(torch.cat([value for value, _ in strongest], 1))
+            windows.append(torch.cat([index for _, index in strongest], 1))
         ctx.save_for_backward(torch.cat(padded), torch.cat(windows), characters, *filters)
         return torch.cat(maxima).to(characters.dtype)
 
@@ -151,14 +162,14 @@ class _Convolution(torch.autograd.Function):
         first = 0
         for weight in filters:
             number = weight.shape[1]
-            of_filter = gradient[:, first : first + number]  # (types, number)
+            d_maxima = gradient[:, first : first + number]  # (types, number)
             window = windows[:, first : first + number]
             first += number
             d_weight = torch.empty_like(weight)
-            for place in range(len(weight) // dim):
-                rows = slice(place * dim, (place + 1) * dim)
-                seen = ids.gather(1, window + place)  # (types, number)
-                by_character = weight.new_zeros(CHARACTERS, number).scatter_add_(0, seen, of_filter)
+            for offset in range(len(weight) // dim):
+                rows = slice(offset * dim, (offset + 1) * dim)
+                seen = ids.gather(1, window + offset)  # (types, number)
+                by_character = weight.new_zeros(CHARACTERS, number).scatter_add_(0, seen, d_maxima)
                 d_weight[rows] = characters.T @ by_character
                 d_characters += by_character @ weight[rows].T
             d_filters.append(d_weight)
@@ -166,12 +177,19 @@ class _Convolution(torch.autograd.Function):
 
 
 def _strongest(x: Tensor, weight: Tensor, dim: int, windows: int) -> tuple[Tensor, Tensor]:
-    """The maximum over the first windows, and the window where it is: (types, number) both.
+    """Return each filter's maximum over the first windows, and the index of its window.
 
-    x: (types, room * dim); weight: (size * dim, number).
+    Args:
+        x: vectors of the characters, (types, room * dim).
+        weight: filters of one convolution, (size * dim, number).
+        dim: width of a character.
+        windows: number of windows.
+
+    Returns:
+        Both (types, number).
     """
     seen = x.unfold(1, len(weight), dim)[:, :windows]  # (types, windows, size * dim)
     y = times_transposed(seen.reshape(-1, len(weight)), weight.T).view(len(x), windows, 1, -1)
-    # Channels last: many times faster than max(1), which is not vectorised where it tells the place.
-    value, place = F.max_pool2d(y.permute(0, 3, 1, 2), (windows, 1), return_indices=True)
-    return value.flatten(1), place.flatten(1)
+    # Channels last, because y.max(1), which also returns indices, is not vectorised and many times slower.
+    value, index = F.max_pool2d(y.permute(0, 3, 1, 2), (windows, 1), return_indices=True)
+    return value.flatten(1), index.flatten(1)

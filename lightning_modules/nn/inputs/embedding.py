@@ -1,6 +1,7 @@
-"""Input encoders: what turns ids or spellings into the vectors of layer 0. All directions share them.
+"""The token embedding, and the choice of an input encoder by its config.
 
-A further encoder is a config with a `kind`, a file here and a line of `build_input`.
+An input encoder computes the vectors of layer 0 from ids or spellings; all directions share it. To
+add one, write a config with a `kind`, a module in this package and a line in `build_input`.
 """
 
 import torch.nn.functional as F
@@ -12,13 +13,18 @@ from lightning_modules.nn.inputs.char_cnn import CharCNN
 
 
 class TokenEmbedding(nn.Module):
-    """A learned vector for each id, mapped to the stack's width where `dim` differs from it.
+    """A learned vector per id, with a linear map to ``width`` if ``config.dim`` differs from it.
 
-    In training `type_dropout` leaves out whole ids, drawn once a call for all places an id stands
-    at, and scales the others by 1 / (1 - type_dropout) (Merity et al. 2018, section 4.3); `dropout`
-    then falls on each place by itself.
+    In training, `type_dropout` zeroes whole ids, the same ones at all positions of a call, and scales
+    the others by 1 / (1 - type_dropout) (Merity et al. 2018, section 4.3). `dropout` is then applied
+    to each position independently.
 
-    Initialised as in bilm-tf: vectors U(-initial, initial), map Glorot uniform with a bias of 0.
+    Initialisation as in bilm-tf: vectors U(-initial, initial); map Glorot uniform with bias 0.
+
+    Args:
+        config: width, dropouts and bound of the initial vectors.
+        vocabulary: number of ids.
+        width: width of the vectors returned.
     """
 
     def __init__(self, config: EmbeddingInputConfig, vocabulary: int, width: int) -> None:
@@ -34,16 +40,15 @@ class TokenEmbedding(nn.Module):
             nn.init.zeros_(self.linear.bias)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Ids (directions, time, rows), int64 -> vectors of width (directions, time, rows, width)."""
+        """Return the vectors (directions, time, rows, width) of ids, int64 (directions, time, rows)."""
         x = self.embedding(ids)  # (directions, time, rows, dim)
         if self.training and self.type_dropout:
             weight = self.embedding.weight
             kept = F.dropout(weight.new_ones(len(weight), 1), self.type_dropout)
             x = x * F.embedding(ids, kept)
         if self.linear is not None:
-            x = self.linear(x).to(
-                x.dtype
-            )  # (directions, time, rows, width), of bf16 under autocast
+            # (directions, time, rows, width); the map gives bf16 under autocast.
+            x = self.linear(x).to(x.dtype)
         dropped: Tensor = self.dropout(x)
         return dropped
 
@@ -59,9 +64,15 @@ def build_input(
     div: float = 4.0,
     ranks: Tensor | None = None,
 ) -> InputEncoder:
-    """The encoder that `config.kind` names.
+    """Build the encoder of a config.
 
-    cutoffs, div, ranks: the clusters of the adaptive softmax, for the adaptive input.
+    Args:
+        config: the encoder.
+        vocabulary: number of ids.
+        width: width of the vectors that it returns.
+        cutoffs: for the adaptive input, as in `AdaptiveInput`; ignored by the others.
+        div: likewise.
+        ranks: likewise.
     """
     if config.kind == "char_cnn":
         return CharCNN(config, width)

@@ -1,1 +1,1 @@
-"""The recurrent stack, its LSTM and GRU layers and their cells."""
+"""The recurrent stack, its LSTM and GRU layers, and their compiled cells."""

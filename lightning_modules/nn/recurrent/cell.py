@@ -1,9 +1,9 @@
-"""Compiling the pointwise part of a recurrent step.
+"""Compilation of the pointwise part of a recurrent step, the cell.
 
-Apart from the matmuls a step is a dozen small operations on the same numbers, bound by memory: one
-kernel reads and writes each number once. On a CPU it is C++ (torch.compile would need four loops and
-as many copies for it, and 30 microseconds to be called), built by the compiler and with the flags
-that torch.compile uses; on any other device torch.compile makes it from the eager cell.
+Besides its matmuls, a step is a dozen pointwise operations, which are bound by memory traffic. A fused
+kernel reads and writes each number once. On a CPU the kernel is C++, built with the compiler and the
+flags of torch.compile, whose own code would need four loops and copies, and 30 us per call. On other
+devices torch.compile compiles the eager cell.
 """
 
 import importlib.util
@@ -23,85 +23,109 @@ Mode = Literal["auto", "on", "off"]
 
 
 class Cell(NamedTuple):
-    """A step forward and its gradient; both write to tensors among their arguments."""
+    """The forward and backward function of a step; both write their results to their arguments."""
 
     forward: Callable[..., None]
     backward: Callable[..., None]
 
 
-class Recipe(Protocol):
-    """What there is to know of a cell: a module (lstm_cell, gru_cell)."""
+class CellModule(Protocol):
+    """What a module of a cell (lstm_cell, gru_cell) defines.
+
+    Attributes:
+        NAME: name of the cell in messages.
+        EAGER: the cell in PyTorch operations.
+    """
 
     NAME: str
     EAGER: Cell
 
     def build(self) -> Cell:
-        """The C++ cell."""
+        """Compile the cell in C++."""
 
-    def arguments(
+    def sample_arguments(
         self, step: int, rows: int, hidden: int, clip: float, device: torch.device
     ) -> tuple[list[Any], list[Any]]:
-        """What forward and backward are given at a step (0 or 1) of a run over time."""
+        """Return sample arguments of forward and of backward, laid out as at step 0 or 1 of a run."""
 
 
 def compile_cell(
-    mode: Mode, recipe: Recipe, device: torch.device, rows: int, hidden: int, clip: float
+    mode: Mode, module: CellModule, device: torch.device, rows: int, hidden: int, clip: float
 ) -> tuple[Cell, str]:
-    """The cell for this device and a sentence that says whether it is compiled, and why not.
+    """Compile a cell for a device and check it against the eager cell.
 
-    It is compiled here, and tried against the eager cell on numbers of the real size, so that a
-    failure is met here as well. Other rows and lengths of text compile nothing again.
+    The check runs at the real size, so a failure shows here and not in training. The compiled cell is
+    also valid for other numbers of rows.
 
-    Raises UserError where mode is "on" and the compiler is missing or fails; "auto" goes on with
-    the eager cell.
+    Args:
+        mode: "on" compiles or raises; "auto" falls back to the eager cell; "off" returns that one.
+        module: the cell.
+        device: device of the weights.
+        rows: rows of a batch.
+        hidden: hidden size.
+        clip: bound of the cell state, inf for none.
+
+    Returns:
+        The cell, and a sentence for the user that says whether it is compiled, or why not.
+
+    Raises:
+        UserError: mode is "on", and the compiler is missing or fails.
     """
-    name = recipe.NAME
+    name = module.NAME
     if mode == "off":
-        return recipe.EAGER, f"The {name} cell is not compiled (train.compile is off)."
+        return module.EAGER, f"The {name} cell is not compiled (train.compile is off)."
     start = time.monotonic()
     reason = _missing_compiler(device)
     if reason is None:
         try:
-            cell = _compiled(recipe, device, rows, hidden, clip)
-        except Exception as error:  # compilers fail in many ways, each with a type of its own
+            cell = _compiled(module, device, rows, hidden, clip)
+        except Exception as error:  # compilers raise many types of exceptions
             reason = f"the compiler failed: {type(error).__name__}: {str(error).strip()[:300]}"
         else:
             return cell, f"The {name} cell is compiled ({time.monotonic() - start:.1f} s)."
     if mode == "on":
         raise UserError(
             f"train.compile is on, but the {name} cell cannot be compiled: {reason}. "
-            "Mend that, or set train.compile to auto or off."
+            "Fix this, or set train.compile to auto or off."
         )
-    return recipe.EAGER, f"The {name} cell is not compiled, training is slower: {reason}."
+    return module.EAGER, f"The {name} cell is not compiled, so training is slower: {reason}."
 
 
 CPP = """
 #include <torch/csrc/inductor/cpp_prefix.h>
 using V = at::vec::Vectorized<float>;
 static inline V sigmoid(V x) { return V(1) / (V(1) + x.neg().exp()); }
-"""  # how every kernel begins
+"""  # the beginning of every kernel
 
 
 def build_kernel(arguments: list[str], source: str) -> Callable[..., None]:
-    """Compile the C++ function `kernel` with arguments of these types; tensors go as pointers."""
+    """Compile the C++ function `kernel` of a source; tensors are passed as pointers.
+
+    Args:
+        arguments: C++ type of each argument.
+        source: the C++ source.
+    """
     from torch._inductor.codecache import CppPythonBindingsCodeCache
 
     kernel: Callable[..., None] = CppPythonBindingsCodeCache.load_pybinding(arguments, source)
     return kernel
 
 
-def try_cell(
-    cell: Cell, recipe: Recipe, rows: int, hidden: int, clip: float, device: torch.device
+def check_cell(
+    cell: Cell, module: CellModule, rows: int, hidden: int, clip: float, device: torch.device
 ) -> None:
-    """Run a cell beside the eager one; raises AssertionError where their numbers differ.
+    """Raise AssertionError if the results of a cell differ from those of the eager one.
 
-    After this torch.compile compiles nothing again: it is told that rows vary, and it has seen the
-    first step, whose tensors lie at the beginning of their storage, and another.
+    This also makes torch.compile compile everything it needs: the number of rows is marked as dynamic,
+    and both kinds of step are run, the first one (whose tensors begin their storage) and a later one.
     """
-    rows = max(2, rows)  # one would be compiled as a constant
+    rows = max(2, rows)  # torch.compile would treat 1 as a constant
     for step in (0, 1):
         for ours, theirs, arguments in zip(
-            cell, recipe.EAGER, recipe.arguments(step, rows, hidden, clip, device), strict=True
+            cell,
+            module.EAGER,
+            module.sample_arguments(step, rows, hidden, clip, device),
+            strict=True,
         ):
             expected = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
             theirs(*expected)
@@ -114,20 +138,22 @@ def try_cell(
 
 def _missing_compiler(device: torch.device) -> str | None:
     if device.type == "cuda":
-        found = importlib.util.find_spec("triton") is not None
-        return None if found else "the package triton is not installed"
+        has_triton = importlib.util.find_spec("triton") is not None
+        return None if has_triton else "the package triton is not installed"
     if any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name):
         return None
-    return "no C++ compiler (g++, clang++ or the one $CXX names) is on the PATH"
+    return "no C++ compiler (g++, clang++ or the value of $CXX) is on the PATH"
 
 
-def _compiled(recipe: Recipe, device: torch.device, rows: int, hidden: int, clip: float) -> Cell:
+def _compiled(
+    module: CellModule, device: torch.device, rows: int, hidden: int, clip: float
+) -> Cell:
     with warnings.catch_warnings(), torch.no_grad():
-        # the compiler's own deprecations are nobody's business here
+        # Deprecation warnings of the compiler are not useful to users.
         warnings.simplefilter("ignore")
         if device.type == "cpu":
-            cell = recipe.build()
+            cell = module.build()
         else:
-            cell = Cell(*(torch.compile(step) for step in recipe.EAGER))
-        try_cell(cell, recipe, rows, hidden, clip, device)
+            cell = Cell(*(torch.compile(step) for step in module.EAGER))
+        check_cell(cell, module, rows, hidden, clip, device)
     return cell

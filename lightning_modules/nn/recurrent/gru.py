@@ -1,9 +1,7 @@
-"""The gated recurrent unit of several directions, with its gradient.
+"""The GRU layer for several directions, with a hand-written gradient.
 
-As in `lightning_modules.nn.recurrent.lstm` the input's matmul is hoisted out of the loop over time, a step is
-one batched matmul and one pointwise cell, and each weight's gradient is one matmul after the loop.
-
-Shapes: directions, time, rows, hidden.
+As in `lightning_modules.nn.recurrent.lstm`, the input is multiplied once for all steps, a step is one
+batched matmul and one pointwise cell, and each weight's gradient is one matmul after the loop.
 """
 
 import math
@@ -17,20 +15,20 @@ from torch.nn import functional as F
 from lightning_modules.config import GRUConfig, RecurrentConfig
 from lightning_modules.nn.recurrent import gru_cell
 from lightning_modules.nn.recurrent.cell import Cell, Mode, compile_cell
-from lightning_modules.nn.recurrent.matmul import Products, product
+from lightning_modules.nn.recurrent.matmul import FixedWeight, product
 
 
 class GRULayer(nn.Module):
-    """One layer of gated recurrent units a direction (Cho et al. 2014), as nn.GRU computes it.
+    """One GRU layer per direction (Cho et al. 2014), with the arithmetic of nn.GRU.
 
-        r, z = sigmoid(x W_input + h W_hidden + b)            (the order of nn.GRU)
+        r, z = sigmoid(x W_input + h W_hidden + b)            (gates in the order of nn.GRU)
         n = tanh(x W_input + b + r (h W_hidden + b_hidden))
         h' = (1 - z) n + z h
 
-    The carried state is h, (directions, rows, hidden). In training, `weight_drop` leaves out
-    entries of W_hidden, drawn once a call (Merity et al. 2018, section 2).
+    The state is h, (directions, rows, hidden). In training, `weight_drop` zeroes entries of
+    W_hidden, with one mask per call (Merity et al. 2018, section 2).
 
-    Weights are Glorot uniform over a direction's ([x, h], gates) matrix, biases 0.
+    Initialisation: weights are Glorot uniform over a direction's ([x, h], gates) matrix, biases 0.
     """
 
     def __init__(self, config: RecurrentConfig, directions: int) -> None:
@@ -47,16 +45,20 @@ class GRULayer(nn.Module):
         nn.init.uniform_(self.weight_hidden, -gates, gates)
 
     def compile_cell(self, mode: Mode, rows: int) -> str:
-        """Compile the cell for the device the weights lie on; says what came of it."""
+        """Compile the cell for the weights' device; return a sentence for the user."""
         self.ops, sentence = compile_cell(
             mode, gru_cell, self.bias.device, rows, self.config.hidden, math.inf
         )
         return sentence
 
     def forward(self, x: Tensor, state: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x (directions, time, rows, hidden) -> h' of x's shape, and the state after the last.
+        """Return h' of each step, in the shape of x, and the state after the last step.
 
-        resets: bool (directions, time, rows), before which inputs the state is set to zero.
+        Args:
+            x: (directions, time, rows, hidden).
+            state: (directions, rows, hidden).
+            resets: True where the state is set to zero before the input is read, bool (directions,
+                time, rows); None means nowhere.
         """
         x, device = x.to(self.bias.dtype), x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
@@ -64,6 +66,7 @@ class GRULayer(nn.Module):
         weights = self.weight_input, weight_hidden, self.bias, self.bias_hidden
         keep = None
         if resets is not None:
+            # 0 where the state is reset, else 1; (time, directions, rows, 1)
             keep = resets.transpose(0, 1).logical_not().unsqueeze(-1).to(x.dtype)
         if torch.is_grad_enabled():
             outputs, after = _Recurrence.apply(x, state, *weights, keep, self.ops, dtype)
@@ -73,12 +76,13 @@ class GRULayer(nn.Module):
 
 
 class _Trace(NamedTuple):
-    """What the backward pass needs of every step.
+    """Values of all steps for the backward pass.
 
-    The first and last place of y are as those of the cells in `lightning_modules.nn.recurrent.lstm`.
+    The first index of y is unused and the last is scratch space, as for `cells` in
+    `lightning_modules.nn.recurrent.lstm._Trace`.
     """
 
-    y: Tensor  # h' from [2] on, [1] the first h, (time + 3, directions, rows, hidden)
+    y: Tensor  # initial h at [1], h' of step t at [t + 2]; (time + 3, directions, rows, hidden)
     gates: Tensor  # values of the gates, (directions, time, rows, 3 * hidden)
     inner: Tensor  # h W_n + b_hidden, (directions, time, rows, hidden)
 
@@ -95,23 +99,23 @@ def _run(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, _Trace]:
     directions, time, rows, size = x.shape
-    gates = product(x.flatten(1, 2), weight_input, dtype, alone=False)
+    gates = product(x.flatten(1, 2), weight_input, dtype, onednn=False)
     gates = gates.view(directions, time, rows, -1)  # (directions, time, rows, 3 * hidden)
     y = x.new_empty(time + 3, directions, rows, size)
     y[1] = state
     inner = torch.empty_like(x, memory_format=torch.contiguous_format)
-    of_hidden = Products(weight_hidden, rows, dtype, alone=False)
+    recurrent_weight = FixedWeight(weight_hidden, rows, dtype, onednn=False)
     bias, bias_hidden = bias.detach(), bias_hidden.detach()
     for step, (gate, inside) in enumerate(zip(gates.unbind(1), inner.unbind(1), strict=True)):
         hidden, after = y[1 + step], y[2 + step]  # (directions, rows, hidden)
         if keep is not None:
             hidden = torch.mul(hidden, keep[step], out=y[-1])
-        ops.forward(gate, of_hidden.of(hidden), bias, bias_hidden, hidden, after, inside)
+        ops.forward(gate, recurrent_weight.times(hidden), bias, bias_hidden, hidden, after, inside)
     return y[2:-1].transpose(0, 1).contiguous(), y[-2].clone(), _Trace(y, gates, inner)
 
 
 class _Recurrence(torch.autograd.Function):
-    """One layer over time, all directions, with its gradient."""
+    """All steps of a layer, with the gradient."""
 
     @staticmethod
     def forward(
@@ -142,22 +146,22 @@ class _Recurrence(torch.autograd.Function):
 
 
 def _backward(ctx: Any, d_outputs: Tensor, d_after: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradient by x, state and the four weights."""
+    """Return the gradients of x, state and the four weights."""
     x, weight_input, weight_hidden, keep, y, gates, inner = ctx.saved_tensors
     _, time, rows, size = x.shape
     if torch._C._autograd._get_current_graph_task_keep_graph():
-        gates = gates.clone()  # another pass will come and need their values
+        gates = gates.clone()  # keep the values for another backward pass
     d_y = d_outputs.transpose(0, 1).clone(memory_format=torch.contiguous_format)
     d_y[-1] += d_after  # (time, directions, rows, hidden)
     d_recurrent = torch.empty_like(gates)  # (directions, time, rows, 3 * hidden)
-    to_hidden = Products(weight_hidden.transpose(1, 2), rows, ctx.dtype, alone=False)
+    transposed = FixedWeight(weight_hidden.mT, rows, ctx.dtype, onednn=False)
     before = y[1:-2]  # (time, directions, rows, hidden)
     if keep is not None:
         before = torch.mul(before, keep, out=torch.empty_like(y)[1:-2])
     for step in reversed(range(time)):
         d_hidden, d_gate = d_y[step], d_recurrent[:, step]
         ctx.ops.backward(gates[:, step], inner[:, step], before[step], d_hidden, d_gate)
-        to_hidden.onto(d_gate, d_hidden)
+        transposed.add(d_gate, d_hidden)
         if keep is not None:
             d_hidden.mul_(keep[step])
         if step:
@@ -165,10 +169,10 @@ def _backward(ctx: Any, d_outputs: Tensor, d_after: Tensor) -> tuple[Tensor | No
     d_gates, d_recurrent = gates.flatten(1, 2), d_recurrent.flatten(1, 2)
     before = before.transpose(0, 1).flatten(1, 2)  # (directions, time * rows, hidden)
     return (
-        product(d_gates, weight_input.transpose(1, 2), ctx.dtype, alone=False).view_as(x),
+        product(d_gates, weight_input.mT, ctx.dtype, onednn=False).view_as(x),
         d_y[0],
-        product(x.flatten(1, 2).transpose(1, 2), d_gates, ctx.dtype, alone=False),
-        product(before.transpose(1, 2), d_recurrent, ctx.dtype, alone=False),
+        product(x.flatten(1, 2).mT, d_gates, ctx.dtype, onednn=False),
+        product(before.mT, d_recurrent, ctx.dtype, onednn=False),
         d_gates.sum(1),
         d_recurrent[..., 2 * size :].sum(1),
     )

@@ -1,8 +1,7 @@
 """The pointwise part of a GRU step and its gradient.
 
-Shapes: (directions, rows, hidden), and (directions, rows, 3 * hidden) of the three gates in the order
-reset, update, new. The last two dimensions of every argument are contiguous, and nothing is made
-anew: results are written where they are kept.
+Tensors are (directions, rows, hidden), or (directions, rows, 3 * hidden) for the gates reset, update and
+new (r, z, n). The last two dimensions of each argument are contiguous. Results are written in place.
 """
 
 import math
@@ -25,10 +24,16 @@ def forward(
     after: Tensor,
     inner: Tensor,
 ) -> None:
-    """Turn gates, the input's part of them, into their values; write h' and what r multiplies.
+    """Compute the gates and the next state.
 
-    recurrent: the state's part of the gates; bias: (directions, 3 * hidden); bias_hidden:
-    (directions, hidden); before: h; after: h'; inner: h W_n + b_hidden.
+    Args:
+        gates: x W_input; overwritten with the values of the gates.
+        recurrent: h W_hidden.
+        bias: (directions, 3 * hidden).
+        bias_hidden: (directions, hidden).
+        before: h.
+        after: output, h'.
+        inner: output, h W_n + b_hidden, the term that r multiplies.
     """
     size = before.shape[-1]
     inner.copy_(recurrent[..., 2 * size :]).add_(bias_hidden.unsqueeze(1))
@@ -43,11 +48,15 @@ def forward(
 def backward(
     gates: Tensor, inner: Tensor, before: Tensor, d_hidden: Tensor, d_recurrent: Tensor
 ) -> None:
-    """Turn the gates' values into the gradient by the input's part of them.
+    """Compute the gradients of a step.
 
-    gates, inner, before: as `forward` left them; d_hidden: the gradient of h', turned into the part
-    of that of h which does not pass through the gates; d_recurrent: where the gradient by the
-    state's part of the gates is written.
+    Args:
+        gates: values from `forward`; overwritten with the gradient of x W_input.
+        inner: from `forward`.
+        before: h.
+        d_hidden: gradient of h'; overwritten with the part of h's gradient that does not pass
+            through the gates.
+        d_recurrent: output, gradient of h W_hidden.
     """
     r, z, n = gates.chunk(3, -1)
     d_r, d_z, d_n = d_recurrent.chunk(3, -1)
@@ -64,10 +73,10 @@ def backward(
 EAGER = Cell(forward, backward)
 
 
-def arguments(
+def sample_arguments(
     step: int, rows: int, hidden: int, clip: float, device: torch.device
 ) -> tuple[list[Any], list[Any]]:
-    """Arguments of `forward` and `backward`, small numbers laid out as in a run over time."""
+    """Return arguments of `forward` and `backward`, in [-1, 1], laid out as in a run over time."""
 
     def numbers(*shape: int) -> Tensor:
         return torch.linspace(-1, 1, math.prod(shape), device=device).view(shape)
@@ -161,7 +170,7 @@ extern "C" void kernel(
 
 
 def build() -> Cell:
-    """The same in C++, for float32; anything else is left to the eager cell."""
+    """Compile the cell in C++ for float32; other dtypes use the eager functions."""
     sizes = ["const int64_t"] * 5
     run_forward = build_kernel(["float*", *["const float*"] * 4, *["float*"] * 2, *sizes], _FORWARD)
     run_backward = build_kernel(

@@ -1,12 +1,11 @@
-"""The projected LSTM of several directions, with clips.
+"""The projected LSTM layer for several directions, with clipping and a hand-written gradient.
 
-Not nn.LSTM, which knows neither clip nor residual connection, hence cannot represent ELMo, and
-cannot run two directions that are fed by independent streams as one batched matmul. The gradient
-is written by hand for speed: the input's matmul is hoisted out of the loop over time, every step
-is one batched matmul of all directions and one pointwise cell, and each weight's gradient is one
-matmul after the loop.
+nn.LSTM has no clipping, so it cannot represent ELMo, and cannot run two directions with independent
+inputs as one batched matmul. The gradient is hand-written for speed: the input is multiplied once for
+all steps, a step is one batched matmul and one pointwise cell, and each weight's gradient is one matmul
+after the loop.
 
-Shapes: directions, time, rows, width (of a direction's output), hidden (of a cell).
+In shapes, width is that of a direction's output and hidden that of its cell state.
 """
 
 import math
@@ -20,22 +19,22 @@ from torch.nn import functional as F
 from lightning_modules.config import LSTMConfig, RecurrentConfig
 from lightning_modules.nn.recurrent import lstm_cell
 from lightning_modules.nn.recurrent.cell import Cell, Mode, compile_cell
-from lightning_modules.nn.recurrent.matmul import Products, in_turn, product
+from lightning_modules.nn.recurrent.matmul import FixedWeight, per_direction, product
 
 
 class LSTMLayer(nn.Module):
-    """One layer of projected LSTM a direction (Peters et al. 2018, section 3.1).
+    """One projected LSTM layer per direction (Peters et al. 2018, section 3.1).
 
-        i, f, g, o = x W_input + h W_hidden + b        (the order of nn.LSTM; f + forget_bias)
+        i, f, g, o = x W_input + h W_hidden + b        (in the order of nn.LSTM; f + forget_bias)
         c' = clip(sigmoid(f) c + sigmoid(i) tanh(g))   (cell_clip)
         h' = clip((sigmoid(o) tanh(c')) W_projection)  (projection_clip)
 
-    A clip passes no gradient where it acts. The carried state is h, then c, (directions, rows,
-    width + hidden). In training, `weight_drop` leaves out entries of W_hidden, drawn once a call
+    The gradient of a clipped value is 0. The state is h and c, concatenated, (directions, rows,
+    width + hidden). In training, `weight_drop` zeroes entries of W_hidden, with one mask per call
     (Merity et al. 2018, section 2).
 
-    Weights are Glorot uniform over a direction's ([x, h], gates) matrix and its projection, biases
-    0, the forget gate's, all told, 1.
+    Initialisation: weights are Glorot uniform over a direction's ([x, h], gates) matrix and over its
+    projection; biases are 0, except that the forget gate's bias plus forget_bias is 1.
     """
 
     _forget: Tensor
@@ -57,7 +56,7 @@ class LSTMLayer(nn.Module):
         gates = math.sqrt(6 / (2 * width + 4 * hidden))
         nn.init.uniform_(self.weight_input, -gates, gates)
         nn.init.uniform_(self.weight_hidden, -gates, gates)
-        forget = torch.zeros(4 * hidden)  # the gates' order is i, f, g, o
+        forget = torch.zeros(4 * hidden)  # gates are in the order i, f, g, o
         forget[hidden : 2 * hidden] = config.forget_bias
         self.register_buffer("_forget", forget, persistent=False)
         nn.init.constant_(self.bias[:, hidden : 2 * hidden], 1 - config.forget_bias)
@@ -66,37 +65,37 @@ class LSTMLayer(nn.Module):
             nn.init.uniform_(self.weight_projection, -projection, projection)
 
     def compile_cell(self, mode: Mode, rows: int) -> str:
-        """Compile the cell for the device the weights lie on; says what came of it."""
+        """Compile the cell for the weights' device; return a sentence for the user."""
         self.ops, sentence = compile_cell(
             mode, lstm_cell, self.bias.device, rows, self.config.hidden, self._clips[0]
         )
         return sentence
 
-    def used_bias(self) -> Tensor:
-        """The bias of the gates with the forget gate's own addition, (directions, 4 * hidden)."""
-        return self.bias + self._forget if self.config.forget_bias else self.bias
-
     def forward(self, x: Tensor, state: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x (directions, time, rows, width) -> h' of x's shape, and the state after the last.
+        """Return h' of each step, in the shape of x, and the state after the last step.
 
-        resets: bool (directions, time, rows), before which inputs the state is set to zero.
+        Args:
+            x: (directions, time, rows, width).
+            state: (directions, rows, width + hidden).
+            resets: True where the state is set to zero before the input is read, bool (directions,
+                time, rows); None means nowhere.
         """
         x, device = x.to(self.bias.dtype), x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         parts: tuple[slice, ...] = (slice(None),)
-        # Without a gradient, rows are those of one text after the other: few, and of any number, for
-        # which the packed products are the slower ones.
-        if torch.is_grad_enabled() and in_turn(self.weight_hidden, dtype):
+        # Inference has few rows, and their number varies, for which reordered weights are slower.
+        if torch.is_grad_enabled() and per_direction(self.weight_hidden, dtype):
             parts = tuple(slice(d, d + 1) for d in range(len(x)))
         plan = _Plan(self._clips, self.ops, dtype, parts)
         weights = _Weights(
             self.weight_input,
             F.dropout(self.weight_hidden, self.config.weight_drop, self.training),
-            self.used_bias(),
+            self.bias + self._forget if self.config.forget_bias else self.bias,
             self.weight_projection,
         )
         keep = None
         if resets is not None:
+            # 0 where the state is reset, else 1; (time, directions, rows, 1)
             keep = resets.transpose(0, 1).logical_not().unsqueeze(-1).to(x.dtype)
         if torch.is_grad_enabled():
             outputs, after = _Recurrence.apply(x, state, *weights, keep, plan)
@@ -106,7 +105,7 @@ class LSTMLayer(nn.Module):
 
 
 class _Weights(NamedTuple):
-    """Of a layer, or of one of its directions."""
+    """Weights of a layer, or of some of its directions."""
 
     input: Tensor
     hidden: Tensor
@@ -119,29 +118,36 @@ class _Weights(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What stays the same between forward and backward."""
+    """Settings of the forward and the backward pass."""
 
-    clips: tuple[float, float]  # of cell and projection, inf where there is none
+    clips: tuple[float, float]  # bounds of cell state and projection, inf for none
     ops: Cell
     dtype: torch.dtype  # of the matmuls
-    parts: tuple[slice, ...]  # the directions that are taken at once
+    parts: tuple[slice, ...]  # directions that are computed together
 
     @property
-    def alone(self) -> bool:
+    def onednn(self) -> bool:
+        """Whether each direction is computed by itself, with oneDNN."""
         return self.parts[0].stop is not None
+
+    def fixed(self, weight: Tensor, rows: int) -> FixedWeight:
+        return FixedWeight(weight, rows, self.dtype, self.onednn)
+
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
+        return product(a, b, self.dtype, self.onednn)
 
 
 class _Trace(NamedTuple):
-    """What the backward pass needs of every step; time comes first, so that a step is contiguous.
+    """Values of all steps for the backward pass; time is the first dimension, so steps are contiguous.
 
-    The first place for cells is left empty and the last is spare: torch.compile compiles anew for a
-    tensor that begins its storage, and for a c that does not share the storage of its c'.
+    The first index of cells is unused and the last is scratch space, because torch.compile recompiles
+    for a tensor that begins its storage, and for a c in another storage than its c'.
     """
 
-    y: Tensor  # h' with the first h in front, (time + 1, directions, rows, width)
-    cells: Tensor  # c' from [2] on, [1] the first c, (time + 3, directions, rows, hidden)
+    y: Tensor  # initial h at [0], h' of step t at [t + 1]; (time + 1, directions, rows, width)
+    cells: Tensor  # initial c at [1], c' of step t at [t + 2]; (time + 3, directions, rows, hidden)
     squashed: Tensor  # sigmoid(o) tanh(c'), (time, directions, rows, hidden)
-    gates: tuple[Tensor, ...]  # values of the gates, a part each, (_, time, rows, 4 * hidden)
+    gates: tuple[Tensor, ...]  # values of the gates of each part, (_, time, rows, 4 * hidden)
 
 
 def _run(
@@ -149,7 +155,7 @@ def _run(
 ) -> tuple[Tensor, Tensor, _Trace]:
     directions, time, rows, width = x.shape
     size = state.shape[-1] - width
-    kept = time if traced else 1  # of what only the backward pass needs afterwards
+    kept = time if traced else 1  # steps whose cells are kept; only the backward pass needs them
     y = x.new_empty(time + 1, directions, rows, width)
     cells = x.new_empty(kept + 3, directions, rows, size)
     projected = weights.projection is not None
@@ -160,9 +166,8 @@ def _run(
                   None if keep is None else keep[:, part], plan)
         for part in plan.parts
     )  # fmt: skip
-    after = torch.cat(
-        [y[time], cells[1 + time % (kept + 1)]], -1
-    )  # (directions, rows, state width)
+    # (directions, rows, width + hidden)
+    after = torch.cat([y[time], cells[1 + time % (kept + 1)]], -1)
     outputs = y[1:].transpose(0, 1).contiguous()  # (directions, time, rows, width)
     return outputs, after, _Trace(y, cells, squashed, gates)
 
@@ -176,35 +181,33 @@ def _run_part(
     keep: Tensor | None,
     plan: _Plan,
 ) -> Tensor:
-    """Fill y, cells and squashed of some directions; returns the values of their gates."""
+    """Compute all steps of some directions: fill y, cells and squashed, return the gates."""
     directions, time, rows, _ = x.shape
     cell_clip, projection_clip = plan.clips
-    gates = product(x.flatten(1, 2), weights.input, plan.dtype, plan.alone)
+    gates = plan.product(x.flatten(1, 2), weights.input)
     gates = gates.view(directions, time, rows, -1)  # (directions, time, rows, 4 * hidden)
-    of_hidden = Products(weights.hidden, rows, plan.dtype, plan.alone)
-    projection = (
-        None
-        if weights.projection is None
-        else Products(weights.projection, rows, plan.dtype, plan.alone)
-    )
-    places = len(cells) - 2
+    recurrent_weight = plan.fixed(weights.hidden, rows)
+    projection = None if weights.projection is None else plan.fixed(weights.projection, rows)
+    slots = len(cells) - 2  # without a trace, two slots alternate
     for step, gate in enumerate(gates.unbind(1)):
         hidden, out = y[step], y[step + 1]  # (directions, rows, width)
-        before, after = cells[1 + step % places], cells[1 + (step + 1) % places]
-        squash = squashed[step % len(squashed)]  # the three (directions, rows, hidden)
+        before, after = cells[1 + step % slots], cells[1 + (step + 1) % slots]
+        squash = squashed[step % len(squashed)]  # these three (directions, rows, hidden)
         if keep is not None:
             hidden = hidden * keep[step]
             before = torch.mul(before, keep[step], out=cells[-1])
-        plan.ops.forward(gate, of_hidden.of(hidden), weights.bias, before, after, squash, cell_clip)
+        plan.ops.forward(
+            gate, recurrent_weight.times(hidden), weights.bias, before, after, squash, cell_clip
+        )
         if projection is not None:
-            projection.into(squash, out)
+            projection.write(squash, out)
         if projection_clip < math.inf:
             out.clamp_(-projection_clip, projection_clip)
     return gates
 
 
 class _Recurrence(torch.autograd.Function):
-    """One layer over time, all directions, with its gradient."""
+    """All steps of a layer, with the gradient."""
 
     @staticmethod
     def forward(
@@ -235,9 +238,9 @@ class _Recurrence(torch.autograd.Function):
         d_y[-1] += d_after[..., :width]  # (time, directions, rows, width)
         # (directions, rows, hidden)
         d_cell = d_after[..., width:].clone(memory_format=torch.contiguous_format)
-        passes = None
+        unclipped = None
         if plan.clips[1] < math.inf:
-            passes = (y[1:].abs() < plan.clips[1]).to(y.dtype)  # as d_y
+            unclipped = (y[1:].abs() < plan.clips[1]).to(y.dtype)  # 1 or 0, shape of d_y
         gradients = []
         with torch.autocast(x.device.type, enabled=False):
             for part, gates in zip(plan.parts, ctx.saved_tensors[9:], strict=True):
@@ -246,15 +249,15 @@ class _Recurrence(torch.autograd.Function):
                     _backward_part(
                         x[part], d_y[:, part], d_cell[part], trace, weights.of(part),
                         None if keep is None else keep[:, part],
-                        None if passes is None else passes[:, part],
+                        None if unclipped is None else unclipped[:, part],
                         plan, ctx.needs_input_grad[1],
                     )
                 )  # fmt: skip
-        by = [
+        d_inputs = [
             None if g[0] is None else torch.cat(g) if len(g) > 1 else g[0]
             for g in zip(*gradients, strict=True)
         ]
-        return (*by, None, None)
+        return (*d_inputs, None, None)
 
 
 def _backward_part(
@@ -264,28 +267,25 @@ def _backward_part(
     trace: _Trace,
     weights: _Weights,
     keep: Tensor | None,
-    passes: Tensor | None,
+    unclipped: Tensor | None,
     plan: _Plan,
-    to_state: bool,
+    state_gradient: bool,
 ) -> tuple[Tensor | None, ...]:
-    """Gradient by x, state and the four weights; changes d_y and d_cell."""
+    """Return the gradients of x, state (if state_gradient) and the four weights; overwrites d_y, d_cell."""
     _, time, rows, _ = x.shape
     (gates,) = trace.gates
     if torch._C._autograd._get_current_graph_task_keep_graph():
-        gates = gates.clone()  # another pass will come and need their values
-    to_hidden = Products(weights.hidden.transpose(1, 2), rows, plan.dtype, plan.alone)
-    projection = (
-        None
-        if weights.projection is None
-        else Products(weights.projection.transpose(1, 2), rows, plan.dtype, plan.alone)
-    )
+        gates = gates.clone()  # keep the values for another backward pass
+    transposed = plan.fixed(weights.hidden.mT, rows)
+    projection = None if weights.projection is None else plan.fixed(weights.projection.mT, rows)
     steps = list(zip(gates.unbind(1), d_y.unbind(0), strict=True))
-    spare = torch.empty_like(trace.cells[:2])  # not the trace's own: the graph may be walked again
+    # Scratch space of its own, because another backward pass needs the trace unchanged.
+    spare = torch.empty_like(trace.cells[:2])
     for step in reversed(range(time)):
         gate, d_hidden = steps[step]
-        if passes is not None:
-            d_hidden.mul_(passes[step])
-        d_squashed = d_hidden if projection is None else projection.of(d_hidden)
+        if unclipped is not None:
+            d_hidden.mul_(unclipped[step])
+        d_squashed = d_hidden if projection is None else projection.times(d_hidden)
         before, after = trace.cells[1 + step], trace.cells[2 + step]
         if keep is not None:
             before = torch.mul(before, keep[step], out=spare[1])
@@ -293,28 +293,28 @@ def _backward_part(
         if keep is not None:
             d_cell.mul_(keep[step])
         if step and keep is None:
-            to_hidden.onto(gate, steps[step - 1][1])
+            transposed.add(gate, steps[step - 1][1])
         elif step and keep is not None:
-            steps[step - 1][1].add_(to_hidden.of(gate) * keep[step])
+            steps[step - 1][1].add_(transposed.times(gate) * keep[step])
     d_state = None
-    if to_state:
-        d_first = to_hidden.of(steps[0][0])
+    if state_gradient:
+        d_first = transposed.times(steps[0][0])
         d_first = d_first if keep is None else d_first * keep[0]
         d_state = torch.cat([d_first, d_cell], -1)
 
     def flat(z: Tensor) -> Tensor:  # (time, directions, rows, n) -> (directions, n, time * rows)
-        return z.transpose(0, 1).flatten(1, 2).transpose(1, 2)
+        return z.transpose(0, 1).flatten(1, 2).mT
 
     hidden = trace.y[:-1] if keep is None else trace.y[:-1] * keep
     all_gates = gates.flatten(1, 2)  # (directions, time * rows, 4 * hidden)
     d_projection = None
     if projection is not None:
-        d_projection = product(flat(trace.squashed), flat(d_y).transpose(1, 2), plan.dtype, False)
+        d_projection = product(flat(trace.squashed), flat(d_y).mT, plan.dtype, False)
     return (
-        product(all_gates, weights.input.transpose(1, 2), plan.dtype, plan.alone).view_as(x),
+        plan.product(all_gates, weights.input.mT).view_as(x),
         d_state,
-        product(x.flatten(1, 2).transpose(1, 2), all_gates, plan.dtype, plan.alone),
-        product(flat(hidden), all_gates, plan.dtype, plan.alone),
+        plan.product(x.flatten(1, 2).mT, all_gates),
+        plan.product(flat(hidden), all_gates),
         all_gates.sum(1),
         d_projection,
     )

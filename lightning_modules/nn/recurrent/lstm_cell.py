@@ -1,8 +1,8 @@
 """The pointwise part of an LSTM step and its gradient.
 
-Shapes: (directions, rows, hidden), and (directions, rows, 4 * hidden) of the four gates in the order
-input, forget, cell input, output. The last two dimensions of every argument are contiguous, and
-nothing is made anew: results are written where they are kept.
+Tensors are (directions, rows, hidden), or (directions, rows, 4 * hidden) for the gates input, forget,
+cell input and output (i, f, g, o). The last two dimensions of each argument are contiguous. Results
+are written in place.
 """
 
 import math
@@ -25,10 +25,16 @@ def forward(
     squashed: Tensor,
     clip: float,
 ) -> None:
-    """Turn gates, the input's part of them, into their values; write c' and sigmoid(o) tanh(c').
+    """Compute the gates, the next cell state and the output before projection.
 
-    recurrent: the state's part of the gates; bias: (directions, 4 * hidden); before: c; after: c',
-    clipped at `clip` (inf: nowhere); squashed: sigmoid(o) tanh(c').
+    Args:
+        gates: x W_input; overwritten with the values of the gates.
+        recurrent: h W_hidden.
+        bias: (directions, 4 * hidden).
+        before: c.
+        after: output, c', clipped to [-clip, clip].
+        squashed: output, sigmoid(o) tanh(c').
+        clip: bound of c', inf for none.
     """
     gates.add_(recurrent).add_(bias.unsqueeze(1))
     i, f, g, o = gates.chunk(4, -1)
@@ -44,9 +50,15 @@ def forward(
 def backward(
     gates: Tensor, before: Tensor, after: Tensor, d_squashed: Tensor, d_cell: Tensor, clip: float
 ) -> None:
-    """Turn the gates' values into the gradient before their nonlinearities, d_cell into that of c.
+    """Compute the gradients of a step.
 
-    gates, before, after: as `forward` left them; d_cell: at first the gradient of c'.
+    Args:
+        gates: values from `forward`; overwritten with the gradient before the nonlinearities.
+        before: c.
+        after: c'.
+        d_squashed: gradient of sigmoid(o) tanh(c').
+        d_cell: gradient of c'; overwritten with that of c.
+        clip: bound of c', inf for none.
     """
     i, f, g, o = gates.chunk(4, -1)
     tanh = after.tanh()
@@ -65,10 +77,10 @@ def backward(
 EAGER = Cell(forward, backward)
 
 
-def arguments(
+def sample_arguments(
     step: int, rows: int, hidden: int, clip: float, device: torch.device
 ) -> tuple[list[Any], list[Any]]:
-    """Arguments of `forward` and `backward`, small numbers laid out as in a run over time."""
+    """Return arguments of `forward` and `backward`, in [-1, 1], laid out as in a run over time."""
 
     def numbers(*shape: int) -> Tensor:
         return torch.linspace(-1, 1, math.prod(shape), device=device).view(shape)
@@ -157,7 +169,7 @@ extern "C" void kernel(
 
 
 def build() -> Cell:
-    """The same in C++, for float32; anything else is left to the eager cell."""
+    """Compile the cell in C++ for float32; other dtypes use the eager functions."""
     sizes = ["const float", *["const int64_t"] * 4]
     run_forward = build_kernel(
         ["float*", *["const float*"] * 3, *["float*"] * 2, *sizes, "const int64_t"], _FORWARD

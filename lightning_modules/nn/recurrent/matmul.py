@@ -1,14 +1,16 @@
-"""Matmuls on a CPU: by oneDNN, where torch.mm and torch.bmm are slower.
+"""Matrix products that use oneDNN on a CPU in float32, where torch.mm and torch.bmm are slower.
 
-`times_transposed` and `linear` are torch's own everywhere else. Measured on two AVX-512 cores in
-float32, oneDNN makes 1.1 to 1.3 times the multiplications a second with a weight of 2048 x 4096, and
-1.5 to 1.8 times with 128 to 256 dimensions (a softmax's logits, a convolution's windows).
+Measured on two AVX-512 cores, oneDNN is 1.1 to 1.3 times as fast with a weight of 2048 x 4096, and 1.5
+to 1.8 times with an inner dimension of 128 to 256 (logits of a softmax, windows of a convolution).
 
-A recurrent layer has one weight a direction, and many small products with it. Two ways. *Batched*: both directions in one torch.bmm. *In turn* (CPU, float32, weights that no
-longer fit a core's cache): each direction by itself, with oneDNN, which is given the weight once in
-the blocks it computes with; torch.bmm puts a weight into blocks at each of its calls, which costs up
-to 40 % of a product with few rows. The way is chosen from sizes alone, never by timing, so that the
-same machine always gives the same bits.
+A recurrent layer multiplies many small matrices with one weight per direction. There are two ways:
+
+- batched: one torch.bmm for both directions.
+- per direction (CPU, float32, weights larger than a core's cache): oneDNN, with the weight reordered
+  once into the blocks that oneDNN computes with. torch.bmm reorders it in each call, which takes up to
+  40 % of the time if there are few rows.
+
+The choice depends on sizes only, not on timing, so results on the same machine are the same to the bit.
 """
 
 from typing import Any
@@ -18,14 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-IN_TURN = 3 << 19  # bytes of a direction's weight, from which on its directions go in turn
+PER_DIRECTION = 3 << 19
+"""Minimum size of one direction's weight, in bytes, to multiply per direction."""
 
 
 def by_onednn(x: Tensor) -> bool:
-    """Whether products of x are made by oneDNN: in float32 on a CPU, not under autocast.
-
-    A compiler chooses for itself.
-    """
+    """Return True if products with x use oneDNN: float32, on a CPU, outside autocast and torch.compile."""
     return not torch.compiler.is_compiling() and (
         x.device.type == "cpu"
         and x.dtype == torch.float32
@@ -35,16 +35,16 @@ def by_onednn(x: Tensor) -> bool:
 
 
 def times_transposed(x: Tensor, weight: Tensor) -> Tensor:
-    """X (m, k) times the transpose of weight (n, k) -> (m, n), without a gradient."""
+    """Return x weight^T, (m, n), for x (m, k) and weight (n, k); not differentiable."""
     return _onednn(x, weight) if by_onednn(x) else x @ weight.T
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """F.linear: x (m, k), weight (n, k), bias (n,) -> x weight^T + bias, (m, n)."""
+    """Return x weight^T + bias, (m, n), for x (m, k), weight (n, k), bias (n,), as F.linear does."""
     if not by_onednn(x):
         return F.linear(x, weight, bias)
-    found: Tensor = _Linear.apply(x, weight, bias)
-    return found
+    result: Tensor = _Linear.apply(x, weight, bias)
+    return result
 
 
 class _Linear(torch.autograd.Function):
@@ -60,64 +60,72 @@ class _Linear(torch.autograd.Function):
         return _onednn(grad, weight.T), _onednn(grad.T, x.T), grad.sum(0)
 
 
-def in_turn(weight: Tensor, dtype: torch.dtype) -> bool:
-    """Whether products with a weight (directions, k, n) are made by direction."""
+def per_direction(weight: Tensor, dtype: torch.dtype) -> bool:
+    """Return True if products with a weight (directions, k, n), in a dtype, are made per direction."""
     return (
         weight.device.type == "cpu"
         and dtype == torch.float32
         and torch.backends.mkldnn.is_available()
-        and weight[0].nbytes >= IN_TURN
+        and weight[0].nbytes >= PER_DIRECTION
     )
 
 
-def product(a: Tensor, b: Tensor, dtype: torch.dtype, alone: bool) -> Tensor:
-    """A (directions, m, k) times b (directions, k, n), multiplied in `dtype` -> a's own dtype.
+def product(a: Tensor, b: Tensor, dtype: torch.dtype, onednn: bool) -> Tensor:
+    """Return a b, (directions, m, n), in the dtype of a.
 
-    alone: with oneDNN; there is one direction then.
+    Args:
+        a: (directions, m, k).
+        b: (directions, k, n).
+        dtype: dtype of the multiplication.
+        onednn: use oneDNN; there must be one direction.
     """
-    if alone:
+    if onednn:
         return _onednn(a[0].contiguous(), b[0].T).unsqueeze(0)
     return a.to(dtype).bmm(b.to(dtype)).to(a.dtype)
 
 
-class Products:
-    """Products of many (directions, rows, k) with one weight (directions, k, n).
+class FixedWeight:
+    """A weight (directions, k, n), prepared to multiply many matrices (directions, rows, k) with it.
 
-    alone: as of `product`. Sums are float32 or wider, whatever `dtype` they are multiplied in.
+    Args:
+        weight: the weight, float32 or wider.
+        rows: rows of the matrices.
+        dtype: dtype of the multiplication.
+        onednn: as in `product`.
     """
 
-    def __init__(self, weight: Tensor, rows: int, dtype: torch.dtype, alone: bool) -> None:
-        self._alone, self._same = alone, weight.dtype == dtype
+    def __init__(self, weight: Tensor, rows: int, dtype: torch.dtype, onednn: bool) -> None:
+        self._by_onednn, self._same = onednn, weight.dtype == dtype
         self._dtype = dtype
-        if alone:
+        if onednn:
             pack = torch.ops.mkldnn._reorder_linear_weight
             self._weight: Tensor = pack(weight[0].T.contiguous(), rows)
         else:
             self._weight = weight.to(dtype)
             self._out = weight.new_empty(weight.shape[0], rows, weight.shape[2], dtype=dtype)
 
-    def of(self, x: Tensor) -> Tensor:
-        """X times the weight, in `dtype`; good until the next call."""
-        if self._alone:
+    def times(self, x: Tensor) -> Tensor:
+        """Return x weight in ``dtype``; the next call may overwrite the result."""
+        if self._by_onednn:
             return _onednn(x[0], self._weight).unsqueeze(0)
         return torch.bmm(x if self._same else x.to(self._dtype), self._weight, out=self._out)
 
-    def into(self, x: Tensor, out: Tensor) -> None:
-        """Write x times the weight to `out`, contiguous."""
-        if self._alone or not self._same:
-            out.copy_(self.of(x))
+    def write(self, x: Tensor, out: Tensor) -> None:
+        """Write x weight to ``out``, which is contiguous and has the weight's dtype."""
+        if self._by_onednn or not self._same:
+            out.copy_(self.times(x))
         else:
             torch.bmm(x, self._weight, out=out)
 
-    def onto(self, x: Tensor, out: Tensor) -> None:
-        """Add x times the weight to `out`, contiguous."""
-        if self._alone or not self._same:
-            out.add_(self.of(x))
+    def add(self, x: Tensor, out: Tensor) -> None:
+        """Add x weight to ``out``, which is contiguous and has the weight's dtype."""
+        if self._by_onednn or not self._same:
+            out.add_(self.times(x))
         else:
             out.baddbmm_(x, self._weight)
 
 
 def _onednn(x: Tensor, weight: Tensor) -> Tensor:
-    """X (m, k) times the transpose of weight (n, k), which may be packed."""
+    """Return x weight^T for x (m, k) and weight (n, k), which may be reordered."""
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
     return out

@@ -1,7 +1,7 @@
-"""The recurrent stack: layers over time, dropout between them, residual connections, one state.
+"""The recurrent stack: layers with dropout between them and residual connections.
 
-A direction's stack is independent of the other's, as the streams they read are; every operation
-takes all directions at once. The cells are in files of their own (lstm, gru).
+The directions' stacks are independent, but each operation computes all directions at once. To add a
+layer, write a config with a `kind`, a module in this package and an entry in `LAYERS`.
 """
 
 from typing import NamedTuple
@@ -19,12 +19,14 @@ LAYERS: dict[str, type[LSTMLayer | GRULayer]] = {"lstm": LSTMLayer, "gru": GRULa
 
 
 class Run(NamedTuple):
-    """What a stack makes of a stretch of text.
+    """Result of a stack, all float32, also under autocast.
 
-    outputs: of every layer, (directions, time, rows, width), after the residual, the last after the
-    top dropout; raw: the last before that dropout; state: after the last token, (layers,
-    directions, rows, state width), part of the graph: whoever truncates the gradient detaches it.
-    All float32, whatever precision the matmuls have.
+    Attributes:
+        outputs: output of each layer after the residual connection, (directions, time, rows, width);
+            the last one also after the top dropout.
+        raw: output of the last layer before the top dropout.
+        state: state after the last token, (layers, directions, rows, state_width). It is part of the
+            autograd graph; detach it to truncate backpropagation.
     """
 
     outputs: tuple[Tensor, ...]
@@ -33,15 +35,19 @@ class Run(NamedTuple):
 
 
 class Recurrent(nn.Module):
-    """Stacks of layers of one width, one a direction, which read independent streams.
+    """A stack of recurrent layers per direction; each layer's input and output have the same width.
 
-    From the second layer on a layer's input is added to its output, with `residual`; the carried
-    state is before that. In training, dropout falls on the input of every layer above the first
-    (the first one's is the input encoder's) and on the top output; the residual adds the input as
-    dropout left it, as bilm-tf does. `variational`: one mask for all tokens that a row reads (Gal
-    and Ghahramani 2016). In eval mode there is none.
+    With `residual`, each layer from the second on adds its input to its output. The state does not
+    include the residual. In training, dropout is applied to each layer's output; the input of the
+    first layer already has the dropout of the input encoder. The residual adds the input after dropout, as bilm-tf
+    does. With `variational`, all tokens of a row share one mask (Gal and Ghahramani 2016).
 
-    Attributes: config; width, of a direction's input and output.
+    Args:
+        config: the layers.
+        directions: 1 or 2.
+
+    Attributes:
+        width: width of a direction's input and output.
     """
 
     def __init__(self, config: RecurrentConfig, directions: int) -> None:
@@ -53,16 +59,26 @@ class Recurrent(nn.Module):
         self._dropouts = (*[config.dropout] * (config.layers - 1), top)  # of each layer's output
 
     def zero_state(self, rows: int, device: torch.device | str | None = None) -> Tensor:
-        """The state before any text, zeros (layers, directions, rows, state width), float32."""
+        """Return the initial state, zeros (layers, directions, rows, state_width), float32.
+
+        state_width is width + hidden for an LSTM and hidden for a GRU.
+        """
         width = self.layers[0].state_width
         assert isinstance(width, int)
         return torch.zeros(self.config.layers, self.directions, rows, width, device=device)
 
     def compile_cell(self, mode: Mode, rows: int = 32) -> str:
-        """Compile the pointwise part of a step for the weights' device; says what came of it.
+        """Compile the pointwise part of a step for the weights' device.
 
-        rows: the number of rows to tune for; any other number runs on the same code. Errors: see
-        `lightning_modules.nn.recurrent.cell.compile_cell`.
+        Args:
+            mode: as in `lightning_modules.nn.recurrent.cell.compile_cell`.
+            rows: number of rows to tune for; other numbers run the same code.
+
+        Returns:
+            A sentence for the user that says whether it is compiled, or why not.
+
+        Raises:
+            UserError: mode is "on", and the compiler is missing or fails.
         """
         sentences = []
         for layer in self.layers:
@@ -71,10 +87,13 @@ class Recurrent(nn.Module):
         return sentences[0]  # the layers are alike
 
     def forward(self, x: Tensor, state: Tensor, resets: Tensor | None = None) -> Run:
-        """x (directions, time, rows, width), state as `zero_state` -> outputs and the state after.
+        """Run all layers over a window.
 
-        resets: bool (directions, time, rows), before which inputs the state is set to zero; none:
-        nowhere.
+        Args:
+            x: (directions, time, rows, width).
+            state: as in `zero_state`.
+            resets: True where the state is set to zero before the input is read, bool (directions,
+                time, rows); None means nowhere.
         """
         outputs, after = [], []
         raw = x
@@ -87,13 +106,8 @@ class Recurrent(nn.Module):
         outputs[-1] = x
         return Run(tuple(outputs), raw, torch.stack(after))
 
-    def _drop(self, x: Tensor, share: float) -> Tensor:
-        if not (self.config.variational and self.training and share):
-            return F.dropout(x, share, self.training)
-        mask = x.new_empty(x.shape[0], 1, *x.shape[2:]).bernoulli_(1 - share)
-        return x * mask.div_(1 - share)
-
-
-def build_recurrent(config: RecurrentConfig, directions: int) -> Recurrent:
-    """The stack that `config.kind` names."""
-    return Recurrent(config, directions)
+    def _drop(self, x: Tensor, p: float) -> Tensor:
+        if not (self.config.variational and self.training and p):
+            return F.dropout(x, p, self.training)
+        mask = x.new_empty(x.shape[0], 1, *x.shape[2:]).bernoulli_(1 - p)
+        return x * mask.div_(1 - p)

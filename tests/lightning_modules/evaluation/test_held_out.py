@@ -1,4 +1,4 @@
-"""Figures of held-out text, computed by hand; what is not defined is None and says why."""
+"""Figures of held-out text, compared with values computed by hand."""
 
 import json
 import math
@@ -21,7 +21,7 @@ def figures(
     bands: dict[tuple[int, int], Sums] = BANDS,
 ) -> dict[str, Any]:
     found = Evaluation(text, total, unknown, bands).figures()
-    # As the manifest holds them.
+    # As they are stored in the manifest.
     restored: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
     return restored
 
@@ -66,8 +66,8 @@ def test_a_band_without_targets_has_no_perplexity() -> None:
     assert {band[f"{way}_perplexity"] for way in ("forward", "backward", "average")} == {None}
 
 
-def test_a_document_end_in_one_direction_only_weighs_there() -> None:
-    """With boundary bos_eos, an end is predicted forward and a begin backward."""
+def test_each_direction_has_its_own_number_of_targets() -> None:
+    """With bos_eos, the forward model predicts ends and the backward model beginnings of documents."""
     found = Sums((10, 5), (20.0, 5.0)).perplexities()
 
     assert found["average"] == pytest.approx(math.exp((2 + 1) / 2))
@@ -87,7 +87,7 @@ def test_a_forward_model_has_forward_figures_only() -> None:
     assert found["not_defined"] == {"backward": "the model reads forward only"}
 
 
-def test_bits_a_byte_are_not_defined_with_unknown_words() -> None:
+def test_bits_per_byte_are_not_defined_with_unknown_words() -> None:
     found = figures(unknown=1234)
 
     assert found["bits_per_byte"] is None
@@ -98,7 +98,7 @@ def test_bits_a_byte_are_not_defined_with_unknown_words() -> None:
     assert found["average_word_perplexity"] is not None, "words are counted, not spelt"
 
 
-def test_perplexity_a_word_is_not_defined_without_spaces() -> None:
+def test_perplexity_per_word_is_not_defined_without_spaces() -> None:
     text = HeldOut.of([shard("en", 100, 550), shard("zh", 10, 500), shard("zh", 10, 320)])
     total = Sums((text.tokens, text.tokens), (200.0, 100.0))
     found = figures(text, total)
@@ -112,12 +112,12 @@ def test_perplexity_a_word_is_not_defined_without_spaces() -> None:
     }
 
 
-def test_without_ranks_there_are_no_bands_and_it_says_so() -> None:
+def test_without_ranks_there_are_no_bands_and_the_reason_is_given() -> None:
     found = figures(bands={})
 
     assert found["bands"] == []
     assert found["not_defined"] == {
-        "bands": "the corpus that was trained on is not at hand; name it in train.corpus"
+        "bands": "the training corpus is not available; name it in train.corpus"
     }
 
 
@@ -126,15 +126,17 @@ def test_each_documents_end_counts_as_token_word_character_and_byte() -> None:
 
 
 @pytest.mark.parametrize(("characters", "spaced"), [(610, True), (1200, True), (1431, False)])
-def test_what_is_taken_for_text_without_spaces(characters: int, spaced: bool) -> None:
-    """English 6.1, the longest words of spaced languages 12, Thai messages 14.3 characters a word."""
+def test_text_without_spaces_is_recognised_by_the_length_of_its_words(
+    characters: int, spaced: bool
+) -> None:
+    """Characters per word: English 6.1, at most 12 in languages with spaces, Thai messages 14.3."""
     assert (not HeldOut.of([shard("one", 100, characters)]).unspaced) is spaced
 
 
-def test_a_source_of_empty_documents_is_no_mistake() -> None:
+def test_a_source_of_empty_documents_is_accepted() -> None:
     assert HeldOut.of([shard("empty", 0, 0)]).unspaced == {}
 
 
-def test_a_perplexity_beyond_all_numbers_is_still_one() -> None:
+def test_a_perplexity_that_would_overflow_is_bounded() -> None:
     assert 1e300 < perplexity(1e9) < math.inf
     assert perplexity(1.0) == math.e

@@ -1,4 +1,4 @@
-"""Held-out perplexity: the same as document by document, row by row and token by token."""
+"""Held-out loss, compared with a computation token by token."""
 
 import functools
 from collections import defaultdict
@@ -40,7 +40,7 @@ def network(corpus: Corpus) -> BiLMNetwork:
 
 
 def build(corpus: Corpus, **model: Any) -> BiLMNetwork:
-    """A network whose losses are far from those of chance."""
+    """Return a network with large weights, so that its losses are far from chance."""
     torch.manual_seed(3)
     config = ModelConfig.model_validate(
         {"recurrent": RECURRENT, "head": {"kind": "softmax"}, **model}
@@ -67,7 +67,7 @@ def run(
 
 
 def texts(corpus: Corpus, boundary: Boundary) -> list[list[list[int]]]:
-    """Each document with its boundaries, as the forward and as the backward model reads it."""
+    """Return the documents with their boundaries, as the forward and the backward model read them."""
     before, after = boundary_ids(boundary)
     found = []
     for shard in corpus.shards("valid"):
@@ -82,7 +82,7 @@ def texts(corpus: Corpus, boundary: Boundary) -> list[list[list[int]]]:
 def by_hand(
     network: BiLMNetwork, corpus: Corpus, boundary: Boundary = "eos", reset: bool = False
 ) -> list[dict[int, list[float]]]:
-    """-log p of every target, by its id, token by token; each direction with a state of its own."""
+    """Return -log p of the targets by id for each direction, computed token by token."""
     network = network.eval()
     directions = network.directions
     losses: list[dict[int, list[float]]] = []
@@ -107,7 +107,7 @@ def total(losses: dict[int, list[float]]) -> float:
 @pytest.mark.parametrize("boundary", ["eos", "bos_eos"])
 @pytest.mark.parametrize("directions", ["both", "forward"])
 @pytest.mark.parametrize("reset", [False, True])
-def test_one_row_equals_the_documents_one_after_the_other(
+def test_one_row_equals_the_documents_one_after_another(
     corpus: Corpus, boundary: Boundary, directions: str, reset: bool
 ) -> None:
     network = build(corpus, directions=directions)
@@ -126,17 +126,17 @@ def test_resetting_and_carrying_the_state_differ(network: BiLMNetwork, corpus: C
     assert reset.loss != pytest.approx(carried.loss, rel=1e-4)
 
 
-def test_the_unroll_changes_nothing(network: BiLMNetwork, corpus: Corpus) -> None:
+def test_the_length_of_the_windows_changes_nothing(network: BiLMNetwork, corpus: Corpus) -> None:
     one, *others = (run(network, corpus, unroll=unroll) for unroll in (64, 1, 5, 1000))
 
     for other in others:
         assert other.total.nats == pytest.approx(one.total.nats, rel=1e-6)
 
 
-def test_more_rows_than_positions_are_fine(network: BiLMNetwork, corpus: Corpus) -> None:
+def test_there_may_be_more_rows_than_positions(network: BiLMNetwork, corpus: Corpus) -> None:
     found = run(network, corpus, rows=1000, unroll=5)
 
-    # Every position from zero state: another number, of the same size.
+    # Every position starts from the zero state, so the loss differs, but not by much.
     assert found.loss == pytest.approx(run(network, corpus, 1, 5).loss, rel=0.2)
 
 
@@ -145,7 +145,7 @@ class _HandedOverError(Exception):
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
-def test_processes_that_share_the_rows_find_the_same(
+def test_ranks_that_share_the_rows_find_the_same_loss(
     network: BiLMNetwork, corpus: Corpus, world: int
 ) -> None:
     ranks = np.arange(corpus.vocabulary)
@@ -171,7 +171,7 @@ def test_processes_that_share_the_rows_find_the_same(
         assert sums.tokens == whole.bands[band].tokens
 
 
-def test_a_window_that_is_missing_is_our_own_mistake(network: BiLMNetwork, corpus: Corpus) -> None:
+def test_a_missing_window_fails_an_assertion(network: BiLMNetwork, corpus: Corpus) -> None:
     with pytest.raises(AssertionError, match="each token is counted once"):
         run(network, corpus, share=(0, 2))
 
@@ -235,7 +235,7 @@ def test_targets_that_cannot_be_predicted_are_unknown_and_counted(corpus: Corpus
     assert found.figures()["bits_per_byte"] is None
 
 
-def test_text_without_unknown_words_has_bits_a_byte(network: BiLMNetwork, corpus: Corpus) -> None:
+def test_text_without_unknown_words_has_bits_per_byte(network: BiLMNetwork, corpus: Corpus) -> None:
     found = run(network, corpus)
 
     assert found.unknown == 0

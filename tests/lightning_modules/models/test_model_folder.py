@@ -1,4 +1,4 @@
-"""What a model folder and a checkpoint hold: weights, read and written."""
+"""Reading and writing model folders, and reading checkpoints."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ from lightning_modules.models.model_folder import (
 from preprocess.files.manifest import read_manifest
 
 
-def test_a_model_folder_gives_back_the_weights_of_the_checkpoint(trained: Path) -> None:
+def test_a_model_folder_has_the_weights_of_the_checkpoint(trained: Path) -> None:
     model = BiLM.from_pretrained(trained / "export")
     saved = checkpoint_weights(str(trained / "train"))
     loaded = model.network.state_dict()
@@ -36,23 +36,23 @@ def test_a_model_folder_gives_back_the_weights_of_the_checkpoint(trained: Path) 
 
 
 @pytest.mark.parametrize("size", [None, 0, 100, 5000, -1])
-def test_a_checkpoint_that_cannot_be_read_is_told(
+def test_a_missing_or_damaged_checkpoint_raises(
     trained: Path, tmp_path: Path, size: int | None
 ) -> None:
-    told = "missing; make" if size is None else "damaged "
+    problem = "missing; make" if size is None else "damaged "
     path = tmp_path / "checkpoint.ckpt"
     if size is not None:
         path.write_bytes((trained / "train" / "checkpoint.ckpt").read_bytes()[:size])
 
-    with pytest.raises(CheckpointError, match=rf"ckpt is {told}.*biloom train"):
+    with pytest.raises(CheckpointError, match=rf"ckpt is {problem}.*biloom train"):
         read_checkpoint(str(path))
 
 
-def test_the_hash_changes_with_any_bit_name_type_shape_or_setting() -> None:
+def test_the_hash_depends_on_every_bit_name_dtype_shape_and_setting() -> None:
     tensor = torch.arange(6, dtype=torch.float32).reshape(2, 3)
     other = tensor.clone()
     other.view(torch.int32)[1, 2] ^= 1
-    one = tensors_hash({"a": tensor}, {"k": 1})
+    first = tensors_hash({"a": tensor}, {"k": 1})
     different = [
         ({"a": other}, {"k": 1}),
         ({"b": tensor}, {"k": 1}),
@@ -64,8 +64,8 @@ def test_the_hash_changes_with_any_bit_name_type_shape_or_setting() -> None:
     ]
     hashes = [tensors_hash(*arguments) for arguments in different]
 
-    assert len({one, *hashes}) == len(hashes) + 1
-    assert one == tensors_hash({"a": tensor.T.contiguous().T}, {"k": 1}), "strides are no content"
+    assert len({first, *hashes}) == len(hashes) + 1
+    assert first == tensors_hash({"a": tensor.T.contiguous().T}, {"k": 1}), "strides do not count"
     assert tensors_hash({"a": tensor, "b": other}, {}) == tensors_hash(
         {"b": other, "a": tensor}, {}
     )
@@ -84,26 +84,30 @@ def _without(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "damage", "told"),
+    ("name", "damage", "message"),
     [
         ("model.safetensors", Path.unlink, "model.safetensors is missing; make it again with"),
         ("model.safetensors", _cut, r"model.safetensors is damaged \("),
         ("config.json", _cut, r"config.json is damaged \("),
         ("config.json", _without, r"config.json is damaged \(no 'vocabulary'\)"),
-        ("config.json", _other_kind, "stored as 'int3', which this biloom does not know; upgrade"),
+        (
+            "config.json",
+            _other_kind,
+            "stored as 'int3', which needs a newer biloom; upgrade",
+        ),
     ],
 )
-def test_a_damaged_folder_is_told(
-    trained: Path, tmp_path: Path, name: str, damage: Any, told: str
+def test_a_damaged_folder_raises(
+    trained: Path, tmp_path: Path, name: str, damage: Any, message: str
 ) -> None:
     shutil.copytree(trained / "export", tmp_path / "export")
     damage(tmp_path / "export" / name)
 
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         load_network(str(tmp_path / "export"))
 
 
-def test_int8_is_within_half_a_step_of_each_outputs_largest_weight() -> None:
+def test_int8_weights_are_within_half_a_quantisation_step_of_their_output() -> None:
     weights = {
         "recurrent.layers.0.weight_input": torch.randn(2, 5, 12),
         "input.filters.0": torch.randn(6, 3),
@@ -112,19 +116,19 @@ def test_int8_is_within_half_a_step_of_each_outputs_largest_weight() -> None:
         "head.ranks": torch.arange(9),
     }
     stored = packed(weights, "int8")
-    found = unpacked(stored)
+    restored = unpacked(stored)
 
-    assert found.keys() == weights.keys()
+    assert restored.keys() == weights.keys()
     assert stored["recurrent.layers.0.weight_input:scale"].shape == (2, 1, 12)
     assert stored["input.filters.0:scale"].shape == (1, 3)
     assert stored["head.weight:scale"].shape == (9, 1)
     for name in ("head.bias", "head.ranks"):
-        assert torch.equal(found[name], weights[name])
+        assert torch.equal(restored[name], weights[name])
     for name in list(weights)[:3]:
         assert stored[name].dtype == torch.int8
-        assert ((found[name] - weights[name]).abs() <= 0.501 * stored[f"{name}:scale"]).all()
+        assert ((restored[name] - weights[name]).abs() <= 0.501 * stored[f"{name}:scale"]).all()
 
 
-def test_a_weight_beyond_float16_is_told() -> None:
+def test_a_weight_that_exceeds_float16_raises() -> None:
     with pytest.raises(ModelError, match=r"'w' holds 1e\+05, beyond float16; set export\.weights="):
         packed({"w": torch.full((2, 2), 1e5)}, "float16")

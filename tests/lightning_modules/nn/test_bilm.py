@@ -1,5 +1,6 @@
-"""The whole network: what its loss is, what its layers are, that a seed fixes it."""
+"""The whole network: losses, layers, tied vectors, and determinism for a seed."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,18 +11,12 @@ from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.heads.routes import route
 from lightning_modules.nn.window import Window
-from lightning_modules.sizes import parameter_count
 
 VOCABULARY, TIME, ROWS = 40, 5, 3
 CUTOFFS = (8, 20)
 
 
-def log_prob(head: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """Log-probability of every id, (n, vocabulary), from `nll` of each id."""
-    ids = torch.arange(head.vocabulary)
-    rows = hidden.repeat_interleave(len(ids), 0)
-    table: torch.Tensor = -head.nll(rows, ids.repeat(len(hidden))).view(len(hidden), len(ids))
-    return table
+LogProb = Callable[[Any, Tensor], Tensor]
 
 
 def config(**sections: Any) -> ModelConfig:
@@ -49,9 +44,7 @@ HEADS = pytest.mark.parametrize("kind", ["adaptive_softmax", "softmax", "sampled
 
 @HEADS
 @pytest.mark.parametrize("directions", ["both", "forward"])
-def test_the_loss_is_the_mean_of_nll_over_each_directions_targets(
-    kind: str, directions: str
-) -> None:
+def test_the_loss_is_the_mean_cross_entropy_of_each_direction(kind: str, directions: str) -> None:
     net = network(head={"kind": kind}, directions=directions).eval()
     window = batch(net.directions)
 
@@ -69,7 +62,9 @@ def test_the_loss_is_the_mean_of_nll_over_each_directions_targets(
 
 
 @HEADS
-def test_nll_is_minus_the_heads_log_probability_of_the_top_layer(kind: str) -> None:
+def test_nll_is_the_negative_log_probability_from_the_top_layer(
+    kind: str, log_prob: LogProb
+) -> None:
     net = network(head={"kind": kind}).eval()
     window = batch()
     outputs, _ = net.layers(window.inputs, net.zero_state(ROWS))
@@ -89,15 +84,15 @@ def test_routes_change_no_loss_and_no_gradient(kind: str) -> None:
     routes = route(window.targets.reshape(-1).numpy(), ranks, net.head.cutoffs)
 
     gradients = []
-    for given in (window, window._replace(routes=routes)):
-        means = net.loss(given, net.zero_state(ROWS)).means
+    for with_or_without in (window, window._replace(routes=routes)):
+        means = net.loss(with_or_without, net.zero_state(ROWS)).means
         gradients.append([means, *torch.autograd.grad(means.sum(), list(net.parameters()))])
 
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b)
 
 
-def test_a_batch_without_targets_has_no_loss_and_gradients_of_zero() -> None:
+def test_a_batch_without_targets_has_zero_loss_and_zero_gradients() -> None:
     net = network()
     window = batch()
     empty = window._replace(targets=torch.full_like(window.targets, -100))
@@ -132,7 +127,7 @@ def test_layers_are_the_input_vectors_and_every_output() -> None:
     assert (net.direction_width, net.width) == (6, 12)
 
 
-def test_a_reset_makes_a_text_independent_of_what_stood_before() -> None:
+def test_after_a_reset_earlier_inputs_have_no_effect() -> None:
     net = network().eval()
     ids, targets, *_ = batch()
     resets = torch.zeros(2, TIME, ROWS, dtype=torch.bool)
@@ -154,7 +149,7 @@ def test_rows_do_not_see_each_other() -> None:
     torch.testing.assert_close(together[:, :, 1:2], alone)
 
 
-def test_the_seed_fixes_weights_and_a_training_step_to_the_bit() -> None:
+def test_a_seed_determines_weights_and_gradients_to_the_bit() -> None:
     def step(seed: int) -> list[Tensor]:
         net = network(seed)
         means = net.loss(batch(), net.zero_state(ROWS)).means
@@ -176,7 +171,7 @@ LEARNERS = [
 
 @pytest.mark.parametrize("sections", LEARNERS)
 def test_it_learns_a_repeated_text(sections: dict[str, Any]) -> None:
-    sections = {key: dict(one) if isinstance(one, dict) else one for key, one in sections.items()}
+    sections = {k: dict(v) if isinstance(v, dict) else v for k, v in sections.items()}
     for part in ("recurrent", "input"):
         sections[part] = {"dropout": 0.0} | sections.get(part, {})
     net = network(**sections)
@@ -202,14 +197,14 @@ def test_it_learns_a_repeated_text(sections: dict[str, Any]) -> None:
         {"input": {"kind": "adaptive"}, "head": {"kind": "adaptive_softmax"}},
     ],
 )
-def test_tied_vectors_are_there_once(sections: dict[str, Any]) -> None:
+def test_tied_vectors_are_stored_once(sections: dict[str, Any]) -> None:
     tied, apart = (network(**sections, tied=tie) for tie in (True, False))
     count = [sum(w.numel() for w in net.parameters()) for net in (tied, apart)]
     saved = tied.state_dict()
 
     assert count[0] < count[1]
     pointers = [tensor.data_ptr() for tensor in saved.values()]
-    assert len(set(pointers)) == len(pointers), "a file of them would hold one twice"
+    assert len(set(pointers)) == len(pointers), "a tensor is in the state dict twice"
     again = network(2, **sections, tied=True)
     again.load_state_dict(saved)
     window = batch()
@@ -220,24 +215,8 @@ def test_tied_vectors_are_there_once(sections: dict[str, Any]) -> None:
     )
 
 
-def test_ids_beyond_the_output_vocabulary_are_read_and_not_predicted() -> None:
+def test_the_output_vocabulary_is_at_most_the_vocabulary() -> None:
     net = network(output_vocabulary=25)
 
     assert net.output_vocabulary == net.head.vocabulary == 25
     assert network(output_vocabulary=99).output_vocabulary == VOCABULARY
-
-
-@HEADS
-@pytest.mark.parametrize("dim", [None, 6, 9])
-@pytest.mark.parametrize("projection", [None, 6])
-@pytest.mark.parametrize("cutoffs", [(), (8,), (8, 20, 39)])
-def test_parameter_count_is_the_networks(
-    kind: str, dim: int | None, projection: int | None, cutoffs: tuple[int, ...]
-) -> None:
-    model = config(
-        head={"kind": kind}, input={"dim": dim}, recurrent={"projection": projection, "layers": 3}
-    )
-
-    net = BiLMNetwork(model, VOCABULARY, cutoffs)
-
-    assert parameter_count(model, VOCABULARY, cutoffs) == sum(p.numel() for p in net.parameters())

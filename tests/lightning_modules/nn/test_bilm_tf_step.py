@@ -1,4 +1,4 @@
-"""The original training step (bilm-tf, in TensorFlow), recorded: losses, states, gradients, weights."""
+"""Losses, states, gradients and weights against a recorded training step of bilm-tf in TensorFlow."""
 
 import json
 import os
@@ -19,14 +19,14 @@ from preprocess.tokenizers.spellings import TEXT_BEGIN, TEXT_END, Spellings
 
 Recorded = dict[str, np.ndarray]
 BATCHES = 5
-SCALE = 10.0  # unroll: bilm-tf multiplies the mean loss with it
+SCALE = 10.0  # bilm-tf multiplies the mean loss by the unroll length
 
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
     data = os.environ.get("BILOOM_TEST_DATA")
     if not data:
-        pytest.skip("BILOOM_TEST_DATA names no folder of test data")
+        pytest.skip("BILOOM_TEST_DATA is not set")
     return Path(data) / "elmo" / "bilm-tf" / "derived"
 
 
@@ -73,9 +73,12 @@ def network(folder: Path, recorded: Recorded) -> BiLMNetwork:
 
 
 def converted(recorded: Recorded, prefix: str, forget_bias: float = 0.0) -> dict[str, Tensor]:
-    """Weights, or their gradients, under our names and in our order.
+    """Return recorded weights or gradients under the names and in the layout of biloom.
 
-    forget_bias: what bilm-tf adds to the forget gate while it runs, and we hold in the bias.
+    Args:
+        recorded: the recorded arrays.
+        prefix: prefix of their names.
+        forget_bias: constant to add to the bias of the forget gate; bilm-tf adds it in each step.
     """
 
     def get(name: str) -> Tensor:
@@ -83,7 +86,7 @@ def converted(recorded: Recorded, prefix: str, forget_bias: float = 0.0) -> dict
 
     filters = sum(name.startswith(f"{prefix}/CNN/W_cnn_") for name in recorded)
     gates = [get(f"CNN_high_0/{kind}") for kind in ("W_carry", "W_transform")]
-    found = {
+    converted_arrays = {
         "input.characters.weight": get("char_embed"),
         "input.bias": torch.cat([get(f"CNN/b_cnn_{i}") for i in range(filters)]),
         "input.highway.0.linear.weight": torch.cat([gate.T for gate in gates]),
@@ -96,7 +99,7 @@ def converted(recorded: Recorded, prefix: str, forget_bias: float = 0.0) -> dict
         "head.bias": get("softmax/b"),
     }
     for i in range(filters):
-        found[f"input.filters.{i}"] = get(f"CNN/W_cnn_{i}").flatten(0, 2)
+        converted_arrays[f"input.filters.{i}"] = get(f"CNN/W_cnn_{i}").flatten(0, 2)
     for layer in range(2):
         cells = [f"RNN_{d}/rnn/multi_rnn_cell/cell_{layer}/lstm_cell" for d in range(2)]
         kernel = torch.stack([in_our_order(get(f"{cell}/kernel")) for cell in cells])
@@ -104,22 +107,24 @@ def converted(recorded: Recorded, prefix: str, forget_bias: float = 0.0) -> dict
         size = bias.shape[1] // 4
         bias[:, size : 2 * size] += forget_bias
         name = f"recurrent.layers.{layer}"
-        found[f"{name}.weight_input"], found[f"{name}.weight_hidden"] = kernel.chunk(2, 1)
-        found[f"{name}.bias"] = bias
-        found[f"{name}.weight_projection"] = torch.stack(
+        converted_arrays[f"{name}.weight_input"], converted_arrays[f"{name}.weight_hidden"] = (
+            kernel.chunk(2, 1)
+        )
+        converted_arrays[f"{name}.bias"] = bias
+        converted_arrays[f"{name}.weight_projection"] = torch.stack(
             [get(f"{cell}/projection/kernel") for cell in cells]
         )
-    return found
+    return converted_arrays
 
 
 def in_our_order(gates: Tensor) -> Tensor:
-    """TensorFlow's gates i, j (the input of the cell), f, o in the order of nn.LSTM."""
+    """Reorder TensorFlow's gates i, j (cell input), f, o to those of nn.LSTM: i, f, j, o."""
     i, j, f, o = gates.chunk(4, -1)
     return torch.cat([i, f, j, o], -1)
 
 
 def types(characters: np.ndarray) -> Types:
-    """Characters (directions, time, rows, max_characters) by the words they spell."""
+    """Return the types of a window given as characters (directions, time, rows, max_characters)."""
     boundary = {TEXT_BEGIN: BOS, TEXT_END: EOS}
     words = list(CONTROLS)
     ids = np.empty(characters.shape[:-1], np.int64)
@@ -132,7 +137,7 @@ def types(characters: np.ndarray) -> Types:
             words.append(bytes(row[row < TEXT_BEGIN].tolist()).decode())
     spellings = Spellings(words.__getitem__, len(words), characters.shape[-1])
     assert np.array_equal(spellings.of_ids(ids.reshape(-1)), characters.reshape(-1, 10))
-    # Numbered by word, so that a type is one whatever its places.
+    # Give the same word the same id at all its positions.
     first = np.array([words.index(word) for word in words])
     return types_of_window(first[ids], spellings)
 
@@ -146,7 +151,7 @@ def window(recorded: Recorded, batch: int) -> Window:
 
 
 def state_after(recorded: Recorded, batch: int) -> Tensor:
-    """(layers, directions, rows, width + hidden): bilm-tf has c, h of each layer, forward first."""
+    """Return the recorded state; bilm-tf stores c and h of each layer, the forward direction first."""
     parts = [torch.from_numpy(recorded[f"b{batch}/final_state/{n}"]) for n in range(8)]
     joined = [torch.cat([h, c], 1) for c, h in zip(parts[::2], parts[1::2], strict=True)]
     return torch.stack(joined).unflatten(0, (2, 2)).transpose(0, 1)
@@ -191,6 +196,6 @@ def test_gradients_and_the_weights_after_a_clipped_adagrad_step(
         for name, parameter in network.named_parameters():
             close(parameter.detach(), after[name], f"{name} after the step")
             assert not torch.equal(parameter, before[name]), name
-    finally:  # other tests read the weights of before
+    finally:  # the fixture is shared with other tests
         network.zero_grad()
         network.load_state_dict(before)

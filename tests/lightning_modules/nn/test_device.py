@@ -1,7 +1,7 @@
-"""A training step on a device that is not the CPU, whether or not the machine has one.
+"""A training step on another device than the CPU, with torch's meta device in place of a GPU.
 
-torch's meta device stands for a GPU: its tensors have shapes and no numbers. What reads a number, for
-which a GPU would have to be waited for, fails there.
+Tensors on the meta device have a shape but no values. An operation that reads a value, for which the
+CPU would have to wait for a GPU, fails on it.
 """
 
 from functools import partial
@@ -41,18 +41,18 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 class OnMeta(TorchDispatchMode):
-    """Fails where a tensor that is not a single number is made or read elsewhere than on META."""
+    """Fails if an operation reads or returns a tensor on another device, except for scalars."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for one in tree_leaves((args, kwargs, found)):
-            assert not isinstance(one, Tensor) or one.is_meta or one.dim() == 0, func
-        return found
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves((args, kwargs, result)):
+            assert not isinstance(leaf, Tensor) or leaf.is_meta or leaf.dim() == 0, func
+        return result
 
 
 @pytest.fixture(autouse=True)
 def autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Autocast knows no meta device: it takes the CPU's setting there."""
+    """Make autocast, which does not support the meta device, use the CPU's setting for it."""
     for name in ("autocast", "is_autocast_enabled", "get_autocast_dtype"):
         real = getattr(torch, name)
 
@@ -64,7 +64,7 @@ def autocast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_step_stays_on_its_device_and_waits_for_no_number(kind: str, bf16: bool) -> None:
+def test_a_step_stays_on_its_device_and_reads_no_value(kind: str, bf16: bool) -> None:
     base = {"recurrent": LSTM, "input": {"kind": "embedding"}}
     config = ModelConfig.model_validate({**base, **KINDS[kind]})
     cutoffs = (20, 40) if config.head.kind == "adaptive_softmax" else ()

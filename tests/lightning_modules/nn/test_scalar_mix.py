@@ -16,7 +16,7 @@ def layers() -> Tensor:
 LENGTHS = torch.tensor([5, 2])
 
 
-def test_at_first_it_is_the_mean(layers: Tensor) -> None:
+def test_the_initial_mix_is_the_mean(layers: Tensor) -> None:
     torch.testing.assert_close(ScalarMix(3)(layers), layers.mean(0))
 
 
@@ -24,45 +24,45 @@ def test_weights_and_gamma_are_learned(layers: Tensor) -> None:
     mix = ScalarMix(3, weights=[0.0, 1.0, 2.0], gamma=2.0)
     expected = 2 * (torch.tensor([0.0, 1.0, 2.0]).softmax(0)[:, None, None, None] * layers).sum(0)
 
-    found = mix(layers)
-    found.square().sum().backward()
+    mixed = mix(layers)
+    mixed.square().sum().backward()
 
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(mixed, expected)
     assert mix.weights.grad is not None
     assert mix.weights.grad.abs().min() > 0
     assert mix.gamma.grad is not None
 
 
-def test_a_texts_layer_norm_knows_its_own_tokens_alone(layers: Tensor) -> None:
+def test_text_layer_norm_depends_only_on_the_texts_own_tokens(layers: Tensor) -> None:
     mix = ScalarMix(3, "text")
-    found = mix(layers, LENGTHS)
+    mixed = mix(layers, LENGTHS)
     other = layers.clone()
     other[:, 0] += 5
     other[:, 1, 2:] = 7  # beyond its length
 
-    torch.testing.assert_close(mix(other, LENGTHS)[1, :2], found[1, :2])
+    torch.testing.assert_close(mix(other, LENGTHS)[1, :2], mixed[1, :2])
     alone = layers[:, 1, :2]
     mean, variance = alone.mean((1, 2), keepdim=True), alone.var((1, 2), False, keepdim=True)
     expected = ((alone - mean) / (variance + EPSILON).sqrt()).mean(0)
-    torch.testing.assert_close(found[1, :2], expected)
+    torch.testing.assert_close(mixed[1, :2], expected)
 
 
-def test_a_batchs_layer_norm_is_over_all_its_tokens(layers: Tensor) -> None:
-    found = ScalarMix(3, "batch")(layers, LENGTHS)
+def test_batch_layer_norm_is_over_all_tokens_of_the_batch(layers: Tensor) -> None:
+    mixed = ScalarMix(3, "batch")(layers, LENGTHS)
 
     tokens = torch.cat([layers[:, 0], layers[:, 1, :2]], 1)  # (depth, 7, dim)
     mean, variance = tokens.mean((1, 2), keepdim=True), tokens.var((1, 2), False, keepdim=True)
     expected = ((tokens - mean) / (variance + EPSILON).sqrt()).mean(0)
-    torch.testing.assert_close(torch.cat([found[0], found[1, :2]]), expected)
+    torch.testing.assert_close(torch.cat([mixed[0], mixed[1, :2]]), expected)
 
 
-def test_without_lengths_all_tokens_count(layers: Tensor) -> None:
+def test_without_lengths_all_positions_are_tokens(layers: Tensor) -> None:
     whole = torch.tensor([5, 5])
     for kind in ("text", "batch"):
         mix = ScalarMix(3, kind)  # type: ignore[arg-type]
         torch.testing.assert_close(mix(layers), mix(layers, whole))
 
 
-def test_weights_of_another_number_of_layers_are_refused() -> None:
+def test_a_wrong_number_of_weights_raises() -> None:
     with pytest.raises(ValueError, match="2 weights for 3 layers"):
         ScalarMix(3, weights=[1.0, 2.0])

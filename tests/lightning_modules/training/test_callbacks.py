@@ -1,4 +1,4 @@
-"""Metrics, apart from Lightning's loop (which tests of the train stage run)."""
+"""The metrics callback without a Trainer; tests of the train stage run it with one."""
 
 import json
 import math
@@ -32,9 +32,9 @@ class Logger:
 
 
 class Run:
-    """A training whose figures are always the same, with the callback at the end of its steps."""
+    """A training with constant figures that calls the callback at the end of each step."""
 
-    def __init__(self, path: Path, start: int, look: Any = None, **train: Any) -> None:
+    def __init__(self, path: Path, start: int, evaluate: Any = None, **train: Any) -> None:
         settings = {"rows": 3, "unroll": 5, "log_steps": 2, "evaluate_steps": 3} | train
         model = ModelConfig.model_validate(
             {"recurrent": {"kind": "lstm", "hidden": 8, "projection": 4}}
@@ -46,7 +46,7 @@ class Run:
         self.bar, self.logger = Bar(), Logger()
         self.loader: Any = SimpleNamespace(waited=0.0)
         self.trainer: Any = SimpleNamespace(is_global_zero=True, loggers=[self.logger])
-        self.callback = Metrics(str(path), self.bar, self.loader, Compute(1e6, 1e9), look)
+        self.callback = Metrics(str(path), self.bar, self.loader, Compute(1e6, 1e9), evaluate)
         self.callback.on_train_start(self.trainer, self.module)
 
     def __call__(self, steps: range) -> "Run":
@@ -81,7 +81,7 @@ def test_a_line_is_written_every_log_steps_and_at_the_end(
         "learning_rate": 0.25,
         "gradient_norm": 0.5,
         "skipped_steps": 1,
-        # two steps of 3 x 5 tokens in the second between two looks at the clock
+        # two steps of 3 x 5 tokens in one second of the fake clock
         "tokens_per_second": 30.0,
         # 30 tokens/s x 1e6 FLOP a token / 1e9 FLOP/s
         "mfu": 0.03,
@@ -96,13 +96,13 @@ def test_a_line_is_written_every_log_steps_and_at_the_end(
     assert run.bar.told[-1][1].endswith(" tokens/s  perplexity 4.5")
 
 
-def test_a_bar_of_a_training_that_goes_on_begins_at_its_step(tmp_path: Path) -> None:
+def test_the_bar_of_a_resumed_training_begins_at_its_step(tmp_path: Path) -> None:
     run = Run(tmp_path / "metrics.jsonl", 40, steps=50)(range(41, 43))
 
     assert [done for done, _ in run.bar.told] == [40, 42]
 
 
-def test_lines_after_the_step_that_training_goes_on_from_are_written_anew(tmp_path: Path) -> None:
+def test_a_resumed_training_rewrites_the_lines_after_its_step(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     Run(path, 0, steps=99)(range(1, 9))
     kept = rows(path)[:2]
@@ -112,36 +112,38 @@ def test_lines_after_the_step_that_training_goes_on_from_are_written_anew(tmp_pa
     assert [row["step"] for row in rows(path)] == [2, 4, 6, 7]
 
 
-def test_held_out_text_is_looked_at_every_look_steps_and_at_the_end(tmp_path: Path) -> None:
-    def look(network: Any) -> dict[str, Any]:
+def test_the_held_out_split_is_evaluated_every_evaluate_steps_and_at_the_end(
+    tmp_path: Path,
+) -> None:
+    def evaluate(network: Any) -> dict[str, Any]:
         return {"nats": 1.5, "average_perplexity": 4.0, "bits_per_byte": None}
 
-    run = Run(tmp_path / "metrics.jsonl", 0, look, steps=7)(range(1, 8))
+    run = Run(tmp_path / "metrics.jsonl", 0, evaluate, steps=7)(range(1, 8))
 
     made = rows(tmp_path / "metrics.jsonl")
-    looks = [row for row in made if "valid_bits_per_byte" in row]
-    assert [row["step"] for row in looks] == [3, 6, 7]
-    assert looks[0] == {
+    evaluations = [row for row in made if "valid_bits_per_byte" in row]
+    assert [row["step"] for row in evaluations] == [3, 6, 7]
+    assert evaluations[0] == {
         "step": 3,
         "valid_average_perplexity": 4.0,
         "valid_bits_per_byte": None,
         "averaged": False,
     }
     assert [row["step"] for row in made if "loss_forward" in row] == [2, 4, 6, 7]
-    assert run.module.looks == [1.5] * 2, "a longer training has no look at step 7"
-    assert "(held out 4.0)" in run.bar.told[-1][1]
+    assert run.module.held_out_losses == [1.5] * 2, "a longer training has no evaluation at step 7"
+    assert "(held-out 4.0)" in run.bar.told[-1][1]
 
 
 def test_a_forward_model_shows_its_own_perplexity(tmp_path: Path) -> None:
-    def look(network: Any) -> dict[str, Any]:
+    def evaluate(network: Any) -> dict[str, Any]:
         return {"nats": 1.0, "forward_perplexity": 9.0, "average_perplexity": None}
 
-    run = Run(tmp_path / "metrics.jsonl", 0, look, steps=3)(range(1, 5))
+    run = Run(tmp_path / "metrics.jsonl", 0, evaluate, steps=3)(range(1, 5))
 
-    assert run.bar.told[-1][1].endswith("(held out 9.0)")
+    assert run.bar.told[-1][1].endswith("(held-out 9.0)")
 
 
-def test_a_further_process_tells_nothing(tmp_path: Path) -> None:
+def test_ranks_other_than_0_write_nothing(tmp_path: Path) -> None:
     run = Run(tmp_path / "metrics.jsonl", 0, steps=4)
     (tmp_path / "metrics.jsonl").unlink()
     run.trainer.is_global_zero = False

@@ -1,4 +1,4 @@
-"""When checkpoints are written and which are read, apart from Lightning's loop."""
+"""When checkpoints are written and which one is read, without a Trainer."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +29,7 @@ class Module(LitBiLM):
 
 
 class Run:
-    """Training steps with the callback at their end."""
+    """A training that calls the callback at the end of each step."""
 
     def __init__(self, folder: Path | str, **train: Any) -> None:
         settings = TrainConfig.model_validate({"steps": 100, "checkpoint_minutes": 60} | train)
@@ -60,7 +60,7 @@ def test_checkpoints_are_saved_by_steps_and_at_the_last_one(tmp_path: Path) -> N
     assert saved(tmp_path) == [4]
     run(range(8, 11))
     assert saved(tmp_path) == [8, 10], "the two newest are kept"
-    assert run.told == [4, 8, 10], "what must be safe before is told each time"
+    assert run.told == [4, 8, 10], "`before` is called before each checkpoint"
 
 
 def test_checkpoints_are_saved_by_the_clock(
@@ -76,7 +76,7 @@ def test_checkpoints_are_saved_by_the_clock(
     assert saved(tmp_path) == [13, 26]
 
 
-def test_a_further_process_takes_part_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_rank_other_than_0_writes_no_checkpoint(tmp_path: Path) -> None:
     run = Run(tmp_path, checkpoint_steps=1)
     run.trainer.is_global_zero = False
     run(range(1, 3))
@@ -94,7 +94,7 @@ def test_a_stop_saves_the_running_step_and_ends_training(tmp_path: Path) -> None
     assert saved(tmp_path) == [3]
 
 
-def test_a_stop_in_the_last_step_lets_training_be_finished(tmp_path: Path) -> None:
+def test_a_stop_in_the_last_step_lets_the_training_finish(tmp_path: Path) -> None:
     run = Run(tmp_path, checkpoint_steps=1000, steps=5)
     run.callback.stop()
     run(range(5, 6))
@@ -102,7 +102,7 @@ def test_a_stop_in_the_last_step_lets_training_be_finished(tmp_path: Path) -> No
     assert saved(tmp_path) == [5]
 
 
-def test_the_newest_checkpoint_is_the_last_that_can_be_read(tmp_path: Path) -> None:
+def test_the_newest_readable_checkpoint_is_found(tmp_path: Path) -> None:
     folder = str(tmp_path)
     assert newest_checkpoint(folder) is None
     Run(tmp_path, checkpoint_steps=1)(range(9, 11))
@@ -119,12 +119,12 @@ def test_the_newest_checkpoint_is_the_last_that_can_be_read(tmp_path: Path) -> N
 
     Path(checkpoint_file(folder, 9)).write_bytes(b"")
     with pytest.raises(
-        CheckpointError, match=r"no checkpoint can be read \(.*step-000000009\.ckpt"
+        CheckpointError, match=r"all checkpoints are damaged \(.*step-000000009\.ckpt"
     ):
         newest_checkpoint(folder)
 
 
-def test_a_store_that_does_not_answer_is_no_damaged_checkpoint(
+def test_an_error_of_the_store_does_not_count_as_a_damaged_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Run(tmp_path, checkpoint_steps=1)(range(9, 11))
@@ -137,7 +137,9 @@ def test_a_store_that_does_not_answer_is_no_damaged_checkpoint(
         newest_checkpoint(str(tmp_path))
 
 
-def test_damaged_checkpoints_of_later_steps_go_when_training_has_gone_on(tmp_path: Path) -> None:
+def test_damaged_checkpoints_of_later_steps_are_deleted_once_training_has_resumed(
+    tmp_path: Path,
+) -> None:
     for step in (30, 40):
         (tmp_path / f"step-{step:09d}.ckpt").write_bytes(b"half")
     run = Run(tmp_path, checkpoint_steps=5)
@@ -157,7 +159,7 @@ def test_checkpoints_are_written_and_read_at_a_url() -> None:
     assert newest["tensor"].tolist() == [0, 1, 2]
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_and_says_what_to_do(
+def test_a_full_disk_leaves_the_previous_checkpoint_and_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(tmp_path, checkpoint_steps=1)
@@ -167,18 +169,20 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_says_what_to_do(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("preprocess.files.storage.sync_data", full)
-    with pytest.raises(StorageError, match=r"No space left on device\); make room and the same"):
+    with pytest.raises(StorageError, match=r"No space left on device\); free some space and run"):
         run(range(2, 3))
     monkeypatch.undo()
 
     assert saved(tmp_path) == [1]
-    assert storage.list_names(str(tmp_path)) == ["step-000000001.ckpt"], "no half of the other"
+    assert storage.list_names(str(tmp_path)) == ["step-000000001.ckpt"], (
+        "no partial checkpoint is left"
+    )
     newest = newest_checkpoint(str(tmp_path))
     assert newest is not None
     assert newest["step"] == 1
 
 
-def test_training_whose_gradients_are_not_finite_ends_with_the_last_good_checkpoint_named(
+def test_diverged_training_fails_and_names_the_last_good_checkpoint(
     tmp_path: Path,
 ) -> None:
     run = Run(tmp_path, checkpoint_steps=2, max_skipped_steps=3)
@@ -186,12 +190,12 @@ def test_training_whose_gradients_are_not_finite_ends_with_the_last_good_checkpo
     for step, skipped in ((3, 1), (4, 2)):
         run.module.skipped_in_a_row = skipped
         run(range(step, step + 1))
-    assert saved(tmp_path) == [2], "no checkpoint while steps are left out"
+    assert saved(tmp_path) == [2], "no checkpoint is written while steps are skipped"
     run.module.skipped_in_a_row = 3
     with pytest.raises(TrainingDiverged) as told:
         run(range(5, 6))
 
     assert str(told.value).startswith(
         "step 5: the gradient was not finite 3 times in a row; the last good checkpoint is "
-        f"{tmp_path}/step-000000002.ckpt. The same command goes on from there; another training"
+        f"{tmp_path}/step-000000002.ckpt. The same command resumes from there. To train again"
     )

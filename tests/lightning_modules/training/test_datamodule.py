@@ -1,4 +1,4 @@
-"""Batches: what a step reads follows from its number."""
+"""Batches, which are a function of the step."""
 
 from dataclasses import replace
 from typing import Any
@@ -49,7 +49,7 @@ def of_step(stream: TokenStream, make: WindowMaker, step: int, share: Share, man
     return to_tensors(StepDataset(windows(stream, share), make, share, many, 20)[step])
 
 
-def test_an_item_is_the_batch_of_its_step_dealt_to_the_tails(
+def test_an_item_is_the_batch_of_its_step_with_targets_assigned_to_clusters(
     stream: TokenStream, make: WindowMaker
 ) -> None:
     share = Share(ROWS)
@@ -70,7 +70,7 @@ def test_an_item_is_the_batch_of_its_step_dealt_to_the_tails(
 
 
 @pytest.mark.parametrize(("world", "passes"), [(1, 2), (2, 1), (2, 2), (4, 1)])
-def test_all_processes_and_passes_together_read_what_one_reads(
+def test_all_ranks_and_passes_together_read_the_whole_batch(
     stream: TokenStream, make: WindowMaker, world: int, passes: int
 ) -> None:
     [[whole]] = of_step(stream, make, 3, Share(ROWS)).windows
@@ -84,7 +84,7 @@ def test_all_processes_and_passes_together_read_what_one_reads(
     assert torch.equal(torch.cat([part.targets for part in parts], 2), whole.targets)
 
 
-def test_an_accumulated_step_reads_the_windows_of_as_many_steps(
+def test_an_accumulated_step_reads_consecutive_windows(
     stream: TokenStream, make: WindowMaker
 ) -> None:
     batch = of_step(stream, make, 2, Share(ROWS), many=3)
@@ -97,7 +97,7 @@ def test_an_accumulated_step_reads_the_windows_of_as_many_steps(
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("start", [0, 4, 10])
-def test_a_loader_begins_at_its_step_whoever_reads(
+def test_a_loader_begins_at_its_step_with_and_without_workers(
     stream: TokenStream, make: WindowMaker, start: int, workers: int
 ) -> None:
     dataset = StepDataset(windows(stream, Share(ROWS)), make, Share(ROWS), 1, 10)
@@ -113,7 +113,7 @@ def test_a_loader_begins_at_its_step_whoever_reads(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_shard_that_cannot_be_read_is_told_as_it_is_by_any_process(
+def test_a_damaged_shard_raises_the_same_error_with_and_without_workers(
     stream: TokenStream, make: WindowMaker, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def damaged(*_: Any) -> Any:
@@ -127,7 +127,7 @@ def test_a_shard_that_cannot_be_read_is_told_as_it_is_by_any_process(
         next(iter(loader))
 
 
-def test_tensors_go_through_a_pipe_as_arrays_and_come_out_as_they_were() -> None:
+def test_tensors_survive_the_conversion_to_arrays_and_back() -> None:
     types = Types((torch.arange(6).view(2, 3),), torch.zeros(2, 1, 1, dtype=torch.int64))
     window = Window(types, torch.ones(2, 1, 1, dtype=torch.int64))
     found = to_tensors(to_numpy((3, (window,))))
@@ -147,7 +147,7 @@ def test_the_data_module_has_one_loader(stream: TokenStream, make: WindowMaker) 
     assert [batch.step for batch in data.loader] == [6, 7]
 
 
-def test_the_stream_holds_each_source_by_its_share_in_the_manifest(tiny: Tiny) -> None:
+def test_the_stream_repeats_each_source_according_to_its_share(tiny: Tiny) -> None:
     train = TrainConfig(rows=3, unroll=5, steps=8, order="shuffled")
     corpus = Corpus.open(str(tiny.root / "prepare"))
     once = corpus.totals("train")["tokens"] + corpus.totals("train")["documents"]
@@ -158,7 +158,7 @@ def test_the_stream_holds_each_source_by_its_share_in_the_manifest(tiny: Tiny) -
         return replace(corpus, manifest=replace(corpus.manifest, details=details))
 
     stream = training_stream(with_rows({"name": name}), train)
-    assert stream.lengths(0, 3).tolist() == [once] * 3, "a corpus of before shares"
+    assert stream.lengths(0, 3).tolist() == [once] * 3, "a manifest of a version without shares"
     for others in ([], [{"name": "held out", "share": 0.0}]):
         stream = training_stream(with_rows({"name": name, "share": 1.0}, *others), train)
         assert stream.lengths(0, 3).tolist() == [once] * 3

@@ -1,4 +1,4 @@
-"""Who takes which rows. What processes tell each other is tested by trainings of two processes."""
+"""The division of rows over ranks. Tests of the train stage test the collective operations."""
 
 import pytest
 import torch
@@ -17,7 +17,9 @@ from preprocess.errors import UserError
 
 
 @given(world=st.integers(1, 5), passes=st.integers(1, 4), size=st.integers(1, 6))
-def test_every_row_is_taken_once_in_order(world: int, passes: int, size: int) -> None:
+def test_every_row_belongs_to_one_pass_of_one_rank_in_order(
+    world: int, passes: int, size: int
+) -> None:
     rows = world * passes * size
     shares = [Share(rows, rank, world, passes) for rank in range(world)]
     taken = [row for share in shares for part in share.ranges for row in part]
@@ -31,14 +33,14 @@ def test_every_row_is_taken_once_in_order(world: int, passes: int, size: int) ->
     ("rows", "world", "passes", "near"),
     [(33, 2, 1, "32 or 34"), (10, 2, 3, "6 or 12"), (3, 4, 1, "4")],
 )
-def test_rows_that_cannot_be_dealt_evenly_are_told_with_those_that_can(
+def test_rows_that_cannot_be_divided_evenly_are_refused_with_a_suggestion(
     rows: int, world: int, passes: int, near: str
 ) -> None:
     with pytest.raises(UserError) as told:
         Share(rows, 0, world, passes)
 
     assert str(told.value).startswith(
-        f"train.rows = {rows} cannot be dealt evenly to {world} device(s) in {passes} pass(es) "
+        f"train.rows = {rows} cannot be divided evenly over {world} device(s) with {passes} pass(es) "
         f"each; set train.rows to {near}, or change"
     )
 
@@ -51,7 +53,7 @@ def test_one_process_agrees_with_itself() -> None:
     assert torch.equal(mean_over_ranks(state), state)
 
 
-def test_a_lost_process_is_told_in_one_sentence() -> None:
+def test_a_lost_process_is_reported_in_one_sentence() -> None:
     error = RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer")
     with (
         pytest.raises(LostProcess, match=r"another process of this training ended \(\[\.\./gloo"),

@@ -1,4 +1,4 @@
-"""Adaptation: what a training takes over from a trained model, and what it refuses."""
+"""Initial weights from a trained model, and models that are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -33,16 +33,16 @@ def network(trained: Path, model: ModelConfig, cutoffs: tuple[int, ...] = (20, 5
     return BiLMNetwork(model, vocabulary, cutoffs)
 
 
-def test_all_weights_are_taken_where_the_ids_are_the_same(trained: Path) -> None:
+def test_all_weights_are_copied_if_the_tokenizer_is_the_same(trained: Path) -> None:
     model = config(trained)
     initial, net = read(trained, model), network(trained, model)
 
-    assert initial.adopt(net) == "its output layer is taken too"
+    assert initial.adopt(net) == "its output layer is used too"
     theirs = BiLM.from_pretrained(trained / "export").network.state_dict()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in net.state_dict().items())
 
 
-def test_clusters_are_the_models_where_the_output_layer_can_go_on(trained: Path) -> None:
+def test_clusters_of_the_model_are_used_if_its_output_layer_fits(trained: Path) -> None:
     model = config(trained, head={"kind": "adaptive_softmax"})
     initial = read(trained, model)
     vocabulary = initial.network.head.vocabulary
@@ -58,12 +58,12 @@ def test_clusters_are_the_models_where_the_output_layer_can_go_on(trained: Path)
         assert initial.clusters(head, vocabulary) is None
 
 
-def test_another_output_layer_is_drawn_anew(trained: Path) -> None:
+def test_another_output_layer_keeps_its_random_weights(trained: Path) -> None:
     model = config(trained, head={"kind": "softmax"})
     initial, net = read(trained, model), network(trained, model)
     drawn = net.state_dict()["head.weight"].clone()
 
-    assert initial.adopt(net) == "the output layer is drawn anew"
+    assert initial.adopt(net) == "the output layer starts from random weights"
     assert torch.equal(net.state_dict()["head.weight"], drawn)
     theirs = initial.network.state_dict()
     assert torch.equal(
@@ -71,25 +71,28 @@ def test_another_output_layer_is_drawn_anew(trained: Path) -> None:
     )
 
 
-def test_vectors_of_another_tokenizers_ids_are_refused(trained: Path) -> None:
+def test_vectors_of_the_ids_of_another_tokenizer_are_refused(trained: Path) -> None:
     with pytest.raises(UserError, match=r"was trained with another tokenizer than this corpus"):
         read(trained, config(trained), "another")
 
 
-def test_other_shapes_are_told_with_the_key(trained: Path) -> None:
+def test_other_shapes_are_refused_with_the_name_of_the_weight(trained: Path) -> None:
     model = config(trained, recurrent={"kind": "lstm", "hidden": 6, "projection": 4})
     with pytest.raises(UserError) as told:
         read(trained, model).adopt(network(trained, model))
 
-    assert "this config's recurrent.layers.0.weight_input has shape (2, 4, 24)" in str(told.value)
-    assert str(told.value).endswith(
-        "export has one of shape (2, 4, 32); set model.* as in its config.json"
+    folder = trained / "export"
+    assert str(told.value) == (
+        "train.init_from: recurrent.layers.0.weight_input has shape (2, 4, 24) in this config and "
+        f"shape (2, 4, 32) in {folder}; set model.* as in its config.json"
     )
 
 
-def test_a_layer_more_is_told_as_one_it_has_none_of(trained: Path) -> None:
+def test_a_layer_that_the_model_does_not_have_is_refused(trained: Path) -> None:
     model = config(trained, recurrent={"kind": "lstm", "hidden": 8, "projection": 4, "layers": 3})
-    with pytest.raises(UserError, match=r"layers\.2\.weight_input has shape .* has none; set"):
+    with pytest.raises(
+        UserError, match=r"layers\.2\.weight_input has .* no such weight in .*; set"
+    ):
         read(trained, model).adopt(network(trained, model))
 
 
@@ -99,7 +102,7 @@ def test_a_training_that_starts_from_a_model_begins_where_it_ended(
     start = f"train.init_from={trained / 'export'}"
     manifest, printed = tiny.run("train", tmp_path, start, "train.steps=1", "train.log_steps=1")
 
-    assert f"starting from {trained / 'export'}; its output layer is taken too" in printed
+    assert f"starting from {trained / 'export'}; its output layer is used too" in printed
     weights = read_checkpoint(str(tmp_path / "train" / "checkpoint.ckpt"))["state_dict"]
     before = read_checkpoint(str(trained / "train" / "checkpoint.ckpt"))["state_dict"]
     name = "network.recurrent.layers.0.bias"
@@ -109,7 +112,7 @@ def test_a_training_that_starts_from_a_model_begins_where_it_ended(
     assert asked == read_manifest(str(trained / "export"), "export").content
 
 
-def test_input_vectors_that_lie_elsewhere_are_not_dropped_in_silence(trained: Path) -> None:
+def test_input_vectors_that_the_config_does_not_have_are_refused(trained: Path) -> None:
     model = config(trained, input={"kind": "adaptive"}, tied=True)
     with pytest.raises(
         UserError, match=r"has its input vectors in input\.embedding\.weight, which"

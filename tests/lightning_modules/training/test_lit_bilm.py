@@ -1,4 +1,4 @@
-"""The training step: its loss, the state it carries, what it leaves out, what a checkpoint holds."""
+"""Training steps: loss, carried state, skipped steps, checkpoints."""
 
 import io
 import math
@@ -28,7 +28,7 @@ class Alone(LitBiLM):
     def manual_backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def _gradients_kept_here(self) -> AbstractContextManager[None]:
+    def _no_sync(self) -> AbstractContextManager[None]:
         return nullcontext()
 
 
@@ -76,7 +76,7 @@ STILL = {
 }
 
 
-def test_the_loss_minimised_is_the_mean_of_both_directions_scaled() -> None:
+def test_the_gradient_is_that_of_the_scaled_mean_of_both_directions() -> None:
     scaled = module(STILL, loss_scale=7.0, clip_norm=None)
     plain = module(STILL, clip_norm=None)
     for made in (scaled, plain):
@@ -94,7 +94,7 @@ def test_the_loss_minimised_is_the_mean_of_both_directions_scaled() -> None:
 
 
 @pytest.mark.parametrize("name", ["activation_penalty", "change_penalty"])
-def test_penalties_of_activations_are_part_of_the_gradient_and_not_of_the_loss(name: str) -> None:
+def test_penalties_change_the_gradient_but_not_the_reported_loss(name: str) -> None:
     with_it, without = module(STILL, **{name: 5.0}), module(STILL)
     for made in (with_it, without):
         made.training_step(batch(0), 0)
@@ -104,7 +104,7 @@ def test_penalties_of_activations_are_part_of_the_gradient_and_not_of_the_loss(n
 
 
 def test_a_batch_of_another_step_is_refused() -> None:
-    with pytest.raises(AssertionError, match="at other steps"):
+    with pytest.raises(AssertionError, match="at different steps"):
         module().training_step(batch(3), 3)
 
 
@@ -122,7 +122,7 @@ def test_the_state_is_carried_and_the_gradient_is_not() -> None:
     assert first != carried
 
 
-def test_draws_follow_from_seed_step_and_rank_only() -> None:
+def test_random_numbers_follow_from_seed_step_and_rank_only() -> None:
     losses = []
     for draws, step, rank in ((0, 2, 0), (7, 2, 0), (0, 3, 0), (0, 2, 1)):
         made = module(share=Share(2 * ROWS, rank, 2), rows=2 * ROWS)
@@ -137,7 +137,7 @@ def test_draws_follow_from_seed_step_and_rank_only() -> None:
 
 
 @pytest.mark.parametrize("passes", [2, 4])
-def test_rows_taken_in_several_passes_give_the_same_training(passes: int) -> None:
+def test_several_passes_over_the_rows_give_the_same_training(passes: int) -> None:
     whole, parts = module(STILL), module(STILL, Share(ROWS, passes=passes))
     ours, theirs = train(parts, range(20)), train(whole, range(20))
 
@@ -147,7 +147,7 @@ def test_rows_taken_in_several_passes_give_the_same_training(passes: int) -> Non
     )
 
 
-def test_windows_accumulated_are_read_one_after_the_other() -> None:
+def test_accumulated_windows_are_read_one_after_another() -> None:
     made = module(STILL, accumulate_steps=2, learning_rate=1e-9, clip_norm=None)
     [losses] = train(made, range(1), accumulate=2)
     one = module(STILL, learning_rate=1e-9, clip_norm=None)
@@ -159,7 +159,7 @@ def test_windows_accumulated_are_read_one_after_the_other() -> None:
     )
 
 
-def test_the_gradient_is_bounded_and_its_norm_before_that_is_kept() -> None:
+def test_the_gradient_is_clipped_and_its_norm_before_clipping_is_kept() -> None:
     made = module(STILL, clip_norm=0.01, optimizer={"kind": "sgd"}, learning_rate=1.0)
     before = [w.detach().clone() for w in made.network.parameters()]
     made.training_step(batch(0), 0)
@@ -171,7 +171,7 @@ def test_the_gradient_is_bounded_and_its_norm_before_that_is_kept() -> None:
     assert made.learning_rate == 1.0
 
 
-def test_a_step_whose_gradient_is_not_finite_is_left_out_and_counted(
+def test_a_step_whose_gradient_is_not_finite_is_skipped_and_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = module()
@@ -205,7 +205,7 @@ def reloaded(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-def test_a_checkpoint_is_made_in_the_first_process_alone() -> None:
+def test_only_rank_0_gets_the_checkpoint() -> None:
     first, second = (module(share=Share(2 * ROWS, rank, 2), rows=2 * ROWS) for rank in (0, 1))
 
     assert first.checkpoint()
@@ -221,21 +221,21 @@ def test_a_checkpoint_is_made_in_the_first_process_alone() -> None:
         {"kind": "sgd", "momentum": 0.9, "average_after": 1},
     ],
 )
-def test_a_checkpoint_holds_all_that_a_training_is(optimizer: dict[str, Any]) -> None:
+def test_a_resumed_training_takes_the_same_steps(optimizer: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"optimizer": optimizer, "schedule": {"kind": "plateau"}}
 
-    def train_and_look(made: Alone, steps: range) -> list[list[float]]:
+    def train_and_evaluate(made: Alone, steps: range) -> list[list[float]]:
         losses = []
         for step in steps:
             losses += train(made, range(step, step + 1))
             if step % 2:
-                made.looked(3.0 + step / 10)
+                made.record_held_out_loss(3.0 + step / 10)
         return losses
 
     undisturbed = module(**settings)
-    losses = train_and_look(undisturbed, range(12))
+    losses = train_and_evaluate(undisturbed, range(12))
     stopped = module(**settings)
-    train_and_look(stopped, range(7))
+    train_and_evaluate(stopped, range(7))
     checkpoint = reloaded(stopped.checkpoint())
     other = Alone(
         ModelConfig.model_validate({"recurrent": {"kind": "lstm", "hidden": 8, "projection": 4}}),
@@ -247,7 +247,7 @@ def test_a_checkpoint_holds_all_that_a_training_is(optimizer: dict[str, Any]) ->
     other.restore(checkpoint)
     other.on_train_start()
 
-    assert train_and_look(other, range(7, 12)) == losses[7:]
+    assert train_and_evaluate(other, range(7, 12)) == losses[7:]
     assert other.is_averaging is undisturbed.is_averaging is (optimizer["kind"] == "sgd")
     assert other.learning_rate == undisturbed.learning_rate < 1e-3
     ours, theirs = other.checkpoint(), undisturbed.checkpoint()
@@ -257,7 +257,7 @@ def test_a_checkpoint_holds_all_that_a_training_is(optimizer: dict[str, Any]) ->
             assert torch.equal(weight, ours[part][name]), name
 
 
-def test_a_checkpoint_of_one_process_is_gone_on_from_by_the_rows_of_two() -> None:
+def test_a_checkpoint_of_one_process_can_be_resumed_by_two() -> None:
     made = module(STILL)
     train(made, range(3))
     checkpoint = made.checkpoint()
@@ -274,11 +274,11 @@ def test_a_checkpoint_of_one_process_is_gone_on_from_by_the_rows_of_two() -> Non
     assert torch.equal(torch.cat(halves, 2), checkpoint["carried_state"])
 
 
-def test_averaged_weights_are_exchanged_for_a_look_and_back() -> None:
+def test_averaged_weights_are_exchanged_for_an_evaluation_and_back() -> None:
     made = module(optimizer={"kind": "sgd", "average_after": 1}, learning_rate=1.0)
     train(made, range(1))
     for nats in (3.0, 4.0, 5.0):
-        made.looked(nats)
+        made.record_held_out_loss(nats)
     train(made, range(1, 4))
     raw = [w.detach().clone() for w in made.network.parameters()]
     made.swap_average()
@@ -306,12 +306,13 @@ def test_bf16_trains_with_weights_and_state_in_float32() -> None:
 def test_a_checkpoint_of_another_format_is_refused() -> None:
     made = module()
     with pytest.raises(
-        UserError, match=r"has format 1, and this biloom goes on from format 2; go on"
+        UserError,
+        match=r"has format 1, but this version of biloom resumes from format 2; use the version",
     ):
         made.restore({"state_dict": {}})
 
 
-def test_the_optimisers_form_is_that_of_the_device_it_goes_on_at() -> None:
+def test_the_optimiser_implementation_is_that_of_the_device_it_resumes_on() -> None:
     made = module(optimizer={"kind": "adagrad"}, clip_norm=1e-6)
     train(made, range(1))
     saved = made.checkpoint()

@@ -1,4 +1,4 @@
-"""Collective operations of processes of this machine, without threads."""
+"""Collective operations of processes on one machine, without threads."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +39,9 @@ dist.barrier()
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_each_process_gets_what_all_have(together: Together, tmp_path: Path, world: int) -> None:
+def test_collective_operations_give_every_process_the_result(
+    together: Together, tmp_path: Path, world: int
+) -> None:
     assert together(OPERATIONS, world) == [(0, "")] * world
 
     total = torch.tensor(0.1)
@@ -57,18 +59,18 @@ def test_each_process_gets_what_all_have(together: Together, tmp_path: Path, wor
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_who_waits_for_a_lost_process_is_told_at_once(together: Together, world: int) -> None:
+def test_waiting_for_a_process_that_has_ended_fails_at_once(together: Together, world: int) -> None:
     *others, _ = together(LOST, world)
 
     for code, words in others:
         assert code == 1
-        assert "DistNetworkError: no answer from a process of this machine: " in words
+        assert "DistNetworkError: no answer from a process on this machine: " in words
 
 
-def test_who_waits_for_a_silent_process_is_told_after_a_while(
+def test_waiting_for_a_silent_process_fails_after_the_timeout(
     together: Together,
 ) -> None:
     (code, words), _ = together(SILENT, 2)
 
     assert code == 1
-    assert "DistNetworkError: no answer from a process of this machine: timed out" in words
+    assert "DistNetworkError: no answer from a process on this machine: timed out" in words

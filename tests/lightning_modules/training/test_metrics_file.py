@@ -1,3 +1,5 @@
+"""The file of metrics."""
+
 import json
 from pathlib import Path
 
@@ -12,7 +14,7 @@ def rows(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_each_line_is_there_at_once(tmp_path: Path) -> None:
+def test_a_line_can_be_read_at_once(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     file = MetricsFile(str(path), 0)
     file.put({"step": 1, "loss": 2.5})
@@ -20,7 +22,7 @@ def test_each_line_is_there_at_once(tmp_path: Path) -> None:
     assert rows(path) == [{"step": 1, "loss": 2.5}]
 
 
-def test_what_came_after_the_step_is_cut_back_and_so_is_half_a_line(tmp_path: Path) -> None:
+def test_lines_after_the_step_and_an_incomplete_line_are_removed(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(f'{{"step": {n}}}\n' for n in (1, 2, 2, 3, 4)) + '{"step": 2, "lo')
 
@@ -29,14 +31,14 @@ def test_what_came_after_the_step_is_cut_back_and_so_is_half_a_line(tmp_path: Pa
     assert rows(path) == [{"step": 1}, {"step": 2}, {"step": 2}, {"step": 3, "again": True}]
 
 
-def test_what_is_no_number_is_null(tmp_path: Path) -> None:
+def test_infinity_and_nan_become_null(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     MetricsFile(str(path), 0).put({"step": 1, "loss": float("nan"), "norm": float("inf")})
 
     assert rows(path) == [{"step": 1, "loss": None, "norm": None}]
 
 
-def test_in_a_store_the_file_is_put_whole_when_it_is_saved() -> None:
+def test_on_a_remote_store_save_uploads_the_whole_file() -> None:
     path = "memory://metrics-file/metrics.jsonl"
     file = MetricsFile(path, 0)
     file.put({"step": 1})
@@ -47,7 +49,7 @@ def test_in_a_store_the_file_is_put_whole_when_it_is_saved() -> None:
     assert storage.read_bytes(path) == b'{"step": 1}\n'
 
 
-def test_a_full_disk_is_told_with_the_path() -> None:
+def test_a_full_disk_is_reported_with_the_path() -> None:
     file = MetricsFile.__new__(MetricsFile)
     file._path, file._remote, file._lines = "/dev/full", False, []
 

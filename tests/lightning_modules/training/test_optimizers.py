@@ -1,3 +1,5 @@
+"""Optimisers, learning rate schedules and averaging."""
+
 import math
 from typing import Any
 
@@ -52,7 +54,7 @@ def train(**settings: object) -> TrainConfig:
         ),
     ],
 )
-def test_each_kind_steps_as_torchs_plain_one_and_is_fused(
+def test_each_optimiser_is_fused_and_agrees_with_the_plain_one_of_torch(
     config: OptimizerConfig, reference: object
 ) -> None:
     torch.manual_seed(0)
@@ -72,9 +74,7 @@ def test_each_kind_steps_as_torchs_plain_one_and_is_fused(
 @pytest.mark.parametrize("kind", [AdamConfig, AdagradConfig, SGDConfig])
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("excess", [0.5, 1.0, 4.0])
-def test_a_clipped_step_is_one_with_gradients_divided(
-    kind: Any, fused: bool, excess: float
-) -> None:
+def test_a_clipped_step_divides_the_gradients(kind: Any, fused: bool, excess: float) -> None:
     ours, theirs = (nn.Parameter(torch.arange(6.0)) for _ in range(2))
     optimizer, plain = (build_optimizer(kind(), [w], 0.1) for w in (ours, theirs))
     if not fused:
@@ -88,7 +88,7 @@ def test_a_clipped_step_is_one_with_gradients_divided(
     torch.testing.assert_close(ours, theirs)
 
 
-def test_the_rate_rises_in_a_straight_line_to_its_peak() -> None:
+def test_the_rate_rises_linearly_to_its_peak() -> None:
     config = train(warmup_steps=3, schedule={"kind": "constant"})
 
     assert [learning_rate(config, step) for step in range(5)] == [0.5, 1.0, 1.5, 2.0, 2.0]
@@ -120,7 +120,7 @@ def test_the_rate_falls_as_the_schedule_says(
     warmup=st.integers(0, 60),
     kind=st.sampled_from(["cosine", "linear", "inverse_sqrt", "constant", "plateau"]),
 )
-def test_a_rate_is_between_nothing_and_its_peak_and_never_rises_after_the_warm_up(
+def test_the_rate_is_between_0_and_its_peak_and_never_rises_after_the_warm_up(
     steps: int, warmup: int, kind: str
 ) -> None:
     config = train(steps=steps, warmup_steps=warmup, schedule={"kind": kind})
@@ -131,7 +131,7 @@ def test_a_rate_is_between_nothing_and_its_peak_and_never_rises_after_the_warm_u
 
 
 @pytest.mark.parametrize(
-    ("looks", "patience", "fallen"),
+    ("losses", "patience", "fallen"),
     [
         ([], 0, 0),
         ([5, 4, 3], 0, 0),
@@ -142,17 +142,17 @@ def test_a_rate_is_between_nothing_and_its_peak_and_never_rises_after_the_warm_u
         ([5, 6, 6, 6, 6], 1, 2),
     ],
 )
-def test_a_plateau_is_looks_in_a_row_without_gain(
-    looks: list[float], patience: int, fallen: int
+def test_the_rate_falls_after_evaluations_in_a_row_without_improvement(
+    losses: list[float], patience: int, fallen: int
 ) -> None:
     config = train(schedule={"kind": "plateau", "factor": 0.5, "patience": patience})
 
-    assert drops(looks, patience) == fallen
-    assert learning_rate(config, 7, looks) == 2.0 * 0.5**fallen
+    assert drops(losses, patience) == fallen
+    assert learning_rate(config, 7, losses) == 2.0 * 0.5**fallen
 
 
 @pytest.mark.parametrize(
-    ("looks", "begun"),
+    ("losses", "begun"),
     [
         ([], False),
         ([5, 4], False),
@@ -165,10 +165,10 @@ def test_a_plateau_is_looks_in_a_row_without_gain(
         ([6, 5, 4, 5, 5, 4.5], True),
     ],
 )
-def test_the_average_begins_where_a_look_is_worse_than_all_before_the_last_two(
-    looks: list[float], begun: bool
+def test_averaging_begins_at_a_loss_worse_than_the_best_before_the_last_two(
+    losses: list[float], begun: bool
 ) -> None:
-    assert averages(looks, 2) is begun
+    assert averages(losses, 2) is begun
 
 
 def test_the_average_is_the_mean_of_the_weights_since_it_began() -> None:

@@ -1,4 +1,4 @@
-"""Weights that processes of this machine share, each of which updates its part."""
+"""The update of weights in shared memory by several processes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -106,14 +106,14 @@ def weights_at_first() -> list[nn.Parameter]:
 
 
 def drawn(step: int, number: int, rank: int, world: int) -> list[Tensor]:
-    """What a process gets as gradients in a backward pass; their mean does not depend on ``world``."""
+    """Return gradients of a rank for a backward pass; their mean does not depend on ``world``."""
     draw = torch.Generator().manual_seed(10 * step + number)
     scale = (step + 1) / 3 * 2 * (rank + 1) / (world + 1)
     return [torch.randn(shape, generator=draw) * scale for shape in SHAPES]
 
 
 def by_one_process(optimizer: dict[str, Any]) -> dict[str, Any]:
-    """The last step of the same training by a process that has all gradients."""
+    """Return the result of the same training in one process."""
     train, weights = TrainConfig.model_validate({"optimizer": optimizer}), weights_at_first()
     update = Update(train, weights)
     for step in range(STEPS):
@@ -139,10 +139,10 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_processes_together_make_the_steps_of_one_that_has_all_gradients(
+def test_several_processes_take_the_same_steps_as_one(
     together: Together, tmp_path: Path, world: int
 ) -> None:
-    # Four: more than there are blocks of about one size, so that one process has no part.
+    # With four processes, one has no part, because there are too few blocks.
     assert together(SETTING + TRAINING, world) == [(0, "")] * world
 
     of_ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
@@ -157,7 +157,7 @@ def test_processes_together_make_the_steps_of_one_that_has_all_gradients(
             assert_same(other[-1], {key: trainings[0][-1][key] for key in other[-1]})
 
 
-def test_who_goes_on_makes_the_same_steps_and_with_other_processes_nearly(
+def test_a_resumed_training_takes_the_same_steps_and_with_other_processes_nearly(
     together: Together, tmp_path: Path
 ) -> None:
     found = []
@@ -173,7 +173,7 @@ def test_who_goes_on_makes_the_same_steps_and_with_other_processes_nearly(
         assert_near(of_three[-1], undisturbed[-1])
 
 
-def test_weights_are_of_all_processes_and_nothing_is_left_of_them(
+def test_weights_are_shared_by_all_processes_and_leave_no_file(
     together: Together, tmp_path: Path
 ) -> None:
     before = {*Path("/dev/shm").glob("*")}
@@ -183,9 +183,7 @@ def test_weights_are_of_all_processes_and_nothing_is_left_of_them(
     assert {*Path("/dev/shm").glob("biloom*")} <= before
 
 
-def test_a_system_without_anonymous_files_shares_a_temporary_one(
-    together: Together, tmp_path: Path
-) -> None:
+def test_without_memfd_a_temporary_file_is_shared(together: Together, tmp_path: Path) -> None:
     without = 'vars(os).pop("memfd_create", None)\n'
     assert together(without + SETTING + OWN + SHARED, 2) == [(0, "")] * 2
 
@@ -206,7 +204,7 @@ def test_a_weight_without_a_gradient_does_not_get_an_earlier_one(together: Toget
         assert "AssertionError: a weight without a gradient" in words
 
 
-def test_who_waits_for_a_lost_process_is_told(together: Together) -> None:
+def test_waiting_for_a_lost_process_fails(together: Together) -> None:
     (code, words), _ = together(SETTING + OWN + LOST, 2)
 
     assert code == 1

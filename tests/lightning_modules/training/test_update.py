@@ -1,4 +1,4 @@
-"""From gradients to weights, in one process."""
+"""The update of the weights in one process."""
 
 import copy
 import math
@@ -33,7 +33,7 @@ def test_the_norm_is_that_of_all_gradients() -> None:
     assert Update(TrainConfig(), made).norm() == pytest.approx(3 * math.sqrt(10))
 
 
-def test_a_step_has_its_rate_and_its_clipping() -> None:
+def test_a_step_uses_its_rate_and_clipping() -> None:
     ours, theirs = with_gradients(3), with_gradients(3)
     train = TrainConfig.model_validate({"optimizer": {"kind": "sgd"}, "learning_rate": 9.0})
     Update(train, ours).step(0.1, 6.0)
@@ -42,7 +42,7 @@ def test_a_step_has_its_rate_and_its_clipping() -> None:
         torch.testing.assert_close(one, other - 0.1 * 0.5)
 
 
-def test_who_goes_on_from_a_state_makes_the_same_steps() -> None:
+def test_a_restored_update_takes_the_same_steps() -> None:
     ours, theirs = weights(), weights()
     first, undisturbed = (Update(TrainConfig(), made) for made in (ours, theirs))
     for number in (1, 2):

@@ -1,4 +1,4 @@
-"""A vector cache as a torch data set."""
+"""A vector cache as a torch dataset."""
 
 import pickle
 from pathlib import Path
@@ -37,7 +37,7 @@ def make(folder: Path, texts: bool = True) -> VectorCache:
     return VectorCache.open(folder)
 
 
-def test_texts_come_by_number_in_the_order_stored(tmp_path: Path) -> None:
+def test_texts_are_indexed_in_the_order_they_are_stored(tmp_path: Path) -> None:
     cache = make(tmp_path)
     data = pickle.loads(pickle.dumps(VectorDataset(cache)))
 
@@ -48,7 +48,7 @@ def test_texts_come_by_number_in_the_order_stored(tmp_path: Path) -> None:
         assert vectors.dtype == torch.float32
         np.testing.assert_array_equal(vectors, cache[text].astype("f4"))
     for number in (-1, COUNT):
-        with pytest.raises(IndexError, match=f"there is no text {number}; there are 7"):
+        with pytest.raises(IndexError, match=f"no text has index {number}; the cache has 7 texts"):
             data[number]
     assert VectorDataset(make(tmp_path / "bare", texts=False))[3].text is None
 

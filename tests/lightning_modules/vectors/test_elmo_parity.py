@@ -1,7 +1,7 @@
-"""Vectors of ELMo archives: those of the original code, and those of its arithmetic in float64.
+"""Vectors of ELMo archives, compared with the original code and with a reference in float64.
 
-The reference is written from the papers' and the original's equations, a word and a step at a time,
-and shares nothing with our modules. It runs on the recorded vectors, too, so that it is itself proved.
+The reference follows the equations of the papers and of the original code, word by word, and shares no
+code with biloom. It is itself compared with the recorded vectors of the original.
 """
 
 import json
@@ -36,7 +36,7 @@ def sigmoid(x: Doubles) -> Doubles:
 
 
 def characters(word: str | None, mark: int, most: int) -> list[int]:
-    """Ids from 0 on, padded; a boundary token is spelled by its mark alone."""
+    """Return character ids from 0, padded; a boundary token is spelled by its mark only."""
     inside = [mark] if word is None else list(word.encode()[: most - 2])
     ids = [258, *inside, 259]
     return ids + [260] * (most - len(ids))
@@ -72,7 +72,7 @@ def clipped(x: Doubles, bound: float | None) -> Doubles:
 
 
 def run(archive: Archive, direction: int, inputs: list[Doubles]) -> list[list[Doubles]]:
-    """The outputs of every layer for the inputs in the order they are read."""
+    """Return the outputs of each layer for inputs in the order they are read."""
     options, weights = archive
     lstm = options["lstm"]
     layers = []
@@ -96,7 +96,7 @@ def run(archive: Archive, direction: int, inputs: list[Doubles]) -> list[list[Do
 
 
 def reference(archive: Archive, words: list[str]) -> Doubles:
-    """(layers, words, 2 * width), stateless."""
+    """Return stateless vectors (layers, words, 2 * width)."""
     vectors = [token_vector(archive, word) for word in words]
     begin, end = (token_vector(archive, None, mark) for mark in (256, 257))
     forward = run(archive, 0, [begin, *vectors, end])
@@ -121,7 +121,7 @@ def read_archive(folder: Path) -> Archive:
 
 
 def make_archive(folder: Path, scale: float = 1.0, **changes: Any) -> Path:
-    """A small archive with drawn weights."""
+    """Write a small archive with random weights."""
     lstm = {"dim": 8, "projection_dim": 6, "n_layers": 2, "cell_clip": 3, "proj_clip": 3}
     cnn: dict[str, Any] = {
         "activation": "relu",
@@ -161,7 +161,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_vectors_are_those_of_the_arithmetic_in_float64(kind: str, tmp_path: Path) -> None:
+def test_vectors_equal_a_reference_in_float64(kind: str, tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "archive", **KINDS[kind])
     import_elmo(f"{archive}/options.json", f"{archive}/weights.hdf5", f"{tmp_path}/model", None)
     model = BiLM.from_pretrained(tmp_path / "model")
@@ -198,7 +198,7 @@ def sentences(recorded: Path) -> list[list[str]]:
     return found
 
 
-def test_stateless_vectors_are_the_originals(
+def test_stateless_vectors_equal_those_of_the_original_code(
     recorded: Path, model: BiLM, sentences: list[list[str]]
 ) -> None:
     with h5py.File(recorded / "derived" / "bilmtf_all_layers.hdf5") as file:
@@ -211,8 +211,10 @@ def test_stateless_vectors_are_the_originals(
 
 
 def stateful(model: BiLM, sentences: list[list[str]]) -> Iterator[tuple[int, int, Any]]:
-    """The original's recipe: batch i is sentence i of each list, a row's state goes on from batch to
-    batch, each text is read with both its boundary tokens, and not a token further.
+    """Yield vectors computed as in the original: row, batch, vectors.
+
+    Batch i has sentence i of each list. The state of a row is carried from batch to batch, and each
+    text is read with both of its boundary tokens.
     """
     network = model.network
     with torch.inference_mode():
@@ -227,13 +229,13 @@ def stateful(model: BiLM, sentences: list[list[str]]) -> Iterator[tuple[int, int
 
                 spelt = ["", "", "", *words]
                 spellings = Spellings(spelt.__getitem__, len(spelt), 50)
-                inputs = model._inputs(streams, spellings)
+                inputs = model.encoder.inputs(streams, spellings)
                 layers, states[row] = network.layers(inputs, states[row])
                 found = torch.stack(layers)[:, :, 1:-1, 0]  # (depth, 2, words, width)
                 yield row, i, torch.cat([found[:, 0], found[:, 1].flip(1)], 2).numpy()
 
 
-def test_stateful_vectors_are_the_originals(
+def test_stateful_vectors_equal_those_of_the_original_code(
     recorded: Path, model: BiLM, sentences: list[list[str]]
 ) -> None:
     top = [h5py.File(recorded / "model" / f"lm_embeddings_{k}.hdf5") for k in range(3)]
@@ -247,7 +249,7 @@ def test_stateful_vectors_are_the_originals(
         one.close()
 
 
-def test_the_reference_itself_is_the_original(
+def test_the_reference_equals_the_original_code(
     recorded: Path, sentences: list[list[str]], tmp_path: Path
 ) -> None:
     for name, theirs in (("options.json", "options.json"), ("weights.hdf5", "lm_weights.hdf5")):

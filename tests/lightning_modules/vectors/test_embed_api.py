@@ -1,4 +1,4 @@
-"""BiLM.embed: what may be asked of it, and what a text's vectors may depend on."""
+"""The arguments of BiLM.embed, and what the vectors of a text depend on."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from biloom import BiLM
 from lightning_modules.config import MixConfig, ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.scalar_mix import ScalarMix
-from lightning_modules.vectors import pretrained
+from lightning_modules.vectors import batches
 from lightning_modules.vectors.pretrained import WarmUpError
 from lightning_modules.vectors.selection import SelectionError
 from preprocess.config import SentencePieceConfig, WordConfig
@@ -40,7 +40,7 @@ def model(request: pytest.FixtureRequest) -> BiLM:
     return untrained(**INPUTS[request.param])
 
 
-def test_vectors_of_one_batch_shape_are_the_same_bits_whatever_came_before(model: BiLM) -> None:
+def test_vectors_have_the_same_bits_in_batches_of_the_same_shape(model: BiLM) -> None:
     first = model.embed(TEXTS)
     model.embed(["quite other words", "kana"] * 20)
     again = model.embed(TEXTS)
@@ -53,7 +53,7 @@ def test_vectors_of_one_batch_shape_are_the_same_bits_whatever_came_before(model
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 9, 20, 100_000])
-def test_in_other_batches_they_agree(model: BiLM, batch_tokens: int) -> None:
+def test_vectors_agree_in_batches_of_other_shapes(model: BiLM, batch_tokens: int) -> None:
     texts = [*TEXTS, "", "zuzu", *TEXTS, " ".join(TEXTS * 5)]
     expected = [model.embed([text])[0].vectors for text in texts]
 
@@ -61,36 +61,36 @@ def test_in_other_batches_they_agree(model: BiLM, batch_tokens: int) -> None:
         np.testing.assert_allclose(found.vectors, one, atol=1e-5)
 
 
-def test_embedding_gives_what_the_forward_pass_gives(model: BiLM) -> None:
+def test_embed_and_the_forward_pass_agree(model: BiLM) -> None:
     ids = torch.from_numpy(model.tokenizer.encode([TEXTS[0]])[0]).long()[None]
     layers = model(ids, torch.tensor([ids.shape[1]])).detach().numpy()
 
     np.testing.assert_allclose(model.embed([TEXTS[0]])[0].vectors, layers[:, 0], atol=1e-6)
 
 
-def test_texts_without_end_come_one_by_one_as_all_at_once(
+def test_a_stream_of_texts_gives_the_same_vectors_as_a_list(
     model: BiLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretrained, "WINDOW_CHARACTERS", (30, 30))
+    monkeypatch.setattr(batches, "WINDOW_CHARACTERS", (30, 30))
     texts = [*TEXTS * 3, ["A", "dog"], ""]
-    asked = 0
+    read = 0
 
     def endless() -> Any:
-        nonlocal asked
+        nonlocal read
         for text in texts:
-            asked += 1
+            read += 1
             yield text
 
     stream = model.iter_embed(endless(), layers="top")
     first = next(stream)
-    assert asked < len(texts), "no more is read than is needed"
+    assert read < len(texts), "the stream is read no further than needed"
     found = [first, *stream]
     for one, other in zip(found, model.embed(texts, layers="top"), strict=True):
         assert one.tokens == other.tokens
         np.testing.assert_allclose(one.vectors, other.vectors, atol=1e-5)
 
 
-def test_a_text_whose_vectors_exceed_memory_lies_in_a_file(model: BiLM) -> None:
+def test_vectors_that_exceed_memory_bytes_are_kept_in_a_file(model: BiLM) -> None:
     text = " ".join(TEXTS * 10)
     [small] = model.embed([text])
     [large] = model.embed([text], memory_bytes=1000)
@@ -102,7 +102,7 @@ def test_a_text_whose_vectors_exceed_memory_lies_in_a_file(model: BiLM) -> None:
     assert not isinstance(small.vectors, np.memmap)
 
 
-def test_words_of_pieces_have_each_direction_where_it_has_read_them() -> None:
+def test_a_word_has_the_forward_half_of_its_last_piece_and_the_backward_half_of_its_first() -> None:
     model = untrained("pieces")
     [tokens] = model.embed([TEXTS[1]])
     [words] = model.embed([TEXTS[1]], unit="word")
@@ -139,7 +139,7 @@ def test_learned_weights_mix_the_layers(model: BiLM) -> None:
     np.testing.assert_allclose(same.vectors, found.vectors, atol=1e-6)
 
 
-def test_a_warm_start_reads_the_models_own_text_first() -> None:
+def test_a_warm_up_reads_the_warm_up_text_of_the_model_first() -> None:
     warm, cold = untrained(warm_up=TEXTS[1]), untrained()
     [cold_vectors] = cold.embed([TEXTS[0]])
     [found] = warm.embed([TEXTS[0]], warm_up=True)
@@ -147,7 +147,7 @@ def test_a_warm_start_reads_the_models_own_text_first() -> None:
     np.testing.assert_array_equal(warm.embed([TEXTS[0]])[0].vectors, cold_vectors.vectors)
     np.testing.assert_array_equal(found.vectors[0], cold_vectors.vectors[0])
     assert not np.allclose(found.vectors[1:], cold_vectors.vectors[1:], atol=1e-3)
-    # As training reads: the one text after the other, each with its own boundary token.
+    # As in training: one text after the other, each after its boundary token.
     before, after = warm.starts
     network = warm.network
     texts = [warm.tokenizer.encode([text])[0].tolist() for text in (TEXTS[1], TEXTS[0])]
@@ -162,7 +162,7 @@ def test_a_warm_start_reads_the_models_own_text_first() -> None:
     np.testing.assert_allclose(found.vectors[-1, ::-1, 6:], top[1], atol=1e-6)
 
 
-def test_words_that_are_too_long_are_counted() -> None:
+def test_truncated_words_are_counted() -> None:
     model = untrained(input=SPELLING)
     counts = [one.truncated for one in model.embed(["kana " + "z" * 11, "kana", "字字字字 z" * 2])]
 
@@ -170,16 +170,20 @@ def test_words_that_are_too_long_are_counted() -> None:
     assert untrained().embed(["z" * 100])[0].truncated == 0
 
 
-def test_mistakes_are_told(model: BiLM) -> None:
-    with pytest.raises(TypeError, match=r"embed takes a list of texts; write \[text\] for one"):
+def test_wrong_arguments_are_refused(model: BiLM) -> None:
+    with pytest.raises(
+        TypeError, match=r"embed takes a list of texts; write \[text\] for a single text"
+    ):
         model.embed("a text")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="a text is a string or a list of strings"):
+    with pytest.raises(TypeError, match="a text must be a string or a list of strings"):
         model.embed([3])  # type: ignore[list-item]
     with pytest.raises(SelectionError, match="no layer 7"):
         model.embed(["a"], layers=[7])
-    with pytest.raises(WarmUpError, match=r"no warm-up text .*export\.warm_up"):
+    with pytest.raises(WarmUpError, match=r"no warm-up text; export it with export\.warm_up"):
         model.embed(["a"], warm_up=True)
-    with pytest.raises(SelectionError, match="a layer norm over the batch"):
+    with pytest.raises(
+        SelectionError, match="with layer_norm='batch', the vectors of a text depend on"
+    ):
         model.embed(["a"], layers="mix", mix=ScalarMix(model.depth, "batch"))
 
 
@@ -188,7 +192,7 @@ NASTY = ["", " \t\n ", "\ud800", "\x00\x01", "<s>", "</s> <unk> <s>", "\u200b", 
 
 @pytest.mark.parametrize("unit", ["token", "word", "sentence"])
 @pytest.mark.parametrize("tokenizer", ["word", "pieces"])
-def test_no_text_is_too_odd(unit: Any, tokenizer: str) -> None:
+def test_unusual_texts_are_embedded(unit: Any, tokenizer: str) -> None:
     model = untrained(tokenizer)
     as_texts = model.embed(NASTY, unit=unit)
     as_words = model.embed([[text, text] for text in NASTY], unit=unit)
@@ -200,5 +204,15 @@ def test_no_text_is_too_odd(unit: Any, tokenizer: str) -> None:
         assert all(found.vectors.shape[1] == 2 for found in as_words)
 
 
-def test_a_model_folder_tells_its_warm_up_text(trained: Path) -> None:
+def test_a_model_folder_has_a_warm_up_text_only_if_exported_with_one(trained: Path) -> None:
     assert BiLM.from_pretrained(trained / "export").warm_up is None
+
+
+def test_an_embedding_is_shown_in_one_line() -> None:
+    model = untrained()
+    [short, long, empty] = model.embed([TEXTS[0], "word\t" * 99, ""])
+    assert repr(short) == "Embedding(3 layers, 7 tokens, dim 12: 'The cat sat on the mat .')"
+    assert repr(long) == f"Embedding(3 layers, 99 tokens, dim 12: '{('word ' * 12)[:57]}...')"
+    assert repr(empty) == "Embedding(3 layers, 0 tokens, dim 12: '')"
+    [top] = model.embed(["one"], layers="top")
+    assert repr(top) == "Embedding(1 layer, 1 token, dim 12: 'one')"

@@ -1,4 +1,4 @@
-"""A unit of text becomes a shard of the vector cache, whatever happens on the way."""
+"""Embedding a unit of text, also when the job is killed and resumed."""
 
 import os
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def job(tiny: Tiny, trained: Path, folder: Path) -> EmbedJob:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two windows a part, and some parts a unit."""
+    """Make two windows per part and several parts per unit."""
     monkeypatch.setattr(embedding, "window_characters", lambda *_: 1000)
     monkeypatch.setattr(embedding, "PART_CHARACTERS", 2000)
 
@@ -92,7 +92,7 @@ def test_each_text_is_stored_once_in_its_first_place(
 
 
 def failing_fsync(allowed: int) -> Callable[[int], None]:
-    """Every write ends in two of these: of the file before its rename, of the folder after it."""
+    """Fail after some calls. Each write calls it twice: for the file, then for the folder."""
     left = allowed
 
     def fsync(handle: int) -> None:
@@ -104,7 +104,7 @@ def failing_fsync(allowed: int) -> Callable[[int], None]:
     return fsync
 
 
-def test_a_job_killed_between_any_two_writes_goes_on_to_the_same_bytes(
+def test_a_job_killed_between_any_two_writes_resumes_to_the_same_bytes(
     tiny: Tiny,
     trained: Path,
     tmp_path: Path,
@@ -129,7 +129,7 @@ def test_a_job_killed_between_any_two_writes_goes_on_to_the_same_bytes(
     assert allowed > 20
 
 
-def test_the_size_of_a_window_decides_no_more_than_the_batches(
+def test_the_size_of_a_window_changes_only_the_batches(
     tiny: Tiny,
     trained: Path,
     tmp_path: Path,
@@ -149,7 +149,7 @@ def test_the_size_of_a_window_decides_no_more_than_the_batches(
     )
 
 
-def test_of_a_killed_unit_closed_parts_are_kept(
+def test_closed_parts_of_a_killed_unit_are_kept(
     tiny: Tiny,
     trained: Path,
     tmp_path: Path,
@@ -172,14 +172,14 @@ def test_of_a_killed_unit_closed_parts_are_kept(
     assert sum(texts) == len(last) > 0
 
 
-def test_a_unit_of_known_texts_alone_makes_no_shard(
+def test_a_unit_whose_texts_are_all_in_the_cache_writes_no_shard(
     tiny: Tiny, trained: Path, tmp_path: Path, units: list[Unit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Former:
         def has(self, keys: bytes) -> Any:
             return np.ones(len(keys) // 16, bool)
 
-    monkeypatch.setattr(embedding, "_former", lambda *_: Former())
+    monkeypatch.setattr(embedding, "_finished_cache", lambda *_: Former())
     asked = replace(job(tiny, trained, tmp_path), first_unit=7)
     hash_texts(asked, units[0])
     for bucket in range(BUCKETS):
@@ -192,7 +192,7 @@ def test_a_unit_of_known_texts_alone_makes_no_shard(
     assert not list(tmp_path.glob("vectors-*"))
 
 
-def test_records_that_hold_no_text_are_counted_by_reason(
+def test_records_without_text_are_counted_by_reason(
     tiny: Tiny, trained: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "some.jsonl"

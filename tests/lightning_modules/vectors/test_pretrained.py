@@ -1,4 +1,4 @@
-"""A model folder and the vectors of texts."""
+"""Loading a model folder, and the vectors of texts."""
 
 import json
 import shutil
@@ -10,15 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from biloom import BiLM
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.vectors import encoder
-from lightning_modules.vectors.pretrained import plan_batches
 from preprocess.config import WordConfig
 from preprocess.files.manifest import ManifestError
 from preprocess.text.config import CleaningConfig
@@ -51,7 +48,7 @@ def close(ours: list[Any], theirs: list[Any]) -> None:
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_vectors_have_a_row_a_token_and_a_layer_more_than_the_stack(
+def test_vectors_have_one_row_per_token_and_one_layer_for_the_input(
     model: BiLM, texts: list[str]
 ) -> None:
     for text, found in zip(texts, model.embed(texts), strict=True):
@@ -97,7 +94,7 @@ def test_a_text_is_cleaned_as_training_text_was(model: BiLM, texts: list[str]) -
     close(vectors(model, [untidy]), vectors(model, [texts[0]]))
 
 
-def test_layer_0_is_the_token_vector_twice_whatever_stands_around(
+def test_layer_0_is_the_token_vector_in_both_halves_in_any_context(
     model: BiLM, texts: list[str]
 ) -> None:
     word = texts[0].split()[0]
@@ -109,7 +106,7 @@ def test_layer_0_is_the_token_vector_twice_whatever_stands_around(
 
 
 def run_lstm(layer: Any, direction: int, x: Tensor) -> Tensor:
-    """(tokens, width) -> (tokens, width), by torch's own LSTM with a direction's weights."""
+    """Return the outputs (tokens, width) of torch's LSTM cell with the weights of a direction."""
     width, gates = layer.weight_input.shape[1:]
     weights = [layer.weight_input, layer.weight_hidden, layer.bias[:, None]]
     of_input, of_hidden, bias = (weight[direction].T for weight in weights)
@@ -117,7 +114,7 @@ def run_lstm(layer: Any, direction: int, x: Tensor) -> Tensor:
     hidden, state = torch.zeros(width), torch.zeros(gates // 4)
     outputs = []
     for token in x:
-        # The cell knows no projection: its hidden part is handed over as if it were input.
+        # The cell has no projection, so the hidden part of its gates is passed as a bias.
         cell.weight_ih, cell.bias_ih = nn.Parameter(of_input), nn.Parameter(bias[:, 0])
         cell.weight_hh = nn.Parameter(torch.zeros_like(cell.weight_hh))
         cell.bias_hh = nn.Parameter(of_hidden @ hidden)
@@ -129,7 +126,7 @@ def run_lstm(layer: Any, direction: int, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def by_hand(model: BiLM, ids: Tensor, before: int, after: int) -> Tensor:
-    """All layers of one text, each direction run on its own: (depth, tokens, dim)."""
+    """Return all layers (depth, tokens, dim) of a text, computed separately for each direction."""
     directions = []
     for direction, (start, sequence) in enumerate(((before, ids), (after, ids.flip(0)))):
         x = model.network.input(torch.cat([torch.tensor([start]), sequence]))
@@ -184,7 +181,7 @@ def test_gradients_reach_every_weight_that_makes_vectors(trained: Path) -> None:
     assert without == [n for n, _ in model.named_parameters() if n.startswith("network.head.")]
 
 
-def test_loading_draws_nothing_from_the_random_numbers_that_a_result_depends_on(
+def test_a_loaded_model_does_not_depend_on_the_random_seed(
     trained: Path, model: BiLM, texts: list[str]
 ) -> None:
     torch.manual_seed(99)
@@ -193,22 +190,11 @@ def test_loading_draws_nothing_from_the_random_numbers_that_a_result_depends_on(
     assert np.array_equal(vectors(other, texts)[0], vectors(model, texts)[0])
 
 
-def test_a_folder_that_is_no_finished_model_is_refused(trained: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_finished_model_is_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="holds no finished 'export'"):
         BiLM.from_pretrained(str(tmp_path))
     with pytest.raises(ManifestError, match="holds a finished 'train', not 'export'"):
         BiLM.from_pretrained(str(trained / "train"))
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 60), max_size=60), st.integers(1, 100))
-def test_batches_hold_every_text_once_within_their_size(lengths: list[int], tokens: int) -> None:
-    batches = plan_batches(lengths, tokens)
-
-    assert sorted(n for batch in batches for n in batch) == list(range(len(lengths)))
-    for batch in batches:
-        longest = max(lengths[n] for n in batch)
-        assert len(batch) == 1 or len(batch) * max(1, longest) <= tokens
 
 
 def run_python(code: str, *arguments: str) -> Any:
@@ -249,7 +235,7 @@ def test_a_model_folder_may_be_moved(
 
 
 def untrained(texts: list[str], **sections: Any) -> BiLM:
-    """A model with drawn weights whose vocabulary is the words of ``texts``."""
+    """Return a model with random weights whose vocabulary is the words of ``texts``."""
     torch.manual_seed(1)
     tokenizer = train_tokenizer(WordConfig(), texts)
     recurrent = {"kind": "lstm", "hidden": 12, "projection": 6}
@@ -266,7 +252,7 @@ SPELLING = {
 }
 
 
-def test_where_words_are_read_by_their_spelling_unknown_ones_have_vectors_of_their_own() -> None:
+def test_unknown_words_have_distinct_vectors_if_words_are_read_by_their_spelling() -> None:
     model = untrained(["kana lori mele"], input=SPELLING)
     texts = ["kana zuzu lori", "kana xoxo lori", "zuzu"]
 
@@ -274,7 +260,7 @@ def test_where_words_are_read_by_their_spelling_unknown_ones_have_vectors_of_the
 
     assert one.shape == (3, 3, 12)
     assert not np.allclose(one[0, 1], other[0, 1])
-    assert not np.allclose(one[2, 2], other[2, 2]), "what comes before is read"
+    assert not np.allclose(one[2, 2], other[2, 2]), "the context is read"
     np.testing.assert_allclose(one[0, 1], alone[0, 0], atol=1e-6)
     characters = torch.from_numpy(spell(["zuzu"], 12).astype(np.int64))
     expected = model.network.input.vectors((characters,)).detach().numpy()[0]
@@ -291,7 +277,7 @@ def test_words_of_the_vocabulary_have_the_vectors_of_their_ids() -> None:
     np.testing.assert_allclose(vectors(model, [text])[0], layers[:, 0], atol=1e-6)
 
 
-def test_a_forward_model_has_the_forward_half_alone() -> None:
+def test_a_forward_model_has_only_the_forward_half() -> None:
     texts = ["kana lori mele", "mele mele"]
     both, forward = untrained(texts), untrained(texts, directions="forward")
     halved = {

@@ -1,4 +1,4 @@
-"""Arrays in memory, or in a file where they are too large."""
+"""Arrays in memory, or in a temporary file if they are too large."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ import pytest
 from lightning_modules.vectors.scratch import ScratchError, allocate
 
 
-def test_a_small_array_is_in_memory_and_a_large_one_in_a_file_that_goes_with_it(
+def test_a_small_array_is_in_memory_and_a_large_one_in_an_unnamed_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -23,10 +23,14 @@ def test_a_small_array_is_in_memory_and_a_large_one_in_a_file_that_goes_with_it(
     assert list(tmp_path.iterdir()) == [], "the file has no name"
 
 
-def test_a_full_disk_is_told_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(ScratchError, match=r"no room for the 96 bytes .* set TMPDIR to a larger"):
+    with pytest.raises(
+        ScratchError, match=r"no room for 96 bytes .* set TMPDIR to a folder on a larger"
+    ):
         allocate((2, 3, 4), 10)

@@ -1,4 +1,4 @@
-"""Vectors of words by their spelling, kept while memory lasts."""
+"""The cache of vectors of words by their spelling."""
 
 import random
 
@@ -37,7 +37,7 @@ def alone(network: CharCNN, word: str) -> Tensor:
     return network.vectors((characters,))[0]
 
 
-def test_a_words_vector_is_the_networks(network: CharCNN) -> None:
+def test_the_vector_of_a_word_is_that_of_the_network(network: CharCNN) -> None:
     found = TypeVectors(network).of(WORDS, IDS)
 
     assert found.shape == (len(WORDS), WIDTH)
@@ -45,7 +45,7 @@ def test_a_words_vector_is_the_networks(network: CharCNN) -> None:
         torch.testing.assert_close(vector, alone(network, word), atol=1e-6, rtol=1e-5)
 
 
-def test_boundaries_have_characters_that_no_word_has(network: CharCNN) -> None:
+def test_boundary_tokens_differ_from_words_that_are_spelled_alike(network: CharCNN) -> None:
     found = TypeVectors(network).of([BEGIN, "<s>", END], [1, 7, 2])
 
     for row, mark in ((0, TEXT_BEGIN), (2, TEXT_END)):
@@ -54,7 +54,7 @@ def test_boundaries_have_characters_that_no_word_has(network: CharCNN) -> None:
     assert not torch.allclose(found[0], found[1])
 
 
-def test_bits_do_not_depend_on_what_was_asked_before(
+def test_vectors_have_the_same_bits_whatever_was_computed_before(
     network: CharCNN, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [f"w{number:o}" * (1 + number % 4) for number in range(200)]
@@ -90,7 +90,7 @@ def test_memory_is_bounded(network: CharCNN, monkeypatch: pytest.MonkeyPatch) ->
         assert len(vectors._rows) <= 50
 
 
-def test_finished_vectors_are_taken_for_words_of_the_vocabulary(network: CharCNN) -> None:
+def test_precomputed_vectors_are_used_for_words_of_the_vocabulary(network: CharCNN) -> None:
     given = torch.arange(5.0 * WIDTH).view(5, WIDTH)
     found = TypeVectors(network, given).of(["kana", "other", BEGIN, "lori"], [3, 0, 1, 9])
 
@@ -100,7 +100,7 @@ def test_finished_vectors_are_taken_for_words_of_the_vocabulary(network: CharCNN
         torch.testing.assert_close(found[row], alone(network, word), atol=1e-6, rtol=1e-5)
 
 
-def test_trained_weights_make_kept_vectors_stale(network: CharCNN) -> None:
+def test_changed_weights_empty_the_cache(network: CharCNN) -> None:
     given = torch.zeros(5, WIDTH)
     vectors = TypeVectors(network, given)
     before = vectors.of(["kana", "zuzu"], [3, 0]).clone()
@@ -113,7 +113,7 @@ def test_trained_weights_make_kept_vectors_stale(network: CharCNN) -> None:
     torch.testing.assert_close(after[0], alone(network, "kana"), atol=1e-6, rtol=1e-5)
 
 
-def test_words_are_padded_to_few_widths_and_whole_blocks(
+def test_words_are_computed_in_whole_blocks_of_few_widths(
     network: CharCNN, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes: set[tuple[int, ...]] = set()

@@ -99,7 +99,7 @@ def test_verify_finds_a_whole_cache_whole(
 ) -> None:
     make(tmp_path)
     assert run("verify", tmp_path) == 0
-    assert "5 texts: each is what it was, and found" in capsys.readouterr().out
+    assert "5 texts: all are intact and can be found" in capsys.readouterr().out
 
 
 def _other_texts(folder: Path) -> None:
@@ -128,7 +128,7 @@ def test_verify_names_what_is_damaged(
     assert run("verify", tmp_path) == 1
     printed = " ".join(capsys.readouterr().out.split())
     assert told in printed
-    assert "1 of 2 shards have entries that are wrong" in printed
+    assert "1 of 2 shards have damaged entries" in printed
 
 
 def test_verify_finds_what_the_index_does_not(
@@ -206,7 +206,7 @@ def test_what_cannot_be_exported_is_told(
         assert run("export", *words) == 2
         return capsys.readouterr().err
 
-    assert "no format has this suffix; give .hdf5, .h5, .npy, .parquet" in told(
+    assert "no format has this suffix; use one of .hdf5, .h5, .npy, .parquet" in told(
         tmp_path / "cache", tmp_path / "out.txt"
     )
     (tmp_path / "out.npy").write_bytes(b"mine")

@@ -1,5 +1,7 @@
 """A dry run tells the plan, before, between and after the stages, and touches nothing."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,9 @@ import pytest
 
 from lightning_modules.sizes import parameter_count
 from pipeline.cli import main
+from pipeline.commands import training_plan
+from pipeline.console import count
+from pipeline.training.forecast import passes_warning
 
 Tiny = Any  # of conftest.py
 Capture = pytest.CaptureFixture[str]
@@ -22,8 +27,8 @@ def tree(root: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def states(printed: str) -> dict[str, str]:
-    rows = printed.rpartition("stages: stage | folder | state\n")[2].splitlines()
-    return {row.split(" | ")[0].strip(): row.split(" | ")[2] for row in rows}
+    rows = printed.rpartition("stages: stage | state\n")[2].splitlines()
+    return {row.split(" | ")[0].strip(): row.split(" | ")[1] for row in rows}
 
 
 @pytest.fixture
@@ -42,7 +47,10 @@ def test_it_tells_the_plan_and_touches_nothing_at_any_time(
         assert main(["run", *arguments, "--dry-run"]) == 0
         assert tree(tmp_path) == before
         out = capsys.readouterr().out
-        assert "  inputs: source | files | size | units\n    corpus | 1 | " in out
+        assert out.startswith(
+            f"plan of run  {tmp_path}/out\n  inputs: source | files | size | units\n    corpus | 1 | "
+        )
+        assert len(out.splitlines()) <= 24
         return states(out)
 
     after = "to be made, after the stage before it"
@@ -70,10 +78,11 @@ def test_all_is_already_done_after_a_run(tiny: Tiny, trained: Path, capsys: Capt
     assert told == {**done, "embed": "to be made"}
 
 
-def parameters(arguments: list[str], capsys: Capture) -> str:
-    main(["train", *arguments, "--dry-run"])
-    lines = capsys.readouterr().out.splitlines()
-    return next(line.strip() for line in lines if line.startswith("  parameters: "))
+def line(start: str, arguments: list[str], capsys: Capture) -> str:
+    """The line of a training's plan that begins so."""
+    assert main(["train", *arguments, "--dry-run"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    return next((line for line in lines if line.startswith(start)), "")
 
 
 def test_the_parameters_are_those_of_the_network_that_is_trained(
@@ -83,21 +92,138 @@ def test_the_parameters_are_those_of_the_network_that_is_trained(
     vocabulary = int(tiny.run("tokenizer", tiny.root)[0].details["vocabulary"])
     number = parameter_count(config.model, vocabulary, (20, 50))
     known = f"prepare.tokenizer={tiny.root / 'tokenizer'}"
-    assert parameters([*arguments, known], capsys) == (
-        f"parameters: {number:,}, for a vocabulary of {vocabulary}"
+    assert line("model", [*arguments, known], capsys) == (
+        f"model: {number:,} parameters, for a vocabulary of {vocabulary}"
     )
-    assert parameters([*arguments, known, "model.head.cutoffs=auto"], capsys).startswith(
-        "parameters: at most "
+    automatic = [*arguments, known, "model.head.cutoffs=auto"]
+    assert line("model", automatic, capsys).startswith("model: at most ")
+    assert line("model", arguments, capsys) == (
+        "model: its size depends on the number of words in the corpus"
     )
-    assert parameters(arguments, capsys) == (
-        "parameters: as many as the words of the corpus ask for"
+    assert line("model", [*arguments, "tokenizer.kind=char"], capsys) == (
+        "model: its size depends on the number of characters in the corpus"
     )
-    assert parameters([*arguments, "tokenizer.kind=char"], capsys) == (
-        "parameters: as many as the characters of the corpus ask for"
+    pieces = [*arguments, "tokenizer.kind=sentencepiece"]
+    assert line("model", pieces, capsys).endswith(" parameters, for a vocabulary of 8,000")
+
+
+def test_the_passes_are_those_of_the_corpus_once_it_is_prepared(
+    tiny: Tiny, arguments: list[str], capsys: Capture
+) -> None:
+    details = tiny.run("prepare", tiny.root)[0].details
+    train = details["splits"]["train"]
+    tokens = train["tokens"] + train["documents"]
+    prepared = [*arguments, f"train.corpus={tiny.root / 'prepare'}"]
+    assert line("training", prepared, capsys) == (
+        f"training: 40 steps of 15 tokens; {600 / tokens:.2g} passes over {tokens:,} tokens"
     )
-    assert parameters([*arguments, "tokenizer.kind=sentencepiece"], capsys).endswith(
-        " for a vocabulary of 8,000"
+    many = [*prepared, "train.steps=40000"]
+    assert line("training", many, capsys).startswith(
+        f"training: 40,000 steps of 15 tokens; {600_000 / tokens:,.0f} passes over "
     )
+    warning = passes_warning(600_000 / tokens, 40_000)
+    assert warning
+    assert line("40,000 steps are ", many, capsys) == warning
+
+
+def test_the_passes_are_estimated_until_then(
+    tiny: Tiny, arguments: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    size = (tiny.root / "corpus.txt").stat().st_size
+    for kind, bytes_ in (("word", 6.0), ("char", 2.0), ("sentencepiece", 4.5)):
+        tokens = size * 0.9 / bytes_
+        assert line("training", [*arguments, f"tokenizer.kind={kind}"], capsys) == (
+            f"training: 40 steps of 15 tokens; about {600 / tokens:.2g} passes over "
+            f"{count(tokens)} tokens ({bytes_} bytes each, a guess until there is a tokenizer)"
+        )
+    known = f"prepare.tokenizer={tiny.root / 'tokenizer'}"
+    told = line("training", [*arguments, known], capsys)
+    measured = tiny.run("tokenizer", tiny.root)[0].details["coverage"]["bytes_per_token"]
+    assert told.endswith(f" tokens ({measured:.1f} bytes each, as the tokenizer measured)")
+    held_out = f"prepare.input=[{{path: {tiny.root}/corpus.txt, split: valid}}]"
+    assert line("training", [*arguments, held_out], capsys).startswith(
+        "training: 40 steps of 15 tokens; about 600 passes over 0 tokens"
+    )
+    for unknown in ("prepare.input=/nowhere.txt", f"train.corpus={tmp_path}/none"):
+        assert line("training", [*arguments, unknown], capsys) == (
+            "training: 40 steps of 15 tokens; the number of passes is known when the corpus is"
+        )
+
+
+def test_only_the_docstrings_of_python_sources_count(
+    arguments: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "a.py").write_text("x" * 60_000)
+    source = f"prepare.input=[{{path: {tmp_path}/a.py, format: docstrings}}]"
+    assert " passes over 900 tokens (" in line("training", [*arguments, source], capsys)
+
+
+def test_the_time_is_estimated_from_this_cpus_speed(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(training_plan, "cpu_tokens_per_second", lambda config, counts: 5.0)
+    assert line("time", arguments, capsys) == (
+        "time: about 2 minutes (at 5 tokens/s, roughly, by this CPU's speed at the moment)"
+    )
+    assert line("40 steps take", arguments, capsys) == ""
+    slow = [*arguments, "train.steps=40000"]
+    assert line("40,000 steps take", slow, capsys) == (
+        "40,000 steps take 33 hours on this machine; train.steps=1200 takes about 1 hour, and steps "
+        "can be added later"
+    )
+    assert line("time", [*arguments, "train.device=cuda"], capsys) == (
+        "time: known after the first steps, since a GPU trains"
+    )
+
+
+def test_the_time_of_an_interrupted_training_is_that_of_its_own_speed(
+    arguments: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    folder = tmp_path / "out" / "train"
+    folder.mkdir(parents=True)
+    speeds = {1: 1.0, 2: 50.0, 3: 60.0, 4: 70.0}
+    rows = [{"step": step, "tokens_per_second": speed} for step, speed in speeds.items()]
+    lines = [json.dumps(row) for row in [*rows, {"step": 5, "valid_bits_per_byte": 1.0}]]
+    (folder / "metrics.jsonl").write_text("\n".join(lines))
+    assert line("time", arguments, capsys) == (
+        "time: about 10 seconds after step 4 (at 55 tokens/s, as before)"
+    )
+    (folder / "metrics.jsonl").write_text('{"step": 1')
+    assert "by this CPU's speed" in line("time", arguments, capsys)
+
+
+def test_the_speed_of_a_training_with_other_settings_says_nothing(
+    tiny: Tiny, trained: Path, capsys: Capture
+) -> None:
+    wider = tiny.arguments(trained, "model.recurrent.hidden=16")
+    assert "by this CPU's speed" in line("time", wider, capsys)
+    longer = tiny.arguments(trained, "train.steps=60")
+    assert " after step 40 (at " in line("time", longer, capsys)
+
+
+def test_a_finished_training_takes_no_time(tiny: Tiny, trained: Path, capsys: Capture) -> None:
+    arguments = tiny.arguments(trained)
+    assert line("training", arguments, capsys).startswith("training: 40 steps of 15 tokens; ")
+    assert line("time", arguments, capsys) == ""
+
+
+def test_a_plan_of_many_sources_and_differences_fits_a_screen(
+    tiny: Tiny, arguments: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    for number in range(30):
+        shutil.copy(tiny.root / "corpus.txt", tmp_path / f"{number}.txt")
+    many = ", ".join(f"{{name: s{n}, path: {tmp_path}/{n}.txt}}" for n in range(30))
+    main(["tokenizer", *arguments])
+    capsys.readouterr()
+    assert main(["run", *arguments, f"prepare.input=[{many}]", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) <= 24
+    size = (tiny.root / "corpus.txt").stat().st_size
+    assert f"    23 more | 23 |  | \n    all | 30 | {count(30 * size)}B | 30\n" in out
+    refused = states(out)["tokenizer"]
+    assert refused.startswith("refused: made with other settings (")
+    assert refused.endswith(" ...)")
+    assert len(refused) <= 300
 
 
 def test_a_stage_is_planned_from_the_inputs_that_it_reads(

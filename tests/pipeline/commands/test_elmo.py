@@ -14,10 +14,10 @@ import torch
 from biloom import BiLM
 from lightning_modules.config import ModelConfig
 from lightning_modules.models.elmo_archive import (
+    from_archive,
     layout,
     read_options,
-    to_ours,
-    to_theirs,
+    to_archive,
     write_options,
 )
 from pipeline.cli import main
@@ -156,13 +156,16 @@ def test_a_text_is_neither_cleaned_nor_scored(
 
 CHAR_CNN = {**OPTIONS["char_cnn"]}
 WRONG: list[tuple[str, str]] = [
-    ("no json", r"options\.json is no ELMo archive's options\.json"),
-    ("{}", r"options\.json: no 'lstm'; is it an ELMo archive's"),
-    ("[]", "is no ELMo archive's"),
-    (json.dumps({"lstm": OPTIONS["lstm"]}), "no 'char_cnn'; only models that read words by their"),
+    ("no json", r"options\.json is not the options\.json of an ELMo archive \("),
+    ("{}", r"options\.json: 'lstm' is missing; give the options\.json of an ELMo"),
+    ("[]", r"is not the options\.json of an ELMo archive \("),
+    (
+        json.dumps({"lstm": OPTIONS["lstm"]}),
+        "'char_cnn' is missing; only models with a character CNN",
+    ),
     (
         json.dumps({**OPTIONS, "char_cnn": {**CHAR_CNN, "n_characters": 300}}),
-        r"n_characters is 300, not 262 \(or 261",
+        r"n_characters is 300, but must be 262 \(or 261",
     ),
     (
         json.dumps({**OPTIONS, "char_cnn": {**CHAR_CNN, "activation": "gelu"}}),
@@ -201,17 +204,17 @@ def test_weights_that_do_not_belong_are_told(
     with h5py.File(archive / "weights.hdf5", "a") as file:
         kept = file[name][...]
         del file[name]
-    assert f"no '{name}'; give the two files of one archive" in told()
+    assert f"'{name}' is missing; give both files of the same archive" in told()
     with h5py.File(archive / "weights.hdf5", "a") as file:
         file[name] = kept[:3]
-    assert "is float32 of shape (3, 32), and by options.json it should be float32 of" in told()
+    assert "is float32 of shape (3, 32), but options.json needs float32 of" in told()
     with h5py.File(archive / "weights.hdf5", "a") as file:
         del file[name]
         file[name] = kept
         file["softmax/W"] = kept
-    assert "also holds softmax/W, which its options.json does not tell of" in told()
+    assert "softmax/W is not in the network of options.json; give both files" in told()
     (archive / "weights.hdf5").write_bytes(b"no hdf5")
-    assert "weights.hdf5 is no HDF5 file" in told()
+    assert "weights.hdf5 is not an HDF5 file" in told()
     (archive / "weights.hdf5").unlink()
     assert "weights.hdf5 is missing" in told()
     (archive / "options.json").unlink()
@@ -221,8 +224,8 @@ def test_weights_that_do_not_belong_are_told(
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b"the\na\nthe\n", "the word 'the' stands there twice"),
-        (b"\xff\xfe", "is no UTF-8 text"),
+        (b"the\na\nthe\n", "the word 'the' occurs twice"),
+        (b"\xff\xfe", "is not UTF-8 text"),
         (None, "vocab.txt is missing"),
     ],
 )
@@ -245,10 +248,13 @@ def test_an_archive_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFi
 
 CNN = {"kind": "char_cnn", "dim": 4, "filters": [[1, 3], [3, 5]], "highway": 1}
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({}, r"model\.input\.kind is embedding; an ELMo archive has a char_cnn"),
+    ({}, r"model\.input\.kind is embedding, but an ELMo archive needs char_cnn"),
     ({"input": CNN, "recurrent": {"kind": "gru"}}, r"model\.recurrent\.kind is gru"),
     ({"input": CNN, "directions": "forward"}, r"model\.directions is forward"),
-    ({"input": CNN, "recurrent": {"kind": "lstm", "projection": None}}, "bounds an output without"),
+    (
+        {"input": CNN, "recurrent": {"kind": "lstm", "projection": None}},
+        "projection_clip is set without a projection",
+    ),
     ({"input": CNN, "recurrent": {"kind": "lstm", "forget_bias": 0.5}}, "forget_bias is 0.5"),
 ]
 
@@ -264,7 +270,7 @@ def test_of_our_own_models_one_is_taken_from_the_forget_gates_bias() -> None:
     config = ModelConfig.model_validate({"input": CNN, "recurrent": recurrent})
     draw = np.random.default_rng(1)
     theirs = {n: draw.normal(size=s).astype(np.float32) for n, s in layout(config).items()}
-    ours = to_ours(theirs, config)
+    ours = from_archive(theirs, config)
     held = {name: value.copy() for name, value in ours.items()}
     for layer in range(2):
         held[f"recurrent.layers.{layer}.bias"][:, 8:16] += 1
@@ -272,7 +278,7 @@ def test_of_our_own_models_one_is_taken_from_the_forget_gates_bias() -> None:
         {"input": CNN, "recurrent": {**recurrent, "forget_bias": 0.0}}
     )
 
-    for name, value in to_theirs(held, without).items():
+    for name, value in to_archive(held, without).items():
         np.testing.assert_allclose(value, theirs[name], atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""What a stage folder holds, and whether it is still what was written."""
+"""`biloom inspect` shows what a stage folder holds; `biloom check` finds damage."""
 
 import shutil
 from pathlib import Path
@@ -30,14 +30,14 @@ def test_every_finished_stage_can_be_inspected_and_checked(
         assert "  content      " in out
         assert "  fingerprint  " in out
     assert main(["check", str(path)]) == 0
-    assert capsys.readouterr().out.endswith(": all as the manifest says\n")
+    assert capsys.readouterr().out.endswith(": all match the manifest\n")
 
 
 def test_of_an_evaluation_the_figures_are_shown(trained: Path, capsys: Capture) -> None:
     assert main(["inspect", str(trained / "evaluate")]) == 0
     out = capsys.readouterr().out
     assert " tokens of the valid split, full vocabulary\n" in out
-    assert "    a token | " in out
+    assert "    per token | " in out
     assert "    1 to 100 | " in out
     assert "not_defined" not in out
 

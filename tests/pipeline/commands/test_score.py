@@ -1,4 +1,4 @@
-"""`biloom score`: a line in, a line out."""
+"""`biloom score` prints one line per text."""
 
 import os
 import subprocess
@@ -48,10 +48,10 @@ def test_invalid_bytes_are_read_and_told(
     assert main(["score", str(path), "--model", str(trained / "export")]) == 0
     told = capsys.readouterr()
     assert len(told.out.splitlines()) == 2
-    assert "1 texts hold bytes that are no UTF-8" in told.err
+    assert "bytes of 1 texts are not UTF-8; they were read as U+FFFD\n" in told.err
 
 
-def test_a_pipe_is_answered_as_it_speaks(trained: Path) -> None:
+def test_lines_of_a_pipe_are_scored_as_they_arrive(trained: Path) -> None:
     command = [sys.executable, "-m", "pipeline.cli", "score", "--model", str(trained / "export")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ}, text=True
@@ -76,7 +76,7 @@ def test_a_file_that_cannot_be_read_is_told(
     path = tmp_path / name
 
     assert main(["score", str(path), "--model", str(trained / "export")]) == 2
-    assert f"{told}; name a text file, or - for a pipe" in capsys.readouterr().err
+    assert f"{told}; name a text file, or - for standard input" in capsys.readouterr().err
 
 
 def test_a_missing_model_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,7 +88,7 @@ def test_a_dump_has_every_key_in_the_order_of_the_schema_with_its_description() 
     ]
     sections = [line.partition(":")[0] for line in lines if line and line[0] != " "]
     assert sections == list(Config.model_fields)
-    assert "    hidden: 512  # dimensions of the cell" in lines
+    assert "    hidden: 512  # width of the cell state" in lines
 
 
 def test_a_dump_has_one_line_per_source() -> None:

@@ -183,8 +183,8 @@ def test_all_mistakes_are_reported_together_in_the_order_of_the_sources(write: W
         "did you mean 'word'?",
         "override 'train.rows=0': train.rows: must be a whole number of at least 1, not 0",
         "override 'x': must be key.path=value, such as train.steps=1000",
-        "prepare.input is missing: set it in a file or as prepare.input=... (path, glob or URL of "
-        "the raw text, or a list of them or of sources)",
+        "prepare.input is missing: set it in a file or as prepare.input=... (path, glob or fsspec "
+        "URL of the raw text, or a list of these and of sources)",
     ]
 
 
@@ -210,13 +210,13 @@ def test_all_mistakes_are_reported_together_in_the_order_of_the_sources(write: W
         ("prepare.input=[{path: x, nmae: y}]", "unknown key 'prepare.input[0].nmae'; did you mean 'name'?"),
         (
             "prepare.input=[{name: y}]",
-            "prepare.input[0].path is missing (path, glob or fsspec URL, a list of them, or 'installed-docs:')",
+            "prepare.input[0].path is missing (path, glob or fsspec URL of the files, or a list of these; 'installed-docs:' is the documentation of the installed Python packages)",
         ),
         ("report.words=the", "report.words: must be a list of texts or null, not 'the'"),
         ("model.recurrent.projection=0", "model.recurrent.projection: must be a whole number of at least 1 or null, not 0"),
         ("model.head.cutoffs=atuo", "model.head.cutoffs: must be 'auto' or a list of whole numbers, not 'atuo'; did you mean 'auto'?"),
         ("model.head.cutoffs=[x]", "model.head.cutoffs[0]: must be a whole number, not 'x'"),
-        ("model.head.cutoffs=[3, 2]", "model.head: cutoffs must rise from above 0, not [3, 2]"),
+        ("model.head.cutoffs=[3, 2]", "model.head: cutoffs must be positive and strictly increasing, not [3, 2]"),
         ("model.head.kind=null", "model.head.kind: must be one of 'adaptive_softmax', 'softmax', 'sampled_softmax', not null"),
         ("model.head.kind=[a]", "model.head.kind: must be one of 'adaptive_softmax', 'softmax', 'sampled_softmax', not a list"),
         ("model.recurrent.kind=rnn", "model.recurrent.kind: must be one of 'lstm', 'gru', not 'rnn'"),
@@ -252,8 +252,8 @@ def test_a_long_value_is_cut(write: Write) -> None:
 def test_a_rule_between_keys_names_the_positions_of_both(write: Write) -> None:
     file = write("prepare:\n  input: x\n  valid_fraction: 0.5\n")
     assert problems([file], "prepare.test_fraction=.6") == [
-        "override 'prepare.test_fraction=.6': prepare: valid_fraction and test_fraction leave "
-        "nothing to train on (see also a.yaml:3)"
+        "override 'prepare.test_fraction=.6': prepare: valid_fraction and test_fraction must sum "
+        "to less than 1 (see also a.yaml:3)"
     ]
 
 

@@ -31,7 +31,7 @@ def test_a_plain_corpus_is_its_splits_and_one_line_of_documents():
         "    train | 890 | 1,780 | 2,670 | 3,560 | 4,450",
         "    valid | 10 | 20 | 30 | 40 | 50",
         "  documents: 1,000 read, 900 written",
-        "  more of it: out/corpus.html",
+        "  details: out/corpus.html",
     ]
 
 
@@ -46,7 +46,7 @@ def test_sources_drops_and_cleaning_are_told_where_there_are_any():
         "    web | 600 | 1,200 | 75.0%",
         "    [bold] | 300 | 600 | <0.1%",
         "  documents: 1,000 read, 900 written, dropped: 90 duplicate, 10 empty",
-        "  cleaning changed documents: 1,234 unicode, 5 whitespace",
-        "  U+FFFD stands 7,000 times for bytes that are no text",
-        "  more of it: out/corpus.html",
+        "  documents changed by cleaning: 1,234 unicode, 5 whitespace",
+        "  7,000 invalid byte sequences replaced by U+FFFD",
+        "  details: out/corpus.html",
     ]

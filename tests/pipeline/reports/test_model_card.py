@@ -36,8 +36,8 @@ def figures(unknown: int = 0) -> dict[str, Any]:
 def test_it_says_what_the_model_is(manifest: Manifest) -> None:
     card = model_card(manifest, SAVED, {}, {})
 
-    assert "Two stacks of 2 LSTM layers (forward and backward, cell 8, output 4)" in card
-    assert "A token has 3 layers of 8 values" in card
+    assert "Two stacks of 2 LSTM layers (forward and backward, cell size 8, output size 4)" in card
+    assert "Each token has 3 layers of 8 values" in card
     assert "40 steps, 600 tokens" in card
     assert "BiLM.from_pretrained" in card
 
@@ -47,7 +47,10 @@ def test_it_names_every_source_with_its_licence(manifest: Manifest) -> None:
 
     assert "| wiki | CC-BY-SA-4.0 | 1,200 | 34,567 |" in card
     assert "| notes | not given | 3 | 9 |" in card
-    assert "Cleaning, the same when texts are embedded: invalid_bytes replace, unicode NFC" in card
+    assert (
+        "Cleaning, also applied to texts that are embedded: invalid_bytes replace, unicode NFC"
+        in card
+    )
 
 
 def test_it_shows_what_was_measured(manifest: Manifest) -> None:
@@ -56,17 +59,17 @@ def test_it_shows_what_was_measured(manifest: Manifest) -> None:
     assert "On the valid split, 1,000 tokens, over the full vocabulary:" in lines
     assert "|  | forward | backward | average |" in lines
     assert "|---|---|---|---|" in lines
-    assert "| perplexity a token | 54.60 | 7.39 | 20.09 |" in lines
-    assert "| perplexity a word | 2,980.96 | 54.60 | 403.43 |" in lines
+    assert "| perplexity per token | 54.60 | 7.39 | 20.09 |" in lines
+    assert "| perplexity per word | 2,980.96 | 54.60 | 403.43 |" in lines
     assert "| 1 to 100 | 1,000 | 54.60 | 7.39 | 20.09 |" in lines
-    assert "Bits a byte of text: 1.443." in lines
+    assert "Bits per byte of text: 1.443." in lines
 
 
 def test_it_says_what_is_not_defined(manifest: Manifest) -> None:
     card = model_card(manifest, SAVED, figures(unknown=7), {})
 
     assert (
-        "\n\nBits a byte of text: not defined (7 tokens are unknown words, whose spelling has no "
+        "\n\nBits per byte of text: not defined (7 tokens are unknown words, whose spelling has no "
         "probability).\n" in card
     )
 
@@ -78,8 +81,8 @@ def test_a_gru_and_a_forward_model_are_told(manifest: Manifest) -> None:
     )
 
     assert card.startswith("# Language model\n")
-    assert "A stack of 3 GRU layers (forward, cell 16, output 16)" in card
-    assert "A token has 4 layers of 16 values" in card
+    assert "One stack of 3 GRU layers (forward, cell size 16, output size 16)" in card
+    assert "Each token has 4 layers of 16 values" in card
 
 
 @pytest.mark.parametrize("evaluation", [{}, {"split": "valid", "tokens": 0}])
@@ -95,7 +98,7 @@ def test_the_card_tells_how_the_model_is_stored(manifest: Manifest) -> None:
     )
     saved = {"weights": "int8", "head": False, "type_vectors": True, "warm_up": ""}
     expected = (
-        "Weights are stored as int8, without the output layer, with the finished vector of every word "
-        "of the vocabulary, with a text for warm starts."
+        "Weights are stored as int8, without the output layer, with the vector of every word "
+        "of the vocabulary, with a warm-up text."
     )
     assert expected in model_card(manifest, saved, {}, {})

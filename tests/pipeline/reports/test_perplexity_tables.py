@@ -34,12 +34,12 @@ def test_all_figures_are_shown() -> None:
     assert shown(evaluation({}, 0, 20_000.0, 16_000.0)) == [
         "4,000 tokens of the valid split, full vocabulary",
         "perplexity:  | forward | backward | average",
-        "a token | 148.4 | 54.6 | 90.0",
-        "a word | 22,026.5 | 2,981.0 | 8,103.1",
-        "by the target's rank in training: rank of the target | tokens | forward | backward | average",
+        "per token | 148.4 | 54.6 | 90.0",
+        "per word | 22,026.5 | 2,981.0 | 8,103.1",
+        "perplexity per token, by the rank of the predicted token in training: rank of the predicted token | tokens | forward | backward | average",
         "1 to 100 | 4,000 | 148.4 | 54.6 | 90.0",
         "101 to 1,200 | 0 | - | - | -",
-        "1.998 bits a byte of text",
+        "1.998 bits per byte of text",
     ]
 
 
@@ -49,14 +49,14 @@ def test_what_is_not_defined_says_why() -> None:
     assert lines == [
         "4,000 tokens of the valid split, full vocabulary",
         "perplexity:  | forward | backward | average",
-        "a token | 148.4 | 54.6 | 90.0",
-        "a word | not defined | not defined | not defined",
-        "a character | 5.3 | 3.8 | 4.5",
-        "perplexity a word: not defined (text without spaces between words; characters from space "
+        "per token | 148.4 | 54.6 | 90.0",
+        "per word | not defined | not defined | not defined",
+        "per character | 5.3 | 3.8 | 4.5",
+        "perplexity per word: not defined (text without spaces between words; characters from space "
         "to space: zh 41)",
-        "bits a byte of text: not defined (12 tokens are unknown words, whose spelling has no "
+        "bits per byte of text: not defined (12 tokens are unknown words, whose spelling has no "
         "probability)",
-        "perplexity by rank: not defined (the corpus that was trained on is not at hand; name it in "
+        "perplexity by rank: not defined (the training corpus is not available; name it in "
         "train.corpus)",
     ]
 
@@ -67,8 +67,8 @@ def test_a_forward_model_has_one_column() -> None:
     assert lines[:4] == [
         "4,000 tokens of the valid split, full vocabulary",
         "perplexity:  | forward",
-        "a token | 148.4",
-        "a word | 22,026.5",
+        "per token | 148.4",
+        "per word | 22,026.5",
     ]
     assert lines[5] == "1 to 100 | 4,000 | 148.4"
     assert lines[-1] == (
@@ -87,9 +87,9 @@ def test_a_run_of_an_earlier_version_is_shown_without_bands() -> None:
     assert shown({"split": "valid", "tokens": 7, "bits_per_byte": 1.5, **old}) == [
         "7 tokens of the valid split, full vocabulary",
         "perplexity:  | forward | backward | average",
-        "a token | 9.0 | 9.0 | 9.0",
-        "a word | 9.0 | 9.0 | 9.0",
-        "1.500 bits a byte of text",
+        "per token | 9.0 | 9.0 | 9.0",
+        "per word | 9.0 | 9.0 | 9.0",
+        "1.500 bits per byte of text",
     ]
 
 

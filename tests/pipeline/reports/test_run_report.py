@@ -1,5 +1,8 @@
 import json
+import os
+import shutil
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,8 @@ from rich.console import Console as RichConsole
 from pipeline.config.load import load_config
 from pipeline.console import Console
 from pipeline.reports import run_report as report_module
-from pipeline.reports.run_report import report
+from pipeline.reports.run_report import config_of_run, link, report
+from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.manifest import Manifest, ManifestError, write_manifest
 from preprocess.vectors import neighbours as neighbours_module
@@ -23,8 +27,17 @@ TEXTS = [
     "הבנק של הנהר כאן",
     "the bank of the river again and again and again, so that this is a line",
 ]
+FORMER = Path(__file__).parents[2] / "fixtures" / "version-0.1" / "finished"
 SUMS = dict.fromkeys(("documents", "words", "tokens", "characters", "text_bytes"), 4)
-TRAINED = {"parameters": 10, "steps": 2, "tokens": 80, "passes": 0.5}
+MODEL = {"recurrent": {"kind": "lstm", "layers": 1, "hidden": 4, "projection": 2}}
+TRAINED = {
+    "model": MODEL,
+    "vocabulary": 9,
+    "parameters": 10,
+    "steps": 2,
+    "tokens": 80,
+    "passes": 0.5,
+}
 PERPLEXITY = {
     f"{way}_{unit}perplexity": value
     for way, value in (("forward", 12.34), ("backward", 23.45), ("average", 17.01))
@@ -53,7 +66,7 @@ def finish(output, held_out=PERPLEXITY, texts=TEXTS):
     """The folders of a finished run."""
     documents = {"read": 4, "written": 4, "replaced": 0, "dropped": {}}
     splits = dict.fromkeys(("train", "valid", "test"), SUMS)
-    sources = [{"name": "corpus", "license": None, **SUMS}]
+    sources = [{"name": "corpus", "license": None, "filters": {}, **SUMS}]
     stage(output, "prepare", {"splits": splits, "sources": sources, "documents": documents})
     stage(output, "train", TRAINED)
     batch = {"learning_rate": 0.1, "tokens_per_second": 9.0, "gradient_norm": 1.0}
@@ -78,12 +91,12 @@ def test_report_shows_perplexity_words_and_where_everything_is(tmp_path):
     lines = shown(tmp_path, "report.words=[bank]").splitlines()
     text = "\n".join(lines)
     assert "77 tokens of the valid split, full vocabulary" in text
-    assert "a token | 12.3 | 23.4 | 17.0" in text
-    assert "a word | 12.3 | 23.4 | 17.0" in text
-    assert "1.482 bits a byte of text" in text
-    assert "bank: as one vector (layer 0) near " in text
+    assert "per token | 12.3 | 23.4 | 17.0" in text
+    assert "per word | 12.3 | 23.4 | 17.0" in text
+    assert "1.482 bits per byte of text" in text
+    assert "bank: nearest in layer 0: " in text
     assert "[bank] of" in text
-    assert text.count("in this use near ") == 2
+    assert text.count("nearest in this use: ") == 2
     assert f"model    {tmp_path}/export" in text
     assert f"vectors  {tmp_path}/embed  (4 texts)" in text
     assert lines[0].split() == ["report", f"{tmp_path}/report.html"]
@@ -120,8 +133,8 @@ def test_report_of_a_url_lies_there():
 def test_words_that_hardly_occur_are_told(tmp_path):
     finish(str(tmp_path))
     text = shown(tmp_path, "report.words=[nonsense,money]")
-    assert "nonsense: nowhere in the part of the vector cache that was read" in text
-    assert "money: once in the part of the vector cache that was read" in text
+    assert "nonsense: does not occur in the part of the vector cache that was read" in text
+    assert "money: occurs once in the part of the vector cache that was read" in text
 
 
 @pytest.mark.parametrize("texts", [[], TEXTS[:1], [""]])
@@ -173,3 +186,118 @@ def test_where_no_asked_word_occurs_words_are_chosen_from_the_text(tmp_path, mon
     asked.clear()
     shown(tmp_path, "report.words=[bank]")
     assert asked == [("bank",)]
+
+
+def test_what_needs_attention_is_shown_on_the_terminal(tmp_path):
+    finish(str(tmp_path))
+    text = shown(tmp_path)
+    assert "Directions: Perplexity of the backward direction is 1.90 times" in text
+    # What is good, or only a note, stands on the page alone.
+    assert "Best step" not in text
+    assert "Best step" in (tmp_path / "report.html").read_text()
+
+
+def test_the_page_says_when_training_ended(tmp_path):
+    finish(str(tmp_path))
+    os.utime(tmp_path / "train/manifest.json", ns=(0, 1_700_000_000 * 10**9))
+    shown(tmp_path)
+    assert "2023-11-14 22:13 UTC" in (tmp_path / "report.html").read_text()
+
+
+def test_the_page_names_tokenizer_and_scripts(tmp_path):
+    finish(str(tmp_path))
+    (tmp_path / "export/tokenizer.json").write_text('{"kind": "char"}')
+    (tmp_path / "prepare/stats.json").write_text('{"scripts": {"Hebrew": 3, "Latin": 1}}')
+    shown(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "char, vocabulary 9" in page
+    assert "Hebrew 75.0%, Latin 25.0%" in page
+
+
+# Links
+
+
+def test_a_page_that_does_not_exist_is_not_linked(tmp_path):
+    finish(str(tmp_path))
+    shown(tmp_path)
+    assert "<a " not in (tmp_path / "report.html").read_text()
+    (tmp_path / "prepare/corpus.html").write_text("")
+    shown(tmp_path)
+    assert '<a href="prepare/corpus.html">' in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("folder", "page", "expected"),
+    [
+        ("run", "run/prepare/corpus.html", "prepare/corpus.html"),
+        ("run", "other run/pre:pare/corpus.html", "../other%20run/pre%3Apare/corpus.html"),
+        ("a/b", "a/corpus.html", "../corpus.html"),
+    ],
+)
+def test_links_are_relative(folder, page, expected, tmp_path):
+    (tmp_path / page).parent.mkdir(parents=True)
+    (tmp_path / page).write_text("")
+    assert link(str(tmp_path / folder), str(tmp_path / page)) == expected
+    assert link(f"file://{tmp_path}/{folder}", str(tmp_path / page)) == expected
+
+
+def test_links_stay_within_a_store(tmp_path):
+    page = "memory://test-links/prepare/corpus.html"
+    storage.write_bytes(page, b"")
+    try:
+        assert link("memory://test-links", page) == "prepare/corpus.html"
+        assert link("memory://another/run", page) is None
+        assert link(str(tmp_path), page) is None
+    finally:
+        storage.remove_tree("memory://test-links")
+
+
+# A report from a run folder alone
+
+
+@pytest.fixture
+def former(tmp_path):
+    """A run of version 0.1 in another place than it was made."""
+    return Path(shutil.copytree(FORMER, tmp_path / "moved"))
+
+
+def test_the_report_of_a_former_version_is_made_again(former, markup):
+    (former / "report.html").unlink()
+    report(config_of_run(str(former)), Console(RichConsole(file=StringIO())))
+    page = markup((former / "report.html").read_text())
+    assert page.facts["Folder"] == str(former)
+    assert page.facts["Tokenizer"] == "sentencepiece, vocabulary 320"
+    assert page.facts["Scripts"].startswith("Latin 74.5%, Cyrillic 11.7%")
+    assert page.rows("Perplexity")[1] == ["per token", "54.6", "49.0", "51.7"]
+    assert [one["href"] for one in page.all("a")] == ["prepare/corpus.html"]
+
+
+def test_the_settings_are_those_of_the_last_finished_stage(former, monkeypatch):
+    monkeypatch.chdir(former.parent)
+    path = former / "evaluate/config.yaml"
+    path.write_text(path.read_text().replace("split: valid  #", "split: test  #"))
+    for stage in ("embed", "export"):
+        (former / stage / "manifest.json").unlink()
+    config = config_of_run("moved")
+    assert config.run.output == str(former)
+    assert config.evaluate.split == "test"
+
+
+def test_settings_are_read_from_a_store(former):
+    output = "memory://test-settings"
+    try:
+        for name in ("manifest.json", "config.yaml"):
+            data = (former / "tokenizer" / name).read_bytes()
+            storage.write_bytes(f"{output}/tokenizer/{name}", data)
+        assert config_of_run(output).run.output == output
+    finally:
+        storage.remove_tree(output)
+
+
+def test_a_folder_without_a_finished_stage_is_told(tmp_path):
+    with pytest.raises(UserError) as caught:
+        config_of_run(str(tmp_path / "nothing"))
+    assert str(caught.value) == (
+        f"{tmp_path}/nothing holds no finished stage; name another run folder, or see "
+        f"`biloom status {tmp_path}/nothing`"
+    )

@@ -162,7 +162,7 @@ def test_vectors_beyond_half_precision_are_refused_with_a_message(
     real = Encoder.encode
     monkeypatch.setattr(Encoder, "encode", lambda *a: [one + 1e6 for one in real(*a)])
 
-    with pytest.raises(UserError, match=r"beyond float16; set embed\.dtype=float32"):
+    with pytest.raises(UserError, match=r"too large for float16; set embed\.dtype=float32"):
         embed(tiny, trained, tmp_path, f"embed.input={text}")
 
 
@@ -370,7 +370,7 @@ def test_a_report_of_other_vectors_says_why_it_shows_no_words(
 
     report(config, Console(RichConsole(file=printed, width=200)))
 
-    assert "uses of words are shown where embed keeps texts" in printed.getvalue()
+    assert "uses of words are shown if embed keeps texts" in printed.getvalue()
 
 
 @pytest.mark.slow

@@ -22,11 +22,11 @@ def test_the_manifest_holds_the_figures_that_are_printed(tiny: Tiny, trained: Pa
     assert "perplexity:  | forward | backward | average" in lines
     for unit, key in (("token", "perplexity"), ("word", "word_perplexity")):
         shown = " | ".join(f"{figures[f'{way}_{key}']:,.1f}" for way in ways)
-        assert f"a {unit} | {shown}" in lines
+        assert f"per {unit} | {shown}" in lines
     first, last = figures["bands"]
     assert (first["last_rank"], last["first_rank"], last["last_rank"]) == (100, 101, 103)
     assert first["forward_tokens"] + last["forward_tokens"] == figures["tokens"]
-    assert f"{figures['bits_per_byte']:.3f} bits a byte of text" in lines
+    assert f"{figures['bits_per_byte']:.3f} bits per byte of text" in lines
     assert figures["split"] == "valid"
     assert figures["not_defined"] == {}
     assert 1 < figures["average_perplexity"] < 103
@@ -55,7 +55,7 @@ def test_perplexity_by_rank_uses_the_training_corpus(
     manifest, printed = tiny.run("evaluate", tmp_path / "alone", *alone)
     assert manifest.details["bands"] == []
     assert (
-        "perplexity by rank: not defined (the corpus that was trained on is not at hand; name it in "
+        "perplexity by rank: not defined (the training corpus is not available; name it in "
         "train.corpus)" in printed
     )
 

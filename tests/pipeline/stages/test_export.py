@@ -41,7 +41,7 @@ def test_the_card_shows_the_measured_figures(trained: Path) -> None:
     card = (trained / "export" / "README.md").read_text()
     figures = read_manifest(str(trained / "evaluate")).details
 
-    assert f"| perplexity a token | {figures['forward_perplexity']:,.2f} |" in card
+    assert f"| perplexity per token | {figures['forward_perplexity']:,.2f} |" in card
     assert "| corpus | not given | " in card
 
 
@@ -146,7 +146,7 @@ def test_training_can_start_from_a_model_without_an_output_layer(
     export(tiny, trained, tmp_path, "export.head=false", f"export.weights={weights}")
     _, printed = tiny.run("train", tmp_path, f"train.init_from={tmp_path}/export", "train.steps=2")
 
-    assert "the output layer is drawn anew" in printed
+    assert "the output layer starts from random weights" in printed
 
 
 def test_the_warm_up_text_is_stored_with_the_model(

@@ -291,8 +291,8 @@ def test_a_damaged_file_gives_one_message_from_a_worker_process_too(
     answer = biloom.run(*damaged.arguments(tmp_path, *options))
     assert (answer.returncode, answer.stderr) == (
         2,
-        f"biloom: {damaged.folder}/packed.txt.gz: this compressed file is cut off; put a sound copy "
-        "in its place, leave it out of the input, or keep what can be read with "
+        f"biloom: {damaged.folder}/packed.txt.gz: this compressed file is truncated; replace it with "
+        "an intact copy, leave it out of the input, or keep what can be read with "
         "prepare.damaged_files=skip\n",
     )
 
@@ -392,7 +392,7 @@ def nasty() -> Path:
 
 DAMAGED = {
     "corrupt-middle.txt.gz": "damaged compressed file",
-    "truncated.txt.gz": "this compressed file is cut off",
+    "truncated.txt.gz": "this compressed file is truncated",
 }
 
 

@@ -28,7 +28,7 @@ IN_MEMORY = "runner.options.mode=in_memory"
 PROCESSES = ("runner.options.mode=multi_processing", "runner.options.workers=2")
 FILES = 240
 WORDS = [f"{a}{b}" for a in ("ka", "לו", "水", "ну") for b in ("na", "ри", "典", "ti", "ק")]
-AGAIN = "and the same command goes on from here, or choose another run.output"
+AGAIN = "and run the same command to resume, or choose another run.output"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
 
 def every_file(folder: Path) -> dict[str, bytes]:
     """Return the bytes of a finished corpus, without files that hold times and folders."""
-    told = ("stats.json", "config.yaml", "manifest.json", "corpus.html")
+    told = ("stats.json", "config.yaml", "manifest.json")
     files = (path for path in folder.rglob("*") if path.is_file() and path.name not in told)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -197,8 +197,8 @@ def test_a_file_changed_while_its_unit_runs_is_not_mixed_with_its_old_contents(
     work = tmp_path / "prepare" / "_work"
     assert main(own.arguments(tmp_path, IN_MEMORY)) == 2
     assert capsys.readouterr().err == (
-        f"biloom: one of the files from '0000.txt' to '0095.txt' changed since the work on them was "
-        f"begun; remove {work} to begin anew\n"
+        f"biloom: one of the files from '0000.txt' to '0095.txt' changed after an unfinished "
+        f"run started to read them; delete {work} to start again\n"
     )
     shutil.rmtree(work)
     assert main(own.arguments(tmp_path, IN_MEMORY)) == 0
@@ -302,7 +302,9 @@ def test_a_full_disk_is_reported_and_the_work_resumes_once_there_is_room(
             assert main(text.arguments(tmp_path, IN_MEMORY)) == 2
         err = capsys.readouterr().err
         assert err.startswith(f"biloom: {tmp_path}/prepare/")
-        assert err.endswith(f": cannot be written (No space left on device); make room {AGAIN}\n")
+        assert err.endswith(
+            f": cannot be written (No space left on device); free some space {AGAIN}\n"
+        )
         assert err.count("\n") == 1
         assert not list(tmp_path.rglob(f"{storage.TEMPORARY}*"))
     assert main(text.arguments(tmp_path, IN_MEMORY)) == 0
@@ -321,7 +323,7 @@ def test_a_file_above_the_size_limit_of_a_worker_process_is_reported(
     assert told
     for line in told:
         assert line.startswith(f"{tmp_path}/prepare/_work/")
-        assert line.endswith(f": cannot be written (File too large); make room {AGAIN}")
+        assert line.endswith(f": cannot be written (File too large); free some space {AGAIN}")
     assert main(text.arguments(tmp_path, IN_MEMORY)) == 0
     assert_whole(tmp_path, text)
 
@@ -360,7 +362,9 @@ def test_a_really_full_disk_is_reported_and_the_work_resumes(
     *told, first, second = answer.stderr.splitlines()
     assert (first, second) == ("2", "0"), answer.stderr
     assert told
-    assert all("cannot be written (No space left on device); make room" in one for one in told)
+    assert all(
+        "cannot be written (No space left on device); free some space" in one for one in told
+    )
     assert_whole(kept, text)
 
 

@@ -275,7 +275,7 @@ def after_planning(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) 
 
 CHANGES = [
     (vanish, "cannot be read (No such file or directory)", 20),
-    (shrink, "ends after 100 bytes, was ", 23),
+    (shrink, "ends after 100 bytes, but had ", 23),
     (become_a_folder, "cannot be read (Is a directory)", 20),
 ]
 
@@ -332,7 +332,7 @@ def test_a_broken_link_is_reported_and_not_skipped(tmp_path: Path, capsys: Captu
     arguments = (f"run.output={tmp_path}", f"prepare.input={tmp_path}/raw/*", *IN_MEMORY)
     assert main(["tokenizer", *arguments]) == 2
     assert capsys.readouterr().err == (
-        f"biloom: {link}: unreadable (No such file or directory); mend or drop it\n"
+        f"biloom: {link}: cannot be read (No such file or directory); repair or remove it\n"
     )
     link.unlink()
     assert main(["tokenizer", *arguments]) == 0

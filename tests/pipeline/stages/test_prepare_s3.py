@@ -204,8 +204,8 @@ def test_a_put_that_fails_ends_with_a_message_and_a_rerun_writes_the_same_bytes(
     err = capsys.readouterr().err
     assert err.startswith(f"biloom: {output}/prepare/")
     assert name in err
-    assert ": the store gave an error (" in err
-    assert err.endswith("; see that it answers, and the same command goes on from here\n")
+    assert ": the store reported an error (" in err
+    assert err.endswith("; check that it is reachable and run the same command to resume\n")
     assert err.count("\n") == 1
     assert not [one for one in names_in(output) if name in one], "half of it was published"
     assert "prepare/manifest.json" not in names_in(output)
@@ -221,7 +221,7 @@ def test_text_that_cannot_be_fetched_ends_with_a_message(
     store.fails = lambda method, path: method == "GET" and path.endswith("b.txt")
     assert main(corpus.arguments(output)) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"biloom: {BUCKET}/raw/b.txt: the store gave an error (")
+    assert err.startswith(f"biloom: {BUCKET}/raw/b.txt: the store reported an error (")
     store.works()
     assert main(corpus.arguments(output)) == 0
     assert_whole(output, corpus)
@@ -255,7 +255,7 @@ def test_a_missing_bucket_is_named_and_not_created(
 ) -> None:
     assert main(corpus.arguments("s3://prepraed/x")) == 2
     assert capsys.readouterr().err == (
-        "biloom: s3://prepraed/x/prepare/_work/lock.json: there is no such bucket; make it, or name "
-        "another\n"
+        "biloom: s3://prepraed/x/prepare/_work/lock.json: the bucket does not exist; create it or "
+        "use another one\n"
     )
     assert not [path for method, path in store.asked if (method, path) == ("PUT", "/prepraed")]

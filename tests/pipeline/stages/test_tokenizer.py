@@ -86,7 +86,7 @@ def test_the_coverage_of_the_corpus_is_printed_and_recorded(
     assert stats["coverage"] == found
     out = capsys.readouterr().out
     assert "coverage of the corpus: measure | value" in out
-    assert "unknown | 0.00%" in out
+    assert "unknown tokens | 0.00%" in out
     assert f"vocabulary used | {found['used']:,} of {details['vocabulary']:,}" in out
     assert "longest tokens: " + found["longest"][0] in out
 
@@ -109,7 +109,7 @@ def test_a_sentencepiece_model_of_the_user_is_copied_unchanged(
     text = tmp_path / "given" / "text.txt"
     arguments = [f"prepare.input={text}", f"run.output={tmp_path}/new", f"tokenizer.file={moved}"]
     assert main(["tokenizer", *arguments]) == 2
-    assert f"biloom: tokenizer.file: {moved}: no SentencePiece model" in capsys.readouterr().err
+    assert f"biloom: tokenizer.file: {moved}: not a SentencePiece model" in capsys.readouterr().err
 
 
 def test_text_that_a_model_of_the_user_loses_is_reported(tmp_path: Path, capsys: Capture) -> None:
@@ -191,7 +191,8 @@ def test_held_out_text_alone_gives_no_vocabulary(tmp_path: Path, capsys: Capture
     arguments = [f"prepare.input={source}", f"run.output={tmp_path}", "tokenizer.kind=word"]
     assert main(["tokenizer", *arguments]) == 2
     assert capsys.readouterr().err == (
-        "biloom: the train split has no word to make a vocabulary of\n"
+        "biloom: the train split has no word for the vocabulary; check prepare.input, "
+        "prepare.filters and tokenizer.min_count\n"
     )
 
 

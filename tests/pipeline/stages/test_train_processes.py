@@ -216,7 +216,7 @@ def test_a_process_that_dies_ends_the_training_which_can_be_resumed(
 def test_rows_that_cannot_be_split_evenly_are_refused_before_anything_starts(
     tiny: Tiny, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"train\.rows = 3 cannot be dealt evenly to 2 device"):
+    with pytest.raises(UserError, match=r"train\.rows = 3 cannot be divided evenly over 2 device"):
         tiny.run("train", tmp_path, "train.devices=2")
 
 

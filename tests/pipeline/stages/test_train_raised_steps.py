@@ -116,7 +116,7 @@ def test_raised_steps_that_cannot_be_trained_leave_the_finished_training_unchang
 ) -> None:
     before, _ = tiny.run("train", tmp_path, "train.steps=30")
 
-    with pytest.raises(UserError, match="cannot be dealt evenly"):
+    with pytest.raises(UserError, match="cannot be divided evenly"):
         tiny.run("train", tmp_path, "train.steps=60", "train.devices=2")
 
     assert read_manifest(str(tmp_path / "train")).content == before.content

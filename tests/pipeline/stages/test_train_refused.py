@@ -19,9 +19,9 @@ Tiny = Any  # of conftest.py
     [
         (
             "model.head.cutoffs=[20,500]",
-            r"model.head.cutoffs: \[20, 500\] must rise and lie between 0 and the vocabulary's",
+            r"model.head.cutoffs: \[20, 500\] must increase and lie between 0 and [\d,]+, ",
         ),
-        ("train.rows=100000", r"fewer than train.rows = 100000; give it more text or lower"),
+        ("train.rows=100000", r"fewer than train.rows = 100000; add text or lower"),
         ("train.device=cuda", "train.device is cuda, but torch finds no GPU; set it to auto"),
         ("prepare.tokenizer=/nowhere train.corpus=/nowhere", "holds no finished 'prepare'"),
     ],
@@ -56,7 +56,7 @@ def test_a_required_compiler_that_is_missing_is_reported(
 def test_cutoffs_beyond_the_vocabulary_are_refused_for_an_adaptive_input_too(
     tiny: Tiny, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"model\.head\.cutoffs: \[20000\] must rise and lie"):
+    with pytest.raises(UserError, match=r"model\.head\.cutoffs: \[20000\] must increase and lie"):
         tiny.run("train", tmp_path, "model.input.kind=adaptive", "model.head.cutoffs=[20000]")
 
 
@@ -85,7 +85,7 @@ def test_a_damaged_shard_is_named_and_training_resumes_after_it_is_repaired(
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-2])
     for workers in (0, 1):
-        with pytest.raises(UserError, match=rf"{shard.name} is damaged \(`biloom check"):
+        with pytest.raises(UserError, match=rf"{shard.name} is damaged \(.*`biloom check"):
             tiny.run("train", tmp_path, f"train.corpus={corpus}", f"train.data_workers={workers}")
     shard.write_bytes(whole)
 

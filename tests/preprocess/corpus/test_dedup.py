@@ -30,31 +30,31 @@ Bands = list[tuple[int, int, int]]
 
 
 def write(work: str, unit: int, segment: int, first: int, hashes: Hashes, buckets: int) -> None:
-    """Write the hashes of the documents of a segment."""
+    """Write the keys of a segment whose documents have these hashes."""
     data = b"".join(value.to_bytes(16, "big") for value in hashes)
     write_keys(work, "hashes", unit, segment, hash_keys(hash_halves(data), first), buckets)
 
 
 def write_bands(work: str, unit: int, segment: int, first: int, bands: Bands, buckets: int) -> None:
-    """Write the bands of the documents of a segment."""
+    """Write the keys of a segment whose documents have these bands."""
     table = np.array(bands, np.uint64).reshape(-1, 3)
     write_keys(work, "bands", unit, segment, band_keys(table, first), buckets)
 
 
 def drops(work: str, kind: Kind, units: int, buckets: int) -> list[list[int]]:
-    """What each unit drops, with buckets worked on from the last to the first."""
+    """Deduplicate the buckets from last to first, and return the drops of each unit."""
     for bucket in reversed(range(buckets)):
         deduplicate_bucket(work, kind, units, bucket)
     return [read_drops(work, kind, unit, buckets).tolist() for unit in range(units)]
 
 
 def copies_of(values: list[int]) -> dict[int, int]:
-    """How many values occur 2, 3-4, 5-8 ... times."""
+    """Return how many values occur 2, 3 to 4, 5 to 8 ... times, by the lower bound."""
     times = [n for n in Counter(values).values() if n > 1]
     return Counter(max(low for low in (2, 3, 5, 9, 17, 33, 65) if low <= n) for n in times)
 
 
-# Few values, so that many are equal; some differ in the high or in the low half alone.
+# Few distinct values; some differ only in the high or in the low half.
 HASHES = st.builds(
     lambda high, low: high << 64 | low,
     st.sampled_from([0, 1, 2**63, 2**64 - 1]),
@@ -68,7 +68,7 @@ BAND = st.sampled_from([0, 1, 2, 2**64 - 1])
     st.lists(st.lists(st.lists(HASHES, max_size=6), max_size=3), min_size=1, max_size=5),
     st.integers(1, 6),
 )
-def test_of_equal_documents_the_first_stays_whatever_the_units_segments_and_buckets(
+def test_the_first_of_equal_documents_stays_for_any_units_segments_and_buckets(
     units: list[list[Hashes]], buckets: int
 ) -> None:
     seen: set[int] = set()
@@ -108,7 +108,7 @@ def test_a_document_is_dropped_iff_an_earlier_one_has_its_key_at_the_same_band(
             keys = set(enumerate(bands))
             if keys & seen:
                 expected[-1].append(number)
-            # Also where it is dropped itself.
+            # Even if the document is dropped itself.
             seen |= keys
     storage.remove_tree(WORK)
     for unit, documents in reversed(list(enumerate(units))):
@@ -118,7 +118,7 @@ def test_a_document_is_dropped_iff_an_earlier_one_has_its_key_at_the_same_band(
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(0, 6), max_size=80), st.integers(1, 4))
-def test_copies_are_counted_by_how_often_a_text_occurs(values: list[int], buckets: int) -> None:
+def test_copies_are_counted_by_number_of_occurrences(values: list[int], buckets: int) -> None:
     storage.remove_tree(WORK)
     write(WORK, 0, 0, 0, values[:40], buckets)
     write(WORK, 1, 0, 0, values[40:], buckets)
@@ -126,7 +126,7 @@ def test_copies_are_counted_by_how_often_a_text_occurs(values: list[int], bucket
     assert read_copies(WORK, "hashes", buckets) == copies_of(values)
 
 
-def test_hashes_and_bands_lie_apart(tmp_path: Path) -> None:
+def test_hashes_and_bands_are_stored_separately(tmp_path: Path) -> None:
     work = str(tmp_path)
     write(work, 0, 0, 0, [1, 2, 1], 1)
     write_bands(work, 0, 0, 0, [(1, 2, 3), (1, 0, 0), (0, 0, 3)], 2)
@@ -134,9 +134,9 @@ def test_hashes_and_bands_lie_apart(tmp_path: Path) -> None:
     assert drops(work, "bands", 1, 2) == [[1, 2]]
 
 
-def test_units_and_segments_come_by_number_not_by_name(tmp_path: Path) -> None:
+def test_units_and_segments_are_ordered_by_number_not_by_name(tmp_path: Path) -> None:
     work = str(tmp_path)
-    # As names, the later ones would sort first.
+    # Sorted as text, the later names would come first.
     write(work, 999_999, 9_999, 0, [5, 6], 1)
     write(work, 999_999, 10_000, 2, [6], 1)
     write(work, 1_000_000, 0, 0, [5], 1)
@@ -145,21 +145,19 @@ def test_units_and_segments_come_by_number_not_by_name(tmp_path: Path) -> None:
     assert read_drops(work, "hashes", 1_000_000, 1).tolist() == [0]
 
 
-def test_what_a_killed_writer_left_is_no_key(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_writer_are_ignored(tmp_path: Path) -> None:
     work = str(tmp_path)
     write(work, 0, 0, 0, [1], 1)
     (tmp_path / "hashes" / f"{storage.TEMPORARY}host-1-000001-0000.bin").write_bytes(b"\x00")
     assert drops(work, "hashes", 2, 1) == [[], []]
 
 
-def test_units_without_documents_drop_none(tmp_path: Path) -> None:
+def test_units_without_documents_drop_nothing(tmp_path: Path) -> None:
     assert drops(str(tmp_path), "hashes", 2, 2) == [[], []]
     assert read_copies(str(tmp_path), "hashes", 2) == {}
 
 
-def test_a_bucket_that_is_done_is_not_done_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_bucket_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = str(tmp_path)
     write(work, 0, 0, 0, [1, 1], 1)
     write(work, 1, 0, 0, [1], 1)
@@ -169,7 +167,7 @@ def test_a_bucket_that_is_done_is_not_done_again(
     assert read_drops(work, "hashes", 1, 1).tolist() == [0]
 
 
-def test_a_unit_reads_its_slice_of_a_drop_list_only(
+def test_a_unit_reads_only_its_part_of_a_drop_list(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = str(tmp_path)
@@ -189,10 +187,10 @@ def test_a_unit_reads_its_slice_of_a_drop_list_only(
     assert sum(read) == 16 + 4 + 16
 
 
-def test_buckets_follow_from_the_size_alone() -> None:
+def test_the_number_of_buckets_follows_from_the_size_alone() -> None:
     size, most = dedup.BUCKET_BYTES, dedup.LINEAR_BUCKETS
     assert [key_buckets(n) for n in (0, 1, size, size + 1)] == [1, 1, 1, 2]
-    # Four times the text in twice the buckets, each of twice the size.
+    # Above the limit, four times the text is in twice as many buckets of twice the size.
     assert [key_buckets(size * most * n) for n in (1, 4, 100)] == [most, 2 * most, 10 * most]
     for n in (0, size + 1, size * most * 4):
         assert key_buckets(n, "bands") == dedup.BAND_BUCKETS * key_buckets(n)

@@ -1,4 +1,4 @@
-"""What the first pass writes of a unit: tokens in order, parts, hashes, what was dropped."""
+"""The first pass: tokens, parts, hashes and rejects of a unit, and resuming a killed pass."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ from preprocess.work.progress import ProgressSums
 
 
 def make_job(folder: Path, text: str | bytes, **settings: Any) -> tuple[Job, list[Unit], Tokenizer]:
-    """A job over one file with a word tokenizer of it; nothing is held out unless asked."""
+    """Make a job for one file with a word tokenizer; by default, all documents are in train."""
     data = text.encode() if isinstance(text, str) else text
     raw = folder / settings.pop("name", "raw.txt")
     raw.write_bytes(data)
@@ -50,7 +50,7 @@ def make_job(folder: Path, text: str | bytes, **settings: Any) -> tuple[Job, lis
 
 
 def part(job: Job, name: str) -> tuple[list[list[int]], Any]:
-    """The documents of a part, as lists of ids, and its table."""
+    """Return the documents of a part as lists of ids, and its rows."""
     table = np.load(f"{job.work}/parts/{name}.npy")
     assert table.dtype == DOCUMENT
     ids = np.fromfile(f"{job.work}/parts/{name}.bin", "<u2")
@@ -87,7 +87,7 @@ def test_a_unit_is_tokenised_in_order_with_its_sizes_and_hashes(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("collapse", ["collapse", "keep"])
-def test_words_are_counted_between_any_whitespace(tmp_path: Path, collapse: str) -> None:
+def test_words_are_separated_by_any_whitespace(tmp_path: Path, collapse: str) -> None:
     text = "a b\u2003c\u0085d \n   \n x\u3000\ty "
     cleaning = CleaningConfig(whitespace=collapse)  # type: ignore[arg-type]
     job, [unit], _ = make_job(tmp_path, text, cleaning=cleaning, drop_empty=False)
@@ -95,7 +95,7 @@ def test_words_are_counted_between_any_whitespace(tmp_path: Path, collapse: str)
     assert part(job, "train-000000-000")[1]["words"].tolist() == [4, 0, 2]
 
 
-def test_a_segment_is_closed_at_the_end_of_the_batch_that_fills_it(
+def test_a_segment_is_closed_after_the_batch_that_fills_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 2)
@@ -110,7 +110,7 @@ def test_a_segment_is_closed_at_the_end_of_the_batch_that_fills_it(
     assert [n for _, table in found for n in table["number"]] == [*range(7)]
 
 
-def test_a_batch_is_closed_by_its_characters_too(
+def test_a_batch_is_limited_in_characters_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(first_pass, "BATCH_CHARACTERS", 6)
@@ -126,13 +126,13 @@ TEXT = "".join(f"w{n % 7} w{n % 3} \x01\n" * (n % 4) + "é\xff\n" * (n % 3) for 
 
 
 def files_below(job: Job) -> dict[str, bytes]:
-    """What the pass leaves, but for the records of its progress."""
+    """Return all files of the pass except its progress records."""
     folder = Path(job.output)
     found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     return {name: data for name, data in found.items() if "/progress/" not in name}
 
 
-def test_nothing_depends_on_the_blocks_of_the_reader(
+def test_the_output_does_not_depend_on_the_blocks_of_the_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 16)
@@ -152,7 +152,7 @@ def test_nothing_depends_on_the_blocks_of_the_reader(
         )
         tokenize_unit(job, unit)
         found.append(files_below(job))
-        # How rejected records are spread over the files aside follows the blocks, not which.
+        # Blocks decide only in which of the files of rejects a record is.
         aside = [n for n in found[-1] if n.startswith("dropped-")]
         lines = sorted(b"".join(found[-1].pop(n) for n in aside).splitlines())
         found[-1]["aside"] = b"\n".join(lines)
@@ -167,7 +167,7 @@ def test_nothing_depends_on_the_blocks_of_the_reader(
 
 @contextmanager
 def dying_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The process is killed when it comes to the next write, those of progress not counted."""
+    """Kill the process at the write after this many; progress records do not count."""
     write, left = storage.write_bytes, [writes]
 
     def dying(path: str, data: bytes) -> None:
@@ -184,7 +184,7 @@ def dying_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def counted_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Where the documents of each call of the tokenizer are counted."""
+    """Return a list to which each call of the tokenizer appends its number of documents."""
     calls: list[int] = []
     encode = WordTokenizer.encode
 
@@ -228,7 +228,7 @@ def test_a_kill_at_any_write_changes_no_byte(
     whole = everything()
     assert len(read_unit_record(job.work, 0)["parts"]) > 3
     calls = counted_calls(monkeypatch)
-    # On a disk every write waits for it; in memory, every single one is tried.
+    # Every write is tried in memory, every seventh on the disk, which is slower.
     for last in range(0, len(whole) + 9, 1 if remote else 7):
         storage.remove_tree(job.output)
         with dying_after(last, monkeypatch), suppress(KeyboardInterrupt):
@@ -238,11 +238,13 @@ def test_a_kill_at_any_write_changes_no_byte(
         tokenize_unit(job, unit)
         assert everything() == whole, f"killed at write {last}"
         if began:
-            assert sum(calls) < read_unit_record(job.work, 0)["read"] - 100, "nothing was skipped"
-    assert not calls, "the last one was not disturbed"
+            assert sum(calls) < read_unit_record(job.work, 0)["read"] - 100, (
+                "closed segments were read again"
+            )
+    assert not calls, "the last run was not killed"
 
 
-def test_documents_fall_on_sides_by_content_or_all_on_the_side_given(tmp_path: Path) -> None:
+def test_the_split_follows_from_the_content_or_from_the_source(tmp_path: Path) -> None:
     text = "\n".join(f"line {n}" for n in range(60))
     job, [unit], _ = make_job(tmp_path, text, valid_fraction=0.3, test_fraction=0.3)
     tokenize_unit(job, unit)
@@ -257,7 +259,7 @@ def test_documents_fall_on_sides_by_content_or_all_on_the_side_given(tmp_path: P
     assert len(part(job, "test-000000-000")[1]) == 60
 
 
-def test_empty_documents_are_kept_where_asked(tmp_path: Path) -> None:
+def test_empty_documents_are_kept_if_drop_empty_is_false(tmp_path: Path) -> None:
     job, [unit], _ = make_job(tmp_path, "\n \na\n\n", drop_empty=False)
     tokenize_unit(job, unit)
     documents, _ = part(job, "train-000000-000")
@@ -270,7 +272,7 @@ def test_empty_documents_are_kept_where_asked(tmp_path: Path) -> None:
     assert part(job, "train-000000-000")[0] == [[], [], []]
 
 
-def test_rejected_records_are_kept_aside_and_counted(tmp_path: Path) -> None:
+def test_rejected_records_are_written_for_inspection_and_counted(tmp_path: Path) -> None:
     lines = ['{"text": "a b"}', "{broken", '{"title": "a"}', '{"text": 3}', '{"text": "a"}']
     job, [unit], _ = make_job(tmp_path, "\n".join(lines), name="raw.jsonl")
     tokenize_unit(job, unit)
@@ -301,7 +303,7 @@ def test_invalid_bytes_are_counted_or_dropped(tmp_path: Path) -> None:
     assert (done["read"], done["dropped"], done["replaced"]) == (2, {"invalid_bytes": 1}, 0)
 
 
-def test_a_unit_that_is_done_is_not_read_again(tmp_path: Path) -> None:
+def test_a_finished_unit_is_not_read_again(tmp_path: Path) -> None:
     job, [unit], _ = make_job(tmp_path, "a\nb\n")
     tokenize_unit(job, unit)
     before = Path(unit_record(job.work, 0)).stat().st_mtime_ns
@@ -310,7 +312,7 @@ def test_a_unit_that_is_done_is_not_read_again(tmp_path: Path) -> None:
     assert Path(unit_record(job.work, 0)).stat().st_mtime_ns == before
 
 
-def test_a_unit_without_a_document_is_done_too(tmp_path: Path) -> None:
+def test_a_unit_without_documents_is_finished(tmp_path: Path) -> None:
     job, [unit], _ = make_job(tmp_path, "x\n")
     (tmp_path / "raw.txt").write_text("\n\n")
     tokenize_unit(job, unit)
@@ -318,7 +320,7 @@ def test_a_unit_without_a_document_is_done_too(tmp_path: Path) -> None:
     assert (done["read"], done["dropped"], done["parts"]) == (2, {"empty": 2}, [])
 
 
-def test_ids_above_two_bytes_are_kept_whole(tmp_path: Path) -> None:
+def test_ids_above_16_bits_are_stored(tmp_path: Path) -> None:
     job, [unit], _ = make_job(tmp_path, " ".join(f"w{n}" for n in range(70_000)))
     tokenize_unit(job, unit)
     ids = np.fromfile(f"{job.work}/parts/train-000000-000.bin", "<u4")

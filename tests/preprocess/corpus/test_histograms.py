@@ -1,4 +1,4 @@
-"""Bins of documents: every document in the one its size says, whatever the batches."""
+"""Histograms: every document is in the bin of its size, for any batches."""
 
 from collections import Counter
 from itertools import pairwise
@@ -19,7 +19,7 @@ SIZES = st.tuples(
 
 
 def rows(sizes: list[tuple[int, int]]) -> npt.NDArray[Any]:
-    """Documents of so many (tokens, words)."""
+    """Make document rows from pairs (tokens, words)."""
     found = np.zeros(len(sizes), DOCUMENT)
     found["tokens"] = [tokens for tokens, _ in sizes]
     found["words"] = [words for _, words in sizes]
@@ -40,25 +40,25 @@ def test_lengths_are_binned_by_powers_of_two() -> None:
     }  # fmt: skip
 
 
-def test_tokens_a_word_are_binned_up_to_each_bound_and_without_words_not_at_all() -> None:
+def test_tokens_per_word_are_binned_up_to_each_bound_if_there_are_words() -> None:
     sizes = [(0, 0), (9, 0), (0, 4), (4, 4), (5, 4), (6, 4), (32, 4), (33, 4), (513, 4), (U4, 1)]
     assert binned(sizes)["tokens_per_word"] == {
         "0": 2, "1": 1, "1.25": 1, "6": 1, "8": 1, "128": 2,
     }  # fmt: skip
 
 
-def test_no_documents_are_in_no_bin() -> None:
+def test_without_documents_there_are_no_bins() -> None:
     assert binned() == binned([]) == {"tokens": {}, "tokens_per_word": {}}
 
 
-def test_bounds_rise_and_keep_their_value_in_their_spelling() -> None:
+def test_bounds_rise_and_are_written_exactly() -> None:
     assert all(low < high for low, high in pairwise(TOKENS_PER_WORD))
     assert [float(f"{bound:g}") for bound in TOKENS_PER_WORD] == list(TOKENS_PER_WORD)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(SIZES, max_size=30), st.integers(0, 30))
-def test_every_document_is_in_its_bin_however_they_are_batched(
+def test_every_document_is_in_its_bin_for_any_batches(
     sizes: list[tuple[int, int]], cut: int
 ) -> None:
     lengths = Counter(

@@ -1,4 +1,4 @@
-"""Shards out of units: nothing lost or doubled, and the same bytes after a kill between any writes."""
+"""Both passes: shards hold every document once, and have the same bytes after any kill."""
 
 import json
 import os
@@ -38,7 +38,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def split_of(content: int, valid_fraction: float, test_fraction: float) -> str:
-    """The split of one text by its hash."""
+    """Return the split of a content hash."""
     high = np.array([content >> 64], np.uint64)
     return SPLITS[int(splits_of(high, valid_fraction, test_fraction)[0])]
 
@@ -50,12 +50,12 @@ def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Then a unit of a few dozen documents has several segments.
+    # Small batches, so that a unit of a few dozen documents has several segments.
     monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 16)
 
 
 def lines() -> list[str]:
-    """Some 4 kB of text with repeated, empty and one-word lines."""
+    """Return about 4 kB of text with repeated, empty and one-word lines."""
     draw = random.Random(1)
     words = ["ab", "cd", "é", "猫", "gh", "xyz", "0"]
     distinct = [" ".join(draw.choices(words, k=draw.randrange(12))) for _ in range(120)]
@@ -64,7 +64,7 @@ def lines() -> list[str]:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with raw text and a tokenizer of it."""
+    """A folder with raw text and a tokenizer trained on it."""
     folder = tmp_path_factory.mktemp("corpus")
     (folder / "a.txt").write_text("\n".join(lines()[:150]) + "\n")
     (folder / "b.jsonl").write_text(
@@ -87,7 +87,7 @@ def plan(corpus: Path, output: str, **settings: Any) -> tuple[Job, list[Unit], T
 
 
 def prepare(job: Job, units: Sequence[Unit]) -> None:
-    """Both passes over ``units``, in the order given."""
+    """Run both passes on units in this order."""
     for unit in units:
         tokenize_unit(job, unit)
     if job.config.deduplicate:
@@ -101,7 +101,7 @@ def prepare(job: Job, units: Sequence[Unit]) -> None:
 
 
 def made(output: str) -> dict[str, bytes]:
-    """Name and bytes of everything that outlives the work folder, and what decides the manifest."""
+    """Return name and bytes of all result files, and of the records that the manifest is made from."""
     names = [*storage.list_names(output)]
     names += [f"_work/finished/{name}" for name in storage.list_names(f"{output}/_work/finished")]
     names += [f"_work/counts/{name}" for name in storage.list_names(f"{output}/_work/counts")]
@@ -140,7 +140,7 @@ def expected(tokenizer: Tokenizer, job: Job, deduplicate: bool) -> dict[str, lis
 
 
 @pytest.mark.parametrize("deduplicate", [True, False])
-def test_shards_hold_the_documents_in_order_and_the_sums_balance(
+def test_shards_hold_the_documents_in_order_and_the_totals_balance(
     tmp_path: Path, corpus: Path, deduplicate: bool
 ) -> None:
     job, units, tokenizer = plan(corpus, str(tmp_path / "out"), deduplicate=deduplicate)
@@ -163,9 +163,7 @@ def test_shards_hold_the_documents_in_order_and_the_sums_balance(
     assert read == written + duplicates + sum(dropped.values()) == 201
 
 
-def test_a_shards_columns_are_sums_over_the_documents_that_stayed(
-    tmp_path: Path, corpus: Path
-) -> None:
+def test_shard_sizes_are_sums_over_the_documents_kept(tmp_path: Path, corpus: Path) -> None:
     job, units, _ = plan(corpus, str(tmp_path / "out"))
     prepare(job, units)
     texts = {text for text in lines() if text}
@@ -190,7 +188,7 @@ def test_counts_are_those_of_the_train_split(tmp_path: Path, corpus: Path) -> No
     assert counts == Counter(token for document in train for token in document)
 
 
-def test_the_bytes_do_not_depend_on_the_order_of_work_or_the_kind_of_store(
+def test_the_bytes_do_not_depend_on_the_order_of_work_or_the_storage(
     tmp_path: Path, corpus: Path
 ) -> None:
     job, units, _ = plan(corpus, str(tmp_path / "one"))
@@ -207,7 +205,7 @@ def test_the_bytes_do_not_depend_on_the_order_of_work_or_the_kind_of_store(
 
 
 class Killed(BaseException):
-    """As good as kill -9: nothing may catch it."""
+    """Raised in place of kill -9; no code may catch it."""
 
 
 def test_a_kill_between_any_two_writes_changes_no_byte(
@@ -223,7 +221,7 @@ def test_a_kill_between_any_two_writes_changes_no_byte(
         nonlocal left
         left -= 1
         if left < 0:
-            # What a killed writer leaves behind.
+            # A killed writer leaves a temporary file.
             path = Path(target)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.with_name(f"{storage.TEMPORARY}host-1-{path.name}").write_bytes(b"\0")
@@ -272,7 +270,7 @@ def test_many_kills_in_a_row_change_no_byte(
         return atomic_writer(path)
 
     monkeypatch.setattr(storage, "atomic_writer", dying_writer)
-    # One unit's first pass is not taken up in the middle, so a life must be long enough for one.
+    # Each run must be long enough for a segment, or there would be no progress.
     for _ in range(100):
         lives, budget = iter(range(10**6)), 15
         try:
@@ -283,7 +281,7 @@ def test_many_kills_in_a_row_change_no_byte(
     assert made(job.output) == undisturbed
 
 
-def test_a_part_without_a_duplicate_shares_its_bytes_with_the_shard(
+def test_a_part_without_duplicates_is_hard_linked_as_the_shard(
     tmp_path: Path, corpus: Path
 ) -> None:
     job, units, _ = plan(corpus, str(tmp_path / "out"), deduplicate=False)
@@ -293,7 +291,7 @@ def test_a_part_without_a_duplicate_shares_its_bytes_with_the_shard(
         assert part.samefile(f"{job.output}/{shard.name}.bin")
 
 
-def test_a_part_of_duplicates_only_becomes_no_shard(tmp_path: Path, corpus: Path) -> None:
+def test_a_part_with_duplicates_only_gives_no_shard(tmp_path: Path, corpus: Path) -> None:
     (corpus / "c.txt").write_text("ab cd\nab\n")
     (corpus / "d.txt").write_text("ab\nab cd\nab\n")
     given = [
@@ -307,7 +305,7 @@ def test_a_part_of_duplicates_only_becomes_no_shard(tmp_path: Path, corpus: Path
     assert [shard.source for shard in shards(job, units)] == ["c"]
 
 
-def test_almost_equal_documents_are_dropped_beside_equal_ones(tmp_path: Path, corpus: Path) -> None:
+def test_near_duplicates_are_dropped_besides_exact_ones(tmp_path: Path, corpus: Path) -> None:
     draw = random.Random(3)
     texts = ["".join(draw.choices("abcdefgh ", k=400)).strip() for _ in range(6)]
     near = [text[:200] + "Z" + text[201:] for text in texts[:3]]
@@ -338,7 +336,7 @@ def test_almost_equal_documents_are_dropped_beside_equal_ones(tmp_path: Path, co
     )
 
 
-def test_histograms_count_the_documents_that_stayed(tmp_path: Path, corpus: Path) -> None:
+def test_histograms_count_the_documents_kept(tmp_path: Path, corpus: Path) -> None:
     job, units, _ = plan(corpus, str(tmp_path / "out"))
     prepare(job, units)
     for name in ("tokens", "tokens_per_word"):
@@ -348,7 +346,7 @@ def test_histograms_count_the_documents_that_stayed(tmp_path: Path, corpus: Path
         assert bins.total() == sum(shard.documents for shard in shards(job, units))
 
 
-def test_a_finished_unit_is_left_alone(tmp_path: Path, corpus: Path) -> None:
+def test_a_finished_unit_is_not_changed(tmp_path: Path, corpus: Path) -> None:
     job, units, _ = plan(corpus, str(tmp_path / "out"))
     prepare(job, units)
     undisturbed = made(job.output)
@@ -358,7 +356,7 @@ def test_a_finished_unit_is_left_alone(tmp_path: Path, corpus: Path) -> None:
     assert made(job.output) == undisturbed
 
 
-def test_a_given_split_in_order_without_dedup_goes_through_line_by_line(
+def test_a_source_with_a_split_keeps_every_line_if_nothing_is_dropped(
     tmp_path: Path, corpus: Path
 ) -> None:
     given = [
@@ -381,11 +379,11 @@ def test_a_given_split_in_order_without_dedup_goes_through_line_by_line(
     ("name", "types", "train", "valid"),
     [
         ("ptb/ptb.{}.txt", 9_999, 929_589, 73_760),
-        # Its blank lines are documents too.
+        # Blank lines are documents, too.
         ("wikitext-2/wiki.{}.tokens", 33_277, 2_088_628, 217_646),
     ],
 )
-def test_a_benchmark_goes_through_token_for_token(
+def test_a_benchmark_corpus_is_reproduced_token_for_token(
     tmp_path: Path,
     name: str,
     types: int,
@@ -398,14 +396,14 @@ def test_a_benchmark_goes_through_token_for_token(
         pytest.skip("BILOOM_TEST_DATA is unset: no Penn Treebank and no WikiText-2")
     paths = {split: f"{data}/lm/{name.format(split)}" for split in ("train", "valid")}
     if not Path(paths["train"]).exists():
-        pytest.skip(f"{paths['train']} is not there")
+        pytest.skip(f"{paths['train']} does not exist")
     monkeypatch.undo()
     lines = Path(paths["train"]).read_text().split("\n")[:-1]
     tokenizer = train_tokenizer(WordConfig(), lines)
     tokenizer.save(str(tmp_path / "tokenizer"))
     assert tokenizer.vocabulary == 3 + types
     given = [{"name": s, "path": path, "split": s} for s, path in paths.items()]
-    # WikiText-2 has U+FEFF for a word, which cleaning would remove.
+    # WikiText-2 has the word U+FEFF, which cleaning would remove.
     cleaning = CleaningConfig(unicode="none", control_characters="keep")
     job, units, _ = plan(
         tmp_path, str(tmp_path / "out"), input=given, deduplicate=False, drop_empty=False,

@@ -1,4 +1,4 @@
-"""What was dropped is kept in files that a killed pass goes on with, readable in any script."""
+"""Files of rejects: contents, sizes, and numbering after a killed pass."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from preprocess.reading.block import Rejected
 
 
 def kept(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The lines of each file there is."""
+    """Return the lines of each file."""
     return {
         path.name: [json.loads(line) for line in path.read_bytes().splitlines()]
         for path in sorted(folder.iterdir())
@@ -27,7 +27,7 @@ def excerpts(folder: Path) -> list[str]:
     return [line["excerpt"] for lines in kept(folder).values() for line in lines]
 
 
-def test_a_line_tells_the_reason_the_place_and_the_text(tmp_path: Path) -> None:
+def test_a_line_has_the_reason_the_position_and_the_text(tmp_path: Path) -> None:
     aside = KeptAside(str(tmp_path), 7)
     aside.add_rejected(rejected(1))
     aside.add({"reason": "too_short", "text": "猫", "where": "a.txt:0"})
@@ -40,14 +40,14 @@ def test_a_line_tells_the_reason_the_place_and_the_text(tmp_path: Path) -> None:
     }
 
 
-def test_nothing_kept_is_no_file(tmp_path: Path) -> None:
+def test_without_rejects_there_is_no_file(tmp_path: Path) -> None:
     aside = KeptAside(str(tmp_path), 0)
     aside.add_rejected([])
     aside.flush()
     assert (kept(tmp_path), aside.files, aside.rejected) == ({}, 0, 0)
 
 
-def test_files_are_closed_by_what_they_hold_however_long_the_texts(
+def test_a_file_is_written_once_enough_characters_are_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kept_aside, "FLUSH_CHARACTERS", 300)
@@ -63,7 +63,7 @@ def test_files_are_closed_by_what_they_hold_however_long_the_texts(
     assert aside.files == 3
 
 
-def test_text_is_readable_and_what_cannot_be_encoded_survives(tmp_path: Path) -> None:
+def test_text_is_readable_and_lone_surrogates_are_escaped(tmp_path: Path) -> None:
     text = 'שלום "猫"\n\u2028\x00'
     aside = KeptAside(str(tmp_path), 0)
     aside.add({"text": text, "where": "na\udce9me.txt:0"})
@@ -75,7 +75,7 @@ def test_text_is_readable_and_what_cannot_be_encoded_survives(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("killed_after", range(6))
-def test_a_killed_pass_goes_on_where_its_last_record_was(
+def test_a_killed_pass_resumes_after_its_last_record(
     killed_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kept_aside, "FLUSH_CHARACTERS", 120)

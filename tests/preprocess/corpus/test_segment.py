@@ -1,4 +1,4 @@
-"""Parts of a segment: every document on its side, whole, numbered, in order, with its keys."""
+"""Segments: every document is in the part of its split, in order, with its number and keys."""
 
 import io
 from pathlib import Path
@@ -33,12 +33,12 @@ def by_thirds(high: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
 
 
 def text_of(ids: list[int]) -> str:
-    """A text of the ids, not all of its characters being one byte."""
+    """Return a text for these ids, with characters of more than one byte."""
     return "".join(f"é{one}" for one in ids)
 
 
 def add(segment: Segment, documents: list[list[int]], bands: bool = False) -> None:
-    """Add a batch of documents given by their ids; both bands of each are its first id."""
+    """Add a batch of documents with these ids; both bands of a document are its first id."""
     texts = [text_of(ids) for ids in documents]
     segment.add(
         texts,
@@ -52,7 +52,7 @@ def add(segment: Segment, documents: list[list[int]], bands: bool = False) -> No
 def read_part(
     work: str, name: str, dtype: np.dtype[Any] = U2
 ) -> tuple[list[list[int]], npt.NDArray[Any]]:
-    """The ids of each document of a part, and the rows."""
+    """Return the ids of each document of a part, and its rows."""
     ids = np.frombuffer(read_bytes(join(work, "parts", f"{name}.bin")), dtype)
     rows = np.load(io.BytesIO(read_bytes(join(work, "parts", f"{name}.npy"))))
     assert rows.dtype == DOCUMENT
@@ -65,7 +65,7 @@ def read_part(
 @given(
     st.lists(st.lists(IDS, min_size=1, max_size=5), min_size=1, max_size=4), st.integers(0, 1000)
 )
-def test_every_document_comes_back_whole_from_the_part_of_its_split(
+def test_every_document_is_whole_in_the_part_of_its_split(
     batches: list[list[list[int]]], first: int
 ) -> None:
     storage.remove_tree(WORK)
@@ -92,7 +92,7 @@ def test_every_document_comes_back_whole_from_the_part_of_its_split(
             assert sizes == (7 * len(ids), len(text), len(text.encode()))
 
 
-def test_ids_above_16_bits_are_kept(tmp_path: Path) -> None:
+def test_ids_above_16_bits_are_stored(tmp_path: Path) -> None:
     segment = Segment(U4, 0)
     add(segment, [[1 << 16, 2_000_000], []])
     parts = segment.write(str(tmp_path), 0, 0, all_train, 1, 1)
@@ -101,7 +101,7 @@ def test_ids_above_16_bits_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("buckets", [1, 3])
-def test_keys_are_numbered_through_the_segments_of_a_unit(
+def test_keys_are_numbered_across_the_segments_of_a_unit(
     tmp_path: Path, buckets: int, kind: Kind
 ) -> None:
     work = str(tmp_path)
@@ -115,7 +115,7 @@ def test_keys_are_numbered_through_the_segments_of_a_unit(
     assert read_drops(work, kind, 0, buckets).tolist() == [2]
 
 
-def test_no_bands_are_written_where_near_duplicates_are_not_looked_for(tmp_path: Path) -> None:
+def test_no_bands_are_written_if_near_duplicates_are_kept(tmp_path: Path) -> None:
     segment = Segment(U2, 0)
     add(segment, [[1]])
     segment.write(str(tmp_path), 0, 0, all_train, 1, 8)

@@ -1,4 +1,4 @@
-"""What is on the disk when: the data and the name of every file, at once or at the end of a block."""
+"""Which files and directory entries are flushed to disk, and when."""
 
 import os
 from pathlib import Path
@@ -11,21 +11,21 @@ from preprocess.files.storage import write_bytes
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files and folders the disk was waited for."""
+    """Names of the files and folders that were flushed (fsync), in order."""
     names: list[str] = []
     fsync = os.fsync
 
-    def told(handle: int) -> None:
+    def record(handle: int) -> None:
         names.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)  # noqa: PTH115
         fsync(handle)
 
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("this system does not tell the name of an open file")
-    monkeypatch.setattr(os, "fsync", told)
+    monkeypatch.setattr(os, "fsync", record)
     return names
 
 
-def test_a_file_alone_is_waited_for_under_its_temporary_name(
+def test_a_single_file_is_flushed_under_its_temporary_name(
     tmp_path: Path, synced: list[str]
 ) -> None:
     write_bytes(str(tmp_path / "a"), b"1")
@@ -34,7 +34,7 @@ def test_a_file_alone_is_waited_for_under_its_temporary_name(
     assert synced[1] == tmp_path.name
 
 
-def test_files_of_a_block_are_waited_for_at_its_end(tmp_path: Path, synced: list[str]) -> None:
+def test_files_of_a_block_are_flushed_at_its_end(tmp_path: Path, synced: list[str]) -> None:
     with synced_together():
         write_bytes(str(tmp_path / "x" / "a"), b"1")
         write_bytes(str(tmp_path / "x" / "b"), b"2")
@@ -46,7 +46,7 @@ def test_files_of_a_block_are_waited_for_at_its_end(tmp_path: Path, synced: list
     assert len(synced) == 7
 
 
-def test_a_block_that_raises_waits_for_nothing(tmp_path: Path, synced: list[str]) -> None:
+def test_a_block_that_raises_flushes_nothing(tmp_path: Path, synced: list[str]) -> None:
     with pytest.raises(KeyError), synced_together():  # noqa: PT012
         write_bytes(str(tmp_path / "a"), b"1")
         raise KeyError
@@ -55,7 +55,7 @@ def test_a_block_that_raises_waits_for_nothing(tmp_path: Path, synced: list[str]
     assert len(synced) == 2
 
 
-def test_what_may_be_lost_is_never_waited_for(tmp_path: Path, synced: list[str]) -> None:
+def test_files_written_in_never_synced_are_not_flushed(tmp_path: Path, synced: list[str]) -> None:
     with synced_together():
         write_bytes(str(tmp_path / "a"), b"1")
         with never_synced():

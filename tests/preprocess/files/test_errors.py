@@ -1,4 +1,4 @@
-"""Troubles with files and stores: which are told, with what path, and which pass as they are."""
+"""Errors of disks and stores: which are converted to messages with the path, and which pass."""
 
 import errno
 import os
@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from preprocess.files import storage
-from preprocess.files.errors import ToldStore
+from preprocess.files.errors import ReportingStore
 from preprocess.files.storage import StorageError, StoreError
 
 
 class ClientError(Exception):
-    """What the client of a store raises: no OSError."""
+    """An error of a store's client that is not an OSError."""
 
 
 class Failing:
-    """A file system, or a file of one, that fails in one way."""
+    """A file system or file whose reads raise an error."""
 
     size = 5
 
@@ -35,12 +35,12 @@ class Failing:
 @pytest.mark.parametrize(
     ("number", "hint"),
     [
-        (errno.ENOSPC, "(No space left on device); make room"),
-        (errno.EFBIG, "(File too large); make room"),
-        (errno.EROFS, "(Read-only file system); give the right to write there"),
+        (errno.ENOSPC, "(No space left on device); free some space"),
+        (errno.EFBIG, "(File too large); free some space"),
+        (errno.EROFS, "(Read-only file system); change its permissions"),
     ],
 )
-def test_a_write_that_fails_for_want_of_room_or_rights_names_its_file_and_leaves_the_old_one(
+def test_a_write_without_space_or_permission_names_the_file_and_keeps_the_old_one(
     number: int, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(handle: int) -> None:
@@ -52,13 +52,13 @@ def test_a_write_that_fails_for_want_of_room_or_rights_names_its_file_and_leaves
     with pytest.raises(StorageError) as caught:
         storage.write_bytes(str(path), b"new")
     assert str(caught.value) == (
-        f"{path}: cannot be written {hint} and the same command goes on from here, or choose "
-        "another run.output"
+        f"{path}: cannot be written {hint} and run the same command to resume, or choose another "
+        "run.output"
     )
     assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"old"]
 
 
-def test_a_broken_disk_is_no_mistake_of_the_user(
+def test_a_broken_disk_is_not_reported_as_a_user_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(handle: int) -> None:
@@ -72,35 +72,35 @@ def test_a_broken_disk_is_no_mistake_of_the_user(
 @pytest.mark.parametrize(
     "error", [ClientError("slow\ndown"), OSError(121, "out of order"), TimeoutError("too long")]
 )
-def test_what_a_store_or_its_client_finds_wrong_is_told_with_the_path(error: Exception) -> None:
+def test_errors_of_a_store_or_its_client_name_the_path(error: Exception) -> None:
     with (
         pytest.raises(StoreError) as caught,
-        ToldStore(Failing(error), "s3://corpora/a.txt") as file,
+        ReportingStore(Failing(error), "s3://corpora/a.txt") as file,
     ):
         file.read(3)
     text = " ".join(str(error).split())
     assert str(caught.value) == (
-        f"s3://corpora/a.txt: the store gave an error ({type(error).__name__}: {text}); see that it "
-        "answers, and the same command goes on from here"
+        f"s3://corpora/a.txt: the store reported an error ({type(error).__name__}: {text}); check "
+        "that it is reachable and run the same command to resume"
     )
 
 
-def test_a_missing_file_and_a_fault_of_ours_pass_as_they_are() -> None:
+def test_a_missing_file_and_a_bug_of_ours_pass_unchanged() -> None:
     for error in (FileNotFoundError("no such key"), TypeError("an argument is missing")):
         with pytest.raises(type(error)) as caught:
-            ToldStore(Failing(error), "s3://corpora/a.txt").read()
+            ReportingStore(Failing(error), "s3://corpora/a.txt").read()
         assert caught.value is error
 
 
-def test_a_missing_right_in_a_stores_words_gets_its_number_and_path() -> None:
+def test_a_permission_error_without_errno_gets_errno_and_path() -> None:
     with pytest.raises(PermissionError) as caught:
-        ToldStore(Failing(PermissionError("Access Denied")), "s3://corpora/a.txt").read()
+        ReportingStore(Failing(PermissionError("Access Denied")), "s3://corpora/a.txt").read()
     assert (caught.value.errno, caught.value.strerror) == (errno.EACCES, "Access Denied")
     assert caught.value.filename == "s3://corpora/a.txt"
 
 
-def test_what_is_no_call_is_handed_on_and_a_block_closes_the_file() -> None:
+def test_attributes_are_passed_through_and_a_with_block_closes_the_file() -> None:
     inner = Failing(ValueError())
-    with ToldStore(inner, "s3://corpora/a.txt") as file:
+    with ReportingStore(inner, "s3://corpora/a.txt") as file:
         assert file.size == 5
     assert inner.closed

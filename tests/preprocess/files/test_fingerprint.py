@@ -27,7 +27,7 @@ def test_canonical_json_sorts_keys_and_leaves_no_spaces():
     )
 
 
-def test_canonical_json_is_ascii_whatever_the_script():
+def test_canonical_json_is_ascii_for_any_script():
     assert canonical_json("语\ud800") == '"\\u8bed\\ud800"'
 
 
@@ -38,27 +38,27 @@ def test_canonical_json_dumps_models():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"a": [0, {1}]}, r"a\[1\]: set has no place in JSON"),
-        ({"a": {"b": b""}}, r"a\.b: bytes has no place in JSON"),
+        ({"a": [0, {1}]}, r"a\[1\]: JSON cannot represent set"),
+        ({"a": {"b": b""}}, r"a\.b: JSON cannot represent bytes"),
         ({"a": {1: 2}}, "a: the key 1 is not a string"),
-        (float("nan"), "value: nan has no place in JSON"),
-        ({"a": float("-inf")}, "a: -inf has no place in JSON"),
-        (object(), "value: object has no place in JSON"),
+        (float("nan"), "value: JSON cannot represent nan"),
+        ({"a": float("-inf")}, "a: JSON cannot represent -inf"),
+        (object(), "value: JSON cannot represent object"),
     ],
 )
-def test_canonical_json_refuses_what_json_cannot_hold(value, message):
+def test_canonical_json_refuses_values_that_json_cannot_represent(value, message):
     with pytest.raises(TypeError, match=message):
         canonical_json(value)
 
 
 @given(ASKED)
 @settings(deadline=None, max_examples=50)
-def test_fingerprint_survives_the_way_through_json_and_another_order_of_keys(asked):
+def test_fingerprint_does_not_depend_on_key_order_or_a_json_round_trip(asked):
     again = json.loads(json.dumps(dict(reversed(asked.items()))))
     assert fingerprint(again) == fingerprint(asked)
 
 
-def test_fingerprint_stays_what_it_was_so_finished_work_is_found_again():
+def test_fingerprint_is_the_same_as_in_former_versions():
     asked = {"stage": "prepare", "prepare.input": ("a.txt", 3), "x": 1e-3, "y": "語"}
     assert fingerprint(asked) == "f4346e3bd467c3015c157af9d311a5b59c1cfca66a9d2117067eb28aae64c89a"
 
@@ -69,7 +69,7 @@ def test_keys_differ_exactly_when_fingerprints_differ(old, new):
     assert bool(differing_keys(old, new)) == (fingerprint(old) != fingerprint(new))
 
 
-def test_differing_keys_tell_old_and_new():
+def test_differing_keys_show_old_and_new_values():
     old = {"train.steps": 600, "model": {"dim": 8, "type": "lstm"}, "gone": "x", "same": [1]}
     new = {"train.steps": 1200, "model": {"dim": 8.0, "type": "lstm"}, "come": None, "same": (1,)}
     assert differing_keys(old, new) == [
@@ -80,7 +80,7 @@ def test_differing_keys_tell_old_and_new():
     ]
 
 
-def test_long_values_are_cut_around_the_place_where_they_part():
+def test_long_values_are_cut_around_their_first_difference():
     old = {"input": [[f"語{i}.txt", i] for i in range(99)], "long": "a"}
     new = {"input": [[f"語{i}.txt", i if i < 50 else -i] for i in range(99)], "long": "b" * 500}
     parting, long = differing_keys(old, new)
@@ -92,7 +92,7 @@ def test_long_values_are_cut_around_the_place_where_they_part():
     assert len(long) < 100
 
 
-def test_what_is_added_is_cut_and_can_be_printed():
+def test_an_added_value_is_cut_and_printable():
     (line,) = differing_keys({}, {"k": "\ud800" + "b" * 500})
     assert line.startswith('k: added "\\ud800bbb')
     assert line.endswith("...")

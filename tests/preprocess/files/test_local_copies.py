@@ -1,4 +1,4 @@
-"""Copies of remote files: within their bound, of the right bytes, one for all processes, then gone."""
+"""Local copies of remote files: size limit, checks, sharing between processes and removal."""
 
 import errno
 import mmap
@@ -27,7 +27,7 @@ STORE = "memory://copied"
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where copies go: the machine's own folder is left alone."""
+    """A temporary folder for copies instead of the machine's own."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path / f"biloom-shards-{os.getuid()}"
 
@@ -37,7 +37,7 @@ def copies(folder: Path) -> Iterator[LocalCopies]:
     made = LocalCopies(25)
     yield made
     made.close()
-    assert not folder.exists(), "the last one removes it"
+    assert not folder.exists(), "the last user removes it"
 
 
 def put(name: str, size: int = 10) -> tuple[str, FileRecord]:
@@ -65,9 +65,7 @@ def test_a_file_is_fetched_once_and_whole(
     assert read(copies, file) == b"a" * 10
 
 
-def test_the_copies_that_were_not_used_for_longest_make_room(
-    copies: LocalCopies, folder: Path
-) -> None:
+def test_least_recently_used_copies_are_evicted_first(copies: LocalCopies, folder: Path) -> None:
     files = [put(name) for name in "abcd"]
     for number in (0, 1, 0, 2):
         read(copies, files[number])
@@ -76,7 +74,7 @@ def test_the_copies_that_were_not_used_for_longest_make_room(
     assert held(folder) == {files[2][1].xxh128, files[3][1].xxh128}
 
 
-def test_a_copy_larger_than_the_bound_is_kept_while_it_is_needed(
+def test_a_copy_larger_than_the_limit_is_kept_while_it_is_used(
     copies: LocalCopies, folder: Path
 ) -> None:
     large, small = put("large", 100), put("small")
@@ -85,46 +83,46 @@ def test_a_copy_larger_than_the_bound_is_kept_while_it_is_needed(
     assert held(folder) == {large[1].xxh128}
     assert read(copies, small) == b"smallsmall"
     assert held(folder) == {small[1].xxh128}
-    assert mapped[:5] == b"large", "what is mapped is read on"
+    assert mapped[:5] == b"large", "a mapped copy stays readable"
     mapped.close()
 
 
 @pytest.mark.parametrize(
-    ("stored", "told"),
+    ("stored", "message"),
     [
         (b"aaaaaaaaab", r"hash [0-9a-f]{32}, not [0-9a-f]{32}"),
         (b"aaa", "3 bytes, not 10"),
         (b"aaaaaaaa", "8 bytes, not 10"),
     ],
 )
-def test_a_file_of_other_bytes_is_refused_and_not_kept(
-    copies: LocalCopies, folder: Path, monkeypatch: pytest.MonkeyPatch, stored: bytes, told: str
+def test_a_file_that_differs_from_its_record_is_refused_and_not_kept(
+    copies: LocalCopies, folder: Path, monkeypatch: pytest.MonkeyPatch, stored: bytes, message: str
 ) -> None:
     monkeypatch.setattr(local_copies, "AT_ONCE", 4)
     file = put("a")
     storage.write_bytes(file[0], stored)
-    with pytest.raises(DamagedCopy, match=f"^{told}$"):
+    with pytest.raises(DamagedCopy, match=f"^{message}$"):
         copies.open(*file)
     assert held(folder) == set()
     put("a")
     assert read(copies, file) == b"a" * 10
 
 
-def test_a_file_that_is_missing_is_missing(copies: LocalCopies) -> None:
+def test_a_missing_remote_file_raises(copies: LocalCopies) -> None:
     file = put("a")
     storage.remove(file[0])
     with pytest.raises(FileNotFoundError):
         copies.open(*file)
 
 
-def test_a_copy_that_was_cut_is_fetched_again(copies: LocalCopies, folder: Path) -> None:
+def test_a_truncated_copy_is_fetched_again(copies: LocalCopies, folder: Path) -> None:
     file = put("a")
     read(copies, file)
     (folder / "files" / file[1].xxh128).write_bytes(b"aa")
     assert read(copies, file) == b"a" * 10
 
 
-def test_a_full_disk_is_told(
+def test_a_full_disk_is_reported(
     copies: LocalCopies, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(file: IO[bytes]) -> None:
@@ -133,7 +131,7 @@ def test_a_full_disk_is_told(
     file = put("a")
     monkeypatch.setattr(storage, "sync_data", full)
     message = (
-        f"{folder}: no room for a copy of {file[0]} (No space left on device); make room, set "
+        f"{folder}: no space for a copy of {file[0]} (No space left on device); free some, set "
         "TMPDIR to a larger disk, or lower train.cache_bytes"
     )
     with pytest.raises(storage.StorageError, match=f"^{re.escape(message)}$"):
@@ -153,7 +151,7 @@ def test_a_store_that_fails_is_not_a_full_disk(
         copies.open(*file)
 
 
-def test_of_two_that_want_a_file_one_fetches_it(
+def test_a_file_wanted_by_two_is_fetched_by_one(
     copies: LocalCopies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched = []
@@ -176,7 +174,7 @@ def test_of_two_that_want_a_file_one_fetches_it(
     assert fetched == [file[0]]
 
 
-def test_a_fork_leaves_the_folder_to_its_parent(
+def test_a_forked_process_does_not_remove_the_folder(
     copies: LocalCopies, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -185,7 +183,7 @@ def test_a_fork_leaves_the_folder_to_its_parent(
     assert folder.exists()
 
 
-def test_the_last_of_several_removes_the_folder(folder: Path) -> None:
+def test_the_last_user_removes_the_folder(folder: Path) -> None:
     copies, other = LocalCopies(25), LocalCopies(25)
     file = put("a")
     read(copies, file)
@@ -199,7 +197,9 @@ def test_the_last_of_several_removes_the_folder(folder: Path) -> None:
     assert not folder.exists()
 
 
-def test_what_another_process_is_fetching_is_left_alone(copies: LocalCopies, folder: Path) -> None:
+def test_a_copy_being_fetched_by_another_process_is_not_evicted(
+    copies: LocalCopies, folder: Path
+) -> None:
     unfinished = folder / "files" / f"{storage.TEMPORARY}elsewhere-1-b"
     unfinished.write_bytes(bytes(20))
     read(copies, put("a"))
@@ -208,7 +208,7 @@ def test_what_another_process_is_fetching_is_left_alone(copies: LocalCopies, fol
     assert unfinished.exists()
 
 
-def test_another_process_gets_one_of_the_same_bound(copies: LocalCopies) -> None:
+def test_pickling_keeps_the_limit(copies: LocalCopies) -> None:
     other = pickle.loads(pickle.dumps(copies))
     assert other._limit == 25
     other.close()
@@ -221,7 +221,7 @@ def test_a_folder_of_another_user_is_not_used(
     monkeypatch.setattr(os, "getuid", lambda: stranger)
     with pytest.raises(
         storage.StorageError,
-        match=rf"biloom-shards-{stranger}: .* another user's; set TMPDIR to a folder of your own$",
+        match=rf"biloom-shards-{stranger}: .* another user; set TMPDIR to a folder of your own$",
     ):
         LocalCopies(1)
 
@@ -239,7 +239,7 @@ time.sleep(60)
 """
 
 
-def test_what_a_killed_process_left_is_used_and_then_removed(folder: Path) -> None:
+def test_copies_of_a_killed_process_are_used_and_then_removed(folder: Path) -> None:
     program = KILLED.format(tests=str(Path(__file__).parent))
     process = subprocess.Popen(
         [sys.executable, "-c", program],

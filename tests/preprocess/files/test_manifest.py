@@ -54,7 +54,7 @@ def test_manifest_without_files_reads_back_equal(folder):
     assert read_manifest(folder) == replace(MADE, files=())
 
 
-def test_manifest_is_utf8_for_eyes_with_a_line_a_file(folder):
+def test_manifest_is_readable_utf8_with_one_line_per_file(folder):
     write_manifest(folder, MADE)
     lines = storage.read_bytes(storage.join(folder, "manifest.json")).decode().splitlines()
     assert lines[1] == f'  "format": {FORMAT},'
@@ -80,20 +80,20 @@ def test_file_in_place_of_a_folder_is_refused(tmp_path):
         read_manifest(str(tmp_path / "file"))
 
 
-def test_newer_format_is_refused_before_its_columns_are_looked_at(folder):
+def test_newer_format_is_refused_before_its_columns_are_parsed(folder):
     storage.write_bytes(storage.join(folder, "manifest.json"), b'{"format": 99}')
     with pytest.raises(ManifestError, match=r"newer biloom .*format 99.*upgrade biloom"):
         read_manifest(folder)
 
 
-def test_another_stage_is_refused_by_name(folder):
+def test_another_stage_is_refused(folder):
     write_manifest(folder, MADE)
     with pytest.raises(ManifestError, match=r"a finished 'prepare', not 'train'.*`biloom train`"):
         read_manifest(folder, "train")
 
 
 @pytest.mark.parametrize("data", [b"", b'{"format": 1', b"\xff", b"[]", b"1", b"[" * 100_000])
-def test_manifest_that_is_no_json_object_is_refused(folder, data):
+def test_manifest_that_is_not_a_json_object_is_refused(folder, data):
     storage.write_bytes(storage.join(folder, "manifest.json"), data)
     with pytest.raises(ManifestError, match=r"damaged \(.*\); .*`biloom prepare --overwrite`"):
         read_manifest(folder, "prepare")
@@ -114,7 +114,7 @@ def test_manifest_that_is_no_json_object_is_refused(folder, data):
         ({"unheard": 1}, "unheard"),
     ],
 )
-def test_manifest_with_an_odd_column_is_refused(folder, columns, message):
+def test_manifest_with_a_wrong_column_is_refused(folder, columns, message):
     write_manifest(folder, MADE)
     _damage(folder, **columns)
     with pytest.raises(ManifestError, match="damaged") as caught:
@@ -122,8 +122,8 @@ def test_manifest_with_an_odd_column_is_refused(folder, columns, message):
     assert message in str(caught.value)
 
 
-def test_record_does_not_take_a_column_twice():
-    with pytest.raises(AssertionError, match="given twice"):
+def test_record_refuses_a_reserved_column_name():
+    with pytest.raises(AssertionError, match="reserved column name"):
         FileRecord("x", 1, "", {"bytes": 2})
 
 

@@ -1,4 +1,4 @@
-"""Files by path and URL: whole or not at all, on a disk and on an object store."""
+"""Storage by path and URL: atomic writes, listings and messages, local and remote."""
 
 import os
 from pathlib import Path
@@ -48,12 +48,12 @@ def test_a_stream_seeks(folder: str) -> None:
         assert file.read(2) == b"45"
 
 
-def test_a_missing_file_is_told(folder: str) -> None:
+def test_a_missing_file_raises(folder: str) -> None:
     with pytest.raises(FileNotFoundError):
         storage.read_bytes(storage.join(folder, "none"))
 
 
-def test_only_the_first_creates(folder: str) -> None:
+def test_only_the_first_writer_creates_a_file(folder: str) -> None:
     path = storage.join(folder, "lock")
     assert storage.create_exclusive(path, b"first")
     assert not storage.create_exclusive(path, b"second")
@@ -70,7 +70,7 @@ def test_a_copy_can_be_made_twice_and_leaves_one_name(folder: str) -> None:
     assert names_below(folder) == ["new", "old"]
 
 
-def test_a_copy_is_made_where_no_link_can_be(
+def test_a_copy_is_made_if_a_hard_link_is_not_possible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -85,7 +85,7 @@ def test_a_copy_is_made_where_no_link_can_be(
     assert names_below(str(tmp_path)) == ["new", "old"]
 
 
-def test_removing_what_is_not_there_is_fine(folder: str) -> None:
+def test_removing_a_missing_file_or_folder_does_nothing(folder: str) -> None:
     path = storage.join(folder, "a", "b")
     for _ in range(2):
         storage.remove(path)
@@ -104,7 +104,7 @@ def test_a_folder_moved_aside_gets_the_first_free_name(folder: str) -> None:
     assert storage.read_bytes(f"{folder}.old-2/a") == b"2"
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / f"{storage.TEMPORARY}host-1-b").touch()
     (tmp_path / "a" / "b").touch()
@@ -112,7 +112,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
 
 
-def test_files_are_found_with_names_below_the_fixed_part(folder: str) -> None:
+def test_names_are_relative_to_the_folders_before_the_first_wildcard(folder: str) -> None:
     for name in ("b.txt", "x/a.txt", "x/c.bin"):
         storage.write_bytes(storage.join(folder, name), b"123")
     found = storage.find_files(f"{folder}/**/*.txt")
@@ -123,14 +123,14 @@ def test_files_are_found_with_names_below_the_fixed_part(folder: str) -> None:
     assert single.name == "a.txt"
 
 
-def test_a_name_with_a_wildcard_in_it_is_meant_as_itself(tmp_path: Path) -> None:
+def test_an_existing_file_with_a_wildcard_in_its_name_is_found(tmp_path: Path) -> None:
     (tmp_path / "[x]").mkdir()
     (tmp_path / "[x]" / "a*.txt").write_bytes(b"1")
     (found,) = storage.find_files(f"{tmp_path}/[x]/a*.txt")
     assert found.name == "a*.txt"
 
 
-def test_what_cannot_be_found_is_told(folder: str) -> None:
+def test_a_path_that_matches_nothing_is_refused(folder: str) -> None:
     storage.write_bytes(storage.join(folder, "x", "a.txt"), b"")
     for pattern, message in {
         f"{folder}/*.md": "no file matches; check the path",
@@ -141,16 +141,16 @@ def test_what_cannot_be_found_is_told(folder: str) -> None:
             storage.find_files(pattern)
 
 
-def test_a_file_without_the_right_to_read_is_told(
+def test_a_file_without_read_permission_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.txt").touch()
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(StorageError, match=r"a\.txt: no right to read this file; change its perm"):
+    with pytest.raises(StorageError, match=r"a\.txt: no permission to read it; change its perm"):
         storage.find_files(str(tmp_path / "a.txt"))
 
 
-def test_an_unknown_protocol_is_told() -> None:
+def test_an_unknown_protocol_is_refused() -> None:
     with pytest.raises(StorageError, match="nope://x: cannot open a 'nope' URL"):
         storage.exists("nope://x")
 
@@ -164,7 +164,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         storage.exists("s3://bucket/x")
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     storage.check_writable(str(tmp_path / "new"))
     assert list((tmp_path / "new").iterdir()) == []
     (tmp_path / "file").touch()
@@ -174,7 +174,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         storage.check_writable(str(tmp_path / "file" / "x"))
 
 
-def test_paths_are_local_unless_a_protocol_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_without_a_remote_protocol_are_local(monkeypatch: pytest.MonkeyPatch) -> None:
     assert storage.is_remote("s3://bucket/x")
     assert not storage.is_remote("file:///x")
     assert storage.absolute("s3://bucket/x") == "s3://bucket/x"
@@ -185,16 +185,18 @@ def test_paths_are_local_unless_a_protocol_says_otherwise(monkeypatch: pytest.Mo
     assert storage.join("a/", "b") == "a/b"
 
 
-@pytest.mark.parametrize("told", [{}, {"size": None}])
-def test_a_web_server_that_tells_no_size_is_refused(
-    monkeypatch: pytest.MonkeyPatch, told: dict[str, None]
+@pytest.mark.parametrize("size", [{}, {"size": None}])
+def test_a_web_server_that_reports_no_size_is_refused(
+    monkeypatch: pytest.MonkeyPatch, size: dict[str, None]
 ) -> None:
     url = "https://example.org/a.txt"
 
     class Web:
         def info(self, path: str) -> dict[str, object]:
-            return {"name": path, "type": "file", **told}
+            return {"name": path, "type": "file", **size}
 
     monkeypatch.setattr(storage, "_remote", lambda path: (Web(), path))
-    with pytest.raises(StorageError, match=f"{url}: the server does not tell its size.*download"):
+    with pytest.raises(
+        StorageError, match=f"{url}: the server does not report the file's size; download"
+    ):
         storage.find_files(url)

@@ -1,4 +1,4 @@
-"""Files that change, vanish or cannot be read."""
+"""Raw files that change, vanish or cannot be read."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -44,14 +44,14 @@ def become_a_folder(path: Path) -> None:
 
 
 DAMAGE: dict[Callable[[Path], None], str] = {
-    shrink: "ends after 10 bytes, was 20 when the work was planned; put a sound copy",
-    vanish: r"cannot be read \(No such file or directory\); put a sound copy in its place",
+    shrink: "ends after 10 bytes, but had 20 when the work was planned; replace it with an intact copy",
+    vanish: r"cannot be read \(No such file or directory\); replace it with an intact copy",
     become_a_folder: r"cannot be read \(Is a directory\)",
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_what_cannot_be_read_stops_the_work_or_is_counted(
+def test_an_unreadable_file_stops_the_work_or_is_counted(
     corpus: tuple[Path, Source, Unit], damage: Callable[[Path], None]
 ) -> None:
     path, source, unit = corpus
@@ -69,7 +69,9 @@ def test_what_cannot_be_read_stops_the_work_or_is_counted(
     assert len(reader.digests) == 3
 
 
-def test_no_right_to_read_is_damage_and_a_network_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_permission_is_a_damaged_file_and_a_network_error_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def raise_in(path: str, error: OSError) -> None:
         with unreadable_as_damaged(path):
             raise error

@@ -1,4 +1,4 @@
-"""A raw file that changed at equal size is found by name; one that was only touched is not."""
+"""Detection of raw files that changed at equal size."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def rewrite(path: Path, text: str) -> None:
     os.utime(path, ns=(1, path.stat().st_mtime_ns + 10**9))
 
 
-def test_a_file_of_the_same_version_is_not_read(tmp_path: Path) -> None:
+def test_a_file_of_the_same_version_is_not_hashed(tmp_path: Path) -> None:
     files = raw_files(tmp_path / "raw", a="aaaaaa", b="bbbbbb")
     write_inputs(str(tmp_path), rows(files))
     (tmp_path / "raw" / "a.txt").unlink()
@@ -63,11 +63,11 @@ def test_a_changed_file_is_found_and_a_touched_one_is_not(tmp_path: Path, finish
     again = find_files(f"{tmp_path}/raw/*.txt")
     assert [file.version for file in again] != [file.version for file in files]
     assert changed(folder, again) == ["b.txt", "c.txt"]
-    # A file that is no longer asked for is another fingerprint's matter.
+    # A file that is no longer in the input changes the fingerprint instead.
     assert changed(folder, again[:1]) == []
 
 
-def test_files_of_one_name_in_two_sources_are_not_taken_for_one_another(tmp_path: Path) -> None:
+def test_files_of_equal_name_in_two_sources_are_not_confused(tmp_path: Path) -> None:
     files = raw_files(tmp_path / "x", text="one one") + raw_files(tmp_path / "y", text="two two")
     os.utime(files[0].path, ns=(1, 1))
     files = find_files(files[0].path) + find_files(files[1].path)
@@ -80,7 +80,7 @@ def test_files_of_one_name_in_two_sources_are_not_taken_for_one_another(tmp_path
     assert changed(folder, files) == ["text.txt"]
 
 
-def test_names_of_any_characters_are_kept(tmp_path: Path) -> None:
+def test_names_with_any_characters_are_kept(tmp_path: Path) -> None:
     name = "a\u2028b\x85c"
     files = raw_files(tmp_path / "raw", **{name: "text"})
     folder = str(tmp_path / "prepare")
@@ -90,11 +90,11 @@ def test_names_of_any_characters_are_kept(tmp_path: Path) -> None:
     assert changed(folder, find_files(f"{tmp_path}/raw/*.txt")) == [f"{name}.txt"]
 
 
-def test_nothing_made_yet_means_nothing_changed(tmp_path: Path) -> None:
+def test_nothing_has_changed_before_anything_was_read(tmp_path: Path) -> None:
     assert changed(str(tmp_path / "prepare"), raw_files(tmp_path / "raw", a="x")) == []
 
 
-def test_names_sizes_and_order_are_in_the_digest_and_paths_are_not() -> None:
+def test_the_digest_depends_on_names_sizes_and_order_but_not_on_paths() -> None:
     one, two = FileInfo("a", "/x/a", 3, "1"), FileInfo("b", "/x/b", 4, "1")
     moved = FileInfo("a", "s3://y/a", 3, "9")
     assert digest([one, two]) == digest([moved, two])

@@ -1,4 +1,4 @@
-"""Compressed files: known by content, all members, damage and bombs told."""
+"""Compressed files: detection by content, several members, damage and decompression bombs."""
 
 import bz2
 import gzip
@@ -17,7 +17,7 @@ from preprocess.reading.byte_range import DamagedFile
 from preprocess.reading.compression import find_compression, unpack
 from preprocess.reading.reader import Limits
 
-Read = Callable[..., Any]  # of conftest.py
+Read = Callable[..., Any]  # fixture of conftest.py
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress,
     "bz2": bz2.compress,
@@ -26,11 +26,11 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 }
 SKIPPABLE = b"\x5a\x2a\x4d\x18\x03\x00\x00\x00abc"
 TEXT = "".join(f"line {i} é\n" for i in range(3000))
-ADVICE = "put a sound copy in its place, leave it out of the input, or keep what can be read with "
+ADVICE = "replace it with an intact copy, leave it out of the input, or keep what can be read with "
 
 
 @pytest.mark.parametrize("kind", PACKERS)
-def test_compressed_files_are_read_by_content_in_all_their_members(
+def test_all_members_of_compressed_files_are_read_whatever_the_name(
     tmp_path: Path, read_file: Read, kind: str
 ) -> None:
     pack = PACKERS[kind]
@@ -47,7 +47,9 @@ def test_compressed_files_are_read_by_content_in_all_their_members(
             assert places[:2] == [f"{name}:0", f"{name}:10"]
 
 
-def test_a_plain_file_under_a_compressed_name_is_plain(tmp_path: Path, read_file: Read) -> None:
+def test_an_uncompressed_file_with_a_compressed_name_is_read_as_it_is(
+    tmp_path: Path, read_file: Read
+) -> None:
     for name, text in (("a.txt.gz", TEXT), ("a.bz2", "BZh9 is no magic\n"), ("a.zst", "P*M\n")):
         (tmp_path / name).write_text(text)
         assert read_file(tmp_path / name, 100)[0].documents == text.split("\n")[:-1]
@@ -56,14 +58,14 @@ def test_a_plain_file_under_a_compressed_name_is_plain(tmp_path: Path, read_file
 
 
 @pytest.mark.parametrize("kind", PACKERS)
-def test_a_damaged_file_stops_with_its_name_and_advice_or_is_skipped(
+def test_a_damaged_file_raises_with_advice_or_is_skipped(
     tmp_path: Path, read_file: Read, kind: str
 ) -> None:
     lines = TEXT + "".join(f"{one:032x}\n" for one in random.Random(0).randbytes(60_000))
     packed = PACKERS[kind](lines.encode())
     middle = len(packed) // 2
     damaged = {
-        "this compressed file is cut off": packed[:middle],
+        "this compressed file is truncated": packed[:middle],
         "damaged compressed file": packed[:middle] + b"\xff" * 8 + packed[middle + 8 :],
         "damaged compressed file .*": packed + b"garbage behind the end",
     }
@@ -77,28 +79,30 @@ def test_a_damaged_file_stops_with_its_name_and_advice_or_is_skipped(
         (rejected,) = block.rejected
         assert (rejected.reason, rejected.where) == ("damaged_file", "bad")
         assert rejected.excerpt.startswith(f"{path}: {message[:20]}")
-        # Without its checksum, what was just unpacked cannot be known to be wrong.
+        # The last bytes before the damage may be wrong, because their checksum was not reached.
         assert block.documents[:100] == expected[: len(block.documents)][:100]
-        # bzip2 hands out nothing of a block of its own that is not whole.
+        # bzip2 yields nothing of an incomplete block.
         assert len(block.documents) > 100 or kind == "bz2"
 
 
-def test_zip_is_refused_by_name(tmp_path: Path, read_file: Read) -> None:
+def test_a_zip_archive_is_refused(tmp_path: Path, read_file: Read) -> None:
     (tmp_path / "a.txt").write_bytes(b"PK\x03\x04...")
     with pytest.raises(DamagedFile, match=r"a\.txt: this is a zip file; unpack it, or use gzip"):
         read_file(tmp_path / "a.txt")
 
 
 @pytest.mark.parametrize("kind", PACKERS)
-def test_a_bomb_is_damaged_and_read_in_bounded_pieces(
+def test_a_decompression_bomb_is_a_damaged_file_read_in_bounded_pieces(
     tmp_path: Path, read_file: Read, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compression, "FREE_EXPANSION_BYTES", 2_000_000)
     path = tmp_path / "a"
     path.write_bytes(PACKERS[kind](b"ab\n" + bytes(30_000_000)))
     limits = Limits(max_expansion=100)
-    message = "a: unpacks to more than [23],.* bytes and 100 times its size; if it is sound, raise "
-    with pytest.raises(DamagedFile, match=f"{message}prepare.max_expansion; put"):
+    message = (
+        "a: unpacks to more than [23],.* bytes and 100 times its size; if it is intact, raise "
+    )
+    with pytest.raises(DamagedFile, match=f"{message}prepare.max_expansion; replace it"):
         read_file(path, limits=limits)
     block, _ = read_file(path, limits=Limits(1024, 100, skip_damaged=True))
     assert [one.reason for one in block.rejected] == ["damaged_file"]
@@ -107,7 +111,7 @@ def test_a_bomb_is_damaged_and_read_in_bounded_pieces(
     assert block.documents == ["ab"]
 
 
-def test_a_block_of_zstandard_that_stands_for_much_comes_in_pieces() -> None:
+def test_a_highly_compressed_zstandard_block_comes_in_pieces() -> None:
     packed = PACKERS["zst"](bytes(100_000_000))
     found = find_compression(packed, "a")
     assert found
@@ -115,7 +119,7 @@ def test_a_block_of_zstandard_that_stands_for_much_comes_in_pieces() -> None:
     assert (sum(sizes), max(sizes) <= 17 << 20) == (100_000_000, True)
 
 
-def test_jsonl_is_known_inside_a_compressed_file(tmp_path: Path, read_file: Read) -> None:
+def test_jsonl_is_detected_inside_a_compressed_file(tmp_path: Path, read_file: Read) -> None:
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(("\n" + json.dumps({"text": "x" * 9000}) + "\n").encode()))
     block, places = read_file(path, block_bytes=100)

@@ -1,4 +1,4 @@
-"""Encodings: byte order marks, what may be cut, and the rest as UTF-8."""
+"""Encodings: byte order marks, files that may be cut, and conversion to UTF-8."""
 
 import gzip
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from preprocess.reading.byte_range import DamagedFile
 from preprocess.reading.encodings import blank_lines, decode, find_encoding, is_cuttable, to_utf8
 
-Read = Callable[..., Any]  # of conftest.py
+Read = Callable[..., Any]  # fixture of conftest.py
 MULTIBYTE = ["gb18030", "big5hkscs", "shift_jis_2004", "euc_jis_2004", "euc_kr", "johab", "cp932"]
 UNCUT = [
     *("utf-16", "utf-16-be", "utf-32", "utf-7", "hz", "iso2022_jp", "iso2022_kr"),
@@ -23,7 +23,7 @@ UNCUT = [
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 @pytest.mark.parametrize("document", ["line", "paragraph", "file"])
-def test_a_byte_order_mark_goes_before_the_configured_encoding(
+def test_a_byte_order_mark_overrides_the_configured_encoding(
     tmp_path: Path,
     read_file: Read,
     encoding: str,
@@ -43,12 +43,12 @@ def test_a_byte_order_mark_goes_before_the_configured_encoding(
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
-def test_without_a_mark_the_order_is_that_of_every_machine(encoding: str) -> None:
+def test_without_a_mark_the_byte_order_does_not_depend_on_the_machine(encoding: str) -> None:
     assert find_encoding(b"a\0", encoding) == f"{encoding}-le"
     assert find_encoding(b"a\0", "utf-16-be") == "utf-16-be"
 
 
-def test_utf16_that_nothing_tells_shows_as_nul_characters(tmp_path: Path, read_file: Read) -> None:
+def test_undetected_utf16_gives_nul_characters(tmp_path: Path, read_file: Read) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("on\ntw".encode("utf-16-le"))
     assert read_file(path)[0].documents == ["o\0n\0", "\0t\0w\0"]
@@ -56,7 +56,7 @@ def test_utf16_that_nothing_tells_shows_as_nul_characters(tmp_path: Path, read_f
 
 
 @pytest.mark.parametrize("encoding", [*MULTIBYTE, *UNCUT, "koi8-r", "cp1252", "iso8859-15"])
-def test_a_text_is_read_in_the_encoding_given(
+def test_a_text_is_read_in_the_configured_encoding(
     tmp_path: Path, read_file: Read, encoding: str
 ) -> None:
     text = {"koi8-r": "привет", "euc_kr": "한국어", "johab": "한국어", "iso2022_kr": "한국어"}
@@ -72,13 +72,13 @@ def test_a_text_is_read_in_the_encoding_given(
         assert block.documents == [line, line + line]
 
 
-def test_only_what_keeps_the_line_feed_for_itself_is_cut() -> None:
+def test_only_encodings_with_an_unambiguous_line_feed_are_cut() -> None:
     cut = ["utf-8", "ascii", "latin-1", "cp1252", "koi8-u", "mac-roman", "gbk", "euc_jp", "big5"]
     assert all(map(is_cuttable, [*cut, *MULTIBYTE]))
     assert not any(map(is_cuttable, UNCUT))
 
 
-def test_bytes_that_are_no_text_are_replaced_and_counted(tmp_path: Path, read_file: Read) -> None:
+def test_invalid_bytes_are_replaced_and_counted(tmp_path: Path, read_file: Read) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"a\xffb\xc3\n\xef\xbf\xbd kept\nc\n")
     block, _ = read_file(path)
@@ -86,7 +86,9 @@ def test_bytes_that_are_no_text_are_replaced_and_counted(tmp_path: Path, read_fi
     assert (block.replaced, block.rejected) == (2, [])
 
 
-def test_or_the_document_is_dropped_with_its_place(tmp_path: Path, read_file: Read) -> None:
+def test_documents_with_invalid_bytes_are_rejected_with_their_location(
+    tmp_path: Path, read_file: Read
+) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfgood\nb\x1b\xff\xe2\x80\xae\r\nend\n")
     block, places = read_file(path, drop=True)
@@ -101,7 +103,9 @@ def test_or_the_document_is_dropped_with_its_place(tmp_path: Path, read_file: Re
         assert (block.documents, block.replaced) == (["good\nb\x1b\ufffd\u202e\nend"], 1)
 
 
-def test_also_a_paragraph_has_its_place(tmp_path: Path, read_file: Read) -> None:
+def test_paragraphs_with_invalid_bytes_are_rejected_with_their_location(
+    tmp_path: Path, read_file: Read
+) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"good\n\nb\xff\n\nend\n")
     block, places = read_file(path, drop=True, document="paragraph")
@@ -113,7 +117,7 @@ def test_also_a_paragraph_has_its_place(tmp_path: Path, read_file: Read) -> None
     ("encoding", "data"),
     [("utf-16-le", b"o\0k\0\n\0\0\xd8x\0\n\0a\0b"), ("gb18030", b"ok\n\xffx\n\xd6\xd0\x81")],
 )
-def test_also_in_other_encodings(
+def test_invalid_bytes_are_found_in_other_encodings(
     tmp_path: Path, read_file: Read, encoding: str, data: bytes
 ) -> None:
     path = tmp_path / "a.txt"
@@ -131,7 +135,7 @@ def test_also_in_other_encodings(
 @given(
     data=st.binary(max_size=30), size=st.integers(1, 9), encoding=st.sampled_from([*UNCUT, "gbk"])
 )
-def test_a_stream_is_the_same_text_however_it_is_chunked(
+def test_a_converted_stream_does_not_depend_on_its_chunks(
     data: bytes, size: int, encoding: str
 ) -> None:
     chunks = [data[i : i + size] for i in range(0, len(data), size)]
@@ -143,7 +147,7 @@ def test_a_stream_is_the_same_text_however_it_is_chunked(
         assert encoding.startswith("iso2022")
 
 
-def test_a_file_on_which_python_gives_up_is_damaged(tmp_path: Path, read_file: Read) -> None:
+def test_a_file_that_pythons_decoder_refuses_is_damaged(tmp_path: Path, read_file: Read) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"ok\n" + b"\x1b$" * 20)
     with pytest.raises(DamagedFile, match=r"a.txt: cannot be read as iso2022_jp \(pending buffer"):
@@ -152,7 +156,7 @@ def test_a_file_on_which_python_gives_up_is_damaged(tmp_path: Path, read_file: R
 
 @settings(deadline=None)
 @given(lines=st.lists(st.binary(max_size=5), min_size=1), encoding=st.sampled_from(MULTIBYTE))
-def test_a_block_is_decoded_as_its_lines_would_be(lines: list[bytes], encoding: str) -> None:
+def test_a_block_is_decoded_like_its_lines_one_by_one(lines: list[bytes], encoding: str) -> None:
     ended = [line.replace(b"\n", b"\x81") + b"\n" for line in lines]
     text, _ = decode(b"".join(ended), encoding)
     assert text == "".join(decode(line, encoding)[0] for line in ended)
@@ -164,7 +168,7 @@ def test_a_block_is_decoded_as_its_lines_would_be(lines: list[bytes], encoding: 
     lines=st.lists(st.text(" \t\r\u3000\u00a0\u0085x", max_size=4), max_size=8),
     encoding=st.sampled_from(["utf-8", "gb18030", "cp1252"]),
 )
-def test_a_line_is_blank_in_bytes_when_it_is_in_text(lines: list[str], encoding: str) -> None:
+def test_a_line_is_blank_in_bytes_if_it_is_blank_as_text(lines: list[str], encoding: str) -> None:
     text = "".join(f"{line}\n" for line in ["a", *lines])
     data = text.encode(encoding, "ignore")
     shown = [
@@ -174,5 +178,5 @@ def test_a_line_is_blank_in_bytes_when_it_is_in_text(lines: list[str], encoding:
     assert sum(shown) == sum(blank)
 
 
-def test_a_long_blank_line_takes_no_memory_of_its_own() -> None:
+def test_matching_a_long_blank_line_needs_no_extra_memory() -> None:
     assert blank_lines("utf-8").search(b"a\n" + b"\xe3\x80\x80 " * 1_000_000 + b"\n")

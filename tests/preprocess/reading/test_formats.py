@@ -1,4 +1,4 @@
-"""Formats: by name as far as planning needs it, then by content."""
+"""Detection of formats by name and content."""
 
 import json
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from preprocess.config import Source
 from preprocess.reading.formats import find_format, holds_json, is_never_cut
 from preprocess.reading.listing import list_source
 
-Read = Callable[..., Any]  # of conftest.py
+Read = Callable[..., Any]  # fixture of conftest.py
 OBJECT = json.dumps({"text": "one"}).encode()
 
 
-def test_the_name_tells_jsonl_and_python_sources_without_its_compression() -> None:
+def test_names_tell_jsonl_and_python_sources_also_if_compressed() -> None:
     names = {
         "a.txt": None,
         "a": None,
@@ -31,7 +31,7 @@ def test_the_name_tells_jsonl_and_python_sources_without_its_compression() -> No
     assert is_never_cut(Source(path="installed-docs:"), file.name)
 
 
-def test_a_magic_number_goes_before_the_name_and_what_is_asked_before_both() -> None:
+def test_a_magic_number_overrides_the_name_and_the_settings_override_both() -> None:
     assert find_format(Source(path="x"), "a.jsonl", b"PAR1") == "parquet"
     assert find_format(Source(path="x", format="text"), "a.jsonl", b"PAR1") == "text"
     assert find_format(Source(path="x", format="jsonl"), "a.txt", b"") == "jsonl"
@@ -48,7 +48,7 @@ def test_a_magic_number_goes_before_the_name_and_what_is_asked_before_both() -> 
         ({"encoding": "gb18030"}, ["a.txt.gz", "a.zip"]),
     ],
 )
-def test_what_must_be_read_from_its_start_is_never_cut(
+def test_files_that_must_be_read_from_their_start_are_never_cut(
     source: dict[str, Any], uncut: list[str]
 ) -> None:
     names = ["a.txt.gz", "a.zip", "a.txt", "a.jsonl"]
@@ -75,13 +75,13 @@ def test_what_must_be_read_from_its_start_is_never_cut(
         (b"", False),
     ],
 )
-def test_jsonl_is_known_by_its_first_line_that_is_not_blank(text: bytes, found: bool) -> None:
+def test_jsonl_is_detected_from_the_first_non_blank_line(text: bytes, found: bool) -> None:
     for size in (4, 5, 1 << 20):
         chunks = [text[i : i + size] for i in range(0, len(text), size)]
         assert holds_json(chunks, "utf-8", "text", 1000) is found
 
 
-def test_no_more_is_read_than_it_takes() -> None:
+def test_detection_reads_no_more_than_necessary() -> None:
     chunks = iter([b" \n", b"plain", b"more"])
     assert not holds_json(chunks, "utf-8", "text", 1000)
     assert next(chunks) == b"more"
@@ -93,7 +93,7 @@ def test_no_more_is_read_than_it_takes() -> None:
     assert len(list(blank)) == 39
 
 
-def test_every_range_of_a_file_is_read_in_one_format(tmp_path: Path, read_file: Read) -> None:
+def test_all_ranges_of_a_file_are_read_in_one_format(tmp_path: Path, read_file: Read) -> None:
     lines = [json.dumps({"text": f"文 {i}" * 300}, ensure_ascii=False) for i in range(20)]
     for encoding in ("utf-8", "gb18030", "utf-16"):
         path = tmp_path / "a.json"
@@ -103,12 +103,14 @@ def test_every_range_of_a_file_is_read_in_one_format(tmp_path: Path, read_file: 
             assert block.documents == [f"文 {i}" * 300 for i in range(20)]
 
 
-def test_a_file_named_jsonl_is_jsonl_whatever_it_holds(tmp_path: Path, read_file: Read) -> None:
+def test_a_file_named_jsonl_is_read_as_jsonl_whatever_its_content(
+    tmp_path: Path, read_file: Read
+) -> None:
     (tmp_path / "a.jsonl").write_text("no json\n" + OBJECT.decode())
     block, _ = read_file(tmp_path / "a.jsonl")
     assert (block.documents, [one.reason for one in block.rejected]) == (["one"], ["invalid_json"])
 
 
-def test_a_json_file_that_is_no_json_lines_is_text(tmp_path: Path, read_file: Read) -> None:
+def test_a_json_file_that_is_not_json_lines_is_text(tmp_path: Path, read_file: Read) -> None:
     (tmp_path / "a.json").write_text('{\n"text": "one"\n}')
     assert read_file(tmp_path / "a.json")[0].documents == ["{", '"text": "one"', "}"]

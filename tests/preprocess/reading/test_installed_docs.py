@@ -1,4 +1,4 @@
-"""Prose out of Python sources: what is found, what is left out, how it reads."""
+"""Extraction of prose from Python sources."""
 
 import sys
 from importlib.util import find_spec
@@ -10,7 +10,7 @@ from preprocess.reading import installed_docs
 from preprocess.reading.installed_docs import list_files, paragraphs
 
 
-def test_installed_sources_are_listed_in_order_without_being_imported(
+def test_installed_sources_are_listed_in_order_without_imports(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     package = tmp_path / "probe_docs"
@@ -84,7 +84,7 @@ def prose(docstring: str) -> list[str]:
     return paragraphs(repr(docstring))
 
 
-def test_markup_is_reduced_to_words() -> None:
+def test_markup_is_removed() -> None:
     assert prose(
         "See :func:`~torch.abs` and :ref:`this note <x-y>`, **always** with ``out`` or\n"
         "    `the page <https://example.org>`_ that *all* people read [1]_."
@@ -154,7 +154,7 @@ A sentence without an end is not kept either
 
 
 @pytest.mark.parametrize("source", ["def", "\x00", "(" * 500])
-def test_a_source_that_does_not_parse_gives_nothing(source: str) -> None:
+def test_a_source_that_cannot_be_parsed_gives_nothing(source: str) -> None:
     assert paragraphs(source) == []
 
 

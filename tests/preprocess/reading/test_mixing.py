@@ -1,4 +1,4 @@
-"""Shares of sources, and how often a shard enters a pass: exact, and never far from its share."""
+"""Shares of sources, samples, and how often shards occur in passes."""
 
 import numpy as np
 import pytest
@@ -10,28 +10,28 @@ from preprocess.reading.mixing import ONE, PassPlan, allot, as_it_is, repeat_fac
 SIZES = st.lists(st.integers(1, 10**12), min_size=1, max_size=5)
 
 
-def test_alpha_one_keeps_the_sizes_and_alpha_zero_goes_by_the_weights() -> None:
+def test_shares_follow_sizes_at_alpha_one_and_weights_at_alpha_zero() -> None:
     assert shares([30, 10], [1, 1], 1) == [0.75, 0.25]
     assert shares([30, 10], [1, 3], 1) == [0.5, 0.5]
     assert shares([30, 10], [1, 1], 0) == [0.5, 0.5]
     assert shares([30, 10], [4, 1], 0) == [0.8, 0.2]
     # 90 to 10 at alpha 0.5 is 3 to 1.
     assert shares([90, 10], [1, 1], 0.5) == pytest.approx([0.75, 0.25])
-    assert shares([5, 0], [1, 1], 0) == [1.0, 0.0], "what holds nothing has no share"
+    assert shares([5, 0], [1, 1], 0) == [1.0, 0.0], "an empty source has no share"
     assert shares([0, 0], [1, 1], 1) == [0.0, 0.0]
 
 
-def test_a_corpus_is_as_it_is_while_weights_are_alike() -> None:
+def test_shares_are_natural_at_alpha_one_and_equal_weights() -> None:
     assert as_it_is([2.0, 2.0], 1.0)
     assert as_it_is([3.0], 1.0)
     assert not as_it_is([1.0, 2.0], 1.0)
     assert not as_it_is([1.0, 1.0], 0.9)
 
 
-def test_a_source_gives_at_most_all_it_has_and_the_others_the_rest() -> None:
+def test_a_source_contributes_at_most_its_size_and_the_others_the_rest() -> None:
     assert allot([100, 100], [0.5, 0.5], 50) == [25, 25]
     assert allot([1000, 10, 1000], [0.25, 0.5, 0.25], 100) == [45, 10, 45]
-    # The second has too little only once the first gave what it has.
+    # The second becomes too small only after the first is used up.
     assert allot([10, 40, 1000], [0.5, 0.4, 0.1], 100) == [10, 40, 50]
     assert allot([10, 20], [0.5, 0.5], 100) == [10, 20]
     assert allot([10, 0], [1.0, 0.0], 4) == [4, 0]
@@ -39,7 +39,7 @@ def test_a_source_gives_at_most_all_it_has_and_the_others_the_rest() -> None:
 
 @settings(deadline=None)
 @given(SIZES, st.data())
-def test_an_allotment_is_as_large_as_asked_where_there_is_enough(
+def test_a_sample_has_the_requested_size_if_there_is_enough(
     sizes: list[int], data: st.DataObject
 ) -> None:
     weights = data.draw(st.lists(st.floats(0.01, 100), min_size=len(sizes), max_size=len(sizes)))
@@ -51,7 +51,7 @@ def test_an_allotment_is_as_large_as_asked_where_there_is_enough(
 
 @settings(deadline=None)
 @given(SIZES)
-def test_natural_shares_repeat_nothing(sizes: list[int]) -> None:
+def test_natural_shares_give_factor_one(sizes: list[int]) -> None:
     names = [str(n) for n in range(len(sizes))]
     parts = dict(zip(names, shares(sizes, [1.0] * len(sizes), 1.0), strict=True))
     factors = repeat_factors(dict(zip(names, sizes, strict=True)), parts)
@@ -60,7 +60,7 @@ def test_natural_shares_repeat_nothing(sizes: list[int]) -> None:
     assert (plan.counts(2**30, 2**30 + 9) == 1).all()
 
 
-def test_repeat_factors_give_every_source_its_share_of_as_long_a_pass() -> None:
+def test_repeat_factors_give_sources_their_shares_of_a_pass_of_equal_length() -> None:
     factors = repeat_factors({"a": 90, "b": 10, "c": 0}, {"a": 0.5, "b": 0.5, "c": 0.0})
     assert factors == {"a": pytest.approx(50 / 90), "b": 5.0, "c": 0.0}
 
@@ -73,7 +73,7 @@ def test_repeat_factors_give_every_source_its_share_of_as_long_a_pass() -> None:
     st.integers(0, 1000),
     st.integers(1, 40),
 )
-def test_over_any_passes_a_source_is_within_its_largest_shard_of_its_share(
+def test_over_any_passes_a_source_differs_from_its_share_by_at_most_its_largest_shard(
     shards: list[tuple[str, int]], factors: dict[str, float], seed: int, first: int, number: int
 ) -> None:
     names = [name for name, _ in shards]
@@ -85,14 +85,14 @@ def test_over_any_passes_a_source_is_within_its_largest_shard_of_its_share(
     for name in set(names):
         own = np.array([one == name for one in names])
         factor = round(factors.get(name, 1.0) * ONE) / ONE
-        # No shard is ever off by one or more, and so are they all together by no more than one.
+        # Each shard differs from its share by less than one.
         assert (np.abs(counts[:, own].sum(0) - factor * number) < 1).all()
         read = int((counts[:, own] @ sizes[own]).sum())
         due = factor * number * int(sizes[own].sum())
         assert abs(read - due) <= sizes[own].max() + 1e-6 * due
 
 
-def test_a_plan_is_the_one_it_has_always_been() -> None:
+def test_a_plan_is_the_same_as_in_former_versions() -> None:
     plan = PassPlan(np.array([5, 5, 5, 9]), ["a", "a", "a", "b"], {"a": 0.5, "b": 1.25}, 7)
     assert plan.counts(0, 6).tolist() == [
         [1, 1, 0, 1],
@@ -104,7 +104,7 @@ def test_a_plan_is_the_one_it_has_always_been() -> None:
     ]
 
 
-def test_phases_differ_by_seed_and_one_shard_alone_comes_in_some_passes() -> None:
+def test_phases_differ_by_seed_and_a_single_shard_occurs_in_some_passes() -> None:
     def plan(seed: int) -> list[int]:
         counts = PassPlan(np.array([7]), ["a"], {"a": 0.3}, seed).counts(0, 20)
         assert int(counts.sum()) == 6
@@ -115,6 +115,6 @@ def test_phases_differ_by_seed_and_one_shard_alone_comes_in_some_passes() -> Non
     assert set(plan(1)) == {0, 1}
 
 
-def test_a_generator_takes_any_number() -> None:
+def test_a_generator_accepts_any_seed() -> None:
     assert seeded(-1, 2).randint(1000) == seeded(2**32 - 1, 2).randint(1000)
     assert seeded(1, 2).randint(10**6) != seeded(1, 2, 0).randint(10**6)

@@ -1,4 +1,4 @@
-"""Parquet: columns, row groups that are cut, and what is wrong with a file."""
+"""Parquet: columns, row groups and ranges, and invalid files."""
 
 import gzip
 import io
@@ -21,7 +21,7 @@ from preprocess.text.config import CleaningConfig
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
-Read = Callable[..., Any]  # of conftest.py
+Read = Callable[..., Any]  # fixture of conftest.py
 
 
 def write(path: Path, columns: dict[str, Any], rows: int = 3) -> Path:
@@ -32,7 +32,7 @@ def write(path: Path, columns: dict[str, Any], rows: int = 3) -> Path:
 @pytest.mark.parametrize(
     "kind", ["string", "large_string", "string_view", "binary", "large_binary", "dictionary"]
 )
-def test_the_column_may_hold_text_of_any_kind(tmp_path: Path, read_file: Read, kind: str) -> None:
+def test_the_column_may_have_any_type_of_text(tmp_path: Path, read_file: Read, kind: str) -> None:
     texts = ["é one\r\ntwo", None, "", "中文", "é one\r\ntwo", *map(str, range(20))]
     if kind == "dictionary":
         column = pyarrow.array(texts).dictionary_encode()
@@ -48,14 +48,14 @@ def test_the_column_may_hold_text_of_any_kind(tmp_path: Path, read_file: Read, k
         assert (rejected.reason, rejected.where) == ("missing_text_field", "a.parquet:row 1")
 
 
-def test_a_row_is_named_by_its_id(tmp_path: Path, read_file: Read) -> None:
+def test_locations_of_rows_have_their_ids(tmp_path: Path, read_file: Read) -> None:
     path = write(tmp_path / "a", {"body": ["one", None, "two"], "n": [7, 8, None]})
     block, places = read_file(path, text_field="body", id_field="n")
     assert places == ["a:row 0 id=7", "a:row 2"]
     assert block.rejected[0].where == "a:row 1 id=8"
 
 
-def test_bytes_that_are_no_text_and_long_rows_are_told(tmp_path: Path, read_file: Read) -> None:
+def test_invalid_bytes_and_oversized_rows_are_rejected(tmp_path: Path, read_file: Read) -> None:
     path = write(tmp_path / "a", {"text": [b"a\xffb", b"x" * 2000, b"y" * 1024]})
     limits = Limits(1024)
     block, _ = read_file(path, limits=limits)
@@ -69,7 +69,7 @@ def test_bytes_that_are_no_text_and_long_rows_are_told(tmp_path: Path, read_file
     ]
 
 
-def test_rows_come_in_blocks_of_the_size_asked_for(tmp_path: Path) -> None:
+def test_blocks_have_the_requested_size(tmp_path: Path) -> None:
     texts = [f"{i:0100d}" for i in range(1000)]
     path = write(tmp_path / "a", {"text": texts}, 1000)
     source = Source(path=str(path))
@@ -79,7 +79,7 @@ def test_rows_come_in_blocks_of_the_size_asked_for(tmp_path: Path) -> None:
     assert max(len(block.documents) for block in blocks) <= 100
 
 
-def test_a_remote_file_is_read_too(tmp_path: Path) -> None:
+def test_a_remote_file_is_read(tmp_path: Path) -> None:
     data = write(tmp_path / "a", {"text": ["one", "two", "three", "four"]}).read_bytes()
     write_bytes("memory://parquet/a", data)
     source = Source(path="memory://parquet/a")
@@ -88,12 +88,12 @@ def test_a_remote_file_is_read_too(tmp_path: Path) -> None:
     assert [text for b in blocks for text in b.documents] == ["one", "two", "three", "four"]
 
 
-def test_an_empty_table_holds_nothing(tmp_path: Path, read_file: Read) -> None:
+def test_an_empty_table_has_no_documents(tmp_path: Path, read_file: Read) -> None:
     path = write(tmp_path / "a", {"text": pyarrow.array([], pyarrow.string())})
     assert read_file(path)[0].documents == []
 
 
-def test_a_wrong_column_is_told_with_those_there_are(tmp_path: Path, read_file: Read) -> None:
+def test_a_wrong_column_is_refused_with_the_existing_ones(tmp_path: Path, read_file: Read) -> None:
     path = write(tmp_path / "a", {"body": ["x"], "n": [1]})
     with pytest.raises(
         UserError, match=r"a: no column 'text'; .* text_field to one of 'body', 'n'"
@@ -111,10 +111,10 @@ def test_a_wrong_column_is_told_with_those_there_are(tmp_path: Path, read_file: 
         (lambda data: data[:-10], "a: cannot be read as Parquet"),
         (lambda data: data[:4] + bytes(40) + data[44:], "a: cannot be read as Parquet"),
         (lambda data: b"no magic", "a: cannot be read as Parquet"),
-        (gzip.compress, "a: this is a Parquet file inside a compressed one; unpack it"),
+        (gzip.compress, "a: this is a Parquet file inside a compressed one; decompress it"),
     ],
 )
-def test_a_broken_file_stops_or_is_skipped(
+def test_an_invalid_file_raises_or_is_skipped(
     tmp_path: Path, read_file: Read, change: Callable[[bytes], bytes], message: str
 ) -> None:
     path = write(tmp_path / "a", {"text": ["one"] * 50})
@@ -126,9 +126,7 @@ def test_a_broken_file_stops_or_is_skipped(
 
 
 @pytest.mark.parametrize("error", [TimeoutError("slow"), OSError(5, "Input/output error")])
-def test_what_a_disk_or_network_does_is_not_taken_for_a_broken_file(
-    tmp_path: Path, error: OSError
-) -> None:
+def test_an_error_of_disk_or_network_is_not_an_invalid_file(tmp_path: Path, error: OSError) -> None:
     class File(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             raise error
@@ -139,10 +137,10 @@ def test_what_a_disk_or_network_does_is_not_taken_for_a_broken_file(
         list(read_parquet(File(data), piece, Source(path="x"), False, 1024, 1024))
 
 
-def test_pyarrow_is_asked_for_where_it_is_missing(
+def test_a_missing_pyarrow_is_refused_with_the_extra_to_install(
     tmp_path: Path, read_file: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "a", {"text": ["one"]})
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"reading Parquet takes pyarrow; pip install 'biloom\[b"):
+    with pytest.raises(UserError, match=r"reading Parquet needs pyarrow; pip install 'biloom\[b"):
         read_file(path)

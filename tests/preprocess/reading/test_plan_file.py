@@ -1,4 +1,4 @@
-"""Units through the file that workers read them from."""
+"""The file of planned units."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def unit(index: int) -> Unit:
     return Unit(index, 2, ranges)
 
 
-def test_every_unit_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_every_unit_is_read_back(tmp_path: Path) -> None:
     units = [unit(index) for index in range(4)]
     for work in (str(tmp_path), "memory://plan"):
         write_plan(work, units)
@@ -24,7 +24,7 @@ def test_every_unit_is_read_as_it_was_written(tmp_path: Path) -> None:
         ]
 
 
-def test_a_worker_reads_its_own_unit_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_reads_only_its_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_plan(str(tmp_path), [unit(index) for index in (0, 1)] + [unit(2)])
     read, sizes = shuffle.read_bytes, []
 

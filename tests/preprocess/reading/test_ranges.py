@@ -1,4 +1,4 @@
-"""Wherever a file is cut into ranges and blocks, no document is lost, doubled or changed."""
+"""Cutting a file into ranges and blocks never loses, repeats or changes a document."""
 
 import bz2
 import gzip
@@ -20,7 +20,7 @@ from preprocess.reading.records import Oversized, Records, whole_lines, whole_pa
 from preprocess.reading.units import plan_units
 from preprocess.text.config import CleaningConfig
 
-Read = Callable[..., Any]  # of conftest.py
+Read = Callable[..., Any]  # fixture of conftest.py
 # Hypothesis takes byte strings from the code under test, so it does find these.
 MAGIC = (b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"PAR1")
 SKIPPABLE = b"\x2a\x4d\x18"
@@ -56,7 +56,7 @@ WORDS = st.text("ab文é\u3000 \r{}", max_size=5)
     document=st.sampled_from(["line", "paragraph", "file"]),
     limit=st.sampled_from([2, 7, 20, 1024]),
 )
-def test_documents_of_all_ranges_are_those_of_the_whole_file(
+def test_ranges_together_have_the_documents_of_the_file(
     tmp_path_factory: pytest.TempPathFactory,
     read_file: Read,
     lines: list[bytes],
@@ -113,7 +113,7 @@ def test_documents_of_all_ranges_are_those_of_the_whole_file(
     block_bytes=st.integers(1, 60),
     limit=st.sampled_from([30, 1024]),
 )
-def test_in_every_encoding_format_and_compression(
+def test_ranges_together_have_the_documents_in_every_encoding_format_and_compression(
     tmp_path_factory: pytest.TempPathFactory,
     read_file: Read,
     texts: list[list[str]],
@@ -139,7 +139,7 @@ def test_in_every_encoding_format_and_compression(
         assert whole[0].documents == ["\n".join(text) for text in texts]
 
 
-def test_a_range_inside_a_paragraph_owns_nothing_and_one_after_a_blank_line_all_of_it(
+def test_a_range_owns_a_paragraph_if_the_blank_line_before_it_starts_in_the_range(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "a.txt"
@@ -149,11 +149,11 @@ def test_a_range_inside_a_paragraph_owns_nothing_and_one_after_a_blank_line_all_
         [text for block in read_unit(unit, source, CleaningConfig()) for text in block.documents]
         for unit in plan_units([source], [list_source(source)], 3)
     ]
-    # The blank lines begin at 6 and 13.
+    # The blank lines start at 6 and 13.
     assert texts == [["aa\naa"], [], ["bb\nbb"], [], ["cc"], []]
 
 
-def test_lines_of_jsonl_are_cut_like_lines_of_text(tmp_path: Path, read_file: Read) -> None:
+def test_jsonl_is_cut_like_lines_of_text(tmp_path: Path, read_file: Read) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"text": f"document\n{i}"}) + "\n" for i in range(40)))
     assert read_file(path, 17)[0].documents == [f"document\n{i}" for i in range(40)]
@@ -161,7 +161,7 @@ def test_lines_of_jsonl_are_cut_like_lines_of_text(tmp_path: Path, read_file: Re
 
 @pytest.mark.parametrize("document", ["line", "paragraph", "file"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_a_record_too_long_is_told_and_passed_over(
+def test_an_oversized_record_is_rejected_and_skipped(
     tmp_path: Path, read_file: Read, document: str, pack: Callable[[bytes], bytes]
 ) -> None:
     path = tmp_path / "a.txt"
@@ -179,7 +179,7 @@ def test_a_record_too_long_is_told_and_passed_over(
 
 
 @pytest.mark.parametrize("paragraphs", [False, True])
-def test_a_record_too_long_is_never_held(paragraphs: bool) -> None:
+def test_an_oversized_record_is_never_held_in_memory(paragraphs: bool) -> None:
     alive = 0
     most = 0
 
@@ -209,7 +209,7 @@ def test_a_record_too_long_is_never_held(paragraphs: bool) -> None:
     assert most < 20
 
 
-def test_a_long_line_is_found_among_short_ones() -> None:
+def test_an_oversized_line_is_found_among_short_ones() -> None:
     data = b"a\n" + b"b" * 9 + b"\nc\nd\n" + b"e" * 9
     found = list(whole_lines([data], 0, len(data), True, 5, len(data)))
     assert found == [
@@ -220,12 +220,12 @@ def test_a_long_line_is_found_among_short_ones() -> None:
     ]
 
 
-def test_an_open_last_line_is_as_long_as_any() -> None:
+def test_the_limit_applies_to_a_last_line_without_line_end() -> None:
     for data, kind in ((b"a\nbbbbb", Records), (b"a\nbbbbbb", Oversized)):
         (_, last) = whole_lines([data], 0, None, True, 5)
         assert isinstance(last, kind)
         assert last[:] == (2, data[2:])
 
 
-def test_a_small_file_is_one_piece_also_without_a_last_line_end() -> None:
+def test_a_small_file_without_a_last_line_end_is_one_piece() -> None:
     assert list(whole_lines([b"a\nb"], 0, 3, True, 9, 3)) == [Records(0, b"a\nb")]

@@ -1,4 +1,4 @@
-"""Readers: formats, line ends, limits, and that nothing is lost in silence."""
+"""Readers: formats, line ends, limits, and an account of every byte and record."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from preprocess.reading.units import plan_units
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
 
-Read = Callable[..., Any]  # of conftest.py
+Read = Callable[..., Any]  # fixture of conftest.py
 
 
 def write(folder: Path, name: str, data: bytes | str) -> Path:
@@ -34,7 +34,7 @@ def test_lines_end_at_lf_and_crlf_and_a_lone_cr_stays(tmp_path: Path, read_file:
     assert places == ["a.txt:0", "a.txt:5", "a.txt:9", "a.txt:10", "a.txt:18"]
 
 
-def test_a_file_of_the_old_mac_is_one_line(tmp_path: Path, read_file: Read) -> None:
+def test_a_file_with_old_mac_line_ends_is_one_line(tmp_path: Path, read_file: Read) -> None:
     path = write(tmp_path, "a.txt", "one\rtwo\r\rthree\r")
     for document in ("line", "paragraph", "file"):
         assert read_file(path, document=document)[0].documents == ["one\rtwo\r\rthree\r"]
@@ -50,7 +50,7 @@ def test_a_paragraph_ends_at_a_blank_line(tmp_path: Path, read_file: Read) -> No
 
 
 @pytest.mark.parametrize("data", ["", "\n", "\ufeff", " \n\n\t\n", "\n  "])
-def test_blank_lines_are_no_paragraph(tmp_path: Path, read_file: Read, data: str) -> None:
+def test_blank_lines_are_not_a_paragraph(tmp_path: Path, read_file: Read, data: str) -> None:
     block, _ = read_file(write(tmp_path, "a.txt", data), document="paragraph")
     assert (block.documents, block.rejected) == ([], [])
 
@@ -75,7 +75,7 @@ def test_an_excerpt_is_bounded(tmp_path: Path, read_file: Read) -> None:
     assert rejected.excerpt == r"\x01" * 250
 
 
-def test_jsonl_holds_an_object_a_line(tmp_path: Path, read_file: Read) -> None:
+def test_each_line_of_jsonl_is_an_object(tmp_path: Path, read_file: Read) -> None:
     records = [
         '{"text": "a\\nb"}',
         "",
@@ -89,7 +89,7 @@ def test_jsonl_holds_an_object_a_line(tmp_path: Path, read_file: Read) -> None:
     assert places == ["a.jsonl:0", "a.jsonl:21", "a.jsonl:55"]
 
 
-def test_another_key_can_hold_the_text_and_one_the_name(tmp_path: Path, read_file: Read) -> None:
+def test_keys_of_text_and_id_are_configurable(tmp_path: Path, read_file: Read) -> None:
     records = [{"body": "here", "n": 7}, {"n": "x\ny"}, {"body": "there"}]
     path = write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, records)))
     block, places = read_file(path, text_field="body", id_field="n")
@@ -110,7 +110,7 @@ def test_another_key_can_hold_the_text_and_one_the_name(tmp_path: Path, read_fil
         (b'{"text": "\xff"}', "invalid_bytes"),
     ],
 )
-def test_what_is_no_record_is_rejected_with_its_place(
+def test_an_invalid_record_is_rejected_with_its_location(
     tmp_path: Path, read_file: Read, record: bytes, reason: str
 ) -> None:
     path = write(tmp_path, "a.jsonl", b'{"text": "a"}\n' + record + b'\n{"text": "b"}\n')
@@ -119,7 +119,7 @@ def test_what_is_no_record_is_rejected_with_its_place(
     assert [(r.reason, r.where) for r in block.rejected] == [(reason, "a.jsonl:14")]
 
 
-def test_docstrings_are_read_in_the_encoding_their_source_declares(
+def test_docstrings_are_read_in_the_declared_encoding_of_their_source(
     tmp_path: Path, read_file: Read
 ) -> None:
     text = '# coding: latin-1\n"""Every café in the town was closed that day."""\n'
@@ -132,7 +132,7 @@ def test_docstrings_are_read_in_the_encoding_their_source_declares(
     assert read_file(write(tmp_path, "c.py", b"def"), format="docstrings")[0].documents == []
 
 
-def test_small_files_come_in_one_block_and_keep_their_places(tmp_path: Path) -> None:
+def test_small_files_are_joined_in_one_block_and_keep_their_locations(tmp_path: Path) -> None:
     for number in range(5):
         write(tmp_path, f"{number}.jsonl", f'{{"text": "a{number}"}}\nx\n{{"text": "b{number}"}}')
     source = Source(path=f"{tmp_path}/*.jsonl")
@@ -151,7 +151,7 @@ def test_blocks_of_many_or_long_documents_are_not_joined() -> None:
     assert [one.raw_bytes for one in joined] == [1, 2, 2, 1]
 
 
-def test_limits_are_those_of_the_config() -> None:
+def test_limits_follow_from_the_config() -> None:
     assert Limits.of(PrepareConfig(input="x")) == Limits() == Limits(16_000_000, 1000, False)
     config = PrepareConfig(
         input="x", damaged_files="skip", max_expansion=7, max_document_bytes=2000
@@ -167,7 +167,7 @@ def test_a_file_found_twice_is_listed_once(tmp_path: Path) -> None:
     assert [file.name for file in files] == ["a.txt", "b.txt"]
 
 
-def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_files_of_equal_name_get_their_folders_in_the_name(tmp_path: Path) -> None:
     for folder in ("x/1", "y/1", "z"):
         (tmp_path / folder).mkdir(parents=True)
         write(tmp_path / folder, "a.txt", folder)
@@ -179,7 +179,7 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> No
     ]
 
 
-def test_nothing_found_is_told_by_storage(tmp_path: Path) -> None:
+def test_a_pattern_without_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no file matches; check the path"):
         list_source(Source(path=f"{tmp_path}/*.txt"))
 
@@ -189,7 +189,7 @@ ENCODINGS = {"gb18030": "gb18030", "shift_jis": "shift_jis", "utf16le-nobom.txt"
 
 
 @pytest.mark.parametrize("document", ["line", "paragraph", "file"])
-def test_every_nasty_file_is_read_or_told_and_every_byte_accounted_for(
+def test_every_nasty_file_is_read_or_refused_and_every_byte_accounted_for(
     read_file: Read, document: str
 ) -> None:
     root = os.environ.get("BILOOM_TEST_DATA")

@@ -1,4 +1,4 @@
-"""The plan of work units: what is cut and what is packed, and in which order."""
+"""The plan of work units: cutting, packing and order."""
 
 import json
 
@@ -19,7 +19,7 @@ def spans(units: list[Unit]) -> list[list[tuple[str, int, int]]]:
     return [[(r.name, r.start, r.end) for r in unit.ranges] for unit in units]
 
 
-def test_a_big_file_is_cut_and_small_files_are_packed_in_order() -> None:
+def test_a_large_file_is_cut_and_small_files_are_packed_in_order() -> None:
     files = [info("a", 25), info("b", 3), info("c", 3), info("d", 0), info("e", 9)]
     units = plan_units([Source(path="x")], [files], 10)
     assert spans(units) == [
@@ -44,7 +44,7 @@ def test_compressed_files_and_python_sources_are_never_cut() -> None:
         ]
 
 
-def test_a_unit_holds_files_of_one_source_only() -> None:
+def test_a_unit_has_files_of_one_source_only() -> None:
     sources = [Source(path="x"), Source(path="y", name="other")]
     units = plan_units(sources, [[info("a", 1)], [info("b", 1), info("c", 1)]], 10)
     assert [unit.source for unit in units] == [0, 1]
@@ -59,7 +59,7 @@ def test_the_default_size_grows_with_the_input() -> None:
 
 
 @pytest.mark.parametrize(("size", "units"), [(1, 1), (8, 1), (9, 4), (33, 8), (100, 16), (400, 52)])
-def test_two_or_four_workers_have_the_same_to_do(size: int, units: int) -> None:
+def test_two_or_four_workers_have_equal_work(size: int, units: int) -> None:
     planned = plan_units([Source(path="x")], [[info("a", size * MIB)]], None)
     sizes = [sum(r.end - r.start for r in unit.ranges) for unit in planned]
     assert len(sizes) == units
@@ -68,7 +68,7 @@ def test_two_or_four_workers_have_the_same_to_do(size: int, units: int) -> None:
     assert max(sizes) - min(sizes) <= units
 
 
-def test_a_unit_travels_as_json() -> None:
+def test_a_unit_is_restored_from_json() -> None:
     for unit in plan_units([Source(path="x")], [[info("a", 25), info("b", 3)]], 10):
         assert Unit.from_dict(json.loads(json.dumps(unit.to_dict()))) == unit
 
@@ -76,8 +76,8 @@ def test_a_unit_travels_as_json() -> None:
 def test_a_million_small_files_make_a_small_plan() -> None:
     files = [info(f"{i:06d}", 5000) for i in range(20_000)]
     units = plan_units([Source(path="x")], [files], None)
-    # Twelve, and the few files that the breaks between files left over.
+    # Twelve full units, and a few files left over at the breaks between files.
     assert len(units) == 13
     assert [name for unit in spans(units) for name, *_ in unit] == [file.name for file in files]
-    # Slots: a range takes a third less memory than with a dictionary of its own.
+    # With slots, a range takes a third less memory than with a dictionary.
     assert not hasattr(units[0].ranges[0], "__dict__")

@@ -1,4 +1,4 @@
-"""Shards as files: their types, and what is said where one is not what its manifest says."""
+"""Shard files: their dtypes, local copies of remote ones, and the messages for damaged ones."""
 
 import os
 import pickle
@@ -25,7 +25,7 @@ def make_shard(folder: str, dtype: str = "<u2", name: str = "train-000000-000") 
     return Shard(folder, name, "train", "corpus", dtype, 3, 3, 3, 9, 9)
 
 
-def test_ids_are_two_bytes_up_to_65536_of_them() -> None:
+def test_up_to_65536_ids_take_two_bytes_each() -> None:
     assert [token_dtype(n).str for n in (3, 65_536, 65_537)] == ["<u2", "<u2", "<u4"]
 
 
@@ -45,7 +45,7 @@ def test_a_shard_of_empty_documents_has_an_empty_file(tmp_path: Path) -> None:
 
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Corpus]:
-    """A corpus of three shards in a store, of which one and its lengths have room here."""
+    """A remote corpus of three shards with a cache for one shard and its lengths."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folder, records = "memory://shards/a", []
     for number in range(3):
@@ -91,26 +91,25 @@ def test_a_mapped_shard_outlives_its_copy(remote: Corpus, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("data", "told"), [(b"123456", "hash [0-9a-f]{32}, not [0-9a-f]{32}"), (b"1", "1 bytes, not 6")]
+    ("data", "reason"),
+    [(b"123456", "hash [0-9a-f]{32}, not [0-9a-f]{32}"), (b"1", "1 bytes, not 6")],
 )
-def test_a_damaged_remote_shard_is_named(remote: Corpus, data: bytes, told: str) -> None:
+def test_a_damaged_remote_shard_is_refused(remote: Corpus, data: bytes, reason: str) -> None:
     write_bytes("memory://shards/a/train-1.bin", data)
-    where = r"memory://shards/a/train-1.bin is damaged \(`biloom check memory://shards/a` lists"
-    with pytest.raises(ShardError, match=f"^{where} what is\\): {told}$"):
+    message = f"memory://shards/a/train-1.bin is damaged \\({reason}\\); run `biloom check "
+    with pytest.raises(ShardError, match=f"^{message}memory://shards/a`$"):
         _ = remote.shards("train")[1].ids
 
 
-def test_a_missing_remote_shard_is_named(remote: Corpus) -> None:
+def test_a_missing_remote_shard_is_refused(remote: Corpus) -> None:
     remove("memory://shards/a/train-1.len")
     message = "memory://shards/a/train-1.len is missing; run `biloom check memory://shards/a`"
     with pytest.raises(ShardError, match=re.escape(message)):
         _ = remote.shards("train")[1].lengths
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc to count handles in")
-def test_of_many_shards_few_handles_stay_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to count open files")
+def test_few_of_many_shards_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = [make_shard(str(tmp_path), name=f"train-{number}") for number in range(50)]
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     monkeypatch.setattr(token_stream, "OPEN_SHARDS", 5)
@@ -119,8 +118,8 @@ def test_of_many_shards_few_handles_stay_open(
     assert len(os.listdir("/proc/self/fd")) <= before + 5  # noqa: PTH208
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc to see maps in")
-def test_a_stream_lets_deleted_copies_go_and_reads_right(remote: Corpus, tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc to list memory maps")
+def test_a_stream_closes_deleted_copies_and_reads_on(remote: Corpus, tmp_path: Path) -> None:
     stream = TokenStream(remote.shards("train"), "eos")
     for _ in range(2):
         assert stream.read(0, 0, 18)[1].tolist() == [
@@ -132,7 +131,9 @@ def test_a_stream_lets_deleted_copies_go_and_reads_right(remote: Corpus, tmp_pat
         assert not any(line.endswith("(deleted)") for line in ours)
 
 
-def test_what_a_stream_reads_from_memory_is_in_use(remote: Corpus, tmp_path: Path) -> None:
+def test_reading_an_open_shard_marks_its_copy_as_recently_used(
+    remote: Corpus, tmp_path: Path
+) -> None:
     first, second, third = remote.shards("train")
     assert first.copies
     first.copies._limit = 12
@@ -147,26 +148,30 @@ def test_what_a_stream_reads_from_memory_is_in_use(remote: Corpus, tmp_path: Pat
 
 
 @pytest.mark.parametrize("size", [0, 4, 5, 8])
-def test_a_damaged_shard_is_named(tmp_path: Path, size: int) -> None:
+def test_a_damaged_shard_is_refused(tmp_path: Path, size: int) -> None:
     shard = make_shard(str(tmp_path))
     (tmp_path / "train-000000-000.bin").write_bytes(bytes(size))
     with pytest.raises(ShardError) as error:
         _ = shard.ids
     assert str(error.value) == (
-        f"{tmp_path}/train-000000-000.bin is damaged (`biloom check {tmp_path}` lists what is): "
-        f"{size} bytes, not 6"
+        f"{tmp_path}/train-000000-000.bin is damaged ({size} bytes, not 6); "
+        f"run `biloom check {tmp_path}`"
     )
 
 
 @pytest.mark.parametrize("lengths", [[2, 1], [2, 0, 2], []])
-def test_lengths_of_other_documents_are_named(tmp_path: Path, lengths: list[int]) -> None:
+def test_lengths_that_do_not_match_the_manifest_are_refused(
+    tmp_path: Path, lengths: list[int]
+) -> None:
     shard = make_shard(str(tmp_path))
     (tmp_path / "train-000000-000.len").write_bytes(np.array(lengths, "<u4").tobytes())
-    with pytest.raises(ShardError, match=r"000\.len is damaged .*: lengths of other documents"):
+    with pytest.raises(
+        ShardError, match=r"000\.len is damaged \(its lengths do not match the manifest\)"
+    ):
         _ = shard.lengths
 
 
-def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+def test_a_missing_shard_is_refused(tmp_path: Path) -> None:
     shard = make_shard(str(tmp_path))
     (tmp_path / "train-000000-000.bin").unlink()
     message = f"{tmp_path}/train-000000-000.bin is missing; run `biloom check {tmp_path}`"
@@ -174,7 +179,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
         _ = shard.ids
 
 
-def test_a_corpus_knows_its_splits(tmp_path: Path) -> None:
+def test_a_corpus_lists_the_shards_and_totals_of_a_split(tmp_path: Path) -> None:
     documents = np.array([(0, 2, 1, 4, 5), (3, 1, 1, 2, 2)], DOCUMENT)
     records = []
     for name in ("train-000000-000", "train-000001-000", "valid-000000-000"):

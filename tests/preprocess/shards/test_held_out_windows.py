@@ -1,12 +1,10 @@
-"""Held-out windows against plain lists: every pair once each way, whatever rows and processes."""
+"""Held-out windows against plain lists: every position once per direction, for any rows and ranks."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +16,7 @@ from preprocess.tokenizers.base import IGNORE
 
 Boundary = Literal["eos", "bos_eos"]
 Documents = Sequence[Sequence[int]]
+MakeShards = Callable[..., list[Shard]]
 Pair = tuple[int, int]
 
 CORPORA = st.lists(
@@ -29,30 +28,6 @@ BOUNDARIES = st.sampled_from(["eos", "bos_eos"])
 SIZES = st.integers(1, 30)
 
 
-@dataclass(frozen=True)
-class MemoryShard(Shard):
-    held: Documents = ()
-
-    @property
-    def ids(self) -> npt.NDArray[Any]:
-        return np.array([token for document in self.held for token in document], self.dtype)
-
-    @property
-    def lengths(self) -> npt.NDArray[np.uint32]:
-        return np.array([len(document) for document in self.held], np.uint32)
-
-
-def make_stream(corpus: Sequence[Documents], boundary: Boundary) -> TokenStream:
-    shards = []
-    for number, documents in enumerate(corpus):
-        size = len(documents), sum(map(len, documents))
-        shard = MemoryShard(
-            "/nowhere", f"valid-{number}", "valid", "corpus", "<u2", *size, 0, 0, 0, held=documents
-        )
-        shards.append(shard)
-    return TokenStream(shards, boundary)
-
-
 def pairs_of(corpus: Sequence[Documents], boundary: Boundary) -> list[Pair]:
     before, after = boundary_ids(boundary)
     documents = [document for shard in corpus for document in shard]
@@ -61,11 +36,11 @@ def pairs_of(corpus: Sequence[Documents], boundary: Boundary) -> list[Pair]:
 
 @settings(deadline=None)
 @given(CORPORA, BOUNDARIES, SIZES, SIZES)
-def test_each_position_is_read_once_each_way_in_rows_of_one_piece(
-    corpus: list[Documents], boundary: Boundary, rows: int, unroll: int
+def test_each_position_is_read_once_per_direction_in_contiguous_rows(
+    make_shards: MakeShards, corpus: list[Documents], boundary: Boundary, rows: int, unroll: int
 ) -> None:
     expected = pairs_of(corpus, boundary)
-    stream = make_stream(corpus, boundary)
+    stream = TokenStream(make_shards(corpus), boundary)
     batches = list(evaluation_windows(stream, rows, unroll))
     assert len(batches) == window_count(stream, rows, unroll)
     assert {ids.shape for ids, _ in batches} == {(2, unroll, rows)}
@@ -88,14 +63,14 @@ def test_each_position_is_read_once_each_way_in_rows_of_one_piece(
 
 @settings(deadline=None)
 @given(CORPORA, SIZES, SIZES, st.integers(1, 5))
-def test_processes_share_the_rows(
-    corpus: list[Documents], rows: int, unroll: int, world: int
+def test_ranks_divide_the_rows(
+    make_shards: MakeShards, corpus: list[Documents], rows: int, unroll: int, world: int
 ) -> None:
-    stream = make_stream(corpus, "eos")
+    stream = TokenStream(make_shards(corpus), "eos")
     whole = list(evaluation_windows(stream, rows, unroll))
     shares = [list(evaluation_windows(stream, rows, unroll, (n, world))) for n in range(world)]
     widths = [batches[0][0].shape[2] for batches in shares if batches]
-    # A process whose rows have no position may have no window; every position has one.
+    # A rank whose rows have no positions may have no window.
     assert max(widths) <= -(-rows // world)
     for place, (ids, targets) in enumerate(whole):
         parts = [batches[place] for batches in shares if place < len(batches)]
@@ -106,14 +81,14 @@ def test_processes_share_the_rows(
         assert np.array_equal(read[..., (held != IGNORE).any((0, 1))], ids[..., rows_held])
 
 
-def test_more_processes_than_rows_leave_some_without_a_window() -> None:
-    stream = make_stream([[[3, 4, 5]]], "eos")
+def test_a_rank_without_rows_gets_no_window(make_shards: MakeShards) -> None:
+    stream = TokenStream(make_shards([[[3, 4, 5]]]), "eos")
     shares = [list(evaluation_windows(stream, 2, 8, (n, 3))) for n in range(3)]
     assert [len(batches) for batches in shares] == [0, 1, 1]
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-def test_an_empty_split_has_no_window(rows: int) -> None:
+def test_an_empty_split_has_no_windows(rows: int) -> None:
     stream = TokenStream([], "eos")
     assert list(evaluation_windows(stream, rows, 4)) == []
     assert window_count(stream, rows, 4) == 0

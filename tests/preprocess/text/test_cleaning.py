@@ -1,4 +1,4 @@
-"""Cleaning: what goes, what stays, and that batches and repetition change nothing."""
+"""Cleaning: which characters are removed or kept, equal results in batches, and idempotence."""
 
 import sys
 import unicodedata
@@ -25,7 +25,7 @@ TEXTS = st.text(
 
 
 def clean(cleaner: Cleaner, text: str) -> str:
-    """One text, cleaned."""
+    """Return one cleaned text."""
     [cleaned] = cleaner.clean_batch([text])
     return cleaned
 
@@ -33,7 +33,7 @@ def clean(cleaner: Cleaner, text: str) -> str:
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 @settings(deadline=None, max_examples=60)
 @given(texts=st.lists(TEXTS, max_size=5))
-def test_a_batch_is_cleaned_like_its_texts_and_once_is_enough(
+def test_a_batch_is_cleaned_like_its_texts_one_by_one_and_cleaning_is_idempotent(
     config: CleaningConfig, texts: list[str]
 ) -> None:
     cleaner = Cleaner(config)
@@ -45,7 +45,7 @@ def test_a_batch_is_cleaned_like_its_texts_and_once_is_enough(
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 @settings(deadline=None, max_examples=30)
 @given(texts=st.lists(TEXTS, max_size=5))
-def test_what_comes_out_can_be_encoded(config: CleaningConfig, texts: list[str]) -> None:
+def test_cleaned_texts_can_be_encoded(config: CleaningConfig, texts: list[str]) -> None:
     cleaner = Cleaner(config)
     "".join(cleaner.clean_batch(texts)).encode()
     "".join(clean(cleaner, text) for text in texts).encode()
@@ -68,7 +68,7 @@ def test_each_step_counts_the_documents_it_changed(texts: list[str]) -> None:
         texts = after
 
 
-def test_counts_are_of_all_batches() -> None:
+def test_counts_add_up_over_batches() -> None:
     cleaner = Cleaner(CleaningConfig())
     cleaner.clean_batch(["a  b", "c", "d\x00"])
     cleaner.clean_batch([" e", "f", "e\u0301 "])
@@ -107,13 +107,13 @@ def test_joiners_and_direction_marks_stay() -> None:
     assert clean(Cleaner(CleaningConfig()), text) == text
 
 
-def test_a_control_character_between_letter_and_accent_does_not_part_them() -> None:
+def test_an_accent_joins_its_letter_after_a_control_character_is_removed() -> None:
     cleaner = Cleaner(CleaningConfig())
     assert clean(cleaner, "e\x00\u0301") == "\u00e9"
     assert cleaner.clean_batch(["e\x00\u0301", "x"]) == ["\u00e9", "x"]
 
 
-def test_a_control_character_between_spaces_does_not_part_them() -> None:
+def test_spaces_are_collapsed_after_a_control_character_between_them_is_removed() -> None:
     for text in ("a \x00 b", "a \x00 \u6771"):
         assert Cleaner(CleaningConfig()).clean_batch([text, "x"]) == [
             text.replace("\x00 ", ""),
@@ -121,7 +121,7 @@ def test_a_control_character_between_spaces_does_not_part_them() -> None:
         ]
 
 
-def test_what_is_clean_is_handed_on_untouched() -> None:
+def test_a_clean_text_is_returned_as_the_same_object() -> None:
     texts = ["a b", "", "\u6771 \u4eac", "c" * 3, "\u00e9"]
     for old, new in zip(texts, Cleaner(CleaningConfig()).clean_batch(texts), strict=True):
         assert new is old
@@ -132,13 +132,13 @@ def test_an_empty_batch_stays_empty() -> None:
         assert Cleaner(config).clean_batch([]) == []
 
 
-def test_where_control_characters_stay_a_lone_surrogate_is_replaced() -> None:
+def test_a_lone_surrogate_is_replaced_if_control_characters_are_kept() -> None:
     cleaner = Cleaner(CleaningConfig(control_characters="keep", whitespace="keep"))
     assert clean(cleaner, "a\x00\ud83d b") == "a\x00\ufffd b"
     assert cleaner.clean_batch(["a\x00\ud83d b", "\udfff"]) == ["a\x00\ufffd b", "\ufffd"]
 
 
-def test_what_is_to_be_kept_is_kept() -> None:
+def test_steps_that_are_off_change_nothing() -> None:
     config = CleaningConfig(unicode="none", control_characters="keep", whitespace="keep")
     texts = [" a\x00\t\u00a0e\u0301 \n", "", "\ufeff"]
     assert Cleaner(config).clean_batch(texts) == texts

@@ -1,4 +1,4 @@
-"""Near-duplicates: which texts share a key, and that keys depend on nothing else."""
+"""MinHash keys: which texts share a key, and what keys depend on."""
 
 import random
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from preprocess.text import minhash as near_duplicates
+from preprocess.text import minhash
 from preprocess.text.minhash import LEAST_FILLED, SHINGLE, Bands, bands_and_rows
 
 LETTERS = {
@@ -32,7 +32,7 @@ def shared(bands: Bands, one: str, other: str) -> int:
 
 
 @pytest.mark.parametrize("letters", LETTERS.values(), ids=list(LETTERS))
-def test_almost_equal_texts_share_a_key_and_different_ones_none(letters: str) -> None:
+def test_almost_equal_texts_share_a_key_and_different_texts_do_not(letters: str) -> None:
     bands = Bands(0.8, seed=1)
     text = text_of(letters, 2000)
     edited = text[:500] + "x" + text[501:1500] + text[1510:]
@@ -43,22 +43,22 @@ def test_almost_equal_texts_share_a_key_and_different_ones_none(letters: str) ->
 
 
 @pytest.mark.parametrize("similarity", [0.5, 0.8, 0.9])
-def test_pairs_are_found_as_often_as_the_formula_says(similarity: float) -> None:
+def test_pairs_are_found_with_the_probability_of_the_formula(similarity: float) -> None:
     bands = Bands(similarity, seed=1)
     rounds = 300
     texts = [text_of(LETTERS["han"], 400, seed) for seed in range(rounds)]
-    # Of two texts of 400 characters of which the first n are the same, J = (n - 4) / (796 - n).
+    # Two texts of 400 characters with the same first n have the similarity (n - 4) / (796 - n).
     same = round((4 + 796 * similarity) / (1 + similarity)) - 4
     edited = [t[:same] + text_of(LETTERS["latin"], 400 - same, seed=9) for t in texts]
     true = np.mean([jaccard(*pair) for pair in zip(texts, edited, strict=True)])
     expected = 1 - (1 - true**bands.rows) ** bands.bands
     found = np.mean(np.any(bands.keys(texts) == bands.keys(edited), axis=1))
-    # Four standard errors of 300 draws.
+    # At most four standard errors of 300 draws.
     assert found == pytest.approx(expected, abs=4 * 0.5 / rounds**0.5)
 
 
 @pytest.mark.parametrize("similarity", [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99])
-def test_bands_and_rows_find_the_similarity_asked_for_and_little_below(similarity: float) -> None:
+def test_bands_and_rows_find_pairs_at_the_similarity_and_few_below(similarity: float) -> None:
     bands, rows = bands_and_rows(similarity)
 
     def found(s: float) -> float:
@@ -88,17 +88,17 @@ def test_keys_spread_evenly_over_any_number_of_buckets(length: int) -> None:
     keys = Bands(0.5, seed=1).keys(texts)
     for buckets in (2, 3, 256):
         counts = np.bincount((keys % np.uint64(buckets)).ravel().astype(int), minlength=buckets)
-        # Five standard deviations of a count.
+        # At most five standard deviations of a count.
         assert np.ptp(counts) < 2 * 5 * (keys.size / buckets) ** 0.5
 
 
-def test_another_seed_is_another_signature() -> None:
+def test_another_seed_gives_other_keys() -> None:
     text = text_of(LETTERS["latin"], 500)
     for texts in ([text], ["short"]):
         assert not np.any(Bands(0.8, seed=1).keys(texts) == Bands(0.8, seed=2).keys(texts))
 
 
-def test_short_and_monotonous_texts_match_only_their_equals() -> None:
+def test_short_and_repetitive_texts_share_keys_only_with_equal_texts() -> None:
     bands = Bands(0.5, seed=1)
     short = text_of(LETTERS["latin"], LEAST_FILLED + 3)
     for text in ("", "a", short, "ab" * 1000):
@@ -107,7 +107,7 @@ def test_short_and_monotonous_texts_match_only_their_equals() -> None:
     assert shared(bands, "ab" * 1000, "ab" * 1001) == 0
 
 
-def test_no_text_has_no_keys() -> None:
+def test_no_texts_give_no_keys() -> None:
     bands = Bands(0.8, seed=1)
     assert bands.keys([]).shape == (0, bands.bands)
 
@@ -125,16 +125,18 @@ def test_no_text_has_no_keys() -> None:
     piece=st.integers(1, 300),
     batch=st.integers(1, 3000),
 )
-def test_batch_and_pieces_change_no_key(texts: list[str], piece: int, batch: int) -> None:
+def test_keys_do_not_depend_on_the_batch_or_the_slice(
+    texts: list[str], piece: int, batch: int
+) -> None:
     alone = [Bands(0.8, seed=3).keys([text])[0] for text in texts]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(near_duplicates, "_SLICE", piece)
-        patch.setattr(near_duplicates, "_BATCH_CHARACTERS", batch)
+        patch.setattr(minhash, "_SLICE", piece)
+        patch.setattr(minhash, "_BATCH_CHARACTERS", batch)
         together = Bands(0.8, seed=3).keys(texts)
     assert together.tolist() == [keys.tolist() for keys in alone]
 
 
-def test_a_signature_holds_the_least_hash_of_each_entry() -> None:
+def test_a_signature_has_the_least_hash_of_each_entry() -> None:
     bands = Bands(0.8, seed=1)
     text = text_of(LETTERS["latin"], 300)
     expected = np.full(256, 2**32 - 1, np.uint64)

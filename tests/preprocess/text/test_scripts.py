@@ -1,4 +1,4 @@
-"""Scripts: Unicode's assignment, and counting by it."""
+"""The table of scripts, and counting characters by script."""
 
 import sys
 from itertools import pairwise
@@ -25,7 +25,7 @@ def test_no_character_has_two_scripts() -> None:
 
 
 @pytest.mark.parametrize("script", ["Latin", "Greek", "Han", "Thai", "Devanagari", "Arabic"])
-def test_the_table_is_that_of_unicode(script: str) -> None:
+def test_the_table_agrees_with_unicode(script: str) -> None:
     regex = pytest.importorskip("regex", reason="comes with Beam")
     known = regex.compile(rf"[\p{{Script={script}}}]").findall("".join(SCRIPT_OF))
     assert set(known) <= {c for c, name in SCRIPT_OF.items() if name == script}
@@ -33,11 +33,11 @@ def test_the_table_is_that_of_unicode(script: str) -> None:
     assert not others.findall("".join(c for c, name in SCRIPT_OF.items() if name == script))
 
 
-def test_what_scripts_share_belongs_to_none() -> None:
+def test_shared_characters_belong_to_no_script() -> None:
     assert script_shares(["1 + 1 = 2!", "。、«»", "e\u0301"]) == {"Latin": 1}
 
 
-def test_each_script_is_counted_by_its_characters() -> None:
+def test_characters_are_counted_by_script() -> None:
     texts = ["Straße 7", "東京タワー", "Москва, the", "ภาษาไทย", "हिन्दी"]
     assert script_shares(texts) == {
         "Latin": 9,
@@ -49,18 +49,18 @@ def test_each_script_is_counted_by_its_characters() -> None:
     }
 
 
-def test_no_text_has_no_scripts() -> None:
+def test_no_texts_give_no_counts() -> None:
     assert script_shares([]) == {}
     assert script_shares(["", " "]) == {}
 
 
 @settings(deadline=None)
 @given(st.lists(st.text(st.one_of(st.characters(max_codepoint=127), st.characters())), max_size=5))
-def test_counting_in_bulk_counts_every_character(texts: list[str]) -> None:
+def test_bulk_counts_equal_counts_of_single_characters(texts: list[str]) -> None:
     found = [SCRIPT_OF[c] for text in texts for c in text if c in SCRIPT_OF]
     assert script_shares(texts) == {script: found.count(script) for script in set(found)}
 
 
-def test_the_ranges_lie_in_unicode() -> None:
+def test_the_ranges_are_valid_code_points() -> None:
     for script in SCRIPT_RANGES:
         assert all(0 < first <= last <= sys.maxunicode for first, last in script_ranges(script))

@@ -1,4 +1,4 @@
-"""Texts and lists of words to tokens, and which tokens a word has."""
+"""Tokenising strings and lists of words, and aligning tokens with words."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def tokenizer(kind: str) -> Tokenizer:
 
 
 def covered(found: Tokenised) -> None:
-    """Every word has tokens, in order, and all of its characters are in them."""
+    """Check that the tokens of every word cover all of its characters, and other tokens none."""
     first, last = found.word_spans()
     for word, start, end in zip(found.words, first, last, strict=True):
         assert 0 <= start <= end < len(found.tokens)
@@ -46,13 +46,13 @@ def covered(found: Tokenised) -> None:
         assert tokens[-1].end >= word.end
         others = [*found.tokens[:start], *found.tokens[end + 1 :]]
         assert not any(max(one.start, word.start) < min(one.end, word.end) for one in others), (
-            "no other token covers any of it"
+            "another token overlaps the word"
         )
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.text(max_size=6), max_size=8))
-def test_every_given_word_keeps_tokens_of_its_own(reader: TextAligner, words: list[str]) -> None:
+def test_every_word_of_a_list_keeps_its_own_tokens(reader: TextAligner, words: list[str]) -> None:
     [found] = reader.read([words])
 
     assert len(found.words) == len(words)
@@ -61,7 +61,7 @@ def test_every_given_word_keeps_tokens_of_its_own(reader: TextAligner, words: li
 
 @settings(deadline=None, max_examples=60)
 @given(st.text(max_size=40))
-def test_words_of_a_text_are_what_whitespace_separates(reader: TextAligner, text: str) -> None:
+def test_words_of_a_string_are_separated_by_whitespace(reader: TextAligner, text: str) -> None:
     [found] = reader.read([text])
 
     assert [word.spelling for word in found.words] == found.text.split()
@@ -69,14 +69,14 @@ def test_words_of_a_text_are_what_whitespace_separates(reader: TextAligner, text
     covered(found)
 
 
-def test_a_list_reads_as_its_words_joined(reader: TextAligner) -> None:
+def test_a_list_of_words_has_the_tokens_of_its_joined_text(reader: TextAligner) -> None:
     text, words = reader.read([TEXTS[0], TEXTS[0].split()])
 
     assert words.tokens == text.tokens
     assert words.text == text.text
 
 
-def test_with_words_as_tokens_each_given_word_is_one() -> None:
+def test_a_word_tokenizer_makes_one_token_of_each_word_of_a_list() -> None:
     reader = TextAligner(Cleaner(CleaningConfig(whitespace="keep")), tokenizer("word"))
     words = ["The", "big cat", "", "cat", "\x00", "The"]
 
@@ -90,7 +90,7 @@ def test_with_words_as_tokens_each_given_word_is_one() -> None:
     assert first.tolist() == last.tolist() == list(range(6))
 
 
-def test_a_word_of_which_cleaning_leaves_nothing_counts_as_unknown() -> None:
+def test_a_word_that_cleaning_empties_becomes_the_unknown_token() -> None:
     reader = TextAligner(Cleaner(CleaningConfig()), tokenizer("bytes"))
 
     [found] = reader.read([["the", "\x07", "cat"]])
@@ -101,7 +101,7 @@ def test_a_word_of_which_cleaning_leaves_nothing_counts_as_unknown() -> None:
 
 
 @pytest.mark.parametrize("wrong", [3, None, ["a", 3]])
-def test_what_is_no_text_is_refused(wrong: Any) -> None:
+def test_other_types_than_texts_are_refused(wrong: Any) -> None:
     reader = TextAligner(Cleaner(CleaningConfig()), tokenizer("word"))
-    with pytest.raises(TypeError, match="a text is a string or a list of strings"):
+    with pytest.raises(TypeError, match="a text must be a string or a list of strings"):
         reader.read([wrong])

@@ -1,4 +1,4 @@
-"""What a tokenizer makes of a text, in figures."""
+"""Coverage figures of tokenizers."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from preprocess.tokenizers.coverage import coverage, coverage_rows
 from preprocess.tokenizers.load import train_tokenizer
 
 
-def test_words_and_the_unknown_are_counted() -> None:
+def test_coverage_of_a_word_tokenizer() -> None:
     tokenizer = train_tokenizer(WordConfig(), ["a bb ccc dddd"])
     found = coverage(tokenizer, ["a bb x", "a  ccc", ""])
     assert found == {
@@ -29,22 +29,22 @@ def test_words_and_the_unknown_are_counted() -> None:
     }
 
 
-def test_tokens_a_word_are_counted_where_there_are_spaces_only() -> None:
+def test_tokens_per_word_are_counted_in_text_with_spaces_only() -> None:
     unspaced = "\u732b\u304c\u5ea7\u3063\u305f" * 8
     tokenizer = train_tokenizer(CharConfig(), ["ab cd", unspaced])
     found = coverage(tokenizer, ["ab cd", unspaced])
-    assert found["tokens_per_word"] == 3.0, "ab, cd, and a space before each"
+    assert found["tokens_per_word"] == 3.0, "tokens: a, b, c, d and two spaces"
     assert found["spaced"] == pytest.approx(5 / 45, abs=1e-6)
     assert found["restored"] == 1.0
     assert found["tokens_per_character"] == pytest.approx(47 / 45, abs=1e-6)
     alone = coverage(tokenizer, [unspaced])
     assert alone["tokens_per_word"] is None
     shown = dict(coverage_rows(alone))
-    assert "tokens a word, where there are spaces" not in shown
-    assert shown["tokens a character"] == "1.02"
+    assert "tokens per word, in text with spaces" not in shown
+    assert shown["tokens per character"] == "1.02"
 
 
-def test_bytes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_byte_tokens_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BATCH_TEXTS", 2)
     tokenizer = train_tokenizer(SentencePieceConfig(vocabulary=300), ["abab ab"])
     found = coverage(tokenizer, ["ab", "\u72ac", "ab"])
@@ -53,7 +53,7 @@ def test_bytes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(found["longest"]) <= 20
 
 
-def test_no_text_has_no_shares() -> None:
+def test_shares_are_none_without_text() -> None:
     tokenizer = train_tokenizer(WordConfig(), ["a"])
     found = coverage(tokenizer, [])
     assert (found["unknown"], found["bytes_per_token"], found["used"]) == (None, None, 0)

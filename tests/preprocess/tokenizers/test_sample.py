@@ -1,4 +1,4 @@
-"""Samples follow from the seed and the documents, never from the order of reading."""
+"""Samples depend on the seed and the documents, not on the order of reading."""
 
 import json
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from preprocess.tokenizers.sample import (
 
 
 def split_of(content: int, valid_fraction: float, test_fraction: float) -> str:
-    """The split of one text by its hash."""
+    """Return the split of a content hash."""
     high = np.array([content >> 64], np.uint64)
     return SPLITS[int(splits_of(high, valid_fraction, test_fraction)[0])]
 
@@ -51,7 +51,7 @@ def side(text: str, config: PrepareConfig) -> str:
     return split_of(text_hash(text.encode()), config.valid_fraction, config.test_fraction)
 
 
-def test_units_are_drawn_until_there_is_enough_and_stay_in_order() -> None:
+def test_units_are_drawn_up_to_the_requested_size_and_stay_in_order() -> None:
     units = sized(*[10] * 50)
     assert unit_bytes(units[0]) == 10
     drawn = draw_units(units, 95, 1)
@@ -61,11 +61,11 @@ def test_units_are_drawn_until_there_is_enough_and_stay_in_order() -> None:
     assert drawn != draw_units(units, 95, 2)
     assert draw_units(units, 500, 1) == draw_units(units, 10**12, 1) == units
     assert draw_units(units, 0, 1) == draw_units([], 5, 1) == []
-    # A larger sample holds the smaller one.
+    # A larger sample contains the smaller one.
     assert {unit.index for unit in drawn} <= {unit.index for unit in draw_units(units, 200, 1)}
 
 
-def test_the_train_split_is_read_as_prepare_draws_it(tmp_path: Path) -> None:
+def test_read_train_yields_the_train_split_of_prepare(tmp_path: Path) -> None:
     texts = [f"line\u00a0 {n} " for n in range(100)] + ["", " "]
     config, units = planned(tmp_path, texts, valid_fraction=0.3, test_fraction=0.2)
     assert len(units) > 1
@@ -79,7 +79,9 @@ def test_the_train_split_is_read_as_prepare_draws_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("split", "number"), [("train", 30), ("valid", 0), ("test", 0)])
-def test_a_given_split_is_read_whole_or_not_at_all(tmp_path: Path, split: str, number: int) -> None:
+def test_a_source_with_a_split_is_read_if_it_is_train(
+    tmp_path: Path, split: str, number: int
+) -> None:
     texts = [f"line {n}" for n in range(30)]
     (tmp_path / "raw.jsonl").touch()
     source = {"name": "n", "path": str(tmp_path / "raw.jsonl"), "split": split}
@@ -87,39 +89,39 @@ def test_a_given_split_is_read_whole_or_not_at_all(tmp_path: Path, split: str, n
     assert len(list(read_train(units, config))) == number
 
 
-def test_drawn_documents_are_different_and_do_not_depend_on_the_order_of_reading(
+def test_drawn_documents_are_distinct_and_independent_of_the_order_of_reading(
     tmp_path: Path,
 ) -> None:
     texts = [f"line  {n % 80}" for n in range(200)]
     config, units = planned(tmp_path, texts, valid_fraction=0.0)
     drawn = draw_documents(units, config, 20, 1)
     assert len(drawn) == len(set(drawn)) == 20
-    assert set(drawn) <= set(texts), "as given, not as cleaned"
+    assert set(drawn) <= set(texts), "raw texts, not cleaned ones"
     assert drawn == draw_documents(units[::-1], config, 20, 1)
     assert drawn != draw_documents(units, config, 20, 2)
-    # A smaller sample begins a larger one, and a sample of everything is in the same order.
+    # A smaller sample is a prefix of a larger one.
     assert draw_documents(units, config, 7, 1) == drawn[:7]
     everything = draw_documents(units, config, 1000, 1)
     assert sorted(everything) == sorted(set(texts))
     assert everything[:20] == drawn
 
 
-def test_a_document_is_in_a_sample_by_its_content_and_in_every_larger_one() -> None:
+def test_a_larger_sample_contains_the_smaller_one() -> None:
     contents = [text_hash(str(n).encode()) for n in range(20_000)]
     for share in (0.0, 0.1, 0.5, 1.0):
         number = sum(thin(content, share, 1) for content in contents)
         assert abs(number / 20_000 - share) < 0.01
     assert all(thin(c, 0.4, 1) for c in contents if thin(c, 0.3, 1))
     both = sum(thin(c, 0.5, 1) and thin(c, 0.5, 2) for c in contents)
-    assert abs(both / 20_000 - 0.25) < 0.02, "two seeds draw apart"
-    # Nor does the draw follow the side, or the train split would not be sampled evenly.
+    assert abs(both / 20_000 - 0.25) < 0.02, "two seeds draw independently"
+    # The draw is independent of the split, so the train split is sampled evenly.
     train = [c for c in contents if split_of(c, 0.5, 0.0) == "train"]
     assert abs(sum(thin(c, 0.5, 1) for c in train) / len(train) - 0.5) < 0.02
     assert all(0 <= mixed(c, seed) < 2**53 for c in contents[:100] for seed in (0, -1, 2**70))
 
 
 def two_sources(folder: Path, **settings: Any) -> tuple[PrepareConfig, list[Unit]]:
-    """A source of 3,000 documents and one of 300, all of 10 bytes."""
+    """Make a source of 3,000 documents and one of 300, each of 10 bytes."""
     sources = []
     for name, number in (("large", 3000), ("small", 300)):
         text = folder / f"{name}.txt"
@@ -131,7 +133,7 @@ def two_sources(folder: Path, **settings: Any) -> tuple[PrepareConfig, list[Unit
 
 
 def drawn(config: PrepareConfig, units: Sequence[Unit], wanted: int) -> list[int]:
-    """Documents of each source in the sample."""
+    """Count the documents of each source in a sample."""
     sample = draw_sample(units, config, wanted, 1)
     assert list(sample.units) == sorted(sample.units, key=lambda unit: unit.index)
     found = [0, 0]
@@ -140,7 +142,7 @@ def drawn(config: PrepareConfig, units: Sequence[Unit], wanted: int) -> list[int
     return found
 
 
-def test_a_sample_of_sources_as_they_are_is_the_one_it_has_always_been(tmp_path: Path) -> None:
+def test_equal_weights_sample_the_whole_corpus_uniformly(tmp_path: Path) -> None:
     config, units = two_sources(tmp_path, large={"weight": 3.0}, small={"weight": 3.0})
     for wanted in (100, 9000, 10**9):
         sample = draw_sample(units, config, wanted, 1)
@@ -160,7 +162,7 @@ def test_a_sample_of_sources_as_they_are_is_the_one_it_has_always_been(tmp_path:
         ({"sampling_alpha": 0.0, "small": {"split": "valid"}}, [200, 0]),
     ],
 )
-def test_a_source_has_the_share_of_its_weight_and_size(
+def test_the_share_of_a_source_follows_from_its_weight_and_size(
     tmp_path: Path, settings: dict[str, Any], expected: list[int]
 ) -> None:
     found = drawn(*two_sources(tmp_path, **settings), 2000)
@@ -168,7 +170,7 @@ def test_a_source_has_the_share_of_its_weight_and_size(
     assert found.count(0) == expected.count(0)
 
 
-def test_what_a_source_cannot_give_the_others_give(tmp_path: Path) -> None:
+def test_other_sources_make_up_for_a_source_that_is_too_small(tmp_path: Path) -> None:
     found = drawn(*two_sources(tmp_path, sampling_alpha=0.0), 20_000)
     assert found[1] == 300
     assert abs(found[0] - 1700) < 120

@@ -1,4 +1,4 @@
-"""Words to characters: marks, cut, boundary tokens by id, and how much was cut."""
+"""Character ids of words: marks, truncation and its counts, and boundary tokens."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def ids(*numbers: int) -> np.ndarray:
     return np.array(numbers, np.int64)
 
 
-def test_the_numbers_are_those_of_elmo() -> None:
+def test_character_ids_are_those_of_elmo() -> None:
     numbers = [TEXT_BEGIN, TEXT_END, WORD_BEGIN, WORD_END, PAD]
 
     assert numbers == [256, 257, 258, 259, 260]
@@ -41,7 +41,9 @@ def test_the_numbers_are_those_of_elmo() -> None:
 
 
 @given(st.lists(st.text(max_size=12), max_size=6), st.integers(3, 20))
-def test_a_word_is_its_first_bytes_between_marks_then_padding(words: list[str], most: int) -> None:
+def test_a_word_is_its_truncated_bytes_between_marks_and_padding(
+    words: list[str], most: int
+) -> None:
     rows = spell(words, most)
 
     assert rows.shape == (len(words), most)
@@ -50,11 +52,11 @@ def test_a_word_is_its_first_bytes_between_marks_then_padding(words: list[str], 
         assert row == [WORD_BEGIN, *cut, WORD_END] + [PAD] * (most - 2 - len(cut))
 
 
-def test_what_is_no_unicode_is_left_out() -> None:
+def test_lone_surrogates_are_left_out() -> None:
     assert np.array_equal(spell(["a\ud800b"], 6), spell(["ab"], 6))
 
 
-def test_boundaries_are_told_by_their_id_and_not_by_how_a_word_is_written() -> None:
+def test_boundary_tokens_are_recognised_by_id_not_by_spelling() -> None:
     rows = vocabulary().of_ids(ids(BOS, EOS, WORDS.index("a"), len(CONTROLS) + 3, 0))
 
     assert rows[0].tolist() == [WORD_BEGIN, TEXT_BEGIN, WORD_END] + [PAD] * 5
@@ -63,7 +65,7 @@ def test_boundaries_are_told_by_their_id_and_not_by_how_a_word_is_written() -> N
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 16 * 4, 1 << 20])
-def test_frequent_ids_are_spelt_once_and_all_come_out_right(
+def test_low_ids_are_spelt_once_and_all_ids_correctly(
     monkeypatch: pytest.MonkeyPatch, kept_bytes: int
 ) -> None:
     monkeypatch.setattr(spellings, "KEPT_BYTES", kept_bytes)
@@ -85,7 +87,7 @@ def test_frequent_ids_are_spelt_once_and_all_come_out_right(
     assert all(asked.count(token) > 1 for token in range(max(3, kept), len(WORDS)))
 
 
-def test_pieces_are_spelt_as_they_are() -> None:
+def test_subwords_are_spelt_with_their_space_mark() -> None:
     config = SentencePieceConfig(vocabulary=300)
     tokenizer = train_tokenizer(config, ["kana lori kana mele"] * 20)
     token = next(n for n in range(3, 300) if tokenizer.spelling(n).startswith("\u2581"))
@@ -96,7 +98,7 @@ def test_pieces_are_spelt_as_they_are() -> None:
     assert rows[0, : len(expected)].tolist() == expected
 
 
-def test_what_is_cut_is_counted_where_it_occurs() -> None:
+def test_truncated_types_and_tokens_are_counted() -> None:
     counts = np.array([5, 0, 9, 3, 2, 7, 0, 4], np.uint64)
 
     assert truncated(WORDS.__getitem__, counts, 8) == Truncated(1, 7)

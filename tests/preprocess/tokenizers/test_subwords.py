@@ -1,4 +1,4 @@
-"""Models given: any control ids become ours, and no text ever gives one; models learnt: readers' errors."""
+"""SentencePiece models: control ids of existing models, and errors while training."""
 
 import io
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ TEXT = st.one_of(
 
 @settings(deadline=None, max_examples=40)
 @given(TEXT)
-def test_a_given_model_spells_what_it_spelt_and_gives_no_control_id(
+def test_an_existing_model_encodes_as_before_and_gives_no_control_ids(
     model: bytes, text: str
 ) -> None:
     tokenizer = SentencePieceTokenizer(model)
@@ -77,18 +77,20 @@ def test_a_given_model_spells_what_it_spelt_and_gives_no_control_id(
     assert all(0 <= token.start <= token.end <= len(text) for token in tokens)
 
 
-def test_every_piece_of_a_given_model_has_one_id(model: bytes) -> None:
+def test_every_piece_of_an_existing_model_has_one_id(model: bytes) -> None:
     tokenizer = SentencePieceTokenizer(model)
     own = sentencepiece.SentencePieceProcessor(model_proto=model)
     pieces = [own.id_to_piece(n) for n in range(own.get_piece_size())]
     spellings = [tokenizer.spelling(n) for n in range(3, tokenizer.vocabulary)]
     assert len(set(spellings)) == len(spellings)
-    assert spellings == [piece for piece in pieces if piece in set(spellings)], "in its own order"
+    assert spellings == [piece for piece in pieces if piece in set(spellings)], (
+        "in the order of the model"
+    )
     ends = {pieces[n] for n in (own.bos_id(), own.eos_id()) if n >= 0}
     assert set(pieces) - set(spellings) == {*ends, own.id_to_piece(own.unk_id())}
 
 
-def test_a_given_model_is_saved_byte_for_byte(model: bytes, tmp_path: Path) -> None:
+def test_an_existing_model_is_saved_byte_for_byte(model: bytes, tmp_path: Path) -> None:
     path = tmp_path / "given.model"
     path.write_bytes(model)
     given_ = read_sentencepiece(str(path))
@@ -98,7 +100,7 @@ def test_a_given_model_is_saved_byte_for_byte(model: bytes, tmp_path: Path) -> N
     assert loaded.encode(ODD)[5].tolist() == given_.encode(ODD)[5].tolist()
 
 
-def test_bytes_and_what_cannot_be_restored_are_known() -> None:
+def test_byte_tokens_and_lossy_normalisation_are_detected() -> None:
     lossy = SentencePieceTokenizer(learn())
     assert not lossy.has_bytes
     assert lossy.byte_tokens(lossy.encode(["犬 the"])[0]) == 0
@@ -111,7 +113,7 @@ def test_bytes_and_what_cannot_be_restored_are_known() -> None:
     assert all(exact.restores(text) for text in ("the  cat ", "ﬁ", "<s>", "犬"))
 
 
-def test_the_longest_pieces_are_no_bytes_and_no_controls() -> None:
+def test_longest_leaves_out_bytes_and_control_tokens() -> None:
     tokenizer = train_sentencepiece(SentencePieceConfig(vocabulary=400), LINES)
     longest = tokenizer.longest(5)
     assert longest == sorted(longest, key=lambda piece: (-len(piece), piece))
@@ -120,19 +122,19 @@ def test_the_longest_pieces_are_no_bytes_and_no_controls() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"not a model"])
-def test_a_file_that_is_no_model_is_refused(
+def test_a_file_that_is_not_a_model_is_refused(
     tmp_path: Path, data: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "some.model"
     path.write_bytes(data)
     with pytest.raises(TokenizerError) as error:
         read_sentencepiece(str(path))
-    assert str(error.value).startswith(f"tokenizer.file: {path}: no SentencePiece model (")
-    assert str(error.value).endswith("; give the .model file that SentencePiece wrote")
+    assert str(error.value).startswith(f"tokenizer.file: {path}: not a SentencePiece model (")
+    assert str(error.value).endswith("; name the .model file that SentencePiece wrote")
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_model_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError) as error:
         read_sentencepiece(f"{tmp_path}/none.model")
     assert str(error.value) == (
@@ -140,7 +142,7 @@ def test_a_model_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     )
 
 
-def test_characters_are_single_and_the_rare_ones_are_bytes() -> None:
+def test_a_char_model_has_single_characters_and_bytes_for_rare_ones() -> None:
     config = CharConfig(character_coverage=0.99)
     tokenizer = train_sentencepiece(config, ["abcde " * 200 + "猫"])
     assert tokenizer.kind == "char"
@@ -152,7 +154,7 @@ def test_characters_are_single_and_the_rare_ones_are_bytes() -> None:
     ]
 
 
-def test_what_goes_wrong_in_reading_is_raised_as_it_is() -> None:
+def test_an_error_while_reading_texts_is_raised_unchanged() -> None:
     def texts() -> Iterator[str]:
         yield "the cat"
         raise UserError("corpus.gz: damaged")

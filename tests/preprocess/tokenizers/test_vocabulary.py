@@ -1,4 +1,4 @@
-"""Words and numbers in mapped files: exact both ways, also where hashes meet."""
+"""Vocabulary files: exact lookups in both directions, even if hashes collide."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def opened(folder: Path, words: list[str]) -> Vocabulary:
 
 @settings(deadline=None)
 @given(WORDS, st.lists(WORD, max_size=10), st.integers(0, 50))
-def test_every_word_has_its_number_and_no_other_has_one(
+def test_words_are_found_by_number_and_numbers_by_word(
     words: list[str], others: list[str], first: int
 ) -> None:
     found = Vocabulary.of_words(words)
@@ -34,7 +34,7 @@ def test_every_word_has_its_number_and_no_other_has_one(
     assert found.find([one.encode() for one in asked]).tolist() == expected
 
 
-def test_words_of_one_hash_are_told_apart_by_their_spelling(
+def test_words_with_equal_hashes_are_distinguished_by_spelling(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(vocabulary, "hash_word", lambda word: len(word) % 2 * (2**64 - 1))
@@ -44,7 +44,7 @@ def test_words_of_one_hash_are_told_apart_by_their_spelling(
     assert found.find(asked).tolist() == [5, 4, 3, -1, -1, 0, 1, 2]
 
 
-def test_the_files_hold_the_same_and_are_the_same_however_they_are_sorted(
+def test_the_files_do_not_depend_on_batch_and_sort_sizes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [f"слово{n}" for n in range(100)]
@@ -60,14 +60,14 @@ def test_the_files_hold_the_same_and_are_the_same_however_they_are_sorted(
     assert again.word(99) == "слово99"
 
 
-def test_a_vocabulary_in_a_store_is_fetched(tmp_path: Path) -> None:
+def test_a_remote_vocabulary_is_copied(tmp_path: Path) -> None:
     words = ["a", "b"]
     text, index = "memory://words/v.txt", "memory://words/v.index"
     Vocabulary.of_words(words).save(text, index)
     assert Vocabulary.open(text, index).first(9) == words
 
 
-def test_the_longest_words_are_those_of_most_bytes() -> None:
+def test_longest_sorts_words_by_bytes() -> None:
     found = Vocabulary.of_words(["aaa", "猫猫", "b", "cccc", "dddd"])
     assert found.longest(3) == ["猫猫", "cccc", "dddd"]
 
@@ -75,14 +75,14 @@ def test_the_longest_words_are_those_of_most_bytes() -> None:
 def test_an_index_of_another_text_is_refused(tmp_path: Path) -> None:
     opened(tmp_path, ["a", "b"])
     (tmp_path / "v.txt").write_text("a\nbb\n")
-    with pytest.raises(ValueError, match="do not belong together"):
+    with pytest.raises(ValueError, match="text and its index do not match"):
         Vocabulary.open(str(tmp_path / "v.txt"), str(tmp_path / "v.index"))
     (tmp_path / "v.index").write_bytes(b"")
-    with pytest.raises(ValueError, match="index is cut off"):
+    with pytest.raises(ValueError, match="index is truncated"):
         Vocabulary.open(str(tmp_path / "v.txt"), str(tmp_path / "v.index"))
 
 
-def test_no_words_are_found_in_an_empty_vocabulary() -> None:
+def test_an_empty_vocabulary_has_no_words() -> None:
     found = Vocabulary.of_words([])
     assert len(found) == 0
     assert found.find([b"a"]).tolist() == [-1]

@@ -1,4 +1,4 @@
-"""Counting in files: the same vocabulary however the text is cut, spilled or interrupted."""
+"""Word counts through files: the vocabulary does not depend on units, memory or interruptions."""
 
 import io
 import json
@@ -31,7 +31,7 @@ LINES = [f"w{n % 7} слово{n % 23} 猫{n * n % 41} only{n}" for n in range(2
 
 
 def split_of(content: int, valid_fraction: float, test_fraction: float) -> str:
-    """The split of one text by its hash."""
+    """Return the split of a content hash."""
     high = np.array([content >> 64], np.uint64)
     return SPLITS[int(splits_of(high, valid_fraction, test_fraction)[0])]
 
@@ -69,7 +69,7 @@ def expected(lines: list[str], config: PrepareConfig, min_count: int = 1) -> lis
     return words + rest
 
 
-def test_words_come_by_count_in_train_then_those_of_held_out_text(tmp_path: Path) -> None:
+def test_words_are_sorted_by_count_in_train_then_in_held_out_text(tmp_path: Path) -> None:
     job, units = plan(tmp_path, LINES)
     words = run(job, units)
     assert words == expected(LINES, job.config)
@@ -82,7 +82,7 @@ def test_words_come_by_count_in_train_then_those_of_held_out_text(tmp_path: Path
     assert counted["bytes"] == sum(len(line.encode()) for line in own)
 
 
-def test_a_rare_word_of_train_is_left_out_and_so_is_one_of_held_out_text(tmp_path: Path) -> None:
+def test_words_below_min_count_and_held_out_words_are_left_out(tmp_path: Path) -> None:
     job, units = plan(tmp_path, LINES, min_count=3)
     words = run(job, units)
     assert words == expected(LINES, job.config, 3)
@@ -90,7 +90,7 @@ def test_a_rare_word_of_train_is_left_out_and_so_is_one_of_held_out_text(tmp_pat
 
 
 @pytest.mark.parametrize(("unit_bytes", "buckets", "held"), [(1024, 1, 10**6), (1300, 5, 20)])
-def test_the_vocabulary_does_not_depend_on_how_the_text_is_cut(
+def test_the_vocabulary_does_not_depend_on_units_buckets_or_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit_bytes: int, buckets: int, held: int
 ) -> None:
     monkeypatch.setattr(word_counts, "TYPES_HELD", held)
@@ -100,7 +100,7 @@ def test_the_vocabulary_does_not_depend_on_how_the_text_is_cut(
     assert run(job, units) == expected(LINES, job.config)
 
 
-def test_words_that_were_written_are_not_counted_again(
+def test_counts_written_early_are_not_counted_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(word_counts, "TYPES_HELD", 20)
@@ -108,7 +108,7 @@ def test_words_that_were_written_are_not_counted_again(
     assert run(job, units) == expected(LINES, job.config, 2)
 
 
-def test_a_given_split_and_filters_decide_what_is_counted(tmp_path: Path) -> None:
+def test_the_split_of_a_source_and_filters_apply_to_word_counts(tmp_path: Path) -> None:
     (tmp_path / "held.txt").write_text("held-out\nx\n")
     sources = [
         {"name": "a", "path": str(tmp_path / "text.txt"), "split": "train"},
@@ -120,9 +120,7 @@ def test_a_given_split_and_filters_decide_what_is_counted(tmp_path: Path) -> Non
     assert read_counted(job) == {"documents": 2, "bytes": 10}
 
 
-def test_a_rerun_makes_only_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rerun_makes_only_missing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job, units = plan(tmp_path, LINES, unit_bytes=1024)
     words = run(job, units)
     work = Path(job.work)
@@ -138,7 +136,7 @@ def test_a_rerun_makes_only_what_is_missing(
     assert json.loads(records[0].read_text())["documents"] > 0
 
 
-def test_an_interrupted_bucket_leaves_nothing_half_written(
+def test_an_interrupted_bucket_leaves_no_partial_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, units = plan(tmp_path, LINES)
@@ -166,7 +164,7 @@ def test_a_block_of_rows_reads_back(rows: list[tuple[int, int, bytes]]) -> None:
     assert file.read() == b"next"
 
 
-def test_buckets_follow_from_the_size_and_have_an_end() -> None:
+def test_the_number_of_buckets_follows_from_the_size_up_to_a_limit() -> None:
     assert word_buckets(0) == word_buckets(4 << 20) == 1
     assert word_buckets(100 << 20) == 25
     assert word_buckets(1 << 50) == 256

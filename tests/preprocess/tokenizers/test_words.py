@@ -1,4 +1,4 @@
-"""Words by number: the frequent ones in memory give the same ids as all the others in the file."""
+"""The word tokenizer: words in memory and in the file have the same ids."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ WORDS = ["the", "кот", "猫が", "<s>", "<unk>", "a", "größe", "ሰ"]
     st.lists(st.lists(st.sampled_from([*WORDS, "new", "x"])).map(" ".join), max_size=5),
     st.integers(0, 9),
 )
-def test_ids_are_the_same_however_many_words_are_held(texts: list[str], frequent: int) -> None:
+def test_ids_do_not_depend_on_how_many_words_are_in_memory(texts: list[str], frequent: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(word_tokenizer, "FREQUENT", frequent)
         tokenizer = WordTokenizer(Vocabulary.of_words(WORDS))
@@ -38,7 +38,7 @@ def test_ids_are_the_same_however_many_words_are_held(texts: list[str], frequent
         assert [text[token.start : token.end] for token in tokens] == text.split()
 
 
-def test_a_folder_of_the_first_version_without_an_index_is_read(tmp_path: Path) -> None:
+def test_a_tokenizer_of_version_0_1_without_an_index_is_read(tmp_path: Path) -> None:
     (tmp_path / "vocabulary.txt").write_text("b\na\n")
     (tmp_path / "tokenizer.json").write_text(json.dumps({"kind": "word", "file": "vocabulary.txt"}))
     assert load_tokenizer(str(tmp_path)).encode(["a b c"])[0].tolist() == [4, 3, 0]
@@ -48,11 +48,13 @@ def test_a_damaged_index_is_refused(tmp_path: Path) -> None:
     names = train_tokenizer(WordConfig(), ["a b"]).save(str(tmp_path))
     assert names == ("tokenizer.json", "vocabulary.txt", "vocabulary.index")
     (tmp_path / "vocabulary.txt").write_text("a\n")
-    with pytest.raises(TokenizerError, match=r"holds no tokenizer \(the vocabulary's text and"):
+    with pytest.raises(
+        TokenizerError, match=r"holds no tokenizer \(the vocabulary text and its index do not match"
+    ):
         load_tokenizer(str(tmp_path))
 
 
-def test_a_word_is_no_byte_and_the_longest_are_told() -> None:
+def test_a_word_tokenizer_has_no_byte_tokens_and_lists_its_longest_words() -> None:
     tokenizer = train_tokenizer(WordConfig(), ["bb a ccc"])
     assert tokenizer.byte_tokens(tokenizer.encode(["a bb x"])[0]) == 0
     assert tokenizer.longest(2) == ["ccc", "bb"]

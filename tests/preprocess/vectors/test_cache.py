@@ -1,5 +1,8 @@
+"""The vector cache: reading, damage, and local copies of a remote cache."""
+
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +27,7 @@ WORDS = st.lists(TEXTS, max_size=4)
 
 
 def vectors_of(tokens, seed=0):
-    """(layers, tokens, dim)"""
+    """Return random vectors (layers, tokens, dim)."""
     return np.random.default_rng(seed).standard_normal((LAYERS, len(tokens), DIM)).astype("f4")
 
 
@@ -36,7 +39,7 @@ def finish(folder, records, **details):
 
 
 def write(folder, shards, dtype="float32", texts=True):
-    """A cache of ``shards``, each a list of (text, tokens, vectors)."""
+    """Write and open a cache of shards, each a list of (text, tokens, vectors)."""
     records = []
     for number, entries in enumerate(shards):
         with VectorShardWriter(folder, (number, 0), LAYERS, DIM, dtype, texts) as writer:
@@ -58,7 +61,7 @@ def numbered(count):
     TEXTS,
 )
 @settings(deadline=None, max_examples=40)
-def test_cache_gives_back_every_text_once(tmp_path_factory, shards, dtype, other):
+def test_cache_returns_every_text_once(tmp_path_factory, shards, dtype, other):
     stored, seed = {}, 0
     for shard in shards:
         for place, (text, tokens) in enumerate(shard):
@@ -79,7 +82,7 @@ def test_cache_gives_back_every_text_once(tmp_path_factory, shards, dtype, other
     assert check_files(cache.path, cache.manifest) == []
 
 
-def test_remote_and_local_caches_read_alike(folder):
+def test_remote_and_local_caches_have_the_same_contents(folder):
     cache = write(folder, [*numbered(2), [("", [], vectors_of(""))], []], "float16")
     assert (cache.layers, cache.dim, cache.model) == (LAYERS, DIM, "m" * 64)
     assert cache.dtype == np.dtype("float16")
@@ -89,7 +92,7 @@ def test_remote_and_local_caches_read_alike(folder):
     np.testing.assert_array_equal(cache["text 1"], vectors_of("ab", 1).astype("f2"))
 
 
-def test_texts_and_lists_of_words_are_kept_apart(tmp_path):
+def test_a_text_and_its_list_of_words_are_different_keys(tmp_path):
     words, joined = ["a", "b"], "a b"
     cache = write(
         str(tmp_path),
@@ -105,7 +108,7 @@ def test_texts_and_lists_of_words_are_kept_apart(tmp_path):
 
 @given(st.lists(TEXTS | WORDS, max_size=30), st.lists(TEXTS | WORDS, max_size=30))
 @settings(deadline=None, max_examples=30)
-def test_many_keys_are_asked_for_at_once(tmp_path_factory, stored, others):
+def test_has_looks_up_many_keys(tmp_path_factory, stored, others):
     cache = write(
         str(tmp_path_factory.mktemp("cache")), [[(text, [], vectors_of("")) for text in stored]]
     )
@@ -115,7 +118,7 @@ def test_many_keys_are_asked_for_at_once(tmp_path_factory, stored, others):
     assert all(found[: len(stored)])
 
 
-def test_a_cache_without_texts_is_read_by_them_alone(tmp_path):
+def test_a_cache_without_texts_supports_lookup_only(tmp_path):
     cache = write(str(tmp_path), numbered(3), texts=False)
     np.testing.assert_array_equal(cache["text 1"], vectors_of("ab", 1))
     assert not list(tmp_path.glob("texts-*"))
@@ -127,7 +130,7 @@ def test_a_cache_without_texts_is_read_by_them_alone(tmp_path):
     np.testing.assert_array_equal(cache.at((1, 0), 0)[1], vectors_of("ab", 1))
 
 
-def test_int8_keeps_vectors_within_half_a_step_of_their_largest_value(tmp_path):
+def test_int8_is_within_half_a_quantisation_step(tmp_path):
     vectors = np.random.default_rng(1).standard_normal((LAYERS, 50, DIM)).astype("f4") * 1e5
     vectors[1, 7] = 0
     cache = write(str(tmp_path), [[("a", ["x"] * 50, vectors)]], "int8")
@@ -140,7 +143,7 @@ def test_int8_keeps_vectors_within_half_a_step_of_their_largest_value(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
-def test_vectors_in_a_file_are_written_in_pieces(tmp_path, monkeypatch, dtype):
+def test_writing_in_pieces_gives_the_same_files(tmp_path, monkeypatch, dtype):
     vectors = vectors_of("abcdefg" * 9)
     entry = ("a", ["x"] * 63, vectors)
     whole = write(str(tmp_path / "whole"), [[entry]], dtype)
@@ -151,7 +154,7 @@ def test_vectors_in_a_file_are_written_in_pieces(tmp_path, monkeypatch, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
-def test_everything_is_read_in_blocks(tmp_path, dtype):
+def test_blocks_hold_all_entries(tmp_path, dtype):
     entries = [(f"text {i}", ["t"] * (i % 3), vectors_of("t" * (i % 3), i)) for i in range(7)]
     cache = write(str(tmp_path), [entries[:4], [], entries[4:]], dtype)
     found = {}
@@ -164,7 +167,7 @@ def test_everything_is_read_in_blocks(tmp_path, dtype):
     assert not found
 
 
-def test_an_index_in_buckets_is_the_index_in_one(tmp_path, monkeypatch):
+def test_the_index_does_not_depend_on_the_number_of_buckets(tmp_path, monkeypatch):
     cache = write(str(tmp_path), numbered(200))
     from preprocess.vectors import index as vector_index
 
@@ -173,31 +176,31 @@ def test_an_index_in_buckets_is_the_index_in_one(tmp_path, monkeypatch):
     assert again == cache.manifest.files[-1]
 
 
-def test_an_index_of_another_generation_lies_beside_the_first(tmp_path):
+def test_an_index_of_a_new_generation_does_not_replace_the_old_one(tmp_path):
     cache = write(str(tmp_path), numbered(2))
     second = write_index(str(tmp_path), [(0, 0)], 1)
     assert second.name == "index-0001.npy"
     assert "text 1" in VectorCache.open(tmp_path)
     assert cache.generation == 0
     finish(str(tmp_path), [*cache.manifest.files, second])
-    with pytest.raises(CacheError, match="2 indexes in the manifest"):
+    with pytest.raises(CacheError, match="its manifest lists 2 indexes, not 1"):
         VectorCache.open(tmp_path)
 
 
 def test_a_cache_of_another_model_is_refused(tmp_path):
     write(str(tmp_path), numbered(1))
     assert VectorCache.open(tmp_path, "m" * 64).model == "m" * 64
-    with pytest.raises(CacheError, match=r"of another model \(mmmmmmmmmmmm, not nnnnnnnnnnnn\)"):
+    with pytest.raises(CacheError, match=r"by another model \(mmmmmmmmmmmm, not nnnnnnnnnnnn\)"):
         VectorCache.open(tmp_path, "n" * 64)
 
 
 def test_a_cache_of_an_older_biloom_is_refused(tmp_path):
     write_manifest(str(tmp_path), Manifest("embed", 1, "0.0.9", "", "", {}, (), {}))
-    with pytest.raises(CacheError, match=r"made by an older biloom \(0\.0\.9\)"):
+    with pytest.raises(CacheError, match=r"format of an older biloom \(0\.0\.9\)"):
         VectorCache.open(tmp_path)
 
 
-def test_texts_of_equal_first_key_half_are_told_apart(tmp_path, monkeypatch):
+def test_texts_with_equal_first_halves_of_keys_are_distinguished(tmp_path, monkeypatch):
     def colliding(text):
         return b"8 bytes " + text.encode().rjust(8)
 
@@ -212,7 +215,7 @@ def test_texts_of_equal_first_key_half_are_told_apart(tmp_path, monkeypatch):
     assert "text 9" not in cache
 
 
-def test_text_not_in_the_cache_is_told(tmp_path):
+def test_a_missing_text_raises_a_key_error(tmp_path):
     cache = write(str(tmp_path), numbered(1))
     with pytest.raises(
         KeyError, match=r"'text 0 ' is not in the vector cache .* exactly as it was"
@@ -231,13 +234,13 @@ def test_vectors_are_a_read_only_view(tmp_path):
         vectors[0, 0, 0] = 1
 
 
-def test_pickled_cache_opens_again(tmp_path):
+def test_a_pickled_cache_can_be_read(tmp_path):
     cache = write(str(tmp_path), numbered(2))
     again = pickle.loads(pickle.dumps(cache))
     np.testing.assert_array_equal(again["text 1"], cache["text 1"])
 
 
-def test_first_occurrence_of_a_text_stays(tmp_path):
+def test_the_first_of_equal_texts_is_kept(tmp_path):
     twice = [("a", ["first"], vectors_of("a", 1)), ("a", ["second"], vectors_of("a", 2))]
     cache = write(str(tmp_path), [twice[:1], twice[1:]])
     assert cache.tokens("a") == ["first"]
@@ -273,14 +276,26 @@ def _other_numpy_type(path):
         ("vectors-000001-000.bin", Path.unlink, VectorCache.__getitem__, "is missing"),
         ("vectors-000001-000.bin", _cut, VectorCache.__getitem__, "47 bytes, not 48"),
         ("entries-000001-000.npy", Path.unlink, VectorCache.tokens, "is missing"),
-        ("entries-000001-000.npy", _other_numpy_type, VectorCache.tokens, "it holds"),
+        ("entries-000001-000.npy", _other_numpy_type, VectorCache.tokens, "it has dtype"),
         ("texts-000001-000.bin", Path.unlink, VectorCache.tokens, "is missing"),
-        ("texts-000001-000.bin", _flip, VectorCache.tokens, "entry 0 is not the text it was"),
-        ("texts-000001-000.bin", _respell, VectorCache.tokens, "entry 0 is not the text it was"),
+        (
+            "texts-000001-000.bin",
+            _flip,
+            VectorCache.tokens,
+            "entry 0 does not match its key",
+        ),
+        (
+            "texts-000001-000.bin",
+            _respell,
+            VectorCache.tokens,
+            "entry 0 does not match its key",
+        ),
         ("texts-000001-000.bin", _cut, VectorCache.tokens, "damaged"),
     ],
 )
-def test_damaged_shard_is_named_and_the_others_stay_readable(tmp_path, name, damage, read, message):
+def test_a_damaged_shard_is_refused_and_the_others_stay_readable(
+    tmp_path, name, damage, read, message
+):
     cache = write(str(tmp_path), numbered(3))
     damage(tmp_path / name)
     with pytest.raises(CacheError) as caught:
@@ -294,14 +309,32 @@ def test_damaged_shard_is_named_and_the_others_stay_readable(tmp_path, name, dam
         list(cache.entries())
 
 
-def test_entry_that_is_another_text_is_refused(tmp_path):
+def test_vectors_shorter_than_the_entries_require_are_refused(tmp_path):
+    cache = write(str(tmp_path), numbered(2))
+    name = "vectors-000001-000.bin"
+    size = (tmp_path / name).stat().st_size - 4 * DIM
+    with (tmp_path / name).open("r+b") as file:
+        file.truncate(size)
+    records = [
+        replace(one, bytes=size) if one.name == name else one for one in cache.manifest.files
+    ]
+    finish(str(tmp_path), records)
+    cache = VectorCache.open(tmp_path)
+    for read in (lambda: cache["text 1"], lambda: cache.block(1)):
+        with pytest.raises(CacheError, match=rf"{name} .*shorter than its entries require"):
+            read()
+
+
+def test_an_entry_with_the_key_of_another_text_is_refused(tmp_path):
     cache = write(str(tmp_path), numbered(2))
     for kind in ("entries-{:06}-000.npy", "texts-{:06}-000.bin"):
         one, two = (tmp_path / kind.format(n) for n in (0, 1))
         data = one.read_bytes()
         one.write_bytes(two.read_bytes())
         two.write_bytes(data)
-    with pytest.raises(CacheError, match=r"entries-000000-000\.npy.*entry 0 is another text"):
+    with pytest.raises(
+        CacheError, match=r"entries-000000-000\.npy.*entry 0 has the key of another text"
+    ):
         cache.tokens("text 0")
 
 
@@ -319,7 +352,7 @@ def test_cache_without_a_whole_index_is_refused(tmp_path, damage, message):
         VectorCache.open(tmp_path)
 
 
-def test_unreadable_file_is_told(tmp_path, monkeypatch):
+def test_an_unreadable_file_is_refused(tmp_path, monkeypatch):
     cache = write(str(tmp_path), numbered(1))
 
     def refuse(path):
@@ -335,13 +368,13 @@ def test_folder_without_a_finished_cache_is_refused(tmp_path):
         VectorCache.open(tmp_path)
 
 
-def test_manifest_that_does_not_tell_the_shape_is_refused(tmp_path):
+def test_a_manifest_without_the_shape_is_refused(tmp_path):
     write_manifest(str(tmp_path), Manifest("embed", 2, "", "", "", {}, (), {"layers": 1}))
-    with pytest.raises(CacheError, match="the manifest does not tell 'dim'"):
+    with pytest.raises(CacheError, match="the manifest of the vector cache lacks 'dim'"):
         VectorCache.open(tmp_path)
 
 
-def test_a_remote_cache_keeps_a_bounded_number_of_bytes_here(tmp_path, monkeypatch):
+def test_local_copies_of_a_remote_cache_are_limited_in_bytes(tmp_path, monkeypatch):
     folder, fetched, read = "memory://test-vector-cache", [], storage.read_bytes
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     try:
@@ -357,13 +390,13 @@ def test_a_remote_cache_keeps_a_bounded_number_of_bytes_here(tmp_path, monkeypat
             f"vectors-00000{n}-000.bin" for n in range(3)
         ]
         copies = [one for one in tmp_path.rglob("*") if one.is_file() and one.stat().st_size == 48]
-        assert len(copies) == 2, "the third made room; what is mapped stays readable"
+        assert len(copies) == 2, "two of three copies fit; a mapped one stays readable"
         np.testing.assert_array_equal(kept, vectors_of("ab", 0))
     finally:
         storage.remove_tree(folder)
 
 
-def test_a_remote_shard_that_is_damaged_is_named(tmp_path, monkeypatch):
+def test_a_damaged_remote_shard_is_refused(tmp_path, monkeypatch):
     folder = "memory://test-vector-cache"
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     try:

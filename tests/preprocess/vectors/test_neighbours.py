@@ -1,3 +1,5 @@
+"""Uses of words, and their neighbours, in caches with known vectors."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ RIVER, MONEY = np.eye(DIM, dtype="f4")[:2]
 
 
 def cache_of(folder, texts):
-    """A cache of texts, each a list of (word, top vector); layer 0 is drawn once a word."""
+    """Make a cache of texts, each a list of (word, top vector); layer 0 is random, fixed per word."""
     random = np.random.default_rng(0)
     static = {}
     with VectorShardWriter(str(folder), (0, 0), 2, DIM, "float32") as writer:
@@ -34,7 +36,7 @@ def cache_of(folder, texts):
 
 @pytest.fixture
 def banks(tmp_path):
-    """Three of five texts have a "bank" by the river, the others one with money."""
+    """A cache in which "bank" is near water in three of five texts, and near money in the others."""
     random = np.random.default_rng(1)
 
     def near(*directions):
@@ -49,7 +51,7 @@ def banks(tmp_path):
     return cache_of(tmp_path, texts)
 
 
-def test_each_use_has_neighbours_of_its_own(banks):
+def test_each_use_of_a_word_has_its_own_neighbours(banks):
     (bank,) = word_uses(banks, ["bank"], 2)
     assert (bank.word, bank.occurrences) == ("bank", 60)
     near = [[one.snippet.word for one in use.neighbours] for use in bank.uses]
@@ -76,13 +78,13 @@ def test_static_neighbours_are_those_of_layer_0(tmp_path):
     assert list(found.static) == sorted(cosine, key=cosine.get, reverse=True)
 
 
-def test_word_of_clearest_uses_is_chosen_without_a_list(banks):
+def test_the_word_with_the_most_distinct_uses_is_chosen(banks):
     chosen = [found.word for found in word_uses(banks, None, 2)]
     assert chosen[0] == "bank"
     assert chosen == [found.word for found in word_uses(banks, None, 2)]
 
 
-def test_word_that_is_absent_or_alone_has_no_uses(tmp_path):
+def test_a_word_that_occurs_less_than_twice_has_no_uses(tmp_path):
     cache = cache_of(tmp_path, [[("one", RIVER)]])
     found = word_uses(cache, ["one", "none"], 2)
     assert [(w.word, w.occurrences, w.uses) for w in found] == [("one", 1, ()), ("none", 0, ())]
@@ -95,21 +97,21 @@ def test_empty_cache_has_no_words(tmp_path):
     assert word_uses(cache, ["any"], 2)[0].occurrences == 0
 
 
-def test_occurrences_all_alike_are_one_use(tmp_path):
+def test_occurrences_with_equal_vectors_are_one_use(tmp_path):
     texts = [[("one", RIVER), ("near", MONEY), ("one", RIVER)], [("two", MONEY), ("three", RIVER)]]
     (found,) = word_uses(cache_of(tmp_path, texts), ["one"], 3)
     assert [len(found.uses), found.uses[0].again] == [1, None]
-    # Not "near", which stands in the same text.
+    # Not "near", which is in the same text.
     assert [one.snippet.word for one in found.uses[0].neighbours] == ["three", "two"]
 
 
-def test_cache_of_one_text_has_uses_without_neighbours(tmp_path):
+def test_uses_in_a_single_text_have_no_neighbours(tmp_path):
     text = [("x", MONEY), ("one", RIVER), ("y", MONEY), ("one", MONEY), ("x", RIVER)]
     (found,) = word_uses(cache_of(tmp_path, [text]), ["one"], 2)
     assert [(use.again, use.neighbours) for use in found.uses] == [(None, ())] * 2
 
 
-def test_other_letter_case_of_a_word_is_no_neighbour_of_it(tmp_path):
+def test_other_letter_cases_of_a_word_are_not_its_neighbours(tmp_path):
     text = [("Key", RIVER), ("key", RIVER), ("KEY", RIVER), ("lock", MONEY), ("LOCK", MONEY)]
     cache = cache_of(tmp_path, [text] * 4)
     (found,) = word_uses(cache, ["key"], 5)
@@ -120,7 +122,7 @@ def test_other_letter_case_of_a_word_is_no_neighbour_of_it(tmp_path):
 
 @given(st.integers(2, 40), st.integers(1, 5), st.integers(0, 100))
 @settings(deadline=None, max_examples=50)
-def test_two_means_tells_the_share_of_variance_between_its_groups(rows, dim, seed):
+def test_two_means_returns_the_share_of_variance_between_the_groups(rows, dim, seed):
     values = np.random.default_rng(seed).standard_normal((rows, dim)).astype("f4")
     first, share = two_means(values)
     assert 0 < first.sum() < rows
@@ -133,7 +135,7 @@ def test_two_means_tells_the_share_of_variance_between_its_groups(rows, dim, see
     assert share == pytest.approx(between / ((values - mean) ** 2).sum(), abs=1e-4)
 
 
-def test_two_means_takes_two_groups_before_one_outlier():
+def test_two_means_prefers_balanced_groups_to_one_outlier():
     random = np.random.default_rng(0)
     rows = 0.1 * random.standard_normal((41, 3)).astype("f4")
     rows[:20, 0] += 2

@@ -1,4 +1,4 @@
-"""Shards of the vector cache: how a text is named, and what a writer leaves."""
+"""Shards of the vector cache: keys of texts, and the files of a writer."""
 
 from pathlib import Path
 
@@ -20,16 +20,16 @@ WORDS = st.lists(TEXTS, max_size=4)
 
 
 def vectors_of(tokens):
-    """(layers, tokens, dim)"""
+    """Return random vectors (layers, tokens, dim)."""
     return np.random.default_rng(0).standard_normal((LAYERS, len(tokens), DIM)).astype("f4")
 
 
-def test_key_stays_what_it_was_so_old_caches_are_found_again():
+def test_keys_are_those_of_earlier_versions():
     assert text_key("語").hex() == "c03491d601ab7cbb229d98bfec1f7290"
 
 
 @given(WORDS, WORDS)
-def test_lists_of_words_have_keys_of_their_own(one, other):
+def test_a_list_of_words_never_has_the_key_of_a_string(one, other):
     keys = {text_key(one), text_key(other)}
     assert len(keys) == 1 + (one != other)
     for text in (
@@ -42,12 +42,14 @@ def test_lists_of_words_have_keys_of_their_own(one, other):
 
 
 @pytest.mark.parametrize("text", [3, None, b"bytes", ["a", 3]])
-def test_what_is_no_text_is_refused(text):
-    with pytest.raises(TypeError, match="is a string or a list of words, not"):
+def test_other_types_than_texts_are_refused(text):
+    with pytest.raises(
+        TypeError, match=r"must be a string or a list of strings \(its words\), not"
+    ):
         text_key(text)
 
 
-def test_shard_appears_only_when_it_is_closed(folder):
+def test_the_files_of_a_shard_appear_when_it_is_closed(folder):
     writer = VectorShardWriter(folder, (7, 0), LAYERS, DIM, "float32")
     writer.add("a", ["a"], vectors_of("a"))
     assert all(one.startswith(storage.TEMPORARY) for one in storage.list_names(folder))
@@ -58,7 +60,7 @@ def test_shard_appears_only_when_it_is_closed(folder):
     assert writer.close() == records
 
 
-def test_shard_of_a_failed_block_leaves_nothing(folder):
+def test_a_writer_whose_block_fails_leaves_no_files(folder):
     def fail():
         with VectorShardWriter(folder, (0, 0), LAYERS, DIM, "float32") as writer:
             writer.add("a", ["a"], vectors_of("a"))
@@ -69,7 +71,7 @@ def test_shard_of_a_failed_block_leaves_nothing(folder):
     assert storage.list_names(folder) == []
 
 
-def test_entries_appear_last_of_a_shard(tmp_path, monkeypatch):
+def test_the_entries_file_of_a_shard_appears_last(tmp_path, monkeypatch):
     renamed, replace = [], Path.replace
     monkeypatch.setattr(
         Path, "replace", lambda self, to: (renamed.append(Path(to).name), replace(self, to))[1]
@@ -79,7 +81,7 @@ def test_entries_appear_last_of_a_shard(tmp_path, monkeypatch):
     assert len(renamed) == 3
 
 
-def test_bytes_of_a_shard_are_raw_little_endian_values(tmp_path):
+def test_a_shard_stores_raw_little_endian_values(tmp_path):
     vectors = vectors_of("ab")
     with VectorShardWriter(str(tmp_path), (0, 0), LAYERS, DIM, "float16") as writer:
         writer.add("ab", ["a", "b"], vectors[:, ::-1])
@@ -98,13 +100,15 @@ def test_writer_refuses_vectors_of_another_shape_or_not_finite(tmp_path):
     assert writer.close()[0].counts["entries"] == 0
 
 
-def test_value_beyond_float16_is_told(tmp_path):
+def test_a_value_too_large_for_float16_is_refused(tmp_path):
     writer = VectorShardWriter(str(tmp_path), (0, 0), LAYERS, DIM, "float16")
-    with pytest.raises(CacheError, match=r"holds 7e\+04, beyond float16; set embed.dtype=float32"):
+    with pytest.raises(
+        CacheError, match=r"a value of 7e\+04, too large for float16; set embed.dtype=float32"
+    ):
         writer.add("a", ["a"], np.full((LAYERS, 1, DIM), 7e4, "f4"))
     writer.close()
 
 
-def test_dtype_that_cannot_be_stored_is_told(tmp_path):
+def test_an_unknown_dtype_is_refused(tmp_path):
     with pytest.raises(CacheError, match="as 'int4'; choose float32, float16, int8"):
         VectorShardWriter(str(tmp_path), (0, 0), LAYERS, DIM, "int4")

@@ -1,3 +1,5 @@
+"""Words of tokenised texts, and samples of their occurrences."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ DIM = 4
 
 
 def cache_of(folder, texts):
-    """A cache of texts, each a list of tokens; every value of a vector tells token and layer."""
+    """Make a cache of tokenised texts; the value of a vector identifies its token and layer."""
     numbers = iter(range(1, 10_000))
     with VectorShardWriter(str(folder), (0, 0), 2, DIM, "float32") as writer:
         for n, tokens in enumerate(texts):
@@ -28,48 +30,48 @@ def cache_of(folder, texts):
     return VectorCache.open(folder)
 
 
-def spelled(tokens, asked=()):
+def spelled(tokens, requested=()):
     text, starts = joined_text(tokens)
-    return [(text[w.start : w.end], w.first, w.last) for w in find_words(text, starts, asked)]
+    return [(text[w.start : w.end], w.first, w.last) for w in find_words(text, starts, requested)]
 
 
-def test_pieces_bytes_and_words_spell_their_text():
+def test_joining_subwords_bytes_and_words():
     assert joined_text(["▁a", "b", "▁c"]) == (" ab c", [0, 2, 3])
-    # Three bytes are one character, and begin where the first does.
+    # Three byte tokens are one character, and start at the same index.
     assert joined_text(["▁x", "<0xE8>", "<0xAA>", "<0x9E>", "y"]) == (" x語y", [0, 2, 2, 2, 3])
     assert joined_text(["▁", "<0xFF>"])[0] == " \ufffd"
     assert joined_text(["one", "two"]) == (" one two", [0, 4])
     assert joined_text([]) == ("", [])
 
 
-def test_stretches_between_spaces_are_words_without_their_punctuation():
+def test_words_between_spaces_have_no_punctuation_at_their_ends():
     tokens = ["▁(", "inter", "face", ").", "▁—", "▁di", "gits", "1!"]
     assert spelled(tokens) == [("interface", 1, 2), ("digits1", 5, 7)]
 
 
-def test_marks_at_a_word_end_belong_to_it():
+def test_combining_marks_at_the_end_belong_to_the_word():
     assert spelled(["▁हिन्दी", "▁भाषा।"]) == [("हिन्दी", 0, 0), ("भाषा", 1, 1)]
 
 
 @pytest.mark.parametrize("length", [8, 30])
-def test_tokens_are_words_where_there_are_no_spaces(length):
+def test_tokens_are_words_in_text_without_spaces(length):
     tokens = ["▁", "银行", "，", "在", "河", "岸"] + ["好"] * length
     assert spelled(tokens)[:3] == [("银行", 1, 1), ("在", 3, 3), ("河", 4, 4)]
 
 
-def test_asked_words_are_found_across_tokens_where_there_are_no_spaces():
+def test_requested_words_are_found_across_tokens_without_spaces():
     tokens = ["▁去", "银", "行取", "钱"] + ["好"] * 30
     assert ("银行", 1, 2) in spelled(tokens, ["银行"])
     assert ("银行", 1, 2) not in spelled(tokens)
 
 
-def test_rare_characters_in_bytes_are_one_word_from_the_first_byte_to_the_last():
+def test_consecutive_byte_tokens_are_one_word():
     assert spelled(["▁ab", "▁", "<0xE8>", "<0xAA>", "<0x9E>"]) == [("ab", 0, 0), ("語", 2, 4)]
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)))
 @settings(deadline=None)
-def test_words_lie_in_their_tokens(tokens):
+def test_a_word_overlaps_its_first_and_last_token(tokens):
     text, starts = joined_text(tokens)
     ends = [*starts[1:], len(text)]
     for word in find_words(text, starts):
@@ -77,42 +79,40 @@ def test_words_lie_in_their_tokens(tokens):
         assert starts[word.first] <= word.start < word.end <= ends[word.last]
 
 
-def test_each_direction_gives_the_vector_of_the_token_where_it_has_read_the_word(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(word_sample, "_directions", lambda vectors: vectors)
+def test_each_direction_uses_the_token_at_which_it_has_read_the_whole_word(tmp_path, monkeypatch):
+    monkeypatch.setattr(word_sample, "_centred", lambda vectors: vectors)
     cache = cache_of(tmp_path, [["▁a", "▁ab", "cd", "ef"]])
     sample = read_sample(cache, [])
     assert sample.spellings == ["a", "abcdef"]
-    # Layer 1: tokens 1 and (4, forward; 2, backward).
+    # Layer 1: token 1, then token 4 (forward) and token 2 (backward).
     np.testing.assert_array_equal(
         sample.contextual, [[5001, 5001, 5001.5, 5001.5], [5004, 5004, 5002.5, 5002.5]]
     )
-    # Layer 0: the mean of the word's tokens, of one half.
+    # Layer 0: the mean over the tokens of the word, of one half of the dimensions.
     np.testing.assert_array_equal(sample.static, [[1, 1], [3, 3]])
 
 
-def test_sample_is_bounded(tmp_path, monkeypatch):
+def test_the_number_of_occurrences_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(word_sample, "SAMPLE", 5)
     sample = read_sample(cache_of(tmp_path, [["▁a", "▁b"]] * 1 + [["▁c", "▁d"]] * 9), [])
     assert len(sample.types) == 5
     assert sample.places[:, 0].tolist() == [0, 0, 1, 1, 2]
 
 
-def test_exact_spelling_is_found_before_another_letter_case(tmp_path):
+def test_find_prefers_the_exact_spelling_to_another_letter_case(tmp_path):
     sample = read_sample(cache_of(tmp_path, [["▁Key", "▁key", "▁key", "▁KEY", "▁é"]]), [])
     found = {word: sample.find(word) for word in ("Key", "kEY", "e\u0301", "no")}
     assert found == {"Key": 0, "kEY": 1, "e\u0301": 3, "no": None}
 
 
-def test_repeated_surroundings_count_once_and_text_ends_only_without_others(tmp_path):
+def test_contexts_leave_out_repeated_neighbours_and_ends_of_texts(tmp_path):
     texts = [["▁a", "▁w", "▁b"], ["▁a", "▁w", "▁b"], ["▁c", "▁w", "▁b"], ["▁w", "▁b"], ["▁z"]]
     sample = read_sample(cache_of(tmp_path, texts), [])
     assert sample.places[sample.contexts(1), 0].tolist() == [0, 2]
     assert sample.places[sample.contexts(sample.find("z")), 0].tolist() == [4]
 
 
-def test_snippet_is_one_line_cut_between_words(tmp_path):
+def test_a_snippet_is_one_line_cut_between_words(tmp_path):
     long = [f"▁left{n}" for n in range(20)] + ["▁word\n\u202e"] + [f"▁right{n}" for n in range(20)]
     sample = read_sample(cache_of(tmp_path, [long, ["▁\ud800", "▁word\u2028"]]), [])
     first, second = np.flatnonzero(sample.types == sample.find("word"))
@@ -122,5 +122,5 @@ def test_snippet_is_one_line_cut_between_words(tmp_path):
     assert sample.snippet(second) == Snippet("", "word", "")
 
 
-def test_word_type_is_plain_data():
+def test_find_words_returns_spans_of_characters_and_tokens():
     assert find_words(" ab", [0]) == [Word(1, 3, 0, 0)]

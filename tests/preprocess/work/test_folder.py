@@ -8,7 +8,7 @@ from preprocess.files.storage import TEMPORARY
 from preprocess.work import folder
 
 
-def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_record_is_read_back(tmp_path: Path) -> None:
     path = folder.unit_record(str(tmp_path), 3)
     assert folder.read_record_if_written(path) is None
     with pytest.raises(FileNotFoundError):
@@ -18,7 +18,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert folder.read_record_if_written(path) == {"read": 1, "name": "ß"}
 
 
-def test_records_are_listed_in_the_order_of_units_without_those_of_killed_writers(
+def test_records_are_listed_in_the_order_of_units_without_temporary_files(
     tmp_path: Path,
 ) -> None:
     work = folder.work_folder(str(tmp_path))

@@ -1,4 +1,4 @@
-"""Progress through files: rarely written, summed whole, and of what is through read once."""
+"""Progress records: when they are written, and their sums."""
 
 import json
 from collections import Counter
@@ -11,8 +11,8 @@ from preprocess.work import progress
 from preprocess.work.progress import TELL_SECONDS, Progress, ProgressSums
 
 
-def told(work: Path, unit: int, final: bool = True, tokens: int = 5) -> Progress:
-    """A unit that has told some counts."""
+def report(work: Path, unit: int, final: bool = True, tokens: int = 5) -> Progress:
+    """Write a progress record with some counts."""
     one = Progress(str(work), unit)
     one.bytes, one.documents, one.tokens = 10, 2, tokens
     one.dropped = (Counter(empty=3),)
@@ -23,7 +23,7 @@ def told(work: Path, unit: int, final: bool = True, tokens: int = 5) -> Progress
     return one
 
 
-def test_a_unit_tells_its_counts_when_they_are_due_and_at_its_end(
+def test_counts_are_written_every_few_seconds_and_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
@@ -47,16 +47,16 @@ def test_a_unit_tells_its_counts_when_they_are_due_and_at_its_end(
     assert json.loads(record.read_text()) == {"final": True, "counts": {**counts, "tokens": 6}}
 
 
-def test_sums_leave_out_what_a_killed_writer_left(tmp_path: Path) -> None:
+def test_sums_ignore_temporary_files_of_killed_writers(tmp_path: Path) -> None:
     assert ProgressSums(str(tmp_path)).read() == {}
     for unit in (0, 1):
-        told(tmp_path, unit)
+        report(tmp_path, unit)
     (tmp_path / "progress" / f"{TEMPORARY}host-1-000002.json").write_text('{"byt')
     expected = {"bytes": 20, "documents": 4, "tokens": 10, "dropped.empty": 6}
     assert ProgressSums(str(tmp_path)).read() == expected
 
 
-def test_a_unit_that_is_through_is_read_once_and_a_running_one_again(
+def test_a_finished_unit_is_read_once_and_a_running_one_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
@@ -67,22 +67,22 @@ def test_a_unit_that_is_through_is_read_once_and_a_running_one_again(
 
     monkeypatch.setattr(progress, "read_bytes", reading)
     sums = ProgressSums(str(tmp_path))
-    told(tmp_path, 0)
-    told(tmp_path, 1, final=False)
+    report(tmp_path, 0)
+    report(tmp_path, 1, final=False)
     assert sums.read()["tokens"] == 10
-    told(tmp_path, 1, final=False, tokens=7)
-    told(tmp_path, 2, final=False)
+    report(tmp_path, 1, final=False, tokens=7)
+    report(tmp_path, 2, final=False)
     assert sums.read()["tokens"] == 17
-    told(tmp_path, 1, tokens=8)
+    report(tmp_path, 1, tokens=8)
     assert sums.read()["tokens"] == 18
     assert sums.read() == {"bytes": 30, "documents": 6, "tokens": 18, "dropped.empty": 9}
     assert read == ["000000", "000001", "000001", "000002", "000001", "000002", "000002"]
 
 
-def test_a_half_written_record_raises_and_spoils_no_later_look(tmp_path: Path) -> None:
+def test_a_half_written_record_raises_and_later_reads_are_right(tmp_path: Path) -> None:
     sums = ProgressSums(str(tmp_path))
-    told(tmp_path, 0)
-    told(tmp_path, 1)
+    report(tmp_path, 0)
+    report(tmp_path, 1)
     record = tmp_path / "progress" / "000001.json"
     whole = record.read_text()
     record.write_text(whole[:10])

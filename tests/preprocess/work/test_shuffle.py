@@ -1,4 +1,4 @@
-"""Rows written by units and read by buckets, against a dictionary."""
+"""The shuffle through files, compared with a dictionary."""
 
 from collections import defaultdict
 
@@ -21,7 +21,7 @@ FOLDER = "memory://shuffle"
     ),
     st.integers(1, 5),
 )
-def test_a_bucket_gives_every_row_in_the_order_of_units(
+def test_a_bucket_yields_its_rows_in_the_order_of_units(
     parts: list[tuple[int, int, list[int]]], buckets: int
 ) -> None:
     storage.remove_tree(FOLDER)
@@ -51,7 +51,7 @@ def test_rows_of_several_columns_stay_whole() -> None:
     assert np.frombuffer(data, "<u8").reshape(-1, 3).tolist() == [[0, 1, 2], [6, 7, 8]]
 
 
-def test_units_beyond_the_padding_are_in_order() -> None:
+def test_unit_numbers_longer_than_the_padding_are_in_order() -> None:
     storage.remove_tree(FOLDER)
     shuffle = Shuffle(FOLDER)
     for unit in (1_000_000, 999_999):
@@ -59,7 +59,7 @@ def test_units_beyond_the_padding_are_in_order() -> None:
     assert [unit for unit, _ in shuffle.read(0)] == [999_999, 1_000_000]
 
 
-def test_files_of_killed_writers_and_records_are_not_read() -> None:
+def test_temporary_files_and_records_are_not_read() -> None:
     storage.remove_tree(FOLDER)
     shuffle = Shuffle(FOLDER)
     shuffle.write(0, 0, b"ab", [0, 2])

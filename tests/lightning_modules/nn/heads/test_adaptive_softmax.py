@@ -1,5 +1,6 @@
-"""The adaptive softmax against torch's."""
+"""The adaptive softmax against nn.AdaptiveLogSoftmaxWithLoss."""
 
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -19,12 +20,7 @@ from lightning_modules.nn.heads.routes import route
 DIM = 64
 
 
-def log_prob(head: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """Log-probability of every id, (n, vocabulary), from `nll` of each id."""
-    ids = torch.arange(head.vocabulary)
-    rows = hidden.repeat_interleave(len(ids), 0)
-    table: torch.Tensor = -head.nll(rows, ids.repeat(len(hidden))).view(len(hidden), len(ids))
-    return table
+LogProb = Callable[[Any, Tensor], Tensor]
 
 
 def head(
@@ -50,8 +46,11 @@ def cases(draw: st.DrawFn) -> tuple[int, tuple[int, ...], float, list[int], int]
 
 @settings(deadline=None, max_examples=60)
 @given(cases(), st.booleans(), st.sampled_from([linear_loss.CPU_SIZES, Sizes(40, 0)]))
-def test_it_is_torchs_adaptive_softmax_for_any_cutoffs_ranks_and_targets(
-    case: tuple[int, tuple[int, ...], float, list[int], int], routed: bool, sizes: Sizes
+def test_losses_and_gradients_equal_those_of_torchs_adaptive_softmax(
+    log_prob: LogProb,
+    case: tuple[int, tuple[int, ...], float, list[int], int],
+    routed: bool,
+    sizes: Sizes,
 ) -> None:
     vocabulary, cutoffs, div, goals, seed = case
     ranks = torch.randperm(vocabulary, generator=torch.Generator().manual_seed(seed))
@@ -78,14 +77,14 @@ def test_it_is_torchs_adaptive_softmax_for_any_cutoffs_ranks_and_targets(
         return
     expected = -theirs(hidden[kept], ranks[targets[kept]]).output
     torch.testing.assert_close(loss[kept], expected, atol=1e-5, rtol=1e-5)
-    wanted = torch.autograd.grad(
+    expected_gradients = torch.autograd.grad(
         expected.sum(), [hidden, *theirs.parameters()], allow_unused=True, materialize_grads=True
     )
-    for a, b in zip(gradients, wanted, strict=True):
+    for a, b in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
-def test_probabilities_sum_to_one() -> None:
+def test_probabilities_sum_to_one(log_prob: LogProb) -> None:
     ours = head(30, (5, 12), ranks=torch.arange(30).flip(0))
     hidden = torch.randn(30, DIM)
 
@@ -94,7 +93,7 @@ def test_probabilities_sum_to_one() -> None:
     torch.testing.assert_close(table.exp().sum(1), torch.ones(30))
 
 
-def test_without_cutoffs_it_is_a_full_softmax() -> None:
+def test_without_cutoffs_it_is_a_full_softmax(log_prob: LogProb) -> None:
     ours = head(20, ())
     hidden, targets = torch.randn(6, DIM), torch.tensor([0, 3, -100, 19, 7, 7])
     logits = hidden @ ours.head.weight.T
@@ -107,7 +106,7 @@ def test_without_cutoffs_it_is_a_full_softmax() -> None:
     torch.testing.assert_close(log_prob(ours, hidden), logits.log_softmax(1))
 
 
-def test_ranks_travel_with_the_weights() -> None:
+def test_ranks_are_part_of_the_state_dict() -> None:
     ranks = torch.randperm(30)
     loaded = head(30, (5,))
 
@@ -117,26 +116,26 @@ def test_ranks_travel_with_the_weights() -> None:
 
 
 @pytest.mark.parametrize("cutoffs", [(5, 5), (0, 3), (3, 30), (31,)])
-def test_cutoffs_outside_the_vocabulary_are_refused(cutoffs: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"model\.head\.cutoffs: .* 0 and .* 30 ids; .* auto"):
+def test_cutoffs_outside_the_vocabulary_raise(cutoffs: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"head\.cutoffs: .* between 0 and 30, the number .* auto"):
         head(30, cutoffs)
 
 
-def test_ranks_that_are_no_permutation_are_refused() -> None:
+def test_ranks_that_are_not_a_permutation_raise() -> None:
     with pytest.raises(ValueError, match="ranks must hold each of 0 to 2 once"):
         head(3, (1,), ranks=torch.tensor([0, 1, 1]))
 
 
-def test_a_tail_has_one_dimension_at_least() -> None:
-    ours = head(10, (2, 4, 6, 8))  # dim 64, div 4: 16, 4, 1, and 0.25
+def test_the_width_of_a_tail_is_at_least_one() -> None:
+    ours = head(10, (2, 4, 6, 8))  # 64 / 4 ** k: 16, 4, 1 and 0.25
 
     assert [tail[0].out_features for tail in ours.tail] == [16, 4, 1, 1]
 
 
-# The compiler calls parts of torch that torch has deprecated.
+# torch.compile calls deprecated functions of torch.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_with_routes_it_compiles_whole(backend: str) -> None:
+def test_with_routes_it_compiles_to_a_single_graph(backend: str) -> None:
     ours = head(40, (5, 20))
     hidden, targets = torch.randn(30, DIM, requires_grad=True), torch.arange(30)
     routes = route(targets.numpy(), np.arange(40), ours.cutoffs)
@@ -148,8 +147,8 @@ def test_with_routes_it_compiles_whole(backend: str) -> None:
     exact = ours.nll(hidden, targets, routes)
     torch.testing.assert_close(loss, exact)
     leaves = [hidden, *ours.parameters()]
-    wanted = torch.autograd.grad(exact.sum(), leaves)
-    torch.testing.assert_close(torch.autograd.grad(loss.sum(), leaves), wanted)
+    expected_gradients = torch.autograd.grad(exact.sum(), leaves)
+    torch.testing.assert_close(torch.autograd.grad(loss.sum(), leaves), expected_gradients)
 
 
 def test_under_autocast_the_loss_is_float32() -> None:
@@ -158,13 +157,15 @@ def test_under_autocast_the_loss_is_float32() -> None:
     routes = route(targets.numpy(), np.arange(40), ours.cutoffs)
     leaves = [hidden, *ours.parameters()]
     exact = ours.nll(hidden, targets, routes)
-    wanted = torch.autograd.grad(exact.sum(), leaves)
+    expected_gradients = torch.autograd.grad(exact.sum(), leaves)
 
     with torch.autocast("cpu", torch.bfloat16):
         low = ours.nll(hidden, targets, routes)
 
     assert low.dtype == torch.float32
     torch.testing.assert_close(low, exact, atol=0.05, rtol=0.02)
-    for gradient, leaf in zip(torch.autograd.grad(low.sum(), leaves), wanted, strict=True):
+    for gradient, leaf in zip(
+        torch.autograd.grad(low.sum(), leaves), expected_gradients, strict=True
+    ):
         assert gradient.dtype == torch.float32
         assert (gradient - leaf).norm() < 0.03 * leaf.norm() + 1e-6

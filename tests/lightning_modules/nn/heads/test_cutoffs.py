@@ -1,4 +1,4 @@
-"""The choice of cutoffs."""
+"""The choice of cutoffs, and the widths of tails."""
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from lightning_modules.nn.heads.cutoffs import (
     Cost,
     choose_cutoffs,
     predicted_speedup,
+    tail_widths,
 )
 
 
@@ -42,15 +43,15 @@ def test_chosen_cutoffs_fit_the_vocabulary_and_are_nearly_the_cheapest(
     assert predicted_speedup(counts, longer, dim, 4.0, 1280) < best
 
 
-def test_few_rows_do_not_pay_for_a_tail() -> None:
+def test_with_few_rows_no_tail_pays() -> None:
     assert choose_cutoffs(zipf(1000), 8, 4.0, 16) == ()
 
 
-def test_counts_of_nothing_are_no_division_by_zero() -> None:
+def test_zero_counts_do_not_divide_by_zero() -> None:
     assert predicted_speedup(np.zeros(2000, np.uint64), (), 64, 4.0, 1280) == 1
 
 
-def test_of_nearly_equal_costs_the_longest_shortlist_is_taken(
+def test_among_nearly_equal_costs_the_largest_head_is_chosen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     chosen = choose_cutoffs(zipf(8000), 128, 4.0, 1280)
@@ -59,7 +60,7 @@ def test_of_nearly_equal_costs_the_longest_shortlist_is_taken(
     assert chosen[0] > choose_cutoffs(zipf(8000), 128, 4.0, 1280)[0]
 
 
-def test_where_matmuls_are_fast_and_logits_dear_tails_are_chosen_by_logits() -> None:
+def test_on_a_gpu_logits_dominate_so_the_head_is_larger_than_on_a_cpu() -> None:
     counts = zipf(800_000)
 
     chosen = choose_cutoffs(counts, 512, 4.0, 20_480, GPU)
@@ -69,10 +70,20 @@ def test_where_matmuls_are_fast_and_logits_dear_tails_are_chosen_by_logits() -> 
     assert 5 < predicted_speedup(counts, chosen, 512, 4.0, 20_480, GPU) < 50
 
 
-def test_grave_model_alone_gives_cutoffs_of_the_known_size() -> None:
+def test_without_a_cost_of_logits_cutoffs_are_of_the_size_in_the_paper() -> None:
     matmuls = Cost(2_000_000_000, 0)
 
     first, *_ = choose_cutoffs(zipf(793_471), 512, 4.0, 20_480, matmuls)
 
     assert 200 < first < 5000
     assert predicted_speedup(zipf(793_471), (1000, 41_700), 512, 4.0, 20_480, matmuls) > 40
+
+
+@pytest.mark.parametrize(
+    ("dim", "div", "widths"),
+    [(128, 4.0, (32, 8, 2)), (4, 4.0, (1, 1, 1)), (10, 1.5, (6, 4, 2))],
+)
+def test_each_tail_is_narrower_by_the_same_factor(
+    dim: int, div: float, widths: tuple[int, ...]
+) -> None:
+    assert tail_widths(dim, div, 3) == widths

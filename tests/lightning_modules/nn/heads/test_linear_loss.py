@@ -1,4 +1,4 @@
-"""The losses against their definitions, whatever the tiles, and what they hold in memory."""
+"""The losses against their definitions for any tile size, and their memory."""
 
 from unittest import mock
 
@@ -16,10 +16,10 @@ from lightning_modules.nn.heads.linear_loss import Sizes, linear_logsumexp, line
 
 
 def defined(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, columns: Tensor, hole: bool
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, columns: Tensor, exclude: bool
 ) -> Tensor:
     logits = F.linear(hidden, weight, bias)
-    if not hole:
+    if not exclude:
         goals = columns.where(columns >= 0, -100)
         return F.cross_entropy(logits, goals, ignore_index=-100, reduction="none")
     left_out = F.one_hot(columns.clamp(min=0), len(weight)).bool() & (columns >= 0)[:, None]
@@ -27,7 +27,7 @@ def defined(
 
 
 class Record(TorchDispatchMode):
-    """largest: numbers in the largest tensor that an operation returns; matmuls: how many there were."""
+    """Records the size of the largest tensor that an operation returns, and counts matmuls."""
 
     largest = matmuls = 0
 
@@ -49,23 +49,23 @@ class Record(TorchDispatchMode):
     st.integers(1, 3),
     st.integers(0, 99),
 )
-def test_losses_and_gradients_are_those_of_the_definition_for_any_tiles(
-    n: int, size: int, biased: bool, hole: bool, sizes: Sizes, rows: int, seed: int
+def test_losses_and_gradients_match_the_definition_for_any_tiles(
+    n: int, size: int, biased: bool, exclude: bool, sizes: Sizes, rows: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
     columns = torch.randint(-1, size, (n,))
     leaves = [torch.randn(shape, dtype=torch.float64) * 3 for shape in ((n, 4), (size, 4), (size,))]
     leaves = [leaf.requires_grad_() for leaf in leaves[: 2 + biased]]
     hidden, weight, bias = (*leaves, None)[:3]
-    weights = torch.randn(n, dtype=torch.float64)  # of the positions, in what is minimised
+    weights = torch.randn(n, dtype=torch.float64)  # weights of the positions in the sum
 
     with mock.patch.multiple(linear_loss, CPU_SIZES=sizes, LEAST_ROWS=rows, MOST_ROWS=rows):
-        ours = (linear_logsumexp if hole else linear_nll)(hidden, weight, bias, columns)
+        ours = (linear_logsumexp if exclude else linear_nll)(hidden, weight, bias, columns)
         gradients = torch.autograd.grad((ours * weights).sum(), leaves)
         with torch.no_grad():
-            without = (linear_logsumexp if hole else linear_nll)(hidden, weight, bias, columns)
+            without = (linear_logsumexp if exclude else linear_nll)(hidden, weight, bias, columns)
 
-    theirs = defined(hidden, weight, bias, columns, hole)
+    theirs = defined(hidden, weight, bias, columns, exclude)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(without, theirs)
     for a, b in zip(gradients, torch.autograd.grad((theirs * weights).sum(), leaves), strict=True):
@@ -83,14 +83,14 @@ def test_far_apart_logits_neither_overflow_nor_vanish(kept: int) -> None:
         gradients = torch.autograd.grad(loss.sum(), [hidden, weight])
 
     assert loss.tolist() == [200, 0]
-    wanted = torch.autograd.grad(
+    expected_gradients = torch.autograd.grad(
         F.cross_entropy(hidden @ weight.T, targets, reduction="sum"), [hidden, weight]
     )
-    torch.testing.assert_close(gradients, wanted)
+    torch.testing.assert_close(gradients, expected_gradients)
 
 
 @pytest.mark.parametrize("kept", [0, 1000])
-def test_a_row_of_nothing_but_its_hole_has_no_gradient(kept: int) -> None:
+def test_a_row_whose_only_column_is_excluded_has_no_gradient(kept: int) -> None:
     hidden, weight = torch.ones(2, 3, requires_grad=True), torch.ones(1, 3, requires_grad=True)
 
     with mock.patch.object(linear_loss, "CPU_SIZES", Sizes(10, kept)):
@@ -104,7 +104,7 @@ def test_a_row_of_nothing_but_its_hole_has_no_gradient(kept: int) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 1_000_000])
-def test_under_autocast_matmuls_are_in_its_dtype_and_the_loss_in_float32(kept: int) -> None:
+def test_under_autocast_matmuls_use_its_dtype_and_the_loss_is_float32(kept: int) -> None:
     torch.manual_seed(3)
     hidden, weight = (
         torch.randn(300, 32, requires_grad=True),
@@ -126,14 +126,14 @@ def test_under_autocast_matmuls_are_in_its_dtype_and_the_loss_in_float32(kept: i
     assert loss.dtype == torch.float32
     assert all(gradient.dtype == torch.float32 for gradient in gradients)
     torch.testing.assert_close(loss, reference)
-    exact = defined(hidden, weight, bias, targets, hole=False)
+    exact = defined(hidden, weight, bias, targets, exclude=False)
     assert 0 < (loss - exact).abs().max() < 0.3
     for ours, whole in zip(gradients, torch.autograd.grad(exact.mean(), leaves), strict=True):
         assert (ours - whole).norm() < 0.02 * whole.norm()
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_million_types_are_never_held_at_once(training: bool) -> None:
+def test_memory_is_bounded_for_a_million_ids(training: bool) -> None:
     hidden = torch.randn(40, 2, requires_grad=True)
     weight = torch.randn(1_000_000, 2, requires_grad=True)
     record = Record()
@@ -146,7 +146,7 @@ def test_a_million_types_are_never_held_at_once(training: bool) -> None:
     assert record.largest <= linear_loss.CPU_SIZES.tile
 
 
-def test_for_a_small_vocabulary_logits_are_computed_once_and_in_one_piece() -> None:
+def test_for_a_small_vocabulary_logits_are_computed_once_in_a_single_tile() -> None:
     hidden = torch.randn(500, 4, requires_grad=True)
     weight = torch.randn(1000, 4, requires_grad=True)
     record = Record()

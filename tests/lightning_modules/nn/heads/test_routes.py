@@ -1,4 +1,4 @@
-"""Which positions go to which tail; ranks."""
+"""Routes of targets to tails, and ranks of ids."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from lightning_modules.nn.heads.cutoffs import ROUTED_BLOCK
 from lightning_modules.nn.heads.routes import Routes, id_ranks, ranks_of, route
 
 
-def test_routes_hold_each_target_once_in_blocks_and_an_empty_tail_one_block() -> None:
+def test_routes_have_each_target_once_padded_to_blocks_of_at_least_one() -> None:
     ranks = np.arange(10)[::-1].copy()  # id 9 is rank 0
     targets = np.array([9, 0, -100, 4] + [1] * ROUTED_BLOCK)
 
@@ -29,7 +29,7 @@ def test_routes_hold_each_target_once_in_blocks_and_an_empty_tail_one_block() ->
     assert route(targets, ranks, ()) == Routes((), ())
 
 
-def test_ranks_follow_the_counts_and_equal_counts_keep_their_order() -> None:
+def test_ranks_are_by_falling_count_then_by_id() -> None:
     assert ranks_of(np.array([3, 9, 0, 9], np.uint64)).tolist() == [2, 0, 3, 1]
 
 
@@ -38,6 +38,6 @@ def test_without_ranks_ids_are_ranks() -> None:
 
 
 @pytest.mark.parametrize("ranks", [[0, 1, 1], [0, 1], [1, 2, 3]])
-def test_ranks_that_are_no_permutation_are_refused(ranks: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"ranks must hold each of 0 to 2 once.*unigram counts"):
+def test_ranks_that_are_not_a_permutation_raise(ranks: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"ranks must hold each of 0 to 2 once.*token counts"):
         id_ranks(torch.tensor(ranks), 3)

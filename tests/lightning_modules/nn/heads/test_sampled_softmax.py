@@ -1,5 +1,6 @@
-"""The sampled softmax: TensorFlow's loss and sampler, and the full softmax as its limit."""
+"""The sampled softmax against TensorFlow's loss and sampler, and against the full softmax."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,28 +16,23 @@ from lightning_modules.nn.heads.softmax import FullSoftmax
 DIM = 8
 
 
-def log_prob(head: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """Log-probability of every id, (n, vocabulary), from `nll` of each id."""
-    ids = torch.arange(head.vocabulary)
-    rows = hidden.repeat_interleave(len(ids), 0)
-    table: torch.Tensor = -head.nll(rows, ids.repeat(len(hidden))).view(len(hidden), len(ids))
-    return table
+LogProb = Callable[[Any, Tensor], Tensor]
 
 
 def head(vocabulary: int, samples: int, ranks: Tensor | None = None) -> SampledSoftmax:
     torch.manual_seed(2)
-    made = SampledSoftmax(SampledSoftmaxConfig(samples=samples), DIM, vocabulary, ranks)
-    nn.init.normal_(made.bias)
-    return made
+    module = SampledSoftmax(SampledSoftmaxConfig(samples=samples), DIM, vocabulary, ranks)
+    nn.init.normal_(module.bias)
+    return module
 
 
 def full(sampled: SampledSoftmax) -> FullSoftmax:
-    made = FullSoftmax(SoftmaxConfig(), DIM, sampled.vocabulary, sampled.vectors)
-    made.bias = sampled.bias
-    return made
+    module = FullSoftmax(SoftmaxConfig(), DIM, sampled.vocabulary, sampled.vectors)
+    module.bias = sampled.bias
+    return module
 
 
-def test_the_loss_is_the_cross_entropy_of_target_and_drawn_with_corrected_logits() -> None:
+def test_the_loss_is_the_cross_entropy_over_target_and_samples_with_corrected_logits() -> None:
     ours = head(30, 12, torch.randperm(30))
     hidden = torch.randn(40, DIM, requires_grad=True)
     targets = torch.arange(40) % 30
@@ -66,7 +62,7 @@ def test_the_loss_is_the_cross_entropy_of_target_and_drawn_with_corrected_logits
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
-def test_evaluation_is_exact() -> None:
+def test_evaluation_is_exact(log_prob: LogProb) -> None:
     ours = head(30, 4)
     ours.eval()
     hidden, targets = torch.randn(6, DIM), torch.tensor([0, 3, -100, 29, 7, 7])
@@ -77,7 +73,7 @@ def test_evaluation_is_exact() -> None:
     )
 
 
-def test_as_many_samples_as_ids_are_the_full_softmax() -> None:
+def test_with_as_many_samples_as_ids_it_is_the_full_softmax() -> None:
     hidden, targets = torch.randn(6, DIM), torch.tensor([0, 3, -100, 29, 7, 7])
 
     for samples in (30, 8192):
@@ -85,7 +81,7 @@ def test_as_many_samples_as_ids_are_the_full_softmax() -> None:
         assert torch.equal(ours.nll(hidden, targets), full(ours).nll(hidden, targets))
 
 
-def test_gradients_approach_those_of_the_full_softmax_with_the_number_of_samples() -> None:
+def test_more_samples_bring_the_gradients_closer_to_those_of_the_full_softmax() -> None:
     hidden, targets = torch.randn(64, DIM, requires_grad=True), torch.arange(64)
     errors = []
     for samples in (4, 16, 60):
@@ -103,7 +99,7 @@ def test_gradients_approach_those_of_the_full_softmax_with_the_number_of_samples
 def drawn_by_rejection(
     vocabulary: int, samples: int, rng: np.random.Generator
 ) -> tuple[set[int], int]:
-    """TensorFlow's sampler: log-uniform ranks until enough are distinct; the number of draws."""
+    """Draw log-uniform ranks until enough are distinct, as TensorFlow does; return them and the draws."""
     seen: set[int] = set()
     draws = 0
     while len(seen) < samples:
@@ -112,7 +108,7 @@ def drawn_by_rejection(
     return seen, draws
 
 
-def test_ids_are_drawn_as_often_as_tensorflow_draws_them_and_as_expected() -> None:
+def test_ids_are_drawn_as_often_as_by_tensorflow_and_as_predicted() -> None:
     vocabulary, samples, times = 60, 12, 4000
     ours = head(vocabulary, samples)
     rng = np.random.default_rng(1)
@@ -133,12 +129,12 @@ def test_ids_are_drawn_as_often_as_tensorflow_draws_them_and_as_expected() -> No
     torch.testing.assert_close(often, often_theirs, atol=0.04, rtol=0)
     torch.testing.assert_close(expected, often, atol=0.05, rtol=0)
     torch.testing.assert_close(expected, expected_theirs, atol=0.05, rtol=0)
-    # Weighted by 1 / q, a sum over the drawn estimates that over all without a bias.
+    # With weights 1 / q, a sum over the samples is an unbiased estimate of the sum over all ids.
     torch.testing.assert_close(inverse, torch.ones(vocabulary), atol=0.2, rtol=0)
     assert inverse.mean().item() == pytest.approx(1, abs=0.02)
 
 
-def test_ranks_say_which_ids_are_drawn_most_and_a_seed_fixes_the_draw() -> None:
+def test_low_ranks_are_drawn_most_and_a_seed_determines_the_draw() -> None:
     ours = head(1000, 10, torch.arange(1000).flip(0))
     torch.manual_seed(5)
     often = torch.zeros(1000)
@@ -153,15 +149,15 @@ def test_ranks_say_which_ids_are_drawn_most_and_a_seed_fixes_the_draw() -> None:
     assert often[-10:].sum() > 3 * often[:500].sum()
 
 
-def test_it_starts_as_the_originals_and_shares_weights_as_they_are() -> None:
+def test_weights_are_initialised_as_in_bilm_tf_and_shared_ones_are_unchanged() -> None:
     config = SampledSoftmaxConfig()
     shared = nn.Parameter(torch.ones(12, 4))
 
-    made = SampledSoftmax(config, 4, 10_000)
+    module = SampledSoftmax(config, 4, 10_000)
 
-    assert made.vectors.std().item() == pytest.approx(0.5, rel=0.02)
-    assert made.vectors.abs().max() > 1
-    assert not made.bias.any()
+    assert module.vectors.std().item() == pytest.approx(0.5, rel=0.02)
+    assert module.vectors.abs().max() > 1
+    assert not module.bias.any()
     assert SampledSoftmax(config, 4, 12, None, shared).vectors is shared
     assert torch.equal(shared, torch.ones(12, 4))
 
@@ -181,6 +177,6 @@ def test_under_autocast_the_loss_is_float32() -> None:
     assert all(g.dtype == torch.float32 for g in torch.autograd.grad(loss.sum(), ours.parameters()))
 
 
-def test_ranks_that_are_no_permutation_are_refused() -> None:
+def test_ranks_that_are_not_a_permutation_raise() -> None:
     with pytest.raises(ValueError, match="ranks must hold each of 0 to 2 once"):
         head(3, 1, torch.tensor([0, 1, 1]))

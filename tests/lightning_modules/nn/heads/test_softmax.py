@@ -1,4 +1,4 @@
-"""The full softmax: the definition, and weights that are shared."""
+"""The full softmax against its definition, with weights of its own and shared ones."""
 
 import torch
 from torch import nn
@@ -32,7 +32,7 @@ def test_nll_is_the_cross_entropy_of_the_logits() -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_it_starts_within_the_bounds_and_has_no_tails() -> None:
+def test_initial_weights_are_within_the_bounds() -> None:
     head = FullSoftmax(SoftmaxConfig(), 4, 1000)
 
     assert head.cutoffs == ()
@@ -40,7 +40,7 @@ def test_it_starts_within_the_bounds_and_has_no_tails() -> None:
     assert not head.bias.any()
 
 
-def test_shared_weights_are_taken_as_they_are() -> None:
+def test_shared_weights_are_used_unchanged() -> None:
     shared = nn.Parameter(torch.ones(12, 4))
 
     head = FullSoftmax(SoftmaxConfig(), 4, 12, shared)

@@ -1,4 +1,4 @@
-"""The adaptive input against its definition, on its own and with the output layer's vectors."""
+"""The adaptive input against its definition, with its own vectors and with the output layer's."""
 
 import copy
 from typing import Any
@@ -28,7 +28,7 @@ def softmax(cutoffs: tuple[int, ...], div: float, ranks: Tensor | None) -> Adapt
 
 
 def table(shortlist: Tensor, tails: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """The vector of every rank, (vocabulary, width)."""
+    """Return the vector of each rank, (vocabulary, width)."""
     return torch.cat([shortlist, *(vectors @ projection for vectors, projection in tails)])
 
 
@@ -43,7 +43,7 @@ CUTOFFS = st.sets(st.integers(1, VOCABULARY - 1), max_size=3).map(lambda c: tupl
     st.lists(st.integers(0, VOCABULARY - 1), min_size=6, max_size=6),
     st.booleans(),
 )
-def test_an_id_has_the_vector_of_its_rank_whatever_its_cluster(
+def test_vectors_and_gradients_match_the_definition_for_any_clusters(
     cutoffs: tuple[int, ...], div: float, order: list[int], numbers: list[int], tied: bool
 ) -> None:
     torch.manual_seed(3)
@@ -60,16 +60,18 @@ def test_an_id_has_the_vector_of_its_rank_whatever_its_cluster(
     weights = torch.randn(1, 2, 3, WIDTH)
 
     vectors = net(ids)
-    found = torch.autograd.grad((vectors * weights).sum(), list(owner.parameters()))
+    gradients = torch.autograd.grad((vectors * weights).sum(), list(owner.parameters()))
 
     expected = table(shortlist, tails)[ranks[ids]]
-    wanted = torch.autograd.grad((expected * weights).sum(), list(owner.parameters()))
+    expected_gradients = torch.autograd.grad((expected * weights).sum(), list(owner.parameters()))
     torch.testing.assert_close(vectors, expected, atol=1e-6, rtol=1e-6)
-    for a, b in zip(found, wanted, strict=True):  # each exists, though no id fell in a cluster
+    for a, b in zip(
+        gradients, expected_gradients, strict=True
+    ):  # none is None, even if no id is in a cluster
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
 
 
-def test_the_width_falls_by_div_from_cluster_to_cluster() -> None:
+def test_each_cluster_is_narrower_by_div() -> None:
     net = encoder((5, 9, 12))
 
     assert net.shortlist.shape == (5, WIDTH)
@@ -77,7 +79,7 @@ def test_the_width_falls_by_div_from_cluster_to_cluster() -> None:
     assert [tuple(p.shape) for p in net.projections] == [(4, WIDTH), (2, WIDTH), (1, WIDTH)]
 
 
-def test_tied_it_owns_nothing_and_follows_the_output_layer() -> None:
+def test_a_tied_input_has_no_parameters_and_uses_the_output_layers() -> None:
     network = nn.Module()
     network.input, network.head = encoder((5, 9)), softmax((5, 9), 2.0, None)
     network.input.tie(network.head)
@@ -93,7 +95,7 @@ def test_tied_it_owns_nothing_and_follows_the_output_layer() -> None:
     assert network.input(ids).all()
 
 
-def test_ids_that_cannot_be_predicted_follow_in_the_last_cluster() -> None:
+def test_ids_that_cannot_be_predicted_are_in_the_last_cluster() -> None:
     net = encoder((2,), ranks=torch.tensor([2, 0, 1]), vocabulary=6)
 
     assert net.ranks.tolist() == [2, 0, 1, 3, 4, 5]
@@ -101,7 +103,7 @@ def test_ids_that_cannot_be_predicted_follow_in_the_last_cluster() -> None:
     torch.testing.assert_close(net(torch.arange(6).view(1, 1, 6))[0, 0], expected)
 
 
-def test_ranks_travel_with_the_weights() -> None:
+def test_ranks_are_part_of_the_state_dict() -> None:
     ranks = torch.randperm(VOCABULARY)
     loaded = encoder((5,))
 
@@ -111,7 +113,7 @@ def test_ranks_travel_with_the_weights() -> None:
 
 
 @pytest.mark.parametrize("cluster", [slice(0, 200), slice(200, 1200), slice(1200, 3000)])
-def test_vectors_begin_as_wide_in_every_cluster(cluster: slice) -> None:
+def test_initial_vectors_have_the_same_variance_in_all_clusters(cluster: slice) -> None:
     torch.manual_seed(1)
     net = AdaptiveInput(AdaptiveInputConfig(), 3000, 256, (200, 1200), 4.0, None).eval()
 
@@ -120,7 +122,7 @@ def test_vectors_begin_as_wide_in_every_cluster(cluster: slice) -> None:
     assert vectors.std().item() == pytest.approx(3**-0.5, rel=0.06)
 
 
-def test_dropout_falls_in_training_only() -> None:
+def test_dropout_is_applied_in_training_only() -> None:
     torch.manual_seed(1)
     net = encoder((5,), dropout=0.5)
     ids = torch.arange(VOCABULARY).view(1, 1, -1)

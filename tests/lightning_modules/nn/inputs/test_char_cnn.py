@@ -1,4 +1,4 @@
-"""The character CNN against the original arithmetic: every token, always at the full width."""
+"""The character CNN against bilm-tf's arithmetic, which pads each token to max_characters."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def encoder(seed: int = 1, **options: Any) -> CharCNN:
 
 
 def reference(net: CharCNN, characters: Tensor, tanh: bool) -> Tensor:
-    """Words (n, max_characters) -> (n, width), as bilm-tf computes it."""
+    """Compute the vectors (n, width) of words (n, max_characters) as bilm-tf does."""
     x = net.characters(characters).transpose(1, 2)  # (n, dim, max_characters)
     maxima = []
     for weight in net.filters:
@@ -72,7 +72,7 @@ def cases(draw: st.DrawFn) -> tuple[dict[str, Any], list[str], list[int]]:
 
 @settings(deadline=None, max_examples=80)
 @given(cases(), st.integers(0, 99))
-def test_vectors_and_gradients_are_those_of_the_full_width(
+def test_vectors_and_gradients_equal_those_with_full_padding(
     case: tuple[dict[str, Any], list[str], list[int]], seed: int
 ) -> None:
     options, words, places = case
@@ -81,18 +81,18 @@ def test_vectors_and_gradients_are_those_of_the_full_width(
     weights = torch.randn(1, len(places), 1, WIDTH, dtype=torch.float64)
 
     vectors = net(window(words, [[[p] for p in places]], options["max_characters"]))
-    found = torch.autograd.grad((vectors * weights).sum(), list(net.parameters()))
+    gradients = torch.autograd.grad((vectors * weights).sum(), list(net.parameters()))
 
     expected = reference(net, characters[places], options["activation"] == "tanh")[None, :, None]
-    wanted = torch.autograd.grad(
+    expected_gradients = torch.autograd.grad(
         (expected * weights).sum(), list(net.parameters()), allow_unused=True
     )
     torch.testing.assert_close(vectors, expected, atol=1e-10, rtol=1e-10)
-    for a, b in zip(found, wanted, strict=True):
+    for a, b in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
 
 
-def test_padding_after_a_word_has_a_vector_of_its_own_and_counts() -> None:
+def test_a_window_of_padding_counts_if_the_word_leaves_room_for_it() -> None:
     net = encoder(highway=0, dropout=0.0, filters=[[2, 6]])
     with torch.no_grad():
         net.characters.weight[PAD] = 5000 * net.filters[0].view(2, 3, 6).sum(0)[:, 0]
@@ -100,10 +100,10 @@ def test_padding_after_a_word_has_a_vector_of_its_own_and_counts() -> None:
         tuple(torch.from_numpy(spell([w], 9).astype(np.int64)) for w in ("abcdefg", "abc"))
     )
 
-    assert short[0] > 10 * full[0].abs(), "a full word has no window of padding alone"
+    assert short[0] > 10 * full[0].abs(), "a word of maximum length has no window of padding"
 
 
-def test_a_word_alone_has_the_vector_it_has_among_others() -> None:
+def test_a_words_vector_does_not_depend_on_the_other_words() -> None:
     net = encoder(max_characters=50).eval()
     words = ["a", "bb" * 3, "c" * 20, "dé" * 8, "e" * 48, "f" * 60]
 
@@ -114,7 +114,7 @@ def test_a_word_alone_has_the_vector_it_has_among_others() -> None:
         torch.testing.assert_close(alone, together[number], atol=1e-6, rtol=1e-6)
 
 
-def test_both_directions_share_a_types_vector_and_dropout_falls_on_each_place() -> None:
+def test_a_types_vector_is_shared_and_dropout_is_per_position() -> None:
     net = encoder(dropout=0.5)
     inputs = window(["ab", "cd"], [[[0, 1]] * 9] * 2, 9)
 
@@ -129,11 +129,11 @@ def test_both_directions_share_a_types_vector_and_dropout_falls_on_each_place() 
     assert not torch.equal(dropped[0, 0], dropped[0, 1])
 
 
-def test_where_the_filters_have_the_stacks_width_there_is_no_projection() -> None:
+def test_there_is_no_projection_if_the_widths_are_equal() -> None:
     assert encoder(filters=[[2, 4], [3, 2]]).projection is None
 
 
-def test_it_begins_as_bilm_tf_does() -> None:
+def test_weights_are_initialised_as_in_bilm_tf() -> None:
     net = encoder(filters=[[4, 300], [5, 200]], dim=16)
     tanh = encoder(filters=[[4, 300], [5, 200]], dim=16, activation="tanh")
 
@@ -151,7 +151,7 @@ def test_it_begins_as_bilm_tf_does() -> None:
     assert not net.projection.bias.any()
 
 
-def test_under_bf16_autocast_vectors_are_near_and_gradients_exist() -> None:
+def test_under_bf16_autocast_vectors_are_close_and_gradients_finite() -> None:
     net = encoder(dropout=0.0)
     inputs = window(["abc", "d"], [[[0], [1]]], 9)
     plain = net(inputs)
@@ -165,7 +165,7 @@ def test_under_bf16_autocast_vectors_are_near_and_gradients_exist() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
-def test_a_vector_that_is_not_finite_stays_so() -> None:
+def test_nan_is_not_hidden_by_the_maximum() -> None:
     net = encoder()
     with torch.no_grad():
         net.characters.weight[ord("a")] = float("nan")

@@ -1,4 +1,4 @@
-"""Token embedding: shapes, the map to the stack's width, dropout in training only; which is built."""
+"""The token embedding, its map and dropouts, and the choice of an encoder by its config."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from lightning_modules.nn.inputs.embedding import InputEncoder, TokenEmbedding, 
 IDS = torch.arange(24).view(2, 4, 3)
 
 
-def test_without_a_dim_the_vectors_have_the_stacks_width_and_no_map() -> None:
+def test_without_a_dim_there_is_no_map() -> None:
     encoder = build_input(EmbeddingInputConfig(), 24, 6).eval()
 
     assert isinstance(encoder, TokenEmbedding)
@@ -24,7 +24,7 @@ def test_without_a_dim_the_vectors_have_the_stacks_width_and_no_map() -> None:
     assert torch.equal(encoder(IDS).view(24, 6), encoder.embedding.weight)
 
 
-def test_another_dim_passes_a_linear_map() -> None:
+def test_vectors_of_another_width_are_mapped() -> None:
     encoder = build_input(EmbeddingInputConfig(dim=5), 24, 6).eval()
 
     assert isinstance(encoder, TokenEmbedding)
@@ -42,7 +42,7 @@ def test_both_directions_share_the_vectors() -> None:
     assert torch.equal(vectors[0], vectors[1])
 
 
-def test_dropout_falls_in_training_only() -> None:
+def test_dropout_is_applied_in_training_only() -> None:
     torch.manual_seed(1)
     encoder = build_input(EmbeddingInputConfig(dropout=0.5), 24, 6)
 
@@ -50,11 +50,11 @@ def test_dropout_falls_in_training_only() -> None:
     assert not (encoder.eval()(IDS) == 0).any()
 
 
-def test_type_dropout_leaves_out_whole_ids_at_all_their_places_and_scales_the_others() -> None:
+def test_type_dropout_zeroes_whole_ids_at_all_positions_and_scales_the_others() -> None:
     torch.manual_seed(1)
     encoder = build_input(EmbeddingInputConfig(type_dropout=0.25, dropout=0.0), 4000, 6)
     assert isinstance(encoder, TokenEmbedding)
-    ids = torch.arange(4000).repeat(2, 3, 1)  # each at six places
+    ids = torch.arange(4000).repeat(2, 3, 1)  # each at six positions
 
     first, second = encoder(ids), encoder(ids)
 
@@ -62,11 +62,11 @@ def test_type_dropout_leaves_out_whole_ids_at_all_their_places_and_scales_the_ot
     assert torch.equal(first, first[:1, :1].expand_as(first))
     torch.testing.assert_close(first[0, 0][kept], encoder.embedding.weight[kept] / 0.75)
     assert kept.float().mean().item() == pytest.approx(0.75, abs=0.03)
-    assert not torch.equal(first, second), "drawn anew"
+    assert not torch.equal(first, second), "the mask is drawn anew for each call"
     assert torch.equal(encoder.eval()(ids)[0, 0], encoder.embedding.weight)
 
 
-def test_a_left_out_id_has_no_gradient() -> None:
+def test_a_zeroed_id_has_no_gradient() -> None:
     torch.manual_seed(1)
     encoder = build_input(EmbeddingInputConfig(type_dropout=0.5, dropout=0.0), 50, 6)
     assert isinstance(encoder, TokenEmbedding)
@@ -87,5 +87,5 @@ def test_a_left_out_id_has_no_gradient() -> None:
         (CharCNNInputConfig(), CharCNN),
     ],
 )
-def test_the_config_names_the_encoder(config: InputConfig, kind: type[InputEncoder]) -> None:
+def test_the_config_chooses_the_encoder(config: InputConfig, kind: type[InputEncoder]) -> None:
     assert isinstance(build_input(config, 24, 6, (5,), 2.0, torch.arange(24)), kind)

@@ -1,4 +1,4 @@
-"""Ids of a window as types: each once, at its place, in buckets without needless padding."""
+"""Types of a window: each id once, with its positions, in buckets with little padding."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ IDS = st.lists(st.integers(0, len(WORDS) - 1), min_size=6, max_size=6)
 
 
 @given(IDS, st.integers(3, 50))
-def test_a_place_leads_to_the_characters_of_its_id(ids: list[int], most: int) -> None:
+def test_each_position_leads_to_the_characters_of_its_id(ids: list[int], most: int) -> None:
     window = np.array(ids, np.int64).reshape(1, 2, 3)
     spellings = Spellings(WORDS.__getitem__, len(WORDS), most)
 
@@ -23,7 +23,7 @@ def test_a_place_leads_to_the_characters_of_its_id(ids: list[int], most: int) ->
     assert types.places.shape == window.shape
     assert types.places.dtype == types.characters[0].dtype == torch.int64
     rows = [row for bucket in types.characters for row in bucket.tolist()]
-    assert len(rows) == len(set(ids)), "an id is there once"
+    assert len(rows) == len(set(ids)), "an id occurs twice"
     for token, place in zip(ids, types.places.reshape(-1).tolist(), strict=True):
         expected = spellings.of_ids(np.array([token]))[0].tolist()
         assert rows[place] + [PAD] * (most - len(rows[place])) == expected
@@ -46,8 +46,8 @@ def test_ids_in_another_order_give_the_same_buckets() -> None:
     spellings = Spellings(WORDS.__getitem__, len(WORDS), 50)
     ids = np.array([9, BOS, 4, EOS, 9, 30], np.int64)
 
-    one = types_of_window(ids.reshape(1, 6, 1), spellings)
+    first = types_of_window(ids.reshape(1, 6, 1), spellings)
     other = types_of_window(ids[::-1].reshape(1, 6, 1), spellings)
 
-    assert all(map(torch.equal, one.characters, other.characters))
-    assert torch.equal(one.places.flip(1), other.places)
+    assert all(map(torch.equal, first.characters, other.characters))
+    assert torch.equal(first.places.flip(1), other.places)

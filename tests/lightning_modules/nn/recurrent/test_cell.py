@@ -1,4 +1,4 @@
-"""Compiling the cell: what is said where it cannot be, and that the numbers stay the same."""
+"""Compiled cells: the same results as the eager ones, and messages if there is no compiler."""
 
 import math
 from typing import Any
@@ -9,17 +9,17 @@ from torch import Tensor
 
 from lightning_modules.config import GRUConfig, LSTMConfig
 from lightning_modules.nn.recurrent import cell, gru_cell, lstm_cell
-from lightning_modules.nn.recurrent.stack import build_recurrent
+from lightning_modules.nn.recurrent.stack import Recurrent
 
 CPU = torch.device("cpu")
-RECIPES = [lstm_cell, gru_cell]
+CELLS = [lstm_cell, gru_cell]
 
 
 def compile_lstm(mode: cell.Mode, device: torch.device = CPU) -> tuple[cell.Cell, str]:
     return cell.compile_cell(mode, lstm_cell, device, 4, 8, 3.0)
 
 
-def test_off_says_so() -> None:
+def test_mode_off_uses_the_eager_cell() -> None:
     ops, sentence = compile_lstm("off")
 
     assert ops is lstm_cell.EAGER
@@ -27,19 +27,21 @@ def test_off_says_so() -> None:
     assert "The GRU cell" in cell.compile_cell("off", gru_cell, CPU, 4, 8, math.inf)[1]
 
 
-def test_auto_without_a_compiler_goes_on_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_without_a_compiler_uses_the_eager_cell_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(cell.shutil, "which", lambda name: None)
 
     ops, sentence = compile_lstm("auto")
 
     assert ops is lstm_cell.EAGER
     assert sentence == (
-        "The LSTM cell is not compiled, training is slower: "
-        "no C++ compiler (g++, clang++ or the one $CXX names) is on the PATH."
+        "The LSTM cell is not compiled, so training is slower: "
+        "no C++ compiler (g++, clang++ or the value of $CXX) is on the PATH."
     )
 
 
-def test_the_compiler_of_cxx_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_compiler_in_cxx_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "mine++")
     monkeypatch.setattr(cell.shutil, "which", lambda name: name if name == "mine++" else None)
     monkeypatch.setattr(cell, "_compiled", lambda *args: lstm_cell.EAGER)
@@ -47,7 +49,7 @@ def test_the_compiler_of_cxx_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "is compiled" in compile_lstm("auto")[1]
 
 
-def test_on_without_a_compiler_is_an_error_that_names_the_way_out(
+def test_on_without_a_compiler_raises_with_a_way_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cell.importlib.util, "find_spec", lambda name: None)
@@ -56,7 +58,9 @@ def test_on_without_a_compiler_is_an_error_that_names_the_way_out(
         compile_lstm("on", torch.device("cuda"))
 
 
-def test_a_compiler_that_fails_is_told_and_auto_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_the_compiler_fails_auto_uses_the_eager_cell_and_on_raises(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def fail() -> cell.Cell:
         raise RuntimeError("no omp.h")
 
@@ -70,7 +74,7 @@ def test_a_compiler_that_fails_is_told_and_auto_goes_on(monkeypatch: pytest.Monk
         compile_lstm("on")
 
 
-def test_a_cell_with_other_numbers_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_with_wrong_results_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*arguments: Any) -> None:
         lstm_cell.forward(*arguments)
         arguments[4].add_(1.0)
@@ -84,7 +88,7 @@ def test_a_cell_with_other_numbers_is_not_taken(monkeypatch: pytest.MonkeyPatch)
 
 
 def drawn(arguments: list[Any], rows: int, dtype: torch.dtype) -> list[Any]:
-    """Random numbers in the place of each tensor, of other rows, with a real run's strides."""
+    """Replace each tensor by random numbers with another number of rows and a real run's strides."""
     made = []
     for argument in arguments:
         if isinstance(argument, Tensor) and argument.dim() == 3:
@@ -98,10 +102,10 @@ def drawn(arguments: list[Any], rows: int, dtype: torch.dtype) -> list[Any]:
     return made
 
 
-def assert_same_cell(ops: cell.Cell, recipe: cell.Recipe, hidden: int, rows: int) -> None:
+def assert_same_cell(ops: cell.Cell, cell_module: cell.CellModule, hidden: int, rows: int) -> None:
     for dtype in (torch.float32, torch.float64):
-        samples = recipe.arguments(1, 4, hidden, 0.5, CPU)
-        for ours, theirs, sample in zip(ops, recipe.EAGER, samples, strict=True):
+        samples = cell_module.sample_arguments(1, 4, hidden, 0.5, CPU)
+        for ours, theirs, sample in zip(ops, cell_module.EAGER, samples, strict=True):
             arguments = drawn(sample, rows, dtype)
             expected = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
             theirs(*expected)
@@ -110,36 +114,36 @@ def assert_same_cell(ops: cell.Cell, recipe: cell.Recipe, hidden: int, rows: int
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_the_cell_in_cpp_is_the_eager_one_whatever_the_size(recipe: cell.Recipe) -> None:
-    ops, sentence = cell.compile_cell("auto", recipe, CPU, 4, 24, 0.5)
+@pytest.mark.parametrize("cell_module", CELLS)
+def test_the_cpp_cell_equals_the_eager_one_for_any_size(cell_module: cell.CellModule) -> None:
+    ops, sentence = cell.compile_cell("auto", cell_module, CPU, 4, 24, 0.5)
     if "no C++ compiler" in sentence:
         pytest.skip(sentence)
-    assert ops is not recipe.EAGER, sentence
+    assert ops is not cell_module.EAGER, sentence
 
     for rows, hidden in ((4, 24), (1, 24), (7, 16), (3, 5), (2, 67)):
-        assert_same_cell(ops, recipe, hidden, rows)
+        assert_same_cell(ops, cell_module, hidden, rows)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler
 @pytest.mark.parametrize(
-    ("recipe", "config"),
+    ("cell_module", "config"),
     [(lstm_cell, LSTMConfig(hidden=24, projection=8)), (gru_cell, GRUConfig(hidden=24))],
 )
-def test_the_eager_cell_compiles_whole_and_once(
-    recipe: cell.Recipe, config: LSTMConfig | GRUConfig
+def test_torch_compile_compiles_the_eager_cell_once_to_a_single_graph(
+    cell_module: cell.CellModule, config: LSTMConfig | GRUConfig
 ) -> None:
-    """What other devices than the CPU run, as far as it can be seen on one."""
+    """A test on the CPU of the code that other devices run."""
     if (reason := cell._missing_compiler(CPU)) is not None:
         pytest.skip(reason)
     clip = 3.0 if isinstance(config, LSTMConfig) else math.inf
     torch.manual_seed(1)
-    stack, eager = build_recurrent(config, 2).eval(), build_recurrent(config, 2).eval()
+    stack, eager = Recurrent(config, 2).eval(), Recurrent(config, 2).eval()
     eager.load_state_dict(stack.state_dict())
-    ops = cell.Cell(*(torch.compile(step, fullgraph=True) for step in recipe.EAGER))
+    ops = cell.Cell(*(torch.compile(step, fullgraph=True) for step in cell_module.EAGER))
     with torch.no_grad():
-        cell.try_cell(ops, recipe, 4, 24, clip, CPU)
+        cell.check_cell(ops, cell_module, 4, 24, clip, CPU)
     for layer in stack.layers:
         layer.ops = ops
 
@@ -161,7 +165,7 @@ def test_the_eager_cell_compiles_whole_and_once(
 def test_a_stack_with_a_compiled_cell_has_the_same_outputs_and_gradients(
     config: LSTMConfig | GRUConfig,
 ) -> None:
-    stack = build_recurrent(config, 2).eval()
+    stack = Recurrent(config, 2).eval()
     x = torch.randn(2, 5, 3, stack.width)
     resets = torch.rand(2, 5, 3) < 0.3
 
@@ -178,5 +182,5 @@ def test_a_stack_with_a_compiled_cell_has_the_same_outputs_and_gradients(
     assert "is compiled" in sentence
     for expected, autocast in zip(eager, (False, True), strict=True):
         for a, b in zip(run(autocast), expected, strict=True):
-            tolerance = 0.1 if autocast else 1e-5  # a value may be rounded to bf16 the other way
+            tolerance = 0.1 if autocast else 1e-5  # rounding to bf16 may differ
             torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)

@@ -1,4 +1,4 @@
-"""The GRU against nn.GRU, and against a loop written out where nn.GRU cannot follow."""
+"""The GRU against nn.GRU, and against a plain loop for what nn.GRU does not have."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def inputs(layer: GRULayer, rows: int = ROWS, time: int = TIME) -> tuple[Tensor,
 
 
 def objective(*parts: Tensor) -> Tensor:
-    """A number that depends on every element, unevenly."""
+    """Return a number that depends on every element, with different weights."""
     weighed = [
         (p * torch.linspace(-1, 2, p.numel(), dtype=p.dtype).view_as(p)).sum() for p in parts
     ]
@@ -38,7 +38,7 @@ def objective(*parts: Tensor) -> Tensor:
 def by_hand(
     layer: GRULayer, x: Tensor, h: Tensor, resets: Tensor | None, weight_hidden: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What the docstring of GRULayer says, autograd's own gradient."""
+    """Compute the formulas in the docstring of GRULayer with autograd."""
     steps = []
     for t in range(x.shape[1]):
         h = h if resets is None else h.masked_fill(resets[:, t, :, None], 0)
@@ -66,7 +66,7 @@ def assert_same(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("directions", [1, 2])
-def test_it_is_nn_gru(dtype: torch.dtype, directions: int) -> None:
+def test_it_equals_nn_gru(dtype: torch.dtype, directions: int) -> None:
     layer = gru(directions).to(dtype)
     x, state = inputs(layer)
     outputs, after = layer(x, state, None)
@@ -133,7 +133,7 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(run, (x, state, *weights))
 
 
-def test_weight_drop_leaves_out_hidden_weights_once_a_call() -> None:
+def test_weight_drop_zeroes_hidden_weights_with_one_mask_per_call() -> None:
     layer = gru(weight_drop=0.4)
     x, state = inputs(layer)
 

@@ -1,4 +1,4 @@
-"""The projected LSTM against nn.LSTM, and against a loop written out where nn.LSTM cannot follow."""
+"""The projected LSTM against nn.LSTM, and against a plain loop for what nn.LSTM does not have."""
 
 import pytest
 import torch
@@ -11,10 +11,10 @@ from lightning_modules.nn.recurrent.lstm import LSTMLayer
 TIME, ROWS, HIDDEN = 6, 3, 10
 
 
-@pytest.fixture(params=["batched", "in turn"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of multiplying, whatever the size."""
-    monkeypatch.setattr(matmul, "IN_TURN", 0 if request.param == "in turn" else 1 << 60)
+@pytest.fixture(params=["batched", "per direction"])
+def product_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Force one of the two kinds of products, for any size of the weights."""
+    monkeypatch.setattr(matmul, "PER_DIRECTION", 0 if request.param == "per direction" else 1 << 60)
     return str(request.param)
 
 
@@ -38,7 +38,7 @@ def inputs(layer: LSTMLayer, rows: int = ROWS, time: int = TIME) -> tuple[Tensor
 
 
 def objective(*parts: Tensor) -> Tensor:
-    """A number that depends on every element, unevenly."""
+    """Return a number that depends on every element, with different weights."""
     weighed = [
         (p * torch.linspace(-1, 2, p.numel(), dtype=p.dtype).view_as(p)).sum() for p in parts
     ]
@@ -52,7 +52,7 @@ def by_hand(
     resets: Tensor | None = None,
     weight_hidden: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What the docstring of LSTMLayer says, one operation a line, autograd's own gradient."""
+    """Compute the formulas in the docstring of LSTMLayer with autograd."""
     config, width, steps = layer.config, x.shape[-1], []
     weight_hidden = layer.weight_hidden if weight_hidden is None else weight_hidden
     h, c = state[..., :width], state[..., width:]
@@ -74,7 +74,7 @@ def by_hand(
 def assert_same(
     ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...], leaves: list[Tensor], tolerance: float
 ) -> None:
-    """The same values, and the same gradients by the leaves."""
+    """Assert that values and gradients of the leaves are the same."""
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
     for a, b in zip(
@@ -86,7 +86,7 @@ def assert_same(
 
 
 def assert_by_hand(layer: LSTMLayer, tolerance: float, resets: Tensor | None = None) -> Tensor:
-    """The layer is the loop written out; returns the state after it."""
+    """Assert that the layer equals `by_hand`; return the state after it."""
     x, state = inputs(layer)
     ours = layer(x, state, resets)
     leaves = [x, state, *layer.parameters()]
@@ -99,8 +99,8 @@ def assert_by_hand(layer: LSTMLayer, tolerance: float, resets: Tensor | None = N
 @pytest.mark.parametrize("projection", [None, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("directions", [1, 2])
-@pytest.mark.usefixtures("way")
-def test_without_clips_it_is_nn_lstm(
+@pytest.mark.usefixtures("product_kind")
+def test_without_clipping_it_equals_nn_lstm(
     projection: int | None, dtype: torch.dtype, directions: int
 ) -> None:
     layer = lstm(directions, projection=projection).to(dtype)
@@ -144,7 +144,7 @@ def test_without_clips_it_is_nn_lstm(
 
 @pytest.mark.parametrize("projection", [None, 4])
 @pytest.mark.parametrize(("cell_clip", "projection_clip"), [(0.5, None), (None, 0.2), (0.6, 0.2)])
-def test_clips_are_the_loop_written_out(
+def test_with_clipping_it_equals_the_plain_loop(
     projection: int | None, cell_clip: float | None, projection_clip: float | None
 ) -> None:
     clips = {"cell_clip": cell_clip, "projection_clip": projection_clip}
@@ -161,7 +161,7 @@ def test_clips_are_the_loop_written_out(
 
 @pytest.mark.parametrize("projection", [None, 4])
 @pytest.mark.parametrize("directions", [1, 2])
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("product_kind")
 def test_a_reset_is_a_zero_state_before_the_input(projection: int | None, directions: int) -> None:
     layer = lstm(directions, projection=projection, cell_clip=0.5, projection_clip=0.2)
     resets = torch.rand(directions, TIME, ROWS, generator=torch.manual_seed(2)) < 0.4
@@ -171,7 +171,7 @@ def test_a_reset_is_a_zero_state_before_the_input(projection: int | None, direct
     assert_by_hand(layer.double(), 1e-9, resets)
 
 
-def test_a_row_that_is_reset_starts_anew() -> None:
+def test_after_a_reset_a_row_does_not_depend_on_earlier_inputs() -> None:
     layer = lstm()
     x, state = inputs(layer)
     resets = torch.zeros(2, TIME, ROWS, dtype=torch.bool)
@@ -187,7 +187,7 @@ def test_a_row_that_is_reset_starts_anew() -> None:
     assert not by_state.any()
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("product_kind")
 def test_gradcheck() -> None:
     layer = lstm(scale=2.0, cell_clip=0.5, projection_clip=0.3, hidden=4, projection=3).double()
     x, state = inputs(layer, rows=2, time=3)
@@ -206,7 +206,7 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(run, (x, state, *weights))
 
 
-def test_weight_drop_leaves_out_hidden_weights_once_a_call() -> None:
+def test_weight_drop_zeroes_hidden_weights_with_one_mask_per_call() -> None:
     layer = lstm(weight_drop=0.4)
     x, state = inputs(layer)
 
@@ -224,7 +224,7 @@ def test_weight_drop_leaves_out_hidden_weights_once_a_call() -> None:
     assert_same(evaluated, by_hand(layer, x, state), [x], 1e-6)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("product_kind")
 def test_without_a_graph_the_outputs_are_the_same() -> None:
     layer = lstm(cell_clip=0.5, projection_clip=0.3)
     x, state = inputs(layer)
@@ -248,18 +248,18 @@ def test_a_retained_graph_gives_the_same_gradient_again() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_the_gradient_handed_in_is_left_as_it_is() -> None:
+def test_backward_does_not_modify_the_gradient_it_gets() -> None:
     layer = lstm(1)
     x, state = inputs(layer, rows=1)
     outputs, after = layer(x, state, None)
-    handed = torch.ones_like(outputs), torch.ones_like(after)
+    given_gradients = torch.ones_like(outputs), torch.ones_like(after)
 
-    torch.autograd.grad([outputs, after], [x], handed)
+    torch.autograd.grad([outputs, after], [x], given_gradients)
 
-    assert all((h == 1).all() for h in handed)
+    assert all((h == 1).all() for h in given_gradients)
 
 
-def test_the_directions_do_not_see_each_other() -> None:
+def test_the_directions_are_independent() -> None:
     layer = lstm()
     x, state = inputs(layer)
 
@@ -269,14 +269,14 @@ def test_the_directions_do_not_see_each_other() -> None:
     assert not gradient[1].any()
 
 
-@pytest.mark.usefixtures("way")
-def test_large_weights_multiplied_in_turn_are_the_same_numbers() -> None:
-    """In float32 and sizes that fill several blocks of a matmul."""
+@pytest.mark.usefixtures("product_kind")
+def test_both_kinds_of_products_give_the_same_results() -> None:
+    """Sizes that fill several blocks of a matmul."""
     layer = lstm(hidden=70, projection=33)
     assert_by_hand(layer, 2e-5)
 
 
-def test_a_number_that_is_not_finite_is_not_hidden_by_a_clip() -> None:
+def test_nan_is_not_hidden_by_clipping() -> None:
     layer = lstm(cell_clip=0.5, projection_clip=0.3)
     x, state = inputs(layer)
     with torch.no_grad():
@@ -288,28 +288,28 @@ def test_a_number_that_is_not_finite_is_not_hidden_by_a_clip() -> None:
     assert not outputs[:, :, 1:].isnan().any()
 
 
-def test_only_the_forget_gates_bias_starts_at_one() -> None:
+def test_only_the_initial_bias_of_the_forget_gate_is_one() -> None:
     bias = LSTMLayer(LSTMConfig(hidden=10, projection=4), 2).bias
 
     assert torch.equal(bias[0], torch.tensor([0.0] * 10 + [1.0] * 10 + [0.0] * 20))
 
 
-def test_a_forget_bias_is_added_at_every_use_and_is_no_weight() -> None:
+def test_forget_bias_is_added_to_the_learned_bias() -> None:
     layer, other = lstm(forget_bias=1.5), lstm()
     x, state = inputs(layer)
     other.load_state_dict(layer.state_dict())
     with torch.no_grad():
         other.bias[:, HIDDEN : 2 * HIDDEN] += 1.5
 
-    for one, same in zip(layer(x, state, None), other(x, state, None), strict=True):
-        torch.testing.assert_close(one, same)
+    for a, b in zip(layer(x, state, None), other(x, state, None), strict=True):
+        torch.testing.assert_close(a, b)
     objective(*layer(x, state, None)).backward()
     objective(*other(x, state, None)).backward()
     torch.testing.assert_close(layer.bias.grad, other.bias.grad)
 
 
 @pytest.mark.parametrize("forget_bias", [0.0, 1.0, 1.5])
-def test_a_new_layer_forgets_little(forget_bias: float) -> None:
+def test_the_initial_bias_of_the_forget_gate_with_forget_bias_is_one(forget_bias: float) -> None:
     layer = LSTMLayer(LSTMConfig(hidden=HIDDEN, projection=4, forget_bias=forget_bias), 2)
 
     used = layer.bias[:, HIDDEN : 2 * HIDDEN] + forget_bias

@@ -1,36 +1,36 @@
-"""Both ways of multiplying are the same product."""
+"""Products by oneDNN and by torch are the same."""
 
 import pytest
 import torch
 
 from lightning_modules.nn.recurrent import matmul
 from lightning_modules.nn.recurrent.matmul import (
-    Products,
-    in_turn,
+    FixedWeight,
     linear,
+    per_direction,
     product,
     times_transposed,
 )
 
 
-@pytest.mark.parametrize("alone", [False, True])
-def test_products(alone: bool) -> None:
-    directions = 1 if alone else 2
+@pytest.mark.parametrize("onednn", [False, True])
+def test_products_equal_those_in_float64(onednn: bool) -> None:
+    directions = 1 if onednn else 2
     torch.manual_seed(1)
     x, weight = torch.randn(directions, 5, 70), torch.randn(directions, 70, 33)
     expected = (x.double() @ weight.double()).float()
-    products = Products(weight, 5, torch.float32, alone)
+    fixed = FixedWeight(weight, 5, torch.float32, onednn)
     out = torch.ones(directions, 5, 33)
 
-    torch.testing.assert_close(product(x, weight, torch.float32, alone), expected)
-    torch.testing.assert_close(products.of(x), expected)
-    products.onto(x, out)
+    torch.testing.assert_close(product(x, weight, torch.float32, onednn), expected)
+    torch.testing.assert_close(fixed.times(x), expected)
+    fixed.add(x, out)
     torch.testing.assert_close(out, 1 + expected)
-    products.into(x, out)
+    fixed.write(x, out)
     torch.testing.assert_close(out, expected)
-    transposed = Products(weight.mT, 5, torch.float32, alone)
+    transposed = FixedWeight(weight.mT, 5, torch.float32, onednn)
     torch.testing.assert_close(
-        transposed.of(expected), (expected.double() @ weight.mT.double()).float()
+        transposed.times(expected), (expected.double() @ weight.mT.double()).float()
     )
 
 
@@ -38,49 +38,49 @@ def test_products_in_bf16_are_added_in_float32() -> None:
     torch.manual_seed(1)
     x, weight = torch.randn(2, 5, 70), torch.randn(2, 70, 33)
     expected = (x.bfloat16() @ weight.bfloat16()).float()
-    products = Products(weight, 5, torch.bfloat16, alone=False)
+    fixed = FixedWeight(weight, 5, torch.bfloat16, onednn=False)
     out = torch.full((2, 5, 33), 1000.0)
 
-    assert products.of(x).dtype == torch.bfloat16
-    result = product(x, weight, torch.bfloat16, alone=False)
+    assert fixed.times(x).dtype == torch.bfloat16
+    result = product(x, weight, torch.bfloat16, onednn=False)
     assert result.dtype == torch.float32
     torch.testing.assert_close(result, expected)
-    products.onto(x, out)
+    fixed.add(x, out)
     torch.testing.assert_close(out, 1000 + expected)
-    products.into(x, out)
+    fixed.write(x, out)
     torch.testing.assert_close(out, expected)
 
 
-def test_directions_go_in_turn_where_a_weight_is_large_and_float32() -> None:
+def test_products_are_per_direction_if_the_weight_is_large_and_float32() -> None:
     large = torch.empty(2, 256, 4096)
 
-    assert in_turn(large, torch.float32)
-    assert not in_turn(large, torch.bfloat16)
-    assert not in_turn(large[:, :64], torch.float32)
-    assert not in_turn(large.double(), torch.float64)
-    assert not in_turn(large.to("meta"), torch.float32)
-    assert large[0].nbytes >= matmul.IN_TURN
+    assert per_direction(large, torch.float32)
+    assert not per_direction(large, torch.bfloat16)
+    assert not per_direction(large[:, :64], torch.float32)
+    assert not per_direction(large.double(), torch.float64)
+    assert not per_direction(large.to("meta"), torch.float32)
+    assert large[0].nbytes >= matmul.PER_DIRECTION
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_linear_is_torchs_in_output_and_gradient(dtype: torch.dtype) -> None:
+def test_linear_has_the_output_and_gradient_of_torchs(dtype: torch.dtype) -> None:
     torch.manual_seed(3)
     shapes = ((7, 5), (11, 5), (11,))
     ours = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
-    theirs = [one.detach().clone().requires_grad_() for one in ours]
+    theirs = [x.detach().clone().requires_grad_() for x in ours]
     grad = torch.randn(7, 11, dtype=dtype)
 
-    made, wanted = linear(*ours), torch.nn.functional.linear(*theirs)
-    made.backward(grad)
-    wanted.backward(grad)
+    output, expected_output = linear(*ours), torch.nn.functional.linear(*theirs)
+    output.backward(grad)
+    expected_output.backward(grad)
 
-    torch.testing.assert_close(made, wanted)
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one.grad, other.grad)
-    torch.testing.assert_close(times_transposed(ours[0], ours[1]), wanted - theirs[2])
+    torch.testing.assert_close(output, expected_output)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+    torch.testing.assert_close(times_transposed(ours[0], ours[1]), expected_output - theirs[2])
 
 
-def test_under_autocast_linear_is_torchs_own() -> None:
+def test_under_autocast_linear_uses_torchs() -> None:
     x, weight, bias = torch.randn(3, 4), torch.randn(5, 4), torch.randn(5)
     with torch.autocast("cpu", torch.bfloat16):
         assert linear(x, weight, bias).dtype == torch.bfloat16

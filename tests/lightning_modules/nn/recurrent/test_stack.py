@@ -1,4 +1,4 @@
-"""The stack of layers: residual connections, dropout, the carried state, bf16; both kinds of cell."""
+"""The recurrent stack with LSTM and GRU layers: residual connections, dropout, state, bf16."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lightning_modules.config import GRUConfig, LSTMConfig
-from lightning_modules.nn.recurrent.stack import Recurrent, Run, build_recurrent
+from lightning_modules.nn.recurrent.stack import Recurrent, Run
 
 TIME, ROWS = 6, 3
 KINDS = ["lstm", "gru"]
@@ -17,9 +17,9 @@ def stack(kind: str = "lstm", directions: int = 2, seed: int = 1, **settings: ob
     torch.manual_seed(seed)
     plain: dict[str, object] = {"hidden": 10, "dropout": 0.0}
     if kind == "gru":
-        return build_recurrent(GRUConfig.model_validate(plain | settings), directions)
+        return Recurrent(GRUConfig.model_validate(plain | settings), directions)
     lstm = LSTMConfig.model_validate(plain | {"projection": 4} | settings)
-    return build_recurrent(lstm, directions)
+    return Recurrent(lstm, directions)
 
 
 def inputs(module: Recurrent, time: int = TIME, rows: int = ROWS) -> tuple[Tensor, Tensor]:
@@ -30,7 +30,7 @@ def inputs(module: Recurrent, time: int = TIME, rows: int = ROWS) -> tuple[Tenso
 
 
 def objective(run: Run) -> Tensor:
-    """A number that depends on every element of a run, unevenly."""
+    """Return a number that depends on every element of a run, with different weights."""
     parts = [*run.outputs, run.raw, run.state]
     return torch.stack(
         [(p * torch.linspace(-1, 2, p.numel()).view_as(p)).sum() for p in parts]
@@ -52,7 +52,7 @@ def test_the_zero_state_has_the_shape_of_the_state_after(kind: str, directions: 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("residual", [False, True])
-def test_a_stack_is_its_layers_one_above_the_other(kind: str, residual: bool) -> None:
+def test_a_stack_applies_its_layers_in_order(kind: str, residual: bool) -> None:
     module = stack(kind, layers=3, residual=residual)
     x, state = inputs(module)
 
@@ -74,7 +74,7 @@ def test_a_stack_is_its_layers_one_above_the_other(kind: str, residual: bool) ->
     cut=st.integers(1, TIME - 1), directions=st.integers(1, 2), seed=st.integers(0, 9),
     reset=st.booleans(),
 )  # fmt: skip
-def test_two_parts_with_the_state_carried_are_one_run(
+def test_two_windows_with_the_state_carried_over_equal_one_window(
     kind: str, cut: int, directions: int, seed: int, reset: bool
 ) -> None:
     module = stack(kind, directions).double()
@@ -115,7 +115,7 @@ def test_a_row_does_not_depend_on_the_others(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_new_state_is_part_of_the_graph(kind: str) -> None:
+def test_the_returned_state_is_part_of_the_graph(kind: str) -> None:
     module = stack(kind)
     x, state = inputs(module)
 
@@ -125,23 +125,25 @@ def test_the_new_state_is_part_of_the_graph(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_dropout_falls_above_the_first_layer_and_at_the_top_in_training_only(kind: str) -> None:
+def test_dropout_is_applied_between_layers_and_at_the_top_in_training_only(kind: str) -> None:
     module = stack(kind, dropout=0.5)
     x, state = inputs(module)
 
     trained = module(x, state)
     evaluated = module.eval()(x, state)
 
-    assert torch.equal(trained.outputs[0], evaluated.outputs[0])  # as the second layer's input was
+    assert torch.equal(
+        trained.outputs[0], evaluated.outputs[0]
+    )  # the returned output is before dropout
     dropped = trained.outputs[1] == 0
     assert dropped.float().mean() == pytest.approx(0.5, abs=0.15)
     torch.testing.assert_close(trained.outputs[1][~dropped], 2 * trained.raw[~dropped])
-    assert not torch.allclose(trained.raw, evaluated.raw)  # its input was dropped too
+    assert not torch.allclose(trained.raw, evaluated.raw)  # its input has dropout
     assert torch.equal(evaluated.raw, evaluated.outputs[1])
     assert not (evaluated.raw == 0).any()
 
 
-def test_the_residual_adds_the_input_as_dropout_left_it() -> None:
+def test_the_residual_adds_the_input_after_dropout() -> None:
     module = stack(dropout=0.5, output_dropout=0.0)
     x, state = inputs(module)
     run = module(x, state)
@@ -154,10 +156,10 @@ def test_the_residual_adds_the_input_as_dropout_left_it() -> None:
     torch.manual_seed(3)
     dropped = torch.nn.functional.dropout(run.outputs[0], 0.5)
 
-    assert torch.equal(run.raw, dropped)  # the second layer says nothing
+    assert torch.equal(run.raw, dropped)  # the second layer adds nothing
 
 
-def test_the_top_can_have_a_dropout_of_its_own() -> None:
+def test_output_dropout_replaces_dropout_at_the_top() -> None:
     module = stack(dropout=0.0, output_dropout=0.5)
     run = module(*inputs(module))
 
@@ -168,7 +170,7 @@ def test_the_top_can_have_a_dropout_of_its_own() -> None:
     assert torch.equal(run.raw, run.outputs[-1])
 
 
-def test_a_variational_mask_is_one_a_row_and_direction() -> None:
+def test_a_variational_mask_is_the_same_for_all_tokens_of_a_row() -> None:
     module = stack(variational=True, output_dropout=0.5)
     run = module(*inputs(module))
 
@@ -181,7 +183,7 @@ def test_a_variational_mask_is_one_a_row_and_direction() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_seed_fixes_everything_to_the_bit(kind: str) -> None:
+def test_a_seed_determines_everything_to_the_bit(kind: str) -> None:
     def run() -> list[Tensor]:
         module = stack(kind, dropout=0.3, weight_drop=0.2, variational=True)
         x, state = inputs(module)
@@ -195,7 +197,7 @@ def test_the_seed_fixes_everything_to_the_bit(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reset", [False, True])
-def test_bf16_autocast_is_near_float32_and_carries_float32(kind: str, reset: bool) -> None:
+def test_under_bf16_autocast_results_are_close_and_float32(kind: str, reset: bool) -> None:
     module = stack(kind, hidden=16)
     x, state = inputs(module)
     resets = (torch.rand(2, TIME, ROWS) < 0.3) if reset else None
@@ -222,7 +224,7 @@ def test_bf16_autocast_is_near_float32_and_carries_float32(kind: str, reset: boo
 
 
 def test_a_cell_state_is_not_rounded_to_bf16() -> None:
-    """A cell that forgets nothing and adds 1e-3 a step ends at their sum, which bf16 cannot count."""
+    """A cell that forgets nothing and adds 1e-3 per step reaches their sum, which bf16 would lose."""
     module = stack(layers=1, hidden=4, projection=None, cell_clip=None, projection_clip=None)
     (layer,) = module.layers
     with torch.no_grad():

@@ -1,13 +1,11 @@
-"""Streams whose sources come more or less often than once a pass, against reading straight through."""
+"""Streams and windows whose sources are repeated, against reading whole passes."""
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
 from itertools import count
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,8 +17,12 @@ from preprocess.shards.windows import CorpusTooSmall, TrainingWindows
 from preprocess.tokenizers.base import BOS, EOS
 
 Order = Literal["shuffled", "as-given"]
+SourceSizes = list[tuple[str, list[int]]]
+"""Source, and lengths of the documents, of each shard."""
+
+MakeStream = Callable[..., TokenStream]
+
 ORDERS = st.sampled_from(["shuffled", "as-given"])
-# Of each shard its source and the lengths of its documents.
 CORPORA = st.lists(
     st.tuples(st.sampled_from("ab"), st.lists(st.integers(0, 4), min_size=1, max_size=4)),
     min_size=1,
@@ -31,42 +33,16 @@ FACTORS = st.fixed_dictionaries(
 )
 
 
-@dataclass(frozen=True)
-class MemoryShard(Shard):
-    held: tuple[npt.NDArray[Any], ...] = ()
+@pytest.fixture(scope="session")
+def make_stream(numbered: Callable[..., list[Shard]]) -> MakeStream:
+    def make(corpus: SourceSizes, order: Order, factors: Mapping[str, float]) -> TokenStream:
+        sources, sizes = [source for source, _ in corpus], [one for _, one in corpus]
+        return TokenStream(numbered(*sizes, sources=sources), "bos_eos", order, 3, factors)
 
-    @property
-    def ids(self) -> npt.NDArray[Any]:
-        return self.held[0]
-
-    @property
-    def lengths(self) -> npt.NDArray[np.uint32]:
-        return self.held[1]
+    return make
 
 
-def make_shards(corpus: list[tuple[str, list[int]]]) -> list[MemoryShard]:
-    """Shards of documents of those lengths, no two tokens alike."""
-    fresh = count(3)
-    shards = []
-    for number, (source, sizes) in enumerate(corpus):
-        lengths = np.array(sizes, "<u4")
-        ids = np.array([next(fresh) for _ in range(sum(sizes))], "<u2")
-        columns = "<u2", len(lengths), len(ids), 0, 0, 0
-        shards.append(
-            MemoryShard(
-                "/nowhere", f"train-{number}", "train", source, *columns, held=(ids, lengths)
-            )
-        )
-    return shards
-
-
-def make_stream(
-    corpus: list[tuple[str, list[int]]], order: Order, factors: Mapping[str, float]
-) -> TokenStream:
-    return TokenStream(make_shards(corpus), "bos_eos", order, 3, factors)
-
-
-def straight(stream: TokenStream, number: int) -> tuple[list[int], list[int]]:
+def read_pass(stream: TokenStream, number: int) -> tuple[list[int], list[int]]:
     left, right = stream.read(number, 0, int(stream.lengths(number, number + 1)[0]))
     return left.tolist(), right.tolist()
 
@@ -74,24 +50,30 @@ def straight(stream: TokenStream, number: int) -> tuple[list[int], list[int]]:
 @settings(deadline=None, max_examples=60)
 @given(CORPORA, FACTORS, ORDERS, st.integers(0, 9))
 def test_a_pass_holds_whole_shards_as_often_as_planned(
-    corpus: list[tuple[str, list[int]]], factors: dict[str, float], order: Order, number: int
+    make_stream: MakeStream,
+    corpus: SourceSizes,
+    factors: dict[str, float],
+    order: Order,
+    number: int,
 ) -> None:
     stream = make_stream(corpus, order, factors)
-    left, right = straight(stream, number)
+    left, right = read_pass(stream, number)
     assert left.count(BOS) == right.count(EOS)
     assert [t for t in left if t != BOS] == [t for t in right if t != EOS]
-    found = Counter(right)
-    for shard in make_shards(corpus):
-        often = {found[token] for token in shard.ids.tolist()}
-        assert len(often) <= 1
-        factor = factors[shard.source]
-        assert all(int(factor) <= times <= int(factor) + 1 for times in often)
+    counts = Counter(right)
+    fresh = count(3)
+    for source, sizes in corpus:
+        repeats = {counts[next(fresh)] for _ in range(sum(sizes))}
+        assert len(repeats) <= 1
+        factor = factors[source]
+        assert all(int(factor) <= n <= int(factor) + 1 for n in repeats)
 
 
 @settings(deadline=None, max_examples=60)
 @given(CORPORA, FACTORS, ORDERS, st.integers(1, 4), st.integers(1, 9), st.integers(1, 40))
 def test_a_row_reads_its_stretch_of_every_pass_without_a_gap(
-    corpus: list[tuple[str, list[int]]],
+    make_stream: MakeStream,
+    corpus: SourceSizes,
     factors: dict[str, float],
     order: Order,
     rows: int,
@@ -111,7 +93,7 @@ def test_a_row_reads_its_stretch_of_every_pass_without_a_gap(
         forward: tuple[list[int], list[int]] = ([], [])
         backward: tuple[list[int], list[int]] = ([], [])
         for number in range(passes):
-            left, right = straight(stream, number)
+            left, right = read_pass(stream, number)
             size = len(left) // rows
             own = slice(row * size, (row + 1) * size)
             forward[0].extend(left[own])
@@ -121,7 +103,7 @@ def test_a_row_reads_its_stretch_of_every_pass_without_a_gap(
         expected[0].append(forward)
         expected[1].append(backward)
     steps = len(expected[0][0][0]) // unroll
-    # Any step first: each is exact without those before it.
+    # In reverse order, because a window must not depend on earlier ones.
     batches = {step: windows.batch(step) for step in reversed(range(steps))}
     for direction in (0, 1):
         for row in range(rows):
@@ -131,34 +113,38 @@ def test_a_row_reads_its_stretch_of_every_pass_without_a_gap(
                 assert np.concatenate([*found, np.empty(0, int)]).tolist() == wanted
 
 
-def test_a_source_of_one_shard_comes_in_some_passes_and_empty_passes_are_skipped() -> None:
+def test_a_source_may_be_in_some_passes_only_and_empty_passes_are_skipped(
+    make_stream: MakeStream,
+) -> None:
     corpus = [("a", [2, 1]), ("b", [40])]
     stream = make_stream(corpus, "shuffled", {"a": 0.0, "b": 0.3})
     lengths = stream.lengths(0, 20).tolist()
     assert lengths.count(0) == 14
     assert lengths.count(41) == 6
     windows = TrainingWindows(stream, 4, 5)
-    ids, _ = windows.batch(10)  # positions 50..54 of stretches of 10: the sixth pass of those
+    ids, _ = windows.batch(10)  # positions 50 to 54 of stretches of 10, so the sixth non-empty pass
     sixth = [n for n, length in enumerate(lengths) if length][5]
     assert ids[0, :, 1].tolist() == stream.read(sixth, 10, 15)[0].tolist()
     assert len(stream) == 12, "on average"
 
 
-def test_repeats_stand_side_by_side_as_given_and_are_shuffled_anew_otherwise() -> None:
+def test_repeats_are_adjacent_as_given_and_differently_shuffled_otherwise(
+    make_stream: MakeStream,
+) -> None:
     corpus = [("a", [1] * 6), ("b", [1])]
     as_given = make_stream(corpus, "as-given", {"a": 2.0})
-    right = [t for t in straight(as_given, 0)[1] if t != EOS]
+    right = [t for t in read_pass(as_given, 0)[1] if t != EOS]
     assert right == [3, 4, 5, 6, 7, 8, 3, 4, 5, 6, 7, 8, 9]
     shuffled = make_stream([("a", [1] * 6)], "shuffled", {"a": 2.0})
-    right = [t for t in straight(shuffled, 0)[1] if t != EOS]
+    right = [t for t in read_pass(shuffled, 0)[1] if t != EOS]
     assert sorted(right[:6]) == sorted(right[6:]) == [3, 4, 5, 6, 7, 8]
     assert right[:6] != right[6:]
-    # The first time around is what a pass without repeats would hold of the shard.
-    once = [t for t in straight(make_stream([("a", [1] * 6)], "shuffled", {}), 0)[1] if t != EOS]
+    # The first repeat has the order of a pass without repeats.
+    once = [t for t in read_pass(make_stream([("a", [1] * 6)], "shuffled", {}), 0)[1] if t != EOS]
     assert once in (right[:6], right[6:])
 
 
-def test_sources_have_their_shares_over_many_passes() -> None:
+def test_sources_have_their_shares_over_many_passes(make_stream: MakeStream) -> None:
     corpus = [("a", [9] * 3)] * 4 + [("b", [9])]
     stream = make_stream(corpus, "shuffled", {"a": 130 / 240, "b": 65 / 10 * 0.5 * 2})
     windows = TrainingWindows(stream, 1, 10)
@@ -168,14 +154,14 @@ def test_sources_have_their_shares_over_many_passes() -> None:
     assert share == pytest.approx(0.5, abs=0.02)
 
 
-def test_a_shard_of_another_source_is_left_alone() -> None:
-    shards = make_shards([("a", [2]), ("a", [3])])
-    renamed = [shards[0], replace(shards[1], source="b")]
-    assert TokenStream(renamed, "eos", factors={"b": 2.0}).lengths(0, 3).tolist() == [11, 11, 11]
-    assert TokenStream(shards, "eos", factors={"b": 2.0}).lengths(0, 3).tolist() == [7, 7, 7]
+def test_a_factor_applies_to_its_own_source_only(make_stream: MakeStream) -> None:
+    both = make_stream([("a", [2]), ("b", [3])], "as-given", {"b": 2.0})
+    assert both.lengths(0, 3).tolist() == [11, 11, 11]
+    one = make_stream([("a", [2]), ("a", [3])], "as-given", {"b": 2.0})
+    assert one.lengths(0, 3).tolist() == [7, 7, 7]
 
 
-def test_a_corpus_of_fewer_positions_than_rows_is_refused_with_factors_too() -> None:
+def test_fewer_positions_per_pass_than_rows_are_refused(make_stream: MakeStream) -> None:
     with pytest.raises(CorpusTooSmall, match="has 15 positions"):
         TrainingWindows(make_stream([("a", [2, 1])], "shuffled", {"a": 3.0}), 16, 2)
     with pytest.raises(CorpusTooSmall, match="has 0 positions"):

@@ -1,0 +1,39 @@
+"""How many texts are embedded together: windows of a stream, and batches of a window."""
+
+from collections.abc import Sequence
+
+WINDOW_BYTES = 1 << 28
+"""Bytes of vectors that a window of texts is planned to have."""
+WINDOW_CHARACTERS = 20_000, 200_000
+"""Smallest and largest window, in characters."""
+CHARACTERS_A_TOKEN = 2  # about, for planning
+
+
+def window_characters(layers: int, dim: int) -> int:
+    """Return the number of characters of text to embed together when texts come as a stream.
+
+    Args:
+        layers: layers of the vectors of a token.
+        dim: dimensions of a vector.
+    """
+    least, most = WINDOW_CHARACTERS
+    return max(least, min(most, WINDOW_BYTES // (4 * layers * dim) * CHARACTERS_A_TOKEN))
+
+
+def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Group texts of similar length into batches, so that there is little padding.
+
+    Args:
+        lengths: tokens of each text.
+        batch_tokens: tokens per batch, including padding. A longer text is a batch by itself.
+
+    Returns:
+        Indices of the texts of each batch.
+    """
+    batches: list[list[int]] = []
+    for number in sorted(range(len(lengths)), key=lambda n: (lengths[n], n)):
+        if batches and (len(batches[-1]) + 1) * max(1, lengths[number]) <= batch_tokens:
+            batches[-1].append(number)
+        else:
+            batches.append([number])
+    return batches

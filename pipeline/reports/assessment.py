@@ -1,0 +1,196 @@
+"""Judgements on a training run, from its metrics and its held-out figures."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Row = Mapping[str, Any]
+"""A row of metrics.jsonl."""
+
+WORSE = 1.01
+"""Ratio of held-out perplexities from which the last step counts as worse than the best."""
+STILL_FALLING = 0.98
+"""Ratio of the last two held-out perplexities up to which more steps are expected to help."""
+WIDE_GAP = 1.5
+"""Ratio of held-out to training perplexity from which the gap counts as wide."""
+UNEVEN = 1.2
+"""Ratio of the directions' held-out perplexities from which one counts as far worse."""
+MANY_PASSES = 4.0
+"""Passes up to which repeated text is worth nearly as much as new text (Muennighoff et al. 2023)."""
+LAST_PART = 0.1
+"""Share of the steps over which training loss is averaged to be compared with held-out loss."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judgement: ``good``, a neutral ``note``, or something that needs ``attention``."""
+
+    level: Literal["good", "note", "attention"]
+    topic: str
+    text: str
+
+
+def assess(
+    training: Mapping[str, Any], metrics: Sequence[Row], held_out: Mapping[str, Any]
+) -> list[Verdict]:
+    """Return one verdict for each topic that the data can decide.
+
+    Args:
+        training: details of the train manifest.
+        metrics: rows of metrics.jsonl.
+        held_out: details of the evaluate manifest.
+    """
+    looks = held_out_losses(metrics)
+    best = min(looks, key=lambda look: look[1], default=None)
+    worse = math.exp(looks[-1][1] - best[1]) if best else 1.0
+    overfits = worse > WORSE
+    verdicts = [
+        _best_step(looks, worse, training["passes"]),
+        _gap(training, metrics, looks),
+        _directions(held_out),
+        _passes(training, best[0] if best and overfits else None),
+        _skipped(training),
+    ]
+    return [verdict for verdict in verdicts if verdict]
+
+
+def held_out_losses(metrics: Sequence[Row]) -> list[tuple[int, float]]:
+    """Return (step, mean held-out loss per token in nats over the directions) of each evaluation."""
+    return _losses(metrics, "valid_{}_perplexity", math.log)
+
+
+def training_losses(metrics: Sequence[Row]) -> list[tuple[int, float]]:
+    """Return (step, mean training loss per token in nats over the directions) of each row."""
+    return _losses(metrics, "loss_{}", float)
+
+
+def last_training_loss(training: Mapping[str, Any], metrics: Sequence[Row]) -> float | None:
+    """Return the mean training loss per token over the last steps; None if there is none.
+
+    A sampled softmax has none: its loss is not over the whole vocabulary.
+    """
+    losses = training_losses(metrics)
+    if not losses or training.get("model", {}).get("head", {}).get("kind") == "sampled_softmax":
+        return None
+    last = [loss for step, loss in losses if step > (1 - LAST_PART) * losses[-1][0]]
+    return sum(last) / len(last)
+
+
+def _losses(
+    metrics: Sequence[Row], key: str, nats: Callable[[float], float]
+) -> list[tuple[int, float]]:
+    found = []
+    for row in metrics:
+        ways = [row.get(key.format(way)) for way in ("forward", "backward")]
+        losses = [nats(one) for one in ways if one is not None and math.isfinite(one)]
+        if losses:
+            found.append((int(row["step"]), sum(losses) / len(losses)))
+    return found
+
+
+def _best_step(looks: Sequence[tuple[int, float]], worse: float, passes: float) -> Verdict:
+    topic = "Best step"
+    if len(looks) < 2:
+        few = "at one step only" if looks else "at no step"
+        return Verdict(
+            "note",
+            topic,
+            f"Held-out text was evaluated {few}, so that the best step is unknown. A smaller "
+            "train.evaluate_steps and a larger prepare.valid_fraction give more evaluations.",
+        )
+    step, last = min(looks, key=lambda look: look[1])[0], looks[-1][0]
+    if worse > WORSE:
+        why = (
+            "the model overfits. Use fewer steps, more text or more dropout."
+            if passes > 1
+            else "training is unstable, since no text was read twice. A lower train.learning_rate "
+            "usually prevents this."
+        )
+        return Verdict(
+            "attention",
+            topic,
+            f"Held-out perplexity is lowest at step {step:,} and {worse - 1:.0%} higher at the last "
+            f"step, {last:,}: {why}",
+        )
+    fall = math.exp(looks[-1][1] - looks[-2][1])
+    more = (
+        f" It fell by {1 - fall:.0%} since step {looks[-2][0]:,}, so that more steps "
+        "(train.steps) are likely to lower it further."
+        if fall <= STILL_FALLING
+        else ""
+    )
+    where = "the last step" if step == last else f"step {step:,} and about the same at the last"
+    return Verdict("good", topic, f"Held-out perplexity is lowest at {where}.{more}")
+
+
+def _gap(
+    training: Mapping[str, Any], metrics: Sequence[Row], looks: Sequence[tuple[int, float]]
+) -> Verdict | None:
+    loss = last_training_loss(training, metrics)
+    if loss is None or not looks:
+        return None
+    ratio = math.exp(looks[-1][1] - loss)
+    text = f"Held-out perplexity is {ratio:.2f} times training perplexity"
+    if ratio <= WIDE_GAP:
+        return Verdict("good", "Gap to training", f"{text}: no sign of overfitting.")
+    why = (
+        "the model has learnt training text by heart; use more text or more dropout"
+        if training["passes"] > 1
+        else "no text was read twice, so the cause is not overfitting; the held-out text may be of "
+        "another kind, or training too short or unstable"
+    )
+    return Verdict("attention", "Gap to training", f"{text}: {why}.")
+
+
+def _directions(held_out: Mapping[str, Any]) -> Verdict | None:
+    forward, backward = (held_out.get(f"{way}_perplexity") for way in ("forward", "backward"))
+    if not forward or not backward:
+        return None
+    ratio = max(forward, backward) / min(forward, backward)
+    worse, better = "forward", "backward"
+    if backward > forward:
+        worse, better = better, worse
+    if ratio > UNEVEN:
+        return Verdict(
+            "attention",
+            "Directions",
+            f"Perplexity of the {worse} direction is {ratio:.2f} times that of the {better} "
+            "direction. Compare their curves below: one direction may have diverged.",
+        )
+    return Verdict(
+        "good", "Directions", f"Perplexities of the two directions differ by {ratio - 1:.1%}."
+    )
+
+
+def _passes(training: Mapping[str, Any], best: int | None) -> Verdict:
+    passes, topic = training["passes"], "Passes over the corpus"
+    if best is not None and passes > 1:
+        return Verdict(
+            "attention",
+            topic,
+            f"Too many: training read the corpus {passes:.1f} times, and held-out perplexity rose "
+            f"after {passes * best / training['steps']:.1f}.",
+        )
+    if passes < 1:
+        text = f"Training read {passes:.0%} of the corpus; more steps would read new text."
+        return Verdict("note", topic, text)
+    text = f"Training read the corpus {passes:.1f} times"
+    if passes > MANY_PASSES:
+        text += f". After about {MANY_PASSES:.0f} passes, new text helps more than more steps"
+        return Verdict("note", topic, f"{text}.")
+    return Verdict("good", topic, f"{text}.")
+
+
+def _skipped(training: Mapping[str, Any]) -> Verdict | None:
+    skipped, steps = training.get("skipped_steps"), training["steps"]
+    if skipped is None:
+        return None
+    if not skipped:
+        return Verdict("good", "Skipped steps", "None: every gradient was finite.")
+    return Verdict(
+        "attention",
+        "Skipped steps",
+        f"{skipped:,} of {steps:,} steps were skipped because their gradient was not finite. "
+        "A lower train.learning_rate or train.clip_norm usually prevents this.",
+    )

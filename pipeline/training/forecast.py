@@ -1,0 +1,169 @@
+"""How often a training reads its corpus and how long it takes, and warnings if that is much.
+
+Imports no torch, so that `--dry-run` answers at once.
+"""
+
+import time
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_modules.config import AdaptiveSoftmaxConfig, CharCNNInputConfig
+from lightning_modules.nn.heads.cutoffs import choose_cutoffs
+from lightning_modules.sizes import SpelledTypes, flops_per_token
+from pipeline.config.schema import Config
+from pipeline.console import Bar
+
+MANY_PASSES, ADVISED_PASSES = 20, 10
+LONG_SECONDS, ADVISED_SECONDS = 2 * 3600.0, 3600.0
+TIMED_SECONDS = 30.0
+"""Training time after which its speed is known well enough."""
+EFFICIENCY = 0.5
+"""Share of a CPU's matmul speed that training reaches (MFU), roughly."""
+MEASURED_SECONDS, MEASURED_SIZE = 0.15, 768
+
+
+class Warn(Protocol):
+    """Where a warning goes."""
+
+    def warn(self, text: str) -> None:
+        """Show a warning."""
+
+
+def passes_warning(passes: float, steps: int) -> str | None:
+    """A warning if ``steps`` are more than ``MANY_PASSES`` passes over the corpus."""
+    if passes <= MANY_PASSES:
+        return None
+    fewer = two_digits(steps * ADVISED_PASSES / passes)
+    return (
+        f"{steps:,} steps are {passes:,.0f} passes over the corpus; beyond {MANY_PASSES}, a model "
+        f"mostly memorises its text; train.steps={fewer} is {ADVISED_PASSES} passes"
+    )
+
+
+def time_warning(seconds: float, steps: int, where: str) -> str | None:
+    """A warning if ``steps`` steps take long, with a number of steps that takes an hour.
+
+    Args:
+        seconds: for all of the steps.
+        where: the device, as a message names it.
+    """
+    if seconds <= LONG_SECONDS:
+        return None
+    fewer = max(1, two_digits(steps * ADVISED_SECONDS / seconds))
+    return (
+        f"{steps:,} steps take {duration(seconds)} on {where}; train.steps={fewer} takes about "
+        f"{duration(ADVISED_SECONDS)}, and steps can be added later"
+    )
+
+
+class TimedBar:
+    """A progress bar that warns once, early, if the rest of the training takes long.
+
+    Args:
+        bar: the bar that is shown.
+        steps: the training's last step.
+        where: the device, as the warning names it.
+    """
+
+    def __init__(self, bar: Bar, steps: int, where: str, console: Warn) -> None:
+        self._bar, self._steps, self._where, self._console = bar, steps, where, console
+        self._updates = 0
+        self._began: tuple[float, float] | None = None
+
+    def update(self, done: float, note: str = "") -> None:
+        """As the bar's own ``update``."""
+        self._bar.update(done, note)
+        self._updates += 1
+        if self._updates == 2:
+            # The first steps compile, and are slower.
+            self._began = time.monotonic(), done
+        elif self._began and time.monotonic() - self._began[0] >= TIMED_SECONDS:
+            began, first = self._began
+            self._began = None
+            left = self._steps - int(done)
+            seconds = left * (time.monotonic() - began) / max(done - first, 1)
+            if seconds > LONG_SECONDS:
+                self._console.warn(_slow(seconds, left, self._steps, self._where))
+
+
+def _slow(seconds: float, left: int, steps: int, where: str) -> str:
+    told = f"at this speed, {left:,} steps take {duration(seconds)} on {where}"
+    fewer = two_digits(left * ADVISED_SECONDS / seconds)
+    if left < 0.9 * steps or not fewer:
+        return told
+    return (
+        f"{told}; for about {duration(ADVISED_SECONDS)}, stop it (Ctrl-C) and add "
+        f"train.steps={fewer} --overwrite"
+    )
+
+
+def two_digits(number: float) -> int:
+    """``number`` as a whole number whose digits after the second are zeros, rounded down."""
+    digits = str(int(number))
+    return int(digits[:2].ljust(len(digits), "0"))
+
+
+def duration(seconds: float) -> str:
+    """A time a person can read at a glance: "40 seconds", "5 minutes", "3 hours", "2.5 days"."""
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 1.5 * size or (size == 3600 and seconds == size):
+            number = seconds / size
+            with_tenth = number < 10 and unit != "minute"
+            shown = f"{number:.1f}".removesuffix(".0") if with_tenth else f"{number:.0f}"
+            return f"{shown} {unit}{'' if shown == '1' else 's'}"
+    return f"{max(1, round(seconds))} seconds"
+
+
+def trains_on_cpu(config: Config) -> bool:
+    """Return True if training will use the CPU; imports no torch to know it."""
+    device = config.train.device
+    return device == "cpu" or (device == "auto" and not Path("/dev/nvidia0").exists())
+
+
+def cpu_tokens_per_second(config: Config, counts: npt.NDArray[np.uint64]) -> float:
+    """The speed of training on this machine's CPU, roughly.
+
+    It is the speed of a float32 matmul, measured now, times ``EFFICIENCY``, divided by the FLOP of
+    a token.
+
+    Args:
+        counts: (vocabulary,) how often each id occurs.
+    """
+    return EFFICIENCY * _matmul_speed() / _flops(config, counts)
+
+
+def zipf_counts(vocabulary: int) -> npt.NDArray[np.uint64]:
+    """Counts that fall with the rank, as those of words and subwords do, before they are known."""
+    ranks = np.arange(1, vocabulary + 1)
+    return (100.0 * vocabulary / ranks).astype(np.uint64)
+
+
+def _flops(config: Config, counts: npt.NDArray[np.uint64]) -> float:
+    model, head = config.model, config.model.head
+    predicted = counts[: model.output_vocabulary] if model.output_vocabulary else counts
+    cutoffs: tuple[int, ...] = ()
+    if isinstance(head, AdaptiveSoftmaxConfig):
+        positions = model.direction_count * config.train.rows * config.train.unroll
+        width = model.recurrent.direction_width
+        cutoffs = (
+            choose_cutoffs(predicted, width, head.div, positions)
+            if head.cutoffs == "auto"
+            else head.cutoffs
+        )
+    # A window's words are a third as many as its tokens, and eight bytes long.
+    types = SpelledTypes(0.3, 10) if isinstance(model.input, CharCNNInputConfig) else None
+    return flops_per_token(model, predicted, cutoffs, types)
+
+
+def _matmul_speed() -> float:
+    """FLOP/s of NumPy's float32 matmul on this machine, the best of those in a moment."""
+    a = np.random.default_rng(0).random((MEASURED_SIZE, MEASURED_SIZE), np.float32)
+    best, end = float("inf"), time.perf_counter() + MEASURED_SECONDS
+    while best == float("inf") or time.perf_counter() < end:
+        began = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - began)
+    return 2.0 * MEASURED_SIZE**3 / best

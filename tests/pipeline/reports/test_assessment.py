@@ -1,0 +1,177 @@
+"""Each judgement, on and off."""
+
+import math
+from typing import Any
+
+import pytest
+
+from pipeline.reports.assessment import (
+    Verdict,
+    assess,
+    held_out_losses,
+    last_training_loss,
+    training_losses,
+)
+
+Row = dict[str, Any]
+TRAINED = {"steps": 100, "passes": 2.0, "skipped_steps": 0}
+
+
+def rows(*held_out: float, training: float = 100.0) -> list[Row]:
+    """Metrics whose held-out perplexities are at equal distances, the last at step 100."""
+    loss = math.log(training)
+    found: list[Row] = [
+        {"step": step, "loss_forward": loss, "loss_backward": loss} for step in range(10, 101, 10)
+    ]
+    for number, value in enumerate(held_out, 1):
+        both = {f"valid_{way}_perplexity": value for way in ("forward", "backward")}
+        found.append({"step": 100 * number // len(held_out), **both})
+    return found
+
+
+def verdict(topic: str, metrics: list[Row], **others: Any) -> Verdict:
+    held_out = others.pop("held_out", {})
+    found = {one.topic: one for one in assess({**TRAINED, **others}, metrics, held_out)}
+    return found[topic]
+
+
+def test_the_last_step_is_best_and_more_steps_would_help() -> None:
+    assert verdict("Best step", rows(200.0, 100.0)) == Verdict(
+        "good",
+        "Best step",
+        "Held-out perplexity is lowest at the last step. It fell by 50% since step 50, so that more "
+        "steps (train.steps) are likely to lower it further.",
+    )
+
+
+def test_the_last_step_is_best_and_the_curve_is_flat() -> None:
+    found = verdict("Best step", rows(100.5, 100.0))
+    assert found.text == "Held-out perplexity is lowest at the last step."
+
+
+def test_a_best_step_that_is_hardly_better_than_the_last_is_no_overfitting() -> None:
+    found = verdict("Best step", rows(100.0, 100.5))
+    assert found.level == "good"
+    assert found.text == "Held-out perplexity is lowest at step 50 and about the same at the last."
+
+
+def test_overfitting_names_the_best_step() -> None:
+    found = verdict("Best step", rows(120.0, 100.0, 120.0, 150.0))
+    assert found.level == "attention"
+    assert (
+        "lowest at step 50 and 50% higher at the last step, 100: the model overfits" in found.text
+    )
+
+
+def test_a_rise_within_the_first_pass_is_not_called_overfitting() -> None:
+    found = verdict("Best step", rows(100.0, 150.0), passes=0.5)
+    assert found.level == "attention"
+    assert "training is unstable, since no text was read twice" in found.text
+    assert "overfit" not in found.text
+
+
+@pytest.mark.parametrize(
+    ("held_out", "told"), [([], "evaluated at no step"), ([90.0], "evaluated at one step only")]
+)
+def test_too_few_evaluations_decide_nothing(held_out: list[float], told: str) -> None:
+    found = verdict("Best step", rows(*held_out))
+    assert found.level == "note"
+    assert told in found.text
+
+
+def test_a_narrow_gap_is_good() -> None:
+    found = verdict("Gap to training", rows(120.0, 110.0))
+    assert found.level == "good"
+    assert found.text == (
+        "Held-out perplexity is 1.10 times training perplexity: no sign of overfitting."
+    )
+
+
+@pytest.mark.parametrize(
+    ("passes", "why"), [(3.0, "learnt training text by heart"), (0.5, "no text was read twice")]
+)
+def test_a_wide_gap_is_told_with_its_likely_cause(passes: float, why: str) -> None:
+    found = verdict("Gap to training", rows(220.0, 200.0), passes=passes)
+    assert found.level == "attention"
+    assert found.text.startswith("Held-out perplexity is 2.00 times training perplexity: ")
+    assert why in found.text
+
+
+def test_only_the_last_tenth_of_training_counts_for_the_gap() -> None:
+    metrics = [{"step": 10, "loss_forward": 9.0}, *rows(100.0)[1:]]
+    assert last_training_loss({}, metrics) == pytest.approx(math.log(100))
+
+
+def test_a_sampled_softmax_has_no_gap() -> None:
+    model = {"head": {"kind": "sampled_softmax"}}
+    topics = [one.topic for one in assess({**TRAINED, "model": model}, rows(500.0, 400.0), {})]
+    assert "Gap to training" not in topics
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "level", "told"),
+    [
+        (100.0, 102.0, "good", "Perplexities of the two directions differ by 2.0%."),
+        (
+            130.0,
+            100.0,
+            "attention",
+            "Perplexity of the forward direction is 1.30 times that of the",
+        ),
+        (100.0, 300.0, "attention", "of the backward direction is 3.00 times that of the forward"),
+    ],
+)
+def test_one_direction_far_worse_than_the_other(
+    forward: float, backward: float, level: str, told: str
+) -> None:
+    held_out = {"forward_perplexity": forward, "backward_perplexity": backward}
+    found = verdict("Directions", rows(), held_out=held_out)
+    assert found.level == level
+    assert told in found.text
+
+
+def test_a_forward_model_has_no_directions_to_compare() -> None:
+    held_out = {"forward_perplexity": 100.0, "backward_perplexity": None}
+    topics = [one.topic for one in assess(TRAINED, rows(), held_out)]
+    assert "Directions" not in topics
+
+
+@pytest.mark.parametrize(
+    ("passes", "held_out", "level", "told"),
+    [
+        (0.17, (90.0, 80.0), "note", "read 17% of the corpus; more steps would read new text."),
+        (3.0, (90.0, 80.0), "good", "Training read the corpus 3.0 times."),
+        (12.0, (90.0, 80.0), "note", "After about 4 passes, new text helps more than more steps."),
+        (3.0, (80.0, 90.0), "attention", "Too many: training read the corpus 3.0 times, and held-out"),
+        (3.0, (80.0, 90.0), "attention", "rose after 1.5."),
+        (0.5, (80.0, 90.0), "note", "more steps would read new text"),
+    ],
+)  # fmt: skip
+def test_passes_over_the_corpus(
+    passes: float, held_out: tuple[float, ...], level: str, told: str
+) -> None:
+    found = verdict("Passes over the corpus", rows(*held_out), passes=passes)
+    assert found.level == level
+    assert told in found.text
+
+
+def test_skipped_steps() -> None:
+    assert verdict("Skipped steps", rows()).level == "good"
+    found = verdict("Skipped steps", rows(), skipped_steps=3)
+    assert found.level == "attention"
+    assert found.text.startswith(
+        "3 of 100 steps were skipped because their gradient was not finite"
+    )
+    trained = {"steps": 100, "passes": 1.0}
+    assert "Skipped steps" not in [one.topic for one in assess(trained, [], {})]
+
+
+def test_losses_leave_out_what_is_not_finite() -> None:
+    metrics: list[Row] = [
+        {"step": 1, "loss_forward": 2.0, "loss_backward": math.nan},
+        {"step": 2, "loss_forward": None},
+        {"step": 3, "valid_forward_perplexity": math.e, "valid_backward_perplexity": math.e**3},
+        {"step": 4, "valid_forward_perplexity": math.inf},
+    ]
+    assert training_losses(metrics) == [(1, 2.0)]
+    assert held_out_losses(metrics) == [(3, pytest.approx(2.0))]

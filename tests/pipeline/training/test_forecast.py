@@ -1,0 +1,150 @@
+"""How long a training is, is told before and early: passes over the corpus, hours on the device."""
+
+import time
+
+import pytest
+
+from pipeline.config.load import load_config
+from pipeline.training import forecast
+from pipeline.training.forecast import (
+    TimedBar,
+    cpu_tokens_per_second,
+    duration,
+    passes_warning,
+    time_warning,
+    trains_on_cpu,
+    two_digits,
+    zipf_counts,
+)
+
+
+class Recorder:
+    """A bar and a console that keep what they are given."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.updates: list[tuple[float, str]] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def update(self, done: float, note: str = "") -> None:
+        self.updates.append((done, note))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time; a test sets its only entry."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_many_passes_are_warned_of_with_a_number_of_steps_for_fewer() -> None:
+    assert passes_warning(70.25, 50_000) == (
+        "50,000 steps are 70 passes over the corpus; beyond 20, a model mostly memorises its text; "
+        "train.steps=7100 is 10 passes"
+    )
+
+
+@pytest.mark.parametrize("passes", [0.01, 1.0, 20.0])
+def test_few_passes_are_no_news(passes: float) -> None:
+    assert passes_warning(passes, 1000) is None
+
+
+def test_a_long_training_is_warned_of_with_a_number_of_steps_for_an_hour() -> None:
+    assert time_warning(43_200, 50_000, "this machine") == (
+        "50,000 steps take 12 hours on this machine; train.steps=4100 takes about 1 hour, and steps "
+        "can be added later"
+    )
+    assert time_warning(7200, 50_000, "this machine") is None
+
+
+def run_at(seconds_a_step: float, steps: int, first: int, clock: list[float]) -> Recorder:
+    shown = Recorder()
+    bar = TimedBar(shown, steps, "2 CPU threads", shown)
+    for step in range(first, min(first + 200, steps) + 1, 10):
+        bar.update(step, f"step {step}")
+        clock[0] += 10 * seconds_a_step
+    return shown
+
+
+def test_a_slow_training_is_warned_of_once_after_its_speed_is_known(clock: list[float]) -> None:
+    shown = run_at(1.0, 50_000, 0, clock)
+    assert shown.warnings == [
+        "at this speed, 49,960 steps take 14 hours on 2 CPU threads; for about 1 hour, stop it "
+        "(Ctrl-C) and add train.steps=3600 --overwrite"
+    ]
+    assert shown.updates[1] == (10, "step 10")
+    assert len(shown.updates) == 21
+
+
+def test_the_slow_first_steps_do_not_count(clock: list[float]) -> None:
+    shown = Recorder()
+    bar = TimedBar(shown, 10_000, "2 CPU threads", shown)
+    for step, now in ((0, 0), (10, 900), (1010, 940), (2010, 980)):
+        clock[0] = now
+        bar.update(step)
+    assert shown.warnings == []
+
+
+def test_a_training_near_its_end_is_not_advised_to_begin_anew(clock: list[float]) -> None:
+    shown = run_at(20.0, 50_000, 40_000, clock)
+    assert shown.warnings == ["at this speed, 9,980 steps take 2.3 days on 2 CPU threads"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "1 seconds"),
+        (40, "40 seconds"),
+        (300, "5 minutes"),
+        (3600, "1 hour"),
+        (4000, "67 minutes"),
+        (5400, "1.5 hours"),
+        (43_200, "12 hours"),
+        (129_600, "1.5 days"),
+        (1e7, "116 days"),
+    ],
+)
+def test_a_duration_is_read_at_a_glance(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_numbers_to_type_have_two_digits() -> None:
+    assert [two_digits(number) for number in (0.4, 7, 99.9, 123, 7117.4)] == [0, 7, 99, 120, 7100]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        (),
+        ("model.input.kind=char_cnn",),
+        ("model.head.kind=softmax",),
+        ("model.output_vocabulary=500",),
+        ("model.head.cutoffs=[100,900]",),
+        ("model.input.kind=adaptive",),
+        ("model.recurrent.kind=gru",),
+    ],
+)
+def test_the_speed_on_a_cpu_is_that_of_its_matmul_over_the_work_of_a_token(
+    model: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "_matmul_speed", lambda: 1e11)
+    config = load_config([], ["prepare.input=x", *model])
+    wider = config.model_copy(
+        update={"model": config.model.model_copy(update={"directions": "forward"})}
+    )
+    counts = zipf_counts(2000)
+    assert 1e3 < cpu_tokens_per_second(config, counts) < 1e6
+    assert cpu_tokens_per_second(wider, counts) > cpu_tokens_per_second(config, counts)
+
+
+def test_a_matmuls_speed_is_measured() -> None:
+    assert 1e8 < forecast._matmul_speed() < 1e14
+
+
+def test_a_training_is_on_the_cpu_where_it_is_set_or_there_is_no_gpu() -> None:
+    config = load_config([], ["prepare.input=x", "train.device=cpu"])
+    assert trains_on_cpu(config)
+    assert not trains_on_cpu(load_config([], ["prepare.input=x", "train.device=cuda"]))
