@@ -195,7 +195,7 @@ class TrainConfig(Section):
     log_steps: int = runtime(10, "steps between lines of metrics.jsonl", ge=1)
 
     @property
-    def looks_decide(self) -> bool:
+    def depends_on_held_out_loss(self) -> bool:
         """Whether the result depends on the held-out evaluations, and so on `evaluate_steps`."""
         averages = isinstance(self.optimizer, SGDConfig) and self.optimizer.average_after
         return bool(averages) or isinstance(self.schedule, PlateauConfig)

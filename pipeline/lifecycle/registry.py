@@ -127,7 +127,7 @@ def _train_request(config: Config) -> dict[str, Any]:
         **result_fields(train, "train"),
         "corpus.content": _content(stage_folder(config, "prepare", train.corpus), "prepare"),
     }
-    if train.looks_decide:
+    if train.depends_on_held_out_loss:
         request["train.evaluate_steps"] = train.evaluate_steps
     if train.init_from:
         request["train.init_from"] = _content(storage.absolute(train.init_from), "export")

@@ -68,7 +68,7 @@ class TrainingInputs:
         """
         train = config.train
         corpus = Corpus.open(stage_folder(config, "prepare", train.corpus), train.cache_bytes)
-        if train.looks_decide and not corpus.shards("valid"):
+        if train.depends_on_held_out_loss and not corpus.shards("valid"):
             raise StageError(
                 f"{corpus.folder} has no held-out text, which train.schedule.kind=plateau and "
                 "train.optimizer.average_after need; prepare it with a larger "
