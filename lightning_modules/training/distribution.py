@@ -122,7 +122,7 @@ class LostProcess(UserError):  # noqa: N818
 
 
 @contextmanager
-def other_processes_told(world: int) -> Iterator[None]:
+def lost_process_reported(world: int) -> Iterator[None]:
     """Turn errors of collective operations into one sentence that names the cause.
 
     Args:

@@ -21,7 +21,7 @@ from lightning_modules.sizes import flops_per_token
 from lightning_modules.training.callbacks import Compute, Metrics, ProgressBar
 from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.datamodule import TokenShardDataModule
-from lightning_modules.training.distribution import Agreement, other_processes_told, sum_over_ranks
+from lightning_modules.training.distribution import Agreement, lost_process_reported, sum_over_ranks
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.local_group import BACKEND as LOCAL
 from lightning_modules.training.matmul_peak import matmul_peak
@@ -85,7 +85,7 @@ def fit(
         # one. Our handler only sets a flag.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         try:
-            with memory_kept(), _stoppable(checkpoints), other_processes_told(share.world):
+            with memory_kept(), _stoppable(checkpoints), lost_process_reported(share.world):
                 trainer.fit(module, data)
         except BaseException:
             _end_processes(trainer)
