@@ -64,7 +64,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Sums:
+class LossSums:
     """Total loss over a set of targets.
 
     Attributes:
@@ -107,9 +107,9 @@ class Evaluation:
     """
 
     text: HeldOut
-    total: Sums
+    total: LossSums
     unknown: int
-    bands: Mapping[tuple[int, int], Sums]
+    bands: Mapping[tuple[int, int], LossSums]
 
     @property
     def loss(self) -> float:
