@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_modules.nn.window import Window, replaced
+from lightning_modules.nn.window import Window, map_leaves
 from lightning_modules.nn.window_maker import WindowMaker
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.distribution import Share
@@ -107,7 +107,7 @@ def to_numpy(value: Any) -> Any:
     Arrays of a few kilobytes pass between processes faster than tensors, which torch puts into a
     new piece of shared memory each.
     """
-    return replaced(value, Tensor, Tensor.numpy)
+    return map_leaves(value, Tensor, Tensor.numpy)
 
 
 def to_tensors(value: Any, pinned: bool = False) -> Any:
@@ -117,7 +117,7 @@ def to_tensors(value: Any, pinned: bool = False) -> Any:
         unpinned = torch.from_numpy(array)
         return unpinned.pin_memory() if pinned else unpinned
 
-    return replaced(value, np.ndarray, tensor)
+    return map_leaves(value, np.ndarray, tensor)
 
 
 class StepLoader(DataLoader[Any]):
