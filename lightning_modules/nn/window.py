@@ -18,12 +18,12 @@ class Types(NamedTuple):
 
     Attributes:
         characters: the types in buckets of similar length, each int64 (types, maximum length).
-        places: index of the type at each position, counted through the buckets in order, int64
+        positions: index of the type at each position, counted through the buckets in order, int64
             (directions, time, rows).
     """
 
     characters: tuple[Tensor, ...]
-    places: Tensor
+    positions: Tensor
 
 
 class Window(NamedTuple):

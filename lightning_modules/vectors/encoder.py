@@ -85,7 +85,7 @@ class Encoder:
             return ids
         types = types_of_window(ids.cpu().numpy(), spellings)
         characters = tuple(bucket.to(ids.device) for bucket in types.characters)
-        return Types(characters, types.places.to(ids.device))
+        return Types(characters, types.positions.to(ids.device))
 
     def learn(self, texts: Iterable[Sequence[Token]]) -> None:
         """Compute the vectors of all words of these texts together, faster than batch by batch.
