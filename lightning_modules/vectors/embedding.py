@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from lightning_modules.allocator import memory_kept
+from lightning_modules.allocator import keep_memory
 from lightning_modules.vectors.batches import window_characters
 from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import Selection
@@ -139,7 +139,7 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
             parts.append({"end": first.end, "files": [], "known": first.known, "truncated": 0})
             break
         part = chain([first], islice(windows, _windows_a_part(most, *shape) - 1))
-        with memory_kept(large=False):
+        with keep_memory(large=False):
             parts.append(_embed_part(job, unit, len(parts), model, part, progress, total))
         folder.write_record(folder.part_record(job.work, unit.index, len(parts) - 1), parts[-1])
     progress.bytes = total

@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 
-from lightning_modules.allocator import memory_kept
+from lightning_modules.allocator import keep_memory
 from lightning_modules.evaluation.held_out import HeldOut
 from lightning_modules.evaluation.perplexity import evaluate
 from lightning_modules.nn.bilm import BiLMNetwork
@@ -85,7 +85,7 @@ def fit(
         # one. Our handler only sets a flag.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         try:
-            with memory_kept(), _stoppable(checkpoints), lost_process_reported(share.world):
+            with keep_memory(), _stoppable(checkpoints), lost_process_reported(share.world):
                 trainer.fit(module, data)
         except BaseException:
             _end_processes(trainer)
