@@ -100,6 +100,6 @@ def _sums(
         run = network.recurrent(x, state)
         state = run.state
         ids = torch.from_numpy(padded[:, part]).to(state.device)
-        nll = network.nll_of(run.outputs[-1], Window(ids, ids))
+        nll = network.target_nll(run.outputs[-1], Window(ids, ids))
         sums += nll.sum(1, dtype=torch.float64).cpu()
     return sums
