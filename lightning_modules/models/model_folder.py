@@ -85,7 +85,7 @@ def load_network(folder: str) -> Loaded:
         vocabulary, cutoffs, head = saved["vocabulary"], saved["cutoffs"], saved.get("head", True)
         network = BiLMNetwork(config, vocabulary, tuple(cutoffs), head=head)
         path = storage.join(folder, WEIGHTS)
-        weights = unpacked(load_safetensors(storage.read_bytes(path)))
+        weights = unpack_weights(load_safetensors(storage.read_bytes(path)))
         vectors = weights.pop(TYPE_VECTORS, None)
         network.load_state_dict(weights)
     except FileNotFoundError as error:
@@ -98,7 +98,7 @@ def load_network(folder: str) -> Loaded:
     return Loaded(network, saved, vectors)
 
 
-def packed(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+def pack_weights(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
     """Convert matrices to the type that they are stored as; biases and integers are unchanged.
 
     An int8 matrix "x" has a float32 scale per output, "x:scale". Its shape is that of x with size 1
@@ -130,8 +130,8 @@ def packed(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
     return stored
 
 
-def unpacked(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert the result of `packed` back to float32; values are as they were rounded."""
+def unpack_weights(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the result of `pack_weights` back to float32; values are as they were rounded."""
     weights: dict[str, Tensor] = {}
     for name, weight in stored.items():
         if name + SCALE in stored:
@@ -156,9 +156,9 @@ def save_model(
         The names of the files written.
 
     Raises:
-        ModelError: as in `packed`.
+        ModelError: as in `pack_weights`.
     """
-    stored = packed(weights, config.get("weights", "float32"))
+    stored = pack_weights(weights, config.get("weights", "float32"))
     tensors = {name: tensor.contiguous() for name, tensor in sorted(stored.items())}
     storage.write_bytes(storage.join(folder, WEIGHTS), save_safetensors(tensors))
     text = json.dumps(config, indent=2, ensure_ascii=False)
