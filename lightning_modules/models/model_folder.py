@@ -48,7 +48,7 @@ class ModelError(UserError):
     """A model folder that cannot be read, or a model that cannot be stored in the requested type."""
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """The contents of a model folder.
 
     Attributes:
@@ -63,7 +63,7 @@ class Loaded(NamedTuple):
     type_vectors: Tensor | None
 
 
-def load_network(folder: str) -> Loaded:
+def load_network(folder: str) -> LoadedModel:
     """Load the network of a model folder.
 
     Args:
@@ -95,7 +95,7 @@ def load_network(folder: str) -> Loaded:
             raise
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise ModelError(f"{path} is damaged ({reason}); {again}") from error
-    return Loaded(network, saved, vectors)
+    return LoadedModel(network, saved, vectors)
 
 
 def pack_weights(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
