@@ -31,7 +31,7 @@ def evaluate(
     """Compute the loss of a network on every token of a split.
 
     The state starts at zero and is carried from window to window. A target that the network cannot
-    predict (an id from ``network.output_vocabulary`` on) counts as the unknown token. The network
+    predict (an id of at least ``network.output_vocabulary``) counts as the unknown token. The network
     runs in evaluation mode and is returned to its former mode.
 
     Args:

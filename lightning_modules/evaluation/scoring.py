@@ -40,7 +40,11 @@ class Score:
         return self.forward if self.backward is None else (self.forward + self.backward) / 2
 
     def perplexity(self, log_probability: float) -> float:
-        """Return exp(-log p / tokens), bounded as in `held_out.perplexity`."""
+        """Return exp(-log p / tokens), bounded as in `held_out.perplexity`.
+
+        Args:
+            log_probability: `forward`, `backward` or `log_probability` of this score, in nats.
+        """
         return perplexity(-log_probability / self.tokens)
 
 

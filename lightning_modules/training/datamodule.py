@@ -104,8 +104,8 @@ class StepDataset(Dataset[Any]):
 def to_numpy(value: Any) -> Any:
     """Replace tensors in nested tuples by NumPy arrays.
 
-    Arrays of a few kilobytes pass between processes faster than tensors, which torch puts into a
-    new piece of shared memory each.
+    Arrays of a few kilobytes pass between processes faster than tensors, because torch allocates
+    new shared memory for each tensor.
     """
     return map_leaves(value, Tensor, Tensor.numpy)
 
@@ -121,11 +121,11 @@ def to_tensors(value: Any, pinned: bool = False) -> Any:
 
 
 class StepLoader(DataLoader[Any]):
-    """A loader of the batches from a step on.
+    """Loader of the batches from step ``start`` on; each item is a `Batch` of tensors.
 
     Args:
         dataset: batches by step.
-        start: first step.
+        start: first step, counted from 0.
         workers: processes that read ahead; 0 means that the training process reads.
         pinned: whether to put tensors into pinned memory.
 
