@@ -51,6 +51,7 @@ They share our standard error, so they log little. PYTHONSAFEPATH keeps them fro
 `pipeline` in the current folder.
 """
 FLINK_JAR = "BILOOM_FLINK_JOB_SERVER_JAR"
+"""Environment variable that names the jar of Flink's job server."""
 
 
 @contextmanager

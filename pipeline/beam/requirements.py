@@ -16,6 +16,7 @@ from apache_beam.utils.subprocess_server import JavaHelper
 from preprocess.errors import UserError
 
 CONNECT_SECONDS = 10.0
+"""Time limit for a connection to an engine."""
 
 
 class RunnerError(UserError):

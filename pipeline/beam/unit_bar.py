@@ -16,6 +16,7 @@ POLL_SECONDS = 0.5
 LOOK_SHARE = 0.1
 """Largest share of the time spent on reading records, which are slow to read from a store."""
 RATE_SECONDS = 30.0
+"""Time span of the speed that is shown."""
 REASONS = 3
 """How many drop reasons are shown."""
 

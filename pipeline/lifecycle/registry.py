@@ -199,6 +199,7 @@ def _changed(sources: tuple[Source, ...], folder: str) -> list[str]:
 
 BEAM = {"apache_beam": "beam"}
 TRAIN = {"pytorch_lightning": "train"}
+"""Modules that stages import, each with the pip extra that installs it."""
 
 _ALL = (
     Stage("tokenizer", 2, _tokenizer_request),

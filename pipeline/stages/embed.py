@@ -34,6 +34,7 @@ EFFORT = 100
 """Embedding a byte takes at least this many times as long as tokenising it."""
 
 SMALLEST_UNIT, LARGEST_UNIT, MOST_UNITS = 1 << 16, 1 << 20, 4096
+"""Limits of a unit in bytes, and of the number of units, after which units grow."""
 
 
 @dataclass
@@ -108,7 +109,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
 
 
 def _unit_bytes(total: int) -> int:
-    """Return a unit size that gives every worker some units, but a large input not too many."""
+    """Return the bytes per unit: small enough for many workers, without too many units."""
     return max(SMALLEST_UNIT, min(LARGEST_UNIT, total // 16), total // MOST_UNITS)
 
 
@@ -193,6 +194,7 @@ def _held(extended: VectorCache | None) -> list[Any]:
 
 
 SHARDS = ("entries-", "texts-", "vectors-")
+"""Prefixes of the names of shard files."""
 
 
 def _entries(files: list[FileRecord]) -> int:

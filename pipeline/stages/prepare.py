@@ -33,6 +33,7 @@ from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work.folder import read_finished_record, read_unit_record
 
 PAGE = "corpus.html"
+"""Page that describes the corpus."""
 
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:

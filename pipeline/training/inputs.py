@@ -35,6 +35,7 @@ from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.tokenizers.spellings import MARKS, PAD, Spellings, truncated
 
 COSTS = {"cpu": CPU, "cuda": GPU}
+"""Cost model of the adaptive softmax by device type."""
 
 
 @dataclass

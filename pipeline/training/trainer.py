@@ -34,6 +34,7 @@ from preprocess.shards.held_out_windows import evaluation_windows
 from preprocess.shards.stream import TokenStream, boundary_ids
 
 LOOK_ROWS, LOOK_UNROLL = 16, 64
+"""Rows and window length in tokens of the held-out evaluation during training."""
 
 
 def fit(
@@ -74,7 +75,7 @@ def fit(
             strategy=strategy,
             max_epochs=1,
             logger=list(loggers),
-            callbacks=[_Together(), *([] if gpu else [cores]), metrics, checkpoints],
+            callbacks=[_SameStep(), *([] if gpu else [cores]), metrics, checkpoints],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -115,7 +116,7 @@ def _strategy(inputs: TrainingInputs) -> DDPStrategy:
     )
 
 
-class _Together(pl.Callback):
+class _SameStep(pl.Callback):
     """Checks that all ranks start at the same step."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

@@ -229,7 +229,7 @@ def test_training_that_lacks_only_its_manifest_gets_it(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("pipeline.stages.train.hash_file", killed)
+        patched.setattr("pipeline.lifecycle.stage.hash_file", killed)
         with pytest.raises(KeyboardInterrupt):
             tiny.run("train", tmp_path, *LONG)
 
@@ -474,7 +474,8 @@ def test_another_machine_waits_for_the_first_and_leaves_if_all_is_done(
 ) -> None:
     config = tiny.config(tmp_path, "train.steps=10", "train.num_nodes=2")
     with pytest.raises(
-        UserError, match=r"train: the first machine has not begun this within 1 sec"
+        UserError,
+        match=r"train: the first machine \(NODE_RANK=0\) did not start this stage within 1 sec",
     ):
         has_begun_elsewhere(STAGES["train"], config, 1)
     tiny.run("train", tmp_path, "train.steps=10")
