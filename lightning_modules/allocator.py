@@ -12,7 +12,7 @@ LARGE = 1 << 25
 
 
 @contextmanager
-def memory_kept(large: bool = True) -> Iterator[None]:
+def keep_memory(large: bool = True) -> Iterator[None]:
     """Make glibc's malloc keep freed memory while the context is active.
 
     By default malloc returns large blocks to the kernel, which zeroes every page again when they

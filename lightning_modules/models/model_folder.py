@@ -48,7 +48,7 @@ class ModelError(UserError):
     """A model folder that cannot be read, or a model that cannot be stored in the requested type."""
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """The contents of a model folder.
 
     Attributes:
@@ -63,7 +63,7 @@ class Loaded(NamedTuple):
     type_vectors: Tensor | None
 
 
-def load_network(folder: str) -> Loaded:
+def load_network(folder: str) -> LoadedModel:
     """Load the network of a model folder.
 
     Args:
@@ -85,7 +85,7 @@ def load_network(folder: str) -> Loaded:
         vocabulary, cutoffs, head = saved["vocabulary"], saved["cutoffs"], saved.get("head", True)
         network = BiLMNetwork(config, vocabulary, tuple(cutoffs), head=head)
         path = storage.join(folder, WEIGHTS)
-        weights = unpacked(load_safetensors(storage.read_bytes(path)))
+        weights = unpack_weights(load_safetensors(storage.read_bytes(path)))
         vectors = weights.pop(TYPE_VECTORS, None)
         network.load_state_dict(weights)
     except FileNotFoundError as error:
@@ -95,10 +95,10 @@ def load_network(folder: str) -> Loaded:
             raise
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise ModelError(f"{path} is damaged ({reason}); {again}") from error
-    return Loaded(network, saved, vectors)
+    return LoadedModel(network, saved, vectors)
 
 
-def packed(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+def pack_weights(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
     """Convert matrices to the type in which they are stored; biases and integers are unchanged.
 
     An int8 matrix "x" has a float32 scale per output, "x:scale". Its shape is that of x with size 1
@@ -130,8 +130,8 @@ def packed(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
     return stored
 
 
-def unpacked(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert the result of `packed` to float32, under the names of the state dict.
+def unpack_weights(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the result of `pack_weights` to float32, under the names of the state dict.
 
     Values stay rounded to the type that they were stored as.
     """
@@ -159,9 +159,9 @@ def save_model(
         The names of the files written.
 
     Raises:
-        ModelError: as in `packed`.
+        ModelError: as in `pack_weights`.
     """
-    stored = packed(weights, config.get("weights", "float32"))
+    stored = pack_weights(weights, config.get("weights", "float32"))
     tensors = {name: tensor.contiguous() for name, tensor in sorted(stored.items())}
     storage.write_bytes(storage.join(folder, WEIGHTS), save_safetensors(tensors))
     text = json.dumps(config, indent=2, ensure_ascii=False)

@@ -145,7 +145,7 @@ class BiLMNetwork(nn.Module):
         The cross-entropy is in nats, (directions, time, rows), and 0 where a target is below 0.
         """
         run = self.recurrent(self.input(window.inputs), state, window.resets)
-        return self.nll_of(run.outputs[-1], window), run.state
+        return self.target_nll(run.outputs[-1], window), run.state
 
     def loss(self, window: Window, state: Tensor, penalties: bool = False) -> Losses:
         """Return the losses of a window.
@@ -158,7 +158,7 @@ class BiLMNetwork(nn.Module):
         run = self.recurrent(self.input(window.inputs), state, window.resets)
         top = run.outputs[-1]  # (directions, time, rows, direction_width)
         predicted = (window.targets >= 0).sum((1, 2)).clamp(min=1)  # (directions,)
-        losses = Losses(self.nll_of(top, window).sum((1, 2)) / predicted, run.state)
+        losses = Losses(self.target_nll(top, window).sum((1, 2)) / predicted, run.state)
         if not penalties:
             return losses
         change = run.raw[:, 1:] - run.raw[:, :-1]  # (directions, time - 1, rows, direction_width)
@@ -168,7 +168,7 @@ class BiLMNetwork(nn.Module):
             change=change.float().square().sum() / max(1, change.numel()),
         )
 
-    def nll_of(self, top: Tensor, window: Window) -> Tensor:
+    def target_nll(self, top: Tensor, window: Window) -> Tensor:
         """Return the cross-entropy of a window's targets, as `nll` does, given the top layer's outputs.
 
         Args:

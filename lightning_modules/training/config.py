@@ -152,7 +152,9 @@ class TrainConfig(Section):
         1.0, gt=0, description="larger gradients are scaled to this norm; null means no clipping"
     )
     loss_scale: float = Field(
-        1.0, gt=0, description="factor on the mean loss per token; the code of ELMo uses unroll"
+        1.0,
+        gt=0,
+        description="factor on the mean loss per token; the original ELMo code uses the value of unroll",
     )
     activation_penalty: float = Field(
         0.0,
@@ -173,7 +175,8 @@ class TrainConfig(Section):
         "auto", description="type of matrix products; auto means bf16 if the GPU supports it"
     )
     compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="compile the recurrent cell; auto means if a compiler works"
+        "auto",
+        description="compile the recurrent cell; auto means on if a compiler works, else off",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="device to train on; auto means a GPU if there is one"
@@ -195,14 +198,14 @@ class TrainConfig(Section):
     log_steps: int = runtime(10, "steps between lines of metrics.jsonl", ge=1)
 
     @property
-    def looks_decide(self) -> bool:
+    def depends_on_held_out_loss(self) -> bool:
         """Whether the result depends on the held-out evaluations, and so on `evaluate_steps`."""
         averages = isinstance(self.optimizer, SGDConfig) and self.optimizer.average_after
         return bool(averages) or isinstance(self.schedule, PlateauConfig)
 
     @property
     def tokens_a_step(self) -> int:
-        """Tokens of all rows in one optimiser step."""
+        """Tokens per direction in one optimiser step, of all rows and accumulated windows."""
         return self.rows * self.unroll * self.accumulate_steps
 
     @model_validator(mode="after")

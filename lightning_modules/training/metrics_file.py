@@ -33,7 +33,11 @@ class MetricsFile:
             self._lines = []
 
     def put(self, row: dict[str, Any]) -> None:
-        """Append a line. Infinity and NaN, which JSON does not have, become null."""
+        """Append a line. Infinity and NaN, which JSON does not have, become null.
+
+        Args:
+            row: JSON values by name, among them "step".
+        """
         line = json.dumps({key: _finite(value) for key, value in row.items()})
         if self._remote:
             self._lines.append(line)

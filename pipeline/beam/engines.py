@@ -60,7 +60,8 @@ def make_pipeline(config: RunnerConfig, input_bytes: int) -> Iterator[beam.Pipel
 
     Args:
         config: the engine and its options.
-        input_bytes: size of the input, from which the direct runner chooses its mode.
+        input_bytes: size of the input, multiplied by the effort per byte. It decides the mode of the
+            direct runner.
 
     Raises:
         RunnerError: a requirement of the engine is missing.

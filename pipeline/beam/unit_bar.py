@@ -73,7 +73,8 @@ def unit_bar(
         name: name of the bar.
         total: raw bytes to read.
         units: number of units.
-        seen: called with the progress every time, or with None if it cannot be read.
+        seen: called after each reading of the records, with the progress, or with None if they cannot
+            be read.
     """
     ended = threading.Event()
     with console.bar(name, total) as bar:

@@ -20,7 +20,7 @@ from preprocess.tokenizers.subwords import read_model
 
 
 def stage_folder(config: Config, stage: str, other: str | None = None) -> str:
-    """Return the folder of a stage: ``other`` if the config names one, else the one of this run."""
+    """Return the absolute path of a stage's folder: ``other`` if given, else the one of this run."""
     return storage.absolute(other) if other else STAGES[stage].folder(config)
 
 
@@ -96,7 +96,7 @@ def _tokenizer_request(config: Config) -> dict[str, Any]:
 
 
 def _train_split_fields(config: Config) -> dict[str, Any]:
-    """Return the settings that decide which texts are in the train split, for samples of it."""
+    """Return the settings that decide which texts are in the train split, from which samples are drawn."""
     names = (
         *("cleaning", "filters", "valid_fraction", "test_fraction", "unit_bytes"),
         *("damaged_files", "max_document_bytes", "max_expansion"),
@@ -127,7 +127,7 @@ def _train_request(config: Config) -> dict[str, Any]:
         **result_fields(train, "train"),
         "corpus.content": _content(stage_folder(config, "prepare", train.corpus), "prepare"),
     }
-    if train.looks_decide:
+    if train.depends_on_held_out_loss:
         request["train.evaluate_steps"] = train.evaluate_steps
     if train.init_from:
         request["train.init_from"] = _content(storage.absolute(train.init_from), "export")

@@ -102,7 +102,7 @@ def state_of(
 
 
 def _contains(manifest: Manifest, request: dict[str, Any]) -> bool:
-    """Return True if ``request`` was answered earlier, before more was added to the result."""
+    """Return True if ``request`` is that of an earlier result to which texts were added since."""
     # Version 0.1 recorded an earlier request as its fingerprint, later versions record all of it.
     fingerprints = (fingerprint(request), fingerprint(in_former_terms(request)))
     return any(

@@ -156,9 +156,9 @@ def _made(
     if config.embed.input is not None:
         write_inputs(place.folder, inputs, add=extended is not None)
     rejects = [place.record(name) for name in side_files(place.folder)]
-    recurrent = read_manifest(job.model, "export").details["model"]
-    depth = recurrent["recurrent"]["layers"] + 1
-    layers, dim = job.selection.shape(depth, _dim(recurrent))
+    model = read_manifest(job.model, "export").details["model"]
+    depth = model["recurrent"]["layers"] + 1
+    layers, dim = job.selection.shape(depth, _dim(model))
     details = {
         "layers": layers,
         "dim": dim,
@@ -185,7 +185,7 @@ def _made(
 def _held(extended: VectorCache | None) -> list[Any]:
     """Return the requests of the earlier results that the cache contains.
 
-    A result of version 0.1 is its fingerprint.
+    Version 0.1 recorded a request as its fingerprint.
     """
     if extended is None:
         return []
@@ -202,7 +202,7 @@ def _entries(files: list[FileRecord]) -> int:
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """Return the settings that a reader of the cache needs to embed more text alike."""
+    """Return the settings that a reader of the cache needs to embed more text in the same way."""
     names = {"layers", "unit", "pooling", "mix", "words", "warm_up"}
     return config.embed.model_dump(include=names)
 

@@ -98,7 +98,7 @@ def _collect(
         inputs += done["inputs"]
         table = read_counts(place.work, unit.index)
         counts[table["id"]] += table["count"]
-    # The sign removes reasons that dropped nothing.
+    # Unary plus removes the reasons with a count of 0.
     dropped = +sums["dropped"]
     written = sum(int(f.counts["documents"]) for f in files if "documents" in f.counts)
     if read != written + dropped.total():

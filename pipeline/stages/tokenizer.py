@@ -74,7 +74,7 @@ def _make(
 
 
 def _read_sample(config: Config, units: Sequence[Unit], console: Console) -> "_Texts":
-    """Read texts to measure a tokenizer on that was not trained on a sample; a few units suffice."""
+    """Read texts to measure coverage on, for a tokenizer that was not trained on a sample."""
     texts = _Texts(config, units, SAMPLE_BYTES, COVERAGE_SEED, least_read=0)
     with console.bar("sample", texts.size) as bar:
         for _ in texts.read(bar):
@@ -130,7 +130,7 @@ class _Texts:
                 size = len(text.encode())
                 self.figures["bytes"] += size
                 self.figures["documents"] += 1
-                # Compressed input holds more text than its size tells.
+                # Compressed input holds more text than its size suggests.
                 if held < 2 * SAMPLE_BYTES and thin(content, self._share, self._seed + 1):
                     held += size
                     self.held.append(text)

@@ -39,8 +39,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     console.line(module.network.recurrent.compile_cell(train.compile, inputs.share.of_pass))
     if warning := passes_warning(inputs.passes, train.steps):
         console.warn(warning)
-    told = rows_up_to(place.file(METRICS), module.step)
-    loggers = make_loggers(config, place, console, told)
+    history = rows_up_to(place.file(METRICS), module.step)
+    loggers = make_loggers(config, place, console, history)
     with console.bar("train", train.steps) as bar:
         fit(inputs, module, loggers, TimedBar(bar, train.steps, _where(inputs), console))
 
