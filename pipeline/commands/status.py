@@ -13,6 +13,7 @@ from pipeline.lifecycle.order import STAGE_ORDER
 from pipeline.lifecycle.stage import StageFolder
 from pipeline.lifecycle.state import unfinished_request
 from preprocess.files import storage
+from preprocess.files.find import find_files
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
 from preprocess.reading.plan_file import count_planned
 from preprocess.work.folder import checkpoint_steps, record_counts
@@ -163,7 +164,7 @@ def _time(place: StageFolder) -> str:
 
 def _date(place: StageFolder) -> str:
     """Return when the manifest was written; "-" in an object store, which gives an ETag instead."""
-    [file] = storage.find_files(place.file(NAME))
+    [file] = find_files(place.file(NAME))
     if not file.version.isdecimal():
         return "-"
     return f"{datetime.fromtimestamp(int(file.version) / 1e9):%Y-%m-%d %H:%M}"

@@ -19,6 +19,7 @@ from pipeline.training.forecast import (
 )
 from preprocess.config import SentencePieceConfig, Source
 from preprocess.files import storage
+from preprocess.files.errors import StorageError
 from preprocess.files.manifest import ManifestError, read_manifest
 from preprocess.reading.formats import INSTALLED_DOCS
 from preprocess.reading.listing import list_source
@@ -148,7 +149,7 @@ def _pass(config: Config) -> Pass | None:
     try:
         sources = [source for source in prepare.sources if source.split in (None, "train")]
         size = sum(_text_bytes(source) for source in sources)
-    except storage.StorageError:
+    except StorageError:
         return None
     a_token, basis = _bytes_a_token(config)
     share = 1 - prepare.valid_fraction - prepare.test_fraction

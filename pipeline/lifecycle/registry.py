@@ -12,6 +12,7 @@ from pipeline.lifecycle.order import STAGE_ORDER
 from pipeline.lifecycle.stage import Stage, StageError
 from preprocess.config import PrepareConfig, SentencePieceConfig, Source
 from preprocess.files import storage
+from preprocess.files.find import FileInfo
 from preprocess.files.manifest import read_manifest
 from preprocess.reading import changed_inputs
 from preprocess.reading.listing import list_source
@@ -49,7 +50,7 @@ def evaluation_corpus(config: Config) -> str:
     return stage_folder(config, "prepare", config.evaluate.corpus or config.train.corpus)
 
 
-def input_sources(config: Config) -> tuple[tuple[Source, ...], list[list[storage.FileInfo]]]:
+def input_sources(config: Config) -> tuple[tuple[Source, ...], list[list[FileInfo]]]:
     """Return the sources of the corpus, and the files of each."""
     sources = config.prepare.sources
     return sources, [list_source(source) for source in sources]

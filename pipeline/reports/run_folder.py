@@ -11,6 +11,7 @@ from pipeline.lifecycle.registry import STAGES
 from pipeline.reports.corpus_page import newest
 from preprocess.errors import UserError
 from preprocess.files import storage
+from preprocess.files.find import find_files
 from preprocess.files.manifest import NAME, Manifest, read_manifest
 
 CONFIG, STATS, METRICS = "config.yaml", "stats.json", "metrics.jsonl"
@@ -37,7 +38,7 @@ class Result:
     @property
     def finished(self) -> str:
         """Time at which the manifest was written, in UTC; empty if an object store does not give it."""
-        found = storage.find_files(storage.join(self.folder, NAME))
+        found = find_files(storage.join(self.folder, NAME))
         return newest(file.version for file in found)
 
 

@@ -20,6 +20,7 @@ from typing import BinaryIO
 import xxhash
 
 from preprocess.files import storage
+from preprocess.files.errors import StorageError, StoreError
 from preprocess.files.manifest import FileRecord
 
 AT_ONCE = 1 << 26
@@ -63,7 +64,7 @@ class LocalCopies:
         except PermissionError:
             own = False
         if not own:
-            raise storage.StorageError(
+            raise StorageError(
                 f"{folder}: this folder for copies of remote files belongs to another user; set "
                 "TMPDIR to a folder of your own"
             )
@@ -139,12 +140,12 @@ class LocalCopies:
                         raise DamagedCopy(f"{size:,} bytes, not {record.bytes:,}")
                     if digest.hexdigest() != record.xxh128:
                         raise DamagedCopy(f"hash {digest.hexdigest()}, not {record.xxh128}")
-            except storage.StoreError:
+            except StoreError:
                 raise
-            except storage.StorageError as error:
+            except StorageError as error:
                 if not isinstance(error.__cause__, OSError):
                     raise
-                raise storage.StorageError(
+                raise StorageError(
                     f"{self._folder}: no space for a copy of {path} ({error.__cause__.strerror}); "
                     f"free some, set TMPDIR to a larger disk, or lower {self._setting}"
                 ) from error

@@ -10,7 +10,8 @@ from typing import Any
 
 import xxhash
 
-from preprocess.files.storage import FileInfo, exists, join, read_bytes, write_bytes
+from preprocess.files.find import FileInfo
+from preprocess.files.storage import exists, join, read_bytes, write_bytes
 from preprocess.reading.units import Unit
 from preprocess.work.folder import read_record, unit_records, work_folder
 

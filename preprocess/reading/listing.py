@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 from preprocess.config import Source
-from preprocess.files import storage
-from preprocess.files.storage import FileInfo
+from preprocess.files.find import FileInfo, find_files
 from preprocess.reading import installed_docs
 from preprocess.reading.formats import INSTALLED_DOCS
 
@@ -21,7 +20,7 @@ def list_source(source: Source) -> list[FileInfo]:
     """
     found: dict[str, FileInfo] = {}
     for path in source.paths:
-        files = installed_docs.list_files() if path == INSTALLED_DOCS else storage.find_files(path)
+        files = installed_docs.list_files() if path == INSTALLED_DOCS else find_files(path)
         for file in files:
             found.setdefault(file.path, file)
     groups: dict[str, list[FileInfo]] = {file.name: [] for file in found.values()}

@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from preprocess.config import TokenizerConfig, WordConfig
-from preprocess.files.storage import StoreError, join, read_bytes
+from preprocess.files.errors import StoreError
+from preprocess.files.storage import join, read_bytes
 from preprocess.tokenizers.base import Ids, Token, TokenizerError
 from preprocess.tokenizers.kind_file import KIND_FILE
 from preprocess.tokenizers.subwords import SentencePieceTokenizer, train_sentencepiece

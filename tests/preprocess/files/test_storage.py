@@ -7,7 +7,8 @@ import fsspec
 import pytest
 
 from preprocess.files import storage
-from preprocess.files.storage import StorageError
+from preprocess.files.errors import StorageError
+from preprocess.files.find import find_files
 
 
 def names_below(folder: str) -> list[str]:
@@ -115,18 +116,18 @@ def test_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
 def test_names_are_relative_to_the_folders_before_the_first_wildcard(folder: str) -> None:
     for name in ("b.txt", "x/a.txt", "x/c.bin"):
         storage.write_bytes(storage.join(folder, name), b"123")
-    found = storage.find_files(f"{folder}/**/*.txt")
+    found = find_files(f"{folder}/**/*.txt")
     assert [(file.name, file.bytes) for file in found] == [("b.txt", 3), ("x/a.txt", 3)]
     assert [storage.read_bytes(file.path) for file in found] == [b"123", b"123"]
     assert all(file.version for file in found)
-    (single,) = storage.find_files(f"{folder}/x/a.txt")
+    (single,) = find_files(f"{folder}/x/a.txt")
     assert single.name == "a.txt"
 
 
 def test_an_existing_file_with_a_wildcard_in_its_name_is_found(tmp_path: Path) -> None:
     (tmp_path / "[x]").mkdir()
     (tmp_path / "[x]" / "a*.txt").write_bytes(b"1")
-    (found,) = storage.find_files(f"{tmp_path}/[x]/a*.txt")
+    (found,) = find_files(f"{tmp_path}/[x]/a*.txt")
     assert found.name == "a*.txt"
 
 
@@ -138,7 +139,7 @@ def test_a_path_that_matches_nothing_is_refused(folder: str) -> None:
         f"{folder}/x": r"this is a folder; name its files, as in '.*/x/\*.txt'",
     }.items():
         with pytest.raises(StorageError, match=message):
-            storage.find_files(pattern)
+            find_files(pattern)
 
 
 def test_a_file_without_read_permission_is_refused(
@@ -147,7 +148,7 @@ def test_a_file_without_read_permission_is_refused(
     (tmp_path / "a.txt").touch()
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(StorageError, match=r"a\.txt: no permission to read it; change its perm"):
-        storage.find_files(str(tmp_path / "a.txt"))
+        find_files(str(tmp_path / "a.txt"))
 
 
 def test_an_unknown_protocol_is_refused() -> None:
@@ -199,4 +200,4 @@ def test_a_web_server_that_reports_no_size_is_refused(
     with pytest.raises(
         StorageError, match=f"{url}: the server does not report the file's size; download"
     ):
-        storage.find_files(url)
+        find_files(url)
