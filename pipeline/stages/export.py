@@ -25,14 +25,16 @@ from preprocess.shards.format import Corpus
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 
 SETTINGS = ("model", "vocabulary", "cutoffs", "boundary", "cleaning", "tokenizer")
+"""Details of the training that the model folder keeps."""
 CARD = "README.md"
+"""Name of the model card, as model hubs expect it."""
 
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:
     """Write the weights, the tokenizer, the settings and a model card into one folder.
 
     Raises:
-        ModelError: the model lacks a tensor to store, or needs a tensor to leave out.
+        ModelError: export.head, export.type_vectors or export.weights does not suit the model.
         StageError: the tokenizer is not the one that the model was trained with.
     """
     folder = stage_folder(config, "train", config.export.checkpoint)
@@ -64,7 +66,7 @@ def _weights(
     """Return the tensors to store, in float32.
 
     Raises:
-        ModelError: the model lacks a tensor to store, or needs a tensor to leave out.
+        ModelError: export.head or export.type_vectors does not suit the model.
     """
     weights = checkpoint_weights(folder)
     model = ModelConfig.model_validate(details["model"])
