@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from biloom import BiLM, VectorCache
-from lightning_modules.allocator import memory_kept
+from lightning_modules.allocator import keep_memory
 from lightning_modules.config import ModelConfig
 from lightning_modules.models.elmo_archive import write_options, write_weights
 from lightning_modules.nn.bilm import BiLMNetwork
@@ -206,7 +206,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data = os.environ.get("BILOOM_TEST_DATA", ".")
     texts = read_texts(options.text or Path(data) / "lm" / "wikitext-2" / "wiki.valid.tokens")
-    with memory_kept(large=False):
+    with keep_memory(large=False):
         figures = memory(texts)
         figures |= config_a(texts, options.turns)
     if options.peer_python:

@@ -20,7 +20,7 @@ import torch
 from embed import CONFIG_A, cpu_seconds, read_texts
 
 from biloom import BiLM
-from lightning_modules.allocator import memory_kept
+from lightning_modules.allocator import keep_memory
 from lightning_modules.models.model_folder import TYPE_VECTORS, WEIGHTS, save_model
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.vectors.type_vectors import vectors_of_vocabulary
@@ -79,7 +79,7 @@ def main() -> None:
     exact: list[Any] = []
     print(f"{'':<28}{'MB':>8}{'load s':>8}{'tokens/CPU-s':>14}{'error':>9}")
     for name, option in OPTIONS.items():
-        with tempfile.TemporaryDirectory() as folder, memory_kept(large=False):
+        with tempfile.TemporaryDirectory() as folder, keep_memory(large=False):
             write(folder, words, option)
             begin = time.perf_counter()
             model = BiLM.from_pretrained(folder)

@@ -48,7 +48,7 @@ import torch
 from torch import Tensor, nn
 from trainings import processes
 
-from lightning_modules.allocator import memory_kept
+from lightning_modules.allocator import keep_memory
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.heads.cutoffs import choose_cutoffs
 from lightning_modules.nn.inputs.word_types import types_of_window
@@ -177,7 +177,7 @@ def seconds(step: Callable[[int], None], numbers: range) -> list[float]:
 def worker(who: str, name: str) -> None:
     """Read numbers of steps from standard input, and write the seconds of each of these steps."""
     shape = SHAPES[name]
-    with nullcontext() if who == "plain" else memory_kept():
+    with nullcontext() if who == "plain" else keep_memory():
         if who == "ours":
             stack = {
                 **{"kind": "lstm", "residual": False, "cell_clip": None, "projection_clip": None},
@@ -235,7 +235,7 @@ def config_a(steps: int) -> dict[str, float]:
         "head": {"kind": "sampled_softmax", "samples": 4096},
     }
     flops, onednn, taken = [], [], []
-    with memory_kept():
+    with keep_memory():
         step = ours(model, 32, WORDS_A, spelled=50)
         seconds(step, range(3))
         for turn in range(TURNS):

@@ -8,21 +8,21 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # malloc.h of glibc
 DEFAULT_TRIM_THRESHOLD, DEFAULT_MMAP_THRESHOLD, DEFAULT_MMAP_MAX = 128 * 1024, 128 * 1024, 65536
 NEVER = (1 << 31) - 1
 LARGE = 1 << 25
-"""Highest threshold that glibc accepts, in bytes: 32 MB."""
+"""Highest M_MMAP_THRESHOLD that glibc accepts, in bytes: 32 MB."""
 
 
 @contextmanager
-def memory_kept(large: bool = True) -> Iterator[None]:
+def keep_memory(large: bool = True) -> Iterator[None]:
     """Make glibc's malloc keep freed memory while the context is active.
 
     By default malloc returns large blocks to the kernel, which zeroes every page again when they
-    are next allocated. For short training steps that allocate the same tensors each time, this is
-    a tenth of the time. Does nothing with another C library. On exit, glibc's default thresholds
-    are restored and free memory is returned to the kernel.
+    are next allocated. For short training steps that allocate the same tensors each time, this
+    takes a tenth of the time. With another C library nothing is changed. On exit, glibc's default
+    thresholds are restored and free memory is returned to the kernel.
 
     Args:
-        large: also keep blocks of 32 MB and more. Set to False if their sizes vary from step to
-            step, because fragmentation would then grow.
+        large: also keep blocks of 32 MB and more. Use False if their sizes vary from step to step,
+            because then fragmentation would grow.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")

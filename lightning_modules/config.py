@@ -50,7 +50,7 @@ class EmbeddingInputConfig(Section):
 
 
 class AdaptiveInputConfig(Section):
-    """Narrower vectors for rarer ids, in the clusters of the adaptive softmax (Baevski & Auli 2019)."""
+    """Narrower vectors for rarer ids, with the clusters of the adaptive softmax (Baevski & Auli 2019)."""
 
     kind: Literal["adaptive"] = "adaptive"
     dropout: float = Field(0.1, ge=0, lt=1, description=INPUT_DROPOUT)
@@ -127,6 +127,7 @@ class LSTMConfig(Section):
 
     @property
     def direction_width(self) -> int:
+        """Width of one direction's input and output."""
         return self.projection or self.hidden
 
 
@@ -144,6 +145,7 @@ class GRUConfig(Section):
 
     @property
     def direction_width(self) -> int:
+        """Width of one direction's input and output."""
         return self.hidden
 
 
@@ -159,8 +161,8 @@ class AdaptiveSoftmaxConfig(Section):
     div: float = Field(
         4.0,
         ge=1,
-        description="the vectors of tail k (1, 2, ...) have 1 / div ** k of the stack's width; "
-        "input.kind adaptive uses it too",
+        description="vectors of tail k = 1, 2, ... are div ** k times narrower than the stack's width; "
+        "also used by input.kind adaptive",
     )
 
     @model_validator(mode="after")
@@ -185,7 +187,7 @@ class SampledSoftmaxConfig(Section):
         8192,
         ge=1,
         description="distinct negatives per step, drawn log-uniformly over the frequency ranks and "
-        "shared by all positions; from the vocabulary's size up, training uses the full softmax",
+        "shared by all positions; if at least the vocabulary's size, training uses the full softmax",
     )
 
 
@@ -224,16 +226,17 @@ class ModelConfig(Section):
     output_vocabulary: int | None = Field(
         None,
         ge=2,
-        description="number of ids that can be predicted, the first and so most frequent ones; "
-        "the others count as <unk> when predicted; null means all ids",
+        description="number of ids that can be predicted: the first, most frequent ones; other ids "
+        "count as <unk> if they are the target; null means all ids",
     )
 
     @property
     def direction_count(self) -> int:
+        """2, or 1 for a forward language model only."""
         return 2 if self.directions == "both" else 1
 
     def predictable_ids(self, vocabulary: int) -> int:
-        """Return the number of ids that can be predicted; they are the ids below it."""
+        """Return n, the number of ids that can be predicted: the ids 0 to n - 1 of ``vocabulary`` ids."""
         return min(self.output_vocabulary or vocabulary, vocabulary)
 
     @model_validator(mode="after")
@@ -241,7 +244,7 @@ class ModelConfig(Section):
         adaptive = isinstance(self.head, AdaptiveSoftmaxConfig)
         if isinstance(self.input, AdaptiveInputConfig) and not adaptive:
             raise ValueError(
-                f"input.kind adaptive needs head.kind adaptive_softmax, whose clusters it uses, not "
+                f"input.kind adaptive uses the clusters of head.kind adaptive_softmax, but head.kind is "
                 f"{self.head.kind}; set head.kind to adaptive_softmax or input.kind to embedding"
             )
         if self.tied:
@@ -275,14 +278,14 @@ class ModelConfig(Section):
 
 
 class MixConfig(Section):
-    """Weights of the layers in a text's vectors (Peters et al. 2018, equation 1)."""
+    """The weighted sum of the layers that gives a text's vectors (Peters et al. 2018, equation 1)."""
 
     weights: tuple[float, ...] | None = Field(
         None,
-        description="weight of each layer before the softmax, input vectors first; null means equal "
-        "weights",
+        description="one number per layer, input vectors first; a softmax of them gives the weights; "
+        "null means equal weights",
     )
-    gamma: float = Field(1.0, description="factor of the weighted sum")
+    gamma: float = Field(1.0, description="factor by which the weighted sum is multiplied")
     layer_norm: bool = Field(
         False,
         description="first normalise each layer by its mean and variance over the text's tokens and "

@@ -20,7 +20,13 @@ from preprocess.tokenizers.spellings import CHARACTERS
 
 
 def parameter_count(config: ModelConfig, vocabulary: int, cutoffs: tuple[int, ...] = ()) -> int:
-    """Return the number of trainable parameters of a `BiLMNetwork` built with these arguments."""
+    """Return the number of trainable parameters of a `BiLMNetwork` with an output layer.
+
+    Args:
+        config: the network.
+        vocabulary: number of ids.
+        cutoffs: first rank of each tail of an adaptive softmax; ``config.head.cutoffs`` is not read.
+    """
     width = config.recurrent.direction_width
     return (
         _input_parameters(config, vocabulary, width, cutoffs)
@@ -82,10 +88,11 @@ def _clusters(vocabulary: int, width: int, cutoffs: tuple[int, ...], div: float)
 
 
 class SpelledTypes(NamedTuple):
-    """Work of a character CNN, which convolves each distinct word (type) of a step once.
+    """Input of a character CNN, which convolves each distinct word (type) of a step once.
 
     Attributes:
-        per_token: types per token, in one step; a token is a position of a row, in all directions.
+        per_token: number of types of a step, divided by its number of tokens. A token is a position
+            of a row; all directions together count it once.
         length: mean length of a type in bytes, including its begin and end marks.
     """
 
@@ -99,12 +106,13 @@ def flops_per_token(
     cutoffs: tuple[int, ...] = (),
     types: SpelledTypes | None = None,
 ) -> float:
-    """Return the FLOPs that training needs per token (a position of a row, in all directions).
+    """Return the FLOPs of training per token; all directions of a position count as one token.
 
-    They are 2 * 3 * the multiplications of the forward matmuls, as Chowdhery et al. 2022 (PaLM,
-    appendix B) count: each multiplication has an addition, and the backward pass has a matmul of
+    They are 2 * 3 * the multiplications of the forward matmuls, counted as in Chowdhery et al. 2022
+    (PaLM, appendix B): each multiplication has an addition, and the backward pass has one matmul of
     the same size for the gradient of the input and one for that of the weight. Not counted:
-    pointwise operations, the optimiser, redundant work. The multiplications per token are
+    pointwise operations, the optimiser, and work beyond these products, such as recomputed logits
+    and padding. The multiplications per token are
 
         input      embedding of width E   D E W if E is not W, else 0
                    adaptive               D sum_k p_k d_k W
@@ -121,11 +129,12 @@ def flops_per_token(
     and the number of the filters of convolution i; E is the width of a character; h is the number
     of highway layers; F = sum_i n_i, and F W is absent if F = W; c_i = min(length + 1,
     max_characters - w_i + 1) is the number of windows: those that begin in the word, and one of
-    padding only; max-pooling passes the gradient of one window, so c_i + 2 windows count.
+    padding only. Max-pooling passes the gradient of one window, so the three matmuls together
+    multiply c_i + 2 windows instead of 3 c_i.
 
     Args:
         config: the network.
-        counts: tokens of each id that can be predicted, in the order of ids, shape (V,).
+        counts: number of tokens of each id that can be predicted, in the order of ids, (V,).
         cutoffs: first rank of each tail of an adaptive softmax.
         types: required for a character CNN, ignored otherwise.
     """

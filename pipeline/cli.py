@@ -14,25 +14,28 @@ from preprocess.errors import UserError
 DESCRIPTION = "Pretrain bidirectional language models on any corpus, and use their vectors."
 EPILOG = (
     "CONFIG is a YAML file or the name of a shipped one (quickstart, base, chinese, ...); several "
-    "are merged in order. KEY=VALUE overrides one setting. A finished stage is left as it is; an "
-    "interrupted one is resumed by the same command. `biloom COMMAND --help` names a command's main "
-    "settings."
+    "are merged in order. KEY=VALUE overrides one setting. A finished stage is not run again; the "
+    "same command resumes an interrupted one. `biloom COMMAND --help` lists the main settings of a "
+    "command."
 )
-MENDABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-"""Errors of the file system that a user can mend."""
+FIXABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""Errors of the file system that a user can fix, such as a full disk; reported without a traceback."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
     0: done; 1: something is damaged or missing; 2: a user's mistake; 130: interrupted; 141: the
-    reader of the output has gone, as a shell counts it, so the work may not be done.
+    reader of standard output closed it (128 + SIGPIPE), so the work may be incomplete.
+
+    Args:
+        arguments: the command line without the program's name; None means ``sys.argv[1:]``.
     """
     parser = make_parser(COMMANDS, DESCRIPTION, EPILOG)
     options = parser.parse(sys.argv[1:] if arguments is None else arguments)
     if "run" not in options:
         return _without_command(options)
-    # A file's name may hold what the terminal's encoding cannot.
+    # A file name may have characters that the terminal's encoding does not have.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -49,14 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"biloom: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in MENDABLE:
+        if error.errno not in FIXABLE:
             raise
         print(f"biloom: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         return 2
 
 
 def _without_command(options: Namespace) -> int:
-    """Show the version, or the help as an answer to an incomplete command line."""
+    """Print the version, or, if no command is given, the help; return the exit code."""
     if getattr(options, "version", False):
         from pipeline.version import biloom_version
 

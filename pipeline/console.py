@@ -17,22 +17,27 @@ from rich.text import Text
 BAR_WIDTH = 30
 """Largest width of a bar, in columns."""
 REST_WIDTH = 20
-"""Columns of a bar's line that its name, the bar and the note do not take: share, time, spaces."""
+"""Columns of a bar's line that its percentage, its remaining time and its spaces take."""
 PLAIN_SECONDS = 10.0
-"""Seconds between two lines of a bar if the output is no terminal."""
+"""Seconds between two lines of a bar if the output is not a terminal."""
 
 
 class Bar(Protocol):
     """A progress bar."""
 
     def update(self, done: float, note: str = "") -> None:
-        """Show that ``done`` of the total is done; ``note`` is shown beside it, such as tokens/s."""
+        """Show progress.
+
+        Args:
+            done: amount done so far, in the units of the total.
+            note: text shown beside the bar, for example tokens/s.
+        """
 
 
 class _PlainBar:
     def __init__(self, console: "Console", name: str, total: float) -> None:
         self._console, self._name, self._total = console, name, total
-        self._told = time.monotonic()
+        self._shown_at = time.monotonic()
         self._first: tuple[float, float] | None = None
         self._last = ""
 
@@ -40,7 +45,7 @@ class _PlainBar:
         now = time.monotonic()
         # Work of an earlier run does not count for the speed of this one.
         began, first = self._first = self._first or (now, done)
-        if now - self._told < PLAIN_SECONDS:
+        if now - self._shown_at < PLAIN_SECONDS:
             return
         line = f"{self._name}: {note}"
         if self._total and done < self._total:
@@ -50,7 +55,7 @@ class _PlainBar:
             line = f"{self._name}: {share}  {note}{rest}"
         elif note == self._last:
             return
-        self._told, self._last = now, note
+        self._shown_at, self._last = now, note
         self._console.line(line)
 
 
@@ -93,18 +98,18 @@ class Console:
         self._rich.print(Text.assemble((name, "bold cyan"), "  ", (printable(folder), "dim")))
 
     def line(self, text: str) -> None:
-        """Print one fact below the heading."""
+        """Print an indented line below the heading."""
         self._indented(text)
 
     def warn(self, text: str) -> None:
-        """Print one fact that needs attention."""
+        """Print an indented line that needs attention, in yellow."""
         self._indented(text, "yellow")
 
     def _indented(self, text: str, style: str = "") -> None:
         # Text, unlike a string, is never read as markup: a file may be called "[bold]".
         shown = Text(printable(text), style)
         if self.is_terminal:
-            # The lines after the first are indented further, so that each fact is seen as one.
+            # Lines after the first are indented further, to show that they belong to it.
             lines = shown.wrap(self._rich, max(self._rich.width - 4, 1))
             for number, line in enumerate(lines):
                 self._rich.print(Text("    " if number else "  ") + line, no_wrap=True)
@@ -124,7 +129,13 @@ class Console:
         self._rich.print(text, no_wrap=True, overflow="ellipsis")
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table; columns of numbers, except the first, are aligned to the right."""
+        """Print a table; columns of numbers, except the first column, are aligned to the right.
+
+        Args:
+            title: printed above the table.
+            header: names of the columns.
+            rows: cells, as many in each row as in the header.
+        """
         if not self.is_terminal:
             self.line(f"{title}: " + " | ".join(header))
             for row in rows:
@@ -147,11 +158,11 @@ class Console:
 
     @contextmanager
     def bar(self, name: str, total: float) -> Iterator[Bar]:
-        """Show a progress bar of ``total`` units while the block runs."""
+        """Show a progress bar while the block runs; ``total`` is the amount of work, 0 if unknown."""
         if not self.is_terminal:
             yield _PlainBar(self, name, total)
             return
-        # The note gives way on a narrow terminal, and the bar before it.
+        # On a narrow terminal the bar is shortened first, then the note.
         width = max(4, min(BAR_WIDTH, self._rich.width - 82))
         room = max(1, self._rich.width - width - cell_len(name) - REST_WIDTH)
         columns = (
@@ -170,7 +181,7 @@ class Console:
 
 
 def printable(text: str) -> str:
-    """Escape the control characters of ``text``, so that a file's name cannot steer the terminal."""
+    """Escape the control characters of ``text``, so that a file name cannot control the terminal."""
     return "".join(
         c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else ascii(c)[1:-1]
         for c in text
@@ -183,7 +194,7 @@ def _is_number(cell: str) -> bool:
 
 
 def clock(seconds: float) -> str:
-    """Format a time as minutes:seconds, or as hours:minutes:seconds."""
+    """Format a duration in seconds as minutes:seconds, or from one hour on as hours:minutes:seconds."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -49,7 +49,8 @@ class WordConfig(Section):
     min_count: int = Field(
         1,
         ge=1,
-        description="words rarer than this in the train split become <unk>; 1: no word does",
+        description="words that occur fewer times than this in the train split become <unk>; 1: all "
+        "words are kept",
     )
 
 
@@ -128,7 +129,9 @@ class PrepareConfig(Section):
     cleaning: CleaningConfig = Field(CleaningConfig(), description="how documents are cleaned")
     filters: FilterConfig = Field(FilterConfig(), description="which documents are dropped")
     drop_empty: bool = Field(True, description="drop documents that are empty after cleaning")
-    deduplicate: bool = Field(True, description="of documents with equal text, keep only the first")
+    deduplicate: bool = Field(
+        True, description="keep only the first of several documents with equal cleaned text"
+    )
     near_duplicates: NearDuplicateConfig = Field(
         NearDuplicateConfig(), description="how documents that are almost equal are dropped"
     )
@@ -163,7 +166,7 @@ class PrepareConfig(Section):
     part_tokens: int = Field(
         4_000_000,
         ge=1,
-        description="a shard is closed at the end of the document that reaches this many tokens, "
+        description="a shard is closed after the batch of documents that reaches this many tokens, "
         "counted over all splits",
     )
     unit_bytes: int | None = Field(
@@ -188,16 +191,16 @@ class PrepareConfig(Section):
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """The sources of ``input``; plain paths form one source named "corpus", the first."""
+        """The sources of ``input``; all plain paths together are the first, named "corpus"."""
         entries = (self.input,) if isinstance(self.input, str) else self.input
         plain = tuple(entry for entry in entries if isinstance(entry, str))
         named = tuple(entry for entry in entries if isinstance(entry, Source))
         return ((Source(path=plain),) if plain else ()) + named
 
     def cleaning_of(self, source: Source) -> CleaningConfig:
-        """Return the cleaning settings of ``source``."""
+        """Return the cleaning settings of ``source``; by default, these are ``self.cleaning``."""
         return source.cleaning or self.cleaning
 
     def filters_of(self, source: Source) -> FilterConfig:
-        """Return the filter settings of ``source``."""
+        """Return the filter settings of ``source``; by default, these are ``self.filters``."""
         return source.filters or self.filters

@@ -16,11 +16,13 @@ class Section(BaseModel):
 
 
 def runtime(default: Any, description: str, **limits: Any) -> Any:
-    """Return a pydantic field that does not change the result, so it is not in the fingerprint.
+    """Return a pydantic field for a setting that does not change the result of a stage.
+
+    Such a setting is not part of the fingerprint, so a finished stage stays valid if it changes.
 
     Args:
         default: default value.
-        description: one line for users.
+        description: explanation for users, shown in the config and the reference.
         limits: constraints of `pydantic.Field`, such as ``ge=1``.
     """
     return Field(

@@ -8,6 +8,7 @@ from typing import Any
 from preprocess.shards.format import Shard
 
 WAYS = ("forward", "backward", "average")
+"""Names of the perplexities: of each direction, and of both together."""
 
 LONG_WORD = 12.0
 """A source with more characters per word on average is treated as text without spaces between words.
@@ -64,7 +65,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Sums:
+class LossSums:
     """Total loss over a set of targets.
 
     Attributes:
@@ -82,7 +83,8 @@ class Sums:
         defined: backward and average of a forward language model, and all three without targets.
 
         Args:
-            units: number of units (such as words) to divide the loss by. None means the targets.
+            units: number of units, such as words, to divide the loss by. None means the number of
+                targets.
         """
         perplexities: dict[str, float | None] = dict.fromkeys(WAYS)
         if all(self.tokens):
@@ -107,9 +109,9 @@ class Evaluation:
     """
 
     text: HeldOut
-    total: Sums
+    total: LossSums
     unknown: int
-    bands: Mapping[tuple[int, int], Sums]
+    bands: Mapping[tuple[int, int], LossSums]
 
     @property
     def loss(self) -> float:
@@ -120,8 +122,9 @@ class Evaluation:
         """Return all figures as JSON values.
 
         A figure that is not defined is None, and "not_defined" has the reason. "forward" and
-        "backward" are total losses in nats. Bits per byte divide the mean of both directions by the
-        size in UTF-8; probabilities of other segmentations of the text into tokens are ignored.
+        "backward" are total losses in nats. Bits per byte are the mean of both directions' total
+        losses in bits, divided by the size in UTF-8. They count only one segmentation of the text
+        into tokens, so they are an upper bound.
         """
         text, reasons = self.text, self._reasons()
         figures: dict[str, Any] = {}

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lightning_modules.evaluation.held_out import Evaluation, HeldOut, Sums
+from lightning_modules.evaluation.held_out import Evaluation, HeldOut, LossSums
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.heads.adaptive_softmax import AdaptiveSoftmax
 from lightning_modules.nn.window import Types, on_device
@@ -31,7 +31,7 @@ def evaluate(
     """Compute the loss of a network on every token of a split.
 
     The state starts at zero and is carried from window to window. A target that the network cannot
-    predict (an id from ``network.output_vocabulary`` on) counts as the unknown token. The network
+    predict (an id of at least ``network.output_vocabulary``) counts as the unknown token. The network
     runs in evaluation mode and is returned to its former mode.
 
     Args:
@@ -113,6 +113,6 @@ class _Tally:
         return Evaluation(text, total, unknown, bands)
 
 
-def _sums(sums: Tensor) -> Sums:
+def _sums(sums: Tensor) -> LossSums:
     tokens, nats = sums.tolist()
-    return Sums(tuple(map(int, tokens)), tuple(nats))
+    return LossSums(tuple(map(int, tokens)), tuple(nats))

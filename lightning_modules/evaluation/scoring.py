@@ -40,7 +40,11 @@ class Score:
         return self.forward if self.backward is None else (self.forward + self.backward) / 2
 
     def perplexity(self, log_probability: float) -> float:
-        """Return exp(-log p / tokens), bounded as in `held_out.perplexity`."""
+        """Return exp(-log p / tokens), bounded as in `held_out.perplexity`.
+
+        Args:
+            log_probability: `forward`, `backward` or `log_probability` of this score, in nats.
+        """
         return perplexity(-log_probability / self.tokens)
 
 
@@ -100,6 +104,6 @@ def _sums(
         run = network.recurrent(x, state)
         state = run.state
         ids = torch.from_numpy(padded[:, part]).to(state.device)
-        nll = network.nll_of(run.outputs[-1], Window(ids, ids))
+        nll = network.target_nll(run.outputs[-1], Window(ids, ids))
         sums += nll.sum(1, dtype=torch.float64).cpu()
     return sums

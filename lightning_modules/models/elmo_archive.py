@@ -1,45 +1,32 @@
-"""Read and write ELMo archives (options.json and weights.hdf5), without changing a bit.
+"""Read and write the files of ELMo archives, options.json and weights.hdf5.
 
-The layout is that of bilm-tf's `dump_weights`, which AllenNLP reads too. An archive describes the
-same arithmetic as `CharCNN` and `LSTMLayer` with forget_bias 1; only layout and gate order differ:
-
-    archive                                            biloom
-    char_embed (261, d), a zero row is put before it   input.characters.weight (261, d)
-    CNN/W_cnn_i (1, width, d, n)                       input.filters.i (width * d, n)
-    CNN_high_i/W_carry, W_transform (F, F), x @ W      input.highway.i.linear.weight (2 F, F)
-    CNN_proj/W_proj (F, P)                             input.projection.weight (P, F)
-    LSTMCell/W_0 (2 P, 4 D), rows x, then h; gates i, j, f, o
-                                                       weight_input, weight_hidden (2, P, 4 D); i, f, j, o
-    LSTMCell/W_P_0 (D, P)                              weight_projection (2, D, P)
-
-d: width of a character; n: filters of convolution i; F: all filters; P, D: projection and hidden
-size of the LSTM; 2: directions; gates: input i, cell input j, forget f, output o.
+Weights are the same to the bit, with one exception; see `write_weights`.
 """
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from lightning_modules.config import CharCNNInputConfig, LSTMConfig, ModelConfig
-from preprocess.errors import UserError
+from lightning_modules.config import ModelConfig
+from lightning_modules.models.elmo_layout import (
+    ElmoError,
+    Floats,
+    archived_parts,
+    from_archive,
+    layout,
+    to_archive,
+)
 from preprocess.files import storage
 from preprocess.tokenizers.spellings import CHARACTERS
 
-Floats = npt.NDArray[np.float32]
-
 WITH_MASK = CHARACTERS + 1
-"""`n_characters` in an options.json for inference, where 0 is padding; for training, one less."""
-
-
-class ElmoError(UserError):
-    """An archive that cannot be read, or a model that an ELMo archive cannot represent."""
+"""`n_characters` in an options.json for inference, where id 0 is padding; one less in training."""
 
 
 def read_options(path: str) -> ModelConfig:
@@ -101,12 +88,12 @@ def read_options(path: str) -> ModelConfig:
 
 
 def write_options(config: ModelConfig) -> bytes:
-    """Return the options.json of a network, in its form for inference.
+    """Return the bytes of an options.json for a network, in the form for inference.
 
     Raises:
         ElmoError: an ELMo archive cannot represent the network.
     """
-    cnn, lstm = _parts(config)
+    cnn, lstm = archived_parts(config)
     return json.dumps(
         {
             "lstm": {
@@ -128,26 +115,6 @@ def write_options(config: ModelConfig) -> bytes:
         },
         indent=2,
     ).encode()
-
-
-def _parts(config: ModelConfig) -> tuple[CharCNNInputConfig, LSTMConfig]:
-    cnn, lstm = config.input, config.recurrent
-    if not isinstance(cnn, CharCNNInputConfig):
-        raise ElmoError(f"model.input.kind is {cnn.kind}, but an ELMo archive needs char_cnn")
-    if not isinstance(lstm, LSTMConfig):
-        raise ElmoError(f"model.recurrent.kind is {lstm.kind}, but an ELMo archive needs lstm")
-    if config.directions != "both":
-        raise ElmoError("model.directions is forward, but an ELMo archive needs both")
-    if lstm.projection is None and lstm.projection_clip is not None:
-        raise ElmoError(
-            "model.recurrent.projection_clip is set without a projection, which an ELMo archive "
-            "cannot represent; train with projection_clip=null"
-        )
-    if lstm.forget_bias not in (0.0, 1.0):
-        raise ElmoError(
-            f"model.recurrent.forget_bias is {lstm.forget_bias}, but an ELMo archive needs 1 or 0"
-        )
-    return cnn, lstm
 
 
 def read_weights(path: str, config: ModelConfig) -> dict[str, Tensor]:
@@ -195,10 +162,14 @@ def _read(file: Any, path: str, name: str, shape: tuple[int, ...]) -> Floats:
 
 
 def write_weights(weights: Mapping[str, Tensor], config: ModelConfig) -> bytes:
-    """Return the weights.hdf5 of a network's state dict.
+    """Return the bytes of a weights.hdf5 for a network's state dict.
 
-    Readers of ELMo archives add 1 to the bias of the forget gate. If the network's forget_bias is 0,
-    1 is subtracted before writing, so that bias is exact up to one rounding.
+    Weights are written unchanged, except for the bias of the forget gate if forget_bias is 0: 1 is
+    subtracted from it, because readers of ELMo archives add 1. This may round the bias once.
+
+    Args:
+        weights: state dict of a `BiLMNetwork`, float32, on the CPU; an output layer is ignored.
+        config: the network.
 
     Raises:
         ElmoError: an ELMo archive cannot represent the network.
@@ -211,100 +182,3 @@ def write_weights(weights: Mapping[str, Tensor], config: ModelConfig) -> bytes:
         for name, value in sorted(to_archive(ours, config).items()):
             file.create_dataset(name, data=np.ascontiguousarray(value))
     return data.getvalue()
-
-
-def layout(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of each tensor in the archive of a network."""
-    cnn, lstm = _parts(config)
-    filters, width, hidden = sum(n for _, n in cnn.filters), lstm.direction_width, lstm.hidden
-    shapes: dict[str, tuple[int, ...]] = {"char_embed": (CHARACTERS, cnn.dim)}
-    for i, (size, number) in enumerate(cnn.filters):
-        shapes[f"CNN/W_cnn_{i}"], shapes[f"CNN/b_cnn_{i}"] = (1, size, cnn.dim, number), (number,)
-    for i in range(cnn.highway):
-        for kind in ("carry", "transform"):
-            shapes[f"CNN_high_{i}/W_{kind}"] = (filters, filters)
-            shapes[f"CNN_high_{i}/b_{kind}"] = (filters,)
-    if filters != width:
-        shapes["CNN_proj/W_proj"], shapes["CNN_proj/b_proj"] = (filters, width), (width,)
-    for cell in _cells(lstm):
-        shapes[f"{cell}/W_0"], shapes[f"{cell}/B"] = (2 * width, 4 * hidden), (4 * hidden,)
-        if lstm.projection is not None:
-            shapes[f"{cell}/W_P_0"] = (hidden, width)
-    return shapes
-
-
-def _cells(lstm: LSTMConfig) -> Iterator[str]:
-    """Yield the name of each LSTM cell: all layers of the forward direction, then of the backward."""
-    for direction in range(2):
-        for layer in range(lstm.layers):
-            yield f"RNN_{direction}/RNN/MultiRNNCell/Cell{layer}/LSTMCell"
-
-
-def from_archive(theirs: Mapping[str, Floats], config: ModelConfig) -> dict[str, Floats]:
-    """Return an archive's tensors under the names and in the layout of biloom."""
-    cnn, lstm = _parts(config)
-    ours = {"input.characters.weight": theirs["char_embed"]}
-    for i in range(len(cnn.filters)):
-        kernel = theirs[f"CNN/W_cnn_{i}"]
-        ours[f"input.filters.{i}"] = kernel.reshape(-1, kernel.shape[3])
-    ours["input.bias"] = np.concatenate([theirs[f"CNN/b_cnn_{i}"] for i in range(len(cnn.filters))])
-    for i in range(cnn.highway):
-        gates = [theirs[f"CNN_high_{i}/W_{kind}"].T for kind in ("carry", "transform")]
-        biases = [theirs[f"CNN_high_{i}/b_{kind}"] for kind in ("carry", "transform")]
-        ours[f"input.highway.{i}.linear.weight"] = np.concatenate(gates)
-        ours[f"input.highway.{i}.linear.bias"] = np.concatenate(biases)
-    if "CNN_proj/W_proj" in theirs:
-        ours["input.projection.weight"] = theirs["CNN_proj/W_proj"].T.copy()
-        ours["input.projection.bias"] = theirs["CNN_proj/b_proj"]
-    cells = list(_cells(lstm))
-    for layer in range(lstm.layers):
-        name, pair = f"recurrent.layers.{layer}", cells[layer :: lstm.layers]
-        kernels = np.stack([_swapped(theirs[f"{cell}/W_0"]) for cell in pair])
-        ours[f"{name}.weight_input"], ours[f"{name}.weight_hidden"] = (
-            half.copy() for half in np.split(kernels, 2, 1)
-        )
-        ours[f"{name}.bias"] = np.stack([_swapped(theirs[f"{cell}/B"]) for cell in pair])
-        if lstm.projection is not None:
-            ours[f"{name}.weight_projection"] = np.stack([theirs[f"{cell}/W_P_0"] for cell in pair])
-    return ours
-
-
-def to_archive(ours: Mapping[str, Floats], config: ModelConfig) -> dict[str, Floats]:
-    """Return tensors under the names and in the layout of the archive; the inverse of `from_archive`."""
-    cnn, lstm = _parts(config)
-    theirs = {"char_embed": ours["input.characters.weight"]}
-    ends = np.cumsum([number for _, number in cnn.filters])[:-1]
-    for i, bias in enumerate(np.split(ours["input.bias"], ends)):
-        size, number = cnn.filters[i]
-        theirs[f"CNN/W_cnn_{i}"] = ours[f"input.filters.{i}"].reshape(1, size, cnn.dim, number)
-        theirs[f"CNN/b_cnn_{i}"] = bias
-    for i in range(cnn.highway):
-        for kind, weight, bias in zip(
-            ("carry", "transform"),
-            np.split(ours[f"input.highway.{i}.linear.weight"], 2),
-            np.split(ours[f"input.highway.{i}.linear.bias"], 2),
-            strict=True,
-        ):
-            theirs[f"CNN_high_{i}/W_{kind}"] = weight.T
-            theirs[f"CNN_high_{i}/b_{kind}"] = bias
-    if "input.projection.weight" in ours:
-        theirs["CNN_proj/W_proj"] = ours["input.projection.weight"].T
-        theirs["CNN_proj/b_proj"] = ours["input.projection.bias"]
-    for number, cell in enumerate(_cells(lstm)):
-        direction, layer = divmod(number, lstm.layers)
-        name = f"recurrent.layers.{layer}"
-        parts = [ours[f"{name}.{part}"][direction] for part in ("weight_input", "weight_hidden")]
-        theirs[f"{cell}/W_0"] = _swapped(np.concatenate(parts))
-        bias = ours[f"{name}.bias"][direction].copy()
-        if lstm.forget_bias == 0:
-            bias[lstm.hidden : 2 * lstm.hidden] -= 1
-        theirs[f"{cell}/B"] = _swapped(bias)
-        if lstm.projection is not None:
-            theirs[f"{cell}/W_P_0"] = ours[f"{name}.weight_projection"][direction]
-    return theirs
-
-
-def _swapped(gates: Floats) -> Floats:
-    """Swap the second and third of the four gates (last axis); its own inverse."""
-    i, j, f, o = np.split(gates, 4, -1)
-    return np.concatenate([i, f, j, o], -1)

@@ -1,9 +1,9 @@
-"""Read and write model folders, and read the checkpoints that training leaves.
+"""Read and write model folders, and read training checkpoints.
 
 A model folder holds
 
     model.safetensors   weights, and with export.type_vectors the vector of every word
-    config.json         network, vocabulary size, cutoffs, boundary, cleaning, storage type
+    config.json         network, vocabulary size, cutoffs, boundary, cleaning, type of the weights
     tokenizer.*         the tokenizer
     README.md           the model card
     manifest.json       the manifest, written last
@@ -33,7 +33,7 @@ CONFIG = "config.json"
 CHECKPOINT = "checkpoint.ckpt"
 
 STORED = ("float32", "float16", "int8")
-"""Types that weights can be stored as."""
+"""Types in which weights can be stored."""
 SCALE = ":scale"
 """Suffix of the name of an int8 weight's scale."""
 TYPE_VECTORS = "type_vectors"
@@ -48,11 +48,11 @@ class ModelError(UserError):
     """A model folder that cannot be read, or a model that cannot be stored in the requested type."""
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """The contents of a model folder.
 
     Attributes:
-        network: the network in float32, whatever type the weights are stored as.
+        network: the network in float32, whatever the type of the stored weights.
         settings: the contents of config.json.
         type_vectors: output of a character CNN for each id, (vocabulary, width), float32; None if
             not stored.
@@ -63,7 +63,7 @@ class Loaded(NamedTuple):
     type_vectors: Tensor | None
 
 
-def load_network(folder: str) -> Loaded:
+def load_network(folder: str) -> LoadedModel:
     """Load the network of a model folder.
 
     Args:
@@ -85,7 +85,7 @@ def load_network(folder: str) -> Loaded:
         vocabulary, cutoffs, head = saved["vocabulary"], saved["cutoffs"], saved.get("head", True)
         network = BiLMNetwork(config, vocabulary, tuple(cutoffs), head=head)
         path = storage.join(folder, WEIGHTS)
-        weights = unpacked(load_safetensors(storage.read_bytes(path)))
+        weights = unpack_weights(load_safetensors(storage.read_bytes(path)))
         vectors = weights.pop(TYPE_VECTORS, None)
         network.load_state_dict(weights)
     except FileNotFoundError as error:
@@ -95,11 +95,11 @@ def load_network(folder: str) -> Loaded:
             raise
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise ModelError(f"{path} is damaged ({reason}); {again}") from error
-    return Loaded(network, saved, vectors)
+    return LoadedModel(network, saved, vectors)
 
 
-def packed(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
-    """Convert matrices to the type that they are stored as; biases and integers are unchanged.
+def pack_weights(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """Convert matrices to the type in which they are stored; biases and integers are unchanged.
 
     An int8 matrix "x" has a float32 scale per output, "x:scale". Its shape is that of x with size 1
     in the dimension that a product sums over: the second to last in recurrent weights and
@@ -130,8 +130,11 @@ def packed(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
     return stored
 
 
-def unpacked(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert the result of `packed` back to float32; values are as they were rounded."""
+def unpack_weights(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the result of `pack_weights` to float32, under the names of the state dict.
+
+    Values stay rounded to the type that they were stored as.
+    """
     weights: dict[str, Tensor] = {}
     for name, weight in stored.items():
         if name + SCALE in stored:
@@ -156,9 +159,9 @@ def save_model(
         The names of the files written.
 
     Raises:
-        ModelError: as in `packed`.
+        ModelError: as in `pack_weights`.
     """
-    stored = packed(weights, config.get("weights", "float32"))
+    stored = pack_weights(weights, config.get("weights", "float32"))
     tensors = {name: tensor.contiguous() for name, tensor in sorted(stored.items())}
     storage.write_bytes(storage.join(folder, WEIGHTS), save_safetensors(tensors))
     text = json.dumps(config, indent=2, ensure_ascii=False)
@@ -190,7 +193,11 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
 
 def checkpoint_weights(folder: str) -> dict[str, Tensor]:
-    """Return the network's state dict from a train folder: the averaged weights, if there are any."""
+    """Return the network's state dict from a train folder: averaged weights if training kept them.
+
+    Raises:
+        CheckpointError: as in `read_checkpoint`.
+    """
     checkpoint = read_checkpoint(storage.join(folder, CHECKPOINT))
     average: dict[str, Tensor] | None = checkpoint.get("average")
     if average:
@@ -200,7 +207,11 @@ def checkpoint_weights(folder: str) -> dict[str, Tensor]:
 
 
 def network_of_checkpoint(folder: str, details: Mapping[str, Any]) -> BiLMNetwork:
-    """Return the network of a train folder, given the ``details`` of the folder's manifest."""
+    """Return the network of a train folder, given the ``details`` of the folder's manifest.
+
+    Raises:
+        CheckpointError: as in `read_checkpoint`.
+    """
     config = ModelConfig.model_validate(details["model"])
     network = BiLMNetwork(config, details["vocabulary"], tuple(details["cutoffs"]))
     network.load_state_dict(checkpoint_weights(folder))
@@ -208,7 +219,7 @@ def network_of_checkpoint(folder: str, details: Mapping[str, Any]) -> BiLMNetwor
 
 
 def tensors_hash(tensors: Mapping[str, Tensor], details: Mapping[str, Any]) -> str:
-    """Return the SHA-256, in hex, of tensors (name, dtype, shape, bytes) and of their settings."""
+    """Return the SHA-256, in hex, of tensors on the CPU (name, dtype, shape, bytes) and of ``details``."""
     hashed = hashlib.sha256(canonical_json(details).encode())
     for name, tensor in sorted(tensors.items()):
         hashed.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

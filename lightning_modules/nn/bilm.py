@@ -46,10 +46,11 @@ class Losses(NamedTuple):
         means: mean cross-entropy in nats over the targets >= 0, or 0 without such targets, shape
             (directions,).
         state: state after the window, as in `zero_state`, part of the autograd graph.
-        activation: mean square of the top outputs after dropout, shape (), or None (activation
-            regularisation, Merity et al. 2018, section 4.6).
-        change: mean square of the difference between the top outputs, before dropout, of consecutive
-            tokens, shape (), or None (temporal activation regularisation, same section).
+        activation: mean square of the top layer's outputs after dropout, shape () (activation
+            regularisation, Merity et al. 2018, section 4.6); None if not requested.
+        change: mean square of the difference between the top layer's outputs, before dropout, at
+            consecutive tokens, shape () (temporal activation regularisation, same section); None if
+            not requested.
     """
 
     means: Tensor
@@ -144,7 +145,7 @@ class BiLMNetwork(nn.Module):
         The cross-entropy is in nats, (directions, time, rows), and 0 where a target is below 0.
         """
         run = self.recurrent(self.input(window.inputs), state, window.resets)
-        return self.nll_of(run.outputs[-1], window), run.state
+        return self.target_nll(run.outputs[-1], window), run.state
 
     def loss(self, window: Window, state: Tensor, penalties: bool = False) -> Losses:
         """Return the losses of a window.
@@ -157,7 +158,7 @@ class BiLMNetwork(nn.Module):
         run = self.recurrent(self.input(window.inputs), state, window.resets)
         top = run.outputs[-1]  # (directions, time, rows, direction_width)
         predicted = (window.targets >= 0).sum((1, 2)).clamp(min=1)  # (directions,)
-        losses = Losses(self.nll_of(top, window).sum((1, 2)) / predicted, run.state)
+        losses = Losses(self.target_nll(top, window).sum((1, 2)) / predicted, run.state)
         if not penalties:
             return losses
         change = run.raw[:, 1:] - run.raw[:, :-1]  # (directions, time - 1, rows, direction_width)
@@ -167,7 +168,7 @@ class BiLMNetwork(nn.Module):
             change=change.float().square().sum() / max(1, change.numel()),
         )
 
-    def nll_of(self, top: Tensor, window: Window) -> Tensor:
+    def target_nll(self, top: Tensor, window: Window) -> Tensor:
         """Return the cross-entropy of a window's targets, as `nll` does, given the top layer's outputs.
 
         Args:

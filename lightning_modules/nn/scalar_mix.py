@@ -16,7 +16,8 @@ class ScalarMix(nn.Module):
         depth: number of layers, input vectors included.
         layer_norm: "text" first normalises each layer of a text by the mean and variance over the
             text's tokens and dimensions. "batch" uses those over all tokens of the batch, as
-            AllenNLP does, so that a text's vectors depend on the other texts of its batch.
+            AllenNLP does, so that a text's vectors depend on the other texts of its batch. None does
+            not normalise.
         weights: initial weights before the softmax; None means zeros.
         gamma: initial factor.
 

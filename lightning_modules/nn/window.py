@@ -18,12 +18,12 @@ class Types(NamedTuple):
 
     Attributes:
         characters: the types in buckets of similar length, each int64 (types, maximum length).
-        places: index of the type at each position, counted through the buckets in order, int64
+        positions: the type at each position, as an index into the concatenation of the buckets, int64
             (directions, time, rows).
     """
 
     characters: tuple[Tensor, ...]
-    places: Tensor
+    positions: Tensor
 
 
 class Window(NamedTuple):
@@ -46,15 +46,15 @@ class Window(NamedTuple):
 
 def on_device(window: Window, device: torch.device) -> Window:
     """Return the window with its tensors on a device."""
-    moved: Window = replaced(window, Tensor, lambda tensor: tensor.to(device))
+    moved: Window = map_leaves(window, Tensor, lambda tensor: tensor.to(device))
     return moved
 
 
-def replaced(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
+def map_leaves(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
     """Return nested (named) tuples with ``function`` applied to each value of type ``kind``."""
     if isinstance(value, kind):
         return function(value)
     if isinstance(value, tuple):
-        parts = [replaced(part, kind, function) for part in value]
+        parts = [map_leaves(part, kind, function) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     return value

@@ -1,6 +1,7 @@
-"""Windows from token ids. All that depends on their values is computed on the CPU.
+"""Windows from token ids.
 
-Nothing on the device then has a shape that depends on ids, so training never waits for the device.
+Every tensor whose shape depends on the values of ids is computed here, on the CPU, so training never
+waits for the device.
 """
 
 from collections.abc import Callable
@@ -18,11 +19,16 @@ Int64Ids = npt.NDArray[np.int64]
 
 
 def resets(ids: Int64Ids, boundary: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Return a mask of the inputs that precede a document in their direction, shape of ids.
+    """Return True where an input is the mark that a direction reads before a document.
+
+    The forward direction reads the begin mark first, the backward direction the end mark.
 
     Args:
         ids: (directions, time, rows).
         boundary: the ids that mark the begin and the end of a document.
+
+    Returns:
+        bool (directions, time, rows), as `Window.resets`.
     """
     mask: npt.NDArray[np.bool_] = ids == np.array(boundary)[: len(ids), None, None]
     return mask
@@ -32,10 +38,11 @@ class WindowMaker:
     """Builds windows from token ids.
 
     Args:
-        ranks: frequency rank of each id that can be predicted, int64; targets from ``len(ranks)``
-            on are replaced by the unknown id.
+        ranks: frequency rank of each id that can be predicted, int64. Targets that cannot be
+            predicted, ``len(ranks)`` and above, are replaced by the unknown id.
         cutoffs: cutoffs of the adaptive softmax, for the routes of the targets.
-        encode: turns ids into the input of the encoder; None means that it reads ids.
+        encode: converts ids, int64 (directions, time, rows), to the `Types` that a character CNN
+            reads; None means that the input encoder reads ids.
         boundary: ids that mark the begin and the end of a document, to reset the state there; None
             means that the state is never reset.
     """

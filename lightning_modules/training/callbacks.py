@@ -26,12 +26,12 @@ class Compute(NamedTuple):
     """Terms of the model FLOPs utilisation (MFU).
 
     Attributes:
-        a_token: FLOPs of the model per token, forward and backward.
-        peak: FLOP/s that all devices together can reach.
+        flops_per_token: FLOPs of the model per token, forward and backward.
+        peak_flops: FLOP/s that all devices together can reach.
     """
 
-    a_token: float
-    peak: float
+    flops_per_token: float
+    peak_flops: float
 
 
 class Metrics(pl.Callback):
@@ -111,7 +111,7 @@ class Metrics(pl.Callback):
             "gradient_norm": module.gradient_norm,
             "skipped_steps": module.skipped,
             "tokens_per_second": round(speed, 1),
-            "mfu": round(speed * self._compute.a_token / self._compute.peak, 4),
+            "mfu": round(speed * self._compute.flops_per_token / self._compute.peak_flops, 4),
             "data_wait": round((self._loader.waited - self._waited) / seconds, 4),
         }
         self._logged, self._logged_step, self._waited = now, step, self._loader.waited

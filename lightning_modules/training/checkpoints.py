@@ -25,7 +25,7 @@ class TrainingDiverged(UserError):  # noqa: N818
 
 
 def newest_checkpoint(folder: str) -> dict[str, Any] | None:
-    """Return the newest readable checkpoint of a folder, or None if the folder has no checkpoint.
+    """Return the contents of the newest readable checkpoint of a folder; None if it has no checkpoint.
 
     Raises:
         CheckpointError: if all checkpoints are damaged.
@@ -53,7 +53,8 @@ class Checkpoints(pl.Callback):
     Args:
         folder: folder of the checkpoints, a path or URL.
         train: settings of the training.
-        before: called before each checkpoint, to make durable what must not be older than it.
+        before: called before each checkpoint is written, to save what must reach at least as far,
+            such as the metrics.
 
     Raises:
         TrainingDiverged: if the gradient was not finite in `max_skipped_steps` steps in a row.

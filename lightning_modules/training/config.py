@@ -30,10 +30,7 @@ class AdamWConfig(Section):
     betas: tuple[float, float] = Field((0.9, 0.999), description=BETAS)
     epsilon: float = Field(1e-8, gt=0, description=EPSILON)
     weight_decay: float = Field(
-        0.01,
-        ge=0,
-        description="decoupled decay: each step subtracts this factor times the learning rate "
-        "times the weight",
+        0.01, ge=0, description="each step also subtracts learning rate x weight_decay x weight"
     )
 
 
@@ -89,10 +86,7 @@ class LinearConfig(Section):
     kind: Literal["linear"] = "linear"
     final_rate: float = Field(0.0, ge=0, le=1, description=FINAL_RATE)
     hold: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="fraction of all steps during which the rate stays at the peak before it falls",
+        0.0, ge=0, lt=1, description="fraction of all steps spent at the peak before the rate falls"
     )
 
 
@@ -108,10 +102,7 @@ class PlateauConfig(Section):
     kind: Literal["plateau"] = "plateau"
     factor: float = Field(0.25, gt=0, lt=1, description="factor that the rate is multiplied by")
     patience: int = Field(
-        0,
-        ge=0,
-        description="held-out evaluations (evaluate_steps) in a row without improvement that are "
-        "tolerated before the rate falls",
+        0, ge=0, description="held-out evaluations in a row without improvement that are tolerated"
     )
 
 
@@ -127,33 +118,23 @@ class TrainConfig(Section):
     A batch has `rows` rows. Each row reads two independent streams of text, one per direction.
     """
 
-    corpus: str | None = runtime(
-        None, "corpus folder to train on; null means the output of this run's prepare stage"
-    )
+    corpus: str | None = runtime(None, "corpus folder to train on; null means this run's corpus")
     init_from: str | None = runtime(
         None, "model folder to take the initial weights from; null means random weights"
     )
     rows: int = Field(32, ge=1, description="rows of a batch, summed over all devices")
-    unroll: int = Field(
-        20, ge=1, description="tokens per row and window, the length of truncated BPTT"
-    )
+    unroll: int = Field(20, ge=1, description="tokens per row and window (truncated BPTT)")
     accumulate_steps: int = Field(
-        1,
-        ge=1,
-        description="windows of unroll tokens whose gradients are averaged for one optimiser step",
+        1, ge=1, description="windows whose gradients are averaged for one optimiser step"
     )
     steps: int = Field(
-        10_000, ge=1, description="optimiser steps; a finished training can be resumed with more"
+        10_000, ge=1, description="optimiser steps; can be raised to resume a finished training"
     )
     boundary: Literal["eos", "bos_eos"] = Field(
-        "eos",
-        description="boundary tokens between documents: eos for one <eos>, bos_eos for <bos> before "
-        "and <eos> after each document, as in ELMo",
+        "eos", description="tokens between documents: <eos>, or <eos> and <bos> as in ELMo"
     )
     reset_state: bool = Field(
-        False,
-        description="start every document from the zero state instead of the state after the "
-        "previous document",
+        False, description="start each document from the zero state instead of carrying it over"
     )
     order: Literal["shuffled", "as-given"] = Field(
         "shuffled", description="order of shards and documents in each pass over the corpus"
@@ -164,22 +145,16 @@ class TrainConfig(Section):
     optimizer: OptimizerConfig = Field(AdamConfig(), description="optimiser")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
     warmup_steps: int = Field(
-        100,
-        ge=0,
-        description="steps over which the learning rate rises linearly from 0 to the peak",
+        100, ge=0, description="steps in which the learning rate rises linearly to the peak"
     )
-    schedule: ScheduleConfig = Field(CosineConfig(), description="learning rate after the warm-up")
+    schedule: ScheduleConfig = Field(CosineConfig(), description="rate after the warm-up")
     clip_norm: float | None = Field(
-        1.0,
-        gt=0,
-        description="gradients with a larger norm are scaled down to this norm; null means no "
-        "clipping",
+        1.0, gt=0, description="larger gradients are scaled to this norm; null means no clipping"
     )
     loss_scale: float = Field(
         1.0,
         gt=0,
-        description="factor on the mean loss per token before the backward pass; bilm-tf, the code "
-        "of ELMo, has unroll here",
+        description="factor on the mean loss per token; the original ELMo code uses the value of unroll",
     )
     activation_penalty: float = Field(
         0.0,
@@ -194,62 +169,47 @@ class TrainConfig(Section):
         "the top layer in the loss (temporal activation regularisation, ibid.)",
     )
     max_skipped_steps: int = runtime(
-        10,
-        "a step whose gradient is not finite is skipped; training fails after this many skipped "
-        "steps in a row",
-        ge=1,
+        10, "skipped steps in a row (gradient not finite) after which training fails", ge=1
     )
     precision: Literal["auto", "float32", "bf16"] = Field(
-        "auto",
-        description="number type of the matrix products; auto means bf16 on a GPU that supports it, "
-        "else float32",
+        "auto", description="type of matrix products; auto means bf16 if the GPU supports it"
     )
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="compile the recurrent cell; auto means yes unless no compiler is found or it fails",
+        description="compile the recurrent cell; auto means on if a compiler works, else off",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="device to train on; auto means a GPU if there is one"
     )
     devices: int | None = runtime(
-        None,
-        "GPUs, or CPU processes, per machine; null means all GPUs, or one CPU process",
-        ge=1,
+        None, "GPUs or CPU processes per machine; null means all GPUs, or one process", ge=1
     )
     num_nodes: int = runtime(1, "machines; the same command runs on each of them", ge=1)
     row_passes: int = runtime(
-        1,
-        "forward and backward passes in which a device computes its rows one part after the other, "
-        "to save memory; gradients are summed",
-        ge=1,
+        1, "parts of a device's rows that are computed one after another, to save memory", ge=1
     )
     data_workers: int | None = runtime(
-        None,
-        "processes per device that read batches ahead; 0 means none, null means 1 per GPU and 0 on a "
-        "CPU",
-        ge=0,
+        None, "processes per device that read ahead; null means 1 for a GPU, else 0", ge=0
     )
-    cache_bytes: int = runtime(
-        50_000_000_000, "limit of local copies of remote shards, in bytes", ge=0
-    )
+    cache_bytes: int = runtime(50_000_000_000, "byte limit for local copies of remote shards", ge=0)
     checkpoint_steps: int = runtime(500, "steps between checkpoints", ge=1)
-    checkpoint_minutes: float = runtime(10.0, "longest time between checkpoints, in minutes", gt=0)
+    checkpoint_minutes: float = runtime(10.0, "longest time between checkpoints in minutes", gt=0)
     evaluate_steps: int = runtime(1000, "steps between evaluations on the held-out split", ge=1)
     log_steps: int = runtime(10, "steps between lines of metrics.jsonl", ge=1)
 
     @property
-    def looks_decide(self) -> bool:
+    def depends_on_held_out_loss(self) -> bool:
         """Whether the result depends on the held-out evaluations, and so on `evaluate_steps`."""
         averages = isinstance(self.optimizer, SGDConfig) and self.optimizer.average_after
         return bool(averages) or isinstance(self.schedule, PlateauConfig)
 
     @property
     def tokens_a_step(self) -> int:
-        """Tokens of all rows in one optimiser step."""
+        """Tokens per direction in one optimiser step, of all rows and accumulated windows."""
         return self.rows * self.unroll * self.accumulate_steps
 
     @model_validator(mode="after")
-    def _rows_can_be_dealt(self) -> "TrainConfig":
+    def _rows_are_divisible(self) -> "TrainConfig":
         if self.rows % self.row_passes:
             raise ValueError(
                 f"rows ({self.rows}) must be a multiple of row_passes ({self.row_passes})"
@@ -260,12 +220,8 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     """Perplexity of a held-out split over the full vocabulary."""
 
-    corpus: str | None = runtime(
-        None, "corpus folder to evaluate on; null means the training corpus"
-    )
-    checkpoint: str | None = runtime(
-        None, "train folder with the checkpoint; null means the output of this run's train stage"
-    )
+    corpus: str | None = runtime(None, "corpus folder; null means the training corpus")
+    checkpoint: str | None = runtime(None, "train folder; null means that of this run")
     split: Split = Field("valid", description="split to evaluate on")
     rows: int = Field(
         16, ge=1, description="rows that the text is divided into; each starts from the zero state"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_modules.nn.window import Window, replaced
+from lightning_modules.nn.window import Window, map_leaves
 from lightning_modules.nn.window_maker import WindowMaker
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.distribution import Share
@@ -101,31 +101,31 @@ class StepDataset(Dataset[Any]):
             )
 
 
-def to_numpy(found: Any) -> Any:
+def to_numpy(value: Any) -> Any:
     """Replace tensors in nested tuples by NumPy arrays.
 
-    Arrays of a few kilobytes pass between processes faster than tensors, which torch puts into a
-    new piece of shared memory each.
+    Arrays of a few kilobytes pass between processes faster than tensors, because torch allocates
+    new shared memory for each tensor.
     """
-    return replaced(found, Tensor, Tensor.numpy)
+    return map_leaves(value, Tensor, Tensor.numpy)
 
 
-def to_tensors(found: Any, pinned: bool = False) -> Any:
+def to_tensors(value: Any, pinned: bool = False) -> Any:
     """Replace NumPy arrays in nested tuples by tensors, in pinned memory if requested."""
 
     def tensor(array: np.ndarray[Any, Any]) -> Tensor:
         unpinned = torch.from_numpy(array)
         return unpinned.pin_memory() if pinned else unpinned
 
-    return replaced(found, np.ndarray, tensor)
+    return map_leaves(value, np.ndarray, tensor)
 
 
 class StepLoader(DataLoader[Any]):
-    """A loader of the batches from a step on.
+    """Loader of the batches from step ``start`` on; each item is a `Batch` of tensors.
 
     Args:
         dataset: batches by step.
-        start: first step.
+        start: first step, counted from 0.
         workers: processes that read ahead; 0 means that the training process reads.
         pinned: whether to put tensors into pinned memory.
 

@@ -114,7 +114,7 @@ class Agreement:
 
 
 LOST = ("gloo/", "nccl error", "connection closed by peer", "connection reset by peer")
-"""Parts of torch's error messages, in lower case, if another process has ended."""
+"""Parts of the messages, in lower case, that torch raises after another process has ended."""
 
 
 class LostProcess(UserError):  # noqa: N818
@@ -122,14 +122,14 @@ class LostProcess(UserError):  # noqa: N818
 
 
 @contextmanager
-def other_processes_told(world: int) -> Iterator[None]:
-    """Turn errors of collective operations into one sentence that names the cause.
+def lost_process_reported(world: int) -> Iterator[None]:
+    """Turn the error of a collective operation into `LostProcess` if another process has ended.
 
     Args:
         world: number of ranks.
 
     Raises:
-        LostProcess: if a collective operation failed because another process has ended.
+        LostProcess: if another process has ended. Other errors pass unchanged.
     """
     try:
         yield

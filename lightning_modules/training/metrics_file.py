@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from preprocess.files import storage
-from preprocess.files.errors import told_writes
+from preprocess.files.errors import report_write_errors
 
 METRICS = "metrics.jsonl"
 
@@ -33,12 +33,16 @@ class MetricsFile:
             self._lines = []
 
     def put(self, row: dict[str, Any]) -> None:
-        """Append a line. Infinity and NaN, which JSON does not have, become null."""
+        """Append a line. Infinity and NaN, which JSON does not have, become null.
+
+        Args:
+            row: JSON values by name, among them "step".
+        """
         line = json.dumps({key: _finite(value) for key, value in row.items()})
         if self._remote:
             self._lines.append(line)
             return
-        with told_writes(self._path), open(storage.local_path(self._path), "a") as file:
+        with report_write_errors(self._path), open(storage.local_path(self._path), "a") as file:
             file.write(f"{line}\n")
 
     def save(self) -> None:
@@ -46,7 +50,7 @@ class MetricsFile:
         if self._remote:
             self._write_all()
             return
-        with told_writes(self._path), open(storage.local_path(self._path), "a") as file:
+        with report_write_errors(self._path), open(storage.local_path(self._path), "a") as file:
             os.fsync(file.fileno())
 
     def _write_all(self) -> None:

@@ -60,8 +60,8 @@ def clipped_step(
     Args:
         optimizer: the optimiser.
         gradients: the gradients of its weights; scaled in place unless the optimiser is fused.
-        excess: norm of the gradient divided by its bound. Gradients are divided by it if it is
-            above 1.
+        excess: norm of all gradients divided by the largest norm allowed. If it is above 1, the
+            gradients are divided by it.
     """
     if excess > 1 and optimizer.defaults["fused"]:
         # A fused optimiser divides gradients by `grad_scale` as it reads them, which saves a pass

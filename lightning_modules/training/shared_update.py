@@ -25,7 +25,7 @@ from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.update import NORM_BLOCK, Update, block_norms
 
 LINE = 16
-"""Numbers of float32 in a cache line. Weights are aligned to it, so that no line has two writers."""
+"""float32 numbers per cache line. Weights are aligned to it, so that no line has two writers."""
 
 
 class SharedUpdate(Update):
@@ -58,7 +58,9 @@ class SharedUpdate(Update):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Return the context for the last backward pass of a step, which hands in the gradients.
+        """Return the context for the last backward pass of a step. Collective.
+
+        In it, each gradient is written to shared memory as soon as it is complete.
 
         Raises:
             RuntimeError: if another process has ended.
@@ -69,7 +71,7 @@ class SharedUpdate(Update):
         dist.barrier()
 
     def norm(self) -> float:
-        """Sum the gradients of this process's part, and return the norm of all gradients."""
+        """Sum the gradients of this process's part; return the norm of all gradients. Collective."""
         total, *others = self._gradients_of[:, self._part]
         for other in others:
             total += other
@@ -81,7 +83,7 @@ class SharedUpdate(Update):
         return float(torch.linalg.vector_norm(norms))
 
     def step(self, rate: float, excess: float) -> None:
-        """Update this process's part of the weights, and wait for the other processes."""
+        """Update this process's part of the weights, and wait for the other processes. Collective."""
         super().step(rate, excess)
         dist.barrier()
 
@@ -176,9 +178,8 @@ def _shared_memory(size: int, rank: int) -> Tensor:
     path = [""]
     anonymous = hasattr(os, "memfd_create")
     if rank == 0:
-        if (
-            anonymous
-        ):  # Not /dev/shm, which has 64 MB in Docker; writing beyond it kills the process.
+        # Not /dev/shm, which has 64 MB in Docker; writing beyond it kills the process.
+        if anonymous:
             handle = os.memfd_create("biloom")
             path[0] = f"/proc/{os.getpid()}/fd/{handle}"
         else:

@@ -30,7 +30,7 @@ class Update:
     def averaged(self) -> AbstractContextManager[None]:
         """Return the context for the last backward pass of a step.
 
-        After it, gradients are averaged over ranks.
+        When it ends, the gradients are averaged over ranks: here by DDP, during the backward pass.
         """
         return nullcontext()
 
@@ -43,7 +43,7 @@ class Update:
 
         Args:
             rate: learning rate.
-            excess: as in `clipped_step`.
+            excess: norm of all gradients divided by the largest norm allowed, see `clipped_step`.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = rate

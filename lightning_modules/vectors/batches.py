@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 
 WINDOW_BYTES = 1 << 28
-"""Bytes of vectors that a window of texts is planned to have."""
+"""Planned size of the float32 vectors of a window, in bytes."""
 WINDOW_CHARACTERS = 20_000, 200_000
 """Smallest and largest window, in characters."""
-CHARACTERS_A_TOKEN = 2  # about, for planning
+CHARACTERS_A_TOKEN = 2
+"""Assumed length of a token; a wrong guess changes only the size of a window."""
 
 
 def window_characters(layers: int, dim: int) -> int:
     """Return the number of characters of text to embed together when texts come as a stream.
 
     Args:
-        layers: layers of the vectors of a token.
+        layers: number of vectors per token, one per layer.
         dim: dimensions of a vector.
     """
     least, most = WINDOW_CHARACTERS
@@ -24,7 +25,7 @@ def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Group texts of similar length into batches, so that there is little padding.
 
     Args:
-        lengths: tokens of each text.
+        lengths: number of tokens of each text.
         batch_tokens: tokens per batch, including padding. A longer text is a batch by itself.
 
     Returns:

@@ -82,7 +82,11 @@ class VectorDataset(Dataset[Vectors]):
 
 
 def pad(batch: Sequence[Vectors]) -> Padded:
-    """Pad texts to a batch; for the ``collate_fn`` of a `DataLoader`."""
+    """Stack texts into a batch, padded to the longest one; the ``collate_fn`` of a `DataLoader`.
+
+    Args:
+        batch: at least one text; all have the same number of layers and the same dim.
+    """
     lengths = torch.tensor([one.vectors.shape[1] for one in batch])
     layers, _, dim = batch[0].vectors.shape
     vectors = torch.zeros(len(batch), layers, int(lengths.max()), dim)

@@ -14,13 +14,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from lightning_modules.allocator import memory_kept
+from lightning_modules.allocator import keep_memory
 from lightning_modules.vectors.batches import window_characters
 from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import Selection
 from preprocess.config import Source
 from preprocess.corpus.dedup import hash_keys, read_drops, write_keys
-from preprocess.corpus.rejects import KeptAside
+from preprocess.corpus.rejects import RejectsWriter
 from preprocess.files.storage import exists
 from preprocess.reading.changed_inputs import ranges_read
 from preprocess.reading.reader import read_unit
@@ -33,10 +33,11 @@ from preprocess.work import folder
 from preprocess.work.progress import Progress
 
 PART_BYTES = 1 << 29
-"""Bytes of vectors, about, after which a part is closed; a resumed job repeats at most one part."""
+"""Approximate bytes of vectors after which a part is closed; a resumed job repeats at most one part."""
 PART_CHARACTERS = 1_600_000
 """Characters of text after which a part is closed."""
-CHARACTERS_A_VECTOR = 4  # about, for planning
+CHARACTERS_A_VECTOR = 4
+"""Assumed characters of text per vector; a wrong guess changes only the size of a part."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ class EmbedJob:
         work: folder of unfinished work.
         output: folder of the vector cache.
         sources: sources of the texts.
-        cleaning: cleaning of the texts, before the model's own.
+        cleaning: cleaning applied when a text is read. `BiLM` then applies the model's own cleaning.
         model: model folder.
-        model_content: hash of the model.
+        model_content: content hash of the model.
         selection: which vectors to store.
         words: whether to split each text into words at whitespace.
         warm_up: whether to start each text from the state after the model's warm-up text.
@@ -57,7 +58,7 @@ class EmbedJob:
         texts: whether to store the texts.
         batch_tokens: tokens per batch, including padding.
         buckets: number of hash buckets for finding repeated texts.
-        device: torch device.
+        device: torch device, such as "cpu" or "cuda".
         first_unit: shard number of unit 0; above 0 if texts are added to a finished cache.
     """
 
@@ -95,11 +96,14 @@ def _model(path: str, content: str, device: str) -> BiLM:
 
 
 def hash_texts(job: EmbedJob, unit: Unit) -> int:
-    """Write the hashes of a unit's texts, to find repeated texts; return the unit's index."""
+    """Write the hashes of a unit's texts, by which repeated texts are found; return the unit's index.
+
+    A unit that has its record from an earlier run is skipped.
+    """
     if not exists(folder.unit_record(job.work, unit.index)):
         keys = bytearray()
         dropped: Counter[str] = Counter()
-        aside = KeptAside(job.output, job.first_unit + unit.index)
+        aside = RejectsWriter(job.output, job.first_unit + unit.index)
         reader = read_unit(unit, job.sources[unit.source], job.cleaning)
         for block in reader:
             keys += _keys(_texts(job, block.documents))
@@ -119,9 +123,10 @@ def hash_texts(job: EmbedJob, unit: Unit) -> int:
 
 
 def embed_unit(job: EmbedJob, unit: Unit) -> int:
-    """Embed the texts of a unit that did not occur before; return the unit's index.
+    """Write the vectors of a unit's texts as shards; return the unit's index.
 
-    A closed part of an earlier run is kept. A finished unit is skipped.
+    A text that repeats an earlier one of the input, or that a finished cache already has, is left
+    out. A closed part of an earlier run is kept. A finished unit is skipped.
     """
     if exists(folder.finished_record(job.work, unit.index)):
         return unit.index
@@ -139,11 +144,11 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
             parts.append({"end": first.end, "files": [], "known": first.known, "truncated": 0})
             break
         part = chain([first], islice(windows, _windows_a_part(most, *shape) - 1))
-        with memory_kept(large=False):
+        with keep_memory(large=False):
             parts.append(_embed_part(job, unit, len(parts), model, part, progress, total))
         folder.write_record(folder.part_record(job.work, unit.index, len(parts) - 1), parts[-1])
     progress.bytes = total
-    progress.tell(final=True)
+    progress.write(final=True)
     record = {
         "files": [file for part in parts for file in part["files"]],
         "duplicates": len(repeated),
@@ -179,7 +184,7 @@ def _embed_part(
             end, known = window.end, known + window.known
             progress.documents += len(window.texts)
             progress.bytes = min(progress.bytes + sum(map(_bytes, window.texts)), total)
-            progress.tell()
+            progress.write()
         files = [vars(record) for record in shard.close()]
     return {"end": end, "files": files, "known": known, "truncated": truncated}
 
@@ -226,7 +231,7 @@ def _windows(
         unit: the unit.
         repeated: indices of texts that occurred before.
         begin: index of the first text to yield.
-        most: characters, and texts, of a window.
+        most: number of characters, or of texts, at which a window ends.
     """
     texts: list[Text] = []
     characters = end = known = 0

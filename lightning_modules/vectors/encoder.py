@@ -1,4 +1,4 @@
-"""Texts to the vectors of all layers: with gradients, or for inference in bounded memory.
+"""Convert texts to the vectors of all layers: with gradients, or for inference in bounded memory.
 
 Each direction reads a text after the boundary token that training put before a document. The vector
 of that boundary token is left out.
@@ -23,8 +23,10 @@ from preprocess.tokenizers.base import BOS, Token
 from preprocess.tokenizers.spellings import Spellings
 
 POSITIONS, LEAST = 1024, 16
-"""Positions that the network runs at once: of all rows together, and at least of each row. Enough for
-an efficient matmul of the gates, and few enough for the gates to stay in the processor's cache."""
+"""Positions per call of the network: ``POSITIONS`` over all rows, but at least ``LEAST`` in each row.
+
+Enough for an efficient matmul of the gates, and few enough for the gates to stay in the processor's
+cache."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -79,16 +81,21 @@ class Encoder:
         return torch.cat([forward, backward.gather(2, index)], 3)
 
     def inputs(self, ids: Tensor, spellings: Spellings | None = None) -> Tensor | Types:
-        """Return what the network's input encoder reads for ids (directions, time, rows)."""
+        """Convert ids to what the network's input encoder reads: ids, or `Types` for a character CNN.
+
+        Args:
+            ids: token ids, int64 (directions, time, rows).
+            spellings: spelling of each id. None means the tokenizer's.
+        """
         spellings = spellings or self._spellings
         if spellings is None:
             return ids
         types = types_of_window(ids.cpu().numpy(), spellings)
         characters = tuple(bucket.to(ids.device) for bucket in types.characters)
-        return Types(characters, types.places.to(ids.device))
+        return Types(characters, types.positions.to(ids.device))
 
     def learn(self, texts: Iterable[Sequence[Token]]) -> None:
-        """Compute the vectors of all words of these texts together, faster than batch by batch.
+        """Compute and cache the vectors of all words of some texts, faster than batch by batch.
 
         Does nothing if the model reads ids, or if the vectors do not fit into the cache.
         """
@@ -198,7 +205,7 @@ def _streams(ids: Tensor, mirror: Tensor, starts: Sequence[int]) -> Tensor:
 def _put(values: Floats, array: Floats, start: int) -> None:
     """Write a row's outputs, which begin at stream position ``start``, into a text's vectors.
 
-    Position p of a stream is token p - 1 from the side that its direction reads from.
+    Position 0 is the boundary token; position p is the p-th token that the direction reads.
 
     Args:
         values: (directions, positions, direction_width).

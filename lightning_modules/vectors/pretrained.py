@@ -91,9 +91,9 @@ class BiLM(nn.Module):
         network: the network; it is set to evaluation mode.
         tokenizer: the tokenizer of the training corpus.
         cleaning: the cleaning of the training corpus.
-        boundary: the boundary tokens of training, ``train.boundary``.
-        content: hash of the model.
-        tokenizer_content: hash of the tokenizer.
+        boundary: the boundary tokens of training, as in ``train.boundary``.
+        content: content hash of the model folder.
+        tokenizer_content: content hash of the tokenizer.
         warm_up: text that can be read before each text.
         type_vectors: precomputed vectors of the tokenizer's ids, (vocabulary, width) float32, for a
             model that reads words by their spelling.
@@ -262,7 +262,11 @@ class BiLM(nn.Module):
         warm_up: bool = False,
         memory_bytes: int = 1 << 28,
     ) -> list[Embedding]:
-        """Return the vectors of each text; as `embed`, with the choice of vectors as one object."""
+        """Return the vectors of each text as `embed` does, with the choice of vectors in one object.
+
+        Raises:
+            TypeError, SelectionError, WarmUpError, ScratchError: as `embed`.
+        """
         selection.check(self.depth)
         read = self.reader.read(texts)
         state = self._first_state(warm_up)

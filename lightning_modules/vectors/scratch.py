@@ -10,6 +10,7 @@ import numpy.typing as npt
 from preprocess.errors import UserError
 
 Allocate = Callable[[tuple[int, int, int]], npt.NDArray[np.float32]]
+"""A function from a shape to an uninitialised array."""
 
 
 class ScratchError(UserError):

@@ -25,6 +25,7 @@ Pooling = Literal["direction", "mean", "first", "last"]
 Floats = npt.NDArray[np.float32]
 
 BLOCK_BYTES = 1 << 24
+"""Size of the pieces in which vectors are combined, to bound the memory of temporary arrays."""
 
 
 class SelectionError(UserError):
@@ -208,7 +209,7 @@ def units_of(text: Tokenised, unit: Unit) -> tuple[tuple[Token, ...], Spans]:
 
 
 def mix_config(mix: MixConfig | ScalarMix | None) -> MixConfig:
-    """Return the settings that mix layers as ``mix`` does.
+    """Return the settings that mix layers as ``mix`` does; None means the default settings.
 
     Raises:
         SelectionError: if ``mix`` normalises over a batch.

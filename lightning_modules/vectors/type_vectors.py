@@ -30,9 +30,10 @@ ROW_BLOCK = 64
 """Words per block. Larger blocks are no faster and consist mostly of padding for a short text."""
 
 IDS_AT_ONCE = 1 << 14
+"""Ids per call when the vectors of a whole vocabulary are computed."""
 
 BEGIN, END = object(), object()
-"""Stand for the boundary tokens. They are no strings, because a text may hold words spelled alike."""
+"""The boundary tokens as words. They are not strings, because any string may be a word of a text."""
 
 Word = str | object
 
@@ -79,7 +80,7 @@ class TypeVectors:
         return self._table[rows]
 
     def learn(self, words: Sequence[Word], ids: Sequence[int]) -> None:
-        """Compute and keep the vectors of distinct words; arguments as of `of`.
+        """Compute and cache the vectors of distinct words; the arguments are those of `of`.
 
         Many words at once are faster, because few blocks have padding.
         """
@@ -155,7 +156,7 @@ class TypeVectors:
 def vectors_of_vocabulary(network: CharCNN, tokenizer: Tokenizer) -> Tensor:
     """Return the vector of every id of a tokenizer, (vocabulary, width) float32.
 
-    The unknown token has no spelling; its vector is 0.
+    The unknown token has no spelling; its vector is 0. The network is set to evaluation mode.
     """
     vectors = TypeVectors(network.eval(), kept_bytes=0)
     rows = [torch.zeros(1, network.width), vectors.of([BEGIN, END], [BOS, EOS])]

@@ -25,8 +25,10 @@ from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
 from preprocess.errors import UserError
 
 LOG_BYTES = 2000
+"""How much of a dead worker's output the message shows."""
 ABORT_SECONDS = 0.5
 DYING_SECONDS = 0.2
+"""How long to wait for the exit code of a worker that may have died."""
 BROKEN_CONNECTIONS = ("beam_control_read", "read_grpc_client_inputs")
 """Beam's threads that end with an exception when a worker dies."""
 

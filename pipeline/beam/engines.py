@@ -51,6 +51,7 @@ They share our standard error, so they log little. PYTHONSAFEPATH keeps them fro
 `pipeline` in the current folder.
 """
 FLINK_JAR = "BILOOM_FLINK_JOB_SERVER_JAR"
+"""Environment variable that names the jar of Flink's job server."""
 
 
 @contextmanager
@@ -59,7 +60,8 @@ def make_pipeline(config: RunnerConfig, input_bytes: int) -> Iterator[beam.Pipel
 
     Args:
         config: the engine and its options.
-        input_bytes: size of the input, from which the direct runner chooses its mode.
+        input_bytes: size of the input, multiplied by the effort per byte. It decides the mode of the
+            direct runner.
 
     Raises:
         RunnerError: a requirement of the engine is missing.

@@ -37,6 +37,7 @@ FINISHED_SECONDS = 30.0
 LEAVE_SECONDS = 20.0
 """How long an engine may hold an interrupted job, and the process after it."""
 LAST_LINES, LINE_CHARACTERS = 40, 300
+"""Lines of the engine's output that are kept, and the length to which each is cut."""
 SHOWN_LINES = 5
 """Lines of the engine's output in the message about a stalled job."""
 
@@ -44,7 +45,7 @@ Reason = Literal["stalled", "failed", "finished"]
 
 
 class Stalled(UserError):  # noqa: N818
-    """A job made no progress for `runner.stall_seconds`; the message says how far it was."""
+    """A job made no progress for `runner.stall_seconds`; the message says how far it had come."""
 
 
 def run_job(
@@ -63,11 +64,12 @@ def run_job(
         config: the engine.
         work: folder of the units' records.
         console: where progress is shown.
-        name: name of the bar.
+        name: name shown at the progress bar.
         total: raw bytes to read.
         units: number of units.
         steps: transform from the pipeline to the numbers of the finished units.
-        effort: time per byte relative to tokenising, for the choice of worker processes.
+        effort: time per byte relative to tokenising. The direct runner starts worker processes only if
+            total x effort is large.
 
     Raises:
         RunnerError: the engine cannot run the job.
@@ -111,7 +113,7 @@ class _Guard:
     Attributes:
         interrupted: whether a SIGINT arrived.
         reason: why the guard sent it; None if the user did.
-        message: how far the job was, and where to look.
+        message: how far the job had come, and which logs to read.
     """
 
     def __init__(self, config: RunnerConfig, units: int, output: "_LastOutput") -> None:

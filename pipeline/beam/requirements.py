@@ -16,6 +16,7 @@ from apache_beam.utils.subprocess_server import JavaHelper
 from preprocess.errors import UserError
 
 CONNECT_SECONDS = 10.0
+"""Time limit for a connection to an engine."""
 
 
 class RunnerError(UserError):
@@ -23,7 +24,16 @@ class RunnerError(UserError):
 
 
 def check_installed(kind: str, what: str, *modules: str) -> None:
-    """Raise RunnerError if one of ``modules`` is not installed, which the engine ``kind`` needs."""
+    """Check that the Python modules of an engine are installed.
+
+    Args:
+        kind: kind of the engine, which is also the pip extra that installs the modules.
+        what: the packages, for the message.
+        modules: the modules that must be importable.
+
+    Raises:
+        RunnerError: a module is not installed.
+    """
     for module in modules:
         try:
             found = find_spec(module) is not None
@@ -37,7 +47,14 @@ def check_installed(kind: str, what: str, *modules: str) -> None:
 
 
 def java_command(kind: str) -> str:
-    """Return the `java` program; raise RunnerError if there is none."""
+    """Return the `java` program, from JAVA_HOME or PATH.
+
+    Args:
+        kind: kind of the engine, for the message.
+
+    Raises:
+        RunnerError: there is no such program.
+    """
     java = JavaHelper.get_java()
     if shutil.which(java) is None:
         raise RunnerError(
@@ -75,7 +92,15 @@ def job_server_jar(server: type[JavaJarJobServer], variable: str | None, **optio
 
 
 def check_reachable(key: str, address: str) -> None:
-    """Raise RunnerError if nothing listens at ``address`` (option ``key``); Beam would wait for it."""
+    """Check that something listens at an address, because Beam would wait for it forever.
+
+    Args:
+        key: option under runner.options that holds the address, for the message.
+        address: host:port, optionally after a scheme such as tcp://.
+
+    Raises:
+        RunnerError: nothing listens there, or the address has another form.
+    """
     host, _, port = address.rpartition("://")[2].rstrip("/").rpartition(":")
     if not host or not port.isdecimal():
         raise RunnerError(f"runner.options.{key}: must be host:port, not '{address}'")
@@ -91,6 +116,9 @@ def check_reachable(key: str, address: str) -> None:
 
 def flink_slots(master: str) -> int:
     """Return the number of slots of a cluster, from Flink's REST API (`/overview`).
+
+    Args:
+        master: host:port or URL of the REST API.
 
     Raises:
         RunnerError: the cluster does not answer or has no slots.

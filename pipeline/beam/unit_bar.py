@@ -16,8 +16,9 @@ POLL_SECONDS = 0.5
 LOOK_SHARE = 0.1
 """Largest share of the time spent on reading records, which are slow to read from a store."""
 RATE_SECONDS = 30.0
+"""Time span of the speed that is shown."""
 REASONS = 3
-"""How many drop reasons are shown."""
+"""How many reasons of dropped documents are shown."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Look:
 
     Attributes:
         sums: bytes, documents, tokens and drops, over all units.
-        tokenised: units whose first pass is finished.
-        compared: drop lists that are written.
-        finished: units whose last pass is finished.
+        tokenised: number of units whose first pass is finished.
+        compared: number of drop lists that are written.
+        finished: number of units whose last pass is finished.
         failures: messages that workers reported.
     """
 
@@ -40,7 +41,11 @@ class Look:
 
 
 class Looker:
-    """Reads the records of all units in ``work`` repeatedly."""
+    """Reads the records of all units, again with each call of `look`.
+
+    Args:
+        work: folder of the units' records.
+    """
 
     def __init__(self, work: str) -> None:
         self._work, self._sums = work, ProgressSums(work)
@@ -72,7 +77,8 @@ def unit_bar(
         name: name of the bar.
         total: raw bytes to read.
         units: number of units.
-        seen: called with the progress every time, or with None if it cannot be read.
+        seen: called after each reading of the records, with the progress, or with None if they cannot
+            be read.
     """
     ended = threading.Event()
     with console.bar(name, total) as bar:

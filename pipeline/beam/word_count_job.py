@@ -32,6 +32,13 @@ def count_corpus(
 ) -> tuple[WordTokenizer, dict[str, int]]:
     """Return a word tokenizer of the train split, and the "documents" and "bytes" in that split.
 
+    Args:
+        config: the config; its runner runs the job.
+        settings: settings of the tokenizer.
+        units: units of the whole input.
+        place: folder of the tokenizer stage. The vocabulary is written into its unfinished work.
+        console: where progress is shown.
+
     Raises:
         TokenizerError: the train split has no word.
     """

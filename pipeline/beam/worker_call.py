@@ -37,7 +37,7 @@ class WorkerCall:
     """A picklable function that runs ``work(*arguments, item)`` on a worker.
 
     Args:
-        work_folder: folder of unfinished work, for messages.
+        work_folder: folder of unfinished work, into which messages of user errors are written.
         work: a function of a module that workers can import.
         arguments: its first arguments.
 
@@ -85,7 +85,7 @@ def source_version() -> str:
 
 @contextmanager
 def user_errors(work_folder: str) -> Iterator[None]:
-    """Turn an engine's error into the user errors that workers reported while the block ran.
+    """Replace an engine's error by the user errors that workers reported while the block ran.
 
     Raises:
         UserError: with the messages of all workers.

@@ -1,1 +1,1 @@
-"""Commands that are not stages."""
+"""The command line: arguments and help of every command, and the commands that run no stage."""

@@ -12,7 +12,12 @@ from preprocess.vectors.check import check_entries
 
 
 def info(path: str) -> None:
-    """Print what a cache holds."""
+    """Print the sizes, settings and origin of a cache.
+
+    Raises:
+        ManifestError: there is no finished cache.
+        CacheError: the cache is damaged.
+    """
     cache = VectorCache.open(path)
     manifest = cache.manifest
     size = sum(file.bytes for file in manifest.files)
@@ -36,7 +41,7 @@ def get(path: str, texts: list[str], words: bool) -> int:
     Args:
         path: folder or URL of the cache.
         texts: if empty, each line of standard input is a text.
-        words: each text is a list of words separated by whitespace.
+        words: look up each text as the list of its words, which whitespace separates.
     """
     cache = VectorCache.open(path)
     absent = 0
@@ -51,7 +56,7 @@ def get(path: str, texts: list[str], words: bool) -> int:
         found: dict[str, object] = {"text": asked}
         if cache.texts_kept:
             found["tokens"] = cache.tokens(asked)
-        # str gives the shortest digits that name the value in its own type.
+        # str gives the shortest digits that identify the value in its own dtype.
         found["vectors"] = [
             [[float(str(value)) for value in unit] for unit in layer] for layer in vectors
         ]

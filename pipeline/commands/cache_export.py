@@ -18,9 +18,9 @@ from preprocess.vectors.files import HashedFile
 from preprocess.vectors.shard import Text, text_key, to_json
 
 ROWS = 256
-"""Texts in a Parquet row group."""
+"""Number of texts in a Parquet row group."""
 
-Told = Callable[[int], None]
+Progress = Callable[[int], None]
 Entry = tuple[Text, list[str], NDArray[Any]]
 
 
@@ -28,7 +28,7 @@ class ExportError(UserError):
     """An unknown format, or a file that exists already."""
 
 
-def export_cache(cache: VectorCache, path: str, told: Told = lambda _: None) -> list[str]:
+def export_cache(cache: VectorCache, path: str, progress: Progress = lambda _: None) -> list[str]:
     """Write ``cache`` to ``path`` and return the names of all files that were written.
 
     .hdf5, .h5   The layout of AllenNLP's `elmo` command: for each text a dataset "0", "1", ... of
@@ -41,7 +41,9 @@ def export_cache(cache: VectorCache, path: str, told: Told = lambda _: None) -> 
                  of layers * units * dim values. The schema's metadata has layers, dim, unit, model.
 
     Args:
-        told: called with the number of texts written so far.
+        cache: the cache; it must keep its texts.
+        path: file to write, a local path or a URL; the suffix names the format.
+        progress: called with the number of texts written so far.
 
     Raises:
         CacheError: the cache is damaged, or does not keep its texts.
@@ -54,20 +56,20 @@ def export_cache(cache: VectorCache, path: str, told: Told = lambda _: None) -> 
         raise ExportError(f"{path}: no format has this suffix; use one of {', '.join(writers)}")
     if storage.exists(path):
         raise ExportError(f"{path} exists already; name another file, or remove it first")
-    return writers[suffix](cache, path, told)
+    return writers[suffix](cache, path, progress)
 
 
-def _counted(cache: VectorCache, told: Told) -> Iterator[Entry]:
+def _counted(cache: VectorCache, progress: Progress) -> Iterator[Entry]:
     for number, entry in enumerate(cache.entries(), 1):
         yield entry
-        told(number)
+        progress(number)
 
 
 def _joined(text: Text) -> str:
     return text if isinstance(text, str) else " ".join(text)
 
 
-def _hdf5(cache: VectorCache, path: str, told: Told) -> list[str]:
+def _hdf5(cache: VectorCache, path: str, progress: Progress) -> list[str]:
     require("cache export", {"h5py": "hdf5"})
     import h5py
 
@@ -76,7 +78,7 @@ def _hdf5(cache: VectorCache, path: str, told: Told) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="biloom-hdf5-") as scratch:
         whole = f"{scratch}/cache.hdf5"
         with h5py.File(whole, "w") as file:
-            for number, (text, _, vectors) in enumerate(_counted(cache, told)):
+            for number, (text, _, vectors) in enumerate(_counted(cache, progress)):
                 values = vectors.astype(np.float32)
                 file.create_dataset(str(number), data=values[0] if len(values) == 1 else values)
                 places.setdefault(_joined(text), str(number))
@@ -86,7 +88,7 @@ def _hdf5(cache: VectorCache, path: str, told: Told) -> list[str]:
     return [path]
 
 
-def _npy(cache: VectorCache, path: str, told: Told) -> list[str]:
+def _npy(cache: VectorCache, path: str, progress: Progress) -> list[str]:
     stem = path.removesuffix(".npy")
     offsets = [0]
     with (
@@ -95,7 +97,7 @@ def _npy(cache: VectorCache, path: str, told: Told) -> list[str]:
     ):
         file = HashedFile(path, out)
         file.write_header(cache.dtype, (cache.units, cache.layers, cache.dim))
-        for text, labels, vectors in _counted(cache, told):
+        for text, labels, vectors in _counted(cache, progress):
             file.write(np.ascontiguousarray(vectors.transpose(1, 0, 2)).reshape(-1).view(np.uint8))
             texts.write(to_json([text if isinstance(text, str) else list(text), *labels]) + b"\n")
             offsets.append(offsets[-1] + len(labels))
@@ -105,7 +107,7 @@ def _npy(cache: VectorCache, path: str, told: Told) -> list[str]:
     return [path, f"{stem}.offsets.npy", f"{stem}.texts.jsonl"]
 
 
-def _parquet(cache: VectorCache, path: str, told: Told) -> list[str]:
+def _parquet(cache: VectorCache, path: str, progress: Progress) -> list[str]:
     require("cache export", {"pyarrow": "beam"})
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -123,7 +125,7 @@ def _parquet(cache: VectorCache, path: str, told: Told) -> list[str]:
     )
     with storage.atomic_writer(path) as out, pq.ParquetWriter(out, schema) as file:
         rows: list[dict[str, Any]] = []
-        for text, labels, vectors in _counted(cache, told):
+        for text, labels, vectors in _counted(cache, progress):
             rows.append(
                 {
                     "key": text_key(text),
@@ -141,5 +143,5 @@ def _parquet(cache: VectorCache, path: str, told: Told) -> list[str]:
 
 
 def _encodable(text: str) -> str:
-    """Replace lone surrogates, which Parquet cannot store; the key still tells such texts apart."""
+    """Replace lone surrogates, which Parquet cannot store; the keys of such texts still differ."""
     return text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""What a command of `biloom` is made of. Imports nothing that takes time to load."""
+"""The record that describes a command of `biloom`. Imports nothing that is slow to load."""
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ class Command(NamedTuple):
         arguments: name or flag -> keywords of `argparse.ArgumentParser.add_argument`.
         examples: command lines that work.
         settings: its main settings: key -> what it sets.
-        details: what the command's own help says after ``help``.
+        details: sentences that follow ``help`` in the command's own help.
     """
 
     help: str
@@ -26,7 +26,12 @@ class Command(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Commands that share a first word, such as `biloom cache info` and `biloom cache get`."""
+    """Commands that share a first word, such as `biloom cache info` and `biloom cache get`.
+
+    Attributes:
+        help: what they do, in a phrase for the list of commands.
+        commands: second word -> command.
+    """
 
     help: str
     commands: Mapping[str, Command]

@@ -28,8 +28,9 @@ function _biloom_settings
 end
 """,
 }
-"""Completes names of shipped configs, keys of settings and files."""
+"""Shell -> a function that completes names of shipped configs, keys of settings and files."""
 
+# Shell -> how a completion script calls that function.
 SETTINGS = {"bash": "_biloom_settings", "zsh": "_biloom_settings", "fish": "(_biloom_settings)"}
 
 AFTER = {
@@ -49,10 +50,12 @@ complete -o bashdefault -F _biloom biloom
 def completion(shell: Literal["bash", "zsh", "fish"], parser: Parser) -> None:
     """Print the script for ``shell`` that completes the command line of ``parser``."""
     words = " ".join([*shipped_configs(), *(f"{name}=" for name in setting_names())])
-    preamble: Any = {shell: PREAMBLE[shell].format(words=words)}  # its type says "str"
+    preamble: Any = {
+        shell: PREAMBLE[shell].format(words=words)
+    }  # annotated as str, but shtab takes a dict
     _set_completers(parser)
     script = shtab.complete(parser.own, shell, preamble=preamble) + AFTER.get(shell, "")
-    # For zsh's _arguments, "(*):" is one argument more, and "*:" all that follow.
+    # In zsh, "(*):" completes one more argument, "*:" every further one.
     print(script.replace('"(*):', '"*:') if shell == "zsh" else script)
 
 

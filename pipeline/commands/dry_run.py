@@ -1,16 +1,16 @@
-"""``--dry-run``: the plan of a run, on one screen. It reads manifests, names and sizes, no text."""
+"""``--dry-run``: the plan of a run, on one screen. It reads manifests and the names and sizes of files, no text."""
 
 from collections.abc import Sequence
 from textwrap import shorten
 
 from lightning_modules.config import AdaptiveSoftmaxConfig
 from lightning_modules.sizes import parameter_count
-from pipeline.commands.training_plan import Vocabulary, known_vocabulary, tell_training
+from pipeline.commands.training_plan import Vocabulary, known_vocabulary, show_training
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import STAGES, embed_sources
 from pipeline.lifecycle.stage import Stage
-from pipeline.lifecycle.state import plan_of
+from pipeline.lifecycle.state import Plan, plan_of
 from pipeline.stages.run import stages_of_run
 from preprocess.config import Source
 from preprocess.files import storage
@@ -23,7 +23,7 @@ SHOWN_STATE = 300
 
 
 def dry_run(config: Config, command: str, console: Console) -> None:
-    """Print the inputs found, the size of the model, the length of training and each stage's state.
+    """Print the inputs, the size of the model, the length of training and the plan of each stage.
 
     Raises:
         StorageError: an input is not found.
@@ -36,13 +36,13 @@ def dry_run(config: Config, command: str, console: Console) -> None:
         _inputs("inputs", config.prepare.sources, config.prepare.unit_bytes, console)
     if embedded:
         _inputs("inputs of embed", embedded, None, console)
-    states = {stage.name: _state(stage, config) for stage in stages}
+    plans = {stage.name: _plan(stage, config) for stage in stages}
     if "train" in names:
         vocabulary = known_vocabulary(config)
         console.line(_model(config, vocabulary))
-        tell_training(config, vocabulary, states["train"], console)
+        show_training(config, vocabulary, plans["train"].action, console)
     rows = [
-        [name, shorten(state, SHOWN_STATE, placeholder=" ...)")] for name, state in states.items()
+        [name, shorten(plan.text, SHOWN_STATE, placeholder=" ...)")] for name, plan in plans.items()
     ]
     console.table("stages", ["stage", "state"], rows)
 
@@ -68,11 +68,11 @@ def _inputs(
     console.table(title, ["source", "files", "size", "units"], rows)
 
 
-def _state(stage: Stage, config: Config) -> str:
+def _plan(stage: Stage, config: Config) -> Plan:
     try:
         return plan_of(stage, config)
     except ManifestError:
-        return "to be made, after the stage before it"
+        return Plan("make", "to be made, after the stage before it")
 
 
 def _model(config: Config, vocabulary: Vocabulary) -> str:

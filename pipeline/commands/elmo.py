@@ -2,12 +2,12 @@
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.models.elmo_archive import (
-    ElmoError,
     read_options,
     read_weights,
     write_options,
     write_weights,
 )
+from lightning_modules.models.elmo_layout import ElmoError
 from lightning_modules.models.model_folder import load_network, save_model
 from lightning_modules.nn.bilm import BiLMNetwork
 from pipeline.console import Console, count
@@ -55,10 +55,13 @@ def import_elmo(options: str, weights: str, folder: str, vocabulary: str | None)
         options: options.json of the archive.
         weights: weights.hdf5 of the archive.
         folder: the model folder to write.
-        vocabulary: a vocabulary file of bilm-tf, one word per line.
+        vocabulary: a vocabulary file of bilm-tf, one word per line; None gives a model without a
+            vocabulary. Both embed any word, from its characters.
 
     Raises:
+        StageError: h5py is not installed.
         ElmoError: the archive or the vocabulary cannot be read, or the folder has another result.
+        ManifestError: the manifest in the folder is damaged.
     """
     require("import-elmo", NEEDS)
     config = read_options(options)
@@ -114,15 +117,15 @@ def _hash(path: str) -> str:
     try:
         return hash_file(path)[1]
     except FileNotFoundError as error:
-        raise ElmoError(f"{path} is missing") from error
+        raise ElmoError(f"{path} is missing; name a file that exists") from error
 
 
 def _words(path: str) -> list[str]:
-    """The words of bilm-tf's vocabulary file, without its control tokens."""
+    """Return the words of a vocabulary file of bilm-tf, without its control tokens."""
     try:
         lines = storage.read_bytes(path).decode().splitlines()
     except FileNotFoundError as error:
-        raise ElmoError(f"{path} is missing") from error
+        raise ElmoError(f"{path} is missing; name a file that exists") from error
     except UnicodeDecodeError as error:
         raise ElmoError(f"{path} is not UTF-8 text ({error.reason})") from error
     words = [line.strip() for line in lines]
@@ -136,9 +139,14 @@ def _words(path: str) -> list[str]:
 def export_elmo(model: str, folder: str) -> None:
     """Write an ELMo archive from a model folder.
 
-    The archive has options.json, weights.hdf5 and, if the model has words, vocab.txt.
+    The archive has options.json, weights.hdf5 and, if the model has a vocabulary, vocab.txt.
+
+    Args:
+        model: folder or URL of a finished model.
+        folder: folder or URL to write the archive to.
 
     Raises:
+        StageError: h5py is not installed.
         ManifestError: there is no finished model.
         ElmoError: an ELMo archive cannot hold this model, or the folder has one already.
     """

@@ -1,4 +1,4 @@
-"""`biloom inspect` and `biloom check`: the folder of any finished stage, by its manifest."""
+"""`biloom inspect` and `biloom check`, for the folder of any finished stage."""
 
 import json
 
@@ -11,7 +11,11 @@ SHOWN_FILES = 8
 
 
 def inspect(path: str) -> int:
-    """Print what a stage folder holds; return 0."""
+    """Print the manifest of a stage folder; return 0.
+
+    Raises:
+        ManifestError: the stage is not finished, or its manifest is damaged.
+    """
     path = _folder(path)
     manifest = read_manifest(path)
     console = Console()
@@ -36,7 +40,11 @@ def inspect(path: str) -> int:
 
 
 def check(path: str) -> int:
-    """Hash every file; return 0 if all match the manifest, else 1."""
+    """Hash every file of a stage folder; return 0 if all match the manifest, else 1.
+
+    Raises:
+        ManifestError: the stage is not finished, or its manifest is damaged.
+    """
     path = _folder(path)
     manifest = read_manifest(path)
     console = Console()
@@ -60,5 +68,5 @@ def check(path: str) -> int:
 
 
 def _folder(path: str) -> str:
-    """The stage folder; ``path`` is the folder or its manifest."""
+    """Return the stage folder; ``path`` is the folder or its manifest."""
     return storage.absolute(path).removesuffix(f"/{NAME}")

@@ -15,7 +15,13 @@ SEE_ALL = "--print-config shows every setting with its allowed values."
 
 
 class Parser(NamedTuple):
-    """A parser and those of its commands."""
+    """An argument parser.
+
+    Attributes:
+        own: the parser itself.
+        arguments: name or flag -> the argument that was added to ``own``.
+        commands: name -> parser of a command that follows.
+    """
 
     own: ArgumentParser
     arguments: dict[str, Action]
@@ -24,8 +30,9 @@ class Parser(NamedTuple):
     def parse(self, arguments: Sequence[str]) -> Namespace:
         """Parse a command line in which flags may stand before, between and after other arguments.
 
-        argparse allows that only in a parser without subcommands, so a command's own parser gets
-        what follows its name. The result has ``run`` if a command was given, else ``format_help``.
+        argparse allows that only in a parser without subcommands, so a command's own parser parses
+        what follows its name. The result has ``run``, as in `Command`, if a command was given, else
+        ``format_help``, which returns the help.
         """
         if arguments and arguments[0] in self.commands:
             return self.commands[arguments[0]].parse(arguments[1:])
@@ -35,7 +42,13 @@ class Parser(NamedTuple):
 
 
 def make_parser(commands: Mapping[str, Command | Group], description: str, epilog: str) -> Parser:
-    """The parser of the whole command line; its help shows the examples of the first command."""
+    """Return the parser of the whole command line; its help shows the examples of the first command.
+
+    Args:
+        commands: first word -> command or group, in the order of the help.
+        description: sentence above the list of commands.
+        epilog: text below it.
+    """
     first = next(iter(commands.values()))
     examples = first.examples if isinstance(first, Command) else ()
     parser = ArgumentParser(

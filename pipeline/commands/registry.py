@@ -1,6 +1,6 @@
 """The commands of `biloom`, in the order in which its help lists them.
 
-A command imports its module when it runs, so that the command line itself starts at once.
+A command imports its module when it runs, so that `biloom --help` starts fast.
 """
 
 from argparse import Namespace
@@ -159,24 +159,24 @@ COMMANDS: dict[str, Command | Group] = {
         _status,
         RUN,
         ("biloom status runs/quickstart", "biloom status s3://bucket/run"),
-        details="Says for every stage whether it is finished, unfinished, running or refused and "
-        "why, with its size, the time that it took and its date. Exits with 1 if a stage is "
-        "damaged or was made from other inputs than those beside it.",
+        details="A stage is done, unfinished, running, not begun, damaged or refused (its inputs have "
+        "changed since). Its size, duration and date are shown, too. Exits with 1 if a stage is "
+        "damaged or refused.",
     ),
     "report": Command(
         "write report.html of a finished run again",
         _report,
         RUN,
         ("biloom report runs/quickstart", "biloom report s3://bucket/run"),
-        details="The settings are those of the run's last finished stage; the folder may have "
-        "moved since.",
+        details="The settings are those of the run's last finished stage. The folder may have been "
+        "moved.",
     ),
     "compare": Command(
         "compare the settings and figures of two or more runs",
         _compare,
         {
             "paths": {"metavar": "RUN", "nargs": "+", "help": "folder or URL of a run"},
-            "--page": {"metavar": "FILE", "help": "write the comparison as an HTML page, too"},
+            "--page": {"metavar": "FILE", "help": "also write the comparison to this HTML file"},
         },
         (
             "biloom compare runs/quickstart runs/gru",

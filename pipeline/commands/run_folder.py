@@ -1,4 +1,4 @@
-"""`biloom report` and `biloom compare`: finished runs, known by their folders alone."""
+"""`biloom report` and `biloom compare`, which need only the folders of runs."""
 
 from collections.abc import Sequence
 
@@ -12,14 +12,14 @@ CONFIG = "config.yaml"
 
 
 class RunFolderError(UserError):
-    """A folder that is not one of a run; the message says what to do."""
+    """A folder that is not a run folder, or too few of them."""
 
 
 def check_run(path: str) -> str:
-    """The absolute path or URL of the run folder ``path``.
+    """Return the absolute path or URL of the run folder ``path``.
 
     Raises:
-        RunFolderError: it holds no stage of a run.
+        RunFolderError: the folder holds no stage of a run.
     """
     folder = storage.absolute(path)
     if any(storage.exists(storage.join(folder, stage)) for stage in STAGE_ORDER):
@@ -37,10 +37,10 @@ def check_run(path: str) -> str:
 
 
 def report_again(path: str) -> None:
-    """Write ``report.html`` of a run folder again and show the report.
+    """Write ``report.html`` of a run folder again and print the report.
 
     Raises:
-        RunFolderError: the folder holds no finished stage of a run.
+        UserError: the folder holds no finished stage of a run.
         ManifestError: a stage that the report needs is not finished.
     """
     from pipeline.reports.run_report import config_of_run, report
@@ -49,7 +49,11 @@ def report_again(path: str) -> None:
 
 
 def compare_runs(paths: Sequence[str], page: str | None) -> None:
-    """Show in which settings and figures runs differ; ``page`` is an HTML file to write.
+    """Print the settings that differ between runs, and their figures.
+
+    Args:
+        paths: two or more run folders.
+        page: HTML file to write the comparison to; None writes none.
 
     Raises:
         RunFolderError: fewer than two folders are given, or one is not that of a run.

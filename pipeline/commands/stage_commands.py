@@ -12,14 +12,14 @@ ARGUMENTS = {
         "metavar": "CONFIG|KEY=VALUE",
         "help": "YAML file, name of a shipped config, or a setting that overrides both",
     },
-    "--overwrite": {"action": "store_true", "help": "move results of other settings aside"},
+    "--overwrite": {"action": "store_true", "help": "move results made with other settings aside"},
     "--print-config": {
         "action": "store_true",
         "help": "print the merged config with every setting explained, and exit",
     },
     "--dry-run": {"action": "store_true", "help": "print the plan and exit; writes nothing"},
 }
-RESUME = "A finished stage is left as it is, and an interrupted one is resumed."
+RESUME = "A finished stage is not run again; an interrupted one is resumed."
 
 
 def _run(command: str, options: Namespace) -> int:
@@ -54,7 +54,8 @@ def _run(command: str, options: Namespace) -> int:
 def _is_override(word: str) -> bool:
     """Return True if ``word`` sets a key.
 
-    ``./a=b.yaml`` is a file, and so is an existing file whose name begins with no section's name.
+    ``./a=b.yaml`` is a file, and so is the name of an existing file that does not begin with the
+    name of a section.
     """
     from pathlib import Path
 
@@ -98,7 +99,7 @@ _STAGES = {
             "prepare.cleaning.unicode": "Unicode normalisation form",
             "prepare.filters": "drop by length, script or language",
             "prepare.deduplicate": "drop repeated documents",
-            "prepare.near_duplicates.similarity": "drop almost equal documents",
+            "prepare.near_duplicates.similarity": "drop near-duplicate documents",
             "prepare.valid_fraction": "share of documents held out",
             "runner.kind": "direct (this machine), flink, spark, ...",
         },
@@ -119,7 +120,7 @@ _STAGES = {
             "train.optimizer.kind": "adam, adamw, adagrad or sgd",
             "model.input.kind": "embedding, adaptive or char_cnn",
             "model.recurrent.kind": "lstm or gru",
-            "model.recurrent.hidden": "dimensions of the cell",
+            "model.recurrent.hidden": "width of the cell state",
             "model.recurrent.layers": "layers of each direction",
             "model.head.kind": "adaptive_softmax, softmax or sampled_softmax",
             "train.devices": "GPUs or CPU processes of each machine",
@@ -185,7 +186,7 @@ STAGE_COMMANDS = {
             "run.output": "folder or URL of all results",
             "prepare.input": "raw text: path, glob, URL or a list",
             "tokenizer.kind": "sentencepiece (subwords), char or word",
-            "model.recurrent.hidden": "dimensions of the cell",
+            "model.recurrent.hidden": "width of the cell state",
             "train.steps": "optimiser steps",
             "report.words": "words whose uses the report shows",
             "tracking.wandb": "auto, offline or off",

@@ -1,4 +1,4 @@
-"""`biloom status`: the state of every stage of a run folder, from the folder alone."""
+"""`biloom status`: the state of every stage of a run folder, without a config."""
 
 import json
 from datetime import datetime
@@ -13,6 +13,7 @@ from pipeline.lifecycle.order import STAGE_ORDER
 from pipeline.lifecycle.stage import StageFolder
 from pipeline.lifecycle.state import unfinished_request
 from preprocess.files import storage
+from preprocess.files.find import find_files
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
 from preprocess.reading.plan_file import count_planned
 from preprocess.work.folder import checkpoint_steps, record_counts
@@ -23,7 +24,7 @@ MAKERS = {
     "checkpoint.content": ("train", "checkpoint"),
     "model.content": ("export", "model"),
 }
-"""Key of a stage's request -> the stage that made this input, and the name of what it made."""
+"""Key of a stage's request -> the stage that made this input, and a word for the input."""
 SETTINGS = {
     ("prepare", "tokenizer.content"): ("prepare.tokenizer",),
     ("train", "corpus.content"): ("train.corpus",),
@@ -32,14 +33,22 @@ SETTINGS = {
     ("export", "checkpoint.content"): ("export.checkpoint",),
     ("embed", "model.content"): ("embed.model",),
 }
-"""Stage and key of its request -> settings that name the input's folder; the first that is set."""
+"""Stage and key of its request -> settings that may name the input's folder; the first one set counts."""
 
 State = Literal["not begun", "running", "unfinished", "done", "refused", "damaged"]
 BAD = ("refused", "damaged")
 
 
 class Status(NamedTuple):
-    """The state of a stage, what else there is to say, and figures; "-" if not known."""
+    """The state of a stage.
+
+    Attributes:
+        state: "refused" means that the stage is finished, but its inputs have changed since.
+        notes: sentences for the user.
+        size: size of the files, as "12.3MB".
+        time: duration of the stage, as in `pipeline.console.clock`.
+        date: when it was finished. The last three are "-" if not known.
+    """
 
     state: State
     notes: tuple[str, ...] = ()
@@ -52,7 +61,7 @@ def status(path: str) -> int:
     """Show the state of every stage of the run folder ``path``.
 
     Returns:
-        0, or 1 if a stage is damaged or was made from other inputs than those beside it.
+        0, or 1 if a stage is damaged or refused.
 
     Raises:
         RunFolderError: the folder holds no stage of a run.
@@ -71,14 +80,14 @@ def status(path: str) -> int:
 
 
 def status_of(run: str, stage: str) -> Status:
-    """The state of one stage."""
+    """Return the state of ``stage`` in the run folder ``run``."""
     place = StageFolder(storage.join(run, stage))
     holder = holder_of(place.lock)
     is_running = holder is not None and not holder[1]
     request = unfinished_request(place)
     notes = [f"being written by {holder[0]}"] if holder and is_running else []
     if holder and not is_running:
-        notes.append(f"left by {holder[0]}, which is gone; the same command takes over")
+        notes.append(f"locked by {holder[0]}, which no longer runs; the next run takes over")
     if request is not None:
         notes.append(_unfinished(place, stage, request))
     try:
@@ -101,7 +110,7 @@ def status_of(run: str, stage: str) -> Status:
 
 
 def _unfinished(place: StageFolder, stage: str, request: dict[str, Any]) -> str:
-    """What there is of unfinished work."""
+    """Describe the progress of unfinished work."""
     if steps := checkpoint_steps(place.work):
         return f"unfinished work: saved at step {steps[-1]:,} of {request['train.steps']:,}"
     if units := count_planned(place.work):
@@ -111,7 +120,7 @@ def _unfinished(place: StageFolder, stage: str, request: dict[str, Any]) -> str:
 
 
 def _other_inputs(run: str, place: StageFolder, manifest: Manifest) -> list[str]:
-    """Inputs that are not those that the stage was made from."""
+    """Return a note for each input that has changed since the stage was made."""
     notes = []
     named = _named_folders(place)
     for (stage, key), settings in SETTINGS.items():
@@ -123,7 +132,7 @@ def _other_inputs(run: str, place: StageFolder, manifest: Manifest) -> list[str]
         try:
             content = read_manifest(folder, maker).content
         except ManifestError:
-            continue  # It is gone, or its own line tells what is wrong with it.
+            continue  # missing, or damaged, which its own line reports
         if content != manifest.asked[key]:
             notes.append(
                 f"made from another {what} than the one in {folder} now; --overwrite makes it again"
@@ -132,7 +141,7 @@ def _other_inputs(run: str, place: StageFolder, manifest: Manifest) -> list[str]
 
 
 def _named_folders(place: StageFolder) -> dict[str, str]:
-    """The folders of inputs that the stage's config names: ``{"train.corpus": ...}``."""
+    """Return the text settings of the stage's config, such as ``{"train.corpus": ...}``."""
     try:
         config = yaml.safe_load(storage.read_bytes(place.file(CONFIG)))
         sections = {name: section for name, section in config.items() if isinstance(section, dict)}
@@ -154,8 +163,8 @@ def _time(place: StageFolder) -> str:
 
 
 def _date(place: StageFolder) -> str:
-    """When the manifest was written, on a local disk; a store gives an ETag instead."""
-    [file] = storage.find_files(place.file(NAME))
+    """Return when the manifest was written; "-" in an object store, which gives an ETag instead."""
+    [file] = find_files(place.file(NAME))
     if not file.version.isdecimal():
         return "-"
     return f"{datetime.fromtimestamp(int(file.version) / 1e9):%Y-%m-%d %H:%M}"

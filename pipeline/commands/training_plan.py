@@ -1,4 +1,4 @@
-"""What ``--dry-run`` says of a training: passes over the corpus and the time that it takes."""
+"""What ``--dry-run`` prints about training: passes over the corpus, and time."""
 
 import json
 from statistics import median
@@ -8,6 +8,7 @@ from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import STAGES, stage_folder
 from pipeline.lifecycle.stage import StageFolder
+from pipeline.lifecycle.state import Action
 from pipeline.training.forecast import (
     cpu_tokens_per_second,
     duration,
@@ -18,6 +19,7 @@ from pipeline.training.forecast import (
 )
 from preprocess.config import SentencePieceConfig, Source
 from preprocess.files import storage
+from preprocess.files.errors import StorageError
 from preprocess.files.manifest import ManifestError, read_manifest
 from preprocess.reading.formats import INSTALLED_DOCS
 from preprocess.reading.listing import list_source
@@ -26,35 +28,46 @@ from preprocess.tokenizers.subwords import read_sentencepiece
 BYTES_A_TOKEN = {"sentencepiece": 4.5, "char": 2.0, "word": 6.0}
 """Bytes of text per token before there is a tokenizer; the right number depends on the language."""
 DOCSTRING_SHARE = 0.1
-"""Share of a Python source that is prose in docstrings, roughly."""
+"""Rough share of a Python source that is prose in docstrings."""
 UNKNOWN_VOCABULARY = 8000
+"""Size of a vocabulary that is not known, for the estimate of the training speed."""
 TIMED_ROWS = 20
-"""Rows of metrics.jsonl from which an interrupted training's speed is taken."""
+"""Number of last rows of metrics.jsonl whose median gives the speed of interrupted training."""
 
 
 class Vocabulary(NamedTuple):
-    """The size of a vocabulary; an upper bound if it is not known yet, or None."""
+    """The size of the vocabulary.
+
+    Attributes:
+        size: number of ids, or an upper bound of it; None if there is no bound.
+        is_known: the size is exact.
+    """
 
     size: int | None
     is_known: bool
 
 
 class Pass(NamedTuple):
-    """Tokens of one pass over the corpus, and what the number is based on; empty if it is exact."""
+    """One pass over the corpus.
+
+    Attributes:
+        tokens: number of tokens.
+        basis: what an estimate is based on, to be printed after it; empty if the number is exact.
+    """
 
     tokens: float
     basis: str = ""
 
 
 class Measured(NamedTuple):
-    """The last step of a training that has begun, and its tokens per second."""
+    """Progress of unfinished training: the last step recorded, and the speed in tokens per second."""
 
     step: int
     speed: float
 
 
 def known_vocabulary(config: Config) -> Vocabulary:
-    """What is known of the vocabulary before or after the tokenizer is made."""
+    """Return the size of the vocabulary: that of the tokenizer if it is finished, else an estimate."""
     try:
         folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
         return Vocabulary(int(read_manifest(folder, "tokenizer").details["vocabulary"]), True)
@@ -67,56 +80,62 @@ def known_vocabulary(config: Config) -> Vocabulary:
         return Vocabulary(settings.vocabulary, False)
 
 
-def tell_training(config: Config, vocabulary: Vocabulary, state: str, console: Console) -> None:
-    """Show the passes and the time of a training, with warnings if either is much.
+def show_training(config: Config, vocabulary: Vocabulary, action: Action, console: Console) -> None:
+    """Print the passes over the corpus and the time of training; warn if either is large.
 
     Args:
-        state: the train stage's, as `plan_of` words it.
+        config: the settings.
+        vocabulary: from `known_vocabulary`.
+        action: what the train stage would do, `Plan.action`; if "keep", time is not printed.
+        console: where the lines are printed.
     """
     train = config.train
-    told = f"training: {train.steps:,} steps of {train.tokens_a_step:,} tokens"
+    length = f"training: {train.steps:,} steps of {train.tokens_a_step:,} tokens"
     one = _pass(config)
     passes = 0.0
     if one is None:
-        console.line(f"{told}; the number of passes is known when the corpus is")
+        console.line(f"{length}; the number of passes is not known before the corpus is prepared")
     else:
         passes = train.steps * train.tokens_a_step / max(one.tokens, 1)
         shown = f"{passes:,.0f}" if passes >= 10 else f"{passes:.2g}"
         about = "about " if one.basis else ""
-        console.line(f"{told}; {about}{shown} passes over {count(one.tokens)} tokens{one.basis}")
-    if state == "already done":
+        console.line(f"{length}; {about}{shown} passes over {count(one.tokens)} tokens{one.basis}")
+    if action == "keep":
         return
     if warning := passes_warning(passes, train.steps):
         console.warn(warning)
-    _tell_time(config, vocabulary, state, console)
+    _show_time(config, vocabulary, action, console)
 
 
-def _tell_time(config: Config, vocabulary: Vocabulary, state: str, console: Console) -> None:
+def _show_time(config: Config, vocabulary: Vocabulary, action: Action, console: Console) -> None:
     train = config.train
-    # What lies there of other settings says nothing of this training's speed.
-    measured = None if state.startswith("refused") else _measured(config)
+    # If refused, the folder's metrics are of other settings, whose speed may differ.
+    measured = None if action == "refuse" else _measured(config)
     if measured:
         seconds = (train.steps - measured.step) * train.tokens_a_step / measured.speed
         console.line(
             f"time: about {duration(seconds)} after step {measured.step:,} (at {measured.speed:,.0f} "
-            "tokens/s, as before)"
+            "tokens/s, as in the last steps)"
         )
         return
     if not trains_on_cpu(config):
-        console.line("time: known after the first steps, since a GPU trains")
+        console.line("time: not known before the first steps, because training runs on a GPU")
         return
     speed = cpu_tokens_per_second(config, zipf_counts(vocabulary.size or UNKNOWN_VOCABULARY))
     seconds = train.steps * train.tokens_a_step / speed
     console.line(
-        f"time: about {duration(seconds)} (at {speed:,.0f} tokens/s, roughly, by this CPU's speed at "
-        "the moment)"
+        f"time: about {duration(seconds)} (at {speed:,.0f} tokens/s, estimated from the present speed "
+        "of this CPU)"
     )
     if warning := time_warning(seconds, train.steps, "this machine"):
         console.warn(warning)
 
 
 def _pass(config: Config) -> Pass | None:
-    """What is known of the train split before or after it is prepared."""
+    """Return one pass over the train split: exact if it is prepared, else estimated from the files.
+
+    None if the files cannot be listed, or if a corpus in another folder is not prepared.
+    """
     try:
         corpus = read_manifest(stage_folder(config, "prepare", config.train.corpus), "prepare")
     except ManifestError:
@@ -130,7 +149,7 @@ def _pass(config: Config) -> Pass | None:
     try:
         sources = [source for source in prepare.sources if source.split in (None, "train")]
         size = sum(_text_bytes(source) for source in sources)
-    except storage.StorageError:
+    except StorageError:
         return None
     a_token, basis = _bytes_a_token(config)
     share = 1 - prepare.valid_fraction - prepare.test_fraction
@@ -151,11 +170,11 @@ def _bytes_a_token(config: Config) -> tuple[float, str]:
         found = None
     if found:
         return float(found), "as the tokenizer measured"
-    return BYTES_A_TOKEN[config.tokenizer.kind], "a guess until there is a tokenizer"
+    return BYTES_A_TOKEN[config.tokenizer.kind], "a guess, because there is no tokenizer yet"
 
 
 def _measured(config: Config) -> Measured | None:
-    """What is known of a training that has begun in the stage's folder."""
+    """Return the progress of training in the stage's folder; None if there is none to report."""
     place = StageFolder(STAGES["train"].folder(config))
     try:
         lines = storage.read_bytes(place.file("metrics.jsonl")).decode().splitlines()

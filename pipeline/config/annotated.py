@@ -41,7 +41,7 @@ def setting_names(section: type[Section] = Config, prefix: str = "") -> list[str
 def _entry(section: Section, name: str) -> Iterator[str]:
     """The lines of a key and of what is below it; lines below are indented."""
     field = type(section).model_fields[name]
-    # A section that is only shown, of another kind, may lack what must be given.
+    # A section of a kind that is not chosen is not validated, so a required key has no value.
     value = getattr(section, name, None)
     if isinstance(value, Section):
         yield f"{name}:{_comment(field.description)}"

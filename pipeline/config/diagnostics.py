@@ -18,6 +18,7 @@ from pipeline.config.yaml_source import UNPLACED, KeyPath, Node, Position, Probl
 from preprocess.section import Section
 
 ROOT = FieldInfo(annotation=Config)
+"""The whole config as a field, where a walk along the fields begins."""
 
 _NOUNS = {
     int: "a whole number",
@@ -46,7 +47,7 @@ def sections(field: FieldInfo) -> list[type[Section]]:
 
 
 def kind_of(field: FieldInfo, node: Node) -> Any:
-    """Return the `kind` of a section as written, or else of the field's default."""
+    """Return the `kind` that a section sets, else the kind of the field's default."""
     written = node.value.get("kind") if isinstance(node.value, dict) else None
     return written.value if written else getattr(field.default, "kind", None)
 
@@ -73,7 +74,11 @@ def field_below(field: FieldInfo | None, node: Node, key: str | int) -> FieldInf
 
 
 def plain_values(node: Node, field: FieldInfo | None) -> Any:
-    """Return the tree as plain values for pydantic."""
+    """Return the tree as plain values for pydantic.
+
+    A section whose kind is not set gets that of the field's default. An unquoted bool, and an unquoted
+    number for a text setting, are returned as the text that is written.
+    """
     value = node.value
     if isinstance(value, dict):
         filled = {
@@ -95,7 +100,12 @@ def plain_values(node: Node, field: FieldInfo | None) -> Any:
 
 
 def explain(error: ValidationError, root: Node) -> Problems:
-    """Return a line for each mistake, with its position."""
+    """Return a line for each mistake in a config, with its position.
+
+    Args:
+        error: what pydantic raised for the values of ``root``.
+        root: the tree that was validated.
+    """
     found: dict[KeyPath, list[Any]] = {}
     for detail in error.errors(include_url=False):
         found.setdefault(_path(detail["type"], detail["loc"], root), []).append(detail)

@@ -33,6 +33,7 @@ class DirectOptions(Section):
 
     @property
     def own_process_only(self) -> bool:
+        """Whether all workers certainly run in this process."""
         return self.mode in ("in_memory", "multi_threading")
 
 

@@ -61,7 +61,9 @@ class Node:
 
 KeyPath = tuple[str | int, ...]
 Problems = list[tuple[Position, str]]
+"""Mistakes found so far: the position and the message of each."""
 UNPLACED = Position(2**31, 0, "")
+"""Position of a value that no file or override sets; sorts last."""
 
 
 class _Loader(yaml.SafeLoader):

@@ -63,8 +63,8 @@ def _take(folder: str, path: str, mine: dict[str, Any], console: Console) -> Non
 def one_at_a_time(folder: str) -> Iterator[None]:
     """Let one process at a time run the block, by the kernel's advisory lock on a local folder.
 
-    So if two processes find a stale lock, only one takes it over. A store has no such lock: there,
-    and on some network file systems, both can take it over.
+    If two processes find a stale lock file, only one of them takes it over. A store and some network
+    file systems have no advisory lock; there, both can take it over.
     """
     if storage.is_remote(folder):
         yield
@@ -113,7 +113,8 @@ def _is_gone(holder: dict[str, Any]) -> bool:
 def _process_start(process: int) -> str:
     """Return the start time of a process in clock ticks since boot.
 
-    Empty if the system does not tell, or if the process is a zombie, as in a container without init.
+    Empty if the system does not provide it, or if the process is a zombie, as in a container without
+    init.
     """
     try:
         with open(f"/proc/{process}/stat", "rb") as file:

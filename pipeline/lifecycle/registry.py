@@ -12,6 +12,7 @@ from pipeline.lifecycle.order import STAGE_ORDER
 from pipeline.lifecycle.stage import Stage, StageError
 from preprocess.config import PrepareConfig, SentencePieceConfig, Source
 from preprocess.files import storage
+from preprocess.files.find import FileInfo
 from preprocess.files.manifest import read_manifest
 from preprocess.reading import changed_inputs
 from preprocess.reading.listing import list_source
@@ -20,7 +21,7 @@ from preprocess.tokenizers.subwords import read_model
 
 
 def stage_folder(config: Config, stage: str, other: str | None = None) -> str:
-    """Return the folder of a stage: ``other`` if the config names one, else the one of this run."""
+    """Return the absolute path of a stage's folder: ``other`` if given, else the one of this run."""
     return storage.absolute(other) if other else STAGES[stage].folder(config)
 
 
@@ -49,10 +50,16 @@ def evaluation_corpus(config: Config) -> str:
     return stage_folder(config, "prepare", config.evaluate.corpus or config.train.corpus)
 
 
-def input_sources(config: Config) -> tuple[tuple[Source, ...], list[list[storage.FileInfo]]]:
+def input_sources(config: Config) -> tuple[tuple[Source, ...], list[list[FileInfo]]]:
     """Return the sources of the corpus, and the files of each."""
     sources = config.prepare.sources
     return sources, [list_source(source) for source in sources]
+
+
+def no_documents(config: Config) -> StageError:
+    """Return the error for raw input without any document."""
+    paths = ", ".join(path for source in config.prepare.sources for path in source.paths)
+    return StageError(f"{paths}: no documents found; set prepare.input to files with text")
 
 
 def embed_sources(config: Config) -> tuple[Source, ...] | None:
@@ -90,7 +97,7 @@ def _tokenizer_request(config: Config) -> dict[str, Any]:
 
 
 def _train_split_fields(config: Config) -> dict[str, Any]:
-    """Return the settings that decide which texts are in the train split, for samples of it."""
+    """Return the settings that decide which texts are in the train split, from which samples are drawn."""
     names = (
         *("cleaning", "filters", "valid_fraction", "test_fraction", "unit_bytes"),
         *("damaged_files", "max_document_bytes", "max_expansion"),
@@ -121,7 +128,7 @@ def _train_request(config: Config) -> dict[str, Any]:
         **result_fields(train, "train"),
         "corpus.content": _content(stage_folder(config, "prepare", train.corpus), "prepare"),
     }
-    if train.looks_decide:
+    if train.depends_on_held_out_loss:
         request["train.evaluate_steps"] = train.evaluate_steps
     if train.init_from:
         request["train.init_from"] = _content(storage.absolute(train.init_from), "export")
@@ -193,6 +200,7 @@ def _changed(sources: tuple[Source, ...], folder: str) -> list[str]:
 
 BEAM = {"apache_beam": "beam"}
 TRAIN = {"pytorch_lightning": "train"}
+"""Modules that stages import, each with the pip extra that installs it."""
 
 _ALL = (
     Stage("tokenizer", 2, _tokenizer_request),

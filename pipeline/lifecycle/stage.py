@@ -9,7 +9,7 @@ from pipeline.config.schema import Config
 from pipeline.console import Console
 from preprocess.errors import UserError
 from preprocess.files import storage
-from preprocess.files.manifest import FileRecord
+from preprocess.files.manifest import FileRecord, hash_file
 from preprocess.work.folder import lock_file, work_folder
 
 
@@ -42,30 +42,39 @@ class StageFolder:
 
     @property
     def work(self) -> str:
+        """Folder of the unfinished work."""
         return work_folder(self.folder)
 
     @property
     def lock(self) -> str:
+        """Path of the lock file."""
         return lock_file(self.work)
 
     def file(self, name: str) -> str:
+        """Return the path of a file of the folder."""
         return storage.join(self.folder, name)
+
+    def record(self, name: str) -> FileRecord:
+        """Hash a file of the folder, and return its record for the manifest."""
+        return FileRecord(name, *hash_file(self.file(name)))
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What decides a stage's result; light, so that a finished stage is recognised at once.
+    """What decides a stage's result. Imports neither Beam nor torch, so that a check is fast.
 
     Attributes:
         name: name of the stage, of its command and of its folder.
         version: number that is raised when the same settings give another result.
-        request: returns the settings and inputs that decide the result, flat.
+        request: returns the settings and inputs that decide the result, as one mapping from dotted keys
+            to values.
         needs: modules that the stage imports, each with the pip extra that installs it.
         changed: returns the names of raw files whose contents changed at equal size, which the
             fingerprint cannot show; called with the config and the stage's folder.
         grows: called with the config, the old and the new request; returns True if the finished
             result is a prefix of the requested one (fewer training steps, fewer texts).
-        adds: if the result grows, the finished one stays readable until the new manifest is written.
+        adds: how a result grows. True: files are added, and the finished result stays readable until
+            the new manifest is written. False: the result becomes unfinished work and is resumed.
         sweep: prefixes of the names of files to remove when no manifest lists them.
     """
 
@@ -79,6 +88,7 @@ class Stage:
     sweep: tuple[str, ...] = ()
 
     def folder(self, config: Config) -> str:
+        """Return the absolute path of the stage's folder in the run folder of ``config``."""
         return storage.join(storage.absolute(config.run.output), self.name)
 
 

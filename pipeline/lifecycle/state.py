@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from pipeline.config.former_keys import in_former_terms, in_present_terms
 from pipeline.config.schema import Config
@@ -14,6 +14,8 @@ from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manife
 from preprocess.work.folder import asked_file, read_record_if_written
 
 POLL_SECONDS = 0.5
+
+Action = Literal["keep", "refuse", "extend", "resume", "make"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,18 @@ class StageState:
     @property
     def done(self) -> bool:
         return self.manifest is not None and not self.differing and not self.grows
+
+    @property
+    def damaged(self) -> bool:
+        """The manifest cannot be read; ``differing`` then has the reason."""
+        return bool(self.differing) and not self.manifest and not self.unfinished
+
+
+class Plan(NamedTuple):
+    """What running a stage would do, and the same in words for the user."""
+
+    action: Action
+    text: str
 
 
 def request_of(stage: Stage, config: Config) -> dict[str, Any]:
@@ -88,7 +102,7 @@ def state_of(
 
 
 def _contains(manifest: Manifest, request: dict[str, Any]) -> bool:
-    """Return True if ``request`` was answered earlier, before more was added to the result."""
+    """Return True if ``request`` is that of an earlier result to which texts were added since."""
     # Version 0.1 recorded an earlier request as its fingerprint, later versions record all of it.
     fingerprints = (fingerprint(request), fingerprint(in_former_terms(request)))
     return any(
@@ -101,7 +115,7 @@ def _contains(manifest: Manifest, request: dict[str, Any]) -> bool:
 
 def refusal(place: StageFolder, state: StageState) -> UserError:
     """Return the error for a folder that was made with other settings, or is damaged."""
-    if not state.manifest and not state.unfinished:
+    if state.damaged:
         return ManifestError(*state.differing)
     what = "a result" if state.manifest else "unfinished work"
     keys = "\n".join(f"    {line}" for line in state.differing)
@@ -111,8 +125,8 @@ def refusal(place: StageFolder, state: StageState) -> UserError:
     )
 
 
-def plan_of(stage: Stage, config: Config) -> str:
-    """Return what running ``stage`` would do, in words; reads only.
+def plan_of(stage: Stage, config: Config) -> Plan:
+    """Return what running ``stage`` would do; writes nothing.
 
     Raises:
         ManifestError: a stage that this one reads from is not finished.
@@ -120,12 +134,14 @@ def plan_of(stage: Stage, config: Config) -> str:
     request = request_of(stage, config)
     state = state_of(stage, config, StageFolder(stage.folder(config)), request)
     if state.done:
-        return "already done"
+        return Plan("keep", "already done")
     if state.differing:
-        return "refused: made with other settings (" + "; ".join(state.differing) + ")"
+        differing = "; ".join(state.differing)
+        why = differing if state.damaged else f"made with other settings ({differing})"
+        return Plan("refuse", f"refused: {why}")
     if state.grows:
-        return "to be extended"
-    return "to be resumed" if state.unfinished else "to be made"
+        return Plan("extend", "to be extended")
+    return Plan("resume", "to be resumed") if state.unfinished else Plan("make", "to be made")
 
 
 def has_begun_elsewhere(stage: Stage, config: Config, seconds: float) -> bool:

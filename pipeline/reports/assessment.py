@@ -9,22 +9,25 @@ Row = Mapping[str, Any]
 """A row of metrics.jsonl."""
 
 WORSE = 1.01
-"""Ratio of held-out perplexities from which the last step counts as worse than the best."""
+"""The last step counts as worse than the best if its held-out perplexity is more than this many times
+that of the best."""
 STILL_FALLING = 0.98
-"""Ratio of the last two held-out perplexities up to which more steps are expected to help."""
+"""More steps are expected to help if the last held-out perplexity is at most this many times the one
+before."""
 WIDE_GAP = 1.5
-"""Ratio of held-out to training perplexity from which the gap counts as wide."""
+"""The gap counts as wide if held-out perplexity is more than this many times training perplexity."""
 UNEVEN = 1.2
-"""Ratio of the directions' held-out perplexities from which one counts as far worse."""
+"""A direction counts as far worse if its held-out perplexity is more than this many times the
+other's."""
 MANY_PASSES = 4.0
 """Passes up to which repeated text is worth nearly as much as new text (Muennighoff et al. 2023)."""
 LAST_PART = 0.1
-"""Share of the steps over which training loss is averaged to be compared with held-out loss."""
+"""Last share of the steps, over which training loss is averaged to compare it with held-out loss."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A judgement: ``good``, a neutral ``note``, or something that needs ``attention``."""
+    """A judgement on one topic: ``good``, a neutral ``note``, or something that needs ``attention``."""
 
     level: Literal["good", "note", "attention"]
     topic: str
@@ -34,20 +37,20 @@ class Verdict:
 def assess(
     training: Mapping[str, Any], metrics: Sequence[Row], held_out: Mapping[str, Any]
 ) -> list[Verdict]:
-    """Return one verdict for each topic that the data can decide.
+    """Return one verdict for each topic on which there are figures.
 
     Args:
         training: details of the train manifest.
-        metrics: rows of metrics.jsonl.
+        metrics: rows of metrics.jsonl, in the order of steps.
         held_out: details of the evaluate manifest.
     """
-    looks = held_out_losses(metrics)
-    best = min(looks, key=lambda look: look[1], default=None)
-    worse = math.exp(looks[-1][1] - best[1]) if best else 1.0
+    evaluations = held_out_losses(metrics)
+    best = min(evaluations, key=lambda one: one[1], default=None)
+    worse = math.exp(evaluations[-1][1] - best[1]) if best else 1.0
     overfits = worse > WORSE
     verdicts = [
-        _best_step(looks, worse, training["passes"]),
-        _gap(training, metrics, looks),
+        _best_step(evaluations, worse, training["passes"]),
+        _gap(training, metrics, evaluations),
         _directions(held_out),
         _passes(training, best[0] if best and overfits else None),
         _skipped(training),
@@ -61,14 +64,14 @@ def held_out_losses(metrics: Sequence[Row]) -> list[tuple[int, float]]:
 
 
 def training_losses(metrics: Sequence[Row]) -> list[tuple[int, float]]:
-    """Return (step, mean training loss per token in nats over the directions) of each row."""
+    """Return (step, mean training loss per token in nats over the directions) of each row with a loss."""
     return _losses(metrics, "loss_{}", float)
 
 
 def last_training_loss(training: Mapping[str, Any], metrics: Sequence[Row]) -> float | None:
-    """Return the mean training loss per token over the last steps; None if there is none.
+    """Return the mean training loss per token in nats over the last steps.
 
-    A sampled softmax has none: its loss is not over the whole vocabulary.
+    None if there is no loss, or for a sampled softmax, whose loss is not over the whole vocabulary.
     """
     losses = training_losses(metrics)
     if not losses or training.get("model", {}).get("head", {}).get("kind") == "sampled_softmax":
@@ -89,17 +92,17 @@ def _losses(
     return found
 
 
-def _best_step(looks: Sequence[tuple[int, float]], worse: float, passes: float) -> Verdict:
+def _best_step(evaluations: Sequence[tuple[int, float]], worse: float, passes: float) -> Verdict:
     topic = "Best step"
-    if len(looks) < 2:
-        few = "at one step only" if looks else "at no step"
+    if len(evaluations) < 2:
+        few = "at one step only" if evaluations else "at no step"
         return Verdict(
             "note",
             topic,
-            f"Held-out text was evaluated {few}, so that the best step is unknown. A smaller "
+            f"Held-out text was evaluated {few}, so the best step is unknown. A smaller "
             "train.evaluate_steps and a larger prepare.valid_fraction give more evaluations.",
         )
-    step, last = min(looks, key=lambda look: look[1])[0], looks[-1][0]
+    step, last = min(evaluations, key=lambda one: one[1])[0], evaluations[-1][0]
     if worse > WORSE:
         why = (
             "the model overfits. Use fewer steps, more text or more dropout."
@@ -113,9 +116,9 @@ def _best_step(looks: Sequence[tuple[int, float]], worse: float, passes: float) 
             f"Held-out perplexity is lowest at step {step:,} and {worse - 1:.0%} higher at the last "
             f"step, {last:,}: {why}",
         )
-    fall = math.exp(looks[-1][1] - looks[-2][1])
+    fall = math.exp(evaluations[-1][1] - evaluations[-2][1])
     more = (
-        f" It fell by {1 - fall:.0%} since step {looks[-2][0]:,}, so that more steps "
+        f" It fell by {1 - fall:.0%} since step {evaluations[-2][0]:,}, so more steps "
         "(train.steps) are likely to lower it further."
         if fall <= STILL_FALLING
         else ""
@@ -125,17 +128,17 @@ def _best_step(looks: Sequence[tuple[int, float]], worse: float, passes: float) 
 
 
 def _gap(
-    training: Mapping[str, Any], metrics: Sequence[Row], looks: Sequence[tuple[int, float]]
+    training: Mapping[str, Any], metrics: Sequence[Row], evaluations: Sequence[tuple[int, float]]
 ) -> Verdict | None:
     loss = last_training_loss(training, metrics)
-    if loss is None or not looks:
+    if loss is None or not evaluations:
         return None
-    ratio = math.exp(looks[-1][1] - loss)
+    ratio = math.exp(evaluations[-1][1] - loss)
     text = f"Held-out perplexity is {ratio:.2f} times training perplexity"
     if ratio <= WIDE_GAP:
         return Verdict("good", "Gap to training", f"{text}: no sign of overfitting.")
     why = (
-        "the model has learnt training text by heart; use more text or more dropout"
+        "the model has memorised training text; use more text or more dropout"
         if training["passes"] > 1
         else "no text was read twice, so the cause is not overfitting; the held-out text may be of "
         "another kind, or training too short or unstable"
@@ -187,7 +190,7 @@ def _skipped(training: Mapping[str, Any]) -> Verdict | None:
     if skipped is None:
         return None
     if not skipped:
-        return Verdict("good", "Skipped steps", "None: every gradient was finite.")
+        return Verdict("good", "Skipped steps", "No step was skipped: every gradient was finite.")
     return Verdict(
         "attention",
         "Skipped steps",

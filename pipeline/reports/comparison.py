@@ -26,7 +26,7 @@ from preprocess.files.fingerprint import canonical_json
 MISSING = "missing"
 """Shown instead of a figure whose stage is not finished."""
 NO_SETTING = "-"
-"""Shown if a run has no such setting, for example because it has another kind of cell."""
+"""Shown if a run does not have the setting, for example because it has another kind of cell."""
 COLOURS = 6
 """Number of colours in ``templates/style.css``; further runs share them."""
 
@@ -56,7 +56,7 @@ def compare(runs: Sequence[str], console: Console, page: str | None = None) -> N
     if settings:
         console.table("settings that differ", ["setting", *names], settings)
     else:
-        console.line("no setting that decides the results differs")
+        console.line("the settings that affect results are the same")
     for note in notes:
         console.warn(note)
     if page is None:
@@ -81,7 +81,7 @@ def compare(runs: Sequence[str], console: Console, page: str | None = None) -> N
 
 
 def short_names(folders: Sequence[str]) -> list[str]:
-    """Return the last parts of the paths, as many as tell the folders apart."""
+    """Return the last parts of each path, as many parts as are needed to distinguish the folders."""
     parts = [folder.rstrip("/").split("/") for folder in folders]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(one[-depth:]) for one in parts]
@@ -91,7 +91,7 @@ def short_names(folders: Sequence[str]) -> list[str]:
 
 
 def setting_rows(runs: Sequence[Run]) -> Rows:
-    """Return [name, value of each run] of the settings that decide results and differ."""
+    """Return [name, value of each run] for each setting that affects results and differs."""
     found = [_settings(run) for run in runs]
     names = dict.fromkeys(name for one in found for name in one)
     differing = {
@@ -114,7 +114,7 @@ def _has_kind_in(name: str, differing: set[str]) -> bool:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """Return what the manifests record as requested, without hashes of content."""
+    """Return the requests that the manifests record, without hashes of content."""
     settings: dict[str, Any] = {}
     for result in run.results.values():
         for name, value in result.manifest.asked.items():
@@ -144,7 +144,7 @@ def _value(value: Any) -> str:
 
 
 def figure_rows(runs: Sequence[Run]) -> Rows:
-    """Return [name, figure of each run]."""
+    """Return [name, figure of each run] for each figure of the comparison."""
 
     def row(name: str, stage: str, shown: Callable[[Run], str]) -> list[str]:
         return [name, *(shown(run) if stage in run.results else MISSING for run in runs)]
@@ -175,7 +175,7 @@ def figure_rows(runs: Sequence[Run]) -> Rows:
 
 def _perplexities(runs: Sequence[Run]) -> Iterable[tuple[str, str]]:
     evaluated = [run.details("evaluate") for run in runs]
-    # Characters stand in for words where a text has none.
+    # A text without spaces has no words, so its characters are counted instead.
     by_character = any("word" in one.get("not_defined", {}) for one in evaluated)
     for unit in ("token", "word", *(["character"] if by_character else [])):
         for way in WAYS:
@@ -197,8 +197,8 @@ def _training_perplexity(run: Run) -> str:
 
 
 def _best_step(run: Run) -> str:
-    looks = held_out_losses(run.metrics)
-    return f"{min(looks, key=lambda look: look[1])[0]:,}" if looks else "not evaluated"
+    losses = held_out_losses(run.metrics)
+    return f"{min(losses, key=lambda one: one[1])[0]:,}" if losses else "not evaluated"
 
 
 def _time(stats: Iterable[Mapping[str, Any]]) -> str:
@@ -206,7 +206,7 @@ def _time(stats: Iterable[Mapping[str, Any]]) -> str:
 
 
 def cautions(runs: Sequence[Run]) -> list[str]:
-    """Return sentences on what must not be compared."""
+    """Return a warning for each group of figures that must not be compared."""
     found = []
     if _tokenizers_differ(runs):
         found.append(

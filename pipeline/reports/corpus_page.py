@@ -1,4 +1,4 @@
-"""``corpus.html``: a prepared corpus, to be looked at before a model is trained on it.
+"""``corpus.html``: a description of a prepared corpus, to read before a model is trained on it.
 
 The page depends on the text files and the settings alone, so that a resumed prepare writes the same
 bytes as an undisturbed one: it names neither its folder nor the time at which it was written.
@@ -30,10 +30,10 @@ spaces has fewer, even if each character is a token."""
 def corpus_page(
     stats: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], tokenizer: str
 ) -> str:
-    """Return the page.
+    """Return the HTML of the page.
 
     Args:
-        stats: the content of ``stats.json``. ``copies`` is None if deduplication was off.
+        stats: the content of ``stats.json`` of prepare; "copies" is None without deduplication.
         inputs: the rows of ``inputs.jsonl``.
         tokenizer: the kind of the tokenizer.
     """
@@ -97,7 +97,11 @@ def newest(versions: Iterable[str]) -> str:
 
 
 def size_tables(corpus: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]], int]]:
-    """Return the arguments of two tables: splits that hold text, and sources if several."""
+    """Return (title, header, rows, number of text columns) of each table of sizes.
+
+    There is a table of the splits that have text and, if there are several, one of the sources.
+    The text columns come first.
+    """
     splits, sources = corpus["splits"], corpus["sources"]
     whole = sum(sums["tokens"] for sums in splits.values())
     sizes = [name.replace("text_bytes", "bytes") for name in SUMS]

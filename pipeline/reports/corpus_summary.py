@@ -9,7 +9,7 @@ from preprocess.shards.format import SUMS
 
 
 def show_corpus(console: Console, details: Mapping[str, Any], page: str) -> None:
-    """Show the ``details`` of a prepare manifest and the path of the ``page`` with more."""
+    """Print the ``details`` of a prepare manifest, and the path of ``corpus.html``, ``page``."""
     rows = [
         [split, *(f"{sums[key]:,}" for key in SUMS)]
         for split, sums in details["splits"].items()

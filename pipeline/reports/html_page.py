@@ -1,6 +1,6 @@
 """HTML pages from the Jinja2 templates in ``templates/``.
 
-Pages are self-contained: they hold no script and request nothing. Jinja2 escapes every value, so
+Pages are self-contained: they have no scripts and load no other files. Jinja2 escapes every value, so
 that names and text from outside cannot add markup.
 """
 
@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render(template: str, **values: Any) -> str:
-    """Return the page that ``templates/<template>`` makes of ``values``."""
+    """Return the page that ``templates/<template>`` gives with ``values`` as its variables."""
     return _environment().get_template(template).render(values)
 
 

@@ -32,7 +32,14 @@ for embedding in model.embed(["A text to embed."]):
 def model_card(
     trained: Manifest, saved: dict[str, Any], evaluation: dict[str, Any], corpus: dict[str, Any]
 ) -> str:
-    """Return Markdown: architecture, stored weights, corpus and perplexities of a model."""
+    """Return Markdown: architecture, stored weights, corpus and perplexities of a model.
+
+    Args:
+        trained: manifest of the train stage.
+        saved: contents of the model's config.json.
+        evaluation: details of the evaluate manifest; empty if there is none.
+        corpus: details of the prepare manifest; empty if there is none.
+    """
     details = trained.details
     model = ModelConfig.model_validate(details["model"])
     recurrent, both = model.recurrent, model.directions == "both"

@@ -6,24 +6,24 @@ from typing import Any
 from pipeline.console import Console
 
 Figures = Mapping[str, Any]
-"""Details of an evaluate manifest: `lightning_modules.evaluation.held_out.Evaluation.figures` and
-the split."""
+"""Details of an evaluate manifest: the figures of
+`lightning_modules.evaluation.held_out.Evaluation.figures`, and the split."""
 
 BITS = "bits per byte of text"
 NOT_DEFINED = "not defined"
-RANKS = "perplexity per token, by the rank of the predicted token in training"
+RANKS = "perplexity per token, by the predicted token's frequency rank in the training text"
 BAND_COLUMNS = ["rank of the predicted token", "tokens"]
 
 
 def figure(perplexity: float | None) -> str:
-    """Format a perplexity with one decimal; values per word can be too large for that."""
+    """Format a perplexity: one decimal, or two digits from 1e6 on, which values per word can reach."""
     if perplexity is None:
         return NOT_DEFINED
     return f"{perplexity:,.1f}" if perplexity < 1e6 else f"{perplexity:.2g}"
 
 
 def ways(figures: Figures) -> tuple[str, ...]:
-    """Return the columns: a model that reads forward only has one."""
+    """Return the names of the columns: forward, backward, average; forward only if there is one direction."""
     one_way = "backward" in figures.get("not_defined", {})
     return ("forward",) if one_way else ("forward", "backward", "average")
 
@@ -31,9 +31,14 @@ def ways(figures: Figures) -> tuple[str, ...]:
 def perplexity_rows(
     figures: Figures, shown: Callable[[float | None], str] = figure
 ) -> list[list[str]]:
-    """Return rows of perplexity per token and word, or character if the text has no words.
+    """Return the rows of a table with the columns of `ways`, the first cell naming the unit.
 
-    Without held-out text there are no rows.
+    The units are token and word, and also character if the text has no words between spaces. There
+    are no rows without held-out text.
+
+    Args:
+        figures: details of an evaluate manifest.
+        shown: formats a perplexity; None means that it is not defined.
     """
     if not figures["tokens"]:
         return []
@@ -47,7 +52,7 @@ def perplexity_rows(
 
 
 def band_rows(figures: Figures, shown: Callable[[float | None], str] = figure) -> list[list[str]]:
-    """Return rows of perplexity per token by frequency rank; early runs have no bands."""
+    """Return rows [ranks, tokens, perplexity of each way]; none for runs of early versions."""
     return [
         [
             f"{band['first_rank']:,} to {band['last_rank']:,}",
@@ -63,12 +68,13 @@ def _of_band(perplexity: float | None, shown: Callable[[float | None], str]) -> 
 
 
 def bits_per_byte(figures: Figures) -> str:
+    """Format the bits per byte of text."""
     bits = figures["bits_per_byte"]
     return NOT_DEFINED if bits is None else f"{bits:.3f}"
 
 
 def reasons(figures: Figures) -> list[str]:
-    """Return one line for each figure that is not defined."""
+    """Return, for each figure that is not defined, a line that says why."""
     names = {
         "backward": "backward and average perplexity",
         "word": "perplexity per word",

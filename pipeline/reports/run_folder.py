@@ -1,4 +1,4 @@
-"""What finished stages left in their folders, as the reports read it."""
+"""Read finished stages for the reports: manifests, ``stats.json`` and ``metrics.jsonl``."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from pipeline.lifecycle.registry import STAGES
 from pipeline.reports.corpus_page import newest
 from preprocess.errors import UserError
 from preprocess.files import storage
+from preprocess.files.find import find_files
 from preprocess.files.manifest import NAME, Manifest, read_manifest
 
 CONFIG, STATS, METRICS = "config.yaml", "stats.json", "metrics.jsonl"
@@ -18,7 +19,13 @@ CONFIG, STATS, METRICS = "config.yaml", "stats.json", "metrics.jsonl"
 
 @dataclass(frozen=True)
 class Result:
-    """A finished stage: its folder, its manifest and the content of ``stats.json``."""
+    """A finished stage.
+
+    Attributes:
+        folder: its folder, a local path or a URL.
+        manifest: its manifest.
+        stats: the details of the manifest and the content of ``stats.json``, merged.
+    """
 
     folder: str
     manifest: Manifest
@@ -30,8 +37,8 @@ class Result:
 
     @property
     def finished(self) -> str:
-        """Date and time at which the manifest was written; empty if the store does not say."""
-        found = storage.find_files(storage.join(self.folder, NAME))
+        """Time at which the manifest was written, in UTC; empty if an object store does not give it."""
+        found = find_files(storage.join(self.folder, NAME))
         return newest(file.version for file in found)
 
 
@@ -48,16 +55,20 @@ def read_result(folder: str, stage: str) -> Result:
 
 
 def read_metrics(folder: str) -> list[dict[str, Any]]:
-    """Read the rows of ``metrics.jsonl`` in a train folder."""
+    """Read ``metrics.jsonl`` of a finished train folder; a row is a mapping from column to value."""
     rows = storage.read_bytes(storage.join(folder, METRICS)).decode().splitlines()
     return [json.loads(row) for row in rows]
 
 
 @dataclass(frozen=True)
 class Run:
-    """The finished stages of a run folder, in order, and the metrics of its training.
+    """The finished stages of a run folder, and the metrics of its training.
 
-    ``prepare`` is the corpus that was trained on, in whatever folder it lies.
+    Attributes:
+        folder: the run folder, an absolute path or a URL.
+        results: stage -> result, in the order of the stages. If the run did not prepare its corpus
+            itself, "prepare" is the corpus of another run that it was trained on.
+        metrics: rows of metrics.jsonl; empty if training is not finished.
     """
 
     folder: str

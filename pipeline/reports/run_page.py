@@ -56,6 +56,12 @@ class Findings:
         tokenizer: the kind of the tokenizer.
         corpus_page: relative URL of ``corpus.html``; None if it cannot be linked.
         config: YAML of all settings.
+        corpus: result of prepare.
+        training: result of train.
+        held_out: details of the evaluate manifest.
+        metrics: rows of metrics.jsonl.
+        verdicts: judgements on the training.
+        words: words whose uses are shown.
     """
 
     folder: str
@@ -70,12 +76,12 @@ class Findings:
     words: Sequence[WordUses]
 
     def curve(self, key: str) -> list[Point]:
-        """Return (step, value) of a column of metrics.jsonl, leaving out nulls."""
+        """Return (step, value) of a column of metrics.jsonl, without rows that have no value."""
         return [(row["step"], float(row[key])) for row in self.metrics if row.get(key) is not None]
 
 
 def page(found: Findings) -> str:
-    """Return the page."""
+    """Return the HTML of the page."""
     return render(
         "run.html",
         heading=found.folder.rstrip("/").rsplit("/", 1)[-1],
@@ -150,7 +156,7 @@ def _perplexity_chart(found: Findings) -> Chart:
 def _small_charts(found: Findings) -> Iterable[tuple[str, Chart, str]]:
     for column, title, caption in CURVES:
         points = found.curve(column)
-        # A curve of zeros is told by the assessment.
+        # A curve of zeros shows nothing; the assessment says if no step was skipped.
         if any(y for _, y in points):
             yield title, chart(title, [Series(title, "c2", points)], x_ticks=2), caption
 

@@ -22,17 +22,17 @@ from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.neighbours import WordUses, word_uses
 
 FIRST_TEXTS, EXAMPLE_CHARACTERS = 200, 24
-"""The text of the printed example is the one among the cache's first texts whose length is nearest
-to ``EXAMPLE_CHARACTERS``."""
+"""The printed example is the text, among the cache's first ``FIRST_TEXTS``, whose length is nearest to
+``EXAMPLE_CHARACTERS``."""
 
 CORPUS_PAGE = "corpus.html"
 
 
 def config_of_run(folder: str) -> Config:
-    """Return the settings of the run in ``folder``, from which `report` can be made again.
+    """Return the settings of the run in ``folder``, with which `report` can be called again.
 
-    The settings are those of the last finished stage. The folder may have been moved: results
-    that the run itself holds are found, whatever its former place.
+    The settings are those of the last finished stage, but run.output is ``folder``, which may have
+    been moved since.
 
     Raises:
         UserError: no stage of the run is finished.
@@ -45,12 +45,12 @@ def config_of_run(folder: str) -> Config:
         copy = Path(copies) / CONFIG
         copy.write_bytes(storage.read_bytes(storage.join(last.folder, CONFIG)))
         config = load_config([str(copy)], [])
-    # The folder may have moved since. An override could not give every path: "[a]" is a list.
+    # Not by an override of run.output, which is parsed as YAML: "[a]" would be a list.
     return config.model_copy(update={"run": config.run.model_copy(update={"output": run.folder})})
 
 
 def report(config: Config, console: Console) -> None:
-    """Show what the finished stages of ``config`` made, and write ``report.html`` to run.output.
+    """Print the results of the finished stages, and write them to ``report.html`` in run.output.
 
     Raises:
         ManifestError: a stage is not finished.
@@ -70,7 +70,9 @@ def report(config: Config, console: Console) -> None:
     for word in found.words:
         _show_word(console, word)
     if not _shows_words(cache):
-        console.line("uses of words are shown if embed keeps texts and all layers of all tokens")
+        console.line(
+            "uses of words are not shown: they need embed to keep texts and to store all layers of each token"
+        )
     elif not found.words:
         console.line("no word is frequent enough in the vector cache to show its uses")
     _show_paths(console, model, cache)
@@ -104,7 +106,7 @@ def _tokenizer_kind(model: str) -> str:
 def link(folder: str, page: str) -> str | None:
     """Return the relative URL of ``page`` for a page in ``folder``.
 
-    None if the page does not exist, or lies in another store, where no relative URL leads.
+    None if the page does not exist, or is in another store, which a relative URL cannot reach.
     """
     stores = [urlsplit(path)[:2] if storage.is_remote(path) else None for path in (folder, page)]
     if stores[0] != stores[1] or not storage.exists(page):

@@ -13,10 +13,10 @@ from typing import Literal
 Point = tuple[float, float]
 
 MOST_POINTS = 500
-"""Maximum number of points of a line; a longer one is drawn by the means of equal stretches."""
+"""Maximum number of points of a line; more points are averaged over equal stretches."""
 
 LEAST, MOST = 1e-290, 1e290
-"""Bounds of the values drawn; axes cannot be computed beyond them."""
+"""Bounds of the values drawn; beyond them the axes would overflow."""
 
 SIDE = 1000
 """Width and height of the plot in units of the SVG."""
@@ -24,7 +24,14 @@ SIDE = 1000
 
 @dataclass(frozen=True)
 class Series:
-    """Points (x, y) in the order of x. ``style`` is a CSS class, which gives the colour."""
+    """Points (x, y) in the order of x.
+
+    Attributes:
+        name: name of the series, for the tooltips of dots.
+        style: CSS class that gives the colour.
+        points: the points.
+        kind: "line"; "faint", a thin, pale line; or "dots".
+    """
 
     name: str
     style: str
@@ -44,7 +51,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Chart:
-    """What the template draws. Ticks are (percent from the left or the top, label)."""
+    """A chart as the template draws it. Ticks are (percent from the left or the top, label)."""
 
     label: str
     x_ticks: Sequence[tuple[str, str]]
@@ -62,7 +69,7 @@ class _Axis:
 
     def share(self, value: float) -> float:
         """Return the position of ``value``: 0 at ``low``, 1 at ``high``."""
-        # Of logarithms, since a quotient of values may overflow.
+        # Logarithms are subtracted, because a quotient of values may overflow.
         scale = math.log if self.log else float
         low = scale(self.low)
         return (scale(value) - low) / (scale(self.high) - low)
@@ -127,9 +134,10 @@ def chart(
 
 
 def smooth(points: Sequence[Point], share: float = 0.02) -> list[Point]:
-    """Return the exponential moving average of y, with the bias of its start corrected.
+    """Return the exponential moving average of y, with bias correction as in Adam.
 
-    ``share`` is the length of the average's memory, as a share of all points.
+    Points whose y is not finite are left out. ``share`` is the length of the average's memory, as a
+    share of the number of points.
     """
     keep = 1 - 1 / max(1.0, share * len(points))
     mean = weight = 0.0

@@ -18,7 +18,7 @@ from preprocess.config import Source
 from preprocess.corpus.dedup import key_buckets
 from preprocess.corpus.rejects import side_files
 from preprocess.files import storage
-from preprocess.files.manifest import NAME, FileRecord, content_hash, hash_file, read_manifest
+from preprocess.files.manifest import NAME, FileRecord, content_hash, read_manifest
 from preprocess.reading.changed_inputs import write_inputs
 from preprocess.reading.listing import list_source
 from preprocess.reading.plan_file import write_plan
@@ -34,6 +34,7 @@ EFFORT = 100
 """Embedding a byte takes at least this many times as long as tokenising it."""
 
 SMALLEST_UNIT, LARGEST_UNIT, MOST_UNITS = 1 << 16, 1 << 20, 4096
+"""Limits of a unit in bytes, and of the number of units, after which units grow."""
 
 
 @dataclass
@@ -63,10 +64,8 @@ class _Sums:
         return _entries(self.files)
 
     def add(self, work: str, unit: Unit) -> None:
-        done, finished = (
-            read_unit_record(work, unit.index),
-            read_finished_record(work, unit.index),
-        )
+        done = read_unit_record(work, unit.index)
+        finished = read_finished_record(work, unit.index)
         self.read += done["read"]
         self.dropped.update(done["dropped"])
         self.inputs += done["inputs"]
@@ -110,7 +109,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
 
 
 def _unit_bytes(total: int) -> int:
-    """Return a unit size that gives every worker some units, but a large input not too many."""
+    """Return the bytes per unit: small enough for many workers, without too many units."""
     return max(SMALLEST_UNIT, min(LARGEST_UNIT, total // 16), total // MOST_UNITS)
 
 
@@ -156,10 +155,10 @@ def _made(
     files.append(write_index(place.folder, shards, generation))
     if config.embed.input is not None:
         write_inputs(place.folder, inputs, add=extended is not None)
-    rejects = [FileRecord(n, *hash_file(place.file(n))) for n in side_files(place.folder)]
-    recurrent = read_manifest(job.model, "export").details["model"]
-    depth = recurrent["recurrent"]["layers"] + 1
-    layers, dim = job.selection.shape(depth, _dim(recurrent))
+    rejects = [place.record(name) for name in side_files(place.folder)]
+    model = read_manifest(job.model, "export").details["model"]
+    depth = model["recurrent"]["layers"] + 1
+    layers, dim = job.selection.shape(depth, _dim(model))
     details = {
         "layers": layers,
         "dim": dim,
@@ -186,7 +185,7 @@ def _made(
 def _held(extended: VectorCache | None) -> list[Any]:
     """Return the requests of the earlier results that the cache contains.
 
-    A result of version 0.1 is its fingerprint.
+    Version 0.1 recorded a request as its fingerprint.
     """
     if extended is None:
         return []
@@ -195,6 +194,7 @@ def _held(extended: VectorCache | None) -> list[Any]:
 
 
 SHARDS = ("entries-", "texts-", "vectors-")
+"""Prefixes of the names of shard files."""
 
 
 def _entries(files: list[FileRecord]) -> int:
@@ -202,7 +202,7 @@ def _entries(files: list[FileRecord]) -> int:
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """Return the settings that a reader of the cache needs to embed more text alike."""
+    """Return the settings that a reader of the cache needs to embed more text in the same way."""
     names = {"layers", "unit", "pooling", "mix", "words", "warm_up"}
     return config.embed.model_dump(include=names)
 

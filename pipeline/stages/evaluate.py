@@ -30,6 +30,7 @@ from preprocess.tokenizers.load import load_tokenizer
 from preprocess.tokenizers.spellings import Spellings
 
 UNROLL = 64
+"""Length of a window in tokens."""
 
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:

@@ -20,26 +20,21 @@ from pipeline.lifecycle.registry import STAGES, stage_folder, tokenizer_of
 from pipeline.lifecycle.stage import Made, StageFolder
 from pipeline.reports.model_card import model_card
 from preprocess.files import storage
-from preprocess.files.manifest import (
-    FileRecord,
-    Manifest,
-    ManifestError,
-    content_hash,
-    hash_file,
-    read_manifest,
-)
+from preprocess.files.manifest import Manifest, ManifestError, content_hash, read_manifest
 from preprocess.shards.format import Corpus
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 
 SETTINGS = ("model", "vocabulary", "cutoffs", "boundary", "cleaning", "tokenizer")
+"""Details of the training that the model folder keeps."""
 CARD = "README.md"
+"""Name of the model card, as model hubs expect it."""
 
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:
     """Write the weights, the tokenizer, the settings and a model card into one folder.
 
     Raises:
-        ModelError: the model lacks a tensor to store, or needs a tensor to leave out.
+        ModelError: export.head, export.type_vectors or export.weights does not suit the model.
         StageError: the tokenizer is not the one that the model was trained with.
     """
     folder = stage_folder(config, "train", config.export.checkpoint)
@@ -55,13 +50,13 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     }
     weights = _weights(config, folder, trained.details, tokenizer)
     names = save_model(place.folder, weights, saved, tokenizer)
-    made = [FileRecord(name, *hash_file(place.file(name))) for name in names]
+    made = [place.record(name) for name in names]
     card = model_card(trained, saved, _evaluation(config, trained), _corpus(config, trained))
     storage.write_bytes(place.file(CARD), card.encode())
     size = sum(file.bytes for file in made)
     console.line(f"{count(trained.details['parameters'])} parameters, {count(size)}B")
     details = {**saved, "parameters": trained.details["parameters"]}
-    files = (*made, FileRecord(CARD, *hash_file(place.file(CARD))))
+    files = (*made, place.record(CARD))
     return Made(files, details, stats={"bytes": size}, content=content_hash(made))
 
 
@@ -71,7 +66,7 @@ def _weights(
     """Return the tensors to store, in float32.
 
     Raises:
-        ModelError: the model lacks a tensor to store, or needs a tensor to leave out.
+        ModelError: export.head or export.type_vectors does not suit the model.
     """
     weights = checkpoint_weights(folder)
     model = ModelConfig.model_validate(details["model"])

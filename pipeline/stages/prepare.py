@@ -13,7 +13,7 @@ from pipeline.beam.job import run_job
 from pipeline.beam.transforms import PrepareCorpus
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
-from pipeline.lifecycle.registry import input_sources, stage_folder
+from pipeline.lifecycle.registry import input_sources, no_documents, stage_folder
 from pipeline.lifecycle.stage import Made, StageError, StageFolder
 from pipeline.reports.corpus_page import corpus_page
 from pipeline.reports.corpus_summary import show_corpus
@@ -22,9 +22,9 @@ from preprocess.corpus.first_pass import Job
 from preprocess.corpus.last_pass import read_counts
 from preprocess.corpus.rejects import side_files
 from preprocess.files import storage
-from preprocess.files.manifest import FileRecord, content_hash, hash_file, read_manifest
+from preprocess.files.manifest import FileRecord, content_hash, read_manifest
 from preprocess.reading.changed_inputs import write_inputs
-from preprocess.reading.mixing import as_it_is, shares
+from preprocess.reading.mixing import has_natural_shares, shares
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
 from preprocess.shards.format import SUMS
@@ -33,6 +33,7 @@ from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work.folder import read_finished_record, read_unit_record
 
 PAGE = "corpus.html"
+"""Page that describes the corpus."""
 
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:
@@ -84,10 +85,8 @@ def _collect(
     read = replaced = 0
     counts = np.zeros(job.vocabulary, np.uint64)
     for unit in units:
-        done, finished = (
-            read_unit_record(place.work, unit.index),
-            read_finished_record(place.work, unit.index),
-        )
+        done = read_unit_record(place.work, unit.index)
+        finished = read_finished_record(place.work, unit.index)
         read += done["read"]
         replaced += done["replaced"]
         for name, counter in sums.items():
@@ -99,7 +98,7 @@ def _collect(
         inputs += done["inputs"]
         table = read_counts(place.work, unit.index)
         counts[table["id"]] += table["count"]
-    # The sign removes reasons that dropped nothing.
+    # Unary plus removes the reasons with a count of 0.
     dropped = +sums["dropped"]
     written = sum(int(f.counts["documents"]) for f in files if "documents" in f.counts)
     if read != written + dropped.total():
@@ -108,7 +107,7 @@ def _collect(
             f"{dropped.total():,} dropped; this is a bug in biloom, please report it"
         )
     if not written:
-        raise StageError(_nothing_left(config, read, dropped))
+        raise _nothing_left(config, read, dropped) if read else no_documents(config)
     buffer = io.BytesIO()
     np.save(buffer, counts)
     storage.write_bytes(place.file("counts.npy"), buffer.getvalue())
@@ -128,7 +127,7 @@ def _collect(
             "changed": dict(sorted(sums["changed"].items())),
         },
     }
-    made = [*files, _record(place, "counts.npy")]
+    made = [*files, place.record("counts.npy")]
     content = content_hash([*made, *_mixture(config, sources)])
     stats = {
         **details,
@@ -141,7 +140,7 @@ def _collect(
         place.file(PAGE), corpus_page(stats, inputs, kind).encode("utf-8", "replace")
     )
     show_corpus(console, details, place.file(PAGE))
-    extra = [_record(place, name) for name in (PAGE, *side_files(place.folder))]
+    extra = [place.record(name) for name in (PAGE, *side_files(place.folder))]
     return Made((*made, *extra), details, stats=stats, content=content)
 
 
@@ -170,7 +169,7 @@ def _mixture(config: Config, sources: Sequence[dict[str, Any]]) -> list[FileReco
 
     Training mixes the sources by their shares, so another mixture is another corpus.
     """
-    if as_it_is(
+    if has_natural_shares(
         [source.weight for source in config.prepare.sources], config.prepare.sampling_alpha
     ):
         return []
@@ -186,18 +185,12 @@ def _by_number(bins: Mapping[Any, int]) -> dict[str, int]:
     return {str(least): bins[least] for least in sorted(bins, key=float)}
 
 
-def _record(place: StageFolder, name: str) -> FileRecord:
-    return FileRecord(name, *hash_file(place.file(name)))
-
-
 def _sums(files: Sequence[FileRecord], **columns: str) -> dict[str, int]:
     chosen = [file.counts for file in files if columns.items() <= file.counts.items()]
     return {key: sum(int(counts[key]) for counts in chosen) for key in SUMS}
 
 
-def _nothing_left(config: Config, read: int, dropped: Counter[str]) -> str:
+def _nothing_left(config: Config, read: int, dropped: Counter[str]) -> StageError:
     paths = ", ".join(path for source in config.prepare.sources for path in source.paths)
-    if not read:
-        return f"{paths}: no documents found; set prepare.input to files with text"
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items()))
-    return f"{paths}: all {read:,} documents were dropped ({reasons}); check the text"
+    return StageError(f"{paths}: all {read:,} documents were dropped ({reasons}); check the text")

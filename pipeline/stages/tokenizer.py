@@ -8,10 +8,9 @@ from typing import Any
 
 from pipeline.config.schema import Config
 from pipeline.console import Bar, Console, count
-from pipeline.lifecycle.registry import BEAM, input_sources
-from pipeline.lifecycle.stage import Made, StageError, StageFolder, require
+from pipeline.lifecycle.registry import BEAM, input_sources, no_documents
+from pipeline.lifecycle.stage import Made, StageFolder, require
 from preprocess.config import SentencePieceConfig, WordConfig
-from preprocess.files.manifest import FileRecord, hash_file
 from preprocess.reading.units import Unit, plan_units
 from preprocess.tokenizers.coverage import SAMPLE_BYTES, coverage, coverage_rows
 from preprocess.tokenizers.load import Tokenizer, train_tokenizer
@@ -32,8 +31,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     sources, files = input_sources(config)
     units = plan_units(sources, files, config.prepare.unit_bytes)
     if not sum(map(unit_bytes, units)):
-        paths = ", ".join(path for source in sources for path in source.paths)
-        raise StageError(f"{paths}: no documents found; set prepare.input to files with text")
+        raise no_documents(config)
     tokenizer, figures, texts = _make(config, units, place, console)
     names = tokenizer.save(place.folder)
     console.line(
@@ -44,7 +42,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     console.table("coverage of the corpus", ["measure", "value"], coverage_rows(measured))
     _warn_about_losses(tokenizer, measured, console)
     console.line("longest tokens: " + "  ".join(t[:40] for t in measured["longest"][:10]))
-    records = tuple(FileRecord(name, *hash_file(place.file(name))) for name in names)
+    records = tuple(place.record(name) for name in names)
     details = {
         "kind": tokenizer.kind,
         "vocabulary": tokenizer.vocabulary,
@@ -76,7 +74,7 @@ def _make(
 
 
 def _read_sample(config: Config, units: Sequence[Unit], console: Console) -> "_Texts":
-    """Read texts to measure a tokenizer on that was not trained on a sample; a few units suffice."""
+    """Read texts to measure coverage on, for a tokenizer that was not trained on a sample."""
     texts = _Texts(config, units, SAMPLE_BYTES, COVERAGE_SEED, least_read=0)
     with console.bar("sample", texts.size) as bar:
         for _ in texts.read(bar):
@@ -132,7 +130,7 @@ class _Texts:
                 size = len(text.encode())
                 self.figures["bytes"] += size
                 self.figures["documents"] += 1
-                # Compressed input holds more text than its size tells.
+                # Compressed input holds more text than its size suggests.
                 if held < 2 * SAMPLE_BYTES and thin(content, self._share, self._seed + 1):
                     held += size
                     self.held.append(text)

@@ -17,7 +17,6 @@ from pipeline.training.inputs import TrainingInputs
 from pipeline.training.tracking import log_checkpoint_artifact, make_loggers
 from pipeline.training.trainer import fit
 from preprocess.files import storage
-from preprocess.files.manifest import FileRecord, hash_file
 from preprocess.work.folder import checkpoint_file
 
 WAIT_SECONDS = 600.0
@@ -40,8 +39,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     console.line(module.network.recurrent.compile_cell(train.compile, inputs.share.of_pass))
     if warning := passes_warning(inputs.passes, train.steps):
         console.warn(warning)
-    told = rows_up_to(place.file(METRICS), module.step)
-    loggers = make_loggers(config, place, console, told)
+    history = rows_up_to(place.file(METRICS), module.step)
+    loggers = make_loggers(config, place, console, history)
     with console.bar("train", train.steps) as bar:
         fit(inputs, module, loggers, TimedBar(bar, train.steps, _where(inputs), console))
 
@@ -63,7 +62,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         "cleaning": corpus.details["cleaning"],
         "corpus": corpus.content,
     }
-    files = tuple(FileRecord(n, *hash_file(place.file(n))) for n in (CHECKPOINT, METRICS))
+    files = tuple(place.record(name) for name in (CHECKPOINT, METRICS))
     module.swap_average()
     weights = {name: tensor.cpu() for name, tensor in module.network.state_dict().items()}
     made = Made(files, details, stats=details, content=tensors_hash(weights, details))

@@ -17,23 +17,26 @@ from pipeline.config.schema import Config
 from pipeline.console import Bar
 
 MANY_PASSES, ADVISED_PASSES = 20, 10
+"""Passes over the corpus above which a warning is shown, and those that the warning advises."""
 LONG_SECONDS, ADVISED_SECONDS = 2 * 3600.0, 3600.0
+"""Training time above which a warning is shown, and that of the number of steps that it names."""
 TIMED_SECONDS = 30.0
-"""Training time after which its speed is known well enough."""
+"""Training time over which the speed is measured before a warning."""
 EFFICIENCY = 0.5
-"""Share of a CPU's matmul speed that training reaches (MFU), roughly."""
+"""Approximate share of a CPU's matmul speed that training reaches (MFU)."""
 MEASURED_SECONDS, MEASURED_SIZE = 0.15, 768
+"""How long the matmul of a CPU is measured, and the rows and columns of its matrices."""
 
 
 class Warn(Protocol):
-    """Where a warning goes."""
+    """Anything that can show a warning, such as the console."""
 
     def warn(self, text: str) -> None:
         """Show a warning."""
 
 
 def passes_warning(passes: float, steps: int) -> str | None:
-    """A warning if ``steps`` are more than ``MANY_PASSES`` passes over the corpus."""
+    """Return a warning if ``steps`` make more than ``MANY_PASSES`` passes over the corpus, else None."""
     if passes <= MANY_PASSES:
         return None
     fewer = two_digits(steps * ADVISED_PASSES / passes)
@@ -44,11 +47,14 @@ def passes_warning(passes: float, steps: int) -> str | None:
 
 
 def time_warning(seconds: float, steps: int, where: str) -> str | None:
-    """A warning if ``steps`` steps take long, with a number of steps that takes an hour.
+    """Return a warning if a training takes more than ``LONG_SECONDS``, else None.
+
+    The warning names a number of steps that takes ``ADVISED_SECONDS``.
 
     Args:
-        seconds: for all of the steps.
-        where: the device, as a message names it.
+        seconds: time that all steps take.
+        steps: number of steps.
+        where: name of the device, for the warning.
     """
     if seconds <= LONG_SECONDS:
         return None
@@ -65,7 +71,8 @@ class TimedBar:
     Args:
         bar: the bar that is shown.
         steps: the training's last step.
-        where: the device, as the warning names it.
+        where: name of the device, for the warning.
+        console: where the warning is shown.
     """
 
     def __init__(self, bar: Bar, steps: int, where: str, console: Warn) -> None:
@@ -74,11 +81,11 @@ class TimedBar:
         self._began: tuple[float, float] | None = None
 
     def update(self, done: float, note: str = "") -> None:
-        """As the bar's own ``update``."""
+        """Update the bar, and show the warning when the speed is known."""
         self._bar.update(done, note)
         self._updates += 1
         if self._updates == 2:
-            # The first steps compile, and are slower.
+            # Measured from the second update, because the first steps compile and are slower.
             self._began = time.monotonic(), done
         elif self._began and time.monotonic() - self._began[0] >= TIMED_SECONDS:
             began, first = self._began
@@ -90,24 +97,24 @@ class TimedBar:
 
 
 def _slow(seconds: float, left: int, steps: int, where: str) -> str:
-    told = f"at this speed, {left:,} steps take {duration(seconds)} on {where}"
+    warning = f"at this speed, {left:,} steps take {duration(seconds)} on {where}"
     fewer = two_digits(left * ADVISED_SECONDS / seconds)
     if left < 0.9 * steps or not fewer:
-        return told
+        return warning
     return (
-        f"{told}; for about {duration(ADVISED_SECONDS)}, stop it (Ctrl-C) and add "
+        f"{warning}; for about {duration(ADVISED_SECONDS)}, stop it (Ctrl-C) and add "
         f"train.steps={fewer} --overwrite"
     )
 
 
 def two_digits(number: float) -> int:
-    """``number`` as a whole number whose digits after the second are zeros, rounded down."""
+    """Round down to a whole number with two significant digits: 12,345.6 -> 12,000."""
     digits = str(int(number))
     return int(digits[:2].ljust(len(digits), "0"))
 
 
 def duration(seconds: float) -> str:
-    """A time a person can read at a glance: "40 seconds", "5 minutes", "3 hours", "2.5 days"."""
+    """Format a time in its largest suitable unit: "40 seconds", "5 minutes", "2.5 days"."""
     for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= 1.5 * size or (size == 3600 and seconds == size):
             number = seconds / size
@@ -118,25 +125,29 @@ def duration(seconds: float) -> str:
 
 
 def trains_on_cpu(config: Config) -> bool:
-    """Return True if training will use the CPU; imports no torch to know it."""
+    """Return True if training will use the CPU, as far as that is known without importing torch."""
     device = config.train.device
     return device == "cpu" or (device == "auto" and not Path("/dev/nvidia0").exists())
 
 
 def cpu_tokens_per_second(config: Config, counts: npt.NDArray[np.uint64]) -> float:
-    """The speed of training on this machine's CPU, roughly.
+    """Estimate the speed of training on this machine's CPU, in tokens per second.
 
-    It is the speed of a float32 matmul, measured now, times ``EFFICIENCY``, divided by the FLOP of
-    a token.
+    The estimate is the speed of a float32 matmul, measured now, times ``EFFICIENCY``, divided by the
+    FLOPs per token.
 
     Args:
-        counts: (vocabulary,) how often each id occurs.
+        config: the config.
+        counts: number of occurrences of each id, uint64 (vocabulary,).
     """
     return EFFICIENCY * _matmul_speed() / _flops(config, counts)
 
 
 def zipf_counts(vocabulary: int) -> npt.NDArray[np.uint64]:
-    """Counts that fall with the rank, as those of words and subwords do, before they are known."""
+    """Return plausible counts of the ids of a tokenizer that is not trained yet, uint64 (vocabulary,).
+
+    They fall with 1 / rank, as the counts of words and subwords do (Zipf's law).
+    """
     ranks = np.arange(1, vocabulary + 1)
     return (100.0 * vocabulary / ranks).astype(np.uint64)
 
@@ -153,13 +164,13 @@ def _flops(config: Config, counts: npt.NDArray[np.uint64]) -> float:
             if head.cutoffs == "auto"
             else head.cutoffs
         )
-    # A window's words are a third as many as its tokens, and eight bytes long.
+    # Typical of a window: 0.3 distinct words per token, each of 8 bytes and 2 marks.
     types = SpelledTypes(0.3, 10) if isinstance(model.input, CharCNNInputConfig) else None
     return flops_per_token(model, predicted, cutoffs, types)
 
 
 def _matmul_speed() -> float:
-    """FLOP/s of NumPy's float32 matmul on this machine, the best of those in a moment."""
+    """Return the best FLOP/s of NumPy's float32 matmul within `MEASURED_SECONDS`."""
     a = np.random.default_rng(0).random((MEASURED_SIZE, MEASURED_SIZE), np.float32)
     best, end = float("inf"), time.perf_counter() + MEASURED_SECONDS
     while best == float("inf") or time.perf_counter() < end:

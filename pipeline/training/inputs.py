@@ -35,11 +35,12 @@ from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.tokenizers.spellings import MARKS, PAD, Spellings, truncated
 
 COSTS = {"cpu": CPU, "cuda": GPU}
+"""Cost model of the adaptive softmax by device type."""
 
 
 @dataclass
 class TrainingInputs:
-    """The inputs of a training, the same on every rank but for ``device`` and ``share``.
+    """The inputs of a training; only ``device`` and ``share`` differ between ranks.
 
     Attributes:
         config: the config.
@@ -68,7 +69,7 @@ class TrainingInputs:
         """
         train = config.train
         corpus = Corpus.open(stage_folder(config, "prepare", train.corpus), train.cache_bytes)
-        if train.looks_decide and not corpus.shards("valid"):
+        if train.depends_on_held_out_loss and not corpus.shards("valid"):
             raise StageError(
                 f"{corpus.folder} has no held-out text, which train.schedule.kind=plateau and "
                 "train.optimizer.average_after need; prepare it with a larger "
@@ -91,6 +92,7 @@ class TrainingInputs:
 
     @property
     def bf16(self) -> bool:
+        """Whether matrix products use bfloat16."""
         return has_bf16(self.config.train.precision, self.device)
 
     @property
@@ -110,7 +112,7 @@ class TrainingInputs:
     def clusters(self) -> tuple[tuple[int, ...], torch.Tensor]:
         """Cutoffs of the output layer, and the frequency rank of each id, (output vocabulary,).
 
-        From the checkpoint, the initial weights, the config or the corpus, in this order.
+        They come from the first of these that has them: checkpoint, initial weights, config, corpus.
         """
         if self.checkpoint:
             ranks = self.checkpoint["state_dict"].get("network.head.ranks")
@@ -131,6 +133,7 @@ class TrainingInputs:
 
     @property
     def cutoffs(self) -> tuple[int, ...]:
+        """Ranks where the tail clusters of an adaptive softmax begin; empty for another head."""
         return self.clusters[0]
 
     def _softmax_size(self, head: AdaptiveSoftmaxConfig) -> tuple[int, float, int]:
@@ -140,7 +143,11 @@ class TrainingInputs:
         return model.recurrent.direction_width, head.div, positions
 
     def module(self, console: Console) -> LitBiLM:
-        """Return the network on its device, with the checkpoint's, the initial or random weights."""
+        """Return the module with its network on the device of this rank.
+
+        The weights come from the checkpoint if there is one, else from the initial weights, else they
+        are random.
+        """
         model, train = self.config.model, self.config.train
         module = LitBiLM(
             model, train, self.corpus.vocabulary, *self.clusters, self.share, self.bf16
@@ -240,9 +247,9 @@ class TrainingInputs:
         if isinstance(schedule, ConstantConfig | InverseSqrtConfig | PlateauConfig):
             console.line(f"{raised}the {schedule.kind} schedule does not depend on it")
             return
-        looks = checkpoint["looks"]
+        losses = checkpoint["looks"]
         rates = [
-            learning_rate(train.model_copy(update={"steps": steps}), step, looks)
+            learning_rate(train.model_copy(update={"steps": steps}), step, losses)
             for steps in (former, train.steps)
         ]
         console.line(

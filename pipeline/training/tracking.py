@@ -23,6 +23,7 @@ from preprocess.files import storage
 from preprocess.files.manifest import NAME, read_manifest
 
 HOST = "https://api.wandb.ai"
+"""wandb's server, unless WANDB_BASE_URL is set."""
 
 UPLOADED_BYTES = 1 << 30
 """A larger checkpoint is not uploaded to wandb, which gets a reference to it instead."""

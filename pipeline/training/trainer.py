@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 
-from lightning_modules.allocator import memory_kept
+from lightning_modules.allocator import keep_memory
 from lightning_modules.evaluation.held_out import HeldOut
 from lightning_modules.evaluation.perplexity import evaluate
 from lightning_modules.nn.bilm import BiLMNetwork
@@ -21,7 +21,7 @@ from lightning_modules.sizes import flops_per_token
 from lightning_modules.training.callbacks import Compute, Metrics, ProgressBar
 from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.datamodule import TokenShardDataModule
-from lightning_modules.training.distribution import Agreement, other_processes_told, sum_over_ranks
+from lightning_modules.training.distribution import Agreement, lost_process_reported, sum_over_ranks
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.local_group import BACKEND as LOCAL
 from lightning_modules.training.matmul_peak import matmul_peak
@@ -33,7 +33,8 @@ from preprocess.errors import UserError
 from preprocess.shards.held_out_windows import evaluation_windows
 from preprocess.shards.stream import TokenStream, boundary_ids
 
-LOOK_ROWS, LOOK_UNROLL = 16, 64
+HELD_OUT_ROWS, HELD_OUT_UNROLL = 16, 64
+"""Rows and window length in tokens of the held-out evaluation during training."""
 
 
 def fit(
@@ -58,7 +59,7 @@ def fit(
         gpu = inputs.device.type == "cuda"
         data = TokenShardDataModule(inputs.windows, inputs.maker(), train, share, module.step, gpu)
         metrics = Metrics(
-            inputs.place.file(METRICS), bar, data.loader, _compute(inputs), _look(inputs)
+            inputs.place.file(METRICS), bar, data.loader, _compute(inputs), _held_out(inputs)
         )
         # The module has copies. They take as much memory as the weights and the optimiser state.
         inputs.checkpoint = inputs.initial = None
@@ -74,7 +75,7 @@ def fit(
             strategy=strategy,
             max_epochs=1,
             logger=list(loggers),
-            callbacks=[_Together(), *([] if gpu else [cores]), metrics, checkpoints],
+            callbacks=[_SameStep(), *([] if gpu else [cores]), metrics, checkpoints],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -85,7 +86,7 @@ def fit(
         # one. Our handler only sets a flag.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         try:
-            with memory_kept(), _stoppable(checkpoints), other_processes_told(share.world):
+            with keep_memory(), _stoppable(checkpoints), lost_process_reported(share.world):
                 trainer.fit(module, data)
         except BaseException:
             _end_processes(trainer)
@@ -115,7 +116,7 @@ def _strategy(inputs: TrainingInputs) -> DDPStrategy:
     )
 
 
-class _Together(pl.Callback):
+class _SameStep(pl.Callback):
     """Checks that all ranks start at the same step."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -136,20 +137,20 @@ def _compute(inputs: TrainingInputs) -> Compute:
     return Compute(flops, matmul_peak(inputs.device, dtype) * inputs.share.world)
 
 
-def _look(inputs: TrainingInputs) -> Callable[[BiLMNetwork], dict[str, Any]] | None:
-    """Return a function that measures the held-out text; None if there is none.
+def _held_out(inputs: TrainingInputs) -> Callable[[BiLMNetwork], dict[str, Any]] | None:
+    """Return a function that evaluates a network on the held-out split; None if the split is empty.
 
-    Collective: every rank must call it, and evaluates some of the rows.
+    The function is collective: every rank must call it, and evaluates some of the rows.
     """
     shards, train, share = inputs.corpus.shards("valid"), inputs.config.train, inputs.share
     if not shards:
         return None
     stream, text = TokenStream(shards, train.boundary), HeldOut.of(shards)
 
-    def look(network: BiLMNetwork) -> dict[str, Any]:
+    def evaluate_held_out(network: BiLMNetwork) -> dict[str, Any]:
         result = evaluate(
             network,
-            evaluation_windows(stream, LOOK_ROWS, LOOK_UNROLL, (share.rank, share.world)),
+            evaluation_windows(stream, HELD_OUT_ROWS, HELD_OUT_UNROLL, (share.rank, share.world)),
             text,
             document_starts=boundary_ids(train.boundary) if train.reset_state else None,
             encode=inputs.encode,
@@ -159,7 +160,7 @@ def _look(inputs: TrainingInputs) -> Callable[[BiLMNetwork], dict[str, Any]] | N
         shown = ("forward_perplexity", "backward_perplexity", "average_perplexity", "bits_per_byte")
         return {"nats": result.loss, **{name: figures[name] for name in shown}}
 
-    return look
+    return evaluate_held_out
 
 
 @contextmanager

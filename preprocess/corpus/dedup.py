@@ -4,9 +4,9 @@
 2. `deduplicate_bucket` compares the keys of a bucket over all units and writes a drop list.
 3. The last pass reads the drop lists of its unit (`read_drops`).
 
-Keys go through files, so that the memory of the Beam runner does not grow with the corpus. Of
-documents with equal keys the first one is kept: the lowest unit, then the lowest number in it. The
-result does not depend on the order of work.
+Keys go through files, so that the memory of the Beam runner does not grow with the corpus. The first
+of several documents with equal keys is kept: the one in the lowest unit, and in that unit the one
+with the lowest number. The result does not depend on the order of work.
 
 For near-duplicates (`preprocess.text.minhash.Bands`) a document has one key per band. It is dropped
 if one of its keys equals a key of an earlier document, even if that document is dropped itself.
@@ -30,14 +30,16 @@ KEYS = {
     "hashes": np.dtype([("document", "<u4"), ("low", "<u8"), ("high", "<u8")]),
     "bands": np.dtype([("document", "<u4"), ("low", "<u8")]),
 }
-"""A key: number of the document in its unit, and its 128-bit hash or the key of one band."""
+"""Dtype of a key by kind: number of the document in its unit, and its 128-bit content hash (in two
+halves) or the 64-bit key of one of its bands."""
 
 BUCKET_BYTES = 32 << 20
-"""Raw bytes of corpus per bucket: at most a million short documents, 60 MB while sorting."""
+"""Raw bytes of corpus per bucket. A bucket has the keys of at most a million short documents, which
+take 60 MB while they are sorted."""
 
 LINEAR_BUCKETS = 512
-"""Above this number, the number of buckets grows with the square root of the corpus only, because
-every bucket reads a slice of every unit."""
+"""Above this number, the number of buckets grows only with the square root of the corpus size,
+because every bucket reads a slice of every unit."""
 
 BAND_BUCKETS = 4
 """Buckets of bands per bucket of hashes, because a document has 12 to 51 bands."""
@@ -71,7 +73,7 @@ def band_keys(bands: npt.NDArray[np.uint64], first: int) -> npt.NDArray[Any]:
     """Return the keys of documents numbered from ``first``, in the order of documents.
 
     Args:
-        bands: a hash of each band of each document, shape (documents, bands).
+        bands: keys of the documents from `preprocess.text.minhash.Bands`, shape (documents, bands).
         first: number of the first document in its unit.
     """
     number = bands.shape[1]
@@ -86,13 +88,29 @@ def band_keys(bands: npt.NDArray[np.uint64], first: int) -> npt.NDArray[Any]:
 def write_keys(
     work: str, kind: Kind, unit: int, segment: int, keys: npt.NDArray[Any], buckets: int
 ) -> None:
-    """Write the keys of a segment's documents, sorted by document, grouped by bucket."""
+    """Write the keys of a segment's documents, grouped by bucket.
+
+    Args:
+        work: folder of unfinished work.
+        kind: kind of the keys.
+        unit: number of the unit.
+        segment: number of the segment in the unit.
+        keys: keys of type ``KEYS[kind]``, in the order of documents.
+        buckets: number of buckets, from `key_buckets`.
+    """
     bucket_of = keys["low"] % np.uint64(buckets)
     _shuffle(work, kind).write_rows(unit, segment, keys, bucket_of, buckets)
 
 
 def deduplicate_bucket(work: str, kind: Kind, units: int, bucket: int) -> None:
-    """Write the drop list of a bucket, unless it exists; all units must have written their keys."""
+    """Write the drop list of a bucket, unless it exists; all units must have written their keys.
+
+    Args:
+        work: folder of unfinished work.
+        kind: kind of the keys.
+        units: number of units of the corpus.
+        bucket: number of the bucket.
+    """
     target = folder.drop_list(work, kind, bucket)
     if exists(target):
         return
@@ -122,7 +140,10 @@ def read_drops(work: str, kind: Kind, unit: int, buckets: int) -> npt.NDArray[np
 
 
 def read_copies(work: str, kind: Kind, buckets: int) -> Counter[int]:
-    """Return how many keys occur 2, 3 to 4, 5 to 8, 9 to 16 ... times, by the lower bound."""
+    """Return how many keys occur 2, 3 to 4, 5 to 8, 9 to 16 ... times.
+
+    The keys of the counter are the lower bounds 2, 3, 5, 9 ...
+    """
     copies: Counter[int] = Counter()
     for bucket in range(buckets):
         record = folder.read_record(folder.copies_record(work, kind, bucket))

@@ -1,7 +1,7 @@
 """The first pass of prepare: reads, cleans, filters, hashes and tokenises the text of a unit.
 
 This is the only pass that reads text. It writes the unit in segments (`preprocess.corpus.segment`),
-and at the end the unit record. A rerun skips units that have one, and resumes an unfinished unit
+and at the end the unit record. A rerun skips units that have a record, and resumes an unfinished unit
 after its last segment. The output does not depend on how the reader divides the input into blocks.
 """
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import xxhash
 
 from preprocess.config import PrepareConfig
-from preprocess.corpus.rejects import KeptAside
+from preprocess.corpus.rejects import RejectsWriter
 from preprocess.corpus.segment import Segment
 from preprocess.errors import UserError
 from preprocess.files.durability import synced_together
@@ -29,17 +29,18 @@ from preprocess.shards.format import token_dtype
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.filters import Filters
 from preprocess.text.minhash import Bands
-from preprocess.text.scripts import script_shares
+from preprocess.text.scripts import count_scripts
 from preprocess.text.splits import splits_of
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
 from preprocess.work.progress import Progress
 
 BATCH_DOCUMENTS = 1024
-"""Maximum documents to clean and tokenise together; smaller batches are slower, larger not faster."""
+"""Maximum documents to clean and tokenise together. Smaller batches are slower, and larger batches
+are not faster."""
 
 BATCH_CHARACTERS = 1 << 20
-"""Characters after which a batch is full."""
+"""A batch with at least this many characters is full."""
 
 SPACE = ord(" ")
 SCRIPTS_EVERY = 8
@@ -52,7 +53,7 @@ class Job:
 
     Attributes:
         work: folder of unfinished work.
-        output: folder of the stage.
+        output: folder of the stage, for the shards and the rejects.
         config: settings of prepare.
         tokenizer: folder of the tokenizer.
         tokenizer_content: content hash in the tokenizer's manifest.
@@ -85,7 +86,7 @@ class _Counts:
     changed: Counter[str] = field(default_factory=Counter)
     """Documents changed by each cleaning step."""
     scripts: Counter[str] = field(default_factory=Counter)
-    """Letters by script, in the kept documents of every eighth batch."""
+    """Characters by script (`count_scripts`), in the kept documents of every eighth batch."""
     parts: list[dict[str, str]] = field(default_factory=list)
     """For each segment, the name of the part of each split."""
     files_aside: int = 0
@@ -121,7 +122,11 @@ class _Batch:
         return len(self.texts) >= BATCH_DOCUMENTS or self._characters >= BATCH_CHARACTERS
 
     def fill(self, block: Block, begin: int) -> int:
-        """Add documents of ``block`` from index ``begin`` until full; return the first index not added."""
+        """Add documents of ``block`` from index ``begin`` until the batch is full.
+
+        Returns:
+            The index of the first document that was not added.
+        """
         self._origins.append((len(self.texts), block, begin))
         texts = block.documents[begin : begin + BATCH_DOCUMENTS - len(self.texts)]
         characters = self._characters + sum(map(len, texts))
@@ -157,7 +162,7 @@ class _FirstPass:
         self._record = folder.segments_record(job.work, unit.index)
         self._counts = self._resume()
         self._cleaner.counts.update(self._counts.changed)
-        self._aside = KeptAside(
+        self._rejects_writer = RejectsWriter(
             job.output, unit.index, self._counts.files_aside, self._counts.rejected_aside
         )
         self._rejected: Counter[str] = Counter()
@@ -174,10 +179,10 @@ class _FirstPass:
                 self._close()
                 # A rerun resumes here.
                 folder.write_record(self._record, vars(self._counts))
-            self._tell()
+            self._report()
         if self._segment.documents:
             self._close()
-        self._aside.flush()
+        self._rejects_writer.flush()
         counts = self._counts
         dropped = counts.dropped + self._rejected
         assert counts.seen == counts.kept + counts.dropped.total(), "a document is unaccounted for"
@@ -190,7 +195,7 @@ class _FirstPass:
             "parts": counts.parts,
             "inputs": ranges_read(self._unit, self._reader.digests),
         }
-        self._tell(final=True)
+        self._report(final=True)
         folder.write_record(folder.unit_record(self._job.work, self._unit.index), record)
 
     def _resume(self) -> _Counts:
@@ -214,11 +219,11 @@ class _FirstPass:
         return Segment(token_dtype(self._job.vocabulary), self._counts.kept)
 
     def _batches(self) -> Iterator[_Batch]:
-        """Yield the documents after the closed segments, in batches that do not depend on the blocks."""
+        """Yield the documents after the closed segments, in batches independent of the blocks."""
         batch, skip = _Batch(), self._counts.seen
         for block in self._reader:
             self._rejected.update(one.reason for one in block.rejected)
-            self._aside.add_rejected(block.rejected)
+            self._rejects_writer.add_rejected(block.rejected)
             self._replaced += block.replaced
             begin = min(skip, len(block.documents))
             skip -= begin
@@ -228,7 +233,7 @@ class _FirstPass:
                     yield batch
                     batch = _Batch()
             self._progress.bytes += block.raw_bytes
-            self._tell()
+            self._report()
         if batch.texts:
             yield batch
 
@@ -238,7 +243,7 @@ class _FirstPass:
         if not texts:
             return
         if self._counts.batches % SCRIPTS_EVERY == 1:
-            self._counts.scripts.update(script_shares(texts))
+            self._counts.scripts.update(count_scripts(texts))
         data = [*map(str.encode, texts)]
         ids = self._tokenizer.encode(texts)
         bands = self._bands.keys(texts) if self._bands else None
@@ -248,7 +253,7 @@ class _FirstPass:
         self._counts.kept += len(texts)
 
     def _kept(self, batch: _Batch, texts: list[str]) -> list[str]:
-        """Return the cleaned texts to keep; count the others, and write them to the rejects if set."""
+        """Return the cleaned texts to keep; count the others and, if configured, save them."""
         reasons: Sequence[str | None] = [None] * len(texts)
         if self._filters.active:
             reasons = self._filters.reasons(batch.texts, texts)
@@ -263,7 +268,7 @@ class _FirstPass:
                 self._counts.dropped[reason] += 1
                 if self._config.keep_dropped and reason != "empty":
                     line = {"reason": reason, "text": texts[number], "where": batch.where(number)}
-                    self._aside.add(line)
+                    self._rejects_writer.add(line)
         return [text for text, reason in zip(texts, reasons, strict=True) if not reason]
 
     def _words(self, texts: list[str], data: list[bytes]) -> npt.NDArray[np.uint32]:
@@ -280,25 +285,28 @@ class _FirstPass:
         """Write the segment and start the next one."""
         job, counts = self._job, self._counts
         number = len(counts.parts)
-        side = partial(
+        find_splits = partial(
             splits_of,
             valid_fraction=self._config.valid_fraction,
             test_fraction=self._config.test_fraction,
-            given=self._source.split,
+            source_split=self._source.split,
         )
         with synced_together():
             counts.parts.append(
                 self._segment.write(
-                    job.work, self._unit.index, number, side, job.buckets, job.band_buckets
+                    job.work, self._unit.index, number, find_splits, job.buckets, job.band_buckets
                 )
             )
-            self._aside.flush()
+            self._rejects_writer.flush()
         counts.changed = Counter(self._cleaner.counts)
-        counts.files_aside, counts.rejected_aside = self._aside.files, self._aside.rejected
+        counts.files_aside, counts.rejected_aside = (
+            self._rejects_writer.files,
+            self._rejects_writer.rejected,
+        )
         self._segment = self._new_segment()
 
-    def _tell(self, final: bool = False) -> None:
+    def _report(self, final: bool = False) -> None:
         self._progress.documents = self._counts.kept
         self._progress.tokens = self._counts.tokens
         self._progress.dropped = (self._counts.dropped, self._rejected)
-        self._progress.tell(final)
+        self._progress.write(final)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 TOKENS_PER_WORD = (*(n / 4 for n in range(4, 25)), 8.0, 12.0, 16.0, 32.0, 64.0, 128.0)
-"""Upper bounds of the bins of tokens per word; the last bin has all documents above."""
+"""Inclusive upper bounds of the bins of tokens per word; one more bin has all higher ratios."""
 
 
 class Histograms:
@@ -18,7 +18,11 @@ class Histograms:
         self._ratios: Counter[int] = Counter()
 
     def add(self, rows: npt.NDArray[Any]) -> None:
-        """Count documents, as rows of type ``preprocess.shards.format.DOCUMENT``."""
+        """Count documents.
+
+        Args:
+            rows: the documents, of type `preprocess.shards.format.DOCUMENT`, shape (documents,).
+        """
         _, bits = np.frexp(rows["tokens"].astype(np.float64))
         self._lengths.update(bits.tolist())
         rows = rows[rows["words"] > 0]
@@ -29,9 +33,11 @@ class Histograms:
         """Return the number of documents in each bin, by the lower bound of the bin.
 
         Returns:
-            tokens: bins from 0, 1, 2, 4, 8 ... tokens.
-            tokens_per_word: bins from 0 and from the bounds in `TOKENS_PER_WORD`; documents without
-                words are left out.
+            A dictionary with two histograms. Lower bounds are strings; empty bins are left out.
+
+            tokens: bins of 0, 1, 2 to 3, 4 to 7, 8 to 15 ... tokens.
+            tokens_per_word: bins of 0 to 1, and above each bound in `TOKENS_PER_WORD`. Documents
+                without words are left out.
         """
         lengths = {
             str(1 << bits - 1 if bits else 0): n for bits, n in sorted(self._lengths.items())

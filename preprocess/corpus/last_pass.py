@@ -10,7 +10,7 @@ import xxhash
 from preprocess.corpus.dedup import read_drops
 from preprocess.corpus.first_pass import Job
 from preprocess.corpus.histograms import Histograms
-from preprocess.corpus.rejects import KeptAside
+from preprocess.corpus.rejects import RejectsWriter
 from preprocess.files import storage
 from preprocess.files.durability import synced_together
 from preprocess.files.storage import exists, join, read_bytes, write_bytes
@@ -20,16 +20,24 @@ from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
 
 COUNT = np.dtype([("id", "<u4"), ("count", "<u8")])
-"""How often a token id occurs."""
+"""Dtype of a row of `read_counts`: a token id and how often it occurs."""
 
 
 def read_counts(work: str, unit: int) -> npt.NDArray[Any]:
-    """Return how often each id occurs in the train split of a finished unit, of type `COUNT`."""
+    """Return how often each id occurs in the train split of a finished unit.
+
+    Returns:
+        An array of type `COUNT`, shape (ids that occur,), ordered by id.
+    """
     return np.frombuffer(read_bytes(folder.counts_file(work, unit)), COUNT)
 
 
 def finish_unit(job: Job, unit: Unit) -> int:
-    """Turn the parts of a unit into shards, unless it is finished, and return its index."""
+    """Turn the parts of a unit into shards, unless it is finished, and return its index.
+
+    The drop lists that the settings require must have been written
+    (`preprocess.corpus.dedup.deduplicate_bucket`).
+    """
     if not exists(folder.finished_record(job.work, unit.index)):
         _LastPass(job, unit).run()
     return unit.index
@@ -43,7 +51,7 @@ class _LastPass:
         self._files: list[dict[str, Any]] = []
         self._counts = np.zeros(job.vocabulary, np.uint64)
         self._histograms = Histograms()
-        self._aside = KeptAside(job.output, unit.index, kind="duplicates-")
+        self._rejects_writer = RejectsWriter(job.output, unit.index, kind="duplicates-")
 
     def run(self) -> None:
         job, index = self._job, self._unit.index
@@ -53,7 +61,7 @@ class _LastPass:
             for segment in parts:
                 for split, name in segment.items():
                     self._finish_part(name, split, drops)
-            self._aside.flush()
+            self._rejects_writer.flush()
             seen = np.flatnonzero(self._counts)
             table = np.empty(len(seen), COUNT)
             table["id"], table["count"] = seen, self._counts[seen]
@@ -87,7 +95,7 @@ class _LastPass:
         for reason, numbers in drops.items():
             dropped = _among(rows["number"], numbers)
             if self._job.config.keep_dropped and dropped.any():
-                self._keep_aside(ids, rows, dropped, reason)
+                self._save_dropped(ids, rows, dropped, reason)
             keep &= ~dropped
         if not keep.any():
             return
@@ -112,14 +120,14 @@ class _LastPass:
         row = {"name": name, "bytes": len(data), "xxh128": digest, "counts": counts}
         self._files.append(row)
 
-    def _keep_aside(
+    def _save_dropped(
         self, ids: npt.NDArray[Any], rows: npt.NDArray[Any], dropped: npt.NDArray[Any], reason: str
     ) -> None:
         tokenizer = cached_tokenizer(self._job.tokenizer, self._job.tokenizer_content)
         ends = np.cumsum(rows["tokens"], dtype=np.int64)
         for row in np.flatnonzero(dropped):
             text = tokenizer.decode(ids[ends[row] - rows["tokens"][row] : ends[row]])
-            self._aside.add({"reason": reason, "text": text})
+            self._rejects_writer.add({"reason": reason, "text": text})
 
 
 def _among(numbers: npt.NDArray[np.uint32], drops: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:

@@ -1,8 +1,9 @@
-"""Segments of a unit: the first pass can be resumed after each of them.
+"""Segments: consecutive documents of a unit that the first pass writes together.
 
-A segment is closed at the end of a document after a fixed number of tokens, so memory does not grow
-with the unit. It is written as one part per split. ``NAME.bin`` of a part holds the token ids,
-``NAME.npy`` a row of type ``preprocess.shards.format.DOCUMENT`` for each document.
+The first pass closes a segment after the batch that reaches `PrepareConfig.part_tokens` tokens or
+documents, so memory does not grow with the unit. It can be resumed after each closed segment. A
+segment is written as one part per split. ``NAME.bin`` of a part holds the token ids, ``NAME.npy`` a
+row of type `preprocess.shards.format.DOCUMENT` for each document.
 """
 
 import io
@@ -30,7 +31,7 @@ class Segment:
         first: number in the unit of its first document.
 
     Attributes:
-        tokens, documents: sizes so far.
+        tokens, documents: number of tokens and documents added so far.
     """
 
     def __init__(self, dtype: np.dtype[Any], first: int) -> None:
@@ -79,7 +80,7 @@ class Segment:
         work: str,
         unit: int,
         number: int,
-        side: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.uint8]],
+        find_splits: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.uint8]],
         buckets: int,
         band_buckets: int,
     ) -> dict[str, str]:
@@ -89,12 +90,13 @@ class Segment:
             work: folder of unfinished work.
             unit: number of the unit.
             number: number of the segment in the unit.
-            side: returns the index in ``SPLITS`` for the high half of each content hash.
+            find_splits: returns the index in `SPLITS` of each document's split, shape (documents,),
+                from the high halves of the content hashes (`preprocess.text.splits.splits_of`).
             buckets: number of buckets of content hashes.
             band_buckets: number of buckets of MinHash bands.
 
         Returns:
-            The name of the part of each split that has documents.
+            The name of the part by split, for the splits that have documents.
         """
         ids = np.concatenate(self._ids)
         rows = np.empty(self.documents, DOCUMENT)
@@ -102,10 +104,10 @@ class Segment:
         for name, sizes in self._sizes.items():
             rows[name] = sizes
         hashes = hash_halves(self._hashes)
-        sides = side(hashes[:, 0])
+        splits = find_splits(hashes[:, 0])
         parts: dict[str, str] = {}
         for index, split in enumerate(SPLITS):
-            chosen = sides == index
+            chosen = splits == index
             if chosen.any():
                 parts[split] = f"{split}-{unit:06d}-{number:03d}"
                 path = part_file(work, parts[split])
@@ -122,7 +124,7 @@ class Segment:
 
 
 def write_part(path: str, ids: npt.NDArray[Any], rows: npt.NDArray[Any]) -> None:
-    """Write the token ids and the document rows of a part; ``path`` has no ending."""
+    """Write ``PATH.bin`` with the token ids and ``PATH.npy`` with the rows of type `DOCUMENT`."""
     write_bytes(f"{path}.bin", ids.tobytes())
     table = io.BytesIO()
     np.save(table, rows)

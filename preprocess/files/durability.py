@@ -1,6 +1,6 @@
 """When written local files are flushed to disk (fsync): one by one, together, or never.
 
-An fsync takes a millisecond or more, and hardly longer for ten files than for one.
+An fsync takes a millisecond or more, and flushing ten files together takes hardly longer than one.
 """
 
 import os
@@ -40,7 +40,7 @@ def never_synced() -> Iterator[list[Path]]:
 
 
 def sync_data(file: IO[bytes]) -> None:
-    """Flush an open file to disk, unless an enclosing block defers or omits it."""
+    """Flush an open file to disk, unless `synced_together` or `never_synced` encloses the call."""
     file.flush()
     if _waiting.get() is None:
         os.fsync(file.fileno())

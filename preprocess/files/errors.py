@@ -24,14 +24,14 @@ class StoreError(StorageError):
 
 
 @contextmanager
-def told_writes(path: str) -> Iterator[None]:
-    """Convert write errors of a full disk or missing permissions in the block.
+def report_write_errors(path: str) -> Iterator[None]:
+    """Convert the `OSError` of a full disk or missing permissions in the block to `StorageError`.
 
     Args:
-        path: the file being written, for the message.
+        path: the file that the block writes, for the message.
 
     Raises:
-        StorageError: the disk is full or ``path`` may not be written; other errors pass unchanged.
+        StorageError: the disk is full or ``path`` may not be written. Other errors pass unchanged.
     """
     try:
         yield
@@ -49,10 +49,11 @@ def told_writes(path: str) -> Iterator[None]:
 
 
 class ReportingStore:
-    """Wrapper of an fsspec file system or open file whose errors name the path.
+    """Wrapper of an fsspec file system or open file, whose errors name the path.
 
-    Every method call raises `StoreError` if the store or its client fails. `PermissionError` gets
-    the path. `FileNotFoundError` and builtin exceptions other than `OSError` pass unchanged.
+    Attributes and methods are those of the wrapped object. A method call raises `StoreError` if the
+    store or its client fails, and `PermissionError` with the path if access is denied.
+    `FileNotFoundError` and builtin exceptions other than `OSError` pass unchanged.
 
     Args:
         inner: the file system or file.
@@ -69,7 +70,7 @@ class ReportingStore:
         self._inner.close()
 
     def put_finished(self, inner: str, put: Callable[[], object]) -> None:
-        """Call ``put``, and again after creating the parent folder if the first call needs it.
+        """Call ``put``; if the parent folder is missing, create it and call ``put`` again.
 
         Args:
             inner: path of the file inside the store.

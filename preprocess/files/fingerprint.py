@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 SHOWN = 60
-"""Characters of a value in a message."""
+"""Maximum characters of a value in a message."""
 
 
 def plain(value: Any, where: str = "") -> Any:
@@ -57,7 +57,7 @@ def fingerprint(asked: Mapping[str, Any]) -> str:
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """List the settings that differ, one line each, such as ``train.steps: 600 -> 1200``.
+    """Return a line for each setting that differs, such as ``train.steps: 600 -> 1200``.
 
     The list is empty if, and only if, the fingerprints are equal.
     """

@@ -1,9 +1,9 @@
 """Local copies of remote files, because each range read from an object store takes milliseconds.
 
 All processes of a user on a machine share one folder of copies, so that ranks and data workers
-fetch a shard once and a resumed run finds the copies of a killed one. The last process to exit
-removes the folder. Copies are named by content hash, so files of an older corpus are never confused
-with newer.
+fetch a shard once. The last process to exit removes the folder; if it is killed, a resumed run uses
+the copies that are left. Copies are named by content hash, so files of an older corpus are never
+confused with newer ones.
 """
 
 import atexit
@@ -20,14 +20,15 @@ from typing import BinaryIO
 import xxhash
 
 from preprocess.files import storage
+from preprocess.files.errors import StorageError, StoreError
 from preprocess.files.manifest import FileRecord
 
 AT_ONCE = 1 << 26
-"""Bytes of one request to the store."""
+"""Bytes to request from the store at once."""
 
 
 class DamagedCopy(Exception):  # noqa: N818
-    """A remote file differs from its manifest; the message gives its size or hash."""
+    """A remote file whose size or hash differs from its manifest record."""
 
 
 class LocalCopies:
@@ -37,7 +38,7 @@ class LocalCopies:
     while they run.
 
     Args:
-        limit: bytes of all copies; the copy being opened is kept even if it is larger.
+        limit: maximum bytes of all copies; the copy being opened is kept even if it is larger.
         setting: config key of the limit, for error messages.
 
     Raises:
@@ -63,7 +64,7 @@ class LocalCopies:
         except PermissionError:
             own = False
         if not own:
-            raise storage.StorageError(
+            raise StorageError(
                 f"{folder}: this folder for copies of remote files belongs to another user; set "
                 "TMPDIR to a folder of your own"
             )
@@ -139,12 +140,12 @@ class LocalCopies:
                         raise DamagedCopy(f"{size:,} bytes, not {record.bytes:,}")
                     if digest.hexdigest() != record.xxh128:
                         raise DamagedCopy(f"hash {digest.hexdigest()}, not {record.xxh128}")
-            except storage.StoreError:
+            except StoreError:
                 raise
-            except storage.StorageError as error:
+            except StorageError as error:
                 if not isinstance(error.__cause__, OSError):
                     raise
-                raise storage.StorageError(
+                raise StorageError(
                     f"{self._folder}: no space for a copy of {path} ({error.__cause__.strerror}); "
                     f"free some, set TMPDIR to a larger disk, or lower {self._setting}"
                 ) from error

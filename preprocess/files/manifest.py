@@ -1,7 +1,8 @@
 """``manifest.json``: the settings, files and content hash of a finished stage.
 
-It is written last and atomically, so a folder that has one is complete. ``fingerprint`` identifies
-the settings and inputs, ``content`` the result, on which the next stage depends.
+It is written last and atomically, so a folder that has a manifest is complete. ``fingerprint``
+identifies the settings and inputs. ``content`` identifies the result, and is part of the fingerprint
+of the next stage.
 """
 
 import hashlib
@@ -17,10 +18,10 @@ from preprocess.files import storage
 from preprocess.files.fingerprint import canonical_json, plain
 
 FORMAT = 1
-"""Format that is written, and the newest that can be read."""
+"""Version of the manifest format that is written; also the newest that can be read."""
 NAME = "manifest.json"
 HASHED_AT_ONCE = 1 << 22
-"""Bytes of one read."""
+"""Bytes to read and hash at once."""
 
 
 class ManifestError(UserError):
@@ -33,7 +34,7 @@ class FileRecord:
 
     Attributes:
         name: path relative to the stage's folder.
-        bytes: size.
+        bytes: size in bytes.
         xxh128: XXH3 128-bit hash of its content, 32 hexadecimal digits.
         counts: further columns of the manifest, such as tokens or the split.
     """
@@ -53,9 +54,9 @@ class Manifest:
 
     Attributes:
         stage: name, such as "prepare".
-        stage_version: raised when the stage's result changes for equal settings.
+        stage_version: version of the stage, raised if its result changes for equal settings.
         biloom: version of the package that wrote it.
-        fingerprint: `fingerprint` of ``asked``.
+        fingerprint: `preprocess.files.fingerprint.fingerprint` of ``asked``.
         content: `content_hash` of ``files``, or another hash of the result.
         asked: settings and inputs that determine the result.
         files: the files of the result.
@@ -181,10 +182,11 @@ def check_files(
     Args:
         folder: path or URL of the stage.
         manifest: its manifest.
-        progress: called after each file.
+        progress: called with the record of each file after it was checked.
 
     Returns:
-        A line per problem: ``NAME: missing``, ``NAME: size ...`` or ``NAME: hash ...``.
+        A line per problem, ``NAME: missing``, ``NAME: size ...`` or ``NAME: hash ...``; empty if all
+        files are intact.
     """
     problems = []
     for file in manifest.files:

@@ -7,42 +7,20 @@ For remote paths every function may raise `StoreError` if the store fails, and `
 package for the URL's protocol is not installed.
 """
 
-import glob as globbing
 import os
 import shutil
 import socket
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
 from preprocess.files.durability import sync_data, sync_name
-from preprocess.files.errors import ReportingStore, StorageError, StoreError, told_writes
-
-__all__ = ["FileInfo", "StorageError", "StoreError"]
+from preprocess.files.errors import ReportingStore, StorageError, report_write_errors
 
 TEMPORARY = ".biloom-tmp-"
 """Prefix of the names of files that are being written."""
-
-
-@dataclass(frozen=True, order=True)
-class FileInfo:
-    """A file found by `find_files`; instances sort by name.
-
-    Attributes:
-        name: path relative to the folders before the pattern's first wildcard.
-        path: absolute path or URL.
-        bytes: size.
-        version: mtime in nanoseconds or ETag; a change hints at a changed content.
-    """
-
-    name: str
-    path: str
-    bytes: int
-    version: str
 
 
 def is_remote(path: str) -> bool:
@@ -56,16 +34,16 @@ def local_path(path: str) -> Path:
 
 
 def absolute(path: str) -> str:
-    """Return ``path`` independent of the current folder, so that every worker can open it."""
+    """Return a local path as an absolute one, which all workers can open; URLs are unchanged."""
     return path if is_remote(path) else str(local_path(path).absolute())
 
 
 def join(folder: str, *parts: str) -> str:
-    """Return the path or URL of ``parts`` below ``folder``."""
+    """Return the path or URL of ``parts``, nested names, below ``folder``."""
     return "/".join([folder.rstrip("/"), *parts]) if folder != "/" else "/" + "/".join(parts)
 
 
-def _remote(path: str) -> tuple[Any, str]:
+def open_remote(path: str) -> tuple[Any, str]:
     import fsspec
 
     try:
@@ -79,9 +57,9 @@ def _remote(path: str) -> tuple[Any, str]:
 
 
 def exists(path: str) -> bool:
-    """Return True if there is a file or folder."""
+    """Return True if ``path`` is an existing file or folder."""
     if is_remote(path):
-        fs, inner = _remote(path)
+        fs, inner = open_remote(path)
         fs.invalidate_cache()
         return bool(fs.exists(inner))
     return local_path(path).exists()
@@ -94,7 +72,7 @@ def read_bytes(path: str, start: int = 0, end: int | None = None) -> bytes:
         FileNotFoundError: the file does not exist.
     """
     if is_remote(path):
-        fs, inner = _remote(path)
+        fs, inner = open_remote(path)
         return bytes(fs.cat_file(inner, start=start, end=end))
     with open(local_path(path), "rb") as file:
         file.seek(start)
@@ -108,7 +86,7 @@ def open_read(path: str) -> BinaryIO:
         FileNotFoundError: the file does not exist.
     """
     if is_remote(path):
-        fs, inner = _remote(path)
+        fs, inner = open_remote(path)
         return cast(BinaryIO, ReportingStore(fs.open(inner, "rb"), path))
     return open(local_path(path), "rb")
 
@@ -125,7 +103,7 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
         StorageError: the disk is full, permissions are missing, or the bucket does not exist.
     """
     if is_remote(path):
-        fs, inner = _remote(path)
+        fs, inner = open_remote(path)
         with tempfile.NamedTemporaryFile() as file:
             yield file
             file.flush()
@@ -133,7 +111,7 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
         return
     target = local_path(path)
     temporary = _temporary(target)
-    with told_writes(path):
+    with report_write_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
@@ -149,7 +127,7 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
 def write_bytes(path: str, data: bytes) -> None:
     """Write a whole file atomically; errors as in `atomic_writer`."""
     if is_remote(path):
-        fs, inner = _remote(path)
+        fs, inner = open_remote(path)
         fs.put_finished(inner, lambda: fs.pipe_file(inner, data))
         return
     with atomic_writer(path) as file:
@@ -157,7 +135,7 @@ def write_bytes(path: str, data: bytes) -> None:
 
 
 def create_exclusive(path: str, data: bytes) -> bool:
-    """Create a file only if it does not exist; return True if it was created.
+    """Create a file only if it does not exist; return True if it was created, otherwise False.
 
     On a remote store two writers may both succeed, because the check and the write are two calls.
     """
@@ -167,7 +145,7 @@ def create_exclusive(path: str, data: bytes) -> bool:
         write_bytes(path, data)
         return True
     target = local_path(path)
-    with told_writes(path):
+    with report_write_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -181,12 +159,12 @@ def create_exclusive(path: str, data: bytes) -> bool:
 def copy(source: str, target: str) -> None:
     """Copy a file within one store; a local copy is a hard link if the disk supports it."""
     if is_remote(source):
-        fs, inner = _remote(source)
-        fs.cp_file(inner, _remote(target)[1])
+        fs, inner = open_remote(source)
+        fs.cp_file(inner, open_remote(target)[1])
         return
     old, new = local_path(source), local_path(target)
     temporary = _temporary(new)
-    with told_writes(target):
+    with report_write_errors(target):
         new.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         try:
@@ -203,7 +181,7 @@ def copy(source: str, target: str) -> None:
 def remove(path: str) -> None:
     """Remove a file if it exists."""
     if is_remote(path):
-        fs, inner = _remote(path)
+        fs, inner = open_remote(path)
         if fs.exists(inner):
             fs.rm_file(inner)
         return
@@ -213,7 +191,7 @@ def remove(path: str) -> None:
 def remove_tree(folder: str) -> None:
     """Remove a folder and everything below it, if it exists."""
     if is_remote(folder):
-        fs, inner = _remote(folder)
+        fs, inner = open_remote(folder)
         fs.invalidate_cache()
         if fs.exists(inner):
             fs.rm(inner, recursive=True)
@@ -236,8 +214,8 @@ def move_aside(folder: str) -> str:
         number += 1
     aside = f"{folder}.old-{number}"
     if is_remote(folder):
-        fs, inner = _remote(folder)
-        _move_objects(fs, inner.rstrip("/"), _remote(aside)[1])
+        fs, inner = open_remote(folder)
+        _move_objects(fs, inner.rstrip("/"), open_remote(aside)[1])
     else:
         local_path(folder).rename(local_path(aside))
     return aside
@@ -260,7 +238,7 @@ def list_names(folder: str) -> list[str]:
     Temporary names, which a running or killed writer leaves, are not listed.
     """
     if is_remote(folder):
-        fs, inner = _remote(folder)
+        fs, inner = open_remote(folder)
         fs.invalidate_cache()
         if not fs.exists(inner):
             return []
@@ -270,91 +248,6 @@ def list_names(folder: str) -> list[str]:
         path = local_path(folder)
         names = [f.name for f in path.iterdir() if f.is_file()] if path.is_dir() else []
     return sorted(name for name in names if not name.startswith(TEMPORARY))
-
-
-def find_files(pattern: str) -> list[FileInfo]:
-    """Return the files that match a path, glob or URL, ordered by name.
-
-    In a glob, ``**`` matches any number of folders.
-
-    Raises:
-        StorageError: nothing matches, the path is a folder, or a file cannot be read.
-    """
-    found = _find_remote(pattern) if is_remote(pattern) else _find_local(pattern)
-    if not found:
-        reason = "no file matches" if any(c in pattern for c in "*?[") else "no such file"
-        raise StorageError(
-            f"{pattern}: {reason}; check the path (a glob must be quoted in a shell)"
-        )
-    return sorted(found)
-
-
-def _fixed_folder(pattern: str) -> str:
-    """Return the folders before the first wildcard, with a slash at the end."""
-    wild = min((pattern.find(c) for c in "*?[" if c in pattern), default=len(pattern))
-    return pattern[: pattern.rfind("/", 0, wild) + 1]
-
-
-def _folder_message(folder: str) -> str:
-    return f"{folder}: this is a folder; name its files, as in '{folder.rstrip('/')}/*.txt'"
-
-
-def _find_local(pattern: str) -> list[FileInfo]:
-    path = str(local_path(pattern))
-    if Path(path).is_dir():
-        raise StorageError(_folder_message(pattern))
-    # An existing file may have wildcard characters in its name.
-    literal = Path(path).is_file()
-    paths = [path] if literal else globbing.glob(path, recursive=True)  # noqa: PTH207
-    base = path[: path.rfind("/") + 1] if literal else _fixed_folder(path)
-    files = []
-    for path in paths:
-        # os functions and one stat per file, because there may be a million files.
-        try:
-            status = os.stat(path)  # noqa: PTH116
-        except OSError as error:
-            raise StorageError(
-                f"{path}: cannot be read ({error.strerror}); repair or remove it"
-            ) from error
-        if stat.S_ISREG(status.st_mode):
-            if not os.access(path, os.R_OK):
-                raise StorageError(f"{path}: no permission to read it; change its permissions")
-            name = path.removeprefix(base)
-            # Without "..", so that a file found by two patterns has one path.
-            full = os.path.abspath(path)  # noqa: PTH100
-            files.append(FileInfo(name, full, status.st_size, str(status.st_mtime_ns)))
-    return files
-
-
-def _find_remote(pattern: str) -> list[FileInfo]:
-    fs, inner = _remote(pattern)
-    web = pattern.startswith(("http://", "https://"))
-    # In a web address a question mark starts the query string.
-    if any(c in pattern for c in ("*" if web else "*?[")):
-        details = list(fs.glob(inner, detail=True).values())
-    else:
-        try:
-            details = [fs.info(inner)]
-        except FileNotFoundError:
-            details = []
-        if details and details[0]["type"] == "directory":
-            raise StorageError(_folder_message(pattern))
-    base = _fixed_folder(inner)
-    files = []
-    for info in details:
-        if info["type"] != "file":
-            continue
-        full = info["name"] if web else fs.unstrip_protocol(info["name"])
-        if info.get("size") is None:
-            raise StorageError(
-                f"{full}: the server does not report the file's size; download the file and use the "
-                "copy"
-            )
-        version = next(
-            (str(info[k]) for k in ("ETag", "etag", "mtime", "created") if k in info), ""
-        )
-        files.append(FileInfo(info["name"].removeprefix(base), full, int(info["size"]), version))
-    return files
 
 
 def check_writable(folder: str) -> None:

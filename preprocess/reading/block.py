@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 EXCERPT_CHARACTERS = 1000
+"""Maximum characters of `Rejected.excerpt`."""
 EXCERPT_BYTES = 4 * EXCERPT_CHARACTERS
 """Bytes kept of an oversized record, enough for an excerpt in any encoding."""
 
@@ -62,7 +63,7 @@ class Block:
         rejected: records that are not documents.
         replaced: number of U+FFFD characters put in place of invalid bytes and lone surrogates.
         raw_bytes: raw bytes read since the previous block; over a unit they sum to its bytes.
-        locations: for each run of documents, the index of its first document and their locations.
+        locations: (index of the first document, locations) for each run of documents from one file.
     """
 
     documents: list[str]
@@ -79,7 +80,13 @@ class Block:
 
 
 def location(prefix: str, number: int, name: str) -> str:
-    """Return a one-line location; an id ``name`` may contain any characters."""
+    """Return a one-line location, as in `Rejected.where`.
+
+    Args:
+        prefix: ``FILE:`` or ``FILE:row ``.
+        number: byte offset or row.
+        name: id of the record, with any characters; empty if it has none.
+    """
     return f"{prefix}{number} id={_printable(name)}" if name else f"{prefix}{number}"
 
 

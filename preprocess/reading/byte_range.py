@@ -1,4 +1,4 @@
-"""Reading the raw bytes of a range, and the error for files that cannot be read."""
+"""Reading of the raw bytes of a range of a file, and the error for files that cannot be read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ def damaged_file(path: str, problem: str) -> DamagedFile:
 
 
 @contextmanager
-def unreadable_as_damaged(path: str) -> Iterator[None]:
+def read_errors_as_damaged(path: str) -> Iterator[None]:
     """Convert errors of a missing or unreadable file, or a broken disk, to `DamagedFile`.
 
     Possibly temporary errors of remote files pass unchanged, so that a Beam engine can retry.
@@ -45,14 +45,14 @@ def unreadable_as_damaged(path: str) -> Iterator[None]:
 class RawRange:
     """Iterates over chunks of bytes from a range's start to the end of the file.
 
-    Chunks do not cross the range's end. Those after it are small, because they only serve to
-    complete the last record. Callers may seek in the file between two chunks.
+    No chunk crosses the range's end. Chunks after it are small, because they only serve to complete
+    the last record. Callers may seek in the file between two chunks.
 
     Args:
         file: the open file.
         piece: the range.
         chunk_bytes: bytes of a chunk inside the range.
-        digest: updated with the bytes of the range.
+        digest: hash that is updated with the bytes of the range, but not with those after it.
 
     Raises:
         DamagedFile: the file is shorter than when the work was planned.

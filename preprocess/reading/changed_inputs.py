@@ -10,20 +10,22 @@ from typing import Any
 
 import xxhash
 
-from preprocess.files.storage import FileInfo, exists, join, read_bytes, write_bytes
+from preprocess.files.find import FileInfo
+from preprocess.files.storage import exists, join, read_bytes, write_bytes
 from preprocess.reading.units import Unit
 from preprocess.work.folder import read_record, unit_records, work_folder
 
 INPUTS = "inputs.jsonl"
-"""File of a finished stage with the raw ranges it read."""
+"""Name of the file in which a finished stage lists the raw ranges that it read."""
 HASHED_AT_ONCE = 4 << 20
-"""Bytes of one read."""
+"""Bytes to read and hash at once."""
 
 
 def digest(files: Sequence[FileInfo]) -> dict[str, Any]:
-    """Return the entry of raw files in a fingerprint.
+    """Return what a fingerprint contains of the raw files, as JSON types.
 
-    It has their number, their bytes, and a hash of names and sizes in order; paths do not matter.
+    These are the number of files, their total bytes, and a hash of their names and sizes in order.
+    Paths are not included, so the input may be moved.
     """
     hashed = xxhash.xxh3_128()
     for file in files:
@@ -33,11 +35,11 @@ def digest(files: Sequence[FileInfo]) -> dict[str, Any]:
 
 
 def ranges_read(unit: Unit, digests: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a row per range of a unit, for its record and `write_inputs`.
+    """Return one row per range of a unit, as JSON types, for the unit's record and `write_inputs`.
 
     Args:
         unit: a unit that was read.
-        digests: xxh128 of the raw bytes of each range, see `UnitReader.digests`.
+        digests: xxh128 of the raw bytes of each range, from `UnitReader.digests`.
     """
     return [
         {"name": r.name, "start": r.start, "end": r.end, "version": r.version, "xxh128": digest}

@@ -1,7 +1,8 @@
-"""Detection and decompression of compressed files, with all members and in bounded memory.
+"""Detection and decompression of compressed files, in bounded memory.
 
-The file objects of the standard library treat damage after the first bzip2 or xz member as the end
-of the file. So this module calls the decompressors itself.
+A file may have several members (concatenated compressed streams). The file objects of the standard
+library treat damage after the first bzip2 or xz member as the end of the file, so this module calls
+the decompressors itself.
 """
 
 import bz2
@@ -15,7 +16,7 @@ import zstandard
 from preprocess.reading.byte_range import DamagedFile, damaged_file
 
 FREE_EXPANSION_BYTES = 256_000_000
-"""Unpacked bytes up to which no file counts as a decompression bomb."""
+"""A file that unpacks to at most this many bytes is never treated as a decompression bomb."""
 # The library has no output limit, and four bytes can expand to 128 KiB: at most 16 MiB per call.
 _ZSTANDARD_BYTES = 512
 
@@ -54,7 +55,7 @@ class _Gzip:
 
 
 class _Zstandard:
-    """The same for Zstandard. A skippable frame is a member without content."""
+    """Zstandard's decompressor with the same interface; a skippable frame is an empty member."""
 
     def __init__(self) -> None:
         self._inner = zstandard.ZstdDecompressor().decompressobj()
@@ -91,7 +92,7 @@ def find_compression(head: bytes, path: str) -> Compression | None:
     """Return the decompressor class of a file, or None if it is not compressed.
 
     Args:
-        head: the first bytes of the file, at least 10 if it has them.
+        head: the first bytes of the file: at least 10, or all of a shorter file.
         path: the file, for error messages.
 
     Raises:

@@ -63,10 +63,10 @@ def to_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
 
 
 def decode(data: bytes, encoding: str) -> tuple[str, bool]:
-    """Decode whole lines, with the same result as one by one.
+    """Decode whole lines together; invalid bytes in a line do not affect other lines.
 
     Returns:
-        The text, and whether it contains invalid bytes (see `is_invalid` and `replace_invalid`).
+        The text, and True if it contains invalid bytes (see `is_invalid` and `replace_invalid`).
     """
     try:
         return data.decode(encoding), False
@@ -86,7 +86,10 @@ def replace_invalid(text: str) -> tuple[str, int]:
 
 @lru_cache
 def blank_lines(encoding: str) -> re.Pattern[bytes]:
-    """Return a pattern of a line end and all blank lines after it, for encoded text."""
+    """Return a pattern for encoded text that matches a line end and at least one blank line after it.
+
+    A blank line is empty or contains only whitespace.
+    """
     spaces: set[bytes] = set()
     for code in range(0x3001):
         if code != 0x0A and chr(code).isspace():

@@ -14,13 +14,16 @@ from preprocess.reading.encodings import is_cuttable
 
 Format = Literal["text", "jsonl", "parquet", "docstrings"]
 INSTALLED_DOCS = "installed-docs:"
-"""Path of a source that stands for the documentation of the installed Python packages."""
+"""Value of `Source.path` for the documentation of the installed Python packages."""
 _PARQUET = b"PAR1"
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 
 def is_compressed_name(name: str) -> bool:
-    """Return True if the name is that of a compressed file; for reading, the content decides."""
+    """Return True if the name has the ending of a compressed file.
+
+    This is for planning only: the reader examines the content instead.
+    """
     return name.lower().endswith(_COMPRESSED)
 
 
@@ -67,7 +70,7 @@ def find_format(source: Source, name: str, head: bytes) -> Format | None:
 
 
 def holds_json(chunks: Iterable[bytes], encoding: str, text_field: str, limit: int) -> bool:
-    """Return True if the first non-blank line is a JSON object with a text.
+    """Return True if the first non-blank line is a JSON object whose ``text_field`` is a string.
 
     Reads no further than necessary: to the end of that line, or only one chunk if the text does not
     start with a brace.
@@ -76,7 +79,7 @@ def holds_json(chunks: Iterable[bytes], encoding: str, text_field: str, limit: i
         chunks: the file's bytes from its start, uncompressed; a byte order mark is in one chunk.
         encoding: encoding of the file, one for which `is_cuttable` is True.
         text_field: key of the text.
-        limit: longest line considered, in bytes.
+        limit: maximum bytes of that line; for a longer line the result is False.
     """
     pieces: list[bytes] = []
     held = 0

@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 from preprocess.config import Source
-from preprocess.files import storage
-from preprocess.files.storage import FileInfo
+from preprocess.files.find import FileInfo, find_files
 from preprocess.reading import installed_docs
 from preprocess.reading.formats import INSTALLED_DOCS
 
@@ -13,14 +12,15 @@ def list_source(source: Source) -> list[FileInfo]:
     """Return the files of a source ordered by name, with unique names and each file once.
 
     If two patterns (``a/*.txt`` and ``b/*.txt``) find files of equal name, their names are extended
-    by as many parent folders as necessary. So names do not change if the whole input is moved.
+    by as many parent folders as necessary. No more of the path is used, so that names stay the same
+    if the whole input is moved.
 
     Raises:
         StorageError: no file matches a path, or a file cannot be read.
     """
     found: dict[str, FileInfo] = {}
     for path in source.paths:
-        files = installed_docs.list_files() if path == INSTALLED_DOCS else storage.find_files(path)
+        files = installed_docs.list_files() if path == INSTALLED_DOCS else find_files(path)
         for file in files:
             found.setdefault(file.path, file)
     groups: dict[str, list[FileInfo]] = {file.name: [] for file in found.values()}

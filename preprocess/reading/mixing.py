@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 ONE = 1 << 32
-"""1.0 in fixed point; with floats, rounding could turn the factor 1 of `PassPlan` into 0 or 2."""
+"""1.0 as a fixed-point number with 32 fractional bits. With floats, rounding could make a shard of
+repeat factor 1 occur 0 or 2 times in a pass."""
 
 
 def shares(sizes: Sequence[int], weights: Sequence[float], alpha: float) -> list[float]:
@@ -30,7 +31,7 @@ def shares(sizes: Sequence[int], weights: Sequence[float], alpha: float) -> list
     return [score / whole for score in scores] if whole else scores
 
 
-def as_it_is(weights: Sequence[float], alpha: float) -> bool:
+def has_natural_shares(weights: Sequence[float], alpha: float) -> bool:
     """Return True if each source's share is proportional to its size."""
     return alpha == 1 and len(set(weights)) <= 1
 
@@ -45,6 +46,10 @@ def allot(sizes: Sequence[int], parts: Sequence[float], wanted: int) -> list[flo
         sizes: size of each source.
         parts: share of each source, from `shares`.
         wanted: size of the sample, in the unit of ``sizes``.
+
+    Returns:
+        The amount of each source, in the unit of ``sizes``. The amounts sum to ``wanted``, or to less
+        if the sources with a share are smaller.
     """
     amounts = [0.0] * len(sizes)
     open_sources = {number for number, part in enumerate(parts) if part > 0}
@@ -73,10 +78,11 @@ class PassPlan:
     """Number of occurrences of each shard in each pass over the training data, in closed form.
 
     A shard of a source with repeat factor r occurs ``floor((e + 1) r + u) - floor(e r + u)`` times
-    in pass e, which is r on average and differs from r by less than 1. The phase u in [0, 1) of a
-    shard is its start when the shards of the source are laid around a circle in a seeded order. So
-    over any consecutive passes, the amount of a source differs from its share by at most its
-    largest shard. With factor 1, every shard occurs once per pass.
+    in pass e, which is r on average and differs from r by less than 1. The phase u in [0, 1) differs
+    between the shards of a source: if they are laid around a circle of circumference 1 in a seeded
+    order, with lengths proportional to their sizes, u is where the shard starts. So over any
+    consecutive passes, the amount of a source differs from its share by at most its largest shard.
+    With factor 1, every shard occurs once per pass.
 
     A position is a token or a document end.
 

@@ -1,6 +1,6 @@
-"""A file with all planned units, from which a worker reads a single one by number.
+"""The file that holds all planned units; a worker reads a single unit from it by number.
 
-So only unit numbers pass through a Beam engine, even if a unit has ten thousand small files.
+So a Beam engine transports only unit numbers, even if a unit has ten thousand small files.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Reading documents from raw files of any supported format, encoding and compression.
 
 Every record becomes a document or a `Rejected` with its reason and location. A file that cannot be
-read to its end is an error, or is counted with ``damaged_files=skip``. Memory is bounded by one
-block and one record of at most ``max_document_bytes``.
+read to its end raises an error; with ``damaged_files=skip``, it is counted as a `Rejected` after its
+readable documents. Memory is bounded by one block and one record of at most ``max_document_bytes``.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ from preprocess.reading.byte_range import (
     DamagedFile,
     RawRange,
     damaged_file,
-    unreadable_as_damaged,
+    read_errors_as_damaged,
 )
 from preprocess.reading.compression import find_compression, unpack
 from preprocess.reading.encodings import blank_lines, find_encoding, is_cuttable, to_utf8
@@ -40,7 +40,8 @@ from preprocess.reading.units import Range, Unit
 from preprocess.text.config import CleaningConfig
 
 BLOCK_BYTES = 256 * 1024
-"""Fits the processor's cache; with blocks of 4 MB, reading takes about 1.5 times as long."""
+"""Default raw bytes per block. This fits the processor's cache; with blocks of 4 MB, reading takes
+about 1.5 times as long."""
 _FIELDS = PrepareConfig.model_fields
 
 
@@ -50,8 +51,9 @@ class Limits:
 
     Attributes:
         max_document_bytes: bytes above which a record is rejected as "oversized".
-        max_expansion: ratio of uncompressed to compressed bytes above which a file is damaged.
-        skip_damaged: count damaged files instead of raising `DamagedFile`.
+        max_expansion: ratio of uncompressed to compressed bytes above which a file counts as damaged;
+            files that unpack to at most 256 MB never do.
+        skip_damaged: yield a `Rejected` for a damaged file instead of raising `DamagedFile`.
     """
 
     max_document_bytes: int = _FIELDS["max_document_bytes"].default
@@ -81,14 +83,16 @@ def read_unit(
     removed.
 
     gzip, bzip2, xz and Zstandard are detected by content, UTF-16 and UTF-32 by their byte order
-    marks. If such a file was cut into ranges because its name does not tell, its first range yields
-    all documents and the others none. Byte offsets in locations count uncompressed bytes; if the
-    file was converted to UTF-8 (see `encodings`), bytes of the converted text.
+    marks. If such a file was cut into ranges because planning cannot know its content, its first
+    range yields all documents and the other ranges yield none. Byte offsets in locations count
+    uncompressed bytes, or bytes of the converted text if the file was converted to UTF-8 (see
+    `preprocess.reading.encodings`).
 
     Args:
         unit: the unit.
         source: its source.
-        cleaning: decides whether documents with invalid bytes are rejected.
+        cleaning: its ``invalid_bytes`` decides whether documents with invalid bytes are rejected; no
+            text is cleaned here.
         limits: limits of record size and compression.
         block_bytes: raw bytes per block, approximately.
     """
@@ -136,7 +140,7 @@ class UnitReader:
         digest = xxhash.xxh3_128()
         rejected: list[Rejected] = []
         try:
-            with unreadable_as_damaged(piece.path), storage.open_read(piece.path) as file:
+            with read_errors_as_damaged(piece.path), storage.open_read(piece.path) as file:
                 raw = RawRange(file, piece, self._block_bytes, digest)
                 try:
                     for block in self._read_documents(piece, file, raw):

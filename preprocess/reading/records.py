@@ -1,7 +1,7 @@
 """Splitting raw bytes into complete records: lines, paragraphs or whole files, many at a time.
 
-Of an oversized record only the start is kept, so memory is bounded by a chunk and the longest
-record allowed. The length of a record is its bytes without the final line feed. A carriage return
+Only the start of an oversized record is kept, so memory is bounded by a chunk and the longest record
+allowed. The length of a record is its number of bytes without the final line feed. A carriage return
 alone does not end a line, so a file in the format of the old Mac OS is one line.
 """
 
@@ -207,7 +207,12 @@ def paragraph_spans(lines: bytes, blank: re.Pattern[bytes]) -> Iterator[tuple[in
 
 
 def whole_file(chunks: Iterable[bytes], limit: int) -> Iterator[Records | Oversized]:
-    """Yield a whole file as one record, or nothing if it is empty."""
+    """Yield a whole file as one record, or nothing if it is empty.
+
+    Args:
+        chunks: the bytes of the file.
+        limit: maximum bytes of the file; a longer one is yielded as `Oversized`.
+    """
     pieces: list[bytes] = []
     held = 0
     passing: bytes | None = None
@@ -227,7 +232,7 @@ def whole_file(chunks: Iterable[bytes], limit: int) -> Iterator[Records | Oversi
 
 
 def without_mark(items: Iterable[Records | Oversized]) -> Iterator[Records | Oversized]:
-    """Remove a UTF-8 byte order mark at the start of the file."""
+    """Yield the items, without a UTF-8 byte order mark at the start of the file."""
     mark = codecs.BOM_UTF8
     for item in items:
         if item.offset > 0 or not item[1].startswith(mark):

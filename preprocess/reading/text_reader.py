@@ -24,7 +24,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class TextReader:
-    """Converts the records of one file to blocks of documents.
+    """Converts the records of one file to blocks of documents, whose ``raw_bytes`` are left at 0.
 
     Attributes:
         name: the file's name, for locations.

@@ -10,27 +10,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from preprocess.config import Source
-from preprocess.files.storage import FileInfo
+from preprocess.files.find import FileInfo
 from preprocess.reading.formats import is_never_cut
 
 SMALL_UNIT_BYTES = 8 * 1024**2
 LARGE_UNIT_BYTES = 32 * 1024**2
+"""Maximum raw bytes of a unit, for an input below and from `LARGE_INPUT_BYTES`."""
 EVEN = 4
 """The number of equal units is a multiple of this, so that two or four workers have equal work."""
 LARGE_INPUT_BYTES = 2 * 1024**3
-"""Input size from which units are large; below it, large units would be spread unevenly."""
+"""Input size in bytes from which units are large. Large units of a smaller input would be too few to
+keep many workers equally busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The records of a raw file whose first byte is in ``[start, end)``.
+    """A byte range of a raw file; it stands for the records whose first byte is in ``[start, end)``.
 
     Attributes:
         name: name of the file in its source, see `FileInfo.name`.
         path: path or URL.
         start: first byte.
         end: byte after the last one.
-        bytes: size of the whole file.
+        bytes: size of the whole file in bytes.
         version: see `FileInfo.version`.
     """
 
@@ -48,7 +50,7 @@ class Unit:
 
     Attributes:
         index: number of the unit in the plan.
-        source: index of the source.
+        source: index of the source in `PrepareConfig.sources`.
         ranges: ranges of the source's files, in the order of names.
     """
 

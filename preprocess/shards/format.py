@@ -29,10 +29,12 @@ DOCUMENT = np.dtype(
         ("text_bytes", "<u4"),
     ]
 )
-"""A document while prepare works on it: its number in the unit of work, and its sizes."""
+"""Dtype of a document's row while prepare works on it: its number in the unit of work, and its sizes.
+
+Words and characters are those of the cleaned text; ``text_bytes`` are its bytes in UTF-8."""
 
 SUMS = ("documents", "tokens", "words", "characters", "text_bytes")
-"""Sizes of a shard, or of a split."""
+"""Names of the sizes of a shard or split: the number of documents, and sums over the documents."""
 
 CACHE_BYTES = 50_000_000_000
 """Default limit of the local copies of remote shards, in bytes."""
@@ -57,9 +59,10 @@ class Shard:
         split: "train", "valid" or "test".
         source: name of the source of its documents.
         dtype: NumPy dtype of the ids.
-        documents, tokens, words, characters, text_bytes: sizes of its documents.
+        documents: number of its documents.
+        tokens, words, characters, text_bytes: sums of the sizes of its documents (`DOCUMENT`).
         copies: where remote files are copied to; None if the folder is local.
-        files: manifest records of the remote files, by ending.
+        files: manifest records of the remote files, by ending ("bin" and "len").
     """
 
     folder: str
@@ -160,7 +163,7 @@ class Corpus:
         return cls(folder, read_manifest(folder, "prepare"), cache_bytes)
 
     def shards(self, split: str) -> tuple[Shard, ...]:
-        """Return the shards of a split in the order of the manifest."""
+        """Return the shards of a split ("train", "valid" or "test") in the order of the manifest."""
         records = {file.name: file for file in self.manifest.files}
         shards = []
         for file in self.manifest.files:
@@ -195,7 +198,7 @@ class Corpus:
 def shard_counts(
     documents: npt.NDArray[Any], split: str, source: str, dtype: np.dtype[Any]
 ) -> Mapping[str, int | str]:
-    """Return what the manifest records of a shard.
+    """Return the counts of a shard's ``.bin`` file for the manifest (`FileRecord.counts`).
 
     Args:
         documents: its documents, of type `DOCUMENT`, shape (documents,).

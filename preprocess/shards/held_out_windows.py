@@ -44,5 +44,8 @@ def evaluation_windows(
 
 
 def window_count(stream: TokenStream, rows: int, unroll: int) -> int:
-    """Return the number of windows that `evaluation_windows` yields for all rows."""
+    """Return the number of windows that `evaluation_windows` yields with ``share`` (0, 1).
+
+    This is also the maximum over the ranks if there are several.
+    """
     return -(-len(stream) // (rows * unroll))

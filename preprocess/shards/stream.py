@@ -27,10 +27,11 @@ from preprocess.tokenizers.base import BOS, EOS, UNKNOWN
 Int64Ids = npt.NDArray[np.int64]
 
 OPEN_SHARDS = 64
-"""Maximum number of open shards, because open files are limited."""
+"""Maximum number of open shards; the operating system limits the open files of a process."""
 
 OPEN_DOCUMENTS = 1 << 25
-"""Maximum number of documents whose order is held in memory, mostly at 8 bytes each."""
+"""Number of documents above which the orders of the least recently used shards are dropped from
+memory. A document takes 8 bytes, or 16 in a shard of 2^31 or more positions."""
 
 
 def boundary_ids(boundary: Literal["eos", "bos_eos"]) -> tuple[int, int]:
@@ -48,7 +49,7 @@ def target_counts(
 
     Args:
         corpus: the corpus.
-        boundary: the boundary tokens.
+        boundary: "eos" or "bos_eos", see the module.
         directions: 1 for the forward LM only, 2 for both LMs.
         vocabulary: number of ids that can be predicted; higher ids count as `UNKNOWN`.
 
@@ -97,12 +98,12 @@ class TokenStream:
 
     Args:
         shards: the shards of the split, in the order of the manifest.
-        boundary: the boundary tokens.
+        boundary: "eos" or "bos_eos", see the module.
         order: "shuffled" permutes shards, and documents within a shard, differently in each pass;
             "as-given" keeps the order of the corpus, with repeats of a shard next to each other.
         seed: seed of the permutations.
-        factors: mean number of repeats per pass of each source; 1 for sources not in it. Each repeat
-            of a shard has its own permutation.
+        factors: repeat factor of each source by name: how often it occurs in a pass on average, 1 if
+            not given. Each repeat of a shard has its own permutation.
 
     Attributes:
         dtype: narrowest dtype that holds the ids of all shards.

@@ -8,8 +8,10 @@ from preprocess.errors import UserError
 from preprocess.shards.stream import Int64Ids, TokenStream
 
 HELD_POSITIONS = 1 << 14
-"""Positions of a row to read at once, for many windows, because each row reads from its own shards
-and `TokenStream` may not hold the document order of all of them."""
+"""Maximum positions of a row to read at once, for several windows.
+
+Each row reads from its own shards, and `TokenStream` may not hold the document order of all of them;
+so reading every window separately would compute these orders again and again."""
 
 
 class CorpusTooSmall(UserError):  # noqa: N818
@@ -22,15 +24,16 @@ class TrainingWindows:
     Each pass is divided into ``rows`` contiguous stretches of L = positions // rows positions. Row r
     reads stretch r of pass 0, then of pass 1, and so on: forward from the left end of each stretch,
     backward from its right end. So a window is computed without reading earlier windows. The last
-    ``positions mod rows`` positions of a pass are left out, which are different ones in each pass if
-    the order is shuffled. A pass with fewer positions than rows is left out completely; this can
-    occur if a source is not in every pass.
+    ``positions mod rows`` positions of a pass are left out; if the order is shuffled, these differ
+    between passes. A pass with fewer positions than rows is left out completely; this can occur if a
+    source is not in every pass.
 
     Args:
-        stream: the text.
-        rows: rows of a batch, over all devices.
+        stream: the train split.
+        rows: rows of a batch, summed over all devices.
         unroll: positions of a row per window.
-        own: rows to read in this process, or None for all; a row reads the same text in any process.
+        local_rows: indices of the rows that this process reads; None means all. A row reads the same
+            text in any process.
         directions: 1 for the forward LM only, 2 for both LMs.
 
     Attributes:
@@ -45,12 +48,12 @@ class TrainingWindows:
         stream: TokenStream,
         rows: int,
         unroll: int,
-        own: range | None = None,
+        local_rows: range | None = None,
         directions: int = 2,
     ) -> None:
         self._stream, self._rows, self._unroll = stream, rows, unroll
-        self._own = range(rows) if own is None else own
-        assert all(0 <= row < rows for row in self._own), "a row is not in the batch"
+        self._local_rows = range(rows) if local_rows is None else local_rows
+        assert all(0 <= row < rows for row in self._local_rows), "a row is not in the batch"
         self.stretch = len(stream) // rows
         if not self.stretch:
             raise CorpusTooSmall(
@@ -59,7 +62,8 @@ class TrainingWindows:
             )
         self._ends = np.zeros(0, np.int64)
         # A ring buffer of windows for every row: window w is in slot w mod number of slots.
-        count, self._windows = len(self._own), max(1, min(HELD_POSITIONS, self.stretch) // unroll)
+        count = len(self._local_rows)
+        self._windows = max(1, min(HELD_POSITIONS, self.stretch) // unroll)
         shape = (2, directions, count, self._windows * unroll)  # 2: inputs, targets
         self._ring = np.empty(shape, stream.dtype)
         # Rows are refilled at different windows, so that no window waits for all of them.
@@ -68,12 +72,13 @@ class TrainingWindows:
         self._afters = np.zeros(count, np.int64)
 
     def passes(self, windows: int) -> float:
-        """Return the number of passes of mean length that this many windows cover."""
+        """Return how many passes of mean length this many windows cover."""
         return windows * self._unroll / self.stretch
 
     def batch(self, window: int) -> tuple[Int64Ids, Int64Ids]:
-        """Return the inputs and targets of a window, each int64 (directions, unroll, own rows).
+        """Return the inputs and targets of window number ``window``, from 0.
 
+        Both are int64 ids, shape (directions, unroll, local rows).
         Index 0 of the first axis is the forward direction, index 1 the backward direction.
         """
         missing = (window < self._firsts) | (window >= self._afters)
@@ -85,10 +90,10 @@ class TrainingWindows:
         return ids, targets
 
     def _read_row(self, index: int, window: int) -> None:
-        """Fill the ring buffer of own row ``index`` from ``window`` to its next refill."""
+        """Fill the ring buffer of local row ``index`` from ``window`` to its next refill."""
         after = window + self._windows - int(window + self._phases[index]) % self._windows
         self._afters[index] = 0  # if reading fails, the row stays invalid
-        row, ring = self._own[index], self._ring[:, :, index]  # (2, directions, ring)
+        row, ring = self._local_rows[index], self._ring[:, :, index]  # (2, directions, ring)
         for slot, size, number, offset, stretch in self._pieces(window, after):
             first, last = row * stretch + offset, (row + 1) * stretch - offset
             ring[:, 0, slot : slot + size] = self._stream.read(number, first, first + size)

@@ -35,9 +35,12 @@ _Marks = tuple[_Positions, _Positions, npt.NDArray[np.bool_]]
 class Cleaner:
     """Removes control characters, then normalises Unicode, then collapses whitespace.
 
-    Cleaning is idempotent. The order matters for that: a control character may separate a letter
-    from its accent, and NFKC may produce spaces. A cleaned text can always be encoded as UTF-8,
-    because lone surrogates are removed, or replaced with U+FFFD if control characters are kept.
+    Cleaning is idempotent because of this order: a control character may separate a letter from its
+    accent, and NFKC may produce spaces. A cleaned text can always be encoded as UTF-8, because lone
+    surrogates are removed, or replaced with U+FFFD if control characters are kept.
+
+    Args:
+        config: which of the steps are done; ``invalid_bytes`` is not used here.
 
     Attributes:
         counts: number of texts that each step has changed so far; the steps are control_characters,
@@ -61,7 +64,7 @@ class Cleaner:
         self.counts: Counter[str] = Counter()
 
     def clean_batch(self, texts: list[str]) -> list[str]:
-        """Return the cleaned texts and add to ``counts``."""
+        """Return the cleaned texts in the same order, and add to ``counts``."""
         cleaned = texts.copy()
         narrow, wide = by_width(texts)
         unwanted, untidy = self._find(texts, narrow)

@@ -10,6 +10,7 @@ from preprocess.text.script_ranges import SCRIPT_RANGES
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+"""All splits. Arrays store a split as its index in this tuple."""
 
 
 class CleaningConfig(Section):

@@ -54,16 +54,19 @@ class Filters:
         return bool(self._steps) or self._least is not None or self._most is not None
 
     def reasons(self, originals: Sequence[str], cleaned: Sequence[str]) -> list[str | None]:
-        """Return for each document the first filter that drops it, or None if it is kept.
+        """Return for each document the name of the first filter that drops it, or None.
 
         Filters run in this order: too_short, too_long, repeated_lines, symbols, script, language.
-        All but repeated_lines see the cleaned text. That one sees the original, because cleaning
-        may join lines; blank lines do not count. An empty text can only be too_short. A text
-        without letters passes the script and language filters.
+        The filter repeated_lines examines the original text, because cleaning may join lines, and
+        ignores blank lines. All other filters examine the cleaned text. An empty text can only be
+        too_short. A text without letters passes the script and language filters.
 
         Args:
             originals: texts before cleaning.
             cleaned: the same texts after cleaning.
+
+        Returns:
+            A reason such as "too_short", or None, for each document.
         """
         reasons = [self._length_reason(len(text)) for text in cleaned]
         for reason, drops in self._steps:

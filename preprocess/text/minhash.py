@@ -1,10 +1,11 @@
 """Near-duplicate detection by MinHash LSH: near-duplicates share a key.
 
 A text is represented by the set of its character 5-grams, so no language, script or word boundary
-is assumed. Its MinHash signature is divided into bands of rows, and each band gives a key. Two
-texts with an equal key in any band count as near-duplicates. Texts are not compared, so this is an
-estimate: a pair of Jaccard similarity s is found with probability ``1 - (1 - s**rows)**bands``,
-which rises steeply at the configured similarity but is neither 0 below it nor 1 above it.
+is assumed. Its MinHash signature is divided into bands of several entries ("rows"), and each band
+gives a key. Two texts with an equal key in the same band count as near-duplicates. Texts are not
+compared, so this is an estimate: a pair of Jaccard similarity s is found with probability
+``1 - (1 - s**rows)**bands``, which rises steeply at the configured similarity but is neither 0 below
+it nor 1 above it.
 
 Sources: Broder, "On the resemblance and containment of documents" (1997); Leskovec, Rajaraman and
 Ullman, "Mining of Massive Datasets", sections 3.3 and 3.4. One hash per 5-gram, instead of one per
@@ -21,9 +22,9 @@ import xxhash
 SHINGLE = 5
 """Characters per n-gram."""
 ENTRIES = 256
-"""Entries of a signature; bands x rows is at most this."""
+"""Number of entries of a signature; bands x rows is at most this."""
 LEAST_FILLED = 64
-"""A text that fills fewer entries has a signature too unreliable to use."""
+"""The signature of a text that fills fewer entries is too unreliable to use."""
 FOUND_AT_SIMILARITY = 0.75
 """Smallest probability of finding a pair of exactly the configured similarity."""
 
@@ -45,7 +46,7 @@ class Bands:
         seed: seed of the hash functions.
 
     Attributes:
-        bands: number of bands, so of keys per text.
+        bands: number of bands, which is the number of keys per text.
         rows: signature entries per band.
     """
 

@@ -14,7 +14,7 @@ from preprocess.text.characters import CharacterTable, by_width
 from preprocess.text.script_ranges import SCRIPT_RANGES
 
 SCRIPTS = tuple(SCRIPT_RANGES)
-"""Names of all scripts, as in Unicode's Scripts.txt."""
+"""Names of all scripts as in Unicode's Scripts.txt, without Common and Inherited."""
 
 
 def script_ranges(script: str) -> Iterator[tuple[int, int]]:
@@ -34,7 +34,7 @@ def _script_table() -> CharacterTable:
     )
 
 
-def script_shares(texts: Sequence[str]) -> Counter[str]:
+def count_scripts(texts: Sequence[str]) -> Counter[str]:
     """Return how many characters of the texts belong to each script that occurs."""
     narrow, wide = by_width(texts)
     counts: Counter[str] = Counter()

@@ -20,7 +20,11 @@ def text_hashes(texts: Iterable[bytes]) -> bytes:
 
 
 def hash_halves(hashes: bytes | bytearray) -> npt.NDArray[np.uint64]:
-    """Split concatenated big-endian 16-byte hashes into (hashes, 2) high and low halves."""
+    """Split 16-byte hashes, as from `text_hashes`, into halves.
+
+    Returns:
+        The high and the low half of each hash as numbers, uint64, shape (hashes, 2).
+    """
     return np.frombuffer(hashes, ">u8").astype(np.uint64).reshape(-1, 2)
 
 
@@ -28,7 +32,7 @@ def splits_of(
     high: npt.NDArray[np.uint64],
     valid_fraction: float,
     test_fraction: float,
-    given: Split | None = None,
+    source_split: Split | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Return the index in ``SPLITS`` of each text's split, shape (texts,).
 
@@ -37,12 +41,12 @@ def splits_of(
 
     Args:
         high: high halves of the texts' hashes, shape (texts,).
-        valid_fraction: share of texts in the validation split.
-        test_fraction: share of texts in the test split.
-        given: the split of all texts, if their source has one; the fractions are then ignored.
+        valid_fraction: share of texts in the validation split, in [0, 1].
+        test_fraction: share of texts in the test split, in [0, 1].
+        source_split: `Source.split` of the texts, which replaces the fractions, or None.
     """
-    if given:
-        return np.full(len(high), SPLITS.index(given), np.uint8)
+    if source_split:
+        return np.full(len(high), SPLITS.index(source_split), np.uint8)
     # The 53 high bits as a number in [0, 1). Hash buckets use the low half of the hash.
     position = (high >> np.uint64(11)).astype(np.float64) / (1 << 53)
     numbers = np.where(position < valid_fraction, SPLITS.index("valid"), SPLITS.index("train"))

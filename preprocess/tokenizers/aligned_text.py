@@ -1,4 +1,4 @@
-"""Texts as a model reads them: cleaned, split into tokens and words, with the tokens of each word."""
+"""Preparation of texts for a model: cleaning, tokenising, and finding the tokens of each word."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from preprocess.tokenizers.base import UNKNOWN, Token
 from preprocess.tokenizers.load import Tokenizer
 
 NO_ID = -1
-"""Id of a `Token` that holds a word or a sentence, not a token of the vocabulary."""
+"""Id of a `Token` that is a word or a sentence instead of a token of the vocabulary."""
 
 Spans = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
@@ -24,8 +24,8 @@ class Tokenised:
     Attributes:
         text: the cleaned text; positions below are character offsets in it.
         tokens: the tokens in order.
-        words: the words passed by the caller, or the whitespace-separated words of a string. Their
-            id is `NO_ID`, and each overlaps at least one token.
+        words: the words of a text that was passed as a list, cleaned; for a string, its
+            whitespace-separated words. Their id is `NO_ID`, and each overlaps at least one token.
     """
 
     text: str
@@ -66,7 +66,7 @@ class TextAligner:
         self._cleaner, self._tokenizer = cleaner, tokenizer
 
     def read(self, texts: Iterable[str | Sequence[str]]) -> list[Tokenised]:
-        """Clean and tokenise texts; the result has their order.
+        """Clean and tokenise texts, and return the results in the same order.
 
         A list of words is tokenised as its words joined by single spaces, and every word keeps at
         least one token: a word that cleaning leaves empty becomes the unknown token. With a `word`

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from preprocess.errors import UserError
 
 UNKNOWN, BOS, EOS = 0, 1, 2
-"""Ids of the control tokens; no text produces BOS or EOS."""
+"""Ids of the control tokens <unk>, <s> and </s>; no text produces BOS or EOS."""
 
 IGNORE = -100
 """Target id of positions that have no target; PyTorch's default ``ignore_index``."""

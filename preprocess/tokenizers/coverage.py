@@ -1,4 +1,4 @@
-"""How well a tokenizer covers a corpus: unknown tokens, and tokens per word and character."""
+"""Measures of how well a tokenizer suits a text: unknown tokens, and tokens per word and character."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -11,10 +11,10 @@ from preprocess.tokenizers.load import Tokenizer
 from preprocess.tokenizers.subwords import SentencePieceTokenizer
 
 SAMPLE_BYTES = 10_000_000
-"""Bytes of text to measure on; enough for shares to within some hundredths of a percent."""
+"""Bytes of text to measure on, enough for an error of a few hundredths of a percentage point."""
 
 LONGEST = 20
-"""Number of longest spellings to report."""
+"""How many of the longest spellings to report."""
 
 BATCH_TEXTS = 256
 """Texts to encode at once."""
@@ -30,13 +30,15 @@ def coverage(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
     Returns:
         A dictionary that can be written as JSON; shares and ratios are None if undefined.
 
-        documents, bytes, characters, tokens: totals; document boundaries are not counted.
-        unknown, byte_tokens: shares of tokens that are the unknown token, or a byte.
-        bytes_per_token, tokens_per_character: compression ratios.
-        tokens_per_word: over documents written with spaces.
-        spaced: share of all characters in documents written with spaces.
+        documents, bytes, characters, tokens: totals, without document boundaries.
+        unknown: share of tokens that are the unknown token.
+        byte_tokens: share of tokens that are a single byte of a character.
+        bytes_per_token, tokens_per_character: ratios of the totals.
+        tokens_per_word: ratio in the documents written with spaces (see `LONG_WORD`).
+        spaced: share of all characters that are in documents written with spaces.
         restored: share of documents that decoding restores exactly; SentencePiece models only.
-        used, vocabulary: number of ids that occur, and of all ids.
+        used: number of distinct ids that occur.
+        vocabulary: number of ids of the tokenizer.
         longest: the longest spellings of the vocabulary, longest first.
     """
     sizes = dict.fromkeys(("documents", "bytes", "characters", "tokens", "unknown", "byte"), 0)
@@ -77,7 +79,7 @@ def coverage(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
 
 
 def coverage_rows(figures: dict[str, Any]) -> Sequence[Sequence[str]]:
-    """Return the result of `coverage` as (label, value) rows of a table."""
+    """Return the result of `coverage` as (label, value) rows of a table, without undefined ratios."""
     rows = [
         ("unknown tokens", _percent(figures["unknown"])),
         ("byte tokens", _percent(figures["byte_tokens"])),

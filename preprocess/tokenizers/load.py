@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from preprocess.config import TokenizerConfig, WordConfig
-from preprocess.files.storage import StoreError, join, read_bytes
+from preprocess.files.errors import StoreError
+from preprocess.files.storage import join, read_bytes
 from preprocess.tokenizers.base import Ids, Token, TokenizerError
 from preprocess.tokenizers.kind_file import KIND_FILE
 from preprocess.tokenizers.subwords import SentencePieceTokenizer, train_sentencepiece
@@ -45,9 +46,9 @@ class Tokenizer(Protocol):
         """Count the ids that stand for one byte of a character that is not in the vocabulary."""
 
     def longest(self, number: int) -> list[str]:
-        """Return this many of the longest spellings, longest first.
+        """Return the ``number`` longest spellings, longest first.
 
-        Markup, base64 and other text that is not language shows up here first.
+        They reveal markup, base64 and other text that is not language.
         """
 
     def save(self, folder: str) -> tuple[str, ...]:
@@ -58,7 +59,8 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     """Train a tokenizer on cleaned ``texts``; the same texts give the same bytes.
 
     Raises:
-        TokenizerError: there is no text, or too little for the requested vocabulary.
+        TokenizerError: there is no text, no word is frequent enough, or the requested vocabulary is
+            too small for the characters of the text.
     """
     if isinstance(config, WordConfig):
         return count_words(config, texts)

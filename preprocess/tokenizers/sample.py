@@ -1,9 +1,9 @@
 """Seeded samples of raw documents: to train a tokenizer, and to embed.
 
-A small corpus is read completely. From a large one, units (ranges of raw files) are drawn first, so
-that a sample of terabytes reads only gigabytes, then documents by their content hash. So the sample
-does not depend on the order of reading. If sources are weighted, each is sampled separately by its share of the
-mixture (`preprocess.reading.mixing`).
+A small corpus is read completely. In a large corpus, units (ranges of raw files) are drawn first, so
+that a sample of terabytes reads only gigabytes. Documents are then chosen by their content hash, so
+the sample does not depend on the order of reading. If sources are weighted, each is sampled
+separately by its share of the mixture (`preprocess.reading.mixing`).
 """
 
 import heapq
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from preprocess.config import PrepareConfig, Source
-from preprocess.reading.mixing import allot, as_it_is, shares
+from preprocess.reading.mixing import allot, has_natural_shares, shares
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
 from preprocess.text.cleaning import Cleaner
@@ -23,7 +23,7 @@ from preprocess.text.filters import Filters
 from preprocess.text.splits import hash_halves, splits_of, text_hashes
 
 READ_BYTES = 256 << 20
-"""Raw bytes to read for a sample, at least."""
+"""Minimum raw bytes to read for a sample, if the corpus has as many."""
 
 WHOLE = 4
 """A corpus up to this many times the size of the sample is read completely."""
@@ -35,14 +35,21 @@ class Sample:
 
     Attributes:
         units: the units to read, in the order of the corpus.
-        kept: share of the documents of these units that is in the sample, by index of the source.
+        kept: by index of the source, the share of the documents in its ``units`` that is in the
+            sample, in [0, 1].
     """
 
     units: tuple[Unit, ...]
     kept: Mapping[int, float]
 
     def holds(self, unit: Unit, content: int, seed: int) -> bool:
-        """Return True if a document of ``unit`` with this content hash is in the sample."""
+        """Return True if a document is in the sample.
+
+        Args:
+            unit: its unit, one of ``units``.
+            content: its content hash, from `read_train`.
+            seed: seed of the draw, as passed to `draw_sample`.
+        """
         return thin(content, self.kept[unit.source], seed)
 
 
@@ -56,19 +63,19 @@ def draw_sample(
     """Plan a sample in which each source has its share of the mixture.
 
     With equal weights and ``sampling_alpha`` 1, all documents are equally likely. Otherwise a source
-    contributes its share or all its text, and the other sources make up for what is missing. Sources
-    with ``split`` valid or test contribute nothing.
+    contributes its share or, if it is smaller than that, all its text; then the other sources
+    contribute more. Sources with ``split`` valid or test contribute nothing.
 
     Args:
         units: all units of the corpus.
         config: settings of prepare.
         wanted: approximate size of the sample in raw bytes; files count with their compressed size.
         seed: seed of the draw.
-        least_read: raw bytes to read, at least.
+        least_read: minimum raw bytes to read.
     """
     sources = config.sources
     weights = [source.weight for source in sources]
-    if as_it_is(weights, config.sampling_alpha):
+    if has_natural_shares(weights, config.sampling_alpha):
         drawn = draw_units(units, max(least_read, WHOLE * wanted), seed)
         kept = _kept(drawn, wanted)
         return Sample(tuple(drawn), dict.fromkeys(range(len(sources)), kept))
@@ -92,7 +99,11 @@ def _kept(units: Sequence[Unit], wanted: float) -> float:
 
 
 def draw_units(units: Sequence[Unit], wanted_bytes: int, seed: int) -> list[Unit]:
-    """Draw units of at least ``wanted_bytes`` raw bytes in total, or all; return them in their order."""
+    """Draw units at random until they have at least ``wanted_bytes`` raw bytes, or all are drawn.
+
+    Returns:
+        The drawn units, in the order of ``units``.
+    """
     order = list(range(len(units)))
     random.Random(seed).shuffle(order)
     chosen, size = [], 0
@@ -112,7 +123,11 @@ def unit_bytes(unit: Unit) -> int:
 def read_train(
     units: Sequence[Unit], config: PrepareConfig
 ) -> Iterator[tuple[Unit, str, str, int]]:
-    """Yield (unit, raw text, cleaned text, content hash) of each document of the train split."""
+    """Yield (unit, raw text, cleaned text, content hash) of each document of the train split.
+
+    The hash is the 128-bit `preprocess.text.splits.text_hash` of the cleaned text. Documents that are
+    empty after cleaning or dropped by a filter are left out; duplicates are not.
+    """
     for unit in units:
         source = config.sources[unit.source]
         for block in read_kept(unit, source, config):
@@ -156,10 +171,16 @@ def read_kept(unit: Unit, source: Source, config: PrepareConfig) -> Iterator[Kep
 def draw_documents(
     units: Sequence[Unit], config: PrepareConfig, number: int, seed: int
 ) -> list[str]:
-    """Draw distinct documents of the train split.
+    """Draw documents with distinct cleaned texts from the train split.
+
+    Args:
+        units: the units to read.
+        config: settings of prepare.
+        number: number of documents.
+        seed: seed of the draw.
 
     Returns:
-        The raw texts of ``number`` documents, or of all, in the order they were drawn.
+        The raw texts of ``number`` documents in pseudo-random order, or of all if there are fewer.
     """
     drawn: list[tuple[int, int, str]] = []  # a heap: its first entry is the last of the draw
     held: set[int] = set()
@@ -182,5 +203,5 @@ def mixed(content: int, seed: int) -> int:
 
 
 def thin(content: int, share: float, seed: int) -> bool:
-    """Return True for a pseudo-random ``share`` of all content hashes."""
+    """Return True for a pseudo-random ``share``, in [0, 1], of all content hashes."""
     return mixed(content, seed) < share * 2**53

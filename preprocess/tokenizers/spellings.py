@@ -1,6 +1,7 @@
 """Words as sequences of character ids, the input of a character CNN.
 
-A word is its UTF-8 bytes between a begin mark and an end mark, truncated to a fixed length.
+A word is represented by its UTF-8 bytes between a begin mark and an end mark. Bytes that do not fit
+into the fixed length are cut off.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,13 +15,13 @@ from preprocess.tokenizers.base import BOS, EOS
 # Character ids are byte values and marks, as in ELMo's training code (bilm-tf,
 # `UnicodeCharsVocabulary`); in ELMo's weight files each is one higher.
 TEXT_BEGIN, TEXT_END = 256, 257
-"""The only character of <s> and of </s>."""
+"""The only character of <s> and of </s>, between the marks of a word."""
 
 WORD_BEGIN, WORD_END = 258, 259
 """The first and the last character of every word."""
 
 PAD = 260
-"""Fills the positions after the end of a word."""
+"""Id of the positions after the end mark of a word."""
 
 CHARACTERS = 261
 """Number of character ids."""
@@ -69,7 +70,11 @@ class Spellings:
         self._known = np.zeros(kept, bool)
 
     def of_ids(self, ids: npt.NDArray[np.int64]) -> Characters:
-        """Return the character ids of distinct tokens, uint16, shape (ids, max_characters)."""
+        """Return the character ids of tokens, uint16, shape (ids, max_characters).
+
+        Args:
+            ids: distinct token ids, shape (ids,).
+        """
         kept = ids < len(self._rows)
         frequent = ids[kept]
         new = frequent[~self._known[frequent]]

@@ -100,7 +100,7 @@ class SentencePieceTokenizer:
         return bool(self._bytes.any())
 
     def restores(self, text: str) -> bool:
-        """Return True if decoding the ids of ``text`` gives it back, with U+2581 read as a space."""
+        """Return True if decoding the ids of ``text`` restores it; U+2581 and space count as equal."""
         decoded: str = self._processor.decode(self._processor.encode(text))
         return decoded == text.replace(_SPACE, " ")
 
@@ -150,8 +150,10 @@ def train_sentencepiece(
 ) -> SentencePieceTokenizer:
     """Train a model on cleaned ``texts``, which are iterated once; the trainer holds them in memory.
 
+    A small corpus gives fewer pieces than requested.
+
     Raises:
-        TokenizerError: there is no text, or too little for the requested vocabulary.
+        TokenizerError: there is no text, or the requested vocabulary is too small for its characters.
     """
     import sentencepiece
 
@@ -174,7 +176,7 @@ def train_sentencepiece(
             model_writer=model,
             model_type=model_type,
             vocab_size=size,
-            # A small corpus may have fewer pieces than requested; that is not an error.
+            # So that a small corpus with fewer pieces than requested is not an error.
             hard_vocab_limit=False,
             character_coverage=config.character_coverage,
             byte_fallback=True,
@@ -193,7 +195,7 @@ def train_sentencepiece(
             raise lines.error from error
         raise TokenizerError(
             f"SentencePiece cannot train {size} pieces on this text ({_reason(error)}); "
-            "raise tokenizer.vocabulary, lower tokenizer.character_coverage, or add text"
+            "raise tokenizer.vocabulary or lower tokenizer.character_coverage"
         ) from error
     return SentencePieceTokenizer(model.getvalue(), config.kind)
 

@@ -3,8 +3,8 @@
     vocabulary.txt    one word per line in UTF-8, in the order of their numbers
     vocabulary.index  u8 x 3: number of words, bytes of vocabulary.txt, bytes per offset (4 or 8)
                       u8 x words: the 64-bit hashes (XXH3) of the words, sorted
-                      offsets x (words + 1): where each word begins in vocabulary.txt, and its size
-                      u4 x words: the number of the word of each hash
+                      offsets x (words + 1): where each word begins in vocabulary.txt, then its size
+                      u4 x words: for each of the sorted hashes, the number of its word
 
 All numbers are little-endian. A lookup searches the hash and then compares the spelling, so hash
 collisions are resolved.
@@ -14,7 +14,7 @@ import io
 import mmap
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -26,16 +26,16 @@ import xxhash
 from preprocess.files import storage
 
 HEADER = np.dtype("<u8")
+"""Dtype of the first three numbers of the index."""
+
 BATCH_WORDS = 1 << 16
-"""Words written at once."""
+"""Words to write at once."""
 
 SORTED_AT_ONCE = 1 << 21
-"""Hashes sorted in memory at once."""
+"""Hashes to sort in memory at once, approximately."""
 
 COPIED_AT_ONCE = 1 << 24
-"""Bytes copied at once."""
-
-Hash = Callable[[bytes], int]
+"""Bytes to copy at once."""
 
 
 class Vocabulary:
@@ -46,7 +46,7 @@ class Vocabulary:
         index: contents of vocabulary.index.
 
     Raises:
-        ValueError: the two do not match.
+        ValueError: the index is truncated, or the two do not match.
     """
 
     def __init__(self, text: bytes | mmap.mmap, index: bytes | mmap.mmap) -> None:
@@ -74,7 +74,10 @@ class Vocabulary:
 
     @classmethod
     def open(cls, text: str, index: str) -> "Vocabulary":
-        """Memory-map the vocabulary in two files, given by path or URL; remote files are copied first."""
+        """Memory-map the vocabulary in two files, given by path or URL.
+
+        Remote files are first copied to a temporary folder of this process.
+        """
         return cls(_mapped(text), _mapped(index))
 
     def __len__(self) -> int:
@@ -172,7 +175,7 @@ def write_vocabulary(words: Iterable[bytes], text: IO[bytes], index: IO[bytes]) 
 def _sorted_ranges(
     file: IO[bytes], size: int
 ) -> Iterator[tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]]:
-    """Yield sorted hashes of ``file`` and the numbers of their words, one range of hashes at a time."""
+    """Yield sorted hashes of ``file`` and the numbers of their words, range by range."""
     ranges = -(-size // SORTED_AT_ONCE)
     for number in range(ranges):
         first = np.uint64((number << 64) // ranges)

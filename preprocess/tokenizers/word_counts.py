@@ -1,12 +1,12 @@
 """Word counts of a corpus, merged through files so that memory does not grow with the vocabulary.
 
-1. `count_unit` counts the words of a unit of work and writes the counts grouped by bucket, a range
-   of word hashes; more than once if the unit has many types.
+1. `count_unit` counts the words of a unit of work and writes the counts grouped by bucket, which is a
+   range of word hashes. It writes them in several parts if the unit has many types (distinct words).
 2. `merge_bucket` sums the counts of a bucket over all units and writes its words in id order.
 3. `merged_words` merges the buckets into the vocabulary.
 
-Duplicates are counted too, because they are known only after prepare. ``counts.npy`` of the corpus
-has the counts without them.
+Words of duplicate documents are counted too, because duplicates are known only after prepare. The
+file ``counts.npy`` of the corpus has the counts without duplicates.
 """
 
 import heapq
@@ -32,20 +32,20 @@ from preprocess.work.progress import Progress
 from preprocess.work.shuffle import Shuffle
 
 TYPES_HELD = 500_000
-"""Types of a unit to count in memory (about 80 MB) before they are written."""
+"""Number of types, about 80 MB, above which the counts of a unit in memory are written to a file."""
 
 BUCKET_BYTES = 4 << 20
-"""Raw bytes of corpus per bucket, up to `MOST_BUCKETS`; they hold about 400,000 types at most."""
+"""Raw bytes of corpus per bucket, which contain at most about 400,000 types."""
 
 MOST_BUCKETS = 256
-"""Maximum number of buckets."""
+"""Maximum number of buckets; in a larger corpus, a bucket has more than `BUCKET_BYTES`."""
 
 BLOCK_WORDS = 2048
 """Words per block of a bucket's file; merging holds one block of every bucket in memory."""
 
 Row = tuple[int, int, bytes]
-"""A word's negative count in train, its negative count in held-out text (0 if train has the word)
-and its UTF-8 spelling, so that sorted rows are in id order."""
+"""A word's negative count in train, its negative count in held-out text (0 if it occurs in train), and
+its spelling in UTF-8. Rows in ascending order are in the order of ids."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ def count_unit(job: CountJob, unit: Unit) -> int:
             spills += 1
         progress.documents += len(block.texts)
         progress.bytes += block.raw_bytes
-        progress.tell()
+        progress.write()
     _spill(job, unit.index, spills, counts)
-    progress.tell(final=True)
+    progress.write(final=True)
     folder.write_record(folder.word_record(job.work, unit.index), sizes)
     return unit.index
 
@@ -119,7 +119,13 @@ def read_counted(job: CountJob) -> dict[str, int]:
 
 
 def merge_bucket(job: CountJob, bucket: int) -> int:
-    """Sum the counts of a bucket over all units, write its words in id order, return its number."""
+    """Sum the counts of a bucket over all units and write its words in the order of their ids.
+
+    Does nothing if the bucket has been written. All units must have been counted.
+
+    Returns:
+        ``bucket``.
+    """
     target = folder.sorted_words(job.work, bucket)
     if exists(target):
         return bucket
@@ -135,10 +141,10 @@ def merge_bucket(job: CountJob, bucket: int) -> int:
     if job.min_count == 1:
         rows += [(0, -n, word) for word, n in held_out.items() if word not in train]
     rows.sort()
-    # Merging counts as progress, too, under a number that no unit has.
+    # Merging is also reported as progress, under a number that no unit has.
     progress = Progress(job.work, job.units + bucket)
     progress.tokens = len(rows)
-    progress.tell(final=True)
+    progress.write(final=True)
     with atomic_writer(target) as file:
         for start in range(0, len(rows), BLOCK_WORDS):
             part = rows[start : start + BLOCK_WORDS]
@@ -147,7 +153,7 @@ def merge_bucket(job: CountJob, bucket: int) -> int:
 
 
 def merged_words(job: CountJob) -> Iterator[bytes]:
-    """Yield all words in UTF-8 in the order of their ids."""
+    """Yield all words in UTF-8 in the order of their ids; all buckets must have been merged."""
     rows = heapq.merge(
         *(_read_run(folder.sorted_words(job.work, bucket)) for bucket in range(job.buckets))
     )

@@ -1,8 +1,9 @@
 """Tokenizer whose tokens are whitespace-separated words.
 
-Ids follow falling counts in the train split, ties in byte order. Words that occur in held-out text
-only come last, by their count there, so they have a spelling and an id although they are never a
-target in training. Frequent words are held in memory, all words in a memory-mapped file.
+Words have ids in the order of falling counts in the train split; words of equal count are in byte
+order. Words that occur only in held-out text come last, ordered by their count there: they have an id
+and a spelling, but are never a target in training. The most frequent words are held in memory, and
+all words are in a memory-mapped file.
 """
 
 import re
@@ -19,7 +20,7 @@ from preprocess.tokenizers.kind_file import save_kind
 from preprocess.tokenizers.vocabulary import Vocabulary
 
 FREQUENT = 100_000
-"""Words held in memory, 15 MB; they cover all but a few percent of running text."""
+"""Number of words held in memory (15 MB); they cover all but a few percent of running text."""
 
 TEXT, INDEX = "vocabulary.txt", "vocabulary.index"
 _MISSING = -1
@@ -95,7 +96,7 @@ def count_words(config: WordConfig, texts: Iterable[str]) -> WordTokenizer:
     A corpus is counted through files instead, by `preprocess.tokenizers.word_counts`.
 
     Raises:
-        TokenizerError: no word occurs ``config.min_count`` times.
+        TokenizerError: no word occurs at least ``config.min_count`` times.
     """
     counts = Counter(word for text in texts for word in text.split())
     words = [word for word, n in counts.items() if n >= config.min_count]

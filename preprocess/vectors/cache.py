@@ -17,12 +17,19 @@ from preprocess.files import storage
 from preprocess.files.local_copies import LocalCopies
 from preprocess.files.manifest import Manifest, read_manifest
 from preprocess.vectors.codec import CacheError, Codec, Vectors
-from preprocess.vectors.files import INDEX, Folder, ShardName, damaged_cache, make_again, shards_of
+from preprocess.vectors.files import (
+    INDEX,
+    CacheFiles,
+    ShardName,
+    damaged_cache,
+    make_again,
+    shards_of,
+)
 from preprocess.vectors.index import VectorIndex
 from preprocess.vectors.shard import Text, VectorBlock, VectorShard, text_key
 
 OLDEST = 2
-"""First version of stage "embed" that wrote this file format."""
+"""Oldest version of the stage "embed" whose caches can be read."""
 
 OPEN_SHARDS = 400
 """Maximum number of open shards; many systems allow 1024 open files per process."""
@@ -86,7 +93,7 @@ class VectorCache(Mapping[Text, Vectors]):
             raise damaged_cache(path, f"its manifest lists {len(generations)} indexes, not 1")
         self.generation = generations[0]
         copies = LocalCopies(local_bytes, "local_bytes") if storage.is_remote(path) else None
-        folder = Folder(path, records, copies)
+        folder = CacheFiles(path, records, copies)
         self._index = VectorIndex(folder, self.generation)
         self._shard = lru_cache(OPEN_SHARDS)(partial(VectorShard, folder, self.layers, codec))
 
@@ -147,7 +154,7 @@ class VectorCache(Mapping[Text, Vectors]):
         return self._index.find(key) is not None
 
     def has(self, keys: "bytes | NDArray[Any]") -> NDArray[np.bool_]:
-        """Return which of many keys are in the cache, bool (keys,).
+        """Return for each key whether it is in the cache, bool, shape (keys,).
 
         Args:
             keys: 16-byte keys (`preprocess.vectors.shard.text_key`), concatenated or as an array.
@@ -168,6 +175,8 @@ class VectorCache(Mapping[Text, Vectors]):
 
     def entries(self) -> Iterator[tuple[Text, list[str], Vectors]]:
         """Yield (text, spellings of its units, vectors) in the order stored; faster than ``items``.
+
+        Vectors have the shape (layers, units, dim).
 
         Raises:
             CacheError: the texts were not kept, or a shard is missing or damaged.
@@ -210,15 +219,15 @@ class VectorCache(Mapping[Text, Vectors]):
     def _need_texts(self) -> None:
         if not self.texts_kept:
             raise CacheError(
-                f"{self.path}: this vector cache was made without its texts; look up texts by "
-                "content, read `blocks()`, or make the cache with embed.texts=true"
+                f"{self.path}: this vector cache was made without its texts; look up the vectors of a "
+                "text with cache[text], read `blocks()`, or make the cache with embed.texts=true"
             )
 
     def _walk(self) -> Iterator[tuple[VectorShard, int, bytes]]:
         for number, name in enumerate(self.shards):
             shard = self._shard(name)
             for entry, row in enumerate(shard.entries["key"]):
-                # Skip a text that an earlier shard has, too.
+                # Skip a text that is also in an earlier shard.
                 found = self._index.find(key := row.tobytes())
                 if found and found[:2] == (number, entry):
                     yield shard, entry, key

@@ -9,7 +9,7 @@ from preprocess.vectors.codec import CacheError
 def check_entries(
     cache: VectorCache, progress: Callable[[int], None] | None = None
 ) -> Iterator[str]:
-    """Read all of ``cache`` and yield a message for each shard that has damaged entries.
+    """Read all of ``cache`` and yield a message for each shard with damaged or unindexed entries.
 
     Args:
         cache: the cache.

@@ -13,7 +13,7 @@ Bytes = NDArray[np.uint8]
 
 DTYPES = ("float32", "float16", "int8")
 LARGEST = 127
-"""Largest absolute value of a quantised vector."""
+"""Largest absolute value in a quantised int8 vector."""
 
 
 class CacheError(UserError):
@@ -32,7 +32,7 @@ class Codec:
         dim: dimensions of a vector.
 
     Raises:
-        CacheError: ``dtype`` is none of these.
+        CacheError: ``dtype`` is not one of the three.
     """
 
     dtype: str
@@ -84,7 +84,15 @@ class Codec:
         return values.reshape(-1).view(np.uint8)
 
     def decode(self, data: Bytes, shape: tuple[int, ...]) -> Vectors:
-        """Decode vectors of ``shape``, (..., dim): a view of ``data``, or for int8 a new float32 array."""
+        """Decode vectors from stored bytes.
+
+        Args:
+            data: the bytes, shape (bytes,).
+            shape: shape of the result, (..., dim).
+
+        Returns:
+            A view of ``data``, or for int8 a new float32 array.
+        """
         if self.dtype != "int8":
             return data.view(self.decoded_dtype).reshape(shape)
         stored = data.view(self._stored)

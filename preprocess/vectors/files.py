@@ -6,10 +6,11 @@
     entries-000012-003.npy   per entry a row of type `ENTRY`, in the order written
     index-0000.npy           uint64 (5, entries), sorted by key; see `preprocess.vectors.index`
 
-A *shard* is the first three files; 12 is the unit of work and 3 its part. An *entry* is a text of a
-shard. Its *units* are what has a vector: tokens, words or the sentence; their *labels* are their
-spellings. 0000 is the generation: how often texts were added to the finished cache. Files are raw
-arrays because these are the fastest to write and to read.
+A *shard* is the first three files; 12 is the unit of work and 3 the part of that unit. An *entry* is a
+text of a shard. Each of its *units* has a vector per layer; depending on the cache, units are the
+tokens, the words or the sentence. The *labels* are the spellings of the units. 0000 is the
+generation: how often texts were added to the finished cache. Files are raw arrays because these are
+the fastest to write and to read.
 """
 
 import io
@@ -32,7 +33,8 @@ KEY = np.dtype("V16")
 """Key of a text: see `preprocess.vectors.shard.text_key`."""
 
 ENTRY = np.dtype([("key", KEY), ("offset", "<u8"), ("text", "<u8"), ("units", "<u4")])
-"""Key of the text, vectors before it in the vectors file, bytes before it in the texts file, units."""
+"""Row of an entry: key of the text, index of its first vector in the vectors file, byte offset in the
+texts file, and number of units."""
 
 INDEX = re.compile(r"index-(\d{4,})\.npy")
 """Name of an index; the group is its generation."""
@@ -64,7 +66,7 @@ def index_name(generation: int) -> str:
 
 
 def shards_of(names: Mapping[str, Any]) -> list[ShardName]:
-    """Return the shards that have an entries file among these file names, in order."""
+    """Return the shards whose entries file is among the keys of ``names``, in order."""
     matches = map(_ENTRIES.fullmatch, names)
     return sorted(ShardName(int(match[1]), int(match[2])) for match in matches if match)
 
@@ -75,7 +77,12 @@ def make_again() -> str:
 
 
 def damaged_cache(name: str, reason: str) -> CacheError:
-    """Return the error for a damaged file, or for a damaged cache."""
+    """Return the error for a damaged file or cache.
+
+    Args:
+        name: name or path of the file, or path of the cache.
+        reason: what is wrong with it.
+    """
     return CacheError(f"{name} of the vector cache is damaged ({reason}); {make_again()}")
 
 
@@ -111,14 +118,14 @@ class HashedFile:
         return FileRecord(self.name, self.bytes, self.digest.hexdigest(), counts)
 
 
-class Folder:
+class CacheFiles:
     """Read access to the files of a vector cache.
 
     Args:
         path: folder or URL of the cache.
         records: manifest records of the files by name, or None to skip the check of their sizes.
-        copies: where remote files are copied to before they are mapped, or None to read them into
-            memory.
+        copies: local copies of remote files, which are mapped; None means to read remote files into
+            memory. Requires ``records``.
     """
 
     def __init__(
@@ -130,10 +137,11 @@ class Folder:
         self.path, self.records, self.copies = path, records, copies
 
     def map(self, name: str) -> "mmap.mmap | bytes":
-        """Memory-map a file.
+        """Memory-map a file; an empty file, or a remote file without ``copies``, is returned as bytes.
 
         Raises:
-            CacheError: the file is missing, or its size (remote: its hash) differs from its record.
+            CacheError: the file is missing or cannot be read, or its size (for a remote file, its
+                hash) differs from its record.
         """
         path = storage.join(self.path, name)
         try:
@@ -162,7 +170,10 @@ class Folder:
         Args:
             name: file name.
             dtype: expected dtype.
-            lead: expected shape without the last dimension.
+            lead: expected shape without the last dimension, which may have any size.
+
+        Returns:
+            A read-only array, whose shape is ``lead`` and one more dimension.
 
         Raises:
             CacheError: the file is missing or damaged, or has another dtype or shape.

@@ -1,8 +1,13 @@
 """The index of a vector cache: where the vectors of each key are.
 
-It is an array (5, entries), uint64, sorted by key. Its rows are the two halves of the key, read as
-big-endian numbers; ``shard << 32 | entry``, where shards are numbered in order; the number of vectors
-before the entry in its file; and the number of units of the entry. Of equal keys the first is kept.
+It is a uint64 array, shape (5, entries), sorted by key. Its rows are:
+
+- 0 and 1: the high and the low half of the key, read as big-endian numbers
+- 2: ``shard << 32 | entry``, the index of the shard in the order of names, and of the entry in it
+- 3: the number of vectors before the entry in the vectors file of its shard
+- 4: the number of units of the entry
+
+If several entries have the same key, only the first is in the index.
 """
 
 import tempfile
@@ -16,7 +21,7 @@ from numpy.typing import NDArray
 from preprocess.files import storage
 from preprocess.files.durability import never_synced
 from preprocess.files.manifest import FileRecord
-from preprocess.vectors.files import ENTRY, KEY, Folder, HashedFile, ShardName, index_name
+from preprocess.vectors.files import ENTRY, KEY, CacheFiles, HashedFile, ShardName, index_name
 from preprocess.work.shuffle import Shuffle
 
 Rows = NDArray[np.uint64]
@@ -24,10 +29,10 @@ ROWS = 5
 """Rows of the index."""
 
 BUCKET_ENTRIES = 1 << 21
-"""Maximum mean entries per bucket while sorting."""
+"""Maximum number of entries per bucket on average; one bucket is sorted in memory at a time."""
 
 COPY_BYTES = 1 << 22
-"""Bytes copied at once."""
+"""Bytes to copy at once."""
 
 
 def write_index(folder: str, shards: Sequence[tuple[int, int]], generation: int = 0) -> FileRecord:
@@ -39,7 +44,7 @@ def write_index(folder: str, shards: Sequence[tuple[int, int]], generation: int 
     Args:
         folder: folder or URL of the cache.
         shards: unit of work and part of each shard, in any order.
-        generation: number in the name of the index.
+        generation: generation of the cache, which is part of the index's name.
 
     Returns:
         The manifest record of the index.
@@ -48,7 +53,7 @@ def write_index(folder: str, shards: Sequence[tuple[int, int]], generation: int 
         CacheError: the entries file of a shard is missing or damaged.
     """
     names = sorted({ShardName(*shard) for shard in shards})
-    source = Folder(folder)
+    source = CacheFiles(folder)
     total = sum(len(source.array(shard.entries, ENTRY)) for shard in names)
     buckets = 1
     while total > buckets * BUCKET_ENTRIES:
@@ -80,7 +85,7 @@ def _join(path: str, rows: Sequence[IO[bytes]], count: int, generation: int) -> 
 
 
 def _buckets(
-    folder: Folder, shards: Sequence[ShardName], buckets: int, scratch: Path
+    folder: CacheFiles, shards: Sequence[ShardName], buckets: int, scratch: Path
 ) -> Iterator[Rows]:
     """Yield the rows (ROWS, entries) of each bucket of keys, in the order of buckets, unsorted."""
     shift = np.uint64(64 - (buckets.bit_length() - 1))
@@ -93,7 +98,7 @@ def _buckets(
         yield np.frombuffer(data, np.uint64).reshape(-1, ROWS).T
 
 
-def _runs(folder: Folder, shards: Sequence[ShardName]) -> Iterator[Rows]:
+def _runs(folder: CacheFiles, shards: Sequence[ShardName]) -> Iterator[Rows]:
     """Yield the entries of all shards, (entries, ROWS), in runs of at least a quarter of a bucket."""
     held: list[Rows] = []
     for number, shard in enumerate(shards):
@@ -105,7 +110,7 @@ def _runs(folder: Folder, shards: Sequence[ShardName]) -> Iterator[Rows]:
         yield np.concatenate(held)
 
 
-def _rows(folder: Folder, number: int, shard: ShardName) -> Rows:
+def _rows(folder: CacheFiles, number: int, shard: ShardName) -> Rows:
     entries = folder.array(shard.entries, ENTRY)
     high, low = halves(entries["key"])
     place = np.arange(len(entries), dtype=np.uint64) + np.uint64(number << 32)
@@ -134,7 +139,7 @@ class VectorIndex:
         CacheError: the index is missing or damaged.
     """
 
-    def __init__(self, folder: Folder, generation: int) -> None:
+    def __init__(self, folder: CacheFiles, generation: int) -> None:
         rows = folder.array(index_name(generation), np.dtype("<u8"), (ROWS,))
         self._high, self._low, self._rest = rows[0], rows[1], rows[2:]
 
@@ -147,7 +152,15 @@ class VectorIndex:
         return int(self._rest[2].sum())
 
     def find(self, key: bytes) -> tuple[int, int, int, int] | None:
-        """Return shard, entry, vectors before the entry and units of a key, or None if it is missing."""
+        """Find a text by its key.
+
+        Args:
+            key: the key, 16 bytes.
+
+        Returns:
+            (shard, entry, vectors before the entry, units), as in rows 2 to 4 of the index, or None if
+            the key is missing.
+        """
         high, low = int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big")
         at = int(self._high.searchsorted(np.uint64(high)))
         while at < self._high.size and int(self._high[at]) == high:

@@ -1,8 +1,8 @@
 """Uses of words in a vector cache, and the nearest neighbours of each use.
 
 Static vectors give a word one list of neighbours; contextual vectors give one list for each use
-(Peters et al. 2018, section 5.3). Words and uses are found from the cache alone, without a word list,
-and for any script.
+(Peters et al. 2018, section 5.3). Words and uses are found from the cache alone, in any script and
+without a word list.
 """
 
 import unicodedata
@@ -24,10 +24,10 @@ from preprocess.vectors.word_sample import (
 )
 
 CHOSEN = 3
-"""Number of words to choose if none are requested."""
+"""Maximum number of words that `word_uses` chooses if no words are requested."""
 
 COMMON = 0.004
-"""Words with a larger share of all occurrences are function words and are not chosen."""
+"""Words with a larger share of all occurrences are taken to be function words and are not chosen."""
 
 CANDIDATES = 400
 """Number of words to choose from: the most frequent ones below `COMMON`."""
@@ -36,7 +36,7 @@ SEEN = 24
 """Contexts used to rate a candidate; a word with fewer contexts is not chosen."""
 
 SMALLER = 0.2
-"""Minimum share of a word's occurrences in the smaller of two groups."""
+"""Minimum share of a word's occurrences in its less frequent use, for the word to be chosen."""
 
 KNOWN = 3
 """Minimum occurrences of a neighbour, because vectors of rarer words are unreliable."""
@@ -59,7 +59,8 @@ class Use:
 
     Attributes:
         typical: the occurrence nearest to the mean of the group.
-        again: the occurrence of the group nearest to the typical one in another text, or None.
+        again: the occurrence of the same group in another text that is nearest to the typical one, or
+            None if the whole group is in one text.
         neighbours: occurrences of other words in other texts, one per word, the nearest first. A word
             is a neighbour only of the use it is nearest to.
     """
@@ -94,6 +95,9 @@ def word_uses(cache: VectorCache, words: Sequence[str] | None, neighbours: int) 
             per direction.
         words: the words, or None to choose up to `CHOSEN` words whose uses are the most distinct.
         neighbours: maximum number of neighbours per use.
+
+    Returns:
+        The uses of each word, in the order of ``words`` or of distinctness.
     """
     sample = read_sample(cache, words or ())
     if words is None:

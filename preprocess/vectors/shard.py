@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord
 from preprocess.vectors.codec import Bytes, Codec, Vectors
-from preprocess.vectors.files import ENTRY, KEY, Folder, HashedFile, ShardName, damaged_cache
+from preprocess.vectors.files import ENTRY, KEY, CacheFiles, HashedFile, ShardName, damaged_cache
 
 Text = str | Sequence[str]
 """A text to embed: a string, or a list of words."""
@@ -44,7 +44,7 @@ def text_key(text: Text) -> bytes:
 
 
 def to_json(value: Any) -> bytes:
-    """Return compact JSON in UTF-8; lone surrogates are encoded, too."""
+    """Return compact JSON in UTF-8; lone surrogates are encoded like other characters."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "surrogatepass")
 
@@ -52,19 +52,19 @@ def to_json(value: Any) -> bytes:
 class VectorShardWriter:
     """Writer of a shard, whose files appear only when it is closed.
 
-    Texts and vectors are written at once; 36 bytes per entry stay in memory. As a context manager, it
-    closes the shard at the end of the block, or discards it if the block raises.
+    `add` writes texts and vectors immediately; only 36 bytes per entry stay in memory. As a context
+    manager, it closes the shard at the end of the block, or discards it if the block raises.
 
     Args:
         folder: folder or URL of the cache.
-        shard: unit of work and part.
+        shard: number of the unit of work, and of the part of that unit.
         layers: layers per entry.
         dim: dimensions of a vector.
         dtype: "float32", "float16" or "int8".
         texts: whether to keep the texts and the labels of their units.
 
     Raises:
-        CacheError: ``dtype`` is none of these.
+        CacheError: ``dtype`` is not one of the three.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class VectorBlock(NamedTuple):
 class VectorShard:
     """Reader of a shard, whose files are memory-mapped at their first use."""
 
-    def __init__(self, folder: Folder, layers: int, codec: Codec, shard: ShardName) -> None:
+    def __init__(self, folder: CacheFiles, layers: int, codec: Codec, shard: ShardName) -> None:
         self._folder, self._layers, self._codec, self.shard = folder, layers, codec, shard
 
     @cached_property
@@ -196,8 +196,8 @@ class VectorShard:
         """Return the vectors of an entry, shape (layers, units, dim).
 
         Args:
-            offset: vectors before the entry.
-            units: units of the entry.
+            offset: number of vectors before the entry in the vectors file.
+            units: number of units of the entry.
 
         Raises:
             CacheError: the file is missing, damaged or too short.
@@ -223,6 +223,10 @@ class VectorShard:
 
     def texts(self, entry: int, key: bytes) -> tuple[Text, list[str]]:
         """Return the text of an entry and the labels of its units.
+
+        Args:
+            entry: index of the entry in the shard.
+            key: key that the text must have.
 
         Raises:
             CacheError: a file is missing or damaged, or the text does not have this key.

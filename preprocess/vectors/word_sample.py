@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 Numbers = NDArray[np.int64]
 
 SAMPLE = 60_000
-"""Maximum occurrences, from the first texts of the cache; it bounds time and memory."""
+"""Maximum number of occurrences in a sample, which bounds time and memory."""
 
 STRETCH_CHARACTERS, STRETCH_TOKENS = 15, 4
 """A text has spaces between words if the parts between spaces have at most this many characters and
@@ -45,7 +45,10 @@ class Snippet:
 
 @dataclass(frozen=True)
 class WordSample:
-    """Word occurrences in reading order. A type is a spelling; types that differ in case share a key.
+    """Word occurrences in reading order.
+
+    A type is a distinct spelling, identified by its index in ``spellings``. Types that differ only in
+    case have the same key.
 
     Attributes:
         texts: the texts.
@@ -77,11 +80,11 @@ class WordSample:
         return max(exact or same, key=lambda n: int(self.counts[n]), default=None)
 
     def contexts(self, number: int) -> Numbers:
-        """Return the occurrences of a type, one for each pair of adjacent words.
+        """Return the indices of occurrences of a type, one for each distinct pair of adjacent words.
 
-        Without this, a phrase that is often repeated would look like a use of its own. At the ends of
-        a text only one of the two LMs has context, so such occurrences are used only if there are no
-        others.
+        If all occurrences were returned, a phrase that is often repeated would look like a use of its
+        own. At the ends of a text only one of the two LMs has context. So if fewer than two
+        occurrences lie inside a text, all occurrences are returned, otherwise none at the ends.
         """
         found = np.flatnonzero(self.types == number)
         text = np.pad(self.places[:, 0], 1, constant_values=-1)  # shifted by 1
@@ -123,7 +126,7 @@ def read_sample(cache: VectorCache, requested: Sequence[str]) -> WordSample:
 
     Args:
         cache: a cache of token vectors.
-        requested: words to find in texts without spaces too, where other words are single tokens.
+        requested: words to find also in texts without spaces, where every other word is one token.
     """
     half = cache.dim // 2
     texts: list[str] = []

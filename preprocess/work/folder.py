@@ -6,16 +6,23 @@
       plan.bin                 the units of work (`preprocess.reading.plan_file`)
       units/000012.json        record of a unit: its first pass is finished
       segments/000012.json     record of a unit's closed segments, while its first pass runs
-      parts/...                tokens of closed segments (corpus), records of closed parts (vectors)
+      parts/train-000012-003.bin, .npy    tokens and documents of a closed segment (prepare)
+      parts/000012-003.json    record of a written vector shard (embed)
       counts/000012.bin        token counts of a unit
       finished/000012.json     record of a unit: its last pass is finished
-      hashes/, bands/, drops/, copies/    deduplication (`preprocess.corpus.dedup`)
-      word-counts/, vocabulary/           word counts (`preprocess.tokenizers.word_counts`)
+      hashes/, bands/          keys for deduplication (`preprocess.corpus.dedup`), a `Shuffle` each
+      drops/hashes-000012.bin  documents to drop according to bucket 12 of the hashes
+      copies/hashes-000012.json           how often the repeated keys of this bucket occur
+      word-counts/             word counts (`preprocess.tokenizers.word_counts`), a `Shuffle`
+      word-counts/000012.json  record of a unit: its words are counted
+      vocabulary/000012.bin    words of a bucket in the order of their ids
       progress/000012.json     counts of a unit, rewritten while it runs
       failures/...             messages of workers that failed
       step-000001000.ckpt      checkpoints of an unfinished training
 
-A record is JSON and is written last, so what it describes is complete.
+A record is a JSON file that is written after the files it describes, so these are complete. In the
+functions below, ``work`` is the path or URL of this folder, ``unit`` the number of a unit of work,
+and ``kind`` "hashes" or "bands".
 """
 
 import json
@@ -29,7 +36,7 @@ _CHECKPOINT = re.compile(r"step-(\d+)\.ckpt")
 
 
 def work_folder(stage_folder: str) -> str:
-    """Return the folder of unfinished work, ``work`` in all functions below."""
+    """Return the folder of unfinished work in the folder of a stage."""
     return join(stage_folder, NAME)
 
 
@@ -78,7 +85,7 @@ def copies_record(work: str, kind: str, bucket: int) -> str:
 
 
 def shuffle_folder(work: str, name: str) -> str:
-    """Folder of a `Shuffle`: "hashes", "bands" or "word-counts"."""
+    """Return the folder of the `Shuffle` with this name: "hashes", "bands" or "word-counts"."""
     return join(work, name)
 
 
@@ -139,7 +146,7 @@ def read_record_if_written(path: str) -> dict[str, Any] | None:
 
 
 def record_counts(work: str) -> tuple[int, int, int]:
-    """Return the numbers of unit records, drop lists and finished records."""
+    """Return how many unit records, drop lists and finished records have been written."""
     units, drops, finished = (
         len(list_names(join(work, name))) for name in ("units", "drops", "finished")
     )
@@ -147,6 +154,6 @@ def record_counts(work: str) -> tuple[int, int, int]:
 
 
 def unit_records(work: str) -> list[str]:
-    """Return the paths of all units' records, in the order of units."""
+    """Return the paths of all unit records, in the order of units."""
     folder = join(work, "units")
     return [join(folder, name) for name in list_names(folder)]

@@ -10,14 +10,16 @@ from preprocess.files.durability import never_synced
 from preprocess.files.storage import join, list_names, read_bytes, write_bytes
 from preprocess.work.folder import progress_folder
 
-TELL_SECONDS = 2.0
-"""Least time between two records of a running unit."""
+WRITE_SECONDS = 2.0
+"""Minimum seconds between two writes of the progress record of a unit."""
 DROPPED = "dropped."
-"""Prefix of the keys of drop reasons."""
+"""Prefix of the keys that count dropped documents; the reason follows it."""
 
 
 class Progress:
-    """Counts of a running unit, written to its progress record every few seconds.
+    """Counts of a running unit, which `write` saves for `ProgressSums`.
+
+    Update the attributes and call `write` after each piece of work, for example each block.
 
     Args:
         work: folder of unfinished work.
@@ -34,17 +36,17 @@ class Progress:
         self._path = join(progress_folder(work), f"{unit:06d}.json")
         self.bytes = self.documents = self.tokens = 0
         self.dropped: Sequence[Counter[str]] = ()
-        # Report the start at once, because a large first document may take long.
+        # Report the start immediately, because a large first document may take long.
         self._written = -math.inf
-        self.tell()
+        self.write()
 
-    def tell(self, final: bool = False) -> None:
-        """Write the record if the last one is older than `TELL_SECONDS`.
+    def write(self, final: bool = False) -> None:
+        """Write the record if the last one is older than `WRITE_SECONDS`.
 
         Args:
             final: write in any case, and mark the unit as finished.
         """
-        if final or time.monotonic() - self._written > TELL_SECONDS:
+        if final or time.monotonic() - self._written > WRITE_SECONDS:
             self._written = time.monotonic()
             counts = {"bytes": self.bytes, "documents": self.documents, "tokens": self.tokens}
             dropped = sum(self.dropped, Counter())
@@ -55,7 +57,7 @@ class Progress:
 
 
 class ProgressSums:
-    """Sums of the counts of all units, for repeated reading.
+    """Reader of the counts of all units, which can be read repeatedly at little cost.
 
     Args:
         work: folder of unfinished work.
@@ -68,7 +70,7 @@ class ProgressSums:
         self._sums: Counter[str] = Counter()
 
     def read(self) -> Counter[str]:
-        """Return the current sums of bytes, documents, tokens and ``dropped.REASON``.
+        """Return the current sums of bytes, documents, tokens and ``dropped.REASON`` over all units.
 
         Raises:
             OSError, ValueError: a record cannot be read now; a later call may succeed.

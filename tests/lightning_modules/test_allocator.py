@@ -1,4 +1,4 @@
-"""Effect of `memory_kept` on glibc's malloc, in a process of its own so that no other test is affected."""
+"""Effect of `keep_memory` on glibc's malloc, in a process of its own so that no other test is affected."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 FAULTS = """
 import ctypes, resource, sys
 size, large = int(sys.argv[1]) << 20, sys.argv[2] == "large"
-from lightning_modules.allocator import memory_kept
+from lightning_modules.allocator import keep_memory
 libc = ctypes.CDLL("libc.so.6")
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 def faults():
@@ -20,7 +20,7 @@ def faults():
         libc.free(block)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begun
 before = faults()
-with memory_kept(large):
+with keep_memory(large):
     faults()
     inside = faults()
 after = faults()
@@ -29,7 +29,7 @@ print(before, inside, after)
 
 
 def faults(megabytes: int, how: str) -> list[int]:
-    """Return the page faults before, inside and after `memory_kept`."""
+    """Return the page faults before, inside and after `keep_memory`."""
     if not sys.platform.startswith("linux"):
         pytest.skip("only glibc has these thresholds")
     command = [sys.executable, "-c", FAULTS, str(megabytes), how]
@@ -60,5 +60,5 @@ def test_nothing_happens_with_another_c_library(monkeypatch: pytest.MonkeyPatch)
         raise OSError(name)
 
     monkeypatch.setattr(allocator.ctypes, "CDLL", missing)
-    with allocator.memory_kept():
+    with allocator.keep_memory():
         pass

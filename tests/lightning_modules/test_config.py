@@ -76,7 +76,7 @@ def test_the_head_is_chosen_by_its_kind() -> None:
     [
         (
             {"input": {"kind": "adaptive"}, "head": {"kind": "softmax"}},
-            "input.kind adaptive needs head.kind adaptive_softmax, whose clusters it uses, not softmax; "
+            "input.kind adaptive uses the clusters of head.kind adaptive_softmax, but head.kind is softmax; "
             "set head.kind to adaptive_softmax or input.kind to embedding",
         ),
         (
@@ -144,7 +144,7 @@ def test_rows_must_be_a_multiple_of_row_passes() -> None:
         ({"optimizer": {"kind": "sgd", "average_after": 5}}, True),
     ],
 )
-def test_looks_decide_if_the_schedule_or_the_average_depends_on_them(
+def test_the_result_depends_on_the_held_out_loss_if_the_schedule_or_the_average_does(
     train: Any, decide: bool
 ) -> None:
-    assert TrainConfig.model_validate(train).looks_decide is decide
+    assert TrainConfig.model_validate(train).depends_on_held_out_loss is decide

@@ -23,8 +23,8 @@ class Cost(NamedTuple):
 
     Attributes:
         floor: constant cost of a matmul.
-        logit: cost of the softmax of one logit, forward and backward, divided by 3, because each
-            multiplication of the forward pass stands for three (one forward, two backward).
+        logit: a third of the cost of the softmax of one logit, forward and backward. Costs count the
+            multiplications of the forward pass only, a third of all.
     """
 
     floor: int
@@ -40,7 +40,7 @@ GPU = Cost(2_000_000_000, 1000)
 SMALLEST_VOCABULARY = 1000
 SMALLEST_TAIL_WIDTH = 8
 MOST_TAILS = 3
-GRID = 32
+GRID = 32  # number of candidate cutoffs
 # The cost is flat around its minimum and ignores quality. Of the choices that cost at most this many
 # times the minimum, choose_cutoffs takes the one with the most ids at full rank.
 NEARLY_CHEAPEST = 1.25
@@ -68,7 +68,8 @@ def choose_cutoffs(
         device: costs of the device.
 
     Returns:
-        First rank of each tail; () for fewer than 1,000 ids or if no tail pays.
+        First rank of each tail. () for fewer than 1,000 ids, or if the full softmax is among the
+        choices of nearly minimal cost.
     """
     vocabulary = len(counts)
     if vocabulary < SMALLEST_VOCABULARY:
@@ -94,7 +95,10 @@ def predicted_speedup(
     rows: int,
     device: Cost = CPU,
 ) -> float:
-    """Return the cost of a full softmax divided by that of ``cutoffs``; see `choose_cutoffs`."""
+    """Return the cost of a full softmax divided by the cost with ``cutoffs``.
+
+    Costs and arguments are those of `choose_cutoffs`.
+    """
     share = _cumulative_share(counts)
     return _cost(share, (), dim, div, rows, device) / _cost(share, cutoffs, dim, div, rows, device)
 

@@ -51,8 +51,8 @@ def linear_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Ten
     Args:
         hidden: (n, dim).
         weight: (size, dim).
-        bias: (size,).
-        targets: columns, int64 (n,); a row with a target below 0 has loss 0.
+        bias: (size,), or None.
+        targets: the target's column in each row, int64 (n,); a row with a target below 0 has loss 0.
     """
     return _loss(hidden, weight, bias, targets, False)
 
@@ -62,8 +62,8 @@ def linear_logsumexp(
 ) -> Tensor:
     """Return log sum exp(hidden weight^T + bias), (n,), where row i leaves out column excluded[i].
 
-    An index below 0 leaves out no column. A row without any column left has the lowest finite
-    number. Shapes and dtypes are those of `linear_nll`.
+    An index below 0 leaves out no column. If a row has no other column, its result is the lowest
+    finite number. Shapes and dtypes are those of `linear_nll`.
     """
     return _loss(hidden, weight, bias, excluded, True)
 

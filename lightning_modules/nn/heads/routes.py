@@ -1,4 +1,4 @@
-"""The positions that each tail of an adaptive softmax computes, found on the CPU.
+"""The positions that each tail of an adaptive softmax computes, determined on the CPU.
 
 Terms: the rank of an id is its position when ids are sorted by falling count; a cutoff is the first
 rank of a tail; n is the number of positions, of all directions together.
@@ -56,7 +56,7 @@ def id_ranks(ranks: Tensor | None, vocabulary: int) -> Tensor:
 
 
 def route(targets: NDArray[np.int64], ranks: NDArray[np.int64], cutoffs: tuple[int, ...]) -> Routes:
-    """Return the routes of targets.
+    """Return the routes of targets, on the CPU.
 
     Args:
         targets: ids, (n,); those below 0 are in no tail.

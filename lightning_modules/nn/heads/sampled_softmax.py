@@ -18,12 +18,12 @@ from lightning_modules.nn.heads.softmax import FullSoftmax
 class SampledSoftmax(FullSoftmax):
     """A full softmax whose loss in training mode is over the target and sampled ids only.
 
-        loss = -log softmax_(k in S and t) (w_k h + b_k - log q_k), at k = t
+        loss = -log (exp z_t / sum_k exp z_k),  z_k = w_k h + b_k - log q_k,  k in {t} or S
 
     t is the target. S is a set of ``config.samples`` distinct ids, drawn once per call and shared by
     all positions. q_k is the probability that k is in S. A single draw has rank r with probability
-    log(1 + 1 / (r + 1)) / log(vocabulary + 1). If there are as many samples as ids, the loss is that
-    of the full softmax.
+    log(1 + 1 / (r + 1)) / log(vocabulary + 1). If ``config.samples`` is at least the vocabulary's
+    size, the loss is that of the full softmax.
 
     Initialisation as in bilm-tf: W is N(0, 1/dim), b is 0.
 

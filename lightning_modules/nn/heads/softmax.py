@@ -17,8 +17,8 @@ class FullSoftmax(nn.Module):
         config: unused.
         dim: width of the input.
         vocabulary: number of ids that can be predicted.
-        shared: W of another module, (vocabulary, dim), used as it is. It is not registered as a
-            parameter here, so that it is saved once.
+        shared: W of another module, (vocabulary, dim), to use instead of a new one. It is not
+            registered as a parameter here, so that it is saved once; None makes a new W.
     """
 
     def __init__(

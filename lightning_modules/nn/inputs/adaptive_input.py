@@ -13,7 +13,7 @@ from lightning_modules.nn.heads.cutoffs import tail_widths
 
 
 class AdaptiveInput(nn.Module):
-    """Input vectors in the clusters of an adaptive softmax (Baevski and Auli 2019, section 3).
+    """An input encoder with the clusters of an adaptive softmax (Baevski and Auli 2019, section 3).
 
         x(id of rank r < cutoffs[0]) = shortlist[r]
         x(id in tail k)              = vectors_k[r - cutoffs[k]] projections_k

@@ -73,7 +73,7 @@ class CharCNN(nn.Module):
     def forward(self, inputs: Types) -> Tensor:
         """Return the vector at each position, (directions, time, rows, width), float32."""
         # F.embedding, not index_select, because its gradient is deterministic on a GPU too.
-        x = F.embedding(inputs.places, self.vectors(inputs.characters))
+        x = F.embedding(inputs.positions, self.vectors(inputs.characters))
         dropped: Tensor = self.dropout(x)
         return dropped
 

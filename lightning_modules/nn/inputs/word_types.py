@@ -8,7 +8,7 @@ from lightning_modules.nn.window import Types
 from preprocess.tokenizers.spellings import PAD, Spellings
 
 LENGTHS = (6, 8, 10, 12, 16, 24)
-"""Maximum lengths of the words in each bucket, in characters with marks; one more takes the rest.
+"""Maximum word length of each bucket, in bytes with marks; a last bucket takes longer words.
 
 More buckets need less padding but more matmuls. A bucket per length was not faster on two cores.
 """

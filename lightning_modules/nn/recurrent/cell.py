@@ -1,9 +1,9 @@
 """Compilation of the pointwise part of a recurrent step, the cell.
 
 Besides its matmuls, a step is a dozen pointwise operations, which are bound by memory traffic. A fused
-kernel reads and writes each number once. On a CPU the kernel is C++, built with the compiler and the
-flags of torch.compile, whose own code would need four loops and copies, and 30 us per call. On other
-devices torch.compile compiles the eager cell.
+kernel reads and writes each number once. On a CPU the kernel is hand-written C++, built with the compiler
+and the flags of torch.compile; the code that torch.compile itself generates has four loops with copies
+between them, and 30 us of overhead per call. On other devices torch.compile compiles the eager cell.
 """
 
 import importlib.util
@@ -23,14 +23,14 @@ Mode = Literal["auto", "on", "off"]
 
 
 class Cell(NamedTuple):
-    """The forward and backward function of a step; both write their results to their arguments."""
+    """The forward and the backward function of a step; both write results into their arguments."""
 
     forward: Callable[..., None]
     backward: Callable[..., None]
 
 
 class CellModule(Protocol):
-    """What a module of a cell (lstm_cell, gru_cell) defines.
+    """Interface of the modules that define a cell, lstm_cell and gru_cell.
 
     Attributes:
         NAME: name of the cell in messages.
@@ -46,7 +46,15 @@ class CellModule(Protocol):
     def sample_arguments(
         self, step: int, rows: int, hidden: int, clip: float, device: torch.device
     ) -> tuple[list[Any], list[Any]]:
-        """Return sample arguments of forward and of backward, laid out as at step 0 or 1 of a run."""
+        """Return arguments of forward and of backward, in the memory layout of step 0 or 1 of a layer.
+
+        Args:
+            step: 0 or 1; the tensors of step 0 begin their storage.
+            rows: rows of a batch.
+            hidden: hidden size.
+            clip: bound of the cell state, inf for none; a GRU ignores it.
+            device: device of the tensors.
+        """
 
 
 def compile_cell(
@@ -58,15 +66,16 @@ def compile_cell(
     also valid for other numbers of rows.
 
     Args:
-        mode: "on" compiles or raises; "auto" falls back to the eager cell; "off" returns that one.
-        module: the cell.
+        mode: "on" compiles or raises; "auto" compiles, or returns the eager cell if that fails;
+            "off" returns the eager cell.
+        module: the module that defines the cell.
         device: device of the weights.
         rows: rows of a batch.
         hidden: hidden size.
         clip: bound of the cell state, inf for none.
 
     Returns:
-        The cell, and a sentence for the user that says whether it is compiled, or why not.
+        The cell, and a sentence for the user that says whether it is compiled and, if not, why.
 
     Raises:
         UserError: mode is "on", and the compiler is missing or fails.
@@ -114,7 +123,7 @@ def build_kernel(arguments: list[str], source: str) -> Callable[..., None]:
 def check_cell(
     cell: Cell, module: CellModule, rows: int, hidden: int, clip: float, device: torch.device
 ) -> None:
-    """Raise AssertionError if the results of a cell differ from those of the eager one.
+    """Raise AssertionError if the results of a cell differ from those of the eager cell.
 
     This also makes torch.compile compile everything it needs: the number of rows is marked as dynamic,
     and both kinds of step are run, the first one (whose tensors begin their storage) and a later one.

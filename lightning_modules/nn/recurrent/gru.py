@@ -1,6 +1,6 @@
 """The GRU layer for several directions, with a hand-written gradient.
 
-As in `lightning_modules.nn.recurrent.lstm`, the input is multiplied once for all steps, a step is one
+As in `lightning_modules.nn.recurrent.lstm_recurrence`, the input is multiplied once for all steps, a step is one
 batched matmul and one pointwise cell, and each weight's gradient is one matmul after the loop.
 """
 
@@ -79,12 +79,12 @@ class _Trace(NamedTuple):
     """Values of all steps for the backward pass.
 
     The first index of y is unused and the last is scratch space, as for `cells` in
-    `lightning_modules.nn.recurrent.lstm._Trace`.
+    `lightning_modules.nn.recurrent.lstm_recurrence._Trace`.
     """
 
     y: Tensor  # initial h at [1], h' of step t at [t + 2]; (time + 3, directions, rows, hidden)
     gates: Tensor  # values of the gates, (directions, time, rows, 3 * hidden)
-    inner: Tensor  # h W_n + b_hidden, (directions, time, rows, hidden)
+    inner: Tensor  # the term that r multiplies, (directions, time, rows, hidden)
 
 
 def _run(

@@ -33,7 +33,7 @@ def forward(
         bias_hidden: (directions, hidden).
         before: h.
         after: output, h'.
-        inner: output, h W_n + b_hidden, the term that r multiplies.
+        inner: output, the term that r multiplies: h times the n columns of W_hidden, plus bias_hidden.
     """
     size = before.shape[-1]
     inner.copy_(recurrent[..., 2 * size :]).add_(bias_hidden.unsqueeze(1))
@@ -76,7 +76,7 @@ EAGER = Cell(forward, backward)
 def sample_arguments(
     step: int, rows: int, hidden: int, clip: float, device: torch.device
 ) -> tuple[list[Any], list[Any]]:
-    """Return arguments of `forward` and `backward`, in [-1, 1], laid out as in a run over time."""
+    """Return arguments of `forward` and `backward`, as `CellModule` says; all numbers are in [-1, 1]."""
 
     def numbers(*shape: int) -> Tensor:
         return torch.linspace(-1, 1, math.prod(shape), device=device).view(shape)

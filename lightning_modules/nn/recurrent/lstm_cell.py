@@ -80,7 +80,7 @@ EAGER = Cell(forward, backward)
 def sample_arguments(
     step: int, rows: int, hidden: int, clip: float, device: torch.device
 ) -> tuple[list[Any], list[Any]]:
-    """Return arguments of `forward` and `backward`, in [-1, 1], laid out as in a run over time."""
+    """Return arguments of `forward` and `backward`, as `CellModule` says; all numbers are in [-1, 1]."""
 
     def numbers(*shape: int) -> Tensor:
         return torch.linspace(-1, 1, math.prod(shape), device=device).view(shape)

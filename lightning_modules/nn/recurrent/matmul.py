@@ -61,7 +61,12 @@ class _Linear(torch.autograd.Function):
 
 
 def per_direction(weight: Tensor, dtype: torch.dtype) -> bool:
-    """Return True if products with a weight (directions, k, n), in a dtype, are made per direction."""
+    """Return True if products with a weight (directions, k, n) are computed per direction.
+
+    Args:
+        weight: the weight.
+        dtype: dtype of the multiplication.
+    """
     return (
         weight.device.type == "cpu"
         and dtype == torch.float32
@@ -89,7 +94,7 @@ class FixedWeight:
 
     Args:
         weight: the weight, float32 or wider.
-        rows: rows of the matrices.
+        rows: number of rows of the matrices.
         dtype: dtype of the multiplication.
         onednn: as in `product`.
     """

@@ -22,9 +22,9 @@ class Run(NamedTuple):
     """Result of a stack, all float32, also under autocast.
 
     Attributes:
-        outputs: output of each layer after the residual connection, (directions, time, rows, width);
-            the last one also after the top dropout.
-        raw: output of the last layer before the top dropout.
+        outputs: output of each layer after the residual connection, (directions, time, rows, width).
+            Only the last one is after dropout.
+        raw: output of the last layer before dropout, (directions, time, rows, width).
         state: state after the last token, (layers, directions, rows, state_width). It is part of the
             autograd graph; detach it to truncate backpropagation.
     """
@@ -37,10 +37,11 @@ class Run(NamedTuple):
 class Recurrent(nn.Module):
     """A stack of recurrent layers per direction; each layer's input and output have the same width.
 
-    With `residual`, each layer from the second on adds its input to its output. The state does not
-    include the residual. In training, dropout is applied to each layer's output; the input of the
-    first layer already has the dropout of the input encoder. The residual adds the input after dropout, as bilm-tf
-    does. With `variational`, all tokens of a row share one mask (Gal and Ghahramani 2016).
+    With `residual`, each layer except the first adds its input to its output. The input is added as
+    the layer sees it, after dropout, as in bilm-tf. The state does not include the residual. In
+    training, dropout is applied to each layer's output; the input of the first layer already has the
+    dropout of the input encoder. With `variational`, all tokens of a row share one dropout mask (Gal
+    and Ghahramani 2016).
 
     Args:
         config: the layers.
@@ -75,7 +76,7 @@ class Recurrent(nn.Module):
             rows: number of rows to tune for; other numbers run the same code.
 
         Returns:
-            A sentence for the user that says whether it is compiled, or why not.
+            A sentence for the user that says whether it is compiled and, if not, why.
 
         Raises:
             UserError: mode is "on", and the compiler is missing or fails.

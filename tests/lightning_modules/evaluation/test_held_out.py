@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from lightning_modules.evaluation.held_out import Evaluation, HeldOut, Sums, perplexity
+from lightning_modules.evaluation.held_out import Evaluation, HeldOut, LossSums, perplexity
 from preprocess.shards.format import Shard
 
 TEXT = HeldOut(tokens=100, words=50, characters=300, text_bytes=400, unspaced={})
-BOTH = Sums((100, 100), (200.0, 100.0))
-BANDS = {(1, 100): Sums((60, 60), (60.0, 30.0)), (101, 150): Sums((40, 40), (140.0, 70.0))}
+BOTH = LossSums((100, 100), (200.0, 100.0))
+BANDS = {(1, 100): LossSums((60, 60), (60.0, 30.0)), (101, 150): LossSums((40, 40), (140.0, 70.0))}
 
 
 def figures(
     text: HeldOut = TEXT,
-    total: Sums = BOTH,
+    total: LossSums = BOTH,
     unknown: int = 0,
-    bands: dict[tuple[int, int], Sums] = BANDS,
+    bands: dict[tuple[int, int], LossSums] = BANDS,
 ) -> dict[str, Any]:
     found = Evaluation(text, total, unknown, bands).figures()
     # As they are stored in the manifest.
@@ -46,7 +46,7 @@ def test_perplexities_are_exponents_of_the_means() -> None:
 
 def test_the_loss_is_the_mean_of_both_directions() -> None:
     assert Evaluation(TEXT, BOTH, 0, {}).loss == pytest.approx(1.5)
-    assert Evaluation(TEXT, Sums((100,), (200.0,)), 0, {}).loss == pytest.approx(2.0)
+    assert Evaluation(TEXT, LossSums((100,), (200.0,)), 0, {}).loss == pytest.approx(2.0)
 
 
 def test_bands_have_their_own_perplexities() -> None:
@@ -60,7 +60,7 @@ def test_bands_have_their_own_perplexities() -> None:
 
 
 def test_a_band_without_targets_has_no_perplexity() -> None:
-    (band,) = figures(bands={(1, 100): Sums((0, 0), (0.0, 0.0))})["bands"]
+    (band,) = figures(bands={(1, 100): LossSums((0, 0), (0.0, 0.0))})["bands"]
 
     assert band["forward_tokens"] == 0
     assert {band[f"{way}_perplexity"] for way in ("forward", "backward", "average")} == {None}
@@ -68,14 +68,14 @@ def test_a_band_without_targets_has_no_perplexity() -> None:
 
 def test_each_direction_has_its_own_number_of_targets() -> None:
     """With bos_eos, the forward model predicts ends and the backward model beginnings of documents."""
-    found = Sums((10, 5), (20.0, 5.0)).perplexities()
+    found = LossSums((10, 5), (20.0, 5.0)).perplexities()
 
     assert found["average"] == pytest.approx(math.exp((2 + 1) / 2))
 
 
 def test_a_forward_model_has_forward_figures_only() -> None:
-    bands = {(1, 100): Sums((100,), (200.0,))}
-    found = figures(total=Sums((100,), (200.0,)), bands=bands)
+    bands = {(1, 100): LossSums((100,), (200.0,))}
+    found = figures(total=LossSums((100,), (200.0,)), bands=bands)
 
     for unit in ("", "word_", "character_"):
         assert found[f"forward_{unit}perplexity"] > 1
@@ -100,7 +100,7 @@ def test_bits_per_byte_are_not_defined_with_unknown_words() -> None:
 
 def test_perplexity_per_word_is_not_defined_without_spaces() -> None:
     text = HeldOut.of([shard("en", 100, 550), shard("zh", 10, 500), shard("zh", 10, 320)])
-    total = Sums((text.tokens, text.tokens), (200.0, 100.0))
+    total = LossSums((text.tokens, text.tokens), (200.0, 100.0))
     found = figures(text, total)
 
     assert text.unspaced == {"zh": 41.0}

@@ -14,10 +14,10 @@ from lightning_modules.models.model_folder import (
     checkpoint_weights,
     load_network,
     network_of_checkpoint,
-    packed,
+    pack_weights,
     read_checkpoint,
     tensors_hash,
-    unpacked,
+    unpack_weights,
 )
 from preprocess.files.manifest import read_manifest
 
@@ -115,8 +115,8 @@ def test_int8_weights_are_within_half_a_quantisation_step_of_their_output() -> N
         "head.bias": torch.randn(9),
         "head.ranks": torch.arange(9),
     }
-    stored = packed(weights, "int8")
-    restored = unpacked(stored)
+    stored = pack_weights(weights, "int8")
+    restored = unpack_weights(stored)
 
     assert restored.keys() == weights.keys()
     assert stored["recurrent.layers.0.weight_input:scale"].shape == (2, 1, 12)
@@ -131,4 +131,4 @@ def test_int8_weights_are_within_half_a_quantisation_step_of_their_output() -> N
 
 def test_a_weight_that_exceeds_float16_raises() -> None:
     with pytest.raises(ModelError, match=r"'w' holds 1e\+05, beyond float16; set export\.weights="):
-        packed({"w": torch.full((2, 2), 1e5)}, "float16")
+        pack_weights({"w": torch.full((2, 2), 1e5)}, "float16")

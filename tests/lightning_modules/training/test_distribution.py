@@ -10,8 +10,8 @@ from lightning_modules.training.distribution import (
     LostProcess,
     Share,
     gather_rows,
+    lost_process_reported,
     mean_over_ranks,
-    other_processes_told,
 )
 from preprocess.errors import UserError
 
@@ -57,14 +57,14 @@ def test_a_lost_process_is_reported_in_one_sentence() -> None:
     error = RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer")
     with (
         pytest.raises(LostProcess, match=r"another process of this training ended \(\[\.\./gloo"),
-        other_processes_told(2),
+        lost_process_reported(2),
     ):
         raise error
-    with pytest.raises(RuntimeError, match="Connection closed"), other_processes_told(1):
+    with pytest.raises(RuntimeError, match="Connection closed"), lost_process_reported(1):
         raise error
     for other in (
         "mat1 and mat2 shapes cannot be multiplied",
         "in /usr/lib/python3/dist-packages/x",
     ):
-        with pytest.raises(RuntimeError, match=other[:9]), other_processes_told(2):
+        with pytest.raises(RuntimeError, match=other[:9]), lost_process_reported(2):
             raise RuntimeError(other)

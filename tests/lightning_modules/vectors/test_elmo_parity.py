@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from biloom import BiLM
-from lightning_modules.models.elmo_archive import layout, read_options
+from lightning_modules.models.elmo_archive import read_options
+from lightning_modules.models.elmo_layout import layout
 from pipeline.commands.elmo import import_elmo
 from preprocess.tokenizers.base import BOS, EOS
 

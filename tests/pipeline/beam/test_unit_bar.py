@@ -42,7 +42,7 @@ def tell(work: str, unit: int, read: int, documents: int, tokens: int, **dropped
     progress = Progress(work, unit)
     progress.bytes, progress.documents, progress.tokens = read, documents, tokens
     progress.dropped = (Counter(dropped),)
-    progress.tell(final=True)
+    progress.write(final=True)
 
 
 def record(work: str, kind: str, number: int) -> None:

@@ -134,7 +134,7 @@ def test_the_passes_are_estimated_until_then(
         tokens = size * 0.9 / bytes_
         assert line("training", [*arguments, f"tokenizer.kind={kind}"], capsys) == (
             f"training: 40 steps of 15 tokens; about {600 / tokens:.2g} passes over "
-            f"{count(tokens)} tokens ({bytes_} bytes each, a guess until there is a tokenizer)"
+            f"{count(tokens)} tokens ({bytes_} bytes each, a guess, because there is no tokenizer yet)"
         )
     known = f"prepare.tokenizer={tiny.root / 'tokenizer'}"
     told = line("training", [*arguments, known], capsys)
@@ -146,7 +146,7 @@ def test_the_passes_are_estimated_until_then(
     )
     for unknown in ("prepare.input=/nowhere.txt", f"train.corpus={tmp_path}/none"):
         assert line("training", [*arguments, unknown], capsys) == (
-            "training: 40 steps of 15 tokens; the number of passes is known when the corpus is"
+            "training: 40 steps of 15 tokens; the number of passes is not known before the corpus is prepared"
         )
 
 
@@ -163,7 +163,7 @@ def test_the_time_is_estimated_from_this_cpus_speed(
 ) -> None:
     monkeypatch.setattr(training_plan, "cpu_tokens_per_second", lambda config, counts: 5.0)
     assert line("time", arguments, capsys) == (
-        "time: about 2 minutes (at 5 tokens/s, roughly, by this CPU's speed at the moment)"
+        "time: about 2 minutes (at 5 tokens/s, estimated from the present speed of this CPU)"
     )
     assert line("40 steps take", arguments, capsys) == ""
     slow = [*arguments, "train.steps=40000"]
@@ -172,7 +172,7 @@ def test_the_time_is_estimated_from_this_cpus_speed(
         "can be added later"
     )
     assert line("time", [*arguments, "train.device=cuda"], capsys) == (
-        "time: known after the first steps, since a GPU trains"
+        "time: not known before the first steps, because training runs on a GPU"
     )
 
 
@@ -186,17 +186,17 @@ def test_the_time_of_an_interrupted_training_is_that_of_its_own_speed(
     lines = [json.dumps(row) for row in [*rows, {"step": 5, "valid_bits_per_byte": 1.0}]]
     (folder / "metrics.jsonl").write_text("\n".join(lines))
     assert line("time", arguments, capsys) == (
-        "time: about 10 seconds after step 4 (at 55 tokens/s, as before)"
+        "time: about 10 seconds after step 4 (at 55 tokens/s, as in the last steps)"
     )
     (folder / "metrics.jsonl").write_text('{"step": 1')
-    assert "by this CPU's speed" in line("time", arguments, capsys)
+    assert "present speed of this CPU" in line("time", arguments, capsys)
 
 
 def test_the_speed_of_a_training_with_other_settings_says_nothing(
     tiny: Tiny, trained: Path, capsys: Capture
 ) -> None:
     wider = tiny.arguments(trained, "model.recurrent.hidden=16")
-    assert "by this CPU's speed" in line("time", wider, capsys)
+    assert "present speed of this CPU" in line("time", wider, capsys)
     longer = tiny.arguments(trained, "train.steps=60")
     assert " after step 40 (at " in line("time", longer, capsys)
 

@@ -13,13 +13,8 @@ import torch
 
 from biloom import BiLM
 from lightning_modules.config import ModelConfig
-from lightning_modules.models.elmo_archive import (
-    from_archive,
-    layout,
-    read_options,
-    to_archive,
-    write_options,
-)
+from lightning_modules.models.elmo_archive import read_options, write_options
+from lightning_modules.models.elmo_layout import from_archive, layout, to_archive
 from pipeline.cli import main
 from preprocess.files.manifest import check_files, read_manifest
 

@@ -108,7 +108,7 @@ def test_a_stage_at_work_is_running_and_says_which_process_writes_it(
     sleeper.wait()
     _, rows, lines = told(tmp_path, capsys)
     assert rows["prepare"][0] == "not begun"
-    assert lines == [f"prepare: left by {who}, which is gone; the same command takes over"]
+    assert lines == [f"prepare: locked by {who}, which no longer runs; the next run takes over"]
 
 
 def test_a_finished_stage_that_is_added_to_is_running(folder: Path, sleeper: Popen[bytes]) -> None:

@@ -65,7 +65,10 @@ def test_a_choice_of_kinds_shows_the_keys_of_the_others_as_comments() -> None:
 def test_a_kind_that_is_uncommented_in_place_of_the_other_is_taken(tmp_path: Path) -> None:
     lines = printed()
     start = next(n for n, line in enumerate(lines) if line.startswith("  # kind: word "))
-    own, end = lines.index("tokenizer:  # the tokenizer stage: text to token ids"), lines.index("", start)
+    own, end = (
+        lines.index("tokenizer:  # the tokenizer stage: text to token ids"),
+        lines.index("", start),
+    )
     block = [line.replace("  # ", "  ", 1) for line in lines[start:end]]
     file = tmp_path / "edited.yaml"
     file.write_text("\n".join([*lines[: own + 1], *block, *lines[end:]]))

@@ -15,7 +15,7 @@ from rich.console import Console as RichConsole
 
 from pipeline.console import Console
 from pipeline.lifecycle.lock import LockedError, holder_of, lock
-from preprocess.files.storage import StorageError
+from preprocess.files.errors import StorageError
 
 Sleeper = Any  # subprocess.Popen[bytes]
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -158,7 +159,7 @@ def test_overwrite_keeps_a_result_of_the_same_settings(folder: Folder, stage: Fa
 
 def test_unfinished_work_of_the_same_settings_is_resumed(folder: Folder, stage: Fake) -> None:
     leave_unfinished(folder, stage)
-    assert plan_of(stage, folder.config) == "to be resumed"
+    assert plan_of(stage, folder.config).action == "resume"
     assert folder.run(stage) == "  resuming unfinished work\n  done in 0:00\n"
 
 
@@ -196,7 +197,9 @@ def test_a_damaged_manifest_is_refused_and_overwrite_moves_it_aside(
     (folder.path / "manifest.json").write_text("{")
     with pytest.raises(ManifestError, match=r"manifest.json is damaged .* --overwrite"):
         folder.run(stage)
-    assert plan_of(stage, folder.config).startswith("refused")
+    plan = plan_of(stage, folder.config)
+    assert plan.action == "refuse"
+    assert re.match(r"refused: .*manifest.json is damaged", plan.text)
     folder.run(stage, overwrite=True)
     assert (folder.path.with_name("fake.old-1") / "manifest.json").read_text() == "{"
     assert folder.run(stage) == "  already done\n"

@@ -39,7 +39,7 @@ def test_the_last_step_is_best_and_more_steps_would_help() -> None:
     assert verdict("Best step", rows(200.0, 100.0)) == Verdict(
         "good",
         "Best step",
-        "Held-out perplexity is lowest at the last step. It fell by 50% since step 50, so that more "
+        "Held-out perplexity is lowest at the last step. It fell by 50% since step 50, so more "
         "steps (train.steps) are likely to lower it further.",
     )
 
@@ -88,7 +88,7 @@ def test_a_narrow_gap_is_good() -> None:
 
 
 @pytest.mark.parametrize(
-    ("passes", "why"), [(3.0, "learnt training text by heart"), (0.5, "no text was read twice")]
+    ("passes", "why"), [(3.0, "memorised training text"), (0.5, "no text was read twice")]
 )
 def test_a_wide_gap_is_told_with_its_likely_cause(passes: float, why: str) -> None:
     found = verdict("Gap to training", rows(220.0, 200.0), passes=passes)

@@ -153,7 +153,7 @@ def asked(**changed: Any) -> Change:
 
 def test_only_settings_that_differ_are_shown(runs: tuple[Path, Path]) -> None:
     assert setting_rows(read(runs)) == []
-    assert "no setting that decides the results differs" in shown(runs)
+    assert "the settings that affect results are the same" in shown(runs)
     edit(runs[1], "train", asked(train__steps=60, corpus__content="0"))
     edit(runs[1], "evaluate", asked(evaluate__split="test"))
     assert setting_rows(read(runs)) == [

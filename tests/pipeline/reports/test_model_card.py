@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lightning_modules.evaluation.held_out import Evaluation, HeldOut, Sums
+from lightning_modules.evaluation.held_out import Evaluation, HeldOut, LossSums
 from pipeline.reports.model_card import model_card
 from preprocess.files.manifest import Manifest, read_manifest
 
@@ -28,7 +28,7 @@ SAVED = {"weights": "float32", "head": True, "type_vectors": False, "warm_up": N
 
 def figures(unknown: int = 0) -> dict[str, Any]:
     text = HeldOut(tokens=1000, words=500, characters=3000, text_bytes=3000, unspaced={})
-    total = Sums((1000, 1000), (4000.0, 2000.0))
+    total = LossSums((1000, 1000), (4000.0, 2000.0))
     bands = {(1, 100): total}
     return {"split": "valid", **Evaluation(text, total, unknown, bands).figures()}
 

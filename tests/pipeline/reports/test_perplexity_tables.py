@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console as RichConsole
 
-from lightning_modules.evaluation.held_out import Evaluation, HeldOut, Sums
+from lightning_modules.evaluation.held_out import Evaluation, HeldOut, LossSums
 from pipeline.console import Console
 from pipeline.reports.perplexity_tables import figure, show_evaluation
 
@@ -17,10 +17,10 @@ def evaluation(
     text = HeldOut(tokens=4000, words=2000, characters=12_000, text_bytes=13_000, unspaced=unspaced)
     size = tuple(4000 for _ in nats)
     held = {
-        (1, 100): Sums(size, nats),
-        (101, 1200): Sums(tuple(0 for _ in nats), (0.0,) * len(nats)),
+        (1, 100): LossSums(size, nats),
+        (101, 1200): LossSums(tuple(0 for _ in nats), (0.0,) * len(nats)),
     }
-    found = Evaluation(text, Sums(size, nats), unknown, held if bands else {}).figures()
+    found = Evaluation(text, LossSums(size, nats), unknown, held if bands else {}).figures()
     return {"split": "valid", **found}
 
 
@@ -36,7 +36,7 @@ def test_all_figures_are_shown() -> None:
         "perplexity:  | forward | backward | average",
         "per token | 148.4 | 54.6 | 90.0",
         "per word | 22,026.5 | 2,981.0 | 8,103.1",
-        "perplexity per token, by the rank of the predicted token in training: rank of the predicted token | tokens | forward | backward | average",
+        "perplexity per token, by the predicted token's frequency rank in the training text: rank of the predicted token | tokens | forward | backward | average",
         "1 to 100 | 4,000 | 148.4 | 54.6 | 90.0",
         "101 to 1,200 | 0 | - | - | -",
         "1.998 bits per byte of text",

@@ -171,7 +171,7 @@ def test_perplexity_by_rank_and_what_is_not_defined(shown: Any) -> None:
         not_defined={"word": reason},
     )
     found = shown(replace(findings(), held_out=figures))
-    label = "perplexity per token, by the rank of the predicted token in training"
+    label = "perplexity per token, by the predicted token's frequency rank in the training text"
     assert found.rows(label)[1] == ["1 to 100", "1,000", "31.5", "31.5", "31.5"]
     assert ["per character", "4.2", "4.2", "4.2"] in found.rows("Perplexity")
     section = found.section("Perplexity of held-out text")

@@ -37,13 +37,13 @@ def embed(tiny: Tiny, trained: Path, output: Path, *overrides: str) -> tuple[Any
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """What the cache holds; the config names the output folder, the stats a time."""
+    """Return the bytes of the cache, without the files that hold the output folder or a time."""
     left_out = {"config.yaml", "stats.json"}
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in left_out}
 
 
 @pytest.mark.parametrize(("dtype", "error"), [("float16", 2e-3), ("float32", 1e-6)])
-def test_the_cache_gives_what_the_model_gives(
+def test_the_cache_holds_the_vectors_of_the_model(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path, dtype: str, error: float
 ) -> None:
     manifest, _ = embed(tiny, trained, tmp_path, f"embed.input={text}", f"embed.dtype={dtype}")
@@ -61,7 +61,7 @@ def test_the_cache_gives_what_the_model_gives(
     assert check_files(str(tmp_path / "embed"), manifest) == []
 
 
-def test_a_repeated_text_is_stored_once_and_told(
+def test_a_repeated_text_is_stored_once_and_counted(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path
 ) -> None:
     _, printed = embed(tiny, trained, tmp_path, f"embed.input={text}")
@@ -77,7 +77,7 @@ def test_a_repeated_text_is_stored_once_and_told(
     )
 
 
-def test_the_same_bytes_come_out_in_another_folder(
+def test_another_folder_gets_the_same_bytes(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path
 ) -> None:
     for name in ("one", "other"):
@@ -87,7 +87,7 @@ def test_the_same_bytes_come_out_in_another_folder(
 
 
 @pytest.mark.parametrize("allowed", [2, 9, 13, 17])
-def test_a_stage_killed_at_a_write_goes_on_to_the_same_bytes(
+def test_a_stage_killed_at_a_write_resumes_to_the_same_bytes(
     tiny: Tiny,
     trained: Path,
     text: Path,
@@ -133,7 +133,7 @@ def test_without_an_input_a_sample_of_the_corpus_is_embedded(
     assert set(caches[0]) != set(caches[2])
 
 
-def test_records_without_text_are_told_and_left_out(
+def test_records_without_text_are_counted_and_left_out(
     tiny: Tiny, trained: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "some.jsonl"
@@ -149,14 +149,14 @@ def test_records_without_text_are_told_and_left_out(
     assert check_files(str(tmp_path / "embed"), manifest) == []
 
 
-def test_nothing_to_embed_is_a_mistake(tiny: Tiny, trained: Path, tmp_path: Path) -> None:
+def test_input_without_text_is_refused(tiny: Tiny, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
 
     with pytest.raises(UserError, match=r"no text to embed; check embed\.input"):
         embed(tiny, trained, tmp_path, f"embed.input={tmp_path}/empty.txt")
 
 
-def test_vectors_beyond_half_precision_are_a_users_message(
+def test_vectors_beyond_half_precision_are_refused_with_a_message(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Encoder.encode
@@ -166,7 +166,7 @@ def test_vectors_beyond_half_precision_are_a_users_message(
         embed(tiny, trained, tmp_path, f"embed.input={text}")
 
 
-def test_a_missing_model_is_told(
+def test_a_missing_model_is_refused(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["embed", *tiny.arguments(tmp_path, f"embed.model={tmp_path}/none")]) == 2
@@ -196,7 +196,7 @@ def test_a_text_file_that_changed_at_equal_size_is_refused_by_name(
 
 
 def split(text: Path, folder: Path) -> tuple[Path, Path, list[str]]:
-    """Two files of texts of which each holds some of the other's, and all texts once."""
+    """Return two files that share some texts, and all distinct texts."""
     lines = list(dict.fromkeys(text.read_text(encoding="utf-8").splitlines()))
     first, second = folder / "first.txt", folder / "second.txt"
     for path, some in ((first, lines[:40]), (second, [*lines[30:], lines[-1]])):
@@ -234,7 +234,7 @@ def test_texts_are_added_to_a_finished_cache_once(
         np.testing.assert_allclose(cache[line], at_once[line], atol=2e-3)
 
 
-def test_what_a_cache_was_made_of_is_done_in_any_order(
+def test_all_earlier_requests_of_an_extended_cache_are_already_done(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path
 ) -> None:
     first, second, _ = split(text, tmp_path)
@@ -252,7 +252,7 @@ def test_what_a_cache_was_made_of_is_done_in_any_order(
 
 
 @pytest.mark.parametrize("changed", ["embed.layers=top", "embed.dtype=float32", "embed.unit=word"])
-def test_other_vectors_are_not_added(
+def test_adding_other_vectors_is_refused(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path, changed: str
 ) -> None:
     first, second, _ = split(text, tmp_path)
@@ -266,7 +266,7 @@ def test_other_vectors_are_not_added(
 
 
 @pytest.mark.parametrize("allowed", [1, 5, 8, 11, 14, 17, 20, 23])
-def test_an_addition_killed_at_a_write_leaves_the_cache_whole_and_goes_on_to_the_same_bytes(
+def test_an_addition_killed_at_a_write_leaves_the_cache_complete_and_can_be_resumed(
     tiny: Tiny,
     trained: Path,
     text: Path,
@@ -304,7 +304,7 @@ def test_an_addition_killed_at_a_write_leaves_the_cache_whole_and_goes_on_to_the
     assert files(tmp_path / "killed" / "embed") == files(tmp_path / "reference" / "embed")
 
 
-def test_nothing_new_adds_nothing(tiny: Tiny, trained: Path, text: Path, tmp_path: Path) -> None:
+def test_known_texts_add_nothing(tiny: Tiny, trained: Path, text: Path, tmp_path: Path) -> None:
     first, _, _ = split(text, tmp_path)
     embed(tiny, trained, tmp_path, f"embed.input={first}")
     again = tmp_path / "again.txt"
@@ -316,7 +316,7 @@ def test_nothing_new_adds_nothing(tiny: Tiny, trained: Path, text: Path, tmp_pat
     assert manifest.details["texts"] == 40
 
 
-def test_lists_of_words_are_found_as_lists(
+def test_lists_of_words_are_keys_of_the_cache(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path
 ) -> None:
     embed(tiny, trained, tmp_path, f"embed.input={text}", "embed.words=true", "embed.unit=word")
@@ -339,7 +339,7 @@ def test_lists_of_words_are_found_as_lists(
         (["embed.unit=sentence", "embed.pooling=mean", "embed.dtype=int8"], (3, 8)),
     ],
 )
-def test_the_cache_holds_the_vectors_that_were_chosen(
+def test_the_cache_holds_the_chosen_layers_and_units(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path, overrides: list[str], shape: Any
 ) -> None:
     embed(tiny, trained, tmp_path, f"embed.input={text}", *overrides)
@@ -351,7 +351,7 @@ def test_the_cache_holds_the_vectors_that_were_chosen(
     assert read_manifest(str(tmp_path / "embed")).details["vectors"]["warm_up"] is False
 
 
-def test_layers_that_the_model_has_not_are_told_before_anything_is_read(
+def test_layers_that_the_model_lacks_are_refused_before_anything_is_read(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="this model has no layer 9"):
@@ -359,7 +359,7 @@ def test_layers_that_the_model_has_not_are_told_before_anything_is_read(
 
 
 @pytest.mark.parametrize("setting", ["embed.layers=top", "embed.unit=word", "embed.texts=false"])
-def test_a_report_of_other_vectors_tells_why_it_shows_no_words(
+def test_a_report_of_other_vectors_says_why_it_shows_no_words(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path, setting: str
 ) -> None:
     embed(tiny, trained, tmp_path, f"embed.input={text}", setting)
@@ -370,11 +370,11 @@ def test_a_report_of_other_vectors_tells_why_it_shows_no_words(
 
     report(config, Console(RichConsole(file=printed, width=200)))
 
-    assert "uses of words are shown if embed keeps texts" in printed.getvalue()
+    assert "uses of words are not shown: they need embed to keep texts" in printed.getvalue()
 
 
 @pytest.mark.slow
-def test_an_addition_killed_outright_again_and_again_ends_in_the_same_bytes(
+def test_an_addition_killed_repeatedly_ends_in_the_same_bytes(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path, biloom: Any
 ) -> None:
     first, second, lines = split(text, tmp_path)

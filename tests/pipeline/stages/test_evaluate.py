@@ -11,7 +11,7 @@ from preprocess.errors import UserError
 Tiny = Any  # of conftest.py
 
 
-def test_the_manifest_holds_the_figures_that_are_shown(tiny: Tiny, trained: Path) -> None:
+def test_the_manifest_holds_the_figures_that_are_printed(tiny: Tiny, trained: Path) -> None:
     output = trained.parent / "evaluated"
     manifest, printed = tiny.run("evaluate", output, f"evaluate.checkpoint={trained}/train")
     figures = manifest.details
@@ -34,10 +34,10 @@ def test_the_manifest_holds_the_figures_that_are_shown(tiny: Tiny, trained: Path
     assert figures.items() <= stats.items()
 
 
-def test_perplexity_by_rank_is_of_the_corpus_that_was_trained_on(
+def test_perplexity_by_rank_uses_the_training_corpus(
     tiny: Tiny, trained: Path, tmp_path: Path
 ) -> None:
-    """Another corpus, with other counts: they play no part, wherever the first one is."""
+    """The counts of another corpus play no part if the training corpus is available."""
     text = tmp_path / "other.txt"
     text.write_text("\n".join(["lona lona mina", "kana", "רא", "mina kana kana"] * 20))
     other = (
@@ -72,7 +72,7 @@ def test_the_text_that_was_trained_on_is_refused(tiny: Tiny, trained: Path, tmp_
     )
 
 
-def test_the_last_look_of_training_and_the_stage_agree(trained: Path) -> None:
+def test_the_last_evaluation_of_training_and_the_stage_agree(trained: Path) -> None:
     rows = (trained / "train" / "metrics.jsonl").read_text().splitlines()
     look = json.loads(rows[-1])["valid_average_perplexity"]
     figures = json.loads((trained / "evaluate" / "manifest.json").read_text())["details"]
@@ -80,7 +80,7 @@ def test_the_last_look_of_training_and_the_stage_agree(trained: Path) -> None:
     assert look == pytest.approx(figures["average_perplexity"], rel=1e-5)
 
 
-def test_an_empty_split_is_told_and_is_no_mistake(
+def test_an_empty_split_is_reported_and_is_no_error(
     tiny: Tiny, trained: Path, tmp_path: Path
 ) -> None:
     manifest, printed = tiny.run(
@@ -110,12 +110,12 @@ def test_a_corpus_of_another_tokenizer_is_refused(
         tiny.run("evaluate", tmp_path, *other)
 
 
-def test_a_folder_without_a_model_is_told(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no finished 'train'"):
         tiny.run("evaluate", tmp_path)
 
 
-def test_a_checkpoint_that_is_gone_is_told(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     tiny.run("train", tmp_path, "train.steps=1")
     (tmp_path / "train" / "checkpoint.ckpt").unlink()
 
@@ -123,9 +123,7 @@ def test_a_checkpoint_that_is_gone_is_told(tiny: Tiny, tmp_path: Path) -> None:
         tiny.run("evaluate", tmp_path)
 
 
-def test_words_read_by_their_spelling_need_the_tokenizer(
-    tiny: Tiny, trained: Path, tmp_path: Path
-) -> None:
+def test_a_character_cnn_needs_the_tokenizer(tiny: Tiny, trained: Path, tmp_path: Path) -> None:
     given = ("model.input={kind: char_cnn, dim: 2, filters: [[1, 4], [3, 4]]}", "train.steps=1")
     tiny.run("train", tmp_path, *given)
     other = (*given, f"prepare.tokenizer={tmp_path}/tokenizer", "tokenizer.min_count=20")
@@ -138,8 +136,10 @@ def test_words_read_by_their_spelling_need_the_tokenizer(
     assert 1 < manifest.details["average_perplexity"] < 1000
 
 
-def test_documents_begin_where_training_let_them(tiny: Tiny, trained: Path, tmp_path: Path) -> None:
-    """With train.reset_state, the last look of training resets it too."""
+def test_the_state_is_reset_at_documents_as_in_training(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    """With train.reset_state, the last evaluation of training resets the state too."""
     tiny.run("train", tmp_path, "train.reset_state=true", "model.directions=forward")
     manifest, _ = tiny.run("evaluate", tmp_path)
 

@@ -1,4 +1,4 @@
-"""The export stage: a model folder that stands on its own."""
+"""The export stage: a model folder that needs no other file."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ def test_a_model_folder_holds_weights_config_tokenizer_and_card(tiny: Tiny, trai
     assert [x.tolist() for x in ours.encode(texts)] == [x.tolist() for x in theirs.encode(texts)]
 
 
-def test_the_card_carries_the_numbers_that_were_measured(trained: Path) -> None:
+def test_the_card_shows_the_measured_figures(trained: Path) -> None:
     card = (trained / "export" / "README.md").read_text()
     figures = read_manifest(str(trained / "evaluate")).details
 
@@ -45,7 +45,7 @@ def test_the_card_carries_the_numbers_that_were_measured(trained: Path) -> None:
     assert "| corpus | not given | " in card
 
 
-def test_the_content_is_that_of_the_model_and_not_of_the_card(
+def test_the_content_hash_covers_the_model_but_not_the_card(
     tiny: Tiny, trained: Path, tmp_path: Path
 ) -> None:
     manifest, _ = tiny.run("export", tmp_path, f"export.checkpoint={trained}/train")
@@ -65,7 +65,7 @@ def test_the_tokenizer_of_another_training_is_refused(
         tiny.run("export", tmp_path, *other, f"export.checkpoint={trained}/train")
 
 
-def test_a_corpus_that_is_gone_does_not_hinder_an_export(
+def test_a_missing_corpus_does_not_stop_an_export(
     tiny: Tiny, trained: Path, tmp_path: Path
 ) -> None:
     tiny.run(
@@ -75,7 +75,7 @@ def test_a_corpus_that_is_gone_does_not_hinder_an_export(
     assert "## Corpus" not in (tmp_path / "export" / "README.md").read_text()
 
 
-def test_a_result_of_an_older_checkpoint_does_not_reach_the_card(
+def test_an_evaluation_of_an_older_checkpoint_is_not_on_the_card(
     tiny: Tiny, trained: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(trained / "evaluate", tmp_path / "evaluate")
@@ -85,7 +85,7 @@ def test_a_result_of_an_older_checkpoint_does_not_reach_the_card(
     assert "Not measured" in (tmp_path / "export" / "README.md").read_text()
 
 
-def test_another_corpus_than_that_of_the_training_does_not_reach_the_card(
+def test_another_corpus_than_the_training_corpus_is_not_on_the_card(
     tiny: Tiny, trained: Path, tmp_path: Path
 ) -> None:
     other = (f"train.corpus={tmp_path}/prepare", "prepare.valid_fraction=0.3")
@@ -125,7 +125,7 @@ def test_smaller_weights_give_almost_the_same_vectors(
             assert torch.equal(found, weight)
 
 
-def test_without_output_layer_texts_have_the_same_vectors_and_no_score(
+def test_without_an_output_layer_vectors_are_the_same_and_scores_are_refused(
     tiny: Tiny, trained: Path, tmp_path: Path
 ) -> None:
     exact = BiLM.from_pretrained(trained / "export")
@@ -140,7 +140,7 @@ def test_without_output_layer_texts_have_the_same_vectors_and_no_score(
 
 
 @pytest.mark.parametrize("weights", ["float32", "int8"])
-def test_training_starts_from_a_model_without_output_layer(
+def test_training_can_start_from_a_model_without_an_output_layer(
     tiny: Tiny, trained: Path, tmp_path: Path, weights: str
 ) -> None:
     export(tiny, trained, tmp_path, "export.head=false", f"export.weights={weights}")
@@ -149,7 +149,9 @@ def test_training_starts_from_a_model_without_output_layer(
     assert "the output layer starts from random weights" in printed
 
 
-def test_a_warm_up_text_goes_with_the_model(tiny: Tiny, trained: Path, tmp_path: Path) -> None:
+def test_the_warm_up_text_is_stored_with_the_model(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
     model = export(tiny, trained, tmp_path, "export.warm_up=kana lori mele")
     [cold], [warm] = (model.embed(TEXTS[:1], warm_up=one) for one in (False, True))
 
@@ -163,7 +165,7 @@ SPELLING = (
 )  # fmt: skip
 
 
-def test_finished_vectors_of_words_are_those_of_the_characters(
+def test_stored_word_vectors_equal_those_computed_from_characters(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lightning_modules.vectors.type_vectors.IDS_AT_ONCE", 7)
@@ -184,7 +186,7 @@ def test_finished_vectors_of_words_are_those_of_the_characters(
     assert not computed
 
 
-def test_vectors_of_words_are_refused_where_ids_have_their_own(
+def test_stored_word_vectors_are_refused_for_an_embedding_input(
     tiny: Tiny, trained: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(

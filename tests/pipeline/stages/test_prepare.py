@@ -1,4 +1,4 @@
-"""Raw text to shards as a whole: equal bytes on any number of workers and after any kill."""
+"""The prepare stage: the same bytes with any number of workers and after any kill."""
 
 import gzip
 import json
@@ -36,7 +36,7 @@ def sentences(number: int, seed: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Text:
-    """A corpus of several files, and the options that prepare it in many small units."""
+    """Raw text in several files, and options that prepare it in many small units."""
 
     folder: Path
     tokenizer: Path
@@ -76,14 +76,14 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
 
 @pytest.fixture(scope="session")
 def made(text: Text, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The corpus as one process makes it; nobody writes there."""
+    """The corpus that one process writes; read only."""
     output = tmp_path_factory.mktemp("made")
     assert main(text.arguments(output, "runner.options.mode=in_memory")) == 0
     return output / "prepare"
 
 
 def shards(folder: Path) -> dict[str, bytes]:
-    """The bytes of all that a corpus is."""
+    """Return the bytes of all files of a corpus."""
     names = [*folder.glob("*.bin"), *folder.glob("*.len"), *folder.glob("*.npy")]
     names += folder.glob("dropped-*")
     return {path.name: path.read_bytes() for path in names}
@@ -108,7 +108,7 @@ def records(output: Path, kind: str) -> int:
     return sum(1 for _ in (output / "prepare" / "_work" / kind).glob("*.json"))
 
 
-# What is made
+# Contents of a corpus
 
 
 def test_every_document_is_accounted_for(made: Path) -> None:
@@ -127,7 +127,7 @@ def test_every_document_is_accounted_for(made: Path) -> None:
     assert counts.sum() == totals[0]["tokens"]
 
 
-def test_weights_change_what_was_made_but_no_shard(text: Text, tmp_path: Path) -> None:
+def test_weights_change_the_content_hash_but_no_shard(text: Text, tmp_path: Path) -> None:
     made = {}
     for name, second in (("plain", "1"), ("same", "1.0"), ("more", "3")):
         sources = "".join(
@@ -149,7 +149,7 @@ def test_weights_change_what_was_made_but_no_shard(text: Text, tmp_path: Path) -
     assert [row["documents"] > 0 for row in rows] == [True, True]
 
 
-def test_what_was_dropped_for_a_reason_is_kept_with_its_place(made: Path) -> None:
+def test_dropped_documents_are_kept_with_their_positions(made: Path) -> None:
     rows = [
         json.loads(line)
         for path in sorted(made.glob("dropped-*.jsonl"))
@@ -177,7 +177,7 @@ def test_prepare_writes_to_a_store_without_renames(text: Text, made: Path) -> No
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Path:
-    """A folder with somebody's own packages of our names."""
+    """A folder with packages of other people that have the names of ours."""
     for name in ("pipeline", "preprocess", "lightning_modules"):
         (tmp_path / "cwd" / name).mkdir(parents=True)
         (tmp_path / "cwd" / name / "__init__.py").write_text(f"raise ImportError('their {name}')")
@@ -185,7 +185,7 @@ def hostile(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_worker_processes_make_the_same_bytes_from_anybodys_folder(
+def test_worker_processes_write_the_same_bytes_from_any_folder(
     workers: int, text: Text, made: Path, hostile: Path, tmp_path: Path, biloom: Command
 ) -> None:
     mode = ("runner.options.mode=multi_processing", f"runner.options.workers={workers}")
@@ -197,7 +197,7 @@ def test_worker_processes_make_the_same_bytes_from_anybodys_folder(
 # Kills
 
 
-def test_a_driver_killed_at_any_moment_goes_on_to_the_same_bytes(
+def test_a_driver_killed_at_any_moment_resumes_to_the_same_bytes(
     text: Text, made: Path, tmp_path: Path, biloom: Command
 ) -> None:
     units = len(list(made.glob("train-*-000.bin")))
@@ -271,7 +271,7 @@ def test_an_interrupt_ends_the_driver_and_its_workers_with_one_line(
     assert not (tmp_path / "prepare" / "_work" / "lock.json").exists()
 
 
-# The user's mistakes
+# User errors
 
 
 def with_damage(text: Text, folder: Path) -> Text:
@@ -283,7 +283,7 @@ def with_damage(text: Text, folder: Path) -> Text:
 
 
 @pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
-def test_a_damaged_file_is_one_message_from_a_worker_process_too(
+def test_a_damaged_file_gives_one_message_from_a_worker_process_too(
     mode: str, text: Text, tmp_path: Path, biloom: Command
 ) -> None:
     damaged = with_damage(text, tmp_path)
@@ -297,13 +297,13 @@ def test_a_damaged_file_is_one_message_from_a_worker_process_too(
     )
 
 
-def test_after_a_damaged_file_is_replaced_only_what_is_missing_is_read(
+def test_after_a_damaged_file_is_replaced_only_unfinished_units_are_read(
     text: Text, tmp_path: Path, made: Path, capsys: Capture
 ) -> None:
     damaged = with_damage(text, tmp_path)
     assert main(damaged.arguments(tmp_path)) == 2
     shutil.copy(text.folder / "packed.txt.gz", damaged.folder)
-    # Another size is another question: the unfinished work is not taken for its answer.
+    # A file of another size is another request, so the unfinished work is refused.
     assert main(damaged.arguments(tmp_path)) == 2
     assert "unfinished work made with other settings or inputs" in capsys.readouterr().err
     assert main([*damaged.arguments(tmp_path), "--overwrite"]) == 0
@@ -333,7 +333,7 @@ def test_a_file_changed_at_equal_size_is_refused_by_name_and_a_touched_one_is_no
         (b"\n \n\t\r\n", (), "{}: all 3 documents were dropped (3 empty); check the text"),
     ],
 )
-def test_text_without_a_document_is_told(
+def test_text_without_a_document_is_refused(
     raw: bytes,
     overrides: tuple[str, ...],
     problem: str,
@@ -350,7 +350,7 @@ def test_text_without_a_document_is_told(
 
 
 @pytest.mark.parametrize(("fraction", "split"), [("0", "train"), ("0.99", "valid")])
-def test_one_line_is_a_corpus_even_where_all_of_it_is_held_out(
+def test_one_line_is_a_corpus_even_if_it_is_held_out(
     fraction: str, split: str, tiny: Tiny, tmp_path: Path
 ) -> None:
     file = tmp_path / "raw.txt"
@@ -379,7 +379,7 @@ def test_a_document_that_is_unaccounted_for_fails_the_stage(
     assert not (tmp_path / "prepare" / "manifest.json").exists()
 
 
-# Text as it is found
+# Text found in practice
 
 
 @pytest.fixture(scope="session")
@@ -396,9 +396,7 @@ DAMAGED = {
 }
 
 
-def test_every_nasty_file_goes_through_beside_good_ones(
-    nasty: Path, text: Text, tmp_path: Path
-) -> None:
+def test_every_nasty_file_is_read_beside_good_ones(nasty: Path, text: Text, tmp_path: Path) -> None:
     files = [path for path in nasty.rglob("*") if path.is_file() and path.name not in DAMAGED]
     names = json.dumps([*map(str, files), f"{text.folder}/*"])
     assert main(text.arguments(tmp_path, f"prepare.input={names}", "prepare.unit_bytes=null")) == 0

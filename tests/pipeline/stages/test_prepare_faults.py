@@ -1,4 +1,4 @@
-"""Kills, full disks and damage at any moment: a corpus is whole and the same, or not there at all."""
+"""Kills, full disks and damage at any moment: a corpus is complete and the same, or missing."""
 
 import gzip
 import json
@@ -33,7 +33,7 @@ AGAIN = "and run the same command to resume, or choose another run.output"
 
 @dataclass(frozen=True)
 class Text:
-    """Many small files, and a big one whose unit has several segments."""
+    """Many small files, and a large one whose unit has several segments."""
 
     root: Path
     content: str = ""
@@ -56,7 +56,7 @@ class Text:
 
 
 def lines(draw: random.Random, number: int) -> str:
-    """Short ones, and one in twelve long and almost equal to one of ten others."""
+    """Return short documents; one in twelve is long and almost equal to one of ten others."""
     made = []
     for _ in range(number):
         words = draw.choices(("ka", "lo", "水", "נו", "пар"), k=draw.randint(1, 9))
@@ -81,14 +81,14 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
 
 
 def every_file(folder: Path) -> dict[str, bytes]:
-    """All that a finished corpus leaves, but for what tells of the run: times and places."""
+    """Return the bytes of a finished corpus, without files that hold times and folders."""
     told = ("stats.json", "config.yaml", "manifest.json")
     files = (path for path in folder.rglob("*") if path.is_file() and path.name not in told)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def assert_whole(output: Path, text: Text) -> None:
-    """The same corpus, with every document accounted for and nothing beside it."""
+    """Check that a corpus is the same, with every document counted and no other file."""
     manifest = read_manifest(f"{output}/prepare", "prepare")
     assert manifest.content == text.content
     assert check_files(f"{output}/prepare", manifest) == []
@@ -98,7 +98,7 @@ def assert_whole(output: Path, text: Text) -> None:
 
 
 def done(output: Path, kind: str) -> int:
-    """How many records of a kind a run has left."""
+    """Return the number of records of a kind."""
     return sum(1 for _ in (output / "prepare" / "_work" / kind).glob("[0-9h]*"))
 
 
@@ -129,7 +129,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 def run_until_killed(biloom: Command, arguments: list[str], writes: int) -> tuple[int, str]:
-    """Run it until, with its file written but not yet named, the next write would be one too many."""
+    """Run a writer and kill it at a write, when its file is written but not yet renamed."""
     python = biloom.script.with_name("python")
     command = [python, "-P", "-c", KILLED_AT_A_WRITE, str(writes), *arguments, IN_MEMORY]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -139,7 +139,7 @@ def run_until_killed(biloom: Command, arguments: list[str], writes: int) -> tupl
 def killed_writers(
     biloom: Command, arguments: list[str], output: Path, writes: Callable[[], int]
 ) -> int:
-    """Killed writers one after another until one comes to its end; how many were killed."""
+    """Run and kill writers until one finishes, and return how many were killed."""
     for kills in range(1000):
         answer = run_until_killed(biloom, arguments, writes())
         if answer == (0, ""):
@@ -149,7 +149,7 @@ def killed_writers(
     raise AssertionError("no end in sight")
 
 
-def test_a_writer_killed_again_and_again_ends_with_the_same_corpus(
+def test_a_writer_killed_repeatedly_ends_with_the_same_corpus(
     biloom: Command, text: Text, tmp_path: Path
 ) -> None:
     writes = iter((3, 25, 60))
@@ -168,7 +168,7 @@ def test_a_writer_killed_at_almost_every_write_ends_with_the_same_corpus(
     assert_whole(tmp_path, text)
 
 
-def test_a_count_of_words_killed_again_and_again_ends_with_the_same_tokenizer(
+def test_a_count_of_words_killed_repeatedly_ends_with_the_same_tokenizer(
     biloom: Command, text: Text, tmp_path: Path
 ) -> None:
     def count(output: Path) -> list[str]:
@@ -182,7 +182,7 @@ def test_a_count_of_words_killed_again_and_again_ends_with_the_same_tokenizer(
     assert every_file(killed) == every_file(whole)
 
 
-def test_a_file_changed_while_its_unit_was_at_work_is_not_mixed_with_what_it_was(
+def test_a_file_changed_while_its_unit_runs_is_not_mixed_with_its_old_contents(
     text: Text, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     shutil.copytree(text.root, tmp_path / "text")
@@ -220,12 +220,12 @@ def test_drivers_killed_at_any_moment_of_a_run_in_processes_end_with_the_same_co
 
 
 @pytest.mark.slow
-def test_workers_killed_again_and_again_end_with_the_same_corpus(
+def test_workers_killed_repeatedly_end_with_the_same_corpus(
     biloom: Command, text: Text, tmp_path: Path
 ) -> None:
     for kind in ("segments", "units", "drops", "finished"):
         with biloom.start(*text.arguments(tmp_path, *PROCESSES)) as driver:
-            # What a former run did is there before the workers are.
+            # Records of the earlier run exist before the workers start.
             wait_until(lambda: driver.children() != [], driver)
             worker = driver.children()[-1]
             wait_until(lambda: done(tmp_path, kind) > 0, driver)  # noqa: B023
@@ -238,7 +238,7 @@ def test_workers_killed_again_and_again_end_with_the_same_corpus(
 
 
 def fail_at_call(patched: pytest.MonkeyPatch, module: Any, name: str, number: int) -> None:
-    """Have a function of ``module`` raise at its call with that number and all later ones."""
+    """Let a function of ``module`` raise at the call with this number and at all later ones."""
     calls, sound = iter(range(1, number)), getattr(module, name)
 
     def fails(*arguments: Any) -> Any:
@@ -252,7 +252,7 @@ def fail_at_call(patched: pytest.MonkeyPatch, module: Any, name: str, number: in
 @pytest.mark.parametrize(
     ("module", "name", "number"), [(segment, "write_part", 7), (last_pass, "shard_counts", 3)]
 )
-def test_a_fault_of_a_worker_leaves_no_manifest_and_work_to_go_on_from(
+def test_a_bug_in_a_worker_leaves_no_manifest_and_work_to_resume(
     module: Any,
     name: str,
     number: int,
@@ -269,7 +269,9 @@ def test_a_fault_of_a_worker_leaves_no_manifest_and_work_to_go_on_from(
     assert_whole(tmp_path, text)
 
 
-def test_what_killed_writers_left_is_gone_after_the_next_run(text: Text, tmp_path: Path) -> None:
+def test_temporary_files_of_killed_writers_are_gone_after_the_next_run(
+    text: Text, tmp_path: Path
+) -> None:
     folder = tmp_path / "prepare"
     for _ in ("one that works", "one that finds it done"):
         (folder / "_work" / "parts").mkdir(parents=True)
@@ -282,10 +284,10 @@ def test_what_killed_writers_left_is_gone_after_the_next_run(text: Text, tmp_pat
 # Full disks
 
 
-def test_a_disk_that_is_full_is_told_and_the_work_goes_on_once_there_is_room(
+def test_a_full_disk_is_reported_and_the_work_resumes_once_there_is_room(
     text: Text, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    """Also where not even a note of the failure can be written."""
+    """Even if the message of the failure cannot be written."""
     rename = Path.replace
     for writes in (0, 2, 30, 20, 10):
         left = iter(range(writes))
@@ -309,7 +311,7 @@ def test_a_disk_that_is_full_is_told_and_the_work_goes_on_once_there_is_room(
     assert_whole(tmp_path, text)
 
 
-def test_a_file_above_the_limit_of_a_worker_process_is_told(
+def test_a_file_above_the_size_limit_of_a_worker_process_is_reported(
     biloom: Command, text: Text, tmp_path: Path
 ) -> None:
     def limit() -> None:
@@ -341,7 +343,7 @@ cp -r "$DISK/prepare" "$KEPT"
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_really_full_is_told_and_the_work_goes_on(
+def test_a_really_full_disk_is_reported_and_the_work_resumes(
     biloom: Command, text: Text, tmp_path: Path
 ) -> None:
     disk, kept = tmp_path / "disk", tmp_path / "kept"
@@ -371,7 +373,7 @@ def test_a_disk_that_is_really_full_is_told_and_the_work_goes_on(
 
 @pytest.fixture
 def thousand(text: Text, tmp_path: Path) -> Text:
-    """A thousand good files, and in their middle one whose packing is damaged."""
+    """A thousand good files, and among them one with damaged compression."""
     root = tmp_path / "thousand"
     (root / "raw").mkdir(parents=True)
     shutil.copytree(text.root / "tokenizer", root / "tokenizer")
@@ -383,7 +385,7 @@ def thousand(text: Text, tmp_path: Path) -> Text:
     return Text(root)
 
 
-def test_a_damaged_file_among_a_thousand_stops_the_job_by_its_name(
+def test_a_damaged_file_among_a_thousand_stops_the_job_and_is_named(
     thousand: Text, tmp_path: Path, capsys: Capture
 ) -> None:
     assert main(thousand.arguments(tmp_path, IN_MEMORY)) == 2
@@ -394,7 +396,7 @@ def test_a_damaged_file_among_a_thousand_stops_the_job_by_its_name(
     assert not (tmp_path / "prepare" / "manifest.json").exists()
 
 
-def test_a_damaged_file_among_a_thousand_is_counted_where_asked_and_all_else_is_there(
+def test_a_damaged_file_among_a_thousand_can_be_skipped_and_counted(
     thousand: Text, tmp_path: Path
 ) -> None:
     options = ("prepare.damaged_files=skip", "prepare.near_duplicates.similarity=null")

@@ -1,4 +1,4 @@
-"""Text as it is found: whatever lies among good files, a run ends, and nothing is lost in silence."""
+"""Nasty files among good ones: a run ends, and every document is counted."""
 
 import gzip
 import os
@@ -21,12 +21,12 @@ Command = Any  # of conftest.py
 Capture = pytest.CaptureFixture[str]
 MEBIBYTE = 1 << 20
 MOST_BYTES = 700 * MEBIBYTE
-"""Of the largest process: 250 MB are Beam, and what is unpacked is gigabytes."""
+"""Memory limit of the largest process: 250 MB are Beam's, and the unpacked text is gigabytes."""
 IN_MEMORY = ("runner.options.mode=in_memory", "tokenizer.kind=char")
 
 
 def good(folder: Path, number: int, name: str = "good") -> int:
-    """Files of ten documents each, none twice; returns how many documents there are."""
+    """Write files of ten distinct documents each, and return the number of documents."""
     draw = random.Random(name)
     for file in range(number):
         lines = [f"{name} {file} {line} {draw.random()}" for line in range(10)]
@@ -35,7 +35,7 @@ def good(folder: Path, number: int, name: str = "good") -> int:
 
 
 def documents_of(output: Path) -> dict[str, Any]:
-    """What became of the documents of a finished and whole corpus."""
+    """Return the document counts of a finished corpus, after checking its files."""
     manifest = read_manifest(str(output / "prepare"), "prepare")
     assert check_files(str(output / "prepare"), manifest) == []
     left = [str(path) for path in output.rglob("*") if ".biloom-tmp-" in path.name]
@@ -47,19 +47,19 @@ def documents_of(output: Path) -> dict[str, Any]:
 
 
 def both_stages(output: Path, *overrides: str) -> dict[str, Any]:
-    """The tokenizer and the corpus of some raw text: what became of its documents."""
+    """Run tokenizer and prepare on some raw text, and return the document counts."""
     for stage in ("tokenizer", "prepare"):
         assert main([stage, f"run.output={output}", *IN_MEMORY, *overrides]) == 0
     return documents_of(output)
 
 
 def most_bytes(biloom: Command, *arguments: str) -> int:
-    """The most bytes that one of the processes of a command held, which ends well and silent."""
+    """Run a command that must succeed silently, and return the peak memory of its largest process."""
     most = 0
-    # What it prints is short, so it fills no pipe.
+    # Its output is short, so it cannot fill the pipe.
     with biloom.start(*arguments) as process:
         while process.poll() is None:
-            with suppress(OSError):  # it may end meanwhile
+            with suppress(OSError):  # the process may end meanwhile
                 for one in (process.pid, *process.children()):
                     most = max(most, held_at_most(one))
             time.sleep(0.02)
@@ -76,7 +76,7 @@ def held_at_most(process: int) -> int:
     return 1024 * int(status.partition("VmHWM:")[2].split()[0]) if "VmHWM:" in status else 0
 
 
-# One kind of nastiness a case: what it takes, and what is to become of it
+# Cases: each writes one kind of nasty file
 
 
 def write(folder: Path, name: str, data: bytes) -> None:
@@ -155,7 +155,7 @@ def odd_names(folder: Path) -> None:
 
 
 Case = tuple[Callable[[Path], None], int, dict[str, int], tuple[str, ...]]
-"""What writes the files, how many documents they hold, what is dropped, and options."""
+"""Function that writes the files, number of documents, expected drops, and options."""
 SKIP = ("prepare.damaged_files=skip",)
 CASES: list[Case] = [
     (long_line, 4, {"oversized": 1}, ()),
@@ -170,7 +170,7 @@ CASES: list[Case] = [
 
 
 @pytest.mark.parametrize(("write_files", "read", "dropped", "options"), CASES)
-def test_every_document_of_nasty_text_is_accounted_for(
+def test_every_document_of_nasty_text_is_counted(
     write_files: Callable[[Path], None],
     read: int,
     dropped: dict[str, int],
@@ -207,7 +207,7 @@ prepare:
 @pytest.mark.parametrize(
     "mode", ["in_memory", pytest.param("multi_processing", marks=pytest.mark.slow)]
 )
-def test_all_of_it_with_everything_on_takes_bounded_memory(
+def test_all_nasty_files_with_every_option_need_bounded_memory(
     mode: str, biloom: Command, tmp_path: Path
 ) -> None:
     folder, output = tmp_path / "raw", tmp_path / "out"
@@ -224,7 +224,7 @@ def test_all_of_it_with_everything_on_takes_bounded_memory(
     documents_of(output)
 
 
-def test_the_data_of_nasty_text_with_everything_on_is_accounted_for(tmp_path: Path) -> None:
+def test_every_document_of_nasty_text_with_every_option_is_counted(tmp_path: Path) -> None:
     data = os.environ.get("BILOOM_TEST_DATA")
     if not data:
         pytest.skip("BILOOM_TEST_DATA names no folder of test data")
@@ -263,7 +263,7 @@ def become_a_folder(file: Path) -> None:
 
 
 def after_planning(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:
-    """Have the raw files change between the plan and the first reader."""
+    """Let the raw files change between the plan and the first reader."""
 
     def plan_then_change(*arguments: Any) -> list[Unit]:
         units = plan_units(*arguments)
@@ -281,7 +281,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("change", "problem", "read"), CHANGES)
-def test_a_file_that_changes_while_it_is_read_is_told_or_counted(
+def test_a_file_that_changes_while_it_is_read_is_reported_or_counted(
     change: Callable[[Path], None],
     problem: str,
     read: int,
@@ -314,7 +314,7 @@ def test_a_file_that_changes_while_it_is_read_is_told_or_counted(
     assert documents["read"] - 1 == read
 
 
-def test_of_a_file_that_grows_what_was_planned_is_read(
+def test_a_file_that_grows_is_read_up_to_its_planned_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "raw"
@@ -324,9 +324,7 @@ def test_of_a_file_that_grows_what_was_planned_is_read(
     assert both_stages(tmp_path, f"prepare.input={folder}/*")["read"] == 30
 
 
-def test_a_link_that_leads_nowhere_is_told_and_not_left_out(
-    tmp_path: Path, capsys: Capture
-) -> None:
+def test_a_broken_link_is_reported_and_not_skipped(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "raw").mkdir()
     good(tmp_path / "raw", 1)
     link = tmp_path / "raw" / "link.txt"
@@ -340,9 +338,7 @@ def test_a_link_that_leads_nowhere_is_told_and_not_left_out(
     assert main(["tokenizer", *arguments]) == 0
 
 
-def test_a_damaged_file_with_a_name_that_is_no_text_is_named(
-    tmp_path: Path, biloom: Command
-) -> None:
+def test_a_damaged_file_whose_name_is_not_utf8_is_named(tmp_path: Path, biloom: Command) -> None:
     (tmp_path / "raw").mkdir()
     assert main(["tokenizer", *_of_good(tmp_path)]) == 0
     name = os.fsdecode(os.fsencode(tmp_path / "raw") + b"/caf\xe9.txt.gz")

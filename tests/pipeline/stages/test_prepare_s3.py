@@ -1,4 +1,4 @@
-"""Text and corpus on an object store that fails, dawdles or goes away: S3 as moto's server speaks it.
+"""Text and corpus on an object store that fails, is slow or goes away: moto's S3 server.
 
 A corpus on a store is the one that a local disk would hold, or there is no manifest.
 """
@@ -28,11 +28,11 @@ BUCKET = "s3://prepared"
 
 @dataclass
 class Store:
-    """A WSGI application before moto's, which answers in its place where a test asks for it."""
+    """A WSGI application in front of moto's, which can answer with errors or delays."""
 
     app: Any
     fails: Callable[[str, str], bool] = lambda method, path: False
-    """Whether to answer 500, by the method and the path of a request."""
+    """Whether to answer 500 to a request, given its method and path."""
     delay: float = 0.0
     asked: list[tuple[str, str]] = field(default_factory=list)
 
@@ -84,7 +84,7 @@ def server() -> Iterator[Store]:
 
 @pytest.fixture
 def store(server: Store) -> Iterator[Store]:
-    """The store, which works until a test has it fail."""
+    """The store, which works until a test lets it fail."""
     server.works()
     yield server
     server.works()
@@ -92,7 +92,7 @@ def store(server: Store) -> Iterator[Store]:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Some raw text on the disk and on the store, and the content of the corpus made locally."""
+    """Raw text on the disk and on the store, and the content hash of the corpus prepared locally."""
 
     raw: Path
     tokenizer: Path
@@ -148,7 +148,7 @@ def assert_whole(output: str, corpus: Corpus) -> None:
     assert not [name for name in names_in(output) if "_work" in name or "tmp" in name]
 
 
-def test_text_and_corpus_on_a_store_are_what_a_disk_holds(corpus: Corpus, store: Store) -> None:
+def test_a_corpus_on_a_store_equals_one_on_a_disk(corpus: Corpus, store: Store) -> None:
     output = f"{BUCKET}/plain"
     assert main(corpus.arguments(output)) == 0
     assert_whole(output, corpus)
@@ -160,7 +160,7 @@ def test_text_and_corpus_on_a_store_are_what_a_disk_holds(corpus: Corpus, store:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A client that tries again as often as it does by itself."""
+    """A client with its default number of retries."""
     import s3fs
 
     with monkeypatch.context() as patched:
@@ -171,7 +171,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("patient")
-def test_failures_now_and_then_are_tried_again(corpus: Corpus, store: Store) -> None:
+def test_occasional_failures_are_retried(corpus: Corpus, store: Store) -> None:
     failed: set[tuple[str, str]] = set()
 
     def now_and_then(method: str, path: str) -> bool:
@@ -195,7 +195,7 @@ FINAL = ("train-000000-000.len", "counts.npy", "inputs.jsonl", "config.yaml", "s
 @pytest.mark.parametrize(
     "name", [*PUTS, *(pytest.param(name, marks=pytest.mark.slow) for name in (*WORK, *FINAL))]
 )
-def test_a_put_that_fails_ends_with_a_message_and_a_rerun_makes_the_same_bytes(
+def test_a_put_that_fails_ends_with_a_message_and_a_rerun_writes_the_same_bytes(
     name: str, corpus: Corpus, store: Store, capsys: Capture
 ) -> None:
     output = f"{BUCKET}/broken-{name.replace('/', '-')}"
@@ -227,7 +227,7 @@ def test_text_that_cannot_be_fetched_ends_with_a_message(
     assert_whole(output, corpus)
 
 
-def test_a_store_that_goes_away_for_good_ends_with_a_message(
+def test_a_store_that_goes_away_ends_the_job_with_a_message(
     corpus: Corpus, store: Store, capsys: Capture
 ) -> None:
     output = f"{BUCKET}/gone"
@@ -243,14 +243,14 @@ def test_a_store_that_goes_away_for_good_ends_with_a_message(
     assert_whole(output, corpus)
 
 
-def test_a_slow_store_costs_time_alone(corpus: Corpus, store: Store) -> None:
+def test_a_slow_store_only_costs_time(corpus: Corpus, store: Store) -> None:
     store.delay = 0.01
     assert main(corpus.arguments(f"{BUCKET}/slow", "runner.stall_seconds=5")) == 0
     store.works()
     assert_whole(f"{BUCKET}/slow", corpus)
 
 
-def test_a_bucket_that_is_not_there_is_named_and_not_made(
+def test_a_missing_bucket_is_named_and_not_created(
     corpus: Corpus, store: Store, capsys: Capture
 ) -> None:
     assert main(corpus.arguments("s3://prepraed/x")) == 2

@@ -1,4 +1,4 @@
-"""The tokenizer stage: learned of the train split only, again the same, and judged by the corpus."""
+"""The tokenizer stage: trained on the train split, reproducible, and measured on the corpus."""
 
 import importlib.util
 import io
@@ -35,7 +35,7 @@ def files(output: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["word", "sentencepiece", "char"])
-def test_the_same_text_gives_the_same_bytes_wherever_it_lies(kind: str, tmp_path: Path) -> None:
+def test_the_same_text_gives_the_same_bytes_in_any_folder(kind: str, tmp_path: Path) -> None:
     options = [f"tokenizer.kind={kind}"]
     if kind == "sentencepiece":
         options.append("tokenizer.vocabulary=320")
@@ -46,7 +46,7 @@ def test_the_same_text_gives_the_same_bytes_wherever_it_lies(kind: str, tmp_path
     assert marks[0] == marks[1]
 
 
-def test_held_out_documents_are_not_learned_of(tmp_path: Path) -> None:
+def test_held_out_documents_are_not_trained_on(tmp_path: Path) -> None:
     common = ("tokenizer.kind=word", "tokenizer.min_count=2")
     all_of_it = learn(tmp_path / "all", *common, "prepare.valid_fraction=0")
     half = learn(tmp_path / "half", *common, "prepare.valid_fraction=0.5")
@@ -58,7 +58,7 @@ def test_held_out_documents_are_not_learned_of(tmp_path: Path) -> None:
     assert 90 < learn(tmp_path / "char", *char)["sample"]["documents"] < 210
 
 
-def test_words_of_held_out_text_alone_come_last(tmp_path: Path) -> None:
+def test_words_that_only_held_out_text_has_come_last(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("b\n" * 2 + "a\n" + "c c\n")
     (tmp_path / "valid.txt").write_text("x a\n" + "y y\n" * 3)
     sources = [
@@ -73,7 +73,9 @@ def test_words_of_held_out_text_alone_come_last(tmp_path: Path) -> None:
         assert [tokenizer.spelling(n) for n in range(3, tokenizer.vocabulary)] == expected
 
 
-def test_how_the_tokenizer_takes_to_the_corpus_is_told(tmp_path: Path, capsys: Capture) -> None:
+def test_the_coverage_of_the_corpus_is_printed_and_recorded(
+    tmp_path: Path, capsys: Capture
+) -> None:
     details = learn(tmp_path, "tokenizer.vocabulary=400", "prepare.valid_fraction=0")
     found = details["coverage"]
     assert found["documents"] == 300
@@ -89,14 +91,16 @@ def test_how_the_tokenizer_takes_to_the_corpus_is_told(tmp_path: Path, capsys: C
     assert "longest tokens: " + found["longest"][0] in out
 
 
-def test_a_given_model_is_taken_as_it_is(tmp_path: Path, capsys: Capture) -> None:
+def test_a_sentencepiece_model_of_the_user_is_copied_unchanged(
+    tmp_path: Path, capsys: Capture
+) -> None:
     learn(tmp_path / "other", "tokenizer.vocabulary=330")
     model = tmp_path / "other" / "tokenizer" / "tokenizer.model"
     learn(tmp_path / "given", f"tokenizer.file={model}", "tokenizer.seed=3")
     assert (tmp_path / "given" / "tokenizer" / "tokenizer.model").read_bytes() == model.read_bytes()
     out = capsys.readouterr().out
     assert "no byte pieces" not in out
-    # Neither where it lies nor what would be learnt decides, only what it holds.
+    # Only the content of the model counts, not its path or the settings of training.
     moved = tmp_path / "moved.model"
     moved.write_bytes(model.read_bytes())
     learn(tmp_path / "given", f"tokenizer.file={moved}", "tokenizer.vocabulary=301")
@@ -108,7 +112,7 @@ def test_a_given_model_is_taken_as_it_is(tmp_path: Path, capsys: Capture) -> Non
     assert f"biloom: tokenizer.file: {moved}: not a SentencePiece model" in capsys.readouterr().err
 
 
-def test_what_a_given_model_loses_is_told(tmp_path: Path, capsys: Capture) -> None:
+def test_text_that_a_model_of_the_user_loses_is_reported(tmp_path: Path, capsys: Capture) -> None:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["w1 w2 w3"] * 9), model_writer=model, vocab_size=30,
@@ -123,7 +127,7 @@ def test_what_a_given_model_loses_is_told(tmp_path: Path, capsys: Capture) -> No
     assert "100.00% of the texts cannot be restored from their tokens" in out
 
 
-def test_a_killed_count_of_words_goes_on_to_the_same_bytes(tmp_path: Path, biloom: Command) -> None:
+def test_a_killed_count_of_words_resumes_to_the_same_bytes(tmp_path: Path, biloom: Command) -> None:
     lines = [f"{n % 997:x} {n * n % 9973:x} {n:x}" for n in range(25_000)]
     (tmp_path / "text.txt").write_text("\n".join(lines))
     common = [
@@ -145,7 +149,7 @@ def test_a_killed_count_of_words_goes_on_to_the_same_bytes(tmp_path: Path, biloo
     assert not work.exists()
 
 
-def test_a_source_that_is_given_as_held_out_is_not_learned_of(tmp_path: Path) -> None:
+def test_a_held_out_source_is_not_trained_on(tmp_path: Path) -> None:
     for name in ("train", "valid"):
         (tmp_path / f"{name}.txt").write_text(f"{name}word\n" * 9)
     sources = [
@@ -169,7 +173,7 @@ def test_a_large_text_is_sampled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"\n \n"])
 @pytest.mark.parametrize("kind", ["word", "sentencepiece"])
-def test_text_without_a_document_is_told(
+def test_text_without_a_document_is_refused(
     raw: bytes, kind: str, tmp_path: Path, capsys: Capture
 ) -> None:
     text = tmp_path / "text.txt"
@@ -181,7 +185,7 @@ def test_text_without_a_document_is_told(
     assert err.count("\n") == 1
 
 
-def test_words_of_held_out_text_alone_make_no_vocabulary(tmp_path: Path, capsys: Capture) -> None:
+def test_held_out_text_alone_gives_no_vocabulary(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "text.txt").write_text("a b\n")
     source = json.dumps([{"path": f"{tmp_path}/text.txt", "split": "valid"}])
     arguments = [f"prepare.input={source}", f"run.output={tmp_path}", "tokenizer.kind=word"]

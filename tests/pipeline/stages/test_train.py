@@ -1,4 +1,4 @@
-"""The train stage: its promise is that a stopped training goes on as if it had not been."""
+"""The train stage: a stopped training resumes as if it had not been stopped."""
 
 import json
 import os
@@ -46,7 +46,7 @@ for line in sys.stdin:
 
 
 class Commands:
-    """Processes of the biloom command, forked from one that has done the slow imports."""
+    """Processes of the biloom command, forked from one that has finished the slow imports."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._in, self._out = cast(IO[str], process.stdin), cast(IO[str], process.stdout)
@@ -85,7 +85,7 @@ def undisturbed(tiny: Tiny) -> Path:
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl but for the speed."""
+    """Return the lines of metrics.jsonl without the speed."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in SPEED} for line in lines]
 
@@ -127,7 +127,7 @@ def newest_step(folder: Path) -> int:
 def stop(
     commands: Commands, tiny: Tiny, output: Path, number: int, step: int, delay: float = 0.0
 ) -> tuple[int, str]:
-    """Start a training, end it by a signal after a checkpoint; its exit code and what it printed."""
+    """Start a training and send a signal after a checkpoint; return its exit code and output."""
     printed = output.with_suffix(".log")
     process = commands.start(["train", *tiny.arguments(output, *LONG)], printed)
     if step:
@@ -140,7 +140,7 @@ def stop(
     return commands.wait(), printed.read_text()
 
 
-def test_training_that_was_killed_twice_goes_on_to_the_same_bits(
+def test_training_that_was_killed_twice_resumes_to_the_same_bits(
     commands: Commands, tiny: Tiny, undisturbed: Path, tmp_path: Path
 ) -> None:
     draw = random.Random()
@@ -156,7 +156,7 @@ def test_training_that_was_killed_twice_goes_on_to_the_same_bits(
     assert not (tmp_path / "train" / "_work").exists()
 
 
-def test_training_that_was_killed_before_its_first_checkpoint_begins_again(
+def test_training_that_was_killed_before_its_first_checkpoint_starts_again(
     commands: Commands, tiny: Tiny, undisturbed: Path, tmp_path: Path
 ) -> None:
     code, _ = stop(commands, tiny, tmp_path, signal.SIGKILL, 0)
@@ -169,7 +169,7 @@ def test_training_that_was_killed_before_its_first_checkpoint_begins_again(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_training_after_its_step_and_says_so(
+def test_a_signal_stops_training_after_its_step_with_a_message(
     commands: Commands, tiny: Tiny, undisturbed: Path, tmp_path: Path, number: int
 ) -> None:
     code, printed = stop(commands, tiny, tmp_path, number, 20)
@@ -184,7 +184,7 @@ def test_a_signal_ends_training_after_its_step_and_says_so(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_the_running_step_end_and_saves_it(
+def test_a_signal_lets_the_running_step_finish_and_saves_it(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     real = LitBiLM.training_step
@@ -222,14 +222,14 @@ def test_a_second_interrupt_does_not_wait_for_the_step(
     assert newest_step(tmp_path) == 15
 
 
-def test_training_that_lacks_nothing_but_its_manifest_gets_it(
+def test_training_that_lacks_only_its_manifest_gets_it(
     tiny: Tiny, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("pipeline.stages.train.hash_file", killed)
+        patched.setattr("pipeline.lifecycle.stage.hash_file", killed)
         with pytest.raises(KeyboardInterrupt):
             tiny.run("train", tmp_path, *LONG)
 
@@ -242,7 +242,7 @@ def test_training_that_lacks_nothing_but_its_manifest_gets_it(
 def interrupted(
     tiny: Tiny, output: Path, monkeypatch: pytest.MonkeyPatch, step: int, *overrides: str
 ) -> Path:
-    """A training that broke off at ``step``; its folder of unfinished work."""
+    """Run a training that fails at ``step``, and return its folder of unfinished work."""
     real = LitBiLM.training_step
 
     def step_or_stop(module: Any, batch: Any, index: int) -> Any:
@@ -286,7 +286,7 @@ def test_only_the_two_newest_checkpoints_are_kept(
     assert newest["step"] == 45
 
 
-def test_training_with_a_compiled_cell_goes_on_to_the_same_bits(
+def test_training_with_a_compiled_cell_resumes_to_the_same_bits(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = ("train.compile=auto", "train.steps=60")
@@ -300,9 +300,7 @@ def test_training_with_a_compiled_cell_goes_on_to_the_same_bits(
     assert_same_training(tmp_path / "train", tmp_path / "reference" / "train")
 
 
-def test_nothing_of_lightnings_own_is_printed(
-    commands: Commands, tiny: Tiny, tmp_path: Path
-) -> None:
+def test_lightning_prints_nothing(commands: Commands, tiny: Tiny, tmp_path: Path) -> None:
     printed = tmp_path / "printed"
     commands.start(["train", *tiny.arguments(tmp_path, "train.steps=20")], printed)
     assert commands.wait() == 0
@@ -327,7 +325,7 @@ def test_a_checkpoint_holds_the_carried_state_in_global_row_order(undisturbed: P
     assert state.abs().max(dim=3).values.gt(0).all(), "a row at zero"
 
 
-def test_every_file_of_the_manifest_is_whole_and_nothing_lies_beside(undisturbed: Path) -> None:
+def test_every_file_of_the_manifest_is_complete_and_there_is_no_other(undisturbed: Path) -> None:
     manifest = read_manifest(str(undisturbed), "train")
 
     assert check_files(str(undisturbed), manifest) == []
@@ -352,7 +350,9 @@ def test_training_writes_nothing_to_the_current_folder(
     assert not list(here.iterdir())
 
 
-def test_metrics_tell_each_step_once_and_held_out_text_when_asked(undisturbed: Path) -> None:
+def test_metrics_hold_each_step_once_and_held_out_text_every_evaluate_steps(
+    undisturbed: Path,
+) -> None:
     rows = metrics(undisturbed)
     steps = [row["step"] for row in rows if "loss_forward" in row]
     looks = [row["step"] for row in rows if "valid_average_perplexity" in row]
@@ -365,7 +365,7 @@ def test_metrics_tell_each_step_once_and_held_out_text_when_asked(undisturbed: P
     assert rows[-2]["learning_rate"] == pytest.approx(0.002)
 
 
-def test_another_seed_is_another_training_and_the_same_one_is_not(
+def test_another_seed_gives_another_training_and_the_same_seed_the_same(
     tiny: Tiny, tmp_path: Path
 ) -> None:
     manifests = [
@@ -376,7 +376,7 @@ def test_another_seed_is_another_training_and_the_same_one_is_not(
     assert manifests[0].content == manifests[1].content != manifests[2].content
 
 
-def test_the_marks_of_documents_have_the_rank_of_what_both_directions_predict(
+def test_document_marks_are_ranked_by_how_often_both_directions_predict_them(
     tiny: Tiny, tmp_path: Path
 ) -> None:
     tiny.run("train", tmp_path, "train.steps=1", "train.boundary=bos_eos")
@@ -389,7 +389,9 @@ def test_the_marks_of_documents_have_the_rank_of_what_both_directions_predict(
     assert ranks[0] == len(ranks) - 1, "<unk> is predicted by nobody"
 
 
-def test_cutoffs_left_to_the_corpus_are_told_and_recorded(tiny: Tiny, tmp_path: Path) -> None:
+def test_cutoffs_chosen_from_the_corpus_are_printed_and_recorded(
+    tiny: Tiny, tmp_path: Path
+) -> None:
     manifest, printed = tiny.run("train", tmp_path, "train.steps=1", "model.head.cutoffs=auto")
 
     assert tuple(manifest.details["cutoffs"]) == ()
@@ -406,7 +408,7 @@ def test_a_full_softmax_has_no_cutoffs(tiny: Tiny, tmp_path: Path) -> None:
     assert "adaptive" not in printed
 
 
-def test_a_corpus_without_held_out_text_is_trained_on_without_looks(
+def test_a_corpus_without_held_out_text_is_trained_on_without_evaluation(
     tiny: Tiny, tmp_path: Path
 ) -> None:
     none = ("prepare.valid_fraction=0", f"train.corpus={tmp_path}/prepare")
@@ -444,7 +446,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_training_goes_on_to_the_same_bits_and_is_evaluated_and_exported(
+def test_every_kind_of_training_resumes_to_the_same_bits_and_is_evaluated_and_exported(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     chosen = (*KINDS[kind], f"prepare.tokenizer={tiny.root}/tokenizer", "train.steps=40")
@@ -467,12 +469,13 @@ def test_every_kind_of_training_goes_on_to_the_same_bits_and_is_evaluated_and_ex
     assert embedding.vectors.shape == (3, 2, 4 if kind == "forward" else 8)
 
 
-def test_a_further_machine_waits_for_the_first_and_leaves_where_all_is_done(
+def test_another_machine_waits_for_the_first_and_leaves_if_all_is_done(
     tiny: Tiny, tmp_path: Path
 ) -> None:
     config = tiny.config(tmp_path, "train.steps=10", "train.num_nodes=2")
     with pytest.raises(
-        UserError, match=r"train: the first machine has not begun this within 1 sec"
+        UserError,
+        match=r"train: the first machine \(NODE_RANK=0\) did not start this stage within 1 sec",
     ):
         has_begun_elsewhere(STAGES["train"], config, 1)
     tiny.run("train", tmp_path, "train.steps=10")

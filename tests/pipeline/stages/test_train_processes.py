@@ -1,4 +1,4 @@
-"""Training in two processes: the same tokens, the same bits after a kill, no process left behind."""
+"""Training in two processes: same tokens, same bits after a kill, no process left behind."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from preprocess.files.manifest import read_manifest
 Tiny, Command = Any, Any  # of conftest.py
 
 SPEED = ("tokens_per_second", "mfu", "data_wait")
-# Long enough for a signal that follows a checkpoint to come before the last step.
+# Long enough that a signal after a checkpoint arrives before the last step.
 TWO = ("train.rows=4", "train.devices=2", "train.steps=120", "train.checkpoint_steps=5")
 STILL = ("model.input.dropout=0", "model.recurrent.dropout=0", "train.steps=60")
 
@@ -30,7 +30,7 @@ def metrics(output: Path) -> list[dict[str, Any]]:
 
 
 def losses(output: Path) -> np.ndarray[Any, Any]:
-    """(steps, 2) losses of every step."""
+    """Return the losses of every step, (steps, 2)."""
     rows = [row for row in metrics(output) if "loss_forward" in row]
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     return np.array([[row["loss_forward"], row["loss_backward"]] for row in rows])
@@ -81,7 +81,7 @@ def newest(output: Path) -> int:
 
 
 def further(process: Any) -> list[int]:
-    """The further processes of a training on this machine, without those that read ahead."""
+    """Return the other processes of a training on this machine, without data workers."""
     found = []
     for child in process.children():
         with suppress(OSError):  # it may end meanwhile
@@ -106,7 +106,7 @@ def undisturbed(tiny: Tiny, biloom: Command) -> Path:
     return output
 
 
-def test_two_processes_train_as_one_does(tiny: Tiny, biloom: Command, tmp_path: Path) -> None:
+def test_two_processes_train_like_one(tiny: Tiny, biloom: Command, tmp_path: Path) -> None:
     train(tiny, biloom, tmp_path / "two", *STILL)
     tiny.run("train", tmp_path / "one", *TWO, *STILL, "train.devices=1")
 
@@ -124,7 +124,7 @@ def test_two_processes_train_as_one_does(tiny: Tiny, biloom: Command, tmp_path: 
 @pytest.mark.parametrize(
     "settings", [(), ("train.accumulate_steps=2", "train.row_passes=2", "train.data_workers=1")]
 )
-def test_two_processes_that_were_stopped_go_on_to_the_same_bits(
+def test_two_processes_that_were_stopped_resume_to_the_same_bits(
     tiny: Tiny,
     biloom: Command,
     undisturbed: Path,
@@ -168,7 +168,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_training_in_two_processes_goes_on_to_the_same_bits(
+def test_every_kind_of_training_in_two_processes_resumes_to_the_same_bits(
     tiny: Tiny, biloom: Command, tmp_path: Path, kind: str
 ) -> None:
     chosen = (*KINDS[kind], "train.steps=60")
@@ -184,7 +184,7 @@ def test_every_kind_of_training_in_two_processes_goes_on_to_the_same_bits(
 
 
 @pytest.mark.slow
-def test_a_training_goes_on_in_one_process_and_again_in_two(
+def test_a_training_is_resumed_in_one_process_and_again_in_two(
     tiny: Tiny, biloom: Command, tmp_path: Path
 ) -> None:
     train(tiny, biloom, tmp_path / "two", *STILL)
@@ -199,7 +199,7 @@ def test_a_training_goes_on_in_one_process_and_again_in_two(
 
 
 @pytest.mark.slow
-def test_a_second_process_that_dies_ends_the_training_which_can_go_on(
+def test_a_process_that_dies_ends_the_training_which_can_be_resumed(
     tiny: Tiny, biloom: Command, undisturbed: Path, tmp_path: Path
 ) -> None:
     code, told = stopped(tiny, biloom, tmp_path, signal.SIGKILL, 10, victim=1)
@@ -213,7 +213,7 @@ def test_a_second_process_that_dies_ends_the_training_which_can_go_on(
     assert metrics(tmp_path) == metrics(undisturbed)
 
 
-def test_rows_that_cannot_be_dealt_are_told_before_anything_starts(
+def test_rows_that_cannot_be_split_evenly_are_refused_before_anything_starts(
     tiny: Tiny, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"train\.rows = 3 cannot be divided evenly over 2 device"):
@@ -221,10 +221,10 @@ def test_rows_that_cannot_be_dealt_are_told_before_anything_starts(
 
 
 @pytest.mark.slow
-def test_two_machines_train_as_two_processes_of_one_do(
+def test_two_machines_train_like_two_processes_of_one(
     tiny: Tiny, biloom: Command, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """Each machine has run the same command; here both are this one."""
+    """Each machine runs the same command; here both are this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What training refuses, and what it says."""
+"""Trainings that are refused, and the messages."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ Tiny = Any  # of conftest.py
         ("prepare.tokenizer=/nowhere train.corpus=/nowhere", "holds no finished 'prepare'"),
     ],
 )
-def test_what_cannot_be_trained_is_told_in_one_message(
+def test_settings_that_cannot_be_trained_are_refused_with_one_message(
     tiny: Tiny,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -43,7 +43,7 @@ def test_what_cannot_be_trained_is_told_in_one_message(
     assert capsys.readouterr().err.startswith("biloom: ")
 
 
-def test_a_compiler_that_is_asked_for_and_missing_is_told(
+def test_a_required_compiler_that_is_missing_is_reported(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
@@ -53,7 +53,7 @@ def test_a_compiler_that_is_asked_for_and_missing_is_told(
         tiny.run("train", tmp_path, "train.compile=on")
 
 
-def test_cutoffs_beyond_the_vocabulary_are_told_for_an_adaptive_input_too(
+def test_cutoffs_beyond_the_vocabulary_are_refused_for_an_adaptive_input_too(
     tiny: Tiny, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"model\.head\.cutoffs: \[20000\] must increase and lie"):
@@ -64,7 +64,7 @@ def test_cutoffs_beyond_the_vocabulary_are_told_for_an_adaptive_input_too(
     "deciding",
     ["train.schedule={kind: plateau}", "train.optimizer={kind: sgd, average_after: 3}"],
 )
-def test_a_training_that_goes_by_held_out_text_is_refused_without_any(
+def test_a_training_that_needs_held_out_text_is_refused_without_any(
     tiny: Tiny, tmp_path: Path, deciding: str
 ) -> None:
     none = ("prepare.valid_fraction=0", f"train.corpus={tmp_path}/prepare")
@@ -76,7 +76,7 @@ def test_a_training_that_goes_by_held_out_text_is_refused_without_any(
         tiny.run("train", tmp_path, *none, deciding)
 
 
-def test_a_damaged_shard_is_told_by_name_and_training_can_go_on_once_it_is_mended(
+def test_a_damaged_shard_is_named_and_training_resumes_after_it_is_repaired(
     tiny: Tiny, tmp_path: Path
 ) -> None:
     corpus = tmp_path / "corpus"

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from preprocess.config import PrepareConfig, WordConfig
-from preprocess.corpus import first_pass, segment
-from preprocess.corpus import rejects as kept_aside
+from preprocess.corpus import first_pass, rejects, segment
 from preprocess.corpus.dedup import KEYS
 from preprocess.corpus.first_pass import Job, tokenize_unit
 from preprocess.files import storage
@@ -178,7 +177,7 @@ def dying_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         write(path, data)
 
     with monkeypatch.context() as patch:
-        for module in (segment, kept_aside, work_folder, shuffle):
+        for module in (segment, rejects, work_folder, shuffle):
             patch.setattr(module, "write_bytes", dying)
         yield
 
@@ -331,9 +330,11 @@ def test_ids_above_16_bits_are_stored(tmp_path: Path) -> None:
 def test_progress_moves_while_every_document_is_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = []
-    monkeypatch.setattr(first_pass.Progress, "tell", lambda self, final=False: told.append(final))
+    written = []
+    monkeypatch.setattr(
+        first_pass.Progress, "write", lambda self, final=False: written.append(final)
+    )
     job, [unit], _ = make_job(tmp_path, "x\n")
     (tmp_path / "raw.txt").write_text("\n\n")
     tokenize_unit(job, unit)
-    assert told.count(False) >= 1
+    assert written.count(False) >= 1

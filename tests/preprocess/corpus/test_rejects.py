@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from preprocess.corpus import rejects as kept_aside
-from preprocess.corpus.rejects import KEPT_ASIDE, KeptAside
+from preprocess.corpus import rejects
+from preprocess.corpus.rejects import PREFIX, RejectsWriter
 from preprocess.reading.block import Rejected
 
 
@@ -28,12 +28,12 @@ def excerpts(folder: Path) -> list[str]:
 
 
 def test_a_line_has_the_reason_the_position_and_the_text(tmp_path: Path) -> None:
-    aside = KeptAside(str(tmp_path), 7)
-    aside.add_rejected(rejected(1))
-    aside.add({"reason": "too_short", "text": "猫", "where": "a.txt:0"})
-    aside.flush()
+    writer = RejectsWriter(str(tmp_path), 7)
+    writer.add_rejected(rejected(1))
+    writer.add({"reason": "too_short", "text": "猫", "where": "a.txt:0"})
+    writer.flush()
     assert kept(tmp_path) == {
-        f"{KEPT_ASIDE}000007-000.jsonl": [
+        f"{PREFIX}000007-000.jsonl": [
             {"reason": "invalid_json", "excerpt": "{1", "where": "a.jsonl:1"},
             {"reason": "too_short", "text": "猫", "where": "a.txt:0"},
         ]
@@ -41,33 +41,33 @@ def test_a_line_has_the_reason_the_position_and_the_text(tmp_path: Path) -> None
 
 
 def test_without_rejects_there_is_no_file(tmp_path: Path) -> None:
-    aside = KeptAside(str(tmp_path), 0)
-    aside.add_rejected([])
-    aside.flush()
-    assert (kept(tmp_path), aside.files, aside.rejected) == ({}, 0, 0)
+    writer = RejectsWriter(str(tmp_path), 0)
+    writer.add_rejected([])
+    writer.flush()
+    assert (kept(tmp_path), writer.files, writer.rejected) == ({}, 0, 0)
 
 
 def test_a_file_is_written_once_enough_characters_are_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_aside, "FLUSH_CHARACTERS", 300)
-    aside = KeptAside(str(tmp_path), 12, kind="duplicates-")
+    monkeypatch.setattr(rejects, "FLUSH_CHARACTERS", 300)
+    writer = RejectsWriter(str(tmp_path), 12, kind="duplicates-")
     for text in ("a" * 400, *"bcdefghij", "k" * 300):
-        aside.add({"reason": "duplicate", "text": text})
-    aside.flush()
+        writer.add({"reason": "duplicate", "text": text})
+    writer.flush()
     found = kept(tmp_path)
-    assert list(found) == [f"{KEPT_ASIDE}000012-duplicates-{n:03d}.jsonl" for n in range(3)]
+    assert list(found) == [f"{PREFIX}000012-duplicates-{n:03d}.jsonl" for n in range(3)]
     assert [[line["text"][0] for line in lines] for lines in found.values()] == [
         ["a"], list("bcdefghij"), ["k"],
     ]  # fmt: skip
-    assert aside.files == 3
+    assert writer.files == 3
 
 
 def test_text_is_readable_and_lone_surrogates_are_escaped(tmp_path: Path) -> None:
     text = 'שלום "猫"\n\u2028\x00'
-    aside = KeptAside(str(tmp_path), 0)
-    aside.add({"text": text, "where": "na\udce9me.txt:0"})
-    aside.flush()
+    writer = RejectsWriter(str(tmp_path), 0)
+    writer.add({"text": text, "where": "na\udce9me.txt:0"})
+    writer.flush()
     [lines] = kept(tmp_path).values()
     assert lines == [{"text": text, "where": "na\udce9me.txt:0"}]
     [path] = tmp_path.iterdir()
@@ -78,22 +78,22 @@ def test_text_is_readable_and_lone_surrogates_are_escaped(tmp_path: Path) -> Non
 def test_a_killed_pass_resumes_after_its_last_record(
     killed_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_aside, "FLUSH_CHARACTERS", 120)
+    monkeypatch.setattr(rejects, "FLUSH_CHARACTERS", 120)
     whole, again = tmp_path / "whole", tmp_path / "again"
     blocks = [rejected(*range(n, n + 3)) for n in range(0, 18, 3)]
 
-    def run(aside: KeptAside, upto: int) -> tuple[int, int]:
-        record = (aside.files, 0)
+    def run(writer: RejectsWriter, upto: int) -> tuple[int, int]:
+        record = (writer.files, 0)
         for number, block in enumerate(blocks[:upto]):
-            aside.add_rejected(block)
+            writer.add_rejected(block)
             # A segment is closed after every second block.
-            if number % 2 and aside.rejected:
-                aside.flush()
-                record = (aside.files, aside.rejected)
+            if number % 2 and writer.rejected:
+                writer.flush()
+                record = (writer.files, writer.rejected)
         return record
 
-    run(KeptAside(str(whole), 0), len(blocks))
-    record = run(KeptAside(str(again), 0), killed_after)
-    run(KeptAside(str(again), 0, *record), len(blocks))
+    run(RejectsWriter(str(whole), 0), len(blocks))
+    record = run(RejectsWriter(str(again), 0), killed_after)
+    run(RejectsWriter(str(again), 0, *record), len(blocks))
     assert excerpts(whole) == [f"{{{n}" for n in range(18)]
     assert kept(again) == kept(whole)

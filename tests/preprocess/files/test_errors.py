@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from preprocess.files import storage
-from preprocess.files.errors import ReportingStore
-from preprocess.files.storage import StorageError, StoreError
+from preprocess.files.errors import ReportingStore, StorageError, StoreError
 
 
 class ClientError(Exception):

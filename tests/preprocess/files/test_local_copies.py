@@ -19,6 +19,7 @@ import pytest
 import xxhash
 
 from preprocess.files import local_copies, storage
+from preprocess.files.errors import StorageError, StoreError
 from preprocess.files.local_copies import DamagedCopy, LocalCopies
 from preprocess.files.manifest import FileRecord
 
@@ -134,7 +135,7 @@ def test_a_full_disk_is_reported(
         f"{folder}: no space for a copy of {file[0]} (No space left on device); free some, set "
         "TMPDIR to a larger disk, or lower train.cache_bytes"
     )
-    with pytest.raises(storage.StorageError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(StorageError, match=f"^{re.escape(message)}$"):
         copies.open(*file)
     assert held(folder) == set()
 
@@ -143,11 +144,11 @@ def test_a_store_that_fails_is_not_a_full_disk(
     copies: LocalCopies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> bytes:
-        raise storage.StoreError("the store gave an error") from OSError(5, "broken")
+        raise StoreError("the store gave an error") from OSError(5, "broken")
 
     file = put("a")
     monkeypatch.setattr(storage, "read_bytes", fail)
-    with pytest.raises(storage.StoreError, match="the store gave an error"):
+    with pytest.raises(StoreError, match="the store gave an error"):
         copies.open(*file)
 
 
@@ -220,7 +221,7 @@ def test_a_folder_of_another_user_is_not_used(
     stranger = os.getuid() + 1
     monkeypatch.setattr(os, "getuid", lambda: stranger)
     with pytest.raises(
-        storage.StorageError,
+        StorageError,
         match=rf"biloom-shards-{stranger}: .* another user; set TMPDIR to a folder of your own$",
     ):
         LocalCopies(1)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from preprocess.files import storage
+from preprocess.files.find import find_files
 
 pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")
@@ -53,7 +54,7 @@ def test_a_writer_that_raises_publishes_nothing(bucket: str) -> None:
 def test_a_glob_finds_files_with_names_below_its_fixed_part(bucket: str) -> None:
     for name in ("x/1.txt", "x/y/2.txt", "x/3.bin"):
         storage.write_bytes(f"{bucket}/glob/{name}", b"text")
-    found = storage.find_files(f"{bucket}/glob/**/*.txt")
+    found = find_files(f"{bucket}/glob/**/*.txt")
     assert [(file.name, file.path) for file in found] == [
         ("x/1.txt", f"{bucket}/glob/x/1.txt"),
         ("x/y/2.txt", f"{bucket}/glob/x/y/2.txt"),

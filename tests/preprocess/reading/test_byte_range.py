@@ -8,7 +8,7 @@ import pytest
 
 from preprocess.config import Source
 from preprocess.files import storage
-from preprocess.reading.byte_range import DamagedFile, unreadable_as_damaged
+from preprocess.reading.byte_range import DamagedFile, read_errors_as_damaged
 from preprocess.reading.listing import list_source
 from preprocess.reading.reader import Limits, UnitReader, read_unit
 from preprocess.reading.units import Unit, plan_units
@@ -73,7 +73,7 @@ def test_missing_permission_is_a_damaged_file_and_a_network_error_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def raise_in(path: str, error: OSError) -> None:
-        with unreadable_as_damaged(path):
+        with read_errors_as_damaged(path):
             raise error
 
     with pytest.raises(DamagedFile, match=r"a: cannot be read \(not yours\)"):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from preprocess.files.storage import TEMPORARY, FileInfo, find_files, write_bytes
+from preprocess.files.find import FileInfo, find_files
+from preprocess.files.storage import TEMPORARY, write_bytes
 from preprocess.reading.changed_inputs import INPUTS, changed, digest, write_inputs
 from preprocess.work.folder import unit_record
 

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.reading.mixing import ONE, PassPlan, allot, as_it_is, repeat_factors, seeded, shares
+from preprocess.reading.mixing import (
+    ONE,
+    PassPlan,
+    allot,
+    has_natural_shares,
+    repeat_factors,
+    seeded,
+    shares,
+)
 
 SIZES = st.lists(st.integers(1, 10**12), min_size=1, max_size=5)
 
@@ -22,10 +30,10 @@ def test_shares_follow_sizes_at_alpha_one_and_weights_at_alpha_zero() -> None:
 
 
 def test_shares_are_natural_at_alpha_one_and_equal_weights() -> None:
-    assert as_it_is([2.0, 2.0], 1.0)
-    assert as_it_is([3.0], 1.0)
-    assert not as_it_is([1.0, 2.0], 1.0)
-    assert not as_it_is([1.0, 1.0], 0.9)
+    assert has_natural_shares([2.0, 2.0], 1.0)
+    assert has_natural_shares([3.0], 1.0)
+    assert not has_natural_shares([1.0, 2.0], 1.0)
+    assert not has_natural_shares([1.0, 1.0], 0.9)
 
 
 def test_a_source_contributes_at_most_its_size_and_the_others_the_rest() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from preprocess.config import PrepareConfig, Source
-from preprocess.files.storage import StorageError
+from preprocess.files.errors import StorageError
 from preprocess.reading.block import Block, join_small
 from preprocess.reading.byte_range import DamagedFile
 from preprocess.reading.listing import list_source

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.text.script_ranges import SCRIPT_RANGES
-from preprocess.text.scripts import SCRIPTS, script_ranges, script_shares
+from preprocess.text.scripts import SCRIPTS, count_scripts, script_ranges
 
 SCRIPT_OF = {
     chr(point): script
@@ -34,12 +34,12 @@ def test_the_table_agrees_with_unicode(script: str) -> None:
 
 
 def test_shared_characters_belong_to_no_script() -> None:
-    assert script_shares(["1 + 1 = 2!", "。、«»", "e\u0301"]) == {"Latin": 1}
+    assert count_scripts(["1 + 1 = 2!", "。、«»", "e\u0301"]) == {"Latin": 1}
 
 
 def test_characters_are_counted_by_script() -> None:
     texts = ["Straße 7", "東京タワー", "Москва, the", "ภาษาไทย", "हिन्दी"]
-    assert script_shares(texts) == {
+    assert count_scripts(texts) == {
         "Latin": 9,
         "Han": 2,
         "Katakana": 2,
@@ -50,15 +50,15 @@ def test_characters_are_counted_by_script() -> None:
 
 
 def test_no_texts_give_no_counts() -> None:
-    assert script_shares([]) == {}
-    assert script_shares(["", " "]) == {}
+    assert count_scripts([]) == {}
+    assert count_scripts(["", " "]) == {}
 
 
 @settings(deadline=None)
 @given(st.lists(st.text(st.one_of(st.characters(max_codepoint=127), st.characters())), max_size=5))
 def test_bulk_counts_equal_counts_of_single_characters(texts: list[str]) -> None:
     found = [SCRIPT_OF[c] for text in texts for c in text if c in SCRIPT_OF]
-    assert script_shares(texts) == {script: found.count(script) for script in set(found)}
+    assert count_scripts(texts) == {script: found.count(script) for script in set(found)}
 
 
 def test_the_ranges_are_valid_code_points() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from preprocess.files.storage import TEMPORARY, read_bytes
 from preprocess.work import progress
-from preprocess.work.progress import TELL_SECONDS, Progress, ProgressSums
+from preprocess.work.progress import WRITE_SECONDS, Progress, ProgressSums
 
 
 def report(work: Path, unit: int, final: bool = True, tokens: int = 5) -> Progress:
@@ -16,7 +16,7 @@ def report(work: Path, unit: int, final: bool = True, tokens: int = 5) -> Progre
     one = Progress(str(work), unit)
     one.bytes, one.documents, one.tokens = 10, 2, tokens
     one.dropped = (Counter(empty=3),)
-    one.tell(final=True)
+    one.write(final=True)
     if not final:
         record = work / "progress" / f"{unit:06d}.json"
         record.write_text(record.read_text().replace("true", "false"))
@@ -32,18 +32,18 @@ def test_counts_are_written_every_few_seconds_and_at_the_end(
     record = tmp_path / "progress" / "000007.json"
     one.bytes, one.documents, one.tokens = 10, 2, 5
     one.dropped = (Counter(invalid_json=1), Counter(empty=2))
-    one.tell()
+    one.write()
     begun = {"bytes": 0, "documents": 0, "tokens": 0}
     assert json.loads(record.read_text()) == {"final": False, "counts": begun}
-    now += TELL_SECONDS + 0.1
-    one.tell()
+    now += WRITE_SECONDS + 0.1
+    one.write()
     dropped = {"dropped.invalid_json": 1, "dropped.empty": 2}
     counts = {"bytes": 10, "documents": 2, "tokens": 5, **dropped}
     assert json.loads(record.read_text()) == {"final": False, "counts": counts}
     one.tokens = 6
-    one.tell()
+    one.write()
     assert json.loads(record.read_text())["counts"]["tokens"] == 5
-    one.tell(final=True)
+    one.write(final=True)
     assert json.loads(record.read_text()) == {"final": True, "counts": {**counts, "tokens": 6}}
 
 

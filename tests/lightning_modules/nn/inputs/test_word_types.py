@@ -20,11 +20,11 @@ def test_each_position_leads_to_the_characters_of_its_id(ids: list[int], most: i
 
     types = types_of_window(window, spellings)
 
-    assert types.places.shape == window.shape
-    assert types.places.dtype == types.characters[0].dtype == torch.int64
+    assert types.positions.shape == window.shape
+    assert types.positions.dtype == types.characters[0].dtype == torch.int64
     rows = [row for bucket in types.characters for row in bucket.tolist()]
     assert len(rows) == len(set(ids)), "an id occurs twice"
-    for token, place in zip(ids, types.places.reshape(-1).tolist(), strict=True):
+    for token, place in zip(ids, types.positions.reshape(-1).tolist(), strict=True):
         expected = spellings.of_ids(np.array([token]))[0].tolist()
         assert rows[place] + [PAD] * (most - len(rows[place])) == expected
 
@@ -50,4 +50,4 @@ def test_ids_in_another_order_give_the_same_buckets() -> None:
     other = types_of_window(ids[::-1].reshape(1, 6, 1), spellings)
 
     assert all(map(torch.equal, first.characters, other.characters))
-    assert torch.equal(first.places.flip(1), other.places)
+    assert torch.equal(first.positions.flip(1), other.positions)

@@ -1,0 +1,254 @@
+"""The recurrence of an LSTM layer over time, with a hand-written gradient.
+
+Shapes and equations are those of `lightning_modules.nn.recurrent.lstm.LSTMLayer`. The gradient is
+hand-written for speed: the input is multiplied once for all steps, a step is one batched matmul and one
+pointwise cell, and each weight's gradient is one matmul after the loop.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lightning_modules.nn.recurrent.cell import Cell
+from lightning_modules.nn.recurrent.matmul import FixedWeight, product
+
+
+class Weights(NamedTuple):
+    """Weights of a layer, or of some of its directions."""
+
+    input: Tensor  # (directions, width, 4 * hidden)
+    hidden: Tensor  # (directions, width, 4 * hidden)
+    bias: Tensor  # (directions, 4 * hidden)
+    projection: Tensor | None  # (directions, hidden, width)
+
+    def of(self, part: slice) -> "Weights":
+        """Return the weights of some directions, with the bias detached from the graph."""
+        projection = None if self.projection is None else self.projection[part]
+        return Weights(self.input[part], self.hidden[part], self.bias[part].detach(), projection)
+
+
+class Settings(NamedTuple):
+    """Settings of the forward and the backward pass."""
+
+    clips: tuple[float, float]  # bounds of the cell state and of the output, inf for none
+    ops: Cell  # eager or compiled
+    dtype: torch.dtype  # of the matmuls
+    parts: tuple[slice, ...]  # directions that are computed together
+
+    @property
+    def onednn(self) -> bool:
+        """Whether each direction is computed separately, with oneDNN."""
+        return self.parts[0].stop is not None
+
+    def fixed(self, weight: Tensor, rows: int) -> FixedWeight:
+        """Prepare a weight, (directions, k, n), for the matmuls of all steps."""
+        return FixedWeight(weight, rows, self.dtype, self.onednn)
+
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return a b, as in `lightning_modules.nn.recurrent.matmul.product`."""
+        return product(a, b, self.dtype, self.onednn)
+
+
+class _Trace(NamedTuple):
+    """Values of all steps for the backward pass; time is the first dimension, so steps are contiguous.
+
+    The first index of cells is unused and the last is scratch space, because torch.compile recompiles
+    for a tensor that begins its storage, and for a c in another storage than its c'.
+    """
+
+    y: Tensor  # initial h at [0], h' of step t at [t + 1]; (time + 1, directions, rows, width)
+    cells: Tensor  # initial c at [1], c' of step t at [t + 2]; (time + 3, directions, rows, hidden)
+    squashed: Tensor  # sigmoid(o) tanh(c'), (time, directions, rows, hidden)
+    gates: tuple[Tensor, ...]  # values of the gates of each part, (_, time, rows, 4 * hidden)
+
+
+def run_steps(
+    x: Tensor,
+    state: Tensor,
+    weights: Weights,
+    keep: Tensor | None,
+    settings: Settings,
+    traced: bool,
+) -> tuple[Tensor, Tensor, _Trace]:
+    """Compute all steps, without a gradient.
+
+    Args:
+        x: (directions, time, rows, width).
+        state: initial h and c, concatenated, (directions, rows, width + hidden).
+        weights: weights of all directions.
+        keep: 0 where the state is set to zero before a step, else 1, (time, directions, rows, 1);
+            None means nowhere.
+        settings: settings of the pass.
+        traced: keep the values that the backward pass needs.
+
+    Returns:
+        h' of each step, in the shape of x; the state after the last step; the values of all steps.
+    """
+    directions, time, rows, width = x.shape
+    size = state.shape[-1] - width
+    kept = time if traced else 1  # steps whose cells are kept; only the backward pass needs them
+    y = x.new_empty(time + 1, directions, rows, width)
+    cells = x.new_empty(kept + 3, directions, rows, size)
+    projected = weights.projection is not None
+    squashed = x.new_empty(directions, kept, rows, size).transpose(0, 1) if projected else y[1:]
+    y[0], cells[1] = state[..., :width], state[..., width:]
+    gates = tuple(
+        _run_part(x[part], y[:, part], cells[:, part], squashed[:, part], weights.of(part),
+                  None if keep is None else keep[:, part], settings)
+        for part in settings.parts
+    )  # fmt: skip
+    # (directions, rows, width + hidden)
+    after = torch.cat([y[time], cells[1 + time % (kept + 1)]], -1)
+    outputs = y[1:].transpose(0, 1).contiguous()  # (directions, time, rows, width)
+    return outputs, after, _Trace(y, cells, squashed, gates)
+
+
+def _run_part(
+    x: Tensor,
+    y: Tensor,
+    cells: Tensor,
+    squashed: Tensor,
+    weights: Weights,
+    keep: Tensor | None,
+    settings: Settings,
+) -> Tensor:
+    """Compute all steps of some directions: fill y, cells and squashed, return the gates."""
+    directions, time, rows, _ = x.shape
+    cell_clip, projection_clip = settings.clips
+    gates = settings.product(x.flatten(1, 2), weights.input)
+    gates = gates.view(directions, time, rows, -1)  # (directions, time, rows, 4 * hidden)
+    recurrent_weight = settings.fixed(weights.hidden, rows)
+    projection = None if weights.projection is None else settings.fixed(weights.projection, rows)
+    slots = len(cells) - 2  # without a trace, two slots alternate
+    for step, gate in enumerate(gates.unbind(1)):
+        hidden, out = y[step], y[step + 1]  # (directions, rows, width)
+        before, after = cells[1 + step % slots], cells[1 + (step + 1) % slots]
+        squash = squashed[step % len(squashed)]  # these three (directions, rows, hidden)
+        if keep is not None:
+            hidden = hidden * keep[step]
+            before = torch.mul(before, keep[step], out=cells[-1])
+        settings.ops.forward(
+            gate, recurrent_weight.times(hidden), weights.bias, before, after, squash, cell_clip
+        )
+        if projection is not None:
+            projection.write(squash, out)
+        if projection_clip < math.inf:
+            out.clamp_(-projection_clip, projection_clip)
+    return gates
+
+
+class Recurrence(torch.autograd.Function):
+    """`run_steps` with a gradient for x, the state and the weights."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        state: Tensor,
+        weight_input: Tensor,
+        weight_hidden: Tensor,
+        bias: Tensor,
+        weight_projection: Tensor | None,
+        keep: Tensor | None,
+        settings: Settings,
+    ) -> tuple[Tensor, Tensor]:
+        weights = Weights(weight_input, weight_hidden, bias, weight_projection)
+        with torch.autocast(x.device.type, enabled=False):
+            outputs, after, trace = run_steps(x, state, weights, keep, settings, traced=True)
+        ctx.save_for_backward(x, *weights, keep, trace.y, trace.cells, trace.squashed, *trace.gates)
+        ctx.settings = settings
+        return outputs, after
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_outputs: Tensor, d_after: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights, keep, y, cells, squashed = ctx.saved_tensors[:9]
+        weights, settings = Weights(*weights), ctx.settings
+        width = x.shape[-1]
+        d_y = d_outputs.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+        d_y[-1] += d_after[..., :width]  # (time, directions, rows, width)
+        # (directions, rows, hidden)
+        d_cell = d_after[..., width:].clone(memory_format=torch.contiguous_format)
+        unclipped = None
+        if settings.clips[1] < math.inf:
+            unclipped = (y[1:].abs() < settings.clips[1]).to(y.dtype)  # 1 or 0, shape of d_y
+        gradients = []
+        with torch.autocast(x.device.type, enabled=False):
+            for part, gates in zip(settings.parts, ctx.saved_tensors[9:], strict=True):
+                trace = _Trace(y[:, part], cells[:, part], squashed[:, part], (gates,))
+                gradients.append(
+                    _backward_part(
+                        x[part], d_y[:, part], d_cell[part], trace, weights.of(part),
+                        None if keep is None else keep[:, part],
+                        None if unclipped is None else unclipped[:, part],
+                        settings, ctx.needs_input_grad[1],
+                    )
+                )  # fmt: skip
+        d_inputs = [
+            None if g[0] is None else torch.cat(g) if len(g) > 1 else g[0]
+            for g in zip(*gradients, strict=True)
+        ]
+        return (*d_inputs, None, None)
+
+
+def _backward_part(
+    x: Tensor,
+    d_y: Tensor,
+    d_cell: Tensor,
+    trace: _Trace,
+    weights: Weights,
+    keep: Tensor | None,
+    unclipped: Tensor | None,
+    settings: Settings,
+    state_gradient: bool,
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of x, state (if state_gradient) and the four weights; overwrites d_y, d_cell."""
+    _, time, rows, _ = x.shape
+    (gates,) = trace.gates
+    if torch._C._autograd._get_current_graph_task_keep_graph():
+        gates = gates.clone()  # keep the values for another backward pass
+    transposed = settings.fixed(weights.hidden.mT, rows)
+    projection = None if weights.projection is None else settings.fixed(weights.projection.mT, rows)
+    steps = list(zip(gates.unbind(1), d_y.unbind(0), strict=True))
+    # Scratch space of its own, because another backward pass needs the trace unchanged.
+    spare = torch.empty_like(trace.cells[:2])
+    for step in reversed(range(time)):
+        gate, d_hidden = steps[step]
+        if unclipped is not None:
+            d_hidden.mul_(unclipped[step])
+        d_squashed = d_hidden if projection is None else projection.times(d_hidden)
+        before, after = trace.cells[1 + step], trace.cells[2 + step]
+        if keep is not None:
+            before = torch.mul(before, keep[step], out=spare[1])
+        settings.ops.backward(gate, before, after, d_squashed, d_cell, settings.clips[0])
+        if keep is not None:
+            d_cell.mul_(keep[step])
+        if step and keep is None:
+            transposed.add(gate, steps[step - 1][1])
+        elif step and keep is not None:
+            steps[step - 1][1].add_(transposed.times(gate) * keep[step])
+    d_state = None
+    if state_gradient:
+        d_first = transposed.times(steps[0][0])
+        d_first = d_first if keep is None else d_first * keep[0]
+        d_state = torch.cat([d_first, d_cell], -1)
+
+    def flat(z: Tensor) -> Tensor:  # (time, directions, rows, n) -> (directions, n, time * rows)
+        return z.transpose(0, 1).flatten(1, 2).mT
+
+    hidden = trace.y[:-1] if keep is None else trace.y[:-1] * keep
+    all_gates = gates.flatten(1, 2)  # (directions, time * rows, 4 * hidden)
+    d_projection = None
+    if projection is not None:
+        d_projection = product(flat(trace.squashed), flat(d_y).mT, settings.dtype, False)
+    return (
+        settings.product(all_gates, weights.input.mT).view_as(x),
+        d_state,
+        settings.product(x.flatten(1, 2).mT, all_gates),
+        settings.product(flat(hidden), all_gates),
+        all_gates.sum(1),
+        d_projection,
+    )
