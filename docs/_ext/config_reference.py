@@ -152,8 +152,12 @@ def _entry(variants: list[Key], kinds: int) -> str:
 
 
 def _sentence(text: str) -> str:
-    """``text`` with a capital and a full stop; a first word that is a value stays as it is."""
+    """``text`` with a capital and a full stop; a first word that is a value stays as it is.
+
+    A ``<`` is escaped, because Markdown would take ``<unk>`` for a tag and show nothing.
+    """
     first = text.split(" ")[0]
     if re.fullmatch(r"[a-z-]+,?", first):
         text = f"{text[:1].upper()}{text[1:]}"
+    text = text.replace("<", r"\<")
     return text if text.endswith(".") or not text else f"{text}."

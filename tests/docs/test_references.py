@@ -130,3 +130,8 @@ def test_the_site_builds_without_a_warning_and_links_settings(tmp_path: Path) ->
     assert 'href="reference/configuration.html#confval-train.rows"' in page
     python = (tmp_path / "site" / "reference" / "python.html").read_text(encoding="utf-8")
     assert 'id="biloom.BiLM.embed"' in python
+
+
+def test_tokens_in_angle_brackets_are_escaped() -> None:
+    assert r"become \<unk>" in entry("tokenizer.min_count")
+    assert not re.search(r"(?<!\\)<\w+>", text())
