@@ -180,6 +180,11 @@ TEXTS = ("embed.input", "embed.sample", "embed.seed", "prepare.")
 """Prefixes of the keys that decide which texts are embedded, not what their vectors are."""
 
 
+def _other_texts(config: Config) -> tuple[str, ...]:
+    """Return the prefixes of keys that may differ if texts are to be appended."""
+    return TEXTS if config.embed.append else ()
+
+
 def _more_texts(config: Config, old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Return True if texts are to be appended, and the requests differ in nothing else."""
     old, new = ({k: v for k, v in r.items() if not k.startswith(TEXTS)} for r in (old, new))
@@ -215,6 +220,7 @@ _ALL = (
         BEAM,
         _changed_texts,
         grows=_more_texts,
+        may_differ=_other_texts,
         adds=True,
         sweep=("entries-", "index-", "texts-", "vectors-"),
     ),

@@ -69,10 +69,10 @@ def run_stage(
         if reopened:
             # Last: until here the old result is complete, from here on the work can be resumed.
             storage.remove(place.file(NAME))
-        if state.unfinished or reopened:
+        if state.unfinished:
             console.line("resuming unfinished work")
         elif state.grows:
-            console.line("adding to the finished result")
+            console.line("extending the finished result")
         start = time.monotonic()
         made = work.make(config, place, console)
         return _finish(stage, config, place, request, made, time.monotonic() - start, console)

@@ -73,6 +73,8 @@ class Stage:
             fingerprint cannot show; called with the config and the stage's folder.
         grows: called with the config, the old and the new request; returns True if the finished
             result is a prefix of the requested one (fewer training steps, fewer texts).
+        may_differ: returns prefixes of the keys that may differ if the result is to grow; a refusal
+            does not list them beside the keys that may not.
         adds: how a result grows. True: files are added, and the finished result stays readable until
             the new manifest is written. False: the result becomes unfinished work and is resumed.
         sweep: prefixes of the names of files to remove when no manifest lists them.
@@ -84,6 +86,7 @@ class Stage:
     needs: Mapping[str, str] = field(default_factory=dict)
     changed: Callable[[Config, str], list[str]] | None = None
     grows: Callable[[Config, dict[str, Any], dict[str, Any]], bool] | None = None
+    may_differ: Callable[[Config], tuple[str, ...]] = lambda _: ()
     adds: bool = False
     sweep: tuple[str, ...] = ()
 

@@ -94,6 +94,9 @@ def state_of(
             return StageState(None, begun, [])
         differing = differing_keys(unfinished, request) if unfinished and stage.adds else []
         return StageState(None if differing else manifest, begun, differing, grows=True)
+    # An extension is refused for what it may not change; the rest only hides the cause.
+    allowed = stage.may_differ(config)
+    differing = [line for line in differing if not line.startswith(allowed)] or differing
     if not differing and stage.changed:
         changed = stage.changed(config, place.folder)
         differing = [f"{name}: its contents changed, but not its size" for name in changed]

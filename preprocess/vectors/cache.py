@@ -164,6 +164,10 @@ class VectorCache(Mapping[Text, Vectors]):
     def __len__(self) -> int:
         return len(self._index)
 
+    def __repr__(self) -> str:
+        what = f"{len(self):,} texts, {self.layers} layers, dim {self.dim}, {self.dtype.name}"
+        return f"VectorCache({what}: {self.path!r})"
+
     @property
     def units(self) -> int:
         """Total tokens, words or sentences that have vectors."""

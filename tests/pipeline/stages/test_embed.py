@@ -16,6 +16,7 @@ from biloom import BiLM, VectorCache
 from lightning_modules.vectors.encoder import Encoder
 from pipeline.cli import main
 from pipeline.console import Console
+from pipeline.lifecycle.stage import StageError
 from pipeline.reports.run_report import report
 from preprocess.errors import UserError
 from preprocess.files.manifest import check_files, read_manifest
@@ -208,6 +209,17 @@ def append(tiny: Tiny, trained: Path, output: Path, path: Path, *overrides: str)
     return embed(tiny, trained, output, f"embed.input={path}", "embed.append=true", *overrides)
 
 
+def test_a_refused_addition_lists_only_what_an_addition_may_not_change(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+) -> None:
+    first, second, _ = split(text, tmp_path)
+    embed(tiny, trained, tmp_path, f"embed.input={first}", "embed.dtype=float32")
+    with pytest.raises(StageError) as refused:
+        append(tiny, trained, tmp_path, second, "embed.dtype=int8")
+    [line] = [line.strip() for line in str(refused.value).splitlines()[1:-1]]
+    assert line == 'embed.dtype: "float32" -> "int8"'
+
+
 def test_texts_are_added_to_a_finished_cache_once(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path
 ) -> None:
@@ -219,7 +231,7 @@ def test_texts_are_added_to_a_finished_cache_once(
     manifest, printed = append(tiny, trained, tmp_path, second)
 
     cache = VectorCache.open(tmp_path / "embed")
-    assert "adding to the finished result" in printed
+    assert "extending the finished result" in printed
     assert "; 10 were already in the cache" in printed
     assert list(cache) == lines
     assert (len(before), len(cache), cache.generation) == (40, len(lines), 1)

@@ -176,6 +176,11 @@ def test_the_index_does_not_depend_on_the_number_of_buckets(tmp_path, monkeypatc
     assert again == cache.manifest.files[-1]
 
 
+def test_a_cache_is_printed_in_one_line(tmp_path):
+    cache = write(str(tmp_path), [[("a", ["x"], np.ones((LAYERS, 1, DIM)))]], "float32")
+    assert repr(cache) == f"VectorCache(1 texts, {LAYERS} layers, dim {DIM}, float32: '{tmp_path}')"
+
+
 def test_an_index_of_a_new_generation_does_not_replace_the_old_one(tmp_path):
     cache = write(str(tmp_path), numbered(2))
     second = write_index(str(tmp_path), [(0, 0)], 1)
