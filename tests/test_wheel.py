@@ -83,7 +83,7 @@ def test_it_runs_the_quick_start_from_an_empty_folder(installed: Installed, tmp_
     assert Path(where.stdout.strip()).is_relative_to(installed.site)
     assert shutil.which("biloom", path=str(installed.site / "bin"))
     plan = installed.biloom(tmp_path, "run", "quickstart", "--dry-run")
-    assert f"{tmp_path}/runs/quickstart/tokenizer" in plan
+    assert f"plan of run  {tmp_path}/runs/quickstart\n" in plan
     assert list(tmp_path.iterdir()) == []
     # The shipped config, with few steps and little text, so that it takes a minute.
     small = ["train.steps=20", "train.compile=off", "train.evaluate_steps=20", "embed.sample=20"]
