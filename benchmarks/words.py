@@ -7,9 +7,9 @@ merging, writing, encoding, and encoding with a plain dict for comparison) in a 
 prints the growth of its memory and its speed. The last line has all figures as JSON.
 """
 
+import argparse
 import json
 import multiprocessing
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -129,7 +129,9 @@ def _memory(kind: str) -> float:
 
 
 def main() -> None:
-    types = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000_000
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("types", nargs="?", type=int, default=10_000_000, metavar="TYPES")
+    types = parser.parse_args().types
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/text.txt"
         make_text(Path(path), types)
