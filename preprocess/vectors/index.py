@@ -39,7 +39,7 @@ def write_index(folder: str, shards: Sequence[tuple[int, int]], generation: int 
     """Write the index of the closed shards in ``folder``.
 
     Keys are sorted in buckets through temporary files (in ``TMPDIR``, 40 bytes per entry), so memory
-    stays at about 200 MB for any number of entries.
+    stays at about 250 MB for any number of entries.
 
     Args:
         folder: folder or URL of the cache.
