@@ -88,6 +88,9 @@ def _buckets(
     folder: CacheFiles, shards: Sequence[ShardName], buckets: int, scratch: Path
 ) -> Iterator[Rows]:
     """Yield the rows (ROWS, entries) of each bucket of keys, in the order of buckets, unsorted."""
+    if buckets == 1:
+        yield np.concatenate([np.empty((0, ROWS), np.uint64), *_runs(folder, shards)]).T
+        return
     shift = np.uint64(64 - (buckets.bit_length() - 1))
     shuffle = Shuffle(str(scratch / "rows"))
     with never_synced():
