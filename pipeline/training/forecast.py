@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_modules.config import AdaptiveSoftmaxConfig, CharCNNInputConfig
-from lightning_modules.nn.heads.cutoffs import choose_cutoffs
+from lightning_modules.nn.heads.cutoffs import choose_cutoffs, two_digits
 from lightning_modules.sizes import SpelledTypes, flops_per_token
 from pipeline.config.schema import Config
 from pipeline.console import Bar
@@ -105,12 +105,6 @@ def _slow(seconds: float, left: int, steps: int, where: str) -> str:
         f"{warning}; for about {duration(ADVISED_SECONDS)}, stop it (Ctrl-C) and add "
         f"train.steps={fewer} --overwrite"
     )
-
-
-def two_digits(number: float) -> int:
-    """Round down to a whole number with two significant digits: 12,345.6 -> 12,000."""
-    digits = str(int(number))
-    return int(digits[:2].ljust(len(digits), "0"))
 
 
 def duration(seconds: float) -> str:

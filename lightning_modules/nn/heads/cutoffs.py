@@ -76,7 +76,7 @@ def choose_cutoffs(
         return ()
     tails = sum(width >= SMALLEST_TAIL_WIDTH for width in tail_widths(dim, div, MOST_TAILS))
     share = _cumulative_share(counts)
-    grid = sorted({_two_digits(x) for x in np.geomspace(50, vocabulary * 0.9, GRID)})
+    grid = sorted({two_digits(x) for x in np.geomspace(50, vocabulary * 0.9, GRID)})
     costs = {
         cutoffs: _cost(share, cutoffs, dim, div, rows, device)
         for n in range(tails + 1)
@@ -128,6 +128,7 @@ def _cumulative_share(counts: NDArray[np.uint64]) -> NDArray[np.float64]:
     return np.concatenate([[0.0], np.cumsum(falling) / total])
 
 
-def _two_digits(x: float) -> int:
-    step = 10 ** max(0, int(np.log10(x)) - 1)
-    return int(x // step * step)
+def two_digits(number: float) -> int:
+    """Round a positive number down to two significant digits, as an integer: 12,345.6 -> 12,000."""
+    step = 10 ** max(0, int(np.log10(number)) - 1)
+    return int(number // step * step)

@@ -13,7 +13,6 @@ from pipeline.training.forecast import (
     passes_warning,
     time_warning,
     trains_on_cpu,
-    two_digits,
     zipf_counts,
 )
 
@@ -109,10 +108,6 @@ def test_a_training_near_its_end_is_not_advised_to_begin_anew(clock: list[float]
 )
 def test_a_duration_is_read_at_a_glance(seconds: float, text: str) -> None:
     assert duration(seconds) == text
-
-
-def test_numbers_to_type_have_two_digits() -> None:
-    assert [two_digits(number) for number in (0.4, 7, 99.9, 123, 7117.4)] == [0, 7, 99, 120, 7100]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from lightning_modules.nn.heads.cutoffs import (
     choose_cutoffs,
     predicted_speedup,
     tail_widths,
+    two_digits,
 )
 
 
@@ -87,3 +88,7 @@ def test_each_tail_is_narrower_by_the_same_factor(
     dim: int, div: float, widths: tuple[int, ...]
 ) -> None:
     assert tail_widths(dim, div, 3) == widths
+
+
+def test_numbers_are_rounded_down_to_two_digits() -> None:
+    assert [two_digits(number) for number in (0.4, 7, 99.9, 123, 7117.4)] == [0, 7, 99, 120, 7100]
