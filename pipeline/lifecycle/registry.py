@@ -187,8 +187,9 @@ def _other_texts(config: Config) -> tuple[str, ...]:
 
 def _more_texts(config: Config, old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Return True if texts are to be appended, and the requests differ in nothing else."""
-    old, new = ({k: v for k, v in r.items() if not k.startswith(TEXTS)} for r in (old, new))
-    return config.embed.append and old == new
+    texts = _other_texts(config)
+    old, new = ({k: v for k, v in r.items() if not k.startswith(texts)} for r in (old, new))
+    return bool(texts) and old == new
 
 
 def _changed_inputs(config: Config, folder: str) -> list[str]:
