@@ -8,8 +8,6 @@ from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, read_manifest
 
-CONFIG = "config.yaml"
-
 
 class RunFolderError(UserError):
     """A folder that is not a run folder, or too few of them."""

@@ -6,11 +6,11 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from pipeline.commands.run_folder import CONFIG, check_run
+from pipeline.commands.run_folder import check_run
 from pipeline.console import Console, clock, count
 from pipeline.lifecycle.lock import holder_of
 from pipeline.lifecycle.order import STAGE_ORDER
-from pipeline.lifecycle.stage import StageFolder
+from pipeline.lifecycle.stage import CONFIG, STATS, StageFolder
 from pipeline.lifecycle.state import unfinished_request
 from preprocess.files import storage
 from preprocess.files.find import find_files
@@ -157,7 +157,7 @@ def _named_folders(place: StageFolder) -> dict[str, str]:
 
 def _time(place: StageFolder) -> str:
     try:
-        return clock(json.loads(storage.read_bytes(place.file("stats.json")))["seconds"])
+        return clock(json.loads(storage.read_bytes(place.file(STATS)))["seconds"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return "-"
 

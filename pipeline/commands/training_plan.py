@@ -4,6 +4,7 @@ import json
 from statistics import median
 from typing import NamedTuple
 
+from lightning_modules.training.metrics_file import METRICS
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import STAGES, stage_folder
@@ -177,7 +178,7 @@ def _measured(config: Config) -> Measured | None:
     """Return the progress of training in the stage's folder; None if there is none to report."""
     place = StageFolder(STAGES["train"].folder(config))
     try:
-        lines = storage.read_bytes(place.file("metrics.jsonl")).decode().splitlines()
+        lines = storage.read_bytes(place.file(METRICS)).decode().splitlines()
         rows = [json.loads(line) for line in lines]
     except (FileNotFoundError, ValueError):
         return None

@@ -9,7 +9,7 @@ from pipeline.config.load import dump_config
 from pipeline.config.schema import Config
 from pipeline.console import Console, clock
 from pipeline.lifecycle.lock import lock, one_at_a_time
-from pipeline.lifecycle.stage import Made, Stage, StageFolder, StageWork, require
+from pipeline.lifecycle.stage import CONFIG, STATS, Made, Stage, StageFolder, StageWork, require
 from pipeline.lifecycle.state import StageState, refusal, request_of, state_of
 from pipeline.version import biloom_version
 from preprocess.files import storage
@@ -123,9 +123,9 @@ def _finish(
     seconds: float,
     console: Console,
 ) -> Manifest:
-    storage.write_bytes(place.file("config.yaml"), dump_config(config).encode())
+    storage.write_bytes(place.file(CONFIG), dump_config(config).encode())
     stats = json.dumps({**made.stats, "seconds": round(seconds, 1)}, indent=2, ensure_ascii=False)
-    storage.write_bytes(place.file("stats.json"), f"{stats}\n".encode())
+    storage.write_bytes(place.file(STATS), f"{stats}\n".encode())
     manifest = Manifest(
         stage=stage.name,
         stage_version=stage.version,

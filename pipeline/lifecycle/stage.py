@@ -12,6 +12,9 @@ from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, hash_file
 from preprocess.work.folder import lock_file, work_folder
 
+CONFIG, STATS = "config.yaml", "stats.json"
+"""Files beside the manifest: the config of the stage, and figures about it."""
+
 
 class StageError(UserError):
     """A stage cannot run with these settings; the message says what to do."""

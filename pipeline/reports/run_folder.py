@@ -7,14 +7,14 @@ from typing import Any
 
 import yaml
 
+from lightning_modules.training.metrics_file import METRICS
 from pipeline.lifecycle.registry import STAGES
+from pipeline.lifecycle.stage import CONFIG, STATS
 from pipeline.reports.corpus_page import newest
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.find import find_files
 from preprocess.files.manifest import NAME, Manifest, read_manifest
-
-CONFIG, STATS, METRICS = "config.yaml", "stats.json", "metrics.jsonl"
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from pipeline.config.load import dump_config, load_config
 from pipeline.config.schema import Config, ReportConfig
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import stage_folder
+from pipeline.lifecycle.stage import CONFIG
 from pipeline.reports.assessment import assess
 from pipeline.reports.perplexity_tables import show_evaluation
-from pipeline.reports.run_folder import CONFIG, read_metrics, read_result, read_run
+from pipeline.reports.run_folder import read_metrics, read_result, read_run
 from pipeline.reports.run_page import Findings, page
 from preprocess.files import storage
 from preprocess.tokenizers.kind_file import KIND_FILE
