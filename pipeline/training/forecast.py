@@ -10,11 +10,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from lightning_modules.config import AdaptiveSoftmaxConfig, CharCNNInputConfig
-from lightning_modules.nn.heads.cutoffs import choose_cutoffs, two_digits
+from lightning_modules.config import CharCNNInputConfig
+from lightning_modules.nn.heads.cutoffs import two_digits
 from lightning_modules.sizes import SpelledTypes, flops_per_token
 from pipeline.config.schema import Config
 from pipeline.console import Bar
+from pipeline.training.cutoffs import cutoffs_of
 
 MANY_PASSES, ADVISED_PASSES = 20, 10
 """Passes over the corpus above which a warning is shown, and those that the warning advises."""
@@ -147,20 +148,11 @@ def zipf_counts(vocabulary: int) -> npt.NDArray[np.uint64]:
 
 
 def _flops(config: Config, counts: npt.NDArray[np.uint64]) -> float:
-    model, head = config.model, config.model.head
+    model = config.model
     predicted = counts[: model.output_vocabulary] if model.output_vocabulary else counts
-    cutoffs: tuple[int, ...] = ()
-    if isinstance(head, AdaptiveSoftmaxConfig):
-        positions = model.direction_count * config.train.rows * config.train.unroll
-        width = model.recurrent.direction_width
-        cutoffs = (
-            choose_cutoffs(predicted, width, head.div, positions)
-            if head.cutoffs == "auto"
-            else head.cutoffs
-        )
     # Typical of a window: 0.3 distinct words per token, each of 8 bytes and 2 marks.
     types = SpelledTypes(0.3, 10) if isinstance(model.input, CharCNNInputConfig) else None
-    return flops_per_token(model, predicted, cutoffs, types)
+    return flops_per_token(model, predicted, cutoffs_of(config, predicted), types)
 
 
 def _matmul_speed() -> float:
