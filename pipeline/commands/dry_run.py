@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from textwrap import shorten
 
 from lightning_modules.config import AdaptiveSoftmaxConfig
+from lightning_modules.nn.heads.cutoffs import check_cutoffs
 from lightning_modules.sizes import parameter_count
 from pipeline.commands.training_plan import Vocabulary, known_vocabulary, show_training
 from pipeline.config.schema import Config
@@ -13,6 +14,7 @@ from pipeline.lifecycle.stage import Stage
 from pipeline.lifecycle.state import Plan, plan_of
 from pipeline.stages.run import stages_of_run
 from preprocess.config import Source
+from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.manifest import ManifestError
 from preprocess.reading.listing import list_source
@@ -40,6 +42,8 @@ def dry_run(config: Config, command: str, console: Console) -> None:
     if "train" in names:
         vocabulary = known_vocabulary(config)
         console.line(_model(config, vocabulary))
+        if warning := _cutoffs_warning(config, vocabulary):
+            console.warn(warning)
         show_training(config, vocabulary, plans["train"].action, console)
     rows = [
         [name, shorten(plan.text, SHOWN_STATE, placeholder=" ...)")] for name, plan in plans.items()
@@ -66,6 +70,18 @@ def _inputs(
         ]
         rows.append(["all", f"{sum(map(len, files)):,}", f"{count(total)}B", f"{len(units):,}"])
     console.table(title, ["source", "files", "size", "units"], rows)
+
+
+def _cutoffs_warning(config: Config, vocabulary: Vocabulary) -> str | None:
+    """Return what training will refuse of the cutoffs that the config names, else None."""
+    head = config.model.head
+    if not isinstance(head, AdaptiveSoftmaxConfig) or head.cutoffs == "auto" or not vocabulary.size:
+        return None
+    try:
+        check_cutoffs(head.cutoffs, config.model.predictable_ids(vocabulary.size))
+    except UserError as error:
+        return f"training will refuse this: {error}"
+    return None
 
 
 def _plan(stage: Stage, config: Config) -> Plan:

@@ -32,6 +32,7 @@ from pipeline.training.processes import process_rank
 from preprocess.shards.format import Corpus
 from preprocess.shards.stream import Int64Ids, boundary_ids, target_counts
 from preprocess.shards.windows import TrainingWindows
+from preprocess.text.config import SPLITS
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.tokenizers.spellings import MARKS, PAD, Spellings, truncated
 
@@ -162,6 +163,11 @@ class TrainingInputs:
         """Number of passes over the train split."""
         train = self.config.train
         return self.windows.passes(train.steps * train.accumulate_steps)
+
+    @property
+    def split_tokens(self) -> dict[str, int]:
+        """Number of tokens of each split of the corpus."""
+        return {split: self.corpus.totals(split)["tokens"] for split in SPLITS}
 
     def maker(self) -> WindowMaker:
         """Return the function that turns ids into the network's input and targets."""
