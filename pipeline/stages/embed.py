@@ -239,6 +239,8 @@ def _sample(config: Config, place: StageFolder, console: Console) -> Source:
         units = plan_units(sources, files, config.prepare.unit_bytes)
         seed = config.embed.seed
         texts = draw_documents(units, config.prepare, config.embed.sample, seed)
+        if not texts:
+            raise StageError("the corpus has no training text to sample; set embed.input")
         lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
         storage.write_bytes(path, lines.encode())
         console.line(f"sampled {len(texts):,} documents of the corpus")
