@@ -211,9 +211,11 @@ class TrainingInputs:
             size, costs = softmax_size(self.config, head), COSTS[self.device.type]
             speedup = predicted_speedup(self.counts, self.cutoffs, *size, costs)
             shown = ", ".join(f"{cut:,}" for cut in self.cutoffs) or "none"
+            # The cutoffs are those for a CPU, so that they do not depend on the device.
+            hint = "; model.head.cutoffs=[] is faster on this device" if speedup < 1 else ""
             console.line(
                 f"adaptive softmax: cutoffs {shown}; predicted to be {speedup:.1f} times as fast as "
-                "the full softmax"
+                f"the full softmax{hint}"
             )
         self._show_truncated(console)
         if self.checkpoint:

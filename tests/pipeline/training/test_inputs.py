@@ -1,14 +1,17 @@
 """What a training starts from does not depend on the devices that it runs on."""
 
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console as RichConsole
 
 from lightning_modules.nn.heads.cutoffs import choose_cutoffs
 from lightning_modules.training.distribution import Share
+from pipeline.console import Console
 from pipeline.lifecycle.stage import StageFolder
 from pipeline.training.forecast import zipf_counts
 from pipeline.training.inputs import TrainingInputs
@@ -48,6 +51,19 @@ def test_the_settings_of_the_fingerprint_decide(inputs: TrainingInputs, setting:
     train = inputs.config.train.model_copy(update={setting: 1})
     fewer = replace(inputs, config=inputs.config.model_copy(update={"train": train}))
     assert cutoffs(fewer, Share(64), "cpu") != cutoffs(inputs, Share(64), "cpu")
+
+
+@pytest.mark.parametrize(("device", "is_told"), [("cpu", False), ("cuda", True)])
+def test_cutoffs_that_slow_this_device_down_are_told(
+    inputs: TrainingInputs, device: str, is_told: bool
+) -> None:
+    train = inputs.config.train.model_copy(update={"rows": 4})
+    config = inputs.config.model_copy(update={"train": train})
+    other = replace(inputs, config=config, device=torch.device(device))
+    other.__dict__["counts"] = zipf_counts(8000)
+    printed = StringIO()
+    other.show(Console(RichConsole(file=printed, width=200)))
+    assert ("; model.head.cutoffs=[] is faster on this device" in printed.getvalue()) == is_told
 
 
 def test_a_resumed_training_has_the_cutoffs_of_its_checkpoint(inputs: TrainingInputs) -> None:
