@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -18,7 +18,7 @@ class LockedError(UserError):
 
 
 @contextmanager
-def lock(folder: str, path: str, console: Console) -> Iterator[None]:
+def lock(folder: str, path: str, console: Console) -> Iterator[Callable[[], None]]:
     """Hold the lock of ``folder`` while the block runs.
 
     Args:
@@ -39,10 +39,14 @@ def lock(folder: str, path: str, console: Console) -> Iterator[None]:
     with one_at_a_time(folder):
         _take(folder, path, mine, console)
     try:
-        yield
+        yield lambda: None
     finally:
+        # The folder may have been moved aside.
         if _read(path) == mine:
-            storage.remove(path)
+            # Not while another process creates the folder for its lock.
+            with one_at_a_time(folder):
+                storage.remove(path)
+                storage.remove_if_empty(path.rpartition("/")[0])
 
 
 def _take(folder: str, path: str, mine: dict[str, Any], console: Console) -> None:

@@ -11,12 +11,12 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
-from preprocess.files.durability import sync_data, sync_name
+from preprocess.files.durability import sync_data, sync_folder, sync_name
 from preprocess.files.errors import ReportingStore, StorageError, report_write_errors
 
 TEMPORARY = ".biloom-tmp-"
@@ -199,6 +199,13 @@ def remove_tree(folder: str) -> None:
     shutil.rmtree(local_path(folder), ignore_errors=True)
 
 
+def remove_if_empty(folder: str) -> None:
+    """Remove a local folder if nothing is in it; a store has no empty folders."""
+    if not is_remote(folder):
+        with suppress(OSError):
+            local_path(folder).rmdir()
+
+
 def remove_temporary(folder: str) -> None:
     """Remove temporary files that killed writers left in a local folder and below."""
     if not is_remote(folder):
@@ -248,6 +255,47 @@ def list_names(folder: str) -> list[str]:
         path = local_path(folder)
         names = [f.name for f in path.iterdir() if f.is_file()] if path.is_dir() else []
     return sorted(name for name in names if not name.startswith(TEMPORARY))
+
+
+def list_folders(folder: str) -> list[str]:
+    """Return the names of the folders directly in ``folder``, sorted; empty if it does not exist."""
+    if is_remote(folder):
+        fs, inner = open_remote(folder)
+        fs.invalidate_cache()
+        if not fs.exists(inner):
+            return []
+        found = fs.ls(inner, detail=True)
+        return sorted(
+            PurePosixPath(f["name"].rstrip("/")).name for f in found if f["type"] == "directory"
+        )
+    path = local_path(folder)
+    return sorted(f.name for f in path.iterdir() if f.is_dir()) if path.is_dir() else []
+
+
+def move_entries(folder: str, target: str, names: Sequence[str]) -> None:
+    """Move files and folders of ``folder`` into the folder ``target``, replacing files of equal name.
+
+    A local disk renames them. A store copies all files, then removes them, so that a killed call can
+    be repeated; ``names`` that no longer exist are ignored.
+    """
+    if is_remote(folder):
+        fs, inner = open_remote(folder)
+        fs.invalidate_cache()
+        start, end = len(inner.rstrip("/")) + 1, open_remote(target)[1].rstrip("/")
+        wanted = {*names}
+        below = {path[start:]: path for path in fs.find(inner)}
+        moved = {name: path for name, path in below.items() if name.partition("/")[0] in wanted}
+        if moved:
+            fs.copy([*moved.values()], [f"{end}/{name}" for name in moved])
+            fs.rm([*moved.values()])
+        return
+    old, new = local_path(folder), local_path(target)
+    with report_write_errors(target):
+        new.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        with report_write_errors(join(target, name)), suppress(FileNotFoundError):
+            (old / name).replace(new / name)
+    sync_folder(new)
 
 
 def check_writable(folder: str) -> None:
