@@ -71,12 +71,12 @@ def run_stage(
     require(stage.name, stage.needs)
     if state.differing:
         _move_aside(stage, config, place, request, console)
-    with lock(place.folder, place.lock, console) as check:
+    with lock(place.folder, place.lock, console) as lease:
         # Another process may have finished the stage before this one got the lock.
         state = state_of(stage, config, place, request)
         if state.differing:
             raise refusal(stage, config, place, state)
-        place = StageFolder(place.folder, state.work, check)
+        place = StageFolder(place.folder, state.work, lease.check)
         run = _Run(stage, config, place, request, state, console)
         if not state.done:
             return run.make(load_work())
@@ -124,10 +124,13 @@ def _clean_if_unlocked(
     if not storage.exists(root) and not _unlisted(stage, place, state.manifest):
         return
     # The folder may also be read-only.
-    with suppress(LockedError, StorageError), lock(place.folder, place.lock, console) as check:
+    with (
+        suppress(LockedError, StorageError),
+        lock(place.folder, place.lock, console, wait=False) as lease,
+    ):
         state = state_of(stage, config, place, request)
         if state.done:
-            place = StageFolder(place.folder, state.work, check)
+            place = StageFolder(place.folder, state.work, lease.check)
             _Run(stage, config, place, request, state, console).clean(state.manifest)
 
 

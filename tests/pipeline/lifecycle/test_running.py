@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import signal
 import socket
@@ -253,6 +254,7 @@ def test_temporary_files_of_a_killed_writer_are_removed(folder: Folder, stage: F
     leave_unfinished(folder, stage)
     orphan = folder.path / f"{storage.TEMPORARY}elsewhere-1-data.bin"
     orphan.write_bytes(b"half")
+    os.utime(orphan, (0, 0))
     left: list[bool] = []
 
     def look(place: StageFolder) -> None:

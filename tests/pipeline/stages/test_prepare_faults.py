@@ -276,7 +276,9 @@ def test_temporary_files_of_killed_writers_are_gone_after_the_next_run(
     for _ in ("one that works", "one that finds it done"):
         (folder / "_work" / "parts").mkdir(parents=True)
         for orphan in (folder, folder / "_work" / "parts"):
-            (orphan / f"{storage.TEMPORARY}host-1-train-000000-000.bin").write_bytes(b"half")
+            path = orphan / f"{storage.TEMPORARY}host-1-train-000000-000.bin"
+            path.write_bytes(b"half")
+            os.utime(path, (0, 0))
         assert main(text.arguments(tmp_path, IN_MEMORY)) == 0
         assert_whole(tmp_path, text)
 
