@@ -301,6 +301,7 @@ def move_entries(folder: str, target: str, names: Sequence[str]) -> None:
     A local disk renames them. A store copies all files, then removes them, so that a killed call can
     be repeated; ``names`` that no longer exist are ignored.
     """
+    check_write(absolute(target))
     if is_remote(folder):
         fs, inner = open_remote(folder)
         fs.invalidate_cache()

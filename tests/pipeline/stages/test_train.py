@@ -200,7 +200,8 @@ def test_a_signal_lets_the_running_step_finish_and_saves_it(
         tiny.run("train", tmp_path, *LONG)
 
     assert newest_step(tmp_path) == 21
-    assert metrics(tmp_path / "train")[-1]["step"] == 21
+    (result,) = (tmp_path / "train" / "_work").glob("*/result")
+    assert metrics(result)[-1]["step"] == 21
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
