@@ -252,6 +252,7 @@ class _Run:
         storage.write_bytes(place.file(STATS), f"{text}\n".encode())
         place.check()
         write_manifest(place.folder, manifest)
+        made.after()
         self.clean(manifest)
         self._console.line(f"done in {clock(seconds)}")
         return manifest

@@ -37,12 +37,14 @@ class Made:
         details: further entries of the manifest.
         stats: figures for stats.json.
         content: hash of the result if it is not the hash of all files (a model: of its tensors).
+        after: called once the result is published.
     """
 
     files: tuple[FileRecord, ...]
     details: dict[str, Any]
     stats: dict[str, Any] = field(default_factory=dict)
     content: str | None = None
+    after: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """The train stage: token shards -> checkpoint."""
 
 import os
+from dataclasses import replace
+from functools import partial
 
 from rich.console import Console as RichConsole
 
@@ -66,8 +68,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     module.swap_average()
     weights = {name: tensor.cpu() for name, tensor in module.network.state_dict().items()}
     made = Made(files, details, stats=details, content=tensors_hash(weights, details))
-    log_checkpoint_artifact(loggers, place, made)
-    return made
+    # wandb reads the checkpoint at its final path, offline even much later.
+    return replace(made, after=partial(log_checkpoint_artifact, loggers, place, made))
 
 
 def join(config: Config) -> int:

@@ -258,7 +258,7 @@ def _checkpoint_artifact(run: str, place: StageFolder, made: Made) -> Any:
     import wandb
 
     (record,) = (file for file in made.files if file.name == CHECKPOINT)
-    path = place.file(CHECKPOINT)  # after publication
+    path = place.file(CHECKPOINT)
     metadata = {"content": made.content, "xxh128": record.xxh128, "path": path}
     metadata |= {key: made.details[key] for key in ("steps", "tokens", "corpus")}
     artifact = wandb.Artifact(f"model-{run}", type="model", metadata=metadata)
@@ -268,5 +268,5 @@ def _checkpoint_artifact(run: str, place: StageFolder, made: Made) -> Any:
         url = storage.local_path(path).absolute().as_uri()
         artifact.add_reference(url, name=CHECKPOINT, checksum=False)
     else:
-        artifact.add_file(str(storage.local_path(place.new_file(CHECKPOINT))), policy="immutable")
+        artifact.add_file(str(storage.local_path(path)), policy="immutable")
     return artifact

@@ -111,7 +111,9 @@ def remove_strays(stage_folder: str) -> list[str]:
     strays = [
         folder
         for folder in folders
-        if not (exists(asked_file(folder)) or (former and not _FINGERPRINT.fullmatch(_name(folder))))
+        if not (
+            exists(asked_file(folder)) or (former and not _FINGERPRINT.fullmatch(_name(folder)))
+        )
     ]
     for folder in strays:
         remove_tree(folder)
