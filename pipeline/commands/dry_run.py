@@ -9,14 +9,12 @@ from lightning_modules.sizes import parameter_count
 from pipeline.commands.training_plan import Vocabulary, known_vocabulary, show_training
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
+from pipeline.lifecycle.plan import Plan, plan_of
 from pipeline.lifecycle.registry import STAGES, embed_sources
-from pipeline.lifecycle.stage import Stage
-from pipeline.lifecycle.state import Plan, plan_of
 from pipeline.stages.run import stages_of_run
 from preprocess.config import Source
 from preprocess.errors import UserError
 from preprocess.files import storage
-from preprocess.files.manifest import ManifestError
 from preprocess.reading.listing import list_source
 from preprocess.reading.units import plan_units
 
@@ -24,7 +22,7 @@ SHOWN_SOURCES = 8
 SHOWN_STATE = 300
 
 
-def dry_run(config: Config, command: str, console: Console) -> None:
+def dry_run(config: Config, command: str, console: Console, overwrite: bool = False) -> None:
     """Print the inputs, the size of the model, the length of training and the plan of each stage.
 
     Raises:
@@ -38,7 +36,9 @@ def dry_run(config: Config, command: str, console: Console) -> None:
         _inputs("inputs", config.prepare.sources, config.prepare.unit_bytes, console)
     if embedded:
         _inputs("inputs of embed", embedded, None, console)
-    plans = {stage.name: _plan(stage, config) for stage in stages}
+    plans: dict[str, Plan] = {}
+    for stage in stages:
+        plans[stage.name] = plan_of(stage, config, plans, overwrite)
     if "train" in names:
         vocabulary = known_vocabulary(config)
         console.line(_model(config, vocabulary))
@@ -82,13 +82,6 @@ def _cutoffs_warning(config: Config, vocabulary: Vocabulary) -> str | None:
     except UserError as error:
         return f"training will refuse this: {error}"
     return None
-
-
-def _plan(stage: Stage, config: Config) -> Plan:
-    try:
-        return plan_of(stage, config)
-    except ManifestError:
-        return Plan("make", "to be made, after the stage before it")
 
 
 def _model(config: Config, vocabulary: Vocabulary) -> str:

@@ -47,7 +47,7 @@ def _run(command: str, options: Namespace) -> int:
     if options.dry_run:
         from pipeline.commands.dry_run import dry_run
 
-        dry_run(config, command, console)
+        dry_run(config, command, console, options.overwrite)
         return 0
     from pipeline.stages.run import run
 

@@ -8,9 +8,10 @@ from typing import NamedTuple
 from lightning_modules.training.metrics_file import METRICS
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
+from pipeline.lifecycle.plan import Action
 from pipeline.lifecycle.registry import STAGES, stage_folder
 from pipeline.lifecycle.stage import StageFolder
-from pipeline.lifecycle.state import Action
+from pipeline.lifecycle.state import stage_place
 from pipeline.training.forecast import (
     cpu_tokens_per_second,
     duration,
@@ -194,11 +195,21 @@ def _bytes_a_token(config: Config) -> tuple[float, str]:
     return BYTES_A_TOKEN[config.tokenizer.kind], "a guess, because there is no tokenizer yet"
 
 
+def _metrics_file(config: Config) -> str:
+    """Return the path of the metrics of unfinished training, or of the finished one."""
+    stage = STAGES["train"]
+    try:
+        place = stage_place(stage, config)
+    except ManifestError:  # no corpus, so the work folder is not known
+        return StageFolder(stage.folder(config)).file(METRICS)
+    path = place.new_file(METRICS)
+    return path if storage.exists(path) else place.file(METRICS)
+
+
 def _measured(config: Config) -> Measured | None:
     """Return the progress of training in the stage's folder; None if there is none to report."""
-    place = StageFolder(STAGES["train"].folder(config))
     try:
-        lines = storage.read_bytes(place.file(METRICS)).decode().splitlines()
+        lines = storage.read_bytes(_metrics_file(config)).decode().splitlines()
         rows = [json.loads(line) for line in lines]
     except (FileNotFoundError, ValueError):
         return None

@@ -42,7 +42,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     if not sum(map(unit_bytes, units)):
         raise no_documents(config)
     tokenizer, figures, texts = _make(config, units, place, console)
-    names = tokenizer.save(place.folder)
+    names = tokenizer.save(place.unpublished)
     console.line(
         f"{tokenizer.vocabulary:,} ids ({tokenizer.kind}); read {count(figures['documents'])} "
         f"documents, {count(figures['bytes'])}B"

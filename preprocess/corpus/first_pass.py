@@ -104,7 +104,7 @@ def tokenize_unit(job: Job, unit: Unit) -> int:
         DamagedFile: a raw file cannot be read completely.
         UserError: a raw file changed after a killed run started to read the unit.
     """
-    if not exists(folder.unit_record(job.work, unit.index)):
+    if not folder.is_done(job.work, folder.unit_record(job.work, unit.index)):
         _FirstPass(job, unit).run()
     return unit.index
 
@@ -178,7 +178,7 @@ class _FirstPass:
             if max(self._segment.tokens, self._segment.documents) >= self._config.part_tokens:
                 self._close()
                 # A rerun resumes here.
-                folder.write_record(self._record, vars(self._counts))
+                folder.write_done(self._job.work, self._record, vars(self._counts))
             self._report()
         if self._segment.documents:
             self._close()
@@ -196,7 +196,9 @@ class _FirstPass:
             "inputs": ranges_read(self._unit, self._reader.digests),
         }
         self._report(final=True)
-        folder.write_record(folder.unit_record(self._job.work, self._unit.index), record)
+        folder.write_done(
+            self._job.work, folder.unit_record(self._job.work, self._unit.index), record
+        )
 
     def _resume(self) -> _Counts:
         """Return the counts of the segments that a killed run has closed."""
@@ -204,7 +206,7 @@ class _FirstPass:
         versions = xxhash.xxh3_128_hexdigest("\n".join(r.version for r in ranges).encode())
         if not exists(self._record):
             return _Counts(versions=versions)
-        record = folder.read_record(self._record)
+        record = folder.read_done(self._job.work, self._record)
         # Closed segments have the old contents of the files, later ones would have the new ones.
         if record["versions"] != versions:
             raise UserError(

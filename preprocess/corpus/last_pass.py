@@ -13,7 +13,7 @@ from preprocess.corpus.histograms import Histograms
 from preprocess.corpus.rejects import RejectsWriter
 from preprocess.files import storage
 from preprocess.files.durability import synced_together
-from preprocess.files.storage import exists, join, read_bytes, write_bytes
+from preprocess.files.storage import join, read_bytes, write_bytes
 from preprocess.reading.units import Unit
 from preprocess.shards.format import DOCUMENT, shard_counts, token_dtype
 from preprocess.tokenizers.load import cached_tokenizer
@@ -38,7 +38,7 @@ def finish_unit(job: Job, unit: Unit) -> int:
     The drop lists that the settings require must have been written
     (`preprocess.corpus.dedup.deduplicate_bucket`).
     """
-    if not exists(folder.finished_record(job.work, unit.index)):
+    if not folder.is_done(job.work, folder.finished_record(job.work, unit.index)):
         _LastPass(job, unit).run()
     return unit.index
 
@@ -68,7 +68,7 @@ class _LastPass:
             "dropped": {reason: len(numbers) for reason, numbers in drops.items()},
             "histograms": self._histograms.to_dict(),
         }
-        folder.write_record(folder.finished_record(job.work, index), record)
+        folder.write_done(job.work, folder.finished_record(job.work, index), record)
 
     def _drops(self) -> dict[str, npt.NDArray[np.uint32]]:
         """Return the numbers of the documents to drop, by reason."""
