@@ -40,11 +40,13 @@ def dry_run(config: Config, command: str, console: Console, overwrite: bool = Fa
     for stage in stages:
         plans[stage.name] = plan_of(stage, config, plans, overwrite)
     if "train" in names:
-        vocabulary = known_vocabulary(config)
+        replaced = {name for name, plan in plans.items() if plan.action == "replace"}
+        vocabulary = known_vocabulary(config, "tokenizer" in replaced)
         console.line(_model(config, vocabulary))
         if warning := _cutoffs_warning(config, vocabulary):
             console.warn(warning)
-        show_training(config, vocabulary, plans["train"].action, console)
+        is_stale = bool(replaced & {"tokenizer", "prepare"})
+        show_training(config, vocabulary, plans["train"].action, console, is_stale)
     rows = [
         [name, shorten(plan.text, SHOWN_STATE, placeholder=" ...)")] for name, plan in plans.items()
     ]

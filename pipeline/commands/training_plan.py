@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from statistics import median
 from typing import NamedTuple
 
@@ -75,8 +76,15 @@ class Measured(NamedTuple):
     speed: float
 
 
-def known_vocabulary(config: Config) -> Vocabulary:
-    """Return the size of the vocabulary of the corpus or the tokenizer, or an estimate of it."""
+def known_vocabulary(config: Config, is_stale: bool = False) -> Vocabulary:
+    """Return the size of the vocabulary of the corpus or the tokenizer, or an estimate of it.
+
+    Args:
+        config: the settings.
+        is_stale: the tokenizer of this run will be made again with other settings.
+    """
+    if is_stale:
+        return _expected_vocabulary(config)
     try:
         if config.train.corpus:
             corpus = read_manifest(stage_folder(config, "prepare", config.train.corpus), "prepare")
@@ -84,15 +92,25 @@ def known_vocabulary(config: Config) -> Vocabulary:
         folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
         return Vocabulary(int(read_manifest(folder, "tokenizer").details["vocabulary"]), True)
     except ManifestError:
-        settings = config.tokenizer
-        if not isinstance(settings, SentencePieceConfig):
-            return Vocabulary(None, False)
-        if settings.file:
-            return Vocabulary(read_sentencepiece(settings.file).vocabulary, True)
-        return Vocabulary(settings.vocabulary, False)
+        return _expected_vocabulary(config)
 
 
-def show_training(config: Config, vocabulary: Vocabulary, action: Action, console: Console) -> None:
+def _expected_vocabulary(config: Config) -> Vocabulary:
+    settings = config.tokenizer
+    if not isinstance(settings, SentencePieceConfig):
+        return Vocabulary(None, False)
+    if settings.file:
+        return Vocabulary(read_sentencepiece(settings.file).vocabulary, True)
+    return Vocabulary(settings.vocabulary, False)
+
+
+def show_training(
+    config: Config,
+    vocabulary: Vocabulary,
+    action: Action,
+    console: Console,
+    is_stale: bool = False,
+) -> None:
     """Print the passes over the corpus and the time of training, and warnings about both.
 
     Args:
@@ -100,10 +118,11 @@ def show_training(config: Config, vocabulary: Vocabulary, action: Action, consol
         vocabulary: from `known_vocabulary`.
         action: what the train stage would do, `Plan.action`; if "keep", time is not printed.
         console: where the lines are printed.
+        is_stale: the corpus of this run will be made again with other settings.
     """
     train = config.train
     length = f"training: {train.steps:,} steps of {train.tokens_a_step:,} tokens"
-    corpus = _contents(config)
+    corpus = _contents(config, is_stale)
     warnings: list[str] = []
     if corpus is None:
         console.line(f"{length}; the number of passes is not known before the corpus is prepared")
@@ -148,16 +167,16 @@ def _show_time(config: Config, vocabulary: Vocabulary, action: Action, console: 
         console.warn(warning)
 
 
-def _contents(config: Config) -> Contents | None:
+def _contents(config: Config, is_stale: bool) -> Contents | None:
     """Return the size of the corpus: exact if it is prepared, else estimated from the files.
 
     None if the files cannot be listed, or if a corpus in another folder is not prepared.
     """
-    try:
-        corpus = read_manifest(stage_folder(config, "prepare", config.train.corpus), "prepare")
-    except ManifestError:
-        pass
-    else:
+    corpus = None
+    if not is_stale:
+        with suppress(ManifestError):
+            corpus = read_manifest(stage_folder(config, "prepare", config.train.corpus), "prepare")
+    if corpus:
         splits = corpus.details["splits"]
         tokens = {split: sums["tokens"] for split, sums in splits.items()}
         return Contents(tokens, tokens["train"] + splits["train"]["documents"])

@@ -188,6 +188,19 @@ def test_cutoffs_beyond_the_vocabulary_are_warned_of(
     )
 
 
+def test_what_will_be_made_again_is_estimated(arguments: list[str], capsys: Capture) -> None:
+    main(["tokenizer", *arguments])
+    main(["prepare", *arguments])
+    capsys.readouterr()
+    other = [*arguments, "tokenizer.kind=sentencepiece", "model.head.cutoffs=[2000]"]
+    for overwrite, vocabulary in (((), ""), (("--overwrite",), "8,000")):
+        assert main(["run", *other, *overwrite, "--dry-run"]) == 0
+        out = capsys.readouterr().out
+        assert ("training will refuse this" in out) == (not overwrite)
+        assert f" parameters, for a vocabulary of {vocabulary}" in out
+        assert ("bytes each" in out) == bool(overwrite)
+
+
 def test_only_the_docstrings_of_python_sources_count(
     arguments: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
