@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from textwrap import shorten
 
 from lightning_modules.config import AdaptiveSoftmaxConfig
+from lightning_modules.nn.heads.cutoffs import check_cutoffs
 from lightning_modules.sizes import parameter_count
 from pipeline.commands.training_plan import Vocabulary, known_vocabulary, show_training
 from pipeline.config.schema import Config
@@ -12,6 +13,7 @@ from pipeline.lifecycle.plan import Plan, plan_of
 from pipeline.lifecycle.registry import STAGES, embed_sources
 from pipeline.stages.run import stages_of_run
 from preprocess.config import Source
+from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.reading.listing import list_source
 from preprocess.reading.units import plan_units
@@ -38,9 +40,13 @@ def dry_run(config: Config, command: str, console: Console, overwrite: bool = Fa
     for stage in stages:
         plans[stage.name] = plan_of(stage, config, plans, overwrite)
     if "train" in names:
-        vocabulary = known_vocabulary(config)
+        replaced = {name for name, plan in plans.items() if plan.action == "replace"}
+        vocabulary = known_vocabulary(config, "tokenizer" in replaced)
         console.line(_model(config, vocabulary))
-        show_training(config, vocabulary, plans["train"].action, console)
+        if warning := _cutoffs_warning(config, vocabulary):
+            console.warn(warning)
+        is_stale = bool(replaced & {"tokenizer", "prepare"})
+        show_training(config, vocabulary, plans["train"].action, console, is_stale)
     rows = [
         [name, shorten(plan.text, SHOWN_STATE, placeholder=" ...)")] for name, plan in plans.items()
     ]
@@ -66,6 +72,18 @@ def _inputs(
         ]
         rows.append(["all", f"{sum(map(len, files)):,}", f"{count(total)}B", f"{len(units):,}"])
     console.table(title, ["source", "files", "size", "units"], rows)
+
+
+def _cutoffs_warning(config: Config, vocabulary: Vocabulary) -> str | None:
+    """Return what training will refuse of the cutoffs that the config names, else None."""
+    head = config.model.head
+    if not isinstance(head, AdaptiveSoftmaxConfig) or head.cutoffs == "auto" or not vocabulary.size:
+        return None
+    try:
+        check_cutoffs(head.cutoffs, config.model.predictable_ids(vocabulary.size))
+    except UserError as error:
+        return f"training will refuse this: {error}"
+    return None
 
 
 def _model(config: Config, vocabulary: Vocabulary) -> str:

@@ -33,7 +33,7 @@ from preprocess.reading.listing import list_source
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
 from preprocess.text.config import CleaningConfig
-from preprocess.tokenizers.sample import READ_BYTES, draw_documents, draw_units, unit_bytes
+from preprocess.tokenizers.sample import draw_documents, unit_bytes
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.files import shards_of
 from preprocess.vectors.index import write_index
@@ -298,8 +298,9 @@ def _sample(config: Config, place: StageFolder, console: Console) -> Source:
         sources, files = input_sources(config)
         units = plan_units(sources, files, config.prepare.unit_bytes)
         seed = config.embed.seed
-        drawn = draw_units(units, READ_BYTES, seed)
-        texts = draw_documents(drawn, config.prepare, config.embed.sample, seed)
+        texts = draw_documents(units, config.prepare, config.embed.sample, seed)
+        if not texts:
+            raise StageError("the corpus has no training text to sample; set embed.input")
         lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
         storage.write_bytes(path, lines.encode())
         console.line(f"sampled {len(texts):,} documents of the corpus")

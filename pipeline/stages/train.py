@@ -14,7 +14,7 @@ from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import Made, StageFolder
 from pipeline.lifecycle.state import has_begun_elsewhere, stage_place
 from pipeline.training.device import device_name
-from pipeline.training.forecast import TimedBar, passes_warning
+from pipeline.training.forecast import TimedBar, training_warnings
 from pipeline.training.inputs import TrainingInputs
 from pipeline.training.tracking import log_checkpoint_artifact, make_loggers
 from pipeline.training.trainer import fit
@@ -39,7 +39,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     size = sum(weight.numel() for weight in module.network.parameters())
     console.line(f"{count(size)} parameters on {_where(inputs)}; {_how_much(inputs)}")
     console.line(module.network.recurrent.compile_cell(train.compile, inputs.share.of_pass))
-    if warning := passes_warning(inputs.passes, train.steps):
+    for warning in training_warnings(train, inputs.passes, inputs.split_tokens):
         console.warn(warning)
     history = rows_up_to(place.new_file(METRICS), module.step)
     loggers = make_loggers(config, place, console, history)

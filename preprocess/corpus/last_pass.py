@@ -49,7 +49,7 @@ class _LastPass:
         self._source = job.config.sources[unit.source].name
         self._dtype = token_dtype(job.vocabulary)
         self._files: list[dict[str, Any]] = []
-        self._counts = np.zeros(job.vocabulary, np.uint64)
+        self._counts = np.empty(0, COUNT)
         self._histograms = Histograms()
         self._rejects_writer = RejectsWriter(job.output, unit.index, kind="duplicates-")
 
@@ -62,10 +62,7 @@ class _LastPass:
                 for split, name in segment.items():
                     self._finish_part(name, split, drops)
             self._rejects_writer.flush()
-            seen = np.flatnonzero(self._counts)
-            table = np.empty(len(seen), COUNT)
-            table["id"], table["count"] = seen, self._counts[seen]
-            write_bytes(folder.counts_file(job.work, index), table.tobytes())
+            write_bytes(folder.counts_file(job.work, index), self._counts.tobytes())
         record = {
             "files": self._files,
             "dropped": {reason: len(numbers) for reason, numbers in drops.items()},
@@ -112,8 +109,7 @@ class _LastPass:
         self._record(f"{name}.len", lengths, {})
         self._histograms.add(rows)
         if split == "train":
-            counts = np.bincount(ids)
-            self._counts[: len(counts)] += counts.astype(np.uint64)
+            self._counts = _sum_counts(self._counts, _occurrences(ids))
 
     def _record(self, name: str, data: bytes, counts: Any) -> None:
         digest = xxhash.xxh3_128_hexdigest(data)
@@ -128,6 +124,35 @@ class _LastPass:
         for row in np.flatnonzero(dropped):
             text = tokenizer.decode(ids[ends[row] - rows["tokens"][row] : ends[row]])
             self._rejects_writer.add({"reason": reason, "text": text})
+
+
+def _occurrences(ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return how often each id occurs, `COUNT` (ids that occur,), ordered by id.
+
+    The memory is proportional to ``ids``, because a vocabulary may have millions of ids and a part
+    two tokens.
+    """
+    seen: npt.NDArray[Any]
+    counts: npt.NDArray[Any]
+    if ids.max(initial=0) < len(ids):  # the faster way, if its table is no longer than the ids
+        counts = np.bincount(ids)
+        seen = np.flatnonzero(counts)
+        counts = counts[seen]
+    else:
+        seen, counts = np.unique(ids, return_counts=True)
+    table = np.empty(len(seen), COUNT)
+    table["id"], table["count"] = seen, counts
+    return table
+
+
+def _sum_counts(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Add the counts of equal ids of two tables of dtype `COUNT`."""
+    both = np.concatenate([one, other])
+    seen, row = np.unique(both["id"], return_inverse=True)
+    table = np.zeros(len(seen), COUNT)
+    table["id"] = seen
+    np.add.at(table["count"], row, both["count"])
+    return table
 
 
 def _among(numbers: npt.NDArray[np.uint32], drops: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:

@@ -304,13 +304,14 @@ def test_training_with_a_compiled_cell_resumes_to_the_same_bits(
 
 def test_lightning_prints_nothing(commands: Commands, tiny: Tiny, tmp_path: Path) -> None:
     printed = tmp_path / "printed"
-    commands.start(["train", *tiny.arguments(tmp_path, "train.steps=20")], printed)
+    steps = ("train.steps=200", "train.evaluate_steps=100")
+    commands.start(["train", *tiny.arguments(tmp_path, *steps)], printed)
     assert commands.wait() == 0
 
     expected = [
         rf"train  {tmp_path}/train",
         r"  adaptive softmax: cutoffs 20, 50; predicted to be [\d.]+ times as fast as the full softmax",
-        r"  [\d,]+ parameters on \d+ CPU threads; 20 steps of 3 x 5 tokens, [\d.]+ passes",
+        r"  [\d,]+ parameters on \d+ CPU threads; 200 steps of 3 x 5 tokens, [\d.]+ passes",
         r"  The LSTM cell is not compiled \(train.compile is off\).",
         r"  wandb: off",
         r"  done in 0:\d\d",

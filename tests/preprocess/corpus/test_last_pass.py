@@ -3,9 +3,11 @@
 import json
 import os
 import random
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -186,6 +188,33 @@ def test_counts_are_those_of_the_train_split(tmp_path: Path, corpus: Path) -> No
         counts.update(dict(table.tolist()))
     train = documents(job, units, "train")
     assert counts == Counter(token for document in train for token in document)
+
+
+def test_the_memory_of_the_counts_does_not_depend_on_the_vocabulary(
+    tmp_path: Path, corpus: Path
+) -> None:
+    vocabulary = 50_000_000
+    job, units, _ = plan(corpus, str(tmp_path / "out"), deduplicate=False)
+    job = replace(job, vocabulary=vocabulary)
+    for unit in units:
+        tokenize_unit(job, unit)
+    for part in Path(job.work, "parts").glob("*.bin"):
+        ids = np.fromfile(part, "<u4")
+        (vocabulary - 1 - ids).astype("<u4").tofile(part)
+    tracemalloc.start()
+    finish_unit(job, units[0])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
+    for unit in units[1:]:
+        finish_unit(job, unit)
+    counts: Counter[int] = Counter()
+    for unit in units:
+        table = read_counts(job.work, unit.index)
+        assert (np.diff(table["id"]) > 0).all()
+        counts.update(dict(table.tolist()))
+    trained = [np.asarray(s.ids) for s in shards(job, units) if s.split == "train"]
+    assert counts == Counter(np.concatenate(trained).tolist())
 
 
 def test_the_bytes_do_not_depend_on_the_order_of_work_or_the_storage(
