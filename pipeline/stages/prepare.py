@@ -79,6 +79,7 @@ def _collect(
         StageError: no document is left, or documents read and written do not add up.
     """
     files: list[FileRecord] = []
+    origins: list[FileRecord] = []
     inputs: list[dict[str, Any]] = []
     sums: dict[str, Counter[str]] = {name: Counter() for name in ("dropped", "changed", "scripts")}
     histograms: dict[str, Counter[str]] = {}
@@ -95,6 +96,8 @@ def _collect(
         for name, bins in finished["histograms"].items():
             histograms.setdefault(name, Counter()).update(bins)
         files += [FileRecord(**row) for row in finished["files"]]
+        # Units that version 0.1 finished have no origins.
+        origins += [FileRecord(**row) for row in finished.get("origins", [])]
         inputs += done["inputs"]
         table = read_counts(place.work, unit.index)
         counts[table["id"]] += table["count"]
@@ -141,7 +144,7 @@ def _collect(
     )
     show_corpus(console, details, place.file(PAGE))
     extra = [place.record(name) for name in (PAGE, *side_files(place.folder))]
-    return Made((*made, *extra), details, stats=stats, content=content)
+    return Made((*made, *extra, *origins), details, stats=stats, content=content)
 
 
 def _sources(config: Config, files: Sequence[FileRecord]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from preprocess.corpus.segment import Segment
 from preprocess.errors import UserError
 from preprocess.files.durability import synced_together
 from preprocess.files.storage import exists
-from preprocess.reading.block import Block
+from preprocess.reading.block import Block, Locations
 from preprocess.reading.changed_inputs import ranges_read
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
@@ -145,6 +145,17 @@ class _Batch:
         first, block, index = next(o for o in reversed(self._origins) if o[0] <= number)
         return block.where(index + number - first)
 
+    def locations_of(
+        self, numbers: npt.NDArray[np.intp]
+    ) -> Iterator[tuple[Locations, npt.NDArray[np.intp]]]:
+        """Yield locations, and the indexes there, for the documents with these rising numbers."""
+        ends = [*(first for first, _, _ in self._origins[1:]), len(self.texts)]
+        for (first, block, begin), end in zip(self._origins, ends, strict=True):
+            for locations, start, stop in block.locations_of(begin, begin + end - first):
+                low, high = np.searchsorted(numbers, (first, first + stop - start))
+                yield locations, numbers[low:high] - first + start
+                first += stop - start
+
 
 class _FirstPass:
     def __init__(self, job: Job, unit: Unit) -> None:
@@ -216,7 +227,8 @@ class _FirstPass:
         return _Counts(**record)
 
     def _new_segment(self) -> Segment:
-        return Segment(token_dtype(self._job.vocabulary), self._counts.kept)
+        dtype = token_dtype(self._job.vocabulary)
+        return Segment(dtype, self._source.name, self._counts.kept)
 
     def _batches(self) -> Iterator[_Batch]:
         """Yield the documents after the closed segments, in batches independent of the blocks."""
@@ -239,7 +251,7 @@ class _FirstPass:
 
     def _add(self, batch: _Batch) -> None:
         self._counts.batches += 1
-        texts = self._kept(batch, self._cleaner.clean_batch(batch.texts))
+        texts, numbers = self._kept(batch, self._cleaner.clean_batch(batch.texts))
         if not texts:
             return
         if self._counts.batches % SCRIPTS_EVERY == 1:
@@ -248,12 +260,17 @@ class _FirstPass:
         ids = self._tokenizer.encode(texts)
         bands = self._bands.keys(texts) if self._bands else None
         before = self._segment.tokens
-        self._segment.add(texts, data, self._words(texts, data), ids, bands)
+        words, origins = self._words(texts, data), batch.locations_of(numbers)
+        self._segment.add(texts, data, words, ids, bands, origins)
         self._counts.tokens += self._segment.tokens - before
         self._counts.kept += len(texts)
 
-    def _kept(self, batch: _Batch, texts: list[str]) -> list[str]:
-        """Return the cleaned texts to keep; count the others and, if configured, save them."""
+    def _kept(self, batch: _Batch, texts: list[str]) -> tuple[list[str], npt.NDArray[np.intp]]:
+        """Return the cleaned texts to keep, and their numbers in the batch.
+
+        The others are counted and, if configured, saved.
+        """
+        numbers = np.arange(len(texts))
         reasons: Sequence[str | None] = [None] * len(texts)
         if self._filters.active:
             reasons = self._filters.reasons(batch.texts, texts)
@@ -262,14 +279,15 @@ class _FirstPass:
                 reason if text else "empty" for reason, text in zip(reasons, texts, strict=True)
             ]
         if not any(reasons):
-            return texts
+            return texts, numbers
         for number, reason in enumerate(reasons):
             if reason:
                 self._counts.dropped[reason] += 1
                 if self._config.keep_dropped and reason != "empty":
                     line = {"reason": reason, "text": texts[number], "where": batch.where(number)}
                     self._rejects_writer.add(line)
-        return [text for text, reason in zip(texts, reasons, strict=True) if not reason]
+        kept = [text for text, reason in zip(texts, reasons, strict=True) if not reason]
+        return kept, numbers[[not reason for reason in reasons]]
 
     def _words(self, texts: list[str], data: list[bytes]) -> npt.NDArray[np.uint32]:
         """Return the number of words of each text, shape (texts,)."""
