@@ -11,6 +11,7 @@ file by its name below the pattern of its source, never by a path.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -99,6 +100,15 @@ class Origins:
         return np.flatnonzero(self.fates == FATES.index(split))
 
     @cached_property
+    def ranks(self) -> npt.NDArray[np.int64]:
+        """Number of each document among those of its fate: in its shard, or among the dropped ones."""
+        ranks = np.empty(len(self), np.int64)
+        for fate in range(len(FATES)):
+            chosen = self.fates == fate
+            ranks[chosen] = np.arange(np.count_nonzero(chosen))
+        return ranks
+
+    @cached_property
     def dropped(self) -> npt.NDArray[np.intp]:
         """Indexes of the dropped documents, in the order of ``originals``."""
         return np.flatnonzero(self.fates >= len(SPLITS))
@@ -129,9 +139,10 @@ class Origins:
         """Return the file of the document with this index."""
         return self.files[int(np.searchsorted(self._ends, index, "right"))]
 
-    def rows_of(self, name: str) -> npt.NDArray[np.bool_]:
-        """Return which documents come from the file with this name, shape (documents,)."""
-        return np.repeat([run.name == name for run in self.files], np.diff(self._ends, prepend=0))
+    def rows_of(self, matches: Callable[[str], bool]) -> npt.NDArray[np.bool_]:
+        """Return which documents come from a file whose name matches, shape (documents,)."""
+        counts = [run.documents for run in self.files]
+        return np.repeat(np.array([matches(run.name) for run in self.files], bool), counts)
 
     def where(self, index: int) -> str:
         """Return where the document with this index is, as in `Rejected.where`."""
@@ -206,7 +217,8 @@ class Origins:
         files = tuple(FileRun(name, place, number) for name, place, number in head["files"])
         steps = columns.integers(documents, "<i8")
         fates = np.frombuffer(columns.take(documents), np.uint8)
-        originals = [columns.integers(dropped, "<u4") for _ in range(2)]
+        keys = [columns.integers(dropped, "<u4") for _ in range(2)]
+        originals = np.stack(keys, axis=1).astype(np.uint32)
         ids: tuple[str, ...] = ()
         if head["ids"]:
             sizes = columns.integers(documents, "<u4").tolist()
@@ -217,9 +229,9 @@ class Origins:
         begins = np.array([0, *accumulate(counts)], np.intp)[:-1]
         before = np.concatenate([np.zeros(1, np.int64), sums])[begins]
         places = sums - np.repeat(before, counts)
-        if len(fates[fates >= len(SPLITS)]) != dropped or columns.left:
+        if np.count_nonzero(fates >= len(SPLITS)) != dropped or columns.left:
             raise ValueError("its columns do not fit together")
-        return cls(head["source"], head["first"], files, places, ids, fates, np.stack(originals, 1))
+        return cls(head["source"], head["first"], files, places, ids, fates, originals)
 
 
 class OriginsBuilder:
