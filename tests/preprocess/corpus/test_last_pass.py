@@ -22,11 +22,17 @@ from preprocess.files.manifest import hash_file
 from preprocess.reading.listing import list_source
 from preprocess.reading.units import Unit, plan_units
 from preprocess.shards.format import Shard
+from preprocess.shards.origins import FATES, DocumentKey, Origins
 from preprocess.shards.stream import TokenStream
 from preprocess.text.config import SPLITS, CleaningConfig, NearDuplicateConfig
 from preprocess.text.splits import splits_of, text_hash
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer, train_tokenizer
-from preprocess.work.folder import read_finished_record, read_unit_record
+from preprocess.work.folder import (
+    read_finished_record,
+    read_unit_record,
+    unit_record,
+    write_record,
+)
 
 BUCKETS = 3
 SETTINGS: dict[str, Any] = {
@@ -194,7 +200,7 @@ def test_the_bytes_do_not_depend_on_the_order_of_work_or_the_storage(
     job, units, _ = plan(corpus, str(tmp_path / "one"))
     prepare(job, units)
     undisturbed = made(job.output)
-    assert "dropped-000004-000.jsonl" in undisturbed
+    assert {"dropped-000004-000.jsonl", "origins-000004-000.zst"} <= undisturbed.keys()
     job, units, _ = plan(corpus, str(tmp_path / "two"))
     prepare(job, units[::-1])
     assert made(job.output) == undisturbed
@@ -334,6 +340,58 @@ def test_near_duplicates_are_dropped_besides_exact_ones(tmp_path: Path, corpus: 
     assert kept == sorted(
         (reason, " ".join(text.split())) for reason, text in zip(reasons, every[6:], strict=True)
     )
+
+
+@pytest.mark.parametrize("deduplicate", [True, False])
+def test_origins_tell_where_each_document_is_and_what_became_of_it(
+    tmp_path: Path, corpus: Path, deduplicate: bool
+) -> None:
+    job, units, tokenizer = plan(corpus, str(tmp_path / "out"), deduplicate=deduplicate)
+    prepare(job, units)
+    texts = {name: (corpus / name).read_bytes() for name in ("a.txt", "b.jsonl")}
+    found: dict[str, list[list[int]]] = {split: [] for split in SPLITS}
+    first: dict[str, DocumentKey] = {}
+    duplicates = 0
+    for unit in units:
+        for row in read_finished_record(job.work, unit.index)["origins"]:
+            path = f"{job.output}/{row['name']}"
+            origins = Origins.decode(storage.read_bytes(path), path)
+            assert (row["bytes"], row["xxh128"]) == hash_file(path)
+            for index in range(len(origins)):
+                run, place = origins.file(index), int(origins.places[index])
+                line = texts[run.name][place:].partition(b"\n")[0]
+                text = json.loads(line)["text"] if run.name == "b.jsonl" else line.decode()
+                key = DocumentKey(unit.index, origins.first + index)
+                fate = FATES[origins.fates[index]]
+                if fate == "duplicate":
+                    assert origins.original_of(index) == first[text]
+                    duplicates += 1
+                    continue
+                assert text not in first or not deduplicate
+                first[text] = key
+                found[fate].append(tokenizer.encode([text])[0].tolist())
+    assert found == expected(tokenizer, job, deduplicate)
+    assert (duplicates > 50) == deduplicate
+
+
+def test_parts_of_version_0_1_are_finished_without_origins(tmp_path: Path, corpus: Path) -> None:
+    job, units, _ = plan(corpus, str(tmp_path / "whole"), keep_dropped=True)
+    prepare(job, units)
+    whole = made(job.output)
+    job, units, _ = plan(corpus, str(tmp_path / "former"), keep_dropped=True)
+    for unit in units[:2]:
+        tokenize_unit(job, unit)
+        record = read_unit_record(job.work, unit.index)
+        for part in record["parts"]:
+            storage.remove(f"{job.work}/parts/{part.pop('origins')}.zst")
+        write_record(unit_record(job.work, unit.index), record)
+    prepare(job, units)
+    found = made(job.output)
+    former = {name for name in whole if name.startswith(("origins-000000", "origins-000001"))}
+    assert former
+    assert whole.keys() - found.keys() == former
+    same = [name for name in found if not name.startswith(("_work/finished", "dropped-"))]
+    assert {name: found[name] for name in same} == {name: whole[name] for name in same}
 
 
 def test_histograms_count_the_documents_kept(tmp_path: Path, corpus: Path) -> None:
