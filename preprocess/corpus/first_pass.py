@@ -9,19 +9,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
 from preprocess.config import PrepareConfig
+from preprocess.corpus.batch import Batch
 from preprocess.corpus.rejects import RejectsWriter
 from preprocess.corpus.segment import Segment
 from preprocess.errors import UserError
 from preprocess.files.durability import synced_together
 from preprocess.files.storage import exists
-from preprocess.reading.block import Block, Locations
 from preprocess.reading.changed_inputs import ranges_read
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
@@ -34,13 +33,6 @@ from preprocess.text.splits import splits_of
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
 from preprocess.work.progress import Progress
-
-BATCH_DOCUMENTS = 1024
-"""Maximum documents to clean and tokenise together. Smaller batches are slower, and larger batches
-are not faster."""
-
-BATCH_CHARACTERS = 1 << 20
-"""A batch with at least this many characters is full."""
 
 SPACE = ord(" ")
 SCRIPTS_EVERY = 8
@@ -107,54 +99,6 @@ def tokenize_unit(job: Job, unit: Unit) -> int:
     if not exists(folder.unit_record(job.work, unit.index)):
         _FirstPass(job, unit).run()
     return unit.index
-
-
-class _Batch:
-    """Documents to clean and tokenise together."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self._characters = 0
-        self._origins: list[tuple[int, Block, int]] = []
-
-    @property
-    def full(self) -> bool:
-        return len(self.texts) >= BATCH_DOCUMENTS or self._characters >= BATCH_CHARACTERS
-
-    def fill(self, block: Block, begin: int) -> int:
-        """Add documents of ``block`` from index ``begin`` until the batch is full.
-
-        Returns:
-            The index of the first document that was not added.
-        """
-        self._origins.append((len(self.texts), block, begin))
-        texts = block.documents[begin : begin + BATCH_DOCUMENTS - len(self.texts)]
-        characters = self._characters + sum(map(len, texts))
-        if characters >= BATCH_CHARACTERS:
-            sizes = accumulate(map(len, texts), initial=self._characters)
-            last, characters = next(
-                (n, size) for n, size in enumerate(sizes) if size >= BATCH_CHARACTERS
-            )
-            texts = texts[:last]
-        self._characters = characters
-        self.texts += texts
-        return begin + len(texts)
-
-    def where(self, number: int) -> str:
-        """Return where a document of the batch is in its raw file."""
-        first, block, index = next(o for o in reversed(self._origins) if o[0] <= number)
-        return block.where(index + number - first)
-
-    def locations_of(
-        self, numbers: npt.NDArray[np.intp]
-    ) -> Iterator[tuple[Locations, npt.NDArray[np.intp]]]:
-        """Yield locations, and the indexes there, for the documents with these rising numbers."""
-        ends = [*(first for first, _, _ in self._origins[1:]), len(self.texts)]
-        for (first, block, begin), end in zip(self._origins, ends, strict=True):
-            for locations, start, stop in block.locations_of(begin, begin + end - first):
-                low, high = np.searchsorted(numbers, (first, first + stop - start))
-                yield locations, numbers[low:high] - first + start
-                first += stop - start
 
 
 class _FirstPass:
@@ -230,9 +174,9 @@ class _FirstPass:
         dtype = token_dtype(self._job.vocabulary)
         return Segment(dtype, self._source.name, self._counts.kept)
 
-    def _batches(self) -> Iterator[_Batch]:
+    def _batches(self) -> Iterator[Batch]:
         """Yield the documents after the closed segments, in batches independent of the blocks."""
-        batch, skip = _Batch(), self._counts.seen
+        batch, skip = Batch(), self._counts.seen
         for block in self._reader:
             self._rejected.update(one.reason for one in block.rejected)
             self._rejects_writer.add_rejected(block.rejected)
@@ -243,13 +187,13 @@ class _FirstPass:
                 begin = batch.fill(block, begin)
                 if batch.full:
                     yield batch
-                    batch = _Batch()
+                    batch = Batch()
             self._progress.bytes += block.raw_bytes
             self._report()
         if batch.texts:
             yield batch
 
-    def _add(self, batch: _Batch) -> None:
+    def _add(self, batch: Batch) -> None:
         self._counts.batches += 1
         texts, numbers = self._kept(batch, self._cleaner.clean_batch(batch.texts))
         if not texts:
@@ -265,7 +209,7 @@ class _FirstPass:
         self._counts.tokens += self._segment.tokens - before
         self._counts.kept += len(texts)
 
-    def _kept(self, batch: _Batch, texts: list[str]) -> tuple[list[str], npt.NDArray[np.intp]]:
+    def _kept(self, batch: Batch, texts: list[str]) -> tuple[list[str], npt.NDArray[np.intp]]:
         """Return the cleaned texts to keep, and their numbers in the batch.
 
         The others are counted and, if configured, saved.

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from preprocess.config import PrepareConfig, WordConfig
-from preprocess.corpus import first_pass, rejects, segment
+from preprocess.corpus import batch, first_pass, rejects, segment
 from preprocess.corpus.dedup import KEYS
 from preprocess.corpus.first_pass import Job, tokenize_unit
 from preprocess.files import storage
@@ -108,7 +108,7 @@ def test_words_are_separated_by_any_whitespace(tmp_path: Path, collapse: str) ->
 def test_a_segment_is_closed_after_the_batch_that_fills_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 2)
+    monkeypatch.setattr(batch, "BATCH_DOCUMENTS", 2)
     lines = ["a b c", "a", "b c", "c", "c c c c", "a", "b"]
     job, [unit], tokenizer = make_job(tmp_path, "\n".join(lines), part_tokens=4)
     tokenize_unit(job, unit)
@@ -125,7 +125,7 @@ def test_a_segment_is_closed_after_the_batch_that_fills_it(
 def test_a_batch_is_limited_in_characters_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_pass, "BATCH_CHARACTERS", 6)
+    monkeypatch.setattr(batch, "BATCH_CHARACTERS", 6)
     sizes = counted_calls(monkeypatch)
     lines = ["abc", "de", "f", "ghijklm", "n", "op", "q"]
     job, [unit], tokenizer = make_job(tmp_path, "\n".join(lines))
@@ -147,7 +147,7 @@ def files_below(job: Job) -> dict[str, bytes]:
 def test_the_output_does_not_depend_on_the_blocks_of_the_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 16)
+    monkeypatch.setattr(batch, "BATCH_DOCUMENTS", 16)
     found = []
     for size in (100, 777, 1 << 20):
         monkeypatch.setattr(first_pass, "read_unit", partial(read_unit, block_bytes=size))
@@ -212,7 +212,7 @@ def counted_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_kill_at_any_write_changes_no_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
 ) -> None:
-    monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 16)
+    monkeypatch.setattr(batch, "BATCH_DOCUMENTS", 16)
     settings: dict[str, Any] = {
         "part_tokens": 40,
         "valid_fraction": 0.4,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from preprocess.config import PrepareConfig, SentencePieceConfig, WordConfig
-from preprocess.corpus import first_pass
+from preprocess.corpus import batch
 from preprocess.corpus.dedup import deduplicate_bucket
 from preprocess.corpus.first_pass import Job, tokenize_unit
 from preprocess.corpus.last_pass import COUNT, finish_unit, read_counts
@@ -57,7 +57,7 @@ def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     # Small batches, so that a unit of a few dozen documents has several segments.
-    monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 16)
+    monkeypatch.setattr(batch, "BATCH_DOCUMENTS", 16)
 
 
 def lines() -> list[str]:
