@@ -315,9 +315,14 @@ def test_near_duplicates_are_dropped_besides_exact_ones(tmp_path: Path, corpus: 
     draw = random.Random(3)
     texts = ["".join(draw.choices("abcdefgh ", k=400)).strip() for _ in range(6)]
     near = [text[:200] + "Z" + text[201:] for text in texts[:3]]
-    every = [*texts, *near, texts[5], near[0]]
+    every = [*texts, texts[5], *near, near[0]]
     (corpus / "near.txt").write_text("\n".join(every))
-    settings = {"input": f"{corpus}/near.txt", "valid_fraction": 0.0, "test_fraction": 0.0}
+    settings: dict[str, Any] = {
+        "input": f"{corpus}/near.txt",
+        "valid_fraction": 0.0,
+        "test_fraction": 0.0,
+    }
+    settings["unit_bytes"] = 1 << 20
     job, units, tokenizer = plan(
         corpus, str(tmp_path / "out"), near_duplicates=NearDuplicateConfig(similarity=0.8),
         keep_dropped=True, **settings,
@@ -335,10 +340,12 @@ def test_near_duplicates_are_dropped_besides_exact_ones(tmp_path: Path, corpus: 
         for name in aside
         for line in storage.read_bytes(f"{job.output}/{name}").decode().splitlines()
     ]
-    kept = sorted((row["reason"], row["text"]) for row in rows)
-    reasons = ["near_duplicate"] * 3 + ["duplicate"] * 2
+    kept = sorted((row["reason"], row["text"], row["of"]) for row in rows)
+    reasons = ["duplicate", *["near_duplicate"] * 3, "duplicate"]
+    numbers = [5, 0, 1, 2, 7]
     assert kept == sorted(
-        (reason, " ".join(text.split())) for reason, text in zip(reasons, every[6:], strict=True)
+        (reason, " ".join(text.split()), f"000000 {number}")
+        for reason, text, number in zip(reasons, every[6:], numbers, strict=True)
     )
 
 
