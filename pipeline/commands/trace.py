@@ -19,7 +19,7 @@ from preprocess.files import storage
 from preprocess.files.manifest import ManifestError, read_manifest
 from preprocess.reading.block import printable
 from preprocess.shards.format import Corpus
-from preprocess.shards.origins import ID_CHARACTERS
+from preprocess.shards.origins import ID_CHARACTERS, DocumentKey
 from preprocess.text.config import SPLITS
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 
@@ -124,23 +124,25 @@ class _Trace:
             return
         if self._origins.untraced:
             _note(
-                f"{len(self._origins.untraced):,} shards are not searched, because version 0.1 of "
-                "biloom read their documents; prepare the corpus again to search them, too"
+                f"{len(self._origins.untraced):,} shards are not searched, because an earlier version "
+                "of biloom read their documents; prepare the corpus again to search them, too"
             )
         if query.text is not None:
             yield from self._containing(query.text)
         elif query.duplicates:
-            for document, _ in self._origins.search(self._dropped):
-                yield self._line(document)
+            for table in self._origins.tables():
+                for index in np.flatnonzero(self._dropped(table)).tolist():
+                    yield self._line(self._origins.traced(table, index))
         else:
             yield from self._of_file()
 
     def _line(self, document: Traced) -> list[str]:
         became, fate = document.fate, document.fate
         for number, earlier in enumerate(self._origins.chain(document)):
-            told = f" of {_name(earlier)} ({earlier.source} {earlier.where})"
-            became += told if number == 0 else f", a {fate}{told}"
-            fate = earlier.fate
+            became += (
+                f" of {_named(earlier)}" if number == 0 else f", a {fate} of {_named(earlier)}"
+            )
+            fate = earlier.fate if isinstance(earlier, Traced) else ""
         return [_name(document), became, document.source, document.where]
 
     def _dropped(self, table: Table) -> Rows:
@@ -278,6 +280,12 @@ class _Trace:
 def _name(document: Traced) -> str:
     """Return the document's name on the command line: a shard or a unit, and its number there."""
     return f"{document.shard} {document.number}" if document.shard else str(document.key)
+
+
+def _named(document: Traced | DocumentKey) -> str:
+    if isinstance(document, DocumentKey):
+        return f"{document} (origin unknown)"
+    return f"{_name(document)} ({document.source} {document.where})"
 
 
 def _note(text: str) -> None:

@@ -18,8 +18,8 @@ from preprocess.shards import origins as files
 from preprocess.shards.origins import FATES, DocumentKey, Origins
 from preprocess.text.config import SPLITS
 
-OPEN_TABLES = 64
-"""Files of origins to hold in memory; one with 100,000 documents takes 2 MB."""
+OPEN_TABLES = 256
+"""Files of origins to hold in memory; one with 100,000 documents takes 1 MB, and its ids."""
 
 _SHARD = re.compile(rf"({'|'.join(SPLITS)})-(\d+)-(\d+)", re.ASCII)
 _REJECTS = re.compile(rf"{PREFIX}(\d+)-\d+\.jsonl", re.ASCII)
@@ -104,7 +104,8 @@ class CorpusOrigins:
         manifest: its manifest.
 
     Attributes:
-        untraced: names of the shards whose origins are unknown, because version 0.1 made them.
+        untraced: names of the shards whose origins are unknown, because an earlier version of biloom
+            began the corpus.
 
     Raises:
         TraceError: no origins were recorded.
@@ -124,21 +125,17 @@ class CorpusOrigins:
         )
         if not with_origins:
             raise TraceError(
-                f"{folder}: no origins of documents were recorded, because biloom "
-                f"{manifest.biloom} prepared it; prepare it again to trace documents"
+                f"{folder}: the version of biloom that prepared it recorded no origins of documents; "
+                "prepare it again to trace them"
             )
+        self._numbers: dict[tuple[int, int], range] = {}
         self.read = lru_cache(OPEN_TABLES)(self._read)
 
-    def __len__(self) -> int:
-        """Return the number of segments."""
-        return sum(map(len, self._segments.values()))
-
-    def tables(self, first: int = 0) -> Iterator[Table]:
-        """Yield the origins of all segments in order, from the unit with the number ``first`` on."""
+    def tables(self) -> Iterator[Table]:
+        """Yield the origins of all segments, in order."""
         for unit in sorted(self._segments):
-            if unit >= first:
-                for segment in sorted(self._segments[unit]):
-                    yield self.read(unit, segment)
+            for segment in sorted(self._segments[unit]):
+                yield self.read(unit, segment)
 
     def _read(self, unit: int, segment: int) -> Table:
         path = storage.join(self._folder, f"{files.name_of(unit, segment)}.zst")
@@ -147,7 +144,9 @@ class CorpusOrigins:
         except FileNotFoundError as error:
             message = f"{path} is missing; run `biloom check {self._folder}`"
             raise TraceError(message) from error
-        return Table(unit, segment, Origins.decode(data, path))
+        origins = Origins.decode(data, path)
+        self._numbers[unit, segment] = range(origins.first, origins.first + len(origins))
+        return Table(unit, segment, origins)
 
     def find(self, shard: str, number: int) -> Traced:
         """Return the document with this number in a shard, or in a unit.
@@ -160,13 +159,16 @@ class CorpusOrigins:
             TraceError: there is no such document, or its origin is unknown.
         """
         if shard.isascii() and shard.isdigit():
-            return self.of_key(DocumentKey(int(shard), number))
+            key = DocumentKey(int(shard), number)
+            if document := self.of_key(key):
+                return document
+            raise TraceError(f"{self._folder}: unit {key.unit} has no document {number:,}")
         name = shard.removesuffix(".bin")
         match = _SHARD.fullmatch(name)
         if name in self.untraced:
             raise TraceError(
-                f"{self._folder}: the origins of the documents of {name} are unknown, because version "
-                "0.1 of biloom read them; prepare the corpus again to trace them"
+                f"{self._folder}: an earlier version of biloom read the documents of {name}, and "
+                "recorded no origins; prepare the corpus again to trace them"
             )
         if not match or f"{name}.bin" not in {file.name for file in self._manifest.files}:
             raise TraceError(
@@ -181,25 +183,28 @@ class CorpusOrigins:
             )
         return self.traced(table, int(rows[number]))
 
-    def of_key(self, key: DocumentKey) -> Traced:
-        """Return the document with this key.
-
-        Raises:
-            TraceError: there is no such document, or its origin is unknown.
-        """
+    def of_key(self, key: DocumentKey) -> Traced | None:
+        """Return the document with this key, or None if its origin is unknown."""
         for segment in sorted(self._segments.get(key.unit, [])):
-            table = self.read(key.unit, segment)
-            index = key.number - table.origins.first
-            if 0 <= index < len(table.origins):
-                return self.traced(table, index)
-        raise TraceError(f"{self._folder}: unit {key.unit} has no document {key.number:,}")
+            # A segment is not read again only to see that the document is in another one.
+            if key.number in self._numbers.get((key.unit, segment), [key.number]):
+                table = self.read(key.unit, segment)
+                if key.number in self._numbers[key.unit, segment]:
+                    return self.traced(table, key.number - table.origins.first)
+        return None
 
-    def chain(self, document: Traced) -> list[Traced]:
-        """Return the documents for which a document was dropped: the earlier one, and so on."""
-        found: list[Traced] = []
+    def chain(self, document: Traced) -> list[Traced | DocumentKey]:
+        """Return the documents for which a document was dropped: the earlier one, and so on.
+
+        If the origin of the last one is unknown, it is a key.
+        """
+        found: list[Traced | DocumentKey] = []
         while document.original:
-            document = self.of_key(document.original)
-            found.append(document)
+            earlier = self.of_key(document.original)
+            found.append(earlier or document.original)
+            if not earlier:
+                break
+            document = earlier
         return found
 
     def traced(self, table: Table, index: int) -> Traced:
@@ -222,21 +227,21 @@ class CorpusOrigins:
         )
 
     def search(
-        self, matches: Callable[[Table], npt.NDArray[np.bool_]], first: int = 0
+        self, matches: Callable[[Table], npt.NDArray[np.bool_]]
     ) -> Iterator[tuple[Traced, bool]]:
         """Yield the documents that match, and the duplicates that were dropped for them.
 
-        A duplicate of a duplicate is found, too. Documents are in the order of units.
+        A duplicate of a duplicate is found, too. Documents are in the order of units. The keys of all
+        documents found are held in memory.
 
         Args:
             matches: returns which documents of a segment match, shape (documents,).
-            first: number of the first unit to search.
 
         Yields:
             The document, and True if it matches itself, False if it is a duplicate of one that does.
         """
         known: set[DocumentKey] = set()
-        for table in self.tables(first):
+        for table in self.tables():
             origins = table.origins
             matched = matches(table)
             found = set(np.flatnonzero(matched).tolist())

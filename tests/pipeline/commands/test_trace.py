@@ -357,15 +357,15 @@ def test_origins_are_listed_outside_of_content(copies: Path) -> None:
 
 def test_a_corpus_without_origins_is_told_to_be_prepared_again(capsys: Capture) -> None:
     expected = (
-        f"biloom: {FORMER}: no origins of documents were recorded, because biloom 0.1.0 prepared it; "
-        "prepare it again to trace documents\n"
+        f"biloom: {FORMER}: the version of biloom that prepared it recorded no origins of documents; "
+        "prepare it again to trace them\n"
     )
     for words in (["train-000000-000", 0], ["--file", "corpus.txt"], ["--text", "x"]):
         assert message(capsys, FORMER, *words) == expected
 
 
 def test_shards_without_origins_are_told_and_the_others_are_searched(
-    copies: Path, tmp_path: Path, capsys: Capture
+    copies: Path, tmp_path: Path, run: Callable[..., list[list[str]]], capsys: Capture
 ) -> None:
     mixed = tmp_path / "prepare"
     shutil.copytree(copies, mixed)
@@ -377,12 +377,18 @@ def test_shards_without_origins_are_told_and_the_others_are_searched(
     printed = capsys.readouterr()
     assert printed.out == "".join("\t".join(row) + "\n" for row in DROPPED[:2])
     assert printed.err == (
-        "biloom: 1 shards are not searched, because version 0.1 of biloom read their documents; "
+        "biloom: 1 shards are not searched, because an earlier version of biloom read their documents; "
         "prepare the corpus again to search them, too\n"
     )
     told = message(capsys, mixed, "train-000002-000", 0)
-    assert "the origins of the documents of train-000002-000 are unknown" in told
+    assert "an earlier version of biloom read the documents of train-000002-000, and" in told
     assert "unit 2 has no document 0" in message(capsys, mixed, "000002", 0)
+    # Of the first unit, only the number is known.
+    files = tuple(file for file in manifest.files if file.name != "origins-000000-000.zst")
+    write_manifest(str(mixed), replace(manifest, files=files))
+    unknown = [row[1].replace(FIRST, "000000 0 (origin unknown)") for row in DROPPED]
+    unknown = [fate.replace(SECOND, "000000 1 (origin unknown)") for fate in unknown]
+    assert [row[1] for row in run(mixed, "--duplicates")] == unknown
 
 
 @pytest.mark.parametrize(
