@@ -167,6 +167,7 @@ class _Run:
             self._adopt()
         if state.grows and not state.unfinished and work.reopen:
             work.reopen(self._config, place)
+        work_folder.write_record(work_folder.asked_file(place.work), self._request)
         # The first record of the versions counts, because they decided the bytes made so far.
         versions = work_folder.versions_file(place.work)
         if self._stage.reads_text and not storage.exists(versions):
@@ -175,7 +176,6 @@ class _Run:
             former = state.manifest
             continued = [*former.details.get(REPLACES, ()), former.content]
             work_folder.write_record(work_folder.replaces_file(place.work), continued)
-        work_folder.write_record(work_folder.asked_file(place.work), self._request)
         if state.unfinished:
             self._console.line("resuming unfinished work")
         elif state.grows:

@@ -34,6 +34,8 @@ from preprocess.work.folder import read_finished_record, read_unit_record
 
 PAGE = "corpus.html"
 """Page that describes the corpus."""
+CONTENT = (".bin", ".len", "counts.npy")
+"""Endings of the names of the files that the content hash depends on."""
 
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:
@@ -79,6 +81,7 @@ def _collect(
         StageError: no document is left, or documents read and written do not add up.
     """
     files: list[FileRecord] = []
+    origins: list[FileRecord] = []
     inputs: list[dict[str, Any]] = []
     sums: dict[str, Counter[str]] = {name: Counter() for name in ("dropped", "changed", "scripts")}
     histograms: dict[str, Counter[str]] = {}
@@ -95,6 +98,8 @@ def _collect(
         for name, bins in finished["histograms"].items():
             histograms.setdefault(name, Counter()).update(bins)
         files += [FileRecord(**row) for row in finished["files"]]
+        # Units that version 0.1 finished have no origins.
+        origins += [FileRecord(**row) for row in finished.get("origins", [])]
         inputs += done["inputs"]
         table = read_counts(place.work, unit.index)
         counts[table["id"]] += table["count"]
@@ -143,7 +148,7 @@ def _collect(
     # Also in the folder, if an earlier run was killed while it published the result.
     side = {*side_files(place.unpublished), *side_files(place.folder)}
     extra = [place.record(name) for name in (PAGE, *sorted(side))]
-    return Made((*made, *extra), details, stats=stats, content=content)
+    return Made((*made, *extra, *origins), details, stats=stats, content=content)
 
 
 def restate(config: Config, place: StageFolder, console: Console) -> Made:
@@ -159,14 +164,14 @@ def restate(config: Config, place: StageFolder, console: Console) -> Made:
         raise StageError(
             f"{place.file(STATS)} is missing; make the corpus again with `biloom prepare --overwrite`"
         ) from error
-    side = {PAGE, *side_files(place.folder)}
-    made = [file for file in manifest.files if file.name not in side]
+    # The content does not depend on the other files, which describe the corpus and its input.
+    made = [file for file in manifest.files if file.name.endswith(CONTENT)]
     sources = _sources(config, made)
     stats["sources"] = sources
     folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
     kind = cached_tokenizer(folder, manifest.details["tokenizer"]).kind
     _write_page(place, stats, read_inputs(place.folder), kind)
-    kept = [file for file in manifest.files if file.name in side and file.name != PAGE]
+    kept = [file for file in manifest.files if file.name != PAGE and file not in made]
     content = content_hash([*made, *_mixture(config, sources)])
     details = {**manifest.details, "sources": sources}
     return Made((*made, place.record(PAGE), *kept), details, stats=stats, content=content)

@@ -10,11 +10,13 @@
       units/000012.json        record of a unit: its first pass is finished
       segments/000012.json     record of a unit's closed segments, while its first pass runs
       parts/train-000012-003.bin, .npy    tokens and documents of a closed segment (prepare)
+      parts/origins-000012-003.zst        origins of the documents of a closed segment (prepare)
       parts/000012-003.json    record of a written vector shard (embed)
       counts/000012.bin        token counts of a unit
       finished/000012.json     record of a unit: its last pass is finished
       hashes/, bands/          keys for deduplication (`preprocess.corpus.dedup`), a `Shuffle` each
-      drops/hashes-000012.bin  documents to drop according to bucket 12 of the hashes
+      drops/hashes-000012.pairs           documents to drop according to bucket 12 of the hashes,
+                               each with the earlier document
       copies/hashes-000012.json           how often the repeated keys of this bucket occur
       word-counts/             word counts (`preprocess.tokenizers.word_counts`), a `Shuffle`
       word-counts/000012.json  record of a unit: its words are counted
@@ -175,6 +177,10 @@ def part_file(work: str, name: str) -> str:
     return join(work, "parts", name)
 
 
+def origins_part(work: str, name: str) -> str:
+    return part_file(work, f"{name}.zst")
+
+
 def part_record(work: str, unit: int, part: int) -> str:
     return part_file(work, f"{unit:06d}-{part:03d}.json")
 
@@ -188,7 +194,8 @@ def finished_record(work: str, unit: int) -> str:
 
 
 def drop_list(work: str, kind: str, bucket: int) -> str:
-    return join(work, "drops", f"{kind}-{bucket:06d}.bin")
+    # Lists of version 0.1, without the earlier documents, are called .bin and not read.
+    return join(work, "drops", f"{kind}-{bucket:06d}.pairs")
 
 
 def copies_record(work: str, kind: str, bucket: int) -> str:

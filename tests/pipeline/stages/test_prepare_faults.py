@@ -414,4 +414,5 @@ def test_a_damaged_file_among_a_thousand_can_be_skipped_and_counted(
     ]
     (row,) = (row for row in rows if row["reason"] == "damaged_file")
     assert row["where"] == "0500.txt.gz"
-    assert "/raw/0500.txt.gz: damaged compressed file" in row["excerpt"]
+    # Without the path, which differs between machines.
+    assert row["excerpt"].startswith("0500.txt.gz: damaged compressed file")
