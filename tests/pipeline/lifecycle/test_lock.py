@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from rich.console import Console as RichConsole
 
+import pipeline.lifecycle.holder as holders
 import pipeline.lifecycle.lock as locks
 from pipeline.console import Console
 from pipeline.lifecycle.lock import LockedError, holder_of, lock
@@ -232,15 +233,27 @@ def test_the_lock_of_a_silent_holder_elsewhere_is_taken_over(
 
 
 @pytest.mark.parametrize("holder", ELSEWHERE[1:])
-def test_the_lock_of_a_holder_elsewhere_that_renews_it_is_refused(
-    folder: Folder, holder: dict[str, Any]
+def test_the_lock_of_a_holder_elsewhere_that_renews_it_is_refused_before_the_silence(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, holder: dict[str, Any]
 ) -> None:
+    monkeypatch.setattr(processes, "SILENCE_SECONDS", 3600)
     who = f"process 1 on {holder.get('host', HERE)}"
     with folder.renewed(**holder):
         for _ in range(2):
             with pytest.raises(LockedError, match=f"is being written by {who}; wait for it"):
                 folder.take()
     assert storage.exists(folder.file)
+
+
+def test_a_system_without_pid_namespaces_judges_by_the_heartbeat_only(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, sleeper: Sleeper
+) -> None:
+    me = processes.this_process()._replace(place="")
+    monkeypatch.setattr(holders, "this_process", lambda: me)
+    sleeper.kill()
+    sleeper.wait()
+    folder.hold_for_another(process=sleeper.pid, holder="other", place="")
+    assert folder.take() == waited_for(f"process {sleeper.pid} on {HERE}")
 
 
 def test_a_lock_that_is_released_while_it_is_watched_is_taken(folder: Folder) -> None:
