@@ -39,14 +39,22 @@ def lock(folder: str, path: str, console: Console) -> Iterator[Lease]:
 
     Raises:
         LockedError: another process holds the lock.
-        LeaseLost: the block writes into the folder after another process took the lock over.
+        LeaseLost: the block fails, or writes into the folder, after another process took the lock
+            over.
         StorageError: the folder cannot be written.
     """
     lease = Lease(folder, path)
     try:
         _take(folder, path, lease, console)
-        with lease.kept():
-            yield lease
+        try:
+            with lease.kept():
+                yield lease
+        except UserError:
+            raise
+        except Exception:
+            # It may be a consequence: another process removes the files that this one reads.
+            lease.check()
+            raise
     finally:
         lease.release(console)
 

@@ -35,8 +35,7 @@ _Change = Callable[[bytes], bytes | None]
 def create_exclusive(path: str, data: bytes) -> bool:
     """Create a file only if it does not exist; return True if it was created, otherwise False.
 
-    ``data`` must differ between writers, so that a writer can
-    recognise its own.
+    ``data`` must differ between writers, so that a writer can recognise its own.
 
     Raises:
         StorageError: the file cannot be written.

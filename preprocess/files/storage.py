@@ -173,8 +173,10 @@ def remove(path: str) -> None:
     check_write(absolute(path))
     if is_remote(path):
         fs, inner = open_remote(path)
-        if fs.exists(inner):
-            fs.rm_file(inner)
+        fs.invalidate_cache()
+        with suppress(FileNotFoundError):  # Another process may remove it at the same time.
+            if fs.exists(inner):
+                fs.rm_file(inner)
         return
     local_path(path).unlink(missing_ok=True)
 
@@ -185,8 +187,9 @@ def remove_tree(folder: str) -> None:
     if is_remote(folder):
         fs, inner = open_remote(folder)
         fs.invalidate_cache()
-        if fs.exists(inner):
-            fs.rm(inner, recursive=True)
+        with suppress(FileNotFoundError):  # Another process may remove it at the same time.
+            if fs.exists(inner):
+                fs.rm(inner, recursive=True)
         return
     shutil.rmtree(local_path(folder), ignore_errors=True)
 
@@ -266,17 +269,16 @@ def list_names(folder: str) -> list[str]:
 
     Temporary names, which a running or killed writer leaves, are not listed.
     """
-    if is_remote(folder):
-        fs, inner = open_remote(folder)
-        fs.invalidate_cache()
-        if not fs.exists(inner):
-            return []
-        found = fs.ls(inner, detail=True)
-        files = [f["name"] for f in found if f["type"] == "file"]
-        names = [PurePosixPath(name).name for name in files if not _is_folder_marker(name)]
-    else:
-        path = local_path(folder)
-        names = [f.name for f in path.iterdir() if f.is_file()] if path.is_dir() else []
+    try:
+        if is_remote(folder):
+            fs, inner = open_remote(folder)
+            fs.invalidate_cache()
+            found = [f["name"] for f in fs.ls(inner, detail=True) if f["type"] == "file"]
+            names = [PurePosixPath(name).name for name in found if not _is_folder_marker(name)]
+        else:
+            names = [file.name for file in local_path(folder).iterdir() if file.is_file()]
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
     return sorted(name for name in names if not name.startswith(TEMPORARY))
 
 

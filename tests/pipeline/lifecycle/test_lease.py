@@ -225,6 +225,22 @@ def test_an_error_while_releasing_is_told_and_hides_no_other(
     )
 
 
+@pytest.mark.parametrize(("error", "told"), [(RuntimeError, LeaseLost), (StoreError, StoreError)])
+def test_a_failure_after_the_lease_was_lost_is_told_as_its_consequence(
+    folder: str, error: type[Exception], told: type[Exception]
+) -> None:
+    def fail(lost: bool) -> None:
+        with held(folder):
+            if lost:
+                put(folder, OTHER)
+            raise error("no such file")
+
+    with pytest.raises(error, match="no such file"):
+        fail(lost=False)
+    with pytest.raises(told):
+        fail(lost=True)
+
+
 def test_a_folder_that_was_moved_aside_is_not_created_again(folder: str) -> None:
     with held(folder):
         storage.write_bytes(storage.join(folder, "data"), b"old")
