@@ -1,5 +1,6 @@
 """The holder of a lock file, and whether it has ended."""
 
+import errno
 import json
 from typing import Any, NamedTuple
 
@@ -60,6 +61,12 @@ def read_holder(content: bytes) -> Holder | None:
 def read_lock(path: str) -> bytes | None:
     """Return the content of a lock file; None if there is none."""
     try:
-        return storage.read_bytes(path)
+        try:
+            return storage.read_bytes(path)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            # On a network file system, the holder has replaced the file between opening and reading.
+            return storage.read_bytes(path)
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -296,6 +296,26 @@ def test_one_of_several_observers_takes_a_silent_lock_over(folder: Folder) -> No
     assert sorted(run.result() for run in runs) == ["refused", "refused", "refused", "taken"]
 
 
+def test_a_lock_file_that_is_replaced_while_it_is_read_is_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    errors = [errno.ESTALE]
+
+    def read(path: str) -> bytes:
+        if errors:
+            raise OSError(errors.pop(), "Stale file handle")
+        return b"new"
+
+    monkeypatch.setattr(storage, "read_bytes", read)
+    assert holders.read_lock("lock.json") == b"new"
+    errors += [errno.ESTALE, errno.ESTALE]
+    with pytest.raises(OSError, match="Stale"):
+        holders.read_lock("lock.json")
+    errors += [errno.EIO]
+    with pytest.raises(OSError, match="Stale"):
+        holders.read_lock("lock.json")
+
+
 # For `biloom status`
 
 
