@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 from preprocess.files import storage
 from preprocess.files.processes import ProcessIdentity, has_ended, this_process
 
+LENGTH = 512
+"""Least length of a lock file, filled with spaces."""
+
 
 class Holder(NamedTuple):
     """A process that holds a lock file.
@@ -36,14 +39,15 @@ class Holder(NamedTuple):
 
 
 def write_holder(identity: ProcessIdentity, token: str, beat: int) -> bytes:
-    """Return the content of a lock file.
+    """Return the content of a lock file, of the same length at each beat.
 
     Args:
         identity: the holder.
         token: differs between any two holders.
         beat: how often the holder has renewed the file.
     """
-    return json.dumps({"holder": token, **identity._asdict(), "beat": beat}).encode()
+    record = json.dumps({"holder": token, **identity._asdict(), "beat": beat})
+    return record.ljust(LENGTH).encode()
 
 
 def read_holder(content: bytes) -> Holder | None:

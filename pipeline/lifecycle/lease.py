@@ -152,7 +152,9 @@ class Lease:
         began = _clock()
         self._beat += 1
         new = self._content()
-        if update_exclusive(self._path, lambda old: new if self._is_own(old) else None):
+        if update_exclusive(
+            self._path, lambda old: new if self._is_own(old) else None, in_place=True
+        ):
             self._renewed_at = began
         else:
             self._look(read_lock(self._path))

@@ -71,12 +71,14 @@ def _create_without_link(target: Path, data: bytes) -> bool:
     return True
 
 
-def update_exclusive(path: str, change: _Change) -> bool:
+def update_exclusive(path: str, change: _Change, in_place: bool = False) -> bool:
     """Replace the content of a file unless another writer changes it in the meantime.
 
     Args:
         path: the file; it is never created.
         change: returns the new content for the present one, or None to leave the file.
+        in_place: overwrite a local file instead of replacing it, which also works on a full disk. The
+            length of the content must not change. A reader may see a mixture of both contents.
 
     Returns:
         True if the file was replaced.
@@ -88,6 +90,8 @@ def update_exclusive(path: str, change: _Change) -> bool:
         return _update_object(path, change)
     target = storage.local_path(path)
     with report_write_errors(path), _locked_parent(target) as is_there:
+        if in_place:
+            return is_there and _overwrite(target, change)
         old = _content(target) if is_there else None
         new = change(old) if old is not None else None
         if new is None:
@@ -99,6 +103,17 @@ def update_exclusive(path: str, change: _Change) -> bool:
         finally:
             temporary.unlink(missing_ok=True)
     return True
+
+
+def _overwrite(target: Path, change: _Change) -> bool:
+    # One handle to read and write: if another host replaces the file, its file is not changed.
+    with suppress(FileNotFoundError), open(target, "r+b") as file:
+        new = change(file.read())
+        if new is not None:
+            file.seek(0)
+            file.write(new)
+            return True
+    return False
 
 
 def remove_exclusive(path: str, is_own: Callable[[bytes], bool]) -> None:

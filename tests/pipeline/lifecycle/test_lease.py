@@ -176,7 +176,7 @@ def test_a_lease_that_nobody_took_is_renewed_after_a_suspension(folder: str, clo
 def test_an_error_of_the_store_is_fatal_only_after_the_silence(
     folder: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise StoreError("the store is away")
 
     with held(folder) as lease:
@@ -191,15 +191,31 @@ def test_an_error_of_the_store_is_fatal_only_after_the_silence(
         lease.check()
 
 
+def test_the_heartbeat_needs_no_room_on_a_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    folder = str(tmp_path)
+    with held(folder) as lease:
+        size = Path(lock_file(folder)).stat().st_size
+        monkeypatch.setattr(storage, "temporary_name", full)
+        for _ in range(12):
+            lease._renew()
+        assert read(folder)["beat"] == 12
+        assert Path(lock_file(folder)).stat().st_size == size
+
+
 def test_the_heartbeat_survives_errors(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "BEAT_SECONDS", BEAT)
     update = exclusive.update_exclusive
     errors = iter([StoreError("away"), OSError("away"), RuntimeError("a client's own")])
 
-    def fail(*arguments: Any) -> bool:
+    def fail(*arguments: Any, **options: Any) -> bool:
         if error := next(errors, None):
             raise error
-        return update(*arguments)
+        return update(*arguments, **options)
 
     monkeypatch.setattr(leases, "update_exclusive", fail)
     with held(folder):
