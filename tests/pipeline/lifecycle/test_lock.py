@@ -256,12 +256,15 @@ def test_a_system_without_pid_namespaces_judges_by_the_heartbeat_only(
     assert folder.take() == waited_for(f"process {sleeper.pid} on {HERE}")
 
 
-def test_a_lock_that_is_released_while_it_is_watched_is_taken(folder: Folder) -> None:
+def test_a_lock_that_is_released_while_it_is_watched_is_taken(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "SILENCE_SECONDS", 3600)
     folder.hold_for_another(host="elsewhere")
-    release = threading.Timer(SILENCE / 2, storage.remove, (folder.file,))
+    release = threading.Timer(0.2, storage.remove, (folder.file,))
     release.start()
     assert folder.take() == (
-        "  waiting 0 s to see whether process 1 on elsewhere, which holds the lock, still runs\n"
+        "  waiting 3600 s to see whether process 1 on elsewhere, which holds the lock, still runs\n"
     )
     release.join()
 

@@ -141,13 +141,14 @@ def test_one_of_many_changes_a_file(
     assert names(tmp_path) == ["lock"]
 
 
-def test_the_last_of_two_writers_wins_on_a_store_without_conditions() -> None:
+def test_the_last_of_two_writers_wins_on_a_store_without_conditions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     path = "memory://exclusive/lock"
     storage.write_bytes(path, b"old")
-    other = threading.Timer(0.02, storage.write_bytes, (path, b"other"))
-    other.start()
-    assert not update_exclusive(path, lambda old: b"mine")
-    other.join()
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "sleep", lambda seconds: storage.write_bytes(path, b"other"))
+        assert not update_exclusive(path, lambda old: b"mine")
     assert update_exclusive(path, lambda old: b"mine")
 
 
