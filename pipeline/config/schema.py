@@ -82,7 +82,7 @@ class EmbedConfig(Section):
     append: bool = runtime(
         False, "add the texts to a finished cache made by the same model with the same settings"
     )
-    batch_tokens: int = Field(8192, ge=1, description="tokens per batch, including padding")
+    batch_tokens: int = runtime(8192, "tokens per batch, including padding", ge=1)
 
 
 class ReportConfig(Section):

@@ -10,7 +10,7 @@ from pipeline.lifecycle.holder import read_holder, read_lock
 from pipeline.lifecycle.lease import Lease
 from preprocess.errors import UserError
 from preprocess.files import processes, storage
-from preprocess.files.exclusive import one_at_a_time as one_at_a_time
+from preprocess.files.exclusive import one_at_a_time
 
 POLL_SECONDS = 1.0
 """Time between two looks at the lock file of a process that may have ended."""
@@ -22,7 +22,7 @@ class LockedError(UserError):
 
 
 @contextmanager
-def lock(folder: str, path: str, console: Console) -> Iterator[Lease]:
+def lock(folder: str, path: str, console: Console, wait: bool = True) -> Iterator[Lease]:
     """Hold the lock of ``folder`` while the block runs.
 
     The lock of a process of this host and PID namespace is taken over if that process has ended. Any
@@ -33,6 +33,7 @@ def lock(folder: str, path: str, console: Console) -> Iterator[Lease]:
         folder: the folder to write.
         path: its lock file.
         console: where waiting and a takeover are shown.
+        wait: watch a lock whose holder cannot be judged, instead of raising an error at once.
 
     Yields:
         The lease. Call its ``check`` before the result is published.
@@ -45,7 +46,7 @@ def lock(folder: str, path: str, console: Console) -> Iterator[Lease]:
     """
     lease = Lease(folder, path)
     try:
-        _take(folder, path, lease, console)
+        _take(folder, path, lease, console, wait)
         try:
             with lease.kept():
                 yield lease
@@ -68,10 +69,10 @@ def holder_of(path: str) -> tuple[str, bool] | None:
     return (str(holder), bool(holder.has_ended())) if holder else None
 
 
-def _take(folder: str, path: str, lease: Lease, console: Console) -> None:
+def _take(folder: str, path: str, lease: Lease, console: Console, wait: bool) -> None:
     while not _create(folder, lease, console):
         seen = read_lock(path)
-        ended = _wait_for_end(folder, path, seen, console) if seen is not None else ""
+        ended = _wait_for_end(folder, path, seen, console, wait) if seen is not None else ""
         if seen is None or not ended:
             continue
         if lease.take_over(seen):
@@ -97,7 +98,7 @@ def _create(folder: str, lease: Lease, console: Console) -> bool:
     return created
 
 
-def _wait_for_end(folder: str, path: str, seen: bytes, console: Console) -> str:
+def _wait_for_end(folder: str, path: str, seen: bytes, console: Console, wait: bool) -> str:
     """Wait until the holder of a lock file has ended.
 
     Args:
@@ -105,18 +106,19 @@ def _wait_for_end(folder: str, path: str, seen: bytes, console: Console) -> str:
         path: its lock file.
         seen: the content of the lock file.
         console: where waiting is shown.
+        wait: False raises an error if the holder has to be watched.
 
     Returns:
         The holder and how it ended, for people; empty if it released the lock.
 
     Raises:
-        LockedError: the holder runs.
+        LockedError: the holder runs, or may run and ``wait`` is False.
     """
     holder = read_holder(seen)
     ended = holder.has_ended() if holder else None
     if holder and ended:
         return f"process {holder.identity.process}, which has ended"
-    if ended is False:
+    if ended is False or not wait:
         raise _locked(folder, seen)
     silence = f"{processes.SILENCE_SECONDS:.0f} s"
     who = holder or "an unknown process"

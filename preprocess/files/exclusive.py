@@ -17,10 +17,11 @@ from typing import Any
 
 from preprocess.files import processes, storage
 from preprocess.files.errors import StoreError, report_write_errors
+from preprocess.files.temporary import TEMPORARY, temporary_name
 
 SETTLE_SECONDS = 2.0
 """Time for the writers of one file to finish, on a store without conditional writes."""
-GUARD = f"{storage.TEMPORARY}guard"
+GUARD = f"{TEMPORARY}guard"
 """Name of the guard file."""
 
 _POLL_SECONDS = 0.02
@@ -45,13 +46,13 @@ def create_exclusive(path: str, data: bytes) -> bool:
     target = storage.local_path(path)
     with report_write_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = storage.temporary_name(target)
+        temporary = temporary_name(target)
         try:
             temporary.write_bytes(data)
             os.link(temporary, target)
         except FileExistsError:
-            # A network file system may report a failure of a call that it repeated.
-            return temporary.samefile(target) if target.exists() else False
+            # A network file system may have made the link and repeated the call.
+            return temporary.stat().st_nlink > 1
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
@@ -96,7 +97,7 @@ def update_exclusive(path: str, change: _Change, in_place: bool = False) -> bool
         new = change(old) if old is not None else None
         if new is None:
             return False
-        temporary = storage.temporary_name(target)
+        temporary = temporary_name(target)
         try:
             temporary.write_bytes(new)
             temporary.replace(target)

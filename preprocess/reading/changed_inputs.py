@@ -13,7 +13,7 @@ import xxhash
 from preprocess.files.find import FileInfo
 from preprocess.files.storage import exists, join, read_bytes, write_bytes
 from preprocess.reading.units import Unit
-from preprocess.work.folder import read_record, unit_records, work_folder
+from preprocess.work.folder import read_record, unit_records
 
 INPUTS = "inputs.jsonl"
 """Name of the file in which a finished stage lists the raw ranges that it read."""
@@ -47,33 +47,39 @@ def ranges_read(unit: Unit, digests: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def write_inputs(folder: str, rows: Sequence[dict[str, Any]], add: bool = False) -> None:
+def write_inputs(folder: str, rows: Sequence[dict[str, Any]], before: str | None = None) -> None:
     """Write the raw ranges that a stage read to ``inputs.jsonl``.
 
     Args:
-        folder: folder of the stage.
+        folder: folder to write to.
         rows: rows of `ranges_read`.
-        add: keep the rows that are already in the file; equal rows are written once.
+        before: folder with another such file, whose rows come first; equal rows are written once.
     """
-    path = join(folder, INPUTS)
-    old = read_bytes(path).decode().splitlines() if add and exists(path) else []
+    path = join(before, INPUTS) if before is not None else ""
+    old = read_bytes(path).decode().splitlines() if path and exists(path) else []
     lines = dict.fromkeys([*old, *map(json.dumps, rows)])
-    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
+    write_bytes(join(folder, INPUTS), "".join(f"{line}\n" for line in lines).encode())
 
 
-def changed(folder: str, files: Sequence[FileInfo]) -> list[str]:
+def read_inputs(folder: str) -> list[dict[str, Any]]:
+    """Return the rows of a finished stage's ``inputs.jsonl``; empty if it has none."""
+    return list(_rows(folder, ""))
+
+
+def changed(folder: str, files: Sequence[FileInfo], work: str = "") -> list[str]:
     """Return the names of the files whose bytes differ from those that a stage read.
 
     Args:
-        folder: folder of the stage, finished or not.
+        folder: folder of the stage.
         files: the present files; those that the stage has not read are ignored.
+        work: folder of its unfinished work, which counts if the stage is not finished.
     """
     # Two sources may have files of equal name; a row may belong to either.
     by_name: dict[str, list[FileInfo]] = {}
     for file in files:
         by_name.setdefault(file.name, []).append(file)
     names: dict[str, None] = {}
-    for row in _rows(folder):
+    for row in _rows(folder, work):
         name, candidates = row["name"], by_name.get(row["name"])
         if candidates and name not in names and not any(_equals(c, row) for c in candidates):
             names[name] = None
@@ -87,13 +93,13 @@ def _equals(file: FileInfo, row: dict[str, Any]) -> bool:
     return _hash_range(file.path, row["start"], row["end"]) == str(row["xxh128"])
 
 
-def _rows(folder: str) -> Iterator[dict[str, Any]]:
+def _rows(folder: str, work: str) -> Iterator[dict[str, Any]]:
     """Yield the ranges that a finished or unfinished stage has read."""
     if exists(join(folder, INPUTS)):
         for line in read_bytes(join(folder, INPUTS)).decode().splitlines():
             yield json.loads(line)
         return
-    for record in unit_records(work_folder(folder)):
+    for record in unit_records(work) if work else ():
         yield from read_record(record)["inputs"]
 
 

@@ -77,7 +77,7 @@ def word_buckets(corpus_bytes: int) -> int:
 
 def count_unit(job: CountJob, unit: Unit) -> int:
     """Count the words of a unit, unless its record exists, and return its index."""
-    if exists(folder.word_record(job.work, unit.index)):
+    if folder.is_done(job.work, folder.word_record(job.work, unit.index)):
         return unit.index
     config = job.config
     source = config.sources[unit.source]
@@ -106,7 +106,7 @@ def count_unit(job: CountJob, unit: Unit) -> int:
         progress.write()
     _spill(job, unit.index, spills, counts)
     progress.write(final=True)
-    folder.write_record(folder.word_record(job.work, unit.index), sizes)
+    folder.write_done(job.work, folder.word_record(job.work, unit.index), sizes)
     return unit.index
 
 
@@ -114,7 +114,7 @@ def read_counted(job: CountJob) -> dict[str, int]:
     """Return the total documents and UTF-8 bytes of the train split, duplicates included."""
     sums: Counter[str] = Counter({"documents": 0, "bytes": 0})
     for unit in range(job.units):
-        sums.update(folder.read_record(folder.word_record(job.work, unit)))
+        sums.update(folder.read_done(job.work, folder.word_record(job.work, unit)))
     return dict(sums)
 
 

@@ -200,7 +200,7 @@ def test_the_heartbeat_needs_no_room_on_a_disk(
     folder = str(tmp_path)
     with held(folder) as lease:
         size = Path(lock_file(folder)).stat().st_size
-        monkeypatch.setattr(storage, "temporary_name", full)
+        monkeypatch.setattr(exclusive, "temporary_name", full)
         for _ in range(12):
             lease._renew()
         assert read(folder)["beat"] == 12

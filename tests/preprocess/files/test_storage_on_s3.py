@@ -181,6 +181,15 @@ def test_a_folder_marker_is_no_file(marked: str) -> None:
     assert not storage.exists(f"{marked}/_work/units/asked.json")
 
 
+def test_entries_of_a_folder_with_markers_move(marked: str) -> None:
+    storage.write_bytes(f"{marked}/_work/units/1", b"unit")
+    assert storage.list_folders(marked) == ["_work"]
+    storage.move_entries(marked, f"{marked}/moved", ["_work", "manifest.json"])
+    assert storage.list_names(f"{marked}/moved") == ["manifest.json"]
+    assert storage.list_names(f"{marked}/moved/_work/units") == ["1"]
+    storage.remove_tree(marked)
+
+
 def test_a_folder_with_markers_moves_aside(marked: str) -> None:
     aside = storage.move_aside(marked)
     assert storage.list_names(aside) == ["manifest.json"]

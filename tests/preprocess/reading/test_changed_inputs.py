@@ -57,15 +57,16 @@ def test_a_changed_file_is_found_and_a_touched_one_is_not(tmp_path: Path, finish
             write_bytes(unit_record(f"{folder}/_work", unit), data)
         left = tmp_path / "prepare" / "_work" / "units" / f"{TEMPORARY}host-1-000009.json"
         left.write_text('{"inp')
-    assert changed(folder, files) == []
+    work = f"{folder}/_work"
+    assert changed(folder, files, work) == []
     rewrite(tmp_path / "raw" / "a.txt", "aaaaaa")
     rewrite(tmp_path / "raw" / "b.txt", "bbbbbB")
     rewrite(tmp_path / "raw" / "c.txt", "CCCCcc")
     again = find_files(f"{tmp_path}/raw/*.txt")
     assert [file.version for file in again] != [file.version for file in files]
-    assert changed(folder, again) == ["b.txt", "c.txt"]
+    assert changed(folder, again, work) == ["b.txt", "c.txt"]
     # A file that is no longer in the input changes the fingerprint instead.
-    assert changed(folder, again[:1]) == []
+    assert changed(folder, again[:1], work) == []
 
 
 def test_files_of_equal_name_in_two_sources_are_not_confused(tmp_path: Path) -> None:
