@@ -276,7 +276,10 @@ def list_names(folder: str) -> list[str]:
         if not fs.exists(inner):
             return []
         found = fs.ls(inner, detail=True)
-        names = [PurePosixPath(f["name"]).name for f in found if f["type"] == "file"]
+        # Some stores list an empty folder, or the mark of a folder, as a file in itself.
+        own = inner.rstrip("/")
+        found = [f for f in found if f["type"] == "file" and f["name"].rstrip("/") != own]
+        names = [PurePosixPath(f["name"]).name for f in found]
     else:
         path = local_path(folder)
         names = [f.name for f in path.iterdir() if f.is_file()] if path.is_dir() else []

@@ -115,3 +115,9 @@ def test_a_shuffle_of_units_without_rows_reads_nothing(bucket: str) -> None:
     shuffle.write(1, 0, b"ab", [0, 0, 2])
     assert [*shuffle.read(0)] == [(0, b""), (1, b"")]
     assert [*shuffle.read(1)] == [(0, b""), (1, b"ab")]
+
+
+def test_a_folder_on_a_store_is_no_file_in_itself(bucket: str) -> None:
+    storage.write_bytes(f"{bucket}/listed/_work/lock.json", b"{}")
+    storage.remove(f"{bucket}/listed/_work/lock.json")  # some stores keep the empty folder
+    assert storage.list_names(f"{bucket}/listed/_work") == []
