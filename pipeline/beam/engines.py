@@ -22,6 +22,7 @@ from apache_beam.runners.portability.spark_runner import SparkJarJobServer
 from pipeline.beam.direct_worker import raise_worker_deaths
 from pipeline.beam.flink_cluster import flink_job_ends, flink_slots
 from pipeline.beam.job_server import job_server
+from pipeline.beam.proxies import bypass_proxies_here
 from pipeline.beam.remote_job import run_remote_job
 from pipeline.beam.requirements import (
     RunnerError,
@@ -71,6 +72,7 @@ def make_pipeline(config: RunnerConfig, input_bytes: int) -> Iterator[beam.Pipel
         RunnerError: a requirement of the engine is missing.
         WorkerDied: a worker process of the direct runner ended before its work was done.
     """
+    bypass_proxies_here()
     with ExitStack() as cleanup, raise_worker_deaths():
         pipeline = RUNNERS[config.kind](config.options, input_bytes, cleanup)
         yield pipeline
