@@ -23,7 +23,7 @@ from pipeline.version import biloom_version
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.errors import StorageError, StoreError
-from preprocess.work.folder import failures_folder, job_file
+from preprocess.work.folder import failures_folder, job_file, read_record, write_record
 
 PACKAGES = (pipeline, lightning_modules, preprocess)
 ENCODING = ("utf-8", "surrogateescape")
@@ -117,7 +117,7 @@ def user_errors(work_folder: str) -> Iterator[None]:
 def job_runs(work_folder: str) -> Iterator[None]:
     """Let the calls of one job run while the block runs, and no calls of a former job."""
     path = job_file(work_folder)
-    storage.write_bytes(path, uuid.uuid4().hex.encode())
+    write_record(path, {"name": uuid.uuid4().hex})
     try:
         yield
     finally:
@@ -129,7 +129,7 @@ def job_runs(work_folder: str) -> Iterator[None]:
 def running_job(work_folder: str) -> str | None:
     """Return the name of the job that runs on this work; None if there is none."""
     try:
-        return storage.read_bytes(job_file(work_folder)).decode()
+        return str(read_record(job_file(work_folder))["name"])
     except FileNotFoundError:
         return None
 

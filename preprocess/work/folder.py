@@ -17,7 +17,7 @@
       word-counts/000012.json  record of a unit: its words are counted
       vocabulary/000012.bin    words of a bucket in the order of their ids
       progress/000012.json     counts of a unit, rewritten while it runs
-      job.txt                  name of the Beam job that runs
+      job.json                 name of the Beam job that runs
       failures/...             messages of workers that failed
       step-000001000.ckpt      checkpoints of an unfinished training
 
@@ -103,7 +103,7 @@ def progress_folder(work: str) -> str:
 
 
 def job_file(work: str) -> str:
-    return join(work, "job.txt")
+    return join(work, "job.json")
 
 
 def failures_folder(work: str) -> str:
