@@ -7,6 +7,7 @@ For remote paths every function may raise `StoreError` if the store fails, and `
 package for the URL's protocol is not installed.
 """
 
+import io
 import os
 import shutil
 import tempfile
@@ -16,7 +17,12 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
 from preprocess.files.durability import sync_data, sync_folder, sync_name
-from preprocess.files.errors import ReportingStore, StorageError, report_write_errors
+from preprocess.files.errors import (
+    ReportingStore,
+    StorageError,
+    StoreError,
+    report_write_errors,
+)
 from preprocess.files.temporary import TEMPORARY as TEMPORARY
 from preprocess.files.temporary import remove_orphans, temporary_name
 from preprocess.files.write_checks import check_write
@@ -67,15 +73,37 @@ def exists(path: str) -> bool:
 def read_bytes(path: str, start: int = 0, end: int | None = None) -> bytes:
     """Return the bytes ``[start, end)`` of a file; None means to its end.
 
+    Bytes after the end of the file are left out, so a range may be empty, and so may the file.
+
     Raises:
         FileNotFoundError: the file does not exist.
     """
     if is_remote(path):
-        fs, inner = open_remote(path)
-        return bytes(fs.cat_file(inner, start=start, end=end))
+        return _read_remote(path, start, end)
     with open(local_path(path), "rb") as file:
         file.seek(start)
-        return file.read() if end is None else file.read(end - start)
+        return file.read() if end is None else file.read(max(end - start, 0))
+
+
+def _read_remote(path: str, start: int, end: int | None) -> bytes:
+    fs, inner = open_remote(path)
+    # Without a range, because none fits an empty object.
+    if start == 0 and end is None:
+        return bytes(fs.cat_file(inner))
+    if end is not None and end <= start:
+        fs.info(inner)  # raises FileNotFoundError, as for any other range
+        return b""
+    try:
+        data = bytes(fs.cat_file(inner, start=start, end=end))
+    except StoreError:
+        # A store refuses a range that begins at or after the end (HTTP status 416).
+        size = fs.info(inner)["size"]
+        if size is None or start < size:
+            raise
+        return b""
+    # A web server may ignore the range and send the whole file.
+    whole = end is not None and len(data) > end - start
+    return data[start:end] if whole else data
 
 
 def open_read(path: str) -> BinaryIO:
@@ -86,7 +114,12 @@ def open_read(path: str) -> BinaryIO:
     """
     if is_remote(path):
         fs, inner = open_remote(path)
-        return cast(BinaryIO, ReportingStore(fs.open(inner, "rb"), path))
+        file = fs.open(inner, "rb")
+        if getattr(file, "size", None) == 0:
+            # Some clients open it as a stream, which cannot seek.
+            file.close()
+            return io.BytesIO()
+        return cast(BinaryIO, ReportingStore(file, path))
     return open(local_path(path), "rb")
 
 
