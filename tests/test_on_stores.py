@@ -137,6 +137,14 @@ def test_texts_are_appended_and_a_changed_result_is_moved_aside(
     assert storage.exists(f"{outputs[0]}/export.old-1/manifest.json")
 
 
+def names_of_work(stage: str, folder: str = "") -> list[str]:
+    """Return the names of files in the unfinished work of a stage."""
+    works = storage.list_folders(f"{stage}/_work")
+    return [
+        name for work in works for name in storage.list_names(f"{stage}/_work/{work}{folder}")
+    ]
+
+
 @pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.slow
@@ -148,7 +156,7 @@ def test_a_killed_prepare_resumes(
     runner = (f"runner.options.mode={mode}", "runner.options.workers=2")
     with biloom.start("prepare", *asked.arguments(output, *runner)) as driver:
         end = time.monotonic() + 60
-        while len(storage.list_names(f"{output}/prepare/_work/units")) < 2:
+        while len(names_of_work(f"{output}/prepare", "/units")) < 2:
             assert time.monotonic() < end
         os.kill(driver.pid, number)
         driver.communicate(timeout=60)
@@ -165,7 +173,7 @@ def test_a_killed_training_resumes(asked: Asked, bucket: str, biloom: Command) -
         succeed(biloom, stage, asked, output)
     with biloom.start("train", *asked.arguments(output)) as driver:
         end = time.monotonic() + 120
-        while "step-000000005.ckpt" not in storage.list_names(f"{output}/train/_work"):
+        while "step-000000005.ckpt" not in names_of_work(f"{output}/train"):
             assert time.monotonic() < end
             assert driver.poll() is None, driver.communicate()
         driver.kill()

@@ -254,7 +254,7 @@ def test_a_worker_with_another_biloom_is_reported_with_both_versions(
     assert answer.returncode == 2
     assert answer.stderr.startswith("biloom: a worker runs biloom ")
     assert answer.stderr.count("(source ") == 2
-    assert answer.stderr.endswith("; install the same version on every worker\n")
+    assert answer.stderr.endswith("; install the same versions on every worker\n")
 
 
 def test_an_address_without_a_worker_pool_is_reported(

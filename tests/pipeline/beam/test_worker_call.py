@@ -43,7 +43,7 @@ def test_a_worker_with_another_source_refuses_with_both_versions(
     monkeypatch.setattr(worker_call, "source_version", lambda: "0.0.9 (source abc)")
     message = (
         f"a worker runs biloom 0.0.9 (source abc), but this process runs biloom {driver}; "
-        "install the same version on every worker"
+        "install the same versions on every worker"
     )
     with pytest.raises(UserError) as caught:
         call(5)
