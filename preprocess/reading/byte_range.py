@@ -1,13 +1,15 @@
 """Reading of the raw bytes of a range of a file, and the error for files that cannot be read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from typing import BinaryIO
 
 import xxhash
 
 from preprocess.errors import UserError
-from preprocess.files.storage import is_remote
+from preprocess.files import storage
 from preprocess.reading.units import Range
 
 HEAD_BYTES = 4096
@@ -16,7 +18,20 @@ _TAIL_BYTES = 64 * 1024
 
 
 class DamagedFile(UserError):  # noqa: N818
-    """A raw file that cannot be read to its end."""
+    """A raw file that cannot be read to its end.
+
+    Attributes:
+        reason: reason under which the file is counted if damaged files are skipped.
+    """
+
+    reason = "damaged_file"
+
+
+class UnreadableFile(DamagedFile):
+    """A raw file of which nothing can be read, because of its kind or its columns.
+
+    Every range of the file raises it, and the first range counts it.
+    """
 
 
 def damaged_file(path: str, problem: str) -> DamagedFile:
@@ -25,6 +40,23 @@ def damaged_file(path: str, problem: str) -> DamagedFile:
         f"{path}: {problem}; replace it with an intact copy, leave it out of the input, or keep what "
         "can be read with prepare.damaged_files=skip"
     )
+
+
+def unreadable_file(path: str, problem: str, remedy: str, reason: str) -> UnreadableFile:
+    """Return the error for a file of which nothing can be read.
+
+    Args:
+        path: the file.
+        problem: what is wrong.
+        remedy: what users can do, apart from leaving the file out or skipping it.
+        reason: see `DamagedFile.reason`.
+    """
+    error = UnreadableFile(
+        f"{path}: {problem}; {remedy}, leave it out of the input, or count it with "
+        "prepare.damaged_files=skip"
+    )
+    error.reason = reason
+    return error
 
 
 @contextmanager
@@ -37,7 +69,7 @@ def read_errors_as_damaged(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         lasting = FileNotFoundError | PermissionError | IsADirectoryError
-        if is_remote(path) and not isinstance(error, lasting):
+        if storage.is_remote(path) and not isinstance(error, lasting):
             raise
         raise damaged_file(path, f"cannot be read ({error.strerror or error})") from error
 
@@ -103,3 +135,40 @@ class RawRange:
             )
         self._position += len(data)
         return data
+
+
+def first_bytes(piece: Range, file: BinaryIO) -> bytes:
+    """Return the first `HEAD_BYTES` of the file of a range."""
+    if piece.start > 0 and storage.is_remote(piece.path):
+        # The open remote file would read megabytes ahead, which the range does not need.
+        return storage.read_bytes(piece.path, 0, HEAD_BYTES)
+    # At most the file's size, because reading past the end costs another call.
+    return file.read(min(HEAD_BYTES, piece.bytes))
+
+
+def after_head(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the bytes of a file after its first `HEAD_BYTES`."""
+    file.seek(HEAD_BYTES)
+    yield from iter(partial(file.read, 1 << 16), b"")
+
+
+def peek(chunks: Iterable[bytes]) -> tuple[bytes, bool, Iterable[bytes]]:
+    """Return the first `HEAD_BYTES`, whether they are all, and an iterable over all chunks."""
+    chunks = after = iter(chunks)
+    read: list[bytes] = []
+    size = 0
+    try:
+        while size < HEAD_BYTES and (data := next(chunks, b"")):
+            read.append(data)
+            size += len(data)
+    except UnreadableFile:
+        raise
+    except DamagedFile as error:
+        # The chunks before the damage come before the error.
+        after = _raising(error)
+    return b"".join(read)[:HEAD_BYTES], size < HEAD_BYTES and after is chunks, chain(read, after)
+
+
+def _raising(error: DamagedFile) -> Iterator[bytes]:
+    yield from ()
+    raise error

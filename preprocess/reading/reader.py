@@ -5,27 +5,33 @@ read to its end raises an error; with ``damaged_files=skip``, it is counted as a
 readable documents. Memory is bounded by one block and one record of at most ``max_document_bytes``.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 from typing import BinaryIO
 
 import xxhash
 
 from preprocess.config import PrepareConfig, Source
+from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.reading.block import Block, Rejected, join_small
 from preprocess.reading.byte_range import (
     HEAD_BYTES,
     DamagedFile,
     RawRange,
+    UnreadableFile,
+    after_head,
     damaged_file,
+    first_bytes,
+    peek,
     read_errors_as_damaged,
+    unreadable_file,
 )
 from preprocess.reading.compression import find_compression, unpack
 from preprocess.reading.encodings import blank_lines, find_encoding, is_cuttable, to_utf8
-from preprocess.reading.formats import Format, find_format, holds_json
+from preprocess.reading.formats import Format, find_format
+from preprocess.reading.kinds.detector import Detector
 from preprocess.reading.parquet import read_parquet
 from preprocess.reading.records import (
     Oversized,
@@ -39,6 +45,8 @@ from preprocess.reading.text_reader import TextReader
 from preprocess.reading.units import Range, Unit
 from preprocess.text.config import CleaningConfig
 
+MOST_MESSAGES = 20
+"""Maximum number of unreadable files of a unit that an error names."""
 BLOCK_BYTES = 256 * 1024
 """Default raw bytes per block. This fits the processor's cache; with blocks of 4 MB, reading takes
 about 1.5 times as long."""
@@ -131,8 +139,28 @@ class UnitReader:
             UserError: a Parquet file does not have the columns of the source.
         """
         self.digests = []
-        ranges = (self._read_range(piece) for piece in self._unit.ranges)
-        return join_small(chain.from_iterable(ranges), self._block_bytes)
+        return join_small(self._blocks(), self._block_bytes)
+
+    def _blocks(self) -> Iterator[Block]:
+        for number, piece in enumerate(self._unit.ranges):
+            try:
+                yield from self._read_range(piece)
+            except UnreadableFile as error:
+                raise self._with_others(error, self._unit.ranges[number + 1 :]) from error
+
+    def _with_others(self, error: UnreadableFile, others: Sequence[Range]) -> UnreadableFile:
+        """Return the error with the messages of more such files, so that one run names many."""
+        messages = {str(error): None}
+        for piece in others:
+            if len(messages) == MOST_MESSAGES:
+                break
+            try:
+                next(self._read_range(piece), None)
+            except UnreadableFile as other:
+                messages[str(other)] = None
+            except (UserError, OSError):
+                continue
+        return UnreadableFile("\n".join(messages))
 
     def _read_range(self, piece: Range) -> Iterator[Block]:
         """Yield the blocks of a range; their raw bytes sum to its length, even in a damaged file."""
@@ -162,15 +190,26 @@ class UnitReader:
     def _skipped(self, piece: Range, error: DamagedFile) -> list[Rejected]:
         if not self._limits.skip_damaged:
             raise error
-        return [Rejected("damaged_file", str(error), piece.name)]
+        if isinstance(error, UnreadableFile) and piece.start > 0:
+            # The first range counts the file.
+            return []
+        return [Rejected(error.reason, str(error), piece.name)]
 
     def _read_documents(self, piece: Range, file: BinaryIO, raw: RawRange) -> Iterator[Block]:
         source, limit = self._source, self._limits.max_document_bytes
-        head = _head(piece, file)
-        compression = find_compression(head, piece.path)
+        head = first_bytes(piece, file)
+        if not piece.bytes:
+            raise unreadable_file(
+                piece.path,
+                "this file is empty (0 bytes), which no intact file of its format is",
+                "copy it again",
+                "damaged_file",
+            )
+        compression = find_compression(head)
         if compression and piece.start > 0:
             return
         chunks: Iterable[bytes] = raw
+        complete = piece.bytes <= HEAD_BYTES
         if compression:
             chunks = unpack(
                 raw,
@@ -180,13 +219,11 @@ class UnitReader:
                 piece.bytes,
                 self._limits.max_expansion,
             )
-            head, chunks = _peek(chunks)
+            head, complete, chunks = peek(chunks)
         kind = find_format(source, piece.name, head)
+        detector = Detector(source, piece, compression is not None, limit)
+        detector.check(kind, head, complete)
         if kind == "parquet":
-            if compression:
-                raise damaged_file(
-                    piece.path, "this is a Parquet file inside a compressed one; decompress it"
-                )
             yield from read_parquet(
                 file, piece, source, self._drop_invalid, limit, self._block_bytes
             )
@@ -199,9 +236,9 @@ class UnitReader:
             chunks, encoding, stream = _as_utf8(chunks, encoding, piece.path), "utf-8", True
         if kind is None:
             if stream:
-                kind, chunks = self._detect_in_stream(chunks, encoding)
+                kind, chunks = detector.find_in_stream(chunks, encoding)
             else:
-                kind = self._detect(chain([head], _after_head(file)), encoding)
+                kind = detector.find(chain([head], after_head(file)), encoding)
         text = TextReader(piece.name, encoding, self._drop_invalid, limit)
         for records in self._records(kind, chunks, piece, raw, stream, encoding):
             if isinstance(records, Oversized):
@@ -216,25 +253,6 @@ class UnitReader:
                 yield text.read_paragraphs(records)
             else:
                 yield text.read_file(records)
-
-    def _detect(self, chunks: Iterable[bytes], encoding: str) -> Format:
-        limit = self._limits.max_document_bytes
-        is_jsonl = holds_json(chunks, encoding, self._source.text_field, limit)
-        return "jsonl" if is_jsonl else "text"
-
-    def _detect_in_stream(
-        self, chunks: Iterable[bytes], encoding: str
-    ) -> tuple[Format, Iterable[bytes]]:
-        """Return the format of a stream, and an iterable over all its chunks."""
-        chunks = iter(chunks)
-        read: list[bytes] = []
-
-        def beginning() -> Iterator[bytes]:
-            for data in chunks:
-                read.append(data)
-                yield data
-
-        return self._detect(beginning(), encoding), chain(read, chunks)
 
     def _records(
         self,
@@ -265,35 +283,9 @@ class UnitReader:
         return whole_paragraphs(lines, start, end, blank_lines(encoding), limit)
 
 
-def _head(piece: Range, file: BinaryIO) -> bytes:
-    """Return the first bytes of the file."""
-    if piece.start > 0 and storage.is_remote(piece.path):
-        # The open remote file would read megabytes ahead, which the range does not need.
-        return storage.read_bytes(piece.path, 0, HEAD_BYTES)
-    # At most the file's size, because reading past the end costs another call.
-    return file.read(min(HEAD_BYTES, piece.bytes))
-
-
-def _after_head(file: BinaryIO) -> Iterator[bytes]:
-    file.seek(HEAD_BYTES)
-    yield from iter(partial(file.read, 1 << 16), b"")
-
-
 def _as_utf8(chunks: Iterable[bytes], encoding: str, path: str) -> Iterator[bytes]:
     try:
         yield from to_utf8(chunks, encoding)
     except UnicodeError as error:
         # Python's decoder fails on long runs of invalid escape sequences.
         raise damaged_file(path, f"cannot be read as {encoding} ({error})") from error
-
-
-def _peek(chunks: Iterable[bytes]) -> tuple[bytes, Iterable[bytes]]:
-    """Return the first bytes, enough for a byte order mark or magic number, and all chunks."""
-    chunks = iter(chunks)
-    read: list[bytes] = []
-    for data in chunks:
-        read.append(data)
-        if sum(map(len, read)) >= 4:
-            break
-    head = b"".join(read)
-    return head, chain([head], chunks)

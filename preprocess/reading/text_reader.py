@@ -4,6 +4,7 @@ Lines are decoded and split a block at a time, because a Python call per line ta
 reading the line.
 """
 
+import codecs
 import io
 import json
 import re
@@ -17,9 +18,13 @@ from typing import Any
 from preprocess.reading import installed_docs
 from preprocess.reading.block import Block, Locations, Rejected, excerpt, location
 from preprocess.reading.encodings import blank_lines, decode, is_invalid, replace_invalid
+from preprocess.reading.kinds.json_shape import MISSING, value_of
 from preprocess.reading.records import Oversized, Records, paragraph_spans
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_MARK = codecs.BOM_UTF8
+_MARKS_AT_START = re.compile("^\ufeff+", re.MULTILINE)
+"""Byte order marks at the start of a line, where files were joined that begin with one."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ class TextReader:
 
     def read_jsonl(self, records: Records, text_field: str, id_field: str | None) -> Block:
         """Read one document per line, a JSON object; blank lines are ignored."""
+        if _MARK in records.data:
+            records = Records(records.offset, _separated_objects(records.data))
         offset, data = records
         lines, replaced = self._lines(data)
         documents: list[str] = []
@@ -95,10 +102,12 @@ class TextReader:
                 lost.append((index, "invalid_bytes", ""))
             elif line and not line.isspace():
                 record, reason = _parse_object(line)
-                name = "" if id_field is None else str(record.get(id_field, ""))
+                name = "" if id_field is None else str(value_of(record, id_field, ""))
                 text = record.get(text_field)
                 if not isinstance(text, str):
-                    missing = text is None and text_field not in record
+                    text = value_of(record, text_field, MISSING)
+                if not isinstance(text, str):
+                    missing = text is MISSING
                     reason = reason or ("missing_text_field" if missing else "text_not_a_string")
                     lost.append((index, reason, name))
                     continue
@@ -141,6 +150,8 @@ class TextReader:
     def _decode(self, data: bytes) -> tuple[str, bool, int]:
         """Return the text, whether invalid bytes remain in it, and the number of replacements."""
         text, invalid = decode(data, self.encoding)
+        if _MARK in data and self.encoding == "utf-8":
+            text = _MARKS_AT_START.sub("", text)
         if invalid and not self.drop_invalid:
             text, replaced = replace_invalid(text)
             return text, False, replaced
@@ -178,6 +189,22 @@ def _parse_object(line: str) -> tuple[dict[str, Any], str]:
     except (ValueError, RecursionError):
         return {}, "invalid_json"
     return (record, "") if isinstance(record, dict) else ({}, "")
+
+
+def _separated_objects(data: bytes) -> bytes:
+    """Replace a byte order mark between two objects of a line by a line end and spaces.
+
+    It is there if files were joined and the first has no line end. The length stays the same.
+    """
+    joined = b"}" + _MARK + b"{"
+    if joined not in data:
+        return data
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines):
+        # The same characters may be in a text.
+        if joined in line and _parse_object(line.decode("utf-8", "replace").lstrip("\ufeff"))[1]:
+            lines[number] = line.replace(joined, b"}\n  {")
+    return b"\n".join(lines)
 
 
 def _split(text: str) -> list[str]:

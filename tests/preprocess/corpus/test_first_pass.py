@@ -121,7 +121,7 @@ def test_a_batch_is_limited_in_characters_too(
     assert part(job, "train-000000-000")[0] == encoded(tokenizer, lines)
 
 
-TEXT = "".join(f"w{n % 7} w{n % 3} \x01\n" * (n % 4) + "é\xff\n" * (n % 3) for n in range(80))
+TEXT = "".join(f"w{n % 7} w{n % 3} \x1b\n" * (n % 4) + "é\xff\n" * (n % 3) for n in range(80))
 
 
 def files_below(job: Job) -> dict[str, bytes]:

@@ -75,7 +75,9 @@ def test_ranges_together_have_the_documents_of_the_file(
 
     def read(size: int, block: int) -> Any:
         limits = Limits(max_document_bytes=limit)
-        return read_file(path, size, block, policy == "drop", limits, document=document)
+        # Arbitrary bytes are not always text, so the format is given.
+        given = {"document": document, "format": "text"}
+        return read_file(path, size, block, policy == "drop", limits, **given)
 
     found, _ = read(unit_bytes, block_bytes)
     assert read(unit_bytes, block_bytes) == read(len(data) + 1, len(data) + 1)
@@ -168,7 +170,8 @@ def test_an_oversized_record_is_rejected_and_skipped(
     path.write_bytes(pack(b"a\n\n" + b"\x01x" * 3000 + b"\n\nb\n\n" + b"c" * 1024 + b"\n"))
     limits = Limits(max_document_bytes=1024)
     for sizes in ((100, 50), (1 << 30, 1 << 20)):
-        block, _ = read_file(path, *sizes, limits=limits, document=document)
+        given = {"document": document, "format": "text"}
+        block, _ = read_file(path, *sizes, limits=limits, **given)
         (rejected,) = block.rejected
         where = "a.txt:0" if document == "file" else "a.txt:3"
         assert (rejected.reason, rejected.where) == ("oversized", where)

@@ -71,8 +71,8 @@ def test_an_empty_file_yields_nothing(
 
 
 def test_an_excerpt_is_bounded(tmp_path: Path, read_file: Read) -> None:
-    (rejected,) = read_file(write(tmp_path, "a.jsonl", "\x01" * 5000))[0].rejected
-    assert rejected.excerpt == r"\x01" * 250
+    (rejected,) = read_file(write(tmp_path, "a.jsonl", "\u200b" * 5000))[0].rejected
+    assert rejected.excerpt == r"\u200b" * 166 + r"\u20"
 
 
 def test_each_line_of_jsonl_is_an_object(tmp_path: Path, read_file: Read) -> None:
@@ -184,7 +184,7 @@ def test_a_pattern_without_files_is_refused(tmp_path: Path) -> None:
         list_source(Source(path=f"{tmp_path}/*.txt"))
 
 
-DAMAGED = {"corrupt-middle.txt.gz", "truncated.txt.gz"}
+DAMAGED = {"corrupt-middle.txt.gz", "truncated.txt.gz", "zero-length.txt.gz"}
 ENCODINGS = {"gb18030": "gb18030", "shift_jis": "shift_jis", "utf16le-nobom.txt": "utf-16"}
 
 
@@ -208,7 +208,8 @@ def test_every_nasty_file_is_read_or_refused_and_every_byte_accounted_for(
             damaged.add(path.name)
             skipped, _ = read_file(path, limits=Limits(skip_damaged=True), **given)
             assert [one.reason for one in skipped.rejected] == ["damaged_file"]
-            assert bool(skipped.documents) == (document != "file")
+            some = document != "file" and path.stat().st_size > 0
+            assert bool(skipped.documents) == some
             continue
         assert answers[0] == answers[1]
         block, _ = answers[0]
@@ -224,3 +225,38 @@ def test_every_nasty_file_is_read_or_refused_and_every_byte_accounted_for(
     for name in ("a.txt.zst", "multi-frame.txt.zst", "a.txt.bz2", "multi-member.txt.gz"):
         assert texts[name] == plain
     assert texts["utf16le-bom.txt"] == texts["utf16be-bom.txt"] == texts["utf16le-nobom.txt"]
+
+
+def test_no_text_of_the_test_data_is_taken_for_something_else(read_file: Read) -> None:
+    root = os.environ.get("BILOOM_TEST_DATA")
+    if not root:
+        pytest.skip("BILOOM_TEST_DATA names no folder with raw/, lm/ and nasty/")
+    files = [path for top in ("raw", "lm", "nasty") for path in Path(root, top).rglob("*")]
+    # The format "text" switches the detection off. The largest file takes too long to read twice.
+    for path in files:
+        plain = path.is_file() and path.suffix != ".jsonl" and path.stat().st_size < 20_000_000
+        if plain and path.name not in DAMAGED and path.name not in ENCODINGS:
+            assert read_file(path) == read_file(path, format="text"), path
+
+
+@pytest.mark.parametrize("document", ["line", "paragraph", "file"])
+def test_byte_order_marks_inside_a_joined_file_do_not_become_text(
+    tmp_path: Path, read_file: Read, document: str
+) -> None:
+    text = "\ufeffone\n\ufeff\ufefftwo\n\nthree\ufeff!\n\ufefffour"
+    for encoding in ("utf-8", "utf-16"):
+        path = write(tmp_path, "a.txt", text.encode(encoding))
+        block, _ = read_file(path, 5, 3, document=document, encoding=encoding)
+        joined = "|".join(block.documents).replace("\n", "|").replace("||", "|")
+        assert joined == "one|two|three\ufeff!|four"
+
+
+def test_byte_order_marks_inside_joined_json_lines_cost_no_record(
+    tmp_path: Path, read_file: Read
+) -> None:
+    one, other = '{"text": "a"}', '{"text": "}\ufeff{"}'
+    data = f"\ufeff{one}\n\ufeff{other}\n\n\ufeff\ufeff{one}\ufeff{one}\nx\n"
+    for name in ("a.jsonl", "a.txt"):
+        block, _ = read_file(write(tmp_path, name, data), 7)
+        assert block.documents == ["a", "}\ufeff{", "a", "a"]
+        assert [one.reason for one in block.rejected] == ["invalid_json"]
