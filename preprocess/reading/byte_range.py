@@ -1,6 +1,7 @@
 """Reading of the raw bytes of a range of a file, and the error for files that cannot be read."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -10,7 +11,7 @@ from preprocess.errors import UserError
 from preprocess.files.storage import is_remote
 from preprocess.reading.units import Range
 
-HEAD_BYTES = 4096
+HEAD_BYTES = 64 * 1024
 """Leading bytes from which a file's compression, encoding and format are detected."""
 _TAIL_BYTES = 64 * 1024
 
@@ -103,3 +104,57 @@ class RawRange:
             )
         self._position += len(data)
         return data
+
+
+class Tape:
+    """Iterates over the chunks of a stream, of which it can also return bytes by their offset.
+
+    Args:
+        chunks: the stream. An error in it is raised after the chunks before it.
+        limit: bytes before the present chunk that can still be returned.
+    """
+
+    def __init__(self, chunks: Iterable[bytes], limit: int) -> None:
+        self._chunks = iter(chunks)
+        self._limit = limit
+        self._behind: deque[bytes] = deque()
+        self._ahead: deque[bytes] = deque()
+        self._start = 0  # offset of the first byte behind
+        self._position = 0  # offset of the first byte ahead
+        self._end = 0
+        self._error: DamagedFile | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._ahead or self._pull():
+            data = self._ahead.popleft()
+            self._behind.append(data)
+            while self._position - self._start - len(self._behind[0]) >= self._limit:
+                self._start += len(self._behind.popleft())
+            self._position += len(data)
+            yield data
+        if self._error:
+            raise self._error
+
+    def read(self, start: int, end: int) -> bytes:
+        """Return the bytes ``[start, end)``, fewer at the end of the stream."""
+        while self._end < end and self._pull():
+            pass
+        pieces: list[bytes] = []
+        offset = self._start
+        for data in (*self._behind, *self._ahead):
+            if offset < end and offset + len(data) > start:
+                pieces.append(data[max(start - offset, 0) : end - offset])
+            offset += len(data)
+        return b"".join(pieces)
+
+    def _pull(self) -> bool:
+        """Read one chunk ahead; return False at the end of the stream."""
+        try:
+            data = next(self._chunks, None)
+        except DamagedFile as error:
+            self._error, data = error, None
+        if data is None:
+            return False
+        self._ahead.append(data)
+        self._end += len(data)
+        return True

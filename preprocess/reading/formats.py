@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from preprocess.config import Source
-from preprocess.reading.encodings import is_cuttable
+from preprocess.reading.encodings.decoding import is_cuttable
 
 Format = Literal["text", "jsonl", "parquet", "docstrings"]
 INSTALLED_DOCS = "installed-docs:"

@@ -20,11 +20,18 @@ from preprocess.reading.byte_range import (
     HEAD_BYTES,
     DamagedFile,
     RawRange,
+    Tape,
     damaged_file,
     read_errors_as_damaged,
 )
 from preprocess.reading.compression import find_compression, unpack
-from preprocess.reading.encodings import blank_lines, find_encoding, is_cuttable, to_utf8
+from preprocess.reading.encodings.decoding import AUTO, blank_lines, is_cuttable, to_utf8
+from preprocess.reading.encodings.wrong import (
+    STRETCH_BYTES,
+    ReadBytes,
+    Stretches,
+    choose_encoding,
+)
 from preprocess.reading.formats import Format, find_format, holds_json
 from preprocess.reading.parquet import read_parquet
 from preprocess.reading.records import (
@@ -86,7 +93,7 @@ def read_unit(
     marks. If such a file was cut into ranges because planning cannot know its content, its first
     range yields all documents and the other ranges yield none. Byte offsets in locations count
     uncompressed bytes, or bytes of the converted text if the file was converted to UTF-8 (see
-    `preprocess.reading.encodings`).
+    `preprocess.reading.encodings.decoding`).
 
     Args:
         unit: the unit.
@@ -105,6 +112,8 @@ class UnitReader:
     Attributes:
         digests: after iteration, the xxh128 of the raw bytes of each range, in hexadecimal; for a
             damaged file, of the bytes that could be read.
+        encodings: after iteration, the encoding found for each range of a text file of a source with
+            ``encoding: auto``; empty for other ranges.
     """
 
     def __init__(
@@ -121,6 +130,7 @@ class UnitReader:
         self._limits = limits
         self._block_bytes = block_bytes
         self.digests: list[str] = []
+        self.encodings: list[str] = []
 
     def __iter__(self) -> Iterator[Block]:
         """Read the unit.
@@ -130,13 +140,14 @@ class UnitReader:
                 ``skip_damaged`` is not set.
             UserError: a Parquet file does not have the columns of the source.
         """
-        self.digests = []
+        self.digests, self.encodings = [], []
         ranges = (self._read_range(piece) for piece in self._unit.ranges)
         return join_small(chain.from_iterable(ranges), self._block_bytes)
 
     def _read_range(self, piece: Range) -> Iterator[Block]:
         """Yield the blocks of a range; their raw bytes sum to its length, even in a damaged file."""
         taken = 0
+        self.encodings.append("")
         digest = xxhash.xxh3_128()
         rejected: list[Rejected] = []
         try:
@@ -171,16 +182,12 @@ class UnitReader:
         if compression and piece.start > 0:
             return
         chunks: Iterable[bytes] = raw
+        read: ReadBytes = partial(_read_at, file)
         if compression:
-            chunks = unpack(
-                raw,
-                compression,
-                self._block_bytes,
-                piece.path,
-                piece.bytes,
-                self._limits.max_expansion,
-            )
-            head, chunks = _peek(chunks)
+            most = self._limits.max_expansion
+            unpacked = unpack(raw, compression, self._block_bytes, piece.path, piece.bytes, most)
+            chunks = tape = self._tape(unpacked)
+            head, read = tape.read(0, HEAD_BYTES), tape.read
         kind = find_format(source, piece.name, head)
         if kind == "parquet":
             if compression:
@@ -191,18 +198,30 @@ class UnitReader:
                 file, piece, source, self._drop_invalid, limit, self._block_bytes
             )
             return
-        encoding = find_encoding(head, source.encoding)
         stream = compression is not None
-        if not is_cuttable(encoding) and kind != "docstrings":
+        skip = self._limits.skip_damaged
+        encoding = known = "utf-8"
+        if kind != "docstrings":
+            try:
+                size = None if stream else piece.bytes
+                encoding = known = choose_encoding(piece.path, head, source.encoding, size, read)
+            except DamagedFile:
+                # The first range counts the file.
+                if piece.start > 0 and skip:
+                    return
+                raise
+            if source.encoding == AUTO:
+                self.encodings[-1] = encoding
+        if not is_cuttable(encoding):
             if piece.start > 0:
                 return
-            chunks, encoding, stream = _as_utf8(chunks, encoding, piece.path), "utf-8", True
+            chunks = tape = self._tape(_as_utf8(chunks, encoding, piece.path))
+            encoding, stream, read = "utf-8", True, tape.read
         if kind is None:
-            if stream:
-                kind, chunks = self._detect_in_stream(chunks, encoding)
-            else:
-                kind = self._detect(chain([head], _after_head(file)), encoding)
-        text = TextReader(piece.name, encoding, self._drop_invalid, limit)
+            is_jsonl = holds_json(_pieces(read), encoding, source.text_field, limit)
+            kind = "jsonl" if is_jsonl else "text"
+        stretches = Stretches(piece.path, encoding, known, read, skip)
+        text = TextReader(piece.name, encoding, self._drop_invalid, limit, stretches)
         for records in self._records(kind, chunks, piece, raw, stream, encoding):
             if isinstance(records, Oversized):
                 yield text.read_oversized(records)
@@ -217,24 +236,8 @@ class UnitReader:
             else:
                 yield text.read_file(records)
 
-    def _detect(self, chunks: Iterable[bytes], encoding: str) -> Format:
-        limit = self._limits.max_document_bytes
-        is_jsonl = holds_json(chunks, encoding, self._source.text_field, limit)
-        return "jsonl" if is_jsonl else "text"
-
-    def _detect_in_stream(
-        self, chunks: Iterable[bytes], encoding: str
-    ) -> tuple[Format, Iterable[bytes]]:
-        """Return the format of a stream, and an iterable over all its chunks."""
-        chunks = iter(chunks)
-        read: list[bytes] = []
-
-        def beginning() -> Iterator[bytes]:
-            for data in chunks:
-                read.append(data)
-                yield data
-
-        return self._detect(beginning(), encoding), chain(read, chunks)
+    def _tape(self, chunks: Iterable[bytes]) -> Tape:
+        return Tape(chunks, self._limits.max_document_bytes + STRETCH_BYTES + self._block_bytes)
 
     def _records(
         self,
@@ -274,9 +277,16 @@ def _head(piece: Range, file: BinaryIO) -> bytes:
     return file.read(min(HEAD_BYTES, piece.bytes))
 
 
-def _after_head(file: BinaryIO) -> Iterator[bytes]:
-    file.seek(HEAD_BYTES)
-    yield from iter(partial(file.read, 1 << 16), b"")
+def _pieces(read: ReadBytes) -> Iterator[bytes]:
+    start = 0
+    while data := read(start, start + HEAD_BYTES):
+        yield data
+        start += len(data)
+
+
+def _read_at(file: BinaryIO, start: int, end: int) -> bytes:
+    file.seek(start)
+    return file.read(end - start)
 
 
 def _as_utf8(chunks: Iterable[bytes], encoding: str, path: str) -> Iterator[bytes]:
@@ -285,15 +295,3 @@ def _as_utf8(chunks: Iterable[bytes], encoding: str, path: str) -> Iterator[byte
     except UnicodeError as error:
         # Python's decoder fails on long runs of invalid escape sequences.
         raise damaged_file(path, f"cannot be read as {encoding} ({error})") from error
-
-
-def _peek(chunks: Iterable[bytes]) -> tuple[bytes, Iterable[bytes]]:
-    """Return the first bytes, enough for a byte order mark or magic number, and all chunks."""
-    chunks = iter(chunks)
-    read: list[bytes] = []
-    for data in chunks:
-        read.append(data)
-        if sum(map(len, read)) >= 4:
-            break
-    head = b"".join(read)
-    return head, chain([head], chunks)

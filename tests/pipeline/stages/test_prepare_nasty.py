@@ -161,7 +161,7 @@ CASES: list[Case] = [
     (long_line, 4, {"oversized": 1}, ()),
     (empty_lines, 1_000_000, {"empty": 1_000_000}, ()),
     (nothing_but_zeros, 1001, {"empty": 1001}, ()),
-    (any_bytes, 2 * 3952 + 1, {"invalid_json": 3953}, ()),
+    (any_bytes, 2, {"damaged_file": 2}, SKIP),
     (deep_json, 5, {"invalid_json": 3}, ()),
     (odd_json, 14, {"invalid_json": 1, "missing_text_field": 6, "text_not_a_string": 2}, ()),
     (bombs, 400_002, {"damaged_file": 2, "empty": 400_000}, SKIP),
