@@ -80,7 +80,9 @@ class Source(Section):
         None, description="key (jsonl) or column (parquet) of an id that names dropped documents"
     )
     encoding: str = Field(
-        "utf-8", description="encoding of text and jsonl files; a byte order mark overrides it"
+        "utf-8",
+        description="encoding of text and jsonl files; a byte order mark overrides it; auto: UTF-8, "
+        "otherwise the likely encoding of each file, which needs biloom[encodings]",
     )
     split: Split | None = Field(
         None, description="split of all its documents; null: by the hash of each document's text"
@@ -102,10 +104,14 @@ class Source(Section):
     @field_validator("encoding")
     @classmethod
     def _known_encoding(cls, encoding: str) -> str:
+        if encoding == "auto":
+            return encoding
         try:
             known = codecs.lookup(encoding)
         except LookupError as error:
-            raise ValueError(f"'{encoding}' is not an encoding that Python knows") from error
+            raise ValueError(
+                f"'{encoding}' is not an encoding that Python knows; 'auto' finds the likely one"
+            ) from error
         # Python counts escapes of host names and of its own literals as text encodings.
         escape = known.name.startswith(("idna", "punycode", "undefined", "unicode", "raw"))
         if escape or not known._is_text_encoding:

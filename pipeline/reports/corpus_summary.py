@@ -32,6 +32,8 @@ def show_corpus(console: Console, details: Mapping[str, Any], page: str) -> None
         console.line(_listed("documents changed by cleaning: ", changed))
     if documents["replaced"]:
         console.line(f"{documents['replaced']:,} invalid byte sequences replaced by U+FFFD")
+    if "encodings" in details:
+        console.line(_listed("files by the encoding found: ", details["encodings"]))
     console.line(f"details: {page}")
 
 

@@ -23,7 +23,7 @@ from preprocess.corpus.last_pass import read_counts
 from preprocess.corpus.rejects import side_files
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, content_hash, read_manifest
-from preprocess.reading.changed_inputs import write_inputs
+from preprocess.reading.changed_inputs import encodings_found, write_inputs
 from preprocess.reading.mixing import has_natural_shares, shares
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
@@ -127,6 +127,8 @@ def _collect(
             "changed": dict(sorted(sums["changed"].items())),
         },
     }
+    if found := encodings_found(inputs):
+        details["encodings"] = found
     made = [*files, place.record("counts.npy")]
     content = content_hash([*made, *_mixture(config, sources)])
     stats = {

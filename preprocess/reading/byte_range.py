@@ -1,9 +1,8 @@
 """Reading of the raw bytes of a range of a file, and the error for files that cannot be read."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from itertools import chain
 from typing import BinaryIO
 
 import xxhash
@@ -12,7 +11,7 @@ from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.reading.units import Range
 
-HEAD_BYTES = 4096
+HEAD_BYTES = 64 * 1024
 """Leading bytes from which a file's compression, encoding and format are detected."""
 _TAIL_BYTES = 64 * 1024
 
@@ -146,29 +145,55 @@ def first_bytes(piece: Range, file: BinaryIO) -> bytes:
     return file.read(min(HEAD_BYTES, piece.bytes))
 
 
-def after_head(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the bytes of a file after its first `HEAD_BYTES`."""
-    file.seek(HEAD_BYTES)
-    yield from iter(partial(file.read, 1 << 16), b"")
+class Tape:
+    """Iterates over the chunks of a stream, of which it can also return bytes by their offset.
 
+    Args:
+        chunks: the stream. An error in it is raised after the chunks before it.
+        limit: bytes before the present chunk that can still be returned.
+    """
 
-def peek(chunks: Iterable[bytes]) -> tuple[bytes, bool, Iterable[bytes]]:
-    """Return the first `HEAD_BYTES`, whether they are all, and an iterable over all chunks."""
-    chunks = after = iter(chunks)
-    read: list[bytes] = []
-    size = 0
-    try:
-        while size < HEAD_BYTES and (data := next(chunks, b"")):
-            read.append(data)
-            size += len(data)
-    except UnreadableFile:
-        raise
-    except DamagedFile as error:
-        # The chunks before the damage come before the error.
-        after = _raising(error)
-    return b"".join(read)[:HEAD_BYTES], size < HEAD_BYTES and after is chunks, chain(read, after)
+    def __init__(self, chunks: Iterable[bytes], limit: int) -> None:
+        self._chunks = iter(chunks)
+        self._limit = limit
+        self._behind: deque[bytes] = deque()
+        self._ahead: deque[bytes] = deque()
+        self._start = 0  # offset of the first byte behind
+        self._position = 0  # offset of the first byte ahead
+        self._end = 0
+        self._error: DamagedFile | None = None
 
+    def __iter__(self) -> Iterator[bytes]:
+        while self._ahead or self._pull():
+            data = self._ahead.popleft()
+            self._behind.append(data)
+            while self._position - self._start - len(self._behind[0]) >= self._limit:
+                self._start += len(self._behind.popleft())
+            self._position += len(data)
+            yield data
+        if self._error:
+            raise self._error
 
-def _raising(error: DamagedFile) -> Iterator[bytes]:
-    yield from ()
-    raise error
+    def read(self, start: int, end: int) -> bytes:
+        """Return the bytes ``[start, end)``, fewer at the end of the stream."""
+        while self._end < end and self._pull():
+            pass
+        pieces: list[bytes] = []
+        offset = self._start
+        for data in (*self._behind, *self._ahead):
+            if offset < end and offset + len(data) > start:
+                pieces.append(data[max(start - offset, 0) : end - offset])
+            offset += len(data)
+        return b"".join(pieces)
+
+    def _pull(self) -> bool:
+        """Read one chunk ahead; return False at the end of the stream."""
+        try:
+            data = next(self._chunks, None)
+        except DamagedFile as error:
+            self._error, data = error, None
+        if data is None:
+            return False
+        self._ahead.append(data)
+        self._end += len(data)
+        return True

@@ -5,6 +5,7 @@ ETag), its bytes are hashed and compared with the hash recorded when it was read
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,17 +35,32 @@ def digest(files: Sequence[FileInfo]) -> dict[str, Any]:
     return {"files": len(files), "bytes": total, "names_and_sizes": hashed.hexdigest()}
 
 
-def ranges_read(unit: Unit, digests: Sequence[str]) -> list[dict[str, Any]]:
+def ranges_read(
+    unit: Unit, digests: Sequence[str], encodings: Sequence[str]
+) -> list[dict[str, Any]]:
     """Return one row per range of a unit, as JSON types, for the unit's record and `write_inputs`.
 
     Args:
         unit: a unit that was read.
         digests: xxh128 of the raw bytes of each range, from `UnitReader.digests`.
+        encodings: the encoding found for each range, from `UnitReader.encodings`; a row has it only
+            if it is not empty.
     """
     return [
         {"name": r.name, "start": r.start, "end": r.end, "version": r.version, "xxh128": digest}
-        for r, digest in zip(unit.ranges, digests, strict=True)
+        | ({"encoding": encoding} if encoding else {})
+        for r, digest, encoding in zip(unit.ranges, digests, encodings, strict=True)
     ]
+
+
+def encodings_found(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Return the number of files in each encoding, of the files whose encoding was found.
+
+    Args:
+        rows: rows of `ranges_read`.
+    """
+    found = Counter(row["encoding"] for row in rows if "encoding" in row and not row["start"])
+    return dict(sorted(found.items()))
 
 
 def write_inputs(folder: str, rows: Sequence[dict[str, Any]], add: bool = False) -> None:

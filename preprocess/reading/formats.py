@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from preprocess.config import Source
-from preprocess.reading.encodings import is_cuttable
+from preprocess.reading.encodings.decoding import is_cuttable
 from preprocess.reading.kinds.json_shape import Shape, shape_of
 
 Format = Literal["text", "jsonl", "parquet", "docstrings"]

@@ -11,7 +11,7 @@ from preprocess.config import Source
 from preprocess.errors import UserError
 from preprocess.reading.block import Block, Locations, Rejected, excerpt, location
 from preprocess.reading.byte_range import damaged_file, unreadable_file
-from preprocess.reading.encodings import decode, replace_invalid
+from preprocess.reading.encodings.decoding import decode, replace_invalid
 from preprocess.reading.kinds.columns import check_columns, column_of
 from preprocess.reading.units import Range
 

@@ -7,7 +7,7 @@ readable documents. Memory is bounded by one block and one record of at most ``m
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from functools import partial
 from typing import BinaryIO
 
 import xxhash
@@ -20,16 +20,20 @@ from preprocess.reading.byte_range import (
     HEAD_BYTES,
     DamagedFile,
     RawRange,
+    Tape,
     UnreadableFile,
-    after_head,
     damaged_file,
     first_bytes,
-    peek,
     read_errors_as_damaged,
-    unreadable_file,
 )
 from preprocess.reading.compression import find_compression, unpack
-from preprocess.reading.encodings import blank_lines, find_encoding, is_cuttable, to_utf8
+from preprocess.reading.encodings.decoding import AUTO, blank_lines, is_cuttable, to_utf8
+from preprocess.reading.encodings.wrong import (
+    STRETCH_BYTES,
+    ReadBytes,
+    Stretches,
+    choose_encoding,
+)
 from preprocess.reading.formats import Format, find_format
 from preprocess.reading.kinds.detector import Detector
 from preprocess.reading.parquet import read_parquet
@@ -94,7 +98,7 @@ def read_unit(
     marks. If such a file was cut into ranges because planning cannot know its content, its first
     range yields all documents and the other ranges yield none. Byte offsets in locations count
     uncompressed bytes, or bytes of the converted text if the file was converted to UTF-8 (see
-    `preprocess.reading.encodings`).
+    `preprocess.reading.encodings.decoding`).
 
     Args:
         unit: the unit.
@@ -113,6 +117,8 @@ class UnitReader:
     Attributes:
         digests: after iteration, the xxh128 of the raw bytes of each range, in hexadecimal; for a
             damaged file, of the bytes that could be read.
+        encodings: after iteration, the encoding found for each range of a text file of a source with
+            ``encoding: auto``; empty for other ranges.
     """
 
     def __init__(
@@ -129,6 +135,7 @@ class UnitReader:
         self._limits = limits
         self._block_bytes = block_bytes
         self.digests: list[str] = []
+        self.encodings: list[str] = []
 
     def __iter__(self) -> Iterator[Block]:
         """Read the unit.
@@ -138,7 +145,7 @@ class UnitReader:
                 ``skip_damaged`` is not set.
             UserError: a Parquet file does not have the columns of the source.
         """
-        self.digests = []
+        self.digests, self.encodings = [], []
         return join_small(self._blocks(), self._block_bytes)
 
     def _blocks(self) -> Iterator[Block]:
@@ -165,6 +172,7 @@ class UnitReader:
     def _read_range(self, piece: Range) -> Iterator[Block]:
         """Yield the blocks of a range; their raw bytes sum to its length, even in a damaged file."""
         taken = 0
+        self.encodings.append("")
         digest = xxhash.xxh3_128()
         rejected: list[Rejected] = []
         try:
@@ -198,48 +206,47 @@ class UnitReader:
     def _read_documents(self, piece: Range, file: BinaryIO, raw: RawRange) -> Iterator[Block]:
         source, limit = self._source, self._limits.max_document_bytes
         head = first_bytes(piece, file)
-        if not piece.bytes:
-            raise unreadable_file(
-                piece.path,
-                "this file is empty (0 bytes), which no intact file of its format is",
-                "copy it again",
-                "damaged_file",
-            )
         compression = find_compression(head)
         if compression and piece.start > 0:
             return
         chunks: Iterable[bytes] = raw
-        complete = piece.bytes <= HEAD_BYTES
+        read: ReadBytes = partial(_read_at, file)
         if compression:
-            chunks = unpack(
-                raw,
-                compression,
-                self._block_bytes,
-                piece.path,
-                piece.bytes,
-                self._limits.max_expansion,
-            )
-            head, complete, chunks = peek(chunks)
+            most = self._limits.max_expansion
+            unpacked = unpack(raw, compression, self._block_bytes, piece.path, piece.bytes, most)
+            chunks = tape = self._tape(unpacked)
+            head, read = tape.read(0, HEAD_BYTES), tape.read
         kind = find_format(source, piece.name, head)
         detector = Detector(source, piece, compression is not None, limit)
-        detector.check(kind, head, complete)
+        detector.check(kind, head)
         if kind == "parquet":
             yield from read_parquet(
                 file, piece, source, self._drop_invalid, limit, self._block_bytes
             )
             return
-        encoding = find_encoding(head, source.encoding)
         stream = compression is not None
-        if not is_cuttable(encoding) and kind != "docstrings":
+        skip = self._limits.skip_damaged
+        encoding = known = "utf-8"
+        if kind != "docstrings":
+            try:
+                size = None if stream else piece.bytes
+                encoding = known = choose_encoding(piece.path, head, source.encoding, size, read)
+            except DamagedFile:
+                # The first range counts the file.
+                if piece.start > 0 and skip:
+                    return
+                raise
+            if source.encoding == AUTO:
+                self.encodings[-1] = encoding
+        if not is_cuttable(encoding):
             if piece.start > 0:
                 return
-            chunks, encoding, stream = _as_utf8(chunks, encoding, piece.path), "utf-8", True
+            chunks = tape = self._tape(_as_utf8(chunks, encoding, piece.path))
+            encoding, stream, read = "utf-8", True, tape.read
         if kind is None:
-            if stream:
-                kind, chunks = detector.find_in_stream(chunks, encoding)
-            else:
-                kind = detector.find(chain([head], after_head(file)), encoding)
-        text = TextReader(piece.name, encoding, self._drop_invalid, limit)
+            kind = detector.find(_pieces(read), encoding)
+        stretches = Stretches(piece.path, encoding, known, read, skip)
+        text = TextReader(piece.name, encoding, self._drop_invalid, limit, stretches)
         for records in self._records(kind, chunks, piece, raw, stream, encoding):
             if isinstance(records, Oversized):
                 yield text.read_oversized(records)
@@ -253,6 +260,9 @@ class UnitReader:
                 yield text.read_paragraphs(records)
             else:
                 yield text.read_file(records)
+
+    def _tape(self, chunks: Iterable[bytes]) -> Tape:
+        return Tape(chunks, self._limits.max_document_bytes + STRETCH_BYTES + self._block_bytes)
 
     def _records(
         self,
@@ -281,6 +291,18 @@ class UnitReader:
         if not paragraphs:
             return lines
         return whole_paragraphs(lines, start, end, blank_lines(encoding), limit)
+
+
+def _pieces(read: ReadBytes) -> Iterator[bytes]:
+    start = 0
+    while data := read(start, start + HEAD_BYTES):
+        yield data
+        start += len(data)
+
+
+def _read_at(file: BinaryIO, start: int, end: int) -> bytes:
+    file.seek(start)
+    return file.read(end - start)
 
 
 def _as_utf8(chunks: Iterable[bytes], encoding: str, path: str) -> Iterator[bytes]:

@@ -1,13 +1,12 @@
 """The decision what a file contains, from its first bytes and its name."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
 
 from preprocess.config import Source
-from preprocess.reading.byte_range import unreadable_file
+from preprocess.reading.byte_range import HEAD_BYTES, unreadable_file
 from preprocess.reading.compression import find_compression
-from preprocess.reading.encodings import find_encoding
+from preprocess.reading.encodings.decoding import AUTO, find_encoding
 from preprocess.reading.formats import PARQUET_MAGIC, Format, ends_with, find_shape
 from preprocess.reading.kinds.json_shape import is_document
 from preprocess.reading.kinds.signatures import (
@@ -40,28 +39,32 @@ class Detector:
     packed: bool
     limit: int
 
-    def check(self, kind: Format | None, head: bytes, complete: bool) -> None:
+    def check(self, kind: Format | None, head: bytes) -> None:
         """Check the first bytes of a file.
 
         Args:
             kind: its format as `preprocess.reading.formats.find_format` returns it.
-            head: its first bytes, uncompressed.
-            complete: True if they are the whole file.
+            head: its first `HEAD_BYTES`, uncompressed.
 
         Raises:
-            UnreadableFile: the file is not text.
+            UnreadableFile: the file is not text, or is empty although its format does not allow that.
         """
+        if not self.piece.bytes:
+            # Planning passes over empty files, except those that no program writes.
+            problem = "this file is empty (0 bytes), which no intact file of its format is"
+            raise unreadable_file(self.piece.path, problem, "copy it again", "damaged_file")
         # Of Python sources only the prose is read, whatever else is in the file.
         if self.source.format == "text" or kind == "docstrings":
             return
         if kind == "parquet" and head.startswith(PARQUET_MAGIC) and not self.packed:
             return
         encoding = find_encoding(head, self.source.encoding)
+        encoding = "utf-8" if encoding == AUTO else encoding
         if self.packed and find_compression(head):
             self._refuse(COMPRESSED)
         if found := find_kind(head, encoding, self.piece.name):
             self._refuse(found)
-        if kind == "jsonl" and is_document(head.decode(encoding, "ignore"), complete):
+        if kind == "jsonl" and is_document(head.decode(encoding, "ignore"), len(head) < HEAD_BYTES):
             self._refuse(JSON)
         if kind is None and ends_with(self.piece.name, ".csv", ".tsv"):
             self._refuse(CSV)
@@ -81,20 +84,6 @@ class Detector:
         if shape == "document":
             self._refuse(JSON)
         return "jsonl" if shape else "text"
-
-    def find_in_stream(
-        self, chunks: Iterable[bytes], encoding: str
-    ) -> tuple[Format, Iterable[bytes]]:
-        """Return the format as `find` does, and an iterable over all chunks."""
-        chunks = iter(chunks)
-        read: list[bytes] = []
-
-        def beginning() -> Iterator[bytes]:
-            for data in chunks:
-                read.append(data)
-                yield data
-
-        return self.find(beginning(), encoding), chain(read, chunks)
 
     def _refuse(self, kind: Kind) -> None:
         inside = " inside a compressed file" if self.packed else ""

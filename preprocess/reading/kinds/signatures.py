@@ -11,7 +11,7 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from preprocess.reading.encodings import is_cuttable
+from preprocess.reading.encodings.decoding import is_cuttable
 
 
 class Kind(NamedTuple):

@@ -97,8 +97,7 @@ def zeros(folder: Path) -> None:
 
 
 def any_bytes(folder: Path) -> None:
-    # After text, so that the file is not recognised as binary.
-    data = b"words " * 1000 + b"\xfe" + random.Random(1).randbytes(1_000_000) + b"\n"
+    data = b"\xfe" + random.Random(1).randbytes(1_000_000) + b"\n"
     write(folder, "a.txt", data)
     write(folder, "b.jsonl", b"[" + data.replace(b"\n", b"\n["))
 
@@ -162,7 +161,7 @@ CASES: list[Case] = [
     (long_line, 4, {"oversized": 1}, ()),
     (empty_lines, 1_000_000, {"empty": 1_000_000}, ()),
     (zeros, 1002, {"empty": 1000, "not_text": 1}, SKIP),
-    (any_bytes, 2 * 3952 + 1, {"invalid_json": 3953}, ()),
+    (any_bytes, 2, {"not_text": 2}, SKIP),
     (deep_json, 5, {"invalid_json": 3}, ()),
     (odd_json, 14, {"invalid_json": 1, "missing_text_field": 6, "text_not_a_string": 2}, ()),
     (bombs, 400_002, {"damaged_file": 2, "empty": 400_000}, SKIP),

@@ -209,7 +209,7 @@ def test_what_is_not_text_is_refused_or_counted_once(
     assert found == [("not_text", path.name, message)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["tar", "lfs", "warc", "html", "xml", "json", "object", "pdf"])
 def test_the_user_decides_with_the_format_text(kind: str, tmp_path: Path, read_file: Read) -> None:
     for packing in ("", ".gz"):
         path = tmp_path / f"a{packing}"
@@ -280,7 +280,7 @@ TEXTS = {
     "version": "version https://git-lfs.github.com/spec/v1 begins a pointer\n",
     "percent": "%PDF is a format\n%!\n",
     "form feeds": "page one\f\npage two\x1b[0m\v\n" * 50,
-    "some controls": ("words \x01 and \x02 words \x00\n" * 3 + "words\n") * 30,
+    "some controls": ("words \x01 and \x02 words\x00 .\n" * 3 + "words\n") * 30,
     "braces": "{curly} words\n{ more }\n",
     "commas": "One, two, three, four\nfive, six, seven, eight\n" * 20,
     "quoted": '"A quotation," he said.\n"Another."\n',
