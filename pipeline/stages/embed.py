@@ -19,7 +19,8 @@ from preprocess.corpus.dedup import key_buckets
 from preprocess.corpus.rejects import side_files
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, FileRecord, content_hash, read_manifest
-from preprocess.reading.changed_inputs import write_inputs
+from preprocess.reading.changed_inputs import line_ends_warning, write_inputs
+from preprocess.reading.kinds.missing_text import why_no_text
 from preprocess.reading.listing import list_source
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
@@ -97,7 +98,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     for unit in units:
         sums.add(place.work, unit)
     if not sums.entries and not extended:
-        raise StageError("no text to embed; check embed.input")
+        raise StageError(f"no text to embed; check embed.input{why_no_text(units, sources)}")
     if sums.read != sums.entries + sums.repeated + sums.known + sums.dropped.total():
         raise StageError(
             f"{place.folder}: {sums.read:,} texts read, but {sums.entries:,} embedded, "
@@ -105,6 +106,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
             "this is a bug in biloom, please report it"
         )
     _show(console, sums)
+    if warning := line_ends_warning(sums.inputs):
+        console.warn(warning)
     return _made(config, place, job, extended, sums)
 
 

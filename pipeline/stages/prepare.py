@@ -23,7 +23,8 @@ from preprocess.corpus.last_pass import read_counts
 from preprocess.corpus.rejects import side_files
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, content_hash, read_manifest
-from preprocess.reading.changed_inputs import encodings_found, write_inputs
+from preprocess.reading.changed_inputs import encodings_found, line_ends_warning, write_inputs
+from preprocess.reading.kinds.missing_text import why_no_text
 from preprocess.reading.mixing import has_natural_shares, shares
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
@@ -107,7 +108,8 @@ def _collect(
             f"{dropped.total():,} dropped; this is a bug in biloom, please report it"
         )
     if not written:
-        raise _nothing_left(config, read, dropped) if read else no_documents(config)
+        why = why_no_text(units, config.prepare.sources)
+        raise _nothing_left(config, read, dropped, why) if read else no_documents(config)
     buffer = io.BytesIO()
     np.save(buffer, counts)
     storage.write_bytes(place.file("counts.npy"), buffer.getvalue())
@@ -142,6 +144,8 @@ def _collect(
         place.file(PAGE), corpus_page(stats, inputs, kind).encode("utf-8", "replace")
     )
     show_corpus(console, details, place.file(PAGE))
+    if warning := line_ends_warning(inputs):
+        console.warn(warning)
     extra = [place.record(name) for name in (PAGE, *side_files(place.folder))]
     return Made((*made, *extra), details, stats=stats, content=content)
 
@@ -192,7 +196,9 @@ def _sums(files: Sequence[FileRecord], **columns: str) -> dict[str, int]:
     return {key: sum(int(counts[key]) for counts in chosen) for key in SUMS}
 
 
-def _nothing_left(config: Config, read: int, dropped: Counter[str]) -> StageError:
+def _nothing_left(config: Config, read: int, dropped: Counter[str], why: str) -> StageError:
     paths = ", ".join(path for source in config.prepare.sources for path in source.paths)
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items()))
-    return StageError(f"{paths}: all {read:,} documents were dropped ({reasons}); check the text")
+    return StageError(
+        f"{paths}: all {read:,} documents were dropped ({reasons}){why or '; check the text'}"
+    )

@@ -9,8 +9,9 @@ from typing import Any
 from pipeline.config.schema import Config
 from pipeline.console import Bar, Console, count
 from pipeline.lifecycle.registry import BEAM, input_sources, no_documents
-from pipeline.lifecycle.stage import Made, StageFolder, require
+from pipeline.lifecycle.stage import Made, StageError, StageFolder, require
 from preprocess.config import SentencePieceConfig, WordConfig
+from preprocess.reading.kinds.missing_text import why_no_text
 from preprocess.reading.units import Unit, plan_units
 from preprocess.tokenizers.coverage import SAMPLE_BYTES, coverage, coverage_rows
 from preprocess.tokenizers.load import Tokenizer, train_tokenizer
@@ -135,4 +136,7 @@ class _Texts:
                     held += size
                     self.held.append(text)
                 yield text
+        units, sources = self._sample.units, self._config.sources
+        if not self.figures["documents"] and (why := why_no_text(units, sources)):
+            raise StageError(f"the train split has no text{why}")
         bar.update(self.size, "training")

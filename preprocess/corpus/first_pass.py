@@ -193,7 +193,9 @@ class _FirstPass:
             "changed": dict(sorted(self._cleaner.counts.items())),
             "scripts": dict(sorted(counts.scripts.items())),
             "parts": counts.parts,
-            "inputs": ranges_read(self._unit, self._reader.digests, self._reader.encodings),
+            "inputs": ranges_read(
+                self._unit, self._reader.digests, self._reader.encodings, self._reader.line_ends
+            ),
         }
         self._report(final=True)
         folder.write_record(folder.unit_record(self._job.work, self._unit.index), record)

@@ -18,6 +18,8 @@ from preprocess.work.folder import read_record, unit_records, work_folder
 
 INPUTS = "inputs.jsonl"
 """Name of the file in which a finished stage lists the raw ranges that it read."""
+NAMED = 20
+"""Maximum number of files that a warning names."""
 HASHED_AT_ONCE = 4 << 20
 """Bytes to read and hash at once."""
 
@@ -36,7 +38,7 @@ def digest(files: Sequence[FileInfo]) -> dict[str, Any]:
 
 
 def ranges_read(
-    unit: Unit, digests: Sequence[str], encodings: Sequence[str]
+    unit: Unit, digests: Sequence[str], encodings: Sequence[str], line_ends: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return one row per range of a unit, as JSON types, for the unit's record and `write_inputs`.
 
@@ -45,11 +47,15 @@ def ranges_read(
         digests: xxh128 of the raw bytes of each range, from `UnitReader.digests`.
         encodings: the encoding found for each range, from `UnitReader.encodings`; a row has it only
             if it is not empty.
+        line_ends: "CR" for files with old line ends, from `UnitReader.line_ends`; likewise.
     """
     return [
         {"name": r.name, "start": r.start, "end": r.end, "version": r.version, "xxh128": digest}
         | ({"encoding": encoding} if encoding else {})
-        for r, digest, encoding in zip(unit.ranges, digests, encodings, strict=True)
+        | ({"line_ends": ends} if ends else {})
+        for r, digest, encoding, ends in zip(
+            unit.ranges, digests, encodings, line_ends, strict=True
+        )
     ]
 
 
@@ -61,6 +67,22 @@ def encodings_found(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
     """
     found = Counter(row["encoding"] for row in rows if "encoding" in row and not row["start"])
     return dict(sorted(found.items()))
+
+
+def line_ends_warning(rows: Sequence[dict[str, Any]]) -> str:
+    """Return a warning that names files with old line ends, or an empty string.
+
+    Args:
+        rows: rows of `ranges_read`.
+    """
+    names = [row["name"] for row in rows if row.get("line_ends") == "CR"]
+    if not names:
+        return ""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return (
+        f"{', '.join(names[:NAMED])}{more}: the lines end with a carriage return alone, which ends no "
+        "document, so that the text is one long line; convert the line ends (tr '\\r' '\\n')"
+    )
 
 
 def write_inputs(folder: str, rows: Sequence[dict[str, Any]], add: bool = False) -> None:

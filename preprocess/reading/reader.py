@@ -40,6 +40,7 @@ from preprocess.reading.parquet import read_parquet
 from preprocess.reading.records import (
     Oversized,
     Records,
+    has_old_line_ends,
     whole_file,
     whole_lines,
     whole_paragraphs,
@@ -119,6 +120,8 @@ class UnitReader:
             damaged file, of the bytes that could be read.
         encodings: after iteration, the encoding found for each range of a text file of a source with
             ``encoding: auto``; empty for other ranges.
+        line_ends: after iteration, "CR" for the first range of each file whose lines seem to end with
+            a carriage return, which ends no document; empty for other ranges.
     """
 
     def __init__(
@@ -136,6 +139,7 @@ class UnitReader:
         self._block_bytes = block_bytes
         self.digests: list[str] = []
         self.encodings: list[str] = []
+        self.line_ends: list[str] = []
 
     def __iter__(self) -> Iterator[Block]:
         """Read the unit.
@@ -145,7 +149,7 @@ class UnitReader:
                 ``skip_damaged`` is not set.
             UserError: a Parquet file does not have the columns of the source.
         """
-        self.digests, self.encodings = [], []
+        self.digests, self.encodings, self.line_ends = [], [], []
         return join_small(self._blocks(), self._block_bytes)
 
     def _blocks(self) -> Iterator[Block]:
@@ -173,6 +177,7 @@ class UnitReader:
         """Yield the blocks of a range; their raw bytes sum to its length, even in a damaged file."""
         taken = 0
         self.encodings.append("")
+        self.line_ends.append("")
         digest = xxhash.xxh3_128()
         rejected: list[Rejected] = []
         try:
@@ -243,6 +248,9 @@ class UnitReader:
                 return
             chunks = tape = self._tape(_as_utf8(chunks, encoding, piece.path))
             encoding, stream, read = "utf-8", True, tape.read
+        if not piece.start and kind != "docstrings" and source.document != "file":
+            start = head if known == encoding else read(0, HEAD_BYTES)
+            self.line_ends[-1] = "CR" if has_old_line_ends(start) else ""
         if kind is None:
             kind = detector.find(_pieces(read), encoding)
         stretches = Stretches(piece.path, encoding, known, read, skip)

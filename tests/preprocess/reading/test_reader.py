@@ -1,5 +1,6 @@
 """Readers: formats, line ends, limits, and an account of every byte and record."""
 
+import gzip
 import json
 import os
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from preprocess.config import PrepareConfig, Source
 from preprocess.files.errors import StorageError
 from preprocess.reading.block import Block, join_small
 from preprocess.reading.byte_range import DamagedFile
+from preprocess.reading.changed_inputs import line_ends_warning, ranges_read
 from preprocess.reading.listing import list_source
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import plan_units
@@ -262,3 +264,39 @@ def test_byte_order_marks_inside_joined_json_lines_cost_no_record(
         block, _ = read_file(write(tmp_path, name, data), 7)
         assert block.documents == ["a", "}\ufeff{", "a", "a"]
         assert [one.reason for one in block.rejected] == ["invalid_json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_old"),
+    [
+        ("one\rtwo\rthree", True),
+        ("\rone\rtwo\r\rthree\r\n", True),
+        ("one\rtwo", False),
+        ("one\rtwo\rthree\nfour", False),
+        ("one\r\ntwo\r\nthree\r\n", False),
+        ("one line", False),
+        ("", False),
+    ],
+)
+def test_a_file_with_old_line_ends_is_noted_once(tmp_path: Path, text: str, is_old: bool) -> None:
+    text = "word\r" * 90 + text if is_old else text
+    for encoding in ("utf-8", "utf-16"):
+        for pack in (bytes, gzip.compress):
+            path = write(tmp_path, "a", pack(text.encode(encoding)))
+            source = Source(path=str(path), encoding=encoding)
+            rows = []
+            for unit in plan_units([source], [list_source(source)], 100):
+                reader = read_unit(unit, source, CleaningConfig())
+                list(reader)
+                rows += ranges_read(unit, reader.digests, reader.encodings, reader.line_ends)
+            assert [row["start"] for row in rows if "line_ends" in row] == [0] * is_old
+            assert ("a: the lines end with a carriage return" in line_ends_warning(rows)) == is_old
+
+
+def test_a_warning_of_old_line_ends_names_a_few_files() -> None:
+    rows = [{"name": f"{n}.txt", "line_ends": "CR"} for n in range(25)]
+    warning = line_ends_warning(rows)
+    assert warning.startswith("0.txt, 1.txt, ")
+    assert (
+        "19.txt and 5 more: the lines end with a carriage return alone, which ends no " in warning
+    )
