@@ -4,7 +4,6 @@ Lines are decoded and split a block at a time, because a Python call per line ta
 reading the line.
 """
 
-import codecs
 import io
 import json
 import re
@@ -25,7 +24,7 @@ from preprocess.reading.records import Oversized, Records, paragraph_spans
 _Lost = tuple[int, str, str]
 """Line number, reason and id of a rejected line."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_MARK = codecs.BOM_UTF8
+_JOINED = "}\ufeff{"
 _MARKS_AT_START = re.compile("^\ufeff+", re.MULTILINE)
 """Byte order marks at the start of a line, where files were joined that begin with one."""
 
@@ -95,8 +94,6 @@ class TextReader:
 
     def read_jsonl(self, records: Records, text_field: str, id_field: str | None) -> Block:
         """Read one document per line, a JSON object; blank lines are ignored."""
-        if _MARK in records.data:
-            records = Records(records.offset, _separated_objects(records.data))
         offset, data = records
         lines, lost, replaced = self._lines(records)
         without = {i for i, _, _ in lost}
@@ -104,17 +101,19 @@ class TextReader:
         kept: list[int] = []
         ids: list[str] = []
         for index, line in enumerate(lines):
-            if line and index not in without and not line.isspace():
+            if line and not line.isspace() and not (without and index in without):
                 record, reason = _parse_object(line)
+                if reason and _JOINED in line and (parts := _separated(records)) != records:
+                    return self.read_jsonl(parts, text_field, id_field)
                 name = "" if id_field is None else str(value_of(record, id_field, ""))
                 text = record.get(text_field)
                 if not isinstance(text, str):
                     text = value_of(record, text_field, MISSING)
-                if not isinstance(text, str):
-                    missing = text is MISSING
-                    reason = reason or ("missing_text_field" if missing else "text_not_a_string")
-                    lost.append((index, reason, name))
-                    continue
+                    if not isinstance(text, str):
+                        missing = text is MISSING
+                        why = "missing_text_field" if missing else "text_not_a_string"
+                        lost.append((index, reason or why, name))
+                        continue
                 # Decoded bytes contain no surrogates, but JSON escapes may.
                 if "\\" in line:
                     text, count = _SURROGATE.subn("\ufffd", text)
@@ -168,7 +167,7 @@ class TextReader:
     def _decode(self, data: bytes) -> tuple[str, bool]:
         """Decode lines as `decode` does, without byte order marks at their starts."""
         text, invalid = decode(data, self.encoding)
-        if _MARK in data and self.encoding == "utf-8":
+        if "\ufeff" in text:
             text = _MARKS_AT_START.sub("", text)
         return text, invalid
 
@@ -215,20 +214,18 @@ def _parse_object(line: str) -> tuple[dict[str, Any], str]:
     return (record, "") if isinstance(record, dict) else ({}, "")
 
 
-def _separated_objects(data: bytes) -> bytes:
+def _separated(records: Records) -> Records:
     """Replace a byte order mark between two objects of a line by a line end and spaces.
 
     It is there if files were joined and the first has no line end. The length stays the same.
     """
-    joined = b"}" + _MARK + b"{"
-    if joined not in data:
-        return data
-    lines = data.split(b"\n")
+    lines = records.data.split(b"\n")
+    joined = _JOINED.encode()
     for number, line in enumerate(lines):
         # The same characters may be in a text.
         if joined in line and _parse_object(line.decode("utf-8", "replace").lstrip("\ufeff"))[1]:
             lines[number] = line.replace(joined, b"}\n  {")
-    return b"\n".join(lines)
+    return Records(records.offset, b"\n".join(lines))
 
 
 def _split(text: str) -> list[str]:

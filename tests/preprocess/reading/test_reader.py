@@ -264,6 +264,9 @@ def test_byte_order_marks_inside_joined_json_lines_cost_no_record(
         block, _ = read_file(write(tmp_path, name, data), 7)
         assert block.documents == ["a", "}\ufeff{", "a", "a"]
         assert [one.reason for one in block.rejected] == ["invalid_json"]
+    path = write(tmp_path, "a.jsonl", f"{one}\ufeff{one}".encode("gb18030"))
+    (rejected,) = read_file(path, encoding="gb18030")[0].rejected
+    assert rejected.reason == "invalid_json"
 
 
 @pytest.mark.parametrize(
