@@ -52,7 +52,9 @@ def find_unmarked(head: bytes) -> str | None:
     """
     if b"\0" in head:
         return _find_wide(head)
-    if _ESCAPES.search(head) and head.isascii():
+    # The search for one of these takes far less time than that for all sequences.
+    escaped = b"\x1b" in head or b"~{" in head
+    if escaped and head.isascii() and _ESCAPES.search(head):
         for encoding in _ESCAPED:
             text = decode_beginning(head, encoding)
             if text and not is_invalid(text) and "\x1b" not in text and _foreign(text) >= _FEWEST:

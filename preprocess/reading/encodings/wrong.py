@@ -168,9 +168,11 @@ def _problem(data: bytes, encoding: str, configured: str = "") -> str:
 
 
 def _likely(data: bytes) -> str | None:
-    """Return the likely encoding of a text, from its first lines outside ASCII."""
-    other = _OTHER.search(data)
-    begin = data.rfind(b"\n", 0, other.start()) + 1 if other else 0
+    """Return the likely encoding of a text, from its start or its first lines outside ASCII."""
+    other = _OTHER.search(data, HEAD_BYTES // 2)
+    # The start may name the encoding, as that of HTML does.
+    is_late = other and data[: HEAD_BYTES // 2].isascii()
+    begin = data.rfind(b"\n", 0, other.start()) + 1 if other and is_late else 0
     likely = likely_encoding(data[begin : begin + HEAD_BYTES])
     name = likely[0] if likely and likely[1] > _LEAST_CONFIDENCE else None
     return "utf-8" if name == "ascii" else name
