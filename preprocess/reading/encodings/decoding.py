@@ -63,6 +63,12 @@ def contains_ascii(encoding: str) -> bool:
     return "\n".encode(encoding) == b"\n"
 
 
+@lru_cache
+def is_multibyte(encoding: str) -> bool:
+    """Return True if some characters have more than one byte."""
+    return len(bytes(range(128, 256)).decode(encoding, "replace")) < 128
+
+
 def to_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
     """Convert chunks of a text to UTF-8; invalid bytes become FF, which is invalid in UTF-8."""
     decoder = codecs.getincrementaldecoder(encoding)(_AS_INVALID)

@@ -18,6 +18,8 @@ _ESCAPES = re.compile(rb"\x1b\$[@B]|\x1b\$\([CDOPQ]|\x1b\$\)[CAG]|~\{[!-~]{2}")
 _ESCAPED = ("iso2022_jp", "iso2022_jp_3", "iso2022_jp_2004", "iso2022_jp_ext", "iso2022_kr", "hz")
 _FEWEST = 4
 """Characters outside ASCII that prove an encoding with escape sequences."""
+_WIDE_BYTES = 4096
+"""First bytes in which UTF-16 and UTF-32 are looked for."""
 # A text is in UTF-16 or UTF-32 if it has this many bytes, at least the first share of its characters
 # is odd if they are read as UTF-8, and at most the second if they are read as UTF-16 or UTF-32.
 _FEWEST_BYTES = 8
@@ -51,8 +53,10 @@ def find_unmarked(head: bytes) -> str | None:
         The encoding, or None if the text is in none of them.
     """
     if b"\0" in head:
-        return _find_wide(head)
-    if _ESCAPES.search(head) and head.isascii():
+        return _find_wide(head[:_WIDE_BYTES])
+    # The search for one of these takes far less time than that for all sequences.
+    escaped = b"\x1b" in head or b"~{" in head
+    if escaped and head.isascii() and _ESCAPES.search(head):
         for encoding in _ESCAPED:
             text = decode_beginning(head, encoding)
             if text and not is_invalid(text) and "\x1b" not in text and _foreign(text) >= _FEWEST:
@@ -87,6 +91,17 @@ def likely_encoding(sample: bytes) -> tuple[str, float] | None:
     return name if is_invalid(decode_beginning(sample, wider)) else wider, found["confidence"]
 
 
+def is_plausible(head: bytes, encoding: str) -> bool:
+    """Return True if almost all characters of a text are ones that texts have."""
+    shown = "".join(decode_beginning(head, encoding).split())
+    return bool(shown) and _odd(shown, "Cc", "Cn", "Co") <= _MOST_ODD * len(shown)
+
+
+def is_wide(encoding: str) -> bool:
+    """Return True for UTF-16 and UTF-32."""
+    return encoding.startswith(("utf-16", "utf-32"))
+
+
 def _find_wide(head: bytes) -> str | None:
     """Return the encoding of a text in UTF-16 or UTF-32 that contains NUL bytes, or None."""
     as_utf8 = decode_beginning(head, "utf-8")
@@ -98,13 +113,7 @@ def _find_wide(head: bytes) -> str | None:
     low_first = (len(set(odd)), -odd.count(0)) <= (len(set(even)), -even.count(0))
     orders = ("utf-16-le", "utf-16-be") if low_first else ("utf-16-be", "utf-16-le")
     wide = ("utf-32-le", "utf-32-be", *orders)
-    return next((encoding for encoding in wide if _is_plausible(head, encoding)), None)
-
-
-def _is_plausible(head: bytes, encoding: str) -> bool:
-    """Return True if almost all characters of a text are ones that texts have."""
-    shown = "".join(decode_beginning(head, encoding).split())
-    return bool(shown) and _odd(shown, "Cc", "Cn", "Co") <= _MOST_ODD * len(shown)
+    return next((encoding for encoding in wide if is_plausible(head, encoding)), None)
 
 
 def _odd(text: str, *categories: str) -> int:

@@ -17,9 +17,15 @@ from preprocess.reading.encodings.decoding import (
     find_encoding,
     is_cuttable,
     is_invalid,
+    is_multibyte,
     replace_invalid,
 )
-from preprocess.reading.encodings.likely import find_unmarked, likely_encoding
+from preprocess.reading.encodings.likely import (
+    find_unmarked,
+    is_plausible,
+    is_wide,
+    likely_encoding,
+)
 
 ReadBytes = Callable[[int, int], bytes]
 """Returns the bytes ``[start, end)`` of a file or stream, fewer at its end."""
@@ -29,8 +35,12 @@ STRETCH_BYTES = 1 << 20
 # The first rule finds most encodings; the second finds English text with few accents. Few invalid
 # characters among valid ones, or very few in ASCII text, are damage to text in the right encoding.
 _RULES = ((0.02, 0.1, 4), (0.0005, 0.9, 10))
+# In other encodings than UTF-8, wrong bytes are invalid less often.
+_OTHER_RULES = ((0.01, 0.02, 4), _RULES[1])
 _FEWEST_BYTES = 16
-"""Bytes of the shortest text that is found to be UTF-8 and not UTF-16, UTF-32 or EBCDIC."""
+"""Bytes of the shortest text, or characters outside ASCII, that prove UTF-8 against other encodings."""
+_FEW_BYTES = 2048
+"""Bytes in which text in UTF-16 or UTF-32 has a line end, a space or a digit, and therefore a NUL."""
 _LEAST_CONFIDENCE = 0.1
 _OTHER = re.compile(rb"[\x80-\xff]")
 # In a long file that starts with ASCII, `AUTO` looks at this many places of this many bytes.
@@ -55,7 +65,8 @@ def choose_encoding(
     encoding = find_encoding(head, configured)
     if encoding == AUTO:
         return _detect(path, head, size, read)
-    if problem := _problem_of_head(head, encoding):
+    marked = encoding != find_encoding(b"", configured)
+    if problem := (_problem if marked else _problem_of_head)(head, encoding):
         raise _not_in_encoding(path, problem, head)
     return encoding
 
@@ -136,17 +147,22 @@ def _detect(path: str, head: bytes, size: int | None, read: ReadBytes) -> str:
 
 def _problem_of_head(head: bytes, encoding: str) -> str:
     """Return why the first bytes of a file are not in an encoding, or an empty string."""
-    if is_cuttable(encoding) and (found := find_unmarked(head)):
+    found = find_unmarked(head)
+    if found and found != encoding and (is_cuttable(encoding) or b"\0" in head):
         zeros = head.count(0) / len(head)
         sign = f"{zeros:.0%} of its bytes are NUL" if zeros else "it has escape sequences"
         return f"{sign}, as in text in {found}"
-    if (
-        len(head) >= _FEWEST_BYTES
-        and not contains_ascii(encoding)
-        and b"\0" not in head
-        and not is_invalid(decode_beginning(head, "utf-8"))
-    ):
-        return f"it is UTF-8, not {encoding}"
+    if not contains_ascii(encoding) and len(head) >= _FEWEST_BYTES:
+        if b"\0" not in head and not is_invalid(decode_beginning(head, "utf-8")):
+            return f"it is UTF-8, not {encoding}"
+        if b"\0" not in head[:_FEW_BYTES] and len(head) >= _FEW_BYTES and is_wide(encoding):
+            return f"its first bytes contain no NUL, as text in {encoding} does"
+        if not is_wide(encoding) and not is_plausible(head[:_FEW_BYTES], encoding):
+            return f"its characters in {encoding} are control characters"
+    elif encoding != "utf-8" and is_multibyte(encoding):
+        text = decode_beginning(head, "utf-8")
+        if _count_others(text) >= _FEWEST_BYTES and not is_invalid(text):
+            return f"it is UTF-8, not {encoding}"
     return _problem(head, encoding)
 
 
@@ -155,22 +171,28 @@ def _problem(data: bytes, encoding: str, configured: str = "") -> str:
     text = decode_beginning(data, encoding)
     if not is_invalid(text):
         return ""
+    name = configured or encoding
     _, invalid = replace_invalid(text)
-    others = len(text) - len(text.encode("ascii", "ignore"))
+    others = _count_others(text)
     wrong = any(
         invalid > share * len(text) and invalid > share_of_others * others and invalid >= fewest
-        for share, share_of_others, fewest in _RULES
+        for share, share_of_others, fewest in (_RULES if name == "utf-8" else _OTHER_RULES)
     )
-    if not wrong and encoding != "utf-8" and invalid >= _RULES[0][2]:
-        wrong = not is_invalid(decode_beginning(data, "utf-8"))
     shown = f"{invalid / others:.0%} of the characters outside ASCII are invalid"
-    return f"{shown} in {configured or encoding}" if wrong else ""
+    return f"{shown} in {name}" if wrong else ""
+
+
+def _count_others(text: str) -> int:
+    """Return the number of characters outside ASCII."""
+    return len(text) - len(text.encode("ascii", "ignore"))
 
 
 def _likely(data: bytes) -> str | None:
-    """Return the likely encoding of a text, from its first lines outside ASCII."""
-    other = _OTHER.search(data)
-    begin = data.rfind(b"\n", 0, other.start()) + 1 if other else 0
+    """Return the likely encoding of a text, from its start or its first lines outside ASCII."""
+    other = _OTHER.search(data, HEAD_BYTES // 2)
+    # The start may name the encoding, as that of HTML does.
+    is_late = other and data[: HEAD_BYTES // 2].isascii()
+    begin = data.rfind(b"\n", 0, other.start()) + 1 if other and is_late else 0
     likely = likely_encoding(data[begin : begin + HEAD_BYTES])
     name = likely[0] if likely and likely[1] > _LEAST_CONFIDENCE else None
     return "utf-8" if name == "ascii" else name

@@ -98,7 +98,23 @@ def lines(text: str) -> list[str]:
         ),
         (RUSSIAN.encode(), "cp037", "a.txt: it is UTF-8, not cp037"),
         (RUSSIAN.encode(), "ascii", "100% of the characters outside ASCII are invalid in ascii"),
-        ((RUSSIAN * 9).encode(), "euc_jp", "of the characters outside ASCII are invalid in euc_jp"),
+        ((RUSSIAN * 9).encode(), "euc_jp", "a.txt: it is UTF-8, not euc_jp; set 'encoding: utf-8'"),
+        (
+            ("吾輩は猫である。\n" * 99).encode("cp932"),
+            "euc_kr",
+            r"\d% of .* invalid in euc_kr; set",
+        ),
+        (
+            ENGLISH.encode("utf-16-be"),
+            "utf-16",
+            r"50% of its bytes are NUL, as in text in utf-16-be",
+        ),
+        (
+            (GERMAN * 40).encode("cp1252"),
+            "utf-16",
+            r"a.txt: its first bytes contain no NUL, as text in utf-16-le does; set 'encoding: cp1252",
+        ),
+        ((GERMAN * 9).encode("cp1252"), "cp037", "its characters in cp037 are control characters"),
         (
             bytes(range(128, 256)) * 30,
             "utf-8",
