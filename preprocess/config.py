@@ -70,12 +70,15 @@ class Source(Section):
     format: Literal["auto", "text", "jsonl", "parquet", "docstrings"] = Field(
         "auto",
         description="file format; jsonl: one JSON object per line; docstrings: prose in Python "
-        "sources; auto: detected from name and content",
+        "sources; auto: detected from name and content; text: any content is read as text",
     )
     document: Literal["line", "paragraph", "file"] = Field(
         "line", description="what a document is in text files; a paragraph ends at a blank line"
     )
-    text_field: str = Field("text", description="key (jsonl) or column (parquet) of the text")
+    text_field: str = Field(
+        "text",
+        description="key (jsonl) or column (parquet) of the text; 'a.b' is b in the object or struct a",
+    )
     id_field: str | None = Field(
         None, description="key (jsonl) or column (parquet) of an id that names dropped documents"
     )
@@ -146,8 +149,8 @@ class PrepareConfig(Section):
     )
     damaged_files: Literal["stop", "skip"] = Field(
         "stop",
-        description="if a file cannot be read to its end: stop with an error, or keep what could be "
-        "read and count the file",
+        description="if a file is not text or cannot be read to its end: stop with an error, or keep "
+        "what could be read and count the file",
     )
     max_document_bytes: int = Field(
         16_000_000, ge=1024, description="bytes above which a record is dropped as 'oversized'"

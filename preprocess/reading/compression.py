@@ -76,7 +76,7 @@ class _Zstandard:
     """Zstandard's decompressor with the same interface; a skippable frame is an empty member.
 
     Raises:
-        WindowError: a frame needs more memory than there is.
+        FrameError: a frame needs a dictionary, or more memory than there is.
     """
 
     def __init__(self) -> None:
@@ -117,44 +117,61 @@ def _has_header(data: memoryview) -> bool:
     """Return True if the data begins with the whole header of a frame that may be read.
 
     Raises:
-        WindowError: its window is too large.
+        FrameError: the frame needs a dictionary or too large a window.
         ZstdError: the header is damaged.
     """
+    header = bytes(data[:_FRAME_HEADER_BYTES])
     try:
-        frame = zstandard.get_frame_parameters(bytes(data[:_FRAME_HEADER_BYTES]))
+        frame = zstandard.get_frame_parameters(header)
     except zstandard.ZstdError as error:
-        if len(data) < _FRAME_HEADER_BYTES:
+        if len(header) < _FRAME_HEADER_BYTES:
             return False
         if "memory" in str(error):
             # The library refuses it already here; the window's exponent is in the header's last bits.
-            raise WindowError(1 << (10 + (data[5] >> 3))) from error
+            raise _window_error(1 << (10 + (header[5] >> 3))) from error
         raise
+    # A skippable frame has another number there.
+    if frame.dict_id and header.startswith(b"\x28\xb5\x2f\xfd"):
+        problem = f"this Zstandard file needs the dictionary {frame.dict_id} to be decompressed"
+        raise FrameError(problem, "decompress it with that dictionary")
     window = frame.window_size
-    if window > LARGEST_WINDOW or (
-        window > SMALL_WINDOW and window > available_memory() * WINDOW_SHARE
+    if window > SMALL_WINDOW and (
+        window > LARGEST_WINDOW or window > available_memory() * WINDOW_SHARE
     ):
-        raise WindowError(window)
+        raise _window_error(window)
     return True
 
 
-class WindowError(Exception):
-    """A Zstandard window, of the given bytes, is too large for the library or the memory."""
+class FrameError(Exception):
+    """A sound Zstandard frame that cannot be read.
+
+    Args:
+        problem: what it needs.
+        remedy: what users can do.
+        lacks_memory: True if it could be read on a machine with more memory.
+    """
+
+    def __init__(self, problem: str, remedy: str, lacks_memory: bool = False) -> None:
+        super().__init__(problem, remedy, lacks_memory)
 
     def of(self, path: str) -> UserError:
         """Return the error for the file ``path``.
 
         A lack of memory cannot be skipped, because results must not depend on the machine.
         """
-        (window,) = self.args
-        problem = f"this Zstandard file needs a window of {window / 1e9:.2f} GB of memory, but "
-        repack = "recompress it with a smaller window (zstd -d --long=31, then zstd without --long)"
-        if window > LARGEST_WINDOW:
-            problem += f"at most {LARGEST_WINDOW / 1e9:.2f} GB can be read"
-            return unreadable_file(path, problem, repack, "damaged_file")
-        return UserError(
-            f"{path}: {problem}{available_memory() / 1e9:.2f} GB are available, and one file may "
-            f"use half of it; {repack}, or use a machine with more memory"
-        )
+        problem, remedy, lacks_memory = self.args
+        if lacks_memory:
+            return UserError(f"{path}: {problem}; {remedy}, or use a machine with more memory")
+        return unreadable_file(path, problem, remedy, "damaged_file")
+
+
+def _window_error(window: int) -> FrameError:
+    problem = f"this Zstandard file needs a window of {window / 1e9:.2f} GB of memory, but "
+    remedy = "recompress it with a smaller window (zstd -d --long=31, then zstd without --long)"
+    if window > LARGEST_WINDOW:
+        return FrameError(f"{problem}at most {LARGEST_WINDOW / 1e9:.2f} GB can be read", remedy)
+    free = f"{available_memory() / 1e9:.2f} GB are available, and one file may use half of it"
+    return FrameError(problem + free, remedy, lacks_memory=True)
 
 
 def available_memory(root: Path = Path("/")) -> int:
@@ -250,7 +267,7 @@ def unpack(
                 inner = compression()
             try:
                 out = inner.decompress(data, size)
-            except WindowError as error:
+            except FrameError as error:
                 raise error.of(path) from error
             except _ERRORS as error:
                 raise damaged_file(path, f"damaged compressed file ({error})") from error

@@ -127,6 +127,19 @@ def test_a_window_that_memory_does_not_allow_stops_also_if_damaged_files_are_ski
     assert len(read_file(tmp_path / "a.zst")[0].documents) == 3000
 
 
+def test_a_file_that_needs_a_dictionary_is_not_called_damaged(
+    tmp_path: Path, read_file: Read
+) -> None:
+    samples = [f"line {i} of {i * i} with words {i % 7}\n".encode() for i in range(4000)]
+    dictionary = zstandard.train_dictionary(4096, samples, dict_id=77)
+    packed = zstandard.ZstdCompressor(dict_data=dictionary).compress(TEXT.encode())
+    (tmp_path / "a.zst").write_bytes(packed)
+    with pytest.raises(
+        UnreadableFile, match=r"needs the dictionary 77 to be .*; decompress it with"
+    ):
+        read_file(tmp_path / "a.zst")
+
+
 def test_a_window_that_the_library_does_not_read_is_an_unreadable_file(
     tmp_path: Path, read_file: Read
 ) -> None:
