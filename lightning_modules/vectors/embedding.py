@@ -116,7 +116,7 @@ def hash_texts(job: EmbedJob, unit: Unit) -> int:
         record = {
             "read": len(hashes) + dropped.total(),
             "dropped": dropped,
-            "inputs": ranges_read(unit, reader.digests, reader.encodings, reader.line_ends),
+            "inputs": ranges_read(unit, reader.digests, reader.encodings, reader.notes),
         }
         folder.write_record(folder.unit_record(job.work, unit.index), record)
     return unit.index

@@ -19,7 +19,7 @@ from preprocess.corpus.dedup import key_buckets
 from preprocess.corpus.rejects import side_files
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, FileRecord, content_hash, read_manifest
-from preprocess.reading.changed_inputs import line_ends_warning, write_inputs
+from preprocess.reading.changed_inputs import warnings_of, write_inputs
 from preprocess.reading.kinds.missing_text import why_no_text
 from preprocess.reading.listing import list_source
 from preprocess.reading.plan_file import write_plan
@@ -106,7 +106,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
             "this is a bug in biloom, please report it"
         )
     _show(console, sums)
-    if warning := line_ends_warning(sums.inputs):
+    for warning in warnings_of(sums.inputs):
         console.warn(warning)
     return _made(config, place, job, extended, sums)
 

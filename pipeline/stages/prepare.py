@@ -23,7 +23,7 @@ from preprocess.corpus.last_pass import read_counts
 from preprocess.corpus.rejects import side_files
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, content_hash, read_manifest
-from preprocess.reading.changed_inputs import encodings_found, line_ends_warning, write_inputs
+from preprocess.reading.changed_inputs import encodings_found, warnings_of, write_inputs
 from preprocess.reading.kinds.missing_text import why_no_text
 from preprocess.reading.mixing import has_natural_shares, shares
 from preprocess.reading.plan_file import write_plan
@@ -144,7 +144,7 @@ def _collect(
         place.file(PAGE), corpus_page(stats, inputs, kind).encode("utf-8", "replace")
     )
     show_corpus(console, details, place.file(PAGE))
-    if warning := line_ends_warning(inputs):
+    for warning in warnings_of(inputs):
         console.warn(warning)
     extra = [place.record(name) for name in (PAGE, *side_files(place.folder))]
     return Made((*made, *extra), details, stats=stats, content=content)

@@ -194,7 +194,7 @@ class _FirstPass:
             "scripts": dict(sorted(counts.scripts.items())),
             "parts": counts.parts,
             "inputs": ranges_read(
-                self._unit, self._reader.digests, self._reader.encodings, self._reader.line_ends
+                self._unit, self._reader.digests, self._reader.encodings, self._reader.notes
             ),
         }
         self._report(final=True)

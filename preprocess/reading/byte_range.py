@@ -1,7 +1,7 @@
 """Reading of the raw bytes of a range of a file, and the error for files that cannot be read."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -143,6 +143,20 @@ def first_bytes(piece: Range, file: BinaryIO) -> bytes:
         return storage.read_bytes(piece.path, 0, HEAD_BYTES)
     # At most the file's size, because reading past the end costs another call.
     return file.read(min(HEAD_BYTES, piece.bytes))
+
+
+def read_at(file: BinaryIO, start: int, end: int) -> bytes:
+    """Return the bytes ``[start, end)`` of a file, fewer at its end."""
+    file.seek(start)
+    return file.read(end - start)
+
+
+def in_pieces(read: Callable[[int, int], bytes]) -> Iterator[bytes]:
+    """Yield all bytes that ``read`` returns by offsets, as `read_at` and `Tape.read` do."""
+    start = 0
+    while data := read(start, start + HEAD_BYTES):
+        yield data
+        start += len(data)
 
 
 class Tape:

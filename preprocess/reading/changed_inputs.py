@@ -38,7 +38,7 @@ def digest(files: Sequence[FileInfo]) -> dict[str, Any]:
 
 
 def ranges_read(
-    unit: Unit, digests: Sequence[str], encodings: Sequence[str], line_ends: Sequence[str]
+    unit: Unit, digests: Sequence[str], encodings: Sequence[str], notes: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return one row per range of a unit, as JSON types, for the unit's record and `write_inputs`.
 
@@ -47,15 +47,13 @@ def ranges_read(
         digests: xxh128 of the raw bytes of each range, from `UnitReader.digests`.
         encodings: the encoding found for each range, from `UnitReader.encodings`; a row has it only
             if it is not empty.
-        line_ends: "CR" for files with old line ends, from `UnitReader.line_ends`; likewise.
+        notes: the note on each range, from `UnitReader.notes`; likewise.
     """
     return [
         {"name": r.name, "start": r.start, "end": r.end, "version": r.version, "xxh128": digest}
         | ({"encoding": encoding} if encoding else {})
-        | ({"line_ends": ends} if ends else {})
-        for r, digest, encoding, ends in zip(
-            unit.ranges, digests, encodings, line_ends, strict=True
-        )
+        | ({"note": note} if note else {})
+        for r, digest, encoding, note in zip(unit.ranges, digests, encodings, notes, strict=True)
     ]
 
 
@@ -69,20 +67,27 @@ def encodings_found(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def line_ends_warning(rows: Sequence[dict[str, Any]]) -> str:
-    """Return a warning that names files with old line ends, or an empty string.
+def warnings_of(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the warnings of files that were read, but probably not as their owner expects.
 
     Args:
         rows: rows of `ranges_read`.
     """
-    names = [row["name"] for row in rows if row.get("line_ends") == "CR"]
-    if not names:
-        return ""
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return (
-        f"{', '.join(names[:NAMED])}{more}: the lines end with a carriage return alone, which ends no "
-        "document, so that the text is one long line; convert the line ends (tr '\\r' '\\n')"
-    )
+    warnings: list[str] = []
+    for note, warning in _WARNINGS.items():
+        names = [row["name"] for row in rows if row.get("note") == note]
+        if names:
+            more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+            warnings.append(f"{', '.join(names[:NAMED])}{more}: {warning}")
+    return warnings
+
+
+_WARNINGS = {
+    "old line ends": "the lines end with a carriage return alone, which ends no document, so that the "
+    "text is one long line; convert the line ends (tr '\\r' '\\n')",
+    "no text": "the file is intact, but contains nothing",
+}
+"""What is said of the files with a note, by `UnitReader.notes`."""
 
 
 def write_inputs(folder: str, rows: Sequence[dict[str, Any]], add: bool = False) -> None:

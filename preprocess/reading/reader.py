@@ -8,6 +8,7 @@ readable documents. Memory is bounded by one block and one record of at most ``m
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import BinaryIO
 
 import xxhash
@@ -24,6 +25,8 @@ from preprocess.reading.byte_range import (
     UnreadableFile,
     damaged_file,
     first_bytes,
+    in_pieces,
+    read_at,
     read_errors_as_damaged,
 )
 from preprocess.reading.compression import find_compression, unpack
@@ -50,6 +53,8 @@ from preprocess.reading.text_reader import TextReader
 from preprocess.reading.units import Range, Unit
 from preprocess.text.config import CleaningConfig
 
+OLD_LINE_ENDS, NOTHING = "old line ends", "no text"
+"""Notes on a file, see `UnitReader.notes`."""
 MOST_MESSAGES = 20
 """Maximum number of unreadable files of a unit that an error names."""
 BLOCK_BYTES = 256 * 1024
@@ -120,8 +125,9 @@ class UnitReader:
             damaged file, of the bytes that could be read.
         encodings: after iteration, the encoding found for each range of a text file of a source with
             ``encoding: auto``; empty for other ranges.
-        line_ends: after iteration, "CR" for the first range of each file whose lines seem to end with
-            a carriage return, which ends no document; empty for other ranges.
+        notes: after iteration, `OLD_LINE_ENDS` for the first range of each file whose lines seem to end
+            with a carriage return, which ends no document; `NOTHING` for a compressed file or Parquet
+            file without text; empty for other ranges.
     """
 
     def __init__(
@@ -139,7 +145,7 @@ class UnitReader:
         self._block_bytes = block_bytes
         self.digests: list[str] = []
         self.encodings: list[str] = []
-        self.line_ends: list[str] = []
+        self.notes: list[str] = []
 
     def __iter__(self) -> Iterator[Block]:
         """Read the unit.
@@ -149,7 +155,7 @@ class UnitReader:
                 ``skip_damaged`` is not set.
             UserError: a Parquet file does not have the columns of the source.
         """
-        self.digests, self.encodings, self.line_ends = [], [], []
+        self.digests, self.encodings, self.notes = [], [], []
         return join_small(self._blocks(), self._block_bytes)
 
     def _blocks(self) -> Iterator[Block]:
@@ -177,7 +183,7 @@ class UnitReader:
         """Yield the blocks of a range; their raw bytes sum to its length, even in a damaged file."""
         taken = 0
         self.encodings.append("")
-        self.line_ends.append("")
+        self.notes.append("")
         digest = xxhash.xxh3_128()
         rejected: list[Rejected] = []
         try:
@@ -215,19 +221,23 @@ class UnitReader:
         if compression and piece.start > 0:
             return
         chunks: Iterable[bytes] = raw
-        read: ReadBytes = partial(_read_at, file)
+        read: ReadBytes = partial(read_at, file)
         if compression:
             most = self._limits.max_expansion
             unpacked = unpack(raw, compression, self._block_bytes, piece.path, piece.bytes, most)
             chunks = tape = self._tape(unpacked)
             head, read = tape.read(0, HEAD_BYTES), tape.read
+            if not head:
+                self.notes[-1] = NOTHING
         kind = find_format(source, piece.name, head)
         detector = Detector(source, piece, compression is not None, limit)
         detector.check(kind, head)
         if kind == "parquet":
-            yield from read_parquet(
-                file, piece, source, self._drop_invalid, limit, self._block_bytes
-            )
+            blocks = read_parquet(file, piece, source, self._drop_invalid, limit, self._block_bytes)
+            first = next(blocks, None)
+            if first is None and piece.end - piece.start == piece.bytes:
+                self.notes[-1] = NOTHING
+            yield from chain([first] if first else [], blocks)
             return
         stream = compression is not None
         skip = self._limits.skip_damaged
@@ -250,9 +260,10 @@ class UnitReader:
             encoding, stream, read = "utf-8", True, tape.read
         if not piece.start and kind != "docstrings" and source.document != "file":
             start = head if known == encoding else read(0, HEAD_BYTES)
-            self.line_ends[-1] = "CR" if has_old_line_ends(start) else ""
+            if has_old_line_ends(start):
+                self.notes[-1] = OLD_LINE_ENDS
         if kind is None:
-            kind = detector.find(_pieces(read), encoding)
+            kind = detector.find(in_pieces(read), encoding)
         stretches = Stretches(piece.path, encoding, known, read, skip)
         text = TextReader(piece.name, encoding, self._drop_invalid, limit, stretches)
         for records in self._records(kind, chunks, piece, raw, stream, encoding):
@@ -299,18 +310,6 @@ class UnitReader:
         if not paragraphs:
             return lines
         return whole_paragraphs(lines, start, end, blank_lines(encoding), limit)
-
-
-def _pieces(read: ReadBytes) -> Iterator[bytes]:
-    start = 0
-    while data := read(start, start + HEAD_BYTES):
-        yield data
-        start += len(data)
-
-
-def _read_at(file: BinaryIO, start: int, end: int) -> bytes:
-    file.seek(start)
-    return file.read(end - start)
 
 
 def _as_utf8(chunks: Iterable[bytes], encoding: str, path: str) -> Iterator[bytes]:

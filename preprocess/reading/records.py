@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from preprocess.reading.block import EXCERPT_BYTES
 
-OLD_LINE_ENDS = 2
+FEWEST_RETURNS = 2
 """Carriage returns in a text without line feeds from which they are taken for line ends."""
 
 
@@ -241,7 +241,7 @@ def has_old_line_ends(head: bytes) -> bool:
         head: the first bytes of the text, in an encoding for which `is_cuttable` is True.
     """
     text = head.strip(b"\r\n")
-    return b"\n" not in text and text.count(b"\r") >= OLD_LINE_ENDS
+    return b"\n" not in text and text.count(b"\r") >= FEWEST_RETURNS
 
 
 def without_mark(items: Iterable[Records | Oversized]) -> Iterator[Records | Oversized]:

@@ -102,6 +102,16 @@ def any_bytes(folder: Path) -> None:
     write(folder, "b.jsonl", b"[" + data.replace(b"\n", b"\n["))
 
 
+def other_kinds(folder: Path) -> None:
+    write(folder, "a.txt", b"<!DOCTYPE html>\n<p>\n" + b"words\n" * 9999)
+    write(folder, "b.json", b'[\n{"text": "a"}\n]\n')
+    write(folder, "c.csv.gz", gzip.compress(b"id,text\n1,a\n"))
+    write(folder, "d", b"PK\x03\x04\x14\0\0\0" * 99)
+    write(folder, "e.jsonl.gz", b"")
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 5\n"
+    write(folder, "f.parquet", pointer)
+
+
 def deep_json(folder: Path) -> None:
     deep = b"[" * 100_000
     rows = [
@@ -162,6 +172,7 @@ CASES: list[Case] = [
     (empty_lines, 1_000_000, {"empty": 1_000_000}, ()),
     (zeros, 1002, {"empty": 1000, "not_text": 1}, SKIP),
     (any_bytes, 2, {"not_text": 2}, SKIP),
+    (other_kinds, 6, {"not_text": 5, "damaged_file": 1}, SKIP),
     (deep_json, 5, {"invalid_json": 3}, ()),
     (odd_json, 14, {"invalid_json": 1, "missing_text_field": 6, "text_not_a_string": 2}, ()),
     (bombs, 400_002, {"damaged_file": 2, "empty": 400_000}, SKIP),

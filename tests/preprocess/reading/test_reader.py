@@ -13,13 +13,15 @@ from preprocess.config import PrepareConfig, Source
 from preprocess.files.errors import StorageError
 from preprocess.reading.block import Block, join_small
 from preprocess.reading.byte_range import DamagedFile
-from preprocess.reading.changed_inputs import line_ends_warning, ranges_read
+from preprocess.reading.changed_inputs import ranges_read, warnings_of
 from preprocess.reading.listing import list_source
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import plan_units
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
 
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 Read = Callable[..., Any]  # fixture of conftest.py
 
 
@@ -291,15 +293,33 @@ def test_a_file_with_old_line_ends_is_noted_once(tmp_path: Path, text: str, is_o
             for unit in plan_units([source], [list_source(source)], 100):
                 reader = read_unit(unit, source, CleaningConfig())
                 list(reader)
-                rows += ranges_read(unit, reader.digests, reader.encodings, reader.line_ends)
-            assert [row["start"] for row in rows if "line_ends" in row] == [0] * is_old
-            assert ("a: the lines end with a carriage return" in line_ends_warning(rows)) == is_old
+                rows += ranges_read(unit, reader.digests, reader.encodings, reader.notes)
+            rows = [row for row in rows if row.get("note") != "no text"]
+            assert [row["start"] for row in rows if "note" in row] == [0] * is_old
+            warnings = warnings_of(rows)
+            assert [one[:40] for one in warnings] == [
+                "a: the lines end with a carriage return alone"[:40]
+            ] * is_old
 
 
-def test_a_warning_of_old_line_ends_names_a_few_files() -> None:
-    rows = [{"name": f"{n}.txt", "line_ends": "CR"} for n in range(25)]
-    warning = line_ends_warning(rows)
+def test_a_warning_names_a_few_files() -> None:
+    rows = [{"name": f"{n}.txt", "note": "old line ends"} for n in range(25)]
+    (warning,) = warnings_of(rows)
     assert warning.startswith("0.txt, 1.txt, ")
     assert (
         "19.txt and 5 more: the lines end with a carriage return alone, which ends no " in warning
     )
+
+
+def test_an_intact_file_without_any_text_is_noted(tmp_path: Path) -> None:
+    write(tmp_path, "a.gz", gzip.compress(b""))
+    write(tmp_path, "b.txt", b"x")
+    empty = pyarrow.table({"text": pyarrow.array([], pyarrow.string())})
+    parquet.write_table(empty, tmp_path / "c.parquet")
+    source = Source(path=f"{tmp_path}/*")
+    (unit,) = plan_units([source], [list_source(source)], None)
+    reader = read_unit(unit, source, CleaningConfig())
+    assert [text for block in reader for text in block.documents] == ["x"]
+    assert reader.notes == ["no text", "", "no text"]
+    rows = ranges_read(unit, reader.digests, reader.encodings, reader.notes)
+    assert warnings_of(rows) == ["a.gz, c.parquet: the file is intact, but contains nothing"]
