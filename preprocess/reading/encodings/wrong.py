@@ -113,8 +113,6 @@ class Stretches:
         if (start, end) != self._examined:
             self._examined = start, end
             data = self._read(start, end)
-            if start and size <= STRETCH_BYTES:
-                data = data[data.find(b"\n") + 1 :]
             self._problem = _problem(data, self._encoding, self._configured)
             if self._problem and not self._skip:
                 sample = data if self._encoding == self._configured else b""
