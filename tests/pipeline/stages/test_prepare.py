@@ -393,6 +393,7 @@ def nasty() -> Path:
 DAMAGED = {
     "corrupt-middle.txt.gz": "damaged compressed file",
     "truncated.txt.gz": "this compressed file is truncated",
+    "zero-length.txt.gz": "this file is empty (0 bytes), which no intact file of its format is",
     "latin1.txt": "100% of the characters outside ASCII are invalid in utf-8; set 'encoding: cp1252'",
     "half-utf8-half-gb18030.txt": "15% of the characters outside ASCII are invalid in utf-8",
     "utf16le-nobom.txt": "50% of its bytes are NUL, as in text in utf-16-le",
