@@ -50,7 +50,8 @@ _ZLIB = Kind("a zlib stream", _REPACK)
 
 _CONTROLS = bytes({*range(0x20), 0x7F} - {*b"\t\n\v\f\r\x1b"})
 
-# A file needs a control character too, because prose may begin with the same letters.
+_NEAR = 64
+# The first bytes must contain a control character too, because prose may begin with the same letters.
 _SIGNATURES: dict[bytes, Kind] = {
     **dict.fromkeys(
         (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"),
@@ -59,7 +60,6 @@ _SIGNATURES: dict[bytes, Kind] = {
     b"7z\xbc\xaf\x27\x1c": Kind("a 7z archive", _UNPACK),
     b"Rar!\x1a\x07": Kind("a RAR archive", _UNPACK),
     b"MSCF\0\0\0\0": Kind("a cabinet archive", _UNPACK),
-    b"!<arch>\n": Kind("an ar archive", _UNPACK),
     b"\x04\x22\x4d\x18": Kind("an LZ4 file", _REPACK),
     b"\x02\x21\x4c\x18": Kind("an LZ4 file", _REPACK),
     b"\x1f\x9d": Kind("a file of compress (.Z)", _REPACK),
@@ -82,7 +82,6 @@ _SIGNATURES: dict[bytes, Kind] = {
     b"\x93NUMPY": Kind("a NumPy array", _CONVERT),
     **dict.fromkeys((b"\x80" + bytes([n]) for n in range(2, 6)), Kind("a Python pickle", _CONVERT)),
     b"GGUF": Kind("a model file (GGUF)", _CONVERT),
-    b"MATLAB 5.0 MAT-file": Kind("a MATLAB file", _CONVERT),
     b"RDX3\n": Kind("an R data file", _CONVERT),
     b"RDX2\n": Kind("an R data file", _CONVERT),
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": Kind("an old Office document (doc, xls or ppt)", _EXTRACT),
@@ -113,6 +112,8 @@ _TEXTUAL: tuple[tuple[re.Pattern[bytes], Kind], ...] = tuple(
     (re.compile(pattern), kind)
     for pattern, kind in (
         (rb"%PDF-\d", Kind("a PDF document", _EXTRACT)),
+        (rb"!<arch>\n", Kind("an ar archive", _UNPACK)),
+        (rb"MATLAB 5\.0 MAT-file", Kind("a MATLAB file", _CONVERT)),
         (rb"%!PS", Kind("a PostScript document", _EXTRACT)),
         (rb"\{\\rtf", Kind("an RTF document", _EXTRACT)),
         (rb"WARC/\d\.\d+\r?\n", Kind("a WARC web archive", _EXTRACT)),
@@ -141,7 +142,7 @@ _HTML_START = re.compile(_BEFORE_MARKUP + rb"<(?:!doctype\s+html|html[\s>])", re
 _XML_START = re.compile(
     _BEFORE_MARKUP
     + rb"<(?:\?xml\s|!doctype\s|(?:mediawiki|rss|feed|svg|tei|teicorpus|tmx|xliff)[\s>]"
-    rb"|[a-z_][\w:.-]*\s[^<>]*\bxmlns\b)",
+    rb"|[a-z_][\w:.-]*\s[^<>]*\bxmlns(?::[\w.-]+)?\s*=\s*[\"'])",
     re.I | re.S,
 )
 _OCTAL = re.compile(rb" *[0-7]{1,7}[\0 ]*")
@@ -157,8 +158,8 @@ def find_kind(head: bytes, encoding: str, name: str) -> Kind | None:
         encoding: its encoding.
         name: its name, which decides only about Brotli, because that has no signature.
     """
-    controls = len(head) - len(head.translate(None, _CONTROLS))
-    if controls and head.startswith(_FIRST):
+    controls = _count_controls(head)
+    if head.startswith(_FIRST) and _count_controls(head[:_NEAR]):
         return next(kind for first, kind in _SIGNATURES.items() if head.startswith(first))
     for pattern, kind in _TEXTUAL:
         if pattern.match(head):
@@ -173,6 +174,10 @@ def find_kind(head: bytes, encoding: str, name: str) -> Kind | None:
         if _XML_START.match(text):
             return _XML
     return _binary_kind(head, controls, name) if controls and is_cuttable(encoding) else None
+
+
+def _count_controls(data: bytes) -> int:
+    return len(data) - len(data.translate(None, _CONTROLS))
 
 
 def _binary_kind(head: bytes, controls: int, name: str) -> Kind | None:
