@@ -70,19 +70,24 @@ class Source(Section):
     format: Literal["auto", "text", "jsonl", "parquet", "docstrings"] = Field(
         "auto",
         description="file format; jsonl: one JSON object per line; docstrings: prose in Python "
-        "sources; auto: detected from name and content",
+        "sources; auto: detected from name and content; text: any content is read as text",
     )
     document: Literal["line", "paragraph", "file"] = Field(
         "line", description="what a document is in text files; a paragraph ends at a blank line"
     )
-    text_field: str = Field("text", description="key (jsonl) or column (parquet) of the text")
+    text_field: str = Field(
+        "text",
+        description="key (jsonl) or column (parquet) of the text; 'a.b' is b in the object or struct a",
+    )
     id_field: str | None = Field(
         None,
         description="key (jsonl) or column (parquet) of an id, which names a document where it is "
         "traced or dropped",
     )
     encoding: str = Field(
-        "utf-8", description="encoding of text and jsonl files; a byte order mark overrides it"
+        "utf-8",
+        description="encoding of text and jsonl files; a byte order mark overrides it; auto: UTF-8, "
+        "otherwise the likely encoding of each file, which needs biloom[encodings]",
     )
     split: Split | None = Field(
         None, description="split of all its documents; null: by the hash of each document's text"
@@ -104,10 +109,14 @@ class Source(Section):
     @field_validator("encoding")
     @classmethod
     def _known_encoding(cls, encoding: str) -> str:
+        if encoding == "auto":
+            return encoding
         try:
             known = codecs.lookup(encoding)
         except LookupError as error:
-            raise ValueError(f"'{encoding}' is not an encoding that Python knows") from error
+            raise ValueError(
+                f"'{encoding}' is not an encoding that Python knows; 'auto' finds the likely one"
+            ) from error
         # Python counts escapes of host names and of its own literals as text encodings.
         escape = known.name.startswith(("idna", "punycode", "undefined", "unicode", "raw"))
         if escape or not known._is_text_encoding:
@@ -142,8 +151,8 @@ class PrepareConfig(Section):
     )
     damaged_files: Literal["stop", "skip"] = Field(
         "stop",
-        description="if a file cannot be read to its end: stop with an error, or keep what could be "
-        "read and count the file",
+        description="if a file is not text or cannot be read to its end: stop with an error, or keep "
+        "what could be read and count the file",
     )
     max_document_bytes: int = Field(
         16_000_000, ge=1024, description="bytes above which a record is dropped as 'oversized'"

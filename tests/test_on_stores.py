@@ -140,9 +140,7 @@ def test_texts_are_appended_and_a_changed_result_is_moved_aside(
 def names_of_work(stage: str, folder: str = "") -> list[str]:
     """Return the names of files in the unfinished work of a stage."""
     works = storage.list_folders(f"{stage}/_work")
-    return [
-        name for work in works for name in storage.list_names(f"{stage}/_work/{work}{folder}")
-    ]
+    return [name for work in works for name in storage.list_names(f"{stage}/_work/{work}{folder}")]
 
 
 @pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])

@@ -9,6 +9,7 @@ from pipeline.console import Console
 from pipeline.lifecycle.stage import StageFolder
 from preprocess.config import WordConfig
 from preprocess.files.storage import atomic_writer, join
+from preprocess.reading.kinds.missing_text import why_no_text
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit
 from preprocess.tokenizers.base import TokenizerError
@@ -52,5 +53,5 @@ def count_corpus(
     text, index = (join(place.work, name) for name in (TEXT, INDEX))
     with atomic_writer(text) as words, atomic_writer(index) as numbers:
         if not (figures["documents"] and write_vocabulary(merged_words(job), words, numbers)):
-            raise TokenizerError(NO_WORD)
+            raise TokenizerError(NO_WORD + why_no_text(units, config.prepare.sources))
     return WordTokenizer(Vocabulary.open(text, index)), figures

@@ -28,7 +28,8 @@ from preprocess.corpus.rejects import PREFIX, side_files
 from preprocess.files import storage
 from preprocess.files.fingerprint import differing_keys
 from preprocess.files.manifest import NAME, FileRecord, content_hash, read_manifest
-from preprocess.reading.changed_inputs import write_inputs
+from preprocess.reading.changed_inputs import warnings_of, write_inputs
+from preprocess.reading.kinds.missing_text import why_no_text
 from preprocess.reading.listing import list_source
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
@@ -155,7 +156,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     for unit in units:
         sums.add(place.work, unit)
     if not sums.entries and not (finished and finished.is_kept):
-        raise StageError("no text to embed; check embed.input")
+        raise StageError(f"no text to embed; check embed.input{why_no_text(units, sources)}")
     if sums.read != sums.entries + sums.repeated + sums.known + sums.dropped.total():
         raise StageError(
             f"{place.folder}: {sums.read:,} texts read, but {sums.entries:,} embedded, "
@@ -163,6 +164,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
             "this is a bug in biloom, please report it"
         )
     _show(console, sums)
+    for warning in warnings_of(sums.inputs):
+        console.warn(warning)
     return _made(config, place, job, finished, sums)
 
 

@@ -23,7 +23,13 @@ from preprocess.corpus.last_pass import read_counts
 from preprocess.corpus.rejects import side_files
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, content_hash, read_manifest
-from preprocess.reading.changed_inputs import read_inputs, write_inputs
+from preprocess.reading.changed_inputs import (
+    encodings_found,
+    read_inputs,
+    warnings_of,
+    write_inputs,
+)
+from preprocess.reading.kinds.missing_text import why_no_text
 from preprocess.reading.mixing import has_natural_shares, shares
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
@@ -114,7 +120,8 @@ def _collect(
     if not written:
         # What was dropped can be inspected in the stage's folder.
         place.publish(side_files(place.unpublished))
-        raise _nothing_left(config, read, dropped) if read else no_documents(config)
+        why = why_no_text(units, config.prepare.sources)
+        raise _nothing_left(config, read, dropped, why) if read else no_documents(config)
     buffer = io.BytesIO()
     np.save(buffer, counts)
     storage.write_bytes(place.new_file("counts.npy"), buffer.getvalue())
@@ -134,6 +141,8 @@ def _collect(
             "changed": dict(sorted(sums["changed"].items())),
         },
     }
+    if found := encodings_found(inputs):
+        details["encodings"] = found
     made = [*files, place.record("counts.npy")]
     content = content_hash([*made, *_mixture(config, sources)])
     stats = {
@@ -145,6 +154,8 @@ def _collect(
     kind = cached_tokenizer(job.tokenizer, job.tokenizer_content).kind
     _write_page(place, stats, inputs, kind)
     show_corpus(console, details, place.file(PAGE))
+    for warning in warnings_of(inputs):
+        console.warn(warning)
     # Also in the folder, if an earlier run was killed while it published the result.
     side = {*side_files(place.unpublished), *side_files(place.folder)}
     extra = [place.record(name) for name in (PAGE, *sorted(side))]
@@ -230,7 +241,9 @@ def _sums(files: Sequence[FileRecord], **columns: str) -> dict[str, int]:
     return {key: sum(int(counts[key]) for counts in chosen) for key in SUMS}
 
 
-def _nothing_left(config: Config, read: int, dropped: Counter[str]) -> StageError:
+def _nothing_left(config: Config, read: int, dropped: Counter[str], why: str) -> StageError:
     paths = ", ".join(path for source in config.prepare.sources for path in source.paths)
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items()))
-    return StageError(f"{paths}: all {read:,} documents were dropped ({reasons}); check the text")
+    return StageError(
+        f"{paths}: all {read:,} documents were dropped ({reasons}){why or '; check the text'}"
+    )

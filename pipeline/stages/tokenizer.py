@@ -11,6 +11,7 @@ from pipeline.console import Bar, Console, count
 from pipeline.lifecycle.registry import BEAM, input_sources, no_documents
 from pipeline.lifecycle.stage import Made, StageError, StageFolder, require
 from preprocess.config import SentencePieceConfig, WordConfig
+from preprocess.reading.kinds.missing_text import why_no_text
 from preprocess.reading.units import Unit, plan_units
 from preprocess.tokenizers.coverage import SAMPLE_BYTES, coverage, coverage_rows
 from preprocess.tokenizers.load import Tokenizer, train_tokenizer
@@ -156,6 +157,8 @@ class _Texts:
             self._least_read,
             lambda raw: bar.update(min(raw, self.size), "reading"),
         )
+        if not drawn and (why := why_no_text(self._units, self._config.sources)):
+            raise StageError(f"the train split has no text{why}")
         size = sum(len(text.encode()) for _, text in drawn)
         self.figures = {"bytes": size, "documents": len(drawn)}
         share = min(1.0, SAMPLE_BYTES / size) if size else 1.0

@@ -148,7 +148,9 @@ class _FirstPass:
             "changed": dict(sorted(self._cleaner.counts.items())),
             "scripts": dict(sorted(counts.scripts.items())),
             "parts": counts.parts,
-            "inputs": ranges_read(self._unit, self._reader.digests),
+            "inputs": ranges_read(
+                self._unit, self._reader.digests, self._reader.encodings, self._reader.notes
+            ),
         }
         self._report(final=True)
         folder.write_done(

@@ -26,10 +26,10 @@ class Rejected:
     """A record that is not a valid document.
 
     Attributes:
-        reason: invalid_bytes, invalid_json, missing_text_field, text_not_a_string, oversized or
-            damaged_file.
+        reason: invalid_bytes, wrong_encoding, invalid_json, missing_text_field, text_not_a_string,
+            oversized, damaged_file, not_text or wrong_columns.
         excerpt: the start of the record, up to 1000 characters, unprintable ones escaped; for a
-            damaged file, the error message.
+            file that cannot be read, the error message.
         where: ``FILE:BYTE_OFFSET``, ``FILE:row N`` in Parquet, both followed by `` id=ID`` if the
             record has an id; for a damaged file, ``FILE``.
     """

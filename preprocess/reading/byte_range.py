@@ -1,22 +1,36 @@
 """Reading of the raw bytes of a range of a file, and the error for files that cannot be read."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
 import xxhash
 
 from preprocess.errors import UserError
-from preprocess.files.storage import is_remote
+from preprocess.files import storage
 from preprocess.reading.units import Range
 
-HEAD_BYTES = 4096
+HEAD_BYTES = 64 * 1024
 """Leading bytes from which a file's compression, encoding and format are detected."""
 _TAIL_BYTES = 64 * 1024
 
 
 class DamagedFile(UserError):  # noqa: N818
-    """A raw file that cannot be read to its end."""
+    """A raw file that cannot be read to its end.
+
+    Attributes:
+        reason: reason under which the file is counted if damaged files are skipped.
+    """
+
+    reason = "damaged_file"
+
+
+class UnreadableFile(DamagedFile):
+    """A raw file of which nothing can be read, because of its kind or its columns.
+
+    Every range of the file raises it, and the first range counts it.
+    """
 
 
 def damaged_file(path: str, problem: str) -> DamagedFile:
@@ -25,6 +39,23 @@ def damaged_file(path: str, problem: str) -> DamagedFile:
         f"{path}: {problem}; replace it with an intact copy, leave it out of the input, or keep what "
         "can be read with prepare.damaged_files=skip"
     )
+
+
+def unreadable_file(path: str, problem: str, remedy: str, reason: str) -> UnreadableFile:
+    """Return the error for a file of which nothing can be read.
+
+    Args:
+        path: the file.
+        problem: what is wrong.
+        remedy: what users can do, apart from leaving the file out or skipping it.
+        reason: see `DamagedFile.reason`.
+    """
+    error = UnreadableFile(
+        f"{path}: {problem}; {remedy}, leave it out of the input, or count it with "
+        "prepare.damaged_files=skip"
+    )
+    error.reason = reason
+    return error
 
 
 @contextmanager
@@ -37,7 +68,7 @@ def read_errors_as_damaged(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         lasting = FileNotFoundError | PermissionError | IsADirectoryError
-        if is_remote(path) and not isinstance(error, lasting):
+        if storage.is_remote(path) and not isinstance(error, lasting):
             raise
         raise damaged_file(path, f"cannot be read ({error.strerror or error})") from error
 
@@ -103,3 +134,80 @@ class RawRange:
             )
         self._position += len(data)
         return data
+
+
+def first_bytes(piece: Range, file: BinaryIO) -> bytes:
+    """Return the first `HEAD_BYTES` of the file of a range."""
+    if piece.start > 0 and storage.is_remote(piece.path):
+        # The open remote file would read megabytes ahead, which the range does not need.
+        return storage.read_bytes(piece.path, 0, HEAD_BYTES)
+    # At most the file's size, because reading past the end costs another call.
+    return file.read(min(HEAD_BYTES, piece.bytes))
+
+
+def read_at(file: BinaryIO, start: int, end: int) -> bytes:
+    """Return the bytes ``[start, end)`` of a file, fewer at its end."""
+    file.seek(start)
+    return file.read(end - start)
+
+
+def in_pieces(read: Callable[[int, int], bytes]) -> Iterator[bytes]:
+    """Yield all bytes that ``read`` returns by offsets, as `read_at` and `Tape.read` do."""
+    start = 0
+    while data := read(start, start + HEAD_BYTES):
+        yield data
+        start += len(data)
+
+
+class Tape:
+    """Iterates over the chunks of a stream, of which it can also return bytes by their offset.
+
+    Args:
+        chunks: the stream. An error in it is raised after the chunks before it.
+        limit: bytes before the present chunk that can still be returned.
+    """
+
+    def __init__(self, chunks: Iterable[bytes], limit: int) -> None:
+        self._chunks = iter(chunks)
+        self._limit = limit
+        self._behind: deque[bytes] = deque()
+        self._ahead: deque[bytes] = deque()
+        self._start = 0  # offset of the first byte behind
+        self._position = 0  # offset of the first byte ahead
+        self._end = 0
+        self._error: DamagedFile | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._ahead or self._pull():
+            data = self._ahead.popleft()
+            self._behind.append(data)
+            while self._position - self._start - len(self._behind[0]) >= self._limit:
+                self._start += len(self._behind.popleft())
+            self._position += len(data)
+            yield data
+        if self._error:
+            raise self._error
+
+    def read(self, start: int, end: int) -> bytes:
+        """Return the bytes ``[start, end)``, fewer at the end of the stream."""
+        while self._end < end and self._pull():
+            pass
+        pieces: list[bytes] = []
+        offset = self._start
+        for data in (*self._behind, *self._ahead):
+            if offset < end and offset + len(data) > start:
+                pieces.append(data[max(start - offset, 0) : end - offset])
+            offset += len(data)
+        return b"".join(pieces)
+
+    def _pull(self) -> bool:
+        """Read one chunk ahead; return False at the end of the stream."""
+        try:
+            data = next(self._chunks, None)
+        except DamagedFile as error:
+            self._error, data = error, None
+        if data is None:
+            return False
+        self._ahead.append(data)
+        self._end += len(data)
+        return True

@@ -5,6 +5,7 @@ ETag), its bytes are hashed and compared with the hash recorded when it was read
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from preprocess.work.folder import read_record, unit_records
 
 INPUTS = "inputs.jsonl"
 """Name of the file in which a finished stage lists the raw ranges that it read."""
+NAMED = 20
+"""Maximum number of files that a warning names."""
 HASHED_AT_ONCE = 4 << 20
 """Bytes to read and hash at once."""
 
@@ -34,17 +37,57 @@ def digest(files: Sequence[FileInfo]) -> dict[str, Any]:
     return {"files": len(files), "bytes": total, "names_and_sizes": hashed.hexdigest()}
 
 
-def ranges_read(unit: Unit, digests: Sequence[str]) -> list[dict[str, Any]]:
+def ranges_read(
+    unit: Unit, digests: Sequence[str], encodings: Sequence[str], notes: Sequence[str]
+) -> list[dict[str, Any]]:
     """Return one row per range of a unit, as JSON types, for the unit's record and `write_inputs`.
 
     Args:
         unit: a unit that was read.
         digests: xxh128 of the raw bytes of each range, from `UnitReader.digests`.
+        encodings: the encoding found for each range, from `UnitReader.encodings`; a row has it only
+            if it is not empty.
+        notes: the note on each range, from `UnitReader.notes`; likewise.
     """
     return [
         {"name": r.name, "start": r.start, "end": r.end, "version": r.version, "xxh128": digest}
-        for r, digest in zip(unit.ranges, digests, strict=True)
+        | ({"encoding": encoding} if encoding else {})
+        | ({"note": note} if note else {})
+        for r, digest, encoding, note in zip(unit.ranges, digests, encodings, notes, strict=True)
     ]
+
+
+def encodings_found(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Return the number of files in each encoding, of the files whose encoding was found.
+
+    Args:
+        rows: rows of `ranges_read`.
+    """
+    found = Counter(row["encoding"] for row in rows if "encoding" in row and not row["start"])
+    return dict(sorted(found.items()))
+
+
+def warnings_of(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the warnings of files that were read, but probably not as their owner expects.
+
+    Args:
+        rows: rows of `ranges_read`.
+    """
+    warnings: list[str] = []
+    for note, warning in _WARNINGS.items():
+        names = [row["name"] for row in rows if row.get("note") == note]
+        if names:
+            more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+            warnings.append(f"{', '.join(names[:NAMED])}{more}: {warning}")
+    return warnings
+
+
+_WARNINGS = {
+    "old line ends": "the lines end with a carriage return alone, which ends no document, so that the "
+    "text is one long line; convert the line ends (tr '\\r' '\\n')",
+    "no text": "the file is intact, but contains nothing",
+}
+"""What is said of the files with a note, by `UnitReader.notes`."""
 
 
 def write_inputs(folder: str, rows: Sequence[dict[str, Any]], before: str | None = None) -> None:

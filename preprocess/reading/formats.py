@@ -5,18 +5,25 @@ format.
 """
 
 import codecs
-import json
 from collections.abc import Iterable
 from typing import Literal
 
 from preprocess.config import Source
-from preprocess.reading.encodings import is_cuttable
+from preprocess.reading.encodings.decoding import is_cuttable
+from preprocess.reading.kinds.json_shape import Shape, shape_of
 
 Format = Literal["text", "jsonl", "parquet", "docstrings"]
 INSTALLED_DOCS = "installed-docs:"
 """Value of `Source.path` for the documentation of the installed Python packages."""
-_PARQUET = b"PAR1"
+PARQUET_MAGIC = b"PAR1"
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+_NEVER_EMPTY = (
+    *(*_COMPRESSED, ".bgz", ".tgz", ".tbz2", ".txz", ".zstd", ".lz4", ".lzma", ".7z", ".rar"),
+    *(".tar", ".parquet", ".arrow", ".feather", ".orc", ".avro", ".docx", ".xlsx", ".epub"),
+    *(".pdf", ".h5", ".hdf5", ".npy", ".npz"),
+)
+_ENOUGH = 4096
+"""Bytes of an array, or of what follows the first line, from which JSON is recognised."""
 
 
 def is_compressed_name(name: str) -> bool:
@@ -27,13 +34,22 @@ def is_compressed_name(name: str) -> bool:
     return name.lower().endswith(_COMPRESSED)
 
 
+def is_never_empty(source: Source, name: str) -> bool:
+    """Return True if an intact file of this name has at least one byte."""
+    return source.format == "parquet" or name.lower().endswith(_NEVER_EMPTY)
+
+
+def _without_packing(name: str) -> str:
+    """Return the name in lower case, without the ending of a compressed file."""
+    plain = name.lower()
+    return plain[: plain.rindex(".")] if plain.endswith(_COMPRESSED) else plain
+
+
 def _format_by_name(source: Source, name: str) -> Format | None:
     """Return the format if the settings and the name determine it, otherwise None."""
     if source.format != "auto":
         return source.format
-    plain = name.lower()
-    if plain.endswith(_COMPRESSED):
-        plain = plain[: plain.rindex(".")]
+    plain = _without_packing(name)
     if plain.endswith((".jsonl", ".ndjson")):
         return "jsonl"
     if plain.endswith(".py") and INSTALLED_DOCS in source.paths:
@@ -56,7 +72,7 @@ def is_never_cut(source: Source, name: str) -> bool:
 
 
 def find_format(source: Source, name: str, head: bytes) -> Format | None:
-    """Return the format of a file, or None if `holds_json` must decide between text and jsonl.
+    """Return the format of a file, or None if `find_shape` must decide between text and jsonl.
 
     Args:
         source: the file's source.
@@ -64,38 +80,68 @@ def find_format(source: Source, name: str, head: bytes) -> Format | None:
         head: its first bytes, uncompressed.
     """
     # A magic number is more reliable than a name.
-    if source.format == "auto" and head.startswith(_PARQUET):
+    if source.format == "auto" and head.startswith(PARQUET_MAGIC):
         return "parquet"
     return _format_by_name(source, name)
 
 
-def holds_json(chunks: Iterable[bytes], encoding: str, text_field: str, limit: int) -> bool:
-    """Return True if the first non-blank line is a JSON object whose ``text_field`` is a string.
+def find_shape(
+    chunks: Iterable[bytes], encoding: str, text_field: str, limit: int, strict: bool = False
+) -> Shape | None:
+    """Return "lines" for JSON Lines, "document" for other JSON, and None for any other text.
 
-    Reads no further than necessary: to the end of that line, or only one chunk if the text does not
-    start with a brace.
+    Reads no further than necessary: to the end of the first non-blank line, or only one chunk if the
+    text does not start with a bracket.
 
     Args:
         chunks: the file's bytes from its start, uncompressed; a byte order mark is in one chunk.
         encoding: encoding of the file, one for which `is_cuttable` is True.
         text_field: key of the text.
-        limit: maximum bytes of that line; for a longer line the result is False.
+        limit: maximum bytes of that line; a longer one is examined in part.
+        strict: what begins with a bracket is no text, even if it is not valid JSON.
+    """
+    data, complete = _beginning(chunks, limit)
+    text = data.decode(encoding, "replace")
+    shape = shape_of(text, complete, text_field)
+    return "document" if strict and text and not shape else shape
+
+
+def _beginning(chunks: Iterable[bytes], limit: int) -> tuple[bytes, bool]:
+    """Return the start of a text that begins with a bracket, and whether it is all of the text.
+
+    It is the first non-blank line and a little more, or a part of that line if it is an array. The
+    result does not depend on the size of the chunks.
+
+    Args:
+        chunks: the text.
+        limit: maximum bytes of blank lines, and of the first line.
+
+    Returns:
+        No bytes if the text does not begin with a bracket.
     """
     pieces: list[bytes] = []
-    held = 0
+    blank = size = 0
+    wanted = limit + _ENOUGH
     for data in chunks:
-        held += len(data)
         if not pieces:
+            blank += len(data)
             data = data.removeprefix(codecs.BOM_UTF8).lstrip()
-        if data:
-            pieces.append(data)
-        if held > limit or (pieces and (pieces[0][:1] != b"{" or b"\n" in data)):
-            break
-    line, newline, rest = b"".join(pieces).partition(b"\n")
-    if not line.startswith(b"{") or held - len(rest) - len(newline) > limit:
-        return False
-    try:
-        record = json.loads(line.decode(encoding, "replace"))
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(record.get(text_field), str)
+            blank -= len(data)
+            if data[:1] == b"[":
+                wanted = _ENOUGH
+            if blank > limit or data[:1] not in (b"", b"{", b"["):
+                return b"", False
+        if not data:
+            continue
+        if wanted == limit + _ENOUGH and (end := data.find(b"\n")) >= 0:
+            wanted = size + end + 1 + _ENOUGH
+        pieces.append(data)
+        size += len(data)
+        if size > wanted:
+            return b"".join(pieces)[:wanted], False
+    return b"".join(pieces), True
+
+
+def ends_with(name: str, *endings: str) -> bool:
+    """Return True if a name, perhaps of a compressed file, has one of the endings."""
+    return _without_packing(name).endswith(endings)

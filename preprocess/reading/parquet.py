@@ -10,8 +10,9 @@ from typing import Any, BinaryIO
 from preprocess.config import Source
 from preprocess.errors import UserError
 from preprocess.reading.block import Block, Locations, Rejected, excerpt, location, place_prefix
-from preprocess.reading.byte_range import damaged_file
-from preprocess.reading.encodings import decode, replace_invalid
+from preprocess.reading.byte_range import damaged_file, unreadable_file
+from preprocess.reading.encodings.decoding import decode, replace_invalid
+from preprocess.reading.kinds.columns import check_columns, column_of
 from preprocess.reading.units import Range
 
 _READ_BYTES = 1 << 20
@@ -23,7 +24,8 @@ def read_parquet(
 ) -> Iterator[Block]:
     """Yield the documents of the row groups that start in a range.
 
-    The text column may contain strings or UTF-8 bytes, plain or dictionary-encoded.
+    The text column may contain strings or UTF-8 bytes, plain or dictionary-encoded, or only nulls. It
+    may be a field of a struct, named with dots.
 
     Args:
         file: the open file.
@@ -34,17 +36,19 @@ def read_parquet(
         block_bytes: bytes of text per block, approximately.
 
     Raises:
-        DamagedFile: the file is not valid Parquet.
-        UserError: pyarrow is not installed, or the file has no such column of texts.
+        DamagedFile: the file is not valid Parquet, or has no such column of texts.
+        UserError: pyarrow is not installed.
     """
     pyarrow = _pyarrow(piece.path)
     from pyarrow import parquet
 
     columns = [source.text_field] + ([source.id_field] if source.id_field else [])
+    opened = False
     try:
         # With a buffer size, pyarrow reads a column page by page instead of whole.
         table = parquet.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
-        _check_columns(pyarrow, table.schema_arrow, source, piece.path)
+        opened = True
+        check_columns(pyarrow, table.schema_arrow, piece.path, source.text_field, source.id_field)
         row = 0
         for number in range(table.num_row_groups):
             group = table.metadata.row_group(number)
@@ -64,7 +68,11 @@ def read_parquet(
         if isinstance(error, OSError) and type(error) is not OSError:
             raise
         reason = str(error).splitlines()[0].rstrip(". ")
-        raise damaged_file(piece.path, f"cannot be read as Parquet ({reason})") from error
+        problem = f"cannot be read as Parquet ({reason})"
+        if opened:
+            raise damaged_file(piece.path, problem) from error
+        remedy = "replace it with an intact copy"
+        raise unreadable_file(piece.path, problem, remedy, "damaged_file") from error
 
 
 def _pyarrow(path: str) -> Any:
@@ -75,25 +83,6 @@ def _pyarrow(path: str) -> Any:
             f"{path}: reading Parquet needs pyarrow; pip install 'biloom[beam]'"
         ) from error
     return pyarrow
-
-
-def _check_columns(pyarrow: Any, schema: Any, source: Source, path: str) -> None:
-    for key, column in (("text_field", source.text_field), ("id_field", source.id_field)):
-        if column is not None and column not in schema.names:
-            names = ", ".join(f"'{name}'" for name in schema.names)
-            raise UserError(
-                f"{path}: no column '{column}'; set the source's {key} to one of {names}"
-            )
-    kind = schema.field(source.text_field).type
-    types = pyarrow.types
-    value_type = kind.value_type if types.is_dictionary(kind) else kind
-    texts = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
-    views = (types.is_string_view, types.is_binary_view)
-    if not any(is_text(value_type) for is_text in (*texts, *views)):
-        raise UserError(
-            f"{path}: column '{source.text_field}' holds {kind}, not text; set the source's "
-            "text_field to a column of strings"
-        )
 
 
 def _first_byte(group: Any) -> int:
@@ -127,14 +116,14 @@ def _read_batch(
     drop_invalid: bool,
     limit: int,
 ) -> Block:
-    texts = batch.column(source.text_field)
+    texts = column_of(batch, source.text_field)
     if pyarrow.types.is_dictionary(texts.type):
         texts = texts.dictionary_decode()
     # As bytes, because writers do not check that strings are valid UTF-8.
     values = texts.cast(pyarrow.large_binary()).to_pylist()
     ids: list[str] = []
     if source.id_field:
-        names = batch.column(source.id_field).to_pylist()
+        names = column_of(batch, source.id_field).to_pylist()
         ids = ["" if name is None else str(name) for name in names]
     documents: list[str] = []
     rejected: list[Rejected] = []

@@ -5,7 +5,7 @@ read to its end raises an error; with ``damaged_files=skip``, it is counted as a
 readable documents. Memory is bounded by one block and one record of at most ``max_document_bytes``.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -14,22 +14,36 @@ from typing import BinaryIO
 import xxhash
 
 from preprocess.config import PrepareConfig, Source
+from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.reading.block import Block, Place, Rejected, join_small
 from preprocess.reading.byte_range import (
     HEAD_BYTES,
     DamagedFile,
     RawRange,
+    Tape,
+    UnreadableFile,
     damaged_file,
+    first_bytes,
+    in_pieces,
+    read_at,
     read_errors_as_damaged,
 )
 from preprocess.reading.compression import find_compression, unpack
-from preprocess.reading.encodings import blank_lines, find_encoding, is_cuttable, to_utf8
-from preprocess.reading.formats import Format, find_format, holds_json
+from preprocess.reading.encodings.decoding import AUTO, blank_lines, is_cuttable, to_utf8
+from preprocess.reading.encodings.wrong import (
+    STRETCH_BYTES,
+    ReadBytes,
+    Stretches,
+    choose_encoding,
+)
+from preprocess.reading.formats import Format, find_format
+from preprocess.reading.kinds.detector import Detector
 from preprocess.reading.parquet import read_parquet
 from preprocess.reading.records import (
     Oversized,
     Records,
+    has_old_line_ends,
     whole_file,
     whole_lines,
     whole_paragraphs,
@@ -39,6 +53,10 @@ from preprocess.reading.text_reader import TextReader
 from preprocess.reading.units import Range, Unit
 from preprocess.text.config import CleaningConfig
 
+OLD_LINE_ENDS, NOTHING = "old line ends", "no text"
+"""Notes on a file, see `UnitReader.notes`."""
+MOST_MESSAGES = 20
+"""Maximum number of unreadable files of a unit that an error names."""
 BLOCK_BYTES = 256 * 1024
 """Default raw bytes per block. This fits the processor's cache; with blocks of 4 MB, reading takes
 about 1.5 times as long."""
@@ -86,7 +104,7 @@ def read_unit(
     marks. If such a file was cut into ranges because planning cannot know its content, its first
     range yields all documents and the other ranges yield none. Byte offsets in locations count
     uncompressed bytes, or bytes of the converted text if the file was converted to UTF-8 (see
-    `preprocess.reading.encodings`).
+    `preprocess.reading.encodings.decoding`).
 
     Args:
         unit: the unit.
@@ -105,6 +123,11 @@ class UnitReader:
     Attributes:
         digests: after iteration, the xxh128 of the raw bytes of each range, in hexadecimal; for a
             damaged file, of the bytes that could be read.
+        encodings: after iteration, the encoding found for each range of a text file of a source with
+            ``encoding: auto``; empty for other ranges.
+        notes: after iteration, `OLD_LINE_ENDS` for the first range of each file whose lines seem to end
+            with a carriage return, which ends no document; `NOTHING` for a compressed file or Parquet
+            file without text; empty for other ranges.
     """
 
     def __init__(
@@ -121,6 +144,8 @@ class UnitReader:
         self._limits = limits
         self._block_bytes = block_bytes
         self.digests: list[str] = []
+        self.encodings: list[str] = []
+        self.notes: list[str] = []
 
     def __iter__(self) -> Iterator[Block]:
         """Read the unit.
@@ -130,13 +155,35 @@ class UnitReader:
                 ``skip_damaged`` is not set.
             UserError: a Parquet file does not have the columns of the source.
         """
-        self.digests = []
-        ranges = (self._read_range(piece) for piece in self._unit.ranges)
-        return join_small(chain.from_iterable(ranges), self._block_bytes)
+        self.digests, self.encodings, self.notes = [], [], []
+        return join_small(self._blocks(), self._block_bytes)
+
+    def _blocks(self) -> Iterator[Block]:
+        for number, piece in enumerate(self._unit.ranges):
+            try:
+                yield from self._read_range(piece)
+            except UnreadableFile as error:
+                raise self._with_others(error, self._unit.ranges[number + 1 :]) from error
+
+    def _with_others(self, error: UnreadableFile, others: Sequence[Range]) -> UnreadableFile:
+        """Return the error with the messages of more such files, so that one run names many."""
+        messages = {str(error): None}
+        for piece in others:
+            if len(messages) == MOST_MESSAGES:
+                break
+            try:
+                next(self._read_range(piece), None)
+            except UnreadableFile as other:
+                messages[str(other)] = None
+            except (UserError, OSError):
+                continue
+        return UnreadableFile("\n".join(messages))
 
     def _read_range(self, piece: Range) -> Iterator[Block]:
         """Yield the blocks of a range; their raw bytes sum to its length, even in a damaged file."""
         taken = 0
+        self.encodings.append("")
+        self.notes.append("")
         digest = xxhash.xxh3_128()
         rejected: list[Rejected] = []
         try:
@@ -162,51 +209,66 @@ class UnitReader:
     def _skipped(self, piece: Range, error: DamagedFile) -> list[Rejected]:
         if not self._limits.skip_damaged:
             raise error
+        if isinstance(error, UnreadableFile) and piece.start > 0:
+            # The first range counts the file.
+            return []
         # By its name, because no result contains an absolute path.
         message = str(error).replace(piece.path, piece.name)
-        return [Rejected("damaged_file", message, piece.name)]
+        return [Rejected(error.reason, message, piece.name)]
 
     def _read_documents(self, piece: Range, file: BinaryIO, raw: RawRange) -> Iterator[Block]:
         source, limit = self._source, self._limits.max_document_bytes
-        head = _head(piece, file)
-        compression = find_compression(head, piece.path)
+        head = first_bytes(piece, file)
+        compression = find_compression(head)
         if compression and piece.start > 0:
             return
         chunks: Iterable[bytes] = raw
+        read: ReadBytes = partial(read_at, file)
         if compression:
-            chunks = unpack(
-                raw,
-                compression,
-                self._block_bytes,
-                piece.path,
-                piece.bytes,
-                self._limits.max_expansion,
-            )
-            head, chunks = _peek(chunks)
+            most = self._limits.max_expansion
+            unpacked = unpack(raw, compression, self._block_bytes, piece.path, piece.bytes, most)
+            chunks = tape = self._tape(unpacked)
+            head, read = tape.read(0, HEAD_BYTES), tape.read
+            if not head:
+                self.notes[-1] = NOTHING
         kind = find_format(source, piece.name, head)
+        detector = Detector(source, piece, compression is not None, limit)
+        detector.check(kind, head)
         if kind == "parquet":
-            if compression:
-                raise damaged_file(
-                    piece.path, "this is a Parquet file inside a compressed one; decompress it"
-                )
-            yield from read_parquet(
-                file, piece, source, self._drop_invalid, limit, self._block_bytes
-            )
+            blocks = read_parquet(file, piece, source, self._drop_invalid, limit, self._block_bytes)
+            first = next(blocks, None)
+            if first is None and piece.end - piece.start == piece.bytes:
+                self.notes[-1] = NOTHING
+            yield from chain([first] if first else [], blocks)
             return
-        encoding = find_encoding(head, source.encoding)
         stream = compression is not None
         place: Place = "unpacked byte" if stream else "byte"
-        if not is_cuttable(encoding) and kind != "docstrings":
+        skip = self._limits.skip_damaged
+        encoding = known = "utf-8"
+        if kind != "docstrings":
+            try:
+                size = None if stream else piece.bytes
+                encoding = known = choose_encoding(piece.path, head, source.encoding, size, read)
+            except DamagedFile:
+                # The first range counts the file.
+                if piece.start > 0 and skip:
+                    return
+                raise
+            if source.encoding == AUTO:
+                self.encodings[-1] = encoding
+        if not is_cuttable(encoding):
             if piece.start > 0:
                 return
-            chunks, encoding, stream = _as_utf8(chunks, encoding, piece.path), "utf-8", True
-            place = "UTF-8 byte"
+            chunks = tape = self._tape(_as_utf8(chunks, encoding, piece.path))
+            encoding, stream, read, place = "utf-8", True, tape.read, "UTF-8 byte"
+        if not piece.start and kind != "docstrings" and source.document != "file":
+            start = head if known == encoding else read(0, HEAD_BYTES)
+            if has_old_line_ends(start):
+                self.notes[-1] = OLD_LINE_ENDS
         if kind is None:
-            if stream:
-                kind, chunks = self._detect_in_stream(chunks, encoding)
-            else:
-                kind = self._detect(chain([head], _after_head(file)), encoding)
-        text = TextReader(piece.name, encoding, self._drop_invalid, limit, place)
+            kind = detector.find(in_pieces(read), encoding)
+        stretches = Stretches(piece.path, encoding, known, read, skip)
+        text = TextReader(piece.name, encoding, self._drop_invalid, limit, stretches, place)
         for records in self._records(kind, chunks, piece, raw, stream, encoding):
             if isinstance(records, Oversized):
                 yield text.read_oversized(records)
@@ -221,24 +283,8 @@ class UnitReader:
             else:
                 yield text.read_file(records)
 
-    def _detect(self, chunks: Iterable[bytes], encoding: str) -> Format:
-        limit = self._limits.max_document_bytes
-        is_jsonl = holds_json(chunks, encoding, self._source.text_field, limit)
-        return "jsonl" if is_jsonl else "text"
-
-    def _detect_in_stream(
-        self, chunks: Iterable[bytes], encoding: str
-    ) -> tuple[Format, Iterable[bytes]]:
-        """Return the format of a stream, and an iterable over all its chunks."""
-        chunks = iter(chunks)
-        read: list[bytes] = []
-
-        def beginning() -> Iterator[bytes]:
-            for data in chunks:
-                read.append(data)
-                yield data
-
-        return self._detect(beginning(), encoding), chain(read, chunks)
+    def _tape(self, chunks: Iterable[bytes]) -> Tape:
+        return Tape(chunks, self._limits.max_document_bytes + STRETCH_BYTES + self._block_bytes)
 
     def _records(
         self,
@@ -269,35 +315,9 @@ class UnitReader:
         return whole_paragraphs(lines, start, end, blank_lines(encoding), limit)
 
 
-def _head(piece: Range, file: BinaryIO) -> bytes:
-    """Return the first bytes of the file."""
-    if piece.start > 0 and storage.is_remote(piece.path):
-        # The open remote file would read megabytes ahead, which the range does not need.
-        return storage.read_bytes(piece.path, 0, HEAD_BYTES)
-    # At most the file's size, because reading past the end costs another call.
-    return file.read(min(HEAD_BYTES, piece.bytes))
-
-
-def _after_head(file: BinaryIO) -> Iterator[bytes]:
-    file.seek(HEAD_BYTES)
-    yield from iter(partial(file.read, 1 << 16), b"")
-
-
 def _as_utf8(chunks: Iterable[bytes], encoding: str, path: str) -> Iterator[bytes]:
     try:
         yield from to_utf8(chunks, encoding)
     except UnicodeError as error:
         # Python's decoder fails on long runs of invalid escape sequences.
         raise damaged_file(path, f"cannot be read as {encoding} ({error})") from error
-
-
-def _peek(chunks: Iterable[bytes]) -> tuple[bytes, Iterable[bytes]]:
-    """Return the first bytes, enough for a byte order mark or magic number, and all chunks."""
-    chunks = iter(chunks)
-    read: list[bytes] = []
-    for data in chunks:
-        read.append(data)
-        if sum(map(len, read)) >= 4:
-            break
-    head = b"".join(read)
-    return head, chain([head], chunks)

@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from preprocess.reading.block import EXCERPT_BYTES
 
+FEWEST_RETURNS = 2
+"""Carriage returns in a text without line feeds from which they are taken for line ends."""
+
 
 class Records(NamedTuple):
     """Complete consecutive records.
@@ -229,6 +232,16 @@ def whole_file(chunks: Iterable[bytes], limit: int) -> Iterator[Records | Oversi
         yield Oversized(0, passing.removesuffix(b"\n"))
     elif held:
         yield Records(0, b"".join(pieces))
+
+
+def has_old_line_ends(head: bytes) -> bool:
+    """Return True if the lines of a text seem to end with CR alone, as in files of the old Mac OS.
+
+    Args:
+        head: the first bytes of the text, in an encoding for which `is_cuttable` is True.
+    """
+    text = head.strip(b"\r\n")
+    return b"\n" not in text and text.count(b"\r") >= FEWEST_RETURNS
 
 
 def without_mark(items: Iterable[Records | Oversized]) -> Iterator[Records | Oversized]:

@@ -18,11 +18,18 @@ import numpy.typing as npt
 
 from preprocess.reading import installed_docs
 from preprocess.reading.block import Block, Locations, Place, Rejected, excerpt, location
-from preprocess.reading.encodings import blank_lines, decode, is_invalid, replace_invalid
+from preprocess.reading.encodings.decoding import blank_lines, decode, is_invalid, replace_invalid
+from preprocess.reading.encodings.wrong import Stretches
+from preprocess.reading.kinds.json_shape import MISSING, value_of
 from preprocess.reading.records import Oversized, Records, paragraph_spans
 
 LINE_FEED = 0x0A
+_Lost = tuple[int, str, str]
+"""Line number, reason and id of a rejected line."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_JOINED = "}\ufeff{"
+_MARKS_AT_START = re.compile("^\ufeff+", re.MULTILINE)
+"""Byte order marks at the start of a line, where files were joined that begin with one."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class TextReader:
         encoding: encoding of the records, one for which `is_cuttable` is True.
         drop_invalid: reject records with invalid bytes; otherwise invalid bytes become U+FFFD.
         limit: largest bytes of a record; longer ones are rejected as "oversized".
+        stretches: find the records with invalid bytes that are in another encoding. They raise an
+            error, or are rejected as "wrong_encoding".
         place: what the offsets of the records count.
     """
 
@@ -41,6 +50,7 @@ class TextReader:
     encoding: str
     drop_invalid: bool
     limit: int
+    stretches: Stretches
     place: Place = "byte"
 
     def read_oversized(self, record: Oversized) -> Block:
@@ -50,12 +60,12 @@ class TextReader:
     def read_lines(self, records: Records) -> Block:
         """Read one document per line; lines end with LF or CRLF."""
         offset, data = records
-        lines, replaced = self._lines(data)
-        documents = [line for line in lines if line is not None]
-        if len(documents) == len(lines):
-            return self._block(documents, [], replaced, partial(_line_starts, data, offset))
-        kept = [i for i, line in enumerate(lines) if line is not None]
-        lost = [(i, "invalid_bytes", "") for i, line in enumerate(lines) if line is None]
+        lines, lost, replaced = self._lines(records)
+        if not lost:
+            return self._block(lines, [], replaced, partial(_line_starts, data, offset))
+        without = {i for i, _, _ in lost}
+        kept = [i for i in range(len(lines)) if i not in without]
+        documents = [lines[i] for i in kept]
         starts = partial(_line_starts, data, offset, kept)
         return self._block(documents, self._locate(lost, records), replaced, starts)
 
@@ -70,9 +80,9 @@ class TextReader:
             if end - begin > self.limit:
                 rejected.append(self._reject("oversized", data[begin:end], offset + begin))
                 continue
-            text, count = self._text(data[begin : end + 1])
-            if text is None:
-                rejected.append(self._reject("invalid_bytes", data[begin:end], offset + begin))
+            text, reason, count = self._text(data[begin : end + 1], offset + begin)
+            if reason:
+                rejected.append(self._reject(reason, data[begin:end], offset + begin))
                 continue
             documents.append(text)
             starts.append(offset + begin)
@@ -82,31 +92,33 @@ class TextReader:
     def read_file(self, record: Records) -> Block:
         """Read a whole file as one document, with LF for CRLF and without the last line end."""
         offset, data = record
-        text, replaced = self._text(data)
-        if text is None:
-            return Block([], [self._reject("invalid_bytes", data, offset)], 0, 0)
+        text, reason, replaced = self._text(data, offset)
+        if reason:
+            return Block([], [self._reject(reason, data, offset)], 0, 0)
         return self._block([text], [], replaced, lambda: [offset])
 
     def read_jsonl(self, records: Records, text_field: str, id_field: str | None) -> Block:
         """Read one document per line, a JSON object; blank lines are ignored."""
         offset, data = records
-        lines, replaced = self._lines(data)
+        lines, lost, replaced = self._lines(records)
+        without = {i for i, _, _ in lost}
         documents: list[str] = []
         kept: list[int] = []
         ids: list[str] = []
-        lost: list[tuple[int, str, str]] = []
         for index, line in enumerate(lines):
-            if line is None:
-                lost.append((index, "invalid_bytes", ""))
-            elif line and not line.isspace():
+            if line and not line.isspace() and not (without and index in without):
                 record, reason = _parse_object(line)
-                name = "" if id_field is None else str(record.get(id_field, ""))
+                if reason and _JOINED in line and (parts := _separated(records)) != records:
+                    return self.read_jsonl(parts, text_field, id_field)
+                name = "" if id_field is None else str(value_of(record, id_field, ""))
                 text = record.get(text_field)
                 if not isinstance(text, str):
-                    missing = text is None and text_field not in record
-                    reason = reason or ("missing_text_field" if missing else "text_not_a_string")
-                    lost.append((index, reason, name))
-                    continue
+                    text = value_of(record, text_field, MISSING)
+                    if not isinstance(text, str):
+                        missing = text is MISSING
+                        why = "missing_text_field" if missing else "text_not_a_string"
+                        lost.append((index, reason or why, name))
+                        continue
                 # Decoded bytes contain no surrogates, but JSON escapes may.
                 if "\\" in line:
                     text, count = _SURROGATE.subn("\ufffd", text)
@@ -130,26 +142,48 @@ class TextReader:
         # A paragraph may be assembled from parts of the source, so its location is the source.
         return self._block(documents, [], 0, lambda: [offset] * len(documents))
 
-    def _lines(self, data: bytes) -> tuple[Sequence[str | None], int]:
-        """Return the decoded lines, None for each to reject, and the number of replacements."""
-        text, invalid, replaced = self._decode(data)
+    def _lines(self, records: Records) -> tuple[list[str], list[_Lost], int]:
+        """Return the decoded lines, those to reject and the number of replacements."""
+        offset, data = records
+        text, invalid = self._decode(data)
         lines = _split(text)
-        return [
-            None if is_invalid(line) else line for line in lines
-        ] if invalid else lines, replaced
+        if not invalid:
+            return lines, [], 0
+        lost: list[_Lost] = []
+        replaced = 0
+        sizes = [len(line) for line in data.split(b"\n")]
+        starts = _line_starts(data, offset)
+        for index, line in enumerate(lines):
+            if is_invalid(line):
+                lines[index], reason, count = self._repair(line, starts[index], sizes[index])
+                replaced += count
+                if reason:
+                    lost.append((index, reason, ""))
+        return lines, lost, replaced
 
-    def _text(self, data: bytes) -> tuple[str | None, int]:
-        """Return ``data`` as one text, or None to reject it, and the number of replacements."""
-        text, invalid, replaced = self._decode(data)
-        return None if invalid else text.replace("\r\n", "\n").removesuffix("\n"), replaced
+    def _text(self, data: bytes, offset: int) -> tuple[str, str, int]:
+        """Return ``data`` as one text, the reason to reject it and the number of replacements."""
+        text, invalid = self._decode(data)
+        reason, replaced = "", 0
+        if invalid:
+            text, reason, replaced = self._repair(text, offset, len(data))
+        return text.replace("\r\n", "\n").removesuffix("\n"), reason, replaced
 
-    def _decode(self, data: bytes) -> tuple[str, bool, int]:
-        """Return the text, whether invalid bytes remain in it, and the number of replacements."""
+    def _decode(self, data: bytes) -> tuple[str, bool]:
+        """Decode lines as `decode` does, without byte order marks at their starts."""
         text, invalid = decode(data, self.encoding)
-        if invalid and not self.drop_invalid:
-            text, replaced = replace_invalid(text)
-            return text, False, replaced
-        return text, invalid, 0
+        if "\ufeff" in text:
+            text = _MARKS_AT_START.sub("", text)
+        return text, invalid
+
+    def _repair(self, text: str, offset: int, size: int) -> tuple[str, str, int]:
+        """Return a record with U+FFFD for invalid bytes, as `_text` does."""
+        if self.stretches.is_wrong(offset, size):
+            return text, "wrong_encoding", 0
+        if self.drop_invalid:
+            return text, "invalid_bytes", 0
+        text, replaced = replace_invalid(text)
+        return text, "", replaced
 
     def _block(
         self,
@@ -162,7 +196,7 @@ class TextReader:
         locations = Locations(self.name, self.place, find_offsets, ids)
         return Block(documents, rejected, replaced, 0, ((0, locations),))
 
-    def _locate(self, lost: list[tuple[int, str, str]], records: Records) -> list[Rejected]:
+    def _locate(self, lost: Sequence[_Lost], records: Records) -> list[Rejected]:
         """Return the rejections of lines, each given as (line number, reason, id)."""
         if not lost:
             return []
@@ -183,6 +217,20 @@ def _parse_object(line: str) -> tuple[dict[str, Any], str]:
     except (ValueError, RecursionError):
         return {}, "invalid_json"
     return (record, "") if isinstance(record, dict) else ({}, "")
+
+
+def _separated(records: Records) -> Records:
+    """Replace a byte order mark between two objects of a line by a line end and spaces.
+
+    It is there if files were joined and the first has no line end. The length stays the same.
+    """
+    lines = records.data.split(b"\n")
+    joined = _JOINED.encode()
+    for number, line in enumerate(lines):
+        # The same characters may be in a text.
+        if joined in line and _parse_object(line.decode("utf-8", "replace").lstrip("\ufeff"))[1]:
+            lines[number] = line.replace(joined, b"}\n  {")
+    return Records(records.offset, b"\n".join(lines))
 
 
 def _split(text: str) -> list[str]:

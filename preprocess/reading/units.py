@@ -11,7 +11,7 @@ from typing import Any
 
 from preprocess.config import Source
 from preprocess.files.find import FileInfo
-from preprocess.reading.formats import is_never_cut
+from preprocess.reading.formats import is_never_cut, is_never_empty
 
 SMALL_UNIT_BYTES = 8 * 1024**2
 LARGE_UNIT_BYTES = 32 * 1024**2
@@ -77,7 +77,8 @@ def plan_units(
     """Plan the units of a corpus, in the order of sources and of file names.
 
     Files that must be read from their start (compressed, UTF-16, Python sources, one document per
-    file) are never cut, so their units may be larger. Empty files are in no unit.
+    file) are never cut, so their units may be larger. Empty files are in no unit, except those that
+    are damaged if they are empty (`is_never_empty`).
 
     Args:
         sources: the sources of the corpus.
@@ -112,7 +113,8 @@ def _ranges(source: Source, files: Sequence[FileInfo], unit_bytes: int) -> Itera
     for file in files:
         # Check the size first, which is faster for a million small files.
         if file.bytes <= unit_bytes or is_never_cut(source, file.name):
-            if file.bytes:
+            # No reader sees other empty files, but these show that a copy has failed.
+            if file.bytes or is_never_empty(source, file.name):
                 yield Range(file.name, file.path, 0, file.bytes, file.bytes, file.version)
             continue
         for start in range(0, file.bytes, unit_bytes):

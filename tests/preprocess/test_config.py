@@ -93,14 +93,20 @@ def test_a_tokenizer_is_chosen_by_its_kind() -> None:
 
 
 def test_spellings_of_an_encoding_are_unified() -> None:
-    names = {"UTF8": "utf-8", "utf_8_sig": "utf-8", "Latin-1": "iso8859-1", "GB18030": "gb18030"}
+    names = {
+        "UTF8": "utf-8",
+        "utf_8_sig": "utf-8",
+        "Latin-1": "iso8859-1",
+        "GB18030": "gb18030",
+        "auto": "auto",
+    }
     assert {name: Source(path="x", encoding=name).encoding for name in names} == names
 
 
 @pytest.mark.parametrize(
     ("encoding", "message"),
     [
-        ("klingon", "'klingon' is not an encoding that Python knows"),
+        ("klingon", "'klingon' is not an encoding that Python knows; 'auto' finds the likely"),
         ("rot13", "'rot13' is not a text encoding"),
         ("hex", "'hex' is not a text encoding"),
         ("idna", "'idna' is not a text encoding"),

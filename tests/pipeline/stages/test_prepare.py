@@ -394,6 +394,14 @@ def nasty() -> Path:
 DAMAGED = {
     "corrupt-middle.txt.gz": "damaged compressed file",
     "truncated.txt.gz": "this compressed file is truncated",
+    "zero-length.txt.gz": "this file is empty (0 bytes), which no intact file of its format is",
+    "latin1.txt": "100% of the characters outside ASCII are invalid in utf-8; set 'encoding: cp1252'",
+    "half-utf8-half-gb18030.txt": "15% of the characters outside ASCII are invalid in utf-8",
+    "utf16le-nobom.txt": "50% of its bytes are NUL, as in text in utf-16-le",
+    "1046_ruby_4521.txt": "79% of the characters outside ASCII are invalid in utf-8; set 'encoding: cp932'",
+    "1073_ruby_4526.txt": "79% of the characters outside ASCII are invalid in utf-8; set 'encoding: cp932'",
+    "000-神农本草经.txt": "78% of the characters outside ASCII are invalid in utf-8; set 'encoding: gb18030'",
+    "002-本草经集注.txt": "79% of the characters outside ASCII are invalid in utf-8; set 'encoding: gb18030'",
 }
 
 
@@ -404,6 +412,36 @@ def test_every_nasty_file_is_read_beside_good_ones(nasty: Path, text: Text, tmp_
     documents = read_manifest(str(tmp_path / "prepare"), "prepare").details["documents"]
     assert documents["replaced"] > 300
     assert documents["read"] == documents["written"] + sum(documents["dropped"].values())
+
+
+def test_files_in_other_encodings_are_left_out_or_found(
+    text: Text, tmp_path: Path, capsys: Capture
+) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    russian = "Все счастливые семьи похожи друг на друга, каждая по-своему.\n" * 3
+    (folder / "a.txt").write_text(russian)
+    for name, encoding in (("b", "cp1251"), ("c", "utf-16-le"), ("d", "cp1251")):
+        (folder / f"{name}.txt").write_bytes(f"{name} {russian}".encode(encoding))
+    common = ("prepare.valid_fraction=0", "prepare.deduplicate=false")
+
+    def run(output: str, source: str, *overrides: str) -> tuple[dict[str, Any], str]:
+        given = f"prepare.input=[{{path: {folder}/*, {source}}}]"
+        assert main(text.arguments(tmp_path / output, given, *common, *overrides)) == 0
+        manifest = read_manifest(str(tmp_path / output / "prepare"), "prepare")
+        return manifest.details, capsys.readouterr().out
+
+    details, out = run("skip", "name: x", "prepare.damaged_files=skip")
+    assert details["documents"]["dropped"] == {"damaged_file": 3}
+    assert (details["documents"]["written"], details["documents"]["replaced"]) == (3, 0)
+    assert "encodings" not in details
+    aside = next((tmp_path / "skip" / "prepare").glob("dropped-*")).read_text()
+    assert "set 'encoding: utf-16-le'" in aside
+    assert aside.count("set 'encoding: cp1251'") == 2
+    details, out = run("auto", "encoding: auto")
+    assert details["encodings"] == {"cp1251": 2, "utf-16-le": 1, "utf-8": 1}
+    assert "files by the encoding found: 2 cp1251, 1 utf-16-le, 1 utf-8" in out
+    assert (details["documents"]["written"], details["documents"]["replaced"]) == (12, 0)
 
 
 @pytest.mark.parametrize("name", DAMAGED)

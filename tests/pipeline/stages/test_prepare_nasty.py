@@ -91,15 +91,25 @@ def empty_lines(folder: Path) -> None:
     write(folder, "a.txt", b"\n" * 1_000_000)
 
 
-def nothing_but_zeros(folder: Path) -> None:
+def zeros(folder: Path) -> None:
     write(folder, "a.txt", b"\0" * 3_000_000)
-    write(folder, "b.txt", b"\0\n" * 1000)
+    write(folder, "b.txt", b"words " * 1000 + b"\n" + b"\0\n" * 1000)
 
 
 def any_bytes(folder: Path) -> None:
     data = b"\xfe" + random.Random(1).randbytes(1_000_000) + b"\n"
     write(folder, "a.txt", data)
     write(folder, "b.jsonl", b"[" + data.replace(b"\n", b"\n["))
+
+
+def other_kinds(folder: Path) -> None:
+    write(folder, "a.txt", b"<!DOCTYPE html>\n<p>\n" + b"words\n" * 9999)
+    write(folder, "b.json", b'[\n{"text": "a"}\n]\n')
+    write(folder, "c.csv.gz", gzip.compress(b"id,text\n1,a\n"))
+    write(folder, "d", b"PK\x03\x04\x14\0\0\0" * 99)
+    write(folder, "e.jsonl.gz", b"")
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 5\n"
+    write(folder, "f.parquet", pointer)
 
 
 def deep_json(folder: Path) -> None:
@@ -137,7 +147,7 @@ def odd_json(folder: Path) -> None:
 
 
 def bombs(folder: Path) -> None:
-    write(folder, "a.txt.gz", gzip.compress(b"\0" * 300_000_000, 9))
+    write(folder, "a.txt.gz", gzip.compress(b"b" * 300_000_000, 9))
     write(folder, "b.txt.zst", zstandard.ZstdCompressor().compress(b"a" * 300_000_000))
     lines = b"".join(gzip.compress(b"\n" * 200_000, 9) for _ in range(2))
     write(folder, "c.txt.gz", lines)
@@ -160,8 +170,9 @@ SKIP = ("prepare.damaged_files=skip",)
 CASES: list[Case] = [
     (long_line, 4, {"oversized": 1}, ()),
     (empty_lines, 1_000_000, {"empty": 1_000_000}, ()),
-    (nothing_but_zeros, 1001, {"empty": 1001}, ()),
-    (any_bytes, 2 * 3952 + 1, {"invalid_json": 3953}, ()),
+    (zeros, 1002, {"empty": 1000, "not_text": 1}, SKIP),
+    (any_bytes, 2, {"not_text": 2}, SKIP),
+    (other_kinds, 6, {"not_text": 5, "damaged_file": 1}, SKIP),
     (deep_json, 5, {"invalid_json": 3}, ()),
     (odd_json, 14, {"invalid_json": 1, "missing_text_field": 6, "text_not_a_string": 2}, ()),
     (bombs, 400_002, {"damaged_file": 2, "empty": 400_000}, SKIP),

@@ -134,7 +134,10 @@ def test_a_batch_is_limited_in_characters_too(
     assert part(job, "train-000000-000")[0] == encoded(tokenizer, lines)
 
 
-TEXT = "".join(f"w{n % 7} w{n % 3} \x01\n" * (n % 4) + "é\xff\n" * (n % 3) for n in range(80))
+TEXT = b"".join(
+    f"w{n % 7} w{n % 3} \x01\n".encode() * (n % 4) + "é".encode() * 12 + b"\xff\n" * (n % 3)
+    for n in range(80)
+)
 
 
 def files_below(job: Job) -> dict[str, bytes]:
@@ -155,7 +158,7 @@ def test_the_output_does_not_depend_on_the_blocks_of_the_reader(
         folder.mkdir()
         job, [unit], _ = make_job(
             folder,
-            TEXT.encode("latin-1"),
+            TEXT,
             part_tokens=20,
             valid_fraction=0.4,
             keep_dropped=True,
@@ -221,7 +224,7 @@ def test_a_kill_at_any_write_changes_no_byte(
         "cleaning": CleaningConfig(invalid_bytes="drop"),
         "near_duplicates": NearDuplicateConfig(similarity=0.8),
     }
-    job, [unit], _ = make_job(tmp_path, TEXT.encode("latin-1"), **settings)
+    job, [unit], _ = make_job(tmp_path, TEXT, **settings)
     if remote:
         job = replace(job, work="memory://first/out/_work", output="memory://first/out")
 

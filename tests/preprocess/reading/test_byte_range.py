@@ -1,14 +1,16 @@
 """Raw files that change, vanish or cannot be read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from preprocess.config import Source
 from preprocess.files import storage
-from preprocess.reading.byte_range import DamagedFile, read_errors_as_damaged
+from preprocess.reading.byte_range import DamagedFile, Tape, read_errors_as_damaged
 from preprocess.reading.listing import list_source
 from preprocess.reading.reader import Limits, UnitReader, read_unit
 from preprocess.reading.units import Unit, plan_units
@@ -110,3 +112,41 @@ def test_a_range_of_a_remote_file_does_not_read_ahead_from_its_start(
     )
     texts = [documents(read_unit(unit, source, CleaningConfig())) for unit in units]
     assert (texts, len(asked)) == ([["one"], ["two"]], 1)
+
+
+@given(sizes=st.lists(st.integers(0, 9), max_size=12), asked=st.lists(st.integers(0, 60)))
+def test_a_tape_returns_bytes_by_offset_and_yields_every_chunk_once(
+    sizes: list[int], asked: list[int]
+) -> None:
+    data = bytes(range(sum(sizes)))
+    starts = [sum(sizes[:n]) for n in range(len(sizes))]
+    tape = Tape((data[s : s + n] for s, n in zip(starts, sizes, strict=True)), limit=20)
+    position = 0
+    wanted = iter(asked)
+    for chunk in tape:
+        assert chunk == data[position : position + len(chunk)]
+        start = next(wanted, 0)
+        # The present chunk and 20 bytes before it are kept, and any bytes after it are read.
+        if start >= position - 20:
+            assert tape.read(start, start + 15) == data[start : start + 15]
+        position += len(chunk)
+    assert position == len(data)
+
+
+def test_a_tape_forgets_what_is_further_back() -> None:
+    tape = Tape((bytes(10) for _ in range(1000)), limit=25)
+    assert sum(map(len, tape)) == 10_000
+    assert len(tape.read(0, 10_000)) == 40
+
+
+def test_a_tape_raises_an_error_after_the_chunks_before_it() -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"ab"
+        raise DamagedFile("broken")
+
+    tape = Tape(chunks(), limit=10)
+    assert tape.read(0, 10) == b"ab"
+    read = iter(tape)
+    assert next(read) == b"ab"
+    with pytest.raises(DamagedFile, match="broken"):
+        next(read)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from preprocess.config import Source
-from preprocess.reading.formats import find_format, holds_json, is_never_cut
+from preprocess.reading.formats import find_format, find_shape, is_never_cut, is_never_empty
 from preprocess.reading.listing import list_source
 
 Read = Callable[..., Any]  # fixture of conftest.py
@@ -58,39 +58,43 @@ def test_files_that_must_be_read_from_their_start_are_never_cut(
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (OBJECT, True),
-        (b"\xef\xbb\xbf\r\n  \n " + OBJECT + b"\r\nno json", True),
-        (b'{"text": 1}\n' + OBJECT, False),
-        (b'{"other": "x"}', False),
-        (b"{not json}\n", False),
-        (b'{"text": "cut', False),
-        (b'{"a":' * 100_000, False),
-        (b'[{"text": "one"}]', False),
-        (b"text\n" + OBJECT, False),
-        (b"\n \n", False),
-        (b'{"text": "' + b"x" * 988 + b'"}', True),
-        (b'{"text": "' + b"x" * 989 + b'"}', False),
-        (b'{"text": "' + b"x" * 989 + b'"}\n', False),
-        (b"\n" * 1000 + OBJECT, False),
-        (b"", False),
+        (OBJECT, "lines"),
+        (b"\xef\xbb\xbf\r\n  \n " + OBJECT + b"\r\nno json", "lines"),
+        (b'{"text": 1}\n' + OBJECT, "lines"),
+        (b'{"other": "x"}', "lines"),
+        (b'{"other": "x"}\nprose', None),
+        (b"{not json}\n", None),
+        (b'{"text": "cut', None),
+        (b'{"a":' * 100_000, None),
+        (b'[{"text": "one"}]', "document"),
+        (b"text\n" + OBJECT, None),
+        (b"\n \n", None),
+        (b'{"text": "' + b"x" * 988 + b'"}', "lines"),
+        (b'{"text": "' + b"x" * 989 + b'"}', "lines"),
+        (b'{"text": "' + b"x" * 989 + b'"}\n', "lines"),
+        (b"\n" * 1001 + OBJECT, None),
+        (b"", None),
     ],
 )
-def test_jsonl_is_detected_from_the_first_non_blank_line(text: bytes, found: bool) -> None:
+def test_jsonl_is_detected_from_the_first_non_blank_line(text: bytes, found: str | None) -> None:
     for size in (4, 5, 1 << 20):
         chunks = [text[i : i + size] for i in range(0, len(text), size)]
-        assert holds_json(chunks, "utf-8", "text", 1000) is found
+        assert find_shape(chunks, "utf-8", "text", 1000) == found
 
 
 def test_detection_reads_no_more_than_necessary() -> None:
     chunks = iter([b" \n", b"plain", b"more"])
-    assert not holds_json(chunks, "utf-8", "text", 1000)
+    assert find_shape(chunks, "utf-8", "text", 1000) is None
     assert next(chunks) == b"more"
-    chunks = iter([b'{"text": "', *[b"x" * 100] * 50])
-    assert not holds_json(chunks, "utf-8", "text", 1000)
-    assert len(list(chunks)) == 40
+    chunks = iter([b'{"text": "', *[b"x" * 100] * 100])
+    assert find_shape(chunks, "utf-8", "text", 1000) == "lines"
+    assert len(list(chunks)) == 100 - 51
     blank = iter([b" " * 100] * 50)
-    assert not holds_json(blank, "utf-8", "text", 1000)
+    assert find_shape(blank, "utf-8", "text", 1000) is None
     assert len(list(blank)) == 39
+    array = iter([b'["a", ', *[b'"b", '] * 5000])
+    assert find_shape(array, "utf-8", "text", 1 << 20) == "document"
+    assert len(list(array)) == 5000 - 819
 
 
 def test_all_ranges_of_a_file_are_read_in_one_format(tmp_path: Path, read_file: Read) -> None:
@@ -111,6 +115,15 @@ def test_a_file_named_jsonl_is_read_as_jsonl_whatever_its_content(
     assert (block.documents, [one.reason for one in block.rejected]) == (["one"], ["invalid_json"])
 
 
-def test_a_json_file_that_is_not_json_lines_is_text(tmp_path: Path, read_file: Read) -> None:
-    (tmp_path / "a.json").write_text('{\n"text": "one"\n}')
-    assert read_file(tmp_path / "a.json")[0].documents == ["{", '"text": "one"', "}"]
+@pytest.mark.parametrize(
+    ("source", "name", "found"),
+    [
+        *(({}, name, True) for name in ("a.GZ", "a.txt.zst", "a.parquet", "a.tar", "a.zip")),
+        *(({}, name, False) for name in ("a.txt", "a", "a.jsonl", "a.csv", "a.json")),
+        ({"format": "parquet"}, "a", True),
+    ],
+)
+def test_names_tell_which_files_are_never_empty(
+    source: dict[str, Any], name: str, found: bool
+) -> None:
+    assert is_never_empty(Source(path="x", **source), name) is found

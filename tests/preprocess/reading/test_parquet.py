@@ -12,7 +12,7 @@ import pytest
 from preprocess.config import Source
 from preprocess.errors import UserError
 from preprocess.files.storage import write_bytes
-from preprocess.reading.byte_range import DamagedFile
+from preprocess.reading.byte_range import DamagedFile, UnreadableFile
 from preprocess.reading.listing import list_source
 from preprocess.reading.parquet import read_parquet
 from preprocess.reading.reader import Limits, read_unit
@@ -98,7 +98,7 @@ def test_a_wrong_column_is_refused_with_the_existing_ones(tmp_path: Path, read_f
     with pytest.raises(
         UserError, match=r"a: no column 'text'; .* text_field to one of 'body', 'n'"
     ):
-        read_file(path, limits=Limits(skip_damaged=True))
+        read_file(path)
     with pytest.raises(UserError, match="no column 'id'; set the source's id_field to one of"):
         read_file(path, text_field="body", id_field="id")
     with pytest.raises(UserError, match="a: column 'n' holds int64, not text; set the source's"):
@@ -111,7 +111,6 @@ def test_a_wrong_column_is_refused_with_the_existing_ones(tmp_path: Path, read_f
         (lambda data: data[:-10], "a: cannot be read as Parquet"),
         (lambda data: data[:4] + bytes(40) + data[44:], "a: cannot be read as Parquet"),
         (lambda data: b"no magic", "a: cannot be read as Parquet"),
-        (gzip.compress, "a: this is a Parquet file inside a compressed one; decompress it"),
     ],
 )
 def test_an_invalid_file_raises_or_is_skipped(
@@ -123,6 +122,77 @@ def test_an_invalid_file_raises_or_is_skipped(
         read_file(path, format="parquet")
     block, _ = read_file(path, format="parquet", limits=Limits(skip_damaged=True))
     assert [one.reason for one in block.rejected] == ["damaged_file"]
+
+
+def test_a_parquet_file_inside_a_compressed_one_is_refused(tmp_path: Path, read_file: Read) -> None:
+    path = write(tmp_path / "a", {"text": ["one"] * 50})
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    for form in ("auto", "parquet"):
+        with pytest.raises(
+            UnreadableFile, match="a: this is a Parquet file inside a compressed file; unpack it, "
+        ):
+            read_file(path, format=form)
+
+
+def test_a_column_of_nulls_has_no_text(tmp_path: Path, read_file: Read) -> None:
+    path = write(tmp_path / "a", {"text": pyarrow.nulls(4)}, 2)
+    block, _ = read_file(path, 100)
+    assert block.documents == []
+    assert [one.reason for one in block.rejected] == ["missing_text_field"] * 4
+
+
+def test_a_field_of_a_struct_is_read_and_a_column_of_that_name_comes_first(
+    tmp_path: Path, read_file: Read
+) -> None:
+    rows = [{"b": {"text": "one"}, "id": 1}, None, {"b": None, "id": 3}, {"b": {"text": "two"}}]
+    path = write(tmp_path / "a", {"a": pyarrow.array(rows)})
+    block, places = read_file(path, 50, text_field="a.b.text", id_field="a.id")
+    assert (block.documents, places) == (["one", "two"], ["a:row 0 id=1", "a:row 3"])
+    assert [one.where for one in block.rejected] == ["a:row 1", "a:row 2 id=3"]
+    path = write(tmp_path / "a", {"a": pyarrow.array(rows), "a.b.text": ["x", "y", "z", None]})
+    assert read_file(path, text_field="a.b.text")[0].documents == ["x", "y", "z"]
+
+
+NESTED = {
+    "text": pyarrow.array([["a", "b"]]),
+    "meta": pyarrow.array([{"title": "x", "tags": ["y"]}]),
+    "rows": pyarrow.array([[{"text": "x"}]]),
+    "n": pyarrow.array([1]),
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("text", r"column 'text' holds a list in each row .*; convert it to one string per row"),
+        ("meta", r"column 'meta' holds struct.*text_field to one of its fields: 'meta.title', "),
+        ("meta.none", r"no column 'meta.none'; .* text_field to one of 'meta.title', 'meta.tags'"),
+        ("meta.tags", r"column 'meta.tags' holds a list in each row"),
+        ("meta.title.x", r"no column 'meta.title.x'; set the source's text_field to one of 'text'"),
+        ("rows.text", r"'rows.text' is inside a list or map, 'rows'; convert it to one string"),
+        ("n", r"column 'n' holds int64, not text; set the source's text_field to a column of st"),
+    ],
+)
+def test_a_column_that_is_no_text_is_told_or_counted_once(
+    tmp_path: Path, read_file: Read, field: str, message: str
+) -> None:
+    columns = {name: pyarrow.concat_arrays([column] * 6) for name, column in NESTED.items()}
+    path = write(tmp_path / "a", columns, 2)
+    with pytest.raises(UnreadableFile, match=f"a: {message}.*, leave it out of the input, or cou"):
+        read_file(path, text_field=field)
+    limits = Limits(skip_damaged=True)
+    block, _ = read_file(path, 100, text_field=field, limits=limits)
+    assert [(one.reason, one.where) for one in block.rejected] == [("wrong_columns", "a")]
+
+
+def test_two_columns_of_one_name_are_told(tmp_path: Path, read_file: Read) -> None:
+    names = ["text", "text", "n", "n", "body"]
+    arrays = [pyarrow.array([one]) for one in names]
+    parquet.write_table(pyarrow.Table.from_arrays(arrays, names=names), tmp_path / "a")
+    for fields in ({}, {"text_field": "body", "id_field": "n"}):
+        with pytest.raises(UnreadableFile, match=r"a: 2 columns are named '.*'; rename them, or"):
+            read_file(tmp_path / "a", **fields)
+    assert read_file(tmp_path / "a", text_field="body")[0].documents == ["body"]
 
 
 @pytest.mark.parametrize("error", [TimeoutError("slow"), OSError(5, "Input/output error")])

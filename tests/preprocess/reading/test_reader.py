@@ -1,5 +1,6 @@
 """Readers: formats, line ends, limits, and an account of every byte and record."""
 
+import gzip
 import json
 import os
 from collections.abc import Callable
@@ -12,12 +13,15 @@ from preprocess.config import PrepareConfig, Source
 from preprocess.files.errors import StorageError
 from preprocess.reading.block import Block, join_small
 from preprocess.reading.byte_range import DamagedFile
+from preprocess.reading.changed_inputs import ranges_read, warnings_of
 from preprocess.reading.listing import list_source
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import plan_units
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
 
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 Read = Callable[..., Any]  # fixture of conftest.py
 
 
@@ -71,8 +75,8 @@ def test_an_empty_file_yields_nothing(
 
 
 def test_an_excerpt_is_bounded(tmp_path: Path, read_file: Read) -> None:
-    (rejected,) = read_file(write(tmp_path, "a.jsonl", "\x01" * 5000))[0].rejected
-    assert rejected.excerpt == r"\x01" * 250
+    (rejected,) = read_file(write(tmp_path, "a.jsonl", "\u200b" * 5000))[0].rejected
+    assert rejected.excerpt == r"\u200b" * 166 + r"\u20"
 
 
 def test_each_line_of_jsonl_is_an_object(tmp_path: Path, read_file: Read) -> None:
@@ -184,7 +188,8 @@ def test_a_pattern_without_files_is_refused(tmp_path: Path) -> None:
         list_source(Source(path=f"{tmp_path}/*.txt"))
 
 
-DAMAGED = {"corrupt-middle.txt.gz", "truncated.txt.gz"}
+DAMAGED = {"corrupt-middle.txt.gz", "truncated.txt.gz", "zero-length.txt.gz"}
+IN_ANOTHER_ENCODING = {"latin1.txt", "half-utf8-half-gb18030.txt"}
 ENCODINGS = {"gb18030": "gb18030", "shift_jis": "shift_jis", "utf16le-nobom.txt": "utf-16"}
 
 
@@ -208,7 +213,8 @@ def test_every_nasty_file_is_read_or_refused_and_every_byte_accounted_for(
             damaged.add(path.name)
             skipped, _ = read_file(path, limits=Limits(skip_damaged=True), **given)
             assert [one.reason for one in skipped.rejected] == ["damaged_file"]
-            assert bool(skipped.documents) == (document != "file")
+            is_read = document != "file" and path.name in DAMAGED and path.stat().st_size > 0
+            assert bool(skipped.documents) == is_read
             continue
         assert answers[0] == answers[1]
         block, _ = answers[0]
@@ -219,8 +225,101 @@ def test_every_nasty_file_is_read_or_refused_and_every_byte_accounted_for(
             assert block.replaced == 0
         texts[path.name] = "".join(Cleaner(CleaningConfig()).clean_batch(block.documents))
         texts[path.name].encode()
-    assert damaged == DAMAGED
+    assert damaged == DAMAGED | IN_ANOTHER_ENCODING
     plain = texts["plain.txt"]
     for name in ("a.txt.zst", "multi-frame.txt.zst", "a.txt.bz2", "multi-member.txt.gz"):
         assert texts[name] == plain
     assert texts["utf16le-bom.txt"] == texts["utf16be-bom.txt"] == texts["utf16le-nobom.txt"]
+
+
+def test_no_text_of_the_test_data_is_taken_for_something_else(read_file: Read) -> None:
+    root = os.environ.get("BILOOM_TEST_DATA")
+    if not root:
+        pytest.skip("BILOOM_TEST_DATA names no folder with raw/, lm/ and nasty/")
+    files = [path for top in ("raw", "lm", "nasty") for path in Path(root, top).rglob("*")]
+    # The format "text" switches the detection off. The largest file takes too long to read twice.
+    for path in files:
+        plain = path.is_file() and path.suffix != ".jsonl" and path.stat().st_size < 20_000_000
+        known = path.name not in {*DAMAGED, *IN_ANOTHER_ENCODING, *ENCODINGS}
+        if plain and known and path.parent.name not in ENCODINGS:
+            assert read_file(path) == read_file(path, format="text"), path
+
+
+@pytest.mark.parametrize("document", ["line", "paragraph", "file"])
+def test_byte_order_marks_inside_a_joined_file_do_not_become_text(
+    tmp_path: Path, read_file: Read, document: str
+) -> None:
+    text = "\ufeffone\n\ufeff\ufefftwo\n\nthree\ufeff!\n\ufefffour"
+    for encoding in ("utf-8", "utf-16"):
+        path = write(tmp_path, "a.txt", text.encode(encoding))
+        block, _ = read_file(path, 5, 3, document=document, encoding=encoding)
+        joined = "|".join(block.documents).replace("\n", "|").replace("||", "|")
+        assert joined == "one|two|three\ufeff!|four"
+
+
+def test_byte_order_marks_inside_joined_json_lines_cost_no_record(
+    tmp_path: Path, read_file: Read
+) -> None:
+    one, other = '{"text": "a"}', '{"text": "}\ufeff{"}'
+    data = f"\ufeff{one}\n\ufeff{other}\n\n\ufeff\ufeff{one}\ufeff{one}\nx\n"
+    for name in ("a.jsonl", "a.txt"):
+        block, _ = read_file(write(tmp_path, name, data), 7)
+        assert block.documents == ["a", "}\ufeff{", "a", "a"]
+        assert [one.reason for one in block.rejected] == ["invalid_json"]
+    path = write(tmp_path, "a.jsonl", f"{one}\ufeff{one}".encode("gb18030"))
+    (rejected,) = read_file(path, encoding="gb18030")[0].rejected
+    assert rejected.reason == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_old"),
+    [
+        ("one\rtwo\rthree", True),
+        ("\rone\rtwo\r\rthree\r\n", True),
+        ("one\rtwo", False),
+        ("one\rtwo\rthree\nfour", False),
+        ("one\r\ntwo\r\nthree\r\n", False),
+        ("one line", False),
+        ("", False),
+    ],
+)
+def test_a_file_with_old_line_ends_is_noted_once(tmp_path: Path, text: str, is_old: bool) -> None:
+    text = "word\r" * 90 + text if is_old else text
+    for encoding in ("utf-8", "utf-16"):
+        for pack in (bytes, gzip.compress):
+            path = write(tmp_path, "a", pack(text.encode(encoding)))
+            source = Source(path=str(path), encoding=encoding)
+            rows = []
+            for unit in plan_units([source], [list_source(source)], 100):
+                reader = read_unit(unit, source, CleaningConfig())
+                list(reader)
+                rows += ranges_read(unit, reader.digests, reader.encodings, reader.notes)
+            rows = [row for row in rows if row.get("note") != "no text"]
+            assert [row["start"] for row in rows if "note" in row] == [0] * is_old
+            warnings = warnings_of(rows)
+            assert [one[:40] for one in warnings] == [
+                "a: the lines end with a carriage return alone"[:40]
+            ] * is_old
+
+
+def test_a_warning_names_a_few_files() -> None:
+    rows = [{"name": f"{n}.txt", "note": "old line ends"} for n in range(25)]
+    (warning,) = warnings_of(rows)
+    assert warning.startswith("0.txt, 1.txt, ")
+    assert (
+        "19.txt and 5 more: the lines end with a carriage return alone, which ends no " in warning
+    )
+
+
+def test_an_intact_file_without_any_text_is_noted(tmp_path: Path) -> None:
+    write(tmp_path, "a.gz", gzip.compress(b""))
+    write(tmp_path, "b.txt", b"x")
+    empty = pyarrow.table({"text": pyarrow.array([], pyarrow.string())})
+    parquet.write_table(empty, tmp_path / "c.parquet")
+    source = Source(path=f"{tmp_path}/*")
+    (unit,) = plan_units([source], [list_source(source)], None)
+    reader = read_unit(unit, source, CleaningConfig())
+    assert [text for block in reader for text in block.documents] == ["x"]
+    assert reader.notes == ["no text", "", "no text"]
+    rows = ranges_read(unit, reader.digests, reader.encodings, reader.notes)
+    assert warnings_of(rows) == ["a.gz, c.parquet: the file is intact, but contains nothing"]

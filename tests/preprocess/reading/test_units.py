@@ -44,6 +44,14 @@ def test_compressed_files_and_python_sources_are_never_cut() -> None:
         ]
 
 
+def test_an_empty_file_is_read_if_its_name_says_that_it_is_never_empty() -> None:
+    files = [info("a.gz", 0), info("b.txt", 0), info("c.txt", 10), info("d.parquet", 0)]
+    assert spans(plan_units([Source(path="x")], [files], 10)) == [
+        [("a.gz", 0, 0), ("c.txt", 0, 10), ("d.parquet", 0, 0)]
+    ]
+    assert spans(plan_units([Source(path="x")], [files[:2]], 10)) == [[("a.gz", 0, 0)]]
+
+
 def test_a_unit_has_files_of_one_source_only() -> None:
     sources = [Source(path="x"), Source(path="y", name="other")]
     units = plan_units(sources, [[info("a", 1)], [info("b", 1), info("c", 1)]], 10)

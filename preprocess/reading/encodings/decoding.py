@@ -1,9 +1,8 @@
-"""Encodings of raw text.
+"""Decoding of raw text.
 
 In most encodings the byte 0A is always a line end, so files can be cut at line ends and decoded in
 blocks. Files in other encodings (UTF-16, UTF-32, EBCDIC, and encodings with shift states such as
-ISO-2022-JP) are converted to UTF-8 as a stream from their start. UTF-16 without a byte order mark
-is not detected: unless `Source.encoding` names it, the text contains NUL characters.
+ISO-2022-JP) are converted to UTF-8 as a stream from their start.
 """
 
 import codecs
@@ -11,6 +10,8 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
+AUTO = "auto"
+"""Value of `Source.encoding` for the encoding that is likely for each file."""
 # UTF-32 before UTF-16, because its little-endian mark starts with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -49,9 +50,23 @@ def find_encoding(head: bytes, configured: str) -> str:
 
 @lru_cache
 def is_cuttable(encoding: str) -> bool:
-    """Return True if the byte 0A is always a line end, so that files may be cut there."""
+    """Return True if the byte 0A is always a line end, so that files may be cut there.
+
+    Files of which the encoding is not known yet are cut, too.
+    """
     stateful = encoding.startswith(("iso2022", "utf-7", "hz"))
-    return not stateful and "\n".encode(encoding) == b"\n"
+    return encoding == AUTO or (not stateful and contains_ascii(encoding))
+
+
+def contains_ascii(encoding: str) -> bool:
+    """Return True if a line end is the byte 0A, unlike in UTF-16, UTF-32 and EBCDIC."""
+    return "\n".encode(encoding) == b"\n"
+
+
+@lru_cache
+def is_multibyte(encoding: str) -> bool:
+    """Return True if some characters have more than one byte."""
+    return len(bytes(range(128, 256)).decode(encoding, "replace")) < 128
 
 
 def to_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
@@ -72,6 +87,19 @@ def decode(data: bytes, encoding: str) -> tuple[str, bool]:
         return data.decode(encoding), False
     except UnicodeDecodeError:
         return (data + _PAD).decode(encoding, _AS_INVALID)[: -len(_PAD)], True
+
+
+def decode_beginning(data: bytes, encoding: str) -> str:
+    """Decode the first bytes of a text; an incomplete character at their end is left out.
+
+    Returns:
+        The text; if it contains invalid bytes, see `is_invalid` and `replace_invalid`.
+    """
+    try:
+        return codecs.getincrementaldecoder(encoding)(_AS_INVALID).decode(data)
+    except UnicodeError:
+        # Python's decoder fails on long runs of invalid escape sequences.
+        return ""
 
 
 def is_invalid(text: str) -> bool:

@@ -1,0 +1,127 @@
+"""The likely encoding of a text whose encoding is not known.
+
+UTF-16, UTF-32 and 7-bit encodings with escape sequences are recognised here, because the bytes of
+such text prove them. Other encodings are told apart by chardet, an optional dependency.
+"""
+
+import codecs
+import importlib
+import importlib.metadata
+import re
+import unicodedata
+from functools import lru_cache
+
+from preprocess.reading.encodings.decoding import decode_beginning, is_invalid
+
+_ESCAPES = re.compile(rb"\x1b\$[@B]|\x1b\$\([CDOPQ]|\x1b\$\)[CAG]|~\{[!-~]{2}")
+# The first that decodes a text is its encoding. Each contains those before it, or is another.
+_ESCAPED = ("iso2022_jp", "iso2022_jp_3", "iso2022_jp_2004", "iso2022_jp_ext", "iso2022_kr", "hz")
+_FEWEST = 4
+"""Characters outside ASCII that prove an encoding with escape sequences."""
+_WIDE_BYTES = 4096
+"""First bytes in which UTF-16 and UTF-32 are looked for."""
+# A text is in UTF-16 or UTF-32 if it has this many bytes, at least the first share of its characters
+# is odd if they are read as UTF-8, and at most the second if they are read as UTF-16 or UTF-32.
+_FEWEST_BYTES = 8
+_FEWEST_ODD, _MOST_ODD = 0.05, 0.02
+# Text beyond the sample may have characters that only the second encoding has.
+_WIDER = {
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "tis-620": "cp874",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "euc_kr": "cp949",
+}
+
+
+def detector_version() -> str | None:
+    """Return the version of chardet, or None if it is not installed."""
+    try:
+        return importlib.metadata.version("chardet")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def find_unmarked(head: bytes) -> str | None:
+    """Return the encoding of a text in UTF-16 or UTF-32 without a mark, in ISO-2022 or in HZ.
+
+    Args:
+        head: the first bytes of the text.
+
+    Returns:
+        The encoding, or None if the text is in none of them.
+    """
+    if b"\0" in head:
+        return _find_wide(head[:_WIDE_BYTES])
+    # The search for one of these takes far less time than that for all sequences.
+    escaped = b"\x1b" in head or b"~{" in head
+    if escaped and head.isascii() and _ESCAPES.search(head):
+        for encoding in _ESCAPED:
+            text = decode_beginning(head, encoding)
+            if text and not is_invalid(text) and "\x1b" not in text and _foreign(text) >= _FEWEST:
+                return encoding
+    return None
+
+
+@lru_cache(maxsize=64)
+def likely_encoding(sample: bytes) -> tuple[str, float] | None:
+    """Return the likely encoding of a text that is not UTF-8, and the confidence in it.
+
+    Args:
+        sample: bytes of the text, starting at a line.
+
+    Returns:
+        The encoding and a number in [0, 1], or None if no encoding fits or Python does not have it.
+
+    Raises:
+        ModuleNotFoundError: chardet is needed and not installed.
+    """
+    if unmarked := find_unmarked(sample):
+        return unmarked, 1.0
+    if not sample:
+        return None
+    detect = importlib.import_module("chardet").detect
+    found = detect(sample, max_bytes=len(sample))
+    try:
+        name = codecs.lookup(found["encoding"] or "").name
+    except LookupError:
+        return None
+    wider = _WIDER.get(name, name)
+    return name if is_invalid(decode_beginning(sample, wider)) else wider, found["confidence"]
+
+
+def is_plausible(head: bytes, encoding: str) -> bool:
+    """Return True if almost all characters of a text are ones that texts have."""
+    shown = "".join(decode_beginning(head, encoding).split())
+    return bool(shown) and _odd(shown, "Cc", "Cn", "Co") <= _MOST_ODD * len(shown)
+
+
+def is_wide(encoding: str) -> bool:
+    """Return True for UTF-16 and UTF-32."""
+    return encoding.startswith(("utf-16", "utf-32"))
+
+
+def _find_wide(head: bytes) -> str | None:
+    """Return the encoding of a text in UTF-16 or UTF-32 that contains NUL bytes, or None."""
+    as_utf8 = decode_beginning(head, "utf-8")
+    # In UTF-8, the bytes of UTF-16 are control characters or invalid; a text has few of them.
+    if len(head) < _FEWEST_BYTES or _odd(as_utf8, "Cc") < _FEWEST_ODD * len(as_utf8):
+        return None
+    # Text in one script has few high bytes; those of ASCII are NUL.
+    even, odd = head[0::2], head[1::2]
+    low_first = (len(set(odd)), -odd.count(0)) <= (len(set(even)), -even.count(0))
+    orders = ("utf-16-le", "utf-16-be") if low_first else ("utf-16-be", "utf-16-le")
+    wide = ("utf-32-le", "utf-32-be", *orders)
+    return next((encoding for encoding in wide if is_plausible(head, encoding)), None)
+
+
+def _odd(text: str, *categories: str) -> int:
+    """Return the number of invalid characters, and of those of some categories but whitespace."""
+    return sum(
+        is_invalid(c) or (unicodedata.category(c) in categories and not c.isspace()) for c in text
+    )
+
+
+def _foreign(text: str) -> int:
+    return sum(c > "\x7f" for c in text)

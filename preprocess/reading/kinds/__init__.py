@@ -1,0 +1,1 @@
+"""Detection of what a file contains, and the errors for what cannot be read."""

@@ -1,0 +1,93 @@
+"""The decision what a file contains, from its first bytes and its name."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from preprocess.config import Source
+from preprocess.reading.byte_range import HEAD_BYTES, unreadable_file
+from preprocess.reading.compression import find_compression
+from preprocess.reading.encodings.decoding import AUTO, find_encoding
+from preprocess.reading.formats import PARQUET_MAGIC, Format, ends_with, find_shape
+from preprocess.reading.kinds.json_shape import is_document
+from preprocess.reading.kinds.signatures import (
+    COMPRESSED,
+    CSV,
+    JSON,
+    PARQUET,
+    Kind,
+    find_kind,
+)
+from preprocess.reading.units import Range
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Finds the format of a file, and refuses what is not text.
+
+    Nothing is refused if the user has set ``format: text``. All ranges of a file come to the same
+    decision, because it depends on the start of the file only.
+
+    Attributes:
+        source: the file's source.
+        piece: a range of the file.
+        packed: True if the file is compressed.
+        limit: maximum bytes of a line that are read to recognise JSON.
+    """
+
+    source: Source
+    piece: Range
+    packed: bool
+    limit: int
+
+    def check(self, kind: Format | None, head: bytes) -> None:
+        """Check the first bytes of a file.
+
+        Args:
+            kind: its format as `preprocess.reading.formats.find_format` returns it.
+            head: its first `HEAD_BYTES`, uncompressed.
+
+        Raises:
+            UnreadableFile: the file is not text, or is empty although its format does not allow that.
+        """
+        if not self.piece.bytes:
+            # Planning passes over empty files, except those that no program writes.
+            problem = "this file is empty (0 bytes), which no intact file of its format is"
+            raise unreadable_file(self.piece.path, problem, "copy it again", "damaged_file")
+        # Of Python sources only the prose is read, whatever else is in the file.
+        if self.source.format == "text" or kind == "docstrings":
+            return
+        if kind == "parquet" and head.startswith(PARQUET_MAGIC) and not self.packed:
+            return
+        encoding = find_encoding(head, self.source.encoding)
+        encoding = "utf-8" if encoding == AUTO else encoding
+        if self.packed and find_compression(head):
+            self._refuse(COMPRESSED)
+        if found := find_kind(head, encoding, self.piece.name):
+            self._refuse(found)
+        if kind == "jsonl" and is_document(head.decode(encoding, "ignore"), len(head) < HEAD_BYTES):
+            self._refuse(JSON)
+        if kind is None and ends_with(self.piece.name, ".csv", ".tsv"):
+            self._refuse(CSV)
+
+    def find(self, chunks: Iterable[bytes], encoding: str) -> Format:
+        """Return the format of a file whose name does not determine it.
+
+        Args:
+            chunks: the file from its start, uncompressed; no more is read than necessary.
+            encoding: its encoding, one for which `is_cuttable` is True.
+
+        Raises:
+            UnreadableFile: the file is JSON, but not JSON Lines.
+        """
+        strict = ends_with(self.piece.name, ".json")
+        shape = find_shape(chunks, encoding, self.source.text_field, self.limit, strict)
+        if shape == "document":
+            self._refuse(JSON)
+        return "jsonl" if shape else "text"
+
+    def _refuse(self, kind: Kind) -> None:
+        inside = " inside a compressed file" if self.packed else ""
+        remedy = "unpack it" if self.packed and kind is PARQUET else kind.remedy
+        if kind.readable:
+            remedy += ", set format: text on its source to read its lines as text"
+        raise unreadable_file(self.piece.path, f"this is {kind.what}{inside}", remedy, "not_text")

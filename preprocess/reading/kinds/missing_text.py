@@ -1,0 +1,40 @@
+"""The reason why records have no text, for the error of a stage that found none."""
+
+from collections.abc import Sequence
+
+from preprocess.config import Source
+from preprocess.errors import UserError
+from preprocess.reading.kinds.json_shape import scan
+from preprocess.reading.reader import Limits, read_unit
+from preprocess.reading.units import Unit
+from preprocess.text.config import CleaningConfig
+
+MOST_UNITS = 4
+"""Units that are read to find a record without text."""
+
+
+def why_no_text(units: Sequence[Unit], sources: Sequence[Source]) -> str:
+    """Return a clause that names the first record without text and its keys, such as
+    "; a.jsonl:0 has no 'text', its keys are 'body', 'id'; set text_field on its source".
+
+    Args:
+        units: the units in which no text was found.
+        sources: the sources, to which `Unit.source` refers.
+
+    Returns:
+        An empty string if the first units have no such record.
+    """
+    for unit in units[:MOST_UNITS]:
+        source = sources[unit.source]
+        try:
+            for block in read_unit(unit, source, CleaningConfig(), Limits(skip_damaged=True)):
+                for record in block.rejected:
+                    if record.reason == "missing_text_field":
+                        found = f"; {record.where} has no '{source.text_field}'"
+                        # An excerpt has the first keys, also of a long record.
+                        if names := ", ".join(f"'{key}'" for key in scan(record.excerpt).keys):
+                            found += f", its keys are {names}"
+                        return f"{found}; set text_field on its source"
+        except (UserError, OSError):
+            continue
+    return ""

@@ -1,0 +1,107 @@
+"""The likely encoding of a text: UTF-16 without a mark, escape sequences, and chardet's answers."""
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from preprocess.reading.encodings.likely import detector_version, find_unmarked, likely_encoding
+
+TEXTS = {
+    "en": "It is a truth universally acknowledged, that a single man in possession of a good\n",
+    "de": "Über den Wolken muß die Freiheit wohl grenzenlos sein, sagte das schöne Mädchen.\n",
+    "ru": "Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива.\n",
+    "he": "כל האנשים נולדו בני חורין ושווים בערכם ובזכויותיהם, כולם חוננו בתבונה ובמצפון.\n",
+    "zh": "人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心，并应以兄弟关系的精神相对待。\n",
+    "ja": "すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。\n",
+    "ko": "모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다. 인간은 천부적으로\n",
+    "th": "มนุษย์ทั้งหลายเกิดมามีอิสระและเสมอภาคกันในเกียรติศักดิ์และสิทธิ\n",
+    "hi": "सभी मनुष्यों को गौरव और अधिकारों के मामले में जन्मजात स्वतन्त्रता और समानता प्राप्त है।\n",
+    "emoji": "😀 👩‍👩‍👧 ok\n",
+}
+LEGACY = [
+    *(("de", "cp1252"), ("de", "mac-roman"), ("ru", "cp1251"), ("ru", "koi8-r"), ("ru", "cp866")),
+    *(("ru", "iso8859-5"), ("he", "cp1255"), ("zh", "gb18030"), ("ja", "shift_jis")),
+    *(("ja", "euc_jp"), ("ko", "cp949"), ("ko", "johab"), ("th", "cp874")),
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_cached_answers() -> Iterator[None]:
+    likely_encoding.cache_clear()
+    yield
+    likely_encoding.cache_clear()
+
+
+@pytest.mark.parametrize("language", TEXTS)
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_utf16_and_utf32_are_found_without_a_mark(language: str, encoding: str) -> None:
+    data = TEXTS[language].encode(encoding)
+    assert find_unmarked(data) == encoding
+    # The first bytes of a file may end inside a character.
+    assert find_unmarked(data * 1000 + data[:-3]) == encoding
+
+
+@pytest.mark.parametrize(
+    ("language", "encoding"),
+    [("ja", "iso2022_jp"), ("ko", "iso2022_kr"), ("zh", "hz")],
+)
+def test_encodings_with_escape_sequences_are_found(language: str, encoding: str) -> None:
+    data = (TEXTS["en"] + TEXTS[language]).encode(encoding)
+    assert find_unmarked(data) == encoding
+    assert find_unmarked(data[:-9]) == encoding
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0",
+        b"a\0",
+        b"\0" * 3000,
+        b"\0\n" * 1000,
+        TEXTS["en"].encode() * 10 + b"\0",
+        b"a text with a \0 in each of its lines, as some logs have\n" * 100,
+        b"\x1b[31mred\x1b[0m text\n",
+        b"\x1b$B a terminal's escape sequence \x1b(B\n",
+        b"a ~{ in code ~} is no Chinese\n",
+        b"\x1b$B$\x1b" * 20,
+        *(text.encode() for text in TEXTS.values()),
+    ],
+)
+def test_other_text_is_not_taken_for_them(data: bytes) -> None:
+    assert find_unmarked(data) is None
+
+
+@pytest.mark.parametrize(("language", "encoding"), LEGACY)
+def test_the_likely_encoding_decodes_the_text(language: str, encoding: str) -> None:
+    data = (TEXTS[language] * 5).encode(encoding)
+    likely = likely_encoding(data)
+    assert likely is not None
+    assert data.decode(likely[0]) == TEXTS[language] * 5
+    assert likely[1] > 0.1
+
+
+def test_of_an_encoding_and_a_wider_one_the_wider_is_likely() -> None:
+    likely = likely_encoding(TEXTS["de"].encode("latin-1") * 5)
+    assert likely is not None
+    assert likely[0] == "cp1252"
+    # In cp1252 the byte 81 is invalid.
+    likely = likely_encoding((TEXTS["de"] * 5 + "\x81\n").encode("latin-1"))
+    assert likely is None or likely[0] != "cp1252"
+
+
+def test_no_encoding_is_likely_for_bytes_that_are_no_text() -> None:
+    assert likely_encoding(bytes(range(1, 256)) * 20) is None
+
+
+def test_the_detector_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = detector_version()
+    assert version is not None
+    assert version.startswith("7.")
+    monkeypatch.setitem(sys.modules, "chardet", None)
+    assert likely_encoding(TEXTS["en"].encode("utf-16-le")) == ("utf-16-le", 1.0)
+    with pytest.raises(ModuleNotFoundError):
+        likely_encoding(TEXTS["ru"].encode("cp1251"))
+    monkeypatch.setattr(sys, "path", [])
+    assert detector_version() is None

@@ -1,0 +1,359 @@
+"""What is not text is refused by name or counted, in any packing; what is text is read."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import pickle
+import random
+import sqlite3
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zstandard
+
+from preprocess.config import Source
+from preprocess.reading.byte_range import UnreadableFile
+from preprocess.reading.kinds.signatures import find_kind
+from preprocess.reading.listing import list_source
+from preprocess.reading.reader import Limits, read_unit
+from preprocess.reading.units import plan_units
+from preprocess.text.config import CleaningConfig
+
+pyarrow = pytest.importorskip("pyarrow")
+Read = Callable[..., Any]  # fixture of conftest.py
+TEXT = "Plain words, one line\nafter another, with commas.\n" * 400
+DATA = TEXT.encode()
+RANDOM = random.Random(5).randbytes(9000)
+ROWS = [{"text": f"document {i}"} for i in range(300)]
+
+
+def archive(form: int) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as made:
+        entry = tarfile.TarInfo("a.txt")
+        entry.size = len(DATA)
+        made.addfile(entry, io.BytesIO(DATA))
+    return buffer.getvalue()
+
+
+def old_tar() -> bytes:
+    """A tar archive of version 7, which has no magic number."""
+    header = bytearray(archive(tarfile.USTAR_FORMAT)[:512])
+    header[257:] = bytes(255)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + DATA
+
+
+def zipped(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as made:
+        for name in names:
+            made.writestr(name, TEXT)
+    return buffer.getvalue()
+
+
+def arrow(stream: bool) -> bytes:
+    table = pyarrow.Table.from_pylist(ROWS)
+    sink = io.BytesIO()
+    new = pyarrow.ipc.new_stream if stream else pyarrow.ipc.new_file
+    with new(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def orc() -> bytes:
+    from pyarrow import orc
+
+    sink = io.BytesIO()
+    orc.write_table(pyarrow.Table.from_pylist(ROWS), sink)
+    return sink.getvalue()
+
+
+def feather_1() -> bytes:
+    from pyarrow import feather
+
+    sink = io.BytesIO()
+    feather.write_feather(pyarrow.Table.from_pylist(ROWS), sink, version=1)
+    return sink.getvalue()
+
+
+def numpy_file(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    if arrays:
+        np.savez(buffer, **arrays)
+    else:
+        np.save(buffer, np.arange(1000))
+    return buffer.getvalue()
+
+
+def database() -> bytes:
+    with sqlite3.connect(":memory:") as connection:
+        connection.execute("create table a (text)")
+        data = connection.serialize()
+    connection.close()
+    return data
+
+
+def lzma_alone(data: bytes) -> bytes:
+    return lzma.compress(data, lzma.FORMAT_ALONE)
+
+
+POINTER = (
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d7a" * 16 + b"\nsize 12345\n"
+)
+WARC = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Length: 5\r\n\r\nhello\r\n\r\n"
+TOKENS = struct.pack("<2000I", *range(2000))
+
+KINDS: dict[str, tuple[str, bytes]] = {
+    "tar": ("a tar archive", archive(tarfile.GNU_FORMAT)),
+    "pax tar": ("a tar archive", archive(tarfile.PAX_FORMAT)),
+    "old tar": ("a tar archive", old_tar()),
+    "zip": ("a zip archive", zipped("a.txt")),
+    "docx": ("a zip archive", zipped("[Content_Types].xml", "word/document.xml")),
+    "empty zip": ("a zip archive", zipped()),
+    "7z": ("a 7z archive", b"7z\xbc\xaf\x27\x1c\0\x04" + RANDOM),
+    "rar": ("a RAR archive", b"Rar!\x1a\x07\x01\0" + RANDOM),
+    "ar": (
+        "an ar archive",
+        b"!<arch>\ndebian-binary   1342943816  0     0     100644  4  `\n2.0\n",
+    ),
+    "matlab": ("a MATLAB file", b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + b" " * 78 + RANDOM),
+    "bmp": ("an image", b"BM\x36\x10\x0e\0\0\0\0\0\x36\0\0\0" + RANDOM),
+    "cpio": ("a cpio archive", b"070701" + b"0123abCD" * 13 + b"name\0" + DATA),
+    "lz4": ("an LZ4 file", b"\x04\x22\x4d\x18\x64\x40\xa7" + RANDOM),
+    "old lz4": ("an LZ4 file", b"\x02\x21\x4c\x18" + RANDOM),
+    "compress": ("a file of compress", b"\x1f\x9d\x90" + RANDOM),
+    "snappy": ("a Snappy file", b"\xff\x06\x00\x00sNaPpY" + RANDOM),
+    "lzma": ("an LZMA file", lzma_alone(DATA)),
+    "zlib": ("a zlib stream", zlib.compress(DATA)),
+    "arrow": ("an Arrow or Feather file", arrow(False)),
+    "arrow stream": ("an Arrow stream", arrow(True)),
+    "orc": ("an ORC file", orc()),
+    "avro": ("an Avro file", b"Obj\x01\x04\x14avro.codec\x08null" + DATA),
+    "hdf5": ("an HDF5 file", b"\x89HDF\r\n\x1a\n\0\0" + DATA),
+    "sqlite": ("an SQLite database", database()),
+    "npy": ("a NumPy array", numpy_file()),
+    "npz": ("a zip archive", numpy_file(a=np.arange(9))),
+    "pickle": ("a Python pickle", pickle.dumps([TEXT])),
+    "safetensors": ("a model file", b'\x40\0\0\0\0\0\0\0{"a":{"dtype":"F32"}}' + bytes(90)),
+    "pdf": ("a PDF document", b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog >>\n" + DATA),
+    "ps": ("a PostScript document", b"%!PS-Adobe-3.0\n" + DATA),
+    "rtf": ("an RTF document", rb"{\rtf1\ansi hello}"),
+    "doc": ("an old Office document", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(16) + DATA),
+    "png": ("an image", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + RANDOM),
+    "jpeg": ("an image", b"\xff\xd8\xff\xe0\0\x10JFIF" + RANDOM),
+    "gif": ("an image", b"GIF89a\x01\0\x01\0" + RANDOM),
+    "mp3": ("audio or video", b"ID3\x04\0\0\0\0\0\0" + RANDOM),
+    "ogg": ("audio or video", b"OggS\0\x02\0\0" + RANDOM),
+    "mp4": ("audio or video", b"\0\0\0\x20ftypisom" + RANDOM),
+    "elf": ("a program", b"\x7fELF\x02\x01\x01" + bytes(9) + RANDOM),
+    "lfs": ("a Git LFS pointer, not the data", POINTER),
+    "xet": ("a Git Xet pointer", b"# xet version 0\nfilesize = 5\nhash = 'ab'\n"),
+    "annex": ("a git-annex pointer", b"/annex/objects/SHA256E-s5--ab.txt\n"),
+    "warc": ("a WARC web archive", WARC),
+    "html": ("an HTML page", b"\xef\xbb\xbf\n <!-- a\nb -->\n<!DOCTYPE html>\n<p>x</p>\n"),
+    "bare html": ("an HTML page", b"<HTML lang=en>\n<p>x</p>\n"),
+    "html in utf-16": ("an HTML page", "\ufeff<html>\n<p>x</p>\n".encode("utf-16-le")),
+    "xml": ("an XML document", b'<?xml version="1.0"?>\n<a>\n</a>\n'),
+    "dump": ("an XML document", b'<mediawiki xmlns="http://www.mediawiki.org/">\n<page>\n'),
+    "tei": ("an XML document", b'<text:doc id="1" xmlns:text="http://x">\n<p>x</p>\n'),
+    "json": ("a JSON document", json.dumps(ROWS).encode()),
+    "short json": ("a JSON document", b'[{"text": "a"}]'),
+    "pretty json": ("a JSON document", b"\xef\xbb\xbf\r\n" + json.dumps(ROWS, indent=1).encode()),
+    "object": ("a JSON document", json.dumps({"data": ROWS}, indent=2).encode()),
+    "json in utf-16": ("a JSON document", json.dumps(ROWS, indent=1).encode("utf-16")),
+    "zeros": ("binary data", bytes(50_000)),
+    "random": ("binary data", b"\xfe" + RANDOM),
+    "token ids": ("binary data", TOKENS),
+}
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+}
+ADVICE = ", leave it out of the input, or count it with prepare.damaged_files=skip"
+
+
+@pytest.mark.parametrize(
+    ("kind", "packing"),
+    [
+        *((kind, packing) for kind in KINDS for packing in ("", ".gz")),
+        *((kind, packing) for kind in ("tar", "old tar", "json") for packing in PACKERS),
+    ],
+)
+def test_what_is_not_text_is_refused_or_counted_once(
+    kind: str, packing: str, tmp_path: Path, read_file: Read
+) -> None:
+    what, data = KINDS[kind]
+    inside = " inside a compressed file" if packing else ""
+    path = tmp_path / f"a.txt{packing}"
+    path.write_bytes(PACKERS[packing](data))
+    with pytest.raises(UnreadableFile) as raised:
+        read_file(path, 4096)
+    message = str(raised.value)
+    assert message.startswith(f"{path}: this is {what}")
+    assert inside in message
+    assert message.endswith(ADVICE)
+    assert ("set format: text" in message) == (
+        what in ("an HTML page", "an XML document", "a JSON document")
+    )
+    block, _ = read_file(path, 1024, limits=Limits(skip_damaged=True))
+    assert block.documents == []
+    found = [(one.reason, one.where, one.excerpt) for one in block.rejected]
+    assert found == [("not_text", path.name, message)]
+
+
+@pytest.mark.parametrize("kind", ["tar", "lfs", "warc", "html", "xml", "json", "object", "pdf"])
+def test_the_user_decides_with_the_format_text(kind: str, tmp_path: Path, read_file: Read) -> None:
+    for packing in ("", ".gz"):
+        path = tmp_path / f"a{packing}"
+        path.write_bytes(PACKERS[packing](KINDS[kind][1]))
+        block, _ = read_file(path, format="text", limits=Limits(max_document_bytes=1 << 20))
+        assert block.documents
+        assert not block.rejected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_jsonl_and_parquet_given_by_the_user_refuse_the_same(
+    kind: str, tmp_path: Path, read_file: Read
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(KINDS[kind][1])
+    with pytest.raises(UnreadableFile, match=f"a: this is {KINDS[kind][0]}"):
+        read_file(path, format="jsonl")
+    with pytest.raises(UnreadableFile):
+        read_file(path, format="parquet")
+
+
+@pytest.mark.parametrize("packing", PACKERS)
+def test_compressed_files_and_parquet_inside_a_compressed_file(
+    packing: str, tmp_path: Path, read_file: Read
+) -> None:
+    if not packing:
+        pytest.skip("the inner file must be compressed")
+    path = tmp_path / f"a{packing}"
+    path.write_bytes(gzip.compress(PACKERS[packing](DATA)))
+    with pytest.raises(UnreadableFile, match="a compressed file inside a compressed file; unpack"):
+        read_file(path)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.TSV", "a.csv.gz"])
+def test_a_table_is_refused_by_its_name_only(name: str, tmp_path: Path, read_file: Read) -> None:
+    data = b'id,text\n1,"hello, world"\n'
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    with pytest.raises(UnreadableFile, match=r"this is a table \(CSV or TSV\), whose columns are"):
+        read_file(path)
+    assert read_file(path, format="text")[0].documents[0] == "id,text"
+    (tmp_path / "a.txt").write_bytes(data)
+    assert read_file(tmp_path / "a.txt")[0].documents[0] == "id,text"
+
+
+def test_brotli_is_recognised_by_its_name_and_breton_is_text(
+    tmp_path: Path, read_file: Read
+) -> None:
+    # A stream of one uncompressed block; longer ones look random.
+    (tmp_path / "a.br").write_bytes(b"\x0b\x02\x80hello\x03")
+    with pytest.raises(UnreadableFile, match="this is a Brotli file; unpack it, or compress it"):
+        read_file(tmp_path / "a.br")
+    for encoding in ("utf-8", "latin-1"):
+        (tmp_path / "b.br").write_bytes("Demat d'an holl, eñ eo\n".encode(encoding))
+        assert read_file(tmp_path / "b.br", encoding=encoding)[0].documents
+
+
+TEXTS = {
+    "reference": "[1] Smith, J. A text.\n[2] Another.\n",
+    "music": "[Music] Hello there\nagain\n",
+    "wikiextractor": '<doc id="1" url="https://x" title="A">\nA\n\nWords.\n</doc>\n',
+    "tags later": "A first line.\n<!DOCTYPE html>\n<html>\n",
+    "tag": "<p>One paragraph.</p>\n<b>two</b>\n",
+    "title": '<doc id="1" url="https://x" title="The word xmlns in XML">\nWords.\n</doc>\n',
+    "letters and a control character": "BMW and MZ, RIFF and ID3.\n" * 9 + "\x01\x02\x00 .\n",
+    "letters": "ORCs, BMs and MZs; RIFFs of PAR2\nMore\n",
+    "orc": "ORCHID flowers\n",
+    "begin": "BEGIN\nWARC/1.0 is a format\n",
+    "warc": "WARC/1.0 is a format\n",
+    "version": "version https://git-lfs.github.com/spec/v1 begins a pointer\n",
+    "percent": "%PDF is a format\n%!\n",
+    "form feeds": "page one\f\npage two\x1b[0m\v\n" * 50,
+    "some controls": ("words \x01 and \x02 words\x00 .\n" * 3 + "words\n") * 30,
+    "braces": "{curly} words\n{ more }\n",
+    "commas": "One, two, three, four\nfive, six, seven, eight\n" * 20,
+    "quoted": '"A quotation," he said.\n"Another."\n',
+    "digits": "070701 and other numbers\n1\t2\t3\n",
+    "short": " \x00\n",
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "gb18030"])
+def test_text_is_text_whatever_it_begins_with(
+    name: str, encoding: str, tmp_path: Path, read_file: Read
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(TEXTS[name].encode(encoding))
+    block, _ = read_file(path, encoding=encoding)
+    assert block.documents == TEXTS[name].removesuffix("\n").split("\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("text", ["Plain words.\n" * 99, "汉字文本。" * 99])
+def test_wide_text_without_a_mark_is_not_called_binary(
+    text: str, encoding: str, tmp_path: Path, read_file: Read
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(text.encode(encoding))
+    assert find_kind(path.read_bytes()[:4096], "utf-8", "a") is None
+    given, _ = read_file(path, encoding=encoding)
+    assert "".join(given.documents) == text.replace("\n", "")
+
+
+def test_a_json_file_is_json_lines_or_refused_even_if_it_is_invalid(
+    tmp_path: Path, read_file: Read
+) -> None:
+    path = tmp_path / "a.json"
+    for text in ("{\n'text': 'one',\n}", "[1, 2]", "{}\n[", "{text: one}"):
+        path.write_text(text)
+        with pytest.raises(UnreadableFile, match="a JSON document, not JSON Lines; convert it"):
+            read_file(path)
+    path.write_text('{"text": "one"}\n{"text": "two"}\n')
+    assert read_file(path)[0].documents == ["one", "two"]
+    path.write_text("words\n")
+    assert read_file(path)[0].documents == ["words"]
+
+
+@pytest.mark.parametrize("name", ["z.jsonl.gz", "z.parquet", "z.txt.zst", "z.bz2", "z.zip"])
+def test_a_packed_file_of_zero_bytes_is_told_or_counted(
+    name: str, tmp_path: Path, read_file: Read
+) -> None:
+    (tmp_path / name).touch()
+    message = f"{name}: this file is empty .0 bytes., which no intact file of its format is; copy"
+    for form in ("auto", "text"):
+        with pytest.raises(UnreadableFile, match=message):
+            read_file(tmp_path / name, format=form)
+    block, _ = read_file(tmp_path / name, limits=Limits(skip_damaged=True))
+    assert [(one.reason, one.where) for one in block.rejected] == [("damaged_file", name)]
+
+
+def test_one_error_names_the_other_files_of_its_unit(tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / f"{number:02}.txt").write_text("words\n" * 9)
+        (tmp_path / f"{number:02}.zip").write_bytes(zipped("a"))
+    source = Source(path=f"{tmp_path}/*")
+    (unit,) = plan_units([source], [list_source(source)], None)
+    with pytest.raises(UnreadableFile) as raised:
+        list(read_unit(unit, source, CleaningConfig()))
+    lines = str(raised.value).split("\n")
+    assert [Path(line.split(":")[0]).name for line in lines] == [f"{n:02}.zip" for n in range(20)]
