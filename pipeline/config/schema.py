@@ -8,6 +8,7 @@ from lightning_modules.config import MixConfig, ModelConfig
 from lightning_modules.training.config import EvaluateConfig, TrainConfig
 from pipeline.config.runners import DirectRunner, RunnerConfig
 from preprocess.config import PrepareConfig, SentencePieceConfig, Source, TokenizerConfig
+from preprocess.files.chained import split_chain
 from preprocess.section import Section, runtime
 
 
@@ -24,6 +25,10 @@ class RunConfig(Section):
         if output.startswith(("http://", "https://")):
             raise ValueError(
                 "a web address cannot be written to; use a folder or the URL of a store"
+            )
+        if split_chain(output):
+            raise ValueError(
+                "a chained URL cannot be written to; use a folder or the URL of a store"
             )
         return output
 

@@ -23,6 +23,28 @@ class StoreError(StorageError):
     """An error of a remote store that may be temporary, so a Beam engine may retry."""
 
 
+class DamagedArchive(OSError):  # noqa: N818
+    """An archive or a member of one that cannot be read; ``strerror`` says why."""
+
+
+_ARCHIVE_MODULES = ("zipfile", "tarfile", "zlib", "_lzma", "gzip")
+
+
+@contextmanager
+def archive_errors(path: str) -> Iterator[None]:
+    """Convert the errors of a damaged archive in the block to `DamagedArchive`.
+
+    Args:
+        path: chained URL of the member, for the message.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__ in _ARCHIVE_MODULES or isinstance(error, EOFError):
+            raise DamagedArchive(errno.EIO, str(error), path) from error
+        raise
+
+
 @contextmanager
 def report_write_errors(path: str) -> Iterator[None]:
     """Convert the `OSError` of a full disk or missing permissions in the block to `StorageError`.
@@ -97,8 +119,9 @@ class ReportingStore:
         @wraps(call)
         def reporting(*arguments: Any, **options: Any) -> Any:
             try:
-                return call(*arguments, **options)
-            except FileNotFoundError:
+                with archive_errors(self._path):
+                    return call(*arguments, **options)
+            except (FileNotFoundError, DamagedArchive):
                 raise
             except PermissionError as error:
                 # Some stores raise it with a message only, without errno and strerror.

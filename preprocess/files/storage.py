@@ -11,26 +11,38 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
+from preprocess.files.archive import Archive
+from preprocess.files.chained import ARCHIVES, Chained, has_protocol, split_chain
 from preprocess.files.durability import sync_data, sync_name
-from preprocess.files.errors import ReportingStore, StorageError, report_write_errors
+from preprocess.files.errors import (
+    ReportingStore,
+    StorageError,
+    archive_errors,
+    report_write_errors,
+)
 
 TEMPORARY = ".biloom-tmp-"
 """Prefix of the names of files that are being written."""
 
 
 def is_remote(path: str) -> bool:
-    """Return True if ``path`` is a URL that is not on the local disk."""
-    return "://" in path and not path.startswith(("file://", "local://"))
+    """Return True if ``path`` is a URL that is not, or not only, on the local disk."""
+    if path.startswith(("file://", "local://")):
+        return False
+    return has_protocol(path) or ("::" in path and split_chain(path) is not None)
 
 
 def local_path(path: str) -> Path:
-    """Return a local path or ``file://`` URL as a `Path`."""
-    return Path(path.removeprefix("file://").removeprefix("local://")).expanduser()
+    """Return a local path or ``file://`` URL as a `Path`; ``~`` and ``~user`` are expanded."""
+    # Unlike Path.expanduser, it keeps a name such as `~a.txt`, which is no user's.
+    return Path(os.path.expanduser(path.removeprefix("file://").removeprefix("local://")))  # noqa: PTH111
 
 
 def absolute(path: str) -> str:
@@ -44,16 +56,50 @@ def join(folder: str, *parts: str) -> str:
 
 
 def open_remote(path: str) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it.
+
+    The file system is fsspec's, with errors that name the URL.
+    """
     import fsspec
 
+    chain = split_chain(path)
+    if chain and chain.protocol in ARCHIVES:
+        return ReportingStore(open_archive(chain), path), chain.member
     try:
-        fs, inner = fsspec.core.url_to_fs(path)
+        # fsspec would take `::` in a key for a chain.
+        folder = path if chain else path[: path.rfind("/", 0, path.find("::")) + 1] or path
+        fs, inner = fsspec.core.url_to_fs(folder)
+        if folder != path:
+            inner = join(inner, path.removeprefix(folder))
         return ReportingStore(fs, path), str(inner)
     except (ImportError, ValueError) as error:
         protocol = path.split("://", 1)[0]
         extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"}.get(protocol)
         hint = f"; pip install 'biloom[{extra}]'" if extra else ""
         raise StorageError(f"{path}: cannot open a '{protocol}' URL ({error}){hint}") from error
+
+
+# Kept open, because opening an archive reads its index, and a worker may read many members.
+@lru_cache(maxsize=4)
+def _archive(chain: Chained, process: int, thread: int) -> Archive:
+    return Archive(chain, open_read(chain.outer))
+
+
+def open_archive(chain: Chained, reopen: bool = False) -> Archive:
+    """Return the archive of a chained URL, which this thread may have open already.
+
+    Args:
+        chain: the URL; its member does not count.
+        reopen: open it again, because the file may have changed.
+
+    Raises:
+        DamagedArchive: the file cannot be read as an archive.
+        FileNotFoundError: the file does not exist.
+    """
+    if reopen:
+        _archive.cache_clear()
+    with archive_errors(str(chain)):
+        return _archive(chain._replace(member=""), os.getpid(), threading.get_ident())
 
 
 def exists(path: str) -> bool:

@@ -7,6 +7,7 @@ from typing import BinaryIO
 import xxhash
 
 from preprocess.errors import UserError
+from preprocess.files.errors import DamagedArchive
 from preprocess.files.storage import is_remote
 from preprocess.reading.units import Range
 
@@ -36,7 +37,7 @@ def read_errors_as_damaged(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        lasting = FileNotFoundError | PermissionError | IsADirectoryError
+        lasting = FileNotFoundError | PermissionError | IsADirectoryError | DamagedArchive
         if is_remote(path) and not isinstance(error, lasting):
             raise
         raise damaged_file(path, f"cannot be read ({error.strerror or error})") from error

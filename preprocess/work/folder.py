@@ -32,6 +32,7 @@ from typing import Any
 from preprocess.files.storage import exists, join, list_names, read_bytes, write_bytes
 
 NAME = "_work"
+ASKED = "asked.json"
 _CHECKPOINT = re.compile(r"step-(\d+)\.ckpt")
 
 
@@ -41,7 +42,7 @@ def work_folder(stage_folder: str) -> str:
 
 
 def asked_file(work: str) -> str:
-    return join(work, "asked.json")
+    return join(work, ASKED)
 
 
 def lock_file(work: str) -> str:

@@ -25,6 +25,14 @@ def test_every_key_has_a_one_line_description() -> None:
     assert described(Config, "") == []
 
 
+@pytest.mark.parametrize("url", ["zip://x::/tmp/a.zip", "simplecache::s3://bucket/x"])
+def test_a_chained_output_is_refused(url: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"run\.output: a chained URL cannot be written to; use a"
+    ):
+        load_config([], ["prepare.input=a.txt", f"run.output={url}"])
+
+
 @pytest.mark.parametrize("url", ["https://example.org/x", "http://example.org/x"])
 def test_a_web_address_is_refused_as_output(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
