@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,23 @@ def test_a_config_file_may_have_an_equals_sign_in_its_name(
         assert "  steps: 9" in out
 
 
+def test_a_value_that_the_shell_has_split_is_told(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "c.txt").write_text("some text")
+    for word, problem in {
+        "mistaken": "no config 'mistaken'.*",
+        f"{tmp_path}/b": "config '.*b' is a folder, not a file",
+    }.items():
+        arguments = ["tokenizer", "quickstart", "prepare.input=raw/a", word]
+        code, _, errors = told(arguments, capsys)
+        assert code == 2
+        hint = f"; if it belongs to the value before it, quote both: 'prepare.input=raw/a {word}'"
+        assert re.fullmatch(f"biloom: {problem}{re.escape(hint)}\n", errors)
+    code, _, errors = told(["tokenizer", "prepare.input=", f"{tmp_path}/c.txt"], capsys)
+    assert code == 2
+    assert "must hold sections" in errors
+
+
 def test_a_printed_config_is_a_config(tmp_path: Path, capsys: Capture) -> None:
     _, printed, _ = told(["run", "quickstart", "train.steps=7", "--print-config"], capsys)
     file = tmp_path / "printed.yaml"
@@ -131,9 +149,7 @@ def test_a_printed_config_is_a_config(tmp_path: Path, capsys: Capture) -> None:
 
 def test_a_path_that_is_no_text_can_be_printed(tiny: Tiny, tmp_path: Path, biloom: Command) -> None:
     output = os.fsencode(tmp_path) + b"/\xff\xe9"
-    answer = biloom.run(
-        "prepare", *tiny.arguments(tmp_path), f"run.output={os.fsdecode(output)}", "--dry-run"
-    )
+    answer = biloom.run("prepare", *tiny.arguments(Path(os.fsdecode(output))), "--dry-run")
     assert (answer.returncode, answer.stderr) == (0, "")
     assert "\\udcff\\udce9\n" in answer.stdout
 
