@@ -57,7 +57,9 @@ class Tiny:
 
     def arguments(self, output: Path, *overrides: str) -> list[str]:
         """Return the arguments after the name of a stage."""
-        return [str(self.root / "tiny.yaml"), f"run.output={output}", *overrides]
+        elsewhere = any(override.startswith("run.output=") for override in overrides)
+        folder = () if elsewhere else (f"run.output={output}",)
+        return [str(self.root / "tiny.yaml"), *folder, *overrides]
 
     def config(self, output: Path, *overrides: str) -> "Config":
         from pipeline.config.load import load_config

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from pipeline.config.diagnostics import sections
-from pipeline.config.schema import Config
+from pipeline.config.schema import UNUSED_IN_EMBED, Config
 from preprocess.config import Source
 from preprocess.files.fingerprint import plain
 from preprocess.section import Section
@@ -40,6 +40,9 @@ def in_present_terms(old: Mapping[str, Any], request: Mapping[str, Any]) -> dict
             former = _default(key, request)
         elif key.startswith(SOURCES) and isinstance(former, dict) and isinstance(value, dict):
             former = {k: _source_default(k) for k in value if k not in former} | former
+            if key.startswith("embed.input."):
+                # Former versions accepted them without effect.
+                former |= {name: _source_default(name) for name in UNUSED_IN_EMBED}
         if former is not _UNKNOWN:
             restated[key] = former
     return restated

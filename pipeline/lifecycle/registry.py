@@ -10,7 +10,7 @@ import xxhash
 from pipeline.config.schema import Config
 from pipeline.lifecycle.order import STAGE_ORDER
 from pipeline.lifecycle.stage import Stage, StageError
-from preprocess.config import PrepareConfig, SentencePieceConfig, Source
+from preprocess.config import SentencePieceConfig, Source
 from preprocess.files import storage
 from preprocess.files.find import FileInfo
 from preprocess.files.manifest import read_manifest
@@ -64,9 +64,7 @@ def no_documents(config: Config) -> StageError:
 
 def embed_sources(config: Config) -> tuple[Source, ...] | None:
     """Return the sources to embed; None means a sample of the corpus."""
-    if config.embed.input is None:
-        return None
-    return PrepareConfig(input=config.embed.input).sources
+    return config.embed.sources
 
 
 def _raw(sources: tuple[Source, ...], key: str) -> dict[str, Any]:

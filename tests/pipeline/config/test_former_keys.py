@@ -45,6 +45,14 @@ def test_a_source_is_completed_with_the_defaults_of_its_settings() -> None:
     }
 
 
+def test_settings_that_embedding_ignored_do_not_count() -> None:
+    request = {"embed.input.0": {"name": "x", "weight": 1.0, "split": None}}
+    for key, kept in {"embed.input.0": 1.0, "prepare.input.0": 2.0}.items():
+        old = {key: {"name": "x", "weight": 2.0, "split": None}}
+        present = in_present_terms(old, {key: request["embed.input.0"]})[key]
+        assert present["weight"] == kept
+
+
 def test_a_removed_setting_is_ignored_at_its_default_only() -> None:
     assert in_present_terms({"embed.int8": False}, {}) == {}
     assert in_present_terms({"embed.int8": True}, {}) == {"embed.int8": True}

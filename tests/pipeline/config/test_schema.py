@@ -51,6 +51,39 @@ def test_memory_is_refused_as_output_if_there_may_be_other_processes(mode: str) 
     assert load_config([], ["prepare.input=x", output, "runner.options.mode=in_memory"])
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("cleaning: {}", "cleaning, but texts are cleaned as the model's training text was"),
+        ("filters: {min_characters: 3}", "filters, but a text that is given is always embedded"),
+        ("split: valid", "split, but all texts are embedded alike"),
+        ("weight: 2", "weight, but all texts are embedded alike"),
+    ],
+)
+def test_settings_of_a_source_that_embedding_cannot_use_are_refused(
+    setting: str, message: str
+) -> None:
+    source = f"embed.input=[{{name: web, path: x, {setting}}}]"
+    with pytest.raises(ConfigError) as caught:
+        load_config([], ["prepare.input=x", source])
+    told = f"embed: input: the source 'web' has its own {message}"
+    assert str(caught.value).startswith(f"override '{source}': {told}")
+    assert str(caught.value).endswith("; remove it")
+
+
+def test_settings_of_a_source_that_embedding_uses_are_accepted() -> None:
+    source = "{name: web, path: x, format: jsonl, text_field: t, encoding: cp1252, license: CC0}"
+    config = load_config([], ["prepare.input=x", f"embed.input=[a, {source}]"])
+    assert [s.name for s in config.embed.sources or ()] == ["corpus", "web"]
+    assert load_config([], ["prepare.input=x"]).embed.sources is None
+
+
+@pytest.mark.parametrize("given", ["[{path: a}, {path: b}]", "[a, {path: b}]"])
+def test_two_sources_to_embed_need_names(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"embed: two sources are named 'corpus' .*give each"):
+        load_config([], ["prepare.input=x", f"embed.input={given}"])
+
+
 def test_a_config_cannot_be_written_to() -> None:
     config = load_config([], ["prepare.input=x"])
     with pytest.raises(ValueError, match="frozen"):
