@@ -207,7 +207,7 @@ TRAIN = {"pytorch_lightning": "train"}
 """Modules that stages import, each with the pip extra that installs it."""
 
 _ALL = (
-    Stage("tokenizer", 2, _tokenizer_request),
+    Stage("tokenizer", 2, _tokenizer_request, changed=_changed_inputs),
     Stage("prepare", 2, _prepare_request, BEAM, _changed_inputs),
     Stage("train", 2, _train_request, TRAIN, grows=_more_steps),
     Stage("evaluate", 2, _evaluate_request),

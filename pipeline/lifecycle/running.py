@@ -15,6 +15,7 @@ from pipeline.version import biloom_version
 from preprocess.files import storage
 from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import NAME, Manifest, content_hash, write_manifest
+from preprocess.reading.changed_inputs import keep_checked
 from preprocess.work.folder import asked_file, write_record
 
 
@@ -45,6 +46,7 @@ def run_stage(
     console.stage(stage.name, place.folder)
     request = request_of(stage, config)
     state = state_of(stage, config, place, request)
+    keep_checked(place.folder)
     if state.done:
         return _already_done(stage, place, state, console)
     if state.differing and not overwrite:

@@ -22,7 +22,7 @@ from preprocess.errors import UserError
 from preprocess.files.durability import synced_together
 from preprocess.files.storage import exists
 from preprocess.reading.block import Block
-from preprocess.reading.changed_inputs import ranges_read
+from preprocess.reading.changed_inputs import has_read, ranges_read
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
 from preprocess.shards.format import token_dtype
@@ -95,6 +95,8 @@ class _Counts:
     """Rejected records in these files."""
     versions: str = ""
     """Hash of the versions of the raw files when the unit was started."""
+    read: list[tuple[int, str]] = field(default_factory=list)
+    """End and xxh128 of what was read of the unit's first ranges, as in `UnitReader.read_so_far`."""
 
 
 def tokenize_unit(job: Job, unit: Unit) -> int:
@@ -193,7 +195,7 @@ class _FirstPass:
             "changed": dict(sorted(self._cleaner.counts.items())),
             "scripts": dict(sorted(counts.scripts.items())),
             "parts": counts.parts,
-            "inputs": ranges_read(self._unit, self._reader.digests),
+            "inputs": ranges_read(self._unit, self._reader.read_so_far()),
         }
         self._report(final=True)
         folder.write_record(folder.unit_record(self._job.work, self._unit.index), record)
@@ -206,14 +208,16 @@ class _FirstPass:
             return _Counts(versions=versions)
         record = folder.read_record(self._record)
         # Closed segments have the old contents of the files, later ones would have the new ones.
-        if record["versions"] != versions:
+        same = record["versions"] == versions and all(r.version for r in ranges)
+        read = record.get("read")
+        if not (same or (read and has_read(ranges, read))):
             raise UserError(
                 f"one of the files from '{ranges[0].name}' to '{ranges[-1].name}' changed after an "
                 f"unfinished run started to read them; delete {self._job.work} to start again"
             )
         for name in ("dropped", "changed", "scripts"):
             record[name] = Counter(record[name])
-        return _Counts(**record)
+        return _Counts(**{**record, "versions": versions})
 
     def _new_segment(self) -> Segment:
         return Segment(token_dtype(self._job.vocabulary), self._counts.kept)
@@ -298,6 +302,7 @@ class _FirstPass:
                 )
             )
             self._rejects_writer.flush()
+        counts.read = self._reader.read_so_far()
         counts.changed = Counter(self._cleaner.counts)
         counts.files_aside, counts.rejected_aside = (
             self._rejects_writer.files,

@@ -67,8 +67,8 @@ def find_files(pattern: str, excluded: Excluded = _nothing) -> list[FileInfo]:
 
     `preprocess.files.pattern` defines the wildcards. A component that is the exact name of an
     existing file or folder stands for this one only, even if it has wildcards; so a folder named
-    ``[D] x`` needs no escape. Links are followed, and no file is found twice by links to folders, or
-    by a link to a file that is found as well; hard links are files of their own.
+    ``[D] x`` needs no escape. Links are followed, and no file is found twice through links to
+    folders. A link to a file is a file of its own, as a hard link is.
 
     Args:
         pattern: the path, glob or URL. It may be chained: ``zip://*.txt::FILE`` finds the members of
@@ -186,18 +186,21 @@ def _local_file(path: str, base: str) -> FileInfo | None:
 
 
 def _each_once(files: Iterable[FileInfo]) -> list[FileInfo]:
-    """Leave out files that are found a second time through a link."""
+    """Leave out files that are found a second time through a link to a folder."""
     by_place: dict[Place, list[FileInfo]] = {}
     places = Places()
     for file in files:
         by_place.setdefault(places.of(file.path), []).append(file)
     # A file keeps its own name, if it is found by that, too.
     return [
-        min(same, key=lambda file: (file.path != os.path.realpath(file.path), file.name))
-        if len(same) > 1
-        else same[0]
+        min(same, key=lambda file: (_is_below_link(file), file.name)) if len(same) > 1 else same[0]
         for same in by_place.values()
     ]
+
+
+def _is_below_link(file: FileInfo) -> bool:
+    folder = os.path.dirname(file.path)  # noqa: PTH120
+    return folder != os.path.realpath(folder)
 
 
 def _find_remote(pattern: str, excluded: Excluded) -> list[FileInfo]:

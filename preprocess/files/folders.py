@@ -65,7 +65,7 @@ class LocalFolders:
     """Folders of the local disk. Links to folders are followed, but `tree` enters no folder twice.
 
     Attributes:
-        have_links: whether a link was found in any folder so far.
+        have_links: whether a folder so far had a link in it.
     """
 
     wildcards = "*?["

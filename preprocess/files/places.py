@@ -14,10 +14,8 @@ class Places:
     def of(self, path: str) -> Place:
         """Return device and inode of the folder that a file is in, and its name there.
 
-        A link to a file has the place of that file. Two hard links have places of their own.
+        A link to a file has a place of its own, as a hard link has.
         """
-        if os.path.islink(path):  # noqa: PTH114
-            path = os.path.realpath(path)
         folder, _, name = path.rpartition("/")
         if folder not in self._folders:
             status = os.stat(folder or "/")  # noqa: PTH116

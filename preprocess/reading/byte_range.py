@@ -69,6 +69,11 @@ class RawRange:
         self._position = piece.start
         self._taken = piece.start
 
+    @property
+    def position(self) -> int:
+        """End of the bytes of the range that were read and hashed."""
+        return min(self._position, self._piece.end)
+
     def starts_line(self) -> bool:
         """Return True if a line starts at the start of the range."""
         if self._piece.start == 0:

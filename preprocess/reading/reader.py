@@ -121,6 +121,15 @@ class UnitReader:
         self._limits = limits
         self._block_bytes = block_bytes
         self.digests: list[str] = []
+        self._open: tuple[RawRange, xxhash.xxh3_128] | None = None
+
+    def read_so_far(self) -> list[tuple[int, str]]:
+        """Return, for each range that was read, the end of what was read, and its xxh128.
+
+        All documents that were yielded lie in these bytes, but the end of the last may not.
+        """
+        read = [(r.end, d) for r, d in zip(self._unit.ranges, self.digests, strict=False)]
+        return [*read, (self._open[0].position, self._open[1].hexdigest())] if self._open else read
 
     def __iter__(self) -> Iterator[Block]:
         """Read the unit.
@@ -130,7 +139,7 @@ class UnitReader:
                 ``skip_damaged`` is not set.
             UserError: a Parquet file does not have the columns of the source.
         """
-        self.digests = []
+        self.digests, self._open = [], None
         ranges = (self._read_range(piece) for piece in self._unit.ranges)
         return join_small(chain.from_iterable(ranges), self._block_bytes)
 
@@ -142,6 +151,7 @@ class UnitReader:
         try:
             with read_errors_as_damaged(piece.path), storage.open_read(piece.path) as file:
                 raw = RawRange(file, piece, self._block_bytes, digest)
+                self._open = raw, digest
                 try:
                     for block in self._read_documents(piece, file, raw):
                         size = raw.take()
@@ -158,6 +168,7 @@ class UnitReader:
         if rejected or taken < piece.end - piece.start:
             yield Block([], rejected, 0, piece.end - piece.start - taken)
         self.digests.append(digest.hexdigest())
+        self._open = None
 
     def _skipped(self, piece: Range, error: DamagedFile) -> list[Rejected]:
         if not self._limits.skip_damaged:
@@ -187,6 +198,8 @@ class UnitReader:
                 raise damaged_file(
                     piece.path, "this is a Parquet file inside a compressed one; decompress it"
                 )
+            # Rows are not read in the order of bytes, so the range is hashed before them.
+            yield from (Block([], [], 0, 0) for _ in raw.rest_of_range())
             yield from read_parquet(
                 file, piece, source, self._drop_invalid, limit, self._block_bytes
             )

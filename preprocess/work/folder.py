@@ -158,3 +158,9 @@ def unit_records(work: str) -> list[str]:
     """Return the paths of all unit records, in the order of units."""
     folder = join(work, "units")
     return [join(folder, name) for name in list_names(folder)]
+
+
+def word_records(work: str) -> list[str]:
+    """Return the paths of the records of all units whose words are counted, in the order of units."""
+    folder = join(work, "word-counts")
+    return [join(folder, name) for name in list_names(folder) if name.endswith(".json")]

@@ -39,7 +39,7 @@ class Text:
     content: str = ""
 
     def arguments(self, output: Path, *overrides: str) -> list[str]:
-        return [
+        words = [
             "prepare",
             f"prepare.input={self.root}/raw/*",
             f"prepare.tokenizer={self.root}/tokenizer",
@@ -53,6 +53,8 @@ class Text:
             f"run.output={output}",
             *overrides,
         ]
+        # An override takes the place of the one here, because a key may be set once only.
+        return [*{word.partition("=")[0]: word for word in words}.values()]
 
 
 def lines(draw: random.Random, number: int) -> str:
