@@ -11,6 +11,7 @@ from pipeline.config.schema import Config
 from pipeline.lifecycle.order import STAGE_ORDER
 from pipeline.lifecycle.stage import Stage, StageError
 from preprocess.config import SentencePieceConfig, Source
+from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.find import FileInfo
 from preprocess.files.manifest import read_manifest
@@ -59,7 +60,9 @@ def input_sources(config: Config) -> tuple[tuple[Source, ...], list[list[FileInf
 def no_documents(config: Config) -> StageError:
     """Return the error for raw input without any document."""
     paths = ", ".join(path for source in config.prepare.sources for path in source.paths)
-    return StageError(f"{paths}: no documents found; set prepare.input to files with text")
+    return StageError(
+        f"{one_line(paths)}: no documents found; set prepare.input to files with text"
+    )
 
 
 def embed_sources(config: Config) -> tuple[Source, ...] | None:

@@ -127,7 +127,8 @@ def _finish(
 ) -> Manifest:
     storage.write_bytes(place.file(CONFIG), dump_config(config).encode())
     stats = json.dumps({**made.stats, "seconds": round(seconds, 1)}, indent=2, ensure_ascii=False)
-    storage.write_bytes(place.file(STATS), f"{stats}\n".encode())
+    # A lone surrogate, as in a name that is not UTF-8, is written as JSON's own escape.
+    storage.write_bytes(place.file(STATS), f"{stats}\n".encode("utf-8", "backslashreplace"))
     manifest = Manifest(
         stage=stage.name,
         stage_version=stage.version,

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from pipeline.config.former_keys import in_former_terms, in_present_terms
 from pipeline.config.schema import Config
 from pipeline.lifecycle.stage import Stage, StageError, StageFolder
-from preprocess.errors import UserError
+from preprocess.errors import UserError, one_line
 from preprocess.files import storage
 from preprocess.files.fingerprint import differing_keys, fingerprint, plain
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
@@ -99,7 +99,9 @@ def state_of(
     differing = [line for line in differing if not line.startswith(allowed)] or differing
     if not differing and stage.changed:
         changed = stage.changed(config, place.folder)
-        differing = [f"{name}: its contents changed, but not its size" for name in changed]
+        differing = [
+            f"{one_line(name)}: its contents changed, but not its size" for name in changed
+        ]
     other = manifest and unfinished is not None and differing_keys(unfinished, request)
     return StageState(manifest, begun, differing, other_unfinished=bool(other))
 

@@ -21,6 +21,7 @@ from preprocess.corpus.dedup import key_buckets, read_copies
 from preprocess.corpus.first_pass import Job
 from preprocess.corpus.last_pass import read_counts
 from preprocess.corpus.rejects import side_files
+from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.find import FileInfo
 from preprocess.files.manifest import FileRecord, content_hash, read_manifest
@@ -66,7 +67,7 @@ def _check_tokenizer(config: Config, files: Sequence[FileInfo]) -> None:
     folder = stage_folder(config, "tokenizer")
     if names := changed(folder, files):
         raise StageError(
-            f"{folder} was made before {names[0]}{' and others' * (len(names) > 1)} changed; make it "
+            f"{folder} was made before {one_line(names[0])}{' and others' * (len(names) > 1)} changed; make it "
             "again with `biloom tokenizer --overwrite`, or set prepare.tokenizer to this folder to "
             "use it as it is"
         )
@@ -211,4 +212,6 @@ def _sums(files: Sequence[FileRecord], **columns: str) -> dict[str, int]:
 def _nothing_left(config: Config, read: int, dropped: Counter[str]) -> StageError:
     paths = ", ".join(path for source in config.prepare.sources for path in source.paths)
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items()))
-    return StageError(f"{paths}: all {read:,} documents were dropped ({reasons}); check the text")
+    return StageError(
+        f"{one_line(paths)}: all {read:,} documents were dropped ({reasons}); check the text"
+    )

@@ -18,7 +18,7 @@ import xxhash
 from preprocess.config import PrepareConfig
 from preprocess.corpus.rejects import RejectsWriter
 from preprocess.corpus.segment import Segment
-from preprocess.errors import UserError
+from preprocess.errors import UserError, one_line
 from preprocess.files.durability import synced_together
 from preprocess.files.storage import exists
 from preprocess.reading.block import Block
@@ -212,7 +212,8 @@ class _FirstPass:
         read = record.get("read")
         if not (same or (read and has_read(ranges, read))):
             raise UserError(
-                f"one of the files from '{ranges[0].name}' to '{ranges[-1].name}' changed after an "
+                f"one of the files from '{one_line(ranges[0].name)}' to "
+                f"'{one_line(ranges[-1].name)}' changed after an "
                 f"unfinished run started to read them; delete {self._job.work} to start again"
             )
         for name in ("dropped", "changed", "scripts"):

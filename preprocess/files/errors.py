@@ -7,7 +7,7 @@ from functools import wraps
 from pathlib import PurePosixPath
 from typing import Any
 
-from preprocess.errors import UserError
+from preprocess.errors import UserError, one_line
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -16,7 +16,10 @@ _BUCKET_PROTOCOLS = ("s3", "s3a", "gs", "gcs")
 
 
 class StorageError(UserError):
-    """A path or URL that cannot be read or written."""
+    """A path or URL that cannot be read or written; the message is one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class StoreError(StorageError):

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import xxhash
 
-from preprocess.errors import UserError
+from preprocess.errors import UserError, one_line
 from preprocess.files.errors import DamagedArchive
 from preprocess.files.storage import is_remote
 from preprocess.reading.units import Range
@@ -23,7 +23,7 @@ class DamagedFile(UserError):  # noqa: N818
 def damaged_file(path: str, problem: str) -> DamagedFile:
     """Return the error for the file ``path``; the message adds what users can do."""
     return DamagedFile(
-        f"{path}: {problem}; replace it with an intact copy, leave it out of the input, or keep what "
+        f"{one_line(path)}: {problem}; replace it with an intact copy, leave it out of the input, or keep what "
         "can be read with prepare.damaged_files=skip"
     )
 

@@ -210,6 +210,11 @@ def test_a_key_that_two_overrides_set_is_a_mistake() -> None:
         )
 
 
+def test_a_path_that_is_not_utf8_is_text_and_an_escape_in_a_list() -> None:
+    assert load("prepare.input=a\udce9\x1b").prepare.input == "a\udce9\x1b"
+    assert load(r'prepare.input=["a\udce9\u001b"]').prepare.input == ("a\udce9\x1b",)
+
+
 def test_overrides_may_set_different_keys_of_a_section() -> None:
     train = load("train={rows: 5}", "train={unroll: 6}", "train.steps=7", "train={}").train
     assert (train.rows, train.unroll, train.steps) == (5, 6, 7)
