@@ -198,7 +198,7 @@ def _changed_inputs(config: Config, folder: str) -> list[str]:
 
 
 def _changed_texts(config: Config, folder: str) -> list[str]:
-    return _changed(embed_sources(config) or (), folder)
+    return _changed(embed_sources(config) or config.prepare.sources, folder)
 
 
 def _changed(sources: tuple[Source, ...], folder: str) -> list[str]:

@@ -19,7 +19,7 @@ from preprocess.corpus.dedup import key_buckets
 from preprocess.corpus.rejects import side_files
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, FileRecord, content_hash, read_manifest
-from preprocess.reading.changed_inputs import write_inputs
+from preprocess.reading.changed_inputs import read_inputs, write_inputs
 from preprocess.reading.listing import list_source
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
@@ -153,8 +153,9 @@ def _made(
         files = [f for f in extended.manifest.files if f.name.startswith(SHARDS)] + files
     shards = shards_of({file.name: file for file in files})
     files.append(write_index(place.folder, shards, generation))
-    if config.embed.input is not None:
-        write_inputs(place.folder, inputs, add=extended is not None)
+    if config.embed.input is None:
+        inputs = read_inputs(place.work)
+    write_inputs(place.folder, inputs, add=extended is not None)
     rejects = [place.record(name) for name in side_files(place.folder)]
     model = read_manifest(job.model, "export").details["model"]
     depth = model["recurrent"]["layers"] + 1
@@ -239,7 +240,9 @@ def _sample(config: Config, place: StageFolder, console: Console) -> Source:
         units = plan_units(sources, files, config.prepare.unit_bytes)
         seed = config.embed.seed
         drawn = draw_units(units, READ_BYTES, seed)
-        texts = draw_documents(drawn, config.prepare, config.embed.sample, seed)
+        inputs: list[dict[str, Any]] = []
+        texts = draw_documents(drawn, config.prepare, config.embed.sample, seed, inputs)
+        write_inputs(place.work, inputs)
         lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
         storage.write_bytes(path, lines.encode())
         console.line(f"sampled {len(texts):,} documents of the corpus")

@@ -29,13 +29,14 @@ from preprocess.files.places import Place, Places
 from preprocess.files.storage import is_remote, local_path, open_archive, open_remote
 
 _VERSIONS = (
-    *("ETag", "etag", "mtime", "created"),
-    # The names of web servers, the Hugging Face Hub, GitHub, Google, Azure, HDFS, FTP, Dropbox, ...
-    *("Last-Modified", "Content-MD5", "Digest", "blob_id", "sha", "md5Hash", "generation"),
-    *("content_md5", "content_settings", "checksum", "content_hash", "rev"),
-    *("LastModified", "last_modified", "modificationTime", "updated", "modified", "modify"),
+    *("ETag", "etag", "mtime"),
+    # The names of web servers, the Hugging Face Hub, GitHub, Google, Azure, HDFS, FTP and others.
+    *("Last-Modified", "Content-MD5", "Digest", "blob_id", "sha", "md5Hash", "generation", "md5"),
+    *("content_md5", "checksum", "content_hash", "md5Checksum", "LastModified", "last_modified"),
+    *("modificationTime", "modifiedTime", "modified_at", "updated", "modified", "modify"),
+    "created",
 )
-"""Keys of what file systems report that change with a file's content, the first that is there counts."""
+"""Keys of what stores report that change with a file's content; the first one that is there counts."""
 
 
 @dataclass(frozen=True, order=True)

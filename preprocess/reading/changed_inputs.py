@@ -75,10 +75,19 @@ def write_inputs(folder: str, rows: Sequence[dict[str, Any]], add: bool = False)
         rows: rows of `ranges_read`.
         add: keep the rows that are already in the file; equal rows are written once.
     """
+    old = read_inputs(folder) if add else []
+    lines = dict.fromkeys(map(json.dumps, [*old, *rows]))
+    write_bytes(join(folder, INPUTS), "".join(f"{line}\n" for line in lines).encode())
+
+
+def read_inputs(folder: str) -> list[dict[str, Any]]:
+    """Return the rows that `write_inputs` wrote to a folder; none if it wrote none."""
     path = join(folder, INPUTS)
-    old = read_bytes(path).decode().splitlines() if add and exists(path) else []
-    lines = dict.fromkeys([*old, *map(json.dumps, rows)])
-    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
+    return (
+        [json.loads(line) for line in read_bytes(path).decode().splitlines()]
+        if exists(path)
+        else []
+    )
 
 
 def changed(folder: str, files: Sequence[FileInfo]) -> list[str]:
@@ -171,10 +180,10 @@ _CHECKED: dict[str, _Checked] = {}
 def _rows(folder: str) -> Iterator[dict[str, Any]]:
     """Yield the ranges that a finished or unfinished stage has read."""
     if exists(join(folder, INPUTS)):
-        for line in read_bytes(join(folder, INPUTS)).decode().splitlines():
-            yield json.loads(line)
+        yield from read_inputs(folder)
         return
     work = work_folder(folder)
+    yield from read_inputs(work)
     for record in (*unit_records(work), *word_records(work)):
         # Former versions recorded no inputs of word counts.
         yield from read_record(record).get("inputs", ())

@@ -182,7 +182,11 @@ def read_kept(
 
 
 def draw_documents(
-    units: Sequence[Unit], config: PrepareConfig, number: int, seed: int
+    units: Sequence[Unit],
+    config: PrepareConfig,
+    number: int,
+    seed: int,
+    inputs: list[dict[str, Any]] | None = None,
 ) -> list[str]:
     """Draw documents with distinct cleaned texts from the train split.
 
@@ -191,13 +195,14 @@ def draw_documents(
         config: settings of prepare.
         number: number of documents.
         seed: seed of the draw.
+        inputs: list to which the rows of what was read are added, as in `read_train`.
 
     Returns:
         The raw texts of ``number`` documents in pseudo-random order, or of all if there are fewer.
     """
     drawn: list[tuple[int, int, str]] = []  # a heap: its first entry is the last of the draw
     held: set[int] = set()
-    for _, raw, _, content in read_train(units, config):
+    for _, raw, _, content in read_train(units, config, inputs):
         key = -mixed(content, seed)
         if content in held or (len(drawn) == number and (key, content) < drawn[0][:2]):
             continue
