@@ -4,7 +4,7 @@
 
 The model has two LSTM layers per direction (4096 hidden, 512 projected), a character CNN with 2,048
 filters and an adaptive softmax over 793,471 words with a Zipf distribution. Its cutoffs are those of
-`auto` on a GPU. Training uses 20 unrolled tokens, Adam, and bf16 if the device supports it. A step is
+`auto`. Training uses 20 unrolled tokens, Adam, and bf16 if the device supports it. A step is
 forward, backward, clipping and optimiser on windows that are already on the device. A token is one
 position of a row, trained in both directions. The baseline has the same input and output layers, but
 nn.LSTM(proj_size=512) (cuDNN) per direction, without clipping of states and residual connections,
@@ -32,7 +32,7 @@ from train import Alone, draw_ids, spelling, zipf_counts
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.nn.heads.cutoffs import CPU, GPU, choose_cutoffs
+from lightning_modules.nn.heads.cutoffs import choose_cutoffs
 from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.recurrent.stack import Run
 from lightning_modules.nn.window import Types, Window, on_device
@@ -127,8 +127,7 @@ def at_rows(
 ) -> dict[str, float]:
     config = ModelConfig.model_validate(model_of(small))
     counts, width = zipf_counts(vocabulary), config.recurrent.direction_width
-    costs = GPU if device.type == "cuda" else CPU
-    cutoffs = choose_cutoffs(counts, width, 4.0, 2 * rows * UNROLL, costs)
+    cutoffs = choose_cutoffs(counts, width, 4.0, 2 * rows * UNROLL)
     words = Spellings(spelling, vocabulary, 50)
     windows = windows_of(rows, vocabulary, cutoffs, words, device)
     module = module_of(rows, vocabulary, cutoffs, device, small)
@@ -217,7 +216,7 @@ def main() -> None:
 
 def trace(path: str, device: torch.device, small: bool, vocabulary: int) -> None:
     words = Spellings(spelling, vocabulary, 50)
-    cutoffs = choose_cutoffs(zipf_counts(vocabulary), 512, 4.0, 128 * 2 * UNROLL, GPU)
+    cutoffs = choose_cutoffs(zipf_counts(vocabulary), 512, 4.0, 128 * 2 * UNROLL)
     module = module_of(128, vocabulary, cutoffs, device, small)
     windows = windows_of(128, vocabulary, cutoffs, words, device)
     module.network.recurrent.compile_cell("auto", 128)

@@ -78,7 +78,9 @@ class Source(Section):
     )
     text_field: str = Field("text", description="key (jsonl) or column (parquet) of the text")
     id_field: str | None = Field(
-        None, description="key (jsonl) or column (parquet) of an id that names dropped documents"
+        None,
+        description="key (jsonl) or column (parquet) of an id, which names a document where it is "
+        "traced or dropped",
     )
     encoding: str = Field(
         "utf-8", description="encoding of text and jsonl files; a byte order mark overrides it"

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from lightning_modules.config import AdaptiveSoftmaxConfig, ModelConfig
-from lightning_modules.nn.heads.adaptive_softmax import AdaptiveSoftmax, check_cutoffs
+from lightning_modules.nn.heads.adaptive_softmax import AdaptiveSoftmax
+from lightning_modules.nn.heads.cutoffs import check_cutoffs
 from lightning_modules.nn.heads.routes import Routes
 from lightning_modules.nn.heads.sampled_softmax import SampledSoftmax
 from lightning_modules.nn.heads.softmax import FullSoftmax

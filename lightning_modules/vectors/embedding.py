@@ -46,7 +46,7 @@ class EmbedJob:
 
     Attributes:
         work: folder of unfinished work.
-        output: folder of the vector cache.
+        output: folder to write shards to.
         sources: sources of the texts.
         cleaning: cleaning applied when a text is read. `BiLM` then applies the model's own cleaning.
         model: model folder.
@@ -59,7 +59,8 @@ class EmbedJob:
         batch_tokens: tokens per batch, including padding.
         buckets: number of hash buckets for finding repeated texts.
         device: torch device, such as "cpu" or "cuda".
-        first_unit: shard number of unit 0; above 0 if texts are added to a finished cache.
+        first_unit: shard number of unit 0; above 0 if a finished cache has shards already.
+        known: folder of a finished cache whose texts are left out; empty if there is none.
     """
 
     work: str
@@ -77,6 +78,7 @@ class EmbedJob:
     buckets: int
     device: str
     first_unit: int = 0
+    known: str = ""
 
 
 class _Window(NamedTuple):
@@ -100,7 +102,7 @@ def hash_texts(job: EmbedJob, unit: Unit) -> int:
 
     A unit that has its record from an earlier run is skipped.
     """
-    if not exists(folder.unit_record(job.work, unit.index)):
+    if not folder.is_done(job.work, folder.unit_record(job.work, unit.index)):
         keys = bytearray()
         dropped: Counter[str] = Counter()
         aside = RejectsWriter(job.output, job.first_unit + unit.index)
@@ -118,7 +120,7 @@ def hash_texts(job: EmbedJob, unit: Unit) -> int:
             "dropped": dropped,
             "inputs": ranges_read(unit, reader.read_so_far()),
         }
-        folder.write_record(folder.unit_record(job.work, unit.index), record)
+        folder.write_done(job.work, folder.unit_record(job.work, unit.index), record)
     return unit.index
 
 
@@ -128,7 +130,7 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
     A text that repeats an earlier one of the input, or that a finished cache already has, is left
     out. A closed part of an earlier run is kept. A finished unit is skipped.
     """
-    if exists(folder.finished_record(job.work, unit.index)):
+    if folder.is_done(job.work, folder.finished_record(job.work, unit.index)):
         return unit.index
     repeated = set(read_drops(job.work, "hashes", unit.index, job.buckets).tolist())
     progress = Progress(job.work, unit.index)
@@ -146,7 +148,9 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
         part = chain([first], islice(windows, _windows_a_part(most, *shape) - 1))
         with keep_memory(large=False):
             parts.append(_embed_part(job, unit, len(parts), model, part, progress, total))
-        folder.write_record(folder.part_record(job.work, unit.index, len(parts) - 1), parts[-1])
+        folder.write_done(
+            job.work, folder.part_record(job.work, unit.index, len(parts) - 1), parts[-1]
+        )
     progress.bytes = total
     progress.write(final=True)
     record = {
@@ -154,7 +158,7 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
         "duplicates": len(repeated),
         **{name: sum(part[name] for part in parts) for name in ("known", "truncated")},
     }
-    folder.write_record(folder.finished_record(job.work, unit.index), record)
+    folder.write_done(job.work, folder.finished_record(job.work, unit.index), record)
     return unit.index
 
 
@@ -204,7 +208,7 @@ def _closed_parts(job: EmbedJob, unit: Unit) -> Iterator[dict[str, Any]]:
     """Yield the records of the parts that an earlier run closed, in order."""
     part = 0
     while exists(path := folder.part_record(job.work, unit.index, part)):
-        yield folder.read_record(path)
+        yield folder.read_done(job.work, path)
         part += 1
 
 
@@ -238,8 +242,8 @@ def _windows(
     for block in read_unit(unit, job.sources[unit.source], job.cleaning):
         read = _texts(job, block.documents)
         in_cache = np.zeros(len(read), bool)
-        if job.first_unit and read:
-            in_cache = _finished_cache(job.output, job.model_content).has(_keys(read))
+        if job.known and read:
+            in_cache = _finished_cache(job.known, job.model_content).has(_keys(read))
         for text, document, is_known in zip(read, block.documents, in_cache.tolist(), strict=True):
             end += 1
             if end <= begin or end - 1 in repeated:

@@ -22,6 +22,7 @@ from pipeline.version import biloom_version
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.errors import StorageError, StoreError
+from preprocess.text.versions import table_versions
 from preprocess.work.folder import failures_folder
 
 PACKAGES = (pipeline, lightning_modules, preprocess)
@@ -57,7 +58,7 @@ class WorkerCall:
             if self._driver != source_version():
                 raise UserError(
                     f"a worker runs biloom {source_version()}, but this process runs biloom "
-                    f"{self._driver}; install the same version on every worker"
+                    f"{self._driver}; install the same versions on every worker"
                 )
             work, arguments = _unpacked(self._packed)
             return work(*arguments, item)
@@ -73,14 +74,18 @@ class WorkerCall:
 
 @cache
 def source_version() -> str:
-    """Return the version and a hash of the source, such as ``0.1.0 (source 3f2a91c07d54)``."""
+    """Return the versions of biloom, its source and the tables that decide bytes.
+
+    For example ``0.1.0 (source 3f2a91c07d54, Unicode 15.0.0, SentencePiece 0.2.1)``.
+    """
     digest = sha256()
     for package in PACKAGES:
         folder = Path(package.__path__[0])
         for file in sorted(folder.rglob("*.py"), key=lambda file: file.relative_to(folder).parts):
             digest.update(repr(file.relative_to(folder).parts).encode())
             digest.update(file.read_bytes())
-    return f"{biloom_version()} (source {digest.hexdigest()[:12]})"
+    tables = "".join(f", {name} {version}" for name, version in table_versions().items())
+    return f"{biloom_version()} (source {digest.hexdigest()[:12]}{tables})"
 
 
 @contextmanager

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from textwrap import shorten
 
 from lightning_modules.config import AdaptiveSoftmaxConfig
+from lightning_modules.nn.heads.cutoffs import check_cutoffs
 from lightning_modules.sizes import parameter_count
 from pipeline.commands.training_plan import Vocabulary, known_vocabulary, show_training
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
+from pipeline.lifecycle.plan import Plan, plan_of
 from pipeline.lifecycle.registry import STAGES, embed_sources
-from pipeline.lifecycle.stage import Stage
-from pipeline.lifecycle.state import Plan, plan_of
 from pipeline.stages.run import stages_of_run
 from preprocess.config import Source
+from preprocess.errors import UserError
 from preprocess.files import storage
-from preprocess.files.manifest import ManifestError
 from preprocess.reading.listing import list_source
 from preprocess.reading.units import plan_units
 
@@ -22,7 +22,7 @@ SHOWN_SOURCES = 8
 SHOWN_STATE = 300
 
 
-def dry_run(config: Config, command: str, console: Console) -> None:
+def dry_run(config: Config, command: str, console: Console, overwrite: bool = False) -> None:
     """Print the inputs, the size of the model, the length of training and the plan of each stage.
 
     Raises:
@@ -36,11 +36,17 @@ def dry_run(config: Config, command: str, console: Console) -> None:
         _inputs("inputs", config.prepare.sources, config.prepare.unit_bytes, console)
     if embedded:
         _inputs("inputs of embed", embedded, None, console)
-    plans = {stage.name: _plan(stage, config) for stage in stages}
+    plans: dict[str, Plan] = {}
+    for stage in stages:
+        plans[stage.name] = plan_of(stage, config, plans, overwrite)
     if "train" in names:
-        vocabulary = known_vocabulary(config)
+        replaced = {name for name, plan in plans.items() if plan.action == "replace"}
+        vocabulary = known_vocabulary(config, "tokenizer" in replaced)
         console.line(_model(config, vocabulary))
-        show_training(config, vocabulary, plans["train"].action, console)
+        if warning := _cutoffs_warning(config, vocabulary):
+            console.warn(warning)
+        is_stale = bool(replaced & {"tokenizer", "prepare"})
+        show_training(config, vocabulary, plans["train"].action, console, is_stale)
     rows = [
         [name, shorten(plan.text, SHOWN_STATE, placeholder=" ...)")] for name, plan in plans.items()
     ]
@@ -68,11 +74,16 @@ def _inputs(
     console.table(title, ["source", "files", "size", "units"], rows)
 
 
-def _plan(stage: Stage, config: Config) -> Plan:
+def _cutoffs_warning(config: Config, vocabulary: Vocabulary) -> str | None:
+    """Return what training will refuse of the cutoffs that the config names, else None."""
+    head = config.model.head
+    if not isinstance(head, AdaptiveSoftmaxConfig) or head.cutoffs == "auto" or not vocabulary.size:
+        return None
     try:
-        return plan_of(stage, config)
-    except ManifestError:
-        return Plan("make", "to be made, after the stage before it")
+        check_cutoffs(head.cutoffs, config.model.predictable_ids(vocabulary.size))
+    except UserError as error:
+        return f"training will refuse this: {error}"
+    return None
 
 
 def _model(config: Config, vocabulary: Vocabulary) -> str:

@@ -16,7 +16,7 @@ def inspect(path: str) -> int:
     Raises:
         ManifestError: the stage is not finished, or its manifest is damaged.
     """
-    path = _folder(path)
+    path = folder_of(path)
     manifest = read_manifest(path)
     console = Console()
     console.stage(manifest.stage, path)
@@ -45,7 +45,7 @@ def check(path: str) -> int:
     Raises:
         ManifestError: the stage is not finished, or its manifest is damaged.
     """
-    path = _folder(path)
+    path = folder_of(path)
     manifest = read_manifest(path)
     console = Console()
     total = sum(file.bytes for file in manifest.files)
@@ -67,6 +67,6 @@ def check(path: str) -> int:
     return 0
 
 
-def _folder(path: str) -> str:
+def folder_of(path: str) -> str:
     """Return the stage folder; ``path`` is the folder or its manifest."""
     return storage.absolute(path).removesuffix(f"/{NAME}")

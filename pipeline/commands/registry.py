@@ -45,6 +45,12 @@ def _check(options: Namespace) -> int:
     return check(options.path)
 
 
+def _trace(options: Namespace) -> int:
+    from pipeline.commands.trace import Query, trace
+
+    return trace(options.path, Query(*(getattr(options, name) for name in Query._fields)))
+
+
 def _score(options: Namespace) -> int:
     from pipeline.commands.score import score
 
@@ -195,6 +201,52 @@ COMMANDS: dict[str, Command | Group] = {
         FOLDER,
         ("biloom check runs/quickstart/prepare", "biloom check s3://bucket/run/prepare"),
         details="Exits with 1 if a file is damaged.",
+    ),
+    "trace": Command(
+        "show which file and place the documents of a corpus come from",
+        _trace,
+        {
+            "path": {"metavar": "CORPUS", "help": "folder or URL of a finished prepare stage"},
+            "shard": {
+                "metavar": "SHARD",
+                "nargs": "?",
+                "help": "shard of a document, or the unit of one that was dropped",
+            },
+            "number": {
+                "metavar": "NUMBER",
+                "nargs": "?",
+                "type": int,
+                "help": "number of the document there, from 0 on",
+            },
+            "--file": {"metavar": "NAME", "help": "all documents of the raw file of this name"},
+            "--place": {
+                "metavar": "N",
+                "type": int,
+                "help": "only the document of the file at this byte or row",
+            },
+            "--id": {
+                "metavar": "ID",
+                "help": "all documents with this id (id_field of the source)",
+            },
+            "--text": {"metavar": "TEXT", "help": "all documents that contain this text"},
+            "--duplicates": {
+                "action": "store_true",
+                "help": "all documents that were dropped as duplicates",
+            },
+            "--source": {"metavar": "NAME", "help": "only documents of the source of this name"},
+            "--tokenizer": {
+                "metavar": "FOLDER",
+                "help": "tokenizer of the corpus (default: as in the config of the corpus)",
+            },
+        },
+        (
+            "biloom trace runs/quickstart/prepare train-000000-000 17",
+            "biloom trace runs/quickstart/prepare --text 'a strange sentence'",
+        ),
+        details="One line per document, with columns separated by tabs: shard and number; split, or "
+        "why it was dropped and for which document; source; file and place, as in dropped-*.jsonl. "
+        "With each document, those that were dropped as its duplicates are listed. Exits with 1 if "
+        "no document is found.",
     ),
     "score": Command(
         "print the log-probability and perplexity of each text",

@@ -31,11 +31,12 @@ def _run(command: str, options: Namespace) -> int:
     _check_split_values(options.config)
     overrides = [word for word in options.config if _is_override(word)]
     files = [word for word in options.config if word not in overrides]
-    config = load_config(files, overrides)
+    notes: list[str] = []
+    config = load_config(files, overrides, notes)
     if options.print_config:
         from pipeline.config.annotated import annotated_config
 
-        print(annotated_config(config), end="")
+        print(annotated_config(config, notes), end="")
         return 0
     if command in ("run", "train") and is_further_process(config.train):
         from pipeline.stages.train import join
@@ -43,14 +44,17 @@ def _run(command: str, options: Namespace) -> int:
         return join(config)
     from pipeline.console import Console
 
+    console = Console()
+    for note in notes:
+        console.warn(note)
     if options.dry_run:
         from pipeline.commands.dry_run import dry_run
 
-        dry_run(config, command, Console())
+        dry_run(config, command, console, options.overwrite)
         return 0
     from pipeline.stages.run import run
 
-    run(config, command, Console(), overwrite=options.overwrite)
+    run(config, command, console, overwrite=options.overwrite)
     return 0
 
 

@@ -9,31 +9,13 @@ import yaml
 from pipeline.commands.run_folder import check_run
 from pipeline.console import Console, clock, count
 from pipeline.lifecycle.lock import holder_of
-from pipeline.lifecycle.order import STAGE_ORDER
+from pipeline.lifecycle.order import MAKERS, SETTINGS, STAGE_ORDER
 from pipeline.lifecycle.stage import CONFIG, STATS, StageFolder
-from pipeline.lifecycle.state import unfinished_request
 from preprocess.files import storage
 from preprocess.files.find import find_files
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
 from preprocess.reading.plan_file import count_planned
-from preprocess.work.folder import checkpoint_steps, record_counts
-
-MAKERS = {
-    "tokenizer.content": ("tokenizer", "tokenizer"),
-    "corpus.content": ("prepare", "corpus"),
-    "checkpoint.content": ("train", "checkpoint"),
-    "model.content": ("export", "model"),
-}
-"""Key of a stage's request -> the stage that made this input, and a word for the input."""
-SETTINGS = {
-    ("prepare", "tokenizer.content"): ("prepare.tokenizer",),
-    ("train", "corpus.content"): ("train.corpus",),
-    ("evaluate", "corpus.content"): ("evaluate.corpus", "train.corpus"),
-    ("evaluate", "checkpoint.content"): ("evaluate.checkpoint",),
-    ("export", "checkpoint.content"): ("export.checkpoint",),
-    ("embed", "model.content"): ("embed.model",),
-}
-"""Stage and key of its request -> settings that may name the input's folder; the first one set counts."""
+from preprocess.work.folder import checkpoint_steps, record_counts, unfinished_work
 
 State = Literal["not begun", "running", "unfinished", "done", "refused", "damaged"]
 BAD = ("refused", "damaged")
@@ -84,18 +66,17 @@ def status_of(run: str, stage: str) -> Status:
     place = StageFolder(storage.join(run, stage))
     holder = holder_of(place.lock)
     is_running = holder is not None and not holder[1]
-    request = unfinished_request(place)
+    works = unfinished_work(place.folder)
     notes = [f"being written by {holder[0]}"] if holder and is_running else []
     if holder and not is_running:
         notes.append(f"locked by {holder[0]}, which no longer runs; the next run takes over")
-    if request is not None:
-        notes.append(_unfinished(place, stage, request))
+    notes += [_unfinished(work, request) for work, request in works]
     try:
         manifest = read_manifest(place.folder, stage) if storage.exists(place.file(NAME)) else None
     except ManifestError as error:
         return Status("damaged", (*notes, str(error).removeprefix(f"{place.folder}: ")))
     if manifest is None:
-        begun: State = "not begun" if request is None else "unfinished"
+        begun: State = "unfinished" if works else "not begun"
         return Status("running" if is_running else begun, tuple(notes))
     state: State = "running" if is_running else "done"
     if differing := _other_inputs(run, place, manifest):
@@ -109,12 +90,12 @@ def status_of(run: str, stage: str) -> Status:
     return Status(state, tuple(notes), size, _time(place), _date(place))
 
 
-def _unfinished(place: StageFolder, stage: str, request: dict[str, Any]) -> str:
+def _unfinished(work: str, request: dict[str, Any]) -> str:
     """Describe the progress of unfinished work."""
-    if steps := checkpoint_steps(place.work):
+    if steps := checkpoint_steps(work):
         return f"unfinished work: saved at step {steps[-1]:,} of {request['train.steps']:,}"
-    if units := count_planned(place.work):
-        read, _, finished = record_counts(place.work)
+    if units := count_planned(work):
+        read, _, finished = record_counts(work)
         return f"unfinished work: {read:,} of {units:,} units read, {finished:,} finished"
     return "unfinished work: nothing to resume from yet"
 

@@ -1,20 +1,23 @@
 """What ``--dry-run`` prints about training: passes over the corpus, and time."""
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from statistics import median
 from typing import NamedTuple
 
 from lightning_modules.training.metrics_file import METRICS
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
+from pipeline.lifecycle.plan import Action
 from pipeline.lifecycle.registry import STAGES, stage_folder
 from pipeline.lifecycle.stage import StageFolder
-from pipeline.lifecycle.state import Action
+from pipeline.lifecycle.state import stage_place
 from pipeline.training.forecast import (
     cpu_tokens_per_second,
     duration,
-    passes_warning,
     time_warning,
+    training_warnings,
     trains_on_cpu,
     zipf_counts,
 )
@@ -24,8 +27,12 @@ from preprocess.files.errors import StorageError
 from preprocess.files.manifest import ManifestError, read_manifest
 from preprocess.reading.formats import INSTALLED_DOCS
 from preprocess.reading.listing import list_source
+from preprocess.text.config import SPLITS
 from preprocess.tokenizers.subwords import read_sentencepiece
 
+NO_TRAINING_TEXT = (
+    "no text to train on: the train split is empty; add a source without split, or of split: train"
+)
 BYTES_A_TOKEN = {"sentencepiece": 4.5, "char": 2.0, "word": 6.0}
 """Bytes of text per token before there is a tokenizer; the right number depends on the language."""
 DOCSTRING_SHARE = 0.1
@@ -48,15 +55,17 @@ class Vocabulary(NamedTuple):
     is_known: bool
 
 
-class Pass(NamedTuple):
-    """One pass over the corpus.
+class Contents(NamedTuple):
+    """The size of the corpus.
 
     Attributes:
-        tokens: number of tokens.
-        basis: what an estimate is based on, to be printed after it; empty if the number is exact.
+        tokens: number of tokens of each split.
+        one_pass: number of tokens and document ends of the train split.
+        basis: what an estimate is based on, to be printed after it; empty if the numbers are exact.
     """
 
-    tokens: float
+    tokens: Mapping[str, float]
+    one_pass: float
     basis: str = ""
 
 
@@ -67,43 +76,69 @@ class Measured(NamedTuple):
     speed: float
 
 
-def known_vocabulary(config: Config) -> Vocabulary:
-    """Return the size of the vocabulary: that of the tokenizer if it is finished, else an estimate."""
+def known_vocabulary(config: Config, is_stale: bool = False) -> Vocabulary:
+    """Return the size of the vocabulary of the corpus or the tokenizer, or an estimate of it.
+
+    Args:
+        config: the settings.
+        is_stale: the tokenizer of this run will be made again with other settings.
+    """
+    if is_stale:
+        return _expected_vocabulary(config)
     try:
+        if config.train.corpus:
+            corpus = read_manifest(stage_folder(config, "prepare", config.train.corpus), "prepare")
+            return Vocabulary(int(corpus.details["vocabulary"]), True)
         folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
         return Vocabulary(int(read_manifest(folder, "tokenizer").details["vocabulary"]), True)
     except ManifestError:
-        settings = config.tokenizer
-        if not isinstance(settings, SentencePieceConfig):
-            return Vocabulary(None, False)
-        if settings.file:
-            return Vocabulary(read_sentencepiece(settings.file).vocabulary, True)
-        return Vocabulary(settings.vocabulary, False)
+        return _expected_vocabulary(config)
 
 
-def show_training(config: Config, vocabulary: Vocabulary, action: Action, console: Console) -> None:
-    """Print the passes over the corpus and the time of training; warn if either is large.
+def _expected_vocabulary(config: Config) -> Vocabulary:
+    settings = config.tokenizer
+    if not isinstance(settings, SentencePieceConfig):
+        return Vocabulary(None, False)
+    if settings.file:
+        return Vocabulary(read_sentencepiece(settings.file).vocabulary, True)
+    return Vocabulary(settings.vocabulary, False)
+
+
+def show_training(
+    config: Config,
+    vocabulary: Vocabulary,
+    action: Action,
+    console: Console,
+    is_stale: bool = False,
+) -> None:
+    """Print the passes over the corpus and the time of training, and warnings about both.
 
     Args:
         config: the settings.
         vocabulary: from `known_vocabulary`.
         action: what the train stage would do, `Plan.action`; if "keep", time is not printed.
         console: where the lines are printed.
+        is_stale: the corpus of this run will be made again with other settings.
     """
     train = config.train
     length = f"training: {train.steps:,} steps of {train.tokens_a_step:,} tokens"
-    one = _pass(config)
-    passes = 0.0
-    if one is None:
+    corpus = _contents(config, is_stale)
+    warnings: list[str] = []
+    if corpus is None:
         console.line(f"{length}; the number of passes is not known before the corpus is prepared")
+    elif not corpus.one_pass:
+        console.line(length)
+        warnings = [NO_TRAINING_TEXT]
     else:
-        passes = train.steps * train.tokens_a_step / max(one.tokens, 1)
+        passes = train.steps * train.tokens_a_step / corpus.one_pass
         shown = f"{passes:,.0f}" if passes >= 10 else f"{passes:.2g}"
-        about = "about " if one.basis else ""
-        console.line(f"{length}; {about}{shown} passes over {count(one.tokens)} tokens{one.basis}")
+        about = "about " if corpus.basis else ""
+        size = f"{count(corpus.one_pass)} tokens{corpus.basis}"
+        console.line(f"{length}; {about}{shown} passes over {size}")
+        warnings = training_warnings(train, passes, corpus.tokens)
     if action == "keep":
         return
-    if warning := passes_warning(passes, train.steps):
+    for warning in warnings:
         console.warn(warning)
     _show_time(config, vocabulary, action, console)
 
@@ -132,29 +167,34 @@ def _show_time(config: Config, vocabulary: Vocabulary, action: Action, console: 
         console.warn(warning)
 
 
-def _pass(config: Config) -> Pass | None:
-    """Return one pass over the train split: exact if it is prepared, else estimated from the files.
+def _contents(config: Config, is_stale: bool) -> Contents | None:
+    """Return the size of the corpus: exact if it is prepared, else estimated from the files.
 
     None if the files cannot be listed, or if a corpus in another folder is not prepared.
     """
-    try:
-        corpus = read_manifest(stage_folder(config, "prepare", config.train.corpus), "prepare")
-    except ManifestError:
-        pass
-    else:
-        split = corpus.details["splits"]["train"]
-        return Pass(split["tokens"] + split["documents"])
+    corpus = None
+    if not is_stale:
+        with suppress(ManifestError):
+            corpus = read_manifest(stage_folder(config, "prepare", config.train.corpus), "prepare")
+    if corpus:
+        splits = corpus.details["splits"]
+        tokens = {split: sums["tokens"] for split, sums in splits.items()}
+        return Contents(tokens, tokens["train"] + splits["train"]["documents"])
     if config.train.corpus:
         return None
     prepare = config.prepare
     try:
-        sources = [source for source in prepare.sources if source.split in (None, "train")]
-        size = sum(_text_bytes(source) for source in sources)
+        sizes = [_text_bytes(source) for source in prepare.sources]
     except StorageError:
         return None
     a_token, basis = _bytes_a_token(config)
-    share = 1 - prepare.valid_fraction - prepare.test_fraction
-    return Pass(size * share / a_token, f" ({a_token:.1f} bytes each, {basis})")
+    fractions = {"valid": prepare.valid_fraction, "test": prepare.test_fraction}
+    fractions["train"] = 1 - sum(fractions.values())
+    tokens = dict.fromkeys(SPLITS, 0.0)
+    for source, size in zip(prepare.sources, sizes, strict=True):
+        for split, share in ({source.split: 1.0} if source.split else fractions).items():
+            tokens[split] += size * share / a_token
+    return Contents(tokens, tokens["train"], f" ({a_token:.1f} bytes each, {basis})")
 
 
 def _text_bytes(source: Source) -> float:
@@ -174,11 +214,21 @@ def _bytes_a_token(config: Config) -> tuple[float, str]:
     return BYTES_A_TOKEN[config.tokenizer.kind], "a guess, because there is no tokenizer yet"
 
 
+def _metrics_file(config: Config) -> str:
+    """Return the path of the metrics of unfinished training, or of the finished one."""
+    stage = STAGES["train"]
+    try:
+        place = stage_place(stage, config)
+    except ManifestError:  # no corpus, so the work folder is not known
+        return StageFolder(stage.folder(config)).file(METRICS)
+    path = place.new_file(METRICS)
+    return path if storage.exists(path) else place.file(METRICS)
+
+
 def _measured(config: Config) -> Measured | None:
     """Return the progress of training in the stage's folder; None if there is none to report."""
-    place = StageFolder(STAGES["train"].folder(config))
     try:
-        lines = storage.read_bytes(place.file(METRICS)).decode().splitlines()
+        lines = storage.read_bytes(_metrics_file(config)).decode().splitlines()
         rows = [json.loads(line) for line in lines]
     except (FileNotFoundError, ValueError):
         return None

@@ -1,6 +1,6 @@
 """A config as YAML in which every setting is explained: what it does and which values it takes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from inspect import getdoc
 from typing import Any, Literal, get_args, get_origin
 
@@ -21,10 +21,16 @@ TYPES = {int: "int", float: "number", str: "text", bool: "true | false", type(No
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
-def annotated_config(config: Config) -> str:
-    """YAML of ``config``, which `load_config` reads back to the same config."""
+def annotated_config(config: Config, notes: Sequence[str] = ()) -> str:
+    """YAML of ``config``, which `load_config` reads back to the same config.
+
+    Args:
+        config: the config.
+        notes: of `load_config`; each becomes a comment at the top.
+    """
+    head = HEAD + "".join(f"# Note: {note}\n" for note in notes)
     blocks = ["\n".join(_entry(config, name)) for name in Config.model_fields]
-    return HEAD + "\n" + "\n\n".join(blocks) + "\n"
+    return head + "\n" + "\n\n".join(blocks) + "\n"
 
 
 def setting_names(section: type[Section] = Config, prefix: str = "") -> list[str]:

@@ -196,10 +196,11 @@ def _explain(path: KeyPath, kind: str, root: Node) -> tuple[Position, str]:
     kinds = sections(field) if field.discriminator else []
     if entry.value in [kind.model_fields["kind"].default for kind in kinds]:
         hint = f"; did you mean '{name}.kind'?"
-    return entry.place, f"{name}: must be {expected(field)}, not {_shown(entry)}{hint}"
+    return entry.place, f"{name}: must be {expected(field)}, not {shown(entry)}{hint}"
 
 
-def _shown(node: Node) -> str:
+def shown(node: Node) -> str:
+    """Return a value as it was written, shortened, for a message."""
     if isinstance(node.value, dict):
         return "a mapping"
     if isinstance(node.value, list):

@@ -2,7 +2,7 @@
 
 Results of former versions stay valid. A setting that an older result does not name had, in effect,
 the value in `ADDED`, or else today's default. A setting that was removed is ignored if it has its
-former default, and is reported otherwise.
+former default, and is reported otherwise. A setting that no longer decides a result is always ignored.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,12 @@ REMOVED: dict[str, Any] = {"embed.int8": False}
 ADDED: dict[str, Any] = {}
 """Settings added later whose default is not what older versions did, each with what they did."""
 
+IGNORED = ("prepare.sampling_alpha", "prepare.keep_dropped", "embed.batch_tokens")
+"""Settings that once were part of a request. Their stages take over their values, or only report them."""
+
+IGNORED_OF_SOURCES = ("weight", "license")
+"""The same, in the value of a source."""
+
 SOURCES = ("prepare.input.", "embed.input.", "embed.sample_of.")
 """Prefixes of keys whose value is a source: its settings, and a digest of its files."""
 
@@ -33,7 +39,11 @@ def in_present_terms(old: Mapping[str, Any], request: Mapping[str, Any]) -> dict
         old: the request of a result or of unfinished work, flat.
         request: the request of the present command, flat.
     """
-    restated = {k: v for k, v in old.items() if k in request or REMOVED.get(k, _UNKNOWN) != v}
+    restated = {
+        k: _source_in_present_terms(v) if k.startswith(SOURCES) else v
+        for k, v in old.items()
+        if k in request or (k not in IGNORED and REMOVED.get(k, _UNKNOWN) != v)
+    }
     for key, value in request.items():
         former = restated.get(key, _UNKNOWN)
         if former is _UNKNOWN:
@@ -42,16 +52,55 @@ def in_present_terms(old: Mapping[str, Any], request: Mapping[str, Any]) -> dict
             former = {k: _source_default(k) for k in value if k not in former} | former
             if key.startswith("embed.input."):
                 # Former versions accepted them without effect.
-                former |= {name: _source_default(name) for name in UNUSED_IN_EMBED}
+                former |= {name: _source_default(name) for name in UNUSED_IN_EMBED if name in value}
         if former is not _UNKNOWN:
             restated[key] = former
     return restated
 
 
-def in_former_terms(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Restate the present request with the removed settings of its stage at their defaults."""
-    removed = {k: v for k, v in REMOVED.items() if k.startswith(f"{request['stage']}.")}
-    return {**request, **removed}
+def in_former_terms(request: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """Restate the present request of the embed stage as version 0.1 wrote it.
+
+    Removed settings have their last defaults, and ignored ones their present values.
+    """
+    former = {**request, **REMOVED, "embed.batch_tokens": config.embed.batch_tokens}
+    groups = {"embed.sample_of": config.prepare.sources}
+    if config.embed.sources is not None:
+        groups["embed.input"] = config.embed.sources
+    for key, sources in groups.items():
+        for number, source in enumerate(sources):
+            if (name := f"{key}.{number}") in former:
+                former[name] = {**former[name], **_ignored_of(source)}
+    return former
+
+
+def former_settings(asked: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of ``settings`` in the request of a version that still recorded them there.
+
+    Args:
+        asked: the request of a result, flat.
+        settings: `Stage.settings` of its stage, flat; keys of sources end with a field's name.
+    """
+    former = {}
+    for key in settings:
+        source, _, field = key.rpartition(".")
+        if key in asked:
+            former[key] = asked[key]
+        elif source.startswith(SOURCES) and field in asked.get(source, {}):
+            former[key] = asked[source][field]
+        else:
+            former[key] = settings[key]
+    return former
+
+
+def _ignored_of(source: Source) -> dict[str, Any]:
+    return {name: plain(getattr(source, name)) for name in IGNORED_OF_SOURCES}
+
+
+def _source_in_present_terms(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {k: v for k, v in value.items() if k not in IGNORED_OF_SOURCES}
 
 
 _UNKNOWN = object()

@@ -15,14 +15,14 @@ from pipeline.config.diagnostics import (
     did_you_mean,
     explain,
     field_below,
-    kind_of,
     plain_values,
 )
 from pipeline.config.former_keys import REMOVED
+from pipeline.config.kinds import change_kind
 from pipeline.config.schema import Config
 from pipeline.config.yaml_source import (
     CORE_SCHEMA,
-    UNPLACED,
+    EMPTY,
     Node,
     Position,
     Problems,
@@ -55,16 +55,20 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
-def load_config(files: Sequence[str], overrides: Sequence[str]) -> Config:
+def load_config(
+    files: Sequence[str], overrides: Sequence[str], notes: list[str] | None = None
+) -> Config:
     """Load the config from ``files`` and ``overrides``.
 
     Later files override earlier ones, and overrides come last. Mappings are merged key by key; any
-    other value is replaced. If a later file sets another `kind` in a section, the settings of the
-    earlier kind are dropped. A text setting needs no quotes (`name: 1.10`).
+    other value is replaced. If a later file or an override sets another `kind` in a section, the
+    settings that both kinds have keep their values, and the others are dropped
+    (`pipeline.config.kinds`). A text setting needs no quotes (`name: 1.10`).
 
     Args:
         files: paths, or names of shipped configs.
         overrides: arguments of the form ``key.path=value``.
+        notes: receives a line for each section whose kind changes, about what is kept and dropped.
 
     Raises:
         ConfigError: with all mistakes found; a key that two overrides set is one.
@@ -72,18 +76,19 @@ def load_config(files: Sequence[str], overrides: Sequence[str]) -> Config:
     problems: Problems = []
     trees = [_read(file, layer, problems) for layer, file in enumerate(files)]
     # Overrides come in any order, so they are one layer, in which `kind` may come last.
-    override = Node({}, UNPLACED, UNPLACED)
+    override = EMPTY
     for layer, argument in enumerate(overrides, len(files)):
         tree = read_override(argument, layer, problems)
         problems += _set_twice(override, tree)
-        override = _merge(override, tree, None)
+        override = _merge(override, tree, None, [])
     if None in trees:  # a key that seems missing may be in the file that could not be read
         raise _error(problems)
     required = [name for name, field in Config.model_fields.items() if field.is_required()]
-    empty = Node({}, UNPLACED, UNPLACED)
-    merged = Node(dict.fromkeys(required, empty), UNPLACED, UNPLACED)
-    for tree in filter(None, [*trees, override]):
-        merged = _merge(merged, tree, ROOT)
+    merged = replace(EMPTY, value=dict.fromkeys(required, EMPTY))
+    told: list[str] = []
+    for number, tree in enumerate(filter(None, [*trees, override])):
+        # The first file changes nobody's settings.
+        merged = _merge(merged, tree, ROOT, told if number else [])
     for key, default in REMOVED.items():
         merged = _without(merged, key.split("."), default)
     try:
@@ -92,6 +97,8 @@ def load_config(files: Sequence[str], overrides: Sequence[str]) -> Config:
         raise _error(problems + explain(error, merged)) from None
     if problems:
         raise _error(problems)
+    if notes is not None:
+        notes += told
     return config
 
 
@@ -136,20 +143,31 @@ def _read(name: str, layer: int, problems: Problems) -> Node | None:
     return read_file(path, layer, problems)
 
 
-def _merge(old: Node, new: Node, field: FieldInfo | None) -> Node:
-    """Merge ``new`` over ``old``; without ``field``, a change of `kind` drops nothing."""
+def _merge(old: Node, new: Node, field: FieldInfo | None, notes: list[str], name: str = "") -> Node:
+    """Merge ``new`` over ``old``.
+
+    Args:
+        old: the values of a section so far.
+        new: its values in a later file or in the overrides.
+        field: its field; without one, a change of a `kind` below drops nothing.
+        notes: receives a line for each change of a `kind`.
+        name: its dotted name.
+    """
     if isinstance(old.value, dict) and new.text == "":
         return old  # a section whose keys are all commented out
     if not isinstance(old.value, dict) or not isinstance(new.value, dict):
-        return new
-    chosen = field and field.discriminator and "kind" in new.value
-    if field and chosen and kind_of(field, new) != kind_of(field, old):
         return new
     merged = dict(old.value)
     for key, entry in new.value.items():
         former = merged.get(key)
         below = field_below(field, new, key) or field_below(field, old, key)
-        merged[key] = _merge(former, entry, below) if former else entry
+        inner = f"{name}.{key}" if name else key
+        if below and below.discriminator and isinstance(entry.value, dict):
+            former, lines = change_kind(inner, below, old, new)
+            notes += lines
+        elif former is None and isinstance(entry.value, dict):
+            former = EMPTY
+        merged[key] = _merge(former, entry, below, notes, inner) if former else entry
     return replace(new, value=merged)
 
 

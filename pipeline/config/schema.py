@@ -16,7 +16,7 @@ from preprocess.config import (
     check_names,
     sources_of,
 )
-from preprocess.files.chained import split_chain
+from preprocess.files.paths import split_chain
 from preprocess.section import Section, runtime
 
 
@@ -95,7 +95,7 @@ class EmbedConfig(Section):
     append: bool = runtime(
         False, "add the texts to a finished cache made by the same model with the same settings"
     )
-    batch_tokens: int = Field(8192, ge=1, description="tokens per batch, including padding")
+    batch_tokens: int = runtime(8192, "tokens per batch, including padding", ge=1)
 
     @model_validator(mode="after")
     def _usable_sources(self) -> "EmbedConfig":

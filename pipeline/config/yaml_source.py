@@ -66,6 +66,8 @@ Problems = list[tuple[Position, str]]
 """Mistakes found so far: the position and the message of each."""
 UNPLACED = Position(2**31, 0, "")
 """Position of a value that no file or override sets; sorts last."""
+EMPTY = Node({}, UNPLACED, UNPLACED)
+"""A section in which nothing is set."""
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,16 +1,20 @@
-"""A lock file that gives a folder one writer; a lock whose process has ended is taken over."""
+"""A lock file that gives a folder one writer; the lock of a process that has ended is taken over."""
 
-import fcntl
-import json
-import os
-import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import contextmanager
+from itertools import count
 
 from pipeline.console import Console
+from pipeline.lifecycle.holder import read_holder, read_lock
+from pipeline.lifecycle.lease import Lease
 from preprocess.errors import UserError
-from preprocess.files import storage
+from preprocess.files import processes, storage
+from preprocess.files.exclusive import one_at_a_time as one_at_a_time
+
+POLL_SECONDS = 1.0
+"""Time between two looks at the lock file of a process that may have ended."""
+ATTEMPTS = 10
 
 
 class LockedError(UserError):
@@ -18,107 +22,115 @@ class LockedError(UserError):
 
 
 @contextmanager
-def lock(folder: str, path: str, console: Console) -> Iterator[None]:
+def lock(folder: str, path: str, console: Console, wait: bool = True) -> Iterator[Lease]:
     """Hold the lock of ``folder`` while the block runs.
+
+    The lock of a process of this host and PID namespace is taken over if that process has ended. Any
+    other lock is watched: it is taken over if it does not change for `processes.SILENCE_SECONDS` by the
+    clock of this process.
 
     Args:
         folder: the folder to write.
         path: its lock file.
-        console: where a takeover is shown.
+        console: where waiting and a takeover are shown.
+        wait: watch a lock whose holder cannot be judged, instead of raising an error at once.
+
+    Yields:
+        The lease. Call its ``check`` before the result is published.
 
     Raises:
-        LockedError: another process, or another host, holds the lock.
+        LockedError: another process holds the lock.
+        LeaseLost: the block writes into the folder after another process took the lock over.
         StorageError: the folder cannot be written.
     """
-    storage.check_writable(folder)
-    mine = {
-        "host": socket.gethostname(),
-        "process": os.getpid(),
-        "began": _process_start(os.getpid()),
-    }
-    with one_at_a_time(folder):
-        _take(folder, path, mine, console)
+    lease = Lease(folder, path)
     try:
-        yield
+        _take(folder, path, lease, console, wait)
+        with lease.kept():
+            yield lease
     finally:
-        if _read(path) == mine:
-            storage.remove(path)
-
-
-def _take(folder: str, path: str, mine: dict[str, Any], console: Console) -> None:
-    if storage.create_exclusive(path, json.dumps(mine).encode()):
-        return
-    holder = _read(path)
-    if holder and not _is_gone(holder):
-        raise LockedError(
-            f"{folder} is being written by process {holder['process']} on {holder['host']}; "
-            f"wait for it, or remove {path} if that process has ended"
-        )
-    who = f"process {holder['process']}" if holder else "an unknown process"
-    console.line(f"took over the lock of {who}, which has ended")
-    storage.write_bytes(path, json.dumps(mine).encode())
-
-
-@contextmanager
-def one_at_a_time(folder: str) -> Iterator[None]:
-    """Let one process at a time run the block, by the kernel's advisory lock on a local folder.
-
-    If two processes find a stale lock file, only one of them takes it over. A store and some network
-    file systems have no advisory lock; there, both can take it over.
-    """
-    if storage.is_remote(folder):
-        yield
-        return
-    handle = os.open(storage.local_path(folder), os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _read(path: str) -> dict[str, Any] | None:
-    try:
-        holder: dict[str, Any] = json.loads(storage.read_bytes(path))
-        return holder
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
-        return None
+        lease.release(console)
 
 
 def holder_of(path: str) -> tuple[str, bool] | None:
-    """Return who holds the lock file ``path`` and whether that process has ended.
+    """Return who holds the lock file ``path`` and whether that process is known to have ended.
 
     None if there is no lock file, or it cannot be read.
     """
-    holder = _read(path)
-    if holder is None:
-        return None
-    return f"process {holder['process']} on {holder['host']}", _is_gone(holder)
+    holder = read_holder(read_lock(path) or b"")
+    return (str(holder), bool(holder.has_ended())) if holder else None
 
 
-def _is_gone(holder: dict[str, Any]) -> bool:
-    if holder["host"] != socket.gethostname():
-        return False
-    try:
-        os.kill(holder["process"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    # Another process may have the same number by now, especially in a container.
-    return bool(holder["began"] != _process_start(holder["process"]))
+def _take(folder: str, path: str, lease: Lease, console: Console, wait: bool) -> None:
+    while not _create(folder, lease, console):
+        seen = read_lock(path)
+        ended = _wait_for_end(folder, path, seen, console, wait) if seen is not None else ""
+        if seen is None or not ended:
+            continue
+        if lease.take_over(seen):
+            console.line(f"took over the lock of {ended}")
+            return
+        if (now := read_lock(path)) is not None:
+            raise _locked(folder, now)
 
 
-def _process_start(process: int) -> str:
-    """Return the start time of a process in clock ticks since boot.
+def _create(folder: str, lease: Lease, console: Console) -> bool:
+    for attempt in count(1):
+        storage.check_writable(folder)
+        try:
+            with one_at_a_time(folder) as reason:
+                created = lease.create()
+            break
+        except FileNotFoundError:
+            # Another process has just moved the folder aside.
+            if attempt == ATTEMPTS:
+                raise
+    if reason:
+        console.line(f"cannot lock this folder ({reason}); a guard file takes the lock's place")
+    return created
 
-    Empty if the system does not provide it, or if the process is a zombie, as in a container without
-    init.
+
+def _wait_for_end(folder: str, path: str, seen: bytes, console: Console, wait: bool) -> str:
+    """Wait until the holder of a lock file has ended.
+
+    Args:
+        folder: the locked folder.
+        path: its lock file.
+        seen: the content of the lock file.
+        console: where waiting is shown.
+        wait: False raises an error if the holder has to be watched.
+
+    Returns:
+        The holder and how it ended, for people; empty if it released the lock.
+
+    Raises:
+        LockedError: the holder runs, or may run and ``wait`` is False.
     """
-    try:
-        with open(f"/proc/{process}/stat", "rb") as file:
-            state, *fields = file.read().rsplit(b")", 1)[1].split()
-    except OSError:
-        return ""
-    return "" if state in (b"Z", b"X") else fields[18].decode()
+    holder = read_holder(seen)
+    ended = holder.has_ended() if holder else None
+    if holder and ended:
+        return f"process {holder.identity.process}, which has ended"
+    if ended is False or not wait:
+        raise _locked(folder, seen)
+    silence = f"{processes.SILENCE_SECONDS:.0f} s"
+    who = holder or "an unknown process"
+    console.line(f"waiting {silence} to see whether {who}, which holds the lock, still runs")
+    start = time.monotonic()
+    while True:
+        # Before reading, so that this process may be suspended in between.
+        waited = time.monotonic() - start
+        now = read_lock(path)
+        if now is None:
+            return ""
+        if now != seen:
+            raise _locked(folder, now)
+        if waited > processes.SILENCE_SECONDS:
+            return f"{who}, which has not renewed it for {silence}"
+        time.sleep(POLL_SECONDS)
+
+
+def _locked(folder: str, content: bytes) -> LockedError:
+    who = read_holder(content) or "an unknown process"
+    return LockedError(
+        f"{folder} is being written by {who}; wait for it, or set another run.output"
+    )

@@ -7,10 +7,11 @@ from typing import Any
 
 import xxhash
 
+from pipeline.config.former_keys import IGNORED, IGNORED_OF_SOURCES, in_present_terms
 from pipeline.config.schema import Config
 from pipeline.lifecycle.order import STAGE_ORDER
-from pipeline.lifecycle.stage import Stage, StageError
-from preprocess.config import SentencePieceConfig, Source
+from pipeline.lifecycle.stage import REPLACES, Request, Stage, StageError, StageFolder
+from preprocess.config import SentencePieceConfig, Source, WordConfig
 from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.find import FileInfo
@@ -74,7 +75,7 @@ def _raw(sources: tuple[Source, ...], key: str) -> dict[str, Any]:
     """Return the raw input as part of a request: names and sizes of files, never paths."""
     request: dict[str, Any] = {}
     for number, source in enumerate(sources):
-        fields = source.model_dump(exclude={"path"})
+        fields = source.model_dump(exclude={"path", *IGNORED_OF_SOURCES})
         request[f"{key}.{number}"] = {**fields, **changed_inputs.digest(list_source(source))}
     return request
 
@@ -92,7 +93,6 @@ def _tokenizer_request(config: Config) -> dict[str, Any]:
     return {
         **fields,
         **_train_split_fields(config),
-        "prepare.sampling_alpha": config.prepare.sampling_alpha,
         **_raw(config.prepare.sources, "prepare.input"),
     }
 
@@ -109,8 +109,24 @@ def _train_split_fields(config: Config) -> dict[str, Any]:
 
 def _prepare_fields(config: Config) -> dict[str, Any]:
     fields = result_fields(config.prepare, "prepare")
-    del fields["prepare.input"]
-    return fields
+    return {k: v for k, v in fields.items() if k != "prepare.input" and k not in IGNORED}
+
+
+def _mixture(config: Config) -> dict[str, Any]:
+    """Return the settings that decide how much of each source is sampled, and the licences."""
+    settings: dict[str, Any] = {"prepare.sampling_alpha": config.prepare.sampling_alpha}
+    for number, source in enumerate(config.prepare.sources):
+        for name in IGNORED_OF_SOURCES:
+            settings[f"prepare.input.{number}.{name}"] = getattr(source, name)
+    return settings
+
+
+def _sampling(config: Config) -> dict[str, Any]:
+    """Return the settings that decided a tokenizer's sample, but for which it is not trained again."""
+    if isinstance(config.tokenizer, WordConfig) or getattr(config.tokenizer, "file", None):
+        return {}
+    mixture = _mixture(config)
+    return {key: value for key, value in mixture.items() if not key.endswith(".license")}
 
 
 def _prepare_request(config: Config) -> dict[str, Any]:
@@ -136,10 +152,22 @@ def _train_request(config: Config) -> dict[str, Any]:
     return request
 
 
-def _more_steps(_: Config, old: dict[str, Any], new: dict[str, Any]) -> bool:
+STEPS = "train.steps"
+
+
+def _more_steps(_: Config, old: Request, new: Request, details: Request) -> bool:
     """Return True if the requests differ only in the number of steps, and the new has more."""
-    key = "train.steps"
-    return {**old, key: None} == {**new, key: None} and old[key] < new[key]
+    return {**old, STEPS: None} == {**new, STEPS: None} and old[STEPS] < new[STEPS]
+
+
+def _new_training(config: Config, differing: list[str]) -> list[str]:
+    """Return how to continue from trained weights, if the corpus is another one."""
+    if not any(line.startswith("corpus.content:") for line in differing):
+        return []
+    return [
+        "to continue from these weights on the other corpus: biloom export, then set train.init_from "
+        "to the export folder and another run.output (the tokenizer must be the same)"
+    ]
 
 
 def _evaluate_request(config: Config) -> dict[str, Any]:
@@ -158,6 +186,33 @@ def _export_request(config: Config) -> dict[str, Any]:
         **result_fields(config.export, "export"),
         "checkpoint.content": _content(checkpoint, "train"),
     }
+
+
+def _follows(key: str, folder: str, stage: str, old: Request, new: Request) -> bool:
+    """Return True if the input named ``key`` differs and continues the one in the old request.
+
+    For example, the checkpoint of a training whose steps were raised continues the earlier one.
+    """
+    return old[key] != new[key] and old[key] in read_manifest(folder, stage).details.get(
+        REPLACES, ()
+    )
+
+
+def _same_but(old: Request, new: Request, *keys: str) -> bool:
+    """Return True if two requests differ in nothing but keys with one of these prefixes."""
+    return {k: v for k, v in old.items() if not k.startswith(keys)} == {
+        k: v for k, v in new.items() if not k.startswith(keys)
+    }
+
+
+CHECKPOINT, MODEL = "checkpoint.content", "model.content"
+
+
+def _later_checkpoint(config: Config, old: Request, new: Request, details: Request) -> bool:
+    """Return True if an evaluation or export differs only in a checkpoint that was trained further."""
+    section = config.evaluate if new["stage"] == "evaluate" else config.export
+    folder = stage_folder(config, "train", section.checkpoint)
+    return _same_but(old, new, CHECKPOINT) and _follows(CHECKPOINT, folder, "train", old, new)
 
 
 def _embed_request(config: Config) -> dict[str, Any]:
@@ -186,23 +241,45 @@ def _other_texts(config: Config) -> tuple[str, ...]:
     return TEXTS if config.embed.append else ()
 
 
-def _more_texts(config: Config, old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Return True if texts are to be appended, and the requests differ in nothing else."""
-    texts = _other_texts(config)
-    old, new = ({k: v for k, v in r.items() if not k.startswith(texts)} for r in (old, new))
-    return bool(texts) and old == new
+def _grown_cache(config: Config, old: Request, new: Request, details: Request) -> bool:
+    """Return True if texts are to be appended, or the model was trained further, and no more differs."""
+    model = stage_folder(config, "export", config.embed.model)
+    follows = _follows(MODEL, model, "export", old, new)
+    if not follows and old[MODEL] != new[MODEL]:
+        return False
+    if _same_but(old, new, MODEL) and not (follows and details.get("held")):
+        return follows
+    # Texts of earlier commands are read from the cache, because only the latest input is at hand.
+    if follows and not details.get("texts_kept"):
+        return False
+    earlier = details.get("held", ())
+    requests = [in_present_terms(e, new) for e in (*earlier, old) if isinstance(e, dict)]
+    held = any(_same_but(request, new, MODEL) for request in requests)
+    return (held and follows) or (config.embed.append and _same_but(old, new, MODEL, *TEXTS))
 
 
-def _changed_inputs(config: Config, folder: str) -> list[str]:
-    return _changed(config.prepare.sources, folder)
+def _lost_texts(config: Config, differing: list[str]) -> list[str]:
+    """Return what to do if a cache cannot follow its model."""
+    if not any(line.startswith(f"{MODEL}:") for line in differing):
+        return []
+    return [
+        "a cache follows a model that was trained further only if its texts are at hand: if texts "
+        "were appended to a cache that does not keep them (embed.texts=false), name all of them in "
+        "embed.input"
+    ]
 
 
-def _changed_texts(config: Config, folder: str) -> list[str]:
-    return _changed(embed_sources(config) or config.prepare.sources, folder)
+def _changed_inputs(config: Config, place: StageFolder) -> list[str]:
+    return _changed(config.prepare.sources, place)
 
 
-def _changed(sources: tuple[Source, ...], folder: str) -> list[str]:
-    return changed_inputs.changed(folder, [file for s in sources for file in list_source(s)])
+def _changed_texts(config: Config, place: StageFolder) -> list[str]:
+    return _changed(embed_sources(config) or config.prepare.sources, place)
+
+
+def _changed(sources: tuple[Source, ...], place: StageFolder) -> list[str]:
+    files = [file for source in sources for file in list_source(source)]
+    return changed_inputs.changed(place.folder, files, place.work)
 
 
 BEAM = {"apache_beam": "beam"}
@@ -210,21 +287,49 @@ TRAIN = {"pytorch_lightning": "train"}
 """Modules that stages import, each with the pip extra that installs it."""
 
 _ALL = (
-    Stage("tokenizer", 2, _tokenizer_request, changed=_changed_inputs),
-    Stage("prepare", 2, _prepare_request, BEAM, _changed_inputs),
-    Stage("train", 2, _train_request, TRAIN, grows=_more_steps),
-    Stage("evaluate", 2, _evaluate_request),
-    Stage("export", 1, _export_request),
+    Stage(
+        "tokenizer",
+        2,
+        _tokenizer_request,
+        changed=_changed_inputs,
+        reads_text=True,
+        settings=_sampling,
+    ),
+    Stage(
+        "prepare",
+        2,
+        _prepare_request,
+        BEAM,
+        _changed_inputs,
+        reads_text=True,
+        settings=_mixture,
+        restates=True,
+        descriptive=("corpus.html", "dropped-", "inputs.jsonl"),
+    ),
+    Stage(
+        "train",
+        2,
+        _train_request,
+        TRAIN,
+        grows=_more_steps,
+        may_rise=(STEPS,),
+        beside=("wandb.json",),
+        advice=_new_training,
+    ),
+    Stage("evaluate", 2, _evaluate_request, grows=_later_checkpoint),
+    Stage("export", 1, _export_request, grows=_later_checkpoint, descriptive=("README.md",)),
     Stage(
         "embed",
         2,
         _embed_request,
         BEAM,
         _changed_texts,
-        grows=_more_texts,
+        grows=_grown_cache,
         may_differ=_other_texts,
-        adds=True,
         sweep=("entries-", "index-", "texts-", "vectors-"),
+        reads_text=True,
+        descriptive=("dropped-", "inputs.jsonl"),
+        advice=_lost_texts,
     ),
 )
 STAGES = {stage.name: stage for stage in sorted(_ALL, key=lambda s: STAGE_ORDER.index(s.name))}

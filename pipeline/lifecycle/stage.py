@@ -1,7 +1,7 @@
 """The types that describe a stage, its folder and its result."""
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +10,18 @@ from pipeline.console import Console
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, hash_file
-from preprocess.work.folder import lock_file, work_folder
+from preprocess.work.folder import lock_file, result_folder
 
 CONFIG, STATS = "config.yaml", "stats.json"
 """Files beside the manifest: the config of the stage, and figures about it."""
+
+
+SETTINGS, VERSIONS, REPLACES = "settings", "versions", "replaces"
+"""Entries of a manifest's details: settings that a finished result takes over (`Stage.settings`),
+versions of tables, and the contents of the results that this one continues."""
+
+Request = dict[str, Any]
+"""The settings and inputs that decide a result, by dotted keys; or a manifest's details."""
 
 
 class StageError(UserError):
@@ -29,37 +37,67 @@ class Made:
         details: further entries of the manifest.
         stats: figures for stats.json.
         content: hash of the result if it is not the hash of all files (a model: of its tensors).
+        after: called once the result is published.
     """
 
     files: tuple[FileRecord, ...]
     details: dict[str, Any]
     stats: dict[str, Any] = field(default_factory=dict)
     content: str | None = None
+    after: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
 class StageFolder:
-    """The folder of a stage, which holds its result and below it the unfinished work."""
+    """The folder of a stage: its finished result, and the unfinished work for one request.
+
+    Only the process that holds the stage's lease changes the result. Work is done in `work`, so that
+    a worker that outlives its driver cannot change a result or the work for another request.
+
+    Attributes:
+        folder: path or URL of the folder.
+        work: folder of the unfinished work; empty if only the result is read.
+        check: raises an error if this process has lost the lease.
+    """
 
     folder: str
-
-    @property
-    def work(self) -> str:
-        """Folder of the unfinished work."""
-        return work_folder(self.folder)
+    work: str = ""
+    check: Callable[[], None] = lambda: None
 
     @property
     def lock(self) -> str:
         """Path of the lock file."""
-        return lock_file(self.work)
+        return lock_file(self.folder)
+
+    @property
+    def unpublished(self) -> str:
+        """Folder of the files that are to become part of the result."""
+        return result_folder(self.work)
 
     def file(self, name: str) -> str:
-        """Return the path of a file of the folder."""
+        """Return the path of a file of the finished result."""
         return storage.join(self.folder, name)
 
+    def new_file(self, name: str) -> str:
+        """Return the path of a file that is to become part of the result."""
+        return storage.join(self.unpublished, name)
+
     def record(self, name: str) -> FileRecord:
-        """Hash a file of the folder, and return its record for the manifest."""
-        return FileRecord(name, *hash_file(self.file(name)))
+        """Hash a new file of the result, published or not, and return its record for the manifest."""
+        path = self.new_file(name)
+        return FileRecord(name, *hash_file(path if storage.exists(path) else self.file(name)))
+
+    def publish(self, names: Iterable[str]) -> None:
+        """Move files of `unpublished` into the folder; names that are there already are skipped.
+
+        Raises:
+            UserError: this process has lost the lease.
+        """
+        self.check()
+        storage.move_entries(self.unpublished, self.folder, [*names])
+
+
+Grows = Callable[[Config, Request, Request, Request], bool]
 
 
 @dataclass(frozen=True)
@@ -74,24 +112,39 @@ class Stage:
         needs: modules that the stage imports, each with the pip extra that installs it.
         changed: returns the names of raw files whose contents changed at equal size, which the
             fingerprint cannot show; called with the config and the stage's folder.
-        grows: called with the config, the old and the new request; returns True if the finished
-            result is a prefix of the requested one (fewer training steps, fewer texts).
+        grows: called with the config, the old and the new request, and the details of the finished
+            result; returns True if the requested result continues the finished one (more training
+            steps, more texts). The finished result stays readable until the new manifest is written.
         may_differ: returns prefixes of the keys that may differ if the result is to grow; a refusal
             does not list them beside the keys that may not.
-        adds: how a result grows. True: files are added, and the finished result stays readable until
-            the new manifest is written. False: the result becomes unfinished work and is resumed.
+        may_rise: keys that may rise while work is unfinished; they do not name the work folder.
         sweep: prefixes of the names of files to remove when no manifest lists them.
+        beside: names of files in the folder that are no part of the result.
+        descriptive: prefixes of the names of files that only describe the result or its input. They
+            may be replaced while a reader has the former result open.
+        reads_text: whether the stage cleans or tokenises raw text, so that the versions of Unicode's
+            and SentencePiece's tables decide its bytes.
+        settings: returns settings that a finished result can take over without its work, such as
+            the weights of sources. They are no part of the request.
+        restates: whether a finished result takes them over; if not, a change is only reported.
+        advice: returns further lines for a refusal, from the config and the differing keys.
     """
 
     name: str
     version: int
     request: Callable[[Config], dict[str, Any]]
     needs: Mapping[str, str] = field(default_factory=dict)
-    changed: Callable[[Config, str], list[str]] | None = None
-    grows: Callable[[Config, dict[str, Any], dict[str, Any]], bool] | None = None
+    changed: Callable[[Config, StageFolder], list[str]] | None = None
+    grows: Grows | None = None
     may_differ: Callable[[Config], tuple[str, ...]] = lambda _: ()
-    adds: bool = False
+    may_rise: tuple[str, ...] = ()
     sweep: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    descriptive: tuple[str, ...] = ()
+    reads_text: bool = False
+    settings: Callable[[Config], dict[str, Any]] = lambda _: {}
+    restates: bool = False
+    advice: Callable[[Config, list[str]], list[str]] = lambda *_: []
 
     def folder(self, config: Config) -> str:
         """Return the absolute path of the stage's folder in the run folder of ``config``."""
@@ -104,11 +157,13 @@ class StageWork:
 
     Attributes:
         make: does the work, resuming unfinished work if there is some.
-        reopen: turns a finished result back into unfinished work, so that it can be resumed.
+        reopen: copies a finished result into the work folder, so that it can be continued.
+        restate: returns the finished result with the present `Stage.settings`.
     """
 
     make: Callable[[Config, StageFolder, Console], Made]
     reopen: Callable[[Config, StageFolder], None] | None = None
+    restate: Callable[[Config, StageFolder, Console], Made] | None = None
 
 
 def require(command: str, needs: Mapping[str, str]) -> None:

@@ -1,21 +1,34 @@
 """The state of a stage's folder: done, to be resumed or extended, or made with other settings."""
 
 import time
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from pipeline.config.former_keys import in_former_terms, in_present_terms
+from pipeline.config.former_keys import former_settings, in_former_terms, in_present_terms
 from pipeline.config.schema import Config
-from pipeline.lifecycle.stage import Stage, StageError, StageFolder
+from pipeline.lifecycle.stage import SETTINGS, VERSIONS, Stage, StageError, StageFolder
 from preprocess.errors import UserError, one_line
 from preprocess.files import storage
 from preprocess.files.fingerprint import differing_keys, fingerprint, plain
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
-from preprocess.work.folder import asked_file, read_record_if_written
+from preprocess.text.versions import differing_versions
+from preprocess.work.folder import (
+    read_record_if_written,
+    unfinished_work,
+    versions_file,
+    work_folder,
+    work_root,
+)
 
 POLL_SECONDS = 0.5
 
-Action = Literal["keep", "refuse", "extend", "resume", "make"]
+
+class Work(NamedTuple):
+    """Unfinished work: its folder, and its request in present terms."""
+
+    folder: str
+    asked: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -24,17 +37,23 @@ class StageState:
 
     Attributes:
         manifest: the manifest of a finished result.
-        unfinished: whether there is unfinished work.
+        unfinished: unfinished work for the request, or for fewer training steps.
         differing: a line for each setting or input that differs from the request.
-        grows: the finished result is a prefix of the requested one.
+        work: folder of the work for the request, whether it exists or not.
+        grows: the requested result continues the finished one.
         other_unfinished: the result is finished, and the unfinished work has other settings.
+        outdated: a line for each setting that the finished result has yet to take over.
+        versions: a line for each table of another version than when the result was finished.
     """
 
     manifest: Manifest | None
-    unfinished: bool
+    unfinished: Work | None
     differing: list[str]
+    work: str = ""
     grows: bool = False
     other_unfinished: bool = False
+    outdated: list[str] = field(default_factory=list)
+    versions: list[str] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
@@ -43,14 +62,7 @@ class StageState:
     @property
     def damaged(self) -> bool:
         """The manifest cannot be read; ``differing`` then has the reason."""
-        return bool(self.differing) and not self.manifest and not self.unfinished
-
-
-class Plan(NamedTuple):
-    """What running a stage would do, and the same in words for the user."""
-
-    action: Action
-    text: str
+        return bool(self.differing) and not self.manifest and not self.work
 
 
 def request_of(stage: Stage, config: Config) -> dict[str, Any]:
@@ -65,11 +77,6 @@ def request_of(stage: Stage, config: Config) -> dict[str, Any]:
     return request
 
 
-def unfinished_request(place: StageFolder) -> dict[str, Any] | None:
-    """Return the request that the unfinished work was started with; None if there is none."""
-    return read_record_if_written(asked_file(place.work))
-
-
 def state_of(
     stage: Stage, config: Config, place: StageFolder, request: dict[str, Any]
 ) -> StageState:
@@ -78,75 +85,116 @@ def state_of(
         is_finished = storage.exists(place.file(NAME))
         manifest = read_manifest(place.folder, stage.name) if is_finished else None
     except ManifestError as error:
-        return StageState(None, False, [str(error)])
-    unfinished = unfinished_request(place)
-    begun = unfinished is not None
-    if unfinished is not None:
-        unfinished = in_present_terms(unfinished, request)
-    old = in_present_terms(manifest.asked, request) if manifest else unfinished
-    if old is None:
-        return StageState(None, False, [])
+        return StageState(None, None, [str(error)])
+    own, others = _works(stage, place, request)
+    folder = own.folder if own else work_folder(place.folder, work_name(stage, request))
+    if manifest is None:
+        differing = differing_keys(others[0].asked, request) if others and not own else []
+        differing = differing or _other_versions(own) or _changed(stage, config, place, own)
+        return StageState(None, own, differing, folder)
+    old = in_present_terms(manifest.asked, request)
     differing = differing_keys(old, request)
-    if manifest and _contains(manifest, request):
+    if _contains(manifest, request, config):
         differing = []
-    if differing and stage.grows and stage.grows(config, old, request):
-        if manifest is None:
-            return StageState(None, begun, [])
-        differing = differing_keys(unfinished, request) if unfinished and stage.adds else []
-        return StageState(None if differing else manifest, begun, differing, grows=True)
+    if differing and stage.grows and stage.grows(config, old, request, manifest.details):
+        differing = differing_keys(others[0].asked, request) if others else _other_versions(own)
+        return StageState(None if differing else manifest, own, differing, folder, grows=True)
     # An extension is refused for what it may not change; the rest only hides the cause.
     allowed = stage.may_differ(config)
     differing = [line for line in differing if not line.startswith(allowed)] or differing
-    if not differing and stage.changed:
-        changed = stage.changed(config, place.folder)
-        differing = [
-            f"{one_line(name)}: its contents changed, but not its size" for name in changed
-        ]
-    other = manifest and unfinished is not None and differing_keys(unfinished, request)
-    return StageState(manifest, begun, differing, other_unfinished=bool(other))
+    return StageState(
+        manifest,
+        own,
+        differing or _changed(stage, config, place, own),
+        folder,
+        other_unfinished=bool(others),
+        outdated=_outdated(stage, config, manifest),
+        versions=differing_versions(manifest.details.get(VERSIONS, {})),
+    )
 
 
-def _contains(manifest: Manifest, request: dict[str, Any]) -> bool:
+def work_name(stage: Stage, request: Mapping[str, Any]) -> str:
+    """Return the name of the work folder: the fingerprint of the request without what may rise."""
+    return fingerprint({k: v for k, v in request.items() if k not in stage.may_rise})
+
+
+def _works(
+    stage: Stage, place: StageFolder, request: dict[str, Any]
+) -> tuple[Work | None, list[Work]]:
+    """Return the unfinished work for ``request`` if there is some, and all other unfinished work."""
+    own: Work | None = None
+    others = []
+    for folder, asked in unfinished_work(place.folder):
+        work = Work(folder, in_present_terms(asked, request))
+        if _becomes(stage, work.asked, request):
+            own = work
+        else:
+            others.append(work)
+    return own, others
+
+
+def _becomes(stage: Stage, asked: Mapping[str, Any], request: Mapping[str, Any]) -> bool:
+    """Return True if the requests are equal, except that keys which may rise are not lower now."""
+    risen = {key: request[key] for key in stage.may_rise if asked[key] <= request[key]}
+    return not differing_keys({**asked, **risen}, request)
+
+
+def _other_versions(own: Work | None) -> list[str]:
+    """Return a line for each table of another version than when the work was started."""
+    recorded = read_record_if_written(versions_file(own.folder)) if own else None
+    return differing_versions(recorded or {})
+
+
+def _changed(stage: Stage, config: Config, place: StageFolder, own: Work | None) -> list[str]:
+    if stage.changed is None:
+        return []
+    changed = stage.changed(config, StageFolder(place.folder, own.folder if own else ""))
+    return [f"{one_line(name)}: its contents changed, but not its size" for name in changed]
+
+
+def _outdated(stage: Stage, config: Config, manifest: Manifest) -> list[str]:
+    settings = plain(stage.settings(config))
+    recorded = manifest.details.get(SETTINGS) or former_settings(manifest.asked, settings)
+    return differing_keys({k: v for k, v in recorded.items() if k in settings}, settings)
+
+
+def _contains(manifest: Manifest, request: dict[str, Any], config: Config) -> bool:
     """Return True if ``request`` is that of an earlier result to which texts were added since."""
+    held = manifest.details.get("held", ())
     # Version 0.1 recorded an earlier request as its fingerprint, later versions record all of it.
-    fingerprints = (fingerprint(request), fingerprint(in_former_terms(request)))
+    if not held:
+        return False
+    fingerprints = (fingerprint(request), fingerprint(in_former_terms(request, config)))
     return any(
         earlier in fingerprints
         if isinstance(earlier, str)
         else not differing_keys(in_present_terms(earlier, request), request)
-        for earlier in manifest.details.get("held", ())
+        for earlier in held
     )
 
 
-def refusal(place: StageFolder, state: StageState) -> UserError:
+def refusal(stage: Stage, config: Config, place: StageFolder, state: StageState) -> UserError:
     """Return the error for a folder that was made with other settings, or is damaged."""
     if state.damaged:
         return ManifestError(*state.differing)
     what = "a result" if state.manifest else "unfinished work"
     keys = "\n".join(f"    {line}" for line in state.differing)
+    advice = "".join(f"\n  {line}" for line in stage.advice(config, state.differing))
     return StageError(
         f"{place.folder} holds {what} made with other settings or inputs:\n{keys}\n"
-        "  add --overwrite to move it aside, or set another run.output"
+        f"  add --overwrite to move it aside, or set another run.output{advice}"
     )
 
 
-def plan_of(stage: Stage, config: Config) -> Plan:
-    """Return what running ``stage`` would do; writes nothing.
+def stage_place(stage: Stage, config: Config) -> StageFolder:
+    """Return the folder of ``stage``, with the folder of the work for the present request."""
+    place = StageFolder(stage.folder(config))
+    return StageFolder(place.folder, state_of(stage, config, place, request_of(stage, config)).work)
 
-    Raises:
-        ManifestError: a stage that this one reads from is not finished.
-    """
-    request = request_of(stage, config)
-    state = state_of(stage, config, StageFolder(stage.folder(config)), request)
-    if state.done:
-        return Plan("keep", "already done")
-    if state.differing:
-        differing = "; ".join(state.differing)
-        why = differing if state.damaged else f"made with other settings ({differing})"
-        return Plan("refuse", f"refused: {why}")
-    if state.grows:
-        return Plan("extend", "to be extended")
-    return Plan("resume", "to be resumed") if state.unfinished else Plan("make", "to be made")
+
+def is_former(place: StageFolder, own: Work) -> bool:
+    """Return True if the unfinished work lies where version 0.1 put it."""
+    return own.folder == work_root(place.folder)
 
 
 def has_begun_elsewhere(stage: Stage, config: Config, seconds: float) -> bool:
@@ -161,11 +209,12 @@ def has_begun_elsewhere(stage: Stage, config: Config, seconds: float) -> bool:
     place = StageFolder(stage.folder(config))
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        state = state_of(stage, config, place, request_of(stage, config))
+        request = request_of(stage, config)
+        state = state_of(stage, config, place, request)
         if state.done:
             return False
-        is_requested = state.unfinished and not state.differing and not state.grows
-        if is_requested and storage.exists(place.lock):
+        own = state.unfinished
+        if own and not differing_keys(own.asked, request) and storage.exists(place.lock):
             return True
         time.sleep(POLL_SECONDS)
     raise StageError(

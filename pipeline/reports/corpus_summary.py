@@ -5,11 +5,15 @@ from typing import Any
 
 from pipeline.console import Console
 from pipeline.reports.html_page import percent
+from pipeline.training.forecast import held_out_warning
 from preprocess.shards.format import SUMS
 
 
 def show_corpus(console: Console, details: Mapping[str, Any], page: str) -> None:
-    """Print the ``details`` of a prepare manifest, and the path of ``corpus.html``, ``page``."""
+    """Print the ``details`` of a prepare manifest, and the path of ``corpus.html``, ``page``.
+
+    Warn if no text is held out, or much of it.
+    """
     rows = [
         [split, *(f"{sums[key]:,}" for key in SUMS)]
         for split, sums in details["splits"].items()
@@ -32,6 +36,9 @@ def show_corpus(console: Console, details: Mapping[str, Any], page: str) -> None
         console.line(_listed("documents changed by cleaning: ", changed))
     if documents["replaced"]:
         console.line(f"{documents['replaced']:,} invalid byte sequences replaced by U+FFFD")
+    tokens = {split: sums["tokens"] for split, sums in details["splits"].items()}
+    if warning := held_out_warning(tokens):
+        console.warn(warning)
     console.line(f"details: {page}")
 
 

@@ -9,22 +9,31 @@ from lightning_modules.vectors.embedding import EmbedJob
 from lightning_modules.vectors.selection import Selection
 from pipeline.beam.job import run_job
 from pipeline.beam.transforms import EmbedTexts
+from pipeline.config.former_keys import in_present_terms
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
-from pipeline.lifecycle.registry import embed_sources, input_sources, stage_folder
+from pipeline.lifecycle.registry import (
+    MODEL,
+    STAGES,
+    embed_sources,
+    input_sources,
+    stage_folder,
+)
 from pipeline.lifecycle.stage import Made, StageError, StageFolder
+from pipeline.lifecycle.state import request_of
 from pipeline.training.device import resolve_device
 from preprocess.config import Source
 from preprocess.corpus.dedup import key_buckets
-from preprocess.corpus.rejects import side_files
+from preprocess.corpus.rejects import PREFIX, side_files
 from preprocess.files import storage
+from preprocess.files.fingerprint import differing_keys
 from preprocess.files.manifest import NAME, FileRecord, content_hash, read_manifest
 from preprocess.reading.changed_inputs import read_inputs, write_inputs
 from preprocess.reading.listing import list_source
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
 from preprocess.text.config import CleaningConfig
-from preprocess.tokenizers.sample import READ_BYTES, draw_documents, draw_units, unit_bytes
+from preprocess.tokenizers.sample import draw_documents, unit_bytes
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.files import shards_of
 from preprocess.vectors.index import write_index
@@ -75,28 +84,77 @@ class _Sums:
         self.files += [FileRecord(**row) for row in finished["files"]]
 
 
+@dataclass(frozen=True)
+class _Finished:
+    """A finished cache that is to be extended, or to be made again for a model that was trained further.
+
+    Attributes:
+        cache: the cache.
+        is_kept: its vectors are kept, because they were made by the present model.
+        has_other_texts: it has texts that the present settings do not name, which must be kept.
+        held: requests of the earlier results whose texts the new cache will have, each with the
+            present model. Version 0.1 recorded a request as its fingerprint.
+    """
+
+    cache: VectorCache
+    is_kept: bool
+    has_other_texts: bool
+    held: list[Any]
+
+    @classmethod
+    def of(cls, config: Config, place: StageFolder) -> "_Finished | None":
+        if not storage.exists(place.file(NAME)):
+            return None
+        cache = VectorCache.open(place.folder)
+        request = request_of(STAGES["embed"], config)
+        details, asked = cache.manifest.details, cache.manifest.asked
+        if details["model"] == request[MODEL]:
+            return cls(cache, True, False, [*details.get("held", ()), asked])
+        held = [
+            {**in_present_terms(one, request), MODEL: request[MODEL]}
+            for one in (*details.get("held", ()), asked)
+            if isinstance(one, dict)
+        ]
+        others = [one for one in held if differing_keys(one, request)]
+        return cls(cache, False, bool(others), others)
+
+
+def _earlier(cache: VectorCache, place: StageFolder) -> Source:
+    """Write the texts of a cache to a file, and return it as a source."""
+    path = storage.join(place.work, "earlier.jsonl")
+    if not storage.exists(path):
+        with storage.atomic_writer(path) as file:
+            for text in cache:
+                line = json.dumps({"text": text if isinstance(text, str) else " ".join(text)})
+                file.write(f"{line}\n".encode())
+    return Source(name="earlier", path=path, format="jsonl")
+
+
 def make(config: Config, place: StageFolder, console: Console) -> Made:
     """Run the Beam job that embeds each distinct text, and write the index of the cache.
+
+    A finished cache is extended if its model is the present one. If its model was trained further,
+    all its texts are embedded again.
 
     Raises:
         StageError: there is no text to embed.
         UserError: the model, the input or the engine cannot be used.
     """
-    extended = None
-    if storage.exists(place.file(NAME)):
-        extended = VectorCache.open(place.folder)
+    finished = _Finished.of(config, place)
     sources = embed_sources(config) or (_sample(config, place, console),)
+    if finished and finished.has_other_texts:
+        sources = (_earlier(finished.cache, place), *sources)
     listed = [list_source(source) for source in sources]
     units = plan_units(sources, listed, _unit_bytes(sum(f.bytes for fs in listed for f in fs)))
     total = sum(map(unit_bytes, units))
-    job = _job(config, place, sources, total, extended)
+    job = _job(config, place, sources, total, finished)
     write_plan(place.work, units)
     steps = EmbedTexts(job, len(units))
     run_job(config.runner, place.work, console, "embed", total, len(units), steps, EFFORT)
     sums = _Sums()
     for unit in units:
         sums.add(place.work, unit)
-    if not sums.entries and not extended:
+    if not sums.entries and not (finished and finished.is_kept):
         raise StageError("no text to embed; check embed.input")
     if sums.read != sums.entries + sums.repeated + sums.known + sums.dropped.total():
         raise StageError(
@@ -105,7 +163,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
             "this is a bug in biloom, please report it"
         )
     _show(console, sums)
-    return _made(config, place, job, extended, sums)
+    return _made(config, place, job, finished, sums)
 
 
 def _unit_bytes(total: int) -> int:
@@ -118,7 +176,7 @@ def _job(
     place: StageFolder,
     sources: tuple[Source, ...],
     total: int,
-    extended: VectorCache | None,
+    finished: "_Finished | None",
 ) -> EmbedJob:
     embed = config.embed
     model = stage_folder(config, "export", embed.model)
@@ -127,7 +185,8 @@ def _job(
     selection.check(manifest.details["model"]["recurrent"]["layers"] + 1)
     return EmbedJob(
         work=place.work,
-        output=place.folder,
+        output=place.unpublished,
+        known=place.folder if finished and finished.is_kept else "",
         sources=sources,
         cleaning=CleaningConfig.model_validate(manifest.details["cleaning"]),
         model=model,
@@ -140,23 +199,26 @@ def _job(
         batch_tokens=embed.batch_tokens,
         buckets=key_buckets(total),
         device=str(resolve_device(config.train.device)),
-        first_unit=extended.shards[-1][0] + 1 if extended else 0,
+        first_unit=finished.cache.shards[-1][0] + 1 if finished else 0,
     )
 
 
 def _made(
-    config: Config, place: StageFolder, job: EmbedJob, extended: VectorCache | None, sums: _Sums
+    config: Config, place: StageFolder, job: EmbedJob, finished: "_Finished | None", sums: _Sums
 ) -> Made:
-    files, inputs, generation = list(sums.files), sums.inputs, 0
-    if extended:
-        generation = extended.generation + 1
-        files = [f for f in extended.manifest.files if f.name.startswith(SHARDS)] + files
+    files, generation = list(sums.files), 0
+    # The index is made from all shards in one folder.
+    place.publish(file.name for file in files)
+    if finished:
+        generation = finished.cache.generation + 1
+        old = finished.cache.manifest.files
+        files = [f for f in old if f.name.startswith(SHARDS) and finished.is_kept] + files
     shards = shards_of({file.name: file for file in files})
-    files.append(write_index(place.folder, shards, generation))
-    if config.embed.input is None:
-        inputs = read_inputs(place.work)
-    write_inputs(place.folder, inputs, add=extended is not None)
-    rejects = [place.record(name) for name in side_files(place.folder)]
+    files.append(write_index(place.folder, shards, generation, place.unpublished))
+    inputs = read_inputs(place.work) if config.embed.input is None else sums.inputs
+    keep = finished and (finished.is_kept or finished.has_other_texts)
+    write_inputs(place.unpublished, inputs, before=place.folder if keep else None)
+    rejects = _side_files(place, finished)
     model = read_manifest(job.model, "export").details["model"]
     depth = model["recurrent"]["layers"] + 1
     layers, dim = job.selection.shape(depth, _dim(model))
@@ -170,7 +232,7 @@ def _made(
         "texts_kept": job.texts,
         "texts": _entries(files),
         "tokens": sum(int(file.counts.get("tokens", 0)) for file in files),
-        "held": _held(extended),
+        "held": finished.held if finished else [],
     }
     stats = {
         **details,
@@ -183,15 +245,12 @@ def _made(
     return Made((*files, *rejects), details, stats=stats, content=content_hash(files))
 
 
-def _held(extended: VectorCache | None) -> list[Any]:
-    """Return the requests of the earlier results that the cache contains.
-
-    Version 0.1 recorded a request as its fingerprint.
-    """
-    if extended is None:
-        return []
-    held: list[Any] = extended.manifest.details.get("held", [])
-    return [*held, extended.manifest.asked]
+def _side_files(place: StageFolder, finished: _Finished | None) -> list[FileRecord]:
+    """Return the records of the files that describe the input of this and of earlier commands."""
+    old = finished.cache.manifest.files if finished else ()
+    kept = {file.name: file for file in old if file.name.startswith(PREFIX)}
+    names = {*side_files(place.unpublished), *side_files(place.folder)} - kept.keys()
+    return [*kept.values(), *(place.record(name) for name in sorted(names))]
 
 
 SHARDS = ("entries-", "texts-", "vectors-")
@@ -239,9 +298,10 @@ def _sample(config: Config, place: StageFolder, console: Console) -> Source:
         sources, files = input_sources(config)
         units = plan_units(sources, files, config.prepare.unit_bytes)
         seed = config.embed.seed
-        drawn = draw_units(units, READ_BYTES, seed)
         inputs: list[dict[str, Any]] = []
-        texts = draw_documents(drawn, config.prepare, config.embed.sample, seed, inputs)
+        texts = draw_documents(units, config.prepare, config.embed.sample, seed, inputs=inputs)
+        if not texts:
+            raise StageError("the corpus has no training text to sample; set embed.input")
         write_inputs(place.work, inputs)
         lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
         storage.write_bytes(path, lines.encode())

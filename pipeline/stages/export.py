@@ -49,10 +49,10 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         "warm_up": export.warm_up,
     }
     weights = _weights(config, folder, trained.details, tokenizer)
-    names = save_model(place.folder, weights, saved, tokenizer)
+    names = save_model(place.unpublished, weights, saved, tokenizer)
     made = [place.record(name) for name in names]
     card = model_card(trained, saved, _evaluation(config, trained), _corpus(config, trained))
-    storage.write_bytes(place.file(CARD), card.encode())
+    storage.write_bytes(place.new_file(CARD), card.encode())
     size = sum(file.bytes for file in made)
     console.line(f"{count(trained.details['parameters'])} parameters, {count(size)}B")
     details = {**saved, "parameters": trained.details["parameters"]}

@@ -14,7 +14,7 @@ from pipeline.beam.transforms import PrepareCorpus
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import input_sources, no_documents, stage_folder
-from pipeline.lifecycle.stage import Made, StageError, StageFolder
+from pipeline.lifecycle.stage import STATS, Made, StageError, StageFolder
 from pipeline.reports.corpus_page import corpus_page
 from pipeline.reports.corpus_summary import show_corpus
 from preprocess.corpus.dedup import key_buckets, read_copies
@@ -25,7 +25,7 @@ from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.find import FileInfo
 from preprocess.files.manifest import FileRecord, content_hash, read_manifest
-from preprocess.reading.changed_inputs import changed, write_inputs
+from preprocess.reading.changed_inputs import changed, read_inputs, write_inputs
 from preprocess.reading.mixing import has_natural_shares, shares
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
@@ -36,6 +36,8 @@ from preprocess.work.folder import read_finished_record, read_unit_record
 
 PAGE = "corpus.html"
 """Page that describes the corpus."""
+CONTENT = (".bin", ".len", "counts.npy")
+"""Endings of the names of the files that the content hash depends on."""
 
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:
@@ -79,7 +81,7 @@ def _job(config: Config, place: StageFolder, total: int) -> Job:
     vocabulary = cached_tokenizer(folder, content).vocabulary
     return Job(
         work=place.work,
-        output=place.folder,
+        output=place.unpublished,
         config=config.prepare,
         tokenizer=folder,
         tokenizer_content=content,
@@ -98,6 +100,7 @@ def _collect(
         StageError: no document is left, or documents read and written do not add up.
     """
     files: list[FileRecord] = []
+    origins: list[FileRecord] = []
     inputs: list[dict[str, Any]] = []
     sums: dict[str, Counter[str]] = {name: Counter() for name in ("dropped", "changed", "scripts")}
     histograms: dict[str, Counter[str]] = {}
@@ -114,6 +117,8 @@ def _collect(
         for name, bins in finished["histograms"].items():
             histograms.setdefault(name, Counter()).update(bins)
         files += [FileRecord(**row) for row in finished["files"]]
+        # Units that version 0.1 finished have no origins.
+        origins += [FileRecord(**row) for row in finished.get("origins", [])]
         inputs += done["inputs"]
         table = read_counts(place.work, unit.index)
         counts[table["id"]] += table["count"]
@@ -126,11 +131,13 @@ def _collect(
             f"{dropped.total():,} dropped; this is a bug in biloom, please report it"
         )
     if not written:
+        # What was dropped can be inspected in the stage's folder.
+        place.publish(side_files(place.unpublished))
         raise _nothing_left(config, read, dropped) if read else no_documents(config)
     buffer = io.BytesIO()
     np.save(buffer, counts)
-    storage.write_bytes(place.file("counts.npy"), buffer.getvalue())
-    write_inputs(place.folder, inputs)
+    storage.write_bytes(place.new_file("counts.npy"), buffer.getvalue())
+    write_inputs(place.unpublished, inputs)
     sources = _sources(config, files)
     details = {
         "tokenizer": job.tokenizer_content,
@@ -155,12 +162,45 @@ def _collect(
         "copies": _copies(job) if config.prepare.deduplicate else None,
     }
     kind = cached_tokenizer(job.tokenizer, job.tokenizer_content).kind
-    storage.write_bytes(
-        place.file(PAGE), corpus_page(stats, inputs, kind).encode("utf-8", "replace")
-    )
+    _write_page(place, stats, inputs, kind)
     show_corpus(console, details, place.file(PAGE))
-    extra = [place.record(name) for name in (PAGE, *side_files(place.folder))]
-    return Made((*made, *extra), details, stats=stats, content=content)
+    # Also in the folder, if an earlier run was killed while it published the result.
+    side = {*side_files(place.unpublished), *side_files(place.folder)}
+    extra = [place.record(name) for name in (PAGE, *sorted(side))]
+    return Made((*made, *extra, *origins), details, stats=stats, content=content)
+
+
+def restate(config: Config, place: StageFolder, console: Console) -> Made:
+    """Return a finished corpus with the present weights and licences of its sources.
+
+    Raises:
+        StageError: stats.json is missing.
+    """
+    manifest = read_manifest(place.folder, "prepare")
+    try:
+        stats = json.loads(storage.read_bytes(place.file(STATS)))
+    except FileNotFoundError as error:
+        raise StageError(
+            f"{place.file(STATS)} is missing; make the corpus again with `biloom prepare --overwrite`"
+        ) from error
+    # The content does not depend on the other files, which describe the corpus and its input.
+    made = [file for file in manifest.files if file.name.endswith(CONTENT)]
+    sources = _sources(config, made)
+    stats["sources"] = sources
+    folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
+    kind = cached_tokenizer(folder, manifest.details["tokenizer"]).kind
+    _write_page(place, stats, read_inputs(place.folder), kind)
+    kept = [file for file in manifest.files if file.name != PAGE and file not in made]
+    content = content_hash([*made, *_mixture(config, sources)])
+    details = {**manifest.details, "sources": sources}
+    return Made((*made, place.record(PAGE), *kept), details, stats=stats, content=content)
+
+
+def _write_page(
+    place: StageFolder, stats: dict[str, Any], inputs: Sequence[dict[str, Any]], kind: str
+) -> None:
+    page = corpus_page(stats, inputs, kind).encode("utf-8", "replace")
+    storage.write_bytes(place.new_file(PAGE), page)
 
 
 def _sources(config: Config, files: Sequence[FileRecord]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ def _tokenizer() -> StageWork:
 def _prepare() -> StageWork:
     from pipeline.stages import prepare
 
-    return StageWork(prepare.make)
+    return StageWork(prepare.make, restate=prepare.restate)
 
 
 def _train() -> StageWork:

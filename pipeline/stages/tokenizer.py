@@ -9,16 +9,25 @@ from typing import Any
 from pipeline.config.schema import Config
 from pipeline.console import Bar, Console, count
 from pipeline.lifecycle.registry import BEAM, input_sources, no_documents
-from pipeline.lifecycle.stage import Made, StageFolder, require
+from pipeline.lifecycle.stage import Made, StageError, StageFolder, require
 from preprocess.config import SentencePieceConfig, WordConfig
 from preprocess.files.manifest import content_hash
 from preprocess.reading.changed_inputs import INPUTS, write_inputs
 from preprocess.reading.units import Unit, plan_units
 from preprocess.tokenizers.coverage import SAMPLE_BYTES, coverage, coverage_rows
 from preprocess.tokenizers.load import Tokenizer, train_tokenizer
-from preprocess.tokenizers.sample import READ_BYTES, draw_sample, read_train, thin, unit_bytes
+from preprocess.tokenizers.sample import READ_BYTES, thin, train_units, unit_bytes
 from preprocess.tokenizers.subwords import SentencePieceTokenizer, read_sentencepiece
+from preprocess.tokenizers.text_sample import WHOLE, sample_text
+from preprocess.tokenizers.words import WordTokenizer
 
+SPACED_SHARE = 0.5
+"""Share of a text's characters in documents with spaces between words below which
+``tokenizer.kind=word`` is warned of."""
+RARE_SHARE, FEW_WORDS = 0.85, 1000
+"""Share of the distinct words that occur once from which a warning is shown, if half of all words are
+such, and the number of distinct words from which this is judged. 60 to 80 % of the distinct words of
+languages with spaces occur once."""
 COVERAGE_SEED = 1
 """Seed of the sample on which a tokenizer that was not trained here is measured."""
 
@@ -36,7 +45,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         raise no_documents(config)
     inputs: list[dict[str, Any]] = []
     tokenizer, figures, texts = _make(config, units, place, console, inputs)
-    names = tokenizer.save(place.folder)
+    names = tokenizer.save(place.unpublished)
     console.line(
         f"{tokenizer.vocabulary:,} ids ({tokenizer.kind}); read {count(figures['documents'])} "
         f"documents, {count(figures['bytes'])}B"
@@ -45,7 +54,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     console.table("coverage of the corpus", ["measure", "value"], coverage_rows(measured))
     _warn_about_losses(tokenizer, measured, console)
     console.line("longest tokens: " + "  ".join(t[:40] for t in measured["longest"][:10]))
-    write_inputs(place.folder, inputs)
+    write_inputs(place.unpublished, inputs)
     records = tuple(place.record(name) for name in names)
     details = {
         "kind": tokenizer.kind,
@@ -69,6 +78,12 @@ def _make(
     The rows of what was read are added to ``inputs``.
     """
     settings = config.tokenizer
+    has_file = isinstance(settings, SentencePieceConfig) and settings.file
+    if not has_file and not train_units(units, config.prepare):
+        raise StageError(
+            "prepare.input has no text to learn a tokenizer from: all its sources are of split valid "
+            "or test; add a source without split, or of split: train"
+        )
     if isinstance(settings, WordConfig):
         require("tokenizer", BEAM)
         from pipeline.beam.word_count_job import count_corpus
@@ -98,6 +113,8 @@ def _read_sample(
 
 
 def _warn_about_losses(tokenizer: Tokenizer, measured: dict[str, Any], console: Console) -> None:
+    if isinstance(tokenizer, WordTokenizer) and (warning := _rare_words_warning(measured)):
+        console.warn(warning)
     if not isinstance(tokenizer, SentencePieceTokenizer):
         return
     if not tokenizer.has_bytes:
@@ -112,11 +129,24 @@ def _warn_about_losses(tokenizer: Tokenizer, measured: dict[str, Any], console: 
         )
 
 
+def _rare_words_warning(measured: dict[str, Any]) -> str | None:
+    """Return a warning if a text seems to have no spaces between its words, else None."""
+    once, used = measured["once"], measured["used"]
+    has_spaces = measured["spaced"] is None or measured["spaced"] >= SPACED_SHARE
+    is_rare = used >= FEW_WORDS and once >= RARE_SHARE * used and 2 * once >= measured["tokens"]
+    if has_spaces and not is_rare:
+        return None
+    return (
+        f"{once:,} of the {used:,} distinct words of the sample occur once, so a model cannot learn "
+        "them; if the text has no spaces between words, set tokenizer.kind to sentencepiece or char"
+    )
+
+
 class _Texts:
     """A sample of the train split, read once.
 
     Attributes:
-        size: raw bytes of the units to read.
+        size: raw bytes to read, approximately.
         figures: bytes and documents of the sample that were read.
         held: texts of the sample that are kept to measure the tokenizer's coverage on.
     """
@@ -131,30 +161,29 @@ class _Texts:
         inputs: list[dict[str, Any]],
     ) -> None:
         self._inputs = inputs
-        self._config, self._seed = config.prepare, seed
-        self._sample = draw_sample(units, config.prepare, wanted, seed, least_read)
-        self.size = sum(map(unit_bytes, self._sample.units))
-        expected = sum(unit_bytes(u) * self._sample.kept[u.source] for u in self._sample.units)
-        self._share = min(1.0, SAMPLE_BYTES / expected) if expected else 1.0
+        self._config, self._units = config.prepare, units
+        self._wanted, self._seed, self._least_read = wanted, seed, least_read
+        total = sum(map(unit_bytes, train_units(units, config.prepare)))
+        self.size = min(total, max(least_read, WHOLE * wanted))
         self.figures = {"bytes": 0, "documents": 0}
         self.held: list[str] = []
 
     def read(self, bar: Bar) -> Iterator[str]:
         """Yield the texts of the sample."""
-        last: Unit | None = None
-        passed = held = 0
-        for unit, _, text, content in read_train(self._sample.units, self._config, self._inputs):
-            if unit is not last:
-                passed += unit_bytes(last) if last else 0
-                last = unit
-                bar.update(passed, "reading")
-            if self._sample.holds(unit, content, self._seed):
-                size = len(text.encode())
-                self.figures["bytes"] += size
-                self.figures["documents"] += 1
-                # Compressed input holds more text than its size suggests.
-                if held < 2 * SAMPLE_BYTES and thin(content, self._share, self._seed + 1):
-                    held += size
-                    self.held.append(text)
-                yield text
+        drawn = sample_text(
+            self._units,
+            self._config,
+            self._wanted,
+            self._seed,
+            self._least_read,
+            lambda raw: bar.update(min(raw, self.size), "reading"),
+            self._inputs,
+        )
+        size = sum(len(text.encode()) for _, text in drawn)
+        self.figures = {"bytes": size, "documents": len(drawn)}
+        share = min(1.0, SAMPLE_BYTES / size) if size else 1.0
+        self.held = [text for content, text in drawn if thin(content, share, self._seed + 1)]
         bar.update(self.size, "training")
+        drawn.reverse()
+        while drawn:  # the trainer holds the texts, too
+            yield drawn.pop()[1]

@@ -1,6 +1,8 @@
 """The train stage: token shards -> checkpoint."""
 
 import os
+from dataclasses import replace
+from functools import partial
 
 from rich.console import Console as RichConsole
 
@@ -10,9 +12,9 @@ from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import Made, StageFolder
-from pipeline.lifecycle.state import has_begun_elsewhere
+from pipeline.lifecycle.state import has_begun_elsewhere, stage_place
 from pipeline.training.device import device_name
-from pipeline.training.forecast import TimedBar, passes_warning
+from pipeline.training.forecast import TimedBar, training_warnings
 from pipeline.training.inputs import TrainingInputs
 from pipeline.training.tracking import log_checkpoint_artifact, make_loggers
 from pipeline.training.trainer import fit
@@ -37,14 +39,14 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     size = sum(weight.numel() for weight in module.network.parameters())
     console.line(f"{count(size)} parameters on {_where(inputs)}; {_how_much(inputs)}")
     console.line(module.network.recurrent.compile_cell(train.compile, inputs.share.of_pass))
-    if warning := passes_warning(inputs.passes, train.steps):
+    for warning in training_warnings(train, inputs.passes, inputs.split_tokens):
         console.warn(warning)
-    history = rows_up_to(place.file(METRICS), module.step)
+    history = rows_up_to(place.new_file(METRICS), module.step)
     loggers = make_loggers(config, place, console, history)
     with console.bar("train", train.steps) as bar:
         fit(inputs, module, loggers, TimedBar(bar, train.steps, _where(inputs), console))
 
-    storage.copy(checkpoint_file(place.work, train.steps), place.file(CHECKPOINT))
+    storage.copy(checkpoint_file(place.work, train.steps), place.new_file(CHECKPOINT))
     corpus = inputs.corpus.manifest
     details = {
         "model": config.model.model_dump(),
@@ -66,8 +68,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     module.swap_average()
     weights = {name: tensor.cpu() for name, tensor in module.network.state_dict().items()}
     made = Made(files, details, stats=details, content=tensors_hash(weights, details))
-    log_checkpoint_artifact(loggers, place, made)
-    return made
+    # wandb reads the checkpoint at its final path, offline even much later.
+    return replace(made, after=partial(log_checkpoint_artifact, loggers, place, made))
 
 
 def join(config: Config) -> int:
@@ -85,7 +87,7 @@ def join(config: Config) -> int:
         return 0
     with open(os.devnull, "w") as nowhere:
         console = Console(RichConsole(file=nowhere))
-        inputs = TrainingInputs.of(config, StageFolder(STAGES["train"].folder(config)))
+        inputs = TrainingInputs.of(config, stage_place(STAGES["train"], config))
         module = inputs.module(console)
         module.network.recurrent.compile_cell(config.train.compile, inputs.share.of_pass)
         with console.bar("train", config.train.steps) as bar:
@@ -97,14 +99,16 @@ def join(config: Config) -> int:
 
 
 def reopen(config: Config, place: StageFolder) -> None:
-    """Turn a finished training back into unfinished work at its last step, to train further.
+    """Copy a finished training into the work folder, to train further from its last step.
 
     Raises:
-        UserError: it cannot be trained with these settings; the finished training is unchanged.
+        UserError: it cannot be trained with these settings.
     """
     TrainingInputs.of(config, place)
     checkpoint = place.file(CHECKPOINT)
     step = read_checkpoint(checkpoint)["step"]
+    # A copy of its own, because the training appends to it.
+    storage.write_bytes(place.new_file(METRICS), storage.read_bytes(place.file(METRICS)))
     storage.copy(checkpoint, checkpoint_file(place.work, step))
 
 

@@ -1,23 +1,33 @@
-"""How often a training reads its corpus and how long it takes, and warnings if that is much.
+"""How often a training reads its corpus and how long it takes, and warnings about both.
 
 Imports no torch, so that `--dry-run` answers at once.
 """
 
+import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from lightning_modules.config import AdaptiveSoftmaxConfig, CharCNNInputConfig
-from lightning_modules.nn.heads.cutoffs import choose_cutoffs, two_digits
+from lightning_modules.config import CharCNNInputConfig
+from lightning_modules.nn.heads.cutoffs import two_digits
 from lightning_modules.sizes import SpelledTypes, flops_per_token
+from lightning_modules.training.config import TrainConfig
 from pipeline.config.schema import Config
-from pipeline.console import Bar
+from pipeline.console import Bar, count
+from pipeline.training.cutoffs import cutoffs_of
 
 MANY_PASSES, ADVISED_PASSES = 20, 10
 """Passes over the corpus above which a warning is shown, and those that the warning advises."""
+MUCH_HELD_OUT = 0.2
+"""Share of a corpus's tokens in its valid and test splits above which a warning is shown."""
+MUCH_EVALUATION = 0.25
+"""Time of the held-out evaluations, as a share of the training steps', above which a warning is shown."""
+FORWARD_SHARE = 1 / 3
+"""Cost of evaluating a token, as a share of training on it: the forward pass without the backward."""
 LONG_SECONDS, ADVISED_SECONDS = 2 * 3600.0, 3600.0
 """Training time above which a warning is shown, and that of the number of steps that it names."""
 TIMED_SECONDS = 30.0
@@ -36,7 +46,10 @@ class Warn(Protocol):
 
 
 def passes_warning(passes: float, steps: int) -> str | None:
-    """Return a warning if ``steps`` make more than ``MANY_PASSES`` passes over the corpus, else None."""
+    """Return a warning unless ``steps`` make between 1 and ``MANY_PASSES`` passes over the corpus."""
+    if passes < 1:
+        whole = f"; train.steps={math.ceil(steps / passes)} reads all of it" if passes else ""
+        return f"train.steps={steps} reads {min(passes, 0.99):.2g} of a pass over the corpus{whole}"
     if passes <= MANY_PASSES:
         return None
     fewer = two_digits(steps * ADVISED_PASSES / passes)
@@ -44,6 +57,62 @@ def passes_warning(passes: float, steps: int) -> str | None:
         f"{steps:,} steps are {passes:,.0f} passes over the corpus; beyond {MANY_PASSES}, a model "
         f"mostly memorises its text; train.steps={fewer} is {ADVISED_PASSES} passes"
     )
+
+
+def held_out_warning(tokens: Mapping[str, float]) -> str | None:
+    """Return a warning if a corpus has no held-out text, or much, else None.
+
+    Args:
+        tokens: number of tokens of each split.
+    """
+    if not tokens["valid"]:
+        return (
+            "no held-out text: no perplexity will be reported; raise prepare.valid_fraction, or add "
+            "a source of split: valid"
+        )
+    held_out = tokens["valid"] + tokens["test"]
+    share = held_out / (tokens["train"] + held_out)
+    if share <= MUCH_HELD_OUT:
+        return None
+    return (
+        f"{share:.0%} of the corpus's tokens are held out (valid and test), so training does not read "
+        "them; lower prepare.valid_fraction and prepare.test_fraction, or use less text in the "
+        "sources of these splits"
+    )
+
+
+def evaluation_warning(train: TrainConfig, valid_tokens: float) -> str | None:
+    """Return a warning if the held-out evaluations take long compared with training, else None.
+
+    Args:
+        train: settings of training.
+        valid_tokens: number of tokens of the valid split.
+    """
+    number = math.ceil(train.steps / train.evaluate_steps)
+    share = FORWARD_SHARE * number * valid_tokens / (train.steps * train.tokens_a_step)
+    if share <= MUCH_EVALUATION:
+        return None
+    times = f"{number:,} evaluation{'s' if number > 1 else ''}"
+    return (
+        f"{times} of {count(valid_tokens)} held-out tokens take about {share:.0%} of the time of the "
+        "training steps; raise train.evaluate_steps, or prepare a smaller valid split"
+    )
+
+
+def training_warnings(train: TrainConfig, passes: float, tokens: Mapping[str, float]) -> list[str]:
+    """Return all warnings about the corpus of a training.
+
+    Args:
+        train: settings of training.
+        passes: number of passes over the train split.
+        tokens: number of tokens of each split.
+    """
+    found = (
+        passes_warning(passes, train.steps),
+        held_out_warning(tokens),
+        evaluation_warning(train, tokens["valid"]),
+    )
+    return [warning for warning in found if warning]
 
 
 def time_warning(seconds: float, steps: int, where: str) -> str | None:
@@ -147,20 +216,11 @@ def zipf_counts(vocabulary: int) -> npt.NDArray[np.uint64]:
 
 
 def _flops(config: Config, counts: npt.NDArray[np.uint64]) -> float:
-    model, head = config.model, config.model.head
+    model = config.model
     predicted = counts[: model.output_vocabulary] if model.output_vocabulary else counts
-    cutoffs: tuple[int, ...] = ()
-    if isinstance(head, AdaptiveSoftmaxConfig):
-        positions = model.direction_count * config.train.rows * config.train.unroll
-        width = model.recurrent.direction_width
-        cutoffs = (
-            choose_cutoffs(predicted, width, head.div, positions)
-            if head.cutoffs == "auto"
-            else head.cutoffs
-        )
     # Typical of a window: 0.3 distinct words per token, each of 8 bytes and 2 marks.
     types = SpelledTypes(0.3, 10) if isinstance(model.input, CharCNNInputConfig) else None
-    return flops_per_token(model, predicted, cutoffs, types)
+    return flops_per_token(model, predicted, cutoffs_of(config, predicted), types)
 
 
 def _matmul_speed() -> float:

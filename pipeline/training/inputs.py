@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lightning_modules.config import AdaptiveSoftmaxConfig, CharCNNInputConfig
-from lightning_modules.nn.heads.cutoffs import CPU, GPU, choose_cutoffs, predicted_speedup
+from lightning_modules.nn.heads.cutoffs import CPU, GPU, predicted_speedup
 from lightning_modules.nn.heads.routes import ranks_of
 from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types
@@ -26,16 +26,18 @@ from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.registry import stage_folder, tokenizer_of
 from pipeline.lifecycle.stage import StageError, StageFolder
+from pipeline.training.cutoffs import cutoffs_of, softmax_size
 from pipeline.training.device import device_count, has_bf16, resolve_device
 from pipeline.training.processes import process_rank
 from preprocess.shards.format import Corpus
 from preprocess.shards.stream import Int64Ids, boundary_ids, target_counts
 from preprocess.shards.windows import TrainingWindows
+from preprocess.text.config import SPLITS
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.tokenizers.spellings import MARKS, PAD, Spellings, truncated
 
 COSTS = {"cpu": CPU, "cuda": GPU}
-"""Cost model of the adaptive softmax by device type."""
+"""Cost model of the adaptive softmax by device type, for the speed that is shown."""
 
 
 @dataclass
@@ -122,25 +124,12 @@ class TrainingInputs:
         head = self.config.model.head
         if clusters := self.initial and self.initial.clusters(head, self.output_vocabulary):
             return clusters
-        ranks = torch.from_numpy(ranks_of(self.counts))
-        if not isinstance(head, AdaptiveSoftmaxConfig):
-            return (), ranks
-        if head.cutoffs != "auto":
-            return head.cutoffs, ranks
-        return choose_cutoffs(
-            self.counts, *self._softmax_size(head), COSTS[self.device.type]
-        ), ranks
+        return cutoffs_of(self.config, self.counts), torch.from_numpy(ranks_of(self.counts))
 
     @property
     def cutoffs(self) -> tuple[int, ...]:
         """Ranks where the tail clusters of an adaptive softmax begin; empty for another head."""
         return self.clusters[0]
-
-    def _softmax_size(self, head: AdaptiveSoftmaxConfig) -> tuple[int, float, int]:
-        """Return the dimensions of the head's input, its div, and the positions per call."""
-        model, train = self.config.model, self.config.train
-        positions = model.direction_count * self.share.of_pass * train.unroll
-        return model.recurrent.direction_width, head.div, positions
 
     def module(self, console: Console) -> LitBiLM:
         """Return the module with its network on the device of this rank.
@@ -174,6 +163,11 @@ class TrainingInputs:
         """Number of passes over the train split."""
         train = self.config.train
         return self.windows.passes(train.steps * train.accumulate_steps)
+
+    @property
+    def split_tokens(self) -> dict[str, int]:
+        """Number of tokens of each split of the corpus."""
+        return {split: self.corpus.totals(split)["tokens"] for split in SPLITS}
 
     def maker(self) -> WindowMaker:
         """Return the function that turns ids into the network's input and targets."""
@@ -214,12 +208,14 @@ class TrainingInputs:
         """Print the output clusters, truncated words and the step that training resumes from."""
         head = self.config.model.head
         if isinstance(head, AdaptiveSoftmaxConfig):
-            size = self._softmax_size(head)
-            speedup = predicted_speedup(self.counts, self.cutoffs, *size, COSTS[self.device.type])
+            size, costs = softmax_size(self.config, head), COSTS[self.device.type]
+            speedup = predicted_speedup(self.counts, self.cutoffs, *size, costs)
             shown = ", ".join(f"{cut:,}" for cut in self.cutoffs) or "none"
+            # The cutoffs are those for a CPU, so that they do not depend on the device.
+            hint = "; model.head.cutoffs=[] is faster on this device" if speedup < 1 else ""
             console.line(
                 f"adaptive softmax: cutoffs {shown}; predicted to be {speedup:.1f} times as fast as "
-                "the full softmax"
+                f"the full softmax{hint}"
             )
         self._show_truncated(console)
         if self.checkpoint:

@@ -59,7 +59,7 @@ def fit(
         gpu = inputs.device.type == "cuda"
         data = TokenShardDataModule(inputs.windows, inputs.maker(), train, share, module.step, gpu)
         metrics = Metrics(
-            inputs.place.file(METRICS), bar, data.loader, _compute(inputs), _held_out(inputs)
+            inputs.place.new_file(METRICS), bar, data.loader, _compute(inputs), _held_out(inputs)
         )
         # The module has copies. They take as much memory as the weights and the optimiser state.
         inputs.checkpoint = inputs.initial = None

@@ -2,7 +2,7 @@
 
 1. The first pass writes a key per document (`write_keys`), grouped by bucket.
 2. `deduplicate_bucket` compares the keys of a bucket over all units and writes a drop list.
-3. The last pass reads the drop lists of its unit (`read_drops`).
+3. The last pass reads the drop lists of its unit (`read_duplicates`).
 
 Keys go through files, so that the memory of the Beam runner does not grow with the corpus. The first
 of several documents with equal keys is kept: the one in the lowest unit, and in that unit the one
@@ -10,6 +10,9 @@ with the lowest number. The result does not depend on the order of work.
 
 For near-duplicates (`preprocess.text.minhash.Bands`) a document has one key per band. It is dropped
 if one of its keys equals a key of an earlier document, even if that document is dropped itself.
+
+A drop list also says for which earlier document another one is dropped: the first one with an equal
+key.
 """
 
 import math
@@ -32,6 +35,9 @@ KEYS = {
 }
 """Dtype of a key by kind: number of the document in its unit, and its 128-bit content hash (in two
 halves) or the 64-bit key of one of its bands."""
+
+DROP = np.dtype([("document", "<u4"), ("original", [("unit", "<u4"), ("number", "<u4")])])
+"""Dtype of a row of a drop list: number of the document in its unit, and the earlier document."""
 
 BUCKET_BYTES = 32 << 20
 """Raw bytes of corpus per bucket. A bucket has the keys of at most a million short documents, which
@@ -121,22 +127,52 @@ def deduplicate_bucket(work: str, kind: Kind, units: int, bucket: int) -> None:
         slice_units.append(np.full(len(keys), unit, np.uint32))
     table, unit_of = np.concatenate(slices), np.concatenate(slice_units)
     # Rows are in the order of units and documents.
-    repeated = np.sort(_repeated(table))
+    repeated, originals = _repeated(table)
+    order = np.argsort(repeated)
+    repeated, originals = repeated[order], originals[order]
     _, repeats = np.unique(table["low"][repeated], return_counts=True)
     _, bits = np.frexp(repeats.astype(np.float64))
     copies = {f"{(1 << bit - 1) + 1}": n for bit, n in sorted(Counter(bits.tolist()).items())}
     folder.write_record(folder.copies_record(work, kind, bucket), copies)
-    unit_of, document = unit_of[repeated], table["document"][repeated]
-    bounds = 4 * np.searchsorted(unit_of, np.arange(units + 1))
-    write_groups(target, document.tobytes(), bounds)
+    rows = np.empty(len(repeated), DROP)
+    rows["document"] = table["document"][repeated]
+    rows["original"]["unit"] = unit_of[originals]
+    rows["original"]["number"] = table["document"][originals]
+    bounds = DROP.itemsize * np.searchsorted(unit_of[repeated], np.arange(units + 1))
+    write_groups(target, rows.tobytes(), bounds)
+
+
+def read_duplicates(
+    work: str, kind: Kind, unit: int, buckets: int
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Return the documents of a unit to drop, and the earlier document of each.
+
+    Returns:
+        The numbers of the documents, sorted and distinct, uint32, shape (documents,); unit and number
+        of the earliest document with an equal key, uint32, shape (documents, 2).
+    """
+    none = np.uint64(2**64 - 1)
+    # Indexed by the document, so that memory does not grow with the number of bands.
+    earliest = np.empty(0, np.uint64)
+    for bucket in range(buckets):
+        # Only the unit's part of each list, because whole lists would cost time quadratic in the corpus.
+        data = read_group(folder.drop_list(work, kind, bucket), unit)
+        rows = np.frombuffer(data, DROP)
+        if len(rows):
+            more = int(rows["document"].max()) + 1 - len(earliest)
+            earliest = np.concatenate([earliest, np.full(max(more, 0), none)])
+            original = rows["original"]
+            keys = original["unit"].astype(np.uint64) << np.uint64(32) | original["number"]
+            np.minimum.at(earliest, rows["document"], keys)
+    numbers = np.flatnonzero(earliest != none)
+    found = earliest[numbers]
+    originals = np.stack([found >> np.uint64(32), found & np.uint64(2**32 - 1)], axis=1)
+    return numbers.astype(np.uint32), originals.astype(np.uint32)
 
 
 def read_drops(work: str, kind: Kind, unit: int, buckets: int) -> npt.NDArray[np.uint32]:
     """Return the numbers of the documents of a unit to drop, sorted and distinct, uint32."""
-    # Only the unit's part of each list, because whole lists would cost time quadratic in the corpus.
-    lists = (folder.drop_list(work, kind, bucket) for bucket in range(buckets))
-    numbers = b"".join(read_group(path, unit) for path in lists)
-    return np.unique(np.frombuffer(numbers, "<u4"))
+    return read_duplicates(work, kind, unit, buckets)[0]
 
 
 def read_copies(work: str, kind: Kind, buckets: int) -> Counter[int]:
@@ -155,8 +191,8 @@ def _shuffle(work: str, kind: Kind) -> Shuffle:
     return Shuffle(folder.shuffle_folder(work, kind))
 
 
-def _repeated(table: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-    """Return the indices of the keys that equal an earlier key."""
+def _repeated(table: npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return the indices of the keys that equal an earlier key, and of the first key equal to each."""
     order = np.argsort(table["low"], kind="stable")
     low = table["low"][order]
     same = low[1:] == low[:-1]
@@ -168,5 +204,6 @@ def _repeated(table: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
             low, high = table["low"][order], table["high"][order]
             same = low[1:] == low[:-1]
         same &= high[1:] == high[:-1]
-    repeated: npt.NDArray[np.intp] = order[1:][same]
-    return repeated
+    # The last index up to which a key differs from the one before it starts the group of a key.
+    starts = np.maximum.accumulate(np.where(same, 0, np.arange(1, len(same) + 1)))
+    return order[1:][same], order[starts[same]]

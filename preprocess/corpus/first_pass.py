@@ -9,19 +9,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
 from preprocess.config import PrepareConfig
+from preprocess.corpus.batch import Batch
 from preprocess.corpus.rejects import RejectsWriter
 from preprocess.corpus.segment import Segment
 from preprocess.errors import UserError, one_line
 from preprocess.files.durability import synced_together
 from preprocess.files.storage import exists
-from preprocess.reading.block import Block
 from preprocess.reading.changed_inputs import has_read, ranges_read
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
@@ -34,13 +33,6 @@ from preprocess.text.splits import splits_of
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
 from preprocess.work.progress import Progress
-
-BATCH_DOCUMENTS = 1024
-"""Maximum documents to clean and tokenise together. Smaller batches are slower, and larger batches
-are not faster."""
-
-BATCH_CHARACTERS = 1 << 20
-"""A batch with at least this many characters is full."""
 
 SPACE = ord(" ")
 SCRIPTS_EVERY = 8
@@ -106,46 +98,9 @@ def tokenize_unit(job: Job, unit: Unit) -> int:
         DamagedFile: a raw file cannot be read completely.
         UserError: a raw file changed after a killed run started to read the unit.
     """
-    if not exists(folder.unit_record(job.work, unit.index)):
+    if not folder.is_done(job.work, folder.unit_record(job.work, unit.index)):
         _FirstPass(job, unit).run()
     return unit.index
-
-
-class _Batch:
-    """Documents to clean and tokenise together."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self._characters = 0
-        self._origins: list[tuple[int, Block, int]] = []
-
-    @property
-    def full(self) -> bool:
-        return len(self.texts) >= BATCH_DOCUMENTS or self._characters >= BATCH_CHARACTERS
-
-    def fill(self, block: Block, begin: int) -> int:
-        """Add documents of ``block`` from index ``begin`` until the batch is full.
-
-        Returns:
-            The index of the first document that was not added.
-        """
-        self._origins.append((len(self.texts), block, begin))
-        texts = block.documents[begin : begin + BATCH_DOCUMENTS - len(self.texts)]
-        characters = self._characters + sum(map(len, texts))
-        if characters >= BATCH_CHARACTERS:
-            sizes = accumulate(map(len, texts), initial=self._characters)
-            last, characters = next(
-                (n, size) for n, size in enumerate(sizes) if size >= BATCH_CHARACTERS
-            )
-            texts = texts[:last]
-        self._characters = characters
-        self.texts += texts
-        return begin + len(texts)
-
-    def where(self, number: int) -> str:
-        """Return where a document of the batch is in its raw file."""
-        first, block, index = next(o for o in reversed(self._origins) if o[0] <= number)
-        return block.where(index + number - first)
 
 
 class _FirstPass:
@@ -180,7 +135,7 @@ class _FirstPass:
             if max(self._segment.tokens, self._segment.documents) >= self._config.part_tokens:
                 self._close()
                 # A rerun resumes here.
-                folder.write_record(self._record, vars(self._counts))
+                folder.write_done(self._job.work, self._record, vars(self._counts))
             self._report()
         if self._segment.documents:
             self._close()
@@ -198,7 +153,9 @@ class _FirstPass:
             "inputs": ranges_read(self._unit, self._reader.read_so_far()),
         }
         self._report(final=True)
-        folder.write_record(folder.unit_record(self._job.work, self._unit.index), record)
+        folder.write_done(
+            self._job.work, folder.unit_record(self._job.work, self._unit.index), record
+        )
 
     def _resume(self) -> _Counts:
         """Return the counts of the segments that a killed run has closed."""
@@ -206,7 +163,7 @@ class _FirstPass:
         versions = xxhash.xxh3_128_hexdigest("\n".join(r.version for r in ranges).encode())
         if not exists(self._record):
             return _Counts(versions=versions)
-        record = folder.read_record(self._record)
+        record = folder.read_done(self._job.work, self._record)
         # Closed segments have the old contents of the files, later ones would have the new ones.
         same = record["versions"] == versions and all(r.version for r in ranges)
         read = record.get("read")
@@ -221,11 +178,12 @@ class _FirstPass:
         return _Counts(**{**record, "versions": versions})
 
     def _new_segment(self) -> Segment:
-        return Segment(token_dtype(self._job.vocabulary), self._counts.kept)
+        dtype = token_dtype(self._job.vocabulary)
+        return Segment(dtype, self._source.name, self._counts.kept)
 
-    def _batches(self) -> Iterator[_Batch]:
+    def _batches(self) -> Iterator[Batch]:
         """Yield the documents after the closed segments, in batches independent of the blocks."""
-        batch, skip = _Batch(), self._counts.seen
+        batch, skip = Batch(), self._counts.seen
         for block in self._reader:
             self._rejected.update(one.reason for one in block.rejected)
             self._rejects_writer.add_rejected(block.rejected)
@@ -236,15 +194,15 @@ class _FirstPass:
                 begin = batch.fill(block, begin)
                 if batch.full:
                     yield batch
-                    batch = _Batch()
+                    batch = Batch()
             self._progress.bytes += block.raw_bytes
             self._report()
         if batch.texts:
             yield batch
 
-    def _add(self, batch: _Batch) -> None:
+    def _add(self, batch: Batch) -> None:
         self._counts.batches += 1
-        texts = self._kept(batch, self._cleaner.clean_batch(batch.texts))
+        texts, numbers = self._kept(batch, self._cleaner.clean_batch(batch.texts))
         if not texts:
             return
         if self._counts.batches % SCRIPTS_EVERY == 1:
@@ -253,12 +211,17 @@ class _FirstPass:
         ids = self._tokenizer.encode(texts)
         bands = self._bands.keys(texts) if self._bands else None
         before = self._segment.tokens
-        self._segment.add(texts, data, self._words(texts, data), ids, bands)
+        words, origins = self._words(texts, data), batch.locations_of(numbers)
+        self._segment.add(texts, data, words, ids, bands, origins)
         self._counts.tokens += self._segment.tokens - before
         self._counts.kept += len(texts)
 
-    def _kept(self, batch: _Batch, texts: list[str]) -> list[str]:
-        """Return the cleaned texts to keep; count the others and, if configured, save them."""
+    def _kept(self, batch: Batch, texts: list[str]) -> tuple[list[str], npt.NDArray[np.intp]]:
+        """Return the cleaned texts to keep, and their numbers in the batch.
+
+        The others are counted and, if configured, saved.
+        """
+        numbers = np.arange(len(texts))
         reasons: Sequence[str | None] = [None] * len(texts)
         if self._filters.active:
             reasons = self._filters.reasons(batch.texts, texts)
@@ -267,14 +230,15 @@ class _FirstPass:
                 reason if text else "empty" for reason, text in zip(reasons, texts, strict=True)
             ]
         if not any(reasons):
-            return texts
+            return texts, numbers
         for number, reason in enumerate(reasons):
             if reason:
                 self._counts.dropped[reason] += 1
                 if self._config.keep_dropped and reason != "empty":
                     line = {"reason": reason, "text": texts[number], "where": batch.where(number)}
                     self._rejects_writer.add(line)
-        return [text for text, reason in zip(texts, reasons, strict=True) if not reason]
+        kept = [text for text, reason in zip(texts, reasons, strict=True) if not reason]
+        return kept, numbers[[not reason for reason in reasons]]
 
     def _words(self, texts: list[str], data: list[bytes]) -> npt.NDArray[np.uint32]:
         """Return the number of words of each text, shape (texts,)."""

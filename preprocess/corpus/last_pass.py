@@ -1,23 +1,30 @@
 """The last pass of prepare: removes duplicates from the tokenised parts and writes the shards."""
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from preprocess.corpus.dedup import read_drops
+from preprocess.corpus.dedup import read_duplicates
 from preprocess.corpus.first_pass import Job
 from preprocess.corpus.histograms import Histograms
 from preprocess.corpus.rejects import RejectsWriter
+from preprocess.corpus.segment import ORIGINS
 from preprocess.files import storage
 from preprocess.files.durability import synced_together
-from preprocess.files.storage import exists, join, read_bytes, write_bytes
+from preprocess.files.storage import join, read_bytes, write_bytes
 from preprocess.reading.units import Unit
 from preprocess.shards.format import DOCUMENT, shard_counts, token_dtype
+from preprocess.shards.origins import Origins
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
+
+Drops = dict[str, tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]]
+"""Documents to drop by reason: their numbers, sorted, shape (documents,), and unit and number of the
+earlier document, shape (documents, 2)."""
 
 COUNT = np.dtype([("id", "<u4"), ("count", "<u8")])
 """Dtype of a row of `read_counts`: a token id and how often it occurs."""
@@ -38,7 +45,7 @@ def finish_unit(job: Job, unit: Unit) -> int:
     The drop lists that the settings require must have been written
     (`preprocess.corpus.dedup.deduplicate_bucket`).
     """
-    if not exists(folder.finished_record(job.work, unit.index)):
+    if not folder.is_done(job.work, folder.finished_record(job.work, unit.index)):
         _LastPass(job, unit).run()
     return unit.index
 
@@ -49,7 +56,8 @@ class _LastPass:
         self._source = job.config.sources[unit.source].name
         self._dtype = token_dtype(job.vocabulary)
         self._files: list[dict[str, Any]] = []
-        self._counts = np.zeros(job.vocabulary, np.uint64)
+        self._origins: list[dict[str, Any]] = []
+        self._counts = np.empty(0, COUNT)
         self._histograms = Histograms()
         self._rejects_writer = RejectsWriter(job.output, unit.index, kind="duplicates-")
 
@@ -59,43 +67,60 @@ class _LastPass:
         drops = self._drops() if parts else {}
         with synced_together():
             for segment in parts:
-                for split, name in segment.items():
-                    self._finish_part(name, split, drops)
+                names = dict(segment)
+                # Segments that version 0.1 closed have no origins.
+                name = names.pop(ORIGINS, None)
+                origins = self._finish_origins(name, drops) if name else None
+                for split, name in names.items():
+                    self._finish_part(name, split, drops, origins)
             self._rejects_writer.flush()
-            seen = np.flatnonzero(self._counts)
-            table = np.empty(len(seen), COUNT)
-            table["id"], table["count"] = seen, self._counts[seen]
-            write_bytes(folder.counts_file(job.work, index), table.tobytes())
+            write_bytes(folder.counts_file(job.work, index), self._counts.tobytes())
         record = {
             "files": self._files,
-            "dropped": {reason: len(numbers) for reason, numbers in drops.items()},
+            "origins": self._origins,
+            "dropped": {reason: len(numbers) for reason, (numbers, _) in drops.items()},
             "histograms": self._histograms.to_dict(),
         }
-        folder.write_record(folder.finished_record(job.work, index), record)
+        folder.write_done(job.work, folder.finished_record(job.work, index), record)
 
-    def _drops(self) -> dict[str, npt.NDArray[np.uint32]]:
-        """Return the numbers of the documents to drop, by reason."""
+    def _drops(self) -> Drops:
         job, index = self._job, self._unit.index
-        drops = {}
+        drops: Drops = {}
         if job.config.deduplicate:
-            drops["duplicate"] = read_drops(job.work, "hashes", index, job.buckets)
+            drops["duplicate"] = read_duplicates(job.work, "hashes", index, job.buckets)
         if job.config.near_duplicates.similarity is not None:
-            near = read_drops(job.work, "bands", index, job.band_buckets)
-            exact = drops.get("duplicate", np.empty(0, np.uint32))
-            drops["near_duplicate"] = np.setdiff1d(near, exact, assume_unique=True)
+            near, originals = read_duplicates(job.work, "bands", index, job.band_buckets)
+            if "duplicate" in drops:
+                only_near = ~_among(near, drops["duplicate"][0])
+                near, originals = near[only_near], originals[only_near]
+            drops["near_duplicate"] = near, originals
         return drops
 
-    def _finish_part(self, name: str, split: str, drops: dict[str, npt.NDArray[np.uint32]]) -> None:
+    def _finish_origins(self, name: str, drops: Drops) -> Origins:
+        """Write what became of the documents of a segment, and return it."""
+        path = folder.origins_part(self._job.work, name)
+        origins = Origins.decode(read_bytes(path), path)
+        for reason, (numbers, originals) in drops.items():
+            low, high = np.searchsorted(numbers, (origins.first, origins.first + len(origins)))
+            dropped = np.zeros(len(origins), bool)
+            dropped[numbers[low:high] - origins.first] = True
+            origins = origins.drop(dropped, reason, originals[low:high])
+        data = origins.encode()
+        write_bytes(join(self._job.output, f"{name}.zst"), data)
+        self._origins.append(_record(f"{name}.zst", data))
+        return origins
+
+    def _finish_part(self, name: str, split: str, drops: Drops, origins: Origins | None) -> None:
         part = folder.part_file(self._job.work, name)
         data = read_bytes(f"{part}.bin")
         ids = np.frombuffer(data, self._dtype)
         rows = np.load(io.BytesIO(read_bytes(f"{part}.npy")))
         assert rows.dtype == DOCUMENT
         keep = np.ones(len(rows), bool)
-        for reason, numbers in drops.items():
+        for reason, (numbers, _) in drops.items():
             dropped = _among(rows["number"], numbers)
             if self._job.config.keep_dropped and dropped.any():
-                self._save_dropped(ids, rows, dropped, reason)
+                self._save_dropped(ids, rows, dropped, reason, origins)
             keep &= ~dropped
         if not keep.any():
             return
@@ -108,26 +133,64 @@ class _LastPass:
             write_bytes(target, data)
         lengths = rows["tokens"].tobytes()
         write_bytes(join(self._job.output, f"{name}.len"), lengths)
-        self._record(f"{name}.bin", data, shard_counts(rows, split, self._source, self._dtype))
-        self._record(f"{name}.len", lengths, {})
+        counts = shard_counts(rows, split, self._source, self._dtype)
+        self._files += [_record(f"{name}.bin", data, counts), _record(f"{name}.len", lengths)]
         self._histograms.add(rows)
         if split == "train":
-            counts = np.bincount(ids)
-            self._counts[: len(counts)] += counts.astype(np.uint64)
-
-    def _record(self, name: str, data: bytes, counts: Any) -> None:
-        digest = xxhash.xxh3_128_hexdigest(data)
-        row = {"name": name, "bytes": len(data), "xxh128": digest, "counts": counts}
-        self._files.append(row)
+            self._counts = _sum_counts(self._counts, _occurrences(ids))
 
     def _save_dropped(
-        self, ids: npt.NDArray[Any], rows: npt.NDArray[Any], dropped: npt.NDArray[Any], reason: str
+        self,
+        ids: npt.NDArray[Any],
+        rows: npt.NDArray[Any],
+        dropped: npt.NDArray[Any],
+        reason: str,
+        origins: Origins | None,
     ) -> None:
         tokenizer = cached_tokenizer(self._job.tokenizer, self._job.tokenizer_content)
         ends = np.cumsum(rows["tokens"], dtype=np.int64)
         for row in np.flatnonzero(dropped):
             text = tokenizer.decode(ids[ends[row] - rows["tokens"][row] : ends[row]])
-            self._rejects_writer.add({"reason": reason, "text": text})
+            line = {"reason": reason, "text": text}
+            if origins:
+                index = int(rows["number"][row]) - origins.first
+                line |= {"where": origins.where(index), "of": str(origins.original_of(index))}
+            self._rejects_writer.add(line)
+
+
+def _record(name: str, data: bytes, counts: Mapping[str, int | str] = {}) -> dict[str, Any]:
+    """Return a file's record for the manifest, as JSON types."""
+    digest = xxhash.xxh3_128_hexdigest(data)
+    return {"name": name, "bytes": len(data), "xxh128": digest, "counts": counts}
+
+
+def _occurrences(ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return how often each id occurs, `COUNT` (ids that occur,), ordered by id.
+
+    The memory is proportional to ``ids``, because a vocabulary may have millions of ids and a part
+    two tokens.
+    """
+    seen: npt.NDArray[Any]
+    counts: npt.NDArray[Any]
+    if ids.max(initial=0) < len(ids):  # the faster way, if its table is no longer than the ids
+        counts = np.bincount(ids)
+        seen = np.flatnonzero(counts)
+        counts = counts[seen]
+    else:
+        seen, counts = np.unique(ids, return_counts=True)
+    table = np.empty(len(seen), COUNT)
+    table["id"], table["count"] = seen, counts
+    return table
+
+
+def _sum_counts(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Add the counts of equal ids of two tables of dtype `COUNT`."""
+    both = np.concatenate([one, other])
+    seen, row = np.unique(both["id"], return_inverse=True)
+    table = np.zeros(len(seen), COUNT)
+    table["id"] = seen
+    np.add.at(table["count"], row, both["count"])
+    return table
 
 
 def _among(numbers: npt.NDArray[np.uint32], drops: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:

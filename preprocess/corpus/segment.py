@@ -3,12 +3,13 @@
 The first pass closes a segment after the batch that reaches `PrepareConfig.part_tokens` tokens or
 documents, so memory does not grow with the unit. It can be resumed after each closed segment. A
 segment is written as one part per split. ``NAME.bin`` of a part holds the token ids, ``NAME.npy`` a
-row of type `preprocess.shards.format.DOCUMENT` for each document.
+row of type `preprocess.shards.format.DOCUMENT` for each document. One more file for all parts has
+the origins of the documents (`preprocess.shards.origins`).
 """
 
 import io
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,16 @@ import numpy.typing as npt
 
 from preprocess.corpus.dedup import band_keys, hash_keys, write_keys
 from preprocess.files.storage import write_bytes
+from preprocess.reading.block import Locations
 from preprocess.shards.format import DOCUMENT, SUMS
+from preprocess.shards.origins import OriginsBuilder, name_of
 from preprocess.text.config import SPLITS
 from preprocess.text.splits import hash_halves, text_hashes
 from preprocess.tokenizers.base import Ids
-from preprocess.work.folder import part_file
+from preprocess.work.folder import origins_part, part_file
+
+ORIGINS = "origins"
+"""Key of the name of the file of origins among the names that `Segment.write` returns."""
 
 
 class Segment:
@@ -28,19 +34,21 @@ class Segment:
 
     Args:
         dtype: dtype of the token ids.
+        source: name of the source.
         first: number in the unit of its first document.
 
     Attributes:
         tokens, documents: number of tokens and documents added so far.
     """
 
-    def __init__(self, dtype: np.dtype[Any], first: int) -> None:
+    def __init__(self, dtype: np.dtype[Any], source: str, first: int) -> None:
         self._dtype = dtype
         self._first = first
         self._ids: list[npt.NDArray[Any]] = []
         # Columns of integers, because objects would take more memory than the tokens.
         self._sizes = {name: array("I") for name in SUMS[1:]}
         self._hashes = bytearray()
+        self._origins = OriginsBuilder(source, first)
         self._bands: list[npt.NDArray[np.uint64]] = []
         self.tokens = 0
         self.documents = 0
@@ -52,6 +60,7 @@ class Segment:
         words: npt.NDArray[np.uint32],
         ids: Sequence[Ids],
         bands: npt.NDArray[np.uint64] | None,
+        origins: Iterable[tuple[Locations, npt.NDArray[np.intp]]],
     ) -> None:
         """Add a batch of documents.
 
@@ -62,6 +71,7 @@ class Segment:
             ids: token ids of each text.
             bands: hashes of the MinHash bands of each text, shape (documents, bands), or None if
                 near-duplicates are not removed.
+            origins: locations of the texts and their rising indexes there, for each run of texts.
         """
         # Unsafe only in name, because the dtype holds every id of the vocabulary.
         self._ids.append(np.concatenate(ids, dtype=self._dtype, casting="unsafe"))
@@ -70,6 +80,8 @@ class Segment:
         self._sizes["characters"].extend(map(len, texts))
         self._sizes["text_bytes"].extend(map(len, data))
         self._hashes += text_hashes(data)
+        for locations, indexes in origins:
+            self._origins.add(locations, indexes)
         if bands is not None:
             self._bands.append(bands)
         self.tokens += len(self._ids[-1])
@@ -96,7 +108,8 @@ class Segment:
             band_buckets: number of buckets of MinHash bands.
 
         Returns:
-            The name of the part by split, for the splits that have documents.
+            The name of the part by split, for the splits that have documents, and by `ORIGINS` the
+            name of the file of origins.
         """
         ids = np.concatenate(self._ids)
         rows = np.empty(self.documents, DOCUMENT)
@@ -115,6 +128,9 @@ class Segment:
                     write_part(path, ids, rows)
                 else:
                     write_part(path, ids[np.repeat(chosen, rows["tokens"])], rows[chosen])
+        parts[ORIGINS] = name_of(unit, number)
+        data = self._origins.build(splits).encode()
+        write_bytes(origins_part(work, parts[ORIGINS]), data)
         keys = hash_keys(hashes, self._first)
         write_keys(work, "hashes", unit, number, keys, buckets)
         if self._bands:

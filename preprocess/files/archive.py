@@ -1,12 +1,18 @@
 """Members of a zip or tar archive as the files of a read-only store."""
 
+import os
 import stat
 import tarfile
+import threading
 import zipfile
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, lru_cache
 from typing import BinaryIO, cast
 
-from preprocess.files.chained import Chained
+from preprocess.files.errors import archive_errors
+from preprocess.files.paths import Chained
+
+OpenRead = Callable[[str], BinaryIO]
 
 
 class Archive:
@@ -80,3 +86,27 @@ def _target(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tarfile.TarInf
     while member.islnk():
         member = archive.getmember(member.linkname)
     return member
+
+
+# Kept open, because opening an archive reads its index, and a worker may read many members.
+@lru_cache(maxsize=4)
+def _opened(chain: Chained, open_read: OpenRead, process: int, thread: int) -> Archive:
+    return Archive(chain, open_read(chain.outer))
+
+
+def open_archive(chain: Chained, open_read: OpenRead, reopen: bool = False) -> Archive:
+    """Return the archive of a chained URL, which this thread may have open already.
+
+    Args:
+        chain: the URL; its member does not count.
+        open_read: opens the outer file.
+        reopen: open it again, because the file may have changed.
+
+    Raises:
+        DamagedArchive: the file cannot be read as an archive.
+        FileNotFoundError: the file does not exist.
+    """
+    if reopen:
+        _opened.cache_clear()
+    with archive_errors(str(chain)):
+        return _opened(chain._replace(member=""), open_read, os.getpid(), threading.get_ident())

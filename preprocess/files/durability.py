@@ -58,6 +58,12 @@ def sync_name(path: Path) -> None:
         waiting.append(path)
 
 
+def sync_folder(folder: Path) -> None:
+    """Flush the entries of a folder to disk, unless `never_synced` encloses the call."""
+    if _waiting.get() is None:
+        _sync(folder)
+
+
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from preprocess.files.chained import ARCHIVES, Chained, split_chain
+from preprocess.files.archive import open_archive
 from preprocess.files.errors import DamagedArchive, StorageError
 from preprocess.files.folders import (
     Entry,
@@ -17,6 +17,7 @@ from preprocess.files.folders import (
     RemoteFolders,
     join_name,
 )
+from preprocess.files.paths import ARCHIVES, Chained, split_chain
 from preprocess.files.pattern import (
     FOLDERS,
     is_hidden,
@@ -26,7 +27,7 @@ from preprocess.files.pattern import (
     may_be_a_name,
 )
 from preprocess.files.places import Place, Places
-from preprocess.files.storage import is_remote, local_path, open_archive, open_remote
+from preprocess.files.storage import is_remote, local_path, open_read, open_remote
 
 _VERSIONS = (
     *("ETag", "etag", "mtime"),
@@ -262,7 +263,7 @@ def _members(chain: Chained, archive: FileInfo) -> list[FileInfo]:
         StorageError: the file is no such archive, or a name cannot be part of a URL.
     """
     try:
-        sizes = open_archive(chain, reopen=True).sizes
+        sizes = open_archive(chain, open_read, reopen=True).sizes
     except DamagedArchive as error:
         raise StorageError(
             f"{archive.path}: cannot be read as a {chain.protocol} archive ({error.strerror}); "

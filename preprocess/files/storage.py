@@ -8,51 +8,30 @@ package for the URL's protocol is not installed.
 """
 
 import os
+import re
+import secrets
 import shutil
-import socket
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
-from preprocess.files.archive import Archive
-from preprocess.files.chained import ARCHIVES, Chained, has_protocol, split_chain
-from preprocess.files.durability import sync_data, sync_name
-from preprocess.files.errors import (
-    ReportingStore,
-    StorageError,
-    archive_errors,
-    report_write_errors,
-)
+from preprocess.files import processes
+from preprocess.files.archive import open_archive
+from preprocess.files.durability import sync_data, sync_folder, sync_name
+from preprocess.files.errors import ReportingStore, StorageError, report_write_errors
+from preprocess.files.paths import ARCHIVES, split_chain
+from preprocess.files.paths import absolute as absolute
+from preprocess.files.paths import is_remote as is_remote
+from preprocess.files.paths import join as join
+from preprocess.files.paths import local_path as local_path
+from preprocess.files.write_checks import check_write
 
 TEMPORARY = ".biloom-tmp-"
 """Prefix of the names of files that are being written."""
-
-
-def is_remote(path: str) -> bool:
-    """Return True if ``path`` is a URL that is not, or not only, on the local disk."""
-    if path.startswith(("file://", "local://")):
-        return False
-    return has_protocol(path) or ("::" in path and split_chain(path) is not None)
-
-
-def local_path(path: str) -> Path:
-    """Return a local path or ``file://`` URL as a `Path`; ``~`` and ``~user`` are expanded."""
-    # Unlike Path.expanduser, it keeps a name such as `~a.txt`, which is no user's.
-    return Path(os.path.expanduser(path.removeprefix("file://").removeprefix("local://")))  # noqa: PTH111
-
-
-def absolute(path: str) -> str:
-    """Return a local path as an absolute one, which all workers can open; URLs are unchanged."""
-    return path if is_remote(path) else str(local_path(path).absolute())
-
-
-def join(folder: str, *parts: str) -> str:
-    """Return the path or URL of ``parts``, nested names, below ``folder``."""
-    return "/".join([folder.rstrip("/"), *parts]) if folder != "/" else "/" + "/".join(parts)
+_WRITER = re.compile(r"(?P<place>[0-9a-f]{16})-(?P<process>\d+)-(?P<began>\d+)-[0-9a-f]{8}-")
 
 
 def open_remote(path: str) -> tuple[Any, str]:
@@ -64,7 +43,7 @@ def open_remote(path: str) -> tuple[Any, str]:
 
     chain = split_chain(path)
     if chain and chain.protocol in ARCHIVES:
-        return ReportingStore(open_archive(chain), path), chain.member
+        return ReportingStore(open_archive(chain, open_read), path), chain.member
     try:
         # fsspec would take `::` in a key for a chain.
         folder = path if chain else path[: path.rfind("/", 0, path.find("::")) + 1] or path
@@ -77,29 +56,6 @@ def open_remote(path: str) -> tuple[Any, str]:
         extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"}.get(protocol)
         hint = f"; pip install 'biloom[{extra}]'" if extra else ""
         raise StorageError(f"{path}: cannot open a '{protocol}' URL ({error}){hint}") from error
-
-
-# Kept open, because opening an archive reads its index, and a worker may read many members.
-@lru_cache(maxsize=4)
-def _archive(chain: Chained, process: int, thread: int) -> Archive:
-    return Archive(chain, open_read(chain.outer))
-
-
-def open_archive(chain: Chained, reopen: bool = False) -> Archive:
-    """Return the archive of a chained URL, which this thread may have open already.
-
-    Args:
-        chain: the URL; its member does not count.
-        reopen: open it again, because the file may have changed.
-
-    Raises:
-        DamagedArchive: the file cannot be read as an archive.
-        FileNotFoundError: the file does not exist.
-    """
-    if reopen:
-        _archive.cache_clear()
-    with archive_errors(str(chain)):
-        return _archive(chain._replace(member=""), os.getpid(), threading.get_ident())
 
 
 def exists(path: str) -> bool:
@@ -137,8 +93,12 @@ def open_read(path: str) -> BinaryIO:
     return open(local_path(path), "rb")
 
 
-def _temporary(target: Path) -> Path:
-    return target.with_name(f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{target.name}")
+def temporary_name(target: Path) -> Path:
+    """Return a name beside ``target`` that no other writer has, on any host and in any thread."""
+    me = processes.this_process()
+    writer = f"{me.place or me.host}-{me.process}-{me.began}-{secrets.token_hex(4)}"
+    # The end of the name is for people, and short because the length of names is limited.
+    return target.with_name(f"{TEMPORARY}{writer}-{target.name[-40:]}")
 
 
 @contextmanager
@@ -153,16 +113,18 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
         with tempfile.NamedTemporaryFile() as file:
             yield file
             file.flush()
+            check_write(path)
             fs.put_finished(inner, lambda: fs.put_file(file.name, inner))
         return
     target = local_path(path)
-    temporary = _temporary(target)
+    temporary = temporary_name(target)
     with report_write_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
                 yield file
                 sync_data(file)
+            check_write(absolute(path))
             temporary.replace(target)
             sync_name(target)
         except BaseException:
@@ -173,6 +135,7 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
 def write_bytes(path: str, data: bytes) -> None:
     """Write a whole file atomically; errors as in `atomic_writer`."""
     if is_remote(path):
+        check_write(path)
         fs, inner = open_remote(path)
         fs.put_finished(inner, lambda: fs.pipe_file(inner, data))
         return
@@ -180,39 +143,17 @@ def write_bytes(path: str, data: bytes) -> None:
         file.write(data)
 
 
-def create_exclusive(path: str, data: bytes) -> bool:
-    """Create a file only if it does not exist; return True if it was created, otherwise False.
-
-    On a remote store two writers may both succeed, because the check and the write are two calls.
-    """
-    if is_remote(path):
-        if exists(path):
-            return False
-        write_bytes(path, data)
-        return True
-    target = local_path(path)
-    with report_write_errors(path):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:
-            return False
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-    return True
-
-
 def copy(source: str, target: str) -> None:
     """Copy a file within one store; a local copy is a hard link if the disk supports it."""
+    check_write(absolute(target))
     if is_remote(source):
         fs, inner = open_remote(source)
         fs.cp_file(inner, open_remote(target)[1])
         return
     old, new = local_path(source), local_path(target)
-    temporary = _temporary(new)
+    temporary = temporary_name(new)
     with report_write_errors(target):
         new.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)
         try:
             try:
                 os.link(old, temporary)
@@ -226,6 +167,7 @@ def copy(source: str, target: str) -> None:
 
 def remove(path: str) -> None:
     """Remove a file if it exists."""
+    check_write(absolute(path))
     if is_remote(path):
         fs, inner = open_remote(path)
         if fs.exists(inner):
@@ -236,6 +178,7 @@ def remove(path: str) -> None:
 
 def remove_tree(folder: str) -> None:
     """Remove a folder and everything below it, if it exists."""
+    check_write(absolute(folder))
     if is_remote(folder):
         fs, inner = open_remote(folder)
         fs.invalidate_cache()
@@ -246,15 +189,46 @@ def remove_tree(folder: str) -> None:
 
 
 def remove_temporary(folder: str) -> None:
-    """Remove temporary files that killed writers left in a local folder and below."""
-    if not is_remote(folder):
-        for orphan in local_path(folder).rglob(f"{TEMPORARY}*"):
-            orphan.unlink(missing_ok=True)
+    """Remove temporary files that killed writers left in a local folder and below.
+
+    A file stays if its writer runs. If that cannot be told, for example because the writer is on another
+    host, the file stays unless it is older than `processes.SILENCE_SECONDS`.
+    """
+    if is_remote(folder):
+        return
+    top = local_path(folder)
+    oldest: float | None = None
+    for path in top.rglob(f"{TEMPORARY}*"):
+        is_orphan = _writer_has_ended(path.name)
+        if is_orphan is None:
+            # By the clock of the file system, which may be another machine's.
+            oldest = oldest or _time_written_now(top) - processes.SILENCE_SECONDS
+            with suppress(FileNotFoundError):
+                is_orphan = path.stat().st_mtime < oldest
+        if is_orphan:
+            with suppress(OSError):  # It may be another user's.
+                path.unlink()
+
+
+def _writer_has_ended(name: str) -> bool | None:
+    writer = _WRITER.match(name.removeprefix(TEMPORARY))
+    if not writer or writer["place"] != processes.this_process().place:
+        return None
+    return processes.has_ended(int(writer["process"]), writer["began"])
+
+
+def _time_written_now(folder: Path) -> float:
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=TEMPORARY) as probe:
+            return os.fstat(probe.fileno()).st_mtime
+    except OSError:  # The disk may be full.
+        return time.time()
 
 
 def move_aside(folder: str) -> str:
     """Rename ``folder`` to the first free ``folder.old-N`` and return the new name."""
     folder = folder.rstrip("/")
+    check_write(absolute(folder))
     number = 1
     while exists(f"{folder}.old-{number}"):
         number += 1
@@ -273,9 +247,15 @@ def _move_objects(fs: Any, source: str, target: str) -> None:
     # A folder with a manifest must be complete, so the manifest is copied last and removed first.
     names = sorted(fs.find(source), key=lambda name: name.endswith("/manifest.json"))
     for name in names:
-        fs.cp_file(name, target + name.removeprefix(source))
+        if not _is_folder_marker(name):
+            fs.cp_file(name, target + name.removeprefix(source))
     for name in reversed(names):
         fs.rm_file(name)
+
+
+def _is_folder_marker(name: str) -> bool:
+    """Return True for an empty object that stands for a folder, as web consoles of stores make them."""
+    return name.endswith("/")
 
 
 def list_names(folder: str) -> list[str]:
@@ -289,11 +269,54 @@ def list_names(folder: str) -> list[str]:
         if not fs.exists(inner):
             return []
         found = fs.ls(inner, detail=True)
-        names = [PurePosixPath(f["name"]).name for f in found if f["type"] == "file"]
+        files = [f["name"] for f in found if f["type"] == "file"]
+        names = [PurePosixPath(name).name for name in files if not _is_folder_marker(name)]
     else:
         path = local_path(folder)
         names = [f.name for f in path.iterdir() if f.is_file()] if path.is_dir() else []
     return sorted(name for name in names if not name.startswith(TEMPORARY))
+
+
+def list_folders(folder: str) -> list[str]:
+    """Return the names of the folders directly in ``folder``, sorted; empty if it does not exist."""
+    if is_remote(folder):
+        fs, inner = open_remote(folder)
+        fs.invalidate_cache()
+        if not fs.exists(inner):
+            return []
+        found = fs.ls(inner, detail=True)
+        return sorted(
+            PurePosixPath(f["name"].rstrip("/")).name for f in found if f["type"] == "directory"
+        )
+    path = local_path(folder)
+    return sorted(f.name for f in path.iterdir() if f.is_dir()) if path.is_dir() else []
+
+
+def move_entries(folder: str, target: str, names: Sequence[str]) -> None:
+    """Move files and folders of ``folder`` into the folder ``target``, replacing files of equal name.
+
+    A local disk renames them. A store copies all files, then removes them, so that a killed call can
+    be repeated; ``names`` that no longer exist are ignored.
+    """
+    check_write(absolute(target))
+    if is_remote(folder):
+        fs, inner = open_remote(folder)
+        fs.invalidate_cache()
+        start, end = len(inner.rstrip("/")) + 1, open_remote(target)[1].rstrip("/")
+        wanted = {*names}
+        below = {path[start:]: path for path in fs.find(inner)}
+        moved = {name: path for name, path in below.items() if name.partition("/")[0] in wanted}
+        if moved:
+            fs.copy([*moved.values()], [f"{end}/{name}" for name in moved])
+            fs.rm([*moved.values()])
+        return
+    old, new = local_path(folder), local_path(target)
+    with report_write_errors(target):
+        new.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        with report_write_errors(join(target, name)), suppress(FileNotFoundError):
+            (old / name).replace(new / name)
+    sync_folder(new)
 
 
 def check_writable(folder: str) -> None:

@@ -4,6 +4,10 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 EXCERPT_CHARACTERS = 1000
 """Maximum characters of `Rejected.excerpt`."""
@@ -11,6 +15,10 @@ EXCERPT_BYTES = 4 * EXCERPT_CHARACTERS
 """Bytes kept of an oversized record, enough for an excerpt in any encoding."""
 
 _MANY = 4096
+
+Place = Literal["byte", "unpacked byte", "UTF-8 byte", "row"]
+"""What the number in a location counts: bytes of the file; bytes of the file after decompression; bytes
+of its text after conversion to UTF-8; rows of a Parquet file."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +44,30 @@ class Locations:
     """Locations of the documents of one file in a block, computed when first needed.
 
     Attributes:
-        prefix: ``FILE:`` or ``FILE:row ``.
+        name: the file's name.
+        place: what the numbers count.
         find_numbers: returns the byte offset or the row of each document.
         ids: id of each document; empty if documents have no ids.
     """
 
-    prefix: str
-    find_numbers: Callable[[], Sequence[int]]
+    name: str
+    place: Place
+    find_numbers: Callable[[], npt.ArrayLike]
     ids: Sequence[str] = ()
 
     @cached_property
-    def _numbers(self) -> Sequence[int]:
-        return self.find_numbers()
+    def numbers(self) -> npt.NDArray[np.int64]:
+        """Byte offset or row of each document, shape (documents,)."""
+        return np.asarray(self.find_numbers(), np.int64)
 
     def of(self, index: int) -> str:
         """Return the location of the document with this index."""
-        return location(self.prefix, self._numbers[index], self.ids[index] if self.ids else "")
+        number = int(self.numbers[index])
+        return location(place_prefix(self.name, self.place), number, self.id(index))
+
+    def id(self, index: int) -> str:
+        """Return the id of the document with this index; empty if it has none."""
+        return self.ids[index] if self.ids else ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +94,22 @@ class Block:
         first, locations = self.locations[run]
         return locations.of(index - first)
 
+    def locations_of(self, begin: int, end: int) -> Iterator[tuple[Locations, int, int]]:
+        """Yield (locations, first index, end index) for the runs of the documents [begin, end)."""
+        run = bisect_right(self.locations, begin, key=lambda run: run[0]) - 1
+        while begin < end:
+            first, locations = self.locations[run]
+            run += 1
+            stop = min(end, self.locations[run][0] if run < len(self.locations) else end)
+            if stop > begin:
+                yield locations, begin - first, stop - first
+                begin = stop
+
+
+def place_prefix(name: str, place: Place) -> str:
+    """Return the start of a location, for `location`: ``FILE:`` or ``FILE:row ``."""
+    return f"{name}:row " if place == "row" else f"{name}:"
+
 
 def location(prefix: str, number: int, name: str) -> str:
     """Return a one-line location, as in `Rejected.where`.
@@ -87,15 +119,16 @@ def location(prefix: str, number: int, name: str) -> str:
         number: byte offset or row.
         name: id of the record, with any characters; empty if it has none.
     """
-    return f"{prefix}{number} id={_printable(name)}" if name else f"{prefix}{number}"
+    return f"{prefix}{number} id={printable(name)}" if name else f"{prefix}{number}"
 
 
 def excerpt(data: bytes, encoding: str = "utf-8") -> str:
     r"""Return the start of a record for `Rejected.excerpt`, with invalid bytes as ``\xNN``."""
-    return _printable(data[:EXCERPT_BYTES].decode(encoding, "backslashreplace"))
+    return printable(data[:EXCERPT_BYTES].decode(encoding, "backslashreplace"))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return the first 1000 characters of a text, unprintable ones escaped."""
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:EXCERPT_CHARACTERS])
     return shown[:EXCERPT_CHARACTERS]
 

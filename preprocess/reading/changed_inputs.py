@@ -14,11 +14,11 @@ from typing import Any
 import xxhash
 
 from preprocess.errors import UserError
-from preprocess.files.chained import split_chain
 from preprocess.files.find import FileInfo
+from preprocess.files.paths import split_chain
 from preprocess.files.storage import exists, is_remote, join, open_read, read_bytes, write_bytes
 from preprocess.reading.units import Range, Unit
-from preprocess.work.folder import read_record, unit_records, word_records, work_folder
+from preprocess.work.folder import read_record, unit_records, word_records
 
 INPUTS = "inputs.jsonl"
 """Name of the file in which a finished stage lists the raw ranges that it read."""
@@ -67,37 +67,35 @@ def has_read(pieces: Sequence[Range], read: Sequence[tuple[int, str]]) -> bool:
     )
 
 
-def write_inputs(folder: str, rows: Sequence[dict[str, Any]], add: bool = False) -> None:
+def write_inputs(folder: str, rows: Sequence[dict[str, Any]], before: str | None = None) -> None:
     """Write the raw ranges that a stage read to ``inputs.jsonl``.
 
     Args:
-        folder: folder of the stage.
+        folder: folder to write to.
         rows: rows of `ranges_read`.
-        add: keep the rows that are already in the file; equal rows are written once.
+        before: folder with another such file, whose rows come first; equal rows are written once.
     """
-    old = read_inputs(folder) if add else []
+    old = read_inputs(before) if before is not None else []
     lines = dict.fromkeys(map(json.dumps, [*old, *rows]))
     write_bytes(join(folder, INPUTS), "".join(f"{line}\n" for line in lines).encode())
 
 
 def read_inputs(folder: str) -> list[dict[str, Any]]:
-    """Return the rows that `write_inputs` wrote to a folder; none if it wrote none."""
+    """Return the rows of the ``inputs.jsonl`` of a folder; empty if it has none."""
     path = join(folder, INPUTS)
-    return (
-        [json.loads(line) for line in read_bytes(path).decode().splitlines()]
-        if exists(path)
-        else []
-    )
+    lines = read_bytes(path).decode().splitlines() if exists(path) else []
+    return [json.loads(line) for line in lines]
 
 
-def changed(folder: str, files: Sequence[FileInfo]) -> list[str]:
+def changed(folder: str, files: Sequence[FileInfo], work: str = "") -> list[str]:
     """Return the names of the files whose bytes differ from those that a stage read.
 
     Writes nothing; `keep_checked` keeps what was hashed.
 
     Args:
-        folder: folder of the stage, finished or not.
+        folder: folder of the stage.
         files: the present files; those that the stage has not read are ignored.
+        work: folder of its unfinished work, which counts if the stage is not finished.
     """
     # Two sources may have files of equal name; a row may belong to either.
     by_name: dict[str, list[FileInfo]] = {}
@@ -105,7 +103,7 @@ def changed(folder: str, files: Sequence[FileInfo]) -> list[str]:
         by_name.setdefault(file.name, []).append(file)
     checked = _CHECKED.setdefault(folder, _Checked(folder))
     names: dict[str, None] = {}
-    for row in _rows(folder):
+    for row in _rows(folder, work):
         name, candidates = row["name"], by_name.get(row["name"])
         if candidates and name not in names and not any(checked.equals(c, row) for c in candidates):
             names[name] = None
@@ -177,12 +175,13 @@ _CHECKED: dict[str, _Checked] = {}
 """By folder, the hashes of the stages that were checked by this process."""
 
 
-def _rows(folder: str) -> Iterator[dict[str, Any]]:
+def _rows(folder: str, work: str) -> Iterator[dict[str, Any]]:
     """Yield the ranges that a finished or unfinished stage has read."""
     if exists(join(folder, INPUTS)):
         yield from read_inputs(folder)
         return
-    work = work_folder(folder)
+    if not work:
+        return
     yield from read_inputs(work)
     for record in (*unit_records(work), *word_records(work)):
         # Former versions recorded no inputs of word counts.

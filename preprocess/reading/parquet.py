@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from preprocess.config import Source
 from preprocess.errors import UserError
-from preprocess.reading.block import Block, Locations, Rejected, excerpt, location
+from preprocess.reading.block import Block, Locations, Rejected, excerpt, location, place_prefix
 from preprocess.reading.byte_range import damaged_file
 from preprocess.reading.encodings import decode, replace_invalid
 from preprocess.reading.units import Range
@@ -139,7 +139,7 @@ def _read_batch(
     documents: list[str] = []
     rejected: list[Rejected] = []
     kept: list[int] = []
-    prefix = f"{name}:row "
+    prefix = place_prefix(name, "row")
     replaced = 0
     for index, value in enumerate(values):
         reason, text = "", ""
@@ -161,5 +161,6 @@ def _read_batch(
             documents.append(text)
             kept.append(index)
     rows = [first_row + index for index in kept]
-    locations = Locations(prefix, lambda: rows, [ids[index] for index in kept] if ids else ())
+    kept_ids = [ids[index] for index in kept] if ids else ()
+    locations = Locations(name, "row", lambda: rows, kept_ids)
     return Block(documents, rejected, replaced, 0, ((0, locations),))

@@ -15,7 +15,7 @@ import xxhash
 
 from preprocess.config import PrepareConfig, Source
 from preprocess.files import storage
-from preprocess.reading.block import Block, Rejected, join_small
+from preprocess.reading.block import Block, Place, Rejected, join_small
 from preprocess.reading.byte_range import (
     HEAD_BYTES,
     DamagedFile,
@@ -173,7 +173,9 @@ class UnitReader:
     def _skipped(self, piece: Range, error: DamagedFile) -> list[Rejected]:
         if not self._limits.skip_damaged:
             raise error
-        return [Rejected("damaged_file", str(error), piece.name)]
+        # By its name, because no result contains an absolute path.
+        message = str(error).replace(piece.path, piece.name)
+        return [Rejected("damaged_file", message, piece.name)]
 
     def _read_documents(self, piece: Range, file: BinaryIO, raw: RawRange) -> Iterator[Block]:
         source, limit = self._source, self._limits.max_document_bytes
@@ -206,16 +208,18 @@ class UnitReader:
             return
         encoding = find_encoding(head, source.encoding)
         stream = compression is not None
+        place: Place = "unpacked byte" if stream else "byte"
         if not is_cuttable(encoding) and kind != "docstrings":
             if piece.start > 0:
                 return
             chunks, encoding, stream = _as_utf8(chunks, encoding, piece.path), "utf-8", True
+            place = "UTF-8 byte"
         if kind is None:
             if stream:
                 kind, chunks = self._detect_in_stream(chunks, encoding)
             else:
                 kind = self._detect(chain([head], _after_head(file)), encoding)
-        text = TextReader(piece.name, encoding, self._drop_invalid, limit)
+        text = TextReader(piece.name, encoding, self._drop_invalid, limit, place)
         for records in self._records(kind, chunks, piece, raw, stream, encoding):
             if isinstance(records, Oversized):
                 yield text.read_oversized(records)

@@ -11,14 +11,17 @@ import tokenize
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from preprocess.reading import installed_docs
-from preprocess.reading.block import Block, Locations, Rejected, excerpt, location
+from preprocess.reading.block import Block, Locations, Place, Rejected, excerpt, location
 from preprocess.reading.encodings import blank_lines, decode, is_invalid, replace_invalid
 from preprocess.reading.records import Oversized, Records, paragraph_spans
 
+LINE_FEED = 0x0A
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -31,12 +34,14 @@ class TextReader:
         encoding: encoding of the records, one for which `is_cuttable` is True.
         drop_invalid: reject records with invalid bytes; otherwise invalid bytes become U+FFFD.
         limit: largest bytes of a record; longer ones are rejected as "oversized".
+        place: what the offsets of the records count.
     """
 
     name: str
     encoding: str
     drop_invalid: bool
     limit: int
+    place: Place = "byte"
 
     def read_oversized(self, record: Oversized) -> Block:
         """Return a block without documents that rejects the record."""
@@ -151,10 +156,10 @@ class TextReader:
         documents: list[str],
         rejected: list[Rejected],
         replaced: int,
-        find_offsets: Callable[[], Sequence[int]],
+        find_offsets: Callable[[], npt.ArrayLike],
         ids: Sequence[str] = (),
     ) -> Block:
-        locations = Locations(f"{self.name}:", find_offsets, ids)
+        locations = Locations(self.name, self.place, find_offsets, ids)
         return Block(documents, rejected, replaced, 0, ((0, locations),))
 
     def _locate(self, lost: list[tuple[int, str, str]], records: Records) -> list[Rejected]:
@@ -163,7 +168,7 @@ class TextReader:
             return []
         lines = records.data.split(b"\n")
         starts = _line_starts(records.data, records.offset)
-        return [self._reject(reason, lines[i], starts[i], name) for i, reason, name in lost]
+        return [self._reject(reason, lines[i], int(starts[i]), name) for i, reason, name in lost]
 
     def _reject(self, reason: str, data: bytes, offset: int, name: str = "") -> Rejected:
         return Rejected(
@@ -186,7 +191,10 @@ def _split(text: str) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def _line_starts(data: bytes, offset: int, kept: Sequence[int] | None = None) -> Sequence[int]:
+def _line_starts(
+    data: bytes, offset: int, kept: Sequence[int] | None = None
+) -> npt.NDArray[np.int64]:
     """Return the byte offset of each line, or of the lines with the indexes ``kept``."""
-    starts = list(accumulate((len(line) + 1 for line in data.split(b"\n")), initial=offset))
-    return starts if kept is None else [starts[i] for i in kept]
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == LINE_FEED)
+    starts = np.concatenate([np.zeros(1, np.int64), ends + 1]) + offset
+    return starts if kept is None else starts[np.asarray(kept, np.intp)]

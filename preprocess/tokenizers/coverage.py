@@ -38,12 +38,13 @@ def coverage(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
         spaced: share of all characters that are in documents written with spaces.
         restored: share of documents that decoding restores exactly; SentencePiece models only.
         used: number of distinct ids that occur.
+        once: number of distinct ids that occur once.
         vocabulary: number of ids of the tokenizer.
         longest: the longest spellings of the vocabulary, longest first.
     """
     sizes = dict.fromkeys(("documents", "bytes", "characters", "tokens", "unknown", "byte"), 0)
     spaced = dict.fromkeys(("characters", "words", "tokens"), 0)
-    seen = np.zeros(tokenizer.vocabulary, bool)
+    seen = np.zeros(tokenizer.vocabulary, np.uint32)
     restored = 0
     texts = iter(texts)
     while batch := list(islice(texts, BATCH_TEXTS)):
@@ -54,7 +55,7 @@ def coverage(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
             sizes["tokens"] += len(ids)
             sizes["unknown"] += int(np.count_nonzero(ids == UNKNOWN))
             sizes["byte"] += tokenizer.byte_tokens(ids)
-            seen[ids] = True
+            np.add.at(seen, ids, 1)
             words = len(text.split())
             if len(text) <= LONG_WORD * words:
                 spaced["characters"] += len(text)
@@ -73,6 +74,7 @@ def coverage(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
         "spaced": _share(spaced["characters"], sizes["characters"]),
         "restored": _share(restored, sizes["documents"]) if pieces else None,
         "used": int(np.count_nonzero(seen)),
+        "once": int(np.count_nonzero(seen == 1)),
         "vocabulary": tokenizer.vocabulary,
         "longest": tokenizer.longest(LONGEST),
     }

@@ -1,14 +1,12 @@
-"""Seeded samples of raw documents: to train a tokenizer, and to embed.
+"""The train split of raw text: its documents, and seeded draws from them.
 
-A small corpus is read completely. In a large corpus, units (ranges of raw files) are drawn first, so
-that a sample of terabytes reads only gigabytes. Documents are then chosen by their content hash, so
-the sample does not depend on the order of reading. If sources are weighted, each is sampled
-separately by its share of the mixture (`preprocess.reading.mixing`).
+Units (ranges of raw files) are read in a pseudo-random order. Documents are chosen by their content
+hash, so a draw does not depend on the order of reading.
 """
 
 import heapq
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +14,6 @@ import numpy as np
 
 from preprocess.config import PrepareConfig, Source
 from preprocess.reading.changed_inputs import ranges_read
-from preprocess.reading.mixing import allot, has_natural_shares, shares
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
 from preprocess.text.cleaning import Cleaner
@@ -25,96 +22,19 @@ from preprocess.text.filters import Filters
 from preprocess.text.splits import hash_halves, splits_of, text_hashes
 
 READ_BYTES = 256 << 20
-"""Minimum raw bytes to read for a sample, if the corpus has as many."""
-
-WHOLE = 4
-"""A corpus up to this many times the size of the sample is read completely."""
+"""Minimum raw bytes to read for a draw, if the corpus has as many."""
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A plan for a sample of the documents of a corpus.
-
-    Attributes:
-        units: the units to read, in the order of the corpus.
-        kept: by index of the source, the share of the documents in its ``units`` that is in the
-            sample, in [0, 1].
-    """
-
-    units: tuple[Unit, ...]
-    kept: Mapping[int, float]
-
-    def holds(self, unit: Unit, content: int, seed: int) -> bool:
-        """Return True if a document is in the sample.
-
-        Args:
-            unit: its unit, one of ``units``.
-            content: its content hash, from `read_train`.
-            seed: seed of the draw, as passed to `draw_sample`.
-        """
-        return thin(content, self.kept[unit.source], seed)
+def train_units(units: Sequence[Unit], config: PrepareConfig) -> list[Unit]:
+    """Return the units of the sources that can have documents in the train split."""
+    return [unit for unit in units if config.sources[unit.source].split in (None, "train")]
 
 
-def draw_sample(
-    units: Sequence[Unit],
-    config: PrepareConfig,
-    wanted: int,
-    seed: int,
-    least_read: int = READ_BYTES,
-) -> Sample:
-    """Plan a sample in which each source has its share of the mixture.
-
-    With equal weights and ``sampling_alpha`` 1, all documents are equally likely. Otherwise a source
-    contributes its share or, if it is smaller than that, all its text; then the other sources
-    contribute more. Sources with ``split`` valid or test contribute nothing.
-
-    Args:
-        units: all units of the corpus.
-        config: settings of prepare.
-        wanted: approximate size of the sample in raw bytes; files count with their compressed size.
-        seed: seed of the draw.
-        least_read: minimum raw bytes to read.
-    """
-    sources = config.sources
-    weights = [source.weight for source in sources]
-    if has_natural_shares(weights, config.sampling_alpha):
-        drawn = draw_units(units, max(least_read, WHOLE * wanted), seed)
-        kept = _kept(drawn, wanted)
-        return Sample(tuple(drawn), dict.fromkeys(range(len(sources)), kept))
-    sizes = [0] * len(sources)
-    for unit in units:
-        if sources[unit.source].split in (None, "train"):
-            sizes[unit.source] += unit_bytes(unit)
-    parts = shares(sizes, weights, config.sampling_alpha)
-    drawn, kept_of = [], {}
-    for number, size in enumerate(allot(sizes, parts, wanted)):
-        of_source = [unit for unit in units if unit.source == number] if size else []
-        read = draw_units(of_source, int(max(least_read * parts[number], WHOLE * size)), seed)
-        kept_of[number] = _kept(read, size)
-        drawn += read
-    return Sample(tuple(sorted(drawn, key=lambda unit: unit.index)), kept_of)
-
-
-def _kept(units: Sequence[Unit], wanted: float) -> float:
-    read = sum(map(unit_bytes, units))
-    return min(1.0, wanted / read) if read else 0.0
-
-
-def draw_units(units: Sequence[Unit], wanted_bytes: int, seed: int) -> list[Unit]:
-    """Draw units at random until they have at least ``wanted_bytes`` raw bytes, or all are drawn.
-
-    Returns:
-        The drawn units, in the order of ``units``.
-    """
-    order = list(range(len(units)))
+def in_drawing_order(units: Sequence[Unit], seed: int) -> list[Unit]:
+    """Return the units in a pseudo-random order."""
+    order = list(units)
     random.Random(seed).shuffle(order)
-    chosen, size = [], 0
-    for index in order:
-        if size >= wanted_bytes:
-            break
-        chosen.append(index)
-        size += unit_bytes(units[index])
-    return [units[index] for index in sorted(chosen)]
+    return order
 
 
 def unit_bytes(unit: Unit) -> int:
@@ -186,15 +106,17 @@ def draw_documents(
     config: PrepareConfig,
     number: int,
     seed: int,
+    least_read: int = READ_BYTES,
     inputs: list[dict[str, Any]] | None = None,
 ) -> list[str]:
     """Draw documents with distinct cleaned texts from the train split.
 
     Args:
-        units: the units to read.
+        units: all units of the corpus. Those of sources with ``split`` valid or test are not read.
         config: settings of prepare.
         number: number of documents.
         seed: seed of the draw.
+        least_read: minimum raw bytes to read. More are read if they have fewer documents.
         inputs: list to which the rows of what was read are added, as in `read_train`.
 
     Returns:
@@ -202,15 +124,20 @@ def draw_documents(
     """
     drawn: list[tuple[int, int, str]] = []  # a heap: its first entry is the last of the draw
     held: set[int] = set()
-    for _, raw, _, content in read_train(units, config, inputs):
-        key = -mixed(content, seed)
-        if content in held or (len(drawn) == number and (key, content) < drawn[0][:2]):
-            continue
-        held.add(content)
-        if len(drawn) < number:
-            heapq.heappush(drawn, (key, content, raw))
-        else:
-            held.remove(heapq.heappushpop(drawn, (key, content, raw))[1])
+    read = 0
+    for unit in in_drawing_order(train_units(units, config), seed):
+        if read >= least_read and len(drawn) == number:
+            break
+        read += unit_bytes(unit)
+        for _, raw, _, content in read_train([unit], config, inputs):
+            key = -mixed(content, seed)
+            if content in held or (len(drawn) == number and (key, content) < drawn[0][:2]):
+                continue
+            held.add(content)
+            if len(drawn) < number:
+                heapq.heappush(drawn, (key, content, raw))
+            else:
+                held.remove(heapq.heappushpop(drawn, (key, content, raw))[1])
     return [raw for _, _, raw in sorted(drawn, reverse=True)]
 
 

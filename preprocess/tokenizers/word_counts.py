@@ -77,7 +77,7 @@ def word_buckets(corpus_bytes: int) -> int:
 
 def count_unit(job: CountJob, unit: Unit) -> int:
     """Count the words of a unit, unless its record exists, and return its index."""
-    if exists(folder.word_record(job.work, unit.index)):
+    if folder.is_done(job.work, folder.word_record(job.work, unit.index)):
         return unit.index
     config = job.config
     source = config.sources[unit.source]
@@ -107,13 +107,15 @@ def count_unit(job: CountJob, unit: Unit) -> int:
         progress.write()
     _spill(job, unit.index, spills, counts)
     progress.write(final=True)
-    folder.write_record(folder.word_record(job.work, unit.index), {**sizes, "inputs": inputs})
+    record = {**sizes, "inputs": inputs}
+    folder.write_done(job.work, folder.word_record(job.work, unit.index), record)
     return unit.index
 
 
 def read_counted(job: CountJob) -> dict[str, int]:
     """Return the total documents and UTF-8 bytes of the train split, duplicates included."""
-    records = [folder.read_record(folder.word_record(job.work, unit)) for unit in range(job.units)]
+    paths = [folder.word_record(job.work, unit) for unit in range(job.units)]
+    records = [folder.read_done(job.work, path) for path in paths]
     return {name: sum(record[name] for record in records) for name in ("documents", "bytes")}
 
 
@@ -121,7 +123,8 @@ def read_inputs(job: CountJob) -> Iterator[dict[str, Any]]:
     """Yield the rows of the ranges that were read, as in `preprocess.reading.changed_inputs`."""
     for unit in range(job.units):
         # Former versions did not record them.
-        yield from folder.read_record(folder.word_record(job.work, unit)).get("inputs", ())
+        record = folder.read_done(job.work, folder.word_record(job.work, unit))
+        yield from record.get("inputs", ())
 
 
 def merge_bucket(job: CountJob, bucket: int) -> int:

@@ -35,7 +35,9 @@ COPY_BYTES = 1 << 22
 """Bytes to copy at once."""
 
 
-def write_index(folder: str, shards: Sequence[tuple[int, int]], generation: int = 0) -> FileRecord:
+def write_index(
+    folder: str, shards: Sequence[tuple[int, int]], generation: int = 0, output: str = ""
+) -> FileRecord:
     """Write the index of the closed shards in ``folder``.
 
     Keys are sorted in buckets through temporary files (in ``TMPDIR``, 40 bytes per entry), so memory
@@ -45,6 +47,7 @@ def write_index(folder: str, shards: Sequence[tuple[int, int]], generation: int 
         folder: folder or URL of the cache.
         shards: unit of work and part of each shard, in any order.
         generation: generation of the cache, which is part of the index's name.
+        output: folder to write the index to; ``folder`` by default.
 
     Returns:
         The manifest record of the index.
@@ -67,7 +70,8 @@ def write_index(folder: str, shards: Sequence[tuple[int, int]], generation: int 
                 count += distinct.shape[1]
                 for file, values in zip(rows, distinct, strict=True):
                     file.write(values.astype("<u8").data)
-            return _join(storage.join(folder, index_name(generation)), rows, count, generation)
+            path = storage.join(output or folder, index_name(generation))
+            return _join(path, rows, count, generation)
         finally:
             for file in rows:
                 file.close()

@@ -1,17 +1,22 @@
 """The layout of a stage's folder of unfinished work; no other module knows it.
 
-    _work/
+    _work/lock.json            the process that writes the stage
+    _work/FINGERPRINT/         the work for one request; nothing outside it is ever part of that work
       asked.json               settings and inputs that the work was started with
-      lock.json                the process that writes the stage
+      versions.json            versions of the tables that decide bytes, such as Unicode's
+      replaces.json            contents of the finished results that this work continues
+      result/...               files of the result, until the driver publishes them
       plan.bin                 the units of work (`preprocess.reading.plan_file`)
       units/000012.json        record of a unit: its first pass is finished
       segments/000012.json     record of a unit's closed segments, while its first pass runs
       parts/train-000012-003.bin, .npy    tokens and documents of a closed segment (prepare)
+      parts/origins-000012-003.zst        origins of the documents of a closed segment (prepare)
       parts/000012-003.json    record of a written vector shard (embed)
       counts/000012.bin        token counts of a unit
       finished/000012.json     record of a unit: its last pass is finished
       hashes/, bands/          keys for deduplication (`preprocess.corpus.dedup`), a `Shuffle` each
-      drops/hashes-000012.bin  documents to drop according to bucket 12 of the hashes
+      drops/hashes-000012.pairs           documents to drop according to bucket 12 of the hashes,
+                               each with the earlier document
       copies/hashes-000012.json           how often the repeated keys of this bucket occur
       word-counts/             word counts (`preprocess.tokenizers.word_counts`), a `Shuffle`
       word-counts/000012.json  record of a unit: its words are counted
@@ -21,32 +26,140 @@
       step-000001000.ckpt      checkpoints of an unfinished training
 
 A record is a JSON file that is written after the files it describes, so these are complete. In the
-functions below, ``work`` is the path or URL of this folder, ``unit`` the number of a unit of work,
-and ``kind`` "hashes" or "bands".
+functions below, ``work`` is the path or URL of the folder of one request, ``unit`` the number of a
+unit of work, and ``kind`` "hashes" or "bands".
+
+Workers write into ``work`` only. A worker that outlives its driver may continue to write there, so the
+folder's name is the fingerprint of the request, and records of finished work repeat it.
 """
 
 import json
 import re
 from typing import Any
 
-from preprocess.files.storage import exists, join, list_names, read_bytes, write_bytes
+from preprocess.errors import UserError
+from preprocess.files.storage import (
+    exists,
+    join,
+    list_folders,
+    list_names,
+    move_entries,
+    read_bytes,
+    remove,
+    remove_tree,
+    write_bytes,
+)
 
 NAME = "_work"
 ASKED = "asked.json"
+RESULT = "result"
+LOCK = "lock.json"
 _CHECKPOINT = re.compile(r"step-(\d+)\.ckpt")
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_STAMP = "fingerprint"
 
 
-def work_folder(stage_folder: str) -> str:
-    """Return the folder of unfinished work in the folder of a stage."""
+def work_root(stage_folder: str) -> str:
+    """Return the folder that holds all unfinished work of a stage."""
     return join(stage_folder, NAME)
+
+
+def work_folder(stage_folder: str, fingerprint: str) -> str:
+    """Return the folder of the unfinished work for one request.
+
+    Args:
+        stage_folder: folder of the stage.
+        fingerprint: fingerprint of the request, 64 hexadecimal digits.
+    """
+    return join(work_root(stage_folder), fingerprint)
+
+
+def unfinished_work(stage_folder: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the folder and the request of each unfinished work of a stage.
+
+    Version 0.1 wrote into ``_work`` itself.
+    """
+    root = work_root(stage_folder)
+    folders = [root, *(join(root, name) for name in _work_names(root))]
+    requests = [(folder, read_record_if_written(asked_file(folder))) for folder in folders]
+    return [(folder, request) for folder, request in requests if request is not None]
+
+
+def adopt_former_work(stage_folder: str, work: str, results: list[str]) -> None:
+    """Move unfinished work of version 0.1 into the folder ``work``.
+
+    Args:
+        stage_folder: folder of the stage.
+        work: the new folder.
+        results: names of files in ``stage_folder`` that belong to the unfinished result.
+    """
+    root = work_root(stage_folder)
+    # The request last, because it marks the work as adopted.
+    names = [*list_names(root), *list_folders(root)]
+    keep = {LOCK, ASKED, *_work_names(root)}
+    move_entries(stage_folder, result_folder(work), results)
+    move_entries(root, work, [name for name in names if name not in keep])
+    move_entries(root, work, [ASKED])
+
+
+def remove_strays(stage_folder: str) -> list[str]:
+    """Remove work folders without a request, and return them.
+
+    A worker that outlives its driver leaves them.
+    """
+    root = work_root(stage_folder)
+    folders = [join(root, name) for name in list_folders(root)]
+    # The folders beside a request of version 0.1 belong to it.
+    former = exists(asked_file(root))
+    strays = [
+        folder
+        for folder in folders
+        if not (
+            exists(asked_file(folder)) or (former and not _FINGERPRINT.fullmatch(_name(folder)))
+        )
+    ]
+    for folder in strays:
+        remove_tree(folder)
+    return strays
+
+
+def remove_work(stage_folder: str, work: str) -> None:
+    """Remove unfinished work; version 0.1 wrote it into ``_work`` itself, beside the lock."""
+    root = work_root(stage_folder)
+    if work == root:
+        for name in list_folders(root):
+            if not _FINGERPRINT.fullmatch(name):
+                remove_tree(join(root, name))
+        for name in list_names(root):
+            if name != LOCK:
+                remove(join(root, name))
+    else:
+        remove_tree(work)
+
+
+def _work_names(root: str) -> list[str]:
+    return [name for name in list_folders(root) if _FINGERPRINT.fullmatch(name)]
 
 
 def asked_file(work: str) -> str:
     return join(work, ASKED)
 
 
-def lock_file(work: str) -> str:
-    return join(work, "lock.json")
+def versions_file(work: str) -> str:
+    return join(work, "versions.json")
+
+
+def replaces_file(work: str) -> str:
+    return join(work, "replaces.json")
+
+
+def result_folder(work: str) -> str:
+    """Return the folder of files that become part of the stage's result."""
+    return join(work, RESULT)
+
+
+def lock_file(stage_folder: str) -> str:
+    return join(work_root(stage_folder), LOCK)
 
 
 def plan_file(work: str) -> str:
@@ -65,6 +178,10 @@ def part_file(work: str, name: str) -> str:
     return join(work, "parts", name)
 
 
+def origins_part(work: str, name: str) -> str:
+    return part_file(work, f"{name}.zst")
+
+
 def part_record(work: str, unit: int, part: int) -> str:
     return part_file(work, f"{unit:06d}-{part:03d}.json")
 
@@ -78,7 +195,8 @@ def finished_record(work: str, unit: int) -> str:
 
 
 def drop_list(work: str, kind: str, bucket: int) -> str:
-    return join(work, "drops", f"{kind}-{bucket:06d}.bin")
+    # Lists of version 0.1, without the earlier documents, are called .bin and not read.
+    return join(work, "drops", f"{kind}-{bucket:06d}.pairs")
 
 
 def copies_record(work: str, kind: str, bucket: int) -> str:
@@ -118,12 +236,44 @@ def checkpoint_steps(work: str) -> list[int]:
 
 def read_unit_record(work: str, unit: int) -> dict[str, Any]:
     """Return the record of a unit's first pass: its counts, parts and raw byte ranges."""
-    return read_record(unit_record(work, unit))
+    return read_done(work, unit_record(work, unit))
 
 
 def read_finished_record(work: str, unit: int) -> dict[str, Any]:
     """Return the record of a unit's last pass: its files and what was dropped."""
-    return read_record(finished_record(work, unit))
+    return read_done(work, finished_record(work, unit))
+
+
+def write_done(work: str, path: str, record: dict[str, Any]) -> None:
+    """Write a record of finished work, which repeats the fingerprint of its request."""
+    write_record(path, {**record, _STAMP: _name(work)})
+
+
+def is_done(work: str, path: str) -> bool:
+    """Return True if a record of finished work exists; errors as in `read_done`."""
+    return exists(path) and read_done(work, path) is not None
+
+
+def read_done(work: str, path: str) -> dict[str, Any]:
+    """Return a record of finished work.
+
+    Raises:
+        FileNotFoundError: the record has not been written.
+        UserError: the record belongs to another request.
+    """
+    record: dict[str, Any] = read_record(path)
+    # Version 0.1 did not write it.
+    stamp = record.pop(_STAMP, _name(work))
+    if stamp != _name(work):
+        raise UserError(
+            f"{path}: this record belongs to other settings or inputs ({stamp}); delete {work} to "
+            "start again"
+        )
+    return record
+
+
+def _name(work: str) -> str:
+    return work.rstrip("/").rpartition("/")[2]
 
 
 def write_record(path: str, record: Any) -> None:
@@ -131,17 +281,16 @@ def write_record(path: str, record: Any) -> None:
     write_bytes(path, json.dumps(record).encode())
 
 
-def read_record(path: str) -> dict[str, Any]:
+def read_record(path: str) -> Any:
     """Return a record.
 
     Raises:
         FileNotFoundError: the record has not been written.
     """
-    record: dict[str, Any] = json.loads(read_bytes(path))
-    return record
+    return json.loads(read_bytes(path))
 
 
-def read_record_if_written(path: str) -> dict[str, Any] | None:
+def read_record_if_written(path: str) -> Any:
     """Return a record, or None if it has not been written."""
     return read_record(path) if exists(path) else None
 

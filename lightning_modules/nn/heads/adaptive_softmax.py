@@ -15,21 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.config import AdaptiveSoftmaxConfig
-from lightning_modules.nn.heads.cutoffs import tail_widths
+from lightning_modules.nn.heads.cutoffs import check_cutoffs, tail_widths
 from lightning_modules.nn.heads.linear_loss import linear_nll
 from lightning_modules.nn.heads.routes import Routes, id_ranks
-from preprocess.errors import UserError
 from preprocess.tokenizers.base import IGNORE
-
-
-def check_cutoffs(cutoffs: tuple[int, ...], vocabulary: int) -> None:
-    """Raise UserError unless 0 < cutoffs[0] < cutoffs[1] < ... < vocabulary."""
-    ends = (*cutoffs, vocabulary)
-    if any(end <= start for start, end in zip((0, *cutoffs), ends, strict=True)):
-        raise UserError(
-            f"model.head.cutoffs: {list(cutoffs)} must increase and lie between 0 and "
-            f"{vocabulary:,}, the number of ids that can be predicted; choose other cutoffs, or auto"
-        )
 
 
 class AdaptiveSoftmax(nn.Module):

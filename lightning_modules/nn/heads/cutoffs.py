@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocess.errors import UserError
+
 ROUTED_BLOCK = 64
 """The positions that a tail computes are padded to a multiple of this number."""
 
@@ -16,6 +18,16 @@ def tail_widths(dim: int, div: float, tails: int) -> tuple[int, ...]:
     Grave et al. 2017, section 4.4.
     """
     return tuple(max(1, int(dim // div ** (k + 1))) for k in range(tails))
+
+
+def check_cutoffs(cutoffs: tuple[int, ...], vocabulary: int) -> None:
+    """Raise UserError unless 0 < cutoffs[0] < cutoffs[1] < ... < vocabulary."""
+    ends = (*cutoffs, vocabulary)
+    if any(end <= start for start, end in zip((0, *cutoffs), ends, strict=True)):
+        raise UserError(
+            f"model.head.cutoffs: {list(cutoffs)} must increase and lie between 0 and "
+            f"{vocabulary:,}, the number of ids that can be predicted; choose other cutoffs, or auto"
+        )
 
 
 class Cost(NamedTuple):
@@ -47,7 +59,7 @@ NEARLY_CHEAPEST = 1.25
 
 
 def choose_cutoffs(
-    counts: NDArray[np.uint64], dim: int, div: float, rows: int, device: Cost = CPU
+    counts: NDArray[np.uint64], dim: int, div: float, positions: int, device: Cost = CPU
 ) -> tuple[int, ...]:
     """Return the cutoffs with the largest head among those of nearly minimal cost.
 
@@ -64,8 +76,10 @@ def choose_cutoffs(
         counts: token count of each id, in the order of ids, (vocabulary,).
         dim: width of the output layer's input.
         div: factor by which each tail is narrower than the one before.
-        rows: positions of one call, in all directions (B).
-        device: costs of the device.
+        positions: positions of one call, in all directions (B).
+        device: costs of the device. Training always takes those of a CPU, so that one config makes
+            one architecture. On a GPU, a step of at least 1,280 positions is predicted to be as fast
+            with them as with the GPU's own choice, whose head is larger.
 
     Returns:
         First rank of each tail. () for fewer than 1,000 ids, or if the full softmax is among the
@@ -78,7 +92,7 @@ def choose_cutoffs(
     share = _cumulative_share(counts)
     grid = sorted({two_digits(x) for x in np.geomspace(50, vocabulary * 0.9, GRID)})
     costs = {
-        cutoffs: _cost(share, cutoffs, dim, div, rows, device)
+        cutoffs: _cost(share, cutoffs, dim, div, positions, device)
         for n in range(tails + 1)
         for cutoffs in combinations(grid, n)
     }
@@ -92,7 +106,7 @@ def predicted_speedup(
     cutoffs: tuple[int, ...],
     dim: int,
     div: float,
-    rows: int,
+    positions: int,
     device: Cost = CPU,
 ) -> float:
     """Return the cost of a full softmax divided by the cost with ``cutoffs``.
@@ -100,7 +114,8 @@ def predicted_speedup(
     Costs and arguments are those of `choose_cutoffs`.
     """
     share = _cumulative_share(counts)
-    return _cost(share, (), dim, div, rows, device) / _cost(share, cutoffs, dim, div, rows, device)
+    full = _cost(share, (), dim, div, positions, device)
+    return full / _cost(share, cutoffs, dim, div, positions, device)
 
 
 def _cost(
@@ -108,15 +123,15 @@ def _cost(
     cutoffs: tuple[int, ...],
     dim: int,
     div: float,
-    rows: int,
+    positions: int,
     device: Cost,
 ) -> float:
     vocabulary = len(share) - 1
     ends = (*cutoffs, vocabulary)
-    cost = float(device.floor) + rows * (ends[0] + len(cutoffs)) * (dim + device.logit)
+    cost = float(device.floor) + positions * (ends[0] + len(cutoffs)) * (dim + device.logit)
     inner = tail_widths(dim, div, len(cutoffs))
     for width, start, end in zip(inner, cutoffs, ends[1:], strict=True):
-        routed = max(ROUTED_BLOCK, rows * float(share[end] - share[start]))
+        routed = max(ROUTED_BLOCK, positions * float(share[end] - share[start]))
         cost += 2 * device.floor + routed * (dim * width + (end - start) * (width + device.logit))
     return cost
 

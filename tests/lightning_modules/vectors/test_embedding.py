@@ -180,7 +180,7 @@ def test_a_unit_whose_texts_are_all_in_the_cache_writes_no_shard(
             return np.ones(len(keys) // 16, bool)
 
     monkeypatch.setattr(embedding, "_finished_cache", lambda *_: Former())
-    asked = replace(job(tiny, trained, tmp_path), first_unit=7)
+    asked = replace(job(tiny, trained, tmp_path), first_unit=7, known="cache")
     hash_texts(asked, units[0])
     for bucket in range(BUCKETS):
         deduplicate_bucket(asked.work, "hashes", 1, bucket)

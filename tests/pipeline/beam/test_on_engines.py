@@ -191,9 +191,9 @@ def test_a_flink_cluster_that_loses_a_task_manager_writes_the_same_bytes(
                 f"runner.options.environment_config=localhost:{pool_port}",
                 "runner.options.parallelism=2",  # one slot is spare, for the work of the killed TaskManager
             )
-            units = tmp_path / "prepare" / "_work" / "units"
+            work = tmp_path / "prepare" / "_work"
             with biloom.start(*settings(tiny, tmp_path, *runner)) as driver:
-                wait_until(lambda: len([*units.glob("[0-9]*.json")]) > 2, 200)
+                wait_until(lambda: len([*work.glob("*/units/[0-9]*.json")]) > 2, 200)
                 os.kill(int((cluster / "taskmanager-3.pid").read_text()), signal.SIGKILL)
                 _, err = driver.communicate(timeout=400)
     finally:
@@ -287,9 +287,9 @@ def test_a_damaged_file_is_one_message_and_no_traceback_on_any_engine(
 def test_an_interrupt_ends_the_engine_and_another_engine_resumes_the_work(
     runner: str, tiny: Tiny, alone: str, tmp_path: Path, biloom: Command
 ) -> None:
-    units = tmp_path / "prepare" / "_work" / "units"
+    work = tmp_path / "prepare" / "_work"
     with biloom.start(*settings(tiny, tmp_path, runner), process_group=0) as driver:
-        wait_until(lambda: len([*units.glob("[0-9]*.json")]) > 1)
+        wait_until(lambda: len([*work.glob("*/units/[0-9]*.json")]) > 1)
         started = driver.descendants()
         os.killpg(driver.pid, signal.SIGINT)
         _, err = driver.communicate(timeout=60)

@@ -141,13 +141,64 @@ def test_the_passes_are_estimated_until_then(
     measured = tiny.run("tokenizer", tiny.root)[0].details["coverage"]["bytes_per_token"]
     assert told.endswith(f" tokens ({measured:.1f} bytes each, as the tokenizer measured)")
     held_out = f"prepare.input=[{{path: {tiny.root}/corpus.txt, split: valid}}]"
-    assert line("training", [*arguments, held_out], capsys).startswith(
-        "training: 40 steps of 15 tokens; about 600 passes over 0 tokens"
-    )
+    assert line("training", [*arguments, held_out], capsys) == "training: 40 steps of 15 tokens"
+    assert line("no text to train on: the train split is empty", [*arguments, held_out], capsys)
     for unknown in ("prepare.input=/nowhere.txt", f"train.corpus={tmp_path}/none"):
         assert line("training", [*arguments, unknown], capsys) == (
             "training: 40 steps of 15 tokens; the number of passes is not known before the corpus is prepared"
         )
+
+
+def test_a_short_training_and_its_held_out_text_are_warned_of_before_and_after_prepare(
+    tiny: Tiny, arguments: list[str], capsys: Capture
+) -> None:
+    for corpus in ((), (f"train.corpus={tiny.root / 'prepare'}",)):
+        told = [*arguments, *corpus]
+        short = line("train.steps=1 reads 0.0", [*told, "train.steps=1"], capsys)
+        assert " of a pass over the corpus; train.steps=" in short
+        assert line("1 evaluation of ", [*told, "train.steps=10"], capsys)
+        assert not line("no held-out text", told, capsys)
+    nothing = [*arguments, "prepare.valid_fraction=0"]
+    assert line("no held-out text: no perplexity will be reported", nothing, capsys)
+    assert line("60% of the corpus's", [*arguments, "prepare.valid_fraction=0.6"], capsys)
+    path = f"path: {tiny.root}/corpus.txt"
+    given = f"prepare.input=[{{name: a, {path}, split: train}}, {{name: b, {path}, split: valid}}]"
+    assert line("50% of the corpus's", [*arguments, given], capsys)
+
+
+def test_cutoffs_beyond_the_vocabulary_are_warned_of(
+    tiny: Tiny, arguments: list[str], capsys: Capture
+) -> None:
+    size = int(tiny.run("tokenizer", tiny.root)[0].details["vocabulary"])
+    far = "model.head.cutoffs=[2000,10000]"
+    start = "training will refuse this: "
+    for known in ("prepare.tokenizer=tokenizer", "train.corpus=prepare"):
+        key, _, name = known.partition("=")
+        assert line(start, [*arguments, f"{key}={tiny.root / name}", far], capsys) == (
+            f"{start}model.head.cutoffs: [2000, 10000] must increase and lie between 0 and {size}, the "
+            "number of ids that can be predicted; choose other cutoffs, or auto"
+        )
+    known = f"prepare.tokenizer={tiny.root / 'tokenizer'}"
+    assert line(start, [*arguments, known, "model.output_vocabulary=50"], capsys)
+    assert not line(start, [*arguments, known], capsys)
+    pieces = [*arguments, "tokenizer.kind=sentencepiece"]
+    assert " and lie between 0 and 8,000, " in line(start, [*pieces, far], capsys)
+    assert not line(start, [*arguments, "tokenizer.kind=char", far], capsys), (
+        "its size is not known"
+    )
+
+
+def test_what_will_be_made_again_is_estimated(arguments: list[str], capsys: Capture) -> None:
+    main(["tokenizer", *arguments])
+    main(["prepare", *arguments])
+    capsys.readouterr()
+    other = [*arguments, "tokenizer.kind=sentencepiece", "model.head.cutoffs=[2000]"]
+    for overwrite, vocabulary in (((), ""), (("--overwrite",), "8,000")):
+        assert main(["run", *other, *overwrite, "--dry-run"]) == 0
+        out = capsys.readouterr().out
+        assert ("training will refuse this" in out) == (not overwrite)
+        assert f" parameters, for a vocabulary of {vocabulary}" in out
+        assert ("bytes each" in out) == bool(overwrite)
 
 
 def test_only_the_docstrings_of_python_sources_count(

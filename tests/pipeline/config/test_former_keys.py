@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import former_keys
-from pipeline.config.former_keys import in_former_terms, in_present_terms
+from pipeline.config.former_keys import former_settings, in_former_terms, in_present_terms
 from pipeline.config.load import ConfigError, load_config
 
 
@@ -46,11 +46,10 @@ def test_a_source_is_completed_with_the_defaults_of_its_settings() -> None:
 
 
 def test_settings_that_embedding_ignored_do_not_count() -> None:
-    request = {"embed.input.0": {"name": "x", "weight": 1.0, "split": None}}
-    for key, kept in {"embed.input.0": 1.0, "prepare.input.0": 2.0}.items():
-        old = {key: {"name": "x", "weight": 2.0, "split": None}}
-        present = in_present_terms(old, {key: request["embed.input.0"]})[key]
-        assert present["weight"] == kept
+    for key, kept in {"embed.input.0": None, "prepare.input.0": "valid"}.items():
+        old = {key: {"name": "x", "split": "valid"}}
+        present = in_present_terms(old, {key: {"name": "x", "split": None}})[key]
+        assert present["split"] == kept
 
 
 def test_a_removed_setting_is_ignored_at_its_default_only() -> None:
@@ -59,9 +58,35 @@ def test_a_removed_setting_is_ignored_at_its_default_only() -> None:
 
 
 def test_a_request_is_restated_as_an_older_version_wrote_it() -> None:
-    request = {"stage": "embed", "embed.unit": "token"}
-    assert in_former_terms(request) == {**request, "embed.int8": False}
-    assert in_former_terms({"stage": "train"}) == {"stage": "train"}
+    source = "{path: y, license: MIT}"
+    config = load_config(
+        [], ["prepare.input=x", f"embed.input=[{source}]", "embed.batch_tokens=77"]
+    )
+    request = {"stage": "embed", "embed.unit": "token", "embed.input.0": {"files": 1}}
+    assert in_former_terms(request, config) == {
+        **request,
+        "embed.int8": False,
+        "embed.batch_tokens": 77,
+        "embed.input.0": {"files": 1, "weight": 1.0, "license": "MIT"},
+    }
+
+
+def test_settings_that_no_longer_decide_a_result_are_ignored() -> None:
+    request = {"stage": "prepare", "prepare.input.0": {"files": 1}}
+    old = {
+        **request,
+        "prepare.sampling_alpha": 0.5,
+        "prepare.keep_dropped": True,
+        "prepare.input.0": {"files": 1, "weight": 2.0, "license": "MIT"},
+    }
+    assert in_present_terms(old, request) == request
+    # A finished result of that version still tells them.
+    settings = {"prepare.sampling_alpha": 1.0, "prepare.input.0.weight": 1.0, "prepare.x": 3}
+    assert former_settings(old, settings) == {
+        "prepare.sampling_alpha": 0.5,
+        "prepare.input.0.weight": 2.0,
+        "prepare.x": 3,
+    }
 
 
 def test_a_config_may_still_name_a_removed_setting_at_its_default() -> None:

@@ -148,7 +148,7 @@ def test_an_override_that_is_valid_yaml_is_parsed() -> None:
 # Kinds
 
 
-def test_another_kind_in_a_later_file_drops_the_settings_of_the_earlier_kind(write: Write) -> None:
+def test_another_kind_in_a_later_file_drops_settings_that_it_does_not_have(write: Write) -> None:
     first = write("prepare: {input: x}\ntokenizer: {vocabulary: 900}\n", "first.yaml")
     second = write("tokenizer: {kind: word}", "second.yaml")
     third = write("tokenizer: {kind: sentencepiece}", "third.yaml")
@@ -157,7 +157,7 @@ def test_another_kind_in_a_later_file_drops_the_settings_of_the_earlier_kind(wri
     assert load_config([first, third], []).tokenizer == SentencePieceConfig(vocabulary=900)
 
 
-def test_another_kind_in_an_override_drops_the_settings_of_the_earlier_kind(write: Write) -> None:
+def test_another_kind_in_an_override_drops_settings_that_it_does_not_have(write: Write) -> None:
     file = write("prepare: {input: x}\nmodel: {head: {div: 2}, recurrent: {hidden: 8}}\n")
     model = load_config([file], ["model.head.kind=softmax"]).model
     assert model.head == SoftmaxConfig()

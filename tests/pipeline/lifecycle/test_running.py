@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import signal
 import socket
@@ -20,18 +21,18 @@ from pipeline.config.load import load_config
 from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.lock import LockedError
+from pipeline.lifecycle.plan import plan_of
 from pipeline.lifecycle.running import run_stage
 from pipeline.lifecycle.stage import Made, Stage, StageError, StageFolder, StageWork
-from pipeline.lifecycle.state import plan_of
 from preprocess.files import storage
-from preprocess.files.manifest import FileRecord, ManifestError, hash_file, read_manifest
+from preprocess.files.manifest import ManifestError, read_manifest
 from preprocess.work import folder as work_folder
 
 TOLD = "  add --overwrite to move it aside, or set another run.output"
 
 
 def write_data(place: StageFolder) -> None:
-    storage.write_bytes(place.file("data.bin"), b"made")
+    storage.write_bytes(place.new_file("data.bin"), b"made")
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ class Fake(Stage):
     def make(self, config: Config, place: StageFolder, console: Console) -> Made:
         self.made.append(place.folder)
         self.work(place)
-        record = FileRecord("data.bin", *hash_file(place.file("data.bin")))
-        return Made((record,), {"answer": 42})
+        return Made((place.record("data.bin"),), {"answer": 42})
 
     def load_work(self) -> StageWork:
         return StageWork(self.make)
@@ -179,7 +179,8 @@ def test_overwrite_moves_unfinished_work_aside_with_its_records(
     said = folder.run(asking(steps=2), overwrite=True)
     aside = folder.path.with_name("fake.old-1")
     assert said == f"  moved the old result to {aside}\n  done in 0:00\n"
-    assert [path.name for path in (aside / "_work").iterdir()] == ["asked.json"]
+    (work,) = (aside / "_work").iterdir()
+    assert [path.name for path in work.iterdir()] == ["asked.json"]
 
 
 def test_a_raw_file_that_changed_at_equal_size_is_refused_by_name(
@@ -241,7 +242,7 @@ def test_a_kill_between_manifest_and_cleanup_is_cleaned_up_by_the_next_run(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(storage, "remove_tree", killed)
+        patched.setattr(work_folder, "remove_tree", killed)
         with pytest.raises(KeyboardInterrupt):
             folder.run(stage)
     assert (folder.path / "_work").exists()
@@ -253,6 +254,7 @@ def test_temporary_files_of_a_killed_writer_are_removed(folder: Folder, stage: F
     leave_unfinished(folder, stage)
     orphan = folder.path / f"{storage.TEMPORARY}elsewhere-1-data.bin"
     orphan.write_bytes(b"half")
+    os.utime(orphan, (0, 0))
     left: list[bool] = []
 
     def look(place: StageFolder) -> None:
@@ -293,7 +295,8 @@ def test_overwrite_does_not_move_the_folder_of_a_running_process(
     leave_unfinished(folder, stage)
     folder.lock.parent.rename(folder.path / "aside")
     folder.put_lock(process=sleeper.pid, began=began(sleeper.pid))
-    (folder.path / "aside" / "asked.json").rename(folder.path / "_work" / "asked.json")
+    for work in (folder.path / "aside").iterdir():
+        work.rename(folder.path / "_work" / work.name)
     with pytest.raises(LockedError, match=f"is being written by process {sleeper.pid}"):
         folder.run(asking(steps=2), overwrite=True)
     assert folder.lock.exists()

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from pipeline.config.load import load_config
 from pipeline.console import Console
+from pipeline.lifecycle.plan import Plan, plan_of
 from pipeline.lifecycle.running import run_stage
 from pipeline.lifecycle.stage import Made, Stage, StageFolder, StageWork
-from pipeline.lifecycle.state import Plan, plan_of, state_of, unfinished_request
+from pipeline.lifecycle.state import state_of
 
 
 def fake(steps: int) -> Stage:
@@ -14,7 +15,7 @@ def fake(steps: int) -> Stage:
         "fake",
         1,
         lambda config: {"steps": steps},
-        grows=lambda config, old, new: old["steps"] < new["steps"],
+        grows=lambda config, old, new, details: old["steps"] < new["steps"],
     )
 
 
@@ -34,5 +35,4 @@ def test_an_empty_folder_has_neither_a_result_nor_unfinished_work(tmp_path: Path
     config = load_config([], ["prepare.input=x", f"run.output={tmp_path}"])
     place = StageFolder(str(tmp_path / "fake"))
     state = state_of(fake(1), config, place, {"steps": 1})
-    assert (state.manifest, state.unfinished, state.done) == (None, False, False)
-    assert unfinished_request(place) is None
+    assert (state.manifest, state.unfinished, state.done) == (None, None, False)

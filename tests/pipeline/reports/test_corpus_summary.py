@@ -13,10 +13,10 @@ def sums(documents):
     return {key: documents * (n + 1) for n, key in enumerate(SUMS)}
 
 
-def said(sources, **documents):
+def said(sources, valid=10, **documents):
     counts = {"read": 1_000, "written": 900, "replaced": 0, "dropped": {}, "changed": {}}
     details = {
-        "splits": {"train": sums(890), "valid": sums(10), "test": sums(0)},
+        "splits": {"train": sums(890), "valid": sums(valid), "test": sums(0)},
         "sources": sources,
         "documents": counts | documents,
     }
@@ -33,6 +33,15 @@ def test_a_plain_corpus_is_its_splits_and_one_line_of_documents():
         "  documents: 1,000 read, 900 written",
         "  details: out/corpus.html",
     ]
+
+
+def test_an_empty_or_large_valid_split_is_warned_of():
+    assert said([{"name": "corpus", "share": 1.0, **sums(900)}], valid=0)[-2].startswith(
+        "  no held-out text: no perplexity will be reported; raise prepare.valid_fraction"
+    )
+    assert said([{"name": "corpus", "share": 1.0, **sums(900)}], valid=890)[-2].startswith(
+        "  50% of the corpus's tokens are held out"
+    )
 
 
 def test_sources_drops_and_cleaning_are_told_where_there_are_any():

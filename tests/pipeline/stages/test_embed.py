@@ -150,6 +150,14 @@ def test_a_sample_of_a_corpus_that_changed_at_equal_size_is_refused(
         embed(tiny, trained, tmp_path, *overrides)
 
 
+def test_a_corpus_of_held_out_text_alone_has_no_sample(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    held_out = f"prepare.input=[{{path: {tiny.root}/corpus.txt, split: valid}}]"
+    with pytest.raises(UserError, match=r"has no training text to sample; set embed\.input"):
+        embed(tiny, trained, tmp_path, held_out)
+
+
 def test_records_without_text_are_counted_and_left_out(
     tiny: Tiny, trained: Path, tmp_path: Path
 ) -> None:

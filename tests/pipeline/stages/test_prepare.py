@@ -107,7 +107,7 @@ def wait_until(reached: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def records(output: Path, kind: str) -> int:
-    return sum(1 for _ in (output / "prepare" / "_work" / kind).glob("*.json"))
+    return sum(1 for _ in (output / "prepare" / "_work").glob(f"*/{kind}/*.json"))
 
 
 # Contents of a corpus
@@ -213,10 +213,11 @@ def test_a_driver_killed_at_any_moment_resumes_to_the_same_bytes(
         assert not (tmp_path / "prepare" / "manifest.json").exists()
     folder = tmp_path / "prepare"
     finished = [
-        json.loads(one.read_text()) for one in (folder / "_work/finished").glob("[0-9]*.json")
+        json.loads(one.read_text()) for one in (folder / "_work").glob("*/finished/[0-9]*.json")
     ]
     names = [row["name"] for record in finished for row in record["files"]]
-    times = {name: (folder / name).stat().st_mtime_ns for name in names}
+    (result,) = (folder / "_work").glob("*/result")
+    times = {name: (result / name).stat().st_mtime_ns for name in names}
     assert times
     assert main(text.arguments(tmp_path)) == 0
     assert_same(tmp_path, made)

@@ -101,7 +101,7 @@ def assert_whole(output: Path, text: Text) -> None:
 
 def done(output: Path, kind: str) -> int:
     """Return the number of records of a kind."""
-    return sum(1 for _ in (output / "prepare" / "_work" / kind).glob("[0-9h]*"))
+    return sum(1 for _ in (output / "prepare" / "_work").glob(f"*/{kind}/[0-9h]*"))
 
 
 def wait_until(reached: Callable[[], bool], process: Process) -> None:
@@ -199,7 +199,7 @@ def test_a_file_changed_while_its_unit_runs_is_not_mixed_with_its_old_contents(
     for file in raw.iterdir():
         os.utime(file, ns=(1, 1))
     capsys.readouterr()
-    work = tmp_path / "prepare" / "_work"
+    (work,) = (tmp_path / "prepare" / "_work").iterdir()
     assert main(own.arguments(tmp_path, IN_MEMORY)) == 2
     assert capsys.readouterr().err == (
         f"biloom: one of the files from '0000.txt' to '0095.txt' changed after an unfinished "
@@ -287,7 +287,9 @@ def test_temporary_files_of_killed_writers_are_gone_after_the_next_run(
     for _ in ("one that works", "one that finds it done"):
         (folder / "_work" / "parts").mkdir(parents=True)
         for orphan in (folder, folder / "_work" / "parts"):
-            (orphan / f"{storage.TEMPORARY}host-1-train-000000-000.bin").write_bytes(b"half")
+            path = orphan / f"{storage.TEMPORARY}host-1-train-000000-000.bin"
+            path.write_bytes(b"half")
+            os.utime(path, (0, 0))
         assert main(text.arguments(tmp_path, IN_MEMORY)) == 0
         assert_whole(tmp_path, text)
 
@@ -423,4 +425,5 @@ def test_a_damaged_file_among_a_thousand_can_be_skipped_and_counted(
     ]
     (row,) = (row for row in rows if row["reason"] == "damaged_file")
     assert row["where"] == "0500.txt.gz"
-    assert "/raw/0500.txt.gz: damaged compressed file" in row["excerpt"]
+    # Without the path, which differs between machines.
+    assert row["excerpt"].startswith("0500.txt.gz: damaged compressed file")

@@ -185,7 +185,7 @@ def test_a_killed_count_of_words_resumes_to_the_same_bytes(tmp_path: Path, biloo
     work = tmp_path / "killed" / "tokenizer" / "_work"
     process = biloom.start("tokenizer", *common, f"run.output={tmp_path}/killed")
     with process:
-        while not len(list((work / "word-counts").glob("*.json"))) > 2:
+        while not len(list(work.glob("*/word-counts/*.json"))) > 2:
             assert process.poll() is None
             time.sleep(0.01)
         process.kill()
@@ -232,9 +232,11 @@ def test_text_without_a_document_is_refused(
     assert err.count("\n") == 1
 
 
-def test_held_out_text_alone_gives_no_vocabulary(tmp_path: Path, capsys: Capture) -> None:
+def test_a_train_split_without_documents_gives_no_vocabulary(
+    tmp_path: Path, capsys: Capture
+) -> None:
     (tmp_path / "text.txt").write_text("a b\n")
-    source = json.dumps([{"path": f"{tmp_path}/text.txt", "split": "valid"}])
+    source = json.dumps([{"path": f"{tmp_path}/text.txt", "filters": {"min_characters": 9}}])
     arguments = [f"prepare.input={source}", f"run.output={tmp_path}", "tokenizer.kind=word"]
     assert main(["tokenizer", *arguments]) == 2
     assert capsys.readouterr().err == (
@@ -258,3 +260,52 @@ def test_only_counting_words_needs_beam(
         "biloom: `biloom tokenizer` needs apache_beam, which is not installed; "
         "pip install 'biloom[beam]'\n"
     )
+
+
+def held_out_and_train(folder: Path, *splits: str) -> str:
+    """Make a source for each split; that of valid is much larger."""
+    for split in splits:
+        number = 20_000 if split == "valid" else 300
+        text = "".join(f"{split} line {n} with some words\n" for n in range(number))
+        (folder / f"{split}.txt").write_text(text)
+    sources = [{"name": s, "path": f"{folder}/{s}.txt", "split": s} for s in splits]
+    return f"prepare.input={json.dumps(sources)}"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_large_held_out_source_takes_nothing_from_the_sample(tmp_path: Path, seed: int) -> None:
+    own = ("tokenizer.sample_bytes=4000", f"tokenizer.seed={seed}", "tokenizer.kind=char")
+    sources = held_out_and_train(tmp_path, "train", "valid")
+    details = learn(tmp_path / "out", *own, sources)
+    assert details["sample"]["bytes"] == 4000
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "char", "word"])
+def test_a_corpus_without_training_sources_is_refused(
+    tmp_path: Path, kind: str, capsys: Capture
+) -> None:
+    sources = held_out_and_train(tmp_path, "valid", "test")
+    arguments = [sources, f"tokenizer.kind={kind}", f"run.output={tmp_path}/out"]
+    assert main(["tokenizer", *arguments]) == 2
+    assert (
+        "prepare.input has no text to learn a tokenizer from: all its sources are of split valid or "
+        "test; add a source without split, or of split: train"
+    ) in capsys.readouterr().err
+
+
+def test_words_of_a_text_without_spaces_are_warned_of(tmp_path: Path, capsys: Capture) -> None:
+    text = tmp_path / "text.txt"
+    warning = (
+        "distinct words of the sample occur once, so a model cannot learn them; if the text has"
+    )
+    thai = ["".join(chr(0x0E01 + (n * k * 7) % 40) for k in range(1, 60)) for n in range(300)]
+    english = [f"word{n % 50} word{n % 70} and some more" for n in range(300)]
+    rare = [" ".join(f"w{n}{k}" for k in range(5)) for n in range(300)]
+    for number, (lines, told) in enumerate(((thai, True), (english, False), (rare, True))):
+        text.write_text("\n".join(lines), encoding="utf-8")
+        output = ["tokenizer.kind=word", f"prepare.input={text}", f"run.output={tmp_path}/{number}"]
+        assert main(["tokenizer", *output]) == 0
+        assert (warning in capsys.readouterr().out) == told
+    char = ["tokenizer.kind=char", f"prepare.input={text}", f"run.output={tmp_path}/char"]
+    assert main(["tokenizer", *char]) == 0
+    assert warning not in capsys.readouterr().out

@@ -115,13 +115,13 @@ def assert_equal_bits(ours: Any, theirs: Any) -> None:
 
 def wait_for_checkpoint(folder: Path, step: int) -> None:
     deadline = time.monotonic() + 60
-    while not list(folder.glob("train/_work/step-*.ckpt")) or newest_step(folder) < step:
+    while not list(folder.glob("train/_work/*/step-*.ckpt")) or newest_step(folder) < step:
         assert time.monotonic() < deadline, "no checkpoint appears"
         time.sleep(0.001)
 
 
 def newest_step(folder: Path) -> int:
-    return max(int(path.stem.removeprefix("step-")) for path in folder.glob("train/_work/step-*"))
+    return max(int(path.stem.removeprefix("step-")) for path in folder.glob("train/_work/*/step-*"))
 
 
 def stop(
@@ -161,7 +161,7 @@ def test_training_that_was_killed_before_its_first_checkpoint_starts_again(
 ) -> None:
     code, _ = stop(commands, tiny, tmp_path, signal.SIGKILL, 0)
     assert code == -signal.SIGKILL
-    assert not list(tmp_path.glob("train/_work/*.ckpt"))
+    assert not list(tmp_path.glob("train/_work/*/*.ckpt"))
 
     tiny.run("train", tmp_path, *LONG)
 
@@ -200,7 +200,8 @@ def test_a_signal_lets_the_running_step_finish_and_saves_it(
         tiny.run("train", tmp_path, *LONG)
 
     assert newest_step(tmp_path) == 21
-    assert metrics(tmp_path / "train")[-1]["step"] == 21
+    (result,) = (tmp_path / "train" / "_work").glob("*/result")
+    assert metrics(result)[-1]["step"] == 21
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
@@ -254,7 +255,8 @@ def interrupted(
         patched.setattr(LitBiLM, "training_step", step_or_stop)
         with pytest.raises(OSError, match="gone"):
             tiny.run("train", output, *LONG, *overrides)
-    return output / "train" / "_work"
+    (work,) = (output / "train" / "_work").iterdir()
+    return work
 
 
 def test_damaged_and_temporary_checkpoints_do_not_break_resume(
@@ -302,13 +304,14 @@ def test_training_with_a_compiled_cell_resumes_to_the_same_bits(
 
 def test_lightning_prints_nothing(commands: Commands, tiny: Tiny, tmp_path: Path) -> None:
     printed = tmp_path / "printed"
-    commands.start(["train", *tiny.arguments(tmp_path, "train.steps=20")], printed)
+    steps = ("train.steps=200", "train.evaluate_steps=100")
+    commands.start(["train", *tiny.arguments(tmp_path, *steps)], printed)
     assert commands.wait() == 0
 
     expected = [
         rf"train  {tmp_path}/train",
         r"  adaptive softmax: cutoffs 20, 50; predicted to be [\d.]+ times as fast as the full softmax",
-        r"  [\d,]+ parameters on \d+ CPU threads; 20 steps of 3 x 5 tokens, [\d.]+ passes",
+        r"  [\d,]+ parameters on \d+ CPU threads; 200 steps of 3 x 5 tokens, [\d.]+ passes",
         r"  The LSTM cell is not compiled \(train.compile is off\).",
         r"  wandb: off",
         r"  done in 0:\d\d",

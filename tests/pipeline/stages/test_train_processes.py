@@ -76,7 +76,7 @@ def stopped(
 
 
 def newest(output: Path) -> int:
-    names = [path.stem for path in output.glob("train/_work/step-*.ckpt")]
+    names = [path.stem for path in output.glob("train/_work/*/step-*.ckpt")]
     return max((int(name.removeprefix("step-")) for name in names), default=0)
 
 

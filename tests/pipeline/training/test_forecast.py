@@ -4,12 +4,15 @@ import time
 
 import pytest
 
+from lightning_modules.training.config import TrainConfig
 from pipeline.config.load import load_config
 from pipeline.training import forecast
 from pipeline.training.forecast import (
     TimedBar,
     cpu_tokens_per_second,
     duration,
+    evaluation_warning,
+    held_out_warning,
     passes_warning,
     time_warning,
     trains_on_cpu,
@@ -46,7 +49,67 @@ def test_many_passes_are_warned_of_with_a_number_of_steps_for_fewer() -> None:
     )
 
 
-@pytest.mark.parametrize("passes", [0.01, 1.0, 20.0])
+@pytest.mark.parametrize(
+    ("passes", "told"),
+    [
+        (
+            0.1234,
+            "train.steps=1000 reads 0.12 of a pass over the corpus; train.steps=8104 reads all",
+        ),
+        (
+            0.999,
+            "train.steps=1000 reads 0.99 of a pass over the corpus; train.steps=1002 reads all",
+        ),
+        (
+            1e-5,
+            "train.steps=1000 reads 1e-05 of a pass over the corpus; train.steps=100000000 reads",
+        ),
+    ],
+)
+def test_less_than_a_pass_is_warned_of(passes: float, told: str) -> None:
+    warning = passes_warning(passes, 1000)
+    assert warning
+    assert warning.startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "told"),
+    [
+        (
+            (100, 0, 0),
+            "no held-out text: no perplexity will be reported; raise prepare.valid_fraction",
+        ),
+        (
+            (100, 0, 50),
+            "no held-out text: no perplexity will be reported; raise prepare.valid_frac",
+        ),
+        (
+            (70, 20, 10),
+            "30% of the corpus's tokens are held out (valid and test), so training does not",
+        ),
+        ((0, 20, 0), "100% of the corpus's tokens are held out"),
+        ((80, 10, 10), None),
+    ],
+)
+def test_a_held_out_text_that_is_missing_or_large_is_warned_of(
+    tokens: tuple[int, int, int], told: str | None
+) -> None:
+    warning = held_out_warning(dict(zip(("train", "valid", "test"), tokens, strict=True)))
+    assert warning is None if told is None else (warning or "").startswith(told)
+
+
+def test_evaluations_that_take_long_are_warned_of() -> None:
+    train = TrainConfig(steps=1001, rows=10, unroll=10, evaluate_steps=100)
+    assert evaluation_warning(train, 50_000) == (
+        "11 evaluations of 50k held-out tokens take about 183% of the time of the training steps; "
+        "raise train.evaluate_steps, or prepare a smaller valid split"
+    )
+    assert evaluation_warning(train, 5000) is None
+    once = TrainConfig(steps=50, rows=10, unroll=10, evaluate_steps=100)
+    assert (evaluation_warning(once, 50_000) or "").startswith("1 evaluation of 50k held-out ")
+
+
+@pytest.mark.parametrize("passes", [1.0, 20.0])
 def test_few_passes_are_no_news(passes: float) -> None:
     assert passes_warning(passes, 1000) is None
 

@@ -18,6 +18,7 @@ from preprocess.corpus.dedup import (
     key_buckets,
     read_copies,
     read_drops,
+    read_duplicates,
     write_keys,
 )
 from preprocess.files import storage
@@ -48,6 +49,18 @@ def drops(work: str, kind: Kind, units: int, buckets: int) -> list[list[int]]:
     return [read_drops(work, kind, unit, buckets).tolist() for unit in range(units)]
 
 
+Originals = list[dict[int, tuple[int, int]]]
+
+
+def originals(work: str, kind: Kind, units: int, buckets: int) -> Originals:
+    """Return (unit, number) of the earlier document of each dropped one, by its number."""
+    found: Originals = []
+    for unit in range(units):
+        numbers, earlier = read_duplicates(work, kind, unit, buckets)
+        found.append(dict(zip(numbers.tolist(), map(tuple, earlier.tolist()), strict=True)))
+    return found
+
+
 def copies_of(values: list[int]) -> dict[int, int]:
     """Return how many values occur 2, 3 to 4, 5 to 8 ... times, by the lower bound."""
     times = [n for n in Counter(values).values() if n > 1]
@@ -71,21 +84,22 @@ BAND = st.sampled_from([0, 1, 2, 2**64 - 1])
 def test_the_first_of_equal_documents_stays_for_any_units_segments_and_buckets(
     units: list[list[Hashes]], buckets: int
 ) -> None:
-    seen: set[int] = set()
-    expected: list[list[int]] = []
-    for segments in units:
-        expected.append([])
+    seen: dict[int, tuple[int, int]] = {}
+    expected: Originals = []
+    for unit, segments in enumerate(units):
+        expected.append({})
         for number, value in enumerate(chain(*segments)):
             if value in seen:
-                expected[-1].append(number)
-            seen.add(value)
+                expected[-1][number] = seen[value]
+            seen.setdefault(value, (unit, number))
     storage.remove_tree(WORK)
     for unit, segments in reversed(list(enumerate(units))):
         first = 0
         for number, hashes in enumerate(segments):
             write(WORK, unit, number, first, hashes, buckets)
             first += len(hashes)
-    assert drops(WORK, "hashes", len(units), buckets) == expected
+    assert drops(WORK, "hashes", len(units), buckets) == [*map(list, expected)]
+    assert originals(WORK, "hashes", len(units), buckets) == expected
 
 
 @settings(deadline=None, max_examples=60)
@@ -100,20 +114,22 @@ def test_the_first_of_equal_documents_stays_for_any_units_segments_and_buckets(
 def test_a_document_is_dropped_iff_an_earlier_one_has_its_key_at_the_same_band(
     units: list[Bands], buckets: int
 ) -> None:
-    seen: set[tuple[int, int]] = set()
-    expected: list[list[int]] = []
-    for documents in units:
-        expected.append([])
+    seen: dict[tuple[int, int], tuple[int, int]] = {}
+    expected: Originals = []
+    for unit, documents in enumerate(units):
+        expected.append({})
         for number, bands in enumerate(documents):
-            keys = set(enumerate(bands))
-            if keys & seen:
-                expected[-1].append(number)
+            keys = list(enumerate(bands))
+            if earlier := [seen[key] for key in keys if key in seen]:
+                expected[-1][number] = min(earlier)
             # Even if the document is dropped itself.
-            seen |= keys
+            for key in keys:
+                seen.setdefault(key, (unit, number))
     storage.remove_tree(WORK)
     for unit, documents in reversed(list(enumerate(units))):
         write_bands(WORK, unit, 0, 0, documents, buckets)
-    assert drops(WORK, "bands", len(units), buckets) == expected
+    assert drops(WORK, "bands", len(units), buckets) == [*map(list, expected)]
+    assert originals(WORK, "bands", len(units), buckets) == expected
 
 
 @settings(deadline=None, max_examples=30)
@@ -184,7 +200,7 @@ def test_a_unit_reads_only_its_part_of_a_drop_list(
     monkeypatch.setattr(shuffle, "read_bytes", counting)
     assert read_drops(work, "hashes", 1, 1).tolist() == [0]
     assert read_drops(work, "hashes", 2, 1).tolist() == []
-    assert sum(read) == 16 + 4 + 16
+    assert sum(read) == 16 + dedup.DROP.itemsize + 16
 
 
 def test_the_number_of_buckets_follows_from_the_size_alone() -> None:

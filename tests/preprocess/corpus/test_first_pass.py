@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from preprocess.config import PrepareConfig, WordConfig
-from preprocess.corpus import first_pass, rejects, segment
+from preprocess.corpus import batch, first_pass, rejects, segment
 from preprocess.corpus.dedup import KEYS
 from preprocess.corpus.first_pass import Job, tokenize_unit
 from preprocess.files import storage
@@ -22,6 +22,7 @@ from preprocess.reading.listing import list_source
 from preprocess.reading.reader import read_unit
 from preprocess.reading.units import Unit, plan_units
 from preprocess.shards.format import DOCUMENT
+from preprocess.shards.origins import Origins
 from preprocess.text.config import CleaningConfig, FilterConfig, NearDuplicateConfig
 from preprocess.text.splits import text_hash
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer, train_tokenizer
@@ -57,6 +58,11 @@ def part(job: Job, name: str) -> tuple[list[list[int]], Any]:
     return [piece.tolist() for piece in np.split(ids, np.cumsum(table["tokens"])[:-1])], table
 
 
+def read_origins(job: Job) -> Origins:
+    path = f"{job.work}/parts/origins-000000-000.zst"
+    return Origins.decode(Path(path).read_bytes(), path)
+
+
 def encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return [ids.tolist() for ids in tokenizer.encode(texts)]
 
@@ -71,7 +77,12 @@ def test_a_unit_is_tokenised_in_order_with_its_sizes_and_hashes(tmp_path: Path) 
     assert table.tolist() == [(0, 2, 2, 3, 3), (1, 3, 3, 5, 6), (2, 1, 1, 1, 1), (3, 1, 1, 4, 4)]
     done = read_unit_record(job.work, 0)
     assert (done["read"], done["dropped"], done["replaced"]) == (5, {"empty": 1}, 0)
-    assert done["parts"] == [{"train": "train-000000-000"}]
+    assert done["parts"] == [{"train": "train-000000-000", "origins": "origins-000000-000"}]
+    origins = read_origins(job)
+    assert origins.files == (("raw.txt", "byte", 4),)
+    # The second line is empty.
+    assert origins.places.tolist() == [0, 6, 15, 18]
+    assert (origins.source, origins.fates.tolist()) == ("corpus", [0, 0, 0, 0])
     data = Path(f"{job.work}/hashes/000000-0000.bin").read_bytes()
     begins = np.frombuffer(data[:32], "<u8").tolist()
     assert (begins[0], begins[-1]) == (32, len(data))
@@ -97,12 +108,14 @@ def test_words_are_separated_by_any_whitespace(tmp_path: Path, collapse: str) ->
 def test_a_segment_is_closed_after_the_batch_that_fills_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 2)
+    monkeypatch.setattr(batch, "BATCH_DOCUMENTS", 2)
     lines = ["a b c", "a", "b c", "c", "c c c c", "a", "b"]
     job, [unit], tokenizer = make_job(tmp_path, "\n".join(lines), part_tokens=4)
     tokenize_unit(job, unit)
     names = [f"train-000000-{n:03d}" for n in range(3)]
-    assert read_unit_record(job.work, 0)["parts"] == [{"train": name} for name in names]
+    assert read_unit_record(job.work, 0)["parts"] == [
+        {"train": name, "origins": name.replace("train", "origins")} for name in names
+    ]
     found = [part(job, name) for name in names]
     assert [len(documents) for documents, _ in found] == [2, 4, 1]
     assert [one for documents, _ in found for one in documents] == encoded(tokenizer, lines)
@@ -112,7 +125,7 @@ def test_a_segment_is_closed_after_the_batch_that_fills_it(
 def test_a_batch_is_limited_in_characters_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_pass, "BATCH_CHARACTERS", 6)
+    monkeypatch.setattr(batch, "BATCH_CHARACTERS", 6)
     sizes = counted_calls(monkeypatch)
     lines = ["abc", "de", "f", "ghijklm", "n", "op", "q"]
     job, [unit], tokenizer = make_job(tmp_path, "\n".join(lines))
@@ -134,7 +147,7 @@ def files_below(job: Job) -> dict[str, bytes]:
 def test_the_output_does_not_depend_on_the_blocks_of_the_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 16)
+    monkeypatch.setattr(batch, "BATCH_DOCUMENTS", 16)
     found = []
     for size in (100, 777, 1 << 20):
         monkeypatch.setattr(first_pass, "read_unit", partial(read_unit, block_bytes=size))
@@ -199,7 +212,7 @@ def counted_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_kill_at_any_write_changes_no_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
 ) -> None:
-    monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 16)
+    monkeypatch.setattr(batch, "BATCH_DOCUMENTS", 16)
     settings: dict[str, Any] = {
         "part_tokens": 40,
         "valid_fraction": 0.4,
@@ -254,7 +267,8 @@ def test_the_split_follows_from_the_content_or_from_the_source(tmp_path: Path) -
     given = [{"name": "held", "path": str(tmp_path / "raw.txt"), "split": "test"}]
     job, [unit], _ = make_job(tmp_path / "given", text, input=given, valid_fraction=0.3)
     tokenize_unit(job, unit)
-    assert read_unit_record(job.work, 0)["parts"] == [{"test": "test-000000-000"}]
+    parts = [{"test": "test-000000-000", "origins": "origins-000000-000"}]
+    assert read_unit_record(job.work, 0)["parts"] == parts
     assert len(part(job, "test-000000-000")[1]) == 60
 
 

@@ -3,9 +3,11 @@
 import json
 import os
 import random
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from preprocess.config import PrepareConfig, SentencePieceConfig, WordConfig
-from preprocess.corpus import first_pass
+from preprocess.corpus import batch
 from preprocess.corpus.dedup import deduplicate_bucket
 from preprocess.corpus.first_pass import Job, tokenize_unit
 from preprocess.corpus.last_pass import COUNT, finish_unit, read_counts
@@ -22,11 +24,17 @@ from preprocess.files.manifest import hash_file
 from preprocess.reading.listing import list_source
 from preprocess.reading.units import Unit, plan_units
 from preprocess.shards.format import Shard
+from preprocess.shards.origins import FATES, DocumentKey, Origins
 from preprocess.shards.stream import TokenStream
 from preprocess.text.config import SPLITS, CleaningConfig, NearDuplicateConfig
 from preprocess.text.splits import splits_of, text_hash
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer, train_tokenizer
-from preprocess.work.folder import read_finished_record, read_unit_record
+from preprocess.work.folder import (
+    read_finished_record,
+    read_unit_record,
+    unit_record,
+    write_record,
+)
 
 BUCKETS = 3
 SETTINGS: dict[str, Any] = {
@@ -51,7 +59,7 @@ def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     # Small batches, so that a unit of a few dozen documents has several segments.
-    monkeypatch.setattr(first_pass, "BATCH_DOCUMENTS", 16)
+    monkeypatch.setattr(batch, "BATCH_DOCUMENTS", 16)
 
 
 def lines() -> list[str]:
@@ -188,13 +196,40 @@ def test_counts_are_those_of_the_train_split(tmp_path: Path, corpus: Path) -> No
     assert counts == Counter(token for document in train for token in document)
 
 
+def test_the_memory_of_the_counts_does_not_depend_on_the_vocabulary(
+    tmp_path: Path, corpus: Path
+) -> None:
+    vocabulary = 50_000_000
+    job, units, _ = plan(corpus, str(tmp_path / "out"), deduplicate=False)
+    job = replace(job, vocabulary=vocabulary)
+    for unit in units:
+        tokenize_unit(job, unit)
+    for part in Path(job.work, "parts").glob("*.bin"):
+        ids = np.fromfile(part, "<u4")
+        (vocabulary - 1 - ids).astype("<u4").tofile(part)
+    tracemalloc.start()
+    finish_unit(job, units[0])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
+    for unit in units[1:]:
+        finish_unit(job, unit)
+    counts: Counter[int] = Counter()
+    for unit in units:
+        table = read_counts(job.work, unit.index)
+        assert (np.diff(table["id"]) > 0).all()
+        counts.update(dict(table.tolist()))
+    trained = [np.asarray(s.ids) for s in shards(job, units) if s.split == "train"]
+    assert counts == Counter(np.concatenate(trained).tolist())
+
+
 def test_the_bytes_do_not_depend_on_the_order_of_work_or_the_storage(
     tmp_path: Path, corpus: Path
 ) -> None:
     job, units, _ = plan(corpus, str(tmp_path / "one"))
     prepare(job, units)
     undisturbed = made(job.output)
-    assert "dropped-000004-000.jsonl" in undisturbed
+    assert {"dropped-000004-000.jsonl", "origins-000004-000.zst"} <= undisturbed.keys()
     job, units, _ = plan(corpus, str(tmp_path / "two"))
     prepare(job, units[::-1])
     assert made(job.output) == undisturbed
@@ -309,9 +344,14 @@ def test_near_duplicates_are_dropped_besides_exact_ones(tmp_path: Path, corpus: 
     draw = random.Random(3)
     texts = ["".join(draw.choices("abcdefgh ", k=400)).strip() for _ in range(6)]
     near = [text[:200] + "Z" + text[201:] for text in texts[:3]]
-    every = [*texts, *near, texts[5], near[0]]
+    every = [*texts, texts[5], *near, near[0]]
     (corpus / "near.txt").write_text("\n".join(every))
-    settings = {"input": f"{corpus}/near.txt", "valid_fraction": 0.0, "test_fraction": 0.0}
+    settings: dict[str, Any] = {
+        "input": f"{corpus}/near.txt",
+        "valid_fraction": 0.0,
+        "test_fraction": 0.0,
+    }
+    settings["unit_bytes"] = 1 << 20
     job, units, tokenizer = plan(
         corpus, str(tmp_path / "out"), near_duplicates=NearDuplicateConfig(similarity=0.8),
         keep_dropped=True, **settings,
@@ -329,11 +369,65 @@ def test_near_duplicates_are_dropped_besides_exact_ones(tmp_path: Path, corpus: 
         for name in aside
         for line in storage.read_bytes(f"{job.output}/{name}").decode().splitlines()
     ]
-    kept = sorted((row["reason"], row["text"]) for row in rows)
-    reasons = ["near_duplicate"] * 3 + ["duplicate"] * 2
+    kept = sorted((row["reason"], row["text"], row["of"]) for row in rows)
+    reasons = ["duplicate", *["near_duplicate"] * 3, "duplicate"]
+    numbers = [5, 0, 1, 2, 7]
     assert kept == sorted(
-        (reason, " ".join(text.split())) for reason, text in zip(reasons, every[6:], strict=True)
+        (reason, " ".join(text.split()), f"000000 {number}")
+        for reason, text, number in zip(reasons, every[6:], numbers, strict=True)
     )
+
+
+@pytest.mark.parametrize("deduplicate", [True, False])
+def test_origins_tell_where_each_document_is_and_what_became_of_it(
+    tmp_path: Path, corpus: Path, deduplicate: bool
+) -> None:
+    job, units, tokenizer = plan(corpus, str(tmp_path / "out"), deduplicate=deduplicate)
+    prepare(job, units)
+    texts = {name: (corpus / name).read_bytes() for name in ("a.txt", "b.jsonl")}
+    found: dict[str, list[list[int]]] = {split: [] for split in SPLITS}
+    first: dict[str, DocumentKey] = {}
+    duplicates = 0
+    for unit in units:
+        for row in read_finished_record(job.work, unit.index)["origins"]:
+            path = f"{job.output}/{row['name']}"
+            origins = Origins.decode(storage.read_bytes(path), path)
+            assert (row["bytes"], row["xxh128"]) == hash_file(path)
+            for index in range(len(origins)):
+                run, place = origins.file(index), int(origins.places[index])
+                line = texts[run.name][place:].partition(b"\n")[0]
+                text = json.loads(line)["text"] if run.name == "b.jsonl" else line.decode()
+                key = DocumentKey(unit.index, origins.first + index)
+                fate = FATES[origins.fates[index]]
+                if fate == "duplicate":
+                    assert origins.original_of(index) == first[text]
+                    duplicates += 1
+                    continue
+                assert text not in first or not deduplicate
+                first[text] = key
+                found[fate].append(tokenizer.encode([text])[0].tolist())
+    assert found == expected(tokenizer, job, deduplicate)
+    assert (duplicates > 50) == deduplicate
+
+
+def test_parts_of_version_0_1_are_finished_without_origins(tmp_path: Path, corpus: Path) -> None:
+    job, units, _ = plan(corpus, str(tmp_path / "whole"), keep_dropped=True)
+    prepare(job, units)
+    whole = made(job.output)
+    job, units, _ = plan(corpus, str(tmp_path / "former"), keep_dropped=True)
+    for unit in units[:2]:
+        tokenize_unit(job, unit)
+        record = read_unit_record(job.work, unit.index)
+        for part in record["parts"]:
+            storage.remove(f"{job.work}/parts/{part.pop('origins')}.zst")
+        write_record(unit_record(job.work, unit.index), record)
+    prepare(job, units)
+    found = made(job.output)
+    former = {name for name in whole if name.startswith(("origins-000000", "origins-000001"))}
+    assert former
+    assert whole.keys() - found.keys() == former
+    same = [name for name in found if not name.startswith(("_work/finished", "dropped-"))]
+    assert {name: found[name] for name in same} == {name: whole[name] for name in same}
 
 
 def test_histograms_count_the_documents_kept(tmp_path: Path, corpus: Path) -> None:

@@ -14,7 +14,9 @@ from preprocess.corpus.dedup import Kind, deduplicate_bucket, read_drops
 from preprocess.corpus.segment import Segment
 from preprocess.files import storage
 from preprocess.files.storage import join, read_bytes
+from preprocess.reading.block import Locations
 from preprocess.shards.format import DOCUMENT
+from preprocess.shards.origins import Origins
 from preprocess.text.config import SPLITS
 from preprocess.text.splits import text_hash
 
@@ -46,7 +48,19 @@ def add(segment: Segment, documents: list[list[int]], bands: bool = False) -> No
         np.array([7 * len(ids) for ids in documents], np.uint32),
         [np.array(ids, np.int32) for ids in documents],
         np.array([[ids[0]] * 2 for ids in documents], np.uint64) if bands else None,
+        places(segment.documents, len(documents)),
     )
+
+
+def places(first: int, documents: int) -> list[tuple[Locations, npt.NDArray[np.intp]]]:
+    """Return locations in which every second document is dropped, in two files."""
+    numbers = [10 * number for number in range(2 * (first + documents))]
+    indexes = 2 * np.arange(first, first + documents)
+    middle = first + documents // 2
+    return [
+        (Locations("a.txt", "byte", lambda: numbers), indexes[: middle - first]),
+        (Locations("b.txt", "byte", lambda: numbers), indexes[middle - first :]),
+    ]
 
 
 def read_part(
@@ -69,7 +83,7 @@ def test_every_document_is_whole_in_the_part_of_its_split(
     batches: list[list[list[int]]], first: int
 ) -> None:
     storage.remove_tree(WORK)
-    segment = Segment(U2, first)
+    segment = Segment(U2, "web", first)
     for batch in batches:
         add(segment, batch)
     documents = [ids for batch in batches for ids in batch]
@@ -77,7 +91,15 @@ def test_every_document_is_whole_in_the_part_of_its_split(
     assert segment.tokens == sum(map(len, documents))
     parts = segment.write(WORK, 3, 12, by_thirds, 1, 1)
     sides = [(text_hash(text_of(ids).encode()) >> 64) % 3 for ids in documents]
-    assert parts == {SPLITS[side]: f"{SPLITS[side]}-000003-012" for side in set(sides)}
+    assert parts == {
+        "origins": "origins-000003-012",
+        **{SPLITS[side]: f"{SPLITS[side]}-000003-012" for side in set(sides)},
+    }
+    path = join(WORK, "parts", "origins-000003-012.zst")
+    origins = Origins.decode(read_bytes(path), path)
+    assert (origins.source, origins.first, origins.fates.tolist()) == ("web", first, sides)
+    assert origins.places.tolist() == [20 * number for number in range(len(documents))]
+    assert {run.name for run in origins.files} <= {"a.txt", "b.txt"}
     for side in set(sides):
         chosen = [
             (number, ids)
@@ -93,7 +115,7 @@ def test_every_document_is_whole_in_the_part_of_its_split(
 
 
 def test_ids_above_16_bits_are_stored(tmp_path: Path) -> None:
-    segment = Segment(U4, 0)
+    segment = Segment(U4, "web", 0)
     add(segment, [[1 << 16, 2_000_000], []])
     parts = segment.write(str(tmp_path), 0, 0, all_train, 1, 1)
     assert read_part(str(tmp_path), parts["train"], U4)[0] == [[1 << 16, 2_000_000], []]
@@ -106,7 +128,7 @@ def test_keys_are_numbered_across_the_segments_of_a_unit(
 ) -> None:
     work = str(tmp_path)
     for number, first in enumerate((0, 2)):
-        segment = Segment(U2, first)
+        segment = Segment(U2, "web", first)
         add(segment, [[5]], bands=True)
         add(segment, [[6 + number]], bands=True)
         segment.write(work, 0, number, all_train, buckets, buckets)
@@ -116,7 +138,7 @@ def test_keys_are_numbered_across_the_segments_of_a_unit(
 
 
 def test_no_bands_are_written_if_near_duplicates_are_kept(tmp_path: Path) -> None:
-    segment = Segment(U2, 0)
+    segment = Segment(U2, "web", 0)
     add(segment, [[1]])
     segment.write(str(tmp_path), 0, 0, all_train, 1, 8)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hashes", "parts"]

@@ -230,11 +230,12 @@ def test_a_folder_of_another_user_is_not_used(
 KILLED = """
 import sys, time
 from preprocess.files.local_copies import LocalCopies
+from preprocess.files.storage import temporary_name
 sys.path.insert(0, {tests!r})
 from test_local_copies import put
 copies = LocalCopies(25)
 copies.open(*put("a")).close()
-(copies._files / ".biloom-tmp-here-1-b").write_bytes(b"half")
+temporary_name(copies._files / "b").write_bytes(b"half")
 print("ready", flush=True)
 time.sleep(60)
 """

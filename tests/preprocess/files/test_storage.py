@@ -1,13 +1,20 @@
 """Storage by path and URL: atomic writes, listings and messages, local and remote."""
 
 import os
+import subprocess
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from preprocess.files import storage
+from preprocess.files import processes, storage
 from preprocess.files.errors import StorageError
+from preprocess.files.write_checks import checked_writes
 
 
 def names_below(folder: str) -> list[str]:
@@ -51,13 +58,6 @@ def test_a_stream_seeks(folder: str) -> None:
 def test_a_missing_file_raises(folder: str) -> None:
     with pytest.raises(FileNotFoundError):
         storage.read_bytes(storage.join(folder, "none"))
-
-
-def test_only_the_first_writer_creates_a_file(folder: str) -> None:
-    path = storage.join(folder, "lock")
-    assert storage.create_exclusive(path, b"first")
-    assert not storage.create_exclusive(path, b"second")
-    assert storage.read_bytes(path) == b"first"
 
 
 def test_a_copy_can_be_made_twice_and_leaves_one_name(folder: str) -> None:
@@ -104,12 +104,140 @@ def test_a_folder_moved_aside_gets_the_first_free_name(folder: str) -> None:
     assert storage.read_bytes(f"{folder}.old-2/a") == b"2"
 
 
-def test_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / f"{storage.TEMPORARY}host-1-b").touch()
+@settings(max_examples=20, deadline=None)
+@given(contents=st.lists(st.tuples(st.binary(max_size=5), st.integers(0, 10_000)), min_size=2))
+def test_a_file_with_many_writers_is_always_one_of_them_whole(
+    contents: list[tuple[bytes, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("writers")
+    wholes = [content * repeats for content, repeats in contents[:8]]
+    begin = threading.Barrier(len(wholes))
+
+    def write(whole: bytes) -> None:
+        begin.wait()
+        with storage.atomic_writer(str(folder / "file")) as file:
+            for start in range(0, len(whole), 4096):
+                file.write(whole[start : start + 4096])
+        assert (folder / "file").read_bytes() in wholes
+
+    with ThreadPoolExecutor(len(wholes)) as threads:
+        list(threads.map(write, wholes))
+    assert [path.name for path in folder.iterdir()] == ["file"]
+
+
+def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
+    name = "名" * 85
+    storage.write_bytes(str(tmp_path / name), b"x")
+    storage.copy(str(tmp_path / name), str(tmp_path / ("x" * 255)))
+    assert names_below(str(tmp_path)) == ["x" * 255, name]
+
+
+def left_by(folder: Path, process: int, began: str, place: str = "") -> Path:
+    """Return a new temporary file that a process seems to have left."""
+    place = place or processes.this_process().place
+    path = folder / "a" / f"{storage.TEMPORARY}{place}-{process}-{began}-0123abcd-b"
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    return path
+
+
+def make_old(path: Path) -> None:
+    old = path.stat().st_mtime - processes.SILENCE_SECONDS - 1
+    os.utime(path, (old, old))
+
+
+def test_temporary_files_of_ended_processes_are_removed(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    orphan = left_by(tmp_path, gone.pid, "1")
     (tmp_path / "a" / "b").touch()
     storage.remove_temporary(str(tmp_path))
+    assert not orphan.exists()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_the_temporary_file_of_a_running_writer_stays(tmp_path: Path) -> None:
+    me = processes.this_process()
+    other = left_by(tmp_path, me.process, me.began)
+    make_old(other)
+    path = str(tmp_path / "file")
+    with storage.atomic_writer(path) as file:
+        file.write(b"whole")
+        storage.remove_temporary(str(tmp_path))
+    assert storage.read_bytes(path) == b"whole"
+    assert other.exists()
+
+
+@pytest.mark.parametrize("place", ["0123456789abcdef", "elsewhere"])
+def test_the_temporary_file_of_a_writer_elsewhere_is_removed_when_it_is_old(
+    tmp_path: Path, place: str
+) -> None:
+    orphan = left_by(tmp_path, 1, "1", place)
+    storage.remove_temporary(str(tmp_path))
+    assert orphan.exists()
+    make_old(orphan)
+    storage.remove_temporary(str(tmp_path))
+    assert not orphan.exists()
+
+
+def test_a_temporary_file_that_cannot_be_removed_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [left_by(tmp_path, 1, "1", place) for place in ("elsewhere", "there")]
+    unlink = Path.unlink
+
+    def refuse(path: Path) -> None:
+        if path == paths[0]:
+            raise PermissionError
+        unlink(path)
+
+    for path in paths:
+        make_old(path)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    storage.remove_temporary(str(tmp_path))
+    assert [path.exists() for path in paths] == [True, False]
+
+
+def test_temporary_files_are_removed_from_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    orphan = left_by(tmp_path, 1, "1", "elsewhere")
+    make_old(orphan)
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
+    storage.remove_temporary(str(tmp_path))
+    assert not orphan.exists()
+
+
+def test_nothing_changes_in_a_folder_that_may_not_be_written(folder: str) -> None:
+    path, other = storage.join(folder, "a", "b"), storage.join(folder, "c")
+    storage.write_bytes(path, b"old")
+    storage.write_bytes(other, b"other")
+
+    def refuse() -> None:
+        raise StorageError("not yours")
+
+    def write() -> None:
+        with storage.atomic_writer(path) as file:
+            file.write(b"new")
+
+    with checked_writes("name", storage.absolute(storage.join(folder, "a")), refuse):
+        for change in (
+            write,
+            lambda: storage.write_bytes(path, b"new"),
+            lambda: storage.copy(other, path),
+            lambda: storage.remove(path),
+            lambda: storage.remove_tree(storage.join(folder, "a")),
+            lambda: storage.move_aside(storage.join(folder, "a") + "/"),
+        ):
+            with pytest.raises(StorageError, match="not yours"):
+                change()
+        storage.write_bytes(other, b"new")
+    assert storage.read_bytes(path) == b"old"
+    assert names_below(storage.join(folder, "a")) == ["b"]
+    storage.write_bytes(path, b"new")
 
 
 def test_an_unknown_protocol_is_refused() -> None:

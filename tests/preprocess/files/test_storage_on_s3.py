@@ -1,10 +1,15 @@
 """The storage on a real object-store protocol: S3 as moto's server speaks it."""
 
+import errno
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from preprocess.files import storage
+from preprocess.files import exclusive, storage
+from preprocess.files.exclusive import create_exclusive, update_exclusive
 from preprocess.files.find import find_files
 
 pytest.importorskip("s3fs")
@@ -111,3 +116,114 @@ def test_a_copy_is_the_same_bytes(bucket: str) -> None:
     storage.write_bytes(f"{bucket}/copy/a.bin", b"bytes")
     storage.copy(f"{bucket}/copy/a.bin", f"{bucket}/copy/b.bin")
     assert storage.read_bytes(f"{bucket}/copy/b.bin") == b"bytes"
+
+
+# Exclusive files
+
+
+def test_one_of_two_observers_changes_a_file(bucket: str) -> None:
+    """The store refuses the second write, because the file has changed since it was read."""
+    path = f"{bucket}/exclusive/lock"
+    assert create_exclusive(path, b"old")
+    assert not create_exclusive(path, b"other")
+    both_have_read = threading.Barrier(2)
+
+    def take(name: bytes) -> bool:
+        def change(old: bytes) -> bytes:
+            assert old == b"old"
+            both_have_read.wait()
+            return name
+
+        return update_exclusive(path, change)
+
+    with ThreadPoolExecutor(2) as threads:
+        took = list(threads.map(take, (b"a", b"b")))
+    assert sorted(took) == [False, True]
+    assert storage.read_bytes(path) == (b"a", b"b")[took.index(True)]
+
+
+def test_one_of_many_creates_a_file(bucket: str) -> None:
+    path = f"{bucket}/exclusive/new"
+    names = [str(number).encode() for number in range(6)]
+    with ThreadPoolExecutor(6) as threads:
+        created = list(threads.map(lambda name: create_exclusive(path, name), names))
+    assert sum(created) == 1
+    assert storage.read_bytes(path) == names[created.index(True)]
+
+
+def test_a_file_removed_meanwhile_is_not_created_again(bucket: str) -> None:
+    path = f"{bucket}/exclusive/removed"
+    assert create_exclusive(path, b"old")
+
+    def change(old: bytes) -> bytes:
+        storage.remove(path)
+        return b"new"
+
+    assert not update_exclusive(path, change)
+    assert not storage.exists(path)
+
+
+@pytest.mark.parametrize("ignored", ["ignores", "refuses"])
+def test_a_store_that_knows_no_conditions_is_read_again(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, ignored: str
+) -> None:
+    import s3fs
+
+    put = s3fs.S3FileSystem._pipe_file
+    path = f"{bucket}/exclusive/{ignored}"
+    interrupted = []
+
+    async def pipe_file(fs: Any, inner: str, data: bytes, **condition: Any) -> None:
+        if condition and ignored == "refuses":
+            raise OSError(errno.ENOSYS, "A header you provided is not implemented")
+        await put(fs, inner, data)
+        if interrupted:
+            await put(fs, inner, interrupted.pop())
+
+    monkeypatch.setattr(exclusive, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(s3fs.S3FileSystem, "_pipe_file", pipe_file)
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert create_exclusive(path, b"old")
+    if ignored == "refuses":
+        assert not create_exclusive(path, b"other")
+        interrupted.append(b"other")
+        assert not update_exclusive(path, lambda old: b"mine")
+    assert update_exclusive(path, lambda old: b"mine")
+    assert storage.read_bytes(path) == b"mine"
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+# Folder markers: objects of no bytes that web consoles of stores make
+
+
+@pytest.fixture
+def marked(bucket: str) -> str:
+    """Return a folder that holds one file and several markers."""
+    folder = f"{bucket}/marked/stage"
+    fs, inner = storage.open_remote(folder)
+    for marker in ("", "_work/", "_work/units/"):
+        fs.call_s3("put_object", Bucket="corpora", Key=f"marked/stage/{marker}")
+    storage.write_bytes(f"{folder}/manifest.json", b"{}")
+    assert f"{inner}/_work/" in fs.find(inner)
+    return folder
+
+
+def test_a_folder_marker_is_no_file(marked: str) -> None:
+    assert storage.list_names(marked) == ["manifest.json"]
+    assert storage.list_names(f"{marked}/_work") == []
+    assert not storage.exists(f"{marked}/_work/units/asked.json")
+
+
+def test_a_folder_with_markers_moves_aside(marked: str) -> None:
+    aside = storage.move_aside(marked)
+    assert storage.list_names(aside) == ["manifest.json"]
+    assert not storage.exists(marked)
+    storage.remove_tree(aside)
+
+
+def test_a_folder_is_removed_with_its_markers(marked: str) -> None:
+    storage.remove_tree(f"{marked}/_work")
+    assert not storage.exists(f"{marked}/_work")
+    assert storage.list_names(marked) == ["manifest.json"]
+    storage.remove_tree(marked)
+    assert not storage.exists(marked)

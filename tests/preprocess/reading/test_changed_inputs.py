@@ -68,15 +68,16 @@ def test_a_changed_file_is_found_and_a_touched_one_is_not(tmp_path: Path, finish
             write_bytes(unit_record(f"{folder}/_work", unit), data)
         left = tmp_path / "prepare" / "_work" / "units" / f"{TEMPORARY}host-1-000009.json"
         left.write_text('{"inp')
-    assert changed(folder, files) == []
+    work = f"{folder}/_work"
+    assert changed(folder, files, work) == []
     rewrite(tmp_path / "raw" / "a.txt", "aaaaaa")
     rewrite(tmp_path / "raw" / "b.txt", "bbbbbB")
     rewrite(tmp_path / "raw" / "c.txt", "CCCCcc")
     again = find_files(f"{tmp_path}/raw/*.txt")
     assert [file.version for file in again] != [file.version for file in files]
-    assert changed(folder, again) == ["b.txt", "c.txt"]
+    assert changed(folder, again, work) == ["b.txt", "c.txt"]
     # A file that is no longer in the input changes the fingerprint instead.
-    assert changed(folder, again[:1]) == []
+    assert changed(folder, again[:1], work) == []
 
 
 @pytest.fixture
@@ -161,16 +162,16 @@ def test_a_file_that_has_become_shorter_than_what_was_read_has_changed(tmp_path:
 
 
 def test_counted_words_are_checked_as_well(tmp_path: Path) -> None:
-    folder = str(tmp_path / "tokenizer")
+    folder, work = str(tmp_path / "tokenizer"), str(tmp_path / "tokenizer" / "_work")
     files = raw_files(tmp_path / "raw", a="aaaa", b="bbbb")
     for unit, row in enumerate(rows(files[:1])):
         data = json.dumps({"documents": 1, "inputs": [row]}).encode()
-        write_bytes(word_record(f"{folder}/_work", unit), data)
-    write_bytes(word_record(f"{folder}/_work", 1), b'{"documents": 1}')  # of a former version
-    assert changed(folder, files) == []
+        write_bytes(word_record(work, unit), data)
+    write_bytes(word_record(work, 1), b'{"documents": 1}')  # of a former version
+    assert changed(folder, files, work) == []
     for name in "ab":
         rewrite(tmp_path / "raw" / f"{name}.txt", "xxxx")
-    assert changed(folder, find_files(f"{tmp_path}/raw/*.txt")) == ["a.txt"]
+    assert changed(folder, find_files(f"{tmp_path}/raw/*.txt"), work) == ["a.txt"]
 
 
 def test_files_of_equal_name_in_two_sources_are_not_confused(tmp_path: Path) -> None:

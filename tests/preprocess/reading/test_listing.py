@@ -40,7 +40,7 @@ def test_files_of_a_stage_are_no_input_unless_they_are_named(folder: str) -> Non
     write(done, "d.json", "sub/e.json")
     write_manifest(done, Manifest("tokenizer", 1, "", "f", "c", {}, (record,), {}))
     write(begun, "f.json")
-    write_record(asked_file(work_folder(begun)), {})
+    write_record(asked_file(work_folder(begun, "0" * 64)), {})
     for pattern in ("**/*.json", "**"):
         assert names(f"{folder}/{pattern}") == expected
     assert names(f"{folder}/*/*/*.json") == ["y/_work/c.json"]

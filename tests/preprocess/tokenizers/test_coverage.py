@@ -24,6 +24,7 @@ def test_coverage_of_a_word_tokenizer() -> None:
         "spaced": 1.0,
         "restored": None,
         "used": 4,
+        "once": 3,
         "vocabulary": 7,
         "longest": ["dddd", "ccc", "bb", "a"],
     }

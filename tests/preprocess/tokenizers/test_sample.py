@@ -14,10 +14,8 @@ from preprocess.reading.units import Range, Unit, plan_units
 from preprocess.text.config import SPLITS
 from preprocess.text.splits import splits_of, text_hash
 from preprocess.tokenizers.sample import (
-    READ_BYTES,
     draw_documents,
-    draw_sample,
-    draw_units,
+    in_drawing_order,
     mixed,
     read_train,
     thin,
@@ -51,18 +49,13 @@ def side(text: str, config: PrepareConfig) -> str:
     return split_of(text_hash(text.encode()), config.valid_fraction, config.test_fraction)
 
 
-def test_units_are_drawn_up_to_the_requested_size_and_stay_in_order() -> None:
+def test_units_are_read_in_an_order_of_the_seed() -> None:
     units = sized(*[10] * 50)
     assert unit_bytes(units[0]) == 10
-    drawn = draw_units(units, 95, 1)
-    assert len(drawn) == 10
-    assert drawn == sorted(drawn, key=lambda unit: unit.index)
-    assert drawn == draw_units(units, 95, 1)
-    assert drawn != draw_units(units, 95, 2)
-    assert draw_units(units, 500, 1) == draw_units(units, 10**12, 1) == units
-    assert draw_units(units, 0, 1) == draw_units([], 5, 1) == []
-    # A larger sample contains the smaller one.
-    assert {unit.index for unit in drawn} <= {unit.index for unit in draw_units(units, 200, 1)}
+    order = in_drawing_order(units, 1)
+    assert order == in_drawing_order(units, 1)
+    assert order not in (units, in_drawing_order(units, 2))
+    assert sorted(order, key=lambda unit: unit.index) == units
 
 
 def test_read_train_yields_the_train_split_of_prepare(tmp_path: Path) -> None:
@@ -106,6 +99,27 @@ def test_drawn_documents_are_distinct_and_independent_of_the_order_of_reading(
     assert everything[:20] == drawn
 
 
+def test_documents_are_drawn_from_training_sources_of_which_as_much_is_read_as_is_needed(
+    tmp_path: Path,
+) -> None:
+    sources = []
+    for name, number in (("train", 3000), ("valid", 30_000)):
+        text = tmp_path / f"{name}.txt"
+        text.write_text("".join(f"{name}{n:05d}\n" for n in range(number)))
+        sources.append({"name": name, "path": str(text), "split": name})
+    config = PrepareConfig(input=sources)
+    units = plan_units(config.sources, [list_source(s) for s in config.sources], 1024)
+    for seed in range(5):
+        drawn = draw_documents(units, config, 10, seed, least_read=1)
+        assert len(drawn) == 10
+        assert all(text.startswith("train") for text in drawn)
+        # One unit of 1,024 bytes has as many documents.
+        numbers = [int(text.removeprefix("train")) for text in drawn]
+        assert max(numbers) - min(numbers) < 100
+        assert len(draw_documents(units, config, 500, seed, least_read=1)) == 500
+    assert len(draw_documents(units, config, 5000, 1)) == 3000
+
+
 def test_a_larger_sample_contains_the_smaller_one() -> None:
     contents = [text_hash(str(n).encode()) for n in range(20_000)]
     for share in (0.0, 0.1, 0.5, 1.0):
@@ -118,73 +132,6 @@ def test_a_larger_sample_contains_the_smaller_one() -> None:
     train = [c for c in contents if split_of(c, 0.5, 0.0) == "train"]
     assert abs(sum(thin(c, 0.5, 1) for c in train) / len(train) - 0.5) < 0.02
     assert all(0 <= mixed(c, seed) < 2**53 for c in contents[:100] for seed in (0, -1, 2**70))
-
-
-def two_sources(folder: Path, **settings: Any) -> tuple[PrepareConfig, list[Unit]]:
-    """Make a source of 3,000 documents and one of 300, each of 10 bytes."""
-    sources = []
-    for name, number in (("large", 3000), ("small", 300)):
-        text = folder / f"{name}.txt"
-        text.write_text("".join(f"{name[0]}{n:08d}\n" for n in range(number)))
-        own = settings.pop(name, {})
-        sources.append({"name": name, "path": str(text), **own})
-    config = PrepareConfig(**{"input": sources, "valid_fraction": 0.0, **settings})
-    return config, plan_units(config.sources, [list_source(s) for s in config.sources], 1024)
-
-
-def drawn(config: PrepareConfig, units: Sequence[Unit], wanted: int) -> list[int]:
-    """Count the documents of each source in a sample."""
-    sample = draw_sample(units, config, wanted, 1)
-    assert list(sample.units) == sorted(sample.units, key=lambda unit: unit.index)
-    found = [0, 0]
-    for unit, _, _, content in read_train(sample.units, config):
-        found[unit.source] += sample.holds(unit, content, 1)
-    return found
-
-
-def test_equal_weights_sample_the_whole_corpus_uniformly(tmp_path: Path) -> None:
-    config, units = two_sources(tmp_path, large={"weight": 3.0}, small={"weight": 3.0})
-    for wanted in (100, 9000, 10**9):
-        sample = draw_sample(units, config, wanted, 1)
-        read = draw_units(units, max(READ_BYTES, 4 * wanted), 1)
-        assert list(sample.units) == read
-        size = sum(map(unit_bytes, read))
-        assert set(sample.kept.values()) == {min(1.0, wanted / size)}
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"sampling_alpha": 0.0}, [100, 100]),
-        ({"sampling_alpha": 0.5}, [152, 48]),
-        ({"small": {"weight": 10.0}}, [100, 100]),
-        ({"small": {"weight": 10.0}, "sampling_alpha": 0.0}, [18, 182]),
-        ({"sampling_alpha": 0.0, "small": {"split": "valid"}}, [200, 0]),
-    ],
-)
-def test_the_share_of_a_source_follows_from_its_weight_and_size(
-    tmp_path: Path, settings: dict[str, Any], expected: list[int]
-) -> None:
-    found = drawn(*two_sources(tmp_path, **settings), 2000)
-    assert np.allclose(found, expected, atol=35)
-    assert found.count(0) == expected.count(0)
-
-
-def test_other_sources_make_up_for_a_source_that_is_too_small(tmp_path: Path) -> None:
-    found = drawn(*two_sources(tmp_path, sampling_alpha=0.0), 20_000)
-    assert found[1] == 300
-    assert abs(found[0] - 1700) < 120
-    assert drawn(*two_sources(tmp_path, sampling_alpha=0.0), 10**9) == [3000, 300]
-
-
-def test_only_some_units_of_a_large_source_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config, units = two_sources(tmp_path, sampling_alpha=0.0)
-    sample = draw_sample(units, config, 2000, 1, least_read=0)
-    sizes = [sum(unit_bytes(u) for u in sample.units if u.source == n) for n in (0, 1)]
-    assert 4000 <= sizes[0] < 6000
-    assert sizes[1] == 3000
 
 
 def test_cleaning_and_filters_of_a_source_apply_to_its_sample(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def test_a_record_is_read_back(tmp_path: Path) -> None:
 def test_records_are_listed_in_the_order_of_units_without_temporary_files(
     tmp_path: Path,
 ) -> None:
-    work = folder.work_folder(str(tmp_path))
+    work = str(tmp_path)
     for unit in (2, 0):
         folder.write_record(folder.unit_record(work, unit), {})
     folder.write_record(folder.finished_record(work, 0), {})

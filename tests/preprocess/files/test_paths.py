@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from preprocess.files import storage
-from preprocess.files.chained import Chained, split_chain
 from preprocess.files.errors import DamagedArchive, StorageError
 from preprocess.files.find import find_files
+from preprocess.files.paths import Chained, split_chain
 
 TEXTS = {"a.txt": b"aaa", "sub/b.txt": b"bbbb", "[D] x/c.txt": b"ccccc", ".d.txt": b"d"}
 

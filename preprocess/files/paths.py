@@ -1,11 +1,14 @@
-"""URLs that name a file inside another one, such as ``zip://member.txt::s3://bucket/archive.zip``.
+"""Paths and URLs. A path without a protocol is local.
 
-The part before the first ``::`` is a protocol, with the path of a member if the protocol is that of
+A chained URL names a file inside another one: ``zip://member.txt::s3://bucket/archive.zip``. The part
+before the first ``::`` is a protocol, with the path of a member if the protocol is that of
 an archive. The part after it is the path or URL of the outer file, which may be chained itself. A
 cache, as in ``simplecache::https://example.org/a.txt``, has no path of its own.
 """
 
+import os
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 from preprocess.files.errors import StorageError
@@ -64,3 +67,26 @@ def split_chain(path: str) -> Chained | None:
             "without a chain"
         )
     return None
+
+
+def is_remote(path: str) -> bool:
+    """Return True if ``path`` is a URL that is not, or not only, on the local disk."""
+    if path.startswith(("file://", "local://")):
+        return False
+    return has_protocol(path) or ("::" in path and split_chain(path) is not None)
+
+
+def local_path(path: str) -> Path:
+    """Return a local path or ``file://`` URL as a `Path`; ``~`` and ``~user`` are expanded."""
+    # Unlike Path.expanduser, it keeps a name such as `~a.txt`, which is no user's.
+    return Path(os.path.expanduser(path.removeprefix("file://").removeprefix("local://")))  # noqa: PTH111
+
+
+def absolute(path: str) -> str:
+    """Return a local path as an absolute one, which all workers can open; URLs are unchanged."""
+    return path if is_remote(path) else str(local_path(path).absolute())
+
+
+def join(folder: str, *parts: str) -> str:
+    """Return the path or URL of ``parts``, nested names, below ``folder``."""
+    return "/".join([folder.rstrip("/"), *parts]) if folder != "/" else "/" + "/".join(parts)

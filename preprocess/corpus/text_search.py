@@ -1,0 +1,95 @@
+"""The texts of a corpus's documents, decoded from their tokens, and the search for a text in them."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocess.corpus.tracing import Table, TraceError
+from preprocess.shards.format import Corpus
+from preprocess.text.cleaning import Cleaner
+from preprocess.text.config import SPLITS, CleaningConfig
+from preprocess.tokenizers.base import UNKNOWN
+from preprocess.tokenizers.load import Tokenizer
+
+
+class CorpusTexts:
+    """Reader of the texts of a corpus.
+
+    Args:
+        corpus: the corpus.
+        tokenizer: its tokenizer.
+
+    Attributes:
+        tokens: number of tokens of all shards.
+    """
+
+    def __init__(self, corpus: Corpus, tokenizer: Tokenizer) -> None:
+        self._details = corpus.manifest.details
+        self._tokenizer = tokenizer
+        self._shards = {shard.name: shard for split in SPLITS for shard in corpus.shards(split)}
+        self._open = lru_cache(maxsize=1)(self._open_shard)
+        self.tokens = sum(shard.tokens for shard in self._shards.values())
+
+    def text(self, shard: str, number: int) -> str:
+        """Return the text of the document with this number in a shard."""
+        ids, bounds = self._open(shard)
+        return self._tokenizer.decode(ids[bounds[number] : bounds[number + 1]])
+
+    def spellings(self, text: str) -> tuple[dict[str, set[str]], int]:
+        """Return a text as the documents have it, and how many of its tokens are unknown.
+
+        Returns:
+            By source, the text after cleaning, and after it was encoded and decoded, too. A tokenizer
+            may change a text, for example by unknown words.
+
+        Raises:
+            TraceError: no document can contain the text.
+        """
+        found: dict[str, set[str]] = {}
+        unknown = 0
+        for source in self._details["sources"]:
+            settings = source.get("cleaning", self._details["cleaning"])
+            (cleaned,) = Cleaner(CleaningConfig.model_validate(settings)).clean_batch([text])
+            (ids,) = self._tokenizer.encode([cleaned])
+            if not len(ids):
+                raise TraceError(
+                    "the text to search for is empty after cleaning; name a longer one"
+                )
+            missing = int(np.count_nonzero(ids == UNKNOWN))
+            if missing == len(ids):
+                raise TraceError(
+                    "no token of the text to search for is in the vocabulary, so no document shows it"
+                )
+            unknown = max(unknown, missing)
+            found[source["name"]] = {cleaned, self._tokenizer.decode(ids)}
+        return found, unknown
+
+    def containing(
+        self, table: Table, spellings: dict[str, set[str]], progress: Callable[[int, str], None]
+    ) -> npt.NDArray[np.bool_]:
+        """Return which documents of a segment contain a text, shape (documents,).
+
+        Args:
+            table: the segment.
+            spellings: the text, from `spellings`.
+            progress: called with the number of tokens and the name of each shard that was searched.
+        """
+        origins = table.origins
+        contained = np.zeros(len(origins), bool)
+        for split in SPLITS:
+            indexes = origins.in_split(split)
+            if len(indexes):
+                name = table.shard(split)
+                texts = (self.text(name, number) for number in range(len(indexes)))
+                wanted = spellings[origins.source]
+                contained[indexes] = [any(one in text for one in wanted) for text in texts]
+                progress(self._shards[name].tokens, name)
+        return contained
+
+    def _open_shard(self, name: str) -> tuple[npt.NDArray[Any], list[int]]:
+        """Return the ids of a shard, and where each document starts in them and the last one ends."""
+        shard = self._shards[name]
+        return shard.ids, [0, *np.cumsum(shard.lengths, dtype=np.int64).tolist()]

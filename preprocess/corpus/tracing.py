@@ -1,0 +1,265 @@
+"""Search in the origins of a corpus: where its documents come from, and what became of them."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocess.corpus.rejects import PREFIX
+from preprocess.errors import UserError
+from preprocess.files import storage
+from preprocess.files.manifest import Manifest
+from preprocess.shards import origins as files
+from preprocess.shards.origins import FATES, DocumentKey, Origins
+from preprocess.text.config import SPLITS
+
+OPEN_TABLES = 256
+"""Files of origins to hold in memory; one with 100,000 documents takes 1 MB, and its ids."""
+
+_SHARD = re.compile(rf"({'|'.join(SPLITS)})-(\d+)-(\d+)", re.ASCII)
+_REJECTS = re.compile(rf"{PREFIX}(\d+)-\d+\.jsonl", re.ASCII)
+_WHERE = re.compile(r":(?:row )?(\d+)(?: id=.*)?", re.ASCII)
+
+
+class TraceError(UserError):
+    """A document that cannot be traced."""
+
+
+class Table(NamedTuple):
+    """The origins of a segment: number of the unit, and of the segment in the unit."""
+
+    unit: int
+    segment: int
+    origins: Origins
+
+    def shard(self, split: str) -> str:
+        """Return the name of the segment's shard of a split."""
+        return f"{split}-{self.unit:06d}-{self.segment:03d}"
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A document and what became of it.
+
+    Attributes:
+        key: its unit, and its number there.
+        shard: name of its shard; empty if it was dropped.
+        number: number of the document in its shard; 0 if it was dropped.
+        fate: its split, or the reason for which it was dropped.
+        source: name of its source.
+        file: name of its file.
+        place: byte offset or row.
+        where: its location, as in `Rejected.where`, and what the offset counts if it does not count
+            the bytes of the file itself.
+        original: the earlier document for which it was dropped.
+    """
+
+    key: DocumentKey
+    shard: str
+    number: int
+    fate: str
+    source: str
+    file: str
+    place: int
+    where: str
+    original: DocumentKey | None
+
+
+class RejectedLine(NamedTuple):
+    """A record or document that the first pass dropped, from the files of rejects.
+
+    Attributes:
+        unit: number of the unit.
+        reason: why it was dropped.
+        where: its location.
+    """
+
+    unit: int
+    reason: str
+    where: str
+
+    def place_in(self, file: str) -> int | None:
+        """Return the byte offset or row if the location is in the file with this name, else None.
+
+        It is 0 for a whole file.
+        """
+        if self.where == file:
+            return 0
+        if self.where.startswith(file):
+            match = _WHERE.fullmatch(self.where, len(file))
+            return int(match[1]) if match else None
+        return None
+
+
+class CorpusOrigins:
+    """Reader of the origins of a finished corpus.
+
+    Args:
+        folder: folder or URL of the corpus.
+        manifest: its manifest.
+
+    Attributes:
+        untraced: names of the shards whose origins are unknown, because an earlier version of biloom
+            began the corpus.
+
+    Raises:
+        TraceError: no origins were recorded.
+    """
+
+    def __init__(self, folder: str, manifest: Manifest) -> None:
+        self._folder, self._manifest = folder, manifest
+        names = {file.name for file in manifest.files}
+        shards = [name.removesuffix(".bin") for name in names if name.endswith(".bin")]
+        with_origins = [name for name in names if name.startswith(files.PREFIX)]
+        self._segments: dict[int, list[int]] = {}
+        for name in with_origins:
+            unit, segment = map(int, name.removesuffix(".zst").split("-")[1:])
+            self._segments.setdefault(unit, []).append(segment)
+        self.untraced = sorted(
+            name for name in shards if f"{files.PREFIX}{name.partition('-')[2]}.zst" not in names
+        )
+        if not with_origins:
+            raise TraceError(
+                f"{folder}: the version of biloom that prepared it recorded no origins of documents; "
+                "prepare it again to trace them"
+            )
+        self._numbers: dict[tuple[int, int], range] = {}
+        self.read = lru_cache(OPEN_TABLES)(self._read)
+
+    def tables(self) -> Iterator[Table]:
+        """Yield the origins of all segments, in order."""
+        for unit in sorted(self._segments):
+            for segment in sorted(self._segments[unit]):
+                yield self.read(unit, segment)
+
+    def _read(self, unit: int, segment: int) -> Table:
+        path = storage.join(self._folder, f"{files.name_of(unit, segment)}.zst")
+        try:
+            data = storage.read_bytes(path)
+        except FileNotFoundError as error:
+            message = f"{path} is missing; run `biloom check {self._folder}`"
+            raise TraceError(message) from error
+        origins = Origins.decode(data, path)
+        self._numbers[unit, segment] = range(origins.first, origins.first + len(origins))
+        return Table(unit, segment, origins)
+
+    def find(self, shard: str, number: int) -> Traced:
+        """Return the document with this number in a shard, or in a unit.
+
+        Args:
+            shard: name of a shard, such as ``train-000012-003``, or number of a unit.
+            number: number of the document, from 0 on.
+
+        Raises:
+            TraceError: there is no such document, or its origin is unknown.
+        """
+        if shard.isascii() and shard.isdigit():
+            key = DocumentKey(int(shard), number)
+            if document := self.of_key(key):
+                return document
+            raise TraceError(f"{self._folder}: unit {key.unit} has no document {number:,}")
+        name = shard.removesuffix(".bin")
+        match = _SHARD.fullmatch(name)
+        if name in self.untraced:
+            raise TraceError(
+                f"{self._folder}: an earlier version of biloom read the documents of {name}, and "
+                "recorded no origins; prepare the corpus again to trace them"
+            )
+        if not match or f"{name}.bin" not in {file.name for file in self._manifest.files}:
+            raise TraceError(
+                f"{self._folder} has no shard '{shard}'; name one as `biloom inspect` shows it"
+            )
+        table = self.read(int(match[2]), int(match[3]))
+        rows = table.origins.in_split(match[1])
+        if not 0 <= number < len(rows):
+            raise TraceError(
+                f"{self._folder}: {name} has no document {number:,}; it has {len(rows):,}, and the "
+                "first one is 0"
+            )
+        return self.traced(table, int(rows[number]))
+
+    def of_key(self, key: DocumentKey) -> Traced | None:
+        """Return the document with this key, or None if its origin is unknown."""
+        for segment in sorted(self._segments.get(key.unit, [])):
+            # A segment is not read again only to see that the document is in another one.
+            if key.number in self._numbers.get((key.unit, segment), [key.number]):
+                table = self.read(key.unit, segment)
+                if key.number in self._numbers[key.unit, segment]:
+                    return self.traced(table, key.number - table.origins.first)
+        return None
+
+    def chain(self, document: Traced) -> list[Traced | DocumentKey]:
+        """Return the documents for which a document was dropped: the earlier one, and so on.
+
+        If the origin of the last one is unknown, it is a key.
+        """
+        found: list[Traced | DocumentKey] = []
+        while document.original:
+            earlier = self.of_key(document.original)
+            found.append(earlier or document.original)
+            if not earlier:
+                break
+            document = earlier
+        return found
+
+    def traced(self, table: Table, index: int) -> Traced:
+        """Return the document with this index in a segment."""
+        origins = table.origins
+        fate = int(origins.fates[index])
+        is_kept = fate < len(SPLITS)
+        run = origins.file(index)
+        note = "" if run.place in ("byte", "row") else f" ({run.place})"
+        return Traced(
+            key=DocumentKey(table.unit, origins.first + index),
+            shard=table.shard(FATES[fate]) if is_kept else "",
+            number=int(origins.ranks[index]) if is_kept else 0,
+            fate=FATES[fate],
+            source=origins.source,
+            file=run.name,
+            place=int(origins.places[index]),
+            where=origins.where(index) + note,
+            original=None if is_kept else origins.original_of(index),
+        )
+
+    def search(
+        self, matches: Callable[[Table], npt.NDArray[np.bool_]]
+    ) -> Iterator[tuple[Traced, bool]]:
+        """Yield the documents that match, and the duplicates that were dropped for them.
+
+        A duplicate of a duplicate is found, too. Documents are in the order of units. The keys of all
+        documents found are held in memory.
+
+        Args:
+            matches: returns which documents of a segment match, shape (documents,).
+
+        Yields:
+            The document, and True if it matches itself, False if it is a duplicate of one that does.
+        """
+        known: set[DocumentKey] = set()
+        for table in self.tables():
+            origins = table.origins
+            matched = matches(table)
+            found = set(np.flatnonzero(matched).tolist())
+            known.update(DocumentKey(table.unit, origins.first + index) for index in found)
+            if known:
+                pairs = zip(origins.dropped.tolist(), origins.originals.tolist(), strict=True)
+                for index, (unit, number) in pairs:
+                    if DocumentKey(unit, number) in known:
+                        known.add(DocumentKey(table.unit, origins.first + index))
+                        found.add(index)
+            for index in sorted(found):
+                yield self.traced(table, index), bool(matched[index])
+
+    def rejected(self) -> Iterator[RejectedLine]:
+        """Yield the records and documents that the first pass dropped and kept for inspection."""
+        for file in self._manifest.files:
+            # The duplicates are in other files, and in the origins, too.
+            if match := _REJECTS.fullmatch(file.name):
+                data = storage.read_bytes(storage.join(self._folder, file.name))
+                for row in map(json.loads, data.splitlines()):
+                    yield RejectedLine(int(match[1]), row["reason"], row["where"])

@@ -1,0 +1,283 @@
+"""Files that several processes write by turns: create, change and remove without overwriting another's.
+
+A local folder is locked by the kernel (flock); where the file system has no such locks, as some network
+file systems, a guard file takes their place. A store's conditional writes are used if it has them.
+Otherwise the file is read again after `SETTLE_SECONDS`, to see which of several writers was last.
+"""
+
+import errno
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from preprocess.files import processes, storage
+from preprocess.files.errors import StoreError, report_write_errors
+
+SETTLE_SECONDS = 2.0
+"""Time for the writers of one file to finish, on a store without conditional writes."""
+GUARD = f"{storage.TEMPORARY}guard"
+"""Name of the guard file."""
+
+_POLL_SECONDS = 0.02
+# Stores whose create-only put is one request; other clients look first and then write.
+_CREATE_PROTOCOLS = ("s3", "s3a", "gs", "gcs", "memory")
+# Stores whose client passes on the condition that the object still has a tag.
+_TAG_PROTOCOLS = ("s3", "s3a")
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK)
+_Change = Callable[[bytes], bytes | None]
+
+
+def create_exclusive(path: str, data: bytes) -> bool:
+    """Create a file only if it does not exist; return True if it was created, otherwise False.
+
+    ``data`` must differ between writers, so that a writer can
+    recognise its own.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    if storage.is_remote(path):
+        return _create_object(path, data)
+    target = storage.local_path(path)
+    with report_write_errors(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = storage.temporary_name(target)
+        try:
+            temporary.write_bytes(data)
+            os.link(temporary, target)
+        except FileExistsError:
+            # A network file system may report a failure of a call that it repeated.
+            return temporary.samefile(target) if target.exists() else False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return _create_without_link(target, data)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return True
+
+
+def _create_without_link(target: Path, data: bytes) -> bool:
+    try:
+        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return False
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    return True
+
+
+def update_exclusive(path: str, change: _Change) -> bool:
+    """Replace the content of a file unless another writer changes it in the meantime.
+
+    Args:
+        path: the file; it is never created.
+        change: returns the new content for the present one, or None to leave the file.
+
+    Returns:
+        True if the file was replaced.
+
+    Raises:
+        StorageError: the file cannot be read or written.
+    """
+    if storage.is_remote(path):
+        return _update_object(path, change)
+    target = storage.local_path(path)
+    with report_write_errors(path), _locked_parent(target) as is_there:
+        old = _content(target) if is_there else None
+        new = change(old) if old is not None else None
+        if new is None:
+            return False
+        temporary = storage.temporary_name(target)
+        try:
+            temporary.write_bytes(new)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return True
+
+
+def remove_exclusive(path: str, is_own: Callable[[bytes], bool]) -> None:
+    """Remove a file if it exists and its content is the caller's own.
+
+    On a store, the check and the removal are two calls.
+    """
+    if storage.is_remote(path):
+        with suppress(FileNotFoundError):
+            if is_own(storage.read_bytes(path)):
+                storage.remove(path)
+        return
+    target = storage.local_path(path)
+    with _locked_parent(target) as is_there:
+        old = _content(target) if is_there else None
+        if old is not None and is_own(old):
+            target.unlink(missing_ok=True)
+
+
+def _content(target: Path) -> bytes | None:
+    try:
+        return target.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def _locked_parent(target: Path) -> Iterator[bool]:
+    """Run the block with the parent folder locked; yield False if there is no such folder."""
+    try:
+        handle = os.open(target.parent, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        yield False
+        return
+    with _locked(handle, target.parent):
+        yield True
+
+
+@contextmanager
+def one_at_a_time(folder: str) -> Iterator[str]:
+    """Let one process or thread at a time run the block, for a local folder; not reentrant.
+
+    Does nothing for a remote folder.
+
+    Yields:
+        Why the file system cannot lock the folder, so that a guard file takes the lock's place; empty
+        if it can.
+    """
+    if storage.is_remote(folder):
+        yield ""
+        return
+    path = storage.local_path(folder)
+    with _locked(os.open(path, os.O_RDONLY), path) as reason:
+        yield reason
+
+
+@contextmanager
+def _locked(handle: int, folder: Path) -> Iterator[str]:
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            reason = error.strerror or str(error)
+        else:
+            try:
+                yield ""
+            finally:
+                # Closing is not enough: a process forked meanwhile has a copy of the handle.
+                fcntl.flock(handle, fcntl.LOCK_UN)
+            return
+        with _guarded(str(folder / GUARD)):
+            yield reason
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _guarded(path: str) -> Iterator[None]:
+    """Hold a guard file, waiting for its present holder; that of a killed process is removed."""
+    mine = secrets.token_hex(8).encode()
+    target = storage.local_path(path)
+    seen: bytes | None = None
+    since = time.monotonic()
+    while not create_exclusive(path, mine):
+        if (now := _content(target)) != seen:
+            seen, since = now, time.monotonic()
+        elif time.monotonic() - since > processes.SILENCE_SECONDS:
+            target.unlink(missing_ok=True)
+        time.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        if _content(target) == mine:
+            target.unlink(missing_ok=True)
+
+
+def _create_object(path: str, data: bytes) -> bool:
+    fs, inner = storage.open_remote(path)
+
+    def put(**condition: Any) -> None:
+        fs.put_finished(inner, lambda: fs.pipe_file(inner, data, **condition))
+
+    try:
+        put(mode="create")
+    except StoreError as error:
+        now = _object(path)
+        if now is not None:
+            # It may be the caller's own: the client repeats a request without an answer.
+            return now == data
+        if not _is_unknown_to_store(error):
+            raise
+        put()
+        return _is_settled(path, data)
+    is_atomic = _protocol(path) in _CREATE_PROTOCOLS and _fails(lambda: put(mode="create"))
+    return is_atomic or _is_settled(path, data)
+
+
+def _update_object(path: str, change: _Change) -> bool:
+    fs, inner = storage.open_remote(path)
+    fs.invalidate_cache()
+    try:
+        # The tag before the content: if the tag is too old, the condition fails.
+        tag = fs.info(inner).get("ETag") if _protocol(path) in _TAG_PROTOCOLS else None
+        old = storage.read_bytes(path)
+    except FileNotFoundError:
+        return False
+    new = change(old)
+    if new is None:
+        return False
+
+    def put(**condition: Any) -> None:
+        fs.pipe_file(inner, new, **condition)
+
+    is_atomic = False
+    if tag:
+        try:
+            put(IfMatch=tag)
+            is_atomic = _fails(lambda: put(IfMatch=tag))
+        except FileNotFoundError:
+            return False
+        except StoreError as error:
+            now = _object(path)
+            if now != old:
+                return now == new
+            if not _is_unknown_to_store(error):
+                raise
+            put()
+    else:
+        put()
+    return is_atomic or _is_settled(path, new)
+
+
+def _fails(put: Callable[[], None]) -> bool:
+    """Return True if the store refuses a put whose condition does not hold."""
+    try:
+        put()
+    except (StoreError, FileNotFoundError):
+        return True
+    return False
+
+
+def _protocol(path: str) -> str:
+    return path.split("://", 1)[0]
+
+
+def _is_unknown_to_store(error: StoreError) -> bool:
+    """Return True if the store does not implement conditional writes."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOSYS
+
+
+def _object(path: str) -> bytes | None:
+    try:
+        return storage.read_bytes(path)
+    except FileNotFoundError:
+        return None
+
+
+def _is_settled(path: str, data: bytes) -> bool:
+    """Return True if ``data`` is what the last of several writers wrote."""
+    time.sleep(SETTLE_SECONDS)
+    return _object(path) == data

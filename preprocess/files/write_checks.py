@@ -1,0 +1,31 @@
+"""Checks that run before this process changes something in a folder."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_checks: dict[str, tuple[str, Callable[[], None]]] = {}
+
+
+@contextmanager
+def checked_writes(name: str, folder: str, check: Callable[[], None]) -> Iterator[None]:
+    """Call ``check`` before each change in ``folder`` and below while the block runs, in all threads.
+
+    If ``check`` raises, `preprocess.files.storage` changes nothing.
+
+    Args:
+        name: names the check, which no other check of this process may have.
+        folder: an absolute path or a URL.
+        check: raises an error if this process may not write.
+    """
+    _checks[name] = (folder.rstrip("/"), check)
+    try:
+        yield
+    finally:
+        del _checks[name]
+
+
+def check_write(path: str) -> None:
+    """Run the checks of the folders that hold ``path``, an absolute path or a URL."""
+    for folder, check in tuple(_checks.values()):
+        if path == folder or path.startswith(f"{folder}/"):
+            check()

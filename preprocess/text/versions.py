@@ -1,0 +1,30 @@
+"""Versions of the tables that decide how text is cleaned and tokenised."""
+
+import unicodedata
+from functools import cache
+from importlib.metadata import version
+
+
+@cache
+def table_versions() -> dict[str, str]:
+    """Return the version of each table by its name.
+
+    Python's Unicode tables decide which characters are letters and how text is normalised.
+    SentencePiece decides the pieces of a text. Another version can give other bytes for the same
+    settings and inputs.
+    """
+    return {"Unicode": unicodedata.unidata_version, "SentencePiece": version("sentencepiece")}
+
+
+def differing_versions(recorded: dict[str, str]) -> list[str]:
+    """Return a line for each table whose version differs, such as ``Unicode: 14.0.0 -> 15.0.0``.
+
+    Args:
+        recorded: versions from `table_versions` when a result was made; empty if not known.
+    """
+    present = table_versions()
+    return [
+        f"{name}: {old} -> {present[name]}"
+        for name, old in recorded.items()
+        if present.get(name, old) != old
+    ]
