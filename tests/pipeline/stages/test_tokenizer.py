@@ -26,8 +26,9 @@ def learn(output: Path, *overrides: str) -> dict[str, Any]:
     text = output / "text.txt"
     text.parent.mkdir(exist_ok=True)
     text.write_text("\n".join(LINES), encoding="utf-8")
-    arguments = [f"prepare.input={text}", f"run.output={output}", *overrides]
-    assert main(["tokenizer", *arguments]) == 0
+    words = [f"prepare.input={text}", f"run.output={output}", *overrides]
+    last = {word.partition("=")[0]: word for word in words}
+    assert main(["tokenizer", *last.values()]) == 0
     return read_manifest(str(output / "tokenizer"), "tokenizer").details
 
 
