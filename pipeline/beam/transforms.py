@@ -12,7 +12,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipeline.beam.worker_call import WorkerCall
+from pipeline.beam.worker_call import WorkerCall, running_job
 from preprocess.corpus.dedup import Kind, deduplicate_bucket
 from preprocess.corpus.first_pass import Job, tokenize_unit
 from preprocess.corpus.last_pass import finish_unit
@@ -28,9 +28,10 @@ class ForEach(beam.PTransform):
 
     def __init__(self, work_folder: str, work: Callable[..., Any], *arguments: Any) -> None:
         super().__init__()
-        self._call = WorkerCall(work_folder, work, arguments)
+        self._work, self._call = work_folder, WorkerCall(work_folder, work, arguments)
 
     def expand(self, items: Any) -> Any:
+        self._call.job = running_job(self._work)
         return items | "spread" >> _Spread() | "work" >> beam.Map(self._call)
 
 

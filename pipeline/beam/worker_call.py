@@ -2,14 +2,15 @@
 
 An engine returns at best the text of a traceback, so a worker writes the message of a user error
 into the folder of unfinished work, where the driver reads it. A worker also checks that it runs the
-same biloom as the driver.
+same biloom as the driver, and that the driver has not stopped the job or begun another one. Not every
+engine ends a job that is cancelled or whose driver was killed.
 """
 
 import pickle
 import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +24,7 @@ from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.errors import StorageError, StoreError
 from preprocess.text.versions import table_versions
-from preprocess.work.folder import failures_folder
+from preprocess.work.folder import failures_folder, job_file, read_record, write_record
 
 PACKAGES = (pipeline, lightning_modules, preprocess)
 ENCODING = ("utf-8", "surrogateescape")
@@ -34,6 +35,10 @@ _STORAGE_ERROR = re.compile(
 _WHERE_IN_BEAM = " [while running"
 
 
+class JobEnded(Exception):  # noqa: N818
+    """A worker works for a job that has ended. Not a `UserError`, which would reach a later job."""
+
+
 class WorkerCall:
     """A picklable function that runs ``work(*arguments, item)`` on a worker.
 
@@ -42,9 +47,15 @@ class WorkerCall:
         work: a function of a module that workers can import.
         arguments: its first arguments.
 
+    Attributes:
+        job: name of the job that it belongs to, from `running_job`; None to not check it.
+
     Raises:
         UserError: ``work`` raises one, or the worker's biloom is not the driver's.
+        JobEnded: the job has ended.
     """
+
+    job: str | None = None
 
     def __init__(
         self, work_folder: str, work: Callable[..., Any], arguments: Sequence[Any]
@@ -54,6 +65,8 @@ class WorkerCall:
         self._packed = pickle.dumps((work, tuple(arguments)))
 
     def __call__(self, item: Any) -> Any:
+        if self.job and running_job(self._folder) != self.job:
+            raise JobEnded("this job was stopped, or its command was started again")
         try:
             if self._driver != source_version():
                 raise UserError(
@@ -103,6 +116,27 @@ def user_errors(work_folder: str) -> Iterator[None]:
         if not messages:
             raise
         raise UserError("\n".join(messages)) from error
+
+
+@contextmanager
+def job_runs(work_folder: str) -> Iterator[None]:
+    """Let the calls of one job run while the block runs, and no calls of a former job."""
+    path = job_file(work_folder)
+    write_record(path, {"name": uuid.uuid4().hex})
+    try:
+        yield
+    finally:
+        # A store that cannot be reached must not hide the error of the job.
+        with suppress(StorageError, OSError):
+            storage.remove(path)
+
+
+def running_job(work_folder: str) -> str | None:
+    """Return the name of the job that runs on this work; None if there is none."""
+    try:
+        return str(read_record(job_file(work_folder))["name"])
+    except FileNotFoundError:
+        return None
 
 
 def failures(work_folder: str) -> list[str]:

@@ -10,8 +10,8 @@ from pipeline.commands.training_plan import Vocabulary, known_vocabulary, show_t
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.plan import Plan, plan_of
-from pipeline.lifecycle.registry import STAGES, embed_sources
-from pipeline.stages.run import stages_of_run
+from pipeline.lifecycle.registry import embed_sources
+from pipeline.stages.run import check_config, stages_of_command
 from preprocess.config import Source
 from preprocess.errors import UserError
 from preprocess.files import storage
@@ -27,9 +27,11 @@ def dry_run(config: Config, command: str, console: Console, overwrite: bool = Fa
 
     Raises:
         StorageError: an input is not found.
+        UserError: a stage cannot finish with these settings.
     """
     console.stage(f"plan of {command}", storage.absolute(config.run.output))
-    stages = stages_of_run(config) if command == "run" else [STAGES[command]]
+    stages = stages_of_command(config, command)
+    check_config(config, stages)
     names = {stage.name for stage in stages}
     embedded = embed_sources(config) if "embed" in names else None
     if names & {"tokenizer", "prepare"} or ("embed" in names and not embedded):

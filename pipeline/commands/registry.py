@@ -245,8 +245,8 @@ COMMANDS: dict[str, Command | Group] = {
         ),
         details="One line per document, with columns separated by tabs: shard and number; split, or "
         "why it was dropped and for which document; source; file and place, as in dropped-*.jsonl. "
-        "With each document, those that were dropped as its duplicates are listed. Exits with 1 if "
-        "no document is found.",
+        "--file, --id and --text also list the documents that were dropped as duplicates of those "
+        "found. Exits with 1 if no document is found.",
     ),
     "score": Command(
         "print the log-probability and perplexity of each text",

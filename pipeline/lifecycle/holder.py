@@ -1,10 +1,14 @@
 """The holder of a lock file, and whether it has ended."""
 
+import errno
 import json
 from typing import Any, NamedTuple
 
 from preprocess.files import storage
 from preprocess.files.processes import ProcessIdentity, has_ended, this_process
+
+LENGTH = 512
+"""Least length of a lock file, filled with spaces."""
 
 
 class Holder(NamedTuple):
@@ -35,14 +39,15 @@ class Holder(NamedTuple):
 
 
 def write_holder(identity: ProcessIdentity, token: str, beat: int) -> bytes:
-    """Return the content of a lock file.
+    """Return the content of a lock file, of the same length at each beat.
 
     Args:
         identity: the holder.
         token: differs between any two holders.
         beat: how often the holder has renewed the file.
     """
-    return json.dumps({"holder": token, **identity._asdict(), "beat": beat}).encode()
+    record = json.dumps({"holder": token, **identity._asdict(), "beat": beat})
+    return record.ljust(LENGTH).encode()
 
 
 def read_holder(content: bytes) -> Holder | None:
@@ -60,6 +65,12 @@ def read_holder(content: bytes) -> Holder | None:
 def read_lock(path: str) -> bytes | None:
     """Return the content of a lock file; None if there is none."""
     try:
-        return storage.read_bytes(path)
+        try:
+            return storage.read_bytes(path)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            # On a network file system, the holder has replaced the file between opening and reading.
+            return storage.read_bytes(path)
     except (FileNotFoundError, NotADirectoryError):
         return None

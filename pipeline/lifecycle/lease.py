@@ -152,7 +152,9 @@ class Lease:
         began = _clock()
         self._beat += 1
         new = self._content()
-        if update_exclusive(self._path, lambda old: new if self._is_own(old) else None):
+        if update_exclusive(
+            self._path, lambda old: new if self._is_own(old) else None, in_place=True
+        ):
             self._renewed_at = began
         else:
             self._look(read_lock(self._path))
@@ -166,6 +168,7 @@ class Lease:
     def _lost(self, why: str) -> LeaseLost:
         return LeaseLost(
             f"{self._folder}: this process no longer holds the lock of the folder ({why}) and writes "
-            "nothing more there; it was suspended, or could not reach the lock file, for more than "
-            f"{processes.SILENCE_SECONDS:.0f} s. Run the same command to resume or to see the result"
+            "nothing more there, as after it was suspended or could not reach the lock file for more "
+            f"than {processes.SILENCE_SECONDS:.0f} s; run the same command to resume or to see the "
+            "result"
         )

@@ -10,7 +10,7 @@ from pipeline.lifecycle.holder import read_holder, read_lock
 from pipeline.lifecycle.lease import Lease
 from preprocess.errors import UserError
 from preprocess.files import processes, storage
-from preprocess.files.exclusive import one_at_a_time as one_at_a_time
+from preprocess.files.exclusive import one_at_a_time
 
 POLL_SECONDS = 1.0
 """Time between two looks at the lock file of a process that may have ended."""
@@ -40,14 +40,22 @@ def lock(folder: str, path: str, console: Console, wait: bool = True) -> Iterato
 
     Raises:
         LockedError: another process holds the lock.
-        LeaseLost: the block writes into the folder after another process took the lock over.
+        LeaseLost: the block fails, or writes into the folder, after another process took the lock
+            over.
         StorageError: the folder cannot be written.
     """
     lease = Lease(folder, path)
     try:
         _take(folder, path, lease, console, wait)
-        with lease.kept():
-            yield lease
+        try:
+            with lease.kept():
+                yield lease
+        except UserError:
+            raise
+        except Exception:
+            # It may be a consequence: another process removes the files that this one reads.
+            lease.check()
+            raise
     finally:
         lease.release(console)
 

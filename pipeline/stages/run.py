@@ -1,13 +1,14 @@
 """The whole pipeline in order, or one stage of it."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.running import run_stage
 from pipeline.lifecycle.stage import Stage, StageWork, require
+from pipeline.training.tracking_requirements import check_tracking
 
 
 def _tokenizer() -> StageWork:
@@ -63,10 +64,11 @@ def run(config: Config, command: str, console: Console, overwrite: bool = False)
     logging.getLogger().setLevel(logging.ERROR)
     for name in ("apache_beam", "grpc"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    stages = stages_of_command(config, command)
+    check_config(config, stages)
     if command != "run":
         run_stage(STAGES[command], LOAD_WORK[command], config, console, overwrite)
         return
-    stages = stages_of_run(config)
     for stage in stages:
         require("run", stage.needs)
     for stage in stages:
@@ -76,8 +78,28 @@ def run(config: Config, command: str, console: Console, overwrite: bool = False)
     report(config, console)
 
 
-def stages_of_run(config: Config) -> list[Stage]:
-    """The stages in order, without those whose result the config names in another folder."""
+CHECKS: dict[str, Callable[[Config], None]] = {"train": check_tracking}
+"""For a stage, a function that raises a `UserError` if settings rule out that it can finish."""
+
+
+def check_config(config: Config, stages: Iterable[Stage]) -> None:
+    """Check what can be checked of all stages before the first one, which may take days.
+
+    Raises:
+        UserError: a stage cannot finish with these settings.
+    """
+    for stage in stages:
+        if check := CHECKS.get(stage.name):
+            check(config)
+
+
+def stages_of_command(config: Config, command: str) -> list[Stage]:
+    """Return the stages that a command runs, in order.
+
+    `biloom run` leaves out the stages whose result the config names in another folder.
+    """
+    if command != "run":
+        return [STAGES[command]]
     elsewhere = {
         "tokenizer": config.prepare.tokenizer or config.train.corpus,
         "prepare": config.train.corpus,

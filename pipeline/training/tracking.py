@@ -19,6 +19,7 @@ from pipeline.config.schema import Config, TrackingConfig
 from pipeline.console import Console
 from pipeline.lifecycle.registry import stage_folder
 from pipeline.lifecycle.stage import Made, StageError, StageFolder
+from pipeline.training.tracking_requirements import check_tracking
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, read_manifest
 
@@ -133,9 +134,10 @@ def make_loggers(
         StageError: wandb cannot start, for example because its key is wrong; or TensorBoard is
             enabled and its files cannot be written.
     """
+    check_tracking(config)
     loggers: list[Logger] = []
     if config.tracking.tensorboard:
-        loggers.append(_tensorboard(place))
+        loggers.append(TensorBoardLogger(place.file("tensorboard")))
     mode, line = wandb_mode(config.tracking)
     console.line(line)
     if mode is not None:
@@ -148,26 +150,8 @@ def make_loggers(
     return loggers
 
 
-def _tensorboard(place: StageFolder) -> TensorBoardLogger:
-    if storage.is_remote(place.folder):
-        raise StageError(
-            f"tracking.tensorboard can write only local files, but {place.folder} is in a store; set "
-            "it to false (metrics.jsonl has the same metrics)"
-        )
-    if importlib.util.find_spec("tensorboardX") is None:
-        raise StageError(
-            "tracking.tensorboard is true, but tensorboardX is not installed; pip install "
-            "'biloom[tensorboard]', or set it to false"
-        )
-    return TensorBoardLogger(place.file("tensorboard"))
-
-
 def wandb_mode(tracking: TrackingConfig) -> tuple[str | None, str]:
-    """Return "online", "offline" or None, and a line for the console that says why.
-
-    Raises:
-        StageError: tracking.wandb is "offline" and wandb is not installed.
-    """
+    """Return "online", "offline" or None, and a line for the console that says why."""
     mode = os.environ.get("WANDB_MODE")
     if tracking.wandb == "off" or mode == "disabled":
         return None, "wandb: off"
@@ -178,11 +162,6 @@ def wandb_mode(tracking: TrackingConfig) -> tuple[str | None, str]:
             "wandb: off, no key found (`wandb login` sets one); metrics are in metrics.jsonl",
         )
     if importlib.util.find_spec("wandb") is None:
-        if tracking.wandb == "offline":
-            raise StageError(
-                "tracking.wandb is offline, but wandb is not installed; pip install "
-                "'biloom[wandb]', or set it to off"
-            )
         return None, "wandb: off, not installed (pip install 'biloom[wandb]')"
     if offline:
         return "offline", "wandb: offline (`wandb sync` uploads the run later)"

@@ -17,10 +17,11 @@ from typing import Any
 
 from preprocess.files import processes, storage
 from preprocess.files.errors import StoreError, report_write_errors
+from preprocess.files.temporary import TEMPORARY, temporary_name
 
 SETTLE_SECONDS = 2.0
 """Time for the writers of one file to finish, on a store without conditional writes."""
-GUARD = f"{storage.TEMPORARY}guard"
+GUARD = f"{TEMPORARY}guard"
 """Name of the guard file."""
 
 _POLL_SECONDS = 0.02
@@ -35,8 +36,7 @@ _Change = Callable[[bytes], bytes | None]
 def create_exclusive(path: str, data: bytes) -> bool:
     """Create a file only if it does not exist; return True if it was created, otherwise False.
 
-    ``data`` must differ between writers, so that a writer can
-    recognise its own.
+    ``data`` must differ between writers, so that a writer can recognise its own.
 
     Raises:
         StorageError: the file cannot be written.
@@ -46,13 +46,13 @@ def create_exclusive(path: str, data: bytes) -> bool:
     target = storage.local_path(path)
     with report_write_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = storage.temporary_name(target)
+        temporary = temporary_name(target)
         try:
             temporary.write_bytes(data)
             os.link(temporary, target)
         except FileExistsError:
-            # A network file system may report a failure of a call that it repeated.
-            return temporary.samefile(target) if target.exists() else False
+            # A network file system may have made the link and repeated the call.
+            return temporary.stat().st_nlink > 1
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
@@ -72,12 +72,14 @@ def _create_without_link(target: Path, data: bytes) -> bool:
     return True
 
 
-def update_exclusive(path: str, change: _Change) -> bool:
+def update_exclusive(path: str, change: _Change, in_place: bool = False) -> bool:
     """Replace the content of a file unless another writer changes it in the meantime.
 
     Args:
         path: the file; it is never created.
         change: returns the new content for the present one, or None to leave the file.
+        in_place: overwrite a local file instead of replacing it, which also works on a full disk. The
+            length of the content must not change. A reader may see a mixture of both contents.
 
     Returns:
         True if the file was replaced.
@@ -89,17 +91,30 @@ def update_exclusive(path: str, change: _Change) -> bool:
         return _update_object(path, change)
     target = storage.local_path(path)
     with report_write_errors(path), _locked_parent(target) as is_there:
+        if in_place:
+            return is_there and _overwrite(target, change)
         old = _content(target) if is_there else None
         new = change(old) if old is not None else None
         if new is None:
             return False
-        temporary = storage.temporary_name(target)
+        temporary = temporary_name(target)
         try:
             temporary.write_bytes(new)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
     return True
+
+
+def _overwrite(target: Path, change: _Change) -> bool:
+    # One handle to read and write: if another host replaces the file, its file is not changed.
+    with suppress(FileNotFoundError), open(target, "r+b") as file:
+        new = change(file.read())
+        if new is not None:
+            file.seek(0)
+            file.write(new)
+            return True
+    return False
 
 
 def remove_exclusive(path: str, is_own: Callable[[bytes], bool]) -> None:
@@ -202,6 +217,12 @@ def _create_object(path: str, data: bytes) -> bool:
     def put(**condition: Any) -> None:
         fs.put_finished(inner, lambda: fs.pipe_file(inner, data, **condition))
 
+    # Not by the condition alone, because some stores and clients ignore it.
+    if _object(path) is not None:
+        return False
+    if _protocol(path) not in _CREATE_PROTOCOLS:
+        put()
+        return _is_settled(path, data)
     try:
         put(mode="create")
     except StoreError as error:
@@ -213,8 +234,7 @@ def _create_object(path: str, data: bytes) -> bool:
             raise
         put()
         return _is_settled(path, data)
-    is_atomic = _protocol(path) in _CREATE_PROTOCOLS and _fails(lambda: put(mode="create"))
-    return is_atomic or _is_settled(path, data)
+    return _fails(lambda: put(mode="create")) or _is_settled(path, data)
 
 
 def _update_object(path: str, change: _Change) -> bool:

@@ -14,6 +14,8 @@ from preprocess.files.folders import (
     Excluded,
     Folders,
     LocalFolders,
+    Place,
+    Places,
     RemoteFolders,
     join_name,
 )
@@ -26,7 +28,6 @@ from preprocess.files.pattern import (
     matches_path,
     may_be_a_name,
 )
-from preprocess.files.places import Place, Places
 from preprocess.files.storage import is_remote, local_path, open_read, open_remote
 
 _VERSIONS = (

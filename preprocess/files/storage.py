@@ -7,31 +7,31 @@ For remote paths every function may raise `StoreError` if the store fails, and `
 package for the URL's protocol is not installed.
 """
 
+import io
 import os
-import re
-import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
-from preprocess.files import processes
 from preprocess.files.archive import open_archive
 from preprocess.files.durability import sync_data, sync_folder, sync_name
-from preprocess.files.errors import ReportingStore, StorageError, report_write_errors
+from preprocess.files.errors import (
+    ReportingStore,
+    StorageError,
+    StoreError,
+    report_write_errors,
+)
 from preprocess.files.paths import ARCHIVES, split_chain
 from preprocess.files.paths import absolute as absolute
 from preprocess.files.paths import is_remote as is_remote
 from preprocess.files.paths import join as join
 from preprocess.files.paths import local_path as local_path
+from preprocess.files.temporary import TEMPORARY as TEMPORARY
+from preprocess.files.temporary import remove_orphans, temporary_name
 from preprocess.files.write_checks import check_write
-
-TEMPORARY = ".biloom-tmp-"
-"""Prefix of the names of files that are being written."""
-_WRITER = re.compile(r"(?P<place>[0-9a-f]{16})-(?P<process>\d+)-(?P<began>\d+)-[0-9a-f]{8}-")
 
 
 def open_remote(path: str) -> tuple[Any, str]:
@@ -70,15 +70,37 @@ def exists(path: str) -> bool:
 def read_bytes(path: str, start: int = 0, end: int | None = None) -> bytes:
     """Return the bytes ``[start, end)`` of a file; None means to its end.
 
+    Bytes after the end of the file are left out, so a range may be empty, and so may the file.
+
     Raises:
         FileNotFoundError: the file does not exist.
     """
     if is_remote(path):
-        fs, inner = open_remote(path)
-        return bytes(fs.cat_file(inner, start=start, end=end))
+        return _read_remote(path, start, end)
     with open(local_path(path), "rb") as file:
         file.seek(start)
-        return file.read() if end is None else file.read(end - start)
+        return file.read() if end is None else file.read(max(end - start, 0))
+
+
+def _read_remote(path: str, start: int, end: int | None) -> bytes:
+    fs, inner = open_remote(path)
+    # Without a range, because none fits an empty object.
+    if start == 0 and end is None:
+        return bytes(fs.cat_file(inner))
+    if end is not None and end <= start:
+        fs.info(inner)  # raises FileNotFoundError, as for any other range
+        return b""
+    try:
+        data = bytes(fs.cat_file(inner, start=start, end=end))
+    except StoreError:
+        # A store refuses a range that begins at or after the end (HTTP status 416).
+        size = fs.info(inner)["size"]
+        if size is None or start < size:
+            raise
+        return b""
+    # A web server may ignore the range and send the whole file.
+    whole = end is not None and len(data) > end - start
+    return data[start:end] if whole else data
 
 
 def open_read(path: str) -> BinaryIO:
@@ -89,16 +111,13 @@ def open_read(path: str) -> BinaryIO:
     """
     if is_remote(path):
         fs, inner = open_remote(path)
-        return cast(BinaryIO, ReportingStore(fs.open(inner, "rb"), path))
+        file = fs.open(inner, "rb")
+        if getattr(file, "size", None) == 0:
+            # Some clients open it as a stream, which cannot seek.
+            file.close()
+            return io.BytesIO()
+        return cast(BinaryIO, ReportingStore(file, path))
     return open(local_path(path), "rb")
-
-
-def temporary_name(target: Path) -> Path:
-    """Return a name beside ``target`` that no other writer has, on any host and in any thread."""
-    me = processes.this_process()
-    writer = f"{me.place or me.host}-{me.process}-{me.began}-{secrets.token_hex(4)}"
-    # The end of the name is for people, and short because the length of names is limited.
-    return target.with_name(f"{TEMPORARY}{writer}-{target.name[-40:]}")
 
 
 @contextmanager
@@ -170,8 +189,10 @@ def remove(path: str) -> None:
     check_write(absolute(path))
     if is_remote(path):
         fs, inner = open_remote(path)
-        if fs.exists(inner):
-            fs.rm_file(inner)
+        fs.invalidate_cache()
+        with suppress(FileNotFoundError):  # Another process may remove it at the same time.
+            if fs.exists(inner):
+                fs.rm_file(inner)
         return
     local_path(path).unlink(missing_ok=True)
 
@@ -182,47 +203,17 @@ def remove_tree(folder: str) -> None:
     if is_remote(folder):
         fs, inner = open_remote(folder)
         fs.invalidate_cache()
-        if fs.exists(inner):
-            fs.rm(inner, recursive=True)
+        with suppress(FileNotFoundError):  # Another process may remove it at the same time.
+            if fs.exists(inner):
+                fs.rm(inner, recursive=True)
         return
     shutil.rmtree(local_path(folder), ignore_errors=True)
 
 
 def remove_temporary(folder: str) -> None:
-    """Remove temporary files that killed writers left in a local folder and below.
-
-    A file stays if its writer runs. If that cannot be told, for example because the writer is on another
-    host, the file stays unless it is older than `processes.SILENCE_SECONDS`.
-    """
-    if is_remote(folder):
-        return
-    top = local_path(folder)
-    oldest: float | None = None
-    for path in top.rglob(f"{TEMPORARY}*"):
-        is_orphan = _writer_has_ended(path.name)
-        if is_orphan is None:
-            # By the clock of the file system, which may be another machine's.
-            oldest = oldest or _time_written_now(top) - processes.SILENCE_SECONDS
-            with suppress(FileNotFoundError):
-                is_orphan = path.stat().st_mtime < oldest
-        if is_orphan:
-            with suppress(OSError):  # It may be another user's.
-                path.unlink()
-
-
-def _writer_has_ended(name: str) -> bool | None:
-    writer = _WRITER.match(name.removeprefix(TEMPORARY))
-    if not writer or writer["place"] != processes.this_process().place:
-        return None
-    return processes.has_ended(int(writer["process"]), writer["began"])
-
-
-def _time_written_now(folder: Path) -> float:
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=TEMPORARY) as probe:
-            return os.fstat(probe.fileno()).st_mtime
-    except OSError:  # The disk may be full.
-        return time.time()
+    """Remove temporary files that ended writers left in a local folder and below."""
+    if not is_remote(folder):
+        remove_orphans(local_path(folder))
 
 
 def move_aside(folder: str) -> str:
@@ -263,33 +254,30 @@ def list_names(folder: str) -> list[str]:
 
     Temporary names, which a running or killed writer leaves, are not listed.
     """
-    if is_remote(folder):
-        fs, inner = open_remote(folder)
-        fs.invalidate_cache()
-        if not fs.exists(inner):
-            return []
-        found = fs.ls(inner, detail=True)
-        files = [f["name"] for f in found if f["type"] == "file"]
-        names = [PurePosixPath(name).name for name in files if not _is_folder_marker(name)]
-    else:
-        path = local_path(folder)
-        names = [f.name for f in path.iterdir() if f.is_file()] if path.is_dir() else []
+    try:
+        if is_remote(folder):
+            fs, inner = open_remote(folder)
+            fs.invalidate_cache()
+            found = [f["name"] for f in fs.ls(inner, detail=True) if f["type"] == "file"]
+            names = [PurePosixPath(name).name for name in found if not _is_folder_marker(name)]
+        else:
+            names = [file.name for file in local_path(folder).iterdir() if file.is_file()]
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
     return sorted(name for name in names if not name.startswith(TEMPORARY))
 
 
 def list_folders(folder: str) -> list[str]:
     """Return the names of the folders directly in ``folder``, sorted; empty if it does not exist."""
-    if is_remote(folder):
-        fs, inner = open_remote(folder)
-        fs.invalidate_cache()
-        if not fs.exists(inner):
-            return []
-        found = fs.ls(inner, detail=True)
-        return sorted(
-            PurePosixPath(f["name"].rstrip("/")).name for f in found if f["type"] == "directory"
-        )
-    path = local_path(folder)
-    return sorted(f.name for f in path.iterdir() if f.is_dir()) if path.is_dir() else []
+    try:
+        if is_remote(folder):
+            fs, inner = open_remote(folder)
+            fs.invalidate_cache()
+            found = [f["name"] for f in fs.ls(inner, detail=True) if f["type"] == "directory"]
+            return sorted(PurePosixPath(name.rstrip("/")).name for name in found)
+        return sorted(file.name for file in local_path(folder).iterdir() if file.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def move_entries(folder: str, target: str, names: Sequence[str]) -> None:
@@ -304,7 +292,7 @@ def move_entries(folder: str, target: str, names: Sequence[str]) -> None:
         fs.invalidate_cache()
         start, end = len(inner.rstrip("/")) + 1, open_remote(target)[1].rstrip("/")
         wanted = {*names}
-        below = {path[start:]: path for path in fs.find(inner)}
+        below = {path[start:]: path for path in fs.find(inner) if not _is_folder_marker(path)}
         moved = {name: path for name, path in below.items() if name.partition("/")[0] in wanted}
         if moved:
             fs.copy([*moved.values()], [f"{end}/{name}" for name in moved])

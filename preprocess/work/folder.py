@@ -22,6 +22,7 @@
       word-counts/000012.json  record of a unit: its words are counted
       vocabulary/000012.bin    words of a bucket in the order of their ids
       progress/000012.json     counts of a unit, rewritten while it runs
+      job.json                 name of the Beam job that runs
       failures/...             messages of workers that failed
       step-000001000.ckpt      checkpoints of an unfinished training
 
@@ -218,6 +219,10 @@ def sorted_words(work: str, bucket: int) -> str:
 
 def progress_folder(work: str) -> str:
     return join(work, "progress")
+
+
+def job_file(work: str) -> str:
+    return join(work, "job.json")
 
 
 def failures_folder(work: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 from lightning_modules.training.metrics_file import MetricsFile
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
+from preprocess.files.write_checks import checked_writes
 
 
 def rows(path: Path) -> list[dict[str, object]]:
@@ -55,3 +56,18 @@ def test_a_full_disk_is_reported_with_the_path() -> None:
 
     with pytest.raises(StorageError, match=r"/dev/full: cannot be written \(No space left"):
         file.put({"step": 1})
+
+
+def test_a_process_that_may_not_write_appends_nothing(tmp_path: Path) -> None:
+    metrics = MetricsFile(str(tmp_path / "metrics.jsonl"), 0)
+    metrics.put({"step": 1})
+
+    def refuse() -> None:
+        raise StorageError("not yours")
+
+    with (
+        checked_writes("name", str(tmp_path), refuse),
+        pytest.raises(StorageError, match="not yours"),
+    ):
+        metrics.put({"step": 2})
+    assert rows(tmp_path / "metrics.jsonl") == [{"step": 1}]

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import sysconfig
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,21 @@ def job_service() -> Iterator[int]:
         yield job_port
 
 
+@contextmanager
+def flink_cluster(folder: Path, task_managers: int) -> Iterator[int]:
+    """Run a cluster in ``folder`` while the block runs, and yield the port of its REST API."""
+    script = Path(str(JAR)).with_name("cluster.sh")
+    if not script.exists():
+        pytest.skip(f"no {script.name} beside the job server, to start a cluster by")
+    port = free_port() % 40_000 + 2000
+    environment = {**os.environ, "BILOOM_FLINK_PORT": str(port)}
+    subprocess.run([script, "start", str(task_managers), folder], check=True, env=environment)
+    try:
+        yield port
+    finally:
+        subprocess.run([script, "stop", folder], check=False)
+
+
 def portable(job_port: int, pool_port: int) -> tuple[str, ...]:
     return (
         "runner.kind=portable",
@@ -176,28 +193,20 @@ def test_a_remote_dask_cluster_writes_the_same_bytes(
 def test_a_flink_cluster_that_loses_a_task_manager_writes_the_same_bytes(
     tiny: Tiny, alone: str, tmp_path: Path, biloom: Command
 ) -> None:
-    script = Path(str(JAR)).with_name("cluster.sh")
-    if not script.exists():
-        pytest.skip(f"no {script.name} beside the job server, to start a cluster by")
-    port, cluster = free_port() % 40_000 + 2000, tmp_path / "cluster"
-    environment = {**os.environ, "BILOOM_FLINK_PORT": str(port)}
-    subprocess.run([script, "start", "3", cluster], check=True, env=environment)
-    try:
-        with pool() as pool_port:
-            runner = (
-                "runner.kind=flink",
-                f"runner.options.master=localhost:{port}",
-                "runner.options.environment_type=EXTERNAL",
-                f"runner.options.environment_config=localhost:{pool_port}",
-                "runner.options.parallelism=2",  # one slot is spare, for the work of the killed TaskManager
-            )
-            work = tmp_path / "prepare" / "_work"
-            with biloom.start(*settings(tiny, tmp_path, *runner)) as driver:
-                wait_until(lambda: len([*work.glob("*/units/[0-9]*.json")]) > 2, 200)
-                os.kill(int((cluster / "taskmanager-3.pid").read_text()), signal.SIGKILL)
-                _, err = driver.communicate(timeout=400)
-    finally:
-        subprocess.run([script, "stop", cluster], check=False)
+    cluster = tmp_path / "cluster"
+    with flink_cluster(cluster, 3) as port, pool() as pool_port:
+        runner = (
+            "runner.kind=flink",
+            f"runner.options.master=localhost:{port}",
+            "runner.options.environment_type=EXTERNAL",
+            f"runner.options.environment_config=localhost:{pool_port}",
+            "runner.options.parallelism=2",  # one slot is spare, for the work of the killed TaskManager
+        )
+        work = tmp_path / "prepare" / "_work"
+        with biloom.start(*settings(tiny, tmp_path, *runner)) as driver:
+            wait_until(lambda: len([*work.glob("*/units/[0-9]*.json")]) > 2, 200)
+            os.kill(int((cluster / "taskmanager-3.pid").read_text()), signal.SIGKILL)
+            _, err = driver.communicate(timeout=400)
     assert (driver.returncode, err) == (0, "")
     assert content(tmp_path) == alone
 
@@ -277,24 +286,127 @@ def test_a_damaged_file_is_one_message_and_no_traceback_on_any_engine(
     assert answer.stderr.startswith(f"biloom: {cut}: this compressed file ")
 
 
+# Signals
+
+
+@dataclass(frozen=True)
+class Long:
+    """Text that takes an engine some seconds, in many units, and the content hash of its corpus."""
+
+    text: Path
+    content: str
+
+    def arguments(self, tiny: Tiny, output: Path, *overrides: str) -> list[str]:
+        units = ("prepare.unit_bytes=50000", f"prepare.input={self.text}")
+        return ["prepare", *tiny.arguments(output, *units, *overrides)]
+
+
+@pytest.fixture(scope="session")
+def long(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, biloom: Command) -> Long:
+    output = tmp_path_factory.mktemp("long")
+    lines = (tiny.root / "corpus.txt").read_text(encoding="utf-8").splitlines()
+    text = output / "long.txt"
+    with text.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line} {number}\n" for number in range(100) for line in lines)
+    made = Long(text, "")
+    answer = biloom.run(*made.arguments(tiny, output, "runner.options.mode=in_memory"))
+    assert (answer.returncode, answer.stderr) == (0, "")
+    return Long(text, content(output))
+
+
+def assert_stopped(
+    driver: Any, number: int, output: Path, seconds: float, group: bool = False
+) -> None:
+    """Send a signal in the first pass, and assert that nothing of the job is left."""
+    work = output / "prepare" / "_work"
+    wait_until(lambda: len([*work.glob("*/units/[0-9]*.json")]) > 1, 120)
+    started = driver.descendants()
+    (os.killpg if group else os.kill)(driver.pid, number)
+    _, err = driver.communicate(timeout=seconds)
+    assert (driver.returncode, err) == (130, STOPPED)
+    wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in started), 10)
+    assert not (work / "lock.json").exists()
+    time.sleep(1)  # a unit that was running may finish
+    units = sorted(work.glob("*/units/[0-9]*.json"))
+    time.sleep(1)
+    assert sorted(work.glob("*/units/[0-9]*.json")) == units, "the job continues"
+
+
 @pytest.mark.parametrize(
-    "runner",
+    ("runner", "number"),
     [
-        pytest.param("runner.kind=dask", marks=pytest.mark.slow),
-        pytest.param("runner.kind=flink", marks=[flink, pytest.mark.slow]),
+        ("runner.options.mode=in_memory", signal.SIGTERM),
+        ("runner.options.mode=in_memory", signal.SIGHUP),
+        ("runner.options.mode=multi_threading", signal.SIGTERM),
+        ("runner.options.mode=multi_processing", signal.SIGTERM),
+        ("runner.options.mode=multi_processing", signal.SIGHUP),
+        pytest.param("runner.kind=dask", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("runner.kind=dask", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("runner.kind=flink", signal.SIGINT, marks=[flink, pytest.mark.slow]),
+        pytest.param("runner.kind=flink", signal.SIGTERM, marks=[flink, pytest.mark.slow]),
+        pytest.param("runner.kind=flink", signal.SIGHUP, marks=[flink, pytest.mark.slow]),
     ],
 )
-def test_an_interrupt_ends_the_engine_and_another_engine_resumes_the_work(
-    runner: str, tiny: Tiny, alone: str, tmp_path: Path, biloom: Command
+def test_a_signal_ends_the_engine_and_another_engine_resumes_the_work(
+    runner: str,
+    number: int,
+    tiny: Tiny,
+    long: Long,
+    tmp_path: Path,
+    biloom: Command,
 ) -> None:
-    work = tmp_path / "prepare" / "_work"
-    with biloom.start(*settings(tiny, tmp_path, runner), process_group=0) as driver:
-        wait_until(lambda: len([*work.glob("*/units/[0-9]*.json")]) > 1)
+    arguments = long.arguments(tiny, tmp_path, runner)
+    with biloom.start(*arguments, process_group=0) as driver:
+        # Ctrl-C reaches the whole process group.
+        assert_stopped(driver, number, tmp_path, 60, group=number == signal.SIGINT)
+    assert biloom.run(*long.arguments(tiny, tmp_path)).returncode == 0
+    assert content(tmp_path) == long.content
+
+
+@pytest.mark.slow
+def test_a_job_service_that_cannot_cancel_a_job_works_on_none_of_its_units(
+    tiny: Tiny, long: Long, tmp_path: Path, biloom: Command, job_service: int
+) -> None:
+    with pool() as port:
+        arguments = long.arguments(tiny, tmp_path, *portable(job_service, port))
+        with biloom.start(*arguments) as driver:
+            assert_stopped(driver, signal.SIGTERM, tmp_path, 60)
+        assert biloom.run(*long.arguments(tiny, tmp_path)).returncode == 0
+    assert content(tmp_path) == long.content
+
+
+@flink
+@pytest.mark.slow
+def test_the_job_server_of_a_killed_driver_ends_with_it(
+    tiny: Tiny, long: Long, tmp_path: Path, biloom: Command
+) -> None:
+    with biloom.start(*long.arguments(tiny, tmp_path, "runner.kind=flink")) as driver:
+        wait_until(lambda: any(tmp_path.glob("prepare/_work/*/units/[0-9]*.json")), 120)
         started = driver.descendants()
-        os.killpg(driver.pid, signal.SIGINT)
-        _, err = driver.communicate(timeout=60)
-    assert (driver.returncode, err) == (130, STOPPED)
+        driver.kill()
     assert started
-    wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in started))
-    assert biloom.run(*settings(tiny, tmp_path)).returncode == 0
-    assert content(tmp_path) == alone
+    wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in started), 10)
+
+
+@flink
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cancels_the_job_on_a_flink_cluster(
+    number: int, tiny: Tiny, long: Long, tmp_path: Path, biloom: Command
+) -> None:
+    with flink_cluster(tmp_path / "cluster", 1) as port, pool() as pool_port:
+        runner = (
+            "runner.kind=flink",
+            f"runner.options.master=localhost:{port}",
+            "runner.options.environment_type=EXTERNAL",
+            f"runner.options.environment_config=localhost:{pool_port}",
+        )
+        arguments = long.arguments(tiny, tmp_path, *runner)
+        with biloom.start(*arguments, process_group=0) as driver:
+            assert_stopped(driver, number, tmp_path, 60, group=True)
+        with urllib.request.urlopen(f"http://localhost:{port}/jobs/overview") as answer:
+            (job,) = json.load(answer)["jobs"]
+    assert job["state"] == "CANCELED"
+    assert job["name"].startswith("biloom-")
+    assert biloom.run(*long.arguments(tiny, tmp_path)).returncode == 0
+    assert content(tmp_path) == long.content

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.beam import worker_call
-from pipeline.beam.worker_call import WorkerCall, failures, source_version, user_errors
+from pipeline.beam.worker_call import (
+    JobEnded,
+    WorkerCall,
+    failures,
+    job_runs,
+    running_job,
+    source_version,
+    user_errors,
+)
 from preprocess.errors import UserError
 from preprocess.files.errors import StorageError, StoreError
 
@@ -106,3 +114,17 @@ def test_a_storage_error_is_found_in_the_textof_an_engine(
     with pytest.raises(UserError) as caught, user_errors(str(tmp_path)):
         raise RuntimeError(text)
     assert str(caught.value) == "s3://bucket/a: no room; make room"
+
+
+def test_calls_of_a_job_that_ended_or_was_started_again_do_nothing(tmp_path: Path) -> None:
+    work = str(tmp_path)
+    call = WorkerCall(work, add, [10])
+    with job_runs(work):
+        call.job = running_job(work)
+        assert call(5) == 15
+    for _ in range(2):
+        with pytest.raises(JobEnded):
+            call(5)
+    with job_runs(work), pytest.raises(JobEnded):
+        call(5)
+    assert failures(work) == [], "a later job would take it for its own"

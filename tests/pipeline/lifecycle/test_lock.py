@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from rich.console import Console as RichConsole
 
+import pipeline.lifecycle.holder as holders
 import pipeline.lifecycle.lock as locks
 from pipeline.console import Console
 from pipeline.lifecycle.lock import LockedError, holder_of, lock
@@ -232,9 +233,10 @@ def test_the_lock_of_a_silent_holder_elsewhere_is_taken_over(
 
 
 @pytest.mark.parametrize("holder", ELSEWHERE[1:])
-def test_the_lock_of_a_holder_elsewhere_that_renews_it_is_refused(
-    folder: Folder, holder: dict[str, Any]
+def test_the_lock_of_a_holder_elsewhere_that_renews_it_is_refused_before_the_silence(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, holder: dict[str, Any]
 ) -> None:
+    monkeypatch.setattr(processes, "SILENCE_SECONDS", 3600)
     who = f"process 1 on {holder.get('host', HERE)}"
     with folder.renewed(**holder):
         for _ in range(2):
@@ -243,12 +245,26 @@ def test_the_lock_of_a_holder_elsewhere_that_renews_it_is_refused(
     assert storage.exists(folder.file)
 
 
-def test_a_lock_that_is_released_while_it_is_watched_is_taken(folder: Folder) -> None:
+def test_a_system_without_pid_namespaces_judges_by_the_heartbeat_only(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, sleeper: Sleeper
+) -> None:
+    me = processes.this_process()._replace(place="")
+    monkeypatch.setattr(holders, "this_process", lambda: me)
+    sleeper.kill()
+    sleeper.wait()
+    folder.hold_for_another(process=sleeper.pid, holder="other", place="")
+    assert folder.take() == waited_for(f"process {sleeper.pid} on {HERE}")
+
+
+def test_a_lock_that_is_released_while_it_is_watched_is_taken(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "SILENCE_SECONDS", 3600)
     folder.hold_for_another(host="elsewhere")
-    release = threading.Timer(SILENCE / 2, storage.remove, (folder.file,))
+    release = threading.Timer(0.2, storage.remove, (folder.file,))
     release.start()
     assert folder.take() == (
-        "  waiting 0 s to see whether process 1 on elsewhere, which holds the lock, still runs\n"
+        "  waiting 3600 s to see whether process 1 on elsewhere, which holds the lock, still runs\n"
     )
     release.join()
 
@@ -281,6 +297,26 @@ def test_one_of_several_observers_takes_a_silent_lock_over(folder: Folder) -> No
             time.sleep(0.01)
         end.set()
     assert sorted(run.result() for run in runs) == ["refused", "refused", "refused", "taken"]
+
+
+def test_a_lock_file_that_is_replaced_while_it_is_read_is_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    errors = [errno.ESTALE]
+
+    def read(path: str) -> bytes:
+        if errors:
+            raise OSError(errors.pop(), "Stale file handle")
+        return b"new"
+
+    monkeypatch.setattr(storage, "read_bytes", read)
+    assert holders.read_lock("lock.json") == b"new"
+    errors += [errno.ESTALE, errno.ESTALE]
+    with pytest.raises(OSError, match="Stale"):
+        holders.read_lock("lock.json")
+    errors += [errno.EIO]
+    with pytest.raises(OSError, match="Stale"):
+        holders.read_lock("lock.json")
 
 
 # For `biloom status`

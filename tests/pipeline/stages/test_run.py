@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.commands.dry_run import dry_run
 from pipeline.console import Console
 from pipeline.lifecycle.order import STAGE_ORDER
 from pipeline.lifecycle.registry import STAGES
@@ -84,3 +85,24 @@ def test_what_a_late_stage_needs_is_missed_before_the_first_begins(
         "`biloom run` needs pytorch_lightning, which is not installed; pip install 'biloom[train]'"
     )
     assert ran == []
+
+
+@pytest.mark.parametrize("command", ["run", "train"])
+@pytest.mark.parametrize("dry", [False, True])
+def test_what_a_late_stage_cannot_do_is_told_before_the_first_begins(
+    command: str, dry: bool, ran: list[tuple[str, bool]], tiny: Tiny
+) -> None:
+    on_a_store = ("run.output=memory://told", "runner.options.mode=in_memory")
+    config = tiny.config(Path("unused"), *on_a_store, "tracking.tensorboard=true")
+    begin = dry_run if dry else run
+    with pytest.raises(StageError, match=r"^tracking.tensorboard can write only local files, but"):
+        begin(config, command, Console())
+    assert ran == []
+
+
+def test_a_stage_without_loggers_does_not_check_them(
+    ran: list[tuple[str, bool]], tiny: Tiny
+) -> None:
+    on_a_store = ("run.output=memory://told", "runner.options.mode=in_memory")
+    run(tiny.config(Path("unused"), *on_a_store, "tracking.tensorboard=true"), "prepare", Console())
+    assert ran == [("prepare", False)]

@@ -111,12 +111,6 @@ def test_a_key_without_the_package_is_reported(monkeypatch: pytest.MonkeyPatch) 
     assert mode() == off
 
 
-@pytest.mark.usefixtures("no_package")
-def test_offline_by_config_without_the_package_is_refused() -> None:
-    with pytest.raises(StageError, match=r"wandb is not installed; pip install 'biloom\[wandb\]'"):
-        mode("offline")
-
-
 needs_wandb = pytest.mark.skipif(
     importlib.util.find_spec("wandb") is None, reason="wandb is not installed"
 )
@@ -361,25 +355,6 @@ def test_event_files_hold_each_step_once_after_a_kill(tiny: Tiny, tmp_path: Path
     again.finalize("success")
     assert events(folder) == [(5, "loss", 2.5), (5, "valid", 9.0), (15, "loss", 3.0)]
     logger.finalize("success")
-
-
-def test_event_files_in_a_store_are_refused(tiny: Tiny) -> None:
-    config = tiny.config(Path("unused"), "run.output=s3://bucket/run", "tracking.tensorboard=true")
-    message = (
-        r"can write only local files, but s3://bucket/run/train is in a store; set it to false"
-    )
-    with pytest.raises(StageError, match=message):
-        make_loggers(config, StageFolder("s3://bucket/run/train"), Console(RichConsole()), ())
-
-
-def test_event_files_without_the_package_are_refused(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
-    with pytest.raises(
-        StageError, match=r"tensorboardX is not installed; pip install 'biloom\[tensorboard\]'"
-    ):
-        make(tiny, tmp_path, "tracking.tensorboard=true")
 
 
 @needs_wandb

@@ -112,6 +112,16 @@ def test_a_file_changes_only_if_it_is_as_expected(folder: str) -> None:
     assert storage.list_names(folder) == ["lock"]
 
 
+def test_a_file_can_be_changed_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    create_exclusive(str(path), b"old")
+    inode = path.stat().st_ino
+    assert update_exclusive(str(path), lambda old: b"new", in_place=True)
+    assert (path.read_bytes(), path.stat().st_ino) == (b"new", inode)
+    assert update_exclusive(str(path), lambda old: b"replaced")
+    assert path.stat().st_ino != inode
+
+
 @pytest.mark.parametrize("flock", ["present", "missing"])
 def test_one_of_many_changes_a_file(
     tmp_path: Path, request: pytest.FixtureRequest, flock: str
@@ -131,13 +141,14 @@ def test_one_of_many_changes_a_file(
     assert names(tmp_path) == ["lock"]
 
 
-def test_the_last_of_two_writers_wins_on_a_store_without_conditions() -> None:
+def test_the_last_of_two_writers_wins_on_a_store_without_conditions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     path = "memory://exclusive/lock"
     storage.write_bytes(path, b"old")
-    other = threading.Timer(0.02, storage.write_bytes, (path, b"other"))
-    other.start()
-    assert not update_exclusive(path, lambda old: b"mine")
-    other.join()
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "sleep", lambda seconds: storage.write_bytes(path, b"other"))
+        assert not update_exclusive(path, lambda old: b"mine")
     assert update_exclusive(path, lambda old: b"mine")
 
 

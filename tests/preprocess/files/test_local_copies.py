@@ -230,7 +230,7 @@ def test_a_folder_of_another_user_is_not_used(
 KILLED = """
 import sys, time
 from preprocess.files.local_copies import LocalCopies
-from preprocess.files.storage import temporary_name
+from preprocess.files.temporary import temporary_name
 sys.path.insert(0, {tests!r})
 from test_local_copies import put
 copies = LocalCopies(25)

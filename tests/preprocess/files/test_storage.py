@@ -1,8 +1,6 @@
 """Storage by path and URL: atomic writes, listings and messages, local and remote."""
 
 import os
-import subprocess
-import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.files import processes, storage
+from preprocess.files import storage
 from preprocess.files.errors import StorageError
 from preprocess.files.write_checks import checked_writes
 
@@ -130,85 +128,6 @@ def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
     storage.write_bytes(str(tmp_path / name), b"x")
     storage.copy(str(tmp_path / name), str(tmp_path / ("x" * 255)))
     assert names_below(str(tmp_path)) == ["x" * 255, name]
-
-
-def left_by(folder: Path, process: int, began: str, place: str = "") -> Path:
-    """Return a new temporary file that a process seems to have left."""
-    place = place or processes.this_process().place
-    path = folder / "a" / f"{storage.TEMPORARY}{place}-{process}-{began}-0123abcd-b"
-    path.parent.mkdir(exist_ok=True)
-    path.touch()
-    return path
-
-
-def make_old(path: Path) -> None:
-    old = path.stat().st_mtime - processes.SILENCE_SECONDS - 1
-    os.utime(path, (old, old))
-
-
-def test_temporary_files_of_ended_processes_are_removed(tmp_path: Path) -> None:
-    with subprocess.Popen(["true"]) as gone:
-        pass
-    orphan = left_by(tmp_path, gone.pid, "1")
-    (tmp_path / "a" / "b").touch()
-    storage.remove_temporary(str(tmp_path))
-    assert not orphan.exists()
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
-
-
-def test_the_temporary_file_of_a_running_writer_stays(tmp_path: Path) -> None:
-    me = processes.this_process()
-    other = left_by(tmp_path, me.process, me.began)
-    make_old(other)
-    path = str(tmp_path / "file")
-    with storage.atomic_writer(path) as file:
-        file.write(b"whole")
-        storage.remove_temporary(str(tmp_path))
-    assert storage.read_bytes(path) == b"whole"
-    assert other.exists()
-
-
-@pytest.mark.parametrize("place", ["0123456789abcdef", "elsewhere"])
-def test_the_temporary_file_of_a_writer_elsewhere_is_removed_when_it_is_old(
-    tmp_path: Path, place: str
-) -> None:
-    orphan = left_by(tmp_path, 1, "1", place)
-    storage.remove_temporary(str(tmp_path))
-    assert orphan.exists()
-    make_old(orphan)
-    storage.remove_temporary(str(tmp_path))
-    assert not orphan.exists()
-
-
-def test_a_temporary_file_that_cannot_be_removed_does_not_stop_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths = [left_by(tmp_path, 1, "1", place) for place in ("elsewhere", "there")]
-    unlink = Path.unlink
-
-    def refuse(path: Path) -> None:
-        if path == paths[0]:
-            raise PermissionError
-        unlink(path)
-
-    for path in paths:
-        make_old(path)
-    monkeypatch.setattr(Path, "unlink", refuse)
-    storage.remove_temporary(str(tmp_path))
-    assert [path.exists() for path in paths] == [True, False]
-
-
-def test_temporary_files_are_removed_from_a_full_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(**_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    orphan = left_by(tmp_path, 1, "1", "elsewhere")
-    make_old(orphan)
-    monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
-    storage.remove_temporary(str(tmp_path))
-    assert not orphan.exists()
 
 
 def test_nothing_changes_in_a_folder_that_may_not_be_written(folder: str) -> None:

@@ -163,33 +163,36 @@ def test_a_file_removed_meanwhile_is_not_created_again(bucket: str) -> None:
     assert not storage.exists(path)
 
 
-@pytest.mark.parametrize("ignored", ["ignores", "refuses"])
+@pytest.mark.parametrize("how", ["ignores", "refuses"])
 def test_a_store_that_knows_no_conditions_is_read_again(
-    bucket: str, monkeypatch: pytest.MonkeyPatch, ignored: str
+    bucket: str, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     import s3fs
 
     put = s3fs.S3FileSystem._pipe_file
-    path = f"{bucket}/exclusive/{ignored}"
-    interrupted = []
+    path = f"{bucket}/exclusive/{how}"
+    others: list[bytes] = []
 
     async def pipe_file(fs: Any, inner: str, data: bytes, **condition: Any) -> None:
-        if condition and ignored == "refuses":
+        if condition and how == "refuses":
             raise OSError(errno.ENOSYS, "A header you provided is not implemented")
         await put(fs, inner, data)
-        if interrupted:
-            await put(fs, inner, interrupted.pop())
+        if others:
+            await put(fs, inner, others.pop())
 
     monkeypatch.setattr(exclusive, "SETTLE_SECONDS", 0.01)
     monkeypatch.setattr(s3fs.S3FileSystem, "_pipe_file", pipe_file)
     s3fs.S3FileSystem.clear_instance_cache()
     assert create_exclusive(path, b"old")
-    if ignored == "refuses":
-        assert not create_exclusive(path, b"other")
-        interrupted.append(b"other")
-        assert not update_exclusive(path, lambda old: b"mine")
+    assert not create_exclusive(path, b"new")
+    assert storage.read_bytes(path) == b"old"
     assert update_exclusive(path, lambda old: b"mine")
-    assert storage.read_bytes(path) == b"mine"
+    others += [b"other"] * (2 if how == "ignores" else 1)
+    assert not update_exclusive(path, lambda old: b"new")
+    storage.remove(path)
+    others += [b"other"] * (2 if how == "ignores" else 1)
+    assert not create_exclusive(path, b"new")
+    assert storage.read_bytes(path) == b"other"
     s3fs.S3FileSystem.clear_instance_cache()
 
 
@@ -212,6 +215,15 @@ def test_a_folder_marker_is_no_file(marked: str) -> None:
     assert storage.list_names(marked) == ["manifest.json"]
     assert storage.list_names(f"{marked}/_work") == []
     assert not storage.exists(f"{marked}/_work/units/asked.json")
+
+
+def test_entries_of_a_folder_with_markers_move(marked: str) -> None:
+    storage.write_bytes(f"{marked}/_work/units/1", b"unit")
+    assert storage.list_folders(marked) == ["_work"]
+    storage.move_entries(marked, f"{marked}/moved", ["_work", "manifest.json"])
+    assert storage.list_names(f"{marked}/moved") == ["manifest.json"]
+    assert storage.list_names(f"{marked}/moved/_work/units") == ["1"]
+    storage.remove_tree(marked)
 
 
 def test_a_folder_with_markers_moves_aside(marked: str) -> None:

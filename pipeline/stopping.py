@@ -1,0 +1,125 @@
+"""Stop a command by SIGINT (Ctrl-C), SIGTERM or SIGHUP: it cleans up, and can be resumed."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C; what schedulers and container engines send; and what a terminal sends when it closes."""
+STOPPED = 130
+"""Exit code of a command that a signal stopped, whichever of `STOP_SIGNALS` it was."""
+STOPPED_MESSAGE = "biloom: stopped; the same command resumes from here"
+NUDGES, NUDGE_SECONDS = 10, 0.2
+"""How often, and how long apart, the main thread is woken to run the handler."""
+ENTER_SECONDS = 10.0
+"""How long the main thread may run code that is not Python, such as SentencePiece's training."""
+LEAVE_SECONDS = 60.0
+"""How long a stopped command may clean up."""
+
+
+class JobStopped(KeyboardInterrupt):
+    """A signal stopped a Beam job, whose engine may have left threads in this process."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let each of `STOP_SIGNALS` raise KeyboardInterrupt in the block; a second one kills the process.
+
+    A signal that is ignored when the block begins, as SIGHUP is under `nohup`, stays ignored. The
+    process exits with `STOPPED` if the block does not end soon after the signal. Does nothing outside
+    the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    stop = _Stop()
+    stop.begin()
+    try:
+        yield
+    finally:
+        stop.end()
+
+
+class _Stop:
+    """Handles the signals, and watches in a thread that the main thread reacts to them."""
+
+    def __init__(self) -> None:
+        self._entered, self._left = threading.Event(), threading.Event()
+        self._former: dict[signal.Signals, Any] = {}
+
+    def begin(self) -> None:
+        global _active
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._former[number] = signal.signal(number, self._raise)
+        # A Python handler runs only between two instructions of the main thread. The watcher learns of
+        # the signal at once, from the pipe. It wakes the main thread by SIGURG, which does nothing else:
+        # the system may deliver a signal to another thread while the main thread waits for a lock.
+        self._former[signal.SIGURG] = signal.signal(signal.SIGURG, lambda number, frame: None)
+        self._pipe = os.pipe()
+        os.set_blocking(self._pipe[1], False)
+        self._former_pipe = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        _active = self
+
+    def end(self) -> None:
+        global _active
+        self.forget()
+        _active = None
+        self._left.set()
+        os.close(self._pipe[1])
+        self._watcher.join()
+        os.close(self._pipe[0])
+
+    def forget(self) -> None:
+        """Restore the former handlers."""
+        signal.set_wakeup_fd(self._former_pipe)
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        self._entered.set()
+        for other in self._former.keys() & STOP_SIGNALS:
+            signal.signal(other, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    def _watch(self) -> None:
+        while byte := os.read(self._pipe[0], 1):
+            if (number := byte[0]) in STOP_SIGNALS:
+                self._nudge()
+                # A stage may have a handler of its own, as training has.
+                if signal.getsignal(number) in (self._raise, signal.SIG_DFL):
+                    self._leave()
+
+    def _nudge(self) -> None:
+        main = threading.main_thread().ident
+        assert main is not None
+        for _ in range(NUDGES):
+            if self._entered.wait(NUDGE_SECONDS) or self._left.is_set():
+                return
+            signal.pthread_kill(main, signal.SIGURG)
+
+    def _leave(self) -> None:
+        if self._entered.wait(ENTER_SECONDS):
+            self._left.wait(LEAVE_SECONDS)
+        if not self._left.is_set():
+            print(f"\n{STOPPED_MESSAGE}", file=sys.__stderr__, flush=True)
+            os._exit(STOPPED)
+
+
+_active: _Stop | None = None
+
+
+def _forget_in_child() -> None:
+    # A forked child has the parent's pipe: its signals would stop the parent.
+    if _active:
+        _active.forget()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -1,0 +1,113 @@
+"""A job on a Flink cluster is cancelled through the REST API if its driver stops."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pipeline.beam import flink_cluster
+from pipeline.beam.flink_cluster import flink_job_ends
+from pipeline.beam.remote_job import NOT_CANCELLED
+
+
+class Flink(http.server.ThreadingHTTPServer):
+    """Answers as Flink's REST API; `obeys` decides whether a job can be cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__(("localhost", 0), Answers)
+        self.jobs: dict[str, dict[str, str]] = {}
+        self.obeys = True
+
+    def add(self, jid: str, name: str, state: str = "RUNNING") -> None:
+        self.jobs[jid] = {"jid": jid, "name": name, "state": state}
+
+    @property
+    def states(self) -> list[str]:
+        return [job["state"] for job in self.jobs.values()]
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    server: Flink
+
+    def answer(self, content: Any) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode())
+
+    def do_GET(self) -> None:
+        assert self.path == "/jobs/overview"
+        self.answer({"jobs": [*self.server.jobs.values()]})
+
+    def do_PATCH(self) -> None:
+        path, _, query = self.path.partition("?")
+        assert query == "mode=cancel"
+        if self.server.obeys:
+            self.server.jobs[path.removeprefix("/jobs/")]["state"] = "CANCELED"
+        self.answer({})
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def flink(monkeypatch: pytest.MonkeyPatch) -> Iterator[Flink]:
+    monkeypatch.setattr(flink_cluster, "CANCEL_SECONDS", 1.0)
+    monkeypatch.setattr(flink_cluster, "APPEAR_SECONDS", 0.4)
+    monkeypatch.setattr(flink_cluster, "POLL_SECONDS", 0.02)
+    with Flink() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def stop(flink: Flink) -> KeyboardInterrupt:
+    with (
+        pytest.raises(KeyboardInterrupt) as caught,
+        flink_job_ends(f"localhost:{flink.server_port}", "ours"),
+    ):
+        raise KeyboardInterrupt
+    return caught.value
+
+
+def notes(error: BaseException) -> list[str]:
+    return getattr(error, "__notes__", [])
+
+
+def test_our_job_is_cancelled_and_no_other(flink: Flink) -> None:
+    flink.add("1", "ours", "RESTARTING")
+    flink.add("2", "another")
+    flink.add("3", "ours", "FINISHED")
+    assert notes(stop(flink)) == []
+    assert flink.states == ["CANCELED", "RUNNING", "FINISHED"]
+
+
+def test_a_job_that_appears_late_is_cancelled(flink: Flink) -> None:
+    timer = threading.Timer(0.2, flink.add, ("1", "ours"))
+    timer.start()
+    assert notes(stop(flink)) == []
+    timer.join()
+    assert flink.states == ["CANCELED"]
+
+
+def test_a_job_that_is_done_is_not_looked_for(flink: Flink) -> None:
+    flink.add("1", "ours")
+    with flink_job_ends(f"localhost:{flink.server_port}", "ours"):
+        pass
+    assert flink.states == ["RUNNING"]
+
+
+def test_a_job_that_cannot_be_cancelled_is_told(flink: Flink) -> None:
+    flink.obeys = False
+    flink.add("1", "ours")
+    assert notes(stop(flink)) == [NOT_CANCELLED]
+
+
+def test_a_cluster_that_does_not_answer_is_told() -> None:
+    with pytest.raises(KeyboardInterrupt) as caught, flink_job_ends("localhost:9", "ours"):
+        raise KeyboardInterrupt
+    assert notes(caught.value) == [NOT_CANCELLED]
