@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pipeline.commands.parser import make_parser
 from pipeline.commands.registry import COMMANDS
 from pipeline.stopping import STOPPED, STOPPED_MESSAGE, JobStopped, stoppable
-from preprocess.errors import UserError
+from preprocess.errors import UserError, one_line, printable
 
 DESCRIPTION = "Pretrain bidirectional language models on any corpus, and use their vectors."
 EPILOG = (
@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the command line without the program's name; None means ``sys.argv[1:]``.
     """
+    if arguments is None:
+        _use_utf8()
     parser = make_parser(COMMANDS, DESCRIPTION, EPILOG)
     options = parser.parse(sys.argv[1:] if arguments is None else arguments)
     if "run" not in options:
@@ -56,13 +58,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except UserError as error:
-        print(f"biloom: {error}", file=sys.stderr)
+        print(f"biloom: {printable(str(error))}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in FIXABLE:
             raise
-        print(f"biloom: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        name = one_line(str(error.filename or "a file"))
+        print(f"biloom: {name}: {error.strerror}", file=sys.stderr)
         return 2
+
+
+def _use_utf8() -> None:
+    """Start this program again in Python's UTF-8 mode, if the locale is another.
+
+    A path means the same whether it comes from the shell or from a config file, which is UTF-8, and a
+    run does the same on every machine. From Python 3.15 on, this mode is the default.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    # The workers inherit it.
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def _without_command(options: Namespace) -> int:

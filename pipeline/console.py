@@ -2,7 +2,6 @@
 
 import sys
 import time
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -13,6 +12,8 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
+
+from preprocess.errors import one_line, printable
 
 BAR_WIDTH = 30
 """Largest width of a bar, in columns."""
@@ -95,7 +96,7 @@ class Console:
 
     def stage(self, name: str, folder: str) -> None:
         """Print the heading of a stage: its name and its folder."""
-        self._rich.print(Text.assemble((name, "bold cyan"), "  ", (printable(folder), "dim")))
+        self._rich.print(Text.assemble((name, "bold cyan"), "  ", (one_line(folder), "dim")))
 
     def line(self, text: str) -> None:
         """Print an indented line below the heading."""
@@ -178,14 +179,6 @@ class Console:
         )
         with Progress(*columns, console=self._rich, transient=True) as progress:
             yield _TerminalBar(progress, name, total)
-
-
-def printable(text: str) -> str:
-    """Escape the control characters of ``text``, so that a file name cannot control the terminal."""
-    return "".join(
-        c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else ascii(c)[1:-1]
-        for c in text
-    )
 
 
 def _is_number(cell: str) -> bool:

@@ -1,6 +1,7 @@
 """Settings of the `tokenizer` and `prepare` stages and of the sources of a corpus."""
 
 import codecs
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -130,10 +131,36 @@ class Source(Section):
         return (self.path,) if isinstance(self.path, str) else self.path
 
 
+Input = str | tuple[str | Source, ...]
+"""A path, glob or URL, or a list of these and of sources."""
+
+
+def sources_of(given: Input) -> tuple[Source, ...]:
+    """Return the sources of an input; all plain paths together are the first, named "corpus"."""
+    entries = (given,) if isinstance(given, str) else given
+    plain = tuple(entry for entry in entries if isinstance(entry, str))
+    named = tuple(entry for entry in entries if isinstance(entry, Source))
+    return ((Source(path=plain),) if plain else ()) + named
+
+
+def check_names(sources: Sequence[Source]) -> None:
+    """Raise ValueError if two sources have the same name."""
+    names = [source.name for source in sources]
+    for last, source in enumerate(sources):
+        if source.name in names[:last]:
+            unnamed = ""
+            if source.name == Source.model_fields["name"].default:
+                unnamed = " (as is a source without a name, and all plain paths together)"
+            raise ValueError(
+                f"two sources are named '{source.name}'{unnamed}; give each its own name, as in "
+                f"{{name: news, path: '{source.paths[0]}'}}"
+            )
+
+
 class PrepareConfig(Section):
     """Settings of the `prepare` stage, which turns raw text into token shards."""
 
-    input: str | tuple[str | Source, ...] = Field(
+    input: Input = Field(
         description="path, glob or fsspec URL of the raw text, or a list of these and of sources"
     )
     tokenizer: str | None = runtime(None, "tokenizer folder; null: the tokenizer of this run")
@@ -195,18 +222,13 @@ class PrepareConfig(Section):
 
     @model_validator(mode="after")
     def _unique_source_names(self) -> "PrepareConfig":
-        names = [source.name for source in self.sources]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two sources are named '{repeated[0]}'; give each its own name")
+        check_names(self.sources)
         return self
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """The sources of ``input``; all plain paths together are the first, named "corpus"."""
-        entries = (self.input,) if isinstance(self.input, str) else self.input
-        plain = tuple(entry for entry in entries if isinstance(entry, str))
-        named = tuple(entry for entry in entries if isinstance(entry, Source))
-        return ((Source(path=plain),) if plain else ()) + named
+        return sources_of(self.input)
 
     def cleaning_of(self, source: Source) -> CleaningConfig:
         """Return the cleaning settings of ``source``; by default, these are ``self.cleaning``."""

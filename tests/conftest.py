@@ -62,8 +62,9 @@ class Tiny:
     root: Path
 
     def arguments(self, output: Path, *overrides: str) -> list[str]:
-        """Return the arguments after the name of a stage."""
-        return [str(self.root / "tiny.yaml"), f"run.output={output}", *overrides]
+        """Return the arguments after the name of a stage; the last override of a key counts."""
+        words = [str(self.root / "tiny.yaml"), f"run.output={output}", *overrides]
+        return [*{word.partition("=")[0]: word for word in words}.values()]
 
     def config(self, output: Path, *overrides: str) -> "Config":
         from pipeline.config.load import load_config

@@ -118,7 +118,7 @@ def hash_texts(job: EmbedJob, unit: Unit) -> int:
         record = {
             "read": len(hashes) + dropped.total(),
             "dropped": dropped,
-            "inputs": ranges_read(unit, reader.digests, reader.encodings, reader.notes),
+            "inputs": ranges_read(unit, reader.read_so_far()),
         }
         folder.write_done(job.work, folder.unit_record(job.work, unit.index), record)
     return unit.index

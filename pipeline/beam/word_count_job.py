@@ -1,6 +1,7 @@
 """Count the words of a corpus of any size in a Beam job, and write the vocabulary."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from pipeline.beam.job import run_job
 from pipeline.beam.transforms import CountWords
@@ -19,6 +20,7 @@ from preprocess.tokenizers.word_counts import (
     CountJob,
     merged_words,
     read_counted,
+    read_inputs,
     word_buckets,
 )
 from preprocess.tokenizers.words import INDEX, NO_WORD, TEXT, WordTokenizer
@@ -30,8 +32,10 @@ def count_corpus(
     units: Sequence[Unit],
     place: StageFolder,
     console: Console,
-) -> tuple[WordTokenizer, dict[str, int]]:
-    """Return a word tokenizer of the train split, and the "documents" and "bytes" in that split.
+) -> tuple[WordTokenizer, dict[str, int], list[dict[str, Any]]]:
+    """Return a word tokenizer of the train split, and what was read.
+
+    That is the "documents" and "bytes" in the split, and the rows of the ranges that were read.
 
     Args:
         config: the config; its runner runs the job.
@@ -54,4 +58,4 @@ def count_corpus(
     with atomic_writer(text) as words, atomic_writer(index) as numbers:
         if not (figures["documents"] and write_vocabulary(merged_words(job), words, numbers)):
             raise TokenizerError(NO_WORD + why_no_text(units, config.prepare.sources))
-    return WordTokenizer(Vocabulary.open(text, index)), figures
+    return WordTokenizer(Vocabulary.open(text, index)), figures, list(read_inputs(job))

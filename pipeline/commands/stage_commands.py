@@ -1,7 +1,9 @@
 """The commands that run stages: `biloom run`, and one for each stage."""
 
 from argparse import Namespace
+from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 from pipeline.commands.command import Command
 from pipeline.lifecycle.order import STAGE_ORDER
@@ -26,6 +28,7 @@ def _run(command: str, options: Namespace) -> int:
     from pipeline.config.load import load_config
     from pipeline.training.processes import is_further_process
 
+    _check_split_values(options.config)
     overrides = [word for word in options.config if _is_override(word)]
     files = [word for word in options.config if word not in overrides]
     notes: list[str] = []
@@ -53,6 +56,22 @@ def _run(command: str, options: Namespace) -> int:
 
     run(config, command, console, overwrite=options.overwrite)
     return 0
+
+
+def _check_split_values(words: Sequence[str]) -> None:
+    """Refuse a word that is no config and follows a setting, because the shell split the setting."""
+    from pipeline.config.load import ConfigError, find_config
+
+    for before, word in pairwise(words):
+        if _is_override(before) and not _is_override(word):
+            try:
+                find_config(word)
+            except ConfigError as error:
+                raise ConfigError(
+                    [
+                        f"{error}; if it belongs to the value before it, quote both: '{before} {word}'"
+                    ]
+                ) from error
 
 
 def _is_override(word: str) -> bool:

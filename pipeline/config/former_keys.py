@@ -11,8 +11,8 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from pipeline.config.diagnostics import sections
-from pipeline.config.schema import Config
-from preprocess.config import PrepareConfig, Source
+from pipeline.config.schema import UNUSED_IN_EMBED, Config
+from preprocess.config import Source
 from preprocess.files.fingerprint import plain
 from preprocess.section import Section
 
@@ -50,6 +50,9 @@ def in_present_terms(old: Mapping[str, Any], request: Mapping[str, Any]) -> dict
             former = _default(key, request)
         elif key.startswith(SOURCES) and isinstance(former, dict) and isinstance(value, dict):
             former = {k: _source_default(k) for k in value if k not in former} | former
+            if key.startswith("embed.input."):
+                # Former versions accepted them without effect.
+                former |= {name: _source_default(name) for name in UNUSED_IN_EMBED if name in value}
         if former is not _UNKNOWN:
             restated[key] = former
     return restated
@@ -62,8 +65,8 @@ def in_former_terms(request: Mapping[str, Any], config: Config) -> dict[str, Any
     """
     former = {**request, **REMOVED, "embed.batch_tokens": config.embed.batch_tokens}
     groups = {"embed.sample_of": config.prepare.sources}
-    if config.embed.input is not None:
-        groups["embed.input"] = PrepareConfig(input=config.embed.input).sources
+    if config.embed.sources is not None:
+        groups["embed.input"] = config.embed.sources
     for key, sources in groups.items():
         for number, source in enumerate(sources):
             if (name := f"{key}.{number}") in former:

@@ -71,14 +71,16 @@ def load_config(
         notes: receives a line for each section whose kind changes, about what is kept and dropped.
 
     Raises:
-        ConfigError: with all mistakes found.
+        ConfigError: with all mistakes found; a key that two overrides set is one.
     """
     problems: Problems = []
     trees = [_read(file, layer, problems) for layer, file in enumerate(files)]
     # Overrides come in any order, so they are one layer, in which `kind` may come last.
     override = EMPTY
     for layer, argument in enumerate(overrides, len(files)):
-        override = _merge(override, read_override(argument, layer, problems), None, [])
+        tree = read_override(argument, layer, problems)
+        problems += _set_twice(override, tree)
+        override = _merge(override, tree, None, [])
     if None in trees:  # a key that seems missing may be in the file that could not be read
         raise _error(problems)
     required = [name for name, field in Config.model_fields.items() if field.is_required()]
@@ -98,6 +100,24 @@ def load_config(
     if notes is not None:
         notes += told
     return config
+
+
+def _set_twice(old: Node, new: Node, name: str = "") -> Problems:
+    """Return a mistake for each key that both trees of overrides set."""
+    if isinstance(old.value, dict) and isinstance(new.value, dict):
+        below = [(key, entry) for key, entry in new.value.items() if key in old.value]
+        return [
+            problem
+            for key, entry in below
+            for problem in _set_twice(old.value[key], entry, f"{name}.{key}" if name else key)
+        ]
+    told = f"'{name}' is set twice on the command line, first by the {old.place.source}"
+    if isinstance(old.value, str) and isinstance(new.value, str):
+        told += (
+            "; a shell makes two arguments of an unquoted {a,b}: write a list in quotes, as in "
+            f"'{name}=[{old.value}, {new.value}]'"
+        )
+    return [(new.place, told)]
 
 
 def _without(node: Node, path: list[str], value: Any) -> Node:

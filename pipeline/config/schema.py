@@ -7,7 +7,16 @@ from pydantic import Field, field_validator, model_validator
 from lightning_modules.config import MixConfig, ModelConfig
 from lightning_modules.training.config import EvaluateConfig, TrainConfig
 from pipeline.config.runners import DirectRunner, RunnerConfig
-from preprocess.config import PrepareConfig, SentencePieceConfig, Source, TokenizerConfig
+from preprocess.config import (
+    Input,
+    PrepareConfig,
+    SentencePieceConfig,
+    Source,
+    TokenizerConfig,
+    check_names,
+    sources_of,
+)
+from preprocess.files.paths import split_chain
 from preprocess.section import Section, runtime
 
 
@@ -24,6 +33,10 @@ class RunConfig(Section):
         if output.startswith(("http://", "https://")):
             raise ValueError(
                 "a web address cannot be written to; use a folder or the URL of a store"
+            )
+        if split_chain(output):
+            raise ValueError(
+                "a chained URL cannot be written to; use a folder or the URL of a store"
             )
         return output
 
@@ -52,7 +65,7 @@ class EmbedConfig(Section):
     """Settings of the embed stage: text to vector cache."""
 
     model: str | None = runtime(None, "model folder; null: the export of this run")
-    input: str | tuple[str | Source, ...] | None = Field(
+    input: Input | None = Field(
         None,
         description="texts to embed, in the form of prepare.input; null: a sample of the corpus",
     )
@@ -83,6 +96,33 @@ class EmbedConfig(Section):
         False, "add the texts to a finished cache made by the same model with the same settings"
     )
     batch_tokens: int = runtime(8192, "tokens per batch, including padding", ge=1)
+
+    @model_validator(mode="after")
+    def _usable_sources(self) -> "EmbedConfig":
+        sources = self.sources or ()
+        check_names(sources)
+        for source in sources:
+            for name, why in UNUSED_IN_EMBED.items():
+                if getattr(source, name) != Source.model_fields[name].default:
+                    raise ValueError(
+                        f"input: the source '{source.name}' has its own {name}, but {why}; remove it"
+                    )
+        return self
+
+    @property
+    def sources(self) -> tuple[Source, ...] | None:
+        """The sources of the texts; None means a sample of the corpus."""
+        return None if self.input is None else sources_of(self.input)
+
+
+UNUSED_IN_EMBED = {
+    "cleaning": "texts are cleaned as the model's training text was, because the vectors depend on it",
+    "filters": "a text that is given is always embedded",
+    "split": "all texts are embedded alike",
+    "weight": "all texts are embedded alike",
+}
+"""Settings of a source that `embed.input` does not allow, each with the reason. ``license`` is only
+recorded."""
 
 
 class ReportConfig(Section):

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from preprocess.errors import one_line
+
 CORE_SCHEMA = [
     (f"tag:yaml.org,2002:{name}", re.compile(rf"(?:{pattern})\Z"))
     for name, pattern in {
@@ -132,7 +134,7 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> str:
 
 def read_override(argument: str, layer: int, problems: Problems) -> Node:
     """Return the tree of an argument ``key.path=value``; mistakes are added to ``problems``."""
-    place = Position(layer, 0, f"override '{argument}'")
+    place = Position(layer, 0, f"override '{one_line(argument)}'")
     name, equals, text = argument.partition("=")
     text = text.strip()
     keys = name.strip().split(".")
@@ -150,7 +152,15 @@ def read_override(argument: str, layer: int, problems: Problems) -> Node:
     except yaml.YAMLError as error:
         # `*.txt` is meant as text; `[*.txt, b]` is meant as a list and lacks quotes.
         if (text[0], text[-1]) in {("[", "]"), ("{", "}")}:
-            what = _syntax(error, text) if isinstance(error, yaml.MarkedYAMLError) else str(error)
+            what = str(error)
+            if isinstance(error, yaml.MarkedYAMLError):
+                what = _syntax(error, text)
+            elif isinstance(error, yaml.reader.ReaderError):
+                code = f"{int(error.character):04X}"
+                what = (
+                    f"the character U+{code} is not allowed in a list or mapping; write it in double "
+                    f"quotes as \\u{code}"
+                )
             problems.append((place, what))
             return Node({}, place, place)
     else:

@@ -11,7 +11,8 @@ from pipeline.config.former_keys import IGNORED, IGNORED_OF_SOURCES, in_present_
 from pipeline.config.schema import Config
 from pipeline.lifecycle.order import STAGE_ORDER
 from pipeline.lifecycle.stage import REPLACES, Request, Stage, StageError, StageFolder
-from preprocess.config import PrepareConfig, SentencePieceConfig, Source, WordConfig
+from preprocess.config import SentencePieceConfig, Source, WordConfig
+from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.find import FileInfo
 from preprocess.files.manifest import read_manifest
@@ -60,14 +61,14 @@ def input_sources(config: Config) -> tuple[tuple[Source, ...], list[list[FileInf
 def no_documents(config: Config) -> StageError:
     """Return the error for raw input without any document."""
     paths = ", ".join(path for source in config.prepare.sources for path in source.paths)
-    return StageError(f"{paths}: no documents found; set prepare.input to files with text")
+    return StageError(
+        f"{one_line(paths)}: no documents found; set prepare.input to files with text"
+    )
 
 
 def embed_sources(config: Config) -> tuple[Source, ...] | None:
     """Return the sources to embed; None means a sample of the corpus."""
-    if config.embed.input is None:
-        return None
-    return PrepareConfig(input=config.embed.input).sources
+    return config.embed.sources
 
 
 def _raw(sources: tuple[Source, ...], key: str) -> dict[str, Any]:
@@ -273,7 +274,7 @@ def _changed_inputs(config: Config, place: StageFolder) -> list[str]:
 
 
 def _changed_texts(config: Config, place: StageFolder) -> list[str]:
-    return _changed(embed_sources(config) or (), place)
+    return _changed(embed_sources(config) or config.prepare.sources, place)
 
 
 def _changed(sources: tuple[Source, ...], place: StageFolder) -> list[str]:
@@ -286,7 +287,14 @@ TRAIN = {"pytorch_lightning": "train"}
 """Modules that stages import, each with the pip extra that installs it."""
 
 _ALL = (
-    Stage("tokenizer", 2, _tokenizer_request, reads_text=True, settings=_sampling),
+    Stage(
+        "tokenizer",
+        2,
+        _tokenizer_request,
+        changed=_changed_inputs,
+        reads_text=True,
+        settings=_sampling,
+    ),
     Stage(
         "prepare",
         2,

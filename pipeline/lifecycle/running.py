@@ -28,6 +28,7 @@ from preprocess.files import storage
 from preprocess.files.errors import StorageError
 from preprocess.files.fingerprint import fingerprint, plain
 from preprocess.files.manifest import NAME, FileRecord, Manifest, content_hash, write_manifest
+from preprocess.reading.changed_inputs import keep_checked
 from preprocess.text.versions import table_versions
 from preprocess.work import folder as work_folder
 
@@ -63,6 +64,7 @@ def run_stage(
     console.stage(stage.name, place.folder)
     request = request_of(stage, config)
     state = state_of(stage, config, place, request)
+    keep_checked(place.folder)
     if state.done and not (state.outdated and stage.restates):
         _clean_if_unlocked(stage, config, place, request, state, console)
         return _already_done(state, console)
@@ -249,7 +251,8 @@ class _Run:
         storage.write_bytes(place.file(CONFIG), dump_config(config).encode())
         stats = {"seconds": round(seconds, 1), **made.stats}
         text = json.dumps(stats, indent=2, ensure_ascii=False)
-        storage.write_bytes(place.file(STATS), f"{text}\n".encode())
+        # A lone surrogate, as in a name that is not UTF-8, is written as JSON's own escape.
+        storage.write_bytes(place.file(STATS), f"{text}\n".encode("utf-8", "backslashreplace"))
         place.check()
         write_manifest(place.folder, manifest)
         made.after()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pipeline.config.former_keys import former_settings, in_former_terms, in_present_terms
 from pipeline.config.schema import Config
 from pipeline.lifecycle.stage import SETTINGS, VERSIONS, Stage, StageError, StageFolder
-from preprocess.errors import UserError
+from preprocess.errors import UserError, one_line
 from preprocess.files import storage
 from preprocess.files.fingerprint import differing_keys, fingerprint, plain
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
@@ -149,7 +149,7 @@ def _changed(stage: Stage, config: Config, place: StageFolder, own: Work | None)
     if stage.changed is None:
         return []
     changed = stage.changed(config, StageFolder(place.folder, own.folder if own else ""))
-    return [f"{name}: its contents changed, but not its size" for name in changed]
+    return [f"{one_line(name)}: its contents changed, but not its size" for name in changed]
 
 
 def _outdated(stage: Stage, config: Config, manifest: Manifest) -> list[str]:

@@ -28,7 +28,7 @@ from preprocess.corpus.rejects import PREFIX, side_files
 from preprocess.files import storage
 from preprocess.files.fingerprint import differing_keys
 from preprocess.files.manifest import NAME, FileRecord, content_hash, read_manifest
-from preprocess.reading.changed_inputs import warnings_of, write_inputs
+from preprocess.reading.changed_inputs import read_inputs, warnings_of, write_inputs
 from preprocess.reading.kinds.missing_text import why_no_text
 from preprocess.reading.listing import list_source
 from preprocess.reading.plan_file import write_plan
@@ -218,9 +218,9 @@ def _made(
         files = [f for f in old if f.name.startswith(SHARDS) and finished.is_kept] + files
     shards = shards_of({file.name: file for file in files})
     files.append(write_index(place.folder, shards, generation, place.unpublished))
-    if config.embed.input is not None:
-        keep = finished and (finished.is_kept or finished.has_other_texts)
-        write_inputs(place.unpublished, sums.inputs, before=place.folder if keep else None)
+    inputs = read_inputs(place.work) if config.embed.input is None else sums.inputs
+    keep = finished and (finished.is_kept or finished.has_other_texts)
+    write_inputs(place.unpublished, inputs, before=place.folder if keep else None)
     rejects = _side_files(place, finished)
     model = read_manifest(job.model, "export").details["model"]
     depth = model["recurrent"]["layers"] + 1
@@ -301,9 +301,11 @@ def _sample(config: Config, place: StageFolder, console: Console) -> Source:
         sources, files = input_sources(config)
         units = plan_units(sources, files, config.prepare.unit_bytes)
         seed = config.embed.seed
-        texts = draw_documents(units, config.prepare, config.embed.sample, seed)
+        inputs: list[dict[str, Any]] = []
+        texts = draw_documents(units, config.prepare, config.embed.sample, seed, inputs=inputs)
         if not texts:
             raise StageError("the corpus has no training text to sample; set embed.input")
+        write_inputs(place.work, inputs)
         lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
         storage.write_bytes(path, lines.encode())
         console.line(f"sampled {len(texts):,} documents of the corpus")

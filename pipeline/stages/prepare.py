@@ -21,9 +21,12 @@ from preprocess.corpus.dedup import key_buckets, read_copies
 from preprocess.corpus.first_pass import Job
 from preprocess.corpus.last_pass import read_counts
 from preprocess.corpus.rejects import side_files
+from preprocess.errors import one_line
 from preprocess.files import storage
+from preprocess.files.find import FileInfo
 from preprocess.files.manifest import FileRecord, content_hash, read_manifest
 from preprocess.reading.changed_inputs import (
+    changed,
     encodings_found,
     read_inputs,
     warnings_of,
@@ -48,10 +51,11 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     """Run the Beam job that cleans, deduplicates and tokenises the corpus, and sum up its records.
 
     Raises:
-        StageError: no document is left.
+        StageError: no document is left, or the tokenizer was made from other contents of the files.
         UserError: the input, the output or the engine cannot be used.
     """
     sources, files = input_sources(config)
+    _check_tokenizer(config, [file for group in files for file in group])
     units = plan_units(sources, files, config.prepare.unit_bytes)
     total = sum(r.end - r.start for unit in units for r in unit.ranges)
     console.line(f"{count(sum(map(len, files)))} files, {count(total)}B in {len(units)} units")
@@ -60,6 +64,22 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     steps = PrepareCorpus(job, len(units))
     run_job(config.runner, place.work, console, "prepare", total, len(units), steps)
     return _collect(config, place, console, job, units)
+
+
+def _check_tokenizer(config: Config, files: Sequence[FileInfo]) -> None:
+    """Refuse the tokenizer of this run if files changed since it was made.
+
+    A tokenizer that ``prepare.tokenizer`` names may be made from any text.
+    """
+    if config.prepare.tokenizer:
+        return
+    folder = stage_folder(config, "tokenizer")
+    if names := changed(folder, files):
+        raise StageError(
+            f"{folder} was made before {one_line(names[0])}{' and others' * (len(names) > 1)} changed; make it "
+            "again with `biloom tokenizer --overwrite`, or set prepare.tokenizer to this folder to "
+            "use it as it is"
+        )
 
 
 def _job(config: Config, place: StageFolder, total: int) -> Job:
@@ -245,5 +265,6 @@ def _nothing_left(config: Config, read: int, dropped: Counter[str], why: str) ->
     paths = ", ".join(path for source in config.prepare.sources for path in source.paths)
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items()))
     return StageError(
-        f"{paths}: all {read:,} documents were dropped ({reasons}){why or '; check the text'}"
+        f"{one_line(paths)}: all {read:,} documents were dropped ({reasons})"
+        f"{why or '; check the text'}"
     )

@@ -11,6 +11,8 @@ from pipeline.console import Bar, Console, count
 from pipeline.lifecycle.registry import BEAM, input_sources, no_documents
 from pipeline.lifecycle.stage import Made, StageError, StageFolder, require
 from preprocess.config import SentencePieceConfig, WordConfig
+from preprocess.files.manifest import content_hash
+from preprocess.reading.changed_inputs import INPUTS, write_inputs
 from preprocess.reading.kinds.missing_text import why_no_text
 from preprocess.reading.units import Unit, plan_units
 from preprocess.tokenizers.coverage import SAMPLE_BYTES, coverage, coverage_rows
@@ -42,7 +44,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     units = plan_units(sources, files, config.prepare.unit_bytes)
     if not sum(map(unit_bytes, units)):
         raise no_documents(config)
-    tokenizer, figures, texts = _make(config, units, place, console)
+    inputs: list[dict[str, Any]] = []
+    tokenizer, figures, texts = _make(config, units, place, console, inputs)
     names = tokenizer.save(place.unpublished)
     console.line(
         f"{tokenizer.vocabulary:,} ids ({tokenizer.kind}); read {count(figures['documents'])} "
@@ -52,6 +55,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     console.table("coverage of the corpus", ["measure", "value"], coverage_rows(measured))
     _warn_about_losses(tokenizer, measured, console)
     console.line("longest tokens: " + "  ".join(t[:40] for t in measured["longest"][:10]))
+    write_inputs(place.unpublished, inputs)
     records = tuple(place.record(name) for name in names)
     details = {
         "kind": tokenizer.kind,
@@ -59,13 +63,21 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         "sample": figures,
         "coverage": measured,
     }
-    return Made(records, details, stats=details)
+    all_files = (*records, place.record(INPUTS))
+    return Made(all_files, details, stats=details, content=content_hash(records))
 
 
 def _make(
-    config: Config, units: Sequence[Unit], place: StageFolder, console: Console
+    config: Config,
+    units: Sequence[Unit],
+    place: StageFolder,
+    console: Console,
+    inputs: list[dict[str, Any]],
 ) -> tuple[Tokenizer, dict[str, int], list[str]]:
-    """Return the tokenizer, the size of the text that was read, and texts to measure coverage on."""
+    """Return the tokenizer, the size of the text that was read, and texts to measure coverage on.
+
+    The rows of what was read are added to ``inputs``.
+    """
     settings = config.tokenizer
     has_file = isinstance(settings, SentencePieceConfig) and settings.file
     if not has_file and not train_units(units, config.prepare):
@@ -77,21 +89,24 @@ def _make(
         require("tokenizer", BEAM)
         from pipeline.beam.word_count_job import count_corpus
 
-        words, figures = count_corpus(config, settings, units, place, console)
-        return words, figures, _read_sample(config, units, console).held
+        words, figures, counted = count_corpus(config, settings, units, place, console)
+        inputs += counted
+        return words, figures, _read_sample(config, units, console, inputs).held
     if isinstance(settings, SentencePieceConfig) and settings.file:
         tokenizer = read_sentencepiece(settings.file)
-        texts = _read_sample(config, units, console)
+        texts = _read_sample(config, units, console, inputs)
         return tokenizer, texts.figures, texts.held
-    texts = _Texts(config, units, settings.sample_bytes, settings.seed, READ_BYTES)
+    texts = _Texts(config, units, settings.sample_bytes, settings.seed, READ_BYTES, inputs)
     with console.bar("tokenizer", texts.size) as bar:
         made = train_tokenizer(settings, texts.read(bar))
     return made, texts.figures, texts.held
 
 
-def _read_sample(config: Config, units: Sequence[Unit], console: Console) -> "_Texts":
+def _read_sample(
+    config: Config, units: Sequence[Unit], console: Console, inputs: list[dict[str, Any]]
+) -> "_Texts":
     """Read texts to measure coverage on, for a tokenizer that was not trained on a sample."""
-    texts = _Texts(config, units, SAMPLE_BYTES, COVERAGE_SEED, least_read=0)
+    texts = _Texts(config, units, SAMPLE_BYTES, COVERAGE_SEED, 0, inputs)
     with console.bar("sample", texts.size) as bar:
         for _ in texts.read(bar):
             pass
@@ -138,8 +153,15 @@ class _Texts:
     """
 
     def __init__(
-        self, config: Config, units: Sequence[Unit], wanted: int, seed: int, least_read: int
+        self,
+        config: Config,
+        units: Sequence[Unit],
+        wanted: int,
+        seed: int,
+        least_read: int,
+        inputs: list[dict[str, Any]],
     ) -> None:
+        self._inputs = inputs
         self._config, self._units = config.prepare, units
         self._wanted, self._seed, self._least_read = wanted, seed, least_read
         total = sum(map(unit_bytes, train_units(units, config.prepare)))
@@ -156,6 +178,7 @@ class _Texts:
             self._seed,
             self._least_read,
             lambda raw: bar.update(min(raw, self.size), "reading"),
+            self._inputs,
         )
         if not drawn and (why := why_no_text(self._units, self._config.sources)):
             raise StageError(f"the train split has no text{why}")

@@ -18,10 +18,11 @@ from preprocess.config import PrepareConfig
 from preprocess.corpus.batch import Batch
 from preprocess.corpus.rejects import RejectsWriter
 from preprocess.corpus.segment import Segment
-from preprocess.errors import UserError
+from preprocess.errors import UserError, one_line
 from preprocess.files.durability import synced_together
 from preprocess.files.storage import exists
-from preprocess.reading.changed_inputs import ranges_read
+from preprocess.reading.byte_range import RangeRead
+from preprocess.reading.changed_inputs import has_read, ranges_read
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
 from preprocess.shards.format import token_dtype
@@ -87,6 +88,8 @@ class _Counts:
     """Rejected records in these files."""
     versions: str = ""
     """Hash of the versions of the raw files when the unit was started."""
+    read: list[RangeRead] = field(default_factory=list)
+    """What was read of the unit's first ranges, as in `UnitReader.read_so_far`."""
 
 
 def tokenize_unit(job: Job, unit: Unit) -> int:
@@ -148,9 +151,7 @@ class _FirstPass:
             "changed": dict(sorted(self._cleaner.counts.items())),
             "scripts": dict(sorted(counts.scripts.items())),
             "parts": counts.parts,
-            "inputs": ranges_read(
-                self._unit, self._reader.digests, self._reader.encodings, self._reader.notes
-            ),
+            "inputs": ranges_read(self._unit, self._reader.read_so_far()),
         }
         self._report(final=True)
         folder.write_done(
@@ -165,14 +166,17 @@ class _FirstPass:
             return _Counts(versions=versions)
         record = folder.read_done(self._job.work, self._record)
         # Closed segments have the old contents of the files, later ones would have the new ones.
-        if record["versions"] != versions:
+        same = record["versions"] == versions and all(r.version for r in ranges)
+        read = [RangeRead(*row) for row in record.get("read", ())]
+        if not (same or (read and has_read(ranges, read))):
             raise UserError(
-                f"one of the files from '{ranges[0].name}' to '{ranges[-1].name}' changed after an "
+                f"one of the files from '{one_line(ranges[0].name)}' to "
+                f"'{one_line(ranges[-1].name)}' changed after an "
                 f"unfinished run started to read them; delete {self._job.work} to start again"
             )
         for name in ("dropped", "changed", "scripts"):
             record[name] = Counter(record[name])
-        return _Counts(**record)
+        return _Counts(**{**record, "versions": versions})
 
     def _new_segment(self) -> Segment:
         dtype = token_dtype(self._job.vocabulary)
@@ -264,6 +268,7 @@ class _FirstPass:
                 )
             )
             self._rejects_writer.flush()
+        counts.read = self._reader.read_so_far()
         counts.changed = Counter(self._cleaner.counts)
         counts.files_aside, counts.rejected_aside = (
             self._rejects_writer.files,

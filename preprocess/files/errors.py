@@ -7,7 +7,7 @@ from functools import wraps
 from pathlib import PurePosixPath
 from typing import Any
 
-from preprocess.errors import UserError
+from preprocess.errors import UserError, one_line
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -16,11 +16,36 @@ _BUCKET_PROTOCOLS = ("s3", "s3a", "gs", "gcs")
 
 
 class StorageError(UserError):
-    """A path or URL that cannot be read or written."""
+    """A path or URL that cannot be read or written; the message is one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class StoreError(StorageError):
     """An error of a remote store that may be temporary, so a Beam engine may retry."""
+
+
+class DamagedArchive(OSError):  # noqa: N818
+    """An archive or a member of one that cannot be read; ``strerror`` says why."""
+
+
+_ARCHIVE_MODULES = ("zipfile", "tarfile", "zlib", "_lzma", "gzip")
+
+
+@contextmanager
+def archive_errors(path: str) -> Iterator[None]:
+    """Convert the errors of a damaged archive in the block to `DamagedArchive`.
+
+    Args:
+        path: chained URL of the member, for the message.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__ in _ARCHIVE_MODULES or isinstance(error, EOFError):
+            raise DamagedArchive(errno.EIO, str(error), path) from error
+        raise
 
 
 @contextmanager
@@ -97,8 +122,9 @@ class ReportingStore:
         @wraps(call)
         def reporting(*arguments: Any, **options: Any) -> Any:
             try:
-                return call(*arguments, **options)
-            except FileNotFoundError:
+                with archive_errors(self._path):
+                    return call(*arguments, **options)
+            except (FileNotFoundError, DamagedArchive):
                 raise
             except PermissionError as error:
                 # Some stores raise it with a message only, without errno and strerror.

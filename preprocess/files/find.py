@@ -1,13 +1,44 @@
 """Files found by a path, a glob or a URL."""
 
-import glob as globbing
 import os
+import re
 import stat
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from preprocess.files.errors import StorageError
-from preprocess.files.storage import is_remote, local_path, open_remote
+from preprocess.files.archive import open_archive
+from preprocess.files.errors import DamagedArchive, StorageError
+from preprocess.files.folders import (
+    Entry,
+    Excluded,
+    Folders,
+    LocalFolders,
+    Place,
+    Places,
+    RemoteFolders,
+    join_name,
+)
+from preprocess.files.paths import ARCHIVES, Chained, split_chain
+from preprocess.files.pattern import (
+    FOLDERS,
+    is_hidden,
+    is_wild,
+    matches_name,
+    matches_path,
+    may_be_a_name,
+)
+from preprocess.files.storage import is_remote, local_path, open_read, open_remote
+
+_VERSIONS = (
+    *("ETag", "etag", "mtime"),
+    # The names of web servers, the Hugging Face Hub, GitHub, Google, Azure, HDFS, FTP and others.
+    *("Last-Modified", "Content-MD5", "Digest", "blob_id", "sha", "md5Hash", "generation", "md5"),
+    *("content_md5", "checksum", "content_hash", "md5Checksum", "LastModified", "last_modified"),
+    *("modificationTime", "modifiedTime", "modified_at", "updated", "modified", "modify"),
+    "created",
+)
+"""Keys of what stores report that change with a file's content; the first one that is there counts."""
 
 
 @dataclass(frozen=True, order=True)
@@ -19,8 +50,9 @@ class FileInfo:
             wildcard, the file name.
         path: absolute path or URL.
         bytes: size in bytes.
-        version: mtime in nanoseconds, ETag or similar; empty if the store has none. If it changes,
-            the content may have changed.
+        version: mtime in nanoseconds, ETag, Last-Modified, blob id or similar; of a member of an
+            archive, the version of the archive. If it changes, the content may have changed. Empty
+            if the store has none, so that only the content tells.
     """
 
     name: str
@@ -29,86 +61,239 @@ class FileInfo:
     version: str
 
 
-def find_files(pattern: str) -> list[FileInfo]:
+def _nothing(folder: str, names: Collection[str]) -> bool:
+    return False
+
+
+def find_files(pattern: str, excluded: Excluded = _nothing) -> list[FileInfo]:
     """Return the files that match a path, glob or URL, ordered by name.
 
-    In a glob, ``**`` matches any number of folders.
+    `preprocess.files.pattern` defines the wildcards. A component that is the exact name of an
+    existing file or folder stands for this one only, even if it has wildcards; so a folder named
+    ``[D] x`` needs no escape. Links are followed, and no file is found twice through links to
+    folders. A link to a file is a file of its own, as a hard link is.
+
+    Args:
+        pattern: the path, glob or URL. It may be chained: ``zip://*.txt::FILE`` finds the members of
+            an archive, and FILE may be a glob, too.
+        excluded: tells which folders wildcards do not match.
 
     Raises:
-        StorageError: nothing matches, the path is a folder, or a file cannot be read.
+        StorageError: nothing matches, the path is a folder, or a file or folder cannot be read.
     """
-    found = _find_remote(pattern) if is_remote(pattern) else _find_local(pattern)
+    if is_remote(pattern):
+        chain = split_chain(pattern)
+        found = _find_chained(chain, excluded) if chain else _find_remote(pattern, excluded)
+    else:
+        found = _find_local(pattern, excluded)
     if not found:
-        reason = "no file matches" if any(c in pattern for c in "*?[") else "no such file"
-        raise StorageError(
-            f"{pattern}: {reason}; check the path (a glob must be quoted in a shell)"
-        )
+        raise StorageError(f"{pattern}: {_nothing_found(pattern)}")
     return sorted(found)
 
 
-def _fixed_folder(pattern: str) -> str:
-    """Return the folders before the first wildcard, with a slash at the end."""
-    wild = min((pattern.find(c) for c in "*?[" if c in pattern), default=len(pattern))
-    return pattern[: pattern.rfind("/", 0, wild) + 1]
+def _nothing_found(pattern: str) -> str:
+    if "[" in pattern:
+        return (
+            "no file matches; '[' begins a class of characters, write [[] for the character itself"
+        )
+    if is_wild(pattern):
+        return "no file matches; check the path (a glob must be quoted in a shell)"
+    if "{" in pattern:
+        return "no such file; braces are not a pattern, give a list of patterns instead"
+    return "no such file; check the path (a glob must be quoted in a shell)"
 
 
 def _folder_message(folder: str) -> str:
     return f"{folder}: this is a folder; name its files, as in '{folder.rstrip('/')}/*.txt'"
 
 
-def _find_local(pattern: str) -> list[FileInfo]:
-    path = str(local_path(pattern))
-    if Path(path).is_dir():
-        raise StorageError(_folder_message(pattern))
-    # An existing file may have wildcard characters in its name.
-    literal = Path(path).is_file()
-    paths = [path] if literal else globbing.glob(path, recursive=True)  # noqa: PTH207
-    base = path[: path.rfind("/") + 1] if literal else _fixed_folder(path)
-    files = []
-    for path in paths:
-        # os functions and one stat per file, because there may be a million files.
-        try:
-            status = os.stat(path)  # noqa: PTH116
-        except OSError as error:
-            raise StorageError(
-                f"{path}: cannot be read ({error.strerror}); repair or remove it"
-            ) from error
-        if stat.S_ISREG(status.st_mode):
-            if not os.access(path, os.R_OK):
-                raise StorageError(f"{path}: no permission to read it; change its permissions")
-            name = path.removeprefix(base)
-            # Without "..", so that a file found by two patterns has one path.
-            full = os.path.abspath(path)  # noqa: PTH100
-            files.append(FileInfo(name, full, status.st_size, str(status.st_mtime_ns)))
-    return files
+def _search(folders: Folders, start: str, parts: Sequence[str]) -> tuple[str, list[Entry]]:
+    """Return the last folder before the first wildcard, with a slash, and the files that match.
+
+    Args:
+        folders: where to search.
+        start: where the path begins: a slash, nothing, or the host of a web address.
+        parts: the components of the pattern; at least one.
+    """
+    folder = start
+    rest = [*parts]
+    while len(rest) > 1 and _is_exact(folders, folder, rest[0]):
+        folder = join_name(folder, rest.pop(0))
+    base = folder if not folder or folder.endswith("/") else f"{folder}/"
+    return base, list(_matching(folders, folder, rest))
 
 
-def _find_remote(pattern: str) -> list[FileInfo]:
-    fs, inner = open_remote(pattern)
-    web = pattern.startswith(("http://", "https://"))
-    # In a web address a question mark starts the query string.
-    if any(c in pattern for c in ("*" if web else "*?[")):
-        details = list(fs.glob(inner, detail=True).values())
+def _is_exact(folders: Folders, folder: str, part: str) -> bool:
+    if not is_wild(part, folders.wildcards):
+        return True
+    return may_be_a_name(part) and folders.has(folder, part)
+
+
+def _matching(folders: Folders, folder: str, parts: Sequence[str]) -> Iterator[Entry]:
+    first, *rest = parts
+    if first == FOLDERS:
+        for names, entry in folders.tree(folder, hidden=any(map(is_hidden, rest))):
+            if matches_path(names, parts, folders.wildcards):
+                yield entry
+    elif rest and not is_wild(first, folders.wildcards):
+        yield from _matching(folders, join_name(folder, first), rest)
     else:
-        try:
-            details = [fs.info(inner)]
-        except FileNotFoundError:
-            details = []
-        if details and details[0]["type"] == "directory":
-            raise StorageError(_folder_message(pattern))
-    base = _fixed_folder(inner)
-    files = []
-    for info in details:
-        if info["type"] != "file":
-            continue
-        full = info["name"] if web else fs.unstrip_protocol(info["name"])
-        if info.get("size") is None:
-            raise StorageError(
-                f"{full}: the server does not report the file's size; download the file and use the "
-                "copy"
-            )
-        version = next(
-            (str(info[k]) for k in ("ETag", "etag", "mtime", "created") if k in info), ""
+        entries = folders.entries(folder)
+        exact = [e for e in entries if e.name == first and may_be_a_name(first)]
+        for entry in exact or entries:
+            if not (exact or matches_name(entry.name, first, folders.wildcards)):
+                continue
+            if not rest and not entry.is_folder:
+                yield entry
+            elif rest and entry.is_folder and (exact or not folders.is_excluded(entry.path)):
+                yield from _matching(folders, entry.path, rest)
+
+
+def _find_local(pattern: str, excluded: Excluded) -> list[FileInfo]:
+    path = str(local_path(pattern))
+    if os.path.isdir(path):  # noqa: PTH112
+        raise StorageError(_folder_message(pattern))
+    folders = LocalFolders(excluded)
+    if os.path.lexists(path):
+        base, paths = path[: path.rfind("/") + 1], [path]
+    else:
+        start = "/" if path.startswith("/") else ""
+        parts = [part for part in path.split("/") if part]
+        base, entries = _search(folders, start, parts)
+        paths = [entry.path for entry in entries]
+    files = [file for path in paths if (file := _local_file(path, base))]
+    if not files and paths:
+        raise StorageError(f"{paths[0]}: this is not a file whose size is known, such as a pipe")
+    return _each_once(files) if folders.have_links else files
+
+
+def _local_file(path: str, base: str) -> FileInfo | None:
+    """Return a file that matches, or None if it is a pipe, a socket or a device."""
+    # os functions and one stat per file, because there may be a million files.
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be read ({error.strerror}); repair or remove it"
+        ) from error
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    if not os.access(path, os.R_OK):
+        raise StorageError(f"{path}: no permission to read it; change its permissions")
+    name = path.removeprefix(base)
+    # Without "..", so that a file found by two patterns has one path; not by the text of the path
+    # alone, because ".." after a link is another folder.
+    folder = os.path.realpath(os.path.dirname(path)) if "/../" in f"/{path}" else None  # noqa: PTH120
+    full = os.path.join(folder, os.path.basename(path)) if folder else os.path.abspath(path)  # noqa: PTH100, PTH118, PTH119
+    return FileInfo(name, full, status.st_size, str(status.st_mtime_ns))
+
+
+def _each_once(files: Iterable[FileInfo]) -> list[FileInfo]:
+    """Leave out files that are found a second time through a link to a folder."""
+    by_place: dict[Place, list[FileInfo]] = {}
+    places = Places()
+    for file in files:
+        by_place.setdefault(places.of(file.path), []).append(file)
+    # A file keeps its own name, if it is found by that, too.
+    return [
+        min(same, key=lambda file: (_is_below_link(file), file.name)) if len(same) > 1 else same[0]
+        for same in by_place.values()
+    ]
+
+
+def _is_below_link(file: FileInfo) -> bool:
+    folder = os.path.dirname(file.path)  # noqa: PTH120
+    return folder != os.path.realpath(folder)
+
+
+def _find_remote(pattern: str, excluded: Excluded) -> list[FileInfo]:
+    web = re.match(r"https?://[^/]*", pattern)
+    if web and "#" in pattern:
+        raise StorageError(
+            f"{pattern}: '#' in a web address begins a part that no server gets; write %23"
         )
-        files.append(FileInfo(info["name"].removeprefix(base), full, int(info["size"]), version))
-    return files
+    fs, inner = open_remote(pattern)
+    # Another process may have written since this one listed the store.
+    fs.invalidate_cache()
+    folders = RemoteFolders(fs, web is not None, excluded)
+    if is_wild(inner, folders.wildcards):
+        start = web[0] if web else "/" if inner.startswith("/") else ""
+        parts = [part for part in inner.removeprefix(start).split("/") if part]
+        base, entries = _search(folders, start, parts)
+        infos = [entry.info or fs.info(entry.path) for entry in entries]
+    else:
+        base = inner[: inner.rfind("/") + 1]
+        try:
+            infos = [fs.info(inner)]
+        except FileNotFoundError:
+            return []
+        if infos[0]["type"] == "directory":
+            raise StorageError(_folder_message(pattern))
+    if web:
+        # A listing has neither sizes nor versions.
+        infos = [info if info.get("size") else fs.info(info["name"]) for info in infos]
+    return [_remote_file(info, base, folders) for info in infos if info["type"] == "file"]
+
+
+def _remote_file(info: dict[str, Any], base: str, folders: RemoteFolders) -> FileInfo:
+    path = folders.url(info["name"])
+    if info.get("size") is None:
+        raise StorageError(
+            f"{path}: the server does not report the file's size; download the file and use the copy"
+        )
+    version = next((str(info[key]) for key in _VERSIONS if info.get(key)), "")
+    return FileInfo(info["name"].removeprefix(base), path, int(info["size"]), version)
+
+
+def _find_chained(chain: Chained, excluded: Excluded) -> list[FileInfo]:
+    outer = find_files(chain.outer, excluded)
+    if chain.protocol not in ARCHIVES:
+        return [replace(file, path=str(chain._replace(outer=file.path))) for file in outer]
+    found = []
+    for archive in outer:
+        for file in _members(chain._replace(outer=archive.path), archive):
+            name = f"{archive.name}/{file.name}" if len(outer) > 1 else file.name
+            found.append(replace(file, name=name))
+    return found
+
+
+def _members(chain: Chained, archive: FileInfo) -> list[FileInfo]:
+    """Return the members of an archive that match ``chain.member``.
+
+    Raises:
+        StorageError: the file is no such archive, or a name cannot be part of a URL.
+    """
+    try:
+        sizes = open_archive(chain, open_read, reopen=True).sizes
+    except DamagedArchive as error:
+        raise StorageError(
+            f"{archive.path}: cannot be read as a {chain.protocol} archive ({error.strerror}); "
+            "replace it with an intact copy, or unpack it"
+        ) from error
+    # Names in a tar file often begin with "./".
+    paths = {name: [part for part in name.split("/") if part not in ("", ".")] for name in sizes}
+    rest = [part for part in chain.member.split("/") if part not in ("", ".")]
+    start: list[str] = []
+    while len(rest) > 1 and (not is_wild(rest[0]) or _has_folder(paths.values(), start, rest[0])):
+        start.append(rest.pop(0))
+    inside = {
+        name: path[len(start) :] for name, path in paths.items() if path[: len(start)] == start
+    }
+    exact = [name for name, path in inside.items() if path == rest]
+    found = exact or [name for name, path in inside.items() if matches_path(path, rest)]
+    if unusable := [name for name in found if "::" in name]:
+        raise StorageError(
+            f"{archive.path}: the name of '{unusable[0]}' in it has '::', which ends a name in a "
+            "chained URL; unpack the archive"
+        )
+    return [
+        FileInfo(
+            "/".join(inside[name]), str(chain._replace(member=name)), sizes[name], archive.version
+        )
+        for name in found
+    ]
+
+
+def _has_folder(paths: Iterable[list[str]], above: list[str], name: str) -> bool:
+    folder = [*above, name]
+    return any(path[: len(folder)] == folder and path != folder for path in paths)

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
+from preprocess.files.archive import open_archive
 from preprocess.files.durability import sync_data, sync_folder, sync_name
 from preprocess.files.errors import (
     ReportingStore,
@@ -23,36 +24,32 @@ from preprocess.files.errors import (
     StoreError,
     report_write_errors,
 )
+from preprocess.files.paths import ARCHIVES, split_chain
+from preprocess.files.paths import absolute as absolute
+from preprocess.files.paths import is_remote as is_remote
+from preprocess.files.paths import join as join
+from preprocess.files.paths import local_path as local_path
 from preprocess.files.temporary import TEMPORARY as TEMPORARY
 from preprocess.files.temporary import remove_orphans, temporary_name
 from preprocess.files.write_checks import check_write
 
 
-def is_remote(path: str) -> bool:
-    """Return True if ``path`` is a URL that is not on the local disk."""
-    return "://" in path and not path.startswith(("file://", "local://"))
-
-
-def local_path(path: str) -> Path:
-    """Return a local path or ``file://`` URL as a `Path`."""
-    return Path(path.removeprefix("file://").removeprefix("local://")).expanduser()
-
-
-def absolute(path: str) -> str:
-    """Return a local path as an absolute one, which all workers can open; URLs are unchanged."""
-    return path if is_remote(path) else str(local_path(path).absolute())
-
-
-def join(folder: str, *parts: str) -> str:
-    """Return the path or URL of ``parts``, nested names, below ``folder``."""
-    return "/".join([folder.rstrip("/"), *parts]) if folder != "/" else "/" + "/".join(parts)
-
-
 def open_remote(path: str) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it.
+
+    The file system is fsspec's, with errors that name the URL.
+    """
     import fsspec
 
+    chain = split_chain(path)
+    if chain and chain.protocol in ARCHIVES:
+        return ReportingStore(open_archive(chain, open_read), path), chain.member
     try:
-        fs, inner = fsspec.core.url_to_fs(path)
+        # fsspec would take `::` in a key for a chain.
+        folder = path if chain else path[: path.rfind("/", 0, path.find("::")) + 1] or path
+        fs, inner = fsspec.core.url_to_fs(folder)
+        if folder != path:
+            inner = join(inner, path.removeprefix(folder))
         return ReportingStore(fs, path), str(inner)
     except (ImportError, ValueError) as error:
         protocol = path.split("://", 1)[0]

@@ -3,12 +3,13 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import xxhash
 
-from preprocess.errors import UserError
+from preprocess.errors import UserError, one_line
 from preprocess.files import storage
+from preprocess.files.errors import DamagedArchive
 from preprocess.reading.units import Range
 
 HEAD_BYTES = 64 * 1024
@@ -36,7 +37,7 @@ class UnreadableFile(DamagedFile):
 def damaged_file(path: str, problem: str) -> DamagedFile:
     """Return the error for the file ``path``; the message adds what users can do."""
     return DamagedFile(
-        f"{path}: {problem}; replace it with an intact copy, leave it out of the input, or keep what "
+        f"{one_line(path)}: {problem}; replace it with an intact copy, leave it out of the input, or keep what "
         "can be read with prepare.damaged_files=skip"
     )
 
@@ -67,10 +68,26 @@ def read_errors_as_damaged(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        lasting = FileNotFoundError | PermissionError | IsADirectoryError
+        lasting = FileNotFoundError | PermissionError | IsADirectoryError | DamagedArchive
         if storage.is_remote(path) and not isinstance(error, lasting):
             raise
         raise damaged_file(path, f"cannot be read ({error.strerror or error})") from error
+
+
+class RangeRead(NamedTuple):
+    """What was read of a range.
+
+    Attributes:
+        end: offset in the file after the last byte that was read.
+        xxh128: hash of the bytes from the start of the range to ``end``, in hexadecimal.
+        encoding: the encoding that was found (`Source.encoding` "auto"); empty if the source names it.
+        note: what the owner of the file should know, as in `UnitReader.notes`; empty if nothing.
+    """
+
+    end: int
+    xxh128: str
+    encoding: str = ""
+    note: str = ""
 
 
 class RawRange:
@@ -98,6 +115,11 @@ class RawRange:
         self._chunk_bytes = chunk_bytes
         self._position = piece.start
         self._taken = piece.start
+
+    @property
+    def position(self) -> int:
+        """End of the bytes of the range that were read and hashed."""
+        return min(self._position, self._piece.end)
 
     def starts_line(self) -> bool:
         """Return True if a line starts at the start of the range."""

@@ -1,25 +1,33 @@
 """Detection of raw files that have changed since a stage read them.
 
-The fingerprint contains names and sizes. If a file of equal size has another version (mtime or
-ETag), its bytes are hashed and compared with the hash recorded when it was read.
+The fingerprint contains names and sizes. If a file of equal size has another version (mtime, ETag or
+the like), its bytes are hashed and compared with the hash recorded when it was read. Hashes of a
+version are kept in ``checked-inputs.jsonl``, so that a file that was only touched is read once. A
+file without a version is hashed each time.
 """
 
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import xxhash
 
+from preprocess.errors import UserError
 from preprocess.files.find import FileInfo
-from preprocess.files.storage import exists, join, read_bytes, write_bytes
-from preprocess.reading.units import Unit
-from preprocess.work.folder import read_record, unit_records
+from preprocess.files.paths import split_chain
+from preprocess.files.storage import exists, is_remote, join, open_read, read_bytes, write_bytes
+from preprocess.reading.byte_range import RangeRead
+from preprocess.reading.units import Range, Unit
+from preprocess.work.folder import read_record, unit_records, word_records
 
 INPUTS = "inputs.jsonl"
 """Name of the file in which a finished stage lists the raw ranges that it read."""
 NAMED = 20
 """Maximum number of files that a warning names."""
+CHECKED = "checked-inputs.jsonl"
+"""Name of the file that keeps the hashes of ranges of newer versions. It is not part of a result."""
 HASHED_AT_ONCE = 4 << 20
 """Bytes to read and hash at once."""
 
@@ -37,24 +45,32 @@ def digest(files: Sequence[FileInfo]) -> dict[str, Any]:
     return {"files": len(files), "bytes": total, "names_and_sizes": hashed.hexdigest()}
 
 
-def ranges_read(
-    unit: Unit, digests: Sequence[str], encodings: Sequence[str], notes: Sequence[str]
-) -> list[dict[str, Any]]:
+def ranges_read(unit: Unit, read: Sequence[RangeRead]) -> list[dict[str, Any]]:
     """Return one row per range of a unit, as JSON types, for the unit's record and `write_inputs`.
 
     Args:
-        unit: a unit that was read.
-        digests: xxh128 of the raw bytes of each range, from `UnitReader.digests`.
-        encodings: the encoding found for each range, from `UnitReader.encodings`; a row has it only
-            if it is not empty.
-        notes: the note on each range, from `UnitReader.notes`; likewise.
+        unit: a unit that was read, to its end or not.
+        read: what was read of each range, from `UnitReader.read_so_far`. A row has its encoding and
+            note only if they are not empty.
     """
     return [
-        {"name": r.name, "start": r.start, "end": r.end, "version": r.version, "xxh128": digest}
-        | ({"encoding": encoding} if encoding else {})
-        | ({"note": note} if note else {})
-        for r, digest, encoding, note in zip(unit.ranges, digests, encodings, notes, strict=True)
+        {"name": r.name, "start": r.start, "end": one.end, "version": r.version}
+        | {key: value for key, value in one._asdict().items() if value}
+        for r, one in zip(unit.ranges, read, strict=False)
     ]
+
+
+def has_read(pieces: Sequence[Range], read: Sequence[RangeRead]) -> bool:
+    """Return True if files still have the bytes that were read of them.
+
+    Args:
+        pieces: ranges of the files as they are now.
+        read: what was read of the first ranges.
+    """
+    return all(
+        _hash_range(piece.path, piece.start, one.end) == one.xxh128
+        for piece, one in zip(pieces, read, strict=False)
+    )
 
 
 def encodings_found(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
@@ -98,19 +114,22 @@ def write_inputs(folder: str, rows: Sequence[dict[str, Any]], before: str | None
         rows: rows of `ranges_read`.
         before: folder with another such file, whose rows come first; equal rows are written once.
     """
-    path = join(before, INPUTS) if before is not None else ""
-    old = read_bytes(path).decode().splitlines() if path and exists(path) else []
-    lines = dict.fromkeys([*old, *map(json.dumps, rows)])
+    old = read_inputs(before) if before is not None else []
+    lines = dict.fromkeys(map(json.dumps, [*old, *rows]))
     write_bytes(join(folder, INPUTS), "".join(f"{line}\n" for line in lines).encode())
 
 
 def read_inputs(folder: str) -> list[dict[str, Any]]:
-    """Return the rows of a finished stage's ``inputs.jsonl``; empty if it has none."""
-    return list(_rows(folder, ""))
+    """Return the rows of the ``inputs.jsonl`` of a folder; empty if it has none."""
+    path = join(folder, INPUTS)
+    lines = read_bytes(path).decode().splitlines() if exists(path) else []
+    return [json.loads(line) for line in lines]
 
 
 def changed(folder: str, files: Sequence[FileInfo], work: str = "") -> list[str]:
     """Return the names of the files whose bytes differ from those that a stage read.
+
+    Writes nothing; `keep_checked` keeps what was hashed.
 
     Args:
         folder: folder of the stage.
@@ -121,33 +140,107 @@ def changed(folder: str, files: Sequence[FileInfo], work: str = "") -> list[str]
     by_name: dict[str, list[FileInfo]] = {}
     for file in files:
         by_name.setdefault(file.name, []).append(file)
+    checked = _CHECKED.setdefault(folder, _Checked(folder))
     names: dict[str, None] = {}
     for row in _rows(folder, work):
         name, candidates = row["name"], by_name.get(row["name"])
-        if candidates and name not in names and not any(_equals(c, row) for c in candidates):
+        if candidates and name not in names and not any(checked.equals(c, row) for c in candidates):
             names[name] = None
     return list(names)
 
 
-def _equals(file: FileInfo, row: dict[str, Any]) -> bool:
-    """Return True if the file still has the bytes of a recorded range."""
-    if file.version == row["version"]:
-        return True
-    return _hash_range(file.path, row["start"], row["end"]) == str(row["xxh128"])
+def keep_checked(folder: str) -> None:
+    """Keep the hashes that `changed` computed in this process, so that the next one reads no file.
+
+    Does nothing if the folder cannot be written: the files are then hashed again.
+    """
+    checked = _CHECKED.pop(folder, None)
+    if checked and checked.grown:
+        with suppress(OSError, UserError):
+            rows = [
+                {**dict(zip(_KEY, key, strict=True)), "xxh128": found}
+                for key, found in checked.used.items()
+            ]
+            lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+            write_bytes(join(folder, CHECKED), lines.encode())
+
+
+_KEY = ("path", "version", "start", "end")
+
+
+class _Checked:
+    """Hashes of ranges of files that have another version than when a stage read them.
+
+    Attributes:
+        used: the hashes that were asked for.
+        grown: whether some of them are not in the stage's file yet.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._known: dict[tuple[Any, ...], str] | None = None
+        self.used: dict[tuple[Any, ...], str] = {}
+        self.grown = False
+
+    def equals(self, file: FileInfo, row: dict[str, Any]) -> bool:
+        """Return True if the file still has the bytes of a recorded range."""
+        if file.version and file.version == row["version"]:
+            return True
+        start, end = row["start"], row["end"]
+        if end > file.bytes:
+            return False
+        if not file.version:
+            return _hash_range(file.path, start, end) == str(row["xxh128"])
+        key = (file.path, file.version, start, end)
+        if key not in self.used:
+            known = self._read().get(key)
+            self.grown = self.grown or known is None
+            self.used[key] = known or _hash_range(file.path, start, end)
+        return self.used[key] == str(row["xxh128"])
+
+    def _read(self) -> dict[tuple[Any, ...], str]:
+        if self._known is None:
+            self._known = {}
+            path = join(self._folder, CHECKED)
+            # A file that does not hold what was written is made again.
+            with suppress(ValueError, LookupError, TypeError):
+                for line in read_bytes(path).decode().splitlines() if exists(path) else ():
+                    row = json.loads(line)
+                    self._known[tuple(row[name] for name in _KEY)] = str(row["xxh128"])
+        return self._known
+
+
+_CHECKED: dict[str, _Checked] = {}
+"""By folder, the hashes of the stages that were checked by this process."""
 
 
 def _rows(folder: str, work: str) -> Iterator[dict[str, Any]]:
     """Yield the ranges that a finished or unfinished stage has read."""
     if exists(join(folder, INPUTS)):
-        for line in read_bytes(join(folder, INPUTS)).decode().splitlines():
-            yield json.loads(line)
+        yield from read_inputs(folder)
         return
-    for record in unit_records(work) if work else ():
-        yield from read_record(record)["inputs"]
+    if not work:
+        return
+    yield from read_inputs(work)
+    for record in (*unit_records(work), *word_records(work)):
+        # Former versions recorded no inputs of word counts.
+        yield from read_record(record).get("inputs", ())
 
 
 def _hash_range(path: str, start: int, end: int) -> str:
+    """Return the xxh128 of bytes of a file; of fewer if it has become shorter."""
     hashed = xxhash.xxh3_128()
-    for offset in range(start, end, HASHED_AT_ONCE):
-        hashed.update(read_bytes(path, offset, min(offset + HASHED_AT_ONCE, end)))
+    for data in _chunks(path, start, end):
+        hashed.update(data)
     return hashed.hexdigest()
+
+
+def _chunks(path: str, start: int, end: int) -> Iterator[bytes]:
+    offsets = range(start, end, HASHED_AT_ONCE)
+    if is_remote(path) and not split_chain(path):
+        # An open file would read ahead, beyond the range.
+        yield from (read_bytes(path, at, min(at + HASHED_AT_ONCE, end)) for at in offsets)
+        return
+    with open_read(path) as file:
+        file.seek(start)
+        yield from (file.read(min(HASHED_AT_ONCE, end - at)) for at in offsets)

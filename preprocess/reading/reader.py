@@ -20,6 +20,7 @@ from preprocess.reading.block import Block, Place, Rejected, join_small
 from preprocess.reading.byte_range import (
     HEAD_BYTES,
     DamagedFile,
+    RangeRead,
     RawRange,
     Tape,
     UnreadableFile,
@@ -146,6 +147,18 @@ class UnitReader:
         self.digests: list[str] = []
         self.encodings: list[str] = []
         self.notes: list[str] = []
+        self._open: tuple[RawRange, xxhash.xxh3_128] | None = None
+
+    def read_so_far(self) -> list[RangeRead]:
+        """Return what was read of each range until now.
+
+        All documents that were yielded lie in these bytes, but the end of the last may not.
+        """
+        ends = [(r.end, d) for r, d in zip(self._unit.ranges, self.digests, strict=False)]
+        if self._open:
+            ends.append((self._open[0].position, self._open[1].hexdigest()))
+        found = zip(ends, self.encodings, self.notes, strict=False)
+        return [RangeRead(end, digest, *others) for (end, digest), *others in found]
 
     def __iter__(self) -> Iterator[Block]:
         """Read the unit.
@@ -155,7 +168,7 @@ class UnitReader:
                 ``skip_damaged`` is not set.
             UserError: a Parquet file does not have the columns of the source.
         """
-        self.digests, self.encodings, self.notes = [], [], []
+        self.digests, self.encodings, self.notes, self._open = [], [], [], None
         return join_small(self._blocks(), self._block_bytes)
 
     def _blocks(self) -> Iterator[Block]:
@@ -189,6 +202,7 @@ class UnitReader:
         try:
             with read_errors_as_damaged(piece.path), storage.open_read(piece.path) as file:
                 raw = RawRange(file, piece, self._block_bytes, digest)
+                self._open = raw, digest
                 try:
                     for block in self._read_documents(piece, file, raw):
                         size = raw.take()
@@ -205,6 +219,7 @@ class UnitReader:
         if rejected or taken < piece.end - piece.start:
             yield Block([], rejected, 0, piece.end - piece.start - taken)
         self.digests.append(digest.hexdigest())
+        self._open = None
 
     def _skipped(self, piece: Range, error: DamagedFile) -> list[Rejected]:
         if not self._limits.skip_damaged:
@@ -235,6 +250,8 @@ class UnitReader:
         detector = Detector(source, piece, compression is not None, limit)
         detector.check(kind, head)
         if kind == "parquet":
+            # Rows are not read in the order of bytes, so the range is hashed before them.
+            yield from (Block([], [], 0, 0) for _ in raw.rest_of_range())
             blocks = read_parquet(file, piece, source, self._drop_invalid, limit, self._block_bytes)
             first = next(blocks, None)
             if first is None and piece.end - piece.start == piece.bytes:

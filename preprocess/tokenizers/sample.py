@@ -8,10 +8,12 @@ import heapq
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from preprocess.config import PrepareConfig, Source
+from preprocess.reading.changed_inputs import ranges_read
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
 from preprocess.text.cleaning import Cleaner
@@ -41,16 +43,17 @@ def unit_bytes(unit: Unit) -> int:
 
 
 def read_train(
-    units: Sequence[Unit], config: PrepareConfig
+    units: Sequence[Unit], config: PrepareConfig, inputs: list[dict[str, Any]] | None = None
 ) -> Iterator[tuple[Unit, str, str, int]]:
     """Yield (unit, raw text, cleaned text, content hash) of each document of the train split.
 
     The hash is the 128-bit `preprocess.text.splits.text_hash` of the cleaned text. Documents that are
-    empty after cleaning or dropped by a filter are left out; duplicates are not.
+    empty after cleaning or dropped by a filter are left out; duplicates are not. The rows of what was
+    read (`preprocess.reading.changed_inputs.ranges_read`) are added to ``inputs``.
     """
     for unit in units:
         source = config.sources[unit.source]
-        for block in read_kept(unit, source, config):
+        for block in read_kept(unit, source, config, inputs):
             hashes = hash_halves(text_hashes(map(str.encode, block.texts)))
             fractions = config.valid_fraction, config.test_fraction
             splits = splits_of(hashes[:, 0], *fractions, source.split)
@@ -74,18 +77,28 @@ class Kept:
     raw_bytes: int
 
 
-def read_kept(unit: Unit, source: Source, config: PrepareConfig) -> Iterator[Kept]:
-    """Read a unit of ``source`` block by block; empty and filtered documents are left out."""
+def read_kept(
+    unit: Unit, source: Source, config: PrepareConfig, inputs: list[dict[str, Any]] | None = None
+) -> Iterator[Kept]:
+    """Read a unit of ``source`` block by block; empty and filtered documents are left out.
+
+    The rows of what was read are added to ``inputs``, also if the caller stops before the end.
+    """
     cleaning = config.cleaning_of(source)
     cleaner = Cleaner(cleaning)
     filters = Filters(config.filters_of(source))
-    for block in read_unit(unit, source, cleaning, Limits.of(config)):
-        originals, texts = block.documents, cleaner.clean_batch(block.documents)
-        reasons = filters.reasons(originals, texts) if filters.active else [None] * len(texts)
-        kept = [n for n, text in enumerate(texts) if text and not reasons[n]]
-        if len(kept) < len(texts):
-            originals, texts = [originals[n] for n in kept], [texts[n] for n in kept]
-        yield Kept(originals, texts, block.raw_bytes)
+    reader = read_unit(unit, source, cleaning, Limits.of(config))
+    try:
+        for block in reader:
+            originals, texts = block.documents, cleaner.clean_batch(block.documents)
+            reasons = filters.reasons(originals, texts) if filters.active else [None] * len(texts)
+            kept = [n for n, text in enumerate(texts) if text and not reasons[n]]
+            if len(kept) < len(texts):
+                originals, texts = [originals[n] for n in kept], [texts[n] for n in kept]
+            yield Kept(originals, texts, block.raw_bytes)
+    finally:
+        if inputs is not None:
+            inputs += ranges_read(unit, reader.read_so_far())
 
 
 def draw_documents(
@@ -94,6 +107,7 @@ def draw_documents(
     number: int,
     seed: int,
     least_read: int = READ_BYTES,
+    inputs: list[dict[str, Any]] | None = None,
 ) -> list[str]:
     """Draw documents with distinct cleaned texts from the train split.
 
@@ -103,6 +117,7 @@ def draw_documents(
         number: number of documents.
         seed: seed of the draw.
         least_read: minimum raw bytes to read. More are read if they have fewer documents.
+        inputs: list to which the rows of what was read are added, as in `read_train`.
 
     Returns:
         The raw texts of ``number`` documents in pseudo-random order, or of all if there are fewer.
@@ -114,7 +129,7 @@ def draw_documents(
         if read >= least_read and len(drawn) == number:
             break
         read += unit_bytes(unit)
-        for _, raw, _, content in read_train([unit], config):
+        for _, raw, _, content in read_train([unit], config, inputs):
             key = -mixed(content, seed)
             if content in held or (len(drawn) == number and (key, content) < drawn[0][:2]):
                 continue

@@ -9,6 +9,7 @@ on the order in which documents are read.
 import heapq
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from preprocess.config import PrepareConfig, Source
 from preprocess.reading.mixing import allot, has_natural_shares, shares
@@ -40,6 +41,7 @@ def sample_text(
     seed: int,
     least_read: int = READ_BYTES,
     report: Report = lambda raw: None,
+    inputs: list[dict[str, Any]] | None = None,
 ) -> list[tuple[int, str]]:
     """Read a sample in which each source has its share of the mixture.
 
@@ -56,13 +58,14 @@ def sample_text(
         least_read: minimum bytes to read, if the corpus has as many, so that the sample comes from
             many parts of the corpus.
         report: called after each unit.
+        inputs: list to which the rows of what was read are added, as in `read_train`.
 
     Returns:
         Content hash and text of each document. The texts have ``wanted`` bytes together, for which
         the last one may be cut, or are all of the train split if it is smaller. The order is that of
         the corpus if the sample has all documents, else pseudo-random.
     """
-    reader = _Reader(units, config, seed, report)
+    reader = _Reader(units, config, seed, report, inputs)
     weights = [source.weight for source in config.sources]
     if has_natural_shares(weights, config.sampling_alpha):
         whole, _ = reader.read(range(len(weights)), wanted, max(least_read, WHOLE * wanted))
@@ -95,8 +98,14 @@ class _Reader:
     """Reads the documents of the train split from units in a pseudo-random order."""
 
     def __init__(
-        self, units: Sequence[Unit], config: PrepareConfig, seed: int, report: Report
+        self,
+        units: Sequence[Unit],
+        config: PrepareConfig,
+        seed: int,
+        report: Report,
+        inputs: list[dict[str, Any]] | None,
     ) -> None:
+        self._inputs = inputs
         self._units = in_drawing_order(train_units(units, config), seed)
         self._config, self._seed, self._report = config, seed, report
         self._done = 0
@@ -116,7 +125,9 @@ class _Reader:
                 continue
             if sample.bytes >= wanted and max(raw, text_bytes) >= least:
                 return sample, False
-            for number, (_, _, text, content) in enumerate(read_train([unit], self._config)):
+            for number, (_, _, text, content) in enumerate(
+                read_train([unit], self._config, self._inputs)
+            ):
                 text_bytes += sample.add(content, (unit.index, number), text)
             raw += unit_bytes(unit)
             self._done += unit_bytes(unit)
@@ -130,7 +141,7 @@ class _Reader:
         total = sum(map(unit_bytes, of_source))
         raw = text = 0
         for unit in of_source:
-            for block in read_kept(unit, settings, self._config):
+            for block in read_kept(unit, settings, self._config, self._inputs):
                 raw += block.raw_bytes
                 text += sum(len(one.encode()) for one in block.texts)
                 if text and raw >= MEASURED_BYTES:

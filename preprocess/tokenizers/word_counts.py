@@ -85,7 +85,8 @@ def count_unit(job: CountJob, unit: Unit) -> int:
     spills = 0
     sizes = {"documents": 0, "bytes": 0}
     progress = Progress(job.work, unit.index)
-    for block in read_kept(unit, source, config):
+    inputs: list[dict[str, Any]] = []
+    for block in read_kept(unit, source, config, inputs):
         data = [text.encode() for text in block.texts]
         high = hash_halves(text_hashes(data))[:, 0]
         splits = splits_of(high, config.valid_fraction, config.test_fraction, source.split)
@@ -106,16 +107,24 @@ def count_unit(job: CountJob, unit: Unit) -> int:
         progress.write()
     _spill(job, unit.index, spills, counts)
     progress.write(final=True)
-    folder.write_done(job.work, folder.word_record(job.work, unit.index), sizes)
+    record = {**sizes, "inputs": inputs}
+    folder.write_done(job.work, folder.word_record(job.work, unit.index), record)
     return unit.index
 
 
 def read_counted(job: CountJob) -> dict[str, int]:
     """Return the total documents and UTF-8 bytes of the train split, duplicates included."""
-    sums: Counter[str] = Counter({"documents": 0, "bytes": 0})
+    paths = [folder.word_record(job.work, unit) for unit in range(job.units)]
+    records = [folder.read_done(job.work, path) for path in paths]
+    return {name: sum(record[name] for record in records) for name in ("documents", "bytes")}
+
+
+def read_inputs(job: CountJob) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the ranges that were read, as in `preprocess.reading.changed_inputs`."""
     for unit in range(job.units):
-        sums.update(folder.read_done(job.work, folder.word_record(job.work, unit)))
-    return dict(sums)
+        # Former versions did not record them.
+        record = folder.read_done(job.work, folder.word_record(job.work, unit))
+        yield from record.get("inputs", ())
 
 
 def merge_bucket(job: CountJob, bucket: int) -> int:

@@ -52,6 +52,7 @@ from preprocess.files.storage import (
 )
 
 NAME = "_work"
+ASKED = "asked.json"
 RESULT = "result"
 LOCK = "lock.json"
 _CHECKPOINT = re.compile(r"step-(\d+)\.ckpt")
@@ -96,10 +97,10 @@ def adopt_former_work(stage_folder: str, work: str, results: list[str]) -> None:
     root = work_root(stage_folder)
     # The request last, because it marks the work as adopted.
     names = [*list_names(root), *list_folders(root)]
-    keep = {LOCK, "asked.json", *_work_names(root)}
+    keep = {LOCK, ASKED, *_work_names(root)}
     move_entries(stage_folder, result_folder(work), results)
     move_entries(root, work, [name for name in names if name not in keep])
-    move_entries(root, work, ["asked.json"])
+    move_entries(root, work, [ASKED])
 
 
 def remove_strays(stage_folder: str) -> list[str]:
@@ -142,7 +143,7 @@ def _work_names(root: str) -> list[str]:
 
 
 def asked_file(work: str) -> str:
-    return join(work, "asked.json")
+    return join(work, ASKED)
 
 
 def versions_file(work: str) -> str:
@@ -311,3 +312,9 @@ def unit_records(work: str) -> list[str]:
     """Return the paths of all unit records, in the order of units."""
     folder = join(work, "units")
     return [join(folder, name) for name in list_names(folder)]
+
+
+def word_records(work: str) -> list[str]:
+    """Return the paths of the records of all units whose words are counted, in the order of units."""
+    folder = join(work, "word-counts")
+    return [join(folder, name) for name in list_names(folder) if name.endswith(".json")]

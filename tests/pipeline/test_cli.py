@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,23 @@ def test_a_config_file_may_have_an_equals_sign_in_its_name(
         assert "  steps: 9" in out
 
 
+def test_a_value_that_the_shell_has_split_is_told(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "c.txt").write_text("some text")
+    for word, problem in {
+        "mistaken": "no config 'mistaken'.*",
+        f"{tmp_path}/b": "config '.*b' is a folder, not a file",
+    }.items():
+        arguments = ["tokenizer", "quickstart", "prepare.input=raw/a", word]
+        code, _, errors = told(arguments, capsys)
+        assert code == 2
+        hint = f"; if it belongs to the value before it, quote both: 'prepare.input=raw/a {word}'"
+        assert re.fullmatch(f"biloom: {problem}{re.escape(hint)}\n", errors)
+    code, _, errors = told(["tokenizer", "prepare.input=", f"{tmp_path}/c.txt"], capsys)
+    assert code == 2
+    assert "must hold sections" in errors
+
+
 def test_a_printed_config_is_a_config(tmp_path: Path, capsys: Capture) -> None:
     _, printed, _ = told(["run", "quickstart", "train.steps=7", "--print-config"], capsys)
     file = tmp_path / "printed.yaml"
@@ -131,11 +149,50 @@ def test_a_printed_config_is_a_config(tmp_path: Path, capsys: Capture) -> None:
 
 def test_a_path_that_is_no_text_can_be_printed(tiny: Tiny, tmp_path: Path, biloom: Command) -> None:
     output = os.fsencode(tmp_path) + b"/\xff\xe9"
-    answer = biloom.run(
-        "prepare", *tiny.arguments(tmp_path), f"run.output={os.fsdecode(output)}", "--dry-run"
-    )
+    answer = biloom.run("prepare", *tiny.arguments(Path(os.fsdecode(output))), "--dry-run")
     assert (answer.returncode, answer.stderr) == (0, "")
     assert "\\udcff\\udce9\n" in answer.stdout
+
+
+@pytest.mark.parametrize("locale", ["POSIX", "C", "en_US.ISO-8859-1"])
+def test_a_path_means_the_same_in_every_locale(
+    locale: str, tmp_path: Path, biloom: Command
+) -> None:
+    folder = tmp_path / "é 猫"
+    folder.mkdir()
+    (folder / "a.txt").write_text("some words\n" * 50, encoding="utf-8")
+    (tmp_path / "own.yaml").write_text(
+        f'prepare: {{input: "{folder}/*.txt"}}\ntokenizer: {{kind: char}}\n', encoding="utf-8"
+    )
+    others = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = {**os.environ, **others}
+    words = ("tokenizer.kind=char", f"prepare.input={folder}/*.txt")
+    for name, arguments in {"shell": words, "file": (tmp_path / "own.yaml",)}.items():
+        output = f"run.output={tmp_path}/{name}"
+        answer = biloom.run("tokenizer", *arguments, output, env=environment)
+        assert (answer.returncode, answer.stderr) == (0, "")
+    made = [tmp_path / name / "tokenizer" for name in ("shell", "file")]
+    configs = [(path / "config.yaml").read_text(encoding="utf-8") for path in made]
+    assert f"input: {folder}/*.txt" in configs[0]
+    assert configs[0].replace(f"{tmp_path}/shell", f"{tmp_path}/file") == configs[1]
+    assert main(["tokenizer", *words, f"run.output={tmp_path}/shell"]) == 0
+    answer = biloom.run("tokenizer", "prepare.input=x", "run.output=é\x1b\n", env=environment)
+    assert answer.returncode == 2
+    assert "\x1b" not in answer.stderr + answer.stdout
+
+
+def test_names_cannot_control_the_terminal(tmp_path: Path, capsys: Capture) -> None:
+    name = f"{tmp_path}/a\x1b[2J\nb\udcff.txt"
+    words = ["tokenizer", f"prepare.input={name}", f"run.output={tmp_path}/o\x07\nut"]
+    code, out, errors = told(words, capsys)
+    assert code == 2
+    assert errors.count("\n") == 1
+    assert r"a\x1b[2J\nb\udcff.txt: no file matches" in errors
+    assert rf"{tmp_path}/o\x07\nut" in out
+    code, _, errors = told(["tokenizer", f"prepare.input=[{name}]"], capsys)
+    assert code == 2
+    assert errors.count("\n") == 2
+    assert r"the character U+001B is not allowed in a list or mapping; write it in dou" in errors
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console as RichConsole
 
 from pipeline import console as console_module
-from pipeline.console import Console, clock, count, printable
+from pipeline.console import Console, clock, count
 
 MARKUP = "a [bold]b[/bold] [/] [link=x] :smile: \\"
 SCRIPTS = ["漢字と仮名", "שלום עולם", "किताब", "👩‍👩‍👧 ok", "٣ كتب"]
@@ -73,10 +73,6 @@ def test_a_long_line_is_wrapped_below_its_stage_on_a_terminal(text: str) -> None
         assert all(line.startswith("    ") and len(line) <= 40 for line in others)
         whole = "".join(line.strip() for line in (first, *others))
         assert whole.replace(" ", "") == text.replace(" ", "")
-
-
-def test_control_characters_are_told_as_escapes() -> None:
-    assert printable("a\x1b[31m\r\x00\ud800é\n") == "a\\x1b[31m\\r\\x00\\ud800é\n"
 
 
 def test_a_plain_bar_prints_a_line_in_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,13 @@ def test_plain_paths_form_the_first_source() -> None:
         ),
         (
             {"input": ["a", {"path": "b"}]},
-            "two sources are named 'corpus'; give each its own name",
+            r"two sources are named 'corpus' \(as is a source without a name, and all plain paths "
+            r"together\); give each its own name, as in \{name: news, path: 'b'\}",
+        ),
+        ({"input": [{"path": "a"}, {"path": ["b"]}]}, "named 'corpus' .*path: 'b'"),
+        (
+            {"input": [{"name": "x", "path": "a"}, {"name": "x", "path": "b"}]},
+            "two sources are named 'x'; give each its own name, as in {name: news, path: 'b'}",
         ),
         ({"input": [{"name": "", "path": "b"}]}, "at least 1 character"),
         ({"part_tokens": 0}, "greater than or equal to 1"),

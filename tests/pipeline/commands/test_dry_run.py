@@ -79,8 +79,9 @@ def test_all_is_already_done_after_a_run(tiny: Tiny, trained: Path, capsys: Capt
 
 
 def line(start: str, arguments: list[str], capsys: Capture) -> str:
-    """The line of a training's plan that begins so."""
-    assert main(["train", *arguments, "--dry-run"]) == 0
+    """The line of a training's plan that begins so; the last override of a key counts."""
+    words = {word.partition("=")[0]: word for word in arguments}
+    assert main(["train", *words.values(), "--dry-run"]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     return next((line for line in lines if line.startswith(start)), "")
 

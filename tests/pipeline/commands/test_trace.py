@@ -86,9 +86,10 @@ def prepare(folder: Path, sources: Sequence[dict[str, Any]], *overrides: str) ->
         given.append({**source, "path": [f"{folder}/raw/{path}" for path in paths]})
     config = folder / "config.yaml"
     config.write_text(json.dumps({"prepare": {"input": given}}))
+    words = [str(config), f"run.output={folder}/out", *IN_MEMORY, *overrides]
+    last = {word.partition("=")[0]: word for word in words}
     for stage in ("tokenizer", "prepare"):
-        arguments = [stage, str(config), f"run.output={folder}/out", *IN_MEMORY, *overrides]
-        assert main(arguments) == 0
+        assert main([stage, *last.values()]) == 0
     return folder / "out" / "prepare"
 
 

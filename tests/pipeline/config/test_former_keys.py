@@ -45,13 +45,20 @@ def test_a_source_is_completed_with_the_defaults_of_its_settings() -> None:
     }
 
 
+def test_settings_that_embedding_ignored_do_not_count() -> None:
+    for key, kept in {"embed.input.0": None, "prepare.input.0": "valid"}.items():
+        old = {key: {"name": "x", "split": "valid"}}
+        present = in_present_terms(old, {key: {"name": "x", "split": None}})[key]
+        assert present["split"] == kept
+
+
 def test_a_removed_setting_is_ignored_at_its_default_only() -> None:
     assert in_present_terms({"embed.int8": False}, {}) == {}
     assert in_present_terms({"embed.int8": True}, {}) == {"embed.int8": True}
 
 
 def test_a_request_is_restated_as_an_older_version_wrote_it() -> None:
-    source = "{path: y, weight: 2, license: MIT}"
+    source = "{path: y, license: MIT}"
     config = load_config(
         [], ["prepare.input=x", f"embed.input=[{source}]", "embed.batch_tokens=77"]
     )
@@ -60,7 +67,7 @@ def test_a_request_is_restated_as_an_older_version_wrote_it() -> None:
         **request,
         "embed.int8": False,
         "embed.batch_tokens": 77,
-        "embed.input.0": {"files": 1, "weight": 2.0, "license": "MIT"},
+        "embed.input.0": {"files": 1, "weight": 1.0, "license": "MIT"},
     }
 
 

@@ -34,7 +34,13 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 def load(*overrides: str) -> Config:
-    return load_config([], ["prepare.input=x", *overrides])
+    return load_config([], complete(*overrides))
+
+
+def complete(*overrides: str) -> list[str]:
+    """Return the overrides, with an input if they have none."""
+    has_input = any(override.startswith(("prepare.input=", "prepare=")) for override in overrides)
+    return [*overrides] if has_input else ["prepare.input=x", *overrides]
 
 
 def problems(files: list[str], *overrides: str) -> list[str]:
@@ -46,7 +52,7 @@ def problems(files: list[str], *overrides: str) -> list[str]:
 
 def problem_of(*overrides: str) -> str:
     """Return the only problem of the overrides, without its position."""
-    (line,) = problems([], "prepare.input=x", *overrides)
+    (line,) = problems([], *complete(*overrides))
     return line.removeprefix(f"override '{overrides[-1]}': ")
 
 
@@ -186,6 +192,32 @@ def test_all_mistakes_are_reported_together_in_the_order_of_the_sources(write: W
         "prepare.input is missing: set it in a file or as prepare.input=... (path, glob or fsspec "
         "URL of the raw text, or a list of these and of sources)",
     ]
+
+
+def test_a_key_that_two_overrides_set_is_a_mistake() -> None:
+    list_hint = "; a shell makes two arguments of an unquoted {a,b}: write a list in quotes, as in "
+    for first, second, name, hint in (
+        ("prepare.input=x", "prepare.input=y", "prepare.input", "'prepare.input=[x, y]'"),
+        ("prepare.input=x", "prepare={input: y}", "prepare.input", "'prepare.input=[x, y]'"),
+        ("prepare={input: [x]}", "prepare.input=[y]", "prepare.input", ""),
+        ("train.steps=5", "train.steps=5", "train.steps", ""),
+        ("train.steps=5", "train=7", "train", ""),
+        ("run={output: x}", "run.output=y", "run.output", "'run.output=[x, y]'"),
+    ):
+        assert problems([], first, second)[0] == (
+            f"override '{second}': '{name}' is set twice on the command line, first by the override "
+            f"'{first}'{list_hint + hint if hint else ''}"
+        )
+
+
+def test_a_path_that_is_not_utf8_is_text_and_an_escape_in_a_list() -> None:
+    assert load("prepare.input=a\udce9\x1b").prepare.input == "a\udce9\x1b"
+    assert load(r'prepare.input=["a\udce9\u001b"]').prepare.input == ("a\udce9\x1b",)
+
+
+def test_overrides_may_set_different_keys_of_a_section() -> None:
+    train = load("train={rows: 5}", "train={unroll: 6}", "train.steps=7", "train={}").train
+    assert (train.rows, train.unroll, train.steps) == (5, 6, 7)
 
 
 @pytest.mark.parametrize(

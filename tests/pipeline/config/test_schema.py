@@ -25,6 +25,14 @@ def test_every_key_has_a_one_line_description() -> None:
     assert described(Config, "") == []
 
 
+@pytest.mark.parametrize("url", ["zip://x::/tmp/a.zip", "simplecache::s3://bucket/x"])
+def test_a_chained_output_is_refused(url: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"run\.output: a chained URL cannot be written to; use a"
+    ):
+        load_config([], ["prepare.input=a.txt", f"run.output={url}"])
+
+
 @pytest.mark.parametrize("url", ["https://example.org/x", "http://example.org/x"])
 def test_a_web_address_is_refused_as_output(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -41,6 +49,39 @@ def test_memory_is_refused_as_output_if_there_may_be_other_processes(mode: str) 
     with pytest.raises(ConfigError, match="memory:// is private to one process"):
         load_config([], ["prepare.input=x", output, f"runner.options.mode={mode}"])
     assert load_config([], ["prepare.input=x", output, "runner.options.mode=in_memory"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("cleaning: {}", "cleaning, but texts are cleaned as the model's training text was"),
+        ("filters: {min_characters: 3}", "filters, but a text that is given is always embedded"),
+        ("split: valid", "split, but all texts are embedded alike"),
+        ("weight: 2", "weight, but all texts are embedded alike"),
+    ],
+)
+def test_settings_of_a_source_that_embedding_cannot_use_are_refused(
+    setting: str, message: str
+) -> None:
+    source = f"embed.input=[{{name: web, path: x, {setting}}}]"
+    with pytest.raises(ConfigError) as caught:
+        load_config([], ["prepare.input=x", source])
+    told = f"embed: input: the source 'web' has its own {message}"
+    assert str(caught.value).startswith(f"override '{source}': {told}")
+    assert str(caught.value).endswith("; remove it")
+
+
+def test_settings_of_a_source_that_embedding_uses_are_accepted() -> None:
+    source = "{name: web, path: x, format: jsonl, text_field: t, encoding: cp1252, license: CC0}"
+    config = load_config([], ["prepare.input=x", f"embed.input=[a, {source}]"])
+    assert [s.name for s in config.embed.sources or ()] == ["corpus", "web"]
+    assert load_config([], ["prepare.input=x"]).embed.sources is None
+
+
+@pytest.mark.parametrize("given", ["[{path: a}, {path: b}]", "[a, {path: b}]"])
+def test_two_sources_to_embed_need_names(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"embed: two sources are named 'corpus' .*give each"):
+        load_config([], ["prepare.input=x", f"embed.input={given}"])
 
 
 def test_a_config_cannot_be_written_to() -> None:

@@ -134,6 +134,22 @@ def test_without_an_input_a_sample_of_the_corpus_is_embedded(
     assert set(caches[0]) != set(caches[2])
 
 
+def test_a_sample_of_a_corpus_that_changed_at_equal_size_is_refused(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "corpus.txt"
+    text = (tiny.root / "corpus.txt").read_text(encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
+    overrides = (f"prepare.input={path}", "embed.sample=20")
+    manifest, _ = embed(tiny, trained, tmp_path, *overrides)
+    assert check_files(str(tmp_path / "embed"), manifest) == []
+    os.utime(path, ns=(1, 1))
+    assert "already done" in embed(tiny, trained, tmp_path, *overrides)[1]
+    path.write_text(text[::-1], encoding="utf-8")
+    with pytest.raises(UserError, match=r"corpus\.txt: its contents changed, but not its size"):
+        embed(tiny, trained, tmp_path, *overrides)
+
+
 def test_a_corpus_of_held_out_text_alone_has_no_sample(
     tiny: Tiny, trained: Path, tmp_path: Path
 ) -> None:

@@ -42,7 +42,7 @@ class Text:
     tokenizer: Path
 
     def arguments(self, output: Path | str, *overrides: str) -> list[str]:
-        return [
+        words = [
             "prepare",
             f"prepare.input={self.folder}/*",
             f"prepare.tokenizer={self.tokenizer}",
@@ -53,6 +53,8 @@ class Text:
             f"run.output={output}",
             *overrides,
         ]
+        # An override takes the place of the one here, because a key may be set once only.
+        return [*{word.partition("=")[0]: word for word in words}.values()]
 
 
 @pytest.fixture(scope="session")

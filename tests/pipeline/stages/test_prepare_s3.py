@@ -99,7 +99,7 @@ class Corpus:
     content: str
 
     def arguments(self, output: str, *overrides: str) -> list[str]:
-        return [
+        words = [
             "prepare",
             f"prepare.input={BUCKET}/raw/*",
             f"prepare.tokenizer={self.tokenizer}",
@@ -110,6 +110,8 @@ class Corpus:
             f"run.output={output}",
             *overrides,
         ]
+        # An override takes the place of the one here, because a key may be set once only.
+        return [*{word.partition("=")[0]: word for word in words}.values()]
 
 
 @pytest.fixture(scope="module")

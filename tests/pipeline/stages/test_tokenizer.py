@@ -3,15 +3,18 @@
 import importlib.util
 import io
 import json
+import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import sentencepiece
 
 from pipeline.cli import main
 from preprocess.files.manifest import read_manifest
+from preprocess.files.storage import open_read
+from preprocess.reading import changed_inputs
 from preprocess.tokenizers.load import load_tokenizer
 
 Capture = pytest.CaptureFixture[str]
@@ -23,13 +26,14 @@ def learn(output: Path, *overrides: str) -> dict[str, Any]:
     text = output / "text.txt"
     text.parent.mkdir(exist_ok=True)
     text.write_text("\n".join(LINES), encoding="utf-8")
-    arguments = [f"prepare.input={text}", f"run.output={output}", *overrides]
-    assert main(["tokenizer", *arguments]) == 0
+    words = [f"prepare.input={text}", f"run.output={output}", *overrides]
+    last = {word.partition("=")[0]: word for word in words}
+    assert main(["tokenizer", *last.values()]) == 0
     return read_manifest(str(output / "tokenizer"), "tokenizer").details
 
 
 def files(output: Path) -> dict[str, bytes]:
-    own = ("manifest.json", "stats.json", "config.yaml")
+    own = ("manifest.json", "stats.json", "config.yaml", "inputs.jsonl")
     folder = (output / "tokenizer").iterdir()
     return {path.name: path.read_bytes() for path in folder if path.name not in own}
 
@@ -44,6 +48,50 @@ def test_the_same_text_gives_the_same_bytes_in_any_folder(kind: str, tmp_path: P
     assert files(tmp_path / "one") == files(tmp_path / "two")
     marks = [read_manifest(str(tmp_path / n / "tokenizer")).fingerprint for n in ("one", "two")]
     assert marks[0] == marks[1]
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Edit a file at equal size, and give it another time."""
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    assert len(new) == len(old)
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 10**9))
+
+
+@pytest.mark.parametrize("kind", ["word", "char", "sentencepiece"])
+def test_an_edit_at_equal_size_is_refused_by_name(
+    kind: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def open_and_note(path: str) -> BinaryIO:
+        hashed.append(path)
+        return open_read(path)
+
+    monkeypatch.setattr(changed_inputs, "open_read", open_and_note)
+    common = (f"tokenizer.kind={kind}", *(["tokenizer.vocabulary=320"] if "s" in kind else []))
+    learn(tmp_path, *common)
+    arguments = [f"prepare.input={tmp_path}/text.txt", f"run.output={tmp_path}", *common]
+    edit(tmp_path / "text.txt", "w22", "w22")
+    for _ in range(3):
+        capsys.readouterr()
+        assert main(["tokenizer", *arguments]) == 0
+        assert "already done" in capsys.readouterr().out
+    assert len(hashed) == 1
+    edit(tmp_path / "text.txt", "w22", "q99")
+    for command, told in {
+        "tokenizer": "text.txt: its contents changed, but not its size",
+        "prepare": f"{tmp_path}/tokenizer was made before text.txt changed; make it again with",
+    }.items():
+        assert main([command, *arguments]) == 2
+        assert told in capsys.readouterr().err
+    assert main(["prepare", *arguments, f"prepare.tokenizer={tmp_path}/tokenizer"]) == 0
+    assert main(["tokenizer", *arguments, "--overwrite"]) == 0
+    assert main(["prepare", *arguments, "--overwrite"]) == 0
+    for stage in ("tokenizer", "prepare"):
+        assert main([stage, *arguments]) == 0
+        assert "already done" in capsys.readouterr().out
 
 
 def test_held_out_documents_are_not_trained_on(tmp_path: Path) -> None:

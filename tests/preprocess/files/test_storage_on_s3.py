@@ -66,6 +66,42 @@ def test_a_glob_finds_files_with_names_below_its_fixed_part(bucket: str) -> None
     ]
 
 
+def test_wildcards_match_as_on_a_local_disk(bucket: str) -> None:
+    import s3fs
+
+    folder = f"{bucket}/shell"
+    for name in ("[D] x/a.txt", "D x/b.txt", ".c.txt", ".d/e.txt", "f/.g/h.txt", "f/i#?%::.txt"):
+        storage.write_bytes(f"{folder}/{name}", name.encode())
+    # Objects of no bytes that stand for folders, as web consoles make them.
+    client = s3fs.S3FileSystem()
+    for name in ("shell/", "shell/f/", "shell/marker.txt/"):
+        client.call_s3("put_object", Bucket="corpora", Key=name, Body=b"")
+    for pattern, names in {
+        "[D] x/*.txt": ["a.txt"],
+        "[D]?x/*.txt": ["D x/b.txt"],
+        "*/*.txt": ["D x/b.txt", "[D] x/a.txt", "f/i#?%::.txt"],
+        "**": ["D x/b.txt", "[D] x/a.txt", "f/i#?%::.txt"],
+        "f/*": ["i#?%::.txt"],
+        "f/i#?%::.txt": ["i#?%::.txt"],
+        ".*": [".c.txt"],
+        "**/.g/*": ["f/.g/h.txt"],
+    }.items():
+        found = find_files(f"{folder}/{pattern}")
+        assert [file.name for file in found] == names
+        for file in found:
+            assert storage.read_bytes(file.path).decode().endswith(file.name)
+            assert storage.read_bytes(file.path, 1, 2) == storage.open_read(file.path).read()[1:2]
+
+
+def test_a_change_at_equal_size_has_another_version(bucket: str) -> None:
+    versions = set()
+    for data in (b"one", b"two"):
+        storage.write_bytes(f"{bucket}/version/a.txt", data)
+        versions.add(find_files(f"{bucket}/version/*.txt")[0].version)
+        versions.add(find_files(f"{bucket}/version/a.txt")[0].version)
+    assert len(versions) == 2
+
+
 def test_a_folder_moves_aside_and_is_removed(bucket: str) -> None:
     for name in ("manifest.json", "data.bin", "_work/unit.json"):
         storage.write_bytes(f"{bucket}/stage/{name}", name.encode())

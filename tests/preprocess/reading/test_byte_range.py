@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,6 +70,27 @@ def test_an_unreadable_file_stops_the_work_or_is_counted(
     assert found == ["one a.txt", "two a.txt", *read_before, "one c.txt", "two c.txt"]
     assert sum(block.raw_bytes for block in blocks) == 60
     assert len(reader.digests) == 3
+
+
+def test_all_documents_lie_in_what_was_read_so_far(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text("".join(f"{name} line {n}\n" for n in range(300)))
+    source = Source(path=f"{tmp_path}/*.txt")
+    (unit,) = plan_units([source], [list_source(source)], None)
+    reader = read_unit(unit, source, CleaningConfig(), block_bytes=512)
+    assert reader.read_so_far() == []
+    before = 0
+    for block in reader:
+        read = reader.read_so_far()
+        data = b""
+        for piece, (end, digest) in zip(unit.ranges, read, strict=False):
+            data += Path(piece.path).read_bytes()[:end]
+            assert digest == xxhash.xxh128_hexdigest(Path(piece.path).read_bytes()[:end])
+        assert block.documents[-1].encode() in data
+        assert len(data) >= before
+        before = len(data)
+    whole = [(piece.end, digest) for piece, digest in zip(unit.ranges, reader.digests, strict=True)]
+    assert [(one.end, one.xxh128) for one in reader.read_so_far()] == whole
 
 
 def test_missing_permission_is_a_damaged_file_and_a_network_error_is_not(

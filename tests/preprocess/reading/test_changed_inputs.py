@@ -2,15 +2,26 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import xxhash
 
+from preprocess.files.errors import StorageError
 from preprocess.files.find import FileInfo, find_files
-from preprocess.files.storage import TEMPORARY, write_bytes
-from preprocess.reading.changed_inputs import INPUTS, changed, digest, write_inputs
-from preprocess.work.folder import unit_record
+from preprocess.files.storage import TEMPORARY, open_read, write_bytes
+from preprocess.reading import changed_inputs
+from preprocess.reading.changed_inputs import (
+    CHECKED,
+    INPUTS,
+    changed,
+    digest,
+    keep_checked,
+    write_inputs,
+)
+from preprocess.work.folder import unit_record, word_record
 
 
 def raw_files(folder: Path, **texts: str) -> list[FileInfo]:
@@ -67,6 +78,100 @@ def test_a_changed_file_is_found_and_a_touched_one_is_not(tmp_path: Path, finish
     assert changed(folder, again, work) == ["b.txt", "c.txt"]
     # A file that is no longer in the input changes the fingerprint instead.
     assert changed(folder, again[:1], work) == []
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are opened to hash them."""
+    opened: list[str] = []
+
+    def open_and_note(path: str) -> BinaryIO:
+        opened.append(Path(path).name)
+        return open_read(path)
+
+    monkeypatch.setattr(changed_inputs, "open_read", open_and_note)
+    return opened
+
+
+def check(folder: str, raw: Path) -> list[str]:
+    """Return what a new process finds changed, which keeps what it hashed."""
+    found = changed(folder, find_files(f"{raw}/*.txt"))
+    assert changed(folder, find_files(f"{raw}/*.txt")) == found
+    keep_checked(folder)
+    return found
+
+
+def test_a_version_is_hashed_once(tmp_path: Path, hashed: list[str]) -> None:
+    raw, folder = tmp_path / "raw", str(tmp_path / "prepare")
+    write_inputs(folder, rows(raw_files(raw, a="aaaa", b="bbbb", c="cccc")))
+    checked = tmp_path / "prepare" / CHECKED
+    assert check(folder, raw) == []
+    assert not checked.exists()
+    rewrite(raw / "a.txt", "aaaa")
+    rewrite(raw / "b.txt", "BBBB")
+    for _ in range(3):
+        assert check(folder, raw) == ["b.txt"]
+    assert hashed == ["a.txt", "b.txt"]
+    # Another version is hashed, and replaces the answer for the former.
+    rewrite(raw / "b.txt", "bbbb")
+    assert check(folder, raw) == []
+    assert check(folder, raw) == []
+    assert hashed == ["a.txt", "b.txt", "b.txt"]
+    assert len(checked.read_text().splitlines()) == 2
+    # A file of answers that is damaged is no answer.
+    checked.write_text('{"path": 1}\n{')
+    assert check(folder, raw) == []
+    assert len(hashed) == 5
+    assert len(checked.read_text().splitlines()) == 2
+
+
+def test_a_file_without_a_version_is_hashed_each_time(tmp_path: Path, hashed: list[str]) -> None:
+    folder = str(tmp_path / "prepare")
+    files = [replace(file, version="") for file in raw_files(tmp_path / "raw", a="aaaa")]
+    write_inputs(folder, rows(files))
+    for _ in range(2):
+        assert changed(folder, files) == []
+        keep_checked(folder)
+    assert hashed == ["a.txt", "a.txt"]
+    (tmp_path / "raw" / "a.txt").write_text("AAAA")
+    assert changed(folder, files) == ["a.txt"]
+
+
+def test_a_folder_that_cannot_be_written_is_checked_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, folder = tmp_path / "raw", str(tmp_path / "prepare")
+    write_inputs(folder, rows(raw_files(raw, a="aaaa")))
+    rewrite(raw / "a.txt", "aaaa")
+    for error in (StorageError("full"), PermissionError(13, "no")):
+
+        def refuse(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(changed_inputs, "write_bytes", refuse)
+        assert check(folder, raw) == []
+
+
+def test_a_file_that_has_become_shorter_than_what_was_read_has_changed(tmp_path: Path) -> None:
+    folder = str(tmp_path / "prepare")
+    (file,) = raw_files(tmp_path / "raw", a="aaaa")
+    write_inputs(folder, rows([file]))
+    assert changed(folder, [replace(file, bytes=3, version="2")]) == ["a.txt"]
+    (tmp_path / "raw" / "a.txt").write_text("aa")
+    assert changed(folder, [replace(file, version="3")]) == ["a.txt"]
+
+
+def test_counted_words_are_checked_as_well(tmp_path: Path) -> None:
+    folder, work = str(tmp_path / "tokenizer"), str(tmp_path / "tokenizer" / "_work")
+    files = raw_files(tmp_path / "raw", a="aaaa", b="bbbb")
+    for unit, row in enumerate(rows(files[:1])):
+        data = json.dumps({"documents": 1, "inputs": [row]}).encode()
+        write_bytes(word_record(work, unit), data)
+    write_bytes(word_record(work, 1), b'{"documents": 1}')  # of a former version
+    assert changed(folder, files, work) == []
+    for name in "ab":
+        rewrite(tmp_path / "raw" / f"{name}.txt", "xxxx")
+    assert changed(folder, find_files(f"{tmp_path}/raw/*.txt"), work) == ["a.txt"]
 
 
 def test_files_of_equal_name_in_two_sources_are_not_confused(tmp_path: Path) -> None:

@@ -293,7 +293,7 @@ def test_a_file_with_old_line_ends_is_noted_once(tmp_path: Path, text: str, is_o
             for unit in plan_units([source], [list_source(source)], 100):
                 reader = read_unit(unit, source, CleaningConfig())
                 list(reader)
-                rows += ranges_read(unit, reader.digests, reader.encodings, reader.notes)
+                rows += ranges_read(unit, reader.read_so_far())
             rows = [row for row in rows if row.get("note") != "no text"]
             assert [row["start"] for row in rows if "note" in row] == [0] * is_old
             warnings = warnings_of(rows)
@@ -321,5 +321,5 @@ def test_an_intact_file_without_any_text_is_noted(tmp_path: Path) -> None:
     reader = read_unit(unit, source, CleaningConfig())
     assert [text for block in reader for text in block.documents] == ["x"]
     assert reader.notes == ["no text", "", "no text"]
-    rows = ranges_read(unit, reader.digests, reader.encodings, reader.notes)
+    rows = ranges_read(unit, reader.read_so_far())
     assert warnings_of(rows) == ["a.gz, c.parquet: the file is intact, but contains nothing"]

@@ -47,7 +47,7 @@ def encodings_of(path: Path, unit_bytes: int, **source: Any) -> tuple[list[str],
     for unit in plan_units([settings], [list_source(settings)], unit_bytes):
         read = reader.read_unit(unit, settings, CleaningConfig())
         documents += [text for block in read for text in block.documents]
-        rows = ranges_read(unit, read.digests, read.encodings, read.notes)
+        rows = ranges_read(unit, read.read_so_far())
         encodings += [row.get("encoding", "") for row in rows]
     return documents, encodings
 

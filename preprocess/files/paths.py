@@ -1,0 +1,92 @@
+"""Paths and URLs. A path without a protocol is local.
+
+A chained URL names a file inside another one: ``zip://member.txt::s3://bucket/archive.zip``. The part
+before the first ``::`` is a protocol, with the path of a member if the protocol is that of
+an archive. The part after it is the path or URL of the outer file, which may be chained itself. A
+cache, as in ``simplecache::https://example.org/a.txt``, has no path of its own.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from preprocess.files.errors import StorageError
+
+ARCHIVES = ("zip", "tar")
+CACHES = ("simplecache", "filecache", "blockcache")
+_OTHERS = ("gzip", "gz", "bz2", "xz", "lzma", "zstd", "zst", "lz4", "libarchive")
+_LINKS = re.compile(r"([a-z][a-z0-9_+.-]*)(?:://(.*?))?::(.+)", re.DOTALL)
+_PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*://")
+
+
+class Chained(NamedTuple):
+    """A chained URL in its parts.
+
+    Attributes:
+        protocol: one of `ARCHIVES` or `CACHES`.
+        member: path or pattern in the archive; empty for a cache.
+        outer: path or URL of the outer file.
+    """
+
+    protocol: str
+    member: str
+    outer: str
+
+    def __str__(self) -> str:
+        if self.protocol in ARCHIVES:
+            return f"{self.protocol}://{self.member}::{self.outer}"
+        return (
+            f"{self.protocol}::{self.outer if has_protocol(self.outer) else 'file://' + self.outer}"
+        )
+
+
+def has_protocol(path: str) -> bool:
+    """Return True if ``path`` begins with a protocol, as in ``s3://``."""
+    return _PROTOCOL.match(path) is not None
+
+
+def split_chain(path: str) -> Chained | None:
+    """Return the parts of a chained URL; None for any other path or URL.
+
+    ``::`` may also be part of the name of a local file or of a key in a store.
+
+    Raises:
+        StorageError: the URL is chained in a way that cannot be read.
+    """
+    match = _LINKS.fullmatch(path)
+    if not match:
+        return None
+    protocol, member, outer = match.groups()
+    if (protocol in ARCHIVES and member) or (protocol in CACHES and member is None):
+        return Chained(protocol, member or "", outer)
+    if protocol in (*ARCHIVES, *CACHES, *_OTHERS) or has_protocol(outer):
+        raise StorageError(
+            f"{path}: a URL that is chained like this cannot be read; write "
+            "zip://MEMBER::FILE, tar://MEMBER::FILE or simplecache::URL, or name a compressed file "
+            "without a chain"
+        )
+    return None
+
+
+def is_remote(path: str) -> bool:
+    """Return True if ``path`` is a URL that is not, or not only, on the local disk."""
+    if path.startswith(("file://", "local://")):
+        return False
+    return has_protocol(path) or ("::" in path and split_chain(path) is not None)
+
+
+def local_path(path: str) -> Path:
+    """Return a local path or ``file://`` URL as a `Path`; ``~`` and ``~user`` are expanded."""
+    # Unlike Path.expanduser, it keeps a name such as `~a.txt`, which is no user's.
+    return Path(os.path.expanduser(path.removeprefix("file://").removeprefix("local://")))  # noqa: PTH111
+
+
+def absolute(path: str) -> str:
+    """Return a local path as an absolute one, which all workers can open; URLs are unchanged."""
+    return path if is_remote(path) else str(local_path(path).absolute())
+
+
+def join(folder: str, *parts: str) -> str:
+    """Return the path or URL of ``parts``, nested names, below ``folder``."""
+    return "/".join([folder.rstrip("/"), *parts]) if folder != "/" else "/" + "/".join(parts)
