@@ -106,6 +106,7 @@ def test_a_cache_is_read_from_the_store(asked: Asked, whole: str, biloom: Comman
     assert (answer.returncode, answer.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_every_command_that_reads_results_reads_them_from_a_store(
     whole: str, biloom: Command
 ) -> None:
@@ -116,6 +117,7 @@ def test_every_command_that_reads_results_reads_them_from_a_store(
         assert (answer.returncode, answer.stderr) == (0, ""), command
 
 
+@pytest.mark.slow
 def test_texts_are_appended_and_a_changed_result_is_moved_aside(
     asked: Asked, bucket: str, biloom: Command
 ) -> None:

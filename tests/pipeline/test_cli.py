@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from pipeline.beam.remote_job import NOT_CANCELLED
 from pipeline.cli import main
 from pipeline.commands import inspection
 from pipeline.commands.registry import COMMANDS
 from pipeline.lifecycle.order import STAGE_ORDER
+from pipeline.stopping import JobStopped
 from pipeline.version import biloom_version
 
 Tiny = Any  # of conftest.py
@@ -242,4 +244,21 @@ def test_an_interrupt_is_told_and_ends_with_130(
         130,
         "",
         "\nbiloom: stopped; the same command resumes from here\n",
+    )
+
+
+def test_a_job_that_its_engine_did_not_cancel_is_told_after_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def stopped(options: Any) -> int:
+        error = JobStopped()
+        error.add_note(NOT_CANCELLED)
+        raise error
+
+    monkeypatch.setattr(inspection, "inspect", stopped)
+    code, _, err = told(["inspect", "/x"], capsys)
+    assert code == 130
+    assert err == (
+        "\nbiloom: stopped; the same command resumes from here\nThe engine did not confirm that it "
+        "cancelled the job; look for it there, and cancel it\n"
     )
