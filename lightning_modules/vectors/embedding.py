@@ -6,7 +6,7 @@ after the last closed part.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
@@ -23,7 +23,7 @@ from preprocess.corpus.dedup import hash_keys, read_drops, write_keys
 from preprocess.corpus.rejects import RejectsWriter
 from preprocess.files.storage import exists
 from preprocess.reading.changed_inputs import ranges_read
-from preprocess.reading.reader import read_unit
+from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
 from preprocess.text.config import CleaningConfig
 from preprocess.text.splits import hash_halves
@@ -59,6 +59,7 @@ class EmbedJob:
         batch_tokens: tokens per batch, including padding.
         buckets: number of hash buckets for finding repeated texts.
         device: torch device, such as "cpu" or "cuda".
+        limits: limits of the reader.
         first_unit: shard number of unit 0; above 0 if a finished cache has shards already.
         known: folder of a finished cache whose texts are left out; empty if there is none.
     """
@@ -77,6 +78,7 @@ class EmbedJob:
     batch_tokens: int
     buckets: int
     device: str
+    limits: Limits = field(default_factory=Limits)
     first_unit: int = 0
     known: str = ""
 
@@ -106,7 +108,7 @@ def hash_texts(job: EmbedJob, unit: Unit) -> int:
         keys = bytearray()
         dropped: Counter[str] = Counter()
         aside = RejectsWriter(job.output, job.first_unit + unit.index)
-        reader = read_unit(unit, job.sources[unit.source], job.cleaning)
+        reader = read_unit(unit, job.sources[unit.source], job.cleaning, job.limits)
         for block in reader:
             keys += _keys(_texts(job, block.documents))
             dropped.update(one.reason for one in block.rejected)
@@ -239,7 +241,7 @@ def _windows(
     """
     texts: list[Text] = []
     characters = end = known = 0
-    for block in read_unit(unit, job.sources[unit.source], job.cleaning):
+    for block in read_unit(unit, job.sources[unit.source], job.cleaning, job.limits):
         read = _texts(job, block.documents)
         in_cache = np.zeros(len(read), bool)
         if job.known and read:

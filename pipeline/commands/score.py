@@ -9,12 +9,15 @@ from lightning_modules.evaluation.scoring import Score, score_texts
 from lightning_modules.vectors.pretrained import BiLM
 from pipeline.training.device import resolve_device
 from preprocess.errors import UserError
+from preprocess.reading.compression import find_compression
+from preprocess.reading.encodings.likely import find_unmarked
+from preprocess.reading.kinds.signatures import find_kind
 
 BLOCK_BYTES = 1 << 18
 
 
 class ScoreError(UserError):
-    """A file of texts that cannot be read."""
+    """A file of texts that cannot be read, or that does not contain lines of UTF-8 text."""
 
 
 def score(file: str, model: str) -> None:
@@ -31,7 +34,7 @@ def score(file: str, model: str) -> None:
         model: folder or URL of a model.
 
     Raises:
-        ScoreError: the file cannot be read.
+        ScoreError: the file cannot be read, or its first bytes are not UTF-8 text.
         ManifestError: there is no finished model.
         UserError: the model has no output layer.
     """
@@ -40,7 +43,9 @@ def score(file: str, model: str) -> None:
     invalid = 0
     try:
         with _opened(file) as stream:
-            for lines in _lines(stream):
+            for number, lines in enumerate(_lines(stream)):
+                if not number:
+                    _check(file, b"\n".join(lines))
                 texts = [line.decode("utf-8", "replace") for line in lines]
                 invalid += sum("\ufffd" in text for text in texts)
                 for one in score_texts(found, texts):
@@ -56,6 +61,18 @@ def score(file: str, model: str) -> None:
         print(
             f"biloom: bytes of {invalid:,} texts are not UTF-8; they were read as U+FFFD",
             file=sys.stderr,
+        )
+
+
+def _check(file: str, head: bytes) -> None:
+    """Check that the first lines are text, because anything would be scored line by line."""
+    if find_compression(head):
+        raise ScoreError(f"{file}: this is a compressed file, not lines of text; unpack it")
+    if kind := find_kind(head, "utf-8", file):
+        raise ScoreError(f"{file}: this is {kind.what}, not lines of text; {kind.remedy}")
+    if encoding := find_unmarked(head):
+        raise ScoreError(
+            f"{file}: this is text in {encoding}, not UTF-8; convert it (iconv -f {encoding} -t utf-8)"
         )
 
 

@@ -28,6 +28,11 @@ IGNORED = ("prepare.sampling_alpha", "prepare.keep_dropped", "embed.batch_tokens
 IGNORED_OF_SOURCES = ("weight", "license")
 """The same, in the value of a source."""
 
+LIMITS = ("damaged_files", "max_document_bytes", "max_expansion")
+"""Settings of prepare that the request of an embed stage with an input names. A
+finished cache of a version that did not name them is kept, because that version stopped at a damaged
+file."""
+
 SOURCES = ("prepare.input.", "embed.input.", "embed.sample_of.")
 """Prefixes of keys whose value is a source: its settings, and a digest of its files."""
 
@@ -46,6 +51,8 @@ def in_present_terms(old: Mapping[str, Any], request: Mapping[str, Any]) -> dict
     }
     for key, value in request.items():
         former = restated.get(key, _UNKNOWN)
+        if former is _UNKNOWN and key.removeprefix("embed.") in LIMITS:
+            former = value
         if former is _UNKNOWN:
             former = _default(key, request)
         elif key.startswith(SOURCES) and isinstance(former, dict) and isinstance(value, dict):
@@ -63,7 +70,9 @@ def in_former_terms(request: Mapping[str, Any], config: Config) -> dict[str, Any
 
     Removed settings have their last defaults, and ignored ones their present values.
     """
-    former = {**request, **REMOVED, "embed.batch_tokens": config.embed.batch_tokens}
+    limits = {f"embed.{name}" for name in LIMITS}
+    kept = {key: value for key, value in request.items() if key not in limits}
+    former = {**kept, **REMOVED, "embed.batch_tokens": config.embed.batch_tokens}
     groups = {"embed.sample_of": config.prepare.sources}
     if config.embed.sources is not None:
         groups["embed.input"] = config.embed.sources

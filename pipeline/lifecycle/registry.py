@@ -7,7 +7,7 @@ from typing import Any
 
 import xxhash
 
-from pipeline.config.former_keys import IGNORED, IGNORED_OF_SOURCES, in_present_terms
+from pipeline.config.former_keys import IGNORED, IGNORED_OF_SOURCES, LIMITS, in_present_terms
 from pipeline.config.schema import Config
 from pipeline.lifecycle.order import STAGE_ORDER
 from pipeline.lifecycle.stage import REPLACES, Request, Stage, StageError, StageFolder
@@ -226,13 +226,18 @@ def _embed_request(config: Config) -> dict[str, Any]:
     if sources is None:
         raw = _raw(config.prepare.sources, "embed.sample_of") | _train_split_fields(config)
     else:
-        raw = _raw(sources, "embed.input")
+        raw = _raw(sources, "embed.input") | _limits(config)
         fields = {k: v for k, v in fields.items() if k not in ("embed.sample", "embed.seed")}
     model = stage_folder(config, "export", config.embed.model)
     return {**fields, **raw, "model.content": _content(model, "export")}
 
 
-TEXTS = ("embed.input", "embed.sample", "embed.seed", "prepare.")
+def _limits(config: Config) -> dict[str, Any]:
+    """Return the settings of prepare that also hold when texts are read to be embedded."""
+    return {f"embed.{name}": getattr(config.prepare, name) for name in LIMITS}
+
+
+TEXTS = ("embed.input", "embed.sample", "embed.seed", "prepare.", *(f"embed.{n}" for n in LIMITS))
 """Prefixes of the keys that decide which texts are embedded, not what their vectors are."""
 
 

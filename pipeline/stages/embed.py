@@ -32,6 +32,7 @@ from preprocess.reading.changed_inputs import read_inputs, warnings_of, write_in
 from preprocess.reading.kinds.missing_text import why_no_text
 from preprocess.reading.listing import list_source
 from preprocess.reading.plan_file import write_plan
+from preprocess.reading.reader import Limits
 from preprocess.reading.units import Unit, plan_units
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.sample import draw_documents, unit_bytes
@@ -78,11 +79,15 @@ class _Sums:
         finished = read_finished_record(work, unit.index)
         self.read += done["read"]
         self.dropped.update(done["dropped"])
-        self.inputs += done["inputs"]
+        self.inputs += [row for row in done["inputs"] if row["name"] != EARLIER]
         self.repeated += finished["duplicates"]
         self.known += finished["known"]
         self.truncated += finished["truncated"]
         self.files += [FileRecord(**row) for row in finished["files"]]
+
+
+EARLIER = "earlier.jsonl"
+"""File with the texts of a finished cache that are to be embedded again."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ class _Finished:
 
 def _earlier(cache: VectorCache, place: StageFolder) -> Source:
     """Write the texts of a cache to a file, and return it as a source."""
-    path = storage.join(place.work, "earlier.jsonl")
+    path = storage.join(place.work, EARLIER)
     if not storage.exists(path):
         with storage.atomic_writer(path) as file:
             for text in cache:
@@ -202,6 +207,7 @@ def _job(
         batch_tokens=embed.batch_tokens,
         buckets=key_buckets(total),
         device=str(resolve_device(config.train.device)),
+        limits=Limits.of(config.prepare),
         first_unit=finished.cache.shards[-1][0] + 1 if finished else 0,
     )
 

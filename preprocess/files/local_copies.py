@@ -52,11 +52,14 @@ class LocalCopies:
         try:
             # Outside the folder, which may be removed while another process waits for the lock.
             self._use = os.open(f"{folder}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-            with suppress(BlockingIOError):
+            # A file system without locks raises another OSError: processes then may fetch a file
+            # twice, and the folder stays when the last one exits.
+            with suppress(OSError):
                 fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # With the exclusive lock, temporary files can only be those of killed processes.
                 storage.remove_temporary(str(folder))
-            fcntl.flock(self._use, fcntl.LOCK_SH)
+            with suppress(OSError):
+                fcntl.flock(self._use, fcntl.LOCK_SH)
             folder.mkdir(mode=0o700, exist_ok=True)
             own = folder.stat().st_uid == os.getuid()
             self._locks.mkdir(exist_ok=True)
@@ -79,7 +82,7 @@ class LocalCopies:
         if os.getpid() != self._maker:
             return
         atexit.unregister(self.close)
-        with suppress(BlockingIOError):
+        with suppress(OSError):
             fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(self._folder, ignore_errors=True)
         os.close(self._use)
@@ -169,7 +172,8 @@ class LocalCopies:
         """Hold a lock between processes, so that only one fetches a file."""
         handle = os.open(self._locks / name, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
             os.close(handle)

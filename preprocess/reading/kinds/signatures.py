@@ -44,7 +44,7 @@ COMPRESSED = Kind("a compressed file", "unpack the outer one")
 BINARY = Kind("binary data", _EXTRACT)
 _HTML = Kind("an HTML page", _EXTRACT, True)
 _XML = Kind("an XML document", _EXTRACT, True)
-_TAR = Kind("a tar archive", _UNPACK)
+_TAR = Kind("a tar archive", f"{_UNPACK}, or name its members as in tar://*.txt::FILE")
 _BROTLI = Kind("a Brotli file", _REPACK)
 _ZLIB = Kind("a zlib stream", _REPACK)
 
@@ -55,7 +55,10 @@ _NEAR = 64
 _SIGNATURES: dict[bytes, Kind] = {
     **dict.fromkeys(
         (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"),
-        Kind("a zip archive (such as zip, docx, xlsx, epub, jar or npz)", _UNPACK),
+        Kind(
+            "a zip archive (such as zip, docx, xlsx, epub, jar or npz)",
+            f"{_UNPACK}, or name its members as in zip://*.txt::FILE",
+        ),
     ),
     b"7z\xbc\xaf\x27\x1c": Kind("a 7z archive", _UNPACK),
     b"Rar!\x1a\x07": Kind("a RAR archive", _UNPACK),

@@ -1,5 +1,6 @@
 """`biloom score` prints one line per text."""
 
+import gzip
 import os
 import subprocess
 import sys
@@ -49,6 +50,27 @@ def test_invalid_bytes_are_read_and_told(
     told = capsys.readouterr()
     assert len(told.out.splitlines()) == 2
     assert "bytes of 1 texts are not UTF-8; they were read as U+FFFD\n" in told.err
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (gzip.compress(b"kana lori\n"), "this is a compressed file, not lines of text; unpack it"),
+        (b"%PDF-1.7\n\x00\x01", "this is a PDF document, not lines of text; extract its text"),
+        (
+            "kana lori\nlori\n".encode("utf-16-le"),
+            "this is text in utf-16-le, not UTF-8; convert it (iconv -f utf-16-le -t utf-8)",
+        ),
+    ],
+)
+def test_what_is_not_text_is_not_scored(
+    data: bytes, problem: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_bytes(data)
+    assert main(["score", str(path), "--model", str(trained / "export")]) == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", f"biloom: {path}: {problem}\n")
 
 
 def test_lines_of_a_pipe_are_scored_as_they_arrive(trained: Path) -> None:

@@ -437,3 +437,20 @@ def test_an_addition_killed_repeatedly_ends_in_the_same_bytes(
     assert done.returncode == 0, done.stderr
     assert killed > 1
     assert files(tmp_path / "killed" / "embed") == files(tmp_path / "reference" / "embed")
+
+
+def test_a_damaged_file_of_the_input_is_skipped_as_prepare_skips_it(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.txt").write_bytes(text.read_bytes())
+    (tmp_path / "raw" / "b.txt.gz").write_bytes(b"\x1f\x8b\x08\x00 no stream")
+    both = f"embed.input={tmp_path}/raw/*"
+    with pytest.raises(UserError, match=r"b\.txt\.gz: .*prepare\.damaged_files=skip"):
+        embed(tiny, trained, tmp_path, both)
+    skip = "prepare.damaged_files=skip"
+    manifest, printed = embed(tiny, trained, tmp_path / "skipped", both, skip)
+    assert "texts without vectors: 1 damaged_file" in printed
+    assert manifest.asked["embed.damaged_files"] == "skip"
+    with pytest.raises(UserError, match=r'embed\.damaged_files: "skip" -> "stop"'):
+        embed(tiny, trained, tmp_path / "skipped", both)

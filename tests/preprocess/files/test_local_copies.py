@@ -263,3 +263,16 @@ def test_copies_of_a_killed_process_are_used_and_then_removed(folder: Path) -> N
     assert read(after, file) == b"a" * 10
     after.close()
     assert not folder.exists()
+
+
+def test_a_file_system_without_locks_is_used_without_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(local_copies.fcntl, "flock", flock)
+    copies = LocalCopies(25)
+    assert read(copies, put("a")) == b"a" * 10
+    copies.close()
+    assert folder.exists(), "another process may use it"
