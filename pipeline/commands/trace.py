@@ -17,7 +17,7 @@ from preprocess.corpus.text_search import CorpusTexts
 from preprocess.corpus.tracing import CorpusOrigins, RejectedLine, Table, Traced, TraceError
 from preprocess.files import storage
 from preprocess.files.manifest import ManifestError, read_manifest
-from preprocess.reading.block import printable
+from preprocess.reading.block import escaped, shortened
 from preprocess.shards.format import Corpus
 from preprocess.shards.origins import ID_CHARACTERS, DocumentKey
 from preprocess.text.config import SPLITS
@@ -106,7 +106,7 @@ class _Trace:
     def run(self) -> int:
         lines = 0
         for line in self._lines():
-            print("\t".join(map(_escaped, line)), flush=True)
+            print("\t".join(map(escaped, line)), flush=True)
             lines += 1
         if not lines:
             _note(f"{self._corpus.folder}: found no such document")
@@ -157,7 +157,7 @@ class _Trace:
         query, origins = self._query, table.origins
         rows = self._of_source(table)
         if query.file is not None:
-            rows &= origins.rows_of(lambda name: query.file in (name, _escaped(name)))
+            rows &= origins.rows_of(lambda name: query.file in (name, escaped(name)))
         if query.id is not None:
             rows &= np.array([name == query.id[:ID_CHARACTERS] for name in origins.ids] or [False])
         return rows
@@ -205,12 +205,12 @@ class _Trace:
         """Yield the rejects that match the file and the id, and where they start."""
         query = self._query
         for line in self._origins.rejected():
-            if query.id is not None and not line.where.endswith(f" id={printable(query.id)}"):
+            if query.id is not None and not line.where.endswith(f" id={shortened(query.id)}"):
                 continue
             if query.file is None:
                 yield line, 0
                 continue
-            shown = line._replace(where=_escaped(line.where))
+            shown = line._replace(where=escaped(line.where))
             places = (one.place_in(query.file) for one in (line, shown))
             place = next((place for place in places if place is not None), None)
             if place is not None:
@@ -290,7 +290,3 @@ def _named(document: Traced | DocumentKey) -> str:
 
 def _note(text: str) -> None:
     print(f"biloom: {text}", file=sys.stderr)
-
-
-def _escaped(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -15,6 +15,8 @@ from preprocess.reading.units import Range
 HEAD_BYTES = 64 * 1024
 """Leading bytes from which a file's compression, encoding and format are detected."""
 _TAIL_BYTES = 64 * 1024
+OLD_LINE_ENDS, NOTHING = "old line ends", "no text"
+"""Values of `RangeRead.note`."""
 
 
 class DamagedFile(UserError):  # noqa: N818
@@ -37,8 +39,8 @@ class UnreadableFile(DamagedFile):
 def damaged_file(path: str, problem: str) -> DamagedFile:
     """Return the error for the file ``path``; the message adds what users can do."""
     return DamagedFile(
-        f"{one_line(path)}: {problem}; replace it with an intact copy, leave it out of the input, or keep what "
-        "can be read with prepare.damaged_files=skip"
+        f"{one_line(path)}: {problem}; replace it with an intact copy, leave it out of the input, or "
+        "keep what can be read with prepare.damaged_files=skip"
     )
 
 
@@ -52,7 +54,7 @@ def unreadable_file(path: str, problem: str, remedy: str, reason: str) -> Unread
         reason: see `DamagedFile.reason`.
     """
     error = UnreadableFile(
-        f"{path}: {problem}; {remedy}, leave it out of the input, or count it with "
+        f"{one_line(path)}: {problem}; {remedy}, leave it out of the input, or count it with "
         "prepare.damaged_files=skip"
     )
     error.reason = reason
@@ -80,8 +82,8 @@ class RangeRead(NamedTuple):
     Attributes:
         end: offset in the file after the last byte that was read.
         xxh128: hash of the bytes from the start of the range to ``end``, in hexadecimal.
-        encoding: the encoding that was found (`Source.encoding` "auto"); empty if the source names it.
-        note: what the owner of the file should know, as in `UnitReader.notes`; empty if nothing.
+        encoding: the encoding that was detected, if `Source.encoding` is "auto"; otherwise empty.
+        note: `OLD_LINE_ENDS` or `NOTHING`, as in `UnitReader.notes`; empty for most files.
     """
 
     end: int

@@ -21,7 +21,7 @@ import pytest
 import zstandard
 
 from preprocess.config import Source
-from preprocess.reading.byte_range import UnreadableFile
+from preprocess.reading.byte_range import DamagedFile, UnreadableFile
 from preprocess.reading.kinds.signatures import find_kind
 from preprocess.reading.listing import list_source
 from preprocess.reading.reader import Limits, read_unit
@@ -212,7 +212,22 @@ def test_what_is_not_text_is_refused_or_counted_once(
     block, _ = read_file(path, 1024, limits=Limits(skip_damaged=True))
     assert block.documents == []
     found = [(one.reason, one.where, one.excerpt) for one in block.rejected]
-    assert found == [("not_text", path.name, message)]
+    assert found == [("not_text", path.name, message.replace(str(path), path.name))]
+
+
+@pytest.mark.parametrize("data", [b"PK\x03\x04\x14\0", "gr\u00fc\u00df".encode("latin-1") * 99])
+def test_names_with_line_breaks_are_shown_on_one_line(
+    data: bytes, tmp_path: Path, read_file: Read
+) -> None:
+    path = tmp_path / "a\nb.txt"
+    path.write_bytes(data)
+    with pytest.raises(DamagedFile) as raised:
+        read_file(path, 1024)
+    assert str(raised.value).startswith(f"{tmp_path}/a\\nb.txt: ")
+    block, _ = read_file(path, 1024, limits=Limits(skip_damaged=True))
+    (rejected,) = block.rejected
+    assert rejected.excerpt.startswith("a\\nb.txt: ")
+    assert str(tmp_path) not in rejected.excerpt
 
 
 @pytest.mark.parametrize("kind", ["tar", "lfs", "warc", "html", "xml", "json", "object", "pdf"])
