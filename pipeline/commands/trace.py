@@ -28,7 +28,7 @@ TOKENIZER = STAGE_ORDER[0]
 
 
 class Query(NamedTuple):
-    """What to trace: a document, the documents of a file or with an id, a text, or all duplicates.
+    """The documents to trace: one document, those of a file or with an id or text, or all duplicates.
 
     Attributes:
         shard: name of a shard or number of a unit, with ``number``.
@@ -37,9 +37,9 @@ class Query(NamedTuple):
         place: byte offset or row in ``file``.
         id: id of a document.
         text: text that a document contains.
-        duplicates: every document that was dropped as a duplicate.
-        source: name of the source of the documents.
-        tokenizer: folder of the corpus's tokenizer; found by the settings of the corpus if not given.
+        duplicates: True for all documents that were dropped as duplicates.
+        source: name of a source, to which the documents are restricted.
+        tokenizer: folder of the corpus's tokenizer; by default, the settings of the corpus name it.
     """
 
     shard: str | None = None
@@ -57,8 +57,8 @@ def trace(path: str, query: Query) -> int:
     """Print a line per document found, with columns separated by tabs; return 1 if there is none.
 
     The columns are: the document, as shard and number, or as unit and number if it was dropped; its
-    split, or why it was dropped, and for which document; its source; its location. If the document was
-    given by its number or its text, its text follows.
+    split, or why it was dropped and the document of which it is a duplicate; its source; its location.
+    If the query names a number or a text, the text of the document follows.
 
     Args:
         path: folder of the corpus.
@@ -181,7 +181,7 @@ class _Trace:
                 yield ["-", line.reason, source, line.where]
 
     def _starts(self, place: int) -> dict[str, int]:
-        """Return where the last document starts that starts at or before ``place``, by source."""
+        """Return, for each source, the largest start of a document that is at most ``place``."""
         starts: dict[str, int] = {}
         sources: dict[int, str] = {}
         for table in self._origins.tables():

@@ -1,4 +1,4 @@
-"""What running the stages would do, for ``--dry-run``; writes nothing."""
+"""The plan that ``--dry-run`` prints: what each stage would do. Nothing is written."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -69,7 +69,7 @@ def _value(config: Config, key: str) -> str | None:
 
 
 def _after(place: StageFolder, changes: Mapping[str, Plan], overwrite: bool) -> Plan:
-    """Return the plan of a finished stage that reads from stages which will change."""
+    """Return the plan of a finished stage whose input stages will change."""
     names = " and ".join(changes)
     if all(plan.action == "extend" for plan in changes.values()):
         return Plan("extend", f"to be made again, because {names} will be continued")

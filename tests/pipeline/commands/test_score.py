@@ -52,11 +52,15 @@ def test_invalid_bytes_are_read_and_told(
     assert "bytes of 1 texts are not UTF-8; they were read as U+FFFD\n" in told.err
 
 
+NO_LINES = "not lines of text; name a file with one text per line"
+
+
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (gzip.compress(b"kana lori\n"), "this is a compressed file, not lines of text; unpack it"),
-        (b"%PDF-1.7\n\x00\x01", "this is a PDF document, not lines of text; extract its text"),
+        (gzip.compress(b"kana lori\n"), f"this is a compressed file, {NO_LINES}"),
+        (b"%PDF-1.7\n\x00\x01", f"this is a PDF document, {NO_LINES}"),
+        (b"PAR1" + bytes(60), f"this is a Parquet file, {NO_LINES}"),
         (
             "kana lori\nlori\n".encode("utf-16-le"),
             "this is text in utf-16-le, not UTF-8; convert it (iconv -f utf-16-le -t utf-8)",

@@ -129,8 +129,8 @@ def test_a_lost_lease_fails_the_next_check(folder: str, content: bytes | None) -
         f"{folder}: this process no longer holds the lock of the folder ("
     )
     assert str(caught.value).endswith(
-        ") and writes nothing more there, as after it was suspended or could not reach the lock "
-        "file for more than 60 s; run the same command to resume or to see the result"
+        "), so it writes nothing more there; usually it was suspended, or could not reach the lock "
+        "file, for more than 60 s; run the same command to resume or to see the result"
     )
     if content:
         assert storage.read_bytes(lock_file(folder)) == content, "the lock of another is kept"

@@ -119,7 +119,7 @@ def test_files_of_another_request_are_removed_and_told(folder: Folder) -> None:
         (folder.work / OTHER / "result" / "data.bin").write_text("foreign")
         return "own"
 
-    told = "  removed 1 folder(s) of work that workers of an earlier run left\n"
+    told = "  removed 1 folder(s) that workers of an earlier run left in _work\n"
     assert folder.run(asking(2), make) == f"{told}{told}  done in 0:00\n"
     assert folder.data() == "own"
     assert not folder.work.exists()
