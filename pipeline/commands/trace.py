@@ -83,7 +83,7 @@ def _check(query: Query) -> None:
         )
     if query.shard is not None and query.number is None:
         raise TraceError(
-            f"{query.shard}: name the number of the document, too, as in `{query.shard} 17`"
+            f"{query.shard}: also name the number of the document, as in `{query.shard} 17`"
         )
     if query.place is not None and query.file is None:
         raise TraceError("--place needs --file")
@@ -125,7 +125,7 @@ class _Trace:
         if self._origins.untraced:
             _note(
                 f"{len(self._origins.untraced):,} shards are not searched, because an earlier version "
-                "of biloom read their documents; prepare the corpus again to search them, too"
+                "of biloom read their documents; prepare the corpus again to search them"
             )
         if query.text is not None:
             yield from self._containing(query.text)
@@ -227,8 +227,8 @@ class _Trace:
         spellings, unknown = texts.spellings(text)
         if unknown:
             _note(
-                f"{unknown:,} tokens of the text are not in the vocabulary; documents with any other "
-                "unknown token in their place are found, too"
+                f"{unknown:,} tokens of the text are not in the vocabulary; documents with other "
+                "unknown tokens in their place are also found"
             )
         done = 0
         with self._console.bar("search", texts.tokens) as bar:

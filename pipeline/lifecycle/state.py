@@ -193,7 +193,7 @@ def stage_place(stage: Stage, config: Config) -> StageFolder:
 
 
 def is_former(place: StageFolder, own: Work) -> bool:
-    """Return True if the unfinished work lies where version 0.1 put it."""
+    """Return True if the unfinished work is in the folder that version 0.1 used."""
     return own.folder == work_root(place.folder)
 
 

@@ -188,5 +188,5 @@ class _Texts:
         self.held = [text for content, text in drawn if thin(content, share, self._seed + 1)]
         bar.update(self.size, "training")
         drawn.reverse()
-        while drawn:  # the trainer holds the texts, too
+        while drawn:  # texts are released here, because the trainer also holds them
             yield drawn.pop()[1]

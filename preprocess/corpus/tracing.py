@@ -56,7 +56,7 @@ class Traced:
         place: byte offset or row.
         where: its location, as in `Rejected.where`, followed by the unit of the offset if that is not
             a byte of the file itself.
-        original: the earlier document of which it is a duplicate; None if it was not dropped.
+        original: the earlier document that it repeats; None if it was not dropped.
     """
 
     key: DocumentKey
@@ -194,9 +194,9 @@ class CorpusOrigins:
         return None
 
     def chain(self, document: Traced) -> list[Traced | DocumentKey]:
-        """Return the document of which ``document`` is a duplicate, the one of which that is, and so on.
+        """Return the earlier document of a duplicate, the earlier document of that one, and so on.
 
-        If the origin of the last one is unknown, it is returned as a key.
+        Empty if ``document`` was not dropped. A document of unknown origin ends the list, as a key.
         """
         found: list[Traced | DocumentKey] = []
         while document.original:
@@ -231,7 +231,7 @@ class CorpusOrigins:
     ) -> Iterator[tuple[Traced, bool]]:
         """Yield the documents that match, and the documents that were dropped as their duplicates.
 
-        Duplicates of duplicates are found, too. Documents are in the order of units. The keys of all
+        Duplicates of duplicates are included. Documents are in the order of units. The keys of all
         documents found are held in memory.
 
         Args:
@@ -258,7 +258,7 @@ class CorpusOrigins:
     def rejected(self) -> Iterator[RejectedLine]:
         """Yield the records and documents that the first pass dropped and kept for inspection."""
         for file in self._manifest.files:
-            # The duplicates are in other files, and in the origins, too.
+            # Duplicates are in other files, and also in the origins.
             if match := _REJECTS.fullmatch(file.name):
                 data = storage.read_bytes(storage.join(self._folder, file.name))
                 for row in map(json.loads, data.splitlines()):

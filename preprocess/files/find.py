@@ -78,7 +78,7 @@ def find_files(pattern: str, excluded: Excluded = _exclude_none) -> list[FileInf
 
     Args:
         pattern: the path, glob or URL. It may be chained: ``zip://*.txt::FILE`` finds the members of
-            an archive, and FILE may be a glob, too.
+            an archive. FILE may also be a glob.
         excluded: returns True for a folder that wildcards must not match.
 
     Raises:

@@ -30,7 +30,7 @@ class DamagedFile(UserError):  # noqa: N818
 
 
 class UnreadableFile(DamagedFile):
-    """A raw file of which nothing can be read, because of its kind or its columns.
+    """A raw file from which nothing can be read, because of its kind or its columns.
 
     Every range of the file raises it, and the first range counts it.
     """
@@ -45,7 +45,7 @@ def damaged_file(path: str, problem: str) -> DamagedFile:
 
 
 def unreadable_file(path: str, problem: str, remedy: str, reason: str) -> UnreadableFile:
-    """Return the error for a file of which nothing can be read.
+    """Return the error for a file from which nothing can be read.
 
     Args:
         path: the file.
@@ -184,11 +184,11 @@ def in_pieces(read: Callable[[int, int], bytes]) -> Iterator[bytes]:
 
 
 class Tape:
-    """Iterates over the chunks of a stream, of which it can also return bytes by their offset.
+    """Iterates over the chunks of a stream, and returns bytes near the present chunk by offset.
 
     Args:
         chunks: the stream. An error in it is raised after the chunks before it.
-        limit: bytes before the present chunk that can still be returned.
+        limit: bytes before the present chunk that `read` can still return.
     """
 
     def __init__(self, chunks: Iterable[bytes], limit: int) -> None:

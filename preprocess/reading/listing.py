@@ -21,8 +21,8 @@ def list_source(source: Source) -> list[FileInfo]:
     by as many parent folders as necessary. No more of the path is used, so that names stay the same
     if the whole input is moved.
 
-    Wildcards do not match files in the folders of stages, so that a run whose folder lies below its
-    input does not read its own output. A path that names such a folder is read.
+    Wildcards do not match files in the folders of stages, so that a run does not read its own output
+    if its folder is below its input. To read from such a folder, a path must name it.
 
     Raises:
         StorageError: no file matches a path, or a file cannot be read.

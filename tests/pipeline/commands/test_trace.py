@@ -379,7 +379,7 @@ def test_shards_without_origins_are_told_and_the_others_are_searched(
     assert printed.out == "".join("\t".join(row) + "\n" for row in DROPPED[:2])
     assert printed.err == (
         "biloom: 1 shards are not searched, because an earlier version of biloom read their documents; "
-        "prepare the corpus again to search them, too\n"
+        "prepare the corpus again to search them\n"
     )
     told = message(capsys, mixed, "train-000002-000", 0)
     assert "an earlier version of biloom read the documents of train-000002-000, and" in told
@@ -398,7 +398,7 @@ def test_shards_without_origins_are_told_and_the_others_are_searched(
         ([], "name one of these: a shard and the number of a document, --file or --id, --text, "),
         (["--file", "a", "--text", "b"], "name one of these"),
         (["train-000000-000", "0", "--duplicates"], "name one of these"),
-        (["train-000000-000"], "name the number of the document, too, as in `train-000000-000 17`"),
+        (["train-000000-000"], "also name the number of the document, as in `train-000000-000 17`"),
         (["--id", "a", "--place", "3"], "--place needs --file"),
         (
             ["train-000000-000", "99"],
@@ -477,8 +477,8 @@ def test_a_text_with_unknown_words_is_found_by_those_that_are_known(
     printed = capsys.readouterr()
     assert [line.split("\t")[3] for line in printed.out.splitlines()] == ["a.txt:0", "a.txt:17"]
     assert printed.err == (
-        "biloom: 1 tokens of the text are not in the vocabulary; documents with any other unknown "
-        "token in their place are found, too\n"
+        "biloom: 1 tokens of the text are not in the vocabulary; documents with other unknown "
+        "tokens in their place are also found\n"
     )
     assert "no token of the text to search for is in" in message(capsys, corpus, "--text", "rare")
 
