@@ -101,13 +101,13 @@ def test_a_job_that_is_done_is_not_looked_for(flink: Flink) -> None:
     assert flink.states == ["RUNNING"]
 
 
-def test_a_job_that_cannot_be_cancelled_is_told(flink: Flink) -> None:
+def test_a_job_that_cannot_be_cancelled_is_reported(flink: Flink) -> None:
     flink.obeys = False
     flink.add("1", "ours")
     assert notes(stop(flink)) == [NOT_CANCELLED]
 
 
-def test_a_cluster_that_does_not_answer_is_told() -> None:
+def test_a_cluster_that_does_not_answer_is_reported() -> None:
     with (
         pytest.raises(KeyboardInterrupt) as caught,
         cancel_flink_job_on_error("localhost:9", "ours"),

@@ -67,7 +67,7 @@ NO_LINES = "not lines of text; name a file with one text per line"
         ),
     ],
 )
-def test_what_is_not_text_is_not_scored(
+def test_files_that_are_not_text_are_not_scored(
     data: bytes, problem: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "texts.txt"
@@ -96,7 +96,7 @@ def test_lines_of_a_pipe_are_scored_as_they_arrive(trained: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "told"), [("none.txt", "No such file or directory"), ("", "Is a directory")]
 )
-def test_a_file_that_cannot_be_read_is_told(
+def test_a_file_that_cannot_be_read_is_reported(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, told: str
 ) -> None:
     path = tmp_path / name
@@ -105,6 +105,6 @@ def test_a_file_that_cannot_be_read_is_told(
     assert f"{told}; name a text file, or - for standard input" in capsys.readouterr().err
 
 
-def test_a_missing_model_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_model_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", "-", "--model", str(tmp_path)]) == 2
     assert "holds no finished 'export'" in capsys.readouterr().err

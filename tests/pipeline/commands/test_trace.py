@@ -289,7 +289,7 @@ DROPPED = [
 ]
 
 
-def test_each_duplicate_says_of_what_it_is_one(
+def test_each_duplicate_names_its_earlier_document(
     copies: Path, run: Callable[..., list[list[str]]]
 ) -> None:
     assert run(copies, "--duplicates") == DROPPED
@@ -316,7 +316,7 @@ def test_the_duplicates_of_a_document_are_found_with_it(
     assert run(copies, "--file", "c.txt", "--place", 1) == [["-", "too_short", "c", "c.txt:0"]]
 
 
-def test_a_duplicate_that_is_kept_for_inspection_says_of_what(copies: Path) -> None:
+def test_a_duplicate_that_is_kept_for_inspection_names_its_earlier_document(copies: Path) -> None:
     rows = [
         json.loads(line)
         for name in sorted(copies.glob("dropped-*-duplicates-*"))
@@ -356,7 +356,7 @@ def test_origins_are_listed_outside_of_content(copies: Path) -> None:
 # What is refused
 
 
-def test_a_corpus_without_origins_is_told_to_be_prepared_again(capsys: Capture) -> None:
+def test_a_corpus_without_origins_is_reported_to_be_prepared_again(capsys: Capture) -> None:
     expected = (
         f"biloom: {FORMER}: the version of biloom that prepared it recorded no origins of documents; "
         "prepare it again to trace them\n"
@@ -365,7 +365,7 @@ def test_a_corpus_without_origins_is_told_to_be_prepared_again(capsys: Capture) 
         assert message(capsys, FORMER, *words) == expected
 
 
-def test_shards_without_origins_are_told_and_the_others_are_searched(
+def test_shards_without_origins_are_reported_and_the_others_are_searched(
     copies: Path, tmp_path: Path, run: Callable[..., list[list[str]]], capsys: Capture
 ) -> None:
     mixed = tmp_path / "prepare"

@@ -222,7 +222,7 @@ def test_the_heartbeat_survives_errors(folder: str, monkeypatch: pytest.MonkeyPa
         wait_until(lambda: read(folder)["beat"] > 3)
 
 
-def test_an_error_while_releasing_is_told_and_hides_no_other(
+def test_an_error_while_releasing_is_reported_and_hides_no_other(
     folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -242,7 +242,7 @@ def test_an_error_while_releasing_is_told_and_hides_no_other(
 
 
 @pytest.mark.parametrize(("error", "told"), [(RuntimeError, LeaseLost), (StoreError, StoreError)])
-def test_a_failure_after_the_lease_was_lost_is_told_as_its_consequence(
+def test_a_failure_after_the_lease_was_lost_is_reported_as_its_consequence(
     folder: str, error: type[Exception], told: type[Exception]
 ) -> None:
     def fail(lost: bool) -> None:
@@ -294,7 +294,7 @@ def test_the_heartbeat_ends_with_the_block(folder: str) -> None:
     assert "biloom-lease" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_lease_that_was_never_asked_for_removes_nothing(folder: str) -> None:
+def test_a_lease_that_was_never_created_removes_nothing(folder: str) -> None:
     lease = Lease(folder, lock_file(folder))
     storage.write_bytes(lock_file(folder), lease._content())
     lease.release(Console())

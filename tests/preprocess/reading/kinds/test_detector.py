@@ -193,7 +193,7 @@ ADVICE = ", leave it out of the input, or count it with prepare.damaged_files=sk
         *((kind, packing) for kind in ("tar", "old tar", "json") for packing in PACKERS),
     ],
 )
-def test_what_is_not_text_is_refused_or_counted_once(
+def test_files_that_are_not_text_are_refused_or_counted_once(
     kind: str, packing: str, tmp_path: Path, read_file: Read
 ) -> None:
     what, data = KINDS[kind]
@@ -314,7 +314,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "gb18030"])
-def test_text_is_text_whatever_it_begins_with(
+def test_prose_is_text_whatever_its_first_characters_are(
     name: str, encoding: str, tmp_path: Path, read_file: Read
 ) -> None:
     path = tmp_path / "a"
@@ -350,7 +350,7 @@ def test_a_json_file_is_json_lines_or_refused_even_if_it_is_invalid(
 
 
 @pytest.mark.parametrize("name", ["z.jsonl.gz", "z.parquet", "z.txt.zst", "z.bz2", "z.zip"])
-def test_a_packed_file_of_zero_bytes_is_told_or_counted(
+def test_a_packed_file_of_zero_bytes_is_reported_or_counted(
     name: str, tmp_path: Path, read_file: Read
 ) -> None:
     (tmp_path / name).touch()
