@@ -212,7 +212,8 @@ def test_what_is_not_text_is_refused_or_counted_once(
     block, _ = read_file(path, 1024, limits=Limits(skip_damaged=True))
     assert block.documents == []
     found = [(one.reason, one.where, one.excerpt) for one in block.rejected]
-    assert found == [("not_text", path.name, message)]
+    # By its name, because no result contains an absolute path.
+    assert found == [("not_text", path.name, message.replace(str(path), path.name))]
 
 
 @pytest.mark.parametrize("kind", ["tar", "lfs", "warc", "html", "xml", "json", "object", "pdf"])
