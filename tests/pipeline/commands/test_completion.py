@@ -57,7 +57,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("biloom", "tr"), ["train"]),
+        (("biloom", "tr"), ["train", "trace"]),
         (("biloom", "cache", "ve"), ["verify"]),
         (("biloom", "train", "--pr"), ["--print-config"]),
         (("biloom", "train", "quicks"), ["quickstart"]),

@@ -212,6 +212,7 @@ def test_files_that_are_not_text_are_refused_or_counted_once(
     block, _ = read_file(path, 1024, limits=Limits(skip_damaged=True))
     assert block.documents == []
     found = [(one.reason, one.where, one.excerpt) for one in block.rejected]
+    # By its name, because no result contains an absolute path.
     assert found == [("not_text", path.name, message.replace(str(path), path.name))]
 
 
