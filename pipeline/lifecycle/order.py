@@ -18,5 +18,4 @@ SETTINGS = {
     ("export", "checkpoint.content"): ("export.checkpoint",),
     ("embed", "model.content"): ("embed.model",),
 }
-"""Stage and key of its request -> settings that may name the input's folder; the first that is set
-counts."""
+"""Stage and key of its request -> settings that may name the input's folder; the first one set counts."""

@@ -69,7 +69,7 @@ def _value(config: Config, key: str) -> str | None:
 
 
 def _after(place: StageFolder, changes: Mapping[str, Plan], overwrite: bool) -> Plan:
-    """Return the plan of a finished stage whose input stages will change."""
+    """Return the plan of a finished stage that reads from stages which will change."""
     names = " and ".join(changes)
     if all(plan.action == "extend" for plan in changes.values()):
         return Plan("extend", f"to be made again, because {names} will be continued")

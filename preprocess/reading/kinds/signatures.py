@@ -161,6 +161,7 @@ def find_kind(head: bytes, encoding: str, name: str) -> Kind | None:
         encoding: its encoding.
         name: its name, which decides only about Brotli, because that has no signature.
     """
+    controls = _count_controls(head)
     if head.startswith(_FIRST) and _count_controls(head[:_NEAR]):
         return next(kind for first, kind in _SIGNATURES.items() if head.startswith(first))
     for pattern, kind in _TEXTUAL:
@@ -175,7 +176,6 @@ def find_kind(head: bytes, encoding: str, name: str) -> Kind | None:
             return _HTML
         if _XML_START.match(text):
             return _XML
-    controls = _count_controls(head)
     return _binary_kind(head, controls, name) if controls and is_cuttable(encoding) else None
 
 
