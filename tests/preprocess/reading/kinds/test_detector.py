@@ -216,21 +216,6 @@ def test_files_that_are_not_text_are_refused_or_counted_once(
     assert found == [("not_text", path.name, message.replace(str(path), path.name))]
 
 
-@pytest.mark.parametrize("data", [b"PK\x03\x04\x14\0", "gr\u00fc\u00df".encode("latin-1") * 99])
-def test_names_with_line_breaks_are_shown_on_one_line(
-    data: bytes, tmp_path: Path, read_file: Read
-) -> None:
-    path = tmp_path / "a\nb.txt"
-    path.write_bytes(data)
-    with pytest.raises(DamagedFile) as raised:
-        read_file(path, 1024)
-    assert str(raised.value).startswith(f"{tmp_path}/a\\nb.txt: ")
-    block, _ = read_file(path, 1024, limits=Limits(skip_damaged=True))
-    (rejected,) = block.rejected
-    assert rejected.excerpt.startswith("a\\nb.txt: ")
-    assert str(tmp_path) not in rejected.excerpt
-
-
 @pytest.mark.parametrize("kind", ["tar", "lfs", "warc", "html", "xml", "json", "object", "pdf"])
 def test_the_user_decides_with_the_format_text(kind: str, tmp_path: Path, read_file: Read) -> None:
     for packing in ("", ".gz"):
@@ -373,3 +358,18 @@ def test_one_error_names_the_other_files_of_its_unit(tmp_path: Path) -> None:
         list(read_unit(unit, source, CleaningConfig()))
     lines = str(raised.value).split("\n")
     assert [Path(line.split(":")[0]).name for line in lines] == [f"{n:02}.zip" for n in range(20)]
+
+
+@pytest.mark.parametrize("data", [b"PK\x03\x04\x14\0", "gr\u00fc\u00df".encode("latin-1") * 99])
+def test_names_with_line_breaks_are_shown_on_one_line(
+    data: bytes, tmp_path: Path, read_file: Read
+) -> None:
+    path = tmp_path / "a\nb.txt"
+    path.write_bytes(data)
+    with pytest.raises(DamagedFile) as raised:
+        read_file(path, 1024)
+    assert str(raised.value).startswith(f"{tmp_path}/a\\nb.txt: ")
+    block, _ = read_file(path, 1024, limits=Limits(skip_damaged=True))
+    (rejected,) = block.rejected
+    assert rejected.excerpt.startswith("a\\nb.txt: ")
+    assert str(tmp_path) not in rejected.excerpt
