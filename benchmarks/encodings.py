@@ -4,9 +4,9 @@
 
 The files are in FOLDER/ENCODING or FOLDER/ENCODING-LANGUAGE, as in the folder `tests` of the source of
 chardet 5.2 (`pip download --no-deps --no-binary :all: chardet==5.2.0`). Files in ASCII and UTF-8 are
-left out. `right` counts files of which the texts with `encoding: auto` equal those in the encoding of
-the folder, or in its superset of Microsoft. Most of these files are web pages or feeds that name their encoding; with --hide-names,
-copies without these names are read.
+left out. `right` counts files whose texts with `encoding: auto` equal their texts in the encoding of
+the folder, or in Microsoft's superset of it. Most of these files are web pages or feeds that name their
+encoding; with --hide-names, copies without these names are read.
 """
 
 import argparse

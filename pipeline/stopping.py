@@ -15,7 +15,7 @@ STOPPED = 130
 """Exit code of a command that a signal stopped, whichever of `STOP_SIGNALS` it was."""
 STOPPED_MESSAGE = "biloom: stopped; the same command resumes from here"
 NUDGES, NUDGE_SECONDS = 10, 0.2
-"""How often, and how long apart, the main thread is woken to run the handler."""
+"""How many times the main thread is woken to run the handler, and the seconds in between."""
 ENTER_SECONDS = 10.0
 """How long the main thread may run code that is not Python, such as SentencePiece's training."""
 LEAVE_SECONDS = 60.0

@@ -78,17 +78,18 @@ class Source(Section):
     )
     text_field: str = Field(
         "text",
-        description="key (jsonl) or column (parquet) of the text; 'a.b' is b in the object or struct a",
+        description="key (jsonl) or column (parquet) of the text; 'a.b' is the field b of the object or "
+        "struct a",
     )
     id_field: str | None = Field(
         None,
-        description="key (jsonl) or column (parquet) of an id, which names a document where it is "
-        "traced or dropped",
+        description="key (jsonl) or column (parquet) of an id, which `biloom trace` and "
+        "dropped-*.jsonl show",
     )
     encoding: str = Field(
         "utf-8",
-        description="encoding of text and jsonl files; a byte order mark overrides it; auto: UTF-8, "
-        "otherwise the likely encoding of each file, which needs biloom[encodings]",
+        description="encoding of text and jsonl files; a byte order mark overrides it; auto: UTF-8 if "
+        "a file is in UTF-8, otherwise its likely encoding, which needs biloom[encodings]",
     )
     split: Split | None = Field(
         None, description="split of all its documents; null: by the hash of each document's text"
@@ -116,7 +117,7 @@ class Source(Section):
             known = codecs.lookup(encoding)
         except LookupError as error:
             raise ValueError(
-                f"'{encoding}' is not an encoding that Python knows; 'auto' finds the likely one"
+                f"'{encoding}' is not an encoding that Python knows; 'auto' detects the encoding"
             ) from error
         # Python counts escapes of host names and of its own literals as text encodings.
         escape = known.name.startswith(("idna", "punycode", "undefined", "unicode", "raw"))
@@ -178,8 +179,8 @@ class PrepareConfig(Section):
     )
     damaged_files: Literal["stop", "skip"] = Field(
         "stop",
-        description="if a file is not text or cannot be read to its end: stop with an error, or keep "
-        "what could be read and count the file",
+        description="if a file is not text or cannot be read to its end; stop: stop with an error; "
+        "skip: keep what could be read, and count the file",
     )
     max_document_bytes: int = Field(
         16_000_000, ge=1024, description="bytes above which a record is dropped as 'oversized'"

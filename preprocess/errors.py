@@ -1,9 +1,9 @@
-"""The base class of errors that users can fix, and how names are shown in messages."""
+"""The base class of errors that users can fix, and functions to show names in messages."""
 
 import unicodedata
 
 _UNSHOWN = ("Cc", "Cs", "Zl", "Zp")
-# They reorder what is shown after them.
+# Characters that reorder the text after them.
 _DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
@@ -31,5 +31,5 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Escape the control characters and the line breaks of a name or path, to show it."""
+    """Escape the control characters and line breaks of a name or path, to show it in a message."""
     return printable(text).replace("\n", "\\n")

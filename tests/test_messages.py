@@ -99,7 +99,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[c for c, _ in MISTAKES])
-def test_a_mistake_is_told_in_one_message(
+def test_a_mistake_is_reported_in_one_message(
     command: str, message: str, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = {"root": tiny.root, "tmp": tmp_path}

@@ -20,7 +20,7 @@ from apache_beam.runners.portability.job_server import JavaJarJobServer
 from apache_beam.runners.portability.spark_runner import SparkJarJobServer
 
 from pipeline.beam.direct_worker import raise_worker_deaths
-from pipeline.beam.flink_cluster import flink_job_ends, flink_slots
+from pipeline.beam.flink_cluster import cancel_flink_job_on_error, flink_slots
 from pipeline.beam.job_server import job_server
 from pipeline.beam.proxies import bypass_proxies_here
 from pipeline.beam.remote_job import run_remote_job
@@ -123,7 +123,7 @@ def _flink(options: FlinkOptions, input_bytes: int, cleanup: ExitStack) -> beam.
     )
     if options.cluster:
         chosen["job_name"] = f"biloom-{uuid.uuid4().hex}"
-        cleanup.enter_context(flink_job_ends(options.cluster, chosen["job_name"]))
+        cleanup.enter_context(cancel_flink_job_on_error(options.cluster, chosen["job_name"]))
     return _pipeline(
         "FlinkRunner",
         flink_master=options.cluster or "[auto]",

@@ -1,4 +1,4 @@
-"""A Flink cluster's REST API: how many slots it has, and the end of a job there."""
+"""A Flink cluster's REST API: the number of its slots, and cancelling a job."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from pipeline.beam.requirements import CONNECT_SECONDS, RunnerError
 ENDED = ("CANCELED", "FINISHED", "FAILED")
 """States of a job that needs no cancelling."""
 APPEAR_SECONDS = 3.0
-"""How long after the end of the job server a job that it sent may be absent from the list."""
+"""How long after the end of the job server a job that it sent may be missing in Flink's list."""
 POLL_SECONDS = 0.2
 
 
@@ -42,11 +42,11 @@ def flink_slots(master: str) -> int:
 
 
 @contextmanager
-def flink_job_ends(master: str, name: str) -> Iterator[None]:
-    """Cancel the jobs called ``name`` if the block raises; a note says if that failed.
+def cancel_flink_job_on_error(master: str, name: str) -> Iterator[None]:
+    """Cancel the jobs called ``name`` if the block raises; if that fails, add a note to the exception.
 
-    Beam's job server stops waiting for a cancelled job, but does not cancel it on the cluster. To be
-    entered before the job server is started, because a job can be sent until the server has ended.
+    Beam's job server stops waiting for a cancelled job, but does not cancel it on the cluster. Enter
+    this block before the job server starts, because the server can send the job until it has ended.
 
     Args:
         master: host:port or URL of the REST API.
@@ -65,7 +65,7 @@ def flink_job_ends(master: str, name: str) -> Iterator[None]:
 
 
 def _cancel(master: str, name: str) -> bool:
-    """Return whether all jobs called ``name`` have ended within `CANCEL_SECONDS`."""
+    """Return True if all jobs called ``name`` have ended within `CANCEL_SECONDS`."""
     began, seen, cancelled = time.monotonic(), False, set[str]()
     while (waited := time.monotonic() - began) < CANCEL_SECONDS:
         jobs = [job for job in _answer(master, "jobs/overview")["jobs"] if job["name"] == name]

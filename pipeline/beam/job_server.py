@@ -35,12 +35,12 @@ when the thread that started it ends for any reason.
 def job_server(server: type[JavaJarJobServer], pipeline: beam.Pipeline) -> Iterator[None]:
     """Run a job server while the block runs, and let ``pipeline`` be sent to it.
 
-    Not Beam's own handling: on SIGINT it ends the server first, so that the job cannot be cancelled
-    and a cluster continues to run it; on SIGTERM it does nothing.
+    This replaces Beam's own handling of the server. On SIGINT, Beam ends the server first, so that
+    the job cannot be cancelled and continues on a cluster; on SIGTERM, it does nothing.
 
     Args:
         server: the class of the job server.
-        pipeline: its options name the jar and the Java command; they get the address.
+        pipeline: its options name the jar and the Java command; the address is added to them.
     """
     options = copy.deepcopy(pipeline.options)
     own = options.view_as(JobServerOptions)

@@ -1,11 +1,11 @@
-"""Keeps connections within this machine from being sent through a proxy."""
+"""Connections within this machine without a proxy."""
 
 import os
 
 HERE = ("localhost", "127.0.0.1", "::1")
 """Names of this machine, at which an engine and its workers talk to each other."""
 EXCEPTIONS = ("no_grpc_proxy", "no_proxy", "NO_PROXY")
-"""Environment variables that list hosts without a proxy; programs read the first that they know."""
+"""Environment variables that list hosts without a proxy; which one counts depends on the program."""
 
 
 def bypass_proxies_here() -> None:
@@ -13,8 +13,8 @@ def bypass_proxies_here() -> None:
 
     gRPC otherwise connects to workers on this machine through `http_proxy`, and waits forever.
     """
-    given = next(filter(None, map(os.environ.get, EXCEPTIONS)), "")
+    default = next(filter(None, map(os.environ.get, EXCEPTIONS)), "")
     for name in EXCEPTIONS:
-        hosts = [host.strip() for host in (os.environ.get(name) or given).split(",")]
+        hosts = [host.strip() for host in (os.environ.get(name) or default).split(",")]
         missing = [host for host in HERE if host not in hosts and "*" not in hosts]
         os.environ[name] = ",".join(filter(None, [*hosts, *missing]))

@@ -1,4 +1,4 @@
-"""Run a job on an engine outside this process, and cancel it if this process stops waiting for it."""
+"""Run a Beam job on an engine outside this process; if this process stops waiting, cancel the job."""
 
 import threading
 from contextlib import ExitStack, suppress
@@ -35,7 +35,7 @@ def run_remote_job(pipeline: beam.Pipeline, cleanup: ExitStack) -> None:
 class _Job:
     """A job that a thread submits and waits for, so that a signal never interrupts the submission.
 
-    A job whose submission is interrupted might run without anyone who could cancel it.
+    If the submission were interrupted, the job might run, but could not be cancelled.
     """
 
     def __init__(self, pipeline: beam.Pipeline, cleanup: ExitStack) -> None:
@@ -65,7 +65,7 @@ class _Job:
             raise self._error
 
     def cancel(self) -> bool:
-        """Cancel the job, and return whether it has ended."""
+        """Cancel the job; return True if it ended within `CANCEL_SECONDS`."""
         thread = threading.Thread(target=self._cancel, daemon=True)
         thread.start()
         thread.join(CANCEL_SECONDS)

@@ -33,9 +33,10 @@ def count_corpus(
     place: StageFolder,
     console: Console,
 ) -> tuple[WordTokenizer, dict[str, int], list[dict[str, Any]]]:
-    """Return a word tokenizer of the train split, and what was read.
+    """Return a word tokenizer of the train split, the size of the split, and what was read.
 
-    That is the "documents" and "bytes" in the split, and the rows of the ranges that were read.
+    The size has the keys "documents" and "bytes". What was read are rows of
+    `preprocess.reading.changed_inputs.ranges_read`.
 
     Args:
         config: the config; its runner runs the job.

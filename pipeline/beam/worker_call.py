@@ -36,7 +36,7 @@ _WHERE_IN_BEAM = " [while running"
 
 
 class JobEnded(Exception):  # noqa: N818
-    """A worker works for a job that has ended. Not a `UserError`, which would reach a later job."""
+    """The job of a worker has ended. Not a `UserError`, because its message would reach a later job."""
 
 
 class WorkerCall:
@@ -48,7 +48,7 @@ class WorkerCall:
         arguments: its first arguments.
 
     Attributes:
-        job: name of the job that it belongs to, from `running_job`; None to not check it.
+        job: name of the job that the call belongs to, from `running_job`; None disables the check.
 
     Raises:
         UserError: ``work`` raises one, or the worker's biloom is not the driver's.

@@ -77,7 +77,7 @@ def _inputs(
 
 
 def _cutoffs_warning(config: Config, vocabulary: Vocabulary) -> str | None:
-    """Return what training will refuse of the cutoffs that the config names, else None."""
+    """Return a warning if training will refuse the cutoffs of the config, else None."""
     head = config.model.head
     if not isinstance(head, AdaptiveSoftmaxConfig) or head.cutoffs == "auto" or not vocabulary.size:
         return None

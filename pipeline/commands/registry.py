@@ -166,7 +166,7 @@ COMMANDS: dict[str, Command | Group] = {
         RUN,
         ("biloom status runs/quickstart", "biloom status s3://bucket/run"),
         details="A stage is done, unfinished, running, not begun, damaged or refused (its inputs have "
-        "changed since). Its size, duration and date are shown, too. Exits with 1 if a stage is "
+        "changed since). Its size, duration and date are also shown. Exits with 1 if a stage is "
         "damaged or refused.",
     ),
     "report": Command(
@@ -244,7 +244,7 @@ COMMANDS: dict[str, Command | Group] = {
             "biloom trace runs/quickstart/prepare --text 'a strange sentence'",
         ),
         details="One line per document, with columns separated by tabs: shard and number; split, or "
-        "why it was dropped and for which document; source; file and place, as in dropped-*.jsonl. "
+        "why it was dropped and its earlier duplicate; source; file and place, as in dropped-*.jsonl. "
         "--file, --id and --text also list the documents that were dropped as duplicates of those "
         "found. Exits with 1 if no document is found.",
     ),

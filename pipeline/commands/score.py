@@ -65,11 +65,13 @@ def score(file: str, model: str) -> None:
 
 
 def _check(file: str, head: bytes) -> None:
-    """Check that the first lines are text, because anything would be scored line by line."""
-    if find_compression(head):
-        raise ScoreError(f"{file}: this is a compressed file, not lines of text; unpack it")
-    if kind := find_kind(head, "utf-8", file):
-        raise ScoreError(f"{file}: this is {kind.what}, not lines of text; {kind.remedy}")
+    """Raise ScoreError if the first lines show that the file is not lines of UTF-8 text."""
+    kind = find_kind(head, "utf-8", file)
+    what = "a compressed file" if find_compression(head) else kind.what if kind else ""
+    if what:
+        raise ScoreError(
+            f"{file}: this is {what}, not lines of text; name a file with one text per line"
+        )
     if encoding := find_unmarked(head):
         raise ScoreError(
             f"{file}: this is text in {encoding}, not UTF-8; convert it (iconv -f {encoding} -t utf-8)"

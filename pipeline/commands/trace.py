@@ -17,7 +17,7 @@ from preprocess.corpus.text_search import CorpusTexts
 from preprocess.corpus.tracing import CorpusOrigins, RejectedLine, Table, Traced, TraceError
 from preprocess.files import storage
 from preprocess.files.manifest import ManifestError, read_manifest
-from preprocess.reading.block import printable
+from preprocess.reading.block import escaped, shortened
 from preprocess.shards.format import Corpus
 from preprocess.shards.origins import ID_CHARACTERS, DocumentKey
 from preprocess.text.config import SPLITS
@@ -28,7 +28,7 @@ TOKENIZER = STAGE_ORDER[0]
 
 
 class Query(NamedTuple):
-    """What to trace: a document, the documents of a file or with an id, a text, or all duplicates.
+    """The documents to trace: one document, those of a file or with an id or text, or all duplicates.
 
     Attributes:
         shard: name of a shard or number of a unit, with ``number``.
@@ -37,9 +37,9 @@ class Query(NamedTuple):
         place: byte offset or row in ``file``.
         id: id of a document.
         text: text that a document contains.
-        duplicates: every document that was dropped as a duplicate.
-        source: name of the source of the documents.
-        tokenizer: folder of the corpus's tokenizer; found by the settings of the corpus if not given.
+        duplicates: True for all documents that were dropped as duplicates.
+        source: name of a source, to which the documents are restricted.
+        tokenizer: folder of the corpus's tokenizer; by default, the settings of the corpus name it.
     """
 
     shard: str | None = None
@@ -57,8 +57,8 @@ def trace(path: str, query: Query) -> int:
     """Print a line per document found, with columns separated by tabs; return 1 if there is none.
 
     The columns are: the document, as shard and number, or as unit and number if it was dropped; its
-    split, or why it was dropped, and for which document; its source; its location. If the document was
-    given by its number or its text, its text follows.
+    split, or why it was dropped and the document of which it is a duplicate; its source; its location.
+    If the query names a number or a text, the text of the document follows.
 
     Args:
         path: folder of the corpus.
@@ -83,7 +83,7 @@ def _check(query: Query) -> None:
         )
     if query.shard is not None and query.number is None:
         raise TraceError(
-            f"{query.shard}: name the number of the document, too, as in `{query.shard} 17`"
+            f"{query.shard}: also name the number of the document, as in `{query.shard} 17`"
         )
     if query.place is not None and query.file is None:
         raise TraceError("--place needs --file")
@@ -106,7 +106,7 @@ class _Trace:
     def run(self) -> int:
         lines = 0
         for line in self._lines():
-            print("\t".join(map(_escaped, line)), flush=True)
+            print("\t".join(map(escaped, line)), flush=True)
             lines += 1
         if not lines:
             _note(f"{self._corpus.folder}: found no such document")
@@ -125,7 +125,7 @@ class _Trace:
         if self._origins.untraced:
             _note(
                 f"{len(self._origins.untraced):,} shards are not searched, because an earlier version "
-                "of biloom read their documents; prepare the corpus again to search them, too"
+                "of biloom read their documents; prepare the corpus again to search them"
             )
         if query.text is not None:
             yield from self._containing(query.text)
@@ -157,7 +157,7 @@ class _Trace:
         query, origins = self._query, table.origins
         rows = self._of_source(table)
         if query.file is not None:
-            rows &= origins.rows_of(lambda name: query.file in (name, _escaped(name)))
+            rows &= origins.rows_of(lambda name: query.file in (name, escaped(name)))
         if query.id is not None:
             rows &= np.array([name == query.id[:ID_CHARACTERS] for name in origins.ids] or [False])
         return rows
@@ -181,7 +181,7 @@ class _Trace:
                 yield ["-", line.reason, source, line.where]
 
     def _starts(self, place: int) -> dict[str, int]:
-        """Return where the last document starts that starts at or before ``place``, by source."""
+        """Return, for each source, the largest start of a document that is at most ``place``."""
         starts: dict[str, int] = {}
         sources: dict[int, str] = {}
         for table in self._origins.tables():
@@ -205,12 +205,12 @@ class _Trace:
         """Yield the rejects that match the file and the id, and where they start."""
         query = self._query
         for line in self._origins.rejected():
-            if query.id is not None and not line.where.endswith(f" id={printable(query.id)}"):
+            if query.id is not None and not line.where.endswith(f" id={shortened(query.id)}"):
                 continue
             if query.file is None:
                 yield line, 0
                 continue
-            shown = line._replace(where=_escaped(line.where))
+            shown = line._replace(where=escaped(line.where))
             places = (one.place_in(query.file) for one in (line, shown))
             place = next((place for place in places if place is not None), None)
             if place is not None:
@@ -227,8 +227,8 @@ class _Trace:
         spellings, unknown = texts.spellings(text)
         if unknown:
             _note(
-                f"{unknown:,} tokens of the text are not in the vocabulary; documents with any other "
-                "unknown token in their place are found, too"
+                f"{unknown:,} tokens of the text are not in the vocabulary; documents with other "
+                "unknown tokens in their place are also found"
             )
         done = 0
         with self._console.bar("search", texts.tokens) as bar:
@@ -290,7 +290,3 @@ def _named(document: Traced | DocumentKey) -> str:
 
 def _note(text: str) -> None:
     print(f"biloom: {text}", file=sys.stderr)
-
-
-def _escaped(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

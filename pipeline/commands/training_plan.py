@@ -70,7 +70,7 @@ class Contents(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Progress of unfinished training: the last step recorded, and the speed in tokens per second."""
+    """Progress of unfinished training: its last recorded step, and its speed in tokens per second."""
 
     step: int
     speed: float

@@ -26,7 +26,7 @@ def annotated_config(config: Config, notes: Sequence[str] = ()) -> str:
 
     Args:
         config: the config.
-        notes: of `load_config`; each becomes a comment at the top.
+        notes: lines from `load_config`; each becomes a comment at the top.
     """
     head = HEAD + "".join(f"# Note: {note}\n" for note in notes)
     blocks = ["\n".join(_entry(config, name)) for name in Config.model_fields]

@@ -23,15 +23,17 @@ ADDED: dict[str, Any] = {}
 """Settings added later whose default is not what older versions did, each with what they did."""
 
 IGNORED = ("prepare.sampling_alpha", "prepare.keep_dropped", "embed.batch_tokens")
-"""Settings that once were part of a request. Their stages take over their values, or only report them."""
+"""Settings that were part of a request in version 0.1. If they change, the stage is not made again."""
 
 IGNORED_OF_SOURCES = ("weight", "license")
-"""The same, in the value of a source."""
+"""The same for settings of a source."""
 
 LIMITS = ("damaged_files", "max_document_bytes", "max_expansion")
-"""Settings of prepare that the request of an embed stage with an input names. A
-finished cache of a version that did not name them is kept, because that version stopped at a damaged
-file."""
+"""Settings of prepare that are part of the request of `embed` if `embed.input` is set.
+
+A finished cache of a version that did not record them stays valid, because that version stopped at a
+damaged file.
+"""
 
 SOURCES = ("prepare.input.", "embed.input.", "embed.sample_of.")
 """Prefixes of keys whose value is a source: its settings, and a digest of its files."""

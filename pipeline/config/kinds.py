@@ -1,4 +1,4 @@
-"""What is kept and dropped if a later file or an override sets another `kind` in a section."""
+"""Settings that are kept and dropped if a later file or an override changes the `kind` of a section."""
 
 import json
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ CHOSEN_FOR_KIND = {"train.optimizer": "learning_rate"}
 def change_kind(
     name: str, field: FieldInfo, above: Node, new_above: Node
 ) -> tuple[Node, Sequence[str]]:
-    """Return what remains of a section if its kind changes, and lines that tell it.
+    """Return the settings of a section that remain if its kind changes, and lines for the user.
 
     Keys that both kinds have keep their value, unless `OTHER_MEANING` lists them. Keys that neither
     kind has are kept, so that they are reported as mistakes.
@@ -36,9 +36,9 @@ def change_kind(
     Args:
         name: dotted name of the section.
         field: the section's field, with a discriminator.
-        above: the section that contains it, as it was.
-        new_above: the same in a later file or in the overrides, with the section in it. Its settings
-            win, and are not in the result.
+        above: the section that contains it, in the earlier files.
+        new_above: the section that contains it, in the later file or the overrides. Its settings
+            override the result, which does not contain them.
     """
     outer, _, key = name.rpartition(".")
     given = new_above.value
@@ -81,7 +81,15 @@ class _Change:
         after: type[Section],
         prefix: str = "",
     ) -> Node:
-        """Return the part of ``old`` that remains; ``prefix`` precedes its keys in the line."""
+        """Return the settings of ``old`` that remain.
+
+        Args:
+            old: the section in the earlier files.
+            new: the section in the later file or the overrides.
+            before: its former kind.
+            after: its new kind.
+            prefix: put before the keys in the lines for the user.
+        """
         given = new.value if isinstance(new.value, dict) else {}
         settings = old.value if isinstance(old.value, dict) else {}
         left: dict[str, Node] = {}
@@ -109,7 +117,7 @@ class _Change:
         return replace(old, value=left)
 
     def lines(self, former: str, kind: str) -> list[str]:
-        """Return one line with all that there is to tell, if there is anything."""
+        """Return a line about the settings that were kept and dropped; no line if there are none."""
         parts = (
             (self._kept, f"keeps {{}} of kind {former}"),
             (self._dropped, f"drops {{}} ({kind} has no such setting)"),

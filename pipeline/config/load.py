@@ -68,10 +68,11 @@ def load_config(
     Args:
         files: paths, or names of shipped configs.
         overrides: arguments of the form ``key.path=value``.
-        notes: receives a line for each section whose kind changes, about what is kept and dropped.
+        notes: list to which a line is added for each section whose kind changes. The line names the
+            settings that are kept and dropped.
 
     Raises:
-        ConfigError: with all mistakes found; a key that two overrides set is one.
+        ConfigError: the config has mistakes, such as a key that two overrides set; all are listed.
     """
     problems: Problems = []
     trees = [_read(file, layer, problems) for layer, file in enumerate(files)]
@@ -87,7 +88,7 @@ def load_config(
     merged = replace(EMPTY, value=dict.fromkeys(required, EMPTY))
     told: list[str] = []
     for number, tree in enumerate(filter(None, [*trees, override])):
-        # The first file changes nobody's settings.
+        # The first file has no earlier settings to change.
         merged = _merge(merged, tree, ROOT, told if number else [])
     for key, default in REMOVED.items():
         merged = _without(merged, key.split("."), default)

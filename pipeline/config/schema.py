@@ -117,7 +117,7 @@ class EmbedConfig(Section):
 
 UNUSED_IN_EMBED = {
     "cleaning": "texts are cleaned as the model's training text was, because the vectors depend on it",
-    "filters": "a text that is given is always embedded",
+    "filters": "every text is embedded",
     "split": "all texts are embedded alike",
     "weight": "all texts are embedded alike",
 }

@@ -8,7 +8,7 @@ from preprocess.files import storage
 from preprocess.files.processes import ProcessIdentity, has_ended, this_process
 
 LENGTH = 512
-"""Least length of a lock file, filled with spaces."""
+"""Minimum bytes of a lock file; shorter content is padded with spaces."""
 
 
 class Holder(NamedTuple):
@@ -16,7 +16,7 @@ class Holder(NamedTuple):
 
     Attributes:
         identity: the process; its place is empty if version 0.1 of biloom wrote the file.
-        has_heartbeat: the process changes its lock file every few seconds.
+        has_heartbeat: True if the process renews its lock file every few seconds.
     """
 
     identity: ProcessIdentity
@@ -26,9 +26,9 @@ class Holder(NamedTuple):
         return f"process {self.identity.process} on {self.identity.host}"
 
     def has_ended(self) -> bool | None:
-        """Return True if the process has ended, None if only its silence can show it.
+        """Return True if the process has ended, False if it runs, None if this process cannot see it.
 
-        A process number says nothing on another host, or in another container of the same name.
+        It cannot see processes of another host or container, even if the host name is the same.
         """
         me = this_process()
         if self.has_heartbeat:
@@ -43,8 +43,8 @@ def write_holder(identity: ProcessIdentity, token: str, beat: int) -> bytes:
 
     Args:
         identity: the holder.
-        token: differs between any two holders.
-        beat: how often the holder has renewed the file.
+        token: unique for each holder.
+        beat: number of times that the holder has renewed the file.
     """
     record = json.dumps({"holder": token, **identity._asdict(), "beat": beat})
     return record.ljust(LENGTH).encode()

@@ -1,4 +1,4 @@
-"""A lease on a folder: a lock file that its holder renews, so that other processes see that it runs."""
+"""A lease on a folder: a lock file that its holder renews, to show other processes that it runs."""
 
 import os
 import secrets
@@ -167,8 +167,8 @@ class Lease:
 
     def _lost(self, why: str) -> LeaseLost:
         return LeaseLost(
-            f"{self._folder}: this process no longer holds the lock of the folder ({why}) and writes "
-            "nothing more there, as after it was suspended or could not reach the lock file for more "
+            f"{self._folder}: this process no longer holds the lock of the folder ({why}), so it writes "
+            "nothing more there; usually it was suspended, or could not reach the lock file, for more "
             f"than {processes.SILENCE_SECONDS:.0f} s; run the same command to resume or to see the "
             "result"
         )

@@ -61,9 +61,12 @@ def lock(folder: str, path: str, console: Console, wait: bool = True) -> Iterato
 
 
 def holder_of(path: str) -> tuple[str, bool] | None:
-    """Return who holds the lock file ``path`` and whether that process is known to have ended.
+    """Return the holder of a lock file as text, and True if that process is known to have ended.
 
-    None if there is no lock file, or it cannot be read.
+    Returns None if there is no lock file, or it is damaged.
+
+    Args:
+        path: path of the lock file.
     """
     holder = read_holder(read_lock(path) or b"")
     return (str(holder), bool(holder.has_ended())) if holder else None

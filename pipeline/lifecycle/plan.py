@@ -1,4 +1,4 @@
-"""What running the stages would do, for ``--dry-run``; writes nothing."""
+"""The plan that ``--dry-run`` prints: what each stage would do. Nothing is written."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple

@@ -33,7 +33,7 @@ def tokenizer_of(config: Config, content: str, used_by: str) -> str:
     Args:
         config: the config.
         content: the content hash that the tokenizer must have.
-        used_by: completes "this is not the tokenizer that ..." in the message.
+        used_by: end of the message "this is not the tokenizer that ...".
 
     Raises:
         StageError: the tokenizer is another one.
@@ -122,7 +122,7 @@ def _mixture(config: Config) -> dict[str, Any]:
 
 
 def _sampling(config: Config) -> dict[str, Any]:
-    """Return the settings that decided a tokenizer's sample, but for which it is not trained again."""
+    """Return the settings that decide a tokenizer's sample. If they change, it is not trained again."""
     if isinstance(config.tokenizer, WordConfig) or getattr(config.tokenizer, "file", None):
         return {}
     mixture = _mixture(config)

@@ -33,7 +33,7 @@ from preprocess.text.versions import table_versions
 from preprocess.work import folder as work_folder
 
 KEPT_IN_PLACE = (NAME, CONFIG, STATS)
-"""Files of a stage's folder that are no part of its unfinished result."""
+"""Files in a stage's folder that never belong to unfinished work, even of version 0.1."""
 
 
 def run_stage(
@@ -211,7 +211,7 @@ class _Run:
         strays = work_folder.remove_strays(self._place.folder)
         if strays:
             self._console.line(
-                f"removed {len(strays):,} folder(s) of work that workers of an earlier run left"
+                f"removed {len(strays):,} folder(s) that workers of an earlier run left in _work"
             )
 
     def _adopt(self) -> None:

@@ -15,7 +15,6 @@ from preprocess.work.folder import lock_file, result_folder
 CONFIG, STATS = "config.yaml", "stats.json"
 """Files beside the manifest: the config of the stage, and figures about it."""
 
-
 SETTINGS, VERSIONS, REPLACES = "settings", "versions", "replaces"
 """Entries of a manifest's details: settings that a finished result takes over (`Stage.settings`),
 versions of tables, and the contents of the results that this one continues."""
@@ -102,7 +101,7 @@ Grows = Callable[[Config, Request, Request, Request], bool]
 
 @dataclass(frozen=True)
 class Stage:
-    """What decides a stage's result. Imports neither Beam nor torch, so that a check is fast.
+    """A stage: its name, and the functions that decide whether it is done. Imports no Beam or torch.
 
     Attributes:
         name: name of the stage, of its command and of its folder.
@@ -122,11 +121,11 @@ class Stage:
         beside: names of files in the folder that are no part of the result.
         descriptive: prefixes of the names of files that only describe the result or its input. They
             may be replaced while a reader has the former result open.
-        reads_text: whether the stage cleans or tokenises raw text, so that the versions of Unicode's
+        reads_text: True if the stage cleans or tokenises raw text, so that the versions of Unicode's
             and SentencePiece's tables decide its bytes.
         settings: returns settings that a finished result can take over without its work, such as
             the weights of sources. They are no part of the request.
-        restates: whether a finished result takes them over; if not, a change is only reported.
+        restates: True if a finished result takes over `settings`; otherwise a change is only reported.
         advice: returns further lines for a refusal, from the config and the differing keys.
     """
 

@@ -40,8 +40,8 @@ class StageState:
         unfinished: unfinished work for the request, or for fewer training steps.
         differing: a line for each setting or input that differs from the request.
         work: folder of the work for the request, whether it exists or not.
-        grows: the requested result continues the finished one.
-        other_unfinished: the result is finished, and the unfinished work has other settings.
+        grows: True if the requested result continues the finished one.
+        other_unfinished: True if the result is finished and there is unfinished work for other settings.
         outdated: a line for each setting that the finished result has yet to take over.
         versions: a line for each table of another version than when the result was finished.
     """
@@ -193,7 +193,7 @@ def stage_place(stage: Stage, config: Config) -> StageFolder:
 
 
 def is_former(place: StageFolder, own: Work) -> bool:
-    """Return True if the unfinished work lies where version 0.1 put it."""
+    """Return True if the unfinished work is in the folder that version 0.1 used."""
     return own.folder == work_root(place.folder)
 
 

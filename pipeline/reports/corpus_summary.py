@@ -37,7 +37,7 @@ def show_corpus(console: Console, details: Mapping[str, Any], page: str) -> None
     if documents["replaced"]:
         console.line(f"{documents['replaced']:,} invalid byte sequences replaced by U+FFFD")
     if "encodings" in details:
-        console.line(_listed("files by the encoding found: ", details["encodings"]))
+        console.line(_listed("files by detected encoding: ", details["encodings"]))
     tokens = {split: sums["tokens"] for split, sums in details["splits"].items()}
     if warning := held_out_warning(tokens):
         console.warn(warning)

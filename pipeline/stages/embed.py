@@ -57,7 +57,7 @@ class _Sums:
         inputs: raw files that were read.
         dropped: texts without vectors, by reason.
         read: texts that were read.
-        repeated: texts that were read before in this job.
+        repeated: texts that occurred before in this job.
         known: texts that were in the cache before this job.
         truncated: words that were longer than the model reads.
     """
@@ -96,8 +96,9 @@ class _Finished:
 
     Attributes:
         cache: the cache.
-        is_kept: its vectors are kept, because they were made by the present model.
-        has_other_texts: it has texts that the present settings do not name, which must be kept.
+        is_kept: True if the vectors are kept, because the present model made them.
+        has_other_texts: True if the cache has texts that are not in the present input, so that they
+            must be read from the cache.
         held: requests of the earlier results whose texts the new cache will have, each with the
             present model. Version 0.1 recorded a request as its fingerprint.
     """

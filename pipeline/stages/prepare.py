@@ -76,9 +76,9 @@ def _check_tokenizer(config: Config, files: Sequence[FileInfo]) -> None:
     folder = stage_folder(config, "tokenizer")
     if names := changed(folder, files):
         raise StageError(
-            f"{folder} was made before {one_line(names[0])}{' and others' * (len(names) > 1)} changed; make it "
-            "again with `biloom tokenizer --overwrite`, or set prepare.tokenizer to this folder to "
-            "use it as it is"
+            f"{folder} was made before {one_line(names[0])}{' and others' * (len(names) > 1)} "
+            "changed; make it again with `biloom tokenizer --overwrite`, or set prepare.tokenizer to "
+            "this folder to use it unchanged"
         )
 
 

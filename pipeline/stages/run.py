@@ -79,7 +79,7 @@ def run(config: Config, command: str, console: Console, overwrite: bool = False)
 
 
 CHECKS: dict[str, Callable[[Config], None]] = {"train": check_tracking}
-"""For a stage, a function that raises a `UserError` if settings rule out that it can finish."""
+"""For a stage, a function that raises a `UserError` if the stage cannot finish with the settings."""
 
 
 def check_config(config: Config, stages: Iterable[Stage]) -> None:

@@ -23,12 +23,12 @@ from preprocess.tokenizers.text_sample import WHOLE, sample_text
 from preprocess.tokenizers.words import WordTokenizer
 
 SPACED_SHARE = 0.5
-"""Share of a text's characters in documents with spaces between words below which
-``tokenizer.kind=word`` is warned of."""
+"""If a smaller share of the characters is in documents with spaces between words,
+``tokenizer.kind=word`` shows a warning."""
 RARE_SHARE, FEW_WORDS = 0.85, 1000
-"""Share of the distinct words that occur once from which a warning is shown, if half of all words are
-such, and the number of distinct words from which this is judged. 60 to 80 % of the distinct words of
-languages with spaces occur once."""
+"""A warning is shown if at least this share of the distinct words occur once, these are at least half of
+all words, and there are at least this many distinct words. In languages with spaces between words, 60
+to 80 % of the distinct words occur once."""
 COVERAGE_SEED = 1
 """Seed of the sample on which a tokenizer that was not trained here is measured."""
 
@@ -188,5 +188,5 @@ class _Texts:
         self.held = [text for content, text in drawn if thin(content, share, self._seed + 1)]
         bar.update(self.size, "training")
         drawn.reverse()
-        while drawn:  # the trainer holds the texts, too
+        while drawn:  # texts are released here, because the trainer also holds them
             yield drawn.pop()[1]

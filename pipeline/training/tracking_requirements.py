@@ -1,4 +1,4 @@
-"""What the loggers need, checked before the first stage; imports nothing that is slow to load."""
+"""Requirements of the loggers, checked before the first stage. Imports no torch and no Lightning."""
 
 import importlib.util
 import os

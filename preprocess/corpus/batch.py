@@ -52,14 +52,18 @@ class Batch:
         return begin + len(texts)
 
     def where(self, number: int) -> str:
-        """Return where a document of the batch is in its raw file."""
+        """Return the location of the document with this number, as in `Rejected.where`."""
         first, block, index = next(o for o in reversed(self._origins) if o[0] <= number)
         return block.where(index + number - first)
 
     def locations_of(
         self, numbers: npt.NDArray[np.intp]
     ) -> Iterator[tuple[Locations, npt.NDArray[np.intp]]]:
-        """Yield locations, and the indexes there, for the documents with these rising numbers."""
+        """Yield locations, and indexes into them, for some documents of the batch.
+
+        Args:
+            numbers: numbers of the documents in the batch, in rising order, shape (documents,).
+        """
         runs: list[tuple[Locations, int]] = []
         bounds = [0]
         ends = [*(first for first, _, _ in self._origins[1:]), len(self.texts)]

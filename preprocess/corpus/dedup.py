@@ -11,7 +11,7 @@ with the lowest number. The result does not depend on the order of work.
 For near-duplicates (`preprocess.text.minhash.Bands`) a document has one key per band. It is dropped
 if one of its keys equals a key of an earlier document, even if that document is dropped itself.
 
-A drop list also says for which earlier document another one is dropped: the first one with an equal
+A drop list also has the earlier document for which a document is dropped: the first one with an equal
 key.
 """
 
@@ -145,11 +145,11 @@ def deduplicate_bucket(work: str, kind: Kind, units: int, bucket: int) -> None:
 def read_duplicates(
     work: str, kind: Kind, unit: int, buckets: int
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-    """Return the documents of a unit to drop, and the earlier document of each.
+    """Return the documents of a unit to drop, and the earliest document with an equal key for each.
 
     Returns:
         The numbers of the documents, sorted and distinct, uint32, shape (documents,); unit and number
-        of the earliest document with an equal key, uint32, shape (documents, 2).
+        of their earliest documents, uint32, shape (documents, 2).
     """
     none = np.uint64(2**64 - 1)
     # Indexed by the document, so that memory does not grow with the number of bands.

@@ -81,7 +81,7 @@ class _Counts:
     scripts: Counter[str] = field(default_factory=Counter)
     """Characters by script (`count_scripts`), in the kept documents of every eighth batch."""
     parts: list[dict[str, str]] = field(default_factory=list)
-    """For each segment, the name of the part of each split."""
+    """For each closed segment, the result of `Segment.write`."""
     files_aside: int = 0
     """Files of rejects completed."""
     rejected_aside: int = 0

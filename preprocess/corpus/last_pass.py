@@ -97,7 +97,7 @@ class _LastPass:
         return drops
 
     def _finish_origins(self, name: str, drops: Drops) -> Origins:
-        """Write what became of the documents of a segment, and return it."""
+        """Write the origins of a segment with the documents to drop marked, and return them."""
         path = folder.origins_part(self._job.work, name)
         origins = Origins.decode(read_bytes(path), path)
         for reason, (numbers, originals) in drops.items():

@@ -3,7 +3,7 @@
 The first pass of prepare and the embed stage write ``dropped-UNIT-NUMBER.jsonl``. The last pass of
 prepare writes ``dropped-UNIT-duplicates-NUMBER.jsonl``. Each line is an object. A rejected record has
 the keys ``reason``, ``excerpt`` and ``where`` (`Rejected`). A dropped document has ``reason``, ``text``
-and ``where``; from the last pass also ``of``, the earlier document as a
+and ``where``. A duplicate also has ``of``, the earlier document as a
 `preprocess.shards.origins.DocumentKey`.
 """
 

@@ -26,7 +26,7 @@ from preprocess.tokenizers.base import Ids
 from preprocess.work.folder import origins_part, part_file
 
 ORIGINS = "origins"
-"""Key of the name of the file of origins among the names that `Segment.write` returns."""
+"""Key of the file of origins in the result of `Segment.write`."""
 
 
 class Segment:
@@ -108,8 +108,8 @@ class Segment:
             band_buckets: number of buckets of MinHash bands.
 
         Returns:
-            The name of the part by split, for the splits that have documents, and by `ORIGINS` the
-            name of the file of origins.
+            The name of each part by its split, for the splits that have documents, and the name of
+            the file of origins under the key `ORIGINS`. Names have no ending.
         """
         ids = np.concatenate(self._ids)
         rows = np.empty(self.documents, DOCUMENT)

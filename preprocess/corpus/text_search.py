@@ -39,11 +39,11 @@ class CorpusTexts:
         return self._tokenizer.decode(ids[bounds[number] : bounds[number + 1]])
 
     def spellings(self, text: str) -> tuple[dict[str, set[str]], int]:
-        """Return a text as the documents have it, and how many of its tokens are unknown.
+        """Return the forms in which a text may occur in documents, and its number of unknown tokens.
 
         Returns:
-            By source, the text after cleaning, and after it was encoded and decoded, too. A tokenizer
-            may change a text, for example by unknown words.
+            For each source, the cleaned text, and the cleaned text after encoding and decoding, which
+            may change it, for example by unknown words. The number is the largest of all sources.
 
         Raises:
             TraceError: no document can contain the text.
@@ -61,7 +61,8 @@ class CorpusTexts:
             missing = int(np.count_nonzero(ids == UNKNOWN))
             if missing == len(ids):
                 raise TraceError(
-                    "no token of the text to search for is in the vocabulary, so no document shows it"
+                    "no token of the text to search for is in the vocabulary, so it cannot be found; "
+                    "name another text"
                 )
             unknown = max(unknown, missing)
             found[source["name"]] = {cleaned, self._tokenizer.decode(ids)}

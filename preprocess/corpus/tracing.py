@@ -1,4 +1,4 @@
-"""Search in the origins of a corpus: where its documents come from, and what became of them."""
+"""Search in the origins of a corpus, which say where documents come from and why they were dropped."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from preprocess.shards.origins import FATES, DocumentKey, Origins
 from preprocess.text.config import SPLITS
 
 OPEN_TABLES = 256
-"""Files of origins to hold in memory; one with 100,000 documents takes 1 MB, and its ids."""
+"""Files of origins to hold in memory; a file with 100,000 documents takes 1 MB, plus its ids."""
 
 _SHARD = re.compile(rf"({'|'.join(SPLITS)})-(\d+)-(\d+)", re.ASCII)
 _REJECTS = re.compile(rf"{PREFIX}(\d+)-\d+\.jsonl", re.ASCII)
@@ -50,13 +50,13 @@ class Traced:
         key: its unit, and its number there.
         shard: name of its shard; empty if it was dropped.
         number: number of the document in its shard; 0 if it was dropped.
-        fate: its split, or the reason for which it was dropped.
+        fate: its split, or the reason why it was dropped.
         source: name of its source.
         file: name of its file.
         place: byte offset or row.
-        where: its location, as in `Rejected.where`, and what the offset counts if it does not count
-            the bytes of the file itself.
-        original: the earlier document for which it was dropped.
+        where: its location, as in `Rejected.where`, followed by the unit of the offset if that is not
+            a byte of the file itself.
+        original: the earlier document that it repeats; None if it was not dropped.
     """
 
     key: DocumentKey
@@ -186,7 +186,7 @@ class CorpusOrigins:
     def of_key(self, key: DocumentKey) -> Traced | None:
         """Return the document with this key, or None if its origin is unknown."""
         for segment in sorted(self._segments.get(key.unit, [])):
-            # A segment is not read again only to see that the document is in another one.
+            # If the segment was read before, its numbers are known without reading it again.
             if key.number in self._numbers.get((key.unit, segment), [key.number]):
                 table = self.read(key.unit, segment)
                 if key.number in self._numbers[key.unit, segment]:
@@ -194,9 +194,9 @@ class CorpusOrigins:
         return None
 
     def chain(self, document: Traced) -> list[Traced | DocumentKey]:
-        """Return the documents for which a document was dropped: the earlier one, and so on.
+        """Return the earlier document of a duplicate, the earlier document of that one, and so on.
 
-        If the origin of the last one is unknown, it is a key.
+        Empty if ``document`` was not dropped. A document of unknown origin ends the list, as a key.
         """
         found: list[Traced | DocumentKey] = []
         while document.original:
@@ -229,9 +229,9 @@ class CorpusOrigins:
     def search(
         self, matches: Callable[[Table], npt.NDArray[np.bool_]]
     ) -> Iterator[tuple[Traced, bool]]:
-        """Yield the documents that match, and the duplicates that were dropped for them.
+        """Yield the documents that match, and the documents that were dropped as their duplicates.
 
-        A duplicate of a duplicate is found, too. Documents are in the order of units. The keys of all
+        Duplicates of duplicates are included. Documents are in the order of units. The keys of all
         documents found are held in memory.
 
         Args:
@@ -258,7 +258,7 @@ class CorpusOrigins:
     def rejected(self) -> Iterator[RejectedLine]:
         """Yield the records and documents that the first pass dropped and kept for inspection."""
         for file in self._manifest.files:
-            # The duplicates are in other files, and in the origins, too.
+            # Duplicates are in other files, and also in the origins.
             if match := _REJECTS.fullmatch(file.name):
                 data = storage.read_bytes(storage.join(self._folder, file.name))
                 for row in map(json.loads, data.splitlines()):

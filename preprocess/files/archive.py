@@ -23,7 +23,7 @@ class Archive:
     by decompressing all before it.
 
     Args:
-        chain: the URL by which the archive is opened; its member does not count.
+        chain: URL of any member of the archive.
         file: the archive, seekable; it stays open as long as the instance.
 
     Raises:
@@ -71,7 +71,7 @@ class Archive:
         try:
             return cast(BinaryIO, self._archive.open(name))
         except (NotImplementedError, RuntimeError) as error:
-            # An unknown way of compression, or a password.
+            # An unknown compression method, or a password.
             raise zipfile.BadZipFile(str(error)) from error
 
     def cat_file(self, name: str, start: int = 0, end: int | None = None) -> bytes:
@@ -95,10 +95,10 @@ def _opened(chain: Chained, open_read: OpenRead, process: int, thread: int) -> A
 
 
 def open_archive(chain: Chained, open_read: OpenRead, reopen: bool = False) -> Archive:
-    """Return the archive of a chained URL, which this thread may have open already.
+    """Return the archive of a chained URL, opened at most once per thread.
 
     Args:
-        chain: the URL; its member does not count.
+        chain: URL of any member of the archive.
         open_read: opens the outer file.
         reopen: open it again, because the file may have changed.
 

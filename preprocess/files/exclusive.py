@@ -1,8 +1,8 @@
-"""Files that several processes write by turns: create, change and remove without overwriting another's.
+"""Create, change or remove a file that other processes may write at the same time.
 
-A local folder is locked by the kernel (flock); where the file system has no such locks, as some network
-file systems, a guard file takes their place. A store's conditional writes are used if it has them.
-Otherwise the file is read again after `SETTLE_SECONDS`, to see which of several writers was last.
+On a local disk, the folder is locked by the kernel (flock); if the file system has no such locks, as
+on some networks, a guard file replaces them. On a store, conditional writes are used. If the store
+has none, the file is read again after `SETTLE_SECONDS`, to see which of several writers was last.
 """
 
 import errno
@@ -76,8 +76,8 @@ def update_exclusive(path: str, change: _Change, in_place: bool = False) -> bool
     """Replace the content of a file unless another writer changes it in the meantime.
 
     Args:
-        path: the file; it is never created.
-        change: returns the new content for the present one, or None to leave the file.
+        path: the file. If it does not exist, it is not created.
+        change: takes the present content and returns the new content, or None to leave the file.
         in_place: overwrite a local file instead of replacing it, which also works on a full disk. The
             length of the content must not change. A reader may see a mixture of both contents.
 
@@ -118,9 +118,9 @@ def _overwrite(target: Path, change: _Change) -> bool:
 
 
 def remove_exclusive(path: str, is_own: Callable[[bytes], bool]) -> None:
-    """Remove a file if it exists and its content is the caller's own.
+    """Remove a file if it exists and ``is_own`` returns True for its content.
 
-    On a store, the check and the removal are two calls.
+    On a store, the check and the removal are two requests, so another process may write in between.
     """
     if storage.is_remote(path):
         with suppress(FileNotFoundError):
@@ -193,7 +193,11 @@ def _locked(handle: int, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def _guarded(path: str) -> Iterator[None]:
-    """Hold a guard file, waiting for its present holder; that of a killed process is removed."""
+    """Hold a guard file while the block runs, after waiting for its present holder.
+
+    A guard file that has not changed for `processes.SILENCE_SECONDS` is that of a killed process, and
+    is removed.
+    """
     mine = secrets.token_hex(8).encode()
     target = storage.local_path(path)
     seen: bytes | None = None
@@ -217,7 +221,7 @@ def _create_object(path: str, data: bytes) -> bool:
     def put(**condition: Any) -> None:
         fs.put_finished(inner, lambda: fs.pipe_file(inner, data, **condition))
 
-    # Not by the condition alone, because some stores and clients ignore it.
+    # Some stores and clients ignore the condition, so look for the file first.
     if _object(path) is not None:
         return False
     if _protocol(path) not in _CREATE_PROTOCOLS:

@@ -1,4 +1,4 @@
-"""Files found by a path, a glob or a URL."""
+"""Search for files by a path, a glob or a URL."""
 
 import os
 import re
@@ -11,11 +11,11 @@ from preprocess.files.archive import open_archive
 from preprocess.files.errors import DamagedArchive, StorageError
 from preprocess.files.folders import (
     Entry,
+    EntryKey,
+    EntryKeys,
     Excluded,
     Folders,
     LocalFolders,
-    Place,
-    Places,
     RemoteFolders,
     join_name,
 )
@@ -38,7 +38,10 @@ _VERSIONS = (
     *("modificationTime", "modifiedTime", "modified_at", "updated", "modified", "modify"),
     "created",
 )
-"""Keys of what stores report that change with a file's content; the first one that is there counts."""
+"""Keys in a store's description of a file whose values change with its content.
+
+The first key that the description has is used.
+"""
 
 
 @dataclass(frozen=True, order=True)
@@ -52,7 +55,7 @@ class FileInfo:
         bytes: size in bytes.
         version: mtime in nanoseconds, ETag, Last-Modified, blob id or similar; of a member of an
             archive, the version of the archive. If it changes, the content may have changed. Empty
-            if the store has none, so that only the content tells.
+            if the store reports none; a change then shows only in the content.
     """
 
     name: str
@@ -61,22 +64,22 @@ class FileInfo:
     version: str
 
 
-def _nothing(folder: str, names: Collection[str]) -> bool:
+def _exclude_none(folder: str, names: Collection[str]) -> bool:
     return False
 
 
-def find_files(pattern: str, excluded: Excluded = _nothing) -> list[FileInfo]:
+def find_files(pattern: str, excluded: Excluded = _exclude_none) -> list[FileInfo]:
     """Return the files that match a path, glob or URL, ordered by name.
 
-    `preprocess.files.pattern` defines the wildcards. A component that is the exact name of an
-    existing file or folder stands for this one only, even if it has wildcards; so a folder named
-    ``[D] x`` needs no escape. Links are followed, and no file is found twice through links to
-    folders. A link to a file is a file of its own, as a hard link is.
+    `preprocess.files.pattern` defines the wildcards. If a component is the exact name of an existing
+    file or folder, it matches only this one, even if it has wildcards; so a folder named ``[D] x``
+    needs no escape. Links are followed. A file that is reached through several links to folders is
+    returned once. A link to a file counts as a file, as a hard link does.
 
     Args:
         pattern: the path, glob or URL. It may be chained: ``zip://*.txt::FILE`` finds the members of
-            an archive, and FILE may be a glob, too.
-        excluded: tells which folders wildcards do not match.
+            an archive. FILE may also be a glob.
+        excluded: returns True for a folder that wildcards must not match.
 
     Raises:
         StorageError: nothing matches, the path is a folder, or a file or folder cannot be read.
@@ -190,14 +193,14 @@ def _local_file(path: str, base: str) -> FileInfo | None:
 
 def _each_once(files: Iterable[FileInfo]) -> list[FileInfo]:
     """Leave out files that are found a second time through a link to a folder."""
-    by_place: dict[Place, list[FileInfo]] = {}
-    places = Places()
+    by_key: dict[EntryKey, list[FileInfo]] = {}
+    keys = EntryKeys()
     for file in files:
-        by_place.setdefault(places.of(file.path), []).append(file)
-    # A file keeps its own name, if it is found by that, too.
+        by_key.setdefault(keys.of(file.path), []).append(file)
+    # If the file was also found without a link, it keeps that name.
     return [
         min(same, key=lambda file: (_is_below_link(file), file.name)) if len(same) > 1 else same[0]
-        for same in by_place.values()
+        for same in by_key.values()
     ]
 
 
@@ -261,7 +264,7 @@ def _members(chain: Chained, archive: FileInfo) -> list[FileInfo]:
     """Return the members of an archive that match ``chain.member``.
 
     Raises:
-        StorageError: the file is no such archive, or a name cannot be part of a URL.
+        StorageError: the file is not such an archive, or the name of a member cannot be part of a URL.
     """
     try:
         sizes = open_archive(chain, open_read, reopen=True).sizes

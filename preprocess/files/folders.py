@@ -10,7 +10,7 @@ from preprocess.files.errors import StorageError
 from preprocess.files.pattern import is_hidden
 
 Excluded = Callable[[str, Collection[str]], bool]
-"""Called with the path or URL of a folder and the names in it; True if the folder is not searched."""
+"""Function of the path or URL of a folder and the names in it; returns True to skip the folder."""
 
 
 class Entry(NamedTuple):
@@ -47,10 +47,10 @@ class Folders(Protocol):
         """Return True if a folder has an entry of this name."""
 
     def entries(self, folder: str) -> list[Entry]:
-        """Return what is in a folder, by name; nothing if it does not exist."""
+        """Return the entries of a folder, ordered by name; empty if it does not exist."""
 
     def tree(self, folder: str, hidden: bool) -> Iterator[tuple[list[str], Entry]]:
-        """Yield the files in a folder and below, each with the components of its path below.
+        """Yield the files in a folder and below, each with the components of its relative path.
 
         Args:
             folder: where to start.
@@ -58,14 +58,14 @@ class Folders(Protocol):
         """
 
     def is_excluded(self, folder: str) -> bool:
-        """Return True if a folder that matches a wildcard is not to be searched."""
+        """Return True if a folder must not be searched although it matches a wildcard."""
 
 
 class LocalFolders:
     """Folders of the local disk. Links to folders are followed, but `tree` enters no folder twice.
 
     Attributes:
-        have_links: whether a folder so far had a link in it.
+        have_links: True if a folder that was listed so far contains a link.
     """
 
     wildcards = "*?["
@@ -85,7 +85,7 @@ class LocalFolders:
 
     def tree(self, folder: str, hidden: bool) -> Iterator[tuple[list[str], Entry]]:
         entered: set[tuple[int, int]] = set()
-        # Links come last, so that a file is named by its own place where that is in the tree.
+        # Links come last, so that a file is found by its path without links if that is in the tree.
         waiting: deque[tuple[str, list[str]]] = deque([(folder, [])])
         links: list[tuple[str, list[str]]] = []
         while waiting or links:
@@ -160,9 +160,9 @@ class RemoteFolders:
             except (FileNotFoundError, NotADirectoryError):
                 found = []
             entries = [self._entry(info) for info in found]
-            # A store lists the marker of a folder as a file in it, and a file as its own content.
-            own = folder.strip("/")
-            inside = [e for e in entries if e.path.strip("/") != own and e.name]
+            # Stores list the marker of a folder as a file in it, and a file as an entry of itself.
+            itself = folder.strip("/")
+            inside = [e for e in entries if e.path.strip("/") != itself and e.name]
             self._listed[folder] = sorted(inside, key=lambda entry: entry.name)
         return self._listed[folder]
 
@@ -209,20 +209,18 @@ class RemoteFolders:
         return unquote(name.partition("?")[0]) if self._is_web else name
 
 
-Place = tuple[int, int, str]
+EntryKey = tuple[int, int, str]
+"""Device and inode of a folder, and the name of an entry in it."""
 
 
-class Places:
-    """Tells whether two local paths lead to the same entry of the same folder."""
+class EntryKeys:
+    """Keys of local files, equal if two paths lead to the same entry of the same folder."""
 
     def __init__(self) -> None:
         self._folders: dict[str, tuple[int, int]] = {}
 
-    def of(self, path: str) -> Place:
-        """Return device and inode of the folder that a file is in, and its name there.
-
-        A link to a file has a place of its own, as a hard link has.
-        """
+    def of(self, path: str) -> EntryKey:
+        """Return the key of a file. A link to a file has a key of its own, as a hard link has."""
         folder, _, name = path.rpartition("/")
         if folder not in self._folders:
             status = os.stat(folder or "/")  # noqa: PTH116

@@ -1,9 +1,9 @@
 """Paths and URLs. A path without a protocol is local.
 
-A chained URL names a file inside another one: ``zip://member.txt::s3://bucket/archive.zip``. The part
-before the first ``::`` is a protocol, with the path of a member if the protocol is that of
-an archive. The part after it is the path or URL of the outer file, which may be chained itself. A
-cache, as in ``simplecache::https://example.org/a.txt``, has no path of its own.
+A chained URL names a file inside another one: ``zip://member.txt::s3://bucket/archive.zip``. Before
+the first ``::`` stands the protocol of an archive with the path of a member, or the protocol of a
+cache, which has no path: ``simplecache::https://example.org/a.txt``. After it stands the path or URL
+of the outer file, which may be chained itself.
 """
 
 import os
@@ -78,7 +78,7 @@ def is_remote(path: str) -> bool:
 
 def local_path(path: str) -> Path:
     """Return a local path or ``file://`` URL as a `Path`; ``~`` and ``~user`` are expanded."""
-    # Unlike Path.expanduser, it keeps a name such as `~a.txt`, which is no user's.
+    # Unlike Path.expanduser, this keeps a name such as `~a.txt` if there is no such user.
     return Path(os.path.expanduser(path.removeprefix("file://").removeprefix("local://")))  # noqa: PTH111
 
 

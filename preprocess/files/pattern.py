@@ -1,9 +1,8 @@
 """Matching of paths with the wildcards of a shell, component by component.
 
-``*`` matches any characters, ``?`` one, ``[abc]`` one of a class; ``**`` as a whole component matches
-any number of folders. None of them matches a leading dot, and ``**`` enters no hidden folder; a
-component that is written with a leading dot matches hidden names. The rules are the same on every
-file system.
+``*`` matches any characters, ``?`` one character, ``[abc]`` one character of a class. A component
+``**`` matches any number of folders, but no hidden folder. Wildcards do not match a leading dot:
+hidden names need a component that begins with a dot. The rules are the same on every file system.
 """
 
 import re
@@ -27,13 +26,13 @@ def is_hidden(name: str) -> bool:
 def may_be_a_name(component: str) -> bool:
     """Return True if a component with wildcards may also be the exact name of a file or folder.
 
-    ``*`` and ``**`` always stand for other names.
+    ``*`` and ``**`` are always wildcards.
     """
     return component.strip("*") != ""
 
 
 def matches_name(name: str, component: str, wildcards: str = "*?[") -> bool:
-    """Return True if a name is, or matches, one component of a pattern."""
+    """Return True if a name equals or matches one component of a pattern."""
     if name == component:
         return True
     if is_hidden(name) and not is_hidden(component):
@@ -60,6 +59,6 @@ def matches_path(names: Sequence[str], pattern: Sequence[str], wildcards: str = 
 
 @lru_cache(maxsize=256)
 def _compiled(component: str, wildcards: str) -> re.Pattern[str]:
-    # A web address has no wildcard but the star.
+    # Characters that are no wildcards here, such as "?" in a web address, match themselves.
     literal = set("?[") - set(wildcards)
     return re.compile(translate("".join(f"[{c}]" if c in literal else c for c in component)))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SILENCE_SECONDS = 60.0
-"""A process that should often change a file and has not for so long is taken for ended."""
+"""If a process has not renewed its file for this long, it is considered to have ended."""
 
 
 class ProcessIdentity(NamedTuple):

@@ -70,7 +70,7 @@ def exists(path: str) -> bool:
 def read_bytes(path: str, start: int = 0, end: int | None = None) -> bytes:
     """Return the bytes ``[start, end)`` of a file; None means to its end.
 
-    Bytes after the end of the file are left out, so a range may be empty, and so may the file.
+    A range that begins at or after the end of the file is empty.
 
     Raises:
         FileNotFoundError: the file does not exist.

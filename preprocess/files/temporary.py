@@ -1,4 +1,4 @@
-"""Names of files that are being written, and the removal of those that killed writers left."""
+"""Temporary names of files that are being written, and removal of files that killed writers left."""
 
 import os
 import re
@@ -26,8 +26,8 @@ def temporary_name(target: Path) -> Path:
 def remove_orphans(folder: Path) -> None:
     """Remove temporary files in ``folder`` and below whose writers have ended.
 
-    If that cannot be told, for example because the writer is on another host, a file stays unless it is
-    older than `processes.SILENCE_SECONDS`.
+    If it is not known whether the writer has ended, for example because it is on another host, the
+    file is removed if it is older than `processes.SILENCE_SECONDS`.
     """
     oldest: float | None = None
     for path in folder.rglob(f"{TEMPORARY}*"):

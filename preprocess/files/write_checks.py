@@ -13,7 +13,7 @@ def checked_writes(name: str, folder: str, check: Callable[[], None]) -> Iterato
     If ``check`` raises, `preprocess.files.storage` changes nothing.
 
     Args:
-        name: names the check, which no other check of this process may have.
+        name: name of the check, unique in this process.
         folder: an absolute path or a URL.
         check: raises an error if this process may not write.
     """

@@ -119,18 +119,22 @@ def location(prefix: str, number: int, name: str) -> str:
         number: byte offset or row.
         name: id of the record, with any characters; empty if it has none.
     """
-    return f"{prefix}{number} id={printable(name)}" if name else f"{prefix}{number}"
+    return f"{prefix}{number} id={shortened(name)}" if name else f"{prefix}{number}"
 
 
 def excerpt(data: bytes, encoding: str = "utf-8") -> str:
     r"""Return the start of a record for `Rejected.excerpt`, with invalid bytes as ``\xNN``."""
-    return printable(data[:EXCERPT_BYTES].decode(encoding, "backslashreplace"))
+    return shortened(data[:EXCERPT_BYTES].decode(encoding, "backslashreplace"))
 
 
-def printable(text: str) -> str:
-    """Return the first 1000 characters of a text, unprintable ones escaped."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:EXCERPT_CHARACTERS])
-    return shown[:EXCERPT_CHARACTERS]
+def shortened(text: str) -> str:
+    """Return the first 1000 characters of a text, with unprintable characters escaped."""
+    return escaped(text[:EXCERPT_CHARACTERS])[:EXCERPT_CHARACTERS]
+
+
+def escaped(text: str) -> str:
+    r"""Return a text with its unprintable characters escaped, such as a tab as ``\t``."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def join_small(blocks: Iterable[Block], wanted_bytes: int) -> Iterator[Block]:

@@ -15,6 +15,8 @@ from preprocess.reading.units import Range
 HEAD_BYTES = 64 * 1024
 """Leading bytes from which a file's compression, encoding and format are detected."""
 _TAIL_BYTES = 64 * 1024
+OLD_LINE_ENDS, NOTHING = "old line ends", "no text"
+"""Values of `RangeRead.note`."""
 
 
 class DamagedFile(UserError):  # noqa: N818
@@ -28,7 +30,7 @@ class DamagedFile(UserError):  # noqa: N818
 
 
 class UnreadableFile(DamagedFile):
-    """A raw file of which nothing can be read, because of its kind or its columns.
+    """A raw file from which nothing can be read, because of its kind or its columns.
 
     Every range of the file raises it, and the first range counts it.
     """
@@ -37,13 +39,13 @@ class UnreadableFile(DamagedFile):
 def damaged_file(path: str, problem: str) -> DamagedFile:
     """Return the error for the file ``path``; the message adds what users can do."""
     return DamagedFile(
-        f"{one_line(path)}: {problem}; replace it with an intact copy, leave it out of the input, or keep what "
-        "can be read with prepare.damaged_files=skip"
+        f"{one_line(path)}: {problem}; replace it with an intact copy, leave it out of the input, or "
+        "keep what can be read with prepare.damaged_files=skip"
     )
 
 
 def unreadable_file(path: str, problem: str, remedy: str, reason: str) -> UnreadableFile:
-    """Return the error for a file of which nothing can be read.
+    """Return the error for a file from which nothing can be read.
 
     Args:
         path: the file.
@@ -52,7 +54,7 @@ def unreadable_file(path: str, problem: str, remedy: str, reason: str) -> Unread
         reason: see `DamagedFile.reason`.
     """
     error = UnreadableFile(
-        f"{path}: {problem}; {remedy}, leave it out of the input, or count it with "
+        f"{one_line(path)}: {problem}; {remedy}, leave it out of the input, or count it with "
         "prepare.damaged_files=skip"
     )
     error.reason = reason
@@ -80,8 +82,8 @@ class RangeRead(NamedTuple):
     Attributes:
         end: offset in the file after the last byte that was read.
         xxh128: hash of the bytes from the start of the range to ``end``, in hexadecimal.
-        encoding: the encoding that was found (`Source.encoding` "auto"); empty if the source names it.
-        note: what the owner of the file should know, as in `UnitReader.notes`; empty if nothing.
+        encoding: the encoding that was detected, if `Source.encoding` is "auto"; otherwise empty.
+        note: `OLD_LINE_ENDS` or `NOTHING`, as in `UnitReader.notes`; empty for most files.
     """
 
     end: int
@@ -182,11 +184,11 @@ def in_pieces(read: Callable[[int, int], bytes]) -> Iterator[bytes]:
 
 
 class Tape:
-    """Iterates over the chunks of a stream, of which it can also return bytes by their offset.
+    """Iterates over the chunks of a stream, and returns bytes near the present chunk by offset.
 
     Args:
         chunks: the stream. An error in it is raised after the chunks before it.
-        limit: bytes before the present chunk that can still be returned.
+        limit: bytes before the present chunk that `read` can still return.
     """
 
     def __init__(self, chunks: Iterable[bytes], limit: int) -> None:

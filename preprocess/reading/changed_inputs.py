@@ -14,11 +14,11 @@ from typing import Any
 
 import xxhash
 
-from preprocess.errors import UserError
+from preprocess.errors import UserError, one_line
 from preprocess.files.find import FileInfo
 from preprocess.files.paths import split_chain
 from preprocess.files.storage import exists, is_remote, join, open_read, read_bytes, write_bytes
-from preprocess.reading.byte_range import RangeRead
+from preprocess.reading.byte_range import NOTHING, OLD_LINE_ENDS, RangeRead
 from preprocess.reading.units import Range, Unit
 from preprocess.work.folder import read_record, unit_records, word_records
 
@@ -84,14 +84,14 @@ def encodings_found(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
 
 
 def warnings_of(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the warnings of files that were read, but probably not as their owner expects.
+    """Return warnings that name the files whose `RangeRead.note` is not empty.
 
     Args:
         rows: rows of `ranges_read`.
     """
     warnings: list[str] = []
     for note, warning in _WARNINGS.items():
-        names = [row["name"] for row in rows if row.get("note") == note]
+        names = [one_line(row["name"]) for row in rows if row.get("note") == note]
         if names:
             more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
             warnings.append(f"{', '.join(names[:NAMED])}{more}: {warning}")
@@ -99,11 +99,11 @@ def warnings_of(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 _WARNINGS = {
-    "old line ends": "the lines end with a carriage return alone, which ends no document, so that the "
+    OLD_LINE_ENDS: "the lines end with a carriage return alone, which ends no document, so that the "
     "text is one long line; convert the line ends (tr '\\r' '\\n')",
-    "no text": "the file is intact, but contains nothing",
+    NOTHING: "the file is intact, but contains nothing",
 }
-"""What is said of the files with a note, by `UnitReader.notes`."""
+"""The warning for each value of `RangeRead.note`."""
 
 
 def write_inputs(folder: str, rows: Sequence[dict[str, Any]], before: str | None = None) -> None:
@@ -172,8 +172,8 @@ class _Checked:
     """Hashes of ranges of files that have another version than when a stage read them.
 
     Attributes:
-        used: the hashes that were asked for.
-        grown: whether some of them are not in the stage's file yet.
+        used: the hashes that `equals` needed.
+        grown: True if some of them are not in ``checked-inputs.jsonl`` yet.
     """
 
     def __init__(self, folder: str) -> None:
@@ -202,7 +202,7 @@ class _Checked:
         if self._known is None:
             self._known = {}
             path = join(self._folder, CHECKED)
-            # A file that does not hold what was written is made again.
+            # A damaged file is ignored, and written again by `keep_checked`.
             with suppress(ValueError, LookupError, TypeError):
                 for line in read_bytes(path).decode().splitlines() if exists(path) else ():
                     row = json.loads(line)
@@ -211,7 +211,7 @@ class _Checked:
 
 
 _CHECKED: dict[str, _Checked] = {}
-"""By folder, the hashes of the stages that were checked by this process."""
+"""Hashes by the folder of the stage that this process has checked."""
 
 
 def _rows(folder: str, work: str) -> Iterator[dict[str, Any]]:

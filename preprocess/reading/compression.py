@@ -15,7 +15,7 @@ from typing import Protocol
 
 import zstandard
 
-from preprocess.errors import UserError
+from preprocess.errors import UserError, one_line
 from preprocess.reading.byte_range import DamagedFile, damaged_file, unreadable_file
 
 FREE_EXPANSION_BYTES = 256_000_000
@@ -161,7 +161,9 @@ class FrameError(Exception):
         """
         problem, remedy, lacks_memory = self.args
         if lacks_memory:
-            return UserError(f"{path}: {problem}; {remedy}, or use a machine with more memory")
+            return UserError(
+                f"{one_line(path)}: {problem}; {remedy}, or use a machine with more memory"
+            )
         return unreadable_file(path, problem, remedy, "damaged_file")
 
 

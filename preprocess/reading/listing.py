@@ -8,7 +8,7 @@ from preprocess.config import Source
 from preprocess.files import manifest, storage
 from preprocess.files.errors import StorageError
 from preprocess.files.find import FileInfo, find_files
-from preprocess.files.folders import Places
+from preprocess.files.folders import EntryKeys
 from preprocess.reading import installed_docs
 from preprocess.reading.formats import INSTALLED_DOCS
 from preprocess.work import folder as work
@@ -21,19 +21,19 @@ def list_source(source: Source) -> list[FileInfo]:
     by as many parent folders as necessary. No more of the path is used, so that names stay the same
     if the whole input is moved.
 
-    Wildcards do not match files in the folders of stages, so that a run whose folder lies below its
-    input does not read its own output. A path that names such a folder is read.
+    Wildcards do not match files in the folders of stages, so that a run does not read its own output
+    if its folder is below its input. To read from such a folder, a path must name it.
 
     Raises:
         StorageError: no file matches a path, or a file cannot be read.
     """
     found: dict[object, FileInfo] = {}
-    places = Places()
+    keys = EntryKeys()
     for path in source.paths:
         docs = path == INSTALLED_DOCS
         for file in installed_docs.list_files() if docs else find_files(path, _is_of_a_stage):
             local = len(source.paths) > 1 and not storage.is_remote(file.path)
-            found.setdefault(places.of(file.path) if local else file.path, file)
+            found.setdefault(keys.of(file.path) if local else file.path, file)
     groups: dict[str, list[FileInfo]] = {file.name: [] for file in found.values()}
     for file in found.values():
         groups[file.name].append(file)
@@ -47,7 +47,7 @@ def list_source(source: Source) -> list[FileInfo]:
 
 
 def _is_of_a_stage(folder: str, names: Collection[str]) -> bool:
-    """Return True if a folder with these names in it holds a stage's result or unfinished work."""
+    """Return True if a folder, with these names in it, has a stage's result or unfinished work."""
     if manifest.NAME in names:
         try:
             found = json.loads(storage.read_bytes(storage.join(folder, manifest.NAME)))

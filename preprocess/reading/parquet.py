@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from preprocess.config import Source
-from preprocess.errors import UserError
+from preprocess.errors import UserError, one_line
 from preprocess.reading.block import Block, Locations, Rejected, excerpt, location, place_prefix
 from preprocess.reading.byte_range import damaged_file, unreadable_file
 from preprocess.reading.encodings.decoding import decode, replace_invalid
@@ -80,7 +80,7 @@ def _pyarrow(path: str) -> Any:
         import pyarrow
     except ImportError as error:
         raise UserError(
-            f"{path}: reading Parquet needs pyarrow; pip install 'biloom[beam]'"
+            f"{one_line(path)}: reading Parquet needs pyarrow; pip install 'biloom[beam]'"
         ) from error
     return pyarrow
 

@@ -14,11 +14,13 @@ from typing import BinaryIO
 import xxhash
 
 from preprocess.config import PrepareConfig, Source
-from preprocess.errors import UserError
+from preprocess.errors import UserError, one_line
 from preprocess.files import storage
 from preprocess.reading.block import Block, Place, Rejected, join_small
 from preprocess.reading.byte_range import (
     HEAD_BYTES,
+    NOTHING,
+    OLD_LINE_ENDS,
     DamagedFile,
     RangeRead,
     RawRange,
@@ -54,8 +56,6 @@ from preprocess.reading.text_reader import TextReader
 from preprocess.reading.units import Range, Unit
 from preprocess.text.config import CleaningConfig
 
-OLD_LINE_ENDS, NOTHING = "old line ends", "no text"
-"""Notes on a file, see `UnitReader.notes`."""
 MOST_MESSAGES = 20
 """Maximum number of unreadable files of a unit that an error names."""
 BLOCK_BYTES = 256 * 1024
@@ -152,7 +152,7 @@ class UnitReader:
     def read_so_far(self) -> list[RangeRead]:
         """Return what was read of each range until now.
 
-        All documents that were yielded lie in these bytes, but the end of the last may not.
+        These bytes contain all documents that were yielded, except perhaps the end of the last one.
         """
         ends = [(r.end, d) for r, d in zip(self._unit.ranges, self.digests, strict=False)]
         if self._open:
@@ -164,9 +164,9 @@ class UnitReader:
         """Read the unit.
 
         Raises:
-            DamagedFile: a file is missing, has shrunk, cannot be read or is invalid, and
-                ``skip_damaged`` is not set.
-            UserError: a Parquet file does not have the columns of the source.
+            DamagedFile: a file is missing, has shrunk, cannot be read, is not text or is in another
+                encoding, and ``skip_damaged`` is not set.
+            UserError: a file needs a package that is not installed, or more memory.
         """
         self.digests, self.encodings, self.notes, self._open = [], [], [], None
         return join_small(self._blocks(), self._block_bytes)
@@ -179,7 +179,7 @@ class UnitReader:
                 raise self._with_others(error, self._unit.ranges[number + 1 :]) from error
 
     def _with_others(self, error: UnreadableFile, others: Sequence[Range]) -> UnreadableFile:
-        """Return the error with the messages of more such files, so that one run names many."""
+        """Add the messages of unreadable files among ``others``, so that one run names many."""
         messages = {str(error): None}
         for piece in others:
             if len(messages) == MOST_MESSAGES:
@@ -228,7 +228,7 @@ class UnitReader:
             # The first range counts the file.
             return []
         # By its name, because no result contains an absolute path.
-        message = str(error).replace(piece.path, piece.name)
+        message = str(error).replace(one_line(piece.path), one_line(piece.name))
         return [Rejected(error.reason, message, piece.name)]
 
     def _read_documents(self, piece: Range, file: BinaryIO, raw: RawRange) -> Iterator[Block]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from preprocess.reading.block import EXCERPT_BYTES
 
 FEWEST_RETURNS = 2
-"""Carriage returns in a text without line feeds from which they are taken for line ends."""
+"""In a text without line feeds, at least this many carriage returns are taken for line ends."""
 
 
 class Records(NamedTuple):

@@ -1,13 +1,14 @@
-"""Where the documents of a shard come from: file, place and id, and what became of each of them.
+"""Origins of the documents of a corpus: file, place and id of each, and why it was dropped if it was.
 
 A segment of a unit (`preprocess.corpus.segment`) has one file, ``origins-000012-003.zst``, for all its
 documents: those in the shards ``train-000012-003``, ``valid-000012-003`` and ``test-000012-003``, and
-those that were dropped as duplicates. It is a Zstandard frame of a JSON line and columns of integers,
-of which zstd compresses each byte position separately. Documents are in the order of reading, which is
+those that were dropped as duplicates. It is a Zstandard frame of a JSON line and columns of integers.
+In a column, the lowest bytes of all integers come first, then their second bytes and so on, because
+that compresses better. Documents are in the order of reading, which is
 also their order in each shard.
 
-The manifest lists the files, but the ``content`` of a corpus does not depend on them. They name the
-file by its name below the pattern of its source, never by a path.
+The manifest lists these files, but the ``content`` of a corpus does not depend on them. Raw files are
+named by `FileInfo.name`, never by a path.
 """
 
 import json
@@ -32,11 +33,11 @@ PREFIX = "origins-"
 """Prefix of the file names."""
 
 FATES = (*SPLITS, "duplicate", "near_duplicate")
-"""What became of a document: the split it is in, or the reason for which it was dropped. Arrays store
-the index in this tuple."""
+"""What became of a document: its split, or the reason why it was dropped. Arrays store the index in
+this tuple."""
 
 ID_CHARACTERS = EXCERPT_CHARACTERS
-"""Maximum characters of an id; the rest is cut off."""
+"""Maximum characters of an id; longer ids are truncated."""
 
 
 class OriginsError(UserError):
@@ -101,7 +102,10 @@ class Origins:
 
     @cached_property
     def ranks(self) -> npt.NDArray[np.int64]:
-        """Number of each document among those of its fate: in its shard, or among the dropped ones."""
+        """Number of each document among the documents of equal fate, int64, shape (documents,).
+
+        For a document that was not dropped, this is its number in its shard.
+        """
         ranks = np.empty(len(self), np.int64)
         for fate in range(len(FATES)):
             chosen = self.fates == fate

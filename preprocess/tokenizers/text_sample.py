@@ -31,7 +31,7 @@ MEASURED_BYTES = 16 << 20
 """Raw bytes of a source from which the size of its text is estimated, if sources are weighted."""
 
 Report = Callable[[int], None]
-"""Takes the raw bytes that were read so far."""
+"""Function that is called with the raw bytes read so far."""
 
 
 def sample_text(
@@ -61,9 +61,9 @@ def sample_text(
         inputs: list to which the rows of what was read are added, as in `read_train`.
 
     Returns:
-        Content hash and text of each document. The texts have ``wanted`` bytes together, for which
-        the last one may be cut, or are all of the train split if it is smaller. The order is that of
-        the corpus if the sample has all documents, else pseudo-random.
+        Content hash and text of each document. Together the texts have ``wanted`` bytes, for which
+        the last one may be truncated; if the train split is smaller, they are all of it. They are in
+        the order of the corpus if the sample has all documents, otherwise in a pseudo-random order.
     """
     reader = _Reader(units, config, seed, report, inputs)
     weights = [source.weight for source in config.sources]
@@ -158,8 +158,8 @@ class _Reader:
 class _Smallest:
     """The documents with the smallest hashes whose texts have at least ``limit`` bytes together.
 
-    Which ones these are does not depend on the order in which documents are added. The memory is that
-    of ``limit`` bytes and one document.
+    The result does not depend on the order in which documents are added. The memory is proportional
+    to ``limit`` plus the size of one document.
 
     Args:
         limit: size of the sample in bytes of text.

@@ -1,10 +1,10 @@
 """The layout of a stage's folder of unfinished work; no other module knows it.
 
     _work/lock.json            the process that writes the stage
-    _work/FINGERPRINT/         the work for one request; nothing outside it is ever part of that work
+    _work/FINGERPRINT/         all unfinished work for one request, and nothing else
       asked.json               settings and inputs that the work was started with
-      versions.json            versions of the tables that decide bytes, such as Unicode's
-      replaces.json            contents of the finished results that this work continues
+      versions.json            versions of Unicode's and SentencePiece's tables
+      replaces.json            content hashes of the finished results that this work continues
       result/...               files of the result, until the driver publishes them
       plan.bin                 the units of work (`preprocess.reading.plan_file`)
       units/000012.json        record of a unit: its first pass is finished
@@ -76,9 +76,9 @@ def work_folder(stage_folder: str, fingerprint: str) -> str:
 
 
 def unfinished_work(stage_folder: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the folder and the request of each unfinished work of a stage.
+    """Return (folder, request) for each request that a stage has unfinished work for.
 
-    Version 0.1 wrote into ``_work`` itself.
+    The folder may be ``_work`` itself, into which version 0.1 wrote.
     """
     root = work_root(stage_folder)
     folders = [root, *(join(root, name) for name in _work_names(root))]
@@ -95,7 +95,7 @@ def adopt_former_work(stage_folder: str, work: str, results: list[str]) -> None:
         results: names of files in ``stage_folder`` that belong to the unfinished result.
     """
     root = work_root(stage_folder)
-    # The request last, because it marks the work as adopted.
+    # The request is moved last: until then, a killed call is repeated.
     names = [*list_names(root), *list_folders(root)]
     keep = {LOCK, ASKED, *_work_names(root)}
     move_entries(stage_folder, result_folder(work), results)
@@ -104,13 +104,13 @@ def adopt_former_work(stage_folder: str, work: str, results: list[str]) -> None:
 
 
 def remove_strays(stage_folder: str) -> list[str]:
-    """Remove work folders without a request, and return them.
+    """Remove work folders without ``asked.json``, and return their paths.
 
-    A worker that outlives its driver leaves them.
+    They are written by workers that outlive their driver.
     """
     root = work_root(stage_folder)
     folders = [join(root, name) for name in list_folders(root)]
-    # The folders beside a request of version 0.1 belong to it.
+    # If version 0.1 wrote here, all folders not named by a fingerprint belong to its work.
     former = exists(asked_file(root))
     strays = [
         folder
@@ -125,7 +125,10 @@ def remove_strays(stage_folder: str) -> list[str]:
 
 
 def remove_work(stage_folder: str, work: str) -> None:
-    """Remove unfinished work; version 0.1 wrote it into ``_work`` itself, beside the lock."""
+    """Remove the unfinished work in ``work``.
+
+    If that is ``_work`` itself, as version 0.1 used it, the lock and the work for other requests stay.
+    """
     root = work_root(stage_folder)
     if work == root:
         for name in list_folders(root):
@@ -255,7 +258,7 @@ def write_done(work: str, path: str, record: dict[str, Any]) -> None:
 
 
 def is_done(work: str, path: str) -> bool:
-    """Return True if a record of finished work exists; errors as in `read_done`."""
+    """Return True if a record of finished work exists; it may raise the errors of `read_done`."""
     return exists(path) and read_done(work, path) is not None
 
 

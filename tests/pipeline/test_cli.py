@@ -63,7 +63,7 @@ def test_no_command_is_answered_by_the_help(arguments: list[str], capsys: Captur
     assert told(arguments, capsys) == (2, "", help_)
 
 
-def test_the_version_is_told(capsys: Capture) -> None:
+def test_the_version_is_reported(capsys: Capture) -> None:
     assert told(["--version"], capsys) == (0, f"biloom {biloom_version()}\n", "")
 
 
@@ -81,7 +81,7 @@ def test_the_version_is_told(capsys: Capture) -> None:
         (["check", "a", "--overwrite"], "unrecognized arguments: --overwrite"),
     ],
 )
-def test_what_the_command_line_does_not_know_is_told(
+def test_what_the_command_line_does_not_know_is_reported(
     arguments: list[str], problem: str, capsys: Capture
 ) -> None:
     code, out, err = told(arguments, capsys)
@@ -125,7 +125,7 @@ def test_a_config_file_may_have_an_equals_sign_in_its_name(
         assert "  steps: 9" in out
 
 
-def test_a_value_that_the_shell_has_split_is_told(tmp_path: Path, capsys: Capture) -> None:
+def test_a_value_that_the_shell_has_split_is_reported(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "c.txt").write_text("some text")
     for word, problem in {
@@ -214,7 +214,7 @@ def test_a_reader_that_went_away_is_no_traceback_and_no_success(
     assert (answer.returncode, answer.stderr) == (141, "")
 
 
-def test_a_right_that_is_missing_is_told_with_the_file(
+def test_a_right_that_is_missing_is_reported_with_the_file(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     def refused(path: str) -> int:
@@ -233,7 +233,7 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
         main(["inspect", "/x"])
 
 
-def test_an_interrupt_is_told_and_ends_with_130(
+def test_an_interrupt_is_reported_and_ends_with_130(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     def interrupted(options: Any) -> int:
@@ -247,7 +247,7 @@ def test_an_interrupt_is_told_and_ends_with_130(
     )
 
 
-def test_a_job_that_its_engine_did_not_cancel_is_told_after_an_interrupt(
+def test_a_job_that_its_engine_did_not_cancel_is_reported_after_an_interrupt(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     def stopped(options: Any) -> int:

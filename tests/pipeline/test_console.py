@@ -104,7 +104,7 @@ def test_what_a_former_run_did_says_nothing_of_the_time_left(
     assert printed.getvalue() == "  prepare:  81%  on  3:10 left\n"
 
 
-def test_what_goes_on_after_the_last_byte_is_told_as_it_changes(
+def test_what_goes_on_after_the_last_byte_is_reported_as_it_changes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(console_module, "PLAIN_SECONDS", 0.0)

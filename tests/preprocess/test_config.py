@@ -112,7 +112,7 @@ def test_spellings_of_an_encoding_are_unified() -> None:
 @pytest.mark.parametrize(
     ("encoding", "message"),
     [
-        ("klingon", "'klingon' is not an encoding that Python knows; 'auto' finds the likely"),
+        ("klingon", "'klingon' is not an encoding that Python knows; 'auto' detects the encoding"),
         ("rot13", "'rot13' is not a text encoding"),
         ("hex", "'hex' is not a text encoding"),
         ("idna", "'idna' is not a text encoding"),

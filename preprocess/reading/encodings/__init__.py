@@ -1,1 +1,1 @@
-"""Encodings of raw text: how it is decoded, when it has another encoding, and which one is likely."""
+"""Decoding of raw text, and detection of text that is not in its configured encoding."""

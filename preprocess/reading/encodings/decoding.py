@@ -52,7 +52,7 @@ def find_encoding(head: bytes, configured: str) -> str:
 def is_cuttable(encoding: str) -> bool:
     """Return True if the byte 0A is always a line end, so that files may be cut there.
 
-    Files of which the encoding is not known yet are cut, too.
+    Also True for `AUTO`: files whose encoding is not known yet are cut.
     """
     stateful = encoding.startswith(("iso2022", "utf-7", "hz"))
     return encoding == AUTO or (not stateful and contains_ascii(encoding))

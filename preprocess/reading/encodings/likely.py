@@ -14,14 +14,15 @@ from functools import lru_cache
 from preprocess.reading.encodings.decoding import decode_beginning, is_invalid
 
 _ESCAPES = re.compile(rb"\x1b\$[@B]|\x1b\$\([CDOPQ]|\x1b\$\)[CAG]|~\{[!-~]{2}")
-# The first that decodes a text is its encoding. Each contains those before it, or is another.
+# Tried in this order. An encoding comes after those that it contains.
 _ESCAPED = ("iso2022_jp", "iso2022_jp_3", "iso2022_jp_2004", "iso2022_jp_ext", "iso2022_kr", "hz")
 _FEWEST = 4
 """Characters outside ASCII that prove an encoding with escape sequences."""
 _WIDE_BYTES = 4096
 """First bytes in which UTF-16 and UTF-32 are looked for."""
-# A text is in UTF-16 or UTF-32 if it has this many bytes, at least the first share of its characters
-# is odd if they are read as UTF-8, and at most the second if they are read as UTF-16 or UTF-32.
+# A text is in UTF-16 or UTF-32 if it has at least this many bytes, and if at least the first share of
+# its characters is odd (see `_odd`) when decoded as UTF-8, but at most the second share when decoded
+# as UTF-16 or UTF-32.
 _FEWEST_BYTES = 8
 _FEWEST_ODD, _MOST_ODD = 0.05, 0.02
 # Text beyond the sample may have characters that only the second encoding has.
@@ -72,7 +73,7 @@ def likely_encoding(sample: bytes) -> tuple[str, float] | None:
         sample: bytes of the text, starting at a line.
 
     Returns:
-        The encoding and a number in [0, 1], or None if no encoding fits or Python does not have it.
+        The encoding and a confidence in [0, 1]; None if no encoding fits or Python lacks it.
 
     Raises:
         ModuleNotFoundError: chardet is needed and not installed.
@@ -92,7 +93,7 @@ def likely_encoding(sample: bytes) -> tuple[str, float] | None:
 
 
 def is_plausible(head: bytes, encoding: str) -> bool:
-    """Return True if almost all characters of a text are ones that texts have."""
+    """Return True if at most 2 % of the characters are invalid, control or unassigned characters."""
     shown = "".join(decode_beginning(head, encoding).split())
     return bool(shown) and _odd(shown, "Cc", "Cn", "Co") <= _MOST_ODD * len(shown)
 
@@ -117,7 +118,10 @@ def _find_wide(head: bytes) -> str | None:
 
 
 def _odd(text: str, *categories: str) -> int:
-    """Return the number of invalid characters, and of those of some categories but whitespace."""
+    """Return the number of invalid characters and of those in some Unicode categories.
+
+    Whitespace is not counted.
+    """
     return sum(
         is_invalid(c) or (unicodedata.category(c) in categories and not c.isspace()) for c in text
     )

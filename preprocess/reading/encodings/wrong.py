@@ -8,7 +8,7 @@ multiples of that size, so that the result does not depend on how the file is cu
 import re
 from collections.abc import Callable
 
-from preprocess.errors import UserError
+from preprocess.errors import UserError, one_line
 from preprocess.reading.byte_range import HEAD_BYTES, DamagedFile
 from preprocess.reading.encodings.decoding import (
     AUTO,
@@ -135,11 +135,11 @@ def _detect(path: str, head: bytes, size: int | None, read: ReadBytes) -> str:
         encoding = unmarked or _likely(sample)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"{path}: it is not UTF-8, and 'encoding: auto' needs the package chardet: "
+            f"{one_line(path)}: it is not UTF-8, and 'encoding: auto' needs the package chardet: "
             "pip install 'biloom[encodings]'"
         ) from error
     if not encoding or _problem_of_head(head, encoding):
-        raise DamagedFile(f"{path}: it is not UTF-8; {_what_to_do(None)}")
+        raise DamagedFile(f"{one_line(path)}: it is not UTF-8; {_what_to_do(None)}")
     return encoding
 
 
@@ -199,10 +199,10 @@ def _likely(data: bytes) -> str | None:
 def _not_in_encoding(path: str, problem: str, sample: bytes) -> DamagedFile:
     """Return the error for a file in another encoding, with the likely one."""
     try:
-        return DamagedFile(f"{path}: {problem}; {_what_to_do(_likely(sample))}")
+        remedy = _what_to_do(_likely(sample))
     except ModuleNotFoundError:
-        hint = " (to learn the likely one: pip install 'biloom[encodings]')"
-        return DamagedFile(f"{path}: {problem}; {_what_to_do(None, hint)}")
+        remedy = _what_to_do(None, " (to learn the likely one: pip install 'biloom[encodings]')")
+    return DamagedFile(f"{one_line(path)}: {problem}; {remedy}")
 
 
 def _what_to_do(likely: str | None, hint: str = ", because none fits clearly") -> str:

@@ -1,1 +1,1 @@
-"""Detection of what a file contains, and the errors for what cannot be read."""
+"""Detection of what a file contains, and errors for files that are not text."""

@@ -1,4 +1,4 @@
-"""The decision what a file contains, from its first bytes and its name."""
+"""Detection of what a file contains, from its first bytes and its name."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,24 +39,24 @@ class Detector:
     packed: bool
     limit: int
 
-    def check(self, kind: Format | None, head: bytes) -> None:
+    def check(self, file_format: Format | None, head: bytes) -> None:
         """Check the first bytes of a file.
 
         Args:
-            kind: its format as `preprocess.reading.formats.find_format` returns it.
+            file_format: its format as `preprocess.reading.formats.find_format` returns it.
             head: its first `HEAD_BYTES`, uncompressed.
 
         Raises:
             UnreadableFile: the file is not text, or is empty although its format does not allow that.
         """
         if not self.piece.bytes:
-            # Planning passes over empty files, except those that no program writes.
+            # Planning leaves out other empty files (`is_never_empty`).
             problem = "this file is empty (0 bytes), which no intact file of its format is"
             raise unreadable_file(self.piece.path, problem, "copy it again", "damaged_file")
         # Of Python sources only the prose is read, whatever else is in the file.
-        if self.source.format == "text" or kind == "docstrings":
+        if self.source.format == "text" or file_format == "docstrings":
             return
-        if kind == "parquet" and head.startswith(PARQUET_MAGIC) and not self.packed:
+        if file_format == "parquet" and head.startswith(PARQUET_MAGIC) and not self.packed:
             return
         encoding = find_encoding(head, self.source.encoding)
         encoding = "utf-8" if encoding == AUTO else encoding
@@ -64,9 +64,10 @@ class Detector:
             self._refuse(COMPRESSED)
         if found := find_kind(head, encoding, self.piece.name):
             self._refuse(found)
-        if kind == "jsonl" and is_document(head.decode(encoding, "ignore"), len(head) < HEAD_BYTES):
+        is_complete = len(head) < HEAD_BYTES
+        if file_format == "jsonl" and is_document(head.decode(encoding, "ignore"), is_complete):
             self._refuse(JSON)
-        if kind is None and ends_with(self.piece.name, ".csv", ".tsv"):
+        if file_format is None and ends_with(self.piece.name, ".csv", ".tsv"):
             self._refuse(CSV)
 
     def find(self, chunks: Iterable[bytes], encoding: str) -> Format:

@@ -26,14 +26,14 @@ Shape = Literal["lines", "document"]
 
 
 class Scan(NamedTuple):
-    """What a text begins with.
+    """The JSON array or object at the start of a text.
 
     Attributes:
         state: "whole" if a whole array or object is at the start, "cut" if the text ends inside one,
             "invalid" if it is not JSON.
         end: index after the array or object, if it is whole.
-        several_lines: a line ends between its tokens.
-        structured: it contains a string or an object.
+        several_lines: True if a line ends between two of its tokens.
+        structured: True if it contains a string or an inner object.
         keys: its keys, if it is an object.
     """
 

@@ -1,8 +1,8 @@
 """Kinds of files that are not text, by their first bytes.
 
-What is not text must never become training text, whatever the file is called. The table below names
-the kinds that people have among their corpora, so that the message can say what to do. Binary data
-that no signature knows is recognised by its control characters.
+A file that is not text must never become training text, whatever its name is. The tables below have
+the kinds that are common among corpora, each with what a user can do about it. Binary data without
+a known signature is recognised by its control characters.
 """
 
 import codecs
@@ -136,7 +136,7 @@ _TEXTUAL: tuple[tuple[re.Pattern[bytes], Kind], ...] = tuple(
         ),
     )
 )
-"""Kinds of files that may have no control character."""
+"""Kinds of files that may have no control character; each pattern must match at the start."""
 _FIRST = tuple(_SIGNATURES)
 
 _BEFORE_MARKUP = rb"(?:\s*+<!--.*?-->)*+\s*+"
@@ -154,7 +154,7 @@ _OCTAL = re.compile(rb" *[0-7]{1,7}[\0 ]*")
 def find_kind(head: bytes, encoding: str, name: str) -> Kind | None:
     """Return the kind of a file that is not text, or None if it may be text.
 
-    JSON (`json_shape`) and tables, which have no signature, are not looked for.
+    JSON (`json_shape`) and tables have no signature, so they are not detected here.
 
     Args:
         head: the first bytes of the file, uncompressed, at least 512 or all of them.

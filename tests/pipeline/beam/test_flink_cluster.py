@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.beam import flink_cluster
-from pipeline.beam.flink_cluster import flink_job_ends
+from pipeline.beam.flink_cluster import cancel_flink_job_on_error
 from pipeline.beam.remote_job import NOT_CANCELLED
 
 
@@ -68,7 +68,7 @@ def flink(monkeypatch: pytest.MonkeyPatch) -> Iterator[Flink]:
 def stop(flink: Flink) -> KeyboardInterrupt:
     with (
         pytest.raises(KeyboardInterrupt) as caught,
-        flink_job_ends(f"localhost:{flink.server_port}", "ours"),
+        cancel_flink_job_on_error(f"localhost:{flink.server_port}", "ours"),
     ):
         raise KeyboardInterrupt
     return caught.value
@@ -96,18 +96,21 @@ def test_a_job_that_appears_late_is_cancelled(flink: Flink) -> None:
 
 def test_a_job_that_is_done_is_not_looked_for(flink: Flink) -> None:
     flink.add("1", "ours")
-    with flink_job_ends(f"localhost:{flink.server_port}", "ours"):
+    with cancel_flink_job_on_error(f"localhost:{flink.server_port}", "ours"):
         pass
     assert flink.states == ["RUNNING"]
 
 
-def test_a_job_that_cannot_be_cancelled_is_told(flink: Flink) -> None:
+def test_a_job_that_cannot_be_cancelled_is_reported(flink: Flink) -> None:
     flink.obeys = False
     flink.add("1", "ours")
     assert notes(stop(flink)) == [NOT_CANCELLED]
 
 
-def test_a_cluster_that_does_not_answer_is_told() -> None:
-    with pytest.raises(KeyboardInterrupt) as caught, flink_job_ends("localhost:9", "ours"):
+def test_a_cluster_that_does_not_answer_is_reported() -> None:
+    with (
+        pytest.raises(KeyboardInterrupt) as caught,
+        cancel_flink_job_on_error("localhost:9", "ours"),
+    ):
         raise KeyboardInterrupt
     assert notes(caught.value) == [NOT_CANCELLED]

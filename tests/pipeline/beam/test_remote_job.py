@@ -63,7 +63,7 @@ def test_a_job_is_cancelled_after_its_submission_that_was_interrupted(
     assert job.calls == ["run", "cancel"]
 
 
-def test_a_job_whose_end_is_not_confirmed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_whose_end_is_not_confirmed_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_job, "CANCEL_SECONDS", 0.2)
     job = Job(obeys=False)
     assert interrupted(job, monkeypatch) == [NOT_CANCELLED]

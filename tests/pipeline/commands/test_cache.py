@@ -196,7 +196,7 @@ def test_parquet_has_a_row_a_text(
     assert table["text"].to_pylist()[4] == "?"
 
 
-def test_what_cannot_be_exported_is_told(
+def test_what_cannot_be_exported_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(tmp_path / "cache")

@@ -174,7 +174,7 @@ WRONG: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("text", "told"), WRONG)
-def test_options_that_are_none_are_told(
+def test_options_that_are_none_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, told: str
 ) -> None:
     archive = make(tmp_path / "archive")
@@ -186,7 +186,7 @@ def test_options_that_are_none_are_told(
     assert not (tmp_path / "model").exists()
 
 
-def test_weights_that_do_not_belong_are_told(
+def test_weights_that_do_not_belong_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     archive = make(tmp_path / "archive")
@@ -224,7 +224,7 @@ def test_weights_that_do_not_belong_are_told(
         (None, "vocab.txt is missing"),
     ],
 )
-def test_a_vocabulary_that_is_none_is_told(
+def test_a_vocabulary_that_is_none_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes | None, told: str
 ) -> None:
     archive = make(tmp_path / "archive")

@@ -83,7 +83,9 @@ def test_a_missing_and_a_shortened_file_are_found(copied: Path, capsys: Capture)
 
 
 @pytest.mark.parametrize("command", ["inspect", "check"])
-def test_a_folder_without_a_manifest_is_told(command: str, tmp_path: Path, capsys: Capture) -> None:
+def test_a_folder_without_a_manifest_is_reported(
+    command: str, tmp_path: Path, capsys: Capture
+) -> None:
     assert main([command, str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
         f"biloom: {tmp_path} holds no finished stage (no manifest.json); check the path\n"

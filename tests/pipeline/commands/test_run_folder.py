@@ -45,7 +45,7 @@ def test_the_config_is_that_of_the_last_finished_stage(folder: Path) -> None:
     assert config_of_run(str(folder)).train.steps == len("export")
 
 
-def test_a_run_without_a_finished_stage_is_told(folder: Path, capsys: Capture) -> None:
+def test_a_run_without_a_finished_stage_is_reported(folder: Path, capsys: Capture) -> None:
     for manifest in folder.rglob("manifest.json"):
         manifest.unlink()
     assert main(["report", str(folder)]) == 2
@@ -87,7 +87,7 @@ def test_a_run_is_compared_with_another(folder: Path, capsys: Capture) -> None:
     assert capsys.readouterr().err == "biloom: `biloom compare` needs two or more run folders\n"
 
 
-def test_a_folder_that_is_no_run_is_told(
+def test_a_folder_that_is_no_run_is_reported(
     folder: Path, tmp_path: Path, compared: list[tuple[list[str], str | None]], capsys: Capture
 ) -> None:
     stage = folder / "train"

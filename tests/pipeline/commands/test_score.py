@@ -52,18 +52,22 @@ def test_invalid_bytes_are_read_and_told(
     assert "bytes of 1 texts are not UTF-8; they were read as U+FFFD\n" in told.err
 
 
+NO_LINES = "not lines of text; name a file with one text per line"
+
+
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (gzip.compress(b"kana lori\n"), "this is a compressed file, not lines of text; unpack it"),
-        (b"%PDF-1.7\n\x00\x01", "this is a PDF document, not lines of text; extract its text"),
+        (gzip.compress(b"kana lori\n"), f"this is a compressed file, {NO_LINES}"),
+        (b"%PDF-1.7\n\x00\x01", f"this is a PDF document, {NO_LINES}"),
+        (b"PAR1" + bytes(60), f"this is a Parquet file, {NO_LINES}"),
         (
             "kana lori\nlori\n".encode("utf-16-le"),
             "this is text in utf-16-le, not UTF-8; convert it (iconv -f utf-16-le -t utf-8)",
         ),
     ],
 )
-def test_what_is_not_text_is_not_scored(
+def test_files_that_are_not_text_are_not_scored(
     data: bytes, problem: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "texts.txt"
@@ -92,7 +96,7 @@ def test_lines_of_a_pipe_are_scored_as_they_arrive(trained: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "told"), [("none.txt", "No such file or directory"), ("", "Is a directory")]
 )
-def test_a_file_that_cannot_be_read_is_told(
+def test_a_file_that_cannot_be_read_is_reported(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, told: str
 ) -> None:
     path = tmp_path / name
@@ -101,6 +105,6 @@ def test_a_file_that_cannot_be_read_is_told(
     assert f"{told}; name a text file, or - for standard input" in capsys.readouterr().err
 
 
-def test_a_missing_model_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_model_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", "-", "--model", str(tmp_path)]) == 2
     assert "holds no finished 'export'" in capsys.readouterr().err

@@ -73,7 +73,7 @@ def test_a_killed_stage_is_unfinished_and_says_what_is_there(
     assert rows[killed][1:] == ["-", "-", "-"]
 
 
-def test_work_that_saved_nothing_yet_is_told(folder: Path) -> None:
+def test_work_that_saved_nothing_yet_is_reported(folder: Path) -> None:
     work = folder / "train" / "_work"
     work.mkdir()
     (work / "asked.json").write_text('{"train.steps": 40}')
@@ -165,7 +165,7 @@ def test_an_input_that_the_config_names_is_the_one_that_counts(
     assert status_of(str(folder), "train").state == "done"
 
 
-def test_a_damaged_manifest_is_told(folder: Path, capsys: Capture) -> None:
+def test_a_damaged_manifest_is_reported(folder: Path, capsys: Capture) -> None:
     (folder / "train" / "manifest.json").write_text("{")
     code, rows, lines = told(folder, capsys)
     assert (code, rows["train"]) == (1, ["damaged", "-", "-", "-"])
@@ -174,7 +174,7 @@ def test_a_damaged_manifest_is_told(folder: Path, capsys: Capture) -> None:
     assert len(lines) == 1
 
 
-def test_missing_files_are_told(folder: Path, capsys: Capture) -> None:
+def test_missing_files_are_reported(folder: Path, capsys: Capture) -> None:
     (folder / "export" / "model.safetensors").unlink()
     code, rows, lines = told(folder, capsys)
     assert (code, rows["export"][0]) == (1, "damaged")

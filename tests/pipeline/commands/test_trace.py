@@ -289,7 +289,7 @@ DROPPED = [
 ]
 
 
-def test_each_duplicate_says_of_what_it_is_one(
+def test_each_duplicate_names_its_earlier_document(
     copies: Path, run: Callable[..., list[list[str]]]
 ) -> None:
     assert run(copies, "--duplicates") == DROPPED
@@ -316,7 +316,7 @@ def test_the_duplicates_of_a_document_are_found_with_it(
     assert run(copies, "--file", "c.txt", "--place", 1) == [["-", "too_short", "c", "c.txt:0"]]
 
 
-def test_a_duplicate_that_is_kept_for_inspection_says_of_what(copies: Path) -> None:
+def test_a_duplicate_that_is_kept_for_inspection_names_its_earlier_document(copies: Path) -> None:
     rows = [
         json.loads(line)
         for name in sorted(copies.glob("dropped-*-duplicates-*"))
@@ -356,7 +356,7 @@ def test_origins_are_listed_outside_of_content(copies: Path) -> None:
 # What is refused
 
 
-def test_a_corpus_without_origins_is_told_to_be_prepared_again(capsys: Capture) -> None:
+def test_a_corpus_without_origins_is_reported_to_be_prepared_again(capsys: Capture) -> None:
     expected = (
         f"biloom: {FORMER}: the version of biloom that prepared it recorded no origins of documents; "
         "prepare it again to trace them\n"
@@ -365,7 +365,7 @@ def test_a_corpus_without_origins_is_told_to_be_prepared_again(capsys: Capture) 
         assert message(capsys, FORMER, *words) == expected
 
 
-def test_shards_without_origins_are_told_and_the_others_are_searched(
+def test_shards_without_origins_are_reported_and_the_others_are_searched(
     copies: Path, tmp_path: Path, run: Callable[..., list[list[str]]], capsys: Capture
 ) -> None:
     mixed = tmp_path / "prepare"
@@ -379,7 +379,7 @@ def test_shards_without_origins_are_told_and_the_others_are_searched(
     assert printed.out == "".join("\t".join(row) + "\n" for row in DROPPED[:2])
     assert printed.err == (
         "biloom: 1 shards are not searched, because an earlier version of biloom read their documents; "
-        "prepare the corpus again to search them, too\n"
+        "prepare the corpus again to search them\n"
     )
     told = message(capsys, mixed, "train-000002-000", 0)
     assert "an earlier version of biloom read the documents of train-000002-000, and" in told
@@ -398,7 +398,7 @@ def test_shards_without_origins_are_told_and_the_others_are_searched(
         ([], "name one of these: a shard and the number of a document, --file or --id, --text, "),
         (["--file", "a", "--text", "b"], "name one of these"),
         (["train-000000-000", "0", "--duplicates"], "name one of these"),
-        (["train-000000-000"], "name the number of the document, too, as in `train-000000-000 17`"),
+        (["train-000000-000"], "also name the number of the document, as in `train-000000-000 17`"),
         (["--id", "a", "--place", "3"], "--place needs --file"),
         (
             ["train-000000-000", "99"],
@@ -477,8 +477,8 @@ def test_a_text_with_unknown_words_is_found_by_those_that_are_known(
     printed = capsys.readouterr()
     assert [line.split("\t")[3] for line in printed.out.splitlines()] == ["a.txt:0", "a.txt:17"]
     assert printed.err == (
-        "biloom: 1 tokens of the text are not in the vocabulary; documents with any other unknown "
-        "token in their place are found, too\n"
+        "biloom: 1 tokens of the text are not in the vocabulary; documents with other unknown "
+        "tokens in their place are also found\n"
     )
     assert "no token of the text to search for is in" in message(capsys, corpus, "--text", "rare")
 

@@ -96,7 +96,7 @@ def test_every_setting_of_every_kind_has_a_name() -> None:
     assert yaml.safe_load(text)["train"]["steps"] == 10000
 
 
-def test_the_values_that_a_field_takes_are_told_in_short() -> None:
+def test_the_values_that_a_field_takes_are_reported_in_short() -> None:
     class Example(Section):
         pairs: tuple[tuple[int, int], ...] = ()
         part: PrepareConfig | None = None

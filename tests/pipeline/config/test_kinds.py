@@ -50,7 +50,7 @@ LSTM_TO_GRU = (
 )
 
 
-def test_common_settings_are_kept_and_dropped_ones_told(write: Write) -> None:
+def test_common_settings_are_kept_and_dropped_ones_reported(write: Write) -> None:
     first, second = write(FILE), write("model: {recurrent: {kind: gru}}", "second.yaml")
     for files, overrides in (([first], ["model.recurrent.kind=gru"]), ([first, second], [])):
         config, notes = load(files, *overrides)
@@ -59,7 +59,9 @@ def test_common_settings_are_kept_and_dropped_ones_told(write: Write) -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_setting_given_beside_the_kind_wins(write: Write, order: int) -> None:
+def test_a_setting_that_is_set_with_the_kind_overrides_the_kept_one(
+    write: Write, order: int
+) -> None:
     overrides = ["model.recurrent.kind=gru", "model.recurrent.hidden=7"][::order]
     config, [note] = load([write(FILE)], *overrides)
     assert config.model.recurrent == GRUConfig(layers=1, hidden=7, dropout=0)
@@ -75,7 +77,7 @@ def test_keys_with_another_meaning_are_dropped(write: Write) -> None:
     )
 
 
-def test_the_learning_rate_of_another_optimizer_is_told(write: Write) -> None:
+def test_the_learning_rate_of_another_optimizer_is_reported(write: Write) -> None:
     stays = "train.learning_rate stays 0.2, but the right value depends on train.optimizer.kind"
     config, notes = load([write(FILE)], "train.optimizer.kind=adamw")
     assert config.train.optimizer == AdamWConfig(epsilon=1e-8)
@@ -113,7 +115,7 @@ def test_the_options_of_another_engine_are_kept_one_by_one(write: Write) -> None
     assert load([flink], "runner.kind=direct")[0].runner == DirectRunner()
 
 
-def test_defaults_that_differ_are_told(write: Write) -> None:
+def test_defaults_that_differ_are_reported(write: Write) -> None:
     plain = write("prepare: {input: x}")
     assert load([plain], "model.recurrent.kind=gru")[1] == [
         "model.recurrent.kind=gru: by default, hidden is 256, not 512"

@@ -55,7 +55,7 @@ def test_memory_is_refused_as_output_if_there_may_be_other_processes(mode: str) 
     ("setting", "message"),
     [
         ("cleaning: {}", "cleaning, but texts are cleaned as the model's training text was"),
-        ("filters: {min_characters: 3}", "filters, but a text that is given is always embedded"),
+        ("filters: {min_characters: 3}", "filters, but every text is embedded"),
         ("split: valid", "split, but all texts are embedded alike"),
         ("weight: 2", "weight, but all texts are embedded alike"),
     ],

@@ -129,8 +129,8 @@ def test_a_lost_lease_fails_the_next_check(folder: str, content: bytes | None) -
         f"{folder}: this process no longer holds the lock of the folder ("
     )
     assert str(caught.value).endswith(
-        ") and writes nothing more there, as after it was suspended or could not reach the lock "
-        "file for more than 60 s; run the same command to resume or to see the result"
+        "), so it writes nothing more there; usually it was suspended, or could not reach the lock "
+        "file, for more than 60 s; run the same command to resume or to see the result"
     )
     if content:
         assert storage.read_bytes(lock_file(folder)) == content, "the lock of another is kept"
@@ -222,7 +222,7 @@ def test_the_heartbeat_survives_errors(folder: str, monkeypatch: pytest.MonkeyPa
         wait_until(lambda: read(folder)["beat"] > 3)
 
 
-def test_an_error_while_releasing_is_told_and_hides_no_other(
+def test_an_error_while_releasing_is_reported_and_hides_no_other(
     folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -242,7 +242,7 @@ def test_an_error_while_releasing_is_told_and_hides_no_other(
 
 
 @pytest.mark.parametrize(("error", "told"), [(RuntimeError, LeaseLost), (StoreError, StoreError)])
-def test_a_failure_after_the_lease_was_lost_is_told_as_its_consequence(
+def test_a_failure_after_the_lease_was_lost_is_reported_as_its_consequence(
     folder: str, error: type[Exception], told: type[Exception]
 ) -> None:
     def fail(lost: bool) -> None:
@@ -294,7 +294,7 @@ def test_the_heartbeat_ends_with_the_block(folder: str) -> None:
     assert "biloom-lease" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_lease_that_was_never_asked_for_removes_nothing(folder: str) -> None:
+def test_a_lease_that_was_never_created_removes_nothing(folder: str) -> None:
     lease = Lease(folder, lock_file(folder))
     storage.write_bytes(lock_file(folder), lease._content())
     lease.release(Console())

@@ -168,7 +168,7 @@ def test_a_folder_that_another_process_just_moved_aside_is_created_again(
         Folder(str(tmp_path / "none" / "stage")).take()
 
 
-def test_a_file_system_without_locks_is_told(
+def test_a_file_system_without_locks_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:

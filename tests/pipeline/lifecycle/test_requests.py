@@ -119,7 +119,7 @@ def test_files_of_another_request_are_removed_and_told(folder: Folder) -> None:
         (folder.work / OTHER / "result" / "data.bin").write_text("foreign")
         return "own"
 
-    told = "  removed 1 folder(s) of work that workers of an earlier run left\n"
+    told = "  removed 1 folder(s) that workers of an earlier run left in _work\n"
     assert folder.run(asking(2), make) == f"{told}{told}  done in 0:00\n"
     assert folder.data() == "own"
     assert not folder.work.exists()
@@ -226,7 +226,7 @@ def test_a_setting_that_needs_no_work_is_taken_over(folder: Folder) -> None:
     assert folder.run(weighted(2, restates=True), fail) == "  already done\n"
 
 
-def test_a_setting_that_a_result_does_not_take_over_is_told(folder: Folder) -> None:
+def test_a_setting_that_a_result_does_not_take_over_is_reported(folder: Folder) -> None:
     folder.run(weighted(1, restates=False))
     said = folder.run(weighted(2, restates=False), fail)
     assert said == "  made before a setting changed (weight: 1 -> 2); kept\n  already done\n"

@@ -90,7 +90,7 @@ def test_a_narrow_gap_is_good() -> None:
 @pytest.mark.parametrize(
     ("passes", "why"), [(3.0, "memorised training text"), (0.5, "no text was read twice")]
 )
-def test_a_wide_gap_is_told_with_its_likely_cause(passes: float, why: str) -> None:
+def test_a_wide_gap_is_reported_with_its_likely_cause(passes: float, why: str) -> None:
     found = verdict("Gap to training", rows(220.0, 200.0), passes=passes)
     assert found.level == "attention"
     assert found.text.startswith("Held-out perplexity is 2.00 times training perplexity: ")

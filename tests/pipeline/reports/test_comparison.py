@@ -122,7 +122,7 @@ def test_forward_models_have_no_rows_of_the_other_direction(runs: tuple[Path, Pa
     assert "perplexity per token, backward" not in found
 
 
-def test_an_empty_held_out_split_is_told(runs: tuple[Path, Path]) -> None:
+def test_an_empty_held_out_split_is_reported(runs: tuple[Path, Path]) -> None:
     edit(runs[1], "evaluate", lambda m: m.update(details={"split": "valid", "tokens": 0}))
     (runs[1] / "train" / "metrics.jsonl").write_text("")
     found = figures(runs)
@@ -209,7 +209,7 @@ def test_other_tokenizers_are_compared_by_bits(runs: tuple[Path, Path]) -> None:
     ]
 
 
-def test_other_held_out_text_is_told(runs: tuple[Path, Path]) -> None:
+def test_other_held_out_text_is_reported(runs: tuple[Path, Path]) -> None:
     edit(runs[1], "evaluate", lambda m: m["details"].update(split="test"))
     assert cautions(read(runs)) == [
         "The held-out texts differ: a lower perplexity may only mean that a text is easier."
@@ -296,7 +296,9 @@ def test_runs_and_pages_may_lie_in_a_store(runs: tuple[Path, Path]) -> None:
 # Mistakes
 
 
-def test_a_folder_without_a_finished_stage_is_told(runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_folder_without_a_finished_stage_is_reported(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError) as caught:
         shown((runs[0], tmp_path / "empty"))
@@ -306,7 +308,7 @@ def test_a_folder_without_a_finished_stage_is_told(runs: tuple[Path, Path], tmp_
     )
 
 
-def test_a_damaged_manifest_is_told(runs: tuple[Path, Path]) -> None:
+def test_a_damaged_manifest_is_reported(runs: tuple[Path, Path]) -> None:
     (runs[1] / "export" / "manifest.json").write_text("{")
     with pytest.raises(ManifestError, match=r"export: manifest\.json is damaged"):
         shown(runs)

@@ -183,7 +183,7 @@ def test_tokens_per_word_are_shown_with_the_median(page: Any) -> None:
         ({"1": 0}, "No document has a word."),
     ],
 )
-def test_text_without_spaces_is_told_and_not_shown(
+def test_text_without_spaces_is_reported_and_not_shown(
     found: dict[str, int], told: str, page: Any
 ) -> None:
     section = page(histograms={"tokens": {"1": 100}, "tokens_per_word": found})
@@ -212,7 +212,7 @@ def test_scripts_beyond_the_largest_are_summed(page: Any) -> None:
     assert len(page(scripts=exact).rows("Letters of each script")) == SCRIPTS_SHOWN + 1
 
 
-def test_copies_are_told_by_their_range(page: Any) -> None:
+def test_copies_are_reported_by_their_range(page: Any) -> None:
     assert page().rows("Texts by number of copies")[1:] == [
         ["2 times", "500", "92.4%", ""],
         ["3 to 4 times", "40", "7.4%", ""],
@@ -224,7 +224,7 @@ def test_copies_are_told_by_their_range(page: Any) -> None:
     ("copies", "told"),
     [({}, "No text occurs more than once."), (None, "Duplicates were not looked for")],
 )
-def test_no_copies_and_deduplication_off_are_told_apart(
+def test_no_copies_and_deduplication_off_are_reported_apart(
     copies: dict[str, int] | None, told: str, page: Any
 ) -> None:
     assert told in page(copies=copies).section("Exact duplicates")

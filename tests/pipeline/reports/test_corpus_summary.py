@@ -44,7 +44,7 @@ def test_an_empty_or_large_valid_split_is_warned_of():
     )
 
 
-def test_sources_drops_and_cleaning_are_told_where_there_are_any():
+def test_sources_drops_and_cleaning_are_reported_where_there_are_any():
     sources = [
         {"name": "web", "share": 0.75, **sums(600)},
         {"name": "[bold]", "share": 0.0001, **sums(300)},

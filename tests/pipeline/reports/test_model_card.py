@@ -74,7 +74,7 @@ def test_it_says_what_is_not_defined(manifest: Manifest) -> None:
     )
 
 
-def test_a_gru_and_a_forward_model_are_told(manifest: Manifest) -> None:
+def test_a_gru_and_a_forward_model_are_reported(manifest: Manifest) -> None:
     model = {"directions": "forward", "recurrent": {"kind": "gru", "layers": 3, "hidden": 16}}
     card = model_card(
         replace(manifest, details={**manifest.details, "model": model}), SAVED, {}, {}

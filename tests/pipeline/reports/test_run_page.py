@@ -128,7 +128,7 @@ def test_judgements_and_training_come_before_the_words(shown: Any) -> None:
     ]  # fmt: skip
 
 
-def test_verdicts_are_told_apart_by_a_sign_and_not_by_colour_alone(shown: Any) -> None:
+def test_verdicts_are_reported_apart_by_a_sign_and_not_by_colour_alone(shown: Any) -> None:
     found = shown(findings())
     assert found.texts("li", "attention") == ["! Best stepWorse. bank"]
     assert found.texts("li", "good") == ["✓ BOk."]

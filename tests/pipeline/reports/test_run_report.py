@@ -130,7 +130,7 @@ def test_report_of_a_url_lies_there():
         storage.remove_tree(output)
 
 
-def test_words_that_hardly_occur_are_told(tmp_path):
+def test_words_that_hardly_occur_are_reported(tmp_path):
     finish(str(tmp_path))
     text = shown(tmp_path, "report.words=[nonsense,money]")
     assert "nonsense: does not occur in the part of the vector cache that was read" in text
@@ -145,13 +145,13 @@ def test_tiny_cache_is_no_mistake(tmp_path, texts):
     assert ("VectorCache.open" in text) == bool(texts)
 
 
-def test_empty_held_out_split_is_told(tmp_path):
+def test_empty_held_out_split_is_reported(tmp_path):
     finish(str(tmp_path), held_out=None)
     assert "no perplexity: the valid split is empty" in shown(tmp_path)
     assert "The valid split is empty" in (tmp_path / "report.html").read_text()
 
 
-def test_unfinished_stage_is_told(tmp_path):
+def test_unfinished_stage_is_reported(tmp_path):
     finish(str(tmp_path))
     (tmp_path / "evaluate/manifest.json").unlink()
     with pytest.raises(ManifestError, match=r"holds no finished 'evaluate'.*biloom evaluate"):
@@ -294,7 +294,7 @@ def test_settings_are_read_from_a_store(former):
         storage.remove_tree(output)
 
 
-def test_a_folder_without_a_finished_stage_is_told(tmp_path):
+def test_a_folder_without_a_finished_stage_is_reported(tmp_path):
     with pytest.raises(UserError) as caught:
         config_of_run(str(tmp_path / "nothing"))
     assert str(caught.value) == (

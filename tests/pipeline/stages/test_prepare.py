@@ -442,7 +442,7 @@ def test_files_in_other_encodings_are_left_out_or_found(
     assert aside.count("set 'encoding: cp1251'") == 2
     details, out = run("auto", "encoding: auto")
     assert details["encodings"] == {"cp1251": 2, "utf-16-le": 1, "utf-8": 1}
-    assert "files by the encoding found: 2 cp1251, 1 utf-16-le, 1 utf-8" in out
+    assert "files by detected encoding: 2 cp1251, 1 utf-16-le, 1 utf-8" in out
     assert (details["documents"]["written"], details["documents"]["replaced"]) == (12, 0)
 
 

@@ -89,7 +89,7 @@ def test_what_a_late_stage_needs_is_missed_before_the_first_begins(
 
 @pytest.mark.parametrize("command", ["run", "train"])
 @pytest.mark.parametrize("dry", [False, True])
-def test_what_a_late_stage_cannot_do_is_told_before_the_first_begins(
+def test_what_a_late_stage_cannot_do_is_reported_before_the_first_begins(
     command: str, dry: bool, ran: list[tuple[str, bool]], tiny: Tiny
 ) -> None:
     on_a_store = ("run.output=memory://told", "runner.options.mode=in_memory")

@@ -66,7 +66,7 @@ def test_many_passes_are_warned_of_with_a_number_of_steps_for_fewer() -> None:
         ),
     ],
 )
-def test_less_than_a_pass_is_warned_of(passes: float, told: str) -> None:
+def test_less_than_a_pass_shows_a_warning(passes: float, told: str) -> None:
     warning = passes_warning(passes, 1000)
     assert warning
     assert warning.startswith(told)

@@ -54,7 +54,7 @@ def test_the_settings_of_the_fingerprint_decide(inputs: TrainingInputs, setting:
 
 
 @pytest.mark.parametrize(("device", "is_told"), [("cpu", False), ("cuda", True)])
-def test_cutoffs_that_slow_this_device_down_are_told(
+def test_cutoffs_that_slow_this_device_down_are_reported(
     inputs: TrainingInputs, device: str, is_told: bool
 ) -> None:
     train = inputs.config.train.model_copy(update={"rows": 4})

@@ -47,7 +47,9 @@ def test_a_logger_that_cannot_write_is_refused(
 
 @pytest.mark.usefixtures("_no_package")
 @pytest.mark.parametrize("settings", [(), ("tracking.wandb=auto",)])
-def test_what_is_off_needs_nothing(settings: tuple[str, ...], tiny: Tiny, tmp_path: Path) -> None:
+def test_loggers_that_are_off_have_no_requirements(
+    settings: tuple[str, ...], tiny: Tiny, tmp_path: Path
+) -> None:
     check_tracking(tiny.config(tmp_path, *settings))
 
 

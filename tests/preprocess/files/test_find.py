@@ -91,7 +91,9 @@ def test_an_existing_folder_is_meant_literally(folder: str) -> None:
     assert names(f"{folder}/*/[s]ub/*.txt") == ["a*b?/sub/c.txt", "aXbY/sub/d.txt"]
 
 
-def test_an_existing_file_is_meant_literally_but_a_lone_star_never(folder: str) -> None:
+def test_the_exact_name_of_an_existing_file_matches_only_this_file_but_a_lone_star_is_a_wildcard(
+    folder: str,
+) -> None:
     write(folder, "a?.txt", "ab.txt", "*/c.txt", "d/e.txt")
     assert names(f"{folder}/a?.txt") == ["a?.txt"]
     assert names(f"{folder}/a[?].txt") == ["a?.txt"]
@@ -141,7 +143,9 @@ def test_two_dots_after_a_link_lead_to_the_folder_above_its_target(tmp_path: Pat
     assert storage.read_bytes(found.path) == b"far/a.txt"
 
 
-def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_cannot_be_read_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "gone.txt").symlink_to("nothing")
     (tmp_path / "raw" / "loop.txt").symlink_to("loop.txt")

@@ -124,7 +124,7 @@ def test_archives_in_archives_in_stores_and_behind_caches_are_read(
     assert storage.read_bytes(found.path) == outer
 
 
-def test_damaged_and_encrypted_archives_are_told(tmp_path: Path) -> None:
+def test_damaged_and_encrypted_archives_are_reported(tmp_path: Path) -> None:
     (tmp_path / "text.zip").write_bytes(b"no archive at all")
     for protocol in ("zip", "tar"):
         with pytest.raises(

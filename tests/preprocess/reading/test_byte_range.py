@@ -72,7 +72,7 @@ def test_an_unreadable_file_stops_the_work_or_is_counted(
     assert len(reader.digests) == 3
 
 
-def test_all_documents_lie_in_what_was_read_so_far(tmp_path: Path) -> None:
+def test_the_bytes_read_so_far_contain_all_documents(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text("".join(f"{name} line {n}\n" for n in range(300)))
     source = Source(path=f"{tmp_path}/*.txt")
@@ -155,7 +155,7 @@ def test_a_tape_returns_bytes_by_offset_and_yields_every_chunk_once(
     assert position == len(data)
 
 
-def test_a_tape_forgets_what_is_further_back() -> None:
+def test_a_tape_forgets_bytes_before_its_limit() -> None:
     tape = Tape((bytes(10) for _ in range(1000)), limit=25)
     assert sum(map(len, tape)) == 10_000
     assert len(tape.read(0, 10_000)) == 40

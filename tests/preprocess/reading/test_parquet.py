@@ -173,7 +173,7 @@ NESTED = {
         ("n", r"column 'n' holds int64, not text; set the source's text_field to a column of st"),
     ],
 )
-def test_a_column_that_is_no_text_is_told_or_counted_once(
+def test_a_column_that_is_no_text_is_reported_or_counted_once(
     tmp_path: Path, read_file: Read, field: str, message: str
 ) -> None:
     columns = {name: pyarrow.concat_arrays([column] * 6) for name, column in NESTED.items()}
@@ -185,7 +185,7 @@ def test_a_column_that_is_no_text_is_told_or_counted_once(
     assert [(one.reason, one.where) for one in block.rejected] == [("wrong_columns", "a")]
 
 
-def test_two_columns_of_one_name_are_told(tmp_path: Path, read_file: Read) -> None:
+def test_two_columns_of_one_name_are_reported(tmp_path: Path, read_file: Read) -> None:
     names = ["text", "text", "n", "n", "body"]
     arrays = [pyarrow.array([one]) for one in names]
     parquet.write_table(pyarrow.Table.from_arrays(arrays, names=names), tmp_path / "a")

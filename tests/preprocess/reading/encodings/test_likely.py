@@ -82,7 +82,7 @@ def test_the_likely_encoding_decodes_the_text(language: str, encoding: str) -> N
     assert likely[1] > 0.1
 
 
-def test_of_an_encoding_and_a_wider_one_the_wider_is_likely() -> None:
+def test_a_superset_of_the_detected_encoding_is_preferred() -> None:
     likely = likely_encoding(TEXTS["de"].encode("latin-1") * 5)
     assert likely is not None
     assert likely[0] == "cp1252"

@@ -21,7 +21,7 @@ import pytest
 import zstandard
 
 from preprocess.config import Source
-from preprocess.reading.byte_range import UnreadableFile
+from preprocess.reading.byte_range import DamagedFile, UnreadableFile
 from preprocess.reading.kinds.signatures import find_kind
 from preprocess.reading.listing import list_source
 from preprocess.reading.reader import Limits, read_unit
@@ -193,7 +193,7 @@ ADVICE = ", leave it out of the input, or count it with prepare.damaged_files=sk
         *((kind, packing) for kind in ("tar", "old tar", "json") for packing in PACKERS),
     ],
 )
-def test_what_is_not_text_is_refused_or_counted_once(
+def test_files_that_are_not_text_are_refused_or_counted_once(
     kind: str, packing: str, tmp_path: Path, read_file: Read
 ) -> None:
     what, data = KINDS[kind]
@@ -300,7 +300,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "gb18030"])
-def test_text_is_text_whatever_it_begins_with(
+def test_prose_is_text_whatever_its_first_characters_are(
     name: str, encoding: str, tmp_path: Path, read_file: Read
 ) -> None:
     path = tmp_path / "a"
@@ -336,7 +336,7 @@ def test_a_json_file_is_json_lines_or_refused_even_if_it_is_invalid(
 
 
 @pytest.mark.parametrize("name", ["z.jsonl.gz", "z.parquet", "z.txt.zst", "z.bz2", "z.zip"])
-def test_a_packed_file_of_zero_bytes_is_told_or_counted(
+def test_a_packed_file_of_zero_bytes_is_reported_or_counted(
     name: str, tmp_path: Path, read_file: Read
 ) -> None:
     (tmp_path / name).touch()
@@ -358,3 +358,18 @@ def test_one_error_names_the_other_files_of_its_unit(tmp_path: Path) -> None:
         list(read_unit(unit, source, CleaningConfig()))
     lines = str(raised.value).split("\n")
     assert [Path(line.split(":")[0]).name for line in lines] == [f"{n:02}.zip" for n in range(20)]
+
+
+@pytest.mark.parametrize("data", [b"PK\x03\x04\x14\0", "gr\u00fc\u00df".encode("latin-1") * 99])
+def test_names_with_line_breaks_are_shown_on_one_line(
+    data: bytes, tmp_path: Path, read_file: Read
+) -> None:
+    path = tmp_path / "a\nb.txt"
+    path.write_bytes(data)
+    with pytest.raises(DamagedFile) as raised:
+        read_file(path, 1024)
+    assert str(raised.value).startswith(f"{tmp_path}/a\\nb.txt: ")
+    block, _ = read_file(path, 1024, limits=Limits(skip_damaged=True))
+    (rejected,) = block.rejected
+    assert rejected.excerpt.startswith("a\\nb.txt: ")
+    assert str(tmp_path) not in rejected.excerpt
