@@ -21,11 +21,11 @@ from pathlib import Path
 
 from preprocess.config import Source
 from preprocess.reading.byte_range import DamagedFile
-from preprocess.reading.encodings.likely import detector_version
 from preprocess.reading.listing import list_source
 from preprocess.reading.reader import read_unit
 from preprocess.reading.units import plan_units
 from preprocess.text.config import CleaningConfig
+from preprocess.text.versions import detector_version
 
 WIDER = {"gb2312": "gb18030", "shift_jis": "cp932", "tis-620": "cp874"}
 NAMES = re.compile(rb"encoding|charset", re.IGNORECASE)
@@ -50,7 +50,7 @@ def main() -> None:
             counts["refused with auto"] += found is None
             right = (read(path, one)[0] for one in (encoding, WIDER.get(encoding, encoding)))
             counts["right"] += found is not None and found in right
-    print(json.dumps({"chardet": detector_version(), **counts}, indent=2))
+    print(json.dumps({**detector_version(), **counts}, indent=2))
 
 
 def files_of(folder: Path) -> Iterator[tuple[Path, str]]:

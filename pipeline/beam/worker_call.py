@@ -23,7 +23,7 @@ from pipeline.version import biloom_version
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.errors import StorageError, StoreError
-from preprocess.text.versions import table_versions
+from preprocess.text.versions import detector_version, table_versions
 from preprocess.work.folder import failures_folder, job_file, read_record, write_record
 
 PACKAGES = (pipeline, lightning_modules, preprocess)
@@ -61,6 +61,7 @@ class WorkerCall:
         self, work_folder: str, work: Callable[..., Any], arguments: Sequence[Any]
     ) -> None:
         self._folder, self._driver = work_folder, source_version()
+        self._detector = detector_version()
         # Pickled separately, because another version of biloom may not unpickle it correctly.
         self._packed = pickle.dumps((work, tuple(arguments)))
 
@@ -72,6 +73,13 @@ class WorkerCall:
                 raise UserError(
                     f"a worker runs biloom {source_version()}, but this process runs biloom "
                     f"{self._driver}; install the same versions on every worker"
+                )
+            # A worker without it raises an error if a file needs it.
+            if self._detector and detector_version() not in ({}, self._detector):
+                raise UserError(
+                    f"a worker has another version of chardet ({detector_version()['chardet']}) than "
+                    f"this process ({self._detector['chardet']}), so that it may find other encodings; "
+                    "install the same version on every worker"
                 )
             work, arguments = _unpacked(self._packed)
             return work(*arguments, item)

@@ -274,12 +274,20 @@ def _lost_texts(config: Config, differing: list[str]) -> list[str]:
     ]
 
 
+def _corpus_sources(config: Config) -> tuple[Source, ...]:
+    return config.prepare.sources
+
+
+def _embedded_sources(config: Config) -> tuple[Source, ...]:
+    return embed_sources(config) or config.prepare.sources
+
+
 def _changed_inputs(config: Config, place: StageFolder) -> list[str]:
-    return _changed(config.prepare.sources, place)
+    return _changed(_corpus_sources(config), place)
 
 
 def _changed_texts(config: Config, place: StageFolder) -> list[str]:
-    return _changed(embed_sources(config) or config.prepare.sources, place)
+    return _changed(_embedded_sources(config), place)
 
 
 def _changed(sources: tuple[Source, ...], place: StageFolder) -> list[str]:
@@ -297,7 +305,7 @@ _ALL = (
         2,
         _tokenizer_request,
         changed=_changed_inputs,
-        reads_text=True,
+        text_sources=_corpus_sources,
         settings=_sampling,
     ),
     Stage(
@@ -306,7 +314,7 @@ _ALL = (
         _prepare_request,
         BEAM,
         _changed_inputs,
-        reads_text=True,
+        text_sources=_corpus_sources,
         settings=_mixture,
         restates=True,
         descriptive=("corpus.html", "dropped-", "inputs.jsonl"),
@@ -332,7 +340,7 @@ _ALL = (
         grows=_grown_cache,
         may_differ=_other_texts,
         sweep=("entries-", "index-", "texts-", "vectors-"),
-        reads_text=True,
+        text_sources=_embedded_sources,
         descriptive=("dropped-", "inputs.jsonl"),
         advice=_lost_texts,
     ),

@@ -29,7 +29,6 @@ from preprocess.files.errors import StorageError
 from preprocess.files.fingerprint import fingerprint, plain
 from preprocess.files.manifest import NAME, FileRecord, Manifest, content_hash, write_manifest
 from preprocess.reading.changed_inputs import keep_checked
-from preprocess.text.versions import table_versions
 from preprocess.work import folder as work_folder
 
 KEPT_IN_PLACE = (NAME, CONFIG, STATS)
@@ -171,9 +170,9 @@ class _Run:
             work.reopen(self._config, place)
         work_folder.write_record(work_folder.asked_file(place.work), self._request)
         # The first record of the versions counts, because they decided the bytes made so far.
-        versions = work_folder.versions_file(place.work)
-        if self._stage.reads_text and not storage.exists(versions):
-            work_folder.write_record(versions, table_versions())
+        versions = self._stage.versions(self._config)
+        if versions and not storage.exists(path := work_folder.versions_file(place.work)):
+            work_folder.write_record(path, versions)
         if state.grows and state.manifest:
             former = state.manifest
             continued = [*former.details.get(REPLACES, ()), former.content]
@@ -230,7 +229,7 @@ class _Run:
             details[REPLACES] = continued
         if settings := plain(stage.settings(config)):
             details[SETTINGS] = settings
-        if stage.reads_text:
+        if stage.text_sources:
             details[VERSIONS] = self._versions()
         manifest = Manifest(
             stage=stage.name,

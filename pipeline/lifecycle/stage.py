@@ -7,9 +7,11 @@ from typing import Any
 
 from pipeline.config.schema import Config
 from pipeline.console import Console
+from preprocess.config import Source
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, hash_file
+from preprocess.text.versions import detector_version, table_versions
 from preprocess.work.folder import lock_file, result_folder
 
 CONFIG, STATS = "config.yaml", "stats.json"
@@ -121,8 +123,8 @@ class Stage:
         beside: names of files in the folder that are no part of the result.
         descriptive: prefixes of the names of files that only describe the result or its input. They
             may be replaced while a reader has the former result open.
-        reads_text: True if the stage cleans or tokenises raw text, so that the versions of Unicode's
-            and SentencePiece's tables decide its bytes.
+        text_sources: returns the sources of raw text that the stage cleans or tokenises, if it does.
+            The versions of the tables that decide the bytes are then recorded.
         settings: returns settings that a finished result can take over without its work, such as
             the weights of sources. They are no part of the request.
         restates: True if a finished result takes over `settings`; otherwise a change is only reported.
@@ -140,10 +142,17 @@ class Stage:
     sweep: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     descriptive: tuple[str, ...] = ()
-    reads_text: bool = False
+    text_sources: Callable[[Config], tuple[Source, ...]] | None = None
     settings: Callable[[Config], dict[str, Any]] = lambda _: {}
     restates: bool = False
     advice: Callable[[Config, list[str]], list[str]] = lambda *_: []
+
+    def versions(self, config: Config) -> dict[str, str]:
+        """Return the versions of the tables that decide the bytes of the result."""
+        if self.text_sources is None:
+            return {}
+        has_auto = any(source.encoding == "auto" for source in self.text_sources(config))
+        return {**table_versions(), **(detector_version() if has_auto else {})}
 
     def folder(self, config: Config) -> str:
         """Return the absolute path of the stage's folder in the run folder of ``config``."""

@@ -2,7 +2,7 @@
 
 import unicodedata
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 
 @cache
@@ -16,13 +16,26 @@ def table_versions() -> dict[str, str]:
     return {"Unicode": unicodedata.unidata_version, "SentencePiece": version("sentencepiece")}
 
 
+@cache
+def detector_version() -> dict[str, str]:
+    """Return the version of chardet, which finds the encoding of text for `Source.encoding` "auto".
+
+    It is by name as in `table_versions`; empty if chardet is not installed.
+    """
+    try:
+        return {"chardet": version("chardet")}
+    except PackageNotFoundError:
+        return {}
+
+
 def differing_versions(recorded: dict[str, str]) -> list[str]:
     """Return a line for each table whose version differs, such as ``Unicode: 14.0.0 -> 15.0.0``.
 
     Args:
-        recorded: versions from `table_versions` when a result was made; empty if not known.
+        recorded: versions from `table_versions` and `detector_version` when a result was made; empty
+            if not known. Tables that are not installed now are ignored.
     """
-    present = table_versions()
+    present = {**table_versions(), **detector_version()}
     return [
         f"{name}: {old} -> {present[name]}"
         for name, old in recorded.items()

@@ -36,14 +36,6 @@ _WIDER = {
 }
 
 
-def detector_version() -> str | None:
-    """Return the version of chardet, or None if it is not installed."""
-    try:
-        return importlib.metadata.version("chardet")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def find_unmarked(head: bytes) -> str | None:
     """Return the encoding of a text in UTF-16 or UTF-32 without a mark, in ISO-2022 or in HZ.
 

@@ -51,6 +51,18 @@ def test_a_worker_with_another_source_refuses_with_both_versions(
     assert failures(str(tmp_path)) == [message]
 
 
+def test_a_worker_with_another_detector_of_encodings_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = WorkerCall(str(tmp_path), add, [10])
+    monkeypatch.setattr(worker_call, "detector_version", lambda: {"chardet": "5.0"})
+    with pytest.raises(UserError, match=r"another version of chardet \(5\.0\) than .* \(7\."):
+        call(5)
+    # A file whose encoding must be found raises an error of its own.
+    monkeypatch.setattr(worker_call, "detector_version", dict)
+    assert call(5) == 15
+
+
 def test_a_call_pickled_by_another_version_is_not_unpickled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,7 +235,7 @@ def test_a_setting_that_a_result_does_not_take_over_is_reported(folder: Folder) 
 def test_unfinished_work_of_other_tables_is_refused_and_a_finished_result_is_kept(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = asking(2, reads_text=True)
+    stage = asking(2, text_sources=lambda config: config.prepare.sources)
     with pytest.raises(RuntimeError, match="half way"):
         folder.run(stage, fail)
     present = versions.table_versions()
@@ -251,6 +251,13 @@ def test_unfinished_work_of_other_tables_is_refused_and_a_finished_result_is_kep
         f"  made with other tables than those installed now (SentencePiece: {old} -> 99); kept\n"
         "  already done\n"
     )
+
+
+def test_the_detector_of_encodings_counts_if_a_source_needs_it(folder: Folder) -> None:
+    stage = asking(2, text_sources=lambda config: config.prepare.sources)
+    assert stage.versions(folder.config) == versions.table_versions()
+    auto = load_config([], ["prepare.input=[{path: x, encoding: auto}]"])
+    assert stage.versions(auto).keys() == {"Unicode", "SentencePiece", "chardet"}
 
 
 # Plans of several stages

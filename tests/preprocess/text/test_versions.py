@@ -1,0 +1,28 @@
+"""Versions of the tables that decide how text is read, cleaned and tokenised."""
+
+import sys
+import unicodedata
+
+import pytest
+
+from preprocess.text import versions
+
+
+def test_tables_have_a_version() -> None:
+    assert versions.table_versions()["Unicode"] == unicodedata.unidata_version
+    assert versions.table_versions().keys() == {"Unicode", "SentencePiece"}
+    assert versions.detector_version()["chardet"].startswith("7.")
+
+
+def test_a_detector_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    assert versions.detector_version.__wrapped__() == {}
+
+
+def test_versions_that_differ_are_listed() -> None:
+    present = {**versions.table_versions(), **versions.detector_version()}
+    assert versions.differing_versions(present) == []
+    assert versions.differing_versions({}) == []
+    assert versions.differing_versions({**present, "chardet": "5.0", "other": "1"}) == [
+        f"chardet: 5.0 -> {present['chardet']}"
+    ]
