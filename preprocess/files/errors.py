@@ -26,6 +26,15 @@ class StoreError(StorageError):
     """An error of a remote store that may be temporary, so a Beam engine may retry."""
 
 
+def store_failed(path: str, error: Exception) -> StoreError:
+    """Return the error of a store or its client, with the URL and what to do."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return StoreError(
+        f"{path}: the store reported an error ({reason}); check that it is reachable and run the "
+        "same command to resume"
+    )
+
+
 class DamagedArchive(OSError):  # noqa: N818
     """An archive or a member of one that cannot be read; ``strerror`` says why."""
 
@@ -134,10 +143,6 @@ class ReportingStore:
                 # Clients raise classes of their own; a bug of ours raises a builtin class.
                 if not isinstance(error, OSError) and type(error).__module__ == "builtins":
                     raise
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
-                raise StoreError(
-                    f"{self._path}: the store reported an error ({reason}); check that it is "
-                    "reachable and run the same command to resume"
-                ) from error
+                raise store_failed(self._path, error) from error
 
         return reporting

@@ -94,7 +94,7 @@ class LocalFolders:
                 links.clear()
             path, names = waiting.popleft()
             try:
-                status = os.stat(path)  # noqa: PTH116
+                status = os.stat(path or ".")  # noqa: PTH116
             except OSError:
                 continue  # a link to nothing
             if (status.st_dev, status.st_ino) in entered:

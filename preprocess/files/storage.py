@@ -23,6 +23,7 @@ from preprocess.files.errors import (
     StorageError,
     StoreError,
     report_write_errors,
+    store_failed,
 )
 from preprocess.files.paths import ARCHIVES, split_chain
 from preprocess.files.paths import absolute as absolute
@@ -51,7 +52,10 @@ def open_remote(path: str) -> tuple[Any, str]:
         if folder != path:
             inner = join(inner, path.removeprefix(folder))
         return ReportingStore(fs, path), str(inner)
-    except (ImportError, ValueError) as error:
+    except OSError as error:
+        # Some clients connect here.
+        raise store_failed(path, error) from error
+    except Exception as error:
         protocol = path.split("://", 1)[0]
         extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"}.get(protocol)
         hint = f"; pip install 'biloom[{extra}]'" if extra else ""

@@ -11,6 +11,7 @@ from typing import Literal
 from preprocess.config import Source
 from preprocess.reading.encodings.decoding import is_cuttable
 from preprocess.reading.kinds.json_shape import Shape, shape_of
+from preprocess.reading.kinds.signatures import has_signature
 
 Format = Literal["text", "jsonl", "parquet", "docstrings"]
 INSTALLED_DOCS = "installed-docs:"
@@ -80,7 +81,7 @@ def find_format(source: Source, name: str, head: bytes) -> Format | None:
         head: its first bytes, uncompressed.
     """
     # A magic number is more reliable than a name.
-    if source.format == "auto" and head.startswith(PARQUET_MAGIC):
+    if source.format == "auto" and has_signature(head, (PARQUET_MAGIC,)):
         return "parquet"
     return _format_by_name(source, name)
 

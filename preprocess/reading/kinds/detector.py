@@ -12,8 +12,10 @@ from preprocess.reading.kinds.json_shape import is_document
 from preprocess.reading.kinds.signatures import (
     COMPRESSED,
     CSV,
+    HTML,
     JSON,
     PARQUET,
+    XML,
     Kind,
     find_kind,
 )
@@ -69,6 +71,11 @@ class Detector:
             self._refuse(JSON)
         if file_format is None and ends_with(self.piece.name, ".csv", ".tsv"):
             self._refuse(CSV)
+        # A fragment or simple markup begins like lines of text with tags, so the name decides.
+        if kind is None and head.decode(encoding, "ignore").lstrip("\ufeff \t\r\n")[:1] == "<":
+            for markup, endings in ((HTML, (".html", ".htm", ".xhtml")), (XML, (".xml",))):
+                if ends_with(self.piece.name, *endings):
+                    self._refuse(markup)
 
     def find(self, chunks: Iterable[bytes], encoding: str) -> Format:
         """Return the format of a file whose name does not determine it.

@@ -42,8 +42,8 @@ CSV = Kind("a table (CSV or TSV), whose columns are not read", _CONVERT, True)
 PARQUET = Kind("a Parquet file", "set format: parquet on its source")
 COMPRESSED = Kind("a compressed file", "unpack the outer one")
 BINARY = Kind("binary data", _EXTRACT)
-_HTML = Kind("an HTML page", _EXTRACT, True)
-_XML = Kind("an XML document", _EXTRACT, True)
+HTML = Kind("an HTML page", _EXTRACT, True)
+XML = Kind("an XML document", _EXTRACT, True)
 _TAR = Kind("a tar archive", f"{_UNPACK}, or name its members as in tar://*.txt::FILE")
 _BROTLI = Kind("a Brotli file", _REPACK)
 _ZLIB = Kind("a zlib stream", _REPACK)
@@ -131,7 +131,7 @@ _TEXTUAL: tuple[tuple[re.Pattern[bytes], Kind], ...] = tuple(
             Kind("a Git Xet pointer, not the data", "run 'git xet checkout'"),
         ),
         (
-            rb"/annex/objects/\S+\s*\Z",
+            rb"(?:(?:\.\./)*\.git)?/annex/objects/\S+\s*\Z",
             Kind("a git-annex pointer, not the data", "run 'git annex get'"),
         ),
     )
@@ -162,7 +162,7 @@ def find_kind(head: bytes, encoding: str, name: str) -> Kind | None:
         name: its name, which decides only about Brotli, because that has no signature.
     """
     controls = _count_controls(head)
-    if head.startswith(_FIRST) and _count_controls(head[:_NEAR]):
+    if has_signature(head, _FIRST):
         return next(kind for first, kind in _SIGNATURES.items() if head.startswith(first))
     for pattern, kind in _TEXTUAL:
         if pattern.match(head):
@@ -173,10 +173,15 @@ def find_kind(head: bytes, encoding: str, name: str) -> Kind | None:
     text = text.removeprefix(codecs.BOM_UTF8)
     if text.lstrip()[:1] == b"<":
         if _HTML_START.match(text):
-            return _HTML
+            return HTML
         if _XML_START.match(text):
-            return _XML
+            return XML
     return _binary_kind(head, controls, name) if controls and is_cuttable(encoding) else None
+
+
+def has_signature(head: bytes, signatures: tuple[bytes, ...]) -> bool:
+    """Return True if a file begins with a signature and is binary: prose may have the same letters."""
+    return head.startswith(signatures) and _count_controls(head[:_NEAR]) > 0
 
 
 def _count_controls(data: bytes) -> int:

@@ -21,6 +21,21 @@ def test_names_are_relative_to_the_folders_before_the_first_wildcard(folder: str
     assert single.name == "a.txt"
 
 
+def test_any_number_of_folders_below_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").mkdir()
+    for name in ("a.txt", "x/b.txt"):
+        (tmp_path / name).write_bytes(b"1")
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("**/*.txt", "./**/*.txt", "**"):
+        found = find_files(pattern)
+        assert [(file.name, file.path) for file in found] == [
+            ("a.txt", str(tmp_path / "a.txt")),
+            ("x/b.txt", str(tmp_path / "x" / "b.txt")),
+        ]
+
+
 def test_an_existing_file_with_a_wildcard_in_its_name_is_found(tmp_path: Path) -> None:
     (tmp_path / "[x]").mkdir()
     (tmp_path / "[x]" / "a*.txt").write_bytes(b"1")

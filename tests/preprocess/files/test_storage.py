@@ -164,6 +164,25 @@ def test_an_unknown_protocol_is_refused() -> None:
         storage.exists("nope://x")
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ConnectionRefusedError(111, "refused"), r"ftp://x: the store reported an error \(Conn"),
+        (TypeError("missing 'fo'"), r"ftp://x: cannot open a 'ftp' URL \(missing 'fo'\)"),
+        (AttributeError("None"), "ftp://x: cannot open a 'ftp' URL"),
+    ],
+)
+def test_a_client_that_fails_when_it_is_opened_is_reported(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str) -> None:
+        raise error
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", fail)
+    with pytest.raises(StorageError, match=message):
+        storage.exists("ftp://x")
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(path: str) -> None:
         raise ImportError("Install s3fs")

@@ -32,8 +32,9 @@ def test_names_tell_jsonl_and_python_sources_also_if_compressed() -> None:
 
 
 def test_a_magic_number_overrides_the_name_and_the_settings_override_both() -> None:
-    assert find_format(Source(path="x"), "a.jsonl", b"PAR1") == "parquet"
-    assert find_format(Source(path="x", format="text"), "a.jsonl", b"PAR1") == "text"
+    assert find_format(Source(path="x"), "a.jsonl", b"PAR1\x15\0") == "parquet"
+    assert find_format(Source(path="x"), "a.txt", b"PAR1 is a format") is None
+    assert find_format(Source(path="x", format="text"), "a.jsonl", b"PAR1\x15\0") == "text"
     assert find_format(Source(path="x", format="jsonl"), "a.txt", b"") == "jsonl"
 
 

@@ -160,6 +160,7 @@ KINDS: dict[str, tuple[str, bytes]] = {
     "lfs": ("a Git LFS pointer, not the data", POINTER),
     "xet": ("a Git Xet pointer", b"# xet version 0\nfilesize = 5\nhash = 'ab'\n"),
     "annex": ("a git-annex pointer", b"/annex/objects/SHA256E-s5--ab.txt\n"),
+    "annex link": ("a git-annex pointer", b"../.git/annex/objects/P/8/S-s5--a.txt/S-s5--a.txt"),
     "warc": ("a WARC web archive", WARC),
     "html": ("an HTML page", b"\xef\xbb\xbf\n <!-- a\nb -->\n<!DOCTYPE html>\n<p>x</p>\n"),
     "bare html": ("an HTML page", b"<HTML lang=en>\n<p>x</p>\n"),
@@ -262,6 +263,24 @@ def test_a_table_is_refused_by_its_name_only(name: str, tmp_path: Path, read_fil
     assert read_file(tmp_path / "a.txt")[0].documents[0] == "id,text"
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("a.html", "an HTML page"), ("a.HTM", "an HTML page"), ("a.xml.gz", "an XML document")],
+)
+def test_markup_that_begins_like_tagged_lines_is_recognised_by_its_name(
+    name: str, what: str, tmp_path: Path, read_file: Read
+) -> None:
+    data = b"\xef\xbb\xbf \n<body><p>words</p>\n</body>\n"
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    with pytest.raises(UnreadableFile, match=f"this is {what}.*; extract its text"):
+        read_file(path)
+    assert "</body>" in read_file(path, format="text")[0].documents
+    for other, content in (("a.txt", data), ("b.html", b"Words, no markup.\n")):
+        (tmp_path / other).write_bytes(content)
+        assert read_file(tmp_path / other)[0].documents
+
+
 def test_brotli_is_recognised_by_its_name_and_breton_is_text(
     tmp_path: Path, read_file: Read
 ) -> None:
@@ -283,6 +302,7 @@ TEXTS = {
     "title": '<doc id="1" url="https://x" title="The word xmlns in XML">\nWords.\n</doc>\n',
     "letters and a control character": "BMW and MZ, RIFF and ID3.\n" * 9 + "\x01\x02\x00 .\n",
     "letters": "ORCs, BMs and MZs; RIFFs of PAR2\nMore\n",
+    "parquet": "PAR1 and PAR2 are formats\nMore\n",
     "orc": "ORCHID flowers\n",
     "begin": "BEGIN\nWARC/1.0 is a format\n",
     "warc": "WARC/1.0 is a format\n",
