@@ -71,6 +71,17 @@ def test_a_cache_that_follows_keeps_the_texts_that_were_appended(
     assert {json.loads(row)["name"] for row in inputs} >= {"corpus.txt", "more.txt"}
 
 
+def test_a_cache_that_follows_while_texts_are_appended_still_holds_its_sample(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    more = sources(tiny, tmp_path)
+    run(tiny, tmp_path, "train.steps=30")
+    for stage in ("train", "export"):
+        tiny.run(stage, tmp_path, MORE)
+    tiny.run("embed", tmp_path, more, "embed.append=true", MORE)
+    assert "already done" in tiny.run("embed", tmp_path, MORE)[1]
+
+
 def test_a_cache_without_texts_is_refused_if_texts_were_appended(
     tiny: Tiny, tmp_path: Path
 ) -> None:
