@@ -9,7 +9,7 @@ import xxhash
 
 from pipeline.config.former_keys import IGNORED, IGNORED_OF_SOURCES, LIMITS, in_present_terms
 from pipeline.config.schema import Config
-from pipeline.lifecycle.order import STAGE_ORDER
+from pipeline.lifecycle.order import STAGE_ORDER, TO_BE_CONTINUED
 from pipeline.lifecycle.stage import REPLACES, Request, Stage, StageError, StageFolder
 from preprocess.config import SentencePieceConfig, Source, WordConfig
 from preprocess.errors import one_line
@@ -193,8 +193,14 @@ def _follows(key: str, folder: str, stage: str, old: Request, new: Request) -> b
 
     For example, the checkpoint of a training whose steps were raised continues the earlier one.
     """
-    return old[key] != new[key] and old[key] in read_manifest(folder, stage).details.get(
-        REPLACES, ()
+    if old[key] == new[key]:
+        return False
+    manifest = read_manifest(folder, stage)
+    continued = manifest.details.get(REPLACES, ())
+    return (
+        old[key] in (*continued, manifest.content)
+        if new[key] == TO_BE_CONTINUED
+        else (old[key] in continued)
     )
 
 
@@ -230,6 +236,12 @@ def _embed_request(config: Config) -> dict[str, Any]:
         fields = {k: v for k, v in fields.items() if k not in ("embed.sample", "embed.seed")}
     model = stage_folder(config, "export", config.embed.model)
     return {**fields, **raw, "model.content": _content(model, "export")}
+
+
+def _later_model(config: Config, old: Request, new: Request, details: Request) -> bool:
+    """Return True if a cache differs only in a model that was trained further."""
+    model = stage_folder(config, "export", config.embed.model)
+    return _same_but(old, new, MODEL) and _follows(MODEL, model, "export", old, new)
 
 
 def _limits(config: Config) -> dict[str, Any]:
@@ -321,8 +333,15 @@ _ALL = (
         beside=("wandb.json",),
         advice=_new_training,
     ),
-    Stage("evaluate", 2, _evaluate_request, grows=_later_checkpoint),
-    Stage("export", 1, _export_request, grows=_later_checkpoint, descriptive=("README.md",)),
+    Stage("evaluate", 2, _evaluate_request, grows=_later_checkpoint, supersedes=_later_checkpoint),
+    Stage(
+        "export",
+        1,
+        _export_request,
+        grows=_later_checkpoint,
+        supersedes=_later_checkpoint,
+        descriptive=("README.md",),
+    ),
     Stage(
         "embed",
         2,
@@ -330,6 +349,7 @@ _ALL = (
         BEAM,
         _changed_texts,
         grows=_grown_cache,
+        supersedes=_later_model,
         may_differ=_other_texts,
         sweep=("entries-", "index-", "texts-", "vectors-"),
         reads_text=True,
