@@ -90,7 +90,10 @@ def state_of(
     except ManifestError as error:
         return StageState(None, None, [str(error)])
     own, others = _works(stage, place, request)
-    folder = own.folder if own else work_folder(place.folder, work_name(stage, request))
+    folder = work_folder(place.folder, work_name(stage, request))
+    if own and not is_former(place, own):
+        # A version that knew fewer settings gave it another name.
+        folder = own.folder
     former = [one for one in others if stage.supersedes(config, one.asked, request, {})]
     valid = [one for one in others if one not in former]
     if manifest is None:
