@@ -110,14 +110,17 @@ def test_a_killed_prepare_is_resumed_to_the_same_corpus(former: Path) -> None:
     assert not (resumed / "_work").exists()
 
 
-@pytest.mark.parametrize("moves", [0, 1, 2, None])
+@pytest.mark.parametrize("moves", [0, 1, 1.5, 2, None])
 def test_work_moves_to_the_folder_of_its_request_and_a_kill_meanwhile_loses_nothing(
-    moves: int | None, former: Path, monkeypatch: pytest.MonkeyPatch
+    moves: float | None, former: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    move, left = work_folder.move_entries, iter(range(3 if moves is None else moves))
+    move, left = work_folder.move_entries, iter(range(3 if moves is None else int(moves)))
 
     def killed(*arguments: Any) -> None:
         if next(left, None) is None:
+            if moves == 1.5:
+                source, target, names = arguments
+                move(source, target, names[: len(names) // 2])
             raise KeyboardInterrupt
         move(*arguments)
 

@@ -109,16 +109,11 @@ def remove_strays(stage_folder: str) -> list[str]:
     A worker that outlives its driver leaves them.
     """
     root = work_root(stage_folder)
+    if exists(asked_file(root)):
+        # The folders beside a request of version 0.1 belong to it, or it is being moved into one.
+        return []
     folders = [join(root, name) for name in list_folders(root)]
-    # The folders beside a request of version 0.1 belong to it.
-    former = exists(asked_file(root))
-    strays = [
-        folder
-        for folder in folders
-        if not (
-            exists(asked_file(folder)) or (former and not _FINGERPRINT.fullmatch(_name(folder)))
-        )
-    ]
+    strays = [folder for folder in folders if not exists(asked_file(folder))]
     for folder in strays:
         remove_tree(folder)
     return strays
