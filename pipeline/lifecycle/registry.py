@@ -238,12 +238,6 @@ def _embed_request(config: Config) -> dict[str, Any]:
     return {**fields, **raw, "model.content": _content(model, "export")}
 
 
-def _later_model(config: Config, old: Request, new: Request, details: Request) -> bool:
-    """Return True if a cache differs only in a model that was trained further."""
-    model = stage_folder(config, "export", config.embed.model)
-    return _same_but(old, new, MODEL) and _follows(MODEL, model, "export", old, new)
-
-
 def _limits(config: Config) -> dict[str, Any]:
     """Return the settings of prepare that also hold when texts are read to be embedded."""
     return {f"embed.{name}": getattr(config.prepare, name) for name in LIMITS}
@@ -333,15 +327,8 @@ _ALL = (
         beside=("wandb.json",),
         advice=_new_training,
     ),
-    Stage("evaluate", 2, _evaluate_request, grows=_later_checkpoint, supersedes=_later_checkpoint),
-    Stage(
-        "export",
-        1,
-        _export_request,
-        grows=_later_checkpoint,
-        supersedes=_later_checkpoint,
-        descriptive=("README.md",),
-    ),
+    Stage("evaluate", 2, _evaluate_request, grows=_later_checkpoint),
+    Stage("export", 1, _export_request, grows=_later_checkpoint, descriptive=("README.md",)),
     Stage(
         "embed",
         2,
@@ -349,7 +336,6 @@ _ALL = (
         BEAM,
         _changed_texts,
         grows=_grown_cache,
-        supersedes=_later_model,
         may_differ=_other_texts,
         sweep=("entries-", "index-", "texts-", "vectors-"),
         reads_text=True,

@@ -115,8 +115,6 @@ class Stage:
         grows: called with the config, the old and the new request, and the details of the finished
             result; returns True if the requested result continues the finished one (more training
             steps, more texts). The finished result stays readable until the new manifest is written.
-        supersedes: called like ``grows``, with the request of unfinished work as the old one; returns True
-            if that work is for an earlier state of its input, so that nothing will continue it.
         may_differ: returns prefixes of the keys that may differ if the result is to grow; a refusal
             does not list them beside the keys that may not.
         may_rise: keys that may rise while work is unfinished; they do not name the work folder.
@@ -138,7 +136,6 @@ class Stage:
     needs: Mapping[str, str] = field(default_factory=dict)
     changed: Callable[[Config, StageFolder], list[str]] | None = None
     grows: Grows | None = None
-    supersedes: Grows = lambda *_: False
     may_differ: Callable[[Config], tuple[str, ...]] = lambda _: ()
     may_rise: tuple[str, ...] = ()
     sweep: tuple[str, ...] = ()

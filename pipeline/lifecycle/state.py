@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pipeline.config.former_keys import former_settings, in_former_terms, in_present_terms
 from pipeline.config.schema import Config
+from pipeline.lifecycle.order import MAKERS
 from pipeline.lifecycle.stage import SETTINGS, VERSIONS, Stage, StageError, StageFolder
 from preprocess.errors import UserError, one_line
 from preprocess.files import storage
@@ -94,7 +95,7 @@ def state_of(
     if own and not is_former(place, own):
         # A version that knew fewer settings gave it another name.
         folder = own.folder
-    former = [one for one in others if stage.supersedes(config, one.asked, request, {})]
+    former = [one for one in others if _is_for_earlier_input(stage, config, one.asked, request)]
     valid = [one for one in others if one not in former]
     if manifest is None:
         differing = differing_keys(valid[0].asked, request) if valid and not own else []
@@ -142,6 +143,15 @@ def _works(
         else:
             others.append(work)
     return own, others
+
+
+def _is_for_earlier_input(
+    stage: Stage, config: Config, asked: dict[str, Any], request: dict[str, Any]
+) -> bool:
+    """Return True if the requests differ only in inputs that were continued since."""
+    inputs = tuple(f"{key}:" for key in MAKERS)
+    only = all(line.startswith(inputs) for line in differing_keys(asked, request))
+    return only and stage.grows is not None and stage.grows(config, asked, request, {})
 
 
 def _becomes(stage: Stage, asked: Mapping[str, Any], request: Mapping[str, Any]) -> bool:
