@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from biloom import BiLM, VectorCache
 from pipeline.cli import main
 from pipeline.lifecycle.registry import STAGES
+from pipeline.stages import prepare
 from preprocess.files.manifest import read_manifest
+from preprocess.work import folder as work_folder
 
 FIXTURE = Path(__file__).parent / "fixtures" / "version-0.1"
 TEXTS = ("corpus.txt", "rows.jsonl", "more.txt")
@@ -105,6 +108,35 @@ def test_a_killed_prepare_is_resumed_to_the_same_corpus(former: Path) -> None:
     assert shards(resumed) == shards(finished)
     assert read_manifest(str(resumed)).content == read_manifest(str(finished)).content
     assert not (resumed / "_work").exists()
+
+
+@pytest.mark.parametrize("moves", [0, 1, 1.5, 2, None])
+def test_work_moves_to_the_folder_of_its_request_and_a_kill_meanwhile_loses_nothing(
+    moves: float | None, former: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move, left = work_folder.move_entries, iter(range(3 if moves is None else int(moves)))
+
+    def killed(*arguments: Any) -> None:
+        if next(left, None) is None:
+            if moves == 1.5:
+                source, target, names = arguments
+                move(source, target, names[: len(names) // 2])
+            raise KeyboardInterrupt
+        move(*arguments)
+
+    arguments = ("run.output=killed-prepare", "prepare.tokenizer=finished/tokenizer")
+    with monkeypatch.context() as patched:
+        patched.setattr(work_folder, "move_entries", killed)
+        patched.setattr(prepare, "make", killed)
+        assert main(["prepare", "run.yaml", *arguments]) == 130
+    root = former / "killed-prepare" / "prepare" / "_work"
+    if moves is None:
+        assert [len(path.name) for path in root.iterdir()] == [64]
+        assert len([*root.glob("*/units/0*.json")]) == 2
+    biloom("prepare", *arguments)
+    resumed, finished = root.parent, former / "finished" / "prepare"
+    assert shards(resumed) == shards(finished)
+    assert not root.exists()
 
 
 def test_a_killed_training_is_resumed_from_its_checkpoint(

@@ -10,7 +10,7 @@ from pipeline.commands.run_folder import check_run
 from pipeline.console import Console, clock, count
 from pipeline.lifecycle.lock import holder_of
 from pipeline.lifecycle.order import MAKERS, SETTINGS, STAGE_ORDER
-from pipeline.lifecycle.stage import CONFIG, STATS, StageFolder
+from pipeline.lifecycle.stage import CONFIG, REPLACES, STATS, StageFolder
 from preprocess.files import storage
 from preprocess.files.find import find_files
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
@@ -79,9 +79,9 @@ def status_of(run: str, stage: str) -> Status:
         begun: State = "unfinished" if works else "not begun"
         return Status("running" if is_running else begun, tuple(notes))
     state: State = "running" if is_running else "done"
-    if differing := _other_inputs(run, place, manifest):
-        state = "refused"
-        notes += differing
+    for is_continued, note in _other_inputs(run, place, manifest):
+        notes.append(note)
+        state = state if is_continued else "refused"
     if missing := {file.name for file in manifest.files} - set(storage.list_names(place.folder)):
         state = "damaged"
         more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
@@ -100,8 +100,8 @@ def _unfinished(work: str, request: dict[str, Any]) -> str:
     return "unfinished work: nothing to resume from yet"
 
 
-def _other_inputs(run: str, place: StageFolder, manifest: Manifest) -> list[str]:
-    """Return a note for each input that has changed since the stage was made."""
+def _other_inputs(run: str, place: StageFolder, manifest: Manifest) -> list[tuple[bool, str]]:
+    """Return a note for each input that has changed since, and whether it continues the former one."""
     notes = []
     named = _named_folders(place)
     for (stage, key), settings in SETTINGS.items():
@@ -111,13 +111,16 @@ def _other_inputs(run: str, place: StageFolder, manifest: Manifest) -> list[str]
         setting = next((one for one in settings if named.get(one)), None)
         folder = storage.absolute(named[setting]) if setting else storage.join(run, maker)
         try:
-            content = read_manifest(folder, maker).content
+            made = read_manifest(folder, maker)
         except ManifestError:
             continue  # missing, or damaged, which its own line reports
-        if content != manifest.asked[key]:
-            notes.append(
-                f"made from another {what} than the one in {folder} now; --overwrite makes it again"
-            )
+        if made.content == manifest.asked[key]:
+            continue
+        other = f"made from another {what} than the one in {folder} now; "
+        if manifest.asked[key] in made.details.get(REPLACES, ()):
+            notes.append((True, f"{other}the next run follows it, because it was continued"))
+        else:
+            notes.append((False, f"{other}--overwrite makes it again"))
     return notes
 
 

@@ -19,3 +19,6 @@ SETTINGS = {
     ("embed", "model.content"): ("embed.model",),
 }
 """Stage and key of its request -> settings that may name the input's folder; the first one set counts."""
+
+TO_BE_CONTINUED = "to be continued"
+"""Stands in a request for the content of an input that will continue the present one, for ``--dry-run``."""

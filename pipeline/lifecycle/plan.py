@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from pipeline.config.schema import Config
-from pipeline.lifecycle.order import MAKERS, SETTINGS
+from pipeline.lifecycle.order import MAKERS, SETTINGS, TO_BE_CONTINUED
 from pipeline.lifecycle.stage import Stage, StageFolder
 from pipeline.lifecycle.state import StageState, request_of, state_of
 from preprocess.files import storage
@@ -42,15 +42,24 @@ def plan_of(
             return Plan("refuse", f"not reached, because {name} is refused")
     place = StageFolder(stage.folder(config))
     changes = {name: plan for name, plan in inputs.items() if plan.action in CHANGES}
+    continued = bool(changes) and all(plan.action == "extend" for plan in changes.values())
+    keys = [key for name, key in SETTINGS if name == stage.name and MAKERS[key][0] in changes]
     try:
-        state = state_of(stage, config, place, request_of(stage, config))
+        request = request_of(stage, config)
+        if continued:
+            request |= dict.fromkeys(keys, TO_BE_CONTINUED)
+        state = state_of(stage, config, place, request)
     except ManifestError:
         if storage.exists(place.file(NAME)):
-            return _after(place, changes, overwrite)
+            return _after(changes, overwrite)
         return Plan("make", "to be made, after the stage before it")
-    if changes and state.manifest:
-        return _after(place, changes, overwrite)
-    return _present(stage, state, overwrite)
+    if not changes or not state.manifest:
+        return _present(stage, state, overwrite)
+    if continued and state.grows and not state.differing:
+        return Plan("extend", f"to be made again, because {_names(changes)} will be continued")
+    if any(not line.startswith(tuple(f"{key}:" for key in keys)) for line in state.differing):
+        return _present(stage, state, overwrite)
+    return _after(changes, overwrite)
 
 
 def inputs_of(stage: Stage, config: Config) -> set[str]:
@@ -68,14 +77,15 @@ def _value(config: Config, key: str) -> str | None:
     return value
 
 
-def _after(place: StageFolder, changes: Mapping[str, Plan], overwrite: bool) -> Plan:
+def _after(changes: Mapping[str, Plan], overwrite: bool) -> Plan:
     """Return the plan of a finished stage that reads from stages which will change."""
-    names = " and ".join(changes)
-    if all(plan.action == "extend" for plan in changes.values()):
-        return Plan("extend", f"to be made again, because {names} will be continued")
     if overwrite:
-        return Plan("unknown", f"made again if {names} gives another result")
-    return Plan("unknown", f"kept if {names} gives the same result, otherwise refused")
+        return Plan("unknown", f"made again if {_names(changes)} gives another result")
+    return Plan("unknown", f"kept if {_names(changes)} gives the same result, otherwise refused")
+
+
+def _names(changes: Mapping[str, Plan]) -> str:
+    return " and ".join(changes)
 
 
 def _present(stage: Stage, state: StageState, overwrite: bool) -> Plan:
@@ -85,7 +95,9 @@ def _present(stage: Stage, state: StageState, overwrite: bool) -> Plan:
         return Plan("keep", "already done")
     if state.differing:
         differing = "; ".join(state.differing)
-        if state.damaged:
+        if overwrite and state.grows:
+            return Plan("extend", f"to be extended, without unfinished work ({differing})")
+        if state.damaged and not overwrite:
             return Plan("refuse", f"refused: {differing}")
         if overwrite:
             return Plan("replace", f"to be moved aside and made again ({differing})")

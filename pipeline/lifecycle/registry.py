@@ -9,7 +9,7 @@ import xxhash
 
 from pipeline.config.former_keys import IGNORED, IGNORED_OF_SOURCES, LIMITS, in_present_terms
 from pipeline.config.schema import Config
-from pipeline.lifecycle.order import STAGE_ORDER
+from pipeline.lifecycle.order import STAGE_ORDER, TO_BE_CONTINUED
 from pipeline.lifecycle.stage import REPLACES, Request, Stage, StageError, StageFolder
 from preprocess.config import SentencePieceConfig, Source, WordConfig
 from preprocess.errors import one_line
@@ -193,8 +193,14 @@ def _follows(key: str, folder: str, stage: str, old: Request, new: Request) -> b
 
     For example, the checkpoint of a training whose steps were raised continues the earlier one.
     """
-    return old[key] != new[key] and old[key] in read_manifest(folder, stage).details.get(
-        REPLACES, ()
+    if old[key] == new[key]:
+        return False
+    manifest = read_manifest(folder, stage)
+    continued = manifest.details.get(REPLACES, ())
+    return (
+        old[key] in (*continued, manifest.content)
+        if new[key] == TO_BE_CONTINUED
+        else (old[key] in continued)
     )
 
 

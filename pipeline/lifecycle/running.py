@@ -22,7 +22,7 @@ from pipeline.lifecycle.stage import (
     StageWork,
     require,
 )
-from pipeline.lifecycle.state import StageState, is_former, refusal, request_of, state_of
+from pipeline.lifecycle.state import StageState, Work, is_former, refusal, request_of, state_of
 from pipeline.version import biloom_version
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
@@ -50,7 +50,8 @@ def run_stage(
             packages that it needs are installed.
         config: the config.
         console: where progress is shown.
-        overwrite: move a result that was made with other settings aside, instead of refusing.
+        overwrite: move a result that was made with other settings aside, instead of refusing. If only
+            unfinished work keeps a finished result from growing, remove that work instead.
 
     Raises:
         StageError: the folder holds a result or unfinished work that was made with other settings.
@@ -94,11 +95,20 @@ def _move_aside(
         state = state_of(stage, config, place, request)
         if not state.differing:
             return
+        if state.grows:
+            _discard(place, state.discarded, console)
+            return
         aside = StageFolder(storage.move_aside(place.folder))
     if state.manifest:
         storage.remove_tree(work_folder.work_root(aside.folder))
     storage.remove(aside.lock)
     console.line(f"moved the old result to {aside.folder}")
+
+
+def _discard(place: StageFolder, works: Sequence[Work], console: Console) -> None:
+    for work in works:
+        work_folder.remove_work(place.folder, work.folder)
+        console.line("removed unfinished work for other settings or inputs")
 
 
 def _already_done(state: StageState, console: Console) -> Manifest:
@@ -163,6 +173,7 @@ class _Run:
         """Do the work, publish the result and return its manifest."""
         place, state = self._place, self._state
         storage.remove_temporary(place.folder)
+        _discard(place, state.discarded, self._console)
         self._remove_strays()
         if state.unfinished and is_former(place, state.unfinished):
             self._adopt()

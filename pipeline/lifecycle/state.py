@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pipeline.config.former_keys import former_settings, in_former_terms, in_present_terms
 from pipeline.config.schema import Config
+from pipeline.lifecycle.order import MAKERS
 from pipeline.lifecycle.stage import SETTINGS, VERSIONS, Stage, StageError, StageFolder
 from preprocess.errors import UserError, one_line
 from preprocess.files import storage
@@ -44,6 +45,8 @@ class StageState:
         other_unfinished: True if the result is finished and there is unfinished work for other settings.
         outdated: a line for each setting that the finished result has yet to take over.
         versions: a line for each table of another version than when the result was finished.
+        discarded: unfinished work that is removed before the stage runs: that for an earlier state of
+            an input; if the result grows and ``differing`` is not empty, all that differs.
     """
 
     manifest: Manifest | None
@@ -54,6 +57,7 @@ class StageState:
     other_unfinished: bool = False
     outdated: list[str] = field(default_factory=list)
     versions: list[str] = field(default_factory=list)
+    discarded: list[Work] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
@@ -87,18 +91,26 @@ def state_of(
     except ManifestError as error:
         return StageState(None, None, [str(error)])
     own, others = _works(stage, place, request)
-    folder = own.folder if own else work_folder(place.folder, work_name(stage, request))
+    folder = work_folder(place.folder, work_name(stage, request))
+    if own and not is_former(place, own):
+        # A version that knew fewer settings gave it another name.
+        folder = own.folder
+    former = [one for one in others if _is_for_earlier_input(stage, config, one.asked, request)]
+    valid = [one for one in others if one not in former]
     if manifest is None:
-        differing = differing_keys(others[0].asked, request) if others and not own else []
+        differing = differing_keys(valid[0].asked, request) if valid and not own else []
         differing = differing or _other_versions(own) or _changed(stage, config, place, own)
-        return StageState(None, own, differing, folder)
+        return StageState(None, own, differing, folder, discarded=former)
     old = in_present_terms(manifest.asked, request)
     differing = differing_keys(old, request)
     if _contains(manifest, request, config):
         differing = []
     if differing and stage.grows and stage.grows(config, old, request, manifest.details):
-        differing = differing_keys(others[0].asked, request) if others else _other_versions(own)
-        return StageState(None if differing else manifest, own, differing, folder, grows=True)
+        versions = _other_versions(own)
+        differing = differing_keys(valid[0].asked, request) if valid else versions
+        if own and versions:
+            valid.append(own)
+        return StageState(manifest, own, differing, folder, grows=True, discarded=former + valid)
     # An extension is refused for what it may not change; the rest only hides the cause.
     allowed = stage.may_differ(config)
     differing = [line for line in differing if not line.startswith(allowed)] or differing
@@ -131,6 +143,15 @@ def _works(
         else:
             others.append(work)
     return own, others
+
+
+def _is_for_earlier_input(
+    stage: Stage, config: Config, asked: dict[str, Any], request: dict[str, Any]
+) -> bool:
+    """Return True if the requests differ only in inputs that were continued since."""
+    inputs = tuple(f"{key}:" for key in MAKERS)
+    only = all(line.startswith(inputs) for line in differing_keys(asked, request))
+    return only and stage.grows is not None and stage.grows(config, asked, request, {})
 
 
 def _becomes(stage: Stage, asked: Mapping[str, Any], request: Mapping[str, Any]) -> bool:
@@ -177,12 +198,13 @@ def refusal(stage: Stage, config: Config, place: StageFolder, state: StageState)
     """Return the error for a folder that was made with other settings, or is damaged."""
     if state.damaged:
         return ManifestError(*state.differing)
-    what = "a result" if state.manifest else "unfinished work"
+    what = "a result" if state.manifest and not state.grows else "unfinished work"
     keys = "\n".join(f"    {line}" for line in state.differing)
     advice = "".join(f"\n  {line}" for line in stage.advice(config, state.differing))
+    remedy = "remove it; the finished result is kept" if state.grows else "move it aside"
     return StageError(
         f"{place.folder} holds {what} made with other settings or inputs:\n{keys}\n"
-        f"  add --overwrite to move it aside, or set another run.output{advice}"
+        f"  add --overwrite to {remedy}, or set another run.output{advice}"
     )
 
 

@@ -117,12 +117,14 @@ class _Finished:
         details, asked = cache.manifest.details, cache.manifest.asked
         if details["model"] == request[MODEL]:
             return cls(cache, True, False, [*details.get("held", ()), asked])
+        # In the terms in which they were made: to translate a request, the one that it is compared
+        # with must be known, which may name other texts than this one.
         held = [
-            {**in_present_terms(one, request), MODEL: request[MODEL]}
+            {**one, MODEL: request[MODEL]}
             for one in (*details.get("held", ()), asked)
             if isinstance(one, dict)
         ]
-        others = [one for one in held if differing_keys(one, request)]
+        others = [one for one in held if differing_keys(in_present_terms(one, request), request)]
         return cls(cache, False, bool(others), others)
 
 

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
 from preprocess.files.archive import open_archive
@@ -324,10 +324,11 @@ def check_writable(folder: str) -> None:
     path = local_path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        handle, probe = tempfile.mkstemp(dir=path, prefix=TEMPORARY)
-        os.close(handle)
+        # Named after its writer, so that a later process removes it if this one is killed here.
+        probe = temporary_name(path / "probe")
+        probe.touch(exist_ok=False)
         # Another process may have removed it as a temporary file.
-        Path(probe).unlink(missing_ok=True)
+        probe.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageError(

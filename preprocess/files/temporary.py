@@ -1,9 +1,7 @@
 """Temporary names of files that are being written, and removal of files that killed writers left."""
 
-import os
 import re
 import secrets
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -50,8 +48,12 @@ def _writer_has_ended(name: str) -> bool | None:
 
 
 def _time_written_now(folder: Path) -> float:
+    probe = temporary_name(folder / "time")
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=TEMPORARY) as probe:
-            return os.fstat(probe.fileno()).st_mtime
+        probe.touch()
+        return probe.stat().st_mtime
     except OSError:  # The disk may be full.
         return time.time()
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)

@@ -109,16 +109,11 @@ def remove_strays(stage_folder: str) -> list[str]:
     They are written by workers that outlive their driver.
     """
     root = work_root(stage_folder)
+    if exists(asked_file(root)):
+        # The folders beside a request of version 0.1 belong to it, or it is being moved into one.
+        return []
     folders = [join(root, name) for name in list_folders(root)]
-    # If version 0.1 wrote here, all folders not named by a fingerprint belong to its work.
-    former = exists(asked_file(root))
-    strays = [
-        folder
-        for folder in folders
-        if not (
-            exists(asked_file(folder)) or (former and not _FINGERPRINT.fullmatch(_name(folder)))
-        )
-    ]
+    strays = [folder for folder in folders if not exists(asked_file(folder))]
     for folder in strays:
         remove_tree(folder)
     return strays

@@ -145,6 +145,21 @@ def test_a_stage_made_from_another_input_than_the_one_beside_it_is_refused(
     ]
 
 
+def test_a_stage_made_from_an_input_that_was_continued_is_not_refused(
+    folder: Path, capsys: Capture
+) -> None:
+    path = folder / "export" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["details"]["replaces"] = [manifest["content"]]
+    path.write_text(json.dumps({**manifest, "content": "0" * 64}))
+    code, rows, lines = told(folder, capsys)
+    assert (code, rows["embed"][0]) == (0, "done")
+    assert lines == [
+        f"embed: made from another model than the one in {folder / 'export'} now; the next run "
+        "follows it, because it was continued"
+    ]
+
+
 def test_an_input_that_the_config_names_is_the_one_that_counts(
     folder: Path, tmp_path: Path
 ) -> None:

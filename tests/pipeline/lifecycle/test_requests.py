@@ -178,6 +178,30 @@ def test_a_finished_result_stays_readable_until_its_extension_is_whole(folder: F
     assert folder.data() == "three"
 
 
+def test_overwrite_removes_unfinished_work_that_keeps_a_finished_result_from_growing(
+    folder: Folder,
+) -> None:
+    folder.run(asking(2), "two")
+    with pytest.raises(RuntimeError, match="half way"):
+        folder.run(asking(4), fail)
+    with pytest.raises(StageError, match=r"unfinished work .*\n.*steps: 4 -> 3\n.* to remove it; "):
+        folder.run(asking(3), "three")
+    assert folder.data() == "two"
+    assert plan_of(asking(3), folder.config).action == "refuse"
+    assert plan_of(asking(3), folder.config, overwrite=True) == (
+        "extend",
+        "to be extended, without unfinished work (steps: 4 -> 3)",
+    )
+    assert folder.run(asking(3), "three", overwrite=True) == (
+        "  removed unfinished work for other settings or inputs\n"
+        "  extending the finished result\n"
+        "  done in 0:00\n"
+    )
+    assert folder.data() == "three"
+    assert [path.name for path in folder.path.parent.iterdir()] == ["fake"]
+    assert not folder.work.exists()
+
+
 def test_a_kill_while_a_result_is_replaced_never_leaves_a_manifest_of_other_files(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,7 +306,8 @@ def test_a_plan_depends_on_the_plans_of_the_stages_before(folder: Folder) -> Non
     folder.path.rename(folder_of_stage) if folder.path.exists() else None
     assert plan(train="keep").action == "keep"
     assert plan(train="refuse") == ("refuse", "not reached, because train is refused")
-    assert plan(train="extend") == ("extend", "to be made again, because train will be continued")
+    # It does not follow a longer training.
+    assert plan(train="extend").action == "unknown"
     assert plan(train="make") == (
         "unknown",
         "kept if train gives the same result, otherwise refused",

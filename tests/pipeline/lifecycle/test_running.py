@@ -201,6 +201,7 @@ def test_a_damaged_manifest_is_refused_and_overwrite_moves_it_aside(
     plan = plan_of(stage, folder.config)
     assert plan.action == "refuse"
     assert re.match(r"refused: .*manifest.json is damaged", plan.text)
+    assert plan_of(stage, folder.config, overwrite=True).action == "replace"
     folder.run(stage, overwrite=True)
     assert (folder.path.with_name("fake.old-1") / "manifest.json").read_text() == "{"
     assert folder.run(stage) == "  already done\n"

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.cli import main
+from pipeline.lifecycle import registry, running
+from pipeline.lifecycle.plan import Plan, plan_of
 from preprocess.errors import UserError
 from preprocess.files.manifest import check_files, read_manifest
 from preprocess.vectors.cache import VectorCache
@@ -69,6 +71,66 @@ def test_a_cache_that_follows_keeps_the_texts_that_were_appended(
         assert "already done" in said
     inputs = (tmp_path / "embed" / "inputs.jsonl").read_text().splitlines()
     assert {json.loads(row)["name"] for row in inputs} >= {"corpus.txt", "more.txt"}
+
+
+def test_a_cache_that_follows_while_texts_are_appended_still_holds_its_sample(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    more = sources(tiny, tmp_path)
+    run(tiny, tmp_path, "train.steps=30")
+    for stage in ("train", "export"):
+        tiny.run(stage, tmp_path, MORE)
+    tiny.run("embed", tmp_path, more, "embed.append=true", MORE)
+    assert "already done" in tiny.run("embed", tmp_path, MORE)[1]
+
+
+def test_stages_follow_although_work_for_an_earlier_checkpoint_is_unfinished(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = f"embed.input={tiny.root}/corpus.txt"
+    run(tiny, tmp_path, texts, "train.steps=30")
+    tiny.run("train", tmp_path, "train.steps=40")
+    with monkeypatch.context() as patched:
+        patched.setattr(running._Run, "_finish", _interrupt)
+        for stage in ("evaluate", "export"):
+            with pytest.raises(KeyboardInterrupt):
+                tiny.run(stage, tmp_path)
+    tiny.run("train", tmp_path, MORE)
+    for stage in ("evaluate", "export", "embed"):
+        _, said = tiny.run(stage, tmp_path, texts, MORE)
+        assert ("removed unfinished work" in said) == (stage != "embed")
+        assert "extending the finished result" in said
+        assert not (tmp_path / stage / "_work").exists()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_plan_tells_which_stages_will_follow_and_which_will_be_refused(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    texts = f"embed.input={tiny.root}/corpus.txt"
+    run(tiny, tmp_path, texts, "train.steps=30")
+
+    def actions(*overrides: str, overwrite: bool = False) -> dict[str, str]:
+        config, plans = tiny.config(tmp_path, texts, MORE, *overrides), dict[str, Plan]()
+        for name in STAGES:
+            plans[name] = plan_of(registry.STAGES[name], config, plans, overwrite)
+        return {name: plan.action for name, plan in plans.items()}
+
+    assert [*actions().values()] == ["extend"] * 4
+    assert actions("embed.dtype=float32")["embed"] == "refuse"
+    assert actions("embed.dtype=float32", overwrite=True)["embed"] == "replace"
+    assert actions("export.weights=float16") == {
+        **dict.fromkeys(STAGES, "extend"),
+        "export": "refuse",
+        "embed": "refuse",
+    }
+    none = "embed.texts=false"
+    tiny.run("embed", tmp_path, sources(tiny, tmp_path), "embed.append=true", "train.steps=30")
+    assert actions()["embed"] == "extend"
+    assert actions(none)["embed"] == "refuse"
 
 
 def test_a_cache_without_texts_is_refused_if_texts_were_appended(

@@ -1,8 +1,9 @@
 """Temporary files of ended writers are removed, and those of running writers stay."""
 
 import os
+import signal
 import subprocess
-import tempfile
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,23 @@ def test_the_temporary_file_of_a_running_writer_stays(tmp_path: Path) -> None:
     assert other.exists()
 
 
+KILLED = """\
+import os, signal, sys
+from pathlib import Path
+from preprocess.files import storage
+Path.unlink = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+storage.check_writable(sys.argv[1])
+"""
+
+
+def test_the_probe_of_a_process_killed_while_it_checks_a_folder_is_removed(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path])
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
+    storage.remove_temporary(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("place", ["0123456789abcdef", "elsewhere"])
 def test_the_temporary_file_of_a_writer_elsewhere_is_removed_when_it_is_old(
     tmp_path: Path, place: str
@@ -64,10 +82,10 @@ def test_a_temporary_file_that_cannot_be_removed_does_not_stop_the_others(
     paths = [left_by(tmp_path, 1, "1", place) for place in ("elsewhere", "there")]
     unlink = Path.unlink
 
-    def refuse(path: Path) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
         if path == paths[0]:
             raise PermissionError
-        unlink(path)
+        unlink(path, missing_ok)
 
     for path in paths:
         make_old(path)
@@ -79,11 +97,11 @@ def test_a_temporary_file_that_cannot_be_removed_does_not_stop_the_others(
 def test_temporary_files_are_removed_from_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(**_: object) -> None:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     orphan = left_by(tmp_path, 1, "1", "elsewhere")
     make_old(orphan)
-    monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
+    monkeypatch.setattr(Path, "touch", full)
     storage.remove_temporary(str(tmp_path))
     assert not orphan.exists()
