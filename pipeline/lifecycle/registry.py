@@ -3,6 +3,8 @@
 Imports neither Beam nor torch, so that a finished stage is recognised at once.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import xxhash
@@ -288,16 +290,10 @@ def _embedded_sources(config: Config) -> tuple[Source, ...]:
     return embed_sources(config) or config.prepare.sources
 
 
-def _changed_inputs(config: Config, place: StageFolder) -> list[str]:
-    return _changed(_corpus_sources(config), place)
-
-
-def _changed_texts(config: Config, place: StageFolder) -> list[str]:
-    return _changed(_embedded_sources(config), place)
-
-
-def _changed(sources: tuple[Source, ...], place: StageFolder) -> list[str]:
-    files = [file for source in sources for file in list_source(source)]
+def _changed(
+    sources: Callable[[Config], tuple[Source, ...]], config: Config, place: StageFolder
+) -> list[str]:
+    files = [file for source in sources(config) for file in list_source(source)]
     return changed_inputs.changed(place.folder, files, place.work)
 
 
@@ -310,7 +306,7 @@ _ALL = (
         "tokenizer",
         2,
         _tokenizer_request,
-        changed=_changed_inputs,
+        changed=partial(_changed, _corpus_sources),
         text_sources=_corpus_sources,
         settings=_sampling,
     ),
@@ -319,7 +315,7 @@ _ALL = (
         2,
         _prepare_request,
         BEAM,
-        _changed_inputs,
+        partial(_changed, _corpus_sources),
         text_sources=_corpus_sources,
         settings=_mixture,
         restates=True,
@@ -342,7 +338,7 @@ _ALL = (
         2,
         _embed_request,
         BEAM,
-        _changed_texts,
+        partial(_changed, _embedded_sources),
         grows=_grown_cache,
         may_differ=_other_texts,
         sweep=("entries-", "index-", "texts-", "vectors-"),

@@ -15,6 +15,7 @@ from preprocess.files.fingerprint import differing_keys, fingerprint, plain
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
 from preprocess.text.versions import differing_versions
 from preprocess.work.folder import (
+    is_begun,
     read_record_if_written,
     unfinished_work,
     versions_file,
@@ -95,7 +96,12 @@ def state_of(
     if own and not is_former(place, own):
         # A version that knew fewer settings gave it another name.
         folder = own.folder
-    former = [one for one in others if _is_for_earlier_input(stage, config, one.asked, request)]
+    # A stage that stopped at its first file must not refuse the settings that its message proposed.
+    former = [
+        one
+        for one in others
+        if not is_begun(one.folder) or _is_for_earlier_input(stage, config, one.asked, request)
+    ]
     valid = [one for one in others if one not in former]
     if manifest is None:
         differing = differing_keys(valid[0].asked, request) if valid and not own else []

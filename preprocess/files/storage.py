@@ -305,9 +305,11 @@ def move_entries(folder: str, target: str, names: Sequence[str]) -> None:
     old, new = local_path(folder), local_path(target)
     with report_write_errors(target):
         new.mkdir(parents=True, exist_ok=True)
+    present = {entry.name for entry in os.scandir(old)} if old.is_dir() else set()
     for name in names:
-        with report_write_errors(join(target, name)), suppress(FileNotFoundError):
-            (old / name).replace(new / name)
+        if name in present:
+            with report_write_errors(join(target, name)), suppress(FileNotFoundError):
+                (old / name).replace(new / name)
     sync_folder(new)
 
 

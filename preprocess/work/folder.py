@@ -119,6 +119,13 @@ def remove_strays(stage_folder: str) -> list[str]:
     return strays
 
 
+def is_begun(work: str) -> bool:
+    """Return True if unfinished work holds anything that would have to be done again."""
+    folders = ("units", "segments", "word-counts", RESULT)
+    done = any(list_names(join(work, name)) for name in folders)
+    return done or bool(checkpoint_steps(work))
+
+
 def remove_work(stage_folder: str, work: str) -> None:
     """Remove the unfinished work in ``work``.
 

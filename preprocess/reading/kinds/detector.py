@@ -72,7 +72,10 @@ class Detector:
         if file_format is None and ends_with(self.piece.name, ".csv", ".tsv"):
             self._refuse(CSV)
         # A fragment or simple markup begins like lines of text with tags, so the name decides.
-        if kind is None and head.decode(encoding, "ignore").lstrip("\ufeff \t\r\n")[:1] == "<":
+        if (
+            file_format is None
+            and head.decode(encoding, "ignore").lstrip("\ufeff \t\r\n")[:1] == "<"
+        ):
             for markup, endings in ((HTML, (".html", ".htm", ".xhtml")), (XML, (".xml",))):
                 if ends_with(self.piece.name, *endings):
                     self._refuse(markup)

@@ -129,6 +129,19 @@ def test_files_of_another_request_are_removed_and_told(folder: Folder) -> None:
     assert not folder.work.exists()
 
 
+def test_work_in_which_nothing_was_done_refuses_nothing(folder: Folder) -> None:
+    def stop(place: StageFolder) -> str:
+        raise UserError("a.txt is no text; set damaged_files=skip")
+
+    with pytest.raises(UserError, match="is no text"):
+        folder.run(asking(3), stop)
+    assert plan_of(asking(2), folder.config).action == "make"
+    assert folder.run(asking(2)) == (
+        "  removed unfinished work for other settings or inputs\n  done in 0:00\n"
+    )
+    assert not folder.work.exists()
+
+
 def test_a_lost_lease_publishes_nothing(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     def lost() -> None:
         raise UserError("the lease is lost")

@@ -93,6 +93,7 @@ def asking(**settings: Any) -> Fake:
 
 
 def fail(place: StageFolder) -> None:
+    storage.write_bytes(place.new_file("half.bin"), b"made")
     raise RuntimeError("half way")
 
 
@@ -180,7 +181,7 @@ def test_overwrite_moves_unfinished_work_aside_with_its_records(
     aside = folder.path.with_name("fake.old-1")
     assert said == f"  moved the old result to {aside}\n  done in 0:00\n"
     (work,) = (aside / "_work").iterdir()
-    assert [path.name for path in work.iterdir()] == ["asked.json"]
+    assert sorted(path.name for path in work.iterdir()) == ["asked.json", "result"]
 
 
 def test_a_raw_file_that_changed_at_equal_size_is_refused_by_name(

@@ -234,6 +234,7 @@ def test_a_worker_of_an_earlier_request_changes_nothing(
 
     def killed(*given: Any) -> None:
         orphan.append(given[-1]._job)
+        tokenize_unit(orphan[0], read_planned(orphan[0].work, 0))
         raise KeyboardInterrupt
 
     def with_orphan(*given: Any) -> None:
