@@ -4,11 +4,13 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.config.load import dump_config
 from pipeline.config.schema import Config
 from pipeline.console import Console, clock
+from pipeline.lifecycle.lease import Lease
 from pipeline.lifecycle.lock import LockedError, lock
 from pipeline.lifecycle.stage import (
     CONFIG,
@@ -63,125 +65,107 @@ def run_stage(
     place = StageFolder(stage.folder(config))
     console.stage(stage.name, place.folder)
     request = request_of(stage, config)
-    state = state_of(stage, config, place, request)
+    run = _Run(stage, config, console, request, place, state_of(stage, config, place, request))
     keep_checked(place.folder)
-    if state.done and not (state.outdated and stage.restates):
-        _clean_if_unlocked(stage, config, place, request, state, console)
-        return _already_done(state, console)
-    if state.differing and not overwrite:
-        raise refusal(stage, config, place, state)
+    if run.state.done and not run.is_outdated:
+        run.clean_if_unlocked()
+        return run.already_done()
+    if run.state.differing and not overwrite:
+        raise refusal(stage, config, place, run.state)
     require(stage.name, stage.needs)
-    if state.differing:
-        _move_aside(stage, config, place, request, console)
+    if run.state.differing:
+        run.move_aside()
     with lock(place.folder, place.lock, console) as lease:
         # Another process may have finished the stage before this one got the lock.
-        state = state_of(stage, config, place, request)
-        if state.differing:
-            raise refusal(stage, config, place, state)
-        place = StageFolder(place.folder, state.work, lease.check)
-        run = _Run(stage, config, place, request, state, console)
-        if not state.done:
+        run = run.holding(lease)
+        if run.state.differing:
+            raise refusal(stage, config, place, run.state)
+        if not run.state.done:
             return run.make(load_work())
-        if state.outdated and stage.restates:
+        if run.is_outdated:
             return run.restate(load_work())
-        run.clean(state.manifest)
-        return _already_done(state, console)
+        run.clean(run.state.manifest)
+        return run.already_done()
 
 
-def _move_aside(
-    stage: Stage, config: Config, place: StageFolder, request: dict[str, Any], console: Console
-) -> None:
-    with lock(place.folder, place.lock, console):
-        state = state_of(stage, config, place, request)
-        if not state.differing:
-            return
-        if state.grows:
-            _discard(place, state.discarded, console)
-            return
-        aside = StageFolder(storage.move_aside(place.folder))
-    if state.manifest:
-        storage.remove_tree(work_folder.work_root(aside.folder))
-    storage.remove(aside.lock)
-    console.line(f"moved the old result to {aside.folder}")
-
-
-def _discard(place: StageFolder, works: Sequence[Work], console: Console) -> None:
-    for work in works:
-        work_folder.remove_work(place.folder, work.folder)
-        console.line("removed unfinished work for other settings or inputs")
-
-
-def _already_done(state: StageState, console: Console) -> Manifest:
-    assert state.manifest, "a finished stage has a manifest"
-    for line in state.versions:
-        console.line(f"made with other tables than those installed now ({line}); kept")
-    for line in state.outdated:
-        console.line(f"made before a setting changed ({line}); kept")
-    kept = "; unfinished work for other settings is kept" if state.other_unfinished else ""
-    console.line(f"already done{kept}")
-    return state.manifest
-
-
-def _clean_if_unlocked(
-    stage: Stage,
-    config: Config,
-    place: StageFolder,
-    request: dict[str, Any],
-    state: StageState,
-    console: Console,
-) -> None:
-    """Remove leftovers of a finished stage, unless another process is writing its folder."""
-    root = work_folder.work_root(place.folder)
-    if not storage.exists(root) and not _unlisted(stage, place, state.manifest):
-        return
-    # The folder may also be read-only.
-    with (
-        suppress(LockedError, StorageError),
-        lock(place.folder, place.lock, console, wait=False) as lease,
-    ):
-        state = state_of(stage, config, place, request)
-        if state.done:
-            place = StageFolder(place.folder, state.work, lease.check)
-            _Run(stage, config, place, request, state, console).clean(state.manifest)
-
-
-def _unlisted(stage: Stage, place: StageFolder, manifest: Manifest | None) -> list[str]:
-    """Return the names of the stage's files that an older manifest listed and this one does not."""
-    if not stage.sweep or manifest is None:
-        return []
-    listed = {file.name for file in manifest.files}
-    names = storage.list_names(place.folder)
-    return [name for name in names if name.startswith(stage.sweep) and name not in listed]
-
-
+@dataclass(frozen=True)
 class _Run:
-    """The work on a stage's folder while its lock is held."""
+    """A stage that is run, with the state in which its folder was found."""
 
-    def __init__(
-        self,
-        stage: Stage,
-        config: Config,
-        place: StageFolder,
-        request: dict[str, Any],
-        state: StageState,
-        console: Console,
-    ) -> None:
-        self._stage, self._config, self._place = stage, config, place
-        self._request, self._state, self._console = request, state, console
+    stage: Stage
+    config: Config
+    console: Console
+    request: dict[str, Any]
+    place: StageFolder
+    state: StageState
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the finished result is to take over settings."""
+        return bool(self.state.outdated) and self.stage.restates
+
+    def holding(self, lease: Lease) -> "_Run":
+        """Return the run with the present state of the folder, whose lock this process now holds."""
+        state = state_of(self.stage, self.config, self.place, self.request)
+        place = StageFolder(self.place.folder, state.work, lease.check)
+        return replace(self, place=place, state=state)
+
+    def move_aside(self) -> None:
+        """Move the folder aside, or only discard the unfinished work that keeps it from growing."""
+        place, console = self.place, self.console
+        with lock(place.folder, place.lock, console) as lease:
+            state = self.holding(lease).state
+            if not state.differing:
+                return
+            if state.grows:
+                self._discard(state.discarded)
+                return
+            aside = StageFolder(storage.move_aside(place.folder))
+        if state.manifest:
+            storage.remove_tree(work_folder.work_root(aside.folder))
+        storage.remove(aside.lock)
+        console.line(f"moved the old result to {aside.folder}")
+
+    def already_done(self) -> Manifest:
+        """Tell that the stage is done, and return its manifest."""
+        state = self.state
+        assert state.manifest, "a finished stage has a manifest"
+        for line in state.versions:
+            self.console.line(f"made with other tables than those installed now ({line}); kept")
+        for line in state.outdated:
+            self.console.line(f"made before a setting changed ({line}); kept")
+        kept = "; unfinished work for other settings is kept" if state.other_unfinished else ""
+        self.console.line(f"already done{kept}")
+        return state.manifest
+
+    def clean_if_unlocked(self) -> None:
+        """Remove leftovers of a finished stage, unless another process is writing its folder."""
+        place = self.place
+        root = work_folder.work_root(place.folder)
+        if not storage.exists(root) and not self._unlisted(self.state.manifest):
+            return
+        # The folder may also be read-only.
+        with (
+            suppress(LockedError, StorageError),
+            lock(place.folder, place.lock, self.console, wait=False) as lease,
+        ):
+            run = self.holding(lease)
+            if run.state.done:
+                run.clean(run.state.manifest)
 
     def make(self, work: StageWork) -> Manifest:
         """Do the work, publish the result and return its manifest."""
-        place, state = self._place, self._state
+        place, state = self.place, self.state
         storage.remove_temporary(place.folder)
-        _discard(place, state.discarded, self._console)
+        self._discard(state.discarded)
         self._remove_strays()
         if state.unfinished and is_former(place, state.unfinished):
             self._adopt()
         if state.grows and not state.unfinished and work.reopen:
-            work.reopen(self._config, place)
-        work_folder.write_record(work_folder.asked_file(place.work), self._request)
+            work.reopen(self.config, place)
+        work_folder.write_record(work_folder.asked_file(place.work), self.request)
         # The first record of the versions counts, because they decided the bytes made so far.
-        versions = self._stage.versions(self._config)
+        versions = self.stage.versions(self.config)
         if versions and not storage.exists(path := work_folder.versions_file(place.work)):
             work_folder.write_record(path, versions)
         if state.grows and state.manifest:
@@ -189,52 +173,52 @@ class _Run:
             continued = [*former.details.get(REPLACES, ()), former.content]
             work_folder.write_record(work_folder.replaces_file(place.work), continued)
         if state.unfinished:
-            self._console.line("resuming unfinished work")
+            self.console.line("resuming unfinished work")
         elif state.grows:
-            self._console.line("extending the finished result")
+            self.console.line("extending the finished result")
         start = time.monotonic()
-        made = work.make(self._config, place, self._console)
+        made = work.make(self.config, place, self.console)
         return self._finish(made, time.monotonic() - start)
 
     def restate(self, work: StageWork) -> Manifest:
         """Let the finished result take over settings that need no new work."""
         assert work.restate, "a stage that restates its result has the function for it"
-        for line in self._state.outdated:
-            self._console.line(f"taking over {line}")
+        for line in self.state.outdated:
+            self.console.line(f"taking over {line}")
         start = time.monotonic()
-        made = work.restate(self._config, self._place, self._console)
+        made = work.restate(self.config, self.place, self.console)
         return self._finish(made, time.monotonic() - start)
 
     def clean(self, manifest: Manifest | None) -> None:
         """Remove what the finished result does not need; unfinished work for other settings is kept."""
-        place = self._place
-        self._place.check()
-        for name in _unlisted(self._stage, place, manifest):
+        place = self.place
+        self.place.check()
+        for name in self._unlisted(manifest):
             storage.remove(place.file(name))
         storage.remove_temporary(place.folder)
-        if self._state.unfinished:
-            work_folder.remove_work(place.folder, self._state.unfinished.folder)
+        if self.state.unfinished:
+            work_folder.remove_work(place.folder, self.state.unfinished.folder)
         work_folder.remove_work(place.folder, place.work)
         self._remove_strays()
 
     def _remove_strays(self) -> None:
-        strays = work_folder.remove_strays(self._place.folder)
+        strays = work_folder.remove_strays(self.place.folder)
         if strays:
-            self._console.line(
+            self.console.line(
                 f"removed {len(strays):,} folder(s) that workers of an earlier run left in _work"
             )
 
     def _adopt(self) -> None:
         """Move the unfinished work of version 0.1 to where this version expects it."""
-        manifest = self._state.manifest
+        manifest = self.state.manifest
         listed = {file.name for file in manifest.files} if manifest else set()
-        listed |= {*KEPT_IN_PLACE, *self._stage.beside}
-        names = [n for n in storage.list_names(self._place.folder) if n not in listed]
-        work_folder.adopt_former_work(self._place.folder, self._place.work, names)
+        listed |= {*KEPT_IN_PLACE, *self.stage.beside}
+        names = [n for n in storage.list_names(self.place.folder) if n not in listed]
+        work_folder.adopt_former_work(self.place.folder, self.place.work, names)
 
     def _finish(self, made: Made, seconds: float) -> Manifest:
-        stage, place, config = self._stage, self._place, self._config
-        former = self._state.manifest
+        stage, place, config = self.stage, self.place, self.config
+        former = self.state.manifest
         details = dict(made.details)
         if continued := work_folder.read_record_if_written(work_folder.replaces_file(place.work)):
             details[REPLACES] = continued
@@ -246,9 +230,9 @@ class _Run:
             stage=stage.name,
             stage_version=stage.version,
             biloom=biloom_version(),
-            fingerprint=fingerprint(self._request),
+            fingerprint=fingerprint(self.request),
             content=made.content or content_hash(made.files),
-            asked=self._request,
+            asked=self.request,
             files=made.files,
             details=details,
         )
@@ -267,16 +251,16 @@ class _Run:
         write_manifest(place.folder, manifest)
         made.after()
         self.clean(manifest)
-        self._console.line(f"done in {clock(seconds)}")
+        self.console.line(f"done in {clock(seconds)}")
         return manifest
 
     def _versions(self) -> dict[str, str]:
         """Return the versions of the tables that the result was made with."""
-        if self._state.done and self._state.manifest:
-            versions: dict[str, str] = self._state.manifest.details.get(VERSIONS, {})
+        if self.state.done and self.state.manifest:
+            versions: dict[str, str] = self.state.manifest.details.get(VERSIONS, {})
             return versions
         recorded: dict[str, str] = work_folder.read_record(
-            work_folder.versions_file(self._place.work)
+            work_folder.versions_file(self.place.work)
         )
         return recorded
 
@@ -285,6 +269,19 @@ class _Run:
         hashes = {file.name: file.xxh128 for file in old}
         return any(
             hashes.get(file.name, file.xxh128) != file.xxh128
-            and not file.name.startswith(self._stage.descriptive)
+            and not file.name.startswith(self.stage.descriptive)
             for file in new
         )
+
+    def _discard(self, works: Sequence[Work]) -> None:
+        for work in works:
+            work_folder.remove_work(self.place.folder, work.folder)
+            self.console.line("removed unfinished work for other settings or inputs")
+
+    def _unlisted(self, manifest: Manifest | None) -> list[str]:
+        """Return the names of the stage's files that an older manifest listed and this one does not."""
+        if not self.stage.sweep or manifest is None:
+            return []
+        listed = {file.name for file in manifest.files}
+        names = storage.list_names(self.place.folder)
+        return [name for name in names if name.startswith(self.stage.sweep) and name not in listed]
