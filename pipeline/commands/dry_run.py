@@ -10,7 +10,6 @@ from pipeline.commands.training_plan import Vocabulary, known_vocabulary, show_t
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.plan import Plan, plan_of
-from pipeline.lifecycle.registry import embed_sources
 from pipeline.stages.run import check_config, stages_of_command
 from preprocess.config import Source
 from preprocess.errors import UserError
@@ -33,7 +32,7 @@ def dry_run(config: Config, command: str, console: Console, overwrite: bool = Fa
     stages = stages_of_command(config, command)
     check_config(config, stages)
     names = {stage.name for stage in stages}
-    embedded = embed_sources(config) if "embed" in names else None
+    embedded = config.embed.sources if "embed" in names else None
     if names & {"tokenizer", "prepare"} or ("embed" in names and not embedded):
         _inputs("inputs", config.prepare.sources, config.prepare.unit_bytes, console)
     if embedded:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from lightning_modules.training.metrics_file import METRICS
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
+from pipeline.lifecycle.inputs import stage_folder
 from pipeline.lifecycle.plan import Action
-from pipeline.lifecycle.registry import STAGES, stage_folder
+from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import StageFolder
 from pipeline.lifecycle.state import stage_place
 from pipeline.training.forecast import (

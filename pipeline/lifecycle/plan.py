@@ -90,7 +90,7 @@ def _names(changes: Mapping[str, Plan]) -> str:
 
 def _present(stage: Stage, state: StageState, overwrite: bool) -> Plan:
     if state.done:
-        if state.outdated and stage.restates:
+        if state.outdated:
             return Plan("restate", f"to take over settings ({'; '.join(state.outdated)})")
         return Plan("keep", "already done")
     if state.differing:

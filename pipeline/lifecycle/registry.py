@@ -11,66 +11,16 @@ import xxhash
 
 from pipeline.config.former_keys import IGNORED, IGNORED_OF_SOURCES, LIMITS, in_present_terms
 from pipeline.config.schema import Config
+from pipeline.lifecycle.inputs import content_of, evaluation_corpus, stage_folder
 from pipeline.lifecycle.order import STAGE_ORDER, TO_BE_CONTINUED
-from pipeline.lifecycle.stage import REPLACES, Request, Stage, StageError, StageFolder
+from pipeline.lifecycle.stage import REPLACES, Request, Stage, StageFolder
 from preprocess.config import SentencePieceConfig, Source, WordConfig
-from preprocess.errors import one_line
 from preprocess.files import storage
-from preprocess.files.find import FileInfo
 from preprocess.files.manifest import read_manifest
 from preprocess.reading import changed_inputs
 from preprocess.reading.listing import list_source
 from preprocess.section import result_fields
 from preprocess.tokenizers.subwords import read_model
-
-
-def stage_folder(config: Config, stage: str, other: str | None = None) -> str:
-    """Return the absolute path of a stage's folder: ``other`` if given, else the one of this run."""
-    return storage.absolute(other) if other else STAGES[stage].folder(config)
-
-
-def tokenizer_of(config: Config, content: str, used_by: str) -> str:
-    """Return the folder of the tokenizer that the config names, after checking its content hash.
-
-    Args:
-        config: the config.
-        content: the content hash that the tokenizer must have.
-        used_by: end of the message "this is not the tokenizer that ...".
-
-    Raises:
-        StageError: the tokenizer is another one.
-        ManifestError: the folder holds no finished tokenizer.
-    """
-    folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
-    if _content(folder, "tokenizer") != content:
-        raise StageError(
-            f"{folder}: this is not the tokenizer that {used_by}; set prepare.tokenizer to that one"
-        )
-    return folder
-
-
-def evaluation_corpus(config: Config) -> str:
-    """Return the corpus folder to evaluate on; the training corpus by default."""
-    return stage_folder(config, "prepare", config.evaluate.corpus or config.train.corpus)
-
-
-def input_sources(config: Config) -> tuple[tuple[Source, ...], list[list[FileInfo]]]:
-    """Return the sources of the corpus, and the files of each."""
-    sources = config.prepare.sources
-    return sources, [list_source(source) for source in sources]
-
-
-def no_documents(config: Config) -> StageError:
-    """Return the error for raw input without any document."""
-    paths = ", ".join(path for source in config.prepare.sources for path in source.paths)
-    return StageError(
-        f"{one_line(paths)}: no documents found; set prepare.input to files with text"
-    )
-
-
-def embed_sources(config: Config) -> tuple[Source, ...] | None:
-    """Return the sources to embed; None means a sample of the corpus."""
-    return config.embed.sources
 
 
 def _raw(sources: tuple[Source, ...], key: str) -> dict[str, Any]:
@@ -80,10 +30,6 @@ def _raw(sources: tuple[Source, ...], key: str) -> dict[str, Any]:
         fields = source.model_dump(exclude={"path", *IGNORED_OF_SOURCES})
         request[f"{key}.{number}"] = {**fields, **changed_inputs.digest(list_source(source))}
     return request
-
-
-def _content(folder: str, stage: str) -> str:
-    return read_manifest(folder, stage).content
 
 
 def _tokenizer_request(config: Config) -> dict[str, Any]:
@@ -123,6 +69,10 @@ def _mixture(config: Config) -> dict[str, Any]:
     return settings
 
 
+def _corpus_settings(config: Config) -> dict[str, Any]:
+    return {**_mixture(config), "prepare.keep_dropped": config.prepare.keep_dropped}
+
+
 def _sampling(config: Config) -> dict[str, Any]:
     """Return the settings that decide a tokenizer's sample. If they change, it is not trained again."""
     if isinstance(config.tokenizer, WordConfig) or getattr(config.tokenizer, "file", None):
@@ -136,7 +86,7 @@ def _prepare_request(config: Config) -> dict[str, Any]:
     return {
         **_prepare_fields(config),
         **_raw(config.prepare.sources, "prepare.input"),
-        "tokenizer.content": _content(folder, "tokenizer"),
+        "tokenizer.content": content_of(folder, "tokenizer"),
     }
 
 
@@ -145,12 +95,12 @@ def _train_request(config: Config) -> dict[str, Any]:
     request = {
         **result_fields(config.model, "model"),
         **result_fields(train, "train"),
-        "corpus.content": _content(stage_folder(config, "prepare", train.corpus), "prepare"),
+        "corpus.content": content_of(stage_folder(config, "prepare", train.corpus), "prepare"),
     }
     if train.depends_on_held_out_loss:
         request["train.evaluate_steps"] = train.evaluate_steps
     if train.init_from:
-        request["train.init_from"] = _content(storage.absolute(train.init_from), "export")
+        request["train.init_from"] = content_of(storage.absolute(train.init_from), "export")
     return request
 
 
@@ -177,8 +127,8 @@ def _evaluate_request(config: Config) -> dict[str, Any]:
     checkpoint = stage_folder(config, "train", config.evaluate.checkpoint)
     return {
         **result_fields(config.evaluate, "evaluate"),
-        "corpus.content": _content(corpus, "prepare"),
-        "checkpoint.content": _content(checkpoint, "train"),
+        "corpus.content": content_of(corpus, "prepare"),
+        "checkpoint.content": content_of(checkpoint, "train"),
     }
 
 
@@ -186,7 +136,7 @@ def _export_request(config: Config) -> dict[str, Any]:
     checkpoint = stage_folder(config, "train", config.export.checkpoint)
     return {
         **result_fields(config.export, "export"),
-        "checkpoint.content": _content(checkpoint, "train"),
+        "checkpoint.content": content_of(checkpoint, "train"),
     }
 
 
@@ -230,14 +180,14 @@ def _embed_request(config: Config) -> dict[str, Any]:
         fields = {k: v for k, v in fields.items() if not k.startswith("embed.mix")}
     if config.embed.unit == "token":
         del fields["embed.pooling"]
-    sources = embed_sources(config)
+    sources = config.embed.sources
     if sources is None:
         raw = _raw(config.prepare.sources, "embed.sample_of") | _train_split_fields(config)
     else:
         raw = _raw(sources, "embed.input") | _limits(config)
         fields = {k: v for k, v in fields.items() if k not in ("embed.sample", "embed.seed")}
     model = stage_folder(config, "export", config.embed.model)
-    return {**fields, **raw, "model.content": _content(model, "export")}
+    return {**fields, **raw, "model.content": content_of(model, "export")}
 
 
 def _limits(config: Config) -> dict[str, Any]:
@@ -287,7 +237,7 @@ def _corpus_sources(config: Config) -> tuple[Source, ...]:
 
 
 def _embedded_sources(config: Config) -> tuple[Source, ...]:
-    return embed_sources(config) or config.prepare.sources
+    return config.embed.sources or config.prepare.sources
 
 
 def _changed(
@@ -317,8 +267,8 @@ _ALL = (
         BEAM,
         partial(_changed, _corpus_sources),
         text_sources=_corpus_sources,
-        settings=_mixture,
-        restates=True,
+        settings=_corpus_settings,
+        restated=("prepare.sampling_alpha", "prepare.input."),
         descriptive=("corpus.html", "dropped-", "inputs.jsonl"),
     ),
     Stage(

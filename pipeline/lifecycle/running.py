@@ -24,7 +24,15 @@ from pipeline.lifecycle.stage import (
     StageWork,
     require,
 )
-from pipeline.lifecycle.state import StageState, Work, is_former, refusal, request_of, state_of
+from pipeline.lifecycle.state import (
+    StageState,
+    Work,
+    is_former,
+    recorded_settings,
+    refusal,
+    request_of,
+    state_of,
+)
 from pipeline.version import biloom_version
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
@@ -67,7 +75,7 @@ def run_stage(
     request = request_of(stage, config)
     run = _Run(stage, config, console, request, place, state_of(stage, config, place, request))
     keep_checked(place.folder)
-    if run.state.done and not run.is_outdated:
+    if run.state.done and not run.state.outdated:
         run.clean_if_unlocked()
         return run.already_done()
     if run.state.differing and not overwrite:
@@ -82,7 +90,7 @@ def run_stage(
             raise refusal(stage, config, place, run.state)
         if not run.state.done:
             return run.make(load_work())
-        if run.is_outdated:
+        if run.state.outdated:
             return run.restate(load_work())
         run.clean(run.state.manifest)
         return run.already_done()
@@ -98,11 +106,6 @@ class _Run:
     request: dict[str, Any]
     place: StageFolder
     state: StageState
-
-    @property
-    def is_outdated(self) -> bool:
-        """Whether the finished result is to take over settings."""
-        return bool(self.state.outdated) and self.stage.restates
 
     def holding(self, lease: Lease) -> "_Run":
         """Return the run with the present state of the folder, whose lock this process now holds."""
@@ -132,7 +135,7 @@ class _Run:
         assert state.manifest, "a finished stage has a manifest"
         for line in state.versions:
             self.console.line(f"made with other tables than those installed now ({line}); kept")
-        for line in state.outdated:
+        for line in state.kept:
             self.console.line(f"made before a setting changed ({line}); kept")
         kept = "; unfinished work for other settings is kept" if state.other_unfinished else ""
         self.console.line(f"already done{kept}")
@@ -223,6 +226,9 @@ class _Run:
         if continued := work_folder.read_record_if_written(work_folder.replaces_file(place.work)):
             details[REPLACES] = continued
         if settings := plain(stage.settings(config)):
+            if self.state.done and former:
+                old = recorded_settings(former, settings)
+                settings |= {k: v for k, v in old.items() if not k.startswith(stage.restated)}
             details[SETTINGS] = settings
         if stage.text_sources:
             details[VERSIONS] = self._versions()

@@ -127,7 +127,8 @@ class Stage:
             The versions of the tables that decide the bytes are then recorded.
         settings: returns settings that a finished result can take over without its work, such as
             the weights of sources. They are no part of the request.
-        restates: True if a finished result takes over `settings`; otherwise a change is only reported.
+        restated: prefixes of the `settings` that a finished result takes over; a change of the others is
+            only reported.
         advice: returns further lines for a refusal, from the config and the differing keys.
     """
 
@@ -144,7 +145,7 @@ class Stage:
     descriptive: tuple[str, ...] = ()
     text_sources: Callable[[Config], tuple[Source, ...]] | None = None
     settings: Callable[[Config], dict[str, Any]] = lambda _: {}
-    restates: bool = False
+    restated: tuple[str, ...] = ()
     advice: Callable[[Config, list[str]], list[str]] = lambda *_: []
 
     def versions(self, config: Config) -> dict[str, str]:

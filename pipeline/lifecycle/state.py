@@ -44,7 +44,8 @@ class StageState:
         work: folder of the work for the request, whether it exists or not.
         grows: True if the requested result continues the finished one.
         other_unfinished: True if the result is finished and there is unfinished work for other settings.
-        outdated: a line for each setting that the finished result has yet to take over.
+        outdated: a line for each setting that the finished result is to take over.
+        kept: a line for each other setting that has changed since the result was finished.
         versions: a line for each table of another version than when the result was finished.
         discarded: unfinished work that is removed before the stage runs: that for an earlier state of
             an input; if the result grows and ``differing`` is not empty, all that differs.
@@ -57,6 +58,7 @@ class StageState:
     grows: bool = False
     other_unfinished: bool = False
     outdated: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
     versions: list[str] = field(default_factory=list)
     discarded: list[Work] = field(default_factory=list)
 
@@ -117,6 +119,8 @@ def state_of(
         if own and versions:
             valid.append(own)
         return StageState(manifest, own, differing, folder, grows=True, discarded=former + valid)
+    settings = plain(stage.settings(config))
+    changed = differing_keys(recorded_settings(manifest, settings), settings)
     # An extension is refused for what it may not change; the rest only hides the cause.
     allowed = stage.may_differ(config)
     differing = [line for line in differing if not line.startswith(allowed)] or differing
@@ -126,7 +130,8 @@ def state_of(
         differing or _changed(stage, config, place, own),
         folder,
         other_unfinished=bool(others),
-        outdated=_outdated(stage, config, manifest),
+        outdated=[line for line in changed if line.startswith(stage.restated)],
+        kept=[line for line in changed if not line.startswith(stage.restated)],
         versions=differing_versions(manifest.details.get(VERSIONS, {})),
     )
 
@@ -179,10 +184,10 @@ def _changed(stage: Stage, config: Config, place: StageFolder, own: Work | None)
     return [f"{one_line(name)}: its contents changed, but not its size" for name in changed]
 
 
-def _outdated(stage: Stage, config: Config, manifest: Manifest) -> list[str]:
-    settings = plain(stage.settings(config))
+def recorded_settings(manifest: Manifest, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of ``settings`` (`Stage.settings`) that a finished result has."""
     recorded = manifest.details.get(SETTINGS) or former_settings(manifest.asked, settings)
-    return differing_keys({k: v for k, v in recorded.items() if k in settings}, settings)
+    return {**settings, **{key: value for key, value in recorded.items() if key in settings}}
 
 
 def _contains(manifest: Manifest, request: dict[str, Any], config: Config) -> bool:

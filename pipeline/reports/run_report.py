@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 from pipeline.config.load import dump_config, load_config
 from pipeline.config.schema import Config, ReportConfig
 from pipeline.console import Console, count
-from pipeline.lifecycle.registry import stage_folder
+from pipeline.lifecycle.inputs import stage_folder
 from pipeline.lifecycle.stage import CONFIG
 from pipeline.reports.assessment import assess
 from pipeline.reports.perplexity_tables import show_evaluation

@@ -12,13 +12,8 @@ from pipeline.beam.transforms import EmbedTexts
 from pipeline.config.former_keys import in_present_terms
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
-from pipeline.lifecycle.registry import (
-    MODEL,
-    STAGES,
-    embed_sources,
-    input_sources,
-    stage_folder,
-)
+from pipeline.lifecycle.inputs import input_sources, stage_folder
+from pipeline.lifecycle.registry import MODEL, STAGES
 from pipeline.lifecycle.stage import Made, StageError, StageFolder
 from pipeline.lifecycle.state import request_of
 from pipeline.training.device import resolve_device
@@ -150,7 +145,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         UserError: the model, the input or the engine cannot be used.
     """
     finished = _Finished.of(config, place)
-    sources = embed_sources(config) or (_sample(config, place, console),)
+    sources = config.embed.sources or (_sample(config, place, console),)
     if finished and finished.has_other_texts:
         sources = (_earlier(finished.cache, place), *sources)
     listed = [list_source(source) for source in sources]

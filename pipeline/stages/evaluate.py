@@ -17,7 +17,7 @@ from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types
 from pipeline.config.schema import Config
 from pipeline.console import Console
-from pipeline.lifecycle.registry import evaluation_corpus, stage_folder, tokenizer_of
+from pipeline.lifecycle.inputs import evaluation_corpus, stage_folder, tokenizer_of
 from pipeline.lifecycle.stage import Made, StageError, StageFolder
 from pipeline.reports.perplexity_tables import show_evaluation
 from pipeline.training.device import resolve_device

@@ -16,7 +16,8 @@ from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.vectors.type_vectors import vectors_of_vocabulary
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
-from pipeline.lifecycle.registry import STAGES, stage_folder, tokenizer_of
+from pipeline.lifecycle.inputs import stage_folder, tokenizer_of
+from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import Made, StageFolder
 from pipeline.reports.model_card import model_card
 from preprocess.files import storage

@@ -13,7 +13,7 @@ from pipeline.beam.job import run_job
 from pipeline.beam.transforms import PrepareCorpus
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
-from pipeline.lifecycle.registry import input_sources, no_documents, stage_folder
+from pipeline.lifecycle.inputs import input_sources, no_documents, stage_folder
 from pipeline.lifecycle.stage import STATS, Made, StageError, StageFolder
 from pipeline.reports.corpus_page import corpus_page
 from pipeline.reports.corpus_summary import show_corpus

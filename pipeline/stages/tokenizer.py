@@ -8,7 +8,8 @@ from typing import Any
 
 from pipeline.config.schema import Config
 from pipeline.console import Bar, Console, count
-from pipeline.lifecycle.registry import BEAM, input_sources, no_documents
+from pipeline.lifecycle.inputs import input_sources, no_documents
+from pipeline.lifecycle.registry import BEAM
 from pipeline.lifecycle.stage import Made, StageError, StageFolder, require
 from preprocess.config import SentencePieceConfig, WordConfig
 from preprocess.files.manifest import content_hash

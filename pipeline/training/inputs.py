@@ -24,7 +24,7 @@ from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.optimizers import learning_rate
 from pipeline.config.schema import Config
 from pipeline.console import Console
-from pipeline.lifecycle.registry import stage_folder, tokenizer_of
+from pipeline.lifecycle.inputs import stage_folder, tokenizer_of
 from pipeline.lifecycle.stage import StageError, StageFolder
 from pipeline.training.cutoffs import cutoffs_of, softmax_size
 from pipeline.training.device import device_count, has_bf16, resolve_device

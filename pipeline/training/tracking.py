@@ -17,7 +17,7 @@ from lightning_modules.models.model_folder import CHECKPOINT
 from pipeline.config.load import dump_config
 from pipeline.config.schema import Config, TrackingConfig
 from pipeline.console import Console
-from pipeline.lifecycle.registry import stage_folder
+from pipeline.lifecycle.inputs import stage_folder
 from pipeline.lifecycle.stage import Made, StageError, StageFolder
 from pipeline.training.tracking_requirements import check_tracking
 from preprocess.files import storage

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.lifecycle.registry import STAGES, embed_sources, stage_folder
+from pipeline.lifecycle.inputs import stage_folder
+from pipeline.lifecycle.registry import STAGES
 from preprocess.files.fingerprint import fingerprint, plain
 from preprocess.files.manifest import ManifestError
 
@@ -91,7 +92,7 @@ def test_settings_of_the_sample_do_not_count_if_texts_to_embed_are_named(
         assert fingerprints(tiny, trained, given, override)["embed"] == before
     text.write_text("ka lo lo")
     assert fingerprints(tiny, trained, given)["embed"] != before
-    assert embed_sources(tiny.config(tmp_path)) is None
+    assert tiny.config(tmp_path).embed.sources is None
 
 
 def test_a_stage_folder_is_the_one_named_or_the_one_of_this_run(tiny: Tiny, tmp_path: Path) -> None:

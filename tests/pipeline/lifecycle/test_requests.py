@@ -248,8 +248,9 @@ def test_a_kill_while_a_result_is_replaced_never_leaves_a_manifest_of_other_file
 
 
 def weighted(weight: int, restates: bool) -> Stage:
+    restated = ("weight",) if restates else ()
     return Stage(
-        "fake", 1, lambda config: {}, settings=lambda config: {"weight": weight}, restates=restates
+        "fake", 1, lambda config: {}, settings=lambda config: {"weight": weight}, restated=restated
     )
 
 

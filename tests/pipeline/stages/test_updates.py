@@ -16,6 +16,7 @@ from preprocess.vectors.cache import VectorCache
 Tiny = Any  # of conftest.py
 STAGES = ("train", "evaluate", "export", "embed")
 MORE = "train.steps=60"
+KEEP = "prepare.keep_dropped=true"
 
 
 def sources(tiny: Tiny, tmp_path: Path) -> str:
@@ -160,10 +161,12 @@ def test_a_training_on_another_corpus_is_refused_with_the_way_to_continue(
         tiny.run("train", tmp_path, f"train.corpus={corpus}/prepare")
 
 
-def test_the_size_of_a_batch_is_no_other_question(tiny: Tiny, trained: Path) -> None:
-    text = f"embed.input={tiny.root}/corpus.txt"
-    tiny.run("embed", trained, text)
-    assert "already done" in tiny.run("embed", trained, text, "embed.batch_tokens=77")[1]
+def test_the_size_of_a_batch_makes_no_other_result(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    settings = (f"embed.input={tiny.root}/corpus.txt", f"embed.model={trained}/export")
+    tiny.run("embed", tmp_path, *settings)
+    assert "already done" in tiny.run("embed", tmp_path, *settings, "embed.batch_tokens=77")[1]
 
 
 # Weights and licences
@@ -198,6 +201,15 @@ def test_weights_and_licences_are_taken_over_without_tokenising_again(
     licensed = prepared("run", weight=3.0, license="CC0")
     assert licensed.content == changed.content
     assert "CC0" in (tmp_path / "run" / "prepare" / "corpus.html").read_text()
+    # Dropped texts are not kept after the fact, which is told as often as it is asked for.
+    capsys.readouterr()
+    for _ in range(2):
+        assert main(["prepare", *arguments("run", weight=3.0, license="CC0"), KEEP]) == 0
+        out = capsys.readouterr().out
+        assert "made before a setting changed (prepare.keep_dropped: false -> true); kept" in out
+    assert main(["prepare", *arguments("run", weight=4.0, license="CC0"), KEEP]) == 0
+    settings = read_manifest(f"{tmp_path}/run/prepare").details["settings"]
+    assert settings["prepare.keep_dropped"] is False
     (tmp_path / "run" / "prepare" / "stats.json").unlink()
     assert main(["prepare", *arguments("run")]) == 2
     assert "stats.json is missing; make the corpus again with" in capsys.readouterr().err

@@ -1,0 +1,66 @@
+"""The folders and raw files that a config names as inputs of its stages.
+
+Imports neither Beam nor torch, so that a finished stage is recognised at once.
+"""
+
+from pipeline.config.schema import Config
+from pipeline.lifecycle.stage import StageError
+from preprocess.config import Source
+from preprocess.errors import one_line
+from preprocess.files import storage
+from preprocess.files.find import FileInfo
+from preprocess.files.manifest import read_manifest
+from preprocess.reading.listing import list_source
+
+
+def stage_folder(config: Config, stage: str, other: str | None = None) -> str:
+    """Return the absolute path of a stage's folder: ``other`` if given, else the one of this run."""
+    return storage.absolute(other or storage.join(config.run.output, stage))
+
+
+def tokenizer_of(config: Config, content: str, used_by: str) -> str:
+    """Return the folder of the tokenizer that the config names, after checking its content hash.
+
+    Args:
+        config: the config.
+        content: the content hash that the tokenizer must have.
+        used_by: end of the message "this is not the tokenizer that ...".
+
+    Raises:
+        StageError: the tokenizer is another one.
+        ManifestError: the folder holds no finished tokenizer.
+    """
+    folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
+    if content_of(folder, "tokenizer") != content:
+        raise StageError(
+            f"{folder}: this is not the tokenizer that {used_by}; set prepare.tokenizer to that one"
+        )
+    return folder
+
+
+def evaluation_corpus(config: Config) -> str:
+    """Return the corpus folder to evaluate on; the training corpus by default."""
+    return stage_folder(config, "prepare", config.evaluate.corpus or config.train.corpus)
+
+
+def input_sources(config: Config) -> tuple[tuple[Source, ...], list[list[FileInfo]]]:
+    """Return the sources of the corpus, and the files of each."""
+    sources = config.prepare.sources
+    return sources, [list_source(source) for source in sources]
+
+
+def no_documents(config: Config) -> StageError:
+    """Return the error for raw input without any document."""
+    paths = ", ".join(path for source in config.prepare.sources for path in source.paths)
+    return StageError(
+        f"{one_line(paths)}: no documents found; set prepare.input to files with text"
+    )
+
+
+def content_of(folder: str, stage: str) -> str:
+    """Return the content hash of a finished stage.
+
+    Raises:
+        ManifestError: the folder holds no finished stage of this name.
+    """
+    return read_manifest(folder, stage).content
