@@ -119,9 +119,9 @@ def test_every_command_that_reads_results_reads_them_from_a_store(
 
 @pytest.mark.slow
 def test_texts_are_appended_and_a_changed_result_is_moved_aside(
-    asked: Asked, bucket: str, biloom: Command
+    asked: Asked, bucket: str, tmp_path: Path, biloom: Command
 ) -> None:
-    outputs = (f"{bucket}/appended", str(asked.root / "appended"))
+    outputs = (f"{bucket}/appended", str(tmp_path / "appended"))
     more = (f"embed.input={asked.root}/more.txt", "embed.append=true")
     for output in outputs:
         succeed(biloom, "run", asked, output)
