@@ -93,7 +93,7 @@ def update_exclusive(path: str, change: _Change, in_place: bool = False) -> bool
     with report_write_errors(path), _locked_parent(target) as is_there:
         if in_place:
             return is_there and _overwrite(target, change)
-        old = _content(target) if is_there else None
+        old = _content(path) if is_there else None
         new = change(old) if old is not None else None
         if new is None:
             return False
@@ -129,14 +129,15 @@ def remove_exclusive(path: str, is_own: Callable[[bytes], bool]) -> None:
         return
     target = storage.local_path(path)
     with _locked_parent(target) as is_there:
-        old = _content(target) if is_there else None
+        old = _content(path) if is_there else None
         if old is not None and is_own(old):
             target.unlink(missing_ok=True)
 
 
-def _content(target: Path) -> bytes | None:
+def _content(path: str) -> bytes | None:
+    """Return the content of a file or object, or None if there is none."""
     try:
-        return target.read_bytes()
+        return storage.read_bytes(path)
     except FileNotFoundError:
         return None
 
@@ -203,7 +204,7 @@ def _guarded(path: str) -> Iterator[None]:
     seen: bytes | None = None
     since = time.monotonic()
     while not create_exclusive(path, mine):
-        if (now := _content(target)) != seen:
+        if (now := _content(path)) != seen:
             seen, since = now, time.monotonic()
         elif time.monotonic() - since > processes.SILENCE_SECONDS:
             target.unlink(missing_ok=True)
@@ -211,7 +212,7 @@ def _guarded(path: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if _content(target) == mine:
+        if _content(path) == mine:
             target.unlink(missing_ok=True)
 
 
@@ -222,7 +223,7 @@ def _create_object(path: str, data: bytes) -> bool:
         fs.put_finished(inner, lambda: fs.pipe_file(inner, data, **condition))
 
     # Some stores and clients ignore the condition, so look for the file first.
-    if _object(path) is not None:
+    if _content(path) is not None:
         return False
     if _protocol(path) not in _CREATE_PROTOCOLS:
         put()
@@ -230,7 +231,7 @@ def _create_object(path: str, data: bytes) -> bool:
     try:
         put(mode="create")
     except StoreError as error:
-        now = _object(path)
+        now = _content(path)
         if now is not None:
             # It may be the caller's own: the client repeats a request without an answer.
             return now == data
@@ -265,7 +266,7 @@ def _update_object(path: str, change: _Change) -> bool:
         except FileNotFoundError:
             return False
         except StoreError as error:
-            now = _object(path)
+            now = _content(path)
             if now != old:
                 return now == new
             if not _is_unknown_to_store(error):
@@ -294,14 +295,7 @@ def _is_unknown_to_store(error: StoreError) -> bool:
     return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOSYS
 
 
-def _object(path: str) -> bytes | None:
-    try:
-        return storage.read_bytes(path)
-    except FileNotFoundError:
-        return None
-
-
 def _is_settled(path: str, data: bytes) -> bool:
     """Return True if ``data`` is what the last of several writers wrote."""
     time.sleep(SETTLE_SECONDS)
-    return _object(path) == data
+    return _content(path) == data

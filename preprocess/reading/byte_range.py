@@ -144,7 +144,7 @@ class RawRange:
 
     def take(self) -> int:
         """Return the number of bytes of the range read since the last call."""
-        previous, self._taken = self._taken, min(self._position, self._piece.end)
+        previous, self._taken = self._taken, self.position
         return self._taken - previous
 
     def _read(self, size: int) -> bytes:
