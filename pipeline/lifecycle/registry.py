@@ -3,8 +3,6 @@
 Imports neither Beam nor torch, so that a finished stage is recognised at once.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import xxhash
@@ -13,7 +11,7 @@ from pipeline.config.former_keys import IGNORED, IGNORED_OF_SOURCES, LIMITS, in_
 from pipeline.config.schema import Config
 from pipeline.lifecycle.inputs import content_of, evaluation_corpus, stage_folder
 from pipeline.lifecycle.order import STAGE_ORDER, TO_BE_CONTINUED
-from pipeline.lifecycle.stage import REPLACES, Request, Stage, StageFolder
+from pipeline.lifecycle.stage import REPLACES, Request, Stage
 from preprocess.config import SentencePieceConfig, Source, WordConfig
 from preprocess.files import storage
 from preprocess.files.manifest import read_manifest
@@ -240,13 +238,6 @@ def _embedded_sources(config: Config) -> tuple[Source, ...]:
     return config.embed.sources or config.prepare.sources
 
 
-def _changed(
-    sources: Callable[[Config], tuple[Source, ...]], config: Config, place: StageFolder
-) -> list[str]:
-    files = [file for source in sources(config) for file in list_source(source)]
-    return changed_inputs.changed(place.folder, files, place.work)
-
-
 BEAM = {"apache_beam": "beam"}
 TRAIN = {"pytorch_lightning": "train"}
 """Modules that stages import, each with the pip extra that installs it."""
@@ -256,7 +247,6 @@ _ALL = (
         "tokenizer",
         2,
         _tokenizer_request,
-        changed=partial(_changed, _corpus_sources),
         text_sources=_corpus_sources,
         settings=_sampling,
     ),
@@ -265,7 +255,6 @@ _ALL = (
         2,
         _prepare_request,
         BEAM,
-        partial(_changed, _corpus_sources),
         text_sources=_corpus_sources,
         settings=_corpus_settings,
         restated=("prepare.sampling_alpha", "prepare.input."),
@@ -288,7 +277,6 @@ _ALL = (
         2,
         _embed_request,
         BEAM,
-        partial(_changed, _embedded_sources),
         grows=_grown_cache,
         may_differ=_other_texts,
         sweep=("entries-", "index-", "texts-", "vectors-"),

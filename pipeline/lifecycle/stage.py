@@ -111,8 +111,6 @@ class Stage:
         request: returns the settings and inputs that decide the result, as one mapping from dotted keys
             to values.
         needs: modules that the stage imports, each with the pip extra that installs it.
-        changed: returns the names of raw files whose contents changed at equal size, which the
-            fingerprint cannot show; called with the config and the stage's folder.
         grows: called with the config, the old and the new request, and the details of the finished
             result; returns True if the requested result continues the finished one (more training
             steps, more texts). The finished result stays readable until the new manifest is written.
@@ -124,7 +122,8 @@ class Stage:
         descriptive: prefixes of the names of files that only describe the result or its input. They
             may be replaced while a reader has the former result open.
         text_sources: returns the sources of raw text that the stage cleans or tokenises, if it does.
-            The versions of the tables that decide the bytes are then recorded.
+            Files that change at equal size, which the fingerprint cannot show, are then noticed, and
+            the versions of the tables that decide the bytes are recorded.
         settings: returns settings that a finished result can take over without its work, such as
             the weights of sources. They are no part of the request.
         restated: prefixes of the `settings` that a finished result takes over; a change of the others is
@@ -136,7 +135,6 @@ class Stage:
     version: int
     request: Callable[[Config], dict[str, Any]]
     needs: Mapping[str, str] = field(default_factory=dict)
-    changed: Callable[[Config, StageFolder], list[str]] | None = None
     grows: Grows | None = None
     may_differ: Callable[[Config], tuple[str, ...]] = lambda _: ()
     may_rise: tuple[str, ...] = ()

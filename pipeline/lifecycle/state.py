@@ -13,6 +13,8 @@ from preprocess.errors import UserError, one_line
 from preprocess.files import storage
 from preprocess.files.fingerprint import differing_keys, fingerprint, plain
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
+from preprocess.reading import changed_inputs
+from preprocess.reading.listing import list_source
 from preprocess.text.versions import differing_versions
 from preprocess.work.folder import (
     is_begun,
@@ -178,10 +180,11 @@ def _other_versions(own: Work | None) -> list[str]:
 
 
 def _changed(stage: Stage, config: Config, place: StageFolder, own: Work | None) -> list[str]:
-    if stage.changed is None:
+    if stage.text_sources is None:
         return []
-    changed = stage.changed(config, StageFolder(place.folder, own.folder if own else ""))
-    return [f"{one_line(name)}: its contents changed, but not its size" for name in changed]
+    files = [file for source in stage.text_sources(config) for file in list_source(source)]
+    names = changed_inputs.changed(place.folder, files, own.folder if own else "")
+    return [f"{one_line(name)}: its contents changed, but not its size" for name in names]
 
 
 def recorded_settings(manifest: Manifest, settings: Mapping[str, Any]) -> dict[str, Any]:

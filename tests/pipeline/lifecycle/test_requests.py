@@ -273,7 +273,7 @@ def test_a_setting_that_a_result_does_not_take_over_is_reported(folder: Folder) 
 def test_unfinished_work_of_other_tables_is_refused_and_a_finished_result_is_kept(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = asking(2, text_sources=lambda config: config.prepare.sources)
+    stage = asking(2, text_sources=lambda config: ())
     with pytest.raises(RuntimeError, match="half way"):
         folder.run(stage, fail)
     present = versions.table_versions()
