@@ -6,8 +6,9 @@ manifest's details give the model, the layers, dimensions and dtype of the vecto
 """
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -16,23 +17,19 @@ from numpy.typing import NDArray
 from preprocess.files import storage
 from preprocess.files.local_copies import LocalCopies
 from preprocess.files.manifest import Manifest, read_manifest
-from preprocess.vectors.codec import CacheError, Codec, Vectors
-from preprocess.vectors.files import (
-    INDEX,
-    CacheFiles,
-    ShardName,
-    damaged_cache,
-    make_again,
-    shards_of,
-)
-from preprocess.vectors.index import VectorIndex
-from preprocess.vectors.shard import Text, VectorBlock, VectorShard, text_key
+from preprocess.vectors.codec import CacheError, Vectors
+from preprocess.vectors.files import ShardName, damaged_cache
+from preprocess.vectors.layout import layout_of
+from preprocess.vectors.lookup import VectorIndex
+from preprocess.vectors.shard import Text, text_key
+from preprocess.vectors.shard_reader import Row, VectorBlock, VectorShard
+from preprocess.vectors.stored import CacheFiles
 
 OLDEST = 2
 """Oldest version of the stage "embed" whose caches can be read."""
 
-OPEN_SHARDS = 400
-"""Maximum number of open shards; many systems allow 1024 open files per process."""
+KNOWN_SHARDS = 4096
+"""Shards whose headers are kept in memory."""
 
 LOCAL_BYTES = 8 << 30
 """Default limit of the local copies of a remote cache, in bytes."""
@@ -48,11 +45,16 @@ class VectorCache(Mapping[Text, Vectors]):
     ['The', 'cat', 'sat', '.']
 
     A key is a text exactly as it was embedded: a string, or a list of words, which is a different key
-    than the string. A value is an array of shape (layers, units, dim): a read-only view of the
-    memory-mapped file, or a new float32 array if the cache is int8. Iteration yields the texts in the
-    order stored.
+    than the string. A value is an array of shape (layers, units, dim): a read-only array, or a new
+    float32 array if the cache is int8. Iteration yields the texts in the order stored.
 
-    Files are mapped at their first use. Files of a remote cache are copied to the temporary folder
+    Whatever is returned was checked: an entry by its checksum, a block by the hash of its file, a
+    look-up by the hash of the part of the index that it reads. Damage raises `CacheError`, never
+    `KeyError`.
+
+    Files are opened at their first use; the least recently used ones are closed, so a cache of any
+    size needs a bounded number of open files. `close`, or a ``with`` block, closes all of them; arrays
+    that were returned stay valid. Files of a remote cache are copied to the temporary folder
     (``TMPDIR``), up to ``local_bytes``; the least recently used copies are deleted. A cache can be
     pickled (the copy opens the files again) and read from several threads.
 
@@ -76,26 +78,16 @@ class VectorCache(Mapping[Text, Vectors]):
                 f"{path}: this vector cache has the format of an older biloom ({manifest.biloom}); "
                 "make it again with `biloom embed --overwrite`"
             )
-        try:
-            self.layers, self.dim = int(manifest.details["layers"]), int(manifest.details["dim"])
-            self.model, self.unit = (str(manifest.details[key]) for key in ("model", "unit"))
-            codec = Codec(manifest.details["dtype"], self.dim)
-        except KeyError as error:
-            raise CacheError(
-                f"{path}: the manifest of the vector cache lacks {error}; {make_again()}"
-            ) from error
-        self.dtype = codec.decoded_dtype
-        self.texts_kept = bool(manifest.details.get("texts_kept", True))
-        records = {record.name: record for record in manifest.files}
-        self.shards = shards_of(records)
-        generations = [int(match[1]) for match in map(INDEX.fullmatch, records) if match]
-        if len(generations) != 1:
-            raise damaged_cache(path, f"its manifest lists {len(generations)} indexes, not 1")
-        self.generation = generations[0]
+        layout = layout_of(path, manifest)
+        self.layers, self.dim, self.unit = layout.layers, layout.codec.dim, layout.unit
+        self.model, self.texts_kept = layout.model, layout.texts_kept
+        self.dtype = layout.codec.decoded_dtype
+        self.shards, self.generation = layout.shards, layout.generation
+        self._closed = False
         copies = LocalCopies(local_bytes, "local_bytes") if storage.is_remote(path) else None
-        folder = CacheFiles(path, records, copies)
-        self._index = VectorIndex(folder, self.generation)
-        self._shard = lru_cache(OPEN_SHARDS)(partial(VectorShard, folder, self.layers, codec))
+        self._files = CacheFiles(path, layout.records, copies)
+        reader = partial(VectorShard, self._files, self.layers, layout.codec, self.texts_kept)
+        self._known = lru_cache(KNOWN_SHARDS)(reader)
 
     @classmethod
     def open(
@@ -111,7 +103,8 @@ class VectorCache(Mapping[Text, Vectors]):
 
         Raises:
             ManifestError: the folder holds no finished vector cache, or one of a newer format.
-            CacheError: the cache was made by another model, or its index is missing or damaged.
+            CacheError: the cache was made by another model, its index is missing or damaged, or its
+                manifest is not that of a vector cache.
         """
         cache = cls(str(path), read_manifest(str(path), "embed"), local_bytes)
         if model is not None and model != cache.model:
@@ -119,7 +112,44 @@ class VectorCache(Mapping[Text, Vectors]):
                 f"{path}: this vector cache was made by another model ({cache.model[:12]}, not "
                 f"{model[:12]}); use the cache of this model, or make one with `biloom embed`"
             )
+        len(cache)
         return cache
+
+    def close(self) -> None:
+        """Close the files; arrays that were returned stay valid, and nothing more can be read."""
+        if not self._closed:
+            self._closed = True
+            self._known.cache_clear()
+            self.__dict__.pop("_opened_index", None)
+            self._files.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @cached_property
+    def _opened_index(self) -> VectorIndex:
+        self._need_open()
+        return VectorIndex(self._files, self.generation)
+
+    @property
+    def _index(self) -> VectorIndex:
+        return self._opened_index
+
+    def _shard(self, number: int) -> VectorShard:
+        self._need_open()
+        return self._known(self.shards[number])
+
+    def _need_open(self) -> None:
+        if self._closed:
+            raise CacheError(f"{self.path}: this vector cache is closed; open it again")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.manifest, self._local_bytes)
@@ -129,24 +159,28 @@ class VectorCache(Mapping[Text, Vectors]):
 
         Raises:
             KeyError: the text is not in the cache.
-            CacheError: the shard that holds it is missing or damaged.
+            CacheError: the cache is damaged where the text is.
         """
-        number, _, offset, units = self._find(text, text_key(text))
-        return self._shard(self.shards[number]).vectors(offset, units)
+        shard, entry, row = self._find(text, text_key(text))
+        return shard.vectors(entry, row)
 
     def tokens(self, text: Text) -> list[str]:
         """Return the spellings of the units of a text: one for each of its vectors per layer.
 
         Raises:
             KeyError: the text is not in the cache.
-            CacheError: the texts were not kept, or the shard is missing or damaged.
+            CacheError: the texts were not kept, or the cache is damaged where the text is.
         """
-        key = text_key(text)
-        number, entry, _, _ = self._find(text, key)
+        shard, entry, row = self._find(text, text_key(text))
         self._need_texts()
-        return self._shard(self.shards[number]).texts(entry, key)[1]
+        return shard.texts(entry, row)[1]
 
     def __contains__(self, text: object) -> bool:
+        """Return whether a text is in the cache.
+
+        Raises:
+            CacheError: the index is damaged where the text is or would be.
+        """
         try:
             key = text_key(text)  # type: ignore[arg-type]
         except TypeError:
@@ -158,6 +192,9 @@ class VectorCache(Mapping[Text, Vectors]):
 
         Args:
             keys: 16-byte keys (`preprocess.vectors.shard.text_key`), concatenated or as an array.
+
+        Raises:
+            CacheError: the index is damaged where a key is or would be.
         """
         return self._index.has(keys)
 
@@ -175,7 +212,7 @@ class VectorCache(Mapping[Text, Vectors]):
 
     def __iter__(self) -> Iterator[Text]:
         self._need_texts()
-        return (shard.texts(entry, key)[0] for shard, entry, key in self._walk())
+        return (shard.texts(entry, row)[0] for shard, entry, row in self._walk())
 
     def entries(self) -> Iterator[tuple[Text, list[str], Vectors]]:
         """Yield (text, spellings of its units, vectors) in the order stored; faster than ``items``.
@@ -186,10 +223,9 @@ class VectorCache(Mapping[Text, Vectors]):
             CacheError: the texts were not kept, or a shard is missing or damaged.
         """
         self._need_texts()
-        for shard, entry, key in self._walk():
-            text, labels = shard.texts(entry, key)
-            row = shard.entries[entry]
-            yield text, labels, shard.vectors(int(row["offset"]), int(row["units"]))
+        for shard, entry, row in self._walk():
+            text, labels = shard.texts(entry, row)
+            yield text, labels, shard.vectors(entry, row)
 
     def blocks(self) -> Iterator[VectorBlock]:
         """Yield each shard as one block, in order: the fastest way to read everything.
@@ -203,7 +239,7 @@ class VectorCache(Mapping[Text, Vectors]):
 
     def block(self, number: int) -> VectorBlock:
         """Return a shard as one block, by its index in `shards`; raises the errors of `blocks`."""
-        return self._shard(self.shards[number]).block()
+        return self._shard(number).block()
 
     def at(self, shard: tuple[int, int], entry: int) -> tuple[Text | None, Vectors]:
         """Return the text (None if the texts were not kept) and the vectors of an entry.
@@ -213,12 +249,13 @@ class VectorCache(Mapping[Text, Vectors]):
             entry: index of the entry in the shard.
 
         Raises:
+            IndexError: the shard has no such entry.
             CacheError: the shard is missing or damaged.
         """
-        files = self._shard(ShardName(*shard))
-        row = files.entries[entry]
-        text = files.texts(entry, row["key"].tobytes())[0] if self.texts_kept else None
-        return text, files.vectors(int(row["offset"]), int(row["units"]))
+        self._need_open()
+        files = self._known(ShardName(*shard))
+        row = files.row(entry)
+        return files.texts(entry, row)[0] if self.texts_kept else None, files.vectors(entry, row)
 
     def _need_texts(self) -> None:
         if not self.texts_kept:
@@ -227,23 +264,34 @@ class VectorCache(Mapping[Text, Vectors]):
                 "text with cache[text], read `blocks()`, or make the cache with embed.texts=true"
             )
 
-    def _walk(self) -> Iterator[tuple[VectorShard, int, bytes]]:
-        for number, name in enumerate(self.shards):
-            shard = self._shard(name)
-            for entry, row in enumerate(shard.entries["key"]):
-                # Skip a text that is also in an earlier shard.
-                found = self._index.find(key := row.tobytes())
-                if found and found[:2] == (number, entry):
-                    yield shard, entry, key
+    def _walk(self) -> Iterator[tuple[VectorShard, int, Row]]:
+        for number in range(len(self.shards)):
+            shard = self._shard(number)
+            rows = shard.entries
+            places = self._index.places(rows["key"])
+            own = np.arange(len(rows), dtype=np.uint64) + np.uint64(number << 32)
+            # A text that is also in an earlier place is skipped; a later place, or none, is damage.
+            if (places > own).any():
+                entry = int((places > own).argmax())
+                raise damaged_cache(self._index.path, f"it lacks entry {entry} of {shard.path}")
+            for entry in np.flatnonzero(places == own).tolist():
+                yield shard, entry, Row(*rows[entry].tolist())
 
-    def _find(self, text: Text, key: bytes) -> tuple[int, int, int, int]:
-        """Return the result of `VectorIndex.find` for the key of ``text``."""
+    def _find(self, text: Text, key: bytes) -> tuple[VectorShard, int, Row]:
+        """Return where a text is: its shard, the index of its entry there, and the entry's row."""
         found = self._index.find(key)
         if found is None:
             raise KeyError(
                 f"{text!r:.80} is not in the vector cache {self.path}; a text must be passed exactly "
                 "as it was embedded, a list of words as a list"
             )
-        if found[0] >= len(self.shards):
-            raise damaged_cache(self.path, "its index refers to a shard that does not exist")
-        return found
+        number, entry, offset, units = found
+        if number >= len(self.shards):
+            raise damaged_cache(self._index.path, "it refers to a shard that does not exist")
+        shard = self._shard(number)
+        if entry >= len(shard):
+            raise damaged_cache(self._index.path, f"it refers to entry {entry} of {shard.path}")
+        row = shard.row(entry)
+        if (row.key, row.offset, row.units) != (key, offset, units):
+            raise damaged_cache(shard.path, f"entry {entry} is another than the index says")
+        return shard, entry, row

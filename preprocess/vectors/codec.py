@@ -14,6 +14,7 @@ Bytes = NDArray[np.uint8]
 DTYPES = ("float32", "float16", "int8")
 LARGEST = 127
 """Largest absolute value in a quantised int8 vector."""
+MOST_DIMENSIONS = 1 << 24
 
 
 class CacheError(UserError):
@@ -32,7 +33,7 @@ class Codec:
         dim: dimensions of a vector.
 
     Raises:
-        CacheError: ``dtype`` is not one of the three.
+        CacheError: ``dtype`` is not one of the three, or ``dim`` is no number of dimensions.
     """
 
     dtype: str
@@ -43,6 +44,8 @@ class Codec:
             raise CacheError(
                 f"vectors cannot be stored as {self.dtype!r}; choose {', '.join(DTYPES)}"
             )
+        if not 1 <= self.dim <= MOST_DIMENSIONS:
+            raise CacheError(f"vectors cannot have {self.dim!r:.60} dimensions")
 
     @property
     def vector_bytes(self) -> int:

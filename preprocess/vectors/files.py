@@ -1,9 +1,10 @@
-"""The files of a vector cache, and how they are named, written, hashed and memory-mapped.
+"""The files of a vector cache: their names, rows and checksums, and how they are written.
 
     vectors-000012-003.bin   the vectors of all entries as stored by `Codec`, each (layers, units)
     texts-000012-003.bin     per entry the JSON list [text, label, label, ...] in UTF-8; text is a list
                              if it was embedded as words; lone surrogates are kept; optional
-    entries-000012-003.npy   per entry a row of type `ENTRY`, in the order written
+    entries-000012-003.npy   per entry a row of type `CHECKED_ENTRY`, in the order written; `ENTRY` in
+                             caches of older versions
     index-0000.npy           uint64 (5, entries), sorted by key; see `preprocess.vectors.index`
 
 A *shard* is the first three files; 12 is the unit of work and 3 the part of that unit. An *entry* is a
@@ -11,21 +12,21 @@ text of a shard. Each of its *units* has a vector per layer; depending on the ca
 tokens, the words or the sentence. The *labels* are the spellings of the units. 0000 is the
 generation: how often texts were added to the finished cache. Files are raw arrays because these are
 the fastest to write and to read.
+
+Each reader checks what it reads. The manifest has the hash of every file: entries files are compared
+with it when they are opened, and blocks of a whole shard too. Each entry has two checksums, of its
+vectors and of its text and labels, which are compared whenever the entry is read. The files of
+shards without checksums are compared with the manifest when they are opened.
 """
 
 import io
-import mmap
-import os
 import re
 from collections.abc import Mapping
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
-from preprocess.files import storage
-from preprocess.files.local_copies import DamagedCopy, LocalCopies
 from preprocess.files.manifest import FileRecord
 from preprocess.vectors.codec import CacheError
 
@@ -35,6 +36,9 @@ KEY = np.dtype("V16")
 ENTRY = np.dtype([("key", KEY), ("offset", "<u8"), ("text", "<u8"), ("units", "<u4")])
 """Row of an entry: key of the text, index of its first vector in the vectors file, byte offset in the
 texts file, and number of units."""
+
+CHECKED_ENTRY = np.dtype([*ENTRY.descr, ("vectors_hash", "<u4"), ("text_hash", "<u4")])
+"""Row of an entry with the `checksum` of its stored vectors and of its text and labels."""
 
 INDEX = re.compile(r"index-(\d{4,})\.npy")
 """Name of an index; the group is its generation."""
@@ -86,6 +90,22 @@ def damaged_cache(name: str, reason: str) -> CacheError:
     return CacheError(f"{name} of the vector cache is damaged ({reason}); {make_again()}")
 
 
+def entry_digest(key: bytes) -> xxhash.xxh3_64:
+    """Return a hash for `checksum`, to which the bytes of a part of an entry are added.
+
+    The key is the seed, so that the bytes of another entry have another checksum.
+    """
+    return xxhash.xxh3_64(seed=int.from_bytes(key[:8], "little"))
+
+
+def checksum(key: bytes, data: Any) -> int:
+    """Return the lower 32 bits of the XXH3 64-bit hash of a part of an entry, seeded by its key."""
+    return xxhash.xxh3_64_intdigest(data, int.from_bytes(key[:8], "little")) & LOWER_32
+
+
+LOWER_32 = 0xFFFFFFFF
+
+
 class HashedFile:
     """A writer that counts and hashes the bytes of a file.
 
@@ -113,78 +133,6 @@ class HashedFile:
         )
         self.write(header.getvalue())
 
-    def record(self, **counts: int) -> FileRecord:
+    def record(self, **counts: int | str) -> FileRecord:
         """Return the manifest record of the bytes written so far."""
         return FileRecord(self.name, self.bytes, self.digest.hexdigest(), counts)
-
-
-class CacheFiles:
-    """Read access to the files of a vector cache.
-
-    Args:
-        path: folder or URL of the cache.
-        records: manifest records of the files by name, or None to skip the check of their sizes.
-        copies: local copies of remote files, which are mapped; None means to read remote files into
-            memory. Requires ``records``.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        records: Mapping[str, FileRecord] | None = None,
-        copies: LocalCopies | None = None,
-    ) -> None:
-        self.path, self.records, self.copies = path, records, copies
-
-    def map(self, name: str) -> "mmap.mmap | bytes":
-        """Memory-map a file; an empty file, or a remote file without ``copies``, is returned as bytes.
-
-        Raises:
-            CacheError: the file is missing or cannot be read, or its size (for a remote file, its
-                hash) differs from its record.
-        """
-        path = storage.join(self.path, name)
-        try:
-            if self.copies is None and storage.is_remote(path):
-                return storage.read_bytes(path)
-            if self.copies and self.records is not None:
-                opened: IO[bytes] = self.copies.open(path, self.records[name])
-            else:
-                opened = storage.open_read(path)
-            with opened as file:
-                size = os.fstat(file.fileno()).st_size
-                if self.records is not None and size != self.records[name].bytes:
-                    raise damaged_cache(path, f"{size:,} bytes, not {self.records[name].bytes:,}")
-                # An empty file cannot be mapped.
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-        except (FileNotFoundError, KeyError) as error:
-            raise CacheError(f"{path} of the vector cache is missing; {make_again()}") from error
-        except DamagedCopy as error:
-            raise damaged_cache(path, str(error)) from error
-        except OSError as error:
-            raise CacheError(f"{path} of the vector cache cannot be read ({error})") from error
-
-    def array(self, name: str, dtype: np.dtype[Any], lead: tuple[int, ...] = ()) -> NDArray[Any]:
-        """Memory-map an npy file.
-
-        Args:
-            name: file name.
-            dtype: expected dtype.
-            lead: expected shape without the last dimension, which may have any size.
-
-        Returns:
-            A read-only array, whose shape is ``lead`` and one more dimension.
-
-        Raises:
-            CacheError: the file is missing or damaged, or has another dtype or shape.
-        """
-        data = self.map(name)
-        start = io.BytesIO(data[:4096])
-        try:
-            np.lib.format.read_magic(start)
-            shape, fortran, stored = np.lib.format.read_array_header_1_0(start)
-            if fortran or stored != dtype or shape[:-1] != lead:
-                raise ValueError(f"it has dtype {stored} and shape {shape}")
-            return np.ndarray(shape, dtype, data, start.tell())
-        except (ValueError, TypeError) as error:
-            raise damaged_cache(storage.join(self.path, name), str(error)) from error

@@ -1,4 +1,4 @@
-"""The index of a vector cache: where the vectors of each key are.
+"""The index of a vector cache: where the vectors of each key are; see `preprocess.vectors.lookup`.
 
 It is a uint64 array, shape (5, entries), sorted by key. Its rows are:
 
@@ -8,6 +8,11 @@ It is a uint64 array, shape (5, entries), sorted by key. Its rows are:
 - 4: the number of units of the entry
 
 If several entries have the same key, only the first is in the index.
+
+After the array the file has its *fences*: uint64, shape (3, blocks). A block is `BLOCK` entries. The
+rows of the fences are the high and the low half of the block's first key, and the XXH3 64-bit hash of
+the block's rows. The manifest has the xxh128 of the fences, so that they can be checked when the index
+is opened, and a block when it is read. Indexes of older versions have no fences.
 """
 
 import tempfile
@@ -16,17 +21,23 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from preprocess.files import storage
 from preprocess.files.durability import never_synced
 from preprocess.files.manifest import FileRecord
-from preprocess.vectors.files import ENTRY, KEY, CacheFiles, HashedFile, ShardName, index_name
+from preprocess.vectors.files import HashedFile, ShardName, index_name
+from preprocess.vectors.shard_reader import read_entries
+from preprocess.vectors.stored import CacheFiles
 from preprocess.work.shuffle import Shuffle
 
 Rows = NDArray[np.uint64]
 ROWS = 5
 """Rows of the index."""
+
+BLOCK = 512
+"""Entries of a block, which is checked as a whole: a page of 4 KB in each row."""
 
 BUCKET_ENTRIES = 1 << 21
 """Maximum number of entries per bucket on average; one bucket is sorted in memory at a time."""
@@ -36,7 +47,11 @@ COPY_BYTES = 1 << 22
 
 
 def write_index(
-    folder: str, shards: Sequence[tuple[int, int]], generation: int = 0, output: str = ""
+    folder: str,
+    shards: Sequence[tuple[int, int]],
+    generation: int = 0,
+    output: str = "",
+    records: Sequence[FileRecord] = (),
 ) -> FileRecord:
     """Write the index of the closed shards in ``folder``.
 
@@ -48,6 +63,7 @@ def write_index(
         shards: unit of work and part of each shard, in any order.
         generation: generation of the cache, which is part of the index's name.
         output: folder to write the index to; ``folder`` by default.
+        records: records of the files of the shards, with which entries files are compared.
 
     Returns:
         The manifest record of the index.
@@ -56,36 +72,75 @@ def write_index(
         CacheError: the entries file of a shard is missing or damaged.
     """
     names = sorted({ShardName(*shard) for shard in shards})
-    source = CacheFiles(folder)
-    total = sum(len(source.array(shard.entries, ENTRY)) for shard in names)
+    source = CacheFiles(folder, {record.name: record for record in records} or None)
+    total = sum(read_entries(source, shard.entries)[0].total for shard in names)
     buckets = 1
     while total > buckets * BUCKET_ENTRIES:
         buckets *= 2
     with tempfile.TemporaryDirectory(prefix="biloom-index-") as scratch:
         rows = [(Path(scratch) / f"row-{row}").open("w+b") for row in range(ROWS)]
-        count = 0
+        summary = _Summary()
         try:
             for bucket in _buckets(source, names, buckets, Path(scratch)):
                 distinct = _first_of_equal(bucket)
-                count += distinct.shape[1]
+                summary.add(distinct)
                 for file, values in zip(rows, distinct, strict=True):
                     file.write(values.astype("<u8").data)
             path = storage.join(output or folder, index_name(generation))
-            return _join(path, rows, count, generation)
+            return _join(path, rows, summary, generation)
         finally:
             for file in rows:
                 file.close()
 
 
-def _join(path: str, rows: Sequence[IO[bytes]], count: int, generation: int) -> FileRecord:
+class _Summary:
+    """Counts and fences of an index, of whose entries only the last block is kept in memory.
+
+    Attributes:
+        entries: number of entries.
+        units: units of all entries.
+    """
+
+    def __init__(self) -> None:
+        self.entries = self.units = 0
+        self._open: Rows = np.empty((ROWS, 0), np.uint64)
+        self._fences: list[tuple[int, int, int]] = []
+
+    def add(self, rows: Rows) -> None:
+        """Add the next entries, shape (ROWS, entries)."""
+        self.entries += rows.shape[1]
+        self.units += int(rows[4].sum())
+        rows = np.concatenate([self._open, rows], 1)
+        whole = rows.shape[1] - rows.shape[1] % BLOCK
+        self._fences += [fence(rows[:, at : at + BLOCK]) for at in range(0, whole, BLOCK)]
+        self._open = rows[:, whole:]
+
+    def fences(self) -> Rows:
+        """Return the fences of all entries, shape (3, blocks)."""
+        last = [fence(self._open)] if self._open.size else []
+        return np.array([*self._fences, *last], "<u8").reshape(-1, 3).T.copy()
+
+
+def fence(rows: Rows) -> tuple[int, int, int]:
+    """Return the first key of a block, as two numbers, and the hash of its rows."""
+    digest = xxhash.xxh3_64()
+    for row in rows:
+        digest.update(np.ascontiguousarray(row, "<u8").data)
+    return int(rows[0, 0]), int(rows[1, 0]), digest.intdigest()
+
+
+def _join(path: str, rows: Sequence[IO[bytes]], summary: _Summary, generation: int) -> FileRecord:
+    fences = summary.fences().tobytes()
     with storage.atomic_writer(path) as file:
         index = HashedFile(index_name(generation), file)
-        index.write_header(np.dtype("<u8"), (ROWS, count))
+        index.write_header(np.dtype("<u8"), (ROWS, summary.entries))
         for row in rows:
             row.seek(0)
             while data := row.read(COPY_BYTES):
                 index.write(data)
-    return index.record(entries=count)
+        index.write(fences)
+    digest = xxhash.xxh3_128_hexdigest(fences)
+    return index.record(entries=summary.entries, units=summary.units, fences=digest)
 
 
 def _buckets(
@@ -118,7 +173,7 @@ def _runs(folder: CacheFiles, shards: Sequence[ShardName]) -> Iterator[Rows]:
 
 
 def _rows(folder: CacheFiles, number: int, shard: ShardName) -> Rows:
-    entries = folder.array(shard.entries, ENTRY)
+    entries = read_entries(folder, shard.entries)[1]
     high, low = halves(entries["key"])
     place = np.arange(len(entries), dtype=np.uint64) + np.uint64(number << 32)
     return np.stack([high, low, place, entries["offset"], entries["units"].astype(np.uint64)])
@@ -137,57 +192,3 @@ def halves(keys: NDArray[Any]) -> tuple[Rows, Rows]:
     """Return the high and low halves of 16-byte keys as numbers, each uint64 (keys,)."""
     pairs = np.ascontiguousarray(keys).view(">u8").reshape(-1, 2)
     return pairs[:, 0].astype(np.uint64), pairs[:, 1].astype(np.uint64)
-
-
-class VectorIndex:
-    """The memory-mapped index of a cache; ``len`` is its number of texts.
-
-    Raises:
-        CacheError: the index is missing or damaged.
-    """
-
-    def __init__(self, folder: CacheFiles, generation: int) -> None:
-        rows = folder.array(index_name(generation), np.dtype("<u8"), (ROWS,))
-        self._high, self._low, self._rest = rows[0], rows[1], rows[2:]
-
-    def __len__(self) -> int:
-        return int(self._high.size)
-
-    @property
-    def units(self) -> int:
-        """Total units of all entries."""
-        return int(self._rest[2].sum())
-
-    def find(self, key: bytes) -> tuple[int, int, int, int] | None:
-        """Find a text by its key.
-
-        Args:
-            key: the key, 16 bytes.
-
-        Returns:
-            (shard, entry, vectors before the entry, units), as in rows 2 to 4 of the index, or None if
-            the key is missing.
-        """
-        high, low = int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big")
-        at = int(self._high.searchsorted(np.uint64(high)))
-        while at < self._high.size and int(self._high[at]) == high:
-            if int(self._low[at]) == low:
-                place, offset, units = self._rest[:, at].tolist()
-                return place >> 32, place & 0xFFFFFFFF, offset, units
-            at += 1
-        return None
-
-    def has(self, keys: "bytes | NDArray[Any]") -> NDArray[np.bool_]:
-        """Return which of many 16-byte keys are in the index, bool (keys,)."""
-        array = np.frombuffer(keys, KEY) if isinstance(keys, bytes | bytearray) else keys
-        high, low = halves(array)
-        at = np.searchsorted(self._high, high)
-        found = np.zeros(len(high), bool)
-        pending = np.arange(len(high))
-        while len(pending):
-            inside = pending[at[pending] < self._high.size]
-            pending = inside[self._high[at[inside]] == high[inside]]
-            found[pending] |= self._low[at[pending]] == low[pending]
-            pending = pending[~found[pending]]
-            at[pending] += 1
-        return found

@@ -1,21 +1,26 @@
-"""Writing and reading of one shard of a vector cache (files: `preprocess.vectors.files`)."""
+"""Writing of one shard of a vector cache (files: `preprocess.vectors.files`)."""
 
 import hashlib
 import json
-import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from functools import cached_property
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord
-from preprocess.vectors.codec import Bytes, Codec, Vectors
-from preprocess.vectors.files import ENTRY, KEY, CacheFiles, HashedFile, ShardName, damaged_cache
+from preprocess.vectors.codec import Codec, Vectors
+from preprocess.vectors.files import (
+    CHECKED_ENTRY,
+    KEY,
+    LOWER_32,
+    HashedFile,
+    ShardName,
+    checksum,
+    entry_digest,
+)
 
 Text = str | Sequence[str]
 """A text to embed: a string, or a list of words."""
@@ -52,7 +57,7 @@ def to_json(value: Any) -> bytes:
 class VectorShardWriter:
     """Writer of a shard, whose files appear only when it is closed.
 
-    `add` writes texts and vectors immediately; only 36 bytes per entry stay in memory. As a context
+    `add` writes texts and vectors immediately; only 44 bytes per entry stay in memory. As a context
     manager, it closes the shard at the end of the block, or discards it if the block raises.
 
     Args:
@@ -107,22 +112,29 @@ class VectorShardWriter:
         expected = (self.layers, len(labels), self.dim)
         assert vectors.shape == expected, f"vectors of shape {vectors.shape}, not {expected}"
         offset = self._vectors.bytes // self._codec.vector_bytes
+        key = text_key(text)
+        digest = entry_digest(key)
         for piece in _pieces(vectors):
             assert np.isfinite(piece).all(), f"vectors of {text!r:.60} are not finite"
-            self._vectors.write(self._codec.encode(piece))
-        row = (text_key(text), offset, self._texts.bytes if self._texts else 0, len(labels))
-        self._rows += np.array(row, ENTRY).tobytes()
-        self._units += len(labels)
+            stored = self._codec.encode(piece)
+            self._vectors.write(stored)
+            digest.update(stored.data)
+        place = text_hash = 0
         if self._texts:
-            value = text if isinstance(text, str) else list(text)
-            self._texts.write(to_json([value, *labels]))
+            place = self._texts.bytes
+            data = to_json([text if isinstance(text, str) else list(text), *labels])
+            self._texts.write(data)
+            text_hash = checksum(key, data)
+        row = (key, offset, place, len(labels), digest.intdigest() & LOWER_32, text_hash)
+        self._rows += np.array(row, CHECKED_ENTRY).tobytes()
+        self._units += len(labels)
 
     def close(self) -> tuple[FileRecord, ...]:
         """Complete the files and return their manifest records."""
         if not self._records:
             with self._stack:
-                count = len(self._rows) // ENTRY.itemsize
-                self._entries.write_header(ENTRY, (count,))
+                count = len(self._rows) // CHECKED_ENTRY.itemsize
+                self._entries.write_header(CHECKED_ENTRY, (count,))
                 self._entries.write(self._rows)
             first = self._entries.record(entries=count, tokens=self._units)
             self._records = (first, *(file.record() for file in self._files[1:]))
@@ -152,96 +164,3 @@ def _pieces(vectors: Vectors) -> Iterator[Vectors]:
     for layer in vectors:
         for start in range(0, len(layer), units):
             yield np.asarray(layer[start : start + units])
-
-
-class VectorBlock(NamedTuple):
-    """All entries of a shard.
-
-    Attributes:
-        keys: 16-byte key of each text, shape (entries,).
-        offsets: index in ``vectors`` of the first vector of each entry, int64 (entries,). An entry
-            has layers * units vectors.
-        units: units of each entry, int64 (entries,).
-        vectors: shape (vectors, dim); a view of the mapped file, or a new float32 array if the cache
-            is int8.
-    """
-
-    keys: NDArray[Any]
-    offsets: NDArray[np.int64]
-    units: NDArray[np.int64]
-    vectors: Vectors
-
-
-class VectorShard:
-    """Reader of a shard, whose files are memory-mapped at their first use."""
-
-    def __init__(self, folder: CacheFiles, layers: int, codec: Codec, shard: ShardName) -> None:
-        self._folder, self._layers, self._codec, self.shard = folder, layers, codec, shard
-
-    @cached_property
-    def entries(self) -> NDArray[Any]:
-        """Rows of type `ENTRY`, shape (entries,)."""
-        return self._folder.array(self.shard.entries, ENTRY)
-
-    @cached_property
-    def _data(self) -> Bytes:
-        data = self._folder.map(self.shard.vectors)
-        return np.frombuffer(data, np.uint8)
-
-    @cached_property
-    def _texts(self) -> "mmap.mmap | bytes":
-        return self._folder.map(self.shard.texts)
-
-    def vectors(self, offset: int, units: int) -> Vectors:
-        """Return the vectors of an entry, shape (layers, units, dim).
-
-        Args:
-            offset: number of vectors before the entry in the vectors file.
-            units: number of units of the entry.
-
-        Raises:
-            CacheError: the file is missing, damaged or too short.
-        """
-        size = self._codec.vector_bytes
-        start, end = offset * size, (offset + self._layers * units) * size
-        if end > self._data.size:
-            raise damaged_cache(self.shard.vectors, "it is shorter than its entries require")
-        return self._codec.decode(self._data[start:end], (self._layers, units, self._codec.dim))
-
-    def block(self) -> VectorBlock:
-        """Return all entries as one block.
-
-        Raises:
-            CacheError: a file is missing or damaged.
-        """
-        entries = self.entries
-        vectors = self._codec.decode(self._data, (-1, self._codec.dim))
-        offsets, units = (entries[name].astype(np.int64) for name in ("offset", "units"))
-        if len(offsets) and offsets[-1] + self._layers * units[-1] > len(vectors):
-            raise damaged_cache(self.shard.vectors, "it is shorter than its entries require")
-        return VectorBlock(entries["key"], offsets, units, vectors)
-
-    def texts(self, entry: int, key: bytes) -> tuple[Text, list[str]]:
-        """Return the text of an entry and the labels of its units.
-
-        Args:
-            entry: index of the entry in the shard.
-            key: key that the text must have.
-
-        Raises:
-            CacheError: a file is missing or damaged, or the text does not have this key.
-        """
-        entries = self.entries
-        if entry >= len(entries) or entries[entry]["key"].tobytes() != key:
-            raise damaged_cache(self.shard.entries, f"entry {entry} has the key of another text")
-        start = int(entries[entry]["text"])
-        end = int(entries[entry + 1]["text"]) if entry + 1 < len(entries) else None
-        data = self._texts
-        try:
-            text, *labels = json.loads(data[start:end].decode("utf-8", "surrogatepass"))
-            intact = text_key(text) == key
-        except (ValueError, TypeError, LookupError):
-            intact = False
-        if not intact:
-            raise damaged_cache(self.shard.texts, f"entry {entry} does not match its key")
-        return text, labels

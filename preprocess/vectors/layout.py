@@ -1,0 +1,98 @@
+"""What the manifest of a vector cache says about its shape and files, checked before it is used."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from preprocess.files.manifest import FileRecord, Manifest
+from preprocess.vectors.codec import CacheError, Codec
+from preprocess.vectors.files import INDEX, ShardName, damaged_cache, make_again, shards_of
+
+LARGEST = 1 << 20
+"""Most layers of an entry."""
+
+
+class Layout(NamedTuple):
+    """Shape and files of a cache.
+
+    Attributes:
+        layers: layers per entry.
+        codec: format of the vectors.
+        unit: what has a vector: "token", "word" or "sentence".
+        model: ``content`` hash of the model that made the vectors.
+        texts_kept: True if the cache holds its texts, not only their keys.
+        records: manifest records of the files by name.
+        shards: names of the shards, in order.
+        generation: how often texts were added to the finished cache.
+    """
+
+    layers: int
+    codec: Codec
+    unit: str
+    model: str
+    texts_kept: bool
+    records: Mapping[str, FileRecord]
+    shards: list[ShardName]
+    generation: int
+
+
+def layout_of(path: str, manifest: Manifest) -> Layout:
+    """Return the layout of a cache.
+
+    Args:
+        path: folder or URL of the cache, for messages.
+        manifest: its manifest.
+
+    Raises:
+        CacheError: the manifest lacks something, or has a value that no cache can have.
+    """
+    details = manifest.details
+    layers = _detail(path, details, "layers", int)
+    if not 1 <= layers <= LARGEST:
+        raise _wrong(path, "layers", layers)
+    texts_kept = _detail(path, {"texts_kept": True, **details}, "texts_kept", bool)
+    _detail(path, {"vectors": {}, **details}, "vectors", dict)
+    _detail(path, {"held": [], **details}, "held", list)
+    dtype, dim = _detail(path, details, "dtype", str), _detail(path, details, "dim", int)
+    try:
+        codec = Codec(dtype, dim)
+    except CacheError as error:
+        raise damaged_cache(path, str(error)) from error
+    records = {record.name: record for record in manifest.files}
+    if len(records) < len(manifest.files):
+        raise damaged_cache(path, "its manifest lists a file twice")
+    generations = [int(match[1]) for match in map(INDEX.fullmatch, records) if match]
+    if len(generations) != 1:
+        raise damaged_cache(path, f"its manifest lists {len(generations)} indexes, not 1")
+    shards = shards_of(records)
+    for shard in shards:
+        for name in (shard.vectors, *([shard.texts] if texts_kept else [])):
+            if name not in records:
+                raise damaged_cache(path, f"its manifest does not list {name}")
+        entries = records[shard.entries].counts.get("entries")
+        if not isinstance(entries, int) or entries < 0:
+            raise damaged_cache(
+                path, f"its manifest says that {shard.entries} has {entries} entries"
+            )
+    return Layout(
+        layers,
+        codec,
+        _detail(path, details, "unit", str),
+        _detail(path, details, "model", str),
+        texts_kept,
+        records,
+        shards,
+        generations[0],
+    )
+
+
+def _detail(path: str, details: Mapping[str, Any], name: str, kind: type) -> Any:
+    if name not in details:
+        raise CacheError(f"{path}: the manifest of the vector cache lacks {name!r}; {make_again()}")
+    # The exact type, because True is an integer.
+    if type(details[name]) is not kind:
+        raise _wrong(path, name, details[name])
+    return details[name]
+
+
+def _wrong(path: str, name: str, value: object) -> CacheError:
+    return damaged_cache(path, f"its manifest has {name} {value!r:.60}")

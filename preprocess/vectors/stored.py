@@ -1,0 +1,240 @@
+"""Reading of a cache's files: by offset, from any thread, with a bounded number of open files.
+
+The parts that readers ask for are copied, not mapped, so they need no open file and stay valid when
+the file is closed, and a file that was truncated after it was opened is a message instead of a fault.
+Only large parts are mapped.
+"""
+
+import errno
+import mmap
+import os
+import resource
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from weakref import WeakSet
+
+import xxhash
+
+from preprocess.files import storage
+from preprocess.files.local_copies import DamagedCopy, LocalCopies
+from preprocess.files.manifest import FileRecord
+from preprocess.vectors.codec import CacheError
+from preprocess.vectors.files import damaged_cache, make_again
+
+Buffer = bytes | memoryview
+
+MAPPED_BYTES = 1 << 24
+"""Parts of at least this size are mapped instead of copied."""
+
+OPEN_FILES = 1024
+"""Maximum number of open files of a cache; at most a quarter of the process's limit."""
+
+HASHED_AT_ONCE = 1 << 24
+"""Bytes to hash between two looks at other threads."""
+
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors after which files are closed and opened once more."""
+
+
+class StoredFile:
+    """An open file of a cache, or the content of a remote file.
+
+    The file is closed when nobody refers to this object, so a thread can go on reading a file that
+    another thread removes from the set of open files.
+
+    Args:
+        path: path or URL, for messages.
+        source: file descriptor, which this object closes, or the content.
+
+    Attributes:
+        path: path or URL.
+        size: bytes.
+    """
+
+    __slots__ = ("_content", "_descriptor", "path", "size")
+
+    def __init__(self, path: str, source: int | bytes) -> None:
+        self.path = path
+        self._descriptor = -1
+        self._content: bytes | None = None
+        if isinstance(source, int):
+            self._descriptor = source
+            self.size = os.fstat(source).st_size
+        else:
+            self._content = source
+            self.size = len(source)
+
+    # The argument keeps the function alive while the interpreter shuts down.
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if self._descriptor >= 0:
+            close(self._descriptor)
+
+    def read(self, start: int, end: int) -> Buffer:
+        """Return the bytes [start, end); a large part is mapped.
+
+        Raises:
+            CacheError: the file is shorter, or cannot be read.
+        """
+        # Checked first, so that no more memory is allocated than the file has bytes.
+        if not 0 <= start <= end <= self.size:
+            raise damaged_cache(self.path, "it is shorter than its entries require")
+        if self._content is not None:
+            return self._content[start:end]
+        try:
+            if end - start >= MAPPED_BYTES and (part := self._mapped(start, end)) is not None:
+                return part
+            data = os.pread(self._descriptor, end - start, start)
+            while len(data) < end - start:
+                more = os.pread(self._descriptor, end - start - len(data), start + len(data))
+                if not more:
+                    raise damaged_cache(self.path, "it was truncated while it was read")
+                data += more
+            return data
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+
+    def _mapped(self, start: int, end: int) -> memoryview | None:
+        first = start - start % mmap.ALLOCATIONGRANULARITY
+        try:
+            # Python before 3.13 keeps a file descriptor for each map, until the last view is gone.
+            part = mmap.mmap(self._descriptor, end - first, access=mmap.ACCESS_READ, offset=first)
+        except (OSError, ValueError):
+            return None
+        return memoryview(part)[start - first :]
+
+    def digest(self) -> str:
+        """Return the xxh128 of the content.
+
+        Raises:
+            CacheError: the file cannot be read.
+        """
+        digest = xxhash.xxh3_128()
+        for start in range(0, self.size, HASHED_AT_ONCE):
+            digest.update(self.read(start, min(start + HASHED_AT_ONCE, self.size)))
+        return digest.hexdigest()
+
+
+class CacheFiles:
+    """The files of a vector cache; the least recently used ones are closed.
+
+    Args:
+        path: folder or URL of the cache.
+        records: manifest records of the files by name, or None to skip the check of their sizes and
+            hashes.
+        copies: local copies of remote files; None means to read remote files into memory. Requires
+            ``records``.
+
+    Attributes:
+        path: folder or URL of the cache.
+        records: manifest records of the files by name.
+        checked: names of the files whose content was compared with their record by this process.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        records: Mapping[str, FileRecord] | None = None,
+        copies: LocalCopies | None = None,
+    ) -> None:
+        self.path, self.records = path, records
+        self.checked: set[str] = set()
+        self._copies = copies
+        # Not a method of this object, which keeps itself alive otherwise, and its files open.
+        self._files = lru_cache(_most_files())(partial(_open, path, records, copies))
+        _ALL.add(self)
+
+    def name(self, name: str) -> str:
+        """Return the path of a file, for messages."""
+        return storage.join(self.path, name)
+
+    def open(self, name: str) -> StoredFile:
+        """Return a file, opened unless it is open already.
+
+        Raises:
+            CacheError: the file is missing or cannot be read, or its size (for a remote file, its
+                hash) differs from its record.
+        """
+        return self._files(name)
+
+    def checked_file(self, name: str) -> StoredFile:
+        """Return a file whose content was compared with its record, once in this process.
+
+        Raises:
+            CacheError: the file is missing or damaged.
+        """
+        file = self.open(name)
+        if name not in self.checked:
+            self.check(file, name, file.digest)
+        return file
+
+    def check(self, file: StoredFile, name: str, digest: Callable[[], str]) -> None:
+        """Compare a digest of a whole file with its record, and note that the file was checked.
+
+        Raises:
+            CacheError: they differ.
+        """
+        if self.records is not None:
+            found, expected = digest(), self.records[name].xxh128
+            if found != expected:
+                raise damaged_cache(file.path, f"its hash is {found}, not {expected}")
+        self.checked.add(name)
+
+    def release(self) -> None:
+        """Close the open files; they are opened again when they are needed."""
+        self._files.cache_clear()
+
+    def close(self) -> None:
+        """Close the open files and give up the local copies."""
+        self.release()
+        if self._copies:
+            self._copies.close()
+
+
+_ALL: WeakSet[CacheFiles] = WeakSet()
+"""The caches of this process, which share its limit of open files."""
+
+
+def _most_files() -> int:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = OPEN_FILES if limit == resource.RLIM_INFINITY else min(OPEN_FILES, limit // 4)
+    return max(most, 3)
+
+
+def _open(
+    path: str, records: Mapping[str, FileRecord] | None, copies: LocalCopies | None, name: str
+) -> StoredFile:
+    path = storage.join(path, name)
+    if records is not None and name not in records:
+        raise damaged_cache(path, "the manifest does not list it")
+    record = records[name] if records is not None else None
+    try:
+        try:
+            file = StoredFile(path, _source(path, record, copies))
+        except OSError as error:
+            if error.errno not in SHORTAGES:
+                raise
+            for other in list(_ALL):
+                other.release()
+            file = StoredFile(path, _source(path, record, copies))
+    except FileNotFoundError as error:
+        raise CacheError(f"{path} of the vector cache is missing; {make_again()}") from error
+    except DamagedCopy as error:
+        raise damaged_cache(path, str(error)) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if record is not None and file.size != record.bytes:
+        raise damaged_cache(path, f"{file.size:,} bytes, not {record.bytes:,}")
+    return file
+
+
+def _source(path: str, record: FileRecord | None, copies: LocalCopies | None) -> int | bytes:
+    """Return the descriptor of a file, or the content of a remote file without local copies."""
+    if copies is None and storage.is_remote(path):
+        return storage.read_bytes(path)
+    opened = copies.open(path, record) if copies and record else storage.open_read(path)
+    with opened as file:
+        return os.dup(file.fileno())
+
+
+def _unreadable(path: str, error: OSError) -> CacheError:
+    return CacheError(f"{path} of the vector cache cannot be read ({error.strerror or error})")
