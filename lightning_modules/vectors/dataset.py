@@ -52,16 +52,12 @@ class VectorDataset(Dataset[Vectors]):
         ...     vectors.shape  # (32, layers, units of the longest text, dim)
 
     Args:
-        cache: the cache to read.
-
-    Raises:
-        CacheError: if a shard is missing or damaged.
+        cache: the cache to read. Its shards are read when their texts are asked for.
     """
 
     def __init__(self, cache: VectorCache) -> None:
         self.cache = cache
-        sizes = [len(cache.block(number).keys) for number in range(len(cache.shards))]
-        self._ends = np.cumsum(sizes)
+        self._ends = np.cumsum(cache.sizes, dtype=np.int64)
 
     def __len__(self) -> int:
         """Return the number of texts; a text that is stored twice counts twice."""
@@ -72,6 +68,7 @@ class VectorDataset(Dataset[Vectors]):
 
         Raises:
             IndexError: if ``index`` is negative or not below the number of texts.
+            CacheError: if the text or its vectors are damaged.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"no text has index {index}; the cache has {len(self):,} texts")

@@ -5,10 +5,11 @@ import sys
 from collections.abc import Iterable
 
 from pipeline.commands.cache_export import export_cache
-from pipeline.commands.inspection import check
+from pipeline.commands.inspection import folder_of
 from pipeline.console import Console, count
+from preprocess.files.manifest import read_manifest
 from preprocess.vectors.cache import VectorCache
-from preprocess.vectors.check import check_entries
+from preprocess.vectors.check import check_cache, unlisted_files
 
 
 def info(path: str) -> None:
@@ -70,19 +71,33 @@ def _lines() -> Iterable[str]:
 
 
 def verify(path: str) -> int:
-    """Hash a cache's files and read every entry; return 0 if all are intact, else 1."""
-    cache = VectorCache.open(path)
-    code = check(path)
+    """Hash a cache's files and read every entry; return 0 if all are intact, else 1.
+
+    Raises:
+        ManifestError: there is no finished cache, or its manifest is damaged.
+    """
+    path = folder_of(path)
+    manifest = read_manifest(path, "embed")
     console = Console()
-    with console.bar("entries", len(cache.shards)) as bar:
-        problems = list(check_entries(cache, bar.update))
-    for problem in problems:
-        console.warn(problem)
-    if problems:
-        console.line(f"{len(problems):,} of {len(cache.shards):,} shards have damaged entries")
+    with console.bar("verify", sum(file.bytes for file in manifest.all_files)) as bar:
+        found = check_cache(path, manifest, bar.update)
+    for name in unlisted_files(path, manifest):
+        console.line(f"{name} is not part of the cache, and not read")
+    for name, reasons in found.damage.items():
+        console.warn(f"{name}: {'; '.join(reasons)}")
+    if found.damage:
+        console.line(
+            f"the cache is damaged: {len(found.damage):,} of {len(manifest.all_files):,} files, and "
+            f"entries that cannot be read or found: {found.entries:,}; make it again with `biloom "
+            "embed --overwrite`, or copy it again"
+        )
         return 1
-    console.line(f"{len(cache):,} texts: all are intact and can be found")
-    return code
+    with VectorCache.open(path) as cache:
+        console.line(
+            f"{len(cache):,} texts in {len(manifest.all_files):,} files: all are intact and can be "
+            "found"
+        )
+    return 0
 
 
 def export(path: str, file: str) -> None:

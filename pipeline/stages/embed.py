@@ -221,7 +221,7 @@ def _made(
         old = finished.cache.manifest.files
         files = [f for f in old if f.name.startswith(SHARDS) and finished.is_kept] + files
     shards = shards_of({file.name: file for file in files})
-    files.append(write_index(place.folder, shards, generation, place.unpublished))
+    files.append(write_index(place.folder, shards, generation, place.unpublished, files))
     inputs = read_inputs(place.work) if config.embed.input is None else sums.inputs
     keep = finished and (finished.is_kept or finished.has_other_texts)
     write_inputs(place.unpublished, inputs, before=place.folder if keep else None)

@@ -18,7 +18,7 @@ from preprocess.files import storage
 from preprocess.files.local_copies import LocalCopies
 from preprocess.files.manifest import Manifest, read_manifest
 from preprocess.vectors.codec import CacheError, Vectors
-from preprocess.vectors.files import ShardName, damaged_cache
+from preprocess.vectors.files import DamagedCacheError, ShardName
 from preprocess.vectors.layout import layout_of
 from preprocess.vectors.lookup import VectorIndex
 from preprocess.vectors.shard import Text, text_key
@@ -68,6 +68,7 @@ class VectorCache(Mapping[Text, Vectors]):
         model: ``content`` hash of the model that made the vectors.
         texts_kept: True if the cache holds its texts, not only their keys.
         shards: names of the shards, in order.
+        sizes: entries of each shard, with texts that are stored twice.
         generation: how often texts were added to the finished cache.
     """
 
@@ -82,7 +83,8 @@ class VectorCache(Mapping[Text, Vectors]):
         self.layers, self.dim, self.unit = layout.layers, layout.codec.dim, layout.unit
         self.model, self.texts_kept = layout.model, layout.texts_kept
         self.dtype = layout.codec.decoded_dtype
-        self.shards, self.generation = layout.shards, layout.generation
+        self.shards, self.sizes = layout.shards, layout.sizes
+        self.generation = layout.generation
         self._closed = False
         copies = LocalCopies(local_bytes, "local_bytes") if storage.is_remote(path) else None
         self._files = CacheFiles(path, layout.records, copies)
@@ -202,6 +204,8 @@ class VectorCache(Mapping[Text, Vectors]):
         return len(self._index)
 
     def __repr__(self) -> str:
+        if self._closed:
+            return f"VectorCache(closed: {self.path!r})"
         what = f"{len(self):,} texts, {self.layers} layers, dim {self.dim}, {self.dtype.name}"
         return f"VectorCache({what}: {self.path!r})"
 
@@ -268,12 +272,12 @@ class VectorCache(Mapping[Text, Vectors]):
         for number in range(len(self.shards)):
             shard = self._shard(number)
             rows = shard.entries
-            places = self._index.places(rows["key"])
+            places = self._index.places(rows["key"])[0]
             own = np.arange(len(rows), dtype=np.uint64) + np.uint64(number << 32)
             # A text that is also in an earlier place is skipped; a later place, or none, is damage.
             if (places > own).any():
                 entry = int((places > own).argmax())
-                raise damaged_cache(self._index.path, f"it lacks entry {entry} of {shard.path}")
+                raise DamagedCacheError(self._index.path, f"it lacks entry {entry} of {shard.path}")
             for entry in np.flatnonzero(places == own).tolist():
                 yield shard, entry, Row(*rows[entry].tolist())
 
@@ -287,11 +291,11 @@ class VectorCache(Mapping[Text, Vectors]):
             )
         number, entry, offset, units = found
         if number >= len(self.shards):
-            raise damaged_cache(self._index.path, "it refers to a shard that does not exist")
+            raise DamagedCacheError(self._index.path, "it refers to a shard that does not exist")
         shard = self._shard(number)
         if entry >= len(shard):
-            raise damaged_cache(self._index.path, f"it refers to entry {entry} of {shard.path}")
+            raise DamagedCacheError(self._index.path, f"it refers to entry {entry} of {shard.path}")
         row = shard.row(entry)
         if (row.key, row.offset, row.units) != (key, offset, units):
-            raise damaged_cache(shard.path, f"entry {entry} is another than the index says")
+            raise DamagedCacheError(shard.path, f"entry {entry} is another than the index says")
         return shard, entry, row

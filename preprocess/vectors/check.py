@@ -1,38 +1,195 @@
-"""Check of a vector cache: every entry is intact, and can be found by its text."""
+"""Check of a vector cache: its files are those of its manifest, and every entry is intact and found."""
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any, NamedTuple
 
-from preprocess.vectors.cache import VectorCache
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.files import storage
+from preprocess.files.local_copies import LocalCopies
+from preprocess.files.manifest import NAME, FileRecord, Manifest, hash_file
+from preprocess.vectors.cache import LOCAL_BYTES
 from preprocess.vectors.codec import CacheError
+from preprocess.vectors.files import (
+    CHECKED_ENTRY,
+    DamagedCacheError,
+    generation_of,
+    index_name,
+    shard_of,
+)
+from preprocess.vectors.layout import Layout, layout_of
+from preprocess.vectors.lookup import VectorIndex
+from preprocess.vectors.shard_reader import Row, VectorShard
+from preprocess.vectors.stored import CacheFiles
+
+Progress = Callable[[int, str], None]
+Reasons = defaultdict[str, list[str]]
 
 
-def check_entries(
-    cache: VectorCache, progress: Callable[[int], None] | None = None
-) -> Iterator[str]:
-    """Read all of ``cache`` and yield a message for each shard with damaged or unindexed entries.
+class Findings(NamedTuple):
+    """What is wrong with a cache.
+
+    Attributes:
+        damage: what is wrong with each damaged file, by its name; empty if the cache is whole.
+        entries: number of entries that cannot be read or found.
+    """
+
+    damage: dict[str, list[str]]
+    entries: int
+
+
+def check_cache(
+    folder: str, manifest: Manifest, progress: Progress = lambda done, name: None
+) -> Findings:
+    """Read all of a cache and return what is wrong with it.
 
     Args:
-        cache: the cache.
-        progress: called with the number of shards checked, after each shard.
+        folder: folder or URL of the cache.
+        manifest: its manifest.
+        progress: called with the bytes read so far and the name of the file after each file.
     """
-    for number, shard in enumerate(cache.shards):
-        wrong = 0
-        first = ""
+    found: Reasons = defaultdict(list)
+    done = entries = 0
+    for record in manifest.all_files:
+        if reason := _difference(folder, record):
+            found[record.name].append(reason)
+        progress(done := done + record.bytes, record.name)
+    try:
+        layout = layout_of(folder, manifest)
+    except CacheError as error:
+        _add(found, error, NAME)
+    else:
+        copies = LocalCopies(LOCAL_BYTES, "local_bytes") if storage.is_remote(folder) else None
+        with closing(CacheFiles(folder, layout.records, copies)) as files:
+            entries = _EntryCheck(files, layout, found).run()
+    return Findings({name: found[name] for name in sorted(found) if found[name]}, entries)
+
+
+def unlisted_files(folder: str, manifest: Manifest) -> list[str]:
+    """Return the names of a cache's files in the folder that are not in the manifest."""
+    return [
+        name
+        for name in storage.list_names(folder)
+        if (shard_of(name) or generation_of(name) is not None) and name not in manifest.records
+    ]
+
+
+def _difference(folder: str, record: FileRecord) -> str:
+    try:
+        size, digest = hash_file(storage.join(folder, record.name))
+    except (FileNotFoundError, NotADirectoryError):
+        return "it is missing"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror or error})"
+    if size != record.bytes:
+        return f"it has {size:,} bytes, not {record.bytes:,}"
+    return "" if digest == record.xxh128 else f"its hash is {digest}, not {record.xxh128}"
+
+
+def _add(found: Reasons, error: CacheError, name: str) -> None:
+    """Add an error of a reader, unless the file is known to be damaged."""
+    reason = str(error)
+    if isinstance(error, DamagedCacheError):
+        name, reason = error.name.rpartition("/")[2], error.reason
+    if not found[name]:
+        found[name].append(reason)
+
+
+class _EntryCheck:
+    """Check of the index and of all entries of a cache whose files were hashed.
+
+    Args:
+        files: the files of the cache.
+        layout: its layout.
+        found: what is wrong with each file; the check adds to it.
+    """
+
+    def __init__(self, files: CacheFiles, layout: Layout, found: Reasons) -> None:
+        self._files, self._layout, self._found = files, layout, found
+        self._index_name = index_name(layout.generation)
+
+    def run(self) -> int:
+        """Check everything; return the number of entries that cannot be read or found."""
+        index, led = self._index(), 0
+        entries = 0
+        for number, name in enumerate(self._layout.shards):
+            try:
+                shard = VectorShard(
+                    self._files, self._layout.layers, self._layout.codec,
+                    self._layout.texts_kept, name,
+                )  # fmt: skip
+                rows = shard.entries
+            except CacheError as error:
+                _add(self._found, error, name.entries)
+                entries += self._layout.sizes[number]
+                continue
+            damaged = self._damaged(shard, rows)
+            if index is not None:
+                same, unfound = _looked_up(index, number, rows)
+                led += int(same.sum())
+                damaged |= unfound
+                if unfound.any():
+                    where = f"it does not lead to {_ranges(unfound)} of {name.entries}"
+                    self._found[self._index_name].append(where)
+            entries += int(damaged.sum())
+        if index is not None and not entries and led < len(index):
+            self._found[self._index_name].append(f"{len(index) - led:,} entries lead nowhere")
+        return entries
+
+    def _index(self) -> VectorIndex | None:
+        """Return the index if it is whole; add what is wrong with it."""
         try:
-            block = cache.block(number)
-            missing = ~cache.has(block.keys)
-            wrong, first = int(missing.sum()), "not in the index"
-            if cache.texts_kept:
-                for entry in range(len(block.keys)):
-                    try:
-                        cache.at(shard, entry)
-                    except CacheError as error:
-                        first = first if wrong else str(error)
-                        wrong += 1
+            index = VectorIndex(self._files, self._layout.generation)
+            self._found[self._index_name] += index.problems()
         except CacheError as error:
-            yield str(error)
-        else:
-            if wrong:
-                yield f"{shard.entries}: {wrong:,} of {len(block.keys):,} entries: {first}"
-        if progress:
-            progress(number + 1)
+            _add(self._found, error, self._index_name)
+        return None if self._found[self._index_name] else index
+
+    def _damaged(self, shard: VectorShard, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which entries of a shard are damaged."""
+        damaged = np.zeros(len(rows), bool)
+        readers: dict[str, Callable[[int, Row], object]] = {shard.shard.vectors: shard.vectors}
+        if self._layout.texts_kept:
+            readers[shard.shard.texts] = shard.texts
+        for file, read in readers.items():
+            if not self._found[file]:
+                self._files.checked.add(file)
+            elif rows.dtype != CHECKED_ENTRY:
+                # Only the hash of the whole file tells.
+                damaged[:] = True
+                continue
+            wrong = np.zeros(len(rows), bool)
+            for entry, row in enumerate(rows.tolist()):
+                try:
+                    read(entry, Row(*row))
+                except CacheError as error:
+                    _add(self._found, error, file)
+                    wrong[entry] = True
+            if wrong.any():
+                self._found[file].append(f"damaged: {_ranges(wrong)}")
+            damaged |= wrong
+        return damaged
+
+
+def _looked_up(
+    index: VectorIndex, number: int, rows: NDArray[Any]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Look up the keys of a shard's entries.
+
+    Returns:
+        Which entries the index leads to, and those where it leads to neither them nor an earlier one.
+    """
+    place, offset, units = index.places(rows["key"])
+    own = np.arange(len(rows), dtype=np.uint64) + np.uint64(number << 32)
+    same = (place == own) & (offset == rows["offset"]) & (units == rows["units"])
+    return same, ~same & (place >= own)
+
+
+def _ranges(entries: NDArray[np.bool_]) -> str:
+    """Return the numbers of the entries, such as "entries 3, 7-9"."""
+    edges = np.flatnonzero(np.diff(np.pad(entries, 1).astype(np.int8)))
+    pairs = [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
+    return "entries " + ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in pairs)

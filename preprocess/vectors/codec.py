@@ -1,6 +1,7 @@
 """Storage formats of vectors: float32, float16, or int8 with one scale per vector."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,17 +48,17 @@ class Codec:
         if not 1 <= self.dim <= MOST_DIMENSIONS:
             raise CacheError(f"vectors cannot have {self.dim!r:.60} dimensions")
 
-    @property
+    @cached_property
     def vector_bytes(self) -> int:
         """Bytes per stored vector."""
         return self._stored.itemsize
 
-    @property
+    @cached_property
     def decoded_dtype(self) -> np.dtype[np.floating[Any]]:
         """NumPy dtype of decoded vectors; float32 for int8."""
         return np.dtype("<f4" if self.dtype == "int8" else self.dtype).newbyteorder("<")
 
-    @property
+    @cached_property
     def _stored(self) -> np.dtype[Any]:
         if self.dtype == "int8":
             return np.dtype([("scale", "<f4"), ("values", "i1", (self.dim,))])

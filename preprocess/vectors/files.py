@@ -40,10 +40,9 @@ texts file, and number of units."""
 CHECKED_ENTRY = np.dtype([*ENTRY.descr, ("vectors_hash", "<u4"), ("text_hash", "<u4")])
 """Row of an entry with the `checksum` of its stored vectors and of its text and labels."""
 
-INDEX = re.compile(r"index-(\d{4,})\.npy")
-"""Name of an index; the group is its generation."""
+_INDEX = re.compile(r"index-([0-9]{4,20})\.npy")
 
-_ENTRIES = re.compile(r"entries-(\d{6,})-(\d{3,})\.npy")
+_SHARD = re.compile(r"(?:entries|texts|vectors)-([0-9]{6,20})-([0-9]{3,20})\.(?:npy|bin)")
 
 
 class ShardName(NamedTuple):
@@ -71,8 +70,21 @@ def index_name(generation: int) -> str:
 
 def shards_of(names: Mapping[str, Any]) -> list[ShardName]:
     """Return the shards whose entries file is among the keys of ``names``, in order."""
-    matches = map(_ENTRIES.fullmatch, names)
-    return sorted(ShardName(int(match[1]), int(match[2])) for match in matches if match)
+    return sorted(shard for name in names if (shard := shard_of(name)) and shard.entries == name)
+
+
+def shard_of(name: str) -> ShardName | None:
+    """Return the shard that a file belongs to, or None if it is not the name of a shard's file."""
+    match = _SHARD.fullmatch(name)
+    shard = ShardName(int(match[1]), int(match[2])) if match else None
+    # A number has one spelling.
+    return shard if shard and name in (shard.entries, shard.texts, shard.vectors) else None
+
+
+def generation_of(name: str) -> int | None:
+    """Return the generation of the index with this name, or None if it is not the name of an index."""
+    match = _INDEX.fullmatch(name)
+    return int(match[1]) if match and index_name(int(match[1])) == name else None
 
 
 def make_again() -> str:
@@ -80,14 +92,20 @@ def make_again() -> str:
     return "run `biloom cache verify`, or make the cache again with `biloom embed --overwrite`"
 
 
-def damaged_cache(name: str, reason: str) -> CacheError:
-    """Return the error for a damaged file or cache.
+class DamagedCacheError(CacheError):
+    """A damaged file of a cache, or a cache whose manifest is not that of one.
 
     Args:
-        name: name or path of the file, or path of the cache.
+        name: path of the file, or of the cache.
         reason: what is wrong with it.
     """
-    return CacheError(f"{name} of the vector cache is damaged ({reason}); {make_again()}")
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} of the vector cache is damaged ({reason}); {make_again()}")
+        self.name, self.reason = name, reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name, self.reason)
 
 
 def entry_digest(key: bytes) -> xxhash.xxh3_64:

@@ -5,10 +5,19 @@ from typing import Any, NamedTuple
 
 from preprocess.files.manifest import FileRecord, Manifest
 from preprocess.vectors.codec import CacheError, Codec
-from preprocess.vectors.files import INDEX, ShardName, damaged_cache, make_again, shards_of
+from preprocess.vectors.files import (
+    DamagedCacheError,
+    ShardName,
+    generation_of,
+    make_again,
+    shards_of,
+)
 
 LARGEST = 1 << 20
 """Most layers of an entry."""
+
+UNITS = ("token", "word", "sentence")
+"""What can have a vector."""
 
 
 class Layout(NamedTuple):
@@ -22,6 +31,7 @@ class Layout(NamedTuple):
         texts_kept: True if the cache holds its texts, not only their keys.
         records: manifest records of the files by name.
         shards: names of the shards, in order.
+        sizes: entries of each shard.
         generation: how often texts were added to the finished cache.
     """
 
@@ -32,6 +42,7 @@ class Layout(NamedTuple):
     texts_kept: bool
     records: Mapping[str, FileRecord]
     shards: list[ShardName]
+    sizes: list[int]
     generation: int
 
 
@@ -49,6 +60,9 @@ def layout_of(path: str, manifest: Manifest) -> Layout:
     layers = _detail(path, details, "layers", int)
     if not 1 <= layers <= LARGEST:
         raise _wrong(path, "layers", layers)
+    unit = _detail(path, details, "unit", str)
+    if unit not in UNITS:
+        raise _wrong(path, "unit", unit)
     texts_kept = _detail(path, {"texts_kept": True, **details}, "texts_kept", bool)
     _detail(path, {"vectors": {}, **details}, "vectors", dict)
     _detail(path, {"held": [], **details}, "held", list)
@@ -56,31 +70,31 @@ def layout_of(path: str, manifest: Manifest) -> Layout:
     try:
         codec = Codec(dtype, dim)
     except CacheError as error:
-        raise damaged_cache(path, str(error)) from error
+        raise DamagedCacheError(path, str(error)) from error
     records = {record.name: record for record in manifest.files}
-    if len(records) < len(manifest.files):
-        raise damaged_cache(path, "its manifest lists a file twice")
-    generations = [int(match[1]) for match in map(INDEX.fullmatch, records) if match]
+    generations = [n for n in map(generation_of, records) if n is not None]
     if len(generations) != 1:
-        raise damaged_cache(path, f"its manifest lists {len(generations)} indexes, not 1")
-    shards = shards_of(records)
+        raise DamagedCacheError(path, f"its manifest lists {len(generations)} indexes, not 1")
+    shards, sizes = shards_of(records), []
     for shard in shards:
         for name in (shard.vectors, *([shard.texts] if texts_kept else [])):
             if name not in records:
-                raise damaged_cache(path, f"its manifest does not list {name}")
+                raise DamagedCacheError(path, f"its manifest does not list {name}")
         entries = records[shard.entries].counts.get("entries")
         if not isinstance(entries, int) or entries < 0:
-            raise damaged_cache(
+            raise DamagedCacheError(
                 path, f"its manifest says that {shard.entries} has {entries} entries"
             )
+        sizes.append(entries)
     return Layout(
         layers,
         codec,
-        _detail(path, details, "unit", str),
+        unit,
         _detail(path, details, "model", str),
         texts_kept,
         records,
         shards,
+        sizes,
         generations[0],
     )
 
@@ -95,4 +109,4 @@ def _detail(path: str, details: Mapping[str, Any], name: str, kind: type) -> Any
 
 
 def _wrong(path: str, name: str, value: object) -> CacheError:
-    return damaged_cache(path, f"its manifest has {name} {value!r:.60}")
+    return DamagedCacheError(path, f"its manifest has {name} {value!r:.60}")

@@ -7,7 +7,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from preprocess.vectors.files import KEY, damaged_cache, index_name
+from preprocess.vectors.files import KEY, DamagedCacheError, index_name
 from preprocess.vectors.index import BLOCK, ROWS, Rows, fence, halves
 from preprocess.vectors.npy_header import LONGEST, read_header
 from preprocess.vectors.stored import CacheFiles
@@ -39,7 +39,7 @@ class VectorIndex:
         data = file.read(0, file.size)
         header = read_header(bytes(data[:LONGEST]), np.dtype("<u8"))
         if header is None or len(header.shape) != 2 or header.shape[0] != ROWS:
-            raise damaged_cache(self.path, "its header is not that of an index")
+            raise DamagedCacheError(self.path, "its header is not that of an index")
         count, end = header.shape[1], header.start + 8 * ROWS * header.shape[1]
         counts = files.records[self._name].counts if files.records is not None else {}
         digest, self._units = counts.get("fences"), counts.get("units")
@@ -48,7 +48,7 @@ class VectorIndex:
         blocks = -(-count // self._size)
         fences = 24 * blocks if self._fenced else 0
         if end + fences != file.size:
-            raise damaged_cache(self.path, f"{file.size:,} bytes cannot be {count:,} entries")
+            raise DamagedCacheError(self.path, f"{file.size:,} bytes cannot be {count:,} entries")
         self._data = data
         self._rows: Rows = np.frombuffer(data, "<u8", ROWS * count, header.start).reshape(ROWS, -1)
         self._fences: Rows = np.zeros((3, blocks), np.uint64)
@@ -56,8 +56,11 @@ class VectorIndex:
             # Copied, so that what was checked cannot change.
             content = bytes(data[end:])
             if xxhash.xxh3_128_hexdigest(content) != digest:
-                raise damaged_cache(self.path, "its fences are not those written")
+                raise DamagedCacheError(self.path, "its fences are not those written")
             self._fences = np.frombuffer(content, "<u8").reshape(3, -1)
+            if not _is_rising(self._fences):
+                raise DamagedCacheError(self.path, "its fences are not in the order of their keys")
+        self._firsts = self._fences[0], self._fences[1]
         self._checked = bytearray(blocks)
 
     def __len__(self) -> int:
@@ -89,37 +92,41 @@ class VectorIndex:
             CacheError: the block of the key is damaged.
         """
         high, low = _HALVES.unpack(key)
-        block = int(self._fences[0].searchsorted(np.uint64(high), "right")) - 1
-        while block >= 0 and self._fences[0, block] == high and self._fences[1, block] > low:
+        wanted = np.uint64(high)
+        first, second = self._firsts
+        block = int(first.searchsorted(wanted, "right")) - 1
+        while block >= 0 and first.item(block) == high and second.item(block) > low:
             block -= 1
         if block < 0:
             return None
         if not self._checked[block]:
             self._check(block)
         start = block * self._size
-        rows = self._rows[:, start : start + self._size]
-        at = int(rows[0].searchsorted(np.uint64(high)))
-        while at < rows.shape[1] and int(rows[0, at]) == high:
-            if int(rows[1, at]) == low:
-                place, offset, units = rows[2:, at].tolist()
+        highs = self._rows[0, start : start + self._size]
+        at = int(highs.searchsorted(wanted))
+        while at < len(highs) and highs.item(at) == high:
+            _, found, place, offset, units = self._rows[:, start + at].tolist()
+            if found == low:
                 return place >> 32, place & 0xFFFFFFFF, offset, units
             at += 1
         return None
 
     def has(self, keys: "bytes | NDArray[Any]") -> NDArray[np.bool_]:
-        """Return which of many 16-byte keys are in the index, bool (keys,)."""
-        found: NDArray[np.bool_] = self.places(keys) != ABSENT
+        """Return which of many 16-byte keys are in the index, bool (keys,); raises as `places`."""
+        found: NDArray[np.bool_] = self.places(keys)[0] != ABSENT
         return found
 
-    def places(self, keys: "bytes | NDArray[Any]") -> NDArray[np.uint64]:
-        """Return row 2 of the index for each of many 16-byte keys, or `ABSENT`, uint64 (keys,).
+    def places(self, keys: "bytes | NDArray[Any]") -> Rows:
+        """Return rows 2 to 4 of the index for each of many 16-byte keys, uint64 (3, keys).
+
+        All are `ABSENT` for a key that is not in the index.
 
         Raises:
             CacheError: the block of a key is damaged.
         """
         array = np.frombuffer(keys, KEY) if isinstance(keys, bytes | bytearray) else keys
         high, low = halves(array)
-        found = np.full(len(high), ABSENT)
+        found = np.full((3, len(high)), ABSENT)
         blocks = self._last(self._fences, high, low, np.zeros(len(high), np.int64), self._blocks)
         inside = np.flatnonzero(blocks >= 0)
         blocks, high, low = blocks[inside], high[inside], low[inside]
@@ -128,9 +135,8 @@ class VectorIndex:
                 self._check(block)
         first = blocks * self._size
         at = self._last(self._rows, high, low, first, np.minimum(first + self._size, len(self)))
-        equal = at >= first
-        equal &= (self._rows[0, at] == high) & (self._rows[1, at] == low)
-        found[inside[equal]] = self._rows[2, at[equal]]
+        equal = (at >= first) & (self._rows[0, at] == high) & (self._rows[1, at] == low)
+        found[:, inside[equal]] = self._rows[2:, at[equal]]
         return found
 
     @property
@@ -163,12 +169,7 @@ class VectorIndex:
 
     def problems(self) -> list[str]:
         """Return what is wrong with the index: blocks that are not those written, or not in order."""
-        problems = [self._damage(n) for n in range(self._blocks) if not self._is_whole(n)]
-        high, low = self._rows[0], self._rows[1]
-        rising = (high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] > low[:-1]))
-        if not problems and not rising.all():
-            at = int(rising.argmin()) + 1
-            problems.append(f"its entries are not in the order of their keys from {at:,} on")
+        problems = [why for n in range(self._blocks) if (why := self._damage(n))]
         if (
             not problems
             and isinstance(self._units, int)
@@ -178,21 +179,31 @@ class VectorIndex:
         return problems
 
     def _check(self, block: int) -> None:
-        if not self._is_whole(block):
-            raise damaged_cache(self.path, self._damage(block))
+        if damage := self._damage(block):
+            raise DamagedCacheError(self.path, damage)
         self._checked[block] = 1
 
     def _damage(self, block: int) -> str:
+        """Return what is wrong with a block, or "" if it is whole."""
         first = block * self._size
-        last = min(first + self._size, len(self)) - 1
-        return f"its entries {first:,} to {last:,} are not those written"
+        # With the first key of the next block, which must be larger.
+        rows = self._rows[:, first : first + self._size + 1]
+        where = f"its entries {first:,} to {min(first + self._size, len(self)) - 1:,} are not "
+        if not self._is_written(block, rows[:, : self._size]):
+            return where + "those written"
+        return "" if _is_rising(rows) else where + "in the order of their keys"
 
-    def _is_whole(self, block: int) -> bool:
+    def _is_written(self, block: int, rows: Rows) -> bool:
         if self._fenced:
-            start = block * self._size
-            found = fence(self._rows[:, start : start + self._size])
-            return found == tuple(self._fences[:, block].tolist())
+            return fence(rows) == tuple(self._fences[:, block].tolist())
         records = self._files.records
         if records is None:
             return True
         return xxhash.xxh3_128_hexdigest(self._data) == records[self._name].xxh128
+
+
+def _is_rising(rows: Rows) -> bool:
+    """Return whether each key is larger than the one before it."""
+    high, low = rows[0], rows[1]
+    rising = (high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] > low[:-1]))
+    return bool(rising.all())

@@ -19,7 +19,7 @@ from preprocess.files import storage
 from preprocess.files.local_copies import DamagedCopy, LocalCopies
 from preprocess.files.manifest import FileRecord
 from preprocess.vectors.codec import CacheError
-from preprocess.vectors.files import damaged_cache, make_again
+from preprocess.vectors.files import DamagedCacheError, make_again
 
 Buffer = bytes | memoryview
 
@@ -77,7 +77,7 @@ class StoredFile:
         """
         # Checked first, so that no more memory is allocated than the file has bytes.
         if not 0 <= start <= end <= self.size:
-            raise damaged_cache(self.path, "it is shorter than its entries require")
+            raise DamagedCacheError(self.path, "it is shorter than its entries require")
         if self._content is not None:
             return self._content[start:end]
         try:
@@ -87,7 +87,7 @@ class StoredFile:
             while len(data) < end - start:
                 more = os.pread(self._descriptor, end - start - len(data), start + len(data))
                 if not more:
-                    raise damaged_cache(self.path, "it was truncated while it was read")
+                    raise DamagedCacheError(self.path, "it was truncated while it was read")
                 data += more
             return data
         except OSError as error:
@@ -140,7 +140,9 @@ class CacheFiles:
         self.checked: set[str] = set()
         self._copies = copies
         # Not a method of this object, which keeps itself alive otherwise, and its files open.
-        self._files = lru_cache(_most_files())(partial(_open, path, records, copies))
+        in_memory = copies is None and storage.is_remote(path)
+        most = 1 if in_memory else _most_files()
+        self._files = lru_cache(most)(partial(_open, path, records, copies))
         _ALL.add(self)
 
     def name(self, name: str) -> str:
@@ -176,7 +178,7 @@ class CacheFiles:
         if self.records is not None:
             found, expected = digest(), self.records[name].xxh128
             if found != expected:
-                raise damaged_cache(file.path, f"its hash is {found}, not {expected}")
+                raise DamagedCacheError(file.path, f"its hash is {found}, not {expected}")
         self.checked.add(name)
 
     def release(self) -> None:
@@ -205,7 +207,7 @@ def _open(
 ) -> StoredFile:
     path = storage.join(path, name)
     if records is not None and name not in records:
-        raise damaged_cache(path, "the manifest does not list it")
+        raise DamagedCacheError(path, "the manifest does not list it")
     record = records[name] if records is not None else None
     try:
         try:
@@ -219,11 +221,11 @@ def _open(
     except FileNotFoundError as error:
         raise CacheError(f"{path} of the vector cache is missing; {make_again()}") from error
     except DamagedCopy as error:
-        raise damaged_cache(path, str(error)) from error
+        raise DamagedCacheError(path, str(error)) from error
     except OSError as error:
         raise _unreadable(path, error) from error
     if record is not None and file.size != record.bytes:
-        raise damaged_cache(path, f"{file.size:,} bytes, not {record.bytes:,}")
+        raise DamagedCacheError(path, f"{file.size:,} bytes, not {record.bytes:,}")
     return file
 
 

@@ -99,7 +99,7 @@ def test_verify_finds_a_whole_cache_whole(
 ) -> None:
     make(tmp_path)
     assert run("verify", tmp_path) == 0
-    assert "5 texts: all are intact and can be found" in capsys.readouterr().out
+    assert "5 texts in 7 files: all are intact and can be found" in capsys.readouterr().out
 
 
 def _other_texts(folder: Path) -> None:
@@ -114,9 +114,9 @@ def _missing(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (_other_texts, "entries-000000-000.npy: 1 of 3 entries: texts-000000-000.bin of the"),
-        (_missing, "vectors-000001-000.bin of the vector cache is missing"),
-        (_missing, "vectors-000001-000.bin: missing"),
+        (_other_texts, "texts-000000-000.bin: its hash is"),
+        (_other_texts, "; damaged: entries 0 the cache is damaged: 1 of 7 files, and entries"),
+        (_missing, "vectors-000001-000.bin: it is missing; damaged: entries 0-1 the"),
     ],
 )
 def test_verify_names_what_is_damaged(
@@ -128,7 +128,7 @@ def test_verify_names_what_is_damaged(
     assert run("verify", tmp_path) == 1
     printed = " ".join(capsys.readouterr().out.split())
     assert told in printed
-    assert "1 of 2 shards have damaged entries" in printed
+    assert "all are intact" not in printed
 
 
 def test_verify_finds_what_the_index_does_not(
@@ -141,7 +141,9 @@ def test_verify_finds_what_the_index_does_not(
     write_manifest(str(tmp_path), manifest)
 
     assert run("verify", tmp_path) == 1
-    assert "3 of 3 entries: not in the index" in " ".join(capsys.readouterr().out.split())
+    assert "it does not lead to entries 0-2 of entries-000000-000.npy" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 @pytest.mark.parametrize("layers", [1, 2])

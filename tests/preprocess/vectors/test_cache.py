@@ -335,9 +335,7 @@ def test_an_entry_with_the_key_of_another_text_is_refused(tmp_path):
         data = one.read_bytes()
         one.write_bytes(two.read_bytes())
         two.write_bytes(data)
-    with pytest.raises(
-        CacheError, match=r"entries-000000-000\.npy.*its hash is .*, not "
-    ):
+    with pytest.raises(CacheError, match=r"entries-000000-000\.npy.*its hash is .*, not "):
         cache.tokens("text 0")
 
 
@@ -374,7 +372,7 @@ def test_folder_without_a_finished_cache_is_refused(tmp_path):
 
 
 def test_a_manifest_without_the_shape_is_refused(tmp_path):
-    details = {"layers": 1, "dtype": "float16"}
+    details = {"layers": 1, "dtype": "float16", "unit": "token"}
     write_manifest(str(tmp_path), Manifest("embed", 2, "", "", "", {}, (), details))
     with pytest.raises(CacheError, match="the manifest of the vector cache lacks 'dim'"):
         VectorCache.open(tmp_path)
