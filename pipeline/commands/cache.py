@@ -107,8 +107,13 @@ def export(path: str, file: str) -> None:
         CacheError: the cache is damaged, or does not keep its texts.
         ExportError: no format has this suffix, or the file exists.
     """
-    cache = VectorCache.open(path)
     console = Console()
-    with console.bar("export", len(cache)) as bar:
+    with VectorCache.open(path) as cache, console.bar("export", len(cache)) as bar:
         names = export_cache(cache, file, bar.update)
-    console.line(f"{len(cache):,} texts in {', '.join(names)}")
+        texts = len(cache)
+    console.line(f"{texts:,} texts in {', '.join(names)}")
+    if file.endswith((".hdf5", ".h5")):
+        console.line(
+            "the number of a data set is not that of a line, because a repeated text is stored once; "
+            "`sentence_to_index` has the number of each text"
+        )

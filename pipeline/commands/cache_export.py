@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
@@ -14,7 +15,7 @@ from pipeline.lifecycle.stage import require
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.vectors.cache import VectorCache
-from preprocess.vectors.files import HashedFile
+from preprocess.vectors.files import HashedFile, damaged_cache
 from preprocess.vectors.shard import Text, text_key, to_json
 
 ROWS = 256
@@ -54,8 +55,9 @@ def export_cache(cache: VectorCache, path: str, progress: Progress = lambda _: N
     suffix = PurePosixPath(path).suffix
     if suffix not in writers:
         raise ExportError(f"{path}: no format has this suffix; use one of {', '.join(writers)}")
-    if storage.exists(path):
-        raise ExportError(f"{path} exists already; name another file, or remove it first")
+    for name in _npy_names(path) if suffix == ".npy" else [path]:
+        if storage.exists(name):
+            raise ExportError(f"{name} exists already; name another file, or remove it first")
     return writers[suffix](cache, path, progress)
 
 
@@ -84,27 +86,35 @@ def _hdf5(cache: VectorCache, path: str, progress: Progress) -> list[str]:
                 places.setdefault(_joined(text), str(number))
             names = file.create_dataset("sentence_to_index", (1,), h5py.string_dtype())
             names[0] = json.dumps(places)
-        storage.copy(whole, path)
+        with open(whole, "rb") as written, storage.atomic_writer(path) as out:
+            shutil.copyfileobj(written, out)
     return [path]
 
 
-def _npy(cache: VectorCache, path: str, progress: Progress) -> list[str]:
+def _npy_names(path: str) -> list[str]:
+    """Return the names of the array, the offsets and the texts."""
     stem = path.removesuffix(".npy")
+    return [path, f"{stem}.offsets.npy", f"{stem}.texts.jsonl"]
+
+
+def _npy(cache: VectorCache, path: str, progress: Progress) -> list[str]:
+    names = _npy_names(path)
     offsets = [0]
-    with (
-        storage.atomic_writer(f"{stem}.texts.jsonl") as texts,
-        storage.atomic_writer(path) as out,
-    ):
+    with storage.atomic_writer(names[2]) as texts, storage.atomic_writer(path) as out:
         file = HashedFile(path, out)
         file.write_header(cache.dtype, (cache.units, cache.layers, cache.dim))
         for text, labels, vectors in _counted(cache, progress):
             file.write(np.ascontiguousarray(vectors.transpose(1, 0, 2)).reshape(-1).view(np.uint8))
             texts.write(to_json([text if isinstance(text, str) else list(text), *labels]) + b"\n")
             offsets.append(offsets[-1] + len(labels))
+        if offsets[-1] != cache.units:
+            # The header of the array has this number.
+            reason = f"its entries have {offsets[-1]:,} units, its index {cache.units:,}"
+            raise damaged_cache(cache.path, reason)
     data = io.BytesIO()
     np.save(data, np.array(offsets, np.int64))
-    storage.write_bytes(f"{stem}.offsets.npy", data.getvalue())
-    return [path, f"{stem}.offsets.npy", f"{stem}.texts.jsonl"]
+    storage.write_bytes(names[1], data.getvalue())
+    return names
 
 
 def _parquet(cache: VectorCache, path: str, progress: Progress) -> list[str]:

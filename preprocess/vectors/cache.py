@@ -18,7 +18,7 @@ from preprocess.files import storage
 from preprocess.files.local_copies import LocalCopies
 from preprocess.files.manifest import Manifest, read_manifest
 from preprocess.vectors.codec import CacheError, Vectors
-from preprocess.vectors.files import DamagedCacheError, ShardName
+from preprocess.vectors.files import ShardName, damaged_cache
 from preprocess.vectors.layout import layout_of
 from preprocess.vectors.lookup import VectorIndex
 from preprocess.vectors.shard import Text, text_key
@@ -277,7 +277,7 @@ class VectorCache(Mapping[Text, Vectors]):
             # A text that is also in an earlier place is skipped; a later place, or none, is damage.
             if (places > own).any():
                 entry = int((places > own).argmax())
-                raise DamagedCacheError(self._index.path, f"it lacks entry {entry} of {shard.path}")
+                raise damaged_cache(self._index.path, f"it lacks entry {entry} of {shard.path}")
             for entry in np.flatnonzero(places == own).tolist():
                 yield shard, entry, Row(*rows[entry].tolist())
 
@@ -291,11 +291,11 @@ class VectorCache(Mapping[Text, Vectors]):
             )
         number, entry, offset, units = found
         if number >= len(self.shards):
-            raise DamagedCacheError(self._index.path, "it refers to a shard that does not exist")
+            raise damaged_cache(self._index.path, "it refers to a shard that does not exist")
         shard = self._shard(number)
         if entry >= len(shard):
-            raise DamagedCacheError(self._index.path, f"it refers to entry {entry} of {shard.path}")
+            raise damaged_cache(self._index.path, f"it refers to entry {entry} of {shard.path}")
         row = shard.row(entry)
         if (row.key, row.offset, row.units) != (key, offset, units):
-            raise DamagedCacheError(shard.path, f"entry {entry} is another than the index says")
+            raise damaged_cache(shard.path, f"entry {entry} is another than the index says")
         return shard, entry, row

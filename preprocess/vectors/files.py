@@ -95,17 +95,27 @@ def make_again() -> str:
 class DamagedCacheError(CacheError):
     """A damaged file of a cache, or a cache whose manifest is not that of one.
 
-    Args:
+    Its only argument is the message, so that a `DataLoader` can raise it again in the main process.
+
+    Attributes:
         name: path of the file, or of the cache.
         reason: what is wrong with it.
     """
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name} of the vector cache is damaged ({reason}); {make_again()}")
-        self.name, self.reason = name, reason
+    name = ""
+    reason = ""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.name, self.reason)
+
+def damaged_cache(name: str, reason: str) -> DamagedCacheError:
+    """Return the error for a damaged file or cache.
+
+    Args:
+        name: path of the file, or of the cache.
+        reason: what is wrong with it.
+    """
+    error = DamagedCacheError(f"{name} of the vector cache is damaged ({reason}); {make_again()}")
+    error.name, error.reason = name, reason
+    return error
 
 
 def entry_digest(key: bytes) -> xxhash.xxh3_64:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from preprocess.files.manifest import FileRecord, Manifest
 from preprocess.vectors.codec import CacheError, Codec
 from preprocess.vectors.files import (
-    DamagedCacheError,
     ShardName,
+    damaged_cache,
     generation_of,
     make_again,
     shards_of,
@@ -70,19 +70,19 @@ def layout_of(path: str, manifest: Manifest) -> Layout:
     try:
         codec = Codec(dtype, dim)
     except CacheError as error:
-        raise DamagedCacheError(path, str(error)) from error
+        raise damaged_cache(path, str(error)) from error
     records = {record.name: record for record in manifest.files}
     generations = [n for n in map(generation_of, records) if n is not None]
     if len(generations) != 1:
-        raise DamagedCacheError(path, f"its manifest lists {len(generations)} indexes, not 1")
+        raise damaged_cache(path, f"its manifest lists {len(generations)} indexes, not 1")
     shards, sizes = shards_of(records), []
     for shard in shards:
         for name in (shard.vectors, *([shard.texts] if texts_kept else [])):
             if name not in records:
-                raise DamagedCacheError(path, f"its manifest does not list {name}")
+                raise damaged_cache(path, f"its manifest does not list {name}")
         entries = records[shard.entries].counts.get("entries")
         if not isinstance(entries, int) or entries < 0:
-            raise DamagedCacheError(
+            raise damaged_cache(
                 path, f"its manifest says that {shard.entries} has {entries} entries"
             )
         sizes.append(entries)
@@ -109,4 +109,4 @@ def _detail(path: str, details: Mapping[str, Any], name: str, kind: type) -> Any
 
 
 def _wrong(path: str, name: str, value: object) -> CacheError:
-    return DamagedCacheError(path, f"its manifest has {name} {value!r:.60}")
+    return damaged_cache(path, f"its manifest has {name} {value!r:.60}")

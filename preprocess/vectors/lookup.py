@@ -7,7 +7,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from preprocess.vectors.files import KEY, DamagedCacheError, index_name
+from preprocess.vectors.files import KEY, damaged_cache, index_name
 from preprocess.vectors.index import BLOCK, ROWS, Rows, fence, halves
 from preprocess.vectors.npy_header import LONGEST, read_header
 from preprocess.vectors.stored import CacheFiles
@@ -39,7 +39,7 @@ class VectorIndex:
         data = file.read(0, file.size)
         header = read_header(bytes(data[:LONGEST]), np.dtype("<u8"))
         if header is None or len(header.shape) != 2 or header.shape[0] != ROWS:
-            raise DamagedCacheError(self.path, "its header is not that of an index")
+            raise damaged_cache(self.path, "its header is not that of an index")
         count, end = header.shape[1], header.start + 8 * ROWS * header.shape[1]
         counts = files.records[self._name].counts if files.records is not None else {}
         digest, self._units = counts.get("fences"), counts.get("units")
@@ -48,7 +48,7 @@ class VectorIndex:
         blocks = -(-count // self._size)
         fences = 24 * blocks if self._fenced else 0
         if end + fences != file.size:
-            raise DamagedCacheError(self.path, f"{file.size:,} bytes cannot be {count:,} entries")
+            raise damaged_cache(self.path, f"{file.size:,} bytes cannot be {count:,} entries")
         self._data = data
         self._rows: Rows = np.frombuffer(data, "<u8", ROWS * count, header.start).reshape(ROWS, -1)
         self._fences: Rows = np.zeros((3, blocks), np.uint64)
@@ -56,10 +56,10 @@ class VectorIndex:
             # Copied, so that what was checked cannot change.
             content = bytes(data[end:])
             if xxhash.xxh3_128_hexdigest(content) != digest:
-                raise DamagedCacheError(self.path, "its fences are not those written")
+                raise damaged_cache(self.path, "its fences are not those written")
             self._fences = np.frombuffer(content, "<u8").reshape(3, -1)
             if not _is_rising(self._fences):
-                raise DamagedCacheError(self.path, "its fences are not in the order of their keys")
+                raise damaged_cache(self.path, "its fences are not in the order of their keys")
         self._firsts = self._fences[0], self._fences[1]
         self._checked = bytearray(blocks)
 
@@ -180,7 +180,7 @@ class VectorIndex:
 
     def _check(self, block: int) -> None:
         if damage := self._damage(block):
-            raise DamagedCacheError(self.path, damage)
+            raise damaged_cache(self.path, damage)
         self._checked[block] = 1
 
     def _damage(self, block: int) -> str:

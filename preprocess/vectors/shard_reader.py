@@ -10,7 +10,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from preprocess.vectors.codec import Codec, Vectors
-from preprocess.vectors.files import CHECKED_ENTRY, ENTRY, DamagedCacheError, ShardName, checksum
+from preprocess.vectors.files import CHECKED_ENTRY, ENTRY, ShardName, checksum, damaged_cache
 from preprocess.vectors.npy_header import LONGEST, read_header
 from preprocess.vectors.shard import Text, text_key
 from preprocess.vectors.stored import CacheFiles
@@ -94,9 +94,9 @@ def read_entries(files: CacheFiles, name: str) -> tuple[Entries, NDArray[Any]]:
             continue
         count, start = header.shape[0], header.start
         if start + count * dtype.itemsize != file.size:
-            raise DamagedCacheError(file.path, f"{file.size:,} bytes cannot be {count:,} entries")
+            raise damaged_cache(file.path, f"{file.size:,} bytes cannot be {count:,} entries")
         return Entries(count, start, dtype, row), np.frombuffer(data, dtype, count, start)
-    raise DamagedCacheError(file.path, "its header is not that of an entries file")
+    raise damaged_cache(file.path, "its header is not that of an entries file")
 
 
 class VectorShard:
@@ -146,23 +146,21 @@ class VectorShard:
         ends = np.cumsum(units, dtype=np.uint64)
         total = int(ends[-1]) if len(rows) else 0
         if rest or total * self._layers != whole:
-            raise DamagedCacheError(
+            raise damaged_cache(
                 self._files.name(self.shard.vectors),
                 f"{size:,} bytes cannot be {total:,} units of {self._layers:,} layers",
             )
         expected = (ends - units) * np.uint64(self._layers)
         if not np.array_equal(rows["offset"], expected):
-            raise DamagedCacheError(name, "its entries do not follow each other")
+            raise damaged_cache(name, "its entries do not follow each other")
         if self._texts_kept:
             size = self._files.records[self.shard.texts].bytes
             places = np.append(rows["text"], np.uint64(size))
             if (places[1:] < places[:-1]).any() or places[0] != 0:
-                raise DamagedCacheError(name, "its texts do not follow each other")
+                raise damaged_cache(name, "its texts do not follow each other")
         entries = self._files.records[self.shard.entries].counts.get("entries")
         if entries != len(rows):
-            raise DamagedCacheError(
-                name, f"it has {len(rows):,} entries, its manifest says {entries}"
-            )
+            raise damaged_cache(name, f"it has {len(rows):,} entries, its manifest says {entries}")
 
     def __len__(self) -> int:
         return self._header.total
@@ -200,7 +198,7 @@ class VectorShard:
         start = row.offset * size
         data = file.read(start, start + self._layers * row.units * size)
         if checked and checksum(row.key, data) != row.vectors_hash:
-            raise DamagedCacheError(file.path, f"the vectors of entry {entry} are not those stored")
+            raise damaged_cache(file.path, f"the vectors of entry {entry} are not those stored")
         return self._codec.decode(
             np.frombuffer(data, np.uint8), (self._layers, row.units, self._codec.dim)
         )
@@ -248,7 +246,7 @@ class VectorShard:
         except (ValueError, TypeError, LookupError, RecursionError):
             intact = False
         if not intact:
-            raise DamagedCacheError(file.path, f"entry {entry} does not match its key")
+            raise damaged_cache(file.path, f"entry {entry} does not match its key")
         return text, labels
 
     def _text_start(self, entry: int) -> int:

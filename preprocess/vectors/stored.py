@@ -19,7 +19,7 @@ from preprocess.files import storage
 from preprocess.files.local_copies import DamagedCopy, LocalCopies
 from preprocess.files.manifest import FileRecord
 from preprocess.vectors.codec import CacheError
-from preprocess.vectors.files import DamagedCacheError, make_again
+from preprocess.vectors.files import damaged_cache, make_again
 
 Buffer = bytes | memoryview
 
@@ -77,7 +77,7 @@ class StoredFile:
         """
         # Checked first, so that no more memory is allocated than the file has bytes.
         if not 0 <= start <= end <= self.size:
-            raise DamagedCacheError(self.path, "it is shorter than its entries require")
+            raise damaged_cache(self.path, "it is shorter than its entries require")
         if self._content is not None:
             return self._content[start:end]
         try:
@@ -87,7 +87,7 @@ class StoredFile:
             while len(data) < end - start:
                 more = os.pread(self._descriptor, end - start - len(data), start + len(data))
                 if not more:
-                    raise DamagedCacheError(self.path, "it was truncated while it was read")
+                    raise damaged_cache(self.path, "it was truncated while it was read")
                 data += more
             return data
         except OSError as error:
@@ -178,7 +178,7 @@ class CacheFiles:
         if self.records is not None:
             found, expected = digest(), self.records[name].xxh128
             if found != expected:
-                raise DamagedCacheError(file.path, f"its hash is {found}, not {expected}")
+                raise damaged_cache(file.path, f"its hash is {found}, not {expected}")
         self.checked.add(name)
 
     def release(self) -> None:
@@ -207,7 +207,7 @@ def _open(
 ) -> StoredFile:
     path = storage.join(path, name)
     if records is not None and name not in records:
-        raise DamagedCacheError(path, "the manifest does not list it")
+        raise damaged_cache(path, "the manifest does not list it")
     record = records[name] if records is not None else None
     try:
         try:
@@ -221,11 +221,11 @@ def _open(
     except FileNotFoundError as error:
         raise CacheError(f"{path} of the vector cache is missing; {make_again()}") from error
     except DamagedCopy as error:
-        raise DamagedCacheError(path, str(error)) from error
+        raise damaged_cache(path, str(error)) from error
     except OSError as error:
         raise _unreadable(path, error) from error
     if record is not None and file.size != record.bytes:
-        raise DamagedCacheError(path, f"{file.size:,} bytes, not {record.bytes:,}")
+        raise damaged_cache(path, f"{file.size:,} bytes, not {record.bytes:,}")
     return file
 
 

@@ -2,6 +2,8 @@
 
 import io
 import json
+import random
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli import main
+from preprocess.files import storage
 from preprocess.files.manifest import Manifest, write_manifest
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.index import write_index
@@ -102,6 +105,111 @@ def test_verify_finds_a_whole_cache_whole(
     assert "5 texts in 7 files: all are intact and can be found" in capsys.readouterr().out
 
 
+def test_an_export_to_a_store_is_whole(tmp_path: Path) -> None:
+    make(tmp_path / "cache")
+    folder = "memory://test-cache-export"
+    try:
+        for name in ("a.hdf5", "a.npy", "a.parquet"):
+            assert run("export", tmp_path / "cache", f"{folder}/{name}") == 0
+            assert run("export", tmp_path / "cache", tmp_path / name) == 0
+        assert storage.list_names(folder) == [
+            "a.hdf5", "a.npy", "a.offsets.npy", "a.parquet", "a.texts.jsonl"
+        ]  # fmt: skip
+        assert storage.read_bytes(f"{folder}/a.npy") == (tmp_path / "a.npy").read_bytes()
+        with h5py.File(io.BytesIO(storage.read_bytes(f"{folder}/a.hdf5"))) as file:
+            assert set(file) == {"0", "1", "2", "3", "4", "sentence_to_index"}
+    finally:
+        storage.remove_tree(folder)
+
+
+def test_a_file_beside_the_cache_is_no_damage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path)
+    (tmp_path / "vectors-000007-000.bin").write_bytes(b"of a job that was killed")
+
+    assert run("verify", tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "vectors-000007-000.bin is not part of the cache, and not read" in printed
+    assert "all are intact" in printed
+
+
+def _flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+COMMANDS = ("info", "get", "npy", "parquet", "hdf5", "verify")
+
+
+def result_of(folder: Path, out: Path, command: str) -> tuple[int, object]:
+    """Return the exit code of a command on a cache, and what it wrote."""
+    out.mkdir()
+    try:
+        if command in ("info", "verify"):
+            return run(command, folder), None
+        if command == "get":
+            return run("get", folder, "字/x", "kana lori", ""), None
+        code = run("export", folder, out / f"a.{command}")
+        if command == "hdf5":
+            # HDF5 writes times.
+            with h5py.File(out / "a.hdf5") as file:
+                return code, [file[name][...].tobytes() for name in sorted(file)[:-1]]
+        return code, [path.read_bytes() for path in sorted(out.iterdir())]
+    except OSError:
+        assert sorted(out.iterdir()) == []
+        return code, None
+    finally:
+        shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("flips", [12, pytest.param(400, marks=pytest.mark.slow)])
+def test_a_flipped_byte_is_an_error_of_every_command_or_has_no_effect(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flips: int
+) -> None:
+    make(tmp_path / "cache")
+    expected = {}
+    for command in COMMANDS:
+        found = result_of(tmp_path / "cache", tmp_path / "out", command)
+        expected[command] = (*found, capsys.readouterr().out)
+        assert found[0] == 0
+    draw = random.Random(1)
+    files = sorted((tmp_path / "cache").iterdir())
+    for turn in range(flips):
+        path = files[turn % len(files)]
+        at = draw.randrange(path.stat().st_size)
+        _flip(path, at)
+        for command in COMMANDS:
+            found = result_of(tmp_path / "cache", tmp_path / "out", command)
+            told = capsys.readouterr()
+            if found[0] == 0:
+                assert (*found, told.out) == expected[command], (path.name, at, command)
+                # White space of the manifest, or a part that this command does not read.
+                assert command != "verify" or path.name == "manifest.json"
+            else:
+                assert found[0] == (
+                    1 if command == "verify" and path.name != "manifest.json" else 2
+                )
+                assert "damaged" in told.err + told.out
+        _flip(path, at)
+
+
+def test_a_damaged_index_does_not_keep_verify_from_the_shards(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path)
+    _flip(tmp_path / "index-0000.npy", 200)
+    _flip(tmp_path / "vectors-000000-000.bin", 3)
+
+    assert run("verify", tmp_path) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "index-0000.npy: its hash is" in printed
+    assert "its entries 0 to 4 are not those written" in printed
+    assert "vectors-000000-000.bin: its hash is" in printed
+    assert "damaged: entries 0 the cache is damaged: 2 of 7 files, and entries" in printed
+
+
 def _other_texts(folder: Path) -> None:
     path = folder / "texts-000000-000.bin"
     path.write_bytes(path.read_bytes().replace(b"kana lori", b"kana lory"))
@@ -147,10 +255,13 @@ def test_verify_finds_what_the_index_does_not(
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_hdf5_is_as_allennlp_lays_it_out(tmp_path: Path, layers: int) -> None:
+def test_hdf5_is_as_allennlp_lays_it_out(
+    tmp_path: Path, layers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     cache = make(tmp_path / "cache", layers)
 
     assert run("export", tmp_path / "cache", tmp_path / "out.hdf5") == 0
+    assert "the number of a data set is not that of a line" in capsys.readouterr().out
     with h5py.File(tmp_path / "out.hdf5") as file:
         places = json.loads(file["sentence_to_index"][0])
         assert places == {"kana lori": "0", "字/x": "2", "": "3", "\ud800": "4"}
@@ -213,6 +324,9 @@ def test_what_cannot_be_exported_is_reported(
     )
     (tmp_path / "out.npy").write_bytes(b"mine")
     assert "exists already" in told(tmp_path / "cache", tmp_path / "out.npy")
+    (tmp_path / "out.npy").rename(tmp_path / "out.offsets.npy")
+    assert "out.offsets.npy exists already" in told(tmp_path / "cache", tmp_path / "out.npy")
+    (tmp_path / "out.offsets.npy").rename(tmp_path / "out.npy")
     assert (tmp_path / "out.npy").read_bytes() == b"mine"
     assert "made without its texts" in told(tmp_path / "bare", tmp_path / "bare.npy")
     assert not (tmp_path / "bare.npy").exists()
