@@ -1,6 +1,6 @@
-"""Speed of embedding on one thread, and speed and int8 error of the vector cache.
+"""Speed of embedding on one thread, and the error of int8 vectors.
 
-    python benchmarks/embed.py [--text FILE] [--sentences 1000000] [--peer-python PYTHON]
+    python benchmarks/embed.py [--text FILE] [--peer-python PYTHON]
 
 Config A: character CNN (16 dimensions a character, 50 characters, filters [1, 32] to [7, 1024], one
 highway), LSTM with 2 layers x 2 directions, 1024 hidden, 128 projected, random weights. The text is
@@ -11,8 +11,7 @@ x 72 / the GFLOP/s of a matrix product on this thread, measured before and after
 medians over the turns.
 
 With --peer-python, a Python that has simple_elmo (with tensorflow-cpu 2.15, pandas 2 and numpy 1)
-embeds the first 60 lines with the same weights, without its warm-up. The cache has sentences of 20
-tokens with one layer of 128 dimensions in float16.
+embeds the first 60 lines with the same weights, without its warm-up.
 """
 
 import argparse
@@ -30,18 +29,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from biloom import BiLM, VectorCache
+from biloom import BiLM
 from lightning_modules.allocator import keep_memory
 from lightning_modules.config import ModelConfig
 from lightning_modules.models.elmo_archive import write_options, write_weights
 from lightning_modules.nn.bilm import BiLMNetwork
-from preprocess.files.manifest import Manifest, write_manifest
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.vocabulary import Vocabulary
 from preprocess.tokenizers.words import WordTokenizer
 from preprocess.vectors.codec import Codec
-from preprocess.vectors.index import write_index
-from preprocess.vectors.shard import VectorShardWriter
 
 CONFIG_A = ModelConfig.model_validate(
     {
@@ -51,9 +47,9 @@ CONFIG_A = ModelConfig.model_validate(
     }
 )
 WORDS = 30_000
+DIM = 128
 PEER_TEXTS = 60
 """With more texts, simple_elmo runs out of memory."""
-TOKENS, DIM, SHARD = 20, 128, 5000
 
 PEER = """
 import sys, time, json
@@ -143,47 +139,6 @@ def peer(texts: list[list[str]], python: str) -> dict[str, float]:
     return {"simple_elmo_tokens_per_cpu_s": speed}
 
 
-def store(sentences: int) -> dict[str, float]:
-    draw = np.random.default_rng(1)
-    vectors = draw.normal(size=(64, 1, TOKENS, DIM)).astype(np.float32)
-    labels = [f"token{n}" for n in range(TOKENS)]
-    with tempfile.TemporaryDirectory() as folder:
-        shards = [(number, 0) for number in range(-(-sentences // SHARD))]
-        records: list[Any] = []
-        begin = time.perf_counter()
-        for unit, part in shards:
-            with VectorShardWriter(folder, (unit, part), 1, DIM, "float16") as writer:
-                for number in range(unit * SHARD, min((unit + 1) * SHARD, sentences)):
-                    writer.add(f"sentence {number}", labels, vectors[number % 64])
-            records += writer.close()
-        wrote = time.perf_counter() - begin
-        records.append(write_index(folder, shards))
-        details = {"layers": 1, "dim": DIM, "dtype": "float16", "unit": "token", "model": "m"}
-        write_manifest(folder, Manifest("embed", 2, "", "", "", {}, tuple(records), details))
-        cache = VectorCache.open(folder)
-        texts = [f"sentence {n}" for n in draw.integers(sentences, size=20_000)]
-        for text in texts:
-            cache[text].sum()  # into the page cache
-        times = []
-        for text in texts:
-            begin = time.perf_counter()
-            cache[text].sum()
-            times.append(time.perf_counter() - begin)
-        begin = time.perf_counter()
-        read = sum(
-            block.vectors.view(np.uint16).max() and block.vectors.nbytes for block in cache.blocks()
-        )
-        bulk = read / (time.perf_counter() - begin)
-    size = sentences * TOKENS * DIM * 4 / 1e6
-    print(f"{sentences:,} sentences: written at {size / wrote:,.0f} MB/s of float32, random reads "
-          f"{1e6 * statistics.median(times):.1f} us each, block reads {bulk / 1e6:,.0f} MB/s")  # fmt: skip
-    return {
-        "random_read_us": 1e6 * statistics.median(times),
-        "write_mb_per_s": size / wrote,
-        "bulk_read_mb_per_s": bulk / 1e6,
-    }
-
-
 def memory(texts: list[list[str]]) -> dict[str, float]:
     """Measure the peak memory of embedding a stream of texts, and one three times as long."""
     model = fresh()
@@ -199,7 +154,6 @@ def memory(texts: list[list[str]]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--text", type=Path)
-    parser.add_argument("--sentences", type=int, default=1_000_000)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--peer-python")
     options = parser.parse_args()
@@ -213,7 +167,6 @@ def main() -> None:
         figures |= peer(texts[:PEER_TEXTS], options.peer_python)
     else:
         print("simple_elmo was not measured (see --peer-python)")
-    figures |= store(options.sentences)
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 
 

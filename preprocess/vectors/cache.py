@@ -85,7 +85,6 @@ class VectorCache(Mapping[Text, Vectors]):
         self.dtype = layout.codec.decoded_dtype
         self.shards, self.sizes = layout.shards, layout.sizes
         self.generation = layout.generation
-        self._closed = False
         copies = LocalCopies(local_bytes, "local_bytes") if storage.is_remote(path) else None
         self._files = CacheFiles(path, layout.records, copies)
         reader = partial(VectorShard, self._files, self.layers, layout.codec, self.texts_kept)
@@ -119,11 +118,9 @@ class VectorCache(Mapping[Text, Vectors]):
 
     def close(self) -> None:
         """Close the files; arrays that were returned stay valid, and nothing more can be read."""
-        if not self._closed:
-            self._closed = True
-            self._known.cache_clear()
-            self.__dict__.pop("_opened_index", None)
-            self._files.close()
+        self._known.cache_clear()
+        self.__dict__.pop("_index", None)
+        self._files.close()
 
     def __enter__(self) -> Self:
         return self
@@ -137,21 +134,11 @@ class VectorCache(Mapping[Text, Vectors]):
         self.close()
 
     @cached_property
-    def _opened_index(self) -> VectorIndex:
-        self._need_open()
+    def _index(self) -> VectorIndex:
         return VectorIndex(self._files, self.generation)
 
-    @property
-    def _index(self) -> VectorIndex:
-        return self._opened_index
-
     def _shard(self, number: int) -> VectorShard:
-        self._need_open()
         return self._known(self.shards[number])
-
-    def _need_open(self) -> None:
-        if self._closed:
-            raise CacheError(f"{self.path}: this vector cache is closed; open it again")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.manifest, self._local_bytes)
@@ -204,7 +191,7 @@ class VectorCache(Mapping[Text, Vectors]):
         return len(self._index)
 
     def __repr__(self) -> str:
-        if self._closed:
+        if self._files.closed:
             return f"VectorCache(closed: {self.path!r})"
         what = f"{len(self):,} texts, {self.layers} layers, dim {self.dim}, {self.dtype.name}"
         return f"VectorCache({what}: {self.path!r})"
@@ -256,7 +243,6 @@ class VectorCache(Mapping[Text, Vectors]):
             IndexError: the shard has no such entry.
             CacheError: the shard is missing or damaged.
         """
-        self._need_open()
         files = self._known(ShardName(*shard))
         row = files.row(entry)
         return files.texts(entry, row)[0] if self.texts_kept else None, files.vectors(entry, row)

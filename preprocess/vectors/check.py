@@ -23,7 +23,7 @@ from preprocess.vectors.files import (
 from preprocess.vectors.layout import Layout, layout_of
 from preprocess.vectors.lookup import VectorIndex
 from preprocess.vectors.shard_reader import Row, VectorShard
-from preprocess.vectors.stored import CacheFiles
+from preprocess.vectors.stored import CacheFiles, is_regular
 
 Progress = Callable[[int, str], None]
 Reasons = defaultdict[str, list[str]]
@@ -79,6 +79,8 @@ def unlisted_files(folder: str, manifest: Manifest) -> list[str]:
 
 def _difference(folder: str, record: FileRecord) -> str:
     try:
+        if not storage.is_remote(folder) and not is_regular(storage.join(folder, record.name)):
+            return "it is not a regular file"
         size, digest = hash_file(storage.join(folder, record.name))
     except (FileNotFoundError, NotADirectoryError):
         return "it is missing"

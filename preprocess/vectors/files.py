@@ -21,7 +21,7 @@ shards without checksums are compared with the manifest when they are opened.
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -68,8 +68,8 @@ def index_name(generation: int) -> str:
     return f"index-{generation:04}.npy"
 
 
-def shards_of(names: Mapping[str, Any]) -> list[ShardName]:
-    """Return the shards whose entries file is among the keys of ``names``, in order."""
+def shards_of(names: Iterable[str]) -> list[ShardName]:
+    """Return the shards whose entries file is among ``names``, in order."""
     return sorted(shard for name in names if (shard := shard_of(name)) and shard.entries == name)
 
 

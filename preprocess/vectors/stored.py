@@ -9,6 +9,7 @@ import errno
 import mmap
 import os
 import resource
+import stat
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from weakref import WeakSet
@@ -128,6 +129,7 @@ class CacheFiles:
         path: folder or URL of the cache.
         records: manifest records of the files by name.
         checked: names of the files whose content was compared with their record by this process.
+        closed: True if no more files can be opened.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class CacheFiles:
     ) -> None:
         self.path, self.records = path, records
         self.checked: set[str] = set()
+        self.closed = False
         self._copies = copies
         # Not a method of this object, which keeps itself alive otherwise, and its files open.
         in_memory = copies is None and storage.is_remote(path)
@@ -154,8 +157,10 @@ class CacheFiles:
 
         Raises:
             CacheError: the file is missing or cannot be read, or its size (for a remote file, its
-                hash) differs from its record.
+                hash) differs from its record; or the cache is closed.
         """
+        if self.closed:
+            raise CacheError(f"{self.path}: this vector cache is closed; open it again")
         return self._files(name)
 
     def checked_file(self, name: str) -> StoredFile:
@@ -186,10 +191,12 @@ class CacheFiles:
         self._files.cache_clear()
 
     def close(self) -> None:
-        """Close the open files and give up the local copies."""
-        self.release()
-        if self._copies:
-            self._copies.close()
+        """Close the open files and give up the local copies; no more files can be opened."""
+        if not self.closed:
+            self.closed = True
+            self.release()
+            if self._copies:
+                self._copies.close()
 
 
 _ALL: WeakSet[CacheFiles] = WeakSet()
@@ -231,11 +238,24 @@ def _open(
 
 def _source(path: str, record: FileRecord | None, copies: LocalCopies | None) -> int | bytes:
     """Return the descriptor of a file, or the content of a remote file without local copies."""
-    if copies is None and storage.is_remote(path):
+    if not storage.is_remote(path):
+        # Opening a pipe would wait for a writer.
+        if not is_regular(path):
+            raise damaged_cache(path, "it is not a regular file")
+    elif copies is None:
         return storage.read_bytes(path)
     opened = copies.open(path, record) if copies and record else storage.open_read(path)
     with opened as file:
         return os.dup(file.fileno())
+
+
+def is_regular(path: str) -> bool:
+    """Return whether a local path is a file, and not a folder, pipe or device.
+
+    Raises:
+        OSError: there is nothing, or it cannot be read.
+    """
+    return stat.S_ISREG(storage.local_path(path).stat().st_mode)
 
 
 def _unreadable(path: str, error: OSError) -> CacheError:

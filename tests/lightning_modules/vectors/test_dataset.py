@@ -1,6 +1,8 @@
 """A vector cache as a torch dataset."""
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader
 from lightning_modules.vectors.dataset import VectorDataset, pad
 from preprocess.files.manifest import Manifest, write_manifest
 from preprocess.vectors.cache import VectorCache
+from preprocess.vectors.codec import CacheError
 from preprocess.vectors.index import write_index
 from preprocess.vectors.shard import VectorShardWriter
 
@@ -51,6 +54,54 @@ def test_texts_are_indexed_in_the_order_they_are_stored(tmp_path: Path) -> None:
         with pytest.raises(IndexError, match=f"no text has index {number}; the cache has 7 texts"):
             data[number]
     assert VectorDataset(make(tmp_path / "bare", texts=False))[3].text is None
+
+
+@pytest.mark.parametrize(
+    ("workers", "method"),
+    [
+        (0, None),
+        pytest.param(2, "fork", marks=pytest.mark.filterwarnings("ignore::DeprecationWarning")),
+        pytest.param(2, "spawn", marks=pytest.mark.slow),
+    ],
+)
+def test_a_loader_raises_the_damage_that_its_workers_read(
+    tmp_path: Path, workers: int, method: str | None
+) -> None:
+    cache = make(tmp_path)
+    vectors = tmp_path / "vectors-000003-000.bin"
+    vectors.write_bytes(bytes([vectors.read_bytes()[0] ^ 1]) + vectors.read_bytes()[1:])
+    loader = DataLoader(
+        VectorDataset(cache), 1, collate_fn=pad, num_workers=workers, multiprocessing_context=method
+    )
+    read = []
+    with pytest.raises(CacheError, match=r"vectors-000003-000\.bin .*entry 0 are not those stored"):
+        read += [batch.texts[0] for batch in loader]
+    rows = iter(loader)
+    assert [next(rows).texts for _ in range(3)] == [[f"text {n}"] for n in range(3)]
+    del rows
+
+
+def test_a_dataset_of_many_shards_needs_few_open_files(tmp_path: Path) -> None:
+    records: list[Any] = []
+    shards = [(number, 0) for number in range(120)]
+    for shard in shards:
+        with VectorShardWriter(str(tmp_path), shard, 1, 2, "float16") as writer:
+            writer.add(f"text {shard[0]}", ["t"], np.full((1, 1, 2), shard[0], "f4"))
+        records += writer.close()
+    details = {"layers": 1, "dim": 2, "dtype": "float16", "unit": "token", "model": "m"}
+    files = (*records, write_index(str(tmp_path), shards))
+    write_manifest(str(tmp_path), Manifest("embed", 2, "", "", "", {}, files, details))
+    code = (
+        "import resource, sys; from biloom import VectorCache, VectorDataset; import torch; "
+        "data = VectorDataset(VectorCache.open(sys.argv[1])); "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); "
+        "data.cache.close(); data = VectorDataset(VectorCache.open(sys.argv[1])); "
+        "print(sum(int(row.vectors[0, 0, 1]) for row in [data[n] for n in range(len(data))]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert (done.stderr, done.stdout) == ("", f"{sum(range(120))}\n")
 
 
 def test_a_loader_pads_texts_to_batches(tmp_path: Path) -> None:

@@ -11,11 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.files import local_copies, storage
-from preprocess.files.manifest import Manifest, ManifestError, check_files, write_manifest
+from preprocess.files.manifest import (
+    Manifest,
+    ManifestError,
+    check_files,
+    read_manifest,
+    write_manifest,
+)
 from preprocess.vectors import cache as vector_cache
 from preprocess.vectors import shard as vector_shard
 from preprocess.vectors.cache import VectorCache
+from preprocess.vectors.check import check_cache
 from preprocess.vectors.codec import CacheError
+from preprocess.vectors.files import shards_of
 from preprocess.vectors.index import write_index
 from preprocess.vectors.shard import VectorShardWriter, text_key
 
@@ -179,6 +187,34 @@ def test_the_index_does_not_depend_on_the_number_of_buckets(tmp_path, monkeypatc
 def test_a_cache_is_printed_in_one_line(tmp_path):
     cache = write(str(tmp_path), [[("a", ["x"], np.ones((LAYERS, 1, DIM)))]], "float32")
     assert repr(cache) == f"VectorCache(1 texts, {LAYERS} layers, dim {DIM}, float32: '{tmp_path}')"
+
+
+def test_an_index_is_not_made_of_damaged_shards(tmp_path):
+    cache = write(str(tmp_path), numbered(2))
+    path = tmp_path / "entries-000001-000.npy"
+    _flip(path)
+    with pytest.raises(CacheError, match=r"entries-000001-000\.npy .*its hash is"):
+        write_index(str(tmp_path), cache.shards, 1, records=cache.manifest.files)
+    assert not (tmp_path / "index-0001.npy").exists()
+
+
+def test_texts_are_added_to_a_cache_without_checksums(tmp_path, make_cache, as_version_0_1):
+    folder = make_cache(tmp_path / "cache", layers=LAYERS, dim=DIM, dtype="float32")
+    as_version_0_1(folder)
+    old = read_manifest(str(folder))
+    with VectorShardWriter(str(folder), (3, 0), LAYERS, DIM, "float32") as writer:
+        writer.add("more", ["a", "b"], vectors_of("ab", 7))
+        writer.add("text 1", ["a", "b"], vectors_of("ab", 8))  # known, so the first is kept
+    files = [f for f in old.files if not f.name.startswith("index")] + list(writer.close())
+    files.append(write_index(str(folder), shards_of([f.name for f in files]), 1, records=files))
+    write_manifest(str(folder), replace(old, files=tuple(files)))
+    with VectorCache.open(folder) as cache:
+        assert (len(cache), cache.generation) == (10, 1)
+        np.testing.assert_array_equal(cache["more"], vectors_of("ab", 7))
+        np.testing.assert_array_equal(cache["text 1"], cache.at((0, 0), 1)[1])
+        assert list(cache) == [*(f"text {n}" for n in range(9)), "more"]
+        assert [len(block.keys) for block in cache.blocks()] == [3, 3, 3, 2]
+        assert check_cache(str(folder), cache.manifest) == ({}, 0)
 
 
 def test_an_index_of_a_new_generation_does_not_replace_the_old_one(tmp_path):

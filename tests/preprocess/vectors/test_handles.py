@@ -101,6 +101,8 @@ def test_a_closed_cache_cannot_be_read(many: Path) -> None:
     cache = VectorCache.open(many)
     kept = cache["text 1"]
     copy = kept.copy()
+    entries = cache.entries()
+    next(entries)
     cache.close()
     cache.close()
     for read in (
@@ -110,6 +112,7 @@ def test_a_closed_cache_cannot_be_read(many: Path) -> None:
         lambda: cache.has(b""),
         lambda: next(iter(cache)),
         lambda: next(cache.blocks()),
+        lambda: next(entries),
         lambda: cache.at((0, 0), 0),
     ):
         with pytest.raises(CacheError, match="this vector cache is closed; open it again"):

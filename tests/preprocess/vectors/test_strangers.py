@@ -1,6 +1,7 @@
 """Vector caches that a stranger made: every hash is right, and what is hashed is not."""
 
 import json
+import os
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -248,6 +249,17 @@ def test_a_manifest_that_lists_other_files_is_refused(tmp_path: Path, make_cache
     assert "has 3 entries, its manifest says 4" in written(
         changed("entries-000001-000.npy", entries=4)
     )
+
+
+@pytest.mark.parametrize("name", ["vectors-000001-000.bin", "index-0000.npy"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_refused(
+    tmp_path: Path, make_cache: Any, name: str, make: Callable[[Path], None]
+) -> None:
+    folder = make_cache(tmp_path / "cache")
+    (folder / name).unlink()
+    make(folder / name)
+    assert f"{name} of the vector cache is damaged (it is not a regular file)" in refused(folder)
 
 
 def test_an_index_of_an_older_generation_is_refused(
