@@ -65,7 +65,7 @@ class FileRecord:
 
     def __post_init__(self) -> None:
         assert not {"name", "bytes", "xxh128"} & self.counts.keys(), "reserved column name"
-        if type(self.name) is not str or not all(map(_PART.fullmatch, self.name.split("/"))):
+        if not is_name_below(self.name):
             raise ManifestError(f"a file has the name {self.name!r:.60}, not one in the folder")
         if type(self.xxh128) is not str or not _XXH128.fullmatch(self.xxh128):
             raise ManifestError(f"the hash of '{self.name}' is {self.xxh128!r:.60}")
@@ -116,6 +116,11 @@ class Manifest:
         return {file.name: file for file in self.all_files}
 
 
+def is_name_below(name: Any) -> bool:
+    """Return True if a value is the name of a file in a folder or below it, as in a manifest."""
+    return type(name) is str and all(map(_PART.fullmatch, name.split("/")))
+
+
 def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value < _LIMIT
 
@@ -132,6 +137,11 @@ def hash_file(path: str) -> tuple[int, str]:
             size += len(block)
             digest.update(block)
     return size, digest.hexdigest()
+
+
+def record_of(name: str, data: bytes) -> FileRecord:
+    """Return the record of a file with this content."""
+    return FileRecord(name, len(data), xxhash.xxh3_128_hexdigest(data))
 
 
 def content_hash(files: Sequence[FileRecord]) -> str:

@@ -20,13 +20,15 @@
       copies/hashes-000012.json           how often the repeated keys of this bucket occur
       word-counts/             word counts (`preprocess.tokenizers.word_counts`), a `Shuffle`
       word-counts/000012.json  record of a unit: its words are counted
-      vocabulary/000012.bin    words of a bucket in the order of their ids
+      vocabulary/000012.words  words of a bucket in the order of their ids
       progress/000012.json     counts of a unit, rewritten while it runs
       job.json                 name of the Beam job that runs
       failures/...             messages of workers that failed
       step-000001000.ckpt      checkpoints of an unfinished training
 
-A record is a JSON file that is written after the files it describes, so these are complete. In the
+A record is a JSON file that is written after the files it describes, so these are complete. It has a
+checksum of itself, and the record of a unit has the hashes of its parts. A damaged file is told
+(`preprocess.work.damage`); it never becomes a part of the result. In the
 functions below, ``work`` is the path or URL of the folder of one request, ``unit`` the number of a
 unit of work, and ``kind`` "hashes" or "bands".
 
@@ -36,6 +38,7 @@ folder's name is the fingerprint of the request, and records of finished work re
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from preprocess.errors import UserError
@@ -50,6 +53,7 @@ from preprocess.files.storage import (
     remove_tree,
     write_bytes,
 )
+from preprocess.work.damage import damaged_work, record_checksum
 
 NAME = "_work"
 ASKED = "asked.json"
@@ -58,6 +62,7 @@ LOCK = "lock.json"
 _CHECKPOINT = re.compile(r"step-(\d+)\.ckpt")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _STAMP = "fingerprint"
+_CHECKSUM, _ROWS = "checksum", "rows"
 
 
 def work_root(stage_folder: str) -> str:
@@ -219,7 +224,8 @@ def word_record(work: str, unit: int) -> str:
 
 
 def sorted_words(work: str, bucket: int) -> str:
-    return join(work, "vocabulary", f"{bucket:06d}.bin")
+    # Lists of former versions, without checksums, are called .bin and not read.
+    return join(work, "vocabulary", f"{bucket:06d}.words")
 
 
 def progress_folder(work: str) -> str:
@@ -269,9 +275,11 @@ def read_done(work: str, path: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the record has not been written.
-        UserError: the record belongs to another request.
+        UserError: the record is damaged, or belongs to another request.
     """
     record: dict[str, Any] = read_record(path)
+    if not isinstance(record, dict):
+        raise damaged_work(path, "it is not a JSON object")
     # Version 0.1 did not write it.
     stamp = record.pop(_STAMP, _name(work))
     if stamp != _name(work):
@@ -286,9 +294,12 @@ def _name(work: str) -> str:
     return work.rstrip("/").rpartition("/")[2]
 
 
-def write_record(path: str, record: Any) -> None:
-    """Write a JSON record atomically."""
-    write_bytes(path, json.dumps(record).encode())
+def write_record(path: str, record: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write a JSON record atomically, with its checksum."""
+    content = dict(record) if isinstance(record, Mapping) else {_ROWS: list(record)}
+    # As it will be read: JSON turns keys into strings and tuples into lists.
+    content = json.loads(json.dumps(content))
+    write_bytes(path, json.dumps({**content, _CHECKSUM: record_checksum(content)}).encode())
 
 
 def read_record(path: str) -> Any:
@@ -296,8 +307,23 @@ def read_record(path: str) -> Any:
 
     Raises:
         FileNotFoundError: the record has not been written.
+        DamagedWork: the record is damaged.
     """
-    return json.loads(read_bytes(path))
+    try:
+        record = json.loads(read_bytes(path))
+        if not isinstance(record, dict) or not record:
+            return record
+        # The last key, whatever its name: a damaged name must not look like a record of a former
+        # version, which has no checksum.
+        name, found = record.popitem()
+        matches = found == record_checksum(record)
+        if matches != (name == _CHECKSUM):
+            raise ValueError("its checksum does not match")
+        if not matches:
+            return {**record, name: found}
+        return record[_ROWS] if record.keys() == {_ROWS} else record
+    except (ValueError, TypeError, RecursionError) as error:
+        raise damaged_work(path, str(error)) from error
 
 
 def read_record_if_written(path: str) -> Any:

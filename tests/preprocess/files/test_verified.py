@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,12 @@ from preprocess.files.verified import (
     DamagedResult,
     manifest_of,
     open_verified,
+    read_config,
     read_verified,
     verify,
 )
 
-REPAIR = "run `biloom check {}`, and make the folder again with `biloom export --overwrite`"
+REPAIR = "run `biloom check {}`, and copy the folder again or make it again with `biloom export --overwrite`"
 
 
 @pytest.fixture(autouse=True)
@@ -73,10 +75,34 @@ def test_folder_in_place_of_a_file_is_refused(tmp_path):
 def test_file_that_no_manifest_lists(folder):
     manifest = made(folder)
     storage.write_bytes(storage.join(folder, "other"), b"1")
+    # Older manifests do not list the files beside the result.
+    assert read_verified(folder, manifest, "other") == b"1"
+    manifest = replace(manifest, beside=(FileRecord("stats.json", 1, "0" * 32),))
     with pytest.raises(DamagedResult, match=re.escape("other is not listed in manifest.json")):
         read_verified(folder, manifest, "other")
-    # Older manifests do not list the files beside the result.
-    assert read_verified(folder, made(folder, format=1), "other") == b"1"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("x.json", b'{"a": 1}', {"a": 1}),
+        ("x.yaml", b"a: [1]", {"a": [1]}),
+        ("x.json", b"[1]", "x.json is damaged (it holds no mapping); run"),
+        ("x.json", b"{", "x.json is damaged (Expecting"),
+        ("x.json", b"[" * 100_000, "x.json is damaged ("),
+        ("x.json", b"\xff", "x.json is damaged ("),
+        ("x.yaml", b"a: [", "x.yaml is damaged (while parsing"),
+        ("x.yaml", b"\x00", "x.yaml is damaged ("),
+        ("x.yaml", b"1", "x.yaml is damaged (it holds no mapping)"),
+    ],
+)
+def test_config_is_a_mapping(folder, name, data, expected):
+    storage.write_bytes(storage.join(folder, name), data)
+    if isinstance(expected, dict):
+        assert read_config(folder, None, name) == expected
+    else:
+        with pytest.raises(DamagedResult, match=re.escape(expected)):
+            read_config(folder, None, name)
 
 
 def test_folder_without_a_manifest(folder):
