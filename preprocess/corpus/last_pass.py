@@ -15,10 +15,10 @@ from preprocess.corpus.segment import ORIGINS
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.durability import synced_together
-from preprocess.files.npy import parse_npy
 from preprocess.files.storage import join, read_bytes, write_bytes
 from preprocess.reading.units import Unit
 from preprocess.shards.format import DOCUMENT, shard_counts, token_dtype
+from preprocess.shards.npy import parse_npy
 from preprocess.shards.origins import Origins
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder

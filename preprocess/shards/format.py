@@ -18,8 +18,8 @@ from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.local_copies import DamagedCopy, LocalCopies
 from preprocess.files.manifest import NAME, FileRecord, Manifest, ManifestError, read_manifest
-from preprocess.files.npy import parse_npy
 from preprocess.files.verified import DamagedResult, damaged, read_verified, verify
+from preprocess.shards.npy import parse_npy
 from preprocess.text.config import SPLITS
 
 DOCUMENT = np.dtype(
@@ -198,10 +198,10 @@ class Corpus:
         manifest = read_manifest(folder, STAGE)
         details = manifest.details
         for key, kind in _DETAILS.items():
-            if type(details.get(key, kind())) is not kind:
+            if not isinstance(details.get(key, kind()), kind):
                 raise _wrong_manifest(folder, f"'{key}' is {details[key]!r:.40}")
-        if not 0 < details.get("vocabulary", 0) < _MOST_IDS:
-            raise _wrong_manifest(folder, f"'vocabulary' is {details.get('vocabulary')!r:.40}")
+        if not 0 < details["vocabulary"] < _MOST_IDS:
+            raise _wrong_manifest(folder, f"'vocabulary' is {details['vocabulary']!r:.40}")
         return cls(folder, manifest, cache_bytes)
 
     def shards(self, split: str) -> tuple[Shard, ...]:

@@ -1,9 +1,6 @@
-"""Errors of damaged files of unfinished work, and their checksums."""
+"""The error for a damaged file of unfinished work, and the checksum of such files."""
 
-import json
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import xxhash
 
@@ -34,8 +31,3 @@ def damaged_work(path: str, reason: str) -> DamagedWork:
 def checksum(data: bytes, seed: int = 0) -> str:
     """Return the 64-bit XXH3 hash of ``data``, as 16 hexadecimal digits."""
     return xxhash.xxh3_64_hexdigest(data, seed)
-
-
-def record_checksum(record: Mapping[str, Any]) -> str:
-    """Return the checksum of a JSON object, whatever the order of its keys."""
-    return checksum(json.dumps(record, sort_keys=True).encode())

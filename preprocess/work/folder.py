@@ -36,9 +36,7 @@ Workers write into ``work`` only. A worker that outlives its driver may continue
 folder's name is the fingerprint of the request, and records of finished work repeat it.
 """
 
-import json
 import re
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from preprocess.errors import UserError
@@ -48,12 +46,13 @@ from preprocess.files.storage import (
     list_folders,
     list_names,
     move_entries,
-    read_bytes,
     remove,
     remove_tree,
-    write_bytes,
 )
-from preprocess.work.damage import damaged_work, record_checksum
+from preprocess.work.damage import damaged_work
+from preprocess.work.records import read_record as read_record
+from preprocess.work.records import read_record_if_written as read_record_if_written
+from preprocess.work.records import write_record as write_record
 
 NAME = "_work"
 ASKED = "asked.json"
@@ -62,7 +61,6 @@ LOCK = "lock.json"
 _CHECKPOINT = re.compile(r"step-(\d+)\.ckpt")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _STAMP = "fingerprint"
-_CHECKSUM, _ROWS = "checksum", "rows"
 
 
 def work_root(stage_folder: str) -> str:
@@ -292,43 +290,6 @@ def read_done(work: str, path: str) -> dict[str, Any]:
 
 def _name(work: str) -> str:
     return work.rstrip("/").rpartition("/")[2]
-
-
-def write_record(path: str, record: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Write a JSON record atomically, with its checksum."""
-    content = dict(record) if isinstance(record, Mapping) else {_ROWS: list(record)}
-    # As it will be read: JSON turns keys into strings and tuples into lists.
-    content = json.loads(json.dumps(content))
-    write_bytes(path, json.dumps({**content, _CHECKSUM: record_checksum(content)}).encode())
-
-
-def read_record(path: str) -> Any:
-    """Return a record.
-
-    Raises:
-        FileNotFoundError: the record has not been written.
-        DamagedWork: the record is damaged.
-    """
-    try:
-        record = json.loads(read_bytes(path))
-        if not isinstance(record, dict) or not record:
-            return record
-        # The last key, whatever its name: a damaged name must not look like a record of a former
-        # version, which has no checksum.
-        name, found = record.popitem()
-        matches = found == record_checksum(record)
-        if matches != (name == _CHECKSUM):
-            raise ValueError("its checksum does not match")
-        if not matches:
-            return {**record, name: found}
-        return record[_ROWS] if record.keys() == {_ROWS} else record
-    except (ValueError, TypeError, RecursionError) as error:
-        raise damaged_work(path, str(error)) from error
-
-
-def read_record_if_written(path: str) -> Any:
-    """Return a record, or None if it has not been written."""
-    return read_record(path) if exists(path) else None
 
 
 def record_counts(work: str) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from preprocess.files import storage, verified
-from preprocess.files.manifest import FileRecord, Manifest, hash_file
+from preprocess.files.manifest import FileRecord, Manifest, check_files, hash_file
 from preprocess.files.verified import (
     DamagedResult,
     manifest_of,
@@ -163,3 +163,22 @@ def test_forked_process_is_not_stopped_by_a_lock_held_elsewhere(tmp_path):
             verify(str(tmp_path), record, "export")
             os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_check_files_names_every_problem(folder):
+    records = []
+    for name in ("whole", "missing", "short", "changed"):
+        storage.write_bytes(storage.join(folder, name), b"12345")
+        records.append(FileRecord(name, *hash_file(storage.join(folder, name))))
+    manifest = replace(made(folder), files=tuple(records[:2]), beside=tuple(records[2:]))
+    assert check_files(folder, manifest) == []
+
+    storage.remove(storage.join(folder, "missing"))
+    storage.write_bytes(storage.join(folder, "short"), b"1234")
+    storage.write_bytes(storage.join(folder, "changed"), b"12346")
+    seen = []
+    problems = check_files(folder, manifest, seen.append)
+    assert seen == records
+    assert problems[:2] == ["missing: missing", "short: size is 4 bytes, was 5"]
+    assert problems[2].startswith("changed: hash is ")
+    assert len(problems) == 3

@@ -29,6 +29,8 @@ def test_a_changed_byte_of_a_record_is_noticed(tmp_path: Path, record: object) -
             damaged = bytearray(whole)
             damaged[index] ^= bit
             path.write_bytes(damaged)
+            if b"0Df" in damaged or b"0dF" in damaged:  # an escape of the same character
+                continue
             with pytest.raises(DamagedWork, match=f"; delete {tmp_path}/_work/a{{64}}, which "):
                 folder.read_record(str(path))
 
