@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from preprocess.config import TokenizerConfig, WordConfig
 from preprocess.files.errors import StoreError
-from preprocess.files.storage import join, read_bytes
+from preprocess.files.manifest import is_name_below
+from preprocess.files.verified import DamagedResult, manifest_of, read_verified
 from preprocess.tokenizers.base import Ids, Token, TokenizerError
 from preprocess.tokenizers.kind_file import KIND_FILE
 from preprocess.tokenizers.subwords import SentencePieceTokenizer, train_sentencepiece
@@ -70,24 +71,31 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
 def load_tokenizer(folder: str) -> Tokenizer:
     """Load the tokenizer in ``folder``, a path or URL.
 
+    Its files are verified if the folder has a manifest.
+
     Raises:
+        ManifestError: the manifest is damaged.
+        DamagedResult: a file differs from its record in the manifest.
         TokenizerError: the folder holds no tokenizer, a damaged one, or an unknown kind.
     """
+    manifest = manifest_of(folder)
     try:
-        saved: dict[str, Any] = json.loads(read_bytes(join(folder, KIND_FILE)))
+        saved: dict[str, Any] = json.loads(read_verified(folder, manifest, KIND_FILE))
         kind, file = saved["kind"], saved.get("file")
         if kind == WordTokenizer.kind:
-            return WordTokenizer.load(folder)
+            return WordTokenizer.load(folder, manifest)
         if kind in ("sentencepiece", "char"):
-            return SentencePieceTokenizer(read_bytes(join(folder, str(file))), kind)
-    except StoreError:
+            if file is None or not is_name_below(file):
+                raise TokenizerError(f"{KIND_FILE} names the file {file!r:.60}, not one beside it")
+            return SentencePieceTokenizer(read_verified(folder, manifest, file), kind)
+    except (StoreError, DamagedResult):
         raise
     # A damaged model is a TokenizerError, which is a ValueError.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TokenizerError(
             f"{folder}: holds no tokenizer ({error}); run `biloom tokenizer`"
         ) from error
-    raise TokenizerError(f"{folder}: tokenizer kind '{kind}' needs a newer biloom")
+    raise TokenizerError(f"{folder}: tokenizer kind {kind!r:.40} needs a newer biloom")
 
 
 @lru_cache(maxsize=4)

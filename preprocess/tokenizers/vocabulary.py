@@ -55,6 +55,8 @@ class Vocabulary:
             raise ValueError("the vocabulary index is truncated")
         self._size: int
         self._size, text_bytes, width = np.frombuffer(index, HEADER, 3).tolist()
+        if width not in (4, 8):
+            raise ValueError("the vocabulary index is damaged")
         begin = 3 * HEADER.itemsize
         due = begin + self._size * (8 + 4) + (self._size + 1) * width
         if (len(text), len(index)) != (text_bytes, due):
@@ -79,6 +81,30 @@ class Vocabulary:
         Remote files are first copied to a temporary folder of this process.
         """
         return cls(_mapped(text), _mapped(index))
+
+    @property
+    def contents(self) -> tuple[bytes | mmap.mmap, bytes | mmap.mmap]:
+        """Contents of vocabulary.txt and vocabulary.index."""
+        return self._text, self._index
+
+    def check(self) -> None:
+        """Check that every word can be read and found, as in a vocabulary from somebody else.
+
+        Raises:
+            ValueError: it is not so.
+        """
+        ends = self._offsets[1:].astype(np.int64)
+        is_ordered = bool((np.diff(ends, prepend=0) > 0).all()) and not self._offsets[0]
+        if not is_ordered or int(ends.max(initial=0)) != len(self._text):
+            raise ValueError("the vocabulary index does not fit the vocabulary text")
+        for first in range(0, self._size, BATCH_WORDS):
+            last = min(first + BATCH_WORDS, self._size)
+            begin, end = int(self._offsets[first]), int(self._offsets[last])
+            words = self._text[begin:end].decode().split("\n")  # raises if it is not UTF-8
+            if len(words) != last - first + 1 or words[-1]:
+                raise ValueError("the vocabulary index does not fit the vocabulary text")
+        if int(self._numbers.max(initial=0)) >= max(self._size, 1):
+            raise ValueError("the vocabulary index numbers words that do not exist")
 
     def __len__(self) -> int:
         return self._size

@@ -14,7 +14,9 @@ from itertools import chain, repeat
 import numpy as np
 
 from preprocess.config import WordConfig
-from preprocess.files.storage import exists, join, read_bytes
+from preprocess.files.manifest import Manifest
+from preprocess.files.storage import exists, join
+from preprocess.files.verified import read_verified, verify_bytes
 from preprocess.tokenizers.base import CONTROLS, UNKNOWN, Ids, Token, TokenizerError
 from preprocess.tokenizers.kind_file import save_kind
 from preprocess.tokenizers.vocabulary import Vocabulary
@@ -42,11 +44,25 @@ class WordTokenizer:
         self.vocabulary = len(CONTROLS) + len(words)
 
     @classmethod
-    def load(cls, folder: str) -> "WordTokenizer":
-        """Load the tokenizer in ``folder``; a missing index (biloom 0.1) is rebuilt in memory."""
+    def load(cls, folder: str, manifest: Manifest | None = None) -> "WordTokenizer":
+        """Load the tokenizer in ``folder``; a missing index (biloom 0.1) is rebuilt in memory.
+
+        Args:
+            folder: path or URL.
+            manifest: manifest of the folder, with which the files are compared.
+
+        Raises:
+            DamagedResult: a file differs from its record in the manifest.
+            ValueError: the files do not hold a vocabulary.
+        """
         if exists(join(folder, INDEX)):
-            return cls(Vocabulary.open(join(folder, TEXT), join(folder, INDEX)))
-        return cls(Vocabulary.of_words(read_bytes(join(folder, TEXT)).decode().split("\n")[:-1]))
+            words = Vocabulary.open(join(folder, TEXT), join(folder, INDEX))
+            for name, data in zip((TEXT, INDEX), words.contents, strict=True):
+                verify_bytes(folder, manifest, name, data)
+            words.check()
+            return cls(words)
+        text = read_verified(folder, manifest, TEXT)
+        return cls(Vocabulary.of_words(text.decode().split("\n")[:-1]))
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         rows = [text.split() for text in texts]
