@@ -102,10 +102,11 @@ def layout_of(path: str, manifest: Manifest) -> Layout:
 def _detail(path: str, details: Mapping[str, Any], name: str, kind: type) -> Any:
     if name not in details:
         raise CacheError(f"{path}: the manifest of the vector cache lacks {name!r}; {make_again()}")
-    # The exact type, because True is an integer.
-    if type(details[name]) is not kind:
-        raise _wrong(path, name, details[name])
-    return details[name]
+    value = details[name]
+    # True is an integer, too.
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise _wrong(path, name, value)
+    return value
 
 
 def _wrong(path: str, name: str, value: object) -> CacheError:
