@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pipeline.commands.cache_export import export_cache
 from pipeline.commands.inspection import folder_of
 from pipeline.console import Console, count
-from preprocess.files.manifest import read_manifest
+from preprocess.files.manifest import DamagedManifest, read_manifest
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.check import check_cache, unlisted_files
 
@@ -74,11 +74,15 @@ def verify(path: str) -> int:
     """Hash a cache's files and read every entry; return 0 if all are intact, else 1.
 
     Raises:
-        ManifestError: there is no finished cache, or its manifest is damaged.
+        ManifestError: there is no finished cache, or a newer version wrote it.
     """
     path = folder_of(path)
-    manifest = read_manifest(path, "embed")
     console = Console()
+    try:
+        manifest = read_manifest(path, "embed")
+    except DamagedManifest as error:
+        console.warn(str(error))
+        return 1
     with console.bar("verify", sum(file.bytes for file in manifest.all_files)) as bar:
         found = check_cache(path, manifest, bar.update)
     for name in unlisted_files(path, manifest):

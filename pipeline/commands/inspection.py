@@ -5,7 +5,7 @@ import json
 from pipeline.console import Console, count
 from pipeline.reports.perplexity_tables import show_evaluation
 from preprocess.files import storage
-from preprocess.files.manifest import NAME, FileRecord, check_files, read_manifest
+from preprocess.files.manifest import NAME, DamagedManifest, FileRecord, check_files, read_manifest
 
 SHOWN_FILES = 8
 
@@ -44,11 +44,15 @@ def check(path: str) -> int:
     """Hash every file of a stage folder; return 0 if all match the manifest, else 1.
 
     Raises:
-        ManifestError: the stage is not finished, or its manifest is damaged.
+        ManifestError: the stage is not finished, or a newer version wrote it.
     """
     path = folder_of(path)
-    manifest = read_manifest(path)
     console = Console()
+    try:
+        manifest = read_manifest(path)
+    except DamagedManifest as error:
+        console.warn(str(error))
+        return 1
     files = manifest.all_files
     total = sum(file.bytes for file in files)
     done = 0

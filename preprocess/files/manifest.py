@@ -42,6 +42,10 @@ class ManifestError(UserError):
     """A folder that is not a readable finished stage."""
 
 
+class DamagedManifest(ManifestError):  # noqa: N818
+    """A manifest whose content is not that of a manifest, or has changed since it was written."""
+
+
 @dataclass(frozen=True)
 class FileRecord:
     """A file of a stage.
@@ -200,7 +204,7 @@ def read_manifest(folder: str, stage: str | None = None) -> Manifest:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         hint = f"make it again with `biloom {stage or 'STAGE'} --overwrite`"
         reason = f"no {error}" if isinstance(error, KeyError) else one_line(str(error))
-        raise ManifestError(f"{folder}: {NAME} is damaged ({reason}); {hint}") from error
+        raise DamagedManifest(f"{folder}: {NAME} is damaged ({reason}); {hint}") from error
     if stage and manifest.stage != stage:
         raise ManifestError(
             f"{folder} holds a finished '{one_line(manifest.stage):.40}', not {expected}; name the "
