@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import time
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,11 @@ def embed(tiny: Tiny, trained: Path, output: Path, *overrides: str) -> tuple[Any
     return found
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of the cache, without the files that hold the output folder or a time."""
-    left_out = {"config.yaml", "stats.json"}
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in left_out}
+def files(folder: Path) -> dict[str, Any]:
+    """Return the contents of the cache, without what holds the output folder or a time."""
+    left_out = {"config.yaml", "stats.json", "manifest.json"}
+    found = {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in left_out}
+    return {**found, "manifest": replace(read_manifest(str(folder)), beside=())}
 
 
 @pytest.mark.parametrize(("dtype", "error"), [("float16", 2e-3), ("float32", 1e-6)])
