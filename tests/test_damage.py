@@ -1,4 +1,4 @@
-"""A changed byte in any file of a finished run is noticed, or has no effect."""
+"""A changed byte in any file of a run, finished or not, is noticed or has no effect."""
 
 import os
 import random
@@ -13,10 +13,12 @@ import pytest
 
 from biloom import BiLM
 from lightning_modules.models.model_folder import network_of_checkpoint
+from pipeline.beam import word_count_job
 from pipeline.cli import main
 from pipeline.commands.status import status_of
 from pipeline.lifecycle.stage import CONFIG
 from pipeline.reports.run_folder import read_metrics, read_result
+from pipeline.stages import embed, prepare
 from preprocess.corpus.text_search import CorpusTexts
 from preprocess.corpus.tracing import CorpusOrigins
 from preprocess.errors import UserError
@@ -192,3 +194,78 @@ def test_stages_notice_a_changed_byte(
             found = content(tmp_path / "damaged")
             assert found in ("", whole), f"{file.name}: byte {place} changed the result in silence"
     assert content(tmp_path / "damaged") == whole
+
+
+class _Stopped(Exception):  # noqa: N818
+    """Stands for a kill after the Beam job."""
+
+
+def _stop(*_: object) -> None:
+    raise _Stopped
+
+
+@pytest.mark.parametrize(
+    ("stage", "after_job", "overrides"),
+    [
+        ("tokenizer", (word_count_job, "read_counted"), ()),
+        (
+            "prepare",
+            (prepare, "_collect"),
+            (
+                "prepare.near_duplicates.similarity=0.8",
+                "prepare.keep_dropped=true",
+                "prepare.part_tokens=300",
+            ),
+        ),
+        ("embed", (embed, "_Sums"), ("embed.model={trained}/export", "embed.sample=20")),
+    ],
+)
+@pytest.mark.slow
+def test_damaged_unfinished_work_is_told_or_done_again(
+    tiny: Any,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stage: str,
+    after_job: tuple[Any, str],
+    overrides: tuple[str, ...],
+) -> None:
+    given = [one.format(trained=trained) for one in overrides]
+    begun, whole, damaged = (tmp_path / name for name in ("begun", "whole", "damaged"))
+    with monkeypatch.context() as patched:
+        patched.setattr(*after_job, _stop)
+        with pytest.raises(_Stopped):
+            main([stage, *tiny.arguments(begun, *given)])
+    shutil.copytree(begun, whole)
+    assert main([stage, *tiny.arguments(whole, *given)]) == 0
+    content = read_manifest(str(whole / stage)).content
+    draw = random.Random(stage)
+    # As many files of each kind.
+    kinds: dict[str, list[Path]] = {}
+    for path in sorted(begun.rglob("*")):
+        if path.is_file() and path.stat().st_size:
+            kinds.setdefault(path.parent.name + path.suffix, []).append(path)
+    for _ in range(SLOW_FLIPS // 2):
+        shutil.rmtree(damaged, ignore_errors=True)
+        shutil.copytree(begun, damaged)
+        if draw.random() < 0.5:  # so that the last pass runs again
+            for record in damaged.rglob("finished/*.json"):
+                record.unlink()
+        file = damaged / draw.choice(kinds[draw.choice(sorted(kinds))]).relative_to(begun)
+        if not file.exists():
+            continue
+        data = bytearray(file.read_bytes())
+        place = draw.randrange(len(data))
+        data[place] ^= 1 << draw.randrange(8)
+        file.write_bytes(data)
+        capsys.readouterr()
+        code = main([stage, *tiny.arguments(damaged, *given)])
+        printed = capsys.readouterr().err
+        if code == 0:
+            manifest = read_manifest(str(damaged / stage))
+            assert manifest.content == content, f"{file.name}: byte {place}"
+            assert not check_files(str(damaged / stage), manifest), f"{file.name}: byte {place}"
+        else:
+            assert code == 2, printed
+            assert re.match(r"biloom: .* is damaged \(.*; delete .*_work", printed), printed

@@ -15,6 +15,7 @@ from preprocess.corpus.segment import ORIGINS
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.durability import synced_together
+from preprocess.files.manifest import FileRecord
 from preprocess.files.storage import join, read_bytes, write_bytes
 from preprocess.reading.units import Unit
 from preprocess.shards.format import DOCUMENT, shard_counts, token_dtype
@@ -22,7 +23,7 @@ from preprocess.shards.npy import parse_npy
 from preprocess.shards.origins import Origins
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
-from preprocess.work.damage import checksum, damaged_work
+from preprocess.work.damage import DamagedWork, check_unpublished, checksum, damaged_work
 
 Drops = dict[str, tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]]
 """Documents to drop by reason: their numbers, sorted, shape (documents,), and unit and number of the
@@ -52,12 +53,27 @@ def read_counts(work: str, unit: int) -> npt.NDArray[Any]:
 def finish_unit(job: Job, unit: Unit) -> int:
     """Turn the parts of a unit into shards, unless it is finished, and return its index.
 
+    If a file that an earlier run wrote is damaged, the unit is finished again.
+
     The drop lists that the settings require must have been written
     (`preprocess.corpus.dedup.deduplicate_bucket`).
     """
-    if not folder.is_done(job.work, folder.finished_record(job.work, unit.index)):
+    is_done = folder.is_done(job.work, folder.finished_record(job.work, unit.index))
+    if not is_done or _has_damaged_files(job, unit.index):
         _LastPass(job, unit).run()
     return unit.index
+
+
+def _has_damaged_files(job: Job, unit: int) -> bool:
+    """Return True if a file that an earlier run finished is not as it was written."""
+    record = folder.read_finished_record(job.work, unit)
+    try:
+        for row in (*record["files"], *record.get("origins", ())):
+            file = FileRecord(**row)
+            check_unpublished(join(job.output, file.name), file)
+    except DamagedWork:
+        return True
+    return False
 
 
 class _LastPass:

@@ -33,6 +33,8 @@ HASHED_AT_ONCE = 1 << 22
 _CHECKSUM = "checksum"
 _LIMIT = 1 << 63
 """Sizes and counts are below this number."""
+_NUMBERS = ("parameters", "steps", "tokens", "vocabulary")
+"""Details that are sizes in every stage that has them."""
 _XXH128, _HEX = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{,64}")
 # A backslash and a colon separate folders or drives on other systems; a colon also begins a URL.
 _PART = re.compile(r"(?!\.\.?\Z)[^/\\:\x00-\x1f\x7f\ud800-\udfff]{1,255}")
@@ -276,6 +278,9 @@ def _parse(raw: dict[str, Any], where: str) -> Manifest:
     for key in ("asked", "details"):
         check_depth(raw[key], key)
         raw[key] = _Entries(raw[key], where)
+    for key in _NUMBERS:
+        if key in raw["details"] and not _is_size(raw["details"][key]):
+            raise ValueError(f"'{key}' is {raw['details'][key]!r:.40}")
     if type(beside := raw.pop("beside", [])) is not list:
         raise TypeError(f"'beside' is {beside!r:.40}")
     files, others = (tuple(map(_parse_file, rows)) for rows in (raw.pop("files"), beside))

@@ -1,10 +1,12 @@
 """Parse the bytes of an npy file whose dtype and shape are known, without trusting its header."""
 
-import io
+import ast
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+_MAGIC = b"\x93NUMPY\x01\x00"
 
 
 def parse_npy(data: bytes, dtype: npt.DTypeLike, length: int | None = None) -> npt.NDArray[Any]:
@@ -20,20 +22,20 @@ def parse_npy(data: bytes, dtype: npt.DTypeLike, length: int | None = None) -> n
     Raises:
         ValueError: the file is damaged, or has another dtype or shape.
     """
-    file = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(file)
-        if version != (1, 0):
-            raise ValueError(f"its npy version is {version}")
-        shape, _, stored = np.lib.format.read_array_header_1_0(file)
-    except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"not an npy file ({reason:.80})") from error
     dtype = np.dtype(dtype)
-    found = (len(data) - file.tell()) // max(dtype.itemsize, 1)
+    begin = 10 + int.from_bytes(data[8:10], "little")
+    try:
+        if not data.startswith(_MAGIC) or len(data) < begin:
+            raise ValueError("it does not begin as one")
+        header = ast.literal_eval(data[10:begin].decode("latin-1"))
+        stored, shape = np.dtype(header["descr"]), tuple(header["shape"])
+    # literal_eval raises MemoryError for deeply nested brackets.
+    except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"not an npy file ({reason:.80})") from error
     if stored != dtype or len(shape) != 1 or (length is not None and shape[0] != length):
         wanted = "any length" if length is None else f"length {length:,}"
         raise ValueError(f"an array {stored} of shape {shape}, not {dtype} of {wanted}")
-    if found != shape[0] or (len(data) - file.tell()) % dtype.itemsize:
+    if len(data) - begin != shape[0] * dtype.itemsize:
         raise ValueError(f"{len(data):,} bytes, too many or too few for its {shape[0]:,} rows")
-    return np.frombuffer(data, dtype, offset=file.tell())
+    return np.frombuffer(data, dtype, offset=begin)

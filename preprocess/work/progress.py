@@ -72,17 +72,34 @@ class ProgressSums:
     def read(self) -> Counter[str]:
         """Return the current sums of bytes, documents, tokens and ``dropped.REASON`` over all units.
 
+        A damaged record counts nothing; it is only shown.
+
         Raises:
-            OSError, ValueError: a record cannot be read now; a later call may succeed.
+            OSError: a record cannot be read now; a later call may succeed.
         """
         running: Counter[str] = Counter()
         for name in list_names(self._folder):
             if name in self._finished:
                 continue
-            record = json.loads(read_bytes(join(self._folder, name)))
-            if record["final"]:
+            record = _parse(read_bytes(join(self._folder, name)))
+            if record is None:
+                continue
+            final, counts = record
+            if final:
                 self._finished.add(name)
-                self._sums.update(record["counts"])
+                self._sums.update(counts)
             else:
-                running.update(record["counts"])
+                running.update(counts)
         return self._sums + running
+
+
+def _parse(data: bytes) -> tuple[bool, dict[str, int]] | None:
+    """Return a record; None if it is damaged, because a unit that is done will not write it again."""
+    try:
+        record = json.loads(data)
+        final, counts = record["final"], record["counts"]
+        if type(final) is bool and all(type(number) is int for number in counts.values()):
+            return final, counts
+    except (ValueError, LookupError, TypeError, AttributeError):
+        pass
+    return None

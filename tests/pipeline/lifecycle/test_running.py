@@ -25,9 +25,10 @@ from pipeline.lifecycle.plan import plan_of
 from pipeline.lifecycle.running import run_stage
 from pipeline.lifecycle.stage import Made, Stage, StageError, StageFolder, StageWork
 from preprocess.files import storage
-from preprocess.files.manifest import ManifestError, read_manifest
+from preprocess.files.manifest import ManifestError, check_files, read_manifest
 from preprocess.reading import changed_inputs
 from preprocess.work import folder as work_folder
+from preprocess.work import records
 
 TOLD = "  add --overwrite to move it aside, or set another run.output"
 
@@ -123,6 +124,8 @@ def test_a_finished_folder_holds_the_config_the_stats_the_manifest_and_the_data(
     manifest = read_manifest(str(folder.path), "fake")
     assert manifest.asked == {"stage": "fake", "stage_version": 1, "steps": 1}
     assert manifest.details == {"answer": 42}
+    assert [file.name for file in manifest.beside] == ["config.yaml", "stats.json"]
+    assert not check_files(str(folder.path), manifest)
 
 
 def test_other_settings_are_refused_with_every_key_that_differs(
@@ -230,7 +233,7 @@ def test_a_failure_at_any_write_leaves_no_manifest_and_the_next_run_writes_it(
 
         with monkeypatch.context() as patched:
             patched.setattr(storage, "write_bytes", write_or_fail)
-            patched.setattr(work_folder, "write_bytes", write_or_fail)
+            patched.setattr(records, "write_bytes", write_or_fail)
             try:
                 folder.run(stage)
                 break
@@ -238,6 +241,50 @@ def test_a_failure_at_any_write_leaves_no_manifest_and_the_next_run_writes_it(
                 assert not (folder.path / "manifest.json").exists()
                 assert not folder.lock.exists()
     assert allowed == 5  # asked.json, data.bin, config.yaml, stats.json, manifest.json
+
+
+def test_a_former_manifest_does_not_vouch_for_files_that_are_replaced(
+    folder: Folder, stage: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result that grows is readable and intact after a kill at any write."""
+    stage = replace(stage, grows=lambda *_: True)
+    folder.run(stage)
+    longer = replace(stage, request=lambda _: {"steps": 2})
+    write = storage.write_bytes
+    for allowed in range(20):
+        left = allowed
+
+        def write_or_fail(path: str, data: bytes) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise OSError("disk full")
+            write(path, data)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(storage, "write_bytes", write_or_fail)
+            patched.setattr(records, "write_bytes", write_or_fail)
+            try:
+                folder.run(longer)
+                break
+            except OSError:
+                manifest = read_manifest(str(folder.path), "fake")
+                assert manifest.asked["steps"] == 1
+                assert not check_files(str(folder.path), manifest)
+    assert allowed > 4
+    assert read_manifest(str(folder.path)).asked["steps"] == 2
+
+
+def test_damaged_inputs_are_refused_and_overwrite_moves_them_aside(
+    folder: Folder, stage: Fake
+) -> None:
+    stage = replace(stage, text_sources=lambda config: ())
+    folder.run(stage)
+    (folder.path / "inputs.jsonl").write_text("{")
+    with pytest.raises(ManifestError, match=r"inputs.jsonl is .* `biloom fake --overwrite`"):
+        folder.run(stage)
+    folder.run(stage, overwrite=True)
+    assert folder.run(stage) == "  already done\n"
 
 
 def test_a_kill_between_manifest_and_cleanup_is_cleaned_up_by_the_next_run(

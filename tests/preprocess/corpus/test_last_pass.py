@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ from preprocess.shards.stream import TokenStream
 from preprocess.text.config import SPLITS, CleaningConfig, NearDuplicateConfig
 from preprocess.text.splits import splits_of, text_hash
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer, train_tokenizer
+from preprocess.work.damage import DamagedWork
 from preprocess.work.folder import (
     read_finished_record,
     read_unit_record,
@@ -432,6 +434,47 @@ def test_parts_of_version_0_1_are_finished_without_origins(tmp_path: Path, corpu
     assert whole.keys() - found.keys() == former
     same = [name for name in found if not name.startswith(("_work/finished", "dropped-"))]
     assert {name: found[name] for name in same} == {name: whole[name] for name in same}
+
+
+@pytest.mark.parametrize("name", ["train-*.bin", "train-*.npy", "origins-*.zst"])
+def test_a_damaged_part_is_told(tmp_path: Path, corpus: Path, name: str) -> None:
+    job, units, _ = plan(corpus, str(tmp_path / "out"), deduplicate=False)
+    tokenize_unit(job, units[0])
+    part = min(Path(job.work, "parts").glob(name))
+    data = bytearray(part.read_bytes())
+    data[-1] ^= 1
+    part.write_bytes(data)
+    message = f"{part} is damaged (its checksum does not match); delete {job.work}, which holds"
+    with pytest.raises(DamagedWork, match=re.escape(message)):
+        finish_unit(job, units[0])
+    part.unlink()
+    with pytest.raises(DamagedWork, match=re.escape(f"{part} is damaged (it is missing)")):
+        finish_unit(job, units[0])
+
+
+def test_damaged_counts_are_told(tmp_path: Path, corpus: Path) -> None:
+    job, units, _ = plan(corpus, str(tmp_path / "out"), deduplicate=False)
+    prepare(job, units)
+    path = Path(job.work, "counts", "000000.bin")
+    path.write_bytes(path.read_bytes()[:-1] + b"\x07")
+    with pytest.raises(DamagedWork, match=r"000000\.bin is damaged"):
+        read_counts(job.work, 0)
+
+
+def test_a_unit_with_a_damaged_shard_is_finished_again(tmp_path: Path, corpus: Path) -> None:
+    job, units, _ = plan(corpus, str(tmp_path / "out"), deduplicate=False)
+    prepare(job, units)
+    whole = made(job.output)
+    shard = min(Path(job.output).glob("train-*.len"))
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-1] + b"\x07")
+    for unit in units:
+        finish_unit(job, unit)
+    assert made(job.output) == whole
+    shard.unlink()  # as if it were published
+    for unit in units:
+        finish_unit(job, unit)
+    assert not shard.exists()
 
 
 def test_histograms_count_the_documents_kept(tmp_path: Path, corpus: Path) -> None:

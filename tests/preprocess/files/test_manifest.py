@@ -157,6 +157,8 @@ def _nested(depth):
         ({"stage_version": True}, "'stage_version' is True"),
         ({"stage_version": -1}, "'stage_version' is -1"),
         ({"details": []}, "'details' is"),
+        ({"details": {"steps": "many"}}, "'steps' is 'many'"),
+        ({"details": {"tokens": -1}}, "'tokens' is -1"),
         ({"details": _nested(60)}, "'details' is nested too deeply"),
         ({"unheard": 1}, "unheard"),
     ],

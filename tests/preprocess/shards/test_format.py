@@ -1,5 +1,6 @@
 """Shard files: their dtypes, local copies of remote ones, and the messages for damaged ones."""
 
+import io
 import os
 import pickle
 import re
@@ -180,6 +181,97 @@ def test_a_missing_shard_is_refused(tmp_path: Path) -> None:
     message = f"{tmp_path}/train-000000-000.bin is missing; run `biloom check {tmp_path}`"
     with pytest.raises(ShardError, match=re.escape(message)):
         _ = shard.ids
+
+
+def _stranger(folder: Path, counts: dict[str, int | str], **details: object) -> Corpus:
+    """A corpus of one shard with three tokens, described by somebody else."""
+    records = []
+    for ending, data in (("bin", b"\x05\0\x06\0\x09\0"), ("len", b"\3\0\0\0")):
+        (folder / f"train-0.{ending}").write_bytes(data)
+        digest = xxhash.xxh3_128_hexdigest(data)
+        columns = counts if ending == "bin" else {}
+        records.append(FileRecord(f"train-0.{ending}", len(data), digest, columns))
+    made = {"vocabulary": 10, **details}
+    write_manifest(str(folder), Manifest("prepare", 1, "0", "f", "c", {}, tuple(records), made))
+    return Corpus.open(str(folder))
+
+
+def _counts(**columns: int | str) -> dict[str, int | str]:
+    documents = np.array([(0, 3, 1, 4, 5)], DOCUMENT)
+    return {**shard_counts(documents, "train", "corpus", np.dtype("<u2")), **columns}
+
+
+def test_an_id_beyond_the_vocabulary_is_refused(tmp_path: Path) -> None:
+    [shard] = _stranger(tmp_path, _counts()).shards("train")
+    assert shard.ids.tolist() == [5, 6, 9]
+    [shard] = _stranger(tmp_path, _counts(), vocabulary=9).shards("train")
+    with pytest.raises(ShardError, match=r"bin is damaged \(id 9 in a vocabulary of 9\)"):
+        _ = shard.ids
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"split": "dev"},
+        {"dtype": "object"},
+        {"dtype": "<u8"},
+        {"tokens": 4},
+        {"documents": 2},
+        {"words": "1"},
+        {"odd": 1},
+    ],
+)
+def test_a_shard_that_its_manifest_does_not_describe_is_refused(
+    tmp_path: Path, columns: dict[str, int | str]
+) -> None:
+    corpus = _stranger(tmp_path, _counts(**columns))
+    with pytest.raises(ManifestError, match="it does not describe shard 'train-0'"):
+        corpus.shards("train")
+
+
+@pytest.mark.parametrize("vocabulary", [0, -1, 1 << 31, "10", None, 1.5])
+def test_a_corpus_with_a_wrong_vocabulary_is_refused(tmp_path: Path, vocabulary: object) -> None:
+    with pytest.raises(ManifestError, match=r"\('vocabulary' is "):
+        _stranger(tmp_path, _counts(), vocabulary=vocabulary)
+
+
+def _npy(array: object, **options: bool) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", r"counts\.npy is damaged \(not an npy file"),
+        (b"\x93NUMPY\x01\0\x08\0(((((((\n", "not an npy file"),
+        (_npy(np.zeros(9, np.uint64)), "of length 10"),
+        (_npy(np.zeros(10, np.int64)), "not uint64"),
+        (_npy(np.zeros((10, 1), np.uint64)), r"shape \(10, 1\)"),
+        (_npy(np.array([object()] * 10), allow_pickle=True), "an array object"),
+        (_npy(np.zeros(10, np.uint64))[:-1], "207 bytes, too many or too few"),
+        (_npy(np.zeros(10, np.uint64)) + b"0", "209 bytes, too many or too few"),
+        (_npy(np.zeros(10, np.uint64)).replace(b"(10,)", b"(1<9)"), "not an npy file"),
+        (None, r"counts\.npy is missing; run `biloom check"),
+    ],
+)
+def test_wrong_counts_are_refused(tmp_path: Path, data: bytes | None, message: str) -> None:
+    corpus = _stranger(tmp_path, _counts())
+    if data is not None:
+        (tmp_path / "counts.npy").write_bytes(data)
+    with pytest.raises(ShardError, match=message):
+        corpus.counts()
+
+
+def test_a_changed_local_shard_is_refused(tmp_path: Path) -> None:
+    [shard] = _stranger(tmp_path, _counts()).shards("train")
+    for ending in ("bin", "len"):
+        path = tmp_path / f"train-0.{ending}"
+        path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    for read in (lambda: shard.ids, lambda: shard.lengths):
+        with pytest.raises(ShardError, match=r"is damaged \(hash .*biloom prepare --overwrite`"):
+            read()
 
 
 def test_a_corpus_lists_the_shards_and_totals_of_a_split(tmp_path: Path) -> None:

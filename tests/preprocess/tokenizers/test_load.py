@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -211,6 +212,23 @@ def test_a_damaged_model_is_refused(tmp_path: Path, subwords: Tokenizer) -> None
     assert isinstance(subwords, SentencePieceTokenizer)
     subwords.save(str(tmp_path))
     (tmp_path / "tokenizer.model").write_bytes(b"not a model")
+    with pytest.raises(TokenizerError, match="holds no tokenizer"):
+        load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "s3://bucket/x", "a\0b", "", None, 3])
+def test_a_model_outside_the_folder_is_not_read(
+    tmp_path: Path, subwords: Tokenizer, name: object
+) -> None:
+    subwords.save(str(tmp_path))
+    shutil.copy(tmp_path / "tokenizer.model", tmp_path.parent / "secret")
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"kind": "sentencepiece", "file": name}))
+    with pytest.raises(TokenizerError, match=r"names the file .*, not one beside it"):
+        load_tokenizer(str(tmp_path))
+
+
+def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("[" * 100_000)
     with pytest.raises(TokenizerError, match="holds no tokenizer"):
         load_tokenizer(str(tmp_path))
 
