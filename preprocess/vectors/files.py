@@ -21,6 +21,7 @@ shards without checksums are compared with the manifest when they are opened.
 
 import io
 import re
+import struct
 from collections.abc import Iterable
 from typing import IO, Any, NamedTuple
 
@@ -39,6 +40,9 @@ texts file, and number of units."""
 
 CHECKED_ENTRY = np.dtype([*ENTRY.descr, ("vectors_hash", "<u4"), ("text_hash", "<u4")])
 """Row of an entry with the `checksum` of its stored vectors and of its text and labels."""
+
+ROWS = {CHECKED_ENTRY: struct.Struct("<16sQQIII"), ENTRY: struct.Struct("<16sQQI")}
+"""Layout of a single row of each type, which `struct` reads and writes faster than NumPy."""
 
 _INDEX = re.compile(r"index-([0-9]{4,20})\.npy")
 

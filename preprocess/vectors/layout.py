@@ -16,6 +16,9 @@ from preprocess.vectors.files import (
 LARGEST = 1 << 20
 """Most layers of an entry."""
 
+ASKED_MODEL = "model.content"
+"""Key of the model's ``content`` hash in the settings that a manifest of an embed stage records."""
+
 UNITS = ("token", "word", "sentence")
 """What can have a vector."""
 
@@ -63,6 +66,10 @@ def layout_of(path: str, manifest: Manifest) -> Layout:
     unit = _detail(path, details, "unit", str)
     if unit not in UNITS:
         raise _wrong(path, "unit", unit)
+    model = _detail(path, details, "model", str)
+    # Manifests of version 0.1 have no checksum, but the hash of the model twice.
+    if manifest.asked.get(ASKED_MODEL, model) != model:
+        raise damaged_cache(path, f"its manifest has two models, {model!r:.15} and another")
     texts_kept = _detail(path, {"texts_kept": True, **details}, "texts_kept", bool)
     _detail(path, {"vectors": {}, **details}, "vectors", dict)
     _detail(path, {"held": [], **details}, "held", list)
@@ -90,7 +97,7 @@ def layout_of(path: str, manifest: Manifest) -> Layout:
         layers,
         codec,
         unit,
-        _detail(path, details, "model", str),
+        model,
         texts_kept,
         records,
         shards,

@@ -16,6 +16,7 @@ from preprocess.vectors.files import (
     CHECKED_ENTRY,
     KEY,
     LOWER_32,
+    ROWS,
     HashedFile,
     ShardName,
     checksum,
@@ -126,7 +127,7 @@ class VectorShardWriter:
             self._texts.write(data)
             text_hash = checksum(key, data)
         row = (key, offset, place, len(labels), digest.intdigest() & LOWER_32, text_hash)
-        self._rows += np.array(row, CHECKED_ENTRY).tobytes()
+        self._rows += ROWS[CHECKED_ENTRY].pack(*row)
         self._units += len(labels)
 
     def close(self) -> tuple[FileRecord, ...]:

@@ -10,7 +10,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from preprocess.vectors.codec import Codec, Vectors
-from preprocess.vectors.files import CHECKED_ENTRY, ENTRY, ShardName, checksum, damaged_cache
+from preprocess.vectors.files import ROWS, ShardName, checksum, damaged_cache
 from preprocess.vectors.npy_header import LONGEST, read_header
 from preprocess.vectors.shard import Text, text_key
 from preprocess.vectors.stored import CacheFiles
@@ -70,7 +70,6 @@ class Entries(NamedTuple):
     row: struct.Struct
 
 
-_ROWS = {CHECKED_ENTRY: struct.Struct("<16sQQIII"), ENTRY: struct.Struct("<16sQQI")}
 _OFFSET = struct.Struct("<Q")
 _TEXT = 24
 """Bytes of a row before the offset of its text."""
@@ -88,7 +87,7 @@ def read_entries(files: CacheFiles, name: str) -> tuple[Entries, NDArray[Any]]:
     file = files.open(name)
     data = file.read(0, file.size)
     files.check(file, name, lambda: xxhash.xxh3_128_hexdigest(data))
-    for dtype, row in _ROWS.items():
+    for dtype, row in ROWS.items():
         header = read_header(bytes(data[:LONGEST]), dtype)
         if header is None or len(header.shape) != 1:
             continue

@@ -95,12 +95,15 @@ class StoredFile:
             raise _unreadable(self.path, error) from error
 
     def _mapped(self, start: int, end: int) -> memoryview | None:
+        # Python before 3.13 keeps a file descriptor for each map, until the last view is gone.
+        if len(_MAPS) >= _most_files() // 2:
+            return None
         first = start - start % mmap.ALLOCATIONGRANULARITY
         try:
-            # Python before 3.13 keeps a file descriptor for each map, until the last view is gone.
             part = mmap.mmap(self._descriptor, end - first, access=mmap.ACCESS_READ, offset=first)
         except (OSError, ValueError):
             return None
+        _MAPS.add(part)
         return memoryview(part)[start - first :]
 
     def digest(self) -> str:
@@ -201,6 +204,10 @@ class CacheFiles:
 
 _ALL: WeakSet[CacheFiles] = WeakSet()
 """The caches of this process, which share its limit of open files."""
+
+
+_MAPS: WeakSet[mmap.mmap] = WeakSet()
+"""The maps that are in use; if they are many, parts are copied."""
 
 
 def _most_files() -> int:

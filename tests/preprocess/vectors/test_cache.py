@@ -408,7 +408,7 @@ def test_folder_without_a_finished_cache_is_refused(tmp_path):
 
 
 def test_a_manifest_without_the_shape_is_refused(tmp_path):
-    details = {"layers": 1, "dtype": "float16", "unit": "token"}
+    details = {"layers": 1, "dtype": "float16", "unit": "token", "model": "m"}
     write_manifest(str(tmp_path), Manifest("embed", 2, "", "", "", {}, (), details))
     with pytest.raises(CacheError, match="the manifest of the vector cache lacks 'dim'"):
         VectorCache.open(tmp_path)

@@ -148,3 +148,15 @@ def test_a_lookup_checks_only_the_block_it_reads(tmp_path: Path, make_cache: Any
     assert found == 1609 - refused
     with pytest.raises(UserError, match="not those written"):
         cache.has(KEYS)
+
+
+def test_damaged_fences_of_an_index_are_noticed_when_it_is_opened(
+    tmp_path: Path, make_cache: Any
+) -> None:
+    folder = make_cache(tmp_path / "cache", shards=2, each=800, layers=1, dim=1)
+    (path,) = folder.glob("index-*.npy")
+    data = path.read_bytes()
+    for at in range(len(data) - 24 * 4, len(data), 7):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(UserError, match=r"index-0000\.npy .*its fences are not those written"):
+            VectorCache.open(folder)

@@ -23,8 +23,10 @@ READ_ALL = """
 import pickle, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 from preprocess.vectors.cache import VectorCache
+from preprocess.vectors import stored
 from preprocess.vectors.check import check_cache
 
+stored.MAPPED_BYTES = int(sys.argv[2])
 cache = VectorCache.open(sys.argv[1])
 count = len(cache)
 held = [vectors for _, _, vectors in cache.entries()]
@@ -54,14 +56,17 @@ def many(tmp_path: Path, make_cache: Any) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("former", [False, True])
+@pytest.mark.parametrize(("former", "mapped"), [(False, 1 << 24), (True, 1 << 24), (False, 1)])
 def test_a_cache_of_many_shards_is_read_with_few_open_files(
-    many: Path, as_version_0_1: Any, former: bool
+    many: Path, as_version_0_1: Any, former: bool, mapped: int
 ) -> None:
     if former:
         as_version_0_1(many)
     done = subprocess.run(
-        [sys.executable, "-c", READ_ALL, str(many)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", READ_ALL, str(many), str(mapped)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.stderr, done.stdout) == ("", f"{SHARDS} True\n")
 

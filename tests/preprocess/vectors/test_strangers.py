@@ -5,6 +5,7 @@ import os
 import struct
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from preprocess.errors import UserError
-from preprocess.files.manifest import NAME, read_manifest
+from preprocess.files.manifest import NAME, read_manifest, write_manifest
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.check import check_cache
 from preprocess.vectors.codec import CacheError
@@ -260,6 +261,13 @@ def test_what_is_no_file_is_refused(
     (folder / name).unlink()
     make(folder / name)
     assert f"{name} of the vector cache is damaged (it is not a regular file)" in refused(folder)
+
+
+def test_a_manifest_with_two_models_is_refused(tmp_path: Path, make_cache: Any) -> None:
+    folder = make_cache(tmp_path / "cache")
+    manifest = replace(read_manifest(str(folder)), asked={"model.content": "m" * 63 + "n"})
+    write_manifest(str(folder), manifest)
+    assert "its manifest has two models" in refused(folder)
 
 
 def test_an_index_of_an_older_generation_is_refused(
