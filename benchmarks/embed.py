@@ -33,7 +33,8 @@ import torch
 from biloom import BiLM, VectorCache
 from lightning_modules.allocator import keep_memory
 from lightning_modules.config import ModelConfig
-from lightning_modules.models.elmo_archive import write_options, write_weights
+from lightning_modules.models.elmo_options import write_options
+from lightning_modules.models.elmo_weights import write_weights
 from lightning_modules.nn.bilm import BiLMNetwork
 from preprocess.files.manifest import Manifest, write_manifest
 from preprocess.text.config import CleaningConfig

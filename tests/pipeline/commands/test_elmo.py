@@ -1,8 +1,10 @@
 """ELMo archives to model folders and back, from the command line."""
 
+import gzip
 import json
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ import torch
 
 from biloom import BiLM
 from lightning_modules.config import ModelConfig
-from lightning_modules.models.elmo_archive import read_options, write_options
 from lightning_modules.models.elmo_layout import from_archive, layout, to_archive
+from lightning_modules.models.elmo_options import read_options, write_options
 from pipeline.cli import main
 from preprocess.files.manifest import check_files, read_manifest
+from preprocess.tokenizers.vocabulary import Vocabulary
+from preprocess.tokenizers.words import WordTokenizer
 
 OPTIONS: dict[str, Any] = {
     "lstm": {
@@ -138,6 +142,51 @@ def test_a_vocabulary_gives_words_ids_and_goes_back(tmp_path: Path) -> None:
     assert (tmp_path / "again" / "vocab.txt").read_bytes() == (archive / "vocab.txt").read_bytes()
 
 
+def test_odd_vocabularies_give_their_words_and_go_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cases of ELMo vocabularies: a mark, odd white space, repeated words, a compressed file."""
+    archive = make(tmp_path / "archive")
+    lines = ["<S>", "</S>", "<UNK>", "foo", "foo\u00a0", "a\u2028b", "\x0bc\x85", "foo", "d\r"]
+    text = "\ufeff" + "".join(f"{line}\r\n" for line in lines)
+    (archive / "v.gz").write_bytes(gzip.compress(text.encode()))
+
+    assert imported(archive, tmp_path / "model", "--vocabulary", archive / "v.gz") == 0
+    assert (
+        "v.gz: repeated words are taken once, 1 in all: 'foo' (line 8)" in capsys.readouterr().out
+    )
+    words = [*lines[3:7], "d\r"]
+    model = BiLM.from_pretrained(tmp_path / "model")
+    assert [model.tokenizer.spelling(n) for n in range(3, 8)] == words
+    assert run("export-elmo", tmp_path / "model", tmp_path / "back") == 0
+    exported = (tmp_path / "back" / "vocab.txt").read_bytes().decode()
+    assert exported == "".join(f"{word}\n" for word in lines[:7]) + "d\r\r\n"
+
+
+def test_a_large_vocabulary_with_a_repeated_word_takes_no_longer(tmp_path: Path) -> None:
+    archive = make(tmp_path / "archive")
+    words = "".join(f"w{n}\n" for n in range(100_000))
+    (archive / "v").write_text(f"{words}w99998\n")
+
+    start = time.monotonic()
+    assert imported(archive, tmp_path / "model", "--vocabulary", archive / "v") == 0
+    # A second and a half for each 20,000 words, if each is compared with all others.
+    assert time.monotonic() - start < 20
+
+
+def test_a_word_that_is_spelt_like_a_control_token_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = make(tmp_path / "archive")
+    (archive / "v").write_text("the\na\n")
+    assert imported(archive, tmp_path / "model", "--vocabulary", archive / "v") == 0
+    WordTokenizer(Vocabulary.of_words(["the", "<S>"])).save(str(tmp_path / "model"))
+
+    assert run("export-elmo", tmp_path / "model", tmp_path / "back") == 0
+    assert "vocab.txt: 1 words are left out, because readers" in capsys.readouterr().out
+    assert (tmp_path / "back" / "vocab.txt").read_text() == "<S>\n</S>\n<UNK>\nthe\n"
+
+
 def test_a_text_is_neither_cleaned_nor_scored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,6 +261,8 @@ def test_weights_that_do_not_belong_are_reported(
     assert "weights.hdf5 is not an HDF5 file" in told()
     (archive / "weights.hdf5").unlink()
     assert "weights.hdf5 is missing" in told()
+    (archive / "weights.hdf5").mkdir()
+    assert "weights.hdf5: cannot be read (Is a directory); name a file that exists" in told()
     (archive / "options.json").unlink()
     assert "options.json is missing" in told()
 
@@ -219,8 +270,9 @@ def test_weights_that_do_not_belong_are_reported(
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b"the\na\nthe\n", "the word 'the' occurs twice"),
-        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"t\x00h\x00e\x00\n\x00", "contains NUL characters"),
+        (b"\x1f\x8b\x08\x00 no gzip", "this compressed file is damaged or truncated"),
+        (b"the\na\n\xff\xfe", "is not UTF-8 text (line 3: invalid start byte); convert it"),
         (None, "vocab.txt is missing"),
     ],
 )
