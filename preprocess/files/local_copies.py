@@ -22,6 +22,7 @@ import xxhash
 from preprocess.files import storage
 from preprocess.files.errors import StorageError, StoreError
 from preprocess.files.manifest import FileRecord
+from preprocess.files.verified import difference, remember
 
 AT_ONCE = 1 << 26
 """Bytes to request from the store at once."""
@@ -94,7 +95,7 @@ class LocalCopies:
 
         Args:
             path: URL of the remote file.
-            record: its size and hash from the manifest.
+            record: its size and hash from the manifest, with which the copy is compared.
 
         Raises:
             FileNotFoundError: the remote file does not exist.
@@ -104,11 +105,14 @@ class LocalCopies:
         copy = self._files / record.xxh128
         while True:
             try:
+                # A copy that another process made or left is hashed once, too. Not by its time, which
+                # `touch` sets.
+                is_whole = not difference(str(copy), record, by_time=False)
                 file = open(copy, "rb")  # noqa: SIM115
             except FileNotFoundError:
                 self._fetch(path, record, copy)
                 continue
-            if os.fstat(file.fileno()).st_size == record.bytes:
+            if is_whole:
                 self.touch(record)
                 return file
             file.close()
@@ -143,6 +147,8 @@ class LocalCopies:
                         raise DamagedCopy(f"{size:,} bytes, not {record.bytes:,}")
                     if digest.hexdigest() != record.xxh128:
                         raise DamagedCopy(f"hash {digest.hexdigest()}, not {record.xxh128}")
+                with suppress(FileNotFoundError):  # Another process may evict it at the same time.
+                    remember(str(copy), record, by_time=False)
             except StoreError:
                 raise
             except StorageError as error:

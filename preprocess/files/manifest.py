@@ -3,25 +3,44 @@
 It is written last and atomically, so a folder that has a manifest is complete. ``fingerprint``
 identifies the settings and inputs. ``content`` identifies the result, and is part of the fingerprint
 of the next stage.
+
+Since format 2, the manifest has the checksum of its own values (`_checksum`), and lists the files beside
+the result. Everything in a manifest is checked when it is read, because a folder may come from somebody
+else: the names of files become paths, and their hashes become names of local copies.
 """
 
 import hashlib
 import json
+import math
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import xxhash
 
-from preprocess.errors import UserError
+from preprocess.errors import UserError, one_line
 from preprocess.files import storage
 from preprocess.files.fingerprint import canonical_json, plain
 
-FORMAT = 1
+FORMAT = 2
 """Version of the manifest format that is written; also the newest that can be read."""
 NAME = "manifest.json"
 HASHED_AT_ONCE = 1 << 22
 """Bytes to read and hash at once."""
+
+_CHECKSUM = "checksum"
+_LIMIT = 1 << 63
+"""Sizes and counts are below this number."""
+_DIGITS = 100
+"""Maximum digits of an integer; Python cannot convert an integer of 310 digits to a float."""
+_DEPTH = 50
+"""Maximum nesting of the settings and details."""
+_XXH128, _HEX = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{,64}")
+# A backslash and a colon separate folders or drives on other systems; a colon also begins a URL.
+_PART = re.compile(r"(?!\.\.?\Z)[^/\\:\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 
 
 class ManifestError(UserError):
@@ -46,6 +65,15 @@ class FileRecord:
 
     def __post_init__(self) -> None:
         assert not {"name", "bytes", "xxh128"} & self.counts.keys(), "reserved column name"
+        if type(self.name) is not str or not all(map(_PART.fullmatch, self.name.split("/"))):
+            raise ManifestError(f"a file has the name {self.name!r:.60}, not one in the folder")
+        if type(self.xxh128) is not str or not _XXH128.fullmatch(self.xxh128):
+            raise ManifestError(f"the hash of '{self.name}' is {self.xxh128!r:.60}")
+        if not _is_size(self.bytes):
+            raise ManifestError(f"the size of '{self.name}' is {self.bytes!r:.60}")
+        for column, value in self.counts.items():
+            if not isinstance(value, str) and not _is_size(value):
+                raise ManifestError(f"column '{column}' of '{self.name}' is {value!r:.60}")
 
 
 @dataclass(frozen=True)
@@ -62,6 +90,8 @@ class Manifest:
         files: the files of the result.
         details: further data of the stage, as JSON types.
         format: version of the manifest format.
+        beside: files in the folder that are no part of the result, such as its config and figures
+            about it. ``content`` does not depend on them. Empty before format 2.
     """
 
     stage: str
@@ -73,6 +103,21 @@ class Manifest:
     files: tuple[FileRecord, ...]
     details: dict[str, Any]
     format: int = FORMAT
+    beside: tuple[FileRecord, ...] = ()
+
+    @property
+    def all_files(self) -> tuple[FileRecord, ...]:
+        """The files of the result and those beside it."""
+        return self.files + self.beside
+
+    @cached_property
+    def records(self) -> Mapping[str, FileRecord]:
+        """The records of `all_files` by name."""
+        return {file.name: file for file in self.all_files}
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _LIMIT
 
 
 def hash_file(path: str) -> tuple[int, str]:
@@ -97,19 +142,30 @@ def content_hash(files: Sequence[FileRecord]) -> str:
 
 def write_manifest(folder: str, manifest: Manifest) -> None:
     """Write the manifest, which marks the stage as finished; each file is one line."""
-    columns = {column.name: getattr(manifest, column.name) for column in fields(manifest)}
-    rows = [
-        {"name": file.name, "bytes": file.bytes, "xxh128": file.xxh128, **file.counts}
-        for file in manifest.files
-    ]
-    columns["files"] = []
-    columns = {"format": columns.pop("format"), **columns}
-    text = json.dumps(plain(columns), indent=2, ensure_ascii=False)
-    if rows:
-        listed = ",\n    ".join(json.dumps(plain(row), ensure_ascii=False) for row in rows)
-        text = text.replace('\n  "files": []', f'\n  "files": [\n    {listed}\n  ]', 1)
+    columns = plain(
+        {column.name: getattr(manifest, column.name) for column in fields(manifest)[:6]}
+    )
+    files, beside = ([_row(file) for file in group] for group in (manifest.files, manifest.beside))
+    values = {**columns, "files": files, "beside": beside, "details": plain(manifest.details)}
+    values = {"format": FORMAT, **values}
+    shown = {"format": FORMAT, _CHECKSUM: _checksum(values), **values, "files": [], "beside": []}
+    text = json.dumps(shown, indent=2, ensure_ascii=False)
+    for key, rows in (("files", files), ("beside", beside)):
+        if rows:
+            listed = ",\n    ".join(json.dumps(row, ensure_ascii=False) for row in rows)
+            text = text.replace(f'\n  "{key}": []', f'\n  "{key}": [\n    {listed}\n  ]', 1)
     # backslashreplace writes a lone surrogate as JSON's own escape.
     storage.write_bytes(storage.join(folder, NAME), f"{text}\n".encode("utf-8", "backslashreplace"))
+
+
+def _row(file: FileRecord) -> dict[str, Any]:
+    return {"name": file.name, "bytes": file.bytes, "xxh128": file.xxh128, **plain(file.counts)}
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    """Return the xxh128 of the canonical JSON of a manifest without its checksum."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return xxhash.xxh3_128_hexdigest(text.encode())
 
 
 def read_manifest(folder: str, stage: str | None = None) -> Manifest:
@@ -125,52 +181,107 @@ def read_manifest(folder: str, stage: str | None = None) -> Manifest:
     expected = f"'{stage}'" if stage else "stage"
     try:
         data = storage.read_bytes(storage.join(folder, NAME))
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         hint = f"run `biloom {stage}` first, or check the path" if stage else "check the path"
         raise ManifestError(f"{folder} holds no finished {expected} (no {NAME}); {hint}") from error
     try:
-        raw = json.loads(data)
-        version = raw["format"]
-        if type(version) is int and version > FORMAT:
-            raise ManifestError(
-                f"{folder} was written by a newer biloom ({NAME} has format {version}, this version "
-                f"reads up to {FORMAT}); upgrade biloom"
-            )
-        manifest = _parse(raw)
-    except ManifestError:
-        raise
+        manifest = _parse(_loads(data))
+    except _NewerFormat as error:
+        raise ManifestError(
+            f"{folder} was written by a newer biloom ({NAME} has format {error}, this version "
+            f"reads up to {FORMAT}); upgrade biloom"
+        ) from error
     # json raises RecursionError for deeply nested brackets.
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         hint = f"make it again with `biloom {stage or 'STAGE'} --overwrite`"
-        reason = f"no {error}" if isinstance(error, KeyError) else error
+        reason = f"no {error}" if isinstance(error, KeyError) else one_line(str(error))
         raise ManifestError(f"{folder}: {NAME} is damaged ({reason}); {hint}") from error
     if stage and manifest.stage != stage:
         raise ManifestError(
-            f"{folder} holds a finished '{manifest.stage}', not {expected}; name the folder that "
-            f"`biloom {stage}` wrote"
+            f"{folder} holds a finished '{one_line(manifest.stage):.40}', not {expected}; name the "
+            f"folder that `biloom {stage}` wrote"
         )
     return manifest
 
 
-def _parse(raw: Mapping[str, Any]) -> Manifest:
+class _NewerFormat(Exception):  # noqa: N818
+    """The format of a manifest that a newer version wrote."""
+
+
+def _loads(data: bytes) -> dict[str, Any]:
+    """Parse JSON, without the numbers that Python's parser accepts and later functions do not."""
+
+    def integer(text: str) -> int:
+        if len(text) > _DIGITS:
+            raise ValueError(f"a number has {len(text):,} digits")
+        return int(text)
+
+    def real(text: str) -> float:
+        if not math.isfinite(value := float(text)):
+            raise ValueError(f"a number is {text:.40}")
+        return value
+
+    raw = json.loads(data, parse_int=integer, parse_float=real, parse_constant=real)
+    if not isinstance(raw, dict):
+        raise TypeError("it is not a JSON object")
+    return raw
+
+
+def _parse(raw: dict[str, Any]) -> Manifest:
+    version = raw["format"]
+    if type(version) is not int or version < 1:
+        raise ValueError(f"'format' is {version!r:.40}")
+    if version > FORMAT:
+        raise _NewerFormat(version)
+    # Also verified if a damaged manifest claims to be of format 1, which has no checksum.
+    checksum = raw.pop(_CHECKSUM, None)
+    if (checksum is not None or version > 1) and checksum != _checksum(raw):
+        raise ValueError(f"its {_CHECKSUM} does not match")
     for key, kind in {
-        **dict.fromkeys(("format", "stage_version"), int),
+        "stage_version": int,
         **dict.fromkeys(("stage", "biloom", "fingerprint", "content"), str),
         **dict.fromkeys(("asked", "details"), dict),
         "files": list,
     }.items():
         if type(raw[key]) is not kind:
             raise TypeError(f"'{key}' is {raw[key]!r:.40}")
-    return Manifest(**{**raw, "files": tuple(_parse_file(row) for row in raw["files"])})
+    for key in ("fingerprint", "content"):
+        if not _HEX.fullmatch(raw[key]):
+            raise ValueError(f"'{key}' is {raw[key]!r:.40}")
+    if not _is_size(raw["stage_version"]):
+        raise ValueError(f"'stage_version' is {raw['stage_version']!r:.40}")
+    for key in ("asked", "details"):
+        _check_depth(raw[key], key)
+    if type(beside := raw.pop("beside", [])) is not list:
+        raise TypeError(f"'beside' is {beside!r:.40}")
+    files, others = (tuple(map(_parse_file, rows)) for rows in (raw.pop("files"), beside))
+    names = [file.name for file in files + others]
+    if len({*names}) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise ValueError(f"it lists '{twice}' twice")
+    return Manifest(files=files, beside=others, **raw)
 
 
-def _parse_file(row: Mapping[str, Any]) -> FileRecord:
+def _check_depth(value: Any, key: str) -> None:
+    """Refuse nesting that later functions, which are recursive, may not be able to follow."""
+    level = [value]
+    for _ in range(_DEPTH):
+        level = [
+            item
+            for one in level
+            if isinstance(one, dict | list)
+            for item in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return
+    raise ValueError(f"'{key}' is nested too deeply")
+
+
+def _parse_file(row: Any) -> FileRecord:
+    if type(row) is not dict:
+        raise TypeError(f"a file is {row!r:.60}")
     columns = dict(row)
     name, size, digest = (columns.pop(key) for key in ("name", "bytes", "xxh128"))
-    if [type(value) for value in (name, size, digest)] != [str, int, str]:
-        raise TypeError(f"a file is {row!r:.60}")
-    if any(type(value) not in (int, str) for value in columns.values()):
-        raise TypeError(f"a column of '{name}' is neither an integer nor a string")
     return FileRecord(name, size, digest, columns)
 
 
@@ -189,11 +300,13 @@ def check_files(
         files are intact.
     """
     problems = []
-    for file in manifest.files:
+    for file in manifest.all_files:
         try:
             size, digest = hash_file(storage.join(folder, file.name))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             problems.append(f"{file.name}: missing")
+        except OSError as error:
+            problems.append(f"{file.name}: cannot be read ({error.strerror or error})")
         else:
             if size != file.bytes:
                 problems.append(f"{file.name}: size is {size:,} bytes, was {file.bytes:,}")

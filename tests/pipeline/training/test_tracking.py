@@ -200,7 +200,7 @@ def test_an_offline_run_has_config_corpus_metrics_and_checkpoint(
     path = tmp_path / "train" / CHECKPOINT
     path.write_bytes(b"weights")
     made = Made(
-        (FileRecord(CHECKPOINT, 7, "00ff"), FileRecord("metrics.jsonl", 1, "0")),
+        (FileRecord(CHECKPOINT, 7, "00ff" * 8), FileRecord("metrics.jsonl", 1, "0" * 32)),
         {"steps": 20, "tokens": 300, "corpus": "c"},
         content="of the tensors",
     )
@@ -220,7 +220,7 @@ def test_an_offline_run_has_config_corpus_metrics_and_checkpoint(
     assert [entry.path for entry in corpus.manifest.contents] == ["manifest.json"]
     assert json.loads(model.metadata) == {
         "content": "of the tensors",
-        "xxh128": "00ff",
+        "xxh128": "00ff" * 8,
         "path": str(path),
         "steps": 20,
         "tokens": 300,
@@ -237,7 +237,7 @@ def test_a_large_checkpoint_is_logged_as_a_reference(
     (logger,), _ = make(tiny, tmp_path, "tracking.wandb=offline")
     monkeypatch.setattr(tracking, "UPLOADED_BYTES", 6)
     (tmp_path / "train" / CHECKPOINT).write_bytes(b"weights")
-    made = Made((FileRecord(CHECKPOINT, 7, "0"),), {"steps": 1, "tokens": 1, "corpus": "c"})
+    made = Made((FileRecord(CHECKPOINT, 7, "0" * 32),), {"steps": 1, "tokens": 1, "corpus": "c"})
     log_checkpoint_artifact([logger], StageFolder(str(tmp_path / "train")), made)
     (run,) = offline_runs(tmp_path)
     *_, model = (r.artifact for r in run if r.HasField("artifact"))

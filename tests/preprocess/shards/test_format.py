@@ -184,7 +184,10 @@ def test_a_corpus_lists_the_shards_and_totals_of_a_split(tmp_path: Path) -> None
     records = []
     for name in ("train-000000-000", "train-000001-000", "valid-000000-000"):
         counts = shard_counts(documents, name[:5], "corpus", token_dtype(10))
-        records += [FileRecord(f"{name}.bin", 6, "0", counts), FileRecord(f"{name}.len", 8, "0")]
+        records += [
+            FileRecord(f"{name}.bin", 6, "0" * 32, counts),
+            FileRecord(f"{name}.len", 8, "0" * 32),
+        ]
     with pytest.raises(ManifestError, match="holds no finished 'prepare'"):
         Corpus.open(str(tmp_path))
     np.save(tmp_path / "counts.npy", np.arange(10, dtype=np.uint64))

@@ -1,0 +1,200 @@
+"""Read the files of a finished stage, each verified against its record in the manifest.
+
+A damaged file must not become another result. So every reader of a finished stage opens its files
+here, before it uses a byte of them. A file that is read at once is verified by the bytes that were
+read. A file that is read in parts or memory-mapped is read and hashed once per process, and again if
+it has changed since.
+
+A folder from somebody else may have files that its manifest describes correctly and that are still
+wrong. Readers check what they read; the hashes only show that a file is the one that was written.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from typing import BinaryIO
+
+import xxhash
+
+from preprocess.errors import UserError, one_line
+from preprocess.files import storage
+from preprocess.files.manifest import NAME, FileRecord, Manifest, hash_file, read_manifest
+
+REMEMBERED = 1 << 16
+"""Maximum number of files remembered as verified; 200 bytes each."""
+
+
+class DamagedResult(UserError):  # noqa: N818
+    """A file of a finished stage that is missing, or differs from its record in the manifest."""
+
+
+def damaged(path: str, reason: str, folder: str, stage: str) -> DamagedResult:
+    """Return the error for a file of a finished stage.
+
+    Args:
+        path: path or URL of the file.
+        reason: what is wrong with it.
+        folder: folder of the stage.
+        stage: name of the stage, whose command makes the folder again.
+    """
+    reason = one_line(f"{path} {reason}")
+    return DamagedResult(
+        f"{reason}; run `biloom check {one_line(folder)}`, and make the folder again with "
+        f"`biloom {stage} --overwrite` or copy it again"
+    )
+
+
+def manifest_of(folder: str) -> Manifest | None:
+    """Return the manifest of a folder, or None if it has none, as a folder that no stage wrote.
+
+    Raises:
+        ManifestError: the manifest is damaged or of a newer format.
+    """
+    return read_manifest(folder) if storage.exists(storage.join(folder, NAME)) else None
+
+
+def read_verified(folder: str, manifest: Manifest | None, name: str) -> bytes:
+    """Return the content of a file, whose size and hash are compared with its record.
+
+    Args:
+        folder: path or URL of the stage.
+        manifest: its manifest; None to read without a check.
+        name: name of the file in the folder.
+
+    Raises:
+        DamagedResult: the file is missing, damaged or not listed in the manifest.
+        FileNotFoundError: the file is missing, and there is no manifest.
+    """
+    record = _record(folder, manifest, name)
+    path = storage.join(folder, name)
+    if not record:
+        return storage.read_bytes(path)
+    assert manifest, "a record comes from a manifest"
+    try:
+        data = storage.read_bytes(path)
+    except OSError as error:
+        raise _unreadable(path, error, folder, manifest.stage) from error
+    found = len(data), xxhash.xxh3_128_hexdigest(data)
+    if problem := _difference(record, *found):
+        raise damaged(path, f"is damaged ({problem})", folder, manifest.stage)
+    return data
+
+
+def open_verified(folder: str, manifest: Manifest | None, name: str) -> BinaryIO:
+    """Open a file as a seekable binary stream after it was verified (`verify`).
+
+    Arguments and errors as in `read_verified`.
+    """
+    record = _record(folder, manifest, name)
+    if record and manifest:
+        verify(folder, record, manifest.stage)
+    return storage.open_read(storage.join(folder, name))
+
+
+def verify(folder: str, record: FileRecord, stage: str) -> None:
+    """Compare a file with its record, unless this process has done so and the file is unchanged.
+
+    A local file is unchanged if it has the same inode, size and modification time.
+
+    Args:
+        folder: path or URL of the stage.
+        record: record of the file in the stage's manifest.
+        stage: name of the stage, for the message.
+
+    Raises:
+        DamagedResult: the file is missing or damaged.
+    """
+    path = storage.join(folder, record.name)
+    try:
+        if problem := difference(path, record):
+            raise damaged(path, f"is damaged ({problem})", folder, stage)
+    except OSError as error:
+        raise _unreadable(path, error, folder, stage) from error
+
+
+def difference(path: str, record: FileRecord, by_time: bool = True) -> str:
+    """Return how a file differs from its record, or "" if it does not; as in `verify`.
+
+    Args:
+        path: path or URL of the file.
+        record: its record.
+        by_time: hash the file again if its modification time changed; False for a file whose time is
+            set by its readers.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    key = _key(path, record, by_time)
+    with _lock:
+        if key in _verified:
+            _verified.move_to_end(key)
+            return ""
+    # Two threads that open the same file hash it once.
+    with _file_locks[hash(path) % len(_file_locks)]:
+        with _lock:
+            if key in _verified:
+                return ""
+        if problem := _difference(record, *hash_file(path)):
+            return problem
+        # With the key from before, because the file may have changed since.
+        _remember(key)
+    return ""
+
+
+def remember(path: str, record: FileRecord, by_time: bool = True) -> None:
+    """Remember that this process has compared a file with its record; arguments as in `difference`."""
+    _remember(_key(path, record, by_time))
+
+
+def _remember(key: tuple[object, ...]) -> None:
+    with _lock:
+        _verified[key] = None
+        while len(_verified) > REMEMBERED:
+            _verified.popitem(last=False)
+
+
+_verified: OrderedDict[tuple[object, ...], None] = OrderedDict()
+_lock = threading.Lock()
+_file_locks = [threading.Lock() for _ in range(64)]
+
+
+def _unlock_in_child() -> None:
+    """Replace the locks in a forked process, in which no thread would release them."""
+    global _lock
+    _lock = threading.Lock()
+    _file_locks[:] = [threading.Lock() for _ in _file_locks]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_child)
+
+
+def _key(path: str, record: FileRecord, by_time: bool) -> tuple[object, ...]:
+    if storage.is_remote(path):
+        return path, record.bytes, record.xxh128
+    status = storage.local_path(path).stat()
+    time = status.st_mtime_ns if by_time else 0
+    return path, record.xxh128, status.st_dev, status.st_ino, status.st_size, time
+
+
+def _record(folder: str, manifest: Manifest | None, name: str) -> FileRecord | None:
+    """Return the record of a file; None if older manifests do not list it, or there is none."""
+    if manifest is None:
+        return None
+    found = manifest.records.get(name)
+    if found is None and manifest.format > 1:
+        path = storage.join(folder, name)
+        raise damaged(path, f"is not listed in {NAME}", folder, manifest.stage)
+    return found
+
+
+def _difference(record: FileRecord, size: int, digest: str) -> str:
+    if size != record.bytes:
+        return f"{size:,} bytes, not {record.bytes:,}"
+    return "" if digest == record.xxh128 else f"hash {digest}, not {record.xxh128}"
+
+
+def _unreadable(path: str, error: OSError, folder: str, stage: str) -> DamagedResult:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return damaged(path, "is missing", folder, stage)
+    return damaged(path, f"cannot be read ({error.strerror or error})", folder, stage)
