@@ -5,17 +5,23 @@ No text produces the last two. Tokenizers take cleaned text and do not normalise
 for an existing SentencePiece model that has its own normaliser.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 from preprocess.config import TokenizerConfig, WordConfig
+from preprocess.errors import one_line
 from preprocess.files.errors import StoreError
-from preprocess.files.storage import join, read_bytes
+from preprocess.files.manifest import ManifestError
+from preprocess.files.verified import DamagedResult, manifest_of, read_verified
 from preprocess.tokenizers.base import Ids, Token, TokenizerError
-from preprocess.tokenizers.kind_file import KIND_FILE
-from preprocess.tokenizers.subwords import SentencePieceTokenizer, train_sentencepiece
+from preprocess.tokenizers.kind_file import read_kind
+from preprocess.tokenizers.subwords import (
+    BYTES,
+    MODEL,
+    SentencePieceTokenizer,
+    train_sentencepiece,
+)
 from preprocess.tokenizers.words import WordTokenizer, count_words
 
 
@@ -74,20 +80,32 @@ def load_tokenizer(folder: str) -> Tokenizer:
         TokenizerError: the folder holds no tokenizer, a damaged one, or an unknown kind.
     """
     try:
-        saved: dict[str, Any] = json.loads(read_bytes(join(folder, KIND_FILE)))
-        kind, file = saved["kind"], saved.get("file")
+        manifest = manifest_of(folder)
+        saved = read_kind(folder, manifest)
+        kind, marks = saved["kind"], saved.get("space_marks")
         if kind == WordTokenizer.kind:
-            return WordTokenizer.load(folder)
-        if kind in ("sentencepiece", "char"):
-            return SentencePieceTokenizer(read_bytes(join(folder, str(file))), kind)
-    except StoreError:
+            return WordTokenizer.load(folder, manifest)
+        if kind in ("sentencepiece", "char") and marks in (None, BYTES):
+            # A name from somebody else's file must not lead out of the folder.
+            if saved["file"] != MODEL:
+                raise ValueError(f"its file is {saved['file']!r:.60}, not {MODEL}")
+            return SentencePieceTokenizer(
+                read_verified(folder, manifest, MODEL), kind, marks == BYTES
+            )
+    except (StoreError, DamagedResult, ManifestError):
         raise
     # A damaged model is a TokenizerError, which is a ValueError.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else one_line(str(error))
         raise TokenizerError(
-            f"{folder}: holds no tokenizer ({error}); run `biloom tokenizer`"
+            f"{one_line(folder)}: holds no tokenizer ({reason}); run `biloom tokenizer`"
         ) from error
-    raise TokenizerError(f"{folder}: tokenizer kind '{kind}' needs a newer biloom")
+    name = (
+        f"{kind!r:.40}"
+        if marks in (None, BYTES)
+        else f"{kind!r:.40} with space_marks {marks!r:.40}"
+    )
+    raise TokenizerError(f"{one_line(folder)}: tokenizer kind {name} needs a newer biloom")
 
 
 @lru_cache(maxsize=4)

@@ -14,7 +14,9 @@ from itertools import chain, repeat
 import numpy as np
 
 from preprocess.config import WordConfig
-from preprocess.files.storage import exists, join, read_bytes
+from preprocess.files.manifest import Manifest
+from preprocess.files.storage import exists, join
+from preprocess.files.verified import open_verified, read_verified
 from preprocess.tokenizers.base import CONTROLS, UNKNOWN, Ids, Token, TokenizerError
 from preprocess.tokenizers.kind_file import save_kind
 from preprocess.tokenizers.vocabulary import Vocabulary
@@ -42,11 +44,24 @@ class WordTokenizer:
         self.vocabulary = len(CONTROLS) + len(words)
 
     @classmethod
-    def load(cls, folder: str) -> "WordTokenizer":
-        """Load the tokenizer in ``folder``; a missing index (biloom 0.1) is rebuilt in memory."""
-        if exists(join(folder, INDEX)):
-            return cls(Vocabulary.open(join(folder, TEXT), join(folder, INDEX)))
-        return cls(Vocabulary.of_words(read_bytes(join(folder, TEXT)).decode().split("\n")[:-1]))
+    def load(cls, folder: str, manifest: Manifest | None = None) -> "WordTokenizer":
+        """Load the tokenizer in ``folder``; a missing index (biloom 0.1) is rebuilt in memory.
+
+        Args:
+            folder: the tokenizer's folder, a path or URL.
+            manifest: its manifest, if it has one.
+
+        Raises:
+            ValueError: a file is damaged.
+            OSError: a file cannot be read.
+        """
+        text, index = join(folder, TEXT), join(folder, INDEX)
+        if not exists(index):
+            words = read_verified(folder, manifest, TEXT).decode().split("\n")
+            return cls(Vocabulary.of_words(words[:-1]))
+        for name in (TEXT, INDEX):
+            open_verified(folder, manifest, name).close()
+        return cls(Vocabulary.open(text, index))
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         rows = [text.split() for text in texts]
@@ -87,7 +102,7 @@ class WordTokenizer:
 
     def save(self, folder: str) -> tuple[str, ...]:
         self._words.save(join(folder, TEXT), join(folder, INDEX))
-        return save_kind(folder, self.kind, file=TEXT, index=INDEX)
+        return save_kind(folder, self.kind, {"file": TEXT, "index": INDEX}, {})
 
 
 def count_words(config: WordConfig, texts: Iterable[str]) -> WordTokenizer:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ from lightning_modules.config import ModelConfig
 from lightning_modules.models.elmo_layout import from_archive, layout, to_archive
 from lightning_modules.models.elmo_options import read_options, write_options
 from pipeline.cli import main
-from preprocess.files.manifest import check_files, read_manifest
+from preprocess.files.manifest import (
+    FileRecord,
+    check_files,
+    hash_file,
+    read_manifest,
+    write_manifest,
+)
 from preprocess.tokenizers.vocabulary import Vocabulary
 from preprocess.tokenizers.words import WordTokenizer
 
@@ -180,7 +187,10 @@ def test_a_word_that_is_spelt_like_a_control_token_is_left_out(
     archive = make(tmp_path / "archive")
     (archive / "v").write_text("the\na\n")
     assert imported(archive, tmp_path / "model", "--vocabulary", archive / "v") == 0
-    WordTokenizer(Vocabulary.of_words(["the", "<S>"])).save(str(tmp_path / "model"))
+    model = str(tmp_path / "model")
+    names = WordTokenizer(Vocabulary.of_words(["the", "<S>"])).save(model)
+    files = tuple(FileRecord(name, *hash_file(f"{model}/{name}")) for name in names)
+    write_manifest(model, replace(read_manifest(model), files=files))
 
     assert run("export-elmo", tmp_path / "model", tmp_path / "back") == 0
     assert "vocab.txt: 1 words are left out, because readers" in capsys.readouterr().out
