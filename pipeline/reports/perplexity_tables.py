@@ -6,8 +6,12 @@ from typing import Any
 from pipeline.console import Console
 
 Figures = Mapping[str, Any]
-"""Details of an evaluate manifest: the figures of
-`lightning_modules.evaluation.held_out.Evaluation.figures`, and the split."""
+"""The split and its figures, as of `lightning_modules.evaluation.held_out.Evaluation.figures`."""
+
+OTHERS = "others"
+"""Entry of the details of an evaluate manifest: the figures of the splits that were evaluated before."""
+
+_SPLITS = ("valid", "test", "train")
 
 BITS = "bits per byte of text"
 NOT_DEFINED = "not defined"
@@ -20,6 +24,24 @@ def figure(perplexity: float | None) -> str:
     if perplexity is None:
         return NOT_DEFINED
     return f"{perplexity:,.1f}" if perplexity < 1e6 else f"{perplexity:.2g}"
+
+
+def evaluations(details: Mapping[str, Any]) -> list[Figures]:
+    """Return the figures of each split, valid before test before train, from an evaluate manifest.
+
+    Args:
+        details: the manifest's details: the figures of the split that was evaluated last, and those of
+            others; empty if there is no manifest.
+    """
+    if not details:
+        return []
+    found = [details, *details.get(OTHERS, ())]
+    return sorted(found, key=lambda one: split_order(one["split"]))
+
+
+def split_order(split: str) -> int:
+    """Return the place of a split in tables."""
+    return (*_SPLITS, split).index(split)
 
 
 def ways(figures: Figures) -> tuple[str, ...]:

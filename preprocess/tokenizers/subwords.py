@@ -10,6 +10,7 @@ bytes (`space_marks`); those of version 0.1 do not, so that texts keep their ids
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -88,11 +89,13 @@ class SentencePieceTokenizer:
         return rows if self._ours is None else [self._ours[ids] for ids in rows]
 
     def decode(self, ids: Ids) -> str:
-        return str(self._processor.decode(self._of_model[ids].tolist()))
+        with _damage():
+            return str(self._processor.decode(self._of_model[ids].tolist()))
 
     def tokens(self, text: str) -> list[Token]:
         hidden = self._marks.hidden(text) if self._marks else text
-        found = self._processor.encode(hidden, return_type="offset_mapping")
+        with _damage():
+            found = self._processor.encode(hidden, return_type="offset_mapping")
         ids, pieces = np.array(found["ids"], np.int32), found["pieces"]
         if self._marks and SPACE_MARK in text:
             ids = self._marks.restored(ids, text)
@@ -132,6 +135,18 @@ class SentencePieceTokenizer:
         write_bytes(join(folder, MODEL), self._model)
         marks = {"space_marks": BYTES} if self._marks else {}
         return save_kind(folder, self.kind, {"file": MODEL}, marks)
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Report a damaged normaliser, which makes other bytes than UTF-8 of a text."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise TokenizerError(
+            f"the SentencePiece model is damaged (a text gives bytes that are not UTF-8: {error.reason}); "
+            "copy it again"
+        ) from error
 
 
 def _in_our_order(processor: Any) -> npt.NDArray[np.int64]:
