@@ -19,12 +19,12 @@ from lightning_modules.nn.window import Types
 from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.inputs import (
-    content_of,
     evaluation_corpus,
     stage_folder,
     tokenizer_of,
 )
 from pipeline.lifecycle.stage import HELD, REPLACES, Made, StageError, StageFolder
+from pipeline.reports.card_file import update_card
 from pipeline.reports.perplexity_tables import OTHERS, evaluations, show_evaluation
 from pipeline.training.device import resolve_device
 from preprocess.files import storage
@@ -49,10 +49,11 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     settings = config.evaluate
     corpus = Corpus.open(evaluation_corpus(config), config.train.cache_bytes)
     folder = stage_folder(config, "train", settings.checkpoint)
-    trained = read_manifest(folder, "train").details
+    manifest = read_manifest(folder, "train")
+    trained = manifest.details
     _check(corpus, settings.split, trained)
     shards = corpus.shards(settings.split)
-    kept = _kept(place, settings.split, content_of(folder, "train"), console)
+    kept = _kept(place, settings.split, manifest.content, console)
     details: dict[str, Any] = {"split": settings.split, "tokens": 0, **kept}
     if not corpus.totals(settings.split)["documents"]:
         console.warn(
@@ -80,6 +81,9 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     _check_finite(folder, settings.split, result, network)
     details |= result.figures()
     show_evaluation(console, details)
+    # Before this result is published: if this process is killed in between, the stage is run again
+    # and writes the same card.
+    update_card(config, manifest, details, console)
     return Made((), details, stats=details, content=fingerprint(details))
 
 

@@ -17,25 +17,22 @@ from lightning_modules.vectors.type_vectors import vectors_of_vocabulary
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.inputs import stage_folder, tokenizer_of
-from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import Made, StageFolder
-from pipeline.reports.model_card import model_card
+from pipeline.reports.card_file import CARD, card_of, evaluation_of
 from preprocess.files import storage
-from preprocess.files.manifest import Manifest, ManifestError, content_hash, read_manifest
-from preprocess.shards.format import Corpus
+from preprocess.files.manifest import content_hash, read_manifest
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 
 SETTINGS = ("model", "vocabulary", "cutoffs", "boundary", "cleaning", "tokenizer")
 """Details of the training that the model folder keeps."""
-CARD = "README.md"
-"""Name of the model card, as model hubs expect it."""
 
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:
     """Write the weights, the tokenizer, the settings and a model card into one folder.
 
     Raises:
-        ModelError: export.head, export.type_vectors or export.weights does not suit the model.
+        ModelError: export.head, export.type_vectors or export.weights does not suit the model, or a
+            weight is not finite.
         StageError: the tokenizer is not the one that the model was trained with.
     """
     folder = stage_folder(config, "train", config.export.checkpoint)
@@ -52,8 +49,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     weights = _weights(config, folder, trained.details, tokenizer)
     names = save_model(place.unpublished, weights, saved, tokenizer)
     made = [place.record(name) for name in names]
-    card = model_card(trained, saved, _evaluation(config, trained), _corpus(config, trained))
-    storage.write_bytes(place.new_file(CARD), card.encode())
+    card = card_of(config, trained, saved, evaluation_of(config, trained))
+    storage.write_bytes(place.new_file(CARD), card)
     size = sum(file.bytes for file in made)
     console.line(f"{count(trained.details['parameters'])} parameters, {count(size)}B")
     details = {**saved, "parameters": trained.details["parameters"]}
@@ -67,9 +64,16 @@ def _weights(
     """Return the tensors to store, in float32.
 
     Raises:
-        ModelError: export.head or export.type_vectors does not suit the model.
+        ModelError: export.head or export.type_vectors does not suit the model, or a weight is not
+            finite.
     """
     weights = checkpoint_weights(folder)
+    for name, weight in weights.items():
+        if not weight.isfinite().all():
+            raise ModelError(
+                f"{folder}: the weights '{name}' hold NaN or infinity, so every vector would be wrong; "
+                "train again, for example with a lower train.learning_rate or train.clip_norm"
+            )
     model = ModelConfig.model_validate(details["model"])
     if not config.export.head:
         if model.tied and isinstance(model.input, AdaptiveInputConfig):
@@ -87,21 +91,3 @@ def _weights(
             )
         weights[TYPE_VECTORS] = vectors_of_vocabulary(network.input, tokenizer)
     return weights
-
-
-def _evaluation(config: Config, trained: Manifest) -> dict[str, Any]:
-    """Return this run's evaluation of this checkpoint, or nothing if there is none."""
-    try:
-        evaluated = read_manifest(STAGES["evaluate"].folder(config), "evaluate")
-    except ManifestError:
-        return {}
-    return evaluated.details if evaluated.asked["checkpoint.content"] == trained.content else {}
-
-
-def _corpus(config: Config, trained: Manifest) -> dict[str, Any]:
-    """Return the details of the training corpus, or nothing if it is not available."""
-    try:
-        corpus = Corpus.open(stage_folder(config, "prepare", config.train.corpus)).manifest
-    except ManifestError:
-        return {}
-    return corpus.details if corpus.content == trained.details["corpus"] else {}

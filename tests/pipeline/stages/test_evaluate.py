@@ -10,9 +10,12 @@ import torch
 
 from lightning_modules.models.model_folder import network_of_checkpoint
 from pipeline.cli import main
+from pipeline.console import Console
+from pipeline.lifecycle.lock import lock
 from pipeline.reports.perplexity_tables import evaluations
 from preprocess.errors import UserError
 from preprocess.files.manifest import read_manifest
+from preprocess.work.folder import lock_file
 
 Tiny = Any  # of conftest.py
 
@@ -121,6 +124,53 @@ def test_a_second_split_keeps_the_first(
     assert main(["inspect", f"{tmp_path}/evaluate"]) == 0
     shown = capsys.readouterr().out
     assert shown.index("tokens of the valid split") < shown.index("tokens of the test split")
+
+
+def test_the_card_of_an_earlier_export_shows_an_evaluation(
+    tiny: Tiny, two_splits: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    _, given = two_splits
+    exported, _ = tiny.run("export", tmp_path, *given)
+    card = tmp_path / "export" / "README.md"
+    assert "Not measured" in card.read_text()
+
+    for split in ("valid", "test"):
+        manifest, printed = tiny.run("evaluate", tmp_path, *given, f"evaluate.split={split}")
+        assert f"updated the model card {card}" in printed
+    for one in evaluations(manifest.details):
+        shown = f"On the {one['split']} split, {one['tokens']:,} tokens, over the full vocabulary:"
+        assert shown in card.read_text()
+    now = read_manifest(f"{tmp_path}/export", "export")
+    assert (now.content, now.asked, now.details) == (
+        exported.content,
+        exported.asked,
+        exported.details,
+    )
+    assert main(["check", f"{tmp_path}/export"]) == 0
+    assert "already done" in tiny.run("export", tmp_path, *given)[1]
+    tiny.run("export", tmp_path / "later", *given, f"run.output={tmp_path}/later")
+    assert "Not measured" in (tmp_path / "later" / "export" / "README.md").read_text()
+    shutil.copytree(tmp_path / "evaluate", tmp_path / "again" / "evaluate")
+    tiny.run("export", tmp_path / "again", *given)
+    assert (tmp_path / "again" / "export" / "README.md").read_text() == card.read_text()
+
+
+def test_a_card_of_another_checkpoint_or_of_a_running_export_is_left(
+    tiny: Tiny, two_splits: tuple[Path, list[str]], trained: Path, tmp_path: Path
+) -> None:
+    _, given = two_splits
+    card = tmp_path / "export" / "README.md"
+    tiny.run("export", tmp_path, *given, f"export.checkpoint={trained}/train")
+    before = card.read_text()
+    assert "model card" not in tiny.run("evaluate", tmp_path, *given)[1]
+    assert card.read_text() == before
+
+    tiny.run("export", tmp_path / "b", *given)
+    folder = f"{tmp_path}/b/export"
+    with lock(folder, lock_file(folder), Console()):
+        printed = tiny.run("evaluate", tmp_path / "b", *given)[1]
+    assert f"the model card does not show this evaluation: {folder} is being written by" in printed
+    assert "Not measured" in (tmp_path / "b" / "export" / "README.md").read_text()
 
 
 def test_splits_are_kept_in_any_order(
