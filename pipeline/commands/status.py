@@ -87,7 +87,10 @@ def status_of(run: str, stage: str) -> Status:
         state = "damaged"
         more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
         notes.append(f"{min(missing)}{more} listed in {NAME}, but missing")
-    found = evaluations(manifest.details) if stage == "evaluate" else []
+    try:
+        found = evaluations(manifest.details) if stage == "evaluate" else []
+    except ManifestError as error:
+        return Status("damaged", (*notes, str(error)))
     notes += [_evaluated(one) for one in found] if len(found) > 1 else []
     size = count(sum(file.bytes for file in manifest.files)) + "B" if manifest.files else "-"
     return Status(state, tuple(notes), size, _time(place), _date(place))
@@ -98,7 +101,7 @@ def _evaluated(figures: Figures) -> str:
     if not figures["tokens"]:
         return f"the {figures['split']} split is empty"
     way = ways(figures)[-1]
-    shown = figure(figures[f"{way}_perplexity"])
+    shown = figure(figures.get(f"{way}_perplexity"))
     return f"{figures['split']} split: {way} perplexity per token {shown}"
 
 

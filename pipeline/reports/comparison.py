@@ -124,7 +124,7 @@ def _settings(run: Run) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for result in run.results.values():
         for name, value in result.manifest.asked.items():
-            if isinstance(value, dict):
+            if isinstance(value, dict) and {"name", "files", "bytes"} <= value.keys():
                 settings |= _source(name, value, settings)
             elif name not in ("stage", "stage_version") and not name.endswith(".content"):
                 settings[name] = value

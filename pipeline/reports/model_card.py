@@ -115,7 +115,7 @@ def _measured(figures: Figures) -> list[str]:
     if bands := band_rows(figures, _exact):
         about = f"{RANKS[0].upper()}{RANKS[1:]}:"
         lines += ["", about, "", *_table([*BAND_COLUMNS, *ways(figures)], bands)]
-    if figures["bits_per_byte"] is not None:
+    if figures.get("bits_per_byte") is not None:
         lines += ["", f"{BITS[0].upper()}{BITS[1:]}: {bits_per_byte(figures)}."]
     for reason in reasons(figures):
         lines += ["", escape(f"{reason[0].upper()}{reason[1:]}.")]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.console import Console
+from pipeline.reports.details import check_details
 
 Figures = Mapping[str, Any]
 """The split and its figures, as of `lightning_modules.evaluation.held_out.Evaluation.figures`."""
@@ -32,9 +33,13 @@ def evaluations(details: Mapping[str, Any]) -> list[Figures]:
     Args:
         details: the manifest's details: the figures of the split that was evaluated last, and those of
             others; empty if there is no manifest.
+
+    Raises:
+        ManifestError: the details are damaged.
     """
     if not details:
         return []
+    check_details("evaluate", details)
     found = [details, *details.get(OTHERS, ())]
     return sorted(found, key=lambda one: split_order(one["split"]))
 
@@ -68,7 +73,7 @@ def perplexity_rows(
     if "word" in figures.get("not_defined", {}):
         units.append(("character", "character_perplexity"))
     return [
-        [f"per {unit}", *(shown(figures[f"{way}_{key}"]) for way in ways(figures))]
+        [f"per {unit}", *(shown(figures.get(f"{way}_{key}")) for way in ways(figures))]
         for unit, key in units
     ]
 
@@ -91,7 +96,7 @@ def _of_band(perplexity: float | None, shown: Callable[[float | None], str]) -> 
 
 def bits_per_byte(figures: Figures) -> str:
     """Format the bits per byte of text."""
-    bits = figures["bits_per_byte"]
+    bits = figures.get("bits_per_byte")
     return NOT_DEFINED if bits is None else f"{bits:.3f}"
 
 
@@ -106,6 +111,7 @@ def reasons(figures: Figures) -> list[str]:
     return [
         f"{names[key]}: {NOT_DEFINED} ({why})"
         for key, why in figures.get("not_defined", {}).items()
+        if key in names
     ]
 
 
@@ -118,7 +124,7 @@ def show_evaluation(console: Console, figures: Figures) -> None:
     console.table("perplexity", ["", *ways(figures)], perplexity_rows(figures))
     if bands := band_rows(figures):
         console.table(RANKS, [*BAND_COLUMNS, *ways(figures)], bands)
-    if figures["bits_per_byte"] is not None:
+    if figures.get("bits_per_byte") is not None:
         console.line(f"{bits_per_byte(figures)} {BITS}")
     for reason in reasons(figures):
         console.line(reason)

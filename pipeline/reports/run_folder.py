@@ -11,6 +11,7 @@ from lightning_modules.training.metrics_file import METRICS
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import CONFIG, STATS
 from pipeline.reports.corpus_page import newest
+from pipeline.reports.details import check_details
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.find import find_files
@@ -46,9 +47,10 @@ def read_result(folder: str, stage: str) -> Result:
     """Read the result of ``stage`` in ``folder``.
 
     Raises:
-        ManifestError: the stage is not finished.
+        ManifestError: the stage is not finished, or its details are damaged.
     """
     manifest = read_manifest(folder, stage)
+    check_details(stage, manifest.details, folder)
     path = storage.join(folder, STATS)
     stats = json.loads(storage.read_bytes(path)) if storage.exists(path) else {}
     return Result(folder, manifest, {**manifest.details, **stats})
