@@ -31,8 +31,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     """Write the weights, the tokenizer, the settings and a model card into one folder.
 
     Raises:
-        ModelError: export.head, export.type_vectors or export.weights does not suit the model, or a
-            weight is not finite.
+        ModelError: export.head, export.type_vectors or export.weights does not suit the model.
         StageError: the tokenizer is not the one that the model was trained with.
     """
     folder = stage_folder(config, "train", config.export.checkpoint)
@@ -64,16 +63,9 @@ def _weights(
     """Return the tensors to store, in float32.
 
     Raises:
-        ModelError: export.head or export.type_vectors does not suit the model, or a weight is not
-            finite.
+        ModelError: export.head or export.type_vectors does not suit the model.
     """
     weights = checkpoint_weights(folder)
-    for name, weight in weights.items():
-        if not weight.isfinite().all():
-            raise ModelError(
-                f"{folder}: the weights '{name}' hold NaN or infinity, so every vector would be wrong; "
-                "train again, for example with a lower train.learning_rate or train.clip_norm"
-            )
     model = ModelConfig.model_validate(details["model"])
     if not config.export.head:
         if model.tied and isinstance(model.input, AdaptiveInputConfig):
