@@ -159,6 +159,13 @@ def test_held_out_figures_stand_in_one_table(shown: Any) -> None:
     assert found.source.count("472.0") == 1
 
 
+def test_each_split_has_its_table(shown: Any) -> None:
+    both = [held_out(), held_out(split="test", forward_perplexity=7.0)]
+    found = shown(replace(findings(), held_out=both))
+    assert found.rows("Perplexity of the valid split")[1] == ["per token", "90.0", "91.0", "92.0"]
+    assert found.rows("Perplexity of the test split")[1] == ["per token", "7.0", "91.0", "92.0"]
+
+
 def test_perplexity_by_rank_and_what_is_not_defined(shown: Any) -> None:
     band = {"first_rank": 1, "last_rank": 100, "forward_tokens": 1000}
     band |= {f"{way}_perplexity": 31.5 for way in WAYS}
