@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import StringIO
@@ -117,6 +117,27 @@ def trained(tiny: Tiny) -> Path:
     for stage in ("train", "evaluate", "export"):
         tiny.run(stage, output)
     return output
+
+
+@pytest.fixture(scope="session")
+def as_stranger() -> Callable[[Path], None]:
+    """A function that records the present files of a stage, as somebody else could have made them."""
+    from dataclasses import replace
+
+    from preprocess.files.manifest import FileRecord, hash_file, read_manifest, write_manifest
+
+    def record(folder: Path) -> None:
+        manifest = read_manifest(str(folder))
+        files, beside = (
+            tuple(
+                FileRecord(file.name, *hash_file(str(folder / file.name)), file.counts)
+                for file in group
+            )
+            for group in (manifest.files, manifest.beside)
+        )
+        write_manifest(str(folder), replace(manifest, files=files, beside=beside))
+
+    return record
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,8 @@ from lightning_modules.nn.bilm import BiLMNetwork
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.fingerprint import canonical_json
+from preprocess.files.verified import DamagedResult, manifest_of, read_verified
+from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.load import Tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -74,23 +76,32 @@ def load_network(folder: str) -> LoadedModel:
     """
     again = "make it again with `biloom export --overwrite`"
     try:
+        manifest = manifest_of(folder)
         path = storage.join(folder, CONFIG)
-        saved: dict[str, Any] = json.loads(storage.read_bytes(path))
+        saved: dict[str, Any] = json.loads(read_verified(folder, manifest, CONFIG))
         kind = saved.get("weights", "float32")
         if kind not in STORED:
             raise ModelError(
                 f"{path}: weights are stored as '{kind}', which needs a newer biloom; upgrade it"
             )
         config = ModelConfig.model_validate(saved["model"])
+        CleaningConfig.model_validate(saved["cleaning"])
+        if saved["boundary"] not in ("eos", "bos_eos"):
+            raise ValueError(f"'boundary' is {saved['boundary']!r:.40}")
         vocabulary, cutoffs, head = saved["vocabulary"], saved["cutoffs"], saved.get("head", True)
         network = BiLMNetwork(config, vocabulary, tuple(cutoffs), head=head)
         path = storage.join(folder, WEIGHTS)
-        weights = unpack_weights(load_safetensors(storage.read_bytes(path)))
+        weights = unpack_weights(load_safetensors(read_verified(folder, manifest, WEIGHTS)))
         vectors = weights.pop(TYPE_VECTORS, None)
         network.load_state_dict(weights)
     except FileNotFoundError as error:
         raise ModelError(f"{path} is missing; {again}") from error
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except DamagedResult as error:
+        raise ModelError(str(error)) from error
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError, RuntimeError),
+        *(RecursionError, OverflowError, SafetensorError),
+    ) as error:
         if isinstance(error, UserError):
             raise
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
@@ -174,15 +185,21 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
     Only data is unpickled, so a checkpoint from an untrusted source cannot run code.
 
+    The checkpoint of a finished training is compared with its record in the manifest.
+
     Raises:
         CheckpointError: the file is missing or damaged.
     """
+    folder, _, name = path.rpartition("/")
     try:
-        data = io.BytesIO(storage.read_bytes(path))
+        manifest = manifest_of(folder) if name == CHECKPOINT else None
+        data = io.BytesIO(read_verified(folder, manifest, name))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} is missing; make it again with `biloom train --overwrite`"
         ) from error
+    except DamagedResult as error:
+        raise CheckpointError(str(error)) from error
     try:
         checkpoint: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types of exceptions
@@ -198,12 +215,23 @@ def checkpoint_weights(folder: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: as in `read_checkpoint`.
     """
-    checkpoint = read_checkpoint(storage.join(folder, CHECKPOINT))
-    average: dict[str, Tensor] | None = checkpoint.get("average")
-    if average:
-        return average
-    prefix, state = "network.", checkpoint["state_dict"]
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    path = storage.join(folder, CHECKPOINT)
+    checkpoint = read_checkpoint(path)
+    try:
+        if average := checkpoint.get("average"):
+            return dict(average)
+        prefix, state = "network.", checkpoint["state_dict"]
+        return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _no_network(path, error) from error
+
+
+def _no_network(path: str, error: Exception) -> CheckpointError:
+    reason = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+    return CheckpointError(
+        f"{path} is not a checkpoint of this network ({reason}); make it again with `biloom train "
+        "--overwrite`"
+    )
 
 
 def network_of_checkpoint(folder: str, details: Mapping[str, Any]) -> BiLMNetwork:
@@ -212,9 +240,13 @@ def network_of_checkpoint(folder: str, details: Mapping[str, Any]) -> BiLMNetwor
     Raises:
         CheckpointError: as in `read_checkpoint`.
     """
-    config = ModelConfig.model_validate(details["model"])
-    network = BiLMNetwork(config, details["vocabulary"], tuple(details["cutoffs"]))
-    network.load_state_dict(checkpoint_weights(folder))
+    weights = checkpoint_weights(folder)
+    try:
+        config = ModelConfig.model_validate(details["model"])
+        network = BiLMNetwork(config, details["vocabulary"], tuple(details["cutoffs"]))
+        network.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise _no_network(storage.join(folder, CHECKPOINT), error) from error
     return network
 
 

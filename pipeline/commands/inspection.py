@@ -29,14 +29,15 @@ def inspect(path: str) -> int:
     else:
         for key, value in manifest.details.items():
             console.line(f"{key}: {json.dumps(value, ensure_ascii=False)}")
-    size = sum(file.bytes for file in manifest.files)
+    files = manifest.all_files
+    size = sum(file.bytes for file in files)
     rows = [
         [file.name, f"{file.bytes:,}", ", ".join(f"{k} {v}" for k, v in file.counts.items())]
-        for file in manifest.files[:SHOWN_FILES]
+        for file in files[:SHOWN_FILES]
     ]
-    if len(manifest.files) > SHOWN_FILES:
-        rows.append([f"... {len(manifest.files) - SHOWN_FILES:,} more", "", ""])
-    console.table(f"{len(manifest.files):,} files, {count(size)}B", ["file", "bytes", ""], rows)
+    if len(files) > SHOWN_FILES:
+        rows.append([f"... {len(files) - SHOWN_FILES:,} more", "", ""])
+    console.table(f"{len(files):,} files, {count(size)}B", ["file", "bytes", ""], rows)
     return 0
 
 
@@ -49,7 +50,8 @@ def check(path: str) -> int:
     path = folder_of(path)
     manifest = read_manifest(path)
     console = Console()
-    total = sum(file.bytes for file in manifest.files)
+    files = manifest.all_files
+    total = sum(file.bytes for file in files)
     done = 0
     with console.bar("check", total) as bar:
 
@@ -62,9 +64,9 @@ def check(path: str) -> int:
     for problem in problems:
         console.warn(problem)
     if problems:
-        console.line(f"{len(problems):,} of {len(manifest.files):,} files are damaged")
+        console.line(f"{len(problems):,} of {len(files):,} files are damaged")
         return 1
-    console.line(f"{len(manifest.files):,} files, {count(total)}B: all match the manifest")
+    console.line(f"{len(files):,} files, {count(total)}B: all match the manifest")
     return 0
 
 

@@ -1,10 +1,7 @@
 """`biloom status`: the state of every stage of a run folder, without a config."""
 
-import json
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
-
-import yaml
 
 from pipeline.commands.run_folder import check_run
 from pipeline.console import Console, clock, count
@@ -15,6 +12,7 @@ from pipeline.reports.perplexity_tables import Figures, evaluations, figure, way
 from preprocess.files import storage
 from preprocess.files.find import find_files
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
+from preprocess.files.verified import DamagedResult, read_config
 from preprocess.reading.plan_file import count_planned
 from preprocess.work.folder import checkpoint_steps, record_counts, unfinished_work
 
@@ -83,17 +81,20 @@ def status_of(run: str, stage: str) -> Status:
     for is_continued, note in _other_inputs(run, place, manifest):
         notes.append(note)
         state = state if is_continued else "refused"
-    if missing := {file.name for file in manifest.files} - set(storage.list_names(place.folder)):
+    if missing := manifest.records.keys() - set(storage.list_names(place.folder)):
         state = "damaged"
         more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
         notes.append(f"{min(missing)}{more} listed in {NAME}, but missing")
+    elif damaged := _damage(place, manifest):
+        state = "damaged"
+        notes += damaged
     try:
         found = evaluations(manifest.details) if stage == "evaluate" else []
     except ManifestError as error:
         return Status("damaged", (*notes, str(error)))
     notes += [_evaluated(one) for one in found] if len(found) > 1 else []
     size = count(sum(file.bytes for file in manifest.files)) + "B" if manifest.files else "-"
-    return Status(state, tuple(notes), size, _time(place), _date(place))
+    return Status(state, tuple(notes), size, _time(place, manifest), _date(place))
 
 
 def _evaluated(figures: Figures) -> str:
@@ -118,7 +119,7 @@ def _unfinished(work: str, request: dict[str, Any]) -> str:
 def _other_inputs(run: str, place: StageFolder, manifest: Manifest) -> list[tuple[bool, str]]:
     """Return a note for each input that has changed since, and whether it continues the former one."""
     notes = []
-    named = _named_folders(place)
+    named = _named_folders(place, manifest)
     for (stage, key), settings in SETTINGS.items():
         if stage != manifest.stage or key not in manifest.asked:
             continue
@@ -139,13 +140,13 @@ def _other_inputs(run: str, place: StageFolder, manifest: Manifest) -> list[tupl
     return notes
 
 
-def _named_folders(place: StageFolder) -> dict[str, str]:
+def _named_folders(place: StageFolder, manifest: Manifest) -> dict[str, str]:
     """Return the text settings of the stage's config, such as ``{"train.corpus": ...}``."""
     try:
-        config = yaml.safe_load(storage.read_bytes(place.file(CONFIG)))
+        config = read_config(place.folder, manifest, CONFIG)
         sections = {name: section for name, section in config.items() if isinstance(section, dict)}
-    except (FileNotFoundError, AttributeError, ValueError, yaml.YAMLError):
-        return {}
+    except (FileNotFoundError, DamagedResult):
+        return {}  # told by `_damage`
     return {
         f"{name}.{key}": value
         for name, section in sections.items()
@@ -154,10 +155,23 @@ def _named_folders(place: StageFolder) -> dict[str, str]:
     }
 
 
-def _time(place: StageFolder) -> str:
+def _damage(place: StageFolder, manifest: Manifest) -> list[str]:
+    """Return a note for each of the files beside the result that is damaged."""
+    notes = []
+    for name in (CONFIG, STATS):
+        try:
+            read_config(place.folder, manifest, name)
+        except FileNotFoundError:
+            continue  # a version that did not list it
+        except DamagedResult as error:
+            notes.append(str(error).removeprefix(f"{place.folder}/"))
+    return notes
+
+
+def _time(place: StageFolder, manifest: Manifest) -> str:
     try:
-        return clock(json.loads(storage.read_bytes(place.file(STATS)))["seconds"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return clock(read_config(place.folder, manifest, STATS)["seconds"])
+    except (FileNotFoundError, DamagedResult, KeyError, TypeError):
         return "-"
 
 

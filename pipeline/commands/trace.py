@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 from rich.console import Console as RichConsole
 
 from pipeline.commands.inspection import folder_of
@@ -17,6 +16,7 @@ from preprocess.corpus.text_search import CorpusTexts
 from preprocess.corpus.tracing import CorpusOrigins, RejectedLine, Table, Traced, TraceError
 from preprocess.files import storage
 from preprocess.files.manifest import ManifestError, read_manifest
+from preprocess.files.verified import read_config
 from preprocess.reading.block import escaped, shortened
 from preprocess.shards.format import Corpus
 from preprocess.shards.origins import ID_CHARACTERS, DocumentKey
@@ -271,10 +271,12 @@ class _Trace:
             return
         folder = self._corpus.folder
         yield storage.join(folder.rpartition("/")[0], TOKENIZER)
-        config = yaml.safe_load(storage.read_bytes(storage.join(folder, CONFIG)))
-        if named := config["prepare"].get("tokenizer"):
+        config = read_config(folder, self._corpus.manifest, CONFIG)
+        prepare, run = (config.get(key) for key in ("prepare", "run"))
+        if isinstance(prepare, dict) and isinstance(named := prepare.get("tokenizer"), str):
             yield storage.absolute(named)
-        yield storage.join(storage.absolute(config["run"]["output"]), TOKENIZER)
+        if isinstance(run, dict) and isinstance(output := run.get("output"), str):
+            yield storage.join(storage.absolute(output), TOKENIZER)
 
 
 def _name(document: Traced) -> str:

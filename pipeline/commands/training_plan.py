@@ -231,9 +231,9 @@ def _measured(config: Config) -> Measured | None:
     try:
         lines = storage.read_bytes(_metrics_file(config)).decode().splitlines()
         rows = [json.loads(line) for line in lines]
-    except (FileNotFoundError, ValueError):
+        timed = [row for row in rows if row["step"] and row.get("tokens_per_second")]
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    timed = [row for row in rows if row.get("tokens_per_second")]
     if not timed or timed[-1]["step"] >= config.train.steps:
         return None
     return Measured(timed[-1]["step"], median(r["tokens_per_second"] for r in timed[-TIMED_ROWS:]))

@@ -37,7 +37,14 @@ from pipeline.version import biloom_version
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
 from preprocess.files.fingerprint import fingerprint, plain
-from preprocess.files.manifest import NAME, FileRecord, Manifest, content_hash, write_manifest
+from preprocess.files.manifest import (
+    NAME,
+    FileRecord,
+    Manifest,
+    content_hash,
+    record_of,
+    write_manifest,
+)
 from preprocess.reading.changed_inputs import keep_checked
 from preprocess.work import folder as work_folder
 
@@ -242,17 +249,26 @@ class _Run:
             files=made.files,
             details=details,
         )
+        stats = {"seconds": round(seconds, 1), **made.stats}
+        text = json.dumps(stats, indent=2, ensure_ascii=False)
+        beside = {
+            CONFIG: dump_config(config).encode(),
+            # A lone surrogate, as in a name that is not UTF-8, is written as JSON's own escape.
+            STATS: f"{text}\n".encode("utf-8", "backslashreplace"),
+        }
+        records = tuple(record_of(name, data) for name, data in beside.items())
+        manifest = replace(manifest, beside=records)
         place.check()
         if former and self._replaces(former.files, made.files):
             # Until here the former result is complete. A reader must not find its manifest beside
             # files of the new result.
             storage.remove(place.file(NAME))
+        elif former and former.records != manifest.records:
+            # Its manifest must not vouch for the files that are replaced before the new one is written.
+            write_manifest(place.folder, _without_replaced(former, manifest))
         place.publish(file.name for file in made.files)
-        storage.write_bytes(place.file(CONFIG), dump_config(config).encode())
-        stats = {"seconds": round(seconds, 1), **made.stats}
-        text = json.dumps(stats, indent=2, ensure_ascii=False)
-        # A lone surrogate, as in a name that is not UTF-8, is written as JSON's own escape.
-        storage.write_bytes(place.file(STATS), f"{text}\n".encode("utf-8", "backslashreplace"))
+        for name, data in beside.items():
+            storage.write_bytes(place.file(name), data)
         place.check()
         write_manifest(place.folder, manifest)
         made.after()
@@ -291,3 +307,9 @@ class _Run:
         listed = {file.name for file in manifest.files}
         names = storage.list_names(self.place.folder)
         return [name for name in names if name.startswith(self.stage.sweep) and name not in listed]
+
+
+def _without_replaced(former: Manifest, new: Manifest) -> Manifest:
+    """Return a manifest without the records of the files that the next result replaces."""
+    files = (file for file in former.files if new.records.get(file.name, file) == file)
+    return replace(former, files=tuple(files), beside=())

@@ -13,6 +13,7 @@ from preprocess.errors import UserError, one_line
 from preprocess.files import storage
 from preprocess.files.fingerprint import differing_keys, fingerprint, plain
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
+from preprocess.files.verified import DamagedResult
 from preprocess.reading import changed_inputs
 from preprocess.reading.listing import list_source
 from preprocess.text.versions import differing_versions
@@ -93,8 +94,18 @@ def state_of(
     try:
         is_finished = storage.exists(place.file(NAME))
         manifest = read_manifest(place.folder, stage.name) if is_finished else None
-    except ManifestError as error:
+        return _state_of(stage, config, place, request, manifest)
+    except (ManifestError, DamagedResult) as error:
         return StageState(None, None, [str(error)])
+
+
+def _state_of(
+    stage: Stage,
+    config: Config,
+    place: StageFolder,
+    request: dict[str, Any],
+    manifest: Manifest | None,
+) -> StageState:
     own, others = _works(stage, place, request)
     folder = work_folder(place.folder, work_name(stage, request))
     if own and not is_former(place, own):

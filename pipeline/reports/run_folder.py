@@ -1,11 +1,8 @@
 """Read finished stages for the reports: manifests, ``stats.json`` and ``metrics.jsonl``."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import yaml
 
 from lightning_modules.training.metrics_file import METRICS
 from pipeline.lifecycle.registry import STAGES
@@ -16,6 +13,7 @@ from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.find import find_files
 from preprocess.files.manifest import NAME, Manifest, read_manifest
+from preprocess.files.verified import read_config, read_rows
 
 
 @dataclass(frozen=True)
@@ -48,18 +46,23 @@ def read_result(folder: str, stage: str) -> Result:
 
     Raises:
         ManifestError: the stage is not finished, or its details are damaged.
+        DamagedResult: stats.json is damaged.
     """
     manifest = read_manifest(folder, stage)
     check_details(stage, manifest.details, folder)
-    path = storage.join(folder, STATS)
-    stats = json.loads(storage.read_bytes(path)) if storage.exists(path) else {}
+    listed = STATS in manifest.records
+    has_stats = listed or storage.exists(storage.join(folder, STATS))
+    stats = read_config(folder, manifest, STATS) if has_stats else {}
     return Result(folder, manifest, {**manifest.details, **stats})
 
 
 def read_metrics(folder: str) -> list[dict[str, Any]]:
-    """Read ``metrics.jsonl`` of a finished train folder; a row is a mapping from column to value."""
-    rows = storage.read_bytes(storage.join(folder, METRICS)).decode().splitlines()
-    return [json.loads(row) for row in rows]
+    """Read ``metrics.jsonl`` of a finished train folder; a row is a mapping from column to value.
+
+    Raises:
+        DamagedResult: the file is missing or damaged.
+    """
+    return read_rows(folder, read_manifest(folder, "train"), METRICS)
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,10 @@ def read_run(folder: str) -> Run:
     folder = storage.absolute(folder)
     folders = {stage: storage.join(folder, stage) for stage in STAGES}
     if _is_finished(folders["train"]) and not _is_finished(folders["prepare"]):
-        config = yaml.safe_load(storage.read_bytes(storage.join(folders["train"], CONFIG)))
-        folders["prepare"] = storage.absolute(config["train"]["corpus"] or folders["prepare"])
+        manifest = read_manifest(folders["train"], "train")
+        train = read_config(folders["train"], manifest, CONFIG).get("train")
+        corpus = train.get("corpus") if isinstance(train, dict) else None
+        folders["prepare"] = storage.absolute(str(corpus or folders["prepare"]))
     results = {
         stage: read_result(path, stage) for stage, path in folders.items() if _is_finished(path)
     }

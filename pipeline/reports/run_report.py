@@ -1,6 +1,5 @@
 """The report of a run, on the terminal and as ``report.html`` in the run folder."""
 
-import json
 import posixpath
 import tempfile
 from itertools import islice
@@ -18,6 +17,7 @@ from pipeline.reports.perplexity_tables import evaluations, show_evaluation
 from pipeline.reports.run_folder import read_metrics, read_result, read_run
 from pipeline.reports.run_page import Findings, page
 from preprocess.files import storage
+from preprocess.files.verified import manifest_of, read_config, read_verified
 from preprocess.tokenizers.kind_file import KIND_FILE
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.neighbours import WordUses, word_uses
@@ -44,7 +44,7 @@ def config_of_run(folder: str) -> Config:
     # The loader reads local files only.
     with tempfile.TemporaryDirectory() as copies:
         copy = Path(copies) / CONFIG
-        copy.write_bytes(storage.read_bytes(storage.join(last.folder, CONFIG)))
+        copy.write_bytes(read_verified(last.folder, last.manifest, CONFIG))
         config = load_config([str(copy)], [])
     # Not by an override of run.output, which is parsed as YAML: "[a]" would be a list.
     return config.model_copy(update={"run": config.run.model_copy(update={"output": run.folder})})
@@ -100,9 +100,10 @@ def _find(config: Config, folder: str, model: str, cache: VectorCache) -> Findin
 
 
 def _tokenizer_kind(model: str) -> str:
-    path = storage.join(model, KIND_FILE)
-    kind: str = json.loads(storage.read_bytes(path))["kind"] if storage.exists(path) else "unknown"
-    return kind
+    manifest = manifest_of(model)
+    if not storage.exists(storage.join(model, KIND_FILE)):
+        return "unknown"
+    return str(read_config(model, manifest, KIND_FILE).get("kind", "unknown"))
 
 
 def link(folder: str, page: str) -> str | None:

@@ -25,6 +25,7 @@ from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.find import FileInfo
 from preprocess.files.manifest import FileRecord, content_hash, read_manifest
+from preprocess.files.verified import read_config
 from preprocess.reading.changed_inputs import (
     changed,
     encodings_found,
@@ -190,7 +191,7 @@ def restate(config: Config, place: StageFolder, console: Console) -> Made:
     """
     manifest = read_manifest(place.folder, "prepare")
     try:
-        stats = json.loads(storage.read_bytes(place.file(STATS)))
+        stats = read_config(place.folder, manifest, STATS)
     except FileNotFoundError as error:
         raise StageError(
             f"{place.file(STATS)} is missing; make the corpus again with `biloom prepare --overwrite`"
@@ -201,7 +202,7 @@ def restate(config: Config, place: StageFolder, console: Console) -> Made:
     stats["sources"] = sources
     folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
     kind = cached_tokenizer(folder, manifest.details["tokenizer"]).kind
-    _write_page(place, stats, read_inputs(place.folder), kind)
+    _write_page(place, stats, read_inputs(place.folder, manifest), kind)
     kept = [file for file in manifest.files if file.name != PAGE and file not in made]
     content = content_hash([*made, *_mixture(config, sources)])
     details = {**manifest.details, "sources": sources}

@@ -19,6 +19,8 @@ from pipeline.training.inputs import TrainingInputs
 from pipeline.training.tracking import log_checkpoint_artifact, make_loggers
 from pipeline.training.trainer import fit
 from preprocess.files import storage
+from preprocess.files.manifest import read_manifest
+from preprocess.files.verified import read_verified
 from preprocess.work.folder import checkpoint_file
 
 WAIT_SECONDS = 600.0
@@ -108,7 +110,8 @@ def reopen(config: Config, place: StageFolder) -> None:
     checkpoint = place.file(CHECKPOINT)
     step = read_checkpoint(checkpoint)["step"]
     # A copy of its own, because the training appends to it.
-    storage.write_bytes(place.new_file(METRICS), storage.read_bytes(place.file(METRICS)))
+    metrics = read_verified(place.folder, read_manifest(place.folder, "train"), METRICS)
+    storage.write_bytes(place.new_file(METRICS), metrics)
     storage.copy(checkpoint, checkpoint_file(place.work, step))
 
 

@@ -86,6 +86,8 @@ class _Counts:
     """Files of rejects completed."""
     rejected_aside: int = 0
     """Rejected records in these files."""
+    hashes: dict[str, str] = field(default_factory=dict)
+    """Checksum of each file of the closed segments, by name."""
     versions: str = ""
     """Hash of the versions of the raw files when the unit was started."""
     read: list[RangeRead] = field(default_factory=list)
@@ -151,6 +153,7 @@ class _FirstPass:
             "changed": dict(sorted(self._cleaner.counts.items())),
             "scripts": dict(sorted(counts.scripts.items())),
             "parts": counts.parts,
+            "hashes": counts.hashes,
             "inputs": ranges_read(self._unit, self._reader.read_so_far()),
         }
         self._report(final=True)
@@ -268,6 +271,7 @@ class _FirstPass:
                 )
             )
             self._rejects_writer.flush()
+        counts.hashes |= self._segment.hashes
         counts.read = self._reader.read_so_far()
         counts.changed = Counter(self._cleaner.counts)
         counts.files_aside, counts.rejected_aside = (

@@ -1,6 +1,5 @@
 """The last pass of prepare: removes duplicates from the tokenised parts and writes the shards."""
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,14 +12,17 @@ from preprocess.corpus.first_pass import Job
 from preprocess.corpus.histograms import Histograms
 from preprocess.corpus.rejects import RejectsWriter
 from preprocess.corpus.segment import ORIGINS
+from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.durability import synced_together
 from preprocess.files.storage import join, read_bytes, write_bytes
 from preprocess.reading.units import Unit
 from preprocess.shards.format import DOCUMENT, shard_counts, token_dtype
+from preprocess.shards.npy import parse_npy
 from preprocess.shards.origins import Origins
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
+from preprocess.work.damage import checksum, damaged_work
 
 Drops = dict[str, tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]]
 """Documents to drop by reason: their numbers, sorted, shape (documents,), and unit and number of the
@@ -35,8 +37,16 @@ def read_counts(work: str, unit: int) -> npt.NDArray[Any]:
 
     Returns:
         An array of type `COUNT`, shape (ids that occur,), ordered by id.
+
+    Raises:
+        DamagedWork: the file is damaged.
     """
-    return np.frombuffer(read_bytes(folder.counts_file(work, unit)), COUNT)
+    path = folder.counts_file(work, unit)
+    data = read_bytes(path)
+    # Former versions recorded no checksum.
+    if folder.read_finished_record(work, unit).get("counts", checksum(data)) != checksum(data):
+        raise damaged_work(path, "its checksum does not match")
+    return np.frombuffer(data, COUNT)
 
 
 def finish_unit(job: Job, unit: Unit) -> int:
@@ -58,12 +68,14 @@ class _LastPass:
         self._files: list[dict[str, Any]] = []
         self._origins: list[dict[str, Any]] = []
         self._counts = np.empty(0, COUNT)
+        self._hashes: dict[str, str] = {}
         self._histograms = Histograms()
         self._rejects_writer = RejectsWriter(job.output, unit.index, kind="duplicates-")
 
     def run(self) -> None:
         job, index = self._job, self._unit.index
-        parts = folder.read_unit_record(job.work, index)["parts"]
+        record = folder.read_unit_record(job.work, index)
+        parts, self._hashes = record["parts"], record.get("hashes", {})
         drops = self._drops() if parts else {}
         with synced_together():
             for segment in parts:
@@ -74,8 +86,10 @@ class _LastPass:
                 for split, name in names.items():
                     self._finish_part(name, split, drops, origins)
             self._rejects_writer.flush()
-            write_bytes(folder.counts_file(job.work, index), self._counts.tobytes())
+            counts = self._counts.tobytes()
+            write_bytes(folder.counts_file(job.work, index), counts)
         record = {
+            "counts": checksum(counts),
             "files": self._files,
             "origins": self._origins,
             "dropped": {reason: len(numbers) for reason, (numbers, _) in drops.items()},
@@ -99,7 +113,7 @@ class _LastPass:
     def _finish_origins(self, name: str, drops: Drops) -> Origins:
         """Write the origins of a segment with the documents to drop marked, and return them."""
         path = folder.origins_part(self._job.work, name)
-        origins = Origins.decode(read_bytes(path), path)
+        origins = Origins.decode(self._read(path), path)
         for reason, (numbers, originals) in drops.items():
             low, high = np.searchsorted(numbers, (origins.first, origins.first + len(origins)))
             dropped = np.zeros(len(origins), bool)
@@ -112,10 +126,16 @@ class _LastPass:
 
     def _finish_part(self, name: str, split: str, drops: Drops, origins: Origins | None) -> None:
         part = folder.part_file(self._job.work, name)
-        data = read_bytes(f"{part}.bin")
-        ids = np.frombuffer(data, self._dtype)
-        rows = np.load(io.BytesIO(read_bytes(f"{part}.npy")))
-        assert rows.dtype == DOCUMENT
+        data = self._read(f"{part}.bin")
+        try:
+            rows = parse_npy(self._read(f"{part}.npy"), DOCUMENT)
+            ids = np.frombuffer(data, self._dtype)
+            if len(ids) != rows["tokens"].sum(dtype=np.int64):
+                raise ValueError("its documents have other tokens")
+        except ValueError as error:
+            if isinstance(error, UserError):
+                raise
+            raise damaged_work(f"{part}.npy", str(error)) from error
         keep = np.ones(len(rows), bool)
         for reason, (numbers, _) in drops.items():
             dropped = _among(rows["number"], numbers)
@@ -138,6 +158,22 @@ class _LastPass:
         self._histograms.add(rows)
         if split == "train":
             self._counts = _sum_counts(self._counts, _occurrences(ids))
+
+    def _read(self, path: str) -> bytes:
+        """Return the content of a part, compared with the checksum in the unit's record.
+
+        Raises:
+            DamagedWork: the file is damaged or missing.
+        """
+        try:
+            data = read_bytes(path)
+        except FileNotFoundError as error:
+            raise damaged_work(path, "it is missing") from error
+        # Former versions recorded no checksums.
+        name = path.rpartition("/")[2]
+        if self._hashes.get(name, checksum(data)) != checksum(data):
+            raise damaged_work(path, "its checksum does not match")
+        return data
 
     def _save_dropped(
         self,

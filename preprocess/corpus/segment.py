@@ -23,6 +23,7 @@ from preprocess.shards.origins import OriginsBuilder, name_of
 from preprocess.text.config import SPLITS
 from preprocess.text.splits import hash_halves, text_hashes
 from preprocess.tokenizers.base import Ids
+from preprocess.work.damage import checksum
 from preprocess.work.folder import origins_part, part_file
 
 ORIGINS = "origins"
@@ -39,6 +40,7 @@ class Segment:
 
     Attributes:
         tokens, documents: number of tokens and documents added so far.
+        hashes: checksum of each file that `write` wrote, by name.
     """
 
     def __init__(self, dtype: np.dtype[Any], source: str, first: int) -> None:
@@ -52,6 +54,7 @@ class Segment:
         self._bands: list[npt.NDArray[np.uint64]] = []
         self.tokens = 0
         self.documents = 0
+        self.hashes: dict[str, str] = {}
 
     def add(
         self,
@@ -124,13 +127,17 @@ class Segment:
             if chosen.any():
                 parts[split] = f"{split}-{unit:06d}-{number:03d}"
                 path = part_file(work, parts[split])
-                if chosen.all():
-                    write_part(path, ids, rows)
-                else:
-                    write_part(path, ids[np.repeat(chosen, rows["tokens"])], rows[chosen])
+                part = (
+                    (ids, rows)
+                    if chosen.all()
+                    else (ids[np.repeat(chosen, rows["tokens"])], rows[chosen])
+                )
+                for ending, digest in write_part(path, *part).items():
+                    self.hashes[f"{parts[split]}.{ending}"] = digest
         parts[ORIGINS] = name_of(unit, number)
         data = self._origins.build(splits).encode()
         write_bytes(origins_part(work, parts[ORIGINS]), data)
+        self.hashes[f"{parts[ORIGINS]}.zst"] = checksum(data)
         keys = hash_keys(hashes, self._first)
         write_keys(work, "hashes", unit, number, keys, buckets)
         if self._bands:
@@ -139,9 +146,15 @@ class Segment:
         return parts
 
 
-def write_part(path: str, ids: npt.NDArray[Any], rows: npt.NDArray[Any]) -> None:
-    """Write ``PATH.bin`` with the token ids and ``PATH.npy`` with the rows of type `DOCUMENT`."""
-    write_bytes(f"{path}.bin", ids.tobytes())
+def write_part(path: str, ids: npt.NDArray[Any], rows: npt.NDArray[Any]) -> dict[str, str]:
+    """Write ``PATH.bin`` with the token ids and ``PATH.npy`` with the rows of type `DOCUMENT`.
+
+    Returns:
+        The checksum of each file by its ending.
+    """
     table = io.BytesIO()
     np.save(table, rows)
-    write_bytes(f"{path}.npy", table.getvalue())
+    contents = {"bin": ids.tobytes(), "npy": table.getvalue()}
+    for ending, data in contents.items():
+        write_bytes(f"{path}.{ending}", data)
+    return {ending: checksum(data) for ending, data in contents.items()}

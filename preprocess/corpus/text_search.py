@@ -85,7 +85,7 @@ class CorpusTexts:
             if len(indexes):
                 name = table.shard(split)
                 texts = (self.text(name, number) for number in range(len(indexes)))
-                wanted = spellings[origins.source]
+                wanted = spellings.get(origins.source, set())
                 contained[indexes] = [any(one in text for one in wanted) for text in texts]
                 progress(self._shards[name].tokens, name)
         return contained

@@ -1,6 +1,5 @@
 """Search in the origins of a corpus, which say where documents come from and why they were dropped."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from preprocess.corpus.rejects import PREFIX
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.manifest import Manifest
+from preprocess.files.verified import DamagedResult, damaged, read_rows, read_verified
 from preprocess.shards import origins as files
 from preprocess.shards.origins import FATES, DocumentKey, Origins
 from preprocess.text.config import SPLITS
@@ -22,6 +22,7 @@ OPEN_TABLES = 256
 """Files of origins to hold in memory; a file with 100,000 documents takes 1 MB, plus its ids."""
 
 _SHARD = re.compile(rf"({'|'.join(SPLITS)})-(\d+)-(\d+)", re.ASCII)
+_ORIGINS = re.compile(rf"{files.PREFIX}(\d+)-(\d+)\.zst", re.ASCII)
 _REJECTS = re.compile(rf"{PREFIX}(\d+)-\d+\.jsonl", re.ASCII)
 _WHERE = re.compile(r":(?:row )?(\d+)(?: id=.*)?", re.ASCII)
 
@@ -115,11 +116,10 @@ class CorpusOrigins:
         self._folder, self._manifest = folder, manifest
         names = {file.name for file in manifest.files}
         shards = [name.removesuffix(".bin") for name in names if name.endswith(".bin")]
-        with_origins = [name for name in names if name.startswith(files.PREFIX)]
+        with_origins = [match for match in map(_ORIGINS.fullmatch, names) if match]
         self._segments: dict[int, list[int]] = {}
-        for name in with_origins:
-            unit, segment = map(int, name.removesuffix(".zst").split("-")[1:])
-            self._segments.setdefault(unit, []).append(segment)
+        for match in with_origins:
+            self._segments.setdefault(int(match[1]), []).append(int(match[2]))
         self.untraced = sorted(
             name for name in shards if f"{files.PREFIX}{name.partition('-')[2]}.zst" not in names
         )
@@ -138,15 +138,25 @@ class CorpusOrigins:
                 yield self.read(unit, segment)
 
     def _read(self, unit: int, segment: int) -> Table:
-        path = storage.join(self._folder, f"{files.name_of(unit, segment)}.zst")
+        name = f"{files.name_of(unit, segment)}.zst"
+        path = storage.join(self._folder, name)
         try:
-            data = storage.read_bytes(path)
-        except FileNotFoundError as error:
-            message = f"{path} is missing; run `biloom check {self._folder}`"
-            raise TraceError(message) from error
+            data = read_verified(self._folder, self._manifest, name)
+        except DamagedResult as error:
+            raise TraceError(str(error)) from error
         origins = Origins.decode(data, path)
+        self._check(unit, segment, origins, path)
         self._numbers[unit, segment] = range(origins.first, origins.first + len(origins))
         return Table(unit, segment, origins)
+
+    def _check(self, unit: int, segment: int, origins: Origins, path: str) -> None:
+        """Check that the origins are those of the documents in the shards."""
+        for split in SPLITS:
+            record = self._manifest.records.get(f"{split}-{unit:06d}-{segment:03d}.bin")
+            documents = record.counts.get("documents") if record else 0
+            if documents != len(origins.in_split(split)):
+                reason = f"is damaged (other documents than in the {split} shard)"
+                raise TraceError(str(damaged(path, reason, self._folder, self._manifest.stage)))
 
     def find(self, shard: str, number: int) -> Traced:
         """Return the document with this number in a shard, or in a unit.
@@ -260,6 +270,6 @@ class CorpusOrigins:
         for file in self._manifest.files:
             # Duplicates are in other files, and also in the origins.
             if match := _REJECTS.fullmatch(file.name):
-                data = storage.read_bytes(storage.join(self._folder, file.name))
-                for row in map(json.loads, data.splitlines()):
-                    yield RejectedLine(int(match[1]), row["reason"], row["where"])
+                for row in read_rows(self._folder, self._manifest, file.name):
+                    reason, where = (str(row.get(key, "")) for key in ("reason", "where"))
+                    yield RejectedLine(int(match[1]), reason, where)

@@ -16,6 +16,11 @@ from pydantic import BaseModel
 SHOWN = 60
 """Maximum characters of a value in a message."""
 
+_DIGITS = 100
+"""Maximum digits of an integer; Python cannot convert an integer of 310 digits to a float."""
+_DEPTH = 50
+"""Maximum nesting of JSON from somebody else."""
+
 
 def plain(value: Any, where: str = "") -> Any:
     """Convert a value to JSON types: pydantic models to dicts, tuples to lists.
@@ -40,6 +45,49 @@ def plain(value: Any, where: str = "") -> Any:
     if value is None or isinstance(value, str | int | float):
         return value
     raise TypeError(f"{where or 'value'}: JSON cannot represent {type(value).__name__}")
+
+
+def parse_json(data: bytes) -> dict[str, Any]:
+    """Parse a JSON object from somebody else.
+
+    Raises:
+        ValueError, TypeError, RecursionError: it is not JSON or not an object, or it has a number that
+            Python's parser accepts and later functions do not (NaN, thousands of digits).
+    """
+
+    def integer(text: str) -> int:
+        if len(text) > _DIGITS:
+            raise ValueError(f"a number has {len(text):,} digits")
+        return int(text)
+
+    def real(text: str) -> float:
+        if not math.isfinite(value := float(text)):
+            raise ValueError(f"a number is {text:.40}")
+        return value
+
+    raw = json.loads(data, parse_int=integer, parse_float=real, parse_constant=real)
+    if not isinstance(raw, dict):
+        raise TypeError("it is not a JSON object")
+    return raw
+
+
+def check_depth(value: Any, key: str) -> None:
+    """Refuse nesting that later functions, which are recursive, may not be able to follow.
+
+    Raises:
+        ValueError: ``value``, which has the name ``key``, is nested too deeply.
+    """
+    level = [value]
+    for _ in range(_DEPTH):
+        level = [
+            item
+            for one in level
+            if isinstance(one, dict | list)
+            for item in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return
+    raise ValueError(f"'{key}' is nested too deeply")
 
 
 def canonical_json(value: Any) -> str:

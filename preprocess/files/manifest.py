@@ -11,7 +11,6 @@ else: the names of files become paths, and their hashes become names of local co
 
 import hashlib
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ import xxhash
 
 from preprocess.errors import UserError, one_line
 from preprocess.files import storage
-from preprocess.files.fingerprint import canonical_json, plain
+from preprocess.files.fingerprint import canonical_json, check_depth, parse_json, plain
 
 FORMAT = 2
 """Version of the manifest format that is written; also the newest that can be read."""
@@ -34,10 +33,6 @@ HASHED_AT_ONCE = 1 << 22
 _CHECKSUM = "checksum"
 _LIMIT = 1 << 63
 """Sizes and counts are below this number."""
-_DIGITS = 100
-"""Maximum digits of an integer; Python cannot convert an integer of 310 digits to a float."""
-_DEPTH = 50
-"""Maximum nesting of the settings and details."""
 _XXH128, _HEX = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{,64}")
 # A backslash and a colon separate folders or drives on other systems; a colon also begins a URL.
 _PART = re.compile(r"(?!\.\.?\Z)[^/\\:\x00-\x1f\x7f\ud800-\udfff]{1,255}")
@@ -65,7 +60,7 @@ class FileRecord:
 
     def __post_init__(self) -> None:
         assert not {"name", "bytes", "xxh128"} & self.counts.keys(), "reserved column name"
-        if type(self.name) is not str or not all(map(_PART.fullmatch, self.name.split("/"))):
+        if not is_name_below(self.name):
             raise ManifestError(f"a file has the name {self.name!r:.60}, not one in the folder")
         if type(self.xxh128) is not str or not _XXH128.fullmatch(self.xxh128):
             raise ManifestError(f"the hash of '{self.name}' is {self.xxh128!r:.60}")
@@ -116,6 +111,11 @@ class Manifest:
         return {file.name: file for file in self.all_files}
 
 
+def is_name_below(name: Any) -> bool:
+    """Return True if a value is the name of a file in a folder or below it, as in a manifest."""
+    return type(name) is str and all(map(_PART.fullmatch, name.split("/")))
+
+
 def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value < _LIMIT
 
@@ -132,6 +132,11 @@ def hash_file(path: str) -> tuple[int, str]:
             size += len(block)
             digest.update(block)
     return size, digest.hexdigest()
+
+
+def record_of(name: str, data: bytes) -> FileRecord:
+    """Return the record of a file with this content."""
+    return FileRecord(name, len(data), xxhash.xxh3_128_hexdigest(data))
 
 
 def content_hash(files: Sequence[FileRecord]) -> str:
@@ -185,7 +190,7 @@ def read_manifest(folder: str, stage: str | None = None) -> Manifest:
         hint = f"run `biloom {stage}` first, or check the path" if stage else "check the path"
         raise ManifestError(f"{folder} holds no finished {expected} (no {NAME}); {hint}") from error
     try:
-        manifest = _parse(_loads(data))
+        manifest = _parse(parse_json(data), f"{folder}: {NAME}")
     except _NewerFormat as error:
         raise ManifestError(
             f"{folder} was written by a newer biloom ({NAME} has format {error}, this version "
@@ -204,30 +209,44 @@ def read_manifest(folder: str, stage: str | None = None) -> Manifest:
     return manifest
 
 
+class MissingEntry(ManifestError, KeyError):  # noqa: N818
+    """An entry that a manifest lacks, as only a manifest that biloom did not write.
+
+    Its arguments are the message and the key.
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class _Entries(dict[str, Any]):
+    """Settings or details of a manifest; a missing entry is an error of the manifest's writer.
+
+    Args:
+        values: the entries; mappings among them become `_Entries`, too.
+        where: name of the manifest, for the message.
+    """
+
+    def __init__(self, values: Mapping[str, Any], where: str) -> None:
+        super().__init__((key, _entries(value, where)) for key, value in values.items())
+        self._where = where
+
+    def __missing__(self, key: str) -> Any:
+        message = f"{self._where} is damaged (no '{key}'); copy or make the folder again"
+        raise MissingEntry(message, key)
+
+
+def _entries(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        return _Entries(value, where)
+    return [_entries(item, where) for item in value] if isinstance(value, list) else value
+
+
 class _NewerFormat(Exception):  # noqa: N818
     """The format of a manifest that a newer version wrote."""
 
 
-def _loads(data: bytes) -> dict[str, Any]:
-    """Parse JSON, without the numbers that Python's parser accepts and later functions do not."""
-
-    def integer(text: str) -> int:
-        if len(text) > _DIGITS:
-            raise ValueError(f"a number has {len(text):,} digits")
-        return int(text)
-
-    def real(text: str) -> float:
-        if not math.isfinite(value := float(text)):
-            raise ValueError(f"a number is {text:.40}")
-        return value
-
-    raw = json.loads(data, parse_int=integer, parse_float=real, parse_constant=real)
-    if not isinstance(raw, dict):
-        raise TypeError("it is not a JSON object")
-    return raw
-
-
-def _parse(raw: dict[str, Any]) -> Manifest:
+def _parse(raw: dict[str, Any], where: str) -> Manifest:
     version = raw["format"]
     if type(version) is not int or version < 1:
         raise ValueError(f"'format' is {version!r:.40}")
@@ -251,7 +270,8 @@ def _parse(raw: dict[str, Any]) -> Manifest:
     if not _is_size(raw["stage_version"]):
         raise ValueError(f"'stage_version' is {raw['stage_version']!r:.40}")
     for key in ("asked", "details"):
-        _check_depth(raw[key], key)
+        check_depth(raw[key], key)
+        raw[key] = _Entries(raw[key], where)
     if type(beside := raw.pop("beside", [])) is not list:
         raise TypeError(f"'beside' is {beside!r:.40}")
     files, others = (tuple(map(_parse_file, rows)) for rows in (raw.pop("files"), beside))
@@ -260,21 +280,6 @@ def _parse(raw: dict[str, Any]) -> Manifest:
         twice = Counter(names).most_common(1)[0][0]
         raise ValueError(f"it lists '{twice}' twice")
     return Manifest(files=files, beside=others, **raw)
-
-
-def _check_depth(value: Any, key: str) -> None:
-    """Refuse nesting that later functions, which are recursive, may not be able to follow."""
-    level = [value]
-    for _ in range(_DEPTH):
-        level = [
-            item
-            for one in level
-            if isinstance(one, dict | list)
-            for item in (one.values() if isinstance(one, dict) else one)
-        ]
-        if not level:
-            return
-    raise ValueError(f"'{key}' is nested too deeply")
 
 
 def _parse_file(row: Any) -> FileRecord:

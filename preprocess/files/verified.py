@@ -9,12 +9,15 @@ A folder from somebody else may have files that its manifest describes correctly
 wrong. Readers check what they read; the hashes only show that a file is the one that was written.
 """
 
+import json
+import mmap
 import os
 import threading
 from collections import OrderedDict
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import xxhash
+import yaml
 
 from preprocess.errors import UserError, one_line
 from preprocess.files import storage
@@ -37,10 +40,9 @@ def damaged(path: str, reason: str, folder: str, stage: str) -> DamagedResult:
         folder: folder of the stage.
         stage: name of the stage, whose command makes the folder again.
     """
-    reason = one_line(f"{path} {reason}")
     return DamagedResult(
-        f"{reason}; run `biloom check {one_line(folder)}`, and make the folder again with "
-        f"`biloom {stage} --overwrite` or copy it again"
+        f"{one_line(f'{path} {reason}')}; run `biloom check {one_line(folder)}`, and copy the folder "
+        f"again or make it again with `biloom {one_line(stage)} --overwrite`"
     )
 
 
@@ -59,7 +61,8 @@ def read_verified(folder: str, manifest: Manifest | None, name: str) -> bytes:
     Args:
         folder: path or URL of the stage.
         manifest: its manifest; None to read without a check.
-        name: name of the file in the folder.
+        name: name of the file in the folder. A file that a manifest of format 1 does not list, such as
+            the config of the stage, is read without a check.
 
     Raises:
         DamagedResult: the file is missing, damaged or not listed in the manifest.
@@ -74,10 +77,63 @@ def read_verified(folder: str, manifest: Manifest | None, name: str) -> bytes:
         data = storage.read_bytes(path)
     except OSError as error:
         raise _unreadable(path, error, folder, manifest.stage) from error
-    found = len(data), xxhash.xxh3_128_hexdigest(data)
-    if problem := _difference(record, *found):
-        raise damaged(path, f"is damaged ({problem})", folder, manifest.stage)
+    verify_bytes(folder, manifest, name, data)
     return data
+
+
+def verify_bytes(
+    folder: str, manifest: Manifest | None, name: str, data: bytes | mmap.mmap
+) -> None:
+    """Compare the content of a file, read or memory-mapped, with its record.
+
+    Arguments and errors as in `read_verified`.
+    """
+    record = _record(folder, manifest, name)
+    if not record or not manifest:
+        return
+    if problem := _difference(record, len(data), xxhash.xxh3_128_hexdigest(data)):
+        path = storage.join(folder, name)
+        raise damaged(path, f"is damaged ({problem})", folder, manifest.stage)
+
+
+def read_config(folder: str, manifest: Manifest | None, name: str) -> dict[str, Any]:
+    """Return the mapping in a YAML or JSON file of a finished stage, such as its config.
+
+    Arguments and errors as in `read_verified`; also:
+
+    Raises:
+        DamagedResult: the file has no such mapping.
+    """
+    data = read_verified(folder, manifest, name)
+    try:
+        # As JSON if it is JSON, because YAML's parser is slow.
+        value = json.loads(data) if name.endswith(".json") else yaml.safe_load(data)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        reason = str(error).partition("\n")[0]
+    else:
+        if isinstance(value, dict):
+            return value
+        reason = "it holds no mapping"
+    path, stage = storage.join(folder, name), manifest.stage if manifest else "STAGE"
+    raise damaged(path, f"is damaged ({reason})", folder, stage)
+
+
+def read_rows(folder: str, manifest: Manifest | None, name: str) -> list[dict[str, Any]]:
+    """Return the mappings in a file of a finished stage that has one as JSON per line.
+
+    Arguments and errors as in `read_config`.
+    """
+    data = read_verified(folder, manifest, name)
+    try:
+        # Not splitlines, which also splits at characters that JSON need not escape.
+        rows = [json.loads(line) for line in data.split(b"\n") if line]
+        if all(isinstance(row, dict) for row in rows):
+            return rows
+        reason = "a line holds no mapping"
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
+    path, stage = storage.join(folder, name), manifest.stage if manifest else "STAGE"
+    raise damaged(path, f"is damaged ({reason})", folder, stage)
 
 
 def open_verified(folder: str, manifest: Manifest | None, name: str) -> BinaryIO:
@@ -178,11 +234,11 @@ def _key(path: str, record: FileRecord, by_time: bool) -> tuple[object, ...]:
 
 
 def _record(folder: str, manifest: Manifest | None, name: str) -> FileRecord | None:
-    """Return the record of a file; None if older manifests do not list it, or there is none."""
+    """Return the record of a file; None if its manifest does not vouch for all files of the folder."""
     if manifest is None:
         return None
     found = manifest.records.get(name)
-    if found is None and manifest.format > 1:
+    if found is None and manifest.beside:
         path = storage.join(folder, name)
         raise damaged(path, f"is not listed in {NAME}", folder, manifest.stage)
     return found

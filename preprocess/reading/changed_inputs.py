@@ -16,8 +16,10 @@ import xxhash
 
 from preprocess.errors import UserError, one_line
 from preprocess.files.find import FileInfo
+from preprocess.files.manifest import Manifest
 from preprocess.files.paths import split_chain
 from preprocess.files.storage import exists, is_remote, join, open_read, read_bytes, write_bytes
+from preprocess.files.verified import damaged, manifest_of, read_rows
 from preprocess.reading.byte_range import NOTHING, OLD_LINE_ENDS, RangeRead
 from preprocess.reading.units import Range, Unit
 from preprocess.work.folder import read_record, unit_records, word_records
@@ -114,16 +116,31 @@ def write_inputs(folder: str, rows: Sequence[dict[str, Any]], before: str | None
         rows: rows of `ranges_read`.
         before: folder with another such file, whose rows come first; equal rows are written once.
     """
-    old = read_inputs(before) if before is not None else []
+    old = read_inputs(before, manifest_of(before)) if before is not None else []
     lines = dict.fromkeys(map(json.dumps, [*old, *rows]))
     write_bytes(join(folder, INPUTS), "".join(f"{line}\n" for line in lines).encode())
 
 
-def read_inputs(folder: str) -> list[dict[str, Any]]:
-    """Return the rows of the ``inputs.jsonl`` of a folder; empty if it has none."""
-    path = join(folder, INPUTS)
-    lines = read_bytes(path).decode().splitlines() if exists(path) else []
-    return [json.loads(line) for line in lines]
+def read_inputs(folder: str, manifest: Manifest | None = None) -> list[dict[str, Any]]:
+    """Return the rows of the ``inputs.jsonl`` of a folder; empty if it has none.
+
+    Args:
+        folder: folder of a stage or of its unfinished work.
+        manifest: manifest of the stage, with which the file is compared.
+
+    Raises:
+        DamagedResult: the file is damaged.
+    """
+    if not exists(join(folder, INPUTS)):
+        return []
+    rows = read_rows(folder, manifest, INPUTS)
+    if all(isinstance(row.get(key), kind) for row in rows for key, kind in _ROW.items()):
+        return rows
+    stage = manifest.stage if manifest else "STAGE"
+    raise damaged(join(folder, INPUTS), "is damaged (not ranges of files)", folder, stage)
+
+
+_ROW = {"name": str, "start": int, "end": int, "version": str, "xxh128": str}
 
 
 def changed(folder: str, files: Sequence[FileInfo], work: str = "") -> list[str]:
@@ -217,7 +234,7 @@ _CHECKED: dict[str, _Checked] = {}
 def _rows(folder: str, work: str) -> Iterator[dict[str, Any]]:
     """Yield the ranges that a finished or unfinished stage has read."""
     if exists(join(folder, INPUTS)):
-        yield from read_inputs(folder)
+        yield from read_inputs(folder, manifest_of(folder))
         return
     if not work:
         return

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from preprocess.errors import UserError
 from preprocess.files.storage import exists
 from preprocess.reading.units import Unit
+from preprocess.work.damage import damaged_work
 from preprocess.work.folder import plan_file
 from preprocess.work.shuffle import count_groups, read_group, write_groups
 
@@ -22,8 +24,18 @@ def write_plan(work: str, units: Sequence[Unit]) -> None:
 
 
 def read_planned(work: str, index: int) -> Unit:
-    """Return the unit with this number."""
-    return Unit.from_dict(json.loads(read_group(plan_file(work), index)))
+    """Return the unit with this number.
+
+    Raises:
+        DamagedWork: the plan is damaged.
+    """
+    path = plan_file(work)
+    try:
+        return Unit.from_dict(json.loads(read_group(path, index)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise damaged_work(path, str(error)) from error
 
 
 def count_planned(work: str) -> int:

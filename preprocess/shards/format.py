@@ -5,7 +5,6 @@ than 65,536 ids). ``NAME.len`` holds the number of tokens of each document, uint
 little-endian. Boundary tokens are not stored; `preprocess.shards.stream` adds them.
 """
 
-import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,10 @@ import numpy.typing as npt
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.local_copies import DamagedCopy, LocalCopies
-from preprocess.files.manifest import FileRecord, Manifest, read_manifest
+from preprocess.files.manifest import NAME, FileRecord, Manifest, ManifestError, read_manifest
+from preprocess.files.verified import DamagedResult, damaged, read_verified, verify
+from preprocess.shards.npy import parse_npy
+from preprocess.text.config import SPLITS
 
 DOCUMENT = np.dtype(
     [
@@ -33,6 +35,9 @@ DOCUMENT = np.dtype(
 
 Words and characters are those of the cleaned text; ``text_bytes`` are its bytes in UTF-8."""
 
+STAGE = "prepare"
+"""The stage that makes corpora."""
+
 SUMS = ("documents", "tokens", "words", "characters", "text_bytes")
 """Names of the sizes of a shard or split: the number of documents, and sums over the documents."""
 
@@ -40,8 +45,16 @@ CACHE_BYTES = 50_000_000_000
 """Default limit of the local copies of remote shards, in bytes."""
 
 
+_COLUMNS = {"split": str, "source": str, "dtype": str, **dict.fromkeys(SUMS, int)}
+_DTYPES = ("<u2", "<u4")
+_DETAILS = {"vocabulary": int, "tokenizer": str, "cleaning": dict, "sources": list, "splits": dict}
+
+_MOST_IDS = 1 << 31
+"""Vocabularies are smaller, so that ids fit a signed integer of 32 bits."""
+
+
 class ShardError(UserError):
-    """A shard file that is missing, or that does not match its manifest."""
+    """A file of a corpus that is missing, or that does not match its manifest."""
 
 
 def token_dtype(vocabulary: int) -> np.dtype[Any]:
@@ -62,7 +75,9 @@ class Shard:
         documents: number of its documents.
         tokens, words, characters, text_bytes: sums of the sizes of its documents (`DOCUMENT`).
         copies: where remote files are copied to; None if the folder is local.
-        files: manifest records of the remote files, by ending ("bin" and "len").
+        files: manifest records of the files, by ending ("bin" and "len"); without them, the files are
+            not compared with their hashes.
+        vocabulary: number of ids of the tokenizer; None to accept all ids.
     """
 
     folder: str
@@ -77,6 +92,7 @@ class Shard:
     text_bytes: int
     copies: LocalCopies | None = None
     files: Mapping[str, FileRecord] = field(default_factory=dict, repr=False, hash=False)
+    vocabulary: int | None = None
 
     @property
     def ids(self) -> npt.NDArray[Any]:
@@ -92,7 +108,19 @@ class Shard:
             expected = self.tokens * np.dtype(self.dtype).itemsize
             if size != expected:
                 raise self._damaged("bin", f"{size:,} bytes, not {expected:,}")
-            return np.memmap(file, self.dtype, "r")
+            ids = np.memmap(file, self.dtype, "r")
+        if self.vocabulary is not None and (largest := self._largest_id(ids)) >= self.vocabulary:
+            raise self._damaged("bin", f"id {largest:,} in a vocabulary of {self.vocabulary:,}")
+        return ids
+
+    def _largest_id(self, ids: npt.NDArray[Any]) -> int:
+        """Return the largest id; computed once per process for a file of known hash."""
+        if "bin" not in self.files:
+            return int(ids.max())
+        content = self.files["bin"].xxh128
+        if content not in _LARGEST:
+            _LARGEST[content] = int(ids.max())
+        return _LARGEST[content]
 
     def touch(self) -> bool:
         """Mark the local copy of the ids as recently used.
@@ -120,19 +148,26 @@ class Shard:
         try:
             if self.copies:
                 return self.copies.open(path, self.files[ending])
+            if ending in self.files:
+                verify(self.folder, self.files[ending], STAGE)
             return storage.open_read(path)
         except FileNotFoundError as error:
-            raise ShardError(f"{path} is missing; run `biloom check {self.folder}`") from error
+            raise ShardError(str(damaged(path, "is missing", self.folder, STAGE))) from error
         except DamagedCopy as error:
             raise self._damaged(ending, str(error)) from error
+        except DamagedResult as error:
+            raise ShardError(str(error)) from error
 
     def _path(self, ending: str) -> str:
         return storage.join(self.folder, f"{self.name}.{ending}")
 
     def _damaged(self, ending: str, reason: str) -> ShardError:
-        return ShardError(
-            f"{self._path(ending)} is damaged ({reason}); run `biloom check {self.folder}`"
-        )
+        reason = f"is damaged ({reason})"
+        return ShardError(str(damaged(self._path(ending), reason, self.folder, STAGE)))
+
+
+_LARGEST: dict[str, int] = {}
+"""The largest id of each shard that this process opened, by the hash of its file."""
 
 
 @dataclass(frozen=True)
@@ -160,18 +195,46 @@ class Corpus:
         Raises:
             ManifestError: the folder holds no finished corpus.
         """
-        return cls(folder, read_manifest(folder, "prepare"), cache_bytes)
+        manifest = read_manifest(folder, STAGE)
+        details = manifest.details
+        for key, kind in _DETAILS.items():
+            if not isinstance(details.get(key, kind()), kind):
+                raise _wrong_manifest(folder, f"'{key}' is {details[key]!r:.40}")
+        if not 0 < details["vocabulary"] < _MOST_IDS:
+            raise _wrong_manifest(folder, f"'vocabulary' is {details['vocabulary']!r:.40}")
+        return cls(folder, manifest, cache_bytes)
 
     def shards(self, split: str) -> tuple[Shard, ...]:
-        """Return the shards of a split ("train", "valid" or "test") in the order of the manifest."""
-        records = {file.name: file for file in self.manifest.files}
+        """Return the shards of a split ("train", "valid" or "test") in the order of the manifest.
+
+        Raises:
+            ManifestError: the manifest does not describe a shard completely.
+        """
+        return tuple(shard for shard in self._shards if shard.split == split)
+
+    @cached_property
+    def _shards(self) -> tuple[Shard, ...]:
+        records = self.manifest.records
         shards = []
         for file in self.manifest.files:
-            if file.name.endswith(".bin") and file.counts["split"] == split:
-                columns: dict[str, Any] = dict(file.counts)
-                name = file.name.removesuffix(".bin")
-                files = {"bin": file, "len": records[f"{name}.len"]} if self._copies else {}
-                shards.append(Shard(self.folder, name, **columns, copies=self._copies, files=files))
+            if not file.name.endswith(".bin"):
+                continue
+            name = file.name.removesuffix(".bin")
+            columns: dict[str, Any] = dict(file.counts)
+            kinds = {key: type(value) for key, value in columns.items()}
+            lengths = records.get(f"{name}.len")
+            if (
+                kinds != _COLUMNS
+                or lengths is None
+                or columns["split"] not in SPLITS
+                or columns["dtype"] not in _DTYPES
+                or file.bytes != columns["tokens"] * np.dtype(columns["dtype"]).itemsize
+                or lengths.bytes != 4 * columns["documents"]
+            ):
+                raise _wrong_manifest(self.folder, f"it does not describe shard '{name}'")
+            files = {"bin": file, "len": lengths}
+            rest: dict[str, Any] = {"files": files, "vocabulary": self.vocabulary}
+            shards.append(Shard(self.folder, name, **columns, copies=self._copies, **rest))
         return tuple(shards)
 
     @cached_property
@@ -189,10 +252,30 @@ class Corpus:
         return int(self.manifest.details["vocabulary"])
 
     def counts(self) -> npt.NDArray[np.uint64]:
-        """Return how often each id occurs in the train split, shape (vocabulary,)."""
-        data = storage.read_bytes(storage.join(self.folder, "counts.npy"))
-        counts: npt.NDArray[np.uint64] = np.load(io.BytesIO(data))
-        return counts
+        """Return how often each id occurs in the train split, shape (vocabulary,).
+
+        Raises:
+            ShardError: the file is missing or damaged.
+        """
+        name = "counts.npy"
+        path = storage.join(self.folder, name)
+        try:
+            data = read_verified(self.folder, self.manifest, name)
+            return parse_npy(data, np.uint64, self.vocabulary)
+        except FileNotFoundError as error:
+            raise ShardError(str(damaged(path, "is missing", self.folder, STAGE))) from error
+        except DamagedResult as error:
+            raise ShardError(str(error)) from error
+        except ValueError as error:
+            reason = f"is damaged ({error})"
+            raise ShardError(str(damaged(path, reason, self.folder, STAGE))) from error
+
+
+def _wrong_manifest(folder: str, reason: str) -> ManifestError:
+    return ManifestError(
+        f"{folder}: {NAME} is not that of a corpus ({reason}); make it again with "
+        f"`biloom {STAGE} --overwrite`, or copy it again"
+    )
 
 
 def shard_counts(

@@ -29,6 +29,9 @@ from preprocess.text.config import SPLITS
 FORMAT = 1
 """Version of the file format."""
 
+LARGEST = 1 << 32
+"""Maximum bytes of a file after decompression; a document takes 21 bytes and its id."""
+
 PREFIX = "origins-"
 """Prefix of the file names."""
 
@@ -199,10 +202,15 @@ class Origins:
             OriginsError: the content is damaged, or of a newer version of the format.
         """
         try:
+            if zstandard.get_frame_parameters(data).content_size > LARGEST:
+                raise ValueError("it claims to be larger than any segment")
             return cls._decode(zstandard.ZstdDecompressor().decompress(data))
         except OriginsError as error:
             raise OriginsError(f"{path}: {error}") from None
-        except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
+        except (
+            *(zstandard.ZstdError, ValueError, KeyError, TypeError),
+            *(AttributeError, OverflowError, RecursionError, MemoryError),
+        ) as error:
             raise OriginsError(
                 f"{path} is damaged ({error}); prepare the corpus again with --overwrite"
             ) from error
@@ -219,6 +227,9 @@ class Origins:
         columns = _Columns(memoryview(data)[end:])
         documents, dropped = head["documents"], head["dropped"]
         files = tuple(FileRun(name, place, number) for name, place, number in head["files"])
+        sizes_of = [documents, dropped, *(run.documents for run in files)]
+        if any(type(size) is not int or size < 0 for size in sizes_of):
+            raise ValueError("its sizes are no sizes")
         steps = columns.integers(documents, "<i8")
         fates = np.frombuffer(columns.take(documents), np.uint8)
         keys = [columns.integers(dropped, "<u4") for _ in range(2)]
@@ -233,7 +244,15 @@ class Origins:
         begins = np.array([0, *accumulate(counts)], np.intp)[:-1]
         before = np.concatenate([np.zeros(1, np.int64), sums])[begins]
         places = sums - np.repeat(before, counts)
-        if np.count_nonzero(fates >= len(SPLITS)) != dropped or columns.left:
+        names = [head["source"], *(run.name for run in files), *(run.place for run in files)]
+        if (
+            np.count_nonzero(fates >= len(SPLITS)) != dropped
+            or columns.left
+            or fates.max(initial=0) >= len(FATES)
+            or sum(counts) != documents
+            or any(type(name) is not str for name in names)
+            or not 0 <= head["first"] < 1 << 32
+        ):
             raise ValueError("its columns do not fit together")
         return cls(head["source"], head["first"], files, places, ids, fates, originals)
 

@@ -12,7 +12,6 @@ from typing import Protocol
 from preprocess.config import TokenizerConfig, WordConfig
 from preprocess.errors import one_line
 from preprocess.files.errors import StoreError
-from preprocess.files.manifest import ManifestError
 from preprocess.files.verified import DamagedResult, manifest_of, read_verified
 from preprocess.tokenizers.base import Ids, Token, TokenizerError
 from preprocess.tokenizers.kind_file import read_kind
@@ -76,11 +75,15 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
 def load_tokenizer(folder: str) -> Tokenizer:
     """Load the tokenizer in ``folder``, a path or URL.
 
+    Its files are verified if the folder has a manifest.
+
     Raises:
+        ManifestError: the manifest is damaged.
+        DamagedResult: a file differs from its record in the manifest.
         TokenizerError: the folder holds no tokenizer, a damaged one, or an unknown kind.
     """
+    manifest = manifest_of(folder)
     try:
-        manifest = manifest_of(folder)
         saved = read_kind(folder, manifest)
         kind, marks = saved["kind"], saved.get("space_marks")
         if kind == WordTokenizer.kind:
@@ -92,7 +95,7 @@ def load_tokenizer(folder: str) -> Tokenizer:
             return SentencePieceTokenizer(
                 read_verified(folder, manifest, MODEL), kind, marks == BYTES
             )
-    except (StoreError, DamagedResult, ManifestError):
+    except (StoreError, DamagedResult):
         raise
     # A damaged model is a TokenizerError, which is a ValueError.
     except (OSError, ValueError, KeyError) as error:

@@ -97,7 +97,18 @@ class Vocabulary:
 
         Remote files are first copied to a temporary folder of this process.
         """
-        return cls(_mapped(text), _mapped(index))
+        return cls(mapped(text), mapped(index))
+
+    def check_words(self) -> None:
+        """Check that every word is a line of UTF-8 text, as in a vocabulary from somebody else.
+
+        Raises:
+            TokenizerError: it is not so.
+        """
+        for first in range(0, self._size, BATCH_WORDS):
+            last = min(first + BATCH_WORDS, self._size)
+            begin, end = int(self._offsets[first]), int(self._offsets[last])
+            self._split(self._text[begin:end], last - first)
 
     def __len__(self) -> int:
         return self._size
@@ -120,13 +131,17 @@ class Vocabulary:
             TokenizerError: one is not UTF-8, or contains a line feed.
         """
         number = min(number, self._size)
+        return self._split(self._text[: int(self._offsets[number])], number)
+
+    @staticmethod
+    def _split(text: bytes, number: int) -> list[str]:
         try:
-            words = self._text[: int(self._offsets[number])].decode().split("\n")[:-1]
+            words = text.decode().split("\n")
         except UnicodeDecodeError as error:
             raise TokenizerError(f"the vocabulary text is not UTF-8 ({error.reason})") from error
-        if len(words) != number:
+        if len(words) != number + 1 or words[-1]:
             raise TokenizerError("the vocabulary text and its index do not match")
-        return words
+        return words[:-1]
 
     def find(self, words: Sequence[bytes]) -> npt.NDArray[np.int64]:
         """Return the number of each word, int64, shape (words,); -1 for a missing word.
@@ -256,7 +271,8 @@ def _chunks(file: IO[bytes], dtype: str, size: int) -> Iterator[tuple[int, npt.N
         begin += len(part)
 
 
-def _mapped(path: str) -> bytes | mmap.mmap:
+def mapped(path: str) -> bytes | mmap.mmap:
+    """Memory-map a file, given by path or URL; a remote one is first copied to a temporary folder."""
     local = storage.local_path(path)
     if storage.is_remote(path):
         local = Path(_cache.name) / xxhash.xxh3_128_hexdigest(path.encode())

@@ -15,10 +15,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from preprocess.config import PrepareConfig
 from preprocess.files.storage import atomic_writer, exists, open_read
@@ -28,6 +29,7 @@ from preprocess.text.splits import hash_halves, splits_of, text_hashes
 from preprocess.tokenizers.sample import read_kept
 from preprocess.tokenizers.vocabulary import hash_word
 from preprocess.work import folder
+from preprocess.work.damage import damaged_work
 from preprocess.work.progress import Progress
 from preprocess.work.shuffle import Shuffle
 
@@ -157,7 +159,8 @@ def merge_bucket(job: CountJob, bucket: int) -> int:
     with atomic_writer(target) as file:
         for start in range(0, len(rows), BLOCK_WORDS):
             part = rows[start : start + BLOCK_WORDS]
-            file.write(_block([(-n, -m, word) for n, m, word in part]))
+            block = _block([(-n, -m, word) for n, m, word in part])
+            file.write(block + _block_sum(block))
     return bucket
 
 
@@ -198,7 +201,11 @@ def _block(rows: Sequence[tuple[int, int, bytes]]) -> bytes:
     return head.tobytes() + counts.tobytes() + lengths.tobytes() + blob
 
 
-def _read_block(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
+class _Readable(Protocol):
+    def read(self, size: int) -> bytes: ...
+
+
+def _read_block(file: _Readable) -> Iterator[tuple[int, int, bytes]]:
     """Yield the rows of the next `_block` of ``file``; nothing at its end."""
     head = file.read(16)
     if head:
@@ -214,8 +221,44 @@ def _read_block(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
 
 def _read_run(path: str) -> Iterator[Row]:
     with open_read(path) as file:
-        while rows := list(_read_block(file)):
-            yield from ((-n, -m, word) for n, m, word in rows)
+        read = _HashedReader(file)
+        try:
+            while rows := list(_read_block(read)):
+                if file.read(_SUM_BYTES) != read.sum():
+                    raise ValueError("its checksum does not match")
+                yield from ((-n, -m, word) for n, m, word in rows)
+        except ValueError as error:
+            raise damaged_work(path, str(error)) from error
+
+
+class _HashedReader:
+    """Reads from a file, and hashes what was read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._hash = file, xxhash.xxh3_64()
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(min(size, _MOST_BYTES))
+        if len(data) < size and self._hash.intdigest() != _EMPTY:
+            raise ValueError("it ends early")
+        self._hash.update(data)
+        return data
+
+    def sum(self) -> bytes:
+        """Return the checksum of what was read since the last call."""
+        digest = self._hash.intdigest().to_bytes(_SUM_BYTES, "little")
+        self._hash.reset()
+        return digest
+
+
+_EMPTY = xxhash.xxh3_64_intdigest(b"")
+_SUM_BYTES = 8
+_MOST_BYTES = 1 << 31
+"""A block of `BLOCK_WORDS` words is smaller, unless its sizes are damaged."""
+
+
+def _block_sum(block: bytes) -> bytes:
+    return xxhash.xxh3_64_intdigest(block).to_bytes(_SUM_BYTES, "little")
 
 
 def _shuffle(work: str) -> Shuffle:

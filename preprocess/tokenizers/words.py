@@ -16,10 +16,10 @@ import numpy as np
 from preprocess.config import WordConfig
 from preprocess.files.manifest import Manifest
 from preprocess.files.storage import exists, join
-from preprocess.files.verified import open_verified, read_verified
+from preprocess.files.verified import read_verified, verify_bytes
 from preprocess.tokenizers.base import CONTROLS, UNKNOWN, Ids, Token, TokenizerError
 from preprocess.tokenizers.kind_file import save_kind
-from preprocess.tokenizers.vocabulary import Vocabulary
+from preprocess.tokenizers.vocabulary import Vocabulary, mapped
 
 FREQUENT = 100_000
 """Number of words held in memory (15 MB); they cover all but a few percent of running text."""
@@ -52,16 +52,19 @@ class WordTokenizer:
             manifest: its manifest, if it has one.
 
         Raises:
-            ValueError: a file is damaged.
+            DamagedResult: a file differs from its record in the manifest.
+            ValueError: the files do not hold a vocabulary.
             OSError: a file cannot be read.
         """
-        text, index = join(folder, TEXT), join(folder, INDEX)
-        if not exists(index):
+        if not exists(join(folder, INDEX)):
             words = read_verified(folder, manifest, TEXT).decode().split("\n")
             return cls(Vocabulary.of_words(words[:-1]))
-        for name in (TEXT, INDEX):
-            open_verified(folder, manifest, name).close()
-        return cls(Vocabulary.open(text, index))
+        files = [mapped(join(folder, name)) for name in (TEXT, INDEX)]
+        for name, data in zip((TEXT, INDEX), files, strict=True):
+            verify_bytes(folder, manifest, name, data)
+        vocabulary = Vocabulary(*files)
+        vocabulary.check_words()
+        return cls(vocabulary)
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         rows = [text.split() for text in texts]

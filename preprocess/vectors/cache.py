@@ -82,7 +82,7 @@ class VectorCache(Mapping[Text, Vectors]):
             codec = Codec(manifest.details["dtype"], self.dim)
         except KeyError as error:
             raise CacheError(
-                f"{path}: the manifest of the vector cache lacks {error}; {make_again()}"
+                f"{path}: the manifest of the vector cache lacks '{error.args[-1]}'; {make_again()}"
             ) from error
         self.dtype = codec.decoded_dtype
         self.texts_kept = bool(manifest.details.get("texts_kept", True))

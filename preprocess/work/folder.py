@@ -20,13 +20,15 @@
       copies/hashes-000012.json           how often the repeated keys of this bucket occur
       word-counts/             word counts (`preprocess.tokenizers.word_counts`), a `Shuffle`
       word-counts/000012.json  record of a unit: its words are counted
-      vocabulary/000012.bin    words of a bucket in the order of their ids
+      vocabulary/000012.words  words of a bucket in the order of their ids
       progress/000012.json     counts of a unit, rewritten while it runs
       job.json                 name of the Beam job that runs
       failures/...             messages of workers that failed
       step-000001000.ckpt      checkpoints of an unfinished training
 
-A record is a JSON file that is written after the files it describes, so these are complete. In the
+A record is a JSON file that is written after the files it describes, so these are complete. It has a
+checksum of itself, and the record of a unit has the hashes of its parts. A damaged file is told
+(`preprocess.work.damage`); it never becomes a part of the result. In the
 functions below, ``work`` is the path or URL of the folder of one request, ``unit`` the number of a
 unit of work, and ``kind`` "hashes" or "bands".
 
@@ -34,7 +36,6 @@ Workers write into ``work`` only. A worker that outlives its driver may continue
 folder's name is the fingerprint of the request, and records of finished work repeat it.
 """
 
-import json
 import re
 from typing import Any
 
@@ -45,11 +46,13 @@ from preprocess.files.storage import (
     list_folders,
     list_names,
     move_entries,
-    read_bytes,
     remove,
     remove_tree,
-    write_bytes,
 )
+from preprocess.work.damage import damaged_work
+from preprocess.work.records import read_record as read_record
+from preprocess.work.records import read_record_if_written as read_record_if_written
+from preprocess.work.records import write_record as write_record
 
 NAME = "_work"
 ASKED = "asked.json"
@@ -219,7 +222,8 @@ def word_record(work: str, unit: int) -> str:
 
 
 def sorted_words(work: str, bucket: int) -> str:
-    return join(work, "vocabulary", f"{bucket:06d}.bin")
+    # Lists of former versions, without checksums, are called .bin and not read.
+    return join(work, "vocabulary", f"{bucket:06d}.words")
 
 
 def progress_folder(work: str) -> str:
@@ -269,9 +273,11 @@ def read_done(work: str, path: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the record has not been written.
-        UserError: the record belongs to another request.
+        UserError: the record is damaged, or belongs to another request.
     """
     record: dict[str, Any] = read_record(path)
+    if not isinstance(record, dict):
+        raise damaged_work(path, "it is not a JSON object")
     # Version 0.1 did not write it.
     stamp = record.pop(_STAMP, _name(work))
     if stamp != _name(work):
@@ -284,25 +290,6 @@ def read_done(work: str, path: str) -> dict[str, Any]:
 
 def _name(work: str) -> str:
     return work.rstrip("/").rpartition("/")[2]
-
-
-def write_record(path: str, record: Any) -> None:
-    """Write a JSON record atomically."""
-    write_bytes(path, json.dumps(record).encode())
-
-
-def read_record(path: str) -> Any:
-    """Return a record.
-
-    Raises:
-        FileNotFoundError: the record has not been written.
-    """
-    return json.loads(read_bytes(path))
-
-
-def read_record_if_written(path: str) -> Any:
-    """Return a record, or None if it has not been written."""
-    return read_record(path) if exists(path) else None
 
 
 def record_counts(work: str) -> tuple[int, int, int]:

@@ -130,7 +130,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(["top", "lstm", "char_cnn"]), st.data())
 def test_any_value_of_any_option_gives_a_network_or_a_message(
     tmp_path_factory: pytest.TempPathFactory, section: str, data: st.DataObject
@@ -142,7 +142,7 @@ def test_any_value_of_any_option_gives_a_network_or_a_message(
         read(folder, options(**{section: {name: data.draw(VALUES)}}))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.binary(max_size=60) | st.text(alphabet='{}[]":,0123eE+-.\\u', max_size=60).map(str.encode)
 )

@@ -66,7 +66,7 @@ WORD = st.text(st.characters(codec="utf-8", exclude_characters="\n\0"), min_size
 ODD = st.text(alphabet="\r\u00a0\u2028\x85\x0b\ufeff a", min_size=1, max_size=3)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(WORD | ODD | st.sampled_from([*CONTROLS, SKIPPED]), unique=True))
 def test_any_words_come_back(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> None:
     data, left_out = write_vocabulary(words)

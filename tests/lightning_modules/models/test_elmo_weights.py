@@ -170,7 +170,7 @@ def test_every_truncated_file_is_refused(path: Path) -> None:
             read_weights(str(path), CONFIG)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8))
 def test_changed_bytes_give_weights_or_a_message(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[float, int]]

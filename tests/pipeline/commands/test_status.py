@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from subprocess import Popen, run
 from typing import Any
@@ -16,6 +17,7 @@ from pipeline.cli import main
 from pipeline.commands import status as module
 from pipeline.commands.status import status_of
 from pipeline.lifecycle.order import STAGE_ORDER
+from preprocess.files.manifest import FileRecord, hash_file, read_manifest, write_manifest
 
 Tiny = Any  # of conftest.py
 Capture = pytest.CaptureFixture[str]
@@ -202,9 +204,31 @@ def test_missing_files_are_reported(folder: Path, capsys: Capture) -> None:
 
 def test_figures_that_are_not_known_are_left_out(folder: Path) -> None:
     (folder / "train" / "stats.json").unlink()
-    (folder / "train" / "config.yaml").write_text("{")
+    train = str(folder / "train")
+    # As versions wrote it that did not list these files.
+    write_manifest(train, replace(read_manifest(train), beside=()))
     found = status_of(str(folder), "train")
     assert (found.state, found.time) == ("done", "-")
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "stats.json"])
+def test_damaged_files_beside_the_result_are_reported(
+    folder: Path, capsys: Capture, name: str
+) -> None:
+    train = str(folder / "train")
+    records = (
+        FileRecord(one, *hash_file(f"{train}/{one}")) for one in ("config.yaml", "stats.json")
+    )
+    write_manifest(train, replace(read_manifest(train), beside=tuple(records)))
+    path = folder / "train" / name
+    data = bytearray(path.read_bytes())
+    data[-4] ^= 1
+    path.write_bytes(data)
+    code, rows, lines = told(folder, capsys)
+    assert (code, rows["train"][0]) == (1, "damaged")
+    [line] = [line for line in lines if name in line]
+    assert line.startswith(f"train: {name} is damaged (hash ")
+    assert line.endswith("make it again with `biloom train --overwrite`")
 
 
 def test_a_run_in_a_store_has_a_status_and_a_report(folder: Path, capsys: Capture) -> None:

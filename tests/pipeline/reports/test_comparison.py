@@ -122,9 +122,10 @@ def test_forward_models_have_no_rows_of_the_other_direction(runs: tuple[Path, Pa
     assert "perplexity per token, backward" not in found
 
 
-def test_an_empty_held_out_split_is_reported(runs: tuple[Path, Path]) -> None:
+def test_an_empty_held_out_split_is_reported(runs: tuple[Path, Path], as_stranger: Any) -> None:
     edit(runs[1], "evaluate", lambda m: m.update(details={"split": "valid", "tokens": 0}))
     (runs[1] / "train" / "metrics.jsonl").write_text("")
+    as_stranger(runs[1] / "train")
     found = figures(runs)
     assert found["perplexity per token, forward"] == ["54.6", "no held-out text"]
     assert found["step of the lowest held-out perplexity"] == ["30", "not evaluated"]

@@ -200,7 +200,7 @@ def test_a_unit_reads_only_its_part_of_a_drop_list(
     monkeypatch.setattr(shuffle, "read_bytes", counting)
     assert read_drops(work, "hashes", 1, 1).tolist() == [0]
     assert read_drops(work, "hashes", 2, 1).tolist() == []
-    assert sum(read) == 16 + dedup.DROP.itemsize + 16
+    assert sum(read) == 16 + dedup.DROP.itemsize + 8 + 16
 
 
 def test_the_number_of_buckets_follows_from_the_size_alone() -> None:

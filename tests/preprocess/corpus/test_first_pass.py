@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from preprocess.work import folder as work_folder
 from preprocess.work import shuffle
 from preprocess.work.folder import read_unit_record, unit_record
 from preprocess.work.progress import ProgressSums
+from preprocess.work.shuffle import read_group
 
 
 def make_job(folder: Path, text: str | bytes, **settings: Any) -> tuple[Job, list[Unit], Tokenizer]:
@@ -83,12 +83,10 @@ def test_a_unit_is_tokenised_in_order_with_its_sizes_and_hashes(tmp_path: Path) 
     # The second line is empty.
     assert origins.places.tolist() == [0, 6, 15, 18]
     assert (origins.source, origins.fates.tolist()) == ("corpus", [0, 0, 0, 0])
-    data = Path(f"{job.work}/hashes/000000-0000.bin").read_bytes()
-    begins = np.frombuffer(data[:32], "<u8").tolist()
-    assert (begins[0], begins[-1]) == (32, len(data))
     found = set()
-    for bucket, (first, end) in enumerate(pairwise(begins)):
-        for number, low, high in np.frombuffer(data[first:end], KEYS["hashes"]).tolist():
+    for bucket in range(3):
+        data = read_group(f"{job.work}/hashes/000000-0000.bin", bucket)
+        for number, low, high in np.frombuffer(data, KEYS["hashes"]).tolist():
             assert low % 3 == bucket
             found.add((high << 64 | low, number))
     assert found == {(text_hash(t.encode()), n) for n, t in enumerate(texts)}
@@ -173,6 +171,7 @@ def test_the_output_does_not_depend_on_the_blocks_of_the_reader(
         found[-1]["aside"] = b"\n".join(lines)
         for name in ("units", "segments"):
             record = json.loads(found[-1].pop(f"_work/{name}/000000.json"))
+            record.pop("checksum")
             for changing in ("inputs", "files_aside", "rejected_aside", "versions", "read"):
                 record.pop(changing, None)
             found[-1][name] = json.dumps(record).encode()

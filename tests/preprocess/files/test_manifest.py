@@ -1,4 +1,5 @@
 import json
+import pickle
 import re
 from dataclasses import replace
 
@@ -14,7 +15,6 @@ from preprocess.files.manifest import (
     FileRecord,
     Manifest,
     ManifestError,
-    check_files,
     content_hash,
     hash_file,
     read_manifest,
@@ -209,6 +209,20 @@ def test_record_refuses_a_reserved_column_name():
         FileRecord("x", 1, "0" * 32, {"bytes": 2})
 
 
+def test_missing_entry_is_an_error_of_the_manifest(folder):
+    write_manifest(folder, replace(MADE, details={"model": {"layers": [{"a": 1}]}}))
+    details = read_manifest(folder).details
+    assert details == {"model": {"layers": [{"a": 1}]}}
+    assert details.get("x") is None
+    for one in (details, details["model"], details["model"]["layers"][0]):
+        with pytest.raises(ManifestError) as caught:
+            one["x"]
+        assert str(caught.value) == (
+            f"{folder}: manifest.json is damaged (no 'x'); copy or make the folder again"
+        )
+    assert pickle.loads(pickle.dumps(details)) == details
+
+
 def test_changed_value_is_noticed_by_the_checksum(folder):
     write_manifest(folder, MADE)
     path = storage.join(folder, "manifest.json")
@@ -274,22 +288,3 @@ def test_content_does_not_depend_on_the_order_of_files(files):
 )
 def test_content_changes_with_every_column(change):
     assert content_hash([replace(FILES[0], **change), FILES[1]]) != content_hash(FILES)
-
-
-def test_check_files_names_every_problem(folder):
-    records = []
-    for name in ("whole", "missing", "short", "changed"):
-        storage.write_bytes(storage.join(folder, name), b"12345")
-        records.append(FileRecord(name, *hash_file(storage.join(folder, name))))
-    made = replace(MADE, files=tuple(records[:2]), beside=tuple(records[2:]))
-    assert check_files(folder, made) == []
-
-    storage.remove(storage.join(folder, "missing"))
-    storage.write_bytes(storage.join(folder, "short"), b"1234")
-    storage.write_bytes(storage.join(folder, "changed"), b"12346")
-    seen = []
-    problems = check_files(folder, made, seen.append)
-    assert seen == records
-    assert problems[:2] == ["missing: missing", "short: size is 4 bytes, was 5"]
-    assert problems[2].startswith("changed: hash is ")
-    assert len(problems) == 3

@@ -3,21 +3,23 @@
 import os
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from preprocess.files import storage, verified
-from preprocess.files.manifest import FileRecord, Manifest, hash_file
+from preprocess.files.manifest import FileRecord, Manifest, check_files, hash_file
 from preprocess.files.verified import (
     DamagedResult,
     manifest_of,
     open_verified,
+    read_config,
     read_verified,
     verify,
 )
 
-REPAIR = "run `biloom check {}`, and make the folder again with `biloom export --overwrite`"
+REPAIR = "run `biloom check {}`, and copy the folder again or make it again with `biloom export --overwrite`"
 
 
 @pytest.fixture(autouse=True)
@@ -73,10 +75,34 @@ def test_folder_in_place_of_a_file_is_refused(tmp_path):
 def test_file_that_no_manifest_lists(folder):
     manifest = made(folder)
     storage.write_bytes(storage.join(folder, "other"), b"1")
+    # Older manifests do not list the files beside the result.
+    assert read_verified(folder, manifest, "other") == b"1"
+    manifest = replace(manifest, beside=(FileRecord("stats.json", 1, "0" * 32),))
     with pytest.raises(DamagedResult, match=re.escape("other is not listed in manifest.json")):
         read_verified(folder, manifest, "other")
-    # Older manifests do not list the files beside the result.
-    assert read_verified(folder, made(folder, format=1), "other") == b"1"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("x.json", b'{"a": 1}', {"a": 1}),
+        ("x.yaml", b"a: [1]", {"a": [1]}),
+        ("x.json", b"[1]", "x.json is damaged (it holds no mapping); run"),
+        ("x.json", b"{", "x.json is damaged (Expecting"),
+        ("x.json", b"[" * 100_000, "x.json is damaged ("),
+        ("x.json", b"\xff", "x.json is damaged ("),
+        ("x.yaml", b"a: [", "x.yaml is damaged (while parsing"),
+        ("x.yaml", b"\x00", "x.yaml is damaged ("),
+        ("x.yaml", b"1", "x.yaml is damaged (it holds no mapping)"),
+    ],
+)
+def test_config_is_a_mapping(folder, name, data, expected):
+    storage.write_bytes(storage.join(folder, name), data)
+    if isinstance(expected, dict):
+        assert read_config(folder, None, name) == expected
+    else:
+        with pytest.raises(DamagedResult, match=re.escape(expected)):
+            read_config(folder, None, name)
 
 
 def test_folder_without_a_manifest(folder):
@@ -137,3 +163,22 @@ def test_forked_process_is_not_stopped_by_a_lock_held_elsewhere(tmp_path):
             verify(str(tmp_path), record, "export")
             os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_check_files_names_every_problem(folder):
+    records = []
+    for name in ("whole", "missing", "short", "changed"):
+        storage.write_bytes(storage.join(folder, name), b"12345")
+        records.append(FileRecord(name, *hash_file(storage.join(folder, name))))
+    manifest = replace(made(folder), files=tuple(records[:2]), beside=tuple(records[2:]))
+    assert check_files(folder, manifest) == []
+
+    storage.remove(storage.join(folder, "missing"))
+    storage.write_bytes(storage.join(folder, "short"), b"1234")
+    storage.write_bytes(storage.join(folder, "changed"), b"12346")
+    seen = []
+    problems = check_files(folder, manifest, seen.append)
+    assert seen == records
+    assert problems[:2] == ["missing: missing", "short: size is 4 bytes, was 5"]
+    assert problems[2].startswith("changed: hash is ")
+    assert len(problems) == 3

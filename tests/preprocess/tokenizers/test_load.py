@@ -308,7 +308,7 @@ def use(folder: Path) -> None:
         tokenizer.longest(5)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(changes=CHANGES, size=SIZE)
 def test_a_changed_sentencepiece_model_is_used_or_refused(
     tmp_path_factory: pytest.TempPathFactory,
@@ -323,7 +323,7 @@ def test_a_changed_sentencepiece_model_is_used_or_refused(
     use(folder)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(changes=CHANGES, size=SIZE, name=st.sampled_from(["vocabulary.txt", "vocabulary.index"]))
 def test_a_changed_vocabulary_is_used_or_refused(
     tmp_path_factory: pytest.TempPathFactory,

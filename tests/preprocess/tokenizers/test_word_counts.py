@@ -26,6 +26,7 @@ from preprocess.tokenizers.word_counts import (
     read_counted,
     word_buckets,
 )
+from preprocess.work.damage import DamagedWork
 
 LINES = [f"w{n % 7} слово{n % 23} 猫{n * n % 41} only{n}" for n in range(240)]
 
@@ -124,16 +125,33 @@ def test_a_rerun_makes_only_missing_files(tmp_path: Path, monkeypatch: pytest.Mo
     job, units = plan(tmp_path, LINES, unit_bytes=1024)
     words = run(job, units)
     work = Path(job.work)
-    stamps = {path: path.stat().st_mtime_ns for path in work.rglob("*.bin")}
+    files = [*work.rglob("*.bin"), *work.rglob("*.words")]
+    stamps = {path: path.stat().st_mtime_ns for path in files}
     records = sorted((work / "word-counts").glob("*.json"))
     records[1].unlink()
-    lost = work / "vocabulary" / "000001.bin"
+    lost = work / "vocabulary" / "000001.words"
     lost.unlink()
     assert run(job, units) == words
     changed = {path.name for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp}
-    assert changed == {"000001-0000.bin", "000001.bin"}
+    assert changed == {"000001-0000.bin", "000001.words"}
     assert not list(work.rglob(f"{TEMPORARY}*"))
     assert json.loads(records[0].read_text())["documents"] > 0
+
+
+def test_a_damaged_list_of_words_is_told(tmp_path: Path) -> None:
+    job, units = plan(tmp_path, LINES)
+    run(job, units)
+    path = Path(job.work) / "vocabulary" / "000000.words"
+    whole = path.read_bytes()
+    for index in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[index] ^= 1 << index % 8
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedWork, match=r"000000\.words is damaged \(.*\); delete "):
+            list(merged_words(job))
+    path.write_bytes(whole[:-1])
+    with pytest.raises(DamagedWork, match="its checksum does not match"):
+        list(merged_words(job))
 
 
 def test_an_interrupted_bucket_leaves_no_partial_file(
@@ -141,7 +159,7 @@ def test_an_interrupted_bucket_leaves_no_partial_file(
 ) -> None:
     job, units = plan(tmp_path, LINES)
     words = run(job, units)
-    (Path(job.work) / "vocabulary" / "000000.bin").unlink()
+    (Path(job.work) / "vocabulary" / "000000.words").unlink()
 
     def die(rows: Any) -> bytes:
         raise KeyboardInterrupt

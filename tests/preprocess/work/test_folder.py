@@ -6,6 +6,7 @@ import pytest
 
 from preprocess.files.storage import TEMPORARY
 from preprocess.work import folder
+from preprocess.work.damage import DamagedWork
 
 
 def test_a_record_is_read_back(tmp_path: Path) -> None:
@@ -16,6 +17,32 @@ def test_a_record_is_read_back(tmp_path: Path) -> None:
     folder.write_record(path, {"read": 1, "name": "ß"})
     assert folder.read_unit_record(str(tmp_path), 3) == {"read": 1, "name": "ß"}
     assert folder.read_record_if_written(path) == {"read": 1, "name": "ß"}
+
+
+@pytest.mark.parametrize("record", [{"read": 1, "parts": [{"a": "ß"}]}, ["one", "two"]])
+def test_a_changed_byte_of_a_record_is_noticed(tmp_path: Path, record: object) -> None:
+    path = tmp_path / "_work" / ("a" * 64) / "units" / "000003.json"
+    folder.write_record(str(path), record)
+    whole = path.read_bytes()
+    for index in range(len(whole)):
+        for bit in (1, 4, 32, 128):
+            damaged = bytearray(whole)
+            damaged[index] ^= bit
+            path.write_bytes(damaged)
+            if b"0Df" in damaged or b"0dF" in damaged:  # an escape of the same character
+                continue
+            with pytest.raises(DamagedWork, match=f"; delete {tmp_path}/_work/a{{64}}, which "):
+                folder.read_record(str(path))
+
+
+def test_a_record_without_a_checksum_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text('{"read": 1}')
+    assert folder.read_record(str(path)) == {"read": 1}
+    for damaged in ("", "{", "[" * 100_000):
+        path.write_text(damaged)
+        with pytest.raises(DamagedWork, match=r"record\.json is damaged"):
+            folder.read_record(str(path))
 
 
 def test_records_are_listed_in_the_order_of_units_without_temporary_files(

@@ -3,12 +3,15 @@
 from collections import defaultdict
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.files import storage
 from preprocess.files.storage import TEMPORARY
-from preprocess.work.shuffle import Shuffle, group_rows, read_group, write_groups
+from preprocess.work import shuffle
+from preprocess.work.damage import DamagedWork
+from preprocess.work.shuffle import Shuffle, count_groups, group_rows, read_group, write_groups
 
 FOLDER = "memory://shuffle"
 
@@ -72,6 +75,58 @@ def test_a_group_is_read_alone() -> None:
     path = f"{FOLDER}/groups.bin"
     write_groups(path, b"onethree", [0, 3, 3, 8])
     assert [read_group(path, number) for number in range(3)] == [b"one", b"", b"three"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=40), min_size=1, max_size=6), st.data())
+def test_a_changed_byte_is_noticed_or_has_no_effect(
+    groups: list[bytes], data: st.DataObject
+) -> None:
+    path = f"{FOLDER}/_work/{'a' * 64}/hashes/groups.bin"
+    bounds = np.cumsum([0, *map(len, groups)])
+    write_groups(path, b"".join(groups), bounds)
+    written = bytearray(storage.read_bytes(path))
+    written[data.draw(st.integers(0, len(written) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    storage.write_bytes(path, bytes(written))
+    noticed = []
+    for number, group in enumerate(groups):
+        try:
+            assert read_group(path, number) == group
+        except DamagedWork as error:
+            noticed.append(str(error))
+    assert noticed
+    assert all(f"delete {FOLDER}/_work/{'a' * 64}, which holds" in one for one in noticed)
+
+
+def test_a_cut_file_is_noticed() -> None:
+    path = f"{FOLDER}/groups.bin"
+    write_groups(path, b"onethree", [0, 3, 3, 8])
+    data = storage.read_bytes(path)
+    for size in range(len(data)):
+        storage.write_bytes(path, data[:size])
+        with pytest.raises(DamagedWork, match=r"groups\.bin is damaged"):
+            read_group(path, 2)
+    storage.write_bytes(path, b"")
+    with pytest.raises(DamagedWork, match="it is empty"):
+        count_groups(path)
+
+
+def test_a_file_of_a_former_version_is_read() -> None:
+    path = f"{FOLDER}/groups.bin"
+    head = (np.array([0, 3, 3, 8]) + 32).astype("<u8")
+    storage.write_bytes(path, head.tobytes() + b"onethree")
+    assert [read_group(path, number) for number in range(3)] == [b"one", b"", b"three"]
+    assert count_groups(path) == 3
+
+
+def test_an_empty_group_needs_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    path, requests = f"{FOLDER}/groups.bin", []
+    write_groups(path, b"one", [0, 3, 3])
+    read = storage.read_bytes
+    monkeypatch.setattr(shuffle, "read_bytes", lambda *a: requests.append(a) or read(*a))
+    assert read_group(path, 1) == b""
+    assert len(requests) == 1
+    assert count_groups(path) == 2
 
 
 def test_rows_keep_their_order_within_a_bucket() -> None:
