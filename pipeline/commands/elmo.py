@@ -5,7 +5,7 @@ from lightning_modules.models.elmo_errors import ElmoError, reading
 from lightning_modules.models.elmo_options import read_options, write_options
 from lightning_modules.models.elmo_vocabulary import read_vocabulary, write_vocabulary
 from lightning_modules.models.elmo_weights import read_weights, write_weights
-from lightning_modules.models.model_folder import load_network, save_model
+from lightning_modules.models.model_folder import CONFIG, WEIGHTS, load_network, save_model
 from lightning_modules.nn.bilm import BiLMNetwork
 from pipeline.console import Console, count
 from pipeline.lifecycle.stage import require
@@ -24,11 +24,14 @@ from preprocess.files.manifest import (
 )
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.base import CONTROLS
+from preprocess.tokenizers.kind_file import KIND_FILE
 from preprocess.tokenizers.load import load_tokenizer
 from preprocess.tokenizers.vocabulary import Vocabulary
-from preprocess.tokenizers.words import WordTokenizer
+from preprocess.tokenizers.words import INDEX, TEXT, WordTokenizer
 
 NEEDS = {"h5py": "hdf5"}
+WRITTEN = {WEIGHTS, CONFIG, KIND_FILE, TEXT, INDEX, "README.md"}
+"""Names of the files of an imported model, which a killed import may leave."""
 CARD = """\
 # ELMo
 
@@ -57,7 +60,8 @@ def import_elmo(options: str, weights: str, folder: str, vocabulary: str | None)
 
     Raises:
         StageError: h5py is not installed.
-        ElmoError: the archive or the vocabulary cannot be read, or the folder has another result.
+        ElmoError: the archive or the vocabulary cannot be read, or the folder has another result or
+            other files.
         ManifestError: the manifest in the folder is damaged.
     """
     require("import-elmo", NEEDS)
@@ -74,6 +78,10 @@ def import_elmo(options: str, weights: str, folder: str, vocabulary: str | None)
             console.line(f"{folder}: already done")
             return
         raise ElmoError(f"{folder} holds another finished result; name another folder")
+    if others := set(storage.list_names(folder)) - WRITTEN:
+        raise ElmoError(
+            f"{folder} holds {one_line(min(others))}, which is no file of a model; name another folder"
+        )
     words, notes = read_vocabulary(vocabulary) if vocabulary else ([], ())
     for note in notes:
         console.warn(f"{vocabulary}: {note}")
@@ -138,19 +146,24 @@ def export_elmo(model: str, folder: str) -> None:
     network, saved, _ = load_network(model)
     config, tensors = ModelConfig.model_validate(saved["model"]), network.state_dict()
     console = Console()
-    options = write_options(config)
+    files = {"options.json": write_options(config)}
     tokenizer = load_tokenizer(model)
     words = [tokenizer.spelling(token) for token in range(len(CONTROLS), tokenizer.vocabulary)]
     if words:
-        text, left_out = write_vocabulary(words)
-        storage.write_bytes(storage.join(folder, "vocab.txt"), text)
+        files["vocab.txt"], left_out = write_vocabulary(words)
         if left_out:
             shown = ", ".join(f"'{one_line(word)}'" for word in left_out[:3])
             console.warn(
                 f"vocab.txt: {len(left_out):,} words are left out, because readers take them for "
                 f"control tokens or for the end of a line: {shown}"
             )
-    storage.write_bytes(storage.join(folder, "options.json"), options)
+    for name, data in files.items():
+        path = storage.join(folder, name)
+        # A killed export leaves equal files.
+        if storage.exists(path) and storage.read_bytes(path) != data:
+            raise ElmoError(f"{folder} holds another {name}; name another folder")
+    for name, data in files.items():
+        storage.write_bytes(storage.join(folder, name), data)
     storage.write_bytes(storage.join(folder, "weights.hdf5"), write_weights(tensors, config))
     if saved["boundary"] != "bos_eos":
         console.warn(

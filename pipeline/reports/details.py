@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.evaluation.held_out import WAYS
+from preprocess.errors import one_line
 from preprocess.files.manifest import ManifestError
 
 
@@ -54,6 +55,14 @@ class _Training(_Details):
     model: dict[str, Any]
 
 
+class _Checkpoint(_Training):
+    cutoffs: list[int]
+    boundary: str
+    cleaning: dict[str, Any]
+    tokenizer: str
+    corpus: str
+
+
 _TYPES: Mapping[str, type[BaseModel]] = {"evaluate": _Evaluation, "train": _Training}
 
 
@@ -68,16 +77,32 @@ def check_details(stage: str, details: Mapping[str, Any], where: str = "") -> No
     Raises:
         ManifestError: a detail is missing or has another type.
     """
-    if stage not in _TYPES:
-        return
+    if stage in _TYPES:
+        _check(_TYPES[stage], stage, details, where)
+
+
+def check_checkpoint(details: Mapping[str, Any], where: str) -> None:
+    """Check the types of the details of a train stage that its checkpoint is used with.
+
+    Args:
+        details: details of its manifest.
+        where: folder of the stage, for the message.
+
+    Raises:
+        ManifestError: a detail is missing or has another type.
+    """
+    _check(_Checkpoint, "train", details, where)
+
+
+def _check(types: type[BaseModel], stage: str, details: Mapping[str, Any], where: str) -> None:
     try:
-        _TYPES[stage].model_validate(details)
+        types.model_validate(details)
         if stage == "train":
             ModelConfig.model_validate(details["model"])
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise ManifestError(
-            f"{where or stage}: the details of its manifest are damaged ({place}: {first['msg']}); copy "
+            f"{one_line(where or stage)}: the details of its manifest are damaged ({one_line(place)}: {first['msg']}); copy "
             f"the folder again, or make it again with `biloom {stage} --overwrite`"
         ) from error

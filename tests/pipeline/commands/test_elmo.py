@@ -301,6 +301,29 @@ def test_an_archive_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFi
     assert "holds an archive already" in capsys.readouterr().err
 
 
+def test_files_of_others_are_not_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = make(tmp_path / "archive")
+    (archive / "vocabulary.txt").write_text("the\n")
+    assert imported(archive, archive, "--vocabulary", archive / "vocabulary.txt") == 2
+    assert (
+        "archive holds options.json, which is no file of a model; name" in capsys.readouterr().err
+    )
+    assert (archive / "vocabulary.txt").read_text() == "the\n"
+
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.json").write_text("of a killed import")
+    assert imported(archive, tmp_path / "begun") == 0
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "options.json").write_text("mine")
+    assert run("export-elmo", tmp_path / "begun", tmp_path / "kept") == 2
+    assert "kept holds another options.json; name another folder" in capsys.readouterr().err
+    assert run("export-elmo", tmp_path / "begun", tmp_path / "again") == 0
+    (tmp_path / "again" / "weights.hdf5").unlink()
+    assert run("export-elmo", tmp_path / "begun", tmp_path / "again") == 0
+
+
 CNN = {"kind": "char_cnn", "dim": 4, "filters": [[1, 3], [3, 5]], "highway": 1}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({}, r"model\.input\.kind is embedding, but an ELMo archive needs char_cnn"),
