@@ -130,7 +130,8 @@ def _words(cache: VectorCache, settings: ReportConfig) -> list[WordUses]:
 
 
 def _shows_words(cache: VectorCache) -> bool:
-    layers = cache.manifest.details.get("vectors", {}).get("layers", "all")
+    vectors = cache.manifest.details.get("vectors")
+    layers = vectors.get("layers", "all") if isinstance(vectors, dict) else "all"
     return cache.texts_kept and cache.unit == "token" and layers == "all"
 
 
