@@ -32,7 +32,8 @@ import torch
 from biloom import BiLM
 from lightning_modules.allocator import keep_memory
 from lightning_modules.config import ModelConfig
-from lightning_modules.models.elmo_archive import write_options, write_weights
+from lightning_modules.models.elmo_options import write_options
+from lightning_modules.models.elmo_weights import write_weights
 from lightning_modules.nn.bilm import BiLMNetwork
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.vocabulary import Vocabulary

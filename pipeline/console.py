@@ -143,7 +143,7 @@ class Console:
                 self.line("  " + " | ".join(row))
             return
         table = Table(
-            title=Text(title),
+            title=Text(printable(title)),
             title_justify="left",
             header_style="dim",
             box=SIMPLE_HEAD,
@@ -152,7 +152,9 @@ class Console:
         for number, name in enumerate(header):
             numbers = sum(_is_number(row[number]) for row in rows)
             is_right = number > 0 and 2 * numbers >= len(rows)
-            table.add_column(Text(name), justify="right" if is_right else "left", overflow="fold")
+            table.add_column(
+                Text(printable(name)), justify="right" if is_right else "left", overflow="fold"
+            )
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         self._rich.print(table)

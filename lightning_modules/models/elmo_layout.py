@@ -22,14 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_modules.config import CharCNNInputConfig, LSTMConfig, ModelConfig
-from preprocess.errors import UserError
+from lightning_modules.models.elmo_errors import ElmoError
 from preprocess.tokenizers.spellings import CHARACTERS
 
 Floats = npt.NDArray[np.float32]
-
-
-class ElmoError(UserError):
-    """An archive that cannot be read, or a model that an ELMo archive cannot represent."""
 
 
 def archived_parts(config: ModelConfig) -> tuple[CharCNNInputConfig, LSTMConfig]:

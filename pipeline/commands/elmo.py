@@ -1,18 +1,16 @@
 """`biloom import-elmo` and `biloom export-elmo`: ELMo archives to model folders and back."""
 
 from lightning_modules.config import ModelConfig
-from lightning_modules.models.elmo_archive import (
-    read_options,
-    read_weights,
-    write_options,
-    write_weights,
-)
-from lightning_modules.models.elmo_layout import ElmoError
-from lightning_modules.models.model_folder import load_network, save_model
+from lightning_modules.models.elmo_errors import ElmoError, reading
+from lightning_modules.models.elmo_options import read_options, write_options
+from lightning_modules.models.elmo_vocabulary import read_vocabulary, write_vocabulary
+from lightning_modules.models.elmo_weights import read_weights, write_weights
+from lightning_modules.models.model_folder import CONFIG, WEIGHTS, load_network, save_model
 from lightning_modules.nn.bilm import BiLMNetwork
 from pipeline.console import Console, count
 from pipeline.lifecycle.stage import require
 from pipeline.version import biloom_version
+from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import (
@@ -26,12 +24,14 @@ from preprocess.files.manifest import (
 )
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.base import CONTROLS
+from preprocess.tokenizers.kind_file import KIND_FILE
 from preprocess.tokenizers.load import load_tokenizer
 from preprocess.tokenizers.vocabulary import Vocabulary
-from preprocess.tokenizers.words import WordTokenizer
+from preprocess.tokenizers.words import INDEX, TEXT, WordTokenizer
 
 NEEDS = {"h5py": "hdf5"}
-THEIR_CONTROLS = ("<S>", "</S>", "<UNK>")
+WRITTEN = {WEIGHTS, CONFIG, KIND_FILE, TEXT, INDEX, "README.md"}
+"""Names of the files of an imported model, which a killed import may leave."""
 CARD = """\
 # ELMo
 
@@ -60,7 +60,8 @@ def import_elmo(options: str, weights: str, folder: str, vocabulary: str | None)
 
     Raises:
         StageError: h5py is not installed.
-        ElmoError: the archive or the vocabulary cannot be read, or the folder has another result.
+        ElmoError: the archive or the vocabulary cannot be read, or the folder has another result or
+            other files.
         ManifestError: the manifest in the folder is damaged.
     """
     require("import-elmo", NEEDS)
@@ -77,7 +78,13 @@ def import_elmo(options: str, weights: str, folder: str, vocabulary: str | None)
             console.line(f"{folder}: already done")
             return
         raise ElmoError(f"{folder} holds another finished result; name another folder")
-    words = _words(vocabulary) if vocabulary else []
+    if others := set(storage.list_names(folder)) - WRITTEN:
+        raise ElmoError(
+            f"{folder} holds {one_line(min(others))}, which is no file of a model; name another folder"
+        )
+    words, notes = read_vocabulary(vocabulary) if vocabulary else ([], ())
+    for note in notes:
+        console.warn(f"{vocabulary}: {note}")
     tokenizer = WordTokenizer(Vocabulary.of_words(words))
     tensors = read_weights(weights, config)
     network = BiLMNetwork(config, tokenizer.vocabulary, head=False)
@@ -114,26 +121,8 @@ def import_elmo(options: str, weights: str, folder: str, vocabulary: str | None)
 
 
 def _hash(path: str) -> str:
-    try:
+    with reading(path, "name a file that exists"):
         return hash_file(path)[1]
-    except FileNotFoundError as error:
-        raise ElmoError(f"{path} is missing; name a file that exists") from error
-
-
-def _words(path: str) -> list[str]:
-    """Return the words of a vocabulary file of bilm-tf, without its control tokens."""
-    try:
-        lines = storage.read_bytes(path).decode().splitlines()
-    except FileNotFoundError as error:
-        raise ElmoError(f"{path} is missing; name a file that exists") from error
-    except UnicodeDecodeError as error:
-        raise ElmoError(f"{path} is not UTF-8 text ({error.reason})") from error
-    words = [line.strip() for line in lines]
-    words = [word for word in words if word and word not in THEIR_CONTROLS]
-    if len(set(words)) < len(words):
-        twice = next(word for word in words if words.count(word) > 1)
-        raise ElmoError(f"{path}: the word '{twice}' occurs twice; a vocabulary has each word once")
-    return words
 
 
 def export_elmo(model: str, folder: str) -> None:
@@ -157,13 +146,24 @@ def export_elmo(model: str, folder: str) -> None:
     network, saved, _ = load_network(model)
     config, tensors = ModelConfig.model_validate(saved["model"]), network.state_dict()
     console = Console()
-    options = write_options(config)
+    files = {"options.json": write_options(config)}
     tokenizer = load_tokenizer(model)
     words = [tokenizer.spelling(token) for token in range(len(CONTROLS), tokenizer.vocabulary)]
     if words:
-        text = "".join(f"{word}\n" for word in (*THEIR_CONTROLS, *words))
-        storage.write_bytes(storage.join(folder, "vocab.txt"), text.encode())
-    storage.write_bytes(storage.join(folder, "options.json"), options)
+        files["vocab.txt"], left_out = write_vocabulary(words)
+        if left_out:
+            shown = ", ".join(f"'{one_line(word)}'" for word in left_out[:3])
+            console.warn(
+                f"vocab.txt: {len(left_out):,} words are left out, because readers take them for "
+                f"control tokens or for the end of a line: {shown}"
+            )
+    for name, data in files.items():
+        path = storage.join(folder, name)
+        # A killed export leaves equal files.
+        if storage.exists(path) and storage.read_bytes(path) != data:
+            raise ElmoError(f"{folder} holds another {name}; name another folder")
+    for name, data in files.items():
+        storage.write_bytes(storage.join(folder, name), data)
     storage.write_bytes(storage.join(folder, "weights.hdf5"), write_weights(tensors, config))
     if saved["boundary"] != "bos_eos":
         console.warn(

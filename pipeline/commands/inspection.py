@@ -3,7 +3,7 @@
 import json
 
 from pipeline.console import Console, count
-from pipeline.reports.perplexity_tables import show_evaluation
+from pipeline.reports.perplexity_tables import evaluations, show_evaluation
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, DamagedManifest, FileRecord, check_files, read_manifest
 
@@ -24,7 +24,8 @@ def inspect(path: str) -> int:
     console.line(f"fingerprint  {manifest.fingerprint}")
     console.line(f"made by      biloom {manifest.biloom}, format {manifest.format}")
     if manifest.stage == "evaluate":
-        show_evaluation(console, manifest.details)
+        for figures in evaluations(manifest.details):
+            show_evaluation(console, figures)
     else:
         for key, value in manifest.details.items():
             console.line(f"{key}: {json.dumps(value, ensure_ascii=False)}")

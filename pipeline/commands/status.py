@@ -8,6 +8,7 @@ from pipeline.console import Console, clock, count
 from pipeline.lifecycle.lock import holder_of
 from pipeline.lifecycle.order import MAKERS, SETTINGS, STAGE_ORDER
 from pipeline.lifecycle.stage import CONFIG, REPLACES, STATS, StageFolder
+from pipeline.reports.perplexity_tables import Figures, evaluations, figure, ways
 from preprocess.files import storage
 from preprocess.files.find import find_files
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
@@ -91,8 +92,22 @@ def status_of(run: str, stage: str) -> Status:
     elif damaged := _damage(place, manifest):
         state = "damaged"
         notes += damaged
+    try:
+        found = evaluations(manifest.details) if stage == "evaluate" else []
+    except ManifestError as error:
+        return Status("damaged", (*notes, str(error)))
+    notes += [_evaluated(one) for one in found] if len(found) > 1 else []
     size = count(sum(file.bytes for file in manifest.files)) + "B" if manifest.files else "-"
     return Status(state, tuple(notes), size, _time(place, manifest), _date(place))
+
+
+def _evaluated(figures: Figures) -> str:
+    """Describe the result of a split by its last perplexity: the average, or the only direction's."""
+    if not figures["tokens"]:
+        return f"the {figures['split']} split is empty"
+    way = ways(figures)[-1]
+    shown = figure(figures.get(f"{way}_perplexity"))
+    return f"{figures['split']} split: {way} perplexity per token {shown}"
 
 
 def _unfinished(work: str, request: dict[str, Any]) -> str:

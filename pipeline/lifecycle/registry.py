@@ -161,7 +161,7 @@ def _same_but(old: Request, new: Request, *keys: str) -> bool:
     }
 
 
-CHECKPOINT, MODEL = "checkpoint.content", "model.content"
+CHECKPOINT, MODEL, SPLIT = "checkpoint.content", "model.content", "evaluate.split"
 
 
 def _later_checkpoint(config: Config, old: Request, new: Request, details: Request) -> bool:
@@ -169,6 +169,13 @@ def _later_checkpoint(config: Config, old: Request, new: Request, details: Reque
     section = config.evaluate if new["stage"] == "evaluate" else config.export
     folder = stage_folder(config, "train", section.checkpoint)
     return _same_but(old, new, CHECKPOINT) and _follows(CHECKPOINT, folder, "train", old, new)
+
+
+def _other_split(config: Config, old: Request, new: Request, details: Request) -> bool:
+    """Return True if an evaluation differs in the split, whose result is added, or as an export may."""
+    return _same_but(old, new, SPLIT) or _later_checkpoint(
+        config, {**old, SPLIT: new[SPLIT]}, new, details
+    )
 
 
 def _embed_request(config: Config) -> dict[str, Any]:
@@ -270,7 +277,7 @@ _ALL = (
         beside=("wandb.json",),
         advice=_new_training,
     ),
-    Stage("evaluate", 2, _evaluate_request, grows=_later_checkpoint),
+    Stage("evaluate", 2, _evaluate_request, grows=_other_split),
     Stage("export", 1, _export_request, grows=_later_checkpoint, descriptive=("README.md",)),
     Stage(
         "embed",

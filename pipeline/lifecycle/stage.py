@@ -17,9 +17,10 @@ from preprocess.work.folder import lock_file, result_folder
 CONFIG, STATS = "config.yaml", "stats.json"
 """Files beside the manifest: the config of the stage, and figures about it."""
 
-SETTINGS, VERSIONS, REPLACES = "settings", "versions", "replaces"
+SETTINGS, VERSIONS, REPLACES, HELD = "settings", "versions", "replaces", "held"
 """Entries of a manifest's details: settings that a finished result takes over (`Stage.settings`),
-versions of tables, and the contents of the results that this one continues."""
+versions of tables, the contents of the results that this one continues, and the requests of earlier
+results that this one contains."""
 
 Request = dict[str, Any]
 """The settings and inputs that decide a result, by dotted keys; or a manifest's details."""

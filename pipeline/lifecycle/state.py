@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pipeline.config.former_keys import former_settings, in_former_terms, in_present_terms
 from pipeline.config.schema import Config
 from pipeline.lifecycle.order import MAKERS
-from pipeline.lifecycle.stage import SETTINGS, VERSIONS, Stage, StageError, StageFolder
+from pipeline.lifecycle.stage import HELD, SETTINGS, VERSIONS, Stage, StageError, StageFolder
 from preprocess.errors import UserError, one_line
 from preprocess.files import storage
 from preprocess.files.fingerprint import differing_keys, fingerprint, plain
@@ -205,8 +205,11 @@ def recorded_settings(manifest: Manifest, settings: Mapping[str, Any]) -> dict[s
 
 
 def _contains(manifest: Manifest, request: dict[str, Any], config: Config) -> bool:
-    """Return True if ``request`` is that of an earlier result to which texts were added since."""
-    held = manifest.details.get("held", ())
+    """Return True if ``request`` is that of an earlier result that the manifest's contains.
+
+    Texts were added since, or another split was evaluated.
+    """
+    held = manifest.details.get(HELD, ())
     # Version 0.1 recorded an earlier request as its fingerprint, later versions record all of it.
     if not held:
         return False

@@ -16,7 +16,13 @@ from pipeline.reports.assessment import (
     training_losses,
 )
 from pipeline.reports.html_page import render
-from pipeline.reports.perplexity_tables import BITS, bits_per_byte, figure
+from pipeline.reports.perplexity_tables import (
+    BITS,
+    bits_per_byte,
+    evaluations,
+    figure,
+    split_order,
+)
 from pipeline.reports.run_folder import Run, read_run
 from pipeline.reports.svg_chart import Chart, Point, Series, chart, smooth
 from preprocess.errors import UserError
@@ -118,7 +124,7 @@ def _settings(run: Run) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for result in run.results.values():
         for name, value in result.manifest.asked.items():
-            if isinstance(value, dict):
+            if isinstance(value, dict) and {"name", "files", "bytes"} <= value.keys():
                 settings |= _source(name, value, settings)
             elif name not in ("stage", "stage_version") and not name.endswith(".content"):
                 settings[name] = value
@@ -166,15 +172,27 @@ def figure_rows(runs: Sequence[Run]) -> Rows:
         row("training perplexity per token, at the end", "train", _training_perplexity),
         row("step of the lowest held-out perplexity", "train", _best_step),
         *(
-            row(name, "evaluate", partial(_evaluated, key))
-            for name, key in _perplexities(runs)
+            row(f"{prefix}{name}", "evaluate", partial(_evaluated, key, split))
+            for prefix, split in _splits(runs)
+            for name, key in (*_perplexities(runs), (BITS, "bits_per_byte"))
         ),
-        row(BITS, "evaluate", partial(_evaluated, "bits_per_byte")),
     ]  # fmt: skip
 
 
+def _splits(runs: Sequence[Run]) -> list[tuple[str, str | None]]:
+    """Return the beginning of the names of the rows of each split, and the split.
+
+    If no run has more than one split, they share their rows, whatever the splits are.
+    """
+    found = [evaluations(run.details("evaluate")) for run in runs]
+    if all(len(one) <= 1 for one in found):
+        return [("", None)]
+    splits = {one["split"] for of_run in found for one in of_run}
+    return [(f"{split} split: ", split) for split in sorted(splits, key=split_order)]
+
+
 def _perplexities(runs: Sequence[Run]) -> Iterable[tuple[str, str]]:
-    evaluated = [run.details("evaluate") for run in runs]
+    evaluated = [one for run in runs for one in evaluations(run.details("evaluate"))]
     # A text without spaces has no words, so its characters are counted instead.
     by_character = any("word" in one.get("not_defined", {}) for one in evaluated)
     for unit in ("token", "word", *(["character"] if by_character else [])):
@@ -184,8 +202,11 @@ def _perplexities(runs: Sequence[Run]) -> Iterable[tuple[str, str]]:
                 yield f"perplexity per {unit}, {way}", key
 
 
-def _evaluated(key: str, run: Run) -> str:
-    figures = run.details("evaluate")
+def _evaluated(key: str, split: str | None, run: Run) -> str:
+    found = evaluations(run.details("evaluate"))
+    figures = next((one for one in found if split in (None, one["split"])), None)
+    if figures is None:
+        return "not evaluated"
     if not figures["tokens"]:
         return "no held-out text"
     return bits_per_byte(figures) if key == "bits_per_byte" else figure(figures.get(key))
@@ -213,12 +234,30 @@ def cautions(runs: Sequence[Run]) -> list[str]:
             "The tokenizers differ: compare perplexities per word or character and bits per byte, not "
             "perplexities per token."
         )
-    evaluated = [run.details("evaluate") for run in runs if run.details("evaluate").get("tokens")]
-    if len({(one["split"], one.get("text_bytes"), one.get("words")) for one in evaluated}) > 1:
+    evaluated = [evaluations(run.details("evaluate")) for run in runs]
+    texts = [
+        {(one["split"], one.get("text_bytes"), one.get("words")) for one in found if one["tokens"]}
+        for found in evaluated
+    ]
+    if not _have_the_same_text([one for one in texts if one]):
         found.append(
             "The held-out texts differ: a lower perplexity may only mean that a text is easier."
         )
     return found
+
+
+def _have_the_same_text(texts: Sequence[set[tuple[Any, ...]]]) -> bool:
+    """Return True if the runs share a split, and the text of each split that several have is the same.
+
+    Args:
+        texts: the splits of each run, with sizes of their text.
+    """
+    splits = [split for one in texts for split, *_ in one]
+    compared = [{one for one in found if splits.count(one[0]) > 1} for found in texts]
+    return len(texts) < 2 or (
+        all(compared)
+        and len(set().union(*compared)) == len({n for n in splits if splits.count(n) > 1})
+    )
 
 
 def _tokenizers_differ(runs: Sequence[Run]) -> bool:

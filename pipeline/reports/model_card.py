@@ -1,6 +1,7 @@
 """The model card, ``README.md`` of a model folder."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lightning_modules.config import ModelConfig
@@ -11,11 +12,13 @@ from pipeline.reports.perplexity_tables import (
     Figures,
     band_rows,
     bits_per_byte,
+    evaluations,
     figure,
     perplexity_rows,
     reasons,
     ways,
 )
+from preprocess.errors import one_line
 from preprocess.files.manifest import Manifest
 
 USE = """\
@@ -30,7 +33,10 @@ for embedding in model.embed(["A text to embed."]):
 
 
 def model_card(
-    trained: Manifest, saved: dict[str, Any], evaluation: dict[str, Any], corpus: dict[str, Any]
+    trained: Manifest,
+    saved: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    corpus: Mapping[str, Any],
 ) -> str:
     """Return Markdown: architecture, stored weights, corpus and perplexities of a model.
 
@@ -51,7 +57,7 @@ def model_card(
         f"{stacks} of {recurrent.layers} {recurrent.kind.upper()} layers ({read}, "
         f"cell size {recurrent.hidden}, output size {width}); {details['parameters']:,} parameters; "
         f"vocabulary of {details['vocabulary']:,}. Each token has {recurrent.layers + 1} layers of "
-        f"{model.direction_count * width} values. Trained with biloom {trained.biloom} for "
+        f"{model.direction_count * width} values. Trained with biloom {escape(trained.biloom)} for "
         f"{details['steps']:,} steps, {details['tokens']:,} tokens "
         f"({details['passes']:.2f} passes over the corpus).",
         "",
@@ -62,22 +68,36 @@ def model_card(
     if corpus:
         lines += ["## Corpus", "", "| source | licence | documents | tokens |", "|---|---|---|---|"]
         lines += [
-            f"| {source['name']} | {source['license'] or 'not given'} | {source['documents']:,} | "
-            f"{source['tokens']:,} |"
+            f"| {escape(source['name'])} | {escape(source['license'] or 'not given')} | "
+            f"{source['documents']:,} | {source['tokens']:,} |"
             for source in corpus["sources"]
         ]
-        cleaning = ", ".join(f"{key} {value}" for key, value in details["cleaning"].items())
+        cleaning = escape(", ".join(f"{key} {value}" for key, value in details["cleaning"].items()))
         lines += ["", f"Cleaning, also applied to texts that are embedded: {cleaning}.", ""]
     lines += ["## Measured", ""]
-    if evaluation.get("tokens"):
-        lines += _measured(evaluation)
-    else:
-        lines += ["Not measured: no held-out text was evaluated before the export."]
+    measured = [_measured(one) for one in evaluations(evaluation) if one["tokens"]]
+    for number, one in enumerate(measured):
+        lines += ["", *one] if number else one
+    if not measured:
+        lines += ["Not measured: no held-out text was evaluated."]
     return "\n".join(lines) + "\n"
 
 
-def _stored(saved: dict[str, Any]) -> str:
-    parts = [f"Weights are stored as {saved['weights']}"]
+def escape(text: str) -> str:
+    """Return a name as Markdown that shows its characters and has no markup, on one line.
+
+    Control characters are shown by their codes.
+    """
+    text = one_line(str(text)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKUP.sub(r"\\\g<0>", text)
+
+
+# An underscore inside a word is no markup.
+_MARKUP = re.compile(r"[\\`*{}\[\]|~$@]|(?<!\w)_|_(?!\w)")
+
+
+def _stored(saved: Mapping[str, Any]) -> str:
+    parts = [f"Weights are stored as {escape(saved['weights'])}"]
     parts.append("with the output layer" if saved["head"] else "without the output layer")
     if saved["type_vectors"]:
         parts.append("with the vector of every word of the vocabulary")
@@ -88,17 +108,17 @@ def _stored(saved: dict[str, Any]) -> str:
 
 def _measured(figures: Figures) -> list[str]:
     lines = [
-        f"On the {figures['split']} split, {figures['tokens']:,} tokens, over the full vocabulary:",
+        f"On the {escape(figures['split'])} split, {figures['tokens']:,} tokens, over the full vocabulary:",
         "",
         *_table(["", *ways(figures)], _rows(perplexity_rows(figures, _exact))),
     ]
     if bands := band_rows(figures, _exact):
         about = f"{RANKS[0].upper()}{RANKS[1:]}:"
         lines += ["", about, "", *_table([*BAND_COLUMNS, *ways(figures)], bands)]
-    if figures["bits_per_byte"] is not None:
+    if figures.get("bits_per_byte") is not None:
         lines += ["", f"{BITS[0].upper()}{BITS[1:]}: {bits_per_byte(figures)}."]
     for reason in reasons(figures):
-        lines += ["", f"{reason[0].upper()}{reason[1:]}."]
+        lines += ["", escape(f"{reason[0].upper()}{reason[1:]}.")]
     return lines
 
 

@@ -4,10 +4,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.console import Console
+from pipeline.reports.details import check_details
 
 Figures = Mapping[str, Any]
-"""Details of an evaluate manifest: the figures of
-`lightning_modules.evaluation.held_out.Evaluation.figures`, and the split."""
+"""The split and its figures, as of `lightning_modules.evaluation.held_out.Evaluation.figures`."""
+
+OTHERS = "others"
+"""Entry of the details of an evaluate manifest: the figures of the splits that were evaluated before."""
+
+_SPLITS = ("valid", "test", "train")
 
 BITS = "bits per byte of text"
 NOT_DEFINED = "not defined"
@@ -20,6 +25,28 @@ def figure(perplexity: float | None) -> str:
     if perplexity is None:
         return NOT_DEFINED
     return f"{perplexity:,.1f}" if perplexity < 1e6 else f"{perplexity:.2g}"
+
+
+def evaluations(details: Mapping[str, Any]) -> list[Figures]:
+    """Return the figures of each split, valid before test before train, from an evaluate manifest.
+
+    Args:
+        details: the manifest's details: the figures of the split that was evaluated last, and those of
+            others; empty if there is no manifest.
+
+    Raises:
+        ManifestError: the details are damaged.
+    """
+    if not details:
+        return []
+    check_details("evaluate", details)
+    found = [details, *details.get(OTHERS, ())]
+    return sorted(found, key=lambda one: split_order(one["split"]))
+
+
+def split_order(split: str) -> int:
+    """Return the place of a split in tables."""
+    return (*_SPLITS, split).index(split)
 
 
 def ways(figures: Figures) -> tuple[str, ...]:
@@ -46,7 +73,7 @@ def perplexity_rows(
     if "word" in figures.get("not_defined", {}):
         units.append(("character", "character_perplexity"))
     return [
-        [f"per {unit}", *(shown(figures[f"{way}_{key}"]) for way in ways(figures))]
+        [f"per {unit}", *(shown(figures.get(f"{way}_{key}")) for way in ways(figures))]
         for unit, key in units
     ]
 
@@ -69,7 +96,7 @@ def _of_band(perplexity: float | None, shown: Callable[[float | None], str]) -> 
 
 def bits_per_byte(figures: Figures) -> str:
     """Format the bits per byte of text."""
-    bits = figures["bits_per_byte"]
+    bits = figures.get("bits_per_byte")
     return NOT_DEFINED if bits is None else f"{bits:.3f}"
 
 
@@ -84,6 +111,7 @@ def reasons(figures: Figures) -> list[str]:
     return [
         f"{names[key]}: {NOT_DEFINED} ({why})"
         for key, why in figures.get("not_defined", {}).items()
+        if key in names
     ]
 
 
@@ -96,7 +124,7 @@ def show_evaluation(console: Console, figures: Figures) -> None:
     console.table("perplexity", ["", *ways(figures)], perplexity_rows(figures))
     if bands := band_rows(figures):
         console.table(RANKS, [*BAND_COLUMNS, *ways(figures)], bands)
-    if figures["bits_per_byte"] is not None:
+    if figures.get("bits_per_byte") is not None:
         console.line(f"{bits_per_byte(figures)} {BITS}")
     for reason in reasons(figures):
         console.line(reason)

@@ -8,6 +8,7 @@ from lightning_modules.training.metrics_file import METRICS
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import CONFIG, STATS
 from pipeline.reports.corpus_page import newest
+from pipeline.reports.details import check_details
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.find import find_files
@@ -44,10 +45,11 @@ def read_result(folder: str, stage: str) -> Result:
     """Read the result of ``stage`` in ``folder``.
 
     Raises:
-        ManifestError: the stage is not finished.
+        ManifestError: the stage is not finished, or its details are damaged.
         DamagedResult: stats.json is damaged.
     """
     manifest = read_manifest(folder, stage)
+    check_details(stage, manifest.details, folder)
     listed = STATS in manifest.records
     has_stats = listed or storage.exists(storage.join(folder, STATS))
     stats = read_config(folder, manifest, STATS) if has_stats else {}

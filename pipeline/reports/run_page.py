@@ -58,7 +58,7 @@ class Findings:
         config: YAML of all settings.
         corpus: result of prepare.
         training: result of train.
-        held_out: details of the evaluate manifest.
+        held_out: figures of each evaluated split.
         metrics: rows of metrics.jsonl.
         verdicts: judgements on the training.
         words: words whose uses are shown.
@@ -70,7 +70,7 @@ class Findings:
     config: str
     corpus: Result
     training: Result
-    held_out: Figures
+    held_out: Sequence[Figures]
     metrics: Sequence[Mapping[str, Any]]
     verdicts: Sequence[Verdict]
     words: Sequence[WordUses]
@@ -91,16 +91,25 @@ def page(found: Findings) -> str:
         perplexity=_perplexity_chart(found),
         keys=[(style, way) for way, style in STYLES.items() if found.curve(f"loss_{way}")],
         curves=list(_small_charts(found)),
+        held_out=list(map(_held_out, found.held_out)),
         bits=BITS,
-        bits_per_byte=_bits(found.held_out),
-        held_out_columns=["perplexity", *ways(found.held_out)],
-        held_out_rows=perplexity_rows(found.held_out),
         ranks=RANKS,
-        band_columns=[*BAND_COLUMNS, *ways(found.held_out)],
-        band_rows=band_rows(found.held_out),
-        reasons=reasons(found.held_out),
         tables=size_tables(found.corpus.details),
     )
+
+
+def _held_out(figures: Figures) -> dict[str, Any]:
+    """Return what the page shows of a split."""
+    return {
+        "tokens": figures["tokens"],
+        "split": figures["split"],
+        "bits_per_byte": _bits(figures),
+        "columns": ["perplexity", *ways(figures)],
+        "rows": perplexity_rows(figures),
+        "band_columns": [*BAND_COLUMNS, *ways(figures)],
+        "band_rows": band_rows(figures),
+        "reasons": reasons(figures),
+    }
 
 
 def _facts(found: Findings) -> Iterable[tuple[str, str]]:

@@ -13,7 +13,7 @@ from pipeline.console import Console, count
 from pipeline.lifecycle.inputs import stage_folder
 from pipeline.lifecycle.stage import CONFIG
 from pipeline.reports.assessment import assess
-from pipeline.reports.perplexity_tables import show_evaluation
+from pipeline.reports.perplexity_tables import evaluations, show_evaluation
 from pipeline.reports.run_folder import read_metrics, read_result, read_run
 from pipeline.reports.run_page import Findings, page
 from preprocess.files import storage
@@ -64,7 +64,8 @@ def report(config: Config, console: Console) -> None:
     found = _find(config, folder, model, cache)
     # UTF-8 cannot encode half a surrogate pair, which a path may hold.
     storage.write_bytes(path, page(found).encode("utf-8", "replace"))
-    show_evaluation(console, found.held_out)
+    for figures in found.held_out:
+        show_evaluation(console, figures)
     for verdict in found.verdicts:
         if verdict.level == "attention":
             console.warn(f"{verdict.topic}: {verdict.text}")
@@ -82,7 +83,7 @@ def report(config: Config, console: Console) -> None:
 def _find(config: Config, folder: str, model: str, cache: VectorCache) -> Findings:
     corpus = read_result(stage_folder(config, "prepare", config.train.corpus), "prepare")
     training = read_result(stage_folder(config, "train"), "train")
-    held_out = read_result(stage_folder(config, "evaluate"), "evaluate").details
+    held_out = evaluations(read_result(stage_folder(config, "evaluate"), "evaluate").details)
     metrics = read_metrics(training.folder)
     return Findings(
         folder=folder,
@@ -93,7 +94,7 @@ def _find(config: Config, folder: str, model: str, cache: VectorCache) -> Findin
         training=training,
         held_out=held_out,
         metrics=metrics,
-        verdicts=assess(training.details, metrics, held_out),
+        verdicts=assess(training.details, metrics, held_out[0]),
         words=_words(cache, config.report),
     )
 
@@ -129,7 +130,8 @@ def _words(cache: VectorCache, settings: ReportConfig) -> list[WordUses]:
 
 
 def _shows_words(cache: VectorCache) -> bool:
-    layers = cache.manifest.details.get("vectors", {}).get("layers", "all")
+    vectors = cache.manifest.details.get("vectors")
+    layers = vectors.get("layers", "all") if isinstance(vectors, dict) else "all"
     return cache.texts_kept and cache.unit == "token" and layers == "all"
 
 

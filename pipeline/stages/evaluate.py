@@ -1,5 +1,6 @@
 """The evaluate stage: perplexity of held-out text, over the full vocabulary."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lightning_modules.evaluation.held_out import HeldOut
+from lightning_modules.evaluation.held_out import Evaluation, HeldOut
 from lightning_modules.evaluation.perplexity import evaluate
 from lightning_modules.models.model_folder import network_of_checkpoint
 from lightning_modules.nn.bilm import BiLMNetwork
@@ -17,12 +18,19 @@ from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types
 from pipeline.config.schema import Config
 from pipeline.console import Console
-from pipeline.lifecycle.inputs import evaluation_corpus, stage_folder, tokenizer_of
-from pipeline.lifecycle.stage import Made, StageError, StageFolder
-from pipeline.reports.perplexity_tables import show_evaluation
+from pipeline.lifecycle.inputs import (
+    evaluation_corpus,
+    stage_folder,
+    tokenizer_of,
+)
+from pipeline.lifecycle.stage import HELD, REPLACES, Made, StageError, StageFolder
+from pipeline.reports.card_file import update_card
+from pipeline.reports.details import check_checkpoint
+from pipeline.reports.perplexity_tables import OTHERS, evaluations, show_evaluation
 from pipeline.training.device import resolve_device
+from preprocess.files import storage
 from preprocess.files.fingerprint import fingerprint
-from preprocess.files.manifest import ManifestError, read_manifest
+from preprocess.files.manifest import NAME, ManifestError, read_manifest
 from preprocess.shards.format import Corpus
 from preprocess.shards.held_out_windows import evaluation_windows, window_count
 from preprocess.shards.stream import Int64Ids, TokenStream, boundary_ids, target_counts
@@ -42,10 +50,13 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     settings = config.evaluate
     corpus = Corpus.open(evaluation_corpus(config), config.train.cache_bytes)
     folder = stage_folder(config, "train", settings.checkpoint)
-    trained = read_manifest(folder, "train").details
+    manifest = read_manifest(folder, "train")
+    trained = manifest.details
+    check_checkpoint(trained, folder)
     _check(corpus, settings.split, trained)
     shards = corpus.shards(settings.split)
-    details: dict[str, Any] = {"split": settings.split, "tokens": 0}
+    kept = _kept(place, settings.split, manifest.content, console)
+    details: dict[str, Any] = {"split": settings.split, "tokens": 0, **kept}
     if not corpus.totals(settings.split)["documents"]:
         console.warn(
             f"nothing to evaluate: {corpus.folder} has no {settings.split} text; prepare a corpus "
@@ -69,9 +80,56 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
             boundary_ids(trained["boundary"]) if trained.get("reset_state") else None,
             _encoder(config, trained, network),
         )
+    _check_finite(folder, settings.split, result, network)
     details |= result.figures()
     show_evaluation(console, details)
+    # Before this result is published: if this process is killed in between, the stage is run again
+    # and writes the same card.
+    update_card(config, manifest, details, console)
     return Made((), details, stats=details, content=fingerprint(details))
+
+
+def _kept(place: StageFolder, split: str, checkpoint: str, console: Console) -> dict[str, Any]:
+    """Return the entries of the details that hold the finished results of other splits.
+
+    Results of an earlier checkpoint are not kept, because they are not the model's.
+    """
+    if not storage.exists(place.file(NAME)):
+        return {}
+    former = read_manifest(place.folder, "evaluate")
+    found = evaluations(former.details)
+    if former.asked["checkpoint.content"] != checkpoint:
+        for one in found:
+            if one["split"] != split:
+                console.warn(
+                    f"the result of the {one['split']} split was that of an earlier checkpoint and is "
+                    f"dropped; evaluate it again with evaluate.split={one['split']}"
+                )
+        return {}
+    asked = [*former.details.get(HELD, ()), former.asked]
+    return {
+        OTHERS: [
+            {k: v for k, v in one.items() if k not in (OTHERS, HELD, REPLACES)} for one in found
+        ],
+        HELD: asked,
+    }
+
+
+def _check_finite(folder: str, split: str, result: Evaluation, network: BiLMNetwork) -> None:
+    """Check that the loss is a number.
+
+    Raises:
+        StageError: it is not; the message names the first weight that is not finite.
+    """
+    if all(map(math.isfinite, result.total.nats)):
+        return
+    wrong = (name for name, tensor in network.state_dict().items() if not tensor.isfinite().all())
+    name = next(wrong, None)
+    cause = f"the weights '{name}' hold NaN or infinity" if name else "its vectors overflow"
+    raise StageError(
+        f"{folder}: the loss of the {split} split is not a finite number, because {cause}; train again, for "
+        "example with a lower train.learning_rate or train.clip_norm"
+    )
 
 
 def _text_for(split: str) -> str:

@@ -17,18 +17,15 @@ from lightning_modules.vectors.type_vectors import vectors_of_vocabulary
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.inputs import stage_folder, tokenizer_of
-from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import Made, StageFolder
-from pipeline.reports.model_card import model_card
+from pipeline.reports.card_file import CARD, card_of, evaluation_of
+from pipeline.reports.details import check_checkpoint
 from preprocess.files import storage
-from preprocess.files.manifest import Manifest, ManifestError, content_hash, read_manifest
-from preprocess.shards.format import Corpus
+from preprocess.files.manifest import content_hash, read_manifest
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 
 SETTINGS = ("model", "vocabulary", "cutoffs", "boundary", "cleaning", "tokenizer")
 """Details of the training that the model folder keeps."""
-CARD = "README.md"
-"""Name of the model card, as model hubs expect it."""
 
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:
@@ -40,6 +37,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     """
     folder = stage_folder(config, "train", config.export.checkpoint)
     trained = read_manifest(folder, "train")
+    check_checkpoint(trained.details, folder)
     content = trained.details["tokenizer"]
     tokenizer = load_tokenizer(tokenizer_of(config, content, f"{folder} was trained with"))
     export = config.export
@@ -52,8 +50,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     weights = _weights(config, folder, trained.details, tokenizer)
     names = save_model(place.unpublished, weights, saved, tokenizer)
     made = [place.record(name) for name in names]
-    card = model_card(trained, saved, _evaluation(config, trained), _corpus(config, trained))
-    storage.write_bytes(place.new_file(CARD), card.encode())
+    card = card_of(config, trained, saved, evaluation_of(config, trained))
+    storage.write_bytes(place.new_file(CARD), card)
     size = sum(file.bytes for file in made)
     console.line(f"{count(trained.details['parameters'])} parameters, {count(size)}B")
     details = {**saved, "parameters": trained.details["parameters"]}
@@ -87,21 +85,3 @@ def _weights(
             )
         weights[TYPE_VECTORS] = vectors_of_vocabulary(network.input, tokenizer)
     return weights
-
-
-def _evaluation(config: Config, trained: Manifest) -> dict[str, Any]:
-    """Return this run's evaluation of this checkpoint, or nothing if there is none."""
-    try:
-        evaluated = read_manifest(STAGES["evaluate"].folder(config), "evaluate")
-    except ManifestError:
-        return {}
-    return evaluated.details if evaluated.asked["checkpoint.content"] == trained.content else {}
-
-
-def _corpus(config: Config, trained: Manifest) -> dict[str, Any]:
-    """Return the details of the training corpus, or nothing if it is not available."""
-    try:
-        corpus = Corpus.open(stage_folder(config, "prepare", config.train.corpus)).manifest
-    except ManifestError:
-        return {}
-    return corpus.details if corpus.content == trained.details["corpus"] else {}

@@ -5,18 +5,22 @@ No text produces the last two. Tokenizers take cleaned text and do not normalise
 for an existing SentencePiece model that has its own normaliser.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 from preprocess.config import TokenizerConfig, WordConfig
+from preprocess.errors import one_line
 from preprocess.files.errors import StoreError
-from preprocess.files.manifest import is_name_below
 from preprocess.files.verified import DamagedResult, manifest_of, read_verified
 from preprocess.tokenizers.base import Ids, Token, TokenizerError
-from preprocess.tokenizers.kind_file import KIND_FILE
-from preprocess.tokenizers.subwords import SentencePieceTokenizer, train_sentencepiece
+from preprocess.tokenizers.kind_file import read_kind
+from preprocess.tokenizers.subwords import (
+    BYTES,
+    MODEL,
+    SentencePieceTokenizer,
+    train_sentencepiece,
+)
 from preprocess.tokenizers.words import WordTokenizer, count_words
 
 
@@ -80,22 +84,31 @@ def load_tokenizer(folder: str) -> Tokenizer:
     """
     manifest = manifest_of(folder)
     try:
-        saved: dict[str, Any] = json.loads(read_verified(folder, manifest, KIND_FILE))
-        kind, file = saved["kind"], saved.get("file")
+        saved = read_kind(folder, manifest)
+        kind, marks = saved["kind"], saved.get("space_marks")
         if kind == WordTokenizer.kind:
             return WordTokenizer.load(folder, manifest)
-        if kind in ("sentencepiece", "char"):
-            if file is None or not is_name_below(file):
-                raise TokenizerError(f"{KIND_FILE} names the file {file!r:.60}, not one beside it")
-            return SentencePieceTokenizer(read_verified(folder, manifest, file), kind)
+        if kind in ("sentencepiece", "char") and marks in (None, BYTES):
+            # A name from somebody else's file must not lead out of the folder.
+            if saved["file"] != MODEL:
+                raise ValueError(f"its file is {saved['file']!r:.60}, not {MODEL}")
+            return SentencePieceTokenizer(
+                read_verified(folder, manifest, MODEL), kind, marks == BYTES
+            )
     except (StoreError, DamagedResult):
         raise
     # A damaged model is a TokenizerError, which is a ValueError.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else one_line(str(error))
         raise TokenizerError(
-            f"{folder}: holds no tokenizer ({error}); run `biloom tokenizer`"
+            f"{one_line(folder)}: holds no tokenizer ({reason}); run `biloom tokenizer`"
         ) from error
-    raise TokenizerError(f"{folder}: tokenizer kind {kind!r:.40} needs a newer biloom")
+    name = (
+        f"{kind!r:.40}"
+        if marks in (None, BYTES)
+        else f"{kind!r:.40} with space_marks {marks!r:.40}"
+    )
+    raise TokenizerError(f"{one_line(folder)}: tokenizer kind {name} needs a newer biloom")
 
 
 @lru_cache(maxsize=4)

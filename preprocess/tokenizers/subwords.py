@@ -2,12 +2,15 @@
 
 An existing model keeps its normaliser and the order of its pieces. Only its control ids move:
 `UNKNOWN`, `BOS` and `EOS` are 0, 1 and 2 here, and the other pieces follow in the model's order. So
-T5's model (pad 0, </s> 1, <unk> 2, no <s>) can be used as well as LLaMA's.
+T5's model (pad 0, </s> 1, <unk> 2, no <s>) can be used as well as LLaMA's. It also keeps SentencePiece's
+own treatment of U+2581, which it encodes as a space. A model that is trained here encodes U+2581 as
+bytes (`space_marks`); those of version 0.1 do not, so that texts keep their ids.
 """
 
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -18,6 +21,7 @@ from preprocess.config import CharConfig, SentencePieceConfig
 from preprocess.files.storage import join, read_bytes, write_bytes
 from preprocess.tokenizers.base import BOS, CONTROLS, EOS, UNKNOWN, Ids, Token, TokenizerError
 from preprocess.tokenizers.kind_file import save_kind
+from preprocess.tokenizers.space_marks import SPACE_MARK, SpaceMarks
 
 TRAINER_THREADS = 4
 """Fixed, because the pieces of a unigram model depend on the number of threads."""
@@ -28,9 +32,12 @@ SENTENCE_BYTES = 16_384
 CHARACTERS = 0x110000
 """Vocabulary size of a `char` model: all of Unicode, so that only the text limits it."""
 
+MODEL = "tokenizer.model"
+BYTES = "bytes"
+"""Value of "space_marks" in tokenizer.json, if U+2581 is encoded as bytes."""
+
 _LONGEST = SENTENCE_BYTES // 4  # a character is four bytes at most
 _SENTENCE = re.compile(rf"\S(?:.{{0,{_LONGEST - 2}}}\S)?(?!\S)|\S{{{_LONGEST}}}", re.DOTALL)
-_SPACE = "\u2581"
 
 
 class SentencePieceTokenizer:
@@ -39,12 +46,15 @@ class SentencePieceTokenizer:
     Args:
         model: the bytes of the ``.model`` file.
         kind: "sentencepiece" or "char".
+        keeps_marks: encode U+2581 of a text as bytes, instead of as a space.
 
     Raises:
-        TokenizerError: ``model`` is not a SentencePiece model.
+        TokenizerError: ``model`` is not a SentencePiece model, or has no byte pieces for U+2581.
     """
 
-    def __init__(self, model: bytes, kind: str = "sentencepiece") -> None:
+    def __init__(
+        self, model: bytes, kind: str = "sentencepiece", keeps_marks: bool = False
+    ) -> None:
         import sentencepiece
 
         self.kind = kind
@@ -53,8 +63,12 @@ class SentencePieceTokenizer:
             if not model:
                 raise RuntimeError("it is empty")
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
+            # A piece that is not UTF-8 is noticed here, and not when a text contains it.
+            for piece in range(self._processor.get_piece_size()):
+                self._processor.id_to_piece(piece)
+        except (RuntimeError, UnicodeDecodeError) as error:
             raise TokenizerError(f"not a SentencePiece model ({_reason(error)})") from error
+        self._marks = SpaceMarks(self._processor) if keeps_marks else None
         # (vocabulary,) the model's id for each of our ids; -1 for a control id the model lacks.
         self._of_model = _in_our_order(self._processor)
         self.vocabulary = len(self._of_model)
@@ -68,16 +82,26 @@ class SentencePieceTokenizer:
         )
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
-        rows = list(self._processor.encode(list(texts), num_threads=1, return_type="numpy"))
+        hidden = list(map(self._marks.hidden, texts)) if self._marks else list(texts)
+        rows = list(self._processor.encode(hidden, num_threads=1, return_type="numpy"))
+        if self._marks:
+            rows = list(map(self._marks.restored, rows, texts))
         return rows if self._ours is None else [self._ours[ids] for ids in rows]
 
     def decode(self, ids: Ids) -> str:
-        return str(self._processor.decode(self._of_model[ids].tolist()))
+        with _damage():
+            return str(self._processor.decode(self._of_model[ids].tolist()))
 
     def tokens(self, text: str) -> list[Token]:
-        found = self._processor.encode(text, return_type="offset_mapping")
-        ids = found["ids"] if self._ours is None else self._ours[found["ids"]].tolist()
-        rows = zip(ids, found["pieces"], found["offsets"], strict=True)
+        hidden = self._marks.hidden(text) if self._marks else text
+        with _damage():
+            found = self._processor.encode(hidden, return_type="offset_mapping")
+        ids, pieces = np.array(found["ids"], np.int32), found["pieces"]
+        if self._marks and SPACE_MARK in text:
+            ids = self._marks.restored(ids, text)
+            pieces = map(self._processor.id_to_piece, ids.tolist())
+        ids = ids if self._ours is None else self._ours[ids]
+        rows = zip(ids.tolist(), pieces, found["offsets"], strict=True)
         return [Token(token, piece, start, end) for token, piece, (start, end) in rows]
 
     def spelling(self, token: int) -> str:
@@ -91,7 +115,7 @@ class SentencePieceTokenizer:
 
     def longest(self, number: int) -> list[str]:
         spellings = map(self.spelling, np.flatnonzero(~self._bytes)[len(CONTROLS) :].tolist())
-        pieces = (piece.replace(_SPACE, " ").strip(" ") for piece in spellings)
+        pieces = (piece.replace(SPACE_MARK, " ").strip(" ") for piece in spellings)
         return sorted({*pieces}, key=lambda piece: (-len(piece), piece))[:number]
 
     @property
@@ -100,13 +124,29 @@ class SentencePieceTokenizer:
         return bool(self._bytes.any())
 
     def restores(self, text: str) -> bool:
-        """Return True if decoding the ids of ``text`` restores it; U+2581 and space count as equal."""
-        decoded: str = self._processor.decode(self._processor.encode(text))
-        return decoded == text.replace(_SPACE, " ")
+        """Return True if decoding the ids of ``text`` restores it.
+
+        U+2581 and space count as equal for a model that encodes both as a space.
+        """
+        decoded = self.decode(self.encode([text])[0])
+        return decoded == (text if self._marks else text.replace(SPACE_MARK, " "))
 
     def save(self, folder: str) -> tuple[str, ...]:
-        write_bytes(join(folder, "tokenizer.model"), self._model)
-        return save_kind(folder, self.kind, file="tokenizer.model")
+        write_bytes(join(folder, MODEL), self._model)
+        marks = {"space_marks": BYTES} if self._marks else {}
+        return save_kind(folder, self.kind, {"file": MODEL}, marks)
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Report a damaged normaliser, which makes other bytes than UTF-8 of a text."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise TokenizerError(
+            f"the SentencePiece model is damaged (a text gives bytes that are not UTF-8: {error.reason}); "
+            "copy it again"
+        ) from error
 
 
 def _in_our_order(processor: Any) -> npt.NDArray[np.int64]:
@@ -197,7 +237,7 @@ def train_sentencepiece(
             f"SentencePiece cannot train {size} pieces on this text ({_reason(error)}); "
             "raise tokenizer.vocabulary or lower tokenizer.character_coverage"
         ) from error
-    return SentencePieceTokenizer(model.getvalue(), config.kind)
+    return SentencePieceTokenizer(model.getvalue(), config.kind, keeps_marks=True)
 
 
 class _Lines:

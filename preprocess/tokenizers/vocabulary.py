@@ -24,6 +24,7 @@ import numpy.typing as npt
 import xxhash
 
 from preprocess.files import storage
+from preprocess.tokenizers.base import TokenizerError
 
 HEADER = np.dtype("<u8")
 """Dtype of the first three numbers of the index."""
@@ -33,6 +34,9 @@ BATCH_WORDS = 1 << 16
 
 SORTED_AT_ONCE = 1 << 21
 """Hashes to sort in memory at once, approximately."""
+
+CHECKED_AT_ONCE = 1 << 20
+"""Numbers of an index to check at once."""
 
 COPIED_AT_ONCE = 1 << 24
 """Bytes to copy at once."""
@@ -45,27 +49,40 @@ class Vocabulary:
         text: contents of vocabulary.txt.
         index: contents of vocabulary.index.
 
+    Every number of the index is checked, because the files may come from somebody else.
+
     Raises:
-        ValueError: the index is truncated, or the two do not match.
+        TokenizerError: the index is damaged, or the two do not match.
     """
 
     def __init__(self, text: bytes | mmap.mmap, index: bytes | mmap.mmap) -> None:
         self._text, self._index = text, index
         if len(index) < 3 * HEADER.itemsize:
-            raise ValueError("the vocabulary index is truncated")
+            raise TokenizerError("the vocabulary index is truncated")
         self._size: int
         self._size, text_bytes, width = np.frombuffer(index, HEADER, 3).tolist()
-        if width not in (4, 8):
-            raise ValueError("the vocabulary index is damaged")
         begin = 3 * HEADER.itemsize
         due = begin + self._size * (8 + 4) + (self._size + 1) * width
-        if (len(text), len(index)) != (text_bytes, due):
-            raise ValueError("the vocabulary text and its index do not match")
+        if width not in (4, 8) or (len(text), len(index)) != (text_bytes, due):
+            raise TokenizerError("the vocabulary text and its index do not match")
         self._hashes = np.frombuffer(index, "<u8", self._size, begin)
         begin += 8 * self._size
         self._offsets = np.frombuffer(index, f"<u{width}", self._size + 1, begin)
         begin += width * (self._size + 1)
         self._numbers = np.frombuffer(index, "<u4", self._size, begin)
+        if not self._is_sound(text_bytes):
+            raise TokenizerError("the vocabulary index is damaged")
+
+    def _is_sound(self, text_bytes: int) -> bool:
+        """Return True if words follow one another from 0 to the end, and all numbers are of words."""
+        if (int(self._offsets[0]), int(self._offsets[-1])) != (0, text_bytes):
+            return False
+        for begin in range(0, self._size, CHECKED_AT_ONCE):
+            end = min(begin + CHECKED_AT_ONCE, self._size)
+            rising = self._offsets[begin:end] < self._offsets[begin + 1 : end + 1]
+            if not rising.all() or not (self._numbers[begin:end] < self._size).all():
+                return False
+        return True
 
     @classmethod
     def of_words(cls, words: Iterable[str]) -> "Vocabulary":
@@ -80,42 +97,51 @@ class Vocabulary:
 
         Remote files are first copied to a temporary folder of this process.
         """
-        return cls(_mapped(text), _mapped(index))
+        return cls(mapped(text), mapped(index))
 
-    @property
-    def contents(self) -> tuple[bytes | mmap.mmap, bytes | mmap.mmap]:
-        """Contents of vocabulary.txt and vocabulary.index."""
-        return self._text, self._index
-
-    def check(self) -> None:
-        """Check that every word can be read and found, as in a vocabulary from somebody else.
+    def check_words(self) -> None:
+        """Check that every word is a line of UTF-8 text, as in a vocabulary from somebody else.
 
         Raises:
-            ValueError: it is not so.
+            TokenizerError: it is not so.
         """
-        ends = self._offsets[1:].astype(np.int64)
-        is_ordered = bool((np.diff(ends, prepend=0) > 0).all()) and not self._offsets[0]
-        if not is_ordered or int(ends.max(initial=0)) != len(self._text):
-            raise ValueError("the vocabulary index does not fit the vocabulary text")
         for first in range(0, self._size, BATCH_WORDS):
             last = min(first + BATCH_WORDS, self._size)
             begin, end = int(self._offsets[first]), int(self._offsets[last])
-            words = self._text[begin:end].decode().split("\n")  # raises if it is not UTF-8
-            if len(words) != last - first + 1 or words[-1]:
-                raise ValueError("the vocabulary index does not fit the vocabulary text")
-        if int(self._numbers.max(initial=0)) >= max(self._size, 1):
-            raise ValueError("the vocabulary index numbers words that do not exist")
+            self._split(self._text[begin:end], last - first)
 
     def __len__(self) -> int:
         return self._size
 
     def word(self, number: int) -> str:
-        return self._spelt(number).decode()
+        """Return the word of a number.
+
+        Raises:
+            TokenizerError: it is not UTF-8.
+        """
+        try:
+            return self._spelt(number).decode()
+        except UnicodeDecodeError as error:
+            raise _no_word(number) from error
 
     def first(self, number: int) -> list[str]:
-        """Return the first ``number`` words, or all if there are fewer."""
+        """Return the first ``number`` words, or all if there are fewer.
+
+        Raises:
+            TokenizerError: one is not UTF-8, or contains a line feed.
+        """
         number = min(number, self._size)
-        return self._text[: int(self._offsets[number])].decode().split("\n")[:-1]
+        return self._split(self._text[: int(self._offsets[number])], number)
+
+    @staticmethod
+    def _split(text: bytes, number: int) -> list[str]:
+        try:
+            words = text.decode().split("\n")
+        except UnicodeDecodeError as error:
+            raise TokenizerError(f"the vocabulary text is not UTF-8 ({error.reason})") from error
+        if len(words) != number + 1 or words[-1]:
+            raise TokenizerError("the vocabulary text and its index do not match")
+        return words[:-1]
 
     def find(self, words: Sequence[bytes]) -> npt.NDArray[np.int64]:
         """Return the number of each word, int64, shape (words,); -1 for a missing word.
@@ -159,6 +185,13 @@ class Vocabulary:
 
     def _spelt(self, number: int) -> bytes:
         return self._text[int(self._offsets[number]) : int(self._offsets[number + 1]) - 1]
+
+
+def _no_word(number: int) -> TokenizerError:
+    return TokenizerError(
+        f"the vocabulary is damaged: word {number:,} is not UTF-8; copy the tokenizer's folder again, or "
+        "make it again with `biloom tokenizer --overwrite`"
+    )
 
 
 def hash_word(word: bytes) -> int:
@@ -238,7 +271,8 @@ def _chunks(file: IO[bytes], dtype: str, size: int) -> Iterator[tuple[int, npt.N
         begin += len(part)
 
 
-def _mapped(path: str) -> bytes | mmap.mmap:
+def mapped(path: str) -> bytes | mmap.mmap:
+    """Memory-map a file, given by path or URL; a remote one is first copied to a temporary folder."""
     local = storage.local_path(path)
     if storage.is_remote(path):
         local = Path(_cache.name) / xxhash.xxh3_128_hexdigest(path.encode())

@@ -19,7 +19,7 @@ from preprocess.files.storage import exists, join
 from preprocess.files.verified import read_verified, verify_bytes
 from preprocess.tokenizers.base import CONTROLS, UNKNOWN, Ids, Token, TokenizerError
 from preprocess.tokenizers.kind_file import save_kind
-from preprocess.tokenizers.vocabulary import Vocabulary
+from preprocess.tokenizers.vocabulary import Vocabulary, mapped
 
 FREQUENT = 100_000
 """Number of words held in memory (15 MB); they cover all but a few percent of running text."""
@@ -48,21 +48,23 @@ class WordTokenizer:
         """Load the tokenizer in ``folder``; a missing index (biloom 0.1) is rebuilt in memory.
 
         Args:
-            folder: path or URL.
-            manifest: manifest of the folder, with which the files are compared.
+            folder: the tokenizer's folder, a path or URL.
+            manifest: its manifest, if it has one.
 
         Raises:
             DamagedResult: a file differs from its record in the manifest.
             ValueError: the files do not hold a vocabulary.
+            OSError: a file cannot be read.
         """
-        if exists(join(folder, INDEX)):
-            words = Vocabulary.open(join(folder, TEXT), join(folder, INDEX))
-            for name, data in zip((TEXT, INDEX), words.contents, strict=True):
-                verify_bytes(folder, manifest, name, data)
-            words.check()
-            return cls(words)
-        text = read_verified(folder, manifest, TEXT)
-        return cls(Vocabulary.of_words(text.decode().split("\n")[:-1]))
+        if not exists(join(folder, INDEX)):
+            words = read_verified(folder, manifest, TEXT).decode().split("\n")
+            return cls(Vocabulary.of_words(words[:-1]))
+        files = [mapped(join(folder, name)) for name in (TEXT, INDEX)]
+        for name, data in zip((TEXT, INDEX), files, strict=True):
+            verify_bytes(folder, manifest, name, data)
+        vocabulary = Vocabulary(*files)
+        vocabulary.check_words()
+        return cls(vocabulary)
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         rows = [text.split() for text in texts]
@@ -103,7 +105,7 @@ class WordTokenizer:
 
     def save(self, folder: str) -> tuple[str, ...]:
         self._words.save(join(folder, TEXT), join(folder, INDEX))
-        return save_kind(folder, self.kind, file=TEXT, index=INDEX)
+        return save_kind(folder, self.kind, {"file": TEXT, "index": INDEX}, {})
 
 
 def count_words(config: WordConfig, texts: Iterable[str]) -> WordTokenizer:

@@ -24,7 +24,8 @@ import yaml
 from pyarrow import parquet
 
 from lightning_modules.config import ModelConfig
-from lightning_modules.models.elmo_archive import write_options, write_weights
+from lightning_modules.models.elmo_options import write_options
+from lightning_modules.models.elmo_weights import write_weights
 from lightning_modules.nn.bilm import BiLMNetwork
 from pipeline import cli
 from pipeline.config.load import load_config

@@ -138,6 +138,14 @@ def test_a_table_in_a_file_is_a_line_a_row() -> None:
     assert printed.getvalue() == ("  corpus: split | tokens\n    train | 12\n    valid | 3\n")
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_table_holds_no_control_character(terminal: bool) -> None:
+    console, printed = shown(terminal=terminal)
+    console.table("t\x1b[2J", ["n\x1b]0;x\x07", "\u202eb"], [["\x9b1m", "\x08"]])
+    escapes = re.sub(r"\x1b\[[0-9;]*m", "", printed.getvalue())  # of styles
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", escapes)
+
+
 def test_columns_of_numbers_stand_to_the_right_and_text_to_the_left() -> None:
     console, printed = shown(terminal=True, width=60)
     rows = [["1 to 9", "12", "-", "done"], ["valid", "3,000", "1.5kB", "to be made"]]

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from biloom import BiLM
-from lightning_modules.models.elmo_archive import read_options
 from lightning_modules.models.elmo_layout import layout
+from lightning_modules.models.elmo_options import read_options
 from pipeline.commands.elmo import import_elmo
 from preprocess.tokenizers.base import BOS, EOS
 

@@ -1,8 +1,11 @@
 """ELMo archives to model folders and back, from the command line."""
 
+import gzip
 import json
 import os
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,15 @@ import torch
 
 from biloom import BiLM
 from lightning_modules.config import ModelConfig
-from lightning_modules.models.elmo_archive import read_options, write_options
 from lightning_modules.models.elmo_layout import from_archive, layout, to_archive
+from lightning_modules.models.elmo_options import read_options, write_options
 from pipeline.cli import main
-from preprocess.files.manifest import check_files, read_manifest
+from preprocess.files.manifest import (
+    check_files,
+    read_manifest,
+)
+from preprocess.tokenizers.vocabulary import Vocabulary
+from preprocess.tokenizers.words import WordTokenizer
 
 OPTIONS: dict[str, Any] = {
     "lstm": {
@@ -36,6 +44,9 @@ OPTIONS: dict[str, Any] = {
         "n_highway": 1,
     },
 }
+
+
+Stranger = Callable[[Path], None]  # of conftest.py
 
 
 def make(folder: Path, **changes: Any) -> Path:
@@ -138,6 +149,52 @@ def test_a_vocabulary_gives_words_ids_and_goes_back(tmp_path: Path) -> None:
     assert (tmp_path / "again" / "vocab.txt").read_bytes() == (archive / "vocab.txt").read_bytes()
 
 
+def test_odd_vocabularies_give_their_words_and_go_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cases of ELMo vocabularies: a mark, odd white space, repeated words, a compressed file."""
+    archive = make(tmp_path / "archive")
+    lines = ["<S>", "</S>", "<UNK>", "foo", "foo\u00a0", "a\u2028b", "\x0bc\x85", "foo", "d\r"]
+    text = "\ufeff" + "".join(f"{line}\r\n" for line in lines)
+    (archive / "v.gz").write_bytes(gzip.compress(text.encode()))
+
+    assert imported(archive, tmp_path / "model", "--vocabulary", archive / "v.gz") == 0
+    assert (
+        "v.gz: repeated words are taken once, 1 in all: 'foo' (line 8)" in capsys.readouterr().out
+    )
+    words = [*lines[3:7], "d\r"]
+    model = BiLM.from_pretrained(tmp_path / "model")
+    assert [model.tokenizer.spelling(n) for n in range(3, 8)] == words
+    assert run("export-elmo", tmp_path / "model", tmp_path / "back") == 0
+    exported = (tmp_path / "back" / "vocab.txt").read_bytes().decode()
+    assert exported == "".join(f"{word}\n" for word in lines[:7]) + "d\r\r\n"
+
+
+def test_a_large_vocabulary_with_a_repeated_word_takes_no_longer(tmp_path: Path) -> None:
+    archive = make(tmp_path / "archive")
+    words = "".join(f"w{n}\n" for n in range(100_000))
+    (archive / "v").write_text(f"{words}w99998\n")
+
+    start = time.monotonic()
+    assert imported(archive, tmp_path / "model", "--vocabulary", archive / "v") == 0
+    # A second and a half for each 20,000 words, if each is compared with all others.
+    assert time.monotonic() - start < 20
+
+
+def test_a_word_that_is_spelt_like_a_control_token_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], as_stranger: Stranger
+) -> None:
+    archive = make(tmp_path / "archive")
+    (archive / "v").write_text("the\na\n")
+    assert imported(archive, tmp_path / "model", "--vocabulary", archive / "v") == 0
+    WordTokenizer(Vocabulary.of_words(["the", "<S>"])).save(str(tmp_path / "model"))
+    as_stranger(tmp_path / "model")
+
+    assert run("export-elmo", tmp_path / "model", tmp_path / "back") == 0
+    assert "vocab.txt: 1 words are left out, because readers" in capsys.readouterr().out
+    assert (tmp_path / "back" / "vocab.txt").read_text() == "<S>\n</S>\n<UNK>\nthe\n"
+
+
 def test_a_text_is_neither_cleaned_nor_scored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,6 +269,8 @@ def test_weights_that_do_not_belong_are_reported(
     assert "weights.hdf5 is not an HDF5 file" in told()
     (archive / "weights.hdf5").unlink()
     assert "weights.hdf5 is missing" in told()
+    (archive / "weights.hdf5").mkdir()
+    assert "weights.hdf5: cannot be read (Is a directory); name a file that exists" in told()
     (archive / "options.json").unlink()
     assert "options.json is missing" in told()
 
@@ -219,8 +278,9 @@ def test_weights_that_do_not_belong_are_reported(
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b"the\na\nthe\n", "the word 'the' occurs twice"),
-        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"t\x00h\x00e\x00\n\x00", "contains NUL characters"),
+        (b"\x1f\x8b\x08\x00 no gzip", "this compressed file is damaged or truncated"),
+        (b"the\na\n\xff\xfe", "is not UTF-8 text (line 3: invalid start byte); convert it"),
         (None, "vocab.txt is missing"),
     ],
 )
@@ -239,6 +299,29 @@ def test_an_archive_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFi
     assert imported(make(tmp_path / "archive"), tmp_path / "model") == 0
     assert run("export-elmo", tmp_path / "model", tmp_path / "archive") == 2
     assert "holds an archive already" in capsys.readouterr().err
+
+
+def test_files_of_others_are_not_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = make(tmp_path / "archive")
+    (archive / "vocabulary.txt").write_text("the\n")
+    assert imported(archive, archive, "--vocabulary", archive / "vocabulary.txt") == 2
+    assert (
+        "archive holds options.json, which is no file of a model; name" in capsys.readouterr().err
+    )
+    assert (archive / "vocabulary.txt").read_text() == "the\n"
+
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.json").write_text("of a killed import")
+    assert imported(archive, tmp_path / "begun") == 0
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "options.json").write_text("mine")
+    assert run("export-elmo", tmp_path / "begun", tmp_path / "kept") == 2
+    assert "kept holds another options.json; name another folder" in capsys.readouterr().err
+    assert run("export-elmo", tmp_path / "begun", tmp_path / "again") == 0
+    (tmp_path / "again" / "weights.hdf5").unlink()
+    assert run("export-elmo", tmp_path / "begun", tmp_path / "again") == 0
 
 
 CNN = {"kind": "char_cnn", "dim": 4, "filters": [[1, 3], [3, 5]], "highway": 1}
@@ -278,7 +361,7 @@ def test_of_our_own_models_one_is_taken_from_the_forget_gates_bias() -> None:
 
 
 def test_a_trained_model_of_another_boundary_is_exported_with_a_warning(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], as_stranger: Any
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], as_stranger: Stranger
 ) -> None:
     assert run("export-elmo", trained / "export", tmp_path / "archive") == 2
     assert "model.input.kind is embedding" in capsys.readouterr().err

@@ -132,6 +132,21 @@ def test_an_empty_held_out_split_is_reported(runs: tuple[Path, Path], as_strange
     assert found["training perplexity per token, at the end"] == ["47.9", "not defined"]
 
 
+def with_test_split(manifest: dict[str, Any]) -> None:
+    former = dict(manifest["details"])
+    manifest["details"].update(split="test", forward_perplexity=9.0, others=[former])
+
+
+def test_each_split_has_its_rows(runs: tuple[Path, Path]) -> None:
+    edit(runs[1], "evaluate", with_test_split)
+    found = figures(runs)
+    assert found["valid split: perplexity per token, forward"] == ["54.6", "54.6"]
+    assert found["test split: perplexity per token, forward"] == ["not evaluated", "9.0"]
+    assert found["test split: bits per byte of text"] == ["not evaluated", "1.471"]
+    assert "perplexity per token, forward" not in found
+    assert cautions(read(runs)) == []
+
+
 def test_the_corpus_of_another_run_is_found(runs: tuple[Path, Path]) -> None:
     shutil.rmtree(runs[1] / "prepare")
     path = runs[1] / "train" / "config.yaml"
@@ -212,6 +227,16 @@ def test_other_tokenizers_are_compared_by_bits(runs: tuple[Path, Path]) -> None:
 
 def test_other_held_out_text_is_reported(runs: tuple[Path, Path]) -> None:
     edit(runs[1], "evaluate", lambda m: m["details"].update(split="test"))
+    assert cautions(read(runs)) == [
+        "The held-out texts differ: a lower perplexity may only mean that a text is easier."
+    ]
+
+
+def test_other_text_of_one_split_of_two_is_reported(runs: tuple[Path, Path]) -> None:
+    for run in runs:
+        edit(run, "evaluate", with_test_split)
+    assert cautions(read(runs)) == []
+    edit(runs[0], "evaluate", lambda m: m["details"]["others"][0].update(words=3))
     assert cautions(read(runs)) == [
         "The held-out texts differ: a lower perplexity may only mean that a text is easier."
     ]

@@ -1,13 +1,17 @@
 """The model folder's README.md."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from lightning_modules.evaluation.held_out import Evaluation, HeldOut, LossSums
 from pipeline.reports.model_card import model_card
+from preprocess.errors import one_line
 from preprocess.files.manifest import Manifest, read_manifest
 
 CORPUS = {
@@ -83,6 +87,44 @@ def test_a_gru_and_a_forward_model_are_reported(manifest: Manifest) -> None:
     assert card.startswith("# Language model\n")
     assert "One stack of 3 GRU layers (forward, cell size 16, output size 16)" in card
     assert "Each token has 4 layers of 16 values" in card
+
+
+HOSTILE = "a|b\n---\n# h\r\n<script>alert('x')</script> [l](javascript:x) `c` *e* _u_ $m$ \x1b[31m\u202ez\u2028 &lt; \\|"
+
+
+def test_names_cannot_add_markup(manifest: Manifest) -> None:
+    """The card with a hostile name has the structure of the card with a plain one."""
+
+    def card(name: str) -> str:
+        source = {"name": name, "license": name, "documents": 1, "tokens": 2}
+        held_out = {**figures(), "not_defined": {"word": f"text of {name}"}}
+        return model_card(replace(manifest, biloom=name), SAVED, held_out, {"sources": [source]})
+
+    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    plain, hostile = (parser.parse(card(name)) for name in ("plain", HOSTILE))
+
+    def structure(tokens: list[Token]) -> list[str]:
+        inner = [one.type for token in tokens for one in token.children or () if one.type != "text"]
+        return [*(token.type for token in tokens), *inner]
+
+    assert structure(hostile) == structure(plain)
+    shown = [
+        "".join(one.content for one in token.children or ()) for token in hostile if token.children
+    ]
+    assert one_line(HOSTILE) in shown
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e]", card(HOSTILE))
+
+
+def test_it_shows_all_splits(manifest: Manifest) -> None:
+    both = {**figures(), "split": "test", "others": [figures()]}
+    lines = model_card(manifest, SAVED, both, {}).splitlines()
+
+    places = [
+        lines.index(f"On the {split} split, 1,000 tokens, over the full vocabulary:")
+        for split in ("valid", "test")
+    ]
+    assert places == sorted(places)
+    assert lines[places[1] - 1] == ""
 
 
 @pytest.mark.parametrize("evaluation", [{}, {"split": "valid", "tokens": 0}])

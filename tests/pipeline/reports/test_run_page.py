@@ -67,7 +67,7 @@ def findings(word: str = "bank") -> Findings:
         config=f"run: # {word}\n",
         corpus=corpus(word),
         training=result("train", TRAINED, seconds=125.0),
-        held_out=held_out(),
+        held_out=[held_out()],
         metrics=metrics(),
         verdicts=[Verdict("attention", "Best step", f"Worse. {word}"), Verdict("good", "B", "Ok.")],
         words=[WordUses(word, 60, (use, use), (word,)), WordUses(f"{word}s", 1)],
@@ -159,6 +159,13 @@ def test_held_out_figures_stand_in_one_table(shown: Any) -> None:
     assert found.source.count("472.0") == 1
 
 
+def test_each_split_has_its_table(shown: Any) -> None:
+    both = [held_out(), held_out(split="test", forward_perplexity=7.0)]
+    found = shown(replace(findings(), held_out=both))
+    assert found.rows("Perplexity of the valid split")[1] == ["per token", "90.0", "91.0", "92.0"]
+    assert found.rows("Perplexity of the test split")[1] == ["per token", "7.0", "91.0", "92.0"]
+
+
 def test_perplexity_by_rank_and_what_is_not_defined(shown: Any) -> None:
     band = {"first_rank": 1, "last_rank": 100, "forward_tokens": 1000}
     band |= {f"{way}_perplexity": 31.5 for way in WAYS}
@@ -170,7 +177,7 @@ def test_perplexity_by_rank_and_what_is_not_defined(shown: Any) -> None:
         bands=[band],
         not_defined={"word": reason},
     )
-    found = shown(replace(findings(), held_out=figures))
+    found = shown(replace(findings(), held_out=[figures]))
     label = "perplexity per token, by the predicted token's frequency rank in the training text"
     assert found.rows(label)[1] == ["1 to 100", "1,000", "31.5", "31.5", "31.5"]
     assert ["per character", "4.2", "4.2", "4.2"] in found.rows("Perplexity")
@@ -185,7 +192,7 @@ def test_a_forward_model_has_one_column(shown: Any) -> None:
         not_defined={"backward": "the model reads forward only"},
     )
     rows = [{"step": 10, "loss_forward": 8.0, "gradient_norm": None}]
-    found = shown(replace(findings(), held_out=figures, metrics=rows))
+    found = shown(replace(findings(), held_out=[figures], metrics=rows))
     assert found.rows("Perplexity")[0] == ["perplexity", "forward"]
     assert "the model reads forward only" in found.source
     assert found.texts("div", "keys") == ["forward"]
@@ -193,7 +200,7 @@ def test_a_forward_model_has_one_column(shown: Any) -> None:
 
 def test_a_run_without_held_out_text_words_or_metrics_says_so(shown: Any) -> None:
     figures = {"split": "valid", "tokens": 0}
-    found = shown(replace(findings(), held_out=figures, words=[], metrics=[]))
+    found = shown(replace(findings(), held_out=[figures], words=[], metrics=[]))
     assert "The valid split is empty" in found.section("Perplexity of held-out text")
     assert "No words are shown" in found.section("Words in use")
 

@@ -1,12 +1,21 @@
 """The evaluate stage."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from lightning_modules.models.model_folder import network_of_checkpoint
+from pipeline.cli import main
+from pipeline.console import Console
+from pipeline.lifecycle.lock import lock
+from pipeline.reports.perplexity_tables import evaluations
 from preprocess.errors import UserError
+from preprocess.files.manifest import read_manifest
+from preprocess.work.folder import lock_file
 
 Tiny = Any  # of conftest.py
 
@@ -70,6 +79,156 @@ def test_the_text_that_was_trained_on_is_refused(tiny: Tiny, trained: Path, tmp_
         f"{tiny.root}/prepare: the model was trained on this train split; set evaluate.split to valid "
         "or test, or evaluate.corpus to another corpus"
     )
+
+
+@pytest.fixture(scope="module")
+def two_splits(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A training on a corpus with valid and test text, and the overrides for its stages."""
+    root = tmp_path_factory.mktemp("two-splits")
+    given = [
+        "prepare.test_fraction=0.1",
+        f"train.corpus={root}/prepare",
+        f"evaluate.corpus={root}/prepare",
+        f"evaluate.checkpoint={root}/train",
+        f"export.checkpoint={root}/train",
+        "train.steps=2",
+    ]
+    for stage in ("prepare", "train"):
+        tiny.run(stage, root, *given)
+    return root, given
+
+
+def test_a_second_split_keeps_the_first(
+    tiny: Tiny, two_splits: tuple[Path, list[str]], tmp_path: Path, capsys: Any
+) -> None:
+    _, given = two_splits
+    first, _ = tiny.run("evaluate", tmp_path, *given)
+    second, printed = tiny.run("evaluate", tmp_path, *given, "evaluate.split=test")
+
+    assert "tokens of the test split" in printed
+    assert "tokens of the valid split" not in printed
+    found = {one["split"]: one for one in evaluations(second.details)}
+    assert found["valid"] == first.details
+    assert found["test"]["tokens"] != found["valid"]["tokens"] > 0
+    for split in ("valid", "test"):
+        again, printed = tiny.run("evaluate", tmp_path, *given, f"evaluate.split={split}")
+        assert "already done" in printed
+        assert again == second
+    stats = json.loads((tmp_path / "evaluate" / "stats.json").read_text())
+    assert evaluations(stats) == [first.details, stats]
+    assert main(["status", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    for split, figures in found.items():
+        perplexity = f"{figures['average_perplexity']:,.1f}"
+        assert f"evaluate: {split} split: average perplexity per token {perplexity}" in shown
+    assert main(["inspect", f"{tmp_path}/evaluate"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("tokens of the valid split") < shown.index("tokens of the test split")
+
+
+def test_the_card_of_an_earlier_export_shows_an_evaluation(
+    tiny: Tiny, two_splits: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    _, given = two_splits
+    exported, _ = tiny.run("export", tmp_path, *given)
+    card = tmp_path / "export" / "README.md"
+    assert "Not measured" in card.read_text()
+
+    for split in ("valid", "test"):
+        manifest, printed = tiny.run("evaluate", tmp_path, *given, f"evaluate.split={split}")
+        assert f"updated the model card {card}" in printed
+    for one in evaluations(manifest.details):
+        shown = f"On the {one['split']} split, {one['tokens']:,} tokens, over the full vocabulary:"
+        assert shown in card.read_text()
+    now = read_manifest(f"{tmp_path}/export", "export")
+    assert (now.content, now.asked, now.details) == (
+        exported.content,
+        exported.asked,
+        exported.details,
+    )
+    assert main(["check", f"{tmp_path}/export"]) == 0
+    assert "already done" in tiny.run("export", tmp_path, *given)[1]
+    tiny.run("export", tmp_path / "later", *given, f"run.output={tmp_path}/later")
+    assert "Not measured" in (tmp_path / "later" / "export" / "README.md").read_text()
+    shutil.copytree(tmp_path / "evaluate", tmp_path / "again" / "evaluate")
+    tiny.run("export", tmp_path / "again", *given)
+    assert (tmp_path / "again" / "export" / "README.md").read_text() == card.read_text()
+
+
+def test_a_card_of_another_checkpoint_or_of_a_running_export_is_left(
+    tiny: Tiny, two_splits: tuple[Path, list[str]], trained: Path, tmp_path: Path
+) -> None:
+    _, given = two_splits
+    card = tmp_path / "export" / "README.md"
+    tiny.run("export", tmp_path, *given, f"export.checkpoint={trained}/train")
+    before = card.read_text()
+    assert "model card" not in tiny.run("evaluate", tmp_path, *given)[1]
+    assert card.read_text() == before
+
+    tiny.run("export", tmp_path / "b", *given)
+    folder = f"{tmp_path}/b/export"
+    with lock(folder, lock_file(folder), Console()):
+        printed = tiny.run("evaluate", tmp_path / "b", *given)[1]
+    assert f"the model card does not show this evaluation: {folder} is being written by" in printed
+    assert "Not measured" in (tmp_path / "b" / "export" / "README.md").read_text()
+
+
+def test_splits_are_kept_in_any_order(
+    tiny: Tiny, two_splits: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    _, given = two_splits
+    for split in ("test", "valid"):
+        tiny.run("evaluate", tmp_path / "a", *given, f"evaluate.split={split}")
+    for split in ("valid", "test"):
+        last, _ = tiny.run("evaluate", tmp_path / "b", *given, f"evaluate.split={split}")
+    other = read_manifest(f"{tmp_path}/a/evaluate")
+    own = {one["split"]: one["bits_per_byte"] for one in evaluations(last.details)}
+    assert own == {one["split"]: one["bits_per_byte"] for one in evaluations(other.details)}
+    assert [one["split"] for one in evaluations(other.details)] == ["valid", "test"]
+
+
+def test_results_of_an_earlier_checkpoint_are_dropped(
+    tiny: Tiny, two_splits: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    root, given = two_splits
+    shutil.copytree(root / "train", tmp_path / "train")
+    given = [*given, f"evaluate.checkpoint={tmp_path}/train"]
+    for split in ("valid", "test"):
+        tiny.run("evaluate", tmp_path, *given, f"evaluate.split={split}")
+    tiny.run("train", tmp_path, *given, "train.steps=4")
+    later, printed = tiny.run("evaluate", tmp_path, *given, "train.steps=4")
+
+    assert [one["split"] for one in evaluations(later.details)] == ["valid"]
+    assert (
+        "the result of the test split was that of an earlier checkpoint and is dropped; evaluate it "
+        "again with evaluate.split=test" in printed
+    )
+    tiny.run("train", tmp_path / "other", *given, "train.seed=9")
+    with pytest.raises(UserError, match=r"made with other settings or inputs:\n    checkpoint"):
+        tiny.run("evaluate", tmp_path, *given, f"evaluate.checkpoint={tmp_path}/other/train")
+
+
+def test_a_loss_that_is_not_finite_is_reported(
+    tiny: Tiny, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning_modules.nn.bilm import BiLMNetwork
+    from pipeline.stages import evaluate
+
+    def damaged(folder: str, details: dict[str, Any]) -> BiLMNetwork:
+        network = network_of_checkpoint(folder, details)
+        with torch.no_grad():
+            network.get_parameter("recurrent.layers.0.bias")[0] = float("nan")
+        return network
+
+    monkeypatch.setattr(evaluate, "network_of_checkpoint", damaged)
+    given = (f"evaluate.checkpoint={trained}/train", f"export.checkpoint={trained}/train")
+    with pytest.raises(
+        UserError,
+        match=r"the loss of the valid split is not a finite number, because the weights "
+        r"'recurrent\.layers\.0\.bias' hold NaN or infinity; train again",
+    ):
+        tiny.run("evaluate", tmp_path, *given)
+    assert not (tmp_path / "evaluate" / "manifest.json").exists()
 
 
 def test_the_last_evaluation_of_training_and_the_stage_agree(trained: Path) -> None:

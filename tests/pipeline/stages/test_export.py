@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from biloom import BiLM
 from lightning_modules.evaluation.scoring import score_texts
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from preprocess.errors import UserError
-from preprocess.files.manifest import check_files, read_manifest
+from preprocess.files.manifest import check_files, read_manifest, write_manifest
 from preprocess.tokenizers.load import load_tokenizer
 
 Tiny = Any  # of conftest.py
@@ -45,6 +46,20 @@ def test_the_card_shows_the_measured_figures(trained: Path) -> None:
     assert "| corpus | not given | " in card
 
 
+def test_a_training_without_its_details_is_refused(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained / "train", tmp_path / "train")
+    manifest = read_manifest(f"{tmp_path}/train")
+    details = {key: value for key, value in manifest.details.items() if key != "boundary"}
+    write_manifest(f"{tmp_path}/train", replace(manifest, details=details))
+    for stage in ("evaluate", "export"):
+        with pytest.raises(
+            UserError, match=r"train: the details .* damaged \(boundary: Field requ"
+        ):
+            tiny.run(stage, tmp_path)
+
+
 def test_the_content_hash_covers_the_model_but_not_the_card(
     tiny: Tiny, trained: Path, tmp_path: Path
 ) -> None:
@@ -52,7 +67,7 @@ def test_the_content_hash_covers_the_model_but_not_the_card(
     card = (tmp_path / "export" / "README.md").read_text()
 
     assert manifest.content == read_manifest(str(trained / "export")).content
-    assert "Not measured: no held-out text was evaluated before the export." in card
+    assert "Not measured: no held-out text was evaluated." in card
 
 
 def test_the_tokenizer_of_another_training_is_refused(

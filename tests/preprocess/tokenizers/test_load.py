@@ -1,8 +1,10 @@
 """All kinds of tokenizer: reproducible, lossless, and without control ids in encoded text."""
 
 import json
+import os
 import random
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.config import CharConfig, SentencePieceConfig, TokenizerConfig, WordConfig
+from preprocess.files.manifest import (
+    FileRecord,
+    Manifest,
+    content_hash,
+    hash_file,
+    write_manifest,
+)
+from preprocess.files.verified import DamagedResult
 from preprocess.tokenizers.base import CONTROLS, UNKNOWN, TokenizerError
 from preprocess.tokenizers.load import Tokenizer, cached_tokenizer, load_tokenizer, train_tokenizer
 from preprocess.tokenizers.subwords import SENTENCE_BYTES, SentencePieceTokenizer
@@ -55,7 +65,10 @@ def spelt(tokenizer: Tokenizer, text: str) -> str:
     return data.decode().removeprefix(" ")
 
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+# SentencePiece spells a space as U+2581, which a text may contain, too.
+TEXTS = st.text(
+    st.characters(exclude_categories=["Cs"]) | st.sampled_from("\u2581 \ufdd0\ue000"), max_size=60
+)
 
 
 @pytest.mark.parametrize("config", KINDS)
@@ -97,9 +110,9 @@ def test_control_tokens_spelt_in_a_text_are_encoded_as_text(subwords: Tokenizer)
 @settings(deadline=None)
 @given(text=TEXTS)
 def test_the_spellings_of_its_ids_restore_any_text(subwords: Tokenizer, text: str) -> None:
-    # SentencePiece decodes U+2581 as a space, even if the text contains it.
-    assert spelt(subwords, text) == text.replace("▁", " ")
+    assert spelt(subwords, text) == text
     ids = subwords.encode([text])[0]
+    assert subwords.decode(ids) == text
     assert ids.dtype == np.int32
     assert not len(ids) or ids.min() > 2
 
@@ -206,6 +219,124 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         (tmp_path / "tokenizer.json").write_text(text)
         with pytest.raises(TokenizerError, match="holds no tokenizer"):
             load_tokenizer(str(tmp_path))
+
+
+HOSTILE = [
+    (b"[" * 60_000, r"tokenizer\.json is nested too deeply"),
+    (b" " * (1 << 16) + b"{}", r"tokenizer\.json is larger than 65,536 bytes"),
+    (b"\xff", "can't decode byte"),
+    (b'{"kind": "char", "file": "../secret"}', r"its file is '\.\./secret', not tokenizer\.model"),
+    (b'{"kind": "char", "file": "/etc/passwd"}', "its file is '/etc/passwd', not"),
+    (b'{"kind": "char", "file": "s3://bucket/x"}', "its file is 's3://bucket/x', not"),
+    (b'{"kind": "char", "file": ["tokenizer.model"]}', "its file is "),
+    (b'{"kind": "char"}', r"holds no tokenizer \(no 'file'\)"),
+    (b'{"kind": ["char"], "file": "tokenizer.model"}', r"kind \['char'\] needs a newer biloom"),
+    (b'{"kind": "\\u001b[31m"}', r"kind '\\x1b\[31m' needs a newer biloom"),
+    (
+        b'{"kind": "char", "file": "tokenizer.model", "space_marks": "kept"}',
+        "kind 'char' with space_marks 'kept' needs a newer biloom",
+    ),
+]
+
+
+@pytest.mark.parametrize(("content", "told"), HOSTILE)
+def test_a_hostile_kind_file_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+    train_tokenizer(CharConfig(), ["a secret"]).save(str(tmp_path / "inner"))
+    (tmp_path / "inner" / "tokenizer.model").rename(tmp_path / "secret")
+    (tmp_path / "inner" / "tokenizer.json").write_bytes(content)
+    with pytest.raises(TokenizerError, match=told):
+        load_tokenizer(str(tmp_path / "inner"))
+
+
+def test_a_tokenizer_of_an_earlier_version_keeps_its_ids(tmp_path: Path) -> None:
+    made = train_tokenizer(CharConfig(), ["a b c"])
+    made.save(str(tmp_path))
+    (tmp_path / "tokenizer.json").write_text('{"kind": "char", "file": "tokenizer.model"}')
+    former = load_tokenizer(str(tmp_path))
+
+    assert former.encode(["a\u2581b"])[0].tolist() == made.encode(["a b"])[0].tolist()
+    assert former.encode(["a b"])[0].tolist() == made.encode(["a b"])[0].tolist()
+    assert former.save(str(tmp_path / "again")) == ("tokenizer.json", "tokenizer.model")
+    assert json.loads((tmp_path / "again" / "tokenizer.json").read_text()).keys() == {
+        "kind",
+        "file",
+    }
+
+
+def test_files_that_differ_from_the_manifest_are_refused(tmp_path: Path) -> None:
+    for config in (CharConfig(), WordConfig()):
+        folder = tmp_path / config.kind
+        names = train_tokenizer(config, ["a b c"]).save(str(folder))
+        files = tuple(FileRecord(name, *hash_file(f"{folder}/{name}")) for name in names)
+        write_manifest(
+            str(folder), Manifest("tokenizer", 2, "0.4", "", content_hash(files), {}, files, {})
+        )
+        load_tokenizer(str(folder))
+        for name in names:
+            data = (folder / name).read_bytes()
+            (folder / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+            # A clock of the file system may not have moved on since.
+            os.utime(folder / name, (1, 1))
+            with pytest.raises(DamagedResult, match=rf"{name} is damaged \(hash"):
+                load_tokenizer(str(folder))
+            (folder / name).write_bytes(data)
+
+
+def hit(data: bytes, changes: list[tuple[float, int]], size: float) -> bytes:
+    """Return the first part of some bytes, changed at places from 0 to 1."""
+    changed = bytearray(data[: int(size * len(data))])
+    for place, value in changes:
+        if changed:
+            changed[int(place * len(changed))] = value
+    return bytes(changed)
+
+
+CHANGES = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6)
+SIZE = st.just(1.0) | st.floats(0, 1)
+
+
+def use(folder: Path) -> None:
+    """Use everything that a tokenizer does, or get a message."""
+    with suppress(TokenizerError):
+        tokenizer = load_tokenizer(str(folder))
+        for text in ("the größe \u2581猫が", ""):
+            ids = tokenizer.encode([text])[0]
+            tokenizer.decode(ids)
+            tokenizer.tokens(text)
+            tokenizer.byte_tokens(ids)
+        for token in range(min(tokenizer.vocabulary, 500)):
+            tokenizer.spelling(token)
+        tokenizer.longest(5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(changes=CHANGES, size=SIZE)
+def test_a_changed_sentencepiece_model_is_used_or_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+    subwords: Tokenizer,
+    changes: list[tuple[float, int]],
+    size: float,
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "changed-model"
+    subwords.save(str(folder))
+    path = folder / "tokenizer.model"
+    path.write_bytes(hit(path.read_bytes(), changes, size))
+    use(folder)
+
+
+@settings(deadline=None, max_examples=60)
+@given(changes=CHANGES, size=SIZE, name=st.sampled_from(["vocabulary.txt", "vocabulary.index"]))
+def test_a_changed_vocabulary_is_used_or_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+    words: Tokenizer,
+    changes: list[tuple[float, int]],
+    size: float,
+    name: str,
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "changed-words"
+    words.save(str(folder))
+    (folder / name).write_bytes(hit((folder / name).read_bytes(), changes, size))
+    use(folder)
 
 
 def test_a_damaged_model_is_refused(tmp_path: Path, subwords: Tokenizer) -> None:

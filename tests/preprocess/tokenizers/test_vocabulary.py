@@ -1,5 +1,6 @@
 """Vocabulary files: exact lookups in both directions, even if hashes collide."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.tokenizers import vocabulary
+from preprocess.tokenizers.base import TokenizerError
 from preprocess.tokenizers.vocabulary import Vocabulary
 
 WORD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), min_size=1)
@@ -80,6 +82,34 @@ def test_an_index_of_another_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "v.index").write_bytes(b"")
     with pytest.raises(ValueError, match="index is truncated"):
         Vocabulary.open(str(tmp_path / "v.txt"), str(tmp_path / "v.index"))
+
+
+@pytest.mark.parametrize(
+    ("place", "number"),
+    [(0, 2**40), (1, 0), (2, 2**32 - 1), ("first", 1), ("rising", 9), ("rising", 0), ("number", 3)],
+)
+def test_an_index_with_other_numbers_is_refused(place: int | str, number: int) -> None:
+    """Three words of two bytes: 24 bytes of header, 24 of hashes, 16 of offsets, 12 of numbers."""
+    text, index = io.BytesIO(), io.BytesIO()
+    vocabulary.write_vocabulary([b"a", b"b", b"c"], text, index)
+    numbers = np.frombuffer(index.getvalue(), "<u4").copy()
+    at = {"first": 12, "rising": 13, "number": 17}[place] if isinstance(place, str) else 2 * place
+    numbers[at] = number % 2**32
+    with pytest.raises(TokenizerError, match=r"index is damaged|do not match"):
+        Vocabulary(text.getvalue(), numbers.tobytes())
+
+
+def test_a_text_that_is_no_text_is_refused() -> None:
+    text, index = io.BytesIO(), io.BytesIO()
+    vocabulary.write_vocabulary([b"ab", b"c"], text, index)
+    latin = Vocabulary(b"a\xe9\nc\n", index.getvalue())
+    with pytest.raises(TokenizerError, match=r"text is not UTF-8 \(invalid continuation byte\)"):
+        latin.first(2)
+    with pytest.raises(TokenizerError, match=r"word 0 is not UTF-8; copy .* `biloom tokenizer"):
+        latin.word(0)
+    for lines in (b"a\n\nc\n", b"abcc\n"):
+        with pytest.raises(TokenizerError, match="do not match"):
+            Vocabulary(lines, index.getvalue()).first(2)
 
 
 def test_an_empty_vocabulary_has_no_words() -> None:

@@ -1,0 +1,244 @@
+"""Read and write options.json, which describes the network of an ELMo archive.
+
+A key is either read, known to have no effect on the network, or refused by its name, because an
+option that is ignored may mean another network than the one that is built.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from lightning_modules.config import ModelConfig
+from lightning_modules.models.elmo_errors import ElmoError, reading
+from lightning_modules.models.elmo_layout import archived_parts
+from preprocess.errors import one_line
+from preprocess.files import storage
+from preprocess.tokenizers.spellings import CHARACTERS
+
+WITH_MASK = CHARACTERS + 1
+"""`n_characters` in an options.json for inference, where id 0 is padding; one less in training."""
+
+MOST_BYTES = 1 << 20
+"""Largest options.json that is read."""
+
+BEYOND = 1 << 31
+"""Numbers must be smaller."""
+
+MOST_LAYERS = 1000
+"""Largest number of LSTM layers, highway layers or convolutions."""
+
+MOST_CHARACTERS = 10_000
+"""Largest `max_characters_per_token`: a table of spellings has this many positions for each word."""
+
+READ: Mapping[str, frozenset[str]] = {
+    "": frozenset({"lstm", "char_cnn"}),
+    "lstm": frozenset(
+        {
+            *("dim", "projection_dim", "n_layers"),
+            *("cell_clip", "proj_clip", "use_skip_connections"),
+        }
+    ),
+    "char_cnn": frozenset(
+        {
+            *("activation", "embedding", "filters"),
+            *("max_characters_per_token", "n_characters", "n_highway"),
+        }
+    ),
+    "char_cnn.embedding": frozenset({"dim"}),
+}
+"""The options that are read, by section; "" is the top level."""
+
+HARMLESS = frozenset(
+    {
+        *("all_clip_norm_val", "batch_size", "dropout", "learning_rate", "n_epochs", "n_gpus"),
+        *("n_negative_samples_batch", "n_tokens_vocab", "n_train_tokens", "sample_softmax"),
+        *("save_summary_every", "unroll_steps"),
+        # What people write about a model.
+        *("_comment", "comment", "description", "license", "name", "version"),
+    }
+)
+"""Options of training (bilm-tf, `train_elmo.py`) and remarks, which do not change the network."""
+
+NEUTRAL: Mapping[str, tuple[str, ...]] = {
+    "bidirectional": ("true",),
+    "dilation": ("1", "null"),
+    "forget_bias": ("1", "1.0"),
+    "layer_norm": ("false", "null"),
+    "share_embedding_softmax": ("false", "null"),
+    "use_layer_norm": ("false", "null"),
+}
+"""Values, in JSON, with which an option that is not supported has no effect."""
+
+
+def read_options(path: str) -> ModelConfig:
+    """Return the network that an options.json describes.
+
+    Raises:
+        ElmoError: the file is missing, is not JSON, or does not describe an ELMo with a character CNN.
+    """
+    try:
+        options = _load(path)
+        if "lstm" in options and options.get("char_cnn") is None:
+            raise ElmoError(
+                f"{path}: 'char_cnn' is missing; only models with a character CNN can be imported"
+            )
+        for section in READ:
+            _check_keys(path, section, _section(options, section))
+        return _config(path, options)
+    except ElmoError:
+        raise
+    except KeyError as error:
+        raise ElmoError(
+            f"{path}: {error} is missing; give the options.json of an ELMo archive"
+        ) from error
+    except ValidationError as error:
+        reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ElmoError(f"{path}: {reasons}") from error
+    # json raises RecursionError for deeply nested brackets.
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ElmoError(f"{path} is not the options.json of an ELMo archive ({error})") from error
+
+
+def _load(path: str) -> dict[str, Any]:
+    with reading(path, "give the path of an archive's options.json"):
+        data = storage.read_bytes(path, 0, MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"it is larger than {MOST_BYTES:,} bytes")
+    options = json.loads(data, object_pairs_hook=_without_repeats)
+    if not isinstance(options, dict):
+        raise TypeError("it is not a JSON object")
+    for name, value in _numbers(options):
+        if not abs(value) < BEYOND:
+            shown = value if isinstance(value, float) else "too large"
+            raise ElmoError(f"{path}: {name} is {shown}; it must be a number below 2^31")
+    return options
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"'{one_line(name)}' is given twice")
+        found[name] = value
+    return found
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, int | float]]:
+    """Yield the numbers in a JSON value, each with its dotted name."""
+    if isinstance(value, int | float):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{name}.{one_line(key)}" if name else one_line(key))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _numbers(inner, name)
+
+
+def _section(options: dict[str, Any], name: str) -> dict[str, Any]:
+    found: Any = options
+    for key in filter(None, name.split(".")):
+        found = found[key]
+        if not isinstance(found, dict):
+            raise TypeError(f"'{name}' is not an object")
+    section: dict[str, Any] = found
+    return section
+
+
+def _check_keys(path: str, section: str, options: Mapping[str, Any]) -> None:
+    """Check that no option is ignored that may change the network.
+
+    Raises:
+        ElmoError: an option is not known, or has a value that is not supported.
+    """
+    for name in sorted(options.keys() - READ[section] - HARMLESS):
+        where = one_line(f"{section}.{name}" if section else name)
+        if name not in NEUTRAL:
+            raise ElmoError(
+                f"{path}: the option '{where}' is not known, and may describe another network than "
+                "the one that is built; remove it if it has no effect on the vectors"
+            )
+        # Compared as JSON, because 1 == True in Python.
+        if json.dumps(options[name]) not in NEUTRAL[name]:
+            raise ElmoError(
+                f"{path}: '{where}' is {json.dumps(options[name])[:40]}, which is not supported; only "
+                f"models with {NEUTRAL[name][0]} can be imported"
+            )
+
+
+def _config(path: str, options: dict[str, Any]) -> ModelConfig:
+    lstm, cnn = options["lstm"], options["char_cnn"]
+    characters = cnn.get("n_characters", WITH_MASK)
+    if characters not in (CHARACTERS, WITH_MASK):
+        raise ElmoError(
+            f"{path}: char_cnn.n_characters is {json.dumps(characters)[:40]}, but must be {WITH_MASK} (or "
+            f"{CHARACTERS}, as in training), because characters must be UTF-8 bytes"
+        )
+    highway, skip = cnn.get("n_highway"), lstm.get("use_skip_connections")
+    projected = lstm["projection_dim"] != lstm["dim"]
+    ours = {
+        "input": {
+            "kind": "char_cnn",
+            "dim": cnn["embedding"]["dim"],
+            "max_characters": cnn["max_characters_per_token"],
+            "filters": cnn["filters"],
+            "activation": cnn["activation"],
+            "highway": 0 if highway is None else highway,
+        },
+        "recurrent": {
+            "kind": "lstm",
+            "layers": lstm.get("n_layers", 1),
+            "hidden": lstm["dim"],
+            "projection": lstm["projection_dim"] if projected else None,
+            "residual": False if skip is None else skip,
+            "cell_clip": lstm.get("cell_clip"),
+            # TensorFlow's cell clips only a projected output.
+            "projection_clip": lstm.get("proj_clip") if projected else None,
+            "forget_bias": 1.0,
+        },
+        "head": {"kind": "softmax"},
+    }
+    # Strict, so that the text "false" does not count as true, nor 2.0 as an integer.
+    config = ModelConfig.model_validate_json(json.dumps(ours), strict=True)
+    encoder, recurrent = archived_parts(config)
+    for name, size, most in (
+        ("lstm.n_layers", recurrent.layers, MOST_LAYERS),
+        ("char_cnn.n_highway", encoder.highway, MOST_LAYERS),
+        ("the number of char_cnn.filters", len(encoder.filters), MOST_LAYERS),
+        ("char_cnn.max_characters_per_token", encoder.max_characters, MOST_CHARACTERS),
+    ):
+        if size > most:
+            raise ElmoError(f"{path}: {name} is {size:,}, but may be {most:,} at most")
+    return config
+
+
+def write_options(config: ModelConfig) -> bytes:
+    """Return the bytes of an options.json for a network, in the form for inference.
+
+    Raises:
+        ElmoError: an ELMo archive cannot represent the network.
+    """
+    cnn, lstm = archived_parts(config)
+    return json.dumps(
+        {
+            "lstm": {
+                "dim": lstm.hidden,
+                "projection_dim": lstm.direction_width,
+                "n_layers": lstm.layers,
+                "cell_clip": lstm.cell_clip,
+                "proj_clip": lstm.projection_clip,
+                "use_skip_connections": lstm.residual,
+            },
+            "char_cnn": {
+                "activation": cnn.activation,
+                "embedding": {"dim": cnn.dim},
+                "filters": [list(pair) for pair in cnn.filters],
+                "max_characters_per_token": cnn.max_characters,
+                "n_characters": WITH_MASK,
+                "n_highway": cnn.highway,
+            },
+        },
+        indent=2,
+    ).encode()
