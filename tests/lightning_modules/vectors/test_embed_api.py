@@ -172,7 +172,7 @@ def test_truncated_words_are_counted() -> None:
 
 def test_wrong_arguments_are_refused(model: BiLM) -> None:
     with pytest.raises(
-        TypeError, match=r"embed takes a list of texts; write \[text\] for a single text"
+        TypeError, match=r"a list of texts, not str; write \[text\] for a single text"
     ):
         model.embed("a text")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="a text must be a string or a list of strings"):
