@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.config import MixConfig
-from lightning_modules.models.model_folder import load_network
+from lightning_modules.models.model_folder import ModelError, load_network
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.nn.scalar_mix import ScalarMix
@@ -151,13 +151,21 @@ class BiLM(nn.Module):
 
         Raises:
             ManifestError: if the folder holds no finished model, or one of a newer format.
-            ModelError: if a file of the model is missing or damaged.
+            ModelError: if a file of the model is missing or damaged, does not fit the others, or holds
+                NaN or infinity.
+            TokenizerError: if the tokenizer is missing or damaged.
         """
         path = str(path)
         content = read_manifest(path, "export").content
         network, saved, type_vectors = load_network(path)
         cleaning = CleaningConfig.model_validate(saved["cleaning"])
         tokenizer = load_tokenizer(path)
+        if tokenizer.vocabulary != saved["vocabulary"]:
+            raise ModelError(
+                f"{path}: the tokenizer has {tokenizer.vocabulary:,} ids, but config.json says "
+                f"{saved['vocabulary']:,}; both must be of one model, make it again with "
+                "`biloom export --overwrite`"
+            )
         return cls(
             network,
             tokenizer,
@@ -277,14 +285,8 @@ class BiLM(nn.Module):
     ) -> list[Embedding]:
         """Return the vectors of each text as `embed` does, with the choice of vectors in one object.
 
-        Args:
-            texts: as in `embed`.
-            selection: which vectors to return.
-            batch_tokens: as in `embed`.
-            warm_up: as in `embed`.
-            memory_bytes: as in `embed`.
-            advance: called with the number of words or positions, whenever some were computed; also
-                inside a long text, so that it shows that the work goes on.
+        ``advance`` is called with the number of words or positions, whenever some were computed; also
+        inside a long text, so that it shows that the work goes on.
 
         Raises:
             TypeError, SelectionError, WarmUpError, ScratchError, VectorError: as `embed`.
