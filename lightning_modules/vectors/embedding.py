@@ -109,7 +109,9 @@ def hash_texts(job: EmbedJob, unit: Unit) -> int:
         dropped: Counter[str] = Counter()
         aside = RejectsWriter(job.output, job.first_unit + unit.index)
         reader = read_unit(unit, job.sources[unit.source], job.cleaning, job.limits)
+        progress = Progress(job.work, unit.index)
         for block in reader:
+            progress.advance(1)
             keys += _keys(_texts(job, block.documents))
             dropped.update(one.reason for one in block.rejected)
             aside.add_rejected(block.rejected)
@@ -180,7 +182,11 @@ def _embed_part(
     with VectorShardWriter(job.output, name, *shape, job.dtype, job.texts) as shard:
         for window in windows:
             embeddings = model.embed_selection(
-                window.texts, job.selection, job.batch_tokens, job.warm_up
+                window.texts,
+                job.selection,
+                job.batch_tokens,
+                job.warm_up,
+                advance=progress.advance,
             )
             for text, embedding in zip(window.texts, embeddings, strict=True):
                 spellings = [token.spelling for token in embedding.tokens]

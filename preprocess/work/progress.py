@@ -29,15 +29,22 @@ class Progress:
         bytes: raw bytes read so far.
         documents: documents read so far.
         tokens: tokens made so far.
+        steps: small pieces of work done inside a document, such as positions of a text that were
+            embedded; they show that the work on a long document goes on.
         dropped: counters of dropped documents by reason; their sum is reported.
     """
 
     def __init__(self, work: str, unit: int) -> None:
         self._path = join(progress_folder(work), f"{unit:06d}.json")
-        self.bytes = self.documents = self.tokens = 0
+        self.bytes = self.documents = self.tokens = self.steps = 0
         self.dropped: Sequence[Counter[str]] = ()
         # Report the start immediately, because a large first document may take long.
         self._written = -math.inf
+        self.write()
+
+    def advance(self, steps: int) -> None:
+        """Count steps, and `write`."""
+        self.steps += steps
         self.write()
 
     def write(self, final: bool = False) -> None:
@@ -48,7 +55,8 @@ class Progress:
         """
         if final or time.monotonic() - self._written > WRITE_SECONDS:
             self._written = time.monotonic()
-            counts = {"bytes": self.bytes, "documents": self.documents, "tokens": self.tokens}
+            names = "bytes", "documents", "tokens", "steps"
+            counts = {name: getattr(self, name) for name in names}
             dropped = sum(self.dropped, Counter())
             reasons = {DROPPED + reason: number for reason, number in dropped.items()}
             record = {"final": final, "counts": {**counts, **reasons}}
@@ -70,7 +78,7 @@ class ProgressSums:
         self._sums: Counter[str] = Counter()
 
     def read(self) -> Counter[str]:
-        """Return the current sums of bytes, documents, tokens and ``dropped.REASON`` over all units.
+        """Return the sums of bytes, documents, tokens, steps and ``dropped.REASON`` over all units.
 
         Raises:
             OSError, ValueError: a record cannot be read now; a later call may succeed.

@@ -32,13 +32,13 @@ def test_counts_are_written_every_few_seconds_and_at_the_end(
     record = tmp_path / "progress" / "000007.json"
     one.bytes, one.documents, one.tokens = 10, 2, 5
     one.dropped = (Counter(invalid_json=1), Counter(empty=2))
-    one.write()
-    begun = {"bytes": 0, "documents": 0, "tokens": 0}
+    one.advance(3)
+    begun = {"bytes": 0, "documents": 0, "tokens": 0, "steps": 0}
     assert json.loads(record.read_text()) == {"final": False, "counts": begun}
     now += WRITE_SECONDS + 0.1
-    one.write()
+    one.advance(4)
     dropped = {"dropped.invalid_json": 1, "dropped.empty": 2}
-    counts = {"bytes": 10, "documents": 2, "tokens": 5, **dropped}
+    counts = {"bytes": 10, "documents": 2, "tokens": 5, "steps": 7, **dropped}
     assert json.loads(record.read_text()) == {"final": False, "counts": counts}
     one.tokens = 6
     one.write()
