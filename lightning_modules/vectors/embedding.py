@@ -109,9 +109,7 @@ def hash_texts(job: EmbedJob, unit: Unit) -> int:
         dropped: Counter[str] = Counter()
         aside = RejectsWriter(job.output, job.first_unit + unit.index)
         reader = read_unit(unit, job.sources[unit.source], job.cleaning, job.limits)
-        progress = Progress(job.work, unit.index)
         for block in reader:
-            progress.advance(1)
             keys += _keys(_texts(job, block.documents))
             dropped.update(one.reason for one in block.rejected)
             aside.add_rejected(block.rejected)
@@ -186,7 +184,7 @@ def _embed_part(
                 job.selection,
                 job.batch_tokens,
                 job.warm_up,
-                advance=progress.advance,
+                advance=lambda _: progress.write(),
             )
             for text, embedding in zip(window.texts, embeddings, strict=True):
                 spellings = [token.spelling for token in embedding.tokens]
