@@ -94,7 +94,7 @@ def load_network(folder: str) -> LoadedModel:
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if isinstance(error, UserError):
             raise
-        reason = f"type {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        reason = f"type {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise ModelError(f"{path} is damaged ({reason}); {again}") from error
     return LoadedModel(network, saved, vectors)
 
