@@ -66,6 +66,7 @@ class CharCNNInputConfig(Section):
     max_characters: int = Field(
         50,
         ge=3,
+        le=10_000,
         description="maximum length of a word in UTF-8 bytes, including a begin and an end mark; "
         "longer words are truncated",
     )

@@ -19,19 +19,23 @@ from lightning_modules.nn.heads.cutoffs import tail_widths
 from preprocess.tokenizers.spellings import CHARACTERS
 
 
-def parameter_count(config: ModelConfig, vocabulary: int, cutoffs: tuple[int, ...] = ()) -> int:
-    """Return the number of trainable parameters of a `BiLMNetwork` with an output layer.
+def parameter_count(
+    config: ModelConfig, vocabulary: int, cutoffs: tuple[int, ...] = (), head: bool = True
+) -> int:
+    """Return the number of trainable parameters of a `BiLMNetwork`.
 
     Args:
         config: the network.
         vocabulary: number of ids.
         cutoffs: first rank of each tail of an adaptive softmax; ``config.head.cutoffs`` is not read.
+        head: whether the network has an output layer.
     """
     width = config.recurrent.direction_width
+    predictable = config.predictable_ids(vocabulary)
     return (
         _input_parameters(config, vocabulary, width, cutoffs)
         + config.direction_count * config.recurrent.layers * _layer_parameters(config.recurrent)
-        + _head_parameters(config, config.predictable_ids(vocabulary), width, cutoffs)
+        + (_head_parameters(config, predictable, width, cutoffs) if head else 0)
     )
 
 

@@ -31,8 +31,8 @@ def evaluate(
     """Compute the loss of a network on every token of a split.
 
     The state starts at zero and is carried from window to window. A target that the network cannot
-    predict (an id of at least ``network.output_vocabulary``) counts as the unknown token. The network
-    runs in evaluation mode and is returned to its former mode.
+    predict (an id of at least ``network.output_vocabulary``) counts as the unknown token. Dropout and
+    sampling are off; the network's mode is ignored and not changed.
 
     Args:
         network: the network. A forward language model reads the first stream only.
@@ -53,8 +53,6 @@ def evaluate(
     if isinstance(head, AdaptiveSoftmax):
         by_rank = head.ranks.cpu().numpy()
     make = WindowMaker(by_rank, head.cutoffs, encode, document_starts)
-    was_training = network.training
-    network.eval()
     state = None
     with torch.inference_mode():
         for ids, goals in windows:
@@ -63,7 +61,6 @@ def evaluate(
             state = network.zero_state(ids.shape[2]) if state is None else state
             nll, state = network.nll(window, state)  # (directions, time, rows)
             tally.add(nll, window.targets)
-    network.train(was_training)
     return tally.evaluation(text, reduce)
 
 

@@ -1,6 +1,6 @@
 """Log-probabilities of single texts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_modules.evaluation.held_out import perplexity
 from lightning_modules.nn.window import Window
 from lightning_modules.vectors.batches import plan_batches
+from lightning_modules.vectors.encoder import VectorError
 from lightning_modules.vectors.pretrained import BiLM, Text
 from preprocess.tokenizers.base import IGNORE, UNKNOWN, Token
 
@@ -48,7 +49,6 @@ class Score:
         return perplexity(-log_probability / self.tokens)
 
 
-@torch.inference_mode()
 def score_texts(model: BiLM, texts: Sequence[Text], batch_tokens: int = 4096) -> list[Score]:
     """Return the score of each text, in order, over the full vocabulary.
 
@@ -63,19 +63,29 @@ def score_texts(model: BiLM, texts: Sequence[Text], batch_tokens: int = 4096) ->
     Raises:
         UserError: if the model has no output layer.
         TypeError: if a text is neither a string nor a list of words.
+        VectorError: if a log-probability is NaN or infinite.
     """
     read = [text.tokens for text in model.reader.read(texts)]
+    with model.encoder.inference():
+        scores = dict(_scores(model, read, batch_tokens))
+    return [scores[number] for number in range(len(read))]
+
+
+def _scores(
+    model: BiLM, read: Sequence[Sequence[Token]], batch_tokens: int
+) -> Iterator[tuple[int, Score]]:
+    """Yield the index of each text, and its score."""
     predictable = model.network.output_vocabulary
-    scores: dict[int, Score] = {}
     for batch in plan_batches([len(tokens) + 1 for tokens in read], batch_tokens):
         targets = [_targets(model, [t.id for t in read[n]], predictable) for n in batch]
         sums = _sums(model, [read[n] for n in batch], targets)
+        if not sums.isfinite().all():
+            raise VectorError("the log-probability of a text")
         for row, number in enumerate(batch):
             scored = (-sums[:, row]).tolist()
             backward = scored[1] if len(scored) == 2 else None
             unknown = int((targets[row][0] == UNKNOWN).sum())
-            scores[number] = Score(len(read[number]) + 1, unknown, scored[0], backward)
-    return [scores[number] for number in range(len(read))]
+            yield number, Score(len(read[number]) + 1, unknown, scored[0], backward)
 
 
 def _targets(model: BiLM, ids: list[int], predictable: int) -> npt.NDArray[np.int64]:
@@ -96,14 +106,14 @@ def _sums(
     padded = np.full((network.directions, longest, len(texts)), IGNORE, np.int64)
     for row, of_text in enumerate(targets):
         padded[:, : of_text.shape[1], row] = of_text[: network.directions]
-    sums = torch.zeros(network.directions, len(texts), dtype=torch.float64)
+    sums = torch.zeros(network.directions, len(texts), dtype=torch.float64, device="cpu")
     streams = model.encoder.streams(texts)
     for start in range(0, longest, CHUNK):
         part = slice(start, start + CHUNK)
         x = model.encoder.vectors(streams, part, len(texts), state.device)
-        run = network.recurrent(x, state)
+        run = network.recurrent(x, state, training=False)
         state = run.state
         ids = torch.from_numpy(padded[:, part]).to(state.device)
-        nll = network.target_nll(run.outputs[-1], Window(ids, ids))
+        nll = network.target_nll(run.outputs[-1], Window(ids, ids), training=False)
         sums += nll.sum(1, dtype=torch.float64).cpu()
     return sums

@@ -22,20 +22,23 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from lightning_modules.config import ModelConfig
+from lightning_modules.models.model_settings import parse_settings
+from lightning_modules.models.stored_network import (
+    check_finite,
+    check_type_vectors,
+    network_of_weights,
+)
 from lightning_modules.nn.bilm import BiLMNetwork
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.fingerprint import canonical_json
 from preprocess.files.verified import DamagedResult, manifest_of, read_verified
-from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.load import Tokenizer
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CHECKPOINT = "checkpoint.ckpt"
 
-STORED = ("float32", "float16", "int8")
-"""Types in which weights can be stored."""
 SCALE = ":scale"
 """Suffix of the name of an int8 weight's scale."""
 TYPE_VECTORS = "type_vectors"
@@ -72,28 +75,22 @@ def load_network(folder: str) -> LoadedModel:
         folder: path or fsspec URL.
 
     Raises:
-        ModelError: a file is missing or damaged, or was written by a newer version.
+        ModelError: a file is missing or damaged, holds NaN or infinity, does not fit the other file,
+            or was written by a newer version.
     """
     again = "make it again with `biloom export --overwrite`"
     try:
         manifest = manifest_of(folder)
         path = storage.join(folder, CONFIG)
-        saved: dict[str, Any] = json.loads(read_verified(folder, manifest, CONFIG))
-        kind = saved.get("weights", "float32")
-        if kind not in STORED:
-            raise ModelError(
-                f"{path}: weights are stored as '{kind}', which needs a newer biloom; upgrade it"
-            )
-        config = ModelConfig.model_validate(saved["model"])
-        CleaningConfig.model_validate(saved["cleaning"])
-        if saved["boundary"] not in ("eos", "bos_eos"):
-            raise ValueError(f"'boundary' is {saved['boundary']!r:.40}")
-        vocabulary, cutoffs, head = saved["vocabulary"], saved["cutoffs"], saved.get("head", True)
-        network = BiLMNetwork(config, vocabulary, tuple(cutoffs), head=head)
+        saved, settings = parse_settings(read_verified(folder, manifest, CONFIG))
         path = storage.join(folder, WEIGHTS)
-        weights = unpack_weights(load_safetensors(read_verified(folder, manifest, WEIGHTS)))
-        vectors = weights.pop(TYPE_VECTORS, None)
-        network.load_state_dict(weights)
+        # The weights may be trained later, even if the model is loaded under inference_mode.
+        with torch.inference_mode(False):
+            weights = unpack_weights(load_safetensors(read_verified(folder, manifest, WEIGHTS)))
+            vectors = weights.pop(TYPE_VECTORS, None)
+            network = network_of_weights(settings, weights)
+            if vectors is not None:
+                check_type_vectors(settings, vectors)
     except FileNotFoundError as error:
         raise ModelError(f"{path} is missing; {again}") from error
     except DamagedResult as error:
@@ -104,7 +101,7 @@ def load_network(folder: str) -> LoadedModel:
     ) as error:
         if isinstance(error, UserError):
             raise
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        reason = f"type {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise ModelError(f"{path} is damaged ({reason}); {again}") from error
     return LoadedModel(network, saved, vectors)
 
@@ -118,11 +115,18 @@ def pack_weights(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
 
     Args:
         weights: state dict of a `BiLMNetwork`.
-        kind: one of `STORED`.
+        kind: one of `model_settings.STORED`.
 
     Raises:
-        ModelError: a value exceeds the range of float16.
+        ModelError: a value is NaN or infinite, or exceeds the range of float16.
     """
+    try:
+        check_finite(weights)
+    except ValueError as error:
+        raise ModelError(
+            f"{error}, so the model computes no vectors; train it again with a lower "
+            "train.learning_rate"
+        ) from error
     stored: dict[str, Tensor] = {}
     for name, weight in weights.items():
         if kind == "float32" or weight.dim() < 2 or weight.dtype != torch.float32:
@@ -149,7 +153,10 @@ def unpack_weights(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for name, weight in stored.items():
         if name + SCALE in stored:
-            weights[name] = weight.float() * stored[name + SCALE]
+            scale = stored[name + SCALE]
+            if torch.broadcast_shapes(scale.shape, weight.shape) != weight.shape:
+                raise ValueError(f"'{name}{SCALE}' does not fit '{name}'")
+            weights[name] = weight.float() * scale
         elif not name.endswith(SCALE):
             weights[name] = weight.float() if weight.dtype == torch.float16 else weight
     return weights

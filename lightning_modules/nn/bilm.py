@@ -26,7 +26,13 @@ class NoHead(nn.Module):
 
     cutoffs: tuple[int, ...] = ()
 
-    def nll(self, hidden: Tensor, targets: Tensor, routes: Routes | None = None) -> Tensor:
+    def nll(
+        self,
+        hidden: Tensor,
+        targets: Tensor,
+        routes: Routes | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
         """Raise UserError, because nothing can be predicted."""
         raise UserError(
             "this model has no output layer, so it cannot score text or be trained; export it again "
@@ -104,10 +110,10 @@ class BiLMNetwork(nn.Module):
         encoder = build_input(config.input, vocabulary, self.direction_width, cutoffs, div, ranks)
         self.input = encoder
         self.recurrent = Recurrent(config.recurrent, self.directions)
-        shared: nn.Parameter | None = None
+        shared: nn.Module | None = None
         if config.tied and isinstance(encoder, TokenEmbedding):
-            shared = encoder.embedding.get_parameter("weight")
-            nn.init.uniform_(shared, -TIED_BOUND, TIED_BOUND)
+            shared = encoder.embedding
+            nn.init.uniform_(encoder.embedding.weight, -TIED_BOUND, TIED_BOUND)
         self.head: Head = NoHead()
         if head:
             self.head = _build_head(config, self.output_vocabulary, cutoffs, ranks, shared)
@@ -143,10 +149,12 @@ class BiLMNetwork(nn.Module):
     def nll(self, window: Window, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cross-entropy of each target and the state after the window.
 
-        The cross-entropy is in nats, (directions, time, rows), and 0 where a target is below 0.
+        No dropout is applied and nothing is sampled, whatever the module's mode. The cross-entropy
+        is in nats, (directions, time, rows), and 0 where a target is below 0.
         """
-        run = self.recurrent(self.input(window.inputs), state, window.resets)
-        return self.target_nll(run.outputs[-1], window), run.state
+        x = self.input(window.inputs, training=False)
+        run = self.recurrent(x, state, window.resets, training=False)
+        return self.target_nll(run.outputs[-1], window, training=False), run.state
 
     def loss(self, window: Window, state: Tensor, penalties: bool = False) -> Losses:
         """Return the losses of a window.
@@ -169,15 +177,19 @@ class BiLMNetwork(nn.Module):
             change=change.float().square().sum() / max(1, change.numel()),
         )
 
-    def target_nll(self, top: Tensor, window: Window) -> Tensor:
-        """Return the cross-entropy of a window's targets, as `nll` does, given the top layer's outputs.
+    def target_nll(self, top: Tensor, window: Window, training: bool | None = None) -> Tensor:
+        """Return the loss of each target of a window, given the top layer's outputs.
 
         Args:
             top: (directions, time, rows, direction_width).
             window: only its targets and routes are read.
+            training: whether a sampled softmax samples; None means its mode. Otherwise the loss is
+                the cross-entropy, as in `nll`.
         """
         flat = top.reshape(-1, self.direction_width)  # (directions * time * rows, direction_width)
-        nll: Tensor = self.head.nll(flat, window.targets.reshape(-1), window.routes)
+        nll: Tensor = self.head.nll(
+            flat, window.targets.reshape(-1), window.routes, training=training
+        )
         return nll.view(window.targets.shape)
 
 
@@ -186,7 +198,7 @@ def _build_head(
     vocabulary: int,
     cutoffs: tuple[int, ...],
     ranks: Tensor | None,
-    shared: nn.Parameter | None,
+    shared: nn.Module | None,
 ) -> Head:
     head, dim = config.head, config.recurrent.direction_width
     if head.kind == "adaptive_softmax":

@@ -180,7 +180,11 @@ def _embed_part(
     with VectorShardWriter(job.output, name, *shape, job.dtype, job.texts) as shard:
         for window in windows:
             embeddings = model.embed_selection(
-                window.texts, job.selection, job.batch_tokens, job.warm_up
+                window.texts,
+                job.selection,
+                job.batch_tokens,
+                job.warm_up,
+                advance=lambda _: progress.write(),
             )
             for text, embedding in zip(window.texts, embeddings, strict=True):
                 spellings = [token.spelling for token in embedding.tokens]

@@ -4,7 +4,8 @@ Each direction reads a text after the boundary token that training put before a 
 of that boundary token is left out.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +18,10 @@ from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types
+from lightning_modules.vectors.forks import before_computing
 from lightning_modules.vectors.scratch import allocate
-from lightning_modules.vectors.type_vectors import BEGIN, END, TypeVectors, Word
+from lightning_modules.vectors.type_vectors import BEGIN, END, Advance, TypeVectors, Word
+from preprocess.errors import UserError
 from preprocess.tokenizers.base import BOS, Token
 from preprocess.tokenizers.spellings import Spellings
 
@@ -29,6 +32,16 @@ Enough for an efficient matmul of the gates, and few enough for the gates to sta
 cache."""
 
 Floats = npt.NDArray[np.float32]
+
+
+class VectorError(UserError):
+    """Raised if a model computes NaN or infinity."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}: the model computes NaN or infinity, because its weights hold them, or because "
+            "the values exceed the range of float16; use another model, or float32 or bfloat16"
+        )
 
 
 class Streams(NamedTuple):
@@ -48,7 +61,7 @@ class Encoder:
     """Runs a network over texts.
 
     Args:
-        network: the model, in evaluation mode for inference.
+        network: the model. Its mode matters for `layers` only: all else is without dropout.
         starts: boundary tokens that the forward and the backward language model begin with.
         spellings: how the tokenizer's ids are spelled, if the model reads words by their spelling.
         type_vectors: vectors of the tokenizer's ids, see `TypeVectors`.
@@ -94,10 +107,28 @@ class Encoder:
         characters = tuple(bucket.to(ids.device) for bucket in types.characters)
         return Types(characters, types.positions.to(ids.device))
 
-    def learn(self, texts: Iterable[Sequence[Token]]) -> None:
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Prepare for the methods below, and compute them in the dtype of the weights, without gradients.
+
+        Vectors of words under former weights are discarded. Autocast is off, because the vectors must
+        not depend on what surrounds the model, and those of words are kept.
+        """
+        before_computing()
+        device = next(self._network.parameters()).device
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+            if self._types is not None:
+                self._types.refresh()
+            yield
+
+    def learn(self, texts: Iterable[Sequence[Token]], advance: Advance) -> None:
         """Compute and cache the vectors of all words of some texts, faster than batch by batch.
 
         Does nothing if the model reads ids, or if the vectors do not fit into the cache.
+
+        Args:
+            texts: tokens of each text.
+            advance: called with the number of words, whenever some were computed.
         """
         if self._types is not None:
             words: dict[Word, int] = {}
@@ -105,7 +136,7 @@ class Encoder:
                 words.update((token.spelling, token.id) for token in text)
                 if len(words) > self._types.capacity:
                     return
-            self._types.learn(list(words), list(words.values()))
+            self._types.learn(list(words), list(words.values()), advance)
 
     def encode(
         self,
@@ -113,6 +144,7 @@ class Encoder:
         layers: Sequence[int],
         state: Tensor,
         memory_bytes: int,
+        advance: Advance,
     ) -> list[Floats]:
         """Return the vectors of each text, (layers, tokens, dim) float32.
 
@@ -121,9 +153,11 @@ class Encoder:
             layers: indices of the wanted layers; 0 is the input.
             state: initial state, (recurrent layers, directions, 1, state_width).
             memory_bytes: vectors of a text that need more bytes are written to a scratch file.
+            advance: called with the number of positions, whenever some were computed.
 
         Raises:
             ScratchError: if the disk has no room for a scratch file.
+            VectorError: if a vector holds NaN or infinity.
         """
         network = self._network
         lengths = [len(text) for text in texts]
@@ -137,20 +171,25 @@ class Encoder:
             start, end = end, end + max(LEAST, POSITIONS // rows)
             # (directions, end - start, rows, direction_width)
             x = self.vectors(streams, slice(start, end), rows, state.device)
-            run = network.recurrent(x, state[:, :, :rows].contiguous())
+            run = network.recurrent(x, state[:, :, :rows].contiguous(), training=False)
             state = run.state
             read = (x, *run.outputs)
             for index, layer in enumerate(layers):
-                values = read[layer].cpu().numpy()
+                values = read[layer].float().cpu().numpy()
+                if not np.isfinite(values).all():
+                    raise VectorError(f"layer {layer} of a text")
                 for row, number in enumerate(order[:rows]):
                     _put(values[:, :, row], found[number][index], start)
+            advance(x.shape[1] * rows)
         return found
 
     def state_after(self, tokens: Sequence[Token], state: Tensor) -> Tensor:
         """Return the state after each direction has read a text, shaped as ``state``."""
-        x = self.vectors(self.streams([tokens]), slice(None), 1, state.device)
-        after: Tensor = self._network.recurrent(x, state).state
-        return after
+        streams = self.streams([tokens])
+        for start in range(0, len(tokens) + 1, POSITIONS):
+            x = self.vectors(streams, slice(start, start + POSITIONS), 1, state.device)
+            state = self._network.recurrent(x, state, training=False).state
+        return state
 
     def streams(self, texts: Sequence[Sequence[Token]]) -> Streams:
         """Return the tokens of texts as each direction reads them."""
@@ -159,7 +198,7 @@ class Encoder:
         if self._types is not None:
             marks = ((start, BEGIN if start == BOS else END) for start in self._starts)
             starts = tuple(number.setdefault(mark, len(number)) for mark in marks)
-        lengths = torch.tensor([len(text) for text in texts])
+        lengths = torch.from_numpy(np.array([len(text) for text in texts], np.int64))
         ids = np.zeros((len(texts), max(map(len, texts))), np.int64)
         for row, text in zip(ids, texts, strict=True):
             read: Iterable[int] = (token.id for token in text)
@@ -181,7 +220,8 @@ class Encoder:
         """
         numbers = streams.numbers[:, part, :rows]
         if self._types is None:
-            vectors: Tensor = self._network.input(torch.from_numpy(numbers).to(device))
+            ids = torch.from_numpy(numbers).to(device)
+            vectors: Tensor = self._network.input(ids, training=False)
             return vectors
         distinct, indices = np.unique(numbers, return_inverse=True)
         words = [streams.words[number] for number in distinct.tolist()]

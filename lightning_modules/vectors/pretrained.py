@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.config import MixConfig
-from lightning_modules.models.model_folder import load_network
+from lightning_modules.models.model_folder import ModelError, load_network
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.nn.scalar_mix import ScalarMix
@@ -28,12 +28,13 @@ from lightning_modules.vectors.selection import (
     mix_config,
     units_of,
 )
+from lightning_modules.vectors.type_vectors import Advance
 from preprocess.errors import UserError
 from preprocess.files.manifest import read_manifest
 from preprocess.shards.stream import boundary_ids
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
-from preprocess.tokenizers.aligned_text import TextAligner
+from preprocess.tokenizers.aligned_text import TextAligner, Tokenised, check_text, check_texts
 from preprocess.tokenizers.base import Token
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 from preprocess.tokenizers.spellings import MARKS, Spellings
@@ -81,6 +82,11 @@ class BiLM(nn.Module):
     and within 1e-5 in any other batch. A model that reads words by their spelling also has vectors
     for words outside its vocabulary.
 
+    The model can be a part of another module. `embed`, `iter_embed`, `embed_selection` and
+    `score_texts` apply no dropout whatever its mode (`train`, `eval`), read the present weights, are
+    not affected by autocast, and may be called from several threads. `forward` is for training: it
+    follows the mode and autocast as any torch module does. A new model is in evaluation mode.
+
     Example:
         >>> model = BiLM.from_pretrained("runs/quickstart/export")
         >>> [first, second] = model.embed(["A first text.", ["A", "second", "one"]], unit="word")
@@ -88,7 +94,7 @@ class BiLM(nn.Module):
         (3, 3, 192)
 
     Args:
-        network: the network; it is set to evaluation mode.
+        network: the network; the model is set to evaluation mode.
         tokenizer: the tokenizer of the training corpus.
         cleaning: the cleaning of the training corpus.
         boundary: the boundary tokens of training, as in ``train.boundary``.
@@ -117,7 +123,7 @@ class BiLM(nn.Module):
         type_vectors: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.network = network.eval()
+        self.network = network
         self.tokenizer = tokenizer
         self.content, self.tokenizer_content = content, tokenizer_content
         self.warm_up = warm_up
@@ -131,6 +137,7 @@ class BiLM(nn.Module):
                 tokenizer.spelling, tokenizer.vocabulary, network.input.max_characters
             )
         self.encoder = Encoder(network, self.starts, self._spellings, type_vectors)
+        self.eval()
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
@@ -144,13 +151,21 @@ class BiLM(nn.Module):
 
         Raises:
             ManifestError: if the folder holds no finished model, or one of a newer format.
-            ModelError: if a file of the model is missing or damaged.
+            ModelError: if a file of the model is missing or damaged, does not fit the others, or holds
+                NaN or infinity.
+            TokenizerError: if the tokenizer is missing or damaged.
         """
         path = str(path)
         content = read_manifest(path, "export").content
         network, saved, type_vectors = load_network(path)
         cleaning = CleaningConfig.model_validate(saved["cleaning"])
         tokenizer = load_tokenizer(path)
+        if tokenizer.vocabulary != saved["vocabulary"]:
+            raise ModelError(
+                f"{path}: the tokenizer has {tokenizer.vocabulary:,} ids, but config.json says "
+                f"{saved['vocabulary']:,}; both must be of one model, make it again with "
+                "`biloom export --overwrite`"
+            )
         return cls(
             network,
             tokenizer,
@@ -163,7 +178,7 @@ class BiLM(nn.Module):
         )
 
     def forward(self, ids: Tensor, lengths: Tensor, spellings: Spellings | None = None) -> Tensor:
-        """Return the vectors of all layers, with gradients.
+        """Return the vectors of all layers, with gradients, and in training mode with dropout.
 
         Args:
             ids: token ids, (batch, time) int64, padded at the end with any id.
@@ -172,13 +187,18 @@ class BiLM(nn.Module):
                 means the tokenizer's.
 
         Returns:
-            (depth, batch, time, dim) float32. Positions past a row's length are undefined.
+            (depth, batch, time, dim) in the dtype of the weights. Positions past a row's length are
+            undefined.
 
         Example:
             >>> mix = ScalarMix(model.depth)  # learned weights of the layers
             >>> vectors = mix(model(ids, lengths), lengths)  # (batch, time, dim)
         """
-        return self.encoder.layers(ids, lengths, spellings)
+        layers = self.encoder.layers
+        if torch.compiler.is_compiling():
+            # Nothing here gains from being traced, and spellings cannot be.
+            layers = torch.compiler.disable(layers)
+        return layers(ids, lengths, spellings)
 
     def embed(
         self,
@@ -221,9 +241,8 @@ class BiLM(nn.Module):
                 has weights.
             WarmUpError: if the model has no warm-up text.
             ScratchError: if the disk has no room for a temporary file.
+            VectorError: if the model computes NaN or infinity.
         """
-        if isinstance(texts, str):
-            raise TypeError("embed takes a list of texts; write [text] for a single text")
         chosen = tuple(layers) if not isinstance(layers, str) else layers
         selection = Selection(chosen, unit, pooling, mix_config(mix))
         return self.embed_selection(texts, selection, batch_tokens, warm_up, memory_bytes)
@@ -241,11 +260,13 @@ class BiLM(nn.Module):
             **options: keyword arguments of `embed`.
 
         Raises:
-            TypeError, SelectionError, WarmUpError, ScratchError: as `embed`.
+            TypeError, SelectionError, WarmUpError, ScratchError, VectorError: as `embed`.
         """
         window: list[Text] = []
         characters, most = 0, window_characters(self.depth, self.dim)
+        check_texts(texts)
         for text in texts:
+            check_text(text)
             window.append(text)
             characters += len(text) if isinstance(text, str) else sum(map(len, text))
             if characters >= most or len(window) >= most:
@@ -253,7 +274,6 @@ class BiLM(nn.Module):
                 window, characters = [], 0
         yield from self.embed(window, batch_tokens, **options)
 
-    @torch.inference_mode()
     def embed_selection(
         self,
         texts: Sequence[Text],
@@ -261,14 +281,30 @@ class BiLM(nn.Module):
         batch_tokens: int = 8192,
         warm_up: bool = False,
         memory_bytes: int = 1 << 28,
+        advance: Advance = lambda _: None,
     ) -> list[Embedding]:
         """Return the vectors of each text as `embed` does, with the choice of vectors in one object.
 
+        ``advance`` is called with the number of words or positions, whenever some were computed; also
+        inside a long text, so that it shows that the work goes on.
+
         Raises:
-            TypeError, SelectionError, WarmUpError, ScratchError: as `embed`.
+            TypeError, SelectionError, WarmUpError, ScratchError, VectorError: as `embed`.
         """
         selection.check(self.depth)
         read = self.reader.read(texts)
+        with self.encoder.inference():
+            return self._embed(read, selection, batch_tokens, warm_up, memory_bytes, advance)
+
+    def _embed(
+        self,
+        read: Sequence[Tokenised],
+        selection: Selection,
+        batch_tokens: int,
+        warm_up: bool,
+        memory_bytes: int,
+        advance: Advance,
+    ) -> list[Embedding]:
         state = self._first_state(warm_up)
         needed = selection.read_layers(self.depth)
         new = partial(allocate, memory_bytes=memory_bytes)
@@ -279,10 +315,10 @@ class BiLM(nn.Module):
             tokens, of_token = units_of(text, selection.unit)
             marked.append(tokens)
             spans.append(of_token)
-        self.encoder.learn(text.tokens for text in read)
+        self.encoder.learn((text.tokens for text in read), advance)
         for batch in plan_batches([len(text.tokens) for text in read], batch_tokens):
             tokens_of = [read[number].tokens for number in batch]
-            arrays = self.encoder.encode(tokens_of, needed, state, memory_bytes)
+            arrays = self.encoder.encode(tokens_of, needed, state, memory_bytes, advance)
             for number, array in zip(batch, arrays, strict=True):
                 found[number] = selection.of(array, spans[number], self.network.directions, new)
         return [

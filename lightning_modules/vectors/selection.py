@@ -159,7 +159,9 @@ class Selection:
             mean: Floats = pooled.mean(0, keepdims=True)
             return mean
         if self.layers == "mix":
-            weights = torch.tensor(self.mix.weights or (0.0,) * depth, dtype=torch.float64)
+            weights = torch.tensor(
+                self.mix.weights or (0.0,) * depth, dtype=torch.float64, device="cpu"
+            )
             mixed: Floats = mix_layers(torch.from_numpy(pooled), weights, self.mix.gamma).numpy()
             return mixed[None]
         return pooled

@@ -1,7 +1,7 @@
 """Preparation of texts for a model: cleaning, tokenising, and finding the tokens of each word."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -76,12 +76,13 @@ class TextAligner:
             texts: each a string, or a list of its words.
 
         Raises:
-            TypeError: a text is neither a string nor a list of strings.
+            TypeError: a text is neither a string nor a list of strings, or ``texts`` are not a
+                collection of texts.
         """
+        check_texts(texts)
         texts = list(texts)
         for text in texts:
-            if not (isinstance(text, str) or _is_words(text)):
-                raise TypeError("a text must be a string or a list of strings (its words)")
+            check_text(text)
         strings = [text for text in texts if isinstance(text, str)]
         cleaned = iter(self._cleaner.clean_batch(strings))
         return [
@@ -122,8 +123,38 @@ class TextAligner:
         return chosen
 
 
-def _is_words(text: object) -> bool:
-    return isinstance(text, Sequence) and all(isinstance(word, str) for word in text)
+def check_texts(texts: object) -> None:
+    """Raise TypeError unless texts can be iterated over, one text after the other.
+
+    A string would be read character by character, bytes number by number, and a dictionary or a data
+    frame by its keys.
+    """
+    if isinstance(texts, str | bytes | bytearray):
+        raise TypeError(
+            f"texts must be a list of texts, not {type(texts).__name__}; write [text] for a single text"
+        )
+    # A pandas or polars DataFrame is iterated over by its columns.
+    if isinstance(texts, Mapping | Set) or hasattr(texts, "columns"):
+        raise TypeError(
+            f"texts must be a list of texts, not {type(texts).__name__}, which is no sequence of "
+            "texts; pass a list, a column or a generator of strings"
+        )
+    if not isinstance(texts, Iterable):
+        raise TypeError(f"texts must be a list of texts, not {type(texts).__name__}")
+
+
+def check_text(text: object) -> None:
+    """Raise TypeError unless a text is a string or a sequence of words."""
+    if isinstance(text, str):
+        return
+    if isinstance(text, Sequence) and not isinstance(text, bytes | bytearray | memoryview):
+        strange = next((word for word in text if not isinstance(word, str)), None)
+        if strange is None:
+            return
+        found = f"a {type(text).__name__} that holds {type(strange).__name__}"
+    else:
+        found = type(text).__name__
+    raise TypeError(f"a text must be a string or a list of strings (its words), not {found}")
 
 
 def _without_token(tokens: Sequence[Token], words: Sequence[Token]) -> list[Token]:

@@ -59,7 +59,7 @@ class AdaptiveSoftmax(nn.Module):
         ends = (*cutoffs, vocabulary)
         self.cutoffs, self.vocabulary = cutoffs, vocabulary
         self.register_buffer("ranks", id_ranks(ranks, vocabulary))
-        self.register_buffer("bounds", torch.tensor(cutoffs, dtype=torch.int64), persistent=False)
+        self.set_constants()
         self.head = nn.Linear(dim, ends[0] + len(cutoffs), bias=False)
         self.tail = nn.ModuleList(
             nn.Sequential(
@@ -70,7 +70,18 @@ class AdaptiveSoftmax(nn.Module):
             )
         )
 
-    def nll(self, hidden: Tensor, targets: Tensor, routes: Routes | None = None) -> Tensor:
+    def set_constants(self) -> None:
+        """Make the buffer that is not saved, on the device of the ranks."""
+        bounds = torch.tensor(self.cutoffs, dtype=torch.int64, device=self.ranks.device)
+        self.register_buffer("bounds", bounds, persistent=False)
+
+    def nll(
+        self,
+        hidden: Tensor,
+        targets: Tensor,
+        routes: Routes | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
         """Return the cross-entropy of each target in nats, (n,), float32.
 
         Weights of a tail without targets get a gradient of zeros.
@@ -80,6 +91,7 @@ class AdaptiveSoftmax(nn.Module):
             targets: ids, int64 (n,); those below 0 are ignored and have loss 0.
             routes: routes of the same targets, on the same device; if None, they are computed here,
                 which waits for the device.
+            training: ignored.
         """
         ranks = self.ranks[targets.clamp(min=0)]  # (n,)
         cluster = torch.bucketize(ranks, self.bounds, right=True)  # (n,), 0 is the head

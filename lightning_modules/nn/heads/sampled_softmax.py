@@ -13,6 +13,7 @@ from lightning_modules.config import SampledSoftmaxConfig
 from lightning_modules.nn.heads.linear_loss import linear_logsumexp
 from lightning_modules.nn.heads.routes import Routes, id_ranks
 from lightning_modules.nn.heads.softmax import FullSoftmax
+from lightning_modules.nn.mode import is_training
 
 
 class SampledSoftmax(FullSoftmax):
@@ -32,7 +33,7 @@ class SampledSoftmax(FullSoftmax):
         dim: width of the input.
         vocabulary: number of ids that can be predicted.
         ranks: frequency rank of each id, int64 (vocabulary,); None means that ids are ranks.
-        shared: W of another module, as in `FullSoftmax`.
+        shared: module that has W, as in `FullSoftmax`.
 
     Raises:
         UserError: ranks are not a permutation.
@@ -46,7 +47,7 @@ class SampledSoftmax(FullSoftmax):
         dim: int,
         vocabulary: int,
         ranks: Tensor | None = None,
-        shared: nn.Parameter | None = None,
+        shared: nn.Module | None = None,
     ) -> None:
         super().__init__(config, dim, vocabulary, shared)
         self.samples = config.samples
@@ -54,18 +55,25 @@ class SampledSoftmax(FullSoftmax):
         if shared is None:
             nn.init.normal_(self.weight, std=dim**-0.5)
 
-    def nll(self, hidden: Tensor, targets: Tensor, routes: Routes | None = None) -> Tensor:
-        """Return the sampled loss in training mode, else the exact cross-entropy.
+    def nll(
+        self,
+        hidden: Tensor,
+        targets: Tensor,
+        routes: Routes | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
+        """Return the sampled loss in training, else the exact cross-entropy.
 
         Args:
             hidden: (n, dim).
             targets: ids, int64 (n,); those below 0 are ignored and have loss 0.
             routes: ignored.
+            training: whether to return the sampled loss; None means the module's mode.
 
         Returns:
             Loss in nats, (n,), float32. Sampling uses torch's generator of the weights' device.
         """
-        if not self.training or self.samples >= self.vocabulary:
+        if not is_training(self, training) or self.samples >= self.vocabulary:
             return super().nll(hidden, targets)
         drawn, probability = self._draw()
         labels = targets.clamp(min=0)  # (n,)

@@ -17,8 +17,8 @@ class FullSoftmax(nn.Module):
         config: unused.
         dim: width of the input.
         vocabulary: number of ids that can be predicted.
-        shared: W of another module, (vocabulary, dim), to use instead of a new one. It is not
-            registered as a parameter here, so that it is saved once; None makes a new W.
+        shared: a module whose ``weight``, (vocabulary, dim), is used as W. It is not registered as a
+            module here, so that W is saved once; None makes a new W.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class FullSoftmax(nn.Module):
         config: SoftmaxConfig | SampledSoftmaxConfig,
         dim: int,
         vocabulary: int,
-        shared: nn.Parameter | None = None,
+        shared: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.cutoffs: tuple[int, ...] = ()
@@ -35,20 +35,30 @@ class FullSoftmax(nn.Module):
         if shared is None:
             self.weight = nn.Parameter(torch.empty(vocabulary, dim))
             nn.init.uniform_(self.weight, -(dim**-0.5), dim**-0.5)
-        # In a tuple, so that nn.Module does not register a shared parameter.
-        self._vectors = (self.weight if shared is None else shared,)
+        # In a tuple, so that nn.Module does not register a shared module. The module and not its
+        # parameter, which load_state_dict(assign=True) and parametrisations replace.
+        self._shared = () if shared is None else (shared,)
 
     @property
-    def vectors(self) -> nn.Parameter:
+    def vectors(self) -> Tensor:
         """W, the module's own or the shared one."""
-        return self._vectors[0]
+        weight = self._shared[0].weight if self._shared else self.weight
+        assert isinstance(weight, Tensor)
+        return weight
 
-    def nll(self, hidden: Tensor, targets: Tensor, routes: Routes | None = None) -> Tensor:
+    def nll(
+        self,
+        hidden: Tensor,
+        targets: Tensor,
+        routes: Routes | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
         """Return the cross-entropy of each target in nats, (n,), float32.
 
         Args:
             hidden: (n, dim).
             targets: ids, int64 (n,); those below 0 are ignored and have loss 0.
             routes: ignored.
+            training: ignored.
         """
         return linear_nll(hidden, self.vectors, self.bias, targets)

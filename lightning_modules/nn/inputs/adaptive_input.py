@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from lightning_modules.config import AdaptiveInputConfig
 from lightning_modules.nn.heads.adaptive_softmax import AdaptiveSoftmax
 from lightning_modules.nn.heads.cutoffs import tail_widths
+from lightning_modules.nn.mode import is_training
 
 
 class AdaptiveInput(nn.Module):
@@ -79,7 +81,7 @@ class AdaptiveInput(nn.Module):
         """Whether the vectors are those of the output layer."""
         return bool(self._output)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, training: bool | None = None) -> Tensor:
         """Return the vectors of ids.
 
         All clusters are computed at all positions, about width^2 / 3 multiplications each, so that
@@ -87,6 +89,7 @@ class AdaptiveInput(nn.Module):
 
         Args:
             ids: int64 (directions, time, rows).
+            training: whether to apply dropout; None means the module's mode.
 
         Returns:
             (directions, time, rows, width), float32.
@@ -97,8 +100,7 @@ class AdaptiveInput(nn.Module):
         x = _inside(id_ranks, shortlist, 0, (*self.cutoffs, len(ranks))[0])
         for start, (vectors, projection) in zip(self.cutoffs, tails, strict=True):
             x = x + _inside(id_ranks, vectors, start, start + len(vectors)) @ projection
-        dropped: Tensor = self.dropout(x)
-        return dropped
+        return self.dropout(x) if is_training(self, training) else x
 
     def _clusters(self) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
         """Return ranks, the shortlist, and each tail's (vectors, projection)."""
@@ -106,8 +108,9 @@ class AdaptiveInput(nn.Module):
             pairs = zip(self.vectors, self.projections, strict=True)
             return self.ranks, self.shortlist, list(pairs)
         (output,) = self._output
-        weights = [list(tail.parameters()) for tail in output.tail]
-        return output.ranks, output.head.weight, [(outer, inner) for inner, outer in weights]
+        tails: Any = output.tail  # each is two linear maps, to the narrow vectors and from them
+        tails = [(outer.weight, inner.weight) for inner, outer in tails]
+        return output.ranks, output.head.weight, tails
 
 
 def _inside(ranks: Tensor, vectors: Tensor, start: int, end: int) -> Tensor:

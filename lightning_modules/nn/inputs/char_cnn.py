@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lightning_modules.config import CharCNNInputConfig
-from lightning_modules.nn.recurrent.matmul import linear, times_transposed
+from lightning_modules.nn.mode import is_training
+from lightning_modules.nn.recurrent.matmul import Linear, times_transposed
 from lightning_modules.nn.window import Types
 from preprocess.tokenizers.spellings import CHARACTERS, PAD
 
@@ -50,7 +51,7 @@ class CharCNN(nn.Module):
     def __init__(self, config: CharCNNInputConfig, width: int) -> None:
         super().__init__()
         self.max_characters, self.width = config.max_characters, width
-        self.characters = nn.Embedding(CHARACTERS, config.dim)
+        self.characters = CharacterVectors(CHARACTERS, config.dim)
         self.filters = nn.ParameterList(
             torch.empty(size * config.dim, number) for size, number in config.filters
         )
@@ -58,7 +59,7 @@ class CharCNN(nn.Module):
         self.bias = nn.Parameter(torch.zeros(filters))
         self.activation = ACTIVATIONS[config.activation]
         self.highway = nn.ModuleList(Highway(filters) for _ in range(config.highway))
-        self.projection = None if filters == width else nn.Linear(filters, width)
+        self.projection = None if filters == width else Linear(filters, width)
         self.dropout = nn.Dropout(config.dropout)
         nn.init.uniform_(self.characters.weight, -1, 1)
         for weight in self.filters:
@@ -70,12 +71,19 @@ class CharCNN(nn.Module):
             nn.init.normal_(self.projection.weight, std=1 / math.sqrt(filters))
             nn.init.zeros_(self.projection.bias)
 
-    def forward(self, inputs: Types) -> Tensor:
-        """Return the vector at each position, (directions, time, rows, width), float32."""
+    def forward(self, inputs: Types, training: bool | None = None) -> Tensor:
+        """Return the vector at each position.
+
+        Args:
+            inputs: spellings of the types, and the type at each position.
+            training: whether to apply dropout; None means the module's mode.
+
+        Returns:
+            (directions, time, rows, width), in the dtype of the weights.
+        """
         # F.embedding, not index_select, because its gradient is deterministic on a GPU too.
         x = F.embedding(inputs.positions, self.vectors(inputs.characters))
-        dropped: Tensor = self.dropout(x)
-        return dropped
+        return self.dropout(x) if is_training(self, training) else x
 
     def vectors(self, characters: tuple[Tensor, ...]) -> Tensor:
         """Return the vectors of types, (types, width), without dropout.
@@ -84,15 +92,22 @@ class CharCNN(nn.Module):
             characters: buckets of types as in `Types.characters`, padded with `PAD`.
         """
         x: Tensor = _Convolution.apply(
-            characters, self.max_characters, self.characters.weight, *self.filters
+            characters, self.max_characters, self.characters(), *self.filters
         )
         x = self.activation(x + self.bias)  # (types, filters)
         for layer in self.highway:
             x = layer(x)
         if self.projection is not None:
-            projected = linear(x, self.projection.weight, self.projection.bias)
-            x = projected.to(x.dtype)  # (types, width); bf16 under autocast before
+            x = self.projection(x).to(x.dtype)  # (types, width); bf16 under autocast before
         return x
+
+
+class CharacterVectors(nn.Embedding):
+    """The vectors of all characters. They are read by a call, so that hooks such as pruning run."""
+
+    def forward(self) -> Tensor:  # type: ignore[override]
+        """Return the vectors, (characters, dim)."""
+        return self.weight
 
 
 class Highway(nn.Module):
@@ -104,14 +119,14 @@ class Highway(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, 2 * width)
+        self.linear = Linear(width, 2 * width)
         nn.init.normal_(self.linear.weight, std=1 / math.sqrt(width))
         nn.init.zeros_(self.linear.bias)
         nn.init.constant_(self.linear.bias[:width], -2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (types, width) to (types, width)."""
-        both = linear(x, self.linear.weight, self.linear.bias)  # (types, 2 * width)
+        both = self.linear(x)  # (types, 2 * width)
         gate, transform = both.to(x.dtype).chunk(2, 1)
         return torch.lerp(x, transform.relu(), gate.sigmoid())
 

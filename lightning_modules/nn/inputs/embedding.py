@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_modules.config import EmbeddingInputConfig, InputConfig
 from lightning_modules.nn.inputs.adaptive_input import AdaptiveInput
 from lightning_modules.nn.inputs.char_cnn import CharCNN
+from lightning_modules.nn.mode import is_training
 
 
 class TokenEmbedding(nn.Module):
@@ -39,17 +40,26 @@ class TokenEmbedding(nn.Module):
             nn.init.xavier_uniform_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Return the vectors (directions, time, rows, width) of ids, int64 (directions, time, rows)."""
+    def forward(self, ids: Tensor, training: bool | None = None) -> Tensor:
+        """Return the vectors of ids.
+
+        Args:
+            ids: int64 (directions, time, rows).
+            training: whether to apply dropout; None means the module's mode.
+
+        Returns:
+            (directions, time, rows, width).
+        """
+        training = is_training(self, training)
         x = self.embedding(ids)  # (directions, time, rows, dim)
-        if self.training and self.type_dropout:
+        if training and self.type_dropout:
             weight = self.embedding.weight
             kept = F.dropout(weight.new_ones(len(weight), 1), self.type_dropout)
             x = x * F.embedding(ids, kept)
         if self.linear is not None:
             # (directions, time, rows, width); the map gives bf16 under autocast.
             x = self.linear(x).to(x.dtype)
-        dropped: Tensor = self.dropout(x)
+        dropped: Tensor = self.dropout(x) if training else x
         return dropped
 
 

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from lightning_modules.config import GRUConfig, RecurrentConfig
+from lightning_modules.nn.mode import is_training
 from lightning_modules.nn.recurrent import gru_cell
 from lightning_modules.nn.recurrent.cell import Cell, Mode, compile_cell
 from lightning_modules.nn.recurrent.matmul import FixedWeight, product
@@ -51,7 +52,9 @@ class GRULayer(nn.Module):
         )
         return sentence
 
-    def forward(self, x: Tensor, state: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, state: Tensor, resets: Tensor | None, training: bool | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return h' of each step, in the shape of x, and the state after the last step.
 
         Args:
@@ -59,10 +62,12 @@ class GRULayer(nn.Module):
             state: (directions, rows, hidden).
             resets: True where the state is set to zero before the input is read, bool (directions,
                 time, rows); None means nowhere.
+            training: whether to drop weights; None means the module's mode.
         """
         x, device = x.to(self.bias.dtype), x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        weight_hidden = F.dropout(self.weight_hidden, self.config.weight_drop, self.training)
+        drop = self.config.weight_drop
+        weight_hidden = F.dropout(self.weight_hidden, drop, is_training(self, training))
         weights = self.weight_input, weight_hidden, self.bias, self.bias_hidden
         keep = None
         if resets is not None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_modules.config import LSTMConfig, RecurrentConfig
+from lightning_modules.nn.mode import is_training
 from lightning_modules.nn.recurrent import lstm_cell
 from lightning_modules.nn.recurrent.cell import Mode, compile_cell
 from lightning_modules.nn.recurrent.lstm_recurrence import Recurrence, Settings, Weights, run_steps
@@ -53,13 +54,18 @@ class LSTMLayer(nn.Module):
         gates = math.sqrt(6 / (2 * width + 4 * hidden))
         nn.init.uniform_(self.weight_input, -gates, gates)
         nn.init.uniform_(self.weight_hidden, -gates, gates)
-        forget = torch.zeros(4 * hidden)  # gates are in the order i, f, g, o
-        forget[hidden : 2 * hidden] = config.forget_bias
-        self.register_buffer("_forget", forget, persistent=False)
+        self.set_constants()
         nn.init.constant_(self.bias[:, hidden : 2 * hidden], 1 - config.forget_bias)
         if self.weight_projection is not None:
             projection = math.sqrt(6 / (hidden + width))
             nn.init.uniform_(self.weight_projection, -projection, projection)
+
+    def set_constants(self) -> None:
+        """Make the buffer that is not saved, on the device of the weights."""
+        hidden = self.config.hidden
+        forget = self.bias.detach().new_zeros(4 * hidden)  # gates are in the order i, f, g, o
+        forget[hidden : 2 * hidden] = self.config.forget_bias
+        self.register_buffer("_forget", forget, persistent=False)
 
     def compile_cell(self, mode: Mode, rows: int) -> str:
         """Compile the cell for the weights' device; return a sentence for the user."""
@@ -68,7 +74,9 @@ class LSTMLayer(nn.Module):
         )
         return sentence
 
-    def forward(self, x: Tensor, state: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, state: Tensor, resets: Tensor | None, training: bool | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return h' of each step, in the shape of x, and the state after the last step.
 
         Args:
@@ -76,6 +84,7 @@ class LSTMLayer(nn.Module):
             state: (directions, rows, width + hidden).
             resets: True where the state is set to zero before the input is read, bool (directions,
                 time, rows); None means nowhere.
+            training: whether to drop weights; None means the module's mode.
         """
         x, device = x.to(self.bias.dtype), x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
@@ -86,7 +95,7 @@ class LSTMLayer(nn.Module):
         settings = Settings(self._clips, self.ops, dtype, parts)
         weights = Weights(
             self.weight_input,
-            F.dropout(self.weight_hidden, self.config.weight_drop, self.training),
+            F.dropout(self.weight_hidden, self.config.weight_drop, is_training(self, training)),
             self.bias + self._forget if self.config.forget_bias else self.bias,
             self.weight_projection,
         )

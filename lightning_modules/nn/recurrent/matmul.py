@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 PER_DIRECTION = 3 << 19
@@ -45,6 +45,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.linear(x, weight, bias)
     result: Tensor = _Linear.apply(x, weight, bias)
     return result
+
+
+class Linear(nn.Linear):
+    """nn.Linear with a bias, computed by `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name in nn.Linear)
+        """Map (m, in_features) to (m, out_features)."""
+        return linear(input, self.weight, self.bias)
 
 
 class _Linear(torch.autograd.Function):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_modules.config import RecurrentConfig
+from lightning_modules.nn.mode import is_training
 from lightning_modules.nn.recurrent.cell import Mode
 from lightning_modules.nn.recurrent.gru import GRULayer
 from lightning_modules.nn.recurrent.lstm import LSTMLayer
@@ -66,7 +67,9 @@ class Recurrent(nn.Module):
         """
         width = self.layers[0].state_width
         assert isinstance(width, int)
-        return torch.zeros(self.config.layers, self.directions, rows, width, device=device)
+        return torch.zeros(
+            self.config.layers, self.directions, rows, width, dtype=torch.float32, device=device
+        )
 
     def compile_cell(self, mode: Mode, rows: int = 32) -> str:
         """Compile the pointwise part of a step for the weights' device.
@@ -87,7 +90,13 @@ class Recurrent(nn.Module):
             sentences.append(layer.compile_cell(mode, rows))
         return sentences[0]  # the layers are alike
 
-    def forward(self, x: Tensor, state: Tensor, resets: Tensor | None = None) -> Run:
+    def forward(
+        self,
+        x: Tensor,
+        state: Tensor,
+        resets: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Run:
         """Run all layers over a window.
 
         Args:
@@ -95,20 +104,22 @@ class Recurrent(nn.Module):
             state: as in `zero_state`.
             resets: True where the state is set to zero before the input is read, bool (directions,
                 time, rows); None means nowhere.
+            training: whether to apply dropout; None means the module's mode.
         """
+        training = is_training(self, training)
         outputs, after = [], []
         raw = x
         for index, layer in enumerate(self.layers):
-            y, carried = layer(x, state[index], resets)  # (directions, time, rows, width)
+            y, carried = layer(x, state[index], resets, training)  # (directions, time, rows, width)
             after.append(carried)  # (directions, rows, state width)
             raw = y + x if index and self.config.residual else y
-            x = self._drop(raw, self._dropouts[index])
+            x = self._drop(raw, self._dropouts[index], training)
             outputs.append(raw)
         outputs[-1] = x
         return Run(tuple(outputs), raw, torch.stack(after))
 
-    def _drop(self, x: Tensor, p: float) -> Tensor:
-        if not (self.config.variational and self.training and p):
-            return F.dropout(x, p, self.training)
+    def _drop(self, x: Tensor, p: float, training: bool) -> Tensor:
+        if not (self.config.variational and training and p):
+            return F.dropout(x, p, training)
         mask = x.new_empty(x.shape[0], 1, *x.shape[2:]).bernoulli_(1 - p)
         return x * mask.div_(1 - p)

@@ -111,3 +111,8 @@ def test_perplexity_is_per_token_and_bounded() -> None:
 def test_a_model_without_output_layer_cannot_score() -> None:
     with pytest.raises(UserError, match=r"has no output layer.*export\.head=true"):
         score_texts(untrained(head=False), ["kana"])
+
+
+def test_a_single_string_is_no_list_of_texts() -> None:
+    with pytest.raises(TypeError, match=r"a list of texts, not str; write \[text\] for a single"):
+        score_texts(untrained(), "kana")

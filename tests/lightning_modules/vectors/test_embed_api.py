@@ -172,11 +172,15 @@ def test_truncated_words_are_counted() -> None:
 
 def test_wrong_arguments_are_refused(model: BiLM) -> None:
     with pytest.raises(
-        TypeError, match=r"embed takes a list of texts; write \[text\] for a single text"
+        TypeError, match=r"a list of texts, not str; write \[text\] for a single text"
     ):
         model.embed("a text")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="a text must be a string or a list of strings"):
         model.embed([3])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="a text must be a string or a list of strings"):
+        next(model.iter_embed([3]))  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="a list of texts, not str"):
+        next(model.iter_embed("a text"))
     with pytest.raises(SelectionError, match="no layer 7"):
         model.embed(["a"], layers=[7])
     with pytest.raises(WarmUpError, match=r"no warm-up text; export it with export\.warm_up"):

@@ -14,6 +14,8 @@ import pytest
 from rich.console import Console as RichConsole
 
 from biloom import BiLM, VectorCache
+from lightning_modules.nn.recurrent.stack import Recurrent
+from lightning_modules.vectors import encoder
 from lightning_modules.vectors.encoder import Encoder
 from pipeline.cli import main
 from pipeline.console import Console
@@ -21,6 +23,7 @@ from pipeline.lifecycle.stage import StageError
 from pipeline.reports.run_report import report
 from preprocess.errors import UserError
 from preprocess.files.manifest import NAME, check_files, read_manifest
+from preprocess.work import progress
 from preprocess.work.folder import is_begun
 
 Tiny = Any  # of conftest.py
@@ -193,6 +196,30 @@ def test_vectors_beyond_half_precision_are_refused_with_a_message(
 
     with pytest.raises(UserError, match=r"too large for float16; set embed\.dtype=float32"):
         embed(tiny, trained, tmp_path, f"embed.input={text}")
+
+
+def test_a_text_that_takes_longer_than_the_stall_limit_is_embedded(
+    tiny: Tiny, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (tiny.root / "corpus.txt").read_text(encoding="utf-8").split()[:800]
+    (tmp_path / "long.txt").write_text(" ".join(words) + "\n", encoding="utf-8")
+    monkeypatch.setattr(encoder, "POSITIONS", 8)
+    monkeypatch.setattr(encoder, "LEAST", 8)
+    monkeypatch.setattr(progress, "WRITE_SECONDS", 0.1)
+    real = Recurrent.forward
+
+    def slow(*arguments: Any, **named: Any) -> Any:
+        time.sleep(0.03)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(Recurrent, "forward", slow)
+    begin = time.monotonic()
+    manifest, _ = embed(
+        tiny, trained, tmp_path, f"embed.input={tmp_path}/long.txt", "runner.stall_seconds=1"
+    )
+
+    assert time.monotonic() - begin > 3
+    assert manifest.details["tokens"] == len(words)
 
 
 def test_a_missing_model_is_refused(

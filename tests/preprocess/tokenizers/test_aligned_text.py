@@ -1,7 +1,9 @@
 """Tokenising strings and lists of words, and aligning tokens with words."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,8 +102,63 @@ def test_a_word_that_cleaning_empties_becomes_the_unknown_token() -> None:
     assert first[1] == last[1]
 
 
-@pytest.mark.parametrize("wrong", [3, None, ["a", 3]])
-def test_other_types_than_texts_are_refused(wrong: Any) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [
+        (3, "int"),
+        (None, "NoneType"),
+        (b"a", "bytes"),
+        (["a", 3], "a list that holds int"),
+        ([b"a"], "a list that holds bytes"),
+        ((["a"],), "a tuple that holds list"),
+        (np.array(["a"]), "ndarray"),
+        (iter(["a"]), "list_iterator"),
+        ({"a"}, "set"),
+    ],
+)
+def test_other_types_than_texts_are_refused(wrong: Any, found: str) -> None:
     reader = TextAligner(Cleaner(CleaningConfig()), tokenizer("word"))
-    with pytest.raises(TypeError, match="a text must be a string or a list of strings"):
-        reader.read([wrong])
+    with pytest.raises(
+        TypeError,
+        match=rf"a text must be a string or a list of strings \(its words\), not {found}$",
+    ):
+        reader.read(["a", wrong])
+
+
+class DataFrame:
+    """A data frame is iterated over by the names of its columns."""
+
+    columns = ("text",)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("a b", r"not str; write \[text\] for a single text"),
+        (b"a b", r"not bytes; write \[text\]"),
+        (
+            {"a": "b"},
+            "not dict, which is no sequence of texts; pass a list, a column or a generator",
+        ),
+        ({"a", "b"}, "not set, which is no sequence of texts"),
+        (DataFrame(), "not DataFrame, which is no sequence of texts"),
+        (None, "not NoneType$"),
+        (7, "not int$"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused(wrong: Any, message: str) -> None:
+    reader = TextAligner(Cleaner(CleaningConfig()), tokenizer("word"))
+    with pytest.raises(TypeError, match=f"texts must be a list of texts, {message}"):
+        reader.read(wrong)
+
+
+def test_any_iterable_of_strings_is_read(reader: TextAligner) -> None:
+    expected = reader.read(TEXTS)
+
+    for texts in (tuple(TEXTS), iter(TEXTS), np.array(TEXTS), map(np.str_, TEXTS)):
+        assert reader.read(texts) == expected
+    assert reader.read(()) == []
+    assert reader.read([[]])[0].tokens == ()

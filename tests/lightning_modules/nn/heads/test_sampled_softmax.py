@@ -27,7 +27,7 @@ def head(vocabulary: int, samples: int, ranks: Tensor | None = None) -> SampledS
 
 
 def full(sampled: SampledSoftmax) -> FullSoftmax:
-    module = FullSoftmax(SoftmaxConfig(), DIM, sampled.vocabulary, sampled.vectors)
+    module = FullSoftmax(SoftmaxConfig(), DIM, sampled.vocabulary, sampled)
     module.bias = sampled.bias
     return module
 
@@ -151,15 +151,15 @@ def test_low_ranks_are_drawn_most_and_a_seed_determines_the_draw() -> None:
 
 def test_weights_are_initialised_as_in_bilm_tf_and_shared_ones_are_unchanged() -> None:
     config = SampledSoftmaxConfig()
-    shared = nn.Parameter(torch.ones(12, 4))
+    shared = nn.Embedding.from_pretrained(torch.ones(12, 4), freeze=False)
 
     module = SampledSoftmax(config, 4, 10_000)
 
     assert module.vectors.std().item() == pytest.approx(0.5, rel=0.02)
     assert module.vectors.abs().max() > 1
     assert not module.bias.any()
-    assert SampledSoftmax(config, 4, 12, None, shared).vectors is shared
-    assert torch.equal(shared, torch.ones(12, 4))
+    assert SampledSoftmax(config, 4, 12, None, shared).vectors is shared.weight
+    assert torch.equal(shared.weight, torch.ones(12, 4))
 
 
 def test_under_autocast_the_loss_is_float32() -> None:

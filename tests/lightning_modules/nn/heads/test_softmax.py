@@ -41,11 +41,11 @@ def test_initial_weights_are_within_the_bounds() -> None:
 
 
 def test_shared_weights_are_used_unchanged() -> None:
-    shared = nn.Parameter(torch.ones(12, 4))
+    shared = nn.Embedding.from_pretrained(torch.ones(12, 4), freeze=False)
 
     head = FullSoftmax(SoftmaxConfig(), 4, 12, shared)
 
-    assert head.vectors is shared
-    assert torch.equal(shared, torch.ones(12, 4))
-    (gradient,) = torch.autograd.grad(head.nll(torch.randn(1, 4), torch.tensor([3])), shared)
+    assert head.vectors is shared.weight
+    assert torch.equal(shared.weight, torch.ones(12, 4))
+    (gradient,) = torch.autograd.grad(head.nll(torch.randn(1, 4), torch.tensor([3])), shared.weight)
     assert gradient.any()

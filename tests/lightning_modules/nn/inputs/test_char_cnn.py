@@ -27,7 +27,7 @@ def encoder(seed: int = 1, **options: Any) -> CharCNN:
 
 def reference(net: CharCNN, characters: Tensor, tanh: bool) -> Tensor:
     """Compute the vectors (n, width) of words (n, max_characters) as bilm-tf does."""
-    x = net.characters(characters).transpose(1, 2)  # (n, dim, max_characters)
+    x = F.embedding(characters, net.characters.weight).transpose(1, 2)  # (n, dim, max_characters)
     maxima = []
     for weight in net.filters:
         kernel = weight.view(-1, x.shape[1], weight.shape[1]).permute(2, 1, 0)
