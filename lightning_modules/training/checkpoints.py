@@ -12,7 +12,7 @@ from lightning_modules.models.model_folder import CheckpointError, read_checkpoi
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.distribution import Agreement
 from lightning_modules.training.lit_bilm import LitBiLM
-from preprocess.errors import UserError
+from preprocess.errors import JobError
 from preprocess.files import storage
 from preprocess.work.folder import checkpoint_file, checkpoint_steps
 
@@ -20,7 +20,7 @@ KEPT = 2
 """Checkpoints kept: the newest one, and the one before in case the newest is damaged."""
 
 
-class TrainingDiverged(UserError):  # noqa: N818
+class TrainingDiverged(JobError):  # noqa: N818
     """Raised if gradients stay infinite or NaN."""
 
 
