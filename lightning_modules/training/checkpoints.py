@@ -1,14 +1,16 @@
 """Checkpoints of an unfinished training: when they are written, which are kept, which is read."""
 
-import io
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
-from lightning_modules.models.model_folder import CheckpointError, read_checkpoint
+from lightning_modules.models.checkpoint_file import (
+    CheckpointError,
+    pack_checkpoint,
+    read_checkpoint,
+)
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.distribution import Agreement
 from lightning_modules.training.lit_bilm import LitBiLM
@@ -24,23 +26,34 @@ class TrainingDiverged(JobError):  # noqa: N818
     """Raised if gradients stay infinite or NaN."""
 
 
-def newest_checkpoint(folder: str) -> dict[str, Any] | None:
+def newest_checkpoint(
+    folder: str, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, Any] | None:
     """Return the contents of the newest readable checkpoint of a folder; None if it has no checkpoint.
+
+    Args:
+        folder: folder of the checkpoints, a path or URL.
+        tell: called with a message for each damaged checkpoint that is passed over.
 
     Raises:
         CheckpointError: if all checkpoints are damaged.
     """
-    steps = checkpoint_steps(folder)
-    for step in reversed(steps):
+    damaged: list[str] = []
+    for step in reversed(checkpoint_steps(folder)):
+        path = checkpoint_file(folder, step)
         try:
-            return read_checkpoint(checkpoint_file(folder, step))
+            checkpoint = read_checkpoint(path)
         except CheckpointError as error:
-            damaged = error  # Try the one before.
-    if steps:
+            damaged.append(str(error).partition("; ")[0])
+            continue
+        for problem in damaged:
+            tell(f"{problem}; training goes on from the checkpoint before, of step {step:,}")
+        return checkpoint
+    if damaged:
         raise CheckpointError(
-            f"{folder}: all checkpoints are damaged ({damaged}); restore one from a backup, or train "
+            f"all checkpoints are damaged: {', '.join(damaged)}; restore one from a backup, or train "
             "again from the start with `biloom train --overwrite`"
-        ) from damaged
+        )
     return None
 
 
@@ -114,9 +127,8 @@ class Checkpoints(pl.Callback):
         if not trainer.is_global_zero:
             return
         self._before()
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        storage.write_bytes(checkpoint_file(self._folder, module.step), buffer.getvalue())
+        path = checkpoint_file(self._folder, module.step)
+        storage.write_bytes(path, pack_checkpoint(checkpoint))
         steps = checkpoint_steps(self._folder)
         # Later checkpoints must be damaged, because training resumed from an earlier one.
         later = [step for step in steps if step > module.step]

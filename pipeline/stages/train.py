@@ -6,7 +6,8 @@ from functools import partial
 
 from rich.console import Console as RichConsole
 
-from lightning_modules.models.model_folder import CHECKPOINT, read_checkpoint, tensors_hash
+from lightning_modules.models.checkpoint_file import CHECKPOINT, read_checkpoint
+from lightning_modules.models.model_folder import tensors_hash
 from lightning_modules.training.metrics_file import METRICS, rows_up_to
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
@@ -36,7 +37,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         KeyboardInterrupt: a signal stopped the training; its last step was saved.
     """
     train = config.train
-    inputs = TrainingInputs.of(config, place)
+    inputs = TrainingInputs.of(config, place, console)
     module = inputs.module(console)
     inputs.show(console)
     size = sum(weight.numel() for weight in module.network.parameters())
@@ -110,7 +111,7 @@ def join_as(processes: Processes | None, config: Config, folder: str, work: str)
     place = StageFolder(folder, work)
     with open(os.devnull, "w") as nowhere:
         console = Console(RichConsole(file=nowhere))
-        inputs = TrainingInputs.of(config, place, processes)
+        inputs = TrainingInputs.of(config, place, processes=processes)
         module = inputs.module(console)
         module.network.recurrent.compile_cell(config.train.compile, inputs.share.of_pass)
         with console.bar("train", config.train.steps) as bar:

@@ -67,13 +67,18 @@ class TrainingInputs:
 
     @classmethod
     def of(
-        cls, config: Config, place: StageFolder, processes: Processes | None = None
+        cls,
+        config: Config,
+        place: StageFolder,
+        console: Console | None = None,
+        processes: Processes | None = None,
     ) -> "TrainingInputs":
         """Open the inputs that the config names.
 
         Args:
             config: the config.
             place: the folder of the train stage.
+            console: where a damaged checkpoint is told.
             processes: the processes of the training, if biloom started this one.
 
         Raises:
@@ -96,7 +101,7 @@ class TrainingInputs:
             torch.cuda.set_device(device)
         share = Share(train.rows, processes.rank, processes.world, train.row_passes)
         use_cores(devices)
-        checkpoint = newest_checkpoint(place.work)
+        checkpoint = newest_checkpoint(place.work, console.warn if console else lambda _: None)
         initial = None
         if train.init_from and not checkpoint:
             tokenizer = corpus.manifest.details["tokenizer"]

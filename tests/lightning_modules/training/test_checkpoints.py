@@ -1,5 +1,6 @@
 """When checkpoints are written and which one is read, without a Trainer."""
 
+import re
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from lightning_modules.config import ModelConfig
-from lightning_modules.models.model_folder import CheckpointError
+from lightning_modules.models.checkpoint_file import CheckpointError
 from lightning_modules.training.checkpoints import (
     Checkpoints,
     TrainingDiverged,
@@ -128,13 +129,20 @@ def test_the_newest_readable_checkpoint_is_found(tmp_path: Path) -> None:
 
     path = Path(checkpoint_file(folder, 10))
     path.write_bytes(path.read_bytes()[:300])
-    before = newest_checkpoint(folder)
+    told: list[str] = []
+    before = newest_checkpoint(folder, told.append)
     assert before is not None
     assert before["step"] == 9
+    assert len(told) == 1
+    assert re.fullmatch(
+        r".*/step-000000010\.ckpt is damaged \(.*\); training goes on from the checkpoint before, of step 9",
+        told[0],
+    )
 
     Path(checkpoint_file(folder, 9)).write_bytes(b"")
     with pytest.raises(
-        CheckpointError, match=r"all checkpoints are damaged \(.*step-000000009\.ckpt"
+        CheckpointError,
+        match=r"^all checkpoints are damaged: .*10\.ckpt.*9\.ckpt is damaged .*from a backup",
     ):
         newest_checkpoint(folder)
 

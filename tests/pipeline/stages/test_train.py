@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.models.model_folder import read_checkpoint
+from lightning_modules.models.checkpoint_file import read_checkpoint
 from lightning_modules.training.checkpoints import newest_checkpoint
 from lightning_modules.training.lit_bilm import LitBiLM
 from pipeline.lifecycle.registry import STAGES
