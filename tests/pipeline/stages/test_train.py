@@ -95,6 +95,7 @@ def assert_same_training(folder: Path, reference: Path) -> None:
     assert metrics(folder) == metrics(reference)
     ours, theirs = (read_checkpoint(str(one / "checkpoint.ckpt")) for one in (folder, reference))
     assert_equal_bits(ours, theirs)
+    assert (folder / "checkpoint.ckpt").read_bytes() == (reference / "checkpoint.ckpt").read_bytes()
     assert read_manifest(str(folder)).content == read_manifest(str(reference)).content
 
 
