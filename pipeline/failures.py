@@ -61,8 +61,8 @@ def _of(error: BaseException) -> str:
         or number == errno.ENOMEM
         or (isinstance(error, RuntimeError | ImportError) and any(part in text for part in MEMORY))
     ):
-        first = str(error).splitlines()[:1]
-        return f"memory ran out ({first[0][:200]})" if first else "memory ran out"
+        said = " ".join(str(error).split())[:200]
+        return f"memory ran out ({said})" if said else "memory ran out"
     if "can't start new thread" in text:
         return (
             "no further thread can be started; raise the limit of processes (ulimit -u) or memory"

@@ -26,10 +26,12 @@ from lightning_modules.training.local_group import BACKEND as LOCAL
 from lightning_modules.training.matmul_peak import matmul_peak
 from lightning_modules.training.metrics_file import METRICS
 from lightning_modules.training.shared_update import SharedUpdate
+from pipeline.failures import exhausted
 from pipeline.stopping import STOP_SIGNALS, Stopped
 from pipeline.training.cores import OwnCores
 from pipeline.training.inputs import TrainingInputs
 from pipeline.training.rendezvous import KnownProcesses, connected
+from preprocess.errors import JobError
 from preprocess.shards.held_out_windows import evaluation_windows
 from preprocess.shards.stream import TokenStream, boundary_ids
 
@@ -73,6 +75,7 @@ def fit(
     work = (inputs.config, place.folder, place.work)
     with (
         _quiet(),
+        _memory_advice(),
         connected(processes, backend, inputs.device, purpose, work),
         lost_process_reported(share.world),
     ):
@@ -166,6 +169,26 @@ def _quiet() -> Iterator[None]:
         # Its advice (loader workers, a missing scheduler call) does not fit here.
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def _memory_advice() -> Iterator[None]:
+    """Say what reduces the memory that training needs, if it does not suffice.
+
+    Raises:
+        JobError: an allocation failed.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        reason = exhausted(error)
+        if not reason.startswith("memory"):
+            raise
+        raise JobError(
+            f"{reason}; raise train.row_passes, which needs less memory for the same result, and run "
+            "the same command again to resume. Or train again with a smaller train.rows, train.unroll "
+            "or model"
+        ) from error
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -82,12 +81,15 @@ def end_with_parent(parent: int) -> None:
     Args:
         parent: number of the process that started this one, which may have ended already.
     """
-    with suppress(AttributeError, OSError):  # not Linux
+    try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (AttributeError, OSError, TypeError):  # not Linux
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_SECONDS)
+        def watch() -> None:
+            while os.getppid() == parent:
+                time.sleep(PARENT_SECONDS)
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
+    if os.getppid() != parent:
         os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -34,7 +34,9 @@ def test_a_tokenizer_that_is_not_found_is_told(tiny: Tiny, tmp_path: Path) -> No
     with pytest.raises(ManifestError, match="holds no finished 'tokenizer'"):
         tokenizer_of(config, "0" * 64, "x")
     config = tiny.config(tmp_path, corpus)
-    with pytest.raises(StageError, match=r"this is not the tokenizer that x; set prepare.tokenizer"):
+    with pytest.raises(
+        StageError, match=r"this is not the tokenizer that x; set prepare.tokenizer"
+    ):
         tokenizer_of(config, "0" * 64, "x")
 
 
