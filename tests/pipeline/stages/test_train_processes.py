@@ -251,3 +251,30 @@ def test_two_machines_train_like_two_processes_of_one(
     assert [machine.returncode for machine in machines] == [0, 0], told
     assert told[1][0] == "", "the second machine tells nothing"
     assert metrics(tmp_path) == metrics(undisturbed)
+
+
+@pytest.mark.slow
+def test_processes_that_are_killed_at_random_leave_nothing_and_resume_to_the_same_bytes(
+    tiny: Tiny, biloom: Command, undisturbed: Path, tmp_path: Path
+) -> None:
+    draw = random.Random()
+    for _ in range(10):
+        with biloom.start("train", *tiny.arguments(tmp_path, *TWO)) as process:
+            time.sleep(draw.uniform(1, 15))
+            if process.poll() is not None:  # it has finished
+                break
+            every = [process.pid, *process.descendants()]
+            os.kill(victim := draw.choice(every), signal.SIGKILL)
+            _, told = process.communicate(timeout=120)
+        expected = {0, -signal.SIGKILL if victim == process.pid else 3}
+        assert process.returncode in expected, told
+        assert "Traceback" not in told
+        assert told.startswith("biloom: the process of rank 1") == (process.returncode == 3)
+        deadline = time.monotonic() + 10
+        while any(is_alive(one) for one in every):
+            assert time.monotonic() < deadline, "a process is left behind"
+            time.sleep(0.05)
+    train(tiny, biloom, tmp_path)
+
+    assert metrics(tmp_path) == metrics(undisturbed)
+    assert checkpoint(tmp_path) == checkpoint(undisturbed)
