@@ -15,6 +15,14 @@ class UserError(ValueError):
     """
 
 
+class JobError(UserError):
+    """A job that failed for a reason other than wrong input, such as a lost process.
+
+    The message says what happened and how to resume. The command line prints it without a traceback
+    and exits with status 3.
+    """
+
+
 def printable(text: str) -> str:
     r"""Escape the control characters of ``text``, so that a file name cannot control the terminal.
 

@@ -1,4 +1,4 @@
-"""Read and write model folders, and read training checkpoints.
+"""Read and write model folders, and read the weights of training checkpoints.
 
 A model folder holds
 
@@ -10,7 +10,6 @@ A model folder holds
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from lightning_modules.config import ModelConfig
+from lightning_modules.models.checkpoint_file import CHECKPOINT, CheckpointError, read_checkpoint
 from lightning_modules.models.model_settings import parse_settings
 from lightning_modules.models.stored_network import (
     check_finite,
@@ -37,16 +37,11 @@ from preprocess.tokenizers.load import Tokenizer
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
-CHECKPOINT = "checkpoint.ckpt"
 
 SCALE = ":scale"
 """Suffix of the name of an int8 weight's scale."""
 TYPE_VECTORS = "type_vectors"
 TINY = torch.finfo(torch.float32).tiny
-
-
-class CheckpointError(UserError):
-    """A checkpoint that cannot be read."""
 
 
 class ModelError(UserError):
@@ -187,35 +182,6 @@ def save_model(
     return (WEIGHTS, CONFIG, *tokenizer.save(folder))
 
 
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """Return the tensors and plain values of a training checkpoint, on the CPU.
-
-    Only data is unpickled, so a checkpoint from an untrusted source cannot run code.
-
-    The checkpoint of a finished training is compared with its record in the manifest.
-
-    Raises:
-        CheckpointError: the file is missing or damaged.
-    """
-    folder, _, name = path.rpartition("/")
-    try:
-        manifest = manifest_of(folder) if name == CHECKPOINT else None
-        data = io.BytesIO(read_verified(folder, manifest, name))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path} is missing; make it again with `biloom train --overwrite`"
-        ) from error
-    except DamagedResult as error:
-        raise CheckpointError(str(error)) from error
-    try:
-        checkpoint: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many types of exceptions
-        raise CheckpointError(
-            f"{path} is damaged ({error}); make it again with `biloom train --overwrite`"
-        ) from error
-    return checkpoint
-
-
 def checkpoint_weights(folder: str) -> dict[str, Tensor]:
     """Return the network's state dict from a train folder: averaged weights if training kept them.
 
@@ -224,21 +190,16 @@ def checkpoint_weights(folder: str) -> dict[str, Tensor]:
     """
     path = storage.join(folder, CHECKPOINT)
     checkpoint = read_checkpoint(path)
-    try:
-        if average := checkpoint.get("average"):
-            return dict(average)
-        prefix, state = "network.", checkpoint["state_dict"]
-        return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _no_network(path, error) from error
-
-
-def _no_network(path: str, error: Exception) -> CheckpointError:
-    reason = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
-    return CheckpointError(
-        f"{path} is not a checkpoint of this network ({reason}); make it again with `biloom train "
-        "--overwrite`"
-    )
+    weights, prefix = checkpoint.get("average"), ""
+    if not weights:
+        weights, prefix = checkpoint.get("state_dict"), "network."
+    if not isinstance(weights, dict):
+        raise CheckpointError(f"{path} holds no weights; it is not a checkpoint of biloom")
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in weights.items()
+        if isinstance(name, str) and name.startswith(prefix)
+    }
 
 
 def network_of_checkpoint(folder: str, details: Mapping[str, Any]) -> BiLMNetwork:
@@ -253,7 +214,13 @@ def network_of_checkpoint(folder: str, details: Mapping[str, Any]) -> BiLMNetwor
         network = BiLMNetwork(config, details["vocabulary"], tuple(details["cutoffs"]))
         network.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise _no_network(storage.join(folder, CHECKPOINT), error) from error
+        reason = (
+            f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[-1].strip()
+        )
+        raise CheckpointError(
+            f"{storage.join(folder, CHECKPOINT)} does not fit the model of its manifest ({reason}); "
+            "make it again with `biloom train --overwrite`"
+        ) from error
     return network
 
 

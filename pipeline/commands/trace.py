@@ -10,13 +10,11 @@ from rich.console import Console as RichConsole
 
 from pipeline.commands.inspection import folder_of
 from pipeline.console import Console
+from pipeline.lifecycle.inputs import tokenizer_folders
 from pipeline.lifecycle.order import STAGE_ORDER
-from pipeline.lifecycle.stage import CONFIG
 from preprocess.corpus.text_search import CorpusTexts
 from preprocess.corpus.tracing import CorpusOrigins, RejectedLine, Table, Traced, TraceError
-from preprocess.files import storage
 from preprocess.files.manifest import ManifestError, read_manifest
-from preprocess.files.verified import read_config
 from preprocess.reading.block import escaped, shortened
 from preprocess.shards.format import Corpus
 from preprocess.shards.origins import ID_CHARACTERS, DocumentKey
@@ -269,14 +267,7 @@ class _Trace:
         if self._query.tokenizer is not None:
             yield self._query.tokenizer
             return
-        folder = self._corpus.folder
-        yield storage.join(folder.rpartition("/")[0], TOKENIZER)
-        config = read_config(folder, self._corpus.manifest, CONFIG)
-        prepare, run = (config.get(key) for key in ("prepare", "run"))
-        if isinstance(prepare, dict) and isinstance(named := prepare.get("tokenizer"), str):
-            yield storage.absolute(named)
-        if isinstance(run, dict) and isinstance(output := run.get("output"), str):
-            yield storage.join(storage.absolute(output), TOKENIZER)
+        yield from tokenizer_folders(self._corpus.folder)
 
 
 def _name(document: Traced) -> str:
