@@ -1,6 +1,7 @@
 """Shard files: their dtypes, local copies of remote ones, and the messages for damaged ones."""
 
 import io
+import json
 import os
 import pickle
 import re
@@ -13,7 +14,7 @@ import pytest
 import xxhash
 
 from preprocess.files.manifest import FileRecord, Manifest, ManifestError, write_manifest
-from preprocess.files.storage import remove, write_bytes
+from preprocess.files.storage import read_bytes, remove, write_bytes
 from preprocess.shards import stream as token_stream
 from preprocess.shards.format import DOCUMENT, Corpus, Shard, ShardError, shard_counts, token_dtype
 from preprocess.shards.stream import TokenStream
@@ -199,6 +200,20 @@ def _stranger(folder: Path, counts: dict[str, int | str], **details: object) -> 
 def _counts(**columns: int | str) -> dict[str, int | str]:
     documents = np.array([(0, 3, 1, 4, 5)], DOCUMENT)
     return {**shard_counts(documents, "train", "corpus", np.dtype("<u2")), **columns}
+
+
+def test_a_hash_that_is_a_path_deletes_no_file(remote: Corpus, tmp_path: Path) -> None:
+    """A local copy is named by the hash of its file, and a copy of another size is deleted."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    raw = json.loads(read_bytes(f"{remote.folder}/manifest.json"))
+    raw["format"] = 1
+    del raw["checksum"], raw["beside"]
+    raw["files"][0]["xxh128"] = str(victim)
+    write_bytes(f"{remote.folder}/manifest.json", json.dumps(raw).encode())
+    with pytest.raises(ManifestError, match=r"the hash of 'train-0\.bin' is "):
+        _ = Corpus.open(remote.folder).shards("train")[0].ids
+    assert victim.read_bytes() == b"precious"
 
 
 def test_an_id_beyond_the_vocabulary_is_refused(tmp_path: Path) -> None:
