@@ -13,6 +13,7 @@ from preprocess.files.find import find_files
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
 from preprocess.files.verified import DamagedResult, read_config
 from preprocess.reading.plan_file import count_planned
+from preprocess.work.damage import DamagedWork
 from preprocess.work.folder import checkpoint_steps, record_counts, unfinished_work
 
 State = Literal["not begun", "running", "unfinished", "done", "refused", "damaged"]
@@ -64,7 +65,10 @@ def status_of(run: str, stage: str) -> Status:
     place = StageFolder(storage.join(run, stage))
     holder = holder_of(place.lock)
     is_running = holder is not None and not holder[1]
-    works = unfinished_work(place.folder)
+    try:
+        works = unfinished_work(place.folder)
+    except DamagedWork as error:
+        return Status("damaged", (str(error).removeprefix(f"{place.folder}/"),))
     notes = [f"being written by {holder[0]}"] if holder and is_running else []
     if holder and not is_running:
         notes.append(f"locked by {holder[0]}, which no longer runs; the next run takes over")

@@ -36,6 +36,7 @@ from preprocess.vectors.files import shards_of
 from preprocess.vectors.index import write_index
 from preprocess.work.damage import check_unpublished
 from preprocess.work.folder import read_finished_record, read_unit_record
+from preprocess.work.records import check_sealed, seal
 
 EFFORT = 100
 """Embedding a byte takes at least this many times as long as tokenising it."""
@@ -127,11 +128,14 @@ class _Finished:
 def _earlier(cache: VectorCache, place: StageFolder) -> Source:
     """Write the texts of a cache to a file, and return it as a source."""
     path = storage.join(place.work, EARLIER)
-    if not storage.exists(path):
+    if storage.exists(path):
+        check_sealed(path)
+    else:
         with storage.atomic_writer(path) as file:
             for text in cache:
                 line = json.dumps({"text": text if isinstance(text, str) else " ".join(text)})
                 file.write(f"{line}\n".encode())
+        seal(path)
     return Source(name="earlier", path=path, format="jsonl")
 
 
@@ -304,7 +308,9 @@ def _sample(config: Config, place: StageFolder, console: Console) -> Source:
     """Draw documents from the corpus by the seed, and return the file that holds them."""
     path = storage.join(place.work, "sample.jsonl")
     source = Source(name="sample", path=path, format="jsonl")
-    if not storage.exists(path):
+    if storage.exists(path):
+        check_sealed(path)
+    else:
         sources, files = input_sources(config)
         units = plan_units(sources, files, config.prepare.unit_bytes)
         seed = config.embed.seed
@@ -315,5 +321,6 @@ def _sample(config: Config, place: StageFolder, console: Console) -> Source:
         write_inputs(place.work, inputs)
         lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
         storage.write_bytes(path, lines.encode())
+        seal(path)
         console.line(f"sampled {len(texts):,} documents of the corpus")
     return source

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from preprocess.files.manifest import hash_file
 from preprocess.files.storage import exists, read_bytes, write_bytes
 from preprocess.work.damage import checksum, damaged_work
 
@@ -45,6 +46,25 @@ def read_record(path: str) -> Any:
 def read_record_if_written(path: str) -> Any:
     """Return a record, or None if it has not been written."""
     return read_record(path) if exists(path) else None
+
+
+def seal(path: str) -> None:
+    """Write the size and hash of a file of unfinished work to a record beside it."""
+    size, digest = hash_file(path)
+    write_record(f"{path}.json", {"bytes": size, "xxh128": digest})
+
+
+def check_sealed(path: str) -> None:
+    """Compare a file with the record that `seal` wrote, if there is one.
+
+    Raises:
+        DamagedWork: the file or the record is damaged.
+    """
+    record = read_record_if_written(f"{path}.json")
+    if record is not None and record != dict(
+        zip(("bytes", "xxh128"), hash_file(path), strict=True)
+    ):
+        raise damaged_work(path, "its hash does not match")
 
 
 def record_checksum(record: Mapping[str, Any]) -> str:

@@ -278,13 +278,14 @@ def test_of_our_own_models_one_is_taken_from_the_forget_gates_bias() -> None:
 
 
 def test_a_trained_model_of_another_boundary_is_exported_with_a_warning(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], as_stranger: Any
 ) -> None:
     assert run("export-elmo", trained / "export", tmp_path / "archive") == 2
     assert "model.input.kind is embedding" in capsys.readouterr().err
     assert imported(make(tmp_path / "made"), tmp_path / "model") == 0
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "boundary": "eos"}))
+    as_stranger(tmp_path / "model")
     assert run("export-elmo", tmp_path / "model", tmp_path / "archive") == 0
     assert "trained with boundary eos" in capsys.readouterr().out
 

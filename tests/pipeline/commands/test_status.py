@@ -211,6 +211,16 @@ def test_figures_that_are_not_known_are_left_out(folder: Path) -> None:
     assert (found.state, found.time) == ("done", "-")
 
 
+def test_damaged_unfinished_work_is_reported(folder: Path, capsys: Capture) -> None:
+    work = folder / "train" / "_work" / ("a" * 64)
+    work.mkdir(parents=True)
+    (work / "asked.json").write_text("{")
+    code, rows, lines = told(folder, capsys)
+    assert (code, rows["train"][0]) == (1, "damaged")
+    [line] = [line for line in lines if "asked.json" in line]
+    assert line.startswith(f"train: _work/{'a' * 64}/asked.json is damaged (")
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "stats.json"])
 def test_damaged_files_beside_the_result_are_reported(
     folder: Path, capsys: Capture, name: str

@@ -438,7 +438,11 @@ def test_damaged_and_missing_origins_are_named(
 
 
 def test_the_tokenizer_is_found_beside_the_corpus_by_its_config_or_by_name(
-    copies: Path, tmp_path: Path, run: Callable[..., list[list[str]]], capsys: Capture
+    copies: Path,
+    tmp_path: Path,
+    run: Callable[..., list[list[str]]],
+    capsys: Capture,
+    as_stranger: Callable[[Path], None],
 ) -> None:
     expected = run(copies, "--text", "more line")
     assert len(expected) == 1
@@ -450,6 +454,7 @@ def test_the_tokenizer_is_found_beside_the_corpus_by_its_config_or_by_name(
     moved = config.replace(str(copies.parent), str(tmp_path / "gone"))
     assert moved != config
     (alone / "config.yaml").write_text(moved)
+    as_stranger(alone)
     told = message(capsys, alone, "--text", "more line")
     assert told.endswith("its tokenizer was not found; name its folder with --tokenizer\n")
     # A place is known without a tokenizer; only the text is not.

@@ -12,7 +12,7 @@ import pytest
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.manifest import read_manifest
-from preprocess.work import folder as work_folder
+from preprocess.work import records
 
 Tiny = Any  # of conftest.py
 STILL = ("model.input.dropout=0", "model.recurrent.dropout=0", "train.schedule.kind=constant")
@@ -38,7 +38,7 @@ def killed_at(name: str, ending: str) -> Iterator[None]:
         return real(*arguments)
 
     with pytest.MonkeyPatch.context() as patched:
-        for module in (storage, work_folder):
+        for module in (storage, records):
             patched.setattr(module, name, call, raising=False)
         with pytest.raises(Killed):
             yield

@@ -212,7 +212,7 @@ def test_weights_and_licences_are_taken_over_without_tokenising_again(
     assert settings["prepare.keep_dropped"] is False
     (tmp_path / "run" / "prepare" / "stats.json").unlink()
     assert main(["prepare", *arguments("run")]) == 2
-    assert "stats.json is missing; make the corpus again with" in capsys.readouterr().err
+    assert "stats.json is missing; run `biloom check" in capsys.readouterr().err
 
 
 # A worker that outlives its driver

@@ -7,6 +7,7 @@ import pytest
 from preprocess.files.storage import TEMPORARY
 from preprocess.work import folder
 from preprocess.work.damage import DamagedWork
+from preprocess.work.records import check_sealed, seal
 
 
 def test_a_record_is_read_back(tmp_path: Path) -> None:
@@ -43,6 +44,17 @@ def test_a_record_without_a_checksum_is_read(tmp_path: Path) -> None:
         path.write_text(damaged)
         with pytest.raises(DamagedWork, match=r"record\.json is damaged"):
             folder.read_record(str(path))
+
+
+def test_a_sealed_file_that_changed_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "sample.jsonl"
+    path.write_bytes(b"text")
+    check_sealed(str(path))  # as a former version wrote it
+    seal(str(path))
+    check_sealed(str(path))
+    path.write_bytes(b"tent")
+    with pytest.raises(DamagedWork, match=r"sample\.jsonl is damaged \(its hash does not match\)"):
+        check_sealed(str(path))
 
 
 def test_records_are_listed_in_the_order_of_units_without_temporary_files(
