@@ -22,7 +22,7 @@ from pipeline.console import Console
 from pipeline.lifecycle.stage import StageError
 from pipeline.reports.run_report import report
 from preprocess.errors import UserError
-from preprocess.files.manifest import NAME, check_files, read_manifest
+from preprocess.files.manifest import check_files, read_manifest
 from preprocess.work import progress
 from preprocess.work.folder import is_begun
 
@@ -42,12 +42,11 @@ def embed(tiny: Tiny, trained: Path, output: Path, *overrides: str) -> tuple[Any
     return found
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of the cache, without the files that hold the output folder or a time."""
-    left_out = {"config.yaml", "stats.json", NAME}
+def files(folder: Path) -> dict[str, Any]:
+    """Return the contents of the cache, without what holds the output folder or a time."""
+    left_out = {"config.yaml", "stats.json", "manifest.json"}
     found = {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in left_out}
-    # The manifest has the hashes of the files that are left out.
-    return found | {NAME: repr(replace(read_manifest(str(folder)), beside=())).encode()}
+    return {**found, "manifest": replace(read_manifest(str(folder)), beside=())}
 
 
 @pytest.mark.parametrize(("dtype", "error"), [("float16", 2e-3), ("float32", 1e-6)])
