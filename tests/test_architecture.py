@@ -54,3 +54,15 @@ def test_every_module_is_short() -> None:
     ]
     lengths = {str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for p in files}
     assert {name: n for name, n in lengths.items() if n > 350} == {}
+
+
+def test_the_folder_of_temporary_files_is_checked_wherever_it_is_used() -> None:
+    files = [
+        p
+        for top in ("pipeline", "lightning_modules", "preprocess")
+        for p in (ROOT / top).rglob("*.py")
+    ]
+    uses = [p for p in files if "import tempfile" in p.read_text(encoding="utf-8")]
+    assert uses
+    for path in uses:
+        assert "temporary_root()" in path.read_text(encoding="utf-8"), path

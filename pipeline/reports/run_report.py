@@ -2,7 +2,6 @@
 
 import json
 import posixpath
-import tempfile
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from pipeline.reports.perplexity_tables import show_evaluation
 from pipeline.reports.run_folder import read_metrics, read_result, read_run
 from pipeline.reports.run_page import Findings, page
 from preprocess.files import storage
+from preprocess.files.temporary import temporary_folder
 from preprocess.tokenizers.kind_file import KIND_FILE
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.neighbours import WordUses, word_uses
@@ -42,7 +42,7 @@ def config_of_run(folder: str) -> Config:
     run = read_run(folder)
     last = list(run.results.values())[-1]
     # The loader reads local files only.
-    with tempfile.TemporaryDirectory() as copies:
+    with temporary_folder("biloom-") as copies:
         copy = Path(copies) / CONFIG
         copy.write_bytes(storage.read_bytes(storage.join(last.folder, CONFIG)))
         config = load_config([str(copy)], [])

@@ -9,7 +9,8 @@ from typing import Any
 
 from preprocess.errors import UserError, one_line
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a full disk, or of a limit on files."""
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 # Stores without folders, where a missing path at a write means that the bucket is missing.
 _BUCKET_PROTOCOLS = ("s3", "s3a", "gs", "gcs")
@@ -70,7 +71,7 @@ def report_write_errors(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if error.errno in NO_SPACE:
             hint = "free some space"
         elif error.errno in _NO_PERMISSION:
             hint = "change its permissions"

@@ -10,7 +10,6 @@ import atexit
 import fcntl
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ import xxhash
 from preprocess.files import storage
 from preprocess.files.errors import StorageError, StoreError
 from preprocess.files.manifest import FileRecord
+from preprocess.files.temporary import temporary_root
 
 AT_ONCE = 1 << 26
 """Bytes to request from the store at once."""
@@ -47,7 +47,7 @@ class LocalCopies:
 
     def __init__(self, limit: int, setting: str = "train.cache_bytes") -> None:
         self._limit, self._setting = limit, setting
-        folder = Path(tempfile.gettempdir()) / f"biloom-shards-{os.getuid()}"
+        folder = Path(temporary_root()) / f"biloom-shards-{os.getuid()}"
         self._folder, self._locks, self._files = folder, folder / "locks", folder / "files"
         try:
             # Outside the folder, which may be removed while another process waits for the lock.

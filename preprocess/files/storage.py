@@ -10,7 +10,6 @@ package for the URL's protocol is not installed.
 import io
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
@@ -31,7 +30,7 @@ from preprocess.files.paths import is_remote as is_remote
 from preprocess.files.paths import join as join
 from preprocess.files.paths import local_path as local_path
 from preprocess.files.temporary import TEMPORARY as TEMPORARY
-from preprocess.files.temporary import remove_orphans, temporary_name
+from preprocess.files.temporary import remove_orphans, temporary_folder, temporary_name
 from preprocess.files.write_checks import check_write
 
 
@@ -133,7 +132,7 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
     """
     if is_remote(path):
         fs, inner = open_remote(path)
-        with tempfile.NamedTemporaryFile() as file:
+        with temporary_folder("biloom-") as folder, open(f"{folder}/upload", "wb") as file:
             yield file
             file.flush()
             check_write(path)

@@ -10,7 +10,6 @@ It is a uint64 array, shape (5, entries), sorted by key. Its rows are:
 If several entries have the same key, only the first is in the index.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from preprocess.files import storage
 from preprocess.files.durability import never_synced
 from preprocess.files.manifest import FileRecord
+from preprocess.files.temporary import temporary_folder
 from preprocess.vectors.files import ENTRY, KEY, CacheFiles, HashedFile, ShardName, index_name
 from preprocess.work.shuffle import Shuffle
 
@@ -61,7 +61,7 @@ def write_index(
     buckets = 1
     while total > buckets * BUCKET_ENTRIES:
         buckets *= 2
-    with tempfile.TemporaryDirectory(prefix="biloom-index-") as scratch:
+    with temporary_folder("biloom-index-") as scratch:
         rows = [(Path(scratch) / f"row-{row}").open("w+b") for row in range(ROWS)]
         count = 0
         try:
