@@ -46,6 +46,13 @@ def test_an_import_loads_only_what_it_needs(code: str, allowed: set[str]) -> Non
     assert loaded_after(code) <= allowed
 
 
+def test_models_and_caches_are_read_without_modules_that_only_unix_has() -> None:
+    missing = "fcntl", "grp", "pwd", "resource", "termios"
+    code = f"import sys; sys.modules.update(dict.fromkeys({missing!r}))\n"
+    read = "from biloom import BiLM, ScalarMix, VectorCache, VectorDataset"
+    assert "torch" in loaded_after(code + read)
+
+
 def test_every_module_is_short() -> None:
     files = [
         p

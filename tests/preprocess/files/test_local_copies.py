@@ -267,10 +267,10 @@ def test_copies_of_a_killed_process_are_used_and_then_removed(folder: Path) -> N
 def test_a_file_system_without_locks_is_used_without_them(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def flock(*_: object) -> None:
+    def flock(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(local_copies.fcntl, "flock", flock)
+    monkeypatch.setattr(local_copies, "flock", flock)
     copies = LocalCopies(25)
     assert read(copies, put("a")) == b"a" * 10
     copies.close()
