@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline.config.schema import Config
 from pipeline.config.yaml_source import UNPLACED, KeyPath, Node, Position, Problems
+from preprocess.errors import hidden
 from preprocess.section import Section
 
 ROOT = FieldInfo(annotation=Config)
@@ -205,7 +206,8 @@ def shown(node: Node) -> str:
         return "a mapping"
     if isinstance(node.value, list):
         return "a list"
-    text = repr(node.value) if isinstance(node.value, str) or not node.text else node.text
+    text = hidden(node.value) if isinstance(node.value, str) else ""
+    text = repr(text) if isinstance(node.value, str) or not node.text else node.text
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

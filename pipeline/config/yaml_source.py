@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from preprocess.errors import one_line
+from preprocess.errors import hidden, one_line
 
 CORE_SCHEMA = [
     (f"tag:yaml.org,2002:{name}", re.compile(rf"(?:{pattern})\Z"))
@@ -134,7 +134,7 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> str:
 
 def read_override(argument: str, layer: int, problems: Problems) -> Node:
     """Return the tree of an argument ``key.path=value``; mistakes are added to ``problems``."""
-    place = Position(layer, 0, f"override '{one_line(argument)}'")
+    place = Position(layer, 0, f"override '{one_line(hidden(argument))}'")
     name, equals, text = argument.partition("=")
     text = text.strip()
     keys = name.strip().split(".")

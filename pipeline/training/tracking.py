@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import Logger
 
 from lightning_modules.models.model_folder import CHECKPOINT
 from pipeline.config.schema import Config
+from pipeline.config.secrets import without_hidden_settings
 from pipeline.console import Console
 from pipeline.lifecycle.inputs import stage_folder
 from pipeline.lifecycle.stage import Made, StageFolder
@@ -202,7 +203,7 @@ def _wandb(config: Config, place: StageFolder, mode: str, console: Console) -> W
         "dir": None if wandb_setting("dir") or wandb_setting("root_dir") else folder,
     }
     # A dictionary, so that runs are filtered and compared by each setting.
-    settings = config.model_dump(mode="json")
+    settings = without_hidden_settings(config).model_dump(mode="json")
     logger = WandbLogger(
         WandbProcess({"mode": mode, "options": options, "config": settings}), console
     )

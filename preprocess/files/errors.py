@@ -7,7 +7,7 @@ from functools import wraps
 from pathlib import PurePosixPath
 from typing import Any
 
-from preprocess.errors import UserError, one_line
+from preprocess.errors import UserError, one_line, without_secrets_of
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a full disk, or of a limit on files."""
@@ -30,6 +30,7 @@ class StoreError(StorageError):
 def store_failed(path: str, error: Exception) -> StoreError:
     """Return the error of a store or its client, with the URL and what to do."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
+    reason = without_secrets_of(path, reason)
     return StoreError(
         f"{path}: the store reported an error ({reason}); check that it is reachable and run the "
         "same command to resume"

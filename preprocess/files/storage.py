@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
+from preprocess.errors import without_secrets_of
 from preprocess.files.archive import open_archive
 from preprocess.files.durability import sync_data, sync_folder, sync_name
 from preprocess.files.errors import (
@@ -58,7 +59,8 @@ def open_remote(path: str) -> tuple[Any, str]:
         protocol = path.split("://", 1)[0]
         extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"}.get(protocol)
         hint = f"; pip install 'biloom[{extra}]'" if extra else ""
-        raise StorageError(f"{path}: cannot open a '{protocol}' URL ({error}){hint}") from error
+        reason = without_secrets_of(path, str(error))
+        raise StorageError(f"{path}: cannot open a '{protocol}' URL ({reason}){hint}") from error
 
 
 def exists(path: str) -> bool:
