@@ -1,6 +1,5 @@
 """The `biloom` command. A command imports what it needs only when it runs."""
 
-import errno
 import io
 import os
 import sys
@@ -9,8 +8,10 @@ from collections.abc import Sequence
 
 from pipeline.commands.parser import make_parser
 from pipeline.commands.registry import COMMANDS
-from pipeline.stopping import STOPPED, STOPPED_MESSAGE, JobStopped, stoppable
-from preprocess.errors import UserError, one_line, printable
+from pipeline.exit_codes import ExitCode
+from pipeline.failures import report_error
+from pipeline.stopping import STOPPED_MESSAGE, JobStopped, Stopped, stoppable
+from preprocess.work.resources import check_threads, usable_cores
 
 DESCRIPTION = "Pretrain bidirectional language models on any corpus, and use their vectors."
 EPILOG = (
@@ -19,20 +20,34 @@ EPILOG = (
     "same command resumes an interrupted one. `biloom COMMAND --help` lists the main settings of a "
     "command."
 )
-FIXABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-"""Errors of the file system that a user can fix, such as a full disk; reported without a traceback."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code.
+    """Run a command and return its exit code, see `ExitCode`.
 
-    0: done; 1: something is damaged or missing; 2: a user's mistake; 130: stopped by SIGINT, SIGTERM
-    or SIGHUP; 141: the reader of standard output closed it (128 + SIGPIPE), so the work may be
-    incomplete. A second signal kills the process, so that a shell shows 128 + its number.
+    A second signal kills the process, so that a shell shows 128 + its number.
 
     Args:
         arguments: the command line without the program's name; None means ``sys.argv[1:]``.
     """
+    try:
+        return _main(arguments)
+    except KeyboardInterrupt as stop:
+        print("", STOPPED_MESSAGE, *getattr(stop, "__notes__", ()), sep="\n", file=sys.stderr)
+        code = stop.code if isinstance(stop, Stopped) else ExitCode.INTERRUPTED
+        if arguments is None and isinstance(stop, JobStopped):
+            # Threads of the engine would continue to work, or abort the process when Python exits.
+            sys.stdout.flush()
+            os._exit(code)
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OUTPUT_CLOSED
+    except Exception as error:
+        return report_error(error)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     if arguments is None:
         _use_utf8()
     parser = make_parser(COMMANDS, DESCRIPTION, EPILOG)
@@ -42,30 +57,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A file name may have characters that the terminal's encoding does not have.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        with stoppable():
-            code: int = options.run(options)
-            sys.stdout.flush()
-        return code
-    except KeyboardInterrupt as stop:
-        print("", STOPPED_MESSAGE, *getattr(stop, "__notes__", ()), sep="\n", file=sys.stderr)
-        if arguments is None and isinstance(stop, JobStopped):
-            # Threads of the engine would continue to work, or abort the process when Python exits.
-            sys.stdout.flush()
-            os._exit(STOPPED)
-        return STOPPED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except UserError as error:
-        print(f"biloom: {printable(str(error))}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in FIXABLE:
-            raise
-        name = one_line(str(error.filename or "a file"))
-        print(f"biloom: {name}: {error.strerror}", file=sys.stderr)
-        return 2
+    with stoppable():
+        if arguments is None:
+            _limit_threads()
+        code: int = options.run(options)
+        sys.stdout.flush()
+    return code
+
+
+def _limit_threads() -> None:
+    """Let native libraries start as many threads as there are usable cores, if they can be started."""
+    cores = usable_cores()
+    # They know the affinity, and not the quota of a container.
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+    check_threads(cores)
 
 
 def _use_utf8() -> None:
@@ -89,7 +94,7 @@ def _without_command(options: Namespace) -> int:
         print(f"biloom {biloom_version()}")
         return 0
     print(options.format_help(), end="", file=sys.stderr)
-    return 2
+    return ExitCode.USER_ERROR
 
 
 if __name__ == "__main__":

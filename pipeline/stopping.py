@@ -1,4 +1,4 @@
-"""Stop a command by SIGINT (Ctrl-C), SIGTERM or SIGHUP: it cleans up, and can be resumed."""
+"""Stop a command by a signal, such as SIGINT (Ctrl-C) or SIGTERM: it cleans up, and can be resumed."""
 
 import os
 import signal
@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Ctrl-C; what schedulers and container engines send; and what a terminal sends when it closes."""
-STOPPED = 130
-"""Exit code of a command that a signal stopped, whichever of `STOP_SIGNALS` it was."""
+from pipeline.exit_codes import ExitCode
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""Ctrl-C; what schedulers and container engines send; what a terminal sends when it closes; and what
+clusters send some time before they kill a job."""
 STOPPED_MESSAGE = "biloom: stopped; the same command resumes from here"
 NUDGES, NUDGE_SECONDS = 10, 0.2
 """How many times the main thread is woken to run the handler, and the seconds in between."""
@@ -22,17 +23,37 @@ LEAVE_SECONDS = 60.0
 """How long a stopped command may clean up."""
 
 
-class JobStopped(KeyboardInterrupt):
+class Stopped(KeyboardInterrupt):
+    """A signal stopped the command.
+
+    Args:
+        number: the signal; None means the one that `stoppable` received.
+
+    Attributes:
+        code: the exit code of the command.
+    """
+
+    def __init__(self, number: int | None = None) -> None:
+        super().__init__()
+        self.code = exit_code(number or (_active.number if _active else signal.SIGINT))
+
+
+class JobStopped(Stopped):
     """A signal stopped a Beam job, whose engine may have left threads in this process."""
+
+
+def exit_code(number: int) -> ExitCode:
+    """Return the exit code of a command that one of `STOP_SIGNALS` stopped."""
+    return ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.STOPPED
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let each of `STOP_SIGNALS` raise KeyboardInterrupt in the block; a second one kills the process.
+    """Let each of `STOP_SIGNALS` raise `Stopped` in the block; a second one kills the process.
 
-    A signal that is ignored when the block begins, as SIGHUP is under `nohup`, stays ignored. The
-    process exits with `STOPPED` if the block does not end soon after the signal. Does nothing outside
-    the main thread.
+    A signal that is ignored when the block begins, as SIGHUP is under `nohup`, stays ignored. SIGUSR2 is
+    ignored in the block and in the processes that it starts. The process exits if the block does not
+    end soon after the signal. Does nothing outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -51,6 +72,7 @@ class _Stop:
     def __init__(self) -> None:
         self._entered, self._left = threading.Event(), threading.Event()
         self._former: dict[signal.Signals, Any] = {}
+        self.number: int = signal.SIGINT
 
     def begin(self) -> None:
         global _active
@@ -60,6 +82,7 @@ class _Stop:
         # A Python handler runs only between two instructions of the main thread. The watcher learns of
         # the signal at once, from the pipe. It wakes the main thread by SIGURG, which does nothing else:
         # the system may deliver a signal to another thread while the main thread waits for a lock.
+        self._former[signal.SIGUSR2] = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         self._former[signal.SIGURG] = signal.signal(signal.SIGURG, lambda number, frame: None)
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[1], False)
@@ -84,10 +107,11 @@ class _Stop:
             signal.signal(number, handler)
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
         self._entered.set()
         for other in self._former.keys() & STOP_SIGNALS:
             signal.signal(other, signal.SIG_DFL)
-        raise KeyboardInterrupt
+        raise Stopped(number)
 
     def _watch(self) -> None:
         while byte := os.read(self._pipe[0], 1):
@@ -95,7 +119,7 @@ class _Stop:
                 self._nudge()
                 # A stage may have a handler of its own, as training has.
                 if signal.getsignal(number) in (self._raise, signal.SIG_DFL):
-                    self._leave()
+                    self._leave(number)
 
     def _nudge(self) -> None:
         main = threading.main_thread().ident
@@ -105,12 +129,12 @@ class _Stop:
                 return
             signal.pthread_kill(main, signal.SIGURG)
 
-    def _leave(self) -> None:
+    def _leave(self, number: int) -> None:
         if self._entered.wait(ENTER_SECONDS):
             self._left.wait(LEAVE_SECONDS)
         if not self._left.is_set():
             print(f"\n{STOPPED_MESSAGE}", file=sys.__stderr__, flush=True)
-            os._exit(STOPPED)
+            os._exit(exit_code(number))
 
 
 _active: _Stop | None = None

@@ -44,6 +44,14 @@ class UserError(ValueError):
     """
 
 
+class JobError(UserError):
+    """A job that failed for a reason other than wrong input, such as a lost process.
+
+    The message says what happened and how to resume. The command line prints it without a traceback
+    and exits with status 3.
+    """
+
+
 def is_secret(name: str) -> bool:
     """Return True if a parameter, key or variable of this name holds a secret, as ``api_key``."""
     return _SECRET.fullmatch(unquote(name).lower()) is not None

@@ -160,7 +160,7 @@ def test_a_killed_prepare_resumes(
             assert time.monotonic() < end
         os.kill(driver.pid, number)
         driver.communicate(timeout=60)
-    assert driver.returncode == (130 if number == signal.SIGTERM else -number)
+    assert driver.returncode == (75 if number == signal.SIGTERM else -number)
     succeed(biloom, "prepare", asked, output)
     content = asked.contents(str(asked.root / "disk"))["prepare"]
     assert asked.contents(output)["prepare"] == content

@@ -12,7 +12,7 @@ from lightning_modules.models.model_folder import CheckpointError, read_checkpoi
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.distribution import Agreement
 from lightning_modules.training.lit_bilm import LitBiLM
-from preprocess.errors import UserError
+from preprocess.errors import JobError
 from preprocess.files import storage
 from preprocess.work.folder import checkpoint_file, checkpoint_steps
 
@@ -20,7 +20,7 @@ KEPT = 2
 """Checkpoints kept: the newest one, and the one before in case the newest is damaged."""
 
 
-class TrainingDiverged(UserError):  # noqa: N818
+class TrainingDiverged(JobError):  # noqa: N818
     """Raised if gradients stay infinite or NaN."""
 
 
@@ -59,17 +59,29 @@ class Checkpoints(pl.Callback):
     Raises:
         TrainingDiverged: if the gradient was not finite in `max_skipped_steps` steps in a row.
         KeyboardInterrupt: if `stop` was called on any rank, after the step is saved.
+
+    Attributes:
+        stopped_by: the signal that was given to `stop`, on any rank; 0 if there was none.
     """
 
     def __init__(self, folder: str, train: TrainConfig, before: Callable[[], None]) -> None:
         self._folder, self._steps = folder, train.checkpoint_steps
         self._seconds, self._most_skipped = train.checkpoint_minutes * 60, train.max_skipped_steps
         self._before = before
-        self._stopped = False
+        self.stopped_by = 0
+        self._asked = False
 
-    def stop(self) -> None:
-        """Finish and save the current step, then raise KeyboardInterrupt."""
-        self._stopped = True
+    def stop(self, number: int) -> None:
+        """Finish and save the current step, then raise KeyboardInterrupt.
+
+        Args:
+            number: the signal that asks for it.
+        """
+        self.stopped_by = number
+
+    def save_soon(self) -> None:
+        """Save the current step, and go on."""
+        self._asked = True
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._agreement = Agreement()
@@ -82,7 +94,7 @@ class Checkpoints(pl.Callback):
         step, last = module.step, module.step == module.train_config.steps
         self._stop_if_diverged(module)
         late, stopped = self._agreement.largest(
-            time.monotonic() - self._saved > self._seconds, self._stopped
+            self._asked or time.monotonic() - self._saved > self._seconds, self.stopped_by
         )
         # While steps are skipped, the last good checkpoint must stay the newest.
         due = (step % self._steps == 0 or late) and not module.skipped_in_a_row
@@ -92,9 +104,11 @@ class Checkpoints(pl.Callback):
         if stopped and not last:
             # Wait for rank 0 to finish writing; a rank that leaves earlier would count as lost.
             self._agreement.largest(0)
+            self.stopped_by = stopped
             raise KeyboardInterrupt
 
     def _save(self, trainer: pl.Trainer, module: LitBiLM) -> None:
+        self._asked = False
         checkpoint = module.checkpoint()
         self._saved = time.monotonic()
         if not trainer.is_global_zero:

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from preprocess.errors import UserError
+from preprocess.errors import JobError, UserError
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ LOST = ("gloo/", "nccl error", "connection closed by peer", "connection reset by
 """Parts of the messages, in lower case, that torch raises after another process has ended."""
 
 
-class LostProcess(UserError):  # noqa: N818
+class LostProcess(JobError):  # noqa: N818
     """Raised if another process of the training has ended, so that this one cannot continue."""
 
 

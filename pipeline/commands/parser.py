@@ -8,6 +8,7 @@ from textwrap import wrap
 from typing import NamedTuple
 
 from pipeline.commands.command import Command, Group
+from pipeline.exit_codes import MEANINGS
 
 WIDTH = 79
 FORMAT = partial(RawDescriptionHelpFormatter, max_help_position=18)
@@ -54,7 +55,7 @@ def make_parser(commands: Mapping[str, Command | Group], description: str, epilo
     parser = ArgumentParser(
         prog="biloom",
         description=_wrapped(description),
-        epilog=f"{_wrapped(epilog)}\n\n{_examples(examples)}",
+        epilog=f"{_wrapped(epilog)}\n\n{_examples(examples)}\n\n{_exit_codes()}",
         formatter_class=FORMAT,
     )
     parser.add_argument("--version", action="store_true", help="show the version and exit")
@@ -120,6 +121,11 @@ def _epilog(command: Command) -> str:
         ]
         parts.append("\n".join(["main settings (KEY=VALUE):", *rows, _wrapped(SEE_ALL)]))
     return "\n\n".join([*parts, _examples(command.examples)])
+
+
+def _exit_codes() -> str:
+    rows = [_wrapped(text, f"  {code.value:<5}", " " * 7) for code, text in MEANINGS.items()]
+    return "\n".join(["exit codes:", *rows])
 
 
 def _examples(lines: Sequence[str]) -> str:

@@ -1,5 +1,7 @@
 """Load a `Config` from files and ``key.path=value`` overrides, and dump it as YAML."""
 
+import errno
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import resources
@@ -184,12 +186,22 @@ def find_config(name: str) -> Path:
         ConfigError: if neither exists.
     """
     path = Path(name)
-    if path.exists() and not path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise ConfigError([f"config '{name}' cannot be read: {error.strerror}"]) from error
+        mode = 0
+    # A pipe of the shell is written to; any other may never be, and a device may have no end.
+    is_pipe_of_shell = stat.S_ISFIFO(mode) and name.startswith(("/dev/", "/proc/"))
+    if stat.S_ISREG(mode) or is_pipe_of_shell:
         return path
+    if mode and not stat.S_ISDIR(mode):
+        raise ConfigError([f"config '{name}' is not a file, but a pipe or a device"])
     shipped = shipped_configs()
     if name in shipped:
         return shipped[name]
-    if path.is_dir():
+    if mode:
         raise ConfigError([f"config '{name}' is a folder, not a file"])
     if path.parent != Path():
         raise ConfigError([f"no such file: '{name}'"])

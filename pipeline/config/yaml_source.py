@@ -70,6 +70,10 @@ EMPTY = Node({}, UNPLACED, UNPLACED)
 """A section in which nothing is set."""
 
 
+MAX_BYTES = 1 << 20
+"""A larger file is no config, and parsing it takes long."""
+
+
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {None: CORE_SCHEMA}  # noqa: RUF012 (as yaml declares it)
 
@@ -86,7 +90,13 @@ def read_file(path: Path, layer: int, problems: Problems) -> Node | None:
     place = Position(layer, 1, str(path))
     text = ""
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            problems.append(
+                (replace(place, line=0), f"not a config: it has more than {MAX_BYTES:,} bytes")
+            )
+            return None
         text = data.decode("utf-8")
         root = yaml.compose(text, Loader=_Loader)
     except OSError as error:

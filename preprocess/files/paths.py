@@ -77,7 +77,13 @@ def is_remote(path: str) -> bool:
 
 
 def local_path(path: str) -> Path:
-    """Return a local path or ``file://`` URL as a `Path`; ``~`` and ``~user`` are expanded."""
+    """Return a local path or ``file://`` URL as a `Path`; ``~`` and ``~user`` are expanded.
+
+    Raises:
+        StorageError: the path has a character that no file name can have.
+    """
+    if "\0" in path:
+        raise StorageError(f"{path}: a path cannot hold the character NUL; remove it")
     # Unlike Path.expanduser, this keeps a name such as `~a.txt` if there is no such user.
     return Path(os.path.expanduser(path.removeprefix("file://").removeprefix("local://")))  # noqa: PTH111
 

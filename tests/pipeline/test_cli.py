@@ -14,9 +14,11 @@ from pipeline.beam.remote_job import NOT_CANCELLED
 from pipeline.cli import main
 from pipeline.commands import inspection
 from pipeline.commands.registry import COMMANDS
+from pipeline.exit_codes import MEANINGS, ExitCode
 from pipeline.lifecycle.order import STAGE_ORDER
 from pipeline.stopping import JobStopped
 from pipeline.version import biloom_version
+from preprocess.errors import JobError
 
 Tiny = Any  # of conftest.py
 Command = Any
@@ -224,13 +226,66 @@ def test_a_right_that_is_missing_is_reported_with_the_file(
     assert told(["inspect", "/x"], capsys) == (2, "", "biloom: /x: Permission denied\n")
 
 
-def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_ours_has_its_traceback_and_a_request_to_report_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
     def broken(path: str) -> int:
         raise FileNotFoundError(errno.ENOENT, "gone", path)
 
     monkeypatch.setattr(inspection, "inspect", broken)
-    with pytest.raises(FileNotFoundError):
-        main(["inspect", "/x"])
+    code, out, errors = told(["inspect", "/x"], capsys)
+    assert (code, out) == (70, "")
+    assert errors.startswith("Traceback")
+    assert "biloom: this is a bug; please report it with the traceback" in errors.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (JobError("a worker was lost"), "a worker was lost"),
+        (MemoryError(), "memory ran out. Run the same command again to resume"),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"
+            ),
+            "memory ran out ([enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate "
+            "memory). Run the same command again to resume",
+        ),
+        (
+            RuntimeError("can't start new thread"),
+            "no further thread can be started; raise the limit of processes (ulimit -u) or memory. "
+            "Run the same command again to resume",
+        ),
+        (
+            BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
+            "no further process can be started; raise the limit of processes (ulimit -u). Run the "
+            "same command again to resume",
+        ),
+        (
+            OSError(errno.EMFILE, "Too many open files", "/y"),
+            "no further file can be opened; raise the limit of open files (ulimit -n). Run the same "
+            "command again to resume",
+        ),
+    ],
+)
+def test_a_failed_job_is_reported_without_a_traceback(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def fail(path: str) -> int:
+        raise error
+
+    monkeypatch.setattr(inspection, "inspect", fail)
+    assert told(["inspect", "/x"], capsys) == (3, "", f"biloom: {message}\n")
+
+
+def test_the_exit_codes_are_listed_in_the_help_and_in_the_documentation(capsys: Capture) -> None:
+    _, help_, _ = told(["--help"], capsys)
+    page = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text()
+    shown = " ".join(help_.partition("exit codes:")[2].split())
+    for code, meaning in MEANINGS.items():
+        assert f"{code.value} {meaning}" in shown
+        assert f"| {code.value} | {meaning} |" in page
+    assert list(MEANINGS) == list(ExitCode)
 
 
 def test_an_interrupt_is_reported_and_ends_with_130(

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP stop a command with one line and one exit code."""
+"""SIGINT, SIGTERM, SIGHUP and SIGUSR1 stop a command with one line and an exit code."""
 
 import signal
 import subprocess
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.stopping import STOP_SIGNALS, STOPPED, STOPPED_MESSAGE, stoppable
+from pipeline.stopping import STOP_SIGNALS, STOPPED_MESSAGE, JobStopped, exit_code, stoppable
 
 PROGRAM = """
 import signal, sys, threading, time
@@ -21,9 +21,9 @@ try:
     with stoppable():
         print("ready", flush=True)
         {block}
-except KeyboardInterrupt:
+except stopping.Stopped as stop:
     print("cleaned up", flush=True)
-    sys.exit(130)
+    sys.exit(stop.code)
 """
 
 
@@ -47,7 +47,32 @@ def test_each_signal_interrupts_the_block(number: int) -> None:
     with start("time.sleep(60)") as process:
         process.send_signal(number)
         assert process.communicate(timeout=20) == ("cleaned up\n", "")
-    assert process.returncode == STOPPED
+    assert process.returncode == (130 if number == signal.SIGINT else 75)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
+def test_a_job_that_a_signal_stopped_ends_with_the_code_of_the_signal(number: int) -> None:
+    def engine() -> None:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt as error:  # an engine may turn it into another error
+            raise JobStopped() from error
+
+    with pytest.raises(JobStopped) as stopped, stoppable():
+        engine()
+    assert stopped.value.code == exit_code(number)
+
+
+def test_sigusr2_stops_neither_a_command_nor_its_processes() -> None:
+    block = (
+        "import subprocess; child = subprocess.Popen([sys.executable, '-c', 'input()'], "
+        "stdin=subprocess.PIPE); time.sleep(0.5); child.send_signal(signal.SIGUSR2); "
+        "signal.raise_signal(signal.SIGUSR2); child.communicate(b'end')"
+    )
+    with start(block) as process:
+        process.send_signal(signal.SIGUSR2)
+        assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 0
 
 
 def test_a_second_signal_kills_a_process_that_does_not_end() -> None:
@@ -96,7 +121,7 @@ def test_a_process_that_does_not_react_ends(block: str) -> None:
     with start(block, HELD) as process:
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=20) == ("", f"\n{STOPPED_MESSAGE}\n")
-    assert process.returncode == STOPPED
+    assert process.returncode == exit_code(signal.SIGTERM) == 75
 
 
 def test_a_stage_with_its_own_handler_is_not_ended() -> None:
@@ -120,7 +145,9 @@ def test_a_signal_of_a_forked_child_does_not_stop_the_parent() -> None:
 
 def test_the_former_handlers_are_restored() -> None:
     def handlers() -> list[Any]:
-        return [signal.getsignal(number) for number in (*STOP_SIGNALS, signal.SIGURG)]
+        return [
+            signal.getsignal(number) for number in (*STOP_SIGNALS, signal.SIGUSR2, signal.SIGURG)
+        ]
 
     former = handlers()
     with pytest.raises(KeyboardInterrupt), stoppable():

@@ -1,5 +1,6 @@
 """When checkpoints are written and which one is read, without a Trainer."""
 
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,16 +88,30 @@ def test_a_rank_other_than_0_writes_no_checkpoint(tmp_path: Path) -> None:
 def test_a_stop_saves_the_running_step_and_ends_training(tmp_path: Path) -> None:
     run = Run(tmp_path, checkpoint_steps=1000)
     run(range(1, 3))
-    run.callback.stop()
+    run.callback.stop(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
         run(range(3, 4))
 
     assert saved(tmp_path) == [3]
+    assert run.callback.stopped_by == signal.SIGTERM
+
+
+def test_a_checkpoint_that_is_asked_for_is_saved_once_and_training_goes_on(tmp_path: Path) -> None:
+    run = Run(tmp_path, checkpoint_steps=1000)
+    run(range(1, 3))
+    run.callback.save_soon()
+    run.module.skipped_in_a_row = 1
+    run(range(3, 4))
+    assert saved(tmp_path) == [], "the last good checkpoint stays the newest"
+    run.module.skipped_in_a_row = 0
+    run(range(4, 7))
+
+    assert saved(tmp_path) == [4]
 
 
 def test_a_stop_in_the_last_step_lets_the_training_finish(tmp_path: Path) -> None:
     run = Run(tmp_path, checkpoint_steps=1000, steps=5)
-    run.callback.stop()
+    run.callback.stop(signal.SIGTERM)
     run(range(5, 6))
 
     assert saved(tmp_path) == [5]

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.stopping import exit_code
+
 Tiny = Any  # of conftest.py
 Command = Any
 ROOT = Path(__file__).parents[3]
@@ -323,7 +325,7 @@ def assert_stopped(
     started = driver.descendants()
     (os.killpg if group else os.kill)(driver.pid, number)
     _, err = driver.communicate(timeout=seconds)
-    assert (driver.returncode, err) == (130, STOPPED)
+    assert (driver.returncode, err) == (exit_code(number), STOPPED)
     wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in started), 10)
     assert not (work / "lock.json").exists()
     time.sleep(1)  # a unit that was running may finish
