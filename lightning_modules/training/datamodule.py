@@ -30,6 +30,8 @@ from preprocess.work.resources import end_with_parent
 
 READ_AHEAD = 4
 """Batches that each data worker holds ready."""
+LATER_SECONDS = 30.0
+"""How long a data worker continues after SIGTERM, so that the training process can save its step."""
 
 
 def training_stream(corpus: Corpus, train: TrainConfig) -> TokenStream:
@@ -152,16 +154,20 @@ class StepLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches = super().__iter__()
-        while True:
-            began = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            self.waited += time.perf_counter() - began
-            if isinstance(batch, UserError):
-                raise batch
-            yield to_tensors(batch, self._pinned)
+        try:
+            while True:
+                began = time.perf_counter()
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+                self.waited += time.perf_counter() - began
+                if isinstance(batch, UserError):
+                    raise batch
+                yield to_tensors(batch, self._pinned)
+        finally:
+            # It ends its workers. The traceback of an error would keep it alive.
+            del batches
 
 
 def _identity(batch: Any) -> Any:
@@ -171,8 +177,10 @@ def _identity(batch: Any) -> Any:
 def _begin_worker(parent: int, worker: int) -> None:
     # A signal may reach all processes of a terminal or a job, and forked workers inherit the handlers of
     # the training process. Only the training process may act on it; it ends its workers itself.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    # SIGTERM may also come from the training process, if it fails and does not need the worker.
+    signal.signal(signal.SIGTERM, lambda *_: signal.setitimer(signal.ITIMER_REAL, LATER_SECONDS))
     end_with_parent(parent)
 
 

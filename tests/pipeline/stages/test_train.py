@@ -21,6 +21,7 @@ from lightning_modules.training.checkpoints import newest_checkpoint
 from lightning_modules.training.lit_bilm import LitBiLM
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.state import has_begun_elsewhere
+from pipeline.stopping import STOP_SIGNALS, exit_code
 from preprocess.errors import UserError
 from preprocess.files.manifest import check_files, read_manifest
 
