@@ -10,6 +10,7 @@ package for the URL's protocol is not installed.
 import io
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
@@ -82,7 +83,7 @@ def read_bytes(path: str, start: int = 0, end: int | None = None) -> bytes:
     """
     if is_remote(path):
         return _read_remote(path, start, end)
-    with open(local_path(path), "rb") as file:
+    with _open_local(path) as file:
         file.seek(start)
         return file.read() if end is None else file.read(max(end - start, 0))
 
@@ -122,7 +123,23 @@ def open_read(path: str) -> BinaryIO:
             file.close()
             return io.BytesIO()
         return cast(BinaryIO, ReportingStore(file, path))
-    return open(local_path(path), "rb")
+    return _open_local(path)
+
+
+def _open_local(path: str) -> BinaryIO:
+    return open(local_path(path), "rb", opener=_open_regular)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    # Without waiting for the writer of a pipe, which may never come.
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # open() refuses a folder
+        return handle
+    os.close(handle)
+    raise StorageError(
+        f"{path}: this is a pipe or a device, not a file; write its content to a file"
+    )
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -211,3 +212,22 @@ def test_paths_without_a_remote_protocol_are_local(monkeypatch: pytest.MonkeyPat
     assert storage.absolute("x") == "/x"
     assert storage.join("/", "x", "y") == "/x/y"
     assert storage.join("a/", "b") == "a/b"
+
+
+@pytest.mark.parametrize("read", [storage.read_bytes, storage.open_read])
+def test_a_pipe_or_device_is_refused_without_waiting_for_it(tmp_path: Path, read: Any) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(StorageError) as error:
+            read(str(path))
+        assert str(error.value) == (
+            f"{path}: this is a pipe or a device, not a file; write its content to a file"
+        )
+    with pytest.raises(IsADirectoryError):
+        read(str(tmp_path))
+
+
+def test_a_path_with_nul_is_refused() -> None:
+    with pytest.raises(StorageError) as error:
+        storage.exists("a\0b")
+    assert str(error.value) == r"a\x00b: a path cannot hold the character NUL; remove it"
