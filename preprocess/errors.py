@@ -12,14 +12,14 @@ HIDDEN = "***"
 """What messages show in place of a secret."""
 # The user and password of a URL; a password may contain a slash. A port is no password.
 _USER = re.compile(
-    r"(?P<before>(?P<protocol>[A-Za-z][A-Za-z0-9+.-]*)://)"
+    r"(?P<before>(?P<protocol>[A-Za-z][A-Za-z0-9+.-]{0,30})://)"
     r"(?P<user>[^\s/@:\[]+:(?!:|\d*[/?#])[^\s@]*(?:@[^\s/@]*)*|[^\s/?#]*)@"
 )
 _PARAMETER = re.compile(
     r"(?<=[?&;#])(?P<name>[^\s=&;#?]+)=(?P<value>[^\s&;#'\"]*[^\s&;#'\":,.)\]}])"
 )
 # An address without a protocol, as engines take it. A container image may have a tag and a digest.
-_ADDRESS_USER = re.compile(r"[^\s/@:'\"{},\[]+:[^\s/@'\"]+@(?!sha256:)(?=[\w.\[-])")
+_ADDRESS_USER = re.compile(r"[^\s/@:'\"{},\[]{1,200}:[^\s/@'\"]{1,200}@(?!sha256:)(?=[\w.\[-])")
 # Here the part before `@` is a container, or an owner and a repository.
 _NO_USERS = ("abfs", "abfss", "adl", "az", "wasb", "wasbs", "github", "hf")
 # Here a user without a password is a part of the address, and no secret.
@@ -31,7 +31,7 @@ _SECRET = re.compile(
 
 # `"PASSWORD": "..."`, `PASSWORD=...` and `--password ...`, in JSON or in a command.
 _ASSIGNED = re.compile(
-    r"""(?P<before>(?P<name>[\w.-]+)["']?\s*[:=]\s*|(?P<option>--?[\w-]+)\s+)"""
+    r"""(?P<before>(?<![\w.-])(?P<name>[\w.-]{1,200})["']?\s{0,9}[:=]\s*|(?P<option>--?[\w-]+)\s+)"""
     r"""(?P<value>"(?:[^"\\]|\\.)*"|'[^']*'|[^\s,{\["'][^\s,}"']*)"""
 )
 
@@ -54,7 +54,7 @@ class JobError(UserError):
 
 def is_secret(name: str) -> bool:
     """Return True if a parameter, key or variable of this name holds a secret, as ``api_key``."""
-    return _SECRET.fullmatch(unquote(name).lower()) is not None
+    return _SECRET.fullmatch(unquote(name[:200]).lower()) is not None
 
 
 def without_secrets(text: str) -> str:

@@ -84,6 +84,13 @@ def local_path(path: str) -> Path:
     """
     if "\0" in path:
         raise StorageError(f"{path}: a path cannot hold the character NUL; remove it")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise StorageError(
+            f"{path}: a path cannot hold the character U+{ord(path[error.start]):04X} "
+            f"({error.reason}); remove it"
+        ) from error
     # Unlike Path.expanduser, this keeps a name such as `~a.txt` if there is no such user.
     return Path(os.path.expanduser(path.removeprefix("file://").removeprefix("local://")))  # noqa: PTH111
 
