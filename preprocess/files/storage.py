@@ -9,6 +9,7 @@ package for the URL's protocol is not installed.
 
 import io
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,9 @@ from preprocess.files.temporary import TEMPORARY as TEMPORARY
 from preprocess.files.temporary import remove_orphans, temporary_folder, temporary_name
 from preprocess.files.write_checks import check_write
 
+THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
+"""Hosts that no proxy can reach."""
+
 
 def open_remote(path: str) -> tuple[Any, str]:
     """Return the file system of a URL, and the path in it.
@@ -49,7 +53,7 @@ def open_remote(path: str) -> tuple[Any, str]:
     try:
         # fsspec would take `::` in a key for a chain.
         folder = path if chain else path[: path.rfind("/", 0, path.find("::")) + 1] or path
-        fs, inner = fsspec.core.url_to_fs(folder)
+        fs, inner = fsspec.core.url_to_fs(folder, **_web_settings(folder))
         if folder != path:
             inner = join(inner, path.removeprefix(folder))
         return ReportingStore(fs, path), str(inner)
@@ -62,6 +66,18 @@ def open_remote(path: str) -> tuple[Any, str]:
         hint = f"; pip install 'biloom[{extra}]'" if extra else ""
         reason = without_secrets_of(path, str(error))
         raise StorageError(f"{path}: cannot open a '{protocol}' URL ({reason}){hint}") from error
+
+
+def _web_settings(url: str) -> dict[str, Any]:
+    """Return fsspec's options of a web URL: a proxy is used as http_proxy and no_proxy say."""
+    from fsspec.config import conf
+
+    protocol, _, rest = url.rpartition("::")[2].partition("://")
+    host = re.split(r"[/?#]", rest.rpartition("@")[2], maxsplit=1)[0]
+    if protocol not in ("http", "https") or host.startswith(THIS_MACHINE):
+        return {}
+    own = conf.get(protocol, {}).get("client_kwargs", {})
+    return {protocol: {"client_kwargs": {"trust_env": True, **own}}}
 
 
 def exists(path: str) -> bool:
