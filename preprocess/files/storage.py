@@ -9,9 +9,7 @@ package for the URL's protocol is not installed.
 
 import io
 import os
-import re
 import shutil
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
@@ -27,7 +25,7 @@ from preprocess.files.errors import (
     report_write_errors,
     store_failed,
 )
-from preprocess.files.paths import ARCHIVES, split_chain
+from preprocess.files.paths import ARCHIVES, open_local, split_chain, web_settings
 from preprocess.files.paths import absolute as absolute
 from preprocess.files.paths import is_remote as is_remote
 from preprocess.files.paths import join as join
@@ -35,9 +33,6 @@ from preprocess.files.paths import local_path as local_path
 from preprocess.files.temporary import TEMPORARY as TEMPORARY
 from preprocess.files.temporary import remove_orphans, temporary_folder, temporary_name
 from preprocess.files.write_checks import check_write
-
-THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
-"""Hosts that no proxy can reach."""
 
 
 def open_remote(path: str) -> tuple[Any, str]:
@@ -53,7 +48,7 @@ def open_remote(path: str) -> tuple[Any, str]:
     try:
         # fsspec would take `::` in a key for a chain.
         folder = path if chain else path[: path.rfind("/", 0, path.find("::")) + 1] or path
-        fs, inner = fsspec.core.url_to_fs(folder, **_web_settings(folder))
+        fs, inner = fsspec.core.url_to_fs(folder, **web_settings(folder, fsspec.config.conf))
         if folder != path:
             inner = join(inner, path.removeprefix(folder))
         return ReportingStore(fs, path), str(inner)
@@ -66,18 +61,6 @@ def open_remote(path: str) -> tuple[Any, str]:
         hint = f"; pip install 'biloom[{extra}]'" if extra else ""
         reason = without_secrets_of(path, str(error))
         raise StorageError(f"{path}: cannot open a '{protocol}' URL ({reason}){hint}") from error
-
-
-def _web_settings(url: str) -> dict[str, Any]:
-    """Return fsspec's options of a web URL: a proxy is used as http_proxy and no_proxy say."""
-    from fsspec.config import conf
-
-    protocol, _, rest = url.rpartition("::")[2].partition("://")
-    host = re.split(r"[/?#]", rest.rpartition("@")[2], maxsplit=1)[0]
-    if protocol not in ("http", "https") or host.startswith(THIS_MACHINE):
-        return {}
-    own = conf.get(protocol, {}).get("client_kwargs", {})
-    return {protocol: {"client_kwargs": {"trust_env": True, **own}}}
 
 
 def exists(path: str) -> bool:
@@ -99,7 +82,7 @@ def read_bytes(path: str, start: int = 0, end: int | None = None) -> bytes:
     """
     if is_remote(path):
         return _read_remote(path, start, end)
-    with _open_local(path) as file:
+    with open_local(path) as file:
         file.seek(start)
         return file.read() if end is None else file.read(max(end - start, 0))
 
@@ -139,23 +122,7 @@ def open_read(path: str) -> BinaryIO:
             file.close()
             return io.BytesIO()
         return cast(BinaryIO, ReportingStore(file, path))
-    return _open_local(path)
-
-
-def _open_local(path: str) -> BinaryIO:
-    return open(local_path(path), "rb", opener=_open_regular)
-
-
-def _open_regular(path: str, flags: int) -> int:
-    # Without waiting for the writer of a pipe, which may never come.
-    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    mode = os.fstat(handle).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # open() refuses a folder
-        return handle
-    os.close(handle)
-    raise StorageError(
-        f"{path}: this is a pipe or a device, not a file; write its content to a file"
-    )
+    return open_local(path)
 
 
 @contextmanager
