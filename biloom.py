@@ -5,7 +5,12 @@
 A module is imported when one of its names is first used, so `import biloom` does not load torch.
 """
 
+import sys
+import warnings
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from _biloom import foreign_files, main, use_own_packages
 
 if TYPE_CHECKING:
     from lightning_modules.nn.scalar_mix import ScalarMix as ScalarMix
@@ -26,10 +31,19 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'biloom' has no attribute '{name}'")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+    use_own_packages()
+    for package, place in foreign_files(sys.path):
+        warnings.warn(
+            f"{place} has the name of a package of biloom; `import {package}` imports biloom's here",
+            stacklevel=2,
+        )
+    globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

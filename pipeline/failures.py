@@ -5,9 +5,12 @@ import sys
 import traceback
 
 from pipeline.exit_codes import ExitCode
-from preprocess.errors import JobError, UserError, one_line, printable
+from preprocess.errors import JobError, UserError, one_line, printable, without_secrets
 
-FIXABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+FIXABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR),
+)
 """Errors of the file system that a user can fix, such as a full disk; reported without a traceback."""
 RESUME = "Run the same command again to resume"
 REPORT = (
@@ -33,7 +36,7 @@ def report_error(error: Exception) -> ExitCode:
         return _told(f"{name}: {error.strerror}", ExitCode.USER_ERROR)
     if reason := exhausted(error):
         return _told(f"{reason}. {RESUME}", ExitCode.FAILED)
-    traceback.print_exception(error)
+    print(without_secrets("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     print(REPORT, file=sys.stderr)
     return ExitCode.BUG
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Section(BaseModel):
     """An immutable group of settings; unknown keys are validation errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def runtime(default: Any, description: str, **limits: Any) -> Any:

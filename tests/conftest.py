@@ -142,8 +142,9 @@ def as_stranger() -> Callable[[Path], None]:
 
 @pytest.fixture(autouse=True)
 def _no_wandb_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "no-wandb-config"))
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
 
 

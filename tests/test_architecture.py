@@ -46,6 +46,13 @@ def test_an_import_loads_only_what_it_needs(code: str, allowed: set[str]) -> Non
     assert loaded_after(code) <= allowed
 
 
+def test_models_and_caches_are_read_without_modules_that_only_unix_has() -> None:
+    missing = "fcntl", "grp", "pwd", "resource", "termios"
+    code = f"import sys; sys.modules.update(dict.fromkeys({missing!r}))\n"
+    read = "from biloom import BiLM, ScalarMix, VectorCache, VectorDataset"
+    assert "torch" in loaded_after(code + read)
+
+
 def test_every_module_is_short() -> None:
     files = [
         p
@@ -54,3 +61,15 @@ def test_every_module_is_short() -> None:
     ]
     lengths = {str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for p in files}
     assert {name: n for name, n in lengths.items() if n > 350} == {}
+
+
+def test_the_folder_of_temporary_files_is_checked_wherever_it_is_used() -> None:
+    files = [
+        p
+        for top in ("pipeline", "lightning_modules", "preprocess")
+        for p in (ROOT / top).rglob("*.py")
+    ]
+    uses = [p for p in files if "import tempfile" in p.read_text(encoding="utf-8")]
+    assert uses
+    for path in uses:
+        assert "temporary_root()" in path.read_text(encoding="utf-8"), path

@@ -94,6 +94,16 @@ MISTAKES = [
         "{root}/tokenizer is the folder of one stage (tokenizer); name the run folder above it, or "
         "look at the stage with `biloom inspect`",
     ),
+    (
+        "report s3://key:password@bucket/run",
+        "s3://***@bucket/run holds a user, a password, a token or a signature, which would be copied to "
+        "the page; set it in an environment variable or a credentials file instead",
+    ),
+    (
+        "compare {root} s3://bucket/run?sig=1 --page {tmp}/a.html",
+        "s3://bucket/run?sig=*** holds a user, a password, a token or a signature, which would be copied "
+        "to the page; set it in an environment variable or a credentials file instead",
+    ),
     ("compare {root}", "`biloom compare` needs two or more run folders"),
 ]
 

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FIXTURE = ROOT / "tests" / "fixtures" / "version-0.1"
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-RUN_BILOOM = "import sys; from pipeline.cli import main; sys.exit(main())"
+RUN_BILOOM = "import sys; from _biloom import main; sys.exit(main())"
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +73,7 @@ def _dependencies() -> list[str]:
 def test_it_holds_the_packages_and_the_configs_and_no_tests(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
-    assert tops == {"pipeline", "lightning_modules", "preprocess", "biloom.py"}
+    assert tops == {"pipeline", "lightning_modules", "preprocess", "biloom.py", "_biloom.py"}
     configs = {path.name for path in (ROOT / "configs").glob("*.yaml")}
     assert {Path(n).name for n in names if n.startswith("pipeline/configs/")} == configs
 

@@ -29,8 +29,6 @@ BEYOND = 1 << 31
 MOST_LAYERS = 1000
 """Largest number of LSTM layers, highway layers or convolutions."""
 
-MOST_CHARACTERS = 10_000
-"""Largest `max_characters_per_token`: a table of spellings has this many positions for each word."""
 
 READ: Mapping[str, frozenset[str]] = {
     "": frozenset({"lstm", "char_cnn"}),
@@ -207,7 +205,6 @@ def _config(path: str, options: dict[str, Any]) -> ModelConfig:
         ("lstm.n_layers", recurrent.layers, MOST_LAYERS),
         ("char_cnn.n_highway", encoder.highway, MOST_LAYERS),
         ("the number of char_cnn.filters", len(encoder.filters), MOST_LAYERS),
-        ("char_cnn.max_characters_per_token", encoder.max_characters, MOST_CHARACTERS),
     ):
         if size > most:
             raise ElmoError(f"{path}: {name} is {size:,}, but may be {most:,} at most")

@@ -189,7 +189,7 @@ class TrainConfig(Section):
         1, "parts of a device's rows that are computed one after another, to save memory", ge=1
     )
     data_workers: int | None = runtime(
-        None, "processes per device that read ahead; null means 1 for a GPU, else 0", ge=0
+        None, "processes per device that read ahead; null means 1 for a GPU, else 0", ge=0, le=1024
     )
     cache_bytes: int = runtime(50_000_000_000, "byte limit for local copies of remote shards", ge=0)
     checkpoint_steps: int = runtime(500, "steps between checkpoints", ge=1)

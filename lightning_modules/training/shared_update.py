@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.update import NORM_BLOCK, Update, block_norms
+from preprocess.files.temporary import temporary_root
 
 LINE = 16
 """float32 numbers per cache line. Weights are aligned to it, so that no line has two writers."""
@@ -183,7 +184,7 @@ def _shared_memory(size: int, rank: int) -> Tensor:
             handle = os.memfd_create("biloom")
             path[0] = f"/proc/{os.getpid()}/fd/{handle}"
         else:
-            handle, path[0] = tempfile.mkstemp(prefix="biloom-")
+            handle, path[0] = tempfile.mkstemp(prefix="biloom-", dir=temporary_root())
         os.truncate(handle, size * 4)
     dist.broadcast_object_list(path)
     with open(path[0], "r+b") as file:

@@ -1,13 +1,13 @@
 """Arrays that may be too large for memory."""
 
 import os
-import tempfile
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from preprocess.errors import UserError
+from preprocess.files.temporary import temporary_file, temporary_root
 
 Allocate = Callable[[tuple[int, int, int]], npt.NDArray[np.float32]]
 """A function from a shape to an uninitialised array."""
@@ -32,14 +32,14 @@ def allocate(shape: tuple[int, int, int], memory_bytes: int) -> npt.NDArray[np.f
     size = int(np.prod(shape, dtype=np.int64)) * 4
     if size <= memory_bytes:
         return np.empty(shape, np.float32)
-    with tempfile.TemporaryFile() as file:
+    with temporary_file() as file:
         try:
             # Reserve the space now: on a full disk, writing to a mapped sparse file kills the process.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             raise ScratchError(
-                f"{tempfile.gettempdir()}: no room for {size:,} bytes of vectors of a long text "
+                f"{temporary_root()}: no room for {size:,} bytes of vectors of a long text "
                 f"({error.strerror}); set TMPDIR to a folder on a larger disk"
             ) from error
         return np.memmap(file, np.float32, "w+", shape=shape)

@@ -23,6 +23,7 @@ from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
 )
 
 from preprocess.errors import UserError
+from preprocess.files.temporary import temporary_root
 
 LOG_BYTES = 2000
 """How much of a dead worker's output the message shows."""
@@ -70,7 +71,7 @@ class WorkerProcess(GrpcWorkerHandler):  # type: ignore[misc, unused-ignore]
             "PIPELINE_OPTIONS": json.dumps(options),
             "WORKER_ID": self.worker_id,
         }
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        self._log = tempfile.TemporaryFile(dir=temporary_root())  # noqa: SIM115
         self._process = subprocess.Popen(
             # Without -P, a folder `pipeline` in the current folder would be imported.
             [sys.executable, "-P", "-c", WORKER],

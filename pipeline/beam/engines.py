@@ -40,6 +40,7 @@ from pipeline.config.runners import (
     RunnerConfig,
     SparkOptions,
 )
+from preprocess.files.temporary import temporary_root
 
 IN_MEMORY_BYTES = 150 << 20
 """Input size below which worker processes take longer to start (some 5 s) than they save."""
@@ -70,9 +71,11 @@ def make_pipeline(config: RunnerConfig, input_bytes: int) -> Iterator[beam.Pipel
 
     Raises:
         RunnerError: a requirement of the engine is missing.
+        StorageError: there is no usable folder for temporary files.
         WorkerDied: a worker process of the direct runner ended before its work was done.
     """
     bypass_proxies_here()
+    temporary_root()  # Beam needs one
     with ExitStack() as cleanup, raise_worker_deaths():
         pipeline = RUNNERS[config.kind](config.options, input_bytes, cleanup)
         yield pipeline

@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.lifecycle.stage import require
 from preprocess.errors import UserError
 from preprocess.files import storage
+from preprocess.files.temporary import temporary_folder
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.files import HashedFile, damaged_cache
 from preprocess.vectors.shard import Text, text_key, to_json
@@ -77,7 +77,7 @@ def _hdf5(cache: VectorCache, path: str, progress: Progress) -> list[str]:
 
     places: dict[str, str] = {}
     # HDF5 needs random access to its file, which an object store does not give to a writer.
-    with tempfile.TemporaryDirectory(prefix="biloom-hdf5-") as scratch:
+    with temporary_folder("biloom-hdf5-") as scratch:
         whole = f"{scratch}/cache.hdf5"
         with h5py.File(whole, "w") as file:
             for number, (text, _, vectors) in enumerate(_counted(cache, progress)):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pipeline.console import Console
 from pipeline.lifecycle.order import STAGE_ORDER
-from preprocess.errors import UserError
+from preprocess.errors import UserError, without_secrets
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, read_manifest
 
@@ -34,13 +34,23 @@ def check_run(path: str) -> str:
     )
 
 
+def _check_no_secrets(path: str) -> None:
+    if without_secrets(path) != path:
+        raise RunFolderError(
+            f"{path} holds a user, a password, a token or a signature, which would be copied to the page; "
+            "set it in an environment variable or a credentials file instead"
+        )
+
+
 def report_again(path: str) -> None:
     """Write ``report.html`` of a run folder again and print the report.
 
     Raises:
+        RunFolderError: the URL holds a secret, which the report would show.
         UserError: the folder holds no finished stage of a run.
         ManifestError: a stage that the report needs is not finished.
     """
+    _check_no_secrets(path)
     from pipeline.reports.run_report import config_of_run, report
 
     report(config_of_run(check_run(path)), Console())
@@ -58,6 +68,9 @@ def compare_runs(paths: Sequence[str], page: str | None) -> None:
     """
     if len(paths) < 2:
         raise RunFolderError("`biloom compare` needs two or more run folders")
+    if page is not None:
+        for path in paths:
+            _check_no_secrets(path)
     runs = [check_run(path) for path in paths]
     from pipeline.reports.comparison import compare
 

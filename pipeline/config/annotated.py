@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from pipeline.config.diagnostics import choices, sections
 from pipeline.config.load import flow_yaml
 from pipeline.config.schema import Config
+from pipeline.config.secrets import without_hidden_settings
 from preprocess.config import PrepareConfig, Source
 from preprocess.section import Section
 
@@ -22,12 +23,13 @@ SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
 def annotated_config(config: Config, notes: Sequence[str] = ()) -> str:
-    """YAML of ``config``, which `load_config` reads back to the same config.
+    """YAML of ``config``, which `load_config` reads back to the same config, except that secrets are hidden.
 
     Args:
         config: the config.
         notes: lines from `load_config`; each becomes a comment at the top.
     """
+    config = without_hidden_settings(config)
     head = HEAD + "".join(f"# Note: {note}\n" for note in notes)
     blocks = ["\n".join(_entry(config, name)) for name in Config.model_fields]
     return head + "\n" + "\n\n".join(blocks) + "\n"

@@ -5,9 +5,11 @@ a union. The same walk along the fields prepares the values for pydantic.
 """
 
 import difflib
+import math
 import re
 import types
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
@@ -15,10 +17,14 @@ from pydantic.fields import FieldInfo
 
 from pipeline.config.schema import Config
 from pipeline.config.yaml_source import UNPLACED, KeyPath, Node, Position, Problems
+from preprocess.errors import hidden
 from preprocess.section import Section
 
 ROOT = FieldInfo(annotation=Config)
 """The whole config as a field, where a walk along the fields begins."""
+
+MAX_PROBLEMS = 50
+"""Mistakes that are explained at once; a file that is no config may have any number."""
 
 _NOUNS = {
     int: "a whole number",
@@ -112,12 +118,15 @@ def explain(error: ValidationError, root: Node) -> Problems:
     # If one member of a union accepts a value but not all of its contents, ignore the other members.
     inner = {path[:length] for path in found for length in range(len(path))}
     problems: Problems = []
-    for path, details in found.items():
+    for path, details in islice(found.items(), MAX_PROBLEMS):
         rules = [detail for detail in details if detail["type"] == "value_error"]
         if rules:
             problems += [_broken_rule(path, str(rule["ctx"]["error"]), root) for rule in rules]
         elif path not in inner:
             problems.append(_explain(path, details[0]["type"], root))
+    if len(found) > MAX_PROBLEMS:
+        more = f"{len(found) - MAX_PROBLEMS:,} more mistakes are not shown"
+        problems.append((UNPLACED, more))
     return problems
 
 
@@ -189,6 +198,9 @@ def _explain(path: KeyPath, kind: str, root: Node) -> tuple[Position, str]:
             return holder.place, f"{name} is missing ({field.description})"
         how = f"set it in a file or as {name}=..."
         return UNPLACED, f"{name} is missing: {how} ({field.description})"
+    is_infinite = isinstance(entry.value, float) and math.isinf(entry.value)
+    if is_infinite and float in choices(field.annotation):
+        return entry.place, f"{name}: must be a finite number, not {shown(entry)}"
     if entry.text == "":
         return entry.place, f"{name}: must be {expected(field)}, but is empty"
     known = [choice for member in choices(field.annotation) for choice in _literals(member)]
@@ -205,7 +217,8 @@ def shown(node: Node) -> str:
         return "a mapping"
     if isinstance(node.value, list):
         return "a list"
-    text = repr(node.value) if isinstance(node.value, str) or not node.text else node.text
+    text = hidden(node.value) if isinstance(node.value, str) else ""
+    text = repr(text) if isinstance(node.value, str) or not node.text else node.text
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

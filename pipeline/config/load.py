@@ -1,5 +1,7 @@
 """Load a `Config` from files and ``key.path=value`` overrides, and dump it as YAML."""
 
+import errno
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import resources
@@ -20,6 +22,7 @@ from pipeline.config.diagnostics import (
 from pipeline.config.former_keys import REMOVED
 from pipeline.config.kinds import change_kind
 from pipeline.config.schema import Config
+from pipeline.config.secrets import secrets_in_urls, without_hidden_settings
 from pipeline.config.yaml_source import (
     CORE_SCHEMA,
     EMPTY,
@@ -29,7 +32,7 @@ from pipeline.config.yaml_source import (
     read_file,
     read_override,
 )
-from preprocess.errors import UserError
+from preprocess.errors import HIDDEN, UserError, hidden, is_secret, without_secrets
 from preprocess.section import Section
 
 
@@ -37,8 +40,8 @@ class ConfigError(UserError):
     """All mistakes in a config; ``problems`` has a line for each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = list(problems)
+        self.problems = [without_secrets(problem) for problem in problems]
+        super().__init__("\n".join(self.problems))
 
 
 class _Dumper(yaml.SafeDumper):
@@ -84,6 +87,9 @@ def load_config(
         override = _merge(override, tree, None, [])
     if None in trees:  # a key that seems missing may be in the file that could not be read
         raise _error(problems)
+    problems += [
+        problem for tree in (*trees, override) if tree for problem in secrets_in_urls(tree)
+    ]
     required = [name for name, field in Config.model_fields.items() if field.is_required()]
     merged = replace(EMPTY, value=dict.fromkeys(required, EMPTY))
     told: list[str] = []
@@ -114,9 +120,10 @@ def _set_twice(old: Node, new: Node, name: str = "") -> Problems:
         ]
     told = f"'{name}' is set twice on the command line, first by the {old.place.source}"
     if isinstance(old.value, str) and isinstance(new.value, str):
+        values = [HIDDEN if is_secret(name) else hidden(text) for text in (old.value, new.value)]
         told += (
             "; a shell makes two arguments of an unquoted {a,b}: write a list in quotes, as in "
-            f"'{name}=[{old.value}, {new.value}]'"
+            f"'{name}=[{', '.join(values)}]'"
         )
     return [(new.place, told)]
 
@@ -179,12 +186,22 @@ def find_config(name: str) -> Path:
         ConfigError: if neither exists.
     """
     path = Path(name)
-    if path.exists() and not path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise ConfigError([f"config '{name}' cannot be read: {error.strerror}"]) from error
+        mode = 0
+    # A pipe of the shell is written to; any other may never be, and a device may have no end.
+    is_pipe_of_shell = stat.S_ISFIFO(mode) and name.startswith(("/dev/", "/proc/"))
+    if stat.S_ISREG(mode) or is_pipe_of_shell:
         return path
+    if mode and not stat.S_ISDIR(mode):
+        raise ConfigError([f"config '{name}' is not a file, but a pipe or a device"])
     shipped = shipped_configs()
     if name in shipped:
         return shipped[name]
-    if path.is_dir():
+    if mode:
         raise ConfigError([f"config '{name}' is a folder, not a file"])
     if path.parent != Path():
         raise ConfigError([f"no such file: '{name}'"])
@@ -202,7 +219,11 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def dump_config(config: Config) -> str:
-    """Return the whole config as YAML, with the description of each key as a comment."""
+    """Return the whole config as YAML, with the description of each key as a comment.
+
+    Secrets are hidden.
+    """
+    config = without_hidden_settings(config)
     blocks = (_dump_field(config, name, "") for name in Config.model_fields)
     return "\n".join("".join(f"{line}\n" for line in block) for block in blocks)
 

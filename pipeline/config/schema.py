@@ -140,8 +140,11 @@ class TrackingConfig(Section):
     wandb: Literal["auto", "offline", "off"] = runtime(
         "auto", "Weights & Biases; auto: on if a key is found"
     )
-    project: str = runtime("biloom", "wandb project")
-    name: str | None = runtime(None, "wandb run name; null: chosen by wandb")
+    project: str | None = runtime(
+        None,
+        "wandb project; null: that of wandb's own settings, such as WANDB_PROJECT, else biloom",
+    )
+    name: str | None = runtime(None, "wandb run name; null: WANDB_NAME, else chosen by wandb")
     tensorboard: bool = runtime(False, "write TensorBoard event files to train/tensorboard")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from preprocess.errors import one_line
+from preprocess.errors import hidden, one_line
 
 CORE_SCHEMA = [
     (f"tag:yaml.org,2002:{name}", re.compile(rf"(?:{pattern})\Z"))
@@ -70,6 +70,16 @@ EMPTY = Node({}, UNPLACED, UNPLACED)
 """A section in which nothing is set."""
 
 
+MAX_BYTES = 1 << 20
+"""A larger file is no config, and parsing it takes long."""
+
+
+MAX_DIGITS = 100
+"""Longer texts are no numbers."""
+MAX_NUMBER = 2**63 - 1
+"""The largest whole number that arrays, files and engines can hold."""
+
+
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {None: CORE_SCHEMA}  # noqa: RUF012 (as yaml declares it)
 
@@ -86,7 +96,13 @@ def read_file(path: Path, layer: int, problems: Problems) -> Node | None:
     place = Position(layer, 1, str(path))
     text = ""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            problems.append(
+                (replace(place, line=0), f"not a config: it has more than {MAX_BYTES:,} bytes")
+            )
+            return None
         text = data.decode("utf-8")
         root = yaml.compose(text, Loader=_Loader)
     except OSError as error:
@@ -108,6 +124,8 @@ def read_file(path: Path, layer: int, problems: Problems) -> Node | None:
         problems.append((replace(place, line=mark.line + 1), _syntax(error, text)))
     except RecursionError:
         problems.append((place, "not a config: nested too deeply"))
+    except (ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF"
+        problems.append((place, f"not valid YAML: an escape is no character ({error})"))
     else:
         if root is None:
             problems.append((place, "the file is empty: it must hold sections such as 'prepare:'"))
@@ -134,7 +152,7 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> str:
 
 def read_override(argument: str, layer: int, problems: Problems) -> Node:
     """Return the tree of an argument ``key.path=value``; mistakes are added to ``problems``."""
-    place = Position(layer, 0, f"override '{one_line(argument)}'")
+    place = Position(layer, 0, f"override '{one_line(hidden(argument))}'")
     name, equals, text = argument.partition("=")
     text = text.strip()
     keys = name.strip().split(".")
@@ -149,6 +167,10 @@ def read_override(argument: str, layer: int, problems: Problems) -> Node:
     node = Node(text, place, place)
     try:
         root = yaml.compose(text, Loader=_Loader)
+    except RecursionError:
+        problems.append((place, "nested too deeply"))
+    except (ValueError, OverflowError) as error:
+        problems.append((place, f"an escape is no character ({error})"))
     except yaml.YAMLError as error:
         # `*.txt` is meant as text; `[*.txt, b]` is meant as a list and lacks quotes.
         if (text[0], text[-1]) in {("[", "]"), ("{", "}")}:
@@ -183,7 +205,13 @@ def _tree(
     here = place(node)
     key = key or here
     if isinstance(node, yaml.ScalarNode):
-        return Node(_scalar(node), here, key, node.value if node.style is None else None)
+        value = _scalar(node)
+        if isinstance(value, int) and abs(value) > MAX_NUMBER:
+            problems.append(
+                (here, f"{name}: must be at most {MAX_NUMBER:,}, not {node.value[:60]}")
+            )
+            value = node.value
+        return Node(value, here, key, node.value if node.style is None else None)
     if isinstance(node, yaml.SequenceNode):
         items = enumerate(node.value)
         entries = [_tree(item, place, problems, f"{name}[{i}]") for i, item in items]
@@ -205,6 +233,8 @@ def _tree(
 
 def _scalar(node: yaml.ScalarNode) -> str | int | float | bool | None:
     text: str = node.value
+    if len(text) > MAX_DIGITS:
+        return text
     try:
         match node.tag.rpartition(":")[2]:
             case "null":
@@ -215,6 +245,6 @@ def _scalar(node: yaml.ScalarNode) -> str | int | float | bool | None:
                 return int(text, 0 if text[:2] in ("0x", "0o") else 10)
             case "float":
                 return float(re.sub(r"\.(?=[inIN])", "", text))
-    except ValueError:  # Python limits the number of digits that it converts
+    except ValueError:
         pass
     return text

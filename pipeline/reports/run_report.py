@@ -1,7 +1,6 @@
 """The report of a run, on the terminal and as ``report.html`` in the run folder."""
 
 import posixpath
-import tempfile
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from pipeline.reports.perplexity_tables import evaluations, show_evaluation
 from pipeline.reports.run_folder import read_metrics, read_result, read_run
 from pipeline.reports.run_page import Findings, page
 from preprocess.files import storage
+from preprocess.files.temporary import temporary_folder
 from preprocess.files.verified import manifest_of, read_config, read_verified
 from preprocess.tokenizers.kind_file import KIND_FILE
 from preprocess.vectors.cache import VectorCache
@@ -42,7 +42,7 @@ def config_of_run(folder: str) -> Config:
     run = read_run(folder)
     last = list(run.results.values())[-1]
     # The loader reads local files only.
-    with tempfile.TemporaryDirectory() as copies:
+    with temporary_folder("biloom-") as copies:
         copy = Path(copies) / CONFIG
         copy.write_bytes(read_verified(last.folder, last.manifest, CONFIG))
         config = load_config([str(copy)], [])

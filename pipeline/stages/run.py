@@ -9,6 +9,7 @@ from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.running import run_stage
 from pipeline.lifecycle.stage import Stage, StageWork, require
 from pipeline.training.tracking_requirements import check_tracking
+from preprocess.files.temporary import temporary_root
 
 
 def _tokenizer() -> StageWork:
@@ -24,6 +25,7 @@ def _prepare() -> StageWork:
 
 
 def _train() -> StageWork:
+    temporary_root()  # Lightning needs one already when it is imported
     from pipeline.stages import train
 
     return StageWork(train.make, train.reopen)

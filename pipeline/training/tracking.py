@@ -1,30 +1,32 @@
-"""Loggers besides metrics.jsonl: Weights & Biases and TensorBoard."""
+"""Loggers besides metrics.jsonl: Weights & Biases and TensorBoard. None of their failures ends a training."""
 
-import importlib.util
 import json
 import math
-import netrc
-import os
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
-from urllib.parse import urlparse
 
 from pytorch_lightning.loggers import Logger
 
 from lightning_modules.models.checkpoint_file import CHECKPOINT
-from pipeline.config.load import dump_config
-from pipeline.config.schema import Config, TrackingConfig
+from pipeline.config.schema import Config
+from pipeline.config.secrets import without_hidden_settings
 from pipeline.console import Console
 from pipeline.lifecycle.inputs import stage_folder
-from pipeline.lifecycle.stage import Made, StageError, StageFolder
+from pipeline.lifecycle.stage import Made, StageFolder
 from pipeline.training.tracking_requirements import check_tracking
+from pipeline.training.wandb_process import (
+    FINISH_SECONDS,
+    STOP_SECONDS,
+    UPLOADED_BYTES_A_SECOND,
+    WandbProcess,
+)
+from pipeline.training.wandb_settings import wandb_mode, wandb_setting
+from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, read_manifest
-
-HOST = "https://api.wandb.ai"
-"""wandb's server, unless WANDB_BASE_URL is set."""
 
 UPLOADED_BYTES = 1 << 30
 """A larger checkpoint is not uploaded to wandb, which gets a reference to it instead."""
@@ -36,15 +38,13 @@ Row = Mapping[str, Any]
 
 
 class WandbLogger(Logger):
-    """Logs the metrics of a training step under the same step of wandb.
+    """Passes metrics to the process of wandb, and what that process tells to the console."""
 
-    wandb rejects steps that it has already seen, so rows up to the resumed step are skipped. They
-    would be the same, because a resumed training repeats its steps exactly.
-    """
-
-    def __init__(self, run: Any) -> None:
+    def __init__(self, process: WandbProcess, console: Console) -> None:
         super().__init__()
-        self.run = run
+        self.process = process
+        self._console = console
+        self._is_told = False
 
     @property
     def name(self) -> str:
@@ -52,30 +52,54 @@ class WandbLogger(Logger):
 
     @property
     def version(self) -> str:
-        return str(self.run.id)
+        return self.process.run.get("id", "")
 
     def log_metrics(self, metrics: Row, step: int | None = None) -> None:
-        assert step is not None
-        if step >= self.run.starting_step:
-            self.run.log(_finite(metrics), step=step)
+        self.process.send(do="log", row=_finite(metrics), step=step)
+        self.tell()
 
     def log_hyperparams(self, *arguments: Any, **options: Any) -> None:
         """Do nothing: wandb gets the config when the run starts."""
+
+    def finalize(self, status: str) -> None:
+        # After a success, the checkpoint is still to be logged.
+        if status != "success":
+            self.process.end(1, STOP_SECONDS)
+            self.tell()
+
+    def finish(self, uploaded: int) -> None:
+        """Finish the run, and wait for its upload.
+
+        Args:
+            uploaded: bytes of the checkpoint that is uploaded.
+        """
+        seconds = FINISH_SECONDS + uploaded / UPLOADED_BYTES_A_SECOND
+        waiting = f"waiting for wandb to upload, {seconds:.0f} seconds at most"
+        self.process.end(0, seconds, lambda: self._console.line(waiting))
+        self.tell()
+
+    def tell(self) -> None:
+        """Print what the process has told, each once."""
+        for note in self.process.notes():
+            self._console.warn(f"wandb: {note}")
+        if self.process.failed and not self._is_told:
+            self._is_told = True
+            folder = self.process.run.get("folder")
+            kept = f"; `wandb sync {folder}` uploads what it has" if folder else ""
+            self._console.warn(
+                f"wandb: off, {self.process.failed}; metrics are in metrics.jsonl{kept}"
+            )
 
 
 class TensorBoardLogger(Logger):
     """Writes TensorBoard event files into ``folder``, which is emptied first."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, console: Console) -> None:
         super().__init__()
-        # Not SummaryWriter: it writes in a thread, whose queue does not survive a fork.
-        from tensorboardX.event_file_writer import EventsWriter
-
-        storage.remove_tree(folder)
-        path = storage.local_path(folder)
-        path.mkdir(parents=True)
-        self._writer: Any = EventsWriter(str(path / "events"))
+        self._console = console
         self._saved = time.monotonic()
+        self._writer: Any = None
+        self._careful(lambda: self._open(folder))
 
     @property
     def name(self) -> str:
@@ -86,6 +110,32 @@ class TensorBoardLogger(Logger):
         return ""
 
     def log_metrics(self, metrics: Row, step: int | None = None) -> None:
+        if self._writer:
+            self._careful(lambda: self._write(metrics, step))
+
+    def log_hyperparams(self, *arguments: Any, **options: Any) -> None:
+        """Do nothing: config.yaml is beside the event files."""
+
+    def save(self) -> None:
+        if self._writer:
+            self._careful(self._writer.flush)
+        self._saved = time.monotonic()
+
+    def finalize(self, status: str) -> None:
+        if self._writer:
+            self._careful(self._writer.close)
+        self._writer = None
+
+    def _open(self, folder: str) -> None:
+        # Not SummaryWriter: it writes in a thread, whose queue does not survive a fork.
+        from tensorboardX.event_file_writer import EventsWriter
+
+        storage.remove_tree(folder)
+        path = storage.local_path(folder)
+        path.mkdir(parents=True)
+        self._writer = EventsWriter(str(path / "events"))
+
+    def _write(self, metrics: Row, step: int | None) -> None:
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.proto.summary_pb2 import Summary
 
@@ -96,17 +146,15 @@ class TensorBoardLogger(Logger):
         if time.monotonic() - self._saved > SAVED_SECONDS:
             self.save()
 
-    def log_hyperparams(self, *arguments: Any, **options: Any) -> None:
-        """Do nothing: config.yaml is beside the event files."""
-
-    def save(self) -> None:
-        self._writer.flush()
-        self._saved = time.monotonic()
-
-    def finalize(self, status: str) -> None:
-        if self._writer:
-            self._writer.close()
-        self._writer = None
+    def _careful(self, work: Callable[[], object]) -> None:
+        """Call ``work``; if it fails, say so once and write no more."""
+        try:
+            work()
+        except Exception as error:
+            self._console.warn(f"tensorboard: off, {_reason(error)}; metrics are in metrics.jsonl")
+            writer, self._writer = self._writer, None
+            with suppress(Exception):
+                writer.close()
 
 
 def _finite(row: Row) -> dict[str, float]:
@@ -125,19 +173,15 @@ def make_loggers(
     Args:
         config: the config.
         place: the folder of the train stage.
-        console: where the state of wandb is printed.
+        console: where the state of the loggers is printed, now and later.
         history: rows of metrics.jsonl, each with its ``step``, up to the resumed step. They are
             logged again because a killed process may have logged fewer or more rows than that, and
             because `wandb sync` keeps only the last of several offline runs with one id.
-
-    Raises:
-        StageError: wandb cannot start, for example because its key is wrong; or TensorBoard is
-            enabled and its files cannot be written.
     """
     check_tracking(config)
     loggers: list[Logger] = []
     if config.tracking.tensorboard:
-        loggers.append(TensorBoardLogger(place.file("tensorboard")))
+        loggers.append(TensorBoardLogger(place.file("tensorboard"), console))
     mode, line = wandb_mode(config.tracking)
     console.line(line)
     if mode is not None:
@@ -150,75 +194,58 @@ def make_loggers(
     return loggers
 
 
-def wandb_mode(tracking: TrackingConfig) -> tuple[str | None, str]:
-    """Return "online", "offline" or None, and a line for the console that says why."""
-    mode = os.environ.get("WANDB_MODE")
-    if tracking.wandb == "off" or mode == "disabled":
-        return None, "wandb: off"
-    offline = tracking.wandb == "offline" or mode in ("offline", "dryrun")
-    if not offline and not _has_key():
-        return (
-            None,
-            "wandb: off, no key found (`wandb login` sets one); metrics are in metrics.jsonl",
-        )
-    if importlib.util.find_spec("wandb") is None:
-        return None, "wandb: off, not installed (pip install 'biloom[wandb]')"
-    if offline:
-        return "offline", "wandb: offline (`wandb sync` uploads the run later)"
-    return "online", "wandb: on"
-
-
-def _has_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", HOST)).netloc
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
 def _wandb(config: Config, place: StageFolder, mode: str, console: Console) -> WandbLogger:
-    import wandb
-
-    path = place.file(
-        "wandb.json"
-    )  # kept after training ends, because train.steps can be raised later
-    if not storage.exists(path):
-        storage.write_bytes(path, json.dumps({"id": secrets.token_hex(4)}).encode())
-    try:
-        run = wandb.init(
-            project=config.tracking.project,
-            name=config.tracking.name,
-            id=json.loads(storage.read_bytes(path))["id"],
-            resume="allow",
-            reinit="finish_previous",
-            dir="." if storage.is_remote(place.folder) else storage.local_path(place.folder),
-            settings=wandb.Settings(console="off", silent=True, mode=mode),
-        )
-        run.config.update({"config": dump_config(config)}, allow_val_change=True)
-    except wandb.Error as error:
-        raise StageError(
-            f"wandb cannot start ({error}); fix that, or set tracking.wandb to offline or off"
-        ) from error
-    try:
-        _log_corpus(run, stage_folder(config, "prepare", config.train.corpus), mode)
-    except (wandb.Error, ValueError) as error:
-        console.line(f"wandb: the corpus manifest was not logged ({error}); training continues")
-    return WandbLogger(run)
-
-
-def _log_corpus(run: Any, folder: str, mode: str) -> None:
-    """Log the corpus manifest as an input of the run; offline as an output, as wandb requires."""
-    import wandb
-
-    content = read_manifest(folder, "prepare").content
-    artifact = wandb.Artifact(
-        "corpus", type="corpus", metadata={"content": content, "folder": folder}
+    folder = "." if storage.is_remote(place.folder) else str(storage.local_path(place.folder))
+    options = {
+        "project": config.tracking.project,
+        "name": config.tracking.name,
+        "id": _run_id(place, console),
+        "dir": None if wandb_setting("dir") or wandb_setting("root_dir") else folder,
+    }
+    # A dictionary, so that runs are filtered and compared by each setting.
+    settings = without_hidden_settings(config).model_dump(mode="json")
+    logger = WandbLogger(
+        WandbProcess({"mode": mode, "options": options, "config": settings}), console
     )
-    with artifact.new_file(NAME, "wb") as file:
-        file.write(storage.read_bytes(storage.join(folder, NAME)))
-    (run.use_artifact if mode == "online" else run.log_artifact)(artifact)
+    try:
+        logger.process.send(**_corpus(stage_folder(config, "prepare", config.train.corpus)))
+    except (OSError, UserError) as error:
+        console.warn(f"wandb: the corpus manifest was not logged ({_reason(error)})")
+    return logger
+
+
+def _run_id(place: StageFolder, console: Console) -> str:
+    """Return the id of the run, the same for a resumed training."""
+    # Kept after training ends, because train.steps can be raised later.
+    path = place.file("wandb.json")
+    made = wandb_setting("run_id") or secrets.token_hex(4)
+    try:
+        known = str(json.loads(storage.read_bytes(path))["id"])
+        if known == made or not wandb_setting("run_id"):
+            return known
+    except FileNotFoundError:
+        pass
+    except (OSError, UserError, ValueError, TypeError, KeyError) as error:
+        console.warn(f"wandb: a new run, because {path} cannot be read ({_reason(error)})")
+    try:
+        storage.write_bytes(path, json.dumps({"id": made}).encode())
+    except (OSError, UserError) as error:
+        console.warn(f"wandb: a resumed training will be a new run ({_reason(error)})")
+    return made
+
+
+def _corpus(folder: str) -> dict[str, Any]:
+    """Return the request that logs the corpus manifest as an input of the run."""
+    return {
+        "do": "artifact",
+        "what": "corpus manifest",
+        "is_input": True,
+        "name": "corpus",
+        "type": "corpus",
+        "metadata": {"content": read_manifest(folder, "prepare").content, "folder": folder},
+        "file": NAME,
+        "content": storage.read_bytes(storage.join(folder, NAME)).decode(),
+    }
 
 
 def log_checkpoint_artifact(loggers: Sequence[Logger], place: StageFolder, made: Made) -> None:
@@ -228,24 +255,33 @@ def log_checkpoint_artifact(loggers: Sequence[Logger], place: StageFolder, made:
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.run.log_artifact(_checkpoint_artifact(logger.version, place, made))
-            logger.run.finish()
+            request = _checkpoint(place, made)
+            logger.process.send(**request)
+            uploaded = made.files[0].bytes if "path" in request else 0
+            logger.finish(uploaded)
         logger.finalize("success")
 
 
-def _checkpoint_artifact(run: str, place: StageFolder, made: Made) -> Any:
-    import wandb
-
+def _checkpoint(place: StageFolder, made: Made) -> dict[str, Any]:
     (record,) = (file for file in made.files if file.name == CHECKPOINT)
     path = place.file(CHECKPOINT)
     metadata = {"content": made.content, "xxh128": record.xxh128, "path": path}
     metadata |= {key: made.details[key] for key in ("steps", "tokens", "corpus")}
-    artifact = wandb.Artifact(f"model-{run}", type="model", metadata=metadata)
+    request = {
+        "do": "artifact",
+        "what": "checkpoint",
+        "is_input": False,
+        "type": "model",
+        "metadata": metadata,
+        "file": CHECKPOINT,
+    }
     if storage.is_remote(path):
-        artifact.add_reference(path, name=CHECKPOINT, checksum=False)
-    elif record.bytes > UPLOADED_BYTES:
-        url = storage.local_path(path).absolute().as_uri()
-        artifact.add_reference(url, name=CHECKPOINT, checksum=False)
-    else:
-        artifact.add_file(str(storage.local_path(path)), policy="immutable")
-    return artifact
+        return {**request, "reference": path}
+    local = storage.local_path(path).absolute()
+    if record.bytes > UPLOADED_BYTES:
+        return {**request, "reference": local.as_uri()}
+    return {**request, "path": str(local)}
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join((str(error) or type(error).__name__).split())

@@ -7,9 +7,10 @@ from functools import wraps
 from pathlib import PurePosixPath
 from typing import Any
 
-from preprocess.errors import UserError, one_line
+from preprocess.errors import UserError, one_line, without_secrets_of
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a full disk, or of a limit on files."""
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 # Stores without folders, where a missing path at a write means that the bucket is missing.
 _BUCKET_PROTOCOLS = ("s3", "s3a", "gs", "gcs")
@@ -29,6 +30,7 @@ class StoreError(StorageError):
 def store_failed(path: str, error: Exception) -> StoreError:
     """Return the error of a store or its client, with the URL and what to do."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
+    reason = without_secrets_of(path, reason)
     return StoreError(
         f"{path}: the store reported an error ({reason}); check that it is reachable and run the "
         "same command to resume"
@@ -70,7 +72,7 @@ def report_write_errors(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if error.errno in NO_SPACE:
             hint = "free some space"
         elif error.errno in _NO_PERMISSION:
             hint = "change its permissions"

@@ -6,7 +6,6 @@ has none, the file is read again after `SETTLE_SECONDS`, to see which of several
 """
 
 import errno
-import fcntl
 import os
 import secrets
 import time
@@ -176,7 +175,7 @@ def one_at_a_time(folder: str) -> Iterator[str]:
 def _locked(handle: int, folder: Path) -> Iterator[str]:
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            processes.flock(handle)
         except OSError as error:
             reason = error.strerror or str(error)
         else:
@@ -184,7 +183,7 @@ def _locked(handle: int, folder: Path) -> Iterator[str]:
                 yield ""
             finally:
                 # Closing is not enough: a process forked meanwhile has a copy of the handle.
-                fcntl.flock(handle, fcntl.LOCK_UN)
+                processes.unlock(handle)
             return
         with _guarded(str(folder / GUARD)):
             yield reason

@@ -7,10 +7,8 @@ confused with newer ones.
 """
 
 import atexit
-import fcntl
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +20,8 @@ import xxhash
 from preprocess.files import storage
 from preprocess.files.errors import StorageError, StoreError
 from preprocess.files.manifest import FileRecord
+from preprocess.files.processes import flock
+from preprocess.files.temporary import temporary_root
 from preprocess.files.verified import difference, remember
 
 AT_ONCE = 1 << 26
@@ -48,7 +48,7 @@ class LocalCopies:
 
     def __init__(self, limit: int, setting: str = "train.cache_bytes") -> None:
         self._limit, self._setting = limit, setting
-        folder = Path(tempfile.gettempdir()) / f"biloom-shards-{os.getuid()}"
+        folder = Path(temporary_root()) / f"biloom-shards-{os.getuid()}"
         self._folder, self._locks, self._files = folder, folder / "locks", folder / "files"
         try:
             # Outside the folder, which may be removed while another process waits for the lock.
@@ -56,11 +56,11 @@ class LocalCopies:
             # A file system without locks raises another OSError: processes then may fetch a file
             # twice, and the folder stays when the last one exits.
             with suppress(OSError):
-                fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                flock(self._use, waits=False)
                 # With the exclusive lock, temporary files can only be those of killed processes.
                 storage.remove_temporary(str(folder))
             with suppress(OSError):
-                fcntl.flock(self._use, fcntl.LOCK_SH)
+                flock(self._use, is_shared=True)
             folder.mkdir(mode=0o700, exist_ok=True)
             own = folder.stat().st_uid == os.getuid()
             self._locks.mkdir(exist_ok=True)
@@ -84,7 +84,7 @@ class LocalCopies:
             return
         atexit.unregister(self.close)
         with suppress(OSError):
-            fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(self._use, waits=False)
             shutil.rmtree(self._folder, ignore_errors=True)
         os.close(self._use)
 
@@ -179,7 +179,7 @@ class LocalCopies:
         handle = os.open(self._locks / name, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             with suppress(OSError):  # a file system without locks
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                flock(handle)
             yield
         finally:
             os.close(handle)

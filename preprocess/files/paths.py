@@ -8,12 +8,16 @@ of the outer file, which may be chained itself.
 
 import os
 import re
+import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from preprocess.files.errors import StorageError
 
 ARCHIVES = ("zip", "tar")
+THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
+"""Hosts that no proxy can reach."""
 CACHES = ("simplecache", "filecache", "blockcache")
 _OTHERS = ("gzip", "gz", "bz2", "xz", "lzma", "zstd", "zst", "lz4", "libarchive")
 _LINKS = re.compile(r"([a-z][a-z0-9_+.-]*)(?:://(.*?))?::(.+)", re.DOTALL)
@@ -77,9 +81,43 @@ def is_remote(path: str) -> bool:
 
 
 def local_path(path: str) -> Path:
-    """Return a local path or ``file://`` URL as a `Path`; ``~`` and ``~user`` are expanded."""
+    """Return a local path or ``file://`` URL as a `Path`; ``~`` and ``~user`` are expanded.
+
+    Raises:
+        StorageError: the path has a character that no file name can have.
+    """
+    if "\0" in path:
+        raise StorageError(f"{path}: a path cannot hold the character NUL; remove it")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise StorageError(
+            f"{path}: a path cannot hold the character U+{ord(path[error.start]):04X} "
+            f"({error.reason}); remove it"
+        ) from error
     # Unlike Path.expanduser, this keeps a name such as `~a.txt` if there is no such user.
     return Path(os.path.expanduser(path.removeprefix("file://").removeprefix("local://")))  # noqa: PTH111
+
+
+def open_local(path: str) -> BinaryIO:
+    """Open a local file to read it.
+
+    Raises:
+        StorageError: the path is that of a pipe or a device, which may have no end.
+    """
+    return open(local_path(path), "rb", opener=_open_regular)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    # Without waiting for the writer of a pipe, which may never come.
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # open() refuses a folder
+        return handle
+    os.close(handle)
+    raise StorageError(
+        f"{path}: this is a pipe or a device, not a file; write its content to a file"
+    )
 
 
 def absolute(path: str) -> str:
@@ -90,3 +128,18 @@ def absolute(path: str) -> str:
 def join(folder: str, *parts: str) -> str:
     """Return the path or URL of ``parts``, nested names, below ``folder``."""
     return "/".join([folder.rstrip("/"), *parts]) if folder != "/" else "/" + "/".join(parts)
+
+
+def web_settings(url: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fsspec's options of a web URL: a proxy is used as http_proxy and no_proxy say.
+
+    Args:
+        url: any URL; those of this machine and those of stores need no options.
+        settings: fsspec's own configuration.
+    """
+    protocol, _, rest = url.rpartition("::")[2].partition("://")
+    host = re.split(r"[/?#]", rest.rpartition("@")[2], maxsplit=1)[0]
+    if protocol not in ("http", "https") or host.startswith(THIS_MACHINE):
+        return {}
+    own = settings.get(protocol, {}).get("client_kwargs", {})
+    return {protocol: {"client_kwargs": {"trust_env": True, **own}}}

@@ -1,9 +1,10 @@
-"""The identity of a process, and whether that process has ended.
+"""The identity of a process, whether that process has ended, and locks between processes.
 
 A process number means something only in one PID namespace of one running kernel. Containers may share
 a host name and have different PID namespaces, and a machine may have the name of another one.
 """
 
+import errno
 import hashlib
 import os
 import socket
@@ -92,3 +93,32 @@ def start_of(process: int) -> str | None:
     except OSError:
         return None
     return "" if state in (b"Z", b"X") else fields[18].decode()
+
+
+def flock(handle: int, *, is_shared: bool = False, waits: bool = True) -> None:
+    """Lock an open file or folder in the kernel, until `unlock` or until all its handles are closed.
+
+    Args:
+        handle: its file descriptor.
+        is_shared: let other processes hold a shared lock at the same time.
+        waits: wait for other processes.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and ``waits`` is False.
+        OSError: the file system or the operating system has no such locks.
+    """
+    # Not at the top of the module, so that models and caches can be read on Windows.
+    try:
+        import fcntl
+    except ImportError as error:
+        raise OSError(errno.ENOLCK, "no file locks on this system") from error
+    fcntl.flock(
+        handle, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | (0 if waits else fcntl.LOCK_NB)
+    )
+
+
+def unlock(handle: int) -> None:
+    """Release the lock of `flock`, also for the copies of the handle in forked processes."""
+    import fcntl
+
+    fcntl.flock(handle, fcntl.LOCK_UN)

@@ -10,12 +10,12 @@ package for the URL's protocol is not installed.
 import io
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
+from preprocess.errors import without_secrets_of
 from preprocess.files.archive import open_archive
 from preprocess.files.durability import sync_data, sync_folder, sync_name
 from preprocess.files.errors import (
@@ -25,13 +25,13 @@ from preprocess.files.errors import (
     report_write_errors,
     store_failed,
 )
-from preprocess.files.paths import ARCHIVES, split_chain
+from preprocess.files.paths import ARCHIVES, open_local, split_chain, web_settings
 from preprocess.files.paths import absolute as absolute
 from preprocess.files.paths import is_remote as is_remote
 from preprocess.files.paths import join as join
 from preprocess.files.paths import local_path as local_path
 from preprocess.files.temporary import TEMPORARY as TEMPORARY
-from preprocess.files.temporary import remove_orphans, temporary_name
+from preprocess.files.temporary import remove_orphans, temporary_folder, temporary_name
 from preprocess.files.write_checks import check_write
 
 
@@ -48,7 +48,7 @@ def open_remote(path: str) -> tuple[Any, str]:
     try:
         # fsspec would take `::` in a key for a chain.
         folder = path if chain else path[: path.rfind("/", 0, path.find("::")) + 1] or path
-        fs, inner = fsspec.core.url_to_fs(folder)
+        fs, inner = fsspec.core.url_to_fs(folder, **web_settings(folder, fsspec.config.conf))
         if folder != path:
             inner = join(inner, path.removeprefix(folder))
         return ReportingStore(fs, path), str(inner)
@@ -59,7 +59,8 @@ def open_remote(path: str) -> tuple[Any, str]:
         protocol = path.split("://", 1)[0]
         extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"}.get(protocol)
         hint = f"; pip install 'biloom[{extra}]'" if extra else ""
-        raise StorageError(f"{path}: cannot open a '{protocol}' URL ({error}){hint}") from error
+        reason = without_secrets_of(path, str(error))
+        raise StorageError(f"{path}: cannot open a '{protocol}' URL ({reason}){hint}") from error
 
 
 def exists(path: str) -> bool:
@@ -81,7 +82,7 @@ def read_bytes(path: str, start: int = 0, end: int | None = None) -> bytes:
     """
     if is_remote(path):
         return _read_remote(path, start, end)
-    with open(local_path(path), "rb") as file:
+    with open_local(path) as file:
         file.seek(start)
         return file.read() if end is None else file.read(max(end - start, 0))
 
@@ -121,7 +122,7 @@ def open_read(path: str) -> BinaryIO:
             file.close()
             return io.BytesIO()
         return cast(BinaryIO, ReportingStore(file, path))
-    return open(local_path(path), "rb")
+    return open_local(path)
 
 
 @contextmanager
@@ -133,7 +134,7 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
     """
     if is_remote(path):
         fs, inner = open_remote(path)
-        with tempfile.NamedTemporaryFile() as file:
+        with temporary_folder("biloom-") as folder, open(f"{folder}/upload", "wb") as file:
             yield file
             file.flush()
             check_write(path)

@@ -1,12 +1,21 @@
-"""Temporary names of files that are being written, and removal of files that killed writers left."""
+"""Temporary names of files that are being written, and files and folders below TMPDIR.
 
+A file that is being written lies beside its target, under a temporary name, which is removed later if
+the writer was killed. What is needed only while a process runs lies below TMPDIR.
+"""
+
+import os
 import re
 import secrets
+import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from preprocess.files import processes
+from preprocess.files.errors import NO_SPACE, StorageError
 
 TEMPORARY = ".biloom-tmp-"
 """Prefix of the names of files that are being written."""
@@ -57,3 +66,76 @@ def _time_written_now(folder: Path) -> float:
     finally:
         with suppress(OSError):
             probe.unlink(missing_ok=True)
+
+
+_ADVICE = "set TMPDIR to a writable folder on a disk with enough space"
+
+
+def temporary_root() -> str:
+    """Return the folder of temporary files: TMPDIR, or, if it is not set, the system's.
+
+    Raises:
+        StorageError: the folder cannot be written. Python would use another one instead of TMPDIR, such
+            as the current folder, without a word.
+    """
+    wanted = os.environ.get("TMPDIR")
+    if wanted:
+        try:
+            next(Path(wanted).iterdir(), None)
+        except OSError as error:
+            raise StorageError(f"TMPDIR is {wanted} ({error.strerror}); {_ADVICE}") from error
+        if not os.access(wanted, os.W_OK | os.X_OK):
+            raise StorageError(f"TMPDIR is {wanted}, which cannot be written; {_ADVICE}")
+        return str(Path(wanted).absolute())
+    try:
+        return tempfile.gettempdir()
+    except OSError as error:
+        raise StorageError(f"no folder for temporary files can be written; {_ADVICE}") from error
+
+
+@contextmanager
+def temporary_file() -> Iterator[IO[bytes]]:
+    """Yield a temporary file without a name; errors as in `temporary_folder`."""
+    with _reported() as root, tempfile.TemporaryFile(dir=root) as file:
+        yield file
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[str]:
+    """Yield a temporary folder, which is removed when the block ends.
+
+    Raises:
+        StorageError: the folder cannot be made, or the block fills its disk.
+    """
+    with _reported() as root, tempfile.TemporaryDirectory(dir=root, prefix=prefix) as folder:
+        yield folder
+
+
+@contextmanager
+def _reported() -> Iterator[str]:
+    """Name the folder of temporary files in the errors of a block that writes to it."""
+    root = temporary_root()
+    try:
+        yield root
+    # Writers of other files name these in errors of their own.
+    except OSError as error:
+        if not _concerns(error, root):
+            raise
+        reason = error.strerror or str(error)
+        raise StorageError(
+            f"{root}: temporary files cannot be written ({reason}); {_ADVICE}"
+        ) from error
+    except StorageError as error:
+        cause = error.__cause__
+        if not (isinstance(cause, OSError) and str(error).startswith(f"{root}/")):
+            raise
+        raise StorageError(
+            f"{root}: temporary files cannot be written ({cause.strerror}); {_ADVICE}"
+        ) from error
+
+
+def _concerns(error: OSError, root: str) -> bool:
+    name: Any = error.filename
+    if name is None:
+        return error.errno in NO_SPACE
+    return isinstance(name, str) and (name == root or name.startswith(f"{root}/"))

@@ -15,6 +15,7 @@ import mmap
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -24,6 +25,7 @@ import numpy.typing as npt
 import xxhash
 
 from preprocess.files import storage
+from preprocess.files.temporary import temporary_file, temporary_root
 from preprocess.tokenizers.base import TokenizerError
 
 HEADER = np.dtype("<u8")
@@ -210,7 +212,7 @@ def write_vocabulary(words: Iterable[bytes], text: IO[bytes], index: IO[bytes]) 
         index: file for vocabulary.index.
     """
     words = iter(words)
-    with tempfile.TemporaryFile() as hashes, tempfile.TemporaryFile() as lengths:
+    with temporary_file() as hashes, temporary_file() as lengths:
         size = text_bytes = 0
         while batch := list(islice(words, BATCH_WORDS)):
             text.write(b"\n".join(batch) + b"\n")
@@ -221,7 +223,7 @@ def write_vocabulary(words: Iterable[bytes], text: IO[bytes], index: IO[bytes]) 
             text_bytes += int(sizes.sum())
         width = 4 if text_bytes < 1 << 32 else 8
         index.write(np.array([size, text_bytes, width], HEADER).tobytes())
-        with tempfile.TemporaryFile() as numbers:
+        with temporary_file() as numbers:
             for sorted_hashes, order in _sorted_ranges(hashes, size):
                 index.write(sorted_hashes.tobytes())
                 numbers.write(order.astype("<u4").tobytes())
@@ -275,7 +277,7 @@ def mapped(path: str) -> bytes | mmap.mmap:
     """Memory-map a file, given by path or URL; a remote one is first copied to a temporary folder."""
     local = storage.local_path(path)
     if storage.is_remote(path):
-        local = Path(_cache.name) / xxhash.xxh3_128_hexdigest(path.encode())
+        local = Path(_copies().name) / xxhash.xxh3_128_hexdigest(path.encode())
         with storage.open_read(path) as source, storage.atomic_writer(str(local)) as target:
             shutil.copyfileobj(source, target, COPIED_AT_ONCE)
     with open(local, "rb") as file:
@@ -284,5 +286,9 @@ def mapped(path: str) -> bytes | mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-_cache = tempfile.TemporaryDirectory(prefix="biloom-vocabulary-", ignore_cleanup_errors=True)
-"""Local copies of remote vocabularies, removed when the process exits."""
+@lru_cache(maxsize=1)
+def _copies() -> "tempfile.TemporaryDirectory[str]":
+    """Return the folder of local copies of remote vocabularies, removed when the process exits."""
+    return tempfile.TemporaryDirectory(
+        prefix="biloom-vocabulary-", dir=temporary_root(), ignore_cleanup_errors=True
+    )

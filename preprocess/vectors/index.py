@@ -15,7 +15,6 @@ the block's rows. The manifest has the xxh128 of the fences, so that they can be
 is opened, and a block when it is read. Indexes of older versions have no fences.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from preprocess.files import storage
 from preprocess.files.durability import never_synced
 from preprocess.files.manifest import FileRecord
+from preprocess.files.temporary import temporary_folder
 from preprocess.vectors.files import HashedFile, ShardName, index_name
 from preprocess.vectors.shard_reader import read_entries
 from preprocess.vectors.stored import CacheFiles
@@ -77,7 +77,7 @@ def write_index(
     buckets = 1
     while total > buckets * BUCKET_ENTRIES:
         buckets *= 2
-    with tempfile.TemporaryDirectory(prefix="biloom-index-") as scratch:
+    with temporary_folder("biloom-index-") as scratch:
         rows = [(Path(scratch) / f"row-{row}").open("w+b") for row in range(ROWS)]
         summary = _Summary()
         try:

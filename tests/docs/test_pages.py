@@ -151,3 +151,21 @@ def strings(folder: Path) -> Iterator[str]:
             elif isinstance(node, ast.JoinedStr):
                 parts = (str(getattr(one, "value", "{}")) for one in node.values)
                 yield "".join("{}" if part.startswith("<ast") else part for part in parts)
+
+
+def test_what_the_extra_all_holds_is_documented_exactly() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (held,) = project["optional-dependencies"]["all"]
+    names = held.removeprefix("biloom[").removesuffix("]").split(",")
+    row = re.search(
+        r"^\| `all` \| exactly (.*?): every extra above except (.*?) \|$",
+        DOCS["installing"],
+        re.MULTILINE,
+    )
+    assert row
+    assert codes(row[1]) == names
+    above = DOCS["installing"].split("| `all` |")[0]
+    assert {name for name in first_column(above) if name in project["optional-dependencies"]} == {
+        *names,
+        *codes(row[2]),
+    }

@@ -70,7 +70,7 @@ def options(**sections: dict[str, Any]) -> str:
         ({"char_cnn": {"filters": [[1, 1]] * 1001}}, r"the number of char_cnn\.filters is 1,001"),
         (
             {"char_cnn": {"max_characters_per_token": 10**8}},
-            "max_characters_per_token is 100,000,000",
+            "max_characters: Input should be less than or equal to 10000",
         ),
         ({"lstm": {"dim": 10**400}}, r"lstm\.dim is too large; it must be a number below 2\^31"),
         ({"lstm": {"cell_clip": 0}}, r"cell_clip: Input should be greater than 0"),

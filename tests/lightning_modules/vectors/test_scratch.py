@@ -13,7 +13,7 @@ from lightning_modules.vectors.scratch import ScratchError, allocate
 def test_a_small_array_is_in_memory_and_a_large_one_in_an_unnamed_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     small, large = allocate((2, 3, 4), 96), allocate((2, 3, 4), 95)
 
     assert not isinstance(small, np.memmap)

@@ -55,7 +55,7 @@ SOURCES = st.builds(
     input_=TEXT | st.lists(TEXT | SOURCES, max_size=3, unique_by=source_name).map(tuple),
     name=st.none() | TEXT,
     words=st.none() | st.lists(TEXT, max_size=3).map(tuple),
-    rate=st.floats(min_value=0, exclude_min=True),
+    rate=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
     cutoffs=st.just("auto") | st.sets(st.integers(1, 99), max_size=3).map(lambda s: tuple(sorted(s))),
     tokenizer=st.sampled_from([WordConfig(min_count=3), SentencePieceConfig(vocabulary=400)]),
 )  # fmt: skip

@@ -355,11 +355,11 @@ def test_a_byte_order_mark_is_accepted(write: Write) -> None:
 def test_a_file_that_cannot_be_read_is_reported_with_the_mistakes_in_others(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, mode: str) -> None:
         raise PermissionError(13, "Permission denied")
 
     write("")
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     assert problems(["a.yaml", "no/b.yaml"], "x") == [
         "a.yaml: cannot be read: Permission denied",
         "no such file: 'no/b.yaml'",

@@ -2,9 +2,12 @@
 
 import importlib.util
 import json
+import os
+import signal
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,14 +19,10 @@ from rich.console import Console as RichConsole
 from lightning_modules.models.checkpoint_file import CHECKPOINT
 from pipeline.config.schema import TrackingConfig
 from pipeline.console import Console
-from pipeline.lifecycle.stage import Made, StageError, StageFolder
-from pipeline.training import tracking
-from pipeline.training.tracking import (
-    WandbLogger,
-    log_checkpoint_artifact,
-    make_loggers,
-    wandb_mode,
-)
+from pipeline.lifecycle.stage import Made, StageFolder
+from pipeline.training import tracking, wandb_child, wandb_process
+from pipeline.training.tracking import log_checkpoint_artifact, make_loggers
+from pipeline.training.wandb_settings import wandb_mode
 from preprocess.files.manifest import FileRecord, check_files, read_manifest
 
 Tiny = Any  # of conftest.py
@@ -121,24 +120,33 @@ HISTORY = [{"step": 5, "loss": 2.5}, {"step": 5, "valid": 9.0}, {"step": 10, "lo
 
 
 @pytest.fixture
-def wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+def wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """wandb without a server: any connection fails."""
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "wandb-of-user"))
-    module = importlib.import_module("wandb")
-    yield module
-    module.finish()
+    monkeypatch.setattr(wandb_process, "TOLD_SECONDS", 1e9)  # the machine may be busy
+    return importlib.import_module("wandb")
 
 
-def make(tiny: Tiny, folder: Path, *overrides: str, history: Any = ()) -> tuple[Any, str]:
+def make(tiny: Tiny, folder: Path, *overrides: str, history: Any = ()) -> tuple[Any, StringIO]:
+    """Return the loggers, and what they print, which may grow."""
     printed = StringIO()
     console = Console(RichConsole(file=printed, width=1000))
     place = StageFolder(str(folder / "train"))
     Path(place.folder).mkdir(exist_ok=True)
-    return make_loggers(
-        tiny.config(folder, *overrides), place, console, history
-    ), printed.getvalue()
+    return make_loggers(tiny.config(folder, *overrides), place, console, history), printed
+
+
+def checkpoint(folder: Path) -> tuple[StageFolder, Made]:
+    """Write a checkpoint that is to be logged."""
+    (folder / "train" / CHECKPOINT).write_bytes(b"weights")
+    made = Made(
+        (FileRecord(CHECKPOINT, 7, "00ff" * 8), FileRecord("metrics.jsonl", 1, "0" * 32)),
+        {"steps": 20, "tokens": 300, "corpus": "c"},
+        content="of the tensors",
+    )
+    return StageFolder(str(folder / "train")), made
 
 
 def records(file: Path) -> Iterator[Any]:
@@ -193,40 +201,36 @@ def test_an_offline_run_has_config_corpus_metrics_and_checkpoint(
     tiny: Tiny, tmp_path: Path, wandb: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (logger,), printed = make(tiny, tmp_path, "tracking.wandb=offline")
-    assert printed == "  wandb: offline (`wandb sync` uploads the run later)\n"
     logger.log_metrics({"loss": 3.0, "rate": float("nan")}, 10)
     logger.log_metrics({"valid": 8.0}, 10)
     logger.log_metrics({"loss": 2.0}, 20)
-    path = tmp_path / "train" / CHECKPOINT
-    path.write_bytes(b"weights")
-    made = Made(
-        (FileRecord(CHECKPOINT, 7, "00ff" * 8), FileRecord("metrics.jsonl", 1, "0" * 32)),
-        {"steps": 20, "tokens": 300, "corpus": "c"},
-        content="of the tensors",
-    )
-    log_checkpoint_artifact([logger], StageFolder(str(tmp_path / "train")), made)
+    log_checkpoint_artifact([logger], *checkpoint(tmp_path))
+    assert printed.getvalue() == "  wandb: offline (`wandb sync` uploads the run later)\n"
 
     (run,) = offline_runs(tmp_path)
     assert history_of(run) == [
         {"step": 10, "loss": 3.0, "valid": 8.0},
         {"step": 20, "loss": 2.0},
     ]
-    (config,) = (r.config.update for r in run if r.HasField("config") and r.config.update)
-    assert "rows: 3" in json.loads(config[0].value_json)
+    updates = [one for r in run if r.HasField("config") for one in r.config.update]
+    config = {"".join(one.nested_key) or one.key: json.loads(one.value_json) for one in updates}
+    assert config["train"]["rows"] == 3, "runs are filtered and compared by each setting"
+    assert config["model"]["recurrent"]["hidden"] == 8
     corpus, model = (r.artifact for r in run if r.HasField("artifact"))
     assert (corpus.type, corpus.name, model.type) == ("corpus", "corpus", "model")
     content = read_manifest(str(tiny.root / "prepare"), "prepare").content
     assert json.loads(corpus.metadata)["content"] == content
     assert [entry.path for entry in corpus.manifest.contents] == ["manifest.json"]
+    path = str(tmp_path / "train" / CHECKPOINT)
     assert json.loads(model.metadata) == {
         "content": "of the tensors",
         "xxh128": "00ff" * 8,
-        "path": str(path),
+        "path": path,
         "steps": 20,
         "tokens": 300,
         "corpus": "c",
     }
-    assert [entry.local_path for entry in model.manifest.contents] == [str(path)]
+    assert [entry.local_path for entry in model.manifest.contents] == [path]
     assert capfd.readouterr() == ("", ""), "wandb tells of itself"
 
 
@@ -236,9 +240,7 @@ def test_a_large_checkpoint_is_logged_as_a_reference(
 ) -> None:
     (logger,), _ = make(tiny, tmp_path, "tracking.wandb=offline")
     monkeypatch.setattr(tracking, "UPLOADED_BYTES", 6)
-    (tmp_path / "train" / CHECKPOINT).write_bytes(b"weights")
-    made = Made((FileRecord(CHECKPOINT, 7, "0" * 32),), {"steps": 1, "tokens": 1, "corpus": "c"})
-    log_checkpoint_artifact([logger], StageFolder(str(tmp_path / "train")), made)
+    log_checkpoint_artifact([logger], *checkpoint(tmp_path))
     (run,) = offline_runs(tmp_path)
     *_, model = (r.artifact for r in run if r.HasField("artifact"))
     (entry,) = model.manifest.contents
@@ -252,11 +254,12 @@ def test_a_resumed_training_is_one_complete_run_with_one_id(
     (logger,), _ = make(tiny, tmp_path, "tracking.wandb=offline")
     for step in (5, 10, 15):
         logger.log_metrics({"loss": 100.0 + step}, step)
-    # After the kill, it resumes from step 10.
+    logger.finalize("failed")
+    # After the stop, it resumes from step 10.
     (again,), _ = make(tiny, tmp_path, "tracking.wandb=offline", history=HISTORY)
     for step in (15, 20):
         again.log_metrics({"loss": 100.0 + step}, step)
-    wandb.finish()
+    again.finish(0)
 
     first, second = offline_runs(tmp_path)
     assert [row["step"] for row in history_of(first)] == [5, 10, 15]
@@ -272,56 +275,208 @@ def test_a_resumed_training_is_one_complete_run_with_one_id(
     assert capfd.readouterr() == ("", ""), "wandb tells of steps that go backward"
 
 
-def test_rows_that_wandb_has_are_not_logged_again() -> None:
-    sent = []
-    run = SimpleNamespace(id="x", starting_step=11, log=lambda row, step: sent.append((step, row)))
-    logger = WandbLogger(run)
-    for step in (5, 10, 11, 15):
-        logger.log_metrics({"loss": 1.0 * step}, step)
-    assert sent == [(11, {"loss": 11.0}), (15, {"loss": 15.0})]
+@needs_wandb
+def test_what_the_config_does_not_set_is_wandbs_to_decide(
+    tiny: Tiny, tmp_path: Path, wandb: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    monkeypatch.setenv("WANDB_RUN_ID", "abc12345")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere" / "train"))
+    (tmp_path / "elsewhere" / "train").mkdir(parents=True)
+    (logger,), _ = make(tiny, tmp_path, "tracking.wandb=offline")
+    logger.finish(0)
+    (run,) = offline_runs(tmp_path / "elsewhere")
+    (started,) = (r.run for r in run if r.HasField("run"))
+    assert (started.project, started.run_id) == ("mine", "abc12345")
+    assert not (tmp_path / "train" / "wandb").exists()
+    for name in ("WANDB_PROJECT", "WANDB_RUN_ID", "WANDB_DIR"):
+        monkeypatch.delenv(name)
+    (logger,), _ = make(tiny, tmp_path, "tracking.wandb=offline", "tracking.project=other")
+    logger.finish(0)
+    (run,) = offline_runs(tmp_path)
+    (started,) = (r.run for r in run if r.HasField("run"))
+    assert (started.project, started.run_id) == ("other", "abc12345"), "the id is kept"
 
 
 @needs_wandb
-def test_online_the_manifest_is_an_input_whose_failure_does_not_stop_training(
+def test_a_server_that_cannot_be_reached_leaves_an_offline_run(
     tiny: Tiny, tmp_path: Path, wandb: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    used = []
-    run = SimpleNamespace(
-        id="x", starting_step=0, config=SimpleNamespace(update=lambda *a, **b: None)
-    )
-    run.use_artifact = used.append
-    asked: dict[str, Any] = {}
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setattr(wandb, "init", lambda **options: asked.update(options) or run)
-    _, printed = make(tiny, tmp_path, "tracking.wandb=auto", "tracking.name=mine")
-    assert [(one.type, one.name) for one in used] == [("corpus", "corpus")]
-    assert printed == "  wandb: on\n"
-    id_file = json.loads((tmp_path / "train" / "wandb.json").read_text())
-    assert (asked["id"], asked["resume"], asked["name"]) == (id_file["id"], "allow", "mine")
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
+    (logger,), printed = make(tiny, tmp_path, "tracking.wandb=auto")
+    logger.log_metrics({"loss": 3.0}, 1)
+    logger.finish(0)
+    (run,) = offline_runs(tmp_path)
+    assert history_of(run) == [{"step": 1, "loss": 3.0}]
+    on, told = printed.getvalue().splitlines()
+    assert on == "  wandb: on"
+    assert told.startswith("  wandb: the server cannot be used (")
+    assert told.endswith("); the run is kept offline (`wandb sync` uploads it later)")
+
+
+def processes(logger: Any) -> list[int]:
+    """Return the process of wandb, and its child, wandb's service."""
+    own = logger.process._process.pid
+    children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+    return [own, *map(int, children)]
+
+
+def has_ended(process: int) -> bool:
+    with suppress(FileNotFoundError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return True
+
+
+def wait_until(condition: Any) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError
+
+
+@needs_wandb
+@pytest.mark.parametrize("killed", ["its process", "its service"])
+def test_a_killed_wandb_is_one_warning(
+    tiny: Tiny,
+    tmp_path: Path,
+    wandb: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    killed: str,
+) -> None:
+    monkeypatch.setattr(tracking, "FINISH_SECONDS", 3.0)
+    (logger,), printed = make(tiny, tmp_path, "tracking.wandb=offline")
+    wait_until(lambda: logger.process.run)
+    own, service = processes(logger)
+    os.kill(own if killed == "its process" else service, signal.SIGKILL)
+    for step in range(1, 100):
+        logger.log_metrics({"loss": 3.0}, step)
+    log_checkpoint_artifact([logger], *checkpoint(tmp_path))
+    _, *told = printed.getvalue().splitlines()
+    assert [line for line in told if line.startswith("  wandb: off, ")] == told[-1:]
+    assert "; metrics are in metrics.jsonl; `wandb sync " in told[-1]
+    wait_until(lambda: has_ended(own) and has_ended(service))
+
+
+@needs_wandb
+def test_a_wandb_that_does_not_answer_is_given_up(
+    tiny: Tiny, tmp_path: Path, wandb: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "FINISH_SECONDS", 0.3)
+    monkeypatch.setattr(wandb_process, "TOLD_SECONDS", 0.1)
+    (logger,), printed = make(tiny, tmp_path, "tracking.wandb=offline")
+    own = logger.process._process.pid
+    os.kill(own, signal.SIGSTOP)
+    log_checkpoint_artifact([logger], *checkpoint(tmp_path))
+    assert printed.getvalue().splitlines()[1:] == [
+        "  waiting for wandb to upload, 0 seconds at most",
+        "  wandb: off, it has not answered for 0 seconds; metrics are in metrics.jsonl",
+    ]
+    assert has_ended(own)
+
+
+@needs_wandb
+def test_wandb_ends_after_a_training_that_was_killed(
+    tiny: Tiny, tmp_path: Path, wandb: Any
+) -> None:
+    (logger,), _ = make(tiny, tmp_path, "tracking.wandb=offline")
+    wait_until(lambda: logger.process.run)
+    own, service = processes(logger)
+    os.kill(own, signal.SIGTERM)  # as schedulers do; the training is to end first
+    logger.log_metrics({"loss": 3.0}, 1)
+    logger.process._requests.put(None)  # its standard input ends, as if this process had ended
+    assert logger.process._process.wait(30) == 0
+    wait_until(lambda: has_ended(service))
+    (run,) = offline_runs(tmp_path)
+    assert history_of(run) == [{"step": 1, "loss": 3.0}]
+    assert run[-1].exit.exit_code == 1
+
+
+def test_a_process_that_cannot_be_started_is_one_warning(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(wandb_process.subprocess, "Popen", refuse)
+    monkeypatch.setattr(tracking, "wandb_mode", lambda _: ("offline", "wandb: offline"))
+    (logger,), printed = make(tiny, tmp_path)
+    logger.log_metrics({"loss": 3.0}, 1)
+    log_checkpoint_artifact([logger], *checkpoint(tmp_path))
+    assert printed.getvalue().splitlines() == [
+        "  wandb: offline",
+        "  wandb: off, [Errno 11] Resource temporarily unavailable; metrics are in metrics.jsonl",
+    ]
+
+
+def test_requests_are_not_collected_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb_process, "ROWS", 5)
+    monkeypatch.setattr(
+        wandb_process.WandbProcess, "_write", lambda self: self._process.stdin.close()
+    )
+    monkeypatch.setattr(wandb_process, "CHILD", Path(os.devnull))
+    process = wandb_process.WandbProcess({})
+    wait_until(lambda: process._process and process._process.poll() is not None)
+    process._failed = ""
+    for _ in range(5):
+        process.send(do="log")
+    assert process.failed == "it does not answer"
+    process.end(1, 0.1)
+
+
+def serve(requests: list[Any], monkeypatch: pytest.MonkeyPatch, **run: Any) -> list[Any]:
+    """Serve ``requests`` for a run, and return what is answered."""
+    answers: list[Any] = []
+    made = SimpleNamespace(id="x", offline=False, **run)
+    monkeypatch.setattr(wandb_child, "_start", lambda *_: made)
+    wandb_child.serve(iter([{}, *requests]), lambda **words: answers.append(words))
+    return answers
+
+
+def test_rows_that_wandb_has_are_not_logged_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent, ended = [], []
+    requests = [{"do": "log", "row": {"loss": 1.0 * step}, "step": step} for step in (5, 11, 15)]
+    answers = serve(
+        requests,
+        monkeypatch,
+        starting_step=11,
+        log=lambda row, step: sent.append((step, row)),
+        finish=lambda exit_code: ended.append(exit_code),
+    )
+    assert sent == [(11, {"loss": 11.0}), (15, {"loss": 15.0})]
+    assert (ended, answers) == ([1], []), "the requests ended without the word to finish"
+
+
+@needs_wandb
+def test_online_the_corpus_is_an_input_and_an_artifact_may_fail(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wandb: Any
+) -> None:
+    used, ended = [], []
 
     def refuse(_: Any) -> None:
-        raise wandb.errors.CommError("no room")
+        raise ConnectionError("no room")
 
-    run.use_artifact = refuse
-    (logger,), printed = make(tiny, tmp_path, "tracking.wandb=auto")
-    assert logger.run is run
-    assert "wandb: the corpus manifest was not logged (no room); training continues" in printed
-
-
-@needs_wandb
-def test_a_wandb_that_cannot_start_is_reported(
-    tiny: Tiny, tmp_path: Path, wandb: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(**_: Any) -> None:
-        raise wandb.errors.CommError("the key is wrong")
-
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setattr(wandb, "init", refuse)
-
-    with pytest.raises(
-        StageError, match=r"wandb cannot start \(the key is wrong\); fix that, or set tracking"
-    ):
-        make(tiny, tmp_path, "tracking.wandb=auto")
+    corpus = {"name": "corpus", "type": "corpus", "file": "manifest.json", "content": "{}"}
+    model = {"type": "model", "file": CHECKPOINT, "reference": "s3://bucket/model"}
+    requests = [
+        {"do": "artifact", "what": "corpus", "is_input": True, "metadata": {}, **corpus},
+        {"do": "artifact", "what": "checkpoint", "is_input": False, "metadata": {}, **model},
+        {"do": "finish", "exit_code": 0},
+    ]
+    answers = serve(
+        requests,
+        monkeypatch,
+        use_artifact=used.append,
+        log_artifact=refuse,
+        finish=lambda exit_code: ended.append(exit_code),
+    )
+    assert [(one.type, one.name) for one in used] == [("corpus", "corpus")]
+    assert answers == [
+        {"note": "the checkpoint was not logged (ConnectionError: no room)"},
+        {"finished": True},
+    ]
+    assert ended == [0]
 
 
 def events(folder: Path) -> list[tuple[int, str, float]]:
@@ -343,7 +498,7 @@ def events(folder: Path) -> list[tuple[int, str, float]]:
 def test_event_files_hold_each_step_once_after_a_kill(tiny: Tiny, tmp_path: Path) -> None:
     on = "tracking.tensorboard=true"
     (logger,), printed = make(tiny, tmp_path, on)
-    assert printed == "  wandb: off\n"
+    assert printed.getvalue() == "  wandb: off\n"
     for step in (5, 10, 15):
         logger.log_metrics({"loss": 1.0, "none": None, "bad": float("inf")}, step)
     logger.save()
@@ -373,3 +528,30 @@ def test_a_training_is_tracked_and_the_manifest_leaves_the_loggers_files_out(
     manifest = read_manifest(str(tmp_path / "train"), "train")
     assert check_files(str(tmp_path / "train"), manifest) == []
     assert all("wandb" not in file.name for file in manifest.files)
+
+
+@needs_tensorboard
+def test_event_files_that_cannot_be_written_are_one_warning(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (logger,), printed = make(tiny, tmp_path, "tracking.tensorboard=true")
+
+    def full(_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    writer = logger._writer
+    monkeypatch.setattr(writer, "write_event", full)
+    for step in (1, 2):
+        logger.log_metrics({"loss": 1.0}, step)
+        logger.save()
+    logger.finalize("success")
+    assert printed.getvalue().splitlines() == [
+        "  wandb: off",
+        "  tensorboard: off, [Errno 28] No space left on device; metrics are in metrics.jsonl",
+    ]
+    (tmp_path / "train" / "tensorboard").rename(tmp_path / "old")
+    (tmp_path / "train" / "tensorboard").write_text("no folder")
+    (logger,), printed = make(tiny, tmp_path, "tracking.tensorboard=true")
+    logger.log_metrics({"loss": 1.0}, 1)
+    logger.finalize("success")
+    assert "  tensorboard: off, [Errno 17] File exists: " in printed.getvalue()

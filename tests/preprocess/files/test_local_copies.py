@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ STORE = "memory://copied"
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A temporary folder for copies instead of the machine's own."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     return tmp_path / f"biloom-shards-{os.getuid()}"
 
 
@@ -268,10 +267,10 @@ def test_copies_of_a_killed_process_are_used_and_then_removed(folder: Path) -> N
 def test_a_file_system_without_locks_is_used_without_them(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def flock(*_: object) -> None:
+    def flock(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(local_copies.fcntl, "flock", flock)
+    monkeypatch.setattr(local_copies, "flock", flock)
     copies = LocalCopies(25)
     assert read(copies, put("a")) == b"a" * 10
     copies.close()

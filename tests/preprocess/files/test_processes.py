@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from preprocess.files import processes
-from preprocess.files.processes import has_ended, start_of, this_process
+from preprocess.files.processes import flock, has_ended, start_of, this_process, unlock
 
 Sleeper = Any  # subprocess.Popen[bytes]
 
@@ -83,3 +83,15 @@ def places(*before: str) -> list[str]:
     root = Path(__file__).parents[3]
     answer = subprocess.run(run, capture_output=True, text=True, check=True, cwd=root)
     return answer.stdout.split("\n")[:-1]
+
+
+def test_a_system_without_file_locks_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = os.open(tmp_path, os.O_RDONLY)
+    flock(handle)
+    unlock(handle)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(OSError, match="no file locks on this system"):
+        flock(handle)
+    os.close(handle)

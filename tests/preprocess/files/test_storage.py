@@ -3,7 +3,9 @@
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -211,3 +213,54 @@ def test_paths_without_a_remote_protocol_are_local(monkeypatch: pytest.MonkeyPat
     assert storage.absolute("x") == "/x"
     assert storage.join("/", "x", "y") == "/x/y"
     assert storage.join("a/", "b") == "a/b"
+
+
+@pytest.mark.parametrize("read", [storage.read_bytes, storage.open_read])
+def test_a_pipe_or_device_is_refused_without_waiting_for_it(tmp_path: Path, read: Any) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(StorageError) as error:
+            read(str(path))
+        assert str(error.value) == (
+            f"{path}: this is a pipe or a device, not a file; write its content to a file"
+        )
+    with pytest.raises(IsADirectoryError):
+        read(str(tmp_path))
+
+
+def test_a_path_with_nul_is_refused() -> None:
+    with pytest.raises(StorageError) as error:
+        storage.exists("a\0b")
+    assert str(error.value) == r"a\x00b: a path cannot hold the character NUL; remove it"
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Answers a request for any host with its whole URL."""
+
+    def do_GET(self) -> None:
+        data = self.path.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+def test_web_files_are_read_through_a_proxy_but_those_of_this_machine_directly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    here = f"http://127.0.0.1:{server.server_port}"
+    for name in ("no_proxy", "NO_PROXY", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", here)
+    assert storage.read_bytes("http://corpus.invalid/a.txt") == b"http://corpus.invalid/a.txt"
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert storage.read_bytes(f"{here}/b.txt") == b"/b.txt"
+    server.shutdown()
+    server.server_close()

@@ -1,14 +1,18 @@
 """Temporary files of ended writers are removed, and those of running writers stay."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from preprocess.files import processes, storage
+from preprocess.files.errors import StorageError
+from preprocess.files.temporary import temporary_file, temporary_folder, temporary_root
 
 
 def left_by(folder: Path, process: int, began: str, place: str = "") -> Path:
@@ -105,3 +109,72 @@ def test_temporary_files_are_removed_from_a_full_disk(
     monkeypatch.setattr(Path, "touch", full)
     storage.remove_temporary(str(tmp_path))
     assert not orphan.exists()
+
+
+ADVICE = "set TMPDIR to a writable folder on a disk with enough space"
+
+
+def test_a_tmpdir_that_cannot_be_used_is_named_and_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert temporary_root() == str(tmp_path)
+    (tmp_path / "file").touch()
+    for name, why in (("no", "(No such file or directory)"), ("file", "(Not a directory)")):
+        monkeypatch.setenv("TMPDIR", str(tmp_path / name))
+        with pytest.raises(StorageError) as error:
+            temporary_root()
+        assert str(error.value) == f"TMPDIR is {tmp_path / name} {why}; {ADVICE}"
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(StorageError) as error, temporary_file():
+        pass
+    assert str(error.value) == f"TMPDIR is {tmp_path}, which cannot be written; {ADVICE}"
+
+
+def test_a_system_without_a_usable_folder_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TMPDIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", _no_folder)
+    with pytest.raises(StorageError) as error, temporary_folder("a"):
+        pass
+    assert str(error.value) == f"no folder for temporary files can be written; {ADVICE}"
+
+
+def _no_folder() -> str:
+    raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+
+def test_a_full_folder_for_temporary_files_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    message = f"{tmp_path}: temporary files cannot be written (No space left on device); {ADVICE}"
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(StorageError) as error, temporary_file():
+        raise full
+    assert str(error.value) == message
+    with (
+        pytest.raises(StorageError) as error,
+        temporary_folder("a-") as folder,
+        storage.atomic_writer(f"{folder}/b"),
+    ):
+        raise full
+    assert str(error.value) == message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_of_the_block_keep_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    with (
+        pytest.raises(StorageError, match=f"{tmp_path}/result: cannot be written"),
+        temporary_folder("a-"),
+        storage.atomic_writer(f"{tmp_path}/result"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    missing = FileNotFoundError(errno.ENOENT, "No such file or directory", str(tmp_path / "input"))
+    with pytest.raises(FileNotFoundError), temporary_folder("a-"):
+        raise missing

@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def test_a_shard_of_empty_documents_has_an_empty_file(tmp_path: Path) -> None:
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Corpus]:
     """A remote corpus of three shards with a cache for one shard and its lengths."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     folder, records = "memory://shards/a", []
     for number in range(3):
         name = f"train-{number}"

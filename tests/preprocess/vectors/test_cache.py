@@ -416,7 +416,7 @@ def test_a_manifest_without_the_shape_is_refused(tmp_path):
 
 def test_local_copies_of_a_remote_cache_are_limited_in_bytes(tmp_path, monkeypatch):
     folder, fetched, read = "memory://test-vector-cache", [], storage.read_bytes
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     try:
         write(folder, numbered(3))
         # A shard's entries file has 192 + 44 bytes (its header is padded), its vectors 48.
@@ -441,7 +441,7 @@ def test_local_copies_of_a_remote_cache_are_limited_in_bytes(tmp_path, monkeypat
 
 def test_a_damaged_remote_shard_is_refused(tmp_path, monkeypatch):
     folder = "memory://test-vector-cache"
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     try:
         cache = write(folder, numbered(2))
         storage.write_bytes(f"{folder}/vectors-000001-000.bin", bytes(48))
