@@ -69,7 +69,7 @@ def rows_up_to(path: str, step: int) -> list[dict[str, Any]]:
 
 
 def _lines_up_to(path: str, step: int) -> list[str]:
-    lines = storage.read_bytes(path).decode().splitlines() if storage.exists(path) else []
+    lines = storage.read_bytes(path).decode(errors="replace").splitlines() if storage.exists(path) else []
     return [line for line in lines if _step(line) <= step]
 
 
@@ -77,5 +77,5 @@ def _step(line: str) -> float:
     """Return the step of a line; infinity if the line is incomplete, as after a kill."""
     try:
         return float(json.loads(line)["step"])
-    except ValueError:
+    except (ValueError, KeyError, TypeError):
         return math.inf

@@ -87,10 +87,12 @@ def update_card(
                 return
             exported = read_manifest(folder, "export")
             path = storage.join(folder, CARD)
-            storage.write_bytes(path, card_of(config, trained, exported.details, evaluation))
-            card = FileRecord(CARD, *hash_file(path))
+            card = card_of(config, trained, exported.details, evaluation)
             others = tuple(file for file in exported.files if file.name != CARD)
-            write_manifest(folder, replace(exported, files=(*others, card)))
+            # A process killed between these writes must not leave a card that differs from its record.
+            write_manifest(folder, replace(exported, files=others))
+            storage.write_bytes(path, card)
+            write_manifest(folder, replace(exported, files=(*others, record_of(CARD, card))))
     except (LockedError, StorageError) as error:
         console.warn(f"the model card does not show this evaluation: {error}")
         return
