@@ -22,7 +22,9 @@ from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
     WorkerHandler,
 )
 
-from preprocess.errors import UserError
+from pipeline.exhaustion import exhausted, exhausted_in
+from preprocess.errors import JobError
+from preprocess.work.resources import check_threads
 
 LOG_BYTES = 2000
 """How much of a dead worker's output the message shows."""
@@ -33,8 +35,56 @@ BROKEN_CONNECTIONS = ("beam_control_read", "read_grpc_client_inputs")
 """Beam's threads that end with an exception when a worker dies."""
 
 
-class WorkerDied(UserError):  # noqa: N818
+THREADS = {"multi_threading": (10, 20), "multi_processing": (10, 9)}
+WORKER_THREADS = 20
+"""Threads that Beam and gRPC use, a little fewer than measured: in the driver, by mode, of which the
+second number is for each worker; and in a worker process."""
+SMALL_STACK = 1 << 16
+FEWER_WORKERS = (
+    "Lower runner.options.workers, or prepare.unit_bytes for large files, or raise the limit"
+)
+RESUME = "Run the same command to resume"
+NO_DETAILS = f"a worker process ended. {RESUME}"
+
+
+class WorkerDied(JobError):  # noqa: N818
     """A worker process ended before its work was done; the message says how."""
+
+
+class NoRoom(JobError):  # noqa: N818
+    """The threads of a job cannot be started; the message says how many it needs."""
+
+
+def check_room(mode: str, workers: int) -> None:
+    """Check that the threads of a job can be started.
+
+    gRPC, which the mode in_memory does not use, aborts the process or waits if it cannot start one.
+
+    Args:
+        mode: mode of the direct runner, other than "auto".
+        workers: number of worker processes or threads.
+
+    Raises:
+        NoRoom: a thread cannot be started.
+    """
+    if mode not in THREADS:
+        return
+    own, each = THREADS[mode]
+    mine = own + workers * each
+    total = mine + (workers * WORKER_THREADS if mode == "multi_processing" else 0)
+    stack = threading.stack_size()
+    try:
+        check_threads(mine)  # whose stacks need address space
+        threading.stack_size(SMALL_STACK)
+        check_threads(total)  # which may reach a limit of the user's threads
+    except (RuntimeError, MemoryError) as error:
+        raise NoRoom(
+            f"{exhausted(error)}. The job needs about {total} threads for {workers} workers "
+            f"(runner.options.workers, runner.options.mode={mode}); the mode in_memory needs none. "
+            f"{RESUME}"
+        ) from error
+    finally:
+        threading.stack_size(stack)
 
 
 WORKER = """\
@@ -87,7 +137,10 @@ class WorkerProcess(GrpcWorkerHandler):  # type: ignore[misc, unused-ignore]
         self._process.wait()
         if self._closing.is_set():
             return
-        self._record_death()
+        try:
+            self._record_death()
+        except Exception:  # for instance, no memory for the message
+            self.deaths.append(NO_DETAILS)
         self._close_data()
         # Repeatedly, because the runner may be about to send one more instruction.
         while not self._closing.wait(ABORT_SECONDS):
@@ -153,11 +206,12 @@ def _without_broken_connections(hook: Any) -> Any:
 
 
 def _death_message(code: int, output: str) -> str:
-    again = "run the same command to resume"
     if code == -signal.SIGKILL:
         return (
-            "a worker process was killed, most likely because memory ran out; lower "
-            f"runner.options.workers and {again}"
+            f"a worker process was killed, most likely because memory ran out. {FEWER_WORKERS}. "
+            f"{RESUME}"
         )
+    if reason := exhausted_in(output):
+        return f"a worker process ended: {reason}. {FEWER_WORKERS}. {RESUME}"
     ended = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-    return f"a worker process ended {ended}; {again}. Its last output:\n{output}"
+    return f"a worker process ended {ended}. {RESUME}. Its last output:\n{output}"

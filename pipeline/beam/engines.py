@@ -19,7 +19,7 @@ from apache_beam.runners.portability.flink_runner import FlinkJarJobServer
 from apache_beam.runners.portability.job_server import JavaJarJobServer
 from apache_beam.runners.portability.spark_runner import SparkJarJobServer
 
-from pipeline.beam.direct_worker import raise_worker_deaths
+from pipeline.beam.direct_worker import check_room, raise_worker_deaths
 from pipeline.beam.flink_cluster import cancel_flink_job_on_error, flink_slots
 from pipeline.beam.job_server import job_server
 from pipeline.beam.proxies import bypass_proxies_here
@@ -40,6 +40,7 @@ from pipeline.config.runners import (
     RunnerConfig,
     SparkOptions,
 )
+from preprocess.work.resources import usable_cores
 
 IN_MEMORY_BYTES = 150 << 20
 """Input size below which worker processes take longer to start (some 5 s) than they save."""
@@ -85,10 +86,11 @@ def make_pipeline(config: RunnerConfig, input_bytes: int) -> Iterator[beam.Pipel
 
 
 def _direct(options: DirectOptions, input_bytes: int, cleanup: ExitStack) -> beam.Pipeline:
-    workers = options.workers or os.cpu_count() or 1
+    workers = options.workers or usable_cores()
     mode = options.mode
     if mode == "auto":
         mode = "in_memory" if input_bytes < IN_MEMORY_BYTES or workers == 1 else "multi_processing"
+    check_room(mode, workers)
     # By its full name, because `DirectRunner` first tries to download another engine.
     return _pipeline(
         "apache_beam.runners.portability.fn_api_runner.FnApiRunner",
@@ -119,7 +121,7 @@ def _flink(options: FlinkOptions, input_bytes: int, cleanup: ExitStack) -> beam.
     jar = options.job_server_jar or os.environ.get(FLINK_JAR)
     chosen = {"flink_version": options.version} if options.version else {}
     parallelism = options.parallelism or (
-        flink_slots(options.cluster) if options.cluster else os.cpu_count()
+        flink_slots(options.cluster) if options.cluster else usable_cores()
     )
     if options.cluster:
         chosen["job_name"] = f"biloom-{uuid.uuid4().hex}"

@@ -12,11 +12,11 @@ collisions are resolved.
 
 import io
 import mmap
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -24,6 +24,7 @@ import numpy.typing as npt
 import xxhash
 
 from preprocess.files import storage
+from preprocess.files.errors import report_write_errors
 
 HEADER = np.dtype("<u8")
 """Dtype of the first three numbers of the index."""
@@ -213,16 +214,16 @@ def _chunks(file: IO[bytes], dtype: str, size: int) -> Iterator[tuple[int, npt.N
 
 
 def _mapped(path: str) -> bytes | mmap.mmap:
-    local = storage.local_path(path)
-    if storage.is_remote(path):
-        local = Path(_cache.name) / xxhash.xxh3_128_hexdigest(path.encode())
-        with storage.open_read(path) as source, storage.atomic_writer(str(local)) as target:
-            shutil.copyfileobj(source, target, COPIED_AT_ONCE)
-    with open(local, "rb") as file:
-        if not local.stat().st_size:
+    """Return the bytes of a file; a remote one is copied to a file in ``TMPDIR`` that has no name.
+
+    A worker may be killed, so a named copy might stay.
+    """
+    is_remote = storage.is_remote(path)
+    with tempfile.TemporaryFile() if is_remote else open(storage.local_path(path), "rb") as file:
+        if is_remote:
+            with storage.open_read(path) as source, report_write_errors(tempfile.gettempdir()):
+                shutil.copyfileobj(source, file, COPIED_AT_ONCE)
+                file.flush()
+        if not os.fstat(file.fileno()).st_size:
             return b""
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-_cache = tempfile.TemporaryDirectory(prefix="biloom-vocabulary-", ignore_cleanup_errors=True)
-"""Local copies of remote vocabularies, removed when the process exits."""

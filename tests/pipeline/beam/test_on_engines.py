@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.stopping import exit_code
+
 Tiny = Any  # of conftest.py
 Command = Any
 ROOT = Path(__file__).parents[3]

@@ -237,8 +237,8 @@ def test_a_killed_worker_ends_the_job_with_a_message_and_a_rerun_completes(
         _, err = driver.communicate(timeout=60)
     assert (driver.returncode, err) == (
         2,
-        "biloom: a worker process was killed, most likely because memory ran out; lower "
-        "runner.options.workers and run the same command to resume\n",
+        "biloom: a worker process was killed, most likely because memory ran out. Lower "
+        "runner.options.workers or prepare.unit_bytes. Run the same command to resume\n",
     )
     assert main(text.arguments(tmp_path)) == 0
     assert_same(tmp_path, made)
