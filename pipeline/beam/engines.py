@@ -20,9 +20,9 @@ from apache_beam.runners.portability.job_server import JavaJarJobServer
 from apache_beam.runners.portability.spark_runner import SparkJarJobServer
 
 from pipeline.beam.direct_worker import check_room, raise_worker_deaths
-from pipeline.beam.flink_cluster import cancel_flink_job_on_error, flink_slots
+from pipeline.beam.flink_cluster import cancel_flink_job_on_error, check_version, flink_cluster
 from pipeline.beam.job_server import job_server
-from pipeline.beam.proxies import bypass_proxies_here
+from pipeline.beam.proxies import HERE, bypass_proxies
 from pipeline.beam.remote_job import run_remote_job
 from pipeline.beam.requirements import (
     RunnerError,
@@ -73,7 +73,7 @@ def make_pipeline(config: RunnerConfig, input_bytes: int) -> Iterator[beam.Pipel
         RunnerError: a requirement of the engine is missing.
         WorkerDied: a worker process of the direct runner ended before its work was done.
     """
-    bypass_proxies_here()
+    bypass_proxies(*HERE)
     with ExitStack() as cleanup, raise_worker_deaths():
         pipeline = RUNNERS[config.kind](config.options, input_bytes, cleanup)
         yield pipeline
@@ -100,7 +100,7 @@ def _direct(options: DirectOptions, input_bytes: int, cleanup: ExitStack) -> bea
 
 
 def _portable(options: PortableOptions, input_bytes: int, cleanup: ExitStack) -> beam.Pipeline:
-    check_reachable("job_endpoint", options.job_endpoint)
+    bypass_proxies(check_reachable("job_endpoint", options.job_endpoint))
     return _pipeline(
         "PortableRunner",
         job_endpoint=options.job_endpoint,
@@ -119,10 +119,25 @@ def _flink(options: FlinkOptions, input_bytes: int, cleanup: ExitStack) -> beam.
             f"{', '.join(known)}"
         )
     jar = options.job_server_jar or os.environ.get(FLINK_JAR)
-    chosen = {"flink_version": options.version} if options.version else {}
-    parallelism = options.parallelism or (
-        flink_slots(options.cluster) if options.cluster else usable_cores()
-    )
+    version, parallelism = options.version, options.parallelism or usable_cores()
+    if options.cluster:
+        cluster = flink_cluster(options.cluster)
+        check_version(options.version, jar, cluster, options.cluster)
+        version = version or cluster.version or None
+        parallelism = options.parallelism or cluster.parallelism
+    if version and version not in known:
+        if not jar:
+            raise RunnerError(
+                f"runner.options.master: Beam has no job server for Flink {version} of the cluster at "
+                f"{options.cluster}, only for {', '.join(known)}; set runner.options.job_server_jar"
+            )
+        version = None
+    if options.cluster and not (version or jar):
+        raise RunnerError(
+            f"runner.options.version is missing: the cluster at {options.cluster} does not tell its "
+            f"version; set it to one of {', '.join(known)}"
+        )
+    chosen = {"flink_version": version} if version else {}
     if options.cluster:
         chosen["job_name"] = f"biloom-{uuid.uuid4().hex}"
         cleanup.enter_context(cancel_flink_job_on_error(options.cluster, chosen["job_name"]))

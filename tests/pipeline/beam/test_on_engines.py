@@ -202,7 +202,6 @@ def test_a_flink_cluster_that_loses_a_task_manager_writes_the_same_bytes(
             f"runner.options.master=localhost:{port}",
             "runner.options.environment_type=EXTERNAL",
             f"runner.options.environment_config=localhost:{pool_port}",
-            "runner.options.parallelism=2",  # one slot is spare, for the work of the killed TaskManager
         )
         work = tmp_path / "prepare" / "_work"
         with biloom.start(*settings(tiny, tmp_path, *runner)) as driver:
