@@ -18,6 +18,7 @@ from lightning_modules.allocator import keep_memory
 from lightning_modules.vectors.batches import window_characters
 from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import Selection
+from lightning_modules.vectors.worker_device import DeviceName, worker_device
 from preprocess.config import Source
 from preprocess.corpus.dedup import hash_keys, read_drops, write_keys
 from preprocess.corpus.rejects import RejectsWriter
@@ -58,7 +59,7 @@ class EmbedJob:
         texts: whether to store the texts.
         batch_tokens: tokens per batch, including padding.
         buckets: number of hash buckets for finding repeated texts.
-        device: torch device, such as "cpu" or "cuda".
+        device: device of each worker, from `worker_device`.
         limits: limits of the reader.
         first_unit: shard number of unit 0; above 0 if a finished cache has shards already.
         known: folder of a finished cache whose texts are left out; empty if there is none.
@@ -77,7 +78,7 @@ class EmbedJob:
     texts: bool
     batch_tokens: int
     buckets: int
-    device: str
+    device: DeviceName
     limits: Limits = field(default_factory=Limits)
     first_unit: int = 0
     known: str = ""
@@ -137,7 +138,8 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
     repeated = set(read_drops(job.work, "hashes", unit.index, job.buckets).tolist())
     progress = Progress(job.work, unit.index)
     parts = list(_closed_parts(job, unit))
-    model = _model(job.model, job.model_content, job.device)
+    device = worker_device(job.device)
+    model = _model(job.model, job.model_content, device)
     shape = job.selection.shape(model.depth, model.dim)
     # Batches are planned within a window, so they depend on the unit only.
     most = window_characters(*shape)
@@ -158,6 +160,7 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
     record = {
         "files": [file for part in parts for file in part["files"]],
         "duplicates": len(repeated),
+        "device": device.partition(":")[0],
         **{name: sum(part[name] for part in parts) for name in ("known", "truncated")},
     }
     folder.write_done(job.work, folder.finished_record(job.work, unit.index), record)
