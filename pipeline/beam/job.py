@@ -13,7 +13,7 @@ from pipeline.beam.engines import make_pipeline
 from pipeline.beam.guard import Guard, exhausted_message, where_to_look
 from pipeline.beam.requirements import RunnerError
 from pipeline.beam.unit_bar import unit_bar
-from pipeline.beam.worker_call import failures, job_runs, source_version, user_errors
+from pipeline.beam.worker_call import job_runs, reported, source_version, user_errors
 from pipeline.config.runners import RunnerConfig
 from pipeline.console import Console
 from pipeline.exhaustion import exhausted, exhausted_in
@@ -77,7 +77,7 @@ def run_job(
                 case "finished":
                     return
                 case "failed":
-                    raise UserError("\n".join(failures(work))) from None
+                    raise reported(work) or error from None
                 case "exhausted":
                     raise JobError(guard.message) from None
                 case "stalled":
