@@ -1,21 +1,18 @@
 """The `biloom` command. A command imports what it needs only when it runs."""
 
-import errno
 import io
 import os
 import sys
 import threading
-import traceback
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import suppress
 
 from pipeline.commands.parser import make_parser
 from pipeline.commands.registry import COMMANDS
-from pipeline.exhaustion import exhausted
 from pipeline.exit_codes import ExitCode
+from pipeline.failures import report_error
 from pipeline.stopping import STOPPED_MESSAGE, JobStopped, Stopped, stoppable
-from preprocess.errors import JobError, UserError, one_line, printable
 from preprocess.work.resources import check_threads, usable_cores
 
 DESCRIPTION = "Pretrain bidirectional language models on any corpus, and use their vectors."
@@ -24,15 +21,6 @@ EPILOG = (
     "are merged in order. KEY=VALUE overrides one setting. A finished stage is not run again; the "
     "same command resumes an interrupted one. `biloom COMMAND --help` lists the main settings of a "
     "command."
-)
-FIXABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-"""Errors of the file system that a user can fix, such as a full disk; reported without a traceback."""
-
-
-RESUME = "Run the same command again to resume"
-REPORT = (
-    "biloom: this is a bug; please report it with the traceback, the command and the output of "
-    "`biloom --version`. Finished work is kept"
 )
 
 
@@ -94,27 +82,6 @@ def _main(arguments: Sequence[str] | None) -> int:
             _limit_threads()
         code: int = options.run(options)
         sys.stdout.flush()
-    return code
-
-
-def report_error(error: Exception) -> ExitCode:
-    """Print the message of an error, or its traceback if it is a bug; return the exit code."""
-    if isinstance(error, JobError):
-        return _told(str(error), ExitCode.FAILED)
-    if isinstance(error, UserError):
-        return _told(str(error), ExitCode.USER_ERROR)
-    if isinstance(error, OSError) and error.errno in FIXABLE:
-        name = one_line(str(error.filename or "a file"))
-        return _told(f"{name}: {error.strerror}", ExitCode.USER_ERROR)
-    if reason := exhausted(error):
-        return _told(f"{reason}. {RESUME}", ExitCode.FAILED)
-    traceback.print_exception(error)
-    print(REPORT, file=sys.stderr)
-    return ExitCode.BUG
-
-
-def _told(message: str, code: ExitCode) -> ExitCode:
-    print(f"biloom: {printable(message)}", file=sys.stderr)
     return code
 
 

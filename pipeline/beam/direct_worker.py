@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, ClassVar
 
 from apache_beam.portability import python_urns
@@ -23,6 +23,7 @@ from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
 )
 
 from pipeline.exhaustion import exhausted, exhausted_in
+from pipeline.failures import RESUME
 from preprocess.errors import JobError
 from preprocess.work.resources import check_threads
 
@@ -36,14 +37,12 @@ BROKEN_CONNECTIONS = ("beam_control_read", "read_grpc_client_inputs")
 
 
 THREADS = {"multi_threading": (10, 20), "multi_processing": (10, 9)}
+FILES = {"multi_threading": (8, 1), "multi_processing": (6, 5)}
 WORKER_THREADS = 20
-"""Threads that Beam and gRPC use, a little fewer than measured: in the driver, by mode, of which the
-second number is for each worker; and in a worker process."""
+"""A little less than Beam and gRPC were seen to use: threads of the driver and its further open files by
+mode (the second number is for each worker), and threads of a worker process."""
 SMALL_STACK = 1 << 16
-FEWER_WORKERS = (
-    "Lower runner.options.workers, or prepare.unit_bytes for large files, or raise the limit"
-)
-RESUME = "Run the same command to resume"
+FEWER_WORKERS = "Lower runner.options.workers or prepare.unit_bytes"
 NO_DETAILS = f"a worker process ended. {RESUME}"
 
 
@@ -52,36 +51,41 @@ class WorkerDied(JobError):  # noqa: N818
 
 
 class NoRoom(JobError):  # noqa: N818
-    """The threads of a job cannot be started; the message says how many it needs."""
+    """The threads of a job cannot be started, or its files opened; the message says how many."""
 
 
 def check_room(mode: str, workers: int) -> None:
-    """Check that the threads of a job can be started.
+    """Check that the threads of a job can be started, and its files and sockets opened.
 
-    gRPC, which the mode in_memory does not use, aborts the process or waits if it cannot start one.
+    If gRPC lacks one, it aborts the process or waits. The mode in_memory does not use it.
 
     Args:
         mode: mode of the direct runner, other than "auto".
         workers: number of worker processes or threads.
 
     Raises:
-        NoRoom: a thread cannot be started.
+        NoRoom: a thread or a file is missing.
     """
     if mode not in THREADS:
         return
     own, each = THREADS[mode]
     mine = own + workers * each
     total = mine + (workers * WORKER_THREADS if mode == "multi_processing" else 0)
+    own, each = FILES[mode]
+    files = own + workers * each
     stack = threading.stack_size()
     try:
         check_threads(mine)  # whose stacks need address space
         threading.stack_size(SMALL_STACK)
         check_threads(total)  # which may reach a limit of the user's threads
-    except (RuntimeError, MemoryError) as error:
+        with ExitStack() as opened:
+            for _ in range(files):
+                opened.enter_context(open(os.devnull, "rb"))
+    except (RuntimeError, MemoryError, OSError) as error:
         raise NoRoom(
-            f"{exhausted(error)}. The job needs about {total} threads for {workers} workers "
-            f"(runner.options.workers, runner.options.mode={mode}); the mode in_memory needs none. "
-            f"{RESUME}"
+            f"{exhausted(error)}. The job needs about {total} threads and {files} more open files for "
+            f"{workers} workers (runner.options.workers, runner.options.mode={mode}); the mode "
+            f"in_memory needs none. {RESUME}"
         ) from error
     finally:
         threading.stack_size(stack)
