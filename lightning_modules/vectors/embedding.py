@@ -109,12 +109,15 @@ def hash_texts(job: EmbedJob, unit: Unit) -> int:
         keys = bytearray()
         dropped: Counter[str] = Counter()
         aside = RejectsWriter(job.output, job.first_unit + unit.index)
-        reader = read_unit(unit, job.sources[unit.source], job.cleaning, job.limits)
+        progress = Progress(job.work, unit.index, "keys")
+        source = job.sources[unit.source]
+        reader = read_unit(unit, source, job.cleaning, job.limits, alive=progress.write)
         for block in reader:
             keys += _keys(_texts(job, block.documents))
             dropped.update(one.reason for one in block.rejected)
             aside.add_rejected(block.rejected)
         aside.flush()
+        progress.write(final=True)
         # (texts, 2): text_key gives 16 bytes, the high half first.
         hashes = hash_halves(keys)
         write_keys(job.work, "hashes", unit.index, 0, hash_keys(hashes, 0), job.buckets)
@@ -143,7 +146,7 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
     shape = job.selection.shape(model.depth, model.dim)
     # Batches are planned within a window, so they depend on the unit only.
     most = window_characters(*shape)
-    windows = _windows(job, unit, repeated, parts[-1]["end"] if parts else 0, most)
+    windows = _windows(job, unit, repeated, parts[-1]["end"] if parts else 0, most, progress)
     total = sum(piece.end - piece.start for piece in unit.ranges)
     for first in windows:
         if not first.texts:
@@ -231,7 +234,7 @@ def _finished_cache(folder: str, model_content: str) -> VectorCache:
 
 
 def _windows(
-    job: EmbedJob, unit: Unit, repeated: set[int], begin: int, most: int
+    job: EmbedJob, unit: Unit, repeated: set[int], begin: int, most: int, progress: Progress
 ) -> Iterator[_Window]:
     """Yield the texts of a unit that are to be embedded.
 
@@ -241,10 +244,12 @@ def _windows(
         repeated: indices of texts that occurred before.
         begin: index of the first text to yield.
         most: number of characters, or of texts, at which a window ends.
+        progress: written while texts are read, because many may be passed over.
     """
     texts: list[Text] = []
     characters = end = known = 0
-    for block in read_unit(unit, job.sources[unit.source], job.cleaning, job.limits):
+    source = job.sources[unit.source]
+    for block in read_unit(unit, source, job.cleaning, job.limits, alive=progress.write):
         read = _texts(job, block.documents)
         in_cache = np.zeros(len(read), bool)
         if job.known and read:

@@ -21,6 +21,7 @@ from preprocess.shards.format import DOCUMENT, shard_counts, token_dtype
 from preprocess.shards.origins import Origins
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
+from preprocess.work.progress import Progress
 
 Drops = dict[str, tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]]
 """Documents to drop by reason: their numbers, sorted, shape (documents,), and unit and number of the
@@ -65,6 +66,8 @@ class _LastPass:
         job, index = self._job, self._unit.index
         parts = folder.read_unit_record(job.work, index)["parts"]
         drops = self._drops() if parts else {}
+        # A compressed file of any size is one unit.
+        progress = Progress(job.work, index, "last-pass")
         with synced_together():
             for segment in parts:
                 names = dict(segment)
@@ -73,6 +76,7 @@ class _LastPass:
                 origins = self._finish_origins(name, drops) if name else None
                 for split, name in names.items():
                     self._finish_part(name, split, drops, origins)
+                    progress.write()
             self._rejects_writer.flush()
             write_bytes(folder.counts_file(job.work, index), self._counts.tobytes())
         record = {
@@ -81,6 +85,7 @@ class _LastPass:
             "dropped": {reason: len(numbers) for reason, (numbers, _) in drops.items()},
             "histograms": self._histograms.to_dict(),
         }
+        progress.write(final=True)
         folder.write_done(job.work, folder.finished_record(job.work, index), record)
 
     def _drops(self) -> Drops:

@@ -19,11 +19,14 @@ DROPPED = "dropped."
 class Progress:
     """Counts of a running unit, which `write` saves for `ProgressSums`.
 
-    Update the attributes and call `write` after each piece of work, for example each block.
+    Update the attributes and call `write` after each piece of work, for example each block. Each record
+    differs from the one before, so it shows that the unit is not still, even if its counts are the same.
 
     Args:
         work: folder of unfinished work.
         unit: the unit's number.
+        step: name of a further step over the same unit. Its record has no counts unless they are set,
+            and exists only if the step takes longer than `WRITE_SECONDS`.
 
     Attributes:
         bytes: raw bytes read so far.
@@ -32,10 +35,14 @@ class Progress:
         dropped: counters of dropped documents by reason; their sum is reported.
     """
 
-    def __init__(self, work: str, unit: int) -> None:
-        self._path = join(progress_folder(work), f"{unit:06d}.json")
+    def __init__(self, work: str, unit: int, step: str = "") -> None:
+        name = f"{unit:06d}-{step}" if step else f"{unit:06d}"
+        self._path, self._step, self._writes = join(progress_folder(work), f"{name}.json"), step, 0
         self.bytes = self.documents = self.tokens = 0
         self.dropped: Sequence[Counter[str]] = ()
+        if step:
+            self._written = time.monotonic()
+            return
         # Report the start immediately, because a large first document may take long.
         self._written = -math.inf
         self.write()
@@ -46,9 +53,13 @@ class Progress:
         Args:
             final: write in any case, and mark the unit as finished.
         """
+        if final and self._step and not self._writes:
+            return
         if final or time.monotonic() - self._written > WRITE_SECONDS:
             self._written = time.monotonic()
+            self._writes += 1
             counts = {"bytes": self.bytes, "documents": self.documents, "tokens": self.tokens}
+            counts["writes"] = self._writes
             dropped = sum(self.dropped, Counter())
             reasons = {DROPPED + reason: number for reason, number in dropped.items()}
             record = {"final": final, "counts": {**counts, **reasons}}
@@ -70,7 +81,7 @@ class ProgressSums:
         self._sums: Counter[str] = Counter()
 
     def read(self) -> Counter[str]:
-        """Return the current sums of bytes, documents, tokens and ``dropped.REASON`` over all units.
+        """Return the sums of bytes, documents, tokens, writes and ``dropped.REASON`` over all units.
 
         Raises:
             OSError, ValueError: a record cannot be read now; a later call may succeed.
