@@ -3,8 +3,10 @@
 import io
 import os
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 
 from pipeline.commands.parser import make_parser
 from pipeline.commands.registry import COMMANDS
@@ -35,16 +37,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print("", STOPPED_MESSAGE, *getattr(stop, "__notes__", ()), sep="\n", file=sys.stderr)
         code = stop.code if isinstance(stop, Stopped) else ExitCode.INTERRUPTED
-        if arguments is None and isinstance(stop, JobStopped):
-            # Threads of the engine would continue to work, or abort the process when Python exits.
-            sys.stdout.flush()
-            os._exit(code)
+        if arguments is None:
+            _leave(code, isinstance(stop, JobStopped))
         return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OUTPUT_CLOSED
     except Exception as error:
-        return report_error(error)
+        code = report_error(error)
+        if arguments is None:
+            _leave(code, code == ExitCode.FAILED)
+        return code
+
+
+def _leave(code: ExitCode, lost: bool) -> None:
+    """End the process at once if threads of an engine may hold it.
+
+    They would continue to work, keep the process alive, or abort it while Python exits. A library that
+    was loaded in part, because memory ran out, may crash then.
+
+    Args:
+        code: the exit code.
+        lost: whether the command ended in the middle of its work.
+    """
+    others = set(threading.enumerate()) - {threading.current_thread()}
+    if lost or not all(thread.daemon for thread in others):
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)
 
 
 def _main(arguments: Sequence[str] | None) -> int:

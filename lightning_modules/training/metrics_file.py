@@ -69,7 +69,11 @@ def rows_up_to(path: str, step: int) -> list[dict[str, Any]]:
 
 
 def _lines_up_to(path: str, step: int) -> list[str]:
-    lines = storage.read_bytes(path).decode(errors="replace").splitlines() if storage.exists(path) else []
+    lines = (
+        storage.read_bytes(path).decode(errors="replace").splitlines()
+        if storage.exists(path)
+        else []
+    )
     return [line for line in lines if _step(line) <= step]
 
 

@@ -18,6 +18,7 @@ from lightning_modules.allocator import keep_memory
 from lightning_modules.vectors.batches import window_characters
 from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import Selection
+from lightning_modules.vectors.worker_device import DeviceName, worker_device
 from preprocess.config import Source
 from preprocess.corpus.dedup import hash_keys, read_drops, write_keys
 from preprocess.corpus.rejects import RejectsWriter
@@ -58,7 +59,7 @@ class EmbedJob:
         texts: whether to store the texts.
         batch_tokens: tokens per batch, including padding.
         buckets: number of hash buckets for finding repeated texts.
-        device: torch device, such as "cpu" or "cuda".
+        device: device of each worker, from `worker_device`.
         limits: limits of the reader.
         first_unit: shard number of unit 0; above 0 if a finished cache has shards already.
         known: folder of a finished cache whose texts are left out; empty if there is none.
@@ -77,7 +78,7 @@ class EmbedJob:
     texts: bool
     batch_tokens: int
     buckets: int
-    device: str
+    device: DeviceName
     limits: Limits = field(default_factory=Limits)
     first_unit: int = 0
     known: str = ""
@@ -108,12 +109,15 @@ def hash_texts(job: EmbedJob, unit: Unit) -> int:
         keys = bytearray()
         dropped: Counter[str] = Counter()
         aside = RejectsWriter(job.output, job.first_unit + unit.index)
-        reader = read_unit(unit, job.sources[unit.source], job.cleaning, job.limits)
+        progress = Progress(job.work, unit.index, "keys")
+        source = job.sources[unit.source]
+        reader = read_unit(unit, source, job.cleaning, job.limits, alive=progress.write)
         for block in reader:
             keys += _keys(_texts(job, block.documents))
             dropped.update(one.reason for one in block.rejected)
             aside.add_rejected(block.rejected)
         aside.flush()
+        progress.write(final=True)
         # (texts, 2): text_key gives 16 bytes, the high half first.
         hashes = hash_halves(keys)
         write_keys(job.work, "hashes", unit.index, 0, hash_keys(hashes, 0), job.buckets)
@@ -137,11 +141,12 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
     repeated = set(read_drops(job.work, "hashes", unit.index, job.buckets).tolist())
     progress = Progress(job.work, unit.index)
     parts = list(_closed_parts(job, unit))
-    model = _model(job.model, job.model_content, job.device)
+    device = worker_device(job.device)
+    model = _model(job.model, job.model_content, device)
     shape = job.selection.shape(model.depth, model.dim)
     # Batches are planned within a window, so they depend on the unit only.
     most = window_characters(*shape)
-    windows = _windows(job, unit, repeated, parts[-1]["end"] if parts else 0, most)
+    windows = _windows(job, unit, repeated, parts[-1]["end"] if parts else 0, most, progress)
     total = sum(piece.end - piece.start for piece in unit.ranges)
     for first in windows:
         if not first.texts:
@@ -158,6 +163,7 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
     record = {
         "files": [file for part in parts for file in part["files"]],
         "duplicates": len(repeated),
+        "device": device.partition(":")[0],
         **{name: sum(part[name] for part in parts) for name in ("known", "truncated")},
     }
     folder.write_done(job.work, folder.finished_record(job.work, unit.index), record)
@@ -232,7 +238,7 @@ def _finished_cache(folder: str, model_content: str) -> VectorCache:
 
 
 def _windows(
-    job: EmbedJob, unit: Unit, repeated: set[int], begin: int, most: int
+    job: EmbedJob, unit: Unit, repeated: set[int], begin: int, most: int, progress: Progress
 ) -> Iterator[_Window]:
     """Yield the texts of a unit that are to be embedded.
 
@@ -242,10 +248,12 @@ def _windows(
         repeated: indices of texts that occurred before.
         begin: index of the first text to yield.
         most: number of characters, or of texts, at which a window ends.
+        progress: written while texts are read, because many may be passed over.
     """
     texts: list[Text] = []
     characters = end = known = 0
-    for block in read_unit(unit, job.sources[unit.source], job.cleaning, job.limits):
+    source = job.sources[unit.source]
+    for block in read_unit(unit, source, job.cleaning, job.limits, alive=progress.write):
         read = _texts(job, block.documents)
         in_cache = np.zeros(len(read), bool)
         if job.known and read:

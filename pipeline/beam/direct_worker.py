@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, ClassVar
 
 from apache_beam.portability import python_urns
@@ -22,8 +22,11 @@ from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
     WorkerHandler,
 )
 
-from preprocess.errors import UserError
+from pipeline.exhaustion import exhausted, exhausted_in
+from pipeline.failures import RESUME
+from preprocess.errors import JobError
 from preprocess.files.temporary import temporary_root
+from preprocess.work.resources import check_threads
 
 LOG_BYTES = 2000
 """How much of a dead worker's output the message shows."""
@@ -34,8 +37,59 @@ BROKEN_CONNECTIONS = ("beam_control_read", "read_grpc_client_inputs")
 """Beam's threads that end with an exception when a worker dies."""
 
 
-class WorkerDied(UserError):  # noqa: N818
+THREADS = {"multi_threading": (10, 20), "multi_processing": (10, 9)}
+FILES = {"multi_threading": (8, 1), "multi_processing": (6, 5)}
+WORKER_THREADS = 20
+"""A little less than Beam and gRPC were seen to use: threads of the driver and its further open files by
+mode (the second number is for each worker), and threads of a worker process."""
+SMALL_STACK = 1 << 16
+FEWER_WORKERS = "Lower runner.options.workers or prepare.unit_bytes"
+NO_DETAILS = f"a worker process ended. {RESUME}"
+
+
+class WorkerDied(JobError):  # noqa: N818
     """A worker process ended before its work was done; the message says how."""
+
+
+class NoRoom(JobError):  # noqa: N818
+    """The threads of a job cannot be started, or its files opened; the message says how many."""
+
+
+def check_room(mode: str, workers: int) -> None:
+    """Check that the threads of a job can be started, and its files and sockets opened.
+
+    If gRPC lacks one, it aborts the process or waits. The mode in_memory does not use it.
+
+    Args:
+        mode: mode of the direct runner, other than "auto".
+        workers: number of worker processes or threads.
+
+    Raises:
+        NoRoom: a thread or a file is missing.
+    """
+    if mode not in THREADS:
+        return
+    own, each = THREADS[mode]
+    mine = own + workers * each
+    total = mine + (workers * WORKER_THREADS if mode == "multi_processing" else 0)
+    own, each = FILES[mode]
+    files = own + workers * each
+    stack = threading.stack_size()
+    try:
+        check_threads(mine)  # whose stacks need address space
+        threading.stack_size(SMALL_STACK)
+        check_threads(total)  # which may reach a limit of the user's threads
+        with ExitStack() as opened:
+            for _ in range(files):
+                opened.enter_context(open(os.devnull, "rb"))
+    except (RuntimeError, MemoryError, OSError) as error:
+        raise NoRoom(
+            f"{exhausted(error)}. The job needs about {total} threads and {files} more open files for "
+            f"{workers} workers (runner.options.workers, runner.options.mode={mode}); the mode "
+            f"in_memory needs none. {RESUME}"
+        ) from error
+    finally:
+        threading.stack_size(stack)
 
 
 WORKER = """\
@@ -88,7 +142,10 @@ class WorkerProcess(GrpcWorkerHandler):  # type: ignore[misc, unused-ignore]
         self._process.wait()
         if self._closing.is_set():
             return
-        self._record_death()
+        try:
+            self._record_death()
+        except Exception:  # for instance, no memory for the message
+            self.deaths.append(NO_DETAILS)
         self._close_data()
         # Repeatedly, because the runner may be about to send one more instruction.
         while not self._closing.wait(ABORT_SECONDS):
@@ -154,11 +211,12 @@ def _without_broken_connections(hook: Any) -> Any:
 
 
 def _death_message(code: int, output: str) -> str:
-    again = "run the same command to resume"
     if code == -signal.SIGKILL:
         return (
-            "a worker process was killed, most likely because memory ran out; lower "
-            f"runner.options.workers and {again}"
+            f"a worker process was killed, most likely because memory ran out. {FEWER_WORKERS}. "
+            f"{RESUME}"
         )
+    if reason := exhausted_in(output):
+        return f"a worker process ended: {reason}. {FEWER_WORKERS}. {RESUME}"
     ended = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-    return f"a worker process ended {ended}; {again}. Its last output:\n{output}"
+    return f"a worker process ended {ended}. {RESUME}. Its last output:\n{output}"

@@ -19,10 +19,10 @@ from apache_beam.runners.portability.flink_runner import FlinkJarJobServer
 from apache_beam.runners.portability.job_server import JavaJarJobServer
 from apache_beam.runners.portability.spark_runner import SparkJarJobServer
 
-from pipeline.beam.direct_worker import raise_worker_deaths
-from pipeline.beam.flink_cluster import cancel_flink_job_on_error, flink_slots
+from pipeline.beam.direct_worker import check_room, raise_worker_deaths
+from pipeline.beam.flink_cluster import cancel_flink_job_on_error, check_version, flink_cluster
 from pipeline.beam.job_server import job_server
-from pipeline.beam.proxies import bypass_proxies_here
+from pipeline.beam.proxies import HERE, bypass_proxies
 from pipeline.beam.remote_job import run_remote_job
 from pipeline.beam.requirements import (
     RunnerError,
@@ -41,6 +41,7 @@ from pipeline.config.runners import (
     SparkOptions,
 )
 from preprocess.files.temporary import temporary_root
+from preprocess.work.resources import usable_cores
 
 IN_MEMORY_BYTES = 150 << 20
 """Input size below which worker processes take longer to start (some 5 s) than they save."""
@@ -74,7 +75,7 @@ def make_pipeline(config: RunnerConfig, input_bytes: int) -> Iterator[beam.Pipel
         StorageError: there is no usable folder for temporary files.
         WorkerDied: a worker process of the direct runner ended before its work was done.
     """
-    bypass_proxies_here()
+    bypass_proxies(*HERE)
     temporary_root()  # Beam needs one
     with ExitStack() as cleanup, raise_worker_deaths():
         pipeline = RUNNERS[config.kind](config.options, input_bytes, cleanup)
@@ -88,10 +89,11 @@ def make_pipeline(config: RunnerConfig, input_bytes: int) -> Iterator[beam.Pipel
 
 
 def _direct(options: DirectOptions, input_bytes: int, cleanup: ExitStack) -> beam.Pipeline:
-    workers = options.workers or os.cpu_count() or 1
+    workers = options.workers or usable_cores()
     mode = options.mode
     if mode == "auto":
         mode = "in_memory" if input_bytes < IN_MEMORY_BYTES or workers == 1 else "multi_processing"
+    check_room(mode, workers)
     # By its full name, because `DirectRunner` first tries to download another engine.
     return _pipeline(
         "apache_beam.runners.portability.fn_api_runner.FnApiRunner",
@@ -101,7 +103,7 @@ def _direct(options: DirectOptions, input_bytes: int, cleanup: ExitStack) -> bea
 
 
 def _portable(options: PortableOptions, input_bytes: int, cleanup: ExitStack) -> beam.Pipeline:
-    check_reachable("job_endpoint", options.job_endpoint)
+    bypass_proxies(check_reachable("job_endpoint", options.job_endpoint))
     return _pipeline(
         "PortableRunner",
         job_endpoint=options.job_endpoint,
@@ -120,10 +122,25 @@ def _flink(options: FlinkOptions, input_bytes: int, cleanup: ExitStack) -> beam.
             f"{', '.join(known)}"
         )
     jar = options.job_server_jar or os.environ.get(FLINK_JAR)
-    chosen = {"flink_version": options.version} if options.version else {}
-    parallelism = options.parallelism or (
-        flink_slots(options.cluster) if options.cluster else os.cpu_count()
-    )
+    version, parallelism = options.version, options.parallelism or usable_cores()
+    if options.cluster:
+        cluster = flink_cluster(options.cluster)
+        check_version(options.version, jar, cluster, options.cluster)
+        version = version or cluster.version or None
+        parallelism = options.parallelism or cluster.parallelism
+    if version and version not in known:
+        if not jar:
+            raise RunnerError(
+                f"runner.options.master: Beam has no job server for Flink {version} of the cluster at "
+                f"{options.cluster}, only for {', '.join(known)}; set runner.options.job_server_jar"
+            )
+        version = None
+    if options.cluster and not (version or jar):
+        raise RunnerError(
+            f"runner.options.version is missing: the cluster at {options.cluster} does not tell its "
+            f"version; set it to one of {', '.join(known)}"
+        )
+    chosen = {"flink_version": version} if version else {}
     if options.cluster:
         chosen["job_name"] = f"biloom-{uuid.uuid4().hex}"
         cleanup.enter_context(cancel_flink_job_on_error(options.cluster, chosen["job_name"]))

@@ -1,12 +1,15 @@
-"""A Flink cluster's REST API: the number of its slots, and cancelling a job."""
+"""A Flink cluster's REST API: its version, the number of its slots, and cancelling a job."""
 
 import json
+import re
 import time
-import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from pipeline.beam.remote_job import CANCEL_SECONDS, NOT_CANCELLED
 from pipeline.beam.requirements import CONNECT_SECONDS, RunnerError
@@ -16,10 +19,39 @@ ENDED = ("CANCELED", "FINISHED", "FAILED")
 APPEAR_SECONDS = 3.0
 """How long after the end of the job server a job that it sent may be missing in Flink's list."""
 POLL_SECONDS = 0.2
+_VERSION = re.compile(r"\d+\.\d+")
+_IN_NAME = re.compile(r"flink[-_]?(\d+\.\d+)")
+_POM = "META-INF/maven/org.apache.flink/flink-core/pom.properties"
+_IN_POM = re.compile(r"^version=(\d+\.\d+)", re.MULTILINE)
+_IN_MANIFEST = re.compile(r"flink-(?:core|runtime)-(\d+\.\d+)")
 
 
-def flink_slots(master: str) -> int:
-    """Return the number of slots of a cluster, from Flink's REST API (`/overview`).
+class FlinkCluster(NamedTuple):
+    """What a cluster's REST API tells about it.
+
+    Attributes:
+        version: major and minor version, such as "1.20"; empty if the cluster does not tell.
+        slots: slots of all TaskManagers.
+        largest: most slots of one TaskManager.
+        task_managers: number of TaskManagers.
+    """
+
+    version: str
+    slots: int
+    largest: int
+    task_managers: int
+
+    @property
+    def parallelism(self) -> int:
+        """Slots that a job may use so that it goes on without the largest TaskManager.
+
+        A single TaskManager is used as a whole: if it is lost, the job waits for its successor anyway.
+        """
+        return self.slots if self.task_managers == 1 else max(1, self.slots - self.largest)
+
+
+def flink_cluster(master: str) -> FlinkCluster:
+    """Return the version and the slots of a cluster, from Flink's REST API.
 
     Args:
         master: host:port or URL of the REST API.
@@ -28,17 +60,64 @@ def flink_slots(master: str) -> int:
         RunnerError: the cluster does not answer or has no slots.
     """
     try:
-        slots = int(_answer(master, "overview")["slots-total"])
-    except (OSError, ValueError, KeyError, urllib.error.URLError) as error:
+        overview = _answer(master, "overview")
+        slots, managers = int(overview["slots-total"]), int(overview["taskmanagers"])
+        full = str(overview.get("flink-version") or _answer(master, "config")["flink-version"])
+        each = [int(one["slotsNumber"]) for one in _answer(master, "taskmanagers")["taskmanagers"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunnerError(
-            f"runner.options.master: no Flink answers at {master} ({error}); start it, or correct "
-            "the address"
+            f"runner.options.master: no Flink answers at {master} ({error}){_proxy_of(master)}; start it, "
+            "or correct the address"
         ) from error
     if not slots:
         raise RunnerError(
             f"runner.options.master: {master} has no TaskManager slots; start a TaskManager"
         )
-    return slots
+    found = _VERSION.match(full)
+    return FlinkCluster(found[0] if found else "", slots, max(each, default=slots), managers)
+
+
+def jar_version(jar: str) -> str:
+    """Return the Flink version of a job server's jar, such as "1.20"; empty if it does not tell."""
+    if found := _IN_NAME.search(Path(jar).name):
+        return found[1]
+    try:
+        with zipfile.ZipFile(jar) as archive:
+            if _POM in archive.namelist():
+                found = _IN_POM.search(archive.read(_POM).decode())
+            else:
+                # A jar may only list the files that it consists of.
+                lines = archive.read("META-INF/MANIFEST.MF").decode().replace("\r\n", "\n")
+                found = _IN_MANIFEST.search(lines.replace("\n ", ""))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return ""
+    return found[1] if found else ""
+
+
+def check_version(asked: str | None, jar: str | None, cluster: FlinkCluster, master: str) -> None:
+    """Refuse a version or a jar of another Flink than the cluster's, whose jobs would fail there.
+
+    Args:
+        asked: version in the config.
+        jar: job server's jar.
+        cluster: the cluster.
+        master: its address.
+
+    Raises:
+        RunnerError: they differ.
+    """
+    if not cluster.version:
+        return
+    of_jar = jar_version(jar) if jar else ""
+    for key, version in (
+        ("runner.options.version is", asked),
+        (f"the job server {jar} is for", of_jar),
+    ):
+        if version and version != cluster.version:
+            raise RunnerError(
+                f"{key} Flink {version}, but the cluster at {master} runs Flink {cluster.version}; "
+                "leave runner.options.version unset and use a job server for the cluster's version"
+            )
 
 
 @contextmanager
@@ -80,8 +159,21 @@ def _cancel(master: str, name: str) -> bool:
     return False
 
 
+def _proxy_of(master: str) -> str:
+    """Return words for a message if the cluster is asked through a proxy, else ""."""
+    host = urlsplit(_url(master)).hostname or ""
+    if not urllib.request.getproxies() or urllib.request.proxy_bypass(host):
+        return ""
+    return (
+        f", through the proxy of the environment (http_proxy); to avoid it, add {host} to no_proxy"
+    )
+
+
+def _url(master: str) -> str:
+    return master if "://" in master else f"http://{master}"
+
+
 def _answer(master: str, path: str, method: str = "GET") -> Any:
-    url = master if "://" in master else f"http://{master}"
-    request = urllib.request.Request(f"{url.rstrip('/')}/{path}", method=method)
+    request = urllib.request.Request(f"{_url(master).rstrip('/')}/{path}", method=method)
     with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as answer:
         return json.load(answer)

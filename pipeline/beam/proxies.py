@@ -1,4 +1,4 @@
-"""Connections within this machine without a proxy."""
+"""Connections to this machine and to an engine's host without a proxy."""
 
 import os
 
@@ -8,13 +8,16 @@ EXCEPTIONS = ("no_grpc_proxy", "no_proxy", "NO_PROXY")
 """Environment variables that list hosts without a proxy; which one counts depends on the program."""
 
 
-def bypass_proxies_here() -> None:
-    """Add `HERE` to the hosts without a proxy, in the environment of this process and its children.
+def bypass_proxies(*hosts: str) -> None:
+    """Add hosts to those without a proxy, in the environment of this process and its children.
 
-    gRPC otherwise connects to workers on this machine through `http_proxy`, and waits forever.
+    gRPC otherwise connects through `http_proxy`, `https_proxy` or `grpc_proxy`, and waits forever.
+
+    Args:
+        hosts: hosts that can be reached directly.
     """
     default = next(filter(None, map(os.environ.get, EXCEPTIONS)), "")
     for name in EXCEPTIONS:
-        hosts = [host.strip() for host in (os.environ.get(name) or default).split(",")]
-        missing = [host for host in HERE if host not in hosts and "*" not in hosts]
-        os.environ[name] = ",".join(filter(None, [*hosts, *missing]))
+        listed = [host.strip() for host in (os.environ.get(name) or default).split(",")]
+        missing = [host for host in hosts if host not in listed and "*" not in listed]
+        os.environ[name] = ",".join(filter(None, [*listed, *missing]))

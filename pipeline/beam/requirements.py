@@ -88,8 +88,10 @@ def job_server_jar(server: type[JavaJarJobServer], variable: str | None, **optio
     return str(jar)
 
 
-def check_reachable(key: str, address: str) -> None:
+def check_reachable(key: str, address: str) -> str:
     """Check that something listens at an address, because Beam would wait for it forever.
+
+    Returns the host, which can be reached without a proxy.
 
     Args:
         key: option under runner.options that holds the address, for the message.
@@ -101,9 +103,10 @@ def check_reachable(key: str, address: str) -> None:
     host, _, port = address.rpartition("://")[2].rstrip("/").rpartition(":")
     if not host or not port.isdecimal():
         raise RunnerError(f"runner.options.{key}: must be host:port, not '{address}'")
+    host = host.strip("[]")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS):
-            return
+        with socket.create_connection((host, int(port)), CONNECT_SECONDS):
+            return host
     except OSError as error:
         raise RunnerError(
             f"runner.options.{key}: nothing answers at {address} ({error}); start it, or correct "

@@ -4,7 +4,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from pipeline.beam.worker_call import failures
@@ -87,15 +87,15 @@ def unit_bar(
             wait, rate, looker = POLL_SECONDS, _Rate(), Looker(work)
             while not ended.wait(wait):
                 began = time.monotonic()
-                # A store that fails once must not end the bar; the next try is soon.
-                try:
+                # A store that fails once, or memory that is short, must not end the watch of the job.
+                look = None
+                with suppress(OSError, ValueError, MemoryError):
                     look = looker.look()
-                except (OSError, ValueError):
-                    look = None
                 wait = max(POLL_SECONDS, (time.monotonic() - began) / LOOK_SHARE)
-                if look:
-                    bar.update(look.sums["bytes"], _note(look, total, units, rate))
-                seen(look)
+                with suppress(MemoryError):
+                    seen(look)
+                    if look:
+                        bar.update(look.sums["bytes"], _note(look, total, units, rate))
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()

@@ -20,9 +20,9 @@ import lightning_modules
 import pipeline
 import preprocess
 from pipeline.version import biloom_version
-from preprocess.errors import UserError
+from preprocess.errors import JobError, UserError
 from preprocess.files import storage
-from preprocess.files.errors import StorageError, StoreError
+from preprocess.files.errors import DiskFull, StorageError, StoreError
 from preprocess.text.versions import detector_version, table_versions
 from preprocess.work.folder import failures_folder, job_file, read_record, write_record
 
@@ -30,8 +30,10 @@ PACKAGES = (pipeline, lightning_modules, preprocess)
 ENCODING = ("utf-8", "surrogateescape")
 """Encoding of messages, which may contain file names that are not valid UTF-8."""
 _STORAGE_ERROR = re.compile(
-    rf"^{re.escape(StorageError.__module__)}\.Stor\w+Error: (.*)$", re.MULTILINE
+    rf"^{re.escape(StorageError.__module__)}\.(Stor\w+Error|DiskFull): (.*)$", re.MULTILINE
 )
+OF_JOB = ".job.txt"
+"""End of the name of a file with the message of a `JobError`."""
 _WHERE_IN_BEAM = " [while running"
 
 
@@ -88,7 +90,8 @@ class WorkerCall:
             raise
         except UserError as error:
             # A unique name, because several workers and threads may fail at once.
-            path = storage.join(failures_folder(self._folder), f"{uuid.uuid4().hex}.txt")
+            end = OF_JOB if isinstance(error, JobError) else ".txt"
+            path = storage.join(failures_folder(self._folder), f"{uuid.uuid4().hex}{end}")
             storage.write_bytes(path, str(error).encode(*ENCODING))
             raise
 
@@ -114,16 +117,16 @@ def user_errors(work_folder: str) -> Iterator[None]:
     """Replace an engine's error by the user errors that workers reported while the block ran.
 
     Raises:
+        JobError: if all messages of workers are of such errors.
         UserError: with the messages of all workers.
     """
     storage.remove_tree(failures_folder(work_folder))
     try:
         yield
     except Exception as error:
-        messages = failures(work_folder) or _storage_errors(error)
-        if not messages:
-            raise
-        raise UserError("\n".join(messages)) from error
+        if found := reported(work_folder) or _storage_error(error):
+            raise found from error
+        raise
 
 
 @contextmanager
@@ -154,16 +157,28 @@ def failures(work_folder: str) -> list[str]:
     return sorted({storage.read_bytes(file).decode(*ENCODING) for file in files})
 
 
-def _storage_errors(error: Exception) -> list[str]:
-    """Return the message of a storage error in an engine's error.
+def reported(work_folder: str) -> UserError | None:
+    """Return an error with all messages that workers of this job reported; None if there are none."""
+    messages = failures(work_folder)
+    names = storage.list_names(failures_folder(work_folder))
+    kind = JobError if all(name.endswith(OF_JOB) for name in names) else UserError
+    return kind("\n".join(messages)) if messages else None
+
+
+def _storage_error(error: Exception) -> UserError | None:
+    """Return the storage error in an engine's error; None if there is none.
 
     A worker cannot report a full disk or a failing store through that same store.
     """
     text = str(error)
     if isinstance(error, StorageError):
-        return [text.partition(_WHERE_IN_BEAM)[0]]
-    messages = [match[1].partition(_WHERE_IN_BEAM)[0] for match in _STORAGE_ERROR.finditer(text)]
-    return messages[-1:]
+        return type(error)(text.partition(_WHERE_IN_BEAM)[0])
+    found = _STORAGE_ERROR.findall(text)
+    if not found:
+        return None
+    name, message = found[-1]
+    kind = DiskFull if name == DiskFull.__name__ else StorageError
+    return kind(message.partition(_WHERE_IN_BEAM)[0])
 
 
 @lru_cache(4)

@@ -29,7 +29,9 @@ class DirectOptions(Section):
     mode: Literal["auto", "in_memory", "multi_processing", "multi_threading"] = runtime(
         "auto", "how workers run; auto: in_memory below 150 MB of input, else multi_processing"
     )
-    workers: int | None = runtime(None, "worker processes or threads; null: one per core", ge=1)
+    workers: int | None = runtime(
+        None, "worker processes or threads; null: one per usable core", ge=1
+    )
 
     @property
     def own_process_only(self) -> bool:
@@ -85,14 +87,19 @@ class FlinkOptions(_WorkerOptions):
 
     master: str | None = runtime(None, "host:port of a cluster's REST API; null: embedded Flink")
     version: str | None = runtime(
-        None, "Flink version, such as 1.20, of the job server; null: the newest that Beam has"
+        None,
+        "Flink version, such as 1.20, of the job server; null: the cluster's, or Beam's newest if "
+        "embedded",
     )
     job_server_jar: str | None = runtime(
         None,
         "jar of Beam's job server; null: the one in BILOOM_FLINK_JOB_SERVER_JAR, else downloaded",
     )
     parallelism: int | None = runtime(
-        None, "units processed in parallel; null: slots of the cluster, or cores if embedded", ge=1
+        None,
+        "units processed in parallel; null: the cluster's slots less those of one TaskManager, so that "
+        "a lost one leaves room; usable cores if embedded",
+        ge=1,
     )
 
     @property

@@ -96,6 +96,11 @@ class EmbedConfig(Section):
         False, "add the texts to a finished cache made by the same model with the same settings"
     )
     batch_tokens: int = runtime(8192, "tokens per batch, including padding", ge=1)
+    device: Literal["auto", "cpu", "cuda"] | None = runtime(
+        None,
+        "device of each worker, on the worker's machine; auto: a GPU that no other worker uses, or the "
+        "CPU; null: train.device",
+    )
 
     @model_validator(mode="after")
     def _usable_sources(self) -> "EmbedConfig":

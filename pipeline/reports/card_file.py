@@ -13,11 +13,10 @@ from pipeline.reports.model_card import model_card
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
 from preprocess.files.manifest import (
-    FileRecord,
     Manifest,
     ManifestError,
-    hash_file,
     read_manifest,
+    record_of,
     write_manifest,
 )
 from preprocess.shards.format import Corpus

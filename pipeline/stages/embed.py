@@ -16,7 +16,7 @@ from pipeline.lifecycle.inputs import input_sources, stage_folder
 from pipeline.lifecycle.registry import MODEL, STAGES
 from pipeline.lifecycle.stage import Made, StageError, StageFolder
 from pipeline.lifecycle.state import request_of
-from pipeline.training.device import resolve_device
+from pipeline.training.device import with_a_worker_per_gpu
 from preprocess.config import Source
 from preprocess.corpus.dedup import key_buckets
 from preprocess.corpus.rejects import PREFIX, side_files
@@ -57,6 +57,7 @@ class _Sums:
         repeated: texts that occurred before in this job.
         known: texts that were in the cache before this job.
         truncated: words that were longer than the model reads.
+        devices: kinds of device that computed vectors.
     """
 
     files: list[FileRecord] = field(default_factory=list)
@@ -66,6 +67,7 @@ class _Sums:
     repeated: int = 0
     known: int = 0
     truncated: int = 0
+    devices: set[str] = field(default_factory=set)
 
     @property
     def entries(self) -> int:
@@ -80,6 +82,8 @@ class _Sums:
         self.repeated += finished["duplicates"]
         self.known += finished["known"]
         self.truncated += finished["truncated"]
+        # Units that earlier versions finished do not tell.
+        self.devices |= {finished["device"]} if finished.get("device") else set()
         self.files += [FileRecord(**row) for row in finished["files"]]
 
 
@@ -159,7 +163,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     job = _job(config, place, sources, total, finished)
     write_plan(place.work, units)
     steps = EmbedTexts(job, len(units))
-    run_job(config.runner, place.work, console, "embed", total, len(units), steps, EFFORT)
+    runner = with_a_worker_per_gpu(config.runner, job.device)
+    run_job(runner, place.work, console, "embed", total, len(units), steps, EFFORT)
     sums = _Sums()
     for unit in units:
         sums.add(place.work, unit)
@@ -209,7 +214,7 @@ def _job(
         texts=embed.texts,
         batch_tokens=embed.batch_tokens,
         buckets=key_buckets(total),
-        device=str(resolve_device(config.train.device)),
+        device=config.embed.device or config.train.device,
         limits=Limits.of(config.prepare),
         first_unit=finished.cache.shards[-1][0] + 1 if finished else 0,
     )
@@ -292,6 +297,11 @@ def _show(console: Console, sums: _Sums) -> None:
     if sums.truncated:
         console.warn(
             f"{sums.truncated:,} words are longer than model.input.max_characters and were truncated"
+        )
+    if len(sums.devices) > 1:
+        console.warn(
+            "some texts were embedded on the CPU and some on GPUs, whose vectors differ in the last "
+            "digits; set embed.device to cpu or cuda for the same vectors every time"
         )
     if sums.dropped:
         reasons = ", ".join(f"{number:,} {why}" for why, number in sorted(sums.dropped.items()))

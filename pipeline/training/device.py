@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 
+from pipeline.config.runners import RunnerConfig
 from preprocess.errors import UserError
 
 
@@ -39,6 +40,17 @@ def device_count(devices: int | None, device: torch.device) -> int:
             "train.device to cpu"
         )
     return devices or available
+
+
+def with_a_worker_per_gpu(
+    runner: RunnerConfig, device: Literal["auto", "cpu", "cuda"]
+) -> RunnerConfig:
+    """Return the runner with as many workers as this machine has GPUs, if it is here and has some."""
+    gpus = torch.cuda.device_count() if device != "cpu" else 0
+    if runner.kind != "direct" or runner.options.workers is not None or not gpus:
+        return runner
+    options = runner.options.model_copy(update={"workers": gpus})
+    return runner.model_copy(update={"options": options})
 
 
 def has_bf16(precision: Literal["auto", "float32", "bf16"], device: torch.device) -> bool:

@@ -26,7 +26,7 @@ from lightning_modules.training.local_group import BACKEND as LOCAL
 from lightning_modules.training.matmul_peak import matmul_peak
 from lightning_modules.training.metrics_file import METRICS
 from lightning_modules.training.shared_update import SharedUpdate
-from pipeline.failures import exhausted
+from pipeline.exhaustion import exhausted
 from pipeline.stopping import STOP_SIGNALS, Stopped
 from pipeline.training.cores import OwnCores
 from pipeline.training.inputs import TrainingInputs

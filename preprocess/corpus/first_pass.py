@@ -112,7 +112,10 @@ class _FirstPass:
         self._source = job.config.sources[unit.source]
         self._tokenizer = cached_tokenizer(job.tokenizer, job.tokenizer_content)
         cleaning = job.config.cleaning_of(self._source)
-        self._reader = read_unit(unit, self._source, cleaning, Limits.of(job.config))
+        self._progress = Progress(job.work, unit.index)
+        self._reader = read_unit(
+            unit, self._source, cleaning, Limits.of(job.config), alive=self._progress.write
+        )
         self._cleaner = Cleaner(cleaning)
         # With collapsed whitespace, counting spaces gives the number of words.
         self._collapsed = cleaning.whitespace == "collapse"
@@ -128,7 +131,6 @@ class _FirstPass:
         self._rejected: Counter[str] = Counter()
         self._replaced = 0
         self._segment = self._new_segment()
-        self._progress = Progress(job.work, unit.index)
 
     def run(self) -> None:
         for batch in self._batches():

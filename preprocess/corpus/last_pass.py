@@ -24,6 +24,7 @@ from preprocess.shards.origins import Origins
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
 from preprocess.work.damage import DamagedWork, check_unpublished, checksum, damaged_work
+from preprocess.work.progress import Progress
 
 Drops = dict[str, tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]]
 """Documents to drop by reason: their numbers, sorted, shape (documents,), and unit and number of the
@@ -93,6 +94,8 @@ class _LastPass:
         record = folder.read_unit_record(job.work, index)
         parts, self._hashes = record["parts"], record.get("hashes", {})
         drops = self._drops() if parts else {}
+        # A compressed file of any size is one unit.
+        progress = Progress(job.work, index, "last-pass")
         with synced_together():
             for segment in parts:
                 names = dict(segment)
@@ -101,6 +104,7 @@ class _LastPass:
                 origins = self._finish_origins(name, drops) if name else None
                 for split, name in names.items():
                     self._finish_part(name, split, drops, origins)
+                    progress.write()
             self._rejects_writer.flush()
             counts = self._counts.tobytes()
             write_bytes(folder.counts_file(job.work, index), counts)
@@ -111,6 +115,7 @@ class _LastPass:
             "dropped": {reason: len(numbers) for reason, (numbers, _) in drops.items()},
             "histograms": self._histograms.to_dict(),
         }
+        progress.write(final=True)
         folder.write_done(job.work, folder.finished_record(job.work, index), record)
 
     def _drops(self) -> Drops:

@@ -7,7 +7,7 @@ from functools import wraps
 from pathlib import PurePosixPath
 from typing import Any
 
-from preprocess.errors import UserError, one_line, without_secrets_of
+from preprocess.errors import JobError, UserError, one_line, without_secrets_of
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a full disk, or of a limit on files."""
@@ -21,6 +21,10 @@ class StorageError(UserError):
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
+
+
+class DiskFull(StorageError, JobError):  # noqa: N818
+    """A disk without room for a file, or a file above the size limit; the same command resumes."""
 
 
 class StoreError(StorageError):
@@ -67,18 +71,20 @@ def report_write_errors(path: str) -> Iterator[None]:
         path: the file that the block writes, for the message.
 
     Raises:
-        StorageError: the disk is full or ``path`` may not be written. Other errors pass unchanged.
+        DiskFull: the disk is full. Other errors than the two pass unchanged.
+        StorageError: ``path`` may not be written.
     """
     try:
         yield
     except OSError as error:
+        kind = StorageError
         if error.errno in NO_SPACE:
-            hint = "free some space"
+            kind, hint = DiskFull, "free some space"
         elif error.errno in _NO_PERMISSION:
             hint = "change its permissions"
         else:
             raise
-        raise StorageError(
+        raise kind(
             f"{path}: cannot be written ({error.strerror}); {hint} and run the same command to "
             "resume, or choose another run.output"
         ) from error

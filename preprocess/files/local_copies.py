@@ -18,7 +18,7 @@ from typing import BinaryIO
 import xxhash
 
 from preprocess.files import storage
-from preprocess.files.errors import StorageError, StoreError
+from preprocess.files.errors import DiskFull, StorageError, StoreError
 from preprocess.files.manifest import FileRecord
 from preprocess.files.processes import flock
 from preprocess.files.temporary import temporary_root
@@ -154,7 +154,7 @@ class LocalCopies:
             except StorageError as error:
                 if not isinstance(error.__cause__, OSError):
                     raise
-                raise StorageError(
+                raise DiskFull(
                     f"{self._folder}: no space for a copy of {path} ({error.__cause__.strerror}); "
                     f"free some, set TMPDIR to a larger disk, or lower {self._setting}"
                 ) from error

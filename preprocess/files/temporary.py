@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from preprocess.files import processes
-from preprocess.files.errors import NO_SPACE, StorageError
+from preprocess.files.errors import NO_SPACE, DiskFull, StorageError
 
 TEMPORARY = ".biloom-tmp-"
 """Prefix of the names of files that are being written."""
@@ -122,14 +122,13 @@ def _reported() -> Iterator[str]:
         if not _concerns(error, root):
             raise
         reason = error.strerror or str(error)
-        raise StorageError(
-            f"{root}: temporary files cannot be written ({reason}); {_ADVICE}"
-        ) from error
+        kind = DiskFull if error.errno in NO_SPACE else StorageError
+        raise kind(f"{root}: temporary files cannot be written ({reason}); {_ADVICE}") from error
     except StorageError as error:
         cause = error.__cause__
         if not (isinstance(cause, OSError) and str(error).startswith(f"{root}/")):
             raise
-        raise StorageError(
+        raise type(error)(
             f"{root}: temporary files cannot be written ({cause.strerror}); {_ADVICE}"
         ) from error
 

@@ -5,7 +5,7 @@ read to its end raises an error; with ``damaged_files=skip``, it is counted as a
 readable documents. Memory is bounded by one block and one record of at most ``max_document_bytes``.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -93,6 +93,7 @@ def read_unit(
     cleaning: CleaningConfig,
     limits: Limits = Limits(),
     block_bytes: int = BLOCK_BYTES,
+    alive: Callable[[], None] = lambda: None,
 ) -> "UnitReader":
     """Return an iterable over the documents of a unit, in blocks.
 
@@ -114,8 +115,9 @@ def read_unit(
             text is cleaned here.
         limits: limits of record size and compression.
         block_bytes: raw bytes per block, approximately.
+        alive: called while a document of any length is read, for each piece of some hundred kilobytes.
     """
-    return UnitReader(unit, source, cleaning, limits, block_bytes)
+    return UnitReader(unit, source, cleaning, limits, block_bytes, alive)
 
 
 class UnitReader:
@@ -138,12 +140,14 @@ class UnitReader:
         cleaning: CleaningConfig,
         limits: Limits,
         block_bytes: int,
+        alive: Callable[[], None],
     ) -> None:
         self._unit = unit
         self._source = source
         self._drop_invalid = cleaning.invalid_bytes == "drop"
         self._limits = limits
         self._block_bytes = block_bytes
+        self._alive = alive
         self.digests: list[str] = []
         self.encodings: list[str] = []
         self.notes: list[str] = []
@@ -286,7 +290,7 @@ class UnitReader:
             kind = detector.find(in_pieces(read), encoding)
         stretches = Stretches(piece.path, encoding, known, read, skip)
         text = TextReader(piece.name, encoding, self._drop_invalid, limit, stretches, place)
-        for records in self._records(kind, chunks, piece, raw, stream, encoding):
+        for records in self._records(kind, self._told(chunks), piece, raw, stream, encoding):
             if isinstance(records, Oversized):
                 yield text.read_oversized(records)
             elif kind == "docstrings":
@@ -299,6 +303,11 @@ class UnitReader:
                 yield text.read_paragraphs(records)
             else:
                 yield text.read_file(records)
+
+    def _told(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._alive()
+            yield chunk
 
     def _tape(self, chunks: Iterable[bytes]) -> Tape:
         return Tape(chunks, self._limits.max_document_bytes + STRETCH_BYTES + self._block_bytes)

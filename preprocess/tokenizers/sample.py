@@ -6,7 +6,7 @@ hash, so a draw does not depend on the order of reading.
 
 import heapq
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,16 +78,21 @@ class Kept:
 
 
 def read_kept(
-    unit: Unit, source: Source, config: PrepareConfig, inputs: list[dict[str, Any]] | None = None
+    unit: Unit,
+    source: Source,
+    config: PrepareConfig,
+    inputs: list[dict[str, Any]] | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Iterator[Kept]:
     """Read a unit of ``source`` block by block; empty and filtered documents are left out.
 
-    The rows of what was read are added to ``inputs``, also if the caller stops before the end.
+    The rows of what was read are added to ``inputs``, also if the caller stops before the end. ``alive``
+    is called as by `read_unit`.
     """
     cleaning = config.cleaning_of(source)
     cleaner = Cleaner(cleaning)
     filters = Filters(config.filters_of(source))
-    reader = read_unit(unit, source, cleaning, Limits.of(config))
+    reader = read_unit(unit, source, cleaning, Limits.of(config), alive=alive)
     try:
         for block in reader:
             originals, texts = block.documents, cleaner.clean_batch(block.documents)

@@ -12,12 +12,10 @@ collisions are resolved.
 
 import io
 import mmap
+import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -25,7 +23,7 @@ import numpy.typing as npt
 import xxhash
 
 from preprocess.files import storage
-from preprocess.files.temporary import temporary_file, temporary_root
+from preprocess.files.temporary import temporary_file
 from preprocess.tokenizers.base import TokenizerError
 
 HEADER = np.dtype("<u8")
@@ -274,21 +272,16 @@ def _chunks(file: IO[bytes], dtype: str, size: int) -> Iterator[tuple[int, npt.N
 
 
 def mapped(path: str) -> bytes | mmap.mmap:
-    """Memory-map a file, given by path or URL; a remote one is first copied to a temporary folder."""
-    local = storage.local_path(path)
-    if storage.is_remote(path):
-        local = Path(_copies().name) / xxhash.xxh3_128_hexdigest(path.encode())
-        with storage.open_read(path) as source, storage.atomic_writer(str(local)) as target:
-            shutil.copyfileobj(source, target, COPIED_AT_ONCE)
-    with open(local, "rb") as file:
-        if not local.stat().st_size:
+    """Return the bytes of a file; a remote one is copied to a file in ``TMPDIR`` that has no name.
+
+    A worker may be killed, so a named copy might stay.
+    """
+    is_remote = storage.is_remote(path)
+    with temporary_file() if is_remote else open(storage.local_path(path), "rb") as file:
+        if is_remote:
+            with storage.open_read(path) as source:
+                shutil.copyfileobj(source, file, COPIED_AT_ONCE)
+                file.flush()
+        if not os.fstat(file.fileno()).st_size:
             return b""
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-@lru_cache(maxsize=1)
-def _copies() -> "tempfile.TemporaryDirectory[str]":
-    """Return the folder of local copies of remote vocabularies, removed when the process exits."""
-    return tempfile.TemporaryDirectory(
-        prefix="biloom-vocabulary-", dir=temporary_root(), ignore_cleanup_errors=True
-    )

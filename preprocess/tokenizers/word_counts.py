@@ -88,7 +88,7 @@ def count_unit(job: CountJob, unit: Unit) -> int:
     sizes = {"documents": 0, "bytes": 0}
     progress = Progress(job.work, unit.index)
     inputs: list[dict[str, Any]] = []
-    for block in read_kept(unit, source, config, inputs):
+    for block in read_kept(unit, source, config, inputs, progress.write):
         data = [text.encode() for text in block.texts]
         high = hash_halves(text_hashes(data))[:, 0]
         splits = splits_of(high, config.valid_fraction, config.test_fraction, source.split)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import exhaustion
 from pipeline.beam.remote_job import NOT_CANCELLED
 from pipeline.cli import main
 from pipeline.commands import inspection
@@ -275,6 +276,7 @@ def test_a_failed_job_is_reported_without_a_traceback(
         raise error
 
     monkeypatch.setattr(inspection, "inspect", fail)
+    monkeypatch.setattr(exhaustion, "_limits", lambda missing: ())
     assert told(["inspect", "/x"], capsys) == (3, "", f"biloom: {message}\n")
 
 

@@ -32,7 +32,7 @@ def test_a_worker_that_cannot_start_is_reported_with_its_last_output(
     with pytest.raises(WorkerDied) as caught, make_pipeline(TWO, 0) as pipeline:
         _ = pipeline | beam.Create([1, 2]) | beam.Map(print)
     assert str(caught.value) == (
-        f"a worker process ended {ended}; run the same command to resume. Its last output:\n"
+        f"a worker process ended {ended}. Run the same command again to resume. Its last output:\n"
         "no such library"
     )
     assert time.monotonic() - began < 20
@@ -72,4 +72,4 @@ def test_only_errors_of_broken_connections_are_hidden(
 
 def test_a_kill_is_explained_by_its_most_likely_cause() -> None:
     message = direct_worker._death_message(-signal.SIGKILL, "")
-    assert message.startswith("a worker process was killed, most likely because memory ran out; ")
+    assert message.startswith("a worker process was killed, most likely because memory ran out. ")

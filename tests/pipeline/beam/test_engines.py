@@ -1,13 +1,15 @@
 """Options reach the engine, and missing requirements are refused."""
 
 import http.server
-import os
+import json
+import re
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import apache_beam as beam
 import pytest
@@ -16,6 +18,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipeline.beam import engines, requirements
 from pipeline.beam.engines import IN_MEMORY_BYTES, RUNNERS, make_pipeline
+from pipeline.beam.flink_cluster import jar_version
 from pipeline.beam.requirements import RunnerError
 from pipeline.config.runners import (
     DaskOptions,
@@ -30,6 +33,7 @@ from pipeline.config.runners import (
     RunnerConfig,
     SparkOptions,
 )
+from preprocess.work.resources import usable_cores
 
 SMALL, LARGE = IN_MEMORY_BYTES - 1, IN_MEMORY_BYTES
 FLINK_HERE = {"master": "localhost:1", "environment_type": "LOOPBACK"}
@@ -52,7 +56,7 @@ def options_of(kind: str, options: object) -> dict[str, object]:
         (DirectOptions(mode="in_memory", workers=4), LARGE, "in_memory", 1),
         (DirectOptions(mode="multi_processing", workers=1), SMALL, "multi_processing", 1),
         (DirectOptions(mode="multi_threading", workers=3), SMALL, "multi_threading", 3),
-        (DirectOptions(mode="multi_processing"), SMALL, "multi_processing", os.cpu_count()),
+        (DirectOptions(mode="multi_processing"), SMALL, "multi_processing", usable_cores()),
     ],
 )
 def test_worker_processes_are_started_for_large_inputs_only(
@@ -87,23 +91,45 @@ def test_an_option_that_beam_would_drop_fails() -> None:
 # Options of the engines
 
 
+class FlinkRest(http.server.ThreadingHTTPServer):
+    """A server for the part of Flink's REST API that describes a cluster."""
+
+    def __init__(self) -> None:
+        super().__init__(("localhost", 0), FlinkAnswers)
+        self.version, self.slots = "1.20.1", [2, 2, 2]
+
+    @property
+    def address(self) -> str:
+        return f"localhost:{self.server_port}"
+
+    @property
+    def paths(self) -> dict[str, Any]:
+        overview = {"slots-total": sum(self.slots), "taskmanagers": len(self.slots)}
+        return {
+            "/overview": {**overview, "flink-version": self.version},
+            "/config": {"flink-version": self.version},
+            "/taskmanagers": {"taskmanagers": [{"slotsNumber": number} for number in self.slots]},
+        }
+
+
+class FlinkAnswers(http.server.BaseHTTPRequestHandler):
+    server: FlinkRest
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(self.server.paths[self.path]).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @pytest.fixture
-def flink_rest() -> Iterator[str]:
-    """A server for the part of Flink's REST API that returns the slots."""
-
-    class Overview(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b'{"slots-total": 6}')
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.HTTPServer(("localhost", 0), Overview) as server:
+def flink_rest() -> Iterator[FlinkRest]:
+    with FlinkRest() as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"localhost:{server.server_port}"
+        yield server
         server.shutdown()
         thread.join()
 
@@ -126,32 +152,105 @@ def test_embedded_flink_uses_all_cores_and_the_jar_of_the_environment(
     assert found["flink_master"] == "[auto]"
     assert found["flink_job_server_jar"] == str(jar)
     assert found["flink_version"] == "1.20"
-    assert found["parallelism"] == os.cpu_count()
+    assert found["parallelism"] == usable_cores()
     assert found["environment_type"] is None, "Beam then uses LOOPBACK"
 
 
-def test_a_flink_cluster_processes_as_many_units_in_parallel_as_it_has_slots(
-    jar: Path, flink_rest: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(engines.FLINK_JAR, "/no/other.jar")
-    options = FlinkOptions(
-        master=flink_rest,
-        job_server_jar=str(jar),
+def on_cluster(server: FlinkRest, **options: Any) -> FlinkOptions:
+    return FlinkOptions(
+        master=server.address,
         environment_type="EXTERNAL",
         environment_config="localhost:50000",
         sdk_worker_parallelism=2,
+        **options,
     )
+
+
+def test_a_job_leaves_a_flink_cluster_room_for_a_lost_task_manager(
+    jar: Path, flink_rest: FlinkRest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(engines.FLINK_JAR, "/no/other.jar")
+    options = on_cluster(flink_rest, job_server_jar=str(jar))
     found = options_of("flink", options)
-    assert found["flink_master"] == flink_rest
-    assert found["parallelism"] == 6
+    assert found["flink_master"] == flink_rest.address
     assert found["environment_config"] == "localhost:50000"
     assert found["sdk_worker_parallelism"] == 2
+    assert found["parallelism"] == 4
+    for slots, parallelism in (([1, 4], 1), ([4], 4), ([2, 2], 2), ([1, 1, 1], 2)):
+        flink_rest.slots = slots
+        assert options_of("flink", options)["parallelism"] == parallelism
+    assert options_of("flink", options.model_copy(update={"parallelism": 3}))["parallelism"] == 3
 
 
-def test_a_long_job_is_not_ended_by_the_time_limit_of_requests(jar: Path, flink_rest: str) -> None:
-    options = PortableOptions(job_endpoint=flink_rest, parallelism=3)
+@pytest.mark.parametrize(
+    ("version", "expected"), [("1.20.1", "1.20"), ("2.0-SNAPSHOT", "2.0"), ("9.9.0", None)]
+)
+def test_the_version_of_flink_is_the_cluster_s(
+    version: str, expected: str | None, jar: Path, flink_rest: FlinkRest
+) -> None:
+    flink_rest.version = version
+    found = options_of("flink", on_cluster(flink_rest, job_server_jar=str(jar)))
+    assert found.get("flink_version") in (expected, expected or "2.2"), "Beam's default"
+
+
+def test_a_version_other_than_the_cluster_s_is_refused(
+    jar: Path, flink_rest: FlinkRest, tmp_path: Path
+) -> None:
+    where = (
+        f", but the cluster at {flink_rest.address} runs Flink 1.20; leave runner.options.version "
+        "unset and use a job server for the cluster's version"
+    )
+    options = on_cluster(flink_rest, job_server_jar=str(jar), version="1.19")
+    with pytest.raises(
+        RunnerError, match="^runner.options.version is Flink 1.19" + re.escape(where)
+    ):
+        options_of("flink", options)
+    other = tmp_path / "beam-runners-flink-1.19-job-server-2.77.0.jar"
+    other.touch()
+    with pytest.raises(RunnerError, match=f"^the job server {other} is for Flink 1.19"):
+        options_of("flink", on_cluster(flink_rest, job_server_jar=str(other)))
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("9.9.0", "Beam has no job server for Flink 9.9 of the cluster at .*, only for 1.19"),
+        (
+            "<unknown>",
+            "runner.options.version is missing: the cluster at .* does not tell its version",
+        ),
+    ],
+)
+def test_a_cluster_whose_version_needs_a_setting_is_reported(
+    version: str, message: str, jar: Path, flink_rest: FlinkRest
+) -> None:
+    flink_rest.version = version
+    with pytest.raises(RunnerError, match=message):
+        options_of("flink", on_cluster(flink_rest))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("META-INF/maven/org.apache.flink/flink-core/pom.properties", "version=1.19.0\n"),
+        ("META-INF/MANIFEST.MF", "Class-Path: lib/a.jar lib/flink-co\r\n re-1.19.0.jar\r\n"),
+    ],
+)
+def test_a_jar_tells_its_version_of_flink(file: str, content: str, tmp_path: Path) -> None:
+    jar = tmp_path / "server.jar"
+    with zipfile.ZipFile(jar, "w") as archive:
+        archive.writestr(file, content)
+    assert jar_version(str(jar)) == "1.19"
+    jar.write_bytes(b"no archive")
+    assert jar_version(str(jar)) == ""
+
+
+def test_a_long_job_is_not_ended_by_the_time_limit_of_requests(
+    jar: Path, flink_rest: FlinkRest
+) -> None:
+    options = PortableOptions(job_endpoint=flink_rest.address, parallelism=3)
     found = options_of("portable", options)
-    assert found["job_endpoint"] == flink_rest
+    assert found["job_endpoint"] == flink_rest.address
     assert found["parallelism"] == 3
     assert found["job_server_timeout"] == engines.REQUEST_SECONDS > 86_400
 

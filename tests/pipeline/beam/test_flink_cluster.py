@@ -11,6 +11,7 @@ import pytest
 from pipeline.beam import flink_cluster
 from pipeline.beam.flink_cluster import cancel_flink_job_on_error
 from pipeline.beam.remote_job import NOT_CANCELLED
+from pipeline.beam.requirements import RunnerError
 
 
 class Flink(http.server.ThreadingHTTPServer):
@@ -114,3 +115,12 @@ def test_a_cluster_that_does_not_answer_is_reported() -> None:
     ):
         raise KeyboardInterrupt
     assert notes(caught.value) == [NOT_CANCELLED]
+
+
+def test_a_proxy_between_us_and_the_cluster_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "localhost")
+    with pytest.raises(RunnerError, match=r"through the proxy .* add flink.invalid to no_proxy"):
+        flink_cluster.flink_cluster("flink.invalid:8081")
+    with pytest.raises(RunnerError, match=r"^((?!proxy).)*$"):
+        flink_cluster.flink_cluster("localhost:9")

@@ -15,8 +15,10 @@ import apache_beam as beam
 import pytest
 from rich.console import Console as RichConsole
 
+from pipeline.beam import guard as beam_guard
 from pipeline.beam import job as beam_job
 from pipeline.beam import unit_bar
+from pipeline.beam.engine_output import EngineOutput
 from pipeline.beam.job import Stalled, run_job
 from pipeline.beam.requirements import RunnerError
 from pipeline.beam.transforms import ForEach
@@ -107,7 +109,7 @@ def test_a_slow_job_is_not_stopped_while_a_record_changes(tmp_path: Path) -> Non
 def test_a_job_that_does_not_return_after_its_last_unit_counts_as_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(beam_job, "FINISHED_SECONDS", 0.2)
+    monkeypatch.setattr(beam_guard, "FINISHED_SECONDS", 0.2)
     began = time.monotonic()
     run(finish_and_sleep, tmp_path)
     assert time.monotonic() - began < 10
@@ -116,7 +118,7 @@ def test_a_job_that_does_not_return_after_its_last_unit_counts_as_done(
 def test_a_user_error_of_a_worker_stops_an_engine_that_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(beam_job, "FAILED_SECONDS", 0.2)
+    monkeypatch.setattr(beam_guard, "FAILED_SECONDS", 0.2)
     with pytest.raises(UserError, match=r"^a cut file$"):
         run(fail_and_sleep, tmp_path)
 
@@ -134,7 +136,7 @@ def test_an_interrupt_by_the_user_stays_one(tmp_path: Path) -> None:
 def test_output_of_threads_that_outlive_a_failed_job_is_hidden_and_ours_is_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    output, stay = beam_job._LastOutput(), threading.Event()
+    output, stay = EngineOutput(), threading.Event()
 
     def complain() -> None:
         stay.wait()
@@ -171,7 +173,8 @@ def test_output_of_the_engine_is_noted_on_a_bug_and_not_printed(
 
 HELD = """
 import subprocess, threading, time
-from pipeline.beam import job as beam_job
+from pipeline.beam import guard as beam_guard
+from pipeline.beam.engine_output import EngineOutput
 from pipeline.config.runners import DirectRunner
 
 def swallow():
@@ -186,8 +189,8 @@ def leave_a_thread():
     time.sleep(60)
 
 subprocess.Popen(["sleep", "60"])
-beam_job.LEAVE_SECONDS = 0.5
-guard = beam_job._Guard(DirectRunner(), 1, beam_job._LastOutput())
+beam_guard.LEAVE_SECONDS = 0.5
+guard = beam_guard.Guard(DirectRunner(), 1, EngineOutput())
 try:
     with guard:
         threading.Timer(0.5, guard._interrupt, ("stalled",)).start()
@@ -212,7 +215,7 @@ def test_the_process_and_its_children_end_even_if_the_engine_holds_them(
         timeout=30,
         check=False,
     )
-    assert (answer.returncode, answer.stdout) == (2, out)
+    assert (answer.returncode, answer.stdout) == (3, out)
     assert message in answer.stderr
 
 
@@ -220,7 +223,7 @@ def test_the_process_and_its_children_end_even_if_the_engine_holds_them(
 
 
 def describe(config: object, **counts: int) -> str:
-    guard = beam_job._Guard(config, 40, beam_job._LastOutput())  # type: ignore[arg-type]
+    guard = beam_guard.Guard(config, 40, EngineOutput())  # type: ignore[arg-type]
     guard._output.write("an old line\n" * 50 + "line 1\nline 2\n\nline 3\n")
     guard.see(Look(Counter(bytes=2_000_000), **counts))
     return guard._describe()

@@ -202,7 +202,6 @@ def test_a_flink_cluster_that_loses_a_task_manager_writes_the_same_bytes(
             f"runner.options.master=localhost:{port}",
             "runner.options.environment_type=EXTERNAL",
             f"runner.options.environment_config=localhost:{pool_port}",
-            "runner.options.parallelism=2",  # one slot is spare, for the work of the killed TaskManager
         )
         work = tmp_path / "prepare" / "_work"
         with biloom.start(*settings(tiny, tmp_path, *runner)) as driver:
@@ -223,7 +222,7 @@ def test_a_worker_that_dies_when_it_starts_ends_the_job_by_the_stall_limit(
         runner = (*portable(job_service, port), "runner.stall_seconds=3")
         began = time.monotonic()
         answer = biloom.run(*settings(tiny, tmp_path, *runner))
-    assert answer.returncode == 2
+    assert answer.returncode == 3
     assert answer.stderr.startswith("biloom: no progress for 0:0")
     assert f"Read the log of the worker pool (localhost:{port}), whose `python` " in answer.stderr
     assert " needs apache_beam and biloom 0." in answer.stderr
@@ -264,7 +263,7 @@ def test_an_address_without_a_worker_pool_is_reported(
 ) -> None:
     port = free_port()
     answer = biloom.run(*settings(tiny, tmp_path, *portable(job_service, port)))
-    assert answer.returncode == 2
+    assert answer.returncode == 3
     assert answer.stderr.startswith("biloom: the engine could not run the job (details = ")
     assert f"Read the log of the worker pool (localhost:{port})" in answer.stderr
 
@@ -388,6 +387,24 @@ def test_the_job_server_of_a_killed_driver_ends_with_it(
         driver.kill()
     assert started
     wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in started), 10)
+
+
+@flink
+@pytest.mark.slow
+def test_a_killed_job_server_is_one_message_and_the_work_resumes(
+    tiny: Tiny, long: Long, tmp_path: Path, biloom: Command
+) -> None:
+    with biloom.start(*long.arguments(tiny, tmp_path, "runner.kind=flink")) as driver:
+        wait_until(lambda: any(tmp_path.glob("prepare/_work/*/units/[0-9]*.json")), 120)
+        started = driver.descendants()
+        for process in started:
+            os.kill(process, signal.SIGKILL)
+        _, err = driver.communicate(timeout=60)
+    assert (driver.returncode, err.count("\n")) == (3, 1), err
+    assert err.startswith("biloom: the engine could not run the job (")
+    assert not (tmp_path / "prepare" / "_work" / "lock.json").exists()
+    assert biloom.run(*long.arguments(tiny, tmp_path)).returncode == 0
+    assert content(tmp_path) == long.content
 
 
 @flink

@@ -4,6 +4,7 @@ import pickle
 import shutil
 import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ from pipeline.beam.worker_call import (
     source_version,
     user_errors,
 )
-from preprocess.errors import UserError
-from preprocess.files.errors import StorageError, StoreError
+from preprocess.errors import JobError, UserError
+from preprocess.files.errors import DiskFull, StorageError, StoreError
 
 
 def add(first: int, second: int) -> int:
@@ -117,8 +118,8 @@ def test_an_error_of_an_earlier_run_is_not_reported_again(tmp_path: Path) -> Non
         raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("kind", [StorageError, StoreError])
-def test_a_storage_error_is_found_in_the_textof_an_engine(
+@pytest.mark.parametrize("kind", [StorageError, StoreError, DiskFull])
+def test_a_storage_error_is_found_in_the_text_of_an_engine(
     kind: type[StorageError], tmp_path: Path
 ) -> None:
     error = kind("s3://bucket/a: no room; make room [while running 'x']")
@@ -126,6 +127,32 @@ def test_a_storage_error_is_found_in_the_textof_an_engine(
     with pytest.raises(UserError) as caught, user_errors(str(tmp_path)):
         raise RuntimeError(text)
     assert str(caught.value) == "s3://bucket/a: no room; make room"
+    assert isinstance(caught.value, JobError) == (kind is DiskFull)
+
+
+@pytest.mark.parametrize(
+    ("errors", "kind"),
+    [
+        ((DiskFull("no room"),), JobError),
+        ((DiskFull("no room"), UserError("a bad file")), UserError),
+    ],
+)
+def test_a_job_failed_if_all_its_workers_say_so(
+    errors: tuple[UserError, ...], kind: type[UserError], tmp_path: Path
+) -> None:
+    def work() -> None:
+        for error in errors:
+            with suppress(UserError):
+                WorkerCall(str(tmp_path), fail, (error,))(0)
+        raise RuntimeError("of the engine")
+
+    with pytest.raises(UserError) as caught, user_errors(str(tmp_path)):
+        work()
+    assert type(caught.value) is kind
+
+
+def fail(error: UserError, item: int) -> None:
+    raise error
 
 
 def test_calls_of_a_job_that_ended_or_was_started_again_do_nothing(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 import json
 import os
+import random
+import signal
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -122,6 +125,34 @@ def test_a_stage_killed_at_a_write_resumes_to_the_same_bytes(
 
     assert "resuming unfinished work" in printed
     assert files(tmp_path / "embed") == files(tmp_path / "reference" / "embed")
+
+
+@pytest.mark.slow
+def test_processes_killed_at_random_moments_end_with_the_same_vectors(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path, biloom: Any
+) -> None:
+    embed(tiny, trained, tmp_path / "reference", f"embed.input={text}")
+    arguments = tiny.arguments(
+        tmp_path / "killed",
+        f"embed.model={trained / 'export'}",
+        f"embed.input={text}",
+        "runner.options.mode=multi_processing",
+        "runner.options.workers=2",
+    )
+    seed = random.randrange(1 << 32)
+    draw = random.Random(seed)
+    for _ in range(10):
+        with biloom.start("embed", *arguments) as driver:
+            time.sleep(draw.uniform(1, 8))
+            with suppress(ProcessLookupError):
+                os.kill(draw.choice([driver.pid, *driver.descendants()]), signal.SIGKILL)
+            driver.communicate(timeout=60)
+        assert driver.returncode in (0, 3, -signal.SIGKILL), f"seed {seed}"
+        if driver.returncode == 0:
+            break
+    assert biloom.run("embed", *arguments).returncode == 0
+    assert files(tmp_path / "killed" / "embed") == files(tmp_path / "reference" / "embed")
+    assert not (tmp_path / "killed" / "embed" / "_work").exists()
 
 
 def test_without_an_input_a_sample_of_the_corpus_is_embedded(

@@ -236,9 +236,9 @@ def test_a_killed_worker_ends_the_job_with_a_message_and_a_rerun_completes(
         os.kill(driver.children()[0], signal.SIGKILL)
         _, err = driver.communicate(timeout=60)
     assert (driver.returncode, err) == (
-        2,
-        "biloom: a worker process was killed, most likely because memory ran out; lower "
-        "runner.options.workers and run the same command to resume\n",
+        3,
+        "biloom: a worker process was killed, most likely because memory ran out. Lower "
+        "runner.options.workers or prepare.unit_bytes. Run the same command again to resume\n",
     )
     assert main(text.arguments(tmp_path)) == 0
     assert_same(tmp_path, made)

@@ -1,9 +1,12 @@
 """The device that the network runs on."""
 
+from typing import Any
+
 import pytest
 import torch
 
-from pipeline.training.device import device_name, resolve_device
+from pipeline.config.runners import DirectOptions, DirectRunner, PortableRunner
+from pipeline.training.device import device_name, resolve_device, with_a_worker_per_gpu
 from preprocess.errors import UserError
 
 
@@ -26,3 +29,22 @@ def test_a_missing_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_cpu_is_named_by_its_threads() -> None:
     assert device_name(torch.device("cpu")) == f"{torch.get_num_threads()} CPU threads"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "workers", "expected"),
+    [(3, "auto", None, 3), (3, "cpu", None, None), (3, "cuda", 2, 2), (0, "auto", None, None)],
+)
+def test_the_direct_runner_starts_a_worker_per_gpu(
+    gpus: int,
+    device: Any,
+    workers: int | None,
+    expected: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    runner = DirectRunner(options=DirectOptions(workers=workers))
+    found = with_a_worker_per_gpu(runner, device)
+    assert isinstance(found, DirectRunner)
+    assert found.options.workers == expected
+    assert with_a_worker_per_gpu(PortableRunner(), device) == PortableRunner()

@@ -91,7 +91,9 @@ def test_a_unit_is_tokenised_in_order_with_its_sizes_and_hashes(tmp_path: Path) 
             found.add((high << 64 | low, number))
     assert found == {(text_hash(t.encode()), n) for n, t in enumerate(texts)}
     sums = {"bytes": len(text.encode()), "documents": 4, "tokens": 7, "dropped.empty": 1}
-    assert ProgressSums(job.work).read() == sums
+    found_sums = ProgressSums(job.work).read()
+    assert found_sums.pop("writes") > 0
+    assert found_sums == sums
 
 
 @pytest.mark.parametrize("collapse", ["collapse", "keep"])

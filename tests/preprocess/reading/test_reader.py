@@ -3,7 +3,9 @@
 import gzip
 import json
 import os
+import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,21 @@ def test_small_files_are_joined_in_one_block_and_keep_their_locations(tmp_path: 
     assert block.documents == [f"{one}{number}" for number in range(5) for one in "ab"]
     assert [block.where(i) for i in (1, 2, 9)] == ["0.jsonl:17", "1.jsonl:0", "4.jsonl:17"]
     assert [one.where for one in block.rejected] == [f"{number}.jsonl:15" for number in range(5)]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_long_document_is_told_piece_by_piece(
+    pack: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    text = random.Random(1).randbytes(1_000_000).hex().encode()
+    source = Source(path=str(write(tmp_path, "a.txt", pack(text))))
+    (unit,) = plan_units([source], [list_source(source)], None)
+    for limits in (Limits(), Limits(max_document_bytes=1000)):
+        pieces: list[int] = []
+        alive = partial(pieces.append, 1)
+        blocks = list(read_unit(unit, source, CleaningConfig(), limits, 65536, alive))
+        assert len(blocks) <= 2
+        assert len(pieces) > 10
 
 
 def test_blocks_of_many_or_long_documents_are_not_joined() -> None:
