@@ -116,9 +116,10 @@ class _Stop:
     def _watch(self) -> None:
         while byte := os.read(self._pipe[0], 1):
             if (number := byte[0]) in STOP_SIGNALS:
+                # A stage may have a handler of its own, as training has, and restore ours at its end.
+                is_ours = signal.getsignal(number) in (self._raise, signal.SIG_DFL)
                 self._nudge()
-                # A stage may have a handler of its own, as training has.
-                if signal.getsignal(number) in (self._raise, signal.SIG_DFL):
+                if is_ours:
                     self._leave(number)
 
     def _nudge(self) -> None:

@@ -1,4 +1,4 @@
-"""Read and write model folders, and read training checkpoints.
+"""Read and write model folders, and read the weights of training checkpoints.
 
 A model folder holds
 
@@ -10,7 +10,6 @@ A model folder holds
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from lightning_modules.config import ModelConfig
+from lightning_modules.models.checkpoint_file import CHECKPOINT, CheckpointError, read_checkpoint
 from lightning_modules.nn.bilm import BiLMNetwork
 from preprocess.errors import UserError
 from preprocess.files import storage
@@ -30,7 +30,6 @@ from preprocess.tokenizers.load import Tokenizer
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
-CHECKPOINT = "checkpoint.ckpt"
 
 STORED = ("float32", "float16", "int8")
 """Types in which weights can be stored."""
@@ -38,10 +37,6 @@ SCALE = ":scale"
 """Suffix of the name of an int8 weight's scale."""
 TYPE_VECTORS = "type_vectors"
 TINY = torch.finfo(torch.float32).tiny
-
-
-class CheckpointError(UserError):
-    """A checkpoint that cannot be read."""
 
 
 class ModelError(UserError):
@@ -169,41 +164,24 @@ def save_model(
     return (WEIGHTS, CONFIG, *tokenizer.save(folder))
 
 
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """Return the tensors and plain values of a training checkpoint, on the CPU.
-
-    Only data is unpickled, so a checkpoint from an untrusted source cannot run code.
-
-    Raises:
-        CheckpointError: the file is missing or damaged.
-    """
-    try:
-        data = io.BytesIO(storage.read_bytes(path))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path} is missing; make it again with `biloom train --overwrite`"
-        ) from error
-    try:
-        checkpoint: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many types of exceptions
-        raise CheckpointError(
-            f"{path} is damaged ({error}); make it again with `biloom train --overwrite`"
-        ) from error
-    return checkpoint
-
-
 def checkpoint_weights(folder: str) -> dict[str, Tensor]:
     """Return the network's state dict from a train folder: averaged weights if training kept them.
 
     Raises:
         CheckpointError: as in `read_checkpoint`.
     """
-    checkpoint = read_checkpoint(storage.join(folder, CHECKPOINT))
-    average: dict[str, Tensor] | None = checkpoint.get("average")
-    if average:
-        return average
-    prefix, state = "network.", checkpoint["state_dict"]
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    path = storage.join(folder, CHECKPOINT)
+    checkpoint = read_checkpoint(path)
+    weights, prefix = checkpoint.get("average"), ""
+    if not weights:
+        weights, prefix = checkpoint.get("state_dict"), "network."
+    if not isinstance(weights, dict):
+        raise CheckpointError(f"{path} holds no weights; it is not a checkpoint of biloom")
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in weights.items()
+        if isinstance(name, str) and name.startswith(prefix)
+    }
 
 
 def network_of_checkpoint(folder: str, details: Mapping[str, Any]) -> BiLMNetwork:
@@ -214,7 +192,14 @@ def network_of_checkpoint(folder: str, details: Mapping[str, Any]) -> BiLMNetwor
     """
     config = ModelConfig.model_validate(details["model"])
     network = BiLMNetwork(config, details["vocabulary"], tuple(details["cutoffs"]))
-    network.load_state_dict(checkpoint_weights(folder))
+    weights = checkpoint_weights(folder)
+    try:
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(
+            f"{storage.join(folder, CHECKPOINT)} does not fit the model of its manifest ({reason})"
+        ) from error
     return network
 
 

@@ -1,14 +1,16 @@
 """Checkpoints of an unfinished training: when they are written, which are kept, which is read."""
 
-import io
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
-from lightning_modules.models.model_folder import CheckpointError, read_checkpoint
+from lightning_modules.models.checkpoint_file import (
+    CheckpointError,
+    pack_checkpoint,
+    read_checkpoint,
+)
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.distribution import Agreement
 from lightning_modules.training.lit_bilm import LitBiLM
@@ -24,23 +26,34 @@ class TrainingDiverged(JobError):  # noqa: N818
     """Raised if gradients stay infinite or NaN."""
 
 
-def newest_checkpoint(folder: str) -> dict[str, Any] | None:
+def newest_checkpoint(
+    folder: str, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, Any] | None:
     """Return the contents of the newest readable checkpoint of a folder; None if it has no checkpoint.
+
+    Args:
+        folder: folder of the checkpoints, a path or URL.
+        tell: called with a message for each damaged checkpoint that is passed over.
 
     Raises:
         CheckpointError: if all checkpoints are damaged.
     """
-    steps = checkpoint_steps(folder)
-    for step in reversed(steps):
+    damaged: list[str] = []
+    for step in reversed(checkpoint_steps(folder)):
+        path = checkpoint_file(folder, step)
         try:
-            return read_checkpoint(checkpoint_file(folder, step))
+            checkpoint = read_checkpoint(path)
         except CheckpointError as error:
-            damaged = error  # Try the one before.
-    if steps:
+            damaged.append(str(error).partition("; ")[0])
+            continue
+        for problem in damaged:
+            tell(f"{problem}; training goes on from the checkpoint before, of step {step:,}")
+        return checkpoint
+    if damaged:
         raise CheckpointError(
-            f"{folder}: all checkpoints are damaged ({damaged}); restore one from a backup, or train "
+            f"all checkpoints are damaged: {', '.join(damaged)}; restore one from a backup, or train "
             "again from the start with `biloom train --overwrite`"
-        ) from damaged
+        )
     return None
 
 
@@ -59,17 +72,29 @@ class Checkpoints(pl.Callback):
     Raises:
         TrainingDiverged: if the gradient was not finite in `max_skipped_steps` steps in a row.
         KeyboardInterrupt: if `stop` was called on any rank, after the step is saved.
+
+    Attributes:
+        stopped_by: the signal that was given to `stop`, on any rank; 0 if there was none.
     """
 
     def __init__(self, folder: str, train: TrainConfig, before: Callable[[], None]) -> None:
         self._folder, self._steps = folder, train.checkpoint_steps
         self._seconds, self._most_skipped = train.checkpoint_minutes * 60, train.max_skipped_steps
         self._before = before
-        self._stopped = False
+        self.stopped_by = 0
+        self._asked = False
 
-    def stop(self) -> None:
-        """Finish and save the current step, then raise KeyboardInterrupt."""
-        self._stopped = True
+    def stop(self, number: int) -> None:
+        """Finish and save the current step, then raise KeyboardInterrupt.
+
+        Args:
+            number: the signal that asks for it.
+        """
+        self.stopped_by = number
+
+    def save_soon(self) -> None:
+        """Save the current step, and go on."""
+        self._asked = True
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._agreement = Agreement()
@@ -82,7 +107,7 @@ class Checkpoints(pl.Callback):
         step, last = module.step, module.step == module.train_config.steps
         self._stop_if_diverged(module)
         late, stopped = self._agreement.largest(
-            time.monotonic() - self._saved > self._seconds, self._stopped
+            self._asked or time.monotonic() - self._saved > self._seconds, self.stopped_by
         )
         # While steps are skipped, the last good checkpoint must stay the newest.
         due = (step % self._steps == 0 or late) and not module.skipped_in_a_row
@@ -92,17 +117,18 @@ class Checkpoints(pl.Callback):
         if stopped and not last:
             # Wait for rank 0 to finish writing; a rank that leaves earlier would count as lost.
             self._agreement.largest(0)
+            self.stopped_by = stopped
             raise KeyboardInterrupt
 
     def _save(self, trainer: pl.Trainer, module: LitBiLM) -> None:
+        self._asked = False
         checkpoint = module.checkpoint()
         self._saved = time.monotonic()
         if not trainer.is_global_zero:
             return
         self._before()
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        storage.write_bytes(checkpoint_file(self._folder, module.step), buffer.getvalue())
+        path = checkpoint_file(self._folder, module.step)
+        storage.write_bytes(path, pack_checkpoint(checkpoint))
         steps = checkpoint_steps(self._folder)
         # Later checkpoints must be damaged, because training resumed from an earlier one.
         later = [step for step in steps if step > module.step]

@@ -3,10 +3,12 @@
 A batch is a function of the step only, so a training can be resumed at any step exactly.
 """
 
+import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,9 +26,12 @@ from preprocess.reading.mixing import repeat_factors
 from preprocess.shards.format import Corpus
 from preprocess.shards.stream import TokenStream
 from preprocess.shards.windows import TrainingWindows
+from preprocess.work.resources import end_with_parent
 
 READ_AHEAD = 4
 """Batches that each data worker holds ready."""
+LATER_SECONDS = 30.0
+"""How long a data worker continues after SIGTERM, so that the training process can save its step."""
 
 
 def training_stream(corpus: Corpus, train: TrainConfig) -> TokenStream:
@@ -140,7 +145,7 @@ class StepLoader(DataLoader[Any]):
             sampler=range(start, len(dataset)),
             num_workers=workers,
             collate_fn=_identity,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=partial(_begin_worker, os.getpid()),
             prefetch_factor=READ_AHEAD if workers else None,
             multiprocessing_context="fork" if workers else None,
         )
@@ -149,27 +154,34 @@ class StepLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches = super().__iter__()
-        while True:
-            began = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            self.waited += time.perf_counter() - began
-            if isinstance(batch, UserError):
-                raise batch
-            yield to_tensors(batch, self._pinned)
+        try:
+            while True:
+                began = time.perf_counter()
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+                self.waited += time.perf_counter() - began
+                if isinstance(batch, UserError):
+                    raise batch
+                yield to_tensors(batch, self._pinned)
+        finally:
+            # It ends its workers. The traceback of an error would keep it alive.
+            del batches
 
 
 def _identity(batch: Any) -> Any:
     return batch
 
 
-def _ignore_signals(worker: int) -> None:
-    # Ctrl-C reaches all processes of the terminal, and forked workers inherit the handlers of the
-    # training process. Only the training process may act on it; it ends its workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _begin_worker(parent: int, worker: int) -> None:
+    # A signal may reach all processes of a terminal or a job, and forked workers inherit the handlers of
+    # the training process. Only the training process may act on it; it ends its workers itself.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    # SIGTERM may also come from the training process, if it fails and does not need the worker.
+    signal.signal(signal.SIGTERM, lambda *_: signal.setitimer(signal.ITIMER_REAL, LATER_SECONDS))
+    end_with_parent(parent)
 
 
 class TokenShardDataModule(pl.LightningDataModule):

@@ -1,8 +1,8 @@
 """The LightningModule: network, loss, optimiser, and the recurrent state carried between steps."""
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,8 @@ class LitBiLM(pl.LightningModule):
         ]  # (layers, directions, rows of the pass, state_width)
         self._update = self.make_update(self.train_config, list(self.network.parameters()))
         if saved:
-            self._update.load_state_dict(saved["optimizer"])
+            with _fits():
+                self._update.load_state_dict(saved["optimizer"])
         if self._average:
             self._average.tensors = [mean.to(self.device) for mean in self._average.tensors]
         self._restored = {}
@@ -230,7 +231,7 @@ class LitBiLM(pl.LightningModule):
             checkpoint: what `checkpoint` returned on rank 0.
 
         Raises:
-            UserError: if the checkpoint has another format.
+            UserError: if the checkpoint has another format, or does not fit the model.
         """
         if checkpoint.get("format") != CHECKPOINT_FORMAT:
             raise UserError(
@@ -239,15 +240,35 @@ class LitBiLM(pl.LightningModule):
                 "again from the start with --overwrite"
             )
         prefix = "network."
-        self.network.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items()}
-        )
-        self.step = checkpoint["step"]
-        self.held_out_losses = list(checkpoint["looks"])
-        self.skipped = checkpoint["skipped"]
-        self.skipped_in_a_row = checkpoint["skipped_in_a_row"]
-        if checkpoint["average"]:
-            names = [name for name, _ in self.network.named_parameters()]
-            self._average = WeightAverage([checkpoint["average"][name] for name in names])
-            self._average.steps = checkpoint["averaged_steps"]
+        with _fits():
+            self.network.load_state_dict(
+                {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items()}
+            )
+            self.step = checkpoint["step"]
+            self.held_out_losses = list(checkpoint["looks"])
+            self.skipped = checkpoint["skipped"]
+            self.skipped_in_a_row = checkpoint["skipped_in_a_row"]
+            if checkpoint["average"]:
+                weights = dict(self.network.named_parameters())
+                means = [checkpoint["average"][name] for name in weights]
+                if [m.shape for m in means] != [w.shape for w in weights.values()]:
+                    raise ValueError("averaged weights of other shapes")
+                self._average = WeightAverage(means)
+                self._average.steps = checkpoint["averaged_steps"]
+            zero = self.network.zero_state(self.share.rows)
+            if checkpoint["carried_state"].shape != zero.shape:
+                raise ValueError("a recurrent state of another shape")
         self._restored = checkpoint
+
+
+@contextmanager
+def _fits() -> Iterator[None]:
+    """Turn an error of a checkpoint with other keys or shapes than expected into a `UserError`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[-1]
+        raise UserError(
+            f"the checkpoint does not fit the model and its settings ({reason.strip()}); restore it "
+            "from a backup, or train again from the start with --overwrite"
+        ) from error

@@ -41,7 +41,7 @@ def _run(command: str, options: Namespace) -> int:
     if command in ("run", "train") and is_further_process(config.train):
         from pipeline.stages.train import join
 
-        return join(config)
+        return join(config, command == "run", options.overwrite)
     from pipeline.console import Console
 
     console = Console()

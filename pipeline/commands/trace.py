@@ -6,16 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 from rich.console import Console as RichConsole
 
 from pipeline.commands.inspection import folder_of
 from pipeline.console import Console
+from pipeline.lifecycle.inputs import tokenizer_folders
 from pipeline.lifecycle.order import STAGE_ORDER
-from pipeline.lifecycle.stage import CONFIG
 from preprocess.corpus.text_search import CorpusTexts
 from preprocess.corpus.tracing import CorpusOrigins, RejectedLine, Table, Traced, TraceError
-from preprocess.files import storage
 from preprocess.files.manifest import ManifestError, read_manifest
 from preprocess.reading.block import escaped, shortened
 from preprocess.shards.format import Corpus
@@ -269,12 +267,7 @@ class _Trace:
         if self._query.tokenizer is not None:
             yield self._query.tokenizer
             return
-        folder = self._corpus.folder
-        yield storage.join(folder.rpartition("/")[0], TOKENIZER)
-        config = yaml.safe_load(storage.read_bytes(storage.join(folder, CONFIG)))
-        if named := config["prepare"].get("tokenizer"):
-            yield storage.absolute(named)
-        yield storage.join(storage.absolute(config["run"]["output"]), TOKENIZER)
+        yield from tokenizer_folders(self._corpus.folder)
 
 
 def _name(document: Traced) -> str:

@@ -3,13 +3,18 @@
 Imports neither Beam nor torch, so that a finished stage is recognised at once.
 """
 
+from collections.abc import Iterator
+from contextlib import suppress
+
+import yaml
+
 from pipeline.config.schema import Config
-from pipeline.lifecycle.stage import StageError
+from pipeline.lifecycle.stage import CONFIG, StageError
 from preprocess.config import Source
 from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.find import FileInfo
-from preprocess.files.manifest import read_manifest
+from preprocess.files.manifest import ManifestError, read_manifest
 from preprocess.reading.listing import list_source
 
 
@@ -19,7 +24,10 @@ def stage_folder(config: Config, stage: str, other: str | None = None) -> str:
 
 
 def tokenizer_of(config: Config, content: str, used_by: str) -> str:
-    """Return the folder of the tokenizer that the config names, after checking its content hash.
+    """Return the folder of the tokenizer with a content hash.
+
+    It is the one that ``prepare.tokenizer`` names. If the config does not name one, the tokenizer is
+    searched in this run, and then where a corpus or checkpoint of another run has it.
 
     Args:
         config: the config.
@@ -30,12 +38,39 @@ def tokenizer_of(config: Config, content: str, used_by: str) -> str:
         StageError: the tokenizer is another one.
         ManifestError: the folder holds no finished tokenizer.
     """
-    folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
-    if content_of(folder, "tokenizer") != content:
-        raise StageError(
-            f"{folder}: this is not the tokenizer that {used_by}; set prepare.tokenizer to that one"
+    own = stage_folder(config, "tokenizer", config.prepare.tokenizer)
+    if config.prepare.tokenizer is None:
+        others = (
+            *(config.train.corpus, config.evaluate.corpus),
+            *(config.evaluate.checkpoint, config.export.checkpoint),
         )
-    return folder
+        found = [
+            own,
+            *(f for one in others if one for f in tokenizer_folders(storage.absolute(one))),
+        ]
+        for folder in found:
+            with suppress(ManifestError):
+                if content_of(folder, "tokenizer") == content:
+                    return folder
+    if content_of(own, "tokenizer") != content:
+        raise StageError(
+            f"{own}: this is not the tokenizer that {used_by}; set prepare.tokenizer to that one"
+        )
+    return own
+
+
+def tokenizer_folders(folder: str) -> Iterator[str]:
+    """Yield where the tokenizer of a corpus or a training may be, given the folder of that stage."""
+    yield storage.join(folder.rstrip("/").rpartition("/")[0], "tokenizer")
+    try:
+        config = yaml.safe_load(storage.read_bytes(storage.join(folder, CONFIG)))
+        named, output = config["prepare"].get("tokenizer"), config["run"]["output"]
+    except (FileNotFoundError, yaml.YAMLError, LookupError, TypeError, AttributeError):
+        return
+    if isinstance(named, str):
+        yield storage.absolute(named)
+    if isinstance(output, str):
+        yield storage.join(storage.absolute(output), "tokenizer")
 
 
 def evaluation_corpus(config: Config) -> str:

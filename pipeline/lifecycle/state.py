@@ -233,28 +233,43 @@ def is_former(place: StageFolder, own: Work) -> bool:
     return own.folder == work_root(place.folder)
 
 
-def has_begun_elsewhere(stage: Stage, config: Config, seconds: float) -> bool:
-    """Wait until another machine runs ``stage``.
+def has_begun_elsewhere(stage: Stage, config: Config, seconds: float, waits: bool = False) -> bool:
+    """Wait until another process, perhaps on another machine, runs ``stage``.
+
+    Args:
+        stage: the stage.
+        config: the config.
+        seconds: how long to wait.
+        waits: whether that process may first make what the stage reads, or move a result aside.
 
     Returns:
         True if it runs; False if the requested result is finished already.
 
     Raises:
-        StageError: it did not start within ``seconds``.
+        StageError: it did not start within ``seconds``, or refuses the settings.
+        ManifestError: a stage that this one reads from is not finished.
     """
     place = StageFolder(stage.folder(config))
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        request = request_of(stage, config)
-        state = state_of(stage, config, place, request)
+        try:
+            request = request_of(stage, config)
+            state = state_of(stage, config, place, request)
+        except ManifestError:
+            if not waits:
+                raise
+            time.sleep(POLL_SECONDS)
+            continue
         if state.done:
             return False
+        if state.differing and not waits:
+            raise refusal(stage, config, place, state)
         own = state.unfinished
         if own and not differing_keys(own.asked, request) and storage.exists(place.lock):
             return True
         time.sleep(POLL_SECONDS)
     raise StageError(
-        f"{place.folder}: the first machine (NODE_RANK=0) did not start this stage within "
-        f"{seconds:.0f} seconds; start the same command there, and make sure that all machines "
-        "share this folder"
+        f"{place.folder}: the first process (rank 0) did not start this stage within {seconds:.0f} "
+        "seconds; start the same command there after the stages before it are finished, and make sure "
+        "that all machines share this folder"
     )

@@ -6,23 +6,27 @@ from functools import partial
 
 from rich.console import Console as RichConsole
 
-from lightning_modules.models.model_folder import CHECKPOINT, read_checkpoint, tensors_hash
+from lightning_modules.models.checkpoint_file import CHECKPOINT, read_checkpoint
+from lightning_modules.models.model_folder import tensors_hash
 from lightning_modules.training.metrics_file import METRICS, rows_up_to
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
+from pipeline.exit_codes import ExitCode
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import Made, StageFolder
 from pipeline.lifecycle.state import has_begun_elsewhere, stage_place
+from pipeline.stopping import Stopped
 from pipeline.training.device import device_name
 from pipeline.training.forecast import TimedBar, training_warnings
 from pipeline.training.inputs import TrainingInputs
+from pipeline.training.processes import Processes
 from pipeline.training.tracking import log_checkpoint_artifact, make_loggers
 from pipeline.training.trainer import fit
 from preprocess.files import storage
 from preprocess.work.folder import checkpoint_file
 
 WAIT_SECONDS = 600.0
-"""How long the other machines wait for the first one to start training."""
+"""How long the other processes wait for the first one to start training."""
 
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:
@@ -33,7 +37,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         KeyboardInterrupt: a signal stopped the training; its last step was saved.
     """
     train = config.train
-    inputs = TrainingInputs.of(config, place)
+    inputs = TrainingInputs.of(config, place, console)
     module = inputs.module(console)
     inputs.show(console)
     size = sum(weight.numel() for weight in module.network.parameters())
@@ -72,30 +76,50 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     return replace(made, after=partial(log_checkpoint_artifact, loggers, place, made))
 
 
-def join(config: Config) -> int:
+def join(config: Config, is_run: bool = False, overwrite: bool = False) -> int:
     """Take part in a training as another rank than 0, which writes and prints nothing.
+
+    torchrun, srun or the user has started this process.
+
+    Args:
+        config: the config.
+        is_run: whether rank 0 runs other stages before.
+        overwrite: whether rank 0 moves a result of other settings aside.
 
     Returns:
         The exit code of the process.
 
     Raises:
-        StageError: the first process did not start training in time.
+        StageError: the first process refuses the settings, or did not start training in time.
     """
-    if config.train.num_nodes > 1 and not has_begun_elsewhere(
-        STAGES["train"], config, WAIT_SECONDS
-    ):
-        return 0
+    stage = STAGES["train"]
+    if not has_begun_elsewhere(stage, config, WAIT_SECONDS, waits=is_run or overwrite):
+        return ExitCode.DONE
+    place = stage_place(stage, config)
+    return join_as(None, config, place.folder, place.work)
+
+
+def join_as(processes: Processes | None, config: Config, folder: str, work: str) -> int:
+    """Take part in a training as one of ``processes``; None means as the environment says.
+
+    Args:
+        processes: the processes.
+        config: the config.
+        folder: folder of the train stage.
+        work: folder of its unfinished work.
+    """
+    place = StageFolder(folder, work)
     with open(os.devnull, "w") as nowhere:
         console = Console(RichConsole(file=nowhere))
-        inputs = TrainingInputs.of(config, stage_place(STAGES["train"], config))
+        inputs = TrainingInputs.of(config, place, processes=processes)
         module = inputs.module(console)
         module.network.recurrent.compile_cell(config.train.compile, inputs.share.of_pass)
         with console.bar("train", config.train.steps) as bar:
             try:
                 fit(inputs, module, (), bar)
-            except KeyboardInterrupt:
-                return 0  # rank 0 reports the stop; another code would count as a failure
-    return 0
+            except Stopped as stop:
+                return stop.code  # rank 0 reports the stop
+    return ExitCode.DONE
 
 
 def reopen(config: Config, place: StageFolder) -> None:

@@ -1,4 +1,4 @@
-"""Pin the processes of one machine to separate cores.
+"""Divide the cores of a machine over its processes, and pin the processes to them.
 
 Otherwise the scheduler may run two single-threaded processes that often wait for each other on the
 same core for a long time, while another core is idle.
@@ -9,7 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytorch_lightning as pl
-from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
+import torch
+
+from pipeline.training.processes import Processes
+from preprocess.work.resources import check_threads, usable_cores
 
 
 def share_of(cores: list[int], number: int, count: int) -> list[int]:
@@ -19,27 +22,43 @@ def share_of(cores: list[int], number: int, count: int) -> list[int]:
     return cores[number * len(cores) // count : (number + 1) * len(cores) // count]
 
 
+def use_cores(processes: int) -> None:
+    """Let torch use this process's part of the usable cores of the machine.
+
+    Args:
+        processes: processes of the training on this machine.
+
+    Raises:
+        RuntimeError: its threads cannot be started.
+    """
+    threads = min(torch.get_num_threads(), max(1, usable_cores() // processes))
+    torch.set_num_threads(threads)
+    # Lightning would set another number, and worker processes inherit it.
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    check_threads(threads)
+
+
 class OwnCores(pl.Callback):
     """Pins all threads of this process to its cores, from the start of training until `restore`.
 
     Not earlier, because processes that this one starts inherit its cores. Not under SLURM or
     torchrun, which may have pinned the processes themselves.
+
+    Args:
+        processes: the processes of the training.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
         self._former: list[int] = []
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Pin this process to the cores of its local rank."""
-        environment = getattr(trainer.strategy, "cluster_environment", None)
-        processes = len(trainer.device_ids)
-        if (
-            isinstance(environment, LightningEnvironment)
-            and processes > 1
-            and hasattr(os, "sched_getaffinity")
-        ):
+        processes = self._processes
+        alone = processes.of_machine == 1 or processes.starter != "biloom"
+        if not alone and hasattr(os, "sched_getaffinity"):
             self._former = sorted(os.sched_getaffinity(0))
-            _keep_on(share_of(self._former, trainer.local_rank, processes))
+            _keep_on(share_of(self._former, processes.local_rank, processes.of_machine))
 
     def restore(self) -> None:
         """Give this process back the cores that it had before."""

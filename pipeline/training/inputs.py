@@ -26,9 +26,10 @@ from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.inputs import stage_folder, tokenizer_of
 from pipeline.lifecycle.stage import StageError, StageFolder
+from pipeline.training.cores import use_cores
 from pipeline.training.cutoffs import cutoffs_of, softmax_size
 from pipeline.training.device import device_count, has_bf16, resolve_device
-from pipeline.training.processes import process_rank
+from pipeline.training.processes import Processes, processes_of
 from preprocess.shards.format import Corpus
 from preprocess.shards.stream import Int64Ids, boundary_ids, target_counts
 from preprocess.shards.windows import TrainingWindows
@@ -42,13 +43,14 @@ COSTS = {"cpu": CPU, "cuda": GPU}
 
 @dataclass
 class TrainingInputs:
-    """The inputs of a training; only ``device`` and ``share`` differ between ranks.
+    """The inputs of a training; only ``device``, ``processes`` and ``share`` differ between ranks.
 
     Attributes:
         config: the config.
         place: the folder of the train stage.
         corpus: the token shards.
         device: the device of this rank.
+        processes: the processes of the training, and the place of this one.
         share: the rows that this rank reads.
         checkpoint: the checkpoint to resume from, if there is unfinished work.
         initial: the weights to start from, if there is no checkpoint and the config names some.
@@ -58,13 +60,26 @@ class TrainingInputs:
     place: StageFolder
     corpus: Corpus
     device: torch.device
+    processes: Processes
     share: Share
     checkpoint: dict[str, Any] | None
     initial: InitialWeights | None
 
     @classmethod
-    def of(cls, config: Config, place: StageFolder) -> "TrainingInputs":
+    def of(
+        cls,
+        config: Config,
+        place: StageFolder,
+        console: Console | None = None,
+        processes: Processes | None = None,
+    ) -> "TrainingInputs":
         """Open the inputs that the config names.
+
+        Args:
+            config: the config.
+            place: the folder of the train stage.
+            console: where a damaged checkpoint is told.
+            processes: the processes of the training, if biloom started this one.
 
         Raises:
             UserError: corpus, model folder, devices or settings cannot be used.
@@ -79,18 +94,19 @@ class TrainingInputs:
             )
         device = resolve_device(train.device)
         devices = device_count(train.devices, device)
-        rank = process_rank(devices)
+        processes = processes or processes_of(train, devices)
         if device.type == "cuda":
             # Otherwise all processes of a machine use the first GPU until Lightning moves them.
-            device = torch.device("cuda", rank % devices)
+            device = torch.device("cuda", processes.local_rank)
             torch.cuda.set_device(device)
-        share = Share(train.rows, rank, devices * train.num_nodes, train.row_passes)
-        checkpoint = newest_checkpoint(place.work)
+        share = Share(train.rows, processes.rank, processes.world, train.row_passes)
+        use_cores(devices)
+        checkpoint = newest_checkpoint(place.work, console.warn if console else lambda _: None)
         initial = None
         if train.init_from and not checkpoint:
             tokenizer = corpus.manifest.details["tokenizer"]
             initial = InitialWeights.read(train.init_from, tokenizer, config.model)
-        return cls(config, place, corpus, device, share, checkpoint, initial)
+        return cls(config, place, corpus, device, processes, share, checkpoint, initial)
 
     @property
     def bf16(self) -> bool:

@@ -1,29 +1,138 @@
-"""The global rank of this process, from environment variables; imports nothing heavy.
+"""The processes of a training, and the place of this one among them; imports nothing heavy.
 
-The user starts one process per machine (NODE_RANK), and Lightning starts the others of the machine
-(LOCAL_RANK); or torchrun or SLURM starts all processes (RANK, SLURM_PROCID).
+The processes are started by
+
+- biloom: the command starts the other processes of its machine. With several machines, the user
+  starts the command on each, with NODE_RANK, MASTER_ADDR and MASTER_PORT.
+- torchrun: it starts all processes.
+- srun: SLURM starts all tasks of a job step.
+
+Variables that another program left in the environment are ignored: a shell inside a SLURM allocation is
+not a task of a step, and MASTER_ADDR, RANK or LOCAL_RANK mean something only with one of the above.
 """
 
 import os
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from lightning_modules.training.config import TrainConfig
+from preprocess.errors import UserError
+
+LOCALHOST = "127.0.0.1"
+PORT = 29500
+"""torch's usual port, where srun's tasks meet unless MASTER_PORT is set."""
+SPECIAL_STEPS = 4_294_967_200
+"""SLURM's numbers of steps that are no tasks of srun, such as a batch script, begin here."""
 
 
-def process_rank(devices: int) -> int:
-    """Return the global rank of this process, in a training with ``devices`` per machine."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        return _number("RANK")
-    if _number("SLURM_NTASKS") > 1:
-        return _number("SLURM_PROCID")
-    return (_number("NODE_RANK") or _number("GROUP_RANK")) * devices + _number("LOCAL_RANK")
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a training, as one of them sees them.
+
+    Attributes:
+        rank: index of this process.
+        world: number of processes.
+        local_rank: index of this process on its machine.
+        machines: number of machines.
+        address, port: where the processes meet; port 0 means any free port of this machine.
+        starter: what starts the processes.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    machines: int = 1
+    address: str = LOCALHOST
+    port: int = 0
+    starter: Literal["biloom", "torchrun", "srun"] = "biloom"
+
+    @property
+    def of_machine(self) -> int:
+        """Number of processes of each machine."""
+        return self.world // self.machines
+
+    @property
+    def started(self) -> range:
+        """Ranks of the processes that this process has to start."""
+        if self.starter != "biloom" or self.local_rank:
+            return range(0)
+        return range(self.rank + 1, self.rank + self.of_machine)
+
+    def of_rank(self, rank: int, port: int) -> "Processes":
+        """Return how the process of another rank of this machine sees the processes."""
+        local = self.local_rank + rank - self.rank
+        return replace(self, rank=rank, local_rank=local, port=port)
+
+
+def processes_of(train: TrainConfig, devices: int) -> Processes:
+    """Return the processes of a training with ``devices`` per machine.
+
+    Raises:
+        UserError: the processes that torchrun, srun or the user started do not fit the config.
+    """
+    world = devices * train.num_nodes
+    shape = Processes(world=world, machines=train.num_nodes)
+    if starter := _external():
+        rank, started, local_rank = _ranks(starter)
+        if started != world:
+            raise UserError(
+                f"{starter} started {started} processes, but train.devices x train.num_nodes is "
+                f"{devices} x {train.num_nodes}; start {world}, or set train.devices to "
+                f"{max(1, started // train.num_nodes)}"
+            )
+        address = os.environ.get("MASTER_ADDR", LOCALHOST)
+        if starter == "srun" and train.num_nodes == 1:
+            address = LOCALHOST  # an earlier job may have left another
+        if starter == "srun" and train.num_nodes > 1 and "MASTER_ADDR" not in os.environ:
+            raise UserError(
+                "MASTER_ADDR is not set; with several machines under srun, set it to the first one: "
+                'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
+            )
+        port = _number("MASTER_PORT") or PORT
+        return Processes(rank, world, local_rank, train.num_nodes, address, port, starter)
+    if train.num_nodes == 1:
+        return shape
+    node, meet, host = _number("NODE_RANK"), _number("MASTER_PORT"), os.environ.get("MASTER_ADDR")
+    if node is None or meet is None or not host:
+        raise UserError(
+            f"train.num_nodes is {train.num_nodes}, so NODE_RANK (0 to {train.num_nodes - 1}), "
+            "MASTER_ADDR and MASTER_PORT must be set on each machine, or torchrun or srun must start "
+            "the command"
+        )
+    if node >= train.num_nodes:
+        raise UserError(f"NODE_RANK is {node}, but train.num_nodes is {train.num_nodes}; lower it")
+    return replace(shape, rank=node * devices, address=host, port=meet)
 
 
 def is_further_process(train: TrainConfig) -> bool:
     """Return True if this process is not rank 0, which runs the stages and writes the results."""
-    alone = train.devices == 1 and train.num_nodes == 1
-    return not alone and process_rank(train.devices or 1) > 0
+    if starter := _external():
+        return _ranks(starter)[0] > 0
+    return train.num_nodes > 1 and (_number("NODE_RANK") or 0) > 0
 
 
-def _number(name: str) -> int:
+def _external() -> Literal["torchrun", "srun"] | None:
+    """Return what started this process together with others, except biloom."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and (_number("WORLD_SIZE") or 1) > 1:
+        return "torchrun"
+    step = _number("SLURM_STEP_ID")
+    if step is not None and step < SPECIAL_STEPS and _ranks("srun")[1] > 1:
+        return "srun"
+    return None
+
+
+def _ranks(starter: str) -> tuple[int, int, int]:
+    """Return rank, number of processes and rank on this machine, from the environment."""
+    if starter == "torchrun":
+        return (
+            _number("RANK") or 0,
+            _number("WORLD_SIZE") or 1,
+            _number("LOCAL_RANK") or 0,
+        )
+    tasks = _number("SLURM_STEP_NUM_TASKS") or _number("SLURM_NTASKS") or 1
+    return _number("SLURM_PROCID") or 0, tasks, _number("SLURM_LOCALID") or 0
+
+
+def _number(name: str) -> int | None:
     text = os.environ.get(name, "")
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isascii() and text.isdecimal() else None

@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 
 from pytorch_lightning.loggers import Logger
 
-from lightning_modules.models.model_folder import CHECKPOINT
+from lightning_modules.models.checkpoint_file import CHECKPOINT
 from pipeline.config.load import dump_config
 from pipeline.config.schema import Config, TrackingConfig
 from pipeline.console import Console

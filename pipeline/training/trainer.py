@@ -2,7 +2,6 @@
 
 import logging
 import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,15 +20,18 @@ from lightning_modules.sizes import flops_per_token
 from lightning_modules.training.callbacks import Compute, Metrics, ProgressBar
 from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.datamodule import TokenShardDataModule
-from lightning_modules.training.distribution import Agreement, lost_process_reported, sum_over_ranks
+from lightning_modules.training.distribution import lost_process_reported, sum_over_ranks
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.local_group import BACKEND as LOCAL
 from lightning_modules.training.matmul_peak import matmul_peak
 from lightning_modules.training.metrics_file import METRICS
 from lightning_modules.training.shared_update import SharedUpdate
+from pipeline.exhaustion import exhausted
+from pipeline.stopping import STOP_SIGNALS, Stopped
 from pipeline.training.cores import OwnCores
 from pipeline.training.inputs import TrainingInputs
-from preprocess.errors import UserError
+from pipeline.training.rendezvous import KnownProcesses, connected
+from preprocess.errors import JobError
 from preprocess.shards.held_out_windows import evaluation_windows
 from preprocess.shards.stream import TokenStream, boundary_ids
 
@@ -49,8 +51,8 @@ def fit(
         bar: the progress bar.
 
     Raises:
-        KeyboardInterrupt: a signal stopped the training, after its step was saved.
-        UserError: reading or writing fails, or gradients are no longer finite.
+        Stopped: a signal stopped the training, after its step was saved.
+        UserError: reading or writing fails, the processes do not meet, or one of them is lost.
     """
     train, share = inputs.config.train, inputs.share
     if module.step == train.steps:
@@ -63,39 +65,42 @@ def fit(
         )
         # The module has copies. They take as much memory as the weights and the optimiser state.
         inputs.checkpoint = inputs.initial = None
-        strategy = _strategy(inputs) if share.world > 1 else "auto"
-        if isinstance(strategy, _SharedMemory):
+        processes, backend = inputs.processes, _backend(inputs)
+        if share.world > 1 and backend == LOCAL:
             module.make_update = SharedUpdate
-        cores = OwnCores()
+        cores = OwnCores(processes)
         checkpoints = Checkpoints(inputs.place.work, train, metrics.save)
+    place = inputs.place
+    purpose = f"{place.work} {train.rows} {train.row_passes} {module.step}"
+    work = (inputs.config, place.folder, place.work)
+    with (
+        _quiet(),
+        _memory_advice(),
+        connected(processes, backend, inputs.device, purpose, work),
+        lost_process_reported(share.world),
+    ):
         trainer = pl.Trainer(
             accelerator="gpu" if gpu else "cpu",
             devices=share.world // train.num_nodes,
             num_nodes=train.num_nodes,
-            strategy=strategy,
+            strategy=_strategy(backend) if share.world > 1 else "auto",
+            plugins=[KnownProcesses(processes)],
             max_epochs=1,
             logger=list(loggers),
-            callbacks=[_SameStep(), *([] if gpu else [cores]), metrics, checkpoints],
+            callbacks=[*([] if gpu else [cores]), metrics, checkpoints],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        assert trainer.global_rank == share.rank, "Lightning assigned another rank"
         # Lightning's SIGTERM handler waits for the other processes, which may be waiting for this
         # one. Our handler only sets a flag.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         try:
-            with keep_memory(), _stoppable(checkpoints), lost_process_reported(share.world):
+            with keep_memory(), _stoppable(checkpoints):
                 trainer.fit(module, data)
-        except BaseException:
-            _end_processes(trainer)
-            raise
         finally:
             cores.restore()
-        if torch.distributed.is_initialized():
-            # Otherwise its threads sometimes abort the process when Python exits.
-            torch.distributed.destroy_process_group()
 
 
 class _SharedMemory(DDPStrategy):
@@ -105,28 +110,20 @@ class _SharedMemory(DDPStrategy):
         return model
 
 
-def _strategy(inputs: TrainingInputs) -> DDPStrategy:
-    gpu = inputs.device.type == "cuda"
-    if not gpu and inputs.config.train.num_nodes == 1:
+def _backend(inputs: TrainingInputs) -> str:
+    if inputs.device.type == "cuda":
+        return "nccl"
+    return LOCAL if inputs.config.train.num_nodes == 1 else "gloo"
+
+
+def _strategy(backend: str) -> DDPStrategy:
+    if backend == LOCAL:
         return _SharedMemory(process_group_backend=LOCAL)
     return DDPStrategy(
-        process_group_backend="nccl" if gpu else "gloo",
+        process_group_backend=backend,
         gradient_as_bucket_view=True,
         broadcast_buffers=False,  # they are the same on every rank
     )
-
-
-class _SameStep(pl.Callback):
-    """Checks that all ranks start at the same step."""
-
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        assert isinstance(module, LitBiLM)
-        newest, oldest = Agreement().largest(module.step, -module.step)
-        if newest != -oldest:
-            raise UserError(
-                f"the processes of this training start at different steps ({-oldest:,} and "
-                f"{newest:,}); all machines must share the same run.output"
-            )
 
 
 def _compute(inputs: TrainingInputs) -> Compute:
@@ -175,34 +172,60 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _stoppable(checkpoints: Checkpoints) -> Iterator[None]:
-    """Let SIGINT or SIGTERM stop training after the running step, and a second SIGINT at once.
+def _memory_advice() -> Iterator[None]:
+    """Say what reduces the memory that training needs, if it does not suffice.
 
     Raises:
-        KeyboardInterrupt: a signal stopped the training.
+        JobError: an allocation failed.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        reason = exhausted(error)
+        if not reason.startswith("memory"):
+            raise
+        raise JobError(
+            f"{reason}; raise train.row_passes, which needs less memory for the same result, and run "
+            "the same command again to resume. Or train again with a smaller train.rows, train.unroll "
+            "or model"
+        ) from error
+
+
+@contextmanager
+def _stoppable(checkpoints: Checkpoints) -> Iterator[None]:
+    """Let each of `STOP_SIGNALS` stop training after the running step, and a second SIGINT at once.
+
+    SIGUSR2 makes training save its step and go on.
+
+    Raises:
+        Stopped: a signal stopped the training.
     """
 
     def stop(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        checkpoints.stop()
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        checkpoints.stop(number)
 
-    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    def save(number: int, frame: Any) -> None:
+        checkpoints.save_soon()
+
+    handlers: dict[signal.Signals, Any] = {
+        **dict.fromkeys(STOP_SIGNALS, stop),
+        signal.SIGUSR2: save,
+    }
+    former = {}
+    for number, handler in handlers.items():
+        # `pipeline.stopping` ignores SIGUSR2, and the user may ignore others, as with nohup.
+        if number == signal.SIGUSR2 or signal.getsignal(number) is not signal.SIG_IGN:
+            former[number] = signal.signal(number, handler)
+    # A process that another one started has left them pending until here.
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
     try:
         yield
-    except SystemExit as error:
+    except (SystemExit, KeyboardInterrupt) as error:
         # Lightning exits on an interrupt, with code 1, or even 0 after SIGTERM.
-        raise KeyboardInterrupt from error
+        raise Stopped(checkpoints.stopped_by or signal.SIGINT) from error
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-
-
-def _end_processes(trainer: pl.Trainer) -> None:
-    """Kill the other processes of this machine, which would wait for this one forever."""
-    for thread in threading.enumerate():
-        if thread.name == "child-process-observer":
-            # Lightning's thread would kill this process, too, when the others end.
-            thread._run = lambda: True  # type: ignore[attr-defined]
-    for process in getattr(trainer.strategy.launcher, "procs", ()):
-        process.kill()
-        process.wait()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -1,11 +1,17 @@
-"""The processor cores and threads that this process may use."""
+"""What this process may use, cores and threads, and how long it lives."""
 
+import ctypes
 import math
 import os
+import signal
 import threading
+import time
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
+PR_SET_PDEATHSIG = 1
+"""Option of Linux's prctl: the signal that a process gets when its parent ends."""
+PARENT_SECONDS = 1.0
 
 
 def usable_cores() -> int:
@@ -67,3 +73,23 @@ def check_threads(number: int) -> None:
         go.set()
         for thread in threads:
             thread.join()
+
+
+def end_with_parent(parent: int) -> None:
+    """Let this process end when the process that started it ends, even if that one is killed.
+
+    Args:
+        parent: number of the process that started this one, which may have ended already.
+    """
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (AttributeError, OSError, TypeError):  # not Linux
+
+        def watch() -> None:
+            while os.getppid() == parent:
+                time.sleep(PARENT_SECONDS)
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
+    if os.getppid() != parent:
+        os._exit(1)

@@ -1,5 +1,7 @@
 """When checkpoints are written and which one is read, without a Trainer."""
 
+import re
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 from lightning_modules.config import ModelConfig
-from lightning_modules.models.model_folder import CheckpointError
+from lightning_modules.models.checkpoint_file import CheckpointError
 from lightning_modules.training.checkpoints import (
     Checkpoints,
     TrainingDiverged,
@@ -87,16 +89,30 @@ def test_a_rank_other_than_0_writes_no_checkpoint(tmp_path: Path) -> None:
 def test_a_stop_saves_the_running_step_and_ends_training(tmp_path: Path) -> None:
     run = Run(tmp_path, checkpoint_steps=1000)
     run(range(1, 3))
-    run.callback.stop()
+    run.callback.stop(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
         run(range(3, 4))
 
     assert saved(tmp_path) == [3]
+    assert run.callback.stopped_by == signal.SIGTERM
+
+
+def test_a_checkpoint_that_is_asked_for_is_saved_once_and_training_goes_on(tmp_path: Path) -> None:
+    run = Run(tmp_path, checkpoint_steps=1000)
+    run(range(1, 3))
+    run.callback.save_soon()
+    run.module.skipped_in_a_row = 1
+    run(range(3, 4))
+    assert saved(tmp_path) == [], "the last good checkpoint stays the newest"
+    run.module.skipped_in_a_row = 0
+    run(range(4, 7))
+
+    assert saved(tmp_path) == [4]
 
 
 def test_a_stop_in_the_last_step_lets_the_training_finish(tmp_path: Path) -> None:
     run = Run(tmp_path, checkpoint_steps=1000, steps=5)
-    run.callback.stop()
+    run.callback.stop(signal.SIGTERM)
     run(range(5, 6))
 
     assert saved(tmp_path) == [5]
@@ -113,13 +129,20 @@ def test_the_newest_readable_checkpoint_is_found(tmp_path: Path) -> None:
 
     path = Path(checkpoint_file(folder, 10))
     path.write_bytes(path.read_bytes()[:300])
-    before = newest_checkpoint(folder)
+    told: list[str] = []
+    before = newest_checkpoint(folder, told.append)
     assert before is not None
     assert before["step"] == 9
+    assert len(told) == 1
+    assert re.fullmatch(
+        r".*/step-000000010\.ckpt is damaged \(.*\); training goes on from the checkpoint before, of step 9",
+        told[0],
+    )
 
     Path(checkpoint_file(folder, 9)).write_bytes(b"")
     with pytest.raises(
-        CheckpointError, match=r"all checkpoints are damaged \(.*step-000000009\.ckpt"
+        CheckpointError,
+        match=r"^all checkpoints are damaged: .*10\.ckpt.*9\.ckpt is damaged .*from a backup",
     ):
         newest_checkpoint(folder)
 

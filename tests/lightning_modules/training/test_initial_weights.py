@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_modules.config import ModelConfig
-from lightning_modules.models.model_folder import read_checkpoint
+from lightning_modules.models.checkpoint_file import read_checkpoint
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.training.initial_weights import InitialWeights
 from lightning_modules.vectors.pretrained import BiLM

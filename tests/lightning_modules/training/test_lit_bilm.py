@@ -312,6 +312,35 @@ def test_a_checkpoint_of_another_format_is_refused() -> None:
         made.restore({"state_dict": {}})
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("state_dict", {}),
+        ("state_dict", 3),
+        ("looks", None),
+        ("average", {"a": torch.zeros(1)}),
+        ("carried_state", torch.zeros(1)),
+        ("carried_state", None),
+        ("optimizer", {}),
+        ("optimizer", {"state": {}, "param_groups": []}),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(key: str, value: Any) -> None:
+    made = module()
+    train(made, range(1))
+    saved = made.checkpoint() | {key: value}
+
+    def resume() -> None:
+        other = module()
+        other.restore(saved)
+        other.on_train_start()
+
+    with pytest.raises(
+        UserError, match=r"^the checkpoint does not fit the model and its settings \("
+    ):
+        resume()
+
+
 def test_the_optimiser_implementation_is_that_of_the_device_it_resumes_on() -> None:
     made = module(optimizer={"kind": "adagrad"}, clip_norm=1e-6)
     train(made, range(1))

@@ -106,3 +106,15 @@ def test_a_stage_without_loggers_does_not_check_them(
     on_a_store = ("run.output=memory://told", "runner.options.mode=in_memory")
     run(tiny.config(Path("unused"), *on_a_store, "tracking.tensorboard=true"), "prepare", Console())
     assert ran == [("prepare", False)]
+
+
+@pytest.mark.slow
+def test_run_on_a_corpus_of_another_run_finds_its_tokenizer(
+    tiny: Tiny, tmp_path: Path, biloom: Any
+) -> None:
+    settings = ("prepare.tokenizer=null", "evaluate.corpus=null", "train.steps=10")
+    direct = "runner.options.mode=in_memory"
+    done = biloom.run("run", *tiny.arguments(tmp_path, *settings, direct, "embed.sample=20"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.name for path in tmp_path.iterdir()} >= {"train", "export", "embed", "report.html"}
+    assert not (tmp_path / "tokenizer").exists()

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.models.model_folder import read_checkpoint
+from lightning_modules.models.checkpoint_file import read_checkpoint
 from lightning_modules.training.checkpoints import newest_checkpoint
 from lightning_modules.training.lit_bilm import LitBiLM
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.state import has_begun_elsewhere
+from pipeline.stopping import STOP_SIGNALS, exit_code
 from preprocess.errors import UserError
 from preprocess.files.manifest import check_files, read_manifest
 
@@ -94,6 +95,7 @@ def assert_same_training(folder: Path, reference: Path) -> None:
     assert metrics(folder) == metrics(reference)
     ours, theirs = (read_checkpoint(str(one / "checkpoint.ckpt")) for one in (folder, reference))
     assert_equal_bits(ours, theirs)
+    assert (folder / "checkpoint.ckpt").read_bytes() == (reference / "checkpoint.ckpt").read_bytes()
     assert read_manifest(str(folder)).content == read_manifest(str(reference)).content
 
 
@@ -168,13 +170,13 @@ def test_training_that_was_killed_before_its_first_checkpoint_starts_again(
     assert_same_training(tmp_path / "train", undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_stops_training_after_its_step_with_a_message(
     commands: Commands, tiny: Tiny, undisturbed: Path, tmp_path: Path, number: int
 ) -> None:
     code, printed = stop(commands, tiny, tmp_path, number, 20)
 
-    assert code == 130
+    assert code == exit_code(number)
     assert printed.endswith("\nbiloom: stopped; the same command resumes from here\n")
     assert "Traceback" not in printed
     step = newest_step(tmp_path)
@@ -183,7 +185,7 @@ def test_a_signal_stops_training_after_its_step_with_a_message(
     assert_same_training(tmp_path / "train", undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_lets_the_running_step_finish_and_saves_it(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -195,14 +197,14 @@ def test_a_signal_lets_the_running_step_finish_and_saves_it(
         return real(module, batch, index)
 
     monkeypatch.setattr(LitBiLM, "training_step", step_with_signal)
-    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(one) for one in STOP_SIGNALS]
     with pytest.raises(KeyboardInterrupt):
         tiny.run("train", tmp_path, *LONG)
 
     assert newest_step(tmp_path) == 21
     (result,) = (tmp_path / "train" / "_work").glob("*/result")
     assert metrics(result)[-1]["step"] == 21
-    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [signal.getsignal(one) for one in STOP_SIGNALS] == handlers
 
 
 def test_a_second_interrupt_does_not_wait_for_the_step(
@@ -479,7 +481,7 @@ def test_another_machine_waits_for_the_first_and_leaves_if_all_is_done(
     config = tiny.config(tmp_path, "train.steps=10", "train.num_nodes=2")
     with pytest.raises(
         UserError,
-        match=r"train: the first machine \(NODE_RANK=0\) did not start this stage within 1 sec",
+        match=r"train: the first process \(rank 0\) did not start this stage within 1 seconds",
     ):
         has_begun_elsewhere(STAGES["train"], config, 1)
     tiny.run("train", tmp_path, "train.steps=10")

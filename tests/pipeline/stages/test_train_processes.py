@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import socket
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.stopping import exit_code
 from preprocess.errors import UserError
 from preprocess.files.manifest import read_manifest
 
@@ -27,6 +29,10 @@ STILL = ("model.input.dropout=0", "model.recurrent.dropout=0", "train.steps=60")
 def metrics(output: Path) -> list[dict[str, Any]]:
     lines = (output / "train" / "metrics.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in SPEED} for line in lines]
+
+
+def checkpoint(output: Path) -> bytes:
+    return (output / "train" / "checkpoint.ckpt").read_bytes()
 
 
 def losses(output: Path) -> np.ndarray[Any, Any]:
@@ -85,7 +91,7 @@ def further(process: Any) -> list[int]:
     found = []
     for child in process.children():
         with suppress(OSError):  # it may end meanwhile
-            if b"LOCAL_RANK=1" in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+            if b"pipeline.stages.further_rank" in Path(f"/proc/{child}/cmdline").read_bytes():
                 found.append(child)
     return found
 
@@ -138,15 +144,14 @@ def test_two_processes_that_were_stopped_resume_to_the_same_bits(
         train(tiny, biloom, reference, *settings)
     for step in sorted(random.Random().sample(range(5, 30), 2)):
         code, told = stopped(tiny, biloom, tmp_path, number, step, *settings)
-        assert code == (-signal.SIGKILL if number == signal.SIGKILL else 130), told
+        assert code == (-signal.SIGKILL if number == signal.SIGKILL else exit_code(number)), told
         assert "Traceback" not in told
 
     printed = train(tiny, biloom, tmp_path, *settings)
 
     assert "resuming from step" in printed
     assert metrics(tmp_path) == metrics(reference)
-    manifests = [read_manifest(str(one / "train"), "train") for one in (tmp_path, reference)]
-    assert manifests[0].content == manifests[1].content
+    assert checkpoint(tmp_path) == checkpoint(reference)
 
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -179,8 +184,7 @@ def test_every_kind_of_training_in_two_processes_resumes_to_the_same_bits(
 
     assert "resuming from step" in printed
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
-    manifests = [read_manifest(str(tmp_path / n / "train"), "train") for n in ("parts", "whole")]
-    assert manifests[0].content == manifests[1].content
+    assert checkpoint(tmp_path / "parts") == checkpoint(tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -190,9 +194,9 @@ def test_a_training_is_resumed_in_one_process_and_again_in_two(
     train(tiny, biloom, tmp_path / "two", *STILL)
     moved = tmp_path / "moved"
     code, told = stopped(tiny, biloom, moved, signal.SIGTERM, 15, *STILL)
-    assert code == 130, told
+    assert code == 75, told
     code, told = stopped(tiny, biloom, moved, signal.SIGTERM, 35, *STILL, "train.devices=1")
-    assert code == 130, told
+    assert code == 75, told
     train(tiny, biloom, moved, *STILL)
 
     np.testing.assert_allclose(losses(moved), losses(tmp_path / "two"), rtol=1e-4)
@@ -203,10 +207,12 @@ def test_a_process_that_dies_ends_the_training_which_can_be_resumed(
     tiny: Tiny, biloom: Command, undisturbed: Path, tmp_path: Path
 ) -> None:
     code, told = stopped(tiny, biloom, tmp_path, signal.SIGKILL, 10, victim=1)
-    # Either the first process is told by the network, or Lightning, which looks after the others.
-    assert code in (2, -signal.SIGKILL)
-    if code == 2:
-        assert told.startswith("biloom: another process of this training ended")
+    assert code == 3
+    assert re.fullmatch(
+        r"biloom: the process of rank 1 \(number \d+\) of this training was killed by SIGKILL, perhaps "
+        r"because memory ran out; the same command resumes from the last checkpoint\n",
+        told,
+    )
 
     train(tiny, biloom, tmp_path)
 
@@ -245,3 +251,30 @@ def test_two_machines_train_like_two_processes_of_one(
     assert [machine.returncode for machine in machines] == [0, 0], told
     assert told[1][0] == "", "the second machine tells nothing"
     assert metrics(tmp_path) == metrics(undisturbed)
+
+
+@pytest.mark.slow
+def test_processes_that_are_killed_at_random_leave_nothing_and_resume_to_the_same_bytes(
+    tiny: Tiny, biloom: Command, undisturbed: Path, tmp_path: Path
+) -> None:
+    draw = random.Random()
+    for _ in range(10):
+        with biloom.start("train", *tiny.arguments(tmp_path, *TWO)) as process:
+            time.sleep(draw.uniform(1, 15))
+            if process.poll() is not None:  # it has finished
+                break
+            every = [process.pid, *process.descendants()]
+            os.kill(victim := draw.choice(every), signal.SIGKILL)
+            _, told = process.communicate(timeout=120)
+        expected = {0, -signal.SIGKILL if victim == process.pid else 3}
+        assert process.returncode in expected, told
+        assert "Traceback" not in told
+        assert told.startswith("biloom: the process of rank 1") == (process.returncode == 3)
+        deadline = time.monotonic() + 10
+        while any(is_alive(one) for one in every):
+            assert time.monotonic() < deadline, "a process is left behind"
+            time.sleep(0.05)
+    train(tiny, biloom, tmp_path)
+
+    assert metrics(tmp_path) == metrics(undisturbed)
+    assert checkpoint(tmp_path) == checkpoint(undisturbed)

@@ -3,16 +3,15 @@
 import os
 import threading
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 from pipeline.training import cores
-from pipeline.training.cores import OwnCores, share_of
+from pipeline.training.cores import OwnCores, share_of, use_cores
+from pipeline.training.processes import Processes
 
 
 @given(st.sets(st.integers(0, 200), min_size=1, max_size=64), st.integers(1, 70))
@@ -26,11 +25,6 @@ def test_cores_are_split_evenly_if_there_are_enough(known: set[int], count: int)
     assert [core for share in shares for core in share] == every
     sizes = [len(share) for share in shares]
     assert max(sizes) - min(sizes) <= 1
-
-
-def trainer(environment: Any, rank: int, processes: int) -> Any:
-    strategy = SimpleNamespace(cluster_environment=environment)
-    return SimpleNamespace(strategy=strategy, device_ids=list(range(processes)), local_rank=rank)
 
 
 @pytest.fixture
@@ -51,9 +45,9 @@ def test_every_thread_is_pinned_until_the_cores_are_restored(
     over = threading.Event()
     other = threading.Thread(target=over.wait)
     other.start()
-    own = OwnCores()
+    own = OwnCores(Processes(rank=1, world=2, local_rank=1))
     try:
-        own.on_train_start(trainer(LightningEnvironment(), 1, 2), None)  # type: ignore[arg-type]
+        own.on_train_start(None, None)  # type: ignore[arg-type]
         assert {threading.get_native_id(), other.native_id} <= {task for task, _ in kept}
         assert {tuple(to) for _, to in kept} == {(2, 3)}
         kept.clear()
@@ -64,12 +58,14 @@ def test_every_thread_is_pinned_until_the_cores_are_restored(
         other.join()
 
 
-@pytest.mark.parametrize("alone", [(SLURMEnvironment(), 2), (LightningEnvironment(), 1), (None, 1)])
-def test_a_single_process_and_processes_of_other_launchers_are_not_pinned(
-    alone: tuple[Any, int], kept: list[tuple[int, list[int]]]
+@pytest.mark.parametrize(
+    "alone", [Processes(0, 2, starter="srun"), Processes(), Processes(0, 2, machines=2)]
+)
+def test_a_single_process_and_processes_of_other_starters_are_not_pinned(
+    alone: Processes, kept: list[tuple[int, list[int]]]
 ) -> None:
-    own = OwnCores()
-    own.on_train_start(trainer(alone[0], 0, alone[1]), None)  # type: ignore[arg-type]
+    own = OwnCores(alone)
+    own.on_train_start(None, None)  # type: ignore[arg-type]
     own.restore()
 
     assert not kept
@@ -79,4 +75,16 @@ def test_a_system_without_affinity_is_left_alone(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(cores, "_keep_on", pytest.fail)
 
-    OwnCores().on_train_start(trainer(LightningEnvironment(), 0, 2), None)  # type: ignore[arg-type]
+    OwnCores(Processes(world=2)).on_train_start(None, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("usable", "processes", "threads"), [(8, 2, 4), (1, 2, 1), (64, 1, 16)])
+def test_the_processes_of_a_machine_share_its_threads(
+    usable: int, processes: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr(cores, "usable_cores", lambda: usable)
+    use_cores(processes)
+    assert chosen == [threads]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console as RichConsole
 
-from lightning_modules.models.model_folder import CHECKPOINT
+from lightning_modules.models.checkpoint_file import CHECKPOINT
 from pipeline.config.schema import TrackingConfig
 from pipeline.console import Console
 from pipeline.lifecycle.stage import Made, StageError, StageFolder

@@ -1,0 +1,183 @@
+"""The meeting of the processes of a training, and the process group that connects them."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import PrefixStore, Store
+
+from pipeline.training.processes import Processes
+from pipeline.training.ranks import LocalRanks
+from preprocess.errors import JobError, UserError
+
+MEET_SECONDS = 600.0
+"""How long the processes wait for each other before training starts."""
+POLL_SECONDS = 0.05
+
+
+class KnownProcesses(ClusterEnvironment):
+    """Tells Lightning the processes, so that it neither reads the environment nor starts any.
+
+    Args:
+        processes: the processes of the training.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        super().__init__()
+        self.processes = processes
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    @property
+    def main_address(self) -> str:
+        return self.processes.address
+
+    @property
+    def main_port(self) -> int:
+        return self.processes.port
+
+    @staticmethod
+    def detect() -> bool:
+        return False
+
+    def world_size(self) -> int:
+        return self.processes.world
+
+    def set_world_size(self, size: int) -> None:
+        assert size == self.processes.world, "Lightning counted other processes"
+
+    def global_rank(self) -> int:
+        return self.processes.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        assert rank == self.processes.rank, "Lightning assigned another rank"
+
+    def local_rank(self) -> int:
+        return self.processes.local_rank
+
+    def node_rank(self) -> int:
+        return self.processes.rank // self.processes.of_machine
+
+
+@contextmanager
+def connected(
+    processes: Processes, backend: str, device: torch.device, purpose: str, work: Any
+) -> Iterator[None]:
+    """Start the processes that this one has to start, and connect all of them in the block.
+
+    Args:
+        processes: the processes of the training.
+        backend: name of the backend of `torch.distributed`.
+        device: the device of this process.
+        purpose: what the processes are to do; it must be equal in all of them.
+        work: what the started processes have to know, see `LocalRanks.start`.
+
+    Raises:
+        UserError: the processes do not meet, or are to do different things.
+        JobError: another process has ended.
+    """
+    if processes.world == 1:
+        yield
+        return
+    ranks = LocalRanks(processes)
+    try:
+        store = _store(processes)
+        ranks.start(store.port, work)
+        _meet(store, processes, purpose, ranks.check)
+        dist.init_process_group(
+            backend,
+            store=PrefixStore("training", store),
+            rank=processes.rank,
+            world_size=processes.world,
+            device_id=device if device.type == "cuda" else None,
+        )
+        yield
+        # Otherwise its threads sometimes abort the process when Python exits.
+        dist.destroy_process_group()
+        ranks.finish()
+    except Exception as error:
+        if isinstance(error, UserError) and not isinstance(error, JobError):
+            raise
+        if lost := ranks.lost():
+            raise lost from error
+        raise
+    finally:
+        ranks.kill()
+
+
+def _store(processes: Processes) -> TCPStore:
+    """Return the store through which the processes meet.
+
+    Raises:
+        UserError: the address cannot be reached, or its port is in use.
+    """
+    # An agent of torchrun may serve the store itself.
+    served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    serves = processes.rank == 0 and not (processes.starter == "torchrun" and served)
+    try:
+        return TCPStore(
+            processes.address,
+            processes.port,
+            processes.world,
+            serves,
+            timedelta(seconds=MEET_SECONDS),
+            wait_for_workers=False,
+        )
+    except (dist.DistError, RuntimeError) as error:
+        where = f"{processes.address}:{processes.port}"
+        reason = str(error).splitlines()[0]
+        doing = "be opened" if serves else "be reached"
+        raise UserError(
+            f"{where} (MASTER_ADDR and MASTER_PORT), where the {processes.world} processes of this "
+            f"training meet, cannot {doing} ({reason}); set them to the machine of rank 0 and a free "
+            "port there, and run the command on all machines"
+        ) from error
+
+
+def _meet(store: Store, processes: Processes, purpose: str, check: Callable[[], None]) -> None:
+    """Wait until all processes have come, and compare their purposes.
+
+    Args:
+        store: the store of the processes.
+        processes: the processes.
+        purpose: the purpose of this process.
+        check: raises an error if a process has died.
+    """
+    # torchrun may start all processes again, with the same store.
+    store = PrefixStore(f"biloom-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    store.set(str(processes.rank), purpose)
+    end = time.monotonic() + MEET_SECONDS
+    for rank in range(processes.world):
+        while not store.check([str(rank)]):
+            check()
+            if time.monotonic() > end:
+                raise UserError(
+                    f"the process of rank {rank} of {processes.world} did not come to "
+                    f"{processes.address}:{processes.port} within {MEET_SECONDS:.0f} seconds; "
+                    f"{_advice(processes)}"
+                )
+            time.sleep(POLL_SECONDS)
+        if store.get(str(rank)).decode() != purpose:
+            raise UserError(
+                f"the processes of ranks {processes.rank} and {rank} of this training have different "
+                "settings or inputs; run the same command everywhere, with the same run.output"
+            )
+
+
+def _advice(processes: Processes) -> str:
+    if processes.starter == "torchrun":
+        return (
+            "if torchrun did not start this command, unset TORCHELASTIC_RUN_ID, RANK and WORLD_SIZE"
+        )
+    if processes.starter == "srun":
+        return "if srun did not start this command, unset SLURM_STEP_ID"
+    return "run the same command on all machines, and check MASTER_ADDR, MASTER_PORT and NODE_RANK"
