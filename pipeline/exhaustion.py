@@ -54,7 +54,7 @@ _LIMITS: dict[Resource, tuple[tuple[str, int, int], ...]] = {
     "files": (("ulimit -n", resource.RLIMIT_NOFILE, 1),),
 }
 """Limits of a process by resource: name in a shell, number, and unit in bytes or pieces."""
-_FIRST_LINE = 200
+_DETAIL_CHARACTERS = 200
 
 
 def exhausted(error: BaseException | None) -> str:
@@ -66,8 +66,9 @@ def exhausted(error: BaseException | None) -> str:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         if found := _of(error):
-            first = str(error).splitlines()[:1] if found == "memory" else []
-            return _message(found, first[0] if first and _kind_of(first[0]) else "")
+            # Of a thread or a file, the error says nothing more.
+            said = " ".join(str(error).split()) if found == "memory" else ""
+            return _message(found, said)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return ""
 
@@ -105,7 +106,7 @@ def _kind_of(text: str) -> Resource | None:
 def _message(missing: Resource, detail: str = "", here: bool = True) -> str:
     happened, advice = _HAPPENED[missing]
     if detail:
-        happened += f" ({detail[:_FIRST_LINE]})"
+        happened += f" ({detail[:_DETAIL_CHARACTERS]})"
     limits = ", ".join(_limits(missing)) if here else ""
     return happened + (f"; raise the limit ({limits})" if limits else advice)
 
