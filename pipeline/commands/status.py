@@ -10,8 +10,8 @@ from pipeline.lifecycle.order import MAKERS, SETTINGS, STAGE_ORDER
 from pipeline.lifecycle.stage import CONFIG, REPLACES, STATS, StageFolder
 from pipeline.reports.perplexity_tables import Figures, evaluations, figure, ways
 from preprocess.files import storage
-from preprocess.files.find import find_files
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
+from preprocess.files.search.find import find_files
 from preprocess.files.verified import DamagedResult, read_config
 from preprocess.reading.plan_file import count_planned
 from preprocess.work.damage import DamagedWork

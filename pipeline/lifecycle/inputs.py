@@ -11,8 +11,8 @@ from pipeline.lifecycle.stage import CONFIG, StageError
 from preprocess.config import Source
 from preprocess.errors import one_line
 from preprocess.files import storage
-from preprocess.files.find import FileInfo
 from preprocess.files.manifest import ManifestError, read_manifest
+from preprocess.files.search.find import FileInfo
 from preprocess.files.verified import manifest_of, read_config
 from preprocess.reading.listing import list_source
 

@@ -11,8 +11,8 @@ from pipeline.reports.corpus_page import newest
 from pipeline.reports.details import check_details
 from preprocess.errors import UserError
 from preprocess.files import storage
-from preprocess.files.find import find_files
 from preprocess.files.manifest import NAME, Manifest, read_manifest
+from preprocess.files.search.find import find_files
 from preprocess.files.verified import read_config, read_rows
 
 

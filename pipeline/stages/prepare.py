@@ -23,8 +23,8 @@ from preprocess.corpus.last_pass import read_counts
 from preprocess.corpus.rejects import side_files
 from preprocess.errors import one_line
 from preprocess.files import storage
-from preprocess.files.find import FileInfo
 from preprocess.files.manifest import FileRecord, content_hash, read_manifest
+from preprocess.files.search.find import FileInfo
 from preprocess.files.verified import read_config
 from preprocess.reading.changed_inputs import (
     changed,

@@ -15,9 +15,9 @@ from typing import Any
 import xxhash
 
 from preprocess.errors import UserError, one_line
-from preprocess.files.find import FileInfo
 from preprocess.files.manifest import Manifest
 from preprocess.files.paths import split_chain
+from preprocess.files.search.find import FileInfo
 from preprocess.files.storage import exists, is_remote, join, open_read, read_bytes, write_bytes
 from preprocess.files.verified import damaged, manifest_of, read_rows
 from preprocess.reading.byte_range import NOTHING, OLD_LINE_ENDS, RangeRead

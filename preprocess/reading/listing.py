@@ -7,8 +7,8 @@ from dataclasses import replace
 from preprocess.config import Source
 from preprocess.files import manifest, storage
 from preprocess.files.errors import StorageError
-from preprocess.files.find import FileInfo, find_files
-from preprocess.files.folders import EntryKeys
+from preprocess.files.search.find import FileInfo, find_files
+from preprocess.files.search.folders import EntryKeys
 from preprocess.reading import installed_docs
 from preprocess.reading.formats import INSTALLED_DOCS
 from preprocess.work import folder as work

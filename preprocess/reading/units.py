@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from preprocess.config import Source
-from preprocess.files.find import FileInfo
+from preprocess.files.search.find import FileInfo
 from preprocess.reading.formats import is_never_cut, is_never_empty
 
 SMALL_UNIT_BYTES = 8 * 1024**2

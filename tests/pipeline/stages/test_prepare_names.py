@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.cli import main
 from preprocess.config import Source
-from preprocess.files.find import find_files
 from preprocess.files.manifest import check_files, read_manifest
+from preprocess.files.search.find import find_files
 from preprocess.reading.changed_inputs import changed, ranges_read, write_inputs
 from preprocess.reading.listing import list_source
 from preprocess.reading.plan_file import read_planned, write_plan

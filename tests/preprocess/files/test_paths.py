@@ -8,8 +8,8 @@ import pytest
 
 from preprocess.files import storage
 from preprocess.files.errors import DamagedArchive, StorageError
-from preprocess.files.find import find_files
 from preprocess.files.paths import Chained, split_chain
+from preprocess.files.search.find import find_files
 
 TEXTS = {"a.txt": b"aaa", "sub/b.txt": b"bbbb", "[D] x/c.txt": b"ccccc", ".d.txt": b"d"}
 

@@ -10,7 +10,7 @@ import pytest
 
 from preprocess.files import exclusive, storage
 from preprocess.files.exclusive import create_exclusive, update_exclusive
-from preprocess.files.find import find_files
+from preprocess.files.search.find import find_files
 
 pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")

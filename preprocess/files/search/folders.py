@@ -1,4 +1,4 @@
-"""Folders of a local disk, a store or a web server, as `preprocess.files.find` searches them."""
+"""Folders of a local disk, a store or a web server, as `preprocess.files.search.find` searches them."""
 
 import os
 from collections import deque
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote
 
 from preprocess.files.errors import StorageError
-from preprocess.files.pattern import is_hidden
+from preprocess.files.search.pattern import is_hidden
 
 Excluded = Callable[[str, Collection[str]], bool]
 """Function of the path or URL of a folder and the names in it; returns True to skip the folder."""

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.files import find, storage
+from preprocess.files import storage
+from preprocess.files.search import find
 from preprocess.files.errors import StorageError
-from preprocess.files.find import find_files
+from preprocess.files.search.find import find_files
 
 
 def test_names_are_relative_to_the_folders_before_the_first_wildcard(folder: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
-from preprocess.files.find import find_files
+from preprocess.files.search.find import find_files
 
 pytest.importorskip("aiohttp")
 

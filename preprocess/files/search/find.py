@@ -9,7 +9,8 @@ from typing import Any
 
 from preprocess.files.archive import open_archive
 from preprocess.files.errors import DamagedArchive, StorageError
-from preprocess.files.folders import (
+from preprocess.files.paths import ARCHIVES, Chained, split_chain
+from preprocess.files.search.folders import (
     Entry,
     EntryKey,
     EntryKeys,
@@ -19,8 +20,7 @@ from preprocess.files.folders import (
     RemoteFolders,
     join_name,
 )
-from preprocess.files.paths import ARCHIVES, Chained, split_chain
-from preprocess.files.pattern import (
+from preprocess.files.search.pattern import (
     FOLDERS,
     is_hidden,
     is_wild,
@@ -71,7 +71,7 @@ def _exclude_none(folder: str, names: Collection[str]) -> bool:
 def find_files(pattern: str, excluded: Excluded = _exclude_none) -> list[FileInfo]:
     """Return the files that match a path, glob or URL, ordered by name.
 
-    `preprocess.files.pattern` defines the wildcards. If a component is the exact name of an existing
+    `preprocess.files.search.pattern` defines the wildcards. If a component is the exact name of an existing
     file or folder, it matches only this one, even if it has wildcards; so a folder named ``[D] x``
     needs no escape. Links are followed. A file that is reached through several links to folders is
     returned once. A link to a file counts as a file, as a hard link does.
