@@ -7,9 +7,8 @@ import traceback
 from pipeline.exhaustion import exhausted
 from pipeline.exit_codes import ExitCode
 from preprocess.errors import JobError, UserError, one_line, printable, without_secrets
+from preprocess.files.errors import NO_SPACE
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-"""Errors of a full disk."""
 FIXABLE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR),

@@ -10,7 +10,7 @@ from typing import Any
 from preprocess.errors import JobError, UserError, one_line, without_secrets_of
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors of a full disk, or of a limit on files."""
+"""Errors of a full disk, an exhausted quota, or a file above the size limit."""
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 # Stores without folders, where a missing path at a write means that the bucket is missing.
 _BUCKET_PROTOCOLS = ("s3", "s3a", "gs", "gcs")

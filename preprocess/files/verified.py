@@ -14,7 +14,7 @@ import mmap
 import os
 import threading
 from collections import OrderedDict
-from typing import Any, BinaryIO
+from typing import Any
 
 import xxhash
 import yaml
@@ -134,17 +134,6 @@ def read_rows(folder: str, manifest: Manifest | None, name: str) -> list[dict[st
         reason = str(error)
     path, stage = storage.join(folder, name), manifest.stage if manifest else "STAGE"
     raise damaged(path, f"is damaged ({reason})", folder, stage)
-
-
-def open_verified(folder: str, manifest: Manifest | None, name: str) -> BinaryIO:
-    """Open a file as a seekable binary stream after it was verified (`verify`).
-
-    Arguments and errors as in `read_verified`.
-    """
-    record = _record(folder, manifest, name)
-    if record and manifest:
-        verify(folder, record, manifest.stage)
-    return storage.open_read(storage.join(folder, name))
 
 
 def verify(folder: str, record: FileRecord, stage: str) -> None:

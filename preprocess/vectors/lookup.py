@@ -7,9 +7,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from preprocess.shards.npy import LONGEST, read_header
 from preprocess.vectors.files import KEY, damaged_cache, index_name
 from preprocess.vectors.index import BLOCK, ROWS, Rows, fence, halves
-from preprocess.vectors.npy_header import LONGEST, read_header
 from preprocess.vectors.stored import CacheFiles
 
 ABSENT = np.uint64(0xFFFFFFFFFFFFFFFF)

@@ -9,9 +9,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from preprocess.shards.npy import LONGEST, read_header
 from preprocess.vectors.codec import Codec, Vectors
 from preprocess.vectors.files import ROWS, ShardName, checksum, damaged_cache
-from preprocess.vectors.npy_header import LONGEST, read_header
 from preprocess.vectors.shard import Text, text_key
 from preprocess.vectors.stored import CacheFiles
 

@@ -13,7 +13,6 @@ from preprocess.files.manifest import FileRecord, Manifest, check_files, hash_fi
 from preprocess.files.verified import (
     DamagedResult,
     manifest_of,
-    open_verified,
     read_config,
     read_verified,
     verify,
@@ -35,11 +34,14 @@ def made(folder: str, names: tuple[str, ...] = ("x",), **columns: int) -> Manife
     return Manifest("export", 1, "0", "f" * 64, "c" * 64, {}, tuple(files), {}, **columns)
 
 
+def verify_record(folder: str, manifest: Manifest, name: str) -> None:
+    verify(folder, manifest.records[name], manifest.stage)
+
+
 def test_intact_files_are_read(folder):
     manifest = made(folder)
     assert read_verified(folder, manifest, "x") == b"12345"
-    with open_verified(folder, manifest, "x") as file:
-        assert file.read() == b"12345"
+    verify(folder, manifest.records["x"], "export")
     assert read_verified(folder, None, "x") == b"12345"
 
 
@@ -57,7 +59,7 @@ def test_damaged_files_are_refused(folder, data, message):
     storage.remove(path)
     if data is not None:
         storage.write_bytes(path, data)
-    for read in (read_verified, open_verified):
+    for read in (read_verified, verify_record):
         with pytest.raises(DamagedResult, match=re.escape(f"{path} {message}")) as caught:
             read(folder, manifest, "x")
         assert REPAIR.format(folder) in str(caught.value)
@@ -67,7 +69,7 @@ def test_folder_in_place_of_a_file_is_refused(tmp_path):
     manifest = made(str(tmp_path))
     (tmp_path / "x").unlink()
     (tmp_path / "x").mkdir()
-    for read in (read_verified, open_verified):
+    for read in (read_verified, verify_record):
         with pytest.raises(DamagedResult, match="x cannot be read"):
             read(str(tmp_path), manifest, "x")
 

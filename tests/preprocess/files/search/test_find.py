@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from preprocess.files import storage
-from preprocess.files.search import find
 from preprocess.files.errors import StorageError
+from preprocess.files.search import find
 from preprocess.files.search.find import find_files
 
 
