@@ -48,7 +48,7 @@ def use_own_packages() -> None:
 
 
 def foreign_files(path: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each package that would be imported from another place than `OWN`, and that place.
+    """Yield each package that would be imported from elsewhere than `OWN`, and its path.
 
     Args:
         path: folders in the order in which Python looks into them. No file is run.

@@ -88,7 +88,7 @@ def _main(arguments: Sequence[str] | None) -> int:
 def _limit_threads() -> None:
     """Let native libraries start as many threads as there are usable cores, if they can be started."""
     cores = usable_cores()
-    # They know the affinity, and not the quota of a container.
+    # Native libraries respect the affinity, but not the CPU quota of a container.
     os.environ.setdefault("OMP_NUM_THREADS", str(cores))
     check_threads(cores)
 

@@ -26,7 +26,8 @@ _TEXTS: dict[Resource, re.Pattern[str]] = {
         re.MULTILINE,
     ),
 }
-"""What libraries report if a resource lacks. In this order: a thread may lack because memory does."""
+"""Messages of libraries when a resource runs out. Threads come first, because their messages may also
+mention memory."""
 _ERRNOS: dict[int, Resource] = {
     errno.ENOMEM: "memory",
     errno.EMFILE: "files",

@@ -12,8 +12,8 @@ from typing import Any
 from pipeline.exit_codes import ExitCode
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-"""Ctrl-C; what schedulers and container engines send; what a terminal sends when it closes; and what
-clusters send some time before they kill a job."""
+"""In this order: sent by Ctrl-C, by schedulers and container engines, by a terminal that closes, and by
+clusters some time before they kill a job."""
 STOPPED_MESSAGE = "biloom: stopped; the same command resumes from here"
 NUDGES, NUDGE_SECONDS = 10, 0.2
 """How many times the main thread is woken to run the handler, and the seconds in between."""

@@ -10,7 +10,7 @@ _DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 HIDDEN = "***"
 """What messages show in place of a secret."""
-# The user and password of a URL; a password may contain a slash. A port is no password.
+# The user and password of a URL; a password may contain a slash. A port is not a password.
 _USER = re.compile(
     r"(?P<before>(?P<protocol>[A-Za-z][A-Za-z0-9+.-]{0,30})://)"
     r"(?P<user>[^\s/@:\[]+:(?!:|\d*[/?#])[^\s@]*(?:@[^\s/@]*)*|[^\s/?#]*)@"
@@ -18,11 +18,12 @@ _USER = re.compile(
 _PARAMETER = re.compile(
     r"(?<=[?&;#])(?P<name>[^\s=&;#?]+)=(?P<value>[^\s&;#'\"]*[^\s&;#'\":,.)\]}])"
 )
-# An address without a protocol, as engines take it. A container image may have a tag and a digest.
+# An address without a protocol, as in the settings of engines. The tag and the digest of a container
+# image are no secrets.
 _ADDRESS_USER = re.compile(r"[^\s/@:'\"{},\[]{1,200}:[^\s/@'\"]{1,200}@(?!sha256:)(?=[\w.\[-])")
-# Here the part before `@` is a container, or an owner and a repository.
+# In these protocols, the part before `@` is a container, or an owner and a repository.
 _NO_USERS = ("abfs", "abfss", "adl", "az", "wasb", "wasbs", "github", "hf")
-# Here a user without a password is a part of the address, and no secret.
+# In these protocols, a user without a password is part of the address, not a secret.
 _BARE_USERS = ("ftp", "git", "hdfs", "sftp", "smb", "ssh", "webhdfs")
 _SECRET = re.compile(
     r"(?:.*[^a-z0-9])?(?:sig|signature|credentials?|auth|authorization|key|jwt|bearer|pwd|passphrase"
@@ -53,7 +54,7 @@ class JobError(UserError):
 
 
 def is_secret(name: str) -> bool:
-    """Return True if a parameter, key or variable of this name holds a secret, as ``api_key``."""
+    """Return True if a parameter, key or variable of this name holds a secret, such as ``api_key``."""
     return _SECRET.fullmatch(unquote(name[:200]).lower()) is not None
 
 
@@ -78,7 +79,7 @@ def without_secrets(text: str) -> str:
 
 
 def hidden(text: str) -> str:
-    """Replace secrets in URLs, in the environment of a command and in its options by `HIDDEN`."""
+    """Replace the secrets in URLs, environment variables and options of a command by `HIDDEN`."""
 
     def hide(match: re.Match[str]) -> str:
         value = match["value"]
@@ -92,7 +93,7 @@ def hidden(text: str) -> str:
 
 
 def without_secrets_of(url: str, text: str) -> str:
-    """Replace the secrets of ``url`` in ``text``, which another library says of it."""
+    """Replace the secrets of ``url`` in ``text``, for example in another library's error message."""
     if without_secrets(url) == url:
         return text
     parts = [match["user"] for match in _USER.finditer(url)]

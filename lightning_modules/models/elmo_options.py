@@ -1,7 +1,7 @@
 """Read and write options.json, which describes the network of an ELMo archive.
 
-A key is either read, known to have no effect on the network, or refused by its name, because an
-option that is ignored may mean another network than the one that is built.
+Every key is read, known to have no effect on the network, or refused, because an ignored option could
+describe another network than the one that is built.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Read and write weights.hdf5, the tensors of an ELMo archive.
 
-Weights are the same to the bit, with one exception; see `write_weights`. An HDF5 file can name other
+Weights are copied bit by bit, with one exception; see `write_weights`. An HDF5 file can name other
 files, describe arrays that it does not hold, and expand to any size, so a file is read only if each
 array is stored in it.
 """
@@ -125,7 +125,7 @@ def _read(file: Any, path: str, name: str, shape: tuple[int, ...]) -> Floats:
 
 
 def _find(file: Any, path: str, name: str) -> Any:
-    """Return the object at ``name``, which no link may name."""
+    """Return the object at ``name``; soft and external links are refused."""
     import h5py
 
     found = file

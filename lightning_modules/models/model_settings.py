@@ -1,4 +1,4 @@
-"""The settings of a model folder, config.json, which may come from anybody."""
+"""The settings of a model folder (config.json), which may come from an untrusted source."""
 
 import json
 import math
@@ -60,7 +60,7 @@ class ModelSettings(Section):
 
 
 def parse_settings(data: bytes) -> tuple[dict[str, Any], ModelSettings]:
-    """Return the contents of config.json, as they stand there and validated.
+    """Return the contents of config.json: as parsed, and as validated settings.
 
     Raises:
         ValueError: they are not JSON, or not the settings of a model; the message is one line.
@@ -87,7 +87,7 @@ def parse_settings(data: bytes) -> tuple[dict[str, Any], ModelSettings]:
 
 
 def _constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:

@@ -1,7 +1,7 @@
-"""A network from the settings and weights of a model folder, which may come from anybody.
+"""Build a network from the settings and weights of a model folder, which may be untrusted.
 
-Everything is compared before memory is allocated for it, so a folder takes no more memory than its
-files hold.
+Settings and weights are compared before memory is allocated, so a folder takes no more memory than its
+files.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,7 +45,7 @@ def network_of_weights(settings: ModelSettings, weights: Mapping[str, Tensor]) -
                 settings.model, settings.vocabulary, settings.cutoffs, head=settings.head
             )
     except (UserError, OverflowError, RuntimeError, AssertionError) as error:
-        raise ValueError(f"config.json describes no network: {error}") from error
+        raise ValueError(f"config.json does not describe a network: {error}") from error
     _check_shapes(network.state_dict(), weights)
     check_finite(weights)
     for name in RANKS:

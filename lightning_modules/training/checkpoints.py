@@ -33,7 +33,7 @@ def newest_checkpoint(
 
     Args:
         folder: folder of the checkpoints, a path or URL.
-        tell: called with a message for each damaged checkpoint that is passed over.
+        tell: called with a message for each damaged checkpoint that is skipped.
 
     Raises:
         CheckpointError: if all checkpoints are damaged.
@@ -47,7 +47,7 @@ def newest_checkpoint(
             damaged.append(str(error).partition("; ")[0])
             continue
         for problem in damaged:
-            tell(f"{problem}; training goes on from the checkpoint before, of step {step:,}")
+            tell(f"{problem}; training resumes from the checkpoint of step {step:,}")
         return checkpoint
     if damaged:
         raise CheckpointError(
@@ -93,7 +93,7 @@ class Checkpoints(pl.Callback):
         self.stopped_by = number
 
     def save_soon(self) -> None:
-        """Save the current step, and go on."""
+        """Save a checkpoint after the current step, and continue."""
         self._asked = True
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

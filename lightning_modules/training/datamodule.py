@@ -166,7 +166,7 @@ class StepLoader(DataLoader[Any]):
                     raise batch
                 yield to_tensors(batch, self._pinned)
         finally:
-            # It ends its workers. The traceback of an error would keep it alive.
+            # Deleting the iterator ends its workers. The traceback of an error would keep it alive.
             del batches
 
 

@@ -61,7 +61,7 @@ class Encoder:
     """Runs a network over texts.
 
     Args:
-        network: the model. Its mode matters for `layers` only: all else is without dropout.
+        network: the model. Only `layers` follows its mode; the other methods apply no dropout.
         starts: boundary tokens that the forward and the backward language model begin with.
         spellings: how the tokenizer's ids are spelled, if the model reads words by their spelling.
         type_vectors: vectors of the tokenizer's ids, see `TypeVectors`.
@@ -109,10 +109,10 @@ class Encoder:
 
     @contextmanager
     def inference(self) -> Iterator[None]:
-        """Prepare for the methods below, and compute them in the dtype of the weights, without gradients.
+        """Compute without gradients and in the dtype of the weights in this block.
 
-        Vectors of words under former weights are discarded. Autocast is off, because the vectors must
-        not depend on what surrounds the model, and those of words are kept.
+        The methods below must be called in it. Cached vectors of words are discarded if the weights have
+        changed. Autocast is off, so that neither the vectors nor the cache depend on the caller.
         """
         before_computing()
         device = next(self._network.parameters()).device

@@ -1,7 +1,7 @@
 """Models in forked processes, such as the workers of multiprocessing's method "fork".
 
-A forked process has only the thread that forked, but memory as all threads left it. Two things stop it
-for ever: a lock that another thread held, and GNU OpenMP, whose threads exist only in the parent.
+A forked process has only the thread that forked, but memory as all threads left it. Two things make it
+hang: a lock that another thread held, and GNU OpenMP, whose threads exist only in the parent.
 """
 
 import os

@@ -75,7 +75,7 @@ class TypeVectors:
     """The vectors of words under a character CNN, for inference. Safe to use from several threads.
 
     Vectors are kept from call to call of `refresh` as long as the weights are the same, bit by bit.
-    Torch's version counters cannot tell: a fused optimiser, ``weight.data``, ``half()`` or
+    Torch's version counters do not show this: a fused optimiser, ``weight.data``, ``half()`` or
     ``load_state_dict(assign=True)`` changes weights without raising them.
 
     A pickled or copied object has the precomputed vectors, but not the cache.

@@ -30,18 +30,18 @@ def worker_device(wanted: DeviceName) -> str:
             "cuda" for such a GPU; "cpu".
 
     Raises:
-        UserError: "cuda" is wanted, and this machine has no GPU, or each one has a process.
+        UserError: "cuda" is wanted, and this machine has no GPU that is free.
     """
     with _lock:  # workers may be threads of one process
         return choose_device(wanted, [] if wanted == "cpu" else visible_gpus())
 
 
 def choose_device(wanted: DeviceName, gpus: Sequence[str]) -> str:
-    """Return the device for this process among the given GPUs, and take it.
+    """Choose the device of this process, and reserve it.
 
     Args:
         wanted: see `worker_device`.
-        gpus: names of the GPUs that are unique on this machine, in torch's order.
+        gpus: names of the GPUs, unique on this machine, in torch's order.
 
     Raises:
         UserError: see `worker_device`.
@@ -84,7 +84,7 @@ def _take(name: str) -> bool:
         return True
     mark = socket.socket(socket.AF_UNIX)
     try:
-        # The null byte makes a name that is no file; it exists on Linux only.
+        # A name that begins with a null byte is not a file. Only Linux has such names.
         mark.bind(f"\0biloom-embed-{os.getuid()}-{name}")
     except OSError:
         mark.close()

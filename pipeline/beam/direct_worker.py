@@ -40,8 +40,8 @@ BROKEN_CONNECTIONS = ("beam_control_read", "read_grpc_client_inputs")
 THREADS = {"multi_threading": (10, 20), "multi_processing": (10, 9)}
 FILES = {"multi_threading": (8, 1), "multi_processing": (6, 5)}
 WORKER_THREADS = 20
-"""A little less than Beam and gRPC were seen to use: threads of the driver and its further open files by
-mode (the second number is for each worker), and threads of a worker process."""
+"""Measured needs of Beam and gRPC, rounded down. `THREADS` and `FILES` have, by mode, those of the driver and
+those for each worker; `WORKER_THREADS` are the threads of a worker process."""
 SMALL_STACK = 1 << 16
 FEWER_WORKERS = "Lower runner.options.workers or prepare.unit_bytes"
 NO_DETAILS = f"a worker process ended. {RESUME}"
@@ -58,14 +58,14 @@ class NoRoom(JobError):  # noqa: N818
 def check_room(mode: str, workers: int) -> None:
     """Check that the threads of a job can be started, and its files and sockets opened.
 
-    If gRPC lacks one, it aborts the process or waits. The mode in_memory does not use it.
+    gRPC aborts the process or hangs if a thread or file is missing. The mode in_memory does not use it.
 
     Args:
         mode: mode of the direct runner, other than "auto".
         workers: number of worker processes or threads.
 
     Raises:
-        NoRoom: a thread or a file is missing.
+        NoRoom: there are too few threads or open files.
     """
     if mode not in THREADS:
         return

@@ -137,7 +137,7 @@ def _flink(options: FlinkOptions, input_bytes: int, cleanup: ExitStack) -> beam.
         version = None
     if options.cluster and not (version or jar):
         raise RunnerError(
-            f"runner.options.version is missing: the cluster at {options.cluster} does not tell its "
+            f"runner.options.version is missing: the cluster at {options.cluster} does not report its "
             f"version; set it to one of {', '.join(known)}"
         )
     chosen = {"flink_version": version} if version else {}

@@ -27,10 +27,10 @@ _IN_MANIFEST = re.compile(r"flink-(?:core|runtime)-(\d+\.\d+)")
 
 
 class FlinkCluster(NamedTuple):
-    """What a cluster's REST API tells about it.
+    """Version and size of a cluster, from its REST API.
 
     Attributes:
-        version: major and minor version, such as "1.20"; empty if the cluster does not tell.
+        version: major and minor version, such as "1.20"; empty if the cluster does not report it.
         slots: slots of all TaskManagers.
         largest: most slots of one TaskManager.
         task_managers: number of TaskManagers.
@@ -43,9 +43,9 @@ class FlinkCluster(NamedTuple):
 
     @property
     def parallelism(self) -> int:
-        """Slots that a job may use so that it goes on without the largest TaskManager.
+        """Number of slots with which a job continues even if the largest TaskManager is lost.
 
-        A single TaskManager is used as a whole: if it is lost, the job waits for its successor anyway.
+        All slots of a single TaskManager are used, because the job must wait for its replacement anyway.
         """
         return self.slots if self.task_managers == 1 else max(1, self.slots - self.largest)
 
@@ -78,7 +78,7 @@ def flink_cluster(master: str) -> FlinkCluster:
 
 
 def jar_version(jar: str) -> str:
-    """Return the Flink version of a job server's jar, such as "1.20"; empty if it does not tell."""
+    """Return the Flink version of a job server's jar, such as "1.20"; empty if the jar does not state it."""
     if found := _IN_NAME.search(Path(jar).name):
         return found[1]
     try:
@@ -95,7 +95,7 @@ def jar_version(jar: str) -> str:
 
 
 def check_version(asked: str | None, jar: str | None, cluster: FlinkCluster, master: str) -> None:
-    """Refuse a version or a jar of another Flink than the cluster's, whose jobs would fail there.
+    """Refuse a Flink version or a job server that differs from the cluster's, because jobs would fail.
 
     Args:
         asked: version in the config.

@@ -36,7 +36,7 @@ class Guard:
 
     Attributes:
         interrupted: whether one of `STOP_SIGNALS` arrived.
-        reason: why the guard sent it; None if the user did.
+        reason: why the guard interrupted the job; None if it did not.
         message: how far the job had come, and which logs to read.
     """
 

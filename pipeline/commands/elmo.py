@@ -80,7 +80,7 @@ def import_elmo(options: str, weights: str, folder: str, vocabulary: str | None)
         raise ElmoError(f"{folder} holds another finished result; name another folder")
     if others := set(storage.list_names(folder)) - WRITTEN:
         raise ElmoError(
-            f"{folder} holds {one_line(min(others))}, which is no file of a model; name another folder"
+            f"{folder} holds {one_line(min(others))}, which is not a file of a model; name another folder"
         )
     words, notes = read_vocabulary(vocabulary) if vocabulary else ([], ())
     for note in notes:

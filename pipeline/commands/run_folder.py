@@ -46,7 +46,7 @@ def report_again(path: str) -> None:
     """Write ``report.html`` of a run folder again and print the report.
 
     Raises:
-        RunFolderError: the URL holds a secret, which the report would show.
+        RunFolderError: the URL holds a secret, which would appear in the report.
         UserError: the folder holds no finished stage of a run.
         ManifestError: a stage that the report needs is not finished.
     """

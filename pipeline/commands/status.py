@@ -150,7 +150,7 @@ def _named_folders(place: StageFolder, manifest: Manifest) -> dict[str, str]:
         config = read_config(place.folder, manifest, CONFIG)
         sections = {name: section for name, section in config.items() if isinstance(section, dict)}
     except (FileNotFoundError, DamagedResult):
-        return {}  # told by `_damage`
+        return {}  # `_damage` reports it
     return {
         f"{name}.{key}": value
         for name, section in sections.items()
@@ -166,7 +166,7 @@ def _damage(place: StageFolder, manifest: Manifest) -> list[str]:
         try:
             read_config(place.folder, manifest, name)
         except FileNotFoundError:
-            continue  # a version that did not list it
+            continue  # earlier versions did not list it
         except DamagedResult as error:
             notes.append(str(error).removeprefix(f"{place.folder}/"))
     return notes

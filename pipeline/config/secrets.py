@@ -1,4 +1,4 @@
-"""Secrets in a config: those in URLs are refused, others are hidden where the config is shown or stored.
+"""Secrets in a config: refused in URLs, and hidden elsewhere when the config is shown or stored.
 
 A config is copied to the folder of every stage, to the report and to wandb.
 """

@@ -75,7 +75,7 @@ MAX_BYTES = 1 << 20
 
 
 MAX_DIGITS = 100
-"""Longer texts are no numbers."""
+"""A longer scalar is read as text, not as a number."""
 MAX_NUMBER = 2**63 - 1
 """The largest whole number that arrays, files and engines can hold."""
 

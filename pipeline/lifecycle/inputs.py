@@ -25,8 +25,8 @@ def stage_folder(config: Config, stage: str, other: str | None = None) -> str:
 def tokenizer_of(config: Config, content: str, used_by: str) -> str:
     """Return the folder of the tokenizer with a content hash.
 
-    It is the one that ``prepare.tokenizer`` names. If the config does not name one, the tokenizer is
-    searched in this run, and then where a corpus or checkpoint of another run has it.
+    It is the one that ``prepare.tokenizer`` names. If the config does not name one, this run is searched,
+    and then the runs of the corpora and checkpoints that the config names.
 
     Args:
         config: the config.
@@ -59,7 +59,7 @@ def tokenizer_of(config: Config, content: str, used_by: str) -> str:
 
 
 def tokenizer_folders(folder: str) -> Iterator[str]:
-    """Yield where the tokenizer of a corpus or a training may be, given the folder of that stage."""
+    """Yield folders that may hold the tokenizer of a corpus or a training, given the folder of that stage."""
     yield storage.join(folder.rstrip("/").rpartition("/")[0], "tokenizer")
     try:
         config = read_config(folder, manifest_of(folder), CONFIG)

@@ -172,7 +172,7 @@ def _later_checkpoint(config: Config, old: Request, new: Request, details: Reque
 
 
 def _other_split(config: Config, old: Request, new: Request, details: Request) -> bool:
-    """Return True if an evaluation differs in the split, whose result is added, or as an export may."""
+    """Return True if only the split differs, whose result is then added, or the checkpoint is a later one."""
     return _same_but(old, new, SPLIT) or _later_checkpoint(
         config, {**old, SPLIT: new[SPLIT]}, new, details
     )

@@ -264,7 +264,7 @@ class _Run:
             # files of the new result.
             storage.remove(place.file(NAME))
         elif former and former.records != manifest.records:
-            # Its manifest must not vouch for the files that are replaced before the new one is written.
+            # Until the new manifest is written, the former one must not list files that are replaced.
             write_manifest(place.folder, _without_replaced(former, manifest))
         place.publish(file.name for file in made.files)
         for name, data in beside.items():

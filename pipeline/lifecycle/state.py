@@ -205,7 +205,7 @@ def recorded_settings(manifest: Manifest, settings: Mapping[str, Any]) -> dict[s
 
 
 def _contains(manifest: Manifest, request: dict[str, Any], config: Config) -> bool:
-    """Return True if ``request`` is that of an earlier result that the manifest's contains.
+    """Return True if the finished result contains the result of an earlier ``request``.
 
     Texts were added since, or another split was evaluated.
     """
@@ -254,7 +254,7 @@ def has_begun_elsewhere(stage: Stage, config: Config, seconds: float, waits: boo
         stage: the stage.
         config: the config.
         seconds: how long to wait.
-        waits: whether that process may first make what the stage reads, or move a result aside.
+        waits: whether that process may first run other stages, or move a result aside.
 
     Returns:
         True if it runs; False if the requested result is finished already.

@@ -74,7 +74,7 @@ def update_card(
         config: the config.
         trained: manifest of the evaluated train stage.
         evaluation: details of the evaluation.
-        console: where it is told.
+        console: prints what was done.
     """
     folder = STAGES["export"].folder(config)
     if not _is_of(folder, trained):

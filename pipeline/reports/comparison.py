@@ -180,9 +180,9 @@ def figure_rows(runs: Sequence[Run]) -> Rows:
 
 
 def _splits(runs: Sequence[Run]) -> list[tuple[str, str | None]]:
-    """Return the beginning of the names of the rows of each split, and the split.
+    """Return for each split the prefix of the names of its rows, and the split.
 
-    If no run has more than one split, they share their rows, whatever the splits are.
+    If no run has more than one split, all runs share one set of rows: an empty prefix and None.
     """
     found = [evaluations(run.details("evaluate")) for run in runs]
     if all(len(one) <= 1 for one in found):

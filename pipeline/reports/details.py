@@ -1,7 +1,7 @@
 """Types of the details in manifests that the reports show.
 
-A run folder may come from somebody else, whose manifest can have anything in the place of a number. The
-reports check what they read, so that they end with a message.
+A manifest from an untrusted source may have any value in place of a number. So the reports check what they
+show, and end with a message.
 """
 
 from collections.abc import Mapping

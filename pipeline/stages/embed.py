@@ -82,7 +82,7 @@ class _Sums:
         self.repeated += finished["duplicates"]
         self.known += finished["known"]
         self.truncated += finished["truncated"]
-        # Units that earlier versions finished do not tell.
+        # Records of earlier versions have no device.
         self.devices |= {finished["device"]} if finished.get("device") else set()
         self.files += [FileRecord(**row) for row in finished["files"]]
 

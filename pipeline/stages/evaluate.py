@@ -119,7 +119,7 @@ def _check_finite(folder: str, split: str, result: Evaluation, network: BiLMNetw
     """Check that the loss is a number.
 
     Raises:
-        StageError: it is not; the message names the first weight that is not finite.
+        StageError: the loss is NaN or infinite. The message names the first weight that is not finite.
     """
     if all(map(math.isfinite, result.total.nats)):
         return

@@ -102,10 +102,10 @@ def join(config: Config, is_run: bool = False, overwrite: bool = False) -> int:
 
 
 def join_as(processes: Processes | None, config: Config, folder: str, work: str) -> int:
-    """Take part in a training as one of ``processes``; None means as the environment says.
+    """Take part in a training.
 
     Args:
-        processes: the processes.
+        processes: the processes of the training; None to read them from the environment.
         config: the config.
         folder: folder of the train stage.
         work: folder of its unfinished work.

@@ -45,7 +45,10 @@ def device_count(devices: int | None, device: torch.device) -> int:
 def with_a_worker_per_gpu(
     runner: RunnerConfig, device: Literal["auto", "cpu", "cuda"]
 ) -> RunnerConfig:
-    """Return the runner with as many workers as this machine has GPUs, if it is here and has some."""
+    """Return the runner with a worker for each GPU of this machine.
+
+    Only the direct runner without a number of workers is changed, and only if there is a GPU.
+    """
     gpus = torch.cuda.device_count() if device != "cpu" else 0
     if runner.kind != "direct" or runner.options.workers is not None or not gpus:
         return runner

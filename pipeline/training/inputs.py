@@ -78,7 +78,7 @@ class TrainingInputs:
         Args:
             config: the config.
             place: the folder of the train stage.
-            console: where a damaged checkpoint is told.
+            console: prints warnings about damaged checkpoints.
             processes: the processes of the training, if biloom started this one.
 
         Raises:

@@ -112,7 +112,7 @@ def is_further_process(train: TrainConfig) -> bool:
 
 
 def _external() -> Literal["torchrun", "srun"] | None:
-    """Return what started this process together with others, except biloom."""
+    """Return the launcher of this process, or None if it is neither torchrun nor srun."""
     if "TORCHELASTIC_RUN_ID" in os.environ and (_number("WORLD_SIZE") or 1) > 1:
         return "torchrun"
     step = _number("SLURM_STEP_ID")

@@ -49,7 +49,7 @@ class LocalRanks:
 
         Args:
             port: where they meet.
-            work: what the function `join` of the train stage takes; pickled.
+            work: arguments of `pipeline.stages.train.join_as` after the first; pickled.
         """
         root = str(Path(__file__).parents[2])
         paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]

@@ -79,7 +79,7 @@ def connected(
         backend: name of the backend of `torch.distributed`.
         device: the device of this process.
         purpose: what the processes are to do; it must be equal in all of them.
-        work: what the started processes have to know, see `LocalRanks.start`.
+        work: arguments for the started processes, see `LocalRanks.start`.
 
     Raises:
         UserError: the processes do not meet, or are to do different things.

@@ -38,7 +38,7 @@ Row = Mapping[str, Any]
 
 
 class WandbLogger(Logger):
-    """Passes metrics to the process of wandb, and what that process tells to the console."""
+    """Passes metrics to the process of wandb, and prints the notes of that process."""
 
     def __init__(self, process: WandbProcess, console: Console) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class WandbLogger(Logger):
         self.tell()
 
     def tell(self) -> None:
-        """Print what the process has told, each once."""
+        """Print the notes of the process, each once."""
         for note in self.process.notes():
             self._console.warn(f"wandb: {note}")
         if self.process.failed and not self._is_told:

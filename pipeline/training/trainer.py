@@ -173,7 +173,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _memory_advice() -> Iterator[None]:
-    """Say what reduces the memory that training needs, if it does not suffice.
+    """Name the settings that need less memory, if an allocation fails.
 
     Raises:
         JobError: an allocation failed.

@@ -3,7 +3,7 @@
 wandb waits for its server without a limit, starts threads and processes, and ends the process that
 uses it in several ways. In a process of its own it can do no harm to a training.
 
-Reads requests from standard input and writes answers to standard output, one JSON object a line. If
+Reads requests from standard input and writes answers to standard output, one JSON object per line. If
 standard input ends without the request "finish", because the training was killed, the run is marked
 as failed.
 """
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 LAST_SECONDS = 60.0
-"""How long the run may take to end after the training has ended without a word."""
+"""How long the run may take to end after the training has ended without a request."""
 
 Request = dict[str, Any]
 Answer = Callable[..., None]

@@ -20,11 +20,11 @@ ROWS = 100_000
 FINISH_SECONDS = 110.0
 """How long to wait for the upload of a finished run, without that of its checkpoint."""
 UPLOADED_BYTES_A_SECOND = 1 << 20
-"""The slowest upload of a checkpoint that is waited for."""
+"""Lowest expected speed of uploading a checkpoint, which determines how long to wait."""
 STOP_SECONDS = 10.0
 """How long to wait for the end of a run whose training was stopped or failed."""
 TOLD_SECONDS = 5.0
-"""A wait that is longer than this is told."""
+"""A longer wait is announced."""
 POLL_SECONDS = 0.05
 
 
@@ -74,7 +74,7 @@ class WandbProcess:
             self._failed = "it does not answer"
 
     def notes(self) -> list[str]:
-        """Return what the process has told since the last call, each for one line."""
+        """Return the notes of the process since the last call, one line each."""
         found = []
         with suppress(queue.Empty):
             while True:

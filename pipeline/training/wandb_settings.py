@@ -1,6 +1,6 @@
-"""What Weights & Biases' own settings say: its environment variables, settings files and netrc file.
+"""Read wandb's own settings: its environment variables, settings files and netrc file.
 
-Read without importing wandb, which takes a second.
+wandb itself is not imported, because that takes a second.
 """
 
 import configparser

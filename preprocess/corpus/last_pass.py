@@ -66,7 +66,7 @@ def finish_unit(job: Job, unit: Unit) -> int:
 
 
 def _has_damaged_files(job: Job, unit: int) -> bool:
-    """Return True if a file that an earlier run finished is not as it was written."""
+    """Return True if a file that an earlier run finished has changed since."""
     record = folder.read_finished_record(job.work, unit)
     try:
         for row in (*record["files"], *record.get("origins", ())):

@@ -150,7 +150,7 @@ class CorpusOrigins:
         return Table(unit, segment, origins)
 
     def _check(self, unit: int, segment: int, origins: Origins, path: str) -> None:
-        """Check that the origins are those of the documents in the shards."""
+        """Check that there are as many origins as documents in the shards."""
         for split in SPLITS:
             record = self._manifest.records.get(f"{split}-{unit:06d}-{segment:03d}.bin")
             documents = record.counts.get("documents") if record else 0

@@ -19,7 +19,7 @@ SHOWN = 60
 _DIGITS = 100
 """Maximum digits of an integer; Python cannot convert an integer of 310 digits to a float."""
 _DEPTH = 50
-"""Maximum nesting of JSON from somebody else."""
+"""Maximum nesting of JSON from an untrusted source."""
 
 
 def plain(value: Any, where: str = "") -> Any:
@@ -48,11 +48,11 @@ def plain(value: Any, where: str = "") -> Any:
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
-    """Parse a JSON object from somebody else.
+    """Parse a JSON object from an untrusted source.
 
     Raises:
         ValueError, TypeError, RecursionError: it is not JSON or not an object, or it has a number that
-            Python's parser accepts and later functions do not (NaN, thousands of digits).
+            Python's parser accepts but biloom does not (NaN, infinity, more than 100 digits).
     """
 
     def integer(text: str) -> int:
@@ -72,10 +72,10 @@ def parse_json(data: bytes) -> dict[str, Any]:
 
 
 def check_depth(value: Any, key: str) -> None:
-    """Refuse nesting that later functions, which are recursive, may not be able to follow.
+    """Raise an error if a value is nested so deeply that recursive functions could fail.
 
     Raises:
-        ValueError: ``value``, which has the name ``key``, is nested too deeply.
+        ValueError: ``value`` is nested too deeply. The message names ``key``.
     """
     level = [value]
     for _ in range(_DEPTH):

@@ -105,8 +105,8 @@ class LocalCopies:
         copy = self._files / record.xxh128
         while True:
             try:
-                # A copy that another process made or left is hashed once, too. Not by its time, which
-                # `touch` sets.
+                # A copy that another process made is hashed once, too. Its modification time is
+                # ignored, because readers set it.
                 is_whole = not difference(str(copy), record, by_time=False)
                 file = open(copy, "rb")  # noqa: SIM115
             except FileNotFoundError:

@@ -5,8 +5,8 @@ identifies the settings and inputs. ``content`` identifies the result, and is pa
 of the next stage.
 
 Since format 2, the manifest has the checksum of its own values (`_checksum`), and lists the files beside
-the result. Everything in a manifest is checked when it is read, because a folder may come from somebody
-else: the names of files become paths, and their hashes become names of local copies.
+the result. Everything in a manifest is checked when it is read, because a folder may come from an untrusted
+source: the names of files become paths, and their hashes become names of local copies.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ class ManifestError(UserError):
 
 
 class DamagedManifest(ManifestError):  # noqa: N818
-    """A manifest whose content is not that of a manifest, or has changed since it was written."""
+    """A manifest that is not valid, or has changed since it was written."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class Manifest:
         files: the files of the result.
         details: further data of the stage, as JSON types.
         format: version of the manifest format.
-        beside: files in the folder that are no part of the result, such as its config and figures
-            about it. ``content`` does not depend on them. Empty before format 2.
+        beside: files in the folder that are not part of the result, such as its config and
+            statistics. ``content`` does not depend on them. Empty before format 2.
     """
 
     stage: str
@@ -216,7 +216,7 @@ def read_manifest(folder: str, stage: str | None = None) -> Manifest:
 
 
 class MissingEntry(ManifestError, KeyError):  # noqa: N818
-    """An entry that a manifest lacks, as only a manifest that biloom did not write.
+    """A missing entry of a manifest. Manifests that biloom wrote have all entries.
 
     Its arguments are the message and the key.
     """
@@ -226,7 +226,7 @@ class MissingEntry(ManifestError, KeyError):  # noqa: N818
 
 
 class _Entries(dict[str, Any]):
-    """Settings or details of a manifest; a missing entry is an error of the manifest's writer.
+    """Settings or details of a manifest. A missing key raises `MissingEntry`.
 
     Args:
         values: the entries; mappings among them become `_Entries`, too.
@@ -258,7 +258,7 @@ def _parse(raw: dict[str, Any], where: str) -> Manifest:
         raise ValueError(f"'format' is {version!r:.40}")
     if version > FORMAT:
         raise _NewerFormat(version)
-    # Also verified if a damaged manifest claims to be of format 1, which has no checksum.
+    # A manifest of format 1 has no checksum. If it has one, its format is damaged, so verify it, too.
     checksum = raw.pop(_CHECKSUM, None)
     if (checksum is not None or version > 1) and checksum != _checksum(raw):
         raise ValueError(f"its {_CHECKSUM} does not match")

@@ -103,13 +103,13 @@ def open_local(path: str) -> BinaryIO:
     """Open a local file to read it.
 
     Raises:
-        StorageError: the path is that of a pipe or a device, which may have no end.
+        StorageError: the path is a pipe or a device, whose content may never end.
     """
     return open(local_path(path), "rb", opener=_open_regular)
 
 
 def _open_regular(path: str, flags: int) -> int:
-    # Without waiting for the writer of a pipe, which may never come.
+    # O_NONBLOCK, because opening a pipe would otherwise wait for a writer.
     handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # open() refuses a folder
@@ -131,10 +131,10 @@ def join(folder: str, *parts: str) -> str:
 
 
 def web_settings(url: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fsspec's options of a web URL: a proxy is used as http_proxy and no_proxy say.
+    """Return fsspec's options for a web URL, so that http_proxy and no_proxy are respected.
 
     Args:
-        url: any URL; those of this machine and those of stores need no options.
+        url: any URL. URLs of this machine and of stores need no options.
         settings: fsspec's own configuration.
     """
     protocol, _, rest = url.rpartition("::")[2].partition("://")

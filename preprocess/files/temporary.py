@@ -1,7 +1,7 @@
 """Temporary names of files that are being written, and files and folders below TMPDIR.
 
-A file that is being written lies beside its target, under a temporary name, which is removed later if
-the writer was killed. What is needed only while a process runs lies below TMPDIR.
+A file that is being written has a temporary name beside its target. If the writer is killed, the file is
+removed later. Files that are needed only while a process runs are below TMPDIR.
 """
 
 import os
@@ -75,8 +75,8 @@ def temporary_root() -> str:
     """Return the folder of temporary files: TMPDIR, or, if it is not set, the system's.
 
     Raises:
-        StorageError: the folder cannot be written. Python would use another one instead of TMPDIR, such
-            as the current folder, without a word.
+        StorageError: the folder cannot be written. Python would silently use another one instead of
+            TMPDIR, such as the current folder.
     """
     wanted = os.environ.get("TMPDIR")
     if wanted:
@@ -117,7 +117,7 @@ def _reported() -> Iterator[str]:
     root = temporary_root()
     try:
         yield root
-    # Writers of other files name these in errors of their own.
+    # Errors about other files already name them.
     except OSError as error:
         if not _concerns(error, root):
             raise

@@ -1,12 +1,12 @@
 """Read the files of a finished stage, each verified against its record in the manifest.
 
-A damaged file must not become another result. So every reader of a finished stage opens its files
-here, before it uses a byte of them. A file that is read at once is verified by the bytes that were
+A damaged file must not become another result. So every reader of a finished stage
+reads its files through this module. A file that is read at once is verified by the bytes that were
 read. A file that is read in parts or memory-mapped is read and hashed once per process, and again if
 it has changed since.
 
-A folder from somebody else may have files that its manifest describes correctly and that are still
-wrong. Readers check what they read; the hashes only show that a file is the one that was written.
+A folder from an untrusted source may have invalid files that match its manifest. So readers also
+validate the content; a hash only shows that a file has not changed.
 """
 
 import json
@@ -102,7 +102,7 @@ def read_config(folder: str, manifest: Manifest | None, name: str) -> dict[str, 
     Arguments and errors as in `read_verified`; also:
 
     Raises:
-        DamagedResult: the file has no such mapping.
+        DamagedResult: the file does not hold a mapping.
     """
     data = read_verified(folder, manifest, name)
     try:
@@ -119,7 +119,7 @@ def read_config(folder: str, manifest: Manifest | None, name: str) -> dict[str, 
 
 
 def read_rows(folder: str, manifest: Manifest | None, name: str) -> list[dict[str, Any]]:
-    """Return the mappings in a file of a finished stage that has one as JSON per line.
+    """Return the rows of a JSON Lines file of a finished stage, each a mapping.
 
     Arguments and errors as in `read_config`.
     """
@@ -158,7 +158,7 @@ def verify(folder: str, record: FileRecord, stage: str) -> None:
 
 
 def difference(path: str, record: FileRecord, by_time: bool = True) -> str:
-    """Return how a file differs from its record, or "" if it does not; as in `verify`.
+    """Return how a file differs from its record, or "" if it does not. Hashes a file as often as `verify`.
 
     Args:
         path: path or URL of the file.
@@ -181,7 +181,7 @@ def difference(path: str, record: FileRecord, by_time: bool = True) -> str:
                 return ""
         if problem := _difference(record, *hash_file(path)):
             return problem
-        # With the key from before, because the file may have changed since.
+        # The key from before hashing, because the file may have changed since.
         _remember(key)
     return ""
 
@@ -223,7 +223,7 @@ def _key(path: str, record: FileRecord, by_time: bool) -> tuple[object, ...]:
 
 
 def _record(folder: str, manifest: Manifest | None, name: str) -> FileRecord | None:
-    """Return the record of a file; None if its manifest does not vouch for all files of the folder."""
+    """Return the record of a file; None without a manifest, or if one of format 1 does not list it."""
     if manifest is None:
         return None
     found = manifest.records.get(name)

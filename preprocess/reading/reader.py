@@ -115,7 +115,7 @@ def read_unit(
             text is cleaned here.
         limits: limits of record size and compression.
         block_bytes: raw bytes per block, approximately.
-        alive: called while a document of any length is read, for each piece of some hundred kilobytes.
+        alive: called after every few hundred kilobytes, also inside a long document, to show progress.
     """
     return UnitReader(unit, source, cleaning, limits, block_bytes, alive)
 
@@ -290,7 +290,7 @@ class UnitReader:
             kind = detector.find(in_pieces(read), encoding)
         stretches = Stretches(piece.path, encoding, known, read, skip)
         text = TextReader(piece.name, encoding, self._drop_invalid, limit, stretches, place)
-        for records in self._records(kind, self._told(chunks), piece, raw, stream, encoding):
+        for records in self._records(kind, self._reported(chunks), piece, raw, stream, encoding):
             if isinstance(records, Oversized):
                 yield text.read_oversized(records)
             elif kind == "docstrings":
@@ -304,7 +304,7 @@ class UnitReader:
             else:
                 yield text.read_file(records)
 
-    def _told(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    def _reported(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
             self._alive()
             yield chunk

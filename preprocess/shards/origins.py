@@ -229,7 +229,7 @@ class Origins:
         files = tuple(FileRun(name, place, number) for name, place, number in head["files"])
         sizes_of = [documents, dropped, *(run.documents for run in files)]
         if any(type(size) is not int or size < 0 for size in sizes_of):
-            raise ValueError("its sizes are no sizes")
+            raise ValueError("its sizes are not whole numbers")
         steps = columns.integers(documents, "<i8")
         fates = np.frombuffer(columns.take(documents), np.uint8)
         keys = [columns.integers(dropped, "<u4") for _ in range(2)]

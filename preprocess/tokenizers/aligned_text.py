@@ -136,7 +136,7 @@ def check_texts(texts: object) -> None:
     # A pandas or polars DataFrame is iterated over by its columns.
     if isinstance(texts, Mapping | Set) or hasattr(texts, "columns"):
         raise TypeError(
-            f"texts must be a list of texts, not {type(texts).__name__}, which is no sequence of "
+            f"texts must be a list of texts, not {type(texts).__name__}, which is not a sequence of "
             "texts; pass a list, a column or a generator of strings"
         )
     if not isinstance(texts, Iterable):

@@ -89,7 +89,7 @@ def load_tokenizer(folder: str) -> Tokenizer:
         if kind == WordTokenizer.kind:
             return WordTokenizer.load(folder, manifest)
         if kind in ("sentencepiece", "char") and marks in (None, BYTES):
-            # A name from somebody else's file must not lead out of the folder.
+            # A file name from an untrusted source must not lead out of the folder.
             if saved["file"] != MODEL:
                 raise ValueError(f"its file is {saved['file']!r:.60}, not {MODEL}")
             return SentencePieceTokenizer(

@@ -1,9 +1,10 @@
 r"""U+2581 in texts that a SentencePiece model encodes.
 
 SentencePiece replaces each space by U+2581 before it encodes a text, so it encodes a U+2581 of the text
-as a space, too. Here such a character becomes the three byte pieces of its UTF-8 form instead, as every
-character that is not in the vocabulary: it is encoded as a stand-in without a piece, and the stand-in's
-bytes are then replaced by its own. This needs a model with byte pieces.
+as a space, too. `SpaceMarks` encodes such a character as the three byte pieces of its UTF-8 form
+instead, as SentencePiece does with every character without a piece. It replaces U+2581 by a stand-in
+character without a piece, and then replaces the ids of the stand-in's bytes. The model must have byte
+pieces.
 """
 
 import re
@@ -17,7 +18,7 @@ from preprocess.tokenizers.base import Ids, TokenizerError
 SPACE_MARK = "\u2581"
 """The character by which SentencePiece spells a space."""
 
-# Three bytes in UTF-8, as U+2581 has: characters that texts do not use, then all others.
+# Characters of three bytes in UTF-8, like U+2581: first those that texts do not use.
 _STAND_INS = (range(0xFDD0, 0xFDF0), range(0xE000, 0xF900), range(0x800, 0xD800))
 
 
@@ -43,7 +44,7 @@ class SpaceMarks:
         return text.replace(SPACE_MARK, self._stand_in)
 
     def restored(self, ids: Ids, text: str) -> Ids:
-        """Return the ids of a text from those of its hidden form; both in the model's order.
+        """Return the ids of a text, given the ids of its hidden form; both are numbered by the model.
 
         Args:
             ids: ids of ``hidden(text)``.

@@ -4,7 +4,7 @@ An existing model keeps its normaliser and the order of its pieces. Only its con
 `UNKNOWN`, `BOS` and `EOS` are 0, 1 and 2 here, and the other pieces follow in the model's order. So
 T5's model (pad 0, </s> 1, <unk> 2, no <s>) can be used as well as LLaMA's. It also keeps SentencePiece's
 own treatment of U+2581, which it encodes as a space. A model that is trained here encodes U+2581 as
-bytes (`space_marks`); those of version 0.1 do not, so that texts keep their ids.
+bytes (`space_marks`); models of version 0.1 do not, so that the ids of a text stay the same.
 """
 
 import io
@@ -63,7 +63,7 @@ class SentencePieceTokenizer:
             if not model:
                 raise RuntimeError("it is empty")
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-            # A piece that is not UTF-8 is noticed here, and not when a text contains it.
+            # Fail now if a piece is not UTF-8, and not when a text contains it.
             for piece in range(self._processor.get_piece_size()):
                 self._processor.id_to_piece(piece)
         except (RuntimeError, UnicodeDecodeError) as error:
@@ -139,7 +139,7 @@ class SentencePieceTokenizer:
 
 @contextmanager
 def _damage() -> Iterator[None]:
-    """Report a damaged normaliser, which makes other bytes than UTF-8 of a text."""
+    """Convert the error of a damaged model, whose normaliser returns bytes that are not UTF-8."""
     try:
         yield
     except UnicodeDecodeError as error:

@@ -49,7 +49,7 @@ class Vocabulary:
         text: contents of vocabulary.txt.
         index: contents of vocabulary.index.
 
-    Every number of the index is checked, because the files may come from somebody else.
+    Every number of the index is checked, because the files may come from an untrusted source.
 
     Raises:
         TokenizerError: the index is damaged, or the two do not match.
@@ -74,7 +74,7 @@ class Vocabulary:
             raise TokenizerError("the vocabulary index is damaged")
 
     def _is_sound(self, text_bytes: int) -> bool:
-        """Return True if words follow one another from 0 to the end, and all numbers are of words."""
+        """Return True if offsets rise from 0 to the size of the text, and word numbers are in range."""
         if (int(self._offsets[0]), int(self._offsets[-1])) != (0, text_bytes):
             return False
         for begin in range(0, self._size, CHECKED_AT_ONCE):
@@ -100,10 +100,10 @@ class Vocabulary:
         return cls(mapped(text), mapped(index))
 
     def check_words(self) -> None:
-        """Check that every word is a line of UTF-8 text, as in a vocabulary from somebody else.
+        """Check that every word is one line of UTF-8 text.
 
         Raises:
-            TokenizerError: it is not so.
+            TokenizerError: a word is not UTF-8, or contains a line feed.
         """
         for first in range(0, self._size, BATCH_WORDS):
             last = min(first + BATCH_WORDS, self._size)

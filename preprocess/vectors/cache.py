@@ -48,7 +48,7 @@ class VectorCache(Mapping[Text, Vectors]):
     than the string. A value is an array of shape (layers, units, dim): a read-only array, or a new
     float32 array if the cache is int8. Iteration yields the texts in the order stored.
 
-    Whatever is returned was checked: an entry by its checksum, a block by the hash of its file, a
+    Everything is checked before it is returned: an entry by its checksum, a block by the hash of its file, a
     look-up by the hash of the part of the index that it reads. Damage raises `CacheError`, never
     `KeyError`.
 
@@ -68,7 +68,7 @@ class VectorCache(Mapping[Text, Vectors]):
         model: ``content`` hash of the model that made the vectors.
         texts_kept: True if the cache holds its texts, not only their keys.
         shards: names of the shards, in order.
-        sizes: entries of each shard, with texts that are stored twice.
+        sizes: number of entries of each shard, including repeated texts.
         generation: how often texts were added to the finished cache.
     """
 
@@ -148,7 +148,7 @@ class VectorCache(Mapping[Text, Vectors]):
 
         Raises:
             KeyError: the text is not in the cache.
-            CacheError: the cache is damaged where the text is.
+            CacheError: the entry, or the part of the index that leads to it, is damaged.
         """
         shard, entry, row = self._find(text, text_key(text))
         return shard.vectors(entry, row)
@@ -158,7 +158,7 @@ class VectorCache(Mapping[Text, Vectors]):
 
         Raises:
             KeyError: the text is not in the cache.
-            CacheError: the texts were not kept, or the cache is damaged where the text is.
+            CacheError: the texts were not kept, or the entry or its part of the index is damaged.
         """
         shard, entry, row = self._find(text, text_key(text))
         self._need_texts()
@@ -168,7 +168,7 @@ class VectorCache(Mapping[Text, Vectors]):
         """Return whether a text is in the cache.
 
         Raises:
-            CacheError: the index is damaged where the text is or would be.
+            CacheError: the part of the index where the text belongs is damaged.
         """
         try:
             key = text_key(text)  # type: ignore[arg-type]
@@ -183,7 +183,7 @@ class VectorCache(Mapping[Text, Vectors]):
             keys: 16-byte keys (`preprocess.vectors.shard.text_key`), concatenated or as an array.
 
         Raises:
-            CacheError: the index is damaged where a key is or would be.
+            CacheError: the part of the index where a key belongs is damaged.
         """
         return self._index.has(keys)
 
@@ -260,7 +260,8 @@ class VectorCache(Mapping[Text, Vectors]):
             rows = shard.entries
             places = self._index.places(rows["key"])[0]
             own = np.arange(len(rows), dtype=np.uint64) + np.uint64(number << 32)
-            # A text that is also in an earlier place is skipped; a later place, or none, is damage.
+            # A text that an earlier entry also has is skipped. An index that points to a later entry, or
+            # to none, is damaged.
             if (places > own).any():
                 entry = int((places > own).argmax())
                 raise damaged_cache(self._index.path, f"it lacks entry {entry} of {shard.path}")
@@ -283,5 +284,5 @@ class VectorCache(Mapping[Text, Vectors]):
             raise damaged_cache(self._index.path, f"it refers to entry {entry} of {shard.path}")
         row = shard.row(entry)
         if (row.key, row.offset, row.units) != (key, offset, units):
-            raise damaged_cache(shard.path, f"entry {entry} is another than the index says")
+            raise damaged_cache(shard.path, f"entry {entry} does not match the index")
         return shard, entry, row

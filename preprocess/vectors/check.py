@@ -1,4 +1,4 @@
-"""Check of a vector cache: its files are those of its manifest, and every entry is intact and found."""
+"""Verify a vector cache: compare its files with the manifest, read every entry, and look it up."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -134,11 +134,13 @@ class _EntryCheck:
                 led += int(same.sum())
                 damaged |= unfound
                 if unfound.any():
-                    where = f"it does not lead to {_ranges(unfound)} of {name.entries}"
+                    where = f"it does not point to {_ranges(unfound)} of {name.entries}"
                     self._found[self._index_name].append(where)
             entries += int(damaged.sum())
         if index is not None and not entries and led < len(index):
-            self._found[self._index_name].append(f"{len(index) - led:,} entries lead nowhere")
+            self._found[self._index_name].append(
+                f"{len(index) - led:,} of its entries point to no entry of a shard"
+            )
         return entries
 
     def _index(self) -> VectorIndex | None:
@@ -160,7 +162,7 @@ class _EntryCheck:
             if not self._found[file]:
                 self._files.checked.add(file)
             elif rows.dtype != CHECKED_ENTRY:
-                # Only the hash of the whole file tells.
+                # Without checksums of entries, each entry of a damaged file may be damaged.
                 damaged[:] = True
                 continue
             wrong = np.zeros(len(rows), bool)
@@ -182,7 +184,8 @@ def _looked_up(
     """Look up the keys of a shard's entries.
 
     Returns:
-        Which entries the index leads to, and those where it leads to neither them nor an earlier one.
+        Two arrays, bool (entries,): whether the index points to the entry, and whether it points to
+        neither the entry nor an earlier one.
     """
     place, offset, units = index.places(rows["key"])
     own = np.arange(len(rows), dtype=np.uint64) + np.uint64(number << 32)

@@ -81,7 +81,7 @@ def shard_of(name: str) -> ShardName | None:
     """Return the shard that a file belongs to, or None if it is not the name of a shard's file."""
     match = _SHARD.fullmatch(name)
     shard = ShardName(int(match[1]), int(match[2])) if match else None
-    # A number has one spelling.
+    # Each number has one valid spelling.
     return shard if shard and name in (shard.entries, shard.texts, shard.vectors) else None
 
 
@@ -97,7 +97,7 @@ def make_again() -> str:
 
 
 class DamagedCacheError(CacheError):
-    """A damaged file of a cache, or a cache whose manifest is not that of one.
+    """A damaged file of a cache, or a manifest that does not describe a cache.
 
     Its only argument is the message, so that a `DataLoader` can raise it again in the main process.
 

@@ -94,7 +94,7 @@ def write_index(
 
 
 class _Summary:
-    """Counts and fences of an index, of whose entries only the last block is kept in memory.
+    """Counts and fences of an index that is being written; keeps at most one block in memory.
 
     Attributes:
         entries: number of entries.

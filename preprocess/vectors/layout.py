@@ -1,4 +1,4 @@
-"""What the manifest of a vector cache says about its shape and files, checked before it is used."""
+"""Shape and files of a vector cache, read from its manifest and validated."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from preprocess.vectors.files import (
 )
 
 LARGEST = 1 << 20
-"""Most layers of an entry."""
+"""Maximum number of layers of an entry."""
 
 ASKED_MODEL = "model.content"
 """Key of the model's ``content`` hash in the settings that a manifest of an embed stage records."""
@@ -57,7 +57,7 @@ def layout_of(path: str, manifest: Manifest) -> Layout:
         manifest: its manifest.
 
     Raises:
-        CacheError: the manifest lacks something, or has a value that no cache can have.
+        CacheError: a value in the manifest is missing or not valid.
     """
     details = manifest.details
     layers = _detail(path, details, "layers", int)

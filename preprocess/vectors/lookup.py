@@ -39,7 +39,7 @@ class VectorIndex:
         data = file.read(0, file.size)
         header = read_header(bytes(data[:LONGEST]), np.dtype("<u8"))
         if header is None or len(header.shape) != 2 or header.shape[0] != ROWS:
-            raise damaged_cache(self.path, "its header is not that of an index")
+            raise damaged_cache(self.path, "its header does not describe an index")
         count, end = header.shape[1], header.start + 8 * ROWS * header.shape[1]
         counts = files.records[self._name].counts if files.records is not None else {}
         digest, self._units = counts.get("fences"), counts.get("units")
@@ -56,7 +56,7 @@ class VectorIndex:
             # Copied, so that what was checked cannot change.
             content = bytes(data[end:])
             if xxhash.xxh3_128_hexdigest(content) != digest:
-                raise damaged_cache(self.path, "its fences are not those written")
+                raise damaged_cache(self.path, "its fences do not match their hash")
             self._fences = np.frombuffer(content, "<u8").reshape(3, -1)
             if not _is_rising(self._fences):
                 raise damaged_cache(self.path, "its fences are not in the order of their keys")
@@ -168,14 +168,14 @@ class VectorIndex:
                 self._check(block)
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the index: blocks that are not those written, or not in order."""
+        """Return what is wrong with the index: blocks that were changed or are not sorted by key."""
         problems = [why for n in range(self._blocks) if (why := self._damage(n))]
         if (
             not problems
             and isinstance(self._units, int)
             and self._units != int(self._rows[4].sum())
         ):
-            problems.append(f"it has not {self._units:,} units, as the manifest says")
+            problems.append(f"it does not have {self._units:,} units, as the manifest states")
         return problems
 
     def _check(self, block: int) -> None:
@@ -188,10 +188,10 @@ class VectorIndex:
         first = block * self._size
         # With the first key of the next block, which must be larger.
         rows = self._rows[:, first : first + self._size + 1]
-        where = f"its entries {first:,} to {min(first + self._size, len(self)) - 1:,} are not "
+        where = f"its entries {first:,} to {min(first + self._size, len(self)) - 1:,} "
         if not self._is_written(block, rows[:, : self._size]):
-            return where + "those written"
-        return "" if _is_rising(rows) else where + "in the order of their keys"
+            return where + "do not match their hash"
+        return "" if _is_rising(rows) else where + "are not in the order of their keys"
 
     def _is_written(self, block: int, rows: Rows) -> bool:
         if self._fenced:

@@ -55,7 +55,7 @@ class Row(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """What the header of an entries file tells.
+    """The contents of the header of an entries file.
 
     Attributes:
         total: number of entries.
@@ -95,7 +95,7 @@ def read_entries(files: CacheFiles, name: str) -> tuple[Entries, NDArray[Any]]:
         if start + count * dtype.itemsize != file.size:
             raise damaged_cache(file.path, f"{file.size:,} bytes cannot be {count:,} entries")
         return Entries(count, start, dtype, row), np.frombuffer(data, dtype, count, start)
-    raise damaged_cache(file.path, "its header is not that of an entries file")
+    raise damaged_cache(file.path, "its header does not describe an entries file")
 
 
 class VectorShard:
@@ -197,7 +197,9 @@ class VectorShard:
         start = row.offset * size
         data = file.read(start, start + self._layers * row.units * size)
         if checked and checksum(row.key, data) != row.vectors_hash:
-            raise damaged_cache(file.path, f"the vectors of entry {entry} are not those stored")
+            raise damaged_cache(
+                file.path, f"the vectors of entry {entry} do not match their checksum"
+            )
         return self._codec.decode(
             np.frombuffer(data, np.uint8), (self._layers, row.units, self._codec.dim)
         )
@@ -212,7 +214,7 @@ class VectorShard:
         file = self._files.open(self.shard.vectors)
         data = file.read(0, file.size)
         if self.shard.vectors not in self._files.checked:
-            # Of the same map, whose pages are then read a second time without faults.
+            # Hash the map that is returned, so that its pages are in memory afterwards.
             self._files.check(file, self.shard.vectors, lambda: xxhash.xxh3_128_hexdigest(data))
         vectors = self._codec.decode(np.frombuffer(data, np.uint8), (-1, self._codec.dim))
         offsets, units = (entries[name].astype(np.int64) for name in ("offset", "units"))

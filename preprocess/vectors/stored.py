@@ -1,8 +1,7 @@
 """Reading of a cache's files: by offset, from any thread, with a bounded number of open files.
 
-The parts that readers ask for are copied, not mapped, so they need no open file and stay valid when
-the file is closed, and a file that was truncated after it was opened is a message instead of a fault.
-Only large parts are mapped.
+Small parts are copied, not mapped. They stay valid after the file is closed, and a file that is truncated
+while it is open raises an error instead of SIGBUS. Only large parts are mapped.
 """
 
 import errno
@@ -30,17 +29,17 @@ OPEN_FILES = 1024
 """Maximum number of open files of a cache; at most a quarter of the process's limit."""
 
 HASHED_AT_ONCE = 1 << 24
-"""Bytes to hash between two looks at other threads."""
+"""Bytes to hash at once; other threads can run in between."""
 
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors after which files are closed and opened once more."""
+"""Errors after which the open files are closed and opening is tried once more."""
 
 
 class StoredFile:
     """An open file of a cache, or the content of a remote file.
 
-    The file is closed when nobody refers to this object, so a thread can go on reading a file that
-    another thread removes from the set of open files.
+    The file is closed when no reference to this object is left, so a thread can continue to read a file
+    that another thread removes from the set of open files.
 
     Args:
         path: path or URL, for messages.
@@ -144,7 +143,7 @@ class CacheFiles:
         self.checked: set[str] = set()
         self.closed = False
         self._copies = copies
-        # Not a method of this object, which keeps itself alive otherwise, and its files open.
+        # Not a bound method, because the cache of open files would keep this object alive.
         in_memory = copies is None and storage.is_remote(path)
         most = 1 if in_memory else _most_files()
         self._files = lru_cache(most)(partial(_open, path, records, copies))
@@ -206,7 +205,7 @@ _ALL: WeakSet[CacheFiles] = WeakSet()
 
 
 _MAPS: WeakSet[mmap.mmap] = WeakSet()
-"""The maps that are in use; if they are many, parts are copied."""
+"""The maps in use. If there are many, further parts are copied."""
 
 
 def _most_files() -> int:

@@ -27,8 +27,8 @@
       step-000001000.ckpt      checkpoints of an unfinished training
 
 A record is a JSON file that is written after the files it describes, so these are complete. It has a
-checksum of itself, and the record of a unit has the hashes of its parts. A damaged file is told
-(`preprocess.work.damage`); it never becomes a part of the result. In the
+checksum of itself, and the record of a unit has the hashes of its parts. A damaged file raises
+`DamagedWork`; it never becomes part of the result. In the
 functions below, ``work`` is the path or URL of the folder of one request, ``unit`` the number of a
 unit of work, and ``kind`` "hashes" or "bands".
 

@@ -20,7 +20,7 @@ class Progress:
     """Counts of a running unit, which `write` saves for `ProgressSums`.
 
     Update the attributes and call `write` after each piece of work, for example each block. Each record
-    differs from the one before, so it shows that the unit is not still, even if its counts are the same.
+    differs from the one before, so the unit is seen to make progress even if its counts are the same.
 
     Args:
         work: folder of unfinished work.
@@ -83,7 +83,7 @@ class ProgressSums:
     def read(self) -> Counter[str]:
         """Return the sums of bytes, documents, tokens, writes and ``dropped.REASON`` over all units.
 
-        A damaged record counts nothing; it is only shown.
+        A damaged record is ignored, because the sums are only displayed.
 
         Raises:
             OSError: a record cannot be read now; a later call may succeed.

@@ -1,4 +1,4 @@
-"""What this process may use, cores and threads, and how long it lives."""
+"""Cores and threads that this process may use, and how it ends together with its parent."""
 
 import ctypes
 import math

@@ -71,7 +71,7 @@ class AdaptiveSoftmax(nn.Module):
         )
 
     def set_constants(self) -> None:
-        """Make the buffer that is not saved, on the device of the ranks."""
+        """Create the buffer that is not saved, on the device of the ranks."""
         bounds = torch.tensor(self.cutoffs, dtype=torch.int64, device=self.ranks.device)
         self.register_buffer("bounds", bounds, persistent=False)
 

@@ -61,7 +61,7 @@ class LSTMLayer(nn.Module):
             nn.init.uniform_(self.weight_projection, -projection, projection)
 
     def set_constants(self) -> None:
-        """Make the buffer that is not saved, on the device of the weights."""
+        """Create the buffer that is not saved, on the device of the weights."""
         hidden = self.config.hidden
         forget = self.bias.detach().new_zeros(4 * hidden)  # gates are in the order i, f, g, o
         forget[hidden : 2 * hidden] = self.config.forget_bias

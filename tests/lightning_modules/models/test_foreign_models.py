@@ -121,15 +121,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"model__input__max_characters": 10**9}, "max_characters: Input should be less than"),
     ({"model__head": {"kind": "softmax"}, "vocabulary": 10**15}, r"describes [\d,]+ weights, but"),
     ({"model__recurrent__layers": -1}, "layers: Input should be greater than or equal to 1"),
-    ({"model__recurrent__cell_clip": math.nan}, "NaN is no number of JSON"),
-    ({"model__recurrent__cell_clip": math.inf}, "Infinity is no number of JSON"),
+    ({"model__recurrent__cell_clip": math.nan}, "NaN is not a JSON number"),
+    ({"model__recurrent__cell_clip": math.inf}, "Infinity is not a JSON number"),
     ({"model__recurrent__kind": "rnn"}, "recurrent: Input tag 'rnn'"),
     ({"model__depth": 2}, "unknown key 'model.depth'"),
     ({"architectures": ["BiLM"]}, "unknown key 'architectures'"),
     ({"vocabulary": "7"}, "vocabulary: Input should be a valid integer"),
     ({"vocabulary": True}, "vocabulary: Input should be a valid integer"),
     ({"vocabulary": 10**5000}, "Exceeds the limit"),
-    ({"cutoffs": [4, 4]}, r"config.json describes no network: .*\[4, 4\] must increase"),
+    ({"cutoffs": [4, 4]}, r"config.json does not describe a network: .*\[4, 4\] must increase"),
     ({"cutoffs": [-1]}, r"must increase"),
     ({"cutoffs": None}, "cutoffs: Input should be a valid tuple"),
     ({"boundary": "none"}, "boundary: Input should be 'eos' or 'bos_eos'"),
@@ -139,7 +139,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"model__input": {"kind": "embedding"}}, r"no tensor 'input.embedding.weight'"),
     ({"model__recurrent__projection": None}, "config.json has no tensor 'input.projection.bias'"),
     ({"model__tied": True, "model__input": {"kind": "adaptive"}, "head": False}, "head is false"),
-    ({"model__recurrent__projection": 10**400}, "config.json describes no network: "),
+    ({"model__recurrent__projection": 10**400}, "config.json does not describe a network: "),
 ]
 
 

@@ -135,7 +135,7 @@ def test_the_newest_readable_checkpoint_is_found(tmp_path: Path) -> None:
     assert before["step"] == 9
     assert len(told) == 1
     assert re.fullmatch(
-        r".*/step-000000010\.ckpt is damaged \(.*\); training goes on from the checkpoint before, of step 9",
+        r".*/step-000000010\.ckpt is damaged \(.*\); training resumes from the checkpoint of step 9",
         told[0],
     )
 

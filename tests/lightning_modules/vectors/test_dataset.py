@@ -74,7 +74,9 @@ def test_a_loader_raises_the_damage_that_its_workers_read(
         VectorDataset(cache), 1, collate_fn=pad, num_workers=workers, multiprocessing_context=method
     )
     read = []
-    with pytest.raises(CacheError, match=r"vectors-000003-000\.bin .*entry 0 are not those stored"):
+    with pytest.raises(
+        CacheError, match=r"vectors-000003-000\.bin .*entry 0 do not match their checksum"
+    ):
         read += [batch.texts[0] for batch in loader]
     rows = iter(loader)
     assert [next(rows).texts for _ in range(3)] == [[f"text {n}"] for n in range(3)]

@@ -217,7 +217,7 @@ def test_a_version_other_than_the_cluster_s_is_refused(
         ("9.9.0", "Beam has no job server for Flink 9.9 of the cluster at .*, only for 1.19"),
         (
             "<unknown>",
-            "runner.options.version is missing: the cluster at .* does not tell its version",
+            "runner.options.version is missing: the cluster at .* does not report its version",
         ),
     ],
 )

@@ -219,7 +219,7 @@ def test_a_damaged_index_does_not_keep_verify_from_the_shards(
     assert run("verify", tmp_path) == 1
     printed = " ".join(capsys.readouterr().out.split())
     assert "index-0000.npy: its hash is" in printed
-    assert "its entries 0 to 4 are not those written" in printed
+    assert "its entries 0 to 4 do not match their hash" in printed
     assert "vectors-000000-000.bin: its hash is" in printed
     assert "damaged: entries 0 the cache is damaged: 2 of 7 files, and entries" in printed
 
@@ -263,7 +263,7 @@ def test_verify_finds_what_the_index_does_not(
     write_manifest(str(tmp_path), manifest)
 
     assert run("verify", tmp_path) == 1
-    assert "it does not lead to entries 0-2 of entries-000000-000.npy" in " ".join(
+    assert "it does not point to entries 0-2 of entries-000000-000.npy" in " ".join(
         capsys.readouterr().out.split()
     )
 

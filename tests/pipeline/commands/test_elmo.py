@@ -308,7 +308,8 @@ def test_files_of_others_are_not_written_over(
     (archive / "vocabulary.txt").write_text("the\n")
     assert imported(archive, archive, "--vocabulary", archive / "vocabulary.txt") == 2
     assert (
-        "archive holds options.json, which is no file of a model; name" in capsys.readouterr().err
+        "archive holds options.json, which is not a file of a model; name"
+        in capsys.readouterr().err
     )
     assert (archive / "vocabulary.txt").read_text() == "the\n"
 

@@ -141,10 +141,10 @@ class DataFrame:
         (b"a b", r"not bytes; write \[text\]"),
         (
             {"a": "b"},
-            "not dict, which is no sequence of texts; pass a list, a column or a generator",
+            "not dict, which is not a sequence of texts; pass a list, a column or a generator",
         ),
-        ({"a", "b"}, "not set, which is no sequence of texts"),
-        (DataFrame(), "not DataFrame, which is no sequence of texts"),
+        ({"a", "b"}, "not set, which is not a sequence of texts"),
+        (DataFrame(), "not DataFrame, which is not a sequence of texts"),
         (None, "not NoneType$"),
         (7, "not int$"),
     ],

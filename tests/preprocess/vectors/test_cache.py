@@ -315,7 +315,12 @@ def _respell(path):
         ("entries-000001-000.npy", Path.unlink, VectorCache.tokens, "is missing"),
         ("entries-000001-000.npy", _flip, VectorCache.tokens, "its hash is"),
         ("entries-000001-000.npy", _flip, VectorCache.__getitem__, "its hash is"),
-        ("vectors-000001-000.bin", _flip, VectorCache.__getitem__, "entry 0 are not those stored"),
+        (
+            "vectors-000001-000.bin",
+            _flip,
+            VectorCache.__getitem__,
+            "entry 0 do not match their checksum",
+        ),
         ("texts-000001-000.bin", Path.unlink, VectorCache.tokens, "is missing"),
         (
             "texts-000001-000.bin",

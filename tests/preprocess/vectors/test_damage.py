@@ -143,10 +143,10 @@ def test_a_lookup_checks_only_the_block_it_reads(tmp_path: Path, make_cache: Any
             assert (text in cache) == text.startswith("text")
             found += 1
         except UserError as error:
-            refused += "its entries 512 to 1,023 are not those written" in str(error)
+            refused += "its entries 512 to 1,023 do not match their hash" in str(error)
     assert 500 < refused < 550
     assert found == 1609 - refused
-    with pytest.raises(UserError, match="not those written"):
+    with pytest.raises(UserError, match="do not match their hash"):
         cache.has(KEYS)
 
 
@@ -158,5 +158,7 @@ def test_damaged_fences_of_an_index_are_noticed_when_it_is_opened(
     data = path.read_bytes()
     for at in range(len(data) - 24 * 4, len(data), 7):
         path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-        with pytest.raises(UserError, match=r"index-0000\.npy .*its fences are not those written"):
+        with pytest.raises(
+            UserError, match=r"index-0000\.npy .*its fences do not match their hash"
+        ):
             VectorCache.open(folder)
