@@ -209,9 +209,8 @@ _MAPS: WeakSet[mmap.mmap] = WeakSet()
 
 
 def _most_files() -> int:
-    # Not at the top of the module, so that caches can be read on Windows.
     try:
-        import resource
+        import resource  # Windows has no such module, and allows more files
     except ImportError:
         return OPEN_FILES
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
