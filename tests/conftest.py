@@ -121,7 +121,7 @@ def trained(tiny: Tiny) -> Path:
 
 @pytest.fixture(scope="session")
 def as_stranger() -> Callable[[Path], None]:
-    """A function that records the present files of a stage, as somebody else could have made them."""
+    """A function that updates a manifest to the present files, as an untrusted source could."""
     from dataclasses import replace
 
     from preprocess.files.manifest import FileRecord, hash_file, read_manifest, write_manifest

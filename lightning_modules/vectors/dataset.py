@@ -52,7 +52,7 @@ class VectorDataset(Dataset[Vectors]):
         ...     vectors.shape  # (32, layers, units of the longest text, dim)
 
     Args:
-        cache: the cache to read. Its shards are read when their texts are asked for.
+        cache: the cache to read. A shard is read when one of its texts is requested.
     """
 
     def __init__(self, cache: VectorCache) -> None:

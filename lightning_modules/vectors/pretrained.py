@@ -286,7 +286,7 @@ class BiLM(nn.Module):
         """Return the vectors of each text as `embed` does, with the choice of vectors in one object.
 
         ``advance`` is called with the number of words or positions, whenever some were computed; also
-        inside a long text, so that it shows that the work goes on.
+        inside a long text, which shows that the call makes progress.
 
         Raises:
             TypeError, SelectionError, WarmUpError, ScratchError, VectorError: as `embed`.

@@ -64,7 +64,7 @@ def choose_device(wanted: DeviceName, gpus: Sequence[str]) -> str:
 
 
 def visible_gpus() -> list[str]:
-    """Return a name for each GPU that torch sees, which other processes of this machine see, too."""
+    """Return for each GPU that torch sees a name that is the same in all processes of this machine."""
     if not torch.cuda.is_available():
         return []
     return [

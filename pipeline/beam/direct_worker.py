@@ -40,8 +40,8 @@ BROKEN_CONNECTIONS = ("beam_control_read", "read_grpc_client_inputs")
 THREADS = {"multi_threading": (10, 20), "multi_processing": (10, 9)}
 FILES = {"multi_threading": (8, 1), "multi_processing": (6, 5)}
 WORKER_THREADS = 20
-"""Measured needs of Beam and gRPC, rounded down. `THREADS` and `FILES` have, by mode, those of the driver and
-those for each worker; `WORKER_THREADS` are the threads of a worker process."""
+"""Measured needs of Beam and gRPC, rounded down. `THREADS` and `FILES` have for each mode the number in the
+driver and the additional number for each worker. `WORKER_THREADS` is the number in a worker process."""
 SMALL_STACK = 1 << 16
 FEWER_WORKERS = "Lower runner.options.workers or prepare.unit_bytes"
 NO_DETAILS = f"a worker process ended. {RESUME}"
@@ -76,9 +76,9 @@ def check_room(mode: str, workers: int) -> None:
     files = own + workers * each
     stack = threading.stack_size()
     try:
-        check_threads(mine)  # whose stacks need address space
+        check_threads(mine)  # their stacks need address space
         threading.stack_size(SMALL_STACK)
-        check_threads(total)  # which may reach a limit of the user's threads
+        check_threads(total)  # with small stacks, to test the limit of the user's threads
         with ExitStack() as opened:
             for _ in range(files):
                 opened.enter_context(open(os.devnull, "rb"))

@@ -160,7 +160,7 @@ def _cancel(master: str, name: str) -> bool:
 
 
 def _proxy_of(master: str) -> str:
-    """Return words for a message if the cluster is asked through a proxy, else ""."""
+    """Return a part of a message if requests to the cluster pass through a proxy, else ""."""
     host = urlsplit(_url(master)).hostname or ""
     if not urllib.request.getproxies() or urllib.request.proxy_bypass(host):
         return ""

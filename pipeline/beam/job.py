@@ -85,7 +85,7 @@ def run_job(
                 case None:
                     raise _stopped(error) from None
         if isinstance(error, Exception) and not isinstance(error, UserError):
-            # The error of a worker elsewhere, whose limits are not those of this process.
+            # The error of a remote worker, which has other limits than this process.
             elsewhere = config.kind != "direct" and "Traceback" in str(error)
             if reason := exhausted_in(str(error), here=False) if elsewhere else exhausted(error):
                 raise JobError(exhausted_message(config, reason)) from error

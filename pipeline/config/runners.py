@@ -97,8 +97,8 @@ class FlinkOptions(_WorkerOptions):
     )
     parallelism: int | None = runtime(
         None,
-        "units processed in parallel; null: the cluster's slots less those of one TaskManager, so that "
-        "a lost one leaves room; usable cores if embedded",
+        "units processed in parallel; null: all slots of the cluster except those of its largest "
+        "TaskManager, so that the job continues if one is lost; usable cores if embedded",
         ge=1,
     )
 

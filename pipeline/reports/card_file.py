@@ -67,8 +67,8 @@ def update_card(
 ) -> None:
     """Write the card of this run's exported model again, if it is the evaluated checkpoint.
 
-    Its record in the manifest is updated, too. A folder that cannot be written now keeps its card,
-    and a warning says so.
+    Its record in the manifest is updated, too. If the folder is locked or cannot be written, the card
+    is kept and a warning says so.
 
     Args:
         config: the config.

@@ -22,7 +22,7 @@ LOCALHOST = "127.0.0.1"
 PORT = 29500
 """torch's usual port, where srun's tasks meet unless MASTER_PORT is set."""
 SPECIAL_STEPS = 4_294_967_200
-"""SLURM's numbers of steps that are no tasks of srun, such as a batch script, begin here."""
+"""SLURM numbers special steps, such as batch scripts, from here; srun does not start them."""
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,7 @@ def _memory_advice() -> Iterator[None]:
 def _stoppable(checkpoints: Checkpoints) -> Iterator[None]:
     """Let each of `STOP_SIGNALS` stop training after the running step, and a second SIGINT at once.
 
-    SIGUSR2 makes training save its step and go on.
+    SIGUSR2 makes training save a checkpoint and continue.
 
     Raises:
         Stopped: a signal stopped the training.

@@ -45,8 +45,8 @@ class WandbProcess:
         self._failed = ""
         self._finished = False
         self._maker = os.getpid()
-        # By the name of the file and with -P, so that no folder of the user's is imported from. In a
-        # session of its own, so that Ctrl-C does not reach it, and all of it can be ended.
+        # Started by file name and with -P, so that no module of the user is imported. In its own
+        # session, so that Ctrl-C does not reach it, and it can be killed with its children.
         command = [sys.executable, "-P", str(CHILD)]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self._process: subprocess.Popen[bytes] | None = None

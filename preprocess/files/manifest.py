@@ -258,7 +258,7 @@ def _parse(raw: dict[str, Any], where: str) -> Manifest:
         raise ValueError(f"'format' is {version!r:.40}")
     if version > FORMAT:
         raise _NewerFormat(version)
-    # A manifest of format 1 has no checksum. If it has one, its format is damaged, so verify it, too.
+    # Format 1 has no checksum. If there is one anyway, the format may be damaged, so verify it.
     checksum = raw.pop(_CHECKSUM, None)
     if (checksum is not None or version > 1) and checksum != _checksum(raw):
         raise ValueError(f"its {_CHECKSUM} does not match")

@@ -163,8 +163,8 @@ def difference(path: str, record: FileRecord, by_time: bool = True) -> str:
     Args:
         path: path or URL of the file.
         record: its record.
-        by_time: hash the file again if its modification time changed; False for a file whose time is
-            set by its readers.
+        by_time: hash the file again if its modification time changed. Use False if readers set the
+            time.
 
     Raises:
         OSError: the file cannot be read.

@@ -101,7 +101,7 @@ def _add(found: Reasons, error: CacheError, name: str) -> None:
 
 
 class _EntryCheck:
-    """Check of the index and of all entries of a cache whose files were hashed.
+    """Checks the index and all entries of a cache, after its files were hashed.
 
     Args:
         files: the files of the cache.
@@ -115,7 +115,7 @@ class _EntryCheck:
 
     def run(self) -> int:
         """Check everything; return the number of entries that cannot be read or found."""
-        index, led = self._index(), 0
+        index, reached = self._index(), 0
         entries = 0
         for number, name in enumerate(self._layout.shards):
             try:
@@ -131,15 +131,15 @@ class _EntryCheck:
             damaged = self._damaged(shard, rows)
             if index is not None:
                 same, unfound = _looked_up(index, number, rows)
-                led += int(same.sum())
+                reached += int(same.sum())
                 damaged |= unfound
                 if unfound.any():
                     where = f"it does not point to {_ranges(unfound)} of {name.entries}"
                     self._found[self._index_name].append(where)
             entries += int(damaged.sum())
-        if index is not None and not entries and led < len(index):
+        if index is not None and not entries and reached < len(index):
             self._found[self._index_name].append(
-                f"{len(index) - led:,} of its entries point to no entry of a shard"
+                f"{len(index) - reached:,} of its entries point to no entry of a shard"
             )
         return entries
 

@@ -34,7 +34,7 @@ class Codec:
         dim: dimensions of a vector.
 
     Raises:
-        CacheError: ``dtype`` is not one of the three, or ``dim`` is no number of dimensions.
+        CacheError: ``dtype`` is not one of the three, or ``dim`` is out of range.
     """
 
     dtype: str

@@ -147,7 +147,7 @@ class VectorIndex:
     def _last(
         rows: Rows, high: Rows, low: Rows, start: NDArray[np.int64], end: "NDArray[np.int64] | int"
     ) -> NDArray[np.int64]:
-        """Return the last column in [start, end) of rows whose key is not above each key, or start - 1."""
+        """Return for each key the last column in [start, end) with a key not above it, or start - 1."""
         low_at, high_at = start - 1, np.broadcast_to(np.asarray(end, np.int64), start.shape).copy()
         while (open_ := high_at - low_at > 1).any():
             at = np.where(open_, (low_at + high_at) // 2, start)

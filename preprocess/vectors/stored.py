@@ -129,7 +129,7 @@ class CacheFiles:
     Attributes:
         path: folder or URL of the cache.
         records: manifest records of the files by name.
-        checked: names of the files whose content was compared with their record by this process.
+        checked: names of the files that this process has compared with their hash.
         closed: True if no more files can be opened.
     """
 
@@ -165,7 +165,7 @@ class CacheFiles:
         return self._files(name)
 
     def checked_file(self, name: str) -> StoredFile:
-        """Return a file whose content was compared with its record, once in this process.
+        """Return a file after comparing it with its hash, once per process.
 
         Raises:
             CacheError: the file is missing or damaged.

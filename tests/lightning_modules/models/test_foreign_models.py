@@ -1,4 +1,4 @@
-"""Model folders that a stranger made: each is read, or refused with a message, in bounded memory."""
+"""Model folders of an untrusted source: each is read, or refused with a message, in bounded memory."""
 
 import copy
 import json

@@ -58,7 +58,7 @@ def make_cache(tmp_path_factory: pytest.TempPathFactory) -> MakeCache:
 
 @pytest.fixture
 def rewrite() -> Callable[..., None]:
-    """A function that writes a manifest anew, as a stranger may: with the hashes of present files."""
+    """A function that updates a manifest to the present files, as an untrusted source could."""
 
     def rewrite(folder: Path, drop: tuple[str, ...] = (), **details: Any) -> None:
         manifest = read_manifest(str(folder))

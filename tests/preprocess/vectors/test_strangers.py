@@ -1,4 +1,4 @@
-"""Vector caches that a stranger made: every hash is right, and what is hashed is not."""
+"""Vector caches of an untrusted source: hashes match, but the content is not valid."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def read_all(folder: Path) -> list[str]:
         try:
             read()
         except KeyError:
-            # An index that lacks a key has the right form; iteration tells that it does.
+            # An index that lacks a key is valid by itself; iteration notices it.
             pass
         except UserError as error:
             messages.append(str(error))
