@@ -96,7 +96,9 @@ def read_options(path: str) -> ModelConfig:
         raise ElmoError(f"{path}: {reasons}") from error
     # json raises RecursionError for deeply nested brackets.
     except (ValueError, TypeError, RecursionError) as error:
-        raise ElmoError(f"{path} is not the options.json of an ELMo archive ({error})") from error
+        raise ElmoError(
+            f"{path} is not the options.json of an ELMo archive ({error}); name another file"
+        ) from error
 
 
 def _load(path: str) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def read_vocabulary(path: str) -> ElmoVocabulary:
         ) from error
     if "\0" in text:
         raise ElmoError(
-            f"{path} contains NUL characters, so it is not a text with one word per line"
+            f"{path} contains NUL characters, so it is not a text with one word per line; name another file"
         )
     lines = re.split("\r?\n", text)
     # The part after the last line's end is a line only if it holds something.

@@ -64,7 +64,7 @@ def read_weights(path: str, config: ModelConfig) -> dict[str, Tensor]:
     try:
         file = h5py.File(io.BytesIO(data), "r")
     except Exception as error:
-        raise ElmoError(f"{path} is not an HDF5 file ({_reason(error)})") from error
+        raise ElmoError(f"{path} is not an HDF5 file ({_reason(error)}); {SAME_ARCHIVE}") from error
     try:
         with file:
             theirs = {name: _read(file, path, name, shape) for name, shape in shapes.items()}
@@ -106,7 +106,9 @@ def _read(file: Any, path: str, name: str, shape: tuple[int, ...]) -> Floats:
             f"float32 of shape {shape}; {SAME_ARCHIVE}"
         )
     if array.is_virtual or array.external:
-        raise ElmoError(f"{path}: '{name}' is stored in another file, which is not read")
+        raise ElmoError(
+            f"{path}: '{name}' is stored in another file, which is not read; store it in this one"
+        )
     stored = array.id.get_create_plist()
     filters = [stored.get_filter(n)[0] for n in range(stored.get_nfilters())]
     if not set(filters) <= FILTERS.keys():

@@ -118,6 +118,6 @@ def export(path: str, file: str) -> None:
     console.line(f"{texts:,} texts in {', '.join(names)}")
     if file.endswith((".hdf5", ".h5")):
         console.line(
-            "the number of a data set is not that of a line, because a repeated text is stored once; "
+            "the numbers of data sets are not line numbers, because a repeated text is stored once; "
             "`sentence_to_index` has the number of each text"
         )

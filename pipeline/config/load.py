@@ -197,7 +197,9 @@ def find_config(name: str) -> Path:
     if stat.S_ISREG(mode) or is_pipe_of_shell:
         return path
     if mode and not stat.S_ISDIR(mode):
-        raise ConfigError([f"config '{name}' is not a file, but a pipe or a device"])
+        raise ConfigError(
+            [f"config '{name}' is not a file, but a pipe or a device; write its content to a file"]
+        )
     shipped = shipped_configs()
     if name in shipped:
         return shipped[name]

@@ -125,7 +125,7 @@ def read_file(path: Path, layer: int, problems: Problems) -> Node | None:
     except RecursionError:
         problems.append((place, "not a config: nested too deeply"))
     except (ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF"
-        problems.append((place, f"not valid YAML: an escape is no character ({error})"))
+        problems.append((place, f"not valid YAML: an escape sequence is not a character ({error})"))
     else:
         if root is None:
             problems.append((place, "the file is empty: it must hold sections such as 'prepare:'"))
@@ -170,7 +170,7 @@ def read_override(argument: str, layer: int, problems: Problems) -> Node:
     except RecursionError:
         problems.append((place, "nested too deeply"))
     except (ValueError, OverflowError) as error:
-        problems.append((place, f"an escape is no character ({error})"))
+        problems.append((place, f"an escape sequence is not a character ({error})"))
     except yaml.YAMLError as error:
         # `*.txt` is meant as text; `[*.txt, b]` is meant as a list and lacks quotes.
         if (text[0], text[-1]) in {("[", "]"), ("{", "}")}:

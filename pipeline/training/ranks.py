@@ -135,7 +135,9 @@ def _died(rank: int, process: int, code: int) -> UserError:
     if code < 0:
         return JobError(f"{name} was killed by {_signal_name(-code)}; {again}")
     kind = UserError if code == ExitCode.USER_ERROR else JobError
-    return kind(f"{name} ended with exit code {code}; its own message is above. Then {again}")
+    return kind(
+        f"{name} ended with exit code {code}; its own message is above. Correct the cause; then {again}"
+    )
 
 
 def _signal_name(number: int) -> str:

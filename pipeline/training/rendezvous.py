@@ -1,4 +1,4 @@
-"""The meeting of the processes of a training, and the process group that connects them."""
+"""Connect the processes of a training: they meet at an address, and then form a process group."""
 
 import os
 import time
@@ -144,7 +144,7 @@ def _store(processes: Processes) -> TCPStore:
 
 
 def _meet(store: Store, processes: Processes, purpose: str, check: Callable[[], None]) -> None:
-    """Wait until all processes have come, and compare their purposes.
+    """Wait until all processes have connected, and compare their purposes.
 
     Args:
         store: the store of the processes.
@@ -161,7 +161,7 @@ def _meet(store: Store, processes: Processes, purpose: str, check: Callable[[], 
             check()
             if time.monotonic() > end:
                 raise UserError(
-                    f"the process of rank {rank} of {processes.world} did not come to "
+                    f"the process of rank {rank} of {processes.world} did not connect to "
                     f"{processes.address}:{processes.port} within {MEET_SECONDS:.0f} seconds; "
                     f"{_advice(processes)}"
                 )

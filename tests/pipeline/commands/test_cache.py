@@ -275,7 +275,7 @@ def test_hdf5_is_as_allennlp_lays_it_out(
     cache = make(tmp_path / "cache", layers)
 
     assert run("export", tmp_path / "cache", tmp_path / "out.hdf5") == 0
-    assert "the number of a data set is not that of a line" in capsys.readouterr().out
+    assert "the numbers of data sets are not line numbers" in capsys.readouterr().out
     with h5py.File(tmp_path / "out.hdf5") as file:
         places = json.loads(file["sentence_to_index"][0])
         assert places == {"kana lori": "0", "字/x": "2", "": "3", "\ud800": "4"}

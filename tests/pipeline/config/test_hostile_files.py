@@ -33,7 +33,7 @@ def problems(tmp_path: Path, data: bytes) -> list[str]:
         ("a: " + "[" * 5000, "1: not a config: nested too deeply"),
         ("train:\n\tsteps: 1", "2: not valid YAML: indent with spaces, not tabs"),
         (HEAD + HEAD, "2: 'prepare' is set twice, first in line 1"),
-        ('a: "\\UFFFFFFFF"', "1: not valid YAML: an escape is no character (Python int too large to convert to C int)"),
+        ('a: "\\UFFFFFFFF"', "1: not valid YAML: an escape sequence is not a character (Python int too large to convert to C int)"),
         (HEAD + "train: {learning_rate: 1e400}", f"2: train.learning_rate: {NOT_FINITE} 1e400"),
         (HEAD + "train: {learning_rate: .inf}", f"2: train.learning_rate: {NOT_FINITE} .inf"),
         (HEAD + "train: {learning_rate: -0.0}", "2: train.learning_rate: must be a number above 0, not -0.0"),
