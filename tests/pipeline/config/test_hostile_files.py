@@ -89,8 +89,8 @@ def test_a_config_that_is_no_file_is_refused_without_waiting(
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     for name, why in (
-        (f"{tmp_path}/pipe", "is not a file, but a pipe or a device"),
-        ("/dev/zero", "is not a file, but a pipe or a device"),
+        (f"{tmp_path}/pipe", "is not a file, but a pipe or a device; write its content to a file"),
+        ("/dev/zero", "is not a file, but a pipe or a device; write its content to a file"),
         (f"{tmp_path}/loop", "cannot be read: Too many levels of symbolic links"),
         ("x" * 5000, "cannot be read: File name too long"),
     ):

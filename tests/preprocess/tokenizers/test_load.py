@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -228,7 +227,10 @@ HOSTILE = [
     (b'{"kind": "char", "file": "../secret"}', r"its file is '\.\./secret', not tokenizer\.model"),
     (b'{"kind": "char", "file": "/etc/passwd"}', "its file is '/etc/passwd', not"),
     (b'{"kind": "char", "file": "s3://bucket/x"}', "its file is 's3://bucket/x', not"),
+    (b'{"kind": "sentencepiece", "file": "a\\u0000b"}', "its file is "),
     (b'{"kind": "char", "file": ["tokenizer.model"]}', "its file is "),
+    (b'{"kind": "char", "file": ""}', "its file is "),
+    (b'{"kind": "char", "file": 3}', "its file is "),
     (b'{"kind": "char"}', r"holds no tokenizer \(no 'file'\)"),
     (b'{"kind": ["char"], "file": "tokenizer.model"}', r"kind \['char'\] needs a newer biloom"),
     (b'{"kind": "\\u001b[31m"}', r"kind '\\x1b\[31m' needs a newer biloom"),
@@ -343,23 +345,6 @@ def test_a_damaged_model_is_refused(tmp_path: Path, subwords: Tokenizer) -> None
     assert isinstance(subwords, SentencePieceTokenizer)
     subwords.save(str(tmp_path))
     (tmp_path / "tokenizer.model").write_bytes(b"not a model")
-    with pytest.raises(TokenizerError, match="holds no tokenizer"):
-        load_tokenizer(str(tmp_path))
-
-
-@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "s3://bucket/x", "a\0b", "", None, 3])
-def test_a_model_outside_the_folder_is_not_read(
-    tmp_path: Path, subwords: Tokenizer, name: object
-) -> None:
-    subwords.save(str(tmp_path))
-    shutil.copy(tmp_path / "tokenizer.model", tmp_path.parent / "secret")
-    (tmp_path / "tokenizer.json").write_text(json.dumps({"kind": "sentencepiece", "file": name}))
-    with pytest.raises(TokenizerError, match=r"names the file .*, not one beside it"):
-        load_tokenizer(str(tmp_path))
-
-
-def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.json").write_text("[" * 100_000)
     with pytest.raises(TokenizerError, match="holds no tokenizer"):
         load_tokenizer(str(tmp_path))
 
