@@ -28,7 +28,7 @@ from lightning_modules.vectors.selection import (
     mix_config,
     units_of,
 )
-from lightning_modules.vectors.type_vectors import Advance
+from lightning_modules.vectors.type_vectors import Advance, TypeVectors
 from preprocess.errors import UserError
 from preprocess.files.manifest import read_manifest
 from preprocess.shards.stream import boundary_ids
@@ -132,11 +132,12 @@ class BiLM(nn.Module):
         self.dim = network.width
         self.depth = network.recurrent.config.layers + 1
         self._spellings: Spellings | None = None
+        self._types: TypeVectors | None = None
         if isinstance(network.input, CharCNN):
             self._spellings = Spellings(
                 tokenizer.spelling, tokenizer.vocabulary, network.input.max_characters
             )
-        self.encoder = Encoder(network, self.starts, self._spellings, type_vectors)
+            self._types = TypeVectors(network.input, type_vectors)
         self.eval()
 
     @classmethod
@@ -177,6 +178,11 @@ class BiLM(nn.Module):
             type_vectors,
         )
 
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder of the present ``network``, which a program may have replaced or wrapped."""
+        return Encoder(self.network, self.starts, self._spellings, self._types)
+
     def forward(self, ids: Tensor, lengths: Tensor, spellings: Spellings | None = None) -> Tensor:
         """Return the vectors of all layers, with gradients, and in training mode with dropout.
 
@@ -194,11 +200,14 @@ class BiLM(nn.Module):
             >>> mix = ScalarMix(model.depth)  # learned weights of the layers
             >>> vectors = mix(model(ids, lengths), lengths)  # (batch, time, dim)
         """
-        layers = self.encoder.layers
+        layers = self._layers
         if torch.compiler.is_compiling():
             # Nothing here gains from being traced, and spellings cannot be.
             layers = torch.compiler.disable(layers)
         return layers(ids, lengths, spellings)
+
+    def _layers(self, ids: Tensor, lengths: Tensor, spellings: Spellings | None) -> Tensor:
+        return self.encoder.layers(ids, lengths, spellings)
 
     def embed(
         self,
@@ -315,10 +324,11 @@ class BiLM(nn.Module):
             tokens, of_token = units_of(text, selection.unit)
             marked.append(tokens)
             spans.append(of_token)
-        self.encoder.learn((text.tokens for text in read), advance)
+        encoder = self.encoder
+        encoder.learn((text.tokens for text in read), advance)
         for batch in plan_batches([len(text.tokens) for text in read], batch_tokens):
             tokens_of = [read[number].tokens for number in batch]
-            arrays = self.encoder.encode(tokens_of, needed, state, memory_bytes, advance)
+            arrays = encoder.encode(tokens_of, needed, state, memory_bytes, advance)
             for number, array in zip(batch, arrays, strict=True):
                 found[number] = selection.of(array, spans[number], self.network.directions, new)
         return [
