@@ -34,7 +34,7 @@ from preprocess.tokenizers.sample import draw_documents, unit_bytes
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.files import shards_of
 from preprocess.vectors.index import write_index
-from preprocess.work.damage import check_unpublished
+from preprocess.work.damage import check_made
 from preprocess.work.folder import read_finished_record, read_unit_record
 from preprocess.work.records import check_sealed, seal
 
@@ -220,7 +220,7 @@ def _made(
 ) -> Made:
     files, generation = list(sums.files), 0
     for file in files:
-        check_unpublished(place.new_file(file.name), file)
+        check_made(place.new_file(file.name), file)
     # The index is made from all shards in one folder.
     place.publish(file.name for file in files)
     if finished:
