@@ -40,5 +40,5 @@ def test_figures_of_another_type_are_refused(
 
     with pytest.raises(DamagedResult, match=r"stats\.json is damaged \('seconds': Input should be"):
         read_result(str(folder), "export")
-    assert main(["status", str(tmp_path / "run")]) == 0
+    assert main(["status", str(tmp_path / "run")]) == 1
     assert main(["compare", str(tmp_path / "run"), str(trained)]) == 2
