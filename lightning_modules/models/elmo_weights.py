@@ -109,6 +109,12 @@ def _read(file: Any, path: str, name: str, shape: tuple[int, ...]) -> Floats:
         raise ElmoError(
             f"{path}: '{name}' is stored in another file, which is not read; store it in this one"
         )
+    # HDF5 unpacks a whole chunk, which may be larger than the array.
+    if array.chunks and 4 * math.prod(array.chunks) > max(array.nbytes, FREE_BYTES):
+        raise ElmoError(
+            f"{path}: '{name}' is stored in chunks larger than itself, which are not read; store it in "
+            "one piece (h5repack -l CONTI)"
+        )
     stored = array.id.get_create_plist()
     filters = [stored.get_filter(n)[0] for n in range(stored.get_nfilters())]
     if not set(filters) <= FILTERS.keys():

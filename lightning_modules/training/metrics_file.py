@@ -69,17 +69,14 @@ def rows_up_to(path: str, step: int) -> list[dict[str, Any]]:
 
 
 def _lines_up_to(path: str, step: int) -> list[str]:
-    lines = (
-        storage.read_bytes(path).decode(errors="replace").splitlines()
-        if storage.exists(path)
-        else []
-    )
-    return [line for line in lines if _step(line) <= step]
+    lines = storage.read_bytes(path).split(b"\n") if storage.exists(path) else []
+    return [line.decode() for line in lines if _step(line) <= step]
 
 
-def _step(line: str) -> float:
-    """Return the step of a line; infinity if the line is incomplete, as after a kill."""
+def _step(line: bytes) -> float:
+    """Return the step of a line; infinity if the line is incomplete, as after a kill, or damaged."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+        # Not the parser's own guess of the encoding.
+        return float(json.loads(line.decode())["step"])
+    except (ValueError, LookupError, TypeError, RecursionError):
         return math.inf

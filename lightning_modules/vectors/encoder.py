@@ -6,7 +6,7 @@ of that boundary token is left out.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +64,7 @@ class Encoder:
         network: the model. Only `layers` follows its mode; the other methods apply no dropout.
         starts: boundary tokens that the forward and the backward language model begin with.
         spellings: how the tokenizer's ids are spelled, if the model reads words by their spelling.
-        type_vectors: vectors of the tokenizer's ids, see `TypeVectors`.
+        types: the vectors of words, if the model reads words by their spelling.
     """
 
     def __init__(
@@ -72,13 +72,10 @@ class Encoder:
         network: BiLMNetwork,
         starts: tuple[int, int],
         spellings: Spellings | None = None,
-        type_vectors: Tensor | None = None,
+        types: TypeVectors | None = None,
     ) -> None:
         self._network, self._starts = network, starts[: network.directions]
-        self._spellings = spellings
-        self._types: TypeVectors | None = None
-        if isinstance(network.input, CharCNN):
-            self._types = TypeVectors(network.input, type_vectors)
+        self._spellings, self._types = spellings, types
 
     def layers(self, ids: Tensor, lengths: Tensor, spellings: Spellings | None = None) -> Tensor:
         """Return all layers with gradients; see `BiLM.forward`."""
@@ -118,7 +115,8 @@ class Encoder:
         device = next(self._network.parameters()).device
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             if self._types is not None:
-                self._types.refresh()
+                # A CharCNN, or a module that wraps one.
+                self._types.refresh(cast(CharCNN, self._network.input))
             yield
 
     def learn(self, texts: Iterable[Sequence[Token]], advance: Advance) -> None:

@@ -23,12 +23,11 @@ from lightning_modules.vectors.selection import (
     Layers,
     Pooling,
     Selection,
-    Spans,
     Unit,
     mix_config,
     units_of,
 )
-from lightning_modules.vectors.type_vectors import Advance
+from lightning_modules.vectors.type_vectors import Advance, TypeVectors
 from preprocess.errors import UserError
 from preprocess.files.manifest import read_manifest
 from preprocess.shards.stream import boundary_ids
@@ -132,11 +131,12 @@ class BiLM(nn.Module):
         self.dim = network.width
         self.depth = network.recurrent.config.layers + 1
         self._spellings: Spellings | None = None
+        self._types: TypeVectors | None = None
         if isinstance(network.input, CharCNN):
             self._spellings = Spellings(
                 tokenizer.spelling, tokenizer.vocabulary, network.input.max_characters
             )
-        self.encoder = Encoder(network, self.starts, self._spellings, type_vectors)
+            self._types = TypeVectors(network.input, type_vectors)
         self.eval()
 
     @classmethod
@@ -177,6 +177,11 @@ class BiLM(nn.Module):
             type_vectors,
         )
 
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder of the present ``network``, which a program may have replaced or wrapped."""
+        return Encoder(self.network, self.starts, self._spellings, self._types)
+
     def forward(self, ids: Tensor, lengths: Tensor, spellings: Spellings | None = None) -> Tensor:
         """Return the vectors of all layers, with gradients, and in training mode with dropout.
 
@@ -194,11 +199,12 @@ class BiLM(nn.Module):
             >>> mix = ScalarMix(model.depth)  # learned weights of the layers
             >>> vectors = mix(model(ids, lengths), lengths)  # (batch, time, dim)
         """
-        layers = self.encoder.layers
-        if torch.compiler.is_compiling():
-            # Nothing here gains from being traced, and spellings cannot be.
-            layers = torch.compiler.disable(layers)
-        return layers(ids, lengths, spellings)
+
+        def layers() -> Tensor:
+            return self.encoder.layers(ids, lengths, spellings)
+
+        # Nothing here gains from being traced, and spellings cannot be.
+        return torch.compiler.disable(layers)() if torch.compiler.is_compiling() else layers()
 
     def embed(
         self,
@@ -263,8 +269,8 @@ class BiLM(nn.Module):
             TypeError, SelectionError, WarmUpError, ScratchError, VectorError: as `embed`.
         """
         window: list[Text] = []
-        characters, most = 0, window_characters(self.depth, self.dim)
         check_texts(texts)
+        characters, most = 0, window_characters(self.depth, self.dim)
         for text in texts:
             check_text(text)
             window.append(text)
@@ -309,20 +315,15 @@ class BiLM(nn.Module):
         needed = selection.read_layers(self.depth)
         new = partial(allocate, memory_bytes=memory_bytes)
         found: dict[int, npt.NDArray[np.float32]] = {}
-        spans: list[Spans] = []
-        marked: list[tuple[Token, ...]] = []
-        for text in read:
-            tokens, of_token = units_of(text, selection.unit)
-            marked.append(tokens)
-            spans.append(of_token)
+        units = [units_of(text, selection.unit) for text in read]
         self.encoder.learn((text.tokens for text in read), advance)
         for batch in plan_batches([len(text.tokens) for text in read], batch_tokens):
             tokens_of = [read[number].tokens for number in batch]
             arrays = self.encoder.encode(tokens_of, needed, state, memory_bytes, advance)
             for number, array in zip(batch, arrays, strict=True):
-                found[number] = selection.of(array, spans[number], self.network.directions, new)
+                found[number] = selection.of(array, units[number][1], self.network.directions, new)
         return [
-            Embedding(text.text, marked[number], found[number], self._truncated(text.tokens))
+            Embedding(text.text, units[number][0], found[number], self._truncated(text.tokens))
             for number, text in enumerate(read)
         ]
 

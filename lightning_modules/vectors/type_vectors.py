@@ -116,14 +116,19 @@ class TypeVectors:
         vars(self).update(state)
         self._start()
 
-    def refresh(self) -> None:
+    def refresh(self, network: CharCNN) -> None:
         """Discard the cache and the precomputed vectors if the weights or their device changed.
 
         Call it before `of` and `learn`, once for all texts that are embedded together. It reads all
         weights: 2.5 ms at the size of ELMo's CNN (72 MB) on a CPU.
+
+        Args:
+            network: the model's present character CNN, which may be another module than before.
         """
-        weights, device = fingerprint(self._network), self._device
+        weights = fingerprint(network)
         with self._lock:
+            self._network = network
+            device = self._device
             if weights != self._weights:
                 self._table = self._precomputed = None
                 self._weights = weights

@@ -1,13 +1,14 @@
 """`biloom status`: the state of every stage of a run folder, without a config."""
 
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from pipeline.commands.run_folder import check_run
 from pipeline.console import Console, clock, count
 from pipeline.lifecycle.lock import holder_of
 from pipeline.lifecycle.order import MAKERS, SETTINGS, STAGE_ORDER
-from pipeline.lifecycle.stage import CONFIG, REPLACES, STATS, StageFolder
+from pipeline.lifecycle.stage import CONFIG, REPLACES, StageFolder, read_stats
 from pipeline.reports.perplexity_tables import Figures, evaluations, figure, ways
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
@@ -162,9 +163,9 @@ def _named_folders(place: StageFolder, manifest: Manifest) -> dict[str, str]:
 def _damage(place: StageFolder, manifest: Manifest) -> list[str]:
     """Return a note for each of the files beside the result that is damaged."""
     notes = []
-    for name in (CONFIG, STATS):
+    for read in (partial(read_config, name=CONFIG), read_stats):
         try:
-            read_config(place.folder, manifest, name)
+            read(place.folder, manifest)
         except FileNotFoundError:
             continue  # earlier versions did not list it
         except DamagedResult as error:
@@ -174,7 +175,7 @@ def _damage(place: StageFolder, manifest: Manifest) -> list[str]:
 
 def _time(place: StageFolder, manifest: Manifest) -> str:
     try:
-        return clock(read_config(place.folder, manifest, STATS)["seconds"])
+        return clock(read_stats(place.folder, manifest)["seconds"])
     except (FileNotFoundError, DamagedResult, KeyError, TypeError):
         return "-"
 

@@ -10,7 +10,9 @@ from pipeline.console import Console
 from preprocess.config import Source
 from preprocess.errors import UserError
 from preprocess.files import storage
-from preprocess.files.manifest import FileRecord, hash_file
+from preprocess.files.details import Entries, check_types
+from preprocess.files.manifest import FileRecord, Manifest, hash_file
+from preprocess.files.verified import damaged, read_config
 from preprocess.text.versions import detector_version, table_versions
 from preprocess.work.folder import lock_file, result_folder
 
@@ -190,3 +192,19 @@ def require(command: str, needs: Mapping[str, str]) -> None:
                 f"`biloom {command}` needs {module}, which is not installed; "
                 f"pip install 'biloom[{extra}]'"
             )
+
+
+def read_stats(folder: str, manifest: Manifest) -> dict[str, Any]:
+    """Return the figures in the ``stats.json`` of a finished stage.
+
+    Raises:
+        DamagedResult: the file is damaged, or missing though its manifest lists it.
+        FileNotFoundError: the file is missing.
+    """
+    stats = read_config(folder, manifest, STATS)
+    path = storage.join(folder, STATS)
+    try:
+        check_types(manifest.stage, stats)
+    except ValueError as error:
+        raise damaged(path, f"is damaged ({error})", folder, manifest.stage) from error
+    return Entries(stats, path)

@@ -124,11 +124,16 @@ def _settings(run: Run) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for result in run.results.values():
         for name, value in result.manifest.asked.items():
-            if isinstance(value, dict) and {"name", "files", "bytes"} <= value.keys():
+            if isinstance(value, dict) and _is_source(value):
                 settings |= _source(name, value, settings)
             elif name not in ("stage", "stage_version") and not name.endswith(".content"):
                 settings[name] = value
     return settings
+
+
+def _is_source(value: Mapping[str, Any]) -> bool:
+    types = {"name": str, "files": int, "bytes": int}
+    return all(type(value.get(key)) is kind for key, kind in types.items())
 
 
 def _source(name: str, source: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

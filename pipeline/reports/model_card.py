@@ -19,7 +19,7 @@ from pipeline.reports.perplexity_tables import (
     ways,
 )
 from preprocess.errors import one_line
-from preprocess.files.manifest import Manifest
+from preprocess.files.manifest import Manifest, recorded
 
 USE = """\
 ```python
@@ -47,7 +47,7 @@ def model_card(
         corpus: details of the prepare manifest; empty if there is none.
     """
     details = trained.details
-    model = ModelConfig.model_validate(details["model"])
+    model = recorded(ModelConfig, details, "model")
     recurrent, both = model.recurrent, model.directions == "both"
     width = recurrent.direction_width
     stacks, read = ("Two stacks", "forward and backward") if both else ("One stack", "forward")

@@ -6,14 +6,14 @@ from typing import Any
 
 from lightning_modules.training.metrics_file import METRICS
 from pipeline.lifecycle.registry import STAGES
-from pipeline.lifecycle.stage import CONFIG, STATS
+from pipeline.lifecycle.stage import CONFIG, STATS, read_stats
 from pipeline.reports.corpus_page import newest
-from pipeline.reports.details import check_details
 from preprocess.errors import UserError
 from preprocess.files import storage
+from preprocess.files.details import Entries
 from preprocess.files.manifest import NAME, Manifest, read_manifest
 from preprocess.files.search.find import find_files
-from preprocess.files.verified import read_config, read_rows
+from preprocess.files.verified import damaged, read_config, read_rows
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ def read_result(folder: str, stage: str) -> Result:
         DamagedResult: stats.json is damaged.
     """
     manifest = read_manifest(folder, stage)
-    check_details(stage, manifest.details, folder)
     listed = STATS in manifest.records
     has_stats = listed or storage.exists(storage.join(folder, STATS))
-    stats = read_config(folder, manifest, STATS) if has_stats else {}
-    return Result(folder, manifest, {**manifest.details, **stats})
+    stats = read_stats(folder, manifest) if has_stats else {}
+    merged = Entries({**manifest.details, **stats}, storage.join(folder, STATS))
+    return Result(folder, manifest, merged)
 
 
 def read_metrics(folder: str) -> list[dict[str, Any]]:
@@ -62,7 +62,15 @@ def read_metrics(folder: str) -> list[dict[str, Any]]:
     Raises:
         DamagedResult: the file is missing or damaged.
     """
-    return read_rows(folder, read_manifest(folder, "train"), METRICS)
+    rows = read_rows(folder, read_manifest(folder, "train"), METRICS)
+    for number, row in enumerate(rows, 1):
+        for name, value in row.items():
+            is_small = type(value) is int and abs(value) < 1 << 63
+            if not (is_small or value is None or isinstance(value, bool | float)):
+                path = storage.join(folder, METRICS)
+                reason = f"is damaged (line {number:,}: {name!r:.40} is {value!r:.40})"
+                raise damaged(path, reason, folder, "train")
+    return rows
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from pipeline.reports.perplexity_tables import (
 )
 from pipeline.reports.run_folder import Result
 from pipeline.reports.svg_chart import Chart, Point, Series, chart, smooth
+from preprocess.files.manifest import recorded
 from preprocess.vectors.neighbours import WordUses
 
 STYLES = {"forward": "c0", "backward": "c1"}
@@ -132,7 +133,7 @@ def _facts(found: Findings) -> Iterable[tuple[str, str]]:
 
 def architecture(trained: Mapping[str, Any]) -> str:
     """Describe a model in one line, from the details of its train manifest."""
-    model = ModelConfig.model_validate(trained["model"])
+    model = recorded(ModelConfig, trained, "model")
     recurrent = model.recurrent
     directions = "bidirectional" if model.directions == "both" else "forward"
     width = recurrent.direction_width

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from lightning_modules.config import ModelConfig
 from lightning_modules.vectors.embedding import EmbedJob
 from lightning_modules.vectors.selection import Selection
 from pipeline.beam.job import run_job
@@ -22,7 +23,7 @@ from preprocess.corpus.dedup import key_buckets
 from preprocess.corpus.rejects import PREFIX, side_files
 from preprocess.files import storage
 from preprocess.files.fingerprint import differing_keys
-from preprocess.files.manifest import NAME, FileRecord, content_hash, read_manifest
+from preprocess.files.manifest import NAME, FileRecord, content_hash, read_manifest, recorded
 from preprocess.reading.changed_inputs import read_inputs, warnings_of, write_inputs
 from preprocess.reading.kinds.missing_text import why_no_text
 from preprocess.reading.listing import list_source
@@ -34,7 +35,7 @@ from preprocess.tokenizers.sample import draw_documents, unit_bytes
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.files import shards_of
 from preprocess.vectors.index import write_index
-from preprocess.work.damage import check_unpublished
+from preprocess.work.damage import check_made
 from preprocess.work.folder import read_finished_record, read_unit_record
 from preprocess.work.records import check_sealed, seal
 
@@ -198,13 +199,13 @@ def _job(
     model = stage_folder(config, "export", embed.model)
     manifest = read_manifest(model, "export")
     selection = Selection(embed.layers, embed.unit, embed.pooling, embed.mix)
-    selection.check(manifest.details["model"]["recurrent"]["layers"] + 1)
+    selection.check(recorded(ModelConfig, manifest.details, "model").recurrent.layers + 1)
     return EmbedJob(
         work=place.work,
         output=place.unpublished,
         known=place.folder if finished and finished.is_kept else "",
         sources=sources,
-        cleaning=CleaningConfig.model_validate(manifest.details["cleaning"]),
+        cleaning=recorded(CleaningConfig, manifest.details, "cleaning"),
         model=model,
         model_content=manifest.content,
         selection=selection,
@@ -225,7 +226,7 @@ def _made(
 ) -> Made:
     files, generation = list(sums.files), 0
     for file in files:
-        check_unpublished(place.new_file(file.name), file)
+        check_made(place.new_file(file.name), file)
     # The index is made from all shards in one folder.
     place.publish(file.name for file in files)
     if finished:
@@ -238,9 +239,10 @@ def _made(
     keep = finished and (finished.is_kept or finished.has_other_texts)
     write_inputs(place.unpublished, inputs, before=place.folder if keep else None)
     rejects = _side_files(place, finished)
-    model = read_manifest(job.model, "export").details["model"]
-    depth = model["recurrent"]["layers"] + 1
-    layers, dim = job.selection.shape(depth, _dim(model))
+    model = recorded(ModelConfig, read_manifest(job.model, "export").details, "model")
+    recurrent = model.recurrent
+    width = recurrent.direction_width * model.direction_count
+    layers, dim = job.selection.shape(recurrent.layers + 1, width)
     details = {
         "layers": layers,
         "dim": dim,
@@ -306,12 +308,6 @@ def _show(console: Console, sums: _Sums) -> None:
     if sums.dropped:
         reasons = ", ".join(f"{number:,} {why}" for why, number in sorted(sums.dropped.items()))
         console.warn(f"texts without vectors: {reasons}")
-
-
-def _dim(model: dict[str, Any]) -> int:
-    recurrent = model["recurrent"]
-    width: int = recurrent.get("projection") or recurrent["hidden"]
-    return width * (1 if model.get("directions") == "forward" else 2)
 
 
 def _sample(config: Config, place: StageFolder, console: Console) -> Source:

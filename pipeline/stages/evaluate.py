@@ -25,7 +25,6 @@ from pipeline.lifecycle.inputs import (
 )
 from pipeline.lifecycle.stage import HELD, REPLACES, Made, StageError, StageFolder
 from pipeline.reports.card_file import update_card
-from pipeline.reports.details import check_checkpoint
 from pipeline.reports.perplexity_tables import OTHERS, evaluations, show_evaluation
 from pipeline.training.device import resolve_device
 from preprocess.files import storage
@@ -52,7 +51,6 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     folder = stage_folder(config, "train", settings.checkpoint)
     manifest = read_manifest(folder, "train")
     trained = manifest.details
-    check_checkpoint(trained, folder)
     _check(corpus, settings.split, trained)
     shards = corpus.shards(settings.split)
     kept = _kept(place, settings.split, manifest.content, console)

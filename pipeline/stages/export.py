@@ -19,9 +19,8 @@ from pipeline.console import Console, count
 from pipeline.lifecycle.inputs import stage_folder, tokenizer_of
 from pipeline.lifecycle.stage import Made, StageFolder
 from pipeline.reports.card_file import CARD, card_of, evaluation_of
-from pipeline.reports.details import check_checkpoint
 from preprocess.files import storage
-from preprocess.files.manifest import content_hash, read_manifest
+from preprocess.files.manifest import content_hash, read_manifest, recorded
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 
 SETTINGS = ("model", "vocabulary", "cutoffs", "boundary", "cleaning", "tokenizer")
@@ -37,7 +36,6 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     """
     folder = stage_folder(config, "train", config.export.checkpoint)
     trained = read_manifest(folder, "train")
-    check_checkpoint(trained.details, folder)
     content = trained.details["tokenizer"]
     tokenizer = load_tokenizer(tokenizer_of(config, content, f"{folder} was trained with"))
     export = config.export
@@ -68,7 +66,7 @@ def _weights(
         ModelError: export.head or export.type_vectors does not suit the model.
     """
     weights = checkpoint_weights(folder)
-    model = ModelConfig.model_validate(details["model"])
+    model = recorded(ModelConfig, details, "model")
     if not config.export.head:
         if model.tied and isinstance(model.input, AdaptiveInputConfig):
             raise ModelError(

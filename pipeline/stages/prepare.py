@@ -14,7 +14,7 @@ from pipeline.beam.transforms import PrepareCorpus
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.inputs import input_sources, no_documents, stage_folder
-from pipeline.lifecycle.stage import STATS, Made, StageError, StageFolder
+from pipeline.lifecycle.stage import STATS, Made, StageError, StageFolder, read_stats
 from pipeline.reports.corpus_page import corpus_page
 from pipeline.reports.corpus_summary import show_corpus
 from preprocess.corpus.dedup import key_buckets, read_copies
@@ -25,7 +25,6 @@ from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, content_hash, read_manifest
 from preprocess.files.search.find import FileInfo
-from preprocess.files.verified import read_config
 from preprocess.reading.changed_inputs import (
     changed,
     encodings_found,
@@ -191,7 +190,7 @@ def restate(config: Config, place: StageFolder, console: Console) -> Made:
     """
     manifest = read_manifest(place.folder, "prepare")
     try:
-        stats = read_config(place.folder, manifest, STATS)
+        stats = read_stats(place.folder, manifest)
     except FileNotFoundError as error:
         raise StageError(
             f"{place.file(STATS)} is missing; make the corpus again with `biloom prepare --overwrite`"

@@ -23,7 +23,7 @@ from preprocess.shards.npy import parse_npy
 from preprocess.shards.origins import Origins
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
-from preprocess.work.damage import DamagedWork, check_unpublished, checksum, damaged_work
+from preprocess.work.damage import DamagedWork, check_made, checksum, damaged_work
 from preprocess.work.progress import Progress
 
 Drops = dict[str, tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]]
@@ -71,7 +71,7 @@ def _has_damaged_files(job: Job, unit: int) -> bool:
     try:
         for row in (*record["files"], *record.get("origins", ())):
             file = FileRecord(**row)
-            check_unpublished(join(job.output, file.name), file)
+            check_made(join(job.output, file.name), file)
     except DamagedWork:
         return True
     return False

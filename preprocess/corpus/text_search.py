@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.corpus.tracing import Table, TraceError
+from preprocess.files.manifest import recorded
 from preprocess.shards.format import Corpus
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import SPLITS, CleaningConfig
@@ -51,8 +52,9 @@ class CorpusTexts:
         found: dict[str, set[str]] = {}
         unknown = 0
         for source in self._details["sources"]:
-            settings = source.get("cleaning", self._details["cleaning"])
-            (cleaned,) = Cleaner(CleaningConfig.model_validate(settings)).clean_batch([text])
+            settings = source if "cleaning" in source else self._details
+            cleaning = recorded(CleaningConfig, settings, "cleaning")
+            (cleaned,) = Cleaner(cleaning).clean_batch([text])
             (ids,) = self._tokenizer.encode([cleaned])
             if not len(ids):
                 raise TraceError(

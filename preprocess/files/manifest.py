@@ -20,8 +20,11 @@ from typing import Any
 
 import xxhash
 
-from preprocess.errors import UserError, one_line
+from preprocess.errors import one_line
 from preprocess.files import storage
+from preprocess.files.details import Entries, check_types
+from preprocess.files.details import ManifestError as ManifestError
+from preprocess.files.details import recorded as recorded
 from preprocess.files.fingerprint import canonical_json, check_depth, parse_json, plain
 
 FORMAT = 2
@@ -33,15 +36,9 @@ HASHED_AT_ONCE = 1 << 22
 _CHECKSUM = "checksum"
 _LIMIT = 1 << 63
 """Sizes and counts are below this number."""
-_NUMBERS = ("parameters", "steps", "tokens", "vocabulary")
-"""Details that are sizes in every stage that has them."""
 _XXH128, _HEX = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{,64}")
 # A backslash and a colon separate folders or drives on other systems; a colon also begins a URL.
 _PART = re.compile(r"(?!\.\.?\Z)[^/\\:\x00-\x1f\x7f\ud800-\udfff]{1,255}")
-
-
-class ManifestError(UserError):
-    """A folder that is not a readable finished stage."""
 
 
 class DamagedManifest(ManifestError):  # noqa: N818
@@ -215,39 +212,6 @@ def read_manifest(folder: str, stage: str | None = None) -> Manifest:
     return manifest
 
 
-class MissingEntry(ManifestError, KeyError):  # noqa: N818
-    """A missing entry of a manifest. Manifests that biloom wrote have all entries.
-
-    Its arguments are the message and the key.
-    """
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
-class _Entries(dict[str, Any]):
-    """Settings or details of a manifest. A missing key raises `MissingEntry`.
-
-    Args:
-        values: the entries; mappings among them become `_Entries`, too.
-        where: name of the manifest, for the message.
-    """
-
-    def __init__(self, values: Mapping[str, Any], where: str) -> None:
-        super().__init__((key, _entries(value, where)) for key, value in values.items())
-        self._where = where
-
-    def __missing__(self, key: str) -> Any:
-        message = f"{self._where} is damaged (no '{key}'); copy or make the folder again"
-        raise MissingEntry(message, key)
-
-
-def _entries(value: Any, where: str) -> Any:
-    if isinstance(value, dict):
-        return _Entries(value, where)
-    return [_entries(item, where) for item in value] if isinstance(value, list) else value
-
-
 class _NewerFormat(Exception):  # noqa: N818
     """The format of a manifest that a newer version wrote."""
 
@@ -277,10 +241,8 @@ def _parse(raw: dict[str, Any], where: str) -> Manifest:
         raise ValueError(f"'stage_version' is {raw['stage_version']!r:.40}")
     for key in ("asked", "details"):
         check_depth(raw[key], key)
-        raw[key] = _Entries(raw[key], where)
-    for key in _NUMBERS:
-        if key in raw["details"] and not _is_size(raw["details"][key]):
-            raise ValueError(f"'{key}' is {raw['details'][key]!r:.40}")
+        raw[key] = Entries(raw[key], where)
+    check_types(raw["stage"], raw["details"])
     if type(beside := raw.pop("beside", [])) is not list:
         raise TypeError(f"'beside' is {beside!r:.40}")
     files, others = (tuple(map(_parse_file, rows)) for rows in (raw.pop("files"), beside))

@@ -73,6 +73,14 @@ class Vocabulary:
         if not self._is_sound(text_bytes):
             raise TokenizerError("the vocabulary index is damaged")
 
+    def __reduce__(self) -> "tuple[type[Vocabulary], tuple[bytes, bytes]]":
+        """Pickle the contents of the files, because another process may not have the files."""
+        return type(self), (bytes(self._text), bytes(self._index))
+
+    def __deepcopy__(self, memo: object) -> "Vocabulary":
+        """Return the vocabulary itself, which never changes."""
+        return self
+
     def _is_sound(self, text_bytes: int) -> bool:
         """Return True if offsets rise from 0 to the size of the text, and word numbers are in range."""
         if (int(self._offsets[0]), int(self._offsets[-1])) != (0, text_bytes):

@@ -71,8 +71,6 @@ def layout_of(path: str, manifest: Manifest) -> Layout:
     if manifest.asked.get(ASKED_MODEL, model) != model:
         raise damaged_cache(path, f"its manifest has two models, {model!r:.15} and another")
     texts_kept = _detail(path, {"texts_kept": True, **details}, "texts_kept", bool)
-    _detail(path, {"vectors": {}, **details}, "vectors", dict)
-    _detail(path, {"held": [], **details}, "held", list)
     dtype, dim = _detail(path, details, "dtype", str), _detail(path, details, "dim", int)
     try:
         codec = Codec(dtype, dim)

@@ -11,40 +11,50 @@ from preprocess.files.paths import is_remote
 from preprocess.files.verified import difference
 
 _WORK = re.compile(r"(.*/_work(?:/[0-9a-f]{64}(?=/))?)/.*", re.DOTALL)
+_RESULT = re.compile(r"(.*)/_work/[0-9a-f]{64}/result/(.*)", re.DOTALL)
 
 
 class DamagedWork(UserError):  # noqa: N818
     """A file of unfinished work that is damaged; the work must be done again."""
 
 
-def damaged_work(path: str, reason: str) -> DamagedWork:
+def damaged_work(path: str, reason: str, file: str = "") -> DamagedWork:
     """Return the error for a damaged file of unfinished work.
 
     Args:
         path: path or URL of the file.
         reason: what is wrong with it.
+        file: where the file is now, if it was published.
     """
     match = _WORK.fullmatch(path)
     folder = match[1] if match else path.rpartition("/")[0]
     return DamagedWork(
-        f"{one_line(path)} is damaged ({one_line(reason)}); delete {one_line(folder)}, which holds "
-        "unfinished work only, and run the same command again"
+        f"{one_line(file or path)} is damaged ({one_line(reason)}); delete {one_line(folder)}, which "
+        "holds unfinished work only, and run the same command again"
     )
 
 
-def check_unpublished(path: str, record: FileRecord) -> None:
-    """Compare a file of the result with its record before it is published.
+def check_made(path: str, record: FileRecord) -> None:
+    """Compare a file of an unfinished result with its record.
 
-    A file that is published already is not compared, nor is one in a store, which compares the objects
-    that it keeps with checksums of its own.
+    A stage that was killed while it published its result has moved some files to its folder; such a file
+    is compared there. A file in a store is not compared: a store compares its objects with checksums.
+
+    Args:
+        path: path of the file before it is published.
+        record: its record.
 
     Raises:
         DamagedWork: the file is damaged.
     """
-    if not is_remote(path):
+    if is_remote(path):
+        return
+    match = _RESULT.fullmatch(path)
+    for place in (path, *([f"{match[1]}/{match[2]}"] if match else [])):
         with suppress(FileNotFoundError):
-            if problem := difference(path, record):
-                raise damaged_work(path, problem)
+            if problem := difference(place, record):
+                raise damaged_work(path, problem, place)
+            return
 
 
 def checksum(data: bytes, seed: int = 0) -> str:

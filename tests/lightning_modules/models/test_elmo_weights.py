@@ -99,6 +99,11 @@ def empty(file: h5py.File, path: Path) -> None:
     file[W_0] = h5py.Empty(np.float32)
 
 
+def large_chunks(file: h5py.File, path: Path) -> None:
+    chunks = (SHAPE[0], 100_000)
+    file.create_dataset(W_0, SHAPE, np.float32, chunks=chunks, maxshape=(None, None), compression=9)
+
+
 def nan(file: h5py.File, path: Path) -> None:
     values = np.ones(SHAPE, np.float32)
     values[0, :2] = np.nan, np.inf
@@ -114,6 +119,7 @@ def nan(file: h5py.File, path: Path) -> None:
         (raw, "is stored in another file, which is not read"),
         (virtual, "is stored in another file, which is not read"),
         (foreign_filter, r"is stored with a filter that is not read; store it .*h5repack"),
+        (large_chunks, r"is stored in chunks larger than itself.*h5repack -l CONTI"),
         (group, "is not an array"),
         (named_type, "is not an array"),
         (no_float, r"is float64 of shape \(12, 32\), but options\.json needs float32"),

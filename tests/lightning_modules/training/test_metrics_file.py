@@ -32,6 +32,19 @@ def test_lines_after_the_step_and_an_incomplete_line_are_removed(tmp_path: Path)
     assert rows(path) == [{"step": 1}, {"step": 2}, {"step": 2}, {"step": 3, "again": True}]
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [b'{"step": 2, "lo\xeass": 1}', b'{"stfp": 2}', b"[2]", b'{"step": null}', b"\xff\xfe"],
+)
+def test_a_damaged_line_is_removed(tmp_path: Path, damaged: bytes) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + damaged + b'\n{"step": 3}\n')
+
+    MetricsFile(str(path), 3)
+
+    assert rows(path) == [{"step": 1}, {"step": 3}]
+
+
 def test_infinity_and_nan_become_null(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     MetricsFile(str(path), 0).put({"step": 1, "loss": float("nan"), "norm": float("inf")})

@@ -161,7 +161,9 @@ def test_closed_parts_of_a_killed_unit_are_kept(
     embed(asked, units[:1])
     texts: list[int] = []
     real = BiLM.embed_selection
-    monkeypatch.setattr(BiLM, "embed_selection", lambda *a: texts.append(len(a[1])) or real(*a))
+    monkeypatch.setattr(
+        BiLM, "embed_selection", lambda *a, **b: texts.append(len(a[1])) or real(*a, **b)
+    )
     parts = sorted((tmp_path / "_work" / "parts").iterdir())
     parts[-1].unlink()
     Path(finished_record(asked.work, 0)).unlink()

@@ -193,6 +193,26 @@ def test_vectors_and_scores_follow_weights_however_they_change(
     assert scores(model) != former
 
 
+def test_a_replaced_network_is_used(model: BiLM) -> None:
+    before, other = vectors(model), copy.deepcopy(model.network)
+    _data(other, torch.tensor(0.3))
+    model.network = other
+
+    found = vectors(model)
+    assert np.abs(found - before).max() > 0.01
+    np.testing.assert_allclose(found, fresh(model), atol=1e-6)
+
+
+def test_a_replaced_input_encoder_is_used(spelled: BiLM) -> None:
+    before, other = vectors(spelled), copy.deepcopy(spelled.network.input)
+    _data(other, torch.tensor(0.3))
+    spelled.network.input = other
+
+    found = vectors(spelled)
+    assert np.abs(found - before).max() > 0.01
+    np.testing.assert_allclose(found, fresh(spelled), atol=1e-6)
+
+
 def test_precomputed_vectors_are_not_used_with_other_weights(spelled: BiLM) -> None:
     wrong = torch.zeros(spelled.tokenizer.vocabulary, 6)
     given = BiLM(
@@ -356,6 +376,17 @@ def test_copies_and_pickles_are_independent(model: BiLM) -> None:
         _data(other.network, torch.tensor(0.3))
         np.testing.assert_allclose(vectors(other), vectors(model), atol=1e-6)
         assert scores(other) == scores(model)
+
+
+def test_loaded_models_are_copied_and_pickled(trained: Path) -> None:
+    model = BiLM.from_pretrained(trained / "export")  # whose vocabulary is memory-mapped
+    expected = vectors(model)
+    pickled = pickle.loads(pickle.dumps(model))
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+
+    for other in (pickled, copy.deepcopy(model), averaged.module):
+        np.testing.assert_array_equal(vectors(other), expected)
+    assert pickled.tokenizer.spelling(7) == model.tokenizer.spelling(7)
 
 
 def test_frozen_and_shared_weights_are_embedded(model: BiLM) -> None:

@@ -106,7 +106,7 @@ def test_changed_weights_empty_the_cache(network: CharCNN) -> None:
     before = vectors.of(["kana", "zuzu"], [3, 0]).clone()
     with torch.inference_mode(False), torch.no_grad():
         network.bias.add_(1.0)
-    vectors.refresh()
+    vectors.refresh(network)
 
     after = vectors.of(["kana", "zuzu"], [3, 0])
 

@@ -245,7 +245,7 @@ def test_a_shard_that_its_manifest_does_not_describe_is_refused(
 
 @pytest.mark.parametrize("vocabulary", [0, -1, 1 << 31, "10", None, 1.5])
 def test_a_corpus_with_a_wrong_vocabulary_is_refused(tmp_path: Path, vocabulary: object) -> None:
-    with pytest.raises(ManifestError, match=r"\('vocabulary' is "):
+    with pytest.raises(ManifestError, match=r"\('vocabulary'(: Input should| is )"):
         _stranger(tmp_path, _counts(), vocabulary=vocabulary)
 
 

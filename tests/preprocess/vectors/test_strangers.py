@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from preprocess.errors import UserError
-from preprocess.files.manifest import NAME, read_manifest, write_manifest
+from preprocess.files.manifest import NAME, ManifestError, read_manifest, write_manifest
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.check import check_cache
 from preprocess.vectors.codec import CacheError
@@ -92,7 +92,6 @@ def test_a_shape_that_is_not_that_of_the_files_is_refused(
     [
         ("dtype", "float64"), ("dtype", "object"), ("dtype", ["<f2"]), ("dtype", "float32"),
         ("unit", 3), ("unit", "letter"), ("model", None), ("texts_kept", "yes"),
-        ("vectors", "all"), ("held", {}),
     ],
 )  # fmt: skip
 def test_details_of_another_type_are_refused(
@@ -101,6 +100,16 @@ def test_details_of_another_type_are_refused(
     folder = make_cache(tmp_path / "cache")
     rewrite(folder, **{name: value})
     assert "is damaged" in refused(folder)
+
+
+@pytest.mark.parametrize(("name", "value"), [("vectors", "all"), ("held", {})])
+def test_details_that_no_embed_stage_writes_are_refused(
+    tmp_path: Path, make_cache: Any, rewrite: Rewrite, name: str, value: Any
+) -> None:
+    folder = make_cache(tmp_path / "cache")
+    rewrite(folder, **{name: value})
+    with pytest.raises(ManifestError, match=f"cache: manifest.json is damaged \\('{name}': Input"):
+        VectorCache.open(folder)
 
 
 def change_rows(folder: Path, **columns: int) -> None:
