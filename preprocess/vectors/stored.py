@@ -8,7 +8,6 @@ Only large parts are mapped.
 import errno
 import mmap
 import os
-import resource
 import stat
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
@@ -211,6 +210,10 @@ _MAPS: WeakSet[mmap.mmap] = WeakSet()
 
 
 def _most_files() -> int:
+    try:
+        import resource  # Windows has no such module, and allows more files
+    except ImportError:
+        return OPEN_FILES
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     most = OPEN_FILES if limit == resource.RLIM_INFINITY else min(OPEN_FILES, limit // 4)
     return max(most, 3)
