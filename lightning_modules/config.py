@@ -8,7 +8,7 @@ from preprocess.section import Section
 
 MAX_WIDTH = 1_000_000
 """Largest width of a layer; a square matrix of it has 4 TB."""
-MAX_LAYERS = 1000
+MAX_LAYERS = 256
 # Descriptions of settings that several kinds have.
 INPUT_DROPOUT = "probability of zeroing an element of the input vectors, training only"
 RESIDUAL = "add each layer's input to its output, except in the first layer"

@@ -131,7 +131,7 @@ class TrainConfig(Section):
     accumulate_steps: int = Field(
         1,
         ge=1,
-        le=1_000_000,
+        le=10_000,
         description="windows whose gradients are averaged for one optimiser step",
     )
     steps: int = Field(
@@ -234,5 +234,8 @@ class EvaluateConfig(Section):
     checkpoint: str | None = runtime(None, "train folder; null means that of this run")
     split: Split = Field("valid", description="split to evaluate on")
     rows: int = Field(
-        16, ge=1, description="rows that the text is divided into; each starts from the zero state"
+        16,
+        ge=1,
+        le=100_000,
+        description="rows that the text is divided into; each starts from the zero state",
     )

@@ -96,7 +96,7 @@ def test_a_config_cannot_be_written_to() -> None:
         *("train.rows", "train.unroll", "train.accumulate_steps", "train.devices"),
         *("train.num_nodes", "train.data_workers", "model.recurrent.layers"),
         *("model.recurrent.hidden", "model.recurrent.projection", "model.input.dim"),
-        "runner.options.workers",
+        *("evaluate.rows", "runner.options.workers"),
     ],
 )
 def test_a_size_that_no_machine_has_is_refused(override: str) -> None:
