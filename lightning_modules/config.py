@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from preprocess.section import Section
 
+MAX_WIDTH = 1_000_000
+"""Largest width of a layer; a square matrix of it has 4 TB."""
+MAX_LAYERS = 256
 # Descriptions of settings that several kinds have.
 INPUT_DROPOUT = "probability of zeroing an element of the input vectors, training only"
 RESIDUAL = "add each layer's input to its output, except in the first layer"
@@ -30,6 +33,7 @@ class EmbeddingInputConfig(Section):
     dim: int | None = Field(
         None,
         ge=1,
+        le=MAX_WIDTH,
         description="width of the vectors; null means the width of the recurrent stack, any other "
         "width adds a linear map to it; leave null if tied",
     )
@@ -61,7 +65,10 @@ class CharCNNInputConfig(Section):
 
     kind: Literal["char_cnn"] = "char_cnn"
     dim: int = Field(
-        16, ge=1, description="width of a character's vector; a character is a UTF-8 byte"
+        16,
+        ge=1,
+        le=MAX_WIDTH,
+        description="width of a character's vector; a character is a UTF-8 byte",
     )
     max_characters: int = Field(
         50,
@@ -78,16 +85,18 @@ class CharCNNInputConfig(Section):
     activation: Literal["relu", "tanh"] = Field(
         "relu", description="nonlinearity after max-pooling"
     )
-    highway: int = Field(2, ge=0, description="number of highway layers (Srivastava et al. 2015)")
+    highway: int = Field(
+        2, ge=0, le=MAX_LAYERS, description="number of highway layers (Srivastava et al. 2015)"
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description=INPUT_DROPOUT)
 
     @model_validator(mode="after")
     def _filters_fit(self) -> "CharCNNInputConfig":
         for width, number in self.filters:
-            if not 1 <= width <= self.max_characters or number < 1:
+            if not (1 <= width <= self.max_characters and 1 <= number <= MAX_WIDTH):
                 raise ValueError(
                     f"filters: [{width}, {number}] must have a width of 1 to max_characters "
-                    f"({self.max_characters}) and at least 1 filter"
+                    f"({self.max_characters}) and 1 to {MAX_WIDTH} filters"
                 )
         return self
 
@@ -96,11 +105,12 @@ class LSTMConfig(Section):
     """Projected LSTM layers, a separate stack per direction (Peters et al. 2018, section 3.1)."""
 
     kind: Literal["lstm"] = "lstm"
-    layers: int = Field(2, ge=1, description="layers per direction")
-    hidden: int = Field(512, ge=1, description="width of the cell state")
+    layers: int = Field(2, ge=1, le=MAX_LAYERS, description="layers per direction")
+    hidden: int = Field(512, ge=1, le=MAX_WIDTH, description="width of the cell state")
     projection: int | None = Field(
         128,
         ge=1,
+        le=MAX_WIDTH,
         description="width of a layer's output, by a linear projection; null means no projection, so "
         "the width is hidden",
     )
@@ -136,8 +146,8 @@ class GRUConfig(Section):
     """GRU layers, a separate stack per direction (Cho et al. 2014)."""
 
     kind: Literal["gru"] = "gru"
-    layers: int = Field(2, ge=1, description="layers per direction")
-    hidden: int = Field(256, ge=1, description="width of the state and of the output")
+    layers: int = Field(2, ge=1, le=MAX_LAYERS, description="layers per direction")
+    hidden: int = Field(256, ge=1, le=MAX_WIDTH, description="width of the state and of the output")
     residual: bool = Field(True, description=RESIDUAL)
     dropout: float = Field(0.1, ge=0, lt=1, description=LAYER_DROPOUT)
     output_dropout: float | None = Field(None, ge=0, lt=1, description=OUTPUT_DROPOUT)

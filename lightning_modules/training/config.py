@@ -122,10 +122,17 @@ class TrainConfig(Section):
     init_from: str | None = runtime(
         None, "model folder to take the initial weights from; null means random weights"
     )
-    rows: int = Field(32, ge=1, description="rows of a batch, summed over all devices")
-    unroll: int = Field(20, ge=1, description="tokens per row and window (truncated BPTT)")
+    rows: int = Field(
+        32, ge=1, le=1_000_000, description="rows of a batch, summed over all devices"
+    )
+    unroll: int = Field(
+        20, ge=1, le=1_000_000, description="tokens per row and window (truncated BPTT)"
+    )
     accumulate_steps: int = Field(
-        1, ge=1, description="windows whose gradients are averaged for one optimiser step"
+        1,
+        ge=1,
+        le=10_000,
+        description="windows whose gradients are averaged for one optimiser step",
     )
     steps: int = Field(
         10_000, ge=1, description="optimiser steps; can be raised to resume a finished training"
@@ -182,9 +189,12 @@ class TrainConfig(Section):
         "auto", description="device to train on; auto means a GPU if there is one"
     )
     devices: int | None = runtime(
-        None, "GPUs or CPU processes per machine; null means all GPUs, or one process", ge=1
+        None,
+        "GPUs or CPU processes per machine; null means all GPUs, or one process",
+        ge=1,
+        le=1024,
     )
-    num_nodes: int = runtime(1, "machines; the same command runs on each of them", ge=1)
+    num_nodes: int = runtime(1, "machines; the same command runs on each of them", ge=1, le=100_000)
     row_passes: int = runtime(
         1, "parts of a device's rows that are computed one after another, to save memory", ge=1
     )
@@ -224,5 +234,8 @@ class EvaluateConfig(Section):
     checkpoint: str | None = runtime(None, "train folder; null means that of this run")
     split: Split = Field("valid", description="split to evaluate on")
     rows: int = Field(
-        16, ge=1, description="rows that the text is divided into; each starts from the zero state"
+        16,
+        ge=1,
+        le=100_000,
+        description="rows that the text is divided into; each starts from the zero state",
     )

@@ -39,6 +39,8 @@ def _run(command: str, options: Namespace) -> int:
         print(annotated_config(config, notes), end="")
         return 0
     if command in ("run", "train") and is_further_process(config.train):
+        if options.dry_run:
+            return 0  # the first process prints the plan, and trains nothing
         from pipeline.stages.train import join
 
         return join(config, command == "run", options.overwrite)

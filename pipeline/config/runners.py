@@ -20,7 +20,7 @@ ENVIRONMENT_CONFIG = runtime(
     None,
     "EXTERNAL: host:port of the pool; PROCESS: JSON as in Beam's docs; DOCKER: image with biloom",
 )
-SDK_WORKERS = runtime(1, "Python workers per machine of the engine", ge=1)
+SDK_WORKERS = runtime(1, "Python workers per machine of the engine", ge=1, le=4096)
 
 
 class DirectOptions(Section):
@@ -30,7 +30,7 @@ class DirectOptions(Section):
         "auto", "how workers run; auto: in_memory below 150 MB of input, else multi_processing"
     )
     workers: int | None = runtime(
-        None, "worker processes or threads; null: one per usable core", ge=1
+        None, "worker processes or threads; null: one per usable core", ge=1, le=4096
     )
 
     @property

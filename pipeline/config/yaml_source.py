@@ -207,9 +207,8 @@ def _tree(
     if isinstance(node, yaml.ScalarNode):
         value = _scalar(node)
         if isinstance(value, int) and abs(value) > MAX_NUMBER:
-            problems.append(
-                (here, f"{name}: must be at most {MAX_NUMBER:,}, not {node.value[:60]}")
-            )
+            limit = f"at most {MAX_NUMBER:,}" if value > 0 else f"at least {-MAX_NUMBER:,}"
+            problems.append((here, f"{name}: must be {limit}, not {node.value[:60]}"))
             value = node.value
         return Node(value, here, key, node.value if node.style is None else None)
     if isinstance(node, yaml.SequenceNode):

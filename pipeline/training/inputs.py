@@ -29,6 +29,7 @@ from pipeline.lifecycle.stage import StageError, StageFolder
 from pipeline.training.cores import use_cores
 from pipeline.training.cutoffs import cutoffs_of, softmax_size
 from pipeline.training.device import device_count, has_bf16, resolve_device
+from pipeline.training.memory import check_memory
 from pipeline.training.processes import Processes, processes_of
 from preprocess.shards.format import Corpus
 from preprocess.shards.stream import Int64Ids, boundary_ids, target_counts
@@ -152,8 +153,13 @@ class TrainingInputs:
 
         The weights come from the checkpoint if there is one, else from the initial weights, else they
         are random.
+
+        Raises:
+            UserError: the training cannot fit into memory.
         """
         model, train = self.config.model, self.config.train
+        size = (self.corpus.vocabulary, self.cutoffs)
+        check_memory(model, train, *size, self.share, self.device)
         module = LitBiLM(
             model, train, self.corpus.vocabulary, *self.clusters, self.share, self.bf16
         )

@@ -27,6 +27,8 @@ def evaluation_windows(
             in size by at most one. A rank without rows gets no window.
     """
     rank, world = share
+    # Further rows have no position.
+    rows = max(1, min(rows, len(stream)))
     bounds = [len(stream) * row // rows for row in range(rows + 1)]
     bounds = bounds[rows * rank // world : rows * (rank + 1) // world + 1]
     longest = max((end - first for first, end in pairwise(bounds)), default=0)

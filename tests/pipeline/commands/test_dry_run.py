@@ -291,3 +291,16 @@ def test_a_stage_is_planned_from_the_inputs_that_it_reads(
     assert "inputs of embed: source | files | size | units\n    corpus | 1 | 27B | 1\n" in (
         capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_only_the_first_process_of_torchrun_prints_the_plan(
+    command: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert main([command, *arguments, "--dry-run"]) == 0
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv("RANK", "0")
+    assert main([command, *arguments, "--dry-run"]) == 0
+    assert capsys.readouterr().out.startswith(f"plan of {command}")

@@ -43,6 +43,10 @@ def problems(tmp_path: Path, data: bytes) -> list[str]:
             "2: train.steps: must be at most 9,223,372,036,854,775,807, not 9223372036854775808",
         ),
         (
+            HEAD + "tokenizer: {kind: char, seed: -9223372036854775809}",
+            "2: tokenizer.seed: must be at least -9,223,372,036,854,775,807, not -9223372036854775809",
+        ),
+        (
             HEAD + f"train: {{steps: {'9' * 10_000}}}",
             f"2: train.steps: must be a whole number of at least 1, not '{'9' * 56}...",
         ),

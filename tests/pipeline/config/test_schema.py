@@ -88,3 +88,18 @@ def test_a_config_cannot_be_written_to() -> None:
     config = load_config([], ["prepare.input=x"])
     with pytest.raises(ValueError, match="frozen"):
         config.run.output = "elsewhere"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("train.rows", "train.unroll", "train.accumulate_steps", "train.devices"),
+        *("train.num_nodes", "train.data_workers", "model.recurrent.layers"),
+        *("model.recurrent.hidden", "model.recurrent.projection", "model.input.dim"),
+        *("evaluate.rows", "runner.options.workers"),
+    ],
+)
+def test_a_size_that_no_machine_has_is_refused(override: str) -> None:
+    for number in (1_000_000_000, (1 << 63) - 1):
+        with pytest.raises(ConfigError, match=f"{override}: must be a whole .* and at most "):
+            load_config([], ["prepare.input=a", f"{override}={number}"])
