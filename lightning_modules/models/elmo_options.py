@@ -26,8 +26,8 @@ MOST_BYTES = 1 << 20
 BEYOND = 1 << 31
 """Numbers must be smaller."""
 
-MOST_LAYERS = 1000
-"""Largest number of LSTM layers, highway layers or convolutions."""
+MOST_FILTERS = 1000
+"""Largest number of convolutions."""
 
 
 READ: Mapping[str, frozenset[str]] = {
@@ -202,14 +202,11 @@ def _config(path: str, options: dict[str, Any]) -> ModelConfig:
     }
     # Strict, so that the text "false" does not count as true, nor 2.0 as an integer.
     config = ModelConfig.model_validate_json(json.dumps(ours), strict=True)
-    encoder, recurrent = archived_parts(config)
-    for name, size, most in (
-        ("lstm.n_layers", recurrent.layers, MOST_LAYERS),
-        ("char_cnn.n_highway", encoder.highway, MOST_LAYERS),
-        ("the number of char_cnn.filters", len(encoder.filters), MOST_LAYERS),
-    ):
-        if size > most:
-            raise ElmoError(f"{path}: {name} is {size:,}, but may be {most:,} at most")
+    number = len(archived_parts(config)[0].filters)
+    if number > MOST_FILTERS:
+        raise ElmoError(
+            f"{path}: the number of char_cnn.filters is {number:,}, but may be {MOST_FILTERS:,} at most"
+        )
     return config
 
 

@@ -13,7 +13,7 @@ from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.manifest import ManifestError, read_manifest
 from preprocess.files.search.find import FileInfo
-from preprocess.files.verified import manifest_of, read_config
+from preprocess.files.verified import DamagedResult, manifest_of, read_config
 from preprocess.reading.listing import list_source
 
 
@@ -61,9 +61,14 @@ def tokenizer_of(config: Config, content: str, used_by: str) -> str:
 def tokenizer_folders(folder: str) -> Iterator[str]:
     """Yield folders that may hold the tokenizer of a corpus or a training, given the folder of that stage."""
     yield storage.join(folder.rstrip("/").rpartition("/")[0], "tokenizer")
+    manifest = manifest_of(folder)
     try:
-        config = read_config(folder, manifest_of(folder), CONFIG)
+        config = read_config(folder, manifest, CONFIG)
         named, output = config["prepare"].get("tokenizer"), config["run"]["output"]
+    except DamagedResult:
+        if manifest:
+            raise
+        return
     except (FileNotFoundError, LookupError, TypeError, AttributeError):
         return
     if isinstance(named, str):

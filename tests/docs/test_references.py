@@ -63,7 +63,7 @@ def test_every_key_of_a_config_has_one_entry(kinds: tuple[str, ...]) -> None:
 
 
 def test_an_entry_has_values_limits_default_and_kinds() -> None:
-    assert ":type: `int >= 1`\n:default: `32`\n" in entry("train.rows")
+    assert ":type: `int >= 1, <= 1000000`\n:default: `32`\n" in entry("train.rows")
     assert ":type: `eos | bos_eos`\n" in entry("train.boundary")
     assert ":type: `number > 0 | null`\n" in entry("train.clip_norm")
     assert ":default: must be given\n" in entry("prepare.input")

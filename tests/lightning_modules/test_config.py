@@ -100,7 +100,7 @@ def test_the_head_is_chosen_by_its_kind() -> None:
         ),
         (
             {"input": {"kind": "char_cnn", "max_characters": 5, "filters": [[6, 1]]}},
-            "filters: [6, 1] must have a width of 1 to max_characters (5) and at least 1 filter",
+            "filters: [6, 1] must have a width of 1 to max_characters (5) and 1 to 1000000 filters",
         ),
     ],
 )

@@ -187,7 +187,7 @@ def test_all_mistakes_are_reported_together_in_the_order_of_the_sources(write: W
         "a.yaml:4: train.steps: must be a whole number of at least 1, not 5.5",
         "a.yaml:5: tokenizer.kind: must be one of 'sentencepiece', 'char', 'word', not 'wrod'; "
         "did you mean 'word'?",
-        "override 'train.rows=0': train.rows: must be a whole number of at least 1, not 0",
+        "override 'train.rows=0': train.rows: must be a whole number of at least 1 and at most 1000000, not 0",
         "override 'x': must be key.path=value, such as train.steps=1000",
         "prepare.input is missing: set it in a file or as prepare.input=... (path, glob or fsspec "
         "URL of the raw text, or a list of these and of sources)",
@@ -245,7 +245,7 @@ def test_overrides_may_set_different_keys_of_a_section() -> None:
             "prepare.input[0].path is missing (path, glob or fsspec URL of the files, or a list of these; 'installed-docs:' is the documentation of the installed Python packages)",
         ),
         ("report.words=the", "report.words: must be a list of texts or null, not 'the'"),
-        ("model.recurrent.projection=0", "model.recurrent.projection: must be a whole number of at least 1 or null, not 0"),
+        ("model.recurrent.projection=0", "model.recurrent.projection: must be a whole number of at least 1 and at most 1000000 or null, not 0"),
         ("model.head.cutoffs=atuo", "model.head.cutoffs: must be 'auto' or a list of whole numbers, not 'atuo'; did you mean 'auto'?"),
         ("model.head.cutoffs=[x]", "model.head.cutoffs[0]: must be a whole number, not 'x'"),
         ("model.head.cutoffs=[3, 2]", "model.head: cutoffs must be positive and strictly increasing, not [3, 2]"),

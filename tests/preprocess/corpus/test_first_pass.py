@@ -26,8 +26,7 @@ from preprocess.text.config import CleaningConfig, FilterConfig, NearDuplicateCo
 from preprocess.text.splits import text_hash
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer, train_tokenizer
 from preprocess.tokenizers.words import WordTokenizer
-from preprocess.work import folder as work_folder
-from preprocess.work import shuffle
+from preprocess.work import records, shuffle
 from preprocess.work.folder import read_unit_record, unit_record
 from preprocess.work.progress import ProgressSums
 from preprocess.work.shuffle import read_group
@@ -194,7 +193,7 @@ def dying_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         write(path, data)
 
     with monkeypatch.context() as patch:
-        for module in (segment, rejects, work_folder, shuffle):
+        for module in (segment, rejects, records, shuffle):
             patch.setattr(module, "write_bytes", dying)
         yield
 
