@@ -22,7 +22,7 @@ MISTAKES = [
     (
         "run quickstart trian.steps=1 train.rows=0",
         "override 'trian.steps=1': unknown key 'trian'; did you mean 'train'?\n"
-        "override 'train.rows=0': train.rows: must be a whole number of at least 1, not 0",
+        "override 'train.rows=0': train.rows: must be a whole number of at least 1 and at most 1000000, not 0",
     ),
     (
         "run run.output=x",

@@ -18,6 +18,8 @@ from preprocess.files.manifest import check_files, read_manifest
 Tiny = Any  # of conftest.py
 Command = Any
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """\
 tokenizer: {kind: word}
 prepare:
@@ -106,7 +108,6 @@ def test_a_cache_is_read_from_the_store(asked: Asked, whole: str, biloom: Comman
     assert (answer.returncode, answer.stderr) == (0, "")
 
 
-@pytest.mark.slow
 def test_every_command_that_reads_results_reads_them_from_a_store(
     whole: str, biloom: Command
 ) -> None:
@@ -117,7 +118,6 @@ def test_every_command_that_reads_results_reads_them_from_a_store(
         assert (answer.returncode, answer.stderr) == (0, ""), command
 
 
-@pytest.mark.slow
 def test_texts_are_appended_and_a_changed_result_is_moved_aside(
     asked: Asked, bucket: str, tmp_path: Path, biloom: Command
 ) -> None:
@@ -147,7 +147,6 @@ def names_of_work(stage: str, folder: str = "") -> list[str]:
 
 @pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.slow
 def test_a_killed_prepare_resumes(
     number: int, mode: str, asked: Asked, bucket: str, biloom: Command
 ) -> None:
@@ -166,7 +165,6 @@ def test_a_killed_prepare_resumes(
     assert asked.contents(output)["prepare"] == content
 
 
-@pytest.mark.slow
 def test_a_killed_training_resumes(asked: Asked, bucket: str, biloom: Command) -> None:
     output, folders = f"{bucket}/trained", ("tokenizer", "prepare")
     for stage in folders:
@@ -182,7 +180,6 @@ def test_a_killed_training_resumes(asked: Asked, bucket: str, biloom: Command) -
     assert asked.contents(output)["train"] == content
 
 
-@pytest.mark.slow
 def test_nasty_text_gives_the_corpus_of_a_disk(
     bucket: str, tmp_path: Path, biloom: Command
 ) -> None:

@@ -114,6 +114,7 @@ def test_an_indented_example_of_a_docstring_is_code_and_a_section_is_not() -> No
     assert lines == [*code, "    a,\u200bb: numbers.", "    c: another."]
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_links_settings(tmp_path: Path) -> None:
     for package in ("sphinx", "myst_parser", "furo"):
         pytest.importorskip(package)

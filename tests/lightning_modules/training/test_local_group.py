@@ -67,6 +67,7 @@ def test_waiting_for_a_process_that_has_ended_fails_at_once(together: Together, 
         assert "DistNetworkError: no answer from a process on this machine: " in words
 
 
+@pytest.mark.slow
 def test_waiting_for_a_silent_process_fails_after_the_timeout(
     together: Together,
 ) -> None:

@@ -138,6 +138,7 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_several_processes_take_the_same_steps_as_one(
     together: Together, tmp_path: Path, world: int
@@ -157,6 +158,7 @@ def test_several_processes_take_the_same_steps_as_one(
             assert_same(other[-1], {key: trainings[0][-1][key] for key in other[-1]})
 
 
+@pytest.mark.slow
 def test_a_resumed_training_takes_the_same_steps_and_with_other_processes_nearly(
     together: Together, tmp_path: Path
 ) -> None:

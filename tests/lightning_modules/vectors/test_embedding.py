@@ -104,6 +104,7 @@ def failing_fsync(allowed: int) -> Callable[[int], None]:
     return fsync
 
 
+@pytest.mark.slow
 def test_a_job_killed_between_any_two_writes_resumes_to_the_same_bytes(
     tiny: Tiny,
     trained: Path,

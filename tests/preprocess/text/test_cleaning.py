@@ -75,6 +75,7 @@ def test_counts_add_up_over_batches() -> None:
     assert cleaner.counts == {"control_characters": 1, "unicode": 1, "whitespace": 3}
 
 
+@pytest.mark.slow
 def test_exactly_the_described_characters_are_removed() -> None:
     cleaner = Cleaner(CleaningConfig(unicode="none", whitespace="keep"))
     everything = [chr(point) for point in range(sys.maxunicode + 1)]
