@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
@@ -217,23 +218,27 @@ def test_a_damaged_manifest_is_refused_and_overwrite_moves_it_aside(
 # The manifest is written last
 
 
+@contextmanager
+def failing_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail at the write after this many."""
+    write, left = storage.write_bytes, iter(range(writes))
+
+    def write_or_fail(path: str, data: bytes) -> None:
+        if next(left, None) is None:
+            raise OSError("disk full")
+        write(path, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "write_bytes", write_or_fail)
+        patched.setattr(records, "write_bytes", write_or_fail)
+        yield
+
+
 def test_a_failure_at_any_write_leaves_no_manifest_and_the_next_run_writes_it(
     folder: Folder, stage: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = storage.write_bytes
     for allowed in range(20):
-        left = allowed
-
-        def write_or_fail(path: str, data: bytes) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise OSError("disk full")
-            write(path, data)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(storage, "write_bytes", write_or_fail)
-            patched.setattr(records, "write_bytes", write_or_fail)
+        with failing_after(allowed, monkeypatch):
             try:
                 folder.run(stage)
                 break
@@ -250,20 +255,8 @@ def test_a_former_manifest_does_not_vouch_for_files_that_are_replaced(
     stage = replace(stage, grows=lambda *_: True)
     folder.run(stage)
     longer = replace(stage, request=lambda _: {"steps": 2})
-    write = storage.write_bytes
     for allowed in range(20):
-        left = allowed
-
-        def write_or_fail(path: str, data: bytes) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise OSError("disk full")
-            write(path, data)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(storage, "write_bytes", write_or_fail)
-            patched.setattr(records, "write_bytes", write_or_fail)
+        with failing_after(allowed, monkeypatch):
             try:
                 folder.run(longer)
                 break
