@@ -29,6 +29,10 @@ class Stalled(JobError):  # noqa: N818
     """A job made no progress for `runner.stall_seconds`; the message says how far it had come."""
 
 
+NOT_IMPORTED = ("No module named", "the name of a package of biloom")
+"""What the error of a worker says that lacks biloom, or has other modules of the same names."""
+
+
 def run_job(
     config: RunnerConfig,
     work: str,
@@ -111,11 +115,12 @@ def _notes(error: BaseException) -> list[str]:
 def _raise_engine_error(config: RunnerConfig, error: Exception) -> None:
     """Raise RunnerError if ``error`` comes from the engine or its workers' Python, not from biloom."""
     text = str(error)
-    if "No module named" in text:
-        raise RunnerError(
-            f"a worker cannot import biloom ({_line_with('No module named', text)}); install "
-            f"biloom {source_version()} with the extra 'beam' in the workers' Python"
-        ) from error
+    for words in NOT_IMPORTED:
+        if words in text:
+            raise RunnerError(
+                f"a worker cannot import biloom ({_line_with(words, text)}); install biloom "
+                f"{source_version()} with the extra 'beam' in the workers' Python"
+            ) from error
     unreachable = "StatusCode.UNAVAILABLE" in text
     if unreachable or (isinstance(error, RuntimeError) and "Traceback" not in text):
         reason = _line_with("details =" if unreachable else "", text)

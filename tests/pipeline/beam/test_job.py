@@ -263,6 +263,10 @@ def test_a_stall_says_where_to_look(config: object, advice: str) -> None:
             "a worker cannot import biloom (ModuleNotFoundError: No module named 'pipeline' [while])",
         ),
         (
+            RuntimeError("Traceback\n  x\nImportError: a.py has the name of a package of biloom"),
+            "a worker cannot import biloom (ImportError: a.py has the name of a package of biloom)",
+        ),
+        (
             RuntimeError("Traceback\nstatus = StatusCode.UNAVAILABLE\n\tdetails = 'refused'\n>"),
             "the engine could not run the job (details = 'refused'). Read the log",
         ),

@@ -248,6 +248,7 @@ def test_a_worker_with_another_biloom_is_reported_with_both_versions(
 ) -> None:
     for name in PACKAGES:
         shutil.copytree(ROOT / name, tmp_path / "other" / name)
+    shutil.copy(ROOT / "_biloom.py", tmp_path / "other")
     with (tmp_path / "other" / "preprocess" / "errors.py").open("a") as file:
         file.write("\n# Another version.\n")
     with pool(PYTHONPATH=str(tmp_path / "other")) as port:
