@@ -11,6 +11,7 @@ from preprocess.reading.formats import PARQUET_MAGIC, Format, ends_with, find_sh
 from preprocess.reading.kinds.json_shape import is_document
 from preprocess.reading.kinds.signatures import (
     COMPRESSED,
+    CONLL,
     CSV,
     HTML,
     JSON,
@@ -71,6 +72,10 @@ class Detector:
             self._refuse(JSON)
         if file_format is None and ends_with(self.piece.name, ".csv", ".tsv"):
             self._refuse(CSV)
+        if file_format is None and ends_with(
+            self.piece.name, ".conllu", ".conll", ".conllx", ".conllup"
+        ):
+            self._refuse(CONLL)
         # A fragment or simple markup begins like lines of text with tags, so the name decides.
         if (
             file_format is None

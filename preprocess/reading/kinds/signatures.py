@@ -39,6 +39,11 @@ JSON = Kind(
     True,
 )
 CSV = Kind("a table (CSV or TSV), whose columns are not read", _CONVERT, True)
+CONLL = Kind(
+    "a CoNLL file, which has a line for each token",
+    "write a line for each sentence, its words separated by spaces",
+    True,
+)
 PARQUET = Kind("a Parquet file", "set format: parquet on its source")
 COMPRESSED = Kind("a compressed file", "unpack the outer one")
 BINARY = Kind("binary data", _EXTRACT)

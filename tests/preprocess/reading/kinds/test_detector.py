@@ -263,6 +263,21 @@ def test_a_table_is_refused_by_its_name_only(name: str, tmp_path: Path, read_fil
     assert read_file(tmp_path / "a.txt")[0].documents[0] == "id,text"
 
 
+@pytest.mark.parametrize("name", ["a.conllu", "a.CoNLL", "a.conllu.gz"])
+def test_a_file_of_annotated_tokens_is_refused_by_its_name(
+    name: str, tmp_path: Path, read_file: Read
+) -> None:
+    data = b"# sent_id = 1\n1\tIk\tik\tPRON\t_\t_\t0\troot\t_\t_\n\n"
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    message = (
+        "this is a CoNLL file, which has a line for each token.*; write a line for each sentence"
+    )
+    with pytest.raises(UnreadableFile, match=message):
+        read_file(path)
+    assert read_file(path, format="text")[0].documents[0] == "# sent_id = 1"
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
     [("a.html", "an HTML page"), ("a.HTM", "an HTML page"), ("a.xml.gz", "an XML document")],
