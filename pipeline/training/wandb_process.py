@@ -4,15 +4,20 @@ import atexit
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from preprocess.errors import UserError
+from preprocess.files.temporary import temporary_root
 
 CHILD = Path(__file__).with_name("wandb_child.py")
 ROWS = 100_000
@@ -51,15 +56,23 @@ class WandbProcess:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self._process: subprocess.Popen[bytes] | None = None
         self._threads: list[threading.Thread] = []
+        self._scratch = ""
         try:
+            # wandb's own exit handlers, which remove its temporary folders, may not run.
+            self._scratch = tempfile.mkdtemp(prefix="biloom-wandb-", dir=temporary_root())
             self._process = subprocess.Popen(
-                command, **pipes, stderr=subprocess.DEVNULL, start_new_session=True
+                command,
+                **pipes,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                env={**os.environ, "TMPDIR": self._scratch},
             )
             for work in (self._write, self._read):
                 thread = threading.Thread(target=work, daemon=True)
                 thread.start()
                 self._threads.append(thread)
-        except (OSError, RuntimeError) as error:  # no more processes, or no more threads
+        # No temporary folder, no more processes, or no more threads.
+        except (UserError, OSError, RuntimeError) as error:
             self._failed = str(error)
         atexit.register(self.end, 1, STOP_SECONDS)
         self.send(process=os.getpid(), argv=sys.argv, **start)
@@ -105,6 +118,7 @@ class WandbProcess:
         atexit.unregister(self.end)
         process = self._process
         if process is None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
             return
         try:
             began, is_told = time.monotonic(), False
@@ -127,6 +141,7 @@ class WandbProcess:
                 self._requests.put_nowait(None)
             for thread in self._threads:
                 thread.join(1.0)
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _write(self) -> None:
         assert self._process is not None

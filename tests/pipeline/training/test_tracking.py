@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -194,6 +195,20 @@ def history_of(run: list[Any]) -> list[dict[str, float]]:
             shown = {k: v for k, v in read.items() if not k.startswith("_")}
             rows.append({"step": record.history.step.num or read["_step"], **shown})
     return rows
+
+
+@needs_wandb
+def test_a_finished_run_leaves_no_temporary_files(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not below tmp_path, which is too long for the socket of wandb's service.
+    with TemporaryDirectory() as scratch:
+        monkeypatch.setenv("TMPDIR", scratch)
+        (logger,), _ = make(tiny, tmp_path, "tracking.wandb=offline")
+        logger.log_metrics({"loss": 3.0}, 10)
+        log_checkpoint_artifact([logger], *checkpoint(tmp_path))
+        assert len(offline_runs(tmp_path)) == 1
+        assert not [*Path(scratch).iterdir()]
 
 
 @needs_wandb
