@@ -196,7 +196,7 @@ def test_stages_notice_a_changed_byte(
     assert content(tmp_path / "damaged") == whole
 
 
-class _Stopped(BaseException):  # noqa: N818
+class _Stopped(BaseException):
     """Stands for a kill after the Beam job."""
 
 

@@ -3,9 +3,11 @@
 A config is copied to the folder of every stage, to the report and to wandb.
 """
 
+import json
+
 from pipeline.config.schema import Config
 from pipeline.config.yaml_source import Node, Problems
-from preprocess.errors import hidden, without_secrets
+from preprocess.errors import HIDDEN, hidden, without_secrets
 
 _ADVICE = (
     "holds a user, a password, a token or a signature, which would be copied to the run folder, the "
@@ -37,7 +39,22 @@ def without_hidden_settings(config: Config) -> Config:
     """Return the config as it may be shown and stored: with `HIDDEN` in place of secrets."""
     runner = config.runner
     text = getattr(runner.options, "environment_config", None)
-    if text is None or (shown := hidden(text)) == text:
+    if text is None or (shown := _shown_environment(text)) == text:
         return config
     options = runner.options.model_copy(update={"environment_config": shown})
     return config.model_copy(update={"runner": runner.model_copy(update={"options": options})})
+
+
+def _shown_environment(text: str) -> str:
+    """Hide the secrets of an ``environment_config``, and the values of all environment variables in it.
+
+    The name of a variable does not always show that its value is a secret.
+    """
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError):
+        return hidden(text)
+    if isinstance(settings, dict) and isinstance(variables := settings.get("env"), dict):
+        settings["env"] = dict.fromkeys(variables, HIDDEN)
+        text = json.dumps(settings, ensure_ascii=False)
+    return hidden(text)
