@@ -75,7 +75,7 @@ READERS: dict[str, Callable[[str], list[Any]]] = {
 
 
 def everything(run: Path, stage: str) -> list[Any]:
-    """Return what the readers of a stage return, each of which may raise `UserError` instead."""
+    """Return the results of the readers of a stage; None for each that raises `UserError`."""
     folder = str(run / stage)
     readers: list[Callable[[], Any]] = [
         lambda: READERS[stage](folder),

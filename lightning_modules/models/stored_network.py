@@ -78,12 +78,21 @@ def check_type_vectors(settings: ModelSettings, vectors: Tensor) -> None:
 
 def check_finite(weights: Mapping[str, Tensor]) -> None:
     """Raise ValueError if a weight is NaN or infinite."""
+    if name := first_not_finite(weights):
+        raise ValueError(f"'{name}' holds NaN or infinity")
+
+
+def first_not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first tensor that holds NaN or infinity, or None if there is none."""
     for name, tensor in weights.items():
-        if not tensor.is_floating_point():
-            continue
         # The sum is many times faster than isfinite of each value. That of finite values may overflow.
-        if not tensor.sum().isfinite() and not tensor.isfinite().all():
-            raise ValueError(f"'{name}' holds NaN or infinity")
+        if (
+            tensor.is_floating_point()
+            and not tensor.sum().isfinite()
+            and not tensor.isfinite().all()
+        ):
+            return name
+    return None
 
 
 def _check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

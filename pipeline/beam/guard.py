@@ -87,6 +87,8 @@ class Guard:
         if look and look != self._last:
             self._last, self._moved = look, now
         still = now - self._moved
+        limit: float
+        reason: Reason
         if self._last and self._last.failures:
             limit, reason = FAILED_SECONDS, "failed"
         elif self._last and self._last.finished >= self._units:
@@ -97,7 +99,7 @@ class Guard:
         else:
             limit, reason = self._config.stall_seconds, "stalled"
         if still > limit:
-            self._interrupt(reason)  # type: ignore[arg-type]
+            self._interrupt(reason)
 
     def _interrupt(self, reason: Reason) -> None:
         with self._lock:
@@ -162,6 +164,7 @@ def needing_less(config: RunnerConfig) -> str:
 
 
 def where_to_look(config: RunnerConfig) -> str:
+    """Return which logs or services to check after a job has failed or stopped."""
     if config.kind == "direct":
         return "Check that input and output can be reached"
     if config.kind == "dask":

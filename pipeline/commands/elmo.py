@@ -20,6 +20,7 @@ from preprocess.files.manifest import (
     content_hash,
     hash_file,
     read_manifest,
+    record_of,
     write_manifest,
 )
 from preprocess.text.config import CleaningConfig
@@ -102,7 +103,7 @@ def import_elmo(options: str, weights: str, folder: str, vocabulary: str | None)
     names = save_model(folder, tensors, saved, tokenizer)
     made = [FileRecord(name, *hash_file(storage.join(folder, name))) for name in names]
     storage.write_bytes(storage.join(folder, "README.md"), CARD.encode())
-    card = FileRecord("README.md", *hash_file(storage.join(folder, "README.md")))
+    card = record_of("README.md", CARD.encode())
     parameters = sum(tensor.numel() for tensor in tensors.values())
     manifest = Manifest(
         stage="export",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from lightning_modules.evaluation.held_out import Evaluation, HeldOut
 from lightning_modules.evaluation.perplexity import evaluate
 from lightning_modules.models.model_folder import network_of_checkpoint
+from lightning_modules.models.stored_network import first_not_finite
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.heads.routes import ranks_of
 from lightning_modules.nn.inputs.char_cnn import CharCNN
@@ -18,11 +19,7 @@ from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types
 from pipeline.config.schema import Config
 from pipeline.console import Console
-from pipeline.lifecycle.inputs import (
-    evaluation_corpus,
-    stage_folder,
-    tokenizer_of,
-)
+from pipeline.lifecycle.inputs import evaluation_corpus, stage_folder, tokenizer_of
 from pipeline.lifecycle.stage import HELD, REPLACES, Made, StageError, StageFolder
 from pipeline.reports.card_file import update_card
 from pipeline.reports.perplexity_tables import OTHERS, evaluations, show_evaluation
@@ -121,8 +118,7 @@ def _check_finite(folder: str, split: str, result: Evaluation, network: BiLMNetw
     """
     if all(map(math.isfinite, result.total.nats)):
         return
-    wrong = (name for name, tensor in network.state_dict().items() if not tensor.isfinite().all())
-    name = next(wrong, None)
+    name = first_not_finite(network.state_dict())
     cause = f"the weights '{name}' hold NaN or infinity" if name else "its vectors overflow"
     raise StageError(
         f"{folder}: the loss of the {split} split is not a finite number, because {cause}; train again, for "

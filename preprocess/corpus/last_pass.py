@@ -23,7 +23,13 @@ from preprocess.shards.npy import parse_npy
 from preprocess.shards.origins import Origins
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
-from preprocess.work.damage import DamagedWork, check_made, checksum, damaged_work
+from preprocess.work.damage import (
+    DamagedWork,
+    check_made,
+    checksum,
+    compare_checksum,
+    damaged_work,
+)
 from preprocess.work.progress import Progress
 
 Drops = dict[str, tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]]
@@ -45,9 +51,7 @@ def read_counts(work: str, unit: int) -> npt.NDArray[Any]:
     """
     path = folder.counts_file(work, unit)
     data = read_bytes(path)
-    # Former versions recorded no checksum.
-    if folder.read_finished_record(work, unit).get("counts", checksum(data)) != checksum(data):
-        raise damaged_work(path, "its checksum does not match")
+    compare_checksum(path, data, folder.read_finished_record(work, unit).get("counts"))
     return np.frombuffer(data, COUNT)
 
 
@@ -190,10 +194,7 @@ class _LastPass:
             data = read_bytes(path)
         except FileNotFoundError as error:
             raise damaged_work(path, "it is missing") from error
-        # Former versions recorded no checksums.
-        name = path.rpartition("/")[2]
-        if self._hashes.get(name, checksum(data)) != checksum(data):
-            raise damaged_work(path, "its checksum does not match")
+        compare_checksum(path, data, self._hashes.get(path.rpartition("/")[2]))
         return data
 
     def _save_dropped(

@@ -189,9 +189,13 @@ def check_types(stage: str, details: Mapping[str, Any]) -> None:
     try:
         _TYPES[stage].model_validate(details)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(f"'{place}': {first['msg']}") from error
+        raise ValueError(_first_problem(error)) from error
+
+
+def _first_problem(error: ValidationError, *key: str) -> str:
+    """Return the first problem in one line: the dotted name below ``key``, and what is wrong."""
+    first = error.errors(include_url=False)[0]
+    return f"'{'.'.join(map(str, (*key, *first['loc'])))}': {first['msg']}"
 
 
 class MissingEntry(ManifestError, KeyError):  # noqa: N818
@@ -238,10 +242,8 @@ def recorded(kind: type[Settings], details: Mapping[str, Any], key: str) -> Sett
     try:
         return kind.model_validate(details[key])
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, (key, *first["loc"])))
         where = details.where if isinstance(details, Entries) else "the manifest"
-        reason = one_line(f"'{place}': {first['msg']}")
+        reason = one_line(_first_problem(error, key))
         raise ManifestError(
             f"{where} is damaged ({reason}); copy or make the folder again"
         ) from error

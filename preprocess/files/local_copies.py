@@ -143,10 +143,8 @@ class LocalCopies:
                         file.write(block)
                         if size < end:
                             break
-                    if size != record.bytes:
-                        raise DamagedCopy(f"{size:,} bytes, not {record.bytes:,}")
-                    if digest.hexdigest() != record.xxh128:
-                        raise DamagedCopy(f"hash {digest.hexdigest()}, not {record.xxh128}")
+                    if problem := record.difference(size, digest.hexdigest()):
+                        raise DamagedCopy(problem)
                 with suppress(FileNotFoundError):  # Another process may evict it at the same time.
                     remember(str(copy), record, by_time=False)
             except StoreError:

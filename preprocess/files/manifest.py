@@ -73,6 +73,12 @@ class FileRecord:
             if not isinstance(value, str) and not _is_size(value):
                 raise ManifestError(f"column '{column}' of '{self.name}' is {value!r:.60}")
 
+    def difference(self, size: int, digest: str) -> str:
+        """Return how a file of this size and xxh128 differs from the record, or "" if it does not."""
+        if size != self.bytes:
+            return f"{size:,} bytes, not {self.bytes:,}"
+        return "" if digest == self.xxh128 else f"hash {digest}, not {self.xxh128}"
+
 
 @dataclass(frozen=True)
 class Manifest:

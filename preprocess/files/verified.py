@@ -91,7 +91,7 @@ def verify_bytes(
     record = _record(folder, manifest, name)
     if not record or not manifest:
         return
-    if problem := _difference(record, len(data), xxhash.xxh3_128_hexdigest(data)):
+    if problem := record.difference(len(data), xxhash.xxh3_128_hexdigest(data)):
         path = storage.join(folder, name)
         raise damaged(path, f"is damaged ({problem})", folder, manifest.stage)
 
@@ -114,8 +114,7 @@ def read_config(folder: str, manifest: Manifest | None, name: str) -> dict[str, 
         if isinstance(value, dict):
             return value
         reason = "it holds no mapping"
-    path, stage = storage.join(folder, name), manifest.stage if manifest else "STAGE"
-    raise damaged(path, f"is damaged ({reason})", folder, stage)
+    raise _invalid(folder, manifest, name, reason)
 
 
 def read_rows(folder: str, manifest: Manifest | None, name: str) -> list[dict[str, Any]]:
@@ -132,8 +131,12 @@ def read_rows(folder: str, manifest: Manifest | None, name: str) -> list[dict[st
         reason = "a line holds no mapping"
     except (ValueError, RecursionError) as error:
         reason = str(error)
-    path, stage = storage.join(folder, name), manifest.stage if manifest else "STAGE"
-    raise damaged(path, f"is damaged ({reason})", folder, stage)
+    raise _invalid(folder, manifest, name, reason)
+
+
+def _invalid(folder: str, manifest: Manifest | None, name: str, reason: str) -> DamagedResult:
+    stage = manifest.stage if manifest else "STAGE"
+    return damaged(storage.join(folder, name), f"is damaged ({reason})", folder, stage)
 
 
 def verify(folder: str, record: FileRecord, stage: str) -> None:
@@ -179,7 +182,7 @@ def difference(path: str, record: FileRecord, by_time: bool = True) -> str:
         with _lock:
             if key in _verified:
                 return ""
-        if problem := _difference(record, *hash_file(path)):
+        if problem := record.difference(*hash_file(path)):
             return problem
         # The key from before hashing, because the file may have changed since.
         _remember(key)
@@ -231,12 +234,6 @@ def _record(folder: str, manifest: Manifest | None, name: str) -> FileRecord | N
         path = storage.join(folder, name)
         raise damaged(path, f"is not listed in {NAME}", folder, manifest.stage)
     return found
-
-
-def _difference(record: FileRecord, size: int, digest: str) -> str:
-    if size != record.bytes:
-        return f"{size:,} bytes, not {record.bytes:,}"
-    return "" if digest == record.xxh128 else f"hash {digest}, not {record.xxh128}"
 
 
 def _unreadable(path: str, error: OSError, folder: str, stage: str) -> DamagedResult:

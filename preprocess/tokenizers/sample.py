@@ -86,8 +86,8 @@ def read_kept(
 ) -> Iterator[Kept]:
     """Read a unit of ``source`` block by block; empty and filtered documents are left out.
 
-    The rows of what was read are added to ``inputs``, also if the caller stops before the end. ``alive``
-    is called as by `read_unit`.
+    Rows that describe the ranges that were read (`ranges_read`) are added to ``inputs``, even if the
+    caller stops before the end. ``alive`` is passed to `read_unit`.
     """
     cleaning = config.cleaning_of(source)
     cleaner = Cleaner(cleaning)

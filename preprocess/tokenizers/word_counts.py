@@ -245,7 +245,7 @@ class _HashedReader:
         return data
 
     def sum(self) -> bytes:
-        """Return the checksum of what was read since the last call."""
+        """Return the checksum of the bytes that were read after the previous call."""
         digest = self._hash.intdigest().to_bytes(_SUM_BYTES, "little")
         self._hash.reset()
         return digest

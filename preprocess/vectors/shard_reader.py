@@ -2,7 +2,6 @@
 
 import json
 import struct
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,6 +113,7 @@ class VectorShard:
     ) -> None:
         self._files, self._layers, self._codec, self.shard = files, layers, codec, shard
         self._texts_kept = texts
+        self._known_header: Entries | None = None
 
     @property
     def path(self) -> str:
@@ -123,16 +123,17 @@ class VectorShard:
     @property
     def entries(self) -> NDArray[Any]:
         """Rows of type `CHECKED_ENTRY` or `ENTRY`, shape (entries,), read from the file."""
-        return self._read_entries()[1]
-
-    @cached_property
-    def _header(self) -> Entries:
-        return self._read_entries()[0]
-
-    def _read_entries(self) -> tuple[Entries, NDArray[Any]]:
         header, rows = read_entries(self._files, self.shard.entries)
         self._check_places(rows)
-        return header, rows
+        self._known_header = header
+        return rows
+
+    @property
+    def _header(self) -> Entries:
+        if self._known_header is None:
+            _ = self.entries
+        assert self._known_header
+        return self._known_header
 
     def _check_places(self, rows: NDArray[Any]) -> None:
         """Check that the entries follow each other in the other files, and end where these end."""

@@ -57,6 +57,16 @@ def check_made(path: str, record: FileRecord) -> None:
             return
 
 
+def compare_checksum(path: str, data: bytes, recorded: str | None) -> None:
+    """Compare the content of a file with its recorded checksum, which former versions did not record.
+
+    Raises:
+        DamagedWork: they differ.
+    """
+    if recorded is not None and recorded != checksum(data):
+        raise damaged_work(path, "its checksum does not match")
+
+
 def checksum(data: bytes, seed: int = 0) -> str:
     """Return the 64-bit XXH3 hash of ``data``, as 16 hexadecimal digits."""
     return xxhash.xxh3_64_hexdigest(data, seed)

@@ -260,7 +260,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def mutated(draw: st.DrawFn, value: Any) -> Any:
-    """Return a JSON value of which some parts are replaced, removed or added."""
+    """Return a JSON value with some parts replaced, removed or added."""
     value = copy.deepcopy(value)
     for _ in range(draw(st.integers(1, 3))):
         if not (paths := places(value)):
