@@ -44,10 +44,10 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     inputs.show(console)
     size = sum(weight.numel() for weight in module.network.parameters())
     console.line(f"{count(size)} parameters on {_where(inputs)}; {_how_much(inputs)}")
-    console.line(module.network.recurrent.compile_cell(train.compile, inputs.share.of_pass))
+    console.line(module.compile_cell(inputs.share.of_pass))
     for warning in training_warnings(train, inputs.passes, inputs.split_tokens):
         console.warn(warning)
-    history = rows_up_to(place.new_file(METRICS), module.step)
+    history = rows_up_to(place.new_file(METRICS), inputs.step)
     loggers = make_loggers(config, place, console, history)
     with console.bar("train", train.steps) as bar:
         fit(inputs, module, loggers, TimedBar(bar, train.steps, _where(inputs), console))
@@ -115,7 +115,6 @@ def join_as(processes: Processes | None, config: Config, folder: str, work: str)
         console = Console(RichConsole(file=nowhere))
         inputs = TrainingInputs.of(config, place, processes=processes)
         module = inputs.module(console)
-        module.network.recurrent.compile_cell(config.train.compile, inputs.share.of_pass)
         with console.bar("train", config.train.steps) as bar:
             try:
                 fit(inputs, module, (), bar)

@@ -14,7 +14,7 @@ import copy, os, sys, time
 from datetime import timedelta
 from pathlib import Path
 import torch, torch.distributed as dist
-from lightning_modules.training.local_group import BACKEND
+BACKEND="gloo"
 
 def threads():
     return len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 0
