@@ -173,7 +173,6 @@ class LitBiLM(pl.LightningModule):
             "lr_scheduler": {
                 "scheduler": self._schedule,
                 "interval": "step",
-                "name": "learning_rate",
             },
         }
 

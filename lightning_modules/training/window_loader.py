@@ -132,6 +132,7 @@ class WindowLoader:
                 self._dataset,
                 batch_size=None,
                 sampler=range(first, first + self._length),
+                generator=torch.Generator(),  # otherwise it draws from the process's generator
                 num_workers=workers,
                 collate_fn=_identity,
                 worker_init_fn=partial(_begin_worker, os.getpid()),
