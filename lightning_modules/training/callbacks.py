@@ -63,10 +63,10 @@ class Metrics(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, *arguments: Any
     ) -> None:
         assert isinstance(module, LitBiLM)
-        if not module.is_between_steps:
+        if not module.figures.is_between_steps:
             return
         last = module.step == trainer.max_steps
-        if module.step % trainer.log_every_n_steps == 0 or last:
+        if module.step % trainer.log_every_n_steps == 0 or last:  # type: ignore[attr-defined]
             self._log(trainer, module)
         if last:
             # Then Lightning validates once more. A longer training has no validation at this step,
@@ -111,7 +111,7 @@ class Metrics(pl.Callback):
             "data_wait": round((waited - self._waited) / seconds, 4),
         }
         module.log_dict(speeds)
-        figures = dict(module.training_figures)
+        figures = module.figures.to_log()
         loss = figures.pop("train_loss")
         self._put({"step": step, **figures, **speeds})
         self._logged, self._logged_step, self._waited = now, step, waited
@@ -128,6 +128,6 @@ class Metrics(pl.Callback):
 
 def _waited(trainer: pl.Trainer) -> float:
     """Return how long training has waited for batches, in seconds."""
-    data = trainer.datamodule
+    data = trainer.datamodule  # type: ignore[attr-defined]
     assert isinstance(data, TokenShardDataModule)
     return data.loader.waited if data.loader else 0.0

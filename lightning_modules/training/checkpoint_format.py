@@ -9,6 +9,7 @@ from typing import Any
 
 from pytorch_lightning.__version__ import version
 
+from lightning_modules.nn.bilm import BiLMNetwork
 from preprocess.errors import UserError
 
 CHECKPOINT_FORMAT, FORMER_FORMAT = 3, 2
@@ -82,6 +83,26 @@ def _fit_loop(step: int, windows: int) -> dict[str, Any]:
             for place in ("total", "current")
         },
     }
+
+
+def check_shapes(checkpoint: dict[str, Any], network: BiLMNetwork, rows: int) -> None:
+    """Compare the weights and the recurrent state of a checkpoint with a network.
+
+    Args:
+        checkpoint: a checkpoint of the current format.
+        network: the network that resumes from it.
+        rows: rows of a batch, over all ranks.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    shapes = {f"network.{name}": w.shape for name, w in network.state_dict().items()}
+    found = {name: w.shape for name, w in checkpoint["state_dict"].items()}
+    if shapes != found:
+        different = sorted(k for k in shapes | found if shapes.get(k) != found.get(k))
+        raise ValueError(f"other weights, or of other shapes: {', '.join(different[:3])}")
+    if checkpoint["carried_state"].shape != network.zero_state(rows).shape:
+        raise ValueError("a recurrent state of another shape")
 
 
 @contextmanager

@@ -150,7 +150,7 @@ class Checkpoints(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, *arguments: Any
     ) -> None:
         assert isinstance(module, LitBiLM)
-        if not module.is_between_steps:
+        if not module.figures.is_between_steps:
             return
         step, last = module.step, module.step == trainer.max_steps
         self._stop_if_diverged(module)
@@ -158,7 +158,7 @@ class Checkpoints(pl.Callback):
             self._asked or time.monotonic() - self._saved > self._seconds, self.stopped_by
         )
         # While steps are skipped, the last good checkpoint must stay the newest.
-        due = (step % self._steps == 0 or late) and not module.skipped_in_a_row
+        due = (step % self._steps == 0 or late) and not module.figures.skipped_in_a_row
         self._is_due = bool(due or last or self._stopped)
         if not (self._evaluate_steps and (step % self._evaluate_steps == 0 or last)):
             self._save_if_due(trainer, module)
@@ -189,12 +189,12 @@ class Checkpoints(pl.Callback):
             storage.remove(checkpoint_file(self._folder, step))
 
     def _stop_if_diverged(self, module: LitBiLM) -> None:
-        if module.skipped_in_a_row < self._most_skipped:
+        if module.figures.skipped_in_a_row < self._most_skipped:
             return
         steps = checkpoint_steps(self._folder)
         good = checkpoint_file(self._folder, steps[-1]) if steps else "not written yet"
         raise TrainingDiverged(
-            f"step {module.step:,}: the gradient was not finite {module.skipped_in_a_row} times in "
+            f"step {module.step:,}: the gradient was not finite {module.figures.skipped_in_a_row} times in "
             f"a row; the last good checkpoint is {good}. The same command resumes from there. To "
             "train again with other settings, add --overwrite; try a lower train.learning_rate, a "
             "lower train.clip_norm or train.precision=float32"

@@ -163,7 +163,7 @@ class TokenShardDataModule(pl.LightningDataModule):
     def _trained(self) -> int | None:
         """Return the number of windows that the module has trained, if it knows."""
         trainer = self._trainer()
-        if trainer.overfit_batches:
+        if trainer.overfit_batches:  # type: ignore[attr-defined]
             return 0
         return getattr(trainer.lightning_module, "windows", None)
 

@@ -4,7 +4,7 @@ The learning rate is a function of the step and of the held-out losses so far.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -57,6 +57,13 @@ def build_optimizer(
     return torch.optim.SGD(weights, momentum=config.momentum, fused=fused, **shared)
 
 
+def use_own_implementation(optimizer: torch.optim.Optimizer) -> None:
+    """Let an optimiser use its implementation, because a restored state may name another device's."""
+    for group in optimizer.param_groups:
+        if "fused" in optimizer.defaults:
+            group["fused"] = optimizer.defaults["fused"]
+
+
 def learning_rate(
     train: TrainConfig, step: int, last_step: int, losses: Sequence[float] = ()
 ) -> float:
@@ -92,6 +99,54 @@ def learning_rate(
         fallen = t if isinstance(schedule, LinearConfig) else (1 - math.cos(math.pi * t)) / 2
         return peak * (schedule.final_rate + (1 - schedule.final_rate) * (1 - fallen))
     return peak
+
+
+class HeldOutSchedule(torch.optim.lr_scheduler.LambdaLR):
+    """`learning_rate` as a scheduler that is stepped after each optimiser step.
+
+    Args:
+        optimizer: an optimiser with the peak learning rate.
+        train: settings of the training.
+        last_step: number of steps at which the schedule ends.
+        losses: returns the held-out losses so far.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        train: TrainConfig,
+        last_step: int,
+        losses: Callable[[], Sequence[float]],
+    ) -> None:
+        # No attributes, because they would be part of the state.
+        super().__init__(
+            optimizer,
+            lambda step: learning_rate(train, step, last_step, losses()) / train.learning_rate,
+        )
+
+    def refresh(self) -> None:
+        """Compute the rate of the next step again, because what it depends on has changed."""
+        for group, base, factor in zip(
+            self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True
+        ):
+            group["lr"] = base * factor(self.last_epoch)
+
+
+def clip_gradients(weights: Sequence[nn.Parameter], limit: float | None) -> float:
+    """Scale the gradients of weights to a norm if theirs is larger, and return the norm before.
+
+    Args:
+        weights: weights with gradients.
+        limit: the largest norm; None means no limit.
+
+    Returns:
+        The norm of all gradients together. If it is not finite, they are not scaled.
+    """
+    total = torch.nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+    norm = float(total)
+    if limit and math.isfinite(norm) and norm > limit:
+        torch.nn.utils.clip_grads_with_norm_(weights, limit, total)
+    return norm
 
 
 def drops(losses: Sequence[float], patience: int) -> int:

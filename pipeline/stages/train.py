@@ -64,7 +64,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         "tokens": train.steps * train.tokens_a_step,
         "passes": round(inputs.passes, 4),
         "parameters": size,
-        "skipped_steps": module.skipped,
+        "skipped_steps": module.figures.skipped,
         "averaged": module.is_averaging,
         "tokenizer": corpus.details["tokenizer"],
         "cleaning": corpus.details["cleaning"],
