@@ -1,7 +1,7 @@
 """The LightningModule: network, loss, optimiser, and the recurrent state carried between steps."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -54,7 +54,6 @@ class LitBiLM(pl.LightningModule):
         skipped: number of steps skipped because the gradient was not finite.
         skipped_in_a_row: number of steps skipped since the last one that was not.
         held_out_losses: mean -log p of the held-out split in nats, at each evaluation so far.
-        make_update: creates the `Update` when training starts.
     """
 
     def __init__(
@@ -79,7 +78,6 @@ class LitBiLM(pl.LightningModule):
         self.learning_rate = 0.0
         self.skipped = self.skipped_in_a_row = 0
         self.held_out_losses: list[float] = []
-        self.make_update: Callable[[TrainConfig, list[torch.nn.Parameter]], Update] = Update
         self._bf16 = bf16
         self._states: list[Tensor] = []
         self._average: WeightAverage | None = None
@@ -96,7 +94,7 @@ class LitBiLM(pl.LightningModule):
             state[:, :, part.start : part.stop].contiguous().to(self.device)
             for part in self.share.ranges
         ]  # (layers, directions, rows of the pass, state_width)
-        self._update = self.make_update(self.train_config, list(self.network.parameters()))
+        self._update = Update(self.train_config, list(self.network.parameters()))
         if saved:
             with _fits():
                 self._update.load_state_dict(saved["optimizer"])
@@ -118,7 +116,7 @@ class LitBiLM(pl.LightningModule):
         for window, passes in enumerate(batch.windows):
             for number in range(self.share.passes):
                 is_last = (window, number) == last
-                with self._update.averaged() if is_last else self._no_sync():
+                with nullcontext() if is_last else self._no_sync():
                     self._backward(batch, window, number, len(passes) * len(batch.windows))
         self._take_step(before)
         self.step += 1

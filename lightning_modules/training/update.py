@@ -1,7 +1,6 @@
 """The update of the weights from their gradients: norm, clipping, optimiser."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ depend on how many processes share the work."""
 
 
 class Update:
-    """The update of a rank that holds all weights and gradients: a single process, or one of DDP.
+    """The update of all weights from all gradients, which are the same on every rank.
 
     Args:
         train: settings of the training.
@@ -26,13 +25,6 @@ class Update:
     def __init__(self, train: TrainConfig, weights: Sequence[nn.Parameter]) -> None:
         self._weights = list(weights)
         self._optimizer = build_optimizer(train.optimizer, self._weights, train.learning_rate)
-
-    def averaged(self) -> AbstractContextManager[None]:
-        """Return the context for the last backward pass of a step.
-
-        When it ends, the gradients are averaged over ranks: here by DDP, during the backward pass.
-        """
-        return nullcontext()
 
     def norm(self) -> float:
         """Return the norm of the gradients of all weights."""
@@ -50,11 +42,11 @@ class Update:
         clipped_step(self._optimizer, self._gradients(), excess)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the optimiser. Collective; complete on rank 0 only."""
+        """Return the state of the optimiser."""
         return self._optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned on rank 0."""
+        """Restore what `state_dict` returned."""
         self._optimizer.load_state_dict(state)
         for group in self._optimizer.param_groups:
             # The state may come from a device with another implementation.

@@ -10,7 +10,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import DDPStrategy
 
 from lightning_modules.allocator import keep_memory
 from lightning_modules.evaluation.held_out import HeldOut
@@ -22,15 +21,18 @@ from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.datamodule import TokenShardDataModule
 from lightning_modules.training.distribution import lost_process_reported, sum_over_ranks
 from lightning_modules.training.lit_bilm import LitBiLM
-from lightning_modules.training.local_group import BACKEND as LOCAL
 from lightning_modules.training.matmul_peak import matmul_peak
 from lightning_modules.training.metrics_file import METRICS
-from lightning_modules.training.shared_update import SharedUpdate
 from pipeline.exhaustion import exhausted
 from pipeline.stopping import STOP_SIGNALS, Stopped
-from pipeline.training.cores import OwnCores
 from pipeline.training.inputs import TrainingInputs
-from pipeline.training.rendezvous import KnownProcesses, connected
+from pipeline.training.rendezvous import connected
+from pipeline.training.strategy import (
+    KeepSigtermHandler,
+    backend_of,
+    environment_of,
+    strategy_of,
+)
 from preprocess.errors import JobError
 from preprocess.shards.held_out_windows import evaluation_windows
 from preprocess.shards.stream import TokenStream, boundary_ids
@@ -65,10 +67,7 @@ def fit(
         )
         # The module has copies. They take as much memory as the weights and the optimiser state.
         inputs.checkpoint = inputs.initial = None
-        processes, backend = inputs.processes, _backend(inputs)
-        if share.world > 1 and backend == LOCAL:
-            module.make_update = SharedUpdate
-        cores = OwnCores(processes)
+        processes, device = inputs.processes, inputs.device
         checkpoints = Checkpoints(inputs.place.work, train, metrics.save)
     place = inputs.place
     purpose = f"{place.work} {train.rows} {train.row_passes} {module.step}"
@@ -76,54 +75,25 @@ def fit(
     with (
         _quiet(),
         _memory_advice(),
-        connected(processes, backend, inputs.device, purpose, work),
+        connected(processes, backend_of(device), device, purpose, work),
         lost_process_reported(share.world),
     ):
         trainer = pl.Trainer(
             accelerator="gpu" if gpu else "cpu",
             devices=share.world // train.num_nodes,
             num_nodes=train.num_nodes,
-            strategy=_strategy(backend) if share.world > 1 else "auto",
-            plugins=[KnownProcesses(processes)],
+            strategy=strategy_of(processes, device),
+            plugins=[environment_of(processes)],
             max_epochs=1,
             logger=list(loggers),
-            callbacks=[*([] if gpu else [cores]), metrics, checkpoints],
+            callbacks=[KeepSigtermHandler(), metrics, checkpoints],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        # Lightning's SIGTERM handler waits for the other processes, which may be waiting for this
-        # one. Our handler only sets a flag.
-        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-        try:
-            with keep_memory(), _stoppable(checkpoints):
-                trainer.fit(module, data)
-        finally:
-            cores.restore()
-
-
-class _SharedMemory(DDPStrategy):
-    """DDP's processes without its wrapper: `SharedUpdate` synchronises them."""
-
-    def _setup_model(self, model: torch.nn.Module) -> torch.nn.Module:  # type: ignore[override]
-        return model
-
-
-def _backend(inputs: TrainingInputs) -> str:
-    if inputs.device.type == "cuda":
-        return "nccl"
-    return LOCAL if inputs.config.train.num_nodes == 1 else "gloo"
-
-
-def _strategy(backend: str) -> DDPStrategy:
-    if backend == LOCAL:
-        return _SharedMemory(process_group_backend=LOCAL)
-    return DDPStrategy(
-        process_group_backend=backend,
-        gradient_as_bucket_view=True,
-        broadcast_buffers=False,  # they are the same on every rank
-    )
+        with keep_memory(), _stoppable(checkpoints):
+            trainer.fit(module, data)
 
 
 def _compute(inputs: TrainingInputs) -> Compute:
