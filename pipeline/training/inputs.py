@@ -25,9 +25,8 @@ from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.inputs import stage_folder, tokenizer_of
 from pipeline.lifecycle.stage import StageError, StageFolder
-from pipeline.training.cores import use_cores
 from pipeline.training.cutoffs import cutoffs_of, softmax_size
-from pipeline.training.device import device_count, has_bf16, resolve_device
+from pipeline.training.device import device_count, has_bf16, resolve_device, use_cores
 from pipeline.training.memory import check_memory
 from pipeline.training.processes import Processes, processes_of
 from preprocess.shards.format import Corpus

@@ -10,7 +10,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import DDPStrategy
 
 from lightning_modules.allocator import keep_memory
 from lightning_modules.sizes import flops_per_token
@@ -23,9 +22,14 @@ from lightning_modules.training.matmul_peak import matmul_peak
 from lightning_modules.training.metrics_file import METRICS
 from pipeline.exhaustion import exhausted
 from pipeline.stopping import STOP_SIGNALS, Stopped
-from pipeline.training.cores import OwnCores
 from pipeline.training.inputs import TrainingInputs
-from pipeline.training.rendezvous import KnownProcesses, connected
+from pipeline.training.rendezvous import connected
+from pipeline.training.strategy import (
+    KeepSigtermHandler,
+    backend_of,
+    environment_of,
+    strategy_of,
+)
 from preprocess.errors import JobError
 from preprocess.work.folder import checkpoint_file
 
@@ -60,8 +64,7 @@ def fit(
         files = CheckpointFiles(inputs.checkpoint, train.accumulate_steps)
         # The module has copies. They take as much memory as the weights and the optimiser state.
         inputs.checkpoint = inputs.initial = None
-        processes, backend = inputs.processes, _backend(inputs)
-        cores = OwnCores(processes)
+        processes, device = inputs.processes, inputs.device
         validates = bool(inputs.corpus.shards("valid"))
         checkpoints = Checkpoints(place.work, train, validates, metrics.save)
     purpose = f"{place.work} {train.rows} {train.row_passes} {inputs.step}"
@@ -69,16 +72,16 @@ def fit(
     with (
         _quiet(),
         _memory_advice(),
-        connected(processes, backend, inputs.device, purpose, work),
+        connected(processes, backend_of(device), device, purpose, work),
         lost_process_reported(share.world),
     ):
         trainer = pl.Trainer(
             accelerator="gpu" if gpu else "cpu",
             devices=share.world // train.num_nodes,
             num_nodes=train.num_nodes,
-            strategy=_strategy(backend) if share.world > 1 else "auto",
+            strategy=strategy_of(processes, device),
             precision="bf16-mixed" if inputs.bf16 else "32-true",
-            plugins=[KnownProcesses(processes), files],
+            plugins=[environment_of(processes), files],
             max_epochs=1,
             max_steps=train.steps,
             accumulate_grad_batches=train.accumulate_steps,
@@ -87,42 +90,14 @@ def fit(
             num_sanity_val_steps=0,
             log_every_n_steps=train.log_steps,
             logger=list(loggers),
-            callbacks=[*([] if gpu else [cores]), metrics, checkpoints, _KeepHandler()],
+            callbacks=[KeepSigtermHandler(), metrics, checkpoints],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        try:
-            with keep_memory(), _stoppable(checkpoints):
-                trainer.fit(module, data, ckpt_path=resumed)
-        finally:
-            cores.restore()
-
-
-class _KeepHandler(pl.Callback):
-    """Keeps the handler of SIGTERM.
-
-    Lightning's own waits for the other processes, which may be waiting for this one.
-    """
-
-    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        self._handler = signal.getsignal(signal.SIGTERM)
-
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        signal.signal(signal.SIGTERM, self._handler)
-
-
-def _backend(inputs: TrainingInputs) -> str:
-    return "nccl" if inputs.device.type == "cuda" else "gloo"
-
-
-def _strategy(backend: str) -> DDPStrategy:
-    return DDPStrategy(
-        process_group_backend=backend,
-        gradient_as_bucket_view=True,
-        broadcast_buffers=False,  # they are the same on every rank
-    )
+        with keep_memory(), _stoppable(checkpoints):
+            trainer.fit(module, data, ckpt_path=resumed)
 
 
 def _compute(inputs: TrainingInputs) -> Compute:
