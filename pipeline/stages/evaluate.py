@@ -18,7 +18,7 @@ from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types
 from pipeline.config.schema import Config
-from pipeline.console import Console
+from pipeline.console import Bar, Console
 from pipeline.lifecycle.inputs import evaluation_corpus, stage_folder, tokenizer_of
 from pipeline.lifecycle.stage import HELD, REPLACES, Made, StageError, StageFolder
 from pipeline.reports.card_file import update_card
@@ -28,7 +28,7 @@ from preprocess.files import storage
 from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import NAME, ManifestError, read_manifest
 from preprocess.shards.format import Corpus
-from preprocess.shards.held_out_windows import evaluation_windows, window_count
+from preprocess.shards.held_out_windows import HeldOutWindows
 from preprocess.shards.stream import Int64Ids, TokenStream, boundary_ids, target_counts
 from preprocess.tokenizers.load import load_tokenizer
 from preprocess.tokenizers.spellings import Spellings
@@ -59,20 +59,15 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         )
         return Made((), details, stats=details, content=fingerprint(details))
     network = network_of_checkpoint(folder, trained).to(resolve_device(config.train.device))
-    stream = TokenStream(shards, trained["boundary"])
-    with console.bar("evaluate", window_count(stream, settings.rows, UNROLL)) as bar:
-
-        def windows() -> Iterator[tuple[Int64Ids, Int64Ids]]:
-            for step, window in enumerate(evaluation_windows(stream, settings.rows, UNROLL)):
-                bar.update(step)
-                yield window
-
+    stream, resets = TokenStream(shards, trained["boundary"]), bool(trained.get("reset_state"))
+    windows = HeldOutWindows(stream, settings.rows, UNROLL, whole_documents=resets)
+    with console.bar("evaluate", len(windows)) as bar:
         result = evaluate(
             network,
-            windows(),
+            _with_progress(windows, bar),
             HeldOut.of(shards),
             _ranks(config, corpus, trained, network),
-            boundary_ids(trained["boundary"]) if trained.get("reset_state") else None,
+            boundary_ids(trained["boundary"]) if resets else None,
             _encoder(config, trained, network),
         )
     _check_finite(folder, settings.split, result, network)
@@ -82,6 +77,12 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     # and writes the same card.
     update_card(config, manifest, details, console)
     return Made((), details, stats=details, content=fingerprint(details))
+
+
+def _with_progress(windows: HeldOutWindows, bar: Bar) -> Iterator[tuple[Int64Ids, Int64Ids]]:
+    for number, window in enumerate(windows):
+        bar.update(number)
+        yield window
 
 
 def _kept(place: StageFolder, split: str, checkpoint: str, console: Console) -> dict[str, Any]:

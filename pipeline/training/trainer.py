@@ -32,7 +32,7 @@ from pipeline.training.cores import OwnCores
 from pipeline.training.inputs import TrainingInputs
 from pipeline.training.rendezvous import KnownProcesses, connected
 from preprocess.errors import JobError
-from preprocess.shards.held_out_windows import evaluation_windows
+from preprocess.shards.held_out_windows import HeldOutWindows
 from preprocess.shards.stream import TokenStream, boundary_ids
 
 HELD_OUT_ROWS, HELD_OUT_UNROLL = 16, 64
@@ -142,14 +142,21 @@ def _held_out(inputs: TrainingInputs) -> Callable[[BiLMNetwork], dict[str, Any]]
     shards, train, share = inputs.corpus.shards("valid"), inputs.config.train, inputs.share
     if not shards:
         return None
-    stream, text = TokenStream(shards, train.boundary), HeldOut.of(shards)
+    text, resets = HeldOut.of(shards), bool(train.reset_state)
+    windows = HeldOutWindows(
+        TokenStream(shards, train.boundary),
+        HELD_OUT_ROWS,
+        HELD_OUT_UNROLL,
+        (share.rank, share.world),
+        whole_documents=resets,
+    )
 
     def evaluate_held_out(network: BiLMNetwork) -> dict[str, Any]:
         result = evaluate(
             network,
-            evaluation_windows(stream, HELD_OUT_ROWS, HELD_OUT_UNROLL, (share.rank, share.world)),
+            windows,
             text,
-            document_starts=boundary_ids(train.boundary) if train.reset_state else None,
+            document_starts=boundary_ids(train.boundary) if resets else None,
             encode=inputs.encode,
             reduce=sum_over_ranks,
         )

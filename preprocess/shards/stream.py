@@ -137,6 +137,21 @@ class TokenStream:
         """Return the number of positions of each of the passes [first, end), shape (end - first,)."""
         return self._plan.lengths(first, end)
 
+    def documents(self, number: int) -> Int64Ids:
+        """Return where each document of pass ``number`` starts, and the length of the pass.
+
+        Returns:
+            Positions, int64, shape (documents + 1,).
+        """
+        plan = self._pass(number)
+        # Not strict: a pass without shards has a begin.
+        entries = zip(plan.shards.tolist(), plan.repeats.tolist(), plan.begins, strict=False)
+        starts = [
+            self._order(number, *entry).positions[:-1].astype(np.int64) + begin
+            for *entry, begin in entries
+        ]
+        return np.concatenate([*starts, self.lengths(number, number + 1)])
+
     def read(self, number: int, start: int, end: int) -> tuple[Int64Ids, Int64Ids]:
         """Return the left and right tokens of positions [start, end) of pass ``number``, from 0.
 
