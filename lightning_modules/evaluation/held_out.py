@@ -10,6 +10,10 @@ from preprocess.shards.format import Shard
 WAYS = ("forward", "backward", "average")
 """Names of the perplexities: of each direction, and of both together."""
 
+CARRIED, TEXT_BY_TEXT = "carried", "text_by_text"
+"""States in which held-out text is read: one that is carried from document to document, or the zero
+state at the start of each document, as texts are scored and their vectors are made."""
+
 LONG_WORD = 12.0
 """A source with more characters per word on average is treated as text without spaces between words.
 
@@ -123,6 +127,13 @@ class Evaluation:
         """Mean -log p per token in nats, over all directions; NaN without tokens."""
         tokens = sum(self.total.tokens)
         return sum(self.total.nats) / tokens if tokens else math.nan
+
+    def losses(self) -> dict[str, Any]:
+        """Return the entries of `figures` that depend on the state in which the text is read."""
+        figures = self.figures()
+        units = ("", "word_", "character_")
+        keys = [f"{way}_{unit}perplexity" for unit in units for way in WAYS]
+        return {key: figures[key] for key in (*keys, "bits_per_byte", *WAYS[:2])}
 
     def figures(self) -> dict[str, Any]:
         """Return all figures as JSON values.

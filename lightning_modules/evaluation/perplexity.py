@@ -126,7 +126,7 @@ class LossTally:
             text: sizes of the whole split.
             reduce: sums a float64 tensor over all ranks; called once. By default there is one rank.
         """
-        sums = reduce(self._sums).cpu()  # (2, directions, bands + 1)
+        sums = reduce(self._sums).to("cpu", copy=True)  # (2, directions, bands + 1)
         unknown = int(sums[0, 0, -1])
         sums[..., self._unknown_band] += sums[..., -1]
         sums = sums[..., :-1]

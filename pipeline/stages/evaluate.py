@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lightning_modules.evaluation.held_out import Evaluation, HeldOut
+from lightning_modules.evaluation.held_out import CARRIED, TEXT_BY_TEXT, Evaluation, HeldOut
 from lightning_modules.evaluation.perplexity import evaluate
 from lightning_modules.models.model_folder import network_of_checkpoint
 from lightning_modules.models.stored_network import first_not_finite
@@ -21,6 +22,7 @@ from pipeline.config.schema import Config
 from pipeline.console import Bar, Console
 from pipeline.lifecycle.inputs import evaluation_corpus, stage_folder, tokenizer_of
 from pipeline.lifecycle.stage import HELD, REPLACES, Made, StageError, StageFolder
+from pipeline.reports.assessment import show_concerns
 from pipeline.reports.card_file import update_card
 from pipeline.reports.perplexity_tables import OTHERS, evaluations, show_evaluation
 from pipeline.training.device import resolve_device
@@ -39,6 +41,9 @@ UNROLL = 64
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:
     """Evaluate the trained checkpoint on one split of a corpus.
+
+    The split is read twice: with the state carried from document to document, and text by text from
+    the zero state. The figures are those of the state in training; "by_state" has those of both.
 
     Raises:
         StageError: the corpus has other token ids than the model, or the model was trained on it.
@@ -59,28 +64,41 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         )
         return Made((), details, stats=details, content=fingerprint(details))
     network = network_of_checkpoint(folder, trained).to(resolve_device(config.train.device))
-    windows = HeldOutWindows(TokenStream(shards, trained["boundary"]), settings.rows, UNROLL)
-    with console.bar("evaluate", len(windows)) as bar:
-        result = evaluate(
-            network,
-            _with_progress(windows, bar),
-            HeldOut.of(shards),
-            _ranks(config, corpus, trained, network),
-            boundary_ids(trained["boundary"]) if trained.get("reset_state") else None,
-            _encoder(config, trained, network),
-        )
-    _check_finite(folder, settings.split, result, network)
-    details |= result.figures()
+    stream = TokenStream(shards, trained["boundary"])
+    windows = {
+        state: HeldOutWindows(stream, settings.rows, UNROLL, whole_documents=state == TEXT_BY_TEXT)
+        for state in (CARRIED, TEXT_BY_TEXT)
+    }
+    own = TEXT_BY_TEXT if trained.get("reset_state") else CARRIED
+    ranks, encode = _ranks(config, corpus, trained, network), _encoder(config, trained, network)
+    results: dict[str, Evaluation] = {}
+    with console.bar("evaluate", sum(map(len, windows.values()))) as bar:
+        done = count()
+        for state, of_state in windows.items():
+            results[state] = evaluate(
+                network,
+                _with_progress(of_state, bar, done),
+                HeldOut.of(shards),
+                ranks if state == own else None,
+                boundary_ids(trained["boundary"]) if state == TEXT_BY_TEXT else None,
+                encode,
+            )
+            _check_finite(folder, settings.split, results[state], network)
+    details |= results[own].figures()
+    details |= {"state": own, "by_state": {name: one.losses() for name, one in results.items()}}
     show_evaluation(console, details)
+    show_concerns(console, details)
     # Before this result is published: if this process is killed in between, the stage is run again
     # and writes the same card.
     update_card(config, manifest, details, console)
     return Made((), details, stats=details, content=fingerprint(details))
 
 
-def _with_progress(windows: HeldOutWindows, bar: Bar) -> Iterator[tuple[Int64Ids, Int64Ids]]:
-    for number, window in enumerate(windows):
-        bar.update(number)
+def _with_progress(
+    windows: HeldOutWindows, bar: Bar, done: Iterator[int]
+) -> Iterator[tuple[Int64Ids, Int64Ids]]:
+    for window in windows:
+        bar.update(next(done))
         yield window
 
 

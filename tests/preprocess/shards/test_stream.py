@@ -185,3 +185,23 @@ def test_ids_outside_the_output_vocabulary_count_as_unknown_targets(corpus: Corp
     assert len(found) == 50
     assert found[UNKNOWN] == whole[UNKNOWN] + whole[50:].sum() > whole[UNKNOWN]
     assert found[1:].tolist() == whole[1:50].tolist()
+
+
+@settings(deadline=None)
+@given(CORPORA, BOUNDARIES, st.sampled_from(["shuffled", "as-given"]), st.integers(0, 3))
+def test_documents_start_where_they_are_read(
+    make_shards: MakeShards, corpus: list[Documents], boundary: Boundary, order: Any, number: int
+) -> None:
+    stream = TokenStream(make_shards(corpus), boundary, order, 5)
+    found = stream.documents(number)
+    assert found.dtype == np.int64
+    pairs = zipped(stream.read(number, 0, len(stream)))
+    documents = [pairs[first:end] for first, end in pairwise(found.tolist())]
+    assert [pair for one in documents for pair in one] == pairs
+    before, after = boundary_ids(boundary)
+    assert all(one[0][0] == before and one[-1][1] == after for one in documents)
+    assert len(documents) == sum(map(len, corpus))
+
+
+def test_an_empty_split_has_no_documents() -> None:
+    assert TokenStream([], "eos").documents(0).tolist() == [0]
