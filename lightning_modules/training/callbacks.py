@@ -143,4 +143,4 @@ class Metrics(pl.Callback):
         self._file.put(row)
         metrics = {k: v for k, v in row.items() if k != "step" and v is not None}
         for logger in trainer.loggers:
-            logger.log_metrics(metrics, row["step"])
+            logger.log_metrics(metrics, row["step"] - 1)  # as Lightning counts
