@@ -96,12 +96,9 @@ class StepDataset(Dataset[Any]):
     def _of_step(self, step: int) -> Iterator[tuple[Window, ...]]:
         size = self._share.of_pass
         for index in range(step * self._accumulate, (step + 1) * self._accumulate):
-            ids, targets = self._windows.batch(index)  # (directions, unroll, rows of the rank)
+            window = self._windows.batch(index)  # (directions, unroll, rows of the rank)
             yield tuple(
-                self._make(
-                    np.ascontiguousarray(ids[..., first : first + size]),
-                    np.ascontiguousarray(targets[..., first : first + size]),
-                )
+                self._make(*window.rows(first, first + size))
                 for first in range(0, size * self._share.passes, size)
             )
 

@@ -32,7 +32,7 @@ from pipeline.training.device import device_count, has_bf16, resolve_device
 from pipeline.training.memory import check_memory
 from pipeline.training.processes import Processes, processes_of
 from preprocess.shards.format import Corpus
-from preprocess.shards.stream import Int64Ids, boundary_ids, target_counts
+from preprocess.shards.stream import Int64Ids, target_counts
 from preprocess.shards.windows import TrainingWindows
 from preprocess.text.config import SPLITS
 from preprocess.tokenizers.load import cached_tokenizer
@@ -176,8 +176,9 @@ class TrainingInputs:
         train = self.config.train
         stream = training_stream(self.corpus, train)
         rows = self.share.of_rank
+        directions = self.config.model.direction_count
         return TrainingWindows(
-            stream, train.rows, train.unroll, rows, self.config.model.direction_count
+            stream, train.rows, train.unroll, rows, directions, train.reset_state
         )
 
     @property
@@ -193,9 +194,7 @@ class TrainingInputs:
 
     def maker(self) -> WindowMaker:
         """Return the function that turns ids into the network's input and targets."""
-        train = self.config.train
-        boundary = boundary_ids(train.boundary) if train.reset_state else None
-        return WindowMaker(self.clusters[1].numpy(), self.cutoffs, self.encode, boundary)
+        return WindowMaker(self.clusters[1].numpy(), self.cutoffs, self.encode)
 
     @cached_property
     def _spelling(self) -> Callable[[int], str] | None:
@@ -220,7 +219,7 @@ class TrainingInputs:
         """Types and characters per token that a character CNN reads, from this rank's first window."""
         if self.encode is None:
             return None
-        ids, _ = self.windows.batch(0)  # (directions, unroll, rows of the rank)
+        ids = self.windows.batch(0).ids  # (directions, unroll, rows of the rank)
         buckets = self.encode(ids).characters
         types = sum(len(bucket) for bucket in buckets)
         characters = sum(float((bucket != PAD).sum()) for bucket in buckets)
