@@ -11,7 +11,7 @@ from lightning_modules.evaluation.held_out import Evaluation, HeldOut, LossSums
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.heads.adaptive_softmax import AdaptiveSoftmax
 from lightning_modules.nn.window import Types, on_device
-from lightning_modules.nn.window_maker import WindowMaker
+from lightning_modules.nn.window_maker import WindowMaker, document_resets
 from preprocess.shards.stream import Int64Ids
 from preprocess.tokenizers.base import UNKNOWN
 
@@ -54,12 +54,13 @@ def evaluate(
     head, by_rank = network.head, np.arange(network.output_vocabulary)
     if isinstance(head, AdaptiveSoftmax):
         by_rank = head.ranks.cpu().numpy()
-    make = WindowMaker(by_rank, head.cutoffs, encode, document_starts)
+    make = WindowMaker(by_rank, head.cutoffs, encode)
     state = None
     with torch.inference_mode():
         for ids, goals in windows:
             ids, goals = ids[: network.directions], goals[: network.directions]
-            window = on_device(make(ids, goals), device)
+            resets = document_resets(ids, document_starts) if document_starts else None
+            window = on_device(make(ids, goals, resets), device)
             state = network.zero_state(ids.shape[2]) if state is None else state
             nll, state = network.nll(window, state)  # (directions, time, rows)
             tally.add(nll, window.targets)

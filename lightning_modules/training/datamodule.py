@@ -100,7 +100,12 @@ class TokenShardDataModule(pl.LightningDataModule):
         share = Share(train.rows, trainer.global_rank, trainer.world_size, train.row_passes)
         stream = training_stream(self.corpus, train)
         windows = TrainingWindows(
-            stream, train.rows, train.unroll, share.of_rank, network.directions
+            stream,
+            train.rows,
+            train.unroll,
+            share.of_rank,
+            network.directions,
+            train.reset_state,
         )
         gpu = trainer.strategy.root_device.type == "cuda"
         workers = train.data_workers
@@ -129,7 +134,8 @@ class TokenShardDataModule(pl.LightningDataModule):
             (trainer.global_rank, trainer.world_size),
             whole_documents=from_zero,
         )
-        return HeldOutLoader(windows, self._maker(network), network.directions)
+        marks = boundary_ids(train.boundary) if from_zero else None
+        return HeldOutLoader(windows, self._maker(network), network.directions, marks)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what identifies the corpus, so that a checkpoint is not resumed with another one."""
@@ -169,12 +175,11 @@ class TokenShardDataModule(pl.LightningDataModule):
 
     def _maker(self, network: BiLMNetwork) -> WindowMaker:
         """Return the function that turns ids into the network's input and targets."""
-        train, head = self.train_config, network.head
+        head = network.head
         ranks = np.arange(network.output_vocabulary)
         if isinstance(head, AdaptiveSoftmax):
             ranks = head.ranks.cpu().numpy()
-        boundary = boundary_ids(train.boundary) if train.reset_state else None
-        return WindowMaker(ranks, head.cutoffs, self._encoder(network), boundary)
+        return WindowMaker(ranks, head.cutoffs, self._encoder(network))
 
     def _encoder(self, network: BiLMNetwork) -> Callable[[Int64Ids], Types] | None:
         """Return a function from ids to the spellings of their types, for a character CNN input."""

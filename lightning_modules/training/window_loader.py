@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_modules.nn.window import Window, map_leaves
-from lightning_modules.nn.window_maker import WindowMaker
+from lightning_modules.nn.window_maker import WindowMaker, document_resets
 from lightning_modules.training.distribution import Share
 from preprocess.errors import UserError
 from preprocess.shards.held_out_windows import HeldOutWindows
@@ -59,15 +59,11 @@ class WindowDataset(Dataset[Any]):
     def __getitem__(self, number: int) -> Any:
         size, passes = self._share.of_pass, self._share.passes
         try:
-            ids, targets = self._windows.batch(number)  # (directions, unroll, rows of the rank)
+            window = self._windows.batch(number)  # (directions, unroll, rows of the rank)
         except UserError as error:
             return error
         parts = tuple(
-            self._make(
-                np.ascontiguousarray(ids[..., first : first + size]),
-                np.ascontiguousarray(targets[..., first : first + size]),
-            )
-            for first in range(0, size * passes, size)
+            self._make(*window.rows(first, first + size)) for first in range(0, size * passes, size)
         )
         return to_numpy(Batch(number, parts))
 
@@ -173,17 +169,28 @@ class HeldOutLoader:
         windows: ids and targets.
         make: converts ids and targets to the network's window.
         directions: directions of the network.
+        marks: ids before and after a document, if the state is reset at its start; None means that the
+            state is carried over.
     """
 
-    def __init__(self, windows: HeldOutWindows, make: WindowMaker, directions: int) -> None:
-        self._windows, self._make, self._directions = windows, make, directions
+    def __init__(
+        self,
+        windows: HeldOutWindows,
+        make: WindowMaker,
+        directions: int,
+        marks: tuple[int, int] | None = None,
+    ) -> None:
+        self._windows, self._make = windows, make
+        self._directions, self._marks = directions, marks
 
     def __len__(self) -> int:
         return len(self._windows)
 
     def __iter__(self) -> Iterator[Window]:
-        for ids, targets in self._windows:
-            yield self._make(ids[: self._directions], targets[: self._directions])
+        for window in self._windows:
+            ids, targets = (array[: self._directions] for array in window)
+            resets = document_resets(ids, self._marks) if self._marks else None
+            yield self._make(ids, targets, resets)
 
 
 def _identity(batch: Any) -> Any:

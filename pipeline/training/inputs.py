@@ -173,8 +173,9 @@ class TrainingInputs:
         train = self.config.train
         stream = training_stream(self.corpus, train)
         rows = self.share.of_rank
+        directions = self.config.model.direction_count
         return TrainingWindows(
-            stream, train.rows, train.unroll, rows, self.config.model.direction_count
+            stream, train.rows, train.unroll, rows, directions, train.reset_state
         )
 
     @property
@@ -219,7 +220,7 @@ class TrainingInputs:
         """Types and characters per token that a character CNN reads, from this rank's first window."""
         if self.encode is None:
             return None
-        ids, _ = self.windows.batch(0)  # (directions, unroll, rows of the rank)
+        ids = self.windows.batch(0).ids  # (directions, unroll, rows of the rank)
         buckets = self.encode(ids).characters
         types = sum(len(bucket) for bucket in buckets)
         characters = sum(float((bucket != PAD).sum()) for bucket in buckets)
