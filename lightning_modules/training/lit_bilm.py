@@ -55,6 +55,8 @@ class LitBiLM(pl.LightningModule):
         skipped_in_a_row: number of steps skipped since the last one that was not.
         held_out_losses: mean -log p of the held-out split in nats, at each evaluation so far.
         make_update: creates the `Update` when training starts.
+        initial_optimizer: state of an optimiser that training starts from, see
+            `InitialWeights.optimizer_state`.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class LitBiLM(pl.LightningModule):
         self.skipped = self.skipped_in_a_row = 0
         self.held_out_losses: list[float] = []
         self.make_update: Callable[[TrainConfig, list[torch.nn.Parameter]], Update] = Update
+        self.initial_optimizer: dict[str, Any] | None = None
         self._bf16 = bf16
         self._states: list[Tensor] = []
         self._average: WeightAverage | None = None
@@ -100,6 +103,9 @@ class LitBiLM(pl.LightningModule):
         if saved:
             with _fits():
                 self._update.load_state_dict(saved["optimizer"])
+        elif self.initial_optimizer:
+            self._update.load_state_dict(self.initial_optimizer)
+        self.initial_optimizer = None
         if self._average:
             self._average.tensors = [mean.to(self.device) for mean in self._average.tensors]
         self._restored = {}

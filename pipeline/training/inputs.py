@@ -166,7 +166,9 @@ class TrainingInputs:
         if self.checkpoint:
             module.restore(self.checkpoint)
         elif self.initial:
-            console.line(f"starting from {self.initial.path}; {self.initial.adopt(module.network)}")
+            told = self.initial.adopt(module.network, train.optimizer)
+            console.line(f"starting from {self.initial.path}; {told}")
+            module.initial_optimizer = self.initial.optimizer_state
         module.network.to(self.device)
         return module
 
