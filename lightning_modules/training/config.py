@@ -120,7 +120,9 @@ class TrainConfig(Section):
 
     corpus: str | None = runtime(None, "corpus folder to train on; null means this run's corpus")
     init_from: str | None = runtime(
-        None, "model folder to take the initial weights from; null means random weights"
+        None,
+        "model folder, train folder or its checkpoint to take the initial weights from; a checkpoint also "
+        "gives the state of the optimiser; null means random weights",
     )
     rows: int = Field(
         32, ge=1, le=1_000_000, description="rows of a batch, summed over all devices"

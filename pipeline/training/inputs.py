@@ -163,7 +163,9 @@ class TrainingInputs:
         check_memory(model, train, *size, self.share, self.device)
         module = LitBiLM(model, train, self.corpus.vocabulary, *self.clusters)
         if self.initial:
-            console.line(f"starting from {self.initial.path}; {self.initial.adopt(module.network)}")
+            told = self.initial.adopt(module.network, train.optimizer)
+            console.line(f"starting from {self.initial.path}; {told}")
+            module.initial_optimizer = self.initial.optimizer_state
         module.network.to(self.device)
         return module
 
