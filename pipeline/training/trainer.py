@@ -51,7 +51,8 @@ def fit(
     """
     train, share = inputs.config.train, inputs.share
     if inputs.checkpoint and inputs.step == train.steps:
-        module.restore(inputs.checkpoint)
+        module.on_load_checkpoint(inputs.checkpoint)
+        module.load_state_dict(inputs.checkpoint["state_dict"])
         return
     place, gpu = inputs.place, inputs.device.type == "cuda"
     windows = train.steps * train.accumulate_steps

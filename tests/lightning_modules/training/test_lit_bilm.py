@@ -394,7 +394,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(key: str, value: Any, tmp_pat
     with pytest.raises(
         UserError, match=r"^the checkpoint does not fit the model and its settings \("
     ):
-        module().restore(saved)
+        module().on_load_checkpoint(saved)
 
 
 def test_the_optimiser_implementation_is_that_of_the_device_it_resumes_on(tmp_path: Path) -> None:
