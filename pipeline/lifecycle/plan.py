@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from pipeline.config.schema import Config
 from pipeline.lifecycle.order import MAKERS, SETTINGS, TO_BE_CONTINUED
 from pipeline.lifecycle.stage import Stage, StageFolder
-from pipeline.lifecycle.state import StageState, request_of, state_of
+from pipeline.lifecycle.state import StageState, config_of_stage, request_of, state_of
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, ManifestError
 
@@ -45,6 +45,7 @@ def plan_of(
     continued = bool(changes) and all(plan.action == "extend" for plan in changes.values())
     keys = [key for name, key in SETTINGS if name == stage.name and MAKERS[key][0] in changes]
     try:
+        config = config_of_stage(stage, config)
         request = request_of(stage, config)
         if continued:
             request |= dict.fromkeys(keys, TO_BE_CONTINUED)
