@@ -128,7 +128,7 @@ def test_a_part_of_the_held_out_split_has_no_bits_per_byte(
 
 def test_a_checkpoint_of_another_corpus_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     train = settings()
-    _, _, trainer = fit(tiny, train, max_steps=1, limit_val_batches=0)
+    _, _, trainer = fit(tiny, train, max_steps=1, limit_val_batches=0, enable_checkpointing=False)
     trainer.save_checkpoint(tmp_path / "one.ckpt")
     saved = torch.load(tmp_path / "one.ckpt", weights_only=True)
     saved["TokenShardDataModule"]["corpus"] = "another"
@@ -147,7 +147,13 @@ def test_a_module_without_a_network_is_refused(tiny: Tiny) -> None:
         def configure_optimizers(self) -> None: ...
 
     data = TokenShardDataModule(str(tiny.root / "prepare"), settings())
-    trainer = pl.Trainer(accelerator="cpu", logger=False, max_steps=1, limit_val_batches=0)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        max_steps=1,
+        limit_val_batches=0,
+        enable_checkpointing=False,
+    )
     with pytest.raises(UserError, match=r"^TokenShardDataModule makes batches for a LitBiLM, or"):
         trainer.fit(Other(), data)
 
