@@ -1,6 +1,7 @@
 """The public names of biloom.
 
     from biloom import BiLM, ScalarMix, VectorCache, VectorDataset
+    from biloom import LitBiLM, ModelConfig, TokenShardDataModule, TrainConfig
 
 A module is imported when one of its names is first used, so `import biloom` does not load torch.
 """
@@ -13,19 +14,36 @@ from typing import TYPE_CHECKING, Any
 from _biloom import foreign_files, main, use_own_packages
 
 if TYPE_CHECKING:
+    from lightning_modules.config import ModelConfig as ModelConfig
     from lightning_modules.nn.scalar_mix import ScalarMix as ScalarMix
+    from lightning_modules.training.config import TrainConfig as TrainConfig
+    from lightning_modules.training.datamodule import TokenShardDataModule as TokenShardDataModule
+    from lightning_modules.training.lit_bilm import LitBiLM as LitBiLM
     from lightning_modules.vectors.dataset import VectorDataset as VectorDataset
     from lightning_modules.vectors.pretrained import BiLM as BiLM
     from preprocess.vectors.cache import VectorCache as VectorCache
 
-__all__ = ["BiLM", "ScalarMix", "VectorCache", "VectorDataset"]
-
 _HOMES = {
     "BiLM": "lightning_modules.vectors.pretrained",
+    "LitBiLM": "lightning_modules.training.lit_bilm",
+    "ModelConfig": "lightning_modules.config",
     "ScalarMix": "lightning_modules.nn.scalar_mix",
+    "TokenShardDataModule": "lightning_modules.training.datamodule",
+    "TrainConfig": "lightning_modules.training.config",
     "VectorCache": "preprocess.vectors.cache",
     "VectorDataset": "lightning_modules.vectors.dataset",
 }
+
+__all__ = [
+    "BiLM",
+    "LitBiLM",
+    "ModelConfig",
+    "ScalarMix",
+    "TokenShardDataModule",
+    "TrainConfig",
+    "VectorCache",
+    "VectorDataset",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -128,7 +128,7 @@ def test_a_part_of_the_held_out_split_has_no_bits_per_byte(
 
 def test_a_checkpoint_of_another_corpus_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     train = settings()
-    _, _, trainer = fit(tiny, train, max_steps=1, limit_val_batches=0, enable_checkpointing=False)
+    _, _, trainer = fit(tiny, train, max_steps=1, limit_val_batches=0)
     trainer.save_checkpoint(tmp_path / "one.ckpt")
     saved = torch.load(tmp_path / "one.ckpt", weights_only=True)
     saved["TokenShardDataModule"]["corpus"] = "another"
@@ -144,7 +144,10 @@ def test_a_module_without_a_network_is_refused(tiny: Tiny) -> None:
     class Other(pl.LightningModule):
         def training_step(self, batch: Any, number: int) -> None: ...
 
-        def configure_optimizers(self) -> None: ...
+        def validation_step(self, batch: Any, number: int) -> None: ...
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
 
     data = TokenShardDataModule(str(tiny.root / "prepare"), settings())
     trainer = pl.Trainer(

@@ -146,7 +146,9 @@ def from_checkpoint(trained: Path, folder: Path | None = None, name: str = "") -
 
 
 def moments_by_name(trained: Path) -> dict[str, dict[str, torch.Tensor]]:
-    saved = read_checkpoint(str(trained / "train" / "checkpoint.ckpt"))["optimizer_states"][0]["state"]
+    saved = read_checkpoint(str(trained / "train" / "checkpoint.ckpt"))["optimizer_states"][0][
+        "state"
+    ]
     names = [name for name, _ in network(trained, config(trained)).named_parameters()]
     return {name: saved[number] for number, name in enumerate(names)}
 
