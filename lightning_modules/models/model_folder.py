@@ -182,13 +182,17 @@ def save_model(
     return (WEIGHTS, CONFIG, *tokenizer.save(folder))
 
 
-def checkpoint_weights(folder: str) -> dict[str, Tensor]:
+def checkpoint_weights(folder: str, name: str = CHECKPOINT) -> dict[str, Tensor]:
     """Return the network's state dict from a train folder: averaged weights if training kept them.
+
+    Args:
+        folder: path or fsspec URL.
+        name: name of the checkpoint, one of those in `train_files`.
 
     Raises:
         CheckpointError: as in `read_checkpoint`.
     """
-    path = storage.join(folder, CHECKPOINT)
+    path = storage.join(folder, name)
     checkpoint = read_checkpoint(path)
     weights, prefix = checkpoint.get("average"), ""
     if not weights:
@@ -202,13 +206,14 @@ def checkpoint_weights(folder: str) -> dict[str, Tensor]:
     }
 
 
-def network_of_checkpoint(folder: str, details: Mapping[str, Any]) -> BiLMNetwork:
+def network_of_checkpoint(
+    folder: str, details: Mapping[str, Any], name: str = CHECKPOINT
+) -> BiLMNetwork:
     """Return the network of a train folder, given the ``details`` of the folder's manifest.
 
-    Raises:
-        CheckpointError: as in `read_checkpoint`.
+    Arguments and errors as in `checkpoint_weights`.
     """
-    weights = checkpoint_weights(folder)
+    weights = checkpoint_weights(folder, name)
     try:
         config = ModelConfig.model_validate(details["model"])
         network = BiLMNetwork(config, details["vocabulary"], tuple(details["cutoffs"]))
@@ -218,7 +223,7 @@ def network_of_checkpoint(folder: str, details: Mapping[str, Any]) -> BiLMNetwor
             f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[-1].strip()
         )
         raise CheckpointError(
-            f"{storage.join(folder, CHECKPOINT)} does not fit the model of its manifest ({reason}); "
+            f"{storage.join(folder, name)} does not fit the model of its manifest ({reason}); "
             "make it again with `biloom train --overwrite`"
         ) from error
     return network

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from lightning_modules.evaluation.held_out import WAYS, perplexity
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.heads.sampled_softmax import SampledSoftmax
+from lightning_modules.training.best_checkpoint import BestCheckpoint
 from lightning_modules.training.datamodule import StepLoader
 from lightning_modules.training.distribution import mean_over_ranks
 from lightning_modules.training.lit_bilm import LitBiLM
@@ -48,6 +49,7 @@ class Metrics(pl.Callback):
         compute: terms of the MFU.
         evaluate: returns figures of a network on the held-out split, among them "nats", the mean
             -log p per token. None means no held-out evaluation.
+        best: keeps the weights of the best evaluation; None on ranks other than 0.
     """
 
     def __init__(
@@ -57,9 +59,11 @@ class Metrics(pl.Callback):
         loader: StepLoader,
         compute: Compute,
         evaluate: Callable[[BiLMNetwork], dict[str, Any]] | None,
+        best: BestCheckpoint | None = None,
     ) -> None:
         self._path, self._bar, self._loader = path, bar, loader
         self._compute, self._evaluate_network = compute, evaluate
+        self._best = best
         self._file: MetricsFile | None = None
         self._held_out = ""
 
@@ -127,8 +131,11 @@ class Metrics(pl.Callback):
         assert self._evaluate_network is not None
         module.swap_average()
         figures = self._evaluate_network(module.network)
-        module.swap_average()
         nats = figures.pop("nats")
+        if self._best:
+            network = module.network
+            self._best.offer(module.step, nats, figures, network.head.cutoffs, network.state_dict())
+        module.swap_average()
         if module.step % module.train_config.evaluate_steps == 0:
             # The extra evaluation at the last step must not count: a longer training has none there.
             module.record_held_out_loss(nats)

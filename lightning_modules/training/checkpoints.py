@@ -11,6 +11,8 @@ from lightning_modules.models.checkpoint_file import (
     pack_checkpoint,
     read_checkpoint,
 )
+from lightning_modules.training.best import is_last_step
+from lightning_modules.training.best_checkpoint import remove_unneeded
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.distribution import Agreement
 from lightning_modules.training.lit_bilm import LitBiLM
@@ -104,7 +106,8 @@ class Checkpoints(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, *arguments: Any
     ) -> None:
         assert isinstance(module, LitBiLM)
-        step, last = module.step, module.step == module.train_config.steps
+        step = module.step
+        last = is_last_step(module.train_config, step, module.held_out_losses)
         self._stop_if_diverged(module)
         late, stopped = self._agreement.largest(
             self._asked or time.monotonic() - self._saved > self._seconds, self.stopped_by
@@ -114,6 +117,7 @@ class Checkpoints(pl.Callback):
         if not (due or last or stopped):
             return
         self._save(trainer, module)
+        trainer.should_stop |= last
         if stopped and not last:
             # Wait for rank 0 to finish writing; a rank that leaves earlier would count as lost.
             self._agreement.largest(0)
@@ -134,6 +138,7 @@ class Checkpoints(pl.Callback):
         later = [step for step in steps if step > module.step]
         for step in [*steps[: -KEPT - len(later)], *later]:
             storage.remove(checkpoint_file(self._folder, step))
+        remove_unneeded(self._folder)
 
     def _stop_if_diverged(self, module: LitBiLM) -> None:
         if module.skipped_in_a_row < self._most_skipped:

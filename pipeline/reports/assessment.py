@@ -1,12 +1,11 @@
 """Judgements on a training run, from its metrics and its held-out figures."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Row = Mapping[str, Any]
-"""A row of metrics.jsonl."""
+from lightning_modules.training.metrics_file import Row, held_out_losses, training_losses
 
 WORSE = 1.01
 """The last step counts as worse than the best if its held-out perplexity is more than this many times
@@ -58,16 +57,6 @@ def assess(
     return [verdict for verdict in verdicts if verdict]
 
 
-def held_out_losses(metrics: Sequence[Row]) -> list[tuple[int, float]]:
-    """Return (step, mean held-out loss per token in nats over the directions) of each evaluation."""
-    return _losses(metrics, "valid_{}_perplexity", math.log)
-
-
-def training_losses(metrics: Sequence[Row]) -> list[tuple[int, float]]:
-    """Return (step, mean training loss per token in nats over the directions) of each row with a loss."""
-    return _losses(metrics, "loss_{}", float)
-
-
 def last_training_loss(training: Mapping[str, Any], metrics: Sequence[Row]) -> float | None:
     """Return the mean training loss per token in nats over the last steps.
 
@@ -78,18 +67,6 @@ def last_training_loss(training: Mapping[str, Any], metrics: Sequence[Row]) -> f
         return None
     last = [loss for step, loss in losses if step > (1 - LAST_PART) * losses[-1][0]]
     return sum(last) / len(last)
-
-
-def _losses(
-    metrics: Sequence[Row], key: str, nats: Callable[[float], float]
-) -> list[tuple[int, float]]:
-    found = []
-    for row in metrics:
-        ways = [row.get(key.format(way)) for way in ("forward", "backward")]
-        losses = [nats(one) for one in ways if one is not None and math.isfinite(one)]
-        if losses:
-            found.append((int(row["step"]), sum(losses) / len(losses)))
-    return found
 
 
 def _best_step(evaluations: Sequence[tuple[int, float]], worse: float, passes: float) -> Verdict:

@@ -17,6 +17,8 @@ from lightning_modules.evaluation.held_out import HeldOut
 from lightning_modules.evaluation.perplexity import evaluate
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.sizes import flops_per_token
+from lightning_modules.training.best import is_last_step
+from lightning_modules.training.best_checkpoint import BestCheckpoint
 from lightning_modules.training.callbacks import Compute, Metrics, ProgressBar
 from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.datamodule import TokenShardDataModule
@@ -40,7 +42,11 @@ HELD_OUT_ROWS, HELD_OUT_UNROLL = 16, 64
 
 
 def fit(
-    inputs: TrainingInputs, module: LitBiLM, loggers: Sequence[Logger], bar: ProgressBar
+    inputs: TrainingInputs,
+    module: LitBiLM,
+    loggers: Sequence[Logger],
+    bar: ProgressBar,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Train from the step of ``module`` to the last step. Collective: every rank must call it.
 
@@ -49,19 +55,22 @@ def fit(
         module: the module to train, in place.
         loggers: loggers for rank 0.
         bar: the progress bar.
+        warn: called with each warning.
 
     Raises:
         Stopped: a signal stopped the training, after its step was saved.
         UserError: reading or writing fails, the processes do not meet, or one of them is lost.
     """
     train, share = inputs.config.train, inputs.share
-    if module.step == train.steps:
+    if is_last_step(train, module.step, module.held_out_losses):
         return
     with _quiet():
         gpu = inputs.device.type == "cuda"
         data = TokenShardDataModule(inputs.windows, inputs.maker(), train, share, module.step, gpu)
+        best = None if share.rank else BestCheckpoint(inputs.place.work, module.step, warn)
         metrics = Metrics(
-            inputs.place.new_file(METRICS), bar, data.loader, _compute(inputs), _held_out(inputs)
+            inputs.place.new_file(METRICS),
+            *(bar, data.loader, _compute(inputs), _held_out(inputs), best),
         )
         # The module has copies. They take as much memory as the weights and the optimiser state.
         inputs.checkpoint = inputs.initial = None
