@@ -36,6 +36,12 @@ class TrainedCheckpoint(NamedTuple):
         return int(details["best_step"] if self.name == BEST else details["steps"])
 
     @property
+    def described(self) -> str:
+        """The step, and the number of all steps if there are later ones."""
+        steps = self.manifest.details["steps"]
+        return f"step {self.step:,}" + (f" of {steps:,}" if self.step < steps else "")
+
+    @property
     def kind(self) -> str:
         """Return "last" if the weights are those of the last step, else "best"."""
         return LAST_STEP if self.step == self.manifest.details["steps"] else BEST_STEP

@@ -82,7 +82,9 @@ def _best_step(evaluations: Sequence[tuple[int, float]], worse: float, passes: f
     step, last = min(evaluations, key=lambda one: one[1])[0], evaluations[-1][0]
     if worse > WORSE:
         why = (
-            "the model overfits. Use fewer steps, more text or more dropout."
+            "the model overfits. The best step is the one that is exported, unless "
+            "export.checkpoint=last. train.patience stops such a training, and more text or more dropout "
+            "helps against it."
             if passes > 1
             else "training is unstable, since no text was read twice. A lower train.learning_rate "
             "usually prevents this."

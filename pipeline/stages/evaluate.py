@@ -66,6 +66,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     network = network_of_checkpoint(folder, trained, checkpoint.name)
     network.to(resolve_device(config.train.device))
     stream = TokenStream(shards, trained["boundary"])
+    console.line(f"weights of {checkpoint.described}")
     with console.bar("evaluate", window_count(stream, settings.rows, UNROLL)) as bar:
 
         def windows() -> Iterator[tuple[Int64Ids, Int64Ids]]:

@@ -51,10 +51,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     card = card_of(config, checkpoint, saved, evaluation_of(config, checkpoint, console))
     storage.write_bytes(place.new_file(CARD), card)
     size = sum(file.bytes for file in made)
-    steps = trained.details["steps"]
-    of = f" of {steps:,}" if checkpoint.step < steps else ""
     console.line(
-        f"{count(trained.details['parameters'])} parameters of step {checkpoint.step:,}{of}, {count(size)}B"
+        f"{count(trained.details['parameters'])} parameters of {checkpoint.described}, {count(size)}B"
     )
     details = {**saved, "parameters": trained.details["parameters"]}
     files = (*made, place.record(CARD))

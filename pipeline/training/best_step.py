@@ -154,7 +154,9 @@ class OverfittingWatch(Logger):
 
     def _warning(self) -> str:
         (first, low), (last, high) = self._held_out[-RISES - 1], self._held_out[-1]
-        advice = "" if self._patience else f"train.patience={RISES} stops such a training, and "
+        advice = (
+            "" if self._patience else f"a new run with train.patience={RISES} stops early, and "
+        )
         return (
             f"the model overfits: held-out perplexity rose in {RISES} evaluations in a row, from "
             f"{perplexity(low):,.1f} at step {first:,} to {perplexity(high):,.1f} at step {last:,}, while "

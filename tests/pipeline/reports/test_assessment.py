@@ -5,13 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.reports.assessment import (
-    Verdict,
-    assess,
-    held_out_losses,
-    last_training_loss,
-    training_losses,
-)
+from lightning_modules.training.metrics_file import held_out_losses, training_losses
+from pipeline.reports.assessment import Verdict, assess, last_training_loss
 
 Row = dict[str, Any]
 TRAINED = {"steps": 100, "passes": 2.0, "skipped_steps": 0}

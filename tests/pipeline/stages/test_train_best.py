@@ -105,8 +105,8 @@ def test_the_best_step_and_the_overfitting_are_told(overfitted: tuple[Path, Mani
     )
     warning = (
         r"the model overfits: held-out perplexity rose in 3 evaluations in a row, from 49\.\d at step 15 to "
-        r"\d+\.\d at step 30, while training loss fell\. The best step is kept for export; train\.patience=3 "
-        r"stops such a training, and more text or a higher dropout helps against it\n"
+        r"\d+\.\d at step 30, while training loss fell\. The best step is kept for export; a new run with "
+        r"train\.patience=3 stops early, and more text or a higher dropout helps against it\n"
     )
     assert len(re.findall(warning, printed)) == 1
 
@@ -206,7 +206,7 @@ def test_patience_ends_a_training(stopped: tuple[Path, Manifest, str]) -> None:
         f"stopped at step 30 of 40, because {reason}; the same command with a larger train.patience trains "
         "further\n" in printed
     )
-    assert "train.patience=3 stops" not in printed
+    assert "train.patience=3 stops early" not in printed
 
 
 def test_a_stopped_training_is_done(tiny: Tiny, stopped: tuple[Path, Manifest, str]) -> None:
