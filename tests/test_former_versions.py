@@ -156,6 +156,15 @@ def test_a_finished_training_takes_more_steps(former: Path) -> None:
     assert read_manifest("finished/train").details["steps"] == 35
 
 
+def test_a_training_starts_from_a_finished_one_and_its_optimiser(
+    former: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = ("train.corpus=finished/prepare", "prepare.tokenizer=finished/tokenizer")
+    biloom("train", "run.output=next", *corpus, "train.init_from=finished/train", "train.steps=2")
+    assert "the optimiser continues with its moments" in capsys.readouterr().out
+    assert read_manifest("next/train").details["steps"] == 2
+
+
 def test_a_killed_embedding_is_resumed_from_its_part(former: Path) -> None:
     shard = former / "killed-embed" / "embed" / "vectors-000000-000.bin"
     written = shard.stat().st_mtime_ns

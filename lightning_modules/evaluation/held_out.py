@@ -10,6 +10,10 @@ from preprocess.shards.format import Shard
 WAYS = ("forward", "backward", "average")
 """Names of the perplexities: of each direction, and of both together."""
 
+CARRIED, TEXT_BY_TEXT = "carried", "text_by_text"
+"""States in which held-out text is read: one that is carried from document to document, or the zero
+state at the start of each document, as texts are scored and their vectors are made."""
+
 LONG_WORD = 12.0
 """A source with more characters per word on average is treated as text without spaces between words.
 
@@ -97,7 +101,7 @@ class LossSums:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The loss of a model on a split.
+    """The loss of a model on a split, or on a part of it.
 
     Attributes:
         text: sizes of the split.
@@ -114,9 +118,22 @@ class Evaluation:
     bands: Mapping[tuple[int, int], LossSums]
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the loss is that of each token of the split in each direction."""
+        return set(self.total.tokens) == {self.text.tokens}
+
+    @property
     def loss(self) -> float:
-        """Mean -log p per token in nats, over all directions."""
-        return sum(self.total.nats) / sum(self.total.tokens)
+        """Mean -log p per token in nats, over all directions; NaN without tokens."""
+        tokens = sum(self.total.tokens)
+        return sum(self.total.nats) / tokens if tokens else math.nan
+
+    def losses(self) -> dict[str, Any]:
+        """Return the entries of `figures` that depend on the state in which the text is read."""
+        figures = self.figures()
+        units = ("", "word_", "character_")
+        keys = [f"{way}_{unit}perplexity" for unit in units for way in WAYS]
+        return {key: figures[key] for key in (*keys, "bits_per_byte", *WAYS[:2])}
 
     def figures(self) -> dict[str, Any]:
         """Return all figures as JSON values.
@@ -124,25 +141,24 @@ class Evaluation:
         A figure that is not defined is None, and "not_defined" has the reason. "forward" and
         "backward" are total losses in nats. Bits per byte are the mean of both directions' total
         losses in bits, divided by the size in UTF-8. They count only one segmentation of the text
-        into tokens, so they are an upper bound.
+        into tokens, so they are an upper bound. Of a part of a split, only figures per token are
+        defined, because the sizes are those of the whole split.
         """
         text, reasons = self.text, self._reasons()
         figures: dict[str, Any] = {}
-        for unit, size in (
-            ("", text.tokens),
-            ("word_", text.words),
-            ("character_", text.characters),
-        ):
+        for unit, size in (("", None), ("word_", text.words), ("character_", text.characters)):
             perplexities = self.total.perplexities(size)
-            if unit == "word_" and "word" in reasons:
+            if unit.rstrip("_") in reasons:
                 perplexities = dict.fromkeys(WAYS)
             figures |= {f"{way}_{unit}perplexity": value for way, value in perplexities.items()}
-        bits = self.loss * text.tokens / math.log(2) / text.text_bytes
+        bits = None
+        if "bits_per_byte" not in reasons:
+            bits = self.loss * text.tokens / math.log(2) / text.text_bytes
         sizes = asdict(text)
         del sizes["unspaced"]
         return {
             **figures,
-            "bits_per_byte": None if "bits_per_byte" in reasons else bits,
+            "bits_per_byte": bits,
             **_by_direction("", self.total.nats),
             **sizes,
             "unknown_tokens": self.unknown,
@@ -172,6 +188,9 @@ class Evaluation:
             reasons["bits_per_byte"] = (
                 f"{self.unknown:,} tokens are unknown words, whose spelling has no probability"
             )
+        if not self.is_complete:
+            part = f"{self.total.tokens[0]:,} of {self.text.tokens:,} tokens were evaluated"
+            reasons |= dict.fromkeys(("word", "character", "bits_per_byte"), part)
         if not self.bands:
             reasons["bands"] = "the training corpus is not available; name it in train.corpus"
         return reasons

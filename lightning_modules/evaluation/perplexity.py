@@ -11,7 +11,7 @@ from lightning_modules.evaluation.held_out import Evaluation, HeldOut, LossSums
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.heads.adaptive_softmax import AdaptiveSoftmax
 from lightning_modules.nn.window import Types, on_device
-from lightning_modules.nn.window_maker import WindowMaker
+from lightning_modules.nn.window_maker import WindowMaker, document_resets
 from preprocess.shards.stream import Int64Ids
 from preprocess.tokenizers.base import UNKNOWN
 
@@ -30,14 +30,16 @@ def evaluate(
 ) -> Evaluation:
     """Compute the loss of a network on every token of a split.
 
-    The state starts at zero and is carried from window to window. A target that the network cannot
-    predict (an id of at least ``network.output_vocabulary``) counts as the unknown token. Dropout and
-    sampling are off; the network's mode is ignored and not changed.
+    The state starts at zero and is carried from window to window. To score each document from the
+    zero state, as `scoring.score_texts` does, use windows of whole documents and ``document_starts``.
+    A target that the network cannot predict (an id of at least ``network.output_vocabulary``) counts
+    as the unknown token. Dropout and sampling are off; the network's mode is ignored and not changed.
 
     Args:
         network: the network. A forward language model reads the first stream only.
-        windows: ids and targets of consecutive windows, both int64 (2, time, rows). They hold each
-            position of the split once, or the rows of this rank; padding has targets below 0.
+        windows: ids and targets of consecutive windows, both int64 (2, time, rows), as of
+            `HeldOutWindows`. They hold each position of the split once, or the rows of this rank;
+            padding has targets below 0.
         text: sizes of the whole split.
         ranks: rank of each id by its count in the training split, counted from 0, int64 (output
             vocabulary,). None means no frequency bands.
@@ -48,24 +50,37 @@ def evaluate(
         reduce: sums a float64 tensor over all ranks; called once. By default there is one rank.
     """
     device = next(network.parameters()).device
-    tally = _Tally(network.directions, network.output_vocabulary, ranks, device)
+    tally = LossTally(network.directions, network.output_vocabulary, ranks, device)
     head, by_rank = network.head, np.arange(network.output_vocabulary)
     if isinstance(head, AdaptiveSoftmax):
         by_rank = head.ranks.cpu().numpy()
-    make = WindowMaker(by_rank, head.cutoffs, encode, document_starts)
+    make = WindowMaker(by_rank, head.cutoffs, encode)
     state = None
     with torch.inference_mode():
         for ids, goals in windows:
             ids, goals = ids[: network.directions], goals[: network.directions]
-            window = on_device(make(ids, goals), device)
+            resets = document_resets(ids, document_starts) if document_starts else None
+            window = on_device(make(ids, goals, resets), device)
             state = network.zero_state(ids.shape[2]) if state is None else state
             nll, state = network.nll(window, state)  # (directions, time, rows)
             tally.add(nll, window.targets)
-    return tally.evaluation(text, reduce)
+    result = tally.result(text, reduce)
+    assert result.is_complete, "each token is counted once"
+    return result
 
 
-class _Tally:
-    """Sums by direction and frequency band, kept on the device so that the CPU never waits for it."""
+class LossTally:
+    """Sums of losses by direction and frequency band.
+
+    They are kept on the device, so that the CPU does not wait for it before `result`.
+
+    Args:
+        directions: 2, or 1 for a forward language model.
+        vocabulary: number of ids that can be predicted.
+        ranks: rank of each id by its count in the training split, counted from 0, int64
+            (vocabulary,). None means no frequency bands.
+        device: device of the losses.
+    """
 
     def __init__(
         self,
@@ -91,19 +106,32 @@ class _Tally:
         self._sums = torch.zeros(2, directions, len(ends) + 1, dtype=torch.float64, device=device)
 
     def add(self, nll: Tensor, targets: Tensor) -> None:
-        """Add losses of targets, both (directions, time, rows); targets below 0 are ignored."""
+        """Add the losses of targets.
+
+        Args:
+            nll: -log p of each target in nats, as of `BiLMNetwork.nll`, (directions, time, rows).
+            targets: ids below ``vocabulary``, as of `Window.targets`, (directions, time, rows).
+                Targets below 0 are ignored.
+        """
         band = self._band[targets.clamp(min=0)].where(targets >= 0, -1)
         hit = band[..., None] == self._each  # (directions, time, rows, bands + 1)
         self._sums[0] += hit.sum((1, 2))
         self._sums[1] += nll.double()[..., None].where(hit, 0.0).sum((1, 2))
 
-    def evaluation(self, text: HeldOut, reduce: Callable[[Tensor], Tensor]) -> Evaluation:
-        sums = reduce(self._sums).cpu()  # (2, directions, bands + 1)
+    def result(
+        self, text: HeldOut, reduce: Callable[[Tensor], Tensor] = lambda sums: sums
+    ) -> Evaluation:
+        """Return the evaluation of the targets added so far, which may be a part of the split.
+
+        Args:
+            text: sizes of the whole split.
+            reduce: sums a float64 tensor over all ranks; called once. By default there is one rank.
+        """
+        sums = reduce(self._sums).to("cpu", copy=True)  # (2, directions, bands + 1)
         unknown = int(sums[0, 0, -1])
         sums[..., self._unknown_band] += sums[..., -1]
         sums = sums[..., :-1]
         total = _sums(sums.sum(-1))
-        assert set(total.tokens) == {text.tokens}, "each token is counted once"
         bands = {}
         if self._has_ranks:
             bands = {band: _sums(sums[..., n]) for n, band in enumerate(self._ranges)}

@@ -18,8 +18,8 @@ from preprocess.tokenizers.base import UNKNOWN
 Int64Ids = npt.NDArray[np.int64]
 
 
-def resets(ids: Int64Ids, boundary: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Return True where an input is the mark that a direction reads before a document.
+def document_resets(ids: Int64Ids, boundary: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Return True where a document begins: an input is the mark that its direction reads before it.
 
     The forward direction reads the begin mark first, the backward direction the end mark.
 
@@ -43,8 +43,6 @@ class WindowMaker:
         cutoffs: cutoffs of the adaptive softmax, for the routes of the targets.
         encode: converts ids, int64 (directions, time, rows), to the `Types` that a character CNN
             reads; None means that the input encoder reads ids.
-        boundary: ids that mark the begin and the end of a document, to reset the state there; None
-            means that the state is never reset.
     """
 
     def __init__(
@@ -52,17 +50,26 @@ class WindowMaker:
         ranks: np.ndarray[Any, np.dtype[np.int64]],
         cutoffs: tuple[int, ...],
         encode: Callable[[Int64Ids], Types] | None = None,
-        boundary: tuple[int, int] | None = None,
     ) -> None:
-        self._ranks, self._cutoffs = ranks, cutoffs
-        self._encode, self._boundary = encode, boundary
+        self._ranks, self._cutoffs, self._encode = ranks, cutoffs, encode
 
-    def __call__(self, ids: Int64Ids, targets: Int64Ids) -> Window:
-        """Return a window on the CPU; ids and targets are int64 (directions, time, rows)."""
+    def __call__(
+        self,
+        ids: Int64Ids,
+        targets: Int64Ids,
+        resets: npt.NDArray[np.bool_] | None = None,
+    ) -> Window:
+        """Return a window on the CPU.
+
+        Args:
+            ids: int64 (directions, time, rows).
+            targets: int64 (directions, time, rows).
+            resets: as `Window.resets`.
+        """
         targets = np.where(targets >= len(self._ranks), UNKNOWN, targets)
         return Window(
             self._encode(ids) if self._encode else torch.from_numpy(ids),
             torch.from_numpy(targets),
             route(targets.reshape(-1), self._ranks, self._cutoffs),
-            torch.from_numpy(resets(ids, self._boundary)) if self._boundary else None,
+            None if resets is None else torch.from_numpy(resets),
         )

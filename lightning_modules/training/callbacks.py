@@ -1,4 +1,4 @@
-"""Metrics, held-out evaluation and the progress bar of a running training."""
+"""Metrics and the progress bar of a running training."""
 
 import time
 from collections.abc import Callable
@@ -6,14 +6,11 @@ from typing import Any, NamedTuple, Protocol
 
 import pytorch_lightning as pl
 
-from lightning_modules.evaluation.held_out import WAYS, perplexity
-from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.evaluation.held_out import perplexity
 from lightning_modules.nn.heads.sampled_softmax import SampledSoftmax
-from lightning_modules.training.best_checkpoint import BestCheckpoint
-from lightning_modules.training.datamodule import StepLoader
-from lightning_modules.training.distribution import mean_over_ranks
+from lightning_modules.training.datamodule import TokenShardDataModule
 from lightning_modules.training.lit_bilm import LitBiLM
-from lightning_modules.training.metrics_file import MetricsFile
+from lightning_modules.training.metrics_file import MetricsFile, Row
 
 
 class ProgressBar(Protocol):
@@ -36,34 +33,28 @@ class Compute(NamedTuple):
 
 
 class Metrics(pl.Callback):
-    """Write metrics to ``metrics.jsonl``, the loggers and the progress bar.
+    """Write metrics to ``metrics.jsonl`` and the progress bar, and log the speed.
 
-    A line with training metrics is written every ``log_steps`` steps, and one with held-out figures
-    every ``evaluate_steps`` steps; both also after the last step. All ranks take part, because losses
-    are averaged over them; rank 0 writes. A resumed training keeps the lines up to its first step.
+    A line with training metrics is written every ``log_every_n_steps`` steps of the Trainer, and one
+    with held-out figures after each validation; both also after the last step. All ranks take part,
+    because losses are averaged over them; rank 0 writes. A resumed training keeps the lines up to its
+    first step.
 
     Args:
         path: path of ``metrics.jsonl``.
         bar: the progress bar.
-        loader: the loader of the batches, which measures how long training waits for data.
         compute: terms of the MFU.
-        evaluate: returns figures of a network on the held-out split, among them "nats", the mean
-            -log p per token. None means no held-out evaluation.
-        best: keeps the weights of the best evaluation; None on ranks other than 0.
+        watch: called on rank 0 with each row of ``metrics.jsonl``.
     """
 
     def __init__(
         self,
         path: str,
         bar: ProgressBar,
-        loader: StepLoader,
         compute: Compute,
-        evaluate: Callable[[BiLMNetwork], dict[str, Any]] | None,
-        best: BestCheckpoint | None = None,
+        watch: Callable[[Row], None] = lambda _: None,
     ) -> None:
-        self._path, self._bar, self._loader = path, bar, loader
-        self._compute, self._evaluate_network = compute, evaluate
-        self._best = best
+        self._path, self._bar, self._compute, self._watch = path, bar, compute, watch
         self._file: MetricsFile | None = None
         self._held_out = ""
 
@@ -74,22 +65,37 @@ class Metrics(pl.Callback):
         self._bar.update(module.step)
         self._began = self._logged = time.monotonic()
         self._first_step = self._logged_step = module.step
-        self._paused, self._waited = 0.0, self._loader.waited
+        self._paused, self._waited = 0.0, _waited(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, *arguments: Any
     ) -> None:
         assert isinstance(module, LitBiLM)
-        train = module.train_config
-        step, last = module.step, module.step == train.steps
-        if step % train.log_steps == 0 or last:
+        if not module.figures.is_between_steps:
+            return
+        last = module.step == trainer.max_steps
+        if module.step % trainer.log_every_n_steps == 0 or last:  # type: ignore[attr-defined]
             self._log(trainer, module)
-        if self._evaluate_network and (step % train.evaluate_steps == 0 or last):
-            began = time.monotonic()
-            self._evaluate(trainer, module)
-            self._paused += time.monotonic() - began
-            self._logged, self._logged_step = time.monotonic(), step
-            self._waited = self._loader.waited
+        if last:
+            # Then Lightning validates once more. A longer training has no validation at this step,
+            # unless it is due.
+            trainer.should_stop = True
+            due = module.step % module.train_config.evaluate_steps == 0
+            module.validation_counts = due
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._validation_began = time.monotonic()
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, LitBiLM)
+        figures = module.held_out
+        row = {f"valid_{name}": value for name, value in figures.items()}
+        self._put({"step": module.step, **row, "averaged": module.is_averaging})
+        shown = figures["average_perplexity"] or figures["forward_perplexity"]
+        self._held_out = f" (held-out {shown:,.1f})"
+        now = time.monotonic()
+        self._paused += now - self._validation_began
+        self._logged, self._logged_step, self._waited = now, module.step, _waited(trainer)
 
     def on_train_end(self, *arguments: Any) -> None:
         self.save()
@@ -103,51 +109,34 @@ class Metrics(pl.Callback):
             self._file.save()
 
     def _log(self, trainer: pl.Trainer, module: LitBiLM) -> None:
-        losses = mean_over_ranks(module.losses).tolist()
         now, step, tokens = time.monotonic(), module.step, module.train_config.tokens_a_step
         seconds = max(now - self._logged, 1e-9)
         speed = (step - self._logged_step) * tokens / seconds
-        row: dict[str, Any] = {"step": step}
-        for name, loss in zip(WAYS, losses, strict=False):
-            row |= {f"loss_{name}": loss, f"perplexity_{name}": perplexity(loss)}
-        row |= {
-            "learning_rate": module.learning_rate,
-            "gradient_norm": module.gradient_norm,
-            "skipped_steps": module.skipped,
+        waited = _waited(trainer)
+        speeds = {
             "tokens_per_second": round(speed, 1),
             "mfu": round(speed * self._compute.flops_per_token / self._compute.peak_flops, 4),
-            "data_wait": round((self._loader.waited - self._waited) / seconds, 4),
+            "data_wait": round((waited - self._waited) / seconds, 4),
         }
-        self._logged, self._logged_step, self._waited = now, step, self._loader.waited
-        self._put(trainer, row)
+        module.log_dict(speeds)
+        figures = module.figures.to_log()
+        loss = figures.pop("train_loss")
+        self._put({"step": step, **figures, **speeds})
+        self._logged, self._logged_step, self._waited = now, step, waited
         mean = (step - self._first_step) * tokens / max(now - self._began - self._paused, 1e-9)
-        shown = perplexity(sum(losses) / len(losses))
         # A sampled softmax loss is not comparable with the perplexity over the full vocabulary.
         sampled = "sampled " if isinstance(module.network.head, SampledSoftmax) else ""
-        note = f"{mean:,.0f} tokens/s  {sampled}perplexity {shown:,.1f}{self._held_out}"
+        note = f"{mean:,.0f} tokens/s  {sampled}perplexity {perplexity(loss):,.1f}{self._held_out}"
         self._bar.update(step, note)
 
-    def _evaluate(self, trainer: pl.Trainer, module: LitBiLM) -> None:
-        assert self._evaluate_network is not None
-        module.swap_average()
-        figures = self._evaluate_network(module.network)
-        nats = figures.pop("nats")
-        if self._best:
-            network = module.network
-            self._best.offer(module.step, nats, figures, network.head.cutoffs, network.state_dict())
-        module.swap_average()
-        if module.step % module.train_config.evaluate_steps == 0:
-            # The extra evaluation at the last step must not count: a longer training has none there.
-            module.record_held_out_loss(nats)
-        row = {f"valid_{name}": value for name, value in figures.items()}
-        self._put(trainer, {"step": module.step, **row, "averaged": module.is_averaging})
-        shown = figures.get("average_perplexity") or figures["forward_perplexity"]
-        self._held_out = f" (held-out {shown:,.1f})"
+    def _put(self, row: dict[str, Any]) -> None:
+        if self._file is not None:
+            self._file.put(row)
+            self._watch(row)
 
-    def _put(self, trainer: pl.Trainer, row: dict[str, Any]) -> None:
-        if self._file is None:
-            return
-        self._file.put(row)
-        metrics = {k: v for k, v in row.items() if k != "step" and v is not None}
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, row["step"])
+
+def _waited(trainer: pl.Trainer) -> float:
+    """Return how long training has waited for batches, in seconds."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, TokenShardDataModule)
+    return data.loader.waited if data.loader else 0.0

@@ -1,18 +1,20 @@
 """Checkpoints of an unfinished training: when they are written, which are kept, which is read."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
+from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 
 from lightning_modules.models.checkpoint_file import (
     CheckpointError,
     pack_checkpoint,
     read_checkpoint,
 )
-from lightning_modules.training.best import is_last_step
-from lightning_modules.training.best_checkpoint import remove_unneeded
+from lightning_modules.training.best import remove_unneeded
+from lightning_modules.training.checkpoint_format import make_resumable
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.distribution import Agreement
 from lightning_modules.training.lit_bilm import LitBiLM
@@ -59,15 +61,54 @@ def newest_checkpoint(
     return None
 
 
+class CheckpointFiles(CheckpointIO):
+    """Reads and writes the files of checkpoints for Lightning, on disks and in stores.
+
+    A file is complete or absent, and has a checksum.
+
+    Args:
+        loaded: the contents of the checkpoint that is resumed from, if they have been read. They are
+            released when Lightning takes them.
+        accumulate: windows of an optimiser step.
+    """
+
+    def __init__(self, loaded: dict[str, Any] | None = None, accumulate: int = 1) -> None:
+        self._loaded, self._accumulate = loaded, accumulate
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint."""
+        storage.write_bytes(os.fspath(path), pack_checkpoint(checkpoint))
+
+    def load_checkpoint(self, path: str | os.PathLike[str], *_: Any, **__: Any) -> dict[str, Any]:
+        """Return the contents of a checkpoint on the CPU.
+
+        Raises:
+            CheckpointError: if the file is missing or damaged.
+            UserError: if this version of biloom cannot resume from it.
+        """
+        checkpoint = self._loaded or read_checkpoint(os.fspath(path))
+        self._loaded = None
+        make_resumable(checkpoint, self._accumulate)
+        return checkpoint
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Delete a checkpoint."""
+        storage.remove(os.fspath(path))
+
+
 class Checkpoints(pl.Callback):
     """Write checkpoints at intervals of steps and minutes, at the last step and when stopped.
 
-    All ranks take part; rank 0 writes. A checkpoint is written atomically, and older ones are deleted
+    If a step is followed by a validation, the checkpoint is written after it, so that a resumed
+    training does not lack it. All ranks take part; rank 0 writes. Older checkpoints are deleted
     afterwards, so a full disk leaves the previous checkpoint.
 
     Args:
         folder: folder of the checkpoints, a path or URL.
         train: settings of the training.
+        validates: whether there is held-out text.
         before: called before each checkpoint is written, to save what must reach at least as far,
             such as the metrics.
 
@@ -79,12 +120,16 @@ class Checkpoints(pl.Callback):
         stopped_by: the signal that was given to `stop`, on any rank; 0 if there was none.
     """
 
-    def __init__(self, folder: str, train: TrainConfig, before: Callable[[], None]) -> None:
+    def __init__(
+        self, folder: str, train: TrainConfig, validates: bool, before: Callable[[], None]
+    ) -> None:
         self._folder, self._steps = folder, train.checkpoint_steps
         self._seconds, self._most_skipped = train.checkpoint_minutes * 60, train.max_skipped_steps
+        self._evaluate_steps = train.evaluate_steps if validates else 0
         self._before = before
         self.stopped_by = 0
         self._asked = False
+        self._is_due = False
 
     def stop(self, number: int) -> None:
         """Finish and save the current step, then raise KeyboardInterrupt.
@@ -106,47 +151,54 @@ class Checkpoints(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, *arguments: Any
     ) -> None:
         assert isinstance(module, LitBiLM)
-        step = module.step
-        last = is_last_step(module.train_config, step, module.held_out_losses)
+        if not module.figures.is_between_steps:
+            return
+        step, last = module.step, module.step == trainer.max_steps
         self._stop_if_diverged(module)
-        late, stopped = self._agreement.largest(
+        late, self._stopped = self._agreement.largest(
             self._asked or time.monotonic() - self._saved > self._seconds, self.stopped_by
         )
         # While steps are skipped, the last good checkpoint must stay the newest.
-        due = (step % self._steps == 0 or late) and not module.skipped_in_a_row
-        if not (due or last or stopped):
+        due = (step % self._steps == 0 or late) and not module.figures.skipped_in_a_row
+        self._is_due = bool(due or last or self._stopped)
+        if not (self._evaluate_steps and (step % self._evaluate_steps == 0 or last)):
+            self._save_if_due(trainer, module)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, LitBiLM)
+        # A callback may have ended the training because of the validation.
+        self._is_due |= trainer.should_stop
+        self._save_if_due(trainer, module)
+
+    def _save_if_due(self, trainer: pl.Trainer, module: LitBiLM) -> None:
+        if not self._is_due:
             return
-        self._save(trainer, module)
-        trainer.should_stop |= last
-        if stopped and not last:
-            # Wait for rank 0 to finish writing; a rank that leaves earlier would count as lost.
-            self._agreement.largest(0)
-            self.stopped_by = stopped
+        self._is_due = self._asked = False
+        if trainer.is_global_zero:
+            self._before()
+        trainer.save_checkpoint(checkpoint_file(self._folder, module.step), weights_only=False)
+        self._saved = time.monotonic()
+        if trainer.is_global_zero:
+            self._remove_older(module.step)
+        if self._stopped and module.step != trainer.max_steps:
+            self.stopped_by = self._stopped
             raise KeyboardInterrupt
 
-    def _save(self, trainer: pl.Trainer, module: LitBiLM) -> None:
-        self._asked = False
-        checkpoint = module.checkpoint()
-        self._saved = time.monotonic()
-        if not trainer.is_global_zero:
-            return
-        self._before()
-        path = checkpoint_file(self._folder, module.step)
-        storage.write_bytes(path, pack_checkpoint(checkpoint))
+    def _remove_older(self, saved: int) -> None:
         steps = checkpoint_steps(self._folder)
         # Later checkpoints must be damaged, because training resumed from an earlier one.
-        later = [step for step in steps if step > module.step]
+        later = [step for step in steps if step > saved]
         for step in [*steps[: -KEPT - len(later)], *later]:
             storage.remove(checkpoint_file(self._folder, step))
         remove_unneeded(self._folder)
 
     def _stop_if_diverged(self, module: LitBiLM) -> None:
-        if module.skipped_in_a_row < self._most_skipped:
+        if module.figures.skipped_in_a_row < self._most_skipped:
             return
         steps = checkpoint_steps(self._folder)
         good = checkpoint_file(self._folder, steps[-1]) if steps else "not written yet"
         raise TrainingDiverged(
-            f"step {module.step:,}: the gradient was not finite {module.skipped_in_a_row} times in "
+            f"step {module.step:,}: the gradient was not finite {module.figures.skipped_in_a_row} times in "
             f"a row; the last good checkpoint is {good}. The same command resumes from there. To "
             "train again with other settings, add --overwrite; try a lower train.learning_rate, a "
             "lower train.clip_norm or train.precision=float32"

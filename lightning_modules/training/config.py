@@ -120,7 +120,9 @@ class TrainConfig(Section):
 
     corpus: str | None = runtime(None, "corpus folder to train on; null means this run's corpus")
     init_from: str | None = runtime(
-        None, "model folder to take the initial weights from; null means random weights"
+        None,
+        "model folder, train folder or its checkpoint to take the initial weights from; a checkpoint also "
+        "gives the state of the optimiser; null means random weights",
     )
     rows: int = Field(
         32, ge=1, le=1_000_000, description="rows of a batch, summed over all devices"
@@ -140,11 +142,18 @@ class TrainConfig(Section):
     boundary: Literal["eos", "bos_eos"] = Field(
         "eos", description="tokens between documents: <eos>, or <eos> and <bos> as in ELMo"
     )
-    reset_state: bool = Field(
-        False, description="start each document from the zero state instead of carrying it over"
+    reset_state: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="probability that a document starts from the zero state instead of the state after "
+        "the document before it; false is 0, true is 1",
     )
-    order: Literal["shuffled", "as-given"] = Field(
-        "shuffled", description="order of shards and documents in each pass over the corpus"
+    order: Literal["mixed", "shuffled", "as-given"] = Field(
+        "shuffled",
+        description="order of the documents in each pass over the corpus; mixed: documents of all "
+        "sources and shards alternate at random; shuffled: shards, and documents within a shard, are "
+        "shuffled, so that a row of a batch reads long from one source",
     )
     seed: int = Field(
         1, ge=0, lt=1 << 32, description="seed of initial weights, document order and dropout"

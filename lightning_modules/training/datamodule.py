@@ -1,37 +1,37 @@
-"""Batches of a token corpus.
-
-A batch is a function of the step only, so a training can be resumed at any step exactly.
-"""
+"""The batches of a token corpus, for any Lightning Trainer."""
 
 import os
-import signal
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from lightning_modules.nn.window import Window, map_leaves
+from lightning_modules.evaluation.held_out import HeldOut
+from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.nn.heads.adaptive_softmax import AdaptiveSoftmax
+from lightning_modules.nn.inputs.char_cnn import CharCNN
+from lightning_modules.nn.inputs.word_types import types_of_window
+from lightning_modules.nn.window import Types
 from lightning_modules.nn.window_maker import WindowMaker
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.distribution import Share
+from lightning_modules.training.window_loader import HeldOutLoader, WindowDataset, WindowLoader
 from preprocess.errors import UserError
+from preprocess.files import storage
+from preprocess.files.manifest import read_manifest
 from preprocess.reading.mixing import repeat_factors
 from preprocess.shards.format import Corpus
-from preprocess.shards.stream import TokenStream
+from preprocess.shards.held_out_windows import HeldOutWindows
+from preprocess.shards.stream import Int64Ids, TokenStream, boundary_ids
 from preprocess.shards.windows import TrainingWindows
-from preprocess.work.resources import end_with_parent
+from preprocess.tokenizers.load import cached_tokenizer
+from preprocess.tokenizers.spellings import Spellings
 
-READ_AHEAD = 4
-"""Batches that each data worker holds ready."""
-LATER_SECONDS = 30.0
-"""How long a data worker continues after SIGTERM, so that the training process can save its step."""
+HELD_OUT_ROWS, HELD_OUT_UNROLL = 16, 64
+"""Rows and window length in tokens of the held-out evaluation during training."""
 
 
 def training_stream(corpus: Corpus, train: TrainConfig) -> TokenStream:
@@ -52,175 +52,148 @@ def training_stream(corpus: Corpus, train: TrainConfig) -> TokenStream:
     return TokenStream(shards, train.boundary, train.order, train.seed, factors)
 
 
-class Batch(NamedTuple):
-    """The data of one rank for one optimiser step.
-
-    Attributes:
-        step: the step, counted from 0.
-        windows: indexed by [window of the step][pass over the rows of the rank].
-    """
-
-    step: int
-    windows: tuple[tuple[Window, ...], ...]
-
-
-class StepDataset(Dataset[Any]):
-    """Batches by step: item ``s`` is the `Batch` of step ``s``, with NumPy arrays for tensors.
-
-    If a shard cannot be read, the item is the UserError, because a data worker would pass a raised
-    exception on as text with a traceback. `StepLoader` raises it.
-
-    Args:
-        windows: windows of ids and targets of the rank's rows.
-        make: converts ids and targets to the network's window.
-        share: rows of the rank.
-        accumulate: windows per step.
-        steps: number of steps.
-    """
-
-    def __init__(
-        self, windows: TrainingWindows, make: WindowMaker, share: Share, accumulate: int, steps: int
-    ) -> None:
-        self._windows, self._make = windows, make
-        self._share, self._accumulate, self._steps = share, accumulate, steps
-
-    def __len__(self) -> int:
-        return self._steps
-
-    def __getitem__(self, step: int) -> Any:
-        try:
-            return to_numpy(Batch(step, tuple(self._of_step(step))))
-        except UserError as error:
-            return error
-
-    def _of_step(self, step: int) -> Iterator[tuple[Window, ...]]:
-        size = self._share.of_pass
-        for index in range(step * self._accumulate, (step + 1) * self._accumulate):
-            ids, targets = self._windows.batch(index)  # (directions, unroll, rows of the rank)
-            yield tuple(
-                self._make(
-                    np.ascontiguousarray(ids[..., first : first + size]),
-                    np.ascontiguousarray(targets[..., first : first + size]),
-                )
-                for first in range(0, size * self._share.passes, size)
-            )
-
-
-def to_numpy(value: Any) -> Any:
-    """Replace tensors in nested tuples by NumPy arrays.
-
-    Arrays of a few kilobytes pass between processes faster than tensors, because torch allocates
-    new shared memory for each tensor.
-    """
-    return map_leaves(value, Tensor, Tensor.numpy)
-
-
-def to_tensors(value: Any, pinned: bool = False) -> Any:
-    """Replace NumPy arrays in nested tuples by tensors, in pinned memory if requested."""
-
-    def tensor(array: np.ndarray[Any, Any]) -> Tensor:
-        unpinned = torch.from_numpy(array)
-        return unpinned.pin_memory() if pinned else unpinned
-
-    return map_leaves(value, np.ndarray, tensor)
-
-
-class StepLoader(DataLoader[Any]):
-    """Loader of the batches from step ``start`` on; each item is a `Batch` of tensors.
-
-    Args:
-        dataset: batches by step.
-        start: first step, counted from 0.
-        workers: processes that read ahead; 0 means that the training process reads.
-        pinned: whether to put tensors into pinned memory.
-
-    Attributes:
-        waited: time that training has waited for batches, in seconds.
-    """
-
-    def __init__(self, dataset: StepDataset, start: int, workers: int, pinned: bool) -> None:
-        super().__init__(
-            dataset,
-            batch_size=None,
-            sampler=range(start, len(dataset)),
-            num_workers=workers,
-            collate_fn=_identity,
-            worker_init_fn=partial(_begin_worker, os.getpid()),
-            prefetch_factor=READ_AHEAD if workers else None,
-            multiprocessing_context="fork" if workers else None,
-        )
-        self._pinned = pinned
-        self.waited = 0.0
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        batches = super().__iter__()
-        try:
-            while True:
-                began = time.perf_counter()
-                try:
-                    batch = next(batches)
-                except StopIteration:
-                    return
-                self.waited += time.perf_counter() - began
-                if isinstance(batch, UserError):
-                    raise batch
-                yield to_tensors(batch, self._pinned)
-        finally:
-            # Deleting the iterator ends its workers. The traceback of an error would keep it alive.
-            del batches
-
-
-def _identity(batch: Any) -> Any:
-    return batch
-
-
-def _begin_worker(parent: int, worker: int) -> None:
-    # A signal may reach all processes of a terminal or a job, and forked workers inherit the handlers of
-    # the training process. Only the training process may act on it; it ends its workers itself.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    # SIGTERM may also come from the training process, if it fails and does not need the worker.
-    signal.signal(signal.SIGTERM, lambda *_: signal.setitimer(signal.ITIMER_REAL, LATER_SECONDS))
-    end_with_parent(parent)
-
-
 class TokenShardDataModule(pl.LightningDataModule):
-    """The batches of one rank for a Lightning Trainer, from a step on.
+    """The batches of a token corpus, for any Trainer of a `LitBiLM`.
+
+    Each rank reads its own part of the rows; rank and number of ranks are those of the Trainer. An
+    epoch is one pass over the train split, if the sources are not repeated. Training continues where it
+    was, at the start of an epoch and after a checkpoint has been restored.
 
     Args:
-        windows: windows of ids and targets of the rank's rows, int64 (directions, unroll, rows).
-        make: converts ids and targets to the `Window` that the network reads.
-        train: settings of the training.
-        share: rows of the rank.
-        start: first step, counted from 0.
-        gpu: whether the batches are copied to a GPU. They are then pinned, and read ahead by one
-            worker by default.
+        corpus: folder of the prepare stage, a path or URL, or the corpus itself.
+        train: settings of the training, or a dictionary of them.
+        tokenizer: folder of the corpus's tokenizer, which a ``char_cnn`` input needs. None means the
+            folder ``tokenizer`` beside that of the corpus.
+        epoch_windows: windows of an epoch; None means those of a pass.
 
     Attributes:
-        loader: the loader of the batches.
+        train_config: settings of the training.
+        corpus: the corpus.
+        held_out: sizes of the valid split.
+        loader: the loader of the training batches, after `train_dataloader` was called.
 
     Raises:
-        UserError: when iterating, if a shard is missing or damaged.
+        UserError: if the corpus cannot be opened, has fewer tokens than rows, or was prepared with
+            another tokenizer; when iterating, if a shard is missing or damaged.
     """
 
     def __init__(
         self,
-        windows: TrainingWindows,
-        make: WindowMaker,
-        train: TrainConfig,
-        share: Share,
-        start: int = 0,
-        gpu: bool = False,
+        corpus: str | Corpus,
+        train: TrainConfig | Mapping[str, Any],
+        tokenizer: str | None = None,
+        epoch_windows: int | None = None,
     ) -> None:
         super().__init__()
-        dataset = StepDataset(windows, make, share, train.accumulate_steps, train.steps)
+        self.train_config = TrainConfig.model_validate(train)
+        if isinstance(corpus, str | os.PathLike):
+            corpus = Corpus.open(os.fspath(corpus), self.train_config.cache_bytes)
+        self.corpus = corpus
+        self.held_out = HeldOut.of(corpus.shards("valid"))
+        self._tokenizer = tokenizer
+        self._epoch_windows = epoch_windows
+        self.loader: WindowLoader | None = None
+
+    def train_dataloader(self) -> WindowLoader:
+        """Return the loader of the train split; each item is a `Batch` on the CPU."""
+        train, trainer, network = self.train_config, self._trainer(), self._network()
+        share = Share(train.rows, trainer.global_rank, trainer.world_size, train.row_passes)
+        stream = training_stream(self.corpus, train)
+        windows = TrainingWindows(
+            stream,
+            train.rows,
+            train.unroll,
+            share.of_rank,
+            network.directions,
+            train.reset_state,
+        )
+        gpu = trainer.strategy.root_device.type == "cuda"
         workers = train.data_workers
         if workers is None:
             # A batch takes 0.1 us per token to make: up to a twentieth of a step on a GPU. On a CPU
             # it is negligible, and a worker would only take time from training.
             workers = int(gpu)
-        self.loader = StepLoader(dataset, start, workers, pinned=gpu)
-
-    def train_dataloader(self) -> StepLoader:
-        """Return the loader; each item is a `Batch` on the CPU."""
+        length = self._epoch_windows
+        if length is None:
+            accumulated = trainer.accumulate_grad_batches
+            length = max(1, windows.stretch // train.unroll // accumulated) * accumulated
+        dataset = WindowDataset(windows, self._maker(network), share)
+        self.loader = WindowLoader(dataset, length, workers, gpu, self._trained)
         return self.loader
+
+    def val_dataloader(self) -> HeldOutLoader | list[Any]:
+        """Return the loader of the valid split; an empty list if there is none."""
+        shards, train, trainer = self.corpus.shards("valid"), self.train_config, self._trainer()
+        if not shards:
+            return []
+        network, from_zero = self._network(), bool(train.reset_state)
+        windows = HeldOutWindows(
+            TokenStream(shards, train.boundary),
+            HELD_OUT_ROWS,
+            HELD_OUT_UNROLL,
+            (trainer.global_rank, trainer.world_size),
+            whole_documents=from_zero,
+        )
+        marks = boundary_ids(train.boundary) if from_zero else None
+        return HeldOutLoader(windows, self._maker(network), network.directions, marks)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what identifies the corpus, so that a checkpoint is not resumed with another one."""
+        return {"corpus": self.corpus.manifest.content}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Compare the corpus with that of a checkpoint.
+
+        Raises:
+            UserError: if it is another one.
+        """
+        if state["corpus"] != self.corpus.manifest.content:
+            raise UserError(
+                f"the checkpoint was trained on another corpus than {self.corpus.folder}; to train its "
+                "weights on this one, use LitBiLM.load_from_checkpoint and fit without ckpt_path"
+            )
+
+    def _trainer(self) -> pl.Trainer:
+        assert self.trainer is not None, "Lightning sets it before it asks for a loader"
+        return self.trainer
+
+    def _network(self) -> BiLMNetwork:
+        network = getattr(self._trainer().lightning_module, "network", None)
+        if not isinstance(network, BiLMNetwork):
+            raise UserError(
+                "TokenShardDataModule makes batches for a LitBiLM, or for another module whose "
+                "attribute `network` is a BiLMNetwork"
+            )
+        return network
+
+    def _trained(self) -> int | None:
+        """Return the number of windows that the module has trained, if it knows."""
+        trainer = self._trainer()
+        if trainer.overfit_batches:  # type: ignore[attr-defined]
+            return 0
+        return getattr(trainer.lightning_module, "windows", None)
+
+    def _maker(self, network: BiLMNetwork) -> WindowMaker:
+        """Return the function that turns ids into the network's input and targets."""
+        head = network.head
+        ranks = np.arange(network.output_vocabulary)
+        if isinstance(head, AdaptiveSoftmax):
+            ranks = head.ranks.cpu().numpy()
+        return WindowMaker(ranks, head.cutoffs, self._encoder(network))
+
+    def _encoder(self, network: BiLMNetwork) -> Callable[[Int64Ids], Types] | None:
+        """Return a function from ids to the spellings of their types, for a character CNN input."""
+        if not isinstance(network.input, CharCNN):
+            return None
+        content = self.corpus.manifest.details["tokenizer"]
+        beside = self.corpus.folder.rstrip("/").rpartition("/")[0] or "."
+        folder = self._tokenizer or storage.join(beside, "tokenizer")
+        if read_manifest(folder, "tokenizer").content != content:
+            raise UserError(
+                f"{folder} is not the tokenizer that {self.corpus.folder} was prepared with, which spells "
+                "words for a char_cnn input; name its folder: TokenShardDataModule(tokenizer=...)"
+            )
+        tokenizer = cached_tokenizer(folder, content)
+        size = network.input.max_characters
+        spellings = Spellings(tokenizer.spelling, self.corpus.vocabulary, size)
+        return partial(types_of_window, spellings=spellings)

@@ -100,8 +100,7 @@ class Agreement:
     def __init__(self) -> None:
         self._group: dist.ProcessGroup | None = None
         if dist.is_initialized():
-            # No second group if the first is on the CPU: each gloo group has threads that keep waking.
-            on_cpu = dist.get_backend() != "nccl"
+            on_cpu = dist.get_backend() == "gloo"
             self._group = dist.group.WORLD if on_cpu else dist.new_group(backend="gloo")
 
     def largest(self, *numbers: int) -> list[int]:

@@ -1,274 +1,348 @@
-"""The LightningModule: network, loss, optimiser, and the recurrent state carried between steps."""
+"""The LightningModule: network, loss, optimiser, and the recurrent state carried between windows."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.training.config import SGDConfig, TrainConfig
-from lightning_modules.training.datamodule import Batch
-from lightning_modules.training.distribution import Share, gather_rows
-from lightning_modules.training.optimizers import WeightAverage, averages, learning_rate
-from lightning_modules.training.update import Update
+from lightning_modules.training.carried_state import CarriedState
+from lightning_modules.training.checkpoint_format import (
+    CHECKPOINT_FORMAT,
+    check_shapes,
+    fits,
+    make_resumable,
+)
+from lightning_modules.training.config import PlateauConfig, TrainConfig
+from lightning_modules.training.distribution import (
+    Share,
+)
+from lightning_modules.training.evaluated_bilm import EvaluatedBiLM
+from lightning_modules.training.optimizers import (
+    HeldOutSchedule,
+    build_optimizer,
+    clip_gradients,
+    use_own_implementation,
+)
+from lightning_modules.training.random_state import seeded
+from lightning_modules.training.step_figures import StepFigures
+from lightning_modules.training.trainer_settings import check_trainer, clip_norm, last_step
+from lightning_modules.training.window_loader import Batch
 from preprocess.errors import UserError
 
-CHECKPOINT_FORMAT = 2
 
-
-class LitBiLM(pl.LightningModule):
-    """Training of a bidirectional language model (Peters et al. 2018, section 3.1).
+class LitBiLM(EvaluatedBiLM):
+    """Training of a bidirectional language model (Peters et al. 2018, section 3.1) by any Trainer.
 
     The loss is the mean of the directions' cross-entropies in nats, minimised by truncated
-    backpropagation through time. The recurrent state of each row is carried from step to step.
+    backpropagation through time. A batch is one window of the rows of this rank, see
+    `TokenShardDataModule`. The recurrent state of each row is carried from window to window, and is
+    part of a checkpoint. Windows are accumulated by ``Trainer(accumulate_grad_batches=...)``, and
+    matrix products use bfloat16 with ``Trainer(precision="bf16-mixed")``.
 
-    The random seed of each forward pass is derived from (seed, step, window, rank, pass), so a
-    checkpoint needs no generator state. A training that is resumed from a checkpoint with the same
-    number of ranks and passes takes the same steps as an uninterrupted one, to the bit.
+    The random seed of a forward pass is derived from (seed, window, rank, pass); the generators of the
+    process are left as they were. A training that is resumed by ``Trainer.fit(ckpt_path=...)`` with the
+    same number of ranks and passes takes the same steps as an uninterrupted one, on a CPU to the bit.
 
-    Optimisation is manual: Lightning does not see the optimiser. `restore`, if called, must be called
-    before training starts.
+    Logged every ``log_every_n_steps`` steps: ``loss_forward``, ``loss_backward``, ``train_loss`` (their
+    mean), in nats per token; ``perplexity_forward``, ``perplexity_backward``; ``gradient_norm`` before
+    clipping; ``skipped_steps``; ``learning_rate``. Logged after a validation: ``valid_loss``,
+    ``valid_forward_perplexity``, ``valid_backward_perplexity``, ``valid_average_perplexity``,
+    ``valid_bits_per_byte``; those that are defined.
 
     Args:
-        model: settings of the network.
-        train: settings of the training.
+        model: settings of the network, or a dictionary of them.
+        train: settings of the training, or a dictionary of them.
         vocabulary: number of token ids.
         cutoffs: ranks where the tail clusters of an adaptive softmax begin.
         ranks: rank of each id by count, int64 (output vocabulary,). None means that ids are ranks.
-        share: rows of this rank. None means all rows.
-        bf16: whether to compute matrix products in bfloat16, by autocast. Weights and states are
-            float32 in any case.
+            It is a buffer of the network, not a hyperparameter.
+
+    Raises:
+        UserError: from `Trainer.fit`, if settings of the Trainer contradict those of the training, or
+            a checkpoint does not fit.
 
     Attributes:
+        network: the network.
+        train_config: settings of the training.
         step: number of optimiser steps so far, including skipped ones.
-        losses: cross-entropy of each direction in nats over the last step's rows of this rank,
-            (directions,).
-        gradient_norm: norm of the last step's gradient before clipping.
-        learning_rate: learning rate of the last step.
-        skipped: number of steps skipped because the gradient was not finite.
-        skipped_in_a_row: number of steps skipped since the last one that was not.
-        held_out_losses: mean -log p of the held-out split in nats, at each evaluation so far.
-        make_update: creates the `Update` when training starts.
+        windows: number of windows trained so far.
+        figures: figures of the last step.
+        initial_optimizer: state of an optimiser that training starts from, see
+            `InitialWeights.optimizer_state`.
     """
 
     def __init__(
         self,
-        model: ModelConfig,
-        train: TrainConfig,
+        model: ModelConfig | Mapping[str, Any],
+        train: TrainConfig | Mapping[str, Any],
         vocabulary: int,
-        cutoffs: tuple[int, ...] = (),
+        cutoffs: Sequence[int] = (),
         ranks: Tensor | None = None,
-        share: Share | None = None,
-        bf16: bool = False,
     ) -> None:
         super().__init__()
-        self.automatic_optimization = False
-        self.train_config = train
-        torch.manual_seed(train.seed)
-        self.network = BiLMNetwork(model, vocabulary, cutoffs, ranks)
-        self.share = share or Share(train.rows)
-        self.step = 0
-        self.losses = torch.zeros(self.network.directions)
-        self.gradient_norm = 0.0
-        self.learning_rate = 0.0
-        self.skipped = self.skipped_in_a_row = 0
-        self.held_out_losses: list[float] = []
-        self.make_update: Callable[[TrainConfig, list[torch.nn.Parameter]], Update] = Update
-        self._bf16 = bf16
-        self._states: list[Tensor] = []
-        self._average: WeightAverage | None = None
-        self._restored: dict[str, Any] = {}
+        self.model_config = ModelConfig.model_validate(model)
+        self.train_config = TrainConfig.model_validate(train)
+        self.save_hyperparameters(
+            {
+                "model": self.model_config.model_dump(mode="json"),
+                "train": self.train_config.model_dump(mode="json"),
+                "vocabulary": vocabulary,
+                "cutoffs": list(cutoffs),
+            }
+        )
+        with seeded(self.train_config.seed, torch.get_default_device()):
+            self.network = BiLMNetwork(self.model_config, vocabulary, tuple(cutoffs), ranks)
+        self.initial_optimizer: dict[str, Any] | None = None
+        self._restored: Tensor | None = None
+        self._last_step = self.train_config.steps
+        self._cell = ""
+        self._start()
 
-    def configure_optimizers(self) -> None:
-        """Return None, because `training_step` calls the optimiser itself."""
+    def _start(self) -> None:
+        """Set the progress to that of a training that has not begun."""
+        self.step = self.windows = 0
+        self.figures = StepFigures(self.network.directions)
+        self.forget_validations()
+        self._carried_state: CarriedState | None = None
 
-    def on_train_start(self) -> None:
-        """Create the optimiser and the recurrent state, from the checkpoint if there is one."""
-        saved, rows = self._restored, self.share.rows
-        state = saved.get("carried_state", self.network.zero_state(rows).cpu())
-        self._states = [
-            state[:, :, part.start : part.stop].contiguous().to(self.device)
-            for part in self.share.ranges
-        ]  # (layers, directions, rows of the pass, state_width)
-        self._update = self.make_update(self.train_config, list(self.network.parameters()))
-        if saved:
-            with _fits():
-                self._update.load_state_dict(saved["optimizer"])
-        if self._average:
-            self._average.tensors = [mean.to(self.device) for mean in self._average.tensors]
-        self._restored = {}
-
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take one optimiser step: forward and backward passes over the batch, then the update.
+    def compile_cell(self, rows: int | None = None) -> str:
+        """Compile the recurrent cell as `TrainConfig.compile` says, once.
 
         Args:
-            batch: the batch of step `self.step`.
-            batch_idx: ignored.
-        """
-        assert batch.step == self.step, "the data and the optimiser are at different steps"
-        self.network.zero_grad()
-        before, self.losses = list(self._states), torch.zeros_like(self.losses, device=self.device)
-        last = (len(batch.windows) - 1, self.share.passes - 1)
-        for window, passes in enumerate(batch.windows):
-            for number in range(self.share.passes):
-                is_last = (window, number) == last
-                with self._update.averaged() if is_last else self._no_sync():
-                    self._backward(batch, window, number, len(passes) * len(batch.windows))
-        self._take_step(before)
-        self.step += 1
+            rows: number of rows to tune for; None means those of a pass of a single rank.
 
-    def _backward(self, batch: Batch, window: int, number: int, parts: int) -> None:
-        """Add the gradients of one window of one pass, divided by the number of ``parts``."""
+        Returns:
+            A sentence that says whether it is compiled and, if not, why.
+        """
+        if not self._cell:
+            train = self.train_config
+            rows = rows or train.rows // train.row_passes
+            self._cell = self.network.recurrent.compile_cell(train.compile, rows)
+        return self._cell
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimiser and the learning rate schedule of `TrainConfig`, stepped every step."""
         train = self.train_config
-        seed = (train.seed, batch.step, window, self.share.rank, number)
-        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+        optimizer = build_optimizer(
+            train.optimizer,
+            self.network.parameters(),
+            train.learning_rate,
+            # A fused optimiser scales gradients itself, but they are needed before to be clipped.
+            fused=self.trainer.precision != "16-mixed",
+        )
+        if self.initial_optimizer and self._restored is None:
+            optimizer.load_state_dict(self.initial_optimizer)
+            for group in optimizer.param_groups:
+                group["lr"] = train.learning_rate
+        self.initial_optimizer = None
+        self._last_step = last_step(self.trainer, train)
+        schedule = HeldOutSchedule(optimizer, train, self._last_step, lambda: self.held_out_losses)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _refresh_rate(self) -> None:
+        """Compute the rate of the next step again, unless a callback has replaced the schedule."""
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, HeldOutSchedule):
+            schedule.refresh()
+
+    def setup(self, stage: str) -> None:
+        """Compare the settings of the Trainer with those of the training.
+
+        Raises:
+            UserError: if they contradict one another.
+        """
+        if stage == TrainerFn.FITTING:
+            check_trainer(self.trainer, self.train_config)
+
+    def on_fit_start(self) -> None:
+        """Compile the recurrent cell, if `compile_cell` has not."""
+        self.compile_cell()
+
+    def on_train_start(self) -> None:
+        """Take over the progress of the checkpoint, or start anew in a Trainer at its first step."""
+        if self.trainer.global_step != self.step:
+            self._start()
+            self._restored = None
+        if self.average:
+            self.average.to(self.device)
+        for optimizer in self.trainer.optimizers:
+            use_own_implementation(optimizer)
+        self._refresh_rate()
+
+    @property
+    def carried_state(self) -> CarriedState:
+        """The recurrent state of the rows of this rank: that of a checkpoint, or zero at first."""
+        if self._carried_state is None:
+            whole = self._restored
+            if whole is None:
+                whole = self.network.zero_state(self.train_config.rows)
+            self._carried_state = CarriedState(whole, self.share, self.device)
+            self._restored = None
+        return self._carried_state
+
+    @property
+    def share(self) -> Share:
+        """The rows of this rank."""
+        train, trainer = self.train_config, self.trainer
+        return Share(train.rows, trainer.global_rank, trainer.world_size, train.row_passes)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a window. Lightning computes its gradient.
+
+        If the rows are divided into passes, the gradients of all passes except the last one are
+        computed here, so that the memory of one pass is enough.
+
+        Args:
+            batch: the window with the number `windows`.
+            batch_idx: number of the batch in the epoch.
+
+        Raises:
+            UserError: if the batch is another window.
+        """
+        if batch.step != self.windows and not self.trainer.overfit_batches:  # type: ignore[attr-defined]
+            raise UserError(
+                f"the data are at window {batch.step:,} but the module is at window {self.windows:,}; "
+                "resume both by Trainer.fit(ckpt_path=...), and let a TokenShardDataModule serve one "
+                "module"
+            )
+        accumulated = self.trainer.accumulate_grad_batches
+        if batch_idx % accumulated == 0:
+            # Lightning would do it after this method, and drop the gradients of the first passes.
+            self.zero_grad()
+        *first, last = range(len(batch.passes))
+        for number in first:
+            loss = self._loss(batch, number) / accumulated
+            self.trainer.precision_plugin.pre_backward(loss, self).backward()
+        loss = self._loss(batch, last)
+        self.windows += 1
+        return loss
+
+    def _loss(self, batch: Batch, number: int) -> Tensor:
+        """Return the loss of one pass, divided by the number of passes; carry its state."""
+        train, device = self.train_config, self.device.type
+        seed = (train.seed, self.windows, self.share.rank, number)
+        dtype = torch.get_autocast_dtype(device)
+        with (
+            seeded(
+                int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1), self.device
+            ),
+            # Lightning's autocast would convert a weight at each of its uses.
+            torch.autocast(device, dtype, torch.is_autocast_enabled(device), cache_enabled=True),
+        ):
             losses = self.network.loss(
-                batch.windows[window][number],
-                self._states[number],
+                batch.passes[number],
+                self.carried_state.passes[number],
                 bool(train.activation_penalty or train.change_penalty),
             )
-        self._states[number] = losses.state.detach()
-        self.losses += losses.means.detach() / parts
+        self.carried_state.passes[number] = losses.state.detach()
+        self.figures.add(losses.means.detach())
         loss = losses.means.mean()
         if losses.activation is not None and losses.change is not None:
             loss = loss + train.activation_penalty * losses.activation
             loss = loss + train.change_penalty * losses.change
-        self.manual_backward(loss * (train.loss_scale / parts))
+        return loss * (train.loss_scale / len(batch.passes))
 
-    def _no_sync(self) -> AbstractContextManager[None]:
-        """In this context, gradients are summed on the rank and not yet over ranks."""
-        model = self.trainer.strategy.model
-        no_sync: AbstractContextManager[None] = getattr(model, "no_sync", nullcontext)()
-        return no_sync
+    def optimizer_zero_grad(self, *arguments: Any) -> None:
+        """Do nothing, because `training_step` has done it."""
 
-    def _take_step(self, before: list[Tensor]) -> None:
-        """Clip the gradient and update the weights, or skip the step if the gradient is not finite.
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient, or drop it if it is not finite, so that the optimiser does nothing.
 
-        A skipped step restores the states ``before`` it. All ranks have the same gradient here, so
-        all decide alike.
+        A dropped gradient restores the recurrent states before the step. All ranks have the same
+        gradient here, so all decide alike.
         """
-        train = self.train_config
-        norm = self.gradient_norm = self._update.norm()
-        self.learning_rate = learning_rate(train, self.step, self.held_out_losses)
+        by_norm = gradient_clip_algorithm != "value"
+        weights = [weight for weight in self.network.parameters() if weight.grad is not None]
+        limit = clip_norm(self.trainer, self.train_config) if by_norm else None
+        norm = clip_gradients(weights, limit)
+        self.figures.count_gradient(norm, is_skipped=not math.isfinite(norm))
         if not math.isfinite(norm):
-            self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
-            self._states = before
-            return
-        self.skipped_in_a_row = 0
-        self._update.step(self.learning_rate, norm / (train.clip_norm or math.inf))
-        if self._average is not None:
-            self._average.add(list(self.network.parameters()))
+            self.carried_state.undo()
+            self.zero_grad()
+        elif not by_norm:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """Take the step, and count it, also if its gradient was dropped."""
+        super().optimizer_step(*arguments, **options)
+        if self.average is not None and not self.figures.skipped_in_a_row:
+            self.average.add(list(self.network.parameters()))
+        self.figures.finish(self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.carried_state.keep()
+        self.step += 1
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        """Log the figures of the last step, if it is time. Collective."""
+        trainer = self.trainer
+        is_due = self.step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if self.figures.is_between_steps and (is_due or trainer.should_stop):
+            figures = self.figures.to_log()
+            self.log("train_loss", figures.pop("train_loss"), prog_bar=True)
+            self.log_dict(figures)
 
     def record_held_out_loss(self, nats: float) -> None:
-        """Record a held-out evaluation, on which the learning rate and the averaging may depend.
+        """Record the loss of a validation, on which the learning rate may depend too."""
+        super().record_held_out_loss(nats)
+        if isinstance(self.train_config.schedule, PlateauConfig):
+            self._refresh_rate()
 
-        Args:
-            nats: mean -log p of the held-out split in nats.
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the progress and the recurrent state of all rows to a checkpoint. Collective.
+
+        Keys include "average", the averaged weights (None before averaging has begun), and
+        "carried_state", the recurrent state of all rows in global order, (layers, directions, rows,
+        state_width).
         """
-        self.held_out_losses.append(nats)
-        optimizer = self.train_config.optimizer
-        after = optimizer.average_after if isinstance(optimizer, SGDConfig) else None
-        if after is not None and self._average is None and averages(self.held_out_losses, after):
-            self._average = WeightAverage(list(self.network.parameters()))
-
-    @property
-    def is_averaging(self) -> bool:
-        """Whether averaging of the weights (NT-ASGD) has begun."""
-        return self._average is not None
-
-    def swap_average(self) -> None:
-        """Exchange the weights with their average, if there is one; a second call undoes the first."""
-        if self._average is None:
-            return
-        for weight, mean in zip(self.network.parameters(), self._average.tensors, strict=True):
-            weight.data, mean.data = mean.data, weight.data
-
-    def checkpoint(self) -> dict[str, Any]:
-        """Return the complete training state. Collective; ranks other than 0 get an empty dict.
-
-        Keys include "state_dict", the weights to resume from; "average", their average (None before
-        averaging has begun); and "carried_state", the recurrent state of all rows in global order,
-        (layers, directions, rows, state_width).
-        """
-        optimizer, carried = self._update.state_dict(), gather_rows(torch.cat(self._states, 2))
-        if self.share.rank:
-            return {}
-        average = self._average
-        return {
+        checkpoint |= {
             "format": CHECKPOINT_FORMAT,
             "step": self.step,
-            "steps": self.train_config.steps,
+            "steps": self._last_step,
+            "windows": self.windows,
             "cutoffs": list(self.network.head.cutoffs),
-            "state_dict": {f"network.{k}": v.cpu() for k, v in self.network.state_dict().items()},
-            "optimizer": optimizer,
-            "carried_state": carried,
+            "carried_state": self.carried_state.of_all_rows(),
             "looks": list(self.held_out_losses),
-            "average": self._averaged_weights(),
-            "averaged_steps": average.steps if average else 0,
-            "skipped": self.skipped,
-            "skipped_in_a_row": self.skipped_in_a_row,
+            "average": self.averaged_weights(),
+            "averaged_steps": self.average.steps if self.average else 0,
+            "skipped": self.figures.skipped,
+            "skipped_in_a_row": self.figures.skipped_in_a_row,
         }
 
-    def _averaged_weights(self) -> dict[str, Tensor] | None:
-        if self._average is None:
-            return None
-        self.swap_average()
-        weights = {name: tensor.cpu().clone() for name, tensor in self.network.state_dict().items()}
-        self.swap_average()
-        return weights
-
     def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Resume from a checkpoint, with any number of ranks and passes.
+        """Take over the weights and the progress of a checkpoint without a Trainer.
 
-        Args:
-            checkpoint: what `checkpoint` returned on rank 0.
+        Raises:
+            UserError: as in `on_load_checkpoint`.
+        """
+        self.on_load_checkpoint(checkpoint)
+        self.load_state_dict(checkpoint["state_dict"])
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the progress of a checkpoint of any number of ranks and passes.
 
         Raises:
             UserError: if the checkpoint has another format, or does not fit the model.
         """
-        if checkpoint.get("format") != CHECKPOINT_FORMAT:
-            raise UserError(
-                f"this checkpoint has format {checkpoint.get('format', 1)}, but this version of biloom "
-                f"resumes from format {CHECKPOINT_FORMAT}; use the version that wrote it, or train "
-                "again from the start with --overwrite"
-            )
-        prefix = "network."
-        with _fits():
-            self.network.load_state_dict(
-                {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items()}
-            )
-            self.step = checkpoint["step"]
+        make_resumable(checkpoint, self.train_config.accumulate_steps)
+        with fits():
+            check_shapes(checkpoint, self.network, self.train_config.rows)
+            self._start()
+            self.step, self.windows = checkpoint["step"], checkpoint["windows"]
             self.held_out_losses = list(checkpoint["looks"])
-            self.skipped = checkpoint["skipped"]
-            self.skipped_in_a_row = checkpoint["skipped_in_a_row"]
-            if checkpoint["average"]:
-                weights = dict(self.network.named_parameters())
-                means = [checkpoint["average"][name] for name in weights]
-                if [m.shape for m in means] != [w.shape for w in weights.values()]:
-                    raise ValueError("averaged weights of other shapes")
-                self._average = WeightAverage(means)
-                self._average.steps = checkpoint["averaged_steps"]
-            zero = self.network.zero_state(self.share.rows)
-            if checkpoint["carried_state"].shape != zero.shape:
-                raise ValueError("a recurrent state of another shape")
-        self._restored = checkpoint
-
-
-@contextmanager
-def _fits() -> Iterator[None]:
-    """Turn an error of a checkpoint with other keys or shapes than expected into a `UserError`."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[-1]
-        raise UserError(
-            f"the checkpoint does not fit the model and its settings ({reason.strip()}); restore it "
-            "from a backup, or train again from the start with --overwrite"
-        ) from error
+            self.figures.restore(checkpoint)
+            self.restore_average(checkpoint["average"], checkpoint["averaged_steps"])
+        self._restored = checkpoint["carried_state"]

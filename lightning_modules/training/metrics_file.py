@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lightning_modules.evaluation.held_out import WAYS
 from preprocess.files import storage
 from preprocess.files.errors import report_write_errors
 from preprocess.files.write_checks import check_write
@@ -14,6 +15,24 @@ METRICS = "metrics.jsonl"
 
 Row = Mapping[str, Any]
 """A row of the file."""
+
+
+def metric_names(directions: int, has_held_out: bool) -> list[str]:
+    """Return the names of all metrics that a training logs, besides "step".
+
+    Args:
+        directions: number of directions of the model.
+        has_held_out: whether the corpus has a held-out split.
+    """
+    ways = WAYS[:directions]
+    names = [f"{name}_{way}" for name in ("loss", "perplexity") for way in ways]
+    names += ["learning_rate", "gradient_norm", "skipped_steps"]
+    names += ["tokens_per_second", "mfu", "data_wait"]
+    if has_held_out:
+        shown = WAYS if directions > 1 else ways
+        names += [f"valid_{way}_perplexity" for way in shown]
+        names += ["valid_bits_per_byte", "averaged"]
+    return names
 
 
 class MetricsFile:

@@ -4,7 +4,7 @@ The learning rate is a function of the step and of the held-out losses so far.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -24,14 +24,18 @@ from lightning_modules.training.config import (
 
 
 def build_optimizer(
-    config: OptimizerConfig, parameters: Iterable[nn.Parameter], learning_rate: float
+    config: OptimizerConfig,
+    parameters: Iterable[nn.Parameter],
+    learning_rate: float,
+    fused: bool = True,
 ) -> torch.optim.Optimizer:
-    """Create an optimiser, in its fused implementation, which is several times faster.
+    """Create an optimiser.
 
     Args:
         config: kind and settings of the optimiser.
         parameters: the weights, all on one device.
         learning_rate: initial learning rate.
+        fused: whether to use the fused implementation if there is one, which is several times faster.
 
     Raises:
         ValueError: if there are no parameters.
@@ -40,40 +44,29 @@ def build_optimizer(
     shared: dict[str, Any] = {"lr": learning_rate, "weight_decay": config.weight_decay}
     if isinstance(config, AdamConfig | AdamWConfig):
         kind = torch.optim.Adam if isinstance(config, AdamConfig) else torch.optim.AdamW
-        return kind(weights, betas=config.betas, eps=config.epsilon, fused=True, **shared)
+        return kind(weights, betas=config.betas, eps=config.epsilon, fused=fused, **shared)
     if isinstance(config, AdagradConfig):
         return torch.optim.Adagrad(
             weights,
             initial_accumulator_value=config.initial_accumulator,
             eps=config.epsilon,
-            fused=weights[0].device.type == "cpu",  # torch has no fused Adagrad for GPUs
+            # Torch has no fused Adagrad for GPUs.
+            fused=fused and weights[0].device.type == "cpu",
             **shared,
         )
-    return torch.optim.SGD(weights, momentum=config.momentum, fused=True, **shared)
+    return torch.optim.SGD(weights, momentum=config.momentum, fused=fused, **shared)
 
 
-def clipped_step(
-    optimizer: torch.optim.Optimizer, gradients: Sequence[torch.Tensor], excess: float
-) -> None:
-    """Take an optimiser step with clipped gradients.
-
-    Args:
-        optimizer: the optimiser.
-        gradients: the gradients of its weights; scaled in place unless the optimiser is fused.
-        excess: norm of all gradients divided by the largest norm allowed. If it is above 1, the
-            gradients are divided by it.
-    """
-    if excess > 1 and optimizer.defaults["fused"]:
-        # A fused optimiser divides gradients by `grad_scale` as it reads them, which saves a pass
-        # over memory. torch.amp.GradScaler sets it in the same way.
-        optimizer.grad_scale = torch.tensor(excess, device=gradients[0].device)  # type: ignore[attr-defined]
-    elif excess > 1:
-        torch._foreach_mul_(list(gradients), 1 / excess)
-    optimizer.step()
-    optimizer.grad_scale = None  # type: ignore[attr-defined]
+def use_own_implementation(optimizer: torch.optim.Optimizer) -> None:
+    """Let an optimiser use its implementation, because a restored state may name another device's."""
+    for group in optimizer.param_groups:
+        if "fused" in optimizer.defaults:
+            group["fused"] = optimizer.defaults["fused"]
 
 
-def learning_rate(train: TrainConfig, step: int, losses: Sequence[float] = ()) -> float:
+def learning_rate(
+    train: TrainConfig, step: int, last_step: int, losses: Sequence[float] = ()
+) -> float:
     """Return the learning rate of a step.
 
     The rate rises linearly during the warm-up and then follows `train.schedule`, where f is
@@ -89,6 +82,7 @@ def learning_rate(train: TrainConfig, step: int, losses: Sequence[float] = ()) -
     Args:
         train: settings of the training.
         step: the step, counted from 0.
+        last_step: number of steps at which the schedule ends.
         losses: held-out losses so far, for `plateau`.
     """
     peak, warmup, schedule = train.learning_rate, train.warmup_steps, train.schedule
@@ -100,11 +94,59 @@ def learning_rate(train: TrainConfig, step: int, losses: Sequence[float] = ()) -
         return peak * math.sqrt(max(1, warmup) / max(1, warmup, step))
     if isinstance(schedule, CosineConfig | LinearConfig):
         hold = schedule.hold if isinstance(schedule, LinearConfig) else 0.0
-        begin = max(warmup, hold * train.steps)
-        t = min(1.0, max(0.0, (step - begin) / max(1.0, train.steps - 1 - begin)))
+        begin = max(warmup, hold * last_step)
+        t = min(1.0, max(0.0, (step - begin) / max(1.0, last_step - 1 - begin)))
         fallen = t if isinstance(schedule, LinearConfig) else (1 - math.cos(math.pi * t)) / 2
         return peak * (schedule.final_rate + (1 - schedule.final_rate) * (1 - fallen))
     return peak
+
+
+class HeldOutSchedule(torch.optim.lr_scheduler.LambdaLR):
+    """`learning_rate` as a scheduler that is stepped after each optimiser step.
+
+    Args:
+        optimizer: an optimiser with the peak learning rate.
+        train: settings of the training.
+        last_step: number of steps at which the schedule ends.
+        losses: returns the held-out losses so far.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        train: TrainConfig,
+        last_step: int,
+        losses: Callable[[], Sequence[float]],
+    ) -> None:
+        # No attributes, because they would be part of the state.
+        super().__init__(
+            optimizer,
+            lambda step: learning_rate(train, step, last_step, losses()) / train.learning_rate,
+        )
+
+    def refresh(self) -> None:
+        """Compute the rate of the next step again, because what it depends on has changed."""
+        for group, base, factor in zip(
+            self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True
+        ):
+            group["lr"] = base * factor(self.last_epoch)
+
+
+def clip_gradients(weights: Sequence[nn.Parameter], limit: float | None) -> float:
+    """Scale the gradients of weights to a norm if theirs is larger, and return the norm before.
+
+    Args:
+        weights: weights with gradients.
+        limit: the largest norm; None means no limit.
+
+    Returns:
+        The norm of all gradients together. If it is not finite, they are not scaled.
+    """
+    total = torch.nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+    norm = float(total)
+    if limit and math.isfinite(norm) and norm > limit:
+        torch.nn.utils.clip_grads_with_norm_(weights, limit, total)
+    return norm
 
 
 def drops(losses: Sequence[float], patience: int) -> int:
@@ -157,4 +199,9 @@ class WeightAverage:
     def add(self, weights: Sequence[torch.Tensor]) -> None:
         """Add the weights after one more step to the mean."""
         self.steps += 1
-        torch._foreach_lerp_(self.tensors, list(weights), 1 / self.steps)
+        for mean, weight in zip(self.tensors, weights, strict=True):
+            mean.lerp_(weight, 1 / self.steps)
+
+    def to(self, device: torch.device) -> None:
+        """Move the mean to a device."""
+        self.tensors = [mean.to(device) for mean in self.tensors]

@@ -3,6 +3,7 @@
 import json
 
 from pipeline.console import Console, count
+from pipeline.reports.assessment import show_concerns
 from pipeline.reports.perplexity_tables import evaluations, show_evaluation
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, DamagedManifest, FileRecord, check_files, read_manifest
@@ -26,6 +27,7 @@ def inspect(path: str) -> int:
     if manifest.stage == "evaluate":
         for figures in evaluations(manifest.details):
             show_evaluation(console, figures)
+            show_concerns(console, figures)
     else:
         for key, value in manifest.details.items():
             console.line(f"{key}: {json.dumps(value, ensure_ascii=False)}")

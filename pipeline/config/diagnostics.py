@@ -83,7 +83,8 @@ def plain_values(node: Node, field: FieldInfo | None) -> Any:
     """Return the tree as plain values for pydantic.
 
     A section whose kind is not set gets that of the field's default. An unquoted bool, and an unquoted
-    number for a text setting, are returned as the text that is written.
+    number for a text setting, are returned as the text that is written. An unquoted ``None`` of an
+    override is null if the field allows null, because wandb's sweep agent writes null in this way.
     """
     value = node.value
     if isinstance(value, dict):
@@ -98,6 +99,8 @@ def plain_values(node: Node, field: FieldInfo | None) -> Any:
     members = choices(field.annotation) if field else ()
     if value is None and node.text == "" and field and len(sections(field)) == len(members):
         return {}  # a section whose keys are all commented out
+    if node.text == "None" and not node.place.line and type(None) in members:
+        return None
     # pydantic would accept true as the number 1.
     texts_only = str in members and not {int, float} & set(members)
     if node.text and (isinstance(value, bool) or (isinstance(value, int | float) and texts_only)):

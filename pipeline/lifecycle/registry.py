@@ -8,6 +8,7 @@ from typing import Any
 
 import xxhash
 
+from lightning_modules.training.initial_source import initial_source
 from pipeline.config.former_keys import IGNORED, IGNORED_OF_SOURCES, LIMITS, in_present_terms
 from pipeline.config.schema import Config
 from pipeline.lifecycle.inputs import (
@@ -19,7 +20,6 @@ from pipeline.lifecycle.inputs import (
 from pipeline.lifecycle.order import STAGE_ORDER, TO_BE_CONTINUED
 from pipeline.lifecycle.stage import REPLACES, Request, Stage
 from preprocess.config import SentencePieceConfig, Source, WordConfig
-from preprocess.files import storage
 from preprocess.files.manifest import read_manifest
 from preprocess.reading import changed_inputs
 from preprocess.reading.listing import list_source
@@ -104,7 +104,7 @@ def _train_request(config: Config) -> dict[str, Any]:
     if train.depends_on_held_out_loss:
         request["train.evaluate_steps"] = train.evaluate_steps
     if train.init_from:
-        request["train.init_from"] = content_of(storage.absolute(train.init_from), "export")
+        request["train.init_from"] = initial_source(train.init_from).content
     return request
 
 
@@ -131,8 +131,9 @@ def _new_training(config: Config, differing: list[str]) -> list[str]:
     if not any(line.startswith("corpus.content:") for line in differing):
         return []
     return [
-        "to continue from these weights on the other corpus: biloom export, then set train.init_from "
-        "to the export folder and another run.output (the tokenizer must be the same)"
+        "to continue from these weights and the state of the optimiser on the other corpus: set "
+        f"train.init_from to {stage_folder(config, 'train')} and another run.output (the tokenizer must "
+        "be the same)"
     ]
 
 

@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lightning_modules.evaluation.held_out import CARRIED, TEXT_BY_TEXT
 from lightning_modules.training.metrics_file import Row, held_out_losses, training_losses
+from pipeline.console import Console
+from pipeline.reports.perplexity_tables import Figures, by_state, ways
 
 WORSE = 1.01
 """The last step counts as worse than the best if its held-out perplexity is more than this many times
@@ -18,6 +21,9 @@ WIDE_GAP = 1.5
 UNEVEN = 1.2
 """A direction counts as far worse if its held-out perplexity is more than this many times the
 other's."""
+COLD_START = 1.5
+"""Text by text counts as far worse if its held-out perplexity is more than this many times that with
+carried state."""
 MANY_PASSES = 4.0
 """Passes up to which repeated text is worth nearly as much as new text (Muennighoff et al. 2023)."""
 LAST_PART = 0.1
@@ -50,11 +56,31 @@ def assess(
     verdicts = [
         _best_step(evaluations, worse, training["passes"]),
         _gap(training, metrics, evaluations),
-        _directions(held_out),
+        *evaluation_verdicts(held_out),
         _passes(training, best[0] if best and overfits else None),
         _skipped(training),
     ]
     return [verdict for verdict in verdicts if verdict]
+
+
+def evaluation_verdicts(figures: Figures) -> list[Verdict]:
+    """Return verdicts on the directions, and on texts that are read from the zero state.
+
+    Args:
+        figures: figures of a split; empty if there are none.
+    """
+    return [one for one in (_directions(figures), _text_by_text(figures)) if one]
+
+
+def concerns(figures: Figures) -> list[Verdict]:
+    """Return the `evaluation_verdicts` that need attention."""
+    return [one for one in evaluation_verdicts(figures) if one.level == "attention"]
+
+
+def show_concerns(console: Console, figures: Figures) -> None:
+    """Warn of each of the `concerns`."""
+    for verdict in concerns(figures):
+        console.warn(f"{verdict.topic}: {verdict.text}")
 
 
 def last_training_loss(training: Mapping[str, Any], metrics: Sequence[Row]) -> float | None:
@@ -125,24 +151,56 @@ def _gap(
     return Verdict("attention", "Gap to training", f"{text}: {why}.")
 
 
-def _directions(held_out: Mapping[str, Any]) -> Verdict | None:
-    forward, backward = (held_out.get(f"{way}_perplexity") for way in ("forward", "backward"))
-    if not forward or not backward:
+def _directions(figures: Figures) -> Verdict | None:
+    """Compare the directions in the state in which they differ most."""
+    found = []
+    for label, one in by_state(figures):
+        forward, backward = (one.get(f"{way}_perplexity") for way in ("forward", "backward"))
+        if forward and backward:
+            ratio, worse = max((forward / backward, "forward"), (backward / forward, "backward"))
+            found.append((ratio, worse, f" ({label})" if label else ""))
+    if not found:
         return None
-    ratio = max(forward, backward) / min(forward, backward)
-    worse, better = "forward", "backward"
-    if backward > forward:
-        worse, better = better, worse
-    if ratio > UNEVEN:
-        return Verdict(
-            "attention",
-            "Directions",
-            f"Perplexity of the {worse} direction is {ratio:.2f} times that of the {better} "
-            "direction. Compare their curves below: one direction may have diverged.",
-        )
+    ratio, worse, label = max(found)
+    better = "forward" if worse == "backward" else "backward"
+    if ratio <= UNEVEN:
+        text = f"Perplexities of the two directions differ by {ratio - 1:.1%}{label}."
+        return Verdict("good", "Directions", text)
     return Verdict(
-        "good", "Directions", f"Perplexities of the two directions differ by {ratio - 1:.1%}."
+        "attention",
+        "Directions",
+        f"Perplexity of the {worse} direction is {ratio:.2f} times that of the {better} direction{label}. "
+        "The state that training carries from document to document may have learned long stretches of one "
+        f"kind of text, such as one language. Train again with {_OTHER_STATE}. If the curve of this "
+        "direction rose in training, it diverged; then a lower train.learning_rate helps.",
     )
+
+
+def _text_by_text(figures: Figures) -> Verdict | None:
+    """Compare texts read from the zero state with texts read with the carried state."""
+    states = figures.get("by_state", {})
+    way = ways(figures)[-1]
+    carried, zero = (
+        states.get(one, {}).get(f"{way}_perplexity") for one in (CARRIED, TEXT_BY_TEXT)
+    )
+    if not carried or not zero:
+        return None
+    ratio = zero / carried
+    text = f"Perplexity text by text is {ratio:.2f} times that with carried state"
+    if ratio <= COLD_START:
+        return Verdict("good", "Text by text", f"{text}.")
+    return Verdict(
+        "attention",
+        "Text by text",
+        f"{text}. Vectors and scores are made text by text from the zero state, but the model relies on "
+        f"the text before. Train again with {_OTHER_STATE}.",
+    )
+
+
+_OTHER_STATE = (
+    "a higher train.reset_state (true: every document starts from the zero state) and "
+    "train.order=shuffled"
+)
 
 
 def _passes(training: Mapping[str, Any], best: int | None) -> Verdict:

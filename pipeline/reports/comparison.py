@@ -3,22 +3,15 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
-from lightning_modules.evaluation.held_out import WAYS
 from lightning_modules.training.metrics_file import held_out_losses, training_losses
 from pipeline.console import Console, clock, count
 from pipeline.lifecycle.registry import STAGES
 from pipeline.reports.assessment import Verdict, last_training_loss
+from pipeline.reports.held_out_rows import held_out_rows
 from pipeline.reports.html_page import render
-from pipeline.reports.perplexity_tables import (
-    BITS,
-    bits_per_byte,
-    evaluations,
-    figure,
-    split_order,
-)
+from pipeline.reports.perplexity_tables import evaluations, figure
 from pipeline.reports.run_folder import Run, read_run
 from pipeline.reports.svg_chart import Chart, Point, Series, chart, smooth
 from preprocess.errors import UserError
@@ -172,45 +165,8 @@ def figure_rows(runs: Sequence[Run]) -> Rows:
         ["time of all stages", *(_time(one.stats for one in run.results.values()) for run in runs)],
         row("training perplexity per token, at the end", "train", _training_perplexity),
         row("step of the lowest held-out perplexity", "train", _best_step),
-        *(
-            row(f"{prefix}{name}", "evaluate", partial(_evaluated, key, split))
-            for prefix, split in _splits(runs)
-            for name, key in (*_perplexities(runs), (BITS, "bits_per_byte"))
-        ),
+        *(row(name, "evaluate", shown) for name, shown in held_out_rows(runs)),
     ]  # fmt: skip
-
-
-def _splits(runs: Sequence[Run]) -> list[tuple[str, str | None]]:
-    """Return for each split the prefix of the names of its rows, and the split.
-
-    If no run has more than one split, all runs share one set of rows: an empty prefix and None.
-    """
-    found = [evaluations(run.details("evaluate")) for run in runs]
-    if all(len(one) <= 1 for one in found):
-        return [("", None)]
-    splits = {one["split"] for of_run in found for one in of_run}
-    return [(f"{split} split: ", split) for split in sorted(splits, key=split_order)]
-
-
-def _perplexities(runs: Sequence[Run]) -> Iterable[tuple[str, str]]:
-    evaluated = [one for run in runs for one in evaluations(run.details("evaluate"))]
-    # A text without spaces has no words, so its characters are counted instead.
-    by_character = any("word" in one.get("not_defined", {}) for one in evaluated)
-    for unit in ("token", "word", *(["character"] if by_character else [])):
-        for way in WAYS:
-            key = f"{way}_perplexity" if unit == "token" else f"{way}_{unit}_perplexity"
-            if any(one.get(key) is not None for one in evaluated):
-                yield f"perplexity per {unit}, {way}", key
-
-
-def _evaluated(key: str, split: str | None, run: Run) -> str:
-    found = evaluations(run.details("evaluate"))
-    figures = next((one for one in found if split in (None, one["split"])), None)
-    if figures is None:
-        return "not evaluated"
-    if not figures["tokens"]:
-        return "no held-out text"
-    return bits_per_byte(figures) if key == "bits_per_byte" else figure(figures.get(key))
 
 
 def _training_perplexity(run: Run) -> str:

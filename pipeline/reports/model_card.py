@@ -5,9 +5,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lightning_modules.config import ModelConfig
+from pipeline.reports.assessment import concerns
 from pipeline.reports.perplexity_tables import (
+    ABOUT_STATES,
     BAND_COLUMNS,
     BITS,
+    NOT_DEFINED,
     RANKS,
     Figures,
     band_rows,
@@ -129,13 +132,17 @@ def _measured(figures: Figures) -> list[str]:
         "",
         *_table(["", *ways(figures)], _rows(perplexity_rows(figures, _exact))),
     ]
+    if "by_state" in figures:
+        lines += ["", f"{ABOUT_STATES[0].upper()}{ABOUT_STATES[1:]}."]
     if bands := band_rows(figures, _exact):
         about = f"{RANKS[0].upper()}{RANKS[1:]}:"
         lines += ["", about, "", *_table([*BAND_COLUMNS, *ways(figures)], bands)]
-    if figures.get("bits_per_byte") is not None:
-        lines += ["", f"{BITS[0].upper()}{BITS[1:]}: {bits_per_byte(figures)}."]
+    if (bits := bits_per_byte(figures)) != NOT_DEFINED:
+        lines += ["", f"{BITS[0].upper()}{BITS[1:]}: {bits}."]
     for reason in reasons(figures):
         lines += ["", escape(f"{reason[0].upper()}{reason[1:]}.")]
+    for verdict in concerns(figures):
+        lines += ["", f"**{verdict.topic}**: {escape(verdict.text)}"]
     return lines
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lightning_modules.evaluation.held_out import CARRIED, TEXT_BY_TEXT
 from pipeline.console import Console
 
 Figures = Mapping[str, Any]
@@ -10,6 +11,13 @@ Figures = Mapping[str, Any]
 
 OTHERS = "others"
 """Entry of the details of an evaluate manifest: the figures of the splits that were evaluated before."""
+
+STATES = {CARRIED: "carried state", TEXT_BY_TEXT: "text by text"}
+"""Labels of the states in which held-out text is read."""
+ABOUT_STATES = (
+    "carried state: from text to text; text by text: each text from the zero state, as embed and score "
+    "read it"
+)
 
 _SPLITS = ("valid", "test", "train")
 
@@ -44,6 +52,16 @@ def split_order(split: str) -> int:
     return (*_SPLITS, split).index(split)
 
 
+def by_state(figures: Figures) -> list[tuple[str, Figures]]:
+    """Return the label and the figures of each state in which the split was read.
+
+    The results of earlier versions have one state, that of training, and no label.
+    """
+    found = figures.get("by_state", {})
+    labelled = [(label, found[state]) for state, label in STATES.items() if state in found]
+    return labelled or [("", figures)]
+
+
 def ways(figures: Figures) -> tuple[str, ...]:
     """Return the names of the columns: forward, backward, average; forward only if there is one direction."""
     one_way = "backward" in figures.get("not_defined", {})
@@ -53,7 +71,7 @@ def ways(figures: Figures) -> tuple[str, ...]:
 def perplexity_rows(
     figures: Figures, shown: Callable[[float | None], str] = figure
 ) -> list[list[str]]:
-    """Return the rows of a table with the columns of `ways`, the first cell naming the unit.
+    """Return the rows of a table with the columns of `ways`, the first cell naming unit and state.
 
     The units are token and word, and also character if the text has no words between spaces. There
     are no rows without held-out text.
@@ -68,8 +86,12 @@ def perplexity_rows(
     if "word" in figures.get("not_defined", {}):
         units.append(("character", "character_perplexity"))
     return [
-        [f"per {unit}", *(shown(figures.get(f"{way}_{key}")) for way in ways(figures))]
+        [
+            ", ".join(filter(None, (f"per {unit}", label))),
+            *(shown(one.get(f"{way}_{key}")) for way in ways(figures)),
+        ]
         for unit, key in units
+        for label, one in by_state(figures)
     ]
 
 
@@ -90,9 +112,13 @@ def _of_band(perplexity: float | None, shown: Callable[[float | None], str]) -> 
 
 
 def bits_per_byte(figures: Figures) -> str:
-    """Format the bits per byte of text."""
-    bits = figures.get("bits_per_byte")
-    return NOT_DEFINED if bits is None else f"{bits:.3f}"
+    """Format the bits per byte of text, of each state; `NOT_DEFINED` if they are not defined."""
+    shown = [
+        f"{one['bits_per_byte']:.3f}" + (f" ({label})" if label else "")
+        for label, one in by_state(figures)
+        if one.get("bits_per_byte") is not None
+    ]
+    return ", ".join(shown) or NOT_DEFINED
 
 
 def reasons(figures: Figures) -> list[str]:
@@ -117,9 +143,11 @@ def show_evaluation(console: Console, figures: Figures) -> None:
         return
     console.line(f"{figures['tokens']:,} tokens of the {figures['split']} split, full vocabulary")
     console.table("perplexity", ["", *ways(figures)], perplexity_rows(figures))
+    if "by_state" in figures:
+        console.line(ABOUT_STATES)
     if bands := band_rows(figures):
         console.table(RANKS, [*BAND_COLUMNS, *ways(figures)], bands)
-    if figures.get("bits_per_byte") is not None:
-        console.line(f"{bits_per_byte(figures)} {BITS}")
+    if (bits := bits_per_byte(figures)) != NOT_DEFINED:
+        console.line(f"{bits} {BITS}")
     for reason in reasons(figures):
         console.line(reason)

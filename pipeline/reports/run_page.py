@@ -11,6 +11,7 @@ from pipeline.reports.assessment import Verdict
 from pipeline.reports.corpus_page import languages, scripts, size, size_tables
 from pipeline.reports.html_page import render
 from pipeline.reports.perplexity_tables import (
+    ABOUT_STATES,
     BAND_COLUMNS,
     BITS,
     NOT_DEFINED,
@@ -105,6 +106,7 @@ def _held_out(figures: Figures) -> dict[str, Any]:
         "tokens": figures["tokens"],
         "split": figures["split"],
         "bits_per_byte": _bits(figures),
+        "about_states": ABOUT_STATES if "by_state" in figures else "",
         "columns": ["perplexity", *ways(figures)],
         "rows": perplexity_rows(figures),
         "band_columns": [*BAND_COLUMNS, *ways(figures)],

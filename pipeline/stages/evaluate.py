@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lightning_modules.evaluation.held_out import Evaluation, HeldOut
+from lightning_modules.evaluation.held_out import CARRIED, TEXT_BY_TEXT, Evaluation, HeldOut
 from lightning_modules.evaluation.perplexity import evaluate
 from lightning_modules.models.model_folder import network_of_checkpoint
 from lightning_modules.models.stored_network import first_not_finite
@@ -18,7 +19,7 @@ from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types
 from pipeline.config.schema import Config
-from pipeline.console import Console
+from pipeline.console import Bar, Console
 from pipeline.lifecycle.inputs import (
     evaluation_corpus,
     stage_folder,
@@ -26,6 +27,7 @@ from pipeline.lifecycle.inputs import (
     trained_checkpoint,
 )
 from pipeline.lifecycle.stage import HELD, REPLACES, Made, StageError, StageFolder
+from pipeline.reports.assessment import show_concerns
 from pipeline.reports.card_file import update_card
 from pipeline.reports.perplexity_tables import OTHERS, evaluations, show_evaluation
 from pipeline.training.device import resolve_device
@@ -33,7 +35,7 @@ from preprocess.files import storage
 from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import NAME, ManifestError, read_manifest
 from preprocess.shards.format import Corpus
-from preprocess.shards.held_out_windows import evaluation_windows, window_count
+from preprocess.shards.held_out_windows import HeldOutWindows
 from preprocess.shards.stream import Int64Ids, TokenStream, boundary_ids, target_counts
 from preprocess.tokenizers.load import load_tokenizer
 from preprocess.tokenizers.spellings import Spellings
@@ -44,6 +46,9 @@ UNROLL = 64
 
 def make(config: Config, place: StageFolder, console: Console) -> Made:
     """Evaluate the trained checkpoint on one split of a corpus.
+
+    The split is read twice: with the state carried from document to document, and text by text from
+    the zero state. The figures are those of the state in training; "by_state" has those of both.
 
     Raises:
         StageError: the corpus has other token ids than the model, or the model was trained on it.
@@ -67,28 +72,41 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     network.to(resolve_device(config.train.device))
     stream = TokenStream(shards, trained["boundary"])
     console.line(f"weights of {checkpoint.described}")
-    with console.bar("evaluate", window_count(stream, settings.rows, UNROLL)) as bar:
-
-        def windows() -> Iterator[tuple[Int64Ids, Int64Ids]]:
-            for step, window in enumerate(evaluation_windows(stream, settings.rows, UNROLL)):
-                bar.update(step)
-                yield window
-
-        result = evaluate(
-            network,
-            windows(),
-            HeldOut.of(shards),
-            _ranks(config, corpus, trained, network),
-            boundary_ids(trained["boundary"]) if trained.get("reset_state") else None,
-            _encoder(config, trained, network),
-        )
-    _check_finite(folder, settings.split, result, network)
-    details |= result.figures()
+    windows = {
+        state: HeldOutWindows(stream, settings.rows, UNROLL, whole_documents=state == TEXT_BY_TEXT)
+        for state in (CARRIED, TEXT_BY_TEXT)
+    }
+    own = TEXT_BY_TEXT if trained.get("reset_state") else CARRIED
+    ranks, encode = _ranks(config, corpus, trained, network), _encoder(config, trained, network)
+    results: dict[str, Evaluation] = {}
+    with console.bar("evaluate", sum(map(len, windows.values()))) as bar:
+        done = count()
+        for state, of_state in windows.items():
+            results[state] = evaluate(
+                network,
+                _with_progress(of_state, bar, done),
+                HeldOut.of(shards),
+                ranks if state == own else None,
+                boundary_ids(trained["boundary"]) if state == TEXT_BY_TEXT else None,
+                encode,
+            )
+            _check_finite(folder, settings.split, results[state], network)
+    details |= results[own].figures()
+    details |= {"state": own, "by_state": {name: one.losses() for name, one in results.items()}}
     show_evaluation(console, details)
+    show_concerns(console, details)
     # Before this result is published: if this process is killed in between, the stage is run again
     # and writes the same card.
     update_card(config, checkpoint, details, console)
     return Made((), details, stats=details, content=fingerprint(details))
+
+
+def _with_progress(
+    windows: HeldOutWindows, bar: Bar, done: Iterator[int]
+) -> Iterator[tuple[Int64Ids, Int64Ids]]:
+    for window in windows:
+        bar.update(next(done))
+        yield window
 
 
 def _kept(place: StageFolder, split: str, checkpoint: str, console: Console) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from pipeline.exit_codes import ExitCode
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import Made, StageFolder
 from pipeline.lifecycle.state import has_begun_elsewhere, stage_place
+from pipeline.stages.best_step import OverfittingWatch, ending, publish_best, stop_reason
 from pipeline.stopping import Stopped
-from pipeline.training.best_step import OverfittingWatch, ending, publish_best, stop_reason
 from pipeline.training.device import device_name
 from pipeline.training.forecast import TimedBar, training_warnings
 from pipeline.training.inputs import TrainingInputs
@@ -45,15 +45,15 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     inputs.show(console)
     size = sum(weight.numel() for weight in module.network.parameters())
     console.line(f"{count(size)} parameters on {_where(inputs)}; {_how_much(inputs)}")
-    console.line(module.network.recurrent.compile_cell(train.compile, inputs.share.of_pass))
+    console.line(module.compile_cell(inputs.share.of_pass))
     for warning in training_warnings(train, inputs.passes, inputs.split_tokens):
         console.warn(warning)
-    history = rows_up_to(place.new_file(METRICS), module.step)
+    history = rows_up_to(place.new_file(METRICS), inputs.step)
     loggers = make_loggers(config, place, console, history)
     watch = OverfittingWatch(history, train.patience, console.warn)
     with console.bar("train", train.steps) as bar:
         timed = TimedBar(bar, train.steps, _where(inputs), console)
-        fit(inputs, module, (*loggers, watch), timed, console.warn)
+        fit(inputs, module, loggers, timed, watch.add, console.warn)
 
     storage.copy(checkpoint_file(place.work, module.step), place.new_file(CHECKPOINT))
     best = publish_best(place, module.step)
@@ -78,7 +78,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         "tokens": module.step * train.tokens_a_step,
         "passes": round(passes, 4),
         "parameters": size,
-        "skipped_steps": module.skipped,
+        "skipped_steps": module.figures.skipped,
         "averaged": module.is_averaging,
         "tokenizer": corpus.details["tokenizer"],
         "cleaning": corpus.details["cleaning"],
@@ -131,7 +131,6 @@ def join_as(processes: Processes | None, config: Config, folder: str, work: str)
         console = Console(RichConsole(file=nowhere))
         inputs = TrainingInputs.of(config, place, processes=processes)
         module = inputs.module(console)
-        module.network.recurrent.compile_cell(config.train.compile, inputs.share.of_pass)
         with console.bar("train", config.train.steps) as bar:
             try:
                 fit(inputs, module, (), bar)

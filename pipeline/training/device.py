@@ -1,11 +1,13 @@
-"""The device that the network runs on, the number of devices, and the precision."""
+"""The device that the network runs on, the number of devices and threads, and the precision."""
 
+import os
 from typing import Literal
 
 import torch
 
 from pipeline.config.runners import RunnerConfig
 from preprocess.errors import UserError
+from preprocess.work.resources import check_threads, usable_cores
 
 
 def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -54,6 +56,22 @@ def with_a_worker_per_gpu(
         return runner
     options = runner.options.model_copy(update={"workers": gpus})
     return runner.model_copy(update={"options": options})
+
+
+def use_cores(processes: int) -> None:
+    """Let torch use this process's part of the usable cores of the machine.
+
+    Args:
+        processes: processes of the training on this machine.
+
+    Raises:
+        RuntimeError: its threads cannot be started.
+    """
+    threads = min(torch.get_num_threads(), max(1, usable_cores() // processes))
+    torch.set_num_threads(threads)
+    # Lightning would set another number, and worker processes inherit it.
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    check_threads(threads)
 
 
 def has_bf16(precision: Literal["auto", "float32", "bf16"], device: torch.device) -> bool:

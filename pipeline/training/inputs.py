@@ -13,7 +13,6 @@ from lightning_modules.nn.heads.cutoffs import CPU, GPU, predicted_speedup
 from lightning_modules.nn.heads.routes import ranks_of
 from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types
-from lightning_modules.nn.window_maker import WindowMaker
 from lightning_modules.sizes import SpelledTypes
 from lightning_modules.training.checkpoints import newest_checkpoint
 from lightning_modules.training.config import ConstantConfig, InverseSqrtConfig, PlateauConfig
@@ -26,13 +25,12 @@ from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.inputs import stage_folder, tokenizer_of
 from pipeline.lifecycle.stage import StageError, StageFolder
-from pipeline.training.cores import use_cores
 from pipeline.training.cutoffs import cutoffs_of, softmax_size
-from pipeline.training.device import device_count, has_bf16, resolve_device
+from pipeline.training.device import device_count, has_bf16, resolve_device, use_cores
 from pipeline.training.memory import check_memory
 from pipeline.training.processes import Processes, processes_of
 from preprocess.shards.format import Corpus
-from preprocess.shards.stream import Int64Ids, boundary_ids, target_counts
+from preprocess.shards.stream import Int64Ids, target_counts
 from preprocess.shards.windows import TrainingWindows
 from preprocess.text.config import SPLITS
 from preprocess.tokenizers.load import cached_tokenizer
@@ -53,6 +51,7 @@ class TrainingInputs:
         device: the device of this rank.
         processes: the processes of the training, and the place of this one.
         share: the rows that this rank reads.
+        step: the step to resume from, 0 if there is no unfinished work.
         checkpoint: the checkpoint to resume from, if there is unfinished work.
         initial: the weights to start from, if there is no checkpoint and the config names some.
     """
@@ -63,6 +62,7 @@ class TrainingInputs:
     device: torch.device
     processes: Processes
     share: Share
+    step: int
     checkpoint: dict[str, Any] | None
     initial: InitialWeights | None
 
@@ -107,7 +107,8 @@ class TrainingInputs:
         if train.init_from and not checkpoint:
             tokenizer = corpus.manifest.details["tokenizer"]
             initial = InitialWeights.read(train.init_from, tokenizer, config.model)
-        return cls(config, place, corpus, device, processes, share, checkpoint, initial)
+        step = checkpoint["step"] if checkpoint else 0
+        return cls(config, place, corpus, device, processes, share, step, checkpoint, initial)
 
     @property
     def bf16(self) -> bool:
@@ -151,8 +152,8 @@ class TrainingInputs:
     def module(self, console: Console) -> LitBiLM:
         """Return the module with its network on the device of this rank.
 
-        The weights come from the checkpoint if there is one, else from the initial weights, else they
-        are random.
+        The weights come from the initial weights if there are some, else they are random. Those of a
+        checkpoint are restored by Lightning.
 
         Raises:
             UserError: the training cannot fit into memory.
@@ -160,13 +161,11 @@ class TrainingInputs:
         model, train = self.config.model, self.config.train
         size = (self.corpus.vocabulary, self.cutoffs)
         check_memory(model, train, *size, self.share, self.device)
-        module = LitBiLM(
-            model, train, self.corpus.vocabulary, *self.clusters, self.share, self.bf16
-        )
-        if self.checkpoint:
-            module.restore(self.checkpoint)
-        elif self.initial:
-            console.line(f"starting from {self.initial.path}; {self.initial.adopt(module.network)}")
+        module = LitBiLM(model, train, self.corpus.vocabulary, *self.clusters)
+        if self.initial:
+            told = self.initial.adopt(module.network, train.optimizer)
+            console.line(f"starting from {self.initial.path}; {told}")
+            module.initial_optimizer = self.initial.optimizer_state
         module.network.to(self.device)
         return module
 
@@ -176,8 +175,9 @@ class TrainingInputs:
         train = self.config.train
         stream = training_stream(self.corpus, train)
         rows = self.share.of_rank
+        directions = self.config.model.direction_count
         return TrainingWindows(
-            stream, train.rows, train.unroll, rows, self.config.model.direction_count
+            stream, train.rows, train.unroll, rows, directions, train.reset_state
         )
 
     @property
@@ -191,20 +191,22 @@ class TrainingInputs:
         """Number of tokens of each split of the corpus."""
         return {split: self.corpus.totals(split)["tokens"] for split in SPLITS}
 
-    def maker(self) -> WindowMaker:
-        """Return the function that turns ids into the network's input and targets."""
-        train = self.config.train
-        boundary = boundary_ids(train.boundary) if train.reset_state else None
-        return WindowMaker(self.clusters[1].numpy(), self.cutoffs, self.encode, boundary)
-
     @cached_property
-    def _spelling(self) -> Callable[[int], str] | None:
-        """A function from an id to its spelling, for a character CNN input."""
+    def tokenizer(self) -> str | None:
+        """Folder of the tokenizer, if a character CNN spells the words."""
         if not isinstance(self.config.model.input, CharCNNInputConfig):
             return None
         content = self.corpus.manifest.details["tokenizer"]
         used_by = f"{self.corpus.folder} was prepared with, which spells words for a char_cnn input"
-        return cached_tokenizer(tokenizer_of(self.config, content, used_by), content).spelling
+        return tokenizer_of(self.config, content, used_by)
+
+    @cached_property
+    def _spelling(self) -> Callable[[int], str] | None:
+        """A function from an id to its spelling, for a character CNN input."""
+        if self.tokenizer is None:
+            return None
+        content = self.corpus.manifest.details["tokenizer"]
+        return cached_tokenizer(self.tokenizer, content).spelling
 
     @cached_property
     def encode(self) -> Callable[[Int64Ids], Types] | None:
@@ -220,7 +222,7 @@ class TrainingInputs:
         """Types and characters per token that a character CNN reads, from this rank's first window."""
         if self.encode is None:
             return None
-        ids, _ = self.windows.batch(0)  # (directions, unroll, rows of the rank)
+        ids = self.windows.batch(0).ids  # (directions, unroll, rows of the rank)
         buckets = self.encode(ids).characters
         types = sum(len(bucket) for bucket in buckets)
         characters = sum(float((bucket != PAD).sum()) for bucket in buckets)
@@ -266,10 +268,7 @@ class TrainingInputs:
             console.line(f"{raised}the {schedule.kind} schedule does not depend on it")
             return
         losses = checkpoint["looks"]
-        rates = [
-            learning_rate(train.model_copy(update={"steps": steps}), step, losses)
-            for steps in (former, train.steps)
-        ]
+        rates = [learning_rate(train, step, steps, losses) for steps in (former, train.steps)]
         console.line(
             f"{raised}the {schedule.kind} schedule now ends there, so the learning rate continues "
             f"from {rates[1]:.3g}, not {rates[0]:.3g}"

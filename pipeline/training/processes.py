@@ -6,6 +6,7 @@ The processes are started by
   starts the command on each, with NODE_RANK, MASTER_ADDR and MASTER_PORT.
 - torchrun: it starts all processes.
 - srun: SLURM starts all tasks of a job step.
+- PyTorchJob: Kubeflow's operator starts one process in each pod, which counts as a machine.
 
 Variables that another program left in the environment are ignored: a shell inside a SLURM allocation is
 not a task of a step, and MASTER_ADDR, RANK or LOCAL_RANK mean something only with one of the above.
@@ -17,6 +18,8 @@ from typing import Literal
 
 from lightning_modules.training.config import TrainConfig
 from preprocess.errors import UserError
+
+Starter = Literal["biloom", "torchrun", "srun", "PyTorchJob"]
 
 LOCALHOST = "127.0.0.1"
 PORT = 29500
@@ -44,7 +47,7 @@ class Processes:
     machines: int = 1
     address: str = LOCALHOST
     port: int = 0
-    starter: Literal["biloom", "torchrun", "srun"] = "biloom"
+    starter: Starter = "biloom"
 
     @property
     def of_machine(self) -> int:
@@ -68,17 +71,30 @@ def processes_of(train: TrainConfig, devices: int) -> Processes:
     """Return the processes of a training with ``devices`` per machine.
 
     Raises:
-        UserError: the processes that torchrun, srun or the user started do not fit the config.
+        UserError: the processes that another program or the user started do not fit the config.
     """
     world = devices * train.num_nodes
     shape = Processes(world=world, machines=train.num_nodes)
-    if starter := _external():
+    if starter := _external(train):
         rank, started, local_rank = _ranks(starter)
+        if starter == "PyTorchJob" and (devices, train.num_nodes) != (1, started):
+            raise UserError(
+                f"the PyTorchJob started one process in each of {started} pods, but train.devices x "
+                f"train.num_nodes is {devices} x {train.num_nodes}; set train.num_nodes to {started} "
+                "and train.devices to 1. For several devices per pod, start the command by torchrun, "
+                "or set NODE_RANK to the value of RANK. If no PyTorchJob started this command, unset "
+                "RANK and WORLD_SIZE"
+            )
         if started != world:
             raise UserError(
                 f"{starter} started {started} processes, but train.devices x train.num_nodes is "
                 f"{devices} x {train.num_nodes}; start {world}, or set train.devices to "
                 f"{max(1, started // train.num_nodes)}"
+            )
+        if local_rank >= devices:
+            raise UserError(
+                f"{starter} started more than {devices} processes on this machine, but train.devices x "
+                f"train.num_nodes is {devices} x {train.num_nodes}; start {devices} on each machine"
             )
         address = os.environ.get("MASTER_ADDR", LOCALHOST)
         if starter == "srun" and train.num_nodes == 1:
@@ -106,31 +122,33 @@ def processes_of(train: TrainConfig, devices: int) -> Processes:
 
 def is_further_process(train: TrainConfig) -> bool:
     """Return True if this process is not rank 0, which runs the stages and writes the results."""
-    if starter := _external():
+    if starter := _external(train):
         return _ranks(starter)[0] > 0
     return train.num_nodes > 1 and (_number("NODE_RANK") or 0) > 0
 
 
-def _external() -> Literal["torchrun", "srun"] | None:
-    """Return the launcher of this process, or None if it is neither torchrun nor srun."""
+def _external(train: TrainConfig) -> Starter | None:
+    """Return the launcher of this process, or None if it is none of those above but biloom."""
     if "TORCHELASTIC_RUN_ID" in os.environ and (_number("WORLD_SIZE") or 1) > 1:
         return "torchrun"
     step = _number("SLURM_STEP_ID")
     if step is not None and step < SPECIAL_STEPS and _ranks("srun")[1] > 1:
         return "srun"
+    given = all(name in os.environ for name in ("MASTER_ADDR", "MASTER_PORT", "RANK"))
+    others = any(name in os.environ for name in ("NODE_RANK", "LOCAL_RANK"))
+    expected = train.num_nodes > 1 or "KUBERNETES_SERVICE_HOST" in os.environ
+    if given and expected and not others and (_number("WORLD_SIZE") or 1) > 1:
+        return "PyTorchJob"
     return None
 
 
-def _ranks(starter: str) -> tuple[int, int, int]:
+def _ranks(starter: Starter) -> tuple[int, int, int]:
     """Return rank, number of processes and rank on this machine, from the environment."""
-    if starter == "torchrun":
-        return (
-            _number("RANK") or 0,
-            _number("WORLD_SIZE") or 1,
-            _number("LOCAL_RANK") or 0,
-        )
-    tasks = _number("SLURM_STEP_NUM_TASKS") or _number("SLURM_NTASKS") or 1
-    return _number("SLURM_PROCID") or 0, tasks, _number("SLURM_LOCALID") or 0
+    if starter == "srun":
+        tasks = _number("SLURM_STEP_NUM_TASKS") or _number("SLURM_NTASKS") or 1
+        return _number("SLURM_PROCID") or 0, tasks, _number("SLURM_LOCALID") or 0
+    local_rank = _number("LOCAL_RANK") if starter == "torchrun" else 0
+    return _number("RANK") or 0, _number("WORLD_SIZE") or 1, local_rank or 0
 
 
 def _number(name: str) -> int | None:

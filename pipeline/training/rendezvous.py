@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from pipeline.training.processes import Processes
 from pipeline.training.ranks import LocalRanks
@@ -20,52 +18,6 @@ from preprocess.errors import JobError, UserError
 MEET_SECONDS = 600.0
 """How long the processes wait for each other before training starts."""
 POLL_SECONDS = 0.05
-
-
-class KnownProcesses(ClusterEnvironment):
-    """Tells Lightning the processes, so that it neither reads the environment nor starts any.
-
-    Args:
-        processes: the processes of the training.
-    """
-
-    def __init__(self, processes: Processes) -> None:
-        super().__init__()
-        self.processes = processes
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        return True
-
-    @property
-    def main_address(self) -> str:
-        return self.processes.address
-
-    @property
-    def main_port(self) -> int:
-        return self.processes.port
-
-    @staticmethod
-    def detect() -> bool:
-        return False
-
-    def world_size(self) -> int:
-        return self.processes.world
-
-    def set_world_size(self, size: int) -> None:
-        assert size == self.processes.world, "Lightning counted other processes"
-
-    def global_rank(self) -> int:
-        return self.processes.rank
-
-    def set_global_rank(self, rank: int) -> None:
-        assert rank == self.processes.rank, "Lightning assigned another rank"
-
-    def local_rank(self) -> int:
-        return self.processes.local_rank
-
-    def node_rank(self) -> int:
-        return self.processes.rank // self.processes.of_machine
 
 
 @contextmanager
@@ -174,10 +126,13 @@ def _meet(store: Store, processes: Processes, purpose: str, check: Callable[[], 
 
 
 def _advice(processes: Processes) -> str:
-    if processes.starter == "torchrun":
+    names = {
+        "torchrun": "TORCHELASTIC_RUN_ID, RANK and WORLD_SIZE",
+        "srun": "SLURM_STEP_ID",
+        "PyTorchJob": "RANK and WORLD_SIZE",
+    }
+    if processes.starter in names:
         return (
-            "if torchrun did not start this command, unset TORCHELASTIC_RUN_ID, RANK and WORLD_SIZE"
+            f"if {processes.starter} did not start this command, unset {names[processes.starter]}"
         )
-    if processes.starter == "srun":
-        return "if srun did not start this command, unset SLURM_STEP_ID"
     return "run the same command on all machines, and check MASTER_ADDR, MASTER_PORT and NODE_RANK"

@@ -11,6 +11,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 
 from lightning_modules.models.checkpoint_file import CHECKPOINT
+from lightning_modules.training.metrics_file import metric_names
 from pipeline.config.schema import Config
 from pipeline.config.secrets import without_hidden_settings
 from pipeline.console import Console
@@ -55,7 +56,7 @@ class WandbLogger(Logger):
         return self.process.run.get("id", "")
 
     def log_metrics(self, metrics: Row, step: int | None = None) -> None:
-        self.process.send(do="log", row=_finite(metrics), step=step)
+        self.process.send(do="log", row=_finite(metrics), step=_steps_done(step))
         self.tell()
 
     def log_hyperparams(self, *arguments: Any, **options: Any) -> None:
@@ -111,7 +112,7 @@ class TensorBoardLogger(Logger):
 
     def log_metrics(self, metrics: Row, step: int | None = None) -> None:
         if self._writer:
-            self._careful(lambda: self._write(metrics, step))
+            self._careful(lambda: self._write(metrics, _steps_done(step)))
 
     def log_hyperparams(self, *arguments: Any, **options: Any) -> None:
         """Do nothing: config.yaml is beside the event files."""
@@ -135,7 +136,7 @@ class TensorBoardLogger(Logger):
         path.mkdir(parents=True)
         self._writer = EventsWriter(str(path / "events"))
 
-    def _write(self, metrics: Row, step: int | None) -> None:
+    def _write(self, metrics: Row, step: int) -> None:
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.proto.summary_pb2 import Summary
 
@@ -157,11 +158,17 @@ class TensorBoardLogger(Logger):
                 writer.close()
 
 
+def _steps_done(step: int | None) -> int:
+    """Return the number of steps done, as in metrics.jsonl, after a step that is counted from 0."""
+    return 0 if step is None else step + 1
+
+
 def _finite(row: Row) -> dict[str, float]:
+    """Return the metrics that loggers can show. Lightning adds "epoch", which is left out."""
     return {
         key: value
         for key, value in row.items()
-        if isinstance(value, int | float) and math.isfinite(value)
+        if key != "epoch" and isinstance(value, int | float) and math.isfinite(value)
     }
 
 
@@ -188,7 +195,7 @@ def make_loggers(
         loggers.append(_wandb(config, place, mode, console))
     for row in history:
         for logger in loggers:
-            logger.log_metrics({k: v for k, v in row.items() if k != "step"}, row["step"])
+            logger.log_metrics({k: v for k, v in row.items() if k != "step"}, row["step"] - 1)
     for logger in loggers:
         logger.save()
     return loggers
@@ -204,14 +211,23 @@ def _wandb(config: Config, place: StageFolder, mode: str, console: Console) -> W
     }
     # A dictionary, so that runs are filtered and compared by each setting.
     settings = without_hidden_settings(config).model_dump(mode="json")
-    logger = WandbLogger(
-        WandbProcess({"mode": mode, "options": options, "config": settings}), console
-    )
+    corpus = stage_folder(config, "prepare", config.train.corpus)
+    names = metric_names(config.model.direction_count, _has_held_out(corpus))
+    start = {"mode": mode, "options": options, "config": settings, "metrics": names}
+    logger = WandbLogger(WandbProcess(start), console)
     try:
-        logger.process.send(**_corpus(stage_folder(config, "prepare", config.train.corpus)))
+        logger.process.send(**_corpus(corpus))
     except (OSError, UserError) as error:
         console.warn(f"wandb: the corpus manifest was not logged ({_reason(error)})")
     return logger
+
+
+def _has_held_out(folder: str) -> bool:
+    """Return True unless the corpus is known to have no held-out split."""
+    with suppress(OSError, UserError):
+        files = read_manifest(folder, "prepare").files
+        return any(file.counts.get("split") == "valid" for file in files)
+    return True
 
 
 def _run_id(place: StageFolder, console: Console) -> str:

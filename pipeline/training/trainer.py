@@ -10,35 +10,29 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import DDPStrategy
 
 from lightning_modules.allocator import keep_memory
-from lightning_modules.evaluation.held_out import HeldOut
-from lightning_modules.evaluation.perplexity import evaluate
-from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.sizes import flops_per_token
-from lightning_modules.training.best import is_last_step
-from lightning_modules.training.best_checkpoint import BestCheckpoint
+from lightning_modules.training.best import BestCheckpoint, Patience, is_last_step
 from lightning_modules.training.callbacks import Compute, Metrics, ProgressBar
-from lightning_modules.training.checkpoints import Checkpoints
+from lightning_modules.training.checkpoints import CheckpointFiles, Checkpoints
 from lightning_modules.training.datamodule import TokenShardDataModule
-from lightning_modules.training.distribution import lost_process_reported, sum_over_ranks
+from lightning_modules.training.distribution import lost_process_reported
 from lightning_modules.training.lit_bilm import LitBiLM
-from lightning_modules.training.local_group import BACKEND as LOCAL
 from lightning_modules.training.matmul_peak import matmul_peak
-from lightning_modules.training.metrics_file import METRICS
-from lightning_modules.training.shared_update import SharedUpdate
+from lightning_modules.training.metrics_file import METRICS, Row
 from pipeline.exhaustion import exhausted
 from pipeline.stopping import STOP_SIGNALS, Stopped
-from pipeline.training.cores import OwnCores
 from pipeline.training.inputs import TrainingInputs
-from pipeline.training.rendezvous import KnownProcesses, connected
+from pipeline.training.rendezvous import connected
+from pipeline.training.strategy import (
+    KeepSigtermHandler,
+    backend_of,
+    environment_of,
+    strategy_of,
+)
 from preprocess.errors import JobError
-from preprocess.shards.held_out_windows import evaluation_windows
-from preprocess.shards.stream import TokenStream, boundary_ids
-
-HELD_OUT_ROWS, HELD_OUT_UNROLL = 16, 64
-"""Rows and window length in tokens of the held-out evaluation during training."""
+from preprocess.work.folder import checkpoint_file
 
 
 def fit(
@@ -46,93 +40,73 @@ def fit(
     module: LitBiLM,
     loggers: Sequence[Logger],
     bar: ProgressBar,
+    watch: Callable[[Row], None] = lambda _: None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Train from the step of ``module`` to the last step. Collective: every rank must call it.
+    """Train from the step of ``inputs`` to the last step. Collective: every rank must call it.
 
     Args:
         inputs: the inputs of the training; its checkpoint and initial weights are released.
         module: the module to train, in place.
         loggers: loggers for rank 0.
         bar: the progress bar.
-        warn: called with each warning.
+        watch: called on rank 0 with each row of metrics.jsonl.
+        warn: called on rank 0 with each warning.
 
     Raises:
         Stopped: a signal stopped the training, after its step was saved.
         UserError: reading or writing fails, the processes do not meet, or one of them is lost.
     """
     train, share = inputs.config.train, inputs.share
-    if is_last_step(train, module.step, module.held_out_losses):
+    if inputs.checkpoint and is_last_step(train, inputs.step, inputs.checkpoint["looks"]):
+        module.restore(inputs.checkpoint)
         return
+    place, gpu = inputs.place, inputs.device.type == "cuda"
+    windows = train.steps * train.accumulate_steps
     with _quiet():
-        gpu = inputs.device.type == "cuda"
-        data = TokenShardDataModule(inputs.windows, inputs.maker(), train, share, module.step, gpu)
-        best = None if share.rank else BestCheckpoint(inputs.place.work, module.step, warn)
-        metrics = Metrics(
-            inputs.place.new_file(METRICS),
-            *(bar, data.loader, _compute(inputs), _held_out(inputs), best),
-        )
+        data = TokenShardDataModule(inputs.corpus, train, inputs.tokenizer, windows)
+        metrics = Metrics(place.new_file(METRICS), bar, _compute(inputs), watch)
+        resumed = None
+        if inputs.checkpoint:
+            resumed = checkpoint_file(place.work, inputs.step)
+        files = CheckpointFiles(inputs.checkpoint, train.accumulate_steps)
         # The module has copies. They take as much memory as the weights and the optimiser state.
         inputs.checkpoint = inputs.initial = None
-        processes, backend = inputs.processes, _backend(inputs)
-        if share.world > 1 and backend == LOCAL:
-            module.make_update = SharedUpdate
-        cores = OwnCores(processes)
-        checkpoints = Checkpoints(inputs.place.work, train, metrics.save)
-    place = inputs.place
-    purpose = f"{place.work} {train.rows} {train.row_passes} {module.step}"
+        processes, device = inputs.processes, inputs.device
+        validates = bool(inputs.corpus.shards("valid"))
+        checkpoints = Checkpoints(place.work, train, validates, metrics.save)
+        best, patience = BestCheckpoint(place.work, warn), Patience()
+    purpose = f"{place.work} {train.rows} {train.row_passes} {inputs.step}"
     work = (inputs.config, place.folder, place.work)
     with (
         _quiet(),
         _memory_advice(),
-        connected(processes, backend, inputs.device, purpose, work),
+        connected(processes, backend_of(device), device, purpose, work),
         lost_process_reported(share.world),
     ):
         trainer = pl.Trainer(
             accelerator="gpu" if gpu else "cpu",
             devices=share.world // train.num_nodes,
             num_nodes=train.num_nodes,
-            strategy=_strategy(backend) if share.world > 1 else "auto",
-            plugins=[KnownProcesses(processes)],
-            max_epochs=1,
+            strategy=strategy_of(processes, device),
+            precision="bf16-mixed" if inputs.bf16 else "32-true",
+            plugins=[environment_of(processes), files],
+            max_epochs=-1,
+            max_steps=train.steps,
+            accumulate_grad_batches=train.accumulate_steps,
+            val_check_interval=train.evaluate_steps * train.accumulate_steps,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=train.log_steps,
             logger=list(loggers),
-            callbacks=[*([] if gpu else [cores]), metrics, checkpoints],
+            callbacks=[KeepSigtermHandler(), metrics, best, patience, checkpoints],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        # Lightning's SIGTERM handler waits for the other processes, which may be waiting for this
-        # one. Our handler only sets a flag.
-        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-        try:
-            with keep_memory(), _stoppable(checkpoints):
-                trainer.fit(module, data)
-        finally:
-            cores.restore()
-
-
-class _SharedMemory(DDPStrategy):
-    """DDP's processes without its wrapper: `SharedUpdate` synchronises them."""
-
-    def _setup_model(self, model: torch.nn.Module) -> torch.nn.Module:  # type: ignore[override]
-        return model
-
-
-def _backend(inputs: TrainingInputs) -> str:
-    if inputs.device.type == "cuda":
-        return "nccl"
-    return LOCAL if inputs.config.train.num_nodes == 1 else "gloo"
-
-
-def _strategy(backend: str) -> DDPStrategy:
-    if backend == LOCAL:
-        return _SharedMemory(process_group_backend=LOCAL)
-    return DDPStrategy(
-        process_group_backend=backend,
-        gradient_as_bucket_view=True,
-        broadcast_buffers=False,  # they are the same on every rank
-    )
+        with keep_memory(), _stoppable(checkpoints):
+            trainer.fit(module, data, ckpt_path=resumed)
 
 
 def _compute(inputs: TrainingInputs) -> Compute:
@@ -141,32 +115,6 @@ def _compute(inputs: TrainingInputs) -> Compute:
         inputs.config.model, inputs.counts, inputs.cutoffs, inputs.spelled_types
     )
     return Compute(flops, matmul_peak(inputs.device, dtype) * inputs.share.world)
-
-
-def _held_out(inputs: TrainingInputs) -> Callable[[BiLMNetwork], dict[str, Any]] | None:
-    """Return a function that evaluates a network on the held-out split; None if the split is empty.
-
-    The function is collective: every rank must call it, and evaluates some of the rows.
-    """
-    shards, train, share = inputs.corpus.shards("valid"), inputs.config.train, inputs.share
-    if not shards:
-        return None
-    stream, text = TokenStream(shards, train.boundary), HeldOut.of(shards)
-
-    def evaluate_held_out(network: BiLMNetwork) -> dict[str, Any]:
-        result = evaluate(
-            network,
-            evaluation_windows(stream, HELD_OUT_ROWS, HELD_OUT_UNROLL, (share.rank, share.world)),
-            text,
-            document_starts=boundary_ids(train.boundary) if train.reset_state else None,
-            encode=inputs.encode,
-            reduce=sum_over_ranks,
-        )
-        figures = result.figures()
-        shown = ("forward_perplexity", "backward_perplexity", "average_perplexity", "bits_per_byte")
-        return {"nats": result.loss, **{name: figures[name] for name in shown}}
-
-    return evaluate_held_out
 
 
 @contextmanager

@@ -35,8 +35,11 @@ def main() -> None:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
 
+    lock = threading.Lock()
+
     def answer(**words: Any) -> None:
-        print(json.dumps(words), file=answers, flush=True)
+        with lock:
+            print(json.dumps(words), file=answers, flush=True)
 
     try:
         serve(_requests(), answer)
@@ -91,6 +94,9 @@ def _start(request: Request, answer: Answer) -> Any:
     settings: dict[str, Any] = {"console": "off", "silent": True, "mode": request["mode"]}
     if "x_stats_pid" in wandb.Settings.model_fields:
         settings["x_stats_pid"] = request["process"]
+    # Given here and not only later: a nested parameter of a sweep locks its whole section, and replaces
+    # only its own settings in the config that it finds.
+    options["config"] = request["config"]
     try:
         run = wandb.init(**options, settings=wandb.Settings(**settings))
     except Exception as error:
@@ -105,7 +111,37 @@ def _start(request: Request, answer: Answer) -> Any:
         )
     run.config.update(request["config"], allow_val_change=True)
     answer(id=run.id, folder=os.path.dirname(run.dir))  # noqa: PTH120
+    if run.sweep_id and not run.offline:
+        # In a thread, because wandb asks its server without a time limit.
+        work = threading.Thread(
+            target=check_sweep, args=(run, request["metrics"], answer), daemon=True
+        )
+        work.start()
     return run
+
+
+def check_sweep(run: Any, names: list[str], answer: Answer) -> None:
+    """Tell if the metric of the run's sweep is one that is never logged.
+
+    Args:
+        run: the run of wandb.
+        names: names of the metrics that are logged.
+        answer: gets a note.
+    """
+    import wandb
+
+    try:
+        sweep = wandb.Api().sweep(f"{run.entity}/{run.project}/{run.sweep_id}")
+        metric = sweep.config.get("metric", {}).get("name")
+    except Exception as error:
+        answer(note=f"the metric of the sweep was not checked ({_reason(error)})")
+        return
+    # wandb logs figures of its own, such as _runtime.
+    if metric and metric not in names and not metric.startswith("_"):
+        answer(
+            note=f"the metric of the sweep is {metric}, which is never logged, so the sweep cannot "
+            f"compare its runs; name one of these in its file: {', '.join(names)}"
+        )
 
 
 def _log_artifact(run: Any, request: Request) -> None:

@@ -159,13 +159,18 @@ _PERPLEXITIES: Any = {
 _Perplexities: type[BaseModel] = create_model("_Perplexities", __base__=_Details, **_PERPLEXITIES)
 
 
-class _Evaluate(_Perplexities):
+class _OfState(_Perplexities):
+    bits_per_byte: _Number | None = None
+
+
+class _Evaluate(_OfState):
     split: str = ""
+    state: str = ""
+    by_state: dict[str, _OfState] = Field(default_factory=dict)
     tokens: _Size = 0
     words: _Size = 0
     characters: _Size = 0
     text_bytes: _Size = 0
-    bits_per_byte: _Number | None = None
     bands: list[_Band] = Field(default_factory=list)
     not_defined: dict[str, str] = Field(default_factory=dict)
     others: list["_Evaluate"] = Field(default_factory=list)

@@ -6,6 +6,7 @@ proportional to size; with alpha 0 they are proportional to the weights.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +75,18 @@ def repeat_factors(sizes: Mapping[str, int], parts: Mapping[str, float]) -> dict
     return {name: parts[name] * total / size if size else 0.0 for name, size in sizes.items()}
 
 
+class Occurrences(NamedTuple):
+    """The shards of a pass in its order; a shard occurs once per repeat.
+
+    Attributes:
+        shards: index of the shard, shape (occurrences,).
+        repeats: how often the shard occurs earlier in the order of the plan, shape (occurrences,).
+    """
+
+    shards: npt.NDArray[np.int64]
+    repeats: npt.NDArray[np.int64]
+
+
 class PassPlan:
     """Number of occurrences of each shard in each pass over the training data, in closed form.
 
@@ -91,6 +104,11 @@ class PassPlan:
         sources: source of each shard.
         factors: repeat factor of each source, 1 if not given.
         seed: seed of the order of shards.
+
+    Attributes:
+        sizes: as given.
+        sources: index of the source of each shard, in the order of their first shards, shape (shards,).
+        seed: as given.
     """
 
     def __init__(
@@ -100,20 +118,21 @@ class PassPlan:
         factors: Mapping[str, float],
         seed: int,
     ) -> None:
-        self._sizes = sizes
-        names = dict.fromkeys(sources)
+        self.sizes, self.seed = sizes, seed
+        names = {name: number for number, name in enumerate(dict.fromkeys(sources))}
+        self.sources = np.array([names[name] for name in sources], np.int64)
         fixed = {name: round(factors.get(name, 1.0) * ONE) for name in names}
         self._factors = np.array([fixed[name] for name in sources], np.int64)
         self._phases = np.zeros(len(sources), np.int64)
-        for number, name in enumerate(names):
+        for name, number in names.items():
             if fixed[name] != ONE:
-                shards = np.array([i for i, source in enumerate(sources) if source == name])
+                shards = np.flatnonzero(self.sources == number)
                 self._phases[shards] = _phases(sizes[shards], number, seed)
 
     @property
     def mean_length(self) -> int:
         """Average number of positions of a pass, rounded."""
-        return round(float(self._factors / ONE @ self._sizes))
+        return round(float(self._factors / ONE @ self.sizes))
 
     def counts(self, first: int, end: int) -> npt.NDArray[np.int64]:
         """Return how often each shard occurs in the passes [first, end), shape (passes, shards)."""
@@ -124,8 +143,18 @@ class PassPlan:
     def lengths(self, first: int, end: int) -> npt.NDArray[np.int64]:
         """Return the number of positions of each of the passes [first, end), shape (passes,)."""
         if (self._factors == ONE).all():
-            return np.full(end - first, self._sizes.sum())
-        return self.counts(first, end) @ self._sizes
+            return np.full(end - first, self.sizes.sum())
+        return self.counts(first, end) @ self.sizes
+
+    def occurrences(self, number: int, is_shuffled: bool) -> Occurrences:
+        """Return the shards of a pass, in their own order or in a seeded one."""
+        (counts,) = self.counts(number, number + 1)
+        shards = np.repeat(np.arange(len(counts)), counts)
+        repeats = np.arange(len(shards)) - np.repeat(np.cumsum(counts) - counts, counts)
+        if is_shuffled:
+            order = seeded(self.seed, number).permutation(len(shards))
+            shards, repeats = shards[order], repeats[order]
+        return Occurrences(shards, repeats)
 
 
 def _phases(sizes: npt.NDArray[np.int64], source: int, seed: int) -> list[int]:

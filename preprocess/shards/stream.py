@@ -12,26 +12,21 @@ sources are repeated, its length differs between passes (`preprocess.reading.mix
 Every position is computed from the sizes in the manifest, so reading can start anywhere.
 """
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.reading.mixing import PassPlan, seeded
+from preprocess.reading.mixing import PassPlan
+from preprocess.shards.documents import Int64Ids as Int64Ids
 from preprocess.shards.format import Corpus, Shard
+from preprocess.shards.mixed_order import MixedOrder, part_counts
+from preprocess.shards.shard_order import ShardOrder
 from preprocess.tokenizers.base import BOS, EOS, UNKNOWN
 
-Int64Ids = npt.NDArray[np.int64]
-
-OPEN_SHARDS = 64
-"""Maximum number of open shards; the operating system limits the open files of a process."""
-
-OPEN_DOCUMENTS = 1 << 25
-"""Number of documents above which the orders of the least recently used shards are dropped from
-memory. A document takes 8 bytes, or 16 in a shard of 2^31 or more positions."""
+Order = Literal["mixed", "shuffled", "as-given"]
+"""The order of the documents of a pass, see `TokenStream`."""
 
 
 def boundary_ids(boundary: Literal["eos", "bos_eos"]) -> tuple[int, int]:
@@ -64,33 +59,18 @@ def target_counts(
     return counts[:vocabulary]
 
 
-@dataclass(frozen=True)
-class _Order:
-    """The documents of a shard in the order of one pass.
+class Parts(NamedTuple):
+    """Consecutive parts of passes. The rows of a batch read one part after another.
 
     Attributes:
-        starts: index in the shard of the first token of each document, shape (documents,).
-        positions: index in the reordered shard of the first position of each document, and the
-            shard's number of positions, shape (documents + 1,).
+        passes: number of the pass of each part, shape (parts,).
+        begins: its first position in the pass, shape (parts,).
+        lengths: its number of positions, shape (parts,).
     """
 
-    starts: npt.NDArray[np.signedinteger[Any]]
-    positions: npt.NDArray[np.signedinteger[Any]]
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """The shards of a pass in its order; a repeated shard has one entry per repeat.
-
-    Attributes:
-        shards: index of the shard, shape (entries,).
-        repeats: repeat index of the shard within the pass, shape (entries,).
-        begins: index in the pass of the first position of each entry, shape (entries,).
-    """
-
-    shards: npt.NDArray[np.int64]
-    repeats: npt.NDArray[np.int64]
+    passes: npt.NDArray[np.int64]
     begins: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
 
 
 class TokenStream:
@@ -99,35 +79,38 @@ class TokenStream:
     Args:
         shards: the shards of the split, in the order of the manifest.
         boundary: "eos" or "bos_eos", see the module.
-        order: "shuffled" permutes shards, and documents within a shard, differently in each pass;
+        order: "mixed" permutes the documents of all shards, see `preprocess.shards.mixed_order`;
+            "shuffled" permutes shards, and documents within a shard; both differ between passes.
             "as-given" keeps the order of the corpus, with repeats of a shard next to each other.
         seed: seed of the permutations.
         factors: repeat factor of each source by name: how often it occurs in a pass on average, 1 if
-            not given. Each repeat of a shard has its own permutation.
+            not given. Each repeat of a shard is permuted on its own.
 
     Attributes:
         dtype: narrowest dtype that holds the ids of all shards.
+        marks: ids before and after each document.
+        seed: seed of the permutations.
     """
 
     def __init__(
         self,
         shards: Sequence[Shard],
         boundary: Literal["eos", "bos_eos"],
-        order: Literal["shuffled", "as-given"] = "as-given",
+        order: Order = "as-given",
         seed: int = 0,
         factors: Mapping[str, float] | None = None,
     ) -> None:
-        self._shards = tuple(shards)
-        self._before, self._after = boundary_ids(boundary)
-        self._shuffled = order == "shuffled"
-        self._seed = seed
-        self._sizes = np.array([s.tokens + s.documents for s in shards], np.int64)
-        self._plan = PassPlan(self._sizes, [s.source for s in shards], factors or {}, seed)
+        self.marks, self.seed = boundary_ids(boundary), seed
         self.dtype = np.result_type(np.uint16, *(s.dtype for s in shards))
-        self._open: OrderedDict[int, npt.NDArray[Any]] = OrderedDict()
-        self._orders: OrderedDict[tuple[int, int, int], _Order] = OrderedDict()
-        self._ordered = 0
-        self._passes: dict[int, _Pass] = {}
+        sizes = np.array([s.tokens + s.documents for s in shards], np.int64)
+        self._plan = PassPlan(sizes, [s.source for s in shards], factors or {}, seed)
+        self._is_mixed = order == "mixed"
+        self._order: MixedOrder | ShardOrder
+        if order == "mixed":
+            self._order = MixedOrder(shards, self._plan, self.dtype)
+        else:
+            self._order = ShardOrder(shards, self._plan, order == "shuffled")
+        self._begins: dict[int, npt.NDArray[np.int64]] = {}
 
     def __len__(self) -> int:
         """Return the number of positions per pass, or its mean if passes differ."""
@@ -137,88 +120,53 @@ class TokenStream:
         """Return the number of positions of each of the passes [first, end), shape (end - first,)."""
         return self._plan.lengths(first, end)
 
+    def documents(self, number: int) -> Int64Ids:
+        """Return where each document of pass ``number`` starts, and the length of the pass.
+
+        The order must not be mixed, because it may cut documents.
+
+        Returns:
+            Positions, int64, shape (documents + 1,).
+        """
+        begins = self._order.begins(number)
+        starts = [
+            self._order.text(number, entry)[1].positions[:-1].astype(np.int64) + begin
+            for entry, begin in enumerate(begins[:-1])
+        ]
+        return np.concatenate([*starts, begins[-1:]])
+
+    def parts(self, first: int, end: int) -> Parts:
+        """Return the parts of the passes [first, end): several of a long pass if the order is mixed."""
+        numbers, lengths = np.arange(first, end), self.lengths(first, end)
+        counts = part_counts(lengths) if self._is_mixed else np.ones_like(lengths)
+        passes, lengths = np.repeat(numbers, counts), np.repeat(lengths, counts)
+        begins = np.zeros_like(lengths)
+        for number in numbers[counts > 1].tolist():
+            of_pass, bounds = passes == number, self._order.begins(number)
+            begins[of_pass], lengths[of_pass] = bounds[:-1], np.diff(bounds)
+        return Parts(passes, begins, lengths)
+
     def read(self, number: int, start: int, end: int) -> tuple[Int64Ids, Int64Ids]:
         """Return the left and right tokens of positions [start, end) of pass ``number``, from 0.
 
         Returns:
             Two arrays, int64, shape (end - start,).
+
+        Raises:
+            ShardError: a shard is missing or damaged.
         """
         left, right = np.empty(end - start, np.int64), np.empty(end - start, np.int64)
-        plan = self._pass(number)
+        if number not in self._begins:
+            self._begins = {k: v for k, v in self._begins.items() if k >= number - 1}
+            self._begins[number] = self._order.begins(number)
+        begins = self._begins[number]
         position = start
-        entry = int(np.searchsorted(plan.begins, start, "right")) - 1
+        entry = int(np.searchsorted(begins, start, "right")) - 1
         while position < end:
-            shard, begin = int(plan.shards[entry]), int(plan.begins[entry])
-            stop = min(end, begin + int(self._sizes[shard]))
+            begin, stop = int(begins[entry]), min(end, int(begins[entry + 1]))
             if stop > position:
                 window = slice(position - start, stop - start)
-                order = self._order(number, shard, int(plan.repeats[entry]))
-                self._read_shard(
-                    order, shard, position - begin, stop - begin, left[window], right[window]
-                )
+                ids, documents = self._order.text(number, entry)
+                documents.read(ids, self.marks, position - begin, left[window], right[window])
             position, entry = stop, entry + 1
         return left, right
-
-    def _read_shard(
-        self, order: _Order, shard: int, start: int, end: int, left: Int64Ids, right: Int64Ids
-    ) -> None:
-        ids = self._ids(shard)
-        # With the dtype of the array, because searchsorted would otherwise convert the array.
-        bounds = np.array([start, end - 1], order.positions.dtype)
-        first, last = np.searchsorted(order.positions, bounds, "right") - 1
-        begins = order.positions[first : last + 1]
-        ends = order.positions[first + 1 : last + 2]
-        spans = np.minimum(ends, end) - np.maximum(begins, start)
-        # Index of the right token of each position; meaningless at the end of a document.
-        tokens = np.arange(start, end) + np.repeat(order.starts[first : last + 1] - begins, spans)
-        if len(ids):
-            left[:] = ids.take(tokens - 1, mode="clip")
-            right[:] = ids.take(tokens, mode="clip")
-        left[begins[begins >= start] - start] = self._before
-        right[ends[ends <= end] - 1 - start] = self._after
-
-    def _ids(self, shard: int) -> npt.NDArray[Any]:
-        """Return the ids of a shard, which stays open until other shards replace it."""
-        ids = self._open.pop(shard, None)
-        if ids is None or not self._shards[shard].touch():
-            ids = self._shards[shard].ids
-            # A deleted copy takes disk space until it is closed.
-            for deleted in [other for other in self._open if not self._shards[other].touch()]:
-                del self._open[deleted]
-        self._open[shard] = ids
-        if len(self._open) > OPEN_SHARDS:
-            self._open.popitem(last=False)
-        return ids
-
-    def _pass(self, number: int) -> _Pass:
-        if number not in self._passes:
-            (counts,) = self._plan.counts(number, number + 1)
-            shards = np.repeat(np.arange(len(counts)), counts)
-            repeats = np.arange(len(shards)) - np.repeat(np.cumsum(counts) - counts, counts)
-            if self._shuffled:
-                order = seeded(self._seed, number).permutation(len(shards))
-                shards, repeats = shards[order], repeats[order]
-            begins = np.concatenate([[0], np.cumsum(self._sizes[shards])[:-1]])
-            self._passes = {k: v for k, v in self._passes.items() if k >= number - 1}
-            self._passes[number] = _Pass(shards, repeats, begins)
-        return self._passes[number]
-
-    def _order(self, number: int, shard: int, repeat: int) -> _Order:
-        key = (number, shard, repeat) if self._shuffled else (0, shard, 0)
-        if key not in self._orders:
-            size = int(self._sizes[shard])
-            lengths = self._shards[shard].lengths.astype(np.int32 if size < 1 << 31 else np.int64)
-            starts = np.cumsum(lengths, dtype=lengths.dtype) - lengths
-            if self._shuffled:
-                again = (repeat,) if repeat else ()
-                draw = seeded(self._seed, number, shard + 1, *again)
-                order = draw.permutation(len(lengths))
-                lengths, starts = lengths[order], starts[order]
-            positions = np.zeros(len(lengths) + 1, lengths.dtype)
-            np.cumsum(lengths + 1, out=positions[1:])
-            self._orders[key] = _Order(starts, positions)
-            self._ordered += len(lengths)
-            while self._ordered > OPEN_DOCUMENTS and len(self._orders) > 1:
-                self._ordered -= len(self._orders.popitem(last=False)[1].starts)
-        self._orders.move_to_end(key)
-        return self._orders[key]

@@ -98,6 +98,25 @@ def test_bits_per_byte_are_not_defined_with_unknown_words() -> None:
     assert found["average_word_perplexity"] is not None, "words are counted, not spelt"
 
 
+def test_a_part_of_a_split_has_figures_per_token_only() -> None:
+    found = figures(total=LossSums((50, 50), (100.0, 50.0)))
+
+    assert found["forward_perplexity"] == pytest.approx(math.exp(2))
+    assert found["average_perplexity"] == pytest.approx(math.exp(1.5))
+    for key in ("average_word_perplexity", "average_character_perplexity", "bits_per_byte"):
+        assert found[key] is None
+    part = "50 of 100 tokens were evaluated"
+    assert found["not_defined"] == {"word": part, "character": part, "bits_per_byte": part}
+
+
+def test_a_split_of_which_nothing_was_evaluated_has_no_figures() -> None:
+    result = Evaluation(TEXT, LossSums((0, 0), (0.0, 0.0)), 0, {})
+
+    assert math.isnan(result.loss)
+    assert result.figures()["average_perplexity"] is None
+    assert result.figures()["bits_per_byte"] is None
+
+
 def test_perplexity_per_word_is_not_defined_without_spaces() -> None:
     text = HeldOut.of([shard("en", 100, 550), shard("zh", 10, 500), shard("zh", 10, 320)])
     total = LossSums((text.tokens, text.tokens), (200.0, 100.0))

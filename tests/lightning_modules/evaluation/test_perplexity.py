@@ -13,12 +13,12 @@ from torch import Tensor
 from lightning_modules.config import ModelConfig
 from lightning_modules.evaluation import perplexity as evaluation_module
 from lightning_modules.evaluation.held_out import Evaluation, HeldOut
-from lightning_modules.evaluation.perplexity import evaluate
+from lightning_modules.evaluation.perplexity import LossTally, evaluate
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.heads.routes import ranks_of
 from lightning_modules.nn.inputs.word_types import types_of_window
 from preprocess.shards.format import Corpus
-from preprocess.shards.held_out_windows import evaluation_windows
+from preprocess.shards.held_out_windows import HeldOutWindows
 from preprocess.shards.stream import TokenStream, boundary_ids, target_counts
 from preprocess.tokenizers.base import UNKNOWN
 from preprocess.tokenizers.load import load_tokenizer
@@ -59,10 +59,11 @@ def run(
     unroll: int = 8,
     boundary: Boundary = "eos",
     share: tuple[int, int] = (0, 1),
+    whole_documents: bool = False,
     **options: Any,
 ) -> Evaluation:
     shards = corpus.shards("valid")
-    windows = evaluation_windows(TokenStream(shards, boundary), rows, unroll, share)
+    windows = HeldOutWindows(TokenStream(shards, boundary), rows, unroll, share, whole_documents)
     return evaluate(network, windows, HeldOut.of(shards), **options)
 
 
@@ -120,6 +121,23 @@ def test_one_row_equals_the_documents_one_after_another(
     assert found.total.tokens == (found.text.tokens,) * network.directions
 
 
+@pytest.mark.parametrize("boundary", ["eos", "bos_eos"])
+@pytest.mark.parametrize("directions", ["both", "forward"])
+@pytest.mark.parametrize(("rows", "unroll"), [(1, 7), (6, 5), (1000, 64)])
+def test_rows_of_whole_documents_equal_each_document_from_the_zero_state(
+    corpus: Corpus, boundary: Boundary, directions: str, rows: int, unroll: int
+) -> None:
+    network = build(corpus, directions=directions)
+    starts = boundary_ids(boundary)
+
+    found = run(
+        network, corpus, rows, unroll, boundary, whole_documents=True, document_starts=starts
+    )
+
+    expected = by_hand(network, corpus, boundary, reset=True)
+    assert found.total.nats == pytest.approx([total(one) for one in expected], rel=1e-5)
+
+
 def test_resetting_and_carrying_the_state_differ(network: BiLMNetwork, corpus: Corpus) -> None:
     carried, reset = run(network, corpus), run(network, corpus, document_starts=(2, 2))
 
@@ -145,11 +163,14 @@ class _HandedOverError(Exception):
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
+@pytest.mark.parametrize("whole_documents", [False, True])
 def test_ranks_that_share_the_rows_find_the_same_loss(
-    network: BiLMNetwork, corpus: Corpus, world: int
+    network: BiLMNetwork, corpus: Corpus, world: int, whole_documents: bool
 ) -> None:
-    ranks = np.arange(corpus.vocabulary)
-    whole = run(network, corpus, rows=5, ranks=ranks)
+    options: dict[str, Any] = {"rows": 5, "ranks": np.arange(corpus.vocabulary)}
+    if whole_documents:
+        options |= {"whole_documents": True, "document_starts": boundary_ids("eos")}
+    whole = run(network, corpus, **options)
     parts: list[Tensor] = []
 
     def hand_over(sums: Tensor) -> Tensor:
@@ -162,8 +183,8 @@ def test_ranks_that_share_the_rows_find_the_same_loss(
 
     for rank in range(world - 1):
         with pytest.raises(_HandedOverError):
-            run(network, corpus, 5, share=(rank, world), ranks=ranks, reduce=hand_over)
-    found = run(network, corpus, 5, share=(world - 1, world), ranks=ranks, reduce=add_up)
+            run(network, corpus, share=(rank, world), reduce=hand_over, **options)
+    found = run(network, corpus, share=(world - 1, world), reduce=add_up, **options)
 
     assert found.total.tokens == whole.total.tokens
     assert found.total.nats == pytest.approx(whole.total.nats, rel=1e-6)
@@ -174,6 +195,31 @@ def test_ranks_that_share_the_rows_find_the_same_loss(
 def test_a_missing_window_fails_an_assertion(network: BiLMNetwork, corpus: Corpus) -> None:
     with pytest.raises(AssertionError, match="each token is counted once"):
         run(network, corpus, share=(0, 2))
+
+
+def test_a_part_of_a_split_has_figures_per_token(network: BiLMNetwork, corpus: Corpus) -> None:
+    """Lightning's sanity check and ``limit_val_batches`` evaluate the first windows only."""
+    shards = corpus.shards("valid")
+    tally = LossTally(2, corpus.vocabulary, None, torch.device("cpu"))
+    tally.add(torch.full((2, 1, 3), 1.5), torch.tensor([[[5, 7, -100]]] * 2))
+
+    found = tally.result(HeldOut.of(shards))
+
+    assert found.total.tokens == (2, 2)
+    assert not found.is_complete
+    assert found.loss == pytest.approx(1.5)
+    assert found.figures()["average_perplexity"] == pytest.approx(np.exp(1.5))
+
+
+def test_padding_alone_is_evaluated_to_no_figure(corpus: Corpus) -> None:
+    """A rank may have padding only."""
+    tally = LossTally(2, corpus.vocabulary, None, torch.device("cpu"))
+    tally.add(torch.zeros(2, 4, 1), torch.full((2, 4, 1), -100))
+
+    found = tally.result(HeldOut.of(corpus.shards("valid")))
+
+    assert np.isnan(found.loss)
+    assert found.figures()["average_perplexity"] is None
 
 
 @pytest.mark.parametrize("boundary", ["eos", "bos_eos"])
@@ -212,12 +258,13 @@ def test_bands_hold_the_targets_of_their_ranks(
     ],
 )
 def test_bands_end_at_powers_of_ten(vocabulary: int, bands: list[tuple[int, int]]) -> None:
-    tally = evaluation_module._Tally(1, vocabulary, np.arange(vocabulary), torch.device("cpu"))
+    tally = LossTally(1, vocabulary, np.arange(vocabulary), torch.device("cpu"))
     ids = torch.tensor([first - 1 for first, _ in bands] + [last - 1 for _, last in bands])
     tally.add(torch.ones(1, 1, len(ids)), ids.view(1, 1, -1))
 
-    found = tally.evaluation(HeldOut(len(ids), 1, 1, 1, {}), lambda sums: sums)
+    found = tally.result(HeldOut(len(ids), 1, 1, 1, {}))
 
+    assert tally.result(found.text) == found, "a result changes no sum"
     assert list(found.bands) == bands
     assert [sums.tokens for sums in found.bands.values()] == [(2,)] * len(bands)
 

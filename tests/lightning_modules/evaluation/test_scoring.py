@@ -1,22 +1,34 @@
 """Scores of texts, compared with a sum over single tokens."""
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from biloom import BiLM
 from lightning_modules.config import ModelConfig
 from lightning_modules.evaluation import scoring
+from lightning_modules.evaluation.held_out import HeldOut
+from lightning_modules.evaluation.perplexity import evaluate
 from lightning_modules.evaluation.scoring import Score, score_texts
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.nn.window import Window
+from lightning_modules.nn.inputs.word_types import types_of_window
+from lightning_modules.nn.window import Types, Window
 from preprocess.config import WordConfig
 from preprocess.errors import UserError
+from preprocess.shards.format import Shard
+from preprocess.shards.held_out_windows import HeldOutWindows
+from preprocess.shards.stream import Int64Ids, TokenStream, boundary_ids
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.base import UNKNOWN
 from preprocess.tokenizers.load import train_tokenizer
+from preprocess.tokenizers.spellings import Spellings
 
 TEXTS = ["kana lori mele", "mele mele kana zuzu", "", "kana " * 30]
 SPELLING = {"kind": "char_cnn", "dim": 4, "max_characters": 12, "filters": [[1, 4], [3, 9]]}
@@ -48,8 +60,8 @@ def by_hand(model: BiLM, text: str) -> list[float]:
     for direction in range(network.directions):
         total = 0.0
         state = network.zero_state(1)
-        for given, wanted in zip(streams[direction], streams[direction][1:], strict=False):
-            ids = torch.full((network.directions, 1, 1), given)
+        for read, wanted in zip(streams[direction], streams[direction][1:], strict=False):
+            ids = torch.full((network.directions, 1, 1), read)
             target = UNKNOWN if wanted >= network.output_vocabulary else wanted
             targets = torch.full_like(ids, target)
             with torch.inference_mode():
@@ -91,6 +103,51 @@ def test_scores_do_not_depend_on_batches_or_chunks(
         for one, found in zip(alone, score_texts(model, TEXTS, batch_tokens), strict=True):
             assert (found.tokens, found.unknown) == (one.tokens, one.unknown)
             np.testing.assert_allclose(found.forward, one.forward, rtol=1e-5)
+
+
+def stored(folder: Path, documents: list[list[int]]) -> Shard:
+    """Write a shard of documents of ids."""
+    name = f"valid-{len(list(folder.iterdir()))}"
+    ids = [token for document in documents for token in document]
+    np.array(ids, "<u2").tofile(folder / f"{name}.bin")
+    np.array(list(map(len, documents)), "<u4").tofile(folder / f"{name}.len")
+    sizes = (len(documents), len(ids), len(ids), 5 * len(ids), 5 * len(ids))
+    return Shard(str(folder), name, "valid", "one", "<u2", *sizes)
+
+
+def encoder(model: BiLM) -> Callable[[Int64Ids], Types] | None:
+    if model.network.input.__class__.__name__ != "CharCNN":
+        return None
+    spellings = Spellings(model.tokenizer.spelling, model.tokenizer.vocabulary, 12)
+    return partial(types_of_window, spellings=spellings)
+
+
+@pytest.mark.parametrize("boundary", ["eos", "bos_eos"])
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None, max_examples=15)
+@given(st.data())
+def test_the_evaluation_of_a_split_from_the_zero_state_is_the_sum_of_the_scores(
+    kind: str, boundary: Any, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    model = untrained(boundary, **KINDS[kind])
+    # Unknown words have an id in a corpus, and in a text a spelling that a character CNN reads.
+    words = ["kana", "lori", "mele", *(["zuzu"] if "spelling" not in kind else [])]
+    texts = data.draw(st.lists(st.lists(st.sampled_from(words), max_size=9), min_size=1))
+    rows, unroll = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 8))
+    documents = [[token.id for token in text.tokens] for text in model.reader.read(texts)]
+    shard = stored(tmp_path_factory.mktemp("shards"), documents)
+    stream, text = TokenStream([shard], boundary), HeldOut.of([shard])
+    windows = HeldOutWindows(stream, rows, unroll, whole_documents=True)
+
+    result = evaluate(model.network, windows, text, None, boundary_ids(boundary), encoder(model))
+
+    scores = score_texts(model, texts)
+    assert result.total.tokens[0] == sum(one.tokens for one in scores)
+    assert result.unknown == sum(one.unknown for one in scores)
+    assert -result.total.nats[0] == pytest.approx(sum(one.forward for one in scores), rel=1e-6)
+    if model.network.directions == 2:
+        backward = sum(one.backward or 0.0 for one in scores)
+        assert -result.total.nats[1] == pytest.approx(backward, rel=1e-6)
 
 
 def test_tokens_that_cannot_be_predicted_count_as_unknown() -> None:

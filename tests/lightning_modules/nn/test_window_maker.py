@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lightning_modules.nn.heads.routes import route
 from lightning_modules.nn.window import Types
-from lightning_modules.nn.window_maker import WindowMaker, resets
+from lightning_modules.nn.window_maker import WindowMaker, document_resets
 from preprocess.shards.stream import boundary_ids
 from preprocess.tokenizers.base import BOS, EOS
 
@@ -24,13 +24,14 @@ def test_only_targets_that_cannot_be_predicted_become_unknown() -> None:
     assert window.targets.flatten().tolist() == [3, 0, 5]
 
 
-def test_the_state_is_reset_at_the_boundary_before_each_document() -> None:
-    make = WindowMaker(np.arange(9), (), boundary=(1, 2))
-    ids = np.array([[[1], [5], [2]], [[2], [1], [5]]])
-    window = make(ids, ids)
+def test_resets_are_passed_on() -> None:
+    ids, resets = np.array([[[1], [5]]]), np.array([[[True], [False]]])
+    make = WindowMaker(np.arange(9), ())
 
+    assert make(ids, ids).resets is None
+    window = make(ids, ids, resets)
     assert window.resets is not None
-    assert window.resets.flatten().tolist() == [True, False, False, True, False, False]
+    assert window.resets.tolist() == resets.tolist()
 
 
 def test_targets_are_routed_by_rank_and_the_encoder_gets_the_ids() -> None:
@@ -48,9 +49,9 @@ def test_targets_are_routed_by_rank_and_the_encoder_gets_the_ids() -> None:
 
 def test_only_the_id_before_a_document_in_reading_order_is_a_reset() -> None:
     ids = np.array([[[BOS], [7], [EOS]], [[EOS], [BOS], [7]]])
-    found = resets(ids, boundary_ids("bos_eos"))
+    found = document_resets(ids, boundary_ids("bos_eos"))
     assert found[..., 0].tolist() == [[True, False, False], [True, False, False]]
-    assert resets(ids[:1], boundary_ids("eos"))[..., 0].tolist() == [[False, False, True]]
+    assert document_resets(ids[:1], boundary_ids("eos"))[..., 0].tolist() == [[False, False, True]]
 
 
 @settings(deadline=None, max_examples=60)
@@ -66,7 +67,7 @@ def test_resets_divide_the_text_of_each_direction_into_documents(
     # The boundary at the end of the text is a target only, so it is not among the inputs.
     forward = [token for document in documents for token in (before, *document)]
     backward = [token for document in mirrored for token in (after, *document)]
-    found = resets(np.array([forward, backward])[..., None], (before, after))
+    found = document_resets(np.array([forward, backward])[..., None], (before, after))
     for text, expected, begins in zip(
         (forward, backward), (documents, mirrored), found[..., 0], strict=True
     ):

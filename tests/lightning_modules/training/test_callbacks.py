@@ -88,7 +88,7 @@ def test_a_line_is_written_every_log_steps_and_at_the_end(
         "data_wait": 0.25,
     }
     assert made[1]["data_wait"] == 0, "only what was waited since the last line"
-    assert [step for _, step in run.logger.rows] == [2, 4, 6, 7]
+    assert [step for _, step in run.logger.rows] == [1, 3, 5, 6], "as Lightning counts"
     assert "step" not in run.logger.rows[0][0]
     assert run.bar.told[0] == (0, ""), "the bar begins where training does"
     # exp of the mean of both losses

@@ -54,7 +54,7 @@ def test_an_item_is_the_batch_of_its_step_with_targets_assigned_to_clusters(
 ) -> None:
     share = Share(ROWS)
     batch = of_step(stream, make, 7, share)
-    ids, targets = windows(stream, share).batch(7)
+    ids, targets, _ = windows(stream, share).batch(7)
     [[window]] = batch.windows
 
     assert batch.step == 7

@@ -37,7 +37,8 @@ def test_of_an_evaluation_the_figures_are_shown(trained: Path, capsys: Capture) 
     assert main(["inspect", str(trained / "evaluate")]) == 0
     out = capsys.readouterr().out
     assert " tokens of the valid split, full vocabulary\n" in out
-    assert "    per token | " in out
+    assert "    per token, carried state | " in out
+    assert "    per token, text by text | " in out
     assert "    1 to 100 | " in out
     assert "not_defined" not in out
 

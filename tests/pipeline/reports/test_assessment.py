@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from lightning_modules.training.metrics_file import held_out_losses, training_losses
-from pipeline.reports.assessment import Verdict, assess, last_training_loss
+from pipeline.reports.assessment import (
+    Verdict,
+    assess,
+    concerns,
+    evaluation_verdicts,
+    last_training_loss,
+)
 
 Row = dict[str, Any]
 TRAINED = {"steps": 100, "passes": 2.0, "skipped_steps": 0}
@@ -123,6 +129,67 @@ def test_one_direction_far_worse_than_the_other(
     found = verdict("Directions", rows(), held_out=held_out)
     assert found.level == level
     assert told in found.text
+
+
+def of_states(carried: tuple[float, float], zero: tuple[float, float]) -> dict[str, Any]:
+    """Return figures of both states from their forward and backward perplexities."""
+
+    def figures(forward: float, backward: float) -> dict[str, float]:
+        average = math.sqrt(forward * backward)
+        return {
+            "forward_perplexity": forward,
+            "backward_perplexity": backward,
+            "average_perplexity": average,
+        }
+
+    states = {"carried": figures(*carried), "text_by_text": figures(*zero)}
+    return {**states["carried"], "state": "carried", "by_state": states}
+
+
+def test_directions_are_compared_in_the_state_in_which_they_differ_most() -> None:
+    found = {one.topic: one for one in evaluation_verdicts(of_states((99, 100), (143, 413)))}
+    assert found["Directions"] == Verdict(
+        "attention",
+        "Directions",
+        "Perplexity of the backward direction is 2.89 times that of the forward direction (text by text). "
+        "The state that training carries from document to document may have learned long stretches of one "
+        "kind of text, such as one language. Train again with a higher train.reset_state (true: every "
+        "document starts from the zero state) and train.order=shuffled. If the curve of this direction "
+        "rose in training, it diverged; then a lower train.learning_rate helps.",
+    )
+    even = {one.topic: one for one in evaluation_verdicts(of_states((99, 100), (103, 100)))}
+    assert even["Directions"].text == (
+        "Perplexities of the two directions differ by 3.0% (text by text)."
+    )
+
+
+def test_text_by_text_far_worse_than_carried_state() -> None:
+    figures = of_states((110, 110), (1441, 1441))
+    assert concerns(figures) == [
+        Verdict(
+            "attention",
+            "Text by text",
+            "Perplexity text by text is 13.10 times that with carried state. Vectors and scores are made "
+            "text by text from the zero state, but the model relies on the text before. Train again with a "
+            "higher train.reset_state (true: every document starts from the zero state) and "
+            "train.order=shuffled.",
+        )
+    ]
+
+
+def test_text_by_text_a_little_worse_than_carried_state_is_good() -> None:
+    found = {one.topic: one for one in evaluation_verdicts(of_states((110, 110), (121, 121)))}
+    assert found["Text by text"] == Verdict(
+        "good", "Text by text", "Perplexity text by text is 1.10 times that with carried state."
+    )
+    assert concerns(of_states((110, 110), (121, 121))) == []
+
+
+@pytest.mark.parametrize(
+    "figures", [{}, {"split": "valid", "tokens": 0}, {"average_perplexity": 9.0}]
+)
+def test_without_figures_of_both_states_there_is_no_verdict(figures: dict[str, Any]) -> None:
+    assert evaluation_verdicts(figures) == []
 
 
 def test_a_forward_model_has_no_directions_to_compare() -> None:

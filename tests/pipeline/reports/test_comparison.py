@@ -147,6 +147,29 @@ def test_each_split_has_its_rows(runs: tuple[Path, Path]) -> None:
     assert cautions(read(runs)) == []
 
 
+@pytest.mark.parametrize(
+    ("reset", "carried", "zero"),
+    [(False, "54.6", "not evaluated"), (True, "not evaluated", "54.6")],
+)
+def test_states_are_compared_apart(
+    runs: tuple[Path, Path], reset: bool, carried: str, zero: str
+) -> None:
+    """The first run is of an earlier version, which evaluated in the state of training only."""
+
+    def with_states(manifest: dict[str, Any]) -> None:
+        own = dict(manifest["details"])
+        of_text = {**own, "forward_perplexity": 60.0, "bits_per_byte": 1.6}
+        manifest["details"]["by_state"] = {"carried": own, "text_by_text": of_text}
+
+    edit(runs[0], "train", lambda manifest: manifest["details"].update(reset_state=reset))
+    edit(runs[1], "evaluate", with_states)
+    found = figures(runs)
+    assert found["perplexity per token, carried state, forward"] == [carried, "54.6"]
+    assert found["perplexity per token, text by text, forward"] == [zero, "60.0"]
+    assert found["bits per byte of text, text by text"][1] == "1.600"
+    assert "perplexity per token, forward" not in found
+
+
 def test_the_corpus_of_another_run_is_found(runs: tuple[Path, Path]) -> None:
     shutil.rmtree(runs[1] / "prepare")
     path = runs[1] / "train" / "config.yaml"

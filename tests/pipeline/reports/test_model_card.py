@@ -69,6 +69,24 @@ def test_it_shows_what_was_measured(manifest: Manifest) -> None:
     assert "Bits per byte of text: 1.443." in lines
 
 
+def test_it_shows_both_states_and_what_is_far_worse(manifest: Manifest) -> None:
+    measured = figures()
+    far = {f"{way}_perplexity": 200.0 for way in ("forward", "backward", "average")}
+    measured["by_state"] = {"carried": dict(measured), "text_by_text": {**measured, **far}}
+    lines = model_card(manifest, SAVED, measured, {}).splitlines()
+
+    assert "| perplexity per token, carried state | 54.60 | 7.39 | 20.09 |" in lines
+    assert "| perplexity per token, text by text | 200.00 | 200.00 | 200.00 |" in lines
+    assert (
+        "Carried state: from text to text; text by text: each text from the zero state, as embed and "
+        "score read it." in lines
+    )
+    assert any(
+        line.startswith("**Text by text**: Perplexity text by text is 9.96 ") for line in lines
+    )
+    assert any(line.startswith("**Directions**: Perplexity of the forward ") for line in lines)
+
+
 def test_it_says_what_is_not_defined(manifest: Manifest) -> None:
     card = model_card(manifest, SAVED, figures(unknown=7), {})
 

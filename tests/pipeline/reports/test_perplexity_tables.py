@@ -43,6 +43,23 @@ def test_all_figures_are_shown() -> None:
     ]
 
 
+def test_both_states_are_shown() -> None:
+    figures = evaluation({}, 0, 20_000.0, 16_000.0, bands=False)
+    zero = evaluation({}, 0, 24_000.0, 20_000.0)
+    figures["by_state"] = {"text_by_text": zero, "carried": dict(figures)}
+
+    assert shown(figures)[1:8] == [
+        "perplexity:  | forward | backward | average",
+        "per token, carried state | 148.4 | 54.6 | 90.0",
+        "per token, text by text | 403.4 | 148.4 | 244.7",
+        "per word, carried state | 22,026.5 | 2,981.0 | 8,103.1",
+        "per word, text by text | 162,754.8 | 22,026.5 | 59,874.1",
+        "carried state: from text to text; text by text: each text from the zero state, as embed and "
+        "score read it",
+        "1.998 (carried state), 2.441 (text by text) bits per byte of text",
+    ]
+
+
 def test_what_is_not_defined_says_why() -> None:
     lines = shown(evaluation({"zh": 41.0}, 12, 20_000.0, 16_000.0, bands=False))
 

@@ -173,6 +173,20 @@ def test_held_out_figures_stand_in_one_table(shown: Any) -> None:
     assert found.source.count("472.0") == 1
 
 
+def test_both_states_stand_in_the_table(shown: Any) -> None:
+    figures = held_out()
+    of_text = {**figures, "forward_perplexity": 95.0, "bits_per_byte": 1.6}
+    figures["by_state"] = {"carried": dict(figures), "text_by_text": of_text}
+    found = shown(replace(findings(), held_out=[figures]))
+    assert found.rows("Perplexity")[1:3] == [
+        ["per token, carried state", "90.0", "91.0", "92.0"],
+        ["per token, text by text", "95.0", "91.0", "92.0"],
+    ]
+    section = found.section("Perplexity of held-out text")
+    assert "1.500 (carried state), 1.600 (text by text) bits per byte of text" in section
+    assert "text by text: each text from the zero state, as embed and score read it." in section
+
+
 def test_each_split_has_its_table(shown: Any) -> None:
     both = [held_out(), held_out(split="test", forward_perplexity=7.0)]
     found = shown(replace(findings(), held_out=both))

@@ -5,16 +5,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from biloom import BiLM
+from lightning_modules.evaluation.scoring import score_texts
 from lightning_modules.models.model_folder import network_of_checkpoint
 from pipeline.cli import main
 from pipeline.console import Console
 from pipeline.lifecycle.lock import lock
+from pipeline.reports import assessment
 from pipeline.reports.perplexity_tables import evaluations
 from preprocess.errors import UserError
 from preprocess.files.manifest import read_manifest
+from preprocess.shards.format import Corpus
 from preprocess.work.folder import lock_file
 
 Tiny = Any  # of conftest.py
@@ -29,13 +34,27 @@ def test_the_manifest_holds_the_figures_that_are_printed(tiny: Tiny, trained: Pa
     ways = ("forward", "backward", "average")
     assert f"{figures['tokens']:,} tokens of the valid split, full vocabulary" in lines
     assert "perplexity:  | forward | backward | average" in lines
+    of_states = figures["by_state"]
+    labels = {"carried": "carried state", "text_by_text": "text by text"}
+    assert of_states.keys() == labels.keys()
     for unit, key in (("token", "perplexity"), ("word", "word_perplexity")):
-        shown = " | ".join(f"{figures[f'{way}_{key}']:,.1f}" for way in ways)
-        assert f"per {unit} | {shown}" in lines
+        for state, label in labels.items():
+            shown = " | ".join(f"{of_states[state][f'{way}_{key}']:,.1f}" for way in ways)
+            assert f"per {unit}, {label} | {shown}" in lines
+    assert (
+        "carried state: from text to text; text by text: each text from the zero state, as embed and "
+        "score read it" in lines
+    )
     first, last = figures["bands"]
     assert (first["last_rank"], last["first_rank"], last["last_rank"]) == (100, 101, 103)
     assert first["forward_tokens"] + last["forward_tokens"] == figures["tokens"]
-    assert f"{figures['bits_per_byte']:.3f} bits per byte of text" in lines
+    carried, zero = (of_states[state]["bits_per_byte"] for state in labels)
+    assert (
+        f"{carried:.3f} (carried state), {zero:.3f} (text by text) bits per byte of text" in lines
+    )
+    assert figures["state"] == "carried"
+    assert of_states["carried"].items() <= figures.items()
+    assert not any(line.startswith(("Directions:", "Text by text:")) for line in lines)
     assert figures["split"] == "valid"
     assert figures["not_defined"] == {}
     assert 1 < figures["average_perplexity"] < 103
@@ -306,3 +325,78 @@ def test_the_state_is_reset_at_documents_as_in_training(
     look = json.loads(rows[-1])["valid_forward_perplexity"]
     assert look == pytest.approx(manifest.details["forward_perplexity"], rel=1e-5)
     assert manifest.details["backward_perplexity"] is None
+    of_states = manifest.details["by_state"]
+    assert manifest.details["state"] == "text_by_text"
+    assert of_states["text_by_text"].items() <= manifest.details.items()
+    assert of_states["carried"]["forward_perplexity"] != look
+    assert of_states["carried"]["average_perplexity"] is None
+
+
+def test_text_by_text_is_the_sum_of_the_scores_of_the_texts(tiny: Tiny, trained: Path) -> None:
+    model = BiLM.from_pretrained(trained / "export")
+    words = {model.tokenizer.encode([word])[0].item(): word for word in words_of(tiny)}
+    texts = [
+        [words[int(one)] for one in ids]
+        for shard in Corpus.open(f"{tiny.root}/prepare").shards("valid")
+        for ids in np.split(shard.ids, np.cumsum(shard.lengths)[:-1])
+    ]
+    scores = score_texts(model, texts)
+
+    found = read_manifest(str(trained / "evaluate")).details["by_state"]["text_by_text"]
+    assert found["forward"] == pytest.approx(-sum(one.forward for one in scores), rel=1e-6)
+    assert found["backward"] == pytest.approx(-sum(one.backward or 0 for one in scores), rel=1e-6)
+
+
+def words_of(tiny: Tiny) -> set[str]:
+    return set((tiny.root / "corpus.txt").read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize(
+    ("valid", "tokens"),
+    [("kana lona\n", 3), ("kana\n\nkana lona mina\n", 7), ("\n", 1)],
+    ids=["one text", "three texts, one without tokens", "a text without tokens"],
+)
+def test_a_split_of_few_texts_is_evaluated(
+    tiny: Tiny, trained: Path, tmp_path: Path, valid: str, tokens: int
+) -> None:
+    """Rows are fewer than evaluate.rows, or than texts."""
+    text = tmp_path / "valid.txt"
+    text.write_text(valid)
+    given = (
+        f"prepare.input=[{{name: valid, path: {text}, split: valid}}]",
+        "prepare.drop_empty=false",
+        "prepare.deduplicate=off",
+        f"evaluate.corpus={tmp_path}/prepare",
+        f"evaluate.checkpoint={trained}/train",
+    )
+    tiny.run("prepare", tmp_path, *given)
+    manifest, _ = tiny.run("evaluate", tmp_path, *given)
+
+    assert manifest.details["tokens"] == tokens
+    for one in manifest.details["by_state"].values():
+        assert 1 < one["average_perplexity"] < 1e4
+    if len(valid.split("\n")) == 2:  # one text, which both read from the zero state
+        carried, zero = manifest.details["by_state"].values()
+        assert carried["forward"] == pytest.approx(zero["forward"], rel=0.2)
+
+
+def test_what_is_far_worse_is_told_on_the_terminal_and_in_the_card(
+    tiny: Tiny, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    given = (f"evaluate.checkpoint={trained}/train", f"export.checkpoint={trained}/train")
+    tiny.run("export", tmp_path, *given)
+    monkeypatch.setattr(assessment, "UNEVEN", 1.0)
+    monkeypatch.setattr(assessment, "COLD_START", 0.5)
+
+    _, printed = tiny.run("evaluate", tmp_path, *given)
+
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert main(["inspect", f"{tmp_path}/evaluate"]) == 0
+    inspected = capsys.readouterr()
+    for begin in (
+        "Directions: Perplexity of the forward direction is 1.",
+        "Text by text: Perplexity text by text is ",
+    ):
+        assert f"\n  {begin}" in printed
+        assert f"\n  {begin}" in inspected.out
+        assert f"\n**{begin.replace(':', '**:', 1)}" in card

@@ -42,7 +42,9 @@ def test_the_card_shows_the_measured_figures(trained: Path) -> None:
     card = (trained / "export" / "README.md").read_text()
     figures = read_manifest(str(trained / "evaluate")).details
 
-    assert f"| perplexity per token | {figures['forward_perplexity']:,.2f} |" in card
+    for state, label in (("carried", "carried state"), ("text_by_text", "text by text")):
+        shown = figures["by_state"][state]["forward_perplexity"]
+        assert f"| perplexity per token, {label} | {shown:,.2f} |" in card
     assert "| corpus | not given | " in card
 
 

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ Tiny, Command = Any, Any  # of conftest.py
 SPEED = ("tokens_per_second", "mfu", "data_wait")
 # Long enough that a signal after a checkpoint arrives before the last step.
 TWO = ("train.rows=4", "train.devices=2", "train.steps=120", "train.checkpoint_steps=5")
+DIVIDED = ("train.accumulate_steps=2", "train.row_passes=2")
 STILL = ("model.input.dropout=0", "model.recurrent.dropout=0", "train.steps=60")
 
 
@@ -127,9 +129,7 @@ def test_two_processes_train_like_one(tiny: Tiny, biloom: Command, tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize(
-    "settings", [(), ("train.accumulate_steps=2", "train.row_passes=2", "train.data_workers=1")]
-)
+@pytest.mark.parametrize("settings", [(), (*DIVIDED, "train.data_workers=1")])
 def test_two_processes_that_were_stopped_resume_to_the_same_bits(
     tiny: Tiny,
     biloom: Command,
@@ -152,6 +152,22 @@ def test_two_processes_that_were_stopped_resume_to_the_same_bits(
     assert "resuming from step" in printed
     assert metrics(tmp_path) == metrics(reference)
     assert checkpoint(tmp_path) == checkpoint(reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "settings"), [(3, ()), (3, DIVIDED), (4, DIVIDED)])
+def test_more_processes_that_were_killed_resume_to_the_same_bits(
+    tiny: Tiny, biloom: Command, tmp_path: Path, devices: int, settings: tuple[str, ...]
+) -> None:
+    chosen = (f"train.devices={devices}", "train.rows=24", "train.steps=60", *settings)
+    train(tiny, biloom, tmp_path / "whole", *chosen)
+    code, told = stopped(tiny, biloom, tmp_path / "parts", signal.SIGKILL, 15, *chosen)
+    assert code == -signal.SIGKILL, told
+    printed = train(tiny, biloom, tmp_path / "parts", *chosen)
+
+    assert "resuming from step" in printed
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    assert checkpoint(tmp_path / "parts") == checkpoint(tmp_path / "whole")
 
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -250,6 +266,54 @@ def test_two_machines_train_like_two_processes_of_one(
 
     assert [machine.returncode for machine in machines] == [0, 0], told
     assert told[1][0] == "", "the second machine tells nothing"
+    assert metrics(tmp_path) == metrics(undisturbed)
+
+
+STARTERS: dict[str, Callable[[int], dict[str, str]]] = {
+    "torchrun": lambda rank: {
+        **{"TORCHELASTIC_RUN_ID": "x", "RANK": f"{rank}", "LOCAL_RANK": f"{rank}"},
+        **{"WORLD_SIZE": "2", "GROUP_RANK": "0"},
+    },
+    "srun": lambda rank: {
+        **{"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": f"{rank}"},
+        **{"SLURM_LOCALID": f"{rank}", "SLURM_NODEID": "0", "SLURM_JOB_ID": "7"},
+        **{"SLURM_NTASKS": "4", "SLURM_NNODES": "2"},  # of the job
+    },
+    "PyTorchJob": lambda rank: {"RANK": f"{rank}", "WORLD_SIZE": "2"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("starter", STARTERS)
+def test_processes_of_another_starter_are_stopped_and_resume(
+    tiny: Tiny, biloom: Command, undisturbed: Path, tmp_path: Path, starter: str
+) -> None:
+    """What schedulers do: SIGTERM to every process, and the same command again."""
+    shape = ("train.devices=1", "train.num_nodes=2") if starter == "PyTorchJob" else ()
+    arguments = tiny.arguments(tmp_path, *TWO, *shape)
+
+    def start() -> list[Any]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        every = [{**os.environ, **meet, **STARTERS[starter](rank)} for rank in range(2)]
+        return [biloom.start("train", *arguments, env=own) for own in every]
+
+    processes, deadline = start(), time.monotonic() + 240
+    while newest(tmp_path) < 10:
+        assert [one.poll() for one in processes] == [None, None]
+        assert time.monotonic() < deadline, "no checkpoint appears"
+        time.sleep(0.002)
+    for one in processes:
+        one.send_signal(signal.SIGTERM)
+    told = [one.communicate(timeout=120) for one in processes]
+    assert [one.returncode for one in processes] == [75, 75], told
+
+    processes = start()
+    told = [one.communicate(timeout=240) for one in processes]
+    assert [one.returncode for one in processes] == [0, 0], told
+    assert "resuming from step" in told[0][0]
+    assert told[1] == ("", ""), "the second process tells nothing"
     assert metrics(tmp_path) == metrics(undisturbed)
 
 

@@ -156,7 +156,7 @@ def test_a_training_on_another_corpus_is_refused_with_the_way_to_continue(
     text = f"prepare.input={tmp_path}/more.txt"
     tiny.run("prepare", corpus, text, "prepare.deduplicate=false")
     with pytest.raises(
-        UserError, match=r"(?s)corpus\.content: .*set train\.init_from to the export"
+        UserError, match=r"(?s)corpus\.content: .*set train\.init_from to /.*/train and"
     ):
         tiny.run("train", tmp_path, f"train.corpus={corpus}/prepare")
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pipeline.config.runners import DirectOptions, DirectRunner, PortableRunner
-from pipeline.training.device import device_name, resolve_device, with_a_worker_per_gpu
+from pipeline.training import device as module
+from pipeline.training.device import device_name, resolve_device, use_cores, with_a_worker_per_gpu
 from preprocess.errors import UserError
 
 
@@ -48,3 +49,15 @@ def test_the_direct_runner_starts_a_worker_per_gpu(
     assert isinstance(found, DirectRunner)
     assert found.options.workers == expected
     assert with_a_worker_per_gpu(PortableRunner(), device) == PortableRunner()
+
+
+@pytest.mark.parametrize(("usable", "processes", "threads"), [(8, 2, 4), (1, 2, 1), (64, 1, 16)])
+def test_the_processes_of_a_machine_share_its_threads(
+    usable: int, processes: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr(module, "usable_cores", lambda: usable)
+    use_cores(processes)
+    assert chosen == [threads]

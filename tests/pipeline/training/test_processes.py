@@ -13,6 +13,7 @@ TASK = {
     "SLURM_PROCID": "6",
     "SLURM_LOCALID": "2",
 }
+PYTORCHJOB = {"RANK": "3", "WORLD_SIZE": "4", "MASTER_ADDR": "head", "MASTER_PORT": "7000"}
 MACHINE = {"NODE_RANK": "1", "MASTER_ADDR": "head", "MASTER_PORT": "7000"}
 NAMES = (
     "LOCAL_RANK",
@@ -20,6 +21,7 @@ NAMES = (
     "RANK",
     "WORLD_SIZE",
     "SLURM_NTASKS",
+    "KUBERNETES_SERVICE_HOST",
     *TORCHRUN,
     *TASK,
     *MACHINE,
@@ -60,6 +62,23 @@ def put(environment: pytest.MonkeyPatch, values: dict[str, str]) -> None:
             Processes(6, 8, 2, 1, "127.0.0.1", 29500, "srun"),
         ),
         (MACHINE, TrainConfig(devices=4, num_nodes=2), Processes(4, 8, 0, 2, "head", 7000)),
+        (
+            PYTORCHJOB,
+            TrainConfig(devices=1, num_nodes=4),
+            Processes(3, 4, 0, 4, "head", 7000, "PyTorchJob"),
+        ),
+        (
+            # The user lets biloom start the processes of each pod.
+            {**PYTORCHJOB, "NODE_RANK": "3", "KUBERNETES_SERVICE_HOST": "10.0.0.1"},
+            TrainConfig(devices=2, num_nodes=4),
+            Processes(6, 8, 0, 4, "head", 7000),
+        ),
+        (
+            # torchrun in a pod
+            {**PYTORCHJOB, **TORCHRUN, "LOCAL_RANK": "1", "KUBERNETES_SERVICE_HOST": "10.0.0.1"},
+            TrainConfig(devices=2, num_nodes=2),
+            Processes(3, 4, 1, 2, "head", 7000, "torchrun"),
+        ),
     ],
 )
 def test_the_processes_are_those_that_were_started(
@@ -84,6 +103,8 @@ def test_the_processes_are_those_that_were_started(
         {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "4"},
         {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "1", "RANK": "0"},
         {"RANK": "none", "TORCHELASTIC_RUN_ID": "x"},
+        PYTORCHJOB,
+        {**PYTORCHJOB, "WORLD_SIZE": "1", "RANK": "0", "KUBERNETES_SERVICE_HOST": "10.0.0.1"},
     ],
 )
 @pytest.mark.parametrize("devices", [1, 2])
@@ -109,6 +130,23 @@ def test_variables_that_another_program_left_are_ignored(
             TASK,
             TrainConfig(devices=2, num_nodes=2),
             r"^srun started 8 processes, but .* is 2 x 2; start 4, or set train.devices to 4$",
+        ),
+        (
+            {**TASK, "SLURM_LOCALID": "4"},
+            TrainConfig(devices=4, num_nodes=2),
+            r"^srun started more than 4 processes on this machine, but .* is 4 x 2; start 4 on each",
+        ),
+        (
+            {**PYTORCHJOB, "KUBERNETES_SERVICE_HOST": "10.0.0.1"},
+            TrainConfig(),
+            r"^the PyTorchJob started one process in each of 4 pods, but .* is 1 x 1; set "
+            r"train.num_nodes to 4 and train.devices to 1. .* set NODE_RANK to the value of RANK. If no "
+            r"PyTorchJob started this command, unset RANK and WORLD_SIZE$",
+        ),
+        (
+            PYTORCHJOB,
+            TrainConfig(devices=2, num_nodes=2),
+            r"^the PyTorchJob started one process in each of 4 pods, but .* is 2 x 2;",
         ),
         (TASK, TrainConfig(devices=4, num_nodes=2), r"^MASTER_ADDR is not set; .* under srun"),
         (

@@ -197,6 +197,13 @@ def history_of(run: list[Any]) -> list[dict[str, float]]:
     return rows
 
 
+def config_of(run: list[Any]) -> dict[str, Any]:
+    """Return the config of a run."""
+    updates = [one for r in run if r.HasField("run") for one in r.run.config.update]
+    updates += [one for r in run if r.HasField("config") for one in r.config.update]
+    return {"".join(one.nested_key) or one.key: json.loads(one.value_json) for one in updates}
+
+
 @needs_wandb
 def test_a_finished_run_leaves_no_temporary_files(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -205,7 +212,7 @@ def test_a_finished_run_leaves_no_temporary_files(
     with TemporaryDirectory() as scratch:
         monkeypatch.setenv("TMPDIR", scratch)
         (logger,), _ = make(tiny, tmp_path, "tracking.wandb=offline")
-        logger.log_metrics({"loss": 3.0}, 10)
+        logger.log_metrics({"loss": 3.0}, 9)
         log_checkpoint_artifact([logger], *checkpoint(tmp_path))
         assert len(offline_runs(tmp_path)) == 1
         assert not [*Path(scratch).iterdir()]
@@ -216,9 +223,9 @@ def test_an_offline_run_has_config_corpus_metrics_and_checkpoint(
     tiny: Tiny, tmp_path: Path, wandb: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (logger,), printed = make(tiny, tmp_path, "tracking.wandb=offline")
-    logger.log_metrics({"loss": 3.0, "rate": float("nan")}, 10)
-    logger.log_metrics({"valid": 8.0}, 10)
-    logger.log_metrics({"loss": 2.0}, 20)
+    logger.log_metrics({"loss": 3.0, "rate": float("nan"), "epoch": 0}, 9)  # as Lightning does
+    logger.log_metrics({"valid": 8.0}, 9)
+    logger.log_metrics({"loss": 2.0}, 19)
     log_checkpoint_artifact([logger], *checkpoint(tmp_path))
     assert printed.getvalue() == "  wandb: offline (`wandb sync` uploads the run later)\n"
 
@@ -227,8 +234,7 @@ def test_an_offline_run_has_config_corpus_metrics_and_checkpoint(
         {"step": 10, "loss": 3.0, "valid": 8.0},
         {"step": 20, "loss": 2.0},
     ]
-    updates = [one for r in run if r.HasField("config") for one in r.config.update]
-    config = {"".join(one.nested_key) or one.key: json.loads(one.value_json) for one in updates}
+    config = config_of(run)
     assert config["train"]["rows"] == 3, "runs are filtered and compared by each setting"
     assert config["model"]["recurrent"]["hidden"] == 8
     corpus, model = (r.artifact for r in run if r.HasField("artifact"))
@@ -268,12 +274,12 @@ def test_a_resumed_training_is_one_complete_run_with_one_id(
 ) -> None:
     (logger,), _ = make(tiny, tmp_path, "tracking.wandb=offline")
     for step in (5, 10, 15):
-        logger.log_metrics({"loss": 100.0 + step}, step)
+        logger.log_metrics({"loss": 100.0 + step}, step - 1)
     logger.finalize("failed")
     # After the stop, it resumes from step 10.
     (again,), _ = make(tiny, tmp_path, "tracking.wandb=offline", history=HISTORY)
     for step in (15, 20):
-        again.log_metrics({"loss": 100.0 + step}, step)
+        again.log_metrics({"loss": 100.0 + step}, step - 1)
     again.finish(0)
 
     first, second = offline_runs(tmp_path)
@@ -314,13 +320,37 @@ def test_what_the_config_does_not_set_is_wandbs_to_decide(
 
 
 @needs_wandb
+def test_a_run_of_a_sweep_has_the_whole_config_and_wandbs_own_words(
+    tiny: Tiny, tmp_path: Path, wandb: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text("train:\n  value: {learning_rate: 0.5}\nmodel.tied:\n  value: false\n")
+    words = {"SWEEP_ID": "s1", "SWEEP_PARAM_PATH": str(values), "RUN_ID": "abc12345"}
+    words |= {"RUN_GROUP": "a group", "TAGS": "one,two", "NOTES": "why"}
+    for name, value in words.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    settings = ("tracking.wandb=offline", "train.learning_rate=0.5")
+    (logger,), printed = make(tiny, tmp_path, *settings)
+    logger.finish(0)
+    (run,) = offline_runs(tmp_path)
+    (started,) = (r.run for r in run if r.HasField("run"))
+    told = (started.sweep_id, started.run_group, [*started.tags], started.notes)
+    assert told == ("s1", "a group", ["one", "two"], "why")
+    config = config_of(run)
+    assert config["train"]["learning_rate"] == 0.5
+    assert config["train"]["rows"] == 3, "a nested parameter leaves the rest of its section"
+    assert config["model"]["recurrent"]["hidden"] == 8
+    assert printed.getvalue().count("\n") == 1
+
+
+@needs_wandb
 def test_a_server_that_cannot_be_reached_leaves_an_offline_run(
     tiny: Tiny, tmp_path: Path, wandb: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
     (logger,), printed = make(tiny, tmp_path, "tracking.wandb=auto")
-    logger.log_metrics({"loss": 3.0}, 1)
+    logger.log_metrics({"loss": 3.0}, 0)
     logger.finish(0)
     (run,) = offline_runs(tmp_path)
     assert history_of(run) == [{"step": 1, "loss": 3.0}]
@@ -366,7 +396,7 @@ def test_a_killed_wandb_is_one_warning(
     own, service = processes(logger)
     os.kill(own if killed == "its process" else service, signal.SIGKILL)
     for step in range(1, 100):
-        logger.log_metrics({"loss": 3.0}, step)
+        logger.log_metrics({"loss": 3.0}, step - 1)
     log_checkpoint_artifact([logger], *checkpoint(tmp_path))
     _, *told = printed.getvalue().splitlines()
     assert [line for line in told if line.startswith("  wandb: off, ")] == told[-1:]
@@ -399,7 +429,7 @@ def test_wandb_ends_after_a_training_that_was_killed(
     wait_until(lambda: logger.process.run)
     own, service = processes(logger)
     os.kill(own, signal.SIGTERM)  # as schedulers do; the training is to end first
-    logger.log_metrics({"loss": 3.0}, 1)
+    logger.log_metrics({"loss": 3.0}, 0)
     logger.process._requests.put(None)  # its standard input ends, as if this process had ended
     assert logger.process._process.wait(30) == 0
     wait_until(lambda: has_ended(service))
@@ -417,7 +447,7 @@ def test_a_process_that_cannot_be_started_is_one_warning(
     monkeypatch.setattr(wandb_process.subprocess, "Popen", refuse)
     monkeypatch.setattr(tracking, "wandb_mode", lambda _: ("offline", "wandb: offline"))
     (logger,), printed = make(tiny, tmp_path)
-    logger.log_metrics({"loss": 3.0}, 1)
+    logger.log_metrics({"loss": 3.0}, 0)
     log_checkpoint_artifact([logger], *checkpoint(tmp_path))
     assert printed.getvalue().splitlines() == [
         "  wandb: offline",
@@ -515,13 +545,13 @@ def test_event_files_hold_each_step_once_after_a_kill(tiny: Tiny, tmp_path: Path
     (logger,), printed = make(tiny, tmp_path, on)
     assert printed.getvalue() == "  wandb: off\n"
     for step in (5, 10, 15):
-        logger.log_metrics({"loss": 1.0, "none": None, "bad": float("inf")}, step)
+        logger.log_metrics({"loss": 1.0, "none": None, "bad": float("inf")}, step - 1)
     logger.save()
     folder = tmp_path / "train" / "tensorboard"
     assert events(folder) == [(step, "loss", 1.0) for step in (5, 10, 15)]
     (again,), _ = make(tiny, tmp_path, on, history=HISTORY)
     assert events(folder) == [(5, "loss", 2.5), (5, "valid", 9.0)], "it is there before step one"
-    again.log_metrics({"loss": 3.0}, 15)
+    again.log_metrics({"loss": 3.0}, 14)
     again.finalize("success")
     assert events(folder) == [(5, "loss", 2.5), (5, "valid", 9.0), (15, "loss", 3.0)]
     logger.finalize("success")
@@ -557,7 +587,7 @@ def test_event_files_that_cannot_be_written_are_one_warning(
     writer = logger._writer
     monkeypatch.setattr(writer, "write_event", full)
     for step in (1, 2):
-        logger.log_metrics({"loss": 1.0}, step)
+        logger.log_metrics({"loss": 1.0}, step - 1)
         logger.save()
     logger.finalize("success")
     assert printed.getvalue().splitlines() == [
@@ -567,6 +597,6 @@ def test_event_files_that_cannot_be_written_are_one_warning(
     (tmp_path / "train" / "tensorboard").rename(tmp_path / "old")
     (tmp_path / "train" / "tensorboard").write_text("no folder")
     (logger,), printed = make(tiny, tmp_path, "tracking.tensorboard=true")
-    logger.log_metrics({"loss": 1.0}, 1)
+    logger.log_metrics({"loss": 1.0}, 0)
     logger.finalize("success")
     assert "  tensorboard: off, [Errno 17] File exists: " in printed.getvalue()

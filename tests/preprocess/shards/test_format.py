@@ -14,7 +14,7 @@ import xxhash
 
 from preprocess.files.manifest import FileRecord, Manifest, ManifestError, write_manifest
 from preprocess.files.storage import read_bytes, remove, write_bytes
-from preprocess.shards import stream as token_stream
+from preprocess.shards import shard_order
 from preprocess.shards.format import DOCUMENT, Corpus, Shard, ShardError, shard_counts, token_dtype
 from preprocess.shards.stream import TokenStream
 from preprocess.shards.windows import TrainingWindows
@@ -115,7 +115,7 @@ def test_a_missing_remote_shard_is_refused(remote: Corpus) -> None:
 def test_few_of_many_shards_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = [make_shard(str(tmp_path), name=f"train-{number}") for number in range(50)]
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    monkeypatch.setattr(token_stream, "OPEN_SHARDS", 5)
+    monkeypatch.setattr(shard_order, "OPEN_SHARDS", 5)
     stream = TokenStream(shards, "eos", "shuffled", 1)
     TrainingWindows(stream, 50, 2).batch(0)
     assert len(os.listdir("/proc/self/fd")) <= before + 5  # noqa: PTH208

@@ -122,7 +122,9 @@ def test_a_source_may_be_in_some_passes_only_and_empty_passes_are_skipped(
     assert lengths.count(0) == 14
     assert lengths.count(41) == 6
     windows = TrainingWindows(stream, 4, 5)
-    ids, _ = windows.batch(10)  # positions 50 to 54 of stretches of 10, so the sixth non-empty pass
+    ids = windows.batch(
+        10
+    ).ids  # positions 50 to 54 of stretches of 10, so the sixth non-empty pass
     sixth = [n for n, length in enumerate(lengths) if length][5]
     assert ids[0, :, 1].tolist() == stream.read(sixth, 10, 15)[0].tolist()
     assert len(stream) == 12, "on average"

@@ -4,16 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.shards import stream as token_stream
 from preprocess.shards.format import Corpus, Shard
-from preprocess.shards.stream import Int64Ids, TokenStream, boundary_ids, target_counts
+from preprocess.shards.stream import Int64Ids, Order, TokenStream, boundary_ids, target_counts
 from preprocess.tokenizers.base import BOS, EOS, UNKNOWN
 
 Boundary = Literal["eos", "bos_eos"]
@@ -87,21 +86,23 @@ def test_boundary_eos_puts_one_eos_between_documents(make_shards: MakeShards) ->
 
 
 @settings(deadline=None)
-@given(CORPORA, st.integers(-(2**40), 2**40), st.integers(0, 5))
+@given(
+    CORPORA, st.sampled_from(["mixed", "shuffled"]), st.integers(-(2**40), 2**40), st.integers(0, 5)
+)
 def test_a_shuffled_pass_holds_every_document_whole(
-    make_shards: MakeShards, corpus: list[Documents], seed: int, number: int
+    make_shards: MakeShards, corpus: list[Documents], order: Order, seed: int, number: int
 ) -> None:
-    stream = TokenStream(make_shards(corpus), "bos_eos", "shuffled", seed)
+    stream = TokenStream(make_shards(corpus), "bos_eos", order, seed)
     found = documents_of(zipped(stream.read(number, 0, len(stream))))
     assert Counter(found) == Counter(tuple(one) for shard in corpus for one in shard)
 
 
 @settings(deadline=None)
-@given(CORPORA, st.data())
+@given(CORPORA, st.sampled_from(["mixed", "shuffled"]), st.data())
 def test_a_shuffled_pass_reads_the_same_in_pieces(
-    make_shards: MakeShards, corpus: list[Documents], data: st.DataObject
+    make_shards: MakeShards, corpus: list[Documents], order: Order, data: st.DataObject
 ) -> None:
-    stream = TokenStream(make_shards(corpus), "eos", "shuffled", 3)
+    stream = TokenStream(make_shards(corpus), "eos", order, 3)
     whole = zipped(stream.read(2, 0, len(stream)))
     first = data.draw(st.integers(0, len(whole)))
     end = data.draw(st.integers(first, len(whole)))
@@ -137,22 +138,9 @@ def test_the_shuffled_order_is_that_of_earlier_versions(make_shards: MakeShards)
     ]
 
 
-def test_reading_does_not_depend_on_how_many_orders_are_held(
-    numbered: MakeShards, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shards = numbered(*[[2, 0, 3]] * 9)
-    expected = zipped(TokenStream(shards, "eos", "shuffled", 1).read(1, 0, 72))
-    monkeypatch.setattr(token_stream, "OPEN_DOCUMENTS", 7)
-    stream = TokenStream(shards, "eos", "shuffled", 1)
-    assert [pair for i in range(72) for pair in zipped(stream.read(1, i, i + 1))] == expected
-    assert len(stream._orders) == 2, "two shards of three documents"
-    monkeypatch.setattr(token_stream, "OPEN_DOCUMENTS", 0)
-    assert zipped(stream.read(1, 0, 72)) == expected
-    assert len(stream._orders) == 1, "only the order in use"
-
-
-def test_an_empty_split_has_no_positions() -> None:
-    stream = TokenStream([], "eos", "shuffled")
+@pytest.mark.parametrize("order", get_args(Order))
+def test_an_empty_split_has_no_positions(order: Order) -> None:
+    stream = TokenStream([], "eos", order)
     assert len(stream) == 0
     assert zipped(stream.read(0, 0, 0)) == []
 
@@ -185,3 +173,23 @@ def test_ids_outside_the_output_vocabulary_count_as_unknown_targets(corpus: Corp
     assert len(found) == 50
     assert found[UNKNOWN] == whole[UNKNOWN] + whole[50:].sum() > whole[UNKNOWN]
     assert found[1:].tolist() == whole[1:50].tolist()
+
+
+@settings(deadline=None)
+@given(CORPORA, BOUNDARIES, st.sampled_from(["shuffled", "as-given"]), st.integers(0, 3))
+def test_documents_start_where_they_are_read(
+    make_shards: MakeShards, corpus: list[Documents], boundary: Boundary, order: Any, number: int
+) -> None:
+    stream = TokenStream(make_shards(corpus), boundary, order, 5)
+    found = stream.documents(number)
+    assert found.dtype == np.int64
+    pairs = zipped(stream.read(number, 0, len(stream)))
+    documents = [pairs[first:end] for first, end in pairwise(found.tolist())]
+    assert [pair for one in documents for pair in one] == pairs
+    before, after = boundary_ids(boundary)
+    assert all(one[0][0] == before and one[-1][1] == after for one in documents)
+    assert len(documents) == sum(map(len, corpus))
+
+
+def test_an_empty_split_has_no_documents() -> None:
+    assert TokenStream([], "eos").documents(0).tolist() == [0]

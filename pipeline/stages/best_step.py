@@ -1,10 +1,9 @@
 """The best step of a training: its file in the result, and what the user is told about it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from lightning_modules.evaluation.held_out import perplexity
@@ -111,10 +110,8 @@ def ending(
     return lines
 
 
-class OverfittingWatch(Logger):
+class OverfittingWatch:
     """Warns once if held-out loss rises from evaluation to evaluation while training loss falls.
-
-    It receives the metrics of a running training as a logger. Training goes on.
 
     Args:
         history: rows of metrics.jsonl up to the step that training starts from.
@@ -125,28 +122,15 @@ class OverfittingWatch(Logger):
     def __init__(
         self, history: Sequence[Row], patience: int | None, warn: Callable[[str], None]
     ) -> None:
-        super().__init__()
         self._held_out: list[Loss] = held_out_losses(history)
         self._training: list[Loss] = training_losses(history)
         self._patience, self._warn = patience, warn
         self._has_warned = False
 
-    @property
-    def name(self) -> str:
-        return "overfitting"
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    def log_hyperparams(self, *arguments: Any, **others: Any) -> None:
-        """Do nothing; settings do not matter here."""
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def add(self, row: Row) -> None:
         """Add a row of metrics.jsonl, and warn if it shows that the model overfits."""
-        row = [{"step": step, **metrics}]
-        self._training += training_losses(row)
-        evaluated = held_out_losses(row)
+        self._training += training_losses([row])
+        evaluated = held_out_losses([row])
         self._held_out += evaluated
         if evaluated and not self._has_warned and overfits(self._held_out, self._training):
             self._has_warned = True

@@ -1,0 +1,37 @@
+"""The recurrent state of the rows of a rank, which is carried from window to window."""
+
+import torch
+from torch import Tensor
+
+from lightning_modules.training.distribution import Share, gather_rows
+
+
+class CarriedState:
+    """The recurrent state of the rows of a rank.
+
+    Args:
+        state: state of all rows in global order, (layers, directions, rows, state_width).
+        share: rows of the rank.
+        device: the device to keep the state on.
+
+    Attributes:
+        passes: state of the rows of each pass, (layers, directions, rows of the pass, state_width).
+    """
+
+    def __init__(self, state: Tensor, share: Share, device: torch.device) -> None:
+        self.passes = [
+            state[:, :, part.start : part.stop].contiguous().to(device) for part in share.ranges
+        ]
+        self.keep()
+
+    def keep(self) -> None:
+        """Remember the state, for `undo`."""
+        self._kept = list(self.passes)
+
+    def undo(self) -> None:
+        """Return to the state at the last `keep`."""
+        self.passes = list(self._kept)
+
+    def of_all_rows(self) -> Tensor:
+        """Return the state of the rows of all ranks in global order, on the CPU. Collective."""
+        return gather_rows(torch.cat(self.passes, 2))

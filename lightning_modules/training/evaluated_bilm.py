@@ -1,0 +1,133 @@
+"""The validation of a network in training on the held-out split, and averaged weights (NT-ASGD)."""
+
+from collections.abc import Mapping
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
+
+from lightning_modules.evaluation.held_out import HeldOut
+from lightning_modules.evaluation.perplexity import LossTally
+from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.nn.window import Window
+from lightning_modules.training.config import SGDConfig, TrainConfig
+from lightning_modules.training.datamodule import TokenShardDataModule
+from lightning_modules.training.distribution import sum_over_ranks
+from lightning_modules.training.optimizers import WeightAverage, averages
+
+FIGURES = ("forward_perplexity", "backward_perplexity", "average_perplexity", "bits_per_byte")
+"""Figures of a validation, besides its loss."""
+
+
+class EvaluatedBiLM(pl.LightningModule):
+    """A module whose network is validated on held-out text, over the full vocabulary.
+
+    The average of the weights is validated, once averaging has begun.
+
+    Attributes:
+        network: the network.
+        train_config: settings of the training.
+        average: the average of the weights; None before averaging has begun.
+        held_out: "loss", the mean -log p per token in nats, and `FIGURES` of the last validation; None
+            where a figure is not defined.
+        held_out_losses: loss of each validation so far that counts.
+        validation_counts: whether the next validations count. The averaging and the schedule may
+            depend on them.
+    """
+
+    network: BiLMNetwork
+    train_config: TrainConfig
+
+    def forget_validations(self) -> None:
+        """Set the attributes to those of a training that has not begun."""
+        self.average: WeightAverage | None = None
+        self.held_out: dict[str, float | None] = {}
+        self.held_out_losses: list[float] = []
+        self.validation_counts = True
+
+    def on_validation_start(self) -> None:
+        """Exchange the weights with their average, if there is one, until the figures are computed."""
+        self.swap_average()
+        network = self.network
+        self._tally = LossTally(network.directions, network.output_vocabulary, None, self.device)
+        self._held_out_state: Tensor | None = None
+
+    def validation_step(self, window: Window, batch_idx: int) -> None:
+        """Add the losses of a window of held-out text in float32, without dropout."""
+        state = self._held_out_state
+        if state is None:
+            state = self.network.zero_state(window.targets.shape[2])
+        with torch.autocast(self.device.type, enabled=False):
+            nll, self._held_out_state = self.network.nll(window, state)
+        self._tally.add(nll, window.targets)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures. Collective."""
+        data = getattr(self.trainer, "datamodule", None)
+        text = HeldOut(0, 0, 0, 0, {})  # unknown
+        if isinstance(data, TokenShardDataModule):
+            text = data.held_out
+        result = self._tally.result(text, sum_over_ranks)
+        self.swap_average()
+        figures = result.figures()
+        self.held_out = {"loss": result.loss, **{name: figures[name] for name in FIGURES}}
+        logged = {f"valid_{k}": v for k, v in self.held_out.items() if v is not None}
+        self.log_dict({**logged, "averaged": float(self.is_averaging)}, batch_size=1)
+        is_fit = self.trainer.state.fn == TrainerFn.FITTING
+        if is_fit and not self.trainer.sanity_checking and self.validation_counts:
+            self.record_held_out_loss(result.loss)
+
+    def record_held_out_loss(self, nats: float) -> None:
+        """Record the loss of a validation, and begin to average the weights if it is time.
+
+        Args:
+            nats: mean -log p of the held-out split in nats.
+        """
+        self.held_out_losses.append(nats)
+        optimizer = self.train_config.optimizer
+        after = optimizer.average_after if isinstance(optimizer, SGDConfig) else None
+        if after is not None and self.average is None and averages(self.held_out_losses, after):
+            self.average = WeightAverage(list(self.network.parameters()))
+
+    @property
+    def is_averaging(self) -> bool:
+        """Whether averaging of the weights (NT-ASGD) has begun."""
+        return self.average is not None
+
+    def swap_average(self) -> None:
+        """Exchange the weights with their average, if there is one; a second call undoes the first."""
+        if self.average is None:
+            return
+        for weight, mean in zip(self.network.parameters(), self.average.tensors, strict=True):
+            weight.data, mean.data = mean.data, weight.data
+
+    def averaged_weights(self) -> dict[str, Tensor] | None:
+        """Return the state dict of the network with averaged weights on the CPU, if there are some."""
+        if self.average is None:
+            return None
+        self.swap_average()
+        weights = {name: tensor.cpu().clone() for name, tensor in self.network.state_dict().items()}
+        self.swap_average()
+        return weights
+
+    def restore_average(self, weights: Mapping[str, Tensor] | None, steps: int) -> None:
+        """Restore the result of `averaged_weights`.
+
+        Args:
+            weights: the averaged weights; None if averaging has not begun.
+            steps: number of steps averaged.
+
+        Raises:
+            ValueError: if a weight has another shape.
+            KeyError: if a weight is missing.
+        """
+        self.average = None
+        if weights is None:
+            return
+        own = dict(self.network.named_parameters())
+        means = [weights[name] for name in own]
+        if [mean.shape for mean in means] != [weight.shape for weight in own.values()]:
+            raise ValueError("averaged weights of other shapes")
+        self.average = WeightAverage(means)
+        self.average.steps = steps

@@ -1,0 +1,74 @@
+"""Settings that a Trainer and a training both have: which of them apply, and contradictions."""
+
+import math
+
+import pytorch_lightning as pl
+
+from lightning_modules.training.config import TrainConfig
+from preprocess.errors import UserError
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+def check_trainer(trainer: pl.Trainer, train: TrainConfig) -> None:
+    """Compare the settings of a Trainer with those of the training.
+
+    A setting of the training that has its default value yields to that of the Trainer.
+
+    Raises:
+        UserError: if they contradict one another. The message names the argument to use.
+    """
+    default = TrainConfig.model_construct()
+    precision, accumulated = trainer.precision, trainer.accumulate_grad_batches
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"Trainer(precision='{precision}') is not supported, because the weights and the recurrent "
+            f"state must be float32; use one of {', '.join(map(repr, PRECISIONS))}"
+        )
+    wanted = {"float32": "32-true", "bf16": "bf16-mixed"}.get(train.precision, precision)
+    if precision != wanted:
+        raise UserError(
+            f"train.precision is {train.precision}, but the Trainer's is '{precision}'; use "
+            f"Trainer(precision='{wanted}'), or leave train.precision at auto"
+        )
+    if train.accumulate_steps not in (default.accumulate_steps, accumulated):
+        raise UserError(
+            f"train.accumulate_steps is {train.accumulate_steps}, but the Trainer accumulates "
+            f"{accumulated}; use Trainer(accumulate_grad_batches={train.accumulate_steps})"
+        )
+    value, is_norm = trainer.gradient_clip_val, trainer.gradient_clip_algorithm != "value"
+    if value is not None and is_norm and train.clip_norm not in (None, default.clip_norm, value):
+        raise UserError(
+            f"train.clip_norm is {train.clip_norm:g}, but the Trainer clips at {value:g}; remove "
+            "gradient_clip_val from the Trainer, or set it to the same value"
+        )
+    on_gpu = trainer.strategy.root_device.type == "cuda"
+    if train.device != "auto" and on_gpu != (train.device == "cuda"):
+        accelerator = "gpu" if train.device == "cuda" else "cpu"
+        raise UserError(
+            f"train.device is {train.device}, but the Trainer uses {trainer.strategy.root_device.type}; "
+            f"use Trainer(accelerator='{accelerator}'), or leave train.device at auto"
+        )
+    started = trainer.world_size // trainer.num_nodes
+    if train.devices not in (None, started) or train.num_nodes not in (1, trainer.num_nodes):
+        raise UserError(
+            f"train.devices and train.num_nodes are {train.devices} and {train.num_nodes}, but the "
+            f"Trainer has {started} and {trainer.num_nodes}; use Trainer(devices={train.devices}, "
+            f"num_nodes={train.num_nodes}), or leave both at their defaults"
+        )
+
+
+def clip_norm(trainer: pl.Trainer, train: TrainConfig) -> float | None:
+    """Return the norm that gradients are clipped to; None means no clipping."""
+    return train.clip_norm if trainer.gradient_clip_val is None else trainer.gradient_clip_val
+
+
+def last_step(trainer: pl.Trainer, train: TrainConfig) -> int:
+    """Return the number of steps at which the learning rate schedule ends.
+
+    This is `TrainConfig.steps`; if it has its default value, the number of steps of the Trainer.
+    """
+    if train.steps != TrainConfig.model_construct().steps:
+        return train.steps
+    steps = trainer.estimated_stepping_batches
+    return train.steps if math.isinf(steps) else int(steps)

@@ -1,0 +1,85 @@
+"""The mean of gradients over ranks, whose bits do not depend on the layout of DDP's buckets."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+Together = Callable[[str, int], list[tuple[int, str]]]  # of conftest.py
+SHAPES = [(7,), (3, 5), (1,), (300, 1000), (2, 2), (40_001,)]
+
+SETTING = """
+from lightning_modules.training.ordered_sum import OrderedDDPStrategy, ordered_mean
+from tests.lightning_modules.training.test_ordered_sum import SHAPES, drawn, mean
+
+expected = mean(world)
+"""
+BUCKETS = """
+class Bucket:
+    def __init__(self, flat):
+        self.flat = flat
+
+    def buffer(self):
+        return self.flat
+
+flat, whole = (torch.cat([t.flatten() for t in ts]) for ts in (drawn(rank), expected))
+draw = torch.Generator().manual_seed(1)
+for size in (1, 2, world, world + 1, 1000, len(flat)):
+    order = torch.randperm(len(flat), generator=draw)[: max(10 * size, 10)]
+    for places in order.split(size):
+        bucket = Bucket(flat[places])
+        assert ordered_mean(None, bucket).wait() is bucket.flat
+        assert torch.equal(bucket.flat, whole[places])
+dist.destroy_process_group()
+"""
+DDP = """
+import pytorch_lightning as pl
+from lightning_fabric.plugins.environments import LightningEnvironment
+
+class Module(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.weights = torch.nn.ParameterList([torch.zeros(shape) for shape in SHAPES])
+
+    def forward(self):
+        # The gradient of each weight is what it is multiplied with.
+        return sum((w * g).sum() for w, g in zip(self.weights, drawn(rank)))
+
+for megabytes in (0.00001, 0.2, 25):
+    module = Module()
+    strategy = OrderedDDPStrategy(
+        parallel_devices=[torch.device("cpu")], cluster_environment=LightningEnvironment(),
+        bucket_cap_mb=megabytes, gradient_as_bucket_view=True,
+    )
+    strategy.connect(module)
+    strategy.configure_ddp()
+    for step in range(3):  # the buckets change after the first
+        module.zero_grad()
+        strategy.model().backward()
+        for weight, gradient in zip(module.weights, expected):
+            assert torch.equal(weight.grad, gradient), (megabytes, step)
+dist.destroy_process_group()
+"""
+
+
+def drawn(rank: int) -> list[Tensor]:
+    draw = torch.Generator().manual_seed(rank)
+    return [torch.randn(shape, generator=draw) for shape in SHAPES]
+
+
+def mean(ranks: int) -> list[Tensor]:
+    """Return the sum in the order of ranks, divided by their number."""
+    total, *others = (drawn(rank) for rank in range(ranks))
+    for other in others:
+        total = [one + two for one, two in zip(total, other, strict=True)]
+    return [one / ranks for one in total]
+
+
+@pytest.mark.parametrize("world", [1, 4])
+def test_every_element_is_summed_in_the_order_of_ranks(together: Together, world: int) -> None:
+    assert together(SETTING + BUCKETS, world) == [(0, "")] * world
+
+
+def test_gradients_do_not_depend_on_the_buckets_of_ddp(together: Together) -> None:
+    assert together(SETTING + DDP, 3) == [(0, "")] * 3
