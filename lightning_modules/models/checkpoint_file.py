@@ -14,10 +14,11 @@ import torch
 import xxhash
 from torch import Tensor
 
+from lightning_modules.models.train_files import BEST as BEST
+from lightning_modules.models.train_files import CHECKPOINT as CHECKPOINT
 from preprocess.errors import UserError
 from preprocess.files.verified import DamagedResult, manifest_of, read_verified
 
-CHECKPOINT = "checkpoint.ckpt"
 MARK = b"biloom-xxh128:"
 """Beginning of the comment; the digest in hex follows."""
 COMMENT_BYTES = len(MARK) + 32
@@ -67,14 +68,14 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     """Return the tensors and plain values of a training checkpoint, on the CPU.
 
     A checkpoint from an untrusted source cannot run code, and takes no more memory than the file. The
-    checkpoint of a finished training is also compared with its record in the manifest.
+    checkpoints of a finished training are also compared with their records in the manifest.
 
     Raises:
         CheckpointError: the file is missing or damaged.
     """
     folder, _, name = path.rpartition("/")
     try:
-        manifest = manifest_of(folder) if name == CHECKPOINT else None
+        manifest = manifest_of(folder) if name in (CHECKPOINT, BEST) else None
         data = read_verified(folder, manifest, name)
     except FileNotFoundError as error:
         raise CheckpointError(

@@ -1,6 +1,7 @@
 """Metrics and the progress bar of a running training."""
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import pytorch_lightning as pl
@@ -9,7 +10,7 @@ from lightning_modules.evaluation.held_out import perplexity
 from lightning_modules.nn.heads.sampled_softmax import SampledSoftmax
 from lightning_modules.training.datamodule import TokenShardDataModule
 from lightning_modules.training.lit_bilm import LitBiLM
-from lightning_modules.training.metrics_file import MetricsFile
+from lightning_modules.training.metrics_file import MetricsFile, Row
 
 
 class ProgressBar(Protocol):
@@ -43,10 +44,17 @@ class Metrics(pl.Callback):
         path: path of ``metrics.jsonl``.
         bar: the progress bar.
         compute: terms of the MFU.
+        watch: called on rank 0 with each row of ``metrics.jsonl``.
     """
 
-    def __init__(self, path: str, bar: ProgressBar, compute: Compute) -> None:
-        self._path, self._bar, self._compute = path, bar, compute
+    def __init__(
+        self,
+        path: str,
+        bar: ProgressBar,
+        compute: Compute,
+        watch: Callable[[Row], None] = lambda _: None,
+    ) -> None:
+        self._path, self._bar, self._compute, self._watch = path, bar, compute, watch
         self._file: MetricsFile | None = None
         self._held_out = ""
 
@@ -124,6 +132,7 @@ class Metrics(pl.Callback):
     def _put(self, row: dict[str, Any]) -> None:
         if self._file is not None:
             self._file.put(row)
+            self._watch(row)
 
 
 def _waited(trainer: pl.Trainer) -> float:

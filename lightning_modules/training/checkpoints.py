@@ -13,6 +13,7 @@ from lightning_modules.models.checkpoint_file import (
     pack_checkpoint,
     read_checkpoint,
 )
+from lightning_modules.training.best import remove_unneeded
 from lightning_modules.training.checkpoint_format import make_resumable
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.distribution import Agreement
@@ -165,6 +166,8 @@ class Checkpoints(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, LitBiLM)
+        # A callback may have ended the training because of the validation.
+        self._is_due |= trainer.should_stop
         self._save_if_due(trainer, module)
 
     def _save_if_due(self, trainer: pl.Trainer, module: LitBiLM) -> None:
@@ -187,6 +190,7 @@ class Checkpoints(pl.Callback):
         later = [step for step in steps if step > saved]
         for step in [*steps[: -KEPT - len(later)], *later]:
             storage.remove(checkpoint_file(self._folder, step))
+        remove_unneeded(self._folder)
 
     def _stop_if_diverged(self, module: LitBiLM) -> None:
         if module.figures.skipped_in_a_row < self._most_skipped:

@@ -215,13 +215,28 @@ class TrainConfig(Section):
     checkpoint_steps: int = runtime(500, "steps between checkpoints", ge=1)
     checkpoint_minutes: float = runtime(10.0, "longest time between checkpoints in minutes", gt=0)
     evaluate_steps: int = runtime(1000, "steps between evaluations on the held-out split", ge=1)
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="stop if this many held-out evaluations (evaluate_steps) in a row have not improved "
+        "on the best one; null means never; can be raised to resume a finished training",
+    )
     log_steps: int = runtime(10, "steps between lines of metrics.jsonl", ge=1)
 
     @property
+    def held_out_settings(self) -> list[str]:
+        """The settings that make the result depend on the held-out evaluations."""
+        settings = {
+            "train.patience": self.patience,
+            "train.schedule.kind=plateau": isinstance(self.schedule, PlateauConfig),
+            "train.optimizer.average_after": getattr(self.optimizer, "average_after", None),
+        }
+        return [name for name, is_set in settings.items() if is_set]
+
+    @property
     def depends_on_held_out_loss(self) -> bool:
-        """Whether the result depends on the held-out evaluations, and so on `evaluate_steps`."""
-        averages = isinstance(self.optimizer, SGDConfig) and self.optimizer.average_after
-        return bool(averages) or isinstance(self.schedule, PlateauConfig)
+        """Whether the number of steps, the learning rate or the averaging depends on `evaluate_steps`."""
+        return bool(self.held_out_settings)
 
     @property
     def tokens_a_step(self) -> int:
@@ -247,7 +262,12 @@ class EvaluateConfig(Section):
     """Perplexity of a held-out split over the full vocabulary."""
 
     corpus: str | None = runtime(None, "corpus folder; null means the training corpus")
-    checkpoint: str | None = runtime(None, "train folder; null means that of this run")
+    checkpoint: str | None = runtime(
+        None,
+        "best or last: the step of this run's training with the lowest held-out perplexity, or its last "
+        "step; or a train folder, which means its best step; or a checkpoint in one; null means that of "
+        "export.checkpoint",
+    )
     split: Split = Field("valid", description="split to evaluate on")
     rows: int = Field(
         16,

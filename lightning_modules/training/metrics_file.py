@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning_modules.evaluation.held_out import WAYS
@@ -11,6 +12,9 @@ from preprocess.files.errors import report_write_errors
 from preprocess.files.write_checks import check_write
 
 METRICS = "metrics.jsonl"
+
+Row = Mapping[str, Any]
+"""A row of the file."""
 
 
 def metric_names(directions: int, has_held_out: bool) -> list[str]:
@@ -85,6 +89,28 @@ def _finite(value: Any) -> Any:
 def rows_up_to(path: str, step: int) -> list[dict[str, Any]]:
     """Return the rows of a file up to and including a step; an empty list if there is no file."""
     return [json.loads(line) for line in _lines_up_to(path, step)]
+
+
+def held_out_losses(metrics: Sequence[Row]) -> list[tuple[int, float]]:
+    """Return (step, mean held-out loss per token in nats over the directions) of each evaluation."""
+    return _losses(metrics, "valid_{}_perplexity", math.log)
+
+
+def training_losses(metrics: Sequence[Row]) -> list[tuple[int, float]]:
+    """Return (step, mean training loss per token in nats over the directions) of each row with a loss."""
+    return _losses(metrics, "loss_{}", float)
+
+
+def _losses(
+    metrics: Sequence[Row], key: str, nats: Callable[[float], float]
+) -> list[tuple[int, float]]:
+    found = []
+    for row in metrics:
+        ways = [row.get(key.format(way)) for way in ("forward", "backward")]
+        losses = [nats(one) for one in ways if one is not None and math.isfinite(one)]
+        if losses:
+            found.append((int(row["step"]), sum(losses) / len(losses)))
+    return found
 
 
 def _lines_up_to(path: str, step: int) -> list[str]:

@@ -139,6 +139,7 @@ _STAGES = {
         ),
         {
             "train.steps": "optimiser steps; may be raised later",
+            "train.patience": "evaluations without improvement after which training stops",
             "train.rows": "rows of a batch, over all devices",
             "train.unroll": "tokens that a row reads in a step",
             "train.learning_rate": "peak learning rate",
@@ -162,7 +163,7 @@ _STAGES = {
         {
             "evaluate.split": "split to read: valid, test or train",
             "evaluate.corpus": "corpus folder, if it is not the one that was trained on",
-            "evaluate.checkpoint": "train folder, if it is not this run's own",
+            "evaluate.checkpoint": "best (default) or last step, or another train folder",
         },
     ),
     "export": _command(
@@ -177,7 +178,7 @@ _STAGES = {
         {
             "export.weights": "type of the stored weights: float32, float16 or int8",
             "export.head": "keep the output layer, which scoring and training need",
-            "export.checkpoint": "train folder, if it is not this run's own",
+            "export.checkpoint": "best (default) or last step, or another train folder",
         },
     ),
     "embed": _command(

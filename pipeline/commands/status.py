@@ -6,9 +6,10 @@ from typing import Any, Literal, NamedTuple
 
 from pipeline.commands.run_folder import check_run
 from pipeline.console import Console, clock, count
+from pipeline.lifecycle.checkpoints import named_checkpoint
 from pipeline.lifecycle.lock import holder_of
-from pipeline.lifecycle.order import MAKERS, SETTINGS, STAGE_ORDER
-from pipeline.lifecycle.stage import CONFIG, REPLACES, StageFolder, read_stats
+from pipeline.lifecycle.order import MAKERS, SETTINGS, STAGE_ORDER, setting_in_effect
+from pipeline.lifecycle.stage import CONFIG, REPLACES, StageError, StageFolder, read_stats
 from pipeline.reports.perplexity_tables import Figures, evaluations, figure, ways
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
@@ -129,11 +130,13 @@ def _other_inputs(run: str, place: StageFolder, manifest: Manifest) -> list[tupl
         if stage != manifest.stage or key not in manifest.asked:
             continue
         maker, what = MAKERS[key]
-        setting = next((one for one in settings if named.get(one)), None)
-        folder = storage.absolute(named[setting]) if setting else storage.join(run, maker)
+        setting, value = setting_in_effect(settings, named.get)
         try:
+            if what == "checkpoint":
+                value = named_checkpoint(setting, value).folder
+            folder = storage.absolute(value or storage.join(run, maker))
             made = read_manifest(folder, maker)
-        except ManifestError:
+        except (ManifestError, StageError):
             continue  # missing, or damaged, which its own line reports
         if made.content == manifest.asked[key]:
             continue

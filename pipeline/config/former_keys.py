@@ -19,7 +19,7 @@ from preprocess.section import Section
 REMOVED: dict[str, Any] = {"embed.int8": False}
 """Removed settings, each with its last default."""
 
-ADDED: dict[str, Any] = {}
+ADDED: dict[str, Any] = dict.fromkeys(("evaluate.checkpoint", "export.checkpoint"), "last")
 """Settings added later whose default is not what older versions did, each with what they did."""
 
 FORMER_DEFAULTS: dict[str, Any] = {"train.order": "shuffled", "train.reset_state": 0.0}

@@ -44,7 +44,12 @@ class RunConfig(Section):
 class ExportConfig(Section):
     """Settings of the export stage: trained checkpoint to model folder."""
 
-    checkpoint: str | None = runtime(None, "folder of a train stage; null: that of this run")
+    checkpoint: str | None = runtime(
+        None,
+        "best or last: the step of this run's training with the lowest held-out perplexity, or its last "
+        "step; or a train folder, for its best step; or a checkpoint in one; null: best, or last without "
+        "held-out text",
+    )
     weights: Literal["float32", "float16", "int8"] = Field(
         "float32", description="type of the stored weights; int8 has one scale per row"
     )

@@ -5,8 +5,11 @@ Imports neither Beam nor torch, so that a finished stage is recognised at once.
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 from pipeline.config.schema import Config
+from pipeline.lifecycle.checkpoints import TrainedCheckpoint, named_checkpoint, open_checkpoint
+from pipeline.lifecycle.order import SETTINGS, setting_in_effect
 from pipeline.lifecycle.stage import CONFIG, StageError
 from preprocess.config import Source
 from preprocess.errors import one_line
@@ -20,6 +23,27 @@ from preprocess.reading.listing import list_source
 def stage_folder(config: Config, stage: str, other: str | None = None) -> str:
     """Return the absolute path of a stage's folder: ``other`` if given, else the one of this run."""
     return storage.absolute(other or storage.join(config.run.output, stage))
+
+
+def setting_value(config: Config, key: str) -> str | None:
+    """Return the value of a setting that names an input, such as "train.corpus"."""
+    section, _, name = key.partition(".")
+    value: str | None = getattr(getattr(config, section), name)
+    return value
+
+
+def trained_checkpoint(config: Config, stage: str) -> TrainedCheckpoint:
+    """Return the checkpoint that ``stage``, evaluate or export, reads.
+
+    Raises:
+        UserError: as in `open_checkpoint`.
+    """
+    return open_checkpoint(*checkpoint_setting(config, stage), stage_folder(config, "train"))
+
+
+def checkpoint_setting(config: Config, stage: str) -> tuple[str, str | None]:
+    """Return the setting that decides which checkpoint ``stage`` reads, and its value."""
+    return setting_in_effect(SETTINGS[stage, "checkpoint.content"], partial(setting_value, config))
 
 
 def tokenizer_of(config: Config, content: str, used_by: str) -> str:
@@ -41,7 +65,10 @@ def tokenizer_of(config: Config, content: str, used_by: str) -> str:
     if config.prepare.tokenizer is None:
         others = (
             *(config.train.corpus, config.evaluate.corpus),
-            *(config.evaluate.checkpoint, config.export.checkpoint),
+            *(
+                named_checkpoint(*checkpoint_setting(config, stage)).folder
+                for stage in ("evaluate", "export")
+            ),
         )
         found = [
             own,

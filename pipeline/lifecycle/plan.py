@@ -1,10 +1,18 @@
 """The plan that ``--dry-run`` prints: what each stage would do. Nothing is written."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Literal, NamedTuple
 
 from pipeline.config.schema import Config
-from pipeline.lifecycle.order import MAKERS, SETTINGS, TO_BE_CONTINUED
+from pipeline.lifecycle.inputs import setting_value
+from pipeline.lifecycle.order import (
+    MAKERS,
+    SETTINGS,
+    TO_BE_CONTINUED,
+    is_elsewhere,
+    setting_in_effect,
+)
 from pipeline.lifecycle.stage import Stage, StageFolder
 from pipeline.lifecycle.state import StageState, config_of_stage, request_of, state_of
 from preprocess.files import storage
@@ -68,14 +76,9 @@ def inputs_of(stage: Stage, config: Config) -> set[str]:
     return {
         MAKERS[key][0]
         for (name, key), settings in SETTINGS.items()
-        if name == stage.name and not any(_value(config, setting) for setting in settings)
+        if name == stage.name
+        and not is_elsewhere(*setting_in_effect(settings, partial(setting_value, config)))
     }
-
-
-def _value(config: Config, key: str) -> str | None:
-    section, _, name = key.partition(".")
-    value: str | None = getattr(getattr(config, section), name)
-    return value
 
 
 def _after(changes: Mapping[str, Plan], overwrite: bool) -> Plan:

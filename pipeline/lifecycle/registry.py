@@ -3,6 +3,7 @@
 Imports neither Beam nor torch, so that a finished stage is recognised at once.
 """
 
+import math
 from typing import Any
 
 import xxhash
@@ -10,7 +11,12 @@ import xxhash
 from lightning_modules.training.initial_source import initial_source
 from pipeline.config.former_keys import IGNORED, IGNORED_OF_SOURCES, LIMITS, in_present_terms
 from pipeline.config.schema import Config
-from pipeline.lifecycle.inputs import content_of, evaluation_corpus, stage_folder
+from pipeline.lifecycle.inputs import (
+    content_of,
+    evaluation_corpus,
+    stage_folder,
+    trained_checkpoint,
+)
 from pipeline.lifecycle.order import STAGE_ORDER, TO_BE_CONTINUED
 from pipeline.lifecycle.stage import REPLACES, Request, Stage
 from preprocess.config import SentencePieceConfig, Source, WordConfig
@@ -102,12 +108,22 @@ def _train_request(config: Config) -> dict[str, Any]:
     return request
 
 
-STEPS = "train.steps"
+STEPS, PATIENCE, EVALUATE_STEPS = "train.steps", "train.patience", "train.evaluate_steps"
 
 
-def _more_steps(_: Config, old: Request, new: Request, details: Request) -> bool:
-    """Return True if the requests differ only in the number of steps, and the new has more."""
-    return {**old, STEPS: None} == {**new, STEPS: None} and old[STEPS] < new[STEPS]
+def _trains_further(old: Request, new: Request) -> bool:
+    """Return True if the new request differs at most by more steps and more patience."""
+    # Without patience, a training may no longer depend on `evaluate_steps`.
+    former = {k: v for k, v in old.items() if k in new or k != EVALUATE_STEPS}
+    return (
+        {**former, STEPS: None, PATIENCE: None} == {**new, STEPS: None, PATIENCE: None}
+        and old[STEPS] <= new[STEPS]
+        and (old[PATIENCE] or math.inf) <= (new[PATIENCE] or math.inf)
+    )
+
+
+def _longer_training(_: Config, old: Request, new: Request, details: Request) -> bool:
+    return _trains_further(old, new)
 
 
 def _new_training(config: Config, differing: list[str]) -> list[str]:
@@ -123,20 +139,21 @@ def _new_training(config: Config, differing: list[str]) -> list[str]:
 
 def _evaluate_request(config: Config) -> dict[str, Any]:
     corpus = evaluation_corpus(config)
-    checkpoint = stage_folder(config, "train", config.evaluate.checkpoint)
     return {
         **result_fields(config.evaluate, "evaluate"),
         "corpus.content": content_of(corpus, "prepare"),
-        "checkpoint.content": content_of(checkpoint, "train"),
+        **_checkpoint(config, "evaluate"),
     }
 
 
 def _export_request(config: Config) -> dict[str, Any]:
-    checkpoint = stage_folder(config, "train", config.export.checkpoint)
-    return {
-        **result_fields(config.export, "export"),
-        "checkpoint.content": content_of(checkpoint, "train"),
-    }
+    return {**result_fields(config.export, "export"), **_checkpoint(config, "export")}
+
+
+def _checkpoint(config: Config, stage: str) -> dict[str, Any]:
+    """Return the training that evaluate or export reads, and which of its checkpoints, "best" or "last"."""
+    checkpoint = trained_checkpoint(config, stage)
+    return {CHECKPOINT: checkpoint.manifest.content, f"{stage}.checkpoint": checkpoint.kind}
 
 
 def _follows(key: str, folder: str, stage: str, old: Request, new: Request) -> bool:
@@ -166,10 +183,15 @@ CHECKPOINT, MODEL, SPLIT = "checkpoint.content", "model.content", "evaluate.spli
 
 
 def _later_checkpoint(config: Config, old: Request, new: Request, details: Request) -> bool:
-    """Return True if an evaluation or export differs only in a checkpoint that was trained further."""
-    section = config.evaluate if new["stage"] == "evaluate" else config.export
-    folder = stage_folder(config, "train", section.checkpoint)
-    return _same_but(old, new, CHECKPOINT) and _follows(CHECKPOINT, folder, "train", old, new)
+    """Return True if an evaluation or export differs only in a checkpoint that was trained further.
+
+    The best checkpoint of the longer training may be its last one, and the reverse.
+    """
+    stage = new["stage"]
+    folder = trained_checkpoint(config, stage).folder
+    return _same_but(old, new, CHECKPOINT, f"{stage}.checkpoint") and _follows(
+        CHECKPOINT, folder, "train", old, new
+    )
 
 
 def _other_split(config: Config, old: Request, new: Request, details: Request) -> bool:
@@ -273,8 +295,9 @@ _ALL = (
         2,
         _train_request,
         TRAIN,
-        grows=_more_steps,
-        may_rise=(STEPS,),
+        grows=_longer_training,
+        may_rise=(STEPS, PATIENCE, EVALUATE_STEPS),
+        rises=_trains_further,
         beside=("wandb.json",),
         advice=_new_training,
     ),

@@ -119,7 +119,10 @@ class Stage:
             steps, more texts). The finished result stays readable until the new manifest is written.
         may_differ: returns prefixes of the keys that may differ if the result is to grow; a refusal
             does not list them beside the keys that may not.
-        may_rise: keys that may rise while work is unfinished; they do not name the work folder.
+        may_rise: keys that may change while work is unfinished, as `rises` says; they do not name the
+            work folder.
+        rises: called with the request of unfinished work and the new one; returns True if the work can be
+            continued for the new request.
         sweep: prefixes of the names of files to remove when no manifest lists them.
         beside: names of files in the folder that are no part of the result.
         descriptive: prefixes of the names of files that only describe the result or its input. They
@@ -141,6 +144,7 @@ class Stage:
     grows: Grows | None = None
     may_differ: Callable[[Config], tuple[str, ...]] = lambda _: ()
     may_rise: tuple[str, ...] = ()
+    rises: Callable[[Request, Request], bool] = lambda *_: False
     sweep: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     descriptive: tuple[str, ...] = ()

@@ -203,9 +203,8 @@ def _is_for_earlier_input(
 
 
 def _becomes(stage: Stage, asked: Mapping[str, Any], request: Mapping[str, Any]) -> bool:
-    """Return True if the requests are equal, except that keys which may rise are not lower now."""
-    risen = {key: request[key] for key in stage.may_rise if asked[key] <= request[key]}
-    return not differing_keys({**asked, **risen}, request)
+    """Return True if the requests are equal, or unfinished work can be continued for the new one."""
+    return not differing_keys(asked, request) or stage.rises(dict(asked), dict(request))
 
 
 def _other_versions(own: Work | None) -> list[str]:

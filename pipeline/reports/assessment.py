@@ -1,16 +1,14 @@
 """Judgements on a training run, from its metrics and its held-out figures."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from lightning_modules.evaluation.held_out import CARRIED, TEXT_BY_TEXT
+from lightning_modules.training.metrics_file import Row, held_out_losses, training_losses
 from pipeline.console import Console
 from pipeline.reports.perplexity_tables import Figures, by_state, ways
-
-Row = Mapping[str, Any]
-"""A row of metrics.jsonl."""
 
 WORSE = 1.01
 """The last step counts as worse than the best if its held-out perplexity is more than this many times
@@ -85,16 +83,6 @@ def show_concerns(console: Console, figures: Figures) -> None:
         console.warn(f"{verdict.topic}: {verdict.text}")
 
 
-def held_out_losses(metrics: Sequence[Row]) -> list[tuple[int, float]]:
-    """Return (step, mean held-out loss per token in nats over the directions) of each evaluation."""
-    return _losses(metrics, "valid_{}_perplexity", math.log)
-
-
-def training_losses(metrics: Sequence[Row]) -> list[tuple[int, float]]:
-    """Return (step, mean training loss per token in nats over the directions) of each row with a loss."""
-    return _losses(metrics, "loss_{}", float)
-
-
 def last_training_loss(training: Mapping[str, Any], metrics: Sequence[Row]) -> float | None:
     """Return the mean training loss per token in nats over the last steps.
 
@@ -105,18 +93,6 @@ def last_training_loss(training: Mapping[str, Any], metrics: Sequence[Row]) -> f
         return None
     last = [loss for step, loss in losses if step > (1 - LAST_PART) * losses[-1][0]]
     return sum(last) / len(last)
-
-
-def _losses(
-    metrics: Sequence[Row], key: str, nats: Callable[[float], float]
-) -> list[tuple[int, float]]:
-    found = []
-    for row in metrics:
-        ways = [row.get(key.format(way)) for way in ("forward", "backward")]
-        losses = [nats(one) for one in ways if one is not None and math.isfinite(one)]
-        if losses:
-            found.append((int(row["step"]), sum(losses) / len(losses)))
-    return found
 
 
 def _best_step(evaluations: Sequence[tuple[int, float]], worse: float, passes: float) -> Verdict:
@@ -132,7 +108,9 @@ def _best_step(evaluations: Sequence[tuple[int, float]], worse: float, passes: f
     step, last = min(evaluations, key=lambda one: one[1])[0], evaluations[-1][0]
     if worse > WORSE:
         why = (
-            "the model overfits. Use fewer steps, more text or more dropout."
+            "the model overfits. The best step is the one that is exported, unless "
+            "export.checkpoint=last. train.patience stops such a training, and more text or more dropout "
+            "helps against it."
             if passes > 1
             else "training is unstable, since no text was read twice. A lower train.learning_rate "
             "usually prevents this."

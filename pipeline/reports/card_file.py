@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from pipeline.config.former_keys import ADDED
 from pipeline.config.schema import Config
 from pipeline.console import Console
+from pipeline.lifecycle.checkpoints import TrainedCheckpoint
 from pipeline.lifecycle.inputs import stage_folder
 from pipeline.lifecycle.lock import LockedError, lock
-from pipeline.lifecycle.registry import STAGES
+from pipeline.lifecycle.registry import CHECKPOINT, STAGES
 from pipeline.reports.model_card import model_card
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
@@ -30,27 +32,45 @@ _DEFAULTS = {"weights": "float32", "head": True, "type_vectors": False, "warm_up
 
 
 def card_of(
-    config: Config, trained: Manifest, saved: Mapping[str, Any], evaluation: Mapping[str, Any]
+    config: Config,
+    checkpoint: TrainedCheckpoint,
+    saved: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
 ) -> bytes:
     """Return the model card of a trained model.
 
     Args:
         config: the config.
-        trained: manifest of the train stage.
+        checkpoint: the exported checkpoint.
         saved: contents of the model's config.json.
         evaluation: details of the evaluate manifest; empty if there is none.
     """
-    card = model_card(trained, {**_DEFAULTS, **saved}, evaluation, _corpus(config, trained))
+    trained = checkpoint.manifest
+    corpus = _corpus(config, trained)
+    card = model_card(trained, {**_DEFAULTS, **saved}, evaluation, corpus, checkpoint.step)
     return card.encode("utf-8", "replace")
 
 
-def evaluation_of(config: Config, trained: Manifest) -> dict[str, Any]:
-    """Return this run's evaluation of a checkpoint, or nothing if there is none."""
+def evaluation_of(
+    config: Config, checkpoint: TrainedCheckpoint, console: Console
+) -> dict[str, Any]:
+    """Return this run's evaluation of a checkpoint, or nothing if there is none.
+
+    A warning says if this run evaluated another checkpoint of the same training.
+    """
     try:
         evaluated = read_manifest(STAGES["evaluate"].folder(config), "evaluate")
     except ManifestError:
         return {}
-    return evaluated.details if evaluated.asked["checkpoint.content"] == trained.content else {}
+    if _is_of(evaluated, checkpoint):
+        return evaluated.details
+    kind = _kind(evaluated)
+    if evaluated.asked.get(CHECKPOINT) == checkpoint.manifest.content:
+        console.warn(
+            f"the model card shows no perplexity, because this run evaluated the {kind} checkpoint and "
+            f"exports the {checkpoint.kind} one; without evaluate.checkpoint, both stages use the same"
+        )
+    return {}
 
 
 def _corpus(config: Config, trained: Manifest) -> dict[str, Any]:
@@ -63,7 +83,10 @@ def _corpus(config: Config, trained: Manifest) -> dict[str, Any]:
 
 
 def update_card(
-    config: Config, trained: Manifest, evaluation: Mapping[str, Any], console: Console
+    config: Config,
+    checkpoint: TrainedCheckpoint,
+    evaluation: Mapping[str, Any],
+    console: Console,
 ) -> None:
     """Write the card of this run's exported model again, if it is the evaluated checkpoint.
 
@@ -72,21 +95,21 @@ def update_card(
 
     Args:
         config: the config.
-        trained: manifest of the evaluated train stage.
+        checkpoint: the evaluated checkpoint.
         evaluation: details of the evaluation.
         console: prints what was done.
     """
     folder = STAGES["export"].folder(config)
-    if not _is_of(folder, trained):
+    if not _holds(folder, checkpoint):
         return
     try:
         with lock(folder, lock_file(folder), console, wait=False):
             # Another process may have exported another checkpoint before this one got the lock.
-            if not _is_of(folder, trained):
+            if not _holds(folder, checkpoint):
                 return
             exported = read_manifest(folder, "export")
             path = storage.join(folder, CARD)
-            card = card_of(config, trained, exported.details, evaluation)
+            card = card_of(config, checkpoint, exported.details, evaluation)
             others = tuple(file for file in exported.files if file.name != CARD)
             # A process killed between these writes must not leave a card that differs from its record.
             write_manifest(folder, replace(exported, files=others))
@@ -98,10 +121,21 @@ def update_card(
     console.line(f"updated the model card {path}")
 
 
-def _is_of(folder: str, trained: Manifest) -> bool:
+def _holds(folder: str, checkpoint: TrainedCheckpoint) -> bool:
     """Return True if a folder holds the export of a checkpoint."""
     try:
-        exported = read_manifest(folder, "export")
+        return _is_of(read_manifest(folder, "export"), checkpoint)
     except ManifestError:
         return False
-    return exported.asked.get("checkpoint.content") == trained.content
+
+
+def _is_of(manifest: Manifest, checkpoint: TrainedCheckpoint) -> bool:
+    """Return True if an evaluation or export was made from a checkpoint."""
+    made_from = manifest.asked.get(CHECKPOINT), _kind(manifest)
+    return made_from == (checkpoint.manifest.content, checkpoint.kind)
+
+
+def _kind(manifest: Manifest) -> str:
+    """Return whether an evaluation or export was made from the "best" or the "last" checkpoint."""
+    key = f"{manifest.stage}.checkpoint"
+    return str(manifest.asked.get(key, ADDED[key]))

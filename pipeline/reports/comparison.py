@@ -5,14 +5,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from lightning_modules.training.metrics_file import held_out_losses, training_losses
 from pipeline.console import Console, clock, count
 from pipeline.lifecycle.registry import STAGES
-from pipeline.reports.assessment import (
-    Verdict,
-    held_out_losses,
-    last_training_loss,
-    training_losses,
-)
+from pipeline.reports.assessment import Verdict, last_training_loss
 from pipeline.reports.held_out_rows import held_out_rows
 from pipeline.reports.html_page import render
 from pipeline.reports.perplexity_tables import evaluations, figure

@@ -40,6 +40,7 @@ def model_card(
     saved: Mapping[str, Any],
     evaluation: Mapping[str, Any],
     corpus: Mapping[str, Any],
+    step: int | None = None,
 ) -> str:
     """Return Markdown: architecture, stored weights, corpus and perplexities of a model.
 
@@ -48,6 +49,7 @@ def model_card(
         saved: contents of the model's config.json.
         evaluation: details of the evaluate manifest; empty if there is none.
         corpus: details of the prepare manifest; empty if there is none.
+        step: the training step whose weights the model has; None means the last one.
     """
     details = trained.details
     model = recorded(ModelConfig, details, "model")
@@ -62,7 +64,8 @@ def model_card(
         f"vocabulary of {details['vocabulary']:,}. Each token has {recurrent.layers + 1} layers of "
         f"{model.direction_count * width} values. Trained with biloom {escape(trained.biloom)} for "
         f"{details['steps']:,} steps, {details['tokens']:,} tokens "
-        f"({details['passes']:.2f} passes over the corpus).",
+        f"({details['passes']:.2f} passes over the corpus)."
+        f"{_step(details, step or details['steps'])}",
         "",
         _stored(saved),
         "",
@@ -97,6 +100,20 @@ def escape(text: str) -> str:
 
 # An underscore inside a word is no markup.
 _MARKUP = re.compile(r"[\\`*{}\[\]|~$@]|(?<!\w)_|_(?!\w)")
+
+
+def _step(details: Mapping[str, Any], step: int) -> str:
+    """Return a sentence on the step that the weights are of, or nothing if no best step is known."""
+    best, steps = details.get("best_step"), details["steps"]
+    if best is None:
+        return ""
+    found = details["best"].get("average_perplexity") or details["best"].get("forward_perplexity")
+    lowest = f"perplexity of held-out text was lowest ({figure(found)})"
+    if step == best == steps:
+        return f" The weights are those of the last step, at which {lowest}."
+    if step == best:
+        return f" The weights are those of step {step:,} of {steps:,}, at which {lowest}."
+    return f" The weights are those of the last step; {lowest} at step {best:,}."
 
 
 def _stored(saved: Mapping[str, Any]) -> str:

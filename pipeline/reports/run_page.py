@@ -128,9 +128,23 @@ def _facts(found: Findings) -> Iterable[tuple[str, str]]:
     yield "Scripts", scripts(corpus)
     yield "Tokenizer", f"{found.tokenizer}, vocabulary {trained.details['vocabulary']:,}"
     yield "Model", architecture(trained.details)
-    steps, tokens = trained.details["steps"], count(trained.details["tokens"])
+    yield "Training", _length(trained.details, seconds)
+
+
+def _length(trained: Mapping[str, Any], seconds: float | None = None) -> str:
+    """Describe the length of a training and its best step in one line.
+
+    Args:
+        trained: details of the train manifest.
+        seconds: duration of the training, if it is known.
+    """
+    steps, planned = trained["steps"], trained.get("planned_steps", trained["steps"])
+    of = f" of {planned:,}" if steps < planned else ""
     duration = f" in {clock(seconds)}" if seconds is not None else ""
-    yield "Training", f"{steps:,} steps, {tokens} tokens{duration}"
+    stopped = f"; stopped because {trained['stopped']}" if trained.get("stopped") else ""
+    best = trained.get("best_step")
+    marked = "" if best is None or best == steps else f"; best step {best:,}"
+    return f"{steps:,}{of} steps, {count(trained['tokens'])} tokens{duration}{stopped}{marked}"
 
 
 def architecture(trained: Mapping[str, Any]) -> str:
@@ -162,7 +176,9 @@ def _perplexity_chart(found: Findings) -> Chart:
             for way, style in STYLES.items()
         ),
     ]
-    return chart("Perplexity per token by training step", series, log=True)
+    best = found.training.details.get("best_step")
+    marked = None if best is None else (best, f"step {best:,}, the best on held-out text")
+    return chart("Perplexity per token by training step", series, log=True, marked=marked)
 
 
 def _small_charts(found: Findings) -> Iterable[tuple[str, Chart, str]]:

@@ -59,6 +59,8 @@ class Chart:
     lines: Sequence[tuple[str, str]]
     """(CSS classes, "x,y x,y ..."), from 0 to `SIDE`, y downwards."""
     dots: Sequence[Mark]
+    marked: tuple[str, str] | None = None
+    """(x as in `lines`, what happened there) of a vertical line."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,12 @@ class _Axis:
 
 
 def chart(
-    label: str, series: Sequence[Series], log: bool = False, x_ticks: int = 4, x_name: str = "step"
+    label: str,
+    series: Sequence[Series],
+    log: bool = False,
+    x_ticks: int = 4,
+    x_name: str = "step",
+    marked: tuple[float, str] | None = None,
 ) -> Chart:
     """Lay out ``series`` over common axes; x runs from its least to its greatest value.
 
@@ -104,6 +111,7 @@ def chart(
         log: whether y is logarithmic; otherwise it starts at 0.
         x_ticks: least number of labels on the x axis.
         x_name: what x counts, for the tooltips of dots.
+        marked: x of a vertical line and what happened there; not drawn outside the series.
     """
     drawn = [(one, _drawable(one.points, log)) for one in series]
     xs = [x for _, points in drawn for x, _ in points] or [0.0]
@@ -115,6 +123,7 @@ def chart(
     def place(point: Point) -> tuple[str, str]:
         return f"{SIDE * x.share(point[0]):.1f}", f"{SIDE * (1 - y.share(point[1])):.1f}"
 
+    is_inside = marked is not None and x.low <= marked[0] <= x.high
     return Chart(
         label,
         [(f"{100 * x.share(value):.2f}", short(value)) for value in x.ticks(x_ticks)],
@@ -130,6 +139,7 @@ def chart(
             if one.kind == "dots"
             for point in points
         ],
+        (f"{SIDE * x.share(marked[0]):.1f}", marked[1]) if marked and is_inside else None,
     )
 
 

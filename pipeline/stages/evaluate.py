@@ -20,7 +20,12 @@ from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types
 from pipeline.config.schema import Config
 from pipeline.console import Bar, Console
-from pipeline.lifecycle.inputs import evaluation_corpus, stage_folder, tokenizer_of
+from pipeline.lifecycle.inputs import (
+    evaluation_corpus,
+    stage_folder,
+    tokenizer_of,
+    trained_checkpoint,
+)
 from pipeline.lifecycle.stage import HELD, REPLACES, Made, StageError, StageFolder
 from pipeline.reports.assessment import show_concerns
 from pipeline.reports.card_file import update_card
@@ -50,8 +55,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     """
     settings = config.evaluate
     corpus = Corpus.open(evaluation_corpus(config), config.train.cache_bytes)
-    folder = stage_folder(config, "train", settings.checkpoint)
-    manifest = read_manifest(folder, "train")
+    checkpoint = trained_checkpoint(config, "evaluate")
+    folder, manifest = checkpoint.folder, checkpoint.manifest
     trained = manifest.details
     _check(corpus, settings.split, trained)
     shards = corpus.shards(settings.split)
@@ -63,8 +68,10 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
             f"with {_text_for(settings.split)}"
         )
         return Made((), details, stats=details, content=fingerprint(details))
-    network = network_of_checkpoint(folder, trained).to(resolve_device(config.train.device))
+    network = network_of_checkpoint(folder, trained, checkpoint.name)
+    network.to(resolve_device(config.train.device))
     stream = TokenStream(shards, trained["boundary"])
+    console.line(f"weights of {checkpoint.described}")
     windows = {
         state: HeldOutWindows(stream, settings.rows, UNROLL, whole_documents=state == TEXT_BY_TEXT)
         for state in (CARRIED, TEXT_BY_TEXT)
@@ -90,7 +97,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     show_concerns(console, details)
     # Before this result is published: if this process is killed in between, the stage is run again
     # and writes the same card.
-    update_card(config, manifest, details, console)
+    update_card(config, checkpoint, details, console)
     return Made((), details, stats=details, content=fingerprint(details))
 
 

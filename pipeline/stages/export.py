@@ -1,7 +1,5 @@
 """The export stage: checkpoint -> model folder."""
 
-from typing import Any
-
 from torch import Tensor
 
 from lightning_modules.config import AdaptiveInputConfig, ModelConfig
@@ -16,11 +14,12 @@ from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.vectors.type_vectors import vectors_of_vocabulary
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
-from pipeline.lifecycle.inputs import stage_folder, tokenizer_of
+from pipeline.lifecycle.checkpoints import TrainedCheckpoint
+from pipeline.lifecycle.inputs import tokenizer_of, trained_checkpoint
 from pipeline.lifecycle.stage import Made, StageFolder
 from pipeline.reports.card_file import CARD, card_of, evaluation_of
 from preprocess.files import storage
-from preprocess.files.manifest import content_hash, read_manifest, recorded
+from preprocess.files.manifest import content_hash, recorded
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 
 SETTINGS = ("model", "vocabulary", "cutoffs", "boundary", "cleaning", "tokenizer")
@@ -32,10 +31,11 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
 
     Raises:
         ModelError: export.head, export.type_vectors or export.weights does not suit the model.
-        StageError: the tokenizer is not the one that the model was trained with.
+        StageError: the checkpoint that the config names does not exist, or the tokenizer is not the one
+            that the model was trained with.
     """
-    folder = stage_folder(config, "train", config.export.checkpoint)
-    trained = read_manifest(folder, "train")
+    checkpoint = trained_checkpoint(config, "export")
+    folder, trained = checkpoint.folder, checkpoint.manifest
     content = trained.details["tokenizer"]
     tokenizer = load_tokenizer(tokenizer_of(config, content, f"{folder} was trained with"))
     export = config.export
@@ -45,27 +45,30 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         "type_vectors": export.type_vectors,
         "warm_up": export.warm_up,
     }
-    weights = _weights(config, folder, trained.details, tokenizer)
+    weights = _weights(config, checkpoint, tokenizer)
     names = save_model(place.unpublished, weights, saved, tokenizer)
     made = [place.record(name) for name in names]
-    card = card_of(config, trained, saved, evaluation_of(config, trained))
+    card = card_of(config, checkpoint, saved, evaluation_of(config, checkpoint, console))
     storage.write_bytes(place.new_file(CARD), card)
     size = sum(file.bytes for file in made)
-    console.line(f"{count(trained.details['parameters'])} parameters, {count(size)}B")
+    console.line(
+        f"{count(trained.details['parameters'])} parameters of {checkpoint.described}, {count(size)}B"
+    )
     details = {**saved, "parameters": trained.details["parameters"]}
     files = (*made, place.record(CARD))
     return Made(files, details, stats={"bytes": size}, content=content_hash(made))
 
 
 def _weights(
-    config: Config, folder: str, details: dict[str, Any], tokenizer: Tokenizer
+    config: Config, checkpoint: TrainedCheckpoint, tokenizer: Tokenizer
 ) -> dict[str, Tensor]:
     """Return the tensors to store, in float32.
 
     Raises:
         ModelError: export.head or export.type_vectors does not suit the model.
     """
-    weights = checkpoint_weights(folder)
+    folder, details = checkpoint.folder, checkpoint.manifest.details
+    weights = checkpoint_weights(folder, checkpoint.name)
     model = recorded(ModelConfig, details, "model")
     if not config.export.head:
         if model.tied and isinstance(model.input, AdaptiveInputConfig):
@@ -75,7 +78,7 @@ def _weights(
             )
         weights = {name: w for name, w in weights.items() if not name.startswith("head.")}
     if config.export.type_vectors:
-        network = network_of_checkpoint(folder, details)
+        network = network_of_checkpoint(folder, details, checkpoint.name)
         if not isinstance(network.input, CharCNN):
             raise ModelError(
                 f"export.type_vectors is true, but model.input.kind={model.input.kind} has a vector for "

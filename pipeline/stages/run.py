@@ -2,9 +2,12 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from pipeline.config.schema import Config
 from pipeline.console import Console
+from pipeline.lifecycle.checkpoints import named_checkpoint
+from pipeline.lifecycle.inputs import checkpoint_setting
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.running import run_stage
 from pipeline.lifecycle.stage import Stage, StageWork, require
@@ -80,7 +83,14 @@ def run(config: Config, command: str, console: Console, overwrite: bool = False)
     report(config, console)
 
 
-CHECKS: dict[str, Callable[[Config], None]] = {"train": check_tracking}
+def _check_checkpoint(stage: str, config: Config) -> None:
+    named_checkpoint(*checkpoint_setting(config, stage))
+
+
+CHECKS: dict[str, Callable[[Config], None]] = {
+    "train": check_tracking,
+    **{stage: partial(_check_checkpoint, stage) for stage in ("evaluate", "export")},
+}
 """For a stage, a function that raises a `UserError` if the stage cannot finish with the settings."""
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from rich.console import Console as RichConsole
 
-from lightning_modules.models.checkpoint_file import CHECKPOINT, read_checkpoint
+from lightning_modules.models.checkpoint_file import BEST, CHECKPOINT, read_checkpoint
 from lightning_modules.models.model_folder import tensors_hash
 from lightning_modules.training.metrics_file import METRICS, rows_up_to
 from pipeline.config.schema import Config
@@ -15,6 +15,7 @@ from pipeline.exit_codes import ExitCode
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import Made, StageFolder
 from pipeline.lifecycle.state import config_of_stage, has_begun_elsewhere, stage_place
+from pipeline.stages.best_step import OverfittingWatch, ending, publish_best, stop_reason
 from pipeline.stopping import Stopped
 from pipeline.training.device import device_name
 from pipeline.training.forecast import TimedBar, training_warnings
@@ -25,7 +26,7 @@ from pipeline.training.trainer import fit
 from preprocess.files import storage
 from preprocess.files.manifest import read_manifest
 from preprocess.files.verified import read_verified
-from preprocess.work.folder import checkpoint_file
+from preprocess.work.folder import best_file, checkpoint_file
 
 WAIT_SECONDS = 600.0
 """How long the other processes wait for the first one to start training."""
@@ -49,10 +50,19 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         console.warn(warning)
     history = rows_up_to(place.new_file(METRICS), inputs.step)
     loggers = make_loggers(config, place, console, history)
+    watch = OverfittingWatch(history, train.patience, console.warn)
     with console.bar("train", train.steps) as bar:
-        fit(inputs, module, loggers, TimedBar(bar, train.steps, _where(inputs), console))
+        timed = TimedBar(bar, train.steps, _where(inputs), console)
+        fit(inputs, module, loggers, timed, watch.add, console.warn)
 
-    storage.copy(checkpoint_file(place.work, train.steps), place.new_file(CHECKPOINT))
+    storage.copy(checkpoint_file(place.work, module.step), place.new_file(CHECKPOINT))
+    best = publish_best(place, module.step)
+    # The metrics are published already if a process was killed while it published the result.
+    metrics = place.new_file(METRICS)
+    rows = rows_up_to(metrics if storage.exists(metrics) else place.file(METRICS), module.step)
+    passes = inputs.passes * module.step / train.steps
+    for line in ending(train, module.step, module.held_out_losses, best, rows, passes):
+        console.line(line)
     corpus = inputs.corpus.manifest
     details = {
         "model": config.model.model_dump(),
@@ -60,9 +70,13 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         "cutoffs": inputs.cutoffs,
         "boundary": train.boundary,
         "reset_state": train.reset_state,
-        "steps": train.steps,
-        "tokens": train.steps * train.tokens_a_step,
-        "passes": round(inputs.passes, 4),
+        "steps": module.step,
+        "planned_steps": train.steps,
+        "stopped": stop_reason(train, module.step, module.held_out_losses),
+        "best_step": best.step if best else None,
+        "best": best.figures if best else None,
+        "tokens": module.step * train.tokens_a_step,
+        "passes": round(passes, 4),
         "parameters": size,
         "skipped_steps": module.figures.skipped,
         "averaged": module.is_averaging,
@@ -70,9 +84,11 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         "cleaning": corpus.details["cleaning"],
         "corpus": corpus.content,
     }
-    files = tuple(place.record(name) for name in (CHECKPOINT, METRICS))
+    names = (CHECKPOINT, METRICS, *([BEST] if best else []))
+    files = tuple(place.record(name) for name in names)
     module.swap_average()
     weights = {name: tensor.cpu() for name, tensor in module.network.state_dict().items()}
+    weights |= {f"best.{name}": tensor for name, tensor in (best.weights if best else {}).items()}
     made = Made(files, details, stats=details, content=tensors_hash(weights, details))
     # wandb reads the checkpoint at its final path, offline even much later.
     return replace(made, after=partial(log_checkpoint_artifact, loggers, place, made))
@@ -133,9 +149,13 @@ def reopen(config: Config, place: StageFolder) -> None:
     TrainingInputs.of(config, place)
     checkpoint = place.file(CHECKPOINT)
     step = read_checkpoint(checkpoint)["step"]
+    manifest = read_manifest(place.folder, "train")
     # A copy of its own, because the training appends to it.
-    metrics = read_verified(place.folder, read_manifest(place.folder, "train"), METRICS)
+    metrics = read_verified(place.folder, manifest, METRICS)
     storage.write_bytes(place.new_file(METRICS), metrics)
+    if BEST in manifest.records:
+        best = read_checkpoint(place.file(BEST))["step"]
+        storage.copy(place.file(BEST), best_file(place.work, best))
     storage.copy(checkpoint, checkpoint_file(place.work, step))
 
 

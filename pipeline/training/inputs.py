@@ -89,9 +89,9 @@ class TrainingInputs:
         corpus = Corpus.open(stage_folder(config, "prepare", train.corpus), train.cache_bytes)
         if train.depends_on_held_out_loss and not corpus.shards("valid"):
             raise StageError(
-                f"{corpus.folder} has no held-out text, which train.schedule.kind=plateau and "
-                "train.optimizer.average_after need; prepare it with a larger "
-                "prepare.valid_fraction, or use another schedule and no averaging"
+                f"{corpus.folder} has no held-out text, which is needed for "
+                f"{' and '.join(train.held_out_settings)}; prepare it with a larger "
+                "prepare.valid_fraction, or do not set this"
             )
         device = resolve_device(train.device)
         devices = device_count(train.devices, device)

@@ -3,7 +3,7 @@
 import logging
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,13 +13,14 @@ from pytorch_lightning.loggers import Logger
 
 from lightning_modules.allocator import keep_memory
 from lightning_modules.sizes import flops_per_token
+from lightning_modules.training.best import BestCheckpoint, Patience, is_last_step
 from lightning_modules.training.callbacks import Compute, Metrics, ProgressBar
 from lightning_modules.training.checkpoints import CheckpointFiles, Checkpoints
 from lightning_modules.training.datamodule import TokenShardDataModule
 from lightning_modules.training.distribution import lost_process_reported
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.matmul_peak import matmul_peak
-from lightning_modules.training.metrics_file import METRICS
+from lightning_modules.training.metrics_file import METRICS, Row
 from pipeline.exhaustion import exhausted
 from pipeline.stopping import STOP_SIGNALS, Stopped
 from pipeline.training.inputs import TrainingInputs
@@ -35,7 +36,12 @@ from preprocess.work.folder import checkpoint_file
 
 
 def fit(
-    inputs: TrainingInputs, module: LitBiLM, loggers: Sequence[Logger], bar: ProgressBar
+    inputs: TrainingInputs,
+    module: LitBiLM,
+    loggers: Sequence[Logger],
+    bar: ProgressBar,
+    watch: Callable[[Row], None] = lambda _: None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Train from the step of ``inputs`` to the last step. Collective: every rank must call it.
 
@@ -44,13 +50,15 @@ def fit(
         module: the module to train, in place.
         loggers: loggers for rank 0.
         bar: the progress bar.
+        watch: called on rank 0 with each row of metrics.jsonl.
+        warn: called on rank 0 with each warning.
 
     Raises:
         Stopped: a signal stopped the training, after its step was saved.
         UserError: reading or writing fails, the processes do not meet, or one of them is lost.
     """
     train, share = inputs.config.train, inputs.share
-    if inputs.checkpoint and inputs.step == train.steps:
+    if inputs.checkpoint and is_last_step(train, inputs.step, inputs.checkpoint["looks"]):
         module.on_load_checkpoint(inputs.checkpoint)
         module.load_state_dict(inputs.checkpoint["state_dict"])
         return
@@ -58,7 +66,7 @@ def fit(
     windows = train.steps * train.accumulate_steps
     with _quiet():
         data = TokenShardDataModule(inputs.corpus, train, inputs.tokenizer, windows)
-        metrics = Metrics(place.new_file(METRICS), bar, _compute(inputs))
+        metrics = Metrics(place.new_file(METRICS), bar, _compute(inputs), watch)
         resumed = None
         if inputs.checkpoint:
             resumed = checkpoint_file(place.work, inputs.step)
@@ -68,6 +76,7 @@ def fit(
         processes, device = inputs.processes, inputs.device
         validates = bool(inputs.corpus.shards("valid"))
         checkpoints = Checkpoints(place.work, train, validates, metrics.save)
+        best, patience = BestCheckpoint(place.work, warn), Patience()
     purpose = f"{place.work} {train.rows} {train.row_passes} {inputs.step}"
     work = (inputs.config, place.folder, place.work)
     with (
@@ -83,7 +92,7 @@ def fit(
             strategy=strategy_of(processes, device),
             precision="bf16-mixed" if inputs.bf16 else "32-true",
             plugins=[environment_of(processes), files],
-            max_epochs=1,
+            max_epochs=-1,
             max_steps=train.steps,
             accumulate_grad_batches=train.accumulate_steps,
             val_check_interval=train.evaluate_steps * train.accumulate_steps,
@@ -91,7 +100,7 @@ def fit(
             num_sanity_val_steps=0,
             log_every_n_steps=train.log_steps,
             logger=list(loggers),
-            callbacks=[KeepSigtermHandler(), metrics, checkpoints],
+            callbacks=[KeepSigtermHandler(), metrics, best, patience, checkpoints],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -116,8 +116,19 @@ class _Model(_Details):
     parameters: _Size = 0
 
 
+class _HeldOut(_Details):
+    loss: _Number = 0.0
+    forward_perplexity: _Number | None = None
+    backward_perplexity: _Number | None = None
+    average_perplexity: _Number | None = None
+
+
 class _Train(_Model):
     steps: _Size = 0
+    planned_steps: _Size = 0
+    stopped: str | None = None
+    best_step: _Size | None = None
+    best: _HeldOut | None = None
     tokens: _Size = 0
     passes: _Positive = 0.0
     skipped_steps: _Size | None = None

@@ -25,6 +25,7 @@
       job.json                 name of the Beam job that runs
       failures/...             messages of workers that failed
       step-000001000.ckpt      checkpoints of an unfinished training
+      best-000001000.ckpt      its weights at the evaluations that were better than all before
 
 A record is a JSON file that is written after the files it describes, so these are complete. It has a
 checksum of itself, and the record of a unit has the hashes of its parts. A damaged file raises
@@ -58,7 +59,7 @@ NAME = "_work"
 ASKED = "asked.json"
 RESULT = "result"
 LOCK = "lock.json"
-_CHECKPOINT = re.compile(r"step-(\d+)\.ckpt")
+_CHECKPOINT = re.compile(r"(step|best)-(\d+)\.ckpt")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _STAMP = "fingerprint"
 
@@ -244,8 +245,21 @@ def checkpoint_file(work: str, step: int) -> str:
 
 def checkpoint_steps(work: str) -> list[int]:
     """Return the steps that have a checkpoint, in rising order."""
+    return _steps(work, "step")
+
+
+def best_file(work: str, step: int) -> str:
+    return join(work, f"best-{step:09d}.ckpt")
+
+
+def best_steps(work: str) -> list[int]:
+    """Return the steps whose weights are kept because their evaluation was the best, in rising order."""
+    return _steps(work, "best")
+
+
+def _steps(work: str, kind: str) -> list[int]:
     matches = (_CHECKPOINT.fullmatch(name) for name in list_names(work))
-    return sorted(int(match[1]) for match in matches if match)
+    return sorted(int(match[2]) for match in matches if match and match[1] == kind)
 
 
 def read_unit_record(work: str, unit: int) -> dict[str, Any]:

@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 
+from lightning_modules.training.metrics_file import held_out_losses, training_losses
 from pipeline.reports.assessment import (
     Verdict,
     assess,
     concerns,
     evaluation_verdicts,
-    held_out_losses,
     last_training_loss,
-    training_losses,
 )
 
 Row = dict[str, Any]

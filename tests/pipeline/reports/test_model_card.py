@@ -162,3 +162,29 @@ def test_the_card_tells_how_the_model_is_stored(manifest: Manifest) -> None:
         "of the vocabulary, with a warm-up text."
     )
     assert expected in model_card(manifest, saved, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("best", "step", "told"),
+    [
+        (15, 15, "The weights are those of step 15 of 40, at which {lowest}."),
+        (40, 40, "The weights are those of the last step, at which {lowest}."),
+        (15, 40, "The weights are those of the last step; {lowest} at step 15."),
+    ],
+)
+def test_the_card_tells_which_step_the_weights_are_of(
+    manifest: Manifest, best: int, step: int, told: str
+) -> None:
+    figures = {"loss": 4.0, "forward_perplexity": 50.0, "average_perplexity": 54.6}
+    details = {**manifest.details, "best_step": best, "best": figures}
+
+    card = model_card(replace(manifest, details=details), SAVED, {}, {}, step)
+
+    assert told.format(lowest="perplexity of held-out text was lowest (54.6)") in card
+
+
+def test_the_card_of_a_training_without_a_best_step_names_none(manifest: Manifest) -> None:
+    former = {k: v for k, v in manifest.details.items() if k not in ("best_step", "best")}
+    for details in (former, {**former, "best_step": None, "best": None}):
+        card = model_card(replace(manifest, details=details), SAVED, {}, {})
+        assert "passes over the corpus).\n" in card

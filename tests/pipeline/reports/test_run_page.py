@@ -144,6 +144,20 @@ def test_every_curve_of_the_metrics_is_drawn_but_zeros(shown: Any) -> None:
     assert "Skipped steps" in labels
 
 
+def test_the_best_step_is_marked(shown: Any) -> None:
+    assert not [one for one in shown(findings()).all("line") if one.get("class") == "marked"]
+    details = {**TRAINED, "steps": 20, "planned_steps": 50, "best_step": 15, "stopped": "it rained"}
+    found = shown(replace(findings(), training=result("train", details)))
+    [line] = [one for one in found.all("line") if one.get("class") == "marked"]
+    assert line["x1"] == line["x2"] == "500.0"  # halfway between the rows of steps 10 and 20
+    assert "step 15, the best on held-out text" in found.texts("title")
+    assert "Dashed line: step 15, the best on held-out text. Logarithmic" in found.section(
+        "Training"
+    )
+    told = "20 of 50 steps, 12.8k tokens; stopped because it rained; best step 15"
+    assert found.facts["Training"] == told
+
+
 def test_held_out_points_tell_their_value(shown: Any) -> None:
     assert "forward, held out, step 20: 99" in shown(findings()).texts("title")
 

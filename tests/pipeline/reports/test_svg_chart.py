@@ -104,3 +104,10 @@ def test_short_numbers() -> None:
     assert [short(n) for n in (0, 0.002, 250, 1500, 2e6, 3e9, 4e12)] == [
         "0", "0.002", "250", "1.5k", "2M", "3G", "4T",
     ]  # fmt: skip
+
+
+def test_a_mark_lies_at_its_x() -> None:
+    points = [(10, 1.0), (30, 2.0)]
+    assert line(points).marked is None
+    assert line(points, marked=(15, "here")).marked == ("250.0", "here")
+    assert line(points, marked=(31, "here")).marked is None

@@ -233,8 +233,8 @@ def test_a_loss_that_is_not_finite_is_reported(
     from lightning_modules.nn.bilm import BiLMNetwork
     from pipeline.stages import evaluate
 
-    def damaged(folder: str, details: dict[str, Any]) -> BiLMNetwork:
-        network = network_of_checkpoint(folder, details)
+    def damaged(folder: str, details: dict[str, Any], name: str) -> BiLMNetwork:
+        network = network_of_checkpoint(folder, details, name)
         with torch.no_grad():
             network.get_parameter("recurrent.layers.0.bias")[0] = float("nan")
         return network
@@ -295,9 +295,9 @@ def test_a_folder_without_a_model_is_refused(tiny: Tiny, tmp_path: Path) -> None
 
 def test_a_missing_checkpoint_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     tiny.run("train", tmp_path, "train.steps=1")
-    (tmp_path / "train" / "checkpoint.ckpt").unlink()
+    (tmp_path / "train" / "best.ckpt").unlink()
 
-    with pytest.raises(UserError, match=r"checkpoint\.ckpt is (missing|damaged)"):
+    with pytest.raises(UserError, match=r"best\.ckpt is (missing|damaged)"):
         tiny.run("evaluate", tmp_path)
 
 

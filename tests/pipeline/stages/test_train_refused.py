@@ -61,18 +61,20 @@ def test_cutoffs_beyond_the_vocabulary_are_refused_for_an_adaptive_input_too(
 
 
 @pytest.mark.parametrize(
-    "deciding",
-    ["train.schedule={kind: plateau}", "train.optimizer={kind: sgd, average_after: 3}"],
+    ("deciding", "name"),
+    [
+        ("train.schedule={kind: plateau}", "train.schedule.kind=plateau"),
+        ("train.optimizer={kind: sgd, average_after: 3}", "train.optimizer.average_after"),
+        ("train.patience=2", "train.patience"),
+    ],
 )
 def test_a_training_that_needs_held_out_text_is_refused_without_any(
-    tiny: Tiny, tmp_path: Path, deciding: str
+    tiny: Tiny, tmp_path: Path, deciding: str, name: str
 ) -> None:
     none = ("prepare.valid_fraction=0", f"train.corpus={tmp_path}/prepare")
     tiny.run("prepare", tmp_path, *none)
 
-    with pytest.raises(
-        UserError, match=r"has no held-out text, which train\.schedule\.kind=plateau"
-    ):
+    with pytest.raises(UserError, match=f"has no held-out text, which is needed for {name}; "):
         tiny.run("train", tmp_path, *none, deciding)
 
 
