@@ -145,7 +145,12 @@ def test_a_killed_training_is_resumed_from_its_checkpoint(
     folder = former / "killed-train"
     kept = (folder / "train" / "metrics.jsonl").read_text().splitlines()[:2]
     biloom("train", f"run.output={folder}", "train.corpus=finished/prepare", "train.steps=40")
-    assert "resuming unfinished work" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "resuming unfinished work" in out
+    assert (
+        "  continuing with the defaults of the version that began it: train.order=shuffled, "
+        "train.reset_state=0.0\n"
+    ) in out
     assert read_manifest(str(folder / "train")).details["steps"] == 40
     # The rows up to the checkpoint's step, 10, are those of the killed training.
     assert (folder / "train" / "metrics.jsonl").read_text().splitlines()[:2] == kept

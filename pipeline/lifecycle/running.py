@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.config.former_keys import FORMER_DEFAULTS
 from pipeline.config.load import dump_config
 from pipeline.config.schema import Config
 from pipeline.console import Console, clock
@@ -80,7 +81,7 @@ def run_stage(
     """
     place = StageFolder(stage.folder(config))
     console.stage(stage.name, place.folder)
-    config = config_of_stage(stage, config)
+    given, config = config, config_of_stage(stage, config)
     request = request_of(stage, config)
     run = _Run(stage, config, console, request, place, state_of(stage, config, place, request))
     keep_checked(place.folder)
@@ -89,6 +90,11 @@ def run_stage(
         return run.already_done()
     if run.state.differing and not overwrite:
         raise refusal(stage, config, place, run.state)
+    if config is not given:
+        kept = [f"{k}={v}" for k, v in FORMER_DEFAULTS.items() if request[k] == v]
+        console.line(
+            f"continuing with the defaults of the version that began it: {', '.join(kept)}"
+        )
     require(stage.name, stage.needs)
     if run.state.differing:
         run.move_aside()

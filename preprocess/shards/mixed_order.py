@@ -21,7 +21,7 @@ from preprocess.reading.mixing import PassPlan, seeded
 from preprocess.shards.documents import Documents, Indices, cumulated
 from preprocess.shards.format import Shard
 
-PART_POSITIONS = 1 << 24
+PART_POSITIONS = 1 << 25
 """Maximum positions of a part. It is in memory with 2 bytes per token, or 4 if the vocabulary has more
 than 65,536 ids, and 10 bytes per document."""
 

@@ -137,11 +137,12 @@ class TrainingWindows:
                 left, right = self._stream.read(number, last - size, last)
                 ring[:, 1, slots] = right[::-1], left[::-1]
             if self._reset_state:
-                positions = np.array([first, last - 1]) + np.arange(size)[:, None] * [1, -1]
                 for direction, mark in enumerate(self._stream.marks[: ring.shape[1]]):
-                    begins = ring[0, direction, slots] == mark
-                    begins[begins] = self._draw(number, direction, positions[begins, direction])
-                    self._resets[direction, index, slots] = begins
+                    begins = np.flatnonzero(ring[0, direction, slots] == mark)
+                    positions = last - 1 - begins if direction else first + begins
+                    resets = self._resets[direction, index, slots]
+                    resets[:] = False
+                    resets[begins] = self._draw(number, direction, positions)
         self._firsts[index], self._afters[index] = window, after
 
     def _draw(

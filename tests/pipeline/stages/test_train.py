@@ -445,6 +445,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "train.evaluate_steps=3",
     ),
     "plateau": ("train.schedule={kind: plateau, factor: 0.5}", "train.evaluate_steps=3"),
+    "shuffled": ("train.order=shuffled", "train.reset_state=0"),
     "reset": ("train.reset_state=true", "train.accumulate_steps=2", "train.row_passes=3"),
     "bf16": ("train.precision=bf16",),
     "data_workers": ("train.data_workers=1", "train.clip_norm=null"),

@@ -192,3 +192,38 @@ def test_a_far_window_reads_only_its_part(
     opened.clear()
     windows.batch(10**5 + 2)
     assert not opened
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    size=PART_POSITIONS,
+    corpus=CORPORA,
+    factors=FACTORS,
+    rows=st.integers(1, 4),
+    windows=st.lists(st.integers(0, 60), min_size=1, max_size=5),
+)
+def test_a_window_is_the_same_in_any_process_whatever_was_read_before(
+    numbered: MakeShards,
+    size: int,
+    corpus: SourceSizes,
+    factors: dict[str, float],
+    rows: int,
+    windows: list[int],
+) -> None:
+    with parts_of(size):
+        rows = min(rows, size, len(stream_of(numbered, corpus, factors)))
+
+        def fresh(own: range) -> TrainingWindows:
+            return TrainingWindows(stream_of(numbered, corpus, factors), rows, 5, own, 2, 0.5)
+
+        if not rows:
+            return
+        whole = fresh(range(rows))
+        for window in windows:
+            found = whole.batch(window)
+            for row in range(rows):
+                for part, alone in zip(
+                    found, fresh(range(row, row + 1)).batch(window), strict=True
+                ):
+                    assert part is not None
+                    np.testing.assert_array_equal(part[..., row : row + 1], alone)
