@@ -152,7 +152,7 @@ class Evaluation:
                 perplexities = dict.fromkeys(WAYS)
             figures |= {f"{way}_{unit}perplexity": value for way, value in perplexities.items()}
         bits = None
-        if "bits_per_byte" not in reasons:
+        if "bits_per_byte" not in reasons and text.text_bytes:
             bits = self.loss * text.tokens / math.log(2) / text.text_bytes
         sizes = asdict(text)
         del sizes["unspaced"]

@@ -120,7 +120,7 @@ class Metrics(pl.Callback):
         }
         module.log_dict(speeds)
         figures = module.figures.to_log()
-        loss = figures.pop("train_loss")
+        loss = figures["train_loss"]
         self._put({"step": step, **figures, **speeds})
         self._logged, self._logged_step, self._waited = now, step, waited
         mean = (step - self._first_step) * tokens / max(now - self._began - self._paused, 1e-9)

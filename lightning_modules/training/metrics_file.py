@@ -26,12 +26,12 @@ def metric_names(directions: int, has_held_out: bool) -> list[str]:
     """
     ways = WAYS[:directions]
     names = [f"{name}_{way}" for name in ("loss", "perplexity") for way in ways]
-    names += ["learning_rate", "gradient_norm", "skipped_steps"]
+    names += ["train_loss", "learning_rate", "gradient_norm", "skipped_steps"]
     names += ["tokens_per_second", "mfu", "data_wait"]
     if has_held_out:
         shown = WAYS if directions > 1 else ways
         names += [f"valid_{way}_perplexity" for way in shown]
-        names += ["valid_bits_per_byte", "averaged"]
+        names += ["valid_loss", "valid_bits_per_byte", "averaged"]
     return names
 
 

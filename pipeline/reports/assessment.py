@@ -18,12 +18,17 @@ STILL_FALLING = 0.98
 before."""
 WIDE_GAP = 1.5
 """The gap counts as wide if held-out perplexity is more than this many times training perplexity."""
-UNEVEN = 1.2
+UNEVEN = 1.25
 """A direction counts as far worse if its held-out perplexity is more than this many times the
-other's."""
+other's.
+
+Measured: up to 1.07 in healthy models of English, Chinese, and German with Hebrew; 1.21 in a model that
+overfits its corpus."""
 COLD_START = 1.5
 """Text by text counts as far worse if its held-out perplexity is more than this many times that with
-carried state."""
+carried state.
+
+Measured: 0.90 to 1.03 in the same models."""
 MANY_PASSES = 4.0
 """Passes up to which repeated text is worth nearly as much as new text (Muennighoff et al. 2023)."""
 LAST_PART = 0.1

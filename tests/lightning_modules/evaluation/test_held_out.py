@@ -117,6 +117,15 @@ def test_a_split_of_which_nothing_was_evaluated_has_no_figures() -> None:
     assert result.figures()["bits_per_byte"] is None
 
 
+def test_an_empty_split_has_no_figures() -> None:
+    text = HeldOut.of([])
+    found = Evaluation(text, LossSums((0, 0), (0.0, 0.0)), 0, {}).figures()
+
+    assert (text.tokens, text.text_bytes) == (0, 0)
+    assert {found[f"{way}_perplexity"] for way in ("forward", "backward", "average")} == {None}
+    assert found["bits_per_byte"] is None
+
+
 def test_perplexity_per_word_is_not_defined_without_spaces() -> None:
     text = HeldOut.of([shard("en", 100, 550), shard("zh", 10, 500), shard("zh", 10, 320)])
     total = LossSums((text.tokens, text.tokens), (200.0, 100.0))

@@ -90,6 +90,7 @@ def test_a_line_is_written_at_each_logged_step_and_at_the_end(
         "perplexity_forward": math.exp(2),
         "loss_backward": 1.0,
         "perplexity_backward": math.exp(1),
+        "train_loss": 1.5,
         "learning_rate": 0.25,
         "gradient_norm": 0.5,
         "skipped_steps": 1,
