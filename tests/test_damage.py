@@ -157,6 +157,7 @@ def test_a_changed_byte_is_noticed_or_has_no_effect(run: Path, stage: str) -> No
         ("export", "train", ("export.checkpoint={run}/train",)),
         ("export", "tokenizer", ("prepare.tokenizer={run}/tokenizer",)),
         ("train", "export", ("train.init_from={run}/export", "train.steps=2")),
+        ("train", "train", ("train.init_from={run}/train", "train.steps=2")),
         ("embed", "export", ("embed.model={run}/export", "embed.sample=3")),
     ],
 )

@@ -165,6 +165,26 @@ def test_a_training_starts_from_a_finished_one_and_its_optimiser(
     assert read_manifest("next/train").details["steps"] == 2
 
 
+def test_a_training_goes_on_with_the_defaults_of_its_version(
+    former: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    biloom("train", "train.steps=35")
+    asked = read_manifest("finished/train").asked
+    assert (asked["train.order"], asked["train.reset_state"]) == ("shuffled", 0.0)
+    capsys.readouterr()
+    biloom("train", "train.steps=35")
+    assert "already done" in capsys.readouterr().out
+    # A setting that is named is not changed.
+    assert main(["train", "run.yaml", "train.steps=35", "train.order=mixed"]) == 2
+    error = capsys.readouterr().err
+    assert '    train.order: "shuffled" -> "mixed"\n' in error
+    # A new training has the defaults of today.
+    biloom("train", "train.learning_rate=0.01", "--overwrite")
+    asked = read_manifest("finished/train").asked
+    assert asked["train.order"] == "mixed"
+    assert asked["train.reset_state"] > 0
+
+
 def test_a_killed_embedding_is_resumed_from_its_part(former: Path) -> None:
     shard = former / "killed-embed" / "embed" / "vectors-000000-000.bin"
     written = shard.stat().st_mtime_ns

@@ -1,8 +1,8 @@
 """Settings of training and evaluation. Imports no torch."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from preprocess.section import Section, runtime
 from preprocess.text.config import Split
@@ -143,17 +143,18 @@ class TrainConfig(Section):
         "eos", description="tokens between documents: <eos>, or <eos> and <bos> as in ELMo"
     )
     reset_state: float = Field(
-        0.0,
+        0.5,
         ge=0,
         le=1,
         description="probability that a document starts from the zero state instead of the state after "
         "the document before it; false is 0, true is 1",
     )
     order: Literal["mixed", "shuffled", "as-given"] = Field(
-        "shuffled",
-        description="order of the documents in each pass over the corpus; mixed: documents of all "
-        "sources and shards alternate at random; shuffled: shards, and documents within a shard, are "
-        "shuffled, so that a row of a batch reads long from one source",
+        "mixed",
+        description="order of the documents in each pass over the corpus; mixed: the documents of all "
+        "sources and shards alternate at random; shuffled: one shard after another, with its documents "
+        "in random order, so that a row of a batch reads from one source for long; as-given: as in the "
+        "corpus",
     )
     seed: int = Field(
         1, ge=0, lt=1 << 32, description="seed of initial weights, document order and dropout"
@@ -241,6 +242,12 @@ class TrainConfig(Section):
     def tokens_a_step(self) -> int:
         """Tokens per direction in one optimiser step, of all rows and accumulated windows."""
         return self.rows * self.unroll * self.accumulate_steps
+
+    @field_validator("reset_state", mode="before")
+    @classmethod
+    def _switch_is_probability(cls, value: Any) -> Any:
+        # It was a switch in version 0.1. The config's reader passes an unquoted switch on as text.
+        return {"false": 0.0, "true": 1.0}.get(str(value).lower(), value)
 
     @model_validator(mode="after")
     def _rows_are_divisible(self) -> "TrainConfig":

@@ -73,6 +73,8 @@ def initial_source(path: str) -> InitialSource:
 
 def _missing(path: str, folder: str, is_file: bool) -> str:
     """Return what is wrong with a path at which there is no finished stage, and what to do."""
+    if is_file and not storage.exists(path):
+        return f"there is no file {path}; check the path"
     if is_file:
         return (
             f"{path} is not a checkpoint of a finished training (no {NAME} beside it); finish the "
@@ -85,4 +87,4 @@ def _missing(path: str, folder: str, is_file: bool) -> str:
     ]
     if stages:
         return f"{path} is a run folder; name {' or '.join(stages)}"
-    return f"{path} holds no finished export or train stage (no {NAME}); check the path"
+    return f"{path} holds no finished export or train stage (no {NAME}); finish it first, or check the path"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.nn.heads.routes import ranks_of
 from lightning_modules.training.carried_state import CarriedState
 from lightning_modules.training.checkpoint_format import (
     CHECKPOINT_FORMAT,
@@ -19,6 +20,7 @@ from lightning_modules.training.checkpoint_format import (
     fits,
     make_resumable,
 )
+from lightning_modules.training.clusters import cutoffs_of, output_counts
 from lightning_modules.training.config import PlateauConfig, TrainConfig
 from lightning_modules.training.distribution import (
     Share,
@@ -26,6 +28,7 @@ from lightning_modules.training.distribution import (
 from lightning_modules.training.evaluated_bilm import EvaluatedBiLM
 from lightning_modules.training.optimizers import (
     HeldOutSchedule,
+    adopt_state,
     build_optimizer,
     clip_gradients,
     use_own_implementation,
@@ -35,6 +38,7 @@ from lightning_modules.training.step_figures import StepFigures
 from lightning_modules.training.trainer_settings import check_trainer, clip_norm, last_step
 from lightning_modules.training.window_loader import Batch
 from preprocess.errors import UserError
+from preprocess.shards.format import Corpus
 
 
 class LitBiLM(EvaluatedBiLM):
@@ -105,6 +109,30 @@ class LitBiLM(EvaluatedBiLM):
         self._cell = ""
         self._start()
 
+    @classmethod
+    def for_corpus(
+        cls,
+        corpus: str | Corpus,
+        model: ModelConfig | Mapping[str, Any],
+        train: TrainConfig | Mapping[str, Any],
+    ) -> "LitBiLM":
+        """Return a module for a corpus, with clusters of the output layer from its token counts.
+
+        Args:
+            corpus: folder of the prepare stage, a path or URL, or the corpus itself.
+            model: settings of the network, or a dictionary of them.
+            train: settings of the training, or a dictionary of them.
+
+        Raises:
+            UserError: if the corpus cannot be opened, or the settings do not fit it.
+        """
+        model, train = ModelConfig.model_validate(model), TrainConfig.model_validate(train)
+        if isinstance(corpus, str):
+            corpus = Corpus.open(corpus, train.cache_bytes)
+        counts = output_counts(corpus, model, train)
+        cutoffs = cutoffs_of(model, train, counts)
+        return cls(model, train, corpus.vocabulary, cutoffs, torch.from_numpy(ranks_of(counts)))
+
     def _start(self) -> None:
         """Set the progress to that of a training that has not begun."""
         self.step = self.windows = 0
@@ -130,24 +158,17 @@ class LitBiLM(EvaluatedBiLM):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser and the learning rate schedule of `TrainConfig`, stepped every step."""
         train = self.train_config
-        optimizer = build_optimizer(
-            train.optimizer,
-            self.network.parameters(),
-            train.learning_rate,
-            # A fused optimiser scales gradients itself, but they are needed before to be clipped.
-            fused=self.trainer.precision != "16-mixed",
-        )
+        # A fused optimiser scales gradients itself, but they are needed before to be clipped.
+        fused = self.trainer.precision != "16-mixed"
+        weights = list(self.network.parameters())
+        optimizer = build_optimizer(train.optimizer, weights, train.learning_rate, fused)
         if self.initial_optimizer and self._restored is None:
-            optimizer.load_state_dict(self.initial_optimizer)
-            for group in optimizer.param_groups:
-                group["lr"] = train.learning_rate
+            adopt_state(optimizer, self.initial_optimizer)
         self.initial_optimizer = None
         self._last_step = last_step(self.trainer, train)
         schedule = HeldOutSchedule(optimizer, train, self._last_step, lambda: self.held_out_losses)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        of_steps: Any = {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": of_steps}
 
     def _refresh_rate(self) -> None:
         """Compute the rate of the next step again, unless a callback has replaced the schedule."""
@@ -156,11 +177,7 @@ class LitBiLM(EvaluatedBiLM):
             schedule.refresh()
 
     def setup(self, stage: str) -> None:
-        """Compare the settings of the Trainer with those of the training.
-
-        Raises:
-            UserError: if they contradict one another.
-        """
+        """Refuse a Trainer whose settings contradict those of the training."""
         if stage == TrainerFn.FITTING:
             check_trainer(self.trainer, self.train_config)
 
@@ -183,18 +200,13 @@ class LitBiLM(EvaluatedBiLM):
     def carried_state(self) -> CarriedState:
         """The recurrent state of the rows of this rank: that of a checkpoint, or zero at first."""
         if self._carried_state is None:
-            whole = self._restored
+            train, trainer, whole = self.train_config, self.trainer, self._restored
+            share = Share(train.rows, trainer.global_rank, trainer.world_size, train.row_passes)
             if whole is None:
-                whole = self.network.zero_state(self.train_config.rows)
-            self._carried_state = CarriedState(whole, self.share, self.device)
+                whole = self.network.zero_state(train.rows)
+            self._carried_state = CarriedState(whole, share, self.device)
             self._restored = None
         return self._carried_state
-
-    @property
-    def share(self) -> Share:
-        """The rows of this rank."""
-        train, trainer = self.train_config, self.trainer
-        return Share(train.rows, trainer.global_rank, trainer.world_size, train.row_passes)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a window. Lightning computes its gradient.
@@ -230,12 +242,11 @@ class LitBiLM(EvaluatedBiLM):
     def _loss(self, batch: Batch, number: int) -> Tensor:
         """Return the loss of one pass, divided by the number of passes; carry its state."""
         train, device = self.train_config, self.device.type
-        seed = (train.seed, self.windows, self.share.rank, number)
+        numbers = (train.seed, self.windows, self.trainer.global_rank, number)
+        seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
         dtype = torch.get_autocast_dtype(device)
         with (
-            seeded(
-                int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1), self.device
-            ),
+            seeded(seed, self.device),
             # Lightning's autocast would convert a weight at each of its uses.
             torch.autocast(device, dtype, torch.is_autocast_enabled(device), cache_enabled=True),
         ):
@@ -304,9 +315,8 @@ class LitBiLM(EvaluatedBiLM):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the progress and the recurrent state of all rows to a checkpoint. Collective.
 
-        Keys include "average", the averaged weights (None before averaging has begun), and
-        "carried_state", the recurrent state of all rows in global order, (layers, directions, rows,
-        state_width).
+        "average" is None before averaging has begun. "carried_state" has the shape (layers,
+        directions, rows, state_width), with rows in global order.
         """
         checkpoint |= {
             "format": CHECKPOINT_FORMAT,
@@ -321,15 +331,6 @@ class LitBiLM(EvaluatedBiLM):
             "skipped": self.figures.skipped,
             "skipped_in_a_row": self.figures.skipped_in_a_row,
         }
-
-    def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the weights and the progress of a checkpoint without a Trainer.
-
-        Raises:
-            UserError: as in `on_load_checkpoint`.
-        """
-        self.on_load_checkpoint(checkpoint)
-        self.load_state_dict(checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the progress of a checkpoint of any number of ranks and passes.

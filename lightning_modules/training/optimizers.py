@@ -57,6 +57,19 @@ def build_optimizer(
     return torch.optim.SGD(weights, momentum=config.momentum, fused=fused, **shared)
 
 
+def adopt_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the state of an optimiser of another training, and keep the learning rate.
+
+    Args:
+        optimizer: an optimiser that has not taken a step.
+        state: its state dict.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
 def use_own_implementation(optimizer: torch.optim.Optimizer) -> None:
     """Let an optimiser use its implementation, because a restored state may name another device's."""
     for group in optimizer.param_groups:

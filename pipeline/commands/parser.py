@@ -1,5 +1,6 @@
 """The argument parser: commands with their arguments, examples and main settings."""
 
+import re
 from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -39,7 +40,19 @@ class Parser(NamedTuple):
             return self.commands[arguments[0]].parse(arguments[1:])
         if self.commands:
             return self.own.parse_args(arguments, Namespace(format_help=self.own.format_help))
+        self._refuse_hyphens(arguments)
         return self.own.parse_intermixed_args(arguments)
+
+    def _refuse_hyphens(self, arguments: Sequence[str]) -> None:
+        """Exit with a hint if a setting is written as an option, as wandb's agent does by default."""
+        if not any("KEY=VALUE" in str(action.metavar) for action in self.arguments.values()):
+            return
+        for argument in arguments:
+            if re.match(r"--\w+\.[\w.]+(=|$)", argument):
+                self.own.error(
+                    f"settings have no hyphens: write {argument.removeprefix('--').partition('=')[0]}=..., "
+                    "and ${args_no_hyphens} in the command of a wandb sweep"
+                )
 
 
 def make_parser(commands: Mapping[str, Command | Group], description: str, epilog: str) -> Parser:

@@ -22,6 +22,11 @@ REMOVED: dict[str, Any] = {"embed.int8": False}
 ADDED: dict[str, Any] = dict.fromkeys(("evaluate.checkpoint", "export.checkpoint"), "last")
 """Settings added later whose default is not what older versions did, each with what they did."""
 
+FORMER_DEFAULTS: dict[str, Any] = {"train.order": "shuffled", "train.reset_state": 0.0}
+"""Settings of train whose default has changed, each with the default of version 0.1.
+
+A training with the former defaults stays valid and goes on with them (`state.config_of_stage`)."""
+
 IGNORED = ("prepare.sampling_alpha", "prepare.keep_dropped", "embed.batch_tokens")
 """Settings that were part of a request in version 0.1. If they change, the stage is not made again."""
 
@@ -62,9 +67,18 @@ def in_present_terms(old: Mapping[str, Any], request: Mapping[str, Any]) -> dict
             if key.startswith("embed.input."):
                 # Former versions accepted them without effect.
                 former |= {name: _source_default(name) for name in UNUSED_IN_EMBED if name in value}
+        if isinstance(former, bool) and isinstance(value, float):
+            former = float(former)  # a switch that is a probability today
         if former is not _UNKNOWN:
             restated[key] = former
     return restated
+
+
+def with_former_defaults(config: Config) -> Config:
+    """Return the config with `FORMER_DEFAULTS` for the settings of train that it does not name."""
+    values = {key.removeprefix("train."): value for key, value in FORMER_DEFAULTS.items()}
+    unnamed = {k: v for k, v in values.items() if k not in config.train.model_fields_set}
+    return config.model_copy(update={"train": config.train.model_copy(update=unnamed)})
 
 
 def in_former_terms(request: Mapping[str, Any], config: Config) -> dict[str, Any]:

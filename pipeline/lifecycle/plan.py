@@ -14,7 +14,7 @@ from pipeline.lifecycle.order import (
     setting_in_effect,
 )
 from pipeline.lifecycle.stage import Stage, StageFolder
-from pipeline.lifecycle.state import StageState, request_of, state_of
+from pipeline.lifecycle.state import StageState, config_of_stage, request_of, state_of
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, ManifestError
 
@@ -53,6 +53,7 @@ def plan_of(
     continued = bool(changes) and all(plan.action == "extend" for plan in changes.values())
     keys = [key for name, key in SETTINGS if name == stage.name and MAKERS[key][0] in changes]
     try:
+        config = config_of_stage(stage, config)
         request = request_of(stage, config)
         if continued:
             request |= dict.fromkeys(keys, TO_BE_CONTINUED)

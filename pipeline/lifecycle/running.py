@@ -27,6 +27,7 @@ from pipeline.lifecycle.stage import (
 from pipeline.lifecycle.state import (
     StageState,
     Work,
+    config_of_stage,
     is_former,
     recorded_settings,
     refusal,
@@ -79,6 +80,7 @@ def run_stage(
     """
     place = StageFolder(stage.folder(config))
     console.stage(stage.name, place.folder)
+    config = config_of_stage(stage, config)
     request = request_of(stage, config)
     run = _Run(stage, config, console, request, place, state_of(stage, config, place, request))
     keep_checked(place.folder)

@@ -5,7 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pipeline.config.former_keys import former_settings, in_former_terms, in_present_terms
+from pipeline.config.former_keys import (
+    former_settings,
+    in_former_terms,
+    in_present_terms,
+    with_former_defaults,
+)
 from pipeline.config.schema import Config
 from pipeline.lifecycle.order import MAKERS
 from pipeline.lifecycle.stage import HELD, SETTINGS, VERSIONS, Stage, StageError, StageFolder
@@ -85,6 +90,25 @@ def request_of(stage: Stage, config: Config) -> dict[str, Any]:
         {"stage": stage.name, "stage_version": stage.version, **stage.request(config)}
     )
     return request
+
+
+def config_of_stage(stage: Stage, config: Config) -> Config:
+    """Return the config that ``stage`` runs with.
+
+    If the folder of train holds what version 0.1 began, and nothing but changed defaults differs, these
+    have their former values, so that it is done, resumed or extended. A setting that the config names
+    is never changed.
+
+    Raises:
+        ManifestError: a stage that this one reads from is not finished.
+    """
+    if stage.name != "train":
+        return config
+    place = StageFolder(stage.folder(config))
+    for one in (config, with_former_defaults(config)):
+        if not state_of(stage, one, place, request_of(stage, one)).differing:
+            return one
+    return config
 
 
 def state_of(
@@ -266,8 +290,9 @@ def has_begun_elsewhere(stage: Stage, config: Config, seconds: float, waits: boo
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
-            request = request_of(stage, config)
-            state = state_of(stage, config, place, request)
+            own_config = config_of_stage(stage, config)
+            request = request_of(stage, own_config)
+            state = state_of(stage, own_config, place, request)
         except ManifestError:
             if not waits:
                 raise

@@ -14,7 +14,7 @@ from pipeline.console import Console, count
 from pipeline.exit_codes import ExitCode
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import Made, StageFolder
-from pipeline.lifecycle.state import has_begun_elsewhere, stage_place
+from pipeline.lifecycle.state import config_of_stage, has_begun_elsewhere, stage_place
 from pipeline.stages.best_step import OverfittingWatch, ending, publish_best, stop_reason
 from pipeline.stopping import Stopped
 from pipeline.training.device import device_name
@@ -113,6 +113,7 @@ def join(config: Config, is_run: bool = False, overwrite: bool = False) -> int:
     stage = STAGES["train"]
     if not has_begun_elsewhere(stage, config, WAIT_SECONDS, waits=is_run or overwrite):
         return ExitCode.DONE
+    config = config_of_stage(stage, config)
     place = stage_place(stage, config)
     return join_as(None, config, place.folder, place.work)
 

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from lightning_modules.config import CharCNNInputConfig
 from lightning_modules.nn.heads.cutoffs import two_digits
 from lightning_modules.sizes import SpelledTypes, flops_per_token
+from lightning_modules.training.clusters import cutoffs_of
 from lightning_modules.training.config import TrainConfig
 from pipeline.config.schema import Config
 from pipeline.console import Bar, count
-from pipeline.training.cutoffs import cutoffs_of
 
 MANY_PASSES, ADVISED_PASSES = 20, 10
 """Passes over the corpus above which a warning is shown, and those that the warning advises."""
@@ -220,7 +220,7 @@ def _flops(config: Config, counts: npt.NDArray[np.uint64]) -> float:
     predicted = counts[: model.output_vocabulary] if model.output_vocabulary else counts
     # Typical of a window: 0.3 distinct words per token, each of 8 bytes and 2 marks.
     types = SpelledTypes(0.3, 10) if isinstance(model.input, CharCNNInputConfig) else None
-    return flops_per_token(model, predicted, cutoffs_of(config, predicted), types)
+    return flops_per_token(model, predicted, cutoffs_of(model, config.train, predicted), types)
 
 
 def _matmul_speed() -> float:

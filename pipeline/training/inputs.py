@@ -15,6 +15,7 @@ from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types
 from lightning_modules.sizes import SpelledTypes
 from lightning_modules.training.checkpoints import newest_checkpoint
+from lightning_modules.training.clusters import cutoffs_of, output_counts, softmax_size
 from lightning_modules.training.config import ConstantConfig, InverseSqrtConfig, PlateauConfig
 from lightning_modules.training.datamodule import training_stream
 from lightning_modules.training.distribution import Share
@@ -25,12 +26,11 @@ from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.inputs import stage_folder, tokenizer_of
 from pipeline.lifecycle.stage import StageError, StageFolder
-from pipeline.training.cutoffs import cutoffs_of, softmax_size
 from pipeline.training.device import device_count, has_bf16, resolve_device, use_cores
 from pipeline.training.memory import check_memory
 from pipeline.training.processes import Processes, processes_of
 from preprocess.shards.format import Corpus
-from preprocess.shards.stream import Int64Ids, target_counts
+from preprocess.shards.stream import Int64Ids
 from preprocess.shards.windows import TrainingWindows
 from preprocess.text.config import SPLITS
 from preprocess.tokenizers.load import cached_tokenizer
@@ -123,10 +123,7 @@ class TrainingInputs:
     @cached_property
     def counts(self) -> np.ndarray[Any, np.dtype[np.uint64]]:
         """How often each id is a target in the train split, (output vocabulary,)."""
-        model = self.config.model
-        return target_counts(
-            self.corpus, self.config.train.boundary, model.direction_count, self.output_vocabulary
-        )
+        return output_counts(self.corpus, self.config.model, self.config.train)
 
     @cached_property
     def clusters(self) -> tuple[tuple[int, ...], torch.Tensor]:
@@ -142,7 +139,8 @@ class TrainingInputs:
         head = self.config.model.head
         if clusters := self.initial and self.initial.clusters(head, self.output_vocabulary):
             return clusters
-        return cutoffs_of(self.config, self.counts), torch.from_numpy(ranks_of(self.counts))
+        model, train = self.config.model, self.config.train
+        return cutoffs_of(model, train, self.counts), torch.from_numpy(ranks_of(self.counts))
 
     @property
     def cutoffs(self) -> tuple[int, ...]:
@@ -232,7 +230,10 @@ class TrainingInputs:
         """Print the output clusters, truncated words and the step that training resumes from."""
         head = self.config.model.head
         if isinstance(head, AdaptiveSoftmaxConfig):
-            size, costs = softmax_size(self.config, head), COSTS[self.device.type]
+            size, costs = (
+                softmax_size(self.config.model, self.config.train, head),
+                COSTS[self.device.type],
+            )
             speedup = predicted_speedup(self.counts, self.cutoffs, *size, costs)
             shown = ", ".join(f"{cut:,}" for cut in self.cutoffs) or "none"
             # The cutoffs are those for a CPU, so that they do not depend on the device.

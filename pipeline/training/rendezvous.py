@@ -1,6 +1,7 @@
 """Connect the processes of a training: they meet at an address, and then form a process group."""
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,13 +46,7 @@ def connected(
         store = _store(processes)
         ranks.start(store.port, work)
         _meet(store, processes, purpose, ranks.check)
-        dist.init_process_group(
-            backend,
-            store=PrefixStore("training", store),
-            rank=processes.rank,
-            world_size=processes.world,
-            device_id=device if device.type == "cuda" else None,
-        )
+        _connect(store, processes, backend, device)
         yield
         # Otherwise its threads sometimes abort the process when Python exits.
         dist.destroy_process_group()
@@ -64,6 +59,40 @@ def connected(
         raise
     finally:
         ranks.kill()
+
+
+def _connect(store: Store, processes: Processes, backend: str, device: torch.device) -> None:
+    """Form the process group.
+
+    Raises:
+        JobError: the processes cannot be connected.
+    """
+    variable = f"{backend.upper()}_SOCKET_IFNAME"
+    former = os.environ.get(variable)
+    loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+    local = processes.starter == "biloom" and processes.machines == 1
+    if backend == "gloo" and local and loopback:
+        # CPU processes of one machine must not depend on its network or on a variable that was left.
+        os.environ[variable] = loopback[0]
+    try:
+        dist.init_process_group(
+            backend,
+            store=PrefixStore("training", store),
+            rank=processes.rank,
+            world_size=processes.world,
+            device_id=device if device.type == "cuda" else None,
+        )
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise JobError(
+            f"the {processes.world} processes of this training cannot be connected ({reason}); set "
+            f"{variable} to the network interface that connects the machines, or unset it"
+        ) from error
+    finally:
+        if former is None:
+            os.environ.pop(variable, None)
+        else:
+            os.environ[variable] = former
 
 
 def _store(processes: Processes) -> TCPStore:

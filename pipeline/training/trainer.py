@@ -59,7 +59,8 @@ def fit(
     """
     train, share = inputs.config.train, inputs.share
     if inputs.checkpoint and is_last_step(train, inputs.step, inputs.checkpoint["looks"]):
-        module.restore(inputs.checkpoint)
+        module.on_load_checkpoint(inputs.checkpoint)
+        module.load_state_dict(inputs.checkpoint["state_dict"])
         return
     place, gpu = inputs.place, inputs.device.type == "cuda"
     windows = train.steps * train.accumulate_steps

@@ -30,6 +30,15 @@ def test_cutoffs_that_do_not_increase_are_rejected(cutoffs: list[int]) -> None:
         AdaptiveSoftmaxConfig.model_validate({"cutoffs": cutoffs})
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"), [(True, 1), (False, 0), ("true", 1), ("FALSE", 0), (0.25, 0.25), (1, 1)]
+)
+def test_the_former_switch_reset_state_is_a_probability(given: Any, meant: float) -> None:
+    parsed = TrainConfig.model_validate({"reset_state": given}).reset_state
+    assert parsed == meant
+    assert type(parsed) is float
+
+
 @pytest.mark.parametrize("seed", [-1, 1 << 32])
 def test_a_seed_outside_32_bits_is_rejected(seed: int) -> None:
     with pytest.raises(ValidationError):
@@ -48,6 +57,8 @@ def test_a_seed_outside_32_bits_is_rejected(seed: int) -> None:
         (GRUConfig, "weight_drop", 1),
         (CharCNNInputConfig, "max_characters", 2),
         (TrainConfig, "clip_norm", 0),
+        (TrainConfig, "reset_state", 1.1),
+        (TrainConfig, "reset_state", -0.1),
         (LSTMConfig, "layers", 0),
         (LSTMConfig, "dropout", 1),
         (LSTMConfig, "cell_clip", 0),

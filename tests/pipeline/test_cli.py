@@ -77,6 +77,11 @@ def test_the_version_is_reported(capsys: Capture) -> None:
         (["run"], "the following arguments are required: CONFIG|KEY=VALUE"),
         (["run", "quickstart", "--fast"], "unrecognized arguments: --fast"),
         (["run", "quickstart", "--fast", "train.steps=1"], "unrecognized arguments: --fast"),
+        (
+            ["train", "quickstart", "--train.steps=1"],
+            "settings have no hyphens: write train.steps=..., and ${args_no_hyphens} in the command of "
+            "a wandb sweep",
+        ),
         (["inspect", "a", "b"], "unrecognized arguments: b"),
         (["cache", "fly"], "argument COMMAND: invalid choice: 'fly'"),
         (["status"], "the following arguments are required: RUN"),

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_modules.config import ModelConfig
 from lightning_modules.training.callbacks import Compute, Metrics
-from lightning_modules.training.config import TrainConfig
+from lightning_modules.training.datamodule import TokenShardDataModule
 from lightning_modules.training.lit_bilm import LitBiLM
 
 
@@ -23,36 +22,49 @@ class Bar:
         self.told.append((done, note))
 
 
-class Logger:
-    def __init__(self) -> None:
-        self.rows: list[tuple[dict[str, Any], int]] = []
+class Data(TokenShardDataModule):
+    """A data module that has waited for no batch."""
 
-    def log_metrics(self, row: dict[str, Any], step: int) -> None:
-        self.rows.append((row, step))
+    def __init__(self) -> None:
+        self.loader: Any = SimpleNamespace(waited=0.0)
+
+
+class Module(LitBiLM):
+    """A module that keeps what it logs."""
+
+    def log_dict(self, metrics: Any, *arguments: Any, **options: Any) -> None:
+        self.logged = {**getattr(self, "logged", {}), **metrics}
 
 
 class Run:
     """A training with constant figures that calls the callback at the end of each step."""
 
-    def __init__(self, path: Path, start: int, evaluate: Any = None, **train: Any) -> None:
-        settings = {"rows": 3, "unroll": 5, "log_steps": 2, "evaluate_steps": 3} | train
-        model = ModelConfig.model_validate(
-            {"recurrent": {"kind": "lstm", "hidden": 8, "projection": 4}}
-        )
-        self.module = LitBiLM(model, TrainConfig.model_validate(settings), 30, (10,))
-        self.module.losses, self.module.gradient_norm = torch.tensor([2.0, 1.0]), 0.5
-        self.module.learning_rate, self.module.skipped = 0.25, 1
+    def __init__(
+        self, path: Path, start: int, held_out: dict[str, Any] | None = None, steps: int = 99
+    ) -> None:
+        model = {"recurrent": {"kind": "lstm", "hidden": 8, "projection": 4}}
+        settings = {"rows": 3, "unroll": 5, "evaluate_steps": 3}
+        self.module, self.held_out = Module(model, settings, 30, (10,)), held_out
+        figures = self.module.figures
+        figures.losses = torch.tensor([2.0, 1.0])
+        figures.gradient_norm, figures.learning_rate, figures.skipped = 0.5, 0.25, 1
         self.module.step = start
-        self.bar, self.logger = Bar(), Logger()
-        self.loader: Any = SimpleNamespace(waited=0.0)
-        self.trainer: Any = SimpleNamespace(is_global_zero=True, loggers=[self.logger])
-        self.callback = Metrics(str(path), self.bar, self.loader, Compute(1e6, 1e9), evaluate)
+        self.bar, self.data = Bar(), Data()
+        self.trainer: Any = SimpleNamespace(
+            is_global_zero=True, datamodule=self.data, max_steps=steps, log_every_n_steps=2,
+            should_stop=False,
+        )  # fmt: skip
+        self.callback = Metrics(str(path), self.bar, Compute(1e6, 1e9))
         self.callback.on_train_start(self.trainer, self.module)
 
     def __call__(self, steps: range) -> "Run":
         for step in steps:
             self.module.step = step
             self.callback.on_train_batch_end(self.trainer, self.module)
+            if self.held_out and (step % 3 == 0 or self.trainer.should_stop):
+                self.callback.on_validation_start(self.trainer, self.module)
+                self.module.held_out = self.held_out
+                self.callback.on_validation_end(self.trainer, self.module)
         self.callback.on_train_end()
         return self
 
@@ -61,13 +73,13 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_line_is_written_every_log_steps_and_at_the_end(
+def test_a_line_is_written_at_each_logged_step_and_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(100))
     monkeypatch.setattr("lightning_modules.training.callbacks.time.monotonic", lambda: next(clock))
     run = Run(tmp_path / "metrics.jsonl", 0, steps=7)
-    run.loader.waited = 0.25
+    run.data.loader.waited = 0.25
     run(range(1, 8))
 
     made = rows(tmp_path / "metrics.jsonl")
@@ -88,8 +100,7 @@ def test_a_line_is_written_every_log_steps_and_at_the_end(
         "data_wait": 0.25,
     }
     assert made[1]["data_wait"] == 0, "only what was waited since the last line"
-    assert [step for _, step in run.logger.rows] == [1, 3, 5, 6], "as Lightning counts"
-    assert "step" not in run.logger.rows[0][0]
+    assert set(run.module.logged) == {"tokens_per_second", "mfu", "data_wait"}
     assert run.bar.told[0] == (0, ""), "the bar begins where training does"
     # exp of the mean of both losses
     assert run.bar.told[-1][0] == 7
@@ -104,7 +115,7 @@ def test_the_bar_of_a_resumed_training_begins_at_its_step(tmp_path: Path) -> Non
 
 def test_a_resumed_training_rewrites_the_lines_after_its_step(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    Run(path, 0, steps=99)(range(1, 9))
+    Run(path, 0)(range(1, 9))
     kept = rows(path)[:2]
     Run(path, 4, steps=7)(range(5, 8))
 
@@ -112,43 +123,51 @@ def test_a_resumed_training_rewrites_the_lines_after_its_step(tmp_path: Path) ->
     assert [row["step"] for row in rows(path)] == [2, 4, 6, 7]
 
 
-def test_the_held_out_split_is_evaluated_every_evaluate_steps_and_at_the_end(
-    tmp_path: Path,
-) -> None:
-    def evaluate(network: Any) -> dict[str, Any]:
-        return {"nats": 1.5, "average_perplexity": 4.0, "bits_per_byte": None}
+def held_out(**figures: float | None) -> dict[str, Any]:
+    names = ("loss", "forward_perplexity", "backward_perplexity", "average_perplexity")
+    return {**dict.fromkeys((*names, "bits_per_byte")), **figures}
 
-    run = Run(tmp_path / "metrics.jsonl", 0, evaluate, steps=7)(range(1, 8))
+
+def test_a_line_is_written_after_each_validation(tmp_path: Path) -> None:
+    figures = held_out(loss=1.5, average_perplexity=4.0)
+    run = Run(tmp_path / "metrics.jsonl", 0, figures, steps=7)(range(1, 8))
 
     made = rows(tmp_path / "metrics.jsonl")
     evaluations = [row for row in made if "valid_bits_per_byte" in row]
     assert [row["step"] for row in evaluations] == [3, 6, 7]
     assert evaluations[0] == {
         "step": 3,
+        "valid_loss": 1.5,
+        "valid_forward_perplexity": None,
+        "valid_backward_perplexity": None,
         "valid_average_perplexity": 4.0,
         "valid_bits_per_byte": None,
         "averaged": False,
     }
     assert [row["step"] for row in made if "loss_forward" in row] == [2, 4, 6, 7]
-    assert run.module.held_out_losses == [1.5] * 2, "a longer training has no evaluation at step 7"
     assert "(held-out 4.0)" in run.bar.told[-1][1]
 
 
-def test_a_forward_model_shows_its_own_perplexity(tmp_path: Path) -> None:
-    def evaluate(network: Any) -> dict[str, Any]:
-        return {"nats": 1.0, "forward_perplexity": 9.0, "average_perplexity": None}
+@pytest.mark.parametrize(("steps", "counts"), [(6, True), (7, False)])
+def test_the_validation_of_the_last_step_counts_only_if_a_longer_training_has_it(
+    tmp_path: Path, steps: int, counts: bool
+) -> None:
+    run = Run(tmp_path / "metrics.jsonl", 0, steps=steps)(range(1, steps + 1))
 
-    run = Run(tmp_path / "metrics.jsonl", 0, evaluate, steps=3)(range(1, 5))
+    assert run.trainer.should_stop, "so that Lightning validates once more"
+    assert run.module.validation_counts is counts
+
+
+def test_a_forward_model_shows_its_own_perplexity(tmp_path: Path) -> None:
+    run = Run(tmp_path / "metrics.jsonl", 0, held_out(forward_perplexity=9.0))(range(1, 5))
 
     assert run.bar.told[-1][1].endswith("(held-out 9.0)")
 
 
 def test_ranks_other_than_0_write_nothing(tmp_path: Path) -> None:
-    run = Run(tmp_path / "metrics.jsonl", 0, steps=4)
+    run = Run(tmp_path / "metrics.jsonl", 0)
     (tmp_path / "metrics.jsonl").unlink()
-    run.trainer.is_global_zero = False
     run.callback._file = None
     run(range(1, 5))
 
     assert not (tmp_path / "metrics.jsonl").exists()
-    assert run.logger.rows == []

@@ -12,6 +12,7 @@ import torch
 from lightning_modules.config import ModelConfig
 from lightning_modules.models.checkpoint_file import CheckpointError
 from lightning_modules.training.checkpoints import (
+    CheckpointFiles,
     Checkpoints,
     TrainingDiverged,
     newest_checkpoint,
@@ -23,33 +24,38 @@ from preprocess.files.errors import StorageError, StoreError
 from preprocess.work.folder import checkpoint_file
 
 
-class Module(LitBiLM):
-    """A module whose checkpoint is its step."""
-
-    def checkpoint(self) -> dict[str, Any]:
-        return {"step": self.step, "tensor": torch.arange(3)}
-
-
 class Run:
-    """A training that calls the callback at the end of each step."""
+    """A training that calls the callback at the end of each step, and after each validation."""
 
-    def __init__(self, folder: Path | str, **train: Any) -> None:
-        settings = TrainConfig.model_validate({"steps": 100, "checkpoint_minutes": 60} | train)
+    def __init__(self, folder: Path | str, validates: bool = False, **train: Any) -> None:
+        steps = train.pop("steps", 100)
+        settings = TrainConfig.model_validate({"checkpoint_minutes": 60} | train)
         model = ModelConfig.model_validate(
             {"recurrent": {"kind": "lstm", "hidden": 8, "projection": 4}}
         )
-        self.module = Module(model, settings, 30, (10,))
+        self.module = LitBiLM(model, settings, 30, (10,))
         self.told: list[int] = []
         self.callback = Checkpoints(
-            str(folder), settings, lambda: self.told.append(self.module.step)
+            str(folder), settings, validates, lambda: self.told.append(self.module.step)
         )
-        self.trainer: Any = SimpleNamespace(is_global_zero=True)
+        self.evaluate_steps = settings.evaluate_steps if validates else 0
+        self.trainer: Any = SimpleNamespace(
+            is_global_zero=True, max_steps=steps, save_checkpoint=self.save
+        )
         self.callback.on_train_start(self.trainer, self.module)
+
+    def save(self, path: str, weights_only: bool) -> None:
+        if self.trainer.is_global_zero:  # as Lightning
+            checkpoint = {"step": self.module.step, "tensor": torch.arange(3)}
+            CheckpointFiles().save_checkpoint(checkpoint, path)
 
     def __call__(self, steps: range) -> None:
         for step in steps:
             self.module.step = step
             self.callback.on_train_batch_end(self.trainer, self.module)
+            if self.evaluate_steps and step % self.evaluate_steps == 0:
+                self.told.append(-step)
+                self.callback.on_validation_end(self.trainer, self.module)
 
 
 def saved(folder: Path) -> list[int]:
@@ -62,7 +68,25 @@ def test_checkpoints_are_saved_by_steps_and_at_the_last_one(tmp_path: Path) -> N
     assert saved(tmp_path) == [4]
     run(range(8, 11))
     assert saved(tmp_path) == [8, 10], "the two newest are kept"
-    assert run.told == [4, 8, 10], "`before` is called before each checkpoint"
+    assert run.told == [4, 8, 10], "`before` is called once before each checkpoint"
+
+
+def test_a_checkpoint_is_saved_after_the_validation_of_its_step(tmp_path: Path) -> None:
+    run = Run(tmp_path, validates=True, checkpoint_steps=2, evaluate_steps=4)
+    run(range(1, 7))
+
+    assert run.told == [2, -4, 4, 6], "the validation is below zero"
+    assert saved(tmp_path) == [4, 6]
+
+
+def test_a_stop_waits_for_the_validation_of_its_step(tmp_path: Path) -> None:
+    run = Run(tmp_path, validates=True, evaluate_steps=3)
+    run(range(1, 3))
+    run.callback.stop(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        run(range(3, 4))
+
+    assert run.told == [-3, 3]
 
 
 def test_checkpoints_are_saved_by_the_clock(
@@ -101,10 +125,10 @@ def test_a_checkpoint_that_is_asked_for_is_saved_once_and_training_goes_on(tmp_p
     run = Run(tmp_path, checkpoint_steps=1000)
     run(range(1, 3))
     run.callback.save_soon()
-    run.module.skipped_in_a_row = 1
+    run.module.figures.skipped_in_a_row = 1
     run(range(3, 4))
     assert saved(tmp_path) == [], "the last good checkpoint stays the newest"
-    run.module.skipped_in_a_row = 0
+    run.module.figures.skipped_in_a_row = 0
     run(range(4, 7))
 
     assert saved(tmp_path) == [4]
@@ -211,10 +235,10 @@ def test_diverged_training_fails_and_names_the_last_good_checkpoint(
     run = Run(tmp_path, checkpoint_steps=2, max_skipped_steps=3)
     run(range(1, 3))
     for step, skipped in ((3, 1), (4, 2)):
-        run.module.skipped_in_a_row = skipped
+        run.module.figures.skipped_in_a_row = skipped
         run(range(step, step + 1))
     assert saved(tmp_path) == [2], "no checkpoint is written while steps are skipped"
-    run.module.skipped_in_a_row = 3
+    run.module.figures.skipped_in_a_row = 3
     with pytest.raises(TrainingDiverged) as told:
         run(range(5, 6))
 

@@ -1,150 +1,178 @@
-"""Batches, which are a function of the step."""
+"""The data module of a token corpus in a Trainer of its own."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 
-from lightning_modules.nn.window import Types, Window
-from lightning_modules.nn.window_maker import WindowMaker
 from lightning_modules.training.config import TrainConfig
-from lightning_modules.training.datamodule import (
-    StepDataset,
-    StepLoader,
-    TokenShardDataModule,
-    to_numpy,
-    to_tensors,
-    training_stream,
-)
-from lightning_modules.training.distribution import Share
-from preprocess.shards.format import Corpus, ShardError
-from preprocess.shards.stream import TokenStream
-from preprocess.shards.windows import TrainingWindows
+from lightning_modules.training.datamodule import TokenShardDataModule, training_stream
+from lightning_modules.training.lit_bilm import LitBiLM
+from lightning_modules.training.window_loader import Batch
+from preprocess.errors import UserError
+from preprocess.shards.format import Corpus
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::lightning_fabric.utilities.warnings.PossibleUserWarning"),
+    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning"),
+]
 
 Tiny = Any  # of conftest.py
-CUTOFFS = (20, 50)
 ROWS = 4
+MODEL = {"recurrent": {"kind": "lstm", "hidden": 8, "projection": 4}}
 
 
-@pytest.fixture(scope="module")
-def stream(tiny: Tiny) -> TokenStream:
-    return TokenStream(
-        Corpus.open(str(tiny.root / "prepare")).shards("train"), "eos", "shuffled", 1
+def settings(**train: Any) -> TrainConfig:
+    return TrainConfig.model_validate(
+        {"rows": ROWS, "unroll": 5, "compile": "off", "warmup_steps": 0} | train
     )
 
 
-def windows(stream: TokenStream, share: Share, directions: int = 2) -> TrainingWindows:
-    return TrainingWindows(stream, ROWS, 5, share.of_rank, directions)
+class Seen(pl.Callback):
+    """Keeps the number of each batch."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    def on_train_batch_start(self, trainer: Any, made: Any, batch: Batch, number: int) -> None:
+        self.numbers.append(batch.step)
 
 
-@pytest.fixture(scope="module")
-def make(tiny: Tiny) -> WindowMaker:
-    vocabulary = Corpus.open(str(tiny.root / "prepare")).vocabulary
-    return WindowMaker(np.arange(vocabulary), CUTOFFS)
+def fit(tiny: Tiny, train: TrainConfig, **options: Any) -> tuple[LitBiLM, list[int], pl.Trainer]:
+    resume = options.pop("resume", None)
+    data = TokenShardDataModule(str(tiny.root / "prepare"), train)
+    made = LitBiLM.for_corpus(data.corpus, MODEL, train)
+    seen = Seen()
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, callbacks=[seen], **options,
+    )  # fmt: skip
+    trainer.fit(made, data, ckpt_path=resume)
+    return made, seen.numbers, trainer
 
 
-def of_step(stream: TokenStream, make: WindowMaker, step: int, share: Share, many: int = 1) -> Any:
-    return to_tensors(StepDataset(windows(stream, share), make, share, many, 20)[step])
+def test_an_epoch_is_a_pass_and_the_next_one_goes_on_with_the_text(tiny: Tiny) -> None:
+    made, numbers, trainer = fit(tiny, settings(unroll=50), max_epochs=2, limit_val_batches=0)
+    corpus = Corpus.open(str(tiny.root / "prepare"))
+    positions = corpus.totals("train")["tokens"] + corpus.totals("train")["documents"]
+
+    assert numbers == list(range(2 * (positions // ROWS // 50)))
+    assert trainer.current_epoch == 2
+    assert trainer.global_step == made.step == made.windows == len(numbers)
 
 
-def test_an_item_is_the_batch_of_its_step_with_targets_assigned_to_clusters(
-    stream: TokenStream, make: WindowMaker
+def test_a_limited_epoch_goes_on_where_the_last_one_ended(tiny: Tiny) -> None:
+    _, numbers, _ = fit(tiny, settings(), max_epochs=2, limit_train_batches=3, limit_val_batches=0)
+
+    assert numbers == list(range(6))
+
+
+def test_overfit_batches_are_the_same_in_each_epoch(tiny: Tiny) -> None:
+    _, numbers, _ = fit(tiny, settings(), max_epochs=2, overfit_batches=3)
+
+    assert numbers == [0, 1, 2] * 2
+
+
+def test_an_epoch_has_whole_steps(tiny: Tiny) -> None:
+    made, numbers, _ = fit(
+        tiny, settings(unroll=50), max_epochs=1, accumulate_grad_batches=4, limit_val_batches=0
+    )
+
+    assert len(numbers) % 4 == 0
+    assert made.step == len(numbers) // 4
+
+
+def test_a_corpus_smaller_than_a_window_is_repeated(tiny: Tiny) -> None:
+    made, numbers, _ = fit(tiny, settings(unroll=5000), max_epochs=2, limit_val_batches=0)
+
+    assert numbers == [0, 1]
+    assert made.figures.losses.isfinite().all()
+
+
+@pytest.mark.parametrize("reset_state", [0, 1])
+def test_the_held_out_split_is_evaluated_as_texts_are_read(tiny: Tiny, reset_state: int) -> None:
+    train = settings(reset_state=reset_state)
+    made, _, trainer = fit(
+        tiny, train, max_steps=4, val_check_interval=4, check_val_every_n_epoch=None
+    )
+    figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert figures["valid_average_perplexity"] == pytest.approx(
+        figures["valid_loss"] and torch.tensor(figures["valid_loss"]).exp().item(), rel=1e-4
+    )
+    assert figures["valid_bits_per_byte"] > 0
+
+    data = TokenShardDataModule(str(tiny.root / "prepare"), train)
+    data.trainer = trainer
+    loader = data.val_dataloader()
+    assert not isinstance(loader, list)
+    assert (next(iter(loader)).resets is not None) is bool(reset_state)
+    assert made.held_out["loss"] == pytest.approx(figures["valid_loss"], rel=1e-6)
+
+
+def test_a_part_of_the_held_out_split_has_no_bits_per_byte(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    share = Share(ROWS)
-    batch = of_step(stream, make, 7, share)
-    ids, targets, _ = windows(stream, share).batch(7)
-    [[window]] = batch.windows
+    monkeypatch.setattr("lightning_modules.training.datamodule.HELD_OUT_UNROLL", 2)
+    _, _, trainer = fit(
+        tiny, settings(), max_steps=2, limit_val_batches=1, val_check_interval=2,
+        check_val_every_n_epoch=None,
+    )  # fmt: skip
 
-    assert batch.step == 7
-    assert window.inputs.dtype == window.targets.dtype == torch.int64
-    assert np.array_equal(window.inputs, ids)
-    assert np.array_equal(window.targets, targets)
-    assert window.resets is None
-    flat = window.targets.reshape(-1)
-    for start, end, rows, relative in zip(CUTOFFS, (50, 10**6), *window.routes, strict=True):
-        inside = relative >= 0
-        assert torch.equal(rows[inside], ((flat >= start) & (flat < end)).nonzero()[:, 0])
-        assert torch.equal(flat[rows[inside]], relative[inside] + start)
+    assert "valid_average_perplexity" in trainer.callback_metrics
+    assert "valid_bits_per_byte" not in trainer.callback_metrics
 
 
-@pytest.mark.parametrize(("world", "passes"), [(1, 2), (2, 1), (2, 2), (4, 1)])
-def test_all_ranks_and_passes_together_read_the_whole_batch(
-    stream: TokenStream, make: WindowMaker, world: int, passes: int
-) -> None:
-    [[whole]] = of_step(stream, make, 3, Share(ROWS)).windows
-    parts = [
-        window
-        for rank in range(world)
-        for window in of_step(stream, make, 3, Share(ROWS, rank, world, passes)).windows[0]
-    ]
+def test_a_checkpoint_of_another_corpus_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    train = settings()
+    _, _, trainer = fit(tiny, train, max_steps=1, limit_val_batches=0, enable_checkpointing=False)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    saved = torch.load(tmp_path / "one.ckpt", weights_only=True)
+    saved["TokenShardDataModule"]["corpus"] = "another"
+    torch.save(saved, tmp_path / "other.ckpt")
 
-    assert torch.equal(torch.cat([part.inputs for part in parts], 2), whole.inputs)
-    assert torch.equal(torch.cat([part.targets for part in parts], 2), whole.targets)
-
-
-def test_an_accumulated_step_reads_consecutive_windows(
-    stream: TokenStream, make: WindowMaker
-) -> None:
-    batch = of_step(stream, make, 2, Share(ROWS), many=3)
-    each = [of_step(stream, make, step, Share(ROWS)).windows[0][0] for step in (6, 7, 8)]
-
-    assert len(batch.windows) == 3
-    for [ours], theirs in zip(batch.windows, each, strict=True):
-        assert torch.equal(ours.inputs, theirs.inputs)
+    with pytest.raises(
+        UserError, match=r"^the checkpoint was trained on another corpus than .*/prepare; to train"
+    ):
+        fit(tiny, train, max_steps=2, limit_val_batches=0, resume=tmp_path / "other.ckpt")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("start", [0, 4, 10])
-def test_a_loader_begins_at_its_step_with_and_without_workers(
-    stream: TokenStream, make: WindowMaker, start: int, workers: int
-) -> None:
-    dataset = StepDataset(windows(stream, Share(ROWS)), make, Share(ROWS), 1, 10)
-    loader = StepLoader(dataset, start, workers, pinned=False)
-    batches = list(loader)
+def test_a_module_without_a_network_is_refused(tiny: Tiny) -> None:
+    class Other(pl.LightningModule):
+        def training_step(self, batch: Any, number: int) -> None: ...
 
-    assert [batch.step for batch in batches] == list(range(start, 10))
-    assert len(loader) == 10 - start
-    for batch in batches:
-        ours, theirs = batch.windows[0][0], to_tensors(dataset[batch.step]).windows[0][0]
-        assert torch.equal(ours.inputs, theirs.inputs)
-    assert (loader.waited > 0) is bool(batches)
+        def configure_optimizers(self) -> None: ...
 
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_shard_raises_the_same_error_with_and_without_workers(
-    stream: TokenStream, make: WindowMaker, workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def damaged(*_: Any) -> Any:
-        raise ShardError("train-0.bin is damaged")
-
-    made = windows(stream, Share(ROWS))
-    monkeypatch.setattr(made, "batch", damaged)
-    loader = StepLoader(StepDataset(made, make, Share(ROWS), 1, 10), 0, workers, pinned=False)
-
-    with pytest.raises(ShardError, match=r"^train-0\.bin is damaged$"):
-        next(iter(loader))
+    data = TokenShardDataModule(str(tiny.root / "prepare"), settings())
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        max_steps=1,
+        limit_val_batches=0,
+        enable_checkpointing=False,
+    )
+    with pytest.raises(UserError, match=r"^TokenShardDataModule makes batches for a LitBiLM, or"):
+        trainer.fit(Other(), data)
 
 
-def test_tensors_survive_the_conversion_to_arrays_and_back() -> None:
-    types = Types((torch.arange(6).view(2, 3),), torch.zeros(2, 1, 1, dtype=torch.int64))
-    window = Window(types, torch.ones(2, 1, 1, dtype=torch.int64))
-    found = to_tensors(to_numpy((3, (window,))))
+def test_a_character_model_needs_the_tokenizer_of_the_corpus(tiny: Tiny, tmp_path: Path) -> None:
+    model = {**MODEL, "input": {"kind": "char_cnn", "filters": [[1, 4], [2, 4]]}}
+    train = settings()
+    data = TokenShardDataModule(str(tiny.root / "prepare"), train)
+    made = LitBiLM.for_corpus(data.corpus, model, train)
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, max_steps=1, enable_checkpointing=False,
+        enable_progress_bar=False, limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(made, data)
+    assert made.step == 1
 
-    assert found[0] == 3
-    assert isinstance(found[1][0], Window)
-    assert isinstance(found[1][0].inputs, Types)
-    assert torch.equal(found[1][0].inputs.characters[0], types.characters[0])
-    assert isinstance(to_numpy(window).targets, np.ndarray)
-
-
-def test_the_data_module_has_one_loader(stream: TokenStream, make: WindowMaker) -> None:
-    train = TrainConfig(rows=ROWS, unroll=5, steps=8, data_workers=0)
-    data = TokenShardDataModule(windows(stream, Share(ROWS)), make, train, Share(ROWS), 6)
-
-    assert data.train_dataloader() is data.loader
-    assert [batch.step for batch in data.loader] == [6, 7]
+    lost = TokenShardDataModule(str(tiny.root / "prepare"), train, str(tmp_path))
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))):
+        trainer.fit(LitBiLM.for_corpus(data.corpus, model, train), lost)
 
 
 def test_the_stream_repeats_each_source_according_to_its_share(tiny: Tiny) -> None:

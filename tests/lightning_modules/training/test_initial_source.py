@@ -34,8 +34,9 @@ def test_a_relative_path_is_found(trained: Path, monkeypatch: pytest.MonkeyPatch
         (
             "missing",
             "train.init_from: {0}/missing holds no finished export or train stage (no manifest.json); "
-            "check the path",
+            "finish it first, or check the path",
         ),
+        ("missing.ckpt", "train.init_from: there is no file {0}/missing.ckpt; check the path"),
         (
             "evaluate",
             "train.init_from: {0}/evaluate holds a finished 'evaluate'; name the folder of an export or "
@@ -47,17 +48,23 @@ def test_a_relative_path_is_found(trained: Path, monkeypatch: pytest.MonkeyPatch
             "train stage, or a checkpoint in the latter",
         ),
         ("train/best.ckpt", "train.init_from: {0}/train has no best.ckpt; it has checkpoint.ckpt"),
-        (
-            "train/_work/step-000000010.ckpt",
-            "train.init_from: {0}/train/_work/step-000000010.ckpt is not a checkpoint of a finished "
-            "training (no manifest.json beside it); finish the training, then name its checkpoint",
-        ),
     ],
 )
 def test_other_folders_and_files_are_refused(trained: Path, path: str, told: str) -> None:
     with pytest.raises(UserError) as raised:
         initial_source(str(trained / path))
     assert str(raised.value) == told.format(trained)
+
+
+def test_a_checkpoint_of_an_unfinished_training_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "step-000000010.ckpt"
+    path.touch()
+    with pytest.raises(UserError) as raised:
+        initial_source(str(path))
+    assert str(raised.value) == (
+        f"train.init_from: {path} is not a checkpoint of a finished training (no manifest.json beside "
+        "it); finish the training, then name its checkpoint"
+    )
 
 
 def test_a_damaged_manifest_is_told(trained: Path, tmp_path: Path) -> None:

@@ -146,7 +146,9 @@ def from_checkpoint(trained: Path, folder: Path | None = None, name: str = "") -
 
 
 def moments_by_name(trained: Path) -> dict[str, dict[str, torch.Tensor]]:
-    saved = read_checkpoint(str(trained / "train" / "checkpoint.ckpt"))["optimizer"]["state"]
+    saved = read_checkpoint(str(trained / "train" / "checkpoint.ckpt"))["optimizer_states"][0][
+        "state"
+    ]
     names = [name for name, _ in network(trained, config(trained)).named_parameters()]
     return {name: saved[number] for number, name in enumerate(names)}
 
@@ -276,7 +278,7 @@ def test_a_checkpoint_of_lightning_gives_its_moments(
     trained: Path, other_checkpoint: Callable[..., Path]
 ) -> None:
     saved = read_checkpoint(str(trained / "train" / "checkpoint.ckpt"))
-    folder = other_checkpoint(optimizer=None, optimizer_states=[saved["optimizer"]])
+    folder = other_checkpoint(optimizer=None, optimizer_states=saved["optimizer_states"])
     told = from_checkpoint(trained, folder).adopt(network(trained, config(trained)), ADAM)
     assert told.endswith("the optimiser continues with its moments")
 
@@ -336,7 +338,7 @@ def no_state(state: dict[str, Any]) -> None:
 def test_a_state_that_does_not_fit_the_weights_is_refused(
     trained: Path, other_checkpoint: Callable[..., Path], change: Any, told: str
 ) -> None:
-    state = read_checkpoint(str(trained / "train" / "checkpoint.ckpt"))["optimizer"]
+    state = read_checkpoint(str(trained / "train" / "checkpoint.ckpt"))["optimizer_states"][0]
     change(state)
     folder = other_checkpoint(optimizer=state)
     with pytest.raises(CheckpointError) as raised:
@@ -377,10 +379,10 @@ def test_a_training_that_starts_from_a_checkpoint_is_a_new_one_with_the_moments(
     assert manifest.asked["train.init_from"] == record.xxh128
     made = read_checkpoint(str(tmp_path / "train" / "checkpoint.ckpt"))
     assert made["step"] == 2
-    assert made["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.003 * 2 / 6)
+    assert made["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.003 * 3 / 6)
     before = moments_by_name(trained)["recurrent.layers.0.bias"]
     names = [name for name, _ in network(trained, config(trained)).named_parameters()]
-    after = made["optimizer"]["state"][names.index("recurrent.layers.0.bias")]
+    after = made["optimizer_states"][0]["state"][names.index("recurrent.layers.0.bias")]
     assert after["step"] == before["step"] + 2
     # The second moment decays by 0.999 a step, and gradients are added.
     assert bool((after["exp_avg_sq"] > 0.998 * before["exp_avg_sq"]).all())

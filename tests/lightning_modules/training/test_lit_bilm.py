@@ -148,7 +148,13 @@ def test_a_batch_of_another_window_is_refused() -> None:
     batches = Batches(made, 3)
     batches.made = module()
     batches.made.windows = 5
-    trainer = pl.Trainer(accelerator="cpu", logger=False, max_steps=1, enable_progress_bar=False)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        max_steps=1,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+    )
     with pytest.raises(
         UserError, match=r"^the data are at window 5 but the module is at window 0; resume both by"
     ):
@@ -394,7 +400,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(key: str, value: Any, tmp_pat
     with pytest.raises(
         UserError, match=r"^the checkpoint does not fit the model and its settings \("
     ):
-        module().restore(saved)
+        module().on_load_checkpoint(saved)
 
 
 def test_the_optimiser_implementation_is_that_of_the_device_it_resumes_on(tmp_path: Path) -> None:
@@ -414,7 +420,13 @@ def test_penalties_of_windows_of_one_token_are_finite() -> None:
     made = module(STILL, activation_penalty=1.0, change_penalty=1.0)
     make = WindowMaker(np.arange(VOCABULARY), CUTOFFS)
     ids = np.ones((2, 1, ROWS), np.int64)
-    trainer = pl.Trainer(accelerator="cpu", logger=False, max_steps=1, enable_progress_bar=False)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        max_steps=1,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+    )
     trainer.fit(made, Loader(Batch(0, (make(ids, ids),))))
 
     assert made.figures.skipped == 0

@@ -1,7 +1,6 @@
 """Optimisers, learning rate schedules and averaging."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -18,10 +17,11 @@ from lightning_modules.training.config import (
     TrainConfig,
 )
 from lightning_modules.training.optimizers import (
+    HeldOutSchedule,
     WeightAverage,
     averages,
     build_optimizer,
-    clipped_step,
+    clip_gradients,
     drops,
     learning_rate,
 )
@@ -71,27 +71,47 @@ def test_each_optimiser_is_fused_and_agrees_with_the_plain_one_of_torch(
     assert optimizer.param_groups[0]["fused"]
 
 
-@pytest.mark.parametrize("kind", [AdamConfig, AdagradConfig, SGDConfig])
-@pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("excess", [0.5, 1.0, 4.0])
-def test_a_clipped_step_divides_the_gradients(kind: Any, fused: bool, excess: float) -> None:
-    ours, theirs = (nn.Parameter(torch.arange(6.0)) for _ in range(2))
-    optimizer, plain = (build_optimizer(kind(), [w], 0.1) for w in (ours, theirs))
-    if not fused:
-        for group in (optimizer.defaults, *optimizer.param_groups):
-            group["fused"] = False
-    for gradient in (torch.arange(6.0), torch.ones(6)):
-        ours.grad, theirs.grad = gradient.clone(), gradient / max(1.0, excess)
-        clipped_step(optimizer, [ours.grad], excess)
-        plain.step()
+@pytest.mark.parametrize(("limit", "scale"), [(None, 1.0), (10.0, 1.0), (2.5, 0.5), (0.5, 0.1)])
+def test_gradients_are_scaled_to_a_norm_and_the_norm_before_is_returned(
+    limit: float | None, scale: float
+) -> None:
+    weights = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))]
+    weights[0].grad, weights[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
 
-    torch.testing.assert_close(ours, theirs)
+    assert clip_gradients(weights, limit) == 5.0
+    torch.testing.assert_close(weights[0].grad, torch.tensor([3.0 * scale, 0.0]))
+    torch.testing.assert_close(weights[1].grad, torch.tensor([4.0 * scale]))
+
+
+def test_gradients_that_are_not_finite_are_not_scaled() -> None:
+    weights = [nn.Parameter(torch.zeros(2))]
+    weights[0].grad = torch.tensor([3.0, math.inf])
+
+    assert clip_gradients(weights, 1.0) == math.inf
+    assert weights[0].grad.tolist() == [3.0, math.inf]
+
+
+def test_the_schedule_of_torch_is_refreshed_after_a_held_out_loss() -> None:
+    config = train(schedule={"kind": "plateau", "factor": 0.5})
+    losses: list[float] = []
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = HeldOutSchedule(optimizer, config, 10, lambda: losses)
+    optimizer.step()
+    schedule.step()
+    assert optimizer.param_groups[0]["lr"] == 2.0
+
+    losses += [1.0, 3.0]
+    schedule.refresh()
+    assert optimizer.param_groups[0]["lr"] == 1.0
+    assert set(schedule.state_dict()) <= set(
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0).state_dict()
+    )
 
 
 def test_the_rate_rises_linearly_to_its_peak() -> None:
     config = train(warmup_steps=3, schedule={"kind": "constant"})
 
-    assert [learning_rate(config, step) for step in range(5)] == [0.5, 1.0, 1.5, 2.0, 2.0]
+    assert [learning_rate(config, step, 100) for step in range(5)] == [0.5, 1.0, 1.5, 2.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -108,11 +128,11 @@ def test_the_rate_rises_linearly_to_its_peak() -> None:
 def test_the_rate_falls_as_the_schedule_says(
     schedule: dict[str, object], rates: list[float | None]
 ) -> None:
-    config = train(steps=5, schedule=schedule)
+    config = train(schedule=schedule)
 
     for step, rate in enumerate(rates):
         if rate is not None:
-            assert learning_rate(config, step) == pytest.approx(rate), step
+            assert learning_rate(config, step, 5) == pytest.approx(rate), step
 
 
 @given(
@@ -123,8 +143,8 @@ def test_the_rate_falls_as_the_schedule_says(
 def test_the_rate_is_between_0_and_its_peak_and_never_rises_after_the_warm_up(
     steps: int, warmup: int, kind: str
 ) -> None:
-    config = train(steps=steps, warmup_steps=warmup, schedule={"kind": kind})
-    rates = [learning_rate(config, step) for step in range(steps + 5)]
+    config = train(warmup_steps=warmup, schedule={"kind": kind})
+    rates = [learning_rate(config, step, steps) for step in range(steps + 5)]
 
     assert all(0 <= rate <= 2.0 for rate in rates)
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
@@ -148,7 +168,7 @@ def test_the_rate_falls_after_evaluations_in_a_row_without_improvement(
     config = train(schedule={"kind": "plateau", "factor": 0.5, "patience": patience})
 
     assert drops(losses, patience) == fallen
-    assert learning_rate(config, 7, losses) == 2.0 * 0.5**fallen
+    assert learning_rate(config, 7, 100, losses) == 2.0 * 0.5**fallen
 
 
 @pytest.mark.parametrize(

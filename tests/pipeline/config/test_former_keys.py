@@ -5,8 +5,14 @@ from typing import Any
 import pytest
 
 from pipeline.config import former_keys
-from pipeline.config.former_keys import former_settings, in_former_terms, in_present_terms
+from pipeline.config.former_keys import (
+    former_settings,
+    in_former_terms,
+    in_present_terms,
+    with_former_defaults,
+)
 from pipeline.config.load import ConfigError, load_config
+from preprocess.files.fingerprint import differing_keys
 
 
 def test_a_setting_that_an_older_result_does_not_name_had_todays_default() -> None:
@@ -31,6 +37,18 @@ def test_an_added_setting_has_the_value_that_older_versions_acted_on(
 ) -> None:
     monkeypatch.setitem(former_keys.ADDED, "train.rows", 1)
     assert in_present_terms({}, {"train.rows": 4}) == {"train.rows": 1}
+
+
+def test_a_former_switch_equals_its_probability() -> None:
+    for switch, probability in ((False, 0.0), (True, 1.0)):
+        old = in_present_terms({"train.reset_state": switch}, {"train.reset_state": probability})
+        assert not differing_keys(old, {"train.reset_state": probability})
+
+
+def test_former_defaults_are_those_of_settings_that_no_config_names() -> None:
+    config = load_config([], ["prepare.input=x", "train.order=mixed", "train.rows=3"])
+    former = with_former_defaults(config).train
+    assert (former.order, former.reset_state, former.rows) == ("mixed", 0, 3)
 
 
 def test_a_missing_input_has_no_default() -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import queue
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import yaml
 from lightning_modules.training.metrics_file import metric_names
 from pipeline.config.load import ConfigError, load_config
 from pipeline.config.schema import Config
+from pipeline.exit_codes import ExitCode
 from pipeline.training import wandb_child
 
 pytestmark = pytest.mark.skipif(
@@ -129,6 +131,43 @@ def test_values_of_all_types_arrive(agent: Any, values: dict[str, Any]) -> None:
         if isinstance(value, dict):
             place = {key: place[key] for key in value}
         assert place == value, name
+
+
+def newest_step(folder: Path) -> int:
+    return max((int(path.stem[-9:]) for path in folder.rglob("step-*.ckpt")), default=0)
+
+
+@pytest.mark.slow
+def test_a_run_that_the_agent_stops_early_is_saved_and_resumed(
+    agent: Any, biloom: Any, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "biloom").unlink()
+    monkeypatch.setenv("PATH", f"{biloom.script.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    text = (tiny.root / "tiny.yaml").read_text().replace('wandb: "off"', "wandb: auto")
+    (tmp_path / "mine.yaml").write_text(text.replace(f'corpus: "{tiny.root}/prepare"', ""))
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "prepare").symlink_to(tiny.root / "prepare")
+    folder = tmp_path / "runs" / "sweep" / "aa11"
+    parameters = {"train": {"value": {"steps": 1_000_000, "clip_norm": None}}}
+    command = {"run_id": "aa11", "program": "biloom", "args": parameters}
+    before = 0
+    for kind in ("run", "resume"):
+        assert "exception" not in agent._process_command({"type": kind, **command})
+        run = agent._run_processes["aa11"]
+        try:
+            for _ in range(2400):
+                if newest_step(folder) > before or run.poll() is not None:
+                    break
+                time.sleep(0.05)
+            agent._process_command({"type": "stop", "run_id": "aa11"})
+            assert run.wait(60) == ExitCode.STOPPED
+        finally:
+            run.kill()
+        assert newest_step(folder) > before, "it goes on from its checkpoint"
+        before = newest_step(folder)
+    assert json.loads((folder / "train" / "wandb.json").read_text()) == {"id": "aa11"}
+    assert len([*tmp_path.glob("wandb/offline-run-*-aa11")]) == 2
 
 
 def test_a_file_of_nested_values_is_a_config(agent: Any) -> None:

@@ -15,6 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
+import torch
 from rich.console import Console as RichConsole
 
 from lightning_modules.models.checkpoint_file import CHECKPOINT
@@ -537,6 +539,63 @@ def events(folder: Path) -> list[tuple[int, str, float]]:
             found += [(event.step, one.tag, one.simple_value) for one in event.summary.value]
             place += size + 16
     return found
+
+
+class Logged(pl.LightningModule):
+    """A module that logs by Lightning's own means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        self.log("loss", float(batch_idx))
+        return self.weight.sum()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("valid", 9.0, batch_size=1)
+
+
+@needs_tensorboard
+@pytest.mark.filterwarnings("ignore")
+def test_what_lightning_logs_stands_under_the_number_of_steps(tiny: Tiny, tmp_path: Path) -> None:
+    loggers, _ = make(tiny, tmp_path, "tracking.tensorboard=true")
+    sent: list[dict[str, Any]] = []
+    process: Any = SimpleNamespace(
+        send=lambda **request: sent.append(request),
+        notes=list,
+        failed="",
+        run={},
+        end=lambda *_: None,
+    )
+    data = torch.utils.data.DataLoader([0] * 8)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=4,
+        accumulate_grad_batches=2,
+        val_check_interval=4,
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        logger=[*loggers, tracking.WandbLogger(process, Console())],
+    )
+    trainer.fit(Logged(), data, data)
+    rows: dict[int, dict[str, float]] = {}
+    for request in sent:
+        rows.setdefault(request["step"], {}).update(request["row"])
+    assert rows == {
+        1: {"loss": 1.0},
+        2: {"loss": 3.0, "valid": 9.0},
+        3: {"loss": 5.0},
+        4: {"loss": 7.0, "valid": 9.0},
+    }
+    shown = {(step, name, value) for step, row in rows.items() for name, value in row.items()}
+    assert set(events(tmp_path / "train" / "tensorboard")) == shown
 
 
 @needs_tensorboard
