@@ -19,10 +19,11 @@ from tests.pipeline.stages.test_train_raised_steps import killed_at
 Tiny = Any  # of conftest.py
 
 UNSTABLE = (
-    *("train.learning_rate=0.5", "train.schedule.kind=constant", "train.evaluate_steps=5"),
+    *("train.learning_rate=20", "train.warmup_steps=1000", "train.evaluate_steps=5"),
     *("model.input.dropout=0", "model.recurrent.dropout=0"),
+    *("train.order=mixed", "train.reset_state=0.5"),
 )
-"""Settings with which held-out loss is lowest at step 15 and rises after it."""
+"""The rate rises until training diverges: held-out loss is lowest at step 15 of 40, and rises after it."""
 PATIENT = (*UNSTABLE, "train.patience=3")
 
 
@@ -95,20 +96,14 @@ def test_the_content_depends_on_the_best_weights_too(
     assert other.content != overfitted[1].content
 
 
-def test_the_best_step_and_the_overfitting_are_told(overfitted: tuple[Path, Manifest, str]) -> None:
+def test_the_best_step_is_told(overfitted: tuple[Path, Manifest, str]) -> None:
     _, _, printed = overfitted
     assert re.search(
-        r"held-out perplexity was lowest at step 15: 49\.\d, against \d+\.\d at the last step, 40; no text "
+        r"held-out perplexity was lowest at step 15: 39\.\d, against \d+\.\d at the last step, 40; no text "
         r"was read twice, so training became unstable \(try a lower train\.learning_rate\)\. evaluate and "
         r"export take step 15; to take the last step, set export\.checkpoint=last\n",
         printed,
     )
-    warning = (
-        r"the model overfits: held-out perplexity rose in 3 evaluations in a row, from 49\.\d at step 15 to "
-        r"\d+\.\d at step 30, while training loss fell\. The best step is kept for export; a new run with "
-        r"train\.patience=3 stops early, and more text or a higher dropout helps against it\n"
-    )
-    assert len(re.findall(warning, printed)) == 1
 
 
 def test_a_training_that_is_best_at_its_end_tells_nothing(trained: Path, tiny: Tiny) -> None:
@@ -207,7 +202,6 @@ def test_patience_ends_a_training(stopped: tuple[Path, Manifest, str]) -> None:
         f"stopped at step 30 of 40, because {reason}; the same command with a larger train.patience trains "
         "further\n" in printed
     )
-    assert "train.patience=3 stops early" not in printed
 
 
 def test_a_stopped_training_is_done(tiny: Tiny, stopped: tuple[Path, Manifest, str]) -> None:
