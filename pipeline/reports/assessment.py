@@ -204,7 +204,7 @@ def _text_by_text(figures: Figures) -> Verdict | None:
 
 _OTHER_STATE = (
     "a higher train.reset_state (true: every document starts from the zero state) and "
-    "train.order=shuffled"
+    "train.order=mixed"
 )
 
 

@@ -154,7 +154,7 @@ def test_directions_are_compared_in_the_state_in_which_they_differ_most() -> Non
         "Perplexity of the backward direction is 2.89 times that of the forward direction (text by text). "
         "The state that training carries from document to document may have learned long stretches of one "
         "kind of text, such as one language. Train again with a higher train.reset_state (true: every "
-        "document starts from the zero state) and train.order=shuffled. If the curve of this direction "
+        "document starts from the zero state) and train.order=mixed. If the curve of this direction "
         "rose in training, it diverged; then a lower train.learning_rate helps.",
     )
     even = {one.topic: one for one in evaluation_verdicts(of_states((99, 100), (103, 100)))}
@@ -172,7 +172,7 @@ def test_text_by_text_far_worse_than_carried_state() -> None:
             "Perplexity text by text is 13.10 times that with carried state. Vectors and scores are made "
             "text by text from the zero state, but the model relies on the text before. Train again with a "
             "higher train.reset_state (true: every document starts from the zero state) and "
-            "train.order=shuffled.",
+            "train.order=mixed.",
         )
     ]
 
