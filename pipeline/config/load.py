@@ -18,9 +18,11 @@ from pipeline.config.diagnostics import (
     explain,
     field_below,
     plain_values,
+    shown,
 )
 from pipeline.config.former_keys import REMOVED
 from pipeline.config.kinds import change_kind
+from pipeline.config.recipe import OPEN, open_settings
 from pipeline.config.schema import Config
 from pipeline.config.secrets import secrets_in_urls, without_hidden_settings
 from pipeline.config.yaml_source import (
@@ -34,6 +36,9 @@ from pipeline.config.yaml_source import (
 )
 from preprocess.errors import HIDDEN, UserError, hidden, is_secret, without_secrets
 from preprocess.section import Section
+
+LENGTHS = ("train.steps", "train.passes")
+"""Two ways to set the length of training."""
 
 
 class ConfigError(UserError):
@@ -95,6 +100,7 @@ def load_config(
     told: list[str] = []
     for number, tree in enumerate(filter(None, [*trees, override])):
         # The first file has no earlier settings to change.
+        merged = _without_former_length(merged, tree, told)
         merged = _merge(merged, tree, ROOT, told if number else [])
     for key, default in REMOVED.items():
         merged = _without(merged, key.split("."), default)
@@ -126,6 +132,25 @@ def _set_twice(old: Node, new: Node, name: str = "") -> Problems:
             f"'{name}=[{', '.join(values)}]'"
         )
     return [(new.place, told)]
+
+
+def _without_former_length(old: Node, new: Node, notes: list[str]) -> Node:
+    """Return ``old`` without the length of training if ``new`` sets it in the other unit."""
+    for key, other in (LENGTHS, LENGTHS[::-1]):
+        given, former = _at(new, key), _at(old, other)
+        is_length = given and former and None not in (given.value, former.value)
+        if given and former and is_length and not _at(new, other):  # both in one file are reported
+            notes.append(f"{key}={shown(given)} replaces {other}={shown(former)}")
+            old = _without(old, other.split("."), former.value)
+    return old
+
+
+def _at(node: Node, key: str) -> Node | None:
+    """Return the entry of a tree at a dotted key."""
+    found: Node | None = node
+    for name in key.split("."):
+        found = found.value.get(name) if found and isinstance(found.value, dict) else None
+    return found
 
 
 def _without(node: Node, path: list[str], value: Any) -> Node:
@@ -223,21 +248,26 @@ def shipped_configs() -> dict[str, Path]:
 def dump_config(config: Config) -> str:
     """Return the whole config as YAML, with the description of each key as a comment.
 
-    Secrets are hidden.
+    Secrets are hidden. Settings that follow from the size of the corpus are comments.
     """
     config = without_hidden_settings(config)
-    blocks = (_dump_field(config, name, "") for name in Config.model_fields)
+    left = open_settings(config)
+    blocks = (_dump_field(config, name, "", left) for name in Config.model_fields)
     return "\n".join("".join(f"{line}\n" for line in block) for block in blocks)
 
 
-def _dump_field(section: Section, name: str, indent: str) -> Iterator[str]:
+def _dump_field(
+    section: Section, name: str, indent: str, left: frozenset[str], prefix: str = ""
+) -> Iterator[str]:
     value = getattr(section, name)
     description = type(section).model_fields[name].description
     comment = f"  # {description}" if description else ""
-    if isinstance(value, Section):
+    if f"{prefix}{name}" in left:
+        yield f"{indent}# {name}: {OPEN}"
+    elif isinstance(value, Section):
         yield f"{indent}{name}:{comment}"
         for inner in type(value).model_fields:
-            yield from _dump_field(value, inner, indent + "  ")
+            yield from _dump_field(value, inner, indent + "  ", left, f"{prefix}{name}.")
     elif isinstance(value, tuple) and any(isinstance(entry, Section) for entry in value):
         yield f"{indent}{name}:{comment}"
         for entry in value:

@@ -9,7 +9,12 @@ import xxhash
 
 from pipeline.config.former_keys import IGNORED, IGNORED_OF_SOURCES, LIMITS, in_present_terms
 from pipeline.config.schema import Config
-from pipeline.lifecycle.inputs import content_of, evaluation_corpus, stage_folder
+from pipeline.lifecycle.inputs import (
+    content_of,
+    evaluation_corpus,
+    stage_folder,
+    trained_config,
+)
 from pipeline.lifecycle.order import STAGE_ORDER, TO_BE_CONTINUED
 from pipeline.lifecycle.stage import REPLACES, Request, Stage
 from preprocess.config import SentencePieceConfig, Source, WordConfig
@@ -276,6 +281,7 @@ _ALL = (
         may_rise=(STEPS,),
         beside=("wandb.json",),
         advice=_new_training,
+        settled=trained_config,
     ),
     Stage("evaluate", 2, _evaluate_request, grows=_other_split),
     Stage("export", 1, _export_request, grows=_later_checkpoint, descriptive=("README.md",)),

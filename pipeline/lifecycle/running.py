@@ -79,6 +79,7 @@ def run_stage(
     """
     place = StageFolder(stage.folder(config))
     console.stage(stage.name, place.folder)
+    config = stage.settled(config)
     request = request_of(stage, config)
     run = _Run(stage, config, console, request, place, state_of(stage, config, place, request))
     keep_checked(place.folder)

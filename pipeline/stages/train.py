@@ -9,9 +9,11 @@ from rich.console import Console as RichConsole
 from lightning_modules.models.checkpoint_file import CHECKPOINT, read_checkpoint
 from lightning_modules.models.model_folder import tensors_hash
 from lightning_modules.training.metrics_file import METRICS, rows_up_to
+from pipeline.config.recipe import recipe_lines
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.exit_codes import ExitCode
+from pipeline.lifecycle.inputs import one_pass
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import Made, StageFolder
 from pipeline.lifecycle.state import has_begun_elsewhere, stage_place
@@ -42,6 +44,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     inputs = TrainingInputs.of(config, place, console)
     module = inputs.module(console)
     inputs.show(console)
+    for line in recipe_lines(config, one_pass(inputs.corpus.manifest)):
+        console.line(line)
     size = sum(weight.numel() for weight in module.network.parameters())
     console.line(f"{count(size)} parameters on {_where(inputs)}; {_how_much(inputs)}")
     console.line(module.network.recurrent.compile_cell(train.compile, inputs.share.of_pass))
@@ -97,6 +101,7 @@ def join(config: Config, is_run: bool = False, overwrite: bool = False) -> int:
     stage = STAGES["train"]
     if not has_begun_elsewhere(stage, config, WAIT_SECONDS, waits=is_run or overwrite):
         return ExitCode.DONE
+    config = stage.settled(config)
     place = stage_place(stage, config)
     return join_as(None, config, place.folder, place.work)
 
