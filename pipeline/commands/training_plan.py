@@ -7,7 +7,7 @@ from statistics import median
 from typing import NamedTuple
 
 from lightning_modules.training.metrics_file import METRICS
-from pipeline.config.recipe import open_settings, recipe_lines
+from pipeline.config.recipe import open_settings, recipe_lines, with_learnt_vocabulary
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.inputs import one_pass, stage_folder
@@ -31,6 +31,7 @@ from preprocess.reading.formats import INSTALLED_DOCS
 from preprocess.reading.listing import list_source
 from preprocess.text.config import SPLITS
 from preprocess.tokenizers.subwords import read_sentencepiece
+from preprocess.tokenizers.vocabulary_size import pieces_for_bytes
 
 NO_TRAINING_TEXT = (
     "no text to train on: the train split is empty; add a source without split, or of split: train"
@@ -98,12 +99,17 @@ def known_vocabulary(config: Config, is_stale: bool = False) -> Vocabulary:
 
 
 def _expected_vocabulary(config: Config) -> Vocabulary:
-    settings = config.tokenizer
+    settings = with_learnt_vocabulary(config).tokenizer
     if not isinstance(settings, SentencePieceConfig):
         return Vocabulary(None, False)
     if settings.file:
         return Vocabulary(read_sentencepiece(settings.file).vocabulary, True)
-    return Vocabulary(settings.vocabulary, False)
+    if settings.vocabulary:
+        return Vocabulary(settings.vocabulary, False)
+    with suppress(StorageError):
+        text = sum(map(_text_bytes, config.prepare.sources))
+        return Vocabulary(pieces_for_bytes(min(text, settings.sample_bytes)), False)
+    return Vocabulary(None, False)
 
 
 def show_training(
@@ -123,7 +129,7 @@ def show_training(
         console: where the lines are printed.
     """
     train = config.train
-    if open_settings(config):
+    if any(key.startswith("train.") for key in open_settings(config)):
         console.line(
             "training: its length is not known before the corpus is prepared (train.passes or "
             "train.recipe)"
