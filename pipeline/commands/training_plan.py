@@ -38,6 +38,8 @@ NO_TRAINING_TEXT = (
 )
 BYTES_A_TOKEN = {"sentencepiece": 4.5, "char": 2.0, "word": 6.0}
 """Bytes of text per token before there is a tokenizer; the right number depends on the language."""
+SHORT_PIECE = 3.5
+"""The same for the few pieces that a small text gets if ``tokenizer.vocabulary`` is null."""
 DOCSTRING_SHARE = 0.1
 """Rough share of a Python source that is prose in docstrings."""
 UNKNOWN_VOCABULARY = 8000
@@ -150,7 +152,7 @@ def show_training(
         about = "about " if corpus.basis else ""
         size = f"{count(corpus.one_pass)} tokens{corpus.basis}"
         console.line(f"{length}; {about}{shown} passes over {size}")
-        warnings = training_warnings(train, passes, corpus.tokens)
+        warnings = training_warnings(config, passes, corpus.tokens)
     if action == "keep":
         return
     for warning in warnings:
@@ -230,7 +232,10 @@ def _bytes_a_token(config: Config) -> tuple[float, str]:
         found = None
     if found:
         return float(found), "as the tokenizer measured"
-    return BYTES_A_TOKEN[config.tokenizer.kind], "a guess, because there is no tokenizer yet"
+    tokenizer = with_learnt_vocabulary(config).tokenizer
+    if isinstance(tokenizer, SentencePieceConfig) and tokenizer.vocabulary is None:
+        return SHORT_PIECE, "a guess, because there is no tokenizer yet"
+    return BYTES_A_TOKEN[tokenizer.kind], "a guess, because there is no tokenizer yet"
 
 
 def _metrics_file(config: Config) -> str:
