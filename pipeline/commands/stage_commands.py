@@ -26,13 +26,14 @@ RESUME = "A finished stage is not run again; an interrupted one is resumed."
 
 def _run(command: str, options: Namespace) -> int:
     from pipeline.config.load import load_config
+    from pipeline.lifecycle.default_recipe import continued
     from pipeline.training.processes import is_further_process
 
     _check_split_values(options.config)
     overrides = [word for word in options.config if _is_override(word)]
     files = [word for word in options.config if word not in overrides]
     notes: list[str] = []
-    config = load_config(files, overrides, notes)
+    config = continued(load_config(files, overrides, notes, default_recipe=True))
     if options.print_config:
         from pipeline.config.annotated import annotated_config
 

@@ -208,6 +208,18 @@ def open_settings(config: Config) -> frozenset[str]:
     return frozenset(key for key in keys if not _is_set(config, key))
 
 
+def with_default_recipe(config: Config) -> Config:
+    """Return the config with ``train.recipe=auto``, which does not count as set."""
+    values = {**dict(config.train), "recipe": "auto"}
+    train = TrainConfig.model_construct(config.train.model_fields_set, **values)
+    return config.model_copy(update={"train": train})
+
+
+def has_default_recipe(config: Config) -> bool:
+    """Return True if the recipe of the config is from `with_default_recipe`."""
+    return bool(config.train.recipe) and "recipe" not in config.train.model_fields_set
+
+
 def _is_set(config: Config, key: str) -> bool:
     above, _, name = key.rpartition(".")
     section: Section = _value(config, above)
