@@ -55,14 +55,16 @@ class Recipe(NamedTuple):
     unroll: int = 20
 
 
-FEW = "a larger model, or more passes with less dropout, would memorise this text"
-SOME = "x"
-MANY = "one pass over this much text cannot be memorised, so that dropout only slows learning"
+FEW = "so little text is memorised in a few passes without dropout"
+SOME = "this text can be read twice before a model memorises it, even without dropout"
+MANY = "a single pass over this much text memorises nothing, so that dropout would only slow it down"
 RECIPES = (
-    Recipe(300_000, 256, 96, 0.2, 8, 8e-3, FEW),
-    Recipe(1_000_000, 256, 96, 0.1, 3, 8e-3, FEW),
-    Recipe(3_000_000, 512, 128, 0.1, 3, 4e-3, SOME),
-    Recipe(30_000_000, 512, 128, 0.0, 1, 4e-3, MANY),
+    Recipe(250_000, 256, 96, 0.2, 10, 8e-3, FEW),
+    Recipe(700_000, 256, 96, 0.1, 5, 8e-3, FEW),
+    Recipe(2_000_000, 256, 96, 0.0, 2, 8e-3, SOME),
+    Recipe(10_000_000, 512, 128, 0.0, 2, 4e-3, SOME),
+    Recipe(50_000_000, 512, 128, 0.0, 1, 4e-3, MANY),
+    Recipe(250_000_000, 1024, 256, 0.0, 1, 2e-3, MANY, 128, 32),
     Recipe(math.inf, 2048, 512, 0.0, 1, 1e-3, MANY, 256, 32),
 )
 """The recipe of a corpus is the first one whose bound is not exceeded (measured: docs/recipes.md)."""
@@ -144,10 +146,10 @@ def recipe_lines(config: Config, tokens: float) -> list[str]:
     recipe, size = recipe_for(tokens), count(tokens)
     lines = [f"recipe for {size} tokens: {_described(recipe, config)}, because {recipe.why}"]
     if tokens < LITTLE_TOKENS:
-        larger = recipe_for(10 * tokens)
+        more = max(10 * tokens, recipe.tokens + 1)
         lines.append(
             f"{size} tokens are little: the model learns the words and the style of this text only; "
-            f"ten times as much text would get {_described(larger, config)}"
+            f"{count(more)} tokens would get {_described(recipe_for(more), config)}"
         )
     settings = recipe_settings(config, tokens)
     settings["train.steps"] = steps_of(recipe.passes, tokens, config.train)

@@ -205,7 +205,8 @@ def duration(seconds: float) -> str:
             with_tenth = number < 10 and unit != "minute"
             shown = f"{number:.1f}".removesuffix(".0") if with_tenth else f"{number:.0f}"
             return f"{shown} {unit}{'' if shown == '1' else 's'}"
-    return f"{max(1, round(seconds))} seconds"
+    whole = max(1, round(seconds))
+    return f"{whole} second{'s' if whole > 1 else ''}"
 
 
 def trains_on_cpu(config: Config) -> bool:

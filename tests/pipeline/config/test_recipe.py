@@ -116,7 +116,8 @@ def test_a_small_corpus_is_told_what_a_larger_one_would_get() -> None:
     assert lines[0].startswith("recipe for 130k tokens: LSTM 2 x ")
     assert ", because " in lines[0]
     assert lines[1].startswith("130k tokens are little: ")
-    assert "ten times as much text would get LSTM 2 x " in lines[1]
+    assert "; 1.3M tokens would get LSTM 2 x " in lines[1]
+    assert "; 250k tokens would get " in recipe_lines(resolve(auto(), 30), 30)[1]
     assert len(recipe_lines(resolve(auto(), 1e9), 1e9)) == 1
     assert recipe_lines(resolve(config("train.passes=2"), 1e5), 1e5) == []
 

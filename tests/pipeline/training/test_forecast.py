@@ -156,7 +156,7 @@ def test_a_training_near_its_end_is_not_advised_to_begin_anew(clock: list[float]
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0.2, "1 seconds"),
+        (0.2, "1 second"),
         (40, "40 seconds"),
         (300, "5 minutes"),
         (3600, "1 hour"),
