@@ -192,8 +192,10 @@ def with_learnt_vocabulary(config: Config) -> Config:
 
 
 def steps_of(passes: float, tokens: float, train: TrainConfig) -> int:
-    """Return the number of steps that make about this many passes over a train split, at least 1."""
-    return max(1, round(passes * tokens / train.tokens_a_step))
+    """Return the fewest steps that make this many passes over a train split, at least 1."""
+    steps = passes * tokens / train.tokens_a_step
+    # A number of steps that was converted to passes and back must not grow by rounding.
+    return max(1, math.ceil(steps * (1 - 1e-9)))
 
 
 def open_settings(config: Config) -> frozenset[str]:

@@ -1,5 +1,6 @@
 """Settings that are not set follow from the size of the corpus by one table."""
 
+import math
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ def test_a_recipe_sets_what_is_not_set(one: recipe.Recipe) -> None:
         one.dropout,
         one.dropout,
     )
-    assert train.steps == round(one.passes * tokens / (train.rows * train.unroll))
+    assert train.steps == math.ceil(one.passes * tokens / (train.rows * train.unroll))
     assert (train.learning_rate, train.rows, train.unroll) == (
         one.learning_rate,
         one.rows,
@@ -72,7 +73,7 @@ def test_what_is_set_wins_and_is_shown() -> None:
     assert recipe_lines(made, 1e5)[-1] == (
         f"set in the config, in place of the recipe: model.recurrent.hidden=512 (recipe: {first.hidden}), "
         f"train.learning_rate=0.001 (recipe: {first.learning_rate}), train.steps=70 (recipe: "
-        f"{round(first.passes * 1e5 / 640)})"
+        f"{math.ceil(first.passes * 1e5 / 640)})"
     )
 
 
@@ -102,6 +103,17 @@ def test_raised_passes_change_nothing_but_the_steps() -> None:
     assert many.train.steps > few.train.steps
     assert many.train.model_copy(update={"steps": few.train.steps}) == few.train
     assert many.model == few.model
+
+
+@pytest.mark.parametrize("tokens", [641, 123_457, 999_999])
+@pytest.mark.parametrize("steps", [1, 7, 1000, 123_457])
+def test_steps_survive_a_conversion_to_passes(tokens: int, steps: int) -> None:
+    passes = steps * 640 / tokens
+    assert resolve(config(f"train.passes={passes!r}"), tokens).train.steps == steps
+
+
+def test_one_pass_reads_all() -> None:
+    assert resolve(config("train.passes=1"), 641).train.steps == 2
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 30, 500, 5_000])
