@@ -31,6 +31,6 @@ def _is_begun(stage: Stage, config: Config) -> bool:
         if not storage.exists(place.folder):
             return False
         state = state_of(stage, config, place, request_of(stage, config))
-    except UserError:  # the stage reports it
+    except (OSError, UserError):  # the stage reports it
         return False
     return bool(state.manifest or state.unfinished) and not state.differing
