@@ -134,12 +134,14 @@ _STAGES = {
         "train",
         "train a language model on token shards",
         (
-            "biloom train quickstart train.steps=4000",
+            "biloom train quickstart train.passes=4",
             "biloom train quickstart train.corpus=runs/quickstart/prepare "
             "run.output=runs/wider model.recurrent.hidden=512",
         ),
         {
-            "train.steps": "optimiser steps; may be raised later",
+            "train.passes": "passes over the corpus; may be raised later",
+            "train.steps": "optimiser steps, in place of passes",
+            "train.recipe": "auto: what is not set follows from the size of the corpus",
             "train.rows": "rows of a batch, over all devices",
             "train.unroll": "tokens that a row reads in a step",
             "train.learning_rate": "peak learning rate",
@@ -213,7 +215,7 @@ STAGE_COMMANDS = {
             "prepare.input": "raw text: path, glob, URL or a list",
             "tokenizer.kind": "sentencepiece (subwords), char or word",
             "model.recurrent.hidden": "width of the cell state",
-            "train.steps": "optimiser steps",
+            "train.passes": "passes over the corpus",
             "report.words": "words whose uses the report shows",
             "tracking.wandb": "auto, offline or off",
         },

@@ -57,7 +57,9 @@ class Recipe(NamedTuple):
 
 FEW = "so little text is memorised in a few passes without dropout"
 SOME = "this text can be read twice before a model memorises it, even without dropout"
-MANY = "a single pass over this much text memorises nothing, so that dropout would only slow it down"
+MANY = (
+    "a single pass over this much text memorises nothing, so that dropout would only slow it down"
+)
 RECIPES = (
     Recipe(250_000, 256, 96, 0.2, 10, 8e-3, FEW),
     Recipe(700_000, 256, 96, 0.1, 5, 8e-3, FEW),

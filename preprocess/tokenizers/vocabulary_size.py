@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-PIECES, AT_BYTES, GROWTH = 2000, 500_000, 0.4
+PIECES, AT_BYTES, GROWTH = 8000, 4_200_000, 0.65
 """Number of pieces for a text of this size, and the exponent with which it grows (docs/recipes.md)."""
 LEAST, MOST = 1000, 32_000
 A_CHARACTER = 1.5
