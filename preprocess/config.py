@@ -15,12 +15,8 @@ class SentencePieceConfig(Section):
 
     kind: Literal["sentencepiece"] = "sentencepiece"
     model: Literal["unigram", "bpe"] = Field("unigram", description="SentencePiece algorithm")
-    vocabulary: int | None = Field(
-        8000,
-        ge=300,
-        le=16_000_000,
-        description="pieces to learn; a small corpus gives fewer; null means that the number follows "
-        "from the size of the text",
+    vocabulary: int = Field(
+        8000, ge=300, le=16_000_000, description="pieces to learn; a small corpus gives fewer"
     )
     character_coverage: float = Field(
         0.9995, gt=0, le=1, description="share of characters with a piece; rarer ones become bytes"

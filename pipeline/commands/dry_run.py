@@ -98,7 +98,7 @@ def _model(config: Config, vocabulary: Vocabulary) -> str:
     if any(key.startswith("model.") for key in open_settings(config)):
         return "model: its size depends on the number of tokens in the corpus (train.recipe)"
     if vocabulary.size is None:
-        kinds = {"word": "words", "char": "characters"}.get(config.tokenizer.kind, "subwords")
+        kinds = {"word": "words", "char": "characters"}[config.tokenizer.kind]
         return f"model: its size depends on the number of {kinds} in the corpus"
     head = config.model.head
     cutoffs: tuple[int, ...] = ()

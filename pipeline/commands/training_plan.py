@@ -7,7 +7,7 @@ from statistics import median
 from typing import NamedTuple
 
 from lightning_modules.training.metrics_file import METRICS
-from pipeline.config.recipe import open_settings, recipe_lines, with_learnt_vocabulary
+from pipeline.config.recipe import open_settings, recipe_lines
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.inputs import one_pass, stage_folder
@@ -31,15 +31,12 @@ from preprocess.reading.formats import INSTALLED_DOCS
 from preprocess.reading.listing import list_source
 from preprocess.text.config import SPLITS
 from preprocess.tokenizers.subwords import read_sentencepiece
-from preprocess.tokenizers.vocabulary_size import pieces_for_bytes
 
 NO_TRAINING_TEXT = (
     "no text to train on: the train split is empty; add a source without split, or of split: train"
 )
 BYTES_A_TOKEN = {"sentencepiece": 4.5, "char": 2.0, "word": 6.0}
 """Bytes of text per token before there is a tokenizer; the right number depends on the language."""
-SHORT_PIECE = 3.5
-"""The same for the few pieces that a small text gets if ``tokenizer.vocabulary`` is null."""
 DOCSTRING_SHARE = 0.1
 """Rough share of a Python source that is prose in docstrings."""
 UNKNOWN_VOCABULARY = 8000
@@ -101,17 +98,12 @@ def known_vocabulary(config: Config, is_stale: bool = False) -> Vocabulary:
 
 
 def _expected_vocabulary(config: Config) -> Vocabulary:
-    settings = with_learnt_vocabulary(config).tokenizer
+    settings = config.tokenizer
     if not isinstance(settings, SentencePieceConfig):
         return Vocabulary(None, False)
     if settings.file:
         return Vocabulary(read_sentencepiece(settings.file).vocabulary, True)
-    if settings.vocabulary:
-        return Vocabulary(settings.vocabulary, False)
-    with suppress(StorageError):
-        text = sum(map(_text_bytes, config.prepare.sources))
-        return Vocabulary(pieces_for_bytes(min(text, settings.sample_bytes)), False)
-    return Vocabulary(None, False)
+    return Vocabulary(settings.vocabulary, False)
 
 
 def show_training(
@@ -232,10 +224,7 @@ def _bytes_a_token(config: Config) -> tuple[float, str]:
         found = None
     if found:
         return float(found), "as the tokenizer measured"
-    tokenizer = with_learnt_vocabulary(config).tokenizer
-    if isinstance(tokenizer, SentencePieceConfig) and tokenizer.vocabulary is None:
-        return SHORT_PIECE, "a guess, because there is no tokenizer yet"
-    return BYTES_A_TOKEN[tokenizer.kind], "a guess, because there is no tokenizer yet"
+    return BYTES_A_TOKEN[config.tokenizer.kind], "a guess, because there is no tokenizer yet"
 
 
 def _metrics_file(config: Config) -> str:

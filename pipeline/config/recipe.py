@@ -11,7 +11,6 @@ from lightning_modules.config import GRUConfig, LSTMConfig
 from lightning_modules.training.config import AdamConfig, AdamWConfig, TrainConfig
 from pipeline.config.schema import Config
 from pipeline.console import count
-from preprocess.config import SentencePieceConfig
 from preprocess.section import Section
 
 OPEN = "follows from the size of the corpus"
@@ -182,17 +181,6 @@ def _value(config: Config, key: str) -> Any:
     return value
 
 
-def with_learnt_vocabulary(config: Config) -> Config:
-    """Return the config in which a recipe's vocabulary of subwords follows from the text.
-
-    With ``train.recipe``, ``tokenizer.vocabulary`` is null if it is not set.
-    """
-    tokenizer = config.tokenizer
-    if not config.train.recipe or not isinstance(tokenizer, SentencePieceConfig) or tokenizer.file:
-        return config
-    return config.model_copy(update={"tokenizer": _filled(tokenizer, "", {"vocabulary": None})})
-
-
 def steps_of(passes: float, tokens: float, train: TrainConfig) -> int:
     """Return the fewest steps that make this many passes over a train split, at least 1."""
     steps = passes * tokens / train.tokens_a_step
@@ -209,8 +197,6 @@ def open_settings(config: Config) -> frozenset[str]:
     keys = {"train.steps"} if train.passes is not None else set()
     if train.recipe:
         keys |= recipe_settings(config, 1).keys() | {"train.steps"}
-        if with_learnt_vocabulary(config) != config:
-            keys.add("tokenizer.vocabulary")
     return frozenset(key for key in keys if not _is_set(config, key))
 
 

@@ -17,11 +17,7 @@ def continued(config: Config) -> Config:
     if not has_default_recipe(config):
         return config
     plain = config.model_copy(update={"train": config.train.model_copy(update={"recipe": None})})
-    tokenizer = STAGES["tokenizer"]
-    stages = [STAGES["train"]]
-    if tokenizer.settled(config) != config:
-        stages.append(tokenizer)
-    return plain if any(_is_begun(stage, plain) for stage in stages) else config
+    return plain if _is_begun(STAGES["train"], plain) else config
 
 
 def _is_begun(stage: Stage, config: Config) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 import xxhash
 
 from pipeline.config.former_keys import IGNORED, IGNORED_OF_SOURCES, LIMITS, in_present_terms
-from pipeline.config.recipe import with_learnt_vocabulary
 from pipeline.config.schema import Config
 from pipeline.lifecycle.inputs import (
     content_of,
@@ -262,7 +261,6 @@ _ALL = (
         _tokenizer_request,
         text_sources=_corpus_sources,
         settings=_sampling,
-        settled=with_learnt_vocabulary,
     ),
     Stage(
         "prepare",

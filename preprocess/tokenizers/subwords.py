@@ -22,7 +22,6 @@ from preprocess.files.storage import join, read_bytes, write_bytes
 from preprocess.tokenizers.base import BOS, CONTROLS, EOS, UNKNOWN, Ids, Token, TokenizerError
 from preprocess.tokenizers.kind_file import save_kind
 from preprocess.tokenizers.space_marks import SPACE_MARK, SpaceMarks
-from preprocess.tokenizers.vocabulary_size import pieces_for
 
 TRAINER_THREADS = 4
 """Fixed, because the pieces of a unigram model depend on the number of threads."""
@@ -199,22 +198,17 @@ def train_sentencepiece(
     import sentencepiece
 
     lines = _Lines(texts)
-    rest, size = iter(lines), CHARACTERS
-    if isinstance(config, SentencePieceConfig) and config.vocabulary is None:
-        held = list(rest)
-        size = pieces_for(held, config.character_coverage)
-        held.reverse()
-        # Each line is released when the trainer has copied it.
-        rest = (held.pop() for _ in range(len(held)))
-    elif isinstance(config, SentencePieceConfig) and config.vocabulary:
-        size = config.vocabulary
+    rest = iter(lines)
     first = next(rest, None)
     if first is None:
         raise TokenizerError(
             "the train split has no text to train a tokenizer on; check prepare.input and "
             "prepare.filters"
         )
-    model_type = "char" if isinstance(config, CharConfig) else config.model
+    if isinstance(config, CharConfig):
+        model_type, size = "char", CHARACTERS
+    else:
+        model_type, size = config.model, config.vocabulary
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

@@ -13,7 +13,6 @@ from pipeline.config.recipe import (
     recipe_for,
     recipe_lines,
     resolve,
-    with_learnt_vocabulary,
 )
 from pipeline.config.schema import Config
 
@@ -30,7 +29,6 @@ def test_without_a_recipe_nothing_changes() -> None:
     plain = config()
     assert resolve(plain, 1e6) == plain
     assert not open_settings(plain)
-    assert with_learnt_vocabulary(plain) == plain
 
 
 def test_recipes_are_in_the_order_of_their_size() -> None:
@@ -60,7 +58,7 @@ def test_a_recipe_sets_what_is_not_set(one: recipe.Recipe) -> None:
     assert train.warmup_steps < train.steps
     assert 10 <= train.steps / train.evaluate_steps <= 30
     assert resolve(made, 7) == made, "a resolved config stays"
-    assert open_settings(made) == {"tokenizer.vocabulary"}, "an earlier stage learns it"
+    assert not open_settings(made)
 
 
 def test_what_is_set_wins_and_is_shown() -> None:
@@ -139,18 +137,9 @@ def test_open_settings_are_comments_in_a_dump(tmp_path: Any) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(dump_config(mine))
     assert "\n  # steps: follows from the size of the corpus\n" in file.read_text()
-    assert "\n  # vocabulary: follows from the size of the corpus\n" in file.read_text()
     again = load_config([str(file)], [])
     assert (again, open_settings(again)) == (mine, open_settings(mine))
     assert resolve(again, 1e6) == resolve(mine, 1e6)
-
-
-def test_the_vocabulary_follows_from_the_text_unless_it_is_set() -> None:
-    assert with_learnt_vocabulary(auto()).tokenizer.model_dump()["vocabulary"] is None
-    for other in ("tokenizer.vocabulary=8000", "tokenizer.file=a.model", "tokenizer.kind=char"):
-        mine = auto(other)
-        assert with_learnt_vocabulary(mine) == mine
-        assert "tokenizer.vocabulary" not in open_settings(mine)
 
 
 def test_steps_and_passes_in_one_file_are_a_mistake(tmp_path: Any) -> None:

@@ -64,13 +64,3 @@ def test_a_training_that_was_begun_without_a_recipe_goes_on_without(
     assert main(["train", *other]) == 0
     assert recipe_of(other) == "auto"
     assert main(["train", *other]) == 0
-
-
-def test_a_tokenizer_that_was_learnt_without_a_recipe_stays(tiny: Tiny, tmp_path: Path) -> None:
-    given = [f"prepare.input={tiny.root}/corpus.txt", f"run.output={tmp_path}"]
-    assert main(["tokenizer", *given, "train.recipe=null"]) == 0
-    assert recipe_of(given) is None
-    word = [*given, "tokenizer.kind=word", f"run.output={tmp_path}/word"]
-    word.remove(f"run.output={tmp_path}")
-    assert main(["tokenizer", *word]) == 0
-    assert recipe_of(word) == "auto"
