@@ -139,6 +139,18 @@ class TrainConfig(Section):
     steps: int = Field(
         10_000, ge=1, description="optimiser steps; can be raised to resume a finished training"
     )
+    passes: float | None = runtime(
+        None,
+        "passes over the train split, in place of steps; can be raised like steps; null means that "
+        "steps counts",
+        gt=0,
+        le=1_000_000,
+    )
+    recipe: Literal["auto"] | None = runtime(
+        None,
+        "auto: settings of model and train that are not set follow from the number of tokens of the "
+        "train split; null means that they have their defaults",
+    )
     boundary: Literal["eos", "bos_eos"] = Field(
         "eos", description="tokens between documents: <eos>, or <eos> and <bos> as in ELMo"
     )
@@ -248,6 +260,12 @@ class TrainConfig(Section):
     def _switch_is_probability(cls, value: Any) -> Any:
         # It was a switch in version 0.1. The config's reader passes an unquoted switch on as text.
         return {"false": 0.0, "true": 1.0}.get(str(value).lower(), value)
+
+    @model_validator(mode="after")
+    def _steps_or_passes(self) -> "TrainConfig":
+        if self.passes is not None and "steps" in self.model_fields_set:
+            raise ValueError("steps and passes both set the length of training; set one of them")
+        return self
 
     @model_validator(mode="after")
     def _rows_are_divisible(self) -> "TrainConfig":

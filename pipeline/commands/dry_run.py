@@ -6,7 +6,13 @@ from textwrap import shorten
 from lightning_modules.config import AdaptiveSoftmaxConfig
 from lightning_modules.nn.heads.cutoffs import check_cutoffs
 from lightning_modules.sizes import parameter_count
-from pipeline.commands.training_plan import Vocabulary, known_vocabulary, show_training
+from pipeline.commands.training_plan import (
+    Vocabulary,
+    contents_of,
+    known_vocabulary,
+    show_training,
+)
+from pipeline.config.recipe import open_settings, resolve
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.plan import Plan, plan_of
@@ -42,12 +48,13 @@ def dry_run(config: Config, command: str, console: Console, overwrite: bool = Fa
         plans[stage.name] = plan_of(stage, config, plans, overwrite)
     if "train" in names:
         replaced = {name for name, plan in plans.items() if plan.action == "replace"}
+        corpus = contents_of(config, bool(replaced & {"tokenizer", "prepare"}))
+        config = resolve(config, corpus.one_pass) if corpus else config
         vocabulary = known_vocabulary(config, "tokenizer" in replaced)
         console.line(_model(config, vocabulary))
         if warning := _cutoffs_warning(config, vocabulary):
             console.warn(warning)
-        is_stale = bool(replaced & {"tokenizer", "prepare"})
-        show_training(config, vocabulary, plans["train"].action, console, is_stale)
+        show_training(config, vocabulary, corpus, plans["train"].action, console)
     rows = [
         [name, shorten(plan.text, SHOWN_STATE, placeholder=" ...)")] for name, plan in plans.items()
     ]
@@ -88,6 +95,8 @@ def _cutoffs_warning(config: Config, vocabulary: Vocabulary) -> str | None:
 
 
 def _model(config: Config, vocabulary: Vocabulary) -> str:
+    if any(key.startswith("model.") for key in open_settings(config)):
+        return "model: its size depends on the number of tokens in the corpus (train.recipe)"
     if vocabulary.size is None:
         kinds = {"word": "words", "char": "characters"}[config.tokenizer.kind]
         return f"model: its size depends on the number of {kinds} in the corpus"

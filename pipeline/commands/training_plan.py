@@ -7,9 +7,10 @@ from statistics import median
 from typing import NamedTuple
 
 from lightning_modules.training.metrics_file import METRICS
+from pipeline.config.recipe import open_settings, recipe_lines
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
-from pipeline.lifecycle.inputs import stage_folder
+from pipeline.lifecycle.inputs import one_pass, stage_folder
 from pipeline.lifecycle.plan import Action
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import StageFolder
@@ -108,22 +109,29 @@ def _expected_vocabulary(config: Config) -> Vocabulary:
 def show_training(
     config: Config,
     vocabulary: Vocabulary,
+    corpus: Contents | None,
     action: Action,
     console: Console,
-    is_stale: bool = False,
 ) -> None:
     """Print the passes over the corpus and the time of training, and warnings about both.
 
     Args:
-        config: the settings.
+        config: the settings, resolved if the size of the corpus is known.
         vocabulary: from `known_vocabulary`.
+        corpus: from `contents_of`.
         action: what the train stage would do, `Plan.action`; if "keep", time is not printed.
         console: where the lines are printed.
-        is_stale: the corpus of this run will be made again with other settings.
     """
     train = config.train
+    if any(key.startswith("train.") for key in open_settings(config)):
+        console.line(
+            "training: its length is not known before the corpus is prepared (train.passes or "
+            "train.recipe)"
+        )
+        return
     length = f"training: {train.steps:,} steps of {train.tokens_a_step:,} tokens"
-    corpus = _contents(config, is_stale)
+    for line in recipe_lines(config, corpus.one_pass) if corpus else ():
+        console.line(line)
     warnings: list[str] = []
     if corpus is None:
         console.line(f"{length}; the number of passes is not known before the corpus is prepared")
@@ -136,7 +144,7 @@ def show_training(
         about = "about " if corpus.basis else ""
         size = f"{count(corpus.one_pass)} tokens{corpus.basis}"
         console.line(f"{length}; {about}{shown} passes over {size}")
-        warnings = training_warnings(train, passes, corpus.tokens)
+        warnings = training_warnings(config, passes, corpus.tokens)
     if action == "keep":
         return
     for warning in warnings:
@@ -168,10 +176,14 @@ def _show_time(config: Config, vocabulary: Vocabulary, action: Action, console: 
         console.warn(warning)
 
 
-def _contents(config: Config, is_stale: bool) -> Contents | None:
+def contents_of(config: Config, is_stale: bool = False) -> Contents | None:
     """Return the size of the corpus: exact if it is prepared, else estimated from the files.
 
     None if the files cannot be listed, or if a corpus in another folder is not prepared.
+
+    Args:
+        config: the settings.
+        is_stale: the corpus of this run will be made again with other settings.
     """
     corpus = None
     if not is_stale:
@@ -180,7 +192,7 @@ def _contents(config: Config, is_stale: bool) -> Contents | None:
     if corpus:
         splits = corpus.details["splits"]
         tokens = {split: sums["tokens"] for split, sums in splits.items()}
-        return Contents(tokens, tokens["train"] + splits["train"]["documents"])
+        return Contents(tokens, one_pass(corpus))
     if config.train.corpus:
         return None
     prepare = config.prepare

@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline.config.diagnostics import choices, sections
 from pipeline.config.load import flow_yaml
+from pipeline.config.recipe import OPEN, open_settings
 from pipeline.config.schema import Config
 from pipeline.config.secrets import without_hidden_settings
 from preprocess.config import PrepareConfig, Source
@@ -30,8 +31,9 @@ def annotated_config(config: Config, notes: Sequence[str] = ()) -> str:
         notes: lines from `load_config`; each becomes a comment at the top.
     """
     config = without_hidden_settings(config)
+    left = open_settings(config)
     head = HEAD + "".join(f"# Note: {note}\n" for note in notes)
-    blocks = ["\n".join(_entry(config, name)) for name in Config.model_fields]
+    blocks = ["\n".join(_entry(config, name, left)) for name in Config.model_fields]
     return head + "\n" + "\n\n".join(blocks) + "\n"
 
 
@@ -46,14 +48,21 @@ def setting_names(section: type[Section] = Config, prefix: str = "") -> list[str
     return list(names)
 
 
-def _entry(section: Section, name: str) -> Iterator[str]:
-    """The lines of a key and of what is below it; lines below are indented."""
+def _entry(
+    section: Section, name: str, left: frozenset[str] = frozenset(), prefix: str = ""
+) -> Iterator[str]:
+    """The lines of a key and of what is below it; lines below are indented.
+
+    Keys in ``left`` are comments. ``prefix`` is the dotted name of the section with a dot.
+    """
     field = type(section).model_fields[name]
     # A section of a kind that is not chosen is not validated, so a required key has no value.
     value = getattr(section, name, None)
-    if isinstance(value, Section):
+    if f"{prefix}{name}" in left:
+        yield f"# {name}: {OPEN}{_comment(field.description, allowed(field))}"
+    elif isinstance(value, Section):
         yield f"{name}:{_comment(field.description)}"
-        yield from _indented(_entries(value, _kinds(field)))
+        yield from _indented(_entries(value, _kinds(field), left, f"{prefix}{name}."))
     elif isinstance(value, tuple) and any(isinstance(entry, Section) for entry in value):
         yield f"{name}:{_comment(field.description, allowed(field))}"
         yield from (f"  - {flow_yaml(entry)}" for entry in value)
@@ -64,14 +73,19 @@ def _entry(section: Section, name: str) -> Iterator[str]:
         yield from (f"  # {line}" for line in _entries(Source.model_construct(path="a.txt"), ()))
 
 
-def _entries(section: Section, kinds: tuple[type[Section], ...]) -> Iterator[str]:
+def _entries(
+    section: Section,
+    kinds: tuple[type[Section], ...],
+    left: frozenset[str] = frozenset(),
+    prefix: str = "",
+) -> Iterator[str]:
     """The lines of all keys of a section that is one of ``kinds``, then those of the other kinds."""
     for name in type(section).model_fields:
         if name == "kind":
             known = " | ".join(_kind(kind) for kind in kinds) if kinds[1:] else ""
             yield f"kind: {_kind(type(section))}{_comment(_summary(type(section)), known)}"
         else:
-            yield from _entry(section, name)
+            yield from _entry(section, name, left, prefix)
     for kind in kinds:
         if kind is not type(section):
             yield from (f"# {line}" for line in _entries(kind.model_construct(), (kind,)))

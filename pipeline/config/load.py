@@ -12,15 +12,18 @@ import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from lightning_modules.training.config import TrainConfig
 from pipeline.config.diagnostics import (
     ROOT,
     did_you_mean,
     explain,
     field_below,
     plain_values,
+    shown,
 )
 from pipeline.config.former_keys import REMOVED
 from pipeline.config.kinds import change_kind
+from pipeline.config.recipe import OPEN, open_settings, with_default_recipe
 from pipeline.config.schema import Config
 from pipeline.config.secrets import secrets_in_urls, without_hidden_settings
 from pipeline.config.yaml_source import (
@@ -33,7 +36,10 @@ from pipeline.config.yaml_source import (
     read_override,
 )
 from preprocess.errors import HIDDEN, UserError, hidden, is_secret, without_secrets
-from preprocess.section import Section
+from preprocess.section import Section, changes_result
+
+LENGTHS = ("train.steps", "train.passes")
+"""Two ways to set the length of training."""
 
 
 class ConfigError(UserError):
@@ -59,7 +65,10 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def load_config(
-    files: Sequence[str], overrides: Sequence[str], notes: list[str] | None = None
+    files: Sequence[str],
+    overrides: Sequence[str],
+    notes: list[str] | None = None,
+    default_recipe: bool = False,
 ) -> Config:
     """Load the config from ``files`` and ``overrides``.
 
@@ -73,6 +82,8 @@ def load_config(
         overrides: arguments of the form ``key.path=value``.
         notes: list to which a line is added for each section whose kind changes. The line names the
             settings that are kept and dropped.
+        default_recipe: set ``train.recipe`` to auto if it is not set, and if no file sets what decides
+            the result of training. ``train.passes`` does not count, because a recipe can follow it.
 
     Raises:
         ConfigError: the config has mistakes, such as a key that two overrides set; all are listed.
@@ -95,6 +106,7 @@ def load_config(
     told: list[str] = []
     for number, tree in enumerate(filter(None, [*trees, override])):
         # The first file has no earlier settings to change.
+        merged = _without_former_length(merged, tree, told)
         merged = _merge(merged, tree, ROOT, told if number else [])
     for key, default in REMOVED.items():
         merged = _without(merged, key.split("."), default)
@@ -106,7 +118,15 @@ def load_config(
         raise _error(problems)
     if notes is not None:
         notes += told
-    return config
+    is_open = "recipe" not in config.train.model_fields_set and not any(map(_sets_training, trees))
+    return with_default_recipe(config) if default_recipe and is_open else config
+
+
+def _sets_training(tree: Node | None) -> bool:
+    """Return True if a file sets a setting of ``model``, or one of ``train`` that decides the result."""
+    model, train = (_at(tree, name) if tree else None for name in ("model", "train"))
+    keys = train.value if train and isinstance(train.value, dict) else ()
+    return bool(model and model.value) or any(changes_result(TrainConfig, key) for key in keys)
 
 
 def _set_twice(old: Node, new: Node, name: str = "") -> Problems:
@@ -126,6 +146,25 @@ def _set_twice(old: Node, new: Node, name: str = "") -> Problems:
             f"'{name}=[{', '.join(values)}]'"
         )
     return [(new.place, told)]
+
+
+def _without_former_length(old: Node, new: Node, notes: list[str]) -> Node:
+    """Return ``old`` without the length of training if ``new`` sets it in the other unit."""
+    for key, other in (LENGTHS, LENGTHS[::-1]):
+        given, former = _at(new, key), _at(old, other)
+        is_length = given and former and None not in (given.value, former.value)
+        if given and former and is_length and not _at(new, other):  # both in one file are reported
+            notes.append(f"{key}={shown(given)} replaces {other}={shown(former)}")
+            old = _without(old, other.split("."), former.value)
+    return old
+
+
+def _at(node: Node, key: str) -> Node | None:
+    """Return the entry of a tree at a dotted key."""
+    found: Node | None = node
+    for name in key.split("."):
+        found = found.value.get(name) if found and isinstance(found.value, dict) else None
+    return found
 
 
 def _without(node: Node, path: list[str], value: Any) -> Node:
@@ -223,21 +262,26 @@ def shipped_configs() -> dict[str, Path]:
 def dump_config(config: Config) -> str:
     """Return the whole config as YAML, with the description of each key as a comment.
 
-    Secrets are hidden.
+    Secrets are hidden. Settings that follow from the size of the corpus are comments.
     """
     config = without_hidden_settings(config)
-    blocks = (_dump_field(config, name, "") for name in Config.model_fields)
+    left = open_settings(config)
+    blocks = (_dump_field(config, name, "", left) for name in Config.model_fields)
     return "\n".join("".join(f"{line}\n" for line in block) for block in blocks)
 
 
-def _dump_field(section: Section, name: str, indent: str) -> Iterator[str]:
+def _dump_field(
+    section: Section, name: str, indent: str, left: frozenset[str], prefix: str = ""
+) -> Iterator[str]:
     value = getattr(section, name)
     description = type(section).model_fields[name].description
     comment = f"  # {description}" if description else ""
-    if isinstance(value, Section):
+    if f"{prefix}{name}" in left:
+        yield f"{indent}# {name}: {OPEN}"
+    elif isinstance(value, Section):
         yield f"{indent}{name}:{comment}"
         for inner in type(value).model_fields:
-            yield from _dump_field(value, inner, indent + "  ")
+            yield from _dump_field(value, inner, indent + "  ", left, f"{prefix}{name}.")
     elif isinstance(value, tuple) and any(isinstance(entry, Section) for entry in value):
         yield f"{indent}{name}:{comment}"
         for entry in value:

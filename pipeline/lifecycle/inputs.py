@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 
+from pipeline.config.recipe import resolve
 from pipeline.config.schema import Config
 from pipeline.lifecycle.checkpoints import TrainedCheckpoint, named_checkpoint, open_checkpoint
 from pipeline.lifecycle.order import SETTINGS, setting_in_effect
@@ -14,7 +15,7 @@ from pipeline.lifecycle.stage import CONFIG, StageError
 from preprocess.config import Source
 from preprocess.errors import one_line
 from preprocess.files import storage
-from preprocess.files.manifest import ManifestError, read_manifest
+from preprocess.files.manifest import Manifest, ManifestError, read_manifest
 from preprocess.files.search.find import FileInfo
 from preprocess.files.verified import DamagedResult, manifest_of, read_config
 from preprocess.reading.listing import list_source
@@ -102,6 +103,25 @@ def tokenizer_folders(folder: str) -> Iterator[str]:
         yield storage.absolute(named)
     if isinstance(output, str):
         yield storage.join(storage.absolute(output), "tokenizer")
+
+
+def trained_config(config: Config) -> Config:
+    """Return the config with the settings that follow from the size of the prepared corpus.
+
+    Raises:
+        ManifestError: the corpus is not prepared.
+    """
+    train = config.train
+    if train.recipe is None and train.passes is None:
+        return config
+    corpus = read_manifest(stage_folder(config, "prepare", train.corpus), "prepare")
+    return resolve(config, one_pass(corpus))
+
+
+def one_pass(corpus: Manifest) -> int:
+    """Return the number of tokens and document ends in the train split of a corpus."""
+    totals = corpus.details["splits"]["train"]
+    return int(totals["tokens"]) + int(totals["documents"])
 
 
 def evaluation_corpus(config: Config) -> str:

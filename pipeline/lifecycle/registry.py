@@ -16,6 +16,7 @@ from pipeline.lifecycle.inputs import (
     evaluation_corpus,
     stage_folder,
     trained_checkpoint,
+    trained_config,
 )
 from pipeline.lifecycle.order import STAGE_ORDER, TO_BE_CONTINUED
 from pipeline.lifecycle.stage import REPLACES, Request, Stage
@@ -300,6 +301,7 @@ _ALL = (
         rises=_trains_further,
         beside=("wandb.json",),
         advice=_new_training,
+        settled=trained_config,
     ),
     Stage("evaluate", 2, _evaluate_request, grows=_other_split),
     Stage("export", 1, _export_request, grows=_later_checkpoint, descriptive=("README.md",)),

@@ -81,7 +81,8 @@ def run_stage(
     """
     place = StageFolder(stage.folder(config))
     console.stage(stage.name, place.folder)
-    given, config = config, config_of_stage(stage, config)
+    given = stage.settled(config)
+    config = config_of_stage(stage, given)
     request = request_of(stage, config)
     run = _Run(stage, config, console, request, place, state_of(stage, config, place, request))
     keep_checked(place.folder)

@@ -135,6 +135,8 @@ class Stage:
         restated: prefixes of the `settings` that a finished result takes over; a change of the others is
             only reported.
         advice: returns further lines for a refusal, from the config and the differing keys.
+        settled: returns the config with the settings that follow from the stage's input, such as the
+            number of steps from ``train.passes``. ``request`` and the stage's work get this config.
     """
 
     name: str
@@ -152,6 +154,7 @@ class Stage:
     settings: Callable[[Config], dict[str, Any]] = lambda _: {}
     restated: tuple[str, ...] = ()
     advice: Callable[[Config, list[str]], list[str]] = lambda *_: []
+    settled: Callable[[Config], Config] = lambda config: config
 
     def versions(self, config: Config) -> dict[str, str]:
         """Return the versions of the tables that decide the bytes of the result."""

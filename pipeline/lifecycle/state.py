@@ -87,7 +87,11 @@ def request_of(stage: Stage, config: Config) -> dict[str, Any]:
         ManifestError: a stage that this one reads from is not finished.
     """
     request: dict[str, Any] = plain(
-        {"stage": stage.name, "stage_version": stage.version, **stage.request(config)}
+        {
+            "stage": stage.name,
+            "stage_version": stage.version,
+            **stage.request(stage.settled(config)),
+        }
     )
     return request
 

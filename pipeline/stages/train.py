@@ -9,16 +9,23 @@ from rich.console import Console as RichConsole
 from lightning_modules.models.checkpoint_file import BEST, CHECKPOINT, read_checkpoint
 from lightning_modules.models.model_folder import tensors_hash
 from lightning_modules.training.metrics_file import METRICS, rows_up_to
+from pipeline.config.recipe import recipe_lines
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.exit_codes import ExitCode
+from pipeline.lifecycle.inputs import one_pass
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import Made, StageFolder
 from pipeline.lifecycle.state import config_of_stage, has_begun_elsewhere, stage_place
 from pipeline.stages.best_step import OverfittingWatch, ending, publish_best, stop_reason
 from pipeline.stopping import Stopped
 from pipeline.training.device import device_name
-from pipeline.training.forecast import TimedBar, training_warnings
+from pipeline.training.forecast import (
+    TimedBar,
+    cpu_tokens_per_second,
+    duration,
+    training_warnings,
+)
 from pipeline.training.inputs import TrainingInputs
 from pipeline.training.processes import Processes
 from pipeline.training.tracking import log_checkpoint_artifact, make_loggers
@@ -43,10 +50,12 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     inputs = TrainingInputs.of(config, place, console)
     module = inputs.module(console)
     inputs.show(console)
+    for line in recipe_lines(config, one_pass(inputs.corpus.manifest)):
+        console.line(line)
     size = sum(weight.numel() for weight in module.network.parameters())
     console.line(f"{count(size)} parameters on {_where(inputs)}; {_how_much(inputs)}")
     console.line(module.compile_cell(inputs.share.of_pass))
-    for warning in training_warnings(train, inputs.passes, inputs.split_tokens):
+    for warning in training_warnings(config, inputs.passes, inputs.split_tokens):
         console.warn(warning)
     history = rows_up_to(place.new_file(METRICS), inputs.step)
     loggers = make_loggers(config, place, console, history)
@@ -113,7 +122,7 @@ def join(config: Config, is_run: bool = False, overwrite: bool = False) -> int:
     stage = STAGES["train"]
     if not has_begun_elsewhere(stage, config, WAIT_SECONDS, waits=is_run or overwrite):
         return ExitCode.DONE
-    config = config_of_stage(stage, config)
+    config = config_of_stage(stage, stage.settled(config))
     place = stage_place(stage, config)
     return join_as(None, config, place.folder, place.work)
 
@@ -170,5 +179,14 @@ def _how_much(inputs: TrainingInputs) -> str:
     accumulated = f" x {train.accumulate_steps}" if train.accumulate_steps > 1 else ""
     return (
         f"{train.steps:,} steps of {train.rows} x {train.unroll}{accumulated} tokens, "
-        f"{inputs.passes:.2f} passes"
+        f"{inputs.passes:.2f} passes{_how_long(inputs)}"
     )
+
+
+def _how_long(inputs: TrainingInputs) -> str:
+    """Return an estimate of the time that is left; the bar shows it later, from the real speed."""
+    left = (inputs.config.train.steps - inputs.step) * inputs.config.train.tokens_a_step
+    if inputs.device.type != "cpu" or inputs.share.world > 1 or not left:
+        return ""
+    speed = cpu_tokens_per_second(inputs.config, inputs.counts)
+    return f"; about {duration(left / speed)}{' more' if inputs.step else ''}"
