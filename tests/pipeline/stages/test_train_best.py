@@ -265,3 +265,15 @@ def test_less_patience_is_refused(tiny: Tiny, stopped: tuple[Path, Manifest, str
         tiny.run("train", stopped[0], *UNSTABLE, "train.patience=2")
     with pytest.raises(UserError, match=r"train\.evaluate_steps: 5 -> 4"):
         tiny.run("train", stopped[0], *PATIENT, "train.evaluate_steps=4")
+
+
+def test_patience_ends_a_training_in_two_processes(tiny: Tiny, biloom: Any, tmp_path: Path) -> None:
+    two = ("train.rows=4", "train.devices=2")
+    done = biloom.run("train", *tiny.arguments(tmp_path, *PATIENT, *two))
+    assert (done.returncode, done.stderr) == (0, "")
+    details = read_manifest(f"{tmp_path}/train").details
+    rows = evaluations(tmp_path)
+    best = min(rows, key=lambda step: rows[step]["valid_loss"])
+    assert details["best_step"] == best
+    assert details["steps"] == max(rows) == best + 15 < 40
+    assert read_checkpoint(f"{tmp_path}/train/best.ckpt")["step"] == best
