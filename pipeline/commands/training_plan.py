@@ -123,7 +123,7 @@ def show_training(
         console: where the lines are printed.
     """
     train = config.train
-    if open_settings(config):
+    if any(key.startswith("train.") for key in open_settings(config)):
         console.line(
             "training: its length is not known before the corpus is prepared (train.passes or "
             "train.recipe)"
@@ -144,7 +144,7 @@ def show_training(
         about = "about " if corpus.basis else ""
         size = f"{count(corpus.one_pass)} tokens{corpus.basis}"
         console.line(f"{length}; {about}{shown} passes over {size}")
-        warnings = training_warnings(train, passes, corpus.tokens)
+        warnings = training_warnings(config, passes, corpus.tokens)
     if action == "keep":
         return
     for warning in warnings:

@@ -19,7 +19,12 @@ from pipeline.lifecycle.stage import Made, StageFolder
 from pipeline.lifecycle.state import has_begun_elsewhere, stage_place
 from pipeline.stopping import Stopped
 from pipeline.training.device import device_name
-from pipeline.training.forecast import TimedBar, training_warnings
+from pipeline.training.forecast import (
+    TimedBar,
+    cpu_tokens_per_second,
+    duration,
+    training_warnings,
+)
 from pipeline.training.inputs import TrainingInputs
 from pipeline.training.processes import Processes
 from pipeline.training.tracking import log_checkpoint_artifact, make_loggers
@@ -47,9 +52,9 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     for line in recipe_lines(config, one_pass(inputs.corpus.manifest)):
         console.line(line)
     size = sum(weight.numel() for weight in module.network.parameters())
-    console.line(f"{count(size)} parameters on {_where(inputs)}; {_how_much(inputs)}")
+    console.line(f"{count(size)} parameters on {_where(inputs)}; {_how_much(inputs, module.step)}")
     console.line(module.network.recurrent.compile_cell(train.compile, inputs.share.of_pass))
-    for warning in training_warnings(train, inputs.passes, inputs.split_tokens):
+    for warning in training_warnings(config, inputs.passes, inputs.split_tokens):
         console.warn(warning)
     history = rows_up_to(place.new_file(METRICS), module.step)
     loggers = make_loggers(config, place, console, history)
@@ -150,10 +155,19 @@ def _where(inputs: TrainingInputs) -> str:
     return f"{f'{world} x ' if world > 1 else ''}{name}{', bf16' if inputs.bf16 else ''}"
 
 
-def _how_much(inputs: TrainingInputs) -> str:
+def _how_much(inputs: TrainingInputs, step: int) -> str:
     train = inputs.config.train
     accumulated = f" x {train.accumulate_steps}" if train.accumulate_steps > 1 else ""
     return (
         f"{train.steps:,} steps of {train.rows} x {train.unroll}{accumulated} tokens, "
-        f"{inputs.passes:.2f} passes"
+        f"{inputs.passes:.2f} passes{_how_long(inputs, step)}"
     )
+
+
+def _how_long(inputs: TrainingInputs, step: int) -> str:
+    """Return an estimate of the time from ``step``; the bar shows it later, from the real speed."""
+    left = (inputs.config.train.steps - step) * inputs.config.train.tokens_a_step
+    if inputs.device.type != "cpu" or inputs.share.world > 1 or not left:
+        return ""
+    speed = cpu_tokens_per_second(inputs.config, inputs.counts)
+    return f"; about {duration(left / speed)}{' more' if step else ''}"

@@ -122,7 +122,7 @@ def test_the_passes_are_those_of_the_corpus_once_it_is_prepared(
     assert line("training", many, capsys).startswith(
         f"training: 40,000 steps of 15 tokens; {600_000 / tokens:,.0f} passes over "
     )
-    warning = passes_warning(600_000 / tokens, 40_000)
+    warning = passes_warning(600_000 / tokens, 40_000, 0.1)
     assert warning
     assert line("40,000 steps are ", many, capsys) == warning
 
@@ -156,7 +156,7 @@ def test_a_short_training_and_its_held_out_text_are_warned_of_before_and_after_p
     for corpus in ((), (f"train.corpus={tiny.root / 'prepare'}",)):
         told = [*arguments, *corpus]
         short = line("train.steps=1 reads 0.0", [*told, "train.steps=1"], capsys)
-        assert " of a pass over the corpus; train.steps=" in short
+        assert " of a pass over the corpus; train.passes=1 " in short
         assert line("1 evaluation of ", [*told, "train.steps=10"], capsys)
         assert not line("no held-out text", told, capsys)
     nothing = [*arguments, "prepare.valid_fraction=0"]

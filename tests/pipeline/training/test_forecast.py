@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from lightning_modules.config import GRUConfig, LSTMConfig, ModelConfig
 from lightning_modules.training.config import TrainConfig
 from pipeline.config.load import load_config
 from pipeline.training import forecast
@@ -14,6 +15,7 @@ from pipeline.training.forecast import (
     evaluation_warning,
     held_out_warning,
     passes_warning,
+    strongest_dropout,
     time_warning,
     trains_on_cpu,
     zipf_counts,
@@ -42,34 +44,30 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_many_passes_are_warned_of_with_a_number_of_steps_for_fewer() -> None:
-    assert passes_warning(70.25, 50_000) == (
-        "50,000 steps are 70 passes over the corpus; beyond 20, a model mostly memorises its text; "
-        "train.steps=7100 is 10 passes"
+def test_many_passes_are_warned_of_with_those_that_the_dropout_allows() -> None:
+    assert passes_warning(70.25, 50_000, 0.1) == (
+        "50,000 steps are 70 passes over the corpus; with dropout 0.1, a model memorises its text "
+        "after about 9, and held-out perplexity rises; set train.passes=9, or model.recurrent.dropout "
+        "and model.input.dropout to 0.2"
+    )
+    assert passes_warning(70.25, 50_000, 0.3) == (
+        "50,000 steps are 70 passes over the corpus; with dropout 0.3, a model memorises its text "
+        "after about 19, and held-out perplexity rises; set train.passes=19"
     )
 
 
-@pytest.mark.parametrize(
-    ("passes", "told"),
-    [
-        (
-            0.1234,
-            "train.steps=1000 reads 0.12 of a pass over the corpus; train.steps=8104 reads all",
-        ),
-        (
-            0.999,
-            "train.steps=1000 reads 0.99 of a pass over the corpus; train.steps=1002 reads all",
-        ),
-        (
-            1e-5,
-            "train.steps=1000 reads 1e-05 of a pass over the corpus; train.steps=100000000 reads",
-        ),
-    ],
-)
-def test_less_than_a_pass_shows_a_warning(passes: float, told: str) -> None:
-    warning = passes_warning(passes, 1000)
-    assert warning
-    assert warning.startswith(told)
+def test_the_strongest_dropout_counts() -> None:
+    model = ModelConfig(recurrent=LSTMConfig(dropout=0.2))
+    assert strongest_dropout(model) == 0.2
+    assert strongest_dropout(ModelConfig(recurrent=GRUConfig(output_dropout=0.5))) == 0.5
+    assert strongest_dropout(ModelConfig()) == 0.1
+
+
+@pytest.mark.parametrize(("passes", "shown"), [(0.1234, "0.12"), (0.999, "0.99"), (1e-5, "1e-05")])
+def test_less_than_a_pass_shows_a_warning(passes: float, shown: str) -> None:
+    assert passes_warning(passes, 1000, 0.1) == (
+        f"train.steps=1000 reads {shown} of a pass over the corpus; train.passes=1 reads all of it"
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,9 +107,9 @@ def test_evaluations_that_take_long_are_warned_of() -> None:
     assert (evaluation_warning(once, 50_000) or "").startswith("1 evaluation of 50k held-out ")
 
 
-@pytest.mark.parametrize("passes", [1.0, 20.0])
-def test_few_passes_are_no_news(passes: float) -> None:
-    assert passes_warning(passes, 1000) is None
+@pytest.mark.parametrize(("passes", "dropout"), [(1.0, 0.0), (4.0, 0.0), (14.0, 0.2)])
+def test_few_passes_are_no_news(passes: float, dropout: float) -> None:
+    assert passes_warning(passes, 1000, dropout) is None
 
 
 def test_a_long_training_is_warned_of_with_a_number_of_steps_for_an_hour() -> None:
@@ -158,7 +156,7 @@ def test_a_training_near_its_end_is_not_advised_to_begin_anew(clock: list[float]
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0.2, "1 seconds"),
+        (0.2, "1 second"),
         (40, "40 seconds"),
         (300, "5 minutes"),
         (3600, "1 hour"),
