@@ -30,6 +30,12 @@ def runtime(default: Any, description: str, **limits: Any) -> Any:
     )
 
 
+def changes_result(section: type[Section], name: str) -> bool:
+    """Return False if the setting ``name`` of a section is a `runtime` setting."""
+    extra = section.model_fields[name].json_schema_extra
+    return not (isinstance(extra, dict) and extra.get("changes_result") is False)
+
+
 def result_fields(section: Section, prefix: str) -> dict[str, Any]:
     """Return the settings that change the result, for the fingerprint.
 
@@ -41,9 +47,8 @@ def result_fields(section: Section, prefix: str) -> dict[str, Any]:
         Flat settings such as ``{"prepare.cleaning.unicode": "NFC"}``.
     """
     flat: dict[str, Any] = {}
-    for name, field in type(section).model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("changes_result") is False:
+    for name in type(section).model_fields:
+        if not changes_result(type(section), name):
             continue
         value = getattr(section, name)
         if isinstance(value, Section):

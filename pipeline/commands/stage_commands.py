@@ -26,13 +26,14 @@ RESUME = "A finished stage is not run again; an interrupted one is resumed."
 
 def _run(command: str, options: Namespace) -> int:
     from pipeline.config.load import load_config
+    from pipeline.lifecycle.default_recipe import continued
     from pipeline.training.processes import is_further_process
 
     _check_split_values(options.config)
     overrides = [word for word in options.config if _is_override(word)]
     files = [word for word in options.config if word not in overrides]
     notes: list[str] = []
-    config = load_config(files, overrides, notes)
+    config = continued(load_config(files, overrides, notes, default_recipe=True))
     if options.print_config:
         from pipeline.config.annotated import annotated_config
 
@@ -133,12 +134,14 @@ _STAGES = {
         "train",
         "train a language model on token shards",
         (
-            "biloom train quickstart train.steps=4000",
+            "biloom train quickstart train.passes=4",
             "biloom train quickstart train.corpus=runs/quickstart/prepare "
             "run.output=runs/wider model.recurrent.hidden=512",
         ),
         {
-            "train.steps": "optimiser steps; may be raised later",
+            "train.passes": "passes over the corpus; may be raised later",
+            "train.steps": "optimiser steps, in place of passes",
+            "train.recipe": "auto: what is not set follows from the size of the corpus",
             "train.rows": "rows of a batch, over all devices",
             "train.unroll": "tokens that a row reads in a step",
             "train.learning_rate": "peak learning rate",
@@ -212,7 +215,7 @@ STAGE_COMMANDS = {
             "prepare.input": "raw text: path, glob, URL or a list",
             "tokenizer.kind": "sentencepiece (subwords), char or word",
             "model.recurrent.hidden": "width of the cell state",
-            "train.steps": "optimiser steps",
+            "train.passes": "passes over the corpus",
             "report.words": "words whose uses the report shows",
             "tracking.wandb": "auto, offline or off",
         },

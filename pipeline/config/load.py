@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from lightning_modules.training.config import TrainConfig
 from pipeline.config.diagnostics import (
     ROOT,
     did_you_mean,
@@ -22,7 +23,7 @@ from pipeline.config.diagnostics import (
 )
 from pipeline.config.former_keys import REMOVED
 from pipeline.config.kinds import change_kind
-from pipeline.config.recipe import OPEN, open_settings
+from pipeline.config.recipe import OPEN, open_settings, with_default_recipe
 from pipeline.config.schema import Config
 from pipeline.config.secrets import secrets_in_urls, without_hidden_settings
 from pipeline.config.yaml_source import (
@@ -35,7 +36,7 @@ from pipeline.config.yaml_source import (
     read_override,
 )
 from preprocess.errors import HIDDEN, UserError, hidden, is_secret, without_secrets
-from preprocess.section import Section
+from preprocess.section import Section, changes_result
 
 LENGTHS = ("train.steps", "train.passes")
 """Two ways to set the length of training."""
@@ -64,7 +65,10 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def load_config(
-    files: Sequence[str], overrides: Sequence[str], notes: list[str] | None = None
+    files: Sequence[str],
+    overrides: Sequence[str],
+    notes: list[str] | None = None,
+    default_recipe: bool = False,
 ) -> Config:
     """Load the config from ``files`` and ``overrides``.
 
@@ -78,6 +82,8 @@ def load_config(
         overrides: arguments of the form ``key.path=value``.
         notes: list to which a line is added for each section whose kind changes. The line names the
             settings that are kept and dropped.
+        default_recipe: set ``train.recipe`` to auto if it is not set, and if no file sets what decides
+            the result of training. ``train.passes`` does not count, because a recipe can follow it.
 
     Raises:
         ConfigError: the config has mistakes, such as a key that two overrides set; all are listed.
@@ -112,7 +118,15 @@ def load_config(
         raise _error(problems)
     if notes is not None:
         notes += told
-    return config
+    is_open = "recipe" not in config.train.model_fields_set and not any(map(_sets_training, trees))
+    return with_default_recipe(config) if default_recipe and is_open else config
+
+
+def _sets_training(tree: Node | None) -> bool:
+    """Return True if a file sets a setting of ``model``, or one of ``train`` that decides the result."""
+    model, train = (_at(tree, name) if tree else None for name in ("model", "train"))
+    keys = train.value if train and isinstance(train.value, dict) else ()
+    return bool(model and model.value) or any(changes_result(TrainConfig, key) for key in keys)
 
 
 def _set_twice(old: Node, new: Node, name: str = "") -> Problems:

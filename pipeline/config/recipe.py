@@ -54,14 +54,18 @@ class Recipe(NamedTuple):
     unroll: int = 20
 
 
-FEW = "a larger model, or more passes with less dropout, would memorise this text"
-SOME = "x"
-MANY = "one pass over this much text cannot be memorised, so that dropout only slows learning"
+FEW = "so little text is memorised in a few passes without dropout"
+SOME = "this text can be read twice before a model memorises it, even without dropout"
+MANY = (
+    "a single pass over this much text memorises nothing, so that dropout would only slow it down"
+)
 RECIPES = (
-    Recipe(300_000, 256, 96, 0.2, 8, 8e-3, FEW),
-    Recipe(1_000_000, 256, 96, 0.1, 3, 8e-3, FEW),
-    Recipe(3_000_000, 512, 128, 0.1, 3, 4e-3, SOME),
-    Recipe(30_000_000, 512, 128, 0.0, 1, 4e-3, MANY),
+    Recipe(250_000, 256, 96, 0.2, 10, 8e-3, FEW),
+    Recipe(700_000, 256, 96, 0.1, 5, 8e-3, FEW),
+    Recipe(2_000_000, 256, 96, 0.0, 2, 8e-3, SOME),
+    Recipe(10_000_000, 512, 128, 0.0, 2, 4e-3, SOME),
+    Recipe(50_000_000, 512, 128, 0.0, 1, 4e-3, MANY),
+    Recipe(250_000_000, 1024, 256, 0.0, 1, 2e-3, MANY, 128, 32),
     Recipe(math.inf, 2048, 512, 0.0, 1, 1e-3, MANY, 256, 32),
 )
 """The recipe of a corpus is the first one whose bound is not exceeded (measured: docs/recipes.md)."""
@@ -143,10 +147,10 @@ def recipe_lines(config: Config, tokens: float) -> list[str]:
     recipe, size = recipe_for(tokens), count(tokens)
     lines = [f"recipe for {size} tokens: {_described(recipe, config)}, because {recipe.why}"]
     if tokens < LITTLE_TOKENS:
-        larger = recipe_for(10 * tokens)
+        more = max(10 * tokens, recipe.tokens + 1)
         lines.append(
             f"{size} tokens are little: the model learns the words and the style of this text only; "
-            f"ten times as much text would get {_described(larger, config)}"
+            f"{count(more)} tokens would get {_described(recipe_for(more), config)}"
         )
     settings = recipe_settings(config, tokens)
     settings["train.steps"] = steps_of(recipe.passes, tokens, config.train)
@@ -178,8 +182,10 @@ def _value(config: Config, key: str) -> Any:
 
 
 def steps_of(passes: float, tokens: float, train: TrainConfig) -> int:
-    """Return the number of steps that make about this many passes over a train split, at least 1."""
-    return max(1, round(passes * tokens / train.tokens_a_step))
+    """Return the fewest steps that make this many passes over a train split, at least 1."""
+    steps = passes * tokens / train.tokens_a_step
+    # A number of steps that was converted to passes and back must not grow by rounding.
+    return max(1, math.ceil(steps * (1 - 1e-9)))
 
 
 def open_settings(config: Config) -> frozenset[str]:
@@ -192,6 +198,18 @@ def open_settings(config: Config) -> frozenset[str]:
     if train.recipe:
         keys |= recipe_settings(config, 1).keys() | {"train.steps"}
     return frozenset(key for key in keys if not _is_set(config, key))
+
+
+def with_default_recipe(config: Config) -> Config:
+    """Return the config with ``train.recipe=auto``, which does not count as set."""
+    values = {**dict(config.train), "recipe": "auto"}
+    train = TrainConfig.model_construct(config.train.model_fields_set, **values)
+    return config.model_copy(update={"train": train})
+
+
+def has_default_recipe(config: Config) -> bool:
+    """Return True if the recipe of the config is from `with_default_recipe`."""
+    return bool(config.train.recipe) and "recipe" not in config.train.model_fields_set
 
 
 def _is_set(config: Config, key: str) -> bool:
