@@ -128,6 +128,7 @@ def small(tree: dict[str, Any], text: str) -> dict[str, Any]:
     if "cutoffs" in model.get("head", {}):
         model["head"]["cutoffs"] = [3]
     train = tree.setdefault("train", {})
+    train.pop("passes", None)
     train |= {"rows": 4, "unroll": 5, "steps": small_steps(train.get("steps", 10_000))}
     train |= {"warmup_steps": 2, "log_steps": 2, "checkpoint_steps": 5, "evaluate_steps": 10}
     train |= {"compile": "off", "device": "cpu"}
@@ -140,6 +141,8 @@ def small_word(word: str) -> str:
     """An argument as the test gives it: another only where it is a large number."""
     if match := re.fullmatch(r"train\.steps=(\d+)", word):
         return f"train.steps={small_steps(int(match[1]))}"
+    if match := re.fullmatch(r"train\.passes=([\d.]+)", word):
+        return f"train.passes={float(match[1]) / 10}"
     if match := re.fullmatch(r"tokenizer\.vocabulary=(\d+)", word):
         return f"tokenizer.vocabulary={320 + int(match[1]) // 1000}"
     return word
