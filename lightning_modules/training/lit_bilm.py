@@ -35,7 +35,12 @@ from lightning_modules.training.optimizers import (
 )
 from lightning_modules.training.random_state import seeded
 from lightning_modules.training.step_figures import StepFigures
-from lightning_modules.training.trainer_settings import check_trainer, clip_norm, last_step
+from lightning_modules.training.trainer_settings import (
+    check_settings,
+    check_trainer,
+    clip_norm,
+    last_step,
+)
 from lightning_modules.training.window_loader import Batch
 from preprocess.errors import UserError
 from preprocess.shards.format import Corpus
@@ -127,6 +132,7 @@ class LitBiLM(EvaluatedBiLM):
             UserError: if the corpus cannot be opened, or the settings do not fit it.
         """
         model, train = ModelConfig.model_validate(model), TrainConfig.model_validate(train)
+        check_settings(train)
         if isinstance(corpus, str):
             corpus = Corpus.open(corpus, train.cache_bytes)
         counts = output_counts(corpus, model, train)

@@ -10,6 +10,19 @@ from preprocess.errors import UserError
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
+def check_settings(train: TrainConfig) -> None:
+    """Refuse settings that only `biloom train` can apply.
+
+    Raises:
+        UserError: if the length or the size of the model is to follow from the corpus.
+    """
+    if train.passes is not None or train.recipe is not None:
+        raise UserError(
+            "train.passes and train.recipe are settings of `biloom train`; with a Trainer of your own, use "
+            "Trainer(max_epochs=...) and set the sizes of the model"
+        )
+
+
 def check_trainer(trainer: pl.Trainer, train: TrainConfig) -> None:
     """Compare the settings of a Trainer with those of the training.
 

@@ -142,10 +142,7 @@ _STAGES = {
             "train.passes": "passes over the corpus; may be raised later",
             "train.steps": "optimiser steps, in place of passes",
             "train.recipe": "auto: what is not set follows from the size of the corpus",
-<<<<<<< HEAD
             "train.patience": "evaluations without improvement after which training stops",
-=======
->>>>>>> recipe
             "train.rows": "rows of a batch, over all devices",
             "train.unroll": "tokens that a row reads in a step",
             "train.learning_rate": "peak learning rate",

@@ -4,11 +4,7 @@ from pipeline.config.recipe import has_default_recipe
 from pipeline.config.schema import Config
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import Stage, StageFolder
-<<<<<<< HEAD
 from pipeline.lifecycle.state import config_of_stage, request_of, state_of
-=======
-from pipeline.lifecycle.state import request_of, state_of
->>>>>>> recipe
 from preprocess.errors import UserError
 from preprocess.files import storage
 
@@ -30,10 +26,7 @@ def _is_begun(stage: Stage, config: Config) -> bool:
     try:
         if not storage.exists(place.folder):
             return False
-<<<<<<< HEAD
         config = config_of_stage(stage, config)
-=======
->>>>>>> recipe
         state = state_of(stage, config, place, request_of(stage, config))
     except (OSError, UserError):  # the stage reports it
         return False

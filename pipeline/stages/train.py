@@ -53,13 +53,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     for line in recipe_lines(config, one_pass(inputs.corpus.manifest)):
         console.line(line)
     size = sum(weight.numel() for weight in module.network.parameters())
-<<<<<<< HEAD
     console.line(f"{count(size)} parameters on {_where(inputs)}; {_how_much(inputs)}")
     console.line(module.compile_cell(inputs.share.of_pass))
-=======
-    console.line(f"{count(size)} parameters on {_where(inputs)}; {_how_much(inputs, module.step)}")
-    console.line(module.network.recurrent.compile_cell(train.compile, inputs.share.of_pass))
->>>>>>> recipe
     for warning in training_warnings(config, inputs.passes, inputs.split_tokens):
         console.warn(warning)
     history = rows_up_to(place.new_file(METRICS), inputs.step)
@@ -184,7 +179,6 @@ def _how_much(inputs: TrainingInputs, step: int) -> str:
     accumulated = f" x {train.accumulate_steps}" if train.accumulate_steps > 1 else ""
     return (
         f"{train.steps:,} steps of {train.rows} x {train.unroll}{accumulated} tokens, "
-<<<<<<< HEAD
         f"{inputs.passes:.2f} passes{_how_long(inputs)}"
     )
 
@@ -196,16 +190,3 @@ def _how_long(inputs: TrainingInputs) -> str:
         return ""
     speed = cpu_tokens_per_second(inputs.config, inputs.counts)
     return f"; about {duration(left / speed)}{' more' if inputs.step else ''}"
-=======
-        f"{inputs.passes:.2f} passes{_how_long(inputs, step)}"
-    )
-
-
-def _how_long(inputs: TrainingInputs, step: int) -> str:
-    """Return an estimate of the time from ``step``; the bar shows it later, from the real speed."""
-    left = (inputs.config.train.steps - step) * inputs.config.train.tokens_a_step
-    if inputs.device.type != "cpu" or inputs.share.world > 1 or not left:
-        return ""
-    speed = cpu_tokens_per_second(inputs.config, inputs.counts)
-    return f"; about {duration(left / speed)}{' more' if step else ''}"
->>>>>>> recipe

@@ -6,7 +6,12 @@ import pytest
 import pytorch_lightning as pl
 
 from lightning_modules.training.config import TrainConfig
-from lightning_modules.training.trainer_settings import check_trainer, clip_norm, last_step
+from lightning_modules.training.trainer_settings import (
+    check_settings,
+    check_trainer,
+    clip_norm,
+    last_step,
+)
 from preprocess.errors import UserError
 
 
@@ -96,3 +101,11 @@ def test_gradients_are_clipped_as_the_trainer_says_if_it_does() -> None:
 
 def test_the_schedule_ends_where_the_settings_say() -> None:
     assert last_step(trainer(max_steps=7), TrainConfig(steps=50)) == 50
+
+
+@pytest.mark.parametrize("train", [{"passes": 2}, {"recipe": "auto"}])
+def test_settings_that_follow_from_the_corpus_are_refused(train: dict[str, Any]) -> None:
+    with pytest.raises(
+        UserError, match=r"^train\.passes and train\.recipe are settings of `biloom train`; with a"
+    ):
+        check_settings(TrainConfig.model_validate(train))
