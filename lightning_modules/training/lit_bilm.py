@@ -152,9 +152,8 @@ class LitBiLM(EvaluatedBiLM):
             rows: number of rows to tune for; None means those of a pass of a single rank.
         """
         if not self._cell:
-            train = self.train_config
-            rows = rows or train.rows // train.row_passes
-            self._cell = self.network.recurrent.compile_cell(train.compile, rows)
+            rows = rows or self.train_config.rows // self.train_config.row_passes
+            self._cell = self.network.recurrent.compile_cell(self.train_config.compile, rows)
         return self._cell
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
