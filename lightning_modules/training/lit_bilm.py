@@ -125,8 +125,7 @@ class LitBiLM(EvaluatedBiLM):
 
         Args:
             corpus: folder of the prepare stage, a path or URL, or the corpus itself.
-            model: settings of the network, or a dictionary of them.
-            train: settings of the training, or a dictionary of them.
+            model, train: as of the class.
 
         Raises:
             UserError: if the corpus cannot be opened, or the settings do not fit it.
@@ -147,18 +146,14 @@ class LitBiLM(EvaluatedBiLM):
         self._carried_state: CarriedState | None = None
 
     def compile_cell(self, rows: int | None = None) -> str:
-        """Compile the recurrent cell as `TrainConfig.compile` says, once.
+        """Compile the recurrent cell once, and return a sentence that says whether it is compiled.
 
         Args:
             rows: number of rows to tune for; None means those of a pass of a single rank.
-
-        Returns:
-            A sentence that says whether it is compiled and, if not, why.
         """
         if not self._cell:
-            train = self.train_config
-            rows = rows or train.rows // train.row_passes
-            self._cell = self.network.recurrent.compile_cell(train.compile, rows)
+            rows = rows or self.train_config.rows // self.train_config.row_passes
+            self._cell = self.network.recurrent.compile_cell(self.train_config.compile, rows)
         return self._cell
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -174,7 +174,7 @@ def _where(inputs: TrainingInputs) -> str:
     return f"{f'{world} x ' if world > 1 else ''}{name}{', bf16' if inputs.bf16 else ''}"
 
 
-def _how_much(inputs: TrainingInputs, step: int) -> str:
+def _how_much(inputs: TrainingInputs) -> str:
     train = inputs.config.train
     accumulated = f" x {train.accumulate_steps}" if train.accumulate_steps > 1 else ""
     return (
