@@ -40,7 +40,7 @@ class Run:
         )
         self.evaluate_steps = settings.evaluate_steps if validates else 0
         self.trainer: Any = SimpleNamespace(
-            is_global_zero=True, max_steps=steps, save_checkpoint=self.save
+            is_global_zero=True, max_steps=steps, should_stop=False, save_checkpoint=self.save
         )
         self.callback.on_train_start(self.trainer, self.module)
 
@@ -77,6 +77,15 @@ def test_a_checkpoint_is_saved_after_the_validation_of_its_step(tmp_path: Path) 
 
     assert run.told == [2, -4, 4, 6], "the validation is below zero"
     assert saved(tmp_path) == [4, 6]
+
+
+def test_a_validation_that_ends_the_training_is_saved(tmp_path: Path) -> None:
+    run = Run(tmp_path, validates=True, checkpoint_steps=50, evaluate_steps=4)
+    run(range(1, 8))
+    assert saved(tmp_path) == []
+    run.trainer.should_stop = True
+    run(range(8, 9))
+    assert saved(tmp_path) == [8]
 
 
 def test_a_stop_waits_for_the_validation_of_its_step(tmp_path: Path) -> None:
