@@ -39,6 +39,7 @@ from lightning_modules.training.trainer_settings import (
     check_settings,
     check_trainer,
     clip_norm,
+    hyperparameters,
     last_step,
 )
 from lightning_modules.training.window_loader import Batch
@@ -101,7 +102,7 @@ class LitBiLM(EvaluatedBiLM):
         self.save_hyperparameters(
             {
                 "model": self.model_config.model_dump(mode="json"),
-                "train": self.train_config.model_dump(mode="json"),
+                "train": hyperparameters(self.train_config),
                 "vocabulary": vocabulary,
                 "cutoffs": list(cutoffs),
             }
@@ -168,8 +169,7 @@ class LitBiLM(EvaluatedBiLM):
         self.initial_optimizer = None
         self._last_step = last_step(self.trainer, train)
         schedule = HeldOutSchedule(optimizer, train, self._last_step, lambda: self.held_out_losses)
-        of_steps: Any = {"scheduler": schedule, "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": of_steps}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _refresh_rate(self) -> None:
         """Compute the rate of the next step again, unless a callback has replaced the schedule."""

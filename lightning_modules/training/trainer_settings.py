@@ -1,11 +1,13 @@
 """Settings that a Trainer and a training both have: which of them apply, and contradictions."""
 
 import math
+from typing import Any
 
 import pytorch_lightning as pl
 
 from lightning_modules.training.config import TrainConfig
 from preprocess.errors import UserError
+from preprocess.section import changes_result
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
@@ -21,6 +23,15 @@ def check_settings(train: TrainConfig) -> None:
             "train.passes and train.recipe are settings of `biloom train`; with a Trainer of your own, use "
             "Trainer(max_epochs=...) and set the sizes of the model"
         )
+
+
+def hyperparameters(train: TrainConfig) -> dict[str, Any]:
+    """Return the settings that change the result, as JSON values.
+
+    Paths, devices and intervals are left out, so that a checkpoint is the same on any machine.
+    """
+    values = train.model_dump(mode="json")
+    return {name: values[name] for name in values if changes_result(TrainConfig, name)}
 
 
 def check_trainer(trainer: pl.Trainer, train: TrainConfig) -> None:

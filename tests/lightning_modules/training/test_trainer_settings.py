@@ -10,6 +10,7 @@ from lightning_modules.training.trainer_settings import (
     check_settings,
     check_trainer,
     clip_norm,
+    hyperparameters,
     last_step,
 )
 from preprocess.errors import UserError
@@ -109,3 +110,11 @@ def test_settings_that_follow_from_the_corpus_are_refused(train: dict[str, Any])
         UserError, match=r"^train\.passes and train\.recipe are settings of `biloom train`; with a"
     ):
         check_settings(TrainConfig.model_validate(train))
+
+
+def test_hyperparameters_are_the_settings_that_change_the_result() -> None:
+    one = TrainConfig(rows=8, devices=2, log_steps=1, corpus="here", optimizer={"kind": "sgd"})
+    other = TrainConfig(rows=8, corpus="there", optimizer={"kind": "sgd"})
+
+    assert hyperparameters(one) == hyperparameters(other)
+    assert TrainConfig.model_validate(hyperparameters(one)).optimizer == one.optimizer
