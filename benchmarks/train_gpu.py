@@ -40,7 +40,7 @@ from lightning_modules.nn.window_maker import WindowMaker
 from lightning_modules.sizes import SpelledTypes, flops_per_token
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.datamodule import Batch
-from lightning_modules.training.matmul_peak import matmul_peak
+from lightning_modules.matmul_peak import matmul_peak
 from pipeline.training.device import has_bf16
 from preprocess.tokenizers.spellings import Spellings
 

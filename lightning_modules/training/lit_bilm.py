@@ -14,7 +14,7 @@ from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.heads.routes import ranks_of
 from lightning_modules.training.carried_state import CarriedState
-from lightning_modules.training.checkpoint_format import (
+from lightning_modules.training.checkpoints.format import (
     CHECKPOINT_FORMAT,
     check_shapes,
     fits,

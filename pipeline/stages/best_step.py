@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_modules.evaluation.held_out import perplexity
 from lightning_modules.models.checkpoint_file import BEST, read_checkpoint
-from lightning_modules.training.best import (
+from lightning_modules.training.checkpoints.best import (
     RISES,
     Loss,
     evaluations_since_best,

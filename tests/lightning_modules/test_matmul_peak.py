@@ -2,7 +2,7 @@
 
 import torch
 
-from lightning_modules.training.matmul_peak import matmul_peak
+from lightning_modules.matmul_peak import matmul_peak
 
 
 def test_the_peak_is_plausible_and_leaves_the_random_state_alone() -> None:

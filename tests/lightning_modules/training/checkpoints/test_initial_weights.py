@@ -23,7 +23,7 @@ from lightning_modules.training.config import (
     OptimizerConfig,
     SGDConfig,
 )
-from lightning_modules.training.initial_weights import InitialWeights
+from lightning_modules.training.checkpoints.initial_weights import InitialWeights
 from lightning_modules.training.optimizers import build_optimizer
 from lightning_modules.vectors.pretrained import BiLM
 from preprocess.errors import UserError

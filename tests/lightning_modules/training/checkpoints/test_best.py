@@ -10,7 +10,7 @@ import torch
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.models.checkpoint_file import read_checkpoint
-from lightning_modules.training.best import (
+from lightning_modules.training.checkpoints.best import (
     BestCheckpoint,
     Patience,
     evaluations_since_best,

@@ -1,0 +1,1 @@
+"""Checkpoints of a training: their format, when they are written, the best one, and initial weights."""
