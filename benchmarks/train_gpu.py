@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from train import Alone, draw_ids, spelling, zipf_counts
 
 from lightning_modules.config import ModelConfig
+from lightning_modules.matmul_peak import matmul_peak
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.heads.cutoffs import choose_cutoffs
 from lightning_modules.nn.inputs.word_types import types_of_window
@@ -40,7 +41,6 @@ from lightning_modules.nn.window_maker import WindowMaker
 from lightning_modules.sizes import SpelledTypes, flops_per_token
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.datamodule import Batch
-from lightning_modules.matmul_peak import matmul_peak
 from pipeline.training.device import has_bf16
 from preprocess.tokenizers.spellings import Spellings
 

@@ -102,7 +102,9 @@ def test_checkpoints_are_saved_by_the_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("lightning_modules.training.checkpoints.callback.time.monotonic", lambda: now)
+    monkeypatch.setattr(
+        "lightning_modules.training.checkpoints.callback.time.monotonic", lambda: now
+    )
     run = Run(tmp_path, checkpoint_steps=1000, checkpoint_minutes=2)
     for step in range(1, 31):
         now = step * 10.0
