@@ -52,8 +52,8 @@ def test_the_manifest_holds_the_figures_that_are_printed(tiny: Tiny, trained: Pa
     assert (
         f"{carried:.3f} (carried state), {zero:.3f} (text by text) bits per byte of text" in lines
     )
-    assert figures["state"] == "carried"
-    assert of_states["carried"].items() <= figures.items()
+    assert figures["state"] == "text_by_text"
+    assert of_states["text_by_text"].items() <= figures.items()
     assert not any(line.startswith(("Directions:", "Text by text:")) for line in lines)
     assert figures["split"] == "valid"
     assert figures["not_defined"] == {}

@@ -282,6 +282,7 @@ def test_only_the_two_newest_checkpoints_are_kept(
     work = interrupted(tiny, tmp_path, monkeypatch, 50)
 
     assert sorted(path.name for path in work.glob("*.ckpt")) == [
+        "best-000000040.ckpt",
         "step-000000030.ckpt",
         "step-000000045.ckpt",
     ]
@@ -336,6 +337,7 @@ def test_every_file_of_the_manifest_is_complete_and_there_is_no_other(undisturbe
 
     assert check_files(str(undisturbed), manifest) == []
     assert sorted(path.name for path in undisturbed.iterdir()) == [
+        "best.ckpt",
         "checkpoint.ckpt",
         "config.yaml",
         "manifest.json",
@@ -463,7 +465,7 @@ def test_every_kind_of_training_resumes_to_the_same_bits_and_is_evaluated_and_ex
 
     assert_same_training(tmp_path / "parts" / "train", tmp_path / "whole" / "train")
     rows = metrics(tmp_path / "whole" / "train")
-    evaluated, _ = tiny.run("evaluate", tmp_path / "whole", *chosen)
+    evaluated, _ = tiny.run("evaluate", tmp_path / "whole", *chosen, "evaluate.checkpoint=last")
     looked = [row for row in rows if "valid_forward_perplexity" in row][-1]
     assert evaluated.details["forward_perplexity"] == pytest.approx(
         looked["valid_forward_perplexity"], rel=1e-4

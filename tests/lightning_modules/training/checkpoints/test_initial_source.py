@@ -47,7 +47,10 @@ def test_a_relative_path_is_found(trained: Path, monkeypatch: pytest.MonkeyPatch
             "train.init_from: {0}/export holds a finished 'export'; name the folder of an export or "
             "train stage, or a checkpoint in the latter",
         ),
-        ("train/best.ckpt", "train.init_from: {0}/train has no best.ckpt; it has checkpoint.ckpt"),
+        (
+            "train/other.ckpt",
+            "train.init_from: {0}/train has no other.ckpt; it has best.ckpt, checkpoint.ckpt",
+        ),
     ],
 )
 def test_other_folders_and_files_are_refused(trained: Path, path: str, told: str) -> None:
@@ -75,5 +78,5 @@ def test_a_damaged_manifest_is_told(trained: Path, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_version_0_1_is_found() -> None:
-    folder: Any = Path(__file__).parents[2] / "fixtures" / "version-0.1" / "finished" / "train"
+    folder: Any = Path(__file__).parents[3] / "fixtures" / "version-0.1" / "finished" / "train"
     assert initial_source(str(folder)).content == "0a4dd0dc9d4a68b7be498098ad3703b8"
