@@ -18,7 +18,7 @@ from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import on_device
-from lightning_modules.nn.window_maker import WindowMaker
+from lightning_modules.nn.window_maker import WindowMaker, document_resets
 from preprocess.tokenizers.spellings import Spellings
 
 VOCABULARY, TIME, ROWS = 60, 5, 3
@@ -72,10 +72,10 @@ def test_a_step_stays_on_its_device_and_reads_no_value(kind: str, bf16: bool) ->
         network = BiLMNetwork(config, VOCABULARY, cutoffs)
     words = Spellings(lambda number: "w" * (number % 7), VOCABULARY, 9)
     encode = partial(types_of_window, spellings=words) if kind == "characters" else None
-    make = WindowMaker(np.arange(VOCABULARY), cutoffs, encode, BOUNDARY)
+    make = WindowMaker(np.arange(VOCABULARY), cutoffs, encode)
     shape = (2, network.directions, TIME, ROWS)
     ids, targets = np.random.default_rng(1).integers(0, VOCABULARY, shape)
-    window = on_device(make(ids, targets), META)
+    window = on_device(make(ids, targets, document_resets(ids, BOUNDARY)), META)
 
     with OnMeta():
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
