@@ -124,6 +124,12 @@ class TokenShardDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> HeldOutLoader | list[Any]:
         """Return the loader of the valid split; an empty list if there is none."""
         shards, train, trainer = self.corpus.shards("valid"), self.train_config, self._trainer()
+        if not shards and train.depends_on_held_out_loss:
+            raise UserError(
+                f"{self.corpus.folder} has no held-out text, which is needed for "
+                f"{' and '.join(train.held_out_settings)}; prepare it with a larger "
+                "prepare.valid_fraction, or do not set this"
+            )
         if not shards:
             return []
         network, from_zero = self._network(), bool(train.reset_state)
@@ -153,6 +159,10 @@ class TokenShardDataModule(pl.LightningDataModule):
                 "weights on this one, use LitBiLM.load_from_checkpoint and fit without ckpt_path"
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Like a LightningModule, it is copied and pickled without its Trainer.
+        return {**self.__dict__, "trainer": None, "loader": None}
+
     def _trainer(self) -> pl.Trainer:
         assert self.trainer is not None, "Lightning sets it before it asks for a loader"
         return self.trainer
@@ -170,7 +180,9 @@ class TokenShardDataModule(pl.LightningDataModule):
         """Return the number of windows that the module has trained, if it knows."""
         trainer = self._trainer()
         if trainer.overfit_batches:  # type: ignore[attr-defined]
-            return 0
+            # The same batches in each epoch.
+            windows = getattr(trainer.lightning_module, "windows", 0)
+            return int(windows % trainer.num_training_batches)
         return getattr(trainer.lightning_module, "windows", None)
 
     def _maker(self, network: BiLMNetwork) -> WindowMaker:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
@@ -11,23 +10,23 @@ from lightning_modules.evaluation.held_out import HeldOut
 from lightning_modules.evaluation.perplexity import LossTally
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.window import Window
-from lightning_modules.training.config import SGDConfig, TrainConfig
+from lightning_modules.training.config import SGDConfig
 from lightning_modules.training.datamodule import TokenShardDataModule
 from lightning_modules.training.distribution import sum_over_ranks
+from lightning_modules.training.foreign_trainer import ForeignTrainerMixin
 from lightning_modules.training.optimizers import WeightAverage, averages
 
 FIGURES = ("forward_perplexity", "backward_perplexity", "average_perplexity", "bits_per_byte")
 """Figures of a validation, besides its loss."""
 
 
-class EvaluatedBiLM(pl.LightningModule):
+class EvaluatedBiLM(ForeignTrainerMixin):
     """A module whose network is validated on held-out text, over the full vocabulary.
 
     The average of the weights is validated, once averaging has begun.
 
     Attributes:
         network: the network.
-        train_config: settings of the training.
         average: the average of the weights; None before averaging has begun.
         held_out: "loss", the mean -log p per token in nats, and `FIGURES` of the last validation; None
             where a figure is not defined.
@@ -37,7 +36,6 @@ class EvaluatedBiLM(pl.LightningModule):
     """
 
     network: BiLMNetwork
-    train_config: TrainConfig
 
     def forget_validations(self) -> None:
         """Set the attributes to those of a training that has not begun."""

@@ -60,7 +60,7 @@ class LitBiLM(EvaluatedBiLM):
     process are left as they were. A training that is resumed by ``Trainer.fit(ckpt_path=...)`` with the
     same number of ranks and passes takes the same steps as an uninterrupted one, on a CPU to the bit.
 
-    Logged every ``log_every_n_steps`` steps: ``loss_forward``, ``loss_backward``, ``train_loss`` (their
+    Logged at each step: ``loss_forward``, ``loss_backward``, ``train_loss`` (their
     mean), in nats per token; ``perplexity_forward``, ``perplexity_backward``; ``gradient_norm`` before
     clipping; ``skipped_steps``; ``learning_rate``. Logged after a validation: ``valid_loss``,
     ``valid_forward_perplexity``, ``valid_backward_perplexity``, ``valid_average_perplexity``,
@@ -162,7 +162,7 @@ class LitBiLM(EvaluatedBiLM):
         train = self.train_config
         # A fused optimiser scales gradients itself, but they are needed before to be clipped.
         fused = self.trainer.precision != "16-mixed"
-        weights = list(self.network.parameters())
+        weights = [weight for weight in self.network.parameters() if weight.requires_grad]
         optimizer = build_optimizer(train.optimizer, weights, train.learning_rate, fused)
         if self.initial_optimizer and self._restored is None:
             adopt_state(optimizer, self.initial_optimizer)
@@ -178,7 +178,8 @@ class LitBiLM(EvaluatedBiLM):
             schedule.refresh()
 
     def setup(self, stage: str) -> None:
-        """Refuse a Trainer whose settings contradict those of the training."""
+        """Refuse a Trainer whose settings contradict those of the training, and adapt it."""
+        self.adapt_trainer()
         if stage == TrainerFn.FITTING:
             check_trainer(self.trainer, self.train_config)
 
@@ -290,22 +291,16 @@ class LitBiLM(EvaluatedBiLM):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        """Take the step, and count it, also if its gradient was dropped."""
+        """Take the step, count it, also if its gradient was dropped, and log its figures. Collective."""
         super().optimizer_step(*arguments, **options)
         if self.average is not None and not self.figures.skipped_in_a_row:
             self.average.add(list(self.network.parameters()))
         self.figures.finish(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.carried_state.keep()
         self.step += 1
-
-    def on_train_batch_end(self, *arguments: Any) -> None:
-        """Log the figures of the last step, if it is time. Collective."""
-        trainer = self.trainer
-        is_due = self.step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if self.figures.is_between_steps and (is_due or trainer.should_stop):
-            figures = self.figures.to_log()
-            self.log("train_loss", figures.pop("train_loss"), prog_bar=True)
-            self.log_dict(figures)
+        figures = self.figures.to_log()
+        self.log("train_loss", figures.pop("train_loss"), prog_bar=True)
+        self.log_dict(figures)
 
     def record_held_out_loss(self, nats: float) -> None:
         """Record the loss of a validation, on which the learning rate may depend too."""

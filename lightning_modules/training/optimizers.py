@@ -137,12 +137,18 @@ class HeldOutSchedule(torch.optim.lr_scheduler.LambdaLR):
             lambda step: learning_rate(train, step, last_step, losses()) / train.learning_rate,
         )
 
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        """Return the rate of each group, also of those that callbacks have added to the optimiser."""
+        [factor] = self.lr_lambdas
+        bases = [
+            group.setdefault("initial_lr", group["lr"]) for group in self.optimizer.param_groups
+        ]
+        return [base * factor(self.last_epoch) for base in bases]
+
     def refresh(self) -> None:
         """Compute the rate of the next step again, because what it depends on has changed."""
-        for group, base, factor in zip(
-            self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True
-        ):
-            group["lr"] = base * factor(self.last_epoch)
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = rate
 
 
 def clip_gradients(weights: Sequence[nn.Parameter], limit: float | None) -> float:

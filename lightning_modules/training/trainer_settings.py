@@ -16,8 +16,19 @@ def check_settings(train: TrainConfig) -> None:
     """Refuse settings that only `biloom train` can apply.
 
     Raises:
-        UserError: if the length or the size of the model is to follow from the corpus.
+        UserError: if the length or the size of the model is to follow from the corpus, or the training
+            is to start from other weights or to end early.
     """
+    if train.patience is not None:
+        raise UserError(
+            "train.patience is a setting of `biloom train`; with a Trainer of your own, use the callback "
+            f"EarlyStopping('valid_loss', patience={train.patience})"
+        )
+    if train.init_from is not None:
+        raise UserError(
+            "train.init_from is a setting of `biloom train`; with a Trainer of your own, use "
+            "LitBiLM.load_from_checkpoint(...) in place of LitBiLM.for_corpus(...)"
+        )
     if train.passes is not None or train.recipe is not None:
         raise UserError(
             "train.passes and train.recipe are settings of `biloom train`; with a Trainer of your own, use "
@@ -65,6 +76,11 @@ def check_trainer(trainer: pl.Trainer, train: TrainConfig) -> None:
         raise UserError(
             f"train.clip_norm is {train.clip_norm:g}, but the Trainer clips at {value:g}; remove "
             "gradient_clip_val from the Trainer, or set it to the same value"
+        )
+    if train.depends_on_held_out_loss and not trainer.limit_val_batches:
+        raise UserError(
+            f"{' and '.join(train.held_out_settings)} needs validations, but the Trainer has "
+            "limit_val_batches=0; remove it, or do not set this"
         )
     on_gpu = trainer.strategy.root_device.type == "cuda"
     if train.device != "auto" and on_gpu != (train.device == "cuda"):

@@ -98,6 +98,8 @@ def check_shapes(checkpoint: dict[str, Any], network: BiLMNetwork, rows: int) ->
     """
     shapes = {f"network.{name}": w.shape for name, w in network.state_dict().items()}
     found = {name: w.shape for name, w in checkpoint["state_dict"].items()}
+    # A subclass may have other weights beside those of the network.
+    found = {name: shape for name, shape in found.items() if name.startswith("network.")}
     if shapes != found:
         different = sorted(k for k in shapes | found if shapes.get(k) != found.get(k))
         raise ValueError(f"other weights, or of other shapes: {', '.join(different[:3])}")
