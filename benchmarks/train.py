@@ -22,6 +22,8 @@ processes that take turns in blocks of steps; a ratio compares the medians. bilo
 - data_wait_share: the fraction of time that `biloom train` with the small network waits for batches.
 - two_process_efficiency: the speed of `biloom train` with two processes of one thread and 64 rows
   each, divided by twice that of one process with 64 rows.
+- two_process_cpu_efficiency: the same from CPU seconds, which other processes of the machine disturb
+  less. It leaves out the time that a process waits for the other one.
 - two_process_limit, two_trainings_efficiency: the same for two independent trainings with 64 rows and
   one core each, counting the slower of both in each step, or their mean. two_process_over_limit is
   two_process_efficiency / two_process_limit, the cost of cooperation. All trainings take turns of a
@@ -154,7 +156,7 @@ def baseline(hidden: int, projection: int, rows: int, vocabulary: int) -> Callab
     return step
 
 
-def seconds(step: Callable[[int], None], numbers: range) -> list[float]:
+def seconds(step: Callable[[int], object], numbers: range) -> list[float]:
     taken = []
     for number in numbers:
         began = time.perf_counter()

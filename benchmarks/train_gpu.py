@@ -144,7 +144,7 @@ def at_rows(
     ours = timed(module, windows, steps, device)
     other = module_of(rows, vocabulary, cutoffs, small)
     recurrent = Torchs(config.recurrent.hidden, width, other.network.recurrent.zero_state)
-    other.network.recurrent = recurrent
+    other.network.recurrent = recurrent  # type: ignore[assignment]
     theirs = timed(other, windows, steps, device)
     tokens = rows * UNROLL
     dtype = torch.bfloat16 if has_bf16("auto", device) else torch.float32
