@@ -4,8 +4,8 @@
 
 Everything runs in float32 on random words with a Zipf distribution. A step is forward, backward,
 clipping and optimiser (fused Adam) on a window whose targets are already assigned to the clusters of
-the output layer. biloom and the baseline run in separate processes that take turns in blocks of steps;
-a ratio compares the medians. biloom runs with the memory settings of training
+the output layer. biloom runs in a Lightning Trainer, the baseline in a plain loop. They run in separate
+processes that take turns in blocks of steps; a ratio compares the medians. biloom runs with the memory settings of training
 (lightning_modules/allocator.py), the baseline once without and once with them.
 
 - small_over_baseline, medium_over_baseline (and ..._memory_kept): tokens/s divided by those of two
@@ -22,6 +22,8 @@ a ratio compares the medians. biloom runs with the memory settings of training
 - data_wait_share: the fraction of time that `biloom train` with the small network waits for batches.
 - two_process_efficiency: the speed of `biloom train` with two processes of one thread and 64 rows
   each, divided by twice that of one process with 64 rows.
+- two_process_cpu_efficiency: the same from CPU seconds, which other processes of the machine disturb
+  less. It leaves out the time that a process waits for the other one.
 - two_process_limit, two_trainings_efficiency: the same for two independent trainings with 64 rows and
   one core each, counting the slower of both in each step, or their mean. two_process_over_limit is
   two_process_efficiency / two_process_limit, the cost of cooperation. All trainings take turns of a
@@ -39,12 +41,13 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from in_turns import Turns, fit_in_turns, step_in_turns
 from torch import Tensor, nn
 from trainings import processes
 
@@ -55,8 +58,8 @@ from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.recurrent.matmul import times_transposed
 from lightning_modules.nn.window_maker import WindowMaker
 from lightning_modules.training.config import TrainConfig
-from lightning_modules.training.datamodule import Batch
 from lightning_modules.training.lit_bilm import LitBiLM
+from lightning_modules.training.window_loader import Batch
 from preprocess.tokenizers.spellings import Spellings
 
 TURNS = 6
@@ -84,20 +87,10 @@ def draw_ids(vocabulary: int, shape: tuple[int, ...], seed: int) -> np.ndarray[A
     return np.minimum(np.searchsorted(ends, draw), vocabulary - 1)
 
 
-class Alone(LitBiLM):
-    """The LightningModule without a Trainer."""
-
-    def manual_backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
-
-    def _no_sync(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-
-def ours(
-    model: dict[str, Any], rows: int, vocabulary: int, spelled: int = 0, clip: float = 1.0
-) -> Callable[[int], None]:
-    """Return a function that takes one training step of biloom.
+def train_ours(
+    model: dict[str, Any], rows: int, vocabulary: int, turns: Turns, spelled: int = 0
+) -> None:
+    """Train by biloom in a Trainer, in turns.
 
     ``spelled`` is the number of bytes of a word for a character CNN; 0 means no CNN.
     """
@@ -108,10 +101,9 @@ def ours(
         cutoffs = choose_cutoffs(
             counts, config.recurrent.direction_width, config.head.div, 2 * rows * UNROLL
         )
-    train = TrainConfig(rows=rows, unroll=UNROLL, warmup_steps=0, clip_norm=clip)
-    module = Alone(config, train, vocabulary, cutoffs, torch.arange(vocabulary))
-    print(f"  {module.network.recurrent.compile_cell('auto', rows)}", file=sys.stderr)
-    module.on_train_start()
+    train = TrainConfig(rows=rows, unroll=UNROLL, warmup_steps=0)
+    module = LitBiLM(config, train, vocabulary, cutoffs, torch.arange(vocabulary))
+    print(f"  {module.compile_cell()}", file=sys.stderr)
     encode = None
     if spelled:
         words = Spellings(spelling, vocabulary, spelled)
@@ -121,12 +113,11 @@ def ours(
     ids, targets = draw_ids(vocabulary, shape, 1), draw_ids(vocabulary, shape, 2)
     made = [] if spelled else [make(i, t) for i, t in zip(ids, targets, strict=True)]
 
-    def step(number: int) -> None:
+    def batch(number: int) -> Batch:
         place = number % 8
-        window = made[place] if made else make(ids[place], targets[place])
-        module.training_step(Batch(module.step, ((window,),)), 0)
+        return Batch(number, (made[place] if made else make(ids[place], targets[place]),))
 
-    return step
+    fit_in_turns(module, batch, turns, accelerator="cpu")
 
 
 def spelling(number: int) -> str:
@@ -165,7 +156,7 @@ def baseline(hidden: int, projection: int, rows: int, vocabulary: int) -> Callab
     return step
 
 
-def seconds(step: Callable[[int], None], numbers: range) -> list[float]:
+def seconds(step: Callable[[int], object], numbers: range) -> list[float]:
     taken = []
     for number in numbers:
         began = time.perf_counter()
@@ -174,8 +165,16 @@ def seconds(step: Callable[[int], None], numbers: range) -> list[float]:
     return taken
 
 
-def worker(who: str, name: str) -> None:
+def asked_turns() -> Turns:
     """Read numbers of steps from standard input, and write the seconds of each of these steps."""
+    yield 3
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(json.dumps((yield int(line))), flush=True)
+
+
+def worker(who: str, name: str) -> None:
+    """Take the steps that standard input asks for."""
     shape = SHAPES[name]
     with nullcontext() if who == "plain" else keep_memory():
         if who == "ours":
@@ -184,14 +183,10 @@ def worker(who: str, name: str) -> None:
                 **{"hidden": shape["hidden"], "projection": shape["projection"], "dropout": 0},
             }
             model = {"input": {"kind": "embedding", "dropout": 0}, "recurrent": stack}
-            step = ours(model, shape["rows"], shape["vocabulary"])
+            train_ours(model, shape["rows"], shape["vocabulary"], asked_turns())
         else:
             warnings.simplefilter("ignore")
-            step = baseline(**shape)
-        seconds(step, range(3))
-        print("ready", flush=True)
-        for line in sys.stdin:
-            print(json.dumps(seconds(step, range(int(line)))), flush=True)
+            step_in_turns(baseline(**shape), asked_turns())
 
 
 def compare(name: str, steps: int) -> dict[str, float]:
@@ -234,14 +229,19 @@ def config_a(steps: int) -> dict[str, float]:
         "recurrent": {"kind": "lstm", "hidden": 1024, "projection": 128},
         "head": {"kind": "sampled_softmax", "samples": 4096},
     }
-    flops, onednn, taken = [], [], []
-    with keep_memory():
-        step = ours(model, 32, WORDS_A, spelled=50)
-        seconds(step, range(3))
-        for turn in range(TURNS):
+    flops: list[float] = []
+    onednn: list[float] = []
+    taken: list[float] = []
+
+    def turns() -> Turns:
+        yield 3
+        for _ in range(TURNS):
             flops.append(gflops(torch.mm))
             onednn.append(gflops(times_transposed))
-            taken += seconds(step, range(turn, turn + max(1, steps // TURNS)))
+            taken.extend((yield max(1, steps // TURNS)))
+
+    with keep_memory():
+        train_ours(model, 32, WORDS_A, turns(), spelled=50)
     speed, sgemm = 32 * UNROLL / statistics.median(taken), statistics.median(flops)
     print(f"config A: {speed:,.0f} tokens/s at {sgemm:.0f} GFLOP/s of torch.mm")
     return {

@@ -20,15 +20,15 @@ as JSON.
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from in_turns import Turns, fit_in_turns
 from torch import Tensor, nn
-from train import Alone, draw_ids, spelling, zipf_counts
+from train import draw_ids, spelling, zipf_counts
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.matmul_peak import matmul_peak
@@ -40,7 +40,8 @@ from lightning_modules.nn.window import Types, Window, on_device
 from lightning_modules.nn.window_maker import WindowMaker
 from lightning_modules.sizes import SpelledTypes, flops_per_token
 from lightning_modules.training.config import TrainConfig
-from lightning_modules.training.datamodule import Batch
+from lightning_modules.training.lit_bilm import LitBiLM
+from lightning_modules.training.window_loader import Batch
 from pipeline.training.device import has_bf16
 from preprocess.tokenizers.spellings import Spellings
 
@@ -63,10 +64,16 @@ def model_of(small: bool, dropout: float = 0.1) -> dict[str, Any]:
 class Torchs(nn.Module):
     """nn.LSTM with the interface of the recurrent stack."""
 
-    def __init__(self, hidden: int, width: int) -> None:
+    def __init__(
+        self, hidden: int, width: int, zero_state: Callable[[int, torch.device], Tensor]
+    ) -> None:
         super().__init__()
         self.width = width
+        self.zero_state = zero_state
         self.stacks = nn.ModuleList(nn.LSTM(width, hidden, 2, proj_size=width) for _ in "fb")
+
+    def compile_cell(self, mode: str, rows: int) -> str:
+        return "nn.LSTM"
 
     def forward(self, x: Tensor, state: Tensor, resets: Tensor | None = None) -> Run:
         outputs, after = [], []
@@ -88,32 +95,34 @@ def windows_of(
     return [on_device(make(ids, targets), device) for ids, targets in pairs]
 
 
-def module_of(
-    rows: int, vocabulary: int, cutoffs: tuple[int, ...], device: torch.device, small: bool
-) -> Alone:
+def module_of(rows: int, vocabulary: int, cutoffs: tuple[int, ...], small: bool) -> LitBiLM:
     train = TrainConfig(rows=rows, unroll=UNROLL, warmup_steps=0)
     model = ModelConfig.model_validate(model_of(small))
-    bf16 = has_bf16("auto", device)
-    return Alone(model, train, vocabulary, cutoffs, torch.arange(vocabulary), bf16=bf16).to(device)
+    return LitBiLM(model, train, vocabulary, cutoffs, torch.arange(vocabulary))
 
 
-def timed(module: Alone, windows: list[Window], steps: int, device: torch.device) -> float:
+def fit(module: LitBiLM, windows: list[Window], turns: Turns, device: torch.device) -> None:
+    """Train in turns on windows that are on the device."""
+    fit_in_turns(
+        module,
+        lambda number: Batch(number, (windows[number % WINDOWS],)),
+        turns,
+        partial(synchronise, device),
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=1,
+        precision="bf16-mixed" if has_bf16("auto", device) else "32-true",
+    )
+
+
+def timed(module: LitBiLM, windows: list[Window], steps: int, device: torch.device) -> float:
     """Return the median of the seconds per step."""
-    module.on_train_start()
+    taken: list[float] = []
 
-    def step() -> None:
-        window = windows[module.step % WINDOWS]
-        module.training_step(Batch(module.step, ((window,),)), 0)
+    def turns() -> Turns:
+        yield WINDOWS + 1
+        taken.extend((yield steps))
 
-    for _ in range(WINDOWS + 1):
-        step()
-    taken = []
-    for _ in range(steps):
-        synchronise(device)
-        began = time.perf_counter()
-        step()
-        synchronise(device)
-        taken.append(time.perf_counter() - began)
+    fit(module, windows, turns(), device)
     return statistics.median(taken)
 
 
@@ -130,14 +139,12 @@ def at_rows(
     cutoffs = choose_cutoffs(counts, width, 4.0, 2 * rows * UNROLL)
     words = Spellings(spelling, vocabulary, 50)
     windows = windows_of(rows, vocabulary, cutoffs, words, device)
-    module = module_of(rows, vocabulary, cutoffs, device, small)
-    print(module.network.recurrent.compile_cell("auto", rows))
+    module = module_of(rows, vocabulary, cutoffs, small)
+    print(module.compile_cell())
     ours = timed(module, windows, steps, device)
-    other = module_of(rows, vocabulary, cutoffs, device, small)
-    zero = other.network.recurrent.zero_state
-    recurrent = Torchs(config.recurrent.hidden, width).to(device)
-    recurrent.zero_state = zero  # type: ignore[assignment]
-    other.network.recurrent = recurrent
+    other = module_of(rows, vocabulary, cutoffs, small)
+    recurrent = Torchs(config.recurrent.hidden, width, other.network.recurrent.zero_state)
+    other.network.recurrent = recurrent  # type: ignore[assignment]
     theirs = timed(other, windows, steps, device)
     tokens = rows * UNROLL
     dtype = torch.bfloat16 if has_bf16("auto", device) else torch.float32
@@ -217,14 +224,16 @@ def main() -> None:
 def trace(path: str, device: torch.device, small: bool, vocabulary: int) -> None:
     words = Spellings(spelling, vocabulary, 50)
     cutoffs = choose_cutoffs(zipf_counts(vocabulary), 512, 4.0, 128 * 2 * UNROLL)
-    module = module_of(128, vocabulary, cutoffs, device, small)
+    module = module_of(128, vocabulary, cutoffs, small)
     windows = windows_of(128, vocabulary, cutoffs, words, device)
-    module.network.recurrent.compile_cell("auto", 128)
-    timed(module, windows, 1, device)
-    with torch.profiler.profile() as profile:
-        for _ in range(3):
-            module.training_step(Batch(module.step, ((windows[0],),)), 0)
-        synchronise(device)
+    profile = torch.profiler.profile()
+
+    def turns() -> Turns:
+        yield WINDOWS + 2
+        with profile:
+            yield 3
+
+    fit(module, windows, turns(), device)
     profile.export_chrome_trace(path)
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 CORPUS = """\
@@ -22,19 +22,20 @@ prepare: {{input: "{folder}/text.txt", valid_fraction: 0, deduplicate: false}}
 model:
   input: {{kind: embedding, dropout: 0}}
   recurrent: {{hidden: 512, projection: 128, dropout: 0}}
-train: {{unroll: 20, steps: 100000, log_steps: 2, checkpoint_steps: 100000, device: cpu}}
+train: {{unroll: 20, steps: 100000, log_steps: {steps}, checkpoint_steps: 100000, device: cpu}}
 tracking: {{wandb: "off"}}
 """
+LOG_STEPS = 2
 ROWS, TOKENS = 64, 64 * 20
 TURN = 4.0
-"""Seconds of a turn, about ten steps."""
+"""Seconds of a turn, about ten steps. On a busy machine a turn is longer, so that it has a few."""
 
 
 class Training:
     """A training that is stopped except in its turns."""
 
     def __init__(self, folder: str, name: str, devices: int, core: int | None) -> None:
-        self._metrics = Path(folder, name, "train", "metrics.jsonl")
+        self._folder = Path(folder, name, "train")
         self._devices = devices
         self.waits: list[float] = []
         self._process = command(
@@ -46,6 +47,7 @@ class Training:
             assert self._process.poll() is None, "see above"
             time.sleep(0.1)
         self.signal(signal.SIGSTOP)
+        self._began = self._cpu_seconds(), self.count()
 
     def signal(self, number: int) -> None:
         """Send a signal to all processes of the training."""
@@ -64,10 +66,26 @@ class Training:
         """Return the number of metrics lines so far."""
         return len(self._rows())
 
+    def cpu_seconds_a_step(self) -> float:
+        """Return the mean CPU seconds per step of all processes together, over the turns so far."""
+        seconds, rows = self._began
+        return (self._cpu_seconds() - seconds) / (LOG_STEPS * (self.count() - rows))
+
+    def _cpu_seconds(self) -> float:
+        ticks = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # a process has ended
+                fields = stat.read_text().rpartition(")")[2].split()
+                if int(fields[2]) == self._process.pid:  # its process group
+                    ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def _rows(self) -> list[dict[str, float]]:
-        if not self._metrics.exists():
+        # An unfinished result is in a folder of the stage's work.
+        found = list(self._folder.glob("_work/*/result/metrics.jsonl"))
+        if not found:
             return []
-        text = self._metrics.read_text()
+        text = found[0].read_text()
         return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
@@ -100,7 +118,11 @@ def turn(*trainings: Training) -> list[list[float]]:
     before = [training.count() for training in trainings]
     for training in trainings:
         training.signal(signal.SIGCONT)
-    time.sleep(TURN)
+    end = time.monotonic() + TURN
+    while time.monotonic() < end or any(
+        one.count() < rows + 2 for one, rows in zip(trainings, before, strict=True)
+    ):
+        time.sleep(0.1)
     for training in trainings:
         training.signal(signal.SIGSTOP)
     return [one.seconds_a_step(rows) for one, rows in zip(trainings, before, strict=True)]
@@ -109,7 +131,7 @@ def turn(*trainings: Training) -> list[list[float]]:
 def processes(folder: str, lines: list[str], turns: int) -> dict[str, float]:
     """Compare two processes of one training with one process, and with two independent trainings."""
     Path(folder, "text.txt").write_text("".join(lines))
-    Path(folder, "run.yaml").write_text(CORPUS.format(folder=folder))
+    Path(folder, "run.yaml").write_text(CORPUS.format(folder=folder, steps=LOG_STEPS))
     for stage in ("tokenizer", "prepare"):
         assert command(stage, folder).wait() == 0, "see above"
     ratios: list[tuple[float, float, float]] = []
@@ -126,10 +148,12 @@ def processes(folder: str, lines: list[str], turns: int) -> dict[str, float]:
             ratios.append((alone / together, alone / slower, alone / both))
             print(", ".join(f"{ratio:.3f}" for ratio in ratios[-1]), file=sys.stderr)
         waits = one.waits + two.waits
+        cpu = 2 * one.cpu_seconds_a_step() / two.cpu_seconds_a_step()
     names = ("two_process_efficiency", "two_process_limit", "two_trainings_efficiency")
     medians = [statistics.median(column) for column in zip(*ratios, strict=True)]
     return {
         "data_wait_share": statistics.mean(waits),
         **dict(zip(names, medians, strict=True)),
+        "two_process_cpu_efficiency": cpu,
         "two_process_over_limit": statistics.median(a / b for a, b, _ in ratios),
     }

@@ -1,6 +1,6 @@
 """How much text in legacy encodings is read by default, and with `encoding: auto`.
 
-    python benchmarks/encodings.py FOLDER
+    python benchmarks/decoding.py FOLDER
 
 The files are in FOLDER/ENCODING or FOLDER/ENCODING-LANGUAGE, as in the folder `tests` of the source of
 chardet 5.2 (`pip download --no-deps --no-binary :all: chardet==5.2.0`). Files in ASCII and UTF-8 are
