@@ -143,7 +143,8 @@ def show_training(
         shown = f"{passes:,.0f}" if passes >= 10 else f"{passes:.2g}"
         about = "about " if corpus.basis else ""
         size = f"{count(corpus.one_pass)} tokens{corpus.basis}"
-        console.line(f"{length}; {about}{shown} passes over {size}")
+        unit = "pass" if shown == "1" else "passes"
+        console.line(f"{length}; {about}{shown} {unit} over {size}")
         warnings = training_warnings(config, passes, corpus.tokens)
     if action == "keep":
         return

@@ -60,6 +60,7 @@ MANY = (
     "a single pass over this much text memorises nothing, so that dropout would only slow it down"
 )
 RECIPES = (
+    Recipe(80_000, 256, 96, 0.3, 8, 8e-3, FEW),
     Recipe(250_000, 256, 96, 0.2, 8, 8e-3, FEW),
     Recipe(700_000, 256, 96, 0.1, 5, 8e-3, FEW),
     Recipe(2_000_000, 256, 96, 0.0, 2, 8e-3, SOME),

@@ -122,6 +122,8 @@ def test_the_passes_are_those_of_the_corpus_once_it_is_prepared(
     assert line("training", many, capsys).startswith(
         f"training: 40,000 steps of 15 tokens; {600_000 / tokens:,.0f} passes over "
     )
+    once = [*prepared, f"train.steps={round(tokens / 15)}"]
+    assert f"; 1 pass over {tokens:,} tokens" in line("training", once, capsys)
     warning = passes_warning(600_000 / tokens, 40_000, 0.1)
     assert warning
     assert line("40,000 steps are ", many, capsys) == warning

@@ -15,6 +15,7 @@ from pipeline.config.recipe import (
     resolve,
 )
 from pipeline.config.schema import Config
+from pipeline.training.forecast import passes_warning
 
 
 def config(*overrides: str) -> Config:
@@ -37,6 +38,18 @@ def test_recipes_are_in_the_order_of_their_size() -> None:
     assert recipe_for(bounds[0]) is RECIPES[0]
     assert recipe_for(bounds[0] + 1) is RECIPES[1]
     assert recipe_for(1e15) is RECIPES[-1]
+
+
+def test_less_text_gets_more_dropout_and_no_larger_model() -> None:
+    dropouts = [one.dropout for one in RECIPES]
+    sizes = [(one.hidden, one.projection) for one in RECIPES]
+    assert dropouts == sorted(dropouts, reverse=True)
+    assert sizes == sorted(sizes)
+
+
+@pytest.mark.parametrize("one", RECIPES)
+def test_no_recipe_is_warned_of(one: recipe.Recipe) -> None:
+    assert passes_warning(one.passes, 1000, one.dropout) is None
 
 
 @pytest.mark.parametrize("one", RECIPES)
@@ -66,12 +79,12 @@ def test_what_is_set_wins_and_is_shown() -> None:
     made = resolve(mine, 1e5)
     assert (made.train.steps, made.train.learning_rate) == (70, 1e-3)
     assert made.model.recurrent.hidden == 512
-    assert made.model.recurrent.dropout == RECIPES[0].dropout
-    first = RECIPES[0]
+    chosen = recipe_for(1e5)
+    assert made.model.recurrent.dropout == chosen.dropout
     assert recipe_lines(made, 1e5)[-1] == (
-        f"set in the config, in place of the recipe: model.recurrent.hidden=512 (recipe: {first.hidden}), "
-        f"train.learning_rate=0.001 (recipe: {first.learning_rate}), train.steps=70 (recipe: "
-        f"{math.ceil(first.passes * 1e5 / 640)})"
+        f"set in the config, in place of the recipe: model.recurrent.hidden=512 (recipe: {chosen.hidden}), "
+        f"train.learning_rate=0.001 (recipe: {chosen.learning_rate}), train.steps=70 (recipe: "
+        f"{math.ceil(chosen.passes * 1e5 / 640)})"
     )
 
 
@@ -89,11 +102,11 @@ def test_a_narrow_layer_has_a_narrower_projection() -> None:
 
 def test_other_kinds_get_what_suits_them() -> None:
     gru = resolve(auto("model.recurrent.kind=gru", "train.optimizer.kind=sgd"), 1e5)
-    assert gru.model.recurrent.hidden == RECIPES[0].hidden // 2
+    assert gru.model.recurrent.hidden == recipe_for(1e5).hidden // 2
     assert gru.train.learning_rate == config().train.learning_rate
     assert recipe_lines(gru, 1e5)[0].startswith("recipe for 100k tokens: GRU 2 x 128, dropout ")
     cnn = resolve(auto("model.input.kind=char_cnn"), 1e5)
-    assert cnn.model.input.dropout == RECIPES[0].dropout
+    assert cnn.model.input.dropout == recipe_for(1e5).dropout
 
 
 def test_raised_passes_change_nothing_but_the_steps() -> None:
@@ -127,7 +140,7 @@ def test_a_small_corpus_is_told_what_a_larger_one_would_get() -> None:
     assert ", because " in lines[0]
     assert lines[1].startswith("130k tokens are little: ")
     assert "; 1.3M tokens would get LSTM 2 x " in lines[1]
-    assert "; 250k tokens would get " in recipe_lines(resolve(auto(), 30), 30)[1]
+    assert "; 80k tokens would get " in recipe_lines(resolve(auto(), 30), 30)[1]
     assert len(recipe_lines(resolve(auto(), 1e9), 1e9)) == 1
     assert recipe_lines(resolve(config("train.passes=2"), 1e5), 1e5) == []
 
