@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lightning_modules.training.distribution import Share, gather_rows
+from lightning_modules.training.ranks.distribution import Share, gather_rows
 
 
 class CarriedState:

@@ -17,7 +17,7 @@ from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types
 from lightning_modules.nn.window_maker import WindowMaker
 from lightning_modules.training.config import TrainConfig
-from lightning_modules.training.distribution import Share
+from lightning_modules.training.ranks.distribution import Share
 from lightning_modules.training.window_loader import HeldOutLoader, WindowDataset, WindowLoader
 from preprocess.errors import UserError
 from preprocess.files import storage

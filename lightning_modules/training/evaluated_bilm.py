@@ -12,9 +12,9 @@ from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.window import Window
 from lightning_modules.training.config import SGDConfig
 from lightning_modules.training.datamodule import TokenShardDataModule
-from lightning_modules.training.distribution import sum_over_ranks
 from lightning_modules.training.foreign_trainer import ForeignTrainerMixin
 from lightning_modules.training.optimizers import WeightAverage, averages
+from lightning_modules.training.ranks.distribution import sum_over_ranks
 
 FIGURES = ("forward_perplexity", "backward_perplexity", "average_perplexity", "bits_per_byte")
 """Figures of a validation, besides its loss."""

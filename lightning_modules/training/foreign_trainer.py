@@ -10,6 +10,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_modules.training.checkpoint_format import make_resumable
 from lightning_modules.training.config import TrainConfig
+from lightning_modules.training.trainer_settings import hyperparameters
 from preprocess.errors import UserError
 
 STEPS = ("training_step", "validation_step")
@@ -32,7 +33,7 @@ class ForeignTrainerMixin(pl.LightningModule):
     @learning_rate.setter
     def learning_rate(self, rate: float) -> None:
         self.train_config = self.train_config.model_copy(update={"learning_rate": rate})
-        self.hparams["train"] = self.train_config.model_dump(mode="json")
+        self.hparams["train"] = hyperparameters(self.train_config)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *arguments: Any, **options: Any) -> Self:

@@ -14,17 +14,13 @@ from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.heads.routes import ranks_of
 from lightning_modules.training.carried_state import CarriedState
-from lightning_modules.training.checkpoints.format import (
+from lightning_modules.training.checkpoint_format import (
     CHECKPOINT_FORMAT,
     check_shapes,
     fits,
     make_resumable,
 )
-from lightning_modules.training.clusters import cutoffs_of, output_counts
 from lightning_modules.training.config import PlateauConfig, TrainConfig
-from lightning_modules.training.distribution import (
-    Share,
-)
 from lightning_modules.training.evaluated_bilm import EvaluatedBiLM
 from lightning_modules.training.optimizers import (
     HeldOutSchedule,
@@ -34,6 +30,9 @@ from lightning_modules.training.optimizers import (
     use_own_implementation,
 )
 from lightning_modules.training.random_state import seeded
+from lightning_modules.training.ranks.distribution import (
+    Share,
+)
 from lightning_modules.training.step_figures import StepFigures
 from lightning_modules.training.trainer_settings import (
     check_settings,
@@ -42,6 +41,7 @@ from lightning_modules.training.trainer_settings import (
     hyperparameters,
     last_step,
 )
+from lightning_modules.training.weights.clusters import cutoffs_of, output_counts
 from lightning_modules.training.window_loader import Batch
 from preprocess.errors import UserError
 from preprocess.shards.format import Corpus

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.evaluation.held_out import WAYS, perplexity
-from lightning_modules.training.distribution import mean_over_ranks
+from lightning_modules.training.ranks.distribution import mean_over_ranks
 
 
 class StepFigures:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_modules.nn.window import Window, map_leaves
 from lightning_modules.nn.window_maker import WindowMaker, document_resets
-from lightning_modules.training.distribution import Share
+from lightning_modules.training.ranks.distribution import Share
 from preprocess.errors import UserError
 from preprocess.shards.held_out_windows import HeldOutWindows
 from preprocess.shards.windows import TrainingWindows

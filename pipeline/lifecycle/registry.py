@@ -8,7 +8,7 @@ from typing import Any
 
 import xxhash
 
-from lightning_modules.training.checkpoints.initial_source import initial_source
+from lightning_modules.training.weights.initial_source import initial_source
 from pipeline.config.former_keys import IGNORED, IGNORED_OF_SOURCES, LIMITS, in_present_terms
 from pipeline.config.schema import Config
 from pipeline.lifecycle.inputs import (

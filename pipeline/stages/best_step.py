@@ -8,15 +8,15 @@ from torch import Tensor
 
 from lightning_modules.evaluation.held_out import perplexity
 from lightning_modules.models.checkpoint_file import BEST, read_checkpoint
-from lightning_modules.training.checkpoints.best import (
+from lightning_modules.training.config import TrainConfig
+from lightning_modules.training.metrics_file import Row, held_out_losses, training_losses
+from lightning_modules.training.weights.best import (
     RISES,
     Loss,
     evaluations_since_best,
     is_last_step,
     overfits,
 )
-from lightning_modules.training.config import TrainConfig
-from lightning_modules.training.metrics_file import Row, held_out_losses, training_losses
 from pipeline.lifecycle.stage import StageFolder
 from preprocess.files import storage
 from preprocess.work.folder import best_file, best_steps

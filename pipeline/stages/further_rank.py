@@ -23,7 +23,7 @@ def main() -> int:
 
 
 def _join() -> int:
-    from lightning_modules.training.distribution import LostProcess
+    from lightning_modules.training.ranks.distribution import LostProcess
     from pipeline.stages.train import join_as
 
     processes, work = pickle.load(sys.stdin.buffer)

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from lightning_modules.config import CharCNNInputConfig, ModelConfig
 from lightning_modules.nn.heads.cutoffs import two_digits
 from lightning_modules.sizes import SpelledTypes, flops_per_token
-from lightning_modules.training.clusters import cutoffs_of
 from lightning_modules.training.config import TrainConfig
+from lightning_modules.training.weights.clusters import cutoffs_of
 from pipeline.config.schema import Config
 from pipeline.console import Bar, count
 

@@ -14,14 +14,14 @@ from lightning_modules.nn.heads.routes import ranks_of
 from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types
 from lightning_modules.sizes import SpelledTypes
-from lightning_modules.training.checkpoints.callback import newest_checkpoint
-from lightning_modules.training.checkpoints.initial_weights import InitialWeights
-from lightning_modules.training.clusters import cutoffs_of, output_counts, softmax_size
+from lightning_modules.training.checkpoints import newest_checkpoint
 from lightning_modules.training.config import ConstantConfig, InverseSqrtConfig, PlateauConfig
 from lightning_modules.training.datamodule import training_stream
-from lightning_modules.training.distribution import Share
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.optimizers import learning_rate
+from lightning_modules.training.ranks.distribution import Share
+from lightning_modules.training.weights.clusters import cutoffs_of, output_counts, softmax_size
+from lightning_modules.training.weights.initial_weights import InitialWeights
 from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.inputs import stage_folder, tokenizer_of

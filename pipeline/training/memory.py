@@ -9,7 +9,7 @@ import torch
 from lightning_modules.config import ModelConfig
 from lightning_modules.sizes import parameter_count
 from lightning_modules.training.config import SGDConfig, TrainConfig
-from lightning_modules.training.distribution import Share
+from lightning_modules.training.ranks.distribution import Share
 from preprocess.errors import UserError
 from preprocess.reading.compression import available_memory
 

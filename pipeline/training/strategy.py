@@ -13,7 +13,7 @@ from pytorch_lightning.plugins.environments import (  # type: ignore[attr-define
 )
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
-from lightning_modules.training.ordered_sum import OrderedDDPStrategy
+from lightning_modules.training.ranks.ordered_sum import OrderedDDPStrategy
 from pipeline.training.processes import Processes
 
 

@@ -15,12 +15,12 @@ from lightning_modules.allocator import keep_memory
 from lightning_modules.matmul_peak import matmul_peak
 from lightning_modules.sizes import flops_per_token
 from lightning_modules.training.callbacks import Compute, Metrics, ProgressBar
-from lightning_modules.training.checkpoints.best import BestCheckpoint, Patience, is_last_step
-from lightning_modules.training.checkpoints.callback import CheckpointFiles, Checkpoints
+from lightning_modules.training.checkpoints import CheckpointFiles, Checkpoints
 from lightning_modules.training.datamodule import TokenShardDataModule
-from lightning_modules.training.distribution import lost_process_reported
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.metrics_file import METRICS, Row
+from lightning_modules.training.ranks.distribution import lost_process_reported
+from lightning_modules.training.weights.best import BestCheckpoint, Patience, is_last_step
 from pipeline.exhaustion import exhausted
 from pipeline.stopping import STOP_SIGNALS, Stopped
 from pipeline.training.inputs import TrainingInputs

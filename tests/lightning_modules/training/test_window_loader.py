@@ -8,7 +8,7 @@ import torch
 
 from lightning_modules.nn.window import Types, Window
 from lightning_modules.nn.window_maker import WindowMaker
-from lightning_modules.training.distribution import Share
+from lightning_modules.training.ranks.distribution import Share
 from lightning_modules.training.window_loader import (
     HeldOutLoader,
     WindowDataset,

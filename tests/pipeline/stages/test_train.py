@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from lightning_modules.models.checkpoint_file import read_checkpoint
-from lightning_modules.training.checkpoints.callback import newest_checkpoint
+from lightning_modules.training.checkpoints import newest_checkpoint
 from lightning_modules.training.lit_bilm import LitBiLM
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.state import has_begun_elsewhere

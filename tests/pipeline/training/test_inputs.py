@@ -10,7 +10,7 @@ import torch
 from rich.console import Console as RichConsole
 
 from lightning_modules.nn.heads.cutoffs import choose_cutoffs
-from lightning_modules.training.distribution import Share
+from lightning_modules.training.ranks.distribution import Share
 from pipeline.console import Console
 from pipeline.lifecycle.stage import StageFolder
 from pipeline.training.forecast import zipf_counts

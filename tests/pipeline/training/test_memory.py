@@ -9,7 +9,7 @@ import torch
 from lightning_modules.config import LSTMConfig, ModelConfig, SoftmaxConfig
 from lightning_modules.sizes import parameter_count
 from lightning_modules.training.config import AdamConfig, SGDConfig, TrainConfig
-from lightning_modules.training.distribution import Share
+from lightning_modules.training.ranks.distribution import Share
 from pipeline.lifecycle.stage import StageFolder
 from pipeline.training import memory
 from pipeline.training.inputs import TrainingInputs

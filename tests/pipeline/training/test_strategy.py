@@ -16,7 +16,7 @@ from pytorch_lightning.plugins.environments import (  # type: ignore[attr-define
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
 from lightning_modules.training.config import TrainConfig
-from lightning_modules.training.ordered_sum import OrderedDDPStrategy
+from lightning_modules.training.ranks.ordered_sum import OrderedDDPStrategy
 from pipeline.training.processes import Processes, processes_of
 from pipeline.training.strategy import (
     KeepSigtermHandler,

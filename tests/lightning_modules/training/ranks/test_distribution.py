@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_modules.training.distribution import (
+from lightning_modules.training.ranks.distribution import (
     Agreement,
     LostProcess,
     Share,

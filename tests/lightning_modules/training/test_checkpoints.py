@@ -11,7 +11,7 @@ import torch
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.models.checkpoint_file import CheckpointError
-from lightning_modules.training.checkpoints.callback import (
+from lightning_modules.training.checkpoints import (
     CheckpointFiles,
     Checkpoints,
     TrainingDiverged,
@@ -102,9 +102,7 @@ def test_checkpoints_are_saved_by_the_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(
-        "lightning_modules.training.checkpoints.callback.time.monotonic", lambda: now
-    )
+    monkeypatch.setattr("lightning_modules.training.checkpoints.time.monotonic", lambda: now)
     run = Run(tmp_path, checkpoint_steps=1000, checkpoint_minutes=2)
     for step in range(1, 31):
         now = step * 10.0

@@ -10,7 +10,10 @@ import torch
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.models.checkpoint_file import read_checkpoint
-from lightning_modules.training.checkpoints.best import (
+from lightning_modules.training.config import TrainConfig
+from lightning_modules.training.lit_bilm import LitBiLM
+from lightning_modules.training.optimizers import WeightAverage
+from lightning_modules.training.weights.best import (
     BestCheckpoint,
     Patience,
     evaluations_since_best,
@@ -19,9 +22,6 @@ from lightning_modules.training.checkpoints.best import (
     patience_ran_out,
     remove_unneeded,
 )
-from lightning_modules.training.config import TrainConfig
-from lightning_modules.training.lit_bilm import LitBiLM
-from lightning_modules.training.optimizers import WeightAverage
 from preprocess.work.folder import best_file, best_steps, checkpoint_file, checkpoint_steps
 
 

@@ -19,9 +19,9 @@ from lightning_modules.models.stored_network import first_not_finite
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.heads.adaptive_softmax import AdaptiveSoftmax
 from lightning_modules.nn.inputs.adaptive_input import AdaptiveInput
-from lightning_modules.training.checkpoints.initial_source import InitialSource, initial_source
 from lightning_modules.training.config import OptimizerConfig, SGDConfig
 from lightning_modules.training.optimizers import build_optimizer
+from lightning_modules.training.weights.initial_source import InitialSource, initial_source
 from lightning_modules.vectors.pretrained import BiLM
 from preprocess.errors import UserError
 from preprocess.files import storage

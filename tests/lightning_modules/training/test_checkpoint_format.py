@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_modules.training.checkpoints.format import (
+from lightning_modules.training.checkpoint_format import (
     CHECKPOINT_FORMAT,
     check_shapes,
     fits,

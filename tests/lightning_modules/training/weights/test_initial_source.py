@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lightning_modules.training.checkpoints.initial_source import initial_source
+from lightning_modules.training.weights.initial_source import initial_source
 from preprocess.errors import UserError
 from preprocess.files.manifest import read_manifest
 

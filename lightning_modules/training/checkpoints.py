@@ -13,11 +13,11 @@ from lightning_modules.models.checkpoint_file import (
     pack_checkpoint,
     read_checkpoint,
 )
-from lightning_modules.training.checkpoints.best import remove_unneeded
-from lightning_modules.training.checkpoints.format import make_resumable
+from lightning_modules.training.checkpoint_format import make_resumable
 from lightning_modules.training.config import TrainConfig
-from lightning_modules.training.distribution import Agreement
 from lightning_modules.training.lit_bilm import LitBiLM
+from lightning_modules.training.ranks.distribution import Agreement
+from lightning_modules.training.weights.best import remove_unneeded
 from preprocess.errors import JobError
 from preprocess.files import storage
 from preprocess.work.folder import checkpoint_file, checkpoint_steps

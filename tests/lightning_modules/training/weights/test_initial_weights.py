@@ -16,7 +16,6 @@ from lightning_modules.models.checkpoint_file import (
     read_checkpoint,
 )
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.training.checkpoints.initial_weights import InitialWeights
 from lightning_modules.training.config import (
     AdagradConfig,
     AdamConfig,
@@ -25,6 +24,7 @@ from lightning_modules.training.config import (
     SGDConfig,
 )
 from lightning_modules.training.optimizers import build_optimizer
+from lightning_modules.training.weights.initial_weights import InitialWeights
 from lightning_modules.vectors.pretrained import BiLM
 from preprocess.errors import UserError
 from preprocess.files.manifest import FileRecord, hash_file, read_manifest, write_manifest

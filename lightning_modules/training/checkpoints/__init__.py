@@ -1,1 +1,0 @@
-"""Checkpoints of a training: their format, when they are written, the best one, and initial weights."""

@@ -1,0 +1,1 @@
+"""What a training starts from, and the best weights that it has reached."""
