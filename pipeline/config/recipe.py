@@ -154,12 +154,17 @@ def recipe_lines(config: Config, tokens: float) -> list[str]:
             f"{count(more)} tokens would get {_described(recipe_for(more), config)}"
         )
     settings = recipe_settings(config, tokens)
-    settings["train.steps"] = steps_of(recipe.passes, tokens, config.train)
     own = [
         f"{key}={_value(config, key)} (recipe: {value})"
         for key, value in settings.items()
         if _value(config, key) != value
     ]
+    steps, train = steps_of(recipe.passes, tokens, config.train), config.train
+    if train.steps != steps:
+        passes = train.steps * train.tokens_a_step / tokens
+        own.append(
+            f"train.steps={train.steps}, {passes:.2f} passes (recipe: {steps}, {recipe.passes:g})"
+        )
     if own:
         lines.append(f"set in the config, in place of the recipe: {', '.join(own)}")
     return lines

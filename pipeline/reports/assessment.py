@@ -29,6 +29,9 @@ COLD_START = 1.5
 carried state.
 
 Measured: 0.89 to 1.05 in the same models."""
+CHANCE = 7.5
+"""Three standard deviations of the loss of a token in nats, about 2.5 each. So the logarithm of a ratio of
+perplexities over n tokens may reach ``CHANCE / sqrt(n)`` by chance."""
 MANY_PASSES = 4.0
 """Passes up to which repeated text is worth nearly as much as new text (Muennighoff et al. 2023)."""
 LAST_PART = 0.1
@@ -168,9 +171,11 @@ def _directions(figures: Figures) -> Verdict | None:
         return None
     ratio, worse, label = max(found)
     better = "forward" if worse == "backward" else "backward"
+    text = f"Perplexities of the two directions differ by {ratio - 1:.1%}{label}"
     if ratio <= UNEVEN:
-        text = f"Perplexities of the two directions differ by {ratio - 1:.1%}{label}."
-        return Verdict("good", "Directions", text)
+        return Verdict("good", "Directions", f"{text}.")
+    if _may_be_chance(ratio, figures):
+        return Verdict("note", "Directions", f"{text}, {_chance(figures)}.")
     return Verdict(
         "attention",
         "Directions",
@@ -194,11 +199,24 @@ def _text_by_text(figures: Figures) -> Verdict | None:
     text = f"Perplexity text by text is {ratio:.2f} times that with carried state"
     if ratio <= COLD_START:
         return Verdict("good", "Text by text", f"{text}.")
+    if _may_be_chance(ratio, figures):
+        return Verdict("note", "Text by text", f"{text}, {_chance(figures)}.")
     return Verdict(
         "attention",
         "Text by text",
         f"{text}. Vectors and scores are made text by text from the zero state, but the model relies on "
         f"the text before. Train again with {_OTHER_STATE}.",
+    )
+
+
+def _may_be_chance(ratio: float, figures: Figures) -> bool:
+    return math.log(ratio) * math.sqrt(figures.get("tokens", math.inf)) <= CHANCE
+
+
+def _chance(figures: Figures) -> str:
+    return (
+        f"which may be chance in {figures['tokens']:,} tokens of held-out text; a larger "
+        "prepare.valid_fraction gives more"
     )
 
 

@@ -68,7 +68,8 @@ def evaluation_of(
     if evaluated.asked.get(CHECKPOINT) == checkpoint.manifest.content:
         console.warn(
             f"the model card shows no perplexity, because this run evaluated the {kind} checkpoint and "
-            f"exports the {checkpoint.kind} one; without evaluate.checkpoint, both stages use the same"
+            f"exports the {checkpoint.kind} one; `biloom evaluate --overwrite` with the same settings, and without "
+            "evaluate.checkpoint, adds it"
         )
     return {}
 

@@ -64,8 +64,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     details: dict[str, Any] = {"split": settings.split, "tokens": 0, **kept}
     if not corpus.totals(settings.split)["documents"]:
         console.warn(
-            f"nothing to evaluate: {corpus.folder} has no {settings.split} text; prepare a corpus "
-            f"with {_text_for(settings.split)}"
+            f"nothing to evaluate: the {settings.split} split of {corpus.folder} is empty; prepare a "
+            f"corpus with {_text_for(settings.split)}"
         )
         return Made((), details, stats=details, content=fingerprint(details))
     network = network_of_checkpoint(folder, trained, checkpoint.name)

@@ -29,6 +29,11 @@ MUCH_DROPOUT = 0.2
 """Dropout from which no more of it is advised."""
 MUCH_HELD_OUT = 0.2
 """Share of a corpus's tokens in its valid and test splits above which a warning is shown."""
+FEW_HELD_OUT = 1000
+"""Tokens of the valid split below which a warning is shown: the perplexity of so few has a standard error
+of about 8 %, since the loss of a token has a standard deviation of about 2.5 nats."""
+ENOUGH_HELD_OUT, MOST_HELD_OUT = 2000, 0.1
+"""Tokens of the valid split that the warning aims at, and the largest share of a corpus that it advises."""
 MUCH_EVALUATION = 0.25
 """Time of the held-out evaluations, as a share of the training steps', above which a warning is shown."""
 FORWARD_SHARE = 1 / 3
@@ -81,7 +86,7 @@ def strongest_dropout(model: ModelConfig) -> float:
 
 
 def held_out_warning(tokens: Mapping[str, float]) -> str | None:
-    """Return a warning if a corpus has no held-out text, or much, else None.
+    """Return a warning if a corpus has no, little or much held-out text, else None.
 
     Args:
         tokens: number of tokens of each split.
@@ -92,13 +97,24 @@ def held_out_warning(tokens: Mapping[str, float]) -> str | None:
             "a source of split: valid"
         )
     held_out = tokens["valid"] + tokens["test"]
-    share = held_out / (tokens["train"] + held_out)
+    total = tokens["train"] + held_out
+    share = held_out / total
     if share <= MUCH_HELD_OUT:
-        return None
+        return _little_held_out(tokens["valid"], total)
     return (
         f"{share:.0%} of the corpus's tokens are held out (valid and test), so training does not read "
         "them; lower prepare.valid_fraction and prepare.test_fraction, or use less text in the "
         "sources of these splits"
+    )
+
+
+def _little_held_out(valid: float, total: float) -> str | None:
+    share = min(math.ceil(100 * ENOUGH_HELD_OUT / total) / 100, MOST_HELD_OUT)
+    if valid >= FEW_HELD_OUT or share * total <= valid:
+        return None
+    return (
+        f"the valid split has only {count(valid)} tokens, so held-out perplexity and the best step are "
+        f"uncertain; prepare.valid_fraction={share:g} holds out about {count(share * total)}"
     )
 
 

@@ -83,8 +83,8 @@ def test_what_is_set_wins_and_is_shown() -> None:
     assert made.model.recurrent.dropout == chosen.dropout
     assert recipe_lines(made, 1e5)[-1] == (
         f"set in the config, in place of the recipe: model.recurrent.hidden=512 (recipe: {chosen.hidden}), "
-        f"train.learning_rate=0.001 (recipe: {chosen.learning_rate}), train.steps=70 (recipe: "
-        f"{math.ceil(chosen.passes * 1e5 / 640)})"
+        f"train.learning_rate=0.001 (recipe: {chosen.learning_rate}), train.steps=70, 0.45 passes "
+        f"(recipe: {math.ceil(chosen.passes * 1e5 / 640)}, {chosen.passes:g})"
     )
 
 

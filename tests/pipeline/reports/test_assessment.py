@@ -146,6 +146,30 @@ def of_states(carried: tuple[float, float], zero: tuple[float, float]) -> dict[s
     return {**states["carried"], "state": "carried", "by_state": states}
 
 
+def test_a_difference_that_few_held_out_tokens_give_by_chance_is_not_flagged() -> None:
+    directions = {"forward_perplexity": 130.0, "backward_perplexity": 100.0}
+    (found,) = evaluation_verdicts({**directions, "tokens": 505})
+    assert found == Verdict(
+        "note",
+        "Directions",
+        "Perplexities of the two directions differ by 30.0%, which may be chance in 505 tokens of held-out "
+        "text; a larger prepare.valid_fraction gives more.",
+    )
+    assert len(concerns({**directions, "tokens": 5_000})) == 1
+    assert len(concerns({**directions, "forward_perplexity": 290.0, "tokens": 505})) == 1
+
+    states = {
+        "carried": {"average_perplexity": 100.0},
+        "text_by_text": {"average_perplexity": 160.0},
+    }
+    (found,) = evaluation_verdicts({"by_state": states, "tokens": 100})
+    assert found.level == "note"
+    assert found.text.endswith(
+        "with carried state, which may be chance in 100 tokens of held-out text; a larger prepare.valid_fraction gives more."
+    )
+    assert len(concerns({"by_state": states, "tokens": 1_000})) == 1
+
+
 def test_directions_are_compared_in_the_state_in_which_they_differ_most() -> None:
     found = {one.topic: one for one in evaluation_verdicts(of_states((99, 100), (143, 413)))}
     assert found["Directions"] == Verdict(

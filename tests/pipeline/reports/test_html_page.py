@@ -20,7 +20,14 @@ VALUES: dict[str, Any] = {
     "figures": [["steps", "1", "2"]],
     "settings": [["train.steps", "1", "2"]],
     "title": "Curve",
-    "chart": {"label": "label", "x_ticks": [], "y_ticks": [], "lines": [], "dots": []},
+    "chart": {
+        "label": "label",
+        "x_ticks": [],
+        "y_ticks": [],
+        "lines": [],
+        "dots": [],
+        "marked": None,
+    },
     "caption": "caption",
     "keys": [("c0", "a")],
 }
@@ -69,7 +76,14 @@ def test_every_value_is_escaped(page: Page, evil: str) -> None:
         figures=[[evil, evil, evil]],
         settings=[[evil, evil, evil]],
         title=evil,
-        chart={"label": evil, "x_ticks": [("1", evil)], "y_ticks": [], "lines": [], "dots": []},
+        chart={
+            "label": evil,
+            "x_ticks": [("1", evil)],
+            "y_ticks": [],
+            "lines": [],
+            "dots": [],
+            "marked": None,
+        },
         caption=evil,
         keys=[("c0", evil)],
     )

@@ -11,6 +11,7 @@ from rich.console import Console as RichConsole
 
 from pipeline.config.load import load_config
 from pipeline.console import Console
+from pipeline.reports import assessment
 from pipeline.reports import run_report as report_module
 from pipeline.reports.run_report import config_of_run, link, report
 from preprocess.errors import UserError
@@ -188,7 +189,8 @@ def test_where_no_asked_word_occurs_words_are_chosen_from_the_text(tmp_path, mon
     assert asked == [("bank",)]
 
 
-def test_what_needs_attention_is_shown_on_the_terminal(tmp_path):
+def test_what_needs_attention_is_shown_on_the_terminal(tmp_path, monkeypatch):
+    monkeypatch.setattr(assessment, "CHANCE", 0.0)
     finish(str(tmp_path))
     text = shown(tmp_path)
     assert "Directions: Perplexity of the backward direction is 1.90 times" in text

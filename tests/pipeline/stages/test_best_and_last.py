@@ -75,7 +75,8 @@ def test_a_card_shows_no_figures_of_the_other_checkpoint(tiny: Tiny, run: Path) 
 
     assert (
         "the model card shows no perplexity, because this run evaluated the best checkpoint and exports the "
-        "last one; without evaluate.checkpoint, both stages use the same\n" in printed
+        "last one; `biloom evaluate --overwrite` with the same settings, and without evaluate.checkpoint, adds it\n"
+        in printed
     )
     assert "Not measured" in card(run)
     # Nor does a later evaluation of the best add its figures.

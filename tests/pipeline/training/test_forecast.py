@@ -87,9 +87,16 @@ def test_less_than_a_pass_shows_a_warning(passes: float, shown: str) -> None:
         ),
         ((0, 20, 0), "100% of the corpus's tokens are held out"),
         ((80, 10, 10), None),
+        (
+            (46_900, 590, 0),
+            "the valid split has only 590 tokens, so held-out perplexity and the best step are uncertain; "
+            "prepare.valid_fraction=0.05 holds out about 2,374",
+        ),
+        ((9_900, 100, 0), "the valid split has only 100 tokens, so held-out perplexity and the "),
+        ((46_900, 1000, 0), None),
     ],
 )
-def test_a_held_out_text_that_is_missing_or_large_is_warned_of(
+def test_a_held_out_text_that_is_missing_small_or_large_is_warned_of(
     tokens: tuple[int, int, int], told: str | None
 ) -> None:
     warning = held_out_warning(dict(zip(("train", "valid", "test"), tokens, strict=True)))

@@ -11,7 +11,7 @@ SHAPES = [(7,), (3, 5), (1,), (300, 1000), (2, 2), (40_001,)]
 
 SETTING = """
 from lightning_modules.training.ranks.ordered_sum import OrderedDDPStrategy, ordered_mean
-from tests.lightning_modules.training.test_ordered_sum import SHAPES, drawn, mean
+from tests.lightning_modules.training.ranks.test_ordered_sum import SHAPES, drawn, mean
 
 expected = mean(world)
 """
