@@ -138,3 +138,11 @@ def test_a_data_module_is_pickled_without_its_trainer(tiny: Tiny) -> None:
     trainer(max_steps=1).fit(module, data)
     state = data.__getstate__()
     assert state["trainer"] is state["loader"] is None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile
+def test_a_compiled_module_trains_like_the_module_itself(tiny: Tiny) -> None:
+    module, data = made(tiny)
+    with pytest.warns(UserWarning, match=r"torch\.compile\(LitBiLM\) has no effect"):
+        trainer(max_steps=2).fit(torch.compile(module), data)  # type: ignore[arg-type]
+    assert module.step == 2
