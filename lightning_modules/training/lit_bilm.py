@@ -60,9 +60,10 @@ class LitBiLM(EvaluatedBiLM):
     process are left as they were. A training that is resumed by ``Trainer.fit(ckpt_path=...)`` with the
     same number of ranks and passes takes the same steps as an uninterrupted one, on a CPU to the bit.
 
-    Logged at each step: ``loss_forward``, ``loss_backward``, ``train_loss`` (their
-    mean), in nats per token; ``perplexity_forward``, ``perplexity_backward``; ``gradient_norm`` before
-    clipping; ``skipped_steps``; ``learning_rate``. Logged after a validation: ``valid_loss``,
+    Logged every ``log_every_n_steps`` steps, and at the last one of an epoch: ``loss_forward``,
+    ``loss_backward``, ``train_loss`` (their mean), in nats per token; ``perplexity_forward``,
+    ``perplexity_backward``; ``gradient_norm`` before clipping; ``skipped_steps``; ``learning_rate``.
+    Logged after a validation: ``valid_loss``,
     ``valid_forward_perplexity``, ``valid_backward_perplexity``, ``valid_average_perplexity``,
     ``valid_bits_per_byte``; those that are defined.
 
@@ -291,16 +292,21 @@ class LitBiLM(EvaluatedBiLM):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        """Take the step, count it, also if its gradient was dropped, and log its figures. Collective."""
+        """Take the step, and count it, also if its gradient was dropped. Log its figures if it is time."""
         super().optimizer_step(*arguments, **options)
         if self.average is not None and not self.figures.skipped_in_a_row:
             self.average.add(list(self.network.parameters()))
         self.figures.finish(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.carried_state.keep()
         self.step += 1
-        figures = self.figures.to_log()
-        self.log("train_loss", figures.pop("train_loss"), prog_bar=True)
-        self.log_dict(figures)
+        trainer = self.trainer
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        is_last = trainer.is_last_batch or self.step == trainer.max_steps
+        # Not at each step: it takes 2 ms, and losses are means over ranks.
+        if every and (self.step % every == 0 or is_last):
+            figures = self.figures.to_log()
+            self.log("train_loss", figures.pop("train_loss"), prog_bar=True)
+            self.log_dict(figures)
 
     def record_held_out_loss(self, nats: float) -> None:
         """Record the loss of a validation, on which the learning rate may depend too."""

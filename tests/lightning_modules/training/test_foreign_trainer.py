@@ -41,18 +41,25 @@ def trainer(*callbacks: pl.Callback, **options: Any) -> pl.Trainer:
     )  # fmt: skip
 
 
-def test_a_training_metric_is_up_to_date_at_each_step(tiny: Tiny) -> None:
+def test_a_training_metric_is_that_of_the_logged_step(tiny: Tiny) -> None:
     class Seen(pl.Callback):
         def on_train_batch_end(self, trainer: Any, module: Any, *arguments: Any) -> None:
             losses.append(float(trainer.callback_metrics["train_loss"]))
             assert losses[-1] == pytest.approx(float(module.figures.losses.mean()), rel=1e-5)
 
     losses: list[float] = []
-    stop = EarlyStopping("train_loss", min_delta=10, patience=1, check_on_train_epoch_end=True)
-    fitted = trainer(Seen(), stop, max_epochs=9, limit_train_batches=3)
+    fitted = trainer(Seen(), max_steps=6, limit_train_batches=3, log_every_n_steps=1)
     fitted.fit(*made(tiny))
 
     assert len(losses) == len(set(losses)) == fitted.global_step == 6
+
+
+def test_a_training_metric_is_known_at_the_end_of_a_short_epoch(tiny: Tiny) -> None:
+    stop = EarlyStopping("train_loss", min_delta=10, patience=1, check_on_train_epoch_end=True)
+    fitted = trainer(stop, max_epochs=9, limit_train_batches=3)
+    fitted.fit(*made(tiny))
+
+    assert fitted.global_step == 6
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to .self.log:UserWarning")
