@@ -299,9 +299,8 @@ class LitBiLM(EvaluatedBiLM):
         self.figures.finish(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.carried_state.keep()
         self.step += 1
-        trainer = self.trainer
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        is_last = trainer.is_last_batch or self.step == trainer.max_steps
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        is_last = self.trainer.is_last_batch or self.step == self.trainer.max_steps
         # Not at each step: it takes 2 ms, and losses are means over ranks.
         if every and (self.step % every == 0 or is_last):
             figures = self.figures.to_log()
