@@ -144,6 +144,6 @@ class OverfittingWatch:
         return (
             f"the model overfits: held-out perplexity rose in {RISES} evaluations in a row, from "
             f"{perplexity(low):,.1f} at step {first:,} to {perplexity(high):,.1f} at step {last:,}, while "
-            f"training loss fell. The best step is kept for export; {advice}more text or a higher dropout "
-            "helps against it"
+            f"training loss fell. The best step is kept for export; {advice}more text, a higher dropout or "
+            "a smaller model helps against it"
         )

@@ -130,8 +130,9 @@ def evaluation_warning(train: TrainConfig, valid_tokens: float) -> str | None:
     if share <= MUCH_EVALUATION:
         return None
     times = f"{number:,} evaluation{'s' if number > 1 else ''}"
+    take = "take" if number > 1 else "takes"
     return (
-        f"{times} of {count(valid_tokens)} held-out tokens take about {share:.0%} of the time of the "
+        f"{times} of {count(valid_tokens)} held-out tokens {take} about {share:.0%} of the time of the "
         "training steps; raise train.evaluate_steps, or prepare a smaller valid split"
     )
 

@@ -76,8 +76,8 @@ RISING = rows(
 )
 WARNING = (
     "the model overfits: held-out perplexity rose in 3 evaluations in a row, from 50.0 at step 20 to 56.0 at "
-    "step 80, while training loss fell. The best step is kept for export; {advice}more text or a higher "
-    "dropout helps against it"
+    "step 80, while training loss fell. The best step is kept for export; {advice}more text, a higher "
+    "dropout or a smaller model helps against it"
 )
 
 

@@ -111,7 +111,9 @@ def test_evaluations_that_take_long_are_warned_of() -> None:
     )
     assert evaluation_warning(train, 5000) is None
     once = TrainConfig(steps=50, rows=10, unroll=10, evaluate_steps=100)
-    assert (evaluation_warning(once, 50_000) or "").startswith("1 evaluation of 50k held-out ")
+    assert (evaluation_warning(once, 50_000) or "").startswith(
+        "1 evaluation of 50k held-out tokens takes about "
+    )
 
 
 @pytest.mark.parametrize(("passes", "dropout"), [(1.0, 0.0), (4.0, 0.0), (14.0, 0.2)])
