@@ -71,7 +71,10 @@ class EvaluatedBiLM(ForeignTrainerMixin):
         figures = result.figures()
         self.held_out = {"loss": result.loss, **{name: figures[name] for name in FIGURES}}
         logged = {f"valid_{k}": v for k, v in self.held_out.items() if v is not None}
-        self.log_dict({**logged, "averaged": float(self.is_averaging)}, batch_size=1)
+        # The figures are those of all ranks. Without sync_dist, Lightning would warn.
+        self.log_dict(
+            {**logged, "averaged": float(self.is_averaging)}, batch_size=1, sync_dist=True
+        )
         is_fit = self.trainer.state.fn == TrainerFn.FITTING
         if is_fit and not self.trainer.sanity_checking and self.validation_counts:
             self.record_held_out_loss(result.loss)
