@@ -226,6 +226,8 @@ def reason_not_to_run(command: str) -> str | None:
     return next((why for what, why in NOT_RUN.items() if re.match(what, command)), None)
 
 
+# Lightning advises on loaders and intervals.
+@pytest.mark.filterwarnings("ignore::lightning_fabric.utilities.warnings.PossibleUserWarning")
 @pytest.mark.parametrize("name", [n for n, p in zip(NAMES, PAGES, strict=True) if steps(p)])
 def test_what_a_page_shows_runs(
     name: str, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any

@@ -15,7 +15,6 @@ from biloom import LitBiLM, TokenShardDataModule, TrainConfig
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::lightning_fabric.utilities.warnings.PossibleUserWarning"),
-    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning"),
 ]
 
 Tiny = Any  # of conftest.py

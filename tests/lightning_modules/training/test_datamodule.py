@@ -18,7 +18,6 @@ from preprocess.shards.format import Corpus
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::lightning_fabric.utilities.warnings.PossibleUserWarning"),
-    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning"),
 ]
 
 Tiny = Any  # of conftest.py

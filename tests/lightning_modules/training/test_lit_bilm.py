@@ -19,9 +19,8 @@ from lightning_modules.training.window_loader import Batch
 from preprocess.errors import UserError
 
 pytestmark = [
-    # Lightning's advice on loaders, and its use of a deprecated name of torch.
+    # Lightning's advice on loaders.
     pytest.mark.filterwarnings("ignore::lightning_fabric.utilities.warnings.PossibleUserWarning"),
-    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning"),
 ]
 
 VOCABULARY, CUTOFFS = 30, (10,)
