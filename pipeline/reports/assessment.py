@@ -172,13 +172,11 @@ def _directions(figures: Figures) -> Verdict | None:
     ratio, worse, label = max(found)
     better = "forward" if worse == "backward" else "backward"
     text = f"Perplexities of the two directions differ by {ratio - 1:.1%}{label}"
-    if ratio <= UNEVEN:
-        return Verdict("good", "Directions", f"{text}.")
-    if _may_be_chance(ratio, figures):
-        return Verdict("note", "Directions", f"{text}, {_chance(figures)}.")
-    return Verdict(
-        "attention",
+    return _of_ratio(
         "Directions",
+        (ratio, UNEVEN),
+        text,
+        figures,
         f"Perplexity of the {worse} direction is {ratio:.2f} times that of the {better} direction{label}. "
         "The state that training carries from document to document may have learned long stretches of one "
         f"kind of text, such as one language. Train again with {_OTHER_STATE}. If the curve of this "
@@ -197,27 +195,39 @@ def _text_by_text(figures: Figures) -> Verdict | None:
         return None
     ratio = zero / carried
     text = f"Perplexity text by text is {ratio:.2f} times that with carried state"
-    if ratio <= COLD_START:
-        return Verdict("good", "Text by text", f"{text}.")
-    if _may_be_chance(ratio, figures):
-        return Verdict("note", "Text by text", f"{text}, {_chance(figures)}.")
-    return Verdict(
-        "attention",
+    return _of_ratio(
         "Text by text",
+        (ratio, COLD_START),
+        text,
+        figures,
         f"{text}. Vectors and scores are made text by text from the zero state, but the model relies on "
         f"the text before. Train again with {_OTHER_STATE}.",
     )
 
 
-def _may_be_chance(ratio: float, figures: Figures) -> bool:
-    return math.log(ratio) * math.sqrt(figures.get("tokens", math.inf)) <= CHANCE
+def _of_ratio(
+    topic: str, measured: tuple[float, float], text: str, figures: Figures, concern: str
+) -> Verdict:
+    """Judge a ratio of two perplexities.
 
-
-def _chance(figures: Figures) -> str:
-    return (
-        f"which may be chance in {figures['tokens']:,} tokens of held-out text; a larger "
-        "prepare.valid_fraction gives more"
-    )
+    Args:
+        topic: the topic of the verdict.
+        measured: the ratio, and the largest one that is good.
+        text: says what the ratio is.
+        figures: the figures of the evaluation.
+        concern: the text of the verdict if the ratio is larger than chance explains.
+    """
+    ratio, limit = measured
+    if ratio <= limit:
+        return Verdict("good", topic, f"{text}.")
+    if math.log(ratio) * math.sqrt(figures.get("tokens", math.inf)) <= CHANCE:
+        return Verdict(
+            "note",
+            topic,
+            f"{text}, which may be chance in {figures['tokens']:,} tokens of held-out text; a larger "
+            "prepare.valid_fraction gives more.",
+        )
+    return Verdict("attention", topic, concern)
 
 
 _OTHER_STATE = (

@@ -93,6 +93,13 @@ class Losses(pl.Callback):
                 trainer.save_checkpoint(self.path)
 
 
+def quiet_trainer(**options: Any) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, **options,
+    )  # fmt: skip
+
+
 def fit(
     made: LitBiLM,
     steps: int,
@@ -107,10 +114,7 @@ def fit(
     options = {"accumulate_grad_batches": accumulated, "max_steps": steps} | options
     if validate:
         options |= {"val_check_interval": validate, "check_val_every_n_epoch": None}
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, callbacks=[kept], **options,
-    )  # fmt: skip
+    trainer = quiet_trainer(callbacks=[kept], **options)
     held_out = Loader(window(1000), window(1001)) if validate else None
     trainer.fit(made, Batches(made, 100), held_out, ckpt_path=resume)
     return kept.losses
@@ -147,13 +151,7 @@ def test_a_batch_of_another_window_is_refused() -> None:
     batches = Batches(made, 3)
     batches.made = module()
     batches.made.windows = 5
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        max_steps=1,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-    )
+    trainer = quiet_trainer(max_steps=1)
     with pytest.raises(
         UserError, match=r"^the data are at window 5 but the module is at window 0; resume both by"
     ):
@@ -266,10 +264,7 @@ def test_a_step_whose_gradient_is_not_finite_is_skipped_and_counted(
 
     counted: list[tuple[int, int]] = []
     monkeypatch.setattr(type(made.network), "loss", broken)
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=False, max_steps=5, enable_progress_bar=False,
-        enable_checkpointing=False, callbacks=[Watch()],
-    )  # fmt: skip
+    trainer = quiet_trainer(max_steps=5, callbacks=[Watch()])
     trainer.fit(made, Batches(made, 10))
     before, after = (torch.load(tmp_path / f"{n}.ckpt", weights_only=True) for n in (2, 4))
 
@@ -419,13 +414,7 @@ def test_penalties_of_windows_of_one_token_are_finite() -> None:
     made = module(STILL, activation_penalty=1.0, change_penalty=1.0)
     make = WindowMaker(np.arange(VOCABULARY), CUTOFFS)
     ids = np.ones((2, 1, ROWS), np.int64)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        max_steps=1,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-    )
+    trainer = quiet_trainer(max_steps=1)
     trainer.fit(made, Loader(Batch(0, (make(ids, ids),))))
 
     assert made.figures.skipped == 0

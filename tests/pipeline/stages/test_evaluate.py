@@ -387,7 +387,7 @@ def test_what_is_far_worse_is_told_on_the_terminal_and_in_the_card(
     tiny.run("export", tmp_path, *given)
     monkeypatch.setattr(assessment, "UNEVEN", 1.0)
     monkeypatch.setattr(assessment, "COLD_START", 0.5)
-    monkeypatch.setattr(assessment, "_may_be_chance", lambda *_: False)
+    monkeypatch.setattr(assessment, "CHANCE", -float("inf"))
 
     _, printed = tiny.run("evaluate", tmp_path, *given)
 

@@ -154,20 +154,27 @@ def test_two_processes_that_were_stopped_resume_to_the_same_bits(
     assert checkpoint(tmp_path) == checkpoint(reference)
 
 
+def assert_resumes_after_a_kill(
+    tiny: Tiny, biloom: Command, folder: Path, step: int, *chosen: str
+) -> None:
+    """Kill a training after a step, resume it, and compare it with an uninterrupted one."""
+    train(tiny, biloom, folder / "whole", *chosen)
+    code, told = stopped(tiny, biloom, folder / "parts", signal.SIGKILL, step, *chosen)
+    assert code == -signal.SIGKILL, told
+    printed = train(tiny, biloom, folder / "parts", *chosen)
+
+    assert "resuming from step" in printed
+    assert metrics(folder / "parts") == metrics(folder / "whole")
+    assert checkpoint(folder / "parts") == checkpoint(folder / "whole")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("devices", "settings"), [(3, ()), (3, DIVIDED), (4, DIVIDED)])
 def test_more_processes_that_were_killed_resume_to_the_same_bits(
     tiny: Tiny, biloom: Command, tmp_path: Path, devices: int, settings: tuple[str, ...]
 ) -> None:
     chosen = (f"train.devices={devices}", "train.rows=24", "train.steps=60", *settings)
-    train(tiny, biloom, tmp_path / "whole", *chosen)
-    code, told = stopped(tiny, biloom, tmp_path / "parts", signal.SIGKILL, 15, *chosen)
-    assert code == -signal.SIGKILL, told
-    printed = train(tiny, biloom, tmp_path / "parts", *chosen)
-
-    assert "resuming from step" in printed
-    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
-    assert checkpoint(tmp_path / "parts") == checkpoint(tmp_path / "whole")
+    assert_resumes_after_a_kill(tiny, biloom, tmp_path, 15, *chosen)
 
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -193,14 +200,7 @@ def test_every_kind_of_training_in_two_processes_resumes_to_the_same_bits(
     tiny: Tiny, biloom: Command, tmp_path: Path, kind: str
 ) -> None:
     chosen = (*KINDS[kind], "train.steps=60")
-    train(tiny, biloom, tmp_path / "whole", *chosen)
-    code, told = stopped(tiny, biloom, tmp_path / "parts", signal.SIGKILL, 20, *chosen)
-    assert code == -signal.SIGKILL, told
-    printed = train(tiny, biloom, tmp_path / "parts", *chosen)
-
-    assert "resuming from step" in printed
-    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
-    assert checkpoint(tmp_path / "parts") == checkpoint(tmp_path / "whole")
+    assert_resumes_after_a_kill(tiny, biloom, tmp_path, 20, *chosen)
 
 
 @pytest.mark.slow
