@@ -13,7 +13,6 @@ from lightning_modules.models.checkpoint_file import (
     pack_checkpoint,
     read_checkpoint,
 )
-from lightning_modules.training.checkpoint_format import make_resumable
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.ranks.distribution import Agreement
@@ -69,11 +68,10 @@ class CheckpointFiles(CheckpointIO):
     Args:
         loaded: the contents of the checkpoint that is resumed from, if they have been read. They are
             released when Lightning takes them.
-        accumulate: windows of an optimiser step.
     """
 
-    def __init__(self, loaded: dict[str, Any] | None = None, accumulate: int = 1) -> None:
-        self._loaded, self._accumulate = loaded, accumulate
+    def __init__(self, loaded: dict[str, Any] | None = None) -> None:
+        self._loaded = loaded
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
@@ -86,11 +84,9 @@ class CheckpointFiles(CheckpointIO):
 
         Raises:
             CheckpointError: if the file is missing or damaged.
-            UserError: if this version of biloom cannot resume from it.
         """
         checkpoint = self._loaded or read_checkpoint(os.fspath(path))
         self._loaded = None
-        make_resumable(checkpoint, self._accumulate)
         return checkpoint
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:

@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,11 @@ from lightning_modules.evaluation.held_out import HeldOut
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.heads.adaptive_softmax import AdaptiveSoftmax
 from lightning_modules.nn.inputs.char_cnn import CharCNN
-from lightning_modules.nn.inputs.word_types import types_of_window
+from lightning_modules.nn.inputs.word_types import word_encoder
 from lightning_modules.nn.window import Types
 from lightning_modules.nn.window_maker import WindowMaker
 from lightning_modules.training.config import TrainConfig
-from lightning_modules.training.ranks.distribution import Share
+from lightning_modules.training.trainer_settings import share_of
 from lightning_modules.training.window_loader import HeldOutLoader, WindowDataset, WindowLoader
 from preprocess.errors import UserError
 from preprocess.files import storage
@@ -28,7 +27,6 @@ from preprocess.shards.held_out_windows import HeldOutWindows
 from preprocess.shards.stream import Int64Ids, TokenStream, boundary_ids
 from preprocess.shards.windows import TrainingWindows
 from preprocess.tokenizers.load import cached_tokenizer
-from preprocess.tokenizers.spellings import Spellings
 
 HELD_OUT_ROWS, HELD_OUT_UNROLL = 16, 64
 """Rows and window length in tokens of the held-out evaluation during training."""
@@ -50,6 +48,24 @@ def training_stream(corpus: Corpus, train: TrainConfig) -> TokenStream:
     if all(share is not None for share in shares.values()):
         factors = repeat_factors(sizes, {name: float(s) for name, s in shares.items() if s})
     return TokenStream(shards, train.boundary, train.order, train.seed, factors)
+
+
+def training_windows(
+    corpus: Corpus, train: TrainConfig, rows: range, directions: int
+) -> TrainingWindows:
+    """Return the windows of some rows of the batches.
+
+    Args:
+        corpus: the corpus.
+        train: settings of the training.
+        rows: indices of the rows to read.
+        directions: directions of the network.
+
+    Raises:
+        CorpusTooSmall: the train split has fewer positions than a batch has rows.
+    """
+    stream = training_stream(corpus, train)
+    return TrainingWindows(stream, train.rows, train.unroll, rows, directions, train.reset_state)
 
 
 class TokenShardDataModule(pl.LightningDataModule):
@@ -97,16 +113,8 @@ class TokenShardDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> WindowLoader:
         """Return the loader of the train split; each item is a `Batch` on the CPU."""
         train, trainer, network = self.train_config, self._trainer(), self._network()
-        share = Share(train.rows, trainer.global_rank, trainer.world_size, train.row_passes)
-        stream = training_stream(self.corpus, train)
-        windows = TrainingWindows(
-            stream,
-            train.rows,
-            train.unroll,
-            share.of_rank,
-            network.directions,
-            train.reset_state,
-        )
+        share = share_of(trainer, train)
+        windows = training_windows(self.corpus, train, share.of_rank, network.directions)
         gpu = trainer.strategy.root_device.type == "cuda"
         workers = train.data_workers
         if workers is None:
@@ -207,5 +215,4 @@ class TokenShardDataModule(pl.LightningDataModule):
             )
         tokenizer = cached_tokenizer(folder, content)
         size = network.input.max_characters
-        spellings = Spellings(tokenizer.spelling, self.corpus.vocabulary, size)
-        return partial(types_of_window, spellings=spellings)
+        return word_encoder(tokenizer.spelling, self.corpus.vocabulary, size)

@@ -1,7 +1,6 @@
 """What a module does in any Trainer: former checkpoints, `torch.compile`, the learning rate finder."""
 
 import os
-from collections.abc import Mapping
 from typing import Any, Self
 
 import pytorch_lightning as pl
@@ -95,11 +94,15 @@ class FormerCheckpoints(CheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike[str], *arguments: Any, **options: Any
     ) -> dict[str, Any]:
-        """Return the contents of a checkpoint, which a Trainer can resume from."""
+        """Return the contents of a checkpoint, which a Trainer can resume from.
+
+        Raises:
+            UserError: if neither Lightning nor a known version of biloom wrote it.
+        """
         checkpoint: dict[str, Any] = self._files.load_checkpoint(
             os.fspath(path), *arguments, **options
         )
-        if is_former(checkpoint):
+        if "pytorch-lightning_version" not in checkpoint:
             make_resumable(checkpoint, self._accumulate)
         return checkpoint
 
@@ -110,8 +113,3 @@ class FormerCheckpoints(CheckpointIO):
     def teardown(self) -> None:
         """Finish what is being written."""
         self._files.teardown()
-
-
-def is_former(checkpoint: Mapping[str, Any]) -> bool:
-    """Return True if biloom wrote a checkpoint before its checkpoints were Lightning's."""
-    return "format" in checkpoint and "pytorch-lightning_version" not in checkpoint

@@ -30,9 +30,6 @@ from lightning_modules.training.optimizers import (
     use_own_implementation,
 )
 from lightning_modules.training.random_state import seeded
-from lightning_modules.training.ranks.distribution import (
-    Share,
-)
 from lightning_modules.training.step_figures import StepFigures
 from lightning_modules.training.trainer_settings import (
     check_settings,
@@ -40,6 +37,7 @@ from lightning_modules.training.trainer_settings import (
     clip_norm,
     hyperparameters,
     last_step,
+    share_of,
 )
 from lightning_modules.training.weights.clusters import cutoffs_of, output_counts
 from lightning_modules.training.window_loader import Batch
@@ -203,10 +201,10 @@ class LitBiLM(EvaluatedBiLM):
     def carried_state(self) -> CarriedState:
         """The recurrent state of the rows of this rank: that of a checkpoint, or zero at first."""
         if self._carried_state is None:
-            train, trainer, whole = self.train_config, self.trainer, self._restored
-            share = Share(train.rows, trainer.global_rank, trainer.world_size, train.row_passes)
+            train, whole = self.train_config, self._restored
             if whole is None:
                 whole = self.network.zero_state(train.rows)
+            share = share_of(self.trainer, train)
             self._carried_state = CarriedState(whole, share, self.device)
             self._restored = None
         return self._carried_state

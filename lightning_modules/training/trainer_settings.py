@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from lightning_modules.training.config import TrainConfig
+from lightning_modules.training.ranks.distribution import Share
 from preprocess.errors import UserError
 from preprocess.section import changes_result
 
@@ -96,6 +97,15 @@ def check_trainer(trainer: pl.Trainer, train: TrainConfig) -> None:
             f"Trainer has {started} and {trainer.num_nodes}; use Trainer(devices={train.devices}, "
             f"num_nodes={train.num_nodes}), or leave both at their defaults"
         )
+
+
+def share_of(trainer: pl.Trainer, train: TrainConfig) -> Share:
+    """Return the rows of a batch that the rank of a Trainer trains on.
+
+    Raises:
+        UserError: if the rows cannot be divided evenly.
+    """
+    return Share(train.rows, trainer.global_rank, trainer.world_size, train.row_passes)
 
 
 def clip_norm(trainer: pl.Trainer, train: TrainConfig) -> float | None:

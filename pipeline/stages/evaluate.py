@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import count
 from typing import Any
 
@@ -16,7 +15,7 @@ from lightning_modules.models.stored_network import first_not_finite
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.heads.routes import ranks_of
 from lightning_modules.nn.inputs.char_cnn import CharCNN
-from lightning_modules.nn.inputs.word_types import types_of_window
+from lightning_modules.nn.inputs.word_types import word_encoder
 from lightning_modules.nn.window import Types
 from pipeline.config.schema import Config
 from pipeline.console import Bar, Console
@@ -38,7 +37,6 @@ from preprocess.shards.format import Corpus
 from preprocess.shards.held_out_windows import HeldOutWindows
 from preprocess.shards.stream import Int64Ids, TokenStream, boundary_ids, target_counts
 from preprocess.tokenizers.load import load_tokenizer
-from preprocess.tokenizers.spellings import Spellings
 
 UNROLL = 64
 """Length of a window in tokens."""
@@ -199,5 +197,4 @@ def _encoder(
     used_by = "the model was trained with, which spells its words"
     tokenizer = load_tokenizer(tokenizer_of(config, trained["tokenizer"], used_by))
     size = network.input.max_characters
-    spellings = Spellings(tokenizer.spelling, tokenizer.vocabulary, size)
-    return partial(types_of_window, spellings=spellings)
+    return word_encoder(tokenizer.spelling, tokenizer.vocabulary, size)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,12 @@ import torch
 from lightning_modules.config import AdaptiveSoftmaxConfig, CharCNNInputConfig
 from lightning_modules.nn.heads.cutoffs import CPU, GPU, predicted_speedup
 from lightning_modules.nn.heads.routes import ranks_of
-from lightning_modules.nn.inputs.word_types import types_of_window
+from lightning_modules.nn.inputs.word_types import word_encoder
 from lightning_modules.nn.window import Types
 from lightning_modules.sizes import SpelledTypes
 from lightning_modules.training.checkpoints import newest_checkpoint
 from lightning_modules.training.config import ConstantConfig, InverseSqrtConfig, PlateauConfig
-from lightning_modules.training.datamodule import training_stream
+from lightning_modules.training.datamodule import training_windows
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.optimizers import learning_rate
 from lightning_modules.training.ranks.distribution import Share
@@ -34,7 +34,7 @@ from preprocess.shards.stream import Int64Ids
 from preprocess.shards.windows import TrainingWindows
 from preprocess.text.config import SPLITS
 from preprocess.tokenizers.load import cached_tokenizer
-from preprocess.tokenizers.spellings import MARKS, PAD, Spellings, truncated
+from preprocess.tokenizers.spellings import MARKS, PAD, truncated
 
 COSTS = {"cpu": CPU, "cuda": GPU}
 """Cost model of the adaptive softmax by device type, for the speed that is shown."""
@@ -167,22 +167,15 @@ class TrainingInputs:
         module.network.to(self.device)
         return module
 
-    @cached_property
-    def windows(self) -> TrainingWindows:
-        """The windows that this rank trains on."""
-        train = self.config.train
-        stream = training_stream(self.corpus, train)
-        rows = self.share.of_rank
+    def _windows(self, rows: range) -> TrainingWindows:
         directions = self.config.model.direction_count
-        return TrainingWindows(
-            stream, train.rows, train.unroll, rows, directions, train.reset_state
-        )
+        return training_windows(self.corpus, self.config.train, rows, directions)
 
-    @property
+    @cached_property
     def passes(self) -> float:
         """Number of passes over the train split."""
         train = self.config.train
-        return self.windows.passes(train.steps * train.accumulate_steps)
+        return self._windows(range(0)).passes(train.steps * train.accumulate_steps)
 
     @property
     def split_tokens(self) -> dict[str, int]:
@@ -212,15 +205,16 @@ class TrainingInputs:
         settings = self.config.model.input
         if self._spelling is None or not isinstance(settings, CharCNNInputConfig):
             return None
-        spellings = Spellings(self._spelling, self.corpus.vocabulary, settings.max_characters)
-        return partial(types_of_window, spellings=spellings)
+        return word_encoder(self._spelling, self.corpus.vocabulary, settings.max_characters)
 
     @cached_property
     def spelled_types(self) -> SpelledTypes | None:
         """Types and characters per token that a character CNN reads, from this rank's first window."""
         if self.encode is None:
             return None
-        ids = self.windows.batch(0).ids  # (directions, unroll, rows of the rank)
+        ids = (
+            self._windows(self.share.of_rank).batch(0).ids
+        )  # (directions, unroll, rows of the rank)
         buckets = self.encode(ids).characters
         types = sum(len(bucket) for bucket in buckets)
         characters = sum(float((bucket != PAD).sum()) for bucket in buckets)

@@ -70,7 +70,7 @@ def fit(
         resumed = None
         if inputs.checkpoint:
             resumed = checkpoint_file(place.work, inputs.step)
-        files = CheckpointFiles(inputs.checkpoint, train.accumulate_steps)
+        files = CheckpointFiles(inputs.checkpoint)
         # The module has copies. They take as much memory as the weights and the optimiser state.
         inputs.checkpoint = inputs.initial = None
         processes, device = inputs.processes, inputs.device

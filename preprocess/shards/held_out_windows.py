@@ -109,7 +109,7 @@ class _Row:
 
 
 def _contiguous_rows(stream: TokenStream, rows: int) -> list[_Row]:
-    """Return rows of which row r has the positions [n r // rows, n (r + 1) // rows) of n."""
+    """Divide the n positions into rows; row r has those from n r // rows to n (r + 1) // rows."""
     length = len(stream)
     rows = min(rows, length)
     bounds = np.array([length * row // rows for row in range(rows + 1)] if rows else [], np.int64)

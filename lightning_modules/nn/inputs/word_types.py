@@ -1,5 +1,8 @@
 """The distinct words of a window in buckets of similar length, as the character CNN reads them."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -12,6 +15,20 @@ LENGTHS = (6, 8, 10, 12, 16, 24)
 
 More buckets need less padding but more matmuls. A bucket per length was not faster on two cores.
 """
+
+
+def word_encoder(
+    spelling: Callable[[int], str], vocabulary: int, max_characters: int
+) -> Callable[[npt.NDArray[np.int64]], Types]:
+    """Return a function from the ids of a window to its types, for a character CNN.
+
+    Args:
+        spelling: spelling of an id.
+        vocabulary: number of ids.
+        max_characters: longest spelling, in bytes with marks.
+    """
+    spellings = Spellings(spelling, vocabulary, max_characters)
+    return partial(types_of_window, spellings=spellings)
 
 
 def types_of_window(ids: npt.NDArray[np.int64], spellings: Spellings) -> Types:

@@ -2,12 +2,10 @@
 
 from typing import NamedTuple
 
+from lightning_modules.models.train_files import CHECKPOINT
 from preprocess.errors import UserError, one_line
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
-
-LAST = "checkpoint.ckpt"
-"""The checkpoint of a train folder that has the state of the optimiser."""
 
 
 class InitialSource(NamedTuple):
@@ -45,7 +43,7 @@ def initial_source(path: str) -> InitialSource:
     folder, _, name = path.rstrip("/").rpartition("/")
     is_file = name.endswith(".ckpt")
     if not is_file:
-        folder, name = path, LAST
+        folder, name = path, CHECKPOINT
     try:
         manifest = read_manifest(folder)
     except ManifestError as error:
