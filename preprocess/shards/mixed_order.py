@@ -1,9 +1,9 @@
 """The order in which the documents of all sources and shards are mixed.
 
-A pass is divided into parts of at most `PART_POSITIONS` positions. Each part has the same share of
-every source: it takes the next n-th of the source's shards, which are laid end to end in the order of
-the pass. The documents of a part are permuted together. So the documents of all sources alternate at
-random; the documents of a shard stay within its part, or within consecutive parts if it is cut.
+A pass is divided into n parts of at most `PART_POSITIONS` positions. The shards of a source are laid
+end to end in the order of the pass, and each part takes the next 1/n of every source. The documents of a
+part are permuted together, so the documents of all sources alternate at random. The documents of a shard
+stay within its part, or within consecutive parts if the shard is cut.
 
 Where a part begins is computed from the sizes in the manifest, so it may cut a document. What is in a
 part is read from its shards, one after another, so an object store is read once per pass.

@@ -13,8 +13,8 @@ from preprocess.shards.stream import Int64Ids, Parts, TokenStream
 HELD_POSITIONS = 1 << 14
 """Maximum positions of a row to read at once, for several windows.
 
-Each row reads from its own shards, and `TokenStream` may not hold the document order of all of them;
-so reading every window separately would compute these orders again and again."""
+Unless the order is mixed, each row reads from its own shards, and `TokenStream` may not hold the document
+order of all of them; so reading every window separately would compute these orders again and again."""
 
 
 class CorpusTooSmall(UserError):  # noqa: N818
