@@ -7,6 +7,7 @@ from argparse import Namespace
 
 from pipeline.commands.command import Command, Group
 from pipeline.commands.stage_commands import STAGE_COMMANDS
+from pipeline.commands.tasks.registry import TASK_COMMANDS
 
 FOLDER = {"path": {"metavar": "PATH", "help": "folder or URL of a finished stage"}}
 CACHE = {"path": {"metavar": "CACHE", "help": "folder or URL of a vector cache"}}
@@ -271,6 +272,7 @@ COMMANDS: dict[str, Command | Group] = {
         "log-probability in nats, and their mean; forward, backward and average perplexity; "
         "unknown tokens.",
     ),
+    **TASK_COMMANDS,
     "cache": Group("inspect, check or convert a vector cache", _CACHE),
     "import-elmo": Command(
         "convert an ELMo archive (options.json, weights.hdf5) to a model folder",

@@ -1,0 +1,1 @@
+"""Heads on the vectors: classifiers, taggers, explanations and probes."""

@@ -1,0 +1,1 @@
+"""What a layer knows: linear probes, word senses."""

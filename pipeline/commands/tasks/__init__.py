@@ -1,0 +1,1 @@
+"""Commands that use vectors for a task."""

@@ -1,0 +1,1 @@
+"""Files with labels: texts with classes, words with tags."""
