@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from preprocess.errors import UserError
 from preprocess.section import Section, runtime
 from preprocess.text.config import CleaningConfig, FilterConfig, NearDuplicateConfig, Split
 
@@ -161,8 +162,9 @@ def check_names(sources: Sequence[Source]) -> None:
 class PrepareConfig(Section):
     """Settings of the `prepare` stage, which turns raw text into token shards."""
 
-    input: Input = Field(
-        description="path, glob or fsspec URL of the raw text, or a list of these and of sources"
+    input: Input | None = Field(
+        None,
+        description="path, glob or fsspec URL of the raw text, or a list of these and of sources",
     )
     tokenizer: str | None = runtime(None, "tokenizer folder; null: the tokenizer of this run")
     cleaning: CleaningConfig = Field(CleaningConfig(), description="how documents are cleaned")
@@ -223,12 +225,22 @@ class PrepareConfig(Section):
 
     @model_validator(mode="after")
     def _unique_source_names(self) -> "PrepareConfig":
-        check_names(self.sources)
+        if self.input is not None:
+            check_names(self.sources)
         return self
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """The sources of ``input``; all plain paths together are the first, named "corpus"."""
+        """The sources of ``input``; all plain paths together are the first, named "corpus".
+
+        Raises:
+            UserError: if there is no input. Commands that read no raw text do not need one.
+        """
+        if self.input is None:
+            meaning = type(self).model_fields["input"].description
+            raise UserError(
+                f"prepare.input is missing: set it in a file or as prepare.input=... ({meaning})"
+            )
         return sources_of(self.input)
 
     def cleaning_of(self, source: Source) -> CleaningConfig:

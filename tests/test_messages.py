@@ -25,7 +25,7 @@ MISTAKES = [
         "override 'train.rows=0': train.rows: must be a whole number of at least 1 and at most 1000000, not 0",
     ),
     (
-        "run run.output=x",
+        "tokenizer run.output={tmp}/out",
         "prepare.input is missing: set it in a file or as prepare.input=... (path, glob or fsspec "
         "URL of the raw text, or a list of these and of sources)",
     ),

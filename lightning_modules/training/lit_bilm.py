@@ -219,8 +219,13 @@ class LitBiLM(EvaluatedBiLM):
             batch_idx: number of the batch in the epoch.
 
         Raises:
-            UserError: if the batch is another window.
+            UserError: if the batch is another window, or none of `TokenShardDataModule`.
         """
+        if not isinstance(batch, Batch):
+            raise UserError(
+                f"the batch has the type {type(batch).__name__}; LitBiLM trains on the windows of a "
+                "TokenShardDataModule, so pass one to Trainer.fit"
+            )
         if batch.step != self.windows and not self.trainer.overfit_batches:  # type: ignore[attr-defined]
             raise UserError(
                 f"the data are at window {batch.step:,} but the module is at window {self.windows:,}; "
@@ -333,9 +338,13 @@ class LitBiLM(EvaluatedBiLM):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the progress of a checkpoint of any number of ranks and passes.
 
+        The file of `BestCheckpoint` has no progress to take over.
+
         Raises:
             UserError: if the checkpoint has another format, or does not fit the model.
         """
+        if "held_out" in checkpoint:  # the best weights
+            return
         make_resumable(checkpoint, self.train_config.accumulate_steps)
         with fits():
             check_shapes(checkpoint, self.network, self.train_config.rows)

@@ -197,10 +197,7 @@ def _explain(path: KeyPath, kind: str, root: Node) -> tuple[Position, str]:
         field = FieldInfo(annotation=named)
     assert field is not None
     if entry is None:
-        if any(isinstance(part, int) for part in path):
-            return holder.place, f"{name} is missing ({field.description})"
-        how = f"set it in a file or as {name}=..."
-        return UNPLACED, f"{name} is missing: {how} ({field.description})"
+        return holder.place, f"{name} is missing ({field.description})"
     is_infinite = isinstance(entry.value, float) and math.isinf(entry.value)
     if is_infinite and float in choices(field.annotation):
         return entry.place, f"{name}: must be a finite number, not {shown(entry)}"

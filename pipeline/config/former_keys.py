@@ -89,13 +89,11 @@ def in_former_terms(request: Mapping[str, Any], config: Config) -> dict[str, Any
     limits = {f"embed.{name}" for name in LIMITS}
     kept = {key: value for key, value in request.items() if key not in limits}
     former = {**kept, **REMOVED, "embed.batch_tokens": config.embed.batch_tokens}
-    groups = {"embed.sample_of": config.prepare.sources}
-    if config.embed.sources is not None:
-        groups["embed.input"] = config.embed.sources
-    for key, sources in groups.items():
-        for number, source in enumerate(sources):
-            if (name := f"{key}.{number}") in former:
-                former[name] = {**former[name], **_ignored_of(source)}
+    embedded = config.embed.sources
+    key = "embed.sample_of" if embedded is None else "embed.input"
+    for number, source in enumerate(embedded or config.prepare.sources):
+        if (name := f"{key}.{number}") in former:
+            former[name] = {**former[name], **_ignored_of(source)}
     return former
 
 

@@ -166,7 +166,9 @@ class Config(Section):
     tokenizer: TokenizerConfig = Field(
         SentencePieceConfig(), description="the tokenizer stage: text to token ids"
     )
-    prepare: PrepareConfig = Field(description="the prepare stage: raw text to token shards")
+    prepare: PrepareConfig = Field(
+        PrepareConfig(), description="the prepare stage: raw text to token shards"
+    )
     model: ModelConfig = Field(ModelConfig(), description="the network architecture")
     train: TrainConfig = Field(TrainConfig(), description="the train stage")
     evaluate: EvaluateConfig = Field(

@@ -265,6 +265,6 @@ class TrainingInputs:
         losses = checkpoint["looks"]
         rates = [learning_rate(train, step, steps, losses) for steps in (former, train.steps)]
         console.line(
-            f"{raised}the {schedule.kind} schedule now ends there, so the learning rate continues "
-            f"from {rates[1]:.3g}, not {rates[0]:.3g}"
+            f"{raised}the {schedule.kind} schedule now ends there, so the next learning rate is "
+            f"{rates[1]:.4g} ({rates[0]:.4g} without the change)"
         )

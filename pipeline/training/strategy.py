@@ -31,7 +31,9 @@ def strategy_of(processes: Processes, device: torch.device) -> Strategy:
     """
     if processes.world == 1:
         return SingleDeviceStrategy(device)
-    kind = DDPStrategy if device.type == "cuda" else OrderedDDPStrategy
+    # A sum of two numbers does not depend on their order, so two ranks need no order.
+    ordered = device.type == "cpu" and processes.world > 2
+    kind = OrderedDDPStrategy if ordered else DDPStrategy
     return kind(
         process_group_backend=backend_of(device),
         gradient_as_bucket_view=True,

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.__version__ import version
 
 from lightning_modules.models.checkpoint_file import (
     CheckpointError,
@@ -100,8 +101,9 @@ class BestCheckpoint(pl.Callback):
 
     A file is kept until no checkpoint is left from which training could resume and need it, so a resumed
     training ends with the same best weights. Files of later steps than the one that training starts from
-    are removed. Unlike the checkpoints, the files have no optimiser state. If training averages the
-    weights, they have the average, which is what was validated.
+    are removed. `LitBiLM.load_from_checkpoint` reads the files. Unlike the checkpoints, they have no
+    optimiser state. If training averages the weights, they have the average, which is what was
+    validated.
 
     Args:
         folder: folder of the checkpoints, a path or URL.
@@ -141,6 +143,8 @@ class BestCheckpoint(pl.Callback):
         network = module.network
         weights = module.averaged_weights() or network.state_dict()
         checkpoint: dict[str, Any] = {
+            "pytorch-lightning_version": version,  # which `load_from_checkpoint` needs
+            "hyper_parameters": dict(module.hparams),
             "step": module.step,
             "cutoffs": list(network.head.cutoffs),
             "held_out": dict(module.held_out),

@@ -133,6 +133,14 @@ def test_a_setting_of_biloom_train_is_refused_with_what_to_use(
         check_settings(TrainConfig.model_validate(setting))
 
 
+def test_batches_of_another_source_are_refused(tiny: Tiny) -> None:
+    module, _ = made(tiny)
+    with pytest.raises(
+        UserError, match=r"^the batch has the type int; .* TokenShardDataModule, so pass one"
+    ):
+        trainer(max_steps=1).fit(module, [1, 2, 3])
+
+
 def test_a_schedule_by_held_out_loss_needs_validations() -> None:
     train = TrainConfig.model_validate({"schedule": {"kind": "plateau"}})
     with pytest.raises(UserError, match=r"^train\.schedule\.kind=plateau needs validations, but"):

@@ -52,6 +52,18 @@ def files(folder: Path) -> dict[str, Any]:
     return {**found, "manifest": replace(read_manifest(str(folder)), beside=())}
 
 
+def test_a_model_and_texts_need_no_raw_text_of_a_corpus(
+    trained: Path, text: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = f"embed.model={trained}/export"
+    assert main(["embed", model, f"run.output={tmp_path}/run"]) == 2
+    assert "biloom: prepare.input is missing: set it" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+    mode = "runner.options.mode=in_memory"
+    assert main(["embed", model, f"embed.input={text}", mode, f"run.output={tmp_path}/run"]) == 0
+    assert len(VectorCache.open(tmp_path / "run/embed"))
+
+
 @pytest.mark.parametrize(("dtype", "error"), [("float16", 2e-3), ("float32", 1e-6)])
 def test_the_cache_holds_the_vectors_of_the_model(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path, dtype: str, error: float

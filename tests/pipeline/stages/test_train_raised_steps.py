@@ -73,7 +73,7 @@ def test_raised_steps_print_how_the_schedule_changes(tiny: Tiny, tmp_path: Path)
 
     assert re.search(
         r"train\.steps is raised from 30 to 60: the cosine schedule now ends there, so the "
-        r"learning rate continues from 0\.01\d*, not 0\.002\n",
+        r"next learning rate is 0\.01\d* \(0\.002 without the change\)\n",
         printed,
     )
     assert len(losses(tmp_path)) == 60

@@ -112,11 +112,12 @@ def test_a_single_process_is_not_taken_for_a_task_of_slurm(environment: pytest.M
     ("world", "device", "kind", "backend"),
     [
         (1, CPU, SingleDeviceStrategy, "gloo"),
+        (2, CPU, DDPStrategy, "gloo"),
         (3, CPU, OrderedDDPStrategy, "gloo"),
         (3, GPU, DDPStrategy, "nccl"),
     ],
 )
-def test_gradients_are_summed_in_order_on_cpus_only(
+def test_gradients_of_three_or_more_cpu_ranks_are_summed_in_order(
     world: int, device: torch.device, kind: type, backend: str
 ) -> None:
     assert type(strategy_of(Processes(world=world), device)) is kind

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from lightning_modules.config import ModelConfig
@@ -122,6 +123,8 @@ def test_only_better_validations_are_written(tmp_path: Path, module: LitBiLM) ->
     assert (best.step, best.loss) == (40, 2.0)
     saved = read_checkpoint(best_file(str(tmp_path), 40))
     weights = saved.pop("state_dict")
+    assert saved.pop("pytorch-lightning_version") == pl.__version__
+    assert saved.pop("hyper_parameters")["vocabulary"] == 30
     assert saved == {
         "step": 40,
         "cutoffs": list(module.network.head.cutoffs),
@@ -130,6 +133,21 @@ def test_only_better_validations_are_written(tmp_path: Path, module: LitBiLM) ->
     expected = {f"network.{name}": w for name, w in module.network.state_dict().items()}
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], weight) for name, weight in expected.items())
+
+
+def test_a_module_is_loaded_from_the_best_weights(tmp_path: Path, module: LitBiLM) -> None:
+    with torch.no_grad():
+        for weight in module.network.parameters():
+            weight += 1
+    two_files(tmp_path, module)
+
+    loaded = LitBiLM.load_from_checkpoint(best_file(str(tmp_path), 40))
+
+    assert loaded.step == 0, "it starts a new training"
+    assert loaded.model_config == module.model_config
+    expected = module.state_dict()
+    assert loaded.state_dict().keys() == expected.keys()
+    assert all(torch.equal(weight, expected[k]) for k, weight in loaded.state_dict().items())
 
 
 def test_averaged_weights_are_written(tmp_path: Path, module: LitBiLM) -> None:
