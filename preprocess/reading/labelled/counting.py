@@ -52,10 +52,10 @@ class Counting(Generic[T]):
     @property
     def shown(self) -> dict[str, tuple[str, ...]]:
         """The first places by reason."""
-        found: dict[str, tuple[str, ...]] = {}
-        for one in self._dropped:
-            found[one.reason] = (*found.get(one.reason, ()), one.place)[:SHOWN]
-        return found
+        found: dict[str, list[str]] = {}
+        for reason, place in self._dropped:
+            found.setdefault(reason, []).append(place)
+        return {reason: tuple(places[:SHOWN]) for reason, places in found.items()}
 
     @property
     def read(self) -> int:
