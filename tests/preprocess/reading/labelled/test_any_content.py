@@ -65,3 +65,21 @@ def test_no_likely_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         UserError, match=r"3 lines are not UTF-8, and no other encoding is likely; set"
     ):
         read_labelled_texts(str(tmp_path / "file"), LabelledTextOptions())
+
+
+def test_a_wrong_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "file")
+    Path(path).write_bytes(b"a\n\xff\xfetext\n")
+    with pytest.raises(UserError, match="no other encoding is likely"):
+        read_labelled_texts(path, LabelledTextOptions())
+
+    def fail(chunks: list[bytes], encoding: str) -> list[bytes]:
+        raise UnicodeError("too many escapes")
+
+    monkeypatch.setattr(content, "to_utf8", fail)
+    options = LabelledTextOptions(encoding="utf-7")
+    match = r"cannot be read as utf-7 \(too many escapes\); set encoding to the right one"
+    with pytest.raises(UserError, match=match):
+        read_labelled_texts(path, options)
+    with pytest.raises(UserError, match=match):
+        list(read_texts(path, options, str))
