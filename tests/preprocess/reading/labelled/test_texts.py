@@ -135,6 +135,18 @@ def test_a_quote_that_is_not_closed_costs_one_line(texts: Texts) -> None:
     assert reading.shown == {"quotes that do not match": ("line 9", "line 22")}
 
 
+def test_two_stray_quotes_do_not_enclose_the_records_between_them(texts: Texts) -> None:
+    lines = [f'"a, text {n}",{n % 2}' for n in range(40)]
+    lines[7:11] = ['"an open quote,1', "a text,0", "another one,1", 'a closed quote",0']
+    reading = texts("\n".join(["text,label", *lines]))
+    assert reading.shown == {"quotes that do not match": ("line 9",)}
+    assert pairs(reading)[7:10] == [
+        ("a text", ("0",)),
+        ("another one", ("1",)),
+        ('a closed quote"', ("0",)),
+    ]
+
+
 def test_quotes_without_meaning_stay(texts: Texts) -> None:
     lines = [f"{chr(34) if n in (3, 4, 9) else ''}a text {n}\t{n % 2}" for n in range(20)]
     reading = texts("\n".join(lines))
