@@ -243,6 +243,9 @@ def has_header(rows: Sequence[Sequence[str]]) -> bool:
     or if a column has short values that repeat, of which the first row has none.
     """
     first, rest = rows[0], rows[1 : SAMPLE + 1]
+    if sum(map(is_known, first)) > 1:
+        # Joined files have the same header several times.
+        rest = [row for row in rest if row != first]
     names = [name.strip() for name in first]
     written = names[names[0] == "" :]
     named = all(len(name) <= 40 and _NAME.fullmatch(name) for name in written)

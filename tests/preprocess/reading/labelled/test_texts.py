@@ -378,8 +378,10 @@ class TestTargets:
         content = "text\tlabels\na\tx|y\nb\ty\nc\t\nd\tz|x\n"
         assert texts(content, separator="|").examples[2].labels == ()
         assert pairs(texts(content, separator="|"))[0] == ("a", ("x", "y"))
-        assert "2 labels contain ',', ';' or '|', such as 'x|y'; separator=" in "".join(
-            texts(content).notes
+        assert pairs(texts(content, separator="pipe")) == pairs(texts(content, separator="|"))
+        assert (
+            "2 labels contain '|', such as 'x|y'; separator=pipe splits them into several labels each"
+            in texts(content).notes
         )
 
     def test_numbers(self, texts: Texts) -> None:
@@ -426,6 +428,21 @@ def test_a_format_that_is_set(texts: Texts) -> None:
     assert "is not a Parquet file; set format=auto" in message(
         lambda: texts("a\tb\n", format="parquet")
     )
+
+
+def test_columns_of_a_format_that_has_none(texts: Texts) -> None:
+    for content in ("__label__a b\n", "a some text\nb text\na text\nb more text\n"):
+        assert "this file has no columns, because its labels are" in message(
+            lambda content=content: texts(content, label="2")  # type: ignore[misc]
+        )
+        assert "remove text=, or set format" in message(
+            lambda content=content: texts(content, text="x")  # type: ignore[misc]
+        )
+
+
+def test_the_header_of_a_joined_file_is_no_text(texts: Texts) -> None:
+    content = "text\tlabel\na b\tx\nc\ty\n"
+    assert texts(content * 2).dropped == {"the header again": 1}
 
 
 def test_one_label_is_too_few_to_train(texts: Texts) -> None:
