@@ -90,14 +90,14 @@ def _used(roles: Roles) -> tuple[int | None, ...]:
 
 def _columns(roles: Roles, names: Sequence[str], named: bool) -> Mapping[str, str]:
     found = {"text": roles.text, "pair": roles.pair, "label": roles.label}
-    return {
-        role: (
-            f"'{one_line(names[index])}' (column {index + 1}" if named else f"(column {index + 1}"
-        )
-        + (", guessed)" if role in roles.guessed else ")")
-        for role, index in found.items()
-        if index is not None
-    }
+    shown: dict[str, str] = {}
+    for role, index in found.items():
+        if index is not None:
+            number = f"column {index + 1}"
+            how = [number] * named + ["guessed"] * (role in roles.guessed)
+            name = f"'{one_line(names[index])}'" if named else number
+            shown[role] = f"{name} ({', '.join(how)})" if how else name
+    return shown
 
 
 def _header(

@@ -251,6 +251,9 @@ class TestHeaders:
     def test_data(self, texts: Texts) -> None:
         reading = texts("a fine film\t1\nbad\t0\n" * 5)
         assert reading.read == 10
+        assert describe(reading)[0].endswith(
+            "TSV without a header; text: column 1 (guessed), label: column 2 (guessed)"
+        )
         assert reading.notes == (
             "line 1 is data ('a fine film', '1'); header=yes reads it as names",
         )
