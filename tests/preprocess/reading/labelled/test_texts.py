@@ -197,6 +197,12 @@ def test_objects_of_any_kind_are_counted(texts: Texts) -> None:
     }
 
 
+def test_the_first_line_of_json_lines_may_be_damaged(texts: Texts) -> None:
+    for first in ("damaged", '{"text": "a", "la'):
+        reading = texts(first + '\n{"text": "b", "label": "x"}' * 3)
+        assert reading.dropped == {"invalid JSON": 1}
+
+
 def test_labels_stay_as_they_are(texts: Texts) -> None:
     labels = ["a\tb", "a\nb", "é", "e\u0301", " a", "a", "A", "\u2028", "日本", '"', "O"]
     content = "".join(json.dumps({"text": f"t{label}", "label": label}) + "\n" for label in labels)
