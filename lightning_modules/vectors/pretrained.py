@@ -23,11 +23,13 @@ from lightning_modules.vectors.selection import (
     Layers,
     Pooling,
     Selection,
+    SelectionError,
     Text,
     Unit,
     mix_config,
     units_of,
 )
+from lightning_modules.vectors.sentences import Vectors, encode, similarity
 from lightning_modules.vectors.text_batch import TextBatch, text_batch
 from lightning_modules.vectors.type_vectors import Advance, TypeVectors
 from preprocess.errors import UserError
@@ -263,6 +265,62 @@ class BiLM(nn.Module):
         chosen = tuple(layers) if not isinstance(layers, str) else layers
         selection = Selection(chosen, unit, pooling, mix_config(mix))
         return self.embed_selection(texts, selection, batch_tokens, warm_up, memory_bytes)
+
+    def encode(
+        self,
+        texts: Iterable[Text],
+        batch_tokens: int = 8192,
+        *,
+        layers: Layers | Sequence[int] | int = "mean",
+        pooling: Pooling | None = None,
+        normalize: bool = False,
+        progress: bool = False,
+        device: str | torch.device | None = None,
+        tensor: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> Vectors:
+        """Return one vector per text, (texts, size), without gradients.
+
+        Args:
+            texts: strings, or lists of words. They are cleaned as the training corpus was.
+            batch_tokens: tokens per batch, including padding.
+            layers, pooling: as in `embed`. Several layers become one long vector.
+            normalize: scale each vector to length 1.
+            progress: show a progress bar on standard error.
+            device: device that the model is moved to first. None means that it stays where it is.
+            tensor: return a tensor on the device of the model instead of a NumPy array.
+            dtype: dtype of the result. NumPy has no bfloat16, which therefore needs ``tensor=True``.
+
+        Returns:
+            A NumPy array, or a tensor. The vector of a text without tokens is 0; their number is
+            shown by an `EmptyTextWarning`.
+
+        Raises:
+            TypeError, SelectionError, VectorError: as `embed`.
+
+        Example:
+            >>> vectors = model.encode(["A first text.", "A second."], normalize=True)
+            >>> model.similarity(vectors)  # cosines, (2, 2)
+        """
+        if dtype == torch.bfloat16 and not tensor:
+            raise SelectionError("NumPy has no bfloat16; pass tensor=True, or another dtype")
+        if device is not None:
+            self.to(device)
+        found = encode(self, texts, batch_tokens, layers, pooling, normalize, progress, dtype)
+        return found.to(next(self.parameters()).device) if tensor else found.numpy()
+
+    @staticmethod
+    def similarity(a: Vectors, b: Vectors | None = None) -> Vectors:
+        """Return the cosine of each vector of ``a`` with each of ``b``, (rows of a, rows of b).
+
+        Args:
+            a: vectors, (rows, size), all arrays or all tensors.
+            b: vectors of the same size; None means ``a``. The cosine with a vector of zeros is 0.
+
+        Raises:
+            SelectionError: if the arrays are not matrices with as many columns.
+        """
+        return similarity(a, b)
 
     def iter_embed(
         self, texts: Iterable[Text], batch_tokens: int = 8192, **options: Any

@@ -171,7 +171,7 @@ class Selection:
             if norms is not None:
                 # A weighted mean of vectors: normalising before or after pooling is the same.
                 pooled = (pooled - norms[0]) / norms[1]
-            found[:, part] = self._combine(pooled)
+            found[:, part] = self.combine(pooled)
         return found
 
     def _combined_shape(self, depth: int, dim: int) -> tuple[int, int]:
@@ -191,7 +191,7 @@ class Selection:
         half = read.shape[2] // 2
         return np.concatenate([read[:, forward, :half], read[:, backward, half:]], 2)
 
-    def _combine(self, pooled: Floats) -> Floats:
+    def combine(self, pooled: Floats) -> Floats:
         """(layers, units, dim) -> (layers, units, size) as in `shape`."""
         depth, units, dim = pooled.shape
         if self.layers == "concat":
