@@ -1,79 +1,50 @@
 """A trained bidirectional language model that turns texts into contextual vectors."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_modules.config import MixConfig
 from lightning_modules.models.model_folder import ModelError, load_network
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.nn.scalar_mix import ScalarMix
-from lightning_modules.vectors.batches import plan_batches, window_characters
-from lightning_modules.vectors.encoder import Encoder
+from lightning_modules.vectors.batches import plan_batches, text_windows, window_characters
 from lightning_modules.vectors.scratch import allocate
 from lightning_modules.vectors.selection import (
+    Embedding,
     Layers,
     Pooling,
     Selection,
+    Text,
     Unit,
     mix_config,
     units_of,
 )
+from lightning_modules.vectors.sentences import SentenceEncoding
+from lightning_modules.vectors.text_batch import TensorForward, TextBatch, text_batch
 from lightning_modules.vectors.type_vectors import Advance, TypeVectors
 from preprocess.errors import UserError
 from preprocess.files.manifest import read_manifest
 from preprocess.shards.stream import boundary_ids
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
-from preprocess.tokenizers.aligned_text import TextAligner, Tokenised, check_text, check_texts
+from preprocess.tokenizers.aligned_text import TextAligner, Tokenised
 from preprocess.tokenizers.base import Token
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 from preprocess.tokenizers.spellings import MARKS, Spellings
-
-SHOWN_TEXT = 60
-"""Characters of a text that its `repr` shows."""
-
-Text = str | Sequence[str]
 
 
 class WarmUpError(UserError):
     """Raised if a warm-up is requested from a model that has no warm-up text."""
 
 
-@dataclass(frozen=True)
-class Embedding:
-    """The vectors of a text.
-
-    Attributes:
-        text: the text after cleaning.
-        tokens: the units that have a vector: tokens, words, or the whole text. Their offsets
-            ``start`` and ``end`` are characters of ``text``.
-        vectors: (layers, tokens, dim) float32, also for a single layer or token. The vectors of a
-            very long text are a `numpy.memmap` of a temporary file, deleted with the array.
-        truncated: number of words that were cut because they are longer than the model reads.
-    """
-
-    text: str
-    tokens: tuple[Token, ...]
-    vectors: npt.NDArray[np.float32]
-    truncated: int = 0
-
-    def __repr__(self) -> str:
-        layers, tokens, dim = self.vectors.shape
-        text = self.text if len(self.text) <= SHOWN_TEXT else f"{self.text[: SHOWN_TEXT - 3]}..."
-        sizes = f"{layers} layer{'s' * (layers != 1)}, {tokens} token{'s' * (tokens != 1)}"
-        return f"Embedding({sizes}, dim {dim}: {text!r})"
-
-
-class BiLM(nn.Module):
+class BiLM(TensorForward, SentenceEncoding):
     """A trained bidirectional language model.
 
     Each text is read from the zero state, after the boundary token that training put before a
@@ -81,7 +52,7 @@ class BiLM(nn.Module):
     and within 1e-5 in any other batch. A model that reads words by their spelling also has vectors
     for words outside its vocabulary.
 
-    The model can be a part of another module. `embed`, `iter_embed`, `embed_selection` and
+    The model can be a part of another module. `embed`, `iter_embed`, `embed_selection`, `encode` and
     `score_texts` apply no dropout whatever its mode (`train`, `eval`), read the present weights, are
     not affected by autocast, and may be called from several threads. `forward` is for training: it
     follows the mode and autocast as any torch module does. A new model is in evaluation mode.
@@ -177,34 +148,23 @@ class BiLM(nn.Module):
             type_vectors,
         )
 
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder of the present ``network``, which a program may have replaced or wrapped."""
-        return Encoder(self.network, self.starts, self._spellings, self._types)
-
-    def forward(self, ids: Tensor, lengths: Tensor, spellings: Spellings | None = None) -> Tensor:
-        """Return the vectors of all layers, with gradients, and in training mode with dropout.
+    def batch(self, texts: Sequence[Text], unit: Unit = "word") -> TextBatch:
+        """Return texts as padded tensors on the CPU, with the tokens of each unit.
 
         Args:
-            ids: token ids, (batch, time) int64, padded at the end with any id.
-            lengths: number of tokens of each row, (batch,) int64.
-            spellings: spelling of each id, for a model that reads words by their spelling. None
-                means the tokenizer's.
+            texts: strings, or lists of words. They are cleaned as the training corpus was.
+            unit: what gets a vector: each "token", each "word" or the whole text ("sentence").
 
-        Returns:
-            (depth, batch, time, dim) in the dtype of the weights. Positions past a row's length are
-            undefined.
+        Raises:
+            TypeError: if ``texts`` is one string, or a text is neither a string nor a list of words.
 
         Example:
-            >>> mix = ScalarMix(model.depth)  # learned weights of the layers
-            >>> vectors = mix(model(ids, lengths), lengths)  # (batch, time, dim)
+            >>> batch = model.batch(["A first text.", "A second."]).to("cuda")
+            >>> layers = model(batch.ids, batch.lengths, batch.spellings)
+            >>> words = batch.pool(layers)  # (depth, batch, words, dim)
         """
-
-        def layers() -> Tensor:
-            return self.encoder.layers(ids, lengths, spellings)
-
-        # Nothing here gains from being traced, and spellings cannot be.
-        return torch.compiler.disable(layers)() if torch.compiler.is_compiling() else layers()
+        longest = None if self._spellings is None else self._spellings.max_characters
+        return text_batch(self.reader.read(texts), unit, self.tokenizer.vocabulary, longest)
 
     def embed(
         self,
@@ -213,7 +173,7 @@ class BiLM(nn.Module):
         *,
         layers: Layers | Sequence[int] = "all",
         unit: Unit = "token",
-        pooling: Pooling = "direction",
+        pooling: Pooling | None = None,
         mix: MixConfig | ScalarMix | None = None,
         warm_up: bool = False,
         memory_bytes: int = 1 << 28,
@@ -232,7 +192,8 @@ class BiLM(nn.Module):
             pooling: how the vectors of several tokens become the vector of a word or a text.
                 "direction" takes the forward half at the last token and the backward half at the
                 first, because there each direction has read the whole unit. "mean", "first" and
-                "last" take both halves from these tokens.
+                "last" take both halves from these tokens. None means "direction" for words and
+                "mean" for texts.
             mix: weights and gamma of ``layers="mix"``. None means equal weights and gamma 1.
             warm_up: start from the state after the model's warm-up text, not from the zero state.
             memory_bytes: vectors of a text that need more bytes are kept in a temporary file in
@@ -268,17 +229,8 @@ class BiLM(nn.Module):
         Raises:
             TypeError, SelectionError, WarmUpError, ScratchError, VectorError: as `embed`.
         """
-        window: list[Text] = []
-        check_texts(texts)
-        characters, most = 0, window_characters(self.depth, self.dim)
-        for text in texts:
-            check_text(text)
-            window.append(text)
-            characters += len(text) if isinstance(text, str) else sum(map(len, text))
-            if characters >= most or len(window) >= most:
-                yield from self.embed(window, batch_tokens, **options)
-                window, characters = [], 0
-        yield from self.embed(window, batch_tokens, **options)
+        for window in text_windows(texts, window_characters(self.depth, self.dim)):
+            yield from self.embed(window, batch_tokens, **options)
 
     def embed_selection(
         self,
