@@ -17,8 +17,9 @@ from lightning_modules.tasks.classification.inputs import Inputs, LabelledInputs
 from lightning_modules.tasks.classification.network_config import NetworkConfig
 from lightning_modules.tasks.classification.objectives import Objective, Truth
 from lightning_modules.tasks.classification.tuning import TunedModel
+from lightning_modules.tasks.epoch_batches import EpochBatches, loader_of
 from lightning_modules.tasks.features import Progress
-from lightning_modules.tasks.fitting import EpochBatches, FitSettings, fit, loader_of
+from lightning_modules.tasks.fitting import FitSettings, fit
 from lightning_modules.training.random_state import seeded
 from lightning_modules.vectors.pretrained import BiLM
 
