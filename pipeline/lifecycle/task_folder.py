@@ -76,15 +76,17 @@ def _finished(
     except DamagedManifest:
         if not overwrite:
             raise
-        return _move_aside(out, console)
+        _move_aside(out, console)
+        return None
     differing = differing_keys(manifest.asked, asked)
     if not differing:
         _clean(out, console)
         console.line(f"already done: {one_line(out)}")
         return manifest
-    if overwrite:
-        return _move_aside(out, console)
-    raise _refusal(out, "a result", differing)
+    if not overwrite:
+        raise _refusal(out, "a result", differing)
+    _move_aside(out, console)
+    return None
 
 
 def _clean(out: str, console: Console) -> None:
