@@ -1,9 +1,10 @@
 """Settings of the readers of labelled files."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from preprocess.config import known_encoding
 from preprocess.section import Section
 
 LabelledFormat = Literal[
@@ -47,7 +48,7 @@ class LabelledTextOptions(Section):
     strip_labels: bool = Field(
         False, description="remove spaces around labels; otherwise ' a' and 'a' are two labels"
     )
-    encoding: str = Field(
+    encoding: Annotated[str, AfterValidator(known_encoding)] = Field(
         "auto", description="encoding of the file; auto: UTF-8, or the likely encoding if it is not"
     )
 
@@ -83,6 +84,6 @@ class TaggedOptions(Section):
         description="whether each token of a CoNLL file ends with its position in a word, from 0, as "
         "in Weibo NER, which is then removed",
     )
-    encoding: str = Field(
+    encoding: Annotated[str, AfterValidator(known_encoding)] = Field(
         "auto", description="encoding of the file; auto: UTF-8, or the likely encoding if it is not"
     )
