@@ -278,6 +278,14 @@ def dump_config(config: Config) -> str:
     return "\n".join("".join(f"{line}\n" for line in block) for block in blocks)
 
 
+def dump_section(section: Section) -> str:
+    """Return the settings of a command that is no stage as YAML, with the descriptions as comments."""
+    fields = type(section).model_fields
+    return "".join(
+        f"{line}\n" for name in fields for line in _dump_field(section, name, "", frozenset())
+    )
+
+
 def _dump_field(
     section: Section, name: str, indent: str, left: frozenset[str], prefix: str = ""
 ) -> Iterator[str]:

@@ -118,7 +118,7 @@ def _features(train: Texts, dev: Texts, spaceless: bool) -> tuple[Any, Any]:
             found.append((vectorizer.fit_transform(texts), vectorizer.transform(others)))
         except ValueError:  # no text has a word
             found.append((csr_array((len(texts), 0)), csr_array((len(others), 0))))
-    return tuple(hstack(parts).tocsr() for parts in zip(*found, strict=True))  # type: ignore[return-value]
+    return tuple(hstack(parts).tocsr() for parts in zip(*found, strict=True))
 
 
 def _vectorizer(spaceless: bool) -> Any:

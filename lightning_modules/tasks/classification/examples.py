@@ -85,9 +85,10 @@ def hold_out(examples: Sequence[LabelledText], share: float, seed: int) -> Split
     groups: dict[tuple[str, str | None], list[int]] = {}
     for number, one in enumerate(examples):
         groups.setdefault(same(one), []).append(number)
+    has_labels = all(one.value is None for one in examples)
     by_label: dict[tuple[str, ...], list[tuple[int, list[int]]]] = {}
     for text, members in groups.items():
-        label = min(examples[number].labels for number in members)
+        label = min(examples[number].labels for number in members) if has_labels else ()
         by_label.setdefault(label, []).append((_hash(repr(text), seed), members))
     split = Split([], [])
     for label, found in by_label.items():

@@ -308,7 +308,7 @@ def _discriminant(
         level = np.trace(covariance) / len(covariance) or 1.0
         covariance *= 1 - shrinkage
         covariance[np.diag_indices_from(covariance)] += shrinkage * level
-        weight = np.linalg.solve(covariance, means.T).T
+        weight: Doubles = np.linalg.solve(covariance, means.T).T.astype(np.float64)
         shares = counts / len(data) if weights == "none" else (counts > 0) / (counts > 0).sum()
         bias = np.log(np.maximum(shares, 1e-300)) - (weight * means).sum(1) / 2
         bias[counts == 0] = -1e4
@@ -330,7 +330,8 @@ def _discriminant(
 def decide(found: Doubles, problem: Problem) -> Truth:
     """Return predictions in the form of `Problem.truth` from probabilities (n, k)."""
     if problem.target == "number":
-        return found[:, 0]
+        numbers: Truth = found[:, 0]
+        return numbers
     if problem.target == "several":
         flags = np.zeros((len(found), len(problem.labels) + 1), np.bool_)
         flags[:, :-1] = found >= 0.5
@@ -350,4 +351,5 @@ def prior_of(truth: Truth, problem: Problem) -> Doubles:
 
 def layer_features(layers: Floats, chosen: Sequence[int]) -> Floats:
     """Return (n, len(chosen) * width) features: the chosen layers in a row."""
-    return layers[:, [*chosen]].reshape(len(layers), -1)
+    found: Floats = layers[:, [*chosen]].reshape(len(layers), -1)
+    return found

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from lightning_modules.tasks.features import features_of
 from lightning_modules.vectors.pretrained import BiLM
+from lightning_modules.vectors.selection import Pooling as TextPooling
 from lightning_modules.vectors.selection import Unit
 from preprocess.vectors.cache import VectorCache
 
@@ -43,12 +44,14 @@ class Source(NamedTuple):
         cache: a vector cache, or None.
         unit: what has a vector: each token, each word, or the whole text.
         pooling: how the vectors of a text become one.
+        text_pooling: how the cache pooled the tokens of a text, if ``unit`` is the whole text.
     """
 
     model: BiLM | None
     cache: VectorCache | None
     unit: Unit
     pooling: Pooling
+    text_pooling: TextPooling = "mean"
 
     @property
     def depth(self) -> int:
@@ -105,11 +108,26 @@ def pooled_texts(
     lengths: list[npt.NDArray[np.int64]] = [np.zeros(0, np.int64)]
     for start in range(0, len(texts), block):
         some = texts[start : start + block]
-        features = features_of(source.model, source.cache, some, source.unit, None)
-        found += [pool(vectors, source.pooling) for vectors in features]
-        lengths.append(features.lengths)
-        advance(len(some), int(features.lengths.sum()))
+        vectors = _vectors(source, some)
+        found += [pool(one, source.pooling) for one in vectors]
+        lengths.append(np.array([one.shape[1] for one in vectors], np.int64))
+        advance(len(some), int(lengths[-1].sum()))
     return Pooled(np.stack(found), np.concatenate(lengths))
+
+
+def _vectors(source: Source, texts: Sequence[str]) -> Sequence[Floats]:
+    """Return the vectors of texts, each (depth, units, dim)."""
+    model, cache = source.model, source.cache
+    # `features_of` does not know how a cache of whole texts was pooled.
+    own = [n for n, text in enumerate(texts) if cache is None or text not in cache]
+    if source.unit != "sentence" or not model or not own:
+        return [*features_of(model, cache, texts, source.unit, None)]
+    embedded = model.embed([texts[n] for n in own], unit="sentence", pooling=source.text_pooling)
+    computed = dict(zip(own, (one.vectors for one in embedded), strict=True))
+    stored = [n for n in range(len(texts)) if n not in computed]
+    read = features_of(model, cache, [texts[n] for n in stored], "sentence", None)
+    computed |= dict(zip(stored, read, strict=True))
+    return [computed[n] for n in range(len(texts))]
 
 
 def pooled_examples(
