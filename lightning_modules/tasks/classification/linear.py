@@ -336,7 +336,8 @@ def decide(found: Doubles, problem: Problem) -> Truth:
         flags = np.zeros((len(found), len(problem.labels) + 1), np.bool_)
         flags[:, :-1] = found >= 0.5
         return flags
-    return found.argmax(1)
+    best: Truth = found.argmax(1)
+    return best
 
 
 def prior_of(truth: Truth, problem: Problem) -> Doubles:
