@@ -15,9 +15,12 @@ from lightning_modules.tasks.classification.linear import (
     decide,
     fit_logistic,
 )
+from preprocess.text.scripts import count_scripts
 
-SPACELESS = 12
-"""Mean characters between spaces above which texts count as written without spaces."""
+UNSPACED = ("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan")
+"""Scripts that are written without spaces between words."""
+LONG = 4
+"""Mean characters between spaces above which texts in such a script have no spaces between words."""
 WORD = r"(?u)\w+|[^\w\s]"
 """A word or a mark. The default of scikit-learn leaves out words of one letter, and marks such as "!"."""
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
@@ -100,9 +103,10 @@ def bag_of_words(
 
 
 def _is_spaceless(texts: Sequence[str]) -> bool:
-    characters = sum(len(text) for text in texts)
-    words = sum(len(text.split()) for text in texts)
-    return characters > SPACELESS * max(words, 1)
+    counts = count_scripts(texts)
+    unspaced = sum(counts[script] for script in UNSPACED)
+    characters, words = (sum(map(len, parts)) for parts in (texts, map(str.split, texts)))
+    return 2 * unspaced > counts.total() and characters > LONG * max(words, 1)
 
 
 def _features(train: Texts, dev: Texts, spaceless: bool) -> tuple[Any, Any]:
