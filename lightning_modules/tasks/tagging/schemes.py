@@ -1,8 +1,9 @@
 """Tag schemes: what follows what, and which one a file uses."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -138,6 +139,8 @@ class SchemeReport:
         ]
         if "" in self.prefixes and self.scheme == "IO":
             lines.append("the tags have no prefixes; a run of one tag is a span")
+        if not self.labels:
+            lines.append("no tag is part of a span")
         if self.invalid:
             wrong = self.violations[self.scheme]
             lines.append(
@@ -170,14 +173,20 @@ def detect_scheme(
     is_plain = plain > spelled
     ordered = {letter: prefixes[letter] for letter in "BIMELSUWO" if prefixes[letter]}
     ordered |= {"": plain} if plain else {}
-    violations = {scheme: _count_wrong(sentences, scheme) for scheme in SCHEMES}
+    steps = Counter(step for tags in sentences for step in _steps(tags))
+    wrong_steps = {
+        scheme: {step for step in steps if _is_wrong(*step, scheme)} for scheme in SCHEMES
+    }
+    violations = {
+        scheme: sum(steps[step] for step in found) for scheme, found in wrong_steps.items()
+    }
     if is_plain and not prefixes["O"]:
         return SchemeReport(None, len(sentences), 0, (), violations, ordered, names)
     scheme = "IO" if is_plain else min(SCHEMES, key=lambda name: violations[name])
     invalid = 0
     shown: list[str] = []
     for number, tags in enumerate(sentences):
-        wrong = _wrong(tags, scheme)
+        wrong = [at for at, step in enumerate(_steps(tags)) if step in wrong_steps[scheme]]
         invalid += bool(wrong)
         if wrong and len(shown) < SHOWN:
             place = places[number] if places else f"sentence {number + 1}"
@@ -191,21 +200,15 @@ def detect_scheme(
     )
 
 
-def _wrong(tags: Sequence[str], scheme: Scheme) -> list[int]:
-    """Return the indices of tags that a scheme does not allow where they are.
-
-    The index after the last one stands for a span that is open at the end.
-    """
-    found = []
-    before: Tag | None = None
-    for place, tag in enumerate([*map(parse_tag, tags), None]):
-        allowed = tag is None or _is_in(tag, scheme)
-        if not allowed or not may_follow(before, tag, scheme):
-            found.append(place)
-        # A prefix of another scheme must not count twice.
-        before = tag if allowed else None
-    return found
+def _is_wrong(before: str | None, tag: str | None, scheme: Scheme) -> bool:
+    """Return True if a scheme does not allow a tag after another; None is a bound of the sentence."""
+    now = parse_tag(tag) if tag is not None else None
+    if now and not _is_in(now, scheme):
+        return True
+    then = parse_tag(before) if before is not None else None
+    # A prefix of another scheme must not count twice.
+    return not may_follow(then if then and _is_in(then, scheme) else None, now, scheme)
 
 
-def _count_wrong(sentences: Iterable[Sequence[str]], scheme: Scheme) -> int:
-    return sum(len(_wrong(tags, scheme)) for tags in sentences)
+def _steps(tags: Sequence[str]) -> Iterator[tuple[str | None, str | None]]:
+    return pairwise((None, *tags, None))

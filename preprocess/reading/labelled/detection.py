@@ -50,18 +50,20 @@ def is_conll(lines: Sequence[str]) -> bool:
     return len(groups) > 1 and sum(groups) >= 2 * len(groups)
 
 
-def token_columns(lines: Sequence[str]) -> int:
+def token_columns(lines: Sequence[str], share: float = 0.9) -> int:
     """Return the usual number of columns of lines of tokens, or 0 if they are none.
 
-    In such lines no column but the last may contain a space, and nearly all have the same number.
+    Args:
+        lines: the lines.
+        share: of the lines must have that number; nearly all must have no space in the first column.
     """
     rows = [columns_of(line) for line in lines if not _is_blank(line) and not line.startswith("#")]
     sizes = Counter(map(len, rows))
     if not sizes:
         return 0
     size = max(sizes, key=lambda size: (sizes[size], size))
-    words = all(" " not in row[0].strip() for row in rows)
-    return size if size > 1 and words and sizes[size] >= 0.9 * len(rows) else 0
+    words = sum(" " not in row[0].strip() for row in rows) >= 0.99 * len(rows)
+    return size if size > 1 and words and sizes[size] >= share * len(rows) else 0
 
 
 def columns_of(line: str) -> list[str]:

@@ -38,6 +38,7 @@ class TaggedSentence:
         place: where it begins in the file, as in `LabelledText.place`.
         text: the text from which the tokens were cut; None for a file that has tokens only.
         offsets: (start, end) of each token in ``text``, in characters; empty without ``text``.
+        problem: why an input to predict for has no tokens, such as ``empty text``; empty if it has some.
     """
 
     tokens: tuple[str, ...]
@@ -45,6 +46,7 @@ class TaggedSentence:
     place: str
     text: str | None = None
     offsets: tuple[tuple[int, int], ...] = ()
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class SpanAside(NamedTuple):
         start: first character of the span; -1 if it is no number.
         end: the character after its last one; -1 if it is no number.
         label: its label.
-        text: the text of the span; empty if it is outside the text.
+        text: the text of the span; empty if it is outside the text; what is in place of a span, as JSON.
     """
 
     reason: str

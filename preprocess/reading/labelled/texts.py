@@ -59,7 +59,7 @@ def read_labelled_texts(path: str, options: LabelledTextOptions) -> Reading[Labe
     target = find_target(rows, found.several, options)
     counting = labelled_texts(rows, target, options)
     counting.check(path, found.format, "texts")
-    examples = tuple(counting.examples)
+    examples = counting.examples
     return Reading(
         path,
         found.format,
