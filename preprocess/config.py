@@ -60,6 +60,28 @@ TokenizerConfig = Annotated[
 ]
 
 
+def known_encoding(encoding: str) -> str:
+    """Return Python's name of a text encoding, or "auto".
+
+    Raises:
+        ValueError: Python knows no such text encoding.
+    """
+    if encoding == "auto":
+        return encoding
+    try:
+        known = codecs.lookup(encoding)
+    except LookupError as error:
+        raise ValueError(
+            f"'{encoding}' is not an encoding that Python knows; 'auto' detects the encoding"
+        ) from error
+    # Python counts escapes of host names and of its own literals as text encodings.
+    escape = known.name.startswith(("idna", "punycode", "undefined", "unicode", "raw"))
+    if escape or not known._is_text_encoding:
+        raise ValueError(f"'{encoding}' is not a text encoding")
+    # The reader drops a byte order mark at the start of every file.
+    return "utf-8" if known.name == "utf-8-sig" else known.name
+
+
 class Source(Section):
     """A named part of a corpus, with its own files, format and settings."""
 
@@ -111,20 +133,7 @@ class Source(Section):
     @field_validator("encoding")
     @classmethod
     def _known_encoding(cls, encoding: str) -> str:
-        if encoding == "auto":
-            return encoding
-        try:
-            known = codecs.lookup(encoding)
-        except LookupError as error:
-            raise ValueError(
-                f"'{encoding}' is not an encoding that Python knows; 'auto' detects the encoding"
-            ) from error
-        # Python counts escapes of host names and of its own literals as text encodings.
-        escape = known.name.startswith(("idna", "punycode", "undefined", "unicode", "raw"))
-        if escape or not known._is_text_encoding:
-            raise ValueError(f"'{encoding}' is not a text encoding")
-        # The reader drops a byte order mark at the start of every file.
-        return "utf-8" if known.name == "utf-8-sig" else known.name
+        return known_encoding(encoding)
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -24,9 +24,11 @@ class DamagedFile(UserError):  # noqa: N818
 
     Attributes:
         reason: reason under which the file is counted if damaged files are skipped.
+        problem: what is wrong, without the path and the remedy; empty if the message has it only.
     """
 
     reason = "damaged_file"
+    problem = ""
 
 
 class UnreadableFile(DamagedFile):
@@ -38,10 +40,12 @@ class UnreadableFile(DamagedFile):
 
 def damaged_file(path: str, problem: str) -> DamagedFile:
     """Return the error for the file ``path``; the message adds what users can do."""
-    return DamagedFile(
+    error = DamagedFile(
         f"{one_line(path)}: {problem}; replace it with an intact copy, leave it out of the input, or "
         "keep what can be read with prepare.damaged_files=skip"
     )
+    error.problem = problem
+    return error
 
 
 def unreadable_file(path: str, problem: str, remedy: str, reason: str) -> UnreadableFile:
@@ -57,7 +61,7 @@ def unreadable_file(path: str, problem: str, remedy: str, reason: str) -> Unread
         f"{one_line(path)}: {problem}; {remedy}, leave it out of the input, or count it with "
         "prepare.damaged_files=skip"
     )
-    error.reason = reason
+    error.reason, error.problem = reason, problem
     return error
 
 

@@ -5,6 +5,7 @@ one page of each column read.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from preprocess.config import Source
@@ -39,15 +40,8 @@ def read_parquet(
         DamagedFile: the file is not valid Parquet, or has no such column of texts.
         UserError: pyarrow is not installed.
     """
-    pyarrow = _pyarrow(piece.path)
-    from pyarrow import parquet
-
     columns = [source.text_field] + ([source.id_field] if source.id_field else [])
-    opened = False
-    try:
-        # With a buffer size, pyarrow reads a column page by page instead of whole.
-        table = parquet.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
-        opened = True
+    with open_parquet(file, piece.path) as (pyarrow, table):
         check_columns(pyarrow, table.schema_arrow, piece.path, source.text_field, source.id_field)
         row = 0
         for number in range(table.num_row_groups):
@@ -61,6 +55,31 @@ def read_parquet(
                     )
                     batch_row += batch.num_rows
             row += group.num_rows
+
+
+@contextmanager
+def open_parquet(file: BinaryIO, path: str) -> Iterator[tuple[Any, Any]]:
+    """Yield the module pyarrow and the ``ParquetFile`` of an open file.
+
+    Errors of pyarrow in the block, too, become `DamagedFile`.
+
+    Args:
+        file: the open file.
+        path: its path, for messages.
+
+    Raises:
+        DamagedFile: the file is not valid Parquet, or is damaged.
+        UserError: pyarrow is not installed.
+    """
+    pyarrow = _pyarrow(path)
+    from pyarrow import parquet
+
+    opened = False
+    try:
+        # With a buffer size, pyarrow reads a column page by page instead of whole.
+        table = parquet.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
+        opened = True
+        yield pyarrow, table
     except (pyarrow.ArrowException, OSError) as error:
         # Arrow's own errors have no errno. Errors of the file itself are left to the caller.
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
@@ -70,9 +89,9 @@ def read_parquet(
         reason = str(error).splitlines()[0].rstrip(". ")
         problem = f"cannot be read as Parquet ({reason})"
         if opened:
-            raise damaged_file(piece.path, problem) from error
+            raise damaged_file(path, problem) from error
         remedy = "replace it with an intact copy"
-        raise unreadable_file(piece.path, problem, remedy, "damaged_file") from error
+        raise unreadable_file(path, problem, remedy, "damaged_file") from error
 
 
 def _pyarrow(path: str) -> Any:

@@ -1,0 +1,268 @@
+"""Finding the columns of the text and of its labels, by their names or by what they hold."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from preprocess.errors import UserError, one_line
+from preprocess.reading.labelled.options import LabelledTextOptions
+
+TEXTS = (
+    *("text", "sentence", "text_a", "sentence1", "sentence_1", "question1", "text1", "premise"),
+    *("review", "comment", "comment_text", "content", "document", "utterance", "tweet", "body"),
+    *("question", "query", "message", "phrase", "input", "string", "title"),
+)
+PAIRS = (
+    *(("text", "pair"), ("text", "text_b"), ("text", "text2"), ("text_a", "text_b")),
+    *(("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("premise", "hypothesis")),
+    *(("question1", "question2"), ("text1", "text2"), ("question", "sentence"), ("query", "title")),
+)
+"""Names of the columns of pairs. Those of the first text come before other names of texts."""
+LABELS = (
+    *("label", "class", "category", "sentiment", "target", "polarity", "intent", "gold_label"),
+    *("stars", "rating", "score", "topic", "emotion", "y"),
+)
+SEVERAL = ("labels", "categories", "classes", "tags", "topics", "emotions")
+"""Names of columns of any number of labels; a column of these that has single labels is one of labels."""
+_ALL = {*TEXTS, *LABELS, *SEVERAL, *(name for pair in PAIRS for name in pair)}
+_NAME = re.compile(r"[^\W\d][\w.\-]*(?: [\w.\-]+){0,2}")
+SAMPLE = 2000
+"""Rows from which columns are guessed."""
+_LONG = 50
+"""Mean characters of a label, at most, where its column is guessed."""
+_SHOWN = 20
+_FEW_ROWS = 10
+"""Rows that are too few for labels to repeat."""
+
+
+class Roles(NamedTuple):
+    """The columns of a table or the fields of objects, by index.
+
+    Attributes:
+        text: column of the text.
+        label: column of the label or labels; None if labels are not wanted.
+        pair: column of the second text; None if there is none.
+        guessed: the roles that were found by what their columns hold, not by name.
+    """
+
+    text: int
+    label: int | None
+    pair: int | None
+    guessed: tuple[str, ...] = ()
+
+
+def normal(name: str) -> str:
+    """Return a name of a column as names are compared."""
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def is_known(name: str) -> bool:
+    """Return True if a name is one that columns of texts or labels often have."""
+    return normal(name) in _ALL
+
+
+def is_named(option: str | None) -> bool:
+    """Return True if a setting names a column by its name rather than its number."""
+    return option is not None and not option.isdecimal()
+
+
+def find_column(path: str, key: str, option: str, names: Sequence[str], named: bool) -> int:
+    """Return the index of the column that a setting names.
+
+    Args:
+        path: the file, for error messages.
+        key: name of the setting.
+        option: its value.
+        names: the columns.
+        named: whether these are the names in the file, not numbers.
+
+    Raises:
+        UserError: there is no such column, or it exists twice.
+    """
+    found = [index for index, name in enumerate(names) if name == option]
+    found = found or [i for i, name in enumerate(names) if normal(name) == normal(option)]
+    if len(found) == 1:
+        return found[0]
+    if len(found) > 1:
+        raise UserError(
+            f"{one_line(path)}: {len(found)} columns are named '{one_line(option)}'; name the column by "
+            f"its number, such as {key}={found[0] + 1}"
+        )
+    if option.isdecimal() and 1 <= int(option) <= len(names):
+        return int(option) - 1
+    if named:
+        raise UserError(
+            f"{one_line(path)}: there is no column '{one_line(option)}'; set {key} to one of "
+            f"{listed(names)}"
+        )
+    raise UserError(
+        f"{one_line(path)}: there is no column '{one_line(option)}', because this table has no header; "
+        f"set {key} to a number from 1 to {len(names)}"
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names for a message."""
+    shown = ", ".join(f"'{one_line(name)}'" for name in names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def find_roles(
+    path: str,
+    names: Sequence[str],
+    named: bool,
+    sample: Sequence[Sequence[str]],
+    options: LabelledTextOptions,
+    with_labels: bool = True,
+) -> Roles:
+    """Return the columns of text, pair and labels: as set, by their names, or by what they hold.
+
+    Args:
+        path: the file, for error messages.
+        names: the columns.
+        named: whether these are the names in the file, not numbers.
+        sample: rows of the table, each with a string for each column.
+        options: the settings.
+        with_labels: whether labels are wanted.
+
+    Raises:
+        UserError: a column that is set does not exist, or a role has no column or several.
+    """
+    taken: dict[str, int] = {}
+    for key, role in (("text", "text"), ("pair", "pair"), ("label", "label"), ("labels", "label")):
+        option = getattr(options, key)
+        if option is None or (role == "label" and not with_labels):
+            continue
+        if role in taken:
+            raise UserError("label and labels are both set; set only one of them")
+        taken[role] = find_column(path, key, option, names, named)
+    _check_apart(path, taken, names)
+    if named:
+        _by_name(taken, [normal(name) for name in names], with_labels)
+    guessed: list[str] = []
+    if with_labels and "label" not in taken:
+        test = _are_numbers if options.target == "number" else _may_be_labels
+        taken["label"] = _guess_label(path, names, sample, {*taken.values()}, test)
+        guessed.append("label")
+    if "text" not in taken:
+        taken["text"] = _guess_text(path, names, sample, {*taken.values()})
+        guessed.append("text")
+    return Roles(taken["text"], taken.get("label"), taken.get("pair"), tuple(guessed))
+
+
+def _check_apart(path: str, taken: dict[str, int], names: Sequence[str]) -> None:
+    for first, second in (("text", "label"), ("text", "pair"), ("pair", "label")):
+        if first in taken and taken[first] == taken.get(second, -1):
+            raise UserError(
+                f"{one_line(path)}: '{one_line(names[taken[first]])}' is set as {first} and as "
+                f"{second}; set two of {listed(names)}"
+            )
+
+
+def _by_name(taken: dict[str, int], names: list[str], with_labels: bool) -> None:
+    """Add the columns with known names; a name that occurs twice is none."""
+    places = {name: i for i, name in enumerate(names) if names.count(name) == 1}
+    free = {name: i for name, i in places.items() if i not in taken.values()}
+    if "text" not in taken and "pair" not in taken:
+        for text, pair in PAIRS:
+            if text in free and pair in free:
+                taken |= {"text": free[text], "pair": free[pair]}
+                break
+    for role, known in (("text", TEXTS), ("label", (*LABELS, *SEVERAL))):
+        if role not in taken and (role == "text" or with_labels):
+            found = next((free[name] for name in known if name in free), None)
+            if found is not None and found not in taken.values():
+                taken[role] = found
+
+
+def _guess_label(
+    path: str,
+    names: Sequence[str],
+    sample: Sequence[Sequence[str]],
+    taken: set[int],
+    test: Callable[[Sequence[str]], bool],
+) -> int:
+    """Return the one column that passes a test; of two columns, the one with fewer different values."""
+    free = [index for index in range(len(names)) if index not in taken]
+    columns = {index: [row[index] for row in sample] for index in free}
+    plausible = [index for index in free if test(columns[index])]
+    varied = [index for index in plausible if len({*columns[index]}) > 1] or plausible
+    if len(varied) == 1:
+        return varied[0]
+    # Of two columns one is the text, so that the other one may be the better one of two.
+    few = free if not varied and len(sample) < _FEW_ROWS else varied
+    if few and len(free) == 2:
+        return min(few, key=lambda i: (len({*columns[i]}), _mean_length(columns[i])))
+    problem = "more than one column" if varied else "no column"
+    shown = "; ".join(
+        f"{one_line(names[index])} ({', '.join(_few(columns[index]))})" for index in varied or free
+    )
+    raise UserError(
+        f"{one_line(path)}: {problem} looks like one of labels: {shown}; set label to the right one, "
+        f"by its name or number"
+    )
+
+
+def _few(column: Sequence[str]) -> list[str]:
+    return [f"'{one_line(value[:20])}'" for value in dict.fromkeys(column)][:3]
+
+
+def _may_be_labels(column: Sequence[str]) -> bool:
+    values = [value for value in column if value]
+    repeats = len({*values}) <= max(1, len(values) / 2)
+    return bool(values) and repeats and _mean_length(values) <= _LONG
+
+
+def _are_numbers(column: Sequence[str]) -> bool:
+    numbers = sum(map(_is_number, column))
+    return numbers > 0 and numbers >= 0.9 * len(column)
+
+
+def _mean_length(column: Sequence[str]) -> float:
+    return sum(map(len, column)) / max(1, len(column))
+
+
+def _guess_text(
+    path: str, names: Sequence[str], sample: Sequence[Sequence[str]], taken: set[int]
+) -> int:
+    """Return the column with the longest values."""
+    free = [index for index in range(len(names)) if index not in taken]
+    if not free:
+        raise UserError(f"{one_line(path)}: there is no column for the text beside {listed(names)}")
+    return max(free, key=lambda index: _mean_length([row[index] for row in sample]))
+
+
+def has_header(rows: Sequence[Sequence[str]]) -> bool:
+    """Return True if the first row of a table holds names, by comparison with the other rows.
+
+    No name may be empty, long, a number, or a value of its column below. Then it is a header if one of
+    the names is known, if a column holds numbers only, or if a column has short values that repeat, of
+    which the first row has none.
+    """
+    first, rest = rows[0], rows[1 : SAMPLE + 1]
+    names = [name.strip() for name in first]
+    if len({*names}) < len(names) or not all(
+        len(name) <= 40 and _NAME.fullmatch(name) for name in names
+    ):
+        return False
+    columns = [[row[index].strip() for row in rest] for index in range(len(names))]
+    if any(name in {*column} for name, column in zip(names, columns, strict=True)):
+        return False
+    if any(map(is_known, names)):
+        return True
+    if any(len(column) > 1 and all(map(_is_number, column)) for column in columns):
+        return True
+    labels = [_may_be_labels(column) and len(column) >= 4 for column in columns]
+    texts = [
+        _mean_length(column) >= 3 * len(name) and not label
+        for name, column, label in zip(names, columns, labels, strict=True)
+    ]
+    return any(labels) and any(texts)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

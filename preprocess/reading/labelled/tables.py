@@ -1,0 +1,196 @@
+"""Splitting the lines of a table into records: delimiters, quotes, line breaks inside quotes.
+
+Python's csv module takes everything up to the next quote for one field if a quote is not closed, so
+that it may swallow any number of records without an error. Here such a line costs only itself.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+DELIMITERS = ("\t", ",", ";", "|")
+DELIMITER_NAMES = {"\t": "TSV", ",": "CSV", ";": "CSV with ';'", "|": "CSV with '|'"}
+BROKEN = "quotes that do not match"
+
+
+class Record(NamedTuple):
+    """A record of a table.
+
+    Attributes:
+        line: number of its first line, from 1.
+        fields: its fields without quotes; empty if its quotes do not match.
+        lines: number of its lines.
+    """
+
+    line: int
+    fields: list[str]
+    lines: int = 1
+
+
+class Dialect(NamedTuple):
+    r"""How the fields of a table are written.
+
+    Attributes:
+        delimiter: the character between fields.
+        quoted: fields that begin with a double quote end with one, and ``""`` in them is a quote.
+        escaped: in quoted fields, ``\"`` is a quote too.
+    """
+
+    delimiter: str
+    quoted: bool
+    escaped: bool = False
+
+
+def read_records(
+    lines: Iterable[str], dialect: Dialect, is_record: Callable[[str], bool] | None = None
+) -> Iterator[Record]:
+    """Yield the records of a table. Blank lines are none.
+
+    Args:
+        lines: the lines without line feeds.
+        dialect: how the fields are written.
+        is_record: tells whether a line is surely a record by itself. If such a line begins a field of
+            several lines or is inside one, the quote counts as one that is not closed.
+    """
+    if not dialect.quoted:
+        for number, line in enumerate(lines, start=1):
+            if line.strip(" \r"):
+                yield Record(number, line.removesuffix("\r").split(dialect.delimiter))
+        return
+    rest = _Lines(lines)
+    while (first := rest.line(0)) is not None:
+        number = rest.number
+        if not first.strip(" \r"):
+            rest.skip(1)
+        elif '"' not in first:
+            rest.skip(1)
+            yield Record(number, first.removesuffix("\r").split(dialect.delimiter))
+        else:
+            fields, taken = _quoted(rest, dialect, is_record)
+            rest.skip(taken)
+            yield Record(number, fields, taken)
+
+
+class _Lines:
+    """Lines of which some are read ahead.
+
+    Attributes:
+        number: number of the next line, from 1.
+    """
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._source = iter(lines)
+        self._read: list[str] = []
+        self._start = 0
+        self.number = 1
+
+    def line(self, ahead: int) -> str | None:
+        """Return the line that is ``ahead`` lines after the next one; None after the last one."""
+        while self._start + ahead >= len(self._read):
+            more = next(self._source, None)
+            if more is None:
+                return None
+            self._read.append(more)
+        return self._read[self._start + ahead]
+
+    def skip(self, lines: int) -> None:
+        self._start += lines
+        self.number += lines
+        # Seldom, because a long list takes long to shift.
+        if 2 * self._start >= len(self._read):
+            del self._read[: self._start]
+            self._start = 0
+
+
+def _quoted(
+    rest: _Lines, dialect: Dialect, is_record: Callable[[str], bool] | None
+) -> tuple[list[str], int]:
+    """Return the fields of the record that begins with the next line, and the number of its lines.
+
+    No fields, and one line, if quotes do not match.
+    """
+    fields: list[str] = []
+    line = rest.line(0) or ""
+    lines, start = 1, 0
+    while True:
+        if line[start : start + 1] != '"':
+            end = line.find(dialect.delimiter, start)
+            if end < 0:
+                fields.append(line[start:].removesuffix("\r"))
+                return fields, lines
+            fields.append(line[start:end])
+            start = end + 1
+            continue
+        pieces: list[str] = []
+        begin = start + 1
+        while (quote := _closing(line, begin, dialect.escaped)) < 0:
+            pieces.append(line[begin:])
+            more = rest.line(lines)
+            # The last line of a field may look like a record, but has a quote.
+            whole = line if lines == 1 or '"' not in line else ""
+            if more is None or (is_record and is_record(whole)):
+                return [], 1
+            line, begin = more, 0
+            lines += 1
+        after = line[quote + 1 :].removesuffix("\r")
+        if after and not after.startswith(dialect.delimiter):
+            return [], 1
+        pieces.append(line[begin:quote])
+        field = "\n".join(pieces).replace('""', '"')
+        fields.append(field.replace('\\"', '"') if dialect.escaped else field)
+        if not after:
+            return fields, lines
+        start = quote + 2
+
+
+def _closing(line: str, position: int, escaped: bool) -> int:
+    """Return the index of the quote that closes a field, or -1 if it is not in this line."""
+    while (quote := line.find('"', position)) >= 0:
+        if escaped and _backslashes(line, quote) % 2:
+            position = quote + 1
+        elif line[quote + 1 : quote + 2] == '"':
+            position = quote + 2
+        else:
+            return quote
+    return -1
+
+
+def _backslashes(line: str, end: int) -> int:
+    return end - len(line[:end].rstrip("\\"))
+
+
+def usual_size(records: Sequence[Record]) -> int:
+    """Return the most frequent number of fields; of equals, the larger one."""
+    counts = Counter(len(record.fields) for record in records if record.fields)
+    return max(counts, key=lambda size: (counts[size], size)) if counts else 0
+
+
+def count_odd(records: Sequence[Record], size: int) -> int:
+    """Return the number of lines in records that do not have ``size`` fields."""
+    return sum(record.lines for record in records if len(record.fields) != size)
+
+
+def find_dialect(lines: Sequence[str], delimiter: str) -> tuple[Dialect, list[Record]]:
+    """Return how quotes are meant in a table, and its records.
+
+    Quotes enclose fields unless records without that rule have the usual number of fields more often,
+    or always: then a quote at the start of a text has no meaning.
+    """
+    plain = Dialect(delimiter, quoted=False)
+    if not any(line.startswith('"') or f'{delimiter}"' in line for line in lines):
+        return plain, list(read_records(lines, plain))
+    read = {
+        dialect: list(read_records(lines, dialect))
+        for dialect in (
+            Dialect(delimiter, quoted=True),
+            Dialect(delimiter, quoted=True, escaped=True),
+            plain,
+        )
+    }
+    sizes = {dialect: usual_size(records) for dialect, records in read.items()}
+    odd = {dialect: count_odd(records, sizes[dialect]) for dialect, records in read.items()}
+    best = min(read, key=odd.__getitem__)  # the first of equals
+    has_breaks = any(record.lines > 1 for record in read[best])
+    if has_breaks and sizes[plain] > 1 and not odd[plain]:
+        best = plain
+    return best, read[best]
