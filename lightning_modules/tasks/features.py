@@ -201,6 +201,7 @@ def features_of(
     unit: Unit,
     progress: Progress | None = None,
     memory_bytes: int = MEMORY_BYTES,
+    batch_tokens: int = 8192,
 ) -> Features:
     """Return the vectors of all layers of each text.
 
@@ -215,6 +216,8 @@ def features_of(
         progress: set to the number of texts that are done.
         memory_bytes: vectors that are kept in memory; the others are in temporary files in
             ``TMPDIR``.
+        batch_tokens: tokens per batch, including padding. With 1, each text is a batch by itself, so that
+            its vectors do not depend on the other texts, to the bit.
 
     Raises:
         FeatureError: if there is neither a model nor a cache, the cache has another unit, another
@@ -230,7 +233,7 @@ def features_of(
     slots = np.array([slot_of.setdefault(key, len(slot_of)) for key in keys], np.int64)
     distinct = [texts[index] for index in np.unique(slots, return_index=True)[1].tolist()]
     stored = _Stored(memory_bytes)
-    _fill(stored, model, cache, distinct, unit, (depth, dim), progress)
+    _fill(stored, model, cache, distinct, unit, (depth, dim), progress, batch_tokens)
     stored.finish()
     content = model.content if model else cache.model if cache else ""
     return Features(depth, dim, unit, content, slots, keys, stored)
@@ -272,6 +275,7 @@ def _fill(
     unit: Unit,
     sizes: tuple[int, int],
     progress: Progress | None,
+    batch_tokens: int,
 ) -> None:
     """Store the vectors of distinct texts, in order."""
     has = cache.has(b"".join(map(text_key, texts))) if cache else np.zeros(len(texts), np.bool_)
@@ -282,7 +286,7 @@ def _fill(
         missing = [text for text in missing if not _is_empty(text)]
         if missing:
             raise FeatureError(_missing(cache, missing, len(texts)))
-    computed = iter(model.iter_embed(missing, unit=unit) if model and missing else ())
+    computed = iter(model.iter_embed(missing, batch_tokens, unit=unit) if model and missing else ())
     began, units = time.monotonic(), 0
     for done, (text, found) in enumerate(zip(texts, has, strict=True), 1):
         if found:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_modules.tasks.classification.examples import Problem
 from lightning_modules.tasks.classification.linear import Linear, layer_features, probabilities
-from lightning_modules.tasks.classification.pooled import Source, pooled_examples
+from lightning_modules.tasks.classification.pooled import ALONE, Source, pooled_sides, pooled_texts
 
 Doubles = npt.NDArray[np.float64]
 
@@ -50,7 +50,8 @@ class PooledHead:
 
     def outputs(self, source: Source, text: str, pair: str | None) -> Doubles | None:
         """Return the outputs for a text, (k,); None if it has no tokens."""
-        found = pooled_examples(source, [text], None if pair is None else [pair])
+        texts = [text] if pair is None else [text, pair]
+        found = pooled_sides(source, [pooled_texts(source, [one], ALONE) for one in texts])
         if not found.lengths[0]:
             return None
         outputs: Doubles = self.linear.outputs(self.features(found.vectors))[0]

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from lightning_modules.tasks.classification.network_config import FinetuneConfig, NetworkConfig
 from preprocess.reading.labelled.options import LabelledTextOptions
 from preprocess.section import runtime
 
@@ -25,6 +26,13 @@ class ClassifyConfig(LabelledTextOptions):
         "pool",
         description="pool: logistic regression on pooled vectors (for numbers, ridge regression); lstm, "
         "gru or cnn: a network on the vectors of all units",
+    )
+    network: NetworkConfig = Field(
+        default_factory=NetworkConfig, description="the network and its training, if head is lstm, gru or cnn"
+    )
+    finetune: bool = Field(
+        False,
+        description="also train the language model, if head is lstm, gru or cnn; see network.finetune",
     )
     layers: Literal["concat", "mean", "mix"] | int = Field(
         "concat",
@@ -68,11 +76,25 @@ class ClassifyConfig(LabelledTextOptions):
         "auto", "where to compute; auto: a GPU if there is one, otherwise the CPU"
     )
 
+    @model_validator(mode="after")
+    def _fitting_head(self) -> "ClassifyConfig":
+        if "kind" in self.network.model_fields_set and self.network.kind != self.head:
+            raise ValueError(f"network.kind is {self.network.kind}, but head is {self.head}; set head only")
+        if self.finetune and self.head == "pool":
+            raise ValueError("finetune trains a network: set head to lstm, gru or cnn")
+        return self
+
     @property
     def reading(self) -> LabelledTextOptions:
         """How files are read."""
         names = LabelledTextOptions.model_fields
         return LabelledTextOptions(**{name: getattr(self, name) for name in names})
+
+    @property
+    def trained_network(self) -> NetworkConfig:
+        """The network with its kind, and with the settings of fine-tuning if that is wanted."""
+        finetune = self.network.finetune or (FinetuneConfig() if self.finetune else None)
+        return self.network.model_copy(update={"kind": self.head, "finetune": finetune})
 
 
 class ClassifyUseConfig(LabelledTextOptions):

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lightning_modules.tasks.features import features_of
+from lightning_modules.tasks.features import Features, features_of
 from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import Pooling as TextPooling
 from lightning_modules.vectors.selection import Unit
@@ -22,6 +22,9 @@ Pooling = Literal["mean", "max", "mean_max"]
 
 BLOCK = 1024
 """Texts whose token vectors are in memory, or in temporary files, at once."""
+TOGETHER, ALONE = 8192, 1
+"""Tokens of texts that are computed together, for speed; or each text by itself, so that its vectors do not
+depend on the other texts, to the bit."""
 
 
 class Pooled(NamedTuple):
@@ -61,6 +64,14 @@ class Source(NamedTuple):
         assert self.cache is not None, "a model or a cache"
         return self.cache.layers
 
+    @property
+    def dim(self) -> int:
+        """Size of a vector in one layer."""
+        if self.model is not None:
+            return self.model.dim
+        assert self.cache is not None, "a model or a cache"
+        return self.cache.dim
+
 
 def pool(vectors: Floats, pooling: Pooling) -> Floats:
     """Return one vector for each layer, (depth, width), from the vectors of a text, (depth, units, dim).
@@ -89,7 +100,7 @@ def pair_features(one: Floats, other: Floats) -> Floats:
 def pooled_texts(
     source: Source,
     texts: Sequence[str],
-    block: int = BLOCK,
+    batch_tokens: int = TOGETHER,
     advance: Callable[[int, int], None] = lambda texts, units: None,
 ) -> Pooled:
     """Return the pooled vectors of texts.
@@ -97,8 +108,7 @@ def pooled_texts(
     Args:
         source: where vectors come from.
         texts: the texts.
-        block: texts whose vectors are computed together. With 1, the vectors of a text do not depend on
-            the other texts, to the bit.
+        batch_tokens: tokens of texts that are computed together; `ALONE` computes each text by itself.
         advance: called with the number of texts and units that were computed.
 
     Raises:
@@ -106,41 +116,47 @@ def pooled_texts(
     """
     found: list[Floats] = []
     lengths: list[npt.NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    block = BLOCK if batch_tokens == TOGETHER else BLOCK // 16
     for start in range(0, len(texts), block):
-        some = texts[start : start + block]
-        vectors = _vectors(source, some)
+        vectors = _vectors(source, texts[start : start + block], batch_tokens)
         found += [pool(one, source.pooling) for one in vectors]
         lengths.append(np.array([one.shape[1] for one in vectors], np.int64))
-        advance(len(some), int(lengths[-1].sum()))
+        advance(len(vectors), int(lengths[-1].sum()))
     return Pooled(np.stack(found), np.concatenate(lengths))
 
 
-def _vectors(source: Source, texts: Sequence[str]) -> Sequence[Floats]:
+def pooled_sides(source: Source, sides: Sequence[Pooled | Features]) -> Pooled:
+    """Return the pooled vectors of texts, or of pairs of texts.
+
+    Args:
+        source: where vectors come from.
+        sides: the vectors of the texts, and of the second texts of pairs.
+    """
+    one, *others = [
+        side
+        if isinstance(side, Pooled)
+        else Pooled(np.stack([pool(vectors, source.pooling) for vectors in side]), side.lengths)
+        for side in sides
+    ]
+    for other in others:
+        vectors = pair_features(one.vectors, other.vectors)
+        return Pooled(vectors, one.lengths + other.lengths)
+    return one
+
+
+def _vectors(source: Source, texts: Sequence[str], batch_tokens: int) -> Sequence[Floats]:
     """Return the vectors of texts, each (depth, units, dim)."""
     model, cache = source.model, source.cache
     # `features_of` does not know how a cache of whole texts was pooled.
     own = [n for n, text in enumerate(texts) if cache is None or text not in cache]
     if source.unit != "sentence" or not model or not own:
-        return [*features_of(model, cache, texts, source.unit, None)]
-    embedded = model.embed([texts[n] for n in own], unit="sentence", pooling=source.text_pooling)
+        return [*features_of(model, cache, texts, source.unit, batch_tokens=batch_tokens)]
+    embedded = model.embed(
+        [texts[n] for n in own], batch_tokens, unit="sentence", pooling=source.text_pooling
+    )
     computed = dict(zip(own, (one.vectors for one in embedded), strict=True))
     stored = [n for n in range(len(texts)) if n not in computed]
-    read = features_of(model, cache, [texts[n] for n in stored], "sentence", None)
-    computed |= dict(zip(stored, read, strict=True))
+    if stored:
+        read = features_of(model, cache, [texts[n] for n in stored], "sentence")
+        computed |= dict(zip(stored, read, strict=True))
     return [computed[n] for n in range(len(texts))]
-
-
-def pooled_examples(
-    source: Source,
-    texts: Sequence[str],
-    pairs: Sequence[str] | None,
-    block: int = BLOCK,
-    advance: Callable[[int, int], None] = lambda texts, units: None,
-) -> Pooled:
-    """Return the pooled vectors of texts or of pairs of texts; other arguments as in `pooled_texts`."""
-    one = pooled_texts(source, texts, block, advance)
-    if pairs is None:
-        return one
-    other = pooled_texts(source, pairs, block, advance)
-    vectors = pair_features(one.vectors, other.vectors)
-    return Pooled(vectors, one.lengths + other.lengths)

@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 
-from lightning_modules.tasks.classification.classifier import PRIOR, Classifier, PooledHead
+from lightning_modules.tasks.classification.classifier import PRIOR, Classifier, Head, PooledHead
 from lightning_modules.tasks.classification.examples import Problem
+from lightning_modules.tasks.classification.network_head import NetworkHead
 from lightning_modules.tasks.classification.pooled import Source
 from lightning_modules.tasks.folder import Task
 from preprocess.files.verified import damaged
@@ -30,15 +31,32 @@ def load_classifier(
     try:
         problem = Problem(config["target"], task.labels)
         source = Source(bilm, None, config["unit"], config["pooling"], config["text_pooling"])
-        head = PooledHead.of(config["head"], task.tensors)
         prior = task.tensors[PRIOR].double().numpy()
-        _check(head, problem, source, bool(config["pairs"]), len(prior))
+        pairs = bool(config["pairs"])
+        head: Head
+        if config["head"]["kind"] == "pool":
+            head = PooledHead.of(config["head"], task.tensors)
+            _check(head, problem, source, pairs, len(prior))
+        else:
+            head = NetworkHead.of(config["head"], task.tensors, source)
+            _check_network(head, problem, source, pairs, len(prior))
         return Classifier(problem, head, source, prior, bool(config["pairs"]))
     except (KeyError, TypeError, ValueError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise damaged(
             task.path, f"holds a damaged task ({reason})", task.path, task.manifest.stage
         ) from error
+
+
+def _check_network(
+    head: NetworkHead, problem: Problem, source: Source, pairs: bool, prior: int
+) -> None:
+    """Raise ValueError if a network does not fit the settings and the language model."""
+    network = head.head
+    outputs = 1 if problem.target == "number" else len(problem.labels)
+    found = (len(network.mix.weights), network.output.out_features, network.pairs, prior)
+    if found != (source.depth, outputs, pairs, outputs):
+        raise ValueError("the network does not fit the labels or the language model")
 
 
 def _check(head: PooledHead, problem: Problem, source: Source, pairs: bool, prior: int) -> None:

@@ -50,6 +50,11 @@ class Side:
             return None
         return [one.pair or "" for one in self.examples]
 
+    @property
+    def sides(self) -> tuple[list[str], ...]:
+        """The texts, and the second texts if the examples are pairs."""
+        return (self.texts,) if self.pairs is None else (self.texts, self.pairs)
+
 
 @dataclass(frozen=True)
 class Data:

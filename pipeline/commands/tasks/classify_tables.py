@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from lightning_modules.tasks.classification.config import ClassifyConfig
@@ -20,6 +19,7 @@ from lightning_modules.tasks.classification.table import (
 )
 from lightning_modules.tasks.folder import ModelReference
 from pipeline.commands.tasks.classify_data import Data
+from pipeline.commands.tasks.classify_heads import TrainedHead
 from pipeline.console import Console
 from pipeline.reports.model_card import escape
 from preprocess.errors import one_line
@@ -34,7 +34,7 @@ BAG, LAYER_0 = "tf-idf", "layer 0"
 
 
 def metrics_of(
-    rows: Sequence[Row], data: Data, mix: npt.NDArray[np.float64] | None
+    rows: Sequence[Row], data: Data, trained: TrainedHead
 ) -> dict[str, Any]:
     """Return the contents of metrics.json; the last row is the chosen head."""
     problem, truth, head = data.problem, data.dev.truth, rows[-1]
@@ -42,7 +42,8 @@ def metrics_of(
     metrics: dict[str, Any] = {
         **data.figures,
         "table": [row.as_json() for row in rows],
-        "layer_weights": None if mix is None else mix.tolist(),
+        "layer_weights": [*trained.layer_weights] or None,
+        **trained.figures,
         "above": {
             row.name: difference(head, row, truth, problem)._asdict()
             for row in rows[:-1]

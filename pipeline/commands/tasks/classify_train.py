@@ -1,30 +1,27 @@
 """`biloom classify train`: a classifier on the vectors of a language model, beside its baselines."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+import torch
 
 from lightning_modules.tasks.classification.baselines import Texts, bag_of_words, majority
-from lightning_modules.tasks.classification.classifier import PRIOR, PooledHead
+from lightning_modules.tasks.classification.classifier import PRIOR
 from lightning_modules.tasks.classification.config import ClassifyConfig
 from lightning_modules.tasks.classification.examples import Truth
-from lightning_modules.tasks.classification.linear import (
-    Linear,
-    decide,
-    fit_linear,
-    fit_mix,
-    prior_of,
-    probabilities,
-)
-from lightning_modules.tasks.classification.pooled import Pooled, Source, pooled_examples
+from lightning_modules.tasks.classification.linear import decide, prior_of
 from lightning_modules.tasks.classification.table import Row, score_row
 from lightning_modules.tasks.folder import VERSION, TaskResult, stage_name, write_task
-from lightning_modules.tasks.vector_source import VectorSource, open_vectors
-from lightning_modules.vectors.selection import Unit
-from pipeline.commands.tasks.classify_data import ClassifyError, Data, Side, read_data
+from lightning_modules.tasks.vector_source import open_vectors
+from pipeline.commands.tasks.classify_data import ClassifyError, Data, read_data
+from pipeline.commands.tasks.classify_heads import (
+    decisions,
+    fit_pooled,
+    predict_pooled,
+    train_network,
+    train_pooled,
+)
 from pipeline.commands.tasks.classify_tables import (
     card,
     metrics_of,
@@ -32,11 +29,11 @@ from pipeline.commands.tasks.classify_tables import (
     prediction_row,
     show_table,
 )
+from pipeline.commands.tasks.classify_vectors import Vectors, source_of, vectors_of
 from pipeline.config.sections import load_section
-from pipeline.console import Bar, Console
+from pipeline.console import Console
 from pipeline.lifecycle.stage import require
 from pipeline.lifecycle.task_folder import make_task
-from pipeline.training.device import resolve_device
 from pipeline.version import biloom_version
 from preprocess.errors import one_line
 from preprocess.files import storage
@@ -135,17 +132,19 @@ class _Training:
         source = source_of(opened, config)
         if config.baselines:
             self._bags(data)
-        train, dev = self._vectors(data, source)
-        self._tell_empty(data, train, dev)
-        used = np.flatnonzero(train.lengths)
+        is_network = config.head != "pool"
+        vectors = vectors_of(data, source, is_network and not config.finetune, console)
+        self._tell_empty(data, vectors)
         if config.baselines:
-            self._layers(data, train, dev, used)
-        head, predicted = self._pool(data, train, dev, used)
-        prior = prior_of(data.train.truth, data.problem)
-        metrics = metrics_of(self.rows, data, head.linear.mix)
+            self._layers(data, vectors)
+        if is_network:
+            head = train_network(data, vectors, source, config, self.work, console)
+        else:
+            head = train_pooled(data, vectors, config)
+        self._score(head.name, data, *decisions(head, data))
+        metrics = metrics_of(self.rows, data, head)
         show_table(console, self.rows, data, metrics)
-        import torch
-
+        prior = torch.from_numpy(prior_of(data.train.truth, data.problem))
         result = TaskResult(
             kind="classify",
             config={
@@ -155,15 +154,17 @@ class _Training:
                 "unit": source.unit,
                 "pooling": source.pooling,
                 "text_pooling": source.text_pooling,
-                "head": {"kind": config.head, **head.config()},
+                "head": head.config,
             },
             labels=data.problem.labels,
-            tensors={**head.tensors(), PRIOR: torch.from_numpy(prior)},
+            tensors={**head.tensors, PRIOR: prior},
             metrics=metrics,
             columns=prediction_columns(data),
             predictions=[
-                prediction_row(data, number, predicted[number], int(dev.lengths[number]))
-                for number in range(len(data.dev.examples))
+                prediction_row(data, number, found, int(units))
+                for number, (found, units) in enumerate(
+                    zip(head.probabilities[0], vectors.dev.lengths, strict=True)
+                )
             ],
             model=opened.reference,
             card=card(self.file, config, data, self.rows, metrics, opened.reference),
@@ -173,152 +174,49 @@ class _Training:
 
     def _bags(self, data: Data) -> None:
         """Score the most frequent label and TF-IDF."""
-        train, dev, problem = data.train, data.dev, data.problem
-        for found in (
-            majority(train.truth, problem, len(dev.examples)),
-            bag_of_words(
-                Texts(train.texts, train.pairs),
-                train.truth,
-                Texts(dev.texts, dev.pairs),
-                problem,
-                self.config.class_weights,
-                self.config.seed,
-            ),
-        ):
-            self._score(found.name, data, found.predicted)
-
-    def _vectors(self, data: Data, source: Source) -> tuple[Pooled, Pooled]:
-        """Return the pooled vectors of train and dev; those of dev as a prediction computes them."""
-        texts = sum(len(side.examples) for side in (data.train, data.dev))
-        texts *= 1 if data.train.pairs is None else 2
-        start = time.monotonic()
-        with self.console.bar("vectors", texts) as bar:
-            meter = _Meter(bar)
-            train = _pooled(source, data.train, None, meter)
-            speed = meter.units / max(time.monotonic() - start, 1e-9)
-            dev = _pooled(source, data.dev, 1, meter)
-        self.console.line(
-            f"vectors of {meter.units:,} {source.unit}s; {speed:,.0f} {source.unit}s/s"
+        train, dev, problem, config = data.train, data.dev, data.problem, self.config
+        most = majority(train.truth, problem, len(dev.examples))
+        self._score(most.name, data, most.predicted)
+        texts = Texts(train.texts, train.pairs), Texts(dev.texts, dev.pairs)
+        bag = bag_of_words(
+            texts[0], train.truth, texts[1], problem, config.class_weights, config.seed
         )
-        return train, dev
+        self._score(bag.name, data, bag.predicted)
 
-    def _tell_empty(self, data: Data, train: Pooled, dev: Pooled) -> None:
-        """Print how many texts have no tokens."""
-        empty = [int((side.lengths == 0).sum()) for side in (train, dev)]
-        data.figures.update({"empty_in_train": empty[0], "empty_in_dev": empty[1]})
-        if empty[0] == len(train.lengths):
-            raise ClassifyError(
-                f"{self.file}: no training text has a token; check the column text=..."
-            )
-        if empty[0]:
-            self.console.warn(f"{empty[0]:,} training texts have no token; they are not trained on")
-        if empty[1]:
+    def _tell_empty(self, data: Data, vectors: Vectors) -> None:
+        """Print how many texts have no tokens.
+
+        Raises:
+            ClassifyError: no training text has one.
+        """
+        sides = (vectors.train, vectors.dev)
+        train, dev = (int((side.lengths == 0).sum()) for side in sides)
+        data.figures.update({"empty_in_train": train, "empty_in_dev": dev})
+        if train == len(vectors.train.lengths):
+            raise ClassifyError(f"{self.file}: no training text has a token; check text=...")
+        if train:
+            self.console.warn(f"{train:,} training texts have no token; they are not trained on")
+        if dev:
             self.console.warn(
-                f"{empty[1]:,} dev texts have no token; the most frequent label is predicted for them"
+                f"{dev:,} dev texts have no token; what is most frequent in training is predicted for "
+                "them"
             )
 
-    def _layers(
-        self, data: Data, train: Pooled, dev: Pooled, used: np.ndarray[Any, np.dtype[np.int64]]
-    ) -> None:
-        """Score logistic regression on each layer, and on their mix."""
-        depth = train.vectors.shape[1]
+    def _layers(self, data: Data, vectors: Vectors) -> None:
+        """Score a linear head on each layer, and on their mix."""
+        depth = vectors.train.vectors.shape[1]
         for layer in range(depth):
-            head = self._fit(data, train, used, (layer,))
+            head = fit_pooled(data, vectors.train, self.config, (layer,))
             name = f"layer {layer}" + (" (no context)" if not layer else "")
-            self._score(name, data, self._predict(data, head, dev)[1])
+            found = predict_pooled(data, head, vectors.dev)
+            self._score(f"{name}, {self.config.pooling}", data, decide(found, data.problem))
         if depth > 1:
-            head = self._fit(data, train, used, tuple(range(depth)), mix=True)
+            head = fit_pooled(data, vectors.train, self.config, tuple(range(depth)), "mix")
             assert head.linear.mix is not None, "fit_mix learns weights"
             weights = ", ".join(f"{weight:.2f}" for weight in head.linear.mix)
-            self._score(f"mix of the layers ({weights})", data, self._predict(data, head, dev)[1])
-
-    def _pool(
-        self, data: Data, train: Pooled, dev: Pooled, used: np.ndarray[Any, np.dtype[np.int64]]
-    ) -> tuple[PooledHead, Truth]:
-        """Train and score head=pool; return it, and the probabilities of the dev texts."""
-        layers, depth = self.config.layers, train.vectors.shape[1]
-        chosen = tuple(range(depth))
-        if isinstance(layers, int):
-            if not -depth <= layers < depth:
-                raise ClassifyError(
-                    f"layers={layers}: this model has no such layer; its layers are 0 (the input) to "
-                    f"{depth - 1}"
-                )
-            chosen = (layers % depth,)
-        head = self._fit(data, train, used, chosen, layers == "mix", layers == "mean")
-        found, decided = self._predict(data, head, dev)
-        what = f"layer {chosen[0]}" if isinstance(layers, int) else f"{layers} of the layers"
-        self._score(f"pool ({what}, {self.config.pooling}): {head.linear.method}", data, decided)
-        return head, found
-
-    def _fit(
-        self,
-        data: Data,
-        train: Pooled,
-        used: np.ndarray[Any, np.dtype[np.int64]],
-        layers: tuple[int, ...],
-        mix: bool = False,
-        mean: bool = False,
-    ) -> PooledHead:
-        vectors, truth = train.vectors[used], data.train.truth[used]
-        options = (truth, data.problem, self.config.class_weights, self.config.seed)
-        if mix:
-            return PooledHead(fit_mix(vectors, *options), layers, False)
-        head = PooledHead(Linear(np.zeros((0, 0)), np.zeros(0), 0.0, ""), layers, mean)
-        return PooledHead(fit_linear(head.features(vectors), *options), layers, mean)
-
-    def _predict(self, data: Data, head: PooledHead, dev: Pooled) -> tuple[Truth, Truth]:
-        """Return the probabilities (n, k) and the predictions for the dev texts."""
-        outputs = head.linear.outputs(head.features(dev.vectors))
-        found = probabilities(outputs, data.problem)
-        found[dev.lengths == 0] = prior_of(data.train.truth, data.problem)
-        return found, decide(found, data.problem)
+            found = predict_pooled(data, head, vectors.dev)
+            self._score(f"mix of the layers ({weights})", data, decide(found, data.problem))
 
     def _score(self, name: str, data: Data, *predicted: Truth) -> None:
         self.rows.append(score_row(name, data.dev.truth, predicted, data.problem))
         self.console.line(f"scored {one_line(name)}")
-
-
-class _Meter:
-    """Counts texts and units for a bar."""
-
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
-        self.texts = self.units = 0
-
-    def __call__(self, texts: int, units: int) -> None:
-        self.texts += texts
-        self.units += units
-        self._bar.update(self.texts)
-
-
-def _pooled(source: Source, side: Side, block: int | None, meter: _Meter) -> Pooled:
-    if block is None:
-        return pooled_examples(source, side.texts, side.pairs, advance=meter)
-    return pooled_examples(source, side.texts, side.pairs, block, meter)
-
-
-def source_of(opened: VectorSource, config: ClassifyConfig) -> Source:
-    """Return where the vectors of a training come from.
-
-    Raises:
-        ClassifyError: the cache does not have the vectors that a prediction computes.
-    """
-    model, cache = opened.model, opened.cache
-    if model is not None:
-        model.to(resolve_device(config.device))
-    if cache is None:
-        return Source(model, None, config.unit or "token", config.pooling)
-    made = cache.manifest.details["vectors"]
-    if made["layers"] != "all":
-        raise ClassifyError(
-            f"{cache.path}: this vector cache has not all layers (embed.layers={made['layers']}); make one "
-            "with embed.layers=all"
-        )
-    if made["warm_up"]:
-        raise ClassifyError(
-            f"{cache.path}: this vector cache was made with embed.warm_up=true, but predictions read a "
-            "text from the zero state; make one with embed.warm_up=false"
-        )
-    unit: Unit = config.unit or cache.unit  # type: ignore[assignment]
-    return Source(model, cache, unit, config.pooling, made["pooling"])
