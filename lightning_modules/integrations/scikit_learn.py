@@ -15,9 +15,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from lightning_modules.config import DEFAULT_POOLING
 from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import (
-    DEFAULT_POOLING,
     Layers,
     Pooling,
     Selection,

@@ -28,7 +28,8 @@ class ClassifyConfig(LabelledTextOptions):
         "gru or cnn: a network on the vectors of all units",
     )
     network: NetworkConfig = Field(
-        default_factory=NetworkConfig, description="the network and its training, if head is lstm, gru or cnn"
+        default_factory=NetworkConfig,
+        description="the network and its training, if head is lstm, gru or cnn",
     )
     finetune: bool = Field(
         False,
@@ -79,7 +80,9 @@ class ClassifyConfig(LabelledTextOptions):
     @model_validator(mode="after")
     def _fitting_head(self) -> "ClassifyConfig":
         if "kind" in self.network.model_fields_set and self.network.kind != self.head:
-            raise ValueError(f"network.kind is {self.network.kind}, but head is {self.head}; set head only")
+            raise ValueError(
+                f"network.kind is {self.network.kind}, but head is {self.head}; set head only"
+            )
         if self.finetune and self.head == "pool":
             raise ValueError("finetune trains a network: set head to lstm, gru or cnn")
         return self

@@ -52,7 +52,8 @@ class RecurrentEncoder(nn.Module):
         outside = (torch.arange(read.shape[1], device=read.device) >= lengths[:, None])[:, :, None]
         if self.attention is not None:
             scores = self.attention(read.tanh()).masked_fill(outside, -torch.inf)
-            return (scores.softmax(1) * read).sum(1)
+            attended: Tensor = (scores.softmax(1) * read).sum(1)
+            return attended
         mean = read.sum(1) / lengths[:, None]
         return torch.cat([mean, read.masked_fill(outside, -torch.inf).amax(1)], 1)
 

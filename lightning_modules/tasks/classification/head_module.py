@@ -1,49 +1,18 @@
 """A neural head, and a language model that is fine-tuned with it, as a LightningModule."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from lightning_modules.tasks.classification.heads import TextHead
+from lightning_modules.tasks.classification.inputs import Batch
 from lightning_modules.tasks.classification.network_config import NetworkConfig
 from lightning_modules.tasks.classification.objectives import Objective
 from lightning_modules.tasks.classification.tuning import TunedModel
-from lightning_modules.tasks.features import Features, Padded
 from lightning_modules.tasks.fitting import SCORE
-from lightning_modules.vectors.text_batch import TextBatch
-
-
-class Batch(NamedTuple):
-    """A batch of labelled texts.
-
-    Attributes:
-        texts: the texts, and the second texts of pairs: vectors, or ids for a model that is tuned.
-        truth: the labels, as `Objective.tensor` returns them.
-    """
-
-    texts: tuple[Padded, ...] | tuple[TextBatch, ...]
-    truth: Tensor
-
-
-class VectorData(Dataset[Batch]):
-    """Labelled texts whose vectors are known; an index is a list of texts.
-
-    Args:
-        features: vectors of the texts, and of the second texts of pairs.
-        truth: the labels, as `Objective.tensor` returns them.
-        most_units: units of a text that are read.
-    """
-
-    def __init__(self, features: Sequence[Features], truth: Tensor, most_units: int) -> None:
-        self._features, self._truth, self._most = features, truth, most_units
-
-    def __getitem__(self, indices: list[int]) -> Batch:
-        texts = tuple(one.batch(indices, self._most) for one in self._features)
-        return Batch(texts, self._truth[indices])
 
 
 class HeadModule(pl.LightningModule):

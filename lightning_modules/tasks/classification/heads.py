@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from lightning_modules.nn.scalar_mix import ScalarMix
 from lightning_modules.tasks.classification.encoders import ConvolutionEncoder, RecurrentEncoder
+from lightning_modules.tasks.classification.inputs import Inputs
 from lightning_modules.tasks.classification.network_config import NetworkConfig
-from lightning_modules.tasks.features import Features, Padded
+from lightning_modules.tasks.features import Padded
 from lightning_modules.tasks.fitting import EpochBatches
 from preprocess.errors import UserError
 
@@ -119,28 +120,24 @@ _FIRST = "encoder.recurrent.weight_ih_l0"
 
 
 def predict(
-    head: nn.Module, features: Sequence[Features], most_units: int, batch_texts: int = 64
+    head: TextHead, inputs: Inputs, tuned: nn.Module | None = None, batch_texts: int = 64
 ) -> npt.NDArray[np.float32]:
     """Return the outputs of texts, (n, k) float32; without dropout, whatever the mode of the head.
 
     Args:
         head: the head.
-        features: the vectors of the texts, and of the second texts if these are pairs.
-        most_units: units of a text that are read.
+        inputs: the texts.
+        tuned: the language model that was trained with the head; None if ``inputs`` are vectors.
         batch_texts: texts of a batch. With 1, a result does not depend on the other texts, to the bit;
             otherwise it may differ by the rounding of sums.
     """
     device = next(head.parameters()).device
-    count = len(features[0])
-    found: dict[int, Tensor] = {}
-    lengths = np.sum([np.minimum(one.lengths, most_units) for one in features], 0)
-    with evaluating(head), torch.inference_mode():
-        for batch in EpochBatches(lengths, batch_texts, seed=None):
-            texts = [one.batch(batch, most_units).to(device) for one in features]
-            found.update(zip(batch, head(texts).float().cpu(), strict=True))
-    if not count:
-        return np.zeros((0, 0), np.float32)
-    outputs: npt.NDArray[np.float32] = torch.stack([found[row] for row in range(count)]).numpy()
+    outputs = np.zeros((len(inputs.lengths), head.output.out_features), np.float32)
+    with evaluating(head), evaluating(tuned or head), torch.inference_mode():
+        for rows in EpochBatches(inputs.lengths, batch_texts, seed=None):
+            texts = [one.to(device) for one in inputs.batch(rows)]
+            vectors = texts if tuned is None else [tuned(one) for one in texts]
+            outputs[rows] = head(vectors).float().cpu().numpy()
     return outputs
 
 

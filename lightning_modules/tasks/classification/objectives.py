@@ -31,13 +31,17 @@ class Objective:
         weights: "balanced" weighs the texts of a label by the inverse of their number.
 
     Attributes:
+        target, weights: the arguments.
         outputs: number of outputs of a head, k.
         center, scale: mean and standard deviation of the numbers of the training texts; 0 and 1 for
             labels.
     """
 
-    def __init__(self, target: Target, truth: Truth, labels: int, weights: Weights = "none") -> None:
+    def __init__(
+        self, target: Target, truth: Truth, labels: int, weights: Weights = "none"
+    ) -> None:
         self.target, self.outputs = target, 1 if target == "number" else labels
+        self.weights = weights
         self.center, self.scale = 0.0, 1.0
         if target == "number":
             self.center, self.scale = float(truth.mean()), float(truth.std()) or 1.0
@@ -66,9 +70,9 @@ class Objective:
             costs = None
             if weight is not None:
                 costs = torch.where(truth.bool(), weight[0], weight[1])
-            return F.binary_cross_entropy_with_logits(
-                outputs, truth, costs, reduction="sum"
-            ) / max(1, len(truth))
+            return F.binary_cross_entropy_with_logits(outputs, truth, costs, reduction="sum") / max(
+                1, len(truth)
+            )
         return ((outputs[:, 0] - truth) / self.scale).square().mean()
 
     def score(self, outputs: Tensor, truth: Tensor) -> float:

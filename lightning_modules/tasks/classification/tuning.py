@@ -1,17 +1,16 @@
 """A language model that is trained with a head (ULMFiT, Howard & Ruder 2018)."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
+from lightning_modules.nn.bilm import NoHead
+from lightning_modules.nn.inputs.adaptive_input import AdaptiveInput
 from lightning_modules.tasks.classification.network_config import FinetuneConfig
 from lightning_modules.tasks.features import Padded
 from lightning_modules.vectors.pretrained import BiLM
-from lightning_modules.vectors.selection import Text, Unit
 from lightning_modules.vectors.text_batch import TextBatch
 from preprocess.errors import UserError
 
@@ -26,27 +25,29 @@ class TunedWeightsError(UserError):
 class TunedModel(nn.Module):
     """A copy of a language model whose layers have learning rates of their own.
 
-    The output layer of the language model is not trained, because no head reads it. In training, the
-    dropout of the language model applies.
+    The copy has no output layer, because no head reads it. In training, the dropout of the language
+    model applies.
 
     Args:
         model: the language model; it does not change.
-        unit: what has a vector.
         config: learning rates and unfreezing.
+
+    Attributes:
+        model: the copy.
     """
 
-    def __init__(self, model: BiLM, unit: Unit, config: FinetuneConfig) -> None:
+    def __init__(self, model: BiLM, config: FinetuneConfig) -> None:
         super().__init__()
-        self.model, self._unit, self._config = copy.deepcopy(model), unit, config
-        self.model.network.head.requires_grad_(False)
+        self.model, self._config = copy.deepcopy(model).requires_grad_(True), config
         network = self.model.network
+        # A tied adaptive input is computed from the weights of the output layer.
+        if not (isinstance(network.input, AdaptiveInput) and network.input.is_tied):
+            network.head = NoHead()
+        layers = [list(layer.parameters()) for layer in reversed(network.recurrent.layers)]
+        recurrent = {id(weight) for layer in layers for weight in layer}
+        others = [weight for weight in network.parameters() if id(weight) not in recurrent]
         # From the top layer down to the input.
-        self._groups = [
-            list(layer.parameters())
-            for layer in (*reversed(network.recurrent.layers), network.input)
-        ]
-        for weight in (weight for group in self._groups for weight in group):
-            weight.requires_grad_(True)
+        self._layers = [*layers, others]
 
     def forward(self, batch: TextBatch) -> Padded:
         """Return the vectors of all layers of the units of a batch, with gradients."""
@@ -56,27 +57,46 @@ class TunedModel(nn.Module):
 
     def unfreeze(self, epoch: int) -> None:
         """Select the layers that are trained in an epoch, counted from 0."""
-        for depth, group in enumerate(self._groups):
-            for weight in group:
+        for depth, layer in enumerate(self._layers):
+            for weight in layer:
                 weight.requires_grad_(not self._config.unfreeze or depth < epoch)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the weights of each layer with their learning rate, for an optimiser."""
+        """Return the weights of each layer with their peak learning rate, for an optimiser."""
         rate, decay = self._config.learning_rate, self._config.layer_decay
         return [
-            {"params": group, "lr": rate / decay**depth} for depth, group in enumerate(self._groups)
+            {"params": layer, "lr": rate / decay**depth} for depth, layer in enumerate(self._layers)
         ]
 
-
-class TextData(Dataset[Any]):
-    """Labelled texts as token ids; an index is a list of texts."""
-
-
-def tuned_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of the language model that a head reads, with `PREFIX`."""
-    return {}
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the weights, named with `PREFIX`, for a task folder."""
+        state = self.model.network.state_dict()
+        return {PREFIX + name: value.detach().cpu() for name, value in state.items()}
 
 
-def tuned_model(model: BiLM, tensors: Mapping[str, Tensor]) -> BiLM:
-    """Return a copy of a model with the weights that were tuned with a head."""
-    return model
+def tuned_model(model: BiLM, config: FinetuneConfig, tensors: Mapping[str, Tensor]) -> TunedModel:
+    """Return a model as it was trained with a head, in evaluation mode.
+
+    Args:
+        model: the language model before the tuning; it does not change.
+        config: settings of the tuning.
+        tensors: the weights of a task folder; those without `PREFIX` are ignored.
+
+    Raises:
+        TunedWeightsError: if these are not the weights of a tuned copy of this model.
+    """
+    tuned = TunedModel(model, config)
+    state = {
+        name.removeprefix(PREFIX): value
+        for name, value in tensors.items()
+        if name.startswith(PREFIX)
+    }
+    try:
+        tuned.model.network.load_state_dict(state)
+    except RuntimeError as error:
+        raise TunedWeightsError(
+            f"these are not the weights of a fine-tuned copy of this language model "
+            f"({str(error).splitlines()[-1].strip():.200}); use the language model that the task was "
+            "trained with, or train the task again"
+        ) from error
+    return tuned.eval()

@@ -127,7 +127,12 @@ def train_pooled(data: Data, vectors: Vectors, config: ClassifyConfig) -> Traine
 
 
 def train_network(
-    data: Data, vectors: Vectors, source: Source, config: ClassifyConfig, work: str, console: Console
+    data: Data,
+    vectors: Vectors,
+    source: Source,
+    config: ClassifyConfig,
+    work: str,
+    console: Console,
 ) -> TrainedHead:
     """Train head=lstm, gru or cnn once with each seed.
 
@@ -148,9 +153,7 @@ def train_network(
     used = np.flatnonzero(vectors.train.lengths)
     truth = data.train.truth[used]
     train = _inputs(data.train.sides, vectors.train_units, source, config, used)
-    dev = _inputs(
-        data.dev.sides, vectors.dev_units, source, config, np.arange(len(data.dev.truth))
-    )
+    dev = _inputs(data.dev.sides, vectors.dev_units, source, config, np.arange(len(data.dev.truth)))
     for name, inputs in (("training", train), ("dev", dev)):
         if inputs.cut:
             console.warn(
@@ -180,7 +183,9 @@ def train_network(
             f"seed {run.seed}: best of {len(run.history)} epochs is {run.best_epoch}, by its score on dev"
         )
     found = tuple(
-        with_prior(probabilities(run.outputs.astype(np.float64), problem), data, vectors.dev.lengths)
+        with_prior(
+            probabilities(run.outputs.astype(np.float64), problem), data, vectors.dev.lengths
+        )
         for run in runs
     )
     first = runs[0]

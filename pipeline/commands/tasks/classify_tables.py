@@ -33,9 +33,7 @@ BAG, LAYER_0 = "tf-idf", "layer 0"
 """How the names of the rows begin with which the head is compared."""
 
 
-def metrics_of(
-    rows: Sequence[Row], data: Data, trained: TrainedHead
-) -> dict[str, Any]:
+def metrics_of(rows: Sequence[Row], data: Data, trained: TrainedHead) -> dict[str, Any]:
     """Return the contents of metrics.json; the last row is the chosen head."""
     problem, truth, head = data.problem, data.dev.truth, rows[-1]
     shared = overlap_of(data.train.examples, data.dev.examples).dev

@@ -113,7 +113,12 @@ def _of_side(
     for texts in side.sides:
         first = meter.texts
         features = features_of(
-            source.model, source.cache, texts, source.unit, meter.bar_from(first), batch_tokens=batch_tokens
+            source.model,
+            source.cache,
+            texts,
+            source.unit,
+            meter.bar_from(first),
+            batch_tokens=batch_tokens,
         )
         meter(len(texts), int(features.lengths.sum()))
         found.append(features)

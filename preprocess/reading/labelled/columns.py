@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import NamedTuple
 
 from preprocess.errors import UserError, one_line
@@ -25,12 +26,14 @@ LABELS = (
 SEVERAL = ("labels", "categories", "classes", "tags", "topics", "emotions")
 """Names of columns of any number of labels; a column of these that has single labels is one of labels."""
 _ALL = {*TEXTS, *LABELS, *SEVERAL, *(name for pair in PAIRS for name in pair)}
-_NAME = re.compile(r"[^\W\d][\w.\-]*(?: [\w.\-]+){0,2}")
+_NAME = re.compile(r"[^\W\d]\S*(?: \S+){0,2}")
 SAMPLE = 2000
 """Rows from which columns are guessed."""
 _LONG = 50
 """Mean characters of a label, at most, where its column is guessed."""
 _SHOWN = 20
+_FEW_VALUES = 4
+"""Values of a column, at least, that tell whether the first row is unlike them."""
 _FEW_ROWS = 10
 """Rows that are too few for labels to repeat."""
 
@@ -235,15 +238,15 @@ def _guess_text(
 def has_header(rows: Sequence[Sequence[str]]) -> bool:
     """Return True if the first row of a table holds names, by comparison with the other rows.
 
-    No name may be empty, long, a number, or a value of its column below. Then it is a header if one of
-    the names is known, if a column holds numbers only, or if a column has short values that repeat, of
-    which the first row has none.
+    No name may be long, a number, or a value of its column below, and only the first may be empty, as
+    that of an index. Then it is a header if one of the names is known, if a column holds numbers only,
+    or if a column has short values that repeat, of which the first row has none.
     """
     first, rest = rows[0], rows[1 : SAMPLE + 1]
     names = [name.strip() for name in first]
-    if len({*names}) < len(names) or not all(
-        len(name) <= 40 and _NAME.fullmatch(name) for name in names
-    ):
+    written = names[names[0] == "" :]
+    named = all(len(name) <= 40 and _NAME.fullmatch(name) for name in written)
+    if not written or not named or len({*names}) < len(names):
         return False
     columns = [[row[index].strip() for row in rest] for index in range(len(names))]
     if any(name in {*column} for name, column in zip(names, columns, strict=True)):
@@ -252,12 +255,19 @@ def has_header(rows: Sequence[Sequence[str]]) -> bool:
         return True
     if any(len(column) > 1 and all(map(_is_number, column)) for column in columns):
         return True
-    labels = [_may_be_labels(column) and len(column) >= 4 for column in columns]
-    texts = [
-        _mean_length(column) >= 3 * len(name) and not label
-        for name, column, label in zip(names, columns, labels, strict=True)
-    ]
-    return any(labels) and any(texts)
+    labels = [_may_be_labels(column) and len(column) >= _FEW_VALUES for column in columns]
+    texts = [_unlike(name, column) for name, column in zip(names, columns, strict=True)]
+    return any(
+        label and text
+        for (i, label), (j, text) in product(enumerate(labels), enumerate(texts))
+        if i != j
+    )
+
+
+def _unlike(name: str, column: Sequence[str]) -> bool:
+    """Return True if a column holds texts, and a name is shorter or has fewer words than most."""
+    words = sum(" " in value for value in column) >= len(column) / 2
+    return _mean_length(column) >= 3 * len(name) or (words and " " not in name)
 
 
 def _is_number(text: str) -> bool:

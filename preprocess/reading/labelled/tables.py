@@ -126,8 +126,10 @@ def _quoted(
         while (quote := _closing(line, begin, dialect.escaped)) < 0:
             pieces.append(line[begin:])
             more = rest.line(lines)
-            # The last line of a field may look like a record, but has a quote.
-            whole = line if lines == 1 or '"' not in line else ""
+            # In a field of several lines, the rest of its first line has no delimiter, and its last
+            # line has a quote.
+            alone = dialect.delimiter in pieces[0] if lines == 1 else '"' not in line
+            whole = line if alone else ""
             if more is None or (is_record and is_record(whole)):
                 return [], 1
             line, begin = more, 0

@@ -47,7 +47,7 @@ def test_a_former_switch_equals_its_probability() -> None:
 
 def test_former_defaults_are_those_of_settings_that_no_config_names() -> None:
     config = load_config([], ["prepare.input=x", "train.order=mixed", "train.rows=3"])
-    former = with_former_defaults(config).train
+    former = with_former_defaults(config, "train").train
     assert (former.order, former.reset_state, former.rows) == ("mixed", 0, 3)
 
 

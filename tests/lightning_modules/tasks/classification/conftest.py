@@ -1,22 +1,44 @@
-"""Labelled examples that a linear head can learn."""
+"""A tiny language model, and vectors of random texts."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
+import torch
 
-Arrays = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+from lightning_modules.tasks.features import Features, Padded, _Stored
+from lightning_modules.vectors.pretrained import BiLM
+
+DEPTH, DIM = 3, 6
 
 
-@pytest.fixture(scope="session")
-def blobs() -> Callable[[int, int, int], Arrays]:
-    """A function that returns ``n`` points around one centre for each of ``k`` labels."""
+@pytest.fixture(scope="package")
+def model(trained: Path) -> BiLM:
+    return BiLM.from_pretrained(trained / "export")
 
-    def make(n: int, k: int, width: int) -> Arrays:
-        draw = np.random.default_rng(7)
-        labels = draw.integers(0, k, n)
-        centres = 2 * draw.normal(size=(k, width))
-        return (centres[labels] + draw.normal(size=(n, width))).astype(np.float32), labels
+
+@pytest.fixture(scope="package")
+def random_features() -> Callable[..., Features]:
+    """(lengths, seed) -> vectors of as many texts, (DEPTH, length, DIM) each."""
+
+    def make(lengths: list[int], seed: int = 0) -> Features:
+        draw, stored = np.random.default_rng(seed), _Stored(1 << 20)
+        for length in lengths:
+            stored.add(draw.normal(size=(DEPTH, length, DIM)).astype(np.float32))
+        stored.finish()
+        keys = [f"{seed} {number}".encode() for number in range(len(lengths))]
+        return Features(DEPTH, DIM, "word", "m", np.arange(len(lengths)), keys, stored)
+
+    return make
+
+
+@pytest.fixture(scope="package")
+def padded(random_features: Callable[..., Features]) -> Callable[..., Padded]:
+    """(lengths, extra padding) -> a batch of random texts."""
+
+    def make(lengths: list[int], extra: int = 0) -> Padded:
+        batch = random_features(lengths).batch(range(len(lengths)))
+        return Padded(torch.nn.functional.pad(batch.layers, (0, 0, 0, extra)), batch.lengths)
 
     return make

@@ -19,6 +19,19 @@ from lightning_modules.tasks.classification.linear import (
 Blobs = Callable[[int, int, int], Any]
 
 
+@pytest.fixture
+def blobs() -> Blobs:
+    """A function that returns ``n`` points around one centre for each of ``k`` labels."""
+
+    def make(n: int, k: int, width: int) -> Any:
+        draw = np.random.default_rng(7)
+        labels = draw.integers(0, k, n)
+        centres = 2 * draw.normal(size=(k, width))
+        return (centres[labels] + draw.normal(size=(n, width))).astype(np.float32), labels
+
+    return make
+
+
 def problem(k: int) -> Problem:
     return Problem("single", tuple(f"label {n}" for n in range(k)))
 
