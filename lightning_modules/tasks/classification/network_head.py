@@ -38,7 +38,8 @@ class NetworkHead:
         inputs = self._inputs(source, sides)
         if not inputs.lengths[0]:
             return None
-        return predict(self.head, inputs, self.tuned, batch_texts=1)[0].astype(np.float64)
+        found = predict(self.head, inputs, self.tuned, batch_texts=1)[0]
+        return np.asarray(found, np.float64)
 
     def _inputs(self, source: Source, sides: Sequence[Sequence[str]]) -> Inputs:
         most = self.head.config.most_units
