@@ -123,3 +123,11 @@ def test_a_damaged_manifest_is_moved_aside_only_if_asked(out: Out) -> None:
         out.make()
     out.make(overwrite=True)
     assert Path(f"{out.folder}.old-1/head").exists()
+
+
+def test_a_command_that_was_stopped_before_anything_was_made_keeps_no_other_away(out: Out) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        out.make(dies="before")
+    out.make(seed=2)
+    assert (out.folder / "head").read_bytes() == b"made with 2"
+    assert out.names == {"head", "manifest.json"}

@@ -311,7 +311,7 @@ def test_shared_texts_are_counted_and_scored_apart(
     [
         ([("good", "kana")] * 5, "only the label 'good'"),
         ([("good", ""), ("bad", " ")], "none of its 2 records can be used"),
-        ([("good", "a"), ("bad", "b")], "too few to hold a share of 0.1 out"),
+        ([("good", "a"), ("bad", "b")], "all texts that are left for training have one label"),
     ],
 )
 def test_a_file_without_a_problem_to_learn_is_told(
