@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.console import Console, clock
 from pipeline.lifecycle.lock import LockedError, lock
 from pipeline.lifecycle.stage import StageError
-from preprocess.errors import one_line
+from preprocess.errors import UserError, one_line
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
 from preprocess.files.fingerprint import differing_keys, fingerprint
@@ -58,11 +58,25 @@ def make_task(
         else:
             work_folder.write_record(work_folder.asked_file(work), asked)
         start = time.monotonic()
-        manifest = make(work)
+        try:
+            manifest = make(work)
+        except UserError:
+            _forget_if_nothing_made(out, work)
+            raise
         lease.check()
         work_folder.remove_work(out, work)
         console.line(f"done in {clock(time.monotonic() - start)}: {one_line(out)}")
     return manifest
+
+
+def _forget_if_nothing_made(out: str, work: str) -> None:
+    """Remove a work folder that holds the request only, so that the corrected command is not refused."""
+    if _is_empty(work):
+        work_folder.remove_work(out, work)
+
+
+def _is_empty(work: str) -> bool:
+    return storage.list_names(work) == [work_folder.ASKED] and not storage.list_folders(work)
 
 
 def _finished(
@@ -105,12 +119,18 @@ def _clean(out: str, console: Console) -> None:
 
 def _check_other_work(out: str, asked: dict[str, Any], console: Console, overwrite: bool) -> None:
     """Refuse a folder with unfinished work for another request, or with files of something else."""
-    works = [request for _, request in work_folder.unfinished_work(out)]
-    if works and all(differing_keys(request, asked) for request in works):
+    works = work_folder.unfinished_work(out)
+    names = storage.list_names(out)
+    if works and all(differing_keys(request, asked) for _, request in works):
+        if not names and all(map(_is_empty, (folder for folder, _ in works))):
+            # For example, a command that was stopped while it read its input.
+            for folder, _ in works:
+                work_folder.remove_work(out, folder)
+            return
         if not overwrite:
-            raise _refusal(out, "unfinished work", differing_keys(works[0], asked))
+            raise _refusal(out, "unfinished work", differing_keys(works[0][1], asked))
         _move_aside(out, console)
-    elif not works and (names := storage.list_names(out)):
+    elif not works and names:
         raise StageError(
             f"{out} holds {one_line(names[0])}, which is not of an unfinished task; name another "
             "folder with --out"

@@ -148,7 +148,8 @@ class _Training:
         result = TaskResult(
             kind="classify",
             config={
-                "settings": config.model_dump(mode="json"),
+                # `head` says what kind of network it is.
+                "settings": config.model_dump(mode="json", exclude={"network": {"kind"}}),
                 "target": data.problem.target,
                 "pairs": data.train.pairs is not None,
                 "unit": source.unit,

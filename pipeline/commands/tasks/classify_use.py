@@ -25,6 +25,7 @@ from pipeline.commands.tasks.classify_tables import (
 from pipeline.config.sections import load_section
 from pipeline.console import Console
 from pipeline.training.device import resolve_device
+from preprocess.files.manifest import recorded
 from preprocess.reading.labelled.examples import InputText
 from preprocess.reading.labelled.inputs import read_texts
 from preprocess.reading.labelled.options import LabelledTextOptions
@@ -126,7 +127,7 @@ def _opened(
     """Return a task, the settings of the command, and how to read its file: as in training, if not set."""
     config = load_section(ClassifyUseConfig, overrides)
     found = read_task(task, "classify")
-    trained = ClassifyConfig.model_validate(found.config["settings"])
+    trained = recorded(ClassifyConfig, found.config, "settings")
     own = {
         name: getattr(config, name)
         for name in LabelledTextOptions.model_fields
