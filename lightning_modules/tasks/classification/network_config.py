@@ -11,18 +11,13 @@ class FinetuneConfig(Section):
     """How the language model is trained together with the head (ULMFiT, Howard & Ruder 2018)."""
 
     learning_rate: float = Field(
-        1e-3, gt=0, description="peak learning rate of the top layer of the language model"
+        1e-2, gt=0, description="peak learning rate of the top layer of the language model"
     )
     layer_decay: float = Field(
         2.6,
         ge=1,
         description="each layer's learning rate is that of the layer above divided by this "
         "(discriminative fine-tuning, Howard & Ruder 2018, section 3.2)",
-    )
-    unfreeze: bool = Field(
-        False,
-        description="train the head alone in the first epoch, and one more layer, from the top, in "
-        "each further epoch (gradual unfreezing, Howard & Ruder 2018, section 3.3)",
     )
 
 
