@@ -26,16 +26,11 @@ class NetworkConfig(Section):
 
     kind: Literal["lstm", "gru", "cnn"] = Field(
         "lstm",
-        description="lstm and gru: one bidirectional layer; cnn: convolutions over units and the "
-        "maximum over them (Kim 2014)",
+        description="lstm and gru: one bidirectional layer, and the mean and the maximum of its outputs; "
+        "cnn: convolutions over units, and the maximum of their outputs (Kim 2014)",
     )
     hidden: int = Field(
         128, ge=1, le=65536, description="lstm and gru: width of the state of each direction"
-    )
-    pooling: Literal["mean_max", "attention"] = Field(
-        "mean_max",
-        description="lstm and gru: how the outputs at all units become one vector: their mean and "
-        "maximum, or a weighted mean with learned weights",
     )
     filters: int = Field(100, ge=1, le=65536, description="cnn: number of filters of each width")
     widths: tuple[int, ...] = Field(
