@@ -108,12 +108,13 @@ def plain_values(node: Node, field: FieldInfo | None) -> Any:
     return value
 
 
-def explain(error: ValidationError, root: Node) -> Problems:
+def explain(error: ValidationError, root: Node, top: FieldInfo = ROOT) -> Problems:
     """Return a line for each mistake in a config, with its position.
 
     Args:
         error: what pydantic raised for the values of ``root``.
         root: the tree that was validated.
+        top: the section that it was validated as, as a field.
     """
     found: dict[KeyPath, list[Any]] = {}
     for detail in error.errors(include_url=False):
@@ -124,9 +125,9 @@ def explain(error: ValidationError, root: Node) -> Problems:
     for path, details in islice(found.items(), MAX_PROBLEMS):
         rules = [detail for detail in details if detail["type"] == "value_error"]
         if rules:
-            problems += [_broken_rule(path, str(rule["ctx"]["error"]), root) for rule in rules]
+            problems += [_broken_rule(path, str(rule["ctx"]["error"]), root, top) for rule in rules]
         elif path not in inner:
-            problems.append(_explain(path, details[0]["type"], root))
+            problems.append(_explain(path, details[0]["type"], root, top))
     if len(found) > MAX_PROBLEMS:
         more = f"{len(found) - MAX_PROBLEMS:,} more mistakes are not shown"
         problems.append((UNPLACED, more))
@@ -171,9 +172,9 @@ def _name(path: KeyPath) -> str:
     return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).removeprefix(".")
 
 
-def _above(path: KeyPath, root: Node) -> tuple[FieldInfo | None, Node]:
+def _above(path: KeyPath, root: Node, top: FieldInfo) -> tuple[FieldInfo | None, Node]:
     """Return the field and the node that contain the last part of ``path``."""
-    field: FieldInfo | None = ROOT
+    field: FieldInfo | None = top
     node = root
     for part in path[:-1]:
         below = _entry(node, part)
@@ -182,13 +183,13 @@ def _above(path: KeyPath, root: Node) -> tuple[FieldInfo | None, Node]:
     return field, node
 
 
-def _explain(path: KeyPath, kind: str, root: Node) -> tuple[Position, str]:
-    above, holder = _above(path, root)
+def _explain(path: KeyPath, kind: str, root: Node, top: FieldInfo) -> tuple[Position, str]:
+    above, holder = _above(path, root, top)
     name, key = _name(path), path[-1]
     entry = _entry(holder, key)
     if kind == "extra_forbidden":
         assert entry is not None
-        return entry.key, _unknown_key(path, above, holder, root)
+        return entry.key, _unknown_key(path, above, holder, root, top)
     field = field_below(above, holder, key)
     if kind == "union_tag_invalid":
         assert above is not None
@@ -259,7 +260,9 @@ def _noun(annotation: Any, range_: str) -> str:
     return f"a mapping with the key '{required[0]}'" if required else "a section with keys"
 
 
-def _unknown_key(path: KeyPath, field: FieldInfo | None, node: Node, root: Node) -> str:
+def _unknown_key(
+    path: KeyPath, field: FieldInfo | None, node: Node, root: Node, top: FieldInfo
+) -> str:
     unknown = f"unknown key '{_name(path)}'"
     key = str(path[-1])
     section = section_of(field, node)
@@ -269,13 +272,14 @@ def _unknown_key(path: KeyPath, field: FieldInfo | None, node: Node, root: Node)
     if others:
         kind = others[0].model_fields["kind"].default
         return f"{unknown}: kind '{kind}' has it, but the kind is '{kind_of(field, node)}'"
-    kinds = _kinds_with(path, root)
+    kinds = _kinds_with(path, root, top)
     if kinds:
         choice = f"{_name(path[:-2])}.kind {' and '.join(map(repr, kinds))}"
         return f"{unknown}: {choice} {'have' if kinds[1:] else 'has'} it"
     # Not the keys of the sibling kinds, which this section has under the same names.
     here = _name(path[:-1])
-    paths = dict.fromkeys(p for p in _paths(Config) if p.rpartition(".")[0] != here)
+    known = (path for section in sections(top) for path in _paths(section))
+    paths = dict.fromkeys(path for path in known if path.rpartition(".")[0] != here)
     if key in paths:
         *outer, last = key.split(".")
         return f"{unknown}; in a file, indent '{last}' under '{'.'.join(outer)}:'"
@@ -292,11 +296,11 @@ def _unknown_key(path: KeyPath, field: FieldInfo | None, node: Node, root: Node)
     return f"{unknown}; the keys here are {', '.join(section.model_fields)}"
 
 
-def _kinds_with(path: KeyPath, root: Node) -> list[str]:
+def _kinds_with(path: KeyPath, root: Node, top: FieldInfo) -> list[str]:
     """Return the kinds of the section two levels up that have the last key of ``path``."""
     if len(path) < 3:
         return []
-    field, _ = _above(path[:-1], root)
+    field, _ = _above(path[:-1], root, top)
     *_, inner, key = path
     kinds = sections(field) if field and field.discriminator else []
     return [
@@ -315,9 +319,9 @@ def _paths(section: type[Section], prefix: str = "") -> Iterator[str]:
             yield from _paths(inner, f"{prefix}{name}.")
 
 
-def _broken_rule(path: KeyPath, rule: str, root: Node) -> tuple[Position, str]:
+def _broken_rule(path: KeyPath, rule: str, root: Node, top: FieldInfo) -> tuple[Position, str]:
     """Return the message of a rule between keys, with the positions of the keys that it names."""
-    _, holder = _above((*path, ""), root)
+    _, holder = _above((*path, ""), root, top)
     entries = holder.value if isinstance(holder.value, dict) else {}
     words = re.findall(r"\w+", rule)
     places = sorted({entry.key for key, entry in entries.items() if key in words}) or [holder.key]

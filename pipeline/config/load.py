@@ -90,14 +90,9 @@ def load_config(
     """
     problems: Problems = []
     trees = [_read(file, layer, problems) for layer, file in enumerate(files)]
-    # Overrides come in any order, so they are one layer, in which `kind` may come last.
-    override = EMPTY
-    for layer, argument in enumerate(overrides, len(files)):
-        tree = read_override(argument, layer, problems)
-        problems += _set_twice(override, tree)
-        override = _merge(override, tree, None, [])
+    override = read_overrides(overrides, len(files), problems)
     if None in trees:  # a key that seems missing may be in the file that could not be read
-        raise _error(problems)
+        raise config_error(problems)
     problems += [
         problem for tree in (*trees, override) if tree for problem in secrets_in_urls(tree)
     ]
@@ -113,13 +108,26 @@ def load_config(
     try:
         config = Config.model_validate(plain_values(merged, ROOT))
     except ValidationError as error:
-        raise _error(problems + explain(error, merged)) from None
+        raise config_error(problems + explain(error, merged)) from None
     if problems:
-        raise _error(problems)
+        raise config_error(problems)
     if notes is not None:
         notes += told
     is_open = "recipe" not in config.train.model_fields_set and not any(map(_sets_training, trees))
     return with_default_recipe(config) if default_recipe and is_open else config
+
+
+def read_overrides(overrides: Sequence[str], first: int, problems: Problems) -> Node:
+    """Return the tree of all overrides, which are the layers from ``first`` on.
+
+    They come in any order, so they are merged as one layer, in which `kind` may come last.
+    """
+    merged = EMPTY
+    for layer, argument in enumerate(overrides, first):
+        tree = read_override(argument, layer, problems)
+        problems += _set_twice(merged, tree)
+        merged = _merge(merged, tree, None, [])
+    return merged
 
 
 def _sets_training(tree: Node | None) -> bool:
@@ -270,6 +278,14 @@ def dump_config(config: Config) -> str:
     return "\n".join("".join(f"{line}\n" for line in block) for block in blocks)
 
 
+def dump_section(section: Section) -> str:
+    """Return the settings of a command that is no stage as YAML, with the descriptions as comments."""
+    fields = type(section).model_fields
+    return "".join(
+        f"{line}\n" for name in fields for line in _dump_field(section, name, "", frozenset())
+    )
+
+
 def _dump_field(
     section: Section, name: str, indent: str, left: frozenset[str], prefix: str = ""
 ) -> Iterator[str]:
@@ -305,6 +321,7 @@ def flow_yaml(value: Any) -> str:
     return text.removeprefix("[").removesuffix("]\n")
 
 
-def _error(problems: Problems) -> ConfigError:
+def config_error(problems: Problems) -> ConfigError:
+    """Return the error that lists all mistakes in the order of their positions."""
     ordered = sorted(problems, key=lambda problem: problem[0])
     return ConfigError([f"{place}: {text}" if place.source else text for place, text in ordered])

@@ -182,6 +182,10 @@ def _lay_out(folder: Path) -> None:
             )
     for name in ("more.txt", "texts.txt", "old.txt", "valid.txt"):
         _write(folder / name, _lines("mytext", len(name), 20))
+    reviews = [
+        f"{'good' if n % 2 else 'bad'}\t{line}" for n, line in enumerate(_lines("mytext", 5, 60))
+    ]
+    _write(folder / "reviews.tsv", ["label\ttext", *reviews])
     for name in ("ptb.{}.txt", "wiki.{}.tokens"):
         for seed, split in enumerate(("train", "valid")):
             _write(folder / name.format(split), _lines("mytext", 50 + seed))

@@ -1,5 +1,8 @@
 """The commands that use vectors for a task, in the order in which the help lists them."""
 
 from pipeline.commands.command import Command, Group
+from pipeline.commands.tasks.classify_commands import CLASSIFY
 
-TASK_COMMANDS: dict[str, Command | Group] = {}
+TASK_COMMANDS: dict[str, Command | Group] = {
+    "classify": CLASSIFY,
+}

@@ -1,0 +1,111 @@
+"""Settings of a classifier and of its training. Imports no torch."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from lightning_modules.tasks.classification.network_config import FinetuneConfig, NetworkConfig
+from preprocess.reading.labelled.options import LabelledTextOptions
+from preprocess.section import runtime
+
+HeadKind = Literal["pool", "lstm", "gru", "cnn"]
+
+
+class ClassifyConfig(LabelledTextOptions):
+    """`biloom classify train`: a classifier of texts, or a regression."""
+
+    dev: str | None = runtime(
+        None,
+        "file of texts that are scored in the table and that choose the best epoch; null: dev_share of "
+        "the training file",
+    )
+    dev_share: float = Field(
+        0.1, gt=0, lt=1, description="share of the training texts that is held out, if dev is null"
+    )
+    head: HeadKind = Field(
+        "pool",
+        description="pool: logistic regression on pooled vectors (for numbers, ridge regression); lstm, "
+        "gru or cnn: a network on the vectors of all units",
+    )
+    network: NetworkConfig = Field(
+        default_factory=NetworkConfig,
+        description="the network and its training, if head is lstm, gru or cnn",
+    )
+    finetune: bool = Field(
+        False,
+        description="also train the language model, if head is lstm, gru or cnn; see network.finetune",
+    )
+    layers: Literal["concat", "mean", "mix"] | int = Field(
+        "concat",
+        description="layers that head=pool reads; concat: all, in one vector; mean: their mean; mix: "
+        "their sum with learned weights; a number: one layer, 0 is the input",
+    )
+    pooling: Literal["mean", "max", "mean_max"] = Field(
+        "mean",
+        description="how head=pool and the rows of the layers make one vector of a text's vectors; "
+        "mean_max: both, in one vector",
+    )
+    unit: Literal["token", "word"] | None = Field(
+        None,
+        description="what has a vector; null: token, or the unit of the vector cache",
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none",
+        description="weight of a text in training; balanced: inverse to how often its label occurs",
+    )
+    baselines: bool = Field(
+        True,
+        description="also score the most frequent label, TF-IDF, each layer and the mix of the layers",
+    )
+    cache: str | None = runtime(
+        None,
+        "vector cache from which the vectors of its texts are read, beside --model; made with "
+        "embed.layers=all",
+    )
+    seed: int = Field(
+        1, ge=0, lt=1 << 32, description="seed of the held-out share and of the first training"
+    )
+    seeds: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="trainings of lstm, gru or cnn with consecutive seeds, whose scores are pooled; the "
+        "folder has the first one",
+    )
+    bundle: bool = Field(False, description="copy the language model into the folder")
+    device: Literal["auto", "cpu", "cuda"] = runtime(
+        "auto", "where to compute; auto: a GPU if there is one, otherwise the CPU"
+    )
+
+    @model_validator(mode="after")
+    def _fitting_head(self) -> "ClassifyConfig":
+        if "kind" in self.network.model_fields_set and self.network.kind != self.head:
+            raise ValueError(
+                f"network.kind is {self.network.kind}, but head is {self.head}; set head only"
+            )
+        if self.finetune and self.head == "pool":
+            raise ValueError("finetune trains a network: set head to lstm, gru or cnn")
+        return self
+
+    @property
+    def reading(self) -> LabelledTextOptions:
+        """How files are read."""
+        names = LabelledTextOptions.model_fields
+        return LabelledTextOptions(**{name: getattr(self, name) for name in names})
+
+    @property
+    def trained_network(self) -> NetworkConfig:
+        """The network with its kind, and with the settings of fine-tuning if that is wanted."""
+        finetune = self.network.finetune or (FinetuneConfig() if self.finetune else None)
+        return self.network.model_copy(update={"kind": self.head, "finetune": finetune})
+
+
+class ClassifyUseConfig(LabelledTextOptions):
+    """`biloom classify test` and `biloom classify predict`; how to read is as in training, if not set."""
+
+    output: Literal["tsv", "jsonl"] = Field(
+        "tsv", description="format of the predictions; jsonl: an object for each text"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where to compute; auto: a GPU if there is one, otherwise the CPU"
+    )

@@ -1,0 +1,261 @@
+"""Linear heads on pooled vectors: logistic regression, ridge regression, discriminant analysis.
+
+Legend of shapes: n is the number of texts, depth the number of layers, width the size of a pooled vector,
+k the number of outputs: one for each label, or 1 for a number. f is the number of features of a text.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_modules.tasks.classification.examples import Problem, Truth
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Weights = Literal["none", "balanced"]
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Inverse strengths of the penalty of logistic regression (scikit-learn's C) that are tried."""
+PENALTIES = tuple(10.0**power for power in range(-1, 6))
+"""Strengths of the penalty of ridge regression that are tried."""
+TRIED_SHARE, TRIED = 0.2, 10_000
+"""Share of the training texts that strengths are compared on, and the most texts used for it."""
+STEPS = 200
+"""Iterations of logistic regression at most."""
+MANY = 3_000_000
+"""Texts times labels above which logistic regression would take too long."""
+SHRINKAGE = (1e-3, 1e-2, 1e-1, 0.5)
+"""Shares of the covariance of linear discriminant analysis that are replaced by a multiple of the identity."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear map from features to one output for each label.
+
+    Attributes:
+        weight: float64 (k, f).
+        bias: float64 (k,).
+        strength: the chosen C of logistic regression, penalty of ridge regression, or shrinkage.
+        method: ``logistic regression``, ``ridge regression`` or ``linear discriminant analysis``.
+        mix: the learned weights of the layers, which sum to 1; None if they were not learned.
+    """
+
+    weight: Doubles
+    bias: Doubles
+    strength: float
+    method: str
+    mix: Doubles | None = None
+
+    def outputs(self, features: Floats) -> Doubles:
+        """Return (n, k) outputs; each row depends on its features alone, to the bit."""
+        return np.stack([self.weight @ row.astype(np.float64) + self.bias for row in features])
+
+
+def probabilities(outputs: Doubles, problem: Problem) -> Doubles:
+    """Return the probability of each label (n, k) from outputs; for a number, the outputs."""
+    if problem.target == "number":
+        return outputs
+    if problem.target == "several":
+        with np.errstate(over="ignore"):
+            found: Doubles = 1 / (1 + np.exp(-outputs))
+        return found
+    exponents = np.exp(outputs - outputs.max(1, keepdims=True))
+    shares: Doubles = exponents / exponents.sum(1, keepdims=True)
+    return shares
+
+
+def fit_linear(
+    features: Floats, truth: Truth, problem: Problem, weights: Weights, seed: int
+) -> Linear:
+    """Fit a linear head on standardised features; the map that is returned takes them as they are.
+
+    The strength of the penalty is the one that is best on a seeded part of the texts after training on
+    the others; the head is then trained on all of them.
+
+    Args:
+        features: float32 (n, f).
+        truth: the labels, as `Problem.truth` returns them, all of them known.
+        problem: what is predicted.
+        weights: "balanced" weighs each label's texts by the inverse of their number.
+        seed: seed of that part.
+    """
+    mean = features.mean(0, dtype=np.float64)
+    scale = features.std(0, dtype=np.float64)
+    scale[scale < 1e-8] = 1.0
+    x = ((features - mean) / scale).astype(np.float32)
+    if problem.target == "number":
+        found = _ridge(x, truth)
+    elif problem.target == "several":
+        found = _several(x, truth[:, : len(problem.labels)], weights, seed)
+    elif len(truth) * len(problem.labels) > MANY:
+        found = _discriminant(x, truth, len(problem.labels), weights, seed)
+    else:
+        found = _logistic(x, truth, len(problem.labels), weights, seed)
+    weight = found.weight / scale
+    return replace(found, weight=weight, bias=found.bias - weight @ mean)
+
+
+def _logistic(x: Floats, y: npt.NDArray[np.int64], k: int, weights: Weights, seed: int) -> Linear:
+    """Return logistic regression by scikit-learn; labels without a text never are the largest output."""
+    strength = best_strength(x, y, weights, seed)
+    model = fit_logistic(x, y, strength, weights)
+    rows = [model.intercept_, model.coef_]
+    if len(model.classes_) == 2:
+        # One output, the difference of both.
+        rows = [
+            np.concatenate([-rows[0] / 2, rows[0] / 2]),
+            np.concatenate([-rows[1] / 2, rows[1] / 2]),
+        ]
+    bias, weight = np.full(k, -1e4), np.zeros((k, x.shape[1]))
+    bias[model.classes_], weight[model.classes_] = rows
+    return Linear(weight, bias, strength, "logistic regression")
+
+
+def _several(x: Floats, flags: npt.NDArray[np.bool_], weights: Weights, seed: int) -> Linear:
+    """Return one logistic regression for each label; all have the strength that is best over all."""
+    n, k = flags.shape
+    learned = [label for label in range(k) if 0 < flags[:, label].sum() < n]
+    bias = np.log((flags.sum(0) + 0.5) / (n - flags.sum(0) + 0.5))
+    weight = np.zeros((k, x.shape[1]))
+    # A label of many texts tells most about the strength.
+    common = sorted(
+        learned, key=lambda label: (-min(flags[:, label].sum(), n - flags[:, label].sum()), label)
+    )
+    votes = [
+        best_strength(x, flags[:, label].astype(np.int64), weights, seed) for label in common[:5]
+    ]
+    strength = float(np.median(votes)) if votes else 1.0
+    strength = min(STRENGTHS, key=lambda one: abs(np.log(one / strength)))
+    for label in learned:
+        model = fit_logistic(x, flags[:, label].astype(np.int64), strength, weights)
+        weight[label], bias[label] = model.coef_[0], model.intercept_[0]
+    return Linear(weight, bias, strength, "logistic regression")
+
+
+def best_strength(
+    x: Any,
+    y: npt.NDArray[np.int64],
+    weights: Weights,
+    seed: int,
+    strengths: Sequence[float] = STRENGTHS,
+) -> float:
+    """Return the C of logistic regression with the lowest cross-entropy on a seeded part of the texts.
+
+    Args:
+        x: features, an array or a sparse matrix.
+        y: labels, (n,).
+        weights: as in `fit_linear`.
+        seed: seed of the part.
+        strengths: the values that are tried.
+    """
+    order = np.random.default_rng(seed).permutation(x.shape[0])[:TRIED]
+    part = max(1, int(len(order) * TRIED_SHARE))
+    tested, fitted = order[:part], order[part:]
+    # A label that is only in the tested part has no probability.
+    tested = tested[np.isin(y[tested], y[fitted])]
+    if not len(tested) or len({*y[fitted].tolist()}) < 2:
+        return strengths[len(strengths) // 2]
+    costs = {}
+    for strength in strengths:
+        model = fit_logistic(x[fitted], y[fitted], strength, weights)
+        found = model.predict_log_proba(x[tested])
+        columns = np.searchsorted(model.classes_, y[tested])
+        costs[strength] = -float(found[np.arange(len(tested)), columns].mean())
+    return min(strengths, key=lambda one: (costs[one], one))
+
+
+def fit_logistic(x: Any, y: npt.NDArray[np.int64], strength: float, weights: Weights) -> Any:
+    """Return scikit-learn's logistic regression with C = ``strength``, trained."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(
+        C=strength, max_iter=STEPS, class_weight=None if weights == "none" else weights
+    )
+    with warnings.catch_warnings():
+        # The weights after `STEPS` iterations serve as well.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(x, y)
+
+
+def _ridge(x: Floats, y: Truth) -> Linear:
+    from sklearn.linear_model import RidgeCV
+
+    model = RidgeCV(alphas=PENALTIES).fit(x.astype(np.float64), y)
+    return Linear(
+        model.coef_[None], np.array([model.intercept_]), float(model.alpha_), "ridge regression"
+    )
+
+
+def _discriminant(
+    x: Floats, y: npt.NDArray[np.int64], k: int, weights: Weights, seed: int
+) -> Linear:
+    """Return linear discriminant analysis, which has a closed form, for many labels.
+
+    The covariance is that of the texts around the mean of their label, shrunk towards a multiple of the
+    identity by the share that is best on a seeded part of the texts.
+
+    Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, section 4.3.
+    """
+
+    def fitted(rows: npt.NDArray[np.int64], shrinkage: float) -> Linear:
+        data, labels = x[rows].astype(np.float64), y[rows]
+        counts = np.bincount(labels, minlength=k)
+        means = np.zeros((k, data.shape[1]))
+        np.add.at(means, labels, data)
+        means /= np.maximum(counts, 1)[:, None]
+        apart = data - means[labels]
+        covariance = apart.T @ apart / len(data)
+        level = np.trace(covariance) / len(covariance) or 1.0
+        covariance *= 1 - shrinkage
+        covariance[np.diag_indices_from(covariance)] += shrinkage * level
+        weight: Doubles = np.linalg.solve(covariance, means.T).T.astype(np.float64)
+        shares = counts / len(data) if weights == "none" else (counts > 0) / (counts > 0).sum()
+        bias = np.log(np.maximum(shares, 1e-300)) - (weight * means).sum(1) / 2
+        bias[counts == 0] = -1e4
+        return Linear(weight, bias, shrinkage, "linear discriminant analysis")
+
+    order = np.random.default_rng(seed).permutation(len(y))[:TRIED]
+    part = max(1, int(len(order) * TRIED_SHARE))
+    tested, rest = order[:part], order[part:]
+
+    def right(shrinkage: float) -> int:
+        found = fitted(rest, shrinkage)
+        outputs = x[tested].astype(np.float64) @ found.weight.T + found.bias
+        return int((outputs.argmax(1) == y[tested]).sum())
+
+    best = max(SHRINKAGE, key=lambda one: (right(one), one)) if len(rest) > 1 else SHRINKAGE[-1]
+    return fitted(np.arange(len(y)), best)
+
+
+def decide(found: Doubles, problem: Problem) -> Truth:
+    """Return predictions in the form of `Problem.truth` from probabilities (n, k)."""
+    if problem.target == "number":
+        numbers: Truth = found[:, 0]
+        return numbers
+    if problem.target == "several":
+        flags = np.zeros((len(found), len(problem.labels) + 1), np.bool_)
+        flags[:, :-1] = found >= 0.5
+        return flags
+    best: Truth = found.argmax(1)
+    return best
+
+
+def prior_of(truth: Truth, problem: Problem) -> Doubles:
+    """Return the prediction for a text without tokens, (k,): shares of the labels, or the mean number."""
+    if problem.target == "number":
+        return np.array([truth.mean()])
+    if problem.target == "several":
+        shares: Doubles = truth[:, : len(problem.labels)].mean(0)
+        return shares
+    return np.bincount(truth, minlength=len(problem.labels)) / len(truth)
+
+
+def layer_features(layers: Floats, chosen: Sequence[int]) -> Floats:
+    """Return (n, len(chosen) * width) features: the chosen layers in a row."""
+    found: Floats = layers[:, [*chosen]].reshape(len(layers), -1)
+    return found

@@ -1,0 +1,152 @@
+"""Make the folder of a task unless it is done; its manifest is written last."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from pipeline.console import Console, clock
+from pipeline.lifecycle.lock import LockedError, lock
+from pipeline.lifecycle.stage import StageError
+from preprocess.errors import UserError, one_line
+from preprocess.files import storage
+from preprocess.files.errors import StorageError
+from preprocess.files.fingerprint import differing_keys, fingerprint
+from preprocess.files.manifest import NAME, DamagedManifest, Manifest, read_manifest
+from preprocess.work import folder as work_folder
+
+
+def make_task(
+    out: str,
+    request: Mapping[str, Any],
+    make: Callable[[str], Manifest],
+    console: Console,
+    overwrite: bool = False,
+) -> Manifest:
+    """Make a task folder, or resume or return it if it was begun or finished with the same request.
+
+    Args:
+        out: path or URL of the folder.
+        request: the settings and inputs that decide the result, as JSON types.
+        make: does the work and writes the folder, the manifest last. Its argument is a folder below
+            ``out`` for unfinished work. It must give the same bytes if it is called again after it was
+            killed.
+        console: where progress is shown.
+        overwrite: move a result that was made with another request aside, instead of refusing.
+
+    Returns:
+        The manifest of the finished folder.
+
+    Raises:
+        StageError: the folder holds a result or unfinished work for another request, or other files.
+        ManifestError: the manifest of the folder is damaged.
+        LockedError: another process is writing the folder.
+    """
+    out = storage.absolute(out)
+    asked = dict(request)
+    if done := _finished(out, asked, console, overwrite):
+        return done
+    _check_other_work(out, asked, console, overwrite)
+    with lock(out, work_folder.lock_file(out), console) as lease:
+        # Another process may have finished it before this one got the lock.
+        if done := _finished(out, asked, console, overwrite=False):
+            return done
+        work = work_folder.work_folder(out, fingerprint(asked))
+        storage.remove_temporary(out)
+        if storage.exists(work_folder.asked_file(work)):
+            console.line("resuming unfinished work")
+        else:
+            work_folder.write_record(work_folder.asked_file(work), asked)
+        start = time.monotonic()
+        try:
+            manifest = make(work)
+        except UserError:
+            _forget_if_nothing_made(out, work)
+            raise
+        lease.check()
+        work_folder.remove_work(out, work)
+        console.line(f"done in {clock(time.monotonic() - start)}: {one_line(out)}")
+    return manifest
+
+
+def _forget_if_nothing_made(out: str, work: str) -> None:
+    """Remove a work folder that holds the request only, so that the corrected command is not refused."""
+    if _is_empty(work):
+        work_folder.remove_work(out, work)
+
+
+def _is_empty(work: str) -> bool:
+    return storage.list_names(work) == [work_folder.ASKED] and not storage.list_folders(work)
+
+
+def _finished(
+    out: str, asked: dict[str, Any], console: Console, overwrite: bool
+) -> Manifest | None:
+    """Return the manifest of a folder that is finished for the request, or None if it is to be made."""
+    if not storage.exists(storage.join(out, NAME)):
+        return None
+    try:
+        manifest = read_manifest(out)
+    except DamagedManifest:
+        if not overwrite:
+            raise
+        _move_aside(out, console)
+        return None
+    differing = differing_keys(manifest.asked, asked)
+    if not differing:
+        _clean(out, console)
+        console.line(f"already done: {one_line(out)}")
+        return manifest
+    if not overwrite:
+        raise _refusal(out, "a result", differing)
+    _move_aside(out, console)
+    return None
+
+
+def _clean(out: str, console: Console) -> None:
+    """Remove the work folder of a finished task, which a process leaves that is killed at its end."""
+    if not storage.exists(work_folder.work_root(out)):
+        return
+    # The folder may also be read-only.
+    with (
+        suppress(LockedError, StorageError),
+        lock(out, work_folder.lock_file(out), console, wait=False),
+    ):
+        for work, _ in work_folder.unfinished_work(out):
+            work_folder.remove_work(out, work)
+        storage.remove_temporary(out)
+
+
+def _check_other_work(out: str, asked: dict[str, Any], console: Console, overwrite: bool) -> None:
+    """Refuse a folder with unfinished work for another request, or with files of something else."""
+    works = work_folder.unfinished_work(out)
+    names = storage.list_names(out)
+    if works and all(differing_keys(request, asked) for _, request in works):
+        if not names and all(map(_is_empty, (folder for folder, _ in works))):
+            # For example, a command that was stopped while it read its input.
+            for folder, _ in works:
+                work_folder.remove_work(out, folder)
+            return
+        if not overwrite:
+            raise _refusal(out, "unfinished work", differing_keys(works[0][1], asked))
+        _move_aside(out, console)
+    elif not works and names:
+        raise StageError(
+            f"{out} holds {one_line(names[0])}, which is not of an unfinished task; name another "
+            "folder with --out"
+        )
+
+
+def _move_aside(out: str, console: Console) -> None:
+    with lock(out, work_folder.lock_file(out), console):
+        aside = storage.move_aside(out)
+    storage.remove(work_folder.lock_file(aside))
+    console.line(f"moved the old result to {one_line(aside)}")
+
+
+def _refusal(out: str, what: str, differing: list[str]) -> StageError:
+    keys = "\n".join(f"    {line}" for line in differing)
+    return StageError(
+        f"{out} holds {what} made with other settings or inputs:\n{keys}\n"
+        "  add --overwrite to move it aside, or name another folder with --out"
+    )

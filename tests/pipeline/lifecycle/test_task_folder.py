@@ -1,0 +1,133 @@
+"""A task is done, resumed or refused."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console as RichConsole
+
+from pipeline.console import Console
+from pipeline.lifecycle.stage import StageError
+from pipeline.lifecycle.task_folder import make_task
+from preprocess.errors import UserError
+from preprocess.files import storage
+from preprocess.files.manifest import DamagedManifest, Manifest, record_of, write_manifest
+
+
+@dataclass
+class Out:
+    """A folder of a task with one file, and what was printed."""
+
+    folder: Path
+    made: list[str] = field(default_factory=list)
+    printed: StringIO = field(default_factory=StringIO)
+
+    def make(self, seed: int = 1, dies: str = "", overwrite: bool = False) -> Manifest:
+        asked: dict[str, Any] = {"stage": "classify train", "seed": seed}
+
+        def work(folder: str) -> Manifest:
+            self.made.append(folder)
+            if dies == "before":
+                raise KeyboardInterrupt
+            if dies == "of a mistake":
+                raise UserError("there is no such column")
+            data = f"made with {seed}".encode()
+            storage.write_bytes(str(self.folder / "head"), data)
+            if dies == "after":
+                raise KeyboardInterrupt
+            files = (record_of("head", data),)
+            made = Manifest("classify train", 1, "1.0", "", "", asked, files, {})
+            write_manifest(str(self.folder), made)
+            if dies == "at the end":
+                raise KeyboardInterrupt
+            return made
+
+        console = Console(RichConsole(file=self.printed, width=1000, highlight=False))
+        return make_task(str(self.folder), asked, work, console, overwrite)
+
+    @property
+    def names(self) -> set[str]:
+        return {path.name for path in self.folder.iterdir()}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Out:
+    return Out(tmp_path / "task")
+
+
+def test_after_a_mistake_the_corrected_command_is_not_refused(out: Out) -> None:
+    with pytest.raises(UserError, match="no such column"):
+        out.make(seed=1, dies="of a mistake")
+    out.make(seed=2)
+    assert (out.folder / "head").read_text() == "made with 2"
+
+
+def test_a_finished_task_is_not_made_again(out: Out) -> None:
+    first = out.make()
+    assert out.make() == first
+    assert len(out.made) == 1
+    assert out.names == {"head", "manifest.json"}
+    assert f"already done: {out.folder}" in out.printed.getvalue()
+
+
+@pytest.mark.parametrize("when", ["before", "after", "at the end"])
+def test_the_same_command_ends_what_was_killed(out: Out, when: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        out.make(dies=when)
+    out.make()
+    assert out.names == {"head", "manifest.json"}
+    assert (out.folder / "head").read_bytes() == b"made with 1"
+    assert len({*out.made}) == 1
+
+
+@pytest.mark.parametrize(
+    ("begin", "what"),
+    [(lambda out: out.make(), "a result"), (lambda out: _die(out), "unfinished work")],
+)
+def test_another_request_is_refused_unless_the_result_is_moved_aside(
+    out: Out, begin: Callable[[Out], object], what: str
+) -> None:
+    begin(out)
+    message = (
+        f"holds {what} made with other settings or inputs:\n    seed: 1 -> 2\n  add --overwrite"
+    )
+    with pytest.raises(StageError, match=re.escape(message)):
+        out.make(seed=2)
+    out.make(seed=2, overwrite=True)
+    assert (out.folder / "head").read_bytes() == b"made with 2"
+    assert out.names == {"head", "manifest.json"}
+    assert f"moved the old result to {out.folder}.old-1" in out.printed.getvalue()
+
+
+def _die(out: Out) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        out.make(dies="after")
+
+
+def test_a_folder_of_something_else_is_refused(out: Out) -> None:
+    out.folder.mkdir()
+    (out.folder / "thesis.tex").write_text("important")
+    with pytest.raises(StageError, match=r"holds thesis\.tex, which is not of an unfinished task"):
+        out.make()
+    assert out.names == {"thesis.tex"}
+
+
+def test_a_damaged_manifest_is_moved_aside_only_if_asked(out: Out) -> None:
+    out.make()
+    (out.folder / "manifest.json").write_text("{}")
+    with pytest.raises(DamagedManifest):
+        out.make()
+    out.make(overwrite=True)
+    assert Path(f"{out.folder}.old-1/head").exists()
+
+
+def test_a_command_that_was_stopped_before_anything_was_made_keeps_no_other_away(out: Out) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        out.make(dies="before")
+    out.make(seed=2)
+    assert (out.folder / "head").read_bytes() == b"made with 2"
+    assert out.names == {"head", "manifest.json"}
