@@ -12,10 +12,10 @@ from lightning_modules.tasks.classification.network_config import NetworkConfig
 
 
 class RecurrentEncoder(nn.Module):
-    """A bidirectional LSTM or GRU, and a pooling of its outputs.
+    """A bidirectional LSTM or GRU, and the mean and the maximum of its outputs at all units.
 
     Args:
-        config: its kind, width and pooling.
+        config: its kind and width.
         dim: size of the vectors.
 
     Attributes:
@@ -26,11 +26,7 @@ class RecurrentEncoder(nn.Module):
         super().__init__()
         kind = nn.LSTM if config.kind == "lstm" else nn.GRU
         self.recurrent = kind(dim, config.hidden, batch_first=True, bidirectional=True)
-        outputs = 2 * config.hidden
-        self.attention: nn.Linear | None = None
-        self.width = 2 * outputs
-        if config.pooling == "attention":
-            self.attention, self.width = nn.Linear(outputs, 1), outputs
+        self.width = 4 * config.hidden
 
     def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
         """Return (batch, width).
@@ -50,10 +46,6 @@ class RecurrentEncoder(nn.Module):
             self.recurrent(packed)[0], batch_first=True, total_length=vectors.shape[1]
         )
         outside = (torch.arange(read.shape[1], device=read.device) >= lengths[:, None])[:, :, None]
-        if self.attention is not None:
-            scores = self.attention(read.tanh()).masked_fill(outside, -torch.inf)
-            attended: Tensor = (scores.softmax(1) * read).sum(1)
-            return attended
         mean = read.sum(1) / lengths[:, None]
         return torch.cat([mean, read.masked_fill(outside, -torch.inf).amax(1)], 1)
 

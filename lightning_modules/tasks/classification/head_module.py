@@ -48,11 +48,6 @@ class HeadModule(pl.LightningModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, number: int) -> Any:
         return Batch(tuple(one.to(device) for one in batch.texts), batch.truth.to(device))
 
-    def on_train_batch_start(self, batch: Any, index: int) -> None:
-        # Also after a resume, when the hooks of the epoch's begin do not run.
-        if self.tuned is not None:
-            self.tuned.unfreeze(self.current_epoch)
-
     def training_step(self, batch: Any, index: int) -> Tensor:
         loss = self._objective.loss(self(batch.texts), batch.truth)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.truth))

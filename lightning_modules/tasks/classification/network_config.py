@@ -11,18 +11,13 @@ class FinetuneConfig(Section):
     """How the language model is trained together with the head (ULMFiT, Howard & Ruder 2018)."""
 
     learning_rate: float = Field(
-        1e-3, gt=0, description="peak learning rate of the top layer of the language model"
+        1e-2, gt=0, description="peak learning rate of the top layer of the language model"
     )
     layer_decay: float = Field(
         2.6,
         ge=1,
         description="each layer's learning rate is that of the layer above divided by this "
         "(discriminative fine-tuning, Howard & Ruder 2018, section 3.2)",
-    )
-    unfreeze: bool = Field(
-        False,
-        description="train the head alone in the first epoch, and one more layer, from the top, in "
-        "each further epoch (gradual unfreezing, Howard & Ruder 2018, section 3.3)",
     )
 
 
@@ -31,16 +26,11 @@ class NetworkConfig(Section):
 
     kind: Literal["lstm", "gru", "cnn"] = Field(
         "lstm",
-        description="lstm and gru: one bidirectional layer; cnn: convolutions over units and the "
-        "maximum over them (Kim 2014)",
+        description="lstm and gru: one bidirectional layer, and the mean and the maximum of its outputs; "
+        "cnn: convolutions over units, and the maximum of their outputs (Kim 2014)",
     )
     hidden: int = Field(
         128, ge=1, le=65536, description="lstm and gru: width of the state of each direction"
-    )
-    pooling: Literal["mean_max", "attention"] = Field(
-        "mean_max",
-        description="lstm and gru: how the outputs at all units become one vector: their mean and "
-        "maximum, or a weighted mean with learned weights",
     )
     filters: int = Field(100, ge=1, le=65536, description="cnn: number of filters of each width")
     widths: tuple[int, ...] = Field(

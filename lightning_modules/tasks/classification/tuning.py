@@ -30,7 +30,7 @@ class TunedModel(nn.Module):
 
     Args:
         model: the language model; it does not change.
-        config: learning rates and unfreezing.
+        config: learning rates.
 
     Attributes:
         model: the copy.
@@ -54,12 +54,6 @@ class TunedModel(nn.Module):
         tokens = self.model(batch.ids, batch.lengths, batch.spellings)
         directions = self.model.network.directions
         return Padded(batch.pool(tokens, directions=directions), batch.units)
-
-    def unfreeze(self, epoch: int) -> None:
-        """Select the layers that are trained in an epoch, counted from 0."""
-        for depth, layer in enumerate(self._layers):
-            for weight in layer:
-                weight.requires_grad_(not self._config.unfreeze or depth < epoch)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the weights of each layer with their peak learning rate, for an optimiser."""

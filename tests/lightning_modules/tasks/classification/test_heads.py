@@ -21,7 +21,6 @@ LENGTHS = [4, 0, 1, 9, 2, 7]
 KINDS: list[dict[str, Any]] = [
     {"kind": "lstm"},
     {"kind": "gru", "layer_norm": True},
-    {"kind": "lstm", "pooling": "attention"},
     {"kind": "cnn"},
     {"kind": "cnn", "widths": [1, 12], "layer_norm": True},
 ]

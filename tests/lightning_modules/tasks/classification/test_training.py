@@ -171,7 +171,6 @@ def test_a_language_model_is_tuned_with_its_head(tmp_path: Path, model: BiLM) ->
 def test_a_stopped_tuning_continues_with_the_same_result(tmp_path: Path, model: BiLM) -> None:
     parts = texts_of(model, TEXTS), texts_of(model, TEXTS[::3])
     options: dict[str, Any] = {"model": model, "sizes": (model.depth, model.dim)}
-    settings = {**TUNE, "finetune": {"unfreeze": True}}
 
     class Stop:
         def update(self, done: float, note: str = "") -> None:
@@ -179,16 +178,16 @@ def test_a_stopped_tuning_continues_with_the_same_result(tmp_path: Path, model: 
                 raise MemoryError
 
     with pytest.raises(MemoryError):
-        train(tmp_path / "1", settings, *parts, progress=Stop(), **options)
-    [resumed] = train(tmp_path / "1", settings, *parts, **options)
-    [whole] = train(tmp_path / "2", settings, *parts, **options)
+        train(tmp_path / "1", TUNE, *parts, progress=Stop(), **options)
+    [resumed] = train(tmp_path / "1", TUNE, *parts, **options)
+    [whole] = train(tmp_path / "2", TUNE, *parts, **options)
     np.testing.assert_array_equal(resumed.outputs, whole.outputs)
     assert resumed.history == whole.history
 
 
-def test_lower_layers_have_lower_rates_and_are_unfrozen_later(model: BiLM) -> None:
+def test_lower_layers_have_lower_rates(model: BiLM) -> None:
     config = NetworkConfig.model_validate(
-        {"finetune": {"learning_rate": 0.4, "layer_decay": 2, "unfreeze": True}}
+        {"finetune": {"learning_rate": 0.4, "layer_decay": 2}}
     ).finetune
     assert config is not None
     tuned = TunedModel(model, config)
@@ -197,11 +196,6 @@ def test_lower_layers_have_lower_rates_and_are_unfrozen_later(model: BiLM) -> No
     top, bottom = groups[0]["params"][0], groups[-1]["params"][0]
     assert bottom is tuned.model.network.input.embedding.weight
     assert top is next(tuned.model.network.recurrent.layers[-1].parameters())
-    seen = []
-    for epoch in range(4):
-        tuned.unfreeze(epoch)
-        seen.append([group["params"][0].requires_grad for group in groups])
-    assert seen == [[False] * 3, [True, False, False], [True, True, False], [True] * 3]
     weights = {id(weight) for group in groups for weight in group["params"]}
     assert weights == {id(weight) for weight in tuned.parameters()}
 
