@@ -91,6 +91,10 @@ NOT_RUN = {
     "import-elmo": "needs an archive; test_elmo.py",
     "trace": "needs a corpus with origins; test_trace.py",
     "export-elmo": "needs a model with a character CNN; test_elmo.py",
+    **dict.fromkeys(
+        ("classify train", "classify test", "classify predict"),
+        "needs labelled texts; tasks/test_classify.py, and docs/classification.md is run",
+    ),
 }
 """Commands whose examples are parsed only, and why."""
 
