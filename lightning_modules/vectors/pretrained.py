@@ -59,12 +59,15 @@ class Embedding:
         vectors: (layers, tokens, dim) float32, also for a single layer or token. The vectors of a
             very long text are a `numpy.memmap` of a temporary file, deleted with the array.
         truncated: number of words that were cut because they are longer than the model reads.
+        lacks_spaces: whether the tokens are words that were separated by whitespace, in a text that has
+            none between its words.
     """
 
     text: str
     tokens: tuple[Token, ...]
     vectors: npt.NDArray[np.float32]
     truncated: int = 0
+    lacks_spaces: bool = False
 
     def __repr__(self) -> str:
         layers, tokens, dim = self.vectors.shape
@@ -217,6 +220,7 @@ class BiLM(nn.Module):
         mix: MixConfig | ScalarMix | None = None,
         warm_up: bool = False,
         memory_bytes: int = 1 << 28,
+        segmenter: str | None = None,
     ) -> list[Embedding]:
         """Return the vectors of each text, in order, without gradients.
 
@@ -228,7 +232,7 @@ class BiLM(nn.Module):
             layers: "all", "top", "mean" (their average), "mix" (their weighted sum), "concat" (all
                 layers in one vector), or layer indices: 0 is the input, -1 the top layer.
             unit: what has a vector: each "token", each "word", or the whole text ("sentence"). The
-                words of a string are separated by whitespace.
+                words of a string are separated by whitespace, or found by ``segmenter``.
             pooling: how the vectors of several tokens become the vector of a word or a text.
                 "direction" takes the forward half at the last token and the backward half at the
                 first, because there each direction has read the whole unit. "mean", "first" and
@@ -237,6 +241,8 @@ class BiLM(nn.Module):
             warm_up: start from the state after the model's warm-up text, not from the zero state.
             memory_bytes: vectors of a text that need more bytes are kept in a temporary file in
                 ``TMPDIR``.
+            segmenter: "jieba" (Chinese), "fugashi" (Japanese) or "pythainlp" (Thai), to find the words
+                of strings for ``unit="word"``. Each is an optional package.
 
         Returns:
             One `Embedding` per text. A text without tokens has vectors of shape (layers, 0, dim).
@@ -246,12 +252,19 @@ class BiLM(nn.Module):
             SelectionError: if the model has no such layer, or another number of layers than ``mix``
                 has weights.
             WarmUpError: if the model has no warm-up text.
+            SegmenterError: if the segmenter is unknown or not installed.
             ScratchError: if the disk has no room for a temporary file.
             VectorError: if the model computes NaN or infinity.
+
+        Warns:
+            UserWarning: once for a model, if texts have no spaces between the words that were asked
+                for.
         """
         chosen = tuple(layers) if not isinstance(layers, str) else layers
-        selection = Selection(chosen, unit, pooling, mix_config(mix))
-        return self.embed_selection(texts, selection, batch_tokens, warm_up, memory_bytes)
+        selection = Selection(chosen, unit, pooling, mix_config(mix), segmenter)
+        found = self.embed_selection(texts, selection, batch_tokens, warm_up, memory_bytes)
+        self.reader.warn_of_no_spaces([one.lacks_spaces for one in found])
+        return found
 
     def iter_embed(
         self, texts: Iterable[Text], batch_tokens: int = 8192, **options: Any
@@ -298,7 +311,7 @@ class BiLM(nn.Module):
             TypeError, SelectionError, WarmUpError, ScratchError, VectorError: as `embed`.
         """
         selection.check(self.depth)
-        read = self.reader.read(texts)
+        read = self.reader.read(texts, selection.segmenter)
         with self.encoder.inference():
             return self._embed(read, selection, batch_tokens, warm_up, memory_bytes, advance)
 
@@ -322,8 +335,15 @@ class BiLM(nn.Module):
             arrays = self.encoder.encode(tokens_of, needed, state, memory_bytes, advance)
             for number, array in zip(batch, arrays, strict=True):
                 found[number] = selection.of(array, units[number][1], self.network.directions, new)
+        by_spaces = selection.unit == "word"
         return [
-            Embedding(text.text, units[number][0], found[number], self._truncated(text.tokens))
+            Embedding(
+                text.text,
+                units[number][0],
+                found[number],
+                self._truncated(text.tokens),
+                by_spaces and text.lacks_spaces,
+            )
             for number, text in enumerate(read)
         ]
 

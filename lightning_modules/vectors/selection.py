@@ -18,6 +18,7 @@ from lightning_modules.vectors.scratch import Allocate
 from preprocess.errors import UserError
 from preprocess.tokenizers.aligned_text import NO_ID, Tokenised
 from preprocess.tokenizers.base import Token
+from preprocess.tokenizers.segmenters import check_segmenter
 
 Layers = Literal["all", "top", "mean", "mix", "concat"] | tuple[int, ...]
 Unit = Literal["token", "word", "sentence"]
@@ -52,18 +53,22 @@ class Selection:
             because there each direction has read the whole unit. "mean", "first" and "last" take
             both halves from these tokens.
         mix: settings of ``layers="mix"``; ignored otherwise.
+        segmenter: finds the words of strings for ``unit="word"``, one of `segmenters.SEGMENTERS`; None
+            means that words are separated by whitespace.
     """
 
     layers: Layers = "all"
     unit: Unit = "token"
     pooling: Pooling = "direction"
     mix: MixConfig = field(default_factory=MixConfig)
+    segmenter: str | None = None
 
     def check(self, depth: int) -> None:
         """Check the choice against a model.
 
         Raises:
             SelectionError: if a setting is unknown, or a model of this depth does not offer it.
+            SegmenterError: if the segmenter is unknown or not installed.
         """
         if isinstance(self.layers, tuple):
             if not self.layers:
@@ -85,6 +90,13 @@ class Selection:
             raise SelectionError(
                 f"pooling: {self.pooling!r} is unknown; use direction, mean, first or last"
             )
+        if self.segmenter is not None:
+            if self.unit != "word":
+                raise SelectionError(
+                    f"segmenter: {self.segmenter} finds words, but the unit is {self.unit}; use the "
+                    "unit word, or no segmenter"
+                )
+            check_segmenter(self.segmenter)
         weights = self.mix.weights
         if self.layers == "mix" and weights is not None and len(weights) != depth:
             raise SelectionError(
