@@ -15,16 +15,20 @@ from _biloom import foreign_files, main, use_own_packages
 
 if TYPE_CHECKING:
     from lightning_modules.config import ModelConfig as ModelConfig
+    from lightning_modules.integrations.scikit_learn import BiLMTransformer as BiLMTransformer
     from lightning_modules.nn.scalar_mix import ScalarMix as ScalarMix
     from lightning_modules.training.config import TrainConfig as TrainConfig
     from lightning_modules.training.datamodule import TokenShardDataModule as TokenShardDataModule
     from lightning_modules.training.lit_bilm import LitBiLM as LitBiLM
     from lightning_modules.vectors.dataset import VectorDataset as VectorDataset
+    from lightning_modules.vectors.embedder import BiLMEmbedder as BiLMEmbedder
     from lightning_modules.vectors.pretrained import BiLM as BiLM
     from preprocess.vectors.cache import VectorCache as VectorCache
 
 _HOMES = {
     "BiLM": "lightning_modules.vectors.pretrained",
+    "BiLMEmbedder": "lightning_modules.vectors.embedder",
+    "BiLMTransformer": "lightning_modules.integrations.scikit_learn",
     "LitBiLM": "lightning_modules.training.lit_bilm",
     "ModelConfig": "lightning_modules.config",
     "ScalarMix": "lightning_modules.nn.scalar_mix",
@@ -36,6 +40,8 @@ _HOMES = {
 
 __all__ = [
     "BiLM",
+    "BiLMEmbedder",
+    "BiLMTransformer",
     "LitBiLM",
     "ModelConfig",
     "ScalarMix",

@@ -176,7 +176,8 @@ class _Reader:
     def _run(self, x: Tensor) -> Tensor:
         run = self._network.recurrent(x, self._state, training=False)
         self._state = run.state
-        return run.outputs[-1][self._direction, -1]  # (1, direction_width)
+        top: Tensor = run.outputs[-1][self._direction, -1]  # (1, direction_width)
+        return top
 
     def _predicted(self, hidden: Tensor) -> Tensor:
         log_p: Tensor = self._network.head.log_probabilities(hidden)[0].double().cpu()

@@ -12,7 +12,8 @@ from lightning_modules.evaluation.held_out import perplexity
 from lightning_modules.nn.window import Window
 from lightning_modules.vectors.batches import plan_batches
 from lightning_modules.vectors.encoder import VectorError
-from lightning_modules.vectors.pretrained import BiLM, Text
+from lightning_modules.vectors.pretrained import BiLM
+from lightning_modules.vectors.selection import Text
 from preprocess.tokenizers.base import IGNORE, UNKNOWN, Token
 
 CHUNK = 64

@@ -55,20 +55,8 @@ class ScalarMix(nn.Module):
                 all positions are tokens.
         """
         if self.layer_norm:
-            layers = self._normalized(layers, lengths)
+            layers = normalize_layers(layers, lengths, self.layer_norm)
         return mix_layers(layers, self.weights, self.gamma)
-
-    def _normalized(self, layers: Tensor, lengths: Tensor | None) -> Tensor:
-        _, batch, time, dim = layers.shape
-        mask = layers.new_ones(batch, time, 1)
-        if lengths is not None:
-            positions = torch.arange(time, device=layers.device)
-            mask = (positions < lengths[:, None]).unsqueeze(2).to(layers.dtype)  # (batch, time, 1)
-        axes = (2, 3) if self.layer_norm == "text" else (1, 2, 3)
-        count = (mask.expand(-1, -1, dim)[None].sum(axes, keepdim=True)).clamp(min=1)
-        mean = (layers * mask).sum(axes, keepdim=True) / count
-        variance = ((layers - mean) * mask).square().sum(axes, keepdim=True) / count
-        return (layers - mean) / (variance + EPSILON).sqrt()
 
 
 def mix_layers(layers: Tensor, weights: Tensor, gamma: Tensor | float) -> Tensor:
@@ -84,3 +72,25 @@ def mix_layers(layers: Tensor, weights: Tensor, gamma: Tensor | float) -> Tensor
     """
     shares = (gamma * weights.softmax(0)).to(layers.dtype)
     return torch.einsum("l,l...->...", shares, layers)
+
+
+def normalize_layers(
+    layers: Tensor, lengths: Tensor | None, over: Literal["text", "batch"] = "text"
+) -> Tensor:
+    """Normalise each layer by its mean and variance over tokens and dimensions.
+
+    Args:
+        layers: (depth, batch, time, dim).
+        lengths: number of tokens of each text, (batch,); None means that all positions are tokens.
+        over: the tokens of each "text", or those of the "batch".
+    """
+    _, batch, time, dim = layers.shape
+    mask = layers.new_ones(batch, time, 1)
+    if lengths is not None:
+        positions = torch.arange(time, device=layers.device)
+        mask = (positions < lengths[:, None]).unsqueeze(2).to(layers.dtype)  # (batch, time, 1)
+    axes = (2, 3) if over == "text" else (1, 2, 3)
+    count = (mask.expand(-1, -1, dim)[None].sum(axes, keepdim=True)).clamp(min=1)
+    mean = (layers * mask).sum(axes, keepdim=True) / count
+    variance = ((layers - mean) * mask).square().sum(axes, keepdim=True) / count
+    return (layers - mean) / (variance + EPSILON).sqrt()

@@ -6,12 +6,12 @@ of that boundary token is left out.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from lightning_modules.nn.bilm import BiLMNetwork
@@ -20,9 +20,10 @@ from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.window import Types
 from lightning_modules.vectors.forks import before_computing
 from lightning_modules.vectors.scratch import allocate
+from lightning_modules.vectors.streams import Floats, Streams, aligned, as_read, mirror_of, put
 from lightning_modules.vectors.type_vectors import BEGIN, END, Advance, TypeVectors, Word
 from preprocess.errors import UserError
-from preprocess.tokenizers.base import BOS, Token
+from preprocess.tokenizers.base import BOS, EOS, Token
 from preprocess.tokenizers.spellings import Spellings
 
 POSITIONS, LEAST = 1024, 16
@@ -30,8 +31,6 @@ POSITIONS, LEAST = 1024, 16
 
 Enough for an efficient matmul of the gates, and few enough for the gates to stay in the processor's
 cache."""
-
-Floats = npt.NDArray[np.float32]
 
 
 class VectorError(UserError):
@@ -42,19 +41,6 @@ class VectorError(UserError):
             f"{what}: the model computes NaN or infinity, because its weights hold them, or because "
             "the values exceed the range of float16; use another model, or float32 or bfloat16"
         )
-
-
-class Streams(NamedTuple):
-    """A padded batch of texts as each direction reads them, boundary token first.
-
-    Attributes:
-        numbers: int64 (directions, time + 1, batch). Token ids, or indices into ``words`` if the
-            model reads words by their spelling.
-        words: id and spelling of each distinct word; empty if the model reads ids.
-    """
-
-    numbers: npt.NDArray[np.int64]
-    words: list[tuple[int, Word]]
 
 
 class Encoder:
@@ -77,18 +63,78 @@ class Encoder:
         self._network, self._starts = network, starts[: network.directions]
         self._spellings, self._types = spellings, types
 
-    def layers(self, ids: Tensor, lengths: Tensor, spellings: Spellings | None = None) -> Tensor:
+    def layers(
+        self,
+        ids: Tensor,
+        lengths: Tensor,
+        spellings: Spellings | None = None,
+        inputs: Tensor | None = None,
+    ) -> Tensor:
         """Return all layers with gradients; see `BiLM.forward`."""
-        mirror = _mirror(lengths, ids.shape[1])
-        inputs = self.inputs(_streams(ids, mirror, self._starts), spellings)
-        layers, _ = self._network.layers(inputs, self._network.zero_state(len(ids)))
-        # (depth, directions, batch, time, direction_width)
-        read = torch.stack(layers)[:, :, 1:].transpose(2, 3)
-        if len(self._starts) == 1:
-            return read[:, 0]
-        forward, backward = read.unbind(1)
-        index = mirror[None, :, :, None].expand_as(backward)
-        return torch.cat([forward, backward.gather(2, index)], 3)
+        mirror = mirror_of(lengths, ids.shape[1])
+        state = self._network.zero_state(len(ids))
+        if inputs is None:
+            read = self.inputs(as_read(ids, mirror, self._starts), spellings)
+            layers, _ = self._network.layers(read, state)
+        else:
+            x = self._begun(inputs, mirror)
+            layers = (x, *self._network.recurrent(x, state).outputs)
+        return _stacked(layers, mirror)
+
+    def input_vectors(self, ids: Tensor, spellings: Spellings | None = None) -> Tensor:
+        """Return the vector of each id under the input encoder; see `BiLM.input_vectors`."""
+        vectors: Tensor = self._network.input(self.inputs(ids[None], spellings))
+        return vectors[0]
+
+    def layers_of_inputs(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """Return all layers with gradients for the input vectors only, without dropout.
+
+        Not affected by autocast.
+
+        Args:
+            inputs: as in `BiLM.forward`.
+            lengths: number of tokens of each row, (batch,) int64.
+        """
+        recurrent = self._network.recurrent
+        mirror = mirror_of(lengths, inputs.shape[1])
+        fixed = {name: weight.detach() for name, weight in recurrent.named_parameters()}
+        with torch.autocast(inputs.device.type, enabled=False):
+            x = self._begun(inputs, mirror, fixed=True)
+            state = self._network.zero_state(len(inputs))
+            run = functional_call(recurrent, fixed, (x, state), {"training": False})
+        return _stacked((x, *run.outputs), mirror)
+
+    def frozen_layers(
+        self, ids: Tensor, lengths: Tensor, spellings: Spellings | None = None
+    ) -> Tensor:
+        """Return all layers as `layers` does, without gradients and without dropout.
+
+        The text is read in chunks, so the memory is that of the result. Vectors of words are cached.
+        Not affected by autocast.
+
+        Raises:
+            VectorError: if a vector holds NaN or infinity.
+        """
+        network, (batch, time) = self._network, ids.shape
+        weights = next(network.parameters())
+        order = lengths.cpu().argsort(descending=True, stable=True)
+        ids, counts = ids.cpu()[order], lengths.cpu()[order]
+        mirror = mirror_of(counts, time)
+        streams = self._words(as_read(ids, mirror, self._starts), spellings)
+        # (depth, directions, batch, time + 1, direction_width); a tensor that autograd may save
+        shape = (network.recurrent.config.layers + 1, len(self._starts), batch, time + 1)
+        with torch.inference_mode(False):
+            found = weights.new_zeros(*shape, network.direction_width).requires_grad_(False)
+        with self.inference():
+            state = network.zero_state(batch)
+            for start, read in self._chunks(streams, counts.tolist(), state):
+                for index, values in enumerate(read):
+                    part = slice(start, start + values.shape[1])
+                    found[index, :, : values.shape[2], part] = values.transpose(1, 2)
+        if not found.isfinite().all():
+            raise VectorError("a layer of a text")
+        inverse = order.argsort().to(found.device)
+        return aligned(found[:, :, :, 1:], mirror.to(found.device))[:, inverse]
 
     def inputs(self, ids: Tensor, spellings: Spellings | None = None) -> Tensor | Types:
         """Convert ids to what the network's input encoder reads: ids, or `Types` for a character CNN.
@@ -157,29 +203,43 @@ class Encoder:
             ScratchError: if the disk has no room for a scratch file.
             VectorError: if a vector holds NaN or infinity.
         """
-        network = self._network
         lengths = [len(text) for text in texts]
-        found = [allocate((len(layers), n, network.width), memory_bytes) for n in lengths]
+        found = [allocate((len(layers), n, self._network.width), memory_bytes) for n in lengths]
         order = sorted(range(len(texts)), key=lambda number: -lengths[number])
         streams = self.streams([texts[number] for number in order])
         state = state.expand(-1, -1, len(texts), -1)
-        start = end = 0
-        # Rows are sorted by length, so the rows that have not ended are the first ones.
-        while rows := sum(length + 1 > end for length in lengths):
-            start, end = end, end + max(LEAST, POSITIONS // rows)
-            # (directions, end - start, rows, direction_width)
-            x = self.vectors(streams, slice(start, end), rows, state.device)
-            run = network.recurrent(x, state[:, :, :rows].contiguous(), training=False)
-            state = run.state
-            read = (x, *run.outputs)
+        for start, read in self._chunks(streams, [lengths[number] for number in order], state):
+            _, positions, rows, _ = read[0].shape
             for index, layer in enumerate(layers):
                 values = read[layer].float().cpu().numpy()
                 if not np.isfinite(values).all():
                     raise VectorError(f"layer {layer} of a text")
                 for row, number in enumerate(order[:rows]):
-                    _put(values[:, :, row], found[number][index], start)
-            advance(x.shape[1] * rows)
+                    put(values[:, :, row], found[number][index], start)
+            advance(positions * rows)
         return found
+
+    def _chunks(
+        self, streams: Streams, lengths: Sequence[int], state: Tensor
+    ) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """Run the network over a batch, some positions at a time.
+
+        Args:
+            streams: the texts, the longest first.
+            lengths: number of tokens of each text, without the boundary token.
+            state: initial state, (recurrent layers, directions, batch, state_width).
+
+        Yields:
+            The first position of a chunk, and the vectors of each layer, (directions, positions, rows,
+            direction_width), of the rows that have not ended.
+        """
+        start = end = 0
+        while rows := sum(length + 1 > end for length in lengths):
+            start, end = end, min(end + max(LEAST, POSITIONS // rows), max(lengths) + 1)
+            x = self.vectors(streams, slice(start, end), rows, state.device)
+            run = self._network.recurrent(x, state[:, :, :rows].contiguous(), training=False)
+            state = run.state
+            yield start, (x, *run.outputs)
 
     def state_after(self, tokens: Sequence[Token], state: Tensor) -> Tensor:
         """Return the state after each direction has read a text, shaped as ``state``."""
@@ -204,8 +264,31 @@ class Encoder:
                 words = ((token.id, token.spelling) for token in text)
                 read = (number.setdefault(word, len(number)) for word in words)
             row[: len(text)] = np.fromiter(read, np.int64, len(text))
-        streams = _streams(torch.from_numpy(ids), _mirror(lengths, ids.shape[1]), starts)
+        streams = as_read(torch.from_numpy(ids), mirror_of(lengths, ids.shape[1]), starts)
         return Streams(streams.numpy(), list(number))
+
+    def _words(self, ids: Tensor, spellings: Spellings | None) -> Streams:
+        """Return ids on the CPU, (directions, time + 1, batch), as `streams` returns texts."""
+        spellings = spellings or self._spellings
+        if self._types is None or spellings is None:
+            return Streams(ids.numpy(), [])
+        distinct, numbers = np.unique(ids.numpy(), return_inverse=True)
+        marks: dict[int, Word] = {BOS: BEGIN, EOS: END}
+        words = [(id_, marks.get(id_) or spellings.spelling(id_)) for id_ in distinct.tolist()]
+        return Streams(numbers.reshape(ids.shape), words)
+
+    def _begun(self, inputs: Tensor, mirror: Tensor, fixed: bool = False) -> Tensor:
+        """Return input vectors (batch, time, direction_width) as each direction reads them.
+
+        The vector of the boundary token comes first: (directions, time + 1, batch, direction_width).
+        It has a gradient unless ``fixed``.
+        """
+        marks = torch.tensor(self._starts, device=inputs.device)[:, None, None]
+        first: Tensor = self._network.input(self.inputs(marks), training=False).to(inputs.dtype)
+        first = first.detach() if fixed else first
+        reverse = inputs.gather(1, mirror[..., None].expand_as(inputs))
+        read = torch.stack((inputs, reverse)[: len(self._starts)]).transpose(1, 2)
+        return torch.cat([first.expand(-1, -1, len(inputs), -1), read], 1)
 
     def vectors(self, streams: Streams, part: slice, rows: int, device: torch.device) -> Tensor:
         """Return the input vectors of the first rows, (directions, positions, rows, direction_width).
@@ -227,34 +310,7 @@ class Encoder:
         return F.embedding(torch.from_numpy(indices.reshape(numbers.shape)).to(device), table)
 
 
-def _mirror(lengths: Tensor, time: int) -> Tensor:
-    """Return the index (batch, time) that reverses each row within its length, not its padding."""
-    position = torch.arange(time, device=lengths.device)
-    return torch.where(position < lengths[:, None], lengths[:, None] - 1 - position, position)
-
-
-def _streams(ids: Tensor, mirror: Tensor, starts: Sequence[int]) -> Tensor:
-    """Return ids (batch, time) as each direction reads them, (directions, time + 1, batch)."""
-    read = (ids, ids.gather(1, mirror))[: len(starts)]
-    begun = [F.pad(one, (1, 0), value=start) for one, start in zip(read, starts, strict=True)]
-    return torch.stack(begun).transpose(1, 2)
-
-
-def _put(values: Floats, array: Floats, start: int) -> None:
-    """Write a row's outputs, which begin at stream position ``start``, into a text's vectors.
-
-    Position 0 is the boundary token; position p is the p-th token that the direction reads.
-
-    Args:
-        values: (directions, positions, direction_width).
-        array: (tokens, dim).
-        start: stream position of ``values[:, 0]``.
-    """
-    tokens, width = len(array), values.shape[2]
-    first, last = max(start, 1), min(start + values.shape[1], tokens + 1)
-    if first >= last:
-        return
-    part = slice(first - start, last - start)
-    array[first - 1 : last - 1, :width] = values[0, part]
-    if len(values) == 2:
-        array[tokens - last + 1 : tokens - first + 1, width:] = values[1, part][::-1]
+def _stacked(layers: Sequence[Tensor], mirror: Tensor) -> Tensor:
+    """Return layers (directions, time + 1, batch, width) as `BiLM.forward` does."""
+    # (depth, directions, batch, time, width)
+    return aligned(torch.stack(tuple(layers))[:, :, 1:].transpose(2, 3), mirror)

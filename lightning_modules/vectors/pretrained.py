@@ -1,7 +1,6 @@
 """A trained bidirectional language model that turns texts into contextual vectors."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -20,13 +19,18 @@ from lightning_modules.vectors.batches import plan_batches, window_characters
 from lightning_modules.vectors.encoder import Encoder
 from lightning_modules.vectors.scratch import allocate
 from lightning_modules.vectors.selection import (
+    Embedding,
     Layers,
     Pooling,
     Selection,
+    SelectionError,
+    Text,
     Unit,
     mix_config,
     units_of,
 )
+from lightning_modules.vectors.sentences import Vectors, encode, similarity
+from lightning_modules.vectors.text_batch import TextBatch, text_batch
 from lightning_modules.vectors.type_vectors import Advance, TypeVectors
 from preprocess.errors import UserError
 from preprocess.files.manifest import read_manifest
@@ -38,42 +42,9 @@ from preprocess.tokenizers.base import Token
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 from preprocess.tokenizers.spellings import MARKS, Spellings
 
-SHOWN_TEXT = 60
-"""Characters of a text that its `repr` shows."""
-
-Text = str | Sequence[str]
-
 
 class WarmUpError(UserError):
     """Raised if a warm-up is requested from a model that has no warm-up text."""
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """The vectors of a text.
-
-    Attributes:
-        text: the text after cleaning.
-        tokens: the units that have a vector: tokens, words, or the whole text. Their offsets
-            ``start`` and ``end`` are characters of ``text``.
-        vectors: (layers, tokens, dim) float32, also for a single layer or token. The vectors of a
-            very long text are a `numpy.memmap` of a temporary file, deleted with the array.
-        truncated: number of words that were cut because they are longer than the model reads.
-        lacks_spaces: whether the tokens are words that were separated by whitespace, in a text that has
-            none between its words.
-    """
-
-    text: str
-    tokens: tuple[Token, ...]
-    vectors: npt.NDArray[np.float32]
-    truncated: int = 0
-    lacks_spaces: bool = False
-
-    def __repr__(self) -> str:
-        layers, tokens, dim = self.vectors.shape
-        text = self.text if len(self.text) <= SHOWN_TEXT else f"{self.text[: SHOWN_TEXT - 3]}..."
-        sizes = f"{layers} layer{'s' * (layers != 1)}, {tokens} token{'s' * (tokens != 1)}"
-        return f"Embedding({sizes}, dim {dim}: {text!r})"
 
 
 class BiLM(nn.Module):
@@ -185,7 +156,52 @@ class BiLM(nn.Module):
         """The encoder of the present ``network``, which a program may have replaced or wrapped."""
         return Encoder(self.network, self.starts, self._spellings, self._types)
 
-    def forward(self, ids: Tensor, lengths: Tensor, spellings: Spellings | None = None) -> Tensor:
+    def batch(
+        self, texts: Sequence[Text], unit: Unit = "word", segmenter: str | None = None
+    ) -> TextBatch:
+        """Return texts as padded tensors on the CPU, with the tokens of each unit.
+
+        Args:
+            texts: strings, or lists of words. They are cleaned as the training corpus was.
+            unit: what gets a vector: each "token", each "word" or the whole text ("sentence").
+            segmenter: as in `embed`.
+
+        Raises:
+            TypeError: if ``texts`` is one string, or a text is neither a string nor a list of words.
+            SegmenterError: if the segmenter is unknown or not installed.
+
+        Warns:
+            UserWarning: as `embed`.
+
+        Example:
+            >>> batch = model.batch(["A first text.", "A second."]).to("cuda")
+            >>> layers = model(batch.ids, batch.lengths, batch.spellings)
+            >>> words = batch.pool(layers)  # (depth, batch, words, dim)
+        """
+        longest = None if self._spellings is None else self._spellings.max_characters
+        read = self.reader.read(texts, segmenter)
+        self.reader.warn_of_no_spaces([unit == "word" and text.lacks_spaces for text in read])
+        return text_batch(read, unit, self.tokenizer.vocabulary, longest)
+
+    def input_vectors(self, ids: Tensor, spellings: Spellings | None = None) -> Tensor:
+        """Return the vectors that the recurrent layers read, (batch, time, direction_width).
+
+        In evaluation mode, ``forward(ids, lengths, spellings, inputs=input_vectors(ids, spellings))``
+        is ``forward(ids, lengths, spellings)``. Replace the vectors to see what depends on them.
+
+        Args:
+            ids: token ids, (batch, time) int64.
+            spellings: as in `forward`.
+        """
+        return self.encoder.input_vectors(ids, spellings)
+
+    def forward(
+        self,
+        ids: Tensor,
+        lengths: Tensor,
+        spellings: Spellings | None = None,
+        inputs: Tensor | None = None,
+    ) -> Tensor:
         """Return the vectors of all layers, with gradients, and in training mode with dropout.
 
         Args:
@@ -193,6 +209,8 @@ class BiLM(nn.Module):
             lengths: number of tokens of each row, (batch,) int64.
             spellings: spelling of each id, for a model that reads words by their spelling. None
                 means the tokenizer's.
+            inputs: vectors that replace the output of the input encoder, (batch, time,
+                direction_width); no dropout is applied to them.
 
         Returns:
             (depth, batch, time, dim) in the dtype of the weights. Positions past a row's length are
@@ -204,7 +222,7 @@ class BiLM(nn.Module):
         """
 
         def layers() -> Tensor:
-            return self.encoder.layers(ids, lengths, spellings)
+            return self.encoder.layers(ids, lengths, spellings, inputs)
 
         # Nothing here gains from being traced, and spellings cannot be.
         return torch.compiler.disable(layers)() if torch.compiler.is_compiling() else layers()
@@ -216,7 +234,7 @@ class BiLM(nn.Module):
         *,
         layers: Layers | Sequence[int] = "all",
         unit: Unit = "token",
-        pooling: Pooling = "direction",
+        pooling: Pooling | None = None,
         mix: MixConfig | ScalarMix | None = None,
         warm_up: bool = False,
         memory_bytes: int = 1 << 28,
@@ -236,7 +254,8 @@ class BiLM(nn.Module):
             pooling: how the vectors of several tokens become the vector of a word or a text.
                 "direction" takes the forward half at the last token and the backward half at the
                 first, because there each direction has read the whole unit. "mean", "first" and
-                "last" take both halves from these tokens.
+                "last" take both halves from these tokens. None means "direction" for words and
+                "mean" for texts.
             mix: weights and gamma of ``layers="mix"``. None means equal weights and gamma 1.
             warm_up: start from the state after the model's warm-up text, not from the zero state.
             memory_bytes: vectors of a text that need more bytes are kept in a temporary file in
@@ -265,6 +284,62 @@ class BiLM(nn.Module):
         found = self.embed_selection(texts, selection, batch_tokens, warm_up, memory_bytes)
         self.reader.warn_of_no_spaces([one.lacks_spaces for one in found])
         return found
+
+    def encode(
+        self,
+        texts: Iterable[Text],
+        batch_tokens: int = 8192,
+        *,
+        layers: Layers | Sequence[int] | int = "mean",
+        pooling: Pooling | None = None,
+        normalize: bool = False,
+        progress: bool = False,
+        device: str | torch.device | None = None,
+        tensor: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> Vectors:
+        """Return one vector per text, (texts, size), without gradients.
+
+        Args:
+            texts: strings, or lists of words. They are cleaned as the training corpus was.
+            batch_tokens: tokens per batch, including padding.
+            layers, pooling: as in `embed`. Several layers become one long vector.
+            normalize: scale each vector to length 1.
+            progress: show a progress bar on standard error.
+            device: device that the model is moved to first. None means that it stays where it is.
+            tensor: return a tensor on the device of the model instead of a NumPy array.
+            dtype: dtype of the result. NumPy has no bfloat16, which therefore needs ``tensor=True``.
+
+        Returns:
+            A NumPy array, or a tensor. The vector of a text without tokens is 0; their number is
+            shown by an `EmptyTextWarning`.
+
+        Raises:
+            TypeError, SelectionError, VectorError: as `embed`.
+
+        Example:
+            >>> vectors = model.encode(["A first text.", "A second."], normalize=True)
+            >>> model.similarity(vectors)  # cosines, (2, 2)
+        """
+        if dtype == torch.bfloat16 and not tensor:
+            raise SelectionError("NumPy has no bfloat16; pass tensor=True, or another dtype")
+        if device is not None:
+            self.to(device)
+        found = encode(self, texts, batch_tokens, layers, pooling, normalize, progress, dtype)
+        return found.to(next(self.parameters()).device) if tensor else found.numpy()
+
+    @staticmethod
+    def similarity(a: Vectors, b: Vectors | None = None) -> Vectors:
+        """Return the cosine of each vector of ``a`` with each of ``b``, (rows of a, rows of b).
+
+        Args:
+            a: vectors, (rows, size), all arrays or all tensors.
+            b: vectors of the same size; None means ``a``. The cosine with a vector of zeros is 0.
+
+        Raises:
+            SelectionError: if the arrays are not matrices with as many columns.
+        """
+        return similarity(a, b)
 
     def iter_embed(
         self, texts: Iterable[Text], batch_tokens: int = 8192, **options: Any

@@ -4,7 +4,7 @@ Legend of shapes: depth is the number of layers, including the input. dim is the
 vector in one layer: the forward half, then the backward half.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -23,7 +23,18 @@ from preprocess.tokenizers.segmenters import check_segmenter
 Layers = Literal["all", "top", "mean", "mix", "concat"] | tuple[int, ...]
 Unit = Literal["token", "word", "sentence"]
 Pooling = Literal["direction", "mean", "first", "last"]
+DEFAULT_POOLING: dict[Unit, Pooling] = {
+    "token": "direction",
+    "word": "direction",
+    "sentence": "mean",
+}
+"""Pooling of each unit where none is named, the best of ``benchmarks/pooling.py``."""
 Floats = npt.NDArray[np.float32]
+Text = str | Sequence[str]
+"""A text, or its words."""
+
+SHOWN_TEXT = 60
+"""Characters of a text that the `repr` of its vectors shows."""
 
 BLOCK_BYTES = 1 << 24
 """Size of the pieces in which vectors are combined, to bound the memory of temporary arrays."""
@@ -31,6 +42,34 @@ BLOCK_BYTES = 1 << 24
 
 class SelectionError(UserError):
     """Raised for a choice that a model does not offer, such as a layer it does not have."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The vectors of a text.
+
+    Attributes:
+        text: the text after cleaning.
+        tokens: the units that have a vector: tokens, words, or the whole text. Their offsets
+            ``start`` and ``end`` are characters of ``text``.
+        vectors: (layers, tokens, dim) float32, also for a single layer or token. The vectors of a
+            very long text are a `numpy.memmap` of a temporary file, deleted with the array.
+        truncated: number of words that were cut because they are longer than the model reads.
+        lacks_spaces: whether the tokens are words that were separated by whitespace, in a text that has
+            none between its words.
+    """
+
+    text: str
+    tokens: tuple[Token, ...]
+    vectors: npt.NDArray[np.float32]
+    truncated: int = 0
+    lacks_spaces: bool = False
+
+    def __repr__(self) -> str:
+        layers, tokens, dim = self.vectors.shape
+        text = self.text if len(self.text) <= SHOWN_TEXT else f"{self.text[: SHOWN_TEXT - 3]}..."
+        sizes = f"{layers} layer{'s' * (layers != 1)}, {tokens} token{'s' * (tokens != 1)}"
+        return f"Embedding({sizes}, dim {dim}: {text!r})"
 
 
 class Spans(NamedTuple):
@@ -51,7 +90,7 @@ class Selection:
         pooling: how the vectors of several tokens become the vector of a word or a text.
             "direction" takes the forward half at the last token and the backward half at the first,
             because there each direction has read the whole unit. "mean", "first" and "last" take
-            both halves from these tokens.
+            both halves from these tokens. None means `DEFAULT_POOLING` of the unit.
         mix: settings of ``layers="mix"``; ignored otherwise.
         segmenter: finds the words of strings for ``unit="word"``, one of `segmenters.SEGMENTERS`; None
             means that words are separated by whitespace.
@@ -59,9 +98,14 @@ class Selection:
 
     layers: Layers = "all"
     unit: Unit = "token"
-    pooling: Pooling = "direction"
+    pooling: Pooling | None = None
     mix: MixConfig = field(default_factory=MixConfig)
     segmenter: str | None = None
+
+    @property
+    def chosen_pooling(self) -> Pooling:
+        """The pooling, or the default of the unit."""
+        return self.pooling or DEFAULT_POOLING[self.unit]
 
     def check(self, depth: int) -> None:
         """Check the choice against a model.
@@ -86,7 +130,7 @@ class Selection:
             )
         if self.unit not in ("token", "word", "sentence"):
             raise SelectionError(f"unit: {self.unit!r} is unknown; use token, word or sentence")
-        if self.pooling not in ("direction", "mean", "first", "last"):
+        if self.pooling not in (None, "direction", "mean", "first", "last"):
             raise SelectionError(
                 f"pooling: {self.pooling!r} is unknown; use direction, mean, first or last"
             )
@@ -142,7 +186,7 @@ class Selection:
             if norms is not None:
                 # A weighted mean of vectors: normalising before or after pooling is the same.
                 pooled = (pooled - norms[0]) / norms[1]
-            found[:, part] = self._combine(pooled)
+            found[:, part] = self.combine(pooled)
         return found
 
     def _combined_shape(self, depth: int, dim: int) -> tuple[int, int]:
@@ -153,16 +197,16 @@ class Selection:
 
     def _pool(self, read: Floats, spans: Spans, directions: int) -> Floats:
         """(layers, tokens, dim) -> (layers, units, dim)."""
-        if self.pooling == "mean" and self.unit != "token":
+        if self.chosen_pooling == "mean" and self.unit != "token":
             return _means(read, spans)
         ends = {"first": (spans.first,) * 2, "last": (spans.last,) * 2}
-        forward, backward = ends.get(self.pooling, (spans.last, spans.first))
+        forward, backward = ends.get(self.chosen_pooling, (spans.last, spans.first))
         if directions == 1 or forward is backward or np.array_equal(forward, backward):
             return read[:, forward]
         half = read.shape[2] // 2
         return np.concatenate([read[:, forward, :half], read[:, backward, half:]], 2)
 
-    def _combine(self, pooled: Floats) -> Floats:
+    def combine(self, pooled: Floats) -> Floats:
         """(layers, units, dim) -> (layers, units, size) as in `shape`."""
         depth, units, dim = pooled.shape
         if self.layers == "concat":

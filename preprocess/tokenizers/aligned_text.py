@@ -11,6 +11,7 @@ from preprocess.text.cleaning import Cleaner
 from preprocess.tokenizers.base import UNKNOWN, Token
 from preprocess.tokenizers.load import Tokenizer
 from preprocess.tokenizers.segmenters import SEGMENTERS, lacks_spaces, word_spans
+from preprocess.tokenizers.spanned_text import SpannedText, cleaned_places
 
 NO_ID = -1
 """Id of a `Token` that is a word or a sentence instead of a token of the vocabulary."""
@@ -30,12 +31,15 @@ class Tokenised:
             one token.
         lacks_spaces: whether the words are separated by whitespace, in a text that has none between
             its words (`segmenters.lacks_spaces`).
+        numbers: for a `SpannedText`, the index of each of ``words`` among the given ones, of which those
+            without a token are left out; empty for other texts.
     """
 
     text: str
     tokens: tuple[Token, ...]
     words: tuple[Token, ...]
     lacks_spaces: bool = False
+    numbers: tuple[int, ...] = ()
 
     def word_spans(self) -> Spans:
         """Return the indices of the first and the last token of each word, int64, shape (words,).
@@ -96,13 +100,13 @@ class TextAligner:
 
         A list of words is tokenised as its words joined by single spaces, and every word keeps at
         least one token: a word that cleaning leaves empty becomes the unknown token. With a `word`
-        tokenizer each word of a list is one token, even if it contains whitespace. A segmenter changes
-        the words of a string and not its tokens, except with a `word` tokenizer, which has been trained
-        on segmented text: each word is then one token.
+        tokenizer each word of a list is one token, even if it contains whitespace. A segmenter, or
+        the places of a `SpannedText`, change the words of a string and not its tokens, except with a
+        `word` tokenizer, which has been trained on segmented text: each word is then one token.
 
         Args:
-            texts: each a string, or a list of its words.
-            segmenter: finds the words of strings, one of `segmenters.SEGMENTERS`; None means
+            texts: each a string, a `SpannedText`, or a list of its words.
+            segmenter: finds the words of other strings, one of `segmenters.SEGMENTERS`; None means
                 whitespace.
 
         Raises:
@@ -117,25 +121,33 @@ class TextAligner:
         strings = [text for text in texts if isinstance(text, str)]
         cleaned = iter(self._cleaner.clean_batch(strings))
         return [
-            self._of_text(next(cleaned), segmenter)
+            self._of_text(text, next(cleaned), segmenter)
             if isinstance(text, str)
             else self._of_words(text)
             for text in texts
         ]
 
-    def _of_text(self, text: str, segmenter: str | None) -> Tokenised:
-        words = [
-            Token(NO_ID, text[start:end], start, end) for start, end in word_spans(text, segmenter)
-        ]
-        if segmenter and self._tokenizer.kind == "word":
-            spaced = self._of_words([word.spelling for word in words]).tokens
-            placed = zip(spaced, words, strict=True)
+    def _of_text(self, raw: str, text: str, segmenter: str | None) -> Tokenised:
+        is_spanned = isinstance(raw, SpannedText)
+        places = (
+            cleaned_places(raw, text, self._cleaner.clean_batch)
+            if isinstance(raw, SpannedText)
+            else word_spans(text, segmenter)
+        )
+        words = [Token(NO_ID, text[start:end], start, end) for start, end in places]
+        numbers = [number for number, word in enumerate(words) if word.spelling.strip()]
+        if (is_spanned or segmenter) and self._tokenizer.kind == "word":
+            kept = [words[number] for number in numbers]
+            spaced = self._of_words([word.spelling for word in kept]).tokens
+            placed = zip(spaced, kept, strict=True)
             tokens = [replace(token, start=word.start, end=word.end) for token, word in placed]
         else:
             tokens = self._tokenizer.tokens(text)
-        bare = {*_without_token(tokens, words)}
-        found = tuple(word for word in words if word not in bare)
-        return Tokenised(text, tuple(tokens), found, not segmenter and lacks_spaces(text))
+            first, last = _spans(tokens, words)
+            numbers = [number for number in numbers if first[number] <= last[number]]
+        found = tuple(words[number] for number in numbers)
+        lacks = not is_spanned and not segmenter and lacks_spaces(text)
+        return Tokenised(text, tuple(tokens), found, lacks, tuple(numbers) if is_spanned else ())
 
     def _of_words(self, raw_words: Sequence[str]) -> Tokenised:
         cleaned = self._cleaner.clean_batch(list(raw_words))

@@ -61,10 +61,13 @@ class Spellings:
         spelling: returns the spelling of an id.
         vocabulary: number of ids.
         max_characters: positions of a word, marks included.
+
+    Attributes:
+        spelling, max_characters: the arguments.
     """
 
     def __init__(self, spelling: Spelling, vocabulary: int, max_characters: int) -> None:
-        self._spelling, self.max_characters = spelling, max_characters
+        self.spelling, self.max_characters = spelling, max_characters
         kept = min(vocabulary, KEPT_BYTES // (2 * max_characters))
         self._rows = np.empty((kept, max_characters), np.uint16)
         self._known = np.zeros(kept, bool)
@@ -86,7 +89,7 @@ class Spellings:
         return rows
 
     def _spell(self, ids: npt.NDArray[np.int64]) -> Characters:
-        rows = spell([self._spelling(token) for token in ids.tolist()], self.max_characters)
+        rows = spell([self.spelling(token) for token in ids.tolist()], self.max_characters)
         for control, character in ((BOS, TEXT_BEGIN), (EOS, TEXT_END)):
             # By id, because a text may contain a word that is spelt like a control token.
             rows[ids == control] = PAD

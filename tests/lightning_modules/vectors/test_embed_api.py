@@ -108,7 +108,7 @@ def test_a_word_has_the_forward_half_of_its_last_piece_and_the_backward_half_of_
     [tokens] = model.embed([TEXTS[1]])
     [words] = model.embed([TEXTS[1]], unit="word")
     [listed] = model.embed([TEXTS[1].split()], unit="word")
-    [sentence] = model.embed([TEXTS[1]], unit="sentence")
+    [sentence] = model.embed([TEXTS[1]], unit="sentence", pooling="direction")
 
     assert [word.spelling for word in words.tokens] == TEXTS[1].split()
     assert len(tokens.tokens) > len(words.tokens) == words.vectors.shape[1]

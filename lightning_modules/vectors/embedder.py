@@ -1,0 +1,184 @@
+"""Contextual vectors as a layer of somebody's own network."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.nn.scalar_mix import ScalarMix, mix_layers, normalize_layers
+from lightning_modules.vectors.pretrained import BiLM
+from lightning_modules.vectors.selection import Pooling, Selection, Text, Unit
+from lightning_modules.vectors.text_batch import TextBatch
+from preprocess.errors import UserError
+
+
+class OtherModelError(UserError):
+    """Raised if a state dict was saved with another language model."""
+
+
+class Embedded(NamedTuple):
+    """The vectors of a batch.
+
+    Attributes:
+        vectors: one tensor (batch, units, dim) for each mix, 0 past the last unit of a text.
+        mask: True at the units of a text, bool (batch, units).
+    """
+
+    vectors: tuple[Tensor, ...]
+    mask: Tensor
+
+
+class BiLMEmbedder(nn.Module):
+    """A layer that maps texts to padded contextual vectors, with trainable weights of the layers.
+
+    Each mix is gamma * sum_l softmax(weights)_l h_l (Peters et al. 2018, equation 1). With several
+    mixes, a network can use one at its input and another at its output, as ELMo's authors did.
+
+    A frozen language model (``trainable=False``) computes without gradients and without dropout,
+    whatever the mode of the module and of its parents, and is not affected by autocast. It moves with
+    the module (`to`, `cuda`, `bfloat16`), but its weights are neither in `parameters` nor in
+    `state_dict`: a checkpoint holds the mixes and the hash of the language model, which is checked
+    when the state is loaded. With ``trainable=True`` the language model is an ordinary submodule.
+
+    Example:
+        >>> embedder = BiLMEmbedder(BiLM.from_pretrained("runs/base/export"), dropout=0.5)
+        >>> (vectors,), mask = embedder(["A first text.", "A second."])
+        >>> vectors.shape, mask.shape  # (batch, words, dim), (batch, words)
+
+    Args:
+        model: the language model.
+        mixes: number of mixes.
+        unit: what has a vector: each "token", each "word" or the whole text ("sentence").
+        pooling: how the vectors of several tokens become the vector of a word or a text, as in
+            `BiLM.embed`.
+        dropout: probability of dropout on the vectors.
+        layer_norm: whether to normalise each layer of a text before it is mixed.
+        trainable: whether the language model is trained, too.
+        normalize: whether to scale each vector to length 1, before the dropout.
+        gamma: initial factor of each mix.
+        segmenter: finds the words of text without spaces between them, as in `BiLM.embed`.
+
+    Attributes:
+        dim: size of a vector.
+        mixes: the mixes, an `nn.ModuleList` of `ScalarMix`.
+        trainable: the argument.
+
+    Raises:
+        SelectionError: if ``unit`` or ``pooling`` is unknown.
+        SegmenterError: if the segmenter is unknown or not installed.
+    """
+
+    model_hash: Tensor
+
+    def __init__(
+        self,
+        model: BiLM,
+        mixes: int = 1,
+        *,
+        unit: Unit = "word",
+        pooling: Pooling | None = None,
+        dropout: float = 0.0,
+        layer_norm: bool = False,
+        trainable: bool = False,
+        normalize: bool = False,
+        gamma: float = 1.0,
+        segmenter: str | None = None,
+    ) -> None:
+        super().__init__()
+        Selection("all", unit, pooling, segmenter=segmenter).check(model.depth)
+        self._unit, self._pooling, self._segmenter = unit, pooling, segmenter
+        self._layer_norm, self._normalize = layer_norm, normalize
+        self.trainable, self.dim = trainable, model.dim
+        self.mixes = nn.ModuleList(
+            ScalarMix(model.depth, "text" if layer_norm else None, gamma=gamma)
+            for _ in range(mixes)
+        )
+        self.dropout = nn.Dropout(dropout)
+        # A module in a tuple is not registered: parents do not change its mode or save its weights.
+        self._frozen: tuple[BiLM, ...] = () if trainable else (model,)
+        if trainable:
+            self.trained_model = model
+        else:
+            content = list(model.content.encode())
+            self.register_buffer(
+                "model_hash", torch.tensor(content, dtype=torch.uint8, device="cpu")
+            )
+            self.register_load_state_dict_pre_hook(_check_hash)
+
+    @property
+    def model(self) -> BiLM:
+        """The language model."""
+        return self._frozen[0] if self._frozen else self.trained_model
+
+    def batch(self, texts: Sequence[Text]) -> TextBatch:
+        """Return texts as tensors on the CPU, for example in the ``collate_fn`` of a `DataLoader`."""
+        return self.model.batch(texts, self._unit, self._segmenter)
+
+    def forward(self, texts: Sequence[Text] | TextBatch, inputs: Tensor | None = None) -> Embedded:
+        """Return the vectors of texts, on the device of the language model.
+
+        Args:
+            texts: strings, lists of words, or what `batch` returned.
+            inputs: vectors of tokens that replace the output of the input encoder, (batch, time,
+                direction_width), as `BiLM.input_vectors` returns them. The result has gradients with
+                respect to them, also if the language model is frozen.
+
+        Returns:
+            The vectors, in the dtype of the mixes, and the mask of the units.
+
+        Raises:
+            TypeError: if ``texts`` is one string, or a text is neither a string nor a list of words.
+            VectorError: if a frozen model computes NaN or infinity.
+        """
+        embed = self._embed
+        # As in BiLM.forward: nothing here gains from being traced, and texts cannot be.
+        if torch.compiler.is_compiling():
+            embed = torch.compiler.disable(embed)
+        return embed(texts, inputs)
+
+    def _embed(self, texts: Sequence[Text] | TextBatch, inputs: Tensor | None) -> Embedded:
+        model = self.model
+        batch = texts if isinstance(texts, TextBatch) else self.batch(texts)
+        batch = batch.to(next(model.parameters()).device)
+        layers = self._layers(batch, inputs)  # (depth, batch, time, dim)
+        layers = layers.to(next(self.mixes.parameters()).dtype)
+        if self._layer_norm:
+            layers = normalize_layers(layers, batch.lengths)
+        # A mix is linear, so mixing after pooling gives the same vectors with less work.
+        units = batch.pool(layers, self._pooling, model.network.directions)
+        vectors = []
+        for mix in self.mixes:
+            assert isinstance(mix, ScalarMix)
+            mixed = mix_layers(units, mix.weights, mix.gamma)  # (batch, units, dim)
+            if self._normalize:
+                mixed = nn.functional.normalize(mixed, dim=-1)
+            vectors.append(self.dropout(mixed))
+        return Embedded(tuple(vectors), batch.mask)
+
+    def _layers(self, batch: TextBatch, inputs: Tensor | None) -> Tensor:
+        model = self.model
+        if not self._frozen:
+            return cast("Tensor", model(batch.ids, batch.lengths, batch.spellings, inputs))
+        if inputs is not None:
+            return model.encoder.layers_of_inputs(inputs, batch.lengths)
+        return model.encoder.frozen_layers(batch.ids, batch.lengths, batch.spellings)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Apply a function to all tensors, as nn.Module does in `to`, `cuda`, `half` and others."""
+        for model in self._frozen:
+            model._apply(fn, recurse)
+        super()._apply(fn, recurse)
+        return self
+
+
+def _check_hash(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Raise `OtherModelError` if a state was saved with another language model."""
+    name = f"{prefix}model_hash"
+    saved, own = state.get(name), module.get_buffer("model_hash")
+    if saved is not None and saved.tolist() != own.tolist():
+        contents = [bytes(one.tolist()).decode()[:12] or "unknown" for one in (saved, own)]
+        raise OtherModelError(
+            f"'{name}': the state was saved with the language model {contents[0]}, but the embedder has "
+            f"{contents[1]}; build the embedder with the model folder that it was trained with"
+        )

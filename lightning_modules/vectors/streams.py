@@ -1,0 +1,77 @@
+"""The order in which each direction reads a batch of texts, and the way back.
+
+The forward direction reads a text from its first token, the backward direction from its last. Each reads
+the boundary token first that training put before a document.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_modules.vectors.type_vectors import Word
+
+Floats = npt.NDArray[np.float32]
+
+
+class Streams(NamedTuple):
+    """A padded batch of texts as each direction reads them, boundary token first.
+
+    Attributes:
+        numbers: int64 (directions, time + 1, batch). Token ids, or indices into ``words`` if the
+            model reads words by their spelling.
+        words: id and spelling of each distinct word; empty if the model reads ids.
+    """
+
+    numbers: npt.NDArray[np.int64]
+    words: list[tuple[int, Word]]
+
+
+def mirror_of(lengths: Tensor, time: int) -> Tensor:
+    """Return the index (batch, time) that reverses each row within its length, not its padding."""
+    position = torch.arange(time, device=lengths.device)
+    return torch.where(position < lengths[:, None], lengths[:, None] - 1 - position, position)
+
+
+def aligned(read: Tensor, mirror: Tensor) -> Tensor:
+    """Return what each direction read, (depth, directions, batch, time, width), in the text's order.
+
+    Returns:
+        (depth, batch, time, directions * width).
+    """
+    if read.shape[1] == 1:
+        return read[:, 0]
+    forward, backward = read.unbind(1)
+    index = mirror[None, :, :, None].expand_as(backward)
+    return torch.cat([forward, backward.gather(2, index)], 3)
+
+
+def as_read(ids: Tensor, mirror: Tensor, starts: Sequence[int]) -> Tensor:
+    """Return ids (batch, time) as each direction reads them, (directions, time + 1, batch)."""
+    read = (ids, ids.gather(1, mirror))[: len(starts)]
+    begun = [F.pad(one, (1, 0), value=start) for one, start in zip(read, starts, strict=True)]
+    return torch.stack(begun).transpose(1, 2)
+
+
+def put(values: Floats, array: Floats, start: int) -> None:
+    """Write a row's outputs, which begin at stream position ``start``, into a text's vectors.
+
+    Position 0 is the boundary token; position p is the p-th token that the direction reads.
+
+    Args:
+        values: (directions, positions, direction_width).
+        array: (tokens, dim).
+        start: stream position of ``values[:, 0]``.
+    """
+    tokens, width = len(array), values.shape[2]
+    first, last = max(start, 1), min(start + values.shape[1], tokens + 1)
+    if first >= last:
+        return
+    part = slice(first - start, last - start)
+    array[first - 1 : last - 1, :width] = values[0, part]
+    if len(values) == 2:
+        array[tokens - last + 1 : tokens - first + 1, width:] = values[1, part][::-1]

@@ -1,0 +1,166 @@
+"""Texts as padded tensors, and the pooling of token vectors with gradients."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_modules.vectors.selection import DEFAULT_POOLING, Pooling, Unit, units_of
+from preprocess.tokenizers.aligned_text import Tokenised
+from preprocess.tokenizers.base import BOS, EOS, UNKNOWN
+from preprocess.tokenizers.spellings import Spellings
+
+
+class TextBatch(NamedTuple):
+    """Texts as tensors that `BiLM.forward` and `BiLMEmbedder` read.
+
+    There is at least one position and one unit in each row, so that a text without tokens is a row of
+    padding. A batch can be pickled, for example by a worker of a `DataLoader`.
+
+    Attributes:
+        ids: token ids, (batch, time) int64, 0 past the end of a text. If the model reads words by
+            their spelling, each word outside the vocabulary has an id of its own in the batch, from
+            the size of the vocabulary on.
+        lengths: number of tokens of each text, (batch,) int64.
+        first: index of the first token of each unit, (batch, units) int64, 0 past the last unit.
+        last: index of the last token of each unit, (batch, units) int64, 0 past the last unit.
+        units: number of units of each text, (batch,) int64.
+        spellings: spelling of each id, if the model reads words by their spelling.
+        unit: what the units are.
+        texts: the cleaned texts with their tokens and words.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+    first: Tensor
+    last: Tensor
+    units: Tensor
+    spellings: Spellings | None
+    unit: Unit
+    texts: tuple[Tokenised, ...]
+
+    @property
+    def mask(self) -> Tensor:
+        """True at the units of a text, False past its last one; bool (batch, units)."""
+        return torch.arange(self.first.shape[1], device=self.units.device) < self.units[:, None]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Return the batch with its tensors on a device."""
+        return self._with(lambda one: one.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Return the batch with its tensors in pinned memory; called by a `DataLoader`."""
+        return self._with(Tensor.pin_memory)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Self:
+        names = ("ids", "lengths", "first", "last", "units")
+        tensors: dict[str, Any] = {name: change(getattr(self, name)) for name in names}
+        return self._replace(**tensors)
+
+    def pool(self, vectors: Tensor, pooling: Pooling | None = None, directions: int = 2) -> Tensor:
+        """Return the vectors of units, with gradients; 0 past the last unit of a text.
+
+        Args:
+            vectors: vectors of tokens, (layers, batch, time, dim).
+            pooling: as in `BiLM.embed`.
+            directions: 2 if a vector has a forward and a backward half, else 1.
+
+        Returns:
+            (layers, batch, units, dim), in the dtype of ``vectors``.
+        """
+        chosen = pooling or DEFAULT_POOLING[self.unit]
+        return pool_spans(vectors, self.first, self.last, self.mask, chosen, directions)
+
+
+def pool_spans(
+    vectors: Tensor,
+    first: Tensor,
+    last: Tensor,
+    mask: Tensor,
+    pooling: Pooling,
+    directions: int = 2,
+) -> Tensor:
+    """Return the vectors of spans of tokens, with gradients.
+
+    Args:
+        vectors: vectors of tokens, (layers, batch, time, dim).
+        first: first token of each span, (batch, spans) int64.
+        last: last token of each span, (batch, spans) int64, not below ``first`` where ``mask`` is True.
+            Spans may overlap.
+        mask: False for spans that get the vector 0, bool (batch, spans).
+        pooling: how a span's vectors are combined; see `BiLM.embed`.
+        directions: 2 if a vector has a forward and a backward half, else 1.
+
+    Returns:
+        (layers, batch, spans, dim), in the dtype of ``vectors``.
+    """
+    layers, batch, time, dim = vectors.shape
+    rows = torch.arange(batch, device=first.device)[:, None] * time  # of the flat batch of tokens
+    first, last = (rows + first.clamp(0, time - 1))[mask], (rows + last.clamp(0, time - 1))[mask]
+    # (batch * time, layers, dim)
+    flat = vectors.permute(1, 2, 0, 3).reshape(-1, layers, dim)
+    if pooling == "mean":
+        counts = last - first + 1  # (spans inside the mask,)
+        starts = counts.cumsum(0) - counts
+        steps = torch.arange(int(counts.sum()), device=first.device)
+        tokens = steps - (starts - first).repeat_interleave(counts)
+        pooled = F.embedding_bag(tokens, flat.flatten(1), starts, mode="mean")
+        pooled = pooled.view(-1, layers, dim)
+    elif pooling == "direction" and directions == 2:
+        half = dim // 2
+        pooled = torch.cat([flat[last, :, :half], flat[first, :, half:]], 2)
+    else:
+        pooled = flat[first if pooling == "first" else last]
+    found = pooled.new_zeros(*mask.shape, layers, dim)
+    found[mask] = pooled
+    return found.permute(2, 0, 1, 3)
+
+
+def text_batch(
+    texts: Sequence[Tokenised], unit: Unit, vocabulary: int, max_characters: int | None = None
+) -> TextBatch:
+    """Return texts as padded tensors on the CPU.
+
+    Args:
+        texts: the texts.
+        unit: what gets a vector.
+        vocabulary: number of ids of the tokenizer.
+        max_characters: positions of a word, if the model reads words by their spelling.
+    """
+    spelling: dict[int, str] = {UNKNOWN: "", BOS: "", EOS: ""}
+    unknown: dict[str, int] = {}
+    ids, first, last = [], [], []
+    for text in texts:
+        row = [token.id for token in text.tokens]
+        if max_characters is not None:
+            for place, token in enumerate(text.tokens):
+                if token.id == UNKNOWN:
+                    row[place] = unknown.setdefault(token.spelling, vocabulary + len(unknown))
+                spelling[row[place]] = token.spelling
+        spans = units_of(text, unit)[1]
+        ids.append(row)
+        first.append(spans.first.tolist())
+        last.append(spans.last.tolist())
+    spellings = None
+    if max_characters is not None:
+        # A vocabulary of 0 keeps no table, so the batch is small when it is pickled.
+        spellings = Spellings(spelling.__getitem__, 0, max_characters)
+    return TextBatch(
+        _padded(ids), _counts(ids), _padded(first), _padded(last), _counts(first),
+        spellings, unit, tuple(texts),
+    )  # fmt: skip
+
+
+def _counts(rows: Sequence[Sequence[int]]) -> Tensor:
+    return torch.tensor([len(row) for row in rows], dtype=torch.int64, device="cpu")
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Return rows of integers as int64 (rows, longest, but at least 1), padded with 0."""
+    longest = max([1, *map(len, rows)])
+    padded = torch.zeros(len(rows), longest, dtype=torch.int64, device="cpu")
+    for row, values in zip(padded, rows, strict=True):
+        row[: len(values)] = torch.tensor(values, dtype=torch.int64, device="cpu")
+    return padded
