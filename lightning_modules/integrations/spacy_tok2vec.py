@@ -108,6 +108,10 @@ class Tok2VecLayer(nn.Module):
             model, pooling=self._pooling, dropout=self._dropout, trainable=self._trainable
         )
         self.projection = nn.Linear(model.dim, self._width) if self._width else nn.Identity()
+        # Instead of the mix's own, whose shape () thinc's optimizer cannot update.
+        for mix in self.embedder.mixes:
+            mix.gamma.requires_grad_(False)
+        self.gamma = nn.Parameter(torch.ones(1))
         self._is_built = True
         self.to(get_torch_default_device())
 
@@ -116,7 +120,7 @@ class Tok2VecLayer(nn.Module):
         self.build()
         batch = self.embedder.batch([spanned(doc) for doc in docs])
         (vectors,), mask = self.embedder(batch)
-        found: Tensor = self.projection(vectors[mask])
+        found: Tensor = self.projection(vectors[mask]) * self.gamma
         start, rows = 0, []
         for doc, text in zip(docs, batch.texts, strict=True):
             rows += [start + number for number in text.numbers]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.config import MixConfig
+from lightning_modules.models.hub import HubModel, local_folder
 from lightning_modules.models.model_folder import ModelError, load_network
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.char_cnn import CharCNN
@@ -47,7 +48,7 @@ class WarmUpError(UserError):
     """Raised if a warm-up is requested from a model that has no warm-up text."""
 
 
-class BiLM(nn.Module):
+class BiLM(HubModel, nn.Module):
     """A trained bidirectional language model.
 
     Each text is read from the zero state, after the boundary token that training put before a
@@ -114,11 +115,13 @@ class BiLM(nn.Module):
         self.eval()
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> Self:
+    def from_pretrained(cls, path: str | Path, revision: str | None = None) -> Self:
         """Load a model that `biloom export` wrote.
 
         Args:
-            path: model folder, a local path or an fsspec URL.
+            path: model folder, a local path or an fsspec URL; or a repository of the Hugging Face hub,
+                such as "org/name".
+            revision: branch, tag or commit of the repository.
 
         Returns:
             The model on the CPU, in evaluation mode. Call ``to("cuda")`` to run it on a GPU.
@@ -128,8 +131,9 @@ class BiLM(nn.Module):
             ModelError: if a file of the model is missing or damaged, does not fit the others, or holds
                 NaN or infinity.
             TokenizerError: if the tokenizer is missing or damaged.
+            HubError: if there is neither a folder nor a repository with a model.
         """
-        path = str(path)
+        path = local_folder(str(path), revision)
         content = read_manifest(path, "export").content
         network, saved, type_vectors = load_network(path)
         cleaning = CleaningConfig.model_validate(saved["cleaning"])
@@ -140,7 +144,7 @@ class BiLM(nn.Module):
                 f"{saved['vocabulary']:,}; both must be of one model, make it again with "
                 "`biloom export --overwrite`"
             )
-        return cls(
+        model = cls(
             network,
             tokenizer,
             cleaning,
@@ -150,6 +154,8 @@ class BiLM(nn.Module):
             saved.get("warm_up"),
             type_vectors,
         )
+        model.folder = path
+        return model
 
     @property
     def encoder(self) -> Encoder:

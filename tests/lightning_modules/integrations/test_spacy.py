@@ -162,6 +162,7 @@ dev = null
 [nlp]
 lang = "en"
 pipeline = ["tok2vec","textcat"]
+[components]
 [components.tok2vec]
 factory = "tok2vec"
 [components.tok2vec.model]
@@ -181,6 +182,7 @@ use_reduce_mean = true
 [components.textcat.model.tok2vec]
 @architectures = "spacy.Tok2VecListener.v1"
 width = ${components.tok2vec.model.width}
+[corpora]
 [corpora.train]
 @readers = "spacy.Corpus.v1"
 path = ${paths.train}
@@ -229,7 +231,9 @@ def test_a_classifier_is_trained_on_the_layer(
     import lightning_modules.integrations.spacy_tok2vec  # noqa: F401
 
     config = tmp_path / "config.cfg"
-    config.write_text(TRAIN.replace("MODEL", str(folder)))
+    # As `spacy init fill-config` does.
+    partial = spacy.Config().from_str(TRAIN.replace("MODEL", str(folder)), interpolate=False)
+    spacy.util.load_model_from_config(partial, auto_fill=True).config.to_disk(config)
     before = {p: p.read_bytes() for p in folder.iterdir() if p.is_file()}
     overrides = {**corpora, "components.tok2vec.model.trainable": trainable}
     train(config, tmp_path / "out", overrides=overrides)
