@@ -288,6 +288,18 @@ class ModelConfig(Section):
             )
 
 
+Unit = Literal["token", "word", "sentence"]
+"""What has a vector."""
+Pooling = Literal["direction", "mean", "first", "last"]
+"""How the vectors of several tokens become the vector of a word or a text."""
+DEFAULT_POOLING: dict[Unit, Pooling] = {
+    "token": "direction",
+    "word": "direction",
+    "sentence": "mean",
+}
+"""The pooling of each unit if none is named: the best on average in ``benchmarks/pooling.py``."""
+
+
 class MixConfig(Section):
     """The weighted sum of the layers that gives a text's vectors (Peters et al. 2018, equation 1)."""
 

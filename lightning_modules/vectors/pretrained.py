@@ -296,7 +296,7 @@ class BiLM(HubModel, nn.Module):
         texts: Iterable[Text],
         batch_tokens: int = 8192,
         *,
-        layers: Layers | Sequence[int] | int = "mean",
+        layers: Layers | Sequence[int] | int = "concat",
         pooling: Pooling | None = None,
         normalize: bool = False,
         progress: bool = False,
@@ -306,10 +306,13 @@ class BiLM(HubModel, nn.Module):
     ) -> Vectors:
         """Return one vector per text, (texts, size), without gradients.
 
+        A list keeps one vector per text in memory; for more texts than that, make a cache.
+
         Args:
             texts: strings, or lists of words. They are cleaned as the training corpus was.
             batch_tokens: tokens per batch, including padding.
-            layers, pooling: as in `embed`. Several layers become one long vector.
+            layers, pooling: as in `embed`. Several layers become one long vector. The default, all layers
+                and the mean of the tokens, was best for classification.
             normalize: scale each vector to length 1.
             progress: show a progress bar on standard error.
             device: device that the model is moved to first. None means that it stays where it is.

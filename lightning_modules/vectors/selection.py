@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lightning_modules.config import MixConfig
+from lightning_modules.config import DEFAULT_POOLING, MixConfig
+from lightning_modules.config import Pooling as Pooling
+from lightning_modules.config import Unit as Unit
 from lightning_modules.nn.scalar_mix import EPSILON, ScalarMix, mix_layers
 from lightning_modules.vectors.scratch import Allocate
 from preprocess.errors import UserError
@@ -21,14 +23,6 @@ from preprocess.tokenizers.base import Token
 from preprocess.tokenizers.segmenters import check_segmenter
 
 Layers = Literal["all", "top", "mean", "mix", "concat"] | tuple[int, ...]
-Unit = Literal["token", "word", "sentence"]
-Pooling = Literal["direction", "mean", "first", "last"]
-DEFAULT_POOLING: dict[Unit, Pooling] = {
-    "token": "direction",
-    "word": "direction",
-    "sentence": "mean",
-}
-"""Pooling of each unit where none is named, the best of ``benchmarks/pooling.py``."""
 Floats = npt.NDArray[np.float32]
 Text = str | Sequence[str]
 """A text, or its words."""

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_modules.vectors.selection import DEFAULT_POOLING, Pooling, Unit, units_of
+from lightning_modules.config import DEFAULT_POOLING
+from lightning_modules.vectors.selection import Pooling, Unit, units_of
 from preprocess.tokenizers.aligned_text import Tokenised
 from preprocess.tokenizers.base import BOS, EOS, UNKNOWN
 from preprocess.tokenizers.spellings import Spellings

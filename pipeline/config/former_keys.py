@@ -22,10 +22,14 @@ REMOVED: dict[str, Any] = {"embed.int8": False}
 ADDED: dict[str, Any] = dict.fromkeys(("evaluate.checkpoint", "export.checkpoint"), "last")
 """Settings added later whose default is not what older versions did, each with what they did."""
 
-FORMER_DEFAULTS: dict[str, Any] = {"train.order": "shuffled", "train.reset_state": 0.0}
-"""Settings of train whose default has changed, each with the default of version 0.1.
+FORMER_DEFAULTS: dict[str, Any] = {
+    "train.order": "shuffled",
+    "train.reset_state": 0.0,
+    "embed.pooling": "direction",
+}
+"""Settings of a stage whose default has changed, each with the default of version 0.1.
 
-A training with the former defaults stays valid and goes on with them (`state.config_of_stage`)."""
+A result with the former defaults stays valid and goes on with them (`state.config_of_stage`)."""
 
 IGNORED = ("prepare.sampling_alpha", "prepare.keep_dropped", "embed.batch_tokens")
 """Settings that were part of a request in version 0.1. If they change, the stage is not made again."""
@@ -74,11 +78,24 @@ def in_present_terms(old: Mapping[str, Any], request: Mapping[str, Any]) -> dict
     return restated
 
 
-def with_former_defaults(config: Config) -> Config:
-    """Return the config with `FORMER_DEFAULTS` for the settings of train that it does not name."""
-    values = {key.removeprefix("train."): value for key, value in FORMER_DEFAULTS.items()}
-    unnamed = {k: v for k, v in values.items() if k not in config.train.model_fields_set}
-    return config.model_copy(update={"train": config.train.model_copy(update=unnamed)})
+def with_former_defaults(config: Config, stage: str) -> Config:
+    """Return the config with the `former_defaults` of a stage."""
+    values = {key.partition(".")[2]: value for key, value in former_defaults(config, stage).items()}
+    if not values:
+        return config
+    return config.model_copy(update={stage: getattr(config, stage).model_copy(update=values)})
+
+
+def former_defaults(config: Config, stage: str) -> dict[str, Any]:
+    """Return `FORMER_DEFAULTS` of the settings of a stage that have another value without being named."""
+    found = {}
+    for key, former in FORMER_DEFAULTS.items():
+        section, _, name = key.partition(".")
+        settings = getattr(config, section)
+        present = getattr(settings, f"chosen_{name}", getattr(settings, name))
+        if section == stage and name not in settings.model_fields_set and present != former:
+            found[key] = former
+    return found
 
 
 def in_former_terms(request: Mapping[str, Any], config: Config) -> dict[str, Any]:

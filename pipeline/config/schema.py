@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lightning_modules.config import MixConfig, ModelConfig
+from lightning_modules.config import DEFAULT_POOLING, MixConfig, ModelConfig, Pooling, Unit
 from lightning_modules.training.config import EvaluateConfig, TrainConfig
 from pipeline.config.runners import DirectRunner, RunnerConfig
 from preprocess.config import (
@@ -78,13 +78,11 @@ class EmbedConfig(Section):
     sample: int = Field(2000, ge=1, description="number of documents in the sample")
     seed: int = Field(1, description="seed of the sample")
     words: bool = Field(False, description="treat each text as words separated by whitespace")
-    unit: Literal["token", "word", "sentence"] = Field(
-        "token", description="unit that each vector represents"
-    )
-    pooling: Literal["direction", "mean", "first", "last"] = Field(
-        "direction",
+    unit: Unit = Field("token", description="unit that each vector represents")
+    pooling: Pooling | None = Field(
+        None,
         description="pooling of the token vectors of a word or sentence; direction: the forward half at "
-        "the last token and the backward half at the first",
+        "the last token and the backward half at the first; null: direction for words, mean for sentences",
     )
     segmenter: SegmenterName | None = Field(
         None,
@@ -134,6 +132,11 @@ class EmbedConfig(Section):
                         f"input: the source '{source.name}' has its own {name}, but {why}; remove it"
                     )
         return self
+
+    @property
+    def chosen_pooling(self) -> Pooling:
+        """The pooling, or the default of the unit."""
+        return self.pooling or DEFAULT_POOLING[self.unit]
 
     @property
     def sources(self) -> tuple[Source, ...] | None:

@@ -208,6 +208,7 @@ def _embed_request(config: Config) -> dict[str, Any]:
     del fields["embed.input"]
     if config.embed.layers != "mix":
         fields = {k: v for k, v in fields.items() if not k.startswith("embed.mix")}
+    fields["embed.pooling"] = config.embed.chosen_pooling
     if config.embed.unit == "token":
         del fields["embed.pooling"]
     # Absent without a segmenter, as in the results of former versions.

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.config.former_keys import FORMER_DEFAULTS
+from pipeline.config.former_keys import former_defaults
 from pipeline.config.load import dump_config
 from pipeline.config.schema import Config
 from pipeline.console import Console, clock
@@ -92,7 +92,8 @@ def run_stage(
     if run.state.differing and not overwrite:
         raise refusal(stage, config, place, run.state)
     if config is not given:
-        kept = [f"{k}={v}" for k, v in FORMER_DEFAULTS.items() if request[k] == v]
+        former = former_defaults(given, stage.name)
+        kept = [f"{key}={value}" for key, value in former.items()]
         console.line(
             f"continuing with the defaults of the version that began it: {', '.join(kept)}"
         )

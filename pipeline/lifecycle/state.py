@@ -99,17 +99,18 @@ def request_of(stage: Stage, config: Config) -> dict[str, Any]:
 def config_of_stage(stage: Stage, config: Config) -> Config:
     """Return the config that ``stage`` runs with.
 
-    If the folder of train holds what version 0.1 began, and nothing but changed defaults differs, these
+    If the stage's folder holds what version 0.1 began, and nothing but changed defaults differs, these
     have their former values, so that it is done, resumed or extended. A setting that the config names
     is never changed.
 
     Raises:
         ManifestError: a stage that this one reads from is not finished.
     """
-    if stage.name != "train":
+    former = with_former_defaults(config, stage.name)
+    if former is config:
         return config
     place = StageFolder(stage.folder(config))
-    for one in (config, with_former_defaults(config)):
+    for one in (config, former):
         if not state_of(stage, one, place, request_of(stage, one)).differing:
             return one
     return config

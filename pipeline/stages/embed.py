@@ -202,7 +202,9 @@ def _job(
     embed = config.embed
     model = stage_folder(config, "export", embed.model)
     manifest = read_manifest(model, "export")
-    selection = Selection(embed.layers, embed.unit, embed.pooling, embed.mix, embed.segmenter)
+    selection = Selection(
+        embed.layers, embed.unit, embed.chosen_pooling, embed.mix, embed.segmenter
+    )
     selection.check(recorded(ModelConfig, manifest.details, "model").recurrent.layers + 1)
     return EmbedJob(
         work=place.work,
@@ -290,7 +292,7 @@ def _entries(files: list[FileRecord]) -> int:
 def _settings(config: Config) -> dict[str, Any]:
     """Return the settings that a reader of the cache needs to embed more text in the same way."""
     names = {"layers", "unit", "pooling", "mix", "words", "warm_up", "segmenter"}
-    return config.embed.model_dump(include=names)
+    return config.embed.model_dump(include=names) | {"pooling": config.embed.chosen_pooling}
 
 
 def _show(console: Console, sums: _Sums) -> None:

@@ -1,0 +1,246 @@
+"""BiLMEmbedder: frozen and trainable, in somebody's own network."""
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from biloom import BiLM, BiLMEmbedder
+from lightning_modules.config import ModelConfig
+from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.vectors.embedder import OtherModelError
+from lightning_modules.vectors.encoder import VectorError
+from lightning_modules.vectors.selection import SelectionError
+from preprocess.config import SentencePieceConfig, WordConfig
+from preprocess.text.config import CleaningConfig
+from preprocess.tokenizers.load import train_tokenizer
+
+CORPUS = ["The cat sat on the mat .", "A dog ran to the cat , twice .", "Tout été , naïve 字"]
+TEXTS = [*CORPUS, "", ["zuzu", "A", "dog", "zaza"]]
+SPELLING = {"kind": "char_cnn", "dim": 4, "max_characters": 12, "filters": [[1, 4], [3, 9]], "dropout": 0.5}  # fmt: skip
+LSTM = {"kind": "lstm", "hidden": 12, "projection": 6, "dropout": 0.5}
+KINDS: dict[str, dict[str, Any]] = {
+    "pieces": {"tokenizer": SentencePieceConfig(vocabulary=320)},
+    "spellings": {"input": SPELLING},
+    "gru": {"recurrent": {"kind": "gru", "hidden": 6}},
+    "forward": {"directions": "forward"},
+}
+
+
+def untrained(tokenizer: Any = None, content: str = "ab" * 32, **sections: Any) -> BiLM:
+    torch.manual_seed(1)
+    made = train_tokenizer(tokenizer or WordConfig(), CORPUS * 9)
+    config = ModelConfig.model_validate({"recurrent": LSTM} | sections)
+    network = BiLMNetwork(config, made.vocabulary)
+    return BiLM(network, made, CleaningConfig(), "bos_eos", content)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request: pytest.FixtureRequest) -> BiLM:
+    return untrained(**KINDS[request.param])
+
+
+@pytest.fixture
+def own() -> BiLM:
+    return untrained()
+
+
+@pytest.mark.parametrize("unit", ["token", "word", "sentence"])
+@pytest.mark.parametrize("trainable", [False, True])
+def test_vectors_are_those_of_embed_padded_with_zeros(
+    model: BiLM, unit: Any, trainable: bool
+) -> None:
+    embedder = BiLMEmbedder(model, 2, unit=unit, trainable=trainable)
+    (first, second), mask = embedder(TEXTS)
+
+    for row, expected in enumerate(model.embed(TEXTS, layers="mean", unit=unit)):
+        units = expected.vectors.shape[1]
+        assert mask[row].sum() == units
+        found = first[row].detach().numpy()
+        np.testing.assert_allclose(found[:units], expected.vectors[0], atol=1e-6)
+        assert not found[units:].any()
+    assert torch.equal(first, second)
+    assert first.shape == (*mask.shape, embedder.dim)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_learned_weights_give_the_same_vectors_in_embed(model: BiLM, layer_norm: bool) -> None:
+    embedder = BiLMEmbedder(model, 2, layer_norm=layer_norm, gamma=1.5)
+    second: Any = embedder.mixes[1]
+    with torch.no_grad():
+        second.weights.copy_(torch.tensor([0.3, -0.2, 0.7])[: model.depth])
+    vectors = embedder(TEXTS).vectors[1]
+
+    embeddings = model.embed(TEXTS, layers="mix", unit="word", mix=second)
+    for row, expected in enumerate(embeddings):
+        found = vectors[row, : expected.vectors.shape[1]].detach().numpy()
+        np.testing.assert_allclose(found, expected.vectors[0], atol=1e-5)
+
+
+class Tagger(nn.Module):
+    """Somebody's network."""
+
+    def __init__(self, embedder: BiLMEmbedder) -> None:
+        super().__init__()
+        self.embedder, self.top = embedder, nn.Linear(embedder.dim, 3)
+
+    def forward(self, texts: Any) -> Tensor:
+        (vectors,), mask = self.embedder(texts)
+        found: Tensor = self.top(vectors)[mask]
+        return found
+
+
+def trained_for_a_step(tagger: Tagger) -> None:
+    optimizer = torch.optim.AdamW(tagger.parameters(), lr=0.1, weight_decay=0.5)
+    tagger.train()
+    tagger(TEXTS).square().sum().backward()
+    optimizer.step()
+
+
+def test_a_frozen_model_is_not_a_part_of_its_parent(own: BiLM) -> None:
+    tagger = Tagger(BiLMEmbedder(own))
+    before = copy.deepcopy(own.state_dict())
+    vectors = own.embed(CORPUS)[0].vectors
+    expected = tagger.embedder(TEXTS).vectors[0].detach()
+    names = {"embedder.mixes.0.weights", "embedder.mixes.0.gamma", "top.weight", "top.bias"}
+    assert {name for name, _ in tagger.named_parameters()} == names
+    assert set(tagger.state_dict()) == names | {"embedder.model_hash"}
+
+    tagger.train().requires_grad_(True)
+    assert torch.equal(tagger.embedder(TEXTS).vectors[0], expected), "no dropout"
+    own.train()
+    assert torch.equal(tagger.embedder(TEXTS).vectors[0], expected), "whatever its own mode"
+    own.eval()
+    trained_for_a_step(tagger)
+    assert not any(part.training for part in own.modules())
+    assert all(parameter.grad is None for parameter in own.parameters())
+    assert all(torch.equal(one, before[name]) for name, one in own.state_dict().items())
+    np.testing.assert_array_equal(own.embed(CORPUS)[0].vectors, vectors)
+    assert not torch.equal(tagger.embedder(TEXTS).vectors[0], expected), "the mix has learned"
+
+
+def test_a_trainable_model_is_a_part_of_its_parent(own: BiLM) -> None:
+    tagger = Tagger(BiLMEmbedder(own, trainable=True))
+    before = own.embed(CORPUS)[0].vectors
+    assert "embedder.trained_model.network.input.embedding.weight" in tagger.state_dict()
+    tagger.train()
+    assert not torch.equal(tagger(TEXTS), tagger(TEXTS)), "dropout"
+    trained_for_a_step(tagger)
+
+    assert np.abs(own.embed(CORPUS)[0].vectors - before).max() > 0.01
+    tagger.eval()
+    assert torch.equal(tagger(TEXTS), tagger(TEXTS))
+
+
+def test_autocast_does_not_change_a_frozen_model(own: BiLM) -> None:
+    embedder = BiLMEmbedder(own)
+    (expected,), _ = embedder(TEXTS)
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,), _ = embedder(TEXTS)
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_frozen_model_moves_with_its_parent(own: BiLM, dtype: torch.dtype) -> None:
+    tagger = Tagger(BiLMEmbedder(own)).to(dtype)
+    expected = [one.vectors[0] for one in own.embed(CORPUS, layers="mean", unit="word")]
+    assert {parameter.dtype for parameter in own.parameters()} == {dtype}
+    (vectors,), _ = tagger.embedder(CORPUS)
+
+    assert vectors.dtype == dtype
+    for row, vector in enumerate(expected):
+        found = vectors[row, : len(vector)].detach().float().numpy()
+        np.testing.assert_allclose(found, vector, atol=0.02)
+
+
+def test_a_model_of_another_dtype_gives_vectors_in_that_of_the_mixes(own: BiLM) -> None:
+    embedder = BiLMEmbedder(own)
+    own.bfloat16()
+    assert embedder(TEXTS).vectors[0].dtype == torch.float32
+
+
+def test_dropout_and_normalisation(own: BiLM) -> None:
+    embedder = BiLMEmbedder(own, dropout=0.5, normalize=True)
+    embedder.eval()
+    (vectors,), mask = embedder(TEXTS)
+    assert torch.allclose(vectors.norm(dim=2), mask.float())
+    embedder.train()
+    (dropped,), _ = embedder(TEXTS)
+    share = (dropped[mask] == 0).float().mean()
+    assert 0.3 < share < 0.7
+
+
+def test_a_text_without_tokens_has_finite_gradients(model: BiLM) -> None:
+    embedder = BiLMEmbedder(model, layer_norm=True, normalize=True)
+    for texts in ([], [""], ["", "cat"]):
+        (vectors,), mask = embedder(texts)
+        assert vectors.shape == (len(texts), 1, embedder.dim)
+        assert mask.sum() == len([text for text in texts if text])
+        vectors.sum().backward()
+        assert all(one.grad is not None and one.grad.isfinite().all() for one in embedder.mixes.parameters())  # fmt: skip
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_input_vectors_can_be_replaced(model: BiLM, trainable: bool) -> None:
+    copied = copy.deepcopy(model).double()
+    embedder = BiLMEmbedder(copied, trainable=trainable).double()
+    batch = embedder.batch(["cat zuzu", "mat"])
+    inputs = copied.input_vectors(batch.ids, batch.spellings).detach().requires_grad_()
+    (expected,), _ = embedder(batch)
+    (found,), _ = embedder(batch, inputs)
+    torch.testing.assert_close(found, expected)
+
+    assert torch.autograd.gradcheck(lambda x: embedder(batch, x).vectors[0], inputs, fast_mode=True)
+    copied.zero_grad()
+    found.square().sum().backward()
+    graded = [one.grad is not None for one in copied.network.recurrent.parameters()]
+    assert any(graded) if trainable else not any(graded)
+    assert all(p.grad is None for p in copied.parameters()) is not trainable
+
+
+def test_a_state_of_another_language_model_is_refused(own: BiLM) -> None:
+    saved = Tagger(BiLMEmbedder(own)).state_dict()
+    Tagger(BiLMEmbedder(own)).load_state_dict(saved)
+    other = Tagger(BiLMEmbedder(untrained(content="cd" * 32)))
+    with pytest.raises(
+        OtherModelError,
+        match=r"'embedder\.model_hash': the state was saved with the language model abababababab, but the "
+        "embedder has cdcdcdcdcdcd; build the embedder with the model folder that it was trained with",
+    ):
+        other.load_state_dict(saved)
+
+
+def test_copies_are_independent(own: BiLM) -> None:
+    embedder = BiLMEmbedder(own)
+    (expected,), _ = embedder(TEXTS)
+    for copied in (copy.deepcopy(embedder), pickle.loads(pickle.dumps(embedder))):
+        assert copied.model is not own
+        assert torch.equal(copied(TEXTS).vectors[0], expected)
+
+
+@pytest.mark.filterwarnings("ignore")  # warnings of Dynamo about itself
+def test_a_compiled_parent_runs(own: BiLM) -> None:
+    tagger = Tagger(BiLMEmbedder(own))
+    batch = tagger.embedder.batch(TEXTS)
+    found = torch.compile(tagger, backend="eager")(batch)
+    torch.testing.assert_close(found, tagger(batch))
+
+
+def test_bad_arguments_and_weights_are_told(own: BiLM) -> None:
+    with pytest.raises(
+        SelectionError, match="unit: 'words' is unknown; use token, word or sentence"
+    ):
+        BiLMEmbedder(own, unit="words")  # type: ignore[arg-type]
+    with pytest.raises(SelectionError, match="pooling: 'max' is unknown"):
+        BiLMEmbedder(own, pooling="max")  # type: ignore[arg-type]
+    embedder = BiLMEmbedder(own)
+    with pytest.raises(TypeError, match=r"write \[text\] for a single text"):
+        embedder("one text")
+    with torch.no_grad():
+        next(own.network.recurrent.parameters()).fill_(torch.nan)
+    with pytest.raises(VectorError, match="a layer of a text: the model computes NaN"):
+        embedder(TEXTS)
