@@ -27,7 +27,7 @@ class BiLMEmbeddings(TokenEmbeddings):
         self._params = {"model": model, "layers": layers, "pooling": pooling}
         # In a tuple, so that its weights are not those of a saved tagger.
         self._model = (BiLM.from_pretrained(model),)
-        chosen = layers if isinstance(layers, str) else tuple(layers)
+        chosen: Any = layers if isinstance(layers, str) else tuple(layers)
         self._selection = Selection(chosen, "word", pooling)
         count, size = self._selection.shape(self._model[0].depth, self._model[0].dim)
         self._length = count * size

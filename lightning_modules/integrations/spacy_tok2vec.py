@@ -102,8 +102,6 @@ class Tok2VecLayer(nn.Module):
         if self._is_built:
             return
         model = self.source.model
-        if self._trainable:
-            model.train()
         self.embedder = BiLMEmbedder(
             model, pooling=self._pooling, dropout=self._dropout, trainable=self._trainable
         )

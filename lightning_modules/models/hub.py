@@ -7,6 +7,7 @@ loaded without a network. Address and token are huggingface_hub's own settings (
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -81,7 +82,8 @@ class HubModel:
 def local_folder(path: str, revision: str | None = None) -> str:
     """Return the folder of a model: ``path``, or the local copy of a repository of that name.
 
-    An existing folder goes before a repository. The copy has the files of one commit.
+    An existing folder goes before a repository, and so do a name in an existing folder and the name
+    "export", which `biloom export` writes. The copy has the files of one commit.
 
     Args:
         path: path or URL of a folder, or the owner and the name of a repository, such as "org/name".
@@ -90,22 +92,46 @@ def local_folder(path: str, revision: str | None = None) -> str:
     Raises:
         HubError: there is neither a folder nor a repository, or the repository holds no model.
     """
-    if storage.is_remote(path) or storage.exists(path) or not REPOSITORY.fullmatch(path):
+    owner, _, name = path.rpartition("/")
+    is_path = storage.is_remote(path) or storage.exists(path) or not REPOSITORY.fullmatch(path)
+    # A path that was mistyped must not be looked up on the network.
+    if is_path or name == "export" or storage.exists(owner):
         if revision is None:
             return path
         raise HubError(
-            f"revision: {path} is a folder or URL, which has no revisions; name a repository of the "
+            f"revision: {path} is a path or URL, which has no revisions; name a repository of the "
             "Hugging Face hub such as org/name, or leave revision out"
         )
-    hub = _hub(f"{path}: no such folder; run `biloom export` first, or check the path. To load the "
-               "repository of this name")  # fmt: skip
-    with _reported(path, revision):
-        manifest = hub.hf_hub_download(path, NAME, revision=revision)
-        folder = Path(manifest).parent
+    hub = _hub(
+        f"{path}: no such folder; run `biloom export` first, or check the path. To load the repository of "
+        "this name"
+    )
+    with _reported(hub, path, revision):
+        # A download asks five times, for half a minute, before it uses the cache.
+        fetch = partial(
+            hub.hf_hub_download, path, local_files_only=not _answers(hub, path, revision)
+        )
+        folder = Path(fetch(NAME, revision=revision)).parent
         for file in read_manifest(str(folder), "export").all_files:
-            # By commit, because the branch may move meanwhile.
-            hub.hf_hub_download(path, file.name, revision=folder.name)
+            # By commit, because a branch may move meanwhile.
+            fetch(file.name, revision=folder.name)
     return str(folder)
+
+
+def _answers(hub: ModuleType, repository: str, revision: str | None) -> bool:
+    """Return False if the hub cannot be reached; raise its error if it refuses the repository."""
+    try:
+        hub.HfApi().model_info(repository, revision=revision)
+    except hub.errors.HfHubHTTPError:
+        raise
+    except _network_errors(hub):
+        return False
+    return True
+
+
+def _network_errors(hub: ModuleType) -> tuple[type[Exception], ...]:
+    """Return what a request without an answer raises, in the HTTP client that this version uses."""
+    return (*hub.errors.HfHubHTTPError.__bases__, OSError)
 
 
 def upload(folder: str, repository: str, revision: str | None, private: bool | None) -> str:
@@ -120,7 +146,7 @@ def upload(folder: str, repository: str, revision: str | None, private: bool | N
                 storage.write_bytes(
                     f"{copies}/{name}", storage.read_bytes(storage.join(folder, name))
                 )
-        with _reported(repository, revision):
+        with _reported(hub, repository, revision):
             api = hub.HfApi()
             api.create_repo(repository, private=private, exist_ok=True)
             commit = api.upload_folder(
@@ -137,23 +163,16 @@ def upload(folder: str, repository: str, revision: str | None, private: bool | N
 def _hub(what: str) -> ModuleType:
     try:
         import huggingface_hub
+        import huggingface_hub.errors
     except ImportError as error:
         raise HubError(f"{what} from the Hugging Face hub, pip install 'biloom[hf]'") from error
     return huggingface_hub
 
 
 @contextmanager
-def _reported(repository: str, revision: str | None) -> Iterator[None]:
+def _reported(hub: ModuleType, repository: str, revision: str | None) -> Iterator[None]:
     """Convert the errors of huggingface_hub and of its HTTP client to HubError."""
-    from huggingface_hub import errors
-
-    network: tuple[type[Exception], ...] = (errors.HfHubHTTPError, OSError)
-    try:
-        import httpx
-    except ImportError:
-        pass
-    else:
-        network = (*network, httpx.HTTPError)
+    errors = hub.errors
     at = f" at the revision {revision}" if revision else ""
     try:
         yield
@@ -189,7 +208,7 @@ def _reported(repository: str, revision: str | None) -> Iterator[None]:
         ) from error
     except UserError:
         raise
-    except network as error:
+    except _network_errors(hub) as error:
         reason = one_line(str(error).strip().partition("\n")[0]) or type(error).__name__
         raise HubError(
             f"{repository}: the Hugging Face hub failed ({reason}); check the network and the login "

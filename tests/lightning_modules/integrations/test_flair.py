@@ -17,13 +17,13 @@ def data() -> object:
     return pytest.importorskip("flair.data", reason="flair is not installed: pip install flair")
 
 
-def test_tokens_have_the_vectors_of_their_characters(data: object, trained: Path) -> None:
+def test_tokens_have_the_vectors_of_their_characters(data: object, pieces: Path) -> None:
     from lightning_modules.integrations.flair_embeddings import BiLMEmbeddings
 
-    embeddings = BiLMEmbeddings(str(trained / "export"), layers=[0, -1])
+    embeddings = BiLMEmbeddings(str(pieces), layers=[0, -1])
     sentences = [data.Sentence("kana (lori)!"), data.Sentence("mina")]  # type: ignore[attr-defined]
     embeddings.embed(sentences)
-    model = BiLM.from_pretrained(trained / "export")
+    model = BiLM.from_pretrained(pieces)
     for sentence in sentences:
         ends = [(token.start_position, token.end_position) for token in sentence]
         text = SpannedText(sentence.to_original_text(), ends)
@@ -36,7 +36,7 @@ def test_tokens_have_the_vectors_of_their_characters(data: object, trained: Path
     assert again.embedding_length == embeddings.embedding_length
 
 
-def test_a_tagger_is_trained_on_them(data: object, trained: Path, tmp_path: Path) -> None:
+def test_a_tagger_is_trained_on_them(data: object, pieces: Path, tmp_path: Path) -> None:
     from flair.datasets import FlairDatapointDataset
     from flair.models import SequenceTagger
     from flair.trainers import ModelTrainer
@@ -53,7 +53,7 @@ def test_a_tagger_is_trained_on_them(data: object, trained: Path, tmp_path: Path
     dataset = FlairDatapointDataset([sentence(text) for text in texts])
     corpus = data.Corpus(dataset, dataset, dataset, sample_missing_splits=False)  # type: ignore[attr-defined]
     tagger = SequenceTagger(
-        BiLMEmbeddings(str(trained / "export")), corpus.make_label_dictionary("first"), "first",
+        BiLMEmbeddings(str(pieces)), corpus.make_label_dictionary("first"), "first",
         use_rnn=False, use_crf=False, reproject_embeddings=False,
     )  # fmt: skip
     trainer = ModelTrainer(tagger, corpus)

@@ -33,42 +33,6 @@ def folder(trained: Path) -> Path:
     return trained / "export"
 
 
-@pytest.fixture(scope="module")
-def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an untrained model that reads pieces of words."""
-    import torch
-
-    from lightning_modules.config import ModelConfig
-    from lightning_modules.models.model_folder import save_model
-    from lightning_modules.nn.bilm import BiLMNetwork
-    from preprocess.config import SentencePieceConfig
-    from preprocess.files.manifest import (
-        FileRecord,
-        Manifest,
-        content_hash,
-        hash_file,
-        write_manifest,
-    )
-    from preprocess.text.config import CleaningConfig
-    from preprocess.tokenizers.load import train_tokenizer
-
-    path = tmp_path_factory.mktemp("pieces")
-    torch.manual_seed(3)
-    tokenizer = train_tokenizer(SentencePieceConfig(vocabulary=300), [TEXT] * 9)
-    recurrent = {"kind": "lstm", "hidden": 12, "projection": 6, "layers": 1}
-    config = ModelConfig.model_validate({"recurrent": recurrent})
-    network = BiLMNetwork(config, tokenizer.vocabulary)
-    settings = {
-        "model": config.model_dump(mode="json"), "vocabulary": tokenizer.vocabulary, "cutoffs": [],
-        "boundary": "eos", "cleaning": CleaningConfig().model_dump(mode="json"),
-    }  # fmt: skip
-    names = save_model(str(path), network.state_dict(), settings, tokenizer)
-    files = tuple(FileRecord(name, *hash_file(str(path / name))) for name in names)
-    content = content_hash(files)
-    write_manifest(str(path), Manifest("export", 1, "0", "", content, {}, files, {}))
-    return path
-
-
 def with_vectors(folder: Path, **config: Any) -> Any:
     import lightning_modules.integrations.spacy_factory  # noqa: F401
 
@@ -307,3 +271,17 @@ def test_entry_points_are_found_without_an_import(folder: Path, tmp_path: Path) 
         check=False, env={**os.environ, "PYTHONPATH": f"{tmp_path}/site:{ROOT}"},
     )  # fmt: skip
     assert (done.stdout, done.returncode) == ("2\nmake_tok2vec\n", 0), done.stderr
+
+
+def test_the_example_runs(folder: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", ROOT / "examples/spacy_pipeline.py", folder],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "7 tokens, vectors (7, 8), n't: (8,)"
+    # Its words are unknown to this model, which therefore tells only their places.
+    losses = [float(line.partition("loss ")[2].partition(":")[0]) for line in lines[2:]]
+    assert losses == sorted(losses, reverse=True)

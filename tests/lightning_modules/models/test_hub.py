@@ -72,9 +72,13 @@ class Hub:
                 {},
                 json.dumps({"commitUrl": url, "commitOid": oid, "success": True}).encode(),
             )
-        if match := re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)(/revision/.+)?", path):
-            sha = self.branches.get((match[1], "main"), "0" * 40)
-            return 200, {}, json.dumps({"id": match[1], "sha": sha, "siblings": []}).encode()
+        if match := re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)(?:/revision/(.+))?", path):
+            name, revision = match[1], match[2] or "main"
+            status, headers, _ = self._file(name, revision, "")
+            if headers["X-Error-Code"] == "EntryNotFound":
+                info = {"id": name, "sha": headers["X-Repo-Commit"], "siblings": []}
+                return 200, {}, json.dumps(info).encode()
+            return status, headers, b"{}"
         return 404, {}, b"{}"
 
     def _file(self, name: str, revision: str, file: str) -> tuple[int, dict[str, str], bytes]:
@@ -159,7 +163,8 @@ def test_a_model_is_pushed_and_loaded_again(hub: Hub, trained: Path) -> None:
     # From the local cache, with only a question whether there is a newer commit.
     hub.requests.clear()
     BiLM.from_pretrained("org/name")
-    assert not any(request.startswith("GET") for request in hub.requests)
+    head = "HEAD /org/name/resolve/main/manifest.json"
+    assert hub.requests == ["GET /api/models/org/name", head]
 
 
 def test_the_cache_serves_without_a_network(hub: Hub, trained: Path, monkeypatch: Any) -> None:
@@ -190,13 +195,14 @@ def test_a_revision_is_a_branch_or_a_commit(hub: Hub, trained: Path) -> None:
 
 def test_a_folder_goes_before_a_repository(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "org/name").mkdir(parents=True)
-    for path in ("org/name", "a/b/c", "model", "/org/name", "../org", "s3://org/name"):
+    local = ("org/name", "org/other", "new/export", "a/b/c", "model", "/org/name", "../org")
+    for path in (*local, "s3://org/name"):
         assert local_folder(path) == path
     assert hub.requests == []
     with pytest.raises(HubError) as raised:
         local_folder("org/name", "main")
     assert str(raised.value) == (
-        "revision: org/name is a folder or URL, which has no revisions; name a repository of the "
+        "revision: org/name is a path or URL, which has no revisions; name a repository of the "
         "Hugging Face hub such as org/name, or leave revision out"
     )
 
