@@ -152,14 +152,14 @@ def _pythainlp() -> Cut:
 
 
 @cache
-def _unspaced() -> tuple[re.Pattern[str], dict[str, re.Pattern[str]]]:
-    """Return patterns of words with a letter of any script in `LONGEST_WORDS`, and of its letters."""
+def _letters() -> dict[str, re.Pattern[str]]:
+    """Return a pattern of a letter of each script in `LONGEST_WORDS`, and, under "", of any of them."""
     classes = {
         script: "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in script_ranges(script))
         for script in LONGEST_WORDS
     }
-    words = re.compile(rf"\S*[{''.join(classes.values())}]\S*")
-    return words, {script: re.compile(f"[{letters}]") for script, letters in classes.items()}
+    classes[""] = "".join(classes.values())
+    return {script: re.compile(f"[{letters}]") for script, letters in classes.items()}
 
 
 def lacks_spaces(text: str) -> bool:
@@ -168,12 +168,10 @@ def lacks_spaces(text: str) -> bool:
     Words here are separated by whitespace. Only letters in scripts of `LONGEST_WORDS` count, and only
     words that have one.
     """
-    if text.isascii():
+    letters = _letters()
+    if text.isascii() or not letters[""].search(text):
         return False
-    pattern, scripts = _unspaced()
-    if not (words := pattern.findall(text)):
-        return False
-    joined = "".join(words)
-    found = {script: len(letters.findall(joined)) for script, letters in scripts.items()}
+    words = sum(letters[""].search(word) is not None for word in text.split())
+    found = {script: len(letters[script].findall(text)) for script in LONGEST_WORDS}
     most = max(found, key=lambda script: found[script])
-    return sum(found.values()) > LONGEST_WORDS[most] * len(words)
+    return sum(found.values()) > LONGEST_WORDS[most] * words
