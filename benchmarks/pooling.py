@@ -7,7 +7,8 @@ MODEL is a model folder. The data folder (default: $BILOOM_TEST_DATA/labelled) h
     sst2           sentiment, train and dev; accuracy
     trec, mr       question types and sentiment, 3 folds; accuracy
     chnsenticorp   sentiment, the first 3,000 and 1,200 texts of train and dev; accuracy
-    conll2003      named entity tags and parts of speech of 20,000 words of train and 10,000 of testa
+    entities, pos  named entity tags, or parts of speech, of the first 20,000 words of CoNLL-2003's train
+                   and 10,000 of testa; accuracy
 
 A text is embedded once. The vectors of its tokens are pooled in each way, for each layer, for the mean
 of the layers and for all layers in one vector. A logistic regression (scikit-learn) on standardised
@@ -38,6 +39,7 @@ Floats = npt.NDArray[np.float32]
 Strings = npt.NDArray[np.str_]
 POOLINGS = ("direction", "mean", "max", "first", "last")
 FOLDS = 3
+COLUMNS = {"entities": 3, "pos": 1}
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 
 
@@ -103,16 +105,11 @@ def read(task: str, data: Path) -> Split | Examples:
             for part in ("train", "dev")
         ]
         return first(both[0], 3000, 1), first(both[1], 1200, 1)
-    if task == "conll2003":
-        column = 3
+    if task in COLUMNS:
+        folder = data / "conll2003"
         return (
-            words(data / "conll2003/eng.train", column, 20_000),
-            words(data / "conll2003/eng.testa", column, 10_000),
-        )
-    if task == "pos":
-        return (
-            words(data / "conll2003/eng.train", 1, 20_000),
-            words(data / "conll2003/eng.testa", 1, 10_000),
+            words(folder / "eng.train", COLUMNS[task], 20_000),
+            words(folder / "eng.testa", COLUMNS[task], 10_000),
         )
     raise SystemExit(f"unknown task {task}")
 

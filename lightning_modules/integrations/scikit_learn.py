@@ -27,6 +27,8 @@ from lightning_modules.vectors.selection import (
 from lightning_modules.vectors.sentences import layers_of
 from lightning_modules.vectors.type_vectors import fingerprint
 from preprocess.errors import UserError
+from preprocess.files import storage
+from preprocess.files.manifest import NAME, read_manifest
 from preprocess.tokenizers.aligned_text import check_text, check_texts
 
 try:
@@ -147,8 +149,9 @@ class BiLMTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _loaded(self) -> BiLM:
         if isinstance(self.model, BiLM):
             return self.model if self.device is None else self.model.to(self.device)
+        path = str(self.model)
         with _LOCK:
-            return _load(str(self.model), self.device)
+            return _load(path, _content(path), self.device)
 
     def _selection(self, model: BiLM) -> Selection:
         layers = layers_of(self.layers)
@@ -166,8 +169,15 @@ _LOCK = threading.RLock()
 _CACHES: "weakref.WeakKeyDictionary[BiLM, _Cache]" = weakref.WeakKeyDictionary()
 
 
+def _content(path: str) -> str:
+    """Return the content hash of a model folder; "" if there is no folder."""
+    found = storage.exists(storage.join(path, NAME))
+    return read_manifest(path, "export").content if found else ""
+
+
 @lru_cache(maxsize=MODELS_IN_MEMORY)
-def _load(path: str, device: str | None) -> BiLM:
+def _load(path: str, content: str, device: str | None) -> BiLM:
+    """Load a model; ``content`` is a part of the key, because the folder may be made again."""
     model = BiLM.from_pretrained(path)
     return model if device is None else model.to(device)
 

@@ -4,8 +4,15 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+import pytorch_lightning as pl
 import torch
+from torch.utils.data import DataLoader
+
+from biloom import BiLM, BiLMEmbedder
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +47,48 @@ def test_the_example_of_a_tagger_learns_and_saves_no_language_model(
         "embedder.mixes.0.weights",
         "embedder.mixes.0.gamma",
     ]
+
+
+class OnTop(pl.LightningModule):
+    """A module of a Lightning user."""
+
+    def __init__(self, model: BiLM, trainable: bool) -> None:
+        super().__init__()
+        self.embedder = BiLMEmbedder(model, trainable=trainable)
+        self.top = torch.nn.Linear(model.dim, 1)
+
+    def training_step(self, batch: Any, _: int) -> torch.Tensor:
+        texts, labels = batch
+        (vectors,), mask = self.embedder(texts)
+        assert len(labels) == len(texts.ids)
+        loss: torch.Tensor = self.top(vectors)[mask].square().mean()
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore::lightning_fabric.utilities.warnings.PossibleUserWarning")
+@pytest.mark.parametrize("trainable", [False, True])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_lightning_converts_batches_and_models(
+    trained: Path, precision: Any, trainable: bool
+) -> None:
+    model = BiLM.from_pretrained(trained / "export")
+    before = model.embed(["kana loko"])[0].vectors
+    module = OnTop(model, trainable)
+    loader: Any = DataLoader(
+        ["kana", "loko mina", ""], 3,
+        collate_fn=lambda texts: (module.embedder.batch(texts), torch.zeros(len(texts))),
+    )  # fmt: skip
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", precision=precision, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, loader)
+
+    change = np.abs(model.embed(["kana loko"])[0].vectors - before).max()
+    assert change > 0.05 if trainable else change < 0.05
 
 
 def test_the_example_of_scikit_learn_finds_the_label(trained: Path, tmp_path: Path) -> None:

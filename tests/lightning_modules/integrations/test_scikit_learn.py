@@ -1,5 +1,6 @@
 """BiLMTransformer in scikit-learn: pipelines, cloning, grid search, other processes."""
 
+import importlib.util
 import pickle
 import shutil
 import subprocess
@@ -173,6 +174,14 @@ def test_another_model_in_the_same_folder_is_told(path: str, tmp_path: Path) -> 
         transformer.transform(TEXTS)
 
 
+def test_a_model_folder_that_is_gone_is_not_answered_from_memory(path: str, tmp_path: Path) -> None:
+    shutil.copytree(path, tmp_path / "model")
+    transformer = BiLMTransformer(tmp_path / "model").fit(TEXTS)
+    shutil.rmtree(tmp_path / "model")
+    with pytest.raises(UserError, match="no finished"):
+        transformer.transform(TEXTS)
+
+
 def test_bad_settings_are_told(path: str, tmp_path: Path) -> None:
     with pytest.raises(SelectionError, match="this model has no layer 7"):
         BiLMTransformer(path, layers=7).fit(TEXTS)
@@ -182,3 +191,12 @@ def test_bad_settings_are_told(path: str, tmp_path: Path) -> None:
         BiLMTransformer(path, pooling="max").fit(TEXTS)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="no finished"):
         BiLMTransformer(tmp_path).fit(TEXTS)
+
+
+def test_a_missing_scikit_learn_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.base", None)
+    spec = importlib.util.spec_from_file_location("again", str(scikit_learn.__file__))
+    assert spec is not None
+    assert spec.loader is not None
+    with pytest.raises(UserError, match=r"needs scikit-learn: pip install 'biloom\[tasks\]'"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))

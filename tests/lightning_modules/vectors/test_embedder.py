@@ -222,6 +222,21 @@ def test_copies_are_independent(own: BiLM) -> None:
         assert torch.equal(copied(TEXTS).vectors[0], expected)
 
 
+@pytest.mark.parametrize(
+    "around", [torch.inference_mode, torch.no_grad, lambda: torch.device("meta")]
+)
+@pytest.mark.parametrize("trainable", [False, True])
+def test_what_surrounds_the_embedder_changes_nothing(
+    own: BiLM, trainable: bool, around: Any
+) -> None:
+    embedder = BiLMEmbedder(own, trainable=trainable, layer_norm=True)
+    (expected,), _ = embedder(TEXTS)
+    with around():
+        (found,), _ = embedder(TEXTS)
+    torch.testing.assert_close(found, expected)
+    embedder(TEXTS).vectors[0].sum().backward()
+
+
 @pytest.mark.filterwarnings("ignore")  # warnings of Dynamo about itself
 def test_a_compiled_parent_runs(own: BiLM) -> None:
     tagger = Tagger(BiLMEmbedder(own))
