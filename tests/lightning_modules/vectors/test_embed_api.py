@@ -12,6 +12,7 @@ from lightning_modules.config import MixConfig, ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.scalar_mix import ScalarMix
 from lightning_modules.vectors import batches
+from lightning_modules.vectors.embedder import BiLMEmbedder
 from lightning_modules.vectors.pretrained import WarmUpError
 from lightning_modules.vectors.selection import SelectionError
 from preprocess.config import SentencePieceConfig, WordConfig
@@ -256,3 +257,12 @@ def test_a_segmenter_is_for_words() -> None:
     )
     with pytest.raises(UserError, match="segmenter: 'other' is unknown; use jieba, "):
         model.embed(["a"], unit="word", segmenter="other")
+
+
+def test_batches_and_embedders_take_a_segmenter() -> None:
+    model = untrained("pieces")
+    assert model.batch(["我在银行存钱"], segmenter="jieba").units.tolist() == [4]
+    embedder = BiLMEmbedder(model, segmenter="jieba")
+    assert embedder(["我在银行存钱", "我"]).mask.sum(1).tolist() == [4, 1]
+    with pytest.warns(UserWarning, match="1 of 1 texts have no spaces between words"):
+        assert model.batch(["我在银行存钱"]).units.tolist() == [1]
