@@ -20,6 +20,11 @@ from lightning_modules.nn.recurrent.stack import Recurrent
 from lightning_modules.nn.window import Types, Window
 from preprocess.errors import UserError
 
+NO_HEAD = (
+    "this model has no output layer, so it cannot score or generate text, or be trained; export it again "
+    "with export.head=true"
+)
+
 
 class NoHead(nn.Module):
     """Placeholder for the output layer of a model that was exported without one."""
@@ -34,10 +39,11 @@ class NoHead(nn.Module):
         training: bool | None = None,
     ) -> Tensor:
         """Raise UserError, because nothing can be predicted."""
-        raise UserError(
-            "this model has no output layer, so it cannot score text or be trained; export it again "
-            "with export.head=true"
-        )
+        raise UserError(NO_HEAD)
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """Raise UserError, because nothing can be predicted."""
+        raise UserError(NO_HEAD)
 
 
 Head = AdaptiveSoftmax | FullSoftmax | SampledSoftmax | NoHead

@@ -57,6 +57,7 @@ class BiLMEmbedder(nn.Module):
         trainable: whether the language model is trained, too.
         normalize: whether to scale each vector to length 1, before the dropout.
         gamma: initial factor of each mix.
+        segmenter: finds the words of text without spaces between them, as in `BiLM.embed`.
 
     Attributes:
         dim: size of a vector.
@@ -65,6 +66,7 @@ class BiLMEmbedder(nn.Module):
 
     Raises:
         SelectionError: if ``unit`` or ``pooling`` is unknown.
+        SegmenterError: if the segmenter is unknown or not installed.
     """
 
     model_hash: Tensor
@@ -81,10 +83,11 @@ class BiLMEmbedder(nn.Module):
         trainable: bool = False,
         normalize: bool = False,
         gamma: float = 1.0,
+        segmenter: str | None = None,
     ) -> None:
         super().__init__()
-        Selection("all", unit, pooling).check(model.depth)
-        self._unit, self._pooling = unit, pooling
+        Selection("all", unit, pooling, segmenter=segmenter).check(model.depth)
+        self._unit, self._pooling, self._segmenter = unit, pooling, segmenter
         self._layer_norm, self._normalize = layer_norm, normalize
         self.trainable, self.dim = trainable, model.dim
         self.mixes = nn.ModuleList(
@@ -110,7 +113,7 @@ class BiLMEmbedder(nn.Module):
 
     def batch(self, texts: Sequence[Text]) -> TextBatch:
         """Return texts as tensors on the CPU, for example in the ``collate_fn`` of a `DataLoader`."""
-        return self.model.batch(texts, self._unit)
+        return self.model.batch(texts, self._unit, self._segmenter)
 
     def forward(self, texts: Sequence[Text] | TextBatch, inputs: Tensor | None = None) -> Embedded:
         """Return the vectors of texts, on the device of the language model.

@@ -39,6 +39,8 @@ PART_CHARACTERS = 1_600_000
 """Characters of text after which a part is closed."""
 CHARACTERS_A_VECTOR = 4
 """Assumed characters of text per vector; a wrong guess changes only the size of a part."""
+SUMS = ("known", "truncated", "unspaced")
+"""Counts of a part's record that are summed in the unit's record."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,9 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
     total = sum(piece.end - piece.start for piece in unit.ranges)
     for first in windows:
         if not first.texts:
-            parts.append({"end": first.end, "files": [], "known": first.known, "truncated": 0})
+            parts.append(
+                {"end": first.end, "files": [], "known": first.known, "truncated": 0, "unspaced": 0}
+            )
             break
         part = chain([first], islice(windows, _windows_a_part(most, *shape) - 1))
         with keep_memory(large=False):
@@ -164,7 +168,8 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
         "files": [file for part in parts for file in part["files"]],
         "duplicates": len(repeated),
         "device": device.partition(":")[0],
-        **{name: sum(part[name] for part in parts) for name in ("known", "truncated")},
+        # Parts of former versions have no "unspaced".
+        **{name: sum(part.get(name, 0) for part in parts) for name in SUMS},
     }
     folder.write_done(job.work, folder.finished_record(job.work, unit.index), record)
     return unit.index
@@ -182,7 +187,7 @@ def _embed_part(
     """Embed windows into one shard; return the record of the closed part."""
     shape = job.selection.shape(model.depth, model.dim)
     name = (job.first_unit + unit.index, number)
-    end = known = truncated = 0
+    end = known = truncated = unspaced = 0
     with VectorShardWriter(job.output, name, *shape, job.dtype, job.texts) as shard:
         for window in windows:
             embeddings = model.embed_selection(
@@ -197,12 +202,19 @@ def _embed_part(
                 shard.add(text, spellings, embedding.vectors)
                 progress.tokens += len(embedding.tokens)
                 truncated += embedding.truncated
+                unspaced += embedding.lacks_spaces
             end, known = window.end, known + window.known
             progress.documents += len(window.texts)
             progress.bytes = min(progress.bytes + sum(map(_bytes, window.texts)), total)
             progress.write()
         files = [vars(record) for record in shard.close()]
-    return {"end": end, "files": files, "known": known, "truncated": truncated}
+    return {
+        "end": end,
+        "files": files,
+        "known": known,
+        "truncated": truncated,
+        "unspaced": unspaced,
+    }
 
 
 def _bytes(text: Text) -> int:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from lightning_modules.config import MixConfig
+from lightning_modules.models.hub import HubModel, local_folder
 from lightning_modules.models.model_folder import ModelError, load_network
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.char_cnn import CharCNN
@@ -44,7 +45,7 @@ class WarmUpError(UserError):
     """Raised if a warm-up is requested from a model that has no warm-up text."""
 
 
-class BiLM(TensorForward, SentenceEncoding):
+class BiLM(HubModel, TensorForward, SentenceEncoding):
     """A trained bidirectional language model.
 
     Each text is read from the zero state, after the boundary token that training put before a
@@ -111,11 +112,13 @@ class BiLM(TensorForward, SentenceEncoding):
         self.eval()
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> Self:
+    def from_pretrained(cls, path: str | Path, revision: str | None = None) -> Self:
         """Load a model that `biloom export` wrote.
 
         Args:
-            path: model folder, a local path or an fsspec URL.
+            path: model folder, a local path or an fsspec URL; or a repository of the Hugging Face hub,
+                such as "org/name".
+            revision: branch, tag or commit of the repository.
 
         Returns:
             The model on the CPU, in evaluation mode. Call ``to("cuda")`` to run it on a GPU.
@@ -125,8 +128,9 @@ class BiLM(TensorForward, SentenceEncoding):
             ModelError: if a file of the model is missing or damaged, does not fit the others, or holds
                 NaN or infinity.
             TokenizerError: if the tokenizer is missing or damaged.
+            HubError: if there is neither a folder nor a repository with a model.
         """
-        path = str(path)
+        path = local_folder(str(path), revision)
         content = read_manifest(path, "export").content
         network, saved, type_vectors = load_network(path)
         cleaning = CleaningConfig.model_validate(saved["cleaning"])
@@ -137,7 +141,7 @@ class BiLM(TensorForward, SentenceEncoding):
                 f"{saved['vocabulary']:,}; both must be of one model, make it again with "
                 "`biloom export --overwrite`"
             )
-        return cls(
+        model = cls(
             network,
             tokenizer,
             cleaning,
@@ -147,16 +151,25 @@ class BiLM(TensorForward, SentenceEncoding):
             saved.get("warm_up"),
             type_vectors,
         )
+        model.folder = path
+        return model
 
-    def batch(self, texts: Sequence[Text], unit: Unit = "word") -> TextBatch:
+    def batch(
+        self, texts: Sequence[Text], unit: Unit = "word", segmenter: str | None = None
+    ) -> TextBatch:
         """Return texts as padded tensors on the CPU, with the tokens of each unit.
 
         Args:
             texts: strings, or lists of words. They are cleaned as the training corpus was.
             unit: what gets a vector: each "token", each "word" or the whole text ("sentence").
+            segmenter: as in `embed`.
 
         Raises:
             TypeError: if ``texts`` is one string, or a text is neither a string nor a list of words.
+            SegmenterError: if the segmenter is unknown or not installed.
+
+        Warns:
+            UserWarning: as `embed`.
 
         Example:
             >>> batch = model.batch(["A first text.", "A second."]).to("cuda")
@@ -164,7 +177,9 @@ class BiLM(TensorForward, SentenceEncoding):
             >>> words = batch.pool(layers)  # (depth, batch, words, dim)
         """
         longest = None if self._spellings is None else self._spellings.max_characters
-        return text_batch(self.reader.read(texts), unit, self.tokenizer.vocabulary, longest)
+        read = self.reader.read(texts, segmenter)
+        self.reader.warn_of_no_spaces([unit == "word" and text.lacks_spaces for text in read])
+        return text_batch(read, unit, self.tokenizer.vocabulary, longest)
 
     def embed(
         self,
@@ -177,6 +192,7 @@ class BiLM(TensorForward, SentenceEncoding):
         mix: MixConfig | ScalarMix | None = None,
         warm_up: bool = False,
         memory_bytes: int = 1 << 28,
+        segmenter: str | None = None,
     ) -> list[Embedding]:
         """Return the vectors of each text, in order, without gradients.
 
@@ -188,7 +204,7 @@ class BiLM(TensorForward, SentenceEncoding):
             layers: "all", "top", "mean" (their average), "mix" (their weighted sum), "concat" (all
                 layers in one vector), or layer indices: 0 is the input, -1 the top layer.
             unit: what has a vector: each "token", each "word", or the whole text ("sentence"). The
-                words of a string are separated by whitespace.
+                words of a string are separated by whitespace, or found by ``segmenter``.
             pooling: how the vectors of several tokens become the vector of a word or a text.
                 "direction" takes the forward half at the last token and the backward half at the
                 first, because there each direction has read the whole unit. "mean", "first" and
@@ -198,6 +214,8 @@ class BiLM(TensorForward, SentenceEncoding):
             warm_up: start from the state after the model's warm-up text, not from the zero state.
             memory_bytes: vectors of a text that need more bytes are kept in a temporary file in
                 ``TMPDIR``.
+            segmenter: "jieba" (Chinese), "fugashi" (Japanese) or "pythainlp" (Thai), to find the words
+                of strings for ``unit="word"``. Each is an optional package.
 
         Returns:
             One `Embedding` per text. A text without tokens has vectors of shape (layers, 0, dim).
@@ -207,12 +225,19 @@ class BiLM(TensorForward, SentenceEncoding):
             SelectionError: if the model has no such layer, or another number of layers than ``mix``
                 has weights.
             WarmUpError: if the model has no warm-up text.
+            SegmenterError: if the segmenter is unknown or not installed.
             ScratchError: if the disk has no room for a temporary file.
             VectorError: if the model computes NaN or infinity.
+
+        Warns:
+            UserWarning: once for a model, if texts have no spaces between the words that were asked
+                for.
         """
         chosen = tuple(layers) if not isinstance(layers, str) else layers
-        selection = Selection(chosen, unit, pooling, mix_config(mix))
-        return self.embed_selection(texts, selection, batch_tokens, warm_up, memory_bytes)
+        selection = Selection(chosen, unit, pooling, mix_config(mix), segmenter)
+        found = self.embed_selection(texts, selection, batch_tokens, warm_up, memory_bytes)
+        self.reader.warn_of_no_spaces([one.lacks_spaces for one in found])
+        return found
 
     def iter_embed(
         self, texts: Iterable[Text], batch_tokens: int = 8192, **options: Any
@@ -250,7 +275,7 @@ class BiLM(TensorForward, SentenceEncoding):
             TypeError, SelectionError, WarmUpError, ScratchError, VectorError: as `embed`.
         """
         selection.check(self.depth)
-        read = self.reader.read(texts)
+        read = self.reader.read(texts, selection.segmenter)
         with self.encoder.inference():
             return self._embed(read, selection, batch_tokens, warm_up, memory_bytes, advance)
 
@@ -274,8 +299,15 @@ class BiLM(TensorForward, SentenceEncoding):
             arrays = self.encoder.encode(tokens_of, needed, state, memory_bytes, advance)
             for number, array in zip(batch, arrays, strict=True):
                 found[number] = selection.of(array, units[number][1], self.network.directions, new)
+        by_spaces = selection.unit == "word"
         return [
-            Embedding(text.text, units[number][0], found[number], self._truncated(text.tokens))
+            Embedding(
+                text.text,
+                units[number][0],
+                found[number],
+                self._truncated(text.tokens),
+                by_spaces and text.lacks_spaces,
+            )
             for number, text in enumerate(read)
         ]
 

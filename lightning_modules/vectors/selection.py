@@ -20,6 +20,7 @@ from lightning_modules.vectors.scratch import Allocate
 from preprocess.errors import UserError
 from preprocess.tokenizers.aligned_text import NO_ID, Tokenised
 from preprocess.tokenizers.base import Token
+from preprocess.tokenizers.segmenters import check_segmenter
 
 Layers = Literal["all", "top", "mean", "mix", "concat"] | tuple[int, ...]
 Floats = npt.NDArray[np.float32]
@@ -48,12 +49,15 @@ class Embedding:
         vectors: (layers, tokens, dim) float32, also for a single layer or token. The vectors of a
             very long text are a `numpy.memmap` of a temporary file, deleted with the array.
         truncated: number of words that were cut because they are longer than the model reads.
+        lacks_spaces: whether the tokens are words that were separated by whitespace, in a text that has
+            none between its words.
     """
 
     text: str
     tokens: tuple[Token, ...]
     vectors: npt.NDArray[np.float32]
     truncated: int = 0
+    lacks_spaces: bool = False
 
     def __repr__(self) -> str:
         layers, tokens, dim = self.vectors.shape
@@ -82,12 +86,15 @@ class Selection:
             because there each direction has read the whole unit. "mean", "first" and "last" take
             both halves from these tokens. None means `DEFAULT_POOLING` of the unit.
         mix: settings of ``layers="mix"``; ignored otherwise.
+        segmenter: finds the words of strings for ``unit="word"``, one of `segmenters.SEGMENTERS`; None
+            means that words are separated by whitespace.
     """
 
     layers: Layers = "all"
     unit: Unit = "token"
     pooling: Pooling | None = None
     mix: MixConfig = field(default_factory=MixConfig)
+    segmenter: str | None = None
 
     @property
     def chosen_pooling(self) -> Pooling:
@@ -99,6 +106,7 @@ class Selection:
 
         Raises:
             SelectionError: if a setting is unknown, or a model of this depth does not offer it.
+            SegmenterError: if the segmenter is unknown or not installed.
         """
         if isinstance(self.layers, tuple):
             if not self.layers:
@@ -120,6 +128,13 @@ class Selection:
             raise SelectionError(
                 f"pooling: {self.pooling!r} is unknown; use direction, mean, first or last"
             )
+        if self.segmenter is not None:
+            if self.unit != "word":
+                raise SelectionError(
+                    f"segmenter: {self.segmenter} finds words, but the unit is {self.unit}; use the "
+                    "unit word, or no segmenter"
+                )
+            check_segmenter(self.segmenter)
         weights = self.mix.weights
         if self.layers == "mix" and weights is not None and len(weights) != depth:
             raise SelectionError(

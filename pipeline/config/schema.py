@@ -18,6 +18,7 @@ from preprocess.config import (
 )
 from preprocess.files.paths import split_chain
 from preprocess.section import Section, runtime
+from preprocess.tokenizers.segmenters import SegmenterName
 
 
 class RunConfig(Section):
@@ -83,6 +84,11 @@ class EmbedConfig(Section):
         description="pooling of the token vectors of a word or sentence; direction: the forward half at "
         "the last token and the backward half at the first; null: direction for words, mean for sentences",
     )
+    segmenter: SegmenterName | None = Field(
+        None,
+        description="for unit word: finds the words of text without spaces between them (jieba: Chinese, "
+        "fugashi: Japanese, pythainlp: Thai); null: words are separated by whitespace",
+    )
     layers: Literal["all", "top", "mean", "mix", "concat"] | tuple[int, ...] = Field(
         "all", description="layers to store, where 0 is the input layer, or how to combine them"
     )
@@ -104,6 +110,16 @@ class EmbedConfig(Section):
         "device of each worker, on the worker's machine; auto: a GPU that no other worker uses, or the "
         "CPU; null: train.device",
     )
+
+    @model_validator(mode="after")
+    def _segments_words(self) -> "EmbedConfig":
+        if self.segmenter is not None and (self.unit != "word" or self.words):
+            setting = "words is true" if self.words else f"unit is {self.unit}"
+            raise ValueError(
+                f"segmenter: {self.segmenter} finds the words of text, but {setting}; set unit=word and "
+                "words=false, or segmenter=null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _usable_sources(self) -> "EmbedConfig":

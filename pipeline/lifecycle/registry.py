@@ -25,6 +25,7 @@ from preprocess.files.manifest import read_manifest
 from preprocess.reading import changed_inputs
 from preprocess.reading.listing import list_source
 from preprocess.section import result_fields
+from preprocess.tokenizers.segmenters import segmenter_version
 from preprocess.tokenizers.subwords import read_model
 
 
@@ -210,6 +211,9 @@ def _embed_request(config: Config) -> dict[str, Any]:
     fields["embed.pooling"] = config.embed.chosen_pooling
     if config.embed.unit == "token":
         del fields["embed.pooling"]
+    # Absent without a segmenter, as in the results of former versions.
+    if segmenter := fields.pop("embed.segmenter"):
+        fields["embed.segmenter"] = segmenter_version(segmenter)
     sources = config.embed.sources
     if sources is None:
         raw = _raw(config.prepare.sources, "embed.sample_of") | _train_split_fields(config)

@@ -32,6 +32,7 @@ from preprocess.reading.reader import Limits
 from preprocess.reading.units import Unit, plan_units
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.sample import draw_documents, unit_bytes
+from preprocess.tokenizers.segmenters import SEGMENTERS
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.files import shards_of
 from preprocess.vectors.index import write_index
@@ -58,6 +59,7 @@ class _Sums:
         repeated: texts that occurred before in this job.
         known: texts that were in the cache before this job.
         truncated: words that were longer than the model reads.
+        unspaced: texts whose words were separated by whitespace that they do not have.
         devices: kinds of device that computed vectors.
     """
 
@@ -68,6 +70,7 @@ class _Sums:
     repeated: int = 0
     known: int = 0
     truncated: int = 0
+    unspaced: int = 0
     devices: set[str] = field(default_factory=set)
 
     @property
@@ -83,6 +86,7 @@ class _Sums:
         self.repeated += finished["duplicates"]
         self.known += finished["known"]
         self.truncated += finished["truncated"]
+        self.unspaced += finished.get("unspaced", 0)
         # Records of earlier versions have no device.
         self.devices |= {finished["device"]} if finished.get("device") else set()
         self.files += [FileRecord(**row) for row in finished["files"]]
@@ -198,7 +202,9 @@ def _job(
     embed = config.embed
     model = stage_folder(config, "export", embed.model)
     manifest = read_manifest(model, "export")
-    selection = Selection(embed.layers, embed.unit, embed.chosen_pooling, embed.mix)
+    selection = Selection(
+        embed.layers, embed.unit, embed.chosen_pooling, embed.mix, embed.segmenter
+    )
     selection.check(recorded(ModelConfig, manifest.details, "model").recurrent.layers + 1)
     return EmbedJob(
         work=place.work,
@@ -261,6 +267,7 @@ def _made(
         "repeated": sums.repeated,
         "known": sums.known,
         "truncated_words": sums.truncated,
+        "texts_without_spaces": sums.unspaced,
         "dropped": dict(sums.dropped),
     }
     return Made((*files, *rejects), details, stats=stats, content=content_hash(files))
@@ -284,7 +291,7 @@ def _entries(files: list[FileRecord]) -> int:
 
 def _settings(config: Config) -> dict[str, Any]:
     """Return the settings that a reader of the cache needs to embed more text in the same way."""
-    names = {"layers", "unit", "pooling", "mix", "words", "warm_up"}
+    names = {"layers", "unit", "pooling", "mix", "words", "warm_up", "segmenter"}
     return config.embed.model_dump(include=names) | {"pooling": config.embed.chosen_pooling}
 
 
@@ -299,6 +306,11 @@ def _show(console: Console, sums: _Sums) -> None:
     if sums.truncated:
         console.warn(
             f"{sums.truncated:,} words are longer than model.input.max_characters and were truncated"
+        )
+    if sums.unspaced:
+        console.warn(
+            f"{sums.unspaced:,} of {sums.entries:,} texts have no spaces between words, so embed.unit=word "
+            f"took whole sentences as words; set embed.segmenter ({', '.join(SEGMENTERS)})"
         )
     if len(sums.devices) > 1:
         console.warn(

@@ -1,6 +1,6 @@
 """Preparation of texts for a model: cleaning, tokenising, and finding the tokens of each word."""
 
-import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
@@ -10,6 +10,8 @@ import numpy.typing as npt
 from preprocess.text.cleaning import Cleaner
 from preprocess.tokenizers.base import UNKNOWN, Token
 from preprocess.tokenizers.load import Tokenizer
+from preprocess.tokenizers.segmenters import SEGMENTERS, lacks_spaces, word_spans
+from preprocess.tokenizers.spanned_text import SpannedText, cleaned_places
 
 NO_ID = -1
 """Id of a `Token` that is a word or a sentence instead of a token of the vocabulary."""
@@ -24,13 +26,20 @@ class Tokenised:
     Attributes:
         text: the cleaned text; positions below are character offsets in it.
         tokens: the tokens in order.
-        words: the words of a text that was passed as a list, cleaned; for a string, its
-            whitespace-separated words. Their id is `NO_ID`, and each overlaps at least one token.
+        words: the words of a text that was passed as a list, cleaned; for a string, its words as
+            separated by whitespace or by a segmenter. Their id is `NO_ID`, and each overlaps at least
+            one token.
+        lacks_spaces: whether the words are separated by whitespace, in a text that has none between
+            its words (`segmenters.lacks_spaces`).
+        numbers: for a `SpannedText`, the index of each of ``words`` among the given ones, of which those
+            without a token are left out; empty for other texts.
     """
 
     text: str
     tokens: tuple[Token, ...]
     words: tuple[Token, ...]
+    lacks_spaces: bool = False
+    numbers: tuple[int, ...] = ()
 
     def word_spans(self) -> Spans:
         """Return the indices of the first and the last token of each word, int64, shape (words,).
@@ -64,18 +73,44 @@ class TextAligner:
 
     def __init__(self, cleaner: Cleaner, tokenizer: Tokenizer) -> None:
         self._cleaner, self._tokenizer = cleaner, tokenizer
+        self._has_warned = False
 
-    def read(self, texts: Iterable[str | Sequence[str]]) -> list[Tokenised]:
+    def warn_of_no_spaces(self, lacking: Sequence[bool]) -> None:
+        """Warn that words were separated by whitespace in texts that have none between their words.
+
+        Warns once for this object.
+
+        Args:
+            lacking: `Tokenised.lacks_spaces` of each text whose words are used.
+        """
+        if self._has_warned or not any(lacking):
+            return
+        self._has_warned = True
+        warnings.warn(
+            f"unit='word': {sum(lacking):,} of {len(lacking):,} texts have no spaces between words, so "
+            f"a word is a whole sentence; name a segmenter ({', '.join(SEGMENTERS)}), or pass each text "
+            "as a list of words",
+            stacklevel=3,
+        )
+
+    def read(
+        self, texts: Iterable[str | Sequence[str]], segmenter: str | None = None
+    ) -> list[Tokenised]:
         """Clean and tokenise texts, and return the results in the same order.
 
         A list of words is tokenised as its words joined by single spaces, and every word keeps at
         least one token: a word that cleaning leaves empty becomes the unknown token. With a `word`
-        tokenizer each word of a list is one token, even if it contains whitespace.
+        tokenizer each word of a list is one token, even if it contains whitespace. A segmenter, or
+        the places of a `SpannedText`, change the words of a string and not its tokens, except with a
+        `word` tokenizer, which has been trained on segmented text: each word is then one token.
 
         Args:
-            texts: each a string, or a list of its words.
+            texts: each a string, a `SpannedText`, or a list of its words.
+            segmenter: finds the words of other strings, one of `segmenters.SEGMENTERS`; None means
+                whitespace.
 
         Raises:
+            SegmenterError: the segmenter is unknown, or cannot be loaded.
             TypeError: a text is neither a string nor a list of strings, or ``texts`` are not a
                 collection of texts.
         """
@@ -86,15 +121,33 @@ class TextAligner:
         strings = [text for text in texts if isinstance(text, str)]
         cleaned = iter(self._cleaner.clean_batch(strings))
         return [
-            self._of_text(next(cleaned)) if isinstance(text, str) else self._of_words(text)
+            self._of_text(text, next(cleaned), segmenter)
+            if isinstance(text, str)
+            else self._of_words(text)
             for text in texts
         ]
 
-    def _of_text(self, text: str) -> Tokenised:
-        words = [Token(NO_ID, match[0], *match.span()) for match in re.finditer(r"\S+", text)]
-        tokens = self._tokenizer.tokens(text)
-        bare = {*_without_token(tokens, words)}
-        return Tokenised(text, tuple(tokens), tuple(word for word in words if word not in bare))
+    def _of_text(self, raw: str, text: str, segmenter: str | None) -> Tokenised:
+        is_spanned = isinstance(raw, SpannedText)
+        places = (
+            cleaned_places(raw, text, self._cleaner.clean_batch)
+            if isinstance(raw, SpannedText)
+            else word_spans(text, segmenter)
+        )
+        words = [Token(NO_ID, text[start:end], start, end) for start, end in places]
+        numbers = [number for number, word in enumerate(words) if word.spelling.strip()]
+        if (is_spanned or segmenter) and self._tokenizer.kind == "word":
+            kept = [words[number] for number in numbers]
+            spaced = self._of_words([word.spelling for word in kept]).tokens
+            placed = zip(spaced, kept, strict=True)
+            tokens = [replace(token, start=word.start, end=word.end) for token, word in placed]
+        else:
+            tokens = self._tokenizer.tokens(text)
+            first, last = _spans(tokens, words)
+            numbers = [number for number in numbers if first[number] <= last[number]]
+        found = tuple(words[number] for number in numbers)
+        lacks = not is_spanned and not segmenter and lacks_spaces(text)
+        return Tokenised(text, tuple(tokens), found, lacks, tuple(numbers) if is_spanned else ())
 
     def _of_words(self, raw_words: Sequence[str]) -> Tokenised:
         cleaned = self._cleaner.clean_batch(list(raw_words))

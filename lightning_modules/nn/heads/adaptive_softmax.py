@@ -108,6 +108,20 @@ class AdaptiveSoftmax(nn.Module):
             losses = losses.index_add(0, rows, loss)
         return losses
 
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """Return the log-probability of every id in nats, (n, vocabulary), float32.
+
+        Args:
+            hidden: (n, dim).
+        """
+        head = self.head(hidden).float().log_softmax(1)
+        first = self.cutoffs[0] if self.cutoffs else self.vocabulary
+        by_rank = [head[:, :first]]
+        for k, tail in enumerate(self.tail):
+            inside = tail(hidden).float().log_softmax(1)
+            by_rank.append(head[:, first + k : first + k + 1] + inside)
+        return torch.cat(by_rank, 1)[:, self.ranks]
+
     def _route(self, targets: Tensor, ranks: Tensor, cluster: Tensor) -> Routes:
         rows = tuple(
             ((cluster == k + 1) & (targets >= 0)).nonzero().squeeze(1)

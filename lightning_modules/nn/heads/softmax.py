@@ -62,3 +62,11 @@ class FullSoftmax(nn.Module):
             training: ignored.
         """
         return linear_nll(hidden, self.vectors, self.bias, targets)
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """Return log softmax(W h + b) of every id in nats, (n, vocabulary), float32.
+
+        Args:
+            hidden: (n, dim).
+        """
+        return (hidden @ self.vectors.T + self.bias).float().log_softmax(1)

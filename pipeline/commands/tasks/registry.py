@@ -2,7 +2,9 @@
 
 from pipeline.commands.command import Command, Group
 from pipeline.commands.tasks.classify_commands import CLASSIFY
+from pipeline.commands.tasks.generate_command import GENERATE
 
 TASK_COMMANDS: dict[str, Command | Group] = {
     "classify": CLASSIFY,
+    "generate": GENERATE,
 }

@@ -12,9 +12,11 @@ from lightning_modules.config import MixConfig, ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.scalar_mix import ScalarMix
 from lightning_modules.vectors import batches
+from lightning_modules.vectors.embedder import BiLMEmbedder
 from lightning_modules.vectors.pretrained import WarmUpError
 from lightning_modules.vectors.selection import SelectionError
 from preprocess.config import SentencePieceConfig, WordConfig
+from preprocess.errors import UserError
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.load import train_tokenizer
 
@@ -220,3 +222,47 @@ def test_an_embedding_is_shown_in_one_line() -> None:
     assert repr(empty) == "Embedding(3 layers, 0 tokens, dim 12: '')"
     [top] = model.embed(["one"], layers="top")
     assert repr(top) == "Embedding(1 layer, 1 token, dim 12: 'one')"
+
+
+def test_a_segmenter_finds_the_words_that_get_vectors() -> None:
+    model = untrained("pieces")
+    text = "我在银行存钱"
+    [whole] = model.embed([text], layers="top")
+    [found] = model.embed([text], layers="top", unit="word", pooling="mean", segmenter="jieba")
+
+    assert [token.spelling for token in found.tokens] == ["我", "在", "银行", "存钱"]
+    assert not found.lacks_spaces
+    spans = model.reader.read([text], "jieba")[0].word_spans()
+    means = [whole.vectors[0, a : b + 1].mean(0) for a, b in zip(*spans, strict=True)]
+    np.testing.assert_allclose(found.vectors[0], means, atol=1e-6)
+
+
+def test_words_of_text_without_spaces_are_told_and_counted() -> None:
+    model = untrained("pieces")
+    with pytest.warns(UserWarning, match="1 of 2 texts have no spaces between words") as told:
+        found = model.embed(["我在银行存钱", "The cat"], unit="word")
+    model.embed(["我在银行存钱"], unit="word")  # a second warning would be an error
+    assert told[0].filename == __file__
+    assert [one.lacks_spaces for one in found] == [True, False]
+    # Other units do not depend on spaces.
+    assert not model.embed(["我在银行存钱"], unit="sentence")[0].lacks_spaces
+
+
+def test_a_segmenter_is_for_words() -> None:
+    model = untrained()
+    with pytest.raises(SelectionError) as raised:
+        model.embed(["a"], segmenter="jieba")
+    assert str(raised.value) == (
+        "segmenter: jieba finds words, but the unit is token; use the unit word, or no segmenter"
+    )
+    with pytest.raises(UserError, match="segmenter: 'other' is unknown; use jieba, "):
+        model.embed(["a"], unit="word", segmenter="other")
+
+
+def test_batches_and_embedders_take_a_segmenter() -> None:
+    model = untrained("pieces")
+    assert model.batch(["我在银行存钱"], segmenter="jieba").units.tolist() == [4]
+    embedder = BiLMEmbedder(model, segmenter="jieba")
+    assert embedder(["我在银行存钱", "我"]).mask.sum(1).tolist() == [4, 1]
+    with pytest.warns(UserWarning, match="1 of 1 texts have no spaces between words"):
+        assert model.batch(["我在银行存钱"]).units.tolist() == [1]

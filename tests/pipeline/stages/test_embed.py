@@ -83,6 +83,30 @@ def test_the_cache_holds_the_vectors_of_the_model(
     assert check_files(str(tmp_path / "embed"), manifest) == []
 
 
+def test_a_segmenter_finds_words_and_sentences_that_are_words_are_counted(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "zh.txt"
+    text.write_text("我在银行存钱\n我 在 银行\nkana lori\n", encoding="utf-8")
+    common = (f"embed.input={text}", "embed.unit=word")
+    manifest, printed = embed(tiny, trained, tmp_path / "spaces", *common)
+
+    assert (
+        "1 of 3 texts have no spaces between words, so embed.unit=word took whole sentences as words; "
+        "set embed.segmenter (jieba, fugashi, pythainlp)" in printed
+    )
+    stats = json.loads((tmp_path / "spaces/embed/stats.json").read_text())
+    assert stats["texts_without_spaces"] == 1
+    assert "embed.segmenter" not in manifest.asked
+
+    manifest, printed = embed(tiny, trained, tmp_path / "jieba", *common, "embed.segmenter=jieba")
+    cache = VectorCache.open(tmp_path / "jieba/embed")
+    assert "spaces" not in printed
+    assert cache.tokens("我在银行存钱") == ["我", "在", "银行", "存钱"]
+    assert manifest.asked["embed.segmenter"].startswith("jieba 0.")
+    assert manifest.details["vectors"]["segmenter"] == "jieba"
+
+
 def test_a_repeated_text_is_stored_once_and_counted(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path
 ) -> None:

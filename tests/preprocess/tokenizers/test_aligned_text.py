@@ -162,3 +162,51 @@ def test_any_iterable_of_strings_is_read(reader: TextAligner) -> None:
         assert reader.read(texts) == expected
     assert reader.read(()) == []
     assert reader.read([[]])[0].tokens == ()
+
+
+@pytest.mark.parametrize("text", ["我在银行 存钱 here", "。银 行", ""])
+def test_a_segmenter_finds_words_by_their_offsets(reader: TextAligner, text: str) -> None:
+    [found] = reader.read([text], "jieba")
+
+    assert found.text == text
+    assert [word.spelling for word in found.words] == {
+        "我在银行 存钱 here": ["我", "在", "银行", "存钱", "here"],
+        "。银 行": ["。", "银", "行"],
+        "": [],
+    }[text]
+    assert not found.lacks_spaces
+    covered_words = [found.text[word.start : word.end] for word in found.words]
+    assert covered_words == [word.spelling for word in found.words]
+
+
+def test_only_a_word_tokenizer_reads_the_words_of_a_segmenter() -> None:
+    cleaner = Cleaner(CleaningConfig())
+    segmented = train_tokenizer(WordConfig(), ["我 在 银行 存钱"] * 3)
+    [found] = TextAligner(cleaner, segmented).read(["我在 银行去"], "jieba")
+    known = [segmented.encode([word])[0].item() for word in ("我", "在", "银行")]
+    assert [token.id for token in found.tokens] == [*known, UNKNOWN]
+    assert [(token.start, token.end) for token in found.tokens] == [(0, 1), (1, 2), (3, 5), (5, 6)]
+    assert found.word_spans()[0].tolist() == [0, 1, 2, 3]
+
+    characters = train_tokenizer(CharConfig(), ["我在银行存钱"] * 3)
+    reader = TextAligner(cleaner, characters)
+    [plain], [cut] = reader.read(["我在银行"]), reader.read(["我在银行"], "jieba")
+    assert plain.tokens == cut.tokens
+
+
+def test_a_list_of_words_is_not_segmented(reader: TextAligner) -> None:
+    assert reader.read([["我在银行", "存钱"]], "jieba") == reader.read([["我在银行", "存钱"]])
+
+
+def test_missing_spaces_are_told_once() -> None:
+    reader = TextAligner(Cleaner(CleaningConfig()), tokenizer("char"))
+    found = reader.read(["我在银行存钱", "a b", ["我在银行存钱"]])
+    assert [one.lacks_spaces for one in found] == [True, False, False]
+    reader.warn_of_no_spaces([False, False])
+    with pytest.warns(UserWarning, match="unit='word'") as told:
+        reader.warn_of_no_spaces([one.lacks_spaces for one in found])
+    reader.warn_of_no_spaces([True])  # a second warning would be an error
+    assert str(told[0].message) == (
+        "unit='word': 1 of 3 texts have no spaces between words, so a word is a whole sentence; name a "
+        "segmenter (jieba, fugashi, pythainlp), or pass each text as a list of words"
+    )
