@@ -117,16 +117,23 @@ class Console:
         else:
             self._rich.print(Text("  ") + shown)
 
-    def passage(self, before: str, word: str, after: str) -> None:
-        """Print a word in its context; a terminal shows as much context as fits on one line."""
+    def passage(self, before: str, word: str, after: str, lead: str = "") -> None:
+        """Print a word in its context; a terminal shows as much context as fits on one line.
+
+        Args:
+            before: the text before the word.
+            word: the word.
+            after: the text after it.
+            lead: printed first on the line, such as a number.
+        """
         if not self.is_terminal:
-            self.line(f"  {before}[{word}]{after}")
+            self.line(f"  {lead}{before}[{word}]{after}")
             return
         before, word, after = printable(before), printable(word), printable(after)
-        room = (self._rich.width - 4 - cell_len(word)) // 2
+        room = (self._rich.width - 4 - cell_len(lead) - cell_len(word)) // 2
         while before and cell_len(before) > room:
             before = "…" + before[2:]
-        text = Text.assemble("    ", (before, "dim"), (word, "bold"), (after, "dim"))
+        text = Text.assemble(f"    {lead}", (before, "dim"), (word, "bold"), (after, "dim"))
         self._rich.print(text, no_wrap=True, overflow="ellipsis")
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

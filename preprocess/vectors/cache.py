@@ -213,10 +213,20 @@ class VectorCache(Mapping[Text, Vectors]):
         Raises:
             CacheError: the texts were not kept, or a shard is missing or damaged.
         """
+        return ((text, labels, vectors) for _, _, text, labels, vectors in self.located_entries())
+
+    def located_entries(
+        self,
+    ) -> Iterator[tuple[ShardName, int, Text, list[str], Vectors]]:
+        """Yield what `entries` yields, after the shard and the index of the entry in it (see `at`).
+
+        Raises:
+            CacheError: as `entries`.
+        """
         self._need_texts()
         for shard, entry, row in self._walk():
             text, labels = shard.texts(entry, row)
-            yield text, labels, shard.vectors(entry, row)
+            yield shard.shard, entry, text, labels, shard.vectors(entry, row)
 
     def blocks(self) -> Iterator[VectorBlock]:
         """Yield each shard as one block, in order: the fastest way to read everything.

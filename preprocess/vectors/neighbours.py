@@ -209,6 +209,11 @@ def _again(sample: WordSample, group: Numbers, near: Floats, typical: int) -> Sn
     return sample.snippet(int(elsewhere[near[elsewhere].argmax()])) if len(elsewhere) else None
 
 
+def least_count(occurrences: int) -> int:
+    """Return how often a word must occur in a sample of this size to be shown as a neighbour."""
+    return min(KNOWN, 1 + occurrences // 5000)
+
+
 def _nearest(
     sample: WordSample, near: Floats, types: Numbers, number: int, neighbours: int
 ) -> list[list[int]]:
@@ -221,7 +226,9 @@ def _nearest(
         number: the type whose neighbours are searched.
         neighbours: maximum number of columns per row.
     """
-    known = sample.counts >= min(KNOWN, 1 + len(sample.types) // 5000)  # (types,)
+    known = sample.counts >= least_count(len(sample.types))  # (types,)
+    # The characters or pieces of a word have its context, so they would always be its neighbours.
+    known[sample.parts(number)] = False
     keys = sample.keys[types]
     allowed = np.flatnonzero(known[types] & (keys != sample.keys[number]))
     best = np.full((len(near), int(sample.keys.max()) + 1), -np.inf)

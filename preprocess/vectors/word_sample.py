@@ -74,8 +74,8 @@ class WordSample:
 
     def find(self, word: str) -> int | None:
         """Return the type with this spelling, or the most frequent one that differs only in case."""
-        key = _key(word)
-        same = [n for n, other in enumerate(self.spellings) if _key(other) == key]
+        key = word_key(word)
+        same = [n for n, other in enumerate(self.spellings) if word_key(other) == key]
         exact = [n for n in same if self.spellings[n] == unicodedata.normalize("NFC", word)]
         return max(exact or same, key=lambda n: int(self.counts[n]), default=None)
 
@@ -98,21 +98,43 @@ class WordSample:
     def snippet(self, occurrence: int) -> Snippet:
         """Return an occurrence with the text around it."""
         number, start, end = map(int, self.places[occurrence])
-        text = self.texts[number]
-        before, after = text[max(0, start - AROUND) : start], text[end : end + AROUND]
-        # Leave out words that are cut in two, unless there are hardly any spaces.
-        if start > AROUND and (match := re.search(r"\s", before[: AROUND // 2])):
-            before = before[match.end() :]
-        if end + AROUND < len(text) and (match := re.search(r"\s\S*$", after[AROUND // 2 :])):
-            after = after[: AROUND // 2 + match.start()]
-        return Snippet(
-            ("…" if start > len(before) else "") + shown(before).lstrip(),
-            shown(text[start:end])[:AROUND],
-            shown(after).rstrip() + ("…" if end + len(after) < len(text) else ""),
-        )
+        return snippet(self.texts[number], start, end)
+
+    def parts(self, number: int) -> Numbers:
+        """Return the types that overlap an occurrence of a type, such as the characters of a word.
+
+        In text without spaces, every token is a word, and a requested word may have several tokens.
+        """
+        if not len(self.places):
+            return np.empty(0, np.int64)
+        text, start, end = self.places.T
+        found: set[int] = set()
+        for one in np.flatnonzero(self.types == number).tolist():
+            # Occurrences are in reading order, so those of a text are neighbours in the array.
+            first, last = text.searchsorted([text[one], text[one] + 1])
+            near = slice(int(first), int(last))
+            overlap = (start[near] < end[one]) & (end[near] > start[one])
+            found.update(self.types[near][overlap].tolist())
+        return np.array(sorted(found - {number}), np.int64)
 
 
-def _key(word: str) -> str:
+def snippet(text: str, start: int, end: int, around: int = AROUND) -> Snippet:
+    """Return characters [start, end) of a text with up to ``around`` characters on each side."""
+    before, after = text[max(0, start - around) : start], text[end : end + around]
+    # Leave out words that are cut in two, unless there are hardly any spaces.
+    if start > around and (match := re.search(r"\s", before[: around // 2])):
+        before = before[match.end() :]
+    if end + around < len(text) and (match := re.search(r"\s\S*$", after[around // 2 :])):
+        after = after[: around // 2 + match.start()]
+    return Snippet(
+        ("…" if start > len(before) else "") + shown(before).lstrip(),
+        shown(text[start:end])[:around],
+        shown(after).rstrip() + ("…" if end + len(after) < len(text) else ""),
+    )
+
+
+def word_key(word: str) -> str:
+    """Return the form of a word that all its letter cases share."""
     return unicodedata.normalize("NFC", word.casefold())
 
 
@@ -134,7 +156,7 @@ def read_sample(cache: VectorCache, requested: Sequence[str]) -> WordSample:
     types: list[int] = []
     numbers: dict[str, int] = {}
     contextual, static = [np.empty((0, cache.dim), np.float32)], [np.empty((0, half), np.float32)]
-    for text, words, vectors in _words(cache, [_key(word) for word in requested]):
+    for text, words, vectors in _words(cache, [word_key(word) for word in requested]):
         # The forward LM has read the whole word at its last token, the backward LM at its first.
         first, last = [w.first for w in words], [w.last for w in words]
         top = vectors[-1]  # (tokens, dim)
@@ -153,7 +175,7 @@ def read_sample(cache: VectorCache, requested: Sequence[str]) -> WordSample:
         np.array(places, np.int64).reshape(-1, 3),
         np.array(types, np.int64),
         list(numbers),
-        np.array([keys.setdefault(_key(word), len(keys)) for word in numbers], np.int64),
+        np.array([keys.setdefault(word_key(word), len(keys)) for word in numbers], np.int64),
         np.bincount(np.array(types, np.int64), minlength=len(numbers)),
         _centred(np.concatenate(contextual)),
         _centred(np.concatenate(static)),
@@ -229,10 +251,8 @@ def find_words(text: str, starts: Sequence[int], requested: Sequence[str] = ()) 
         starts: index of the first character of each token.
         requested: words in casefolded form.
     """
-    parts = [match.span() for match in re.finditer(r"\S+", text)]
-    characters = sum(end - start for start, end in parts)
-    short = characters <= STRETCH_CHARACTERS * len(parts)
-    if short and len(starts) <= STRETCH_TOKENS * len(parts):
+    parts = _parts(text)
+    if _are_words(parts, starts):
         found = {_bare(text, *part) for part in parts}
     else:
         found = {_bare(text, *token) for token in pairwise([*starts, len(text)])}
@@ -247,6 +267,21 @@ def find_words(text: str, starts: Sequence[int], requested: Sequence[str] = ()) 
             first, last = bisect_left(starts, begins), bisect_right(starts, end - 1) - 1
             words.append(Word(start, end, first, last))
     return words
+
+
+def has_spaces(text: str, starts: Sequence[int]) -> bool:
+    """Return True if the words of a text are what stands between spaces, as for `find_words`."""
+    return _are_words(_parts(text), starts)
+
+
+def _parts(text: str) -> list[tuple[int, int]]:
+    return [match.span() for match in re.finditer(r"\S+", text)]
+
+
+def _are_words(parts: Sequence[tuple[int, int]], starts: Sequence[int]) -> bool:
+    characters = sum(end - start for start, end in parts)
+    is_short = characters <= STRETCH_CHARACTERS * len(parts)
+    return is_short and len(starts) <= STRETCH_TOKENS * len(parts)
 
 
 def _bare(text: str, start: int, end: int) -> tuple[int, int]:

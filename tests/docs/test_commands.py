@@ -180,6 +180,7 @@ def _lay_out(folder: Path) -> None:
             _write(
                 folder / name / f"{file}.txt", [AS_GIVEN, *_lines(name, 2 * seed + (file == "b"))]
             )
+    _write_probed(folder)
     for name in ("more.txt", "texts.txt", "old.txt", "valid.txt"):
         _write(folder / name, _lines("mytext", len(name), 20))
     reviews = [
@@ -203,6 +204,20 @@ def _lay_out(folder: Path) -> None:
     _write_archive(folder)
     _write(folder / "docs.txt", _lines("mytext", 99, 300))
     _write(folder / "text" / "a.txt", _lines("mytext", 98))
+
+
+def _write_probed(folder: Path) -> None:
+    """Tagged sentences, senses of a word, and pairs of texts."""
+    for seed, name in enumerate(("train.conll", "dev.conll")):
+        lines = [line.split() for line in _lines("mytext", 60 + seed, 40)]
+        rows = [[*(f"{word} {'NV'[len(word) % 2]}" for word in line), ""] for line in lines]
+        _write(folder / name, [row for line in rows for row in line])
+    _write(folder / "senses.tsv", [f"river\t{n % 2}\t1\tthe river {n}" for n in range(110)])
+    side = {"sentence1": "a river", "start1": "2", "end1": "7"}
+    side |= {"sentence2": "a river", "start2": "2", "end2": "7"}
+    pairs, answers = [{"id": n, **side} for n in "ab"], [{"id": n, "tag": "T"} for n in "ab"]
+    (folder / "pairs.data").write_text(json.dumps(pairs))
+    (folder / "pairs.gold").write_text(json.dumps(answers))
 
 
 def _write_archive(folder: Path) -> None:

@@ -3,8 +3,12 @@
 from pipeline.commands.command import Command, Group
 from pipeline.commands.tasks.classify_commands import CLASSIFY
 from pipeline.commands.tasks.generate_command import GENERATE
+from pipeline.commands.tasks.probing_commands import MAP, NEIGHBOURS, PROBE
 
 TASK_COMMANDS: dict[str, Command | Group] = {
     "classify": CLASSIFY,
+    "probe": PROBE,
+    "neighbours": NEIGHBOURS,
+    "map": MAP,
     "generate": GENERATE,
 }

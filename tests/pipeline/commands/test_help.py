@@ -109,6 +109,10 @@ def test_the_examples_of_the_other_commands_work(
     for run in ("quickstart", "gru"):
         shutil.copytree(FINISHED, f"runs/{run}")
     Path("sentences.txt").write_text("ein Satz\n")
+    for file in ("train.conll", "dev.conll"):
+        Path(file).write_text("ein D\nSatz N\n\n")
+    rows = (f"Satz\t{n % 2}\t1\tein Satz {n}\n" for n in range(101))
+    Path("senses.tsv").write_text("".join(rows))
     for example in EVERY[name].examples:
         words = shlex.split(example.partition("|")[2] or example)
         words = [word.replace("s3://bucket/run", "runs/quickstart") for word in words]

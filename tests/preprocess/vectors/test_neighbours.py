@@ -144,3 +144,27 @@ def test_two_means_prefers_balanced_groups_to_one_outlier():
     assert {int(first.sum()), int((~first).sum())} == {20, 21}
     assert share < 0.5
     np.testing.assert_array_equal(first[:20], first[0])
+
+
+def test_the_characters_of_a_word_are_not_its_neighbours(tmp_path):
+    characters = {"银": RIVER, "行": RIVER, "钱": 0.9 * RIVER, "我": MONEY, "在": MONEY}
+    lines = ["我在钱银行", "钱在我银行", "在钱我银行", "银行我在钱"]
+    texts = [[(c, characters[c]) for c in line * 4] for line in lines]
+    # Without the mark of a space before each token, the text has no spaces.
+    random = np.random.default_rng(0)
+    static = {c: np.tile(random.standard_normal(DIM // 2), 2) for c in characters}
+    with VectorShardWriter(str(tmp_path), (0, 0), 2, DIM, "float32") as writer:
+        for text in texts:
+            labels = [("" if n else "▁") + c for n, (c, _) in enumerate(text)]
+            rows = np.stack([[static[c] for c, _ in text], [v for _, v in text]])
+            writer.add("".join(c for c, _ in text), labels, rows.astype("f4"))
+    records = [*writer.close(), write_index(str(tmp_path), [(0, 0)])]
+    details = {"layers": 2, "dim": DIM, "dtype": "float32", "unit": "token", "model": "m"}
+    write_manifest(str(tmp_path), Manifest("embed", 2, "", "", "", {}, tuple(records), details))
+    (found,) = word_uses(VectorCache.open(tmp_path), ["银行"], 3)
+    assert found.occurrences == 16
+    near = {one.snippet.word for use in found.uses for one in use.neighbours}
+    assert near
+    assert not near & {"银", "行"}
+    assert found.static
+    assert not set(found.static) & {"银", "行"}
