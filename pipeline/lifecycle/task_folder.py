@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.console import Console, clock
 from pipeline.lifecycle.lock import LockedError, lock
 from pipeline.lifecycle.stage import StageError
-from preprocess.errors import one_line
+from preprocess.errors import UserError, one_line
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
 from preprocess.files.fingerprint import differing_keys, fingerprint
@@ -58,11 +58,21 @@ def make_task(
         else:
             work_folder.write_record(work_folder.asked_file(work), asked)
         start = time.monotonic()
-        manifest = make(work)
+        try:
+            manifest = make(work)
+        except UserError:
+            _forget_if_nothing_made(out, work)
+            raise
         lease.check()
         work_folder.remove_work(out, work)
         console.line(f"done in {clock(time.monotonic() - start)}: {one_line(out)}")
     return manifest
+
+
+def _forget_if_nothing_made(out: str, work: str) -> None:
+    """Remove a work folder that holds the request only, so that the corrected command is not refused."""
+    if storage.list_names(work) == [work_folder.ASKED] and not storage.list_folders(work):
+        work_folder.remove_work(out, work)
 
 
 def _finished(

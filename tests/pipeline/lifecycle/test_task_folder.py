@@ -13,6 +13,7 @@ from rich.console import Console as RichConsole
 from pipeline.console import Console
 from pipeline.lifecycle.stage import StageError
 from pipeline.lifecycle.task_folder import make_task
+from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.manifest import DamagedManifest, Manifest, record_of, write_manifest
 
@@ -32,6 +33,8 @@ class Out:
             self.made.append(folder)
             if dies == "before":
                 raise KeyboardInterrupt
+            if dies == "of a mistake":
+                raise UserError("there is no such column")
             data = f"made with {seed}".encode()
             storage.write_bytes(str(self.folder / "head"), data)
             if dies == "after":
@@ -54,6 +57,13 @@ class Out:
 @pytest.fixture
 def out(tmp_path: Path) -> Out:
     return Out(tmp_path / "task")
+
+
+def test_after_a_mistake_the_corrected_command_is_not_refused(out: Out) -> None:
+    with pytest.raises(UserError, match="no such column"):
+        out.make(seed=1, dies="of a mistake")
+    out.make(seed=2)
+    assert (out.folder / "head").read_text() == "made with 2"
 
 
 def test_a_finished_task_is_not_made_again(out: Out) -> None:
