@@ -91,6 +91,9 @@ NOT_RUN = {
     "import-elmo": "needs an archive; test_elmo.py",
     "trace": "needs a corpus with origins; test_trace.py",
     "export-elmo": "needs a model with a character CNN; test_elmo.py",
+    "tag train": "needs tagged sentences; tasks/test_tag.py",
+    "tag test": "needs tagged sentences; tasks/test_tag.py",
+    "tag predict": "needs a tagger; tasks/test_tag.py",
 }
 """Commands whose examples are parsed only, and why."""
 
