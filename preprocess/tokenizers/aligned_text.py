@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from preprocess.text.cleaning import Cleaner
 from preprocess.tokenizers.base import UNKNOWN, Token
+from preprocess.tokenizers.joined_words import SPACE, JoinedWords
 from preprocess.tokenizers.load import Tokenizer
 
 NO_ID = -1
@@ -47,8 +48,12 @@ def _spans(tokens: Sequence[Token], words: Sequence[Token]) -> Spans:
     # A word has the tokens that end after its start and start before its end. Tokens and words of
     # length 0 (bytes of one character, a word that cleaning emptied) touch only an edge.
     begun, over = np.searchsorted(starts, word_starts), np.searchsorted(ends, word_starts, "right")
-    inside = np.searchsorted(starts, word_ends), np.searchsorted(ends, word_ends, "right")
-    return np.minimum(begun, over), np.maximum(*inside) - 1
+    before = np.searchsorted(starts, word_ends)
+    inside = np.maximum(before, np.searchsorted(ends, word_ends, "right"))
+    # Where two words touch, the tokens of length 0 between them begin the second word: all bytes of a
+    # character but the last one have length 0 at its start.
+    touches = np.append(word_ends[:-1] == word_starts[1:], False) & (word_ends > word_starts)
+    return np.minimum(begun, over), np.where(touches, before, inside) - 1
 
 
 def _offsets(tokens: Sequence[Token]) -> Spans:
@@ -68,8 +73,8 @@ class TextAligner:
     def read(self, texts: Iterable[str | Sequence[str]]) -> list[Tokenised]:
         """Clean and tokenise texts, and return the results in the same order.
 
-        A list of words is tokenised as its words joined by single spaces, and every word keeps at
-        least one token: a word that cleaning leaves empty becomes the unknown token. With a `word`
+        A list of words is tokenised as its words joined by single spaces, `JoinedWords` by their own
+        separators. Every word keeps at least one token: a word that cleaning leaves empty becomes the unknown token. With a `word`
         tokenizer each word of a list is one token, even if it contains whitespace.
 
         Args:
@@ -98,13 +103,17 @@ class TextAligner:
 
     def _of_words(self, raw_words: Sequence[str]) -> Tokenised:
         cleaned = self._cleaner.clean_batch(list(raw_words))
-        text = " ".join(cleaned)
+        is_word_by_word = self._tokenizer.kind == "word"
+        separators = [SPACE] * (len(cleaned) - 1)
+        if isinstance(raw_words, JoinedWords) and not is_word_by_word:
+            separators = [*raw_words.separators]
+        text = "".join(JoinedWords(cleaned, separators).pieces())
         words, start = [], 0
-        for word in cleaned:
-            words.append(Token(NO_ID, word, start, start + len(word)))
-            start += len(word) + 1
+        for separator, word in zip(["", *separators], cleaned, strict=False):
+            start += len(separator)
+            words.append(Token(NO_ID, word, start, start := start + len(word)))
         tokens = self._tokenizer.tokens(text)
-        if self._tokenizer.kind == "word":
+        if is_word_by_word:
             tokens = self._one_per_word(words, tokens)
         elif bare := _without_token(tokens, words):
             unknown = [replace(word, id=UNKNOWN) for word in bare]

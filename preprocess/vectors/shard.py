@@ -11,6 +11,7 @@ import numpy as np
 
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord
+from preprocess.tokenizers.joined_words import JoinedWords
 from preprocess.vectors.codec import Codec, Vectors
 from preprocess.vectors.files import (
     CHECKED_ENTRY,
@@ -33,13 +34,16 @@ PIECE_BYTES = 1 << 24
 def text_key(text: Text) -> bytes:
     """Return the 16-byte key of a text: a BLAKE2b hash of its UTF-8 bytes.
 
-    Lone surrogates are encoded too. A list of words never has the key of a string.
+    Lone surrogates are encoded too. A list of words never has the key of a string. `JoinedWords` have
+    the key of a plain list if all their separators are spaces, because they are the same text.
 
     Raises:
         TypeError: ``text`` is neither a string nor a list of strings.
     """
     if isinstance(text, str):
         data, person = text.encode("utf-8", "surrogatepass"), b"biloom text"
+    elif isinstance(text, JoinedWords) and not text.has_only_spaces:
+        data, person = to_json([list(text), list(text.separators)]), b"biloom joined"
     elif isinstance(text, Sequence) and all(isinstance(word, str) for word in text):
         data, person = to_json(list(text)), b"biloom words"
     else:

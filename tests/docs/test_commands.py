@@ -100,7 +100,7 @@ def _inline(text: str) -> Iterator[Step]:
             yield Step("name" if NAME.fullmatch(command) else "sh", command)
 
 
-NAME = re.compile(r"biloom (cache )?[\w-]+")
+NAME = re.compile(r"biloom ((cache|classify|tag) )?[\w-]+")
 """A command's name in running text, without arguments."""
 
 
@@ -144,6 +144,8 @@ def small_word(word: str) -> str:
         return f"train.steps={small_steps(int(match[1]))}"
     if match := re.fullmatch(r"train\.passes=([\d.]+)", word):
         return f"train.passes={float(match[1]) / 10}"
+    if re.fullmatch(r"train\.epochs=\d+", word):
+        return "train.epochs=1"
     if match := re.fullmatch(r"tokenizer\.vocabulary=(\d+)", word):
         return f"tokenizer.vocabulary={320 + int(match[1]) // 1000}"
     return word
@@ -200,9 +202,24 @@ def _lay_out(folder: Path) -> None:
         for name in (folder / path.stem, folder / "configs" / path.name):
             name.parent.mkdir(exist_ok=True)
             name.write_text(config)
+    _write_tagged(folder)
     _write_archive(folder)
     _write(folder / "docs.txt", _lines("mytext", 99, 300))
     _write(folder / "text" / "a.txt", _lines("mytext", 98))
+
+
+def _write_tagged(folder: Path) -> None:
+    """Sentences with names, their words, and texts to tag."""
+    tagged = [
+        [("Anna", "B-PER"), ("lives", "O"), *[("far", "O")] * far, ("in", "O"), (place, "B-LOC")]
+        for far in range(4)
+        for place in ("Oslo", "Rome", "Bern")
+    ]
+    for name in ("names.conll", "names-dev.conll"):
+        rows = [[*(f"{word} {tag}" for word, tag in one), ""] for one in tagged]
+        _write(folder / name, [row for one in rows for row in one])
+    _write(folder / "words.txt", [" ".join(word for word, _ in one) for one in tagged])
+    _write(folder / "sentences.txt", ["Anna lives in Oslo.", "Nobody does."])
 
 
 def _write_archive(folder: Path) -> None:
@@ -260,7 +277,7 @@ def write_config(text: str, folder: Path) -> None:
 
 def run(command: str, folder: Path) -> int:
     words = [small_word(word) for word in shlex.split(command)]
-    if words[0] == "biloom" and "|" not in words:
+    if words[0] == "biloom" and not {"|", ">"} & {*words}:
         try:
             return cli.main(words[1:])
         except SystemExit as ended:  # --help

@@ -135,13 +135,18 @@ def decode_whole(path: str, data: bytes, configured: str) -> tuple[str, tuple[st
         UserError: no encoding fits, or chardet is needed and not installed.
     """
     encoding, notes = _choose(path, data, configured)
-    return _decoded(data, encoding).removeprefix(_MARK), notes
+    return _decoded(path, data, encoding).removeprefix(_MARK), notes
 
 
-def _decoded(data: bytes, encoding: str) -> str:
-    if not is_cuttable(encoding):
-        data, encoding = b"".join(to_utf8([data], encoding)), "utf-8"
-    return decode(data, encoding)[0]
+def _decoded(path: str, data: bytes, encoding: str) -> str:
+    if is_cuttable(encoding):
+        return decode(data, encoding)[0]
+    try:
+        return decode(b"".join(to_utf8([data], encoding)), "utf-8")[0]
+    except UnicodeError as error:
+        raise UserError(
+            f"{one_line(path)}: cannot be read as {encoding} ({error}); set encoding to the right one"
+        ) from error
 
 
 def _choose(path: str, data: bytes, configured: str) -> tuple[str, tuple[str, ...]]:
@@ -162,7 +167,9 @@ def _choose(path: str, data: bytes, configured: str) -> tuple[str, tuple[str, ..
             "set encoding=cp1252 or another one, or pip install 'biloom[encodings]' to have the "
             "likely one found"
         ) from error
-    if not likely or not is_plausible(b"\n".join(wrong), likely[0]):
+    # Its other lines are ASCII.
+    fits = likely and is_cuttable(likely[0]) and is_plausible(b"\n".join(wrong), likely[0])
+    if not likely or not fits:
         raise UserError(
             f"{one_line(path)}: {len(wrong):,} lines are not UTF-8, and no other encoding is likely; "
             "set encoding=cp1252 or another one"
@@ -179,14 +186,14 @@ def choose_stream_encoding(path: str, head: bytes, configured: str) -> tuple[str
     return _choose(path, lines or head, configured)
 
 
-def whole_lines(chunks: Iterator[bytes], encoding: str) -> Iterator[str]:
+def whole_lines(path: str, chunks: Iterator[bytes], encoding: str) -> Iterator[str]:
     """Yield the lines of a stream without their line feeds, as they arrive.
 
     Invalid bytes become lone surrogates. In an encoding such as UTF-16, the stream is read to its end
     first.
     """
     if not is_cuttable(encoding):
-        text = _decoded(b"".join(chunks), encoding)
+        text = _decoded(path, b"".join(chunks), encoding)
         yield from split_lines(text.removeprefix(_MARK))[0]
         return
     rest: list[bytes] = []
@@ -199,7 +206,7 @@ def whole_lines(chunks: Iterator[bytes], encoding: str) -> Iterator[str]:
         block = b"".join([*rest, chunk[:end]]) if chunk else b"".join(rest)
         rest = [chunk[end + 1 :]]
         if block or chunk:
-            text = _decoded(block, encoding)
+            text = _decoded(path, block, encoding)
             yield from (text.removeprefix(_MARK) if first else text).split("\n")
             first = False
 

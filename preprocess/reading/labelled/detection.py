@@ -55,14 +55,14 @@ def token_columns(lines: Sequence[str], share: float = 0.9) -> int:
 
     Args:
         lines: the lines.
-        share: of the lines must have that number; nearly all must have no space in the first column.
+        share: share of the lines that must have that number, and no space in the first column.
     """
     rows = [columns_of(line) for line in lines if not _is_blank(line) and not line.startswith("#")]
     sizes = Counter(map(len, rows))
     if not sizes:
         return 0
     size = max(sizes, key=lambda size: (sizes[size], size))
-    words = sum(" " not in row[0].strip() for row in rows) >= 0.99 * len(rows)
+    words = sum(" " not in row[0].strip() for row in rows) >= share * len(rows)
     return size if size > 1 and words and sizes[size] >= share * len(rows) else 0
 
 

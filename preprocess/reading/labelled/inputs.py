@@ -81,7 +81,7 @@ def _lines(path: str, content: Content, encoding: str, tell: Tell) -> Lines:
     chosen, notes = choose_stream_encoding(path, content.head, encoding)
     for note in notes:
         tell(note)
-    lines = whole_lines(content.chunks, chosen)
+    lines = whole_lines(path, content.chunks, chosen)
     if path != STANDARD_INPUT:
         return Lines(list(islice(lines, SAMPLE)), lines)
     head: list[str] = []

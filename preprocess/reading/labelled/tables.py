@@ -168,8 +168,8 @@ def usual_size(records: Sequence[Record]) -> int:
 
 
 def count_odd(records: Sequence[Record], size: int) -> int:
-    """Return the number of lines in records that do not have ``size`` fields."""
-    return sum(record.lines for record in records if len(record.fields) != size)
+    """Return the number of lines in records that are broken, or do not have ``size`` fields."""
+    return sum(one.lines for one in records if not one.fields or len(one.fields) != size)
 
 
 def find_dialect(lines: Sequence[str], delimiter: str) -> tuple[Dialect, list[Record]]:

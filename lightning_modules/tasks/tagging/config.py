@@ -1,0 +1,141 @@
+"""Settings of a tagger and of its training. Imports no torch."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from preprocess.reading.labelled.options import TaggedOptions
+from preprocess.section import Section, runtime
+
+Join = Literal["auto", "text", "space", "script", "none"]
+InnerScheme = Literal["auto", "file", "IOB1", "IOB2", "IOBES", "BILOU"]
+
+
+class TaggerConfig(Section):
+    """The network: features of words, a bidirectional LSTM and a CRF."""
+
+    hidden: int = Field(128, ge=1, description="size of the LSTM's state in each direction")
+    layers: int = Field(1, ge=1, le=8, description="layers of the LSTM")
+    word_size: int = Field(
+        64,
+        ge=0,
+        description="size of the tagger's own vectors of words, which are learned from the training "
+        "file; 0: none",
+    )
+    filters: int = Field(
+        32,
+        ge=0,
+        description="filters of the convolution over a word's characters, of width 3; 0: none. A "
+        "tagger of single characters has none",
+    )
+    character_size: int = Field(24, ge=1, description="size of a character's vector")
+    dropout: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="dropout of the features of words and of the LSTM's output",
+    )
+    layer_norm: bool = Field(
+        True,
+        description="normalise each layer of the language model over a sentence before the layers are "
+        "mixed",
+    )
+
+
+class TagFitConfig(Section):
+    """The training of a tagger."""
+
+    epochs: int = Field(50, ge=1, description="largest number of passes over the training file")
+    patience: int = Field(
+        6, ge=1, description="stop after this many passes without a better score on the dev file"
+    )
+    batch: int = Field(16, ge=1, description="sentences of a step")
+    learning_rate: float = Field(2e-3, gt=0, description="learning rate of Adam")
+    clip_norm: float = Field(5.0, gt=0, description="largest norm of the gradient")
+
+
+COLUMN = (
+    "column or field of the tags, by name or by number from 1: another name for `tags`; null: the last "
+    "column, UPOS in CoNLL-U"
+)
+DEVICE = "where to compute; auto: a GPU if there is one, otherwise the CPU"
+
+
+class _Reading(TaggedOptions):
+    column: str | None = Field(None, description=COLUMN)
+
+    @model_validator(mode="after")
+    def _one_column(self) -> Self:
+        if self.column is not None and self.tags is not None:
+            raise ValueError("column and tags name the same column; set one of them")
+        return self
+
+    @property
+    def reading(self) -> TaggedOptions:
+        """How files are read."""
+        given = {name: getattr(self, name) for name in TaggedOptions.model_fields}
+        return TaggedOptions(**{**given, "tags": self.column or self.tags})
+
+
+class TagConfig(_Reading):
+    """`biloom tag train`: a tagger of words."""
+
+    dev: str | None = runtime(
+        None,
+        "file of sentences that choose the best epoch and are scored in the table; null: dev_share of "
+        "the training file",
+    )
+    dev_share: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="share of the training sentences that is held out, if dev is null",
+    )
+    join: Join = Field(
+        "auto",
+        description="how tokens are joined to the text that the language model reads. text: as in the "
+        "sentence's text; space: by spaces; none: without spaces; script: by spaces, except beside "
+        "characters of scripts without spaces; auto: text if all sentences have one, none if the "
+        "tokens are single characters, otherwise script",
+    )
+    scheme: InnerScheme = Field(
+        "auto",
+        description="tag scheme of the CRF; predictions are in the scheme of the file. file: that "
+        "scheme; auto: IOBES",
+    )
+    network: TaggerConfig = Field(default_factory=TaggerConfig, description="the network")
+    train: TagFitConfig = Field(default_factory=TagFitConfig, description="the training")
+    baselines: bool = Field(
+        True,
+        description="also score the most frequent tag of each word, and train a tagger of the same "
+        "shape without the language model",
+    )
+    cache: str | None = runtime(
+        None,
+        "vector cache from which the vectors of its sentences are read, beside --model; made with "
+        "embed.words=true, embed.unit=word and embed.layers=all",
+    )
+    seed: int = Field(
+        1, ge=0, lt=1 << 32, description="seed of the held-out share and of the first training"
+    )
+    seeds: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="trainings with consecutive seeds, whose scores are averaged; the folder has the "
+        "first one",
+    )
+    bundle: bool = Field(False, description="copy the language model into the folder")
+    device: Literal["auto", "cpu", "cuda"] = runtime("auto", DEVICE)
+
+
+class TagUseConfig(_Reading):
+    """`biloom tag test` and `biloom tag predict`; how to read is as in training, if not set."""
+
+    cache: str | None = Field(None, description="vector cache, beside the model")
+    output: Literal["jsonl", "conll"] = Field(
+        "jsonl",
+        description="format of the predictions; jsonl: an object per sentence with its tokens, tags "
+        "and spans; conll: a token and its tag per line, separated by a tab",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description=DEVICE)

@@ -1,0 +1,138 @@
+"""The text of a sentence whose tokens are given, because a language model reads text.
+
+A model that was trained on text without spaces between words has never seen its pieces with spaces between
+them. The separators of a sentence therefore come from its text, or from the scripts of its tokens.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Literal, NamedTuple
+
+from lightning_modules.tasks.tagging.config import Join
+from lightning_modules.vectors.pretrained import BiLM
+from preprocess.reading.labelled.examples import TaggedSentence
+from preprocess.text.scripts import script_ranges
+from preprocess.tokenizers.joined_words import SPACE, JoinedWords
+
+SPACELESS = (
+    "Han", "Hiragana", "Katakana", "Bopomofo", "Yi",
+    "Thai", "Lao", "Khmer", "Myanmar", "Tibetan",
+)  # fmt: skip
+"""Scripts without spaces between words."""
+PUNCTUATION = ((0x3000, 0x303F), (0xFF00, 0xFF65))
+"""Punctuation and full-width forms that are used in these scripts, with no spaces around them."""
+MOSTLY = 0.9
+"""Share of tokens of one character from which a file is one of single characters."""
+COUNTED_AT_ONCE = 256
+"""Sentences that are tokenised at once to count shared pieces."""
+
+Joined = Literal["text", "space", "script", "none"]
+"""How tokens are joined; see `separators`."""
+
+
+def how_to_join(setting: Join, sentences: Sequence[TaggedSentence]) -> Joined:
+    """Return how the tokens of the sentences of a training file are joined.
+
+    "auto" takes the sentences' own text if all have one, no separators if the tokens are single
+    characters, and otherwise the scripts of the tokens.
+    """
+    if setting != "auto":
+        return setting
+    if sentences and all(sentence.text is not None for sentence in sentences):
+        return "text"
+    return "none" if are_characters(sentences) else "script"
+
+
+def are_characters(sentences: Iterable[TaggedSentence]) -> bool:
+    """Return whether the tokens are the single characters of a text."""
+    lengths = [len(token) for sentence in sentences for token in sentence.tokens]
+    return sum(length == 1 for length in lengths) >= MOSTLY * len(lengths) > 0
+
+
+def are_segmented(sentences: Sequence[TaggedSentence]) -> bool:
+    """Return whether the tokens are words of text without spaces, which no rule of ours can find."""
+    firsts = [token[0] for sentence in sentences for token in sentence.tokens]
+    spaceless = sum(map(_is_spaceless, firsts))
+    return 2 * spaceless > len(firsts) and not are_characters(sentences)
+
+
+def joined_text(sentence: TaggedSentence, how: Joined) -> list[str] | JoinedWords:
+    """Return the tokens of a sentence as a text to embed with ``unit="word"``."""
+    between = separators(sentence, how)
+    if all(one == SPACE for one in between):
+        return [*sentence.tokens]
+    return JoinedWords(sentence.tokens, between)
+
+
+def separators(sentence: TaggedSentence, how: Joined) -> list[str]:
+    """Return the text before each token of a sentence except the first.
+
+    Args:
+        sentence: the sentence.
+        how: "space": a space. "none": nothing. "script": nothing beside a character of a script
+            without spaces, otherwise a space. "text": what is in the sentence's text, with each
+            stretch of whitespace as one space; for a sentence without text as "script".
+    """
+    if how == "text" and sentence.text is not None:
+        ends, starts = [end for _, end in sentence.offsets], [a for a, _ in sentence.offsets[1:]]
+        between = [sentence.text[a:b] for a, b in zip(ends, starts, strict=False)]
+        return [re.sub(r"\s+", SPACE, one) for one in between]
+    if how in ("space", "none"):
+        return [SPACE if how == "space" else ""] * (len(sentence.tokens) - 1)
+    pairs = zip(sentence.tokens, sentence.tokens[1:], strict=False)
+    return ["" if _is_spaceless(a[-1]) or _is_spaceless(b[0]) else SPACE for a, b in pairs]
+
+
+@cache
+def _is_spaceless(character: str) -> bool:
+    point = ord(character)
+    return any(first <= point <= last for first, last in _spaceless_ranges())
+
+
+@cache
+def _spaceless_ranges() -> tuple[tuple[int, int], ...]:
+    return (*PUNCTUATION, *(span for script in SPACELESS for span in script_ranges(script)))
+
+
+class Pieces(NamedTuple):
+    """How the tokens of a file fit the pieces that a language model reads.
+
+    Attributes:
+        tokens: number of tokens.
+        shared: number of those that share a piece with the token before, so that a part of their
+            vectors is the same.
+        emptied: number of those of which the model's cleaning leaves nothing; they are read as
+            unknown.
+    """
+
+    tokens: int
+    shared: int
+    emptied: int
+
+    def describe(self) -> list[str]:
+        """Return a sentence for each count that is not 0."""
+        told = []
+        if self.shared:
+            told.append(
+                f"{self.shared:,} of {self.tokens:,} tokens share a piece of the language model's "
+                "tokenizer with the token before; a part of their vectors is equal"
+            )
+        if self.emptied:
+            told.append(
+                f"{self.emptied:,} of {self.tokens:,} tokens are empty after the language model's "
+                "cleaning, and are read as unknown"
+            )
+        return told
+
+
+def count_pieces(model: BiLM, texts: Sequence[Sequence[str]]) -> Pieces:
+    """Tokenise texts of words, and return how their words fit the pieces; computes no vectors."""
+    tokens = shared = emptied = 0
+    for start in range(0, len(texts), COUNTED_AT_ONCE):
+        for read in model.reader.read(texts[start : start + COUNTED_AT_ONCE]):
+            first, last = read.word_spans()
+            tokens += len(first)
+            shared += int((first[1:] <= last[:-1]).sum())
+            emptied += sum(not word.spelling for word in read.words)
+    return Pieces(tokens, shared, emptied)

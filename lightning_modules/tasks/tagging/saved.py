@@ -1,0 +1,148 @@
+"""A tagger as the settings, labels and tensors of a task folder, and back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import Field, ValidationError
+
+from lightning_modules.tasks.features import Features
+from lightning_modules.tasks.folder import Task, TaskError
+from lightning_modules.tasks.tagging.config import TaggerConfig
+from lightning_modules.tasks.tagging.joining import Joined, are_characters, are_segmented
+from lightning_modules.tasks.tagging.lexicon import Lexicon
+from lightning_modules.tasks.tagging.spans import Scheme
+from lightning_modules.tasks.tagging.tagset import TagSet
+from lightning_modules.tasks.tagging.training import TaggerParts, TrainedTagger
+from preprocess.reading.labelled.examples import TaggedSentence
+from preprocess.reading.labelled.options import TaggedOptions
+from preprocess.section import Section
+
+
+class SavedTagger(Section):
+    """Everything of a tagger but its tags and its tensors, as it is kept in ``config.json``."""
+
+    network: TaggerConfig
+    read: TaggedOptions
+    join: Joined
+    segmented: bool
+    has_characters: bool
+    scheme: Scheme | None
+    file_scheme: Scheme | None
+    spelling: dict[str, str]
+    depth: int = Field(ge=1)
+    dim: int = Field(ge=1)
+    words: tuple[str, ...]
+    characters: tuple[str, ...]
+    repeated: int = Field(ge=0)
+
+
+@dataclass(frozen=True)
+class TaskTagger:
+    """A tagger that was read from a task folder.
+
+    Attributes:
+        tagger: the tagger.
+        join: how the tokens of a sentence become the text that the language model reads.
+        read: how the training file was read, and how a plain text is cut into tokens.
+        segmented: whether the tokens are words of text without spaces.
+        depth: layers of the language model.
+        dim: size of a vector in one layer.
+    """
+
+    tagger: TrainedTagger
+    join: Joined
+    read: TaggedOptions
+    segmented: bool
+    depth: int
+    dim: int
+
+    def predict(
+        self, sentences: Sequence[Sequence[str]], features: Features
+    ) -> list[tuple[str, ...]]:
+        """Return the tags of sentences, of which none is empty, as the training file writes them."""
+        assert (features.depth, features.dim) == (self.depth, self.dim)
+        return self.tagger.predict(sentences, features)
+
+
+def to_config(
+    tagger: TrainedTagger,
+    features: Features,
+    join: Joined,
+    read: TaggedOptions,
+    train: Sequence[TaggedSentence],
+) -> dict[str, Any]:
+    """Return the settings of a tagger for its folder, as JSON types.
+
+    Args:
+        tagger: the tagger.
+        features: its vectors, for their sizes.
+        join: how tokens become text.
+        read: how the training file was read. A plain text is cut in the same way; if nothing is set,
+            into characters if the training tokens are characters.
+        train: the training sentences.
+    """
+    parts = tagger.parts
+    if read.split == "auto":
+        split = "characters" if are_characters(train) else "words"
+        read = read.model_copy(update={"split": split})
+    saved = SavedTagger(
+        network=parts.config,
+        read=read,
+        join=join,
+        segmented=are_segmented(train),
+        has_characters=parts.has_characters,
+        scheme=parts.tags.scheme,
+        file_scheme=parts.tags.file_scheme,
+        spelling=dict(parts.tags.spelling),
+        depth=features.depth,
+        dim=features.dim,
+        words=parts.lexicon.words,
+        characters=parts.lexicon.characters,
+        repeated=parts.lexicon.repeated,
+    )
+    return saved.model_dump(mode="json")
+
+
+def from_task(task: Task) -> TaskTagger:
+    """Return the tagger of a task folder.
+
+    Raises:
+        TaskError: the settings, the labels and the tensors of the folder do not fit each other.
+    """
+    saved = _settings(task)
+    lexicon = Lexicon(saved.words, saved.characters, saved.repeated)
+    try:
+        tags = TagSet(task.labels, saved.scheme, saved.file_scheme, saved.spelling)
+        parts = TaggerParts(saved.network, lexicon, tags, saved.has_characters)
+        network = parts.network(saved.depth, saved.dim)
+        network.load_state_dict(_as_float32(task.tensors))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise _unfit(task, reason) from error
+    tagger = TrainedTagger(parts, network.eval())
+    return TaskTagger(tagger, saved.join, saved.read, saved.segmented, saved.depth, saved.dim)
+
+
+def _settings(task: Task) -> SavedTagger:
+    try:
+        saved = SavedTagger.model_validate(
+            {name: task.config.get(name) for name in SavedTagger.model_fields}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _unfit(task, f"{where}: {first['msg']}") from error
+    return saved
+
+
+def _as_float32(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def _unfit(task: Task, reason: str) -> TaskError:
+    return TaskError(
+        f"{task.path}: the files of this task do not fit each other ({reason}); copy the folder again, "
+        "or train the task again with `biloom tag train --overwrite`"
+    )

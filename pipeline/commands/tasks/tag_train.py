@@ -1,0 +1,215 @@
+"""`biloom tag train`: a tagger on the vectors of a language model."""
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning_modules.tasks.folder import TaskResult, write_task
+from lightning_modules.tasks.tagging.baseline import MostFrequentTags
+from lightning_modules.tasks.tagging.config import TagConfig
+from lightning_modules.tasks.tagging.evaluation import Evaluation, Tags, evaluate
+from lightning_modules.tasks.tagging.joining import are_characters, how_to_join
+from lightning_modules.tasks.tagging.lexicon import Lexicon
+from lightning_modules.tasks.tagging.saved import to_config
+from lightning_modules.tasks.tagging.tagset import TagSet
+from lightning_modules.tasks.tagging.training import (
+    Sentences,
+    TaggerParts,
+    TrainedTagger,
+    train_tagger,
+)
+from lightning_modules.tasks.vector_source import open_vectors
+from pipeline.commands.tasks.tag_data import (
+    JOINING,
+    check_tags,
+    held_out,
+    in_scheme_of,
+    read_file,
+    tell_repeated,
+    tell_unseen,
+    vectors_of,
+)
+from pipeline.commands.tasks.tag_tables import MOST_FREQUENT, VECTORS, WITH, WITHOUT, TagTable
+from pipeline.config.sections import load_section
+from pipeline.console import Console
+from pipeline.lifecycle.task_folder import make_task
+from pipeline.training.device import resolve_device
+from pipeline.version import biloom_version
+from preprocess.files import storage
+from preprocess.files.fingerprint import fingerprint
+from preprocess.files.manifest import Manifest, hash_file, read_manifest
+from preprocess.reading.labelled.examples import TaggedSentence
+from preprocess.section import result_fields
+
+
+def tag_train(
+    file: str, model: str, out: str, overrides: Sequence[str], overwrite: bool = False
+) -> None:
+    """Train a tagger, print its scores and those of the baselines, and write its folder.
+
+    Args:
+        file: the tagged sentences.
+        model: folder or URL of a model or of a vector cache.
+        out: folder or URL to write.
+        overrides: ``key=value`` settings of `TagConfig`.
+        overwrite: move a result that was made with another request aside.
+
+    Raises:
+        UserError: a setting, a file or the model is wrong; the message says what to do.
+    """
+    config = load_section(TagConfig, overrides)
+    console = Console()
+    console.stage("tag train", storage.absolute(out))
+    request = _request(file, model, config)
+
+    def make(work: str) -> Manifest:
+        return _Training(file, model, config, console, work, request).run(out)
+
+    make_task(out, request, make, console, overwrite)
+
+
+def _request(file: str, model: str, config: TagConfig) -> dict[str, Any]:
+    """Return what decides the result: settings, and the content of files, model and cache."""
+    settings = result_fields(config, "tag")
+    settings.update(
+        {
+            "train": _content(file),
+            "tag.dev": _content(config.dev) if config.dev else None,
+            "tag.cache": read_manifest(config.cache).content if config.cache else None,
+            "model": read_manifest(model).content,
+        }
+    )
+    return {"command": "tag train", **settings}
+
+
+def _content(path: str) -> str:
+    return hash_file(path)[1]
+
+
+@dataclass
+class _Training:
+    """One run of the command.
+
+    Attributes:
+        evaluations: scores of each row of the table.
+        speeds: tokens per second of the predictions of a row.
+    """
+
+    file: str
+    model: str
+    config: TagConfig
+    console: Console
+    work: str
+    request: Mapping[str, Any]
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    speeds: dict[str, float] = field(default_factory=dict)
+
+    def run(self, out: str) -> Manifest:
+        config, console = self.config, self.console
+        source = open_vectors(self.model, config.cache)
+        if source.model is not None:
+            source.model.to(resolve_device(config.device))
+        tags, train, dev = self._sentences()
+        join = how_to_join(config.join, train)
+        console.line(JOINING[join])
+        start = time.monotonic()
+        features = vectors_of([*train, *dev], join, source, console)
+        self.speeds[VECTORS] = int(features.lengths.sum()) / max(time.monotonic() - start, 1e-9)
+        middle, end = len(train), len(train) + len(dev)
+        parts = TaggerParts(
+            config.network,
+            Lexicon.of([sentence.tokens for sentence in train]),
+            tags,
+            has_characters=not are_characters(train),
+        )
+        if config.baselines:
+            bare = Sentences(train), Sentences(dev)
+            self._most_frequent(*bare, tags)
+            if parts.has_own_features:
+                self._train(WITHOUT, parts, *bare)
+        tagger, predicted = self._train(
+            WITH,
+            parts,
+            Sentences(train, features.subset(range(middle))),
+            Sentences(dev, features.subset(range(middle, end))),
+        )
+        table = TagTable(self.evaluations, self.speeds, len(train), len(dev), config.seeds)
+        table.show(console, tagger)
+        saved = to_config(tagger, features, join, config.reading, train)
+        result = TaskResult(
+            kind="tag",
+            config={**saved, "settings": config.model_dump(mode="json")},
+            labels=tags.tags,
+            tensors=tagger.tensors(),
+            metrics=table.metrics(tagger),
+            columns=("sentence", "token", "tag", "predicted"),
+            predictions=[
+                (sentence.place, token, tag, found)
+                for sentence, row in zip(dev, predicted, strict=True)
+                for token, tag, found in zip(sentence.tokens, sentence.tags, row, strict=True)
+            ],
+            model=source.reference,
+            card=table.card(tagger, source.reference),
+            bundle=config.bundle,
+        )
+        return write_task(out, result, self.request, biloom_version())
+
+    def _sentences(self) -> tuple[TagSet, list[TaggedSentence], list[TaggedSentence]]:
+        """Return the tags of the training file, the training sentences and the dev sentences."""
+        config, console = self.config, self.console
+        read = read_file(self.file, config.reading, console)
+        tags = TagSet.of(read.report, config.scheme)
+        check_tags(self.file, read.sentences, tags)
+        train = [*read.sentences]
+        if config.dev is None:
+            train, dev = held_out(train, config.dev_share, config.seed)
+            console.line(
+                f"dev: {len(dev):,} of {len(read.sentences):,} sentences of the training file, drawn "
+                f"with seed {config.seed}; dev=FILE names another file"
+            )
+        else:
+            dev_file = read_file(config.dev, config.reading, console)
+            dev = in_scheme_of(dev_file, tags, config.dev, console)
+            tell_repeated(train, dev, console)
+        tell_unseen(tags, dev, console)
+        return tags, train, dev
+
+    def _most_frequent(self, train: Sentences, dev: Sentences, tags: TagSet) -> None:
+        pairs = zip(train.tokens, train.tags, strict=True)
+        baseline = MostFrequentTags.of(pairs, tags.scheme is not None)
+        found = [baseline.predict(tokens) for tokens in dev.tokens]
+        self.evaluations[MOST_FREQUENT] = evaluate(dev.tags, [found], tags.file_scheme)
+
+    def _train(
+        self, name: str, parts: TaggerParts, train: Sentences, dev: Sentences
+    ) -> tuple[TrainedTagger, Tags]:
+        """Train with each seed; return the tagger of the first one, and its dev predictions."""
+        config = self.config
+        found: list[tuple[TrainedTagger, Tags]] = []
+        for seed in range(config.seed, config.seed + config.seeds):
+            identity = fingerprint({**self.request, "row": name, "training seed": seed})
+            steps = config.train.epochs * -(-len(train.examples) // config.train.batch)
+            title = name if config.seeds == 1 else f"{name}, seed {seed}"
+            with self.console.bar(title, steps) as bar:
+                folder = self._local(identity)
+                tagger = train_tagger(
+                    parts, train, dev, config.train, folder, seed, config.device, identity, bar
+                )
+            self.console.line(f"{title}: {tagger.story}")
+            start = time.monotonic()
+            found.append((tagger, tagger.predict(dev.tokens, dev.features)))
+            tokens = sum(map(len, dev.tokens))
+            self.speeds[name] = tokens / max(time.monotonic() - start, 1e-9)
+        runs = [predicted for _, predicted in found]
+        self.evaluations[name] = evaluate(dev.tags, runs, parts.tags.file_scheme)
+        return found[0]
+
+    def _local(self, identity: str) -> Path:
+        """Return the local folder of the checkpoints of a training, which Lightning writes."""
+        name = identity[:16]
+        if storage.is_remote(self.work):
+            return Path(tempfile.gettempdir(), f"biloom-tag-{name}")
+        return storage.local_path(storage.join(self.work, name))

@@ -1,0 +1,223 @@
+"""`biloom tag test` and `biloom tag predict`: a trained tagger on other sentences."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from rich.console import Console as RichConsole
+
+from lightning_modules.tasks.features import features_of
+from lightning_modules.tasks.folder import Task, read_task
+from lightning_modules.tasks.tables import escape_field
+from lightning_modules.tasks.tagging.config import TagUseConfig
+from lightning_modules.tasks.tagging.evaluation import evaluate
+from lightning_modules.tasks.tagging.joining import joined_text, separators
+from lightning_modules.tasks.tagging.saved import TaskTagger, from_task
+from lightning_modules.tasks.tagging.spans import spans_of
+from lightning_modules.tasks.vector_source import VectorSource
+from pipeline.commands.tasks.tag_data import (
+    TagError,
+    in_scheme_of,
+    read_file,
+    tell_unseen,
+    vectors_of,
+)
+from pipeline.commands.tasks.tag_tables import WITH, label_rows, score_rows
+from pipeline.config.sections import load_section
+from pipeline.console import Console
+from pipeline.training.device import resolve_device
+from preprocess.files.manifest import read_manifest
+from preprocess.reading.labelled.examples import TaggedSentence
+from preprocess.reading.labelled.inputs import read_untagged
+from preprocess.reading.labelled.options import TaggedOptions
+from preprocess.tokenizers.joined_words import JoinedWords
+from preprocess.vectors.cache import VectorCache
+
+WINDOW_TOKENS = 20_000
+"""Tokens that are tagged at once; predictions of a stream appear after as many."""
+WINDOW = 256
+"""Sentences that are tagged at once."""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A task folder that is ready to predict.
+
+    Attributes:
+        tagger: the tagger.
+        source: the language model, the cache or both.
+        options: how files are read.
+    """
+
+    tagger: TaskTagger
+    source: VectorSource
+    options: TaggedOptions
+
+    def predict(self, sentences: Sequence[TaggedSentence]) -> list[tuple[str, ...]]:
+        """Return the tags of sentences; a sentence without tokens has none."""
+        filled = [sentence for sentence in sentences if sentence.tokens]
+        texts = [joined_text(sentence, self.tagger.join) for sentence in filled]
+        features = features_of(self.source.model, self.source.cache, texts, "word")
+        found = iter(self.tagger.predict([one.tokens for one in filled], features))
+        return [next(found) if sentence.tokens else () for sentence in sentences]
+
+
+def _open(path: str, model: str | None, config: TagUseConfig) -> _Opened:
+    task = read_task(path, "tag")
+    tagger = from_task(task)
+    source = _source(task, model, config.cache)
+    device = resolve_device(config.device)
+    if source.model is not None:
+        source.model.to(device)
+    tagger.tagger.network.to(device)
+    given = {name: getattr(config, name) for name in config.model_fields_set}
+    if config.column is not None:
+        given["tags"] = config.column
+    options = {**tagger.read.model_dump(), "format": "auto", **given}
+    names = TaggedOptions.model_fields
+    read = TaggedOptions(**{name: options[name] for name in names})
+    return _Opened(tagger, source, read)
+
+
+def _source(task: Task, model: str | None, cache: str | None) -> VectorSource:
+    """Open the language model of a task, or a vector cache of it."""
+    content = task.model.content
+    if model is not None and read_manifest(model).stage == "embed":
+        if cache is not None:
+            raise TagError("--model and cache both name a vector cache; name one of them")
+        return VectorSource(None, VectorCache.open(model, content), task.model)
+    opened = VectorCache.open(cache, content) if cache else None
+    return VectorSource(task.load_model(model), opened, task.model)
+
+
+def tag_test(path: str, file: str, model: str | None, overrides: Sequence[str]) -> None:
+    """Print the scores of a tagger on a file of tagged sentences.
+
+    Args:
+        path: the task folder.
+        file: the sentences.
+        model: folder of the language model or of a vector cache of it; None means the model's folder
+            when the task was trained.
+        overrides: ``key=value`` settings of `TagUseConfig`.
+
+    Raises:
+        UserError: a setting, a file or the model is wrong; the message says what to do.
+    """
+    config = load_section(TagUseConfig, overrides)
+    console = Console()
+    console.stage("tag test", path)
+    opened = _open(path, model, config)
+    read = read_file(file, opened.options, console)
+    tags = opened.tagger.tagger.parts.tags
+    sentences = in_scheme_of(read, tags, file, console)
+    tell_unseen(tags, sentences, console)
+    features = vectors_of(sentences, opened.tagger.join, opened.source, console)
+    found = opened.tagger.predict([one.tokens for one in sentences], features)
+    scores = evaluate([one.tags for one in sentences], [found], tags.file_scheme)
+    title = f"test, {len(sentences):,} sentences, percent with 95 % intervals over sentences"
+    console.table(title, *score_rows({WITH: scores}))
+    header, rows = label_rows(scores)
+    if rows:
+        console.table("spans by label", header, rows)
+
+
+def tag_predict(path: str, file: str, model: str | None, overrides: Sequence[str]) -> None:
+    """Print the predictions of a tagger.
+
+    Args:
+        path: the task folder.
+        file: plain text, one sentence per line, or tokens in any format of tagged sentences; "-" reads
+            standard input.
+        model: as in `tag_test`.
+        overrides: ``key=value`` settings of `TagUseConfig`.
+
+    Raises:
+        UserError: a setting, the file or the model is wrong; the message says what to do.
+    """
+    config = load_section(TagUseConfig, overrides)
+    notes = Console(RichConsole(stderr=True, highlight=False, soft_wrap=True))
+    opened = _open(path, model, config)
+    write = _conll if config.output == "conll" else _json_line
+    problems: Counter[str] = Counter()
+    total = cut = 0
+    for window in _windows(read_untagged(file, opened.options, notes.line)):
+        for sentence, tags in zip(window, opened.predict(window), strict=True):
+            sys.stdout.write(write(sentence, tags, opened.tagger))
+            problems.update([sentence.problem] if sentence.problem else [])
+            cut += sentence.text is not None
+            total += 1
+        sys.stdout.flush()
+    for problem, count in problems.most_common():
+        notes.warn(f"{count:,} of {total:,} sentences have no tags: {problem}")
+    if cut and opened.tagger.segmented:
+        notes.warn(
+            f"{cut:,} sentences were cut into tokens by a rule, but the tagger was trained on words of "
+            "text without spaces; segment them as the training file is, and pass the words as tokens "
+            "in JSON Lines or CoNLL columns"
+        )
+
+
+def _windows(sentences: Iterable[TaggedSentence]) -> Iterator[list[TaggedSentence]]:
+    """Yield the sentences of a stream in groups of bounded size."""
+    stream = iter(sentences)
+    while window := list(islice(stream, 1)):
+        tokens = len(window[0].tokens)
+        while tokens < WINDOW_TOKENS and len(window) < WINDOW and (more := list(islice(stream, 1))):
+            window += more
+            tokens += len(more[0].tokens)
+        yield window
+
+
+def _json_line(sentence: TaggedSentence, tags: Sequence[str], tagger: TaskTagger) -> str:
+    """Return a sentence as a line of JSON: text, tokens, tags, and spans by tokens and characters."""
+    text, offsets = _text_of(sentence, tagger)
+    row: dict[str, Any] = {"text": text, "tokens": [*sentence.tokens], "tags": [*tags]}
+    if tagger.tagger.parts.tags.file_scheme is not None:
+        row["spans"] = []
+        for first, end, label in spans_of(tags):
+            start, stop = offsets[first][0], offsets[end - 1][1]
+            row["spans"].append(
+                {
+                    "start": start,
+                    "end": stop,
+                    "label": label,
+                    "text": text[start:stop],
+                    "first_token": first,
+                    "last_token": end - 1,
+                }
+            )
+    if sentence.problem:
+        row["problem"] = sentence.problem
+    # Lone surrogates have no UTF-8; JSON escapes them.
+    line = json.dumps(row, ensure_ascii=False)
+    return line.encode("utf-8", "backslashreplace").decode() + "\n"
+
+
+def _text_of(sentence: TaggedSentence, tagger: TaskTagger) -> tuple[str, Sequence[tuple[int, int]]]:
+    """Return the text of a sentence and the place of each token in it."""
+    if sentence.text is not None:
+        return sentence.text, sentence.offsets
+    between = separators(sentence, tagger.join)
+    text = "".join(JoinedWords(sentence.tokens, between).pieces())
+    offsets, start = [], 0
+    for separator, token in zip(["", *between], sentence.tokens, strict=False):
+        start += len(separator)
+        offsets.append((start, start + len(token)))
+        start += len(token)
+    return text, offsets
+
+
+def _conll(sentence: TaggedSentence, tags: Sequence[str], tagger: TaskTagger) -> str:
+    """Return a sentence as lines of a token and its tag, and a blank line."""
+    pairs = zip(sentence.tokens, tags, strict=True)
+    rows = (f"{_one_cell(token)}\t{_one_cell(tag)}\n" for token, tag in pairs)
+    return "".join([*rows, "\n"])
+
+
+def _one_cell(text: str) -> str:
+    """Return a token or tag of JSON, escaped only if it would end a cell or a line."""
+    return text if text.isprintable() else escape_field(text)
