@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lightning_modules.tasks.stored_vectors import StoredVectors
 from lightning_modules.vectors.pretrained import BiLM
-from lightning_modules.vectors.scratch import allocate
 from lightning_modules.vectors.selection import Unit
 from preprocess.errors import UserError
 from preprocess.vectors.cache import VectorCache
@@ -25,8 +25,6 @@ Floats = npt.NDArray[np.float32]
 
 MEMORY_BYTES = 1 << 29
 """Vectors that are kept in memory; the others are in temporary files."""
-BLOCK_BYTES = 1 << 26
-"""Vectors of one temporary file."""
 SHOWN = 3
 """Missing texts that a message shows."""
 
@@ -85,7 +83,7 @@ class Features:
         model: str,
         slots: npt.NDArray[np.int64],
         keys: Sequence[bytes],
-        stored: "_Stored",
+        stored: StoredVectors,
     ) -> None:
         self.depth, self.dim, self.unit, self.model = depth, dim, unit, model
         self._slots, self._keys, self._stored = slots, keys, stored
@@ -134,66 +132,6 @@ class Features:
         return digest.hexdigest()
 
 
-class _Stored:
-    """The vectors of distinct texts, in memory, in temporary files, or in a cache.
-
-    Args:
-        memory_bytes: size of the vectors that are kept in memory.
-    """
-
-    def __init__(self, memory_bytes: int) -> None:
-        self._left = memory_bytes
-        self._arrays: list[Floats | tuple[VectorCache, Text]] = []
-        self._lengths: list[int] = []
-        self._waiting: list[int] = []
-        self._waiting_bytes = 0
-        self.lengths = np.zeros(0, np.int64)
-
-    def add(self, array: Floats) -> None:
-        """Store the vectors of a text."""
-        self._append(array, array.shape[1])
-        if isinstance(array, np.memmap):  # A very long text has a file of its own.
-            return
-        self._left -= array.nbytes
-        if self._left < 0:
-            self._waiting.append(len(self._arrays) - 1)
-            self._waiting_bytes += array.nbytes
-            if self._waiting_bytes >= BLOCK_BYTES:
-                self._write()
-
-    def refer(self, cache: VectorCache, text: Text, units: int) -> None:
-        """Read the vectors of a text from a cache whenever they are requested."""
-        self._append((cache, text), units)
-
-    def finish(self) -> None:
-        """Must be called when all texts are stored."""
-        self._write()
-        self.lengths = np.array(self._lengths, np.int64)
-
-    def get(self, slot: int) -> Floats:
-        """Return the vectors of the text that was added at this position."""
-        found = self._arrays[slot]
-        if isinstance(found, tuple):
-            return found[0][found[1]].astype(np.float32, copy=False)
-        return found
-
-    def _append(self, array: Floats | tuple[VectorCache, Text], units: int) -> None:
-        self._arrays.append(array)
-        self._lengths.append(units)
-
-    def _write(self) -> None:
-        """Move the vectors that do not fit into memory to a temporary file."""
-        arrays = {slot: self.get(slot) for slot in self._waiting}
-        total = sum(array.size for array in arrays.values())
-        if total:
-            block, start = allocate((1, 1, total), memory_bytes=0)[0, 0], 0
-            for slot, array in arrays.items():
-                part = block[start : start + array.size].reshape(array.shape)
-                part[...] = array
-                self._arrays[slot], start = part, start + array.size
-        self._waiting, self._waiting_bytes = [], 0
-
-
 def features_of(
     model: BiLM | None,
     cache: VectorCache | None,
@@ -232,7 +170,7 @@ def features_of(
     slot_of: dict[bytes, int] = {}
     slots = np.array([slot_of.setdefault(key, len(slot_of)) for key in keys], np.int64)
     distinct = [texts[index] for index in np.unique(slots, return_index=True)[1].tolist()]
-    stored = _Stored(memory_bytes)
+    stored = StoredVectors(memory_bytes)
     _fill(stored, model, cache, distinct, unit, (depth, dim), progress, batch_tokens)
     stored.finish()
     content = model.content if model else cache.model if cache else ""
@@ -268,7 +206,7 @@ def _sizes(model: BiLM | None, cache: VectorCache | None, unit: str) -> tuple[in
 
 
 def _fill(
-    stored: _Stored,
+    stored: StoredVectors,
     model: BiLM | None,
     cache: VectorCache | None,
     texts: Sequence[Text],

@@ -8,7 +8,7 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,16 +16,16 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
 from lightning_modules.models.checkpoint_file import CheckpointError, read_checkpoint
+from lightning_modules.tasks.epoch_batches import EpochBatches as EpochBatches
+from lightning_modules.tasks.epoch_batches import loader_of as loader_of
 from lightning_modules.tasks.features import Progress
 from lightning_modules.training.checkpoints import CheckpointFiles
 from lightning_modules.training.random_state import seeded
@@ -34,8 +34,6 @@ from preprocess.errors import UserError
 LAST, BEST = "last", "best"
 SCORE = "dev_score"
 """Name under which a module logs the score that chooses the best epoch."""
-POOL = 50
-"""Batches whose texts are sorted by length, so that there is little padding."""
 
 
 class FitError(UserError):
@@ -82,52 +80,6 @@ class FitResult(NamedTuple):
     stopped_early: bool
 
 
-class EpochBatches(Sampler[list[int]]):
-    """Batches of indices in an order that depends on a seed and the epoch only.
-
-    Texts are shuffled, those of `POOL` batches sorted by length, and the batches shuffled.
-
-    Args:
-        lengths: length of each text.
-        size: texts of a batch.
-        seed: seed of the order; None means batches of similar length in a fixed order, for an
-            evaluation.
-    """
-
-    def __init__(
-        self, lengths: Sequence[int] | npt.NDArray[np.int64], size: int, seed: int | None
-    ) -> None:
-        self._lengths, self._size, self._seed = np.asarray(lengths), size, seed
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Select an epoch; Lightning calls it."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-len(self._lengths) // self._size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        count, size = len(self._lengths), self._size
-        if self._seed is None:
-            order = np.argsort(self._lengths, kind="stable")
-            yield from (order[start : start + size].tolist() for start in range(0, count, size))
-            return
-        draw = np.random.default_rng((self._seed, self._epoch))
-        shuffled, batches = draw.permutation(count), []
-        for first in range(0, count, size * POOL):
-            pool = shuffled[first : first + size * POOL]
-            pool = pool[np.argsort(self._lengths[pool], kind="stable")]
-            batches += [pool[start : start + size] for start in range(0, len(pool), size)]
-        yield from (batches[index].tolist() for index in draw.permutation(len(batches)))
-
-
-def loader_of(data: Dataset[Any], batches: EpochBatches) -> "DataLoader[Any]":
-    """Return a loader of a data set whose ``__getitem__`` makes a batch of a list of indices."""
-    # The loader draws a number when it is started. Its own generator keeps torch's as it is.
-    return DataLoader(data, batch_size=None, sampler=batches, generator=torch.Generator())
-
-
 def fit(
     module: pl.LightningModule,
     train: "DataLoader[Any]",
@@ -145,7 +97,7 @@ def fit(
     Args:
         module: the module. It logs `SCORE` in its validation epochs; a missing or infinite score ends
             the training.
-        train: loader of the training batches; see `loader_of`.
+        train: loader of the training batches; see `lightning_modules.tasks.epoch_batches.loader_of`.
         dev: loader of the dev batches.
         settings: see `FitSettings`.
         folder: local folder of the checkpoints; created.

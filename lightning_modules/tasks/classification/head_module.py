@@ -72,7 +72,8 @@ class HeadModule(pl.LightningModule):
         groups: list[dict[str, Any]] = [{"params": list(self.head.parameters()), "lr": rate}]
         if self.tuned is not None:
             groups += self.tuned.parameter_groups()
-        optimizer = torch.optim.AdamW(groups, weight_decay=self._config.weight_decay)
+        # The fused implementation is several times faster, also on a CPU.
+        optimizer = torch.optim.AdamW(groups, weight_decay=self._config.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -16,8 +16,8 @@ from lightning_modules.nn.scalar_mix import ScalarMix
 from lightning_modules.tasks.classification.encoders import ConvolutionEncoder, RecurrentEncoder
 from lightning_modules.tasks.classification.inputs import Inputs
 from lightning_modules.tasks.classification.network_config import NetworkConfig
+from lightning_modules.tasks.epoch_batches import EpochBatches
 from lightning_modules.tasks.features import Padded
-from lightning_modules.tasks.fitting import EpochBatches
 from preprocess.errors import UserError
 
 

@@ -17,10 +17,14 @@ from lightning_modules.tasks.classification.inputs import Inputs, LabelledInputs
 from lightning_modules.tasks.classification.network_config import NetworkConfig
 from lightning_modules.tasks.classification.objectives import Objective, Truth
 from lightning_modules.tasks.classification.tuning import TunedModel
+from lightning_modules.tasks.epoch_batches import EpochBatches, loader_of
 from lightning_modules.tasks.features import Progress
-from lightning_modules.tasks.fitting import EpochBatches, FitSettings, fit, loader_of
+from lightning_modules.tasks.fitting import FitSettings, fit
 from lightning_modules.training.random_state import seeded
 from lightning_modules.vectors.pretrained import BiLM
+
+DEV_TEXTS = 64
+"""Texts of a batch when an epoch is scored."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def train_head(
         pairs: whether the inputs are pairs.
         device: where to train.
         progress: set to the number of batches of all seeds.
-        batch_texts: as in `predict`.
+        batch_texts: texts of a batch of the final prediction, as in `predict`.
 
     Raises:
         FitError: if the training diverges, or the folder holds another one.
@@ -105,15 +109,15 @@ def train_head(
             assert model is not None, "fine-tuning needs the language model"
             tuned = TunedModel(model, config.finetune)
         batches = EpochBatches(train.inputs.lengths, config.batch_texts, seed)
-        module = HeadModule(head, objective, config, len(batches) * config.epochs, tuned)
+        steps = len(batches) * config.epochs
+        module = HeadModule(head, objective, config, steps, tuned)
         data, held_out = (
             LabelledInputs(part.inputs, objective.tensor(part.truth)) for part in (train, dev)
         )
-        every = len(batches) * config.epochs
         result = fit(
             module,
             loader_of(data, batches),
-            loader_of(held_out, EpochBatches(dev.inputs.lengths, batch_texts, None)),
+            loader_of(held_out, EpochBatches(dev.inputs.lengths, DEV_TEXTS, None)),
             FitSettings(
                 epochs=config.epochs,
                 patience=config.patience,
@@ -123,7 +127,7 @@ def train_head(
                 device=device,
             ),
             folder / f"seed-{seed}",
-            progress and _From(progress, number * every),
+            progress and _From(progress, number * steps),
         )
         module.load_state_dict(result.state)
         module.cpu()

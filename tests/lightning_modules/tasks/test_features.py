@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightning_modules.tasks import features
+from lightning_modules.tasks import stored_vectors
 from lightning_modules.tasks.features import FeatureError, features_of
 from lightning_modules.vectors.pretrained import BiLM
 from preprocess.files.manifest import Manifest, write_manifest
@@ -50,10 +50,16 @@ def test_vectors_are_those_of_the_model(model: BiLM) -> None:
     assert found[0] is found[3]
 
 
+def test_texts_that_are_computed_alone_do_not_depend_on_others(model: BiLM) -> None:
+    together = features_of(model, None, TEXTS, "token", batch_tokens=1)
+    alone = features_of(model, None, TEXTS[2:3], "token", batch_tokens=1)
+    np.testing.assert_array_equal(together[2], alone[0])
+
+
 def test_vectors_that_do_not_fit_into_memory_are_in_files(
     model: BiLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(stored_vectors, "BLOCK_BYTES", 300)
     inside, outside = (
         features_of(model, None, TEXTS, "word", memory_bytes=n) for n in (1 << 20, 200)
     )

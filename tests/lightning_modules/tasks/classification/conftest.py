@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.tasks.features import Features, Padded, _Stored
+from lightning_modules.tasks.features import Features, Padded
+from lightning_modules.tasks.stored_vectors import StoredVectors
 from lightning_modules.vectors.pretrained import BiLM
 
 DEPTH, DIM = 3, 6
@@ -23,7 +24,7 @@ def random_features() -> Callable[..., Features]:
     """(lengths, seed) -> vectors of as many texts, (DEPTH, length, DIM) each."""
 
     def make(lengths: list[int], seed: int = 0) -> Features:
-        draw, stored = np.random.default_rng(seed), _Stored(1 << 20)
+        draw, stored = np.random.default_rng(seed), StoredVectors(1 << 20)
         for length in lengths:
             stored.add(draw.normal(size=(DEPTH, length, DIM)).astype(np.float32))
         stored.finish()
