@@ -55,8 +55,8 @@ class BiLMTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     Args:
         model: path or URL of a model folder, or a `BiLM`.
-        layers: "mean", "top", "concat", "all" (the same as "concat"), a layer number, or several,
-            whose vectors are concatenated. 0 is the input, -1 the top layer.
+        layers: "concat" (all layers in one vector), "mean", "top", a layer number, or several, whose
+            vectors are concatenated. 0 is the input, -1 the top layer.
         pooling: how the vectors of tokens become that of a text, as in `BiLM.embed`.
         normalize: whether to scale each vector to length 1.
         batch_tokens: tokens per batch, including padding.
@@ -71,7 +71,7 @@ class BiLMTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self,
         model: str | Path | BiLM,
         *,
-        layers: Layers | Sequence[int] | int = "mean",
+        layers: Layers | Sequence[int] | int = "concat",
         pooling: Pooling | None = None,
         normalize: bool = False,
         batch_tokens: int = 8192,

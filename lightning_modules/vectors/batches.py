@@ -1,6 +1,9 @@
 """How many texts are embedded together: windows of a stream, and batches of a window."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+
+from lightning_modules.vectors.selection import Text
+from preprocess.tokenizers.aligned_text import check_text, check_texts
 
 WINDOW_BYTES = 1 << 28
 """Planned size of the float32 vectors of a window, in bytes."""
@@ -19,6 +22,29 @@ def window_characters(layers: int, dim: int) -> int:
     """
     least, most = WINDOW_CHARACTERS
     return max(least, min(most, WINDOW_BYTES // (4 * layers * dim) * CHARACTERS_A_TOKEN))
+
+
+def text_windows(texts: Iterable[Text], most: int) -> Iterator[list[Text]]:
+    """Divide a stream of texts into windows; the last one may be empty.
+
+    Args:
+        texts: strings, or lists of words; may be endless.
+        most: characters, or texts, at which a window ends.
+
+    Raises:
+        TypeError: if a text is neither a string nor a list of words.
+    """
+    check_texts(texts)
+    window: list[Text] = []
+    characters = 0
+    for text in texts:
+        check_text(text)
+        window.append(text)
+        characters += len(text) if isinstance(text, str) else sum(map(len, text))
+        if characters >= most or len(window) >= most:
+            yield window
+            window, characters = [], 0
+    yield window
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

@@ -7,37 +7,34 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_modules.config import MixConfig
 from lightning_modules.models.model_folder import ModelError, load_network
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.nn.scalar_mix import ScalarMix
-from lightning_modules.vectors.batches import plan_batches, window_characters
-from lightning_modules.vectors.encoder import Encoder
+from lightning_modules.vectors.batches import plan_batches, text_windows, window_characters
 from lightning_modules.vectors.scratch import allocate
 from lightning_modules.vectors.selection import (
     Embedding,
     Layers,
     Pooling,
     Selection,
-    SelectionError,
     Text,
     Unit,
     mix_config,
     units_of,
 )
-from lightning_modules.vectors.sentences import Vectors, encode, similarity
-from lightning_modules.vectors.text_batch import TextBatch, text_batch
+from lightning_modules.vectors.sentences import SentenceEncoding
+from lightning_modules.vectors.text_batch import TensorForward, TextBatch, text_batch
 from lightning_modules.vectors.type_vectors import Advance, TypeVectors
 from preprocess.errors import UserError
 from preprocess.files.manifest import read_manifest
 from preprocess.shards.stream import boundary_ids
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
-from preprocess.tokenizers.aligned_text import TextAligner, Tokenised, check_text, check_texts
+from preprocess.tokenizers.aligned_text import TextAligner, Tokenised
 from preprocess.tokenizers.base import Token
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 from preprocess.tokenizers.spellings import MARKS, Spellings
@@ -47,7 +44,7 @@ class WarmUpError(UserError):
     """Raised if a warm-up is requested from a model that has no warm-up text."""
 
 
-class BiLM(nn.Module):
+class BiLM(TensorForward, SentenceEncoding):
     """A trained bidirectional language model.
 
     Each text is read from the zero state, after the boundary token that training put before a
@@ -55,7 +52,7 @@ class BiLM(nn.Module):
     and within 1e-5 in any other batch. A model that reads words by their spelling also has vectors
     for words outside its vocabulary.
 
-    The model can be a part of another module. `embed`, `iter_embed`, `embed_selection` and
+    The model can be a part of another module. `embed`, `iter_embed`, `embed_selection`, `encode` and
     `score_texts` apply no dropout whatever its mode (`train`, `eval`), read the present weights, are
     not affected by autocast, and may be called from several threads. `forward` is for training: it
     follows the mode and autocast as any torch module does. A new model is in evaluation mode.
@@ -151,11 +148,6 @@ class BiLM(nn.Module):
             type_vectors,
         )
 
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder of the present ``network``, which a program may have replaced or wrapped."""
-        return Encoder(self.network, self.starts, self._spellings, self._types)
-
     def batch(self, texts: Sequence[Text], unit: Unit = "word") -> TextBatch:
         """Return texts as padded tensors on the CPU, with the tokens of each unit.
 
@@ -173,50 +165,6 @@ class BiLM(nn.Module):
         """
         longest = None if self._spellings is None else self._spellings.max_characters
         return text_batch(self.reader.read(texts), unit, self.tokenizer.vocabulary, longest)
-
-    def input_vectors(self, ids: Tensor, spellings: Spellings | None = None) -> Tensor:
-        """Return the vectors that the recurrent layers read, (batch, time, direction_width).
-
-        In evaluation mode, ``forward(ids, lengths, spellings, inputs=input_vectors(ids, spellings))``
-        is ``forward(ids, lengths, spellings)``. Replace the vectors to see what depends on them.
-
-        Args:
-            ids: token ids, (batch, time) int64.
-            spellings: as in `forward`.
-        """
-        return self.encoder.input_vectors(ids, spellings)
-
-    def forward(
-        self,
-        ids: Tensor,
-        lengths: Tensor,
-        spellings: Spellings | None = None,
-        inputs: Tensor | None = None,
-    ) -> Tensor:
-        """Return the vectors of all layers, with gradients, and in training mode with dropout.
-
-        Args:
-            ids: token ids, (batch, time) int64, padded at the end with any id.
-            lengths: number of tokens of each row, (batch,) int64.
-            spellings: spelling of each id, for a model that reads words by their spelling. None
-                means the tokenizer's.
-            inputs: vectors that replace the output of the input encoder, (batch, time,
-                direction_width); no dropout is applied to them.
-
-        Returns:
-            (depth, batch, time, dim) in the dtype of the weights. Positions past a row's length are
-            undefined.
-
-        Example:
-            >>> mix = ScalarMix(model.depth)  # learned weights of the layers
-            >>> vectors = mix(model(ids, lengths), lengths)  # (batch, time, dim)
-        """
-
-        def layers() -> Tensor:
-            return self.encoder.layers(ids, lengths, spellings, inputs)
-
-        # Nothing here gains from being traced, and spellings cannot be.
-        return torch.compiler.disable(layers)() if torch.compiler.is_compiling() else layers()
 
     def embed(
         self,
@@ -266,62 +214,6 @@ class BiLM(nn.Module):
         selection = Selection(chosen, unit, pooling, mix_config(mix))
         return self.embed_selection(texts, selection, batch_tokens, warm_up, memory_bytes)
 
-    def encode(
-        self,
-        texts: Iterable[Text],
-        batch_tokens: int = 8192,
-        *,
-        layers: Layers | Sequence[int] | int = "mean",
-        pooling: Pooling | None = None,
-        normalize: bool = False,
-        progress: bool = False,
-        device: str | torch.device | None = None,
-        tensor: bool = False,
-        dtype: torch.dtype = torch.float32,
-    ) -> Vectors:
-        """Return one vector per text, (texts, size), without gradients.
-
-        Args:
-            texts: strings, or lists of words. They are cleaned as the training corpus was.
-            batch_tokens: tokens per batch, including padding.
-            layers, pooling: as in `embed`. Several layers become one long vector.
-            normalize: scale each vector to length 1.
-            progress: show a progress bar on standard error.
-            device: device that the model is moved to first. None means that it stays where it is.
-            tensor: return a tensor on the device of the model instead of a NumPy array.
-            dtype: dtype of the result. NumPy has no bfloat16, which therefore needs ``tensor=True``.
-
-        Returns:
-            A NumPy array, or a tensor. The vector of a text without tokens is 0; their number is
-            shown by an `EmptyTextWarning`.
-
-        Raises:
-            TypeError, SelectionError, VectorError: as `embed`.
-
-        Example:
-            >>> vectors = model.encode(["A first text.", "A second."], normalize=True)
-            >>> model.similarity(vectors)  # cosines, (2, 2)
-        """
-        if dtype == torch.bfloat16 and not tensor:
-            raise SelectionError("NumPy has no bfloat16; pass tensor=True, or another dtype")
-        if device is not None:
-            self.to(device)
-        found = encode(self, texts, batch_tokens, layers, pooling, normalize, progress, dtype)
-        return found.to(next(self.parameters()).device) if tensor else found.numpy()
-
-    @staticmethod
-    def similarity(a: Vectors, b: Vectors | None = None) -> Vectors:
-        """Return the cosine of each vector of ``a`` with each of ``b``, (rows of a, rows of b).
-
-        Args:
-            a: vectors, (rows, size), all arrays or all tensors.
-            b: vectors of the same size; None means ``a``. The cosine with a vector of zeros is 0.
-
-        Raises:
-            SelectionError: if the arrays are not matrices with as many columns.
-        """
-        return similarity(a, b)
-
     def iter_embed(
         self, texts: Iterable[Text], batch_tokens: int = 8192, **options: Any
     ) -> Iterator[Embedding]:
@@ -337,17 +229,8 @@ class BiLM(nn.Module):
         Raises:
             TypeError, SelectionError, WarmUpError, ScratchError, VectorError: as `embed`.
         """
-        window: list[Text] = []
-        check_texts(texts)
-        characters, most = 0, window_characters(self.depth, self.dim)
-        for text in texts:
-            check_text(text)
-            window.append(text)
-            characters += len(text) if isinstance(text, str) else sum(map(len, text))
-            if characters >= most or len(window) >= most:
-                yield from self.embed(window, batch_tokens, **options)
-                window, characters = [], 0
-        yield from self.embed(window, batch_tokens, **options)
+        for window in text_windows(texts, window_characters(self.depth, self.dim)):
+            yield from self.embed(window, batch_tokens, **options)
 
     def embed_selection(
         self,

@@ -1,13 +1,13 @@
 """One vector per text, and the similarity of such vectors."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy.typing as npt
 import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lightning_modules.vectors.selection import (
     Embedding,
@@ -18,10 +18,6 @@ from lightning_modules.vectors.selection import (
     Text,
 )
 from preprocess.tokenizers.aligned_text import check_texts
-
-if TYPE_CHECKING:
-    from lightning_modules.vectors.pretrained import BiLM
-
 
 Vectors = Tensor | npt.NDArray[Any]
 
@@ -37,39 +33,91 @@ def layers_of(layers: Layers | Sequence[int] | int) -> Layers:
     return (layers,) if isinstance(layers, int) else tuple(layers)
 
 
-def encode(
-    model: "BiLM",
-    texts: Iterable[Text],
-    batch_tokens: int,
-    layers: Layers | Sequence[int] | int,
-    pooling: Pooling | None,
-    unit_length: bool,
-    progress: bool,
-    dtype: torch.dtype,
-) -> Tensor:
-    """Return a vector per text, (texts, size), on the CPU; see `BiLM.encode`."""
-    check_texts(texts)
-    texts = list(texts)
-    selection = Selection(layers_of(layers), "sentence", pooling)
-    selection.check(model.depth)
-    count, dim = selection.shape(model.depth, model.dim)
-    found = torch.zeros(len(texts), count * dim, dtype=dtype, device="cpu")
-    empty = 0
-    options: dict[str, Any] = {"layers": selection.layers, "pooling": pooling}
-    embeddings = model.iter_embed(texts, batch_tokens, unit="sentence", **options)
-    for row, embedding in enumerate(_shown(embeddings, len(texts), progress)):
-        if embedding.tokens:
-            vector = torch.from_numpy(embedding.vectors.reshape(-1))
-            found[row] = normalize(vector, dim=0) if unit_length else vector
-        else:
-            empty += 1
-    if empty:
-        warnings.warn(
-            f"{empty:,} of {len(texts):,} texts have no tokens; their vectors are 0",
-            EmptyTextWarning,
-            stacklevel=3,
-        )
-    return found
+class SentenceEncoding(nn.Module):
+    """One vector per text of a `BiLM`."""
+
+    depth: int
+    dim: int
+    iter_embed: Callable[..., Iterator[Embedding]]
+
+    def encode(
+        self,
+        texts: Iterable[Text],
+        batch_tokens: int = 8192,
+        *,
+        layers: Layers | Sequence[int] | int = "concat",
+        pooling: Pooling | None = None,
+        normalize: bool = False,
+        progress: bool = False,
+        device: str | torch.device | None = None,
+        tensor: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> Vectors:
+        """Return one vector per text, (texts, size), without gradients.
+
+        A list keeps one vector per text in memory; for more texts than that, make a cache.
+
+        Args:
+            texts: strings, or lists of words. They are cleaned as the training corpus was.
+            batch_tokens: tokens per batch, including padding.
+            layers, pooling: as in `embed`. Several layers become one long vector. The default, all layers
+                and the mean of the tokens, was best for classification.
+            normalize: scale each vector to length 1.
+            progress: show a progress bar on standard error.
+            device: device that the model is moved to first. None means that it stays where it is.
+            tensor: return a tensor on the device of the model instead of a NumPy array.
+            dtype: dtype of the result. NumPy has no bfloat16, which therefore needs ``tensor=True``.
+
+        Returns:
+            A NumPy array, or a tensor. The vector of a text without tokens is 0; their number is
+            shown by an `EmptyTextWarning`.
+
+        Raises:
+            TypeError, SelectionError, VectorError: as `embed`.
+
+        Example:
+            >>> vectors = model.encode(["A first text.", "A second."], normalize=True)
+            >>> model.similarity(vectors)  # cosines, (2, 2)
+        """
+        if dtype == torch.bfloat16 and not tensor:
+            raise SelectionError("NumPy has no bfloat16; pass tensor=True, or another dtype")
+        if device is not None:
+            self.to(device)
+        check_texts(texts)
+        texts = list(texts)
+        selection = Selection(layers_of(layers), "sentence", pooling)
+        selection.check(self.depth)
+        count, size = selection.shape(self.depth, self.dim)
+        found = torch.zeros(len(texts), count * size, dtype=dtype, device="cpu")
+        empty = 0
+        options: dict[str, Any] = {"layers": selection.layers, "pooling": pooling}
+        embeddings = self.iter_embed(texts, batch_tokens, unit="sentence", **options)
+        for row, embedding in zip(found, _shown(embeddings, len(texts), progress), strict=True):
+            if embedding.tokens:
+                vector = torch.from_numpy(embedding.vectors.reshape(-1))
+                row[:] = F.normalize(vector, dim=0) if normalize else vector
+            else:
+                empty += 1
+        if empty:
+            warnings.warn(
+                f"{empty:,} of {len(texts):,} texts have no tokens; their vectors are 0",
+                EmptyTextWarning,
+                stacklevel=2,
+            )
+        return found.to(next(self.parameters()).device) if tensor else found.numpy()
+
+    @staticmethod
+    def similarity(a: Vectors, b: Vectors | None = None) -> Vectors:
+        """Return the cosine of each vector of ``a`` with each of ``b``, (rows of a, rows of b).
+
+        Args:
+            a: vectors, (rows, size), all arrays or all tensors.
+            b: vectors of the same size; None means ``a``. The cosine with a vector of zeros is 0.
+
+        Raises:
+            SelectionError: if the arrays are not matrices with as many columns.
+        """
+        return similarity(a, b)
 
 
 def _shown(items: Iterable[Embedding], total: int, progress: bool) -> Iterator[Embedding]:
@@ -97,5 +145,5 @@ def similarity(a: Vectors, b: Vectors | None) -> Vectors:
             f"the vectors have the sizes {first.shape[1]} and {second.shape[1]}; encode both with the "
             "same model and the same layers"
         )
-    cosines = normalize(first, dim=1) @ normalize(second, dim=1).T
+    cosines = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T
     return cosines if isinstance(a, Tensor) else cosines.numpy()

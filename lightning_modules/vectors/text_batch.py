@@ -1,17 +1,37 @@
-"""Texts as padded tensors, and the pooling of token vectors with gradients."""
+"""Texts as padded tensors, the vectors of all layers, and their pooling, with gradients."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_modules.config import DEFAULT_POOLING
+from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.vectors.encoder import Encoder
 from lightning_modules.vectors.selection import Pooling, Unit, units_of
+from lightning_modules.vectors.type_vectors import TypeVectors
 from preprocess.tokenizers.aligned_text import Tokenised
 from preprocess.tokenizers.base import BOS, EOS, UNKNOWN
 from preprocess.tokenizers.spellings import Spellings
+
+
+class BatchTexts:
+    """What a batch holds besides tensors.
+
+    Not a dataclass or a sequence, because Lightning converts the elements of these.
+
+    Args:
+        texts: the cleaned texts with their tokens and words.
+        unit: what the units are.
+        spellings: spelling of each id, if the model reads words by their spelling.
+    """
+
+    def __init__(
+        self, texts: tuple[Tokenised, ...], unit: Unit, spellings: Spellings | None
+    ) -> None:
+        self.texts, self.unit, self.spellings = texts, unit, spellings
 
 
 class TextBatch(NamedTuple):
@@ -28,9 +48,7 @@ class TextBatch(NamedTuple):
         first: index of the first token of each unit, (batch, units) int64, 0 past the last unit.
         last: index of the last token of each unit, (batch, units) int64, 0 past the last unit.
         units: number of units of each text, (batch,) int64.
-        spellings: spelling of each id, if the model reads words by their spelling.
-        unit: what the units are.
-        texts: the cleaned texts with their tokens and words.
+        source: the texts, the unit, and the spelling of each id.
     """
 
     ids: Tensor
@@ -38,9 +56,22 @@ class TextBatch(NamedTuple):
     first: Tensor
     last: Tensor
     units: Tensor
-    spellings: Spellings | None
-    unit: Unit
-    texts: tuple[Tokenised, ...]
+    source: BatchTexts
+
+    @property
+    def texts(self) -> tuple[Tokenised, ...]:
+        """The cleaned texts with their tokens and words."""
+        return self.source.texts
+
+    @property
+    def unit(self) -> Unit:
+        """What the units are."""
+        return self.source.unit
+
+    @property
+    def spellings(self) -> Spellings | None:
+        """Spelling of each id, if the model reads words by their spelling; else None."""
+        return self.source.spellings
 
     @property
     def mask(self) -> Tensor:
@@ -119,6 +150,64 @@ def pool_spans(
     return found.permute(2, 0, 1, 3)
 
 
+class TensorForward(nn.Module):
+    """The forward pass of a `BiLM` over padded tensors."""
+
+    network: BiLMNetwork
+    starts: tuple[int, int]
+    _spellings: Spellings | None
+    _types: TypeVectors | None
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder of the present ``network``, which a program may have replaced or wrapped."""
+        return Encoder(self.network, self.starts, self._spellings, self._types)
+
+    def input_vectors(self, ids: Tensor, spellings: Spellings | None = None) -> Tensor:
+        """Return the vectors that the recurrent layers read, (batch, time, direction_width).
+
+        In evaluation mode, ``forward(ids, lengths, spellings, inputs=input_vectors(ids, spellings))``
+        is ``forward(ids, lengths, spellings)``. Replace the vectors to see what depends on them.
+
+        Args:
+            ids: token ids, (batch, time) int64.
+            spellings: as in `forward`.
+        """
+        return self.encoder.input_vectors(ids, spellings)
+
+    def forward(
+        self,
+        ids: Tensor,
+        lengths: Tensor,
+        spellings: Spellings | None = None,
+        inputs: Tensor | None = None,
+    ) -> Tensor:
+        """Return the vectors of all layers, with gradients, and in training mode with dropout.
+
+        Args:
+            ids: token ids, (batch, time) int64, padded at the end with any id.
+            lengths: number of tokens of each row, (batch,) int64.
+            spellings: spelling of each id, for a model that reads words by their spelling. None
+                means the tokenizer's.
+            inputs: vectors that replace the output of the input encoder, (batch, time,
+                direction_width); no dropout is applied to them.
+
+        Returns:
+            (depth, batch, time, dim) in the dtype of the weights. Positions past a row's length are
+            undefined.
+
+        Example:
+            >>> mix = ScalarMix(model.depth)  # learned weights of the layers
+            >>> vectors = mix(model(ids, lengths), lengths)  # (batch, time, dim)
+        """
+
+        def layers() -> Tensor:
+            return self.encoder.layers(ids, lengths, spellings, inputs)
+
+        # Nothing here gains from being traced, and spellings cannot be.
+        return torch.compiler.disable(layers)() if torch.compiler.is_compiling() else layers()
+
+
 def text_batch(
     texts: Sequence[Tokenised], unit: Unit, vocabulary: int, max_characters: int | None = None
 ) -> TextBatch:
@@ -148,10 +237,10 @@ def text_batch(
     if max_characters is not None:
         # A vocabulary of 0 keeps no table, so the batch is small when it is pickled.
         spellings = Spellings(spelling.__getitem__, 0, max_characters)
+    source = BatchTexts(tuple(texts), unit, spellings)
     return TextBatch(
-        _padded(ids), _counts(ids), _padded(first), _padded(last), _counts(first),
-        spellings, unit, tuple(texts),
-    )  # fmt: skip
+        _padded(ids), _counts(ids), _padded(first), _padded(last), _counts(first), source
+    )
 
 
 def _counts(rows: Sequence[Sequence[int]]) -> Tensor:

@@ -48,7 +48,7 @@ def test_vectors_are_those_of_encode(path: str, layers: Any, pooling: Any) -> No
 
 def test_a_text_without_tokens_is_a_row_of_zeros(path: str) -> None:
     assert not transformed(BiLMTransformer(path, normalize=True), ["", "kana"])[0].any()
-    assert transformed(BiLMTransformer(path), []).shape == (0, 8)
+    assert transformed(BiLMTransformer(path), []).shape == (0, 24)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_other_inputs_are_refused(path: str, texts: Any) -> None:
 
 
 def test_parameters_and_clones(path: str) -> None:
-    transformer = BiLMTransformer(path, layers="concat").set_params(pooling="first")
+    transformer = BiLMTransformer(path, layers="mean").set_params(pooling="first")
     copied = clone(transformer)
     assert copied.get_params() == transformer.get_params()
     assert copied is not transformer
@@ -75,11 +75,13 @@ def test_parameters_and_clones(path: str) -> None:
 
 
 def test_names_of_features(path: str) -> None:
-    transformer = BiLMTransformer(path, layers="concat").fit(TEXTS)
+    transformer = BiLMTransformer(path).fit(TEXTS)
     names = transformer.get_feature_names_out()
     assert len(names) == transformer.transform(TEXTS).shape[1] == 24
     assert names[0] == "bilmtransformer0"
-    both = FeatureUnion([("x", BiLMTransformer(path)), ("y", BiLMTransformer(path, layers=0))])
+    both = FeatureUnion(
+        [("x", BiLMTransformer(path, layers="mean")), ("y", BiLMTransformer(path, layers=0))]
+    )
     assert both.fit_transform(TEXTS).shape == (24, 16)
     assert len(both.get_feature_names_out()) == 16
 

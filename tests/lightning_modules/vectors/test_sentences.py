@@ -36,9 +36,10 @@ def test_a_text_has_the_vector_that_embed_gives_it(
         np.testing.assert_allclose(row, expected.vectors.reshape(-1), atol=1e-6)
 
 
-def test_the_mean_of_the_tokens_is_the_default(model: BiLM) -> None:
-    [tokens] = model.embed(TEXTS[2:3], layers="mean")
-    np.testing.assert_allclose(model.encode(TEXTS)[2], tokens.vectors[0].mean(0), atol=1e-6)
+def test_all_layers_of_the_mean_of_the_tokens_are_the_default(model: BiLM) -> None:
+    [tokens] = model.embed(TEXTS[2:3])
+    expected = tokens.vectors.mean(1).reshape(-1)
+    np.testing.assert_allclose(model.encode(TEXTS)[2], expected, atol=1e-6)
 
 
 def test_a_text_without_tokens_is_a_row_of_zeros_and_counted(model: BiLM) -> None:
@@ -51,7 +52,7 @@ def test_a_text_without_tokens_is_a_row_of_zeros_and_counted(model: BiLM) -> Non
     assert found[0].filename == __file__
     assert not vectors[[0, -1]].any()
     np.testing.assert_allclose(np.linalg.norm(vectors[1:-1], axis=1), 1, rtol=1e-5)
-    assert model.encode([]).shape == (0, 8)
+    assert model.encode([]).shape == (0, 24)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

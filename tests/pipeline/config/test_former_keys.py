@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.config import former_keys
 from pipeline.config.former_keys import (
+    former_defaults,
     former_settings,
     in_former_terms,
     in_present_terms,
@@ -49,6 +50,21 @@ def test_former_defaults_are_those_of_settings_that_no_config_names() -> None:
     config = load_config([], ["prepare.input=x", "train.order=mixed", "train.rows=3"])
     former = with_former_defaults(config, "train").train
     assert (former.order, former.reset_state, former.rows) == ("mixed", 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "former"),
+    [
+        ([], {}),
+        (["embed.unit=word"], {}),
+        (["embed.unit=sentence"], {"embed.pooling": "direction"}),
+        (["embed.unit=sentence", "embed.pooling=mean"], {}),
+    ],
+)
+def test_the_former_pooling_is_that_of_sentences(settings: list[str], former: Any) -> None:
+    config = load_config([], ["prepare.input=x", *settings])
+    assert former_defaults(config, "embed") == former
+    assert (with_former_defaults(config, "embed") is config) == (not former)
 
 
 def test_a_missing_input_has_no_default() -> None:

@@ -450,6 +450,41 @@ def test_the_cache_holds_the_chosen_layers_and_units(
     assert read_manifest(str(tmp_path / "embed")).details["vectors"]["warm_up"] is False
 
 
+@pytest.mark.parametrize(("unit", "pooling"), [("sentence", "mean"), ("word", "direction")])
+def test_the_default_pooling_depends_on_the_unit(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path, unit: str, pooling: str
+) -> None:
+    settings = [f"embed.input={text}", f"embed.unit={unit}"]
+    embed(tiny, trained, tmp_path, *settings)
+    _, printed = embed(tiny, trained, tmp_path, *settings, f"embed.pooling={pooling}")
+
+    assert "already done" in printed
+    assert read_manifest(str(tmp_path / "embed")).details["vectors"]["pooling"] == pooling
+
+
+def test_a_cache_with_the_former_default_pooling_stays_valid(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+) -> None:
+    more = tmp_path / "more.txt"
+    more.write_text("kana loko\nmina\n", encoding="utf-8")
+    unit = "embed.unit=sentence"
+    embed(tiny, trained, tmp_path, f"embed.input={text}", unit, "embed.pooling=direction")
+    _, printed = embed(tiny, trained, tmp_path, f"embed.input={text}", unit)
+    assert "already done" in printed
+
+    _, printed = embed(tiny, trained, tmp_path, f"embed.input={more}", unit, "embed.append=true")
+    assert (
+        "continuing with the defaults of the version that began it: embed.pooling=direction"
+        in printed
+    )
+    cache = VectorCache.open(tmp_path / "embed")
+    model = BiLM.from_pretrained(trained / "export")
+    [expected] = model.embed(["kana loko"], unit="sentence", pooling="direction")
+    np.testing.assert_allclose(cache["kana loko"], expected.vectors, atol=2e-3)
+    with pytest.raises(UserError, match=r"embed\.pooling"):
+        embed(tiny, trained, tmp_path, f"embed.input={text}", unit, "embed.pooling=mean")
+
+
 def test_layers_that_the_model_lacks_are_refused_before_anything_is_read(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path
 ) -> None:
