@@ -22,6 +22,8 @@ from preprocess.tokenizers.aligned_text import NO_ID, Tokenised
 from preprocess.tokenizers.base import Token
 
 Layers = Literal["all", "top", "mean", "mix", "concat"] | tuple[int, ...]
+Kind = Literal["vector", "gradient"]
+GradientPath = Literal["total", "upward"]
 Floats = npt.NDArray[np.float32]
 Text = str | Sequence[str]
 """A text, or its words."""
@@ -82,12 +84,17 @@ class Selection:
             because there each direction has read the whole unit. "mean", "first" and "last" take
             both halves from these tokens. None means `DEFAULT_POOLING` of the unit.
         mix: settings of ``layers="mix"``; ignored otherwise.
+        kind: "vector", or "gradient": the gradient of the text's loss in place of each vector, see
+            `lightning_modules.vectors.gradients`.
+        path: the paths that a gradient counts, "total" or "upward"; ignored for vectors.
     """
 
     layers: Layers = "all"
     unit: Unit = "token"
     pooling: Pooling | None = None
     mix: MixConfig = field(default_factory=MixConfig)
+    kind: Kind = "vector"
+    path: GradientPath = "total"
 
     @property
     def chosen_pooling(self) -> Pooling:
@@ -120,6 +127,10 @@ class Selection:
             raise SelectionError(
                 f"pooling: {self.pooling!r} is unknown; use direction, mean, first or last"
             )
+        if self.kind not in ("vector", "gradient"):
+            raise SelectionError(f"kind: {self.kind!r} is unknown; use vector or gradient")
+        if self.path not in ("total", "upward"):
+            raise SelectionError(f"path: {self.path!r} is unknown; use total or upward")
         weights = self.mix.weights
         if self.layers == "mix" and weights is not None and len(weights) != depth:
             raise SelectionError(
