@@ -2,9 +2,11 @@
 
 from pipeline.commands.command import Command, Group
 from pipeline.commands.tasks.classify_commands import CLASSIFY
+from pipeline.commands.tasks.explain_command import EXPLAIN
 from pipeline.commands.tasks.tag_commands import TAG
 
 TASK_COMMANDS: dict[str, Command | Group] = {
     "classify": CLASSIFY,
     "tag": TAG,
+    "explain": EXPLAIN,
 }
