@@ -56,7 +56,11 @@ def _entry(name: str, command: Command | Group) -> str:
 
 
 def _usage(name: str, arguments: Mapping[str, Mapping[str, Any]]) -> str:
-    flags = [f"[{_shown(a, k)}]" for a, k in arguments.items() if a.startswith("-")]
+    flags = [
+        _shown(a, k) if k.get("required") else f"[{_shown(a, k)}]"
+        for a, k in arguments.items()
+        if a.startswith("-")
+    ]
     others = [_shown(a, k) for a, k in arguments.items() if not a.startswith("-")]
     return " ".join([name, *flags, *others])
 

@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 
 from lightning_modules.tasks.classification.examples import Problem
-from lightning_modules.tasks.classification.linear import Linear, layer_features, probabilities
+from lightning_modules.tasks.classification.linear.regression import (
+    Linear,
+    layer_features,
+    probabilities,
+)
 from lightning_modules.tasks.classification.pooled import ALONE, Source, pooled_sides, pooled_texts
 
 Doubles = npt.NDArray[np.float64]

@@ -1,6 +1,5 @@
 """Training of the chosen head of a classifier."""
 
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from lightning_modules.tasks.classification.classifier import PooledHead
 from lightning_modules.tasks.classification.config import ClassifyConfig
 from lightning_modules.tasks.classification.examples import Truth
 from lightning_modules.tasks.classification.inputs import Inputs, TextInputs, VectorInputs
-from lightning_modules.tasks.classification.linear import (
+from lightning_modules.tasks.classification.linear.mix import fit_mix
+from lightning_modules.tasks.classification.linear.regression import (
     Linear,
     decide,
     fit_linear,
-    fit_mix,
     layer_features,
     prior_of,
     probabilities,
@@ -30,6 +29,7 @@ from pipeline.commands.tasks.classify_data import ClassifyError, Data
 from pipeline.commands.tasks.classify_vectors import Sides, Vectors
 from pipeline.console import Console
 from preprocess.files import storage
+from preprocess.files.temporary import temporary_root
 
 Doubles = npt.NDArray[np.float64]
 
@@ -229,7 +229,7 @@ def _inputs(
 def _local(work: str) -> Path:
     """Return the local folder of the checkpoints, which Lightning writes."""
     if storage.is_remote(work):
-        return Path(tempfile.gettempdir(), f"biloom-classify-{work.rpartition('/')[2][:16]}")
+        return Path(temporary_root(), f"biloom-classify-{work.rpartition('/')[2][:16]}")
     return storage.local_path(storage.join(work, "head"))
 
 

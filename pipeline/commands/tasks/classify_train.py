@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from lightning_modules.tasks.classification.baselines import Texts, bag_of_words, majority
 from lightning_modules.tasks.classification.classifier import PRIOR
 from lightning_modules.tasks.classification.config import ClassifyConfig
 from lightning_modules.tasks.classification.examples import Truth
-from lightning_modules.tasks.classification.linear import decide, prior_of
+from lightning_modules.tasks.classification.linear.baselines import Texts, bag_of_words, majority
+from lightning_modules.tasks.classification.linear.regression import decide, prior_of
 from lightning_modules.tasks.classification.table import Row, score_row
 from lightning_modules.tasks.folder import VERSION, TaskResult, stage_name, write_task
 from lightning_modules.tasks.vector_source import open_vectors

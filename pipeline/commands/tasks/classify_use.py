@@ -10,7 +10,7 @@ import numpy as np
 from lightning_modules.tasks.classification.classifier import Classifier, Prediction
 from lightning_modules.tasks.classification.config import ClassifyConfig, ClassifyUseConfig
 from lightning_modules.tasks.classification.examples import Problem
-from lightning_modules.tasks.classification.linear import decide
+from lightning_modules.tasks.classification.linear.regression import decide
 from lightning_modules.tasks.classification.stored import load_classifier
 from lightning_modules.tasks.classification.table import COLUMNS, cells, rows_by_label, score_row
 from lightning_modules.tasks.folder import Task, read_task

@@ -18,24 +18,24 @@ PAIRS = (
     *(("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("premise", "hypothesis")),
     *(("question1", "question2"), ("text1", "text2"), ("question", "sentence"), ("query", "title")),
 )
-"""Names of the columns of pairs. Those of the first text come before other names of texts."""
+"""Usual names of both columns of a pair of texts; checked before `TEXTS`."""
 LABELS = (
     *("label", "class", "category", "sentiment", "target", "polarity", "intent", "gold_label"),
     *("stars", "rating", "score", "topic", "emotion", "y"),
 )
 SEVERAL = ("labels", "categories", "classes", "tags", "topics", "emotions")
-"""Names of columns of any number of labels; a column of these that has single labels is one of labels."""
+"""Usual names of columns of lists of labels. Their values may also be single labels."""
 _ALL = {*TEXTS, *LABELS, *SEVERAL, *(name for pair in PAIRS for name in pair)}
 _NAME = re.compile(r"[^\W\d]\S*(?: \S+){0,2}")
 SAMPLE = 2000
 """Rows from which columns are guessed."""
 _LONG = 50
-"""Mean characters of a label, at most, where its column is guessed."""
+"""Largest mean length, in characters, of the values of a column that may be taken for labels."""
 _SHOWN = 20
 _FEW_VALUES = 4
-"""Values of a column, at least, that tell whether the first row is unlike them."""
+"""Fewest values of a column that show whether the first row is unlike them."""
 _FEW_ROWS = 10
-"""Rows that are too few for labels to repeat."""
+"""With fewer rows than this, labels need not repeat."""
 
 
 class Roles(NamedTuple):
@@ -55,12 +55,12 @@ class Roles(NamedTuple):
 
 
 def normal(name: str) -> str:
-    """Return a name of a column as names are compared."""
+    """Return the form of a column's name that is used for comparison."""
     return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
 def is_known(name: str) -> bool:
-    """Return True if a name is one that columns of texts or labels often have."""
+    """Return True if a name is a usual one for a column of texts or labels."""
     return normal(name) in _ALL
 
 
@@ -163,7 +163,7 @@ def _check_apart(path: str, taken: dict[str, int], names: Sequence[str]) -> None
 
 
 def _by_name(taken: dict[str, int], names: list[str], with_labels: bool) -> None:
-    """Add the columns with known names; a name that occurs twice is none."""
+    """Add the columns with usual names to ``taken``; names that occur twice are ignored."""
     places = {name: i for i, name in enumerate(names) if names.count(name) == 1}
     free = {name: i for name, i in places.items() if i not in taken.values()}
     if "text" not in taken and "pair" not in taken:
@@ -243,6 +243,9 @@ def has_header(rows: Sequence[Sequence[str]]) -> bool:
     or if a column has short values that repeat, of which the first row has none.
     """
     first, rest = rows[0], rows[1 : SAMPLE + 1]
+    if sum(map(is_known, first)) > 1:
+        # Joined files have the same header several times.
+        rest = [row for row in rest if row != first]
     names = [name.strip() for name in first]
     written = names[names[0] == "" :]
     named = all(len(name) <= 40 and _NAME.fullmatch(name) for name in written)

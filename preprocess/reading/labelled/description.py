@@ -9,7 +9,7 @@ from preprocess.reading.labelled.examples import SHOWN, Reading, SpanAside, T
 
 def describe(reading: Reading[T]) -> tuple[str, ...]:
     """Return lines that tell a user how a file was read, and what was dropped and why."""
-    columns = ", ".join(f"{role} {column}" for role, column in reading.columns.items())
+    columns = ", ".join(f"{role}: {column}" for role, column in reading.columns.items())
     how = f"{reading.format}; {columns}" if columns else reading.format
     dropped = sum(reading.dropped.values())
     counts = f"{reading.read:,} read = {len(reading.examples):,} used + {dropped:,} dropped"

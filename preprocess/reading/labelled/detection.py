@@ -8,9 +8,9 @@ from itertools import groupby
 from preprocess.reading.labelled.rows import FASTTEXT, parse_json
 
 _LOOKED_AT = 2000
-"""Lines from which a format is found."""
+"""First lines from which the format is found."""
 _FIRST_WORDS = 10
-"""Labels that a file of "LABEL text" lines may have, whatever its size."""
+"""Number of labels that a file of "LABEL text" lines of any size may have."""
 
 
 def is_json_array(text: str) -> bool:
@@ -19,10 +19,14 @@ def is_json_array(text: str) -> bool:
 
 
 def is_json_lines(lines: Sequence[str]) -> bool:
-    """Return True if one of the first ten lines that are not blank is a JSON object."""
+    """Return True if some of the first ten lines that are not blank are JSON objects.
+
+    One is enough if the first line begins with a brace; otherwise it must be half of them.
+    """
     some = [line for line in lines[:_LOOKED_AT] if line.strip()][:10]
-    braces = bool(some) and some[0].lstrip().startswith("{")
-    return braces and any(isinstance(parse_json(line), dict) for line in some)
+    objects = sum(isinstance(parse_json(line), dict) for line in some)
+    needed = 1 if some and some[0].lstrip().startswith("{") else max(1, len(some) / 2)
+    return objects >= needed
 
 
 def is_fasttext(lines: Sequence[str]) -> bool:

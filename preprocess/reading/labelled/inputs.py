@@ -67,7 +67,7 @@ def read_texts(path: str, options: LabelledTextOptions, tell: Tell) -> Iterator[
         else:
             lines = _lines(path, content, options.encoding, tell)
             found = _rows(path, lines, options)
-        columns = ", ".join(f"{role} {name}" for role, name in found.columns.items())
+        columns = ", ".join(f"{role}: {name}" for role, name in found.columns.items())
         how = f"{found.format}; {columns}" if columns else found.format
         for note in (f"{one_line(path)}: {how}", *found.notes):
             tell(note)
@@ -188,7 +188,7 @@ def _sentences(
         universal = chosen == "conllu" or (chosen == "auto" and is_universal(head))
         read = read_universal if universal else read_columns
         how, counting, columns, notes = read(path, list(lines), options, False)
-        for note in (f"{one_line(path)}: {how}; tokens {columns['tokens']}", *notes):
+        for note in (f"{one_line(path)}: {how}; tokens: {columns['tokens']}", *notes):
             tell(note)
         for one in counting.records:
             if isinstance(one, Dropped):
@@ -217,7 +217,7 @@ def _objects(
 ) -> Iterator[TaggedSentence]:
     fields = find_fields(path, sample, options, False)
     reader = ObjectReader(fields)
-    columns = ", ".join(f"{role} {name}" for role, name in fields.columns().items())
+    columns = ", ".join(f"{role}: {name}" for role, name in fields.columns().items())
     tell(f"{one_line(path)}: {how}; {columns}")
     for place, record in records:
         found = reader.read(record, place)

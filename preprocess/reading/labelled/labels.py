@@ -3,18 +3,18 @@
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from preprocess.errors import one_line
 from preprocess.reading.kinds.json_shape import MISSING
 from preprocess.reading.labelled.counting import Counting
 from preprocess.reading.labelled.examples import SHOWN, LabelledText, Target
-from preprocess.reading.labelled.options import LabelledTextOptions
+from preprocess.reading.labelled.options import SEPARATORS, LabelledTextOptions
 from preprocess.reading.labelled.rows import Row
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_ODD = ",;|"
-"""Characters that often separate labels in one string."""
+_ODD = {",": ",", ";": ";", "pipe": "|"}
+"""Characters that often separate labels in one string, by their name as a setting."""
 
 
 def text_problem(value: object, what: str = "text") -> str:
@@ -82,7 +82,8 @@ def _labels_of(
     """Return the labels of a row, or why it cannot be used."""
     if target == "several" and options.separator and isinstance(value, str):
         # An empty cell is the only way to write that a text has none of the labels.
-        value = value.split(options.separator) if value else []
+        separator = SEPARATORS.get(options.separator, options.separator)
+        value = value.split(separator) if value else []
     values = value if isinstance(value, list) else [value]
     labels: dict[str, None] = {}
     for item in values:
@@ -156,16 +157,24 @@ def label_notes(
         notes.append(
             f"labels that differ only in spaces, case or Unicode form are kept apart: {shown}"
         )
-    joined = [label for label in counts if any(c in label for c in _ODD)]
-    if target == "single" and not likely and 2 * len(joined) > len(counts) > 2:
-        notes.append(
-            f"{len(joined):,} labels contain ',', ';' or '|', such as {joined[0]!r}; separator=, splits "
-            "a string into several labels"
-        )
+    if target == "single" and not likely and len(counts) > 2:
+        notes += _joined_note(counts)
     if target == "several":
         none = sum(not example.labels for example in examples)
         notes += [f"texts with none of the labels: {none:,}"] if none else []
     return tuple(notes)
+
+
+def _joined_note(labels: Mapping[str, int]) -> list[str]:
+    """Return a note if most labels contain a character that may separate labels."""
+    for name, character in _ODD.items():
+        joined = [label for label in labels if character in label]
+        if 2 * len(joined) > len(labels):
+            return [
+                f"{len(joined):,} labels contain '{character}', such as {joined[0]!r}; separator={name} "
+                "splits them into several labels each"
+            ]
+    return []
 
 
 def _number_notes(counts: dict[str, int]) -> tuple[str, ...]:

@@ -13,6 +13,10 @@ LabelledFormat = Literal[
 TaggedFormat = Literal["auto", "conll", "conllu", "jsonl", "json"]
 
 
+SEPARATORS = {"pipe": "|", "space": " ", "tab": "\t"}
+"""Names of separators that YAML and shells do not take as they are."""
+
+
 class LabelledTextOptions(Section):
     """How to read texts with labels; by default, everything is found from the content."""
 
@@ -34,8 +38,8 @@ class LabelledTextOptions(Section):
     separator: str | None = Field(
         None,
         min_length=1,
-        description="what separates labels in a column or field of strings, such as ','; null: a "
-        "string is one label",
+        description="what separates labels in a column or field of strings, such as ','; pipe, space and "
+        "tab name what a command line cannot; null: a string is one label",
     )
     target: Literal["auto", "single", "several", "number"] = Field(
         "auto",

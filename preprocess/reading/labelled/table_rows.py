@@ -75,7 +75,7 @@ def table_rows(
             if skip and record.fields:
                 skip = False
                 continue
-            yield _row(record, size, roles)
+            yield _row(record, size, roles, header)
 
     notes = unused_note([name for i, name in enumerate(names) if i not in _used(roles)])
     if dialect.quoted:
@@ -90,14 +90,14 @@ def _used(roles: Roles) -> tuple[int | None, ...]:
 
 def _columns(roles: Roles, names: Sequence[str], named: bool) -> Mapping[str, str]:
     found = {"text": roles.text, "pair": roles.pair, "label": roles.label}
-    return {
-        role: (
-            f"'{one_line(names[index])}' (column {index + 1}" if named else f"(column {index + 1}"
-        )
-        + (", guessed)" if role in roles.guessed else ")")
-        for role, index in found.items()
-        if index is not None
-    }
+    shown: dict[str, str] = {}
+    for role, index in found.items():
+        if index is not None:
+            number = f"column {index + 1}"
+            how = [number] * named + ["guessed"] * (role in roles.guessed)
+            name = f"'{one_line(names[index])}'" if named else number
+            shown[role] = f"{name} ({', '.join(how)})" if how else name
+    return shown
 
 
 def _header(
@@ -166,8 +166,11 @@ def _labels(rows: Sequence[list[str]], size: int, roles: Roles) -> set[str]:
     }
 
 
-def _row(record: Record, size: int, roles: Roles) -> Row:
+def _row(record: Record, size: int, roles: Roles, header: Sequence[str] | None) -> Row:
     place, fields = f"line {record.line}", record.fields
+    if fields and [field.strip() for field in fields] == header:
+        # As in files that were joined.
+        return Row(place, None, problem="the header again")
     if not fields:
         return Row(place, None, problem=BROKEN)
     if len(fields) != size:
@@ -180,6 +183,8 @@ def _row(record: Record, size: int, roles: Roles) -> Row:
 
 
 _BATCH = 1024
+_DIALECT_LINES = 20_000
+"""First lines of a table from which its delimiter and the meaning of quotes are found."""
 
 
 def choose_dialect(lines: Sequence[str], delimiters: Sequence[str]) -> Dialect | None:
@@ -189,8 +194,9 @@ def choose_dialect(lines: Sequence[str], delimiters: Sequence[str]) -> Dialect |
     known names of columns.
     """
     best: tuple[float, Dialect] | None = None
+    lines = lines[:_DIALECT_LINES]
     for delimiter in delimiters:
-        if not any(delimiter in line for line in lines[:SAMPLE]):
+        if not any(delimiter in line for line in lines):
             continue
         dialect, records = find_dialect(lines, delimiter)
         size = usual_size(records)

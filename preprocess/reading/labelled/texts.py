@@ -94,8 +94,10 @@ def _rows(
     if chosen == "jsonl" or (chosen == "auto" and is_json_lines(all_lines)):
         return json_lines_rows(path, lines, options, True), notes
     if chosen == "fasttext" or (chosen == "auto" and is_fasttext(all_lines)):
+        _check_columns(path, options, "words with __label__")
         return fasttext_rows(lines), notes
     if chosen == "label-first":
+        _check_columns(path, options, "the first words of its lines")
         return label_first_rows(lines), notes
     if chosen == "auto" and is_conll(all_lines):
         raise UserError(
@@ -105,12 +107,23 @@ def _rows(
     delimiters = {"tsv": DELIMITERS[:1], "csv": DELIMITERS[1:]}.get(chosen, DELIMITERS)
     dialect = choose_dialect(all_lines, delimiters)
     if dialect is None and chosen == "auto" and is_label_first(all_lines):
+        _check_columns(path, options, "the first words of its lines")
         return label_first_rows(lines), notes
     if dialect is None:
         tried = {"tsv": "tabs", "csv": "',', ';' or '|'"}.get(chosen)
         problem = f"no {tried} separate its columns" if tried else _UNKNOWN
         raise UserError(f"{one_line(path)}: {problem}; {_REMEDY}")
     return table_rows(path, lines, dialect, options, True), notes
+
+
+def _check_columns(path: str, options: LabelledTextOptions, labels: str) -> None:
+    """Check that no column is set for a format that has none."""
+    for key in ("text", "pair", "label", "labels"):
+        if getattr(options, key) is not None:
+            raise UserError(
+                f"{one_line(path)}: this file has no columns, because its labels are {labels}; remove "
+                f"{key}=, or set format to the right one"
+            )
 
 
 def _is_other_json(text: str, lines: Sequence[str]) -> bool:

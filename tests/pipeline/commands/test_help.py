@@ -92,6 +92,10 @@ NOT_RUN = {
     "trace": "needs a corpus with origins; test_trace.py",
     "explain": "needs a task; tasks/test_explain.py",
     "export-elmo": "needs a model with a character CNN; test_elmo.py",
+    **dict.fromkeys(
+        ("classify train", "classify test", "classify predict"),
+        "needs labelled texts; tasks/test_classify.py, and docs/classification.md is run",
+    ),
 }
 """Commands whose examples are parsed only, and why."""
 

@@ -115,8 +115,8 @@ def read_columns(
         _add(counting, group, size, token, tag, marked)
     if any(len(group) > _MANY_LINES for group in groups) and len(groups) < 3:
         notes.append(f"sentences: {len(groups)}; are blank lines between them missing?")
-    columns = {"tokens": f"(column {token + 1})"}
-    columns |= {} if tag is None else {"tags": f"(column {tag + 1} of {size})"}
+    columns = {"tokens": f"column {token + 1}"}
+    columns |= {} if tag is None else {"tags": f"column {tag + 1} of {size}"}
     kind = "tabs" if tabs else "spaces"
     return Tagged(f"CoNLL columns, separated by {kind}", counting, columns, tuple(notes))
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from lightning_modules.tasks import folder
 from lightning_modules.tasks.tables import read_table
+from lightning_modules.vectors.pretrained import BiLM
 from pipeline.cli import main
 from pipeline.commands.tasks import classify_data
-from preprocess.files.manifest import check_files, read_manifest
+from preprocess.files.manifest import Manifest, check_files, read_manifest, write_manifest
+from preprocess.vectors.index import write_index
+from preprocess.vectors.shard import VectorShardWriter
 
 WORDS = {"good": ["kana", "lori", "mina"], "bad": ["tepu", "nuko", "voна"]}
 """Words of the texts of each label; both occur in the corpus of the tiny model or are new."""
@@ -344,10 +349,6 @@ def test_a_moved_model_is_asked_for_and_another_one_refused(
     changed[name] = changed[name] + np.asarray(0.5, changed[name].dtype)
     save_file(changed, tmp_path / "elsewhere/model.safetensors")
     manifest = read_manifest(str(tmp_path / "elsewhere"))
-    from dataclasses import replace
-
-    from preprocess.files.manifest import write_manifest
-
     write_manifest(str(tmp_path / "elsewhere"), replace(manifest, content="ab" * 32))
     assert main([*predict, "--model", str(tmp_path / "elsewhere")]) == 2
     assert "this is another language model (abababababab)" in capsys.readouterr().err
@@ -385,3 +386,108 @@ def test_sides_without_pairs_have_one_text() -> None:
 
     examples = (LabelledText("a", None, ("x",), "line 1"),)
     assert classify_data.Side(examples, np.zeros(1)).sides == (["a"],)
+
+
+def cache_of(
+    folder: Path,
+    trained: Path,
+    rows: Sequence[tuple[str, str]],
+    unit: Any = "token",
+    **settings: Any,
+) -> Path:
+    """Write a vector cache of the texts of rows, as `biloom embed` does."""
+    model = BiLM.from_pretrained(trained / "export")
+    content = settings.pop("model", model.content)
+    with VectorShardWriter(str(folder), (0, 0), model.depth, model.dim, "float32") as writer:
+        for _, text in rows:
+            vectors = model.embed([text], unit=unit)[0].vectors
+            writer.add(text, ["t"] * vectors.shape[1], vectors)
+    files = (*writer.close(), write_index(str(folder), [(0, 0)]))
+    made = {"layers": "all", "warm_up": False, "pooling": "direction", **settings}
+    details = {
+        "layers": model.depth, "dim": model.dim, "dtype": "float32", "unit": unit, "model": content,
+        "texts_kept": True, "vectors": made,
+    }  # fmt: skip
+    write_manifest(str(folder), Manifest("embed", 2, "", "", "", {}, files, details))
+    return folder
+
+
+def test_a_cache_gives_the_vectors_of_a_training(
+    task: Path, files: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dev = str(files / "dev.tsv")
+    cache = cache_of(tmp_path / "cache", trained, [*lines(60, 1), *lines(20, 2)])
+    command = ["classify", "train", str(files / "train.tsv"), "--model", str(cache), f"dev={dev}"]
+    assert main([*command, "--out", str(tmp_path / "out"), "baselines=false"]) == 0
+    _, rows = read_table((tmp_path / "out/predictions.tsv").read_bytes())
+    _, expected = read_table((task / "predictions.tsv").read_bytes())
+    assert [row[2] for row in rows] == [row[2] for row in expected]
+    capsys.readouterr()
+    predict = ["classify", "predict", str(tmp_path / "out"), dev]
+    assert main(predict) == 2
+    assert "the language model of this task" in capsys.readouterr().err
+    assert main([*predict, "--model", str(trained / "export")]) == 0
+    _, found = read_table(capsys.readouterr().out.encode())
+    assert found == [row[2:7] for row in rows]
+
+
+def test_a_cache_of_whole_texts_is_pooled_alike_in_prediction(
+    files: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = cache_of(tmp_path / "cache", trained, [*lines(60, 1), *lines(20, 2)][:50], "sentence")
+    more = (f"dev={files / 'dev.tsv'}", f"cache={cache}", "baselines=false")
+    out = tmp_path / "out"
+    assert train(files / "train.tsv", trained, out, *more) == 0
+    _, rows = read_table((out / "predictions.tsv").read_bytes())
+    capsys.readouterr()
+    assert main(["classify", "predict", str(out), str(files / "dev.tsv")]) == 0
+    assert read_table(capsys.readouterr().out.encode())[1] == [row[2:7] for row in rows]
+    assert train(files / "train.tsv", trained, tmp_path / "net", *more, "head=cnn") == 2
+    assert "head=cnn reads those of tokens or words" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layers": "mean"}, "has not all layers (embed.layers=mean)"),
+        ({"warm_up": True}, "was made with embed.warm_up=true"),
+        ({"model": "ab" * 32}, "was made by another model"),
+        ({}, "of 48 texts are not in this vector cache"),
+    ],
+)
+def test_a_cache_that_does_not_fit_is_refused(
+    settings: dict[str, Any], message: str, files: Path, trained: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    rows = lines(60, 1)[: None if settings else 5]
+    cache = cache_of(tmp_path / "cache", trained, rows, **settings)
+    command = ["classify", "train", str(files / "train.tsv"), "--out", str(tmp_path / "out")]
+    which = ["--model", str(cache)]
+    if "model" in settings:
+        which = ["--model", str(trained / "export"), f"cache={cache}"]
+    assert main([*command, "baselines=false", "dev_share=0.2", *which]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("call", [1, 4, 7])
+def test_a_training_that_is_stopped_while_it_writes_ends_in_the_same_bytes(
+    call: int, files: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, write = iter(range(1, 100)), folder.storage.write_bytes
+
+    def dies(path: str, data: bytes) -> None:
+        if Path(path).parent == tmp_path / "out" and next(calls) == call:
+            raise KeyboardInterrupt
+        write(path, data)
+
+    small = ("baselines=false", f"dev={files / 'dev.tsv'}")
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.storage, "write_bytes", dies)
+        main(["classify", "train", str(files / "train.tsv"), "--model", str(trained / "export"),
+              "--out", str(tmp_path / "out"), *small])  # fmt: skip
+    assert not (tmp_path / "out/manifest.json").exists()
+    assert train(files / "train.tsv", trained, tmp_path / "out", *small) == 0
+    assert train(files / "train.tsv", trained, tmp_path / "whole", *small) == 0
+    assert content(tmp_path / "out") == content(tmp_path / "whole")

@@ -53,7 +53,7 @@ def test_problems_keep_their_place(inputs: Inputs) -> None:
         ("line 5", "no text"),
         ("line 6", "invalid characters"),
     ]
-    assert notes[0].endswith(": JSON Lines; text 'text'")
+    assert notes[0].endswith(": JSON Lines; text: 'text'")
     assert notes[1] == "not used: x"
 
 

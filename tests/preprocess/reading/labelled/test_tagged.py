@@ -50,7 +50,7 @@ class TestColumns:
             (("EU", "rejects"), ("I-ORG", "O"), "line 3"),
             (("#", "Peter"), ("O", "I-PER"), "line 8"),
         ]
-        assert reading.columns == {"tokens": "(column 1)", "tags": "(column 4 of 4)"}
+        assert reading.columns == {"tokens": "column 1", "tags": "column 4 of 4"}
         assert reading.notes == ("documents (-DOCSTART-): 2",)
 
     def test_another_column(self, tagged: Tagged) -> None:

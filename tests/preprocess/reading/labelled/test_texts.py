@@ -135,6 +135,18 @@ def test_a_quote_that_is_not_closed_costs_one_line(texts: Texts) -> None:
     assert reading.shown == {"quotes that do not match": ("line 9", "line 22")}
 
 
+def test_two_stray_quotes_do_not_enclose_the_records_between_them(texts: Texts) -> None:
+    lines = [f'"a, text {n}",{n % 2}' for n in range(40)]
+    lines[7:11] = ['"an open quote,1', "a text,0", "another one,1", 'a closed quote",0']
+    reading = texts("\n".join(["text,label", *lines]))
+    assert reading.shown == {"quotes that do not match": ("line 9",)}
+    assert pairs(reading)[7:10] == [
+        ("a text", ("0",)),
+        ("another one", ("1",)),
+        ('a closed quote"', ("0",)),
+    ]
+
+
 def test_quotes_without_meaning_stay(texts: Texts) -> None:
     lines = [f"{chr(34) if n in (3, 4, 9) else ''}a text {n}\t{n % 2}" for n in range(20)]
     reading = texts("\n".join(lines))
@@ -183,6 +195,12 @@ def test_objects_of_any_kind_are_counted(texts: Texts) -> None:
         "not an object": 1,
         "invalid JSON": 2,
     }
+
+
+def test_the_first_line_of_json_lines_may_be_damaged(texts: Texts) -> None:
+    for first in ("damaged", '{"text": "a", "la'):
+        reading = texts(first + '\n{"text": "b", "label": "x"}' * 3)
+        assert reading.dropped == {"invalid JSON": 1}
 
 
 def test_labels_stay_as_they_are(texts: Texts) -> None:
@@ -239,6 +257,9 @@ class TestHeaders:
     def test_data(self, texts: Texts) -> None:
         reading = texts("a fine film\t1\nbad\t0\n" * 5)
         assert reading.read == 10
+        assert describe(reading)[0].endswith(
+            "TSV without a header; text: column 1 (guessed), label: column 2 (guessed)"
+        )
         assert reading.notes == (
             "line 1 is data ('a fine film', '1'); header=yes reads it as names",
         )
@@ -366,8 +387,10 @@ class TestTargets:
         content = "text\tlabels\na\tx|y\nb\ty\nc\t\nd\tz|x\n"
         assert texts(content, separator="|").examples[2].labels == ()
         assert pairs(texts(content, separator="|"))[0] == ("a", ("x", "y"))
-        assert "2 labels contain ',', ';' or '|', such as 'x|y'; separator=" in "".join(
-            texts(content).notes
+        assert pairs(texts(content, separator="pipe")) == pairs(texts(content, separator="|"))
+        assert (
+            "2 labels contain '|', such as 'x|y'; separator=pipe splits them into several labels each"
+            in texts(content).notes
         )
 
     def test_numbers(self, texts: Texts) -> None:
@@ -414,6 +437,21 @@ def test_a_format_that_is_set(texts: Texts) -> None:
     assert "is not a Parquet file; set format=auto" in message(
         lambda: texts("a\tb\n", format="parquet")
     )
+
+
+def test_columns_of_a_format_that_has_none(texts: Texts) -> None:
+    for content in ("__label__a b\n", "a some text\nb text\na text\nb more text\n"):
+        assert "this file has no columns, because its labels are" in message(
+            lambda content=content: texts(content, label="2")  # type: ignore[misc]
+        )
+        assert "remove text=, or set format" in message(
+            lambda content=content: texts(content, text="x")  # type: ignore[misc]
+        )
+
+
+def test_the_header_of_a_joined_file_is_no_text(texts: Texts) -> None:
+    content = "text\tlabel\na b\tx\nc\ty\n"
+    assert texts(content * 2).dropped == {"the header again": 1}
 
 
 def test_one_label_is_too_few_to_train(texts: Texts) -> None:

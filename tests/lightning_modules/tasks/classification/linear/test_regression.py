@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightning_modules.tasks.classification import linear
 from lightning_modules.tasks.classification.examples import Problem
-from lightning_modules.tasks.classification.linear import (
+from lightning_modules.tasks.classification.linear import regression as linear
+from lightning_modules.tasks.classification.linear.mix import fit_mix
+from lightning_modules.tasks.classification.linear.regression import (
     decide,
     fit_linear,
-    fit_mix,
     prior_of,
     probabilities,
 )

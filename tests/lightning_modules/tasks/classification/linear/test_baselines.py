@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lightning_modules.tasks.classification import baselines
-from lightning_modules.tasks.classification.baselines import Texts, bag_of_words, majority
 from lightning_modules.tasks.classification.examples import Problem
+from lightning_modules.tasks.classification.linear import baselines
+from lightning_modules.tasks.classification.linear.baselines import Texts, bag_of_words, majority
 
 SINGLE = Problem("single", ("bad", "good"))
 TRAIN = Texts(["a fine film", "fine and warm", "a dull film", "dull and cold"] * 3, None)

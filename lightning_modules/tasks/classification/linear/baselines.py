@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_modules.tasks.classification.examples import Problem, Truth
-from lightning_modules.tasks.classification.linear import (
+from lightning_modules.tasks.classification.linear.regression import (
     MANY,
     Weights,
     best_strength,

@@ -1,0 +1,1 @@
+"""Linear models: heads on pooled vectors, and bags of words beside them."""
