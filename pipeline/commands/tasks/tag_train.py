@@ -1,6 +1,5 @@
 """`biloom tag train`: a tagger on the vectors of a language model."""
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +40,7 @@ from pipeline.version import biloom_version
 from preprocess.files import storage
 from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import Manifest, hash_file, read_manifest
+from preprocess.files.temporary import temporary_root
 from preprocess.reading.labelled.examples import TaggedSentence
 from preprocess.section import result_fields
 
@@ -211,5 +211,5 @@ class _Training:
         """Return the local folder of the checkpoints of a training, which Lightning writes."""
         name = identity[:16]
         if storage.is_remote(self.work):
-            return Path(tempfile.gettempdir(), f"biloom-tag-{name}")
+            return Path(temporary_root(), f"biloom-tag-{name}")
         return storage.local_path(storage.join(self.work, name))

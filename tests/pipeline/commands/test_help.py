@@ -96,6 +96,9 @@ NOT_RUN = {
         ("classify train", "classify test", "classify predict"),
         "needs labelled texts; tasks/test_classify.py, and docs/classification.md is run",
     ),
+    "tag train": "needs tagged sentences; tasks/test_tag.py",
+    "tag test": "needs tagged sentences; tasks/test_tag.py",
+    "tag predict": "needs a tagger; tasks/test_tag.py",
 }
 """Commands whose examples are parsed only, and why."""
 
