@@ -12,7 +12,7 @@ from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.tasks.classification.classifier import Classifier, PooledHead
 from lightning_modules.tasks.classification.examples import Problem
 from lightning_modules.tasks.classification.heads import TextHead
-from lightning_modules.tasks.classification.linear import Linear
+from lightning_modules.tasks.classification.linear.regression import Linear
 from lightning_modules.tasks.classification.network_config import NetworkConfig
 from lightning_modules.tasks.classification.network_head import NetworkHead
 from lightning_modules.tasks.classification.pooled import Source
