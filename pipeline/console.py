@@ -136,6 +136,12 @@ class Console:
         text = Text.assemble(f"    {lead}", (before, "dim"), (word, "bold"), (after, "dim"))
         self._rich.print(text, no_wrap=True, overflow="ellipsis")
 
+    def coloured(self, name: str, text: Text) -> None:
+        """Print a name, and below it a text with its own styles, which must be printable."""
+        self._rich.print(Text(f"  {printable(name)}", "dim"))
+        for line in text.wrap(self._rich, max(self._rich.width - 4, 1)):
+            self._rich.print(Text("    ") + line, no_wrap=True)
+
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; columns of numbers, except the first column, are aligned to the right.
 

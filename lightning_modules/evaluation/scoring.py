@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,7 +12,8 @@ from lightning_modules.vectors.batches import plan_batches
 from lightning_modules.vectors.encoder import VectorError
 from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import Text
-from preprocess.tokenizers.base import IGNORE, UNKNOWN, Token
+from lightning_modules.vectors.streams import Int64Ids, padded_targets, targets_of
+from preprocess.tokenizers.base import UNKNOWN, Token
 
 CHUNK = 64
 """Positions of each text that are scored at once."""
@@ -78,7 +77,7 @@ def _scores(
     """Yield the index of each text, and its score."""
     predictable = model.network.output_vocabulary
     for batch in plan_batches([len(tokens) + 1 for tokens in read], batch_tokens):
-        targets = [_targets(model, [t.id for t in read[n]], predictable) for n in batch]
+        targets = [targets_of([t.id for t in read[n]], model.starts, predictable) for n in batch]
         sums = _sums(model, [read[n] for n in batch], targets)
         if not sums.isfinite().all():
             raise VectorError("the log-probability of a text")
@@ -89,32 +88,34 @@ def _scores(
             yield number, Score(len(read[number]) + 1, unknown, scored[0], backward)
 
 
-def _targets(model: BiLM, ids: list[int], predictable: int) -> npt.NDArray[np.int64]:
-    """Return the targets of each direction, (2, tokens + 1)."""
-    before, after = model.starts
-    targets = np.array([[*ids, after], [*ids[::-1], before]], np.int64)
-    targets[targets >= predictable] = UNKNOWN
-    return targets
-
-
-def _sums(
-    model: BiLM, texts: Sequence[Sequence[Token]], targets: Sequence[npt.NDArray[np.int64]]
-) -> Tensor:
+def _sums(model: BiLM, texts: Sequence[Sequence[Token]], targets: Sequence[Int64Ids]) -> Tensor:
     """Return -log p of each text, float64 (directions, texts) on the CPU."""
+    sums = torch.zeros(model.network.directions, len(texts), dtype=torch.float64, device="cpu")
+    for nll in target_losses(model, texts, targets):
+        sums += nll.sum(1, dtype=torch.float64).cpu()
+    return sums
+
+
+def target_losses(
+    model: BiLM, texts: Sequence[Sequence[Token]], targets: Sequence[Int64Ids]
+) -> Iterator[Tensor]:
+    """Yield -log p of the targets of consecutive positions, (directions, positions, texts), 0 in padding.
+
+    It must be called in `Encoder.inference`.
+
+    Args:
+        model: the model.
+        texts: tokens of each text of a batch.
+        targets: targets of each text, as `targets_of` returns them.
+    """
     network = model.network
     state = network.zero_state(len(texts))
-    longest = max(of_text.shape[1] for of_text in targets)
-    padded = np.full((network.directions, longest, len(texts)), IGNORE, np.int64)
-    for row, of_text in enumerate(targets):
-        padded[:, : of_text.shape[1], row] = of_text[: network.directions]
-    sums = torch.zeros(network.directions, len(texts), dtype=torch.float64, device="cpu")
+    padded = padded_targets(targets, network.directions)
     streams = model.encoder.streams(texts)
-    for start in range(0, longest, CHUNK):
+    for start in range(0, padded.shape[1], CHUNK):
         part = slice(start, start + CHUNK)
         x = model.encoder.vectors(streams, part, len(texts), state.device)
         run = network.recurrent(x, state, training=False)
         state = run.state
         ids = torch.from_numpy(padded[:, part]).to(state.device)
-        nll = network.target_nll(run.outputs[-1], Window(ids, ids), training=False)
-        sums += nll.sum(1, dtype=torch.float64).cpu()
-    return sums
+        yield network.target_nll(run.outputs[-1], Window(ids, ids), training=False)

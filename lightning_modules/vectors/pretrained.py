@@ -16,9 +16,12 @@ from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.nn.scalar_mix import ScalarMix
 from lightning_modules.vectors.batches import plan_batches, text_windows, window_characters
+from lightning_modules.vectors.gradients import GradientEncoder
 from lightning_modules.vectors.scratch import allocate
 from lightning_modules.vectors.selection import (
     Embedding,
+    GradientPath,
+    Kind,
     Layers,
     Pooling,
     Selection,
@@ -193,6 +196,8 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
         warm_up: bool = False,
         memory_bytes: int = 1 << 28,
         segmenter: str | None = None,
+        kind: Kind = "vector",
+        path: GradientPath = "total",
     ) -> list[Embedding]:
         """Return the vectors of each text, in order, without gradients.
 
@@ -216,6 +221,10 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
                 ``TMPDIR``.
             segmenter: "jieba" (Chinese), "fugashi" (Japanese) or "pythainlp" (Thai), to find the words
                 of strings for ``unit="word"``. Each is an optional package.
+            kind: "vector", or "gradient": the gradient of the text's loss with respect to each
+                vector, in its place and shape, see `lightning_modules.vectors.gradients`.
+            path: "total" also counts what a vector changes through the next steps of its own layer;
+                "upward" counts the layers above only. Ignored for vectors.
 
         Returns:
             One `Embedding` per text. A text without tokens has vectors of shape (layers, 0, dim).
@@ -223,7 +232,7 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
         Raises:
             TypeError: if ``texts`` is one string, or a text is neither a string nor a list of words.
             SelectionError: if the model has no such layer, or another number of layers than ``mix``
-                has weights.
+                has weights; if gradients are wanted and the model has no output layer.
             WarmUpError: if the model has no warm-up text.
             SegmenterError: if the segmenter is unknown or not installed.
             ScratchError: if the disk has no room for a temporary file.
@@ -234,7 +243,9 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
                 for.
         """
         chosen = tuple(layers) if not isinstance(layers, str) else layers
-        selection = Selection(chosen, unit, pooling, mix_config(mix), segmenter)
+        selection = Selection(
+            chosen, unit, pooling, mix_config(mix), segmenter=segmenter, kind=kind, path=path
+        )
         found = self.embed_selection(texts, selection, batch_tokens, warm_up, memory_bytes)
         self.reader.warn_of_no_spaces([one.lacks_spaces for one in found])
         return found
@@ -292,11 +303,14 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
         needed = selection.read_layers(self.depth)
         new = partial(allocate, memory_bytes=memory_bytes)
         found: dict[int, npt.NDArray[np.float32]] = {}
+        encode = self.encoder.encode
+        if selection.kind == "gradient":
+            encode = GradientEncoder(self.encoder, self.network, self.starts, selection.path).encode
         units = [units_of(text, selection.unit) for text in read]
         self.encoder.learn((text.tokens for text in read), advance)
         for batch in plan_batches([len(text.tokens) for text in read], batch_tokens):
             tokens_of = [read[number].tokens for number in batch]
-            arrays = self.encoder.encode(tokens_of, needed, state, memory_bytes, advance)
+            arrays = encode(tokens_of, needed, state, memory_bytes, advance)
             for number, array in zip(batch, arrays, strict=True):
                 found[number] = selection.of(array, units[number][1], self.network.directions, new)
         by_spaces = selection.unit == "word"

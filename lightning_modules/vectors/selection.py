@@ -23,6 +23,8 @@ from preprocess.tokenizers.base import Token
 from preprocess.tokenizers.segmenters import check_segmenter
 
 Layers = Literal["all", "top", "mean", "mix", "concat"] | tuple[int, ...]
+Kind = Literal["vector", "gradient"]
+GradientPath = Literal["total", "upward"]
 Floats = npt.NDArray[np.float32]
 Text = str | Sequence[str]
 """A text, or its words."""
@@ -88,6 +90,9 @@ class Selection:
         mix: settings of ``layers="mix"``; ignored otherwise.
         segmenter: finds the words of strings for ``unit="word"``, one of `segmenters.SEGMENTERS`; None
             means that words are separated by whitespace.
+        kind: "vector", or "gradient": the gradient of the text's loss in place of each vector, see
+            `lightning_modules.vectors.gradients`.
+        path: the paths that a gradient counts, "total" or "upward"; ignored for vectors.
     """
 
     layers: Layers = "all"
@@ -95,6 +100,8 @@ class Selection:
     pooling: Pooling | None = None
     mix: MixConfig = field(default_factory=MixConfig)
     segmenter: str | None = None
+    kind: Kind = "vector"
+    path: GradientPath = "total"
 
     @property
     def chosen_pooling(self) -> Pooling:
@@ -135,6 +142,10 @@ class Selection:
                     "unit word, or no segmenter"
                 )
             check_segmenter(self.segmenter)
+        if self.kind not in ("vector", "gradient"):
+            raise SelectionError(f"kind: {self.kind!r} is unknown; use vector or gradient")
+        if self.path not in ("total", "upward"):
+            raise SelectionError(f"path: {self.path!r} is unknown; use total or upward")
         weights = self.mix.weights
         if self.layers == "mix" and weights is not None and len(weights) != depth:
             raise SelectionError(

@@ -1,4 +1,4 @@
-"""The order in which each direction reads a batch of texts, and the way back.
+"""The order in which each direction reads a batch of texts, its targets, and the way back.
 
 The forward direction reads a text from its first token, the backward direction from its last. Each reads
 the boundary token first that training put before a document.
@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_modules.vectors.type_vectors import Word
+from preprocess.tokenizers.base import IGNORE, UNKNOWN
 
 Floats = npt.NDArray[np.float32]
+Int64Ids = npt.NDArray[np.int64]
 
 
 class Streams(NamedTuple):
@@ -75,3 +77,26 @@ def put(values: Floats, array: Floats, start: int) -> None:
     array[first - 1 : last - 1, :width] = values[0, part]
     if len(values) == 2:
         array[tokens - last + 1 : tokens - first + 1, width:] = values[1, part][::-1]
+
+
+def targets_of(ids: Sequence[int], starts: tuple[int, int], predictable: int) -> Int64Ids:
+    """Return the targets of both directions, (2, tokens + 1): each token, then the closing boundary.
+
+    Args:
+        ids: token ids of a text.
+        starts: boundary tokens that the forward and the backward language model begin with.
+        predictable: ids from this one on count as the unknown token.
+    """
+    before, after = starts
+    targets = np.array([[*ids, after], [*ids[::-1], before]], np.int64)
+    targets[targets >= predictable] = UNKNOWN
+    return targets
+
+
+def padded_targets(targets: Sequence[Int64Ids], directions: int) -> Int64Ids:
+    """Stack the targets of texts, (directions, time, texts); padding is `IGNORE`."""
+    longest = max(of_text.shape[1] for of_text in targets)
+    padded = np.full((directions, longest, len(targets)), IGNORE, np.int64)
+    for row, of_text in enumerate(targets):
+        padded[:, : of_text.shape[1], row] = of_text[:directions]
+    return padded

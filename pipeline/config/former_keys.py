@@ -22,6 +22,9 @@ REMOVED: dict[str, Any] = {"embed.int8": False}
 ADDED: dict[str, Any] = dict.fromkeys(("evaluate.checkpoint", "export.checkpoint"), "last")
 """Settings added later whose default is not what older versions did, each with what they did."""
 
+NEW: dict[str, Any] = {"embed.kind": "vector", "embed.path": "total"}
+"""Settings of the embed stage that version 0.1 lacked, each with what it did."""
+
 FORMER_DEFAULTS: dict[str, Any] = {
     "train.order": "shuffled",
     "train.reset_state": 0.0,
@@ -104,7 +107,11 @@ def in_former_terms(request: Mapping[str, Any], config: Config) -> dict[str, Any
     Removed settings have their last defaults, and ignored ones their present values.
     """
     limits = {f"embed.{name}" for name in LIMITS}
-    kept = {key: value for key, value in request.items() if key not in limits}
+    kept = {
+        key: value
+        for key, value in request.items()
+        if key not in limits and NEW.get(key, _UNKNOWN) != value
+    }
     former = {**kept, **REMOVED, "embed.batch_tokens": config.embed.batch_tokens}
     embedded = config.embed.sources
     key = "embed.sample_of" if embedded is None else "embed.input"

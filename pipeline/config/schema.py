@@ -93,6 +93,16 @@ class EmbedConfig(Section):
         "all", description="layers to store, where 0 is the input layer, or how to combine them"
     )
     mix: MixConfig = Field(MixConfig(), description="the scalar mix, if layers is mix")
+    kind: Literal["vector", "gradient"] = Field(
+        "vector",
+        description="what to store: the vectors, or in place of each vector the gradient of the text's "
+        "loss with respect to it (experimental)",
+    )
+    path: Literal["total", "upward"] = Field(
+        "total",
+        description="paths of a gradient; total: also through the next steps of the same layer; upward: "
+        "through the layers above only; ignored for vectors",
+    )
     warm_up: bool = Field(
         False,
         description="start each text from the state after the model's warm-up text, not from zeros",

@@ -73,7 +73,8 @@ def report(config: Config, console: Console) -> None:
         _show_word(console, word)
     if not _shows_words(cache):
         console.line(
-            "uses of words are not shown: they need embed to keep texts and to store all layers of each token"
+            "uses of words are not shown: they need embed to keep texts and to store the "
+            "vectors of all layers of each token"
         )
     elif not found.words:
         console.line("no word is frequent enough in the vector cache to show its uses")
@@ -131,8 +132,9 @@ def _words(cache: VectorCache, settings: ReportConfig) -> list[WordUses]:
 
 def _shows_words(cache: VectorCache) -> bool:
     vectors = cache.manifest.details.get("vectors")
-    layers = vectors.get("layers", "all") if isinstance(vectors, dict) else "all"
-    return cache.texts_kept and cache.unit == "token" and layers == "all"
+    made = vectors if isinstance(vectors, dict) else {}
+    is_whole = made.get("layers", "all") == "all" and made.get("kind", "vector") == "vector"
+    return cache.texts_kept and cache.unit == "token" and is_whole
 
 
 def _show_word(console: Console, word: WordUses) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.vectors.embedding import EmbedJob
-from lightning_modules.vectors.selection import Selection
+from lightning_modules.vectors.gradients import NEEDS_HEAD
+from lightning_modules.vectors.selection import Selection, SelectionError
 from pipeline.beam.job import run_job
 from pipeline.beam.transforms import EmbedTexts
 from pipeline.config.former_keys import in_present_terms
@@ -203,9 +204,14 @@ def _job(
     model = stage_folder(config, "export", embed.model)
     manifest = read_manifest(model, "export")
     selection = Selection(
-        embed.layers, embed.unit, embed.chosen_pooling, embed.mix, embed.segmenter
+        *(embed.layers, embed.unit, embed.chosen_pooling, embed.mix),
+        segmenter=embed.segmenter,
+        kind=embed.kind,
+        path=embed.path,
     )
     selection.check(recorded(ModelConfig, manifest.details, "model").recurrent.layers + 1)
+    if embed.kind == "gradient" and not manifest.details.get("head", True):
+        raise SelectionError(f"embed.{NEEDS_HEAD}")
     return EmbedJob(
         work=place.work,
         output=place.unpublished,
@@ -292,6 +298,8 @@ def _entries(files: list[FileRecord]) -> int:
 def _settings(config: Config) -> dict[str, Any]:
     """Return the settings that a reader of the cache needs to embed more text in the same way."""
     names = {"layers", "unit", "pooling", "mix", "words", "warm_up", "segmenter"}
+    if config.embed.kind == "gradient":
+        names |= {"kind", "path"}
     return config.embed.model_dump(include=names) | {"pooling": config.embed.chosen_pooling}
 
 

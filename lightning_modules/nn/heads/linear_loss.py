@@ -107,7 +107,7 @@ class _Kept(torch.autograd.Function):
             _subtract_target_(z, c, exclude)
             kept.append(z.to(hidden.dtype))
         loss = torch.cat(losses)
-        ctx.exclude, ctx.has_bias = exclude, bias is not None
+        ctx.exclude = exclude
         ctx.save_for_backward(hidden, weight, columns, *kept)
         return loss if exclude else loss.masked_fill(columns < 0, 0)
 
@@ -116,16 +116,19 @@ class _Kept(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, columns, *kept = ctx.saved_tensors
         g, scaled = _scaled(grad, hidden, columns, ctx.exclude)
-        d_hidden, d_weight = _empty(hidden), _empty(weight)
-        d_bias = g.new_zeros(len(weight)) if ctx.has_bias else None
+        d_hidden = _empty(hidden)
+        d_weight = _empty(weight) if ctx.needs_input_grad[1] else None
+        d_bias = g.new_zeros(len(weight)) if ctx.needs_input_grad[2] else None
         for i, p in enumerate(kept):
             rows = slice(i * ctx.rows, (i + 1) * ctx.rows)
             d_hidden[rows] = times_transposed(p, weight.T)
-            _add_product(d_weight, p.T, scaled[rows], first=i == 0)
+            if d_weight is not None:
+                _add_product(d_weight, p.T, scaled[rows], first=i == 0)
             if d_bias is not None:
                 d_bias += p.T @ g[rows].to(p.dtype)
         d_hidden *= g[:, None]
-        return d_hidden.to(hidden.dtype), d_weight.to(weight.dtype), d_bias, None, None, None
+        d_weight = None if d_weight is None else d_weight.to(weight.dtype)
+        return d_hidden.to(hidden.dtype), d_weight, d_bias, None, None, None
 
 
 class _Recomputed(torch.autograd.Function):
@@ -151,8 +154,9 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, columns, total = ctx.saved_tensors
         g, scaled = _scaled(grad, hidden, columns, ctx.exclude)
-        d_hidden, d_weight = _empty(hidden), _empty(weight)
-        d_bias = None if bias is None else g.new_zeros(len(weight))
+        d_hidden = _empty(hidden)
+        d_weight = _empty(weight) if ctx.needs_input_grad[1] else None
+        d_bias = g.new_zeros(len(weight)) if ctx.needs_input_grad[2] else None
         for size in _tile_columns(hidden, weight, ctx.tile):
             w, b = weight[size], None if bias is None else bias[size]
             for rows in _pieces(len(hidden), MOST_ROWS):
@@ -163,11 +167,13 @@ class _Recomputed(torch.autograd.Function):
                 _subtract_target_(z, c, ctx.exclude)
                 p = z.to(hidden.dtype)
                 _add_product(d_hidden[rows], p, w, first=size.start == 0)
-                _add_product(d_weight[size], p.T, scaled[rows], first=rows.start == 0)
+                if d_weight is not None:
+                    _add_product(d_weight[size], p.T, scaled[rows], first=rows.start == 0)
                 if d_bias is not None:
                     d_bias[size] += p.T @ g[rows].to(p.dtype)
         d_hidden *= g[:, None]
-        return d_hidden.to(hidden.dtype), d_weight.to(weight.dtype), d_bias, None, None, None
+        d_weight = None if d_weight is None else d_weight.to(weight.dtype)
+        return d_hidden.to(hidden.dtype), d_weight, d_bias, None, None, None
 
 
 def _total(

@@ -53,7 +53,12 @@ class GRULayer(nn.Module):
         return sentence
 
     def forward(
-        self, x: Tensor, state: Tensor, resets: Tensor | None, training: bool | None = None
+        self,
+        x: Tensor,
+        state: Tensor,
+        resets: Tensor | None,
+        training: bool | None = None,
+        tap: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return h' of each step, in the shape of x, and the state after the last step.
 
@@ -63,6 +68,8 @@ class GRULayer(nn.Module):
             resets: True where the state is set to zero before the input is read, bool (directions,
                 time, rows); None means nowhere.
             training: whether to drop weights; None means the module's mode.
+            tap: its gradient is the total gradient of h', as in
+                `lightning_modules.nn.recurrent.lstm_recurrence.Recurrence`; it is not read.
         """
         x, device = x.to(self.bias.dtype), x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
@@ -74,7 +81,7 @@ class GRULayer(nn.Module):
             # 0 where the state is reset, else 1; (time, directions, rows, 1)
             keep = resets.transpose(0, 1).logical_not().unsqueeze(-1).to(x.dtype)
         if torch.is_grad_enabled():
-            outputs, after = _Recurrence.apply(x, state, *weights, keep, self.ops, dtype)
+            outputs, after = _Recurrence.apply(x, state, *weights, keep, self.ops, dtype, tap)
             return outputs, after
         with torch.autocast(device, enabled=False):
             return _run(x, state, *weights, keep, self.ops, dtype)[:2]
@@ -134,6 +141,7 @@ class _Recurrence(torch.autograd.Function):
         keep: Tensor | None,
         ops: Cell,
         dtype: torch.dtype,
+        tap: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
             outputs, after, trace = _run(
@@ -147,11 +155,12 @@ class _Recurrence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_outputs: Tensor, d_after: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast(d_outputs.device.type, enabled=False):
-            return (*_backward(ctx, d_outputs, d_after), None, None, None)
+            *gradients, d_tap = _backward(ctx, d_outputs, d_after)
+            return (*gradients, None, None, None, d_tap)
 
 
 def _backward(ctx: Any, d_outputs: Tensor, d_after: Tensor) -> tuple[Tensor | None, ...]:
-    """Return the gradients of x, state and the four weights."""
+    """Return the gradients of x, state, the four weights (None if not needed) and the tap."""
     x, weight_input, weight_hidden, keep, y, gates, inner = ctx.saved_tensors
     _, time, rows, size = x.shape
     if torch._C._autograd._get_current_graph_task_keep_graph():
@@ -160,11 +169,14 @@ def _backward(ctx: Any, d_outputs: Tensor, d_after: Tensor) -> tuple[Tensor | No
     d_y[-1] += d_after  # (time, directions, rows, hidden)
     d_recurrent = torch.empty_like(gates)  # (directions, time, rows, 3 * hidden)
     transposed = FixedWeight(weight_hidden.mT, rows, ctx.dtype, onednn=False)
+    d_tap = torch.empty_like(d_y) if ctx.needs_input_grad[9] else None
     before = y[1:-2]  # (time, directions, rows, hidden)
     if keep is not None:
         before = torch.mul(before, keep, out=torch.empty_like(y)[1:-2])
     for step in reversed(range(time)):
         d_hidden, d_gate = d_y[step], d_recurrent[:, step]
+        if d_tap is not None:
+            d_tap[step] = d_hidden
         ctx.ops.backward(gates[:, step], inner[:, step], before[step], d_hidden, d_gate)
         transposed.add(d_gate, d_hidden)
         if keep is not None:
@@ -172,12 +184,18 @@ def _backward(ctx: Any, d_outputs: Tensor, d_after: Tensor) -> tuple[Tensor | No
         if step:
             d_y[step - 1].add_(d_hidden)
     d_gates, d_recurrent = gates.flatten(1, 2), d_recurrent.flatten(1, 2)
+    d_x = product(d_gates, weight_input.mT, ctx.dtype, onednn=False).view_as(x)
+    if d_tap is not None:
+        d_tap = d_tap.transpose(0, 1)
+    if not any(ctx.needs_input_grad[2:6]):
+        return d_x, d_y[0], None, None, None, None, d_tap
     before = before.transpose(0, 1).flatten(1, 2)  # (directions, time * rows, hidden)
     return (
-        product(d_gates, weight_input.mT, ctx.dtype, onednn=False).view_as(x),
+        d_x,
         d_y[0],
         product(x.flatten(1, 2).mT, d_gates, ctx.dtype, onednn=False),
         product(before.mT, d_recurrent, ctx.dtype, onednn=False),
         d_gates.sum(1),
         d_recurrent[..., 2 * size :].sum(1),
+        d_tap,
     )

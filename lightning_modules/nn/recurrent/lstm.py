@@ -75,7 +75,12 @@ class LSTMLayer(nn.Module):
         return sentence
 
     def forward(
-        self, x: Tensor, state: Tensor, resets: Tensor | None, training: bool | None = None
+        self,
+        x: Tensor,
+        state: Tensor,
+        resets: Tensor | None,
+        training: bool | None = None,
+        tap: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return h' of each step, in the shape of x, and the state after the last step.
 
@@ -85,6 +90,7 @@ class LSTMLayer(nn.Module):
             resets: True where the state is set to zero before the input is read, bool (directions,
                 time, rows); None means nowhere.
             training: whether to drop weights; None means the module's mode.
+            tap: its gradient is the total gradient of h', as in `Recurrence`; it is not read.
         """
         x, device = x.to(self.bias.dtype), x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
@@ -104,7 +110,7 @@ class LSTMLayer(nn.Module):
             # 0 where the state is reset, else 1; (time, directions, rows, 1)
             keep = resets.transpose(0, 1).logical_not().unsqueeze(-1).to(x.dtype)
         if torch.is_grad_enabled():
-            outputs, after = Recurrence.apply(x, state, *weights, keep, settings)
+            outputs, after = Recurrence.apply(x, state, *weights, keep, settings, tap)
             return outputs, after
         with torch.autocast(device, enabled=False):
             return run_steps(x, state, weights, keep, settings, traced=False)[:2]

@@ -141,7 +141,13 @@ def _run_part(
 
 
 class Recurrence(torch.autograd.Function):
-    """`run_steps` with a gradient for x, the state and the weights."""
+    """`run_steps` with a gradient for x, the state and the weights.
+
+    The last argument, ``tap``, (directions, time, rows, width), stands for zeros that are added to each
+    h' after the clip. Its values are not read. Its gradient is the total gradient of h': through the
+    outputs and through the next steps of the layer, with c' held constant. The gradient of the outputs,
+    which autograd gives without a tap, is the part through the outputs only.
+    """
 
     @staticmethod
     def forward(
@@ -154,6 +160,7 @@ class Recurrence(torch.autograd.Function):
         weight_projection: Tensor | None,
         keep: Tensor | None,
         settings: Settings,
+        tap: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         weights = Weights(weight_input, weight_hidden, bias, weight_projection)
         with torch.autocast(x.device.type, enabled=False):
@@ -184,14 +191,28 @@ class Recurrence(torch.autograd.Function):
                         x[part], d_y[:, part], d_cell[part], trace, weights.of(part),
                         None if keep is None else keep[:, part],
                         None if unclipped is None else unclipped[:, part],
-                        settings, ctx.needs_input_grad[1],
+                        settings, _Needed.of(ctx.needs_input_grad),
                     )
                 )  # fmt: skip
         d_inputs = [
             None if g[0] is None else torch.cat(g) if len(g) > 1 else g[0]
             for g in zip(*gradients, strict=True)
         ]
-        return (*d_inputs, None, None)
+        *d_inputs, d_tap = d_inputs
+        return (*d_inputs, None, None, d_tap)
+
+
+class _Needed(NamedTuple):
+    """Gradients that are needed, besides that of x."""
+
+    state: bool
+    weights: bool
+    tap: bool
+
+    @classmethod
+    def of(cls, needed: tuple[bool, ...]) -> "_Needed":
+        """Read ``needs_input_grad`` of `Recurrence`."""
+        return cls(needed[1], any(needed[2:6]), needed[8])
 
 
 def _backward_part(
@@ -203,9 +224,12 @@ def _backward_part(
     keep: Tensor | None,
     unclipped: Tensor | None,
     settings: Settings,
-    state_gradient: bool,
+    needed: _Needed,
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of x, state (if state_gradient) and the four weights; overwrites d_y, d_cell."""
+    """Return the gradients of x, state, the four weights and the tap; overwrites d_y, d_cell.
+
+    A gradient that is not needed is None.
+    """
     _, time, rows, _ = x.shape
     (gates,) = trace.gates
     if torch._C._autograd._get_current_graph_task_keep_graph():
@@ -215,8 +239,11 @@ def _backward_part(
     steps = list(zip(gates.unbind(1), d_y.unbind(0), strict=True))
     # Scratch space of its own, because another backward pass needs the trace unchanged.
     spare = torch.empty_like(trace.cells[:2])
+    d_tap = torch.empty_like(d_y).transpose(0, 1) if needed.tap else None
     for step in reversed(range(time)):
         gate, d_hidden = steps[step]
+        if d_tap is not None:
+            d_tap[:, step] = d_hidden
         if unclipped is not None:
             d_hidden.mul_(unclipped[step])
         d_squashed = d_hidden if projection is None else projection.times(d_hidden)
@@ -231,7 +258,7 @@ def _backward_part(
         elif step and keep is not None:
             steps[step - 1][1].add_(transposed.times(gate) * keep[step])
     d_state = None
-    if state_gradient:
+    if needed.state:
         d_first = transposed.times(steps[0][0])
         d_first = d_first if keep is None else d_first * keep[0]
         d_state = torch.cat([d_first, d_cell], -1)
@@ -239,16 +266,20 @@ def _backward_part(
     def flat(z: Tensor) -> Tensor:  # (time, directions, rows, n) -> (directions, n, time * rows)
         return z.transpose(0, 1).flatten(1, 2).mT
 
-    hidden = trace.y[:-1] if keep is None else trace.y[:-1] * keep
     all_gates = gates.flatten(1, 2)  # (directions, time * rows, 4 * hidden)
+    d_x = settings.product(all_gates, weights.input.mT).view_as(x)
+    if not needed.weights:
+        return d_x, d_state, None, None, None, None, d_tap
+    hidden = trace.y[:-1] if keep is None else trace.y[:-1] * keep
     d_projection = None
     if projection is not None:
         d_projection = product(flat(trace.squashed), flat(d_y).mT, settings.dtype, False)
     return (
-        settings.product(all_gates, weights.input.mT).view_as(x),
+        d_x,
         d_state,
         settings.product(x.flatten(1, 2).mT, all_gates),
         settings.product(flat(hidden), all_gates),
         all_gates.sum(1),
         d_projection,
+        d_tap,
     )

@@ -4,6 +4,7 @@ The directions' stacks are independent, but each operation computes all directio
 layer, write a config with a `kind`, a module in this package and an entry in `LAYERS`.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -96,6 +97,7 @@ class Recurrent(nn.Module):
         state: Tensor,
         resets: Tensor | None = None,
         training: bool | None = None,
+        taps: Sequence[Tensor] | None = None,
     ) -> Run:
         """Run all layers over a window.
 
@@ -105,12 +107,17 @@ class Recurrent(nn.Module):
             resets: True where the state is set to zero before the input is read, bool (directions,
                 time, rows); None means nowhere.
             training: whether to apply dropout; None means the module's mode.
+            taps: a tensor of the shape of x per layer, whose gradient is the total gradient of the
+                layer's output, see `lightning_modules.nn.recurrent.lstm_recurrence.Recurrence`. The
+                values are not read.
         """
         training = is_training(self, training)
         outputs, after = [], []
         raw = x
         for index, layer in enumerate(self.layers):
-            y, carried = layer(x, state[index], resets, training)  # (directions, time, rows, width)
+            tap = () if taps is None else (taps[index],)
+            # y is (directions, time, rows, width)
+            y, carried = layer(x, state[index], resets, training, *tap)
             after.append(carried)  # (directions, rows, state width)
             raw = y + x if index and self.config.residual else y
             x = self._drop(raw, self._dropouts[index], training)

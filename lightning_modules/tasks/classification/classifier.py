@@ -129,14 +129,14 @@ class Classifier:
         has_pairs: whether it classifies pairs of texts.
 
     Attributes:
-        problem, prior, has_pairs: the arguments.
+        problem, head, source, prior, has_pairs: the arguments.
     """
 
     def __init__(
         self, problem: Problem, head: Head, source: Source, prior: Doubles, has_pairs: bool
     ) -> None:
         self.problem, self.has_pairs, self.prior = problem, has_pairs, prior
-        self._head, self._source = head, source
+        self.head, self.source = head, source
 
     def predict(self, text: str, pair: str | None = None, problem: str = "") -> Prediction:
         """Return the prediction for a text, or for a pair of texts.
@@ -146,7 +146,7 @@ class Classifier:
             pair: the second text of a pair.
             problem: why there is no text, such as ``empty text``; empty if there is one.
         """
-        outputs = None if problem else self._head.outputs(self._source, text, pair)
+        outputs = None if problem else self.head.outputs(self.source, text, pair)
         if outputs is None:
             note = f"{problem or 'no tokens'}: as often as in training"
             return Prediction(self._decide(self.prior), self.prior, note)

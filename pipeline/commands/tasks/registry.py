@@ -2,6 +2,7 @@
 
 from pipeline.commands.command import Command, Group
 from pipeline.commands.tasks.classify_commands import CLASSIFY
+from pipeline.commands.tasks.explain_command import EXPLAIN
 from pipeline.commands.tasks.generate_command import GENERATE
 from pipeline.commands.tasks.probing_commands import MAP, NEIGHBOURS, PROBE
 from pipeline.commands.tasks.tag_commands import TAG
@@ -9,6 +10,7 @@ from pipeline.commands.tasks.tag_commands import TAG
 TASK_COMMANDS: dict[str, Command | Group] = {
     "classify": CLASSIFY,
     "tag": TAG,
+    "explain": EXPLAIN,
     "probe": PROBE,
     "neighbours": NEIGHBOURS,
     "map": MAP,

@@ -40,13 +40,13 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def untrained(boundary: Any = "bos_eos", head: bool = True, **sections: Any) -> BiLM:
+def untrained(boundary: Any = "bos_eos", with_head: bool = True, **sections: Any) -> BiLM:
     torch.manual_seed(1)
     tokenizer = train_tokenizer(WordConfig(), ["kana kana lori mele"])
     recurrent = {"kind": "lstm", "hidden": 12, "projection": 6}
     config = ModelConfig.model_validate({"recurrent": recurrent} | sections)
     cutoffs = tuple(sections.get("head", {}).get("cutoffs", ()))
-    network = BiLMNetwork(config, tokenizer.vocabulary, cutoffs, head=head)
+    network = BiLMNetwork(config, tokenizer.vocabulary, cutoffs, head=with_head)
     return BiLM(network, tokenizer, CleaningConfig(), boundary)
 
 
@@ -167,7 +167,7 @@ def test_perplexity_is_per_token_and_bounded() -> None:
 
 def test_a_model_without_output_layer_cannot_score() -> None:
     with pytest.raises(UserError, match=r"has no output layer.*export\.head=true"):
-        score_texts(untrained(head=False), ["kana"])
+        score_texts(untrained(with_head=False), ["kana"])
 
 
 def test_a_single_string_is_no_list_of_texts() -> None:

@@ -97,7 +97,9 @@ def test_a_request_is_restated_as_an_older_version_wrote_it() -> None:
         [], ["prepare.input=x", f"embed.input=[{source}]", "embed.batch_tokens=77"]
     )
     request = {"stage": "embed", "embed.unit": "token", "embed.input.0": {"files": 1}}
-    assert in_former_terms(request, config) == {
+    new = {"embed.kind": "vector", "embed.path": "upward"}
+    assert in_former_terms(request | new, config) == {
+        "embed.path": "upward",
         **request,
         "embed.int8": False,
         "embed.batch_tokens": 77,

@@ -528,7 +528,35 @@ def test_layers_that_the_model_lacks_are_refused_before_anything_is_read(
         embed(tiny, trained, tmp_path, f"embed.input={text}", "embed.layers=[9]")
 
 
-@pytest.mark.parametrize("setting", ["embed.layers=top", "embed.unit=word", "embed.texts=false"])
+def test_the_cache_holds_the_gradients_of_the_model(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+) -> None:
+    gradients = [f"embed.input={text}", "embed.kind=gradient", "embed.dtype=float32"]
+    manifest, _ = embed(tiny, trained, tmp_path, *gradients)
+    cache = VectorCache.open(tmp_path / "embed")
+    model = BiLM.from_pretrained(trained / "export")
+    lines = text.read_text(encoding="utf-8").splitlines()[:5]
+
+    for line, found in zip(lines, model.embed(lines, kind="gradient"), strict=True):
+        np.testing.assert_allclose(cache[line], found.vectors, atol=1e-5)
+    assert manifest.details["vectors"]["kind"] == "gradient"
+    with pytest.raises(StageError, match=r"embed\.path"):
+        embed(tiny, trained, tmp_path, *gradients, "embed.path=upward")
+    with pytest.raises(StageError, match=r"embed\.kind"):
+        embed(tiny, trained, tmp_path, gradients[0], gradients[2])
+
+
+def test_gradients_need_a_model_with_an_output_layer(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+) -> None:
+    tiny.run("export", tmp_path, f"export.checkpoint={trained}/train", "export.head=false")
+    with pytest.raises(UserError, match=r"^embed\.kind: .* needs the output layer"):
+        embed(tiny, tmp_path, tmp_path, f"embed.input={text}", "embed.kind=gradient")
+
+
+@pytest.mark.parametrize(
+    "setting", ["embed.layers=top", "embed.unit=word", "embed.texts=false", "embed.kind=gradient"]
+)
 def test_a_report_of_other_vectors_says_why_it_shows_no_words(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path, setting: str
 ) -> None:
