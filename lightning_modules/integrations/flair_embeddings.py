@@ -9,7 +9,7 @@ from flair.embeddings.base import register_embeddings
 
 from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import Selection
-from preprocess.tokenizers.spanned_text import SpannedText
+from preprocess.tokenizers.segmentation.spanned_text import SpannedText
 
 
 @register_embeddings

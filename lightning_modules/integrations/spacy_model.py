@@ -9,7 +9,7 @@ from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, read_manifest
 from preprocess.files.verified import read_verified
-from preprocess.tokenizers.spanned_text import SpannedText
+from preprocess.tokenizers.segmentation.spanned_text import SpannedText
 
 
 class PipelineError(UserError):

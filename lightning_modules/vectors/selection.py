@@ -20,7 +20,7 @@ from lightning_modules.vectors.scratch import Allocate
 from preprocess.errors import UserError
 from preprocess.tokenizers.aligned_text import NO_ID, Tokenised
 from preprocess.tokenizers.base import Token
-from preprocess.tokenizers.segmenters import check_segmenter
+from preprocess.tokenizers.segmentation.segmenters import check_segmenter
 
 Layers = Literal["all", "top", "mean", "mix", "concat"] | tuple[int, ...]
 Kind = Literal["vector", "gradient"]

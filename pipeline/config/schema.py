@@ -18,7 +18,7 @@ from preprocess.config import (
 )
 from preprocess.files.paths import split_chain
 from preprocess.section import Section, runtime
-from preprocess.tokenizers.segmenters import SegmenterName
+from preprocess.tokenizers.segmentation.segmenters import SegmenterName
 
 
 class RunConfig(Section):

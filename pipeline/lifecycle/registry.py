@@ -25,7 +25,7 @@ from preprocess.files.manifest import read_manifest
 from preprocess.reading import changed_inputs
 from preprocess.reading.listing import list_source
 from preprocess.section import result_fields
-from preprocess.tokenizers.segmenters import segmenter_version
+from preprocess.tokenizers.segmentation.segmenters import segmenter_version
 from preprocess.tokenizers.subwords import read_model
 
 

@@ -33,7 +33,7 @@ from preprocess.reading.reader import Limits
 from preprocess.reading.units import Unit, plan_units
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.sample import draw_documents, unit_bytes
-from preprocess.tokenizers.segmenters import SEGMENTERS
+from preprocess.tokenizers.segmentation.segmenters import SEGMENTERS
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.files import shards_of
 from preprocess.vectors.index import write_index

@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from preprocess.text.cleaning import Cleaner
 from preprocess.tokenizers.base import UNKNOWN, Token
-from preprocess.tokenizers.joined_words import SPACE, JoinedWords
 from preprocess.tokenizers.load import Tokenizer
-from preprocess.tokenizers.segmenters import SEGMENTERS, lacks_spaces, word_spans
-from preprocess.tokenizers.spanned_text import SpannedText, cleaned_places
+from preprocess.tokenizers.segmentation.joined_words import SPACE, JoinedWords
+from preprocess.tokenizers.segmentation.segmenters import SEGMENTERS, lacks_spaces, word_spans
+from preprocess.tokenizers.segmentation.spanned_text import SpannedText, cleaned_places
 
 NO_ID = -1
 """Id of a `Token` that is a word or a sentence instead of a token of the vocabulary."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord
-from preprocess.tokenizers.joined_words import JoinedWords
+from preprocess.tokenizers.segmentation.joined_words import JoinedWords
 from preprocess.vectors.codec import Codec, Vectors
 from preprocess.vectors.files import (
     CHECKED_ENTRY,

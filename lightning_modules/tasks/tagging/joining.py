@@ -13,7 +13,7 @@ from lightning_modules.tasks.tagging.config import Join
 from lightning_modules.vectors.pretrained import BiLM
 from preprocess.reading.labelled.examples import TaggedSentence
 from preprocess.text.scripts import script_ranges
-from preprocess.tokenizers.joined_words import SPACE, JoinedWords
+from preprocess.tokenizers.segmentation.joined_words import SPACE, JoinedWords
 
 SPACELESS = (
     "Han", "Hiragana", "Katakana", "Bopomofo", "Yi",

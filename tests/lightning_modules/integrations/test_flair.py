@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from biloom import BiLM
-from preprocess.tokenizers.spanned_text import SpannedText
+from preprocess.tokenizers.segmentation.spanned_text import SpannedText
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

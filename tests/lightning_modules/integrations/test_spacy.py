@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from biloom import BiLM
-from preprocess.tokenizers.spanned_text import SpannedText
+from preprocess.tokenizers.segmentation.spanned_text import SpannedText
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,7 +11,7 @@ from lightning_modules.tasks.tagging.joining import (
     separators,
 )
 from preprocess.reading.labelled.examples import TaggedSentence
-from preprocess.tokenizers.joined_words import JoinedWords
+from preprocess.tokenizers.segmentation.joined_words import JoinedWords
 
 
 def sentence(*tokens: str) -> TaggedSentence:

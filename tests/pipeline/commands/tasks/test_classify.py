@@ -20,7 +20,7 @@ from lightning_modules.tasks import folder
 from lightning_modules.tasks.tables import read_table
 from lightning_modules.vectors.pretrained import BiLM
 from pipeline.cli import main
-from pipeline.commands.tasks import classify_data
+from pipeline.commands.tasks.classification import data
 from preprocess.files.manifest import Manifest, check_files, read_manifest, write_manifest
 from preprocess.vectors.index import write_index
 from preprocess.vectors.shard import VectorShardWriter
@@ -385,7 +385,7 @@ def test_sides_without_pairs_have_one_text() -> None:
     from preprocess.reading.labelled.examples import LabelledText
 
     examples = (LabelledText("a", None, ("x",), "line 1"),)
-    assert classify_data.Side(examples, np.zeros(1)).sides == (["a"],)
+    assert data.Side(examples, np.zeros(1)).sides == (["a"],)
 
 
 def cache_of(

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console as RichConsole
 
 from lightning_modules.tasks.explanation.explained import Explained, Row
-from pipeline.commands.tasks import explain_text
-from pipeline.commands.tasks.explain_text import show
+from pipeline.commands.tasks.explanation import text
+from pipeline.commands.tasks.explanation.text import show
 from pipeline.console import Console
 
 ONE = Explained(
@@ -47,6 +47,6 @@ def test_a_pipe_shows_the_strongest_words() -> None:
 
 
 def test_a_terminal_shows_a_part_of_a_long_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explain_text, "SHOWN_UNITS", 1)
+    monkeypatch.setattr(text, "SHOWN_UNITS", 1)
     assert "2 more units are not shown here; output=jsonl has all" in shown(True)
     assert "good!" not in shown(True)

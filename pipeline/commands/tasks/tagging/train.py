@@ -21,7 +21,7 @@ from lightning_modules.tasks.tagging.training import (
     train_tagger,
 )
 from lightning_modules.tasks.vector_source import open_vectors
-from pipeline.commands.tasks.tag_data import (
+from pipeline.commands.tasks.tagging.data import (
     JOINING,
     check_tags,
     held_out,
@@ -31,7 +31,7 @@ from pipeline.commands.tasks.tag_data import (
     tell_unseen,
     vectors_of,
 )
-from pipeline.commands.tasks.tag_tables import MOST_FREQUENT, VECTORS, WITH, WITHOUT, TagTable
+from pipeline.commands.tasks.tagging.tables import MOST_FREQUENT, VECTORS, WITH, WITHOUT, TagTable
 from pipeline.config.sections import load_section
 from pipeline.console import Console
 from pipeline.lifecycle.task_folder import make_task

@@ -6,7 +6,7 @@ from functools import partial
 
 from lightning_modules.tasks.probing.cache_query import entry_of
 from pipeline.commands.inspection import folder_of
-from pipeline.commands.tasks.cache_model import model_of
+from pipeline.commands.tasks.probing.cache_model import model_of
 from pipeline.config.probing import NeighboursConfig
 from pipeline.console import Console
 from pipeline.version import biloom_version

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Self
 
 from preprocess.errors import UserError
-from preprocess.tokenizers.segmenters import Span
+from preprocess.tokenizers.segmentation.segmenters import Span
 
 Clean = Callable[[list[str]], list[str]]
 """Returns texts after cleaning, in the same order."""

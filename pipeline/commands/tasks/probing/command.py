@@ -28,7 +28,7 @@ def _probe(options: Namespace) -> int:
     settings = load_section(ProbeConfig, options.settings)
     if options.print_config:
         return _print_config(settings)
-    from pipeline.commands.tasks.probe import probe
+    from pipeline.commands.tasks.probing.probe import probe
 
     probe(options.file, options.model, settings, options.as_json)
     return 0
@@ -41,7 +41,7 @@ def _neighbours(options: Namespace) -> int:
     settings = load_section(NeighboursConfig, options.settings)
     if options.print_config:
         return _print_config(settings)
-    from pipeline.commands.tasks.neighbours import neighbours
+    from pipeline.commands.tasks.probing.neighbours import neighbours
 
     neighbours(options.path, options.text, settings, options.model, options.index, options.as_json)
     return 0
@@ -54,7 +54,7 @@ def _map(options: Namespace) -> int:
     settings = load_section(MapConfig, options.settings)
     if options.print_config:
         return _print_config(settings)
-    from pipeline.commands.tasks.map import draw_map
+    from pipeline.commands.tasks.probing.map import draw_map
 
     draw_map(options.path, options.page, options.word, options.texts, settings)
     return 0

@@ -15,7 +15,7 @@ from lightning_modules.tasks.classification.pooled import (
 from lightning_modules.tasks.features import Features, features_of
 from lightning_modules.tasks.vector_source import VectorSource
 from lightning_modules.vectors.selection import Unit
-from pipeline.commands.tasks.classify_data import ClassifyError, Data, Side
+from pipeline.commands.tasks.classification.data import ClassifyError, Data, Side
 from pipeline.console import Bar, Console
 from pipeline.training.device import resolve_device
 

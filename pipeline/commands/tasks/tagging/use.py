@@ -19,14 +19,14 @@ from lightning_modules.tasks.tagging.joining import joined_text, separators
 from lightning_modules.tasks.tagging.saved import TaskTagger, from_task
 from lightning_modules.tasks.tagging.spans import spans_of
 from lightning_modules.tasks.vector_source import VectorSource
-from pipeline.commands.tasks.tag_data import (
+from pipeline.commands.tasks.tagging.data import (
     TagError,
     in_scheme_of,
     read_file,
     tell_unseen,
     vectors_of,
 )
-from pipeline.commands.tasks.tag_tables import WITH, label_rows, score_rows
+from pipeline.commands.tasks.tagging.tables import WITH, label_rows, score_rows
 from pipeline.config.sections import load_section
 from pipeline.console import Console
 from pipeline.training.device import resolve_device
@@ -34,7 +34,7 @@ from preprocess.files.manifest import read_manifest
 from preprocess.reading.labelled.examples import TaggedSentence
 from preprocess.reading.labelled.inputs import read_untagged
 from preprocess.reading.labelled.options import TaggedOptions
-from preprocess.tokenizers.joined_words import JoinedWords
+from preprocess.tokenizers.segmentation.joined_words import JoinedWords
 from preprocess.vectors.cache import VectorCache
 
 WINDOW_TOKENS = 20_000

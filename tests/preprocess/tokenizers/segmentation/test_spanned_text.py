@@ -15,7 +15,7 @@ from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.aligned_text import TextAligner
 from preprocess.tokenizers.load import train_tokenizer
-from preprocess.tokenizers.spanned_text import SpannedText, cleaned_places
+from preprocess.tokenizers.segmentation.spanned_text import SpannedText, cleaned_places
 
 TEXT = "I don't know, José!"
 KINDS: dict[str, Any] = {

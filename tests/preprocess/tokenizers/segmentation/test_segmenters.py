@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.tokenizers import segmenters
-from preprocess.tokenizers.segmenters import (
+from preprocess.tokenizers.segmentation import segmenters
+from preprocess.tokenizers.segmentation.segmenters import (
     LONGEST_WORDS,
     SegmenterError,
     check_segmenter,
@@ -59,7 +59,7 @@ def test_jieba_is_silent_and_uses_no_shared_cache(tmp_path: Any) -> None:
     """Its dictionary must not come from a file that another user can write."""
     script = (
         "import warnings; warnings.simplefilter('error')\n"
-        "from preprocess.tokenizers.segmenters import word_spans\n"
+        "from preprocess.tokenizers.segmentation.segmenters import word_spans\n"
         "import sys; print(len(word_spans('他在银行存钱', 'jieba')), 'jieba' in sys.modules)"
     )
     done = subprocess.run(

@@ -41,7 +41,7 @@ def _train(options: Namespace) -> int:
 
     if options.print_config:
         return _print_config(TagConfig, options.settings)
-    from pipeline.commands.tasks.tag_train import tag_train
+    from pipeline.commands.tasks.tagging.train import tag_train
 
     tag_train(options.file, options.model, options.out, options.settings, options.overwrite)
     return 0
@@ -52,7 +52,7 @@ def _test(options: Namespace) -> int:
 
     if options.print_config:
         return _print_config(TagUseConfig, options.settings)
-    from pipeline.commands.tasks.tag_use import tag_test
+    from pipeline.commands.tasks.tagging.use import tag_test
 
     tag_test(options.task, options.file, options.model, options.settings)
     return 0
@@ -64,7 +64,7 @@ def _predict(options: Namespace) -> int:
     file, settings = file_and_settings(options.words, TagUseConfig.model_fields)
     if options.print_config:
         return _print_config(TagUseConfig, settings)
-    from pipeline.commands.tasks.tag_use import tag_predict
+    from pipeline.commands.tasks.tagging.use import tag_predict
 
     tag_predict(options.task, file, options.model, settings)
     return 0

@@ -18,7 +18,7 @@ def _explain(options: Namespace) -> int:
 
         print(dump_section(load_section(ExplainConfig, settings)), end="")
         return 0
-    from pipeline.commands.tasks.explain import explain
+    from pipeline.commands.tasks.explanation.explain import explain
 
     explain(options.path, file, options.text or (), options.model, options.page, settings)
     return 0

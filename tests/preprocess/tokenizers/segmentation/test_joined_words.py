@@ -9,8 +9,8 @@ from preprocess.config import CharConfig, SentencePieceConfig, WordConfig
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.aligned_text import TextAligner
-from preprocess.tokenizers.joined_words import JoinedWords
 from preprocess.tokenizers.load import train_tokenizer
+from preprocess.tokenizers.segmentation.joined_words import JoinedWords
 from preprocess.vectors.shard import text_key
 
 TEXTS = ["我在银行存钱", "cats sat", "银行 a"] * 20

@@ -15,8 +15,8 @@ from lightning_modules.tasks.classification.stored import load_classifier
 from lightning_modules.tasks.classification.table import COLUMNS, cells, rows_by_label, score_row
 from lightning_modules.tasks.folder import Task, read_task
 from lightning_modules.tasks.tables import escape_field
-from pipeline.commands.tasks.classify_data import ClassifyError, read_file, tell_labels
-from pipeline.commands.tasks.classify_tables import (
+from pipeline.commands.tasks.classification.data import ClassifyError, read_file, tell_labels
+from pipeline.commands.tasks.classification.tables import (
     WIDE,
     show_labels,
     value_cells,

@@ -42,14 +42,14 @@ def _train(options: Namespace) -> int:
         from lightning_modules.tasks.classification.config import ClassifyConfig
 
         return _print_config(ClassifyConfig, options.settings)
-    from pipeline.commands.tasks.classify_train import classify_train
+    from pipeline.commands.tasks.classification.train import classify_train
 
     classify_train(options.file, options.model, options.out, options.settings, options.overwrite)
     return 0
 
 
 def _test(options: Namespace) -> int:
-    from pipeline.commands.tasks.classify_use import classify_test
+    from pipeline.commands.tasks.classification.use import classify_test
 
     classify_test(options.task, options.file, options.model, options.settings)
     return 0
@@ -57,7 +57,7 @@ def _test(options: Namespace) -> int:
 
 def _predict(options: Namespace) -> int:
     from lightning_modules.tasks.classification.config import ClassifyUseConfig
-    from pipeline.commands.tasks.classify_use import classify_predict
+    from pipeline.commands.tasks.classification.use import classify_predict
 
     file, settings = file_and_settings(options.words, ClassifyUseConfig.model_fields)
     classify_predict(options.task, file, options.model, settings)

@@ -10,7 +10,7 @@ from rich.console import Console as RichConsole
 
 from lightning_modules.tasks.explanation.config import ExplainConfig
 from lightning_modules.tasks.explanation.explained import Explained
-from pipeline.commands.tasks.explain_text import show
+from pipeline.commands.tasks.explanation.text import show
 from pipeline.config.sections import load_section
 from pipeline.console import Console
 from pipeline.reports.explanation_page import PageTexts, explanation_page

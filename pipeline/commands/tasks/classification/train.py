@@ -14,22 +14,22 @@ from lightning_modules.tasks.classification.linear.regression import decide, pri
 from lightning_modules.tasks.classification.table import Row, score_row
 from lightning_modules.tasks.folder import VERSION, TaskResult, stage_name, write_task
 from lightning_modules.tasks.vector_source import open_vectors
-from pipeline.commands.tasks.classify_data import ClassifyError, Data, read_data
-from pipeline.commands.tasks.classify_heads import (
+from pipeline.commands.tasks.classification.data import ClassifyError, Data, read_data
+from pipeline.commands.tasks.classification.heads import (
     decisions,
     fit_pooled,
     predict_pooled,
     train_network,
     train_pooled,
 )
-from pipeline.commands.tasks.classify_tables import (
+from pipeline.commands.tasks.classification.tables import (
     card,
     metrics_of,
     prediction_columns,
     prediction_row,
     show_table,
 )
-from pipeline.commands.tasks.classify_vectors import Vectors, source_of, vectors_of
+from pipeline.commands.tasks.classification.vectors import Vectors, source_of, vectors_of
 from pipeline.config.sections import load_section
 from pipeline.console import Console
 from pipeline.lifecycle.stage import require

@@ -25,8 +25,8 @@ from lightning_modules.tasks.classification.network_head import network_tensors
 from lightning_modules.tasks.classification.objectives import Objective
 from lightning_modules.tasks.classification.pooled import Pooled, Source
 from lightning_modules.tasks.classification.training import LabelledData, train_head
-from pipeline.commands.tasks.classify_data import ClassifyError, Data
-from pipeline.commands.tasks.classify_vectors import Sides, Vectors
+from pipeline.commands.tasks.classification.data import ClassifyError, Data
+from pipeline.commands.tasks.classification.vectors import Sides, Vectors
 from pipeline.console import Console
 from preprocess.files import storage
 from preprocess.files.temporary import temporary_root

@@ -18,8 +18,8 @@ from lightning_modules.tasks.classification.table import (
     scores_of,
 )
 from lightning_modules.tasks.folder import ModelReference
-from pipeline.commands.tasks.classify_data import Data
-from pipeline.commands.tasks.classify_heads import TrainedHead
+from pipeline.commands.tasks.classification.data import Data
+from pipeline.commands.tasks.classification.heads import TrainedHead
 from pipeline.console import Console
 from pipeline.reports.model_card import escape
 from preprocess.errors import one_line

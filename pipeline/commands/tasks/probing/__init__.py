@@ -1,0 +1,1 @@
+"""`biloom probe`, `biloom neighbours` and `biloom map`."""

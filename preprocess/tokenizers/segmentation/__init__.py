@@ -1,0 +1,1 @@
+"""The words of a text and their places: separators, segmenters, given places."""
