@@ -10,6 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 quickstart: $(VENV)/.installed-run
 	$(BIN)/biloom run configs/quickstart.yaml
+	$(BIN)/biloom classify train installed-docs: --model runs/quickstart/export --out runs/quickstart/packages
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow"
@@ -37,7 +38,7 @@ clean:
 
 $(VENV)/.installed-run: $(VENV)/.torch pyproject.toml constraints.txt
 	@echo "Installing biloom into $(VENV) (a minute or two)"
-	@$(PIP) --editable '.[beam,train,wandb]'
+	@$(PIP) --editable '.[beam,tasks,wandb]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml constraints.txt

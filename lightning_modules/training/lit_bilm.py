@@ -40,7 +40,7 @@ from lightning_modules.training.trainer_settings import (
     share_of,
 )
 from lightning_modules.training.weights.clusters import cutoffs_of, output_counts
-from lightning_modules.training.window_loader import Batch
+from lightning_modules.training.window_loader import Batch, check_batch
 from preprocess.errors import UserError
 from preprocess.shards.format import Corpus
 
@@ -221,11 +221,7 @@ class LitBiLM(EvaluatedBiLM):
         Raises:
             UserError: if the batch is another window, or none of `TokenShardDataModule`.
         """
-        if not isinstance(batch, Batch):
-            raise UserError(
-                f"the batch has the type {type(batch).__name__}; LitBiLM trains on the windows of a "
-                "TokenShardDataModule, so pass one to Trainer.fit"
-            )
+        check_batch(batch)
         if batch.step != self.windows and not self.trainer.overfit_batches:  # type: ignore[attr-defined]
             raise UserError(
                 f"the data are at window {batch.step:,} but the module is at window {self.windows:,}; "
@@ -338,12 +334,10 @@ class LitBiLM(EvaluatedBiLM):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the progress of a checkpoint of any number of ranks and passes.
 
-        The file of `BestCheckpoint` has no progress to take over.
-
         Raises:
             UserError: if the checkpoint has another format, or does not fit the model.
         """
-        if "held_out" in checkpoint:  # the best weights
+        if "held_out" in checkpoint:  # of `BestCheckpoint`, which has no progress
             return
         make_resumable(checkpoint, self.train_config.accumulate_steps)
         with fits():

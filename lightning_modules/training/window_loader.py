@@ -41,6 +41,15 @@ class Batch(NamedTuple):
     passes: tuple[Window, ...]
 
 
+def check_batch(batch: object) -> None:
+    """Raise UserError unless a batch is one of this module."""
+    if not isinstance(batch, Batch):
+        raise UserError(
+            f"the batch has the type {type(batch).__name__}; LitBiLM trains on the windows of a "
+            "TokenShardDataModule, so pass one to Trainer.fit"
+        )
+
+
 class WindowDataset(Dataset[Any]):
     """Batches by number: item ``n`` is the `Batch` of window ``n``, with NumPy arrays for tensors.
 

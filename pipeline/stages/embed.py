@@ -14,10 +14,11 @@ from pipeline.beam.transforms import EmbedTexts
 from pipeline.config.former_keys import in_present_terms
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
-from pipeline.lifecycle.inputs import input_sources, stage_folder
+from pipeline.lifecycle.inputs import stage_folder
 from pipeline.lifecycle.registry import MODEL, STAGES
 from pipeline.lifecycle.stage import Made, StageError, StageFolder
 from pipeline.lifecycle.state import request_of
+from pipeline.stages.embedded_sample import draw_sample
 from pipeline.training.device import with_a_worker_per_gpu
 from preprocess.config import Source
 from preprocess.corpus.dedup import key_buckets
@@ -32,7 +33,7 @@ from preprocess.reading.plan_file import write_plan
 from preprocess.reading.reader import Limits
 from preprocess.reading.units import Unit, plan_units
 from preprocess.text.config import CleaningConfig
-from preprocess.tokenizers.sample import draw_documents, unit_bytes
+from preprocess.tokenizers.sample import unit_bytes
 from preprocess.tokenizers.segmentation.segmenters import SEGMENTERS
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.files import shards_of
@@ -160,7 +161,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         UserError: the model, the input or the engine cannot be used.
     """
     finished = _Finished.of(config, place)
-    sources = config.embed.sources or (_sample(config, place, console),)
+    sources = config.embed.sources or (draw_sample(config, place, console),)
     if finished and finished.has_other_texts:
         sources = (_earlier(finished.cache, place), *sources)
     listed = [list_source(source) for source in sources]
@@ -328,25 +329,3 @@ def _show(console: Console, sums: _Sums) -> None:
     if sums.dropped:
         reasons = ", ".join(f"{number:,} {why}" for why, number in sorted(sums.dropped.items()))
         console.warn(f"texts without vectors: {reasons}")
-
-
-def _sample(config: Config, place: StageFolder, console: Console) -> Source:
-    """Draw documents from the corpus by the seed, and return the file that holds them."""
-    path = storage.join(place.work, "sample.jsonl")
-    source = Source(name="sample", path=path, format="jsonl")
-    if storage.exists(path):
-        check_sealed(path)
-    else:
-        sources, files = input_sources(config)
-        units = plan_units(sources, files, config.prepare.unit_bytes)
-        seed = config.embed.seed
-        inputs: list[dict[str, Any]] = []
-        texts = draw_documents(units, config.prepare, config.embed.sample, seed, inputs=inputs)
-        if not texts:
-            raise StageError("the corpus has no training text to sample; set embed.input")
-        write_inputs(place.work, inputs)
-        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
-        storage.write_bytes(path, lines.encode())
-        seal(path)
-        console.line(f"sampled {len(texts):,} documents of the corpus")
-    return source

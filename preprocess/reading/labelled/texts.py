@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from preprocess.errors import UserError, one_line
+from preprocess.reading.formats import INSTALLED_DOCS
 from preprocess.reading.labelled.content import (
     Content,
     decode_whole,
@@ -18,6 +19,7 @@ from preprocess.reading.labelled.detection import (
     is_label_first,
 )
 from preprocess.reading.labelled.examples import LabelledText, Reading
+from preprocess.reading.labelled.installed import installed_rows
 from preprocess.reading.labelled.labels import find_target, label_notes, labelled_texts
 from preprocess.reading.labelled.options import LabelledTextOptions
 from preprocess.reading.labelled.rows import (
@@ -42,7 +44,7 @@ def read_labelled_texts(path: str, options: LabelledTextOptions) -> Reading[Labe
     around the parts of a fastText line), and no characters are normalised.
 
     Args:
-        path: path or URL of the file.
+        path: path or URL of the file, or `INSTALLED_DOCS` for the documentation of installed packages.
         options: how to read it.
 
     Returns:
@@ -53,9 +55,13 @@ def read_labelled_texts(path: str, options: LabelledTextOptions) -> Reading[Labe
         UserError: the file cannot be read, its format or columns cannot be found, or none of its
             records can be used.
     """
-    with open_content(path) as content:
-        found, notes = _rows(path, content, options)
+    if path == INSTALLED_DOCS:
+        path, found, notes = path.removesuffix(":"), installed_rows(), ()
         rows = list(found.rows)
+    else:
+        with open_content(path) as content:
+            found, notes = _rows(path, content, options)
+            rows = list(found.rows)
     target = find_target(rows, found.several, options)
     counting = labelled_texts(rows, target, options)
     counting.check(path, found.format, "texts")

@@ -24,7 +24,6 @@ from lightning_modules.tasks.classification.linear.regression import (
 from lightning_modules.tasks.classification.network_head import network_tensors
 from lightning_modules.tasks.classification.objectives import Objective
 from lightning_modules.tasks.classification.pooled import Pooled, Source
-from lightning_modules.tasks.classification.training import LabelledData, train_head
 from pipeline.commands.tasks.classification.data import ClassifyError, Data
 from pipeline.commands.tasks.classification.vectors import Sides, Vectors
 from pipeline.console import Console
@@ -149,6 +148,9 @@ def train_network(
     Raises:
         FitError: the training diverges, or its checkpoints are damaged.
     """
+    # Imports Lightning, which takes seconds and which head=pool does not need.
+    from lightning_modules.tasks.classification.training import LabelledData, train_head
+
     network, problem = config.trained_network, data.problem
     used = np.flatnonzero(vectors.train.lengths)
     truth = data.train.truth[used]

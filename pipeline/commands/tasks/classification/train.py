@@ -39,6 +39,8 @@ from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.fingerprint import plain
 from preprocess.files.manifest import Manifest, hash_file, read_manifest
+from preprocess.reading.formats import INSTALLED_DOCS
+from preprocess.reading.labelled.installed import installed_content
 from preprocess.section import result_fields
 
 COMMAND = stage_name("classify")
@@ -101,6 +103,8 @@ def request_of(file: str, model: str, config: ClassifyConfig) -> dict[str, Any]:
 
 
 def _content(path: str) -> str:
+    if path == INSTALLED_DOCS:
+        return installed_content()
     try:
         return hash_file(path)[1]
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:

@@ -184,9 +184,9 @@ def test_the_same_command_makes_the_same_bytes(
     moved = tmp_path / "moved"
     assert train(moved / "train.tsv", trained, tmp_path / "again", f"dev={moved / 'dev.tsv'}") == 0
     again = content(tmp_path / "again")
-    for name, data in content(task).items():
+    for name, held in content(task).items():
         if name != "manifest.json" and name != "config.json":  # they name paths
-            assert again[name] == data, name
+            assert again[name] == held, name
 
 
 def test_a_share_is_held_out_if_no_dev_file_is_named(

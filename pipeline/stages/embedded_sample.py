@@ -1,0 +1,37 @@
+"""The sample of the corpus that the embed stage embeds if no texts are named."""
+
+import json
+from typing import Any
+
+from pipeline.config.schema import Config
+from pipeline.console import Console
+from pipeline.lifecycle.inputs import input_sources
+from pipeline.lifecycle.stage import StageError, StageFolder
+from preprocess.config import Source
+from preprocess.files import storage
+from preprocess.reading.changed_inputs import write_inputs
+from preprocess.reading.units import plan_units
+from preprocess.tokenizers.sample import draw_documents
+from preprocess.work.records import check_sealed, seal
+
+
+def draw_sample(config: Config, place: StageFolder, console: Console) -> Source:
+    """Draw documents from the corpus by the seed, and return the file that holds them."""
+    path = storage.join(place.work, "sample.jsonl")
+    source = Source(name="sample", path=path, format="jsonl")
+    if storage.exists(path):
+        check_sealed(path)
+    else:
+        sources, files = input_sources(config)
+        units = plan_units(sources, files, config.prepare.unit_bytes)
+        seed = config.embed.seed
+        inputs: list[dict[str, Any]] = []
+        texts = draw_documents(units, config.prepare, config.embed.sample, seed, inputs=inputs)
+        if not texts:
+            raise StageError("the corpus has no training text to sample; set embed.input")
+        write_inputs(place.work, inputs)
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+        storage.write_bytes(path, lines.encode())
+        seal(path)
+        console.line(f"sampled {len(texts):,} documents of the corpus")
+    return source
