@@ -55,8 +55,9 @@ def read_labelled_texts(path: str, options: LabelledTextOptions) -> Reading[Labe
         UserError: the file cannot be read, its format or columns cannot be found, or none of its
             records can be used.
     """
+    notes: tuple[str, ...] = ()
     if path == INSTALLED_DOCS:
-        path, found, notes = path.removesuffix(":"), installed_rows(), ()
+        path, found = path.removesuffix(":"), installed_rows()
         rows = list(found.rows)
     else:
         with open_content(path) as content:
