@@ -66,7 +66,7 @@ def test_an_entry_has_values_limits_default_and_kinds() -> None:
     assert ":type: `int >= 1, <= 1000000`\n:default: `32`\n" in entry("train.rows")
     assert ":type: `eos | bos_eos`\n" in entry("train.boundary")
     assert ":type: `number > 0 | null`\n" in entry("train.clip_norm")
-    assert ":default: must be given\n" in entry("prepare.input")
+    assert ":default: must be given\n" in entry("prepare.input[].path")
     assert ":default: `512` (lstm); `256` (gru)\n" in entry("model.recurrent.hidden")
     assert "\nKinds: `lstm`.\n" in entry("model.recurrent.projection")
     assert ":type: `lstm | gru`\n" in entry("model.recurrent.kind")
