@@ -21,6 +21,9 @@ from preprocess.work.folder import best_file, best_steps, checkpoint_steps
 RISES = 3
 """Held-out evaluations in a row, each worse than the one before, after which overfitting is reported."""
 
+LENGTHS = {"steps", "passes", "patience"}
+"""Settings that may be raised after a training."""
+
 Loss = tuple[int, float]
 """A step and a mean loss per token in nats."""
 
@@ -142,9 +145,11 @@ class BestCheckpoint(pl.Callback):
             return
         network = module.network
         weights = module.averaged_weights() or network.state_dict()
+        # A longer training that continues this one has the same best weights.
+        train = {k: v for k, v in module.hparams["train"].items() if k not in LENGTHS}
         checkpoint: dict[str, Any] = {
             "pytorch-lightning_version": version,  # which `load_from_checkpoint` needs
-            "hyper_parameters": dict(module.hparams),
+            "hyper_parameters": {**module.hparams, "train": train},
             "step": module.step,
             "cutoffs": list(network.head.cutoffs),
             "held_out": dict(module.held_out),

@@ -13,7 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, NamedTuple, get_args
 
 from preprocess.errors import UserError
-from preprocess.text.scripts import script_ranges
 
 SegmenterName = Literal["jieba", "fugashi", "pythainlp"]
 
@@ -154,6 +153,9 @@ def _pythainlp() -> Cut:
 @cache
 def _letters() -> dict[str, re.Pattern[str]]:
     """Return a pattern of a letter of each script in `LONGEST_WORDS`, and, under "", of any of them."""
+    # Imports NumPy, which a config is read without.
+    from preprocess.text.scripts import script_ranges
+
     classes = {
         script: "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in script_ranges(script))
         for script in LONGEST_WORDS
