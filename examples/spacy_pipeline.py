@@ -22,6 +22,7 @@ print(f"{len(doc)} tokens, vectors {doc.tensor.shape}, n't: {doc[2].vector.shape
 print(f"similarity of two words: {doc[3].similarity(doc[5]):.2f}")
 
 # The component `ner` reads the vectors through a listener, as it reads those of any tok2vec.
+spacy.util.fix_random_seed(1)
 nlp = spacy.blank("en")
 layer = {"@architectures": "biloom.Tok2Vec.v1", "model": model, "width": 64, "trainable": False}
 nlp.add_pipe("tok2vec", config={"model": layer})
