@@ -102,8 +102,7 @@ class Pieces(NamedTuple):
         tokens: number of tokens.
         shared: number of those that share a piece with the token before, so that a part of their
             vectors is the same.
-        emptied: number of those of which the model's cleaning leaves nothing; they are read as
-            unknown.
+        emptied: number of tokens that the model's cleaning empties; they are read as unknown.
     """
 
     tokens: int

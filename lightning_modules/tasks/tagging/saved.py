@@ -61,7 +61,7 @@ class TaskTagger:
     def predict(
         self, sentences: Sequence[Sequence[str]], features: Features
     ) -> list[tuple[str, ...]]:
-        """Return the tags of sentences, of which none is empty, as the training file writes them."""
+        """Return the tags of non-empty sentences, written as in the training file."""
         assert (features.depth, features.dim) == (self.depth, self.dim)
         return self.tagger.predict(sentences, features)
 

@@ -155,8 +155,8 @@ def detect_scheme(
 ) -> SchemeReport:
     """Return the scheme whose rules the tags break least, with the evidence.
 
-    If several schemes fit, the spans are the same in each of them. Tags of which most have no prefix
-    are those of no scheme, unless some are "O".
+    If several schemes fit, the spans are the same in each of them. If most tags have no prefix and
+    none is "O", they follow no scheme.
 
     Args:
         sentences: the tags of each sentence.

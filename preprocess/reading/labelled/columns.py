@@ -240,7 +240,7 @@ def has_header(rows: Sequence[Sequence[str]]) -> bool:
 
     No name may be long, a number, or a value of its column below, and only the first may be empty, as
     that of an index. Then it is a header if one of the names is known, if a column holds numbers only,
-    or if a column has short values that repeat, of which the first row has none.
+    or if a column has short values that repeat and the first row has none of them.
     """
     first, rest = rows[0], rows[1 : SAMPLE + 1]
     if sum(map(is_known, first)) > 1:

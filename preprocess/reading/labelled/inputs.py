@@ -153,7 +153,7 @@ def read_untagged(path: str, options: TaggedOptions, tell: Tell) -> Iterator[Tag
 
     Args:
         path: path or URL of a file in CoNLL columns, CoNLL-U, JSON Lines (tokens, or a text) or plain
-            text; ``-`` is standard input, of which the first line tells whether it is JSON Lines.
+            text; ``-`` is standard input, whose first line tells whether it is JSON Lines.
         options: how to read it; tags are ignored.
         tell: called with a line about the format and each note, before the first sentence.
 

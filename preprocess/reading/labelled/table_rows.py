@@ -39,7 +39,7 @@ def table_rows(
     options: LabelledTextOptions,
     with_labels: bool,
 ) -> Rows:
-    """Read a table of which the dialect is known.
+    """Read a table whose dialect is known.
 
     Raises:
         UserError: a column that is set does not exist, or columns cannot be found.

@@ -72,7 +72,7 @@ def read_records(
 
 
 class _Lines:
-    """Lines of which some are read ahead.
+    """Lines, some of which are read ahead.
 
     Attributes:
         number: number of the next line, from 1.

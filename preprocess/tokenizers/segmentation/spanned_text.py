@@ -50,8 +50,7 @@ def cleaned_places(text: SpannedText, cleaned: str, clean: Clean) -> list[Span]:
     Args:
         text: the text.
         cleaned: ``clean([text])[0]``.
-        clean: the cleaning, of which this is known: it changes what lies between whitespace, and the
-            whitespace, but moves nothing.
+        clean: the cleaning. It may change words and whitespace, but must keep their order.
 
     Returns:
         As many places as words. A word of whitespace, or that cleaning leaves empty, has length 0.

@@ -3,7 +3,12 @@
 from argparse import Namespace
 
 from pipeline.commands.command import Command, Group
-from pipeline.commands.tasks.words import file_and_settings
+from pipeline.commands.tasks.settings import (
+    PRINT_CONFIG,
+    SETTING,
+    file_and_settings,
+    print_settings,
+)
 
 SETTINGS = {
     "dev": "labelled texts that are scored (default: a share of FILE)",
@@ -30,18 +35,13 @@ MODEL = {
     "help": "model folder (default: that of the training)",
 }
 TASK = {"metavar": "TASK", "help": "folder that `biloom classify train` wrote"}
-SETTING = {"metavar": "KEY=VALUE", "nargs": "*", "help": "a setting"}
-PRINT_CONFIG = {
-    "action": "store_true",
-    "help": "print the settings with every one explained, and exit",
-}
 
 
 def _train(options: Namespace) -> int:
     if options.print_config:
         from lightning_modules.tasks.classification.config import ClassifyConfig
 
-        return _print_config(ClassifyConfig, options.settings)
+        return print_settings(ClassifyConfig, options.settings)
     from pipeline.commands.tasks.classification.train import classify_train
 
     classify_train(options.file, options.model, options.out, options.settings, options.overwrite)
@@ -61,14 +61,6 @@ def _predict(options: Namespace) -> int:
 
     file, settings = file_and_settings(options.words, ClassifyUseConfig.model_fields)
     classify_predict(options.task, file, options.model, settings)
-    return 0
-
-
-def _print_config(section: type, settings: list[str]) -> int:
-    from pipeline.config.load import dump_section
-    from pipeline.config.sections import load_section
-
-    print(dump_section(load_section(section, settings)), end="")
     return 0
 
 

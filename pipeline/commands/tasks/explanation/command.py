@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from pipeline.commands.command import Command
-from pipeline.commands.tasks.words import file_and_settings
+from pipeline.commands.tasks.settings import PRINT_CONFIG, file_and_settings, print_settings
 
 
 def _explain(options: Namespace) -> int:
@@ -13,11 +13,7 @@ def _explain(options: Namespace) -> int:
     if options.json:
         settings.append("output=jsonl")
     if options.print_config:
-        from pipeline.config.load import dump_section
-        from pipeline.config.sections import load_section
-
-        print(dump_section(load_section(ExplainConfig, settings)), end="")
-        return 0
+        return print_settings(ExplainConfig, settings)
     from pipeline.commands.tasks.explanation.explain import explain
 
     explain(options.path, file, options.text or (), options.model, options.page, settings)
@@ -48,10 +44,7 @@ EXPLAIN = Command(
         },
         "--page": {"metavar": "FILE", "help": "also write the coloured texts to this HTML file"},
         "--json": {"action": "store_true", "help": "print an object for each text (output=jsonl)"},
-        "--print-config": {
-            "action": "store_true",
-            "help": "print the settings with every one explained, and exit",
-        },
+        "--print-config": PRINT_CONFIG,
     },
     (
         "biloom explain tasks/sentiment reviews.tsv --page why.html",

@@ -1,33 +1,24 @@
 """The commands `probe`, `neighbours` and `map`. Imports nothing that is slow to load."""
 
 from argparse import Namespace
-from typing import TYPE_CHECKING
 
 from pipeline.commands.command import Command
-
-if TYPE_CHECKING:
-    from preprocess.section import Section
+from pipeline.commands.tasks.settings import PRINT_CONFIG, SETTING, print_settings
 
 _CACHE = {"path": {"metavar": "CACHE", "help": "folder or URL of a vector cache"}}
 _JSON = {
     "--json": {"action": "store_true", "dest": "as_json", "help": "print one JSON object instead"}
 }
-_SETTINGS = {
-    "settings": {"metavar": "KEY=VALUE", "nargs": "*", "help": "a setting"},
-    "--print-config": {
-        "action": "store_true",
-        "help": "print the settings with every one explained, and exit",
-    },
-}
+_SETTINGS = {"settings": SETTING, "--print-config": PRINT_CONFIG}
 
 
 def _probe(options: Namespace) -> int:
     from pipeline.config.probing import ProbeConfig
     from pipeline.config.sections import load_section
 
-    settings = load_section(ProbeConfig, options.settings)
     if options.print_config:
-        return _print_config(settings)
+        return print_settings(ProbeConfig, options.settings)
+    settings = load_section(ProbeConfig, options.settings)
     from pipeline.commands.tasks.probing.probe import probe
 
     probe(options.file, options.model, settings, options.as_json)
@@ -38,9 +29,9 @@ def _neighbours(options: Namespace) -> int:
     from pipeline.config.probing import NeighboursConfig
     from pipeline.config.sections import load_section
 
-    settings = load_section(NeighboursConfig, options.settings)
     if options.print_config:
-        return _print_config(settings)
+        return print_settings(NeighboursConfig, options.settings)
+    settings = load_section(NeighboursConfig, options.settings)
     from pipeline.commands.tasks.probing.neighbours import neighbours
 
     neighbours(options.path, options.text, settings, options.model, options.index, options.as_json)
@@ -51,19 +42,12 @@ def _map(options: Namespace) -> int:
     from pipeline.config.probing import MapConfig
     from pipeline.config.sections import load_section
 
-    settings = load_section(MapConfig, options.settings)
     if options.print_config:
-        return _print_config(settings)
+        return print_settings(MapConfig, options.settings)
+    settings = load_section(MapConfig, options.settings)
     from pipeline.commands.tasks.probing.map import draw_map
 
     draw_map(options.path, options.page, options.word, options.texts, settings)
-    return 0
-
-
-def _print_config(settings: "Section") -> int:
-    from pipeline.config.load import dump_section
-
-    print(dump_section(settings), end="")
     return 0
 
 

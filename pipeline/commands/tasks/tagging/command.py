@@ -1,10 +1,14 @@
 """The commands of `biloom tag`. Imports nothing that is slow to load."""
 
 from argparse import Namespace
-from collections.abc import Sequence
 
 from pipeline.commands.command import Command, Group
-from pipeline.commands.tasks.words import file_and_settings
+from pipeline.commands.tasks.settings import (
+    PRINT_CONFIG,
+    SETTING,
+    file_and_settings,
+    print_settings,
+)
 
 WORDS = "FILE|KEY=VALUE"
 SETTINGS = {
@@ -30,17 +34,13 @@ MODEL = {
     "help": "model folder, or a vector cache of words (default: the model of the training)",
 }
 TASK = {"metavar": "TASK", "help": "folder that `biloom tag train` wrote"}
-PRINT_CONFIG = {
-    "action": "store_true",
-    "help": "print the settings with every one explained, and exit",
-}
 
 
 def _train(options: Namespace) -> int:
     from lightning_modules.tasks.tagging.config import TagConfig
 
     if options.print_config:
-        return _print_config(TagConfig, options.settings)
+        return print_settings(TagConfig, options.settings)
     from pipeline.commands.tasks.tagging.train import tag_train
 
     tag_train(options.file, options.model, options.out, options.settings, options.overwrite)
@@ -51,7 +51,7 @@ def _test(options: Namespace) -> int:
     from lightning_modules.tasks.tagging.config import TagUseConfig
 
     if options.print_config:
-        return _print_config(TagUseConfig, options.settings)
+        return print_settings(TagUseConfig, options.settings)
     from pipeline.commands.tasks.tagging.use import tag_test
 
     tag_test(options.task, options.file, options.model, options.settings)
@@ -63,18 +63,10 @@ def _predict(options: Namespace) -> int:
 
     file, settings = file_and_settings(options.words, TagUseConfig.model_fields)
     if options.print_config:
-        return _print_config(TagUseConfig, settings)
+        return print_settings(TagUseConfig, settings)
     from pipeline.commands.tasks.tagging.use import tag_predict
 
     tag_predict(options.task, file, options.model, settings)
-    return 0
-
-
-def _print_config(section: type, settings: Sequence[str]) -> int:
-    from pipeline.config.load import dump_section
-    from pipeline.config.sections import load_section
-
-    print(dump_section(load_section(section, settings)), end="")
     return 0
 
 
@@ -89,11 +81,7 @@ TAG = Group(
                     "metavar": "FILE",
                     "help": "sentences: CoNLL columns, CoNLL-U, or JSON Lines with spans",
                 },
-                "settings": {
-                    "metavar": "KEY=VALUE",
-                    "nargs": "*",
-                    "help": "a setting",
-                },
+                "settings": SETTING,
                 "--model": {
                     "metavar": "DIR",
                     "required": True,

@@ -1,6 +1,29 @@
-"""The words of a command line whose file is optional and whose settings are KEY=VALUE."""
+"""What commands with KEY=VALUE settings share. Imports nothing that is slow to load."""
 
 from collections.abc import Collection, Sequence
+
+SETTING = {"metavar": "KEY=VALUE", "nargs": "*", "help": "a setting"}
+PRINT_CONFIG = {
+    "action": "store_true",
+    "help": "print the settings with every one explained, and exit",
+}
+
+
+def print_settings(section: type, settings: Sequence[str]) -> int:
+    """Print all settings of a section with their explanations, and return exit code 0.
+
+    Args:
+        section: class of the settings.
+        settings: KEY=VALUE words, which replace defaults.
+
+    Raises:
+        ConfigError: a setting is unknown or has a wrong value.
+    """
+    from pipeline.config.load import dump_section
+    from pipeline.config.sections import load_section
+
+    print(dump_section(load_section(section, settings)), end="")
+    return 0
 
 
 def file_and_settings(words: Sequence[str], keys: Collection[str]) -> tuple[str, list[str]]:
