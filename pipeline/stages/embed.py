@@ -26,7 +26,7 @@ from preprocess.corpus.rejects import PREFIX, side_files
 from preprocess.files import storage
 from preprocess.files.fingerprint import differing_keys
 from preprocess.files.manifest import NAME, FileRecord, content_hash, read_manifest, recorded
-from preprocess.reading.changed_inputs import read_inputs, warnings_of, write_inputs
+from preprocess.reading.changed_inputs import warnings_of, write_inputs
 from preprocess.reading.kinds.missing_text import why_no_text
 from preprocess.reading.listing import list_source
 from preprocess.reading.plan_file import write_plan
@@ -39,7 +39,12 @@ from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.files import shards_of
 from preprocess.vectors.index import write_index
 from preprocess.work.damage import check_made
-from preprocess.work.folder import read_finished_record, read_unit_record
+from preprocess.work.folder import (
+    read_finished_record,
+    read_record,
+    read_unit_record,
+    sample_inputs_file,
+)
 from preprocess.work.records import check_sealed, seal
 
 EFFORT = 100
@@ -248,7 +253,8 @@ def _made(
         files = [f for f in old if f.name.startswith(SHARDS) and finished.is_kept] + files
     shards = shards_of({file.name: file for file in files})
     files.append(write_index(place.folder, shards, generation, place.unpublished, files))
-    inputs = read_inputs(place.work) if config.embed.input is None else sums.inputs
+    is_sample = config.embed.input is None
+    inputs = read_record(sample_inputs_file(place.work)) if is_sample else sums.inputs
     keep = finished and (finished.is_kept or finished.has_other_texts)
     write_inputs(place.unpublished, inputs, before=place.folder if keep else None)
     rejects = _side_files(place, finished)

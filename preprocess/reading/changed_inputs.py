@@ -22,7 +22,13 @@ from preprocess.files.storage import exists, is_remote, join, open_read, read_by
 from preprocess.files.verified import damaged, manifest_of, read_rows
 from preprocess.reading.byte_range import NOTHING, OLD_LINE_ENDS, RangeRead
 from preprocess.reading.units import Range, Unit
-from preprocess.work.folder import read_record, unit_records, word_records
+from preprocess.work.folder import (
+    read_record,
+    read_record_if_written,
+    sample_inputs_file,
+    unit_records,
+    word_records,
+)
 
 INPUTS = "inputs.jsonl"
 """Name of the file in which a finished stage lists the raw ranges that it read."""
@@ -125,8 +131,8 @@ def read_inputs(folder: str, manifest: Manifest | None = None) -> list[dict[str,
     """Return the rows of the ``inputs.jsonl`` of a folder; empty if it has none.
 
     Args:
-        folder: folder of a stage or of its unfinished work.
-        manifest: manifest of the stage, with which the file is compared.
+        folder: folder of a stage.
+        manifest: its manifest, with which the file is compared.
 
     Raises:
         DamagedResult: the file is damaged.
@@ -238,7 +244,7 @@ def _rows(folder: str, work: str) -> Iterator[dict[str, Any]]:
         return
     if not work:
         return
-    yield from read_inputs(work)
+    yield from read_record_if_written(sample_inputs_file(work)) or ()
     for record in (*unit_records(work), *word_records(work)):
         # Former versions recorded no inputs of word counts.
         yield from read_record(record).get("inputs", ())

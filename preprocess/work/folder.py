@@ -7,6 +7,8 @@
       replaces.json            content hashes of the finished results that this work continues
       result/...               files of the result, until the driver publishes them
       plan.bin                 the units of work (`preprocess.reading.plan_file`)
+      sample.jsonl             the sample of the corpus that is embedded, with its hash in sample.jsonl.json
+      sample-inputs.json       the raw ranges that were read for this sample
       units/000012.json        record of a unit: its first pass is finished
       segments/000012.json     record of a unit's closed segments, while its first pass runs
       parts/train-000012-003.bin, .npy    tokens and documents of a closed segment (prepare)
@@ -149,6 +151,14 @@ def remove_work(stage_folder: str, work: str) -> None:
 
 def _work_names(root: str) -> list[str]:
     return [name for name in list_folders(root) if _FINGERPRINT.fullmatch(name)]
+
+
+def sample_file(work: str) -> str:
+    return join(work, "sample.jsonl")
+
+
+def sample_inputs_file(work: str) -> str:
+    return join(work, "sample-inputs.json")
 
 
 def asked_file(work: str) -> str:
