@@ -1,5 +1,6 @@
 """The program of a process that `pipeline.training.ranks` starts."""
 
+import os
 import pickle
 import sys
 import time
@@ -35,4 +36,8 @@ def _join() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of torch may abort a process while Python exits.
+    os._exit(code)
