@@ -128,21 +128,30 @@ def test_two_processes_train_like_one(tiny: Tiny, biloom: Command, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("settings", [(), (*DIVIDED, "train.data_workers=1")])
+@pytest.mark.parametrize(
+    ("settings", "number", "stops"),
+    [
+        ((), signal.SIGKILL, 2),
+        ((), signal.SIGTERM, 1),
+        ((), signal.SIGINT, 1),
+        ((*DIVIDED, "train.data_workers=1"), signal.SIGKILL, 1),
+        ((*DIVIDED, "train.data_workers=1"), signal.SIGTERM, 1),
+    ],
+)
 def test_two_processes_that_were_stopped_resume_to_the_same_bits(
     tiny: Tiny,
     biloom: Command,
     undisturbed: Path,
     tmp_path: Path,
-    number: int,
     settings: tuple[str],
+    number: int,
+    stops: int,
 ) -> None:
     reference = undisturbed
     if settings:
-        reference = tmp_path / "reference"
+        reference = tiny.root / "two-processes-divided"  # trained once
         train(tiny, biloom, reference, *settings)
-    for step in sorted(random.Random().sample(range(5, 30), 2)):
+    for step in sorted(random.Random().sample(range(5, 30), stops)):
         code, told = stopped(tiny, biloom, tmp_path, number, step, *settings)
         assert code == (-signal.SIGKILL if number == signal.SIGKILL else exit_code(number)), told
         assert "Traceback" not in told
@@ -322,7 +331,7 @@ def test_processes_that_are_killed_at_random_leave_nothing_and_resume_to_the_sam
     tiny: Tiny, biloom: Command, undisturbed: Path, tmp_path: Path
 ) -> None:
     draw = random.Random()
-    for _ in range(10):
+    for _ in range(6):
         with biloom.start("train", *tiny.arguments(tmp_path, *TWO)) as process:
             time.sleep(draw.uniform(1, 15))
             if process.poll() is not None:  # it has finished
