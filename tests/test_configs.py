@@ -10,7 +10,7 @@ from preprocess.config import PrepareConfig
 
 SHIPPED = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 EXPECTED = {
-    *("base", "chinese", "elmo-original", "gru", "ptb", "quickstart", "seed-small", "wikitext-2"),
+    *("base", "chinese", "elmo-original", "gru", "ptb", "quickstart", "seed-small", "simple-english", "wikitext-2"),
 }
 
 
