@@ -62,6 +62,9 @@ def test_sources_that_are_none_are_reported(
     assert f"3 files are named besides the folder to write; {give}" in told("a", "b", "c", model)
     words = theirs / "word.dic"
     assert "--vocabulary is for an ELMo archive" in told(theirs, model, "--vocabulary", words)
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "model"):
+        assert "because a folder of its path is a file; name another" in told(theirs, folder)
     (theirs / "word.dic").unlink()
     assert "word.dic is missing; name a file that exists" in told(theirs, model)
 
