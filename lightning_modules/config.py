@@ -101,6 +101,24 @@ class CharCNNInputConfig(Section):
         return self
 
 
+class WordCharCNNInputConfig(CharCNNInputConfig):
+    """The input of ELMoForManyLangs: a convolution over Unicode characters, and a vector per word.
+
+    Only imported models have it; they cannot be trained as a language model.
+    """
+
+    kind: Literal["word_char_cnn"] = "word_char_cnn"  # type: ignore[assignment]
+    characters: int = Field(
+        ge=7,
+        description="number of character ids: six special ones and the characters of the dictionary",
+    )
+    word_dim: int = Field(
+        ge=0,
+        le=MAX_WIDTH,
+        description="width of the vector of a word, beside the convolution; 0 means that there is none",
+    )
+
+
 class LSTMConfig(Section):
     """Projected LSTM layers, a separate stack per direction (Peters et al. 2018, section 3.1)."""
 
@@ -202,13 +220,20 @@ class SampledSoftmaxConfig(Section):
     )
 
 
-InputConfig = Annotated[
+TrainableInputConfig = Annotated[
     EmbeddingInputConfig | AdaptiveInputConfig | CharCNNInputConfig, Field(discriminator="kind")
+]
+InputConfig = Annotated[
+    EmbeddingInputConfig | AdaptiveInputConfig | CharCNNInputConfig | WordCharCNNInputConfig,
+    Field(discriminator="kind"),
 ]
 RecurrentConfig = Annotated[LSTMConfig | GRUConfig, Field(discriminator="kind")]
 HeadConfig = Annotated[
     AdaptiveSoftmaxConfig | SoftmaxConfig | SampledSoftmaxConfig, Field(discriminator="kind")
 ]
+
+
+INPUT = "input encoder: ids or spellings to vectors, shared by both directions"
 
 
 class ModelConfig(Section):
@@ -219,10 +244,7 @@ class ModelConfig(Section):
         description="both: a forward and a backward language model, as in ELMo; forward: a forward "
         "language model only",
     )
-    input: InputConfig = Field(
-        EmbeddingInputConfig(),
-        description="input encoder: ids or spellings to vectors, shared by both directions",
-    )
+    input: InputConfig = Field(EmbeddingInputConfig(), description=INPUT)
     recurrent: RecurrentConfig = Field(
         LSTMConfig(), description="recurrent stack, one per direction"
     )
@@ -286,6 +308,15 @@ class ModelConfig(Section):
             raise ValueError(
                 "tied: output_vocabulary needs output vectors of its own; set it to null"
             )
+
+
+class TrainableModelConfig(ModelConfig):
+    """The network: input encoder, recurrent stack, output layer.
+
+    All networks but those that are only imported.
+    """
+
+    input: TrainableInputConfig = Field(EmbeddingInputConfig(), description=INPUT)
 
 
 Unit = Literal["token", "word", "sentence"]

@@ -14,6 +14,7 @@ from lightning_modules.config import (
     ModelConfig,
     RecurrentConfig,
     SampledSoftmaxConfig,
+    WordCharCNNInputConfig,
 )
 from lightning_modules.nn.heads.cutoffs import tail_widths
 from preprocess.tokenizers.spellings import CHARACTERS
@@ -43,7 +44,7 @@ def _input_parameters(
     config: ModelConfig, vocabulary: int, width: int, cutoffs: tuple[int, ...]
 ) -> int:
     if isinstance(config.input, CharCNNInputConfig):
-        return _char_cnn_parameters(config.input, width)
+        return _char_cnn_parameters(config.input, vocabulary, width)
     if isinstance(config.input, AdaptiveInputConfig):
         # Tied vectors are counted in the output layer.
         assert isinstance(config.head, AdaptiveSoftmaxConfig)
@@ -57,11 +58,15 @@ def _linear(columns: int, width: int) -> int:
     return 0 if columns == width else (columns + 1) * width
 
 
-def _char_cnn_parameters(config: CharCNNInputConfig, width: int) -> int:
+def _char_cnn_parameters(config: CharCNNInputConfig, vocabulary: int, width: int) -> int:
     convolutions = sum(number * (1 + size * config.dim) for size, number in config.filters)
     filters = sum(number for _, number in config.filters)
     highway = config.highway * 2 * filters * (filters + 1)
-    return CHARACTERS * config.dim + convolutions + highway + _linear(filters, width)
+    shared = convolutions + highway
+    if isinstance(config, WordCharCNNInputConfig):
+        vectors = config.characters * config.dim + vocabulary * config.word_dim
+        return vectors + shared + (filters + config.word_dim + 1) * width
+    return CHARACTERS * config.dim + shared + _linear(filters, width)
 
 
 def _layer_parameters(config: RecurrentConfig) -> int:

@@ -35,7 +35,7 @@ def archived_parts(config: ModelConfig) -> tuple[CharCNNInputConfig, LSTMConfig]
         ElmoError: an ELMo archive cannot represent the network; the message names the setting.
     """
     cnn, lstm = config.input, config.recurrent
-    if not isinstance(cnn, CharCNNInputConfig):
+    if not isinstance(cnn, CharCNNInputConfig) or cnn.kind != "char_cnn":
         raise ElmoError(f"model.input.kind is {cnn.kind}, but an ELMo archive needs char_cnn")
     if not isinstance(lstm, LSTMConfig):
         raise ElmoError(f"model.recurrent.kind is {lstm.kind}, but an ELMo archive needs lstm")

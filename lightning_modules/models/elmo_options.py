@@ -5,26 +5,19 @@ describe another network than the one that is built.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from lightning_modules.config import ModelConfig
-from lightning_modules.models.elmo_errors import ElmoError, reading
+from lightning_modules.models.elmo_errors import ElmoError
 from lightning_modules.models.elmo_layout import archived_parts
-from preprocess.errors import one_line
-from preprocess.files import storage
+from lightning_modules.models.json_options import check_keys, load_json, section_of
 from preprocess.tokenizers.spellings import CHARACTERS
 
 WITH_MASK = CHARACTERS + 1
 """`n_characters` in an options.json for inference, where id 0 is padding; one less in training."""
-
-MOST_BYTES = 1 << 20
-"""Largest options.json that is read."""
-
-BEYOND = 1 << 31
-"""Numbers must be smaller."""
 
 MOST_FILTERS = 1000
 """Largest number of convolutions."""
@@ -77,13 +70,13 @@ def read_options(path: str) -> ModelConfig:
         ElmoError: the file is missing, is not JSON, or does not describe an ELMo with a character CNN.
     """
     try:
-        options = _load(path)
+        options = load_json(path, "give the path of an archive's options.json")
         if "lstm" in options and options.get("char_cnn") is None:
             raise ElmoError(
                 f"{path}: 'char_cnn' is missing; only models with a character CNN can be imported"
             )
-        for section in READ:
-            _check_keys(path, section, _section(options, section))
+        for name, read in READ.items():
+            check_keys(path, name, section_of(options, name), read | HARMLESS, NEUTRAL)
         return _config(path, options)
     except ElmoError:
         raise
@@ -99,73 +92,6 @@ def read_options(path: str) -> ModelConfig:
         raise ElmoError(
             f"{path} is not the options.json of an ELMo archive ({error}); name another file"
         ) from error
-
-
-def _load(path: str) -> dict[str, Any]:
-    with reading(path, "give the path of an archive's options.json"):
-        data = storage.read_bytes(path, 0, MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"it is larger than {MOST_BYTES:,} bytes")
-    options = json.loads(data, object_pairs_hook=_without_repeats)
-    if not isinstance(options, dict):
-        raise TypeError("it is not a JSON object")
-    for name, value in _numbers(options):
-        if not abs(value) < BEYOND:
-            shown = value if isinstance(value, float) else "too large"
-            raise ElmoError(f"{path}: {name} is {shown}; it must be a number below 2^31")
-    return options
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"'{one_line(name)}' is given twice")
-        found[name] = value
-    return found
-
-
-def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, int | float]]:
-    """Yield the numbers in a JSON value, each with its dotted name."""
-    if isinstance(value, int | float):
-        yield name, value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _numbers(inner, f"{name}.{one_line(key)}" if name else one_line(key))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _numbers(inner, name)
-
-
-def _section(options: dict[str, Any], name: str) -> dict[str, Any]:
-    found: Any = options
-    for key in filter(None, name.split(".")):
-        found = found[key]
-        if not isinstance(found, dict):
-            raise TypeError(f"'{name}' is not an object")
-    section: dict[str, Any] = found
-    return section
-
-
-def _check_keys(path: str, section: str, options: Mapping[str, Any]) -> None:
-    """Check that no option is ignored that may change the network.
-
-    Raises:
-        ElmoError: an option is not known, or has a value that is not supported.
-    """
-    for name in sorted(options.keys() - READ[section] - HARMLESS):
-        where = one_line(f"{section}.{name}" if section else name)
-        if name not in NEUTRAL:
-            raise ElmoError(
-                f"{path}: the option '{where}' is not known, and may describe another network than "
-                "the one that is built; remove it if it has no effect on the vectors"
-            )
-        # Compared as JSON, because 1 == True in Python.
-        if json.dumps(options[name]) not in NEUTRAL[name]:
-            raise ElmoError(
-                f"{path}: '{where}' is {json.dumps(options[name])[:40]}, which is not supported; only "
-                f"models with {NEUTRAL[name][0]} can be imported"
-            )
 
 
 def _config(path: str, options: dict[str, Any]) -> ModelConfig:

@@ -4,6 +4,7 @@ Settings and weights are compared before memory is allocated, so a folder takes 
 files.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,9 @@ from preprocess.errors import UserError
 
 RANKS = ("input.ranks", "head.ranks")
 """Names of the tensors that hold the frequency ranks of ids."""
+
+CODE_POINTS = "input.code_points"
+"""Name of the tensor that holds the characters of a dictionary."""
 
 
 def network_of_weights(settings: ModelSettings, weights: Mapping[str, Tensor]) -> BiLMNetwork:
@@ -54,11 +58,20 @@ def network_of_weights(settings: ModelSettings, weights: Mapping[str, Tensor]) -
                 id_ranks(weights[name], len(weights[name]))
             except UserError as error:
                 raise ValueError(f"'{name}': {error}") from error
+    if CODE_POINTS in weights:
+        _check_code_points(weights[CODE_POINTS])
     network.load_state_dict(weights, assign=True)
     for module in network.modules():
         if isinstance(module, LSTMLayer | AdaptiveSoftmax):
             module.set_constants()
     return network
+
+
+def _check_code_points(code_points: Tensor) -> None:
+    """Raise ValueError unless characters are valid and increase."""
+    inside = (code_points >= 0) & (code_points <= sys.maxunicode)
+    if not inside.all() or (code_points.diff() <= 0).any():
+        raise ValueError(f"'{CODE_POINTS}' does not hold increasing Unicode characters")
 
 
 def check_type_vectors(settings: ModelSettings, vectors: Tensor) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from lightning_modules.config import AdaptiveSoftmaxConfig, ModelConfig
+from lightning_modules.config import AdaptiveSoftmaxConfig, ModelConfig, WordCharCNNInputConfig
 from lightning_modules.nn.heads.adaptive_softmax import AdaptiveSoftmax
 from lightning_modules.nn.heads.cutoffs import check_cutoffs
 from lightning_modules.nn.heads.routes import Routes
@@ -22,7 +22,11 @@ from preprocess.errors import UserError
 
 NO_HEAD = (
     "this model has no output layer, so it cannot score or generate text, or be trained; export it again "
-    "with export.head=true"
+    "with export.head=true (an imported ELMo model never has one)"
+)
+NOT_TRAINED = (
+    "model.input.kind word_char_cnn is the input of imported ELMoForManyLangs models, which have no output "
+    "layer and cannot be trained as a language model; use char_cnn"
 )
 
 
@@ -89,7 +93,8 @@ class BiLMNetwork(nn.Module):
         head: whether to build the output layer.
 
     Raises:
-        UserError: cutoffs do not increase within the vocabulary, or ranks are not a permutation.
+        UserError: cutoffs do not increase within the vocabulary, ranks are not a permutation, or an
+            output layer is wanted for the input of an imported model.
 
     Attributes:
         directions: 2, or 1 for a forward language model only.
@@ -107,6 +112,8 @@ class BiLMNetwork(nn.Module):
         head: bool = True,
     ) -> None:
         super().__init__()
+        if head and isinstance(config.input, WordCharCNNInputConfig):
+            raise UserError(NOT_TRAINED)
         self.directions = config.direction_count
         self.direction_width = config.recurrent.direction_width
         self.width = self.directions * self.direction_width

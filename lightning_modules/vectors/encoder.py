@@ -141,7 +141,11 @@ class Encoder:
             ids: token ids, int64 (directions, time, rows).
             spellings: spelling of each id. None means the tokenizer's.
         """
-        spellings = spellings or self._spellings
+        own = self._spellings
+        if spellings is not None and own is not None:
+            # A batch names its words; how they are spelled is the model's affair.
+            spellings = Spellings(spellings.spelling, 0, own.max_characters, own.speller)
+        spellings = spellings or own
         if spellings is None:
             return ids
         types = types_of_window(ids.cpu().numpy(), spellings)

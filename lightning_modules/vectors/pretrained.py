@@ -33,7 +33,7 @@ from lightning_modules.vectors.selection import (
 from lightning_modules.vectors.sentences import SentenceEncoding
 from lightning_modules.vectors.streams import put
 from lightning_modules.vectors.text_batch import TensorForward, TextBatch, text_batch
-from lightning_modules.vectors.type_vectors import Advance, TypeVectors
+from lightning_modules.vectors.type_vectors import Advance, TypeVectors, speller_of
 from preprocess.errors import UserError
 from preprocess.files.manifest import read_manifest
 from preprocess.shards.stream import boundary_ids
@@ -42,7 +42,7 @@ from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.aligned_text import TextAligner, Tokenised
 from preprocess.tokenizers.base import Token
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer
-from preprocess.tokenizers.spellings import MARKS, Spellings
+from preprocess.tokenizers.spellings import Spellings
 
 
 class WarmUpError(UserError):
@@ -109,10 +109,11 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
         self._spellings: Spellings | None = None
         self._types: TypeVectors | None = None
         if isinstance(network.input, CharCNN):
+            speller = speller_of(network.input, tokenizer)
             self._spellings = Spellings(
-                tokenizer.spelling, tokenizer.vocabulary, network.input.max_characters
+                tokenizer.spelling, tokenizer.vocabulary, network.input.max_characters, speller
             )
-            self._types = TypeVectors(network.input, type_vectors)
+            self._types = TypeVectors(network.input, type_vectors, speller=speller)
         self.eval()
 
     @classmethod
@@ -342,5 +343,4 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
         """Return the number of words that are longer than the model reads."""
         if self._spellings is None:
             return 0
-        longest = self._spellings.max_characters - MARKS
-        return sum(len(token.spelling.encode("utf-8", "ignore")) > longest for token in tokens)
+        return sum(self._spellings.speller.truncates(token.spelling) for token in tokens)

@@ -17,20 +17,16 @@ import xxhash
 from torch import Tensor, nn
 
 from lightning_modules.nn.inputs.char_cnn import CharCNN
+from lightning_modules.nn.inputs.word_char_cnn import WordCharCNN
 from lightning_modules.nn.inputs.word_types import LENGTHS
 from lightning_modules.nn.window import Types
 from lightning_modules.vectors.forks import after_fork_renew
+from preprocess.errors import UserError
 from preprocess.tokenizers.base import BOS, CONTROLS, EOS, UNKNOWN
+from preprocess.tokenizers.dictionary_speller import DictionarySpeller
 from preprocess.tokenizers.load import Tokenizer
-from preprocess.tokenizers.spellings import (
-    PAD,
-    TEXT_BEGIN,
-    TEXT_END,
-    WORD_BEGIN,
-    WORD_END,
-    Characters,
-    spell,
-)
+from preprocess.tokenizers.spellings import ByteSpeller, Characters, Speller
+from preprocess.tokenizers.words import WordTokenizer
 
 ROW_BLOCK = 64
 """Words per block. Larger blocks are no faster and consist mostly of padding for a short text."""
@@ -48,6 +44,26 @@ Advance = Callable[[int], None]
 
 SPELT_AT_ONCE = 1 << 14
 """Words whose characters are in memory at once."""
+
+
+def speller_of(network: CharCNN, tokenizer: Tokenizer) -> Speller:
+    """Return what converts the words of a tokenizer to the character ids that a character CNN reads.
+
+    Raises:
+        UserError: the network has vectors of words, but the tokenizer has no vocabulary of words.
+    """
+    if not isinstance(network, WordCharCNN):
+        return ByteSpeller(network.max_characters)
+    find = None
+    if network.words is not None:
+        if not isinstance(tokenizer, WordTokenizer):
+            raise UserError(
+                f"the model has vectors of words, but its tokenizer is {tokenizer.kind}, not word; both "
+                "must be of one model, import it again with `biloom import-elmo`"
+            )
+        find = tokenizer.find
+    code_points = network.code_points.cpu().numpy()
+    return DictionarySpeller(code_points, network.max_characters, find)
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -85,6 +101,7 @@ class TypeVectors:
         precomputed: vectors of the tokenizer's ids, (vocabulary, width) float32. None means that all
             vectors are computed.
         kept_bytes: size of the cache. A full cache is emptied.
+        speller: converts words to character ids; None means `ByteSpeller`.
     """
 
     def __init__(
@@ -92,8 +109,10 @@ class TypeVectors:
         network: CharCNN,
         precomputed: Tensor | None = None,
         kept_bytes: int = 1 << 28,
+        speller: Speller | None = None,
     ) -> None:
         self._network, self._precomputed = network, precomputed
+        self._speller = speller or ByteSpeller(network.max_characters)
         self._kept_bytes = kept_bytes
         self._weights = "" if precomputed is None else fingerprint(network)
         self._start()
@@ -206,14 +225,14 @@ class TypeVectors:
 
     def _computed(self, unknown: Sequence[Word]) -> Iterator[_Block]:
         characters = self._spell(unknown)  # (unknown, max_characters)
-        lengths = (characters != PAD).sum(1)  # (unknown,)
+        lengths = (characters != self._speller.pad).sum(1)  # (unknown,)
         widths = np.array([*(n for n in LENGTHS if n < characters.shape[1]), characters.shape[1]])
         bucket = np.searchsorted(widths, lengths)
         for number, width in enumerate(widths.tolist()):
             inside = np.flatnonzero(bucket == number)
             for start in range(0, len(inside), ROW_BLOCK):
                 some = inside[start : start + ROW_BLOCK]
-                block = np.full((ROW_BLOCK, width), PAD, np.int64)
+                block = np.full((ROW_BLOCK, width), self._speller.pad, np.int64)
                 block[: len(some)] = characters[some, :width]
                 on_device = torch.from_numpy(block).to(self._device)
                 types = Types((on_device,), torch.arange(ROW_BLOCK, device=self._device))
@@ -222,13 +241,10 @@ class TypeVectors:
                 yield _Block([unknown[n] for n in some], vectors)
 
     def _spell(self, words: Sequence[Word]) -> Characters:
-        spelt = [word if isinstance(word, str) else "" for word in words]
-        rows = spell(spelt, self._network.max_characters)
-        for mark, character in ((BEGIN, TEXT_BEGIN), (END, TEXT_END)):
+        rows = self._speller.spell([word if isinstance(word, str) else "" for word in words])
+        for mark, token in ((BEGIN, BOS), (END, EOS)):
             if mark in words:
-                row = rows[words.index(mark)]
-                row[:] = PAD
-                row[:3] = WORD_BEGIN, character, WORD_END
+                rows[words.index(mark)] = self._speller.boundary(token)
         return rows
 
 

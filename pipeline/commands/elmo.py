@@ -1,10 +1,26 @@
-"""`biloom import-elmo` and `biloom export-elmo`: ELMo archives to model folders and back."""
+"""`biloom import-elmo` and `biloom export-elmo`: other programs' models to model folders and back."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.models.elmo_errors import ElmoError, reading
 from lightning_modules.models.elmo_options import read_options, write_options
 from lightning_modules.models.elmo_vocabulary import read_vocabulary, write_vocabulary
 from lightning_modules.models.elmo_weights import read_weights, write_weights
+from lightning_modules.models.manylangs.dictionaries import (
+    CHARACTERS,
+    WORDS,
+    read_characters,
+    read_words,
+)
+from lightning_modules.models.manylangs.options import CONFIG as MANYLANGS_CONFIG
+from lightning_modules.models.manylangs.options import PUBLISHED_NAME
+from lightning_modules.models.manylangs.options import read_options as read_manylangs_options
+from lightning_modules.models.manylangs.weights import EMBEDDER, ENCODER
+from lightning_modules.models.manylangs.weights import read_weights as read_manylangs_weights
 from lightning_modules.models.model_folder import CONFIG, WEIGHTS, load_network, save_model
 from lightning_modules.nn.bilm import BiLMNetwork
 from pipeline.console import Console, count
@@ -36,7 +52,7 @@ WRITTEN = {WEIGHTS, CONFIG, KIND_FILE, TEXT, INDEX, "README.md"}
 CARD = """\
 # ELMo
 
-Imported from an ELMo archive (options.json, weights.hdf5); the weights are unchanged. Words are read
+Imported from {source}; the weights are unchanged. Words are read
 by their characters, so any word has a vector. There is no output layer, so text cannot be scored.
 
 ```python
@@ -47,24 +63,43 @@ for embedding in model.embed([["Words", "as", "a", "list", "."], "or separated b
     print(embedding.vectors.shape)  # (layers, tokens, dim)
 ```
 """
+SOURCES = "give options.json and weights.hdf5 of an ELMo archive, or the folder of an ELMoForManyLangs model"
 
 
-def import_elmo(options: str, weights: str, folder: str, vocabulary: str | None) -> None:
-    """Write a model folder from an ELMo archive.
+def import_elmo(sources: Sequence[str], folder: str, vocabulary: str | None) -> None:
+    """Write a model folder from a model of another program.
 
     Args:
-        options: options.json of the archive.
-        weights: weights.hdf5 of the archive.
+        sources: options.json and weights.hdf5 of an ELMo archive, or the folder of an ELMoForManyLangs
+            model.
         folder: the model folder to write.
-        vocabulary: a vocabulary file of bilm-tf, one word per line; None gives a model without a
-            vocabulary. Both embed any word, from its characters.
+        vocabulary: for an archive, a vocabulary file of bilm-tf, one word per line; None gives a model
+            without a vocabulary. Both embed any word, from its characters.
 
     Raises:
-        StageError: h5py is not installed.
-        ElmoError: the archive or the vocabulary cannot be read, or the folder has another result or
+        StageError: h5py is not installed, which an archive needs.
+        ElmoError: the model or the vocabulary cannot be read, or the folder has another result or
             other files.
         ManifestError: the manifest in the folder is damaged.
     """
+    console = Console()
+    if len(sources) == 2:
+        _import_archive(sources[0], sources[1], folder, vocabulary, console)
+    elif len(sources) > 2:
+        raise ElmoError(f"{len(sources)} files are named besides the folder to write; {SOURCES}")
+    elif vocabulary:
+        raise ElmoError(
+            "--vocabulary is for an ELMo archive; an ELMoForManyLangs model has its words in word.dic"
+        )
+    elif not storage.exists(storage.join(sources[0], MANYLANGS_CONFIG)):
+        raise ElmoError(f"{one_line(sources[0])} holds no {MANYLANGS_CONFIG}; {SOURCES}")
+    else:
+        _import_manylangs(sources[0], folder, console)
+
+
+def _import_archive(
+    options: str, weights: str, folder: str, vocabulary: str | None, console: Console
+) -> None:
     require("import-elmo", NEEDS)
     config = read_options(options)
     asked = {
@@ -73,21 +108,75 @@ def import_elmo(options: str, weights: str, folder: str, vocabulary: str | None)
         "weights": _hash(weights),
         "vocabulary": _hash(vocabulary) if vocabulary else None,
     }
-    console = Console()
+    if _is_done(folder, asked, console):
+        return
+    words, notes = read_vocabulary(vocabulary) if vocabulary else ([], ())
+    for note in notes:
+        console.warn(f"{vocabulary}: {note}")
+    tensors = read_weights(weights, config)
+    source = "an ELMo archive (options.json, weights.hdf5)"
+    _write(folder, asked, config, tensors, words, source, console)
+
+
+def _import_manylangs(model: str, folder: str, console: Console) -> None:
+    options = read_manylangs_options(model)
+    names = [CHARACTERS, *([WORDS] if options.has_words else []), EMBEDDER, ENCODER]
+    asked = {
+        "stage": "export",
+        "network": "published" if options.is_published else _hash(options.path),
+        **{name: _hash(storage.join(model, name)) for name in names},
+    }
+    if _is_done(folder, asked, console):
+        return
+    if options.is_published:
+        console.line(f"{PUBLISHED_NAME} is missing from the folder: its published values are taken")
+    characters = read_characters(model)
+    words = read_words(model) if options.has_words else None
+    config = options.config(len(characters.rows))
+    tensors = read_manylangs_weights(model, config, characters, words)
+    source = "a model of ELMoForManyLangs"
+    _write(folder, asked, config, tensors, words.words if words else (), source, console)
+
+
+def _is_done(folder: str, asked: Mapping[str, Any], console: Console) -> bool:
+    """Return True if the folder holds the result already.
+
+    Raises:
+        ElmoError: it has another result or other files.
+    """
     if storage.exists(storage.join(folder, NAME)):
         if read_manifest(folder).asked == asked:
             console.line(f"{folder}: already done")
-            return
+            return True
         raise ElmoError(f"{folder} holds another finished result; name another folder")
     if others := set(storage.list_names(folder)) - WRITTEN:
         raise ElmoError(
             f"{folder} holds {one_line(min(others))}, which is not a file of a model; name another folder"
         )
-    words, notes = read_vocabulary(vocabulary) if vocabulary else ([], ())
-    for note in notes:
-        console.warn(f"{vocabulary}: {note}")
+    return False
+
+
+def _write(
+    folder: str,
+    asked: dict[str, Any],
+    config: ModelConfig,
+    tensors: Mapping[str, Tensor],
+    words: Sequence[str],
+    source: str,
+    console: Console,
+) -> None:
+    """Write a model folder.
+
+    Args:
+        folder: the folder.
+        asked: what the manifest records of the input.
+        config: the network.
+        tensors: state dict of the network, without output layer.
+        words: the vocabulary.
+        source: what the model was, for its card.
+        console: for the last line.
+    """
     tokenizer = WordTokenizer(Vocabulary.of_words(words))
-    tensors = read_weights(weights, config)
     network = BiLMNetwork(config, tokenizer.vocabulary, head=False)
     network.load_state_dict(tensors)
     cleaning = CleaningConfig(unicode="none", control_characters="keep", whitespace="keep")
@@ -102,9 +191,9 @@ def import_elmo(options: str, weights: str, folder: str, vocabulary: str | None)
     }
     names = save_model(folder, tensors, saved, tokenizer)
     made = [FileRecord(name, *hash_file(storage.join(folder, name))) for name in names]
-    storage.write_bytes(storage.join(folder, "README.md"), CARD.encode())
-    card = record_of("README.md", CARD.encode())
-    parameters = sum(tensor.numel() for tensor in tensors.values())
+    text = CARD.format(source=source).encode()
+    storage.write_bytes(storage.join(folder, "README.md"), text)
+    parameters = sum(weight.numel() for weight in network.parameters())
     manifest = Manifest(
         stage="export",
         stage_version=1,
@@ -112,7 +201,7 @@ def import_elmo(options: str, weights: str, folder: str, vocabulary: str | None)
         fingerprint=fingerprint(asked),
         content=content_hash(made),
         asked=asked,
-        files=(*made, card),
+        files=(*made, record_of("README.md", text)),
         details={**saved, "parameters": parameters},
     )
     write_manifest(folder, manifest)

@@ -62,7 +62,7 @@ def _score(options: Namespace) -> int:
 def _import_elmo(options: Namespace) -> int:
     from pipeline.commands.elmo import import_elmo
 
-    import_elmo(options.options, options.weights, options.folder, options.vocabulary)
+    import_elmo(options.sources, options.folder, options.vocabulary)
     return 0
 
 
@@ -275,20 +275,23 @@ COMMANDS: dict[str, Command | Group] = {
     **TASK_COMMANDS,
     "cache": Group("inspect, check or convert a vector cache", _CACHE),
     "import-elmo": Command(
-        "convert an ELMo archive (options.json, weights.hdf5) to a model folder",
+        "convert an ELMo archive or an ELMoForManyLangs model to a model folder",
         _import_elmo,
         {
-            "options": {"metavar": "OPTIONS", "help": "options.json"},
-            "weights": {"metavar": "WEIGHTS", "help": "weights.hdf5"},
+            "sources": {
+                "metavar": "SOURCE",
+                "nargs": "+",
+                "help": "options.json and weights.hdf5, or the folder of an ELMoForManyLangs model",
+            },
             "folder": {"metavar": "FOLDER", "help": "model folder to write"},
             "--vocabulary": {
                 "metavar": "FILE",
-                "help": "vocabulary of bilm-tf, one word per line",
+                "help": "for an archive: vocabulary of bilm-tf, one word per line",
             },
         },
         (
-            "biloom import-elmo options.json weights.hdf5 models/elmo",
             "biloom import-elmo options.json weights.hdf5 models/elmo --vocabulary vocab.txt",
+            "biloom import-elmo zhs.model models/chinese",
         ),
     ),
     "export-elmo": Command(

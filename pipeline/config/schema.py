@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lightning_modules.config import DEFAULT_POOLING, MixConfig, ModelConfig, Pooling, Unit
+from lightning_modules.config import DEFAULT_POOLING, MixConfig, Pooling, TrainableModelConfig, Unit
 from lightning_modules.training.config import EvaluateConfig, TrainConfig
 from pipeline.config.runners import DirectRunner, RunnerConfig
 from preprocess.config import (
@@ -198,7 +198,9 @@ class Config(Section):
     prepare: PrepareConfig = Field(
         PrepareConfig(), description="the prepare stage: raw text to token shards"
     )
-    model: ModelConfig = Field(ModelConfig(), description="the network architecture")
+    model: TrainableModelConfig = Field(
+        TrainableModelConfig(), description="the network architecture"
+    )
     train: TrainConfig = Field(TrainConfig(), description="the train stage")
     evaluate: EvaluateConfig = Field(
         EvaluateConfig(), description="the evaluate stage: held-out perplexity"

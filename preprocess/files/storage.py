@@ -130,7 +130,8 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
     """Yield a binary file that becomes ``path`` when the block ends, unless the block raises.
 
     Raises:
-        StorageError: the disk is full, permissions are missing, or the bucket does not exist.
+        StorageError: the disk is full, permissions are missing, a folder of the path is a file, or the
+            bucket does not exist.
     """
     if is_remote(path):
         fs, inner = open_remote(path)
@@ -143,7 +144,12 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
     target = local_path(path)
     temporary = temporary_name(target)
     with report_write_errors(path):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StorageError(
+                f"{path}: cannot be written, because a folder of its path is a file; name another folder"
+            ) from error
         try:
             with open(temporary, "wb") as file:
                 yield file

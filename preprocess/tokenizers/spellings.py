@@ -1,11 +1,11 @@
 """Words as sequences of character ids, the input of a character CNN.
 
-A word is represented by its UTF-8 bytes between a begin mark and an end mark. Bytes that do not fit
-into the fixed length are cut off.
+A word is represented by its characters between a begin mark and an end mark. Characters that do not fit
+into the fixed length are cut off. For our own models and ELMo archives a character is a UTF-8 byte.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +30,9 @@ MARKS = 2
 """Positions taken by the marks of a word."""
 
 KEPT_BYTES = 1 << 24
-"""Size of the table of spellings kept in memory: with 50 positions, the first 160,000 ids."""
+"""Size of the table of spellings kept in memory: with 50 bytes, the first 160,000 ids."""
 
-Characters = npt.NDArray[np.uint16]
+Characters = npt.NDArray[np.unsignedinteger[Any]]
 
 Spelling = Callable[[int], str]
 """Returns the spelling of an id: `Tokenizer.spelling`."""
@@ -52,6 +52,47 @@ def spell(words: Sequence[str], max_characters: int) -> Characters:
     return rows
 
 
+class Speller(Protocol):
+    """A way to convert words to character ids.
+
+    Attributes:
+        pad: id of the positions after the end mark of a word.
+        dtype: dtype of character ids.
+    """
+
+    pad: int
+    dtype: type[np.unsignedinteger[Any]]
+
+    def spell(self, words: Sequence[str]) -> Characters:
+        """Return the character ids of words, shape (words, max_characters)."""
+
+    def boundary(self, token: int) -> Characters:
+        """Return the character ids of the control token `BOS` or `EOS`, shape (max_characters,)."""
+
+    def truncates(self, word: str) -> bool:
+        """Return True if a word is longer than the model reads."""
+
+
+class ByteSpeller:
+    """The `Speller` of UTF-8 bytes."""
+
+    pad, dtype = PAD, np.uint16
+
+    def __init__(self, max_characters: int) -> None:
+        self._max_characters = max_characters
+
+    def spell(self, words: Sequence[str]) -> Characters:
+        return spell(words, self._max_characters)
+
+    def boundary(self, token: int) -> Characters:
+        row = np.full(self._max_characters, PAD, np.uint16)
+        row[:3] = WORD_BEGIN, TEXT_BEGIN if token == BOS else TEXT_END, WORD_END
+        return row
+
+    def truncates(self, word: str) -> bool:
+        return len(word.encode("utf-8", "ignore")) > self._max_characters - MARKS
+
+
 class Spellings:
     """Character ids of the tokens of a vocabulary, cached for the lowest ids.
 
@@ -61,19 +102,28 @@ class Spellings:
         spelling: returns the spelling of an id.
         vocabulary: number of ids.
         max_characters: positions of a word, marks included.
+        speller: converts words to character ids; None means `ByteSpeller`.
 
     Attributes:
-        spelling, max_characters: the arguments.
+        spelling, max_characters, speller: the arguments.
     """
 
-    def __init__(self, spelling: Spelling, vocabulary: int, max_characters: int) -> None:
+    def __init__(
+        self,
+        spelling: Spelling,
+        vocabulary: int,
+        max_characters: int,
+        speller: Speller | None = None,
+    ) -> None:
         self.spelling, self.max_characters = spelling, max_characters
-        kept = min(vocabulary, KEPT_BYTES // (2 * max_characters))
-        self._rows = np.empty((kept, max_characters), np.uint16)
+        self.speller = speller or ByteSpeller(max_characters)
+        dtype = np.dtype(self.speller.dtype)
+        kept = min(vocabulary, KEPT_BYTES // (dtype.itemsize * max_characters))
+        self._rows = np.empty((kept, max_characters), dtype)
         self._known = np.zeros(kept, bool)
 
     def of_ids(self, ids: npt.NDArray[np.int64]) -> Characters:
-        """Return the character ids of tokens, uint16, shape (ids, max_characters).
+        """Return the character ids of tokens, shape (ids, max_characters).
 
         Args:
             ids: distinct token ids, shape (ids,).
@@ -83,17 +133,16 @@ class Spellings:
         new = frequent[~self._known[frequent]]
         self._rows[new] = self._spell(new)
         self._known[new] = True
-        rows = np.empty((len(ids), self.max_characters), np.uint16)
+        rows = np.empty((len(ids), self.max_characters), self._rows.dtype)
         rows[kept] = self._rows[frequent]
         rows[~kept] = self._spell(ids[~kept])
         return rows
 
     def _spell(self, ids: npt.NDArray[np.int64]) -> Characters:
-        rows = spell([self.spelling(token) for token in ids.tolist()], self.max_characters)
-        for control, character in ((BOS, TEXT_BEGIN), (EOS, TEXT_END)):
+        rows = self.speller.spell([self.spelling(token) for token in ids.tolist()])
+        for control in (BOS, EOS):
             # By id, because a text may contain a word that is spelt like a control token.
-            rows[ids == control] = PAD
-            rows[ids == control, :3] = WORD_BEGIN, character, WORD_END
+            rows[ids == control] = self.speller.boundary(control)
         return rows
 
 

@@ -68,17 +68,18 @@ class WordTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         rows = [text.split() for text in texts]
-        ids = self._find(list(chain.from_iterable(rows)))
+        ids = self.find(list(chain.from_iterable(rows)))
         ends = np.cumsum([len(row) for row in rows]).tolist()
         return [ids[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
 
-    def _find(self, words: Sequence[str]) -> Ids:
+    def find(self, words: Sequence[str]) -> Ids:
+        """Return the id of each word, UNKNOWN if it is not in the vocabulary; shape (words,)."""
         ids = np.fromiter(map(self._ids.get, words, repeat(self._absent)), np.int32, len(words))
         rare = np.flatnonzero(ids == _MISSING)
         if len(rare):
             spelt = [words[index] for index in rare.tolist()]
             types = list(dict.fromkeys(spelt))
-            found = self._words.find([word.encode() for word in types])
+            found = self._words.find([word.encode("utf-8", "surrogatepass") for word in types])
             known = np.where(found < 0, UNKNOWN, found + len(CONTROLS))
             number = dict(zip(types, known.tolist(), strict=True))
             ids[rare] = [number[word] for word in spelt]
@@ -88,7 +89,7 @@ class WordTokenizer:
         return " ".join(map(self.spelling, ids.tolist()))
 
     def tokens(self, text: str) -> list[Token]:
-        ids = self._find(text.split()).tolist()
+        ids = self.find(text.split()).tolist()
         words = re.finditer(r"\S+", text)
         return [Token(n, word[0], *word.span()) for n, word in zip(ids, words, strict=True)]
 

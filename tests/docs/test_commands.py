@@ -29,6 +29,7 @@ from lightning_modules.models.elmo_weights import write_weights
 from lightning_modules.nn.bilm import BiLMNetwork
 from pipeline import cli
 from pipeline.config.load import load_config
+from tests.lightning_modules.models.manylangs.small_model import make_model
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -205,6 +206,7 @@ def _lay_out(folder: Path) -> None:
             name.write_text(config)
     _write_tagged(folder)
     _write_archive(folder)
+    make_model(folder / "zhs.model")
     _write(folder / "docs.txt", _lines("mytext", 99, 300))
     _write(folder / "text" / "a.txt", _lines("mytext", 98))
 

@@ -42,16 +42,20 @@ class CharCNN(nn.Module):
     Args:
         config: sizes, activation and dropout.
         width: width of the vectors returned.
+        characters: number of character ids.
+        pad: id of the positions after the end of a word.
 
     Attributes:
         max_characters: number of characters that a word is truncated or padded to.
         width: width of the vectors returned.
     """
 
-    def __init__(self, config: CharCNNInputConfig, width: int) -> None:
+    def __init__(
+        self, config: CharCNNInputConfig, width: int, characters: int = CHARACTERS, pad: int = PAD
+    ) -> None:
         super().__init__()
-        self.max_characters, self.width = config.max_characters, width
-        self.characters = CharacterVectors(CHARACTERS, config.dim)
+        self.max_characters, self.width, self._pad = config.max_characters, width, pad
+        self.characters = CharacterVectors(characters, config.dim)
         self.filters = nn.ParameterList(
             torch.empty(size * config.dim, number) for size, number in config.filters
         )
@@ -89,16 +93,21 @@ class CharCNN(nn.Module):
         """Return the vectors of types, (types, width), without dropout.
 
         Args:
-            characters: buckets of types as in `Types.characters`, padded with `PAD`.
+            characters: buckets of types as in `Types.characters`.
         """
+        x = self.features(characters)
+        if self.projection is not None:
+            x = self.projection(x).to(x.dtype)  # (types, width); bf16 under autocast before
+        return x
+
+    def features(self, characters: tuple[Tensor, ...]) -> Tensor:
+        """Return the output of the last highway layer, (types, filters); arguments as in `vectors`."""
         x: Tensor = _Convolution.apply(
-            characters, self.max_characters, self.characters(), *self.filters
+            characters, self.max_characters, self._pad, self.characters(), *self.filters
         )
         x = self.activation(x + self.bias)  # (types, filters)
         for layer in self.highway:
             x = layer(x)
-        if self.projection is not None:
-            x = self.projection(x).to(x.dtype)  # (types, width); bf16 under autocast before
         return x
 
 
@@ -144,6 +153,7 @@ class _Convolution(torch.autograd.Function):
         ctx: Any,
         buckets: tuple[Tensor, ...],
         max_characters: int,
+        pad: int,
         characters: Tensor,
         *filters: Tensor,
     ) -> Tensor:
@@ -154,7 +164,7 @@ class _Convolution(torch.autograd.Function):
         padded, maxima, windows = [], [], []
         for bucket in buckets:
             types, length = bucket.shape
-            ids = F.pad(bucket, (0, room - length), value=PAD)  # (types, room)
+            ids = F.pad(bucket, (0, room - length), value=pad)  # (types, room)
             x = F.embedding(ids, characters).view(types, room * dim)
             strongest = [
                 # The last window sees only padding, unless the word fills max_characters.
@@ -184,11 +194,13 @@ class _Convolution(torch.autograd.Function):
             for offset in range(len(weight) // dim):
                 rows = slice(offset * dim, (offset + 1) * dim)
                 seen = ids.gather(1, window + offset)  # (types, number)
-                by_character = weight.new_zeros(CHARACTERS, number).scatter_add_(0, seen, d_maxima)
+                by_character = weight.new_zeros(len(characters), number).scatter_add_(
+                    0, seen, d_maxima
+                )
                 d_weight[rows] = characters.T @ by_character
                 d_characters += by_character @ weight[rows].T
             d_filters.append(d_weight)
-        return None, None, d_characters, *d_filters
+        return None, None, None, d_characters, *d_filters
 
 
 def _strongest(x: Tensor, weight: Tensor, dim: int, windows: int) -> tuple[Tensor, Tensor]:

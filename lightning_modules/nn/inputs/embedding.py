@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_modules.config import EmbeddingInputConfig, InputConfig
 from lightning_modules.nn.inputs.adaptive_input import AdaptiveInput
 from lightning_modules.nn.inputs.char_cnn import CharCNN
+from lightning_modules.nn.inputs.word_char_cnn import WordCharCNN
 from lightning_modules.nn.mode import is_training
 
 
@@ -84,6 +85,8 @@ def build_input(
         div: likewise.
         ranks: likewise.
     """
+    if config.kind == "word_char_cnn":
+        return WordCharCNN(config, vocabulary, width)
     if config.kind == "char_cnn":
         return CharCNN(config, width)
     if config.kind == "adaptive":

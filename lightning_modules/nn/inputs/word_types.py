@@ -8,10 +8,10 @@ import numpy.typing as npt
 import torch
 
 from lightning_modules.nn.window import Types
-from preprocess.tokenizers.spellings import PAD, Spellings
+from preprocess.tokenizers.spellings import Spellings
 
 LENGTHS = (6, 8, 10, 12, 16, 24)
-"""Maximum word length of each bucket, in bytes with marks; a last bucket takes longer words.
+"""Maximum word length of each bucket, in characters with marks; a last bucket takes longer words.
 
 More buckets need less padding but more matmuls. A bucket per length was not faster on two cores.
 """
@@ -40,7 +40,7 @@ def types_of_window(ids: npt.NDArray[np.int64], spellings: Spellings) -> Types:
     """
     types, places = np.unique(ids, return_inverse=True)
     characters = spellings.of_ids(types)  # (types, max_characters)
-    lengths = (characters != PAD).sum(1)  # (types,)
+    lengths = (characters != spellings.speller.pad).sum(1)  # (types,)
     order = np.argsort(lengths, kind="stable")
     rank = np.empty(len(types), np.int64)
     rank[order] = np.arange(len(types))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.models.elmo_errors import ElmoError
-from lightning_modules.models.elmo_options import MOST_BYTES, read_options, write_options
+from lightning_modules.models.elmo_options import read_options, write_options
+from lightning_modules.models.json_options import MOST_BYTES
 
 LSTM = {
     "dim": 8,

@@ -164,7 +164,7 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_vectors_equal_a_reference_in_float64(kind: str, tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "archive", **KINDS[kind])
-    import_elmo(f"{archive}/options.json", f"{archive}/weights.hdf5", f"{tmp_path}/model", None)
+    import_elmo([f"{archive}/options.json", f"{archive}/weights.hdf5"], f"{tmp_path}/model", None)
     model = BiLM.from_pretrained(tmp_path / "model")
 
     for words, found in zip(WORDS, model.embed(WORDS), strict=True):
@@ -187,7 +187,7 @@ def recorded() -> Path:
 def model(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> BiLM:
     folder = tmp_path_factory.mktemp("elmo") / "model"
     archive = recorded / "model"
-    import_elmo(f"{archive}/options.json", f"{archive}/lm_weights.hdf5", str(folder), None)
+    import_elmo([f"{archive}/options.json", f"{archive}/lm_weights.hdf5"], str(folder), None)
     return BiLM.from_pretrained(folder)
 
 

@@ -1,0 +1,1 @@
+"""Reading the models of ELMoForManyLangs (Che et al. 2018)."""
