@@ -253,6 +253,13 @@ def test_loss_falls_and_gradients_reach_the_language_model(folder: Path) -> None
     assert [token.tag_ for token in copy(texts[2])] == ["m", "k"]
 
 
+def test_a_width_below_one_is_told(folder: Path) -> None:
+    from lightning_modules.integrations.spacy_tok2vec import make_tok2vec
+
+    with pytest.raises(ValueError, match="width: 0 is too small; write 1 or more, or null"):
+        make_tok2vec(str(folder), width=0)
+
+
 def test_entry_points_are_found_without_an_import(folder: Path, tmp_path: Path) -> None:
     """As after an installation of this version."""
     made = with_vectors(folder)
