@@ -8,7 +8,7 @@ from flair.embeddings import TokenEmbeddings
 from flair.embeddings.base import register_embeddings
 
 from lightning_modules.vectors.pretrained import BiLM
-from lightning_modules.vectors.selection import Selection
+from lightning_modules.vectors.selection import Selection, layers_of
 from preprocess.tokenizers.segmentation.spanned_text import SpannedText
 
 
@@ -27,8 +27,8 @@ class BiLMEmbeddings(TokenEmbeddings):
         self._params = {"model": model, "layers": layers, "pooling": pooling}
         # In a tuple, so that its weights are not those of a saved tagger.
         self._model = (BiLM.from_pretrained(model),)
-        chosen: Any = layers if isinstance(layers, str) else tuple(layers)
-        self._selection = Selection(chosen, "word", pooling)
+        self._selection = Selection(layers_of(layers), "word", pooling)
+        self._selection.check(self._model[0].depth)
         count, size = self._selection.shape(self._model[0].depth, self._model[0].dim)
         self._length = count * size
         self.eval()

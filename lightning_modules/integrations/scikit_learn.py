@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -23,13 +24,14 @@ from lightning_modules.vectors.selection import (
     Selection,
     SelectionError,
     Text,
+    layers_of,
 )
-from lightning_modules.vectors.sentences import layers_of
+from lightning_modules.vectors.sentences import move, warn_of_empty_texts
 from lightning_modules.vectors.type_vectors import fingerprint
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, read_manifest
-from preprocess.tokenizers.aligned_text import check_text, check_texts
+from preprocess.tokenizers.aligned_text import checked_texts
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -96,9 +98,8 @@ class BiLMTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             UserError: if the model cannot be loaded.
         """
         model = self._loaded()
-        count, dim = self._selection(model).shape(model.depth, model.dim)
+        self._selection(model)
         self.content_ = model.content
-        self._n_features_out = count * dim
         return self
 
     def transform(self, X: Iterable[Text]) -> Floats:  # noqa: N803
@@ -111,14 +112,18 @@ class BiLMTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             TypeError: if a text is neither a string nor a list of words.
             UserError: if the model folder has changed since `fit`.
             VectorError: if the model computes NaN or infinity.
+
+        Warns:
+            EmptyTextWarning: the number of texts without tokens.
         """
-        texts = _texts(X)
+        texts = list(checked_texts(X))
         model = self._loaded()
         fitted = getattr(self, "content_", model.content)
         if fitted != model.content:
             raise UserError(
                 f"{self.model}: this is another model than the one that the transformer was fitted with "
-                f"(content {model.content[:12]}, not {fitted[:12]}); fit the pipeline again"
+                f"(content {model.content[:12]}, not {fitted[:12]}); fit the pipeline again, or name the "
+                "folder of that model with set_params"
             )
         selection = self._selection(model)
         layers = _cache_of(model).layers(texts, self.pooling, self.batch_tokens, self.cache_bytes)
@@ -131,11 +136,23 @@ class BiLMTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 row[:] = combined.reshape(-1)
                 if self.normalize:
                     row /= max(float(np.linalg.norm(row)), 1e-12)
+        warn_of_empty_texts(sum(vectors is None for vectors in layers), len(texts))
         return found
+
+    @property
+    def _n_features_out(self) -> int:
+        """Size of a vector, for the names of the features."""
+        model = self._loaded()
+        count, dim = self._selection(model).shape(model.depth, model.dim)
+        return count * dim
 
     def __sklearn_clone__(self) -> "BiLMTransformer":
         """Return an unfitted copy with the same settings, which shares a `BiLM`."""
-        return type(self)(**self.get_params(deep=False))
+        # A copy, because a clone also keeps what `set_output` and requests for metadata have set. The
+        # model in the memo is not copied.
+        copied = deepcopy(self, {id(self.model): self.model})
+        copied.__dict__.pop("content_", None)
+        return copied
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -148,7 +165,8 @@ class BiLMTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def _loaded(self) -> BiLM:
         if isinstance(self.model, BiLM):
-            return self.model if self.device is None else self.model.to(self.device)
+            move(self.model, self.device)
+            return self.model
         path = str(self.model)
         with _LOCK:
             return _load(path, _content(path), self.device)
@@ -179,7 +197,8 @@ def _content(path: str) -> str:
 def _load(path: str, content: str, device: str | None) -> BiLM:
     """Load a model; ``content`` is a part of the key, because the folder may be made again."""
     model = BiLM.from_pretrained(path)
-    return model if device is None else model.to(device)
+    move(model, device)
+    return model
 
 
 def _cache_of(model: BiLM) -> "_Cache":
@@ -227,22 +246,9 @@ class _Cache:
         embeddings = model.iter_embed(new.values(), batch_tokens, **options)
         for key, embedding in zip(new, embeddings, strict=True):
             found[key] = np.array(embedding.vectors[:, 0]) if embedding.tokens else None
-        room = most // (4 * model.depth * model.dim)
+        room = max(0, most) // (4 * model.depth * model.dim)
         with self._lock:
             self._kept.update((key, found[key]) for key in new)
             while len(self._kept) > room:
                 self._kept.popitem(last=False)
         return [found[key] for key in keys]
-
-
-def _texts(texts: Iterable[Text]) -> list[Text]:
-    """Return texts as a list.
-
-    Raises:
-        TypeError: if a text is neither a string nor a list of words.
-    """
-    check_texts(texts)
-    read = list(texts)
-    for text in read:
-        check_text(text)
-    return read

@@ -20,7 +20,8 @@ from spacy.util import minibatch
 
 from lightning_modules.config import MixConfig
 from lightning_modules.integrations.spacy_model import ModelSource, PipelineError, spanned
-from lightning_modules.vectors.selection import Selection
+from lightning_modules.vectors.selection import Selection, layers_of
+from lightning_modules.vectors.sentences import move
 
 Floats = npt.NDArray[np.float32]
 DEFAULTS = {
@@ -37,7 +38,7 @@ def make_biloom(
     nlp: Language,
     name: str,
     model: str,
-    layers: str | list[int],
+    layers: str | int | list[int],
     pooling: str | None,
     device: str,
     batch_tokens: int,
@@ -59,8 +60,8 @@ class BiLMVectors:
     Args:
         name: name in the pipeline.
         source: the language model.
-        layers: "mean", "top", "mix" (equal weights), "concat", or indices of layers, whose vectors are
-            joined to one.
+        layers: "mean", "top", "mix" (equal weights), "concat", or an index or indices of layers, whose
+            vectors are joined to one.
         pooling: how the vectors of several subwords become that of a token, as in `BiLM.embed`.
         device: torch device.
         batch_tokens: tokens of the model per batch, including padding.
@@ -72,16 +73,16 @@ class BiLMVectors:
         self,
         name: str,
         source: ModelSource,
-        layers: str | list[int],
+        layers: str | int | list[int],
         pooling: str | None,
         device: str,
         batch_tokens: int,
         set_hooks: bool,
     ) -> None:
         self.name, self._source, self._device = name, source, device
-        chosen: Any = tuple(layers) if isinstance(layers, list) else layers
+        chosen: Any = layers
         chosen_pooling: Any = pooling
-        self._selection = Selection(chosen, "word", chosen_pooling, MixConfig())
+        self._selection = Selection(layers_of(chosen), "word", chosen_pooling, MixConfig())
         self._batch_tokens, self._set_hooks = batch_tokens, set_hooks
 
     def __call__(self, doc: Any) -> Any:
@@ -96,7 +97,8 @@ class BiLMVectors:
             yield from docs
 
     def _annotate(self, docs: Sequence[Any]) -> None:
-        model = self._source.model.to(self._device)
+        model = self._source.model
+        move(model, self._device)
         texts = [spanned(doc) for doc in docs]
         numbers = [text.numbers for text in model.reader.read(texts)]
         embedded = model.embed_selection(texts, self._selection, self._batch_tokens)
@@ -113,9 +115,10 @@ class BiLMVectors:
                     (doc.user_span_hooks, _mean),
                     (doc.user_token_hooks, _row),
                 ):
-                    hooks.update(
-                        vector=vector, vector_norm=_norm, has_vector=_has, similarity=_cosine
-                    )
+                    hooks.update(vector=vector, has_vector=_has, similarity=_cosine)
+                # Spans have none: spaCy 3.8 answers their vector_norm with the vector of the hook.
+                for hooks in (doc.user_hooks, doc.user_token_hooks):
+                    hooks["vector_norm"] = _norm
 
     def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
         """Return the content hash of the language model and, if it is bundled, its files."""

@@ -54,12 +54,12 @@ class ModelSource:
     def save(self) -> SavedModel:
         """Return what a saved pipeline is to hold."""
         if self._bundle and not self._files:
-            manifest = read_manifest(self.path, "export")
+            folder = self.model.folder  # the path may be a repository
+            manifest = read_manifest(folder, "export")
             self._files = {
-                file.name: read_verified(self.path, manifest, file.name)
-                for file in manifest.all_files
+                file.name: read_verified(folder, manifest, file.name) for file in manifest.all_files
             }
-            self._files[NAME] = storage.read_bytes(storage.join(self.path, NAME))
+            self._files[NAME] = storage.read_bytes(storage.join(folder, NAME))
         return {"content": self.model.content, "files": self._files}
 
     def restore(self, saved: SavedModel) -> None:

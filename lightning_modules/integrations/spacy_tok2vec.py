@@ -24,7 +24,7 @@ from thinc.api import ArgsKwargs, Model, PyTorchWrapper_v3, get_torch_default_de
 from thinc.util import torch2xp, xp2torch
 from torch import Tensor, nn
 
-from lightning_modules.integrations.spacy_model import ModelSource, spanned
+from lightning_modules.integrations.spacy_model import ModelSource, PipelineError, spanned
 from lightning_modules.vectors.batches import plan_batches
 from lightning_modules.vectors.embedder import BiLMEmbedder
 from lightning_modules.vectors.selection import Pooling
@@ -52,7 +52,12 @@ def make_tok2vec(
         pooling: how the vectors of several subwords become that of a token, as in `BiLM.embed`.
         dropout: probability of dropout on the vectors.
         bundle: whether a saved pipeline holds the files of the model folder.
+
+    Raises:
+        PipelineError: ``width`` is below 1.
     """
+    if width is not None and width < 1:
+        raise PipelineError(f"width: {width} is too small; write 1 or more, or null")
     layer = Tok2VecLayer(ModelSource(model, bundle), width, trainable, cast(Any, pooling), dropout)
     wrapped = PyTorchWrapper_v3(
         layer,

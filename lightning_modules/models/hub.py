@@ -19,6 +19,9 @@ from preprocess.files.manifest import NAME, ManifestError, read_manifest
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 """Name of a repository: its owner and its own name."""
 
+BUSY = {429, 500, 502, 503, 504}
+"""HTTP status of a hub that may answer later. A model in the cache is loaded meanwhile."""
+
 
 class HubError(ManifestError):
     """A repository that cannot be read or written, or that holds no model."""
@@ -119,10 +122,12 @@ def local_folder(path: str, revision: str | None = None) -> str:
 
 
 def _answers(hub: ModuleType, repository: str, revision: str | None) -> bool:
-    """Return False if the hub cannot be reached; raise its error if it refuses the repository."""
+    """Return False if the hub cannot be reached or is out of order; raise its error if it refuses."""
     try:
         hub.HfApi().model_info(repository, revision=revision)
-    except hub.errors.HfHubHTTPError:
+    except hub.errors.HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code in BUSY:
+            return False
         raise
     except _network_errors(hub):
         return False
@@ -199,7 +204,8 @@ def _reported(hub: ModuleType, repository: str, revision: str | None) -> Iterato
     except errors.LocalEntryNotFoundError as error:
         raise HubError(
             f"{repository}: no such folder, and the Hugging Face hub cannot be reached to look for the "
-            "repository of this name; check the path, or the network (HF_ENDPOINT, HF_HUB_OFFLINE)"
+            "repository of this name; check the path or the network (HF_ENDPOINT, HF_HUB_OFFLINE), or try "
+            "again later"
         ) from error
     except errors.EntryNotFoundError as error:
         raise HubError(

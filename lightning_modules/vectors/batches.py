@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from lightning_modules.vectors.selection import Text
-from preprocess.tokenizers.aligned_text import check_text, check_texts
+from lightning_modules.vectors.selection import SelectionError, Text
+from preprocess.tokenizers.aligned_text import checked_texts
 
 WINDOW_BYTES = 1 << 28
 """Planned size of the float32 vectors of a window, in bytes."""
@@ -34,11 +34,9 @@ def text_windows(texts: Iterable[Text], most: int) -> Iterator[list[Text]]:
     Raises:
         TypeError: if a text is neither a string nor a list of words.
     """
-    check_texts(texts)
     window: list[Text] = []
     characters = 0
-    for text in texts:
-        check_text(text)
+    for text in checked_texts(texts):
         window.append(text)
         characters += len(text) if isinstance(text, str) else sum(map(len, text))
         if characters >= most or len(window) >= most:
@@ -56,7 +54,12 @@ def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
 
     Returns:
         Indices of the texts of each batch.
+
+    Raises:
+        SelectionError: if ``batch_tokens`` is below 1.
     """
+    if batch_tokens < 1:
+        raise SelectionError(f"batch_tokens: {batch_tokens} is too small; write 1 or more")
     batches: list[list[int]] = []
     for number in sorted(range(len(lengths)), key=lambda n: (lengths[n], n)):
         if batches and (len(batches[-1]) + 1) * max(1, lengths[number]) <= batch_tokens:

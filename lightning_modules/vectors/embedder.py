@@ -1,6 +1,7 @@
 """Contextual vectors as a layer of somebody's own network."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_modules.nn.scalar_mix import ScalarMix, mix_layers, normalize_layers
 from lightning_modules.vectors.pretrained import BiLM
-from lightning_modules.vectors.selection import Pooling, Selection, Text, Unit
+from lightning_modules.vectors.selection import Pooling, Selection, SelectionError, Text, Unit
 from lightning_modules.vectors.text_batch import TextBatch
 from preprocess.errors import UserError
 
@@ -47,14 +48,15 @@ class BiLMEmbedder(nn.Module):
         >>> vectors.shape, mask.shape  # (batch, words, dim), (batch, words)
 
     Args:
-        model: the language model.
+        model: the language model, or the path of its folder as in `BiLM.from_pretrained`.
         mixes: number of mixes.
         unit: what has a vector: each "token", each "word" or the whole text ("sentence").
         pooling: how the vectors of several tokens become the vector of a word or a text, as in
             `BiLM.embed`.
         dropout: probability of dropout on the vectors.
         layer_norm: whether to normalise each layer of a text before it is mixed.
-        trainable: whether the language model is trained, too.
+        trainable: whether the language model is trained, too. Its output layer, on which no vector
+            depends, is then set not to need gradients, because DDP refuses weights that get none.
         normalize: whether to scale each vector to length 1, before the dropout.
         gamma: initial factor of each mix.
         segmenter: finds the words of text without spaces between them, as in `BiLM.embed`.
@@ -65,15 +67,16 @@ class BiLMEmbedder(nn.Module):
         trainable: the argument.
 
     Raises:
-        SelectionError: if ``unit`` or ``pooling`` is unknown.
+        SelectionError: if ``unit`` or ``pooling`` is unknown, or ``mixes`` is below 1.
         SegmenterError: if the segmenter is unknown or not installed.
+        UserError: if the model folder cannot be loaded.
     """
 
     model_hash: Tensor
 
     def __init__(
         self,
-        model: BiLM,
+        model: BiLM | str | Path,
         mixes: int = 1,
         *,
         unit: Unit = "word",
@@ -86,6 +89,10 @@ class BiLMEmbedder(nn.Module):
         segmenter: str | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(model, str | Path):
+            model = BiLM.from_pretrained(model)
+        if mixes < 1:
+            raise SelectionError(f"mixes: {mixes} is too small; write 1 or more")
         Selection("all", unit, pooling, segmenter=segmenter).check(model.depth)
         self._unit, self._pooling, self._segmenter = unit, pooling, segmenter
         self._layer_norm, self._normalize = layer_norm, normalize
@@ -99,6 +106,8 @@ class BiLMEmbedder(nn.Module):
         self._frozen: tuple[BiLM, ...] = () if trainable else (model,)
         if trainable:
             self.trained_model = model
+            if not getattr(model.network.input, "is_tied", False):
+                model.network.head.requires_grad_(False)
         else:
             content = list(model.content.encode())
             self.register_buffer(

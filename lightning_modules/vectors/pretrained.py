@@ -27,6 +27,7 @@ from lightning_modules.vectors.selection import (
     Selection,
     Text,
     Unit,
+    layers_of,
     mix_config,
     units_of,
 )
@@ -191,7 +192,7 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
         texts: Sequence[Text],
         batch_tokens: int = 8192,
         *,
-        layers: Layers | Sequence[int] = "all",
+        layers: Layers | Sequence[int] | int = "all",
         unit: Unit = "token",
         pooling: Pooling | None = None,
         mix: MixConfig | ScalarMix | None = None,
@@ -209,7 +210,7 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
             texts: strings, or lists of words.
             batch_tokens: tokens per batch, including padding. A longer text is a batch by itself.
             layers: "all", "top", "mean" (their average), "mix" (their weighted sum), "concat" (all
-                layers in one vector), or layer indices: 0 is the input, -1 the top layer.
+                layers in one vector), or an index or indices: 0 is the input, -1 the top layer.
             unit: what has a vector: each "token", each "word", or the whole text ("sentence"). The
                 words of a string are separated by whitespace, or found by ``segmenter``.
             pooling: how the vectors of several tokens become the vector of a word or a text.
@@ -244,7 +245,7 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
             UserWarning: once for a model, if texts have no spaces between the words that were asked
                 for.
         """
-        chosen = tuple(layers) if not isinstance(layers, str) else layers
+        chosen = layers_of(layers)
         selection = Selection(
             chosen, unit, pooling, mix_config(mix), segmenter=segmenter, kind=kind, path=path
         )

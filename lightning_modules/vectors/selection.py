@@ -4,8 +4,9 @@ Legend of shapes: depth is the number of layers, including the input. dim is the
 vector in one layer: the forward half, then the backward half.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -66,6 +67,25 @@ class Embedding:
         text = self.text if len(self.text) <= SHOWN_TEXT else f"{self.text[: SHOWN_TEXT - 3]}..."
         sizes = f"{layers} layer{'s' * (layers != 1)}, {tokens} token{'s' * (tokens != 1)}"
         return f"Embedding({sizes}, dim {dim}: {text!r})"
+
+
+def layers_of(layers: Layers | Sequence[int] | int) -> Layers:
+    """Return a choice of layers as `Selection` has it.
+
+    Args:
+        layers: a name, an index, or a list or array of indices. Indices may be NumPy integers.
+
+    Raises:
+        SelectionError: if it is none of them.
+    """
+    if isinstance(layers, str):
+        return layers
+    indices = layers if isinstance(layers, Iterable) else [layers]
+    if any(isinstance(one, bool) or not isinstance(one, Integral) for one in indices):
+        raise SelectionError(
+            f"layers: {layers!r} is unknown; use all, top, mean, mix, concat or a list of layer numbers"
+        )
+    return tuple(int(one) for one in indices)
 
 
 class Spans(NamedTuple):

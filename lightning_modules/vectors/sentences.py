@@ -16,21 +16,16 @@ from lightning_modules.vectors.selection import (
     Selection,
     SelectionError,
     Text,
+    layers_of,
 )
-from preprocess.tokenizers.aligned_text import check_texts
+from preprocess.errors import one_line
+from preprocess.tokenizers.aligned_text import checked_texts
 
 Vectors = Tensor | npt.NDArray[Any]
 
 
 class EmptyTextWarning(UserWarning):
     """Warns of texts without tokens, whose vectors are 0."""
-
-
-def layers_of(layers: Layers | Sequence[int] | int) -> Layers:
-    """Return a choice of layers, given as a name, as an index or as indices, as `Selection` has it."""
-    if isinstance(layers, str):
-        return layers
-    return (layers,) if isinstance(layers, int) else tuple(layers)
 
 
 class SentenceEncoding(nn.Module):
@@ -42,7 +37,7 @@ class SentenceEncoding(nn.Module):
 
     def encode(
         self,
-        texts: Iterable[Text],
+        texts: str | Iterable[Text],
         batch_tokens: int = 8192,
         *,
         layers: Layers | Sequence[int] | int = "concat",
@@ -55,10 +50,11 @@ class SentenceEncoding(nn.Module):
     ) -> Vectors:
         """Return one vector per text, (texts, size), without gradients.
 
-        A list keeps one vector per text in memory; for more texts than that, make a cache.
+        The result keeps one vector per text in memory; for more texts than that, make a cache.
 
         Args:
-            texts: strings, or lists of words. They are cleaned as the training corpus was.
+            texts: strings, or lists of words. They are cleaned as the training corpus was. For a single
+                string, the result is one vector, (size,).
             batch_tokens: tokens per batch, including padding.
             layers, pooling: as in `embed`. Several layers become one long vector. The default, all layers
                 and the mean of the tokens, was best for classification.
@@ -81,10 +77,13 @@ class SentenceEncoding(nn.Module):
         """
         if dtype == torch.bfloat16 and not tensor:
             raise SelectionError("NumPy has no bfloat16; pass tensor=True, or another dtype")
-        if device is not None:
-            self.to(device)
-        check_texts(texts)
-        texts = list(texts)
+        move(self, device)
+        if isinstance(texts, str):
+            return self.encode(
+                [texts], batch_tokens, layers=layers, pooling=pooling, normalize=normalize,
+                progress=progress, tensor=tensor, dtype=dtype,
+            )[0]  # fmt: skip
+        texts = list(checked_texts(texts))
         selection = Selection(layers_of(layers), "sentence", pooling)
         selection.check(self.depth)
         count, size = selection.shape(self.depth, self.dim)
@@ -98,12 +97,7 @@ class SentenceEncoding(nn.Module):
                 row[:] = F.normalize(vector, dim=0) if normalize else vector
             else:
                 empty += 1
-        if empty:
-            warnings.warn(
-                f"{empty:,} of {len(texts):,} texts have no tokens; their vectors are 0",
-                EmptyTextWarning,
-                stacklevel=2,
-            )
+        warn_of_empty_texts(empty, len(texts), stacklevel=3)
         return found.to(next(self.parameters()).device) if tensor else found.numpy()
 
     @staticmethod
@@ -111,13 +105,41 @@ class SentenceEncoding(nn.Module):
         """Return the cosine of each vector of ``a`` with each of ``b``, (rows of a, rows of b).
 
         Args:
-            a: vectors, (rows, size), all arrays or all tensors.
+            a: vectors, (rows, size), all arrays or all tensors. One vector, (size,), is one row.
             b: vectors of the same size; None means ``a``. The cosine with a vector of zeros is 0.
 
         Raises:
-            SelectionError: if the arrays are not matrices with as many columns.
+            SelectionError: if the vectors have other shapes, or not the same size.
         """
         return similarity(a, b)
+
+
+def move(model: nn.Module, device: str | torch.device | None) -> None:
+    """Move a model to a device; None means that it stays where it is.
+
+    Raises:
+        SelectionError: if torch does not know the device, or cannot use it.
+    """
+    if device is None:
+        return
+    try:
+        model.to(device)
+    # A torch without CUDA raises AssertionError for "cuda".
+    except (AssertionError, RuntimeError, NotImplementedError) as error:
+        raise SelectionError(
+            f"device: the model cannot be moved to {str(device)!r} ({one_line(str(error))}); use cpu, or "
+            "a device that this installation of torch supports"
+        ) from error
+
+
+def warn_of_empty_texts(empty: int, texts: int, stacklevel: int = 2) -> None:
+    """Warn that the vectors of texts without tokens are 0, if there are any."""
+    if empty:
+        warnings.warn(
+            f"{empty:,} of {texts:,} texts have no tokens; their vectors are 0",
+            EmptyTextWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def _shown(items: Iterable[Embedding], total: int, progress: bool) -> Iterator[Embedding]:
@@ -133,7 +155,8 @@ def _shown(items: Iterable[Embedding], total: int, progress: bool) -> Iterator[E
 
 def similarity(a: Vectors, b: Vectors | None) -> Vectors:
     """Return the cosine of each pair of vectors; see `BiLM.similarity`."""
-    first, second = (torch.as_tensor(a if one is None else one).float() for one in (a, b))
+    given = (torch.as_tensor(a if one is None else one).float() for one in (a, b))
+    first, second = (one[None] if one.dim() == 1 else one for one in given)
     for one in (first, second):
         if one.dim() != 2:
             raise SelectionError(

@@ -1,8 +1,9 @@
 """Preparation of texts for a model: cleaning, tokenising, and finding the tokens of each word."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from math import isnan
 
 import numpy as np
 import numpy.typing as npt
@@ -120,10 +121,7 @@ class TextAligner:
             TypeError: a text is neither a string nor a list of strings, or ``texts`` are not a
                 collection of texts.
         """
-        check_texts(texts)
-        texts = list(texts)
-        for text in texts:
-            check_text(text)
+        texts = list(checked_texts(texts))
         strings = [text for text in texts if isinstance(text, str)]
         cleaned = iter(self._cleaner.clean_batch(strings))
         return [
@@ -186,38 +184,50 @@ class TextAligner:
         return chosen
 
 
-def check_texts(texts: object) -> None:
-    """Raise TypeError unless texts can be iterated over, one text after the other.
+def checked_texts(texts: object) -> Iterator[str | Sequence[str]]:
+    """Yield texts one after the other.
 
     A string would be read character by character, bytes number by number, and a dictionary or a data
-    frame by its keys.
+    frame by its keys, so they are refused.
+
+    Raises:
+        TypeError: ``texts`` are no collection of texts, or one of them is neither a string nor a
+            sequence of words.
     """
     if isinstance(texts, str | bytes | bytearray):
         raise TypeError(
             f"texts must be a list of texts, not {type(texts).__name__}; write [text] for a single text"
         )
     # A pandas or polars DataFrame is iterated over by its columns.
-    if isinstance(texts, Mapping | Set) or hasattr(texts, "columns"):
+    if hasattr(texts, "columns"):
+        raise TypeError(
+            f"texts must be a list of texts, not {type(texts).__name__}; pass the column of the texts, as "
+            "in frame['text'], and in a ColumnTransformer 'text' instead of ['text']"
+        )
+    if isinstance(texts, Mapping | Set):
         raise TypeError(
             f"texts must be a list of texts, not {type(texts).__name__}, which is not a sequence of "
             "texts; pass a list, a column or a generator of strings"
         )
-    if not isinstance(texts, Iterable):
+    if not isinstance(texts, Iterable) or getattr(texts, "ndim", 1) == 0:
         raise TypeError(f"texts must be a list of texts, not {type(texts).__name__}")
-
-
-def check_text(text: object) -> None:
-    """Raise TypeError unless a text is a string or a sequence of words."""
-    if isinstance(text, str):
-        return
-    if isinstance(text, Sequence) and not isinstance(text, bytes | bytearray | memoryview):
-        strange = next((word for word in text if not isinstance(word, str)), None)
-        if strange is None:
-            return
-        found = f"a {type(text).__name__} that holds {type(strange).__name__}"
-    else:
+    for number, text in enumerate(texts):
+        if isinstance(text, str):
+            yield text
+            continue
         found = type(text).__name__
-    raise TypeError(f"a text must be a string or a list of strings (its words), not {found}")
+        if isinstance(text, Sequence) and not isinstance(text, bytes | bytearray | memoryview):
+            strange = next((word for word in text if not isinstance(word, str)), None)
+            if strange is None:
+                yield text
+                continue
+            found = f"a {found} that holds {type(strange).__name__}"
+        is_missing = text is None or found == "NAType" or (isinstance(text, float) and isnan(text))
+        advice = "; drop missing texts, or write '' for them" if is_missing else ""
+        raise TypeError(
+            "a text must be a string or a list of strings (its words), but the one with the index "
+            f"{number} is {found}{advice}"
+        )
 
 
 def _without_token(tokens: Sequence[Token], words: Sequence[Token]) -> list[Token]:

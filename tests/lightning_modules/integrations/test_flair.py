@@ -34,6 +34,9 @@ def test_tokens_have_the_vectors_of_their_characters(data: object, pieces: Path)
         np.testing.assert_allclose(rows, joined, atol=1e-5)
     again = BiLMEmbeddings.load_embedding(embeddings.save_embeddings())
     assert again.embedding_length == embeddings.embedding_length
+    assert BiLMEmbeddings(str(pieces), layers=-1).embedding_length == model.dim
+    with pytest.raises(ValueError, match="this model has no layer 7"):
+        BiLMEmbeddings(str(pieces), layers=7)
 
 
 def test_a_tagger_is_trained_on_them(data: object, pieces: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from biloom import BiLM, BiLMTransformer
 from lightning_modules.integrations import scikit_learn
 from lightning_modules.vectors.selection import SelectionError
+from lightning_modules.vectors.sentences import EmptyTextWarning
 from preprocess.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -48,7 +49,8 @@ def test_vectors_are_those_of_encode(path: str, layers: Any, pooling: Any) -> No
 
 
 def test_a_text_without_tokens_is_a_row_of_zeros(path: str) -> None:
-    assert not transformed(BiLMTransformer(path, normalize=True), ["", "kana"])[0].any()
+    with pytest.warns(EmptyTextWarning, match="1 of 2 texts have no tokens"):
+        assert not transformed(BiLMTransformer(path, normalize=True), ["", "kana"])[0].any()
     assert transformed(BiLMTransformer(path), []).shape == (0, 24)
 
 
@@ -73,6 +75,16 @@ def test_parameters_and_clones(path: str) -> None:
     assert copied is not transformer
     model = BiLM.from_pretrained(path)
     assert clone(BiLMTransformer(model)).model is model, "the weights are shared"
+    assert not hasattr(clone(transformer.fit(TEXTS)), "content_")
+
+
+def test_a_clone_keeps_the_container_of_the_output(path: str) -> None:
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    transformer = BiLMTransformer(path, layers="mean").set_output(transform="pandas")
+    copied = clone(transformer)
+    assert list(copied.transform(TEXTS)) == list(copied.get_feature_names_out())
+    copied.set_output(transform="default")
+    assert not isinstance(transformer.transform(TEXTS), np.ndarray)
 
 
 def test_names_of_features(path: str) -> None:
@@ -95,7 +107,10 @@ def test_scikit_learns_own_checks(path: str) -> None:
 
 def grid(path: str, jobs: int) -> GridSearchCV:
     pipeline = Pipeline([("vectors", BiLMTransformer(path)), ("classify", LogisticRegression())])
-    choices = {"vectors__layers": ["mean", 0, "concat"], "vectors__pooling": ["mean", "direction"]}
+    choices = {
+        "vectors__layers": ["mean", *np.arange(1), "concat"],
+        "vectors__pooling": ["mean", "direction"],
+    }
     return GridSearchCV(pipeline, choices, cv=2, n_jobs=jobs)
 
 
@@ -121,7 +136,7 @@ def test_a_grid_search_embeds_each_text_once_for_each_pooling(
 
 def test_the_cache_is_bounded_and_may_be_off(path: str) -> None:
     model = BiLM.from_pretrained(path)
-    transformed(BiLMTransformer(model, cache_bytes=0))
+    transformed(BiLMTransformer(model, cache_bytes=-1))
     cache = scikit_learn._cache_of(model)
     assert not cache._kept
     transformed(BiLMTransformer(model, cache_bytes=2 * 4 * model.depth * model.dim))
@@ -189,6 +204,10 @@ def test_bad_settings_are_told(path: str, tmp_path: Path) -> None:
         BiLMTransformer(path, layers="mix").fit(TEXTS)
     with pytest.raises(SelectionError, match="pooling: 'max' is unknown"):
         BiLMTransformer(path, pooling="max").fit(TEXTS)  # type: ignore[arg-type]
+    with pytest.raises(SelectionError, match=r"layers: 1\.5 is unknown"):
+        BiLMTransformer(path, layers=1.5).fit(TEXTS)  # type: ignore[arg-type]
+    with pytest.raises(SelectionError, match="device: the model cannot be moved to 'nonsense'"):
+        BiLMTransformer(path, device="nonsense").fit(TEXTS)
     with pytest.raises(UserError, match="no finished"):
         BiLMTransformer(tmp_path).fit(TEXTS)
 

@@ -70,11 +70,16 @@ def test_vectors_of_tokens_spans_and_docs(pieces: Path) -> None:
     np.testing.assert_allclose(doc[1].vector, layers[:, 1].reshape(-1), atol=1e-6)
     np.testing.assert_allclose(doc[0:2].vector, doc.tensor[0:2].mean(0), atol=1e-6)
     np.testing.assert_allclose(doc.vector, doc.tensor.mean(0), atol=1e-6)
-    assert doc.vector_norm == pytest.approx(np.linalg.norm(doc.tensor.mean(0)))
+    for one in (doc, doc[0:2], doc[1]):
+        assert one.vector_norm == pytest.approx(np.linalg.norm(one.vector))
     assert doc[1:2].similarity(doc[1]) == pytest.approx(1)
     assert doc[0].similarity(doc[3]) == 0
     assert (doc[0].has_vector, doc[3].has_vector) == (True, False)
     assert not doc[2:2].vector.any()
+    top = with_vectors(pieces, layers=-1)(TEXT)
+    assert np.array_equal(top.tensor, with_vectors(pieces, layers="top")(TEXT).tensor)
+    with pytest.raises(ValueError, match="device: the model cannot be moved to 'nonsense'"):
+        with_vectors(pieces, device="nonsense")(TEXT)
 
 
 def test_batches_give_the_vectors_of_single_texts(folder: Path) -> None:
@@ -246,6 +251,13 @@ def test_loss_falls_and_gradients_reach_the_language_model(folder: Path) -> None
     copy.initialize(lambda: examples)
     copy.from_bytes(nlp.to_bytes())
     assert [token.tag_ for token in copy(texts[2])] == ["m", "k"]
+
+
+def test_a_width_below_one_is_told(folder: Path) -> None:
+    from lightning_modules.integrations.spacy_tok2vec import make_tok2vec
+
+    with pytest.raises(ValueError, match="width: 0 is too small; write 1 or more, or null"):
+        make_tok2vec(str(folder), width=0)
 
 
 def test_entry_points_are_found_without_an_import(folder: Path, tmp_path: Path) -> None:

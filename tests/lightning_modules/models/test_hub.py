@@ -174,6 +174,9 @@ def test_the_cache_serves_without_a_network(hub: Hub, trained: Path, monkeypatch
     hub.requests.clear()
     assert BiLM.from_pretrained("org/name").dim
     assert hub.requests == []
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    for hub.status in (429, 503):
+        assert BiLM.from_pretrained("org/name").dim
     with pytest.raises(
         HubError, match="org/other: no such folder, and the Hugging Face hub cannot be"
     ):

@@ -185,6 +185,11 @@ def test_wrong_arguments_are_refused(model: BiLM) -> None:
         next(model.iter_embed("a text"))
     with pytest.raises(SelectionError, match="no layer 7"):
         model.embed(["a"], layers=[7])
+    for layers in (1.5, None, True, [0, "top"], {}):
+        with pytest.raises(SelectionError, match=r"layers: .* (is unknown; use all|list is empty)"):
+            model.embed(["a"], layers=layers)  # type: ignore[arg-type]
+    with pytest.raises(SelectionError, match="batch_tokens: 0 is too small; write 1 or more"):
+        model.embed(["a"], 0)
     with pytest.raises(WarmUpError, match=r"no warm-up text; export it with export\.warm_up"):
         model.embed(["a"], warm_up=True)
     with pytest.raises(

@@ -16,6 +16,7 @@ from lightning_modules.vectors.embedder import OtherModelError
 from lightning_modules.vectors.encoder import VectorError
 from lightning_modules.vectors.selection import SelectionError
 from preprocess.config import SentencePieceConfig, WordConfig
+from preprocess.errors import UserError
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.load import train_tokenizer
 
@@ -131,6 +132,7 @@ def test_a_trainable_model_is_a_part_of_its_parent(own: BiLM) -> None:
     assert not torch.equal(tagger(TEXTS), tagger(TEXTS)), "dropout"
     trained_for_a_step(tagger)
 
+    assert all(p.grad is not None for p in tagger.parameters() if p.requires_grad), "as DDP demands"
     assert np.abs(own.embed(CORPUS)[0].vectors - before).max() > 0.01
     tagger.eval()
     assert torch.equal(tagger(TEXTS), tagger(TEXTS))
@@ -174,8 +176,10 @@ def test_dropout_and_normalisation(own: BiLM) -> None:
     assert 0.3 < share < 0.7
 
 
-def test_a_text_without_tokens_has_finite_gradients(model: BiLM) -> None:
-    embedder = BiLMEmbedder(model, layer_norm=True, normalize=True)
+@pytest.mark.parametrize("trainable", [False, True])
+def test_a_text_without_tokens_has_finite_gradients(model: BiLM, trainable: bool) -> None:
+    copied = copy.deepcopy(model)
+    embedder = BiLMEmbedder(copied, layer_norm=True, normalize=True, trainable=trainable)
     for texts in ([], [""], ["", "cat"]):
         (vectors,), mask = embedder(texts)
         assert vectors.shape == (len(texts), 1, embedder.dim)
@@ -252,6 +256,10 @@ def test_bad_arguments_and_weights_are_told(own: BiLM) -> None:
         BiLMEmbedder(own, unit="words")  # type: ignore[arg-type]
     with pytest.raises(SelectionError, match="pooling: 'max' is unknown"):
         BiLMEmbedder(own, pooling="max")  # type: ignore[arg-type]
+    with pytest.raises(SelectionError, match="mixes: 0 is too small; write 1 or more"):
+        BiLMEmbedder(own, 0)
+    with pytest.raises(UserError, match=r"no such folder|no finished"):
+        BiLMEmbedder("a folder")
     embedder = BiLMEmbedder(own)
     with pytest.raises(TypeError, match=r"write \[text\] for a single text"):
         embedder("one text")

@@ -36,6 +36,12 @@ def test_a_text_has_the_vector_that_embed_gives_it(
         np.testing.assert_allclose(row, expected.vectors.reshape(-1), atol=1e-6)
 
 
+@pytest.mark.parametrize("layers", [np.int64(2), np.array([2]), range(2, 3), np.str_("top")])
+def test_layers_may_be_of_other_types(model: BiLM, layers: Any) -> None:
+    expected = model.encode(TEXTS, layers="top")
+    np.testing.assert_array_equal(model.encode(TEXTS, layers=layers), expected)
+
+
 def test_all_layers_of_the_mean_of_the_tokens_are_the_default(model: BiLM) -> None:
     [tokens] = model.embed(TEXTS[2:3])
     expected = tokens.vectors.mean(1).reshape(-1)
@@ -68,9 +74,16 @@ def test_numpy_has_no_bfloat16(model: BiLM) -> None:
         model.encode(TEXTS, dtype=torch.bfloat16)
 
 
-def test_one_string_is_not_a_list_of_texts(model: BiLM) -> None:
-    with pytest.raises(TypeError, match=r"write \[text\] for a single text"):
-        model.encode("kana loko")
+def test_one_string_has_one_vector(model: BiLM) -> None:
+    found = model.encode(TEXTS[0], layers="mean", normalize=True)
+    np.testing.assert_array_equal(found, model.encode(TEXTS[:1], layers="mean", normalize=True)[0])
+    assert model.similarity(found, model.encode(TEXTS, layers="mean")).shape == (1, 4)
+
+
+@pytest.mark.parametrize("device", ["nonsense", "meta:7:7", "cuda:99"])
+def test_a_device_that_torch_does_not_have_is_told(model: BiLM, device: str) -> None:
+    with pytest.raises(SelectionError, match=f"^device: the model cannot be moved to '{device}'"):
+        model.encode(TEXTS, device=device)
 
 
 def test_a_stream_is_encoded_and_progress_goes_to_standard_error(
@@ -92,8 +105,8 @@ def test_similarity_is_the_cosine(model: BiLM) -> None:
     np.testing.assert_allclose(found.numpy(), [[1, 0, -1], [0, 0, 0], [-1, 0, 1]], atol=1e-6)
 
 
-def test_similarity_compares_matrices_of_as_many_columns(model: BiLM) -> None:
-    with pytest.raises(SelectionError, match=r"not \(3,\); pass the result of `encode`"):
-        model.similarity(np.ones(3))
+def test_similarity_compares_vectors_of_one_size(model: BiLM) -> None:
+    with pytest.raises(SelectionError, match=r"not \(3, 1, 1\); pass the result of `encode`"):
+        model.similarity(np.ones((3, 1, 1)))
     with pytest.raises(SelectionError, match="have the sizes 3 and 2; encode both with the same"):
         model.similarity(np.ones((1, 3)), np.ones((1, 2)))

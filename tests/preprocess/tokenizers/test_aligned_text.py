@@ -106,7 +106,8 @@ def test_a_word_that_cleaning_empties_becomes_the_unknown_token() -> None:
     ("wrong", "found"),
     [
         (3, "int"),
-        (None, "NoneType"),
+        (None, "NoneType; drop missing texts, or write '' for them"),
+        (float("nan"), "float; drop missing texts, or write '' for them"),
         (b"a", "bytes"),
         (["a", 3], "a list that holds int"),
         ([b"a"], "a list that holds bytes"),
@@ -120,7 +121,8 @@ def test_other_types_than_texts_are_refused(wrong: Any, found: str) -> None:
     reader = TextAligner(Cleaner(CleaningConfig()), tokenizer("word"))
     with pytest.raises(
         TypeError,
-        match=rf"a text must be a string or a list of strings \(its words\), not {found}$",
+        match=rf"a text must be a string or a list of strings \(its words\), but the one with the index "
+        rf"1 is {found}$",
     ):
         reader.read(["a", wrong])
 
@@ -144,7 +146,8 @@ class DataFrame:
             "not dict, which is not a sequence of texts; pass a list, a column or a generator",
         ),
         ({"a", "b"}, "not set, which is not a sequence of texts"),
-        (DataFrame(), "not DataFrame, which is not a sequence of texts"),
+        (DataFrame(), r"not DataFrame; pass the column of the texts, as in frame\['text'\]"),
+        (np.array("a b"), "not ndarray$"),
         (None, "not NoneType$"),
         (7, "not int$"),
     ],
