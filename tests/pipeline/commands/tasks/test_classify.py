@@ -147,7 +147,7 @@ def test_another_process_predicts_the_same_from_standard_input(
     rows = [json.loads(line) for line in found.stdout.splitlines()]
     assert [row["text"] for row in rows] == ["kana lori", "", "voна new words"]
     assert rows[0]["predicted"] == "good"
-    assert rows[1]["note"] == "empty text: as often as in training"
+    assert rows[1]["note"] == "empty text: predicted from the training labels alone"
     assert rows[1]["probabilities"] == {"bad": 0.5, "good": 0.5}
     assert "1 of 3 texts have no token" in found.stderr
 
