@@ -21,6 +21,7 @@ from lightning_modules.tasks.tables import read_table
 from lightning_modules.vectors.pretrained import BiLM
 from pipeline.cli import main
 from pipeline.commands.tasks.classification import data
+from pipeline.commands.tasks.classification.tables import comparisons
 from preprocess.files.manifest import Manifest, check_files, read_manifest, write_manifest
 from preprocess.vectors.index import write_index
 from preprocess.vectors.shard import VectorShardWriter
@@ -85,7 +86,7 @@ def test_a_training_scores_the_head_and_all_baselines(task: Path) -> None:
     assert scores[0] == 0.5
     assert scores[1] == 1.0
     assert scores[-1] > 0.9
-    assert [*metrics["above"]] == [names[1], names[2]]
+    assert [*metrics["above"]] == names[:3]
     assert {one["label"] for one in metrics["by_label"]} == {"good", "bad"}
 
 
@@ -491,3 +492,17 @@ def test_a_training_that_is_stopped_while_it_writes_ends_in_the_same_bytes(
     assert train(files / "train.tsv", trained, tmp_path / "out", *small) == 0
     assert train(files / "train.tsv", trained, tmp_path / "whole", *small) == 0
     assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_no_gain_is_claimed_if_the_most_frequent_label_does_as_well() -> None:
+    def told(low: float) -> list[str]:
+        found = {"value": low + 0.05, "low": low, "high": low + 0.1}
+        return comparisons({"above": {"majority ('a')": found}}, "single")
+
+    (line,) = told(0.2)
+    assert line.startswith("the head is 25.0 above majority ('a') (accuracy; difference +25.0")
+    for low in (-0.05, -0.2):
+        assert told(low)[1] == (
+            "the accuracy of the head is not above that of the most frequent label, so that its "
+            "differences from other rows do not show that the vectors help"
+        )
