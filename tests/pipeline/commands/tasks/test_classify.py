@@ -161,7 +161,7 @@ def test_a_task_is_tested_on_other_texts(
     assert main(["classify", "test", str(task), file]) == 0
     out = capsys.readouterr().out
     assert "21 read = 21 used + 0 dropped" in out
-    assert "1 labels are in no training text, so that they are never predicted" in out
+    assert "so are never predicted and count as wrong: 1 (" in out
     assert re.search(r"most frequent in training \| 47\.6 \[", out)
     assert re.search(r"classifier \| (95\.2|90\.5) \[", out)
     assert "good | " in out
@@ -282,6 +282,7 @@ def test_several_labels_pairs_and_numbers(
         (["dev=none.tsv"], "none.tsv: No such file or directory; name a file of labelled texts"),
         (["dev={train}"], "the dev file has the content of the training file"),
         (["dev={shuffled}"], "all 60 dev texts are also training texts"),
+        (["dev={other}"], "is in training ('west', 'east'; training has 'bad', 'good'); name the"),
         (["label=colour"], "colour"),
     ],
 )
@@ -291,7 +292,8 @@ def test_a_wrong_setting_or_file_is_told(
 ) -> None:  # fmt: skip
     rows = lines(60, 1)
     shuffled = write_tsv(tmp_path / "shuffled.tsv", rows[::-1])
-    names = {"{train}": str(files / "train.tsv"), "{shuffled}": shuffled}
+    other = write_tsv(tmp_path / "other.tsv", lines(20, 3, ("west", "east")))
+    names = {"{train}": str(files / "train.tsv"), "{shuffled}": shuffled, "{other}": other}
     words = [re.sub(r"\{\w+\}", lambda found: names[found[0]], word) for word in more]
     assert train(files / "train.tsv", trained, tmp_path / "out", "baselines=false", *words) == 2
     err = capsys.readouterr().err
