@@ -46,6 +46,9 @@ def table_rows(
     if not complete:
         raise UserError(f"{one_line(path)}: no line of this table can be read: {BROKEN}")
     size = usual_size(head)
+    if not with_labels:
+        # The labels of the training file may have other columns, or none.
+        options = options.model_copy(update={"label": None, "labels": None})
     header = _header(path, complete, size, options)
     if header:
         size = len(header)
