@@ -4,23 +4,22 @@ Each direction reads a text after the boundary token that training put before a 
 of that boundary token is left out.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.nn.inputs.word_types import types_of_window
+from lightning_modules.nn.mode import constant_weights
 from lightning_modules.nn.window import Types
 from lightning_modules.vectors.forks import before_computing
-from lightning_modules.vectors.scratch import allocate
-from lightning_modules.vectors.streams import Floats, Streams, aligned, as_read, mirror_of, put
+from lightning_modules.vectors.streams import Put, Streams, aligned, as_read, mirror_of
 from lightning_modules.vectors.type_vectors import BEGIN, END, Advance, TypeVectors, Word
 from preprocess.errors import UserError
 from preprocess.tokenizers.base import BOS, EOS, Token
@@ -95,13 +94,12 @@ class Encoder:
             inputs: as in `BiLM.forward`.
             lengths: number of tokens of each row, (batch,) int64.
         """
-        recurrent = self._network.recurrent
+        recurrent = constant_weights(self._network.recurrent)
         mirror = mirror_of(lengths, inputs.shape[1])
-        fixed = {name: weight.detach() for name, weight in recurrent.named_parameters()}
         with torch.autocast(inputs.device.type, enabled=False):
             x = self._begun(inputs, mirror, fixed=True)
             state = self._network.zero_state(len(inputs))
-            run = functional_call(recurrent, fixed, (x, state), {"training": False})
+            run = recurrent(x, state, training=False)
         return _stacked((x, *run.outputs), mirror)
 
     def frozen_layers(
@@ -187,37 +185,29 @@ class Encoder:
         texts: Sequence[Sequence[Token]],
         layers: Sequence[int],
         state: Tensor,
-        memory_bytes: int,
+        puts: Sequence[Put],
         advance: Advance,
-    ) -> list[Floats]:
-        """Return the vectors of each text, (layers, tokens, dim) float32.
+    ) -> None:
+        """Compute the vectors of each text of a batch, some positions at a time.
 
         Args:
             texts: tokens of each text of a batch.
             layers: indices of the wanted layers; 0 is the input.
             state: initial state, (recurrent layers, directions, 1, state_width).
-            memory_bytes: vectors of a text that need more bytes are written to a scratch file.
+            puts: receives the vectors of each text.
             advance: called with the number of positions, whenever some were computed.
 
         Raises:
-            ScratchError: if the disk has no room for a scratch file.
             VectorError: if a vector holds NaN or infinity.
         """
-        lengths = [len(text) for text in texts]
-        found = [allocate((len(layers), n, self._network.width), memory_bytes) for n in lengths]
-        order = sorted(range(len(texts)), key=lambda number: -lengths[number])
-        streams = self.streams([texts[number] for number in order])
-        state = state.expand(-1, -1, len(texts), -1)
-        for start, read in self._chunks(streams, [lengths[number] for number in order], state):
-            _, positions, rows, _ = read[0].shape
-            for index, layer in enumerate(layers):
-                values = read[layer].float().cpu().numpy()
-                if not np.isfinite(values).all():
-                    raise VectorError(f"layer {layer} of a text")
-                for row, number in enumerate(order[:rows]):
-                    put(values[:, :, row], found[number][index], start)
-            advance(positions * rows)
-        return found
+
+        def chunks(texts: Sequence[Sequence[Token]]) -> Iterator[tuple[int, list[Tensor]]]:
+            states = state.expand(-1, -1, len(texts), -1)
+            for start, read in self._chunks(self.streams(texts), [*map(len, texts)], states):
+                yield start, [read[layer] for layer in layers]
+                advance(read[0].shape[1] * read[0].shape[2])
+
+        distribute(chunks, texts, puts, [f"layer {layer} of a text" for layer in layers])
 
     def _chunks(
         self, streams: Streams, lengths: Sequence[int], state: Tensor
@@ -308,6 +298,34 @@ class Encoder:
         words = [streams.words[number] for number in distinct.tolist()]
         table = self._types.of([word for _, word in words], [id_ for id_, _ in words])
         return F.embedding(torch.from_numpy(indices.reshape(numbers.shape)).to(device), table)
+
+
+def distribute(
+    chunks: Callable[[Sequence[Sequence[Token]]], Iterator[tuple[int, list[Tensor]]]],
+    texts: Sequence[Sequence[Token]],
+    puts: Sequence[Put],
+    names: Sequence[str],
+) -> None:
+    """Pass what is computed for a batch to each of its texts.
+
+    Args:
+        chunks: computes texts, the longest first. It yields the first position of a chunk, and for each
+            layer (directions, positions, rows, direction_width) of the first rows.
+        texts: tokens of each text.
+        puts: receives the vectors of each text.
+        names: what the layers are called in a message.
+
+    Raises:
+        VectorError: if there is NaN or infinity.
+    """
+    order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
+    for start, layers in chunks([texts[number] for number in order]):
+        for index, layer in enumerate(layers):
+            values = layer.float().cpu().numpy()
+            if not np.isfinite(values).all():
+                raise VectorError(names[index])
+            for row in range(values.shape[2]):
+                puts[order[row]](index, values[:, :, row], start)
 
 
 def _stacked(layers: Sequence[Tensor], mirror: Tensor) -> Tensor:

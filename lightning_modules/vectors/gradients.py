@@ -21,25 +21,23 @@ gradient of the state before a chunk is carried to the chunk before it. Nothing 
 """
 
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
+from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_modules.nn.bilm import BiLMNetwork, NoHead
+from lightning_modules.nn.mode import constant_weights
 from lightning_modules.nn.window import Window
-from lightning_modules.vectors.encoder import LEAST, POSITIONS, Encoder, VectorError
-from lightning_modules.vectors.scratch import allocate
+from lightning_modules.vectors.encoder import LEAST, POSITIONS, Encoder, distribute
 from lightning_modules.vectors.selection import GradientPath, SelectionError
 from lightning_modules.vectors.streams import (
-    Floats,
     Int64Ids,
+    Put,
     Streams,
     padded_targets,
-    put,
     targets_of,
 )
 from lightning_modules.vectors.type_vectors import Advance
@@ -84,28 +82,19 @@ class GradientEncoder:
         texts: Sequence[Sequence[Token]],
         layers: Sequence[int],
         state: Tensor,
-        memory_bytes: int,
+        puts: Sequence[Put],
         advance: Advance,
-    ) -> list[Floats]:
-        """Return the gradients of each text, (layers, tokens, dim) float32.
+    ) -> None:
+        """Compute the gradients of each text of a batch, some positions at a time.
 
         It must be called in `Encoder.inference`. Arguments are those of `Encoder.encode`.
 
         Raises:
-            ScratchError: if the disk has no room for a scratch file.
             VectorError: if a gradient holds NaN or infinity.
         """
-        lengths = [len(text) for text in texts]
-        found = [allocate((len(layers), n, self._network.width), memory_bytes) for n in lengths]
-        order = sorted(range(len(texts)), key=lambda number: -lengths[number])
-        for start, gradients in self._chunks([texts[n] for n in order], layers, state, advance):
-            for index, values in enumerate(gradients):
-                array = values.float().cpu().numpy()
-                if not np.isfinite(array).all():
-                    raise VectorError(f"the gradient of layer {layers[index]} of a text")
-                for row in range(array.shape[2]):
-                    put(array[:, :, row], found[order[row]][index], start)
-        return found
+        chunks = partial(self._chunks, layers=layers, state=state, advance=advance)
+        names = [f"the gradient of layer {layer} of a text" for layer in layers]
+        distribute(chunks, texts, puts, names)
 
     def _chunks(
         self,
@@ -195,20 +184,3 @@ def _plan(lengths: Sequence[int]) -> list[_Chunk]:
         start, end = end, end + max(LEAST, POSITIONS // rows)
         chunks.append(_Chunk(slice(start, end), rows))
     return chunks
-
-
-def constant_weights(network: BiLMNetwork) -> BiLMNetwork:
-    """Return a copy of a network that shares its weights, but computes no gradients of them.
-
-    Hooks are shared too. The network itself stays as it is, because other threads may use it.
-    """
-    shared: dict[int, Any] = {}
-    with torch.inference_mode(False):
-        for tensor in (*network.parameters(), *network.buffers()):
-            # A tensor made in inference mode cannot be a part of a gradient.
-            shared[id(tensor)] = tensor.clone() if tensor.is_inference() else tensor.detach()
-    module: nn.Module
-    for module in network.modules():
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            shared[id(hooks)] = hooks
-    return deepcopy(network, shared)

@@ -31,6 +31,7 @@ from lightning_modules.vectors.selection import (
     units_of,
 )
 from lightning_modules.vectors.sentences import SentenceEncoding
+from lightning_modules.vectors.streams import put
 from lightning_modules.vectors.text_batch import TensorForward, TextBatch, text_batch
 from lightning_modules.vectors.type_vectors import Advance, TypeVectors
 from preprocess.errors import UserError
@@ -310,7 +311,8 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
         self.encoder.learn((text.tokens for text in read), advance)
         for batch in plan_batches([len(text.tokens) for text in read], batch_tokens):
             tokens_of = [read[number].tokens for number in batch]
-            arrays = encode(tokens_of, needed, state, memory_bytes, advance)
+            arrays = [new((len(needed), len(tokens), self.dim)) for tokens in tokens_of]
+            encode(tokens_of, needed, state, [partial(put, array) for array in arrays], advance)
             for number, array in zip(batch, arrays, strict=True):
                 found[number] = selection.of(array, units[number][1], self.network.directions, new)
         by_spaces = selection.unit == "word"

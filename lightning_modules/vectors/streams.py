@@ -4,7 +4,7 @@ The forward direction reads a text from its first token, the backward direction 
 the boundary token first that training put before a document.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,8 @@ from preprocess.tokenizers.base import IGNORE, UNKNOWN
 
 Floats = npt.NDArray[np.float32]
 Int64Ids = npt.NDArray[np.int64]
+Put = Callable[[int, Floats, int], None]
+"""Receives some positions of a text: the index of a layer, values and start as in `in_text_order`."""
 
 
 class Streams(NamedTuple):
@@ -59,24 +61,39 @@ def as_read(ids: Tensor, mirror: Tensor, starts: Sequence[int]) -> Tensor:
     return torch.stack(begun).transpose(1, 2)
 
 
-def put(values: Floats, array: Floats, start: int) -> None:
-    """Write a row's outputs, which begin at stream position ``start``, into a text's vectors.
+def in_text_order(values: Floats, tokens: int, start: int) -> Iterator[tuple[slice, Floats]]:
+    """Yield for each direction which tokens of a text a row's outputs belong to, and their vectors.
 
-    Position 0 is the boundary token; position p is the p-th token that the direction reads.
+    Position 0 of a stream is the boundary token; position p is the p-th token that the direction reads.
 
     Args:
         values: (directions, positions, direction_width).
-        array: (tokens, dim).
+        tokens: number of tokens of the text.
         start: stream position of ``values[:, 0]``.
+
+    Yields:
+        The tokens, and (tokens, direction_width); nothing if no position is a token.
     """
-    tokens, width = len(array), values.shape[2]
     first, last = max(start, 1), min(start + values.shape[1], tokens + 1)
     if first >= last:
         return
     part = slice(first - start, last - start)
-    array[first - 1 : last - 1, :width] = values[0, part]
+    yield slice(first - 1, last - 1), values[0, part]
     if len(values) == 2:
-        array[tokens - last + 1 : tokens - first + 1, width:] = values[1, part][::-1]
+        yield slice(tokens - last + 1, tokens - first + 1), values[1, part][::-1]
+
+
+def put(array: Floats, layer: int, values: Floats, start: int) -> None:
+    """Write a row's outputs into the vectors of a text, (layers, tokens, dim).
+
+    Args:
+        array: the vectors of all wanted layers.
+        layer: index of the layer among them.
+        values, start: as in `in_text_order`.
+    """
+    width = values.shape[2]
+    for direction, (tokens, found) in enumerate(in_text_order(values, array.shape[1], start)):
+        array[layer, tokens, direction * width : (direction + 1) * width] = found
 
 
 def targets_of(ids: Sequence[int], starts: tuple[int, int], predictable: int) -> Int64Ids:

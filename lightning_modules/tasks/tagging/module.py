@@ -1,13 +1,16 @@
 """The Lightning module that trains a tagger."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from lightning_modules.tasks.fitting import SCORE
+from lightning_modules.tasks.optimizer import optimizers
 from lightning_modules.tasks.tagging.tagger import TagBatch, Tagger
+from lightning_modules.tasks.training_config import FitConfig
 
 Found = dict[int, list[int]]
 """Outputs of each piece of the dev sentences, by its index."""
@@ -18,24 +21,26 @@ class LitTagger(pl.LightningModule):
 
     Args:
         tagger: the network.
-        learning_rate: learning rate of Adam.
+        config: settings of the training.
+        steps: number of steps of all epochs.
         score: returns the dev score of the outputs of all pieces; higher is better.
     """
 
     def __init__(
         self,
         tagger: Tagger,
-        learning_rate: float,
+        config: FitConfig,
+        steps: int,
         score: Callable[[Mapping[int, Sequence[int]]], float],
     ) -> None:
         super().__init__()
         self.tagger = tagger
-        self._learning_rate, self._score = learning_rate, score
+        self._config, self._steps, self._score = config, steps, score
         self._found: Found = {}
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam over all parameters."""
-        return torch.optim.Adam(self.parameters(), self._learning_rate)
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser of all parameters and its schedule."""
+        return optimizers(self.parameters(), self._config, self._steps)
 
     def transfer_batch_to_device(
         self, batch: TagBatch, device: torch.device, dataloader_idx: int

@@ -177,9 +177,10 @@ def train_tagger(
         predicted = [parts.tags.decode(one) for one in held_out.whole(found)]
         return dev_score(dev.tags, predicted, parts.tags.scheme is not None)
 
+    batches = EpochBatches(data.lengths, settings.batch, seed)
     result = fit(
-        LitTagger(network, settings.learning_rate, score),
-        loader_of(data, EpochBatches(data.lengths, settings.batch, seed)),
+        LitTagger(network, settings, settings.epochs * len(batches), score),
+        loader_of(data, batches),
         loader_of(held_out, EpochBatches(held_out.lengths, EVALUATION_BATCH, None)),
         FitSettings(
             settings.epochs,

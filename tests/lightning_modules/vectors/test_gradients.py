@@ -1,6 +1,7 @@
 """The gradient representation, compared with finite differences in float64."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -18,7 +19,7 @@ from lightning_modules.nn.window import Window
 from lightning_modules.vectors import gradients
 from lightning_modules.vectors.gradients import GradientEncoder
 from lightning_modules.vectors.selection import SelectionError
-from lightning_modules.vectors.streams import targets_of
+from lightning_modules.vectors.streams import put, targets_of
 from preprocess.config import WordConfig
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.base import Token
@@ -177,7 +178,9 @@ def encoded(model: BiLM, ids: list[int], path: Any, starts: tuple[int, int]) -> 
     text = [Token(id_, "", 0, 0) for id_ in ids]
     with model.encoder.inference():
         zero = model.network.zero_state(1)
-        return encoder.encode([text], range(model.depth), zero, 1 << 20, lambda _: None)[0]
+        found = np.empty((model.depth, len(ids), model.dim), np.float32)
+        encoder.encode([text], range(model.depth), zero, [partial(put, found)], lambda _: None)
+    return found
 
 
 def forward_nll(model: BiLM, ids: list[int], starts: tuple[int, int]) -> Tensor:

@@ -41,6 +41,7 @@ def _train(options: Namespace) -> int:
 
     if options.print_config:
         return print_settings(TagConfig, options.settings)
+    _require("train")
     from pipeline.commands.tasks.tagging.train import tag_train
 
     tag_train(options.file, options.model, options.out, options.settings, options.overwrite)
@@ -52,6 +53,7 @@ def _test(options: Namespace) -> int:
 
     if options.print_config:
         return print_settings(TagUseConfig, options.settings)
+    _require("test")
     from pipeline.commands.tasks.tagging.use import tag_test
 
     tag_test(options.task, options.file, options.model, options.settings)
@@ -64,10 +66,17 @@ def _predict(options: Namespace) -> int:
     file, settings = file_and_settings(options.words, TagUseConfig.model_fields)
     if options.print_config:
         return print_settings(TagUseConfig, settings)
+    _require("predict")
     from pipeline.commands.tasks.tagging.use import tag_predict
 
     tag_predict(options.task, file, options.model, settings)
     return 0
+
+
+def _require(command: str) -> None:
+    from pipeline.lifecycle.stage import require
+
+    require(f"tag {command}", {"pytorch_lightning": "tasks"})
 
 
 TAG = Group(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.tasks.folder import TaskResult, write_task
+from lightning_modules.tasks.folder import TaskResult, stage_name, write_task
 from lightning_modules.tasks.tagging.baseline import MostFrequentTags
 from lightning_modules.tasks.tagging.config import TagConfig
 from lightning_modules.tasks.tagging.evaluation import Evaluation, Tags, evaluate
@@ -21,6 +21,7 @@ from lightning_modules.tasks.tagging.training import (
     train_tagger,
 )
 from lightning_modules.tasks.vector_source import open_vectors
+from pipeline.commands.tasks.request import request_of
 from pipeline.commands.tasks.tagging.data import (
     JOINING,
     check_tags,
@@ -39,10 +40,11 @@ from pipeline.training.device import resolve_device
 from pipeline.version import biloom_version
 from preprocess.files import storage
 from preprocess.files.fingerprint import fingerprint
-from preprocess.files.manifest import Manifest, hash_file, read_manifest
+from preprocess.files.manifest import Manifest
 from preprocess.files.temporary import temporary_root
 from preprocess.reading.labelled.examples import TaggedSentence
-from preprocess.section import result_fields
+
+COMMAND = stage_name("tag")
 
 
 def tag_train(
@@ -62,31 +64,13 @@ def tag_train(
     """
     config = load_section(TagConfig, overrides)
     console = Console()
-    console.stage("tag train", storage.absolute(out))
-    request = _request(file, model, config)
+    console.stage(COMMAND, storage.absolute(out))
+    request = request_of("tag", file, model, config)
 
     def make(work: str) -> Manifest:
         return _Training(file, model, config, console, work, request).run(out)
 
     make_task(out, request, make, console, overwrite)
-
-
-def _request(file: str, model: str, config: TagConfig) -> dict[str, Any]:
-    """Return what decides the result: settings, and the content of files, model and cache."""
-    settings = result_fields(config, "tag")
-    settings.update(
-        {
-            "train": _content(file),
-            "tag.dev": _content(config.dev) if config.dev else None,
-            "tag.cache": read_manifest(config.cache).content if config.cache else None,
-            "model": read_manifest(model).content,
-        }
-    )
-    return {"command": "tag train", **settings}
-
-
-def _content(path: str) -> str:
-    return hash_file(path)[1]
 
 
 @dataclass

@@ -247,7 +247,10 @@ def test_characters_are_read_without_spaces(trained: Path, tmp_path: Path, capsy
     words += ["--out", str(tmp_path / "task"), *QUICK, *SMALL]
     assert main(words) == 2, "two of three sentences cannot be held out at a share of 0.1"
     assert "too few to hold out" in capsys.readouterr().err
-    assert main([*words, f"dev={tmp_path}/zh"]) == 0
+    assert main([*words, f"dev={tmp_path}/zh"]) == 2
+    assert "the dev file has the content of the training file" in capsys.readouterr().err
+    (tmp_path / "twice").write_text("".join(rows) * 2, encoding="utf-8")
+    assert main([*words, f"dev={tmp_path}/twice"]) == 0
     out = capsys.readouterr().out
     assert "the language model reads tokens joined without spaces" in out
     assert "all dev sentences are also training sentences" in out
