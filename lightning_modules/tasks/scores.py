@@ -18,11 +18,12 @@ def label_scores(truth: Ints, predicted: Ints, labels: int) -> dict[str, float]:
     scikit-learn's ``f1_score(average="macro")``.
 
     Args:
-        truth: indices of the true labels, (n,). A label that the model does not know may have any
-            index below ``labels`` that the model never predicts.
+        truth: indices of the true labels, (n,). Labels that the model does not know have larger indices
+            than those that it knows.
         predicted: indices of the predicted labels, (n,).
-        labels: number of labels.
+        labels: number of labels that the model knows.
     """
+    labels = max(labels, int(truth.max()) + 1)
     right = truth == predicted
     hits = np.bincount(truth[right], minlength=labels)
     true, told = np.bincount(truth, minlength=labels), np.bincount(predicted, minlength=labels)

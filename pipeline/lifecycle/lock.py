@@ -143,5 +143,5 @@ def _wait_for_end(folder: str, path: str, seen: bytes, console: Console, wait: b
 def _locked(folder: str, content: bytes) -> LockedError:
     who = read_holder(content) or "an unknown process"
     return LockedError(
-        f"{folder} is being written by {who}; wait for it, or set another run.output"
+        f"{folder} is being written by {who}; wait for it, or name another output folder"
     )

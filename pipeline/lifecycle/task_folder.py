@@ -1,5 +1,6 @@
 """Make the folder of a task unless it is done; its manifest is written last."""
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,8 +13,10 @@ from preprocess.errors import UserError, one_line
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
 from preprocess.files.fingerprint import differing_keys, fingerprint
-from preprocess.files.manifest import NAME, DamagedManifest, Manifest, read_manifest
+from preprocess.files.manifest import NAME, DamagedManifest, Manifest, check_files, read_manifest
 from preprocess.work import folder as work_folder
+
+_HASHES = re.compile(r'"([0-9a-f]{8})[0-9a-f]{24,56}" -> "([0-9a-f]{8})[0-9a-f]{24,56}"')
 
 
 def make_task(
@@ -38,8 +41,8 @@ def make_task(
         The manifest of the finished folder.
 
     Raises:
-        StageError: the folder holds a result or unfinished work for another request, or other files.
-        ManifestError: the manifest of the folder is damaged.
+        StageError: the folder holds a result or unfinished work for another request, or other files, or
+            is damaged.
         LockedError: another process is writing the folder.
     """
     out = storage.absolute(out)
@@ -87,13 +90,18 @@ def _finished(
         return None
     try:
         manifest = read_manifest(out)
-    except DamagedManifest:
+    except DamagedManifest as error:
         if not overwrite:
-            raise
+            raise _damaged(out, NAME) from error
         _move_aside(out, console)
         return None
     differing = differing_keys(manifest.asked, asked)
     if not differing:
+        if problems := check_files(out, manifest):
+            if not overwrite:
+                raise _damaged(out, problems[0])
+            _move_aside(out, console)
+            return None
         _clean(out, console)
         console.line(f"already done: {one_line(out)}")
         return manifest
@@ -144,8 +152,16 @@ def _move_aside(out: str, console: Console) -> None:
     console.line(f"moved the old result to {one_line(aside)}")
 
 
+def _damaged(out: str, what: str) -> StageError:
+    return StageError(
+        f"{out} is damaged ({one_line(what)}); add --overwrite to move it aside and make it again, or "
+        "name another folder with --out"
+    )
+
+
 def _refusal(out: str, what: str, differing: list[str]) -> StageError:
-    keys = "\n".join(f"    {line}" for line in differing)
+    lines = [_HASHES.sub(r"other content (\1, now \2)", line) for line in differing]
+    keys = "\n".join(f"    {line}" for line in lines)
     return StageError(
         f"{out} holds {what} made with other settings or inputs:\n{keys}\n"
         "  add --overwrite to move it aside, or name another folder with --out"

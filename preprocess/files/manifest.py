@@ -33,6 +33,7 @@ NAME = "manifest.json"
 HASHED_AT_ONCE = 1 << 22
 """Bytes to read and hash at once."""
 
+_AGAIN = "copy the folder again, or make it again with its command and --overwrite"
 _CHECKSUM = "checksum"
 _LIMIT = 1 << 63
 """Sizes and counts are below this number."""
@@ -207,7 +208,7 @@ def read_manifest(folder: str, stage: str | None = None) -> Manifest:
         ) from error
     # json raises RecursionError for deeply nested brackets.
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        hint = f"make it again with `biloom {stage or 'STAGE'} --overwrite`"
+        hint = f"make it again with `biloom {stage} --overwrite`" if stage else _AGAIN
         reason = f"no {error}" if isinstance(error, KeyError) else one_line(str(error))
         raise DamagedManifest(f"{folder}: {NAME} is damaged ({reason}); {hint}") from error
     if stage and manifest.stage != stage:

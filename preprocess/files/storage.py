@@ -341,5 +341,5 @@ def check_writable(folder: str) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageError(
-            f"{folder}: cannot write here ({reason}); choose another run.output"
+            f"{folder}: cannot write here ({reason}); name another output folder"
         ) from error

@@ -148,7 +148,7 @@ class Classifier:
         """
         outputs = None if problem else self.head.outputs(self.source, text, pair)
         if outputs is None:
-            note = f"{problem or 'no tokens'}: as often as in training"
+            note = f"{problem or 'no tokens'}: predicted from the training labels alone"
             return Prediction(self._decide(self.prior), self.prior, note)
         found = probabilities(outputs[None], self.problem)[0]
         return Prediction(self._decide(found), found)

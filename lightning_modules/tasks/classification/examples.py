@@ -41,19 +41,19 @@ class Problem:
         """Return the true labels as an array.
 
         Returns:
-            "single": the index of each example's label, int64 (n,); k for an unknown label.
-            "several": bool (n, k + 1); the last column is True if an example has an unknown label.
+            "single": the index of each example's label, int64 (n,); unknown labels have indices from k on.
+            "several": bool (n, k + u), where u is the number of unknown labels, or 1 if there are none.
             "number": float64 (n,).
         """
         if self.target == "number":
             return np.array([one.value for one in examples], np.float64)
-        index = {label: number for number, label in enumerate(self.labels)}
-        unknown = len(self.labels)
+        unknown = sorted(self.unknown(examples))
+        index = {label: number for number, label in enumerate([*self.labels, *unknown])}
         if self.target == "single":
-            return np.array([index.get(one.labels[0], unknown) for one in examples], np.int64)
-        flags = np.zeros((len(examples), unknown + 1), np.bool_)
+            return np.array([index[one.labels[0]] for one in examples], np.int64)
+        flags = np.zeros((len(examples), len(self.labels) + max(1, len(unknown))), np.bool_)
         for row, one in zip(flags, examples, strict=True):
-            row[[index.get(label, unknown) for label in one.labels]] = True
+            row[[index[label] for label in one.labels]] = True
         return flags
 
     def unknown(self, examples: Sequence[LabelledText]) -> Counter[str]:

@@ -46,9 +46,8 @@ def scores_of(truth: Truth, predicted: Truth, problem: Problem) -> dict[str, flo
     if problem.target == "number":
         return number_scores(truth, predicted)
     if problem.target == "several":
-        # The column of unknown labels: true ones count as missed.
-        return label_set_scores(truth, predicted)
-    return label_scores(truth, predicted, len(problem.labels) + 1)
+        return label_set_scores(truth, _widened(predicted, truth.shape[1]))
+    return label_scores(truth, predicted, len(problem.labels))
 
 
 def score_row(name: str, truth: Truth, predicted: Sequence[Truth], problem: Problem) -> Row:
@@ -88,14 +87,19 @@ def rows_by_label(row: Row, truth: Truth, problem: Problem) -> list[dict[str, An
         return []
     k = len(problem.labels)
     sides = [_flags(labels, k) for labels in (truth, row.predicted[0])]
-    found = by_label(*sides)[:k]
+    found = by_label(*sides)
     return [{"label": label, **one} for label, one in zip(problem.labels, found, strict=True)]
 
 
 def _flags(labels: Truth, k: int) -> npt.NDArray[np.bool_]:
     if labels.ndim == 2:
-        return labels
-    return np.equal(labels[:, None], np.arange(k + 1))
+        return labels[:, :k]
+    return np.equal(labels[:, None], np.arange(k))
+
+
+def _widened(flags: Truth, width: int) -> Truth:
+    """Return flags with a column for each unknown label, none of which is predicted."""
+    return np.pad(flags, ((0, 0), (0, width - flags.shape[1])))
 
 
 def _pooled(

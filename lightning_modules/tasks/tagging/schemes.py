@@ -1,5 +1,6 @@
 """Tag schemes: what follows what, and which one a file uses."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,12 +124,13 @@ class SchemeReport:
         counts = ", ".join(f"{name or 'none'} {n:,}" for name, n in self.prefixes.items())
         if self.scheme is None:
             names = sorted(self.labels, key=lambda name: -self.labels[name])
-            few = ", ".join(f"'{name}'" for name in names[:SHOWN])
-            return (
-                f"tag scheme: none; the {len(names):,} different tags ({few}, …) are not those of "
-                f"spans (prefixes: {counts}), so that each token is scored by itself; for spans, "
-                "check the column of the tags",
+            few = ", ".join([*(f"'{name}'" for name in names[:SHOWN]), "…"][: len(names)])
+            line = (
+                f"tag scheme: none; the {len(names):,} different tags ({few}) are not those of spans "
+                f"(prefixes: {counts}), so that each token is scored by itself; for spans, check the "
+                "column of the tags"
             )
+            return line, *_other_forms(names)
         others = ", ".join(
             f"{scheme} {count:,}"
             for scheme, count in self.violations.items()
@@ -139,15 +141,38 @@ class SchemeReport:
         ]
         if "" in self.prefixes and self.scheme == "IO":
             lines.append("the tags have no prefixes; a run of one tag is a span")
+            lines += _other_forms(self.labels)
         if not self.labels:
             lines.append("no tag is part of a span")
         if self.invalid:
             wrong = self.violations[self.scheme]
             lines.append(
-                f"{wrong:,} tags in {self.invalid:,} of {self.sentences:,} sentences are not valid in "
-                f"{self.scheme}, and are read as conlleval does: {'; '.join(self.shown)}"
+                f"tags that are not valid in {self.scheme}: {wrong:,}, in {self.invalid:,} of "
+                f"{self.sentences:,} sentences; they are read as conlleval does: {'; '.join(self.shown)}"
             )
         return tuple(lines)
+
+
+_OTHER_FORMS = (
+    re.compile(r"(?P<prefix>[bieslumwBIESLUMW])[-_.:/](?P<label>.+)"),
+    re.compile(r"(?P<label>.+)[-_.:/](?P<prefix>[BIESLUMW])"),
+)
+
+
+def _other_forms(names: Iterable[str]) -> list[str]:
+    """Return a line if tags without a known prefix seem to be written in another form."""
+    tags = [name for name in names if name.upper() != "O"]
+    for form in _OTHER_FORMS:
+        found = [form.fullmatch(tag) for tag in tags]
+        if tags and all(found):
+            first = found[0]
+            assert first
+            right = f"{first['prefix'].upper()}-{first['label']}"
+            return [
+                f"the tags look like those of spans in another form; write {right!r} for {tags[0]!r}, and "
+                "'O' for tokens outside spans"
+            ]
+    return []
 
 
 def detect_scheme(
@@ -182,7 +207,12 @@ def detect_scheme(
     }
     if is_plain and not prefixes["O"]:
         return SchemeReport(None, len(sentences), 0, (), violations, ordered, names)
-    scheme = "IO" if is_plain else min(SCHEMES, key=lambda name: violations[name])
+    # Of schemes that fit equally well, one that has all letters.
+    lacking = {
+        scheme: sum(n for letter, n in prefixes.items() if letter not in ALPHABETS[scheme])
+        for scheme in SCHEMES
+    }
+    scheme = "IO" if is_plain else min(SCHEMES, key=lambda name: (violations[name], lacking[name]))
     invalid = 0
     shown: list[str] = []
     for number, tags in enumerate(sentences):

@@ -8,6 +8,7 @@ from preprocess.errors import UserError, one_line
 from preprocess.files.fingerprint import plain
 from preprocess.files.manifest import hash_file, read_manifest
 from preprocess.reading.formats import INSTALLED_DOCS
+from preprocess.reading.labelled.content import STANDARD_INPUT
 from preprocess.reading.labelled.installed import installed_content
 from preprocess.section import result_fields
 
@@ -53,9 +54,14 @@ def request_of(kind: Kind, file: str, model: str, config: TaskOptions) -> dict[s
 def _content(path: str) -> str:
     if path == INSTALLED_DOCS:
         return installed_content()
+    if path == STANDARD_INPUT:
+        raise RequestError(
+            "a training cannot read standard input, because a resumed training reads its file again; "
+            "write the input to a file and name it"
+        )
     try:
         return hash_file(path)[1]
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+    except OSError as error:
         raise RequestError(
             f"{one_line(path)}: {error.strerror or 'no such file'}; name a labelled file"
         ) from error

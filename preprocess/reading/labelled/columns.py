@@ -6,6 +6,7 @@ from itertools import product
 from typing import NamedTuple
 
 from preprocess.errors import UserError, one_line
+from preprocess.reading.labelled.flags import are_flags, named_columns
 from preprocess.reading.labelled.options import LabelledTextOptions
 
 TEXTS = (
@@ -43,15 +44,17 @@ class Roles(NamedTuple):
 
     Attributes:
         text: column of the text.
-        label: column of the label or labels; None if labels are not wanted.
+        label: column of the label or labels; None if labels are not wanted, or have a column each.
         pair: column of the second text; None if there is none.
         guessed: the roles that were found by what their columns hold, not by name.
+        flags: columns of one label each, see `flags`.
     """
 
     text: int
     label: int | None
     pair: int | None
     guessed: tuple[str, ...] = ()
+    flags: tuple[int, ...] = ()
 
 
 def normal(name: str) -> str:
@@ -132,12 +135,16 @@ def find_roles(
         UserError: a column that is set does not exist, or a role has no column or several.
     """
     taken: dict[str, int] = {}
+    flags: tuple[int, ...] = ()
     for key, role in (("text", "text"), ("pair", "pair"), ("label", "label"), ("labels", "label")):
         option = getattr(options, key)
         if option is None or (role == "label" and not with_labels):
             continue
         if role in taken:
             raise UserError("label and labels are both set; set only one of them")
+        if role == "label" and (each := named_columns(option, names)):
+            flags = tuple(find_column(path, key, name, names, named) for name in each)
+            option = each[0]
         taken[role] = find_column(path, key, option, names, named)
     _check_apart(path, taken, names)
     if named:
@@ -148,9 +155,10 @@ def find_roles(
         taken["label"] = _guess_label(path, names, sample, {*taken.values()}, test)
         guessed.append("label")
     if "text" not in taken:
-        taken["text"] = _guess_text(path, names, sample, {*taken.values()})
+        taken["text"] = _guess_text(path, names, sample, {*taken.values(), *flags})
         guessed.append("text")
-    return Roles(taken["text"], taken.get("label"), taken.get("pair"), tuple(guessed))
+    label = None if flags else taken.get("label")
+    return Roles(taken["text"], label, taken.get("pair"), tuple(guessed), flags)
 
 
 def _check_apart(path: str, taken: dict[str, int], names: Sequence[str]) -> None:
@@ -200,10 +208,20 @@ def _guess_label(
     shown = "; ".join(
         f"{one_line(names[index])} ({', '.join(_few(columns[index]))})" for index in varied or free
     )
-    raise UserError(
-        f"{one_line(path)}: {problem} looks like one of labels: {shown}; set label to the right one, "
-        f"by its name or number"
-    )
+    remedy = "set label to the right one, by its name or number"
+    if len(varied) > 1 and all(are_flags(columns[index]) for index in varied):
+        remedy += (
+            f", or labels={','.join(_option(names, i) for i in varied)} if each column is a label"
+        )
+    elif not varied and any(_are_numbers(columns[index]) for index in free):
+        remedy += "; target=number predicts numbers"
+    raise UserError(f"{one_line(path)}: {problem} looks like one of labels: {shown}; {remedy}")
+
+
+def _option(names: Sequence[str], index: int) -> str:
+    """Return the name of a column for a setting, or its number if it has no name that can be listed."""
+    number = str(index + 1)
+    return number if "," in names[index] or names[index] == f"column {number}" else names[index]
 
 
 def _few(column: Sequence[str]) -> list[str]:

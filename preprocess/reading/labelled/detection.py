@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 
-from preprocess.reading.labelled.rows import FASTTEXT, parse_json
+from preprocess.reading.labelled.rows import FASTTEXT, INVALID, parse_json
 
 _LOOKED_AT = 2000
 """First lines from which the format is found."""
@@ -29,6 +29,12 @@ def is_json_lines(lines: Sequence[str]) -> bool:
     return objects >= needed
 
 
+def is_other_json(text: str, lines: Sequence[str]) -> bool:
+    """Return True for JSON that is neither JSON Lines nor an array of objects."""
+    begins = text.lstrip()[:1] in ("{", "[")
+    return begins and not is_json_lines(lines) and parse_json(text) is not INVALID
+
+
 def is_fasttext(lines: Sequence[str]) -> bool:
     """Return True if at least half of the lines have a label of fastText."""
     some = [line for line in lines[:_LOOKED_AT] if line.strip()]
@@ -42,7 +48,25 @@ def is_label_first(lines: Sequence[str]) -> bool:
     counts = Counter(with_text)
     repeated = sum(count for count in counts.values() if count > 1)
     few = len(counts) <= max(_FIRST_WORDS, len(with_text) / 50)
+    # As in "pos,a text, with commas", where the first comma ends the label.
+    if 2 * sum(count for word, count in counts.items() if re.search("[,;|]", word)) > len(
+        with_text
+    ):
+        return False
     return bool(some) and few and min(repeated, len(with_text)) >= 0.9 * len(some)
+
+
+def uneven(lines: Sequence[str]) -> str:
+    """Return why lines are no table, if they all have a delimiter, but not equally often."""
+    some = [line for line in lines[:_LOOKED_AT] if line.strip()]
+    for delimiter, name in (("\t", "a tab"), (",", "','"), (";", "';'"), ("|", "'|'")):
+        counts = [line.count(delimiter) for line in some]
+        if len(some) > 1 and min(counts) > 0:
+            return (
+                f"its lines have different numbers of {name} ({min(counts):,} to {max(counts):,}); put "
+                f"quotes around texts that contain {name}"
+            )
+    return ""
 
 
 def is_conll(lines: Sequence[str]) -> bool:

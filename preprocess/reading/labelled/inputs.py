@@ -35,8 +35,9 @@ from preprocess.reading.labelled.rows import (
     parse_json,
     plain_rows,
 )
-from preprocess.reading.labelled.table_rows import choose_dialect, parquet_rows, table_rows
-from preprocess.reading.labelled.tables import DELIMITERS, Dialect, read_records
+from preprocess.reading.labelled.tables.parquet import parquet_objects, parquet_rows
+from preprocess.reading.labelled.tables.records import DELIMITERS, Dialect, read_records
+from preprocess.reading.labelled.tables.rows import choose_dialect, table_rows
 from preprocess.reading.labelled.tokens.conll import read_columns
 from preprocess.reading.labelled.tokens.cutting import choose_cut, cut_text
 from preprocess.reading.labelled.tokens.objects import ObjectReader, find_fields
@@ -148,12 +149,12 @@ def read_untagged(path: str, options: TaggedOptions, tell: Tell) -> Iterator[Tag
     """Yield sentences without tags of a file, or of standard input, as they are read.
 
     Every record gives one sentence; `TaggedSentence.problem` says why one has no tokens. Plain text has
-    one sentence a line, which is cut into tokens as `TaggedOptions.split` says. CoNLL columns and arrays
-    of JSON are read to their end first.
+    one sentence a line, which is cut into tokens as `TaggedOptions.split` says. CoNLL columns, arrays
+    of JSON and Parquet are read to their end first.
 
     Args:
-        path: path or URL of a file in CoNLL columns, CoNLL-U, JSON Lines (tokens, or a text) or plain
-            text; ``-`` is standard input, whose first line tells whether it is JSON Lines.
+        path: path or URL of a file in CoNLL columns, CoNLL-U, JSON Lines or Parquet (tokens, or a text)
+            or plain text; ``-`` is standard input, whose first line tells whether it is JSON Lines.
         options: how to read it; tags are ignored.
         tell: called with a line about the format and each note, before the first sentence.
 
@@ -162,10 +163,10 @@ def read_untagged(path: str, options: TaggedOptions, tell: Tell) -> Iterator[Tag
     """
     with open_content(path) as content:
         if content.parquet:
-            raise UserError(
-                f"{one_line(path)}: sentences are not read from Parquet; write JSON Lines with the field "
-                "tokens or text"
-            )
+            records, _ = parquet_objects(path, content.parquet)
+            sample = [record for _, record in records[:SAMPLE]]
+            yield from _objects(path, iter(records), sample, "Parquet", options, tell)
+            return
         lines = _lines(path, content, options.encoding, tell)
         yield from _sentences(path, lines, options, tell)
 
@@ -174,6 +175,8 @@ def _sentences(
     path: str, lines: Lines, options: TaggedOptions, tell: Tell
 ) -> Iterator[TaggedSentence]:
     head, chosen = lines.head, options.format
+    if chosen == "parquet":
+        raise UserError(f"{one_line(path)}: this is not a Parquet file; set format=auto")
     is_file = path != STANDARD_INPUT
     if chosen == "json" or (chosen == "auto" and is_file and is_json_array("\n".join(head[:20]))):
         items = json_items(path, "\n".join(lines))
@@ -187,10 +190,11 @@ def _sentences(
     elif chosen != "auto" or (is_file and (is_universal(head) or is_conll(head))):
         universal = chosen == "conllu" or (chosen == "auto" and is_universal(head))
         read = read_universal if universal else read_columns
-        how, counting, columns, notes = read(path, list(lines), options, False)
-        for note in (f"{one_line(path)}: {how}; tokens: {columns['tokens']}", *notes):
+        found = read(path, list(lines), options, False)
+        how = f"{one_line(path)}: {found.format}; tokens: {found.columns['tokens']}"
+        for note in (how, *found.notes):
             tell(note)
-        for one in counting.records:
+        for one in found.counting.records:
             if isinstance(one, Dropped):
                 one = TaggedSentence((), (), one.place, problem=one.reason)
             yield one

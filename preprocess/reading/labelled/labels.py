@@ -1,18 +1,26 @@
 """Making labelled texts of rows: what a label may be, and why a row cannot be used."""
 
+import ast
 import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from preprocess.errors import one_line
 from preprocess.reading.kinds.json_shape import MISSING
 from preprocess.reading.labelled.counting import Counting
 from preprocess.reading.labelled.examples import SHOWN, LabelledText, Target
 from preprocess.reading.labelled.options import SEPARATORS, LabelledTextOptions
-from preprocess.reading.labelled.rows import Row
+from preprocess.reading.labelled.rows import Row, parse_json
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_LONGEST_LIST = 10_000
+_SOME = 20
+_NO_COMMA = re.compile(r"""['"]\s*['"]""")
+_DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
+_MANY_NUMBERS = 10
+"""Number of labels that are numbers above which a regression is proposed."""
 _ODD = {",": ",", ";": ";", "pipe": "|"}
 """Characters that often separate labels in one string, by their name as a setting."""
 
@@ -31,6 +39,42 @@ def text_problem(value: object, what: str = "text") -> str:
 def has_surrogates(text: str) -> bool:
     """Return True if a text has lone surrogates, which stand for invalid bytes."""
     return _SURROGATE.search(text) is not None
+
+
+def read_lists(rows: Sequence[Row]) -> tuple[list[Row], tuple[str, ...]]:
+    """Return rows with lists in place of labels that are lists written as text, and a note.
+
+    Tables have no lists, so that programs write ``['a', 'b']`` or ``["a", "b"]`` in a cell. Rows in
+    which not all labels are written so stay as they are.
+    """
+    found: list[Row] = []
+    for row in rows:
+        label = row.label
+        if isinstance(label, str) and label.strip():
+            label = _list_of(label)
+            if label is None:
+                return [*rows], ()
+        found.append(row._replace(label=label))
+    written = [row.label for row in rows[:_SOME] if isinstance(row.label, str) and row.label]
+    if not written:
+        return [*rows], ()
+    shown = one_line(max(written, key=len))[:60]
+    return found, (f"the labels are lists that are written as text, such as {shown}",)
+
+
+def _list_of(text: str) -> list[Any] | None:
+    """Return a list that is written as in JSON or Python, or None if it is none."""
+    text = text.strip()
+    if not text.startswith("[") or not text.endswith("]") or len(text) > _LONGEST_LIST:
+        return None
+    # Python joins strings that no comma separates, as in a printed array of NumPy.
+    if _NO_COMMA.search(text):
+        return None
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        found = parse_json(text)
+    return found if isinstance(found, list) else None
 
 
 def find_target(rows: Iterable[Row], several: bool, options: LabelledTextOptions) -> Target:
@@ -68,6 +112,8 @@ def labelled_texts(
         if not problem and target == "number":
             value = _number(labels[0])
             problem = "" if value is not None else "label is not a number"
+            if problem and _DECIMAL_COMMA.fullmatch(labels[0]):
+                problem += " (write 3.5 for 3,5)"
         if problem:
             found.drop(problem, row.place)
             continue
@@ -90,6 +136,8 @@ def _labels_of(
         label = _label(item)
         if label is not None and options.strip_labels:
             label = label.strip()
+        if isinstance(item, dict):
+            return (), "label is an object (name one of its fields, as in label=a.b)"
         if label is None or not label:
             return (), "no label" if item is None or label == "" else "label is not a string"
         if has_surrogates(label):
@@ -142,10 +190,15 @@ def label_notes(
             f"{len(counts):,} different labels in {len(examples):,} texts ({some}): is this the column of "
             "the labels?"
         )
+    if len(counts) > _MANY_NUMBERS and all(_number(label) is not None for label in counts):
+        notes.append(
+            f"the {len(counts):,} labels are numbers, but are read as names of classes; target=number "
+            "predicts numbers"
+        )
     texts = {example.text for example in examples}
     if len(examples) >= 20 and len(texts) <= len(examples) / 10:
         notes.append(
-            f"only {len(texts):,} different texts in {len(examples):,}: is this the column of the texts?"
+            f"different texts: {len(texts):,} of {len(examples):,}; is this the column of the texts?"
         )
     first = examples[0].labels[:1]
     if len(examples) >= 10 > len(counts) and first and counts[first[0]] == 1:
@@ -157,7 +210,7 @@ def label_notes(
         notes.append(
             f"labels that differ only in spaces, case or Unicode form are kept apart: {shown}"
         )
-    if target == "single" and not likely and len(counts) > 2:
+    if target == "single" and not likely:
         notes += _joined_note(counts)
     if target == "several":
         none = sum(not example.labels for example in examples)
@@ -166,13 +219,13 @@ def label_notes(
 
 
 def _joined_note(labels: Mapping[str, int]) -> list[str]:
-    """Return a note if most labels contain a character that may separate labels."""
+    """Return a note if half of the labels contain a character that may separate labels."""
     for name, character in _ODD.items():
         joined = [label for label in labels if character in label]
-        if 2 * len(joined) > len(labels):
+        if joined and 2 * len(joined) >= len(labels):
             return [
-                f"{len(joined):,} labels contain '{character}', such as {joined[0]!r}; separator={name} "
-                "splits them into several labels each"
+                f"labels that contain '{character}': {len(joined):,}, such as {joined[0]!r:.60}; "
+                f"separator={name} splits each into several labels"
             ]
     return []
 

@@ -10,7 +10,7 @@ from preprocess.section import Section
 LabelledFormat = Literal[
     "auto", "tsv", "csv", "fasttext", "label-first", "jsonl", "json", "parquet"
 ]
-TaggedFormat = Literal["auto", "conll", "conllu", "jsonl", "json"]
+TaggedFormat = Literal["auto", "conll", "conllu", "jsonl", "json", "parquet"]
 
 
 SEPARATORS = {"pipe": "|", "space": " ", "tab": "\t"}
@@ -33,7 +33,9 @@ class LabelledTextOptions(Section):
     pair: str | None = Field(None, description="column or field of the second text of a pair")
     label: str | None = Field(None, description="column or field of the label of a text")
     labels: str | None = Field(
-        None, description="column or field of any number of labels, instead of label"
+        None,
+        description="column or field of any number of labels, instead of label; or columns with commas "
+        "between them, such as toxic,obscene, that hold 1 or 0 for one label each",
     )
     separator: str | None = Field(
         None,

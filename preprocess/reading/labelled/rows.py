@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from preprocess.errors import UserError, one_line
 from preprocess.reading.kinds.json_shape import MISSING, value_of
 from preprocess.reading.labelled.columns import SAMPLE, find_roles, normal
+from preprocess.reading.labelled.flags import NEITHER, labels_of, named_columns
 from preprocess.reading.labelled.options import LabelledTextOptions
 
 
@@ -64,6 +65,27 @@ class Lines:
 
     def __iter__(self) -> Iterator[str]:
         return chain(self.head, self.rest)
+
+
+def flagged_row(
+    place: str,
+    text: object,
+    pair: object,
+    flags: Iterable[int],
+    names: Sequence[str],
+    values: Sequence[object],
+) -> Row:
+    """Return a row whose labels have a column each.
+
+    Args:
+        place, text, pair: as in `Row`.
+        flags: indices of the columns of labels.
+        names: names of the columns.
+        values: values of the columns.
+    """
+    chosen = list(flags)
+    labels = labels_of([names[i] for i in chosen], [values[i] for i in chosen])
+    return Row(place, text, pair, labels, "" if labels is not None else NEITHER)
 
 
 FASTTEXT = re.compile(r"(?<!\S)__label__(\S*)")
@@ -172,7 +194,8 @@ def object_rows(
     """Return the rows of objects with a place each; the fields are found in a sample."""
     objects = [item for item in sample if isinstance(item, dict)]
     names = list(dict.fromkeys(str(key) for item in objects for key in item))
-    for option in (options.text, options.pair, options.label, options.labels):
+    each = named_columns(options.labels, names)
+    for option in (options.text, options.pair, options.label, options.labels, *each):
         if option and option not in names and "." in option:
             inner = (value_of(item, option, MISSING) for item in objects)
             names += [option] if any(value is not MISSING for value in inner) else []
@@ -183,30 +206,41 @@ def object_rows(
     text = names[roles.text]
     label = None if roles.label is None else names[roles.label]
     pair = None if roles.pair is None else names[roles.pair]
+    flags = [names[index] for index in roles.flags]
     columns = (
         {"text": text} | ({"pair": pair} if pair else {}) | ({"label": label} if label else {})
     )
-    read = _reader(text, pair, label)
+    read = _reader(text, pair, label, flags)
+    shown = {
+        role: f"'{one_line(field)}'" + (" (guessed)" if role in roles.guessed else "")
+        for role, field in columns.items()
+    }
+    if flags:
+        shown["labels"] = f"a field each ({', '.join(map(one_line, flags))})"
     lists = label is not None and any(isinstance(value_of(item, label), list) for item in objects)
     return Rows(
         name,
         (read(place, record) for place, record in records),
-        {
-            role: f"'{one_line(field)}'" + (" (guessed)" if role in roles.guessed else "")
-            for role, field in columns.items()
-        },
-        unused_note([field for field in names if field not in columns.values()]),
+        shown,
+        unused_note([field for field in names if field not in (*columns.values(), *flags)]),
         lists or options.labels is not None or (label is not None and normal(label) == "labels"),
     )
 
 
-def _reader(text: str, pair: str | None, label: str | None) -> Callable[[str, object], Row]:
+def _reader(
+    text: str, pair: str | None, label: str | None, flags: Sequence[str]
+) -> Callable[[str, object], Row]:
     def read(place: str, record: object) -> Row:
         if record is INVALID:
             return Row(place, None, problem="invalid JSON")
         if not isinstance(record, dict):
             return Row(place, None, problem="not an object")
         second = MISSING if pair is None else value_of(record, pair)
+        if flags:
+            values = [value_of(record, name) for name in flags]
+            return flagged_row(
+                place, value_of(record, text), second, range(len(flags)), flags, values
+            )
         return Row(
             place,
             value_of(record, text),

@@ -1,7 +1,5 @@
 """Reading texts with labels from a file of any supported format."""
 
-from collections.abc import Sequence
-
 from preprocess.errors import UserError, one_line
 from preprocess.reading.formats import INSTALLED_DOCS
 from preprocess.reading.labelled.content import (
@@ -17,23 +15,29 @@ from preprocess.reading.labelled.detection import (
     is_json_array,
     is_json_lines,
     is_label_first,
+    is_other_json,
+    uneven,
 )
 from preprocess.reading.labelled.examples import LabelledText, Reading
 from preprocess.reading.labelled.installed import installed_rows
-from preprocess.reading.labelled.labels import find_target, label_notes, labelled_texts
+from preprocess.reading.labelled.labels import (
+    find_target,
+    label_notes,
+    labelled_texts,
+    read_lists,
+)
 from preprocess.reading.labelled.options import LabelledTextOptions
 from preprocess.reading.labelled.rows import (
-    INVALID,
     Lines,
     Rows,
     fasttext_rows,
     json_lines_rows,
     json_rows,
     label_first_rows,
-    parse_json,
 )
-from preprocess.reading.labelled.table_rows import choose_dialect, parquet_rows, table_rows
-from preprocess.reading.labelled.tables import DELIMITERS
+from preprocess.reading.labelled.tables.parquet import parquet_rows
+from preprocess.reading.labelled.tables.records import DELIMITERS
+from preprocess.reading.labelled.tables.rows import choose_dialect, table_rows
 
 
 def read_labelled_texts(path: str, options: LabelledTextOptions) -> Reading[LabelledText]:
@@ -63,7 +67,8 @@ def read_labelled_texts(path: str, options: LabelledTextOptions) -> Reading[Labe
         with open_content(path) as content:
             found, notes = _rows(path, content, options)
             rows = list(found.rows)
-    target = find_target(rows, found.several, options)
+    rows, lists = read_lists(rows)
+    target = find_target(rows, found.several or bool(lists), options)
     counting = labelled_texts(rows, target, options)
     counting.check(path, found.format, "texts")
     examples = counting.examples
@@ -75,7 +80,7 @@ def read_labelled_texts(path: str, options: LabelledTextOptions) -> Reading[Labe
         counting.dropped,
         counting.shown,
         found.columns,
-        (*notes, *found.notes, *label_notes(examples, target, options)),
+        (*notes, *found.notes, *lists, *label_notes(examples, target, options)),
         target=target,
     )
 
@@ -96,7 +101,7 @@ def _rows(
     lines = Lines(all_lines, iter(()))
     if chosen == "auto" and is_json_array(text):
         chosen = "json"
-    if chosen == "json" or (chosen == "auto" and _is_other_json(text, all_lines)):
+    if chosen == "json" or (chosen == "auto" and is_other_json(text, all_lines)):
         return json_rows(path, text, options, True), notes
     if chosen == "jsonl" or (chosen == "auto" and is_json_lines(all_lines)):
         return json_lines_rows(path, lines, options, True), notes
@@ -118,7 +123,7 @@ def _rows(
         return label_first_rows(lines), notes
     if dialect is None:
         tried = {"tsv": "tabs", "csv": "',', ';' or '|'"}.get(chosen)
-        problem = f"no {tried} separate its columns" if tried else _UNKNOWN
+        problem = f"no {tried} separate its columns" if tried else uneven(all_lines) or _UNKNOWN
         raise UserError(f"{one_line(path)}: {problem}; {_REMEDY}")
     return table_rows(path, lines, dialect, options, True), notes
 
@@ -131,12 +136,6 @@ def _check_columns(path: str, options: LabelledTextOptions, labels: str) -> None
                 f"{one_line(path)}: this file has no columns, because its labels are {labels}; remove "
                 f"{key}=, or set format to the right one"
             )
-
-
-def _is_other_json(text: str, lines: Sequence[str]) -> bool:
-    """Return True for JSON that is neither JSON Lines nor an array of objects."""
-    begins = text.lstrip()[:1] in ("{", "[")
-    return begins and not is_json_lines(lines) and parse_json(text) is not INVALID
 
 
 _UNKNOWN = "its format cannot be told from its lines"

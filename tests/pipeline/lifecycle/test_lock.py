@@ -191,7 +191,7 @@ def test_the_lock_of_a_running_process_is_refused_at_once(folder: Folder, sleepe
             folder.take()
         assert str(caught.value) == (
             f"{folder.path} is being written by process {sleeper.pid} on {HERE}; wait for it, or "
-            "set another run.output"
+            "name another output folder"
         )
         assert storage.exists(folder.file)
 

@@ -15,7 +15,7 @@ from pipeline.lifecycle.stage import StageError
 from pipeline.lifecycle.task_folder import make_task
 from preprocess.errors import UserError
 from preprocess.files import storage
-from preprocess.files.manifest import DamagedManifest, Manifest, record_of, write_manifest
+from preprocess.files.manifest import Manifest, record_of, write_manifest
 
 
 @dataclass
@@ -26,8 +26,8 @@ class Out:
     made: list[str] = field(default_factory=list)
     printed: StringIO = field(default_factory=StringIO)
 
-    def make(self, seed: int = 1, dies: str = "", overwrite: bool = False) -> Manifest:
-        asked: dict[str, Any] = {"stage": "classify train", "seed": seed}
+    def make(self, seed: int = 1, dies: str = "", overwrite: bool = False, **more: str) -> Manifest:
+        asked: dict[str, Any] = {"stage": "classify train", "seed": seed, **more}
 
         def work(folder: str) -> Manifest:
             self.made.append(folder)
@@ -116,13 +116,35 @@ def test_a_folder_of_something_else_is_refused(out: Out) -> None:
     assert out.names == {"thesis.tex"}
 
 
-def test_a_damaged_manifest_is_moved_aside_only_if_asked(out: Out) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("manifest.json", "{}", "manifest.json"),
+        ("head", "made with 3", "head: hash is "),
+        ("head", None, "head: missing"),
+    ],
+)
+def test_a_damaged_task_is_moved_aside_only_if_asked(
+    out: Out, name: str, content: str | None, what: str
+) -> None:
     out.make()
-    (out.folder / "manifest.json").write_text("{}")
-    with pytest.raises(DamagedManifest):
+    (out.folder / name).unlink()
+    if content is not None:
+        (out.folder / name).write_text(content)
+    message = (
+        rf"is damaged \({what}.*\); add --overwrite to move it aside and make it again, or name"
+    )
+    with pytest.raises(StageError, match=message):
         out.make()
     out.make(overwrite=True)
-    assert Path(f"{out.folder}.old-1/head").exists()
+    assert (out.folder / "head").read_bytes() == b"made with 1"
+    assert Path(f"{out.folder}.old-1").exists()
+
+
+def test_other_content_is_told_in_words(out: Out) -> None:
+    out.make(train="a" * 32)
+    with pytest.raises(StageError, match=r"train: other content \(aaaaaaaa, now bbbbbbbb\)\n"):
+        out.make(train="b" * 32)
 
 
 def test_a_command_that_was_stopped_before_anything_was_made_keeps_no_other_away(out: Out) -> None:

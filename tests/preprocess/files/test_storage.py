@@ -199,7 +199,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert list((tmp_path / "new").iterdir()) == []
     (tmp_path / "file").touch()
     with pytest.raises(
-        StorageError, match=r"file/x: cannot write here .*choose another run.output"
+        StorageError, match=r"file/x: cannot write here .*name another output folder"
     ):
         storage.check_writable(str(tmp_path / "file" / "x"))
 

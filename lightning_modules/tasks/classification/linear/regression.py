@@ -162,7 +162,8 @@ def best_strength(
     costs = {}
     for strength in strengths:
         model = fit_logistic(x[fitted], y[fitted], strength, weights)
-        found = model.predict_log_proba(x[tested])
+        with np.errstate(divide="ignore"):  # a probability of 0 has an infinite cost
+            found = model.predict_log_proba(x[tested])
         columns = np.searchsorted(model.classes_, y[tested])
         costs[strength] = -float(found[np.arange(len(tested)), columns].mean())
     return min(strengths, key=lambda one: (costs[one], one))

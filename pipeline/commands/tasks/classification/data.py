@@ -1,6 +1,6 @@
 """Reading the files of a classifier, and telling what is in them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,18 +155,33 @@ def _check_train(file: str, data: Data) -> None:
 
 
 def tell_labels(problem: Problem, dev: Sequence[LabelledText], console: Console) -> None:
-    """Print the number of labels, and which dev labels cannot be predicted."""
+    """Print which dev labels cannot be predicted.
+
+    Raises:
+        ClassifyError: none of them can be.
+    """
     if problem.target == "number":
         return
     unknown = problem.unknown(dev)
+    if unknown and not any(label in problem.labels for one in dev for label in one.labels):
+        raise ClassifyError(
+            f"none of the labels of these texts is in training ({_some(unknown)}; training has "
+            f"{_some(problem.labels)}); name the column of the labels with label=..., or another file"
+        )
     if unknown:
         shown = ", ".join(
             f"{one_line(label)[:30]!r} {count:,}" for label, count in unknown.most_common(SHOWN)
         )
         console.warn(
-            f"{len(unknown):,} labels are in no training text, so that they are never predicted and count "
-            f"as wrong: {shown}{', …' if len(unknown) > SHOWN else ''}"
+            f"labels that are in no training text, and so are never predicted and count as wrong: "
+            f"{len(unknown):,} ({shown}{', …' if len(unknown) > SHOWN else ''})"
         )
+
+
+def _some(labels: Iterable[str]) -> str:
+    """Return a few labels for a message."""
+    found = [f"{one_line(label)[:30]!r}" for label in labels]
+    return ", ".join([*found[:SHOWN], "…"] if len(found) > SHOWN else found)
 
 
 def _tell_overlap(data: Data, config: ClassifyConfig, console: Console) -> None:

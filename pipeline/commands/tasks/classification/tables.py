@@ -27,9 +27,11 @@ from preprocess.reading.labelled.examples import Target
 
 SHOWN_LABELS = 20
 """Labels whose scores are printed."""
+_LONGEST = 60
+"""Characters of a label that are printed in a table."""
 WIDE = 50
 """Labels above which a table of predictions has no column for each label."""
-BAG, LAYER_0 = "tf-idf", "layer 0"
+MAJORITY, BAG, LAYER_0 = "majority", "tf-idf", "layer 0"
 """How the names of the rows begin with which the head is compared."""
 
 
@@ -45,7 +47,7 @@ def metrics_of(rows: Sequence[Row], data: Data, trained: TrainedHead) -> dict[st
         "above": {
             row.name: difference(head, row, truth, problem)._asdict()
             for row in rows[:-1]
-            if row.name.startswith((BAG, LAYER_0))
+            if row.name.startswith((MAJORITY, BAG, LAYER_0))
         },
         "by_label": rows_by_label(head, truth, problem),
     }
@@ -72,7 +74,7 @@ def show_table(console: Console, rows: Sequence[Row], data: Data, metrics: dict[
         console.line(
             f"{COLUMNS[target][first]} without the dev texts that are also in train: {shown}"
         )
-    show_labels(console, metrics["by_label"])
+    show_labels(console, metrics["by_label"], "dev texts")
 
 
 def comparisons(metrics: dict[str, Any], target: Target) -> list[str]:
@@ -88,11 +90,16 @@ def comparisons(metrics: dict[str, Any], target: Target) -> list[str]:
             f"the head is {by}{verdict} {one_line(name)} ({first}; difference {value:+.{digits}f}, "
             f"95 % interval {low:+.{digits}f} to {high:+.{digits}f})"
         )
+        if name.startswith(MAJORITY) and low <= 0:
+            lines.append(
+                f"the {first} of the head is not above that of the most frequent label, so that its "
+                "differences from other rows do not show that the vectors help"
+            )
     return lines
 
 
-def show_labels(console: Console, found: Sequence[dict[str, Any]]) -> None:
-    """Print the scores of the most frequent labels."""
+def show_labels(console: Console, found: Sequence[dict[str, Any]], texts: str = "texts") -> None:
+    """Print the scores of the most frequent labels; ``texts`` says of what texts."""
     if not found:
         return
     shown = sorted(found, key=lambda one: -one["examples"])[:SHOWN_LABELS]
@@ -101,13 +108,17 @@ def show_labels(console: Console, found: Sequence[dict[str, Any]]) -> None:
     )
     rows = [
         [
-            one_line(one["label"]),
+            _shortened(one_line(one["label"])),
             *(f"{100 * one[name]:.1f}" for name in ("precision", "recall", "f1")),
             f"{one['examples']:,}",
         ]
         for one in shown
     ]
-    console.table(f"labels{more}", ["label", "precision", "recall", "F1", "dev texts"], rows)
+    console.table(f"labels{more}", ["label", "precision", "recall", "F1", texts], rows)
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
 
 
 def value_columns(problem: Problem) -> list[str]:

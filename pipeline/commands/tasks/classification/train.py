@@ -161,8 +161,7 @@ class _Training:
             self.console.warn(f"{train:,} training texts have no token; they are not trained on")
         if dev:
             self.console.warn(
-                f"{dev:,} dev texts have no token; what is most frequent in training is predicted for "
-                "them"
+                f"{dev:,} dev texts have no token; they are predicted from the training labels alone"
             )
 
     def _layers(self, data: Data, vectors: Vectors) -> None:

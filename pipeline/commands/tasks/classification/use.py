@@ -66,7 +66,12 @@ def classify_test(task: str, file: str, model: str | None, overrides: Sequence[s
     truth = problem.truth(examples)
     most = decide(np.tile(classifier.prior, (len(examples), 1)), problem)
     table = [
-        score_row("most frequent in training", truth, [most], problem),
+        score_row(
+            "mean of training" if problem.target == "number" else "most frequent in training",
+            truth,
+            [most],
+            problem,
+        ),
         score_row("classifier", truth, [predicted], problem),
     ]
     console.table(
@@ -77,7 +82,7 @@ def classify_test(task: str, file: str, model: str | None, overrides: Sequence[s
     show_labels(console, rows_by_label(table[-1], truth, problem))
     if empty := sum(bool(row.note) for row in rows):
         console.warn(
-            f"{empty:,} texts have no token; the most frequent label was predicted for them"
+            f"{empty:,} texts have no token; they were predicted from the training labels alone"
         )
 
 
@@ -112,8 +117,8 @@ def classify_predict(task: str, file: str, model: str | None, overrides: Sequenc
             sys.stdout.flush()
     if empty:
         _tell(
-            f"{empty:,} of {total:,} texts have no token; what is most frequent in training was predicted "
-            "for them, see the notes"
+            f"{empty:,} of {total:,} texts have no token; they were predicted from the training labels "
+            "alone, see the notes"
         )
 
 

@@ -17,7 +17,7 @@ from pipeline.reports.explanation_page import PageTexts, explanation_page
 from pipeline.training.device import resolve_device
 from preprocess.errors import UserError
 from preprocess.files import storage
-from preprocess.files.manifest import read_manifest
+from preprocess.files.manifest import read_manifest, recorded
 from preprocess.reading.labelled.examples import InputText
 from preprocess.reading.labelled.inputs import read_texts
 from preprocess.reading.labelled.options import LabelledTextOptions
@@ -161,7 +161,7 @@ def _classifier(path: str, model: str | None, config: ExplainConfig) -> _Explain
         config.by,
         config.most_tokens,
     )
-    trained = ClassifyConfig.model_validate(task.config["settings"])
+    trained = recorded(ClassifyConfig, task.config, "settings")
 
     def explained(file: str, texts: Sequence[str], tell: Tell) -> Iterator[Explained]:
         for one in _read(file, texts, config.reading_like(trained), tell):

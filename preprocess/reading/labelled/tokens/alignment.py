@@ -2,6 +2,7 @@
 
 import json
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,6 @@ STARTS = ("start", "start_offset", "start_char", "begin", "from")
 ENDS = ("end", "end_offset", "end_char", "stop", "to")
 LABELS = ("label", "type", "entity", "entity_type", "tag", "class")
 SURFACES = ("text", "surface", "word", "value")
-MISALIGNED = "not at the bounds of tokens"
 
 
 class Spans(NamedTuple):
@@ -21,11 +21,13 @@ class Spans(NamedTuple):
         tags: an IOB2 tag for each token.
         aside: spans that do not fit, with the reason.
         longer: number of them that would fit if their end were one character later.
+        units: number of them that would fit if they counted the units of an encoding, by its name.
     """
 
     tags: tuple[str, ...]
     aside: tuple[SpanAside, ...]
     longer: int
+    units: Counter[str]
 
 
 def align(
@@ -44,6 +46,7 @@ def align(
     """
     aside: list[SpanAside] = []
     longer = 0
+    units: Counter[str] = Counter()
     tags = ["O"] * len(offsets)
     starts = [start for start, _ in offsets]
     ends = [end for _, end in offsets]
@@ -62,7 +65,7 @@ def align(
             end = start + len(inner.strip())
             first, last = bisect_left(starts, start), bisect_left(ends, end)
             if not _fits(starts, first, start) or not _fits(ends, last, end):
-                reason = MISALIGNED
+                reason = "not at the bounds of tokens"
                 longer += _fits(starts, first, start) and _fits(
                     ends, bisect_left(ends, end + 1), end + 1
                 )
@@ -73,9 +76,29 @@ def align(
             aside.append(SpanAside(reason, place, found.start, found.end, label, shown))
             if reason == _DIFFERS:
                 longer += text[found.start : found.end + 1] == surface
+            if found.start >= 0 and reason != "empty span" and not text.isascii():
+                units.update(_fitting_units(found, text, starts, ends))
             continue
         tags[first : last + 1] = [f"B-{label}", *[f"I-{label}"] * (last - first)]
-    return Spans(tuple(tags), tuple(aside), longer)
+    return Spans(tuple(tags), tuple(aside), longer, units)
+
+
+def _fitting_units(
+    span: "_Parts", text: str, starts: Sequence[int], ends: Sequence[int]
+) -> list[str]:
+    """Return the encodings in whose units a span would fit: bytes of UTF-8, or units of UTF-16."""
+    found = []
+    for encoding, size in (("utf-8", 1), ("utf-16-le", 2)):
+        data = text.encode(encoding, "surrogatepass")
+        bounds = [
+            len(data[: at * size].decode(encoding, "ignore")) for at in (span.start, span.end)
+        ]
+        inner = text[bounds[0] : bounds[1]]
+        same = span.surface is None or span.surface == inner
+        whole = len(inner.encode(encoding, "surrogatepass")) == (span.end - span.start) * size
+        if same and whole and bounds[0] in starts and bounds[1] in ends:
+            found.append(encoding.removesuffix("-le").upper())
+    return found
 
 
 class _Parts(NamedTuple):
@@ -85,7 +108,7 @@ class _Parts(NamedTuple):
     surface: str | None
 
 
-_DIFFERS = "its text differs"
+_DIFFERS, _OUTSIDE = "its text differs", "outside the text"
 
 
 def _parts(span: object) -> _Parts | None:
@@ -110,7 +133,7 @@ def _parts(span: object) -> _Parts | None:
 
 def _problem(span: _Parts, text: str) -> str:
     if not 0 <= span.start <= len(text) or span.end > len(text):
-        return "outside the text"
+        return _OUTSIDE
     if not text[span.start : span.end].strip():
         return "empty span"
     if span.surface is not None and span.surface != text[span.start : span.end]:

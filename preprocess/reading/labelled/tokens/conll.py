@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from preprocess.errors import UserError, one_line
 from preprocess.reading.labelled.counting import Counting
-from preprocess.reading.labelled.examples import TaggedSentence
+from preprocess.reading.labelled.examples import SpanAside, TaggedSentence
 from preprocess.reading.labelled.labels import has_surrogates
 from preprocess.reading.labelled.options import TaggedOptions
 
@@ -37,6 +37,7 @@ class Tagged(NamedTuple):
     counting: Counting[TaggedSentence]
     columns: dict[str, str]
     notes: tuple[str, ...]
+    aside: tuple[SpanAside, ...] = ()
 
 
 def groups_of(lines: Sequence[str], tabs: bool) -> Iterator[list[TokenLine]]:

@@ -1,5 +1,6 @@
 """Sentences in JSON: tokens with tags, or a text with spans."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,13 +13,14 @@ from preprocess.reading.labelled.labels import text_problem
 from preprocess.reading.labelled.options import TaggedOptions
 from preprocess.reading.labelled.rows import INVALID, unused_note
 from preprocess.reading.labelled.tokens.alignment import align, locate
-from preprocess.reading.labelled.tokens.conll import token_problem
+from preprocess.reading.labelled.tokens.conll import Tagged, token_problem
 from preprocess.reading.labelled.tokens.cutting import Cut, choose_cut, cut_text
 
 TOKENS = ("tokens", "words", "token")
 TAGS = ("tags", "ner_tags", "ner", "labels", "pos_tags", "upos", "tag")
 SPANS = ("spans", "entities", "labels", "label")
 _SAMPLE = 2000
+_UNITS = {"UTF-8": "bytes of UTF-8", "UTF-16": "units of UTF-16, as JavaScript and Java do"}
 _CUTS = {"words": "words and signs", "spaces": "words at spaces", "characters": "characters"}
 
 
@@ -103,6 +105,7 @@ class ObjectReader:
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
         self._longer = 0
+        self._units: Counter[str] = Counter()
         self.aside: list[SpanAside] = []
 
     def read(self, record: object, place: str) -> TaggedSentence | str:
@@ -174,6 +177,7 @@ class ObjectReader:
             found = align(spans, "x" * len(tokens), [(i, i + 1) for i in range(len(tokens))], place)
         self.aside += found.aside
         self._longer += found.longer
+        self._units += found.units
         return found.tags
 
     def notes(self, names: Iterable[str]) -> tuple[str, ...]:
@@ -188,13 +192,19 @@ class ObjectReader:
                 f"spans that would fit if their end were the last character: {self._longer:,}; the end "
                 "must be the character after it",
             )
+        for encoding, count in self._units.most_common(1):
+            if 2 * count > len(self.aside):
+                notes += (
+                    f"spans that would fit if they counted {_UNITS[encoding]}: {count:,}; they must count "
+                    "characters",
+                )
         return notes
 
 
 def read_objects(
-    path: str, records: Sequence[tuple[str, object]], options: TaggedOptions
-) -> tuple[Counting[TaggedSentence], dict[str, str], tuple[str, ...], tuple[SpanAside, ...]]:
-    """Return the sentences of records with a place each, their columns, notes, and spans aside."""
+    path: str, how: str, records: Sequence[tuple[str, object]], options: TaggedOptions
+) -> Tagged:
+    """Return the sentences of records with a place each; ``how`` is the format of the file."""
     fields = find_fields(path, [record for _, record in records[:_SAMPLE]], options, True)
     reader = ObjectReader(fields)
     counting = Counting[TaggedSentence]()
@@ -207,4 +217,4 @@ def read_objects(
     names = dict.fromkeys(
         str(key) for _, record in records[:_SAMPLE] if isinstance(record, dict) for key in record
     )
-    return counting, fields.columns(), reader.notes(names), tuple(reader.aside)
+    return Tagged(how, counting, fields.columns(), reader.notes(names), tuple(reader.aside))

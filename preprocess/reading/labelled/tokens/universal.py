@@ -13,6 +13,7 @@ from preprocess.reading.labelled.tokens.conll import Tagged, add_sentence, group
 COLUMNS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
 _GLOBAL = re.compile(r"#\s*global\.columns\s*=\s*(.+)")
 _ID = re.compile(r"\d+(?:[-.]\d+)?")
+_OF_SPANS = re.compile(r"O|[BIMELSUW]-.+")
 NOTHING = "_"
 """Value of an empty column, and of an attribute that a token lacks."""
 
@@ -61,6 +62,7 @@ def read_universal(
     wanted = options.tags or ("UPOS" if "UPOS" in names else names[-1])
     if with_tags:
         tag, attribute = _column(path, "tags", wanted, names)
+    nothing = _nothing(lines, tag, attribute) if attribute else NOTHING
     counting = Counting[TaggedSentence]()
     ranges = nodes = lacking = 0
     for group in groups_of(lines, tabs=True):
@@ -79,6 +81,7 @@ def read_universal(
         elif words:
             tags = [_value(line.columns[tag], attribute) for line in words] if with_tags else []
             lacking += sum(value == NOTHING for value in tags)
+            tags = [nothing if value == NOTHING else value for value in tags]
             add_sentence(counting, [line.columns[token] for line in words], tags, words)
         elif rows:
             counting.drop("no words", f"line {rows[0].number}")
@@ -88,7 +91,7 @@ def read_universal(
     if nodes:
         notes.append(f"empty nodes, which are left out: {nodes:,}")
     if lacking:
-        notes.append(f"words without {one_line(wanted)}, with the tag '{NOTHING}': {lacking:,}")
+        notes.append(f"words without {one_line(wanted)}, with the tag '{nothing}': {lacking:,}")
     columns = {"tokens": names[token]}
     if with_tags:
         columns["tags"] = f"{names[tag]}:{attribute}" if attribute else names[tag]
@@ -99,6 +102,13 @@ def read_universal(
             )
     kind = "CoNLL-U Plus" if plus else "CoNLL-U"
     return Tagged(kind, counting, columns, tuple(notes))
+
+
+def _nothing(lines: Sequence[str], tag: int, attribute: str) -> str:
+    """Return the tag of words without an attribute: "O" if the attribute holds tags of spans."""
+    rows = (line.split("\t") for line in lines if not line.startswith("#"))
+    found = {_value(row[tag], attribute) for row in rows if len(row) > tag} - {NOTHING}
+    return "O" if found and all(map(_OF_SPANS.fullmatch, found)) else NOTHING
 
 
 def _column(path: str, key: str, option: str, names: Sequence[str]) -> tuple[int, str]:

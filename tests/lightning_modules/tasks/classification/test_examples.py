@@ -14,15 +14,16 @@ def text(text: str, *labels: str, pair: str | None = None) -> LabelledText:
 def test_single_labels_are_indices_and_an_unknown_one_is_none_of_them() -> None:
     problem = Problem.of([text("a", "y"), text("b", "x")], "single")
     assert problem.labels == ("x", "y")
-    others = [text("c", "y"), text("d", "new")]
-    assert problem.truth(others).tolist() == [1, 2]
-    assert problem.unknown(others) == {"new": 1}
+    others = [text("c", "y"), text("d", "new"), text("e", "more")]
+    assert problem.truth(others).tolist() == [1, 3, 2]
+    assert problem.unknown(others) == {"new": 1, "more": 1}
 
 
-def test_several_labels_are_flags_with_a_column_for_unknown_ones() -> None:
+def test_several_labels_are_flags_with_a_column_for_each_unknown_one() -> None:
     problem = Problem.of([text("a", "y", "x"), text("b")], "several")
-    found = problem.truth([text("c", "y"), text("d"), text("e", "x", "new")])
-    assert found.tolist() == [[False, True, False], [False] * 3, [True, False, True]]
+    found = problem.truth([text("c", "y"), text("d"), text("e", "x", "new", "more")])
+    assert found.tolist() == [[False, True, False, False], [False] * 4, [True, False, True, True]]
+    assert problem.truth([text("d")]).tolist() == [[False] * 3]
 
 
 def test_numbers_are_numbers() -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import f1_score
 
 from lightning_modules.tasks.classification.examples import Problem
 from lightning_modules.tasks.classification.table import (
@@ -30,10 +31,19 @@ def test_scores_of_several_trainings_are_pooled() -> None:
     assert cells(row, "single")[1].startswith("85.0 [")
 
 
-def test_an_unknown_label_counts_as_wrong() -> None:
-    row = score_row("head", np.array([0, 2]), [np.array([0, 1])], SINGLE)
+def test_unknown_labels_count_as_wrong_as_in_scikit_learn() -> None:
+    truth, predicted = np.array([0, 2, 3, 1]), np.array([0, 1, 1, 1])
+    row = score_row("head", truth, [predicted], SINGLE)
     assert row.scores["accuracy"].value == 0.5
-    assert [one["examples"] for one in rows_by_label(row, np.array([0, 2]), SINGLE)] == [1, 0]
+    assert row.scores["macro_f1"].value == f1_score(truth, predicted, average="macro")
+    assert [one["examples"] for one in rows_by_label(row, truth, SINGLE)] == [1, 1]
+    several = Problem("several", ("a", "b"))
+    flags, found = np.eye(4, dtype=bool)[truth], np.eye(3, dtype=bool)[predicted]
+    row = score_row("head", flags, [found], several)
+    wide = np.eye(4, dtype=bool)[predicted]
+    assert row.scores["macro_f1"].value == f1_score(flags, wide, average="macro")
+    assert row.scores["micro_f1"].value == f1_score(flags, wide, average="micro")
+    assert len(rows_by_label(row, flags, several)) == 2
 
 
 def test_a_difference_is_judged_on_the_same_draws() -> None:

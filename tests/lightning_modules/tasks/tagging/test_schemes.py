@@ -127,7 +127,7 @@ def test_a_few_invalid_tags_do_not_change_the_scheme() -> None:
     assert report.describe() == (
         "tag scheme: IOB2 (prefixes: B 20, I 23, O 21; wrong tags in other schemes: IO 20, "
         "IOB1 20, IOBES 24, BILOU 24)",
-        "2 tags in 2 of 22 sentences are not valid in IOB2, and are read as conlleval does: "
+        "tags that are not valid in IOB2: 2, in 2 of 22 sentences; they are read as conlleval does: "
         "line 81, token 2: I-PER after O; line 85, token 1: I-LOC at the start",
     )
 
@@ -150,6 +150,22 @@ def test_labels_without_prefixes_are_told() -> None:
     assert detect("PER O LOC").describe()[1] == (
         "the tags have no prefixes; a run of one tag is a span"
     )
+
+
+@pytest.mark.parametrize(
+    ("tags", "right"),
+    [
+        ("B_PER I_PER O", "write 'B-PER' for 'B_PER'"),
+        ("b-per i-per o", "write 'B-per' for 'b-per'"),
+        ("PER-B PER-I O", "write 'B-PER' for 'PER-B'"),
+    ],
+)
+def test_another_form_of_the_prefix_is_told(tags: str, right: str) -> None:
+    assert right in detect(tags).describe()[-1]
+
+
+def test_of_equal_schemes_the_one_with_all_letters_is_taken() -> None:
+    assert detect("O B-PER", "I-LOC O", "I-LOC O").scheme == "IOB1"
 
 
 def test_no_sentence_has_no_scheme() -> None:

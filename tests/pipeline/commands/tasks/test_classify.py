@@ -21,6 +21,7 @@ from lightning_modules.tasks.tables import read_table
 from lightning_modules.vectors.pretrained import BiLM
 from pipeline.cli import main
 from pipeline.commands.tasks.classification import data
+from pipeline.commands.tasks.classification.tables import comparisons
 from preprocess.files.manifest import Manifest, check_files, read_manifest, write_manifest
 from preprocess.vectors.index import write_index
 from preprocess.vectors.shard import VectorShardWriter
@@ -85,7 +86,7 @@ def test_a_training_scores_the_head_and_all_baselines(task: Path) -> None:
     assert scores[0] == 0.5
     assert scores[1] == 1.0
     assert scores[-1] > 0.9
-    assert [*metrics["above"]] == [names[1], names[2]]
+    assert [*metrics["above"]] == names[:3]
     assert {one["label"] for one in metrics["by_label"]} == {"good", "bad"}
 
 
@@ -147,7 +148,7 @@ def test_another_process_predicts_the_same_from_standard_input(
     rows = [json.loads(line) for line in found.stdout.splitlines()]
     assert [row["text"] for row in rows] == ["kana lori", "", "voна new words"]
     assert rows[0]["predicted"] == "good"
-    assert rows[1]["note"] == "empty text: as often as in training"
+    assert rows[1]["note"] == "empty text: predicted from the training labels alone"
     assert rows[1]["probabilities"] == {"bad": 0.5, "good": 0.5}
     assert "1 of 3 texts have no token" in found.stderr
 
@@ -160,7 +161,7 @@ def test_a_task_is_tested_on_other_texts(
     assert main(["classify", "test", str(task), file]) == 0
     out = capsys.readouterr().out
     assert "21 read = 21 used + 0 dropped" in out
-    assert "1 labels are in no training text, so that they are never predicted" in out
+    assert "so are never predicted and count as wrong: 1 (" in out
     assert re.search(r"most frequent in training \| 47\.6 \[", out)
     assert re.search(r"classifier \| (95\.2|90\.5) \[", out)
     assert "good | " in out
@@ -281,6 +282,7 @@ def test_several_labels_pairs_and_numbers(
         (["dev=none.tsv"], "none.tsv: No such file or directory; name a labelled file"),
         (["dev={train}"], "the dev file has the content of the training file"),
         (["dev={shuffled}"], "all 60 dev texts are also training texts"),
+        (["dev={other}"], "is in training ('west', 'east'; training has 'bad', 'good'); name the"),
         (["label=colour"], "colour"),
     ],
 )
@@ -290,7 +292,8 @@ def test_a_wrong_setting_or_file_is_told(
 ) -> None:  # fmt: skip
     rows = lines(60, 1)
     shuffled = write_tsv(tmp_path / "shuffled.tsv", rows[::-1])
-    names = {"{train}": str(files / "train.tsv"), "{shuffled}": shuffled}
+    other = write_tsv(tmp_path / "other.tsv", lines(20, 3, ("west", "east")))
+    names = {"{train}": str(files / "train.tsv"), "{shuffled}": shuffled, "{other}": other}
     words = [re.sub(r"\{\w+\}", lambda found: names[found[0]], word) for word in more]
     assert train(files / "train.tsv", trained, tmp_path / "out", "baselines=false", *words) == 2
     err = capsys.readouterr().err
@@ -491,3 +494,17 @@ def test_a_training_that_is_stopped_while_it_writes_ends_in_the_same_bytes(
     assert train(files / "train.tsv", trained, tmp_path / "out", *small) == 0
     assert train(files / "train.tsv", trained, tmp_path / "whole", *small) == 0
     assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_no_gain_is_claimed_if_the_most_frequent_label_does_as_well() -> None:
+    def told(low: float) -> list[str]:
+        found = {"value": low + 0.05, "low": low, "high": low + 0.1}
+        return comparisons({"above": {"majority ('a')": found}}, "single")
+
+    (line,) = told(0.2)
+    assert line.startswith("the head is 25.0 above majority ('a') (accuracy; difference +25.0")
+    for low in (-0.05, -0.2):
+        assert told(low)[1] == (
+            "the accuracy of the head is not above that of the most frequent label, so that its "
+            "differences from other rows do not show that the vectors help"
+        )

@@ -41,6 +41,12 @@ def test_every_record_is_an_input(inputs: Inputs, content: str, options: dict[st
     assert notes
 
 
+def test_labels_of_the_training_file_are_not_looked_for(inputs: Inputs) -> None:
+    for options in ({"label": "kind"}, {"labels": "rude,toxic"}):
+        found, _ = inputs("one, two\t1\nthree four\t2\nfive six\t1\n", **options)
+        assert found[0].text == "one, two"
+
+
 def test_problems_keep_their_place(inputs: Inputs) -> None:
     found, notes = inputs(
         '{"text": "a"}\nno JSON\n[1]\n{"text": 3}\n{"x": 1}\n{"text": "\\ud800"}\n'

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from preprocess.errors import UserError
 from preprocess.reading.labelled.description import describe
 from preprocess.reading.labelled.examples import Reading, SpanAside, TaggedSentence
+from preprocess.reading.labelled.inputs import read_untagged
 from preprocess.reading.labelled.options import TaggedOptions
 from preprocess.reading.labelled.tagged import read_tagged_sentences
 
@@ -119,7 +121,10 @@ class TestColumns:
 
     def test_tags_that_say_nothing(self, tagged: Tagged) -> None:
         assert tagged("a O\n\nb O\n").notes == ("all tags are 'O'; check the column of the tags",)
-        assert tagged("a 1\n\nb 0\n").notes == ("the 2 tags are numbers, which name no spans",)
+        assert tagged("a 1\n\nb 0\n").notes == (
+            "the 2 tags are numbers, which name no spans; for spans, write the names that they stand "
+            "for, such as B-PER",
+        )
 
     def test_encodings(self, tagged: Tagged) -> None:
         content = "é B-X\nb O\n\nc O\n"
@@ -162,14 +167,15 @@ class TestUniversal:
             ("deprel", ("root", "obj")),
             ("8", ("root", "obj")),
             ("FEATS:Number", ("Plur", "_")),
-            ("misc:NER", ("O", "_")),
+            # An attribute of spans: words without it are outside.
+            ("misc:NER", ("O", "O")),
         ],
     )
     def test_any_column(self, tagged: Tagged, option: str, tags: tuple[str, ...]) -> None:
         reading = tagged(CONLLU, tags=option)
         assert reading.examples[0].tags == tags
-        lacking = f"words without {option}, with the tag '_': 1"
-        assert (lacking in reading.notes) == ("_" in tags)
+        lacking = f"words without {option}, with the tag '{tags[1]}': 1"
+        assert (lacking in reading.notes) == (tags[1] in "_O")
 
     def test_a_wrong_column(self, tagged: Tagged) -> None:
         assert "no column 'ner'; set tags to one of 'ID', 'FORM', 'LEMMA'" in message(
@@ -289,6 +295,24 @@ class TestObjects:
         note = "spans that would fit if their end were the last character: 6; the end must be"
         assert tagged(content).notes[0].startswith(note)
 
+    @pytest.mark.parametrize(
+        ("encoding", "size", "unit"),
+        [
+            ("utf-8", 1, "bytes of UTF-8"),
+            ("utf-16-le", 2, "units of UTF-16, as JavaScript and Java do"),
+        ],
+    )
+    def test_other_units_are_told(
+        self, tagged: Tagged, encoding: str, size: int, unit: str
+    ) -> None:
+        text = "\U0001f600 in Genève and Paris"
+        start = len(text[: text.index("Paris")].encode(encoding)) // size
+        reading = tagged(lines_of(*[{"text": text, "spans": [[start, start + 5, "LOC"]]}] * 3))
+        assert reading.notes[0] == (
+            f"spans that would fit if they counted {unit}: 3; they must count characters"
+        )
+        assert len(reading.aside) == 3
+
     def test_objects_as_spans(self, tagged: Tagged) -> None:
         spans = [{"start_offset": 0, "end_offset": 11, "label": "PER", "id": 4}]
         reading = tagged(lines_of({"text": TEXT, "entities": spans, "id": 1}))
@@ -335,11 +359,47 @@ class TestObjects:
         ("a fine film\t1\na bad film\t0\n", "this is neither a token and its columns a line"),
         ("It was the best.\nIt was not the worst of all.\n", "for texts with a label each use"),
         (" \tO\n\n \tO\n", "none of its 2 records can be used (empty token 2: line 1, line 3)"),
-        (b"PAR1\0\0\0\0", "tagged sentences are not read from Parquet"),
+        (b"PAR1\0\0\0\0", "cannot be read as Parquet"),
+        ('[["a text", {"entities": [[0, 1, "X"]]}]]', "neither JSON Lines nor an array of objects"),
     ],
 )
 def test_what_is_no_tagged_file(tagged: Tagged, content: str | bytes, problem: str) -> None:
     assert problem in message(lambda: tagged(content))
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = str(tmp_path / "file")
+    names = {"feature": {"names": ["O", "B-PER"], "_type": "ClassLabel"}, "_type": "Sequence"}
+    metadata = {b"huggingface": json.dumps({"info": {"features": {"ner_tags": names}}}).encode()}
+    table = pyarrow.table(
+        {"tokens": [["Al", "is"], ["x"], [b"\xe9"]], "ner_tags": [[1, 0], [0], [0]]}
+    )
+    parquet.write_table(table.replace_schema_metadata(metadata), path)
+    reading = read_tagged_sentences(path, TaggedOptions())
+    assert [(one.tokens, one.tags, one.place) for one in reading.examples] == [
+        (("Al", "is"), ("B-PER", "O"), "row 0"),
+        (("x",), ("O",), "row 1"),
+    ]
+    assert reading.dropped == {"invalid characters": 1}
+    assert "'ner_tags': numbers are read as the names" in reading.notes[0]
+    notes: list[str] = []
+    found = list(read_untagged(path, TaggedOptions(), notes.append))
+    assert [(one.tokens, one.problem) for one in found] == [
+        (("Al", "is"), ""),
+        (("x",), ""),
+        ((), "invalid characters"),
+    ]
+    assert notes == [f"{path}: Parquet; tokens: 'tokens'"]
+    parquet.write_table(
+        pyarrow.table({"text": ["Al is"], "spans": [[{"start": 0, "end": 2, "label": "PER"}]]}),
+        path,
+    )
+    assert read_tagged_sentences(path, TaggedOptions()).examples[0].tags == ("B-PER", "O")
+    assert "this is a Parquet file; set format=auto" in message(
+        lambda: read_tagged_sentences(path, TaggedOptions(format="conll"))
+    )
 
 
 @pytest.mark.parametrize(

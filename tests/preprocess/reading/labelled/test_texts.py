@@ -125,6 +125,37 @@ def test_quotes_line_breaks_and_delimiters_in_fields(texts: Texts) -> None:
     assert "quotes around fields are removed" in reading.notes
 
 
+@pytest.mark.parametrize("row", ['"{},\ntwo ""lines"",\nor three",{}', '{1},"{0},\ntwo ""lines"""'])
+def test_every_record_may_have_line_breaks(texts: Texts, row: str) -> None:
+    rows = "\n".join(row.format(f"text {n}", "ab"[n % 2]) for n in range(9))
+    reading = texts(rows)
+    assert (reading.read, reading.dropped) == (9, {})
+    assert {one.labels for one in reading.examples} == {("a",), ("b",)}
+    assert reading.examples[0].text.startswith('text 0,\ntwo "lines"')
+
+
+@pytest.mark.parametrize(
+    ("row", "text", "label"),
+    [("{1},{1};fine {0}", "fine 3", "1,1"), ("so, {0}, yes;{1}", "so, 3, yes", "1")],
+)
+def test_a_comma_of_a_number_or_a_text_is_no_delimiter(
+    texts: Texts, row: str, text: str, label: str
+) -> None:
+    reading = texts("\n".join(row.format(n, n % 2) for n in range(20)))
+    assert (reading.examples[3].text, reading.examples[3].labels) == (text, (label,))
+
+
+def test_delimiters_that_stand_in_texts_too(texts: Texts) -> None:
+    rows = [f"{'ab'[n % 2]},a text{', with more' * (n % 3)}" for n in range(20)]
+    assert (
+        message(lambda: texts("\n".join(rows)))
+        .partition(": ")[2]
+        .startswith(
+            "its lines have different numbers of ',' (1 to 3); put quotes around texts that contain ','"
+        )
+    )
+
+
 def test_a_quote_that_is_not_closed_costs_one_line(texts: Texts) -> None:
     lines = [f'"a, text {n}",{n % 2}' for n in range(40)]
     lines[7] = '"bad text,1'
@@ -179,6 +210,7 @@ def test_objects_of_any_kind_are_counted(texts: Texts) -> None:
         {"text": "f\ud800", "label": "x"},
         {"text": "g", "label": "x\ud800"},
         {"text": "h", "label": ["x", "y"]},
+        {"text": "i", "label": [["x"]]},
         [1],
     ]
     lines = [json.dumps(value) for value in values] + ["not json", "[" * 100_000]
@@ -189,6 +221,7 @@ def test_objects_of_any_kind_are_counted(texts: Texts) -> None:
         "text is not a string": 1,
         "empty text": 1,
         "no label": 1,
+        "label is an object (name one of its fields, as in label=a.b)": 1,
         "label is not a string": 1,
         "invalid characters": 2,
         "several labels": 1,
@@ -348,7 +381,7 @@ class TestColumns:
             "40 different labels in 40 texts ('a text 0', 'a text 1', 'a text 2'): is this"
             in (notes[1])
         )
-        assert notes[2].startswith("only 2 different texts in 40: is this the column of the texts?")
+        assert notes[2] == "different texts: 2 of 40; is this the column of the texts?"
 
     def test_pairs(self, texts: Texts) -> None:
         content = "sentence1\tsentence2\tlabel\n" + "a b\tc d\tyes\ne\tf\tno\ng\t\tno\n" * 3
@@ -389,7 +422,7 @@ class TestTargets:
         assert pairs(texts(content, separator="|"))[0] == ("a", ("x", "y"))
         assert pairs(texts(content, separator="pipe")) == pairs(texts(content, separator="|"))
         assert (
-            "2 labels contain '|', such as 'x|y'; separator=pipe splits them into several labels each"
+            "labels that contain '|': 2, such as 'x|y'; separator=pipe splits each into several labels"
             in texts(content).notes
         )
 
@@ -463,6 +496,62 @@ def test_one_label_is_too_few_to_train(texts: Texts) -> None:
     check_labels(texts('{"text": "a", "labels": ["x"]}\n{"text": "b", "labels": []}\n'))
 
 
+class TestFlags:
+    """Labels that have a column each."""
+
+    rows = tuple((f"text {n}", n % 2, n % 3 == 0) for n in range(12))
+    table = "id,text,toxic,rude\n" + "".join(
+        f"{n},text {n},{n % 2},{int(n % 3 == 0)}\n" for n in range(12)
+    )
+
+    def test_it_is_told_how_to_read_them(self, texts: Texts) -> None:
+        assert message(lambda: texts(self.table)).endswith(
+            "or labels=toxic,rude if each column is a label"
+        )
+        data = self.table.partition("\n")[2]
+        assert message(lambda: texts(data)).endswith("or labels=3,4 if each column is a label")
+        assert pairs(texts(data, labels="3,4"))[1] == ("text 1", ("column 3",))
+
+    def test_columns_and_fields(self, texts: Texts) -> None:
+        reading = texts(self.table + "12,last,1,\n", labels="toxic,rude")
+        assert pairs(reading)[:3] == [("text 0", ("rude",)), ("text 1", ("toxic",)), ("text 2", ())]
+        assert (reading.target, reading.columns["labels"]) == (
+            "several",
+            "a column each (toxic, rude)",
+        )
+        assert reading.dropped == {"a label column holds neither 0 nor 1": 1}
+        assert reading.notes[0] == "not used: id"
+        objects = [{"text": t, "of": {"toxic": a}, "rude": b} for t, a, b in self.rows]
+        found = texts("\n".join(map(json.dumps, objects)), labels="of.toxic,rude")
+        assert pairs(found)[3] == ("text 3", ("of.toxic", "rude"))
+
+    def test_parquet(self, tmp_path: Path) -> None:
+        text, toxic, rude = zip(*self.rows, strict=True)
+        path = TestParquet().write(tmp_path / "file", text=text, toxic=toxic, rude=rude)
+        reading = read_labelled_texts(path, LabelledTextOptions(labels="toxic,rude"))
+        assert pairs(reading)[3] == ("text 3", ("toxic", "rude"))
+
+
+def test_lists_that_are_written_as_text(texts: Texts) -> None:
+    reading = texts("text\tlabels\na b\t['x', 'y']\nc d\t[]\ne f\t[\"x\"]\ng\t\n")
+    assert pairs(reading) == [("a b", ("x", "y")), ("c d", ()), ("e f", ("x",))]
+    assert (reading.target, reading.dropped) == ("several", {"no label": 1})
+    assert "the labels are lists that are written as text, such as ['x', 'y']" in reading.notes
+    assert texts("text\tlabels\na b\t[27]\nc d\t[3]\n").target == "single"
+    # Python would join both strings.
+    assert texts("text\tlabels\na b\t['x' 'y']\nc d\t['z']\n").target == "single"
+
+
+def test_labels_that_are_numbers(texts: Texts) -> None:
+    rows = "text\tvalue\n" + "".join(f"a text {n}\t{n}.5\n" for n in range(20))
+    assert message(lambda: texts(rows)).endswith("; target=number predicts numbers")
+    note = "the 20 labels are numbers, but are read as names of classes; target=number predicts numbers"
+    assert note in texts(rows, label="value").notes
+    assert texts(rows, target="number").examples[3].value == 3.5
+    commas = texts("text;value\na b;3,5\nc d;2\n", target="number", label="value")
+    assert commas.dropped == {"label is not a number (write 3.5 for 3,5)": 1}
+
+
 class TestParquet:
     """Rows of Parquet files."""
 
@@ -493,6 +582,28 @@ class TestParquet:
         reading = read_labelled_texts(path, LabelledTextOptions(text="doc.body"))
         assert pairs(reading) == [("a", ("x", "y")), ("b", ())]
         assert reading.target == "several"
+
+    def test_classes_have_the_names_that_hugging_face_gives_them(self, tmp_path: Path) -> None:
+        pyarrow = pytest.importorskip("pyarrow")
+        table = pyarrow.table({"text": ["a", "b", "c"], "label": [1, 0, -1]})
+        names = {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}}
+        self.write_with(tmp_path / "file", table, names)
+        reading = read_labelled_texts(str(tmp_path / "file"), LabelledTextOptions())
+        assert pairs(reading) == [("a", ("pos",)), ("b", ("neg",))]
+        assert reading.dropped == {"no label": 1}
+        assert reading.notes == (
+            "'label': numbers are read as the names that the file has for them ('neg', 'pos')",
+        )
+        self.write_with(tmp_path / "other", table, {"label": {"feature": [5]}})
+        other = read_labelled_texts(str(tmp_path / "other"), LabelledTextOptions())
+        assert pairs(other)[0] == ("a", ("1",))
+
+    @staticmethod
+    def write_with(path: Path, table: Any, features: dict[str, Any]) -> None:
+        from pyarrow import parquet
+
+        metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+        parquet.write_table(table.replace_schema_metadata(metadata), path)
 
     def test_invalid_bytes(self, tmp_path: Path) -> None:
         path = self.write(tmp_path / "file", text=[b"a", b"caf\xe9"], label=["x", "y"])

@@ -36,6 +36,14 @@ def problem(k: int) -> Problem:
     return Problem("single", tuple(f"label {n}" for n in range(k)))
 
 
+def test_a_probability_of_zero_is_no_warning() -> None:
+    x = np.repeat([[-1.0], [1.0]], 50, axis=0).astype(np.float32)
+    y = np.repeat([0, 1], 50)
+    x[0], y[0] = -1e6, 1
+    found = [linear.best_strength(x, y, "none", seed, (1.0, 10.0)) for seed in range(9)]
+    assert {*found} <= {1.0, 10.0}
+
+
 @pytest.mark.parametrize("k", [2, 4])
 def test_logistic_regression_equals_that_of_scikit_learn(blobs: Blobs, k: int) -> None:
     from sklearn.linear_model import LogisticRegression

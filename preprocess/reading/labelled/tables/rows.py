@@ -1,11 +1,8 @@
-"""Rows of tables: CSV, TSV and Parquet files."""
+"""Rows of CSV and TSV files."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
 
 from preprocess.errors import UserError, one_line
-from preprocess.reading.encodings.decoding import decode
-from preprocess.reading.kinds.columns import column_of
 from preprocess.reading.kinds.json_shape import MISSING
 from preprocess.reading.labelled.columns import (
     SAMPLE,
@@ -17,9 +14,10 @@ from preprocess.reading.labelled.columns import (
     is_named,
     listed,
 )
+from preprocess.reading.labelled.flags import named_columns
 from preprocess.reading.labelled.options import LabelledTextOptions
-from preprocess.reading.labelled.rows import Lines, Row, Rows, as_string, unused_note
-from preprocess.reading.labelled.tables import (
+from preprocess.reading.labelled.rows import Lines, Row, Rows, flagged_row, unused_note
+from preprocess.reading.labelled.tables.records import (
     BROKEN,
     DELIMITER_NAMES,
     Dialect,
@@ -29,7 +27,6 @@ from preprocess.reading.labelled.tables import (
     read_records,
     usual_size,
 )
-from preprocess.reading.parquet import open_parquet
 
 
 def table_rows(
@@ -49,6 +46,9 @@ def table_rows(
     if not complete:
         raise UserError(f"{one_line(path)}: no line of this table can be read: {BROKEN}")
     size = usual_size(head)
+    if not with_labels:
+        # The labels of the training file may have other columns, or none.
+        options = options.model_copy(update={"label": None, "labels": None})
     header = _header(path, complete, size, options)
     if header:
         size = len(header)
@@ -59,7 +59,9 @@ def table_rows(
     # From all over the file, because files may be sorted by label.
     sample = whole[:: -(-len(whole) // SAMPLE) or 1]
     roles = find_roles(path, names, header is not None, sample, options, with_labels)
-    known = _labels(body, size, roles) if with_labels and dialect.quoted else set()
+    known = (
+        _labels(body, size, roles.label) if roles.label is not None and dialect.quoted else set()
+    )
     kind = DELIMITER_NAMES[dialect.delimiter]
     described = f"{kind} with a header" if header else f"{kind} without a header"
 
@@ -75,20 +77,21 @@ def table_rows(
             if skip and record.fields:
                 skip = False
                 continue
-            yield _row(record, size, roles, header)
+            yield _row(record, size, roles, header, names)
 
     notes = unused_note([name for i, name in enumerate(names) if i not in _used(roles)])
     if dialect.quoted:
         notes += ("quotes around fields are removed",)
     notes += _header_notes(options, header, complete)
-    return Rows(described, rows(), _columns(roles, names, header is not None), notes)
+    return Rows(described, rows(), shown_columns(roles, names, header is not None), notes)
 
 
 def _used(roles: Roles) -> tuple[int | None, ...]:
-    return roles.text, roles.pair, roles.label
+    return roles.text, roles.pair, roles.label, *roles.flags
 
 
-def _columns(roles: Roles, names: Sequence[str], named: bool) -> Mapping[str, str]:
+def shown_columns(roles: Roles, names: Sequence[str], named: bool) -> Mapping[str, str]:
+    """Return the column of each role, for `Rows.columns`."""
     found = {"text": roles.text, "pair": roles.pair, "label": roles.label}
     shown: dict[str, str] = {}
     for role, index in found.items():
@@ -97,6 +100,8 @@ def _columns(roles: Roles, names: Sequence[str], named: bool) -> Mapping[str, st
             how = [number] * named + ["guessed"] * (role in roles.guessed)
             name = f"'{one_line(names[index])}'" if named else number
             shown[role] = f"{name} ({', '.join(how)})" if how else name
+    if roles.flags:
+        shown["labels"] = f"a column each ({', '.join(names[index] for index in roles.flags)})"
     return shown
 
 
@@ -110,7 +115,8 @@ def _header(
     named = [
         (key, name)
         for key in ("text", "pair", "label", "labels")
-        if is_named(name := getattr(options, key))
+        for name in _names(getattr(options, key), first)
+        if is_named(name)
     ]
     if named and not any(
         name in first or name.lower() in map(str.lower, first) for _, name in named
@@ -126,6 +132,10 @@ def _header(
         return first
     same = [row for row in rows[: SAMPLE + 1] if len(row) == len(first)]
     return first if len(first) > 1 and has_header(same) else None
+
+
+def _names(option: str | None, first: Sequence[str]) -> list[str]:
+    return named_columns(option, first) or ([] if option is None else [option])
 
 
 def _header_notes(
@@ -156,17 +166,18 @@ def _check_size(path: str, records: Sequence[Record], size: int) -> None:
         )
 
 
-def _labels(rows: Sequence[list[str]], size: int, roles: Roles) -> set[str]:
+def _labels(rows: Sequence[list[str]], size: int, label: int) -> set[str]:
     """Return the values of the label column in records without line breaks."""
-    assert roles.label is not None
     return {
-        fields[roles.label]
+        fields[label]
         for fields in rows
         if len(fields) == size and not any("\n" in field for field in fields)
     }
 
 
-def _row(record: Record, size: int, roles: Roles, header: Sequence[str] | None) -> Row:
+def _row(
+    record: Record, size: int, roles: Roles, header: Sequence[str] | None, names: Sequence[str]
+) -> Row:
     place, fields = f"line {record.line}", record.fields
     if fields and [field.strip() for field in fields] == header:
         # As in files that were joined.
@@ -177,12 +188,13 @@ def _row(record: Record, size: int, roles: Roles, header: Sequence[str] | None) 
         few = len(fields) < size
         return Row(place, None, problem="too few fields" if few else "too many fields")
     pair = MISSING if roles.pair is None else fields[roles.pair]
+    if roles.flags:
+        return flagged_row(place, fields[roles.text], pair, roles.flags, names, fields)
     return Row(
         place, fields[roles.text], pair, None if roles.label is None else fields[roles.label]
     )
 
 
-_BATCH = 1024
 _DIALECT_LINES = 20_000
 """First lines of a table from which its delimiter and the meaning of quotes are found."""
 
@@ -191,9 +203,10 @@ def choose_dialect(lines: Sequence[str], delimiters: Sequence[str]) -> Dialect |
     """Return the dialect of a table, or None if the lines are no table with one of the delimiters.
 
     A delimiter divides nearly all records into the same number of fields, or the first one into
-    known names of columns.
+    known names of columns. Of several such delimiters, the one that looks least like the punctuation of
+    a text or a number is chosen.
     """
-    best: tuple[float, Dialect] | None = None
+    best: tuple[float, float, Dialect] | None = None
     lines = lines[:_DIALECT_LINES]
     for delimiter in delimiters:
         if not any(delimiter in line for line in lines):
@@ -204,73 +217,22 @@ def choose_dialect(lines: Sequence[str], delimiters: Sequence[str]) -> Dialect |
         first = next((record.fields for record in records if record.fields), [])
         named = len(first) > 1 and sum(map(is_known, first)) > 0
         score = share + (1 if named else 0)
-        if ((size > 1 and share >= 0.9) or named) and (best is None or score > best[0]):
-            best = score, dialect
-    return best[1] if best else None
+        key = score, -_like_prose(lines, delimiter)
+        if ((size > 1 and share >= 0.9) or named) and (best is None or key > best[:2]):
+            best = *key, dialect
+    return best[2] if best else None
 
 
-def parquet_rows(
-    path: str, file: BinaryIO, options: LabelledTextOptions, with_labels: bool
-) -> Rows:
-    """Read a Parquet file, in batches of rows, which are counted from 0.
-
-    Raises:
-        DamagedFile: the file is damaged.
-        UserError: pyarrow is not installed, or columns cannot be found.
-    """
-    with open_parquet(file, path) as (_, table):
-        names = list(table.schema_arrow.names)
-        for option in (options.text, options.pair, options.label, options.labels):
-            if option and option not in names and option.partition(".")[0] in names:
-                names.append(option)
-        first = next(table.iter_batches(SAMPLE, use_threads=False), None)
-        if first is None:
-            raise UserError(f"{one_line(path)}: this Parquet file has no rows; name another one")
-        sampled = [[*map(as_string, _values(first, name))] for name in names]
-        sample = [[*row] for row in zip(*sampled, strict=True)]
-        roles = find_roles(path, names, True, sample, options, with_labels)
-    used = [
-        None if index is None else names[index] for index in (roles.text, roles.pair, roles.label)
-    ]
-    label = None if roles.label is None else _values(first, names[roles.label])
-    several = label is not None and any(isinstance(value, list) for value in label)
-    return Rows(
-        "Parquet",
-        _read_parquet(path, file, used),
-        _columns(roles, names, True),
-        unused_note([name for name in names if name not in used]),
-        several or options.labels is not None,
-    )
+def _like_prose(lines: Sequence[str], delimiter: str) -> float:
+    """Return the share of a delimiter's places that are before a space or between digits."""
+    inside = [line[at - 1 : at + 2] for line in lines[:SAMPLE] for at in _places(line, delimiter)]
+    like = sum(part[-1:] == " " or part.replace(",", "").isdigit() for part in inside)
+    return like / max(1, len(inside))
 
 
-def _read_parquet(path: str, file: BinaryIO, names: Sequence[str | None]) -> Iterator[Row]:
-    columns = sorted({name for name in names if name})
-    number = 0
-    with open_parquet(file, path) as (_, table):
-        for batch in table.iter_batches(_BATCH, columns=columns, use_threads=False):
-            missing = (MISSING, None)
-            text, pair, label = (
-                _values(batch, name) if name else [missing[index == 2]] * batch.num_rows
-                for index, name in enumerate(names)
-            )
-            for values in zip(text, pair, label, strict=True):
-                yield Row(f"row {number}", *values)
-                number += 1
-
-
-def _values(batch: Any, name: str) -> list[Any]:
-    """Return the values of a column; invalid bytes in a string become lone surrogates."""
-    import pyarrow
-
-    column = column_of(batch, name)
-    if pyarrow.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    types = pyarrow.types
-    tests = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
-    if any(
-        is_text(column.type) for is_text in (*tests, types.is_string_view, types.is_binary_view)
-    ):
-        # As bytes, because writers do not check that strings are valid UTF-8.
-        values = column.cast(pyarrow.large_binary()).to_pylist()
-        return [None if value is None else decode(value, "utf-8")[0] for value in values]
-    return list(column.to_pylist())
+def _places(line: str, delimiter: str) -> Iterator[int]:
+    """Yield the index of each delimiter inside a line."""
+    at = line.find(delimiter, 1)
+    while 0 < at < len(line) - 1:
+        yield at
+        at = line.find(delimiter, at + 1)

@@ -192,7 +192,32 @@ def find_dialect(lines: Sequence[str], delimiter: str) -> tuple[Dialect, list[Re
     sizes = {dialect: usual_size(records) for dialect, records in read.items()}
     odd = {dialect: count_odd(records, sizes[dialect]) for dialect, records in read.items()}
     best = min(read, key=odd.__getitem__)  # the first of equals
-    has_breaks = any(record.lines > 1 for record in read[best])
-    if has_breaks and sizes[plain] > 1 and not odd[plain]:
-        best = plain
+    broken = [record for record in read[best] if record.lines > 1]
+    if broken and sizes[plain] > 1 and not odd[plain]:
+        whole = [record.fields for record in read[best] if len(record.fields) == sizes[best]]
+        if not _are_cut(broken, whole, read[plain]):
+            best = plain
     return best, read[best]
+
+
+def _are_cut(broken: Sequence[Record], whole: Sequence[list[str]], lines: Sequence[Record]) -> bool:
+    """Return True if the lines of records with line breaks are no records by themselves.
+
+    The column with the fewest and shortest values is that of the labels. In this column, lines that
+    are no records have other values than the records have.
+
+    Args:
+        broken: the records with line breaks.
+        whole: the fields of all records.
+        lines: each line as a record.
+    """
+    columns = [{*column} for column in zip(*whole, strict=True)]
+    label = min(range(len(columns)), key=lambda at: (len(columns[at]), sum(map(len, columns[at]))))
+    known = {
+        record.line
+        for record in lines
+        if record.fields[label:][:1] and record.fields[label] in columns[label]
+    }
+    inside = [range(record.line, record.line + record.lines) for record in broken]
+    strange = sum(line not in known for numbers in inside for line in numbers)
+    return 2 * strange >= sum(record.lines - 1 for record in broken)

@@ -1,0 +1,1 @@
+"""Tables with labels: CSV, TSV and Parquet."""
