@@ -14,10 +14,11 @@ from lightning_modules.tasks.tagging.joining import Joined, are_characters, are_
 from lightning_modules.tasks.tagging.lexicon import Lexicon
 from lightning_modules.tasks.tagging.spans import Scheme
 from lightning_modules.tasks.tagging.tagset import TagSet
-from lightning_modules.tasks.tagging.training import TaggerParts, TrainedTagger
+from lightning_modules.tasks.tagging.trained import TaggerParts, TrainedTagger
 from preprocess.reading.labelled.examples import TaggedSentence
 from preprocess.reading.labelled.options import TaggedOptions
 from preprocess.section import Section
+from preprocess.tokenizers.segmentation.segmenters import SegmenterName
 
 
 class SavedTagger(Section):
@@ -27,6 +28,7 @@ class SavedTagger(Section):
     read: TaggedOptions
     join: Joined
     segmented: bool
+    segmenter: SegmenterName | None = None
     has_characters: bool
     scheme: Scheme | None
     file_scheme: Scheme | None
@@ -47,6 +49,7 @@ class TaskTagger:
         join: how the tokens of a sentence become the text that the language model reads.
         read: how the training file was read, and how a plain text is cut into tokens.
         segmented: whether the tokens are words of text without spaces.
+        segmenter: finds such words in plain text; None if training named none.
         depth: layers of the language model.
         dim: size of a vector in one layer.
     """
@@ -55,6 +58,7 @@ class TaskTagger:
     join: Joined
     read: TaggedOptions
     segmented: bool
+    segmenter: SegmenterName | None
     depth: int
     dim: int
 
@@ -72,6 +76,7 @@ def to_config(
     join: Joined,
     read: TaggedOptions,
     train: Sequence[TaggedSentence],
+    segmenter: SegmenterName | None = None,
 ) -> dict[str, Any]:
     """Return the settings of a tagger for its folder, as JSON types.
 
@@ -82,6 +87,7 @@ def to_config(
         read: how the training file was read. A plain text is cut in the same way; if nothing is set,
             into characters if the training tokens are characters.
         train: the training sentences.
+        segmenter: finds the words of plain text, if the training tokens are words without spaces.
     """
     parts = tagger.parts
     if read.split == "auto":
@@ -92,6 +98,7 @@ def to_config(
         read=read,
         join=join,
         segmented=are_segmented(train),
+        segmenter=segmenter,
         has_characters=parts.has_characters,
         scheme=parts.tags.scheme,
         file_scheme=parts.tags.file_scheme,
@@ -122,7 +129,9 @@ def from_task(task: Task) -> TaskTagger:
         reason = str(error).strip().partition("\n")[0]
         raise _unfit(task, reason) from error
     tagger = TrainedTagger(parts, network.eval())
-    return TaskTagger(tagger, saved.join, saved.read, saved.segmented, saved.depth, saved.dim)
+    return TaskTagger(
+        tagger, saved.join, saved.read, saved.segmented, saved.segmenter, saved.depth, saved.dim
+    )
 
 
 def _settings(task: Task) -> SavedTagger:

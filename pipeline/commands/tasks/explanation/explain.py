@@ -173,6 +173,7 @@ def _classifier(path: str, model: str | None, config: ExplainConfig) -> _Explain
 def _tagger(path: str, model: str | None, config: ExplainConfig) -> _Explainer:
     from lightning_modules.tasks.explanation.tagged import TaggerExplainer
     from lightning_modules.tasks.folder import read_task
+    from lightning_modules.tasks.tagging.cutting import TextCutter
     from lightning_modules.tasks.tagging.saved import from_task
     from preprocess.reading.labelled.examples import TaggedSentence
     from preprocess.reading.labelled.inputs import read_untagged
@@ -184,17 +185,19 @@ def _tagger(path: str, model: str | None, config: ExplainConfig) -> _Explainer:
     bilm = task.load_model(model).to(device)
     explainer = TaggerExplainer(tagger, bilm, config.method, config.for_label, config.most_tokens)
     options = tagger.read.model_copy(update={"format": "auto"})
+    cutter = TextCutter(tagger.segmented, tagger.segmenter)
 
     def explained(file: str, texts: Sequence[str], tell: Tell) -> Iterator[Explained]:
         if not texts:
-            yield from map(explainer.explain, read_untagged(file, options, tell))
+            yield from map(explainer.explain, map(cutter, read_untagged(file, options, tell)))
         for number, text in enumerate(texts, 1):
             offsets = cut_text(
                 text, options.split if options.split != "auto" else choose_cut([text])
             )
             tokens = tuple(text[start:end] for start, end in offsets)
-            sentence = TaggedSentence(tokens, (), f"text {number}", text, tuple(offsets))
-            yield explainer.explain(sentence)
+            place = f"text {number}"
+            sentence = TaggedSentence(tokens, (), place, text, tuple(offsets), is_cut=True)
+            yield explainer.explain(cutter(sentence))
 
     return _Explainer(explained, ATTRIBUTION)
 

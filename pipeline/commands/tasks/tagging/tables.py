@@ -7,7 +7,7 @@ from typing import Any
 from lightning_modules.tasks.folder import ModelReference
 from lightning_modules.tasks.intervals import Interval
 from lightning_modules.tasks.tagging.evaluation import Evaluation
-from lightning_modules.tasks.tagging.training import TrainedTagger
+from lightning_modules.tasks.tagging.trained import TrainedTagger
 from pipeline.console import Console
 
 MOST_FREQUENT = "most frequent tag of each word"

@@ -14,12 +14,8 @@ from lightning_modules.tasks.tagging.joining import are_characters, how_to_join
 from lightning_modules.tasks.tagging.lexicon import Lexicon
 from lightning_modules.tasks.tagging.saved import to_config
 from lightning_modules.tasks.tagging.tagset import TagSet
-from lightning_modules.tasks.tagging.training import (
-    Sentences,
-    TaggerParts,
-    TrainedTagger,
-    train_tagger,
-)
+from lightning_modules.tasks.tagging.trained import TaggerParts, TrainedTagger
+from lightning_modules.tasks.tagging.training import Sentences, train_tagger
 from lightning_modules.tasks.vector_source import open_vectors
 from pipeline.commands.tasks.tagging.data import (
     JOINING,
@@ -28,6 +24,7 @@ from pipeline.commands.tasks.tagging.data import (
     in_scheme_of,
     read_file,
     tell_repeated,
+    tell_segmenter,
     tell_unseen,
     vectors_of,
 )
@@ -115,6 +112,7 @@ class _Training:
         tags, train, dev = self._sentences()
         join = how_to_join(config.join, train)
         console.line(JOINING[join])
+        tell_segmenter(config.segmenter, train, join, console)
         start = time.monotonic()
         features = vectors_of([*train, *dev], join, source, console)
         self.speeds[VECTORS] = int(features.lengths.sum()) / max(time.monotonic() - start, 1e-9)
@@ -138,7 +136,7 @@ class _Training:
         )
         table = TagTable(self.evaluations, self.speeds, len(train), len(dev), config.seeds)
         table.show(console, tagger)
-        saved = to_config(tagger, features, join, config.reading, train)
+        saved = to_config(tagger, features, join, config.reading, train, config.segmenter)
         result = TaskResult(
             kind="tag",
             config={**saved, "settings": config.model_dump(mode="json")},

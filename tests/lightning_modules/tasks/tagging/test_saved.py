@@ -8,7 +8,8 @@ import torch
 
 from lightning_modules.tasks.folder import ModelReference, Task, TaskError
 from lightning_modules.tasks.tagging.saved import from_task, to_config
-from lightning_modules.tasks.tagging.training import Sentences, TrainedTagger
+from lightning_modules.tasks.tagging.trained import TrainedTagger
+from lightning_modules.tasks.tagging.training import Sentences
 from preprocess.files.manifest import Manifest
 from preprocess.reading.labelled.options import TaggedOptions
 

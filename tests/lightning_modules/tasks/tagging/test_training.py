@@ -9,12 +9,8 @@ import torch
 from lightning_modules.tasks.tagging import data
 from lightning_modules.tasks.tagging.data import TagDataError
 from lightning_modules.tasks.tagging.evaluation import evaluate
-from lightning_modules.tasks.tagging.training import (
-    Sentences,
-    TaggerParts,
-    TrainedTagger,
-    train_tagger,
-)
+from lightning_modules.tasks.tagging.trained import TaggerParts, TrainedTagger
+from lightning_modules.tasks.tagging.training import Sentences, train_tagger
 from tests.lightning_modules.tasks.tagging.toys import FIT, FakeFeatures, sentences
 
 SHORT = FIT.model_copy(update={"epochs": 2})
