@@ -4,36 +4,26 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from lightning_modules.tasks.classification.network_config import FinetuneConfig, NetworkConfig
+from lightning_modules.tasks.classification.network_config import NetworkConfig
+from lightning_modules.tasks.training_config import FitConfig, TaskOptions
 from preprocess.reading.labelled.options import LabelledTextOptions
-from preprocess.section import runtime
 
 HeadKind = Literal["pool", "lstm", "gru", "cnn"]
 
 
-class ClassifyConfig(LabelledTextOptions):
+class ClassifyConfig(TaskOptions, LabelledTextOptions):
     """`biloom classify train`: a classifier of texts, or a regression."""
 
-    dev: str | None = runtime(
-        None,
-        "file of texts that are scored in the table and that choose the best epoch; null: dev_share of "
-        "the training file",
-    )
-    dev_share: float = Field(
-        0.1, gt=0, lt=1, description="share of the training texts that is held out, if dev is null"
-    )
     head: HeadKind = Field(
         "pool",
         description="pool: logistic regression on pooled vectors (for numbers, ridge regression); lstm, "
         "gru or cnn: a network on the vectors of all units",
     )
     network: NetworkConfig = Field(
-        default_factory=NetworkConfig,
-        description="the network and its training, if head is lstm, gru or cnn",
+        default_factory=NetworkConfig, description="the network, if head is lstm, gru or cnn"
     )
-    finetune: bool = Field(
-        False,
-        description="also train the language model, if head is lstm, gru or cnn; see network.finetune",
+    train: FitConfig = Field(
+        default_factory=FitConfig, description="the training of lstm, gru or cnn"
     )
     layers: Literal["concat", "mean", "mix"] | int = Field(
         "concat",
@@ -52,29 +42,6 @@ class ClassifyConfig(LabelledTextOptions):
     class_weights: Literal["none", "balanced"] = Field(
         "none",
         description="weight of a text in training; balanced: inverse to how often its label occurs",
-    )
-    baselines: bool = Field(
-        True,
-        description="also score the most frequent label, TF-IDF, each layer and the mix of the layers",
-    )
-    cache: str | None = runtime(
-        None,
-        "vector cache from which the vectors of its texts are read, beside --model; made with "
-        "embed.layers=all",
-    )
-    seed: int = Field(
-        1, ge=0, lt=1 << 32, description="seed of the held-out share and of the first training"
-    )
-    seeds: int = Field(
-        1,
-        ge=1,
-        le=100,
-        description="trainings of lstm, gru or cnn with consecutive seeds, whose scores are pooled; the "
-        "folder has the first one",
-    )
-    bundle: bool = Field(False, description="copy the language model into the folder")
-    device: Literal["auto", "cpu", "cuda"] = runtime(
-        "auto", "where to compute; auto: a GPU if there is one, otherwise the CPU"
     )
 
     @model_validator(mode="after")
@@ -95,9 +62,8 @@ class ClassifyConfig(LabelledTextOptions):
 
     @property
     def trained_network(self) -> NetworkConfig:
-        """The network with its kind, and with the settings of fine-tuning if that is wanted."""
-        finetune = self.network.finetune or (FinetuneConfig() if self.finetune else None)
-        return self.network.model_copy(update={"kind": self.head, "finetune": finetune})
+        """The network with its kind."""
+        return self.network.model_copy(update={"kind": self.head})
 
 
 class ClassifyUseConfig(LabelledTextOptions):

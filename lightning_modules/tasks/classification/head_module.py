@@ -9,10 +9,11 @@ from torch import Tensor
 
 from lightning_modules.tasks.classification.heads import TextHead
 from lightning_modules.tasks.classification.inputs import Batch
-from lightning_modules.tasks.classification.network_config import NetworkConfig
 from lightning_modules.tasks.classification.objectives import Objective
-from lightning_modules.tasks.classification.tuning import TunedModel
 from lightning_modules.tasks.fitting import SCORE
+from lightning_modules.tasks.optimizer import optimizers
+from lightning_modules.tasks.training_config import FitConfig
+from lightning_modules.tasks.tuning import TunedModel
 
 
 class HeadModule(pl.LightningModule):
@@ -30,7 +31,7 @@ class HeadModule(pl.LightningModule):
         self,
         head: TextHead,
         objective: Objective,
-        config: NetworkConfig,
+        config: FitConfig,
         steps: int,
         tuned: TunedModel | None = None,
     ) -> None:
@@ -63,18 +64,4 @@ class HeadModule(pl.LightningModule):
         self.log(SCORE, self._objective.score(outputs, truth))
 
     def configure_optimizers(self) -> Any:
-        rate = self._config.learning_rate
-        groups: list[dict[str, Any]] = [{"params": list(self.head.parameters()), "lr": rate}]
-        if self.tuned is not None:
-            groups += self.tuned.parameter_groups()
-        # The fused implementation is several times faster, also on a CPU.
-        optimizer = torch.optim.AdamW(groups, weight_decay=self._config.weight_decay, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._share)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _share(self, step: int) -> float:
-        """The learning rate of a step as a fraction of its peak: up, and down to 0, each in a line."""
-        rise = self._config.warmup * self._steps
-        if step < rise:
-            return (step + 1) / (rise + 1)
-        return max(0.0, (self._steps - step) / (self._steps - rise))
+        return optimizers(self.head.parameters(), self._config, self._steps, self.tuned)

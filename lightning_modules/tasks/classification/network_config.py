@@ -7,20 +7,6 @@ from pydantic import Field
 from preprocess.section import Section
 
 
-class FinetuneConfig(Section):
-    """How the language model is trained together with the head (ULMFiT, Howard & Ruder 2018)."""
-
-    learning_rate: float = Field(
-        1e-2, gt=0, description="peak learning rate of the top layer of the language model"
-    )
-    layer_decay: float = Field(
-        2.6,
-        ge=1,
-        description="each layer's learning rate is that of the layer above divided by this "
-        "(discriminative fine-tuning, Howard & Ruder 2018, section 3.2)",
-    )
-
-
 class NetworkConfig(Section):
     """A neural head: an encoder over the vectors of a text, and a linear output layer."""
 
@@ -48,24 +34,4 @@ class NetworkConfig(Section):
     )
     most_units: int = Field(
         1000, ge=1, description="units of a text that are read; longer texts are cut"
-    )
-    batch_texts: int = Field(32, ge=1, description="texts of a batch")
-    epochs: int = Field(20, ge=1, description="largest number of passes over the training texts")
-    patience: int = Field(
-        4, ge=1, description="training ends after this many epochs without a better dev score"
-    )
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of the head, AdamW")
-    weight_decay: float = Field(
-        0.01, ge=0, description="each step also subtracts learning rate x weight_decay x weight"
-    )
-    warmup: float = Field(
-        0.1,
-        ge=0,
-        lt=1,
-        description="fraction of all steps in which the learning rate rises from 0; it then falls to "
-        "0 at the last step",
-    )
-    clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    finetune: FinetuneConfig | None = Field(
-        None, description="train the language model, too; null means that it is frozen"
     )

@@ -11,9 +11,9 @@ from lightning_modules.tasks.classification.heads import TextHead, load_head, pr
 from lightning_modules.tasks.classification.inputs import Inputs, TextInputs, VectorInputs
 from lightning_modules.tasks.classification.network_config import NetworkConfig
 from lightning_modules.tasks.classification.pooled import ALONE, Source
-from lightning_modules.tasks.classification.tuning import PREFIX as TUNED
-from lightning_modules.tasks.classification.tuning import TunedModel, tuned_model
 from lightning_modules.tasks.features import features_of
+from lightning_modules.tasks.tuning import PREFIX as TUNED
+from lightning_modules.tasks.tuning import TunedModel, tuned_model
 
 PREFIX = "network."
 """Prefix of the names of the weights of the network in a task folder."""
@@ -66,9 +66,9 @@ class NetworkHead:
             if name.startswith(PREFIX)
         }
         head, tuned = load_head(network, own), None
-        if network.finetune is not None:
+        if config["finetuned"]:
             assert source.model is not None, "a stored classifier has a language model"
-            tuned = tuned_model(source.model, network.finetune, tensors)
+            tuned = tuned_model(source.model, tensors)
         return cls(head, tuned)
 
 

@@ -16,12 +16,14 @@ from lightning_modules.tasks.classification.heads import TextHead, predict
 from lightning_modules.tasks.classification.inputs import Inputs, LabelledInputs
 from lightning_modules.tasks.classification.network_config import NetworkConfig
 from lightning_modules.tasks.classification.objectives import Objective, Truth
-from lightning_modules.tasks.classification.tuning import TunedModel
 from lightning_modules.tasks.epoch_batches import EpochBatches, loader_of
 from lightning_modules.tasks.features import Progress
 from lightning_modules.tasks.fitting import FitSettings, fit
+from lightning_modules.tasks.training_config import FitConfig
+from lightning_modules.tasks.tuning import TunedModel
 from lightning_modules.training.random_state import seeded
 from lightning_modules.vectors.pretrained import BiLM
+from preprocess.section import Section
 
 DEV_TEXTS = 64
 """Texts of a batch when an epoch is scored."""
@@ -34,7 +36,7 @@ class HeadRun:
     Attributes:
         seed: the seed.
         tensors: weights of the best epoch; those of a tuned language model have a prefix, see
-            `lightning_modules.tasks.classification.tuning`.
+            `lightning_modules.tasks.tuning`.
         outputs: outputs for the dev texts, float32 (n, k); see `TextHead`.
         layer_weights: learned weights of the layers, which sum to 1.
         best_epoch: the epoch with the best dev score, counted from 1.
@@ -63,7 +65,8 @@ class LabelledData:
 
 
 def train_head(
-    config: NetworkConfig,
+    network: NetworkConfig,
+    config: FitConfig,
     objective: Objective,
     sizes: tuple[int, int],
     train: LabelledData,
@@ -71,7 +74,7 @@ def train_head(
     seeds: Sequence[int],
     folder: Path,
     *,
-    model: BiLM | None = None,
+    tune: BiLM | None = None,
     pairs: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     progress: Progress | None = None,
@@ -83,13 +86,14 @@ def train_head(
     `lightning_modules.tasks.fitting.fit`.
 
     Args:
-        config: settings of the head and of its training.
+        network: settings of the head.
+        config: settings of its training.
         objective: loss and score.
         sizes: number of layers and size of a vector in one layer.
         train, dev: the texts.
         seeds: seeds of the initial weights, the order of the texts, and dropout.
         folder: local folder of the checkpoints.
-        model: the language model, if it is fine-tuned; then the inputs must be `TextInputs`.
+        tune: the language model, if it is fine-tuned; then the inputs must be `TextInputs`.
         pairs: whether the inputs are pairs.
         device: where to train.
         progress: set to the number of batches of all seeds.
@@ -101,14 +105,11 @@ def train_head(
     runs = []
     for number, seed in enumerate(seeds):
         with seeded(seed, torch.device("cpu")):
-            head = TextHead(config, *sizes, objective.outputs, pairs)
+            head = TextHead(network, *sizes, objective.outputs, pairs)
         head.center.fill_(objective.center)
         head.scale.fill_(objective.scale)
-        tuned = None
-        if config.finetune is not None:
-            assert model is not None, "fine-tuning needs the language model"
-            tuned = TunedModel(model, config.finetune)
-        batches = EpochBatches(train.inputs.lengths, config.batch_texts, seed)
+        tuned = TunedModel(tune) if tune is not None else None
+        batches = EpochBatches(train.inputs.lengths, config.batch, seed)
         steps = len(batches) * config.epochs
         module = HeadModule(head, objective, config, steps, tuned)
         data, held_out = (
@@ -123,7 +124,9 @@ def train_head(
                 patience=config.patience,
                 seed=seed,
                 clip_norm=config.clip_norm,
-                identity=_identity(config, objective, train, dev, seed),
+                identity=_identity(
+                    (network, config), objective, train, dev, seed, tuned is not None
+                ),
                 device=device,
             ),
             folder / f"seed-{seed}",
@@ -151,11 +154,20 @@ class _From:
 
 
 def _identity(
-    config: NetworkConfig, objective: Objective, train: LabelledData, dev: LabelledData, seed: int
+    configs: Sequence[Section],
+    objective: Objective,
+    train: LabelledData,
+    dev: LabelledData,
+    seed: int,
+    tuned: bool,
 ) -> str:
     """Return a hash of everything that the result depends on, except the machine."""
-    digest = blake2b(config.model_dump_json().encode(), digest_size=16)
-    digest.update(f"{objective.target} {objective.outputs} {objective.weights} {seed}".encode())
+    digest = blake2b(digest_size=16)
+    for config in configs:
+        digest.update(config.model_dump_json().encode())
+    digest.update(
+        f"{tuned} {objective.target} {objective.outputs} {objective.weights} {seed}".encode()
+    )
     for part in (train, dev):
         digest.update(part.inputs.content.encode())
         digest.update(np.ascontiguousarray(part.truth).tobytes())

@@ -4,8 +4,20 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from lightning_modules.tasks.training_config import (
+    Batch,
+    ClipNorm,
+    Epochs,
+    FitConfig,
+    Patience,
+    Rate,
+    Schedule,
+    TaskOptions,
+    Warmup,
+    WeightDecay,
+)
 from preprocess.reading.labelled.options import TaggedOptions
-from preprocess.section import Section, runtime
+from preprocess.section import Section
 from preprocess.tokenizers.segmentation.segmenters import SegmenterName
 
 Join = Literal["auto", "text", "space", "script", "none"]
@@ -43,16 +55,17 @@ class TaggerConfig(Section):
     )
 
 
-class TagFitConfig(Section):
+class TagFitConfig(FitConfig):
     """The training of a tagger."""
 
-    epochs: int = Field(50, ge=1, description="largest number of passes over the training file")
-    patience: int = Field(
-        6, ge=1, description="stop after this many passes without a better score on the dev file"
-    )
-    batch: int = Field(16, ge=1, description="sentences of a step")
-    learning_rate: float = Field(2e-3, gt=0, description="learning rate of Adam")
-    clip_norm: float = Field(5.0, gt=0, description="largest norm of the gradient")
+    epochs: Epochs = 50
+    patience: Patience = 6
+    batch: Batch = 16
+    learning_rate: Rate = 2e-3
+    weight_decay: WeightDecay = 0.0
+    schedule: Schedule = "constant"
+    warmup: Warmup = 0.0
+    clip_norm: ClipNorm = 5.0
 
 
 COLUMN = (
@@ -84,20 +97,9 @@ class _Reading(TaggedOptions):
         return TaggedOptions(**{**given, "tags": self.column or self.tags})
 
 
-class TagConfig(_Reading):
+class TagConfig(TaskOptions, _Reading):
     """`biloom tag train`: a tagger of words."""
 
-    dev: str | None = runtime(
-        None,
-        "file of sentences that choose the best epoch and are scored in the table; null: dev_share of "
-        "the training file",
-    )
-    dev_share: float = Field(
-        0.1,
-        gt=0,
-        lt=1,
-        description="share of the training sentences that is held out, if dev is null",
-    )
     join: Join = Field(
         "auto",
         description="how tokens are joined to the text that the language model reads. text: as in the "
@@ -112,28 +114,6 @@ class TagConfig(_Reading):
     )
     network: TaggerConfig = Field(default_factory=TaggerConfig, description="the network")
     train: TagFitConfig = Field(default_factory=TagFitConfig, description="the training")
-    baselines: bool = Field(
-        True,
-        description="also score the most frequent tag of each word, and train a tagger of the same "
-        "shape without the language model",
-    )
-    cache: str | None = runtime(
-        None,
-        "vector cache from which the vectors of its sentences are read, beside --model; made with "
-        "embed.words=true, embed.unit=word and embed.layers=all",
-    )
-    seed: int = Field(
-        1, ge=0, lt=1 << 32, description="seed of the held-out share and of the first training"
-    )
-    seeds: int = Field(
-        1,
-        ge=1,
-        le=100,
-        description="trainings with consecutive seeds, whose scores are averaged; the folder has the "
-        "first one",
-    )
-    bundle: bool = Field(False, description="copy the language model into the folder")
-    device: Literal["auto", "cpu", "cuda"] = runtime("auto", DEVICE)
 
 
 class TagUseConfig(_Reading):

@@ -67,7 +67,7 @@ class TextCutter:
         if self.segmenter is not None:
             spans = word_spans(sentence.text, self.segmenter)
             tokens = tuple(sentence.text[start:end] for start, end in spans)
-            return replace(sentence, tokens=tokens, offsets=tuple(map(tuple, spans)))
+            return replace(sentence, tokens=tokens, offsets=tuple((a, b) for a, b in spans))
         if self.by_rule:
             return sentence
         raise CuttingError(

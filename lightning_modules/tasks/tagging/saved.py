@@ -15,6 +15,8 @@ from lightning_modules.tasks.tagging.lexicon import Lexicon
 from lightning_modules.tasks.tagging.spans import Scheme
 from lightning_modules.tasks.tagging.tagset import TagSet
 from lightning_modules.tasks.tagging.trained import TaggerParts, TrainedTagger
+from lightning_modules.tasks.tuning import PREFIX, tuned_model
+from lightning_modules.vectors.pretrained import BiLM
 from preprocess.reading.labelled.examples import TaggedSentence
 from preprocess.reading.labelled.options import TaggedOptions
 from preprocess.section import Section
@@ -29,6 +31,7 @@ class SavedTagger(Section):
     join: Joined
     segmented: bool
     segmenter: SegmenterName | None = None
+    finetuned: bool = False
     has_characters: bool
     scheme: Scheme | None
     file_scheme: Scheme | None
@@ -49,18 +52,20 @@ class TaskTagger:
         join: how the tokens of a sentence become the text that the language model reads.
         read: how the training file was read, and how a plain text is cut into tokens.
         segmented: whether the tokens are words of text without spaces.
-        segmenter: finds such words in plain text; None if training named none.
         depth: layers of the language model.
         dim: size of a vector in one layer.
+        segmenter: finds such words in plain text; None if training named none.
+        finetuned: whether the folder has a language model of its own; see `language_model`.
     """
 
     tagger: TrainedTagger
     join: Joined
     read: TaggedOptions
     segmented: bool
-    segmenter: SegmenterName | None
     depth: int
     dim: int
+    segmenter: SegmenterName | None = None
+    finetuned: bool = False
 
     def predict(
         self, sentences: Sequence[Sequence[str]], features: Features
@@ -99,6 +104,7 @@ def to_config(
         join=join,
         segmented=are_segmented(train),
         segmenter=segmenter,
+        finetuned=tagger.tuned is not None,
         has_characters=parts.has_characters,
         scheme=parts.tags.scheme,
         file_scheme=parts.tags.file_scheme,
@@ -124,14 +130,38 @@ def from_task(task: Task) -> TaskTagger:
         tags = TagSet(task.labels, saved.scheme, saved.file_scheme, saved.spelling)
         parts = TaggerParts(saved.network, lexicon, tags, saved.has_characters)
         network = parts.network(saved.depth, saved.dim)
-        network.load_state_dict(_as_float32(task.tensors))
+        own = {name: one for name, one in task.tensors.items() if not name.startswith(PREFIX)}
+        network.load_state_dict(_as_float32(own))
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise _unfit(task, reason) from error
     tagger = TrainedTagger(parts, network.eval())
     return TaskTagger(
-        tagger, saved.join, saved.read, saved.segmented, saved.segmenter, saved.depth, saved.dim
+        tagger,
+        saved.join,
+        saved.read,
+        saved.segmented,
+        saved.depth,
+        saved.dim,
+        saved.segmenter,
+        saved.finetuned,
     )
+
+
+def language_model(task: Task, tagger: TaskTagger, path: str | None = None) -> BiLM:
+    """Return the language model that a tagger reads the vectors of.
+
+    Args:
+        task: the task.
+        tagger: its tagger.
+        path: folder of the language model; None means where it was in training.
+
+    Raises:
+        TaskError: the language model is missing or another one.
+        TunedWeightsError: the weights of a tuned language model are not those of a copy of it.
+    """
+    model = task.load_model(path)
+    return tuned_model(model, task.tensors).model if tagger.finetuned else model
 
 
 def _settings(task: Task) -> SavedTagger:

@@ -10,10 +10,11 @@ from torch import Tensor
 from lightning_modules.tasks.epoch_batches import EpochBatches
 from lightning_modules.tasks.features import Features, Progress
 from lightning_modules.tasks.tagging.config import TaggerConfig
-from lightning_modules.tasks.tagging.data import TagData
+from lightning_modules.tasks.tagging.data import TagData, Vectors
 from lightning_modules.tasks.tagging.lexicon import Lexicon
 from lightning_modules.tasks.tagging.tagger import Tagger, TaggerSizes
 from lightning_modules.tasks.tagging.tagset import TagSet
+from lightning_modules.tasks.tuning import TunedModel
 
 if TYPE_CHECKING:
     from lightning_modules.tasks.fitting import FitResult
@@ -50,9 +51,14 @@ class TaggerParts:
         sizes = TaggerSizes(len(lexicon.words), lexicon.repeated, characters, depth, dim)
         return Tagger(self.config, sizes, self.tags)
 
-    def data(self, sentences: Sequence[Sequence[str]], features: Features | None) -> TagData:
+    def data(
+        self,
+        sentences: Sequence[Sequence[str]],
+        vectors: Vectors | None,
+        outputs: Sequence[Sequence[int]] | None = None,
+    ) -> TagData:
         """Return sentences as the data of a network."""
-        return TagData(sentences, self.lexicon, self.has_characters, features)
+        return TagData(sentences, self.lexicon, self.has_characters, vectors, outputs)
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,13 @@ class TrainedTagger:
         parts: what it consists of.
         network: the network, in evaluation mode.
         result: how the training went; None if the tagger was read from a folder.
+        tuned: the language model that was trained with it, in evaluation mode; None if it was frozen.
     """
 
     parts: TaggerParts
     network: Tagger
     result: "FitResult | None" = None
+    tuned: TunedModel | None = None
 
     @torch.inference_mode()
     def predict(
@@ -110,5 +118,6 @@ class TrainedTagger:
         return f"{epochs} epochs ({why}), the best is epoch {self.result.best_epoch}"
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """Return the weights by name, on the CPU."""
-        return {name: tensor.cpu() for name, tensor in self.network.state_dict().items()}
+        """Return the weights by name, on the CPU, with those of a tuned language model."""
+        own = {name: tensor.cpu() for name, tensor in self.network.state_dict().items()}
+        return own | (self.tuned.tensors() if self.tuned else {})

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from lightning_modules.tasks.features import Features, Progress
+from lightning_modules.tasks.features import Progress
 from lightning_modules.tasks.fitting import EpochBatches, FitSettings, fit, loader_of
 from lightning_modules.tasks.tagging.config import TagFitConfig
-from lightning_modules.tasks.tagging.data import TagData
+from lightning_modules.tasks.tagging.data import SentenceTexts, Vectors
 from lightning_modules.tasks.tagging.evaluation import dev_score
 from lightning_modules.tasks.tagging.module import LitTagger
 from lightning_modules.tasks.tagging.trained import (
@@ -17,6 +17,7 @@ from lightning_modules.tasks.tagging.trained import (
     TaggerParts,
     TrainedTagger,
 )
+from lightning_modules.tasks.tuning import TunedModel
 from lightning_modules.vectors.worker_device import DeviceName
 from preprocess.reading.labelled.examples import TaggedSentence
 
@@ -27,11 +28,12 @@ class Sentences:
 
     Attributes:
         examples: the sentences.
-        features: the vectors of the language model, in the same order; None without one.
+        vectors: the vectors of the language model in the same order, or the texts of which it makes
+            them if it is trained, too; None without a language model.
     """
 
     examples: Sequence[TaggedSentence]
-    features: Features | None = None
+    vectors: Vectors | None = None
 
     @property
     def tokens(self) -> list[Sequence[str]]:
@@ -54,38 +56,45 @@ def train_tagger(
     device: DeviceName = "auto",
     identity: str = "",
     progress: Progress | None = None,
+    start: TrainedTagger | None = None,
 ) -> TrainedTagger:
     """Train a tagger, and return it with the weights of its best epoch on the dev sentences.
 
     Args:
         parts: what it consists of.
-        train: the training sentences; with vectors for a tagger with a language model.
-        dev: the dev sentences, with vectors if ``train`` has them.
+        train: the training sentences; with vectors for a tagger with a language model, and with texts
+            for one whose language model is trained, too.
+        dev: the dev sentences, with the same.
         settings: settings of the training.
         folder: local folder of the checkpoints. A training that was killed is resumed from it.
         seed: seed of the initial weights, of the order of the sentences and of dropout.
         device: where to train; "auto" for a GPU if there is one.
         identity: hash of everything else that decides the result.
         progress: set to the number of finished batches.
+        start: the tagger whose weights are the initial ones; None means random weights.
 
     Raises:
         FitError: the folder is of another training or damaged, or the loss is not finite.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        features = train.features
-        network = parts.network(features.depth, features.dim) if features else parts.network(0, 0)
-    outputs = [parts.tags.encode(tags) for tags in train.tags]
-    data = TagData(train.tokens, parts.lexicon, parts.has_characters, features, outputs)
-    held_out = parts.data(dev.tokens, dev.features)
+        vectors = train.vectors
+        network = parts.network(vectors.depth, vectors.dim) if vectors else parts.network(0, 0)
+    if start is not None:
+        network.load_state_dict(start.network.state_dict())
+    tuned = TunedModel(vectors.model) if isinstance(vectors, SentenceTexts) else None
+    data = parts.data(train.tokens, vectors, [parts.tags.encode(tags) for tags in train.tags])
+    held_out = parts.data(dev.tokens, dev.vectors)
 
     def score(found: Mapping[int, Sequence[int]]) -> float:
         predicted = [parts.tags.decode(one) for one in held_out.whole(found)]
         return dev_score(dev.tags, predicted, parts.tags.scheme is not None)
 
+    batches = EpochBatches(data.lengths, settings.batch, seed)
+    module = LitTagger(network, settings, settings.epochs * len(batches), score, tuned)
     result = fit(
-        LitTagger(network, settings.learning_rate, score),
-        loader_of(data, EpochBatches(data.lengths, settings.batch, seed)),
+        module,
+        loader_of(data, batches),
         loader_of(held_out, EpochBatches(held_out.lengths, EVALUATION_BATCH, None)),
         FitSettings(
             settings.epochs,
@@ -98,7 +107,6 @@ def train_tagger(
         folder,
         progress,
     )
-    prefix = "tagger."
-    state = {name.removeprefix(prefix): tensor for name, tensor in result.state.items()}
-    network.load_state_dict(state)
-    return TrainedTagger(parts, network.cpu().eval(), result)
+    module.load_state_dict(result.state)
+    module.cpu().eval()
+    return TrainedTagger(parts, network, result, tuned)

@@ -164,17 +164,18 @@ def train_network(
             )
     assert source.depth, "a model has layers"
     seeds = range(config.seed, config.seed + config.seeds)
-    steps = len(seeds) * network.epochs * -(-len(truth) // network.batch_texts)
+    steps = len(seeds) * config.train.epochs * -(-len(truth) // config.train.batch)
     with console.bar(f"head={config.head}", steps) as bar:
         runs = train_head(
             network,
+            config.train,
             Objective(problem.target, truth, len(problem.labels), config.class_weights),
             (source.depth, source.dim),
             LabelledData(train, truth),
             LabelledData(dev, data.dev.truth),
             seeds,
             _local(work),
-            model=source.model,
+            tune=source.model if config.finetune else None,
             pairs=data.train.pairs is not None,
             device=config.device,
             progress=bar,
@@ -191,11 +192,15 @@ def train_network(
         for run in runs
     )
     first = runs[0]
-    tuned = ", fine-tuned" if network.finetune else ""
+    tuned = ", fine-tuned" if config.finetune else ""
     many = f", mean of {len(runs)} seeds" if len(runs) > 1 else ""
     return TrainedHead(
         f"head={config.head}{tuned}{many}",
-        {"kind": config.head, "network": network.model_dump(mode="json")},
+        {
+            "kind": config.head,
+            "network": network.model_dump(mode="json"),
+            "finetuned": config.finetune,
+        },
         network_tensors(first.tensors),
         found,
         first.layer_weights,
@@ -220,12 +225,12 @@ def _inputs(
     config: ClassifyConfig,
     used: npt.NDArray[np.int64],
 ) -> Inputs:
-    network = config.trained_network
-    if network.finetune is None:
-        return VectorInputs([one.subset(used) for one in units], network.most_units)
+    most = config.network.most_units
+    if not config.finetune:
+        return VectorInputs([one.subset(used) for one in units], most)
     assert source.model is not None, "checked by source_of"
     sides = [[side[number] for number in used.tolist()] for side in texts]
-    return TextInputs(source.model, source.unit, sides, network.most_units)
+    return TextInputs(source.model, source.unit, sides, most)
 
 
 def _local(work: str) -> Path:

@@ -12,7 +12,7 @@ from lightning_modules.tasks.classification.examples import Truth
 from lightning_modules.tasks.classification.linear.baselines import Texts, bag_of_words, majority
 from lightning_modules.tasks.classification.linear.regression import decide, prior_of
 from lightning_modules.tasks.classification.table import Row, score_row
-from lightning_modules.tasks.folder import VERSION, TaskResult, stage_name, write_task
+from lightning_modules.tasks.folder import TaskResult, stage_name, write_task
 from lightning_modules.tasks.vector_source import open_vectors
 from pipeline.commands.tasks.classification.data import ClassifyError, Data, read_data
 from pipeline.commands.tasks.classification.heads import (
@@ -30,6 +30,7 @@ from pipeline.commands.tasks.classification.tables import (
     show_table,
 )
 from pipeline.commands.tasks.classification.vectors import Vectors, source_of, vectors_of
+from pipeline.commands.tasks.request import request_of
 from pipeline.config.sections import load_section
 from pipeline.console import Console
 from pipeline.lifecycle.stage import require
@@ -37,11 +38,7 @@ from pipeline.lifecycle.task_folder import make_task
 from pipeline.version import biloom_version
 from preprocess.errors import one_line
 from preprocess.files import storage
-from preprocess.files.fingerprint import plain
-from preprocess.files.manifest import Manifest, hash_file, read_manifest
-from preprocess.reading.formats import INSTALLED_DOCS
-from preprocess.reading.labelled.installed import installed_content
-from preprocess.section import result_fields
+from preprocess.files.manifest import Manifest
 
 COMMAND = stage_name("classify")
 NEEDS = {"sklearn": "tasks", "pytorch_lightning": "tasks"}
@@ -66,51 +63,12 @@ def classify_train(
     require(COMMAND, NEEDS)
     console = Console()
     console.stage(COMMAND, storage.absolute(out))
-    request = request_of(file, model, config)
+    request = request_of("classify", file, model, config)
 
     def make(work: str) -> Manifest:
         return _Training(file, model, config, console, work, request).run(out)
 
     make_task(out, request, make, console, overwrite)
-
-
-def request_of(file: str, model: str, config: ClassifyConfig) -> dict[str, Any]:
-    """Return what decides the result: settings, and the content of the files, the model and the cache.
-
-    Raises:
-        ClassifyError: a file does not exist, or both files are the same.
-    """
-    train, dev = _content(file), _content(config.dev) if config.dev else None
-    if train == dev:
-        raise ClassifyError(
-            f"{config.dev}: the dev file has the content of the training file, so that its scores would "
-            "say nothing about new text; name another file with dev=FILE, or leave dev out to hold a "
-            "share of the training file out"
-        )
-    cache = read_manifest(config.cache, "embed").content if config.cache else None
-    request: dict[str, Any] = plain(
-        {
-            "stage": COMMAND,
-            "stage_version": VERSION,
-            "train": train,
-            "dev": dev,
-            "model": read_manifest(model).content,
-            "cache": cache,
-            **result_fields(config, "classify"),
-        }
-    )
-    return request
-
-
-def _content(path: str) -> str:
-    if path == INSTALLED_DOCS:
-        return installed_content()
-    try:
-        return hash_file(path)[1]
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise ClassifyError(
-            f"{one_line(path)}: {error.strerror or 'no such file'}; name a file of labelled texts"
-        ) from error
 
 
 @dataclass

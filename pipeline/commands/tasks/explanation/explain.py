@@ -174,7 +174,7 @@ def _tagger(path: str, model: str | None, config: ExplainConfig) -> _Explainer:
     from lightning_modules.tasks.explanation.tagged import TaggerExplainer
     from lightning_modules.tasks.folder import read_task
     from lightning_modules.tasks.tagging.cutting import TextCutter
-    from lightning_modules.tasks.tagging.saved import from_task
+    from lightning_modules.tasks.tagging.saved import from_task, language_model
     from preprocess.reading.labelled.examples import TaggedSentence
     from preprocess.reading.labelled.inputs import read_untagged
     from preprocess.reading.labelled.tokens.cutting import choose_cut, cut_text
@@ -182,7 +182,7 @@ def _tagger(path: str, model: str | None, config: ExplainConfig) -> _Explainer:
     task = read_task(path, "tag")
     tagger, device = from_task(task), resolve_device(config.device)
     tagger.tagger.network.to(device)
-    bilm = task.load_model(model).to(device)
+    bilm = language_model(task, tagger, model).to(device)
     explainer = TaggerExplainer(tagger, bilm, config.method, config.for_label, config.most_tokens)
     options = tagger.read.model_copy(update={"format": "auto"})
     cutter = TextCutter(tagger.segmented, tagger.segmenter)

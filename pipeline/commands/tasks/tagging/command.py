@@ -41,6 +41,7 @@ def _train(options: Namespace) -> int:
 
     if options.print_config:
         return print_settings(TagConfig, options.settings)
+    _require("train")
     from pipeline.commands.tasks.tagging.train import tag_train
 
     tag_train(options.file, options.model, options.out, options.settings, options.overwrite)
@@ -68,6 +69,12 @@ def _predict(options: Namespace) -> int:
 
     tag_predict(options.task, file, options.model, settings)
     return 0
+
+
+def _require(command: str) -> None:
+    from pipeline.lifecycle.stage import require
+
+    require(f"tag {command}", {"pytorch_lightning": "tasks"})
 
 
 TAG = Group(

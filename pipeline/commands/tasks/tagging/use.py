@@ -17,7 +17,7 @@ from lightning_modules.tasks.tagging.config import TagUseConfig
 from lightning_modules.tasks.tagging.cutting import TextCutter, text_of
 from lightning_modules.tasks.tagging.evaluation import evaluate
 from lightning_modules.tasks.tagging.joining import joined_text
-from lightning_modules.tasks.tagging.saved import TaskTagger, from_task
+from lightning_modules.tasks.tagging.saved import TaskTagger, from_task, language_model
 from lightning_modules.tasks.tagging.spans import spans_of
 from lightning_modules.tasks.vector_source import VectorSource
 from pipeline.commands.tasks.tagging.data import (
@@ -27,7 +27,7 @@ from pipeline.commands.tasks.tagging.data import (
     tell_unseen,
     vectors_of,
 )
-from pipeline.commands.tasks.tagging.tables import WITH, label_rows, score_rows
+from pipeline.commands.tasks.tagging.tables import TUNED, WITH, label_rows, score_rows
 from pipeline.config.sections import load_section
 from pipeline.console import Console
 from pipeline.training.device import resolve_device
@@ -71,7 +71,7 @@ class _Opened:
 def _open(path: str, model: str | None, config: TagUseConfig) -> _Opened:
     task = read_task(path, "tag")
     tagger = from_task(task)
-    source = _source(task, model, config.cache)
+    source = _source(task, tagger, model, config.cache)
     device = resolve_device(config.device)
     if source.model is not None:
         source.model.to(device)
@@ -87,15 +87,21 @@ def _open(path: str, model: str | None, config: TagUseConfig) -> _Opened:
     return _Opened(tagger, source, read, cutter)
 
 
-def _source(task: Task, model: str | None, cache: str | None) -> VectorSource:
+def _source(task: Task, tagger: TaskTagger, model: str | None, cache: str | None) -> VectorSource:
     """Open the language model of a task, or a vector cache of it."""
     content = task.model.content
-    if model is not None and read_manifest(model).stage == "embed":
+    is_cache = model is not None and read_manifest(model).stage == "embed"
+    if tagger.finetuned and (is_cache or cache is not None):
+        raise TagError(
+            f"{task.path}: this tagger has a language model of its own (finetune=true), but a vector "
+            "cache has the vectors of the original one; name the model folder with --model, and no cache"
+        )
+    if model is not None and is_cache:
         if cache is not None:
             raise TagError("--model and cache both name a vector cache; name one of them")
         return VectorSource(None, VectorCache.open(model, content), task.model)
     opened = VectorCache.open(cache, content) if cache else None
-    return VectorSource(task.load_model(model), opened, task.model)
+    return VectorSource(language_model(task, tagger, model), opened, task.model)
 
 
 def tag_test(path: str, file: str, model: str | None, overrides: Sequence[str]) -> None:
@@ -123,7 +129,8 @@ def tag_test(path: str, file: str, model: str | None, overrides: Sequence[str]) 
     found = opened.tagger.predict([one.tokens for one in sentences], features)
     scores = evaluate([one.tags for one in sentences], [found], tags.file_scheme)
     title = f"test, {len(sentences):,} sentences, percent with 95 % intervals over sentences"
-    console.table(title, *score_rows({WITH: scores}))
+    name = TUNED if opened.tagger.finetuned else WITH
+    console.table(title, *score_rows({name: scores}))
     header, rows = label_rows(scores)
     if rows:
         console.table("spans by label", header, rows)

@@ -13,17 +13,15 @@ from lightning_modules.tasks.classification.inputs import TextInputs, VectorInpu
 from lightning_modules.tasks.classification.network_config import NetworkConfig
 from lightning_modules.tasks.classification.objectives import Objective
 from lightning_modules.tasks.classification.training import HeadRun, LabelledData, train_head
-from lightning_modules.tasks.classification.tuning import (
-    TunedModel,
-    TunedWeightsError,
-    tuned_model,
-)
 from lightning_modules.tasks.features import Features, features_of
 from lightning_modules.tasks.fitting import FitError
+from lightning_modules.tasks.training_config import FinetuneConfig, FitConfig
+from lightning_modules.tasks.tuning import TunedModel, TunedWeightsError, tuned_model
 from lightning_modules.vectors.pretrained import BiLM
 
-SMALL = {"hidden": 8, "filters": 8, "epochs": 6, "batch_texts": 8, "learning_rate": 0.02}
-TUNE = {**SMALL, "epochs": 3, "finetune": {"learning_rate": 0.01}}
+SMALL = {"hidden": 8, "filters": 8}
+FIT = {"epochs": 6, "batch": 8, "learning_rate": 0.02}
+TUNE = {"epochs": 3, "finetune": {"learning_rate": 0.01}}
 TEXTS = [
     f"{word} {other}" for word in ("kana", "loko") for other in ("mipu", "tenu", "नו", "lo")
 ] * 5
@@ -49,11 +47,16 @@ def planted(
 def train(
     folder: Path, settings: dict[str, Any], *parts: LabelledData, **options: Any
 ) -> tuple[HeadRun, ...]:
-    config = NetworkConfig.model_validate({"kind": "gru", **SMALL, **settings})
+    own = {name: value for name, value in settings.items() if name in NetworkConfig.model_fields}
+    network = NetworkConfig.model_validate({"kind": "gru", **SMALL, **own})
+    others = {name: value for name, value in settings.items() if name not in own}
+    config = FitConfig.model_validate({**FIT, **others})
     objective = options.pop("objective", None) or Objective("single", parts[0].truth, 2)
     sizes = options.pop("sizes", (3, 6))
     seeds = options.pop("seeds", (1,))
-    return train_head(config, objective, sizes, *parts, seeds, folder, device="cpu", **options)
+    return train_head(
+        network, config, objective, sizes, *parts, seeds, folder, device="cpu", **options
+    )
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "cnn"])
@@ -150,16 +153,15 @@ def texts_of(model: BiLM, texts: list[str], pairs: bool = False) -> LabelledData
 def test_a_language_model_is_tuned_with_its_head(tmp_path: Path, model: BiLM) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     parts = texts_of(model, TEXTS), texts_of(model, TEXTS[::3])
-    options: dict[str, Any] = {"model": model, "sizes": (model.depth, model.dim)}
+    options: dict[str, Any] = {"tune": model, "sizes": (model.depth, model.dim)}
     [run] = train(tmp_path, TUNE, *parts, **options)
     assert (run.outputs.argmax(1) == parts[1].truth).mean() > 0.9
     # The model that was passed has not changed.
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
-    config = NetworkConfig.model_validate({"kind": "gru", **TUNE})
-    assert config.finetune is not None
+    config = NetworkConfig.model_validate({"kind": "gru", **SMALL})
     head = load_head(config, {n: t for n, t in run.tensors.items() if not n.startswith("bilm.")})
-    tuned = tuned_model(model, config.finetune, run.tensors)
+    tuned = tuned_model(model, run.tensors)
     np.testing.assert_array_equal(predict(head, parts[1].inputs, tuned), run.outputs)
     # The tuned model embeds texts as any model does.
     features = features_of(tuned.model, None, TEXTS[::3], "word")
@@ -170,7 +172,7 @@ def test_a_language_model_is_tuned_with_its_head(tmp_path: Path, model: BiLM) ->
 
 def test_a_stopped_tuning_continues_with_the_same_result(tmp_path: Path, model: BiLM) -> None:
     parts = texts_of(model, TEXTS), texts_of(model, TEXTS[::3])
-    options: dict[str, Any] = {"model": model, "sizes": (model.depth, model.dim)}
+    options: dict[str, Any] = {"tune": model, "sizes": (model.depth, model.dim)}
 
     class Stop:
         def update(self, done: float, note: str = "") -> None:
@@ -186,12 +188,8 @@ def test_a_stopped_tuning_continues_with_the_same_result(tmp_path: Path, model: 
 
 
 def test_lower_layers_have_lower_rates(model: BiLM) -> None:
-    config = NetworkConfig.model_validate(
-        {"finetune": {"learning_rate": 0.4, "layer_decay": 2}}
-    ).finetune
-    assert config is not None
-    tuned = TunedModel(model, config)
-    groups = tuned.parameter_groups()
+    tuned = TunedModel(model)
+    groups = tuned.parameter_groups(FinetuneConfig(learning_rate=0.4, layer_decay=2))
     assert [group["lr"] for group in groups] == [0.4, 0.2, 0.1]
     top, bottom = groups[0]["params"][0], groups[-1]["params"][0]
     assert bottom is tuned.model.network.input.embedding.weight
@@ -211,7 +209,5 @@ def test_texts_that_are_tuned_on_are_cut(model: BiLM) -> None:
 
 
 def test_the_weights_of_another_model_are_refused(model: BiLM) -> None:
-    config = NetworkConfig.model_validate(TUNE).finetune
-    assert config is not None
     with pytest.raises(TunedWeightsError, match=r"not the weights of a fine-tuned copy.*use the"):
-        tuned_model(model, config, {"bilm.input.embedding.weight": torch.zeros(2, 2)})
+        tuned_model(model, {"bilm.input.embedding.weight": torch.zeros(2, 2)})

@@ -210,8 +210,8 @@ def test_a_network_is_trained_and_used(
     small = (
         "network.hidden=4",
         "network.filters=4",
-        "network.epochs=3",
-        "network.learning_rate=0.02",
+        "train.epochs=3",
+        "train.learning_rate=0.02",
     )
     more = ("baselines=false", f"head={head}", "seeds=2", *small)
     more = (*more, "finetune=true") if head == "cnn" else more
@@ -278,7 +278,7 @@ def test_several_labels_pairs_and_numbers(
         (["layers=9"], "layers=9: this model has no such layer; its layers are 0 (the input) to 2"),
         (["finetune=true"], "finetune trains a network: set head to lstm, gru or cnn"),
         (["head=gru", "network.kind=cnn"], "network.kind is cnn, but head is gru; set head only"),
-        (["dev=none.tsv"], "none.tsv: No such file or directory; name a file of labelled texts"),
+        (["dev=none.tsv"], "none.tsv: No such file or directory; name a labelled file"),
         (["dev={train}"], "the dev file has the content of the training file"),
         (["dev={shuffled}"], "all 60 dev texts are also training texts"),
         (["label=colour"], "colour"),

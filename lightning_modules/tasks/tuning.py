@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from lightning_modules.nn.bilm import NoHead
 from lightning_modules.nn.inputs.adaptive_input import AdaptiveInput
-from lightning_modules.tasks.classification.network_config import FinetuneConfig
 from lightning_modules.tasks.features import Padded
+from lightning_modules.tasks.training_config import FinetuneConfig
 from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.text_batch import TextBatch
 from preprocess.errors import UserError
@@ -30,15 +30,14 @@ class TunedModel(nn.Module):
 
     Args:
         model: the language model; it does not change.
-        config: learning rates.
 
     Attributes:
         model: the copy.
     """
 
-    def __init__(self, model: BiLM, config: FinetuneConfig) -> None:
+    def __init__(self, model: BiLM) -> None:
         super().__init__()
-        self.model, self._config = copy.deepcopy(model).requires_grad_(True), config
+        self.model = copy.deepcopy(model).requires_grad_(True)
         network = self.model.network
         # A tied adaptive input is computed from the weights of the output layer.
         if not (isinstance(network.input, AdaptiveInput) and network.input.is_tied):
@@ -55,9 +54,9 @@ class TunedModel(nn.Module):
         directions = self.model.network.directions
         return Padded(batch.pool(tokens, directions=directions), batch.units)
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self, config: FinetuneConfig) -> list[dict[str, Any]]:
         """Return the weights of each layer with their peak learning rate, for an optimiser."""
-        rate, decay = self._config.learning_rate, self._config.layer_decay
+        rate, decay = config.learning_rate, config.layer_decay
         return [
             {"params": layer, "lr": rate / decay**depth} for depth, layer in enumerate(self._layers)
         ]
@@ -68,18 +67,17 @@ class TunedModel(nn.Module):
         return {PREFIX + name: value.detach().cpu() for name, value in state.items()}
 
 
-def tuned_model(model: BiLM, config: FinetuneConfig, tensors: Mapping[str, Tensor]) -> TunedModel:
+def tuned_model(model: BiLM, tensors: Mapping[str, Tensor]) -> TunedModel:
     """Return a model as it was trained with a head, in evaluation mode.
 
     Args:
         model: the language model before the tuning; it does not change.
-        config: settings of the tuning.
         tensors: the weights of a task folder; those without `PREFIX` are ignored.
 
     Raises:
         TunedWeightsError: if these are not the weights of a tuned copy of this model.
     """
-    tuned = TunedModel(model, config)
+    tuned = TunedModel(model)
     state = {
         name.removeprefix(PREFIX): value
         for name, value in tensors.items()
