@@ -18,6 +18,7 @@ from lightning_modules.tasks.training_config import (
 )
 from preprocess.reading.labelled.options import TaggedOptions
 from preprocess.section import Section
+from preprocess.tokenizers.segmentation.segmenters import SegmenterName
 
 Join = Literal["auto", "text", "space", "script", "none"]
 InnerScheme = Literal["auto", "file", "IOB1", "IOB2", "IOBES", "BILOU"]
@@ -76,6 +77,12 @@ DEVICE = "where to compute; auto: a GPU if there is one, otherwise the CPU"
 
 class _Reading(TaggedOptions):
     column: str | None = Field(None, description=COLUMN)
+    segmenter: SegmenterName | None = Field(
+        None,
+        description="finds the words of plain text in a script without spaces, if the tokens of the "
+        "training file are such words: jieba (Chinese), fugashi (Japanese) or pythainlp (Thai); predict "
+        "uses that of train, if it is not set",
+    )
 
     @model_validator(mode="after")
     def _one_column(self) -> Self:

@@ -1,6 +1,7 @@
 """Tagged sentences as batches of a tagger."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,10 @@ from torch.utils.data import Dataset
 from lightning_modules.tasks.features import Features
 from lightning_modules.tasks.tagging.lexicon import LONGEST, Lexicon
 from lightning_modules.tasks.tagging.tagger import TagBatch
+from lightning_modules.vectors.pretrained import BiLM
+from lightning_modules.vectors.text_batch import TextBatch
 from preprocess.errors import UserError
+from preprocess.tokenizers.segmentation.joined_words import JoinedWords
 
 PIECE = 1000
 """Tokens of a longer sentence that are tagged together."""
@@ -21,17 +25,54 @@ class TagDataError(UserError):
     """Raised if the vectors of a sentence do not fit its tokens."""
 
 
+@dataclass(frozen=True)
+class SentenceTexts:
+    """The texts of sentences, for a language model that is trained with the tagger.
+
+    Attributes:
+        model: the language model before its training.
+        texts: the words of each sentence.
+    """
+
+    model: BiLM
+    texts: Sequence[list[str] | JoinedWords]
+
+    @property
+    def depth(self) -> int:
+        """Number of layers of a vector."""
+        return self.model.depth
+
+    @property
+    def dim(self) -> int:
+        """Size of a vector in one layer."""
+        return self.model.dim
+
+    def batch(self, pieces: Sequence[tuple[int, int, int]]) -> TextBatch:
+        """Return pieces of texts, given by number, first word and end, as tensors."""
+        return self.model.batch([_piece(self.texts[n], start, end) for n, start, end in pieces])
+
+
+def _piece(text: list[str] | JoinedWords, start: int, end: int) -> list[str] | JoinedWords:
+    if isinstance(text, JoinedWords):
+        return JoinedWords(text[start:end], text.separators[start : end - 1])
+    return text[start:end]
+
+
+Vectors = Features | SentenceTexts
+"""Vectors of sentences, or what they are computed from in training."""
+
+
 class TagData(Dataset[TagBatch]):
     """Sentences, whose batches are made when they are requested.
 
-    A sentence of more than `PIECE` tokens is cut into pieces; the vectors of the language model are
-    those of the whole sentence.
+    A sentence of more than `PIECE` tokens is cut into pieces. Vectors are those of the whole sentence; a
+    language model that is trained reads each piece by itself, so that memory is bounded.
 
     Args:
         sentences: the tokens of each sentence; none is empty.
         lexicon: ids of words and characters.
         has_characters: whether the batches have characters.
-        features: the vectors of the sentences, or None.
+        vectors: the vectors of the sentences or their texts, or None.
         outputs: the outputs for the tags of each sentence, or None.
 
     Attributes:
@@ -44,11 +85,11 @@ class TagData(Dataset[TagBatch]):
         sentences: Sequence[Sequence[str]],
         lexicon: Lexicon,
         has_characters: bool,
-        features: Features | None = None,
+        vectors: Vectors | None = None,
         outputs: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self._sentences, self._lexicon = sentences, lexicon
-        self._has_characters, self._features, self._outputs = has_characters, features, outputs
+        self._has_characters, self._vectors, self._outputs = has_characters, vectors, outputs
         self._pieces = [
             (number, start, min(start + PIECE, len(tokens)))
             for number, tokens in enumerate(sentences)
@@ -76,13 +117,15 @@ class TagData(Dataset[TagBatch]):
                 characters[row, : len(tokens)] = torch.from_numpy(ids)
             if tags is not None and self._outputs is not None:
                 tags[row, : len(tokens)] = torch.tensor(self._outputs[number][start:end])
-        layers = self._layers(indices, units)
-        return TagBatch(lengths, words, characters, layers, tags, tuple(indices))
+        layers = text = None
+        if isinstance(self._vectors, SentenceTexts):
+            text = self._vectors.batch([self._pieces[index] for index in indices])
+        elif self._vectors is not None:
+            layers = self._layers(self._vectors, indices, units)
+        return TagBatch(lengths, words, characters, layers, tags, tuple(indices), text)
 
-    def _layers(self, indices: Sequence[int], units: int) -> Tensor | None:
+    def _layers(self, features: Features, indices: Sequence[int], units: int) -> Tensor:
         """Return the vectors of the pieces, (depth, batch, units, dim), 0 in the padding."""
-        if (features := self._features) is None:
-            return None
         layers = np.zeros((features.depth, len(indices), units, features.dim), np.float32)
         for row, index in enumerate(indices):
             number, start, end = self._pieces[index]

@@ -14,10 +14,13 @@ from lightning_modules.tasks.tagging.joining import Joined, are_characters, are_
 from lightning_modules.tasks.tagging.lexicon import Lexicon
 from lightning_modules.tasks.tagging.spans import Scheme
 from lightning_modules.tasks.tagging.tagset import TagSet
-from lightning_modules.tasks.tagging.training import TaggerParts, TrainedTagger
+from lightning_modules.tasks.tagging.trained import TaggerParts, TrainedTagger
+from lightning_modules.tasks.tuning import PREFIX, tuned_model
+from lightning_modules.vectors.pretrained import BiLM
 from preprocess.reading.labelled.examples import TaggedSentence
 from preprocess.reading.labelled.options import TaggedOptions
 from preprocess.section import Section
+from preprocess.tokenizers.segmentation.segmenters import SegmenterName
 
 
 class SavedTagger(Section):
@@ -27,6 +30,8 @@ class SavedTagger(Section):
     read: TaggedOptions
     join: Joined
     segmented: bool
+    segmenter: SegmenterName | None = None
+    finetuned: bool = False
     has_characters: bool
     scheme: Scheme | None
     file_scheme: Scheme | None
@@ -49,6 +54,8 @@ class TaskTagger:
         segmented: whether the tokens are words of text without spaces.
         depth: layers of the language model.
         dim: size of a vector in one layer.
+        segmenter: finds such words in plain text; None if training named none.
+        finetuned: whether the folder has a language model of its own; see `language_model`.
     """
 
     tagger: TrainedTagger
@@ -57,6 +64,8 @@ class TaskTagger:
     segmented: bool
     depth: int
     dim: int
+    segmenter: SegmenterName | None = None
+    finetuned: bool = False
 
     def predict(
         self, sentences: Sequence[Sequence[str]], features: Features
@@ -72,6 +81,7 @@ def to_config(
     join: Joined,
     read: TaggedOptions,
     train: Sequence[TaggedSentence],
+    segmenter: SegmenterName | None = None,
 ) -> dict[str, Any]:
     """Return the settings of a tagger for its folder, as JSON types.
 
@@ -82,6 +92,7 @@ def to_config(
         read: how the training file was read. A plain text is cut in the same way; if nothing is set,
             into characters if the training tokens are characters.
         train: the training sentences.
+        segmenter: finds the words of plain text, if the training tokens are words without spaces.
     """
     parts = tagger.parts
     if read.split == "auto":
@@ -92,6 +103,8 @@ def to_config(
         read=read,
         join=join,
         segmented=are_segmented(train),
+        segmenter=segmenter,
+        finetuned=tagger.tuned is not None,
         has_characters=parts.has_characters,
         scheme=parts.tags.scheme,
         file_scheme=parts.tags.file_scheme,
@@ -117,12 +130,38 @@ def from_task(task: Task) -> TaskTagger:
         tags = TagSet(task.labels, saved.scheme, saved.file_scheme, saved.spelling)
         parts = TaggerParts(saved.network, lexicon, tags, saved.has_characters)
         network = parts.network(saved.depth, saved.dim)
-        network.load_state_dict(_as_float32(task.tensors))
+        own = {name: one for name, one in task.tensors.items() if not name.startswith(PREFIX)}
+        network.load_state_dict(_as_float32(own))
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise _unfit(task, reason) from error
     tagger = TrainedTagger(parts, network.eval())
-    return TaskTagger(tagger, saved.join, saved.read, saved.segmented, saved.depth, saved.dim)
+    return TaskTagger(
+        tagger,
+        saved.join,
+        saved.read,
+        saved.segmented,
+        saved.depth,
+        saved.dim,
+        saved.segmenter,
+        saved.finetuned,
+    )
+
+
+def language_model(task: Task, tagger: TaskTagger, path: str | None = None) -> BiLM:
+    """Return the language model that a tagger reads the vectors of.
+
+    Args:
+        task: the task.
+        tagger: its tagger.
+        path: folder of the language model; None means where it was in training.
+
+    Raises:
+        TaskError: the language model is missing or another one.
+        TunedWeightsError: the weights of a tuned language model are not those of a copy of it.
+    """
+    model = task.load_model(path)
+    return tuned_model(model, task.tensors).model if tagger.finetuned else model
 
 
 def _settings(task: Task) -> SavedTagger:

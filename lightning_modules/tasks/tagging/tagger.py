@@ -20,9 +20,13 @@ from lightning_modules.tasks.tagging.config import TaggerConfig
 from lightning_modules.tasks.tagging.crf import LinearChainCRF
 from lightning_modules.tasks.tagging.lexicon import FIRST, PADDING, UNKNOWN
 from lightning_modules.tasks.tagging.tagset import TagSet
+from lightning_modules.vectors.text_batch import TextBatch
 
 WIDTH = 3
 """Characters under a filter."""
+WORD_SCALE = 0.1
+"""Standard deviation of the initial vectors of words. Most words of a training file are rare, so that
+their vectors stay near the initial ones, which must not drown the other features of a word."""
 RARE_DROPOUT = 0.5
 """In training, a word that occurs once is read as an unknown word with this probability, so that the
 vector of unknown words is learned (Lample et al. 2016, section 4.3)."""
@@ -36,6 +40,7 @@ class TagBatch(NamedTuple):
         words: their ids in the lexicon, int64 (batch, units); `PADDING` past the end.
         characters: ids of their characters, int64 (batch, units, characters), or None.
         layers: vectors of the language model, float32 (depth, batch, units, dim), or None.
+        text: what a language model that is trained, too, makes ``layers`` of, or None.
         tags: outputs of the training tags, int64 (batch, units), any value past the end; or None.
         indices: which sentences of the data set these are.
     """
@@ -46,6 +51,7 @@ class TagBatch(NamedTuple):
     layers: Tensor | None
     tags: Tensor | None
     indices: tuple[int, ...]
+    text: TextBatch | None = None
 
     def to(self, device: torch.device) -> "TagBatch":
         """Return the batch on a device."""
@@ -54,7 +60,8 @@ class TagBatch(NamedTuple):
             for tensor in (self.characters, self.layers, self.tags)
         )
         lengths, words = self.lengths.to(device), self.words.to(device)
-        return TagBatch(lengths, words, characters, layers, tags, self.indices)
+        text = None if self.text is None else self.text.to(device)
+        return TagBatch(lengths, words, characters, layers, tags, self.indices, text)
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,8 @@ class Tagger(nn.Module):
             size += sizes.dim
         if config.word_size:
             self.words = nn.Embedding(FIRST + sizes.words, config.word_size, PADDING)
+            with torch.no_grad():
+                self.words.weight.mul_(WORD_SCALE)
             size += config.word_size
         if config.filters and sizes.characters:
             self.characters = CharacterFeatures(

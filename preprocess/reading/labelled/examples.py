@@ -39,6 +39,7 @@ class TaggedSentence:
         text: the text from which the tokens were cut; None for a file that has tokens only.
         offsets: (start, end) of each token in ``text``, in characters; empty without ``text``.
         problem: why an input to predict for has no tokens, such as ``empty text``; empty if it has some.
+        is_cut: whether the tokens were cut from `text` by a rule, because the record has no tokens.
     """
 
     tokens: tuple[str, ...]
@@ -47,6 +48,7 @@ class TaggedSentence:
     text: str | None = None
     offsets: tuple[tuple[int, int], ...] = ()
     problem: str = ""
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

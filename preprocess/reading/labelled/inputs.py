@@ -208,7 +208,7 @@ def _sentences(
                 continue
             offsets = cut_text(text, cut)
             tokens = tuple(text[start:end] for start, end in offsets)
-            yield TaggedSentence(tokens, (), place, text, tuple(offsets))
+            yield TaggedSentence(tokens, (), place, text, tuple(offsets), is_cut=True)
 
 
 def _objects(

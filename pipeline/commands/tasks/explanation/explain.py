@@ -173,7 +173,8 @@ def _classifier(path: str, model: str | None, config: ExplainConfig) -> _Explain
 def _tagger(path: str, model: str | None, config: ExplainConfig) -> _Explainer:
     from lightning_modules.tasks.explanation.tagged import TaggerExplainer
     from lightning_modules.tasks.folder import read_task
-    from lightning_modules.tasks.tagging.saved import from_task
+    from lightning_modules.tasks.tagging.cutting import TextCutter
+    from lightning_modules.tasks.tagging.saved import from_task, language_model
     from preprocess.reading.labelled.examples import TaggedSentence
     from preprocess.reading.labelled.inputs import read_untagged
     from preprocess.reading.labelled.tokens.cutting import choose_cut, cut_text
@@ -181,20 +182,22 @@ def _tagger(path: str, model: str | None, config: ExplainConfig) -> _Explainer:
     task = read_task(path, "tag")
     tagger, device = from_task(task), resolve_device(config.device)
     tagger.tagger.network.to(device)
-    bilm = task.load_model(model).to(device)
+    bilm = language_model(task, tagger, model).to(device)
     explainer = TaggerExplainer(tagger, bilm, config.method, config.for_label, config.most_tokens)
     options = tagger.read.model_copy(update={"format": "auto"})
+    cutter = TextCutter(tagger.segmented, tagger.segmenter)
 
     def explained(file: str, texts: Sequence[str], tell: Tell) -> Iterator[Explained]:
         if not texts:
-            yield from map(explainer.explain, read_untagged(file, options, tell))
+            yield from map(explainer.explain, map(cutter, read_untagged(file, options, tell)))
         for number, text in enumerate(texts, 1):
             offsets = cut_text(
                 text, options.split if options.split != "auto" else choose_cut([text])
             )
             tokens = tuple(text[start:end] for start, end in offsets)
-            sentence = TaggedSentence(tokens, (), f"text {number}", text, tuple(offsets))
-            yield explainer.explain(sentence)
+            place = f"text {number}"
+            sentence = TaggedSentence(tokens, (), place, text, tuple(offsets), is_cut=True)
+            yield explainer.explain(cutter(sentence))
 
     return _Explainer(explained, ATTRIBUTION)
 

@@ -53,7 +53,6 @@ def _test(options: Namespace) -> int:
 
     if options.print_config:
         return print_settings(TagUseConfig, options.settings)
-    _require("test")
     from pipeline.commands.tasks.tagging.use import tag_test
 
     tag_test(options.task, options.file, options.model, options.settings)
@@ -66,7 +65,6 @@ def _predict(options: Namespace) -> int:
     file, settings = file_and_settings(options.words, TagUseConfig.model_fields)
     if options.print_config:
         return print_settings(TagUseConfig, settings)
-    _require("predict")
     from pipeline.commands.tasks.tagging.use import tag_predict
 
     tag_predict(options.task, file, options.model, settings)

@@ -6,7 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lightning_modules.tasks.features import Features, features_of
-from lightning_modules.tasks.tagging.joining import Joined, count_pieces, joined_text
+from lightning_modules.tasks.tagging.cutting import TextCutter, share_found
+from lightning_modules.tasks.tagging.joining import (
+    Joined,
+    are_segmented,
+    count_pieces,
+    joined_text,
+)
 from lightning_modules.tasks.tagging.schemes import SchemeReport, detect_scheme
 from lightning_modules.tasks.tagging.spans import spans_of
 from lightning_modules.tasks.tagging.tagset import TagSet
@@ -17,7 +23,10 @@ from preprocess.reading.labelled.description import describe
 from preprocess.reading.labelled.examples import TaggedSentence
 from preprocess.reading.labelled.options import TaggedOptions
 from preprocess.reading.labelled.tagged import read_tagged_sentences
+from preprocess.tokenizers.segmentation.segmenters import SEGMENTERS, SegmenterName
 
+SAMPLE = 1000
+"""Training sentences that a segmenter is compared with."""
 SHOWN = 5
 """Unknown labels that are shown."""
 MOST_TAGS = 500
@@ -158,6 +167,26 @@ def tell_unseen(tags: TagSet, sentences: Sequence[TaggedSentence], console: Cons
         shown = ", ".join(f"{name!r:.40}" for name in unseen[:SHOWN])
         console.warn(
             f"{len(unseen):,} {what} are not in training, so that they cannot be predicted: {shown}"
+        )
+
+
+def tell_segmenter(
+    name: SegmenterName | None, train: Sequence[TaggedSentence], join: Joined, console: Console
+) -> None:
+    """Print which share of the training tokens the segmenter of plain text finds.
+
+    Raises:
+        CuttingError: the training tokens are no words of text without spaces.
+        SegmenterError: the segmenter is not installed.
+    """
+    if name is not None:
+        TextCutter(are_segmented(train), name)
+        share = share_found(train[:SAMPLE], join, name)
+        console.line(f"{name} finds {share:.1%} of the words of the training file")
+    elif are_segmented(train):
+        console.warn(
+            "the tokens are words of text without spaces between them: to predict for plain text, "
+            f"name a segmenter with segmenter= ({', '.join(SEGMENTERS)})"
         )
 
 

@@ -7,11 +7,12 @@ from typing import Any
 from lightning_modules.tasks.folder import ModelReference
 from lightning_modules.tasks.intervals import Interval
 from lightning_modules.tasks.tagging.evaluation import Evaluation
-from lightning_modules.tasks.tagging.training import TrainedTagger
+from lightning_modules.tasks.tagging.trained import TrainedTagger
 from pipeline.console import Console
 
 MOST_FREQUENT = "most frequent tag of each word"
 WITHOUT, WITH = "tagger without the language model", "tagger with the language model"
+TUNED = "tagger with the fine-tuned language model"
 VECTORS = "vectors of the language model"
 COLUMNS = {
     "precision": "precision",
@@ -95,9 +96,10 @@ class TagTable:
     def show(self, console: Console, tagger: TrainedTagger) -> None:
         """Print the scores, the layer weights and the speed."""
         console.table(self.title, *score_rows(self.evaluations))
-        header, rows = label_rows(self.evaluations[WITH])
+        last = [*self.evaluations][-1]
+        header, rows = label_rows(self.evaluations[last])
         if rows:
-            console.table("spans by label, tagger with the language model", header, rows)
+            console.table(f"spans by label, {last}", header, rows)
         console.line(f"learned weights of the layers, from layer 0: {_shares(tagger)}")
         for name, speed in self.speeds.items():
             console.line(f"{name}: {speed:,.0f} tokens/s")
@@ -127,12 +129,13 @@ class TagTable:
             if tags.file_scheme
             else "a tag of each token"
         )
+        tuned = ", which was trained with it" if tagger.tuned else ""
         header, rows = score_rows(self.evaluations)
         lines = [
             "# Tagger",
             "",
             f"Predicts {kind}, with a bidirectional LSTM and a linear-chain CRF on the vectors of the "
-            f"language model `{model.content[:12]}`. Trained on {self.train:,} sentences.",
+            f"language model `{model.content[:12]}`{tuned}. Trained on {self.train:,} sentences.",
             "",
             "```sh",
             "biloom tag predict THIS_FOLDER sentences.txt",

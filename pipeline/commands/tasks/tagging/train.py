@@ -6,33 +6,40 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_modules.tasks.features import Features, features_of
 from lightning_modules.tasks.folder import TaskResult, stage_name, write_task
 from lightning_modules.tasks.tagging.baseline import MostFrequentTags
 from lightning_modules.tasks.tagging.config import TagConfig
+from lightning_modules.tasks.tagging.data import SentenceTexts
 from lightning_modules.tasks.tagging.evaluation import Evaluation, Tags, evaluate
-from lightning_modules.tasks.tagging.joining import are_characters, how_to_join
+from lightning_modules.tasks.tagging.joining import are_characters, how_to_join, joined_text
 from lightning_modules.tasks.tagging.lexicon import Lexicon
 from lightning_modules.tasks.tagging.saved import to_config
 from lightning_modules.tasks.tagging.tagset import TagSet
-from lightning_modules.tasks.tagging.training import (
-    Sentences,
-    TaggerParts,
-    TrainedTagger,
-    train_tagger,
-)
+from lightning_modules.tasks.tagging.trained import TaggerParts, TrainedTagger
+from lightning_modules.tasks.tagging.training import Sentences, train_tagger
 from lightning_modules.tasks.vector_source import open_vectors
 from pipeline.commands.tasks.request import request_of
 from pipeline.commands.tasks.tagging.data import (
     JOINING,
+    TagError,
     check_tags,
     held_out,
     in_scheme_of,
     read_file,
     tell_repeated,
+    tell_segmenter,
     tell_unseen,
     vectors_of,
 )
-from pipeline.commands.tasks.tagging.tables import MOST_FREQUENT, VECTORS, WITH, WITHOUT, TagTable
+from pipeline.commands.tasks.tagging.tables import (
+    MOST_FREQUENT,
+    TUNED,
+    VECTORS,
+    WITH,
+    WITHOUT,
+    TagTable,
+)
 from pipeline.config.sections import load_section
 from pipeline.console import Console
 from pipeline.lifecycle.task_folder import make_task
@@ -94,15 +101,24 @@ class _Training:
     def run(self, out: str) -> Manifest:
         config, console = self.config, self.console
         source = open_vectors(self.model, config.cache)
+        if config.finetune and source.model is None:
+            raise TagError(
+                f"finetune=true trains the language model, but {self.model} is a vector cache; name the "
+                "model folder with --model, and the cache with cache="
+            )
         if source.model is not None:
             source.model.to(resolve_device(config.device))
         tags, train, dev = self._sentences()
         join = how_to_join(config.join, train)
         console.line(JOINING[join])
+        tell_segmenter(config.segmenter, train, join, console)
         start = time.monotonic()
         features = vectors_of([*train, *dev], join, source, console)
         self.speeds[VECTORS] = int(features.lengths.sum()) / max(time.monotonic() - start, 1e-9)
-        middle, end = len(train), len(train) + len(dev)
+        both = (
+            Sentences(train, features.subset(range(len(train)))),
+            Sentences(dev, features.subset(range(len(train), len(features)))),
+        )
         parts = TaggerParts(
             config.network,
             Lexicon.of([sentence.tokens for sentence in train]),
@@ -114,15 +130,19 @@ class _Training:
             self._most_frequent(*bare, tags)
             if parts.has_own_features:
                 self._train(WITHOUT, parts, *bare)
-        tagger, predicted = self._train(
-            WITH,
-            parts,
-            Sentences(train, features.subset(range(middle))),
-            Sentences(dev, features.subset(range(middle, end))),
-        )
+        found = self._train(WITH, parts, *both)
+        if config.finetune:
+            assert source.model is not None, "checked above"
+            texts = (
+                SentenceTexts(source.model, [joined_text(one, join) for one in part])
+                for part in (train, dev)
+            )
+            both = Sentences(train, next(texts)), Sentences(dev, next(texts))
+            found = self._train(TUNED, parts, *both, [tagger for tagger, _ in found])
+        tagger, predicted = found[0]
         table = TagTable(self.evaluations, self.speeds, len(train), len(dev), config.seeds)
         table.show(console, tagger)
-        saved = to_config(tagger, features, join, config.reading, train)
+        saved = to_config(tagger, features, join, config.reading, train, config.segmenter)
         result = TaskResult(
             kind="tag",
             config={**saved, "settings": config.model_dump(mode="json")},
@@ -168,28 +188,56 @@ class _Training:
         self.evaluations[MOST_FREQUENT] = evaluate(dev.tags, [found], tags.file_scheme)
 
     def _train(
-        self, name: str, parts: TaggerParts, train: Sentences, dev: Sentences
-    ) -> tuple[TrainedTagger, Tags]:
-        """Train with each seed; return the tagger of the first one, and its dev predictions."""
+        self,
+        name: str,
+        parts: TaggerParts,
+        train: Sentences,
+        dev: Sentences,
+        starts: Sequence[TrainedTagger | None] = (),
+    ) -> list[tuple[TrainedTagger, Tags]]:
+        """Train with each seed, from the tagger in ``starts`` if there is one.
+
+        Returns:
+            Each tagger with its dev predictions.
+        """
         config = self.config
         found: list[tuple[TrainedTagger, Tags]] = []
-        for seed in range(config.seed, config.seed + config.seeds):
+        seeds = range(config.seed, config.seed + config.seeds)
+        for seed, first in zip(seeds, starts or [None] * len(seeds), strict=True):
             identity = fingerprint({**self.request, "row": name, "training seed": seed})
             steps = config.train.epochs * -(-len(train.examples) // config.train.batch)
             title = name if config.seeds == 1 else f"{name}, seed {seed}"
             with self.console.bar(title, steps) as bar:
                 folder = self._local(identity)
                 tagger = train_tagger(
-                    parts, train, dev, config.train, folder, seed, config.device, identity, bar
+                    parts,
+                    train,
+                    dev,
+                    config.train,
+                    folder,
+                    seed,
+                    config.device,
+                    identity,
+                    bar,
+                    first,
                 )
             self.console.line(f"{title}: {tagger.story}")
             start = time.monotonic()
-            found.append((tagger, tagger.predict(dev.tokens, dev.features)))
+            found.append((tagger, tagger.predict(dev.tokens, self._vectors(tagger, dev))))
             tokens = sum(map(len, dev.tokens))
             self.speeds[name] = tokens / max(time.monotonic() - start, 1e-9)
         runs = [predicted for _, predicted in found]
         self.evaluations[name] = evaluate(dev.tags, runs, parts.tags.file_scheme)
-        return found[0]
+        return found
+
+    def _vectors(self, tagger: TrainedTagger, sentences: Sentences) -> Features | None:
+        """Return the vectors that a tagger reads, as `biloom tag predict` computes them."""
+        vectors = sentences.vectors
+        if not isinstance(vectors, SentenceTexts):
+            return vectors
+        assert tagger.tuned is not None, "texts are for a language model that is trained"
+        model = tagger.tuned.model.to(resolve_device(self.config.device))
+        return features_of(model, None, vectors.texts, "word")
 
     def _local(self, identity: str) -> Path:
         """Return the local folder of the checkpoints of a training, which Lightning writes."""

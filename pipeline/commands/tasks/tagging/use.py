@@ -14,9 +14,10 @@ from lightning_modules.tasks.features import features_of
 from lightning_modules.tasks.folder import Task, read_task
 from lightning_modules.tasks.tables import escape_field
 from lightning_modules.tasks.tagging.config import TagUseConfig
+from lightning_modules.tasks.tagging.cutting import TextCutter, text_of
 from lightning_modules.tasks.tagging.evaluation import evaluate
-from lightning_modules.tasks.tagging.joining import joined_text, separators
-from lightning_modules.tasks.tagging.saved import TaskTagger, from_task
+from lightning_modules.tasks.tagging.joining import joined_text
+from lightning_modules.tasks.tagging.saved import TaskTagger, from_task, language_model
 from lightning_modules.tasks.tagging.spans import spans_of
 from lightning_modules.tasks.vector_source import VectorSource
 from pipeline.commands.tasks.tagging.data import (
@@ -26,7 +27,7 @@ from pipeline.commands.tasks.tagging.data import (
     tell_unseen,
     vectors_of,
 )
-from pipeline.commands.tasks.tagging.tables import WITH, label_rows, score_rows
+from pipeline.commands.tasks.tagging.tables import TUNED, WITH, label_rows, score_rows
 from pipeline.config.sections import load_section
 from pipeline.console import Console
 from pipeline.training.device import resolve_device
@@ -34,12 +35,11 @@ from preprocess.files.manifest import read_manifest
 from preprocess.reading.labelled.examples import TaggedSentence
 from preprocess.reading.labelled.inputs import read_untagged
 from preprocess.reading.labelled.options import TaggedOptions
-from preprocess.tokenizers.segmentation.joined_words import JoinedWords
 from preprocess.vectors.cache import VectorCache
 
 WINDOW_TOKENS = 20_000
 """Tokens that are tagged at once; predictions of a stream appear after as many."""
-WINDOW = 256
+WINDOW = 1024
 """Sentences that are tagged at once."""
 
 
@@ -51,11 +51,13 @@ class _Opened:
         tagger: the tagger.
         source: the language model, the cache or both.
         options: how files are read.
+        cutter: cuts texts without tokens into words.
     """
 
     tagger: TaskTagger
     source: VectorSource
     options: TaggedOptions
+    cutter: TextCutter
 
     def predict(self, sentences: Sequence[TaggedSentence]) -> list[tuple[str, ...]]:
         """Return the tags of sentences; a sentence without tokens has none."""
@@ -69,7 +71,7 @@ class _Opened:
 def _open(path: str, model: str | None, config: TagUseConfig) -> _Opened:
     task = read_task(path, "tag")
     tagger = from_task(task)
-    source = _source(task, model, config.cache)
+    source = _source(task, tagger, model, config.cache)
     device = resolve_device(config.device)
     if source.model is not None:
         source.model.to(device)
@@ -80,18 +82,26 @@ def _open(path: str, model: str | None, config: TagUseConfig) -> _Opened:
     options = {**tagger.read.model_dump(), "format": "auto", **given}
     names = TaggedOptions.model_fields
     read = TaggedOptions(**{name: options[name] for name in names})
-    return _Opened(tagger, source, read)
+    segmenter = config.segmenter or tagger.segmenter
+    cutter = TextCutter(tagger.segmented, segmenter, by_rule="split" in given)
+    return _Opened(tagger, source, read, cutter)
 
 
-def _source(task: Task, model: str | None, cache: str | None) -> VectorSource:
+def _source(task: Task, tagger: TaskTagger, model: str | None, cache: str | None) -> VectorSource:
     """Open the language model of a task, or a vector cache of it."""
     content = task.model.content
-    if model is not None and read_manifest(model).stage == "embed":
+    is_cache = model is not None and read_manifest(model).stage == "embed"
+    if tagger.finetuned and (is_cache or cache is not None):
+        raise TagError(
+            f"{task.path}: this tagger has a language model of its own (finetune=true), but a vector "
+            "cache has the vectors of the original one; name the model folder with --model, and no cache"
+        )
+    if model is not None and is_cache:
         if cache is not None:
             raise TagError("--model and cache both name a vector cache; name one of them")
         return VectorSource(None, VectorCache.open(model, content), task.model)
     opened = VectorCache.open(cache, content) if cache else None
-    return VectorSource(task.load_model(model), opened, task.model)
+    return VectorSource(language_model(task, tagger, model), opened, task.model)
 
 
 def tag_test(path: str, file: str, model: str | None, overrides: Sequence[str]) -> None:
@@ -113,13 +123,14 @@ def tag_test(path: str, file: str, model: str | None, overrides: Sequence[str]) 
     opened = _open(path, model, config)
     read = read_file(file, opened.options, console)
     tags = opened.tagger.tagger.parts.tags
-    sentences = in_scheme_of(read, tags, file, console)
+    sentences = [*map(opened.cutter, in_scheme_of(read, tags, file, console))]
     tell_unseen(tags, sentences, console)
     features = vectors_of(sentences, opened.tagger.join, opened.source, console)
     found = opened.tagger.predict([one.tokens for one in sentences], features)
     scores = evaluate([one.tags for one in sentences], [found], tags.file_scheme)
     title = f"test, {len(sentences):,} sentences, percent with 95 % intervals over sentences"
-    console.table(title, *score_rows({WITH: scores}))
+    name = TUNED if opened.tagger.finetuned else WITH
+    console.table(title, *score_rows({name: scores}))
     header, rows = label_rows(scores)
     if rows:
         console.table("spans by label", header, rows)
@@ -143,22 +154,16 @@ def tag_predict(path: str, file: str, model: str | None, overrides: Sequence[str
     opened = _open(path, model, config)
     write = _conll if config.output == "conll" else _json_line
     problems: Counter[str] = Counter()
-    total = cut = 0
-    for window in _windows(read_untagged(file, opened.options, notes.line)):
+    total = 0
+    read = map(opened.cutter, read_untagged(file, opened.options, notes.line))
+    for window in _windows(read):
         for sentence, tags in zip(window, opened.predict(window), strict=True):
             sys.stdout.write(write(sentence, tags, opened.tagger))
             problems.update([sentence.problem] if sentence.problem else [])
-            cut += sentence.text is not None
             total += 1
         sys.stdout.flush()
     for problem, count in problems.most_common():
         notes.warn(f"{count:,} of {total:,} sentences have no tags: {problem}")
-    if cut and opened.tagger.segmented:
-        notes.warn(
-            f"{cut:,} sentences were cut into tokens by a rule, but the tagger was trained on words of "
-            "text without spaces; segment them as the training file is, and pass the words as tokens "
-            "in JSON Lines or CoNLL columns"
-        )
 
 
 def _windows(sentences: Iterable[TaggedSentence]) -> Iterator[list[TaggedSentence]]:
@@ -174,7 +179,7 @@ def _windows(sentences: Iterable[TaggedSentence]) -> Iterator[list[TaggedSentenc
 
 def _json_line(sentence: TaggedSentence, tags: Sequence[str], tagger: TaskTagger) -> str:
     """Return a sentence as a line of JSON: text, tokens, tags, and spans by tokens and characters."""
-    text, offsets = _text_of(sentence, tagger)
+    text, offsets = text_of(sentence, tagger.join)
     row: dict[str, Any] = {"text": text, "tokens": [*sentence.tokens], "tags": [*tags]}
     if tagger.tagger.parts.tags.file_scheme is not None:
         row["spans"] = []
@@ -195,20 +200,6 @@ def _json_line(sentence: TaggedSentence, tags: Sequence[str], tagger: TaskTagger
     # Lone surrogates have no UTF-8; JSON escapes them.
     line = json.dumps(row, ensure_ascii=False)
     return line.encode("utf-8", "backslashreplace").decode() + "\n"
-
-
-def _text_of(sentence: TaggedSentence, tagger: TaskTagger) -> tuple[str, Sequence[tuple[int, int]]]:
-    """Return the text of a sentence and the place of each token in it."""
-    if sentence.text is not None:
-        return sentence.text, sentence.offsets
-    between = separators(sentence, tagger.join)
-    text = "".join(JoinedWords(sentence.tokens, between).pieces())
-    offsets, start = [], 0
-    for separator, token in zip(["", *between], sentence.tokens, strict=False):
-        start += len(separator)
-        offsets.append((start, start + len(token)))
-        start += len(token)
-    return text, offsets
 
 
 def _conll(sentence: TaggedSentence, tags: Sequence[str], tagger: TaskTagger) -> str:

@@ -145,7 +145,8 @@ class ObjectReader:
             if problem := token_problem(token, tag):
                 return problem
         own = text if isinstance(text, str) and offsets else None
-        return TaggedSentence(tuple(tokens), tuple(tags), place, own, tuple(offsets))
+        is_cut = not fields.tokens
+        return TaggedSentence(tuple(tokens), tuple(tags), place, own, tuple(offsets), is_cut=is_cut)
 
     def _tags(
         self,

@@ -16,7 +16,7 @@ from lightning_modules.tasks.tagging.saved import TaskTagger
 from lightning_modules.tasks.tagging.schemes import detect_scheme
 from lightning_modules.tasks.tagging.spans import spans_of
 from lightning_modules.tasks.tagging.tagset import TagSet
-from lightning_modules.tasks.tagging.training import TaggerParts, TrainedTagger
+from lightning_modules.tasks.tagging.trained import TaggerParts, TrainedTagger
 from preprocess.config import SentencePieceConfig
 from preprocess.reading.labelled.examples import TaggedSentence
 from preprocess.reading.labelled.options import TaggedOptions

@@ -4,12 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_modules.tasks.tagging.training import (
-    Sentences,
-    TaggerParts,
-    TrainedTagger,
-    train_tagger,
-)
+from lightning_modules.tasks.tagging.trained import TaggerParts, TrainedTagger
+from lightning_modules.tasks.tagging.training import Sentences, train_tagger
 from tests.lightning_modules.tasks.tagging.toys import FIT, parts_of, sentences, with_features
 
 

@@ -8,7 +8,8 @@ import torch
 
 from lightning_modules.tasks.folder import ModelReference, Task, TaskError
 from lightning_modules.tasks.tagging.saved import from_task, to_config
-from lightning_modules.tasks.tagging.training import Sentences, TrainedTagger
+from lightning_modules.tasks.tagging.trained import TrainedTagger
+from lightning_modules.tasks.tagging.training import Sentences
 from preprocess.files.manifest import Manifest
 from preprocess.reading.labelled.options import TaggedOptions
 
@@ -17,7 +18,7 @@ READ = TaggedOptions(tags="4")
 
 @pytest.fixture
 def task(tagger: TrainedTagger, dev: Sentences) -> Task:
-    config: dict[str, Any] = to_config(tagger, dev.features, "script", READ, dev.examples)  # type: ignore[arg-type]
+    config: dict[str, Any] = to_config(tagger, dev.vectors, "script", READ, dev.examples)  # type: ignore[arg-type]
     manifest = Manifest("tag train", 1, "", "", "", {}, (), {})
     tags = tagger.parts.tags.tags
     tensors = dict(tagger.tensors())
@@ -33,9 +34,9 @@ def test_a_saved_tagger_predicts_the_same(
     assert (read.join, read.depth, read.dim) == ("script", 3, 4)
     assert read.read == READ.model_copy(update={"split": "words"})
     assert read.tagger.parts == tagger.parts
-    expected = tagger.predict(dev.tokens, dev.features)
-    assert dev.features is not None
-    assert read.predict(dev.tokens, dev.features) == expected
+    expected = tagger.predict(dev.tokens, dev.vectors)
+    assert dev.vectors is not None
+    assert read.predict(dev.tokens, dev.vectors) == expected
 
 
 @pytest.mark.parametrize(

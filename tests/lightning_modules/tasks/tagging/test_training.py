@@ -9,19 +9,15 @@ import torch
 from lightning_modules.tasks.tagging import data
 from lightning_modules.tasks.tagging.data import TagDataError
 from lightning_modules.tasks.tagging.evaluation import evaluate
-from lightning_modules.tasks.tagging.training import (
-    Sentences,
-    TaggerParts,
-    TrainedTagger,
-    train_tagger,
-)
+from lightning_modules.tasks.tagging.trained import TaggerParts, TrainedTagger
+from lightning_modules.tasks.tagging.training import Sentences, train_tagger
 from tests.lightning_modules.tasks.tagging.toys import FIT, FakeFeatures, sentences
 
 SHORT = FIT.model_copy(update={"epochs": 2})
 
 
 def predicted(tagger: TrainedTagger, chosen: Sentences) -> list[tuple[str, ...]]:
-    return tagger.predict(chosen.tokens, chosen.features)
+    return tagger.predict(chosen.tokens, chosen.vectors)
 
 
 def test_a_simple_task_is_learned(tagger: TrainedTagger, dev: Sentences) -> None:
@@ -46,7 +42,7 @@ def test_a_prediction_depends_on_its_sentence_only(tagger: TrainedTagger, dev: S
 
 
 def test_emissions_do_not_depend_on_the_batch(tagger: TrainedTagger, dev: Sentences) -> None:
-    batches = tagger.parts.data(dev.tokens, dev.features)
+    batches = tagger.parts.data(dev.tokens, dev.vectors)
     together = tagger.network(batches[[0, 1, 2, 3]])
     for row in range(4):
         length = int(batches.lengths[row])
@@ -94,9 +90,9 @@ def test_a_long_sentence_is_cut_into_pieces(
 
 
 def test_vectors_of_other_tokens_are_refused(tagger: TrainedTagger, dev: Sentences) -> None:
-    assert dev.features is not None
+    assert dev.vectors is not None
     with pytest.raises(TagDataError, match=r"has 3 tokens, but .* vectors; make the vector cache"):
-        tagger.predict([["one", "two", "three"]], dev.features)
+        tagger.predict([["one", "two", "three"]], dev.vectors)
 
 
 def test_a_sentence_without_vectors_is_tagged(tagger: TrainedTagger) -> None:
@@ -112,5 +108,5 @@ def test_labels_that_only_dev_sentences_have_do_not_stop_a_training(
     parts: TaggerParts, train: Sentences, dev: Sentences, tmp_path: Path
 ) -> None:
     changed = [replace(one, tags=("I-NEW", *one.tags[1:])) for one in dev.examples]
-    tagger = train_tagger(parts, train, Sentences(changed, dev.features), SHORT, tmp_path, 1, "cpu")
+    tagger = train_tagger(parts, train, Sentences(changed, dev.vectors), SHORT, tmp_path, 1, "cpu")
     assert tagger.result is not None

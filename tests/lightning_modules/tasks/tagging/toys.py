@@ -8,10 +8,8 @@ from lightning_modules.tasks.tagging.config import TagFitConfig, TaggerConfig
 from lightning_modules.tasks.tagging.lexicon import Lexicon
 from lightning_modules.tasks.tagging.schemes import detect_scheme
 from lightning_modules.tasks.tagging.tagset import TagSet
-from lightning_modules.tasks.tagging.training import (
-    Sentences,
-    TaggerParts,
-)
+from lightning_modules.tasks.tagging.trained import TaggerParts
+from lightning_modules.tasks.tagging.training import Sentences
 from preprocess.reading.labelled.examples import TaggedSentence
 
 PERSONS, PLACES = ("Ann", "Bob", "Eve", "Max"), ("Oslo", "Rome", "Bern", "Kyoto")

@@ -174,7 +174,13 @@ def test_a_fresh_process_and_another_batch_give_the_same_predictions(
     lines = [" ".join(one.tokens) for one in sentences(9, 5)]
     (tmp_path / "texts").write_text("".join(f"{line}\n" for line in lines))
     together = predictions([str(task), str(tmp_path / "texts")], capsys)
-    command = [sys.executable, "-m", "pipeline.cli", "tag", "predict", str(task), "device=cpu"]
+    # Predictions need no library of training, which is slow to load.
+    code = (
+        "import sys; from pipeline.cli import main; "
+        f"main(['tag', 'predict', {str(task)!r}, 'device=cpu']); "
+        "assert not {'pytorch_lightning', 'sklearn', 'scipy'} & {*sys.modules}"
+    )
+    command = [sys.executable, "-c", code]
     done = subprocess.run(
         command, input="\n".join(lines[::-1]), capture_output=True, text=True, check=True
     )
@@ -257,6 +263,65 @@ def test_characters_are_read_without_spaces(trained: Path, tmp_path: Path, capsy
     (tmp_path / "text").write_text("我在南京看书\n", encoding="utf-8")
     [row] = predictions([str(tmp_path / "task"), str(tmp_path / "text")], capsys)
     assert row["tokens"] == [*"我在南京看书"]
+
+
+WORDS = (("我", "在", "北京", "看书"), ("他", "去", "上海", "了"), ("她", "来自", "南京", "。"))
+
+
+def test_words_of_text_without_spaces_need_a_segmenter(
+    trained: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    rows = [
+        "".join(f"{w}\t{'B-地' if '京' in w or '海' in w else 'O'}\n" for w in one) for one in WORDS
+    ]
+    (tmp_path / "zh").write_text("\n".join(rows * 8), encoding="utf-8")
+    (tmp_path / "dev").write_text("\n".join(rows), encoding="utf-8")
+    (tmp_path / "text").write_text("我在南京看书\n", encoding="utf-8")
+    words = [
+        "tag",
+        "train",
+        f"{tmp_path}/zh",
+        "--model",
+        f"{trained}/export",
+        f"dev={tmp_path}/dev",
+    ]
+    words += ["baselines=false", *QUICK, *SMALL, "train.epochs=1"]
+    words.remove("train.epochs=3")
+    assert main([*words, "--out", f"{tmp_path}/bare"]) == 0
+    assert "name a segmenter with segmenter=" in capsys.readouterr().out
+    assert main(["tag", "predict", f"{tmp_path}/bare", f"{tmp_path}/text"]) == 2
+    told = capsys.readouterr()
+    assert "line 1: this is a text without tokens" in told.err
+    assert not told.out
+    expected = ["我", "在", "南京", "看书"]
+    given = predictions([f"{tmp_path}/bare", f"{tmp_path}/text", "segmenter=jieba"], capsys)
+    assert given[0]["tokens"] == expected
+    assert main([*words, "--out", f"{tmp_path}/task", "segmenter=jieba"]) == 0
+    assert "jieba finds 100.0% of the words of the training file" in capsys.readouterr().out
+    assert predictions([f"{tmp_path}/task", f"{tmp_path}/text"], capsys)[0]["tokens"] == expected
+
+
+def test_a_finetuned_language_model_is_in_the_folder(
+    files: Path, trained: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    more = ("finetune=true", "train.finetune.learning_rate=0.05", "baselines=false", "seeds=2")
+    assert main(train_words(files, trained, tmp_path / "task", *more)) == 0
+    out = capsys.readouterr().out
+    assert "tagger with the language model, seed 2: " in out
+    scores = out.partition("tagger with the fine-tuned language model | ")[2]
+    assert scores
+    task = tmp_path / "task"
+    dev = f"{files}/dev.conll"
+    # The folder has the first seed only, as its predictions of the dev sentences.
+    stored = (task / "predictions.tsv").read_text().splitlines()[1:]
+    assert main(["tag", "predict", str(task), dev, "output=conll", "device=cpu"]) == 0
+    printed = [line.split("\t") for line in capsys.readouterr().out.splitlines() if line]
+    assert printed == [[row.split("\t")[1], row.split("\t")[3]] for row in stored]
+    assert main(["tag", "test", str(task), dev, "device=cpu"]) == 0
+    assert "tagger with the fine-tuned language model | " in capsys.readouterr().out
+    assert main(["explain", str(task), "--text", "Ann went to Rome", "device=cpu"]) == 0
+    assert main(["tag", "test", str(task), dev, "cache=some"]) == 2
+    assert "has a language model of its own (finetune=true)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
