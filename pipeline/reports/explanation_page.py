@@ -94,13 +94,21 @@ def _facts(one: Explained) -> list[tuple[str, str]]:
         ("score", f"{facts['score']:.3f}; {facts['baseline']:.3f} for a text of zero vectors"),
         (
             "deletion",
-            f"{facts['score_without_named']:.3f} without the {facts['deleted']:,} strongest; "
-            f"{facts['score_without_random']:.3f} without as many at random",
+            f"{facts['score_without_named']:.3f} without {deleted(facts)[0]}; "
+            f"{facts['score_without_random']:.3f} without {deleted(facts)[1]}",
         ),
     ]
     if facts.get("missing") is not None:
         shown.append(("not attributed", f"{facts['missing']:.2g}"))
     return shown
+
+
+def deleted(facts: dict[str, Any]) -> tuple[str, str]:
+    """Name the units that are deleted by their attributions, and those deleted at random."""
+    count = facts["deleted"]
+    if count == 1:
+        return "the strongest", "one at random"
+    return f"the {count:,} strongest", "as many at random"
 
 
 def explanation_page(

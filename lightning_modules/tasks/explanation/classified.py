@@ -10,17 +10,19 @@ from torch import Tensor
 from lightning_modules.tasks.classification.classifier import Classifier, PooledHead, Prediction
 from lightning_modules.tasks.classification.examples import Problem
 from lightning_modules.tasks.classification.network_head import NetworkHead
-from lightning_modules.tasks.explanation.explained import By, Explained, Row, shown_units
+from lightning_modules.tasks.explanation.explained import (
+    By,
+    Explained,
+    ExplainError,
+    Row,
+    check_label,
+    shown_units,
+)
 from lightning_modules.tasks.explanation.inputs import Outputs, TaskInputs
 from lightning_modules.tasks.explanation.methods import Method, attribute, delete
 from lightning_modules.tasks.features import Padded
 from lightning_modules.vectors.selection import Text
-from preprocess.errors import UserError
 from preprocess.tokenizers.aligned_text import Tokenised
-
-
-class ExplainError(UserError):
-    """Something that cannot be explained; the message says what to do."""
 
 
 class ClassifierExplainer:
@@ -105,7 +107,7 @@ class ClassifierExplainer:
         rounded = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in facts.items()}
         return Explained(
             place,
-            f"{title}{note}",
+            f"{title}{note}{found.unattributed}",
             joined,
             units.spans,
             (Row("attribution", values, True),),
@@ -196,7 +198,7 @@ def _pool(text: Padded, pooling: str) -> Tensor:
 
 
 def _index(problem: Problem, label: str) -> int:
-    if label not in problem.labels:
-        known = ", ".join(problem.labels[:10]) or "none, because it predicts a number"
-        raise ExplainError(f"label: the task has no label {label!r}; its labels are {known}")
+    if problem.target == "number":
+        raise ExplainError("for_label: the task predicts a number and has no labels; leave it out")
+    check_label(label, problem.labels)
     return problem.labels.index(label)

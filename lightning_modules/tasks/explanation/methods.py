@@ -22,13 +22,14 @@ Method = Literal["integrated_gradients", "gradient_x_input", "occlusion"]
 
 POSITIONS = 4096
 """Units of all rows that are computed at once, to bound the memory; at least one row is computed."""
-STEPS = 32
-"""Points on the path of integrated gradients at first."""
-FURTHER = ((128, 1), (128, 8), (512, 8), (512, 1))
-"""Numbers of points, and powers as in `integrated_gradients`, that are tried until the attributions add
-up. A layer norm changes abruptly at the baseline, where its input is zero; powers above 1 resolve it."""
+PANELS, POINTS = 4, 8
+"""Parts of the path of integrated gradients at first, and points of the quadrature in each."""
+MOST_POSITIONS = 1 << 17
+"""Units of all points together, above which no part of the path is divided further."""
+THINNEST = 2.0**-24
+"""Length of a part of the path that is not divided further, because float32 has no more digits."""
 TOLERANCE = 0.01
-"""Share of the change of the score that the attributions may miss before more points are taken."""
+"""Share of the change of the score that the attributions may miss."""
 SMALLEST_CHANGE = 0.01
 """Changes of the score below this count as this size, because float32 has no more digits."""
 
@@ -41,22 +42,30 @@ class Attribution:
         values: attribution of each group of units, float64 (groups,), in the unit of the score.
         score: the score of the text.
         baseline: the score of the baseline.
-        steps: points on the path of integrated gradients, 0 for other methods.
+        points: points on the path of integrated gradients, 0 for other methods.
     """
 
     values: Doubles
     score: float
     baseline: float
-    steps: int = 0
+    points: int = 0
 
     @property
     def missing(self) -> float:
         """The change of the score from the baseline that the attributions do not add up to.
 
-        It tends to 0 with more steps of integrated gradients (completeness, Sundararajan et al. 2017).
+        It tends to 0 with more points of integrated gradients (completeness, Sundararajan et al. 2017).
         The other methods do not add up to the change.
         """
         return self.score - self.baseline - float(self.values.sum())
+
+    @property
+    def unattributed(self) -> str:
+        """A note if integrated gradients miss more than `TOLERANCE`, otherwise ""."""
+        change = self.score - self.baseline
+        if not self.points or abs(self.missing) <= _allowed(change):
+            return ""
+        return f"; not attributed: {self.missing:.2g} of a change of the score of {change:.2g}"
 
 
 def attribute(
@@ -65,10 +74,10 @@ def attribute(
     """Return the attributions of a text.
 
     Args:
-        method: "integrated_gradients" (Sundararajan et al. 2017): the gradient, averaged over the path
-            from the baseline to the text, times the input, with
-            `STEPS` points or more, until the attributions add up; "gradient_x_input": the gradient at the text times the input;
-            "occlusion" (Zeiler and Fergus 2014): how much the score falls if a unit's vector is zero.
+        method: "integrated_gradients" (Sundararajan et al. 2017): the gradient, averaged over the
+            straight path from the baseline to the text, times the input; "gradient_x_input": the
+            gradient at the text times the input; "occlusion" (Zeiler and Fergus 2014): how much the
+            score falls if a unit's vector is zero.
         score: the score.
         vectors: the input vectors of the text, (units, dim), floating point.
         groups: the group of each unit, int64 (units,), counted from 0, such as the word of each token.
@@ -79,43 +88,72 @@ def attribute(
         return occlusion(score, vectors, groups)
     if method == "gradient_x_input":
         return gradient_x_input(score, vectors, groups)
-    found = integrated_gradients(score, vectors, groups=groups)
-    for steps, power in FURTHER:
-        if _is_complete(found):
-            break
-        other = integrated_gradients(score, vectors, steps, groups, power)
-        found = min(found, other, key=lambda one: abs(one.missing))
-    return found
+    return integrated_gradients(score, vectors, groups)
 
 
 def integrated_gradients(
-    score: Score,
-    vectors: Tensor,
-    steps: int = STEPS,
-    groups: Tensor | None = None,
-    power: int = 1,
+    score: Score, vectors: Tensor, groups: Tensor | None = None
 ) -> Attribution:
-    """Return the attributions by Gauss-Legendre quadrature.
+    """Return the attributions by adaptive Gauss-Legendre quadrature.
+
+    On each part of the path, the attributions must add up to the change of the score between its ends,
+    which is known. Parts with the largest errors are halved until the errors of all parts together are
+    within `TOLERANCE` of the whole change. So points are placed where the score bends, such as near the
+    baseline, where a layer norm changes abruptly.
 
     Args:
         score: the score.
         vectors: as in `attribute`.
-        steps: number of points on the path.
         groups: as in `attribute`.
-        power: the integral over the share a of the path is computed over a^(1 / power), so that the points
-            are close to each other near the baseline.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(steps)  # on [-1, 1]
-    roots = (nodes + 1) / 2
-    weights = weights * power * roots ** (power - 1)
-    shares = vectors.new_tensor(roots**power)
-    total = torch.zeros(vectors.shape, dtype=torch.float64, device=vectors.device)
-    for part in _pieces(steps, len(vectors)):
-        gradients = _gradients(score, shares[part, None, None] * vectors)
-        of_part = torch.from_numpy(weights[part] / 2).to(vectors.device)
-        total += torch.einsum("b,bud->ud", of_part, gradients.double())
-    values = _by_group((total * vectors.double()).sum(1), groups)
-    return _attribution(score, vectors, values, steps)
+    edges = np.linspace(0, 1, PANELS + 1)
+    at = _along(score, vectors, edges)
+    sums = _integrals(score, vectors, edges[:-1], edges[1:], groups)  # (parts, groups)
+    allowed = _allowed(float(at[-1] - at[0]))
+    points = PANELS * POINTS
+    while True:
+        errors = np.abs(np.diff(at) - sums.sum(1))
+        left = max(0, MOST_POSITIONS // max(1, len(vectors)) - points) // (2 * POINTS)
+        halved = np.zeros(len(errors), np.bool_)
+        halved[np.argsort(-errors, kind="stable")[:left]] = True
+        halved &= (errors > allowed / len(errors)) & (np.diff(edges) > THINNEST)
+        if errors.sum() <= allowed or not halved.any():
+            return Attribution(sums.sum(0), float(at[-1]), float(at[0]), points)
+        where = np.flatnonzero(halved) + 1
+        middles = (edges[where - 1] + edges[where]) / 2
+        edges = np.insert(edges, where, middles)
+        at = np.insert(at, where, _along(score, vectors, middles))
+        is_new = np.repeat(halved, 1 + halved)
+        sums = np.repeat(sums, 1 + halved, 0)
+        sums[is_new] = _integrals(score, vectors, edges[:-1][is_new], edges[1:][is_new], groups)
+        points += int(is_new.sum()) * POINTS
+
+
+def _integrals(
+    score: Score, vectors: Tensor, starts: Doubles, ends: Doubles, groups: Tensor | None
+) -> Doubles:
+    """Return the attributions of parts of the path, float64 (parts, groups)."""
+    nodes, weights = np.polynomial.legendre.leggauss(POINTS)  # on [-1, 1]
+    widths = (ends - starts) / 2
+    shares = ((starts + ends) / 2)[:, None] + widths[:, None] * nodes
+    at, of = shares.ravel(), (widths[:, None] * weights).ravel()
+    part_of = np.repeat(np.arange(len(starts)), POINTS)
+    total = np.zeros((len(starts), len(vectors)))
+    for part in _pieces(len(at), len(vectors)):
+        points = vectors.new_tensor(at[part])[:, None, None] * vectors
+        slopes = torch.einsum("bud,ud->bu", _gradients(score, points).double(), vectors.double())
+        np.add.at(total, part_of[part], of[part, None] * slopes.cpu().numpy())
+    by_unit = torch.from_numpy(total.T.copy()).to(vectors.device)
+    return np.ascontiguousarray(_by_group(by_unit, groups).T.cpu().numpy())
+
+
+def _along(score: Score, vectors: Tensor, shares: Doubles) -> Doubles:
+    """Return the score at some shares of the path, float64 (shares,)."""
+    found = [
+        scores_of(score, vectors.new_tensor(shares[part])[:, None, None] * vectors).cpu().numpy()
+        for part in _pieces(len(shares), len(vectors))
+    ]
+    return np.concatenate(found)
 
 
 def gradient_x_input(score: Score, vectors: Tensor, groups: Tensor | None = None) -> Attribution:
@@ -193,14 +231,14 @@ def scores_of(score: Score, vectors: Tensor) -> Tensor:
         return score(vectors).double()
 
 
-def _attribution(score: Score, vectors: Tensor, values: Tensor, steps: int = 0) -> Attribution:
+def _attribution(score: Score, vectors: Tensor, values: Tensor) -> Attribution:
     ends = [scores_of(score, one[None]).item() for one in (vectors, torch.zeros_like(vectors))]
-    return Attribution(values.cpu().numpy(), ends[0], ends[1], steps)
+    return Attribution(values.cpu().numpy(), ends[0], ends[1])
 
 
-def _is_complete(found: Attribution) -> bool:
-    change = abs(found.score - found.baseline)
-    return abs(found.missing) <= TOLERANCE * max(change, SMALLEST_CHANGE)
+def _allowed(change: float) -> float:
+    """Return how much of a change of the score the attributions may miss."""
+    return TOLERANCE * max(abs(change), SMALLEST_CHANGE)
 
 
 def _gradients(score: Score, vectors: Tensor) -> Tensor:
@@ -220,10 +258,10 @@ def _count(groups: Tensor) -> int:
 
 
 def _by_group(values: Tensor, groups: Tensor | None) -> Tensor:
-    """Sum the values of the units of each group."""
+    """Sum the values of the units of each group, (units, ...) -> (groups, ...)."""
     if groups is None:
         return values
-    return values.new_zeros(_count(groups)).index_add(0, groups, values)
+    return values.new_zeros(_count(groups), *values.shape[1:]).index_add(0, groups, values)
 
 
 def _pieces(rows: int, units: int) -> list[slice]:

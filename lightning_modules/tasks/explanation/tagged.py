@@ -8,14 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_modules.tasks.explanation.explained import Doubles, Explained, Row, shown_units
+from lightning_modules.tasks.explanation.explained import (
+    Doubles,
+    Explained,
+    Row,
+    check_label,
+    shown_units,
+)
 from lightning_modules.tasks.explanation.inputs import TaskInputs
 from lightning_modules.tasks.explanation.methods import Attribution, Method, attribute
 from lightning_modules.tasks.features import Padded
 from lightning_modules.tasks.tagging.data import PIECE
 from lightning_modules.tasks.tagging.joining import joined_text
 from lightning_modules.tasks.tagging.saved import TaskTagger
-from lightning_modules.tasks.tagging.spans import spans_of
+from lightning_modules.tasks.tagging.spans import parse_tag, spans_of
 from lightning_modules.tasks.tagging.tagger import TagBatch
 from lightning_modules.vectors.pretrained import BiLM
 from preprocess.reading.labelled.examples import TaggedSentence
@@ -37,6 +43,9 @@ class TaggerExplainer:
         method: as in `attribute`.
         label: explain the spans of this label only; None means all. Without spans, a tag.
         most_tokens: words of a sentence that are read; a longer one is cut, which its title says.
+
+    Raises:
+        ExplainError: the task has no such label.
     """
 
     def __init__(
@@ -44,6 +53,13 @@ class TaggerExplainer:
     ) -> None:
         self._tagger, self._model, self._method, self._label = tagger, model, method, label
         self._most = min(most_tokens, PIECE)
+        self._has_spans = tagger.tagger.parts.tags.file_scheme is not None
+        if label is not None:
+            tags = tagger.tagger.parts.tags.tags
+            check_label(
+                label,
+                sorted({parse_tag(one).label for one in tags} - {""}) if self._has_spans else tags,
+            )
 
     def explain(self, sentence: TaggedSentence) -> Explained:
         """Return the explanation of a sentence: a row of attributions for each span."""
@@ -70,7 +86,7 @@ class TaggerExplainer:
         outputs = network.crf.decode(emissions, batch.lengths)[0]
         rows: list[Row] = []
         facts: list[dict[str, Any]] = []
-        left_out = 0
+        left_out, incomplete = 0, 0
         groups = torch.from_numpy(units.groups).to(inputs.vectors.device)
         for first, end, label in self._spans(parts.tags.decode(outputs)):
             if len(rows) == MOST_SPANS:
@@ -78,6 +94,7 @@ class TaggerExplainer:
                 continue
             score = partial(_span_score, inputs.outputs, outputs, first, end)
             found = attribute(self._method, score, inputs.vectors, groups)
+            incomplete += bool(found.unattributed)
             values: Doubles = np.zeros(len(units.spans))
             values[: len(found.values)] = found.values
             name = f"{label} ({' '.join(sentence.tokens[first:end])})"
@@ -88,6 +105,10 @@ class TaggerExplainer:
             facts.append(_fact(label, first, end, found))
         title = ", ".join(row.name for row in rows) or "no spans"
         title += f", {left_out:,} more" if left_out else ""
+        if incomplete:
+            note += (
+                f"; the attributions of {incomplete} of {len(rows)} rows do not add up within 1 %"
+            )
         known: dict[str, Any] = {"method": self._method, "explained": facts}
         return Explained(sentence.place, f"{title}{note}", text, units.spans, tuple(rows), known)
 
@@ -110,7 +131,7 @@ class TaggerExplainer:
     def _spans(self, tags: tuple[str, ...]) -> list[tuple[int, int, str]]:
         """Return first word, end and label of the spans to explain; each word without spans."""
         found = [(n, n + 1, tag) for n, tag in enumerate(tags)]
-        if self._tagger.tagger.parts.tags.file_scheme is not None:
+        if self._has_spans:
             found = [(span[0], span[1], span[2]) for span in spans_of(tags)]
         return [span for span in found if self._label in (None, span[2])]
 
@@ -133,5 +154,5 @@ def _fact(label: str, first: int, end: int, found: Attribution) -> dict[str, Any
         "last_token": end - 1,
         "score": float(f"{found.score:.6g}"),
         "baseline": float(f"{found.baseline:.6g}"),
-        "missing": float(f"{found.missing:.6g}") if found.steps else None,
+        "missing": float(f"{found.missing:.6g}") if found.points else None,
     }

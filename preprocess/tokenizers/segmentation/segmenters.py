@@ -164,15 +164,20 @@ def _letters() -> dict[str, re.Pattern[str]]:
     return {script: re.compile(f"[{letters}]") for script, letters in classes.items()}
 
 
+def is_unspaced(text: str) -> bool:
+    """Return True if a text has a letter of a script of `LONGEST_WORDS`."""
+    return not text.isascii() and _letters()[""].search(text) is not None
+
+
 def lacks_spaces(text: str) -> bool:
     """Return True if a text has no spaces between its words, judged by their length.
 
     Words here are separated by whitespace. Only letters in scripts of `LONGEST_WORDS` count, and only
     words that have one.
     """
-    letters = _letters()
-    if text.isascii() or not letters[""].search(text):
+    if not is_unspaced(text):
         return False
+    letters = _letters()
     words = sum(letters[""].search(word) is not None for word in text.split())
     found = {script: len(letters[script].findall(text)) for script in LONGEST_WORDS}
     most = max(found, key=lambda script: found[script])

@@ -39,10 +39,10 @@ def test_units_may_overlap_or_be_empty() -> None:
 def test_figures_are_shown_below_the_text() -> None:
     texts = PageTexts()
     facts = {
-        "score": 2.5, "baseline": 0.25, "deleted": 1, "missing": 0.001,
+        "score": 2.5, "baseline": 0.25, "deleted": 3, "missing": 0.001,
         "score_without_named": 0.125, "score_without_random": 2.0,
     }  # fmt: skip
     texts.add(Explained("line 1", "good", ONE.text, ONE.spans, (ROW,), facts))
     page = explanation_page("Explanations", [("texts", "1")], ["About."], texts)
     assert "2.500; 0.250 for a text of zero vectors" in page
-    assert "0.125 without the 1 strongest; 2.000 without as many at random" in page
+    assert "0.125 without the 3 strongest; 2.000 without as many at random" in page

@@ -9,13 +9,12 @@ from typing import NamedTuple
 from rich.console import Console as RichConsole
 
 from lightning_modules.tasks.explanation.config import ExplainConfig
-from lightning_modules.tasks.explanation.explained import Explained
+from lightning_modules.tasks.explanation.explained import Explained, ExplainError
 from pipeline.commands.tasks.explanation.text import show
 from pipeline.config.sections import load_section
 from pipeline.console import Console
 from pipeline.reports.explanation_page import PageTexts, explanation_page
 from pipeline.training.device import resolve_device
-from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.manifest import read_manifest, recorded
 from preprocess.reading.labelled.examples import InputText
@@ -36,10 +35,6 @@ SURPRISE = (
 
 
 Tell = Callable[[str], None]
-
-
-class ExplainError(UserError):
-    """Nothing that can be explained; the message says what to do."""
 
 
 class _Explainer(NamedTuple):
@@ -66,7 +61,7 @@ def explain(
 
     Args:
         path: folder or URL of a task or of a language model.
-        file: the texts; ``-`` reads standard input. Ignored if ``texts`` are given.
+        file: the texts; ``-`` reads standard input, or nothing if ``texts`` are given.
         texts: the texts themselves.
         model: folder of the task's language model; None means the one of the training.
         page: HTML file to write; None writes none.
@@ -76,6 +71,8 @@ def explain(
         UserError: a folder, a file or a setting is wrong.
     """
     config = load_section(ExplainConfig, overrides)
+    if texts and file != "-":
+        raise ExplainError(f"{file}: --text is given, too; name a file, or texts with --text")
     notes = Console(RichConsole(stderr=True, highlight=False, soft_wrap=True))
     explainer = _opened(path, model, config)
     console, of_page, not_explained, total = Console(), PageTexts(), 0, 0

@@ -4,7 +4,7 @@ from rich.text import Text
 
 from lightning_modules.tasks.explanation.explained import Explained, Row
 from pipeline.console import Console
-from pipeline.reports.explanation_page import left_out, pieces
+from pipeline.reports.explanation_page import deleted, left_out, pieces
 from preprocess.errors import one_line, printable
 
 SHOWN_UNITS = 300
@@ -29,9 +29,8 @@ def show(console: Console, one: Explained) -> None:
     facts = one.facts
     if "deleted" in facts:
         console.line(
-            f"  score {facts['score']:.2f}; without the {facts['deleted']:,} strongest "
-            f"{facts['score_without_named']:.2f}, without as many at random "
-            f"{facts['score_without_random']:.2f}"
+            f"  score {facts['score']:.2f}; {facts['score_without_named']:.2f} without "
+            f"{deleted(facts)[0]}, {facts['score_without_random']:.2f} without {deleted(facts)[1]}"
         )
 
 

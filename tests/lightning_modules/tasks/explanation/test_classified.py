@@ -16,12 +16,13 @@ from lightning_modules.tasks.classification.linear.regression import Linear
 from lightning_modules.tasks.classification.network_config import NetworkConfig
 from lightning_modules.tasks.classification.network_head import NetworkHead
 from lightning_modules.tasks.classification.pooled import Source
+from lightning_modules.tasks.explanation import methods
 from lightning_modules.tasks.explanation.classified import (
     ClassifierExplainer,
-    ExplainError,
     differentiable,
     log_odds,
 )
+from lightning_modules.tasks.explanation.explained import ExplainError, shown_units
 from lightning_modules.tasks.explanation.inputs import TaskInputs
 from lightning_modules.tasks.explanation.language_model import explain_surprise
 from preprocess.config import SentencePieceConfig
@@ -140,8 +141,19 @@ def test_what_is_not_explained_is_told() -> None:
     found = explainer.explain(TEXTS[0], None, "line 1")
     assert "its first 5 of" in found.title
     assert TEXTS[0].startswith(found.text.strip())
-    with pytest.raises(ExplainError, match="the task has no label 'good'; its labels are none"):
+    with pytest.raises(ExplainError, match="for_label: the task predicts a number and has no"):
         ClassifierExplainer(made, "occlusion", "good", "word", 5)
+    with pytest.raises(ExplainError, match="no label 'fine'; its labels are bad, good, so-so"):
+        ClassifierExplainer(classifier(untrained()), "occlusion", "fine", "word", 5)
+
+
+def test_attributions_that_do_not_add_up_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "TOLERANCE", 1e-9)
+    monkeypatch.setattr(methods, "MOST_POSITIONS", 0)
+    explainer = ClassifierExplainer(
+        classifier(untrained()), "integrated_gradients", None, "auto", 9
+    )
+    assert "; not attributed: " in explainer.explain(TEXTS[0], None, "line 1").title
 
 
 def test_a_language_model_shows_surprise_and_saliency_by_word() -> None:
@@ -162,3 +174,24 @@ def test_a_language_model_shows_surprise_and_saliency_by_word() -> None:
 def test_a_text_without_spaces_is_shown_by_its_tokens() -> None:
     [found] = explain_surprise(untrained(), ["thecatsatonthematandthedograntothecat"], ["line 1"])
     assert len(found.spans) > 5
+
+
+@pytest.mark.parametrize(
+    ("text", "units"),
+    [
+        ("很好，喜欢。", [*"很好，喜欢。"]),
+        ("The cat 很好 mat", ["The", "cat", "很", "好", "mat"]),
+        ("😀 שלום", ["😀", "שלום"]),
+    ],
+)
+def test_each_unit_has_characters_of_its_own(text: str, units: list[str]) -> None:
+    # The vocabulary has none of these characters, so each is several byte tokens.
+    model = untrained()
+    [read] = model.reader.read([text])
+    shown, found = shown_units([read], "auto")
+    assert [shown[start:end] for start, end in found.spans] == units
+    by_token = shown_units([read], "token")[1]
+    assert all(shown[start:end].strip() for start, end in by_token.spans)
+    for one in (found, by_token):
+        assert one.sums(np.ones(len(read.tokens))).sum() == len(read.tokens)
+        assert sorted(set(one.groups.tolist())) == [*range(len(one.spans))]

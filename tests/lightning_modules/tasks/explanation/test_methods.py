@@ -42,30 +42,33 @@ def test_all_methods_agree_on_a_linear_score(method: methods.Method, vectors: Te
     assert found.missing == pytest.approx(0, abs=1e-12)
 
 
-def test_integrated_gradients_add_up_to_the_change_of_the_score(vectors: Tensor) -> None:
-    found = integrated_gradients(curved, vectors, 64)
-    assert found.values.sum() == pytest.approx(found.score - found.baseline, abs=1e-6)
-    assert abs(found.score - found.baseline) > 0.1
-    assert abs(integrated_gradients(curved, vectors, 2).missing) > 1e-4
-
-
 def test_more_points_are_taken_until_the_attributions_add_up(vectors: Tensor) -> None:
     def steep(x: Tensor) -> Tensor:
-        return torch.tanh(200 * (x.sum((1, 2)) / vectors.sum() - 0.4))
+        return torch.tanh(2000 * (x.sum((1, 2)) / vectors.sum() - 0.4))
 
-    found = attribute("integrated_gradients", steep, vectors)
-    assert found.steps > methods.STEPS
-    assert abs(found.missing) < 0.01 * abs(found.score - found.baseline)
-
-
-def test_a_layer_norm_is_resolved_at_the_baseline(vectors: Tensor) -> None:
     def normed(x: Tensor) -> Tensor:
+        """Change abruptly at the baseline, as a layer norm does."""
         centred = x - x.mean((1, 2), keepdim=True)
         return curved(centred / (centred.square().mean((1, 2), keepdim=True) + 1e-12).sqrt())
 
-    found = attribute("integrated_gradients", normed, vectors)
-    assert abs(integrated_gradients(normed, vectors, 512).missing) > 0.1
-    assert abs(found.missing) < 0.01 * abs(found.score - found.baseline)
+    first = methods.PANELS * methods.POINTS
+    for score, more in ((curved, False), (steep, True), (normed, True)):
+        found = integrated_gradients(score, vectors)
+        assert (found.points > first) == more
+        assert abs(found.missing) < 0.01 * abs(found.score - found.baseline)
+        assert abs(found.score - found.baseline) > 0.1
+        assert found.unattributed == ""
+
+
+def test_points_are_bounded_and_the_rest_is_told(
+    vectors: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(methods, "MOST_POSITIONS", 7 * 80)
+    scale = (vectors**2).sum()
+    found = integrated_gradients(lambda x: torch.sin(900 * (x**2).sum((1, 2)) / scale), vectors)
+    assert found.points == 80
+    assert found.unattributed.startswith("; not attributed: ")
+    assert gradient_x_input(curved, vectors).unattributed == ""
 
 
 def test_a_gradient_times_the_input_is_the_slope_along_a_unit(vectors: Tensor) -> None:
@@ -172,7 +175,7 @@ def test_captum_gives_the_same(vectors: Tensor) -> None:
 
     x = vectors[None].clone().requires_grad_()
     by_captum = {
-        "integrated_gradients": IntegratedGradients(curved).attribute(x, n_steps=32),
+        "integrated_gradients": IntegratedGradients(curved).attribute(x, n_steps=100),
         "gradient_x_input": InputXGradient(curved).attribute(x),
     }
     for name, expected in by_captum.items():

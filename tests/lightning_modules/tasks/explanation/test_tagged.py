@@ -8,6 +8,7 @@ import torch
 from biloom import BiLM
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.tasks.explanation.explained import ExplainError
 from lightning_modules.tasks.explanation.tagged import TaggerExplainer
 from lightning_modules.tasks.features import features_of
 from lightning_modules.tasks.tagging.config import TaggerConfig
@@ -79,6 +80,13 @@ def test_words_are_explained_if_tags_are_no_spans(model: BiLM) -> None:
     label = found.facts["explained"][0]["label"]
     only = TaggerExplainer(made, model, "gradient_x_input", label, 1000).explain(SENTENCE)
     assert {fact["label"] for fact in only.facts["explained"]} == {label}
+
+
+def test_an_unknown_label_is_refused(model: BiLM) -> None:
+    for tags, known in ((NAMES, "LOC, PER"), (("NOUN", "VERB"), "NOUN, VERB")):
+        with pytest.raises(ExplainError, match=f"no label 'PERSON'; its labels are {known}"):
+            TaggerExplainer(tagger(model, *tags), model, "occlusion", "PERSON", 3)
+    TaggerExplainer(tagger(model, *NAMES), model, "occlusion", "LOC", 3)
 
 
 def test_what_is_not_explained_is_told(model: BiLM) -> None:

@@ -78,6 +78,7 @@ def test_wrong_folders_and_settings_are_told(
         ([str(trained / "export"), "--text", "x", "--model", "y"], "leave out --model"),
         ([str(trained / "export"), "--text", "x", "methot=occlusion"], "method"),
         ([str(trained / "export"), "missing.txt"], "missing.txt"),
+        ([str(trained / "export"), "a.txt", "--text", "x"], "a.txt: --text is given, too"),
     ):
         assert main(["explain", *arguments]) == 2
         assert message in capsys.readouterr().err

@@ -42,7 +42,7 @@ def test_a_pipe_shows_the_strongest_words() -> None:
     assert shown(False).splitlines() == [
         "  line 1: good (p = 0.900)",
         "    attribution: so +2, [bold]very\\x1b[31m -1, good +0.5",
-        "    score 2.00; without the 1 strongest -1.00, without as many at random 1.50",
+        "    score 2.00; -1.00 without the strongest, 1.50 without one at random",
     ]
 
 
