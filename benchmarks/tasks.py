@@ -54,7 +54,7 @@ DIFFERENCES = (
     ("tagger with the language model", "tagger without the language model"),
     ("head=lstm, fine-tuned", "head=lstm"),
     ("head=cnn, fine-tuned", "head=cnn"),
-    ("tagger, fine-tuned", "tagger with the language model"),
+    ("tagger with the fine-tuned language model", "tagger with the language model"),
 )
 
 
@@ -135,7 +135,9 @@ def rows_of(folder: Path) -> dict[str, Score]:
 
 def short(name: str) -> str:
     """Return the name of a row without what differs between folds."""
-    return name.partition(" (")[0].partition(", mean")[0].partition(", logistic")[0]
+    for detail in (" (", ", mean", ", logistic"):
+        name = name.partition(detail)[0]
+    return name
 
 
 def pooled(scores: Sequence[Score]) -> Score:
@@ -174,11 +176,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
             for row, score in rows_of(folder).items():
                 found.setdefault(row, []).append(score)
         for row, scores in found.items():
-            label = row
-            if "finetune=true" in settings:
-                label = f"{row.partition(' with ')[0]}, fine-tuned"
             score = pooled(scores)
-            rows[label] = {
+            rows[row] = {
                 **{"score": score.value, "low": score.low, "high": score.high},
                 "cpu_minutes": minutes,
             }

@@ -22,12 +22,15 @@ class EpochBatches(Sampler[list[int]]):
         size: texts of a batch.
         seed: seed of the order; None means batches of similar length in a fixed order, for an
             evaluation.
+
+    Attributes:
+        lengths, size: the arguments.
     """
 
     def __init__(
         self, lengths: Sequence[int] | npt.NDArray[np.int64], size: int, seed: int | None
     ) -> None:
-        self._lengths, self._size, self._seed = np.asarray(lengths), size, seed
+        self.lengths, self.size, self._seed = np.asarray(lengths), size, seed
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -35,19 +38,19 @@ class EpochBatches(Sampler[list[int]]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self._lengths) // self._size)
+        return -(-len(self.lengths) // self.size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        count, size = len(self._lengths), self._size
+        count, size = len(self.lengths), self.size
         if self._seed is None:
-            order = np.argsort(self._lengths, kind="stable")
+            order = np.argsort(self.lengths, kind="stable")
             yield from (order[start : start + size].tolist() for start in range(0, count, size))
             return
         draw = np.random.default_rng((self._seed, self._epoch))
         shuffled, batches = draw.permutation(count), []
         for first in range(0, count, size * POOL):
             pool = shuffled[first : first + size * POOL]
-            pool = pool[np.argsort(self._lengths[pool], kind="stable")]
+            pool = pool[np.argsort(self.lengths[pool], kind="stable")]
             batches += [pool[start : start + size] for start in range(0, len(pool), size)]
         yield from (batches[index].tolist() for index in draw.permutation(len(batches)))
 

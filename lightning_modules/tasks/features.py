@@ -6,6 +6,7 @@ one layer. A unit is what has a vector: a token, a word or a whole text.
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.tasks.stored_vectors import StoredVectors
+from lightning_modules.tasks.threads import embedding_threads
 from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import Unit
 from preprocess.errors import UserError
@@ -171,7 +173,8 @@ def features_of(
     slots = np.array([slot_of.setdefault(key, len(slot_of)) for key in keys], np.int64)
     distinct = [texts[index] for index in np.unique(slots, return_index=True)[1].tolist()]
     stored = StoredVectors(memory_bytes)
-    _fill(stored, model, cache, distinct, unit, (depth, dim), progress, batch_tokens)
+    with embedding_threads(model, batch_tokens) if model else nullcontext():
+        _fill(stored, model, cache, distinct, unit, (depth, dim), progress, batch_tokens)
     stored.finish()
     content = model.content if model else cache.model if cache else ""
     return Features(depth, dim, unit, content, slots, keys, stored)

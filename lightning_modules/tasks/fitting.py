@@ -27,6 +27,7 @@ from lightning_modules.models.checkpoint_file import CheckpointError, read_check
 from lightning_modules.tasks.epoch_batches import EpochBatches as EpochBatches
 from lightning_modules.tasks.epoch_batches import loader_of as loader_of
 from lightning_modules.tasks.features import Progress
+from lightning_modules.tasks.threads import module_threads
 from lightning_modules.training.checkpoints import CheckpointFiles
 from lightning_modules.training.random_state import seeded
 from preprocess.errors import UserError
@@ -91,8 +92,8 @@ def fit(
     """Train a module and return the weights of its best epoch.
 
     The same call with the folder of a training that was killed continues from the last finished
-    epoch, with the same result on the same machine. The number of threads and the device must be the
-    same, because they change the order of sums.
+    epoch, with the same result on the same machine. The device must be the same, because it changes the
+    order of sums, and for a network with large products the number of threads.
 
     Args:
         module: the module. It logs `SCORE` in its validation epochs; a missing or infinite score ends
@@ -128,7 +129,10 @@ def fit(
         # The best weights are written first, because the last checkpoint names them.
         kept = [saved(filename=BEST, monitor=SCORE, mode=settings.mode), saved(filename=LAST)]
         device = _device(settings)
-        with _quiet(), _stoppable(), seeded(settings.seed, device):
+        batches = train.sampler
+        assert isinstance(batches, EpochBatches), "made by loader_of"
+        threads = module_threads(module, batches.size, float(batches.lengths.mean()))
+        with _quiet(), _stoppable(), seeded(settings.seed, device), threads:
             trainer = pl.Trainer(
                 accelerator="gpu" if device.type == "cuda" else "cpu",
                 devices=1,

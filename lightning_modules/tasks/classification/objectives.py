@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_modules.tasks.scores import label_scores, label_set_scores
 from preprocess.reading.labelled.examples import Target
 
 Truth = npt.NDArray[Any]
@@ -78,16 +79,21 @@ class Objective:
     def score(self, outputs: Tensor, truth: Tensor) -> float:
         """Return the score that chooses the best epoch; higher is better.
 
-        It is the accuracy, for several labels the micro-averaged F1, and for a number minus the mean
-        squared error.
+        It is the accuracy, for several labels the micro-averaged F1, with balanced weights the macro-averaged
+        F1, and for a number minus the mean squared error.
         """
+        if self.target == "number":
+            return -(outputs[:, 0].double() - truth).square().mean().item()
         if self.target == "single":
-            return (outputs.argmax(1) == truth).double().mean().item()
-        if self.target == "several":
-            predicted, true = outputs.sigmoid() >= THRESHOLD, truth.bool()
-            found = (predicted & true).sum().item()
-            return 2 * found / max(1, int(predicted.sum() + true.sum()))
-        return -(outputs[:, 0].double() - truth).square().mean().item()
+            # One more label, for those that are unknown.
+            predicted = outputs.argmax(1).numpy()
+            scores = label_scores(truth.numpy(), predicted, self.outputs + 1)
+        else:
+            flags = (outputs.sigmoid() >= THRESHOLD).numpy()
+            scores = label_set_scores(truth.bool().numpy(), flags)
+        if self.weights == "balanced":
+            return scores["macro_f1"]
+        return scores["accuracy" if self.target == "single" else "micro_f1"]
 
 
 def _weights(target: Target, truth: Truth, labels: int) -> Tensor | None:

@@ -5,23 +5,22 @@ token's vector in one layer. width is the size of a pooled vector: dim, or 2 dim
 of texts it is four times that.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from lightning_modules.tasks.features import Features, features_of
+from lightning_modules.tasks.pooled_units import Pooling, pooled_units
+from lightning_modules.vectors.batches import text_windows, window_characters
 from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import Pooling as TextPooling
-from lightning_modules.vectors.selection import Unit
+from lightning_modules.vectors.selection import Text, Unit
 from preprocess.vectors.cache import VectorCache
 
 Floats = npt.NDArray[np.float32]
-Pooling = Literal["mean", "max", "mean_max"]
 
-BLOCK = 1024
-"""Texts whose token vectors are in memory, or in temporary files, at once."""
 TOGETHER, ALONE = 8192, 1
 """Tokens of texts that are computed together, for speed; or each text by itself, so that its vectors do not
 depend on the other texts, to the bit."""
@@ -115,14 +114,13 @@ def pooled_texts(
         FeatureError, CacheError, ScratchError, VectorError: as `features_of`.
     """
     found: list[Floats] = []
-    lengths: list[npt.NDArray[np.int64]] = [np.zeros(0, np.int64)]
-    block = BLOCK if batch_tokens == TOGETHER else BLOCK // 16
-    for start in range(0, len(texts), block):
-        vectors = _vectors(source, texts[start : start + block], batch_tokens)
-        found += [pool(one, source.pooling) for one in vectors]
-        lengths.append(np.array([one.shape[1] for one in vectors], np.int64))
-        advance(len(vectors), int(lengths[-1].sum()))
-    return Pooled(np.stack(found), np.concatenate(lengths))
+    lengths: list[int] = []
+    for window in text_windows(texts, window_characters(source.depth, source.dim)):
+        for vectors, units in _pooled(source, window, batch_tokens):
+            found.append(vectors)
+            lengths.append(units)
+        advance(len(window), sum(lengths[len(lengths) - len(window) :]))
+    return Pooled(np.stack(found), np.array(lengths, np.int64))
 
 
 def pooled_sides(source: Source, sides: Sequence[Pooled | Features]) -> Pooled:
@@ -144,19 +142,30 @@ def pooled_sides(source: Source, sides: Sequence[Pooled | Features]) -> Pooled:
     return one
 
 
-def _vectors(source: Source, texts: Sequence[str], batch_tokens: int) -> Sequence[Floats]:
-    """Return the vectors of texts, each (depth, units, dim)."""
+def _pooled(
+    source: Source, texts: Sequence[Text], batch_tokens: int
+) -> Iterator[tuple[Floats, int]]:
+    """Yield the pooled vectors of each text, (depth, width), and its number of units."""
     model, cache = source.model, source.cache
-    # `features_of` does not know how a cache of whole texts was pooled.
-    own = [n for n, text in enumerate(texts) if cache is None or text not in cache]
-    if source.unit != "sentence" or not model or not own:
-        return [*features_of(model, cache, texts, source.unit, batch_tokens=batch_tokens)]
-    embedded = model.embed(
-        [texts[n] for n in own], batch_tokens, unit="sentence", pooling=source.text_pooling
-    )
-    computed = dict(zip(own, (one.vectors for one in embedded), strict=True))
-    stored = [n for n in range(len(texts)) if n not in computed]
-    if stored:
-        read = features_of(model, cache, [texts[n] for n in stored], "sentence")
-        computed |= dict(zip(stored, read, strict=True))
-    return [computed[n] for n in range(len(texts))]
+    own: dict[Text, tuple[Floats, int] | None] = {}
+    if model is not None:
+        own = dict.fromkeys(text for text in texts if cache is None or text not in cache)
+    stored: Iterator[Floats] = iter(())
+    if cache is not None or model is None:
+        # It also checks that the cache fits the model.
+        known = [text for text in texts if text not in own]
+        stored = iter(features_of(model, cache, known, source.unit))
+    if model is not None and own:
+        new = [*own]
+        if source.unit == "sentence":
+            # `features_of` does not know how a cache of whole texts was pooled.
+            embedded = model.embed(new, batch_tokens, unit="sentence", pooling=source.text_pooling)
+            pairs = [(pool(one.vectors, source.pooling), one.vectors.shape[1]) for one in embedded]
+        else:
+            pairs = pooled_units(model, new, source.unit, source.pooling, batch_tokens)
+        own.update(zip(new, pairs, strict=True))
+    for text in texts:
+        if (made := own.get(text)) is None:
+            vectors = next(stored)
+            made = pool(vectors, source.pooling), vectors.shape[1]
+        yield made

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lightning_modules.tasks.threads import threads_for
 from preprocess.errors import UserError
 
 Floats = npt.NDArray[np.float32]
@@ -62,7 +63,7 @@ def fit_linear(train: Floats, labels: Labels, dev: Floats) -> Fitted:
     mean = train.mean(0, dtype=np.float64).astype(np.float32)
     scale = np.maximum(train.std(0, dtype=np.float64), 1e-8).astype(np.float32)
     model = LogisticRegression(max_iter=ITERATIONS, tol=TOLERANCE)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threads_for(train.size, int(labels.max()) + 1, blas=True):
         # Told by `converged`.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit((train - mean) / scale, labels)

@@ -15,6 +15,7 @@ from lightning_modules.tasks.classification.linear.regression import (
     decide,
     fit_logistic,
 )
+from lightning_modules.tasks.threads import threads_for
 from preprocess.text.scripts import count_scripts
 
 UNSPACED = ("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan")
@@ -90,15 +91,17 @@ def bag_of_words(
         return Baseline(
             "tf-idf: the texts have no words", majority(truth, problem, len(dev.texts))[1]
         )
-    if problem.target == "number":
-        return Baseline(f"tf-idf of {grams}, ridge regression", _ridge(x, truth, x_dev, seed))
-    if problem.target == "several":
-        found = _several(x, truth, x_dev, problem, weights, seed)
-    elif x.shape[0] * len(problem.labels) > MANY:
-        return Baseline(f"tf-idf of {grams}, nearest text", _nearest(x, truth, x_dev))
-    else:
-        strength = best_strength(x, truth, weights, seed, STRENGTHS)
-        found = fit_logistic(x, truth, strength, weights).predict(x_dev)
+    # Sparse products have no threads; those between the many weights cost more than they save.
+    with threads_for(0, 1, blas=True):
+        if problem.target == "number":
+            return Baseline(f"tf-idf of {grams}, ridge regression", _ridge(x, truth, x_dev, seed))
+        if problem.target == "several":
+            found = _several(x, truth, x_dev, problem, weights, seed)
+        elif x.shape[0] * len(problem.labels) > MANY:
+            return Baseline(f"tf-idf of {grams}, nearest text", _nearest(x, truth, x_dev))
+        else:
+            strength = best_strength(x, truth, weights, seed, STRENGTHS)
+            found = fit_logistic(x, truth, strength, weights).predict(x_dev)
     return Baseline(f"tf-idf of {grams}, logistic regression", found)
 
 

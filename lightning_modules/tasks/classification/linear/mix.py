@@ -16,6 +16,7 @@ from lightning_modules.tasks.classification.linear.regression import (
     Weights,
     fit_linear,
 )
+from lightning_modules.tasks.threads import threads_for
 
 
 def fit_mix(layers: Floats, truth: Truth, problem: Problem, weights: Weights, seed: int) -> Linear:
@@ -86,7 +87,8 @@ def _learn_mix(
         return float(total.detach()) / n, gradient.numpy()
 
     flat = np.concatenate([np.zeros(depth), begin.weight.ravel(), begin.bias])
-    best = minimize(loss, flat, jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
+    with threads_for(data.numel(), k, blas=True):
+        best = minimize(loss, flat, jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
     shares, weight, bias = (part.numpy() for part in parts(torch.from_numpy(best.x)))
     return shares, replace(begin, weight=weight, bias=bias)
 

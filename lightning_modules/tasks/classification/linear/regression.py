@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_modules.tasks.classification.examples import Problem, Truth
+from lightning_modules.tasks.threads import threads_for
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -87,14 +88,15 @@ def fit_linear(
     scale = features.std(0, dtype=np.float64)
     scale[scale < 1e-8] = 1.0
     x = ((features - mean) / scale).astype(np.float32)
-    if problem.target == "number":
-        found = _ridge(x, truth)
-    elif problem.target == "several":
-        found = _several(x, truth[:, : len(problem.labels)], weights, seed)
-    elif len(truth) * len(problem.labels) > MANY:
-        found = _discriminant(x, truth, len(problem.labels), weights, seed)
-    else:
-        found = _logistic(x, truth, len(problem.labels), weights, seed)
+    with threads_for(x.size, max(1, len(problem.labels)), blas=True):
+        if problem.target == "number":
+            found = _ridge(x, truth)
+        elif problem.target == "several":
+            found = _several(x, truth[:, : len(problem.labels)], weights, seed)
+        elif len(truth) * len(problem.labels) > MANY:
+            found = _discriminant(x, truth, len(problem.labels), weights, seed)
+        else:
+            found = _logistic(x, truth, len(problem.labels), weights, seed)
     weight = found.weight / scale
     return replace(found, weight=weight, bias=found.bias - weight @ mean)
 

@@ -27,6 +27,10 @@ def test_balanced_weights_give_each_label_the_same_share() -> None:
     assert outputs.grad is not None
     pulls = [-outputs.grad[truth == label, label].sum().item() for label in (0, 2)]
     assert pulls[0] == pytest.approx(pulls[1])
+    # The most frequent label alone has the higher accuracy, but not the higher macro-F1.
+    sides = torch.tensor([[1.0, 0, 0]] * 4), torch.eye(3)[[0, 2, 2, 2]]
+    assert objective.score(sides[0], objective.tensor(truth)) == pytest.approx((6 / 7 + 0) / 2)
+    assert objective.score(sides[1], objective.tensor(truth)) == pytest.approx((1 / 2 + 1 / 2) / 2)
     plain = Objective("single", truth, 3).loss(outputs, objective.tensor(truth))
     assert objective.loss(outputs, objective.tensor(truth)).item() == pytest.approx(plain.item())
 
