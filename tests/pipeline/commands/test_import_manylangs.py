@@ -1,12 +1,21 @@
 """`biloom import-elmo` with a model of ELMoForManyLangs."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from biloom import BiLM
+from lightning_modules.models.model_folder import ModelError
 from pipeline.cli import main
+from preprocess.config import SentencePieceConfig
+from preprocess.errors import UserError
 from preprocess.files.manifest import check_files, read_manifest
+from preprocess.text.config import CleaningConfig
+from preprocess.tokenizers.load import train_tokenizer
 from tests.lightning_modules.models.manylangs.small_model import make_model
 
 
@@ -79,3 +88,21 @@ def test_published_values_are_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     told = f"{name} is missing from the folder: its published values are taken"
     assert told in " ".join(shown.out.split())
     assert "'convolutions.2.bias' is missing; the file and the config must be of one" in shown.err
+
+
+def test_a_folder_that_was_changed_is_refused(
+    tmp_path: Path, as_stranger: Callable[[Path], None]
+) -> None:
+    assert run("import-elmo", make_model(tmp_path / "theirs"), tmp_path / "model") == 0
+    path = tmp_path / "model" / "model.safetensors"
+    weights = load_file(path)
+    model = BiLM.from_pretrained(tmp_path / "model")
+    other = train_tokenizer(SentencePieceConfig(vocabulary=300), ["the cat sat on the mat"] * 9)
+    with pytest.raises(UserError, match="has vectors of words, but its tokenizer is sentencepiece"):
+        BiLM(model.network, other, CleaningConfig(), "bos_eos")
+    points = weights["input.code_points"]
+    for bad in (points.flip(0), points + 0x10FFFF, points - 99, torch.zeros_like(points)):
+        save_file({**weights, "input.code_points": bad}, path)
+        as_stranger(tmp_path / "model")
+        with pytest.raises(ModelError, match="does not hold increasing Unicode characters"):
+            BiLM.from_pretrained(tmp_path / "model")
