@@ -68,14 +68,14 @@ def test_sources_that_are_none_are_reported(
     give = "give options.json and weights.hdf5 of an ELMo archive, or the folder of an ELMoForManyLangs"
     assert f"small.json holds no config.json; {give}" in told(theirs / "small.json", model)
     assert f"{tmp_path} holds no config.json; {give}" in told(tmp_path, model)
-    assert f"3 files are named besides the folder to write; {give}" in told("a", "b", "c", model)
+    assert f"3 sources are named; {give}" in told("a", "b", "c", model)
     words = theirs / "word.dic"
     assert "--vocabulary is for an ELMo archive" in told(theirs, model, "--vocabulary", words)
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "model"):
         assert "because a folder of its path is a file; name another" in told(theirs, folder)
     (theirs / "word.dic").unlink()
-    assert "word.dic is missing; name a file that exists" in told(theirs, model)
+    assert "word.dic is missing; copy it from the folder of the model" in told(theirs, model)
 
 
 def test_published_values_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
