@@ -64,7 +64,10 @@ for embedding in model.embed([["Words", "as", "a", "list", "."], "or separated b
 ```
 """
 COPY = "copy it from the folder of the model"
-SOURCES = "give options.json and weights.hdf5 of an ELMo archive, or the folder of an ELMoForManyLangs model"
+SOURCES = (
+    "give options.json and weights.hdf5 of an ELMo archive, or the folder of an ELMoForManyLangs model, "
+    "and then the folder to write"
+)
 
 
 def import_elmo(sources: Sequence[str], folder: str, vocabulary: str | None) -> None:

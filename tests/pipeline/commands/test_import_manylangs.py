@@ -68,6 +68,7 @@ def test_sources_that_are_none_are_reported(
     give = "give options.json and weights.hdf5 of an ELMo archive, or the folder of an ELMoForManyLangs"
     assert f"small.json holds no config.json; {give}" in told(theirs / "small.json", model)
     assert f"{tmp_path} holds no config.json; {give}" in told(tmp_path, model)
+    assert "model, and then the folder to write" in told("options.json", "weights.hdf5")
     assert f"3 sources are named; {give}" in told("a", "b", "c", model)
     words = theirs / "word.dic"
     assert "--vocabulary is for an ELMo archive" in told(theirs, model, "--vocabulary", words)
