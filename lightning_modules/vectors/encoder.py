@@ -143,7 +143,7 @@ class Encoder:
         """
         own = self._spellings
         if spellings is not None and own is not None:
-            # A batch names its words; how they are spelled is the model's affair.
+            # A batch knows its words; the model knows how they are spelled.
             spellings = Spellings(spellings.spelling, 0, own.max_characters, own.speller)
         spellings = spellings or own
         if spellings is None:

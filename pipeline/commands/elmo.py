@@ -63,7 +63,11 @@ for embedding in model.embed([["Words", "as", "a", "list", "."], "or separated b
     print(embedding.vectors.shape)  # (layers, tokens, dim)
 ```
 """
-SOURCES = "give options.json and weights.hdf5 of an ELMo archive, or the folder of an ELMoForManyLangs model"
+COPY = "copy it from the folder of the model"
+SOURCES = (
+    "give options.json and weights.hdf5 of an ELMo archive, or the folder of an ELMoForManyLangs model, "
+    "and then the folder to write"
+)
 
 
 def import_elmo(sources: Sequence[str], folder: str, vocabulary: str | None) -> None:
@@ -86,7 +90,7 @@ def import_elmo(sources: Sequence[str], folder: str, vocabulary: str | None) -> 
     if len(sources) == 2:
         _import_archive(sources[0], sources[1], folder, vocabulary, console)
     elif len(sources) > 2:
-        raise ElmoError(f"{len(sources)} files are named besides the folder to write; {SOURCES}")
+        raise ElmoError(f"{len(sources)} sources are named; {SOURCES}")
     elif vocabulary:
         raise ElmoError(
             "--vocabulary is for an ELMo archive; an ELMoForManyLangs model has its words in word.dic"
@@ -124,7 +128,7 @@ def _import_manylangs(model: str, folder: str, console: Console) -> None:
     asked = {
         "stage": "export",
         "network": "published" if options.is_published else _hash(options.path),
-        **{name: _hash(storage.join(model, name)) for name in names},
+        **{name: _hash(storage.join(model, name), COPY) for name in names},
     }
     if _is_done(folder, asked, console):
         return
@@ -210,8 +214,8 @@ def _write(
     )
 
 
-def _hash(path: str) -> str:
-    with reading(path, "name a file that exists"):
+def _hash(path: str, hint: str = "name a file that exists") -> str:
+    with reading(path, hint):
         return hash_file(path)[1]
 
 

@@ -27,7 +27,7 @@ WORD_SPECIAL = (UNKNOWN, "<bos>", "<eos>")
 """The entries of the control tokens, in the order of their ids in a tokenizer."""
 
 SPACE = "\u3000"
-"""The entry of a line that has a number only: the program's reader removes white space from its ends."""
+"""The entry of a line that has a number only, to the program. It takes other white space for this too."""
 
 Rows = npt.NDArray[np.int64]
 
@@ -115,9 +115,9 @@ def _read(path: str) -> list[str]:
     entries: dict[int, str] = {}
     known: set[str] = set()
     for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
-        *before, last = line.strip().split("\t")
-        entry = before[0] if before else SPACE
-        if len(before) > 1 or not (last.isascii() and last.isdigit() and len(last) < 10):
+        entry, _, last = line.rpartition("\t")
+        entry, last = entry or SPACE, last.strip()
+        if "\t" in entry or not (last.isascii() and last.isdigit() and len(last) < 10):
             raise ElmoError(
                 f"{path}: line {number:,} is '{one_line(line)[:40]}', not an entry, a tab and a number; copy "
                 "the file of the model again"

@@ -56,7 +56,7 @@ def read_weights(
 ) -> dict[str, Tensor]:
     """Return the weights of a model folder as a state dict of `BiLMNetwork`, without output layer.
 
-    A file from an untrusted source cannot run code, and takes no more memory than its size.
+    A file from an untrusted source cannot run code, and takes memory in proportion to its size.
 
     Args:
         folder: the model folder.
@@ -103,6 +103,8 @@ def _read(path: str) -> dict[str, Tensor]:
                 parts = archive.infolist()
             if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
                 raise ValueError("it has compressed parts")
+            if sum(part.file_size for part in parts) > len(data):
+                raise ValueError("its parts overlap")
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types of exceptions
         if isinstance(error, MemoryError):

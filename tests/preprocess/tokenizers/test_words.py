@@ -20,7 +20,7 @@ WORDS = ["the", "кот", "猫が", "<s>", "<unk>", "a", "größe", "ሰ"]
 
 @settings(deadline=None)
 @given(
-    st.lists(st.lists(st.sampled_from([*WORDS, "new", "x"])).map(" ".join), max_size=5),
+    st.lists(st.lists(st.sampled_from([*WORDS, "new", "x", "\ud800"])).map(" ".join), max_size=5),
     st.integers(0, 9),
 )
 def test_ids_do_not_depend_on_how_many_words_are_in_memory(texts: list[str], frequent: int) -> None:

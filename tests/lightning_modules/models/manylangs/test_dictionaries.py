@@ -21,12 +21,12 @@ def numbered(entries: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_characters_are_ordered_and_know_their_rows(tmp_path: Path, end: str) -> None:
-    lines = [*numbered(["b", "a", *SPECIAL]), "8", "😀\t9"]
+    lines = [*numbered(["b", "a", *SPECIAL]), "8", "😀\t9", "\u00a0\t10", "\u2028\t11"]
     found = read_characters(write(tmp_path, "char.dic", lines[::-1], end))
 
-    assert [chr(point) for point in found.code_points] == ["a", "b", "\u3000", "😀"]
+    assert [chr(point) for point in found.code_points] == [*"ab\u00a0\u2028\u3000😀"]
     # Unknown, begin and end of a text, begin and end of a word, padding; then the characters.
-    assert found.rows.tolist() == [4, 2, 3, 7, 6, 5, 1, 0, 8, 9]
+    assert found.rows.tolist() == [4, 2, 3, 7, 6, 5, 1, 0, 10, 11, 8, 9]
 
 
 def test_words_know_their_rows(tmp_path: Path) -> None:
@@ -47,6 +47,7 @@ WRONG = [
     ([*A, "a b"], "line 8 is 'a b', not an entry, a tab and a number"),
     ([*A, "b\t7\t7"], r"line 8 is 'b\\t7\\t7', not an entry"),
     ([*A, "b\t-7"], r"line 8 is 'b\\t-7', not an entry"),
+    ([*A, "7", "\u3000\t8"], "line 9 has '\u3000' for the second time"),
     ([*A, ""], "line 8 is '', not an entry"),
     ([*A, "ab\t7"], "the entry 'ab' is not one character"),
     (numbered(SPECIAL), "has no characters"),
