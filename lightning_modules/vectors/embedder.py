@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,8 +72,6 @@ class BiLMEmbedder(nn.Module):
         UserError: if the model folder cannot be loaded.
     """
 
-    model_hash: Tensor
-
     def __init__(
         self,
         model: BiLM | str | Path,
@@ -108,12 +106,6 @@ class BiLMEmbedder(nn.Module):
             self.trained_model = model
             if not getattr(model.network.input, "is_tied", False):
                 model.network.head.requires_grad_(False)
-        else:
-            content = list(model.content.encode())
-            self.register_buffer(
-                "model_hash", torch.tensor(content, dtype=torch.uint8, device="cpu")
-            )
-            self.register_load_state_dict_pre_hook(_check_hash)
 
     @property
     def model(self) -> BiLM:
@@ -173,21 +165,31 @@ class BiLMEmbedder(nn.Module):
             return model.encoder.layers_of_inputs(inputs, batch.lengths)
         return model.encoder.frozen_layers(batch.ids, batch.lengths, batch.spellings)
 
+    def get_extra_state(self) -> Tensor:
+        """Return the hash of a frozen language model for the state dict, uint8; of a trained one, none.
+
+        Not a buffer, because averages of weights (SWA, EMA) also average buffers.
+        """
+        content = list(self.model.content.encode()) if self._frozen else []
+        return torch.tensor(content, dtype=torch.uint8, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Check the hash of a state dict that is loaded.
+
+        Raises:
+            OtherModelError: it is that of another language model.
+        """
+        own = self.get_extra_state()
+        if self._frozen and state.tolist() != own.tolist():
+            saved, has = (bytes(one.tolist()).decode()[:12] or "unknown" for one in (state, own))
+            raise OtherModelError(
+                f"the state was saved with the language model {saved}, but the embedder has {has}; build the "
+                "embedder with the model folder that it was trained with"
+            )
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Apply a function to all tensors, as nn.Module does in `to`, `cuda`, `half` and others."""
         for model in self._frozen:
             model._apply(fn, recurse)
         super()._apply(fn, recurse)
         return self
-
-
-def _check_hash(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Raise `OtherModelError` if a state was saved with another language model."""
-    name = f"{prefix}model_hash"
-    saved, own = state.get(name), module.get_buffer("model_hash")
-    if saved is not None and saved.tolist() != own.tolist():
-        contents = [bytes(one.tolist()).decode()[:12] or "unknown" for one in (saved, own)]
-        raise OtherModelError(
-            f"'{name}': the state was saved with the language model {contents[0]}, but the embedder has "
-            f"{contents[1]}; build the embedder with the model folder that it was trained with"
-        )

@@ -78,12 +78,8 @@ class SentenceEncoding(nn.Module):
         if dtype == torch.bfloat16 and not tensor:
             raise SelectionError("NumPy has no bfloat16; pass tensor=True, or another dtype")
         move(self, device)
-        if isinstance(texts, str):
-            return self.encode(
-                [texts], batch_tokens, layers=layers, pooling=pooling, normalize=normalize,
-                progress=progress, tensor=tensor, dtype=dtype,
-            )[0]  # fmt: skip
-        texts = list(checked_texts(texts))
+        is_single = isinstance(texts, str)
+        texts = list(checked_texts([texts] if is_single else texts))
         selection = Selection(layers_of(layers), "sentence", pooling)
         selection.check(self.depth)
         count, size = selection.shape(self.depth, self.dim)
@@ -98,6 +94,8 @@ class SentenceEncoding(nn.Module):
             else:
                 empty += 1
         warn_of_empty_texts(empty, len(texts), stacklevel=3)
+        if is_single:
+            found = found[0]
         return found.to(next(self.parameters()).device) if tensor else found.numpy()
 
     @staticmethod

@@ -202,6 +202,10 @@ class TensorForward(nn.Module):
         """
 
         def layers() -> Tensor:
+            if not len(ids):  # not every layer takes a batch without rows
+                weight = next(self.network.parameters())
+                depth = self.network.recurrent.config.layers + 1
+                return weight.new_zeros(depth, 0, ids.shape[1], self.network.width)
             return self.encoder.layers(ids, lengths, spellings, inputs)
 
         # Nothing here gains from being traced, and spellings cannot be.

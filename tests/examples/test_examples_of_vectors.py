@@ -43,7 +43,7 @@ def test_the_example_of_a_tagger_learns_and_saves_no_language_model(
     assert float(printed[-1].removeprefix("accuracy: ")) > 0.8
     state = torch.load(tmp_path / "tagger.ckpt", weights_only=True)["state_dict"]
     assert [name for name in state if name.startswith("embedder.")] == [
-        "embedder.model_hash",
+        "embedder._extra_state",
         "embedder.mixes.0.weights",
         "embedder.mixes.0.gamma",
     ]

@@ -112,8 +112,7 @@ def _run(
 ) -> tuple[Tensor, Tensor, _Trace]:
     directions, time, rows, size = x.shape
     gates = product(x.flatten(1, 2), weight_input, dtype, onednn=False)
-    # (directions, time, rows, 3 * hidden)
-    gates = gates.unflatten(1, (time, rows))
+    gates = gates.view(directions, time, rows, -1)  # (directions, time, rows, 3 * hidden)
     y = x.new_empty(time + 3, directions, rows, size)
     y[1] = state
     inner = torch.empty_like(x, memory_format=torch.contiguous_format)

@@ -116,11 +116,10 @@ def _run_part(
     settings: Settings,
 ) -> Tensor:
     """Compute all steps of some directions: fill y, cells and squashed, return the gates."""
-    _, time, rows, _ = x.shape
+    directions, time, rows, _ = x.shape
     cell_clip, projection_clip = settings.clips
     gates = settings.product(x.flatten(1, 2), weights.input)
-    # (directions, time, rows, 4 * hidden)
-    gates = gates.unflatten(1, (time, rows))
+    gates = gates.view(directions, time, rows, -1)  # (directions, time, rows, 4 * hidden)
     recurrent_weight = settings.fixed(weights.hidden, rows)
     projection = None if weights.projection is None else settings.fixed(weights.projection, rows)
     slots = len(cells) - 2  # without a trace, two slots alternate

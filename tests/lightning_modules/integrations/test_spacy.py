@@ -115,6 +115,15 @@ def test_a_pipeline_is_saved_with_and_without_its_model(pieces: Path, tmp_path: 
     assert np.array_equal(spacy.load(tmp_path / "plain", config=other)(TEXT).tensor, tensor)
 
 
+def test_a_model_of_the_hub_is_bundled(
+    pieces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as hub:
+        hub.setattr("lightning_modules.vectors.pretrained.local_folder", lambda *_: str(pieces))
+        with_vectors(Path("org/name"), bundle=True).to_disk(tmp_path)
+    assert len(spacy.load(tmp_path)(TEXT).tensor) == 7
+
+
 def test_another_model_is_refused(pieces: Path, folder: Path, tmp_path: Path) -> None:
     with_vectors(pieces).to_disk(tmp_path)
     other = {"components": {"biloom": {"model": str(folder)}}}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from biloom import BiLM, BiLMEmbedder
 from lightning_modules.config import ModelConfig
@@ -109,7 +110,7 @@ def test_a_frozen_model_is_not_a_part_of_its_parent(own: BiLM) -> None:
     expected = tagger.embedder(TEXTS).vectors[0].detach()
     names = {"embedder.mixes.0.weights", "embedder.mixes.0.gamma", "top.weight", "top.bias"}
     assert {name for name, _ in tagger.named_parameters()} == names
-    assert set(tagger.state_dict()) == names | {"embedder.model_hash"}
+    assert set(tagger.state_dict()) == names | {"embedder._extra_state"}
 
     tagger.train().requires_grad_(True)
     assert torch.equal(tagger.embedder(TEXTS).vectors[0], expected), "no dropout"
@@ -212,10 +213,30 @@ def test_a_state_of_another_language_model_is_refused(own: BiLM) -> None:
     other = Tagger(BiLMEmbedder(untrained(content="cd" * 32)))
     with pytest.raises(
         OtherModelError,
-        match=r"'embedder\.model_hash': the state was saved with the language model abababababab, but the "
+        match=r"^the state was saved with the language model abababababab, but the "
         "embedder has cdcdcdcdcdcd; build the embedder with the model folder that it was trained with",
     ):
         other.load_state_dict(saved)
+
+
+def test_averages_of_weights_keep_the_hash_of_the_language_model(own: BiLM) -> None:
+    embedder = BiLMEmbedder(own)
+    for average in (get_ema_multi_avg_fn(0.9), get_swa_multi_avg_fn()):
+        averaged = AveragedModel(embedder, multi_avg_fn=average, use_buffers=True)
+        for _ in range(3):
+            averaged.update_parameters(embedder)
+        BiLMEmbedder(own).load_state_dict(averaged.module.state_dict())
+
+
+def test_mixes_that_were_learned_on_a_frozen_model_are_fine_tuned_further(own: BiLM) -> None:
+    frozen, trainable = Tagger(BiLMEmbedder(own)), Tagger(BiLMEmbedder(own, trainable=True))
+    trained_for_a_step(frozen)
+    trainable.load_state_dict(frozen.state_dict(), strict=False)
+    torch.testing.assert_close(trainable.eval()(TEXTS), frozen.eval()(TEXTS))
+    with pytest.raises(
+        OtherModelError, match="the language model unknown, but the embedder has abab"
+    ):
+        frozen.load_state_dict(trainable.state_dict(), strict=False)
 
 
 def test_copies_are_independent(own: BiLM) -> None:
