@@ -47,8 +47,8 @@ MISTAKES = [
     ),
     (
         f"tokenizer {TEXT} run.output={{root}}/corpus.txt",
-        "{root}/corpus.txt/tokenizer: cannot write here (Not a directory); choose another "
-        "run.output",
+        "{root}/corpus.txt/tokenizer: cannot write here (Not a directory); name another "
+        "output folder",
     ),
     (
         f"prepare {TEXT} {OUTPUT}",

@@ -250,7 +250,13 @@ def _guess_text(
     free = [index for index in range(len(names)) if index not in taken]
     if not free:
         raise UserError(f"{one_line(path)}: there is no column for the text beside {listed(names)}")
-    return max(free, key=lambda index: _mean_length([row[index] for row in sample]))
+    lengths = {index: _mean_length([row[index] for row in sample]) for index in free}
+    if sample and not any(lengths.values()):
+        shown = listed([names[index] for index in free])
+        raise UserError(
+            f"{one_line(path)}: no column holds texts ({shown}); set text to one that does"
+        )
+    return max(free, key=lengths.__getitem__)
 
 
 def has_header(rows: Sequence[Sequence[str]]) -> bool:

@@ -67,7 +67,11 @@ def find_fields(
             values = [value_of(item, name, MISSING) for item in objects]
             if any(isinstance(value, kinds) for value in values):
                 return name
-        if option and not any(value_of(item, option, MISSING) is not MISSING for item in objects):
+        # A field of texts is not needed beside tokens.
+        absent = all(value_of(item, option or "", MISSING) is MISSING for item in objects)
+        if key == "text" and absent:
+            return None
+        if option and absent:
             raise UserError(
                 f"{one_line(path)}: there is no field '{one_line(option)}'; set {key} to one of "
                 f"{listed(names)}"
@@ -75,7 +79,7 @@ def find_fields(
         return option
 
     tokens = find("tokens", options.tokens, TOKENS, (list,))
-    text = options.text if any(options.text in item for item in objects) else None
+    text = find("text", options.text, (), (str,))
     tags = find("tags", options.tags, TAGS, (list,)) if tokens and with_tags else None
     spans = find("spans", options.spans, SPANS, (list,)) if with_tags and not tags else None
     if tokens is None and text is None:
@@ -90,8 +94,8 @@ def find_fields(
         )
     cut = options.split
     if cut == "auto":
-        texts = [item[text] for item in objects if isinstance(item.get(text), str)] if text else []
-        cut = choose_cut(texts)
+        texts = [value_of(item, text) for item in objects] if text else []
+        cut = choose_cut([value for value in texts if isinstance(value, str)])
     return Fields(tokens, tags, text, spans, cut)
 
 

@@ -41,6 +41,13 @@ def test_every_record_is_an_input(inputs: Inputs, content: str, options: dict[st
     assert notes
 
 
+def test_lists_are_no_texts(inputs: Inputs) -> None:
+    with pytest.raises(
+        UserError, match=r"no column holds texts \('tokens', 'n'\); set text to one"
+    ):
+        inputs('{"tokens": ["a"], "n": []}\n' * 3)
+
+
 def test_labels_of_the_training_file_are_not_looked_for(inputs: Inputs) -> None:
     for options in ({"label": "kind"}, {"labels": "rude,toxic"}):
         found, _ = inputs("one, two\t1\nthree four\t2\nfive six\t1\n", **options)

@@ -319,6 +319,12 @@ class TestObjects:
         assert reading.examples[0].tags[:3] == ("B-PER", "I-PER", "O")
         assert reading.columns["spans"] == "'entities'"
 
+    def test_a_text_inside_an_object(self, tagged: Tagged) -> None:
+        content = lines_of({"data": {"text": "Al is", "spans": [[0, 2, "PER"]]}})
+        assert "no field holds tokens or a text" in message(lambda: tagged(content))
+        reading = tagged(content, text="data.text", spans="data.spans")
+        assert reading.examples[0].tags == ("B-PER", "O")
+
     def test_tokens_that_are_given_with_a_text(self, tagged: Tagged) -> None:
         good = {"text": "New York is", "tokens": ["New", "York", "is"], "spans": [[0, 8, "LOC"]]}
         reading = tagged(lines_of(good, {**good, "tokens": ["New", "is"]}))
