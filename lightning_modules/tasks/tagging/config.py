@@ -1,5 +1,6 @@
 """Settings of a tagger and of its training. Imports no torch."""
 
+from functools import partial
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -8,6 +9,7 @@ from lightning_modules.tasks.training_config import (
     Batch,
     ClipNorm,
     Epochs,
+    FinetuneConfig,
     FitConfig,
     Patience,
     Rate,
@@ -66,6 +68,10 @@ class TagFitConfig(FitConfig):
     schedule: Schedule = "constant"
     warmup: Warmup = 0.0
     clip_norm: ClipNorm = 5.0
+    finetune: FinetuneConfig = Field(
+        default_factory=partial(FinetuneConfig, learning_rate=1e-3),
+        description="the training of the language model, if finetune is true",
+    )
 
 
 COLUMN = (

@@ -1,25 +1,34 @@
 """Training of a tagger on sentences, with and without a language model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from torch.nn.functional import pad
 
 from lightning_modules.tasks.features import Progress
-from lightning_modules.tasks.fitting import EpochBatches, FitSettings, fit, loader_of
+from lightning_modules.tasks.fitting import SCORE, EpochBatches, FitSettings, fit, loader_of
+from lightning_modules.tasks.optimizer import optimizers
 from lightning_modules.tasks.tagging.config import TagFitConfig
 from lightning_modules.tasks.tagging.data import SentenceTexts, Vectors
 from lightning_modules.tasks.tagging.evaluation import dev_score
-from lightning_modules.tasks.tagging.module import LitTagger
+from lightning_modules.tasks.tagging.tagger import TagBatch, Tagger
 from lightning_modules.tasks.tagging.trained import (
     EVALUATION_BATCH,
     TaggerParts,
     TrainedTagger,
 )
+from lightning_modules.tasks.training_config import FitConfig
 from lightning_modules.tasks.tuning import TunedModel
 from lightning_modules.vectors.worker_device import DeviceName
 from preprocess.reading.labelled.examples import TaggedSentence
+
+Found = dict[int, list[int]]
+"""Outputs of each piece of the dev sentences, by its index."""
 
 
 @dataclass(frozen=True)
@@ -110,3 +119,64 @@ def train_tagger(
     module.load_state_dict(result.state)
     module.cpu().eval()
     return TrainedTagger(parts, network, result, tuned)
+
+
+class LitTagger(LightningModule):
+    """Trains a tagger by the likelihood of its CRF; the dev score is that of the decoded tags.
+
+    Args:
+        tagger: the network.
+        config: settings of the training.
+        steps: number of steps of all epochs.
+        score: returns the dev score of the outputs of all pieces; higher is better.
+        tuned: the language model that is trained, too; None means that batches hold vectors.
+    """
+
+    def __init__(
+        self,
+        tagger: Tagger,
+        config: FitConfig,
+        steps: int,
+        score: Callable[[Mapping[int, Sequence[int]]], float],
+        tuned: TunedModel | None = None,
+    ) -> None:
+        super().__init__()
+        self.tagger, self.tuned = tagger, tuned
+        self._config, self._steps, self._score = config, steps, score
+        self._found: Found = {}
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser of all parameters and its schedule."""
+        return optimizers(self.tagger.parameters(), self._config, self._steps, self.tuned)
+
+    def transfer_batch_to_device(
+        self, batch: TagBatch, device: torch.device, dataloader_idx: int
+    ) -> TagBatch:
+        """Return the batch on a device."""
+        return batch.to(device)
+
+    def training_step(self, batch: TagBatch, index: int) -> Tensor:
+        """Return the loss of a batch, in nats per sentence."""
+        loss = self.tagger.loss(self._read(batch))
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.indices))
+        return loss
+
+    def validation_step(self, batch: TagBatch, index: int) -> None:
+        """Decode a batch of dev sentences."""
+        found = self.tagger.predict(self._read(batch))
+        self._found.update(zip(batch.indices, found, strict=True))
+
+    def _read(self, batch: TagBatch) -> TagBatch:
+        """Return a batch with the vectors of the language model that is trained, if there is one."""
+        if self.tuned is None:
+            return batch
+        assert batch.text is not None
+        layers = self.tuned(batch.text).layers
+        # A sentence of whitespace has no units.
+        missing = batch.words.shape[1] - layers.shape[2]
+        return batch._replace(layers=pad(layers, (0, 0, 0, missing)))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the dev score."""
+        self.log(SCORE, self._score(self._found))
+        self._found = {}

@@ -170,7 +170,7 @@ def _classifier(path: str, model: str | None, config: ExplainConfig) -> _Explain
 def _tagger(path: str, model: str | None, config: ExplainConfig) -> _Explainer:
     from lightning_modules.tasks.explanation.tagged import TaggerExplainer
     from lightning_modules.tasks.folder import read_task
-    from lightning_modules.tasks.tagging.cutting import TextCutter
+    from lightning_modules.tasks.tagging.joining import TextCutter
     from lightning_modules.tasks.tagging.saved import from_task, language_model
     from preprocess.reading.labelled.examples import TaggedSentence
     from preprocess.reading.labelled.inputs import read_untagged

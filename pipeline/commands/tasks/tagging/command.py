@@ -17,6 +17,8 @@ SETTINGS = {
     "join": "how tokens become the text that the language model reads",
     "scheme": "tag scheme inside the tagger",
     "baselines": "false: neither baseline nor the tagger without the model",
+    "finetune": "true: then also train the language model",
+    "segmenter": "finds words of plain text in predict: jieba, fugashi, pythainlp",
     "seeds": "number of trainings, whose scores are averaged",
     "train.epochs": "largest number of passes over FILE",
     "network.hidden": "size of the LSTM",
@@ -26,6 +28,7 @@ USE_SETTINGS = {
     "column": "column of the tags of a test file",
     "format": "conll, conllu, jsonl or json (default: from the content)",
     "split": "how plain text is cut into tokens",
+    "segmenter": "finds words of text without spaces: jieba, fugashi, pythainlp",
     "output": "jsonl or conll",
     "device": "auto, cpu or cuda",
 }
@@ -41,7 +44,9 @@ def _train(options: Namespace) -> int:
 
     if options.print_config:
         return print_settings(TagConfig, options.settings)
-    _require("train")
+    from pipeline.lifecycle.stage import require
+
+    require("tag train", {"pytorch_lightning": "tasks"})
     from pipeline.commands.tasks.tagging.train import tag_train
 
     tag_train(options.file, options.model, options.out, options.settings, options.overwrite)
@@ -69,12 +74,6 @@ def _predict(options: Namespace) -> int:
 
     tag_predict(options.task, file, options.model, settings)
     return 0
-
-
-def _require(command: str) -> None:
-    from pipeline.lifecycle.stage import require
-
-    require(f"tag {command}", {"pytorch_lightning": "tasks"})
 
 
 TAG = Group(

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lightning_modules.tasks.features import Features, features_of
-from lightning_modules.tasks.tagging.cutting import TextCutter, share_found
 from lightning_modules.tasks.tagging.joining import (
     Joined,
+    TextCutter,
     are_segmented,
     count_pieces,
     joined_text,
+    share_found,
 )
 from lightning_modules.tasks.tagging.schemes import SchemeReport, detect_scheme
 from lightning_modules.tasks.tagging.spans import spans_of

@@ -14,9 +14,8 @@ from lightning_modules.tasks.features import features_of
 from lightning_modules.tasks.folder import Task, read_task
 from lightning_modules.tasks.tables import escape_field
 from lightning_modules.tasks.tagging.config import TagUseConfig
-from lightning_modules.tasks.tagging.cutting import TextCutter, text_of
 from lightning_modules.tasks.tagging.evaluation import evaluate
-from lightning_modules.tasks.tagging.joining import joined_text
+from lightning_modules.tasks.tagging.joining import TextCutter, joined_text, text_of
 from lightning_modules.tasks.tagging.saved import TaskTagger, from_task, language_model
 from lightning_modules.tasks.tagging.spans import spans_of
 from lightning_modules.tasks.vector_source import VectorSource
