@@ -10,7 +10,17 @@ from preprocess.config import PrepareConfig
 
 SHIPPED = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 EXPECTED = {
-    *("base", "chinese", "elmo-original", "gru", "ptb", "quickstart", "seed-small", "simple-english", "wikitext-2"),
+    *(
+        "base",
+        "chinese",
+        "elmo-original",
+        "gru",
+        "ptb",
+        "quickstart",
+        "seed-small",
+        "simple-english",
+        "wikitext-2",
+    ),
 }
 
 
