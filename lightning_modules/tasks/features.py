@@ -192,6 +192,11 @@ def _sizes(model: BiLM | None, cache: VectorCache | None, unit: str) -> tuple[in
             f"requested; set unit={cache.unit}, or make another cache with `biloom embed "
             f"embed.unit={unit}`"
         )
+    if cache.manifest.details.get("vectors", {}).get("kind", "vector") != "vector":
+        raise FeatureError(
+            f"{cache.path}: this vector cache holds gradients, but a task reads vectors; make a cache of "
+            "vectors with `biloom embed embed.kind=vector`, or pass the model folder"
+        )
     if model is None:
         return cache.layers, cache.dim
     if model.content and cache.model != model.content:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocess.tokenizers.segmentation.segmenters import mostly_unspaced
 from preprocess.vectors.cache import VectorCache
 
 Floats = NDArray[np.float32]
@@ -24,7 +25,7 @@ SAMPLE = 60_000
 
 STRETCH_CHARACTERS, STRETCH_TOKENS = 15, 4
 """A text has spaces between words if the parts between spaces have at most this many characters and
-tokens on average."""
+tokens on average, and most letters are of a script with spaces."""
 
 AROUND = 32
 """Characters to show on each side of a word."""
@@ -87,13 +88,29 @@ class WordSample:
         occurrences lie inside a text, all occurrences are returned, otherwise none at the ends.
         """
         found = np.flatnonzero(self.types == number)
-        text = np.pad(self.places[:, 0], 1, constant_values=-1)  # shifted by 1
-        inner = found[(text[found] == text[found + 1]) & (text[found + 2] == text[found + 1])]
+        before, after = self._beside(found, -1), self._beside(found, 1)
+        is_inner = (before >= 0) & (after >= 0)
+        inner = found[is_inner]
         if len(inner) < 2:
             return found
-        around = np.stack([self.types[inner - 1], self.types[inner + 1]])
+        around = np.stack([self.types[before[is_inner]], self.types[after[is_inner]]])
         one_each: Numbers = np.sort(np.unique(around, axis=1, return_index=True)[1])
         return np.asarray(inner[one_each], np.int64)
+
+    def _beside(self, found: Numbers, step: int) -> Numbers:
+        """Return the next occurrence (step 1) or the one before (step -1), or -1 at the end of the text.
+
+        Occurrences that overlap, such as the characters of a word, are passed over.
+        """
+        text, start, end = self.places.T
+        beside = found + step
+        while True:
+            at = beside.clip(0, len(text) - 1)
+            same = (at == beside) & (text[at] == text[found])
+            overlaps = same & (start[at] < end[found]) & (start[found] < end[at])
+            if not overlaps.any():
+                return np.where(same, beside, -1)
+            beside = beside + step * overlaps
 
     def snippet(self, occurrence: int) -> Snippet:
         """Return an occurrence with the text around it."""
@@ -243,19 +260,19 @@ def joined_text(tokens: Sequence[str]) -> tuple[str, list[int]]:
 def find_words(text: str, starts: Sequence[int], requested: Sequence[str] = ()) -> list[Word]:
     """Find the words of a text, in order, without punctuation at their ends.
 
-    If the parts between spaces are short, these are the words. Otherwise each token is a word, and so
-    is every occurrence of a requested word.
+    If the parts between spaces are short and most letters are of a script with spaces between words,
+    the parts are the words. Otherwise each token is a word, and so is every occurrence of a requested
+    word.
 
     Args:
         text: the text.
         starts: index of the first character of each token.
         requested: words in casefolded form.
     """
-    parts = _parts(text)
-    if _are_words(parts, starts):
-        found = {_bare(text, *part) for part in parts}
+    if has_spaces(text, starts):
+        found = {bare(text, *part) for part in _parts(text)}
     else:
-        found = {_bare(text, *token) for token in pairwise([*starts, len(text)])}
+        found = {bare(text, *token) for token in pairwise([*starts, len(text)])}
         folded = text.casefold()
         # Case folding may change the length of a text, and then the indices do not match.
         for word in requested if len(folded) == len(text) else ():
@@ -271,20 +288,17 @@ def find_words(text: str, starts: Sequence[int], requested: Sequence[str] = ()) 
 
 def has_spaces(text: str, starts: Sequence[int]) -> bool:
     """Return True if the words of a text are what stands between spaces, as for `find_words`."""
-    return _are_words(_parts(text), starts)
+    parts = _parts(text)
+    characters = sum(end - start for start, end in parts)
+    is_short = characters <= STRETCH_CHARACTERS * len(parts)
+    return is_short and len(starts) <= STRETCH_TOKENS * len(parts) and not mostly_unspaced(text)
 
 
 def _parts(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in re.finditer(r"\S+", text)]
 
 
-def _are_words(parts: Sequence[tuple[int, int]], starts: Sequence[int]) -> bool:
-    characters = sum(end - start for start, end in parts)
-    is_short = characters <= STRETCH_CHARACTERS * len(parts)
-    return is_short and len(starts) <= STRETCH_TOKENS * len(parts)
-
-
-def _bare(text: str, start: int, end: int) -> tuple[int, int]:
+def bare(text: str, start: int, end: int) -> tuple[int, int]:
     """Remove characters that are not letters, marks or numbers from both ends of a span."""
     while start < end and unicodedata.category(text[start])[0] not in "LMN":
         start += 1

@@ -21,6 +21,9 @@ from preprocess.reading.labelled.examples import TaggedSentence
 MEMORY_BYTES = 1 << 30
 """Vectors that need more bytes are kept in a temporary file."""
 
+MANY = 50
+"""Training tokens below which their number does not limit the number of tags."""
+
 Progress = Callable[[int, str], None]
 Words = Sequence[Sequence[str]]
 
@@ -95,8 +98,8 @@ def probe_tags(
         progress: called with the number of steps done, of `steps_of`, and what is done next.
 
     Raises:
-        ProbeError: there are no sentences, or the training sentences have one tag only; or
-            scikit-learn is not installed.
+        ProbeError: there are no sentences, or the training sentences have one tag only, or more tags
+            than half their tokens; or scikit-learn is not installed.
     """
     if not train or not dev:
         raise ProbeError(
@@ -110,6 +113,12 @@ def probe_tags(
     if len(names) < 2:
         raise ProbeError(
             f"all training tokens have the tag '{names[0][:40]}'; name another column of the file"
+        )
+    tokens = sum(len(one.tags) for one in train)
+    if 2 * len(names) > tokens >= MANY:
+        raise ProbeError(
+            f"{len(names):,} different tags in {tokens:,} training tokens ('{names[0][:40]}', "
+            f"'{names[1][:40]}', ...), which cannot be learned; name another column of the file"
         )
     numbers = {name: number for number, name in enumerate(names)}
     gold = np.array([numbers[tag] for one in train for tag in one.tags])

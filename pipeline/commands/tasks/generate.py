@@ -3,10 +3,13 @@
 from lightning_modules.evaluation.generation import Sampling, generate
 from lightning_modules.vectors.pretrained import BiLM
 from pipeline.training.device import resolve_device
+from preprocess.errors import one_line
 
 
 def print_generated(model: str, prompt: str, sampling: Sampling, number: int) -> None:
     """Print each text on a line of its own, as soon as it is generated.
+
+    Line breaks and control characters are escaped.
 
     Args:
         model: folder or URL of a model.
@@ -21,4 +24,4 @@ def print_generated(model: str, prompt: str, sampling: Sampling, number: int) ->
     """
     found = BiLM.from_pretrained(model).to(resolve_device("auto"))
     for one in generate(found, prompt, sampling, number):
-        print(" ".join(one.text.split("\n")), flush=True)
+        print(one_line(one.text), flush=True)

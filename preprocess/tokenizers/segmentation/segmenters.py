@@ -169,6 +169,13 @@ def is_unspaced(text: str) -> bool:
     return not text.isascii() and _letters()[""].search(text) is not None
 
 
+def mostly_unspaced(text: str) -> bool:
+    """Return True if most characters but spaces are letters of the scripts of `LONGEST_WORDS`."""
+    if not is_unspaced(text):
+        return False
+    return 2 * len(_letters()[""].findall(text)) > sum(map(len, text.split()))
+
+
 def lacks_spaces(text: str) -> bool:
     """Return True if a text has no spaces between its words, judged by their length.
 

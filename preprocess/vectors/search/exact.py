@@ -47,12 +47,14 @@ class WordQuery:
         vector: vector of the word in this text, shape (dim,).
         static: vector of the word in layer 0, shape (dim,) or (dim / 2,); None if the cache has no
             layer 0.
+        spelling: the word as the text spells it.
     """
 
     text: str
     word: str
     vector: Floats
     static: Floats | None
+    spelling: str
 
     @classmethod
     def of(
@@ -67,12 +69,12 @@ class WordQuery:
             layer: the layer to search.
 
         Raises:
-            QueryError: the units do not spell the word.
+            QueryError: the units do not spell the word, or several words are marked.
         """
-        word = marked.find_in(spellings)
+        word, spelling = marked.word_in(spellings)
         static = layer.static_word(vectors, word) if layer.static is not None else None
         [vector] = layer.words(vectors, [word])
-        return cls(solid(marked.text), word_key(marked.word), vector, static)
+        return cls(solid(marked.text), word_key(spelling), vector, static, spelling)
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class ExactSearch:
                 found = others
                 if keys[n] == query.word:
                     found = same
-                    key = (keys[n - 1] if n else "", keys[n + 1] if n + 1 < len(keys) else "")
+                    key = around(keys, words, n)
                 found.add(key, float(cosines[n]), lambda w=word, t=text: snippet(t, w.start, w.end))  # type: ignore[misc]
         total = counts.total()
         least = least_count(total)
@@ -207,6 +209,17 @@ class ExactSearch:
                 if key and key != own:
                     found.add(key, cosine, lambda raw=raw: shown(joined(raw)))  # type: ignore[misc]
         return [NearText(one.cosine, one.item) for one in found.ordered()[:neighbours]]
+
+
+def around(keys: Sequence[str], words: Sequence[Word], number: int) -> tuple[str, str]:
+    """Return the keys of the words before and after a word of a text; "" at an end of the text.
+
+    Words that overlap, such as the characters of the word, are passed over.
+    """
+    one = words[number]
+    before = (n for n in range(number - 1, -1, -1) if words[n].end <= one.start)
+    after = (n for n in range(number + 1, len(words)) if words[n].start >= one.end)
+    return tuple(keys[n] if n >= 0 else "" for n in (next(before, -1), next(after, -1)))  # type: ignore[return-value]
 
 
 def own_pieces(word: str, keys: Sequence[str], words: Sequence[Word], spaced: bool) -> set[str]:

@@ -42,6 +42,7 @@ from preprocess.vectors.search.exact import (
     Progress,
     WordNeighbours,
     WordQuery,
+    around,
     cosines_to,
     joined,
     not_finite,
@@ -227,9 +228,8 @@ class CacheIndex:
         words = find_words(text, starts, [query.word])
         keys = [word_key(text[word.start : word.end]) for word in words]
         at = next(n for n, word in enumerate(words) if (word.start, word.end) == (start, end))
-        around = (keys[at - 1] if at else "", keys[at + 1] if at + 1 < len(keys) else "")
         pieces = own_pieces(query.word, keys, words, has_spaces(text, starts))
-        return _Use(snippet(text, start, end), around, pieces)
+        return _Use(snippet(text, start, end), around(keys, words, at), pieces)
 
 
 class _Use(NamedTuple):

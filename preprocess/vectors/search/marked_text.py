@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from preprocess.errors import UserError, one_line
-from preprocess.vectors.word_sample import Word, joined_text, word_key
+from preprocess.vectors.word_sample import (
+    Word,
+    bare,
+    find_words,
+    has_spaces,
+    joined_text,
+    word_key,
+)
 
 _BRACKET = re.compile(r"\\([\[\]\\])|([\[\]])")
 
@@ -70,6 +77,33 @@ class MarkedText:
             )
         return cls(text, start, end)
 
+    def word_in(self, spellings: Sequence[str]) -> tuple[Word, str]:
+        """Return the word that is searched for among the units of this text, and its spelling.
+
+        Punctuation at its ends is left out. If spaces separate the words of the text, a marked part of
+        a word stands for the whole word.
+
+        Args:
+            spellings: as in `find_in`.
+
+        Raises:
+            QueryError: as in `find_in`; or no letter or digit is marked, or several words are.
+        """
+        found = self.find_in(spellings)
+        text, starts = joined_text(spellings)
+        start, end = bare(text, found.start, found.end)
+        marked = one_line(self.word)[:40]
+        if start == end:
+            raise QueryError(
+                f"'{marked}' has no letter or digit, and is no word of a cache; mark a word"
+            )
+        if not has_spaces(text, starts):
+            return _word(starts, start, end), text[start:end]
+        words = [one for one in find_words(text, starts) if one.start < end and start < one.end]
+        if len(words) > 1:
+            raise QueryError(f"'{marked}' is {len(words)} words; mark one of them")
+        return words[0], text[words[0].start : words[0].end]
+
     def find_in(self, spellings: Sequence[str]) -> Word:
         """Return the place of the marked word among the units of this text.
 
@@ -94,8 +128,12 @@ class MarkedText:
             )
         first = min(found, key=lambda at: abs(at - share))
         start, end = places[first], places[first + len(wanted) - 1] + 1
-        begins = starts[bisect_right(starts, start) - 1]
-        return Word(start, end, bisect_left(starts, begins), bisect_right(starts, end - 1) - 1)
+        return _word(starts, start, end)
+
+
+def _word(starts: Sequence[int], start: int, end: int) -> Word:
+    begins = starts[bisect_right(starts, start) - 1]
+    return Word(start, end, bisect_left(starts, begins), bisect_right(starts, end - 1) - 1)
 
 
 def _solid(text: str) -> str:

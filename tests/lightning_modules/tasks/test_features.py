@@ -24,7 +24,7 @@ def model(trained: Path) -> BiLM:
 
 
 def cache_of(
-    folder: Path, entries: Sequence[tuple[Text, Any]], model: str, unit: str = "token"
+    folder: Path, entries: Sequence[tuple[Text, Any]], model: str, unit: str = "token", **more: Any
 ) -> VectorCache:
     layers, _, dim = entries[0][1].shape
     with VectorShardWriter(str(folder), (0, 0), layers, dim, "float32") as writer:
@@ -33,7 +33,8 @@ def cache_of(
     files = (*writer.close(), write_index(str(folder), [(0, 0)]))
     details = {"layers": layers, "dim": dim, "dtype": "float32", "unit": unit, "model": model}
     write_manifest(
-        str(folder), Manifest("embed", 2, "", "", "", {}, files, {**details, "texts_kept": True})
+        str(folder),
+        Manifest("embed", 2, "", "", "", {}, files, {**details, "texts_kept": True, **more}),
     )
     return VectorCache.open(folder)
 
@@ -122,6 +123,7 @@ def test_progress_counts_texts(model: BiLM) -> None:
     [
         ({"unit": "word"}, r"vector for each word, but token vectors are requested; set unit=word"),
         ({"model": "other"}, r"made by another model \(other, not .*use the cache of this model"),
+        ({"vectors": {"kind": "gradient"}}, "holds gradients, but a task reads vectors"),
         ({"layers": 1}, r"has 1 layers of .*make a cache of all layers"),
     ],
 )
@@ -130,7 +132,8 @@ def test_a_cache_that_does_not_fit_is_refused(
 ) -> None:
     vectors = np.ones((change.get("layers", model.depth), 2, model.dim), np.float32)
     made_by, unit = change.get("model", model.content), change.get("unit", "token")
-    cache = cache_of(tmp_path, [(TEXTS[0], vectors)], made_by, unit)
+    made = change.get("vectors", {})
+    cache = cache_of(tmp_path, [(TEXTS[0], vectors)], made_by, unit, vectors=made)
     with pytest.raises(FeatureError, match=message):
         features_of(model, cache, TEXTS, "token")
 

@@ -47,7 +47,7 @@ def test_the_most_frequent_groups_have_colours():
     points = [MapPoint(f"g{n}", Snippet("", "w", "")) for n in range(COLOURS + 3)]
     points += [MapPoint(f"g{COLOURS + 2}", Snippet("", "w", ""))]
     html = page_of(points)
-    assert 'class="p g0" tabindex="-1"><i style="left:98' in html
+    assert 'class="p g0" tabindex="0"><i style="left:98' in html
     assert html.count('class="p rest"') == 3
     assert "others (3 labels)" in html
     for number in range(COLOURS):

@@ -112,6 +112,19 @@ def test_contexts_leave_out_repeated_neighbours_and_ends_of_texts(tmp_path):
     assert sample.places[sample.contexts(sample.find("z")), 0].tolist() == [4]
 
 
+def test_contexts_of_a_word_of_several_tokens_are_the_words_around_it(tmp_path):
+    texts = [
+        ["▁去", "银", "行", "取"],
+        ["▁在", "银", "行", "存"],
+        ["▁银", "行", "去"],
+        ["▁去", "银", "行", "取"],
+    ]
+    sample = read_sample(cache_of(tmp_path, texts), ["银行"])
+    # Neither the third text, at whose start the word is, nor a repeated one.
+    places = sample.places[sample.contexts(sample.find("银行"))]
+    assert places.tolist() == [[0, 2, 4], [1, 2, 4]]
+
+
 def test_a_snippet_is_one_line_cut_between_words(tmp_path):
     long = [f"▁left{n}" for n in range(20)] + ["▁word\n\u202e"] + [f"▁right{n}" for n in range(20)]
     sample = read_sample(cache_of(tmp_path, [long, ["▁\ud800", "▁word\u2028"]]), [])

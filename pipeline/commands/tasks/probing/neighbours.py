@@ -17,6 +17,9 @@ from preprocess.vectors.search.index import CacheIndex
 from preprocess.vectors.search.layer import CacheLayer
 from preprocess.vectors.search.marked_text import MarkedText
 
+SHOWN = 300
+"""Characters of a text that are printed; --json prints all."""
+
 
 def neighbours(
     path: str,
@@ -63,7 +66,7 @@ def neighbours(
         if as_json:
             print(json.dumps(_word_figures(words)))
         else:
-            _show_words(console, marked, words, exact=not index)
+            _show_words(console, query.spelling, words, exact=not index)
     else:
         if as_json:
             print(json.dumps(_text_figures(texts)))
@@ -75,15 +78,15 @@ def _no_progress(done: int) -> None:
     """Show nothing, because standard output is JSON."""
 
 
-def _show_words(console: Console, marked: MarkedText, found: WordNeighbours, exact: bool) -> None:
-    console.stage(marked.word, f"{found.occurrences:,} of {found.searched:,} words in the cache")
+def _show_words(console: Console, word: str, found: WordNeighbours, exact: bool) -> None:
+    console.stage(word, f"{found.occurrences:,} of {found.searched:,} words in the cache")
     if found.occurrences:
-        console.line(f"uses of {marked.word}, the nearest first")
+        console.line(f"uses of {word}, the nearest first")
     elif exact:
-        console.line(f"the cache has no other use of {marked.word}")
+        console.line(f"the cache has no other use of {word}")
     else:
         console.line(
-            f"the index has no use of {marked.word}; in text without spaces, it has the uses of tokens "
+            f"the index has no use of {word}; in text without spaces, it has the uses of tokens "
             "only, and a search without --index finds all"
         )
     for one in found.same:
@@ -104,7 +107,8 @@ def _show(console: Console, one: Neighbour) -> None:
 def _show_texts(console: Console, found: list[NearText]) -> None:
     console.line("the nearest texts" if found else "the cache has no other text")
     for one in found:
-        console.line(f"{one.cosine:5.2f}  {one.text}")
+        text = one.text[:SHOWN] + "…" * (len(one.text) > SHOWN)
+        console.line(f"{one.cosine:5.2f}  {text}")
 
 
 def _word_figures(found: WordNeighbours) -> dict[str, object]:

@@ -16,8 +16,10 @@ from pipeline.console import Console
 from pipeline.training.device import resolve_device
 from preprocess.reading.labelled.description import describe
 from preprocess.reading.labelled.examples import Reading, TaggedSentence
-from preprocess.reading.labelled.options import TaggedOptions
 from preprocess.reading.labelled.tagged import read_tagged_sentences
+
+FEWEST = 20
+"""Dev sentences below which the intervals of a bootstrap over sentences are too narrow."""
 
 
 def probe(file: str, model: str, settings: ProbeConfig, as_json: bool) -> None:
@@ -66,12 +68,12 @@ def _sentences(
     file: str, settings: ProbeConfig
 ) -> tuple[Sequence[TaggedSentence], Sequence[TaggedSentence], list[str]]:
     """Return the sentences to learn from and to test on, and what the user must know about them."""
-    options = TaggedOptions(tags=settings.column, tokens=settings.tokens)
+    options = settings.reading
     reading = read_tagged_sentences(file, options)
     told = list(describe(reading))
     if settings.dev is not None:
         dev = read_tagged_sentences(settings.dev, options)
-        told += describe(dev)
+        told += [*describe(dev), *_few(dev.examples)]
         return _limited(reading.examples, settings, told), dev.examples, told
     train, held_out = _split(reading, settings)
     share = f"{settings.dev_share:.3g}"
@@ -79,7 +81,18 @@ def _sentences(
         f"tested on {len(held_out):,} of {len(reading.examples):,} sentences, drawn by the seed "
         f"(dev_share={share}); dev=FILE names a file instead"
     )
+    told += _few(held_out)
     return _limited(train, settings, told), held_out, told
+
+
+def _few(dev: Sequence[TaggedSentence]) -> list[str]:
+    """Return a warning if there are too few sentences for the bootstrap."""
+    if len(dev) >= FEWEST:
+        return []
+    return [
+        f"only {len(dev)} sentences are tested on, so the intervals are too narrow; name a larger dev "
+        "file, or raise dev_share"
+    ]
 
 
 def _limited(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from biloom import BiLM
-from lightning_modules.evaluation.generation import Sampling, generate
+from lightning_modules.evaluation.generation import Generated, Sampling, generate
 from pipeline.cli import main
 
 
@@ -28,3 +28,12 @@ def test_a_setting_out_of_range_is_told(trained: Path, capsys: pytest.CaptureFix
         "",
         "biloom: top_p: 2 is not a probability above 0 and at most 1; 1 keeps all tokens\n",
     )
+
+
+def test_a_text_with_line_breaks_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = Generated("a\nb\r\x1b[31mc", (), 0.0, True)
+    monkeypatch.setattr("pipeline.commands.tasks.generate.generate", lambda *_: [one])
+    assert main(["generate", "--model", f"{trained}/export"]) == 0
+    assert capsys.readouterr().out == "a\\nb\\r\\x1b[31mc\n"

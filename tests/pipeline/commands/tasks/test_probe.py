@@ -32,6 +32,7 @@ def test_layers_are_compared_with_baselines(tagged, trained, capsys):
     for words in (
         "150 read = 150 used + 0 dropped",
         "drawn by the seed (dev_share=0.1)",
+        "only 15 sentences are tested on, so the intervals are too narrow",
         "most frequent tag of the word | 100.0 (100.0 to 100.0)",
         "layer 0 (no context) | ",
         "layer 2 | ",
@@ -81,7 +82,9 @@ def test_other_tasks(trained, capsys, tmp_path):
     ("words", "told"),
     [
         (["column=3"], "all training tokens have the tag 'O'; name another column"),
-        (["column=9"], "9"),
+        (["column=9"], "there is no column '9'"),
+        (["tags=9"], "set tags to a number from 1 to 3"),
+        (["tags=2", "column=2"], "column and tags name the same column"),
         (["colum=2"], "unknown key 'colum'; did you mean 'column'?"),
         (["dev=none.conll"], "none.conll"),
         (["task=wic"], "not JSON"),
@@ -92,6 +95,14 @@ def test_mistakes_are_told(tagged, trained, capsys, words, told):
     code, _, err = probed(capsys, tagged, trained / "export", *words)
     assert code == 2
     assert told in err
+
+
+def test_a_column_of_numbers_is_no_column_of_tags(trained, capsys, tmp_path):
+    path = tmp_path / "numbers.conll"
+    path.write_text("\n".join(f"a{n} {n}.5\nb {n}.75\n" for n in range(40)))
+    code, _, err = probed(capsys, path, trained / "export")
+    assert code == 2
+    assert "72 different tags in 72 training tokens ('0.5', '0.75', ...)" in err
 
 
 def test_a_file_of_one_sentence_cannot_be_divided(trained, capsys, tmp_path):

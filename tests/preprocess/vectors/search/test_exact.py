@@ -127,6 +127,15 @@ def test_the_characters_of_a_word_are_left_out(cache_of):
     assert not {"银", "行"} & {word for word, _ in found.static}
 
 
+def test_uses_of_a_word_of_several_tokens_are_told_apart_by_the_words_around_them(cache_of):
+    lines = ("去银行取", "在银行存", "去银行取钱吧我们", "到银行了")
+    cache = cache_of([[(c, RIVER) for c in line] for line in lines], mark="")
+    found = search(cache, "在[银行]存", 4)
+    assert found.occurrences == 3
+    # The third text has the same characters around the word as the first one.
+    assert [one.snippet.after for one in found.same] == ["取", "了"]
+
+
 def test_rare_words_are_no_neighbours_in_a_large_cache(cache_of, monkeypatch):
     monkeypatch.setattr("preprocess.vectors.search.exact.least_count", lambda total: 2)
     texts = [
@@ -171,7 +180,7 @@ def test_texts_are_searched_by_their_mean_vector(cache_of, banks):
 def test_a_cache_of_sentences_has_no_words(cache_of):
     cache = cache_of([[("x y", RIVER)], [("z", MONEY)]], unit="sentence")
     layer = CacheLayer.of(cache)
-    query = WordQuery("", "x", RIVER, None)
+    query = WordQuery("", "x", RIVER, None, "x")
     with pytest.raises(QueryError, match="one vector for each text"):
         ExactSearch(cache, layer).nearest_uses(query, 2)
 

@@ -93,6 +93,6 @@ def test_an_index_is_local_and_needs_usearch(cache_of, banks, tmp_path, monkeypa
 def test_an_empty_cache_has_an_empty_index(cache_of, tmp_path):
     cache = cache_of([[], []])
     index = opened(tmp_path, cache)
-    query = WordQuery("", "bank", np.ones(16, "f4"), np.ones(8, "f4"))
+    query = WordQuery("", "bank", np.ones(16, "f4"), np.ones(8, "f4"), "bank")
     found = index.nearest_uses(query, 3)
     assert (found.same, found.others, found.static, found.searched) == ((), (), (), 0)

@@ -62,3 +62,25 @@ def test_the_word_is_found_among_its_tokens(
 def test_a_word_that_cleaning_removed_is_told() -> None:
     with pytest.raises(QueryError, match="'x' is not in the text after its cleaning"):
         MarkedText.parse("a [x]").find_in(["▁a"])
+
+
+@pytest.mark.parametrize(
+    ("written", "spellings", "word", "first", "last"),
+    [
+        ("the ba[nk] is", ["▁the", "▁ban", "k", "▁is"], "bank", 1, 2),
+        ("the [bank,] is", ["▁the", "▁bank", ",", "▁is"], "bank", 1, 1),
+        ("去[银行]取", ["▁去", "银", "行", "取"], "银行", 1, 2),
+    ],
+)
+def test_the_whole_word_is_searched_for(
+    written: str, spellings: list[str], word: str, first: int, last: int
+) -> None:
+    found, spelling = MarkedText.parse(written).word_in(spellings)
+    assert (spelling, found.first, found.last) == (word, first, last)
+
+
+def test_what_is_not_one_word_is_told() -> None:
+    with pytest.raises(QueryError, match="'the bank' is 2 words; mark one of them"):
+        MarkedText.parse("to [the bank]").word_in(["▁to", "▁the", "▁bank"])
+    with pytest.raises(QueryError, match="'!!' has no letter or digit"):
+        MarkedText.parse("a [!!]").word_in(["▁a", "▁!!"])
