@@ -232,8 +232,8 @@ def _write_tagged(folder: Path) -> None:
         for far in range(4)
         for place in ("Oslo", "Rome", "Bern")
     ]
-    for name in ("names.conll", "names-dev.conll"):
-        rows = [[*(f"{word} {tag}" for word, tag in one), ""] for one in tagged]
+    for name, part in (("names.conll", tagged), ("names-dev.conll", tagged[1::2])):
+        rows = [[*(f"{word} {tag}" for word, tag in one), ""] for one in part]
         _write(folder / name, [row for one in rows for row in one])
     _write(folder / "words.txt", [" ".join(word for word, _ in one) for one in tagged])
     _write(folder / "sentences.txt", ["Anna lives in Oslo.", "Nobody does."])

@@ -18,8 +18,7 @@ from rich.console import Console as RichConsole
 
 from biloom import BiLM, VectorCache
 from lightning_modules.nn.recurrent.stack import Recurrent
-from lightning_modules.vectors import encoder
-from lightning_modules.vectors.encoder import Encoder
+from lightning_modules.vectors import encoder, pretrained
 from pipeline.cli import main
 from pipeline.console import Console
 from pipeline.lifecycle.stage import StageError
@@ -257,8 +256,12 @@ def test_input_without_text_is_refused(tiny: Tiny, trained: Path, tmp_path: Path
 def test_vectors_beyond_half_precision_are_refused_with_a_message(
     tiny: Tiny, trained: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Encoder.encode
-    monkeypatch.setattr(Encoder, "encode", lambda *a: [one + 1e6 for one in real(*a)])
+    real = pretrained.put
+    monkeypatch.setattr(
+        pretrained,
+        "put",
+        lambda array, layer, values, start: real(array, layer, values + 1e6, start),
+    )
 
     with pytest.raises(UserError, match=r"too large for float16; set embed\.dtype=float32"):
         embed(tiny, trained, tmp_path, f"embed.input={text}")
