@@ -1,10 +1,10 @@
 """Settings of the commands that look into vectors: `probe`, `neighbours` and `map`."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from preprocess.reading.labelled.options import TaggedOptions
+from preprocess.reading.labelled.options import ColumnOptions
 from preprocess.section import Section
 
 LAYER = "layer of the cache, counted from 0; -1 is the last"
@@ -40,18 +40,13 @@ class MapConfig(Section):
     seed: int = Field(1, ge=0, description="seed of the sample and of t-SNE")
 
 
-class ProbeConfig(TaggedOptions):
+class ProbeConfig(ColumnOptions):
     """Settings of `biloom probe`."""
 
     task: Literal["tags", "senses", "wic"] = Field(
         "tags",
         description="tags: a label for each token; senses: the sense of a word in its context; wic: "
         "whether a word has the same sense in two texts",
-    )
-    column: str | None = Field(
-        None,
-        description="tags: column of the labels, by name or number from 1: another name for `tags`; null: "
-        "the last one, UPOS in CoNLL-U",
     )
     dev: str | None = Field(
         None, description="tags: file to test on; null: a share of the sentences (dev_share)"
@@ -75,15 +70,3 @@ class ProbeConfig(TaggedOptions):
     )
     lower: bool = Field(False, description="lower-case the texts, for a model of lower-cased text")
     seed: int = Field(1, ge=0, description="seed of the dev sentences, control labels and training")
-
-    @model_validator(mode="after")
-    def _one_column(self) -> Self:
-        if self.column is not None and self.tags is not None:
-            raise ValueError("column and tags name the same column; set one of them")
-        return self
-
-    @property
-    def reading(self) -> TaggedOptions:
-        """How the files are read."""
-        given = {name: getattr(self, name) for name in TaggedOptions.model_fields}
-        return TaggedOptions(**{**given, "tags": self.column or self.tags})

@@ -1,9 +1,9 @@
 """Settings of a tagger and of its training. Imports no torch."""
 
 from functools import partial
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from lightning_modules.tasks.training_config import (
     Batch,
@@ -18,7 +18,7 @@ from lightning_modules.tasks.training_config import (
     Warmup,
     WeightDecay,
 )
-from preprocess.reading.labelled.options import TaggedOptions
+from preprocess.reading.labelled.options import ColumnOptions
 from preprocess.section import Section
 from preprocess.tokenizers.segmentation.segmenters import SegmenterName
 
@@ -74,33 +74,16 @@ class TagFitConfig(FitConfig):
     )
 
 
-COLUMN = (
-    "column or field of the tags, by name or by number from 1: another name for `tags`; null: the last "
-    "column, UPOS in CoNLL-U"
-)
 DEVICE = "where to compute; auto: a GPU if there is one, otherwise the CPU"
 
 
-class _Reading(TaggedOptions):
-    column: str | None = Field(None, description=COLUMN)
+class _Reading(ColumnOptions):
     segmenter: SegmenterName | None = Field(
         None,
         description="finds the words of plain text in a script without spaces, if the tokens of the "
         "training file are such words: jieba (Chinese), fugashi (Japanese) or pythainlp (Thai); predict "
         "uses that of train, if it is not set",
     )
-
-    @model_validator(mode="after")
-    def _one_column(self) -> Self:
-        if self.column is not None and self.tags is not None:
-            raise ValueError("column and tags name the same column; set one of them")
-        return self
-
-    @property
-    def reading(self) -> TaggedOptions:
-        """How files are read."""
-        given = {name: getattr(self, name) for name in TaggedOptions.model_fields}
-        return TaggedOptions(**{**given, "tags": self.column or self.tags})
 
 
 class TagConfig(TaskOptions, _Reading):

@@ -1,8 +1,8 @@
 """Settings of the readers of labelled files."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from preprocess.config import known_encoding
 from preprocess.section import Section
@@ -93,3 +93,25 @@ class TaggedOptions(Section):
     encoding: Annotated[str, AfterValidator(known_encoding)] = Field(
         "auto", description="encoding of the file; auto: UTF-8, or the likely encoding if it is not"
     )
+
+
+class ColumnOptions(TaggedOptions):
+    """`TaggedOptions` in which `column` is another name for `tags`."""
+
+    column: str | None = Field(
+        None,
+        description="column or field of the tags, by name or by number from 1: another name for `tags`; "
+        "null: the last column, UPOS in CoNLL-U",
+    )
+
+    @model_validator(mode="after")
+    def _one_column(self) -> Self:
+        if self.column is not None and self.tags is not None:
+            raise ValueError("column and tags name the same column; set one of them")
+        return self
+
+    @property
+    def reading(self) -> TaggedOptions:
+        """How files are read."""
+        given = {name: getattr(self, name) for name in TaggedOptions.model_fields}
+        return TaggedOptions(**{**given, "tags": self.column or self.tags})
