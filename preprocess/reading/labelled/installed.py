@@ -12,7 +12,7 @@ from preprocess.files.search.find import FileInfo
 from preprocess.reading.installed_docs import list_files, paragraphs
 from preprocess.reading.labelled.rows import Row, Rows
 
-OF_A_PACKAGE, OF_A_FILE = 500, 10
+OF_A_PACKAGE, OF_A_FILE = 400, 10
 """Largest numbers of paragraphs, chosen at random with a fixed seed."""
 
 
