@@ -1,7 +1,7 @@
 """Scores of predicted tags with their intervals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,17 @@ class Evaluation:
             are those of spans, "precision", "recall" and "f1" count spans as conlleval does, and
             "strict_f1" only spans that are valid in the scheme, as seqeval's strict mode does.
         by_label: scores of the spans of each label, over all trainings.
+        counts: what the scores are computed from, (trainings, sentences, 2 or 8) int64.
     """
 
     scores: Mapping[str, Interval]
     by_label: Mapping[str, Score]
+    counts: npt.NDArray[np.int64] = field(repr=False, compare=False)
+
+    @property
+    def first(self) -> str:
+        """The name of the score that matters most."""
+        return "f1" if "f1" in self.scores else "accuracy"
 
 
 def evaluate(
@@ -54,7 +61,24 @@ def evaluate(
     if scheme is not None:
         pooled = score_spans([*gold] * len(runs), [tags for run in runs for tags in run])
         by_label = dict(pooled.by_label)
-    return Evaluation(found, by_label)
+    return Evaluation(found, by_label, counts)
+
+
+def difference(more: Evaluation, less: Evaluation, resamples: int = RESAMPLES) -> Interval:
+    """Return how much the first score of one evaluation is above that of another, with its interval.
+
+    Both are scored on the same draws of sentences, so that the interval is narrower than those of the
+    scores suggest.
+    """
+    name = more.first
+
+    def statistic(drawn: Indices) -> dict[str, float]:
+        one, two = (
+            _scores(each.counts[:, drawn].sum(1), name == "f1")[name] for each in (more, less)
+        )
+        return {name: one - two}
+
+    return bootstrap_intervals(statistic, more.counts.shape[1], resamples=resamples)[name]
 
 
 def dev_score(gold: Tags, predicted: Tags, has_spans: bool) -> float:

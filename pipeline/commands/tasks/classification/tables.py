@@ -20,6 +20,7 @@ from lightning_modules.tasks.classification.table import (
 from lightning_modules.tasks.folder import ModelReference
 from pipeline.commands.tasks.classification.data import Data
 from pipeline.commands.tasks.classification.heads import TrainedHead
+from pipeline.commands.tasks.comparison import comparison
 from pipeline.console import Console
 from pipeline.reports.model_card import escape
 from preprocess.errors import one_line
@@ -83,14 +84,8 @@ def comparisons(metrics: dict[str, Any], target: Target) -> list[str]:
     scale, digits = (1, 4) if target == "number" else (100, 1)
     lines = []
     for name, found in metrics["above"].items():
-        value, low, high = (scale * found[key] for key in ("value", "low", "high"))
-        verdict = "above" if low > 0 else "below" if high < 0 else "not different from"
-        by = f"{abs(value):.{digits}f} " if verdict != "not different from" else ""
-        lines.append(
-            f"the head is {by}{verdict} {one_line(name)} ({first}; difference {value:+.{digits}f}, "
-            f"95 % interval {low:+.{digits}f} to {high:+.{digits}f})"
-        )
-        if name.startswith(MAJORITY) and low <= 0:
+        lines.append(comparison("head", name, first, found, scale, digits))
+        if name.startswith(MAJORITY) and found["low"] <= 0:
             lines.append(
                 f"the {first} of the head is not above that of the most frequent label, so that its "
                 "differences from other rows do not show that the vectors help"

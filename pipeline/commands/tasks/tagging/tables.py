@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from lightning_modules.tasks.folder import ModelReference
 from lightning_modules.tasks.intervals import Interval
-from lightning_modules.tasks.tagging.evaluation import Evaluation
+from lightning_modules.tasks.tagging.evaluation import Evaluation, difference
 from lightning_modules.tasks.tagging.trained import TrainedTagger
+from pipeline.commands.tasks.comparison import comparison
 from pipeline.console import Console
 
 MOST_FREQUENT = "most frequent tag of each word"
@@ -93,10 +95,23 @@ class TagTable:
         seeds = f", mean of {self.seeds} seeds" if self.seeds > 1 else ""
         return f"dev, {self.dev:,} sentences, percent with 95 % intervals over sentences{seeds}"
 
+    @cached_property
+    def above(self) -> dict[str, dict[str, float]]:
+        """How much the last tagger is above each other one, with a 95 % interval; not the frequent tags."""
+        *others, (_, last) = self.evaluations.items()
+        return {
+            name: difference(last, found)._asdict()
+            for name, found in others
+            if name != MOST_FREQUENT
+        }
+
     def show(self, console: Console, tagger: TrainedTagger) -> None:
         """Print the scores, the layer weights and the speed."""
         console.table(self.title, *score_rows(self.evaluations))
         last = [*self.evaluations][-1]
+        score = COLUMNS[self.evaluations[last].first]
+        for name, found in self.above.items():
+            console.line(comparison(last, f"the {name}", score, found))
         header, rows = label_rows(self.evaluations[last])
         if rows:
             console.table(f"spans by label, {last}", header, rows)
@@ -116,6 +131,7 @@ class TagTable:
             "dev_sentences": self.dev,
             "seeds": self.seeds,
             "rows": {name: scores_of(found) for name, found in self.evaluations.items()},
+            "above": self.above,
             "layer_weights": tagger.layer_shares,
             "best_epoch": result.best_epoch if result else None,
             "history": [dict(figures) for figures in result.history] if result else [],

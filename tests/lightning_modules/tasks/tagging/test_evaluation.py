@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_modules.tasks.tagging.evaluation import dev_score, evaluate
+from lightning_modules.tasks.tagging.evaluation import dev_score, difference, evaluate
 from lightning_modules.tasks.tagging.span_scores import score_spans
 
 GOLD = [["B-A", "I-A", "O"], ["O", "B-B"], ["B-A", "O"], ["O"]]
@@ -32,6 +32,16 @@ def test_several_trainings_are_averaged() -> None:
     both = evaluate(GOLD, [FOUND, GOLD], "IOB2")
     assert both.scores["f1"].value == pytest.approx(sum(scores) / 2)
     assert both.by_label["B"].gold == 2
+
+
+def test_a_difference_is_over_the_same_sentences() -> None:
+    right, wrong = (evaluate(GOLD * 10, [run * 10], "IOB2") for run in (GOLD, FOUND))
+    found = difference(right, wrong)
+    assert found.value == pytest.approx(1 - wrong.scores["f1"].value)
+    assert 0 < found.low < found.value < found.high
+    assert difference(wrong, wrong) == (0, 0, 0)
+    words = [evaluate([["NN", "VB"]], [[["NN", tag]]], None) for tag in ("VB", "NN")]
+    assert difference(*words).value == 0.5
 
 
 def test_tags_without_spans_have_an_accuracy_only() -> None:

@@ -83,6 +83,8 @@ def test_a_training_prints_the_table_and_writes_the_folder(trained_task: tuple[P
         "most frequent tag of each word | ",
         "tagger without the language model | ",
         "tagger with the language model | ",
+        "the tagger with the language model is ",
+        " the tagger without the language model (F1; difference ",
         "PER | ",
         "learned weights of the layers, from layer 0: 0.",
         "tokens/s",
@@ -94,6 +96,7 @@ def test_a_training_prints_the_table_and_writes_the_folder(trained_task: tuple[P
     metrics = json.loads((task / "metrics.json").read_text())
     assert metrics["rows"]["tagger with the language model"]["scores"]["f1"]["value"] > 0.5
     assert len(metrics["layer_weights"]) == 3
+    assert [*metrics["above"]] == ["tagger without the language model"]
 
 
 def test_the_same_command_changes_nothing_and_another_is_refused(
