@@ -154,7 +154,7 @@ def check_tags(path: str, sentences: Sequence[TaggedSentence], tags: TagSet) -> 
 
 
 def tell_unseen(tags: TagSet, sentences: Sequence[TaggedSentence], console: Console) -> None:
-    """Print which tags or labels of test sentences a tagger cannot predict."""
+    """Print which tags or labels of the scored sentences a tagger cannot predict, and if they have no span."""
     if tags.file_scheme is None:
         what, known = "tags", {*tags.tags}
         found = {tag for one in sentences for tag in one.tags}
@@ -164,6 +164,11 @@ def tell_unseen(tags: TagSet, sentences: Sequence[TaggedSentence], console: Cons
             {span.label for tag in tags.tags for span in spans_of([tag])},
         )
         found = {span.label for one in sentences for span in spans_of(one.tags)}
+        if not found:
+            console.warn(
+                f"none of the {len(sentences):,} scored sentences has a span, so that F1 is 0 whatever is "
+                "predicted; score more sentences, or name another file"
+            )
     if unseen := sorted(found - known):
         shown = ", ".join(f"{name!r:.40}" for name in unseen[:SHOWN])
         console.warn(

@@ -120,6 +120,17 @@ def test_without_baselines_there_is_one_training(
     assert "most frequent" not in out
 
 
+def test_scored_sentences_without_spans_are_told(
+    task: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "bare.conll").write_text("ka O\nna O\n\nlo O\n")
+    assert main(["tag", "test", f"{task}", f"{tmp_path}/bare.conll"]) == 0
+    told = " ".join("".join(capsys.readouterr()).split())
+    assert (
+        "none of the 2 scored sentences has a span, so that F1 is 0 whatever is predicted" in told
+    )
+
+
 def test_a_test_scores_another_file(task: Path, files: Path, capsys: Capture) -> None:
     assert main(["tag", "test", str(task), str(files / "dev.conll"), "device=cpu"]) == 0
     out = capsys.readouterr().out
