@@ -94,16 +94,26 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         ) from error
 
 
-def _unpack(data: bytes) -> dict[str, Any]:
-    body, mark, digest = data[:-COMMENT_BYTES], data[-COMMENT_BYTES:-32], data[-32:]
-    if mark == MARK and xxhash.xxh128_hexdigest(body).encode() != digest:
-        raise ValueError("its checksum is wrong")
+def check_archive(data: bytes) -> None:
+    """Check that a zip archive of `torch.save` cannot unpack to more than its size.
+
+    Raises:
+        ValueError: a part is compressed, or parts overlap.
+        zipfile.BadZipFile: the data is no zip archive.
+    """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ValueError("it has compressed parts")
     if sum(member.file_size for member in members) > len(data):
         raise ValueError("its parts overlap")
+
+
+def _unpack(data: bytes) -> dict[str, Any]:
+    body, mark, digest = data[:-COMMENT_BYTES], data[-COMMENT_BYTES:-32], data[-32:]
+    if mark == MARK and xxhash.xxh128_hexdigest(body).encode() != digest:
+        raise ValueError("its checksum is wrong")
+    check_archive(data)
     checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     _check(checkpoint, len(data), DEEPEST)
     if not isinstance(checkpoint, dict):

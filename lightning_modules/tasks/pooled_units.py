@@ -22,7 +22,7 @@ Pooling = Literal["mean", "max", "mean_max"]
 
 
 class RunningPool:
-    """Mean and maximum over the units of a text, of which some positions are known at a time.
+    """Mean and maximum over the units of a text, whose vectors arrive in parts.
 
     A word's vector has the forward half of its last token and the backward half of its first.
 

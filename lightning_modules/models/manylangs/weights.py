@@ -21,13 +21,13 @@ so the gate's weights and bias are negated.
 """
 
 import io
-import zipfile
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from lightning_modules.config import LSTMConfig, ModelConfig, WordCharCNNInputConfig
+from lightning_modules.models.checkpoint_file import check_archive
 from lightning_modules.models.elmo_errors import ElmoError, reading
 from lightning_modules.models.manylangs.dictionaries import (
     CHARACTERS,
@@ -99,12 +99,7 @@ def _read(path: str) -> dict[str, Tensor]:
         )
     try:
         if data.startswith(b"PK"):
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                parts = archive.infolist()
-            if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-                raise ValueError("it has compressed parts")
-            if sum(part.file_size for part in parts) > len(data):
-                raise ValueError("its parts overlap")
+            check_archive(data)
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types of exceptions
         if isinstance(error, MemoryError):

@@ -98,7 +98,7 @@ def _flags(labels: Truth, k: int) -> npt.NDArray[np.bool_]:
 
 
 def _widened(flags: Truth, width: int) -> Truth:
-    """Return flags with a column for each unknown label, none of which is predicted."""
+    """Return flags with a column for each unknown label; unknown labels are never predicted."""
     return np.pad(flags, ((0, 0), (0, width - flags.shape[1])))
 
 

@@ -152,7 +152,7 @@ def _word_units(
     of: npt.NDArray[np.int64],
     by: By,
 ) -> tuple[Spans, npt.NDArray[np.int64]]:
-    """Return the words, of which those in a script without spaces are cut into their tokens.
+    """Return the words; a word in a script without spaces is cut into its tokens.
 
     Args:
         text: the text.

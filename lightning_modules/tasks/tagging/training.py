@@ -37,8 +37,8 @@ class Sentences:
 
     Attributes:
         examples: the sentences.
-        vectors: the vectors of the language model in the same order, or the texts of which it makes
-            them if it is trained, too; None without a language model.
+        vectors: the vectors of the language model in the same order; if the language model is trained,
+            too, the texts that it reads; None without a language model.
     """
 
     examples: Sequence[TaggedSentence]

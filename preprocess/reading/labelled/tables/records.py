@@ -72,7 +72,7 @@ def read_records(
 
 
 class _Lines:
-    """Lines, some of which are read ahead.
+    """Lines of a file; some can be read ahead.
 
     Attributes:
         number: number of the next line, from 1.

@@ -36,7 +36,7 @@ def test_the_published_network_is_known_without_its_file(tmp_path: Path) -> None
     assert (given.is_published, taken.is_published) == (False, True)
     assert given.config(6000) == taken.config(6000)
     assert isinstance(taken.config(6000).input, WordCharCNNInputConfig)
-    # The encoder.pkl of a published model has 302,255,470 bytes, some of which are no weights.
+    # The encoder.pkl of a published model has 302,255,470 bytes; some of them are no weights.
     recurrent = parameter_count(taken.config(7), 3, head=False) - _input_parameters()
     assert 0 < 302_255_470 - 4 * recurrent < 20_000
 
