@@ -49,7 +49,12 @@ class TunedModel(nn.Module):
         self._layers = [*layers, others]
 
     def forward(self, batch: TextBatch) -> Padded:
-        """Return the vectors of all layers of the units of a batch, with gradients."""
+        """Return the vectors of all layers of the units of a batch, with gradients.
+
+        Raises:
+            BatchError: if the batch was made by a model with other ids.
+        """
+        self.model.check_batch(batch)
         tokens = self.model(batch.ids, batch.lengths, batch.spellings)
         directions = self.model.network.directions
         return Padded(batch.pool(tokens, directions=directions), batch.units)

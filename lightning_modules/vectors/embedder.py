@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lightning_modules.nn.scalar_mix import ScalarMix, mix_layers, normalize_layers
 from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import Pooling, Selection, SelectionError, Text, Unit
-from lightning_modules.vectors.text_batch import TextBatch
+from lightning_modules.vectors.text_batch import BatchError, TextBatch
 from preprocess.errors import UserError
 
 
@@ -130,6 +130,7 @@ class BiLMEmbedder(nn.Module):
 
         Raises:
             TypeError: if ``texts`` is one string, or a text is neither a string nor a list of words.
+            BatchError: if a batch was made by a model with other ids, or for another unit.
             VectorError: if a frozen model computes NaN or infinity.
         """
         embed = self._embed
@@ -141,6 +142,7 @@ class BiLMEmbedder(nn.Module):
     def _embed(self, texts: Sequence[Text] | TextBatch, inputs: Tensor | None) -> Embedded:
         model = self.model
         batch = texts if isinstance(texts, TextBatch) else self.batch(texts)
+        self._check(batch)
         batch = batch.to(next(model.parameters()).device)
         layers = self._layers(batch, inputs)  # (depth, batch, time, dim)
         layers = layers.to(next(self.mixes.parameters()).dtype)
@@ -156,6 +158,15 @@ class BiLMEmbedder(nn.Module):
                 mixed = nn.functional.normalize(mixed, dim=-1)
             vectors.append(self.dropout(mixed))
         return Embedded(tuple(vectors), batch.mask)
+
+    def _check(self, batch: TextBatch) -> None:
+        self.model.check_batch(batch)
+        if batch.unit != self._unit:
+            raise BatchError(
+                f"the batch has one vector for each {batch.unit}, but the embedder for each {self._unit}; "
+                "make the batch with the embedder's `batch` method, or the embedder with "
+                f"unit={batch.unit!r}"
+            )
 
     def _layers(self, batch: TextBatch, inputs: Tensor | None) -> Tensor:
         model = self.model

@@ -185,7 +185,7 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
         longest = None if self._spellings is None else self._spellings.max_characters
         read = self.reader.read(texts, segmenter)
         self.reader.warn_of_no_spaces([unit == "word" and text.lacks_spaces for text in read])
-        return text_batch(read, unit, self.tokenizer.vocabulary, longest)
+        return text_batch(read, unit, self.tokenizer.vocabulary, self.ids_content, longest)
 
     def embed(
         self,

@@ -1,6 +1,8 @@
 """Texts as padded tensors, the vectors of all layers, and their pooling, with gradients."""
 
+import hashlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -12,9 +14,15 @@ from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.vectors.encoder import Encoder
 from lightning_modules.vectors.selection import Pooling, Unit, units_of
 from lightning_modules.vectors.type_vectors import TypeVectors
+from preprocess.errors import UserError
 from preprocess.tokenizers.aligned_text import Tokenised
 from preprocess.tokenizers.base import BOS, EOS, UNKNOWN
+from preprocess.tokenizers.load import Tokenizer
 from preprocess.tokenizers.spellings import Spellings
+
+
+class BatchError(UserError):
+    """Raised if a batch was made by a model with other ids, or for other units."""
 
 
 class BatchTexts:
@@ -26,12 +34,18 @@ class BatchTexts:
         texts: the cleaned texts with their tokens and words.
         unit: what the units are.
         spellings: spelling of each id, if the model reads words by their spelling.
+        ids_content: `TensorForward.ids_content` of the model that made the batch.
     """
 
     def __init__(
-        self, texts: tuple[Tokenised, ...], unit: Unit, spellings: Spellings | None
+        self,
+        texts: tuple[Tokenised, ...],
+        unit: Unit,
+        spellings: Spellings | None,
+        ids_content: str,
     ) -> None:
         self.texts, self.unit, self.spellings = texts, unit, spellings
+        self.ids_content = ids_content
 
 
 class TextBatch(NamedTuple):
@@ -154,6 +168,7 @@ class TensorForward(nn.Module):
     """The forward pass of a `BiLM` over padded tensors."""
 
     network: BiLMNetwork
+    tokenizer: Tokenizer
     starts: tuple[int, int]
     _spellings: Spellings | None
     _types: TypeVectors | None
@@ -162,6 +177,29 @@ class TensorForward(nn.Module):
     def encoder(self) -> Encoder:
         """The encoder of the present ``network``, which a program may have replaced or wrapped."""
         return Encoder(self.network, self.starts, self._spellings, self._types)
+
+    @cached_property
+    def ids_content(self) -> str:
+        """A hash of what ids mean: their spellings, and whether unknown words have ids of their own.
+
+        Models with the same vocabulary have the same hash, so they read each other's batches.
+        """
+        hashed = hashlib.sha256(b"" if self._spellings is None else b"by spelling")
+        for token in range(self.tokenizer.vocabulary):
+            hashed.update(b"\0" + self.tokenizer.spelling(token).encode())
+        return hashed.hexdigest()
+
+    def check_batch(self, batch: TextBatch) -> None:
+        """Check that this model can read the ids of a batch.
+
+        Raises:
+            BatchError: if the batch was made by a model with other ids.
+        """
+        if batch.source.ids_content != self.ids_content:
+            raise BatchError(
+                "the batch was made by another language model, whose ids mean other tokens; make the "
+                "batch again with the `batch` method of the model or the embedder that reads it"
+            )
 
     def input_vectors(self, ids: Tensor, spellings: Spellings | None = None) -> Tensor:
         """Return the vectors that the recurrent layers read, (batch, time, direction_width).
@@ -213,7 +251,11 @@ class TensorForward(nn.Module):
 
 
 def text_batch(
-    texts: Sequence[Tokenised], unit: Unit, vocabulary: int, max_characters: int | None = None
+    texts: Sequence[Tokenised],
+    unit: Unit,
+    vocabulary: int,
+    ids_content: str,
+    max_characters: int | None = None,
 ) -> TextBatch:
     """Return texts as padded tensors on the CPU.
 
@@ -221,6 +263,7 @@ def text_batch(
         texts: the texts.
         unit: what gets a vector.
         vocabulary: number of ids of the tokenizer.
+        ids_content: `TensorForward.ids_content` of the model.
         max_characters: positions of a word, if the model reads words by their spelling.
     """
     spelling: dict[int, str] = {UNKNOWN: "", BOS: "", EOS: ""}
@@ -241,7 +284,7 @@ def text_batch(
     if max_characters is not None:
         # A vocabulary of 0 keeps no table, so the batch is small when it is pickled.
         spellings = Spellings(spelling.__getitem__, 0, max_characters)
-    source = BatchTexts(tuple(texts), unit, spellings)
+    source = BatchTexts(tuple(texts), unit, spellings, ids_content)
     return TextBatch(
         _padded(ids), _counts(ids), _padded(first), _padded(last), _counts(first), source
     )

@@ -2,20 +2,23 @@
 
 import copy
 import pickle
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+from torch.utils.data import DataLoader
 
 from biloom import BiLM, BiLMEmbedder
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.tasks.tuning import TunedModel
 from lightning_modules.vectors.embedder import OtherModelError
 from lightning_modules.vectors.encoder import VectorError
 from lightning_modules.vectors.selection import SelectionError
+from lightning_modules.vectors.text_batch import BatchError, TextBatch
 from preprocess.config import SentencePieceConfig, WordConfig
 from preprocess.errors import UserError
 from preprocess.text.config import CleaningConfig
@@ -217,6 +220,44 @@ def test_a_state_of_another_language_model_is_refused(own: BiLM) -> None:
         "embedder has cdcdcdcdcdcd; build the embedder with the model folder that it was trained with",
     ):
         other.load_state_dict(saved)
+
+
+def moved(batch: TextBatch) -> TextBatch:
+    return cast("TextBatch", pickle.loads(pickle.dumps(batch.to("cpu"))))
+
+
+def test_a_batch_of_a_model_with_other_ids_is_refused(own: BiLM) -> None:
+    embedder = BiLMEmbedder(own, dropout=0.5).eval()
+    (expected,), _ = embedder(TEXTS)
+    same = untrained(content="cd" * 32)  # the same vocabulary in another folder
+    assert torch.equal(embedder(moved(same.batch(TEXTS))).vectors[0], expected)
+
+    message = (
+        "the batch was made by another language model, .* make the batch again with the `batch`"
+    )
+    fewer = untrained(WordConfig(min_count=10))
+    for other in (fewer, untrained(SentencePieceConfig(vocabulary=320))):
+        for batch in (other.batch(TEXTS), moved(other.batch(TEXTS))):
+            with pytest.raises(BatchError, match=message):
+                embedder(batch)
+    loader: Any = DataLoader(TEXTS, 2, collate_fn=fewer.batch, num_workers=1)  # type: ignore[arg-type]
+    with pytest.raises(BatchError, match=message):
+        TunedModel(own)(next(iter(loader)))
+
+
+def test_a_batch_with_and_without_spellings_are_told_apart(own: BiLM) -> None:
+    spelled = untrained(input=SPELLING)  # gives unknown words ids past the vocabulary
+    for reads, other in ((own, spelled), (spelled, own)):
+        with pytest.raises(BatchError, match="was made by another language model"):
+            BiLMEmbedder(reads)(other.batch(TEXTS))
+
+
+def test_a_batch_for_another_unit_is_refused(own: BiLM) -> None:
+    with pytest.raises(
+        BatchError,
+        match=r"one vector for each word, but the embedder for each sentence; .* unit='word'$",
+    ):
+        BiLMEmbedder(own, unit="sentence")(own.batch(TEXTS))
 
 
 def test_averages_of_weights_keep_the_hash_of_the_language_model(own: BiLM) -> None:
