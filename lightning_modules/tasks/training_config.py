@@ -100,3 +100,11 @@ class TaskOptions(Section):
     device: Literal["auto", "cpu", "cuda"] = runtime(
         "auto", "where to compute; auto: a GPU if there is one, otherwise the CPU"
     )
+
+    @property
+    def kept_training(self) -> str:
+        """Which of several trainings a folder has; empty if there is one."""
+        if self.seeds == 1:
+            return ""
+        last = self.seed + self.seeds - 1
+        return f"the folder has the network of seed {self.seed}, the first of the seeds {self.seed} to {last}"

@@ -61,6 +61,11 @@ class ClassifyConfig(TaskOptions, LabelledTextOptions):
         return LabelledTextOptions(**{name: getattr(self, name) for name in names})
 
     @property
+    def kept_training(self) -> str:
+        """Which of several trainings a folder has; empty if there is one, as for head=pool."""
+        return "" if self.head == "pool" else super().kept_training
+
+    @property
     def trained_network(self) -> NetworkConfig:
         """The network with its kind."""
         return self.network.model_copy(update={"kind": self.head})

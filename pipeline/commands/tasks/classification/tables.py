@@ -195,6 +195,7 @@ def card(
         else escape(PurePosixPath(config.dev).name)
     )
     header = ["scores on dev", *COLUMNS[target].values()]
+    kept = [f"Scores are means over the seeds; {one}.\n"] if (one := config.kept_training) else []
     lines = [
         "# Text classifier" if target != "number" else "# Text regression",
         "",
@@ -203,6 +204,7 @@ def card(
         f"{'in the folder bilm' if config.bundle else 'not in this folder'}. Trained with "
         f"`head={config.head}` on {len(data.train.examples):,} texts of {name}.",
         "",
+        *kept,
         "```sh",
         "biloom classify predict THIS_FOLDER texts.txt",
         "```",

@@ -106,6 +106,8 @@ class _Training:
         self._score(head.name, data, *decisions(head, data))
         metrics = metrics_of(self.rows, data, head)
         show_table(console, self.rows, data, metrics)
+        if config.kept_training:
+            console.line(config.kept_training)
         prior = torch.from_numpy(prior_of(data.train.truth, data.problem))
         result = TaskResult(
             kind="classify",

@@ -46,8 +46,10 @@ def classify_test(task: str, file: str, model: str | None, overrides: Sequence[s
     Raises:
         UserError: a folder, a file or a setting is wrong.
     """
-    found, config, options = _opened(task, overrides)
+    found, trained, config, options = _opened(task, overrides)
     console = Console()
+    if trained.kept_training:
+        console.line(trained.kept_training)
     options = options.model_copy(update={"target": found.config["target"]})
     examples = read_file(file, options, console).examples
     classifier = load_classifier(found, model, resolve_device(config.device))
@@ -101,7 +103,9 @@ def classify_predict(task: str, file: str, model: str | None, overrides: Sequenc
     Raises:
         UserError: a folder, a file or a setting is wrong.
     """
-    found, config, options = _opened(task, overrides)
+    found, trained, config, options = _opened(task, overrides)
+    if trained.kept_training:
+        _tell(trained.kept_training)
     classifier = load_classifier(found, model, resolve_device(config.device))
     problem, total, empty = classifier.problem, 0, 0
     if config.output == "tsv":
@@ -128,8 +132,8 @@ def _tell(note: str) -> None:
 
 def _opened(
     task: str, overrides: Sequence[str]
-) -> tuple[Task, ClassifyUseConfig, LabelledTextOptions]:
-    """Return a task, the settings of the command, and how to read its file: as in training, if not set."""
+) -> tuple[Task, ClassifyConfig, ClassifyUseConfig, LabelledTextOptions]:
+    """Return a task, the settings of its training and of the command, and how to read its file."""
     config = load_section(ClassifyUseConfig, overrides)
     found = read_task(task, "classify")
     trained = recorded(ClassifyConfig, found.config, "settings")
@@ -138,10 +142,10 @@ def _opened(
         for name in LabelledTextOptions.model_fields
         if name in config.model_fields_set
     }
-    # The file may have another format than the training file.
+    # As in training, if it is not set; but the file may have another format than the training file.
     kept = {"text", "pair", "label", "labels", "separator", "strip_labels"}
     former = {name: getattr(trained, name) for name in kept}
-    return found, config, LabelledTextOptions(**{**former, **own})
+    return found, trained, config, LabelledTextOptions(**{**former, **own})
 
 
 def _line(problem: Problem, one: InputText, prediction: Prediction, output: str) -> str:

@@ -43,10 +43,12 @@ class _Explainer(NamedTuple):
     Attributes:
         explain: returns the explanations of a file, or of the texts themselves.
         about: what the colours of the page mean.
+        kept: which of several trainings the folder has; empty if there was one.
     """
 
     explain: Callable[[str, Sequence[str], Tell], Iterator[Explained]]
     about: str
+    kept: str = ""
 
 
 def explain(
@@ -75,6 +77,8 @@ def explain(
         raise ExplainError(f"{file}: --text is given, too; name a file, or texts with --text")
     notes = Console(RichConsole(stderr=True, highlight=False, soft_wrap=True))
     explainer = _opened(path, model, config)
+    if explainer.kept:
+        notes.line(explainer.kept)
     console, of_page, not_explained, total = Console(), PageTexts(), 0, 0
     for one in explainer.explain(file, texts, notes.line):
         total += 1
@@ -93,6 +97,7 @@ def explain(
             sys.stdout.flush()
     if page is not None:
         facts = [("explained", path), ("texts", f"{total:,}")]
+        facts += [("seed", explainer.kept)] if explainer.kept else []
         html = explanation_page("Explanations", facts, [explainer.about], of_page)
         storage.write_bytes(page, html.encode("utf-8", "replace"))
         notes.line(f"{page}: {len(of_page.shown):,} of {total:,} texts")
@@ -164,12 +169,13 @@ def _classifier(path: str, model: str | None, config: ExplainConfig) -> _Explain
         for one in _read(file, texts, config.reading_like(trained), tell):
             yield explainer.explain(one.text, one.pair, one.place, one.problem)
 
-    return _Explainer(explained, ATTRIBUTION)
+    return _Explainer(explained, ATTRIBUTION, trained.kept_training)
 
 
 def _tagger(path: str, model: str | None, config: ExplainConfig) -> _Explainer:
     from lightning_modules.tasks.explanation.tagged import TaggerExplainer
     from lightning_modules.tasks.folder import read_task
+    from lightning_modules.tasks.tagging.config import TagConfig
     from lightning_modules.tasks.tagging.joining import TextCutter
     from lightning_modules.tasks.tagging.saved import from_task, language_model
     from preprocess.reading.labelled.examples import TaggedSentence
@@ -196,7 +202,8 @@ def _tagger(path: str, model: str | None, config: ExplainConfig) -> _Explainer:
             sentence = TaggedSentence(tokens, (), place, text, tuple(offsets), is_cut=True)
             yield explainer.explain(cutter(sentence))
 
-    return _Explainer(explained, ATTRIBUTION)
+    kept = recorded(TagConfig, task.config, "settings").kept_training
+    return _Explainer(explained, ATTRIBUTION, kept)
 
 
 def _read(

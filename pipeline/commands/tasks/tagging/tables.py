@@ -81,6 +81,7 @@ class TagTable:
         train: number of training sentences.
         dev: number of dev sentences.
         seeds: number of trainings of each tagger.
+        kept: which of them the folder has; empty if there is one.
     """
 
     evaluations: Mapping[str, Evaluation]
@@ -88,6 +89,7 @@ class TagTable:
     train: int
     dev: int
     seeds: int
+    kept: str = ""
 
     @property
     def title(self) -> str:
@@ -165,6 +167,7 @@ class TagTable:
             "",
             "The dev sentences also chose the best epoch.",
             "",
+            *([f"Scores are means over the seeds; {self.kept}.", ""] if self.kept else []),
             f"Learned weights of the layers, from layer 0: {_shares(tagger)}.",
             "",
         ]

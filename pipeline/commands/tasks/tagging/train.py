@@ -140,8 +140,12 @@ class _Training:
             both = Sentences(train, next(texts)), Sentences(dev, next(texts))
             found = self._train(TUNED, parts, *both, [tagger for tagger, _ in found])
         tagger, predicted = found[0]
-        table = TagTable(self.evaluations, self.speeds, len(train), len(dev), config.seeds)
+        table = TagTable(
+            self.evaluations, self.speeds, len(train), len(dev), config.seeds, config.kept_training
+        )
         table.show(console, tagger)
+        if config.kept_training:
+            console.line(config.kept_training)
         saved = to_config(tagger, features, join, config.reading, train, config.segmenter)
         result = TaskResult(
             kind="tag",

@@ -13,7 +13,7 @@ from rich.console import Console as RichConsole
 from lightning_modules.tasks.features import features_of
 from lightning_modules.tasks.folder import Task, read_task
 from lightning_modules.tasks.tables import escape_field
-from lightning_modules.tasks.tagging.config import TagUseConfig
+from lightning_modules.tasks.tagging.config import TagConfig, TagUseConfig
 from lightning_modules.tasks.tagging.evaluation import evaluate
 from lightning_modules.tasks.tagging.joining import TextCutter, joined_text, text_of
 from lightning_modules.tasks.tagging.saved import TaskTagger, from_task, language_model
@@ -30,7 +30,7 @@ from pipeline.commands.tasks.tagging.tables import TUNED, WITH, label_rows, scor
 from pipeline.config.sections import load_section
 from pipeline.console import Console
 from pipeline.training.device import resolve_device
-from preprocess.files.manifest import read_manifest
+from preprocess.files.manifest import read_manifest, recorded
 from preprocess.reading.labelled.examples import TaggedSentence
 from preprocess.reading.labelled.inputs import read_untagged
 from preprocess.reading.labelled.options import TaggedOptions
@@ -51,12 +51,14 @@ class _Opened:
         source: the language model, the cache or both.
         options: how files are read.
         cutter: cuts texts without tokens into words.
+        kept: which of several trainings the folder has; empty if there was one.
     """
 
     tagger: TaskTagger
     source: VectorSource
     options: TaggedOptions
     cutter: TextCutter
+    kept: str
 
     def predict(self, sentences: Sequence[TaggedSentence]) -> list[tuple[str, ...]]:
         """Return the tags of sentences; a sentence without tokens has none."""
@@ -83,7 +85,8 @@ def _open(path: str, model: str | None, config: TagUseConfig) -> _Opened:
     read = TaggedOptions(**{name: options[name] for name in names})
     segmenter = config.segmenter or tagger.segmenter
     cutter = TextCutter(tagger.segmented, segmenter, by_rule="split" in given)
-    return _Opened(tagger, source, read, cutter)
+    kept = recorded(TagConfig, task.config, "settings").kept_training
+    return _Opened(tagger, source, read, cutter, kept)
 
 
 def _source(task: Task, tagger: TaskTagger, model: str | None, cache: str | None) -> VectorSource:
@@ -120,6 +123,8 @@ def tag_test(path: str, file: str, model: str | None, overrides: Sequence[str]) 
     console = Console()
     console.stage("tag test", path)
     opened = _open(path, model, config)
+    if opened.kept:
+        console.line(opened.kept)
     read = read_file(file, opened.options, console)
     tags = opened.tagger.tagger.parts.tags
     sentences = [*map(opened.cutter, in_scheme_of(read, tags, file, console))]
@@ -151,6 +156,8 @@ def tag_predict(path: str, file: str, model: str | None, overrides: Sequence[str
     config = load_section(TagUseConfig, overrides)
     notes = Console(RichConsole(stderr=True, highlight=False, soft_wrap=True))
     opened = _open(path, model, config)
+    if opened.kept:
+        notes.line(opened.kept)
     write = _conll if config.output == "conll" else _json_line
     problems: Counter[str] = Counter()
     total = 0

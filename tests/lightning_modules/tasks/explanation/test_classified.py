@@ -71,6 +71,7 @@ CASES: list[dict[str, Any]] = [
     {"unit": "word", "pooling": "mean_max"},
     {"pairs": True, "pooling": "max"},
     {"head": "lstm", "unit": "word"},
+    {"head": "gru"},
     {"head": "cnn", "pairs": True},
 ]
 
@@ -99,6 +100,20 @@ def test_the_score_is_the_log_odds() -> None:
     assert odds.item() == pytest.approx((p / (1 - p)).log().item())
     assert log_odds(outputs, 2, Problem("several", ("a", "b", "c"))).item() == -1
     assert log_odds(outputs[:, :1], 0, Problem("number", ())).item() == 1
+
+
+@pytest.mark.parametrize("head", ["lstm", "gru", "cnn"])
+def test_integrated_gradients_of_a_network_are_complete(head: str) -> None:
+    explainer = ClassifierExplainer(
+        classifier(untrained(), head), "integrated_gradients", "good", "word", 1000
+    )
+    for text in TEXTS:
+        found = explainer.explain(text, None, "line 1")
+        change = found.facts["score"] - found.facts["baseline"]
+        assert found.rows[0].values.sum() == pytest.approx(
+            change, abs=0.01 * max(abs(change), 0.01)
+        )
+        assert "not attributed" not in found.title
 
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "gradient_x_input", "occlusion"])

@@ -203,7 +203,7 @@ def test_a_share_is_held_out_if_no_dev_file_is_named(
     assert (metrics["train"], metrics["dev"]) == (48, 12)
 
 
-@pytest.mark.parametrize("head", ["lstm", "cnn"])
+@pytest.mark.parametrize("head", ["gru", "cnn"])
 def test_a_network_is_trained_and_used(
     head: str, files: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,15 +217,27 @@ def test_a_network_is_trained_and_used(
     more = ("baselines=false", f"head={head}", "seeds=2", *small)
     more = (*more, "finetune=true") if head == "cnn" else more
     assert train(files / "train.tsv", trained, out, f"dev={dev}", *more) == 0
-    assert "seed 2: best of" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    kept = "the folder has the network of seed 1, the first of the seeds 1 to 2"
+    assert "seed 2: best of" in told
+    assert kept in told
+    assert kept in (out / "README.md").read_text()
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["table"][0]["seeds"] == 2
     assert [one["seed"] for one in metrics["trainings"]] == [1, 2]
     assert sum(metrics["layer_weights"]) == pytest.approx(1)
     _, rows = read_table((out / "predictions.tsv").read_bytes())
     main(["classify", "predict", str(out), str(dev)])
-    _, found = read_table(capsys.readouterr().out.encode())
+    printed = capsys.readouterr()
+    assert kept in printed.err
+    _, found = read_table(printed.out.encode())
     assert found == [row[2:7] for row in rows]
+    assert main(["classify", "test", str(out), str(dev)]) == 0
+    assert kept in capsys.readouterr().out
+    page = tmp_path / "page.html"
+    assert main(["explain", str(out), "--text", "kana lori", "--page", str(page)]) == 0
+    assert kept in capsys.readouterr().err
+    assert kept in page.read_text()
 
 
 def test_several_labels_pairs_and_numbers(

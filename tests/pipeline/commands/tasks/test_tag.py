@@ -322,6 +322,9 @@ def test_a_finetuned_language_model_is_in_the_folder(
     assert main(train_words(files, trained, tmp_path / "task", *more)) == 0
     out = capsys.readouterr().out
     assert "tagger with the language model, seed 2: " in out
+    kept = "the folder has the network of seed 1, the first of the seeds 1 to 2"
+    assert kept in out
+    assert kept in (tmp_path / "task/README.md").read_text()
     scores = out.partition("tagger with the fine-tuned language model | ")[2]
     assert scores
     task = tmp_path / "task"
@@ -329,11 +332,16 @@ def test_a_finetuned_language_model_is_in_the_folder(
     # The folder has the first seed only, as its predictions of the dev sentences.
     stored = (task / "predictions.tsv").read_text().splitlines()[1:]
     assert main(["tag", "predict", str(task), dev, "output=conll", "device=cpu"]) == 0
-    printed = [line.split("\t") for line in capsys.readouterr().out.splitlines() if line]
+    predicted = capsys.readouterr()
+    assert kept in predicted.err
+    printed = [line.split("\t") for line in predicted.out.splitlines() if line]
     assert printed == [[row.split("\t")[1], row.split("\t")[3]] for row in stored]
     assert main(["tag", "test", str(task), dev, "device=cpu"]) == 0
-    assert "tagger with the fine-tuned language model | " in capsys.readouterr().out
+    tested = capsys.readouterr().out
+    assert "tagger with the fine-tuned language model | " in tested
+    assert kept in tested
     assert main(["explain", str(task), "--text", "Ann went to Rome", "device=cpu"]) == 0
+    assert kept in capsys.readouterr().err
     assert main(["tag", "test", str(task), dev, "cache=some"]) == 2
     assert "has a language model of its own (finetune=true)" in capsys.readouterr().err
 
