@@ -41,8 +41,8 @@ def make_task(
         The manifest of the finished folder.
 
     Raises:
-        StageError: the folder holds a result or unfinished work for another request, or other files, or
-            is damaged.
+        StageError: the folder holds a result or unfinished work for another request, the result of
+            another command, or other files, or is damaged.
         LockedError: another process is writing the folder.
     """
     out = storage.absolute(out)
@@ -95,6 +95,12 @@ def _finished(
             raise _damaged(out, NAME) from error
         _move_aside(out, console)
         return None
+    if manifest.stage != asked["stage"]:
+        # Moving aside what another command made, such as the language model itself, is never wanted.
+        raise StageError(
+            f"{out} holds a finished '{one_line(manifest.stage):.40}', which this command does not replace; "
+            "name another folder with --out"
+        )
     differing = differing_keys(manifest.asked, asked)
     if not differing:
         if problems := check_files(out, manifest):

@@ -32,7 +32,7 @@ from preprocess.files.paths import join as join
 from preprocess.files.paths import local_path as local_path
 from preprocess.files.temporary import TEMPORARY as TEMPORARY
 from preprocess.files.temporary import remove_orphans, temporary_folder, temporary_name
-from preprocess.files.write_checks import check_write
+from preprocess.files.write_checks import check_no_folder, check_write
 
 
 def open_remote(path: str) -> tuple[Any, str]:
@@ -130,9 +130,10 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
     """Yield a binary file that becomes ``path`` when the block ends, unless the block raises.
 
     Raises:
-        StorageError: the disk is full, permissions are missing, a folder of the path is a file, or the
-            bucket does not exist.
+        StorageError: the disk is full, permissions are missing, the path is a folder, a folder of the
+            path is a file, or the bucket does not exist.
     """
+    check_no_folder(path)
     if is_remote(path):
         fs, inner = open_remote(path)
         with temporary_folder("biloom-") as folder, open(f"{folder}/upload", "wb") as file:

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from preprocess.files.errors import StorageError
+from preprocess.files.paths import is_remote, local_path
+
 _checks: dict[str, tuple[str, Callable[[], None]]] = {}
 
 
@@ -29,3 +32,9 @@ def check_write(path: str) -> None:
     for folder, check in tuple(_checks.values()):
         if path == folder or path.startswith(f"{folder}/"):
             check()
+
+
+def check_no_folder(path: str) -> None:
+    """Raise StorageError if a file that is to be written is an existing local folder."""
+    if not is_remote(path) and local_path(path).is_dir():
+        raise StorageError(f"{path}: cannot be written, because it is a folder; name a file")

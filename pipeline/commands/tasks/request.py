@@ -1,5 +1,6 @@
 """What decides the result of a training: its settings, and the content of what it reads."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning_modules.tasks.folder import VERSION, Kind, stage_name
@@ -49,6 +50,21 @@ def request_of(kind: Kind, file: str, model: str, config: TaskOptions) -> dict[s
         }
     )
     return request
+
+
+def check_unchanged(request: Mapping[str, Any], file: str, config: TaskOptions) -> None:
+    """Check that the files of a training, which have been read, are still those of its request.
+
+    Raises:
+        RequestError: a file changed while it was read, so that the folder would not say what it was
+            trained on.
+    """
+    for path, content in ((file, request["train"]), (config.dev, request["dev"])):
+        if path is not None and _content(path) != content:
+            raise RequestError(
+                f"{one_line(path)}: this file changed while it was read; run the command again when no "
+                "other program writes to it"
+            )
 
 
 def _content(path: str) -> str:

@@ -27,7 +27,7 @@ class Out:
     printed: StringIO = field(default_factory=StringIO)
 
     def make(self, seed: int = 1, dies: str = "", overwrite: bool = False, **more: str) -> Manifest:
-        asked: dict[str, Any] = {"stage": "classify train", "seed": seed, **more}
+        asked: dict[str, Any] = {"stage": "classify train", "seed": seed} | more
 
         def work(folder: str) -> Manifest:
             self.made.append(folder)
@@ -153,3 +153,12 @@ def test_a_command_that_was_stopped_before_anything_was_made_keeps_no_other_away
     out.make(seed=2)
     assert (out.folder / "head").read_bytes() == b"made with 2"
     assert out.names == {"head", "manifest.json"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_result_of_another_command_is_never_replaced(out: Out, overwrite: bool) -> None:
+    out.make()
+    message = "holds a finished 'classify train', which this command does not replace; name another"
+    with pytest.raises(StageError, match=message):
+        out.make(overwrite=overwrite, stage="tag train")
+    assert (out.folder / "head").exists()

@@ -99,9 +99,10 @@ def read_data(file: str, config: ClassifyConfig, console: Console) -> Data:
         split = hold_out(reading.examples, config.dev_share, config.seed)
         train, dev = (tuple(reading.examples[number] for number in numbers) for numbers in split)
         if not train or not dev:
+            different = len({(one.text, one.pair) for one in reading.examples})
             raise ClassifyError(
-                f"{file}: {len(reading.examples):,} texts are too few to hold a share of "
-                f"{config.dev_share:g} out; name a dev file with dev=FILE"
+                f"{file}: {different:,} different texts are too few to hold a share of "
+                f"{config.dev_share:g} out; name a dev file with dev=FILE, or change dev_share"
             )
         console.line(
             f"dev: {len(dev):,} of the {len(reading.examples):,} texts, held out with seed "

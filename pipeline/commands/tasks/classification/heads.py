@@ -96,20 +96,22 @@ def predict_pooled(data: Data, head: PooledHead, dev: Pooled) -> Doubles:
     return with_prior(probabilities(outputs, data.problem), data, dev.lengths)
 
 
-def train_pooled(data: Data, vectors: Vectors, config: ClassifyConfig) -> TrainedHead:
-    """Train head=pool.
+def check_layers(config: ClassifyConfig, depth: int) -> None:
+    """Raise ClassifyError if head=pool is to read a layer that the model does not have."""
+    layers = config.layers
+    if not isinstance(layers, str) and not -depth <= layers < depth:
+        raise ClassifyError(
+            f"layers={layers}: this model has no such layer; set layers to a number from 0 (the input) to "
+            f"{depth - 1}, or to concat, mean or mix"
+        )
 
-    Raises:
-        ClassifyError: the model has no such layer.
-    """
+
+def train_pooled(data: Data, vectors: Vectors, config: ClassifyConfig) -> TrainedHead:
+    """Train head=pool, with layers that were checked by `check_layers`."""
     depth, layers = vectors.train.vectors.shape[1], config.layers
     chosen, how = tuple(range(depth)), "concat"
     if isinstance(layers, str):
         how = layers
-    elif not -depth <= layers < depth:
-        raise ClassifyError(
-            f"layers={layers}: this model has no such layer; its layers are 0 (the input) to {depth - 1}"
-        )
     else:
         chosen = (layers % depth,)
     head = fit_pooled(data, vectors.train, config, chosen, how)

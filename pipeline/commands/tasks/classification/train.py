@@ -16,6 +16,7 @@ from lightning_modules.tasks.folder import TaskResult, stage_name, write_task
 from lightning_modules.tasks.vector_source import open_vectors
 from pipeline.commands.tasks.classification.data import ClassifyError, Data, read_data
 from pipeline.commands.tasks.classification.heads import (
+    check_layers,
     decisions,
     fit_pooled,
     predict_pooled,
@@ -30,7 +31,7 @@ from pipeline.commands.tasks.classification.tables import (
     show_table,
 )
 from pipeline.commands.tasks.classification.vectors import Vectors, source_of, vectors_of
-from pipeline.commands.tasks.request import request_of
+from pipeline.commands.tasks.request import check_unchanged, request_of
 from pipeline.config.sections import load_section
 from pipeline.console import Console
 from pipeline.lifecycle.stage import require
@@ -90,8 +91,10 @@ class _Training:
     def run(self, out: str) -> Manifest:
         config, console = self.config, self.console
         data = read_data(self.file, config, console)
+        check_unchanged(self.request, self.file, config)
         opened = open_vectors(self.model, config.cache)
         source = source_of(opened, config)
+        check_layers(config, source.depth)
         if config.baselines:
             self._bags(data)
         is_network = config.head != "pool"

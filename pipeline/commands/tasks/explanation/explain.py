@@ -17,6 +17,7 @@ from pipeline.reports.explanation_page import PageTexts, explanation_page
 from pipeline.training.device import resolve_device
 from preprocess.files import storage
 from preprocess.files.manifest import read_manifest, recorded
+from preprocess.files.write_checks import check_no_folder
 from preprocess.reading.labelled.examples import InputText
 from preprocess.reading.labelled.inputs import read_texts
 from preprocess.reading.labelled.options import LabelledTextOptions
@@ -75,6 +76,8 @@ def explain(
     config = load_section(ExplainConfig, overrides)
     if texts and file != "-":
         raise ExplainError(f"{file}: --text is given, too; name a file, or texts with --text")
+    if page is not None:
+        check_no_folder(page)
     notes = Console(RichConsole(stderr=True, highlight=False, soft_wrap=True))
     explainer = _opened(path, model, config)
     if explainer.kept:

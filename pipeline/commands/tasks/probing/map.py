@@ -11,6 +11,7 @@ from pipeline.console import Console
 from pipeline.reports.map_page import MapPoint, map_page
 from preprocess.errors import UserError
 from preprocess.files import storage
+from preprocess.files.write_checks import check_no_folder
 from preprocess.reading.labelled.options import LabelledTextOptions
 from preprocess.reading.labelled.texts import read_labelled_texts
 from preprocess.vectors.cache import VectorCache
@@ -41,10 +42,12 @@ def draw_map(path: str, page: str, words: Sequence[str], texts: bool, settings: 
         MapError: words and texts are asked for, or there is nothing to show.
         QueryError: a word does not occur in the cache.
         CacheError: the cache is damaged or does not keep its texts.
+        StorageError: the page is a folder, or cannot be written.
         ProjectionError: there are too few points, or openTSNE is not installed.
     """
     if words and texts:
         raise MapError("--word and --texts exclude each other; show uses of words, or texts")
+    check_no_folder(page)
     console = Console()
     console.stage("map", path)
     with VectorCache.open(folder_of(path)) as cache:

@@ -85,7 +85,7 @@ def held_out(
     if not 0 < count < len(distinct):
         raise TagError(
             f"{len(distinct):,} different sentences are too few to hold out a share of {share:g}; name a "
-            "dev file with dev=FILE"
+            "dev file with dev=FILE, or change dev_share"
         )
     drawn = np.random.default_rng(seed).permutation(len(distinct))[:count]
     chosen = {distinct[number] for number in drawn.tolist()}

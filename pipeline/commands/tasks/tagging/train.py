@@ -19,7 +19,7 @@ from lightning_modules.tasks.tagging.tagset import TagSet
 from lightning_modules.tasks.tagging.trained import TaggerParts, TrainedTagger
 from lightning_modules.tasks.tagging.training import Sentences, train_tagger
 from lightning_modules.tasks.vector_source import open_vectors
-from pipeline.commands.tasks.request import request_of
+from pipeline.commands.tasks.request import check_unchanged, request_of
 from pipeline.commands.tasks.tagging.data import (
     JOINING,
     TagError,
@@ -109,6 +109,7 @@ class _Training:
         if source.model is not None:
             source.model.to(resolve_device(config.device))
         tags, train, dev = self._sentences()
+        check_unchanged(self.request, self.file, config)
         join = how_to_join(config.join, train)
         console.line(JOINING[join])
         tell_segmenter(config.segmenter, train, join, console)

@@ -288,7 +288,10 @@ def test_several_labels_pairs_and_numbers(
     ("more", "message"),
     [
         (["haed=lstm"], "unknown key 'haed'; did you mean 'head'?"),
-        (["layers=9"], "layers=9: this model has no such layer; its layers are 0 (the input) to 2"),
+        (
+            ["layers=9"],
+            "layers=9: this model has no such layer; set layers to a number from 0 (the input) to 2",
+        ),
         (["finetune=true"], "finetune trains a network: set head to lstm, gru or cnn"),
         (["head=gru", "network.kind=cnn"], "network.kind is cnn, but head is gru; set head only"),
         (["dev=none.tsv"], "none.tsv: No such file or directory; name a labelled file"),

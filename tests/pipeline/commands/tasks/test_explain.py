@@ -79,6 +79,10 @@ def test_wrong_folders_and_settings_are_told(
         ([str(trained / "export"), "--text", "x", "methot=occlusion"], "method"),
         ([str(trained / "export"), "missing.txt"], "missing.txt"),
         ([str(trained / "export"), "a.txt", "--text", "x"], "a.txt: --text is given, too"),
+        (
+            [str(trained / "export"), "--text", "x", "--page", str(trained)],
+            f"{trained}: cannot be written, because it is a folder; name a file",
+        ),
     ):
         assert main(["explain", *arguments]) == 2
         assert message in capsys.readouterr().err
