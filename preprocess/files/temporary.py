@@ -96,7 +96,7 @@ def temporary_root() -> str:
 @contextmanager
 def temporary_file() -> Iterator[IO[bytes]]:
     """Yield a temporary file without a name; errors as in `temporary_folder`."""
-    with _reported() as root, tempfile.TemporaryFile(dir=root) as file:
+    with _reported() as place, tempfile.TemporaryFile(dir=place[0]) as file:
         yield file
 
 
@@ -107,34 +107,44 @@ def temporary_folder(prefix: str) -> Iterator[str]:
     Raises:
         StorageError: the folder cannot be made, or the block fills its disk.
     """
-    with _reported() as root, tempfile.TemporaryDirectory(dir=root, prefix=prefix) as folder:
+    with (
+        _reported() as place,
+        tempfile.TemporaryDirectory(dir=place[0], prefix=prefix) as folder,
+    ):
+        # Results may be written beside the folder, because TMPDIR can hold them, too.
+        place[0] = folder
         yield folder
 
 
 @contextmanager
-def _reported() -> Iterator[str]:
-    """Name the folder of temporary files in the errors of a block that writes to it."""
+def _reported() -> Iterator[list[str]]:
+    """Name the folder of temporary files in the errors of a block that writes to it.
+
+    Yields:
+        A list of that folder alone. The block may replace it by the part of it that it writes to.
+    """
     root = temporary_root()
+    place = [root]
     try:
-        yield root
+        yield place
     # Errors about other files already name them.
     except OSError as error:
-        if not _concerns(error, root):
+        if not _concerns(error, place[0]):
             raise
         reason = error.strerror or str(error)
         kind = DiskFull if error.errno in NO_SPACE else StorageError
         raise kind(f"{root}: temporary files cannot be written ({reason}); {_ADVICE}") from error
     except StorageError as error:
         cause = error.__cause__
-        if not (isinstance(cause, OSError) and str(error).startswith(f"{root}/")):
+        if not (isinstance(cause, OSError) and str(error).startswith(f"{place[0]}/")):
             raise
         raise type(error)(
             f"{root}: temporary files cannot be written ({cause.strerror}); {_ADVICE}"
         ) from error
 
 
-def _concerns(error: OSError, root: str) -> bool:
+def _concerns(error: OSError, place: str) -> bool:
     name: Any = error.filename
     if name is None:
         return error.errno in NO_SPACE
-    return isinstance(name, str) and (name == root or name.startswith(f"{root}/"))
+    return isinstance(name, str) and (name == place or name.startswith(f"{place}/"))

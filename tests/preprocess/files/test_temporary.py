@@ -175,6 +175,14 @@ def test_other_errors_of_the_block_keep_their_place(
         storage.atomic_writer(f"{tmp_path}/result"),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
+    # A result may be in TMPDIR, beside the temporary folder.
+    result = tmp_path / "temporary/result"
+    with (
+        pytest.raises(StorageError, match=f"{result}: cannot be written"),
+        temporary_folder("a-"),
+        storage.atomic_writer(str(result)),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
     missing = FileNotFoundError(errno.ENOENT, "No such file or directory", str(tmp_path / "input"))
     with pytest.raises(FileNotFoundError), temporary_folder("a-"):
         raise missing

@@ -19,6 +19,7 @@ from preprocess.vectors.neighbours import two_means, word_uses
 from preprocess.vectors.search.exact import solid
 from preprocess.vectors.search.layer import CacheLayer, unit_length
 from preprocess.vectors.search.sampling import Sample, sample_texts, sample_uses
+from preprocess.vectors.word_sample import word_key
 
 NO_LABEL = "no label"
 
@@ -48,6 +49,7 @@ def draw_map(path: str, page: str, words: Sequence[str], texts: bool, settings: 
     if words and texts:
         raise MapError("--word and --texts exclude each other; show uses of words, or texts")
     check_no_folder(page)
+    words = [*{word_key(word): word for word in words}.values()]
     console = Console()
     console.stage("map", path)
     with VectorCache.open(folder_of(path)) as cache:

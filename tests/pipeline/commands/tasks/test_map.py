@@ -32,7 +32,8 @@ def test_uses_of_words_have_a_colour_each(cache, capsys, tmp_path):
     assert {word for _, word in points} == {"kana", "kako"}
     assert len({(colour, word) for colour, word in points}) == 2
     before = page.read_bytes()
-    drawn(capsys, cache, page, "--word", "kana", "--word", "kako")
+    _, out, _, _ = drawn(capsys, cache, page, "--word", "KANA", "--word", "kana", "--word", "kako")
+    assert "uses of kana, kako" in out, "a word is shown once"
     assert page.read_bytes() == before
 
 

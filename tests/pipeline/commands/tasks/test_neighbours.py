@@ -62,6 +62,10 @@ def test_an_index_gives_the_same_answers(run, capsys, tmp_path):
         found = json.loads(asked(capsys, *words, "--index", tmp_path)[1])
         for key in ("same", "others"):
             assert [one["after"] for one in found[key]] == [one["after"] for one in exact[key]]
+    (tmp_path / "file").touch()
+    code, _, err = asked(capsys, *words, "--index", tmp_path / "file")
+    assert code == 2
+    assert "file/words-layer-2/vectors.usearch: cannot be written, because a folder of its" in err
     _, out, _ = asked(capsys, run / "embed", "a [zzz] b", "--index", tmp_path)
     assert "the index has no use of zzz; in text without spaces" in out
     _, out, _ = asked(capsys, run / "embed", "a [zzz] b")
