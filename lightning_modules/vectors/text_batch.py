@@ -186,7 +186,7 @@ class TensorForward(nn.Module):
         """
         hashed = hashlib.sha256(b"" if self._spellings is None else b"by spelling")
         for token in range(self.tokenizer.vocabulary):
-            hashed.update(b"\0" + self.tokenizer.spelling(token).encode())
+            hashed.update(b"\0" + self.tokenizer.spelling(token).encode("utf-8", "surrogatepass"))
         return hashed.hexdigest()
 
     def check_batch(self, batch: TextBatch) -> None:
