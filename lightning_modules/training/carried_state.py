@@ -25,12 +25,13 @@ class CarriedState:
         self.keep()
 
     def keep(self) -> None:
-        """Remember the state, for `undo`."""
+        """Remember the state, for `undo_if`."""
         self._kept = list(self.passes)
 
-    def undo(self) -> None:
-        """Return to the state at the last `keep`."""
-        self.passes = list(self._kept)
+    def undo_if(self, is_skipped: Tensor) -> None:
+        """Return to the state at the last `keep` if a condition holds, bool ()."""
+        pairs = zip(self._kept, self.passes, strict=True)
+        self.passes = [torch.where(is_skipped, kept, now) for kept, now in pairs]
 
     def of_all_rows(self) -> Tensor:
         """Return the state of the rows of all ranks in global order, on the CPU. Collective."""

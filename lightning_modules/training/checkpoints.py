@@ -189,7 +189,7 @@ class Checkpoints(pl.Callback):
         remove_unneeded(self._folder)
 
     def _stop_if_diverged(self, module: LitBiLM) -> None:
-        if module.figures.skipped_in_a_row < self._most_skipped:
+        if module.figures.known_skipped_in_a_row < self._most_skipped:
             return
         steps = checkpoint_steps(self._folder)
         good = checkpoint_file(self._folder, steps[-1]) if steps else "not written yet"

@@ -1,6 +1,5 @@
 """The LightningModule: network, loss, optimiser, and the recurrent state carried between windows."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ from lightning_modules.training.optimizers import (
     adopt_state,
     build_optimizer,
     clip_gradients,
+    skip_if,
     use_own_implementation,
 )
 from lightning_modules.training.random_state import seeded
@@ -273,21 +273,19 @@ class LitBiLM(EvaluatedBiLM):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradient, or drop it if it is not finite, so that the optimiser does nothing.
+        """Clip the gradient, or let the optimiser skip the step if the gradient is not finite.
 
-        A dropped gradient restores the recurrent states before the step. All ranks have the same
-        gradient here, so all decide alike.
+        A skipped step restores the recurrent states before it. All ranks have the same gradient here,
+        so all decide alike. The decision is made on the device, which the host does not wait for.
         """
         by_norm = gradient_clip_algorithm != "value"
         weights = [weight for weight in self.network.parameters() if weight.grad is not None]
         limit = clip_norm(self.trainer, self.train_config) if by_norm else None
-        norm = clip_gradients(weights, limit)
-        self.figures.count_gradient(norm, is_skipped=not math.isfinite(norm))
-        if not math.isfinite(norm):
-            self.carried_state.undo()
-            self.zero_grad()
-        elif not by_norm:
+        is_skipped = self.figures.count_gradient(clip_gradients(weights, limit))
+        self.carried_state.undo_if(is_skipped)
+        if not by_norm:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        skip_if(is_skipped, optimizer)
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Take the step, and count it, also if its gradient was dropped. Log its figures if it is time."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_modules.training.config import (
     AdagradConfig,
@@ -54,7 +54,12 @@ def build_optimizer(
             fused=fused and weights[0].device.type == "cpu",
             **shared,
         )
-    return torch.optim.SGD(weights, momentum=config.momentum, fused=fused, **shared)
+    optimizer = torch.optim.SGD(weights, momentum=config.momentum, fused=fused, **shared)
+    if config.momentum:
+        # Else, if the first step is skipped by `skip_if`, torch keeps buffers that it has not filled.
+        for weight in weights:
+            optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+    return optimizer
 
 
 def adopt_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -151,7 +156,7 @@ class HeldOutSchedule(torch.optim.lr_scheduler.LambdaLR):
             group["lr"] = rate
 
 
-def clip_gradients(weights: Sequence[nn.Parameter], limit: float | None) -> float:
+def clip_gradients(weights: Sequence[nn.Parameter], limit: float | None) -> Tensor:
     """Scale the gradients of weights to a norm if theirs is larger, and return the norm before.
 
     Args:
@@ -159,13 +164,29 @@ def clip_gradients(weights: Sequence[nn.Parameter], limit: float | None) -> floa
         limit: the largest norm; None means no limit.
 
     Returns:
-        The norm of all gradients together. If it is not finite, they are not scaled.
+        The norm of all gradients together, (). If it is not finite, the gradients are not usable.
     """
-    total = torch.nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
-    norm = float(total)
-    if limit and math.isfinite(norm) and norm > limit:
-        torch.nn.utils.clip_grads_with_norm_(weights, limit, total)
+    norm = torch.nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+    # The comparison saves time on a CPU. It would wait for another device.
+    if limit and (norm.device.type != "cpu" or norm > limit):
+        torch.nn.utils.clip_grads_with_norm_(weights, limit, norm)
     return norm
+
+
+def skip_if(is_skipped: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Let the next step of an optimiser do nothing if a condition holds.
+
+    A fused implementation reads the condition on the device, as it does for `torch.amp.GradScaler`. For
+    another one, this waits for the device, and removes the gradients.
+
+    Args:
+        is_skipped: the condition, bool ().
+        optimizer: the optimiser.
+    """
+    if all(group.get("fused") for group in optimizer.param_groups):
+        optimizer.found_inf = is_skipped.float()  # type: ignore[attr-defined]
+    elif is_skipped:
+        optimizer.zero_grad()
 
 
 def drops(losses: Sequence[float], patience: int) -> int:
@@ -210,12 +231,12 @@ class WeightAverage:
         steps: number of steps averaged.
     """
 
-    def __init__(self, weights: Sequence[torch.Tensor]) -> None:
+    def __init__(self, weights: Sequence[Tensor]) -> None:
         self.tensors = [weight.detach().clone() for weight in weights]
         self.steps = 1
 
     @torch.no_grad()
-    def add(self, weights: Sequence[torch.Tensor]) -> None:
+    def add(self, weights: Sequence[Tensor]) -> None:
         """Add the weights after one more step to the mean."""
         self.steps += 1
         for mean, weight in zip(self.tensors, weights, strict=True):

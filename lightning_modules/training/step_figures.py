@@ -19,16 +19,15 @@ class StepFigures:
     Attributes:
         losses: cross-entropy of each direction in nats over the last step's rows of this rank,
             (directions,).
-        gradient_norm: norm of the last step's gradient before clipping.
+        gradient_norm: norm of the last step's gradient before clipping, ().
         learning_rate: learning rate of the last step.
-        skipped: number of steps skipped so far because the gradient was not finite.
-        skipped_in_a_row: number of steps skipped since the last one that was not.
     """
 
     def __init__(self, directions: int) -> None:
-        self.losses = torch.zeros(directions)
-        self.gradient_norm = self.learning_rate = 0.0
-        self.skipped = self.skipped_in_a_row = 0
+        self.losses, self.gradient_norm = torch.zeros(directions), torch.zeros(())
+        self.learning_rate = 0.0
+        self._skips = torch.zeros(2, dtype=torch.int64)  # so far and in a row, on the device
+        self._copied = self._copied_before = _HostCopy(self._skips)
         self._parts: list[Tensor] = []
         self._shown: dict[str, float] = {}
 
@@ -47,11 +46,37 @@ class StepFigures:
         """Whether no part of the next step has been added."""
         return not self._parts
 
-    def count_gradient(self, norm: float, is_skipped: bool) -> None:
-        """Record the norm of a gradient, and whether the step is skipped because of it."""
+    def count_gradient(self, norm: Tensor) -> Tensor:
+        """Record the norm of a gradient, without waiting for the device.
+
+        Args:
+            norm: the norm, ().
+
+        Returns:
+            Whether the step is skipped because the norm is not finite, bool ().
+        """
+        is_skipped = ~norm.isfinite()
+        so_far, in_a_row = self._skips.to(norm.device).unbind()
+        self._skips = torch.stack([so_far + is_skipped, (in_a_row + 1) * is_skipped])
+        self._copied_before, self._copied = self._copied, _HostCopy(self._skips)
         self.gradient_norm = norm
-        self.skipped += is_skipped
-        self.skipped_in_a_row = self.skipped_in_a_row + 1 if is_skipped else 0
+        return is_skipped
+
+    @property
+    def skipped(self) -> int:
+        """Number of steps skipped so far because the gradient was not finite; waits for the device."""
+        return int(self._skips[0])
+
+    @property
+    def skipped_in_a_row(self) -> int:
+        """Number of steps skipped since the last one that was not; waits for the device."""
+        return int(self._skips[1])
+
+    @property
+    def known_skipped_in_a_row(self) -> int:
+        """`skipped_in_a_row` without waiting for a GPU: there, that of the step before the last one."""
+        copied = self._copied if self._skips.device.type == "cpu" else self._copied_before
+        return copied.values()[1]
 
     def to_log(self) -> dict[str, float]:
         """Return the figures by name, with the means of the losses over all ranks.
@@ -65,12 +90,34 @@ class StepFigures:
             self._shown |= {
                 "train_loss": sum(losses) / len(losses),
                 "learning_rate": self.learning_rate,
-                "gradient_norm": self.gradient_norm,
+                "gradient_norm": float(self.gradient_norm),
                 "skipped_steps": self.skipped,
             }
         return dict(self._shown)
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
         """Restore the numbers of skipped steps."""
-        self.skipped = checkpoint["skipped"]
-        self.skipped_in_a_row = checkpoint["skipped_in_a_row"]
+        self._skips = torch.tensor([checkpoint["skipped"], checkpoint["skipped_in_a_row"]])
+        self._copied = self._copied_before = _HostCopy(self._skips)
+
+
+class _HostCopy:
+    """A copy of integers to the host, which is read later without waiting for a busy device.
+
+    Args:
+        tensor: the integers, (n,).
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        # From a GPU, the copy is to pinned memory, and this returns before it is done.
+        self._copy = tensor.to("cpu", non_blocking=True)
+        self._done: torch.cuda.Event | None = None
+        if tensor.is_cuda:
+            self._done = torch.cuda.current_stream(tensor.device).record_event()
+
+    def values(self) -> list[int]:
+        """Wait for the copy, and return the integers."""
+        if self._done is not None:
+            self._done.synchronize()
+        integers: list[int] = self._copy.tolist()
+        return integers

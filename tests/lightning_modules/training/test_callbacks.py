@@ -47,7 +47,8 @@ class Run:
         self.module, self.held_out = Module(model, settings, 30, (10,)), held_out
         figures = self.module.figures
         figures.losses = torch.tensor([2.0, 1.0])
-        figures.gradient_norm, figures.learning_rate, figures.skipped = 0.5, 0.25, 1
+        figures.restore({"skipped": 1, "skipped_in_a_row": 0})
+        figures.gradient_norm, figures.learning_rate = torch.tensor(0.5), 0.25
         self.module.step = start
         self.bar, self.data = Bar(), Data()
         self.trainer: Any = SimpleNamespace(

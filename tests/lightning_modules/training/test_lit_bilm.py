@@ -130,12 +130,14 @@ def test_the_gradient_is_that_of_the_scaled_mean_of_both_directions() -> None:
 
     assert ours == theirs
     assert len(theirs) == 2
-    assert scaled.figures.gradient_norm == pytest.approx(7 * plain.figures.gradient_norm, rel=1e-5)
+    assert float(scaled.figures.gradient_norm) == pytest.approx(
+        7 * float(plain.figures.gradient_norm), rel=1e-5
+    )
     made = module(STILL)
     found = made.network.loss(window(0), made.network.zero_state(ROWS))
     found.means.mean().backward()
     norm = math.sqrt(sum(float((w.grad**2).sum()) for w in made.network.parameters()))  # type: ignore[operator]
-    assert plain.figures.gradient_norm == pytest.approx(norm, rel=1e-5)
+    assert float(plain.figures.gradient_norm) == pytest.approx(norm, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["activation_penalty", "change_penalty"])

@@ -1,6 +1,7 @@
 """Optimisers, learning rate schedules and averaging."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from lightning_modules.training.optimizers import (
     clip_gradients,
     drops,
     learning_rate,
+    skip_if,
 )
 
 
@@ -83,12 +85,38 @@ def test_gradients_are_scaled_to_a_norm_and_the_norm_before_is_returned(
     torch.testing.assert_close(weights[1].grad, torch.tensor([4.0 * scale]))
 
 
-def test_gradients_that_are_not_finite_are_not_scaled() -> None:
+def test_the_norm_of_gradients_that_are_not_finite_is_not_finite() -> None:
     weights = [nn.Parameter(torch.zeros(2))]
     weights[0].grad = torch.tensor([3.0, math.inf])
 
     assert clip_gradients(weights, 1.0) == math.inf
-    assert weights[0].grad.tolist() == [3.0, math.inf]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(
+    "config", [AdamConfig(), AdamWConfig(), AdagradConfig(), SGDConfig(momentum=0.9), SGDConfig()]
+)
+def test_a_skipped_step_leaves_the_weights_and_the_optimizer_as_they_are(
+    config: OptimizerConfig, fused: bool
+) -> None:
+    def steps(skipped: set[int]) -> tuple[torch.Tensor, Any]:
+        weight = nn.Parameter(torch.arange(3.0))
+        optimizer = build_optimizer(config, [weight], 0.1, fused)
+        for step in range(4):
+            weight.grad = torch.full((3,), math.nan if step in skipped else 0.5)
+            skip_if(torch.tensor(step in skipped), optimizer)
+            optimizer.step()
+            optimizer.zero_grad()
+        return weight.detach(), optimizer.state_dict()["state"]
+
+    weight, state = steps({0, 2, 3})
+    only = nn.Parameter(torch.arange(3.0))
+    optimizer = build_optimizer(config, [only], 0.1, fused)
+    only.grad = torch.full((3,), 0.5)
+    optimizer.step()
+
+    assert torch.equal(weight, only)
+    torch.testing.assert_close(state, optimizer.state_dict()["state"], rtol=0, atol=0)
 
 
 def test_the_schedule_of_torch_is_refreshed_after_a_held_out_loss() -> None:

@@ -1,0 +1,27 @@
+"""Figures of a step, and the numbers of skipped steps on the device."""
+
+import math
+
+import torch
+
+from lightning_modules.training.step_figures import StepFigures
+
+
+def test_steps_whose_gradient_is_not_finite_are_counted() -> None:
+    figures = StepFigures(2)
+    told = []
+    for norm in (1.0, math.nan, math.inf, 2.0, math.nan):
+        is_skipped = figures.count_gradient(torch.tensor(norm))
+        assert bool(is_skipped) is not math.isfinite(norm)
+        told.append((figures.skipped, figures.skipped_in_a_row, figures.known_skipped_in_a_row))
+
+    assert told == [(0, 0, 0), (1, 1, 1), (2, 2, 2), (2, 0, 0), (3, 1, 1)]
+
+
+def test_the_numbers_of_skipped_steps_are_restored() -> None:
+    figures = StepFigures(1)
+    figures.restore({"skipped": 7, "skipped_in_a_row": 2})
+    assert figures.known_skipped_in_a_row == 2
+
+    figures.count_gradient(torch.tensor(math.nan))
+    assert (figures.skipped, figures.skipped_in_a_row) == (8, 3)
