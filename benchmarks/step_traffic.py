@@ -14,13 +14,13 @@ written, except that
 - a fused kernel does what its module says in `TRAFFIC`. A compiled function reads and writes its arguments
   once, as `COMPILED` says.
 
-FLOPs are those of matrix products, 2 m n k, and of kernels that are registered in `torch.utils.flop_counter`.
+FLOPs are those of matrix products, 2 m n k, and of fused kernels whose modules register them by
+`torch.utils.flop_counter.register_flop_formula`.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -36,7 +36,9 @@ COMPILED: dict[Callable[..., Any], tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 CREATIONS = {"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"}
 OVERWRITING = {"copy_", "fill_", "zero_", "bernoulli_", "uniform_", "normal_", "scatter_"}
-SUMS = {"addmm", "addmm_", "baddbmm", "baddbmm_"}
+SUMS = {"addmm": "mat1", "addmm_": "mat1", "baddbmm": "batch1", "baddbmm_": "batch1"}
+PRODUCTS = {"mm": "self", "bmm": "self", "mv": "self", **SUMS}
+"""The left matrix of a product."""
 GATHERS = {"embedding": "weight", "index_select": "self", "gather": "self", "index": "self"}
 """The table that an operation reads from."""
 SCATTERS = {"scatter_": "index", "scatter_add_": "index", "index_add_": "source"}
@@ -56,8 +58,7 @@ def traffic_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result:
         assert schema.name in TRAFFIC, f"{schema.name}: tell its traffic in TRAFFIC"
         return TRAFFIC[schema.name](*args, **kwargs)
     name = name_of(func)
-    names = (argument.name for argument in schema.arguments)
-    values = {**dict(zip(names, args, strict=False)), **kwargs}
+    values = _values(func, args, kwargs)
     loads: dict[Any, int] = {}
     stores: dict[Any, int] = {}
     for argument in schema.arguments:
@@ -90,10 +91,10 @@ def traffic_of_compiled(function: Callable[..., Any], args: tuple[Any, ...]) -> 
 
 def flops_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
     """Return the FLOPs of an operation; arguments are those of `traffic_of`."""
-    packet = func._overloadpacket
-    # A product in place is registered under its name without the underscore.
-    other = getattr(torch.ops.aten, name_of(func).removesuffix("_"), None)
-    formula = flop_registry.get(packet) or flop_registry.get(other)
+    name = name_of(func)
+    if name in PRODUCTS:
+        return 2 * result.numel() * int(_values(func, args, kwargs)[PRODUCTS[name]].shape[-1])
+    formula = flop_registry.get(func._overloadpacket) if func.namespace == "biloom" else None
     return int(formula(*args, **kwargs, out_val=result)) if formula else 0
 
 
@@ -119,6 +120,12 @@ def size(tensor: Tensor) -> int:
         elif stride:
             runs *= length
     return run * runs * tensor.itemsize
+
+
+def _values(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of an operation by name."""
+    names = (argument.name for argument in func._schema.arguments)
+    return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
 def _is_overwritten(name: str, argument: Any, values: dict[str, Any]) -> bool:

@@ -114,6 +114,13 @@ def test_products_have_flops_and_take_the_longer_of_their_bytes_and_flops() -> N
     few = counted(torch.mm, of((2, 3)), of((3, 4))).of()
     assert few.flops == 2 * 2 * 3 * 4
     assert few.seconds == few.bytes / 2.7e12
+    sums = counted(lambda x, a, b: x.baddbmm_(a, b), of((2, 2, 4)), of((2, 2, 3)), of((2, 3, 4)))
+    assert sums.of().flops == 2 * few.flops
+    wide = counted(
+        lambda a, b: torch.bmm(a, b, out_dtype=torch.float32),
+        *(of((2, 2, 3), bf16), of((2, 3, 4), bf16)),
+    ).of()
+    assert (wide.flops, wide.loads, wide.stores) == (2 * few.flops, 2 * (12 + 24), 4 * 16)
     size = (8192, 8192)
     many = counted(lambda a, b, out: torch.mm(a, b, out=out), *[of(size, bf16)] * 3).of()
     assert many.seconds == many.flops / 800e12 == 2 * 8192**3 / 800e12
