@@ -157,7 +157,7 @@ class StepCounter(TorchDispatchMode):
             self._add(func, args, kwargs, result, frame)
         return result
 
-    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def compiled(self, function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
         """Return a function that stands for the compiled form of one that writes into its arguments."""
         assert function in COMPILED, f"{function}: tell its arguments in COMPILED"
 
