@@ -1,0 +1,123 @@
+"""The budget of a small step, exactly: a change of the step shows here."""
+
+import json
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from step_budget import count_step, main
+from step_counter import PARTS, Count
+
+from lightning_modules.config import ModelConfig
+from lightning_modules.nn.inputs.word_types import types_of_window
+from lightning_modules.nn.window_maker import WindowMaker, document_resets
+from lightning_modules.training.config import TrainConfig
+from lightning_modules.training.step_figures import StepFigures
+from preprocess.tokenizers.spellings import Spellings
+
+pytestmark = pytest.mark.skipif(
+    torch.__version__.split("+")[0] != "2.13.0",
+    reason="other versions of torch have other operations",
+)
+
+VOCABULARY, CUTOFFS, TIME, ROWS, HIDDEN, WIDTH = 60, (10, 30), 3, 4, 16, 8
+PLAIN = {"residual": False, "cell_clip": None, "projection_clip": None, "dropout": 0}
+
+
+def step(resets: bool = False, clip_norm: float | None = None, **recurrent: Any) -> Count:
+    """Return the count of a step of a small network, plain unless ``recurrent`` says otherwise."""
+    stack = {"kind": "lstm", "hidden": HIDDEN, "projection": WIDTH, **recurrent}
+    characters = {"kind": "char_cnn", "dim": 4, "filters": [[1, 4], [2, 8]], "highway": 1}
+    dropout = {"dropout": recurrent.get("dropout", 0.1)}
+    model = ModelConfig.model_validate({"input": characters | dropout, "recurrent": stack})
+    train = TrainConfig(
+        rows=ROWS, unroll=TIME, warmup_steps=0, clip_norm=clip_norm, compile="on", learning_rate=1
+    )
+    words = Spellings(lambda number: "w" * (number % 7), VOCABULARY, 9)
+    make = WindowMaker(np.arange(VOCABULARY), CUTOFFS, partial(types_of_window, spellings=words))
+    ids, targets = np.random.default_rng(1).integers(0, VOCABULARY, (2, 2, TIME, ROWS))
+    window = make(ids, targets, document_resets(ids, (1, 2)) if resets else None)
+    return count_step(model, train, VOCABULARY, CUTOFFS, window)
+
+
+def sums(count: Count) -> dict[str, tuple[int, int]]:
+    """Return operations and bytes by part."""
+    tallies = {part: count.of(part) for part in PARTS}
+    return {part: (tally.operations, tally.bytes) for part, tally in tallies.items()}
+
+
+@pytest.fixture(scope="module")
+def plain() -> Count:
+    return step(**PLAIN)
+
+
+def test_budget(plain: Count) -> None:
+    assert sums(plain) == {
+        "CNN forward": (46, 87_736),
+        "CNN backward": (52, 208_080),
+        "LSTM forward": (51, 105_472),
+        "LSTM backward": (76, 224_768),
+        "cells": (12, 81_408),
+        "head forward": (101, 158_552),
+        "head backward": (53, 63_844),
+        "optimiser": (5, 211_984),
+        "glue": (17, 4_108),
+    }
+    assert plain.of().flops == 520_896
+    assert (plain.copies, plain.reads) == (8, 1)
+
+
+def test_budget_with_clips_residual_connections_dropout_and_resets() -> None:
+    count = step(resets=True, clip_norm=1.0)
+    assert sums(count) == {
+        "CNN forward": (47, 89_464),
+        "CNN backward": (53, 209_808),
+        "LSTM forward": (76, 124_240),
+        "LSTM backward": (109, 260_160),
+        "cells": (12, 81_408),
+        "head forward": (101, 158_552),
+        "head backward": (53, 63_844),
+        "optimiser": (10, 264_868),
+        "glue": (17, 4_132),
+    }
+    assert (count.copies, count.reads) == (9, 1)
+
+
+def test_parts_agree_with_formulas(plain: Count) -> None:
+    number = 2 * ROWS * HIDDEN  # of a cell's values, in both directions
+    bias = 2 * 4 * HIDDEN * 4
+    # Bytes: gates read and written, h W (bf16), the bias, c, c' and the output.
+    forward = 4 * number * (4 + 4) + 4 * number * 2 + bias + 3 * number * 4
+    # Gates and the gradient of c read and written, c, c', and the gradient of the output (bf16).
+    backward = 4 * number * (4 + 4) + number * (4 + 4) + 2 * number * 4 + number * 2
+    assert plain.of("cells").bytes == 2 * TIME * (forward + backward)
+
+    [adam, norm] = (plain.tallies["optimiser", name] for name in ("_fused_adam_", "_foreach_norm"))
+    weights, scalars = norm.loads, norm.stores
+    assert adam.loads - scalars == 4 * weights  # the weight, its gradient and both means
+    assert adam.stores == 3 * weights
+
+
+def test_a_read_by_the_host_shows(monkeypatch: pytest.MonkeyPatch, plain: Count) -> None:
+    monkeypatch.setattr(
+        StepFigures, "add", lambda figures, losses: figures._parts.append(losses * float(losses[0]))
+    )
+    count = step(**PLAIN)
+    assert count.reads == plain.reads + 1
+    assert count.of("glue").operations == plain.of("glue").operations + 1
+
+
+@pytest.mark.slow
+def test_the_last_line_has_the_figures_at_elmos_size(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["step_budget.py", "--rows", "128"])
+    main()
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("128 rows: 2,560 tokens, 2,914 types; cutoffs (5100, 44000, 280000), ")
+    figures = json.loads(last)
+    assert figures["ops_128"] == figures["ops_outside_graphs"] == 1474
+    assert figures["gb_128"] == 43.815
+    assert (figures["copies"], figures["host_reads"]) == (13, 1)
