@@ -53,6 +53,7 @@ def fake_gpu(compiled: Callable[[Any], Any]) -> Iterator[torch.device]:
                 set_rng_state=lambda *_: None,
                 manual_seed=lambda _: None,
                 device=lambda _: nullcontext(),
+                current_stream=lambda *_: mock.Mock(),
                 is_bf16_supported=lambda **_: True,
                 get_device_capability=lambda *_: (9, 0),
             )
