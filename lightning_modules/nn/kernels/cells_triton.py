@@ -1,4 +1,4 @@
-"""Triton kernels of `lstm_cell` and `gru_cell`, whose docstrings define the arguments.
+"""Triton kernels of the modules `lstm` and `gru`, whose docstrings define the arguments.
 
 A program computes a tile of one direction, with float32 arithmetic. Only operations that Triton's
 interpreter knows are used; it does not know libdevice.
@@ -49,6 +49,19 @@ def _store(pointer: tl.tensor, value: tl.tensor, mask: tl.tensor) -> None:
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _gate(
+    x: tl.tensor, pointer: tl.tensor, mask: tl.tensor, as_sums: tl.constexpr, is_tanh: tl.constexpr
+) -> tl.tensor:
+    """Return the value of a gate with the sum x; store the sum or the value."""
+    if as_sums:
+        _store(pointer, x, mask)
+    value = _tanh(x) if is_tanh else _sigmoid(x)
+    if not as_sums:
+        _store(pointer, value, mask)
+    return value
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def lstm_forward(
     gates: tl.tensor,
     recurrent: tl.tensor,
@@ -80,28 +93,23 @@ def lstm_forward(
     recurrent += direction * recurrent_stride + first * (4 * size)
     bias += direction * (4 * size)
 
-    i, f = _load(recurrent + four, mask), _load(recurrent + four + size, mask)
-    g, o = _load(recurrent + four + 2 * size, mask), _load(recurrent + four + 3 * size, mask)
+    # A gate is stored before the next one is loaded, so that few registers are needed.
+    factor = 1.0
     c = _load(before + direction * before_stride + first * size + one, mask)
     if kept:
         factor = _load(keep + direction * rows + first + row, inside)
-        i, f, g, o, c = i * factor, f * factor, g * factor, o * factor, c * factor
-    i += _load(gates + four, mask) + _load(bias + column, used)
-    f += _load(gates + four + size, mask) + _load(bias + column + size, used)
-    g += _load(gates + four + 2 * size, mask) + _load(bias + column + 2 * size, used)
-    o += _load(gates + four + 3 * size, mask) + _load(bias + column + 3 * size, used)
-    if as_sums:
-        _store(gates + four, i, mask)
-        _store(gates + four + size, f, mask)
-        _store(gates + four + 2 * size, g, mask)
-        _store(gates + four + 3 * size, o, mask)
-    i, f, g, o = _sigmoid(i), _sigmoid(f), _tanh(g), _sigmoid(o)
-    if not as_sums:
-        _store(gates + four, i, mask)
-        _store(gates + four + size, f, mask)
-        _store(gates + four + 2 * size, g, mask)
-        _store(gates + four + 3 * size, o, mask)
+        c *= factor
+    i = _load(gates + four, mask) + _load(recurrent + four, mask) * factor
+    i = _gate(i + _load(bias + column, used), gates + four, mask, as_sums, False)
+    f = _load(gates + four + size, mask) + _load(recurrent + four + size, mask) * factor
+    f = _gate(f + _load(bias + column + size, used), gates + four + size, mask, as_sums, False)
+    at = four + 2 * size
+    g = _load(gates + at, mask) + _load(recurrent + at, mask) * factor
+    g = _gate(g + _load(bias + column + 2 * size, used), gates + at, mask, as_sums, True)
     c = f * c + i * g
+    at = four + 3 * size
+    o = _load(gates + at, mask) + _load(recurrent + at, mask) * factor
+    o = _gate(o + _load(bias + column + 3 * size, used), gates + at, mask, as_sums, False)
     if clipped:  # with comparisons, because minimum and maximum lose a NaN
         c = tl.where(c > clip, clip, tl.where(c < -clip, -clip, c))
     _store(after + direction * after_stride + first * size + one, c, mask)
@@ -195,28 +203,20 @@ def gru_forward(
     recurrent += direction * recurrent_stride + first * (3 * size)
     bias += direction * (3 * size)
 
-    r, z = _load(recurrent + three, mask), _load(recurrent + three + size, mask)
-    multiplied = _load(recurrent + three + 2 * size, mask)
+    factor = 1.0
     h = _load(before + direction * before_stride + first * size + one, mask)
     if kept:
         factor = _load(keep + direction * rows + first + row, inside)
-        r, z, multiplied, h = r * factor, z * factor, multiplied * factor, h * factor
+        h *= factor
+    r = _load(gates + three, mask) + _load(recurrent + three, mask) * factor
+    r = _gate(r + _load(bias + column, used), gates + three, mask, as_sums, False)
+    z = _load(gates + three + size, mask) + _load(recurrent + three + size, mask) * factor
+    z = _gate(z + _load(bias + column + size, used), gates + three + size, mask, as_sums, False)
+    at = three + 2 * size
+    multiplied = _load(recurrent + at, mask) * factor
     multiplied += _load(bias_hidden + direction * size + column, used)
-    r += _load(gates + three, mask) + _load(bias + column, used)
-    z += _load(gates + three + size, mask) + _load(bias + column + size, used)
-    n = _load(gates + three + 2 * size, mask) + _load(bias + column + 2 * size, used)
-    if as_sums:
-        _store(gates + three, r, mask)
-        _store(gates + three + size, z, mask)
-    r, z = _sigmoid(r), _sigmoid(z)
-    n += r * multiplied
-    if as_sums:
-        _store(gates + three + 2 * size, n, mask)
-    n = _tanh(n)
-    if not as_sums:
-        _store(gates + three, r, mask)
-        _store(gates + three + size, z, mask)
-        _store(gates + three + 2 * size, n, mask)
+    n = _load(gates + at, mask) + _load(bias + column + 2 * size, used)
+    n = _gate(n + r * multiplied, gates + at, mask, as_sums, True)
     h = n + z * (h - n)
     _store(inner + direction * inner_stride + first * size + one, multiplied, mask)
     _store(after + direction * after_stride + first * size + one, h, mask)
