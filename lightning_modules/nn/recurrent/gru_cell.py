@@ -34,7 +34,7 @@ def forward(
 
     Args:
         gates: x W_input; overwritten with the values of the gates, or with their sums in 16 bits.
-        recurrent: h W_hidden, with the h that ``keep`` has not zeroed; may be overwritten.
+        recurrent: h W_hidden, with the h that ``keep`` has not zeroed.
         bias: (directions, 3 * hidden).
         bias_hidden: (directions, hidden).
         before: h.
@@ -46,7 +46,7 @@ def forward(
     """
     size = before.shape[-1]
     if keep is not None:
-        recurrent, before = recurrent.mul_(keep), before * keep
+        recurrent, before = recurrent * keep, before * keep
     narrow = gates.dtype != after.dtype
     values = gates.to(after.dtype)  # gates and inner themselves, if the dtypes are the same
     multiplied = torch.empty_like(after) if narrow else inner

@@ -34,7 +34,7 @@ def forward(
 
     Args:
         gates: x W_input; overwritten with the values of the gates, or with their sums in 16 bits.
-        recurrent: h W_hidden, with the h that ``keep`` has not zeroed; may be overwritten.
+        recurrent: h W_hidden, with the h that ``keep`` has not zeroed.
         bias: (directions, 4 * hidden).
         before: c.
         after: output, c', clipped to [-clip, clip].
@@ -44,7 +44,7 @@ def forward(
             means nowhere.
     """
     if keep is not None:
-        recurrent, before = recurrent.mul_(keep), before * keep
+        recurrent, before = recurrent * keep, before * keep
     narrow = gates.dtype != after.dtype
     values = gates.to(after.dtype)  # gates itself, if the dtypes are the same
     values.add_(recurrent).add_(bias.unsqueeze(1))
