@@ -44,9 +44,8 @@ def lstm_forward(
 
     directions, rows, size = before.shape
     tile = Tile.of(rows, size)
-    blocks = tile.blocks(rows, size)
     with torch.cuda.device_of(gates):
-        cells_triton.lstm_forward[(math.prod(blocks), directions)](
+        cells_triton.lstm_forward[(math.prod(tile.blocks(rows, size)), directions)](
             gates, recurrent, bias, before, after, squashed, gates if keep is None else keep,
             clip, rows,
             gates.stride(0), recurrent.stride(0), before.stride(0), after.stride(0), squashed.stride(0),

@@ -263,7 +263,7 @@ def test_a_layer_with_fused_cells_equals_one_with_eager_cells(kind: str) -> None
             stack.layers[0].ops = ops
             with torch.autocast("cpu", BF16, enabled=autocast):
                 run = stack(x, torch.ones_like(stack.zero_state(3)), some, taps=[tap])
-                with torch.no_grad():
+                with torch.inference_mode():
                     bare = stack(x, torch.ones_like(stack.zero_state(3)), some)
             total = run.raw.square().sum() + run.state.sum()
             torch.testing.assert_close(bare.raw, run.raw.detach())

@@ -229,6 +229,21 @@ def test_under_bf16_autocast_results_are_close_and_float32(kind: str, reset: boo
         assert relative_error(a, b) < 0.03
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stack_in_bf16_carries_its_state_in_float32(kind: str) -> None:
+    module = stack(kind, hidden=16)
+    x, state = inputs(module)
+    exact = module(x, state)
+
+    near = module.bfloat16()(x.bfloat16(), state)
+
+    assert {output.dtype for output in near.outputs} == {torch.bfloat16}
+    assert near.state.dtype == torch.float32
+    assert relative_error(near.state, exact.state) < 0.01
+    gradients = torch.autograd.grad(objective(near), [state, *module.parameters()])
+    assert [g.dtype for g in gradients] == [torch.float32] + [torch.bfloat16] * (len(gradients) - 1)
+
+
 def relative_error(ours: Tensor, exact: Tensor) -> float:
     return float((ours.detach() - exact.detach()).norm() / exact.detach().norm())
 
