@@ -159,8 +159,8 @@ _FORWARD = (
 extern "C" void kernel(
     float* gates, const float* recurrent, const float* bias, const float* bias_hidden,
     const float* before, float* after, float* inner, const float* keep, const int64_t kept,
-    const int64_t directions, const int64_t rows, const int64_t size, const int64_t gates_stride,
-    const int64_t inner_stride)
+    const int64_t as_sums, const int64_t directions, const int64_t rows, const int64_t size,
+    const int64_t gates_stride, const int64_t inner_stride)
 {
     #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < directions * rows; ++n) {
@@ -179,13 +179,14 @@ extern "C" void kernel(
             auto of_state = [&](int64_t part) {
                 return factor * V::loadu(from_state + part * size + k, m);
             };
-            const V r = sigmoid(of_input(0) + of_state(0)), z = sigmoid(of_input(1) + of_state(1)),
+            const V sum_r = of_input(0) + of_state(0), sum_z = of_input(1) + of_state(1),
+                r = sigmoid(sum_r), z = sigmoid(sum_z),
                 multiplied = of_state(2) + V::loadu(bias_hidden + d * size + k, m),
-                fresh = (of_input(2) + r * multiplied).tanh(),
+                sum_n = of_input(2) + r * multiplied, fresh = sum_n.tanh(),
                 h = factor * V::loadu(before + n * size + k, m);
-            r.store(gate + k, m);
-            z.store(gate + size + k, m);
-            fresh.store(gate + 2 * size + k, m);
+            (as_sums ? sum_r : r).store(gate + k, m);
+            (as_sums ? sum_z : z).store(gate + size + k, m);
+            (as_sums ? sum_n : fresh).store(gate + 2 * size + k, m);
             multiplied.store(in + k, m);
             (fresh + z * (h - fresh)).store(after + n * size + k, m);
         }
@@ -199,8 +200,9 @@ _BACKWARD = (
     + """
 extern "C" void kernel(
     float* gates, const float* inner, const float* before, float* d_hidden, float* d_recurrent,
-    const float* keep, const int64_t kept, const int64_t directions, const int64_t rows, const int64_t size, const int64_t gates_stride,
-    const int64_t inner_stride, const int64_t before_stride, const int64_t d_recurrent_stride)
+    const float* keep, const int64_t kept, const int64_t as_sums, const int64_t directions,
+    const int64_t rows, const int64_t size, const int64_t gates_stride, const int64_t inner_stride,
+    const int64_t before_stride, const int64_t d_recurrent_stride)
 {
     #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < directions * rows; ++n) {
@@ -212,8 +214,12 @@ extern "C" void kernel(
         const V factor(kept ? keep[n] : 1.f);
         for (int64_t k = 0; k < size; k += V::size()) {
             const int m = std::min<int64_t>(V::size(), size - k);
-            const V one(1), r = V::loadu(gate + k, m), z = V::loadu(gate + size + k, m),
-                fresh = V::loadu(gate + 2 * size + k, m), d_h = V::loadu(d_hidden + n * size + k, m),
+            V r = V::loadu(gate + k, m), z = V::loadu(gate + size + k, m),
+                fresh = V::loadu(gate + 2 * size + k, m);
+            if (as_sums) {
+                r = sigmoid(r), z = sigmoid(z), fresh = fresh.tanh();
+            }
+            const V one(1), d_h = V::loadu(d_hidden + n * size + k, m),
                 through = d_h * (one - z) * (one - fresh * fresh),
                 d_r = through * V::loadu(in + k, m) * r * (one - r),
                 d_z = d_h * (factor * V::loadu(h + k, m) - fresh) * z * (one - z);
@@ -232,8 +238,8 @@ extern "C" void kernel(
 
 
 def build() -> Cell:
-    """Compile the cell in C++ for float32; other dtypes use the eager functions."""
-    sizes = ["const float*", *["const int64_t"] * 6]
+    """Compile the cell in C++ for float32; 16 bits are copied to it, float64 uses the eager functions."""
+    sizes = ["const float*", *["const int64_t"] * 7]
     run_forward = build_kernel(["float*", *["const float*"] * 4, *["float*"] * 2, *sizes], _FORWARD)
     run_backward = build_kernel(
         ["float*", *["const float*"] * 2, *["float*"] * 2, *sizes, *sizes[1:3]], _BACKWARD
@@ -250,13 +256,20 @@ def build() -> Cell:
         operand: Tensor | None,
         keep: Tensor | None,
     ) -> None:
-        if gates.dtype != torch.float32:
+        if gates.dtype == torch.float64:
             return forward(gates, recurrent, bias, bias_hidden, before, after, inner, operand, keep)
-        assert operand is None, "the operand is h' itself"
-        return run_forward(
-            gates, recurrent, bias, bias_hidden, before, after, inner, bias if keep is None else keep,
-            int(keep is not None), *before.shape, gates.stride(0), inner.stride(0),
+        wide, output = gates.float(), inner.float()  # themselves, if they are float32
+        run_forward(
+            wide, recurrent.float(), bias, bias_hidden, before, after, output,
+            bias if keep is None else keep.float(), int(keep is not None), int(wide is not gates),
+            *before.shape, wide.stride(0), output.stride(0),
         )  # fmt: skip
+        if wide is not gates:
+            gates.copy_(wide)
+            inner.copy_(output)
+        if operand is not None:
+            operand.copy_(after)
+        return None
 
     def native_backward(
         gates: Tensor,
@@ -268,15 +281,21 @@ def build() -> Cell:
         d_product: Tensor | None,
         keep: Tensor | None,
     ) -> None:
-        if gates.dtype != torch.float32:
+        if gates.dtype == torch.float64:
             return backward(gates, inner, before, d_hidden, d_recurrent, d_output, d_product, keep)
-        assert d_output is None, "d_hidden is the whole gradient"
-        assert d_product is None, "d_hidden is the whole gradient"
-        return run_backward(
-            gates, inner, before, d_hidden, d_recurrent, before if keep is None else keep,
-            int(keep is not None), *before.shape,
-            gates.stride(0), inner.stride(0), before.stride(0), d_recurrent.stride(0),
+        for part in (d_output, d_product):
+            if part is not None:
+                d_hidden.add_(part)
+        wide, of_inner, result = gates.float(), inner.float(), d_recurrent.float()
+        run_backward(
+            wide, of_inner, before, d_hidden, result,
+            before if keep is None else keep.float(), int(keep is not None), int(wide is not gates),
+            *before.shape, wide.stride(0), of_inner.stride(0), before.stride(0), result.stride(0),
         )  # fmt: skip
+        if wide is not gates:
+            gates.copy_(wide)
+            d_recurrent.copy_(result)
+        return None
 
     return Cell(native_forward, native_backward)
 

@@ -146,7 +146,7 @@ _FORWARD = (
     + """
 extern "C" void kernel(
     float* gates, const float* recurrent, const float* bias, const float* before, float* after,
-    float* squashed, const float* keep, const int64_t kept, const float clip,
+    float* squashed, const float* keep, const int64_t kept, const int64_t as_sums, const float clip,
     const int64_t directions, const int64_t rows, const int64_t size, const int64_t gates_stride,
     const int64_t squashed_stride)
 {
@@ -165,13 +165,15 @@ extern "C" void kernel(
                 return V::loadu(gate + at, m) + factor * V::loadu(from_state + at, m)
                     + V::loadu(of_bias + at, m);
             };
-            const V i = sigmoid(sum(0)), f = sigmoid(sum(1)), g = sum(2).tanh(), o = sigmoid(sum(3));
+            const V sums[] = {sum(0), sum(1), sum(2), sum(3)};
+            const V i = sigmoid(sums[0]), f = sigmoid(sums[1]), g = sums[2].tanh(),
+                o = sigmoid(sums[3]);
             V c = f * (factor * V::loadu(before + n * size + k, m)) + i * g;
             c = at::vec::clamp(c, V(-clip), V(clip));
-            i.store(gate + k, m);
-            f.store(gate + size + k, m);
-            g.store(gate + 2 * size + k, m);
-            o.store(gate + 3 * size + k, m);
+            (as_sums ? sums[0] : i).store(gate + k, m);
+            (as_sums ? sums[1] : f).store(gate + size + k, m);
+            (as_sums ? sums[2] : g).store(gate + 2 * size + k, m);
+            (as_sums ? sums[3] : o).store(gate + 3 * size + k, m);
             c.store(after + n * size + k, m);
             (o * c.tanh()).store(squash + k, m);
         }
@@ -185,7 +187,7 @@ _BACKWARD = (
     + """
 extern "C" void kernel(
     float* gates, const float* before, const float* after, const float* d_squashed,
-    float* d_cell, const float* keep, const int64_t kept, const float clip,
+    float* d_cell, const float* keep, const int64_t kept, const int64_t as_sums, const float clip,
     const int64_t directions, const int64_t rows, const int64_t size, const int64_t gates_stride)
 {
     #pragma omp parallel for schedule(static)
@@ -195,9 +197,12 @@ extern "C" void kernel(
         const V factor(kept ? keep[n] : 1.f);
         for (int64_t k = 0; k < size; k += V::size()) {
             const int m = std::min<int64_t>(V::size(), size - k);
-            const V one(1), i = V::loadu(gate + k, m), f = V::loadu(gate + size + k, m),
-                g = V::loadu(gate + 2 * size + k, m), o = V::loadu(gate + 3 * size + k, m),
-                c = V::loadu(after + n * size + k, m), tanh = c.tanh(),
+            V i = V::loadu(gate + k, m), f = V::loadu(gate + size + k, m),
+                g = V::loadu(gate + 2 * size + k, m), o = V::loadu(gate + 3 * size + k, m);
+            if (as_sums) {
+                i = sigmoid(i), f = sigmoid(f), g = g.tanh(), o = sigmoid(o);
+            }
+            const V one(1), c = V::loadu(after + n * size + k, m), tanh = c.tanh(),
                 d_s = V::loadu(d_squashed + n * size + k, m);
             V d_c = V::loadu(d_cell + n * size + k, m) + d_s * o * (one - tanh * tanh);
             d_c = V::blendv(V(0), d_c, c.abs() < V(clip));
@@ -215,8 +220,8 @@ extern "C" void kernel(
 
 
 def build() -> Cell:
-    """Compile the cell in C++ for float32; other dtypes use the eager functions."""
-    sizes = ["const float*", "const int64_t", "const float", *["const int64_t"] * 4]
+    """Compile the cell in C++ for float32; 16 bits are copied to it, float64 uses the eager functions."""
+    sizes = ["const float*", *["const int64_t"] * 2, "const float", *["const int64_t"] * 4]
     run_forward = build_kernel(
         ["float*", *["const float*"] * 3, *["float*"] * 2, *sizes, "const int64_t"], _FORWARD
     )
@@ -232,12 +237,18 @@ def build() -> Cell:
         clip: float,
         keep: Tensor | None,
     ) -> None:
-        if gates.dtype != torch.float32:
+        if gates.dtype == torch.float64:
             return forward(gates, recurrent, bias, before, after, squashed, clip, keep)
-        return run_forward(
-            gates, recurrent, bias, before, after, squashed, bias if keep is None else keep,
-            int(keep is not None), clip, *before.shape, gates.stride(0), squashed.stride(0),
+        wide, output = gates.float(), squashed.float()  # themselves, if they are float32
+        run_forward(
+            wide, recurrent.float(), bias, before, after, output,
+            bias if keep is None else keep.float(), int(keep is not None), int(wide is not gates),
+            clip, *before.shape, wide.stride(0), output.stride(0),
         )  # fmt: skip
+        if wide is not gates:
+            gates.copy_(wide)
+            squashed.copy_(output)
+        return None
 
     def native_backward(
         gates: Tensor,
@@ -248,12 +259,17 @@ def build() -> Cell:
         clip: float,
         keep: Tensor | None,
     ) -> None:
-        if gates.dtype != torch.float32:
+        if gates.dtype == torch.float64:
             return backward(gates, before, after, d_squashed, d_cell, clip, keep)
-        return run_backward(
-            gates, before, after, d_squashed, d_cell, before if keep is None else keep,
-            int(keep is not None), clip, *before.shape, gates.stride(0),
+        wide = gates.float()
+        run_backward(
+            wide, before, after, d_squashed.float().contiguous(), d_cell,
+            before if keep is None else keep.float(), int(keep is not None), int(wide is not gates),
+            clip, *before.shape, wide.stride(0),
         )  # fmt: skip
+        if wide is not gates:
+            gates.copy_(wide)
+        return None
 
     return Cell(native_forward, native_backward)
 

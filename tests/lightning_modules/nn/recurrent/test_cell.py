@@ -154,6 +154,7 @@ def test_the_cpp_cell_equals_the_eager_one_for_any_size(cell_module: cell.CellMo
     for rows, hidden in ((4, 24), (1, 24), (7, 16), (3, 5), (2, 67)):
         for resets in (False, True):
             assert_same_cell(ops, cell_module, hidden, rows, resets)
+        cell.check_cell(ops, cell_module, rows, hidden, 0.5, CPU, torch.bfloat16)
 
 
 @pytest.mark.slow
