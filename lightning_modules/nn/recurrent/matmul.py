@@ -23,6 +23,9 @@ from torch.autograd.function import once_differentiable
 PER_DIRECTION = 3 << 19
 """Minimum size of one direction's weight, in bytes, to multiply per direction."""
 
+_WRITES_FLOAT32 = torch.version.hip is None and "dtype" in torch.ops.aten.bmm.overloads()
+"""Whether a matmul of 16-bit operands on a GPU of NVIDIA can have a float32 result."""
+
 
 def by_onednn(x: Tensor) -> bool:
     """Return True if products with x use oneDNN: float32, on a CPU, outside autocast and torch.compile."""
@@ -103,11 +106,7 @@ def weight_gradient(a: Tensor, b: Tensor, dtype: torch.dtype, onednn: bool = Fal
     """
     if a.dtype == dtype:
         return product(a, b, onednn)
-    if (
-        a.device.type == "cuda"
-        and dtype == torch.float32
-        and "dtype" in torch.ops.aten.bmm.overloads()
-    ):
+    if a.device.type == "cuda" and dtype == torch.float32 and _WRITES_FLOAT32:
         return torch.bmm(a, b, out_dtype=dtype)
     return a.bmm(b).to(dtype)
 
