@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "pytorch_lightning", "apache_beam", "wandb", "numpy", "sentencepiece", "fsspec")
+HEAVY = (
+    "torch",
+    "triton",
+    "pytorch_lightning",
+    "apache_beam",
+    "wandb",
+    "numpy",
+    "sentencepiece",
+    "fsspec",
+)
 
 
 def loaded_after(code: str, cwd: Path | None = None) -> set[str]:

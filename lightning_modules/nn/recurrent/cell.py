@@ -3,7 +3,8 @@
 Besides its matmuls, a step is a dozen pointwise operations, which are bound by memory traffic. A fused
 kernel reads and writes each number once. On a CPU the kernel is hand-written C++, built with the compiler
 and the flags of torch.compile; the code that torch.compile itself generates has four loops with copies
-between them, and 30 us of overhead per call. On other devices torch.compile compiles the eager cell.
+between them, and 30 us of overhead per call. On a GPU of compute capability 8.0 or higher the kernel is
+written in Triton. On other devices torch.compile compiles the eager cell.
 """
 
 import importlib.util
@@ -20,6 +21,9 @@ from torch import Tensor
 from preprocess.errors import UserError
 
 Mode = Literal["auto", "on", "off"]
+
+LEAST_CAPABILITY = (8, 0)
+"""Lowest compute capability of the Triton kernels; older GPUs do not compute in bfloat16."""
 
 
 class Cell(NamedTuple):
@@ -43,8 +47,17 @@ class CellModule(Protocol):
     def build(self) -> Cell:
         """Compile the cell in C++."""
 
+    def fused(self) -> Cell:
+        """Return the cell of Triton kernels; they are compiled when they are called."""
+
     def sample_arguments(
-        self, step: int, rows: int, hidden: int, clip: float, device: torch.device
+        self,
+        step: int,
+        rows: int,
+        hidden: int,
+        clip: float,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
     ) -> tuple[list[Any], list[Any]]:
         """Return arguments of forward and of backward, in the memory layout of step 0 or 1 of a layer.
 
@@ -54,6 +67,7 @@ class CellModule(Protocol):
             hidden: hidden size.
             clip: bound of the cell state, inf for none; a GRU ignores it.
             device: device of the tensors.
+            dtype: dtype of what lies between two matmuls.
         """
 
 
@@ -86,12 +100,14 @@ def compile_cell(
     start = time.monotonic()
     reason = _missing_compiler(device)
     if reason is None:
+        older = _missing_capability(device)
         try:
-            cell = _compiled(module, device, rows, hidden, clip)
+            cell = _compiled(module, device, rows, hidden, clip, fused=not older)
         except Exception as error:  # compilers raise many types of exceptions
             reason = f"the compiler failed: {type(error).__name__}: {str(error).strip()[:300]}"
         else:
-            return cell, f"The {name} cell is compiled ({time.monotonic() - start:.1f} s)."
+            how = f"compiled by torch.compile, because {older}" if older else "compiled"
+            return cell, f"The {name} cell is {how} ({time.monotonic() - start:.1f} s)."
     if mode == "on":
         raise UserError(
             f"train.compile is on, but the {name} cell cannot be compiled: {reason}. "
@@ -121,7 +137,13 @@ def build_kernel(arguments: list[str], source: str) -> Callable[..., None]:
 
 
 def check_cell(
-    cell: Cell, module: CellModule, rows: int, hidden: int, clip: float, device: torch.device
+    cell: Cell,
+    module: CellModule,
+    rows: int,
+    hidden: int,
+    clip: float,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Raise AssertionError if the results of a cell differ from those of the eager cell.
 
@@ -129,11 +151,12 @@ def check_cell(
     and both kinds of step are run, the first one (whose tensors begin their storage) and a later one.
     """
     rows = max(2, rows)  # torch.compile would treat 1 as a constant
+    tolerance = 1e-4 if dtype == torch.float32 else 0.02  # the last bit may differ
     for step in (0, 1):
         for ours, theirs, arguments in zip(
             cell,
             module.EAGER,
-            module.sample_arguments(step, rows, hidden, clip, device),
+            module.sample_arguments(step, rows, hidden, clip, device, dtype),
             strict=True,
         ):
             expected = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
@@ -142,7 +165,9 @@ def check_cell(
                 if isinstance(tensor, Tensor) and tensor.dim() == 3:
                     torch._dynamo.mark_dynamic(tensor, 1)
             ours(*arguments)
-            torch.testing.assert_close(arguments, expected, atol=1e-4, rtol=1e-4)
+            for a, b in zip(arguments, expected, strict=True):
+                if isinstance(a, Tensor):
+                    torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
 
 
 def _missing_compiler(device: torch.device) -> str | None:
@@ -154,15 +179,30 @@ def _missing_compiler(device: torch.device) -> str | None:
     return "no C++ compiler (g++, clang++ or the value of $CXX) is on the PATH"
 
 
+def _missing_capability(device: torch.device) -> str:
+    """Return why the Triton kernels do not run on a GPU, or ""; other devices have no such kernels."""
+    if device.type != "cuda":
+        return ""
+    found = torch.cuda.get_device_capability(device)
+    if found >= LEAST_CAPABILITY:
+        return ""
+    return "the GPU's compute capability {}.{} is below {}.{}".format(*found, *LEAST_CAPABILITY)
+
+
 def _compiled(
-    module: CellModule, device: torch.device, rows: int, hidden: int, clip: float
+    module: CellModule, device: torch.device, rows: int, hidden: int, clip: float, fused: bool
 ) -> Cell:
+    dtypes = [torch.float32]
     with warnings.catch_warnings(), torch.no_grad():
         # Deprecation warnings of the compiler are not useful to users.
         warnings.simplefilter("ignore")
         if device.type == "cpu":
             cell = module.build()
+        elif device.type == "cuda" and fused:
+            cell = module.fused()
+            dtypes.append(torch.bfloat16)
         else:
             cell = Cell(*(torch.compile(step) for step in module.EAGER))
-        check_cell(cell, module, rows, hidden, clip, device)
+        for dtype in dtypes:
+            check_cell(cell, module, rows, hidden, clip, device, dtype)
     return cell

@@ -1,7 +1,9 @@
 """The GRU layer for several directions, with a hand-written gradient.
 
 As in `lightning_modules.nn.recurrent.lstm_recurrence`, the input is multiplied once for all steps, a step is one
-batched matmul and one pointwise cell, and each weight's gradient is one matmul after the loop.
+batched matmul and one pointwise cell, and each weight's gradient is one matmul after the loop. Under
+autocast, too, what a matmul reads or writes is in the matmuls' dtype. The state h and its gradient are
+float32; the cell writes each h a second time, as the operand of the next matmul.
 """
 
 import math
@@ -16,7 +18,7 @@ from lightning_modules.config import GRUConfig, RecurrentConfig
 from lightning_modules.nn.mode import is_training
 from lightning_modules.nn.recurrent import gru_cell
 from lightning_modules.nn.recurrent.cell import Cell, Mode, compile_cell
-from lightning_modules.nn.recurrent.matmul import FixedWeight, product
+from lightning_modules.nn.recurrent.matmul import FixedWeight, product, weight_gradient
 
 
 class GRULayer(nn.Module):
@@ -71,32 +73,52 @@ class GRULayer(nn.Module):
             tap: its gradient is the total gradient of h', as in
                 `lightning_modules.nn.recurrent.lstm_recurrence.Recurrence`; it is not read.
         """
-        x, device = x.to(self.bias.dtype), x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        device, dtype = x.device.type, self.bias.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        x = x.to(dtype)
         drop = self.config.weight_drop
         weight_hidden = F.dropout(self.weight_hidden, drop, is_training(self, training))
         weights = self.weight_input, weight_hidden, self.bias, self.bias_hidden
         keep = None
         if resets is not None:
             # 0 where the state is reset, else 1; (time, directions, rows, 1)
-            keep = resets.transpose(0, 1).logical_not().unsqueeze(-1).to(x.dtype)
+            keep = resets.transpose(0, 1).logical_not().unsqueeze(-1).to(dtype).contiguous()
         if torch.is_grad_enabled():
-            outputs, after = _Recurrence.apply(x, state, *weights, keep, self.ops, dtype, tap)
+            outputs, after = _Recurrence.apply(x, state, *weights, keep, self.ops, tap)
             return outputs, after
         with torch.autocast(device, enabled=False):
-            return _run(x, state, *weights, keep, self.ops, dtype)[:2]
+            y = _run(x, state, *_cast(dtype, *weights), keep, self.ops).y
+            return y[2:].transpose(0, 1).to(self.bias.dtype).contiguous(), y[-1].clone()
 
 
 class _Trace(NamedTuple):
     """Values of all steps for the backward pass.
 
-    The first index of y is unused and the last is scratch space, as for `cells` in
-    `lightning_modules.nn.recurrent.lstm_recurrence._Trace`.
+    The first index of y is unused, as in `lightning_modules.nn.recurrent.lstm_recurrence._Trace`.
     """
 
-    y: Tensor  # initial h at [1], h' of step t at [t + 2]; (time + 3, directions, rows, hidden)
-    gates: Tensor  # values of the gates, (directions, time, rows, 3 * hidden)
+    y: Tensor  # initial h at [1], h' of step t at [t + 2]; (time + 2, directions, rows, hidden)
+    operands: Tensor  # y[1:] in the matmuls' dtype
+    gates: Tensor  # from the cell, (directions, time, rows, 3 * hidden)
     inner: Tensor  # the term that r multiplies, (directions, time, rows, hidden)
+
+
+def _cast(
+    dtype: torch.dtype,
+    weight_input: Tensor,
+    weight_hidden: Tensor,
+    bias: Tensor,
+    bias_hidden: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the weights in the matmuls' dtype, and the biases in that of the state."""
+    wide = torch.promote_types(dtype, torch.float32)
+    return (
+        weight_input.to(dtype),
+        weight_hidden.to(dtype),
+        bias.detach().to(wide),
+        bias_hidden.detach().to(wide),
+    )
 
 
 def _run(
@@ -108,26 +130,30 @@ def _run(
     bias_hidden: Tensor,
     keep: Tensor | None,
     ops: Cell,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, _Trace]:
+) -> _Trace:
     directions, time, rows, size = x.shape
-    gates = product(x.flatten(1, 2), weight_input, dtype, onednn=False)
+    gates = product(x.flatten(1, 2), weight_input)
     gates = gates.view(directions, time, rows, -1)  # (directions, time, rows, 3 * hidden)
-    y = x.new_empty(time + 3, directions, rows, size)
+    y = bias.new_empty(time + 2, directions, rows, size)
     y[1] = state
+    narrow = x.dtype != y.dtype
+    operands = y[1:]
+    if narrow:  # directions are contiguous, as in lstm_recurrence.Settings.by_steps
+        operands = x.new_empty(directions, time + 1, rows, size).transpose(0, 1)
+        operands[0] = state
     inner = torch.empty_like(x, memory_format=torch.contiguous_format)
-    recurrent_weight = FixedWeight(weight_hidden, rows, dtype, onednn=False)
-    bias, bias_hidden = bias.detach(), bias_hidden.detach()
+    recurrent_weight = FixedWeight(weight_hidden, rows)
     for step, (gate, inside) in enumerate(zip(gates.unbind(1), inner.unbind(1), strict=True)):
-        hidden, after = y[1 + step], y[2 + step]  # (directions, rows, hidden)
-        if keep is not None:
-            hidden = torch.mul(hidden, keep[step], out=y[-1])
-        ops.forward(gate, recurrent_weight.times(hidden), bias, bias_hidden, hidden, after, inside)
-    return y[2:-1].transpose(0, 1).contiguous(), y[-2].clone(), _Trace(y, gates, inner)
+        ops.forward(
+            gate, recurrent_weight.times(operands[step]), bias, bias_hidden, y[1 + step],
+            y[2 + step], inside, operands[step + 1] if narrow else None,
+            None if keep is None else keep[step],
+        )  # fmt: skip
+    return _Trace(y, operands, gates, inner)
 
 
 class _Recurrence(torch.autograd.Function):
-    """All steps of a layer, with the gradient."""
+    """All steps of a layer, with the gradient; casts the weights."""
 
     @staticmethod
     def forward(
@@ -140,62 +166,74 @@ class _Recurrence(torch.autograd.Function):
         bias_hidden: Tensor,
         keep: Tensor | None,
         ops: Cell,
-        dtype: torch.dtype,
         tap: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
+        ctx.ops, ctx.weight_dtype = ops, weight_input.dtype
+        weights = _cast(x.dtype, weight_input, weight_hidden, bias, bias_hidden)
         with torch.autocast(x.device.type, enabled=False):
-            outputs, after, trace = _run(
-                x, state, weight_input, weight_hidden, bias, bias_hidden, keep, ops, dtype
-            )
-        ctx.save_for_backward(x, weight_input, weight_hidden, keep, *trace)
-        ctx.ops, ctx.dtype = ops, dtype
-        return outputs, after
+            trace = _run(x, state, *weights, keep, ops)
+        ctx.save_for_backward(x, *weights[:2], keep, *trace)
+        outputs = trace.y[2:].transpose(0, 1).to(ctx.weight_dtype).contiguous()
+        return outputs, trace.y[-1].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_outputs: Tensor, d_after: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast(d_outputs.device.type, enabled=False):
             *gradients, d_tap = _backward(ctx, d_outputs, d_after)
-            return (*gradients, None, None, None, d_tap)
+            return (*gradients, None, None, d_tap)
 
 
 def _backward(ctx: Any, d_outputs: Tensor, d_after: Tensor) -> tuple[Tensor | None, ...]:
     """Return the gradients of x, state, the four weights (None if not needed) and the tap."""
-    x, weight_input, weight_hidden, keep, y, gates, inner = ctx.saved_tensors
+    x, weight_input, weight_hidden, keep, y, operands, gates, inner = ctx.saved_tensors
     _, time, rows, size = x.shape
     if torch._C._autograd._get_current_graph_task_keep_graph():
         gates = gates.clone()  # keep the values for another backward pass
-    d_y = d_outputs.transpose(0, 1).clone(memory_format=torch.contiguous_format)
-    d_y[-1] += d_after  # (time, directions, rows, hidden)
+    d_outputs = d_outputs.contiguous()
     d_recurrent = torch.empty_like(gates)  # (directions, time, rows, 3 * hidden)
-    transposed = FixedWeight(weight_hidden.mT, rows, ctx.dtype, onednn=False)
-    d_tap = torch.empty_like(d_y) if ctx.needs_input_grad[9] else None
-    before = y[1:-2]  # (time, directions, rows, hidden)
-    if keep is not None:
-        before = torch.mul(before, keep, out=torch.empty_like(y)[1:-2])
+    transposed = FixedWeight(weight_hidden.mT, rows)
+    d_tap = torch.empty_like(d_outputs).transpose(0, 1) if ctx.needs_input_grad[8] else None
+    narrow = x.dtype != y.dtype
+    # (directions, rows, hidden): of h', less d_output and d_product in 16 bits, and else the whole
+    d_hidden = d_after.clone(memory_format=torch.contiguous_format)
+    d_product: Tensor | None = None
     for step in reversed(range(time)):
-        d_hidden, d_gate = d_y[step], d_recurrent[:, step]
+        d_output, d_gate = d_outputs[:, step], d_recurrent[:, step]
+        kept = None if keep is None else keep[step]
+        if not narrow:
+            d_hidden = d_output + d_hidden
         if d_tap is not None:
-            d_tap[step] = d_hidden
-        ctx.ops.backward(gates[:, step], inner[:, step], before[step], d_hidden, d_gate)
-        transposed.add(d_gate, d_hidden)
-        if keep is not None:
-            d_hidden.mul_(keep[step])
-        if step:
-            d_y[step - 1].add_(d_hidden)
+            parts = (d_output, d_product) if narrow else ()
+            d_tap[step] = sum((part for part in parts if part is not None), d_hidden)
+        ctx.ops.backward(
+            gates[:, step], inner[:, step], y[1 + step], d_hidden, d_gate,
+            d_output if narrow else None, d_product, kept,
+        )  # fmt: skip
+        if narrow:
+            d_product = transposed.times(d_gate)
+            if kept is not None:
+                d_product.mul_(kept)
+        else:
+            transposed.add(d_gate, d_hidden)
+            if kept is not None:
+                d_hidden.mul_(kept)
+    if d_product is not None:
+        d_hidden.add_(d_product)
     d_gates, d_recurrent = gates.flatten(1, 2), d_recurrent.flatten(1, 2)
-    d_x = product(d_gates, weight_input.mT, ctx.dtype, onednn=False).view_as(x)
+    d_x = product(d_gates, weight_input.mT).view_as(x)
     if d_tap is not None:
         d_tap = d_tap.transpose(0, 1)
     if not any(ctx.needs_input_grad[2:6]):
-        return d_x, d_y[0], None, None, None, None, d_tap
+        return d_x, d_hidden, None, None, None, None, d_tap
+    before = operands[:-1] if keep is None else operands[:-1] * keep
     before = before.transpose(0, 1).flatten(1, 2)  # (directions, time * rows, hidden)
     return (
         d_x,
-        d_y[0],
-        product(x.flatten(1, 2).mT, d_gates, ctx.dtype, onednn=False),
-        product(before.mT, d_recurrent, ctx.dtype, onednn=False),
-        d_gates.sum(1),
-        d_recurrent[..., 2 * size :].sum(1),
+        d_hidden,
+        weight_gradient(x.flatten(1, 2).mT, d_gates, ctx.weight_dtype),
+        weight_gradient(before.mT, d_recurrent, ctx.weight_dtype),
+        d_gates.sum(1, dtype=ctx.weight_dtype),
+        d_recurrent[..., 2 * size :].sum(1, dtype=ctx.weight_dtype),
         d_tap,
     )

@@ -92,8 +92,10 @@ class LSTMLayer(nn.Module):
             training: whether to drop weights; None means the module's mode.
             tap: its gradient is the total gradient of h', as in `Recurrence`; it is not read.
         """
-        x, device = x.to(self.bias.dtype), x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        device, dtype = x.device.type, self.bias.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        x = x.to(dtype)
         parts: tuple[slice, ...] = (slice(None),)
         # Inference has few rows, and their number varies, for which reordered weights are slower.
         if torch.is_grad_enabled() and per_direction(self.weight_hidden, dtype):
@@ -108,9 +110,11 @@ class LSTMLayer(nn.Module):
         keep = None
         if resets is not None:
             # 0 where the state is reset, else 1; (time, directions, rows, 1)
-            keep = resets.transpose(0, 1).logical_not().unsqueeze(-1).to(x.dtype)
+            keep = resets.transpose(0, 1).logical_not().unsqueeze(-1).to(dtype).contiguous()
         if torch.is_grad_enabled():
             outputs, after = Recurrence.apply(x, state, *weights, keep, settings, tap)
             return outputs, after
         with torch.autocast(device, enabled=False):
-            return run_steps(x, state, weights, keep, settings, traced=False)[:2]
+            weights = settings.cast(weights)
+            outputs, after, _ = run_steps(x, state, weights, keep, settings, traced=False)
+            return outputs.to(self.bias.dtype).contiguous(), after

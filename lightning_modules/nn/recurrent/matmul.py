@@ -23,6 +23,9 @@ from torch.autograd.function import once_differentiable
 PER_DIRECTION = 3 << 19
 """Minimum size of one direction's weight, in bytes, to multiply per direction."""
 
+_WRITES_FLOAT32 = torch.version.hip is None and "dtype" in torch.ops.aten.bmm.overloads()
+"""Whether a matmul of 16-bit operands on a GPU of NVIDIA can have a float32 result."""
+
 
 def by_onednn(x: Tensor) -> bool:
     """Return True if products with x use oneDNN: float32, on a CPU, outside autocast and torch.compile."""
@@ -83,56 +86,65 @@ def per_direction(weight: Tensor, dtype: torch.dtype) -> bool:
     )
 
 
-def product(a: Tensor, b: Tensor, dtype: torch.dtype, onednn: bool) -> Tensor:
-    """Return a b, (directions, m, n), in the dtype of a.
+def product(a: Tensor, b: Tensor, onednn: bool = False) -> Tensor:
+    """Return a b, (directions, m, n).
 
     Args:
         a: (directions, m, k).
-        b: (directions, k, n).
-        dtype: dtype of the multiplication.
+        b: (directions, k, n), of the same dtype.
         onednn: use oneDNN; there must be one direction.
     """
     if onednn:
         return _onednn(a[0].contiguous(), b[0].T).unsqueeze(0)
-    return a.to(dtype).bmm(b.to(dtype)).to(a.dtype)
+    return a.bmm(b)
+
+
+def weight_gradient(a: Tensor, b: Tensor, dtype: torch.dtype, onednn: bool = False) -> Tensor:
+    """Return a b as `product` does, in the dtype of a weight.
+
+    A GPU's matmul writes float32 itself, without rounding its sums to 16 bits before.
+    """
+    if a.dtype == dtype:
+        return product(a, b, onednn)
+    if a.device.type == "cuda" and dtype == torch.float32 and _WRITES_FLOAT32:
+        return torch.bmm(a, b, out_dtype=dtype)
+    return a.bmm(b).to(dtype)
 
 
 class FixedWeight:
     """A weight (directions, k, n), prepared to multiply many matrices (directions, rows, k) with it.
 
     Args:
-        weight: the weight, float32 or wider.
+        weight: the weight, in the dtype of the matrices.
         rows: number of rows of the matrices.
-        dtype: dtype of the multiplication.
         onednn: as in `product`.
     """
 
-    def __init__(self, weight: Tensor, rows: int, dtype: torch.dtype, onednn: bool) -> None:
-        self._by_onednn, self._same = onednn, weight.dtype == dtype
-        self._dtype = dtype
+    def __init__(self, weight: Tensor, rows: int, onednn: bool = False) -> None:
+        self._by_onednn = onednn
         if onednn:
             pack = torch.ops.mkldnn._reorder_linear_weight
             self._weight: Tensor = pack(weight[0].T.contiguous(), rows)
         else:
-            self._weight = weight.to(dtype)
-            self._out = weight.new_empty(weight.shape[0], rows, weight.shape[2], dtype=dtype)
+            self._weight = weight
+            self._out = weight.new_empty(weight.shape[0], rows, weight.shape[2])
 
     def times(self, x: Tensor) -> Tensor:
-        """Return x weight in ``dtype``; the next call may overwrite the result."""
+        """Return x weight; the next call may overwrite the result."""
         if self._by_onednn:
             return _onednn(x[0], self._weight).unsqueeze(0)
-        return torch.bmm(x if self._same else x.to(self._dtype), self._weight, out=self._out)
+        return torch.bmm(x, self._weight, out=self._out)
 
     def write(self, x: Tensor, out: Tensor) -> None:
-        """Write x weight to ``out``, which is contiguous and has the weight's dtype."""
-        if self._by_onednn or not self._same:
+        """Write x weight to ``out``, whose last two dimensions are contiguous."""
+        if self._by_onednn:
             out.copy_(self.times(x))
         else:
             torch.bmm(x, self._weight, out=out)
 
     def add(self, x: Tensor, out: Tensor) -> None:
-        """Add x weight to ``out``, which is contiguous and has the weight's dtype."""
-        if self._by_onednn or not self._same:
+        """Add x weight to ``out``, whose last two dimensions are contiguous."""
+        if self._by_onednn:
             out.add_(self.times(x))
         else:
             out.baddbmm_(x, self._weight)

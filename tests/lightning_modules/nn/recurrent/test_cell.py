@@ -44,7 +44,7 @@ def test_auto_without_a_compiler_uses_the_eager_cell_and_says_why(
 def test_the_compiler_in_cxx_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "mine++")
     monkeypatch.setattr(cell.shutil, "which", lambda name: name if name == "mine++" else None)
-    monkeypatch.setattr(cell, "_compiled", lambda *args: lstm_cell.EAGER)
+    monkeypatch.setattr(cell, "_compiled", lambda *args, **fused: lstm_cell.EAGER)
 
     assert "is compiled" in compile_lstm("auto")[1]
 
@@ -56,6 +56,32 @@ def test_on_without_a_compiler_raises_with_a_way_out(
 
     with pytest.raises(ValueError, match=r"compile is on.*triton is not installed.*auto or off"):
         compile_lstm("on", torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("capability", "how"),
+    [
+        ((9, 0), "is compiled"),
+        (
+            (7, 5),
+            "is compiled by torch.compile, because the GPU's compute capability 7.5 is below 8.0",
+        ),
+    ],
+)
+def test_a_gpu_without_the_capability_of_the_kernels_uses_torch_compile_and_says_why(
+    capability: tuple[int, int], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[bool] = []
+    monkeypatch.setattr(cell.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(
+        cell, "_compiled", lambda *args, fused: compiled.append(fused) or lstm_cell.EAGER
+    )
+
+    _, sentence = compile_lstm("on", torch.device("cuda"))
+
+    assert compiled == [capability == (9, 0)]
+    assert sentence.startswith(f"The LSTM cell {how} (")
 
 
 def test_if_the_compiler_fails_auto_uses_the_eager_cell_and_on_raises(
@@ -102,11 +128,15 @@ def drawn(arguments: list[Any], rows: int, dtype: torch.dtype) -> list[Any]:
     return made
 
 
-def assert_same_cell(ops: cell.Cell, cell_module: cell.CellModule, hidden: int, rows: int) -> None:
+def assert_same_cell(
+    ops: cell.Cell, cell_module: cell.CellModule, hidden: int, rows: int, resets: bool
+) -> None:
     for dtype in (torch.float32, torch.float64):
         samples = cell_module.sample_arguments(1, 4, hidden, 0.5, CPU)
         for ours, theirs, sample in zip(ops, cell_module.EAGER, samples, strict=True):
             arguments = drawn(sample, rows, dtype)
+            if resets:
+                arguments[-1] = (torch.rand(2, rows, 1) < 0.5).to(dtype)
             expected = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
             theirs(*expected)
             ours(*arguments)
@@ -122,7 +152,9 @@ def test_the_cpp_cell_equals_the_eager_one_for_any_size(cell_module: cell.CellMo
     assert ops is not cell_module.EAGER, sentence
 
     for rows, hidden in ((4, 24), (1, 24), (7, 16), (3, 5), (2, 67)):
-        assert_same_cell(ops, cell_module, hidden, rows)
+        for resets in (False, True):
+            assert_same_cell(ops, cell_module, hidden, rows, resets)
+        cell.check_cell(ops, cell_module, rows, hidden, 0.5, CPU, torch.bfloat16)
 
 
 @pytest.mark.slow
@@ -147,10 +179,11 @@ def test_torch_compile_compiles_the_eager_cell_once_to_a_single_graph(
     for layer in stack.layers:
         layer.ops = ops
 
-    with torch._dynamo.config.patch(error_on_recompile=True):
+    for reset in (False, True):  # `check_cell` compiles for steps without a reset
         for rows, time in ((4, 5), (7, 2), (3, 9)):
             x = torch.randn(2, time, rows, stack.width, requires_grad=True)
-            for resets in (None, torch.rand(2, time, rows) < 0.3):
+            resets = torch.rand(2, time, rows) < 0.3 if reset else None
+            with torch._dynamo.config.patch(error_on_recompile=not reset):
                 pairs = []
                 for module in (stack, eager):
                     run = module(x, module.zero_state(rows), resets)

@@ -10,6 +10,7 @@ from lightning_modules.nn.recurrent.matmul import (
     per_direction,
     product,
     times_transposed,
+    weight_gradient,
 )
 
 
@@ -19,36 +20,42 @@ def test_products_equal_those_in_float64(onednn: bool) -> None:
     torch.manual_seed(1)
     x, weight = torch.randn(directions, 5, 70), torch.randn(directions, 70, 33)
     expected = (x.double() @ weight.double()).float()
-    fixed = FixedWeight(weight, 5, torch.float32, onednn)
+    fixed = FixedWeight(weight, 5, onednn)
     out = torch.ones(directions, 5, 33)
 
-    torch.testing.assert_close(product(x, weight, torch.float32, onednn), expected)
+    torch.testing.assert_close(product(x, weight, onednn), expected)
     torch.testing.assert_close(fixed.times(x), expected)
     fixed.add(x, out)
     torch.testing.assert_close(out, 1 + expected)
     fixed.write(x, out)
     torch.testing.assert_close(out, expected)
-    transposed = FixedWeight(weight.mT, 5, torch.float32, onednn)
+    transposed = FixedWeight(weight.mT, 5, onednn)
     torch.testing.assert_close(
         transposed.times(expected), (expected.double() @ weight.mT.double()).float()
     )
 
 
-def test_products_in_bf16_are_added_in_float32() -> None:
+def test_a_weights_gradient_has_the_dtype_of_the_weight() -> None:
     torch.manual_seed(1)
-    x, weight = torch.randn(2, 5, 70), torch.randn(2, 70, 33)
-    expected = (x.bfloat16() @ weight.bfloat16()).float()
-    fixed = FixedWeight(weight, 5, torch.bfloat16, onednn=False)
-    out = torch.full((2, 5, 33), 1000.0)
+    x, weight = torch.randn(2, 5, 70).bfloat16(), torch.randn(2, 70, 33).bfloat16()
+    exact = x.double() @ weight.double()
 
-    assert fixed.times(x).dtype == torch.bfloat16
-    result = product(x, weight, torch.bfloat16, onednn=False)
+    assert weight_gradient(x, weight, torch.bfloat16).dtype == torch.bfloat16
+    result = weight_gradient(x, weight, torch.float32)
     assert result.dtype == torch.float32
-    torch.testing.assert_close(result, expected)
-    fixed.add(x, out)
-    torch.testing.assert_close(out, 1000 + expected)
-    fixed.write(x, out)
-    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(result, exact.float(), atol=0.05, rtol=2**-8)
+
+
+def test_a_step_of_a_buffer_with_directions_first_is_written_and_added_to() -> None:
+    torch.manual_seed(1)
+    x, weight = torch.randn(2, 5, 70).bfloat16(), torch.randn(2, 70, 33).bfloat16()
+    fixed, buffer = FixedWeight(weight, 5), torch.zeros(2, 4, 5, 33, dtype=torch.bfloat16)
+    expected = (x.double() @ weight.double()).bfloat16()
+
+    fixed.write(x, buffer[:, 1])
+    fixed.add(x, buffer[:, 1])
+    torch.testing.assert_close(buffer[:, 1], 2 * expected, atol=0.05, rtol=2**-6)
+    assert not buffer[:, [0, 2, 3]].any()
 
 
 def test_products_are_per_direction_if_the_weight_is_large_and_float32() -> None:
