@@ -1,0 +1,1 @@
+"""Fused kernels for GPUs, each as one custom operation of torch."""
