@@ -37,7 +37,6 @@ def softmax_interpreter() -> Iterator[Interpreter]:
     pytest.importorskip("triton", reason="Triton is not installed")
     import triton.language as tl
     from triton import knobs
-    from triton.runtime import interpreter
     from triton.runtime.interpreter import InterpretedFunction, InterpreterBuilder, TensorHandle
 
     counter = Interpreter()
@@ -72,7 +71,6 @@ def softmax_interpreter() -> Iterator[Interpreter]:
             function = getattr(tl, name)
             if not isinstance(function, InterpretedFunction):
                 patch.setattr(tl, name, InterpretedFunction(function.fn))
-        assert interpreter
         for name in SOFTMAX:
             spec = importlib.util.find_spec(f"{kernels.__name__}.{name}")
             assert spec is not None
