@@ -1,10 +1,9 @@
 """Loss and gradients of a narrow linear map followed by a softmax; logits are never in memory.
 
-The logits z = hidden weight^T + bias are computed tile by tile in registers, in each pass anew. That is
-cheap because the map is narrow: of dim at most 128, so a tile's matmul costs less time than writing and
-reading the tile. The forms of the loss, the precision and the treatment of NaN are those of
-`wide_softmax`; products of hidden and weight are float32 here. p - e is rounded to the dtype of hidden before
-it is multiplied.
+The logits z = hidden weight^T + bias are computed tile by tile in registers, again in each pass. With dim
+at most 128, the matmul of a tile takes less time than it takes to write and to read the tile. The forms of
+the loss and the treatment of NaN are those of `wide_softmax`. Logits are not rounded; p - e (times the
+gradient of the loss, for the weight) is rounded to the dtype of hidden before it is multiplied.
 
 Work is divided by shapes only, and each sum has a fixed order, so the same arguments give the same bits.
 The columns are divided into chunks, so that few rows suffice to occupy a GPU.

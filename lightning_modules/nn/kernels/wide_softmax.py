@@ -9,7 +9,7 @@ For row i with logits z_ij (j < size), bias b_j and column c_i there are two for
 
 Logits have strides (a multiple of 16, 1) and are read in their dtype; the gradient is rounded to it.
 Arithmetic, bias and losses are float32. Sums have a fixed order, so the same arguments give the same bits.
-A NaN in a row, or an infinite logit, makes its loss or its gradient not finite.
+A NaN or an infinity among the logits of a row makes its loss NaN; minus infinity is a probability of 0.
 """
 
 import torch
