@@ -96,17 +96,22 @@ class AdaptiveSoftmax(nn.Module):
         ranks = self.ranks[targets.clamp(min=0)]  # (n,)
         cluster = torch.bucketize(ranks, self.bounds, right=True)  # (n,), 0 is the head
         first = self.cutoffs[0] if self.cutoffs else self.vocabulary
-        column = torch.where(cluster == 0, ranks, first - 1 + cluster)
-        column = torch.where(targets < 0, IGNORE, column)
+        # Ranks of the head are at most first - 1, and those of tail k at least first + k.
+        column = torch.minimum(ranks, first - 1 + cluster).masked_fill(targets < 0, IGNORE)
         losses = linear_nll(hidden, self.head.weight, None, column)  # (n,)
+        if not self.tail:
+            return losses
         if routes is None:
             routes = self._route(targets, ranks, cluster)
+        # All tails are gathered at once, and so are their gradients: no position is in two tails.
+        rows = torch.cat(routes.rows)
+        gathered = hidden.index_select(0, rows).split([len(part) for part in routes.rows])
         tail: Any
-        for tail, rows, relative in zip(self.tail, *routes, strict=True):
-            inner = tail[0](hidden.index_select(0, rows))  # (m, dim // div^(k + 1))
-            loss = linear_nll(inner, tail[1].weight, None, relative)  # (m,)
-            losses = losses.index_add(0, rows, loss)
-        return losses
+        of_tails = []
+        for tail, part, relative in zip(self.tail, gathered, routes.targets, strict=True):
+            inner = tail[0](part)  # (m, dim // div^(k + 1))
+            of_tails.append(linear_nll(inner, tail[1].weight, None, relative))  # (m,)
+        return losses.index_add(0, rows, torch.cat(of_tails))
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """Return the log-probability of every id in nats, (n, vocabulary), float32.

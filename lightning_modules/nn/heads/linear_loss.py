@@ -11,7 +11,8 @@ gradient of the loss, the gradients are
     d hidden = g * ((p - e) weight),  d weight = (p - e)^T (g * hidden),  d bias = (p - e)^T g
 
 so the forward pass overwrites the logits with p - e and keeps it for the backward pass. If it is too
-large to keep, the backward pass computes the logits again.
+large to keep, the backward pass computes the logits again. On a GPU with Triton, `fused_loss` computes the
+same with fused kernels.
 """
 
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_modules.nn.kernels import support
 from lightning_modules.nn.recurrent.matmul import times_transposed
 
 
@@ -73,8 +75,13 @@ def _loss(
 ) -> Tensor:
     device = hidden.device.type
     sizes = CPU_SIZES if device == "cpu" else GPU_SIZES
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    if _has_kernels(hidden.device, dtype or hidden.dtype):
+        from lightning_modules.nn.heads.fused_loss import fused_loss
+
+        with torch.autocast(device, enabled=False):
+            return fused_loss(hidden, weight, bias, columns, exclude, dtype or hidden.dtype)
+    if dtype is not None:
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     with torch.autocast(device, enabled=False):
         if not torch.is_grad_enabled():
@@ -83,6 +90,11 @@ def _loss(
         function = _Kept if few else _Recomputed
         loss: Tensor = function.apply(hidden, weight, bias, columns, exclude, sizes.tile)
     return loss
+
+
+def _has_kernels(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return True if `fused_loss` computes the losses, which needs a GPU with Triton."""
+    return dtype != torch.float64 and support.are_usable(device)
 
 
 class _Kept(torch.autograd.Function):

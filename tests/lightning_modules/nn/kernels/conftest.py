@@ -1,0 +1,82 @@
+"""Triton's interpreter, which runs the kernels on the CPU, and counts what they load and store."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lightning_modules.nn import kernels
+from lightning_modules.nn.kernels.traffic import Traffic
+
+SOFTMAX = ("narrow_softmax_triton", "wide_softmax_triton")
+
+
+class Interpreter:
+    """The bytes that the interpreter has loaded and stored since `reset`."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.loads = self.stores = 0
+
+    @property
+    def traffic(self) -> Traffic:
+        return Traffic(self.loads, self.stores)
+
+
+@pytest.fixture(scope="module")
+def softmax_interpreter() -> Iterator[Interpreter]:
+    """Let the operations of softmax call copies of their kernels that Triton's interpreter runs.
+
+    `triton.jit` decides when it decorates a function, so the copies work wherever Triton was imported.
+    """
+    pytest.importorskip("triton", reason="Triton is not installed")
+    import triton.language as tl
+    from triton import knobs
+    from triton.runtime.interpreter import InterpretedFunction, InterpreterBuilder, TensorHandle
+
+    counter = Interpreter()
+    real = {
+        name: getattr(InterpreterBuilder, name)
+        for name in ("create_dot", "create_masked_load", "create_masked_store")
+    }
+
+    def exact(x: Any) -> Any:
+        """Convert bfloat16, which is stored as uint16, to float32; create_dot does not."""
+        if x.dtype.scalar != tl.bfloat16:
+            return x
+        return TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+    def dot(builder: Any, a: Any, b: Any, *others: Any) -> Any:
+        return real["create_dot"](builder, exact(a), exact(b), *others)
+
+    def load(builder: Any, pointers: Any, mask: Any, *others: Any) -> Any:
+        result = real["create_masked_load"](builder, pointers, mask, *others)
+        counter.loads += int(mask.data.sum()) * result.data.itemsize
+        return result
+
+    def store(builder: Any, pointers: Any, value: Any, mask: Any, *others: Any) -> Any:
+        counter.stores += int(mask.data.sum()) * value.data.itemsize
+        return real["create_masked_store"](builder, pointers, value, mask, *others)
+
+    with pytest.MonkeyPatch.context() as patch, knobs.runtime.scope(), np.errstate(all="ignore"):
+        knobs.runtime.interpret = True
+        for name, ours in zip(real, (dot, load, store), strict=True):
+            patch.setattr(InterpreterBuilder, name, ours)
+        for name in ("max", "sum"):
+            function = getattr(tl, name)
+            if not isinstance(function, InterpretedFunction):
+                patch.setattr(tl, name, InterpretedFunction(function.fn))
+        for name in SOFTMAX:
+            spec = importlib.util.find_spec(f"{kernels.__name__}.{name}")
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            patch.setitem(sys.modules, spec.name, module)
+            patch.setattr(kernels, name, module, raising=False)
+        yield counter
