@@ -7,7 +7,6 @@ between them, and 30 us of overhead per call. On a GPU of compute capability 8.0
 written in Triton. On other devices torch.compile compiles the eager cell.
 """
 
-import importlib.util
 import os
 import shutil
 import time
@@ -18,12 +17,10 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from lightning_modules.nn.kernels.support import LEAST_CAPABILITY, triton_problem
 from preprocess.errors import UserError
 
 Mode = Literal["auto", "on", "off"]
-
-LEAST_CAPABILITY = (8, 0)
-"""Lowest compute capability of the Triton kernels; older GPUs do not compute in bfloat16."""
 
 
 class Cell(NamedTuple):
@@ -172,8 +169,7 @@ def check_cell(
 
 def _missing_compiler(device: torch.device) -> str | None:
     if device.type == "cuda":
-        has_triton = importlib.util.find_spec("triton") is not None
-        return None if has_triton else "the package triton is not installed"
+        return triton_problem() or None
     if any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name):
         return None
     return "no C++ compiler (g++, clang++ or the value of $CXX) is on the PATH"
@@ -183,6 +179,8 @@ def _missing_capability(device: torch.device) -> str:
     """Return why the Triton kernels do not run on a GPU, or ""; other devices have no such kernels."""
     if device.type != "cuda":
         return ""
+    if torch.version.hip is not None:
+        return "the fused kernels are made for NVIDIA GPUs"
     found = torch.cuda.get_device_capability(device)
     if found >= LEAST_CAPABILITY:
         return ""

@@ -52,7 +52,7 @@ def test_the_compiler_in_cxx_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_on_without_a_compiler_raises_with_a_way_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cell.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(cell, "triton_problem", lambda: "triton is not installed")
 
     with pytest.raises(ValueError, match=r"compile is on.*triton is not installed.*auto or off"):
         compile_lstm("on", torch.device("cuda"))
@@ -72,7 +72,7 @@ def test_a_gpu_without_the_capability_of_the_kernels_uses_torch_compile_and_says
     capability: tuple[int, int], how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[bool] = []
-    monkeypatch.setattr(cell.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(cell, "triton_problem", lambda: "")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(
         cell, "_compiled", lambda *args, fused: compiled.append(fused) or lstm_cell.EAGER
