@@ -48,7 +48,8 @@ def test_rows_that_cannot_be_divided_evenly_are_refused_with_a_suggestion(
 def test_one_process_agrees_with_itself() -> None:
     state = torch.rand(2, 2, 3, 4)
 
-    assert Agreement().largest(3, -1) == [3, -1]
+    assert Agreement().largest(7, 3, -1) == [3, -1]
+    assert Agreement().is_due(1)
     assert torch.equal(gather_rows(state), state)
     assert torch.equal(mean_over_ranks(state), state)
 
