@@ -23,8 +23,8 @@ from preprocess.work.folder import checkpoint_file, checkpoint_steps
 KEPT = 2
 """Checkpoints kept: the newest one, and the one before in case the newest is damaged."""
 PATIENCE_SECONDS = 0.1
-"""How long training waits for the checkpoint before, if the next one is due. Files of small models take
-less, so that they are written at the steps that were asked for."""
+"""How old a write may become while training waits for it, because the next checkpoint is due. Files of
+small models take less, so that they are written at the steps that were asked for."""
 SLOW_SECONDS = 1.0
 """How long a checkpoint takes at least when the user is told that the next one is put off."""
 
@@ -213,7 +213,8 @@ class Checkpoints(pl.Callback):
         """Save a checkpoint if all ranks agree on it. Collective."""
         step, is_late = module.step, time.monotonic() - self._saved > self._seconds
         is_wanted = self._is_asked or is_late
-        is_busy = (is_wanted or self._is_due) and self._writer.is_busy(PATIENCE_SECONDS)
+        patience = max(0.0, PATIENCE_SECONDS - self._writer.seconds)
+        is_busy = (is_wanted or self._is_due) and self._writer.is_busy(patience)
         wanted, stopped, busy = self._agreement.largest(step, is_wanted, self.stopped_by, is_busy)
         self._is_due |= bool(wanted)
         if not (last or stopped):

@@ -295,17 +295,26 @@ class SlowDisk:
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
     disk = SlowDisk()
     monkeypatch.setattr("preprocess.files.storage.sync_data", disk.flush)
-    monkeypatch.setattr("lightning_modules.training.checkpoints.PATIENCE_SECONDS", 0.001)
+    monkeypatch.setattr("lightning_modules.training.checkpoints.PATIENCE_SECONDS", 0.02)
     monkeypatch.setattr("lightning_modules.training.checkpoints.SLOW_SECONDS", 0.05)
     yield disk
     disk.released.set()
 
 
 def test_training_goes_on_beside_a_slow_disk_with_one_checkpoint_at_a_time(
-    tmp_path: Path, slow: SlowDisk
+    tmp_path: Path, slow: SlowDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(tmp_path, checkpoint_steps=2)
+    waited: list[float] = []
+    is_busy = run.writer.is_busy
+
+    def busy(patience: float = 0.0) -> bool:
+        waited.append(patience)
+        return is_busy(patience)
+
+    monkeypatch.setattr(run.writer, "is_busy", busy)
     run(range(1, 30), waits=False)
+    assert sum(waited) <= 0.05, "not at each step"
     assert slow.waiting.acquire(timeout=10)
     assert not slow.waiting.acquire(timeout=0.05), "the others are put off, not queued"
     assert saved(tmp_path) == []
@@ -354,7 +363,7 @@ def test_an_interrupt_does_not_wait_for_a_slow_disk(
 def test_a_restored_state_does_not_keep_its_file() -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.Adam([weight])
-    weight.sum().backward()
+    weight.grad = torch.ones(3)
     optimizer.step()
     before = {name: value.data_ptr() for name, value in optimizer.state[weight].items()}
     own_state([optimizer])
