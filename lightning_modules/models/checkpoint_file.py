@@ -5,10 +5,11 @@ Equal contents give equal bytes. The checksum is the archive's comment, which ot
 """
 
 import io
-import sys
+import shutil
 import zipfile
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
 
 import torch
 import xxhash
@@ -17,7 +18,9 @@ from torch import Tensor
 from lightning_modules.models.train_files import BEST as BEST
 from lightning_modules.models.train_files import CHECKPOINT as CHECKPOINT
 from preprocess.errors import UserError
-from preprocess.files.verified import DamagedResult, manifest_of, read_verified
+from preprocess.files import storage
+from preprocess.files.temporary import temporary_folder
+from preprocess.files.verified import DamagedResult, manifest_of, read_verified, verify
 
 MARK = b"biloom-xxh128:"
 """Beginning of the comment; the digest in hex follows."""
@@ -26,49 +29,25 @@ CHECKSUM = "checksum"
 """Key of a checkpoint that has a checksum. A file with this key and without a checksum is damaged."""
 PLAIN = (str, int, float, bool, type(None))
 DEEPEST = 16
+AT_ONCE = 1 << 22
+"""Bytes that are hashed, and read or written, at once."""
 
 
 class CheckpointError(UserError):
     """A checkpoint that cannot be read."""
 
 
-def pack_checkpoint(checkpoint: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a checkpoint, which depend on its contents only.
-
-    The order of keys, and which equal strings are one object, do not matter. Tensors that share memory
-    completely, such as tied weights, are stored once.
-
-    Args:
-        checkpoint: nested dicts, lists and tuples of tensors and plain values.
-    """
-    buffer = io.BytesIO()
-    torch.save(_canonical({**checkpoint, CHECKSUM: "xxh128"}, {}), buffer)
-    data = bytearray(buffer.getvalue())
-    # The last two bytes of an archive without a comment are the length of the comment.
-    data[-2:] = COMMENT_BYTES.to_bytes(2, "little")
-    return bytes(data) + MARK + xxhash.xxh128_hexdigest(data).encode()
-
-
-def _canonical(value: Any, clones: dict[Any, Tensor]) -> Any:
-    """Return a copy that shares no object except interned strings and the given ``clones``."""
-    if isinstance(value, Tensor):
-        key = (value.data_ptr(), value.dtype, value.shape, value.stride())
-        if not value.numel() or key not in clones:
-            clones[key] = value.detach().cpu().contiguous().clone()
-        return clones[key]
-    if isinstance(value, Mapping):
-        items = [(_canonical(k, clones), _canonical(v, clones)) for k, v in value.items()]
-        return dict(sorted(items, key=lambda item: (type(item[0]).__name__, item[0])))
-    if isinstance(value, list | tuple):
-        return type(value)([_canonical(one, clones) for one in value])
-    return sys.intern(value) if isinstance(value, str) else value
-
-
-def read_checkpoint(path: str) -> dict[str, Any]:
+def read_checkpoint(path: str, mapped: bool = False) -> dict[str, Any]:
     """Return the tensors and plain values of a training checkpoint, on the CPU.
 
     A checkpoint from an untrusted source cannot run code, and takes no more memory than the file. The
     checkpoints of a finished training are also compared with their records in the manifest.
+
+    Args:
+        path: path or URL of the file.
+        mapped: map the tensors from the file, copy-on-write, instead of copying them: only the parts
+            that are used are read, and the processes of a machine share them in memory. The file keeps
+            its space on the disk as long as a tensor exists, so tensors that are kept should be copied.
 
     Raises:
         CheckpointError: the file is missing or damaged.
@@ -76,49 +55,112 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     folder, _, name = path.rpartition("/")
     try:
         manifest = manifest_of(folder) if name in (CHECKPOINT, BEST) else None
-        data = read_verified(folder, manifest, name)
+        if not mapped:
+            return _checked(path, lambda: _unpack(read_verified(folder, manifest, name)))
+        if manifest and (record := manifest.records.get(name)):
+            verify(folder, record, manifest.stage)
+        with _local_file(path) as local:
+            return _checked(path, lambda: _map(local))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} is missing; make it again with `biloom train --overwrite`"
         ) from error
     except DamagedResult as error:
         raise CheckpointError(str(error)) from error
+
+
+def _checked(path: str, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the contents of a checkpoint; turn errors of its format into `CheckpointError`."""
     try:
-        return _unpack(data)
+        return read()
+    except (UserError, OSError, MemoryError):
+        raise
     except Exception as error:  # torch.load raises many types of exceptions
-        if isinstance(error, MemoryError):
-            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path} is damaged ({reason[:200]}); make it again with `biloom train --overwrite`"
         ) from error
 
 
-def check_archive(data: bytes) -> None:
+@contextmanager
+def _local_file(path: str) -> Iterator[str]:
+    """Yield the path of a local file with the content of a path or URL; a temporary one for a URL."""
+    if not storage.is_remote(path):
+        yield str(storage.local_path(path))
+        return
+    with temporary_folder("biloom-") as folder, storage.open_read(path) as source:
+        local = f"{folder}/checkpoint"
+        with open(local, "wb") as file:
+            shutil.copyfileobj(source, file, AT_ONCE)
+        yield local
+
+
+def check_archive(file: BinaryIO) -> None:
     """Check that a zip archive of `torch.save` cannot unpack to more than its size.
 
     Raises:
         ValueError: a part is compressed, or parts overlap.
-        zipfile.BadZipFile: the data is no zip archive.
+        zipfile.BadZipFile: the file is no zip archive.
     """
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ValueError("it has compressed parts")
-    if sum(member.file_size for member in members) > len(data):
+    if sum(member.file_size for member in members) > file.seek(0, io.SEEK_END):
         raise ValueError("its parts overlap")
 
 
 def _unpack(data: bytes) -> dict[str, Any]:
-    body, mark, digest = data[:-COMMENT_BYTES], data[-COMMENT_BYTES:-32], data[-32:]
-    if mark == MARK and xxhash.xxh128_hexdigest(body).encode() != digest:
+    """Return the contents of a checkpoint from the bytes of its file."""
+    file = io.BytesIO(data)
+    has_checksum = _verify_checksum(file)
+    check_archive(file)
+    file.seek(0)
+    checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    return _plain(checkpoint, len(data), has_checksum)
+
+
+def _map(path: str) -> dict[str, Any]:
+    """Return the contents of a checkpoint, mapped from a local file."""
+    with storage.open_read(path) as file:
+        if not _verify_checksum(file):
+            # torch checks the checksums of the archive only when it copies the tensors.
+            file.seek(0)
+            return _unpack(file.read())
+        check_archive(file)
+        size = file.seek(0, io.SEEK_END)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return _plain(checkpoint, size, has_checksum=True)
+
+
+def _verify_checksum(file: BinaryIO) -> bool:
+    """Compare a file with its checksum; return False if it has none.
+
+    Raises:
+        ValueError: they differ.
+    """
+    size = file.seek(0, io.SEEK_END)
+    left = max(size - COMMENT_BYTES, 0)
+    file.seek(left)
+    end = file.read()
+    if not end.startswith(MARK):
+        return False
+    file.seek(0)
+    digest = xxhash.xxh128()
+    while left and (part := file.read(min(left, AT_ONCE))):
+        digest.update(part)
+        left -= len(part)
+    if digest.hexdigest().encode() != end.removeprefix(MARK):
         raise ValueError("its checksum is wrong")
-    check_archive(data)
-    checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    _check(checkpoint, len(data), DEEPEST)
+    return True
+
+
+def _plain(checkpoint: Any, size: int, has_checksum: bool) -> dict[str, Any]:
+    """Check the contents of a checkpoint whose file has ``size`` bytes, and return them."""
+    _check(checkpoint, size, DEEPEST)
     if not isinstance(checkpoint, dict):
         raise TypeError("it holds no dictionary")
-    if checkpoint.pop(CHECKSUM, None) and mark != MARK:
+    if checkpoint.pop(CHECKSUM, None) and not has_checksum:
         raise ValueError("its checksum is missing")
     return checkpoint
 

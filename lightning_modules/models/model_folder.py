@@ -193,7 +193,7 @@ def checkpoint_weights(folder: str, name: str = CHECKPOINT) -> dict[str, Tensor]
         CheckpointError: as in `read_checkpoint`.
     """
     path = storage.join(folder, name)
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, mapped=True)
     weights, prefix = checkpoint.get("average"), ""
     if not weights:
         weights, prefix = checkpoint.get("state_dict"), "network."

@@ -19,8 +19,10 @@ class CarriedState:
     """
 
     def __init__(self, state: Tensor, share: Share, device: torch.device) -> None:
+        rows = [state[:, :, part.start : part.stop] for part in share.ranges]
+        # Copies, because the state of a checkpoint is mapped from its file.
         self.passes = [
-            state[:, :, part.start : part.stop].contiguous().to(device) for part in share.ranges
+            part.to(device, copy=True, memory_format=torch.contiguous_format) for part in rows
         ]
         self.keep()
 

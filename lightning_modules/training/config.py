@@ -224,8 +224,10 @@ class TrainConfig(Section):
         None, "processes per device that read ahead; null means 1 for a GPU, else 0", ge=0, le=1024
     )
     cache_bytes: int = runtime(50_000_000_000, "byte limit for local copies of remote shards", ge=0)
-    checkpoint_steps: int = runtime(500, "steps between checkpoints", ge=1)
-    checkpoint_minutes: float = runtime(10.0, "longest time between checkpoints in minutes", gt=0)
+    checkpoint_minutes: float = runtime(10.0, "time between checkpoints in minutes", gt=0)
+    checkpoint_steps: int | None = runtime(
+        None, "steps between checkpoints, beside those by time; null means by time only", ge=1
+    )
     evaluate_steps: int = runtime(1000, "steps between evaluations on the held-out split", ge=1)
     patience: int | None = Field(
         None,

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ class MetricsFile:
     """Appends metrics of a training to a file.
 
     On a local disk, a line can be read as soon as it is written, and `save` makes it durable. On a
-    remote store, `save` uploads the whole file.
+    remote store, `save` uploads the whole file. `save` may be called by any thread.
 
     Args:
         path: path or URL of the file.
@@ -51,6 +52,7 @@ class MetricsFile:
 
     def __init__(self, path: str, step: int) -> None:
         self._path, self._remote = path, storage.is_remote(path)
+        self._saving = threading.Lock()
         self._lines = _lines_up_to(path, step)
         self._write_all()
         if not self._remote:
@@ -73,7 +75,9 @@ class MetricsFile:
     def save(self) -> None:
         """Make all lines durable."""
         if self._remote:
-            self._write_all()
+            # An older state of the file must not replace a newer one.
+            with self._saving:
+                self._write_all()
             return
         with report_write_errors(self._path), open(storage.local_path(self._path), "a") as file:
             os.fsync(file.fileno())

@@ -50,7 +50,7 @@ def publish_best(place: StageFolder, last: int) -> BestStep | None:
     if not steps:
         return None
     storage.copy(best_file(place.work, steps[-1]), place.new_file(BEST))
-    saved = read_checkpoint(place.new_file(BEST))
+    saved = read_checkpoint(place.new_file(BEST), mapped=True)
     return BestStep(saved["step"], saved["held_out"], saved["state_dict"])
 
 

@@ -157,13 +157,13 @@ def reopen(config: Config, place: StageFolder) -> None:
     """
     TrainingInputs.of(config, place)
     checkpoint = place.file(CHECKPOINT)
-    step = read_checkpoint(checkpoint)["step"]
+    step = read_checkpoint(checkpoint, mapped=True)["step"]
     manifest = read_manifest(place.folder, "train")
     # A copy of its own, because the training appends to it.
     metrics = read_verified(place.folder, manifest, METRICS)
     storage.write_bytes(place.new_file(METRICS), metrics)
     if BEST in manifest.records:
-        best = read_checkpoint(place.file(BEST))["step"]
+        best = read_checkpoint(place.file(BEST), mapped=True)["step"]
         storage.copy(place.file(BEST), best_file(place.work, best))
     storage.copy(checkpoint, checkpoint_file(place.work, step))
 

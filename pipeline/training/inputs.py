@@ -135,7 +135,8 @@ class TrainingInputs:
             ranks = self.checkpoint["state_dict"].get("network.head.ranks")
             if ranks is None:
                 ranks = torch.arange(self.output_vocabulary)
-            return tuple(self.checkpoint["cutoffs"]), ranks
+            # A copy, because the module keeps it, and the checkpoint is mapped from its file.
+            return tuple(self.checkpoint["cutoffs"]), ranks.clone()
         head = self.config.model.head
         if clusters := self.initial and self.initial.clusters(head, self.output_vocabulary):
             return clusters

@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import Logger
 
 from lightning_modules.allocator import keep_memory
 from lightning_modules.matmul_peak import matmul_peak
+from lightning_modules.models.checkpoint_writer import CheckpointWriter
 from lightning_modules.sizes import flops_per_token
 from lightning_modules.training.callbacks import Compute, Metrics, ProgressBar
 from lightning_modules.training.checkpoints import CheckpointFiles, Checkpoints
@@ -70,13 +71,15 @@ def fit(
         resumed = None
         if inputs.checkpoint:
             resumed = checkpoint_file(place.work, inputs.step)
-        files = CheckpointFiles(inputs.checkpoint)
+        writer = CheckpointWriter()
+        checkpoints = Checkpoints(
+            place.work, train, bool(inputs.corpus.shards("valid")), writer, metrics.save, warn
+        )
+        files = CheckpointFiles(inputs.checkpoint, checkpoints.write)
+        best, patience = BestCheckpoint(place.work, warn, writer.write), Patience()
         # The module has copies. They take as much memory as the weights and the optimiser state.
         inputs.checkpoint = inputs.initial = None
         processes, device = inputs.processes, inputs.device
-        validates = bool(inputs.corpus.shards("valid"))
-        checkpoints = Checkpoints(place.work, train, validates, metrics.save)
-        best, patience = BestCheckpoint(place.work, warn), Patience()
     purpose = f"{place.work} {train.rows} {train.row_passes} {inputs.step}"
     work = (inputs.config, place.folder, place.work)
     with (

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
 from preprocess.errors import without_secrets_of
@@ -137,10 +137,15 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
     if is_remote(path):
         fs, inner = open_remote(path)
         with temporary_folder("biloom-") as folder, open(f"{folder}/upload", "wb") as file:
+            name, unnamed = file.name, f"/proc/self/fd/{file.fileno()}"
+            if Path(unnamed).exists():
+                # Linux reads it without a name, so that a killed process leaves no file.
+                Path(name).unlink()
+                name = unnamed
             yield file
             file.flush()
             check_write(path)
-            fs.put_finished(inner, lambda: fs.put_file(file.name, inner))
+            fs.put_finished(inner, lambda: fs.put_file(name, inner))
         return
     target = local_path(path)
     temporary = temporary_name(target)

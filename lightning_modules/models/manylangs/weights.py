@@ -99,7 +99,7 @@ def _read(path: str) -> dict[str, Tensor]:
         )
     try:
         if data.startswith(b"PK"):
-            check_archive(data)
+            check_archive(io.BytesIO(data))
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types of exceptions
         if isinstance(error, MemoryError):

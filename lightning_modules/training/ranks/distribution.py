@@ -1,5 +1,6 @@
 """The division of a batch over ranks, and collective operations of the ranks."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,25 +92,53 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
+AGREE_SECONDS = 0.2
+"""About how often the ranks agree. A signal that another rank received waits at most so long."""
+AGREE_STEPS = 100
+"""Most steps between two agreements, in case later steps take much longer."""
+
+
 class Agreement:
     """Agreement of all ranks on numbers that may differ, such as whether a signal has arrived.
 
-    It uses a process group on the CPU, so that no rank waits for its GPU. Creating it is collective.
+    The ranks wait for each other each time, so they agree about every `AGREE_SECONDS` and not at each
+    step. They also agree on the step at which they do so next. It uses a process group on the CPU, so
+    that no rank waits for its GPU. Creating it is collective.
     """
 
     def __init__(self) -> None:
         self._group: dist.ProcessGroup | None = None
+        self._step = self._next = 0
+        self._every = 1
+        self._agreed = time.monotonic()
         if dist.is_initialized():
             on_cpu = dist.get_backend() == "gloo"
             self._group = dist.group.WORLD if on_cpu else dist.new_group(backend="gloo")
 
-    def largest(self, *numbers: int) -> list[int]:
-        """Return the maximum of each number over all ranks. Collective."""
+    def is_due(self, step: int) -> bool:
+        """Return True if the ranks agree at a step: at each one if there is one rank only."""
+        return self._group is None or step >= self._next
+
+    def largest(self, step: int, *numbers: int) -> list[int]:
+        """Return the maximum of each number over all ranks. Collective.
+
+        Args:
+            step: number of the step, equal on all ranks.
+            numbers: numbers of this rank.
+        """
         if self._group is None:
             return list(numbers)
-        maximum = torch.tensor(numbers, dtype=torch.int64)
+        now = time.monotonic()
+        microseconds = int((now - self._agreed) * 1e6)
+        maximum = torch.tensor([microseconds, *numbers], dtype=torch.int64)
         dist.all_reduce(maximum, dist.ReduceOp.MAX, self._group)
-        return [int(number) for number in maximum]
+        microseconds, *agreed = (int(number) for number in maximum)
+        if steps := step - self._step:
+            # The first steps take longer than the later ones, so the interval grows step by step.
+            fitting = int(AGREE_SECONDS * 1e6 * steps / max(microseconds, 1))
+            self._every = max(1, min(fitting, 2 * self._every, AGREE_STEPS))
+        self._step, self._next, self._agreed = step, step + self._every, now
+        return agreed
 
 
 LOST = ("gloo/", "nccl error", "connection closed by peer", "connection reset by peer")

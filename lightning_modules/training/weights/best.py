@@ -1,18 +1,15 @@
 """The best held-out evaluation: its weights, when patience has run out, and when a model overfits."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.__version__ import version
 
-from lightning_modules.models.checkpoint_file import (
-    CheckpointError,
-    pack_checkpoint,
-    read_checkpoint,
-)
+from lightning_modules.models.checkpoint_file import CheckpointError, read_checkpoint
+from lightning_modules.models.checkpoint_writer import write_checkpoint
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.lit_bilm import LitBiLM
 from preprocess.files import storage
@@ -111,14 +108,21 @@ class BestCheckpoint(pl.Callback):
     Args:
         folder: folder of the checkpoints, a path or URL.
         tell: called with a message for each damaged file, which is removed.
+        write: writes a checkpoint to a path or URL, or begins to. A file must be complete before a
+            checkpoint that is written later.
 
     Attributes:
         step: the step of the best validation; None before the first one.
         loss: its mean -log p per token in nats; infinite before the first validation.
     """
 
-    def __init__(self, folder: str, tell: Callable[[str], None] = lambda _: None) -> None:
-        self._folder, self._tell = folder, tell
+    def __init__(
+        self,
+        folder: str,
+        tell: Callable[[str], None] = lambda _: None,
+        write: Callable[[str, Mapping[str, Any]], None] = write_checkpoint,
+    ) -> None:
+        self._folder, self._tell, self._write = folder, tell, write
         self.step: int | None = None
         self.loss = math.inf
 
@@ -132,7 +136,8 @@ class BestCheckpoint(pl.Callback):
                 storage.remove(path)
             elif self.step is None:
                 try:
-                    self.step, self.loss = step, read_checkpoint(path)["held_out"]["loss"]
+                    self.loss = read_checkpoint(path, mapped=True)["held_out"]["loss"]
+                    self.step = step
                 except CheckpointError as error:
                     damage = str(error).partition("; ")[0]
                     self._tell(f"{damage}; the best step is now one of the other evaluations")
@@ -155,7 +160,7 @@ class BestCheckpoint(pl.Callback):
             "held_out": dict(module.held_out),
             "state_dict": {f"network.{name}": tensor for name, tensor in weights.items()},
         }
-        storage.write_bytes(best_file(self._folder, module.step), pack_checkpoint(checkpoint))
+        self._write(best_file(self._folder, module.step), checkpoint)
         self.step, self.loss = module.step, loss
 
 

@@ -10,12 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_modules.models.checkpoint_file import (
-    MARK,
-    CheckpointError,
-    pack_checkpoint,
-    read_checkpoint,
-)
+from lightning_modules.models.checkpoint_file import MARK, CheckpointError, read_checkpoint
+from lightning_modules.models.checkpoint_writer import write_checkpoint
+from preprocess.files import storage
 
 
 def contents() -> dict[str, Any]:
@@ -38,8 +35,14 @@ def contents() -> dict[str, Any]:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     made = tmp_path / "step-000000007.ckpt"
-    made.write_bytes(pack_checkpoint(contents()))
+    write_checkpoint(str(made), contents())
     return made
+
+
+@pytest.fixture(params=[False, True], ids=["copied", "mapped"])
+def read(request: pytest.FixtureRequest) -> Any:
+    """`read_checkpoint`, which copies the tensors or maps them."""
+    return lambda path: read_checkpoint(str(path), request.param)
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -50,10 +53,33 @@ def equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def test_what_was_written_is_read(file: Path) -> None:
-    assert equal(read_checkpoint(str(file)), contents())
-    read = read_checkpoint(str(file))["state_dict"]
-    assert read["network.a"].data_ptr() == read["network.tied"].data_ptr(), "stored once"
+def test_what_was_written_is_read(file: Path, read: Any) -> None:
+    assert equal(read(file), contents())
+    weights = read(file)["state_dict"]
+    assert weights["network.a"].data_ptr() == weights["network.tied"].data_ptr(), "stored once"
+
+
+def test_mapped_tensors_outlive_their_file_and_do_not_change_it(file: Path) -> None:
+    data = file.read_bytes()
+    mapped = read_checkpoint(str(file), mapped=True)["state_dict"]
+    maps = Path("/proc/self/maps").read_text()
+    assert str(file) in maps
+    mapped["network.a"] += 1
+    assert file.read_bytes() == data, "copy-on-write"
+    file.unlink()
+    assert torch.equal(mapped["network.b"], torch.arange(5))
+    del mapped
+    assert str(file) not in Path("/proc/self/maps").read_text()
+
+
+def test_a_checkpoint_at_a_url_is_mapped_from_a_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    write_checkpoint("memory://mapped/step-000000007.ckpt", contents())
+    read = read_checkpoint("memory://mapped/step-000000007.ckpt", mapped=True)
+    assert equal(read, contents())
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_readers_of_torch_files_read_it(file: Path) -> None:
@@ -61,10 +87,15 @@ def test_other_readers_of_torch_files_read_it(file: Path) -> None:
     assert zipfile.ZipFile(file).testzip() is None
 
 
+def packed(checkpoint: dict[str, Any]) -> bytes:
+    write_checkpoint("memory://packed.ckpt", checkpoint)
+    return storage.read_bytes("memory://packed.ckpt")
+
+
 def test_equal_contents_give_equal_bytes(file: Path) -> None:
     """Whatever was loaded, is shared or comes in another order."""
     data = file.read_bytes()
-    assert pack_checkpoint(read_checkpoint(str(file))) == data
+    assert packed(read_checkpoint(str(file))) == data
     other = contents()
     big = torch.zeros(2, 100)
     big[1, 7:12] = torch.arange(5)
@@ -72,39 +103,39 @@ def test_equal_contents_give_equal_bytes(file: Path) -> None:
     turned = other["state_dict"]["network.a"].t().contiguous().t()
     other["state_dict"] |= {"network.a": turned, "network.tied": turned}
     other["".join(["lo", "oks"])] = other.pop("looks")
-    assert pack_checkpoint(other) == data
+    assert packed(other) == data
     other["looks"][0] = 1.25
-    assert pack_checkpoint(other) != data
+    assert packed(other) != data
 
 
-def test_a_file_without_a_checksum_is_read(tmp_path: Path) -> None:
+def test_a_file_without_a_checksum_is_read(tmp_path: Path, read: Any) -> None:
     """Version 0.1 wrote such files."""
     torch.save(contents(), tmp_path / "old.ckpt")
-    assert equal(read_checkpoint(str(tmp_path / "old.ckpt")), contents())
+    assert equal(read(tmp_path / "old.ckpt"), contents())
 
 
-def test_a_flipped_bit_is_noticed_or_without_effect(file: Path) -> None:
+def test_a_flipped_bit_is_noticed_or_without_effect(file: Path, read: Any) -> None:
     data, draw = file.read_bytes(), random.Random(5)
-    places = {*range(len(data) - 200, len(data)), *draw.sample(range(len(data)), 800)}
+    places = {*range(len(data) - 200, len(data)), *draw.sample(range(len(data)), 300)}
     messages = []
     for place in sorted(places):
         flipped = bytearray(data)
         flipped[place] ^= 1 << draw.randrange(8)
         file.write_bytes(flipped)
         try:
-            read = read_checkpoint(str(file))
+            found = read(file)
         except CheckpointError as error:
             messages.append(str(error))
         else:
-            pytest.fail(f"bit of byte {place}: {equal(read, contents())}")
+            pytest.fail(f"bit of byte {place}: {equal(found, contents())}")
     assert all(one.startswith(f"{file} is damaged (") and "\n" not in one for one in messages)
 
 
 @pytest.mark.parametrize("length", [0, 1, 300, -1, -46, -47, -60])
-def test_a_file_that_is_cut_off_is_damaged(file: Path, length: int) -> None:
+def test_a_file_that_is_cut_off_is_damaged(file: Path, read: Any, length: int) -> None:
     file.write_bytes(file.read_bytes()[:length])
     with pytest.raises(CheckpointError, match="is damaged"):
-        read_checkpoint(str(file))
+        read(file)
 
 
 class _Runs:

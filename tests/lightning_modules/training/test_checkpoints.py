@@ -2,6 +2,8 @@
 
 import re
 import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +13,13 @@ import torch
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.models.checkpoint_file import CheckpointError
+from lightning_modules.models.checkpoint_writer import CheckpointWriter
 from lightning_modules.training.checkpoints import (
     CheckpointFiles,
     Checkpoints,
     TrainingDiverged,
     newest_checkpoint,
+    own_state,
 )
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.lit_bilm import LitBiLM
@@ -36,27 +40,43 @@ class Run:
         )
         self.module = LitBiLM(model, settings, 30, (10,))
         self.told: list[int] = []
+        self.warned: list[str] = []
+        self.writer = CheckpointWriter()
         self.callback = Checkpoints(
-            str(folder), settings, validates, lambda: self.told.append(self.module.step)
+            str(folder),
+            settings,
+            validates,
+            self.writer,
+            lambda: self.told.append(self.saving),
+            self.warned.append,
         )
         self.evaluate_steps = settings.evaluate_steps if validates else 0
         self.trainer: Any = SimpleNamespace(
-            is_global_zero=True, max_steps=steps, should_stop=False, save_checkpoint=self.save
+            is_global_zero=True,
+            max_steps=steps,
+            should_stop=False,
+            save_checkpoint=self.save,
+            optimizers=[],
         )
         self.callback.on_train_start(self.trainer, self.module)
 
     def save(self, path: str, weights_only: bool) -> None:
         if self.trainer.is_global_zero:  # as Lightning
+            self.saving = self.module.step
             checkpoint = {"step": self.module.step, "tensor": torch.arange(3)}
-            CheckpointFiles().save_checkpoint(checkpoint, path)
+            CheckpointFiles(write=self.callback.write).save_checkpoint(checkpoint, path)
 
-    def __call__(self, steps: range) -> None:
+    def __call__(self, steps: range, waits: bool = True) -> None:
+        """Take steps, and wait until the checkpoints are complete unless told otherwise."""
         for step in steps:
             self.module.step = step
             self.callback.on_train_batch_end(self.trainer, self.module)
             if self.evaluate_steps and step % self.evaluate_steps == 0:
+                self.writer.wait()
                 self.told.append(-step)
                 self.callback.on_validation_end(self.trainer, self.module)
+            if waits:
+                self.writer.wait()
 
 
 def saved(folder: Path) -> list[int]:
@@ -190,10 +210,10 @@ def test_an_error_of_the_store_does_not_count_as_a_damaged_checkpoint(
 ) -> None:
     Run(tmp_path, checkpoint_steps=1)(range(9, 11))
 
-    def silent(path: str) -> bytes:
+    def silent(path: str) -> None:
         raise StoreError(f"{path}: the store gave an error")
 
-    monkeypatch.setattr("lightning_modules.models.model_folder.storage.read_bytes", silent)
+    monkeypatch.setattr("lightning_modules.models.checkpoint_file.storage.open_read", silent)
     with pytest.raises(StoreError, match="gave an error"):
         newest_checkpoint(str(tmp_path))
 
@@ -220,19 +240,25 @@ def test_checkpoints_are_written_and_read_at_a_url() -> None:
     assert newest["tensor"].tolist() == [0, 1, 2]
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint_and_says_what_to_do(
+def full(*_: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+NO_SPACE = r"No space left on device\); free some space and run"
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint_and_fails_the_next_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Run(tmp_path, checkpoint_steps=1)
+    run = Run(tmp_path, checkpoint_steps=1, steps=4)
     run(range(1, 2))
-
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr("preprocess.files.storage.sync_data", full)
-    with pytest.raises(StorageError, match=r"No space left on device\); free some space and run"):
-        run(range(2, 3))
-    monkeypatch.undo()
+    run(range(2, 3), waits=False)
+    assert not run.writer.is_busy(10)
+    with pytest.raises(StorageError, match=NO_SPACE):
+        run(range(3, 4))
+    with pytest.raises(StorageError, match=NO_SPACE):
+        run(range(4, 5), waits=False)  # the last step waits itself
 
     assert saved(tmp_path) == [1]
     assert storage.list_names(str(tmp_path)) == ["step-000000001.ckpt"], (
@@ -241,6 +267,114 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_says_what_to_do(
     newest = newest_checkpoint(str(tmp_path))
     assert newest is not None
     assert newest["step"] == 1
+
+
+def test_a_full_disk_is_told_if_another_error_ends_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, checkpoint_steps=1)
+    monkeypatch.setattr("preprocess.files.storage.sync_data", full)
+    run(range(1, 2), waits=False)
+    run.callback.on_exception(run.trainer, run.module, OSError("the machine is gone"))
+    assert len(run.warned) == 1
+    assert re.search(NO_SPACE, run.warned[0])
+
+
+class SlowDisk:
+    """Lets each flush of a file wait until it is released."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+        self.waiting = threading.Semaphore(0)
+        self.most = self.now = 0
+
+    def flush(self, *_: Any) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        self.waiting.release()
+        assert self.released.wait(20)
+        self.now -= 1
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
+    disk = SlowDisk()
+    monkeypatch.setattr("preprocess.files.storage.sync_data", disk.flush)
+    monkeypatch.setattr("lightning_modules.training.checkpoints.PATIENCE_SECONDS", 0.02)
+    monkeypatch.setattr("lightning_modules.training.checkpoints.SLOW_SECONDS", 0.05)
+    yield disk
+    disk.released.set()
+
+
+def test_training_goes_on_beside_a_slow_disk_with_one_checkpoint_at_a_time(
+    tmp_path: Path, slow: SlowDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, checkpoint_steps=2)
+    waited: list[float] = []
+    is_busy = run.writer.is_busy
+
+    def busy(patience: float = 0.0) -> bool:
+        waited.append(patience)
+        return is_busy(patience)
+
+    monkeypatch.setattr(run.writer, "is_busy", busy)
+    run(range(1, 30), waits=False)
+    assert sum(waited) <= 0.05, "not at each step"
+    assert slow.waiting.acquire(timeout=10)
+    assert not slow.waiting.acquire(timeout=0.05), "the others are put off, not queued"
+    assert saved(tmp_path) == []
+    run(range(30, 34), waits=False)
+    assert len(run.warned) == 1, "told once"
+    assert re.fullmatch(
+        rf"{tmp_path}/step-000000002\.ckpt: writing this checkpoint of 0\.0 MB has taken 0 s so far, and the "
+        r"next one is due\. It is put off until this one is complete; training continues\. Raise "
+        r"train\.checkpoint_minutes and train\.checkpoint_steps, or choose a faster disk or store for "
+        r"run\.output",
+        run.warned[0],
+    )
+    slow.released.set()
+    run.writer.wait()
+    run(range(35, 36))
+
+    assert saved(tmp_path) == [2, 35], "as soon as the disk is free"
+    assert slow.most == 1
+    assert run.told == [2, 35]
+
+
+def test_the_last_step_and_a_stop_wait_for_a_slow_disk(tmp_path: Path, slow: SlowDisk) -> None:
+    run = Run(tmp_path, checkpoint_steps=2)
+    run(range(1, 4), waits=False)
+    threading.Timer(0.05, slow.released.set).start()
+    run.callback.stop(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        run(range(4, 5), waits=False)
+
+    assert saved(tmp_path) == [2, 4]
+
+
+def test_an_interrupt_does_not_wait_for_a_slow_disk(
+    tmp_path: Path, slow: SlowDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_modules.models.checkpoint_writer.ABANDON_SECONDS", 0.01)
+    run = Run(tmp_path, checkpoint_steps=1)
+    run(range(1, 2), waits=False)
+    assert slow.waiting.acquire(timeout=10)
+    run.callback.on_exception(run.trainer, run.module, KeyboardInterrupt())
+
+    assert run.writer.is_busy()
+    assert saved(tmp_path) == []
+
+
+def test_a_restored_state_does_not_keep_its_file() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.Adam([weight])
+    weight.grad = torch.ones(3)
+    optimizer.step()
+    before = {name: value.data_ptr() for name, value in optimizer.state[weight].items()}
+    own_state([optimizer])
+
+    assert before.keys() == {"step", "exp_avg", "exp_avg_sq"}
+    assert all(value.data_ptr() != before[k] for k, value in optimizer.state[weight].items())
 
 
 def test_diverged_training_fails_and_names_the_last_good_checkpoint(

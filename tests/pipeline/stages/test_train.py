@@ -23,23 +23,42 @@ from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.state import has_begun_elsewhere
 from pipeline.stopping import STOP_SIGNALS, exit_code
 from preprocess.errors import UserError
+from preprocess.files import storage
+from preprocess.files.errors import DiskFull
 from preprocess.files.manifest import check_files, read_manifest
 
 Tiny = Any  # of conftest.py
+STORAGE = "preprocess.files.storage"
 SPEED = ("tokens_per_second", "mfu", "data_wait")
 LONG = ("train.steps=150", "train.checkpoint_steps=15", "train.evaluate_steps=40")
 
 SERVER = """\
-import json, os, sys
+import importlib, json, os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import pipeline.stages.train
 from pipeline.cli import main
+
+def die_at(module, name, word, call):
+    owner = importlib.import_module(module)
+    *parents, name = name.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent)
+    real, calls = getattr(owner, name), []
+    def dying(*arguments):
+        calls.extend([1] if word in str(arguments) else [])
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)
+    setattr(owner, name, dying)
+
 for line in sys.stdin:
     asked = json.loads(line)
     child = os.fork()
     if not child:
         for number in (1, 2):
             os.dup2(os.open(asked["printed"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        if asked["dies"]:
+            die_at(*asked["dies"])
         os._exit(main(asked["arguments"]))
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
@@ -52,11 +71,14 @@ class Commands:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._in, self._out = cast(IO[str], process.stdin), cast(IO[str], process.stdout)
 
-    def start(self, arguments: list[str], printed: Path) -> int:
-        """Start a command; its process id."""
-        print(
-            json.dumps({"arguments": arguments, "printed": str(printed)}), file=self._in, flush=True
-        )
+    def start(self, arguments: list[str], printed: Path, dies: tuple[Any, ...] = ()) -> int:
+        """Start a command; its process id.
+
+        It kills itself at a call of a function: ``dies`` is its module, its name, a word of its
+        arguments, and the number of the call.
+        """
+        asked = {"arguments": arguments, "printed": str(printed), "dies": dies}
+        print(json.dumps(asked), file=self._in, flush=True)
         return int(self._out.readline())
 
     def wait(self) -> int:
@@ -146,7 +168,7 @@ def test_training_that_was_killed_twice_resumes_to_the_same_bits(
     commands: Commands, tiny: Tiny, undisturbed: Path, tmp_path: Path
 ) -> None:
     draw = random.Random()
-    for step in sorted(draw.sample(range(1, 110), 2)):
+    for step in sorted(draw.sample(range(1, 80), 2)):
         code, _ = stop(commands, tiny, tmp_path, signal.SIGKILL, step, draw.uniform(0, 0.05))
         assert code == -signal.SIGKILL, f"at step {step}"
         assert not (tmp_path / "train" / "manifest.json").exists()
@@ -156,6 +178,62 @@ def test_training_that_was_killed_twice_resumes_to_the_same_bits(
     assert "resuming from step" in printed
     assert_same_training(tmp_path / "train", undisturbed)
     assert not (tmp_path / "train" / "_work").exists()
+
+
+WRITER = "lightning_modules.models.checkpoint_writer"
+PHASES: dict[str, tuple[Any, ...]] = {
+    "the snapshot is taken": (WRITER, "Snapshot.wait", "", 2),
+    "half of the file is written": (WRITER, "_Archive.close", "", 1),
+    "the file is complete under its temporary name": (STORAGE, "sync_data", "step-", 2),
+    "the file is renamed": (STORAGE, "sync_name", "step-", 1),
+    "the file is complete, and the older ones are not removed": (
+        *("lightning_modules.training.checkpoints", "Checkpoints._remove_older", "", 2),
+    ),
+}
+
+
+@pytest.mark.slow
+def test_training_that_was_killed_in_every_phase_of_a_checkpoint_resumes_to_the_same_bits(
+    commands: Commands, tiny: Tiny, undisturbed: Path, tmp_path: Path
+) -> None:
+    arguments = ["train", *tiny.arguments(tmp_path, *LONG)]
+    for phase, dies in PHASES.items():
+        commands.start(arguments, tmp_path.with_suffix(".log"), dies)
+        assert commands.wait() == -signal.SIGKILL, phase
+    assert 30 <= newest_step(tmp_path) < 150
+
+    tiny.run("train", tmp_path, *LONG)
+
+    assert_same_training(tmp_path / "train", undisturbed)
+    assert not (tmp_path / "train" / "_work").exists()
+
+
+def test_a_full_and_a_slow_disk_do_not_change_a_training(
+    tiny: Tiny, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint is due at every step, and each takes many."""
+    often = (*LONG, "train.checkpoint_steps=null", "train.checkpoint_minutes=1e-6")
+    real, written = storage.sync_data, []
+
+    def slow(file: IO[bytes]) -> None:
+        if "step-" in file.name:
+            written.append(file.name)
+            if len(written) == 3:
+                raise OSError(28, "No space left on device")
+            time.sleep(0.1)
+        real(file)
+
+    monkeypatch.setattr(storage, "sync_data", slow)
+    monkeypatch.setattr("lightning_modules.training.checkpoints.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("lightning_modules.training.checkpoints.SLOW_SECONDS", 0.01)
+    with pytest.raises(DiskFull, match="No space left on device"):
+        tiny.run("train", tmp_path, *often)
+    _, printed = tiny.run("train", tmp_path, *often)
+
+    assert printed.count("writing this checkpoint of 0.0 MB has taken") == 1
+    assert "Raise train.checkpoint_minutes, or choose" in printed
+    assert len(written) < 75, "training does not wait"
+    assert_same_training(tmp_path / "train", undisturbed)
 
 
 def test_training_that_was_killed_before_its_first_checkpoint_starts_again(
@@ -222,7 +300,7 @@ def test_a_second_interrupt_does_not_wait_for_the_step(
     with pytest.raises(KeyboardInterrupt):
         tiny.run("train", tmp_path, *LONG)
 
-    assert newest_step(tmp_path) == 15
+    assert not list(tmp_path.glob("train/_work/*/step-000000021.ckpt"))
 
 
 def test_training_that_lacks_only_its_manifest_gets_it(
@@ -255,6 +333,8 @@ def interrupted(
 
     with monkeypatch.context() as patched:
         patched.setattr(LitBiLM, "training_step", step_or_stop)
+        # However busy the disk is, no checkpoint is put off.
+        patched.setattr("lightning_modules.training.checkpoints.PATIENCE_SECONDS", 60)
         with pytest.raises(OSError, match="gone"):
             tiny.run("train", output, *LONG, *overrides)
     (work,) = (output / "train" / "_work").iterdir()

@@ -4,6 +4,7 @@ import errno
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,19 @@ def test_a_writer_that_raises_publishes_nothing(bucket: str) -> None:
         file.write(b"half")
         raise RuntimeError
     assert not storage.exists(path)
+
+
+def test_a_killed_upload_leaves_no_data_on_the_disk(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is uploaded lies in a file without a name."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    path, size = f"{bucket}/upload.bin", 1 << 20
+    with storage.atomic_writer(path) as file:
+        file.write(bytes(size))
+        assert [one.is_dir() for one in tmp_path.rglob("*")] == [True]
+    assert storage.read_bytes(path, size - 2) == bytes(2)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_glob_finds_files_with_names_below_its_fixed_part(bucket: str) -> None:

@@ -10,11 +10,8 @@ import pytest
 import torch
 
 from lightning_modules.config import ModelConfig
-from lightning_modules.models.checkpoint_file import (
-    CheckpointError,
-    pack_checkpoint,
-    read_checkpoint,
-)
+from lightning_modules.models.checkpoint_file import CheckpointError, read_checkpoint
+from lightning_modules.models.checkpoint_writer import write_checkpoint
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.training.config import (
     AdagradConfig,
@@ -208,7 +205,7 @@ def other_checkpoint(
         folder = tmp_path / "other"
         shutil.copytree(trained / "train", folder)
         path = folder / "checkpoint.ckpt"
-        path.write_bytes(pack_checkpoint(read_checkpoint(str(path)) | changes))
+        write_checkpoint(str(path), read_checkpoint(str(path)) | changes)
         as_stranger(folder)
         return folder
 
@@ -288,7 +285,7 @@ def test_a_checkpoint_without_an_optimiser_gives_its_weights(trained: Path, tmp_
     shutil.copytree(trained / "train", folder)
     saved = read_checkpoint(str(folder / "checkpoint.ckpt"))
     weights = {name: tensor * 2 for name, tensor in saved["state_dict"].items()}
-    (folder / "best.ckpt").write_bytes(pack_checkpoint({"state_dict": weights}))
+    write_checkpoint(f"{folder}/best.ckpt", {"state_dict": weights})
     manifest = read_manifest(str(folder))
     record = FileRecord("best.ckpt", *hash_file(f"{folder}/best.ckpt"))
     others = [file for file in manifest.files if file.name != "best.ckpt"]
