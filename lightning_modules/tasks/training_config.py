@@ -36,7 +36,7 @@ class FinetuneConfig(Section):
     """How the language model is trained together with the head (ULMFiT, Howard & Ruder 2018)."""
 
     learning_rate: float = Field(
-        1e-2, gt=0, description="peak learning rate of the top layer of the language model"
+        3e-3, gt=0, description="peak learning rate of the top layer of the language model"
     )
     layer_decay: float = Field(
         2.6,
