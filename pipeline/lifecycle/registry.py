@@ -8,6 +8,7 @@ from typing import Any
 
 import xxhash
 
+from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.weights.initial_source import initial_source
 from pipeline.config.former_keys import IGNORED, IGNORED_OF_SOURCES, LIMITS, in_present_terms
 from pipeline.config.schema import Config
@@ -105,6 +106,10 @@ def _train_request(config: Config) -> dict[str, Any]:
     }
     if train.depends_on_held_out_loss:
         request["train.evaluate_steps"] = train.evaluate_steps
+        for name in ("evaluate_share", "evaluate_rows"):
+            # Absent with its default value, as in the results of former versions.
+            if (value := getattr(train, name)) != TrainConfig.model_fields[name].default:
+                request[f"train.{name}"] = value
     if train.init_from:
         request["train.init_from"] = initial_source(train.init_from).content
     return request

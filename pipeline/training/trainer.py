@@ -20,6 +20,7 @@ from lightning_modules.training.datamodule import TokenShardDataModule
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.metrics_file import METRICS, Row
 from lightning_modules.training.ranks.distribution import lost_process_reported
+from lightning_modules.training.validation.final import FinalEvaluation
 from lightning_modules.training.weights.best import BestCheckpoint, Patience, is_last_step
 from pipeline.exhaustion import exhausted
 from pipeline.stopping import STOP_SIGNALS, Stopped
@@ -65,7 +66,8 @@ def fit(
     place, gpu = inputs.place, inputs.device.type == "cuda"
     windows = train.steps * train.accumulate_steps
     with _quiet():
-        data = TokenShardDataModule(inputs.corpus, train, inputs.tokenizer, windows)
+        corpus, sample = inputs.corpus, inputs.sample
+        data = TokenShardDataModule(corpus, train, inputs.tokenizer, windows, sample)
         metrics = Metrics(place.new_file(METRICS), bar, _compute(inputs), watch)
         resumed = None
         if inputs.checkpoint:
@@ -77,6 +79,7 @@ def fit(
         validates = bool(inputs.corpus.shards("valid"))
         checkpoints = Checkpoints(place.work, train, validates, metrics.save)
         best, patience = BestCheckpoint(place.work, warn), Patience()
+        final = FinalEvaluation(metrics.put)
     purpose = f"{place.work} {train.rows} {train.row_passes} {inputs.step}"
     work = (inputs.config, place.folder, place.work)
     with (
@@ -100,7 +103,7 @@ def fit(
             num_sanity_val_steps=0,
             log_every_n_steps=train.log_steps,
             logger=list(loggers),
-            callbacks=[KeepSigtermHandler(), metrics, best, patience, checkpoints],
+            callbacks=[KeepSigtermHandler(), metrics, best, patience, final, checkpoints],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
