@@ -128,6 +128,22 @@ def test_two_processes_train_like_one(tiny: Tiny, biloom: Command, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("reset_state", [0, 1])
+def test_held_out_figures_have_the_same_bits_in_any_number_of_processes(
+    tiny: Tiny, biloom: Command, tmp_path: Path, reset_state: int
+) -> None:
+    # A model that does not learn has the same weights in all of them. Many short rows, so that processes
+    # have different numbers of blocks.
+    still = ("train.learning_rate=1e-30", "train.steps=2", f"train.reset_state={reset_state}")
+    found = {}
+    for processes in (1, 2, 4):
+        output = tmp_path / str(processes)
+        train(tiny, biloom, output, *still, f"train.devices={processes}")
+        [found[processes]] = [row for row in metrics(output) if "valid_loss" in row]
+    assert found[1] == found[2] == found[4]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "number", "stops"),
     [
