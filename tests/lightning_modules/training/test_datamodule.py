@@ -131,7 +131,7 @@ def test_a_validation_reads_the_whole_split_or_the_batches_that_a_trainer_allows
     rows = data.sample.rows
     assert found[1.0] == data.held_out.tokens
     assert 0.4 < found[0.5] / found[1.0] < 0.7
-    assert found[3] == 3 * 2 * min(rows, 16)
+    assert found[3] == 3 * 2 * min(rows, 32)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

@@ -128,13 +128,12 @@ def test_two_processes_train_like_one(tiny: Tiny, biloom: Command, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reset_state", [0, 1])
 def test_held_out_figures_have_the_same_bits_in_any_number_of_processes(
-    tiny: Tiny, biloom: Command, tmp_path: Path, reset_state: int
+    tiny: Tiny, biloom: Command, tmp_path: Path
 ) -> None:
-    # A model that does not learn has the same weights in all of them. Many short rows, so that processes
-    # have different numbers of blocks.
-    still = ("train.learning_rate=1e-30", "train.steps=2", f"train.reset_state={reset_state}")
+    """The split is small, so that all processes but the first have windows of padding."""
+    # A model that does not learn has the same weights with any number of processes.
+    still = ("train.learning_rate=1e-30", "train.steps=2")
     found = {}
     for processes in (1, 2, 4):
         output = tmp_path / str(processes)

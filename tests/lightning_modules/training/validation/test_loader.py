@@ -99,6 +99,23 @@ def test_figures_are_the_same_to_the_bit_on_any_number_of_ranks(
     assert found[1].total.tokens[0] <= (positions or text.tokens)
 
 
+@pytest.mark.parametrize("kept", [0, 10**6])
+def test_windows_are_read_once_if_they_are_few(
+    corpus: Corpus, stream: TokenStream, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader_module, "KEPT_POSITIONS", kept)
+    [windows] = loaders(corpus, stream, rows_of_documents(stream, 5), 2, 1, True)
+    first = list(windows)
+    calls: list[Any] = []
+    read = stream.read
+    monkeypatch.setattr(stream, "read", lambda *span: calls.append(span) or read(*span))
+    second = list(windows)
+    assert bool(calls) is (kept == 0)
+    for one, other in zip(first, second, strict=True):
+        assert (one.block, one.blocks) == (other.block, other.blocks)
+        assert torch.equal(one.window.targets, other.window.targets)
+
+
 @pytest.mark.parametrize("from_zero", [False, True])
 def test_the_state_is_reset_at_documents_if_they_are_whole(
     corpus: Corpus, stream: TokenStream, from_zero: bool
