@@ -24,8 +24,11 @@ NOTES = {
     "keys of a source. Only the names and the sizes of the files are compared, not their folder.",
     "embed.input": "A source has the keys of `prepare.input[]`.",
     "train.steps": "A larger number resumes a finished training.",
-    "train.evaluate_steps": "Changes the result if `train.schedule.kind` is `plateau` or "
-    "`train.optimizer.average_after` is set, because these depend on the held-out text.",
+    **dict.fromkeys(
+        ("train.evaluate_steps", "train.evaluate_share", "train.evaluate_rows"),
+        "Changes the result if `train.schedule.kind` is `plateau`, or if `train.patience` or "
+        "`train.optimizer.average_after` is set, because these depend on the held-out text.",
+    ),
 }
 """What the schema cannot say."""
 

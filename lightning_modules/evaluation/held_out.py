@@ -141,8 +141,8 @@ class Evaluation:
         A figure that is not defined is None, and "not_defined" has the reason. "forward" and
         "backward" are total losses in nats. Bits per byte are the mean of both directions' total
         losses in bits, divided by the size in UTF-8. They count only one segmentation of the text
-        into tokens, so they are an upper bound. Of a part of a split, only figures per token are
-        defined, because the sizes are those of the whole split.
+        into tokens, so they are an upper bound. Of a part of a split, they are an estimate from the
+        whole split's tokens per byte, and perplexities per word and per character are not defined.
         """
         text, reasons = self.text, self._reasons()
         figures: dict[str, Any] = {}
@@ -190,7 +190,8 @@ class Evaluation:
             )
         if not self.is_complete:
             part = f"{self.total.tokens[0]:,} of {self.text.tokens:,} tokens were evaluated"
-            reasons |= dict.fromkeys(("word", "character", "bits_per_byte"), part)
+            keys = ("word", "character", *([] if any(self.total.tokens) else ["bits_per_byte"]))
+            reasons |= dict.fromkeys(keys, part)
         if not self.bands:
             reasons["bands"] = "the training corpus is not available; name it in train.corpus"
         return reasons

@@ -90,7 +90,7 @@ class Metrics(pl.Callback):
         assert isinstance(module, LitBiLM)
         figures = module.held_out
         row = {f"valid_{name}": value for name, value in figures.items()}
-        self._put({"step": module.step, **row, "averaged": module.is_averaging})
+        self.put({"step": module.step, **row, "averaged": module.is_averaging})
         shown = figures["average_perplexity"] or figures["forward_perplexity"]
         self._held_out = f" (held-out {shown:,.1f})"
         now = time.monotonic()
@@ -121,7 +121,7 @@ class Metrics(pl.Callback):
         module.log_dict(speeds)
         figures = module.figures.to_log()
         loss = figures["train_loss"]
-        self._put({"step": step, **figures, **speeds})
+        self.put({"step": step, **figures, **speeds})
         self._logged, self._logged_step, self._waited = now, step, waited
         mean = (step - self._first_step) * tokens / max(now - self._began - self._paused, 1e-9)
         # A sampled softmax loss is not comparable with the perplexity over the full vocabulary.
@@ -129,7 +129,8 @@ class Metrics(pl.Callback):
         note = f"{mean:,.0f} tokens/s  {sampled}perplexity {perplexity(loss):,.1f}{self._held_out}"
         self._bar.update(step, note)
 
-    def _put(self, row: dict[str, Any]) -> None:
+    def put(self, row: dict[str, Any]) -> None:
+        """Write a row with the step under "step"; does nothing on other ranks than 0."""
         if self._file is not None:
             self._file.put(row)
             self._watch(row)

@@ -47,6 +47,7 @@ def make_resumable(checkpoint: dict[str, Any], accumulate: int) -> None:
             "lr_schedulers": [{"last_epoch": step, "_step_count": step + 1, "lr_lambdas": [None]}],
             "loops": {"fit_loop": _fit_loop(step, windows)},
             "callbacks": {},
+            "TokenShardDataModule": {},
         }
 
 

@@ -229,6 +229,16 @@ class TrainConfig(Section):
         None, "steps between checkpoints, beside those by time; null means by time only", ge=1
     )
     evaluate_steps: int = runtime(1000, "steps between evaluations on the held-out split", ge=1)
+    evaluate_share: float | None = runtime(
+        0.05,
+        "time of the held-out evaluations, as a share of that of the steps: if the held-out split is larger "
+        "than this allows, they read a fixed sample of it; null means all of it at each evaluation",
+        gt=0,
+        le=1000,
+    )
+    evaluate_rows: int = runtime(
+        256, "most rows that held-out text is read in, summed over all devices", ge=1, le=100_000
+    )
     patience: int | None = Field(
         None,
         ge=1,

@@ -17,19 +17,22 @@ from lightning_modules.nn.window import Types
 from lightning_modules.nn.window_maker import WindowMaker
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.trainer_settings import share_of
-from lightning_modules.training.window_loader import HeldOutLoader, WindowDataset, WindowLoader
+from lightning_modules.training.validation.loader import HeldOutLoader
+from lightning_modules.training.validation.sample import HeldOutSample, whole_split
+from lightning_modules.training.window_loader import WindowDataset, WindowLoader
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.manifest import read_manifest
 from preprocess.reading.mixing import repeat_factors
 from preprocess.shards.format import Corpus
-from preprocess.shards.held_out_windows import HeldOutWindows
+from preprocess.shards.held_out_rows import dealt
 from preprocess.shards.stream import Int64Ids, TokenStream, boundary_ids
 from preprocess.shards.windows import TrainingWindows
 from preprocess.tokenizers.load import cached_tokenizer
 
-HELD_OUT_ROWS, HELD_OUT_UNROLL = 16, 64
-"""Rows and window length in tokens of the held-out evaluation during training."""
+CPU_BLOCK = 32
+"""Rows of held-out text that are computed at once on a CPU: a token takes 64 us with 16 rows, 56 with 32 and
+55 with 64 (LSTM 256 / 96). A GPU computes all rows of its rank at once."""
 
 
 def training_stream(corpus: Corpus, train: TrainConfig) -> TokenStream:
@@ -81,11 +84,14 @@ class TokenShardDataModule(pl.LightningDataModule):
         tokenizer: folder of the corpus's tokenizer, which a ``char_cnn`` input needs. None means the
             folder ``tokenizer`` beside that of the corpus.
         epoch_windows: windows of an epoch; None means those of a pass.
+        sample: what a validation reads of the valid split; None means all of it. A checkpoint replaces
+            it.
 
     Attributes:
         train_config: settings of the training.
         corpus: the corpus.
         held_out: sizes of the valid split.
+        sample: what a validation reads of the valid split.
         loader: the loader of the training batches, after `train_dataloader` was called.
 
     Raises:
@@ -99,6 +105,7 @@ class TokenShardDataModule(pl.LightningDataModule):
         train: TrainConfig | Mapping[str, Any],
         tokenizer: str | None = None,
         epoch_windows: int | None = None,
+        sample: HeldOutSample | None = None,
     ) -> None:
         super().__init__()
         self.train_config = TrainConfig.model_validate(train)
@@ -106,6 +113,7 @@ class TokenShardDataModule(pl.LightningDataModule):
             corpus = Corpus.open(os.fspath(corpus), self.train_config.cache_bytes)
         self.corpus = corpus
         self.held_out = HeldOut.of(corpus.shards("valid"))
+        self.sample = sample or whole_split(self.train_config, self.held_out.tokens)
         self._tokenizer = tokenizer
         self._epoch_windows = epoch_windows
         self.loader: WindowLoader | None = None
@@ -130,42 +138,47 @@ class TokenShardDataModule(pl.LightningDataModule):
         return self.loader
 
     def val_dataloader(self) -> HeldOutLoader | list[Any]:
-        """Return the loader of the valid split; an empty list if there is none."""
-        shards, train, trainer = self.corpus.shards("valid"), self.train_config, self._trainer()
+        """Return the loader of what a validation reads; an empty list if there is no held-out text."""
+        shards, train = self.corpus.shards("valid"), self.train_config
         if not shards and train.depends_on_held_out_loss:
             raise UserError(
                 f"{self.corpus.folder} has no held-out text, which is needed for "
                 f"{' and '.join(train.held_out_settings)}; prepare it with a larger "
                 "prepare.valid_fraction, or do not set this"
             )
-        if not shards:
-            return []
-        network, from_zero = self._network(), bool(train.reset_state)
-        windows = HeldOutWindows(
-            TokenStream(shards, train.boundary),
-            HELD_OUT_ROWS,
-            HELD_OUT_UNROLL,
-            (trainer.global_rank, trainer.world_size),
-            whole_documents=from_zero,
-        )
+        return self._held_out_loader(self.sample) if shards else []
+
+    def whole_loader(self) -> HeldOutLoader:
+        """Return the loader of the whole valid split, which must not be empty."""
+        return self._held_out_loader(whole_split(self.train_config, self.held_out.tokens))
+
+    def _held_out_loader(self, sample: HeldOutSample) -> HeldOutLoader:
+        train, trainer, network = self.train_config, self._trainer(), self._network()
+        from_zero, share = bool(train.reset_state), (trainer.global_rank, trainer.world_size)
+        stream = TokenStream(self.corpus.shards("valid"), train.boundary)
+        rows = sample.rows_of(stream, from_zero)
+        on_gpu = trainer.strategy.root_device.type == "cuda"
+        blocks = dealt(rows, -(-len(rows) // trainer.world_size) if on_gpu else CPU_BLOCK)
         marks = boundary_ids(train.boundary) if from_zero else None
-        return HeldOutLoader(windows, self._maker(network), network.directions, marks)
+        return HeldOutLoader(stream, blocks, share, self._maker(network), network.directions, marks)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what identifies the corpus, so that a checkpoint is not resumed with another one."""
-        return {"corpus": self.corpus.manifest.content}
+        """Return what identifies the corpus, and what validations read, both of which a checkpoint keeps."""
+        return {"corpus": self.corpus.manifest.content, "sample": self.sample.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Compare the corpus with that of a checkpoint.
+        """Compare the corpus with that of a checkpoint, and let validations read the same as before it.
 
         Raises:
             UserError: if it is another one.
         """
-        if state["corpus"] != self.corpus.manifest.content:
+        own = self.corpus.manifest.content
+        if state.get("corpus", own) != own:
             raise UserError(
                 f"the checkpoint was trained on another corpus than {self.corpus.folder}; to train its "
                 "weights on this one, use LitBiLM.load_from_checkpoint and fit without ckpt_path"
             )
+        self.sample = HeldOutSample.of_checkpoint(state.get("sample"))
 
     def __getstate__(self) -> dict[str, Any]:
         # Like a LightningModule, it is copied and pickled without its Trainer.

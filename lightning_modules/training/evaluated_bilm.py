@@ -1,6 +1,6 @@
 """The validation of a network in training on the held-out split, and averaged weights (NT-ASGD)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
@@ -9,15 +9,16 @@ from torch import Tensor
 from lightning_modules.evaluation.held_out import HeldOut
 from lightning_modules.evaluation.perplexity import LossTally
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.nn.window import Window
+from lightning_modules.nn.window import on_device
 from lightning_modules.training.config import SGDConfig
 from lightning_modules.training.datamodule import TokenShardDataModule
 from lightning_modules.training.foreign_trainer import ForeignTrainerMixin
 from lightning_modules.training.optimizers import WeightAverage, averages
 from lightning_modules.training.ranks.distribution import sum_over_ranks
+from lightning_modules.training.validation.loader import HeldOutBatch
 
 FIGURES = ("forward_perplexity", "backward_perplexity", "average_perplexity", "bits_per_byte")
-"""Figures of a validation, besides its loss."""
+"""Figures of a validation, besides its loss and its number of tokens."""
 
 
 class EvaluatedBiLM(ForeignTrainerMixin):
@@ -28,8 +29,8 @@ class EvaluatedBiLM(ForeignTrainerMixin):
     Attributes:
         network: the network.
         average: the average of the weights; None before averaging has begun.
-        held_out: "loss", the mean -log p per token in nats, and `FIGURES` of the last validation; None
-            where a figure is not defined.
+        held_out: "loss", the mean -log p per token in nats, "tokens", the number of tokens, and `FIGURES`
+            of the last validation; None where a figure is not defined.
         held_out_losses: loss of each validation so far that counts.
         validation_counts: whether the next validations count. The averaging and the schedule may
             depend on them.
@@ -47,29 +48,27 @@ class EvaluatedBiLM(ForeignTrainerMixin):
     def on_validation_start(self) -> None:
         """Exchange the weights with their average, if there is one, until the figures are computed."""
         self.swap_average()
-        network = self.network
-        self._tally = LossTally(network.directions, network.output_vocabulary, None, self.device)
-        self._held_out_state: Tensor | None = None
+        self._tally: LossTally | None = None
 
-    def validation_step(self, window: Window, batch_idx: int) -> None:
-        """Add the losses of a window of held-out text in float32, without dropout."""
-        state = self._held_out_state
-        if state is None:
-            state = self.network.zero_state(window.targets.shape[2])
-        with torch.autocast(self.device.type, enabled=False):
-            nll, self._held_out_state = self.network.nll(window, state)
-        self._tally.add(nll, window.targets)
+    def validation_step(self, batch: HeldOutBatch, batch_idx: int) -> None:
+        """Add the losses of a window of held-out text, in the precision of training, without dropout."""
+        window, block, blocks = batch
+        network, device = self.network, self.device.type
+        if self._tally is None:
+            size = (network.directions, network.output_vocabulary)
+            self._tally, self._block = LossTally(*size, None, self.device, blocks), None
+        if block != self._block:
+            self._block, self._held_out_state = block, network.zero_state(window.targets.shape[2])
+        dtype = torch.get_autocast_dtype(device)
+        # As in training, Lightning's autocast would convert a weight at each of its uses.
+        with torch.autocast(device, dtype, torch.is_autocast_enabled(device), cache_enabled=True):
+            nll, self._held_out_state = network.nll(window, self._held_out_state)
+        self._tally.add(nll, window.targets, block)
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures. Collective."""
-        data = getattr(self.trainer, "datamodule", None)
-        text = HeldOut(0, 0, 0, 0, {})  # unknown
-        if isinstance(data, TokenShardDataModule):
-            text = data.held_out
-        result = self._tally.result(text, sum_over_ranks)
+        self.held_out = self._held_out_figures()
         self.swap_average()
-        figures = result.figures()
-        self.held_out = {"loss": result.loss, **{name: figures[name] for name in FIGURES}}
         logged = {f"valid_{k}": v for k, v in self.held_out.items() if v is not None}
         # The figures are those of all ranks. Without sync_dist, Lightning would warn.
         self.log_dict(
@@ -77,7 +76,38 @@ class EvaluatedBiLM(ForeignTrainerMixin):
         )
         is_fit = self.trainer.state.fn == TrainerFn.FITTING
         if is_fit and not self.trainer.sanity_checking and self.validation_counts:
-            self.record_held_out_loss(result.loss)
+            assert self.held_out["loss"] is not None
+            self.record_held_out_loss(self.held_out["loss"])
+
+    @torch.inference_mode()
+    def evaluate_held_out(self, batches: Iterable[HeldOutBatch]) -> dict[str, float | None]:
+        """Return the figures of held-out text as `held_out` has them, outside of a validation. Collective.
+
+        Args:
+            batches: the windows of this rank.
+        """
+        self.on_validation_start()
+        for number, (window, *block) in enumerate(batches):
+            with self.trainer.precision_plugin.val_step_context():
+                self.validation_step(HeldOutBatch(on_device(window, self.device), *block), number)
+        figures = self._held_out_figures()
+        self.swap_average()
+        return figures
+
+    def _held_out_figures(self) -> dict[str, float | None]:
+        """Return the figures of the windows of all ranks. Collective."""
+        data = getattr(self.trainer, "datamodule", None)
+        text = HeldOut(0, 0, 0, 0, {})  # unknown
+        if isinstance(data, TokenShardDataModule):
+            text = data.held_out
+        assert self._tally is not None, "each rank has a window at least"
+        result = self._tally.result(text, sum_over_ranks)
+        figures = result.figures()
+        return {
+            "loss": result.loss,
+            "tokens": result.total.tokens[0],
+            **{name: figures[name] for name in FIGURES},
+        }
 
     def record_held_out_loss(self, nats: float) -> None:
         """Record the loss of a validation, and begin to average the weights if it is time.

@@ -31,8 +31,9 @@ def metric_names(directions: int, has_held_out: bool) -> list[str]:
     names += ["tokens_per_second", "mfu", "data_wait"]
     if has_held_out:
         shown = WAYS if directions > 1 else ways
-        names += [f"valid_{way}_perplexity" for way in shown]
-        names += ["valid_loss", "valid_bits_per_byte", "averaged"]
+        figures = [f"{way}_perplexity" for way in shown] + ["loss", "tokens", "bits_per_byte"]
+        names += [f"{text}_{figure}" for text in ("valid", "whole") for figure in figures]
+        names += ["averaged"]
     return names
 
 

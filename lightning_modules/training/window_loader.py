@@ -1,4 +1,4 @@
-"""Loaders of windows: of the train split, read ahead by workers if requested, and of held-out text.
+"""The loader of windows of the train split, read ahead by workers if requested.
 
 A batch is a function of its number only, so a training can be resumed at any batch exactly.
 """
@@ -16,10 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_modules.nn.window import Window, map_leaves
-from lightning_modules.nn.window_maker import WindowMaker, document_resets
+from lightning_modules.nn.window_maker import WindowMaker
 from lightning_modules.training.ranks.distribution import Share
 from preprocess.errors import UserError
-from preprocess.shards.held_out_windows import HeldOutWindows
 from preprocess.shards.windows import TrainingWindows
 from preprocess.work.resources import end_with_parent
 
@@ -169,37 +168,6 @@ class WindowLoader:
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Begin the next epoch at a position of `state_dict`."""
         self._next = state["position"]
-
-
-class HeldOutLoader:
-    """The windows of the held-out split that a rank evaluates; each item is a `Window` of tensors.
-
-    Args:
-        windows: ids and targets.
-        make: converts ids and targets to the network's window.
-        directions: directions of the network.
-        marks: ids before and after a document, if the state is reset at its start; None means that the
-            state is carried over.
-    """
-
-    def __init__(
-        self,
-        windows: HeldOutWindows,
-        make: WindowMaker,
-        directions: int,
-        marks: tuple[int, int] | None = None,
-    ) -> None:
-        self._windows, self._make = windows, make
-        self._directions, self._marks = directions, marks
-
-    def __len__(self) -> int:
-        return len(self._windows)
-
-    def __iter__(self) -> Iterator[Window]:
-        for window in self._windows:
-            ids, targets = (array[: self._directions] for array in window)
-            resets = document_resets(ids, self._marks) if self._marks else None
-            yield self._make(ids, targets, resets)
 
 
 def _identity(batch: Any) -> Any:

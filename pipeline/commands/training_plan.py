@@ -145,7 +145,8 @@ def show_training(
         size = f"{count(corpus.one_pass)} tokens{corpus.basis}"
         unit = "pass" if shown == "1" else "passes"
         console.line(f"{length}; {about}{shown} {unit} over {size}")
-        warnings = training_warnings(config, passes, corpus.tokens)
+        ids = vocabulary.size or UNKNOWN_VOCABULARY
+        warnings = training_warnings(config, passes, corpus.tokens, ids)
     if action == "keep":
         return
     for warning in warnings:

@@ -8,6 +8,7 @@ from typing import Any
 
 import xxhash
 
+from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.weights.initial_source import initial_source
 from pipeline.config.former_keys import IGNORED, IGNORED_OF_SOURCES, LIMITS, in_present_terms
 from pipeline.config.schema import Config
@@ -104,19 +105,25 @@ def _train_request(config: Config) -> dict[str, Any]:
         "corpus.content": content_of(stage_folder(config, "prepare", train.corpus), "prepare"),
     }
     if train.depends_on_held_out_loss:
-        request["train.evaluate_steps"] = train.evaluate_steps
+        for name in ("evaluate_steps", "evaluate_share", "evaluate_rows"):
+            value, default = getattr(train, name), TrainConfig.model_fields[name].default
+            # Only the steps were part of the request in former versions.
+            if name == "evaluate_steps" or value != default:
+                request[f"train.{name}"] = value
     if train.init_from:
         request["train.init_from"] = initial_source(train.init_from).content
     return request
 
 
 STEPS, PATIENCE, EVALUATE_STEPS = "train.steps", "train.patience", "train.evaluate_steps"
+HELD_OUT = (EVALUATE_STEPS, "train.evaluate_share", "train.evaluate_rows")
+"""Keys that are part of the request if the training depends on held-out losses; the first one always is."""
 
 
 def _trains_further(old: Request, new: Request) -> bool:
     """Return True if the new request differs at most by more steps and more patience."""
-    # Without patience, a training may no longer depend on `evaluate_steps`.
-    former = {k: v for k, v in old.items() if k in new or k != EVALUATE_STEPS}
+    # Without patience, a training may no longer depend on held-out losses.
+    former = {k: v for k, v in old.items() if EVALUATE_STEPS in new or k not in HELD_OUT}
     return (
         {**former, STEPS: None, PATIENCE: None} == {**new, STEPS: None, PATIENCE: None}
         and old[STEPS] <= new[STEPS]
@@ -302,7 +309,7 @@ _ALL = (
         _train_request,
         TRAIN,
         grows=_longer_training,
-        may_rise=(STEPS, PATIENCE, EVALUATE_STEPS),
+        may_rise=(STEPS, PATIENCE, *HELD_OUT),
         rises=_trains_further,
         beside=("wandb.json",),
         advice=_new_training,

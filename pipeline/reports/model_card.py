@@ -108,7 +108,9 @@ def _step(details: Mapping[str, Any], step: int) -> str:
     if best is None:
         return ""
     found = details["best"].get("average_perplexity") or details["best"].get("forward_perplexity")
-    lowest = f"perplexity of held-out text was lowest ({figure(found)})"
+    sample, whole = details["best"].get("tokens"), (details.get("last") or {}).get("tokens")
+    of = f" on a sample of {sample:,} tokens" if sample and whole and sample < whole else ""
+    lowest = f"perplexity of held-out text was lowest ({figure(found)}{of})"
     if step == best == steps:
         return f" The weights are those of the last step, at which {lowest}."
     if step == best:

@@ -54,6 +54,24 @@ def publish_best(place: StageFolder, last: int) -> BestStep | None:
     return BestStep(saved["step"], saved["held_out"], saved["state_dict"])
 
 
+def last_figures(rows: Sequence[Row], step: int) -> dict[str, Any] | None:
+    """Return the figures of the last step on the whole held-out split.
+
+    They are those of `FinalEvaluation`, or of the last evaluation if that read the whole split. None if there
+    are none, or if the loss is not a number.
+
+    Args:
+        rows: rows of metrics.jsonl.
+        step: the last step.
+    """
+    of_step = [row for row in rows if row["step"] == step]
+    for prefix in ("whole_", "valid_"):
+        for row in of_step:
+            if row.get(f"{prefix}loss") is not None:
+                return {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
+    return None
+
+
 def stop_reason(train: TrainConfig, step: int, losses: Sequence[float]) -> str | None:
     """Return why a training ended before its last step; None if it did not.
 
@@ -106,6 +124,13 @@ def ending(
         lines.append(
             f"{found}. evaluate and export take step {best.step:,}; to take the last step, set "
             "export.checkpoint=last"
+        )
+    whole = last_figures(rows, step)
+    sample = best.figures.get("tokens") if best else None
+    if whole and sample and sample < whole.get("tokens", 0):
+        lines.append(
+            f"held-out perplexity at the last step: {perplexity(whole['loss']):,.1f} on all "
+            f"{whole['tokens']:,} tokens; the best step is that of a sample of {sample:,}"
         )
     return lines
 

@@ -34,7 +34,8 @@ from preprocess.files import storage
 from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import NAME, ManifestError, read_manifest
 from preprocess.shards.format import Corpus
-from preprocess.shards.held_out_windows import HeldOutWindows
+from preprocess.shards.held_out_rows import contiguous_rows, rows_of_documents
+from preprocess.shards.held_out_windows import HeldOutIds, HeldOutWindows
 from preprocess.shards.stream import Int64Ids, TokenStream, boundary_ids, target_counts
 from preprocess.tokenizers.load import load_tokenizer
 
@@ -71,8 +72,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     stream = TokenStream(shards, trained["boundary"])
     console.line(f"weights of {checkpoint.described}")
     windows = {
-        state: HeldOutWindows(stream, settings.rows, UNROLL, whole_documents=state == TEXT_BY_TEXT)
-        for state in (CARRIED, TEXT_BY_TEXT)
+        state: HeldOutWindows(stream, divide(stream, settings.rows), UNROLL)
+        for state, divide in ((CARRIED, contiguous_rows), (TEXT_BY_TEXT, rows_of_documents))
     }
     own = TEXT_BY_TEXT if trained.get("reset_state") else CARRIED
     ranks, encode = _ranks(config, corpus, trained, network), _encoder(config, trained, network)
@@ -99,9 +100,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     return Made((), details, stats=details, content=fingerprint(details))
 
 
-def _with_progress(
-    windows: HeldOutWindows, bar: Bar, done: Iterator[int]
-) -> Iterator[tuple[Int64Ids, Int64Ids]]:
+def _with_progress(windows: HeldOutWindows, bar: Bar, done: Iterator[int]) -> Iterator[HeldOutIds]:
     for window in windows:
         bar.update(next(done))
         yield window

@@ -17,7 +17,13 @@ from pipeline.lifecycle.inputs import one_pass
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.stage import Made, StageFolder
 from pipeline.lifecycle.state import config_of_stage, has_begun_elsewhere, stage_place
-from pipeline.stages.best_step import OverfittingWatch, ending, publish_best, stop_reason
+from pipeline.stages.best_step import (
+    OverfittingWatch,
+    ending,
+    last_figures,
+    publish_best,
+    stop_reason,
+)
 from pipeline.stopping import Stopped
 from pipeline.training.device import device_name
 from pipeline.training.forecast import (
@@ -55,7 +61,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     size = sum(weight.numel() for weight in module.network.parameters())
     console.line(f"{count(size)} parameters on {_where(inputs)}; {_how_much(inputs)}")
     console.line(module.compile_cell(inputs.share.of_pass))
-    for warning in training_warnings(config, inputs.passes, inputs.split_tokens):
+    ids = inputs.corpus.vocabulary
+    for warning in training_warnings(config, inputs.passes, inputs.split_tokens, ids):
         console.warn(warning)
     history = rows_up_to(place.new_file(METRICS), inputs.step)
     loggers = make_loggers(config, place, console, history)
@@ -84,6 +91,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         "stopped": stop_reason(train, module.step, module.held_out_losses),
         "best_step": best.step if best else None,
         "best": best.figures if best else None,
+        "last": last_figures(rows, module.step),
         "tokens": module.step * train.tokens_a_step,
         "passes": round(passes, 4),
         "parameters": size,

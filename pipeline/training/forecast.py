@@ -14,8 +14,13 @@ import numpy.typing as npt
 
 from lightning_modules.config import CharCNNInputConfig, ModelConfig
 from lightning_modules.nn.heads.cutoffs import two_digits
-from lightning_modules.sizes import SpelledTypes, flops_per_token
+from lightning_modules.sizes import flops_per_token
 from lightning_modules.training.config import TrainConfig
+from lightning_modules.training.validation.sample import (
+    TYPICAL_TYPES,
+    evaluation_cost,
+    training_sample,
+)
 from lightning_modules.training.weights.clusters import cutoffs_of
 from pipeline.config.schema import Config
 from pipeline.console import Bar, count
@@ -36,8 +41,6 @@ ENOUGH_HELD_OUT, MOST_HELD_OUT = 2000, 0.1
 """Tokens of the valid split that the warning aims at, and the largest share of a corpus that it advises."""
 MUCH_EVALUATION = 0.25
 """Time of the held-out evaluations, as a share of the training steps', above which a warning is shown."""
-FORWARD_SHARE = 1 / 3
-"""Cost of evaluating a token, as a share of training on it: the forward pass without the backward."""
 LONG_SECONDS, ADVISED_SECONDS = 2 * 3600.0, 3600.0
 """Training time above which a warning is shown, and that of the number of steps that it names."""
 TIMED_SECONDS = 30.0
@@ -118,37 +121,48 @@ def _little_held_out(valid: float, total: float) -> str | None:
     )
 
 
-def evaluation_warning(train: TrainConfig, valid_tokens: float) -> str | None:
+def evaluation_warning(
+    model: ModelConfig, train: TrainConfig, vocabulary: int, valid_tokens: float
+) -> str | None:
     """Return a warning if the held-out evaluations take long compared with training, else None.
 
     Args:
+        model: the network.
         train: settings of training.
+        vocabulary: number of token ids.
         valid_tokens: number of tokens of the valid split.
     """
     number = math.ceil(train.steps / train.evaluate_steps)
-    share = FORWARD_SHARE * number * valid_tokens / (train.steps * train.tokens_a_step)
+    sample = training_sample(model, train, vocabulary, math.ceil(valid_tokens)).tokens
+    read = number * (sample or valid_tokens) + (valid_tokens if sample else 0)
+    time = train.steps * train.tokens_a_step
+    share = evaluation_cost(model, vocabulary) * read / time
     if share <= MUCH_EVALUATION:
         return None
-    times = f"{number:,} evaluation{'s' if number > 1 else ''}"
-    take = "take" if number > 1 else "takes"
+    text = f"{count(sample)} of {count(valid_tokens)}" if sample else count(valid_tokens)
+    times = f"{number:,} evaluation{'s' if number > 1 else ''} of {text} held-out tokens"
+    take = "and one of all of them take" if sample else "take" if number > 1 else "takes"
     return (
-        f"{times} of {count(valid_tokens)} held-out tokens {take} about {share:.0%} of the time of the "
+        f"{times} {take} about {share:.0%} of the time of the "
         "training steps; raise train.evaluate_steps, or prepare a smaller valid split"
     )
 
 
-def training_warnings(config: Config, passes: float, tokens: Mapping[str, float]) -> list[str]:
+def training_warnings(
+    config: Config, passes: float, tokens: Mapping[str, float], vocabulary: int
+) -> list[str]:
     """Return all warnings about the corpus of a training.
 
     Args:
         config: the config, resolved.
         passes: number of passes over the train split.
         tokens: number of tokens of each split.
+        vocabulary: number of token ids.
     """
     found = (
         passes_warning(passes, config.train.steps, strongest_dropout(config.model)),
         held_out_warning(tokens),
-        evaluation_warning(config.train, tokens["valid"]),
+        evaluation_warning(config.model, config.train, vocabulary, tokens["valid"]),
     )
     return [warning for warning in found if warning]
 
@@ -257,8 +271,7 @@ def zipf_counts(vocabulary: int) -> npt.NDArray[np.uint64]:
 def _flops(config: Config, counts: npt.NDArray[np.uint64]) -> float:
     model = config.model
     predicted = counts[: model.output_vocabulary] if model.output_vocabulary else counts
-    # Typical of a window: 0.3 distinct words per token, each of 8 bytes and 2 marks.
-    types = SpelledTypes(0.3, 10) if isinstance(model.input, CharCNNInputConfig) else None
+    types = TYPICAL_TYPES if isinstance(model.input, CharCNNInputConfig) else None
     return flops_per_token(model, predicted, cutoffs_of(model, config.train, predicted), types)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lightning_modules.config import AdaptiveSoftmaxConfig, CharCNNInputConfig
+from lightning_modules.evaluation.held_out import HeldOut
 from lightning_modules.nn.heads.cutoffs import CPU, GPU, predicted_speedup
 from lightning_modules.nn.heads.routes import ranks_of
 from lightning_modules.nn.inputs.word_types import word_encoder
@@ -16,10 +17,11 @@ from lightning_modules.nn.window import Types
 from lightning_modules.sizes import SpelledTypes
 from lightning_modules.training.checkpoints import newest_checkpoint
 from lightning_modules.training.config import ConstantConfig, InverseSqrtConfig, PlateauConfig
-from lightning_modules.training.datamodule import training_windows
+from lightning_modules.training.datamodule import TokenShardDataModule, training_windows
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.optimizers import learning_rate
 from lightning_modules.training.ranks.distribution import Share
+from lightning_modules.training.validation.sample import HeldOutSample, training_sample
 from lightning_modules.training.weights.clusters import cutoffs_of, output_counts, softmax_size
 from lightning_modules.training.weights.initial_weights import InitialWeights
 from pipeline.config.schema import Config
@@ -184,6 +186,23 @@ class TrainingInputs:
         return {split: self.corpus.totals(split)["tokens"] for split in SPLITS}
 
     @cached_property
+    def sample(self) -> HeldOutSample:
+        """What held-out evaluations read: the same text as before the checkpoint, if there is one."""
+        if self.checkpoint:
+            state = self.checkpoint.get(TokenShardDataModule.__qualname__, {})
+            return HeldOutSample.of_checkpoint(state.get("sample"))
+        return self._sample_of_settings
+
+    @cached_property
+    def _sample_of_settings(self) -> HeldOutSample:
+        model, train = self.config.model, self.config.train
+        return training_sample(model, train, self.corpus.vocabulary, self._held_out_tokens)
+
+    @cached_property
+    def _held_out_tokens(self) -> int:
+        return HeldOut.of(self.corpus.shards("valid")).tokens
+
+    @cached_property
     def tokenizer(self) -> str | None:
         """Folder of the tokenizer, if a character CNN spells the words."""
         if not isinstance(self.config.model.input, CharCNNInputConfig):
@@ -238,6 +257,7 @@ class TrainingInputs:
                 f"the full softmax{hint}"
             )
         self._show_truncated(console)
+        self._show_sample(console)
         if self.checkpoint:
             console.line(f"resuming from step {self.checkpoint['step']:,}")
             self._show_raised_steps(self.checkpoint, console)
@@ -253,6 +273,19 @@ class TrainingInputs:
                 f"{settings.max_characters - MARKS} bytes that model.input.max_characters allows, and "
                 "are truncated"
             )
+
+    def _show_sample(self, console: Console) -> None:
+        size, same = self._held_out_tokens, self.sample == self._sample_of_settings
+        if not size or (same and self.sample.tokens is None):
+            return
+        read, last = f"all {size:,} tokens", ""
+        if self.sample.tokens is not None:
+            read = f"a fixed sample of {self.sample.tokens:,} of {size:,} tokens"
+            last = ", and all after the last step"
+        why = (
+            "" if same else "; the sample is that of the checkpoint, so that losses can be compared"
+        )
+        console.line(f"held-out evaluations read {read}{last}{why}")
 
     def _show_raised_steps(self, checkpoint: dict[str, Any], console: Console) -> None:
         train, step, former = self.config.train, checkpoint["step"], checkpoint["steps"]

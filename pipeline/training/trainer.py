@@ -21,6 +21,7 @@ from lightning_modules.training.datamodule import TokenShardDataModule
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.metrics_file import METRICS, Row
 from lightning_modules.training.ranks.distribution import lost_process_reported
+from lightning_modules.training.validation.final import FinalEvaluation
 from lightning_modules.training.weights.best import BestCheckpoint, Patience, is_last_step
 from pipeline.exhaustion import exhausted
 from pipeline.stopping import STOP_SIGNALS, Stopped
@@ -66,7 +67,8 @@ def fit(
     place, gpu = inputs.place, inputs.device.type == "cuda"
     windows = train.steps * train.accumulate_steps
     with _quiet():
-        data = TokenShardDataModule(inputs.corpus, train, inputs.tokenizer, windows)
+        corpus, sample = inputs.corpus, inputs.sample
+        data = TokenShardDataModule(corpus, train, inputs.tokenizer, windows, sample)
         metrics = Metrics(place.new_file(METRICS), bar, _compute(inputs), watch)
         resumed = None
         if inputs.checkpoint:
@@ -77,6 +79,7 @@ def fit(
         )
         files = CheckpointFiles(inputs.checkpoint, checkpoints.write)
         best, patience = BestCheckpoint(place.work, warn, writer.write), Patience()
+        final = FinalEvaluation(metrics.put)
         # The module has copies. They take as much memory as the weights and the optimiser state.
         inputs.checkpoint = inputs.initial = None
         processes, device = inputs.processes, inputs.device
@@ -103,7 +106,7 @@ def fit(
             num_sanity_val_steps=0,
             log_every_n_steps=train.log_steps,
             logger=list(loggers),
-            callbacks=[KeepSigtermHandler(), metrics, best, patience, checkpoints],
+            callbacks=[KeepSigtermHandler(), metrics, best, patience, final, checkpoints],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -118,6 +118,7 @@ class _Model(_Details):
 
 class _HeldOut(_Details):
     loss: _Number = 0.0
+    tokens: _Size = 0
     forward_perplexity: _Number | None = None
     backward_perplexity: _Number | None = None
     average_perplexity: _Number | None = None
@@ -129,6 +130,7 @@ class _Train(_Model):
     stopped: str | None = None
     best_step: _Size | None = None
     best: _HeldOut | None = None
+    last: _HeldOut | None = None
     tokens: _Size = 0
     passes: _Positive = 0.0
     skipped_steps: _Size | None = None

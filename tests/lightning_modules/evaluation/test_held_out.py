@@ -98,15 +98,17 @@ def test_bits_per_byte_are_not_defined_with_unknown_words() -> None:
     assert found["average_word_perplexity"] is not None, "words are counted, not spelt"
 
 
-def test_a_part_of_a_split_has_figures_per_token_only() -> None:
+def test_a_part_of_a_split_has_figures_per_token_and_an_estimate_per_byte() -> None:
     found = figures(total=LossSums((50, 50), (100.0, 50.0)))
 
     assert found["forward_perplexity"] == pytest.approx(math.exp(2))
     assert found["average_perplexity"] == pytest.approx(math.exp(1.5))
-    for key in ("average_word_perplexity", "average_character_perplexity", "bits_per_byte"):
+    for key in ("average_word_perplexity", "average_character_perplexity"):
         assert found[key] is None
+    whole = figures(total=LossSums((100, 100), (200.0, 100.0)))
+    assert found["bits_per_byte"] == whole["bits_per_byte"] > 0
     part = "50 of 100 tokens were evaluated"
-    assert found["not_defined"] == {"word": part, "character": part, "bits_per_byte": part}
+    assert found["not_defined"] == {"word": part, "character": part}
 
 
 def test_a_split_of_which_nothing_was_evaluated_has_no_figures() -> None:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.evaluation import perplexity as evaluation_module
@@ -18,6 +17,7 @@ from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.heads.routes import ranks_of
 from lightning_modules.nn.inputs.word_types import types_of_window
 from preprocess.shards.format import Corpus
+from preprocess.shards.held_out_rows import contiguous_rows, rows_of_documents
 from preprocess.shards.held_out_windows import HeldOutWindows
 from preprocess.shards.stream import TokenStream, boundary_ids, target_counts
 from preprocess.tokenizers.base import UNKNOWN
@@ -58,12 +58,13 @@ def run(
     rows: int = 4,
     unroll: int = 8,
     boundary: Boundary = "eos",
-    share: tuple[int, int] = (0, 1),
     whole_documents: bool = False,
     **options: Any,
 ) -> Evaluation:
     shards = corpus.shards("valid")
-    windows = HeldOutWindows(TokenStream(shards, boundary), rows, unroll, share, whole_documents)
+    divide = rows_of_documents if whole_documents else contiguous_rows
+    stream = TokenStream(shards, boundary)
+    windows = HeldOutWindows(stream, divide(stream, rows), unroll)
     return evaluate(network, windows, HeldOut.of(shards), **options)
 
 
@@ -158,43 +159,29 @@ def test_there_may_be_more_rows_than_positions(network: BiLMNetwork, corpus: Cor
     assert found.loss == pytest.approx(run(network, corpus, 1, 5).loss, rel=0.2)
 
 
-class _HandedOverError(Exception):
-    pass
-
-
-@pytest.mark.parametrize("world", [1, 2, 3, 7])
-@pytest.mark.parametrize("whole_documents", [False, True])
-def test_ranks_that_share_the_rows_find_the_same_loss(
-    network: BiLMNetwork, corpus: Corpus, world: int, whole_documents: bool
+def test_the_sums_of_blocks_are_added_in_their_order_whatever_the_order_of_adding(
+    network: BiLMNetwork, corpus: Corpus
 ) -> None:
-    options: dict[str, Any] = {"rows": 5, "ranks": np.arange(corpus.vocabulary)}
-    if whole_documents:
-        options |= {"whole_documents": True, "document_starts": boundary_ids("eos")}
-    whole = run(network, corpus, **options)
-    parts: list[Tensor] = []
-
-    def hand_over(sums: Tensor) -> Tensor:
-        assert sums.dtype is torch.float64
-        parts.append(sums.clone())
-        raise _HandedOverError
-
-    def add_up(sums: Tensor) -> Tensor:
-        return sums + torch.stack(parts).sum(0) if parts else sums
-
-    for rank in range(world - 1):
-        with pytest.raises(_HandedOverError):
-            run(network, corpus, share=(rank, world), reduce=hand_over, **options)
-    found = run(network, corpus, share=(world - 1, world), reduce=add_up, **options)
-
-    assert found.total.tokens == whole.total.tokens
-    assert found.total.nats == pytest.approx(whole.total.nats, rel=1e-6)
-    for band, sums in found.bands.items():
-        assert sums.tokens == whole.bands[band].tokens
+    nll = torch.rand(3, 2, 1, 7, generator=torch.Generator().manual_seed(1)) * 1e3
+    targets = torch.full((2, 1, 7), 5)
+    text = HeldOut.of(corpus.shards("valid"))
+    found = []
+    for order in ([0, 1, 2], [2, 0, 1]):
+        tally = LossTally(2, corpus.vocabulary, None, torch.device("cpu"), 3)
+        for block in order:
+            tally.add(nll[block], targets, block)
+        found.append(tally.result(text).total)
+    assert found[0] == found[1]
+    assert found[0].tokens == (21, 21)
+    assert found[0].nats == pytest.approx(nll.sum((0, 2, 3)).tolist())
 
 
 def test_a_missing_window_fails_an_assertion(network: BiLMNetwork, corpus: Corpus) -> None:
+    shards = corpus.shards("valid")
+    stream = TokenStream(shards, "eos")
+    windows = HeldOutWindows(stream, contiguous_rows(stream, 2)[:1], 8)
     with pytest.raises(AssertionError, match="each token is counted once"):
-        run(network, corpus, share=(0, 2))
+        evaluate(network, windows, HeldOut.of(shards))
 
 
 def test_a_part_of_a_split_has_figures_per_token(network: BiLMNetwork, corpus: Corpus) -> None:

@@ -23,6 +23,7 @@ from lightning_modules.nn.window import Types, Window
 from preprocess.config import WordConfig
 from preprocess.errors import UserError
 from preprocess.shards.format import Shard
+from preprocess.shards.held_out_rows import rows_of_documents
 from preprocess.shards.held_out_windows import HeldOutWindows
 from preprocess.shards.stream import Int64Ids, TokenStream, boundary_ids
 from preprocess.text.config import CleaningConfig
@@ -137,7 +138,7 @@ def test_the_evaluation_of_a_split_from_the_zero_state_is_the_sum_of_the_scores(
     documents = [[token.id for token in text.tokens] for text in model.reader.read(texts)]
     shard = stored(tmp_path_factory.mktemp("shards"), documents)
     stream, text = TokenStream([shard], boundary), HeldOut.of([shard])
-    windows = HeldOutWindows(stream, rows, unroll, whole_documents=True)
+    windows = HeldOutWindows(stream, rows_of_documents(stream, rows), unroll)
 
     result = evaluate(model.network, windows, text, None, boundary_ids(boundary), encoder(model))
 

@@ -12,6 +12,7 @@ import torch
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.datamodule import TokenShardDataModule, training_stream
 from lightning_modules.training.lit_bilm import LitBiLM
+from lightning_modules.training.validation.sample import HeldOutSample
 from lightning_modules.training.window_loader import Batch
 from preprocess.errors import UserError
 from preprocess.shards.format import Corpus
@@ -108,21 +109,74 @@ def test_the_held_out_split_is_evaluated_as_texts_are_read(tiny: Tiny, reset_sta
     data.trainer = trainer
     loader = data.val_dataloader()
     assert not isinstance(loader, list)
-    assert (next(iter(loader)).resets is not None) is bool(reset_state)
+    assert (next(iter(loader)).window.resets is not None) is bool(reset_state)
     assert made.held_out["loss"] == pytest.approx(figures["valid_loss"], rel=1e-6)
 
 
-def test_a_part_of_the_held_out_split_has_no_bits_per_byte(
+def test_a_validation_reads_the_whole_split_or_the_batches_that_a_trainer_allows(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_modules.training.datamodule.HELD_OUT_UNROLL", 2)
-    _, _, trainer = fit(
-        tiny, settings(), max_steps=2, limit_val_batches=1, val_check_interval=2,
-        check_val_every_n_epoch=None,
-    )  # fmt: skip
+    monkeypatch.setattr("lightning_modules.training.validation.loader.UNROLL", 2)
+    found = {}
+    for limit in (1.0, 0.5, 3):
+        options = {"val_check_interval": 2, "check_val_every_n_epoch": None}
+        # An interval as short as this has a sample in `biloom train`.
+        _, _, trainer = fit(
+            tiny, settings(evaluate_steps=1), max_steps=2, limit_val_batches=limit, **options
+        )
+        found[limit] = float(trainer.callback_metrics["valid_tokens"])
+        assert trainer.callback_metrics["valid_bits_per_byte"] > 0
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert data.sample.tokens is None
+    rows = data.sample.rows
+    assert found[1.0] == data.held_out.tokens
+    assert 0.4 < found[0.5] / found[1.0] < 0.7
+    assert found[3] == 3 * 2 * min(rows, 32)
 
-    assert "valid_average_perplexity" in trainer.callback_metrics
-    assert "valid_bits_per_byte" not in trainer.callback_metrics
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_validation_has_the_precision_of_training(tiny: Tiny, precision: str) -> None:
+    """The products of a validation are in bf16 if those of training are; the loss is in float32."""
+    dtypes: list[tuple[torch.dtype, torch.dtype]] = []
+
+    class Watched(LitBiLM):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            product = torch.ones(2, 2) @ torch.ones(2, 2)
+            super().validation_step(batch, batch_idx)
+            assert self._tally is not None
+            dtypes.append((product.dtype, self._held_out_state.dtype))
+
+    train = settings()
+    data = TokenShardDataModule(str(tiny.root / "prepare"), train)
+    made = Watched.for_corpus(data.corpus, MODEL, train)
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, precision=precision, max_steps=1,
+        val_check_interval=1, check_val_every_n_epoch=None,
+    )  # fmt: skip
+    trainer.fit(made, data)
+    matmul = torch.float32 if precision == "32-true" else torch.bfloat16
+    assert set(dtypes) == {(matmul, torch.float32)}
+    exact = LitBiLM.for_corpus(data.corpus, MODEL, train)
+    exact.load_state_dict(made.state_dict())
+    loss = made.held_out["loss"]
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.validate(exact, data, verbose=False)
+    assert loss == pytest.approx(exact.held_out["loss"], rel=0.01)
+    assert (loss == exact.held_out["loss"]) is (precision == "32-true")
+
+
+def test_a_resumed_training_reads_the_sample_of_its_checkpoint(tiny: Tiny) -> None:
+    corpus, train = str(tiny.root / "prepare"), settings()
+    sample = HeldOutSample(rows=3, tokens=90)
+    saved = TokenShardDataModule(corpus, train, sample=sample).state_dict()
+    other = TokenShardDataModule(corpus, train)
+    assert other.sample != sample
+    other.load_state_dict(saved)
+    assert other.sample == sample
+    del saved["sample"]
+    other.load_state_dict(saved)
+    assert other.sample == HeldOutSample(rows=16, warm_up=0), "as in earlier versions"
 
 
 def test_a_checkpoint_of_another_corpus_is_refused(tiny: Tiny, tmp_path: Path) -> None:

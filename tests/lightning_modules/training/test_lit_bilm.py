@@ -15,6 +15,7 @@ from lightning_modules.nn.window import Window
 from lightning_modules.nn.window_maker import WindowMaker
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.lit_bilm import LitBiLM
+from lightning_modules.training.validation.loader import HeldOutBatch
 from lightning_modules.training.window_loader import Batch
 from preprocess.errors import UserError
 
@@ -115,7 +116,8 @@ def fit(
     if validate:
         options |= {"val_check_interval": validate, "check_val_every_n_epoch": None}
     trainer = quiet_trainer(callbacks=[kept], **options)
-    held_out = Loader(window(1000), window(1001)) if validate else None
+    batches = [HeldOutBatch(window(number), 0, 1) for number in (1000, 1001)]
+    held_out = Loader(*batches) if validate else None
     trainer.fit(made, Batches(made, 100), held_out, ckpt_path=resume)
     return kept.losses
 

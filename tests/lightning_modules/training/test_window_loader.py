@@ -10,15 +10,13 @@ from lightning_modules.nn.window import Types, Window
 from lightning_modules.nn.window_maker import WindowMaker
 from lightning_modules.training.ranks.distribution import Share
 from lightning_modules.training.window_loader import (
-    HeldOutLoader,
     WindowDataset,
     WindowLoader,
     to_numpy,
     to_tensors,
 )
 from preprocess.shards.format import Corpus, ShardError
-from preprocess.shards.held_out_windows import HeldOutWindows
-from preprocess.shards.stream import TokenStream, boundary_ids
+from preprocess.shards.stream import TokenStream
 from preprocess.shards.windows import TrainingWindows
 
 Tiny = Any  # of conftest.py
@@ -134,24 +132,6 @@ def test_a_damaged_shard_raises_the_same_error_with_and_without_workers(
 
     with pytest.raises(ShardError, match=r"^train-0\.bin is damaged$"):
         next(iter(loader))
-
-
-@pytest.mark.parametrize("from_zero", [False, True])
-def test_held_out_windows_reset_the_state_at_documents_if_they_are_whole(
-    stream: TokenStream, make: WindowMaker, from_zero: bool
-) -> None:
-    held_out = HeldOutWindows(stream, 3, 8, whole_documents=from_zero)
-    marks = boundary_ids("eos") if from_zero else None
-    loader = HeldOutLoader(held_out, make, 1, marks)
-    read = list(loader)
-
-    assert len(read) == len(loader) == len(held_out)
-    assert {tuple(window.inputs.shape) for window in read} == {(1, 8, held_out.rows)}
-    if not from_zero:
-        assert all(window.resets is None for window in read)
-    else:
-        assert read[0].resets is not None
-        assert read[0].resets[:, 0].all(), "each row begins with a document"
 
 
 def test_tensors_survive_the_conversion_to_arrays_and_back() -> None:

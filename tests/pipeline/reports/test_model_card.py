@@ -182,6 +182,11 @@ def test_the_card_tells_which_step_the_weights_are_of(
 
     assert told.format(lowest="perplexity of held-out text was lowest (54.6)") in card
 
+    sampled = {**details, "best": {**figures, "tokens": 2000}, "last": {"tokens": 9000}}
+    card = model_card(replace(manifest, details=sampled), SAVED, {}, {}, step)
+    lowest = "perplexity of held-out text was lowest (54.6 on a sample of 2,000 tokens)"
+    assert told.format(lowest=lowest) in card
+
 
 def test_the_card_of_a_training_without_a_best_step_names_none(manifest: Manifest) -> None:
     former = {k: v for k, v in manifest.details.items() if k not in ("best_step", "best")}

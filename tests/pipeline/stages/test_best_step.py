@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lightning_modules.training.config import TrainConfig
-from pipeline.stages.best_step import BestStep, OverfittingWatch, ending, stop_reason
+from pipeline.stages.best_step import BestStep, OverfittingWatch, ending, last_figures, stop_reason
 
 BEST = BestStep(20, {"loss": math.log(50.0)}, {})
 
@@ -47,6 +47,24 @@ TAKES = "evaluate and export take step 20; to take the last step, set export.che
 )
 def test_the_best_step_is_told_with_the_cause(last: float, passes: float, why: str) -> None:
     assert told(last, passes) == [f"held-out perplexity was lowest at step 20: 50.0{why}. {TAKES}"]
+
+
+def test_the_figure_of_the_whole_split_is_told_if_evaluations_read_a_sample() -> None:
+    best = BestStep(30, {"loss": math.log(50.0), "tokens": 2000}, {})
+    metrics = [
+        {"step": 20, "whole_loss": 1.0, "whole_tokens": 9000},  # a shorter training ended here
+        {"step": 30, "valid_loss": math.log(50.0), "valid_tokens": 2000},
+        {"step": 30, "whole_loss": math.log(51.0), "whole_tokens": 9000},
+    ]
+    train = TrainConfig(steps=30)
+    assert ending(train, 30, [], best, metrics, 3.0) == [
+        "held-out perplexity at the last step: 51.0 on all 9,000 tokens; the best step is that of a sample of "
+        "2,000"
+    ]
+    assert last_figures(metrics, 30) == {"loss": math.log(51.0), "tokens": 9000}
+    assert last_figures(metrics[:2], 30) == {"loss": math.log(50.0), "tokens": 2000}
+    assert last_figures([{"step": 30, "valid_loss": None}], 30) is None, "it was not finite"
+    assert ending(train, 30, [], best, metrics[:2], 3.0) == []
 
 
 def test_nothing_is_told_if_the_last_step_is_the_best() -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from lightning_modules.evaluation.held_out import HeldOut
 from lightning_modules.models.checkpoint_file import read_checkpoint
 from lightning_modules.models.model_folder import checkpoint_weights
 from pipeline.commands.inspection import check
 from preprocess.errors import UserError
 from preprocess.files.manifest import Manifest, read_manifest
+from preprocess.shards.format import Corpus
 from tests.pipeline.stages.test_train_raised_steps import killed_at
 
 Tiny = Any  # of conftest.py
@@ -265,6 +267,8 @@ def test_less_patience_is_refused(tiny: Tiny, stopped: tuple[Path, Manifest, str
         tiny.run("train", stopped[0], *UNSTABLE, "train.patience=2")
     with pytest.raises(UserError, match=r"train\.evaluate_steps: 5 -> 4"):
         tiny.run("train", stopped[0], *PATIENT, "train.evaluate_steps=4")
+    with pytest.raises(UserError, match=r"train\.evaluate_rows: 256 -> 3"):
+        tiny.run("train", stopped[0], *PATIENT, "train.evaluate_rows=3")
 
 
 def test_patience_ends_a_training_in_two_processes(tiny: Tiny, biloom: Any, tmp_path: Path) -> None:
@@ -277,3 +281,35 @@ def test_patience_ends_a_training_in_two_processes(tiny: Tiny, biloom: Any, tmp_
     assert details["best_step"] == best
     assert details["steps"] == max(rows) == best + 15 < 40
     assert read_checkpoint(f"{tmp_path}/train/best.ckpt")["step"] == best
+
+
+# A sample of the held-out text
+
+
+def test_a_sample_chooses_the_best_step_and_the_end_is_told_for_all_tokens(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a training that is killed before its last checkpoint."""
+    monkeypatch.setattr("lightning_modules.training.validation.sample.LEAST_TOKENS", 200)
+    manifest, printed = tiny.run("train", tmp_path / "one", *PATIENT)
+    all_tokens = HeldOut.of(Corpus.open(f"{tiny.root}/prepare").shards("valid")).tokens
+    assert (
+        f"held-out evaluations read a fixed sample of 200 of {all_tokens} tokens, and all after the last step\n"
+        in printed
+    )
+    details = manifest.details
+    assert details["best"]["tokens"] <= 200
+    assert details["last"]["tokens"] == all_tokens
+    assert f"on all {all_tokens} tokens; the best step is that of a sample of" in printed
+    rows = evaluations(tmp_path / "one")
+    assert {row["valid_tokens"] for row in rows.values()} == {details["best"]["tokens"]}
+    assert details["best_step"] == min(rows, key=lambda step: rows[step]["valid_loss"])
+
+    with killed_at("write_bytes", f"step-{details['steps']:09}.ckpt"):
+        tiny.run("train", tmp_path / "two", *PATIENT)
+    # The sample is that of the checkpoint, whatever the settings say now.
+    monkeypatch.setattr("lightning_modules.training.validation.sample.LEAST_TOKENS", 300)
+    other, printed = tiny.run("train", tmp_path / "two", *PATIENT)
+    assert "the sample is that of the checkpoint, so that losses can be compared\n" in printed
+    assert bytes_of(tmp_path / "two") == bytes_of(tmp_path / "one")
+    assert other.content == manifest.content

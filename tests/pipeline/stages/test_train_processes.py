@@ -128,6 +128,21 @@ def test_two_processes_train_like_one(tiny: Tiny, biloom: Command, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_held_out_figures_have_the_same_bits_in_any_number_of_processes(
+    tiny: Tiny, biloom: Command, tmp_path: Path
+) -> None:
+    """The split is small, so that all processes but the first have windows of padding."""
+    # A model that does not learn has the same weights with any number of processes.
+    still = ("train.learning_rate=1e-30", "train.steps=2")
+    found = {}
+    for processes in (1, 2, 4):
+        output = tmp_path / str(processes)
+        train(tiny, biloom, output, *still, f"train.devices={processes}")
+        [found[processes]] = [row for row in metrics(output) if "valid_loss" in row]
+    assert found[1] == found[2] == found[4]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "number", "stops"),
     [

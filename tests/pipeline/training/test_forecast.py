@@ -104,15 +104,25 @@ def test_a_held_out_text_that_is_missing_small_or_large_is_warned_of(
 
 
 def test_evaluations_that_take_long_are_warned_of() -> None:
-    train = TrainConfig(steps=1001, rows=10, unroll=10, evaluate_steps=100)
-    assert evaluation_warning(train, 50_000) == (
+    settings = {"rows": 10, "unroll": 10, "evaluate_steps": 100}
+    train = TrainConfig(steps=1001, evaluate_share=None, **settings)
+
+    def warning(train: TrainConfig, valid_tokens: int) -> str | None:
+        return evaluation_warning(ModelConfig(), train, 8000, valid_tokens)
+
+    assert warning(train, 50_000) == (
         "11 evaluations of 50k held-out tokens take about 183% of the time of the training steps; "
         "raise train.evaluate_steps, or prepare a smaller valid split"
     )
-    assert evaluation_warning(train, 5000) is None
-    once = TrainConfig(steps=50, rows=10, unroll=10, evaluate_steps=100)
-    assert (evaluation_warning(once, 50_000) or "").startswith(
+    assert warning(train, 5000) is None
+    once = TrainConfig(steps=50, evaluate_share=None, **settings)
+    assert (warning(once, 50_000) or "").startswith(
         "1 evaluation of 50k held-out tokens takes about "
+    )
+    sampled = TrainConfig(steps=1001, **settings)
+    assert warning(sampled, 50_000) is None
+    assert (warning(sampled, 100_000) or "").startswith(
+        "11 evaluations of 2,000 of 100k held-out tokens and one of all of them take about 41% of the time"
     )
 
 
