@@ -345,7 +345,6 @@ def check_writable(folder: str) -> None:
         # Another process may have removed it as a temporary file.
         probe.unlink(missing_ok=True)
     except OSError as error:
-        reason = error.strerror or str(error)
         raise StorageError(
-            f"{folder}: cannot write here ({reason}); name another output folder"
+            f"{folder}: cannot write here ({error.strerror or error}); name another output folder"
         ) from error

@@ -547,9 +547,10 @@ def test_every_kind_of_training_resumes_to_the_same_bits_and_is_evaluated_and_ex
     rows = metrics(tmp_path / "whole" / "train")
     evaluated, _ = tiny.run("evaluate", tmp_path / "whole", *chosen, "evaluate.checkpoint=last")
     looked = [row for row in rows if "valid_forward_perplexity" in row][-1]
-    # Held-out text is evaluated in the precision of training.
+    # In training, held-out text has the precision of training and, with carried state, longer rows.
+    tolerance = {"bf16": 1e-2, "shuffled": 0.05}.get(kind, 1e-4)
     assert evaluated.details["forward_perplexity"] == pytest.approx(
-        looked["valid_forward_perplexity"], rel=1e-2 if kind == "bf16" else 1e-4
+        looked["valid_forward_perplexity"], rel=tolerance
     )
     tiny.run("export", tmp_path / "whole", *chosen)
     from lightning_modules.vectors.pretrained import BiLM

@@ -159,7 +159,7 @@ def test_without_held_out_text_there_is_no_best_step(tiny: Tiny, tmp_path: Path)
 def test_a_killed_training_ends_with_the_same_best_weights(
     tiny: Tiny, overfitted: tuple[Path, Manifest, str], tmp_path: Path, ending: str
 ) -> None:
-    with killed_at("write_bytes", ending):
+    with killed_at("atomic_writer", ending):
         tiny.run("train", tmp_path, *UNSTABLE)
     manifest, _ = tiny.run("train", tmp_path, *UNSTABLE)
     assert bytes_of(tmp_path) == bytes_of(overfitted[0])
@@ -169,7 +169,7 @@ def test_a_killed_training_ends_with_the_same_best_weights(
 def test_a_training_resumed_from_the_checkpoint_before_the_newest_ends_with_the_same_best_weights(
     tiny: Tiny, overfitted: tuple[Path, Manifest, str], tmp_path: Path
 ) -> None:
-    with killed_at("write_bytes", "step-000000030.ckpt"):
+    with killed_at("atomic_writer", "step-000000030.ckpt"):
         tiny.run("train", tmp_path, *UNSTABLE)
     [newest] = tmp_path.glob("train/_work/*/step-000000020.ckpt")
     newest.write_bytes(b"damaged")
@@ -214,7 +214,7 @@ def test_a_stopped_training_is_done(tiny: Tiny, stopped: tuple[Path, Manifest, s
 @pytest.mark.parametrize(
     ("name", "ending"),
     [
-        ("write_bytes", "step-000000030.ckpt"),
+        ("atomic_writer", "step-000000030.ckpt"),
         ("copy", "step-000000030.ckpt"),
         ("copy", "best-000000015.ckpt"),
         ("write_bytes", "train/manifest.json"),
@@ -245,7 +245,7 @@ def test_more_patience_trains_further(
 def test_more_patience_resumes_unfinished_work(
     tiny: Tiny, overfitted: tuple[Path, Manifest, str], tmp_path: Path
 ) -> None:
-    with killed_at("write_bytes", "step-000000030.ckpt"):
+    with killed_at("atomic_writer", "step-000000030.ckpt"):
         tiny.run("train", tmp_path, *PATIENT)
     manifest, printed = tiny.run("train", tmp_path, *UNSTABLE)
     assert "resuming from step 20" in printed
@@ -305,7 +305,7 @@ def test_a_sample_chooses_the_best_step_and_the_end_is_told_for_all_tokens(
     assert {row["valid_tokens"] for row in rows.values()} == {details["best"]["tokens"]}
     assert details["best_step"] == min(rows, key=lambda step: rows[step]["valid_loss"])
 
-    with killed_at("write_bytes", f"step-{details['steps']:09}.ckpt"):
+    with killed_at("atomic_writer", f"step-{details['steps']:09}.ckpt"):
         tiny.run("train", tmp_path / "two", *PATIENT)
     # The sample is that of the checkpoint, whatever the settings say now.
     monkeypatch.setattr("lightning_modules.training.validation.sample.LEAST_TOKENS", 300)

@@ -206,12 +206,15 @@ def test_the_known_names_of_metrics_are_those_that_are_logged(
     tiny: Any, trained: Path, tmp_path: Path
 ) -> None:
     logged = {name for row in rows(trained) for name in row}
-    assert logged - {"step"} == set(metric_names(2, has_held_out=True))
+    known = set(metric_names(2, has_held_out=True))
+    # The split is so small that each evaluation reads all of it.
+    of_all = {name for name in known if name.startswith("whole_")}
+    assert logged - {"step"} == known - of_all
     assert example()["metric"]["name"] in logged
     tiny.run("train", tmp_path, "model.directions=forward", "train.steps=1")
     logged = {name for row in rows(tmp_path) for name, value in row.items() if value is not None}
     known = set(metric_names(1, has_held_out=True))
-    assert known - logged <= {"valid_bits_per_byte"}, "not defined for unknown words"
+    assert known - logged - of_all <= {"valid_bits_per_byte"}, "not defined for unknown words"
     assert logged - {"step"} <= known
 
 
