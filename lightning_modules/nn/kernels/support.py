@@ -1,0 +1,58 @@
+"""Decide whether the fused kernels run on a device. Where they do not, PyTorch's operations are used."""
+
+import functools
+import importlib.metadata
+import importlib.util
+import sys
+import warnings
+
+import torch
+
+LEAST_CAPABILITY = (8, 0)
+"""Lowest compute capability whose tensor cores multiply bfloat16."""
+LEAST_TRITON = (3, 2)
+"""Lowest version of Triton: that of PyTorch 2.6."""
+
+
+def are_usable(device: torch.device) -> bool:
+    """Return True if the kernels run on a device.
+
+    They need an NVIDIA GPU of compute capability 8.0 or higher, and Triton. If only Triton is missing
+    or too old, a warning says so once.
+    """
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
+        return False
+    problem = triton_problem()
+    if problem:
+        _warn(problem)
+    return not problem
+
+
+def triton_problem() -> str:
+    """Return why Triton cannot be used, or ""."""
+    if "triton" not in sys.modules and importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    version = _triton_version()
+    least = ".".join(map(str, LEAST_TRITON))
+    found = tuple(int(part) for part in version.split(".")[:2])
+    return f"triton {version} is older than {least}" if found < LEAST_TRITON else ""
+
+
+@functools.cache
+def _triton_version() -> str:
+    """Return the version of Triton; the lowest that is supported if it is not known."""
+    try:
+        return importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:  # other names, as pytorch-triton
+        return ".".join(map(str, LEAST_TRITON))
+
+
+@functools.cache
+def _warn(problem: str) -> None:
+    warnings.warn(
+        f"{problem}, so this GPU trains with PyTorch's operations instead of fused kernels, which is "
+        "slower; install the version of triton that this version of torch requires",
+        stacklevel=2,
+    )
