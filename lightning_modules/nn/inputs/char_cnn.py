@@ -18,11 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lightning_modules.config import CharCNNInputConfig
-from lightning_modules.nn.inputs.fused_char_cnn import (
-    fused_convolution,
-    fused_dtype,
-    fused_highway,
-)
+from lightning_modules.nn.kernels.support import are_usable
 from lightning_modules.nn.mode import is_training
 from lightning_modules.nn.recurrent.matmul import Linear, times_transposed
 from lightning_modules.nn.window import Types
@@ -112,10 +108,12 @@ class CharCNN(nn.Module):
         """
         table, filters = self.characters(), list(self.filters)
         options = (characters, self.max_characters, self._pad, table)
-        dtype = fused_dtype(table, filters)
+        dtype = _fused_dtype(table, filters)
         if dtype is None:
             x: Tensor = _Convolution.apply(*options, *filters) + self.bias
         else:
+            from lightning_modules.nn.inputs.fused_char_cnn import fused_convolution
+
             x = fused_convolution(*options, self.bias, filters, dtype)
         x = self.activation(x)  # (types, filters)
         for layer in self.highway:
@@ -149,9 +147,20 @@ class Highway(nn.Module):
         """Map (types, width) to (types, width), in fused kernels or in PyTorch's operations."""
         both = self.linear(x)  # (types, 2 * width)
         if fused:
+            from lightning_modules.nn.inputs.fused_char_cnn import fused_highway
+
             return fused_highway(both, x)
         gate, transform = both.to(x.dtype).chunk(2, 1)
         return torch.lerp(x, transform.relu(), gate.sigmoid())
+
+
+def _fused_dtype(characters: Tensor, filters: list[Tensor]) -> torch.dtype | None:
+    """Return the dtype of the matmuls if fused kernels compute the filters, else None."""
+    if not are_usable(characters.device):
+        return None
+    from lightning_modules.nn.inputs.fused_char_cnn import fused_dtype
+
+    return fused_dtype(characters, filters)
 
 
 class _Convolution(torch.autograd.Function):

@@ -20,24 +20,18 @@ from lightning_modules.nn.kernels.convolution import (
 )
 from lightning_modules.nn.kernels.convolution_layout import layout_of
 from lightning_modules.nn.kernels.highway import highway_backward, highway_forward
-from lightning_modules.nn.kernels.support import are_usable
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def fused_dtype(characters: Tensor, filters: list[Tensor]) -> torch.dtype | None:
-    """Return the dtype of the matmuls if the kernels compute the filters; None if they do not.
-
-    They do on a GPU that can use the kernels, unless the windows are too wide.
+    """Return the dtype of the matmuls; None if the kernels do not know it, or the windows are too wide.
 
     Args:
         characters: vectors of the characters.
         filters: weights of each width.
     """
-    if not are_usable(characters.device):
-        return None
-    device, dim = characters.device.type, characters.shape[1]
-    dtype = characters.dtype
+    device, dim, dtype = characters.device.type, characters.shape[1], characters.dtype
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
     is_used = dtype in DTYPES and layout_of(*_widths(filters, dim), dim, dtype) is not None

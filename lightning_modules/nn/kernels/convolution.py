@@ -180,7 +180,7 @@ def convolution_d_windows(
     types, length, columns = result.shape
     layout = _layout(sizes, numbers, columns // sum(sizes), weights.dtype)
     with torch.cuda.device_of(gradient):
-        convolution_triton.d_windows[layout.blocks_of(types) * length, len(sizes)](
+        convolution_triton.d_windows[layout.blocks_of(types) * -(-length // 2), len(sizes)](
             weights, gradient, windows, result, types, length - 1,
             **layout.arguments("d_windows"),
         )  # fmt: skip
@@ -202,7 +202,7 @@ def _(
     types, length, columns = result.shape
     layout = _layout(sizes, numbers, columns // sum(sizes), weights.dtype)
     each = gradient.nbytes + windows.nbytes + layout.blocks_of(types) * weights.nbytes
-    return Traffic(length * each, result.nbytes)
+    return Traffic(-(-length // 2) * each, result.nbytes)  # two windows per program
 
 
 @torch.library.custom_op("biloom::convolution_d_places", mutates_args=("result", "seen"))

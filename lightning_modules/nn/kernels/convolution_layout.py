@@ -28,7 +28,7 @@ class Layout(NamedTuple):
         dim: width of a character.
         taps: longest size, rounded up to a power of 2.
         depth: dim, rounded up to a power of 2 that a matmul of the GPU takes.
-        tile_types: types of a program; a program that sums over types computes half as many at once.
+        itemsize: bytes of an operand's number.
         tile: filters of a program.
     """
 
@@ -37,8 +37,13 @@ class Layout(NamedTuple):
     dim: int
     taps: int
     depth: int
-    tile_types: int
+    itemsize: int
     tile: int
+
+    @property
+    def tile_types(self) -> int:
+        """Types of a program."""
+        return TYPES // self.itemsize
 
     @property
     def blocks(self) -> int:
@@ -95,14 +100,17 @@ class Layout(NamedTuple):
         common = {"table": self.table(by_blocks), "dim": self.dim, "depth": self.depth}
         if kernel == "d_places":
             return common | {"columns": self.columns, "tile": PLACES, "num_warps": 4}
-        own = {
-            "maxima": {"tile_types": self.tile_types, "num_stages": 2},
-            "d_weights": {"tile_types": self.tile_types // 2, "num_stages": 2, "weights": self.weights},
-            "d_windows": {"tile_types": self.tile_types, "num_stages": 1, "columns": self.columns},
+        tile, wide = self.tile, self.itemsize > 2  # products in float32 need more registers
+        own: dict[str, tuple[int, int, int, dict[str, int]]] = {
+            "maxima": (self.tile_types, tile, 2, {}),
+            "d_weights": (self.tile_types // 2, tile, 2, {"weights": self.weights}),
+            "d_windows": (self.tile_types, tile // 4 if wide else tile, 1, {"columns": self.columns}),
         }  # fmt: skip
-        return common | own[kernel] | {
-            "filters": sum(self.numbers), "taps": self.taps, "tile_filters": self.tile,
-            "aligned": self.is_aligned, "num_warps": 8,
+        tile_types, tile_filters, stages, more = own[kernel]
+        return common | more | {
+            "filters": sum(self.numbers), "taps": self.taps, "aligned": self.is_aligned,
+            "tile_types": tile_types, "tile_filters": tile_filters,
+            "num_warps": 8, "num_stages": stages,
         }  # fmt: skip
 
 
@@ -122,7 +130,7 @@ def layout_of(
     if taps * depth > WIDEST:
         return None
     tile = min(MOST_FILTERS, TILE // (taps * depth * dtype.itemsize))
-    return Layout(sizes, numbers, dim, taps, depth, TYPES // dtype.itemsize, tile)
+    return Layout(sizes, numbers, dim, taps, depth, dtype.itemsize, tile)
 
 
 def _power_of_2(n: int) -> int:

@@ -178,26 +178,33 @@ def d_windows(
     aligned: tl.constexpr,
 ) -> None:
     size, number, start, first, column, _ = _width_of(tl.program_id(1), table, aligned)
-    s = tl.program_id(0) % (length + 1)
-    row = tl.program_id(0) // (length + 1)
-    row = row.to(tl.int64) * tile_types + tl.arange(0, tile_types)
+    pairs = (
+        length + 2
+    ) // 2  # a program computes two windows, so that operands are read half as often
+    s = tl.program_id(0) % pairs * 2
+    row = (tl.program_id(0) // pairs).to(tl.int64) * tile_types + tl.arange(0, tile_types)
     used = row < types
     total = tl.full((tile_types, taps * depth), 0, tl.float32)
+    next_total = tl.full((tile_types, taps * depth), 0, tl.float32)
     for tile in range(0, number, tile_filters):
         f = tile + tl.arange(0, tile_filters)
         at = row[:, None] * filters + (first + f)[None, :]
         mask = used[:, None] & (f < number)[None, :]
         d = tl.load(gradient + at, mask=mask, other=0.0)
         window = tl.load(windows + at, mask=mask, other=0)
-        here = tl.where(window == s, d, 0.0).to(d.dtype)
         at, mask = _weights_at(size, number, f, dim, taps, depth)
-        w = tl.load(weights + start + at, mask=mask, other=0.0)
-        total = tl.dot(here, tl.trans(w), total, input_precision="ieee")
+        w = tl.trans(tl.load(weights + start + at, mask=mask, other=0.0))
+        here = tl.where(window == s, d, 0.0).to(d.dtype)
+        total = tl.dot(here, w, total, input_precision="ieee")
+        here = tl.where(window == s + 1, d, 0.0).to(d.dtype)
+        next_total = tl.dot(here, w, next_total, input_precision="ieee")
     k = tl.arange(0, taps * depth)
     tap, within = k // depth, k % depth
     at = (row * (length + 1) + s)[:, None] * columns + (column + tap * dim + within)[None, :]
     mask = used[:, None] & ((tap < size) & (within < dim))[None, :]
-    tl.store(result + at, total.to(result.dtype.element_ty), mask=mask)
+    kind = result.dtype.element_ty
+    tl.store(result + at, total.to(kind), mask=mask)
+    tl.store(result + at + columns, next_total.to(kind), mask=mask & (s < length))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
