@@ -223,9 +223,10 @@ def d_places(
     depth: tl.constexpr,
     tile: tl.constexpr,
 ) -> None:
-    at = tl.program_id(0).to(tl.int64) * tile + tl.arange(0, tile)
+    at = tl.program_id(0) * tile + tl.arange(0, tile)
     used = at < types * places
-    row, place = at // places, at % places
+    row, place = (at // places).to(tl.int64), at % places  # a division of int32 is faster
+    at = at.to(tl.int64)
     within = tl.arange(0, depth)[None, :]
     total = tl.full((tile, depth), 0, tl.float32)
     for j in tl.static_range(0, len(table), CONSTANTS):
