@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lightning_modules.config import CharCNNInputConfig
+from lightning_modules.nn.kernels.support import are_usable
 from lightning_modules.nn.mode import is_training
 from lightning_modules.nn.recurrent.matmul import Linear, times_transposed
 from lightning_modules.nn.window import Types
@@ -97,17 +98,26 @@ class CharCNN(nn.Module):
         """
         x = self.features(characters)
         if self.projection is not None:
-            x = self.projection(x).to(x.dtype)  # (types, width); bf16 under autocast before
-        return x
+            x = self.projection(x)  # (types, width)
+        return x.to(self.bias.dtype)  # bf16 under autocast before
 
     def features(self, characters: tuple[Tensor, ...]) -> Tensor:
-        """Return the output of the last highway layer, (types, filters); arguments as in `vectors`."""
-        x: Tensor = _Convolution.apply(
-            characters, self.max_characters, self._pad, self.characters(), *self.filters
-        )
-        x = self.activation(x + self.bias)  # (types, filters)
+        """Return the output of the last highway layer, (types, filters); arguments as in `vectors`.
+
+        Its dtype is that of the weights, or that of the matmuls if fused kernels compute it.
+        """
+        table, filters = self.characters(), list(self.filters)
+        options = (characters, self.max_characters, self._pad, table)
+        dtype = _fused_dtype(table, filters)
+        if dtype is None:
+            x: Tensor = _Convolution.apply(*options, *filters) + self.bias
+        else:
+            from lightning_modules.nn.inputs.fused_char_cnn import fused_convolution
+
+            x = fused_convolution(*options, self.bias, filters, dtype)
+        x = self.activation(x)  # (types, filters)
         for layer in self.highway:
-            x = layer(x)
+            x = layer(x, dtype is not None)
         return x
 
 
@@ -133,11 +143,24 @@ class Highway(nn.Module):
         nn.init.zeros_(self.linear.bias)
         nn.init.constant_(self.linear.bias[:width], -2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (types, width) to (types, width)."""
+    def forward(self, x: Tensor, fused: bool = False) -> Tensor:
+        """Map (types, width) to (types, width), in fused kernels or in PyTorch's operations."""
         both = self.linear(x)  # (types, 2 * width)
+        if fused:
+            from lightning_modules.nn.inputs.fused_char_cnn import fused_highway
+
+            return fused_highway(both, x)
         gate, transform = both.to(x.dtype).chunk(2, 1)
         return torch.lerp(x, transform.relu(), gate.sigmoid())
+
+
+def _fused_dtype(characters: Tensor, filters: list[Tensor]) -> torch.dtype | None:
+    """Return the dtype of the matmuls if fused kernels compute the filters, else None."""
+    if not are_usable(characters.device):
+        return None
+    from lightning_modules.nn.inputs.fused_char_cnn import fused_dtype
+
+    return fused_dtype(characters, filters)
 
 
 class _Convolution(torch.autograd.Function):
@@ -145,7 +168,8 @@ class _Convolution(torch.autograd.Function):
 
     Only the window of the maximum has a gradient. The backward pass looks up its characters and sums
     gradients by (character, filter), with hundreds of times fewer multiplications than two matmuls.
-    On a GPU the order of these sums varies, so the gradient is not deterministic to the bit.
+    On a GPU the order of these sums varies, so the gradient is not deterministic to the bit, unlike that
+    of `fused_convolution`.
     """
 
     @staticmethod
