@@ -132,7 +132,7 @@ class LossTally:
             nll: -log p of each target in nats, as of `BiLMNetwork.nll`, (directions, time, rows).
             targets: ids below ``vocabulary``, as of `Window.targets`, (directions, time, rows).
                 Targets below 0 are ignored.
-            block: number of the block that the rows are of.
+            block: number of the block that the rows are of. Any, if all targets are ignored.
         """
         band = self._band[targets.clamp(min=0)].where(targets >= 0, -1)
         hit = band[..., None] == self._each  # (directions, time, rows, bands + 1)

@@ -166,7 +166,7 @@ def _plain(checkpoint: Any, size: int, has_checksum: bool) -> dict[str, Any]:
 
 
 def _check(value: Any, size: int, depth: int) -> None:
-    """Refuse values that `pack_checkpoint` does not write, and tensors larger than the file."""
+    """Refuse values that `write_checkpoint` does not write, and tensors larger than the file."""
     if isinstance(value, Tensor):
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
             raise TypeError("it holds a tensor of an unknown kind")

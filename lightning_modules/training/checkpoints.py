@@ -114,7 +114,7 @@ class Checkpoints(pl.Callback):
     until that is complete. Older checkpoints are deleted afterwards, so a full disk leaves the previous
     checkpoint.
 
-    When a checkpoint is written has no effect on the training.
+    The times of checkpoints have no effect on the result of the training.
 
     Args:
         folder: folder of the checkpoints, a path or URL.

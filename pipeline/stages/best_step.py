@@ -130,7 +130,7 @@ def ending(
     if whole and sample and sample < whole.get("tokens", 0):
         lines.append(
             f"held-out perplexity at the last step: {perplexity(whole['loss']):,.1f} on all "
-            f"{whole['tokens']:,} tokens; the best step is that of a sample of {sample:,}"
+            f"{whole['tokens']:,} tokens; the best step was chosen by a sample of {sample:,}"
         )
     return lines
 

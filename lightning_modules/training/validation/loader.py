@@ -7,15 +7,13 @@ from lightning_modules.evaluation.perplexity import window_of
 from lightning_modules.nn.window import Window
 from lightning_modules.nn.window_maker import WindowMaker
 from preprocess.shards.held_out_rows import Row
-from preprocess.shards.held_out_windows import HeldOutWindows
+from preprocess.shards.held_out_windows import HeldOutIds, HeldOutWindows
 from preprocess.shards.stream import TokenStream
 
 UNROLL = 64
 """Most positions of a row per window."""
 POSITIONS = 4096
 """Most positions of a window, as in training with 200 rows, so that evaluating needs no more memory."""
-
-
 KEPT_POSITIONS = 1 << 21
 """If a rank has at most so many positions, its windows are kept in memory (about 60 bytes a position), because
 reading them takes 2 us a token each time, as long as a GPU trains on one."""
@@ -26,7 +24,8 @@ class HeldOutBatch(NamedTuple):
 
     Attributes:
         window: the window.
-        block: number of the block, over all ranks. Its first window starts from the zero state.
+        block: number of the block, over all ranks; -1 for padding. Its first window starts from the zero
+            state.
         blocks: number of blocks of all ranks.
     """
 
@@ -40,8 +39,8 @@ class HeldOutLoader:
 
     Rows are computed in blocks, because the last bits of a product of matrices depend on their shapes: if
     the blocks are the same on any number of ranks, so are the losses. Each rank reads every world-th block,
-    all windows of a block one after another. Ranks may have different numbers of windows. A rank without
-    blocks has a window of padding.
+    all windows of a block one after another. All ranks have the same number of windows, because some
+    strategies of Lightning communicate at each window. Missing windows are padding of one position.
 
     Args:
         stream: the split.
@@ -64,14 +63,16 @@ class HeldOutLoader:
     ) -> None:
         rank, world = share
         self._blocks = max(1, len(blocks))
-        own = {n: _windows(stream, blocks[n]) for n in range(rank, len(blocks), world)}
-        self._windows = own or {0: HeldOutWindows(stream, [], 1)}
+        every = [_windows(stream, rows) for rows in blocks]
+        self._windows = {n: every[n] for n in range(rank, len(blocks), world)}
+        self._size = max(1, *(sum(map(len, every[first::world])) for first in range(world)))
+        self._padding = HeldOutWindows(stream, [], 1)
         self._make, self._directions, self._marks = make, directions, marks
-        positions = sum(row.length for n in own for row in blocks[n])
+        positions = sum(row.length for n in self._windows for row in blocks[n])
         self._kept: list[HeldOutBatch] | None = [] if positions <= KEPT_POSITIONS else None
 
     def __len__(self) -> int:
-        return sum(map(len, self._windows.values()))
+        return self._size
 
     def __iter__(self) -> Iterator[HeldOutBatch]:
         if self._kept is None:
@@ -81,10 +82,17 @@ class HeldOutLoader:
         return iter(self._kept)
 
     def _read(self) -> Iterator[HeldOutBatch]:
+        size = 0
         for block, windows in self._windows.items():
             for read in windows:
-                window = window_of(read, self._make, self._directions, self._marks)
-                yield HeldOutBatch(window, block, self._blocks)
+                yield self._batch(read, block)
+            size += len(windows)
+        for _ in range(self._size - size):
+            yield self._batch(self._padding[0], -1)
+
+    def _batch(self, read: HeldOutIds, block: int) -> HeldOutBatch:
+        window = window_of(read, self._make, self._directions, self._marks)
+        return HeldOutBatch(window, block, self._blocks)
 
 
 def _windows(stream: TokenStream, rows: Sequence[Row]) -> HeldOutWindows:

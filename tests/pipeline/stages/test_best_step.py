@@ -58,8 +58,8 @@ def test_the_figure_of_the_whole_split_is_told_if_evaluations_read_a_sample() ->
     ]
     train = TrainConfig(steps=30)
     assert ending(train, 30, [], best, metrics, 3.0) == [
-        "held-out perplexity at the last step: 51.0 on all 9,000 tokens; the best step is that of a sample of "
-        "2,000"
+        "held-out perplexity at the last step: 51.0 on all 9,000 tokens; the best step was chosen by a sample "
+        "of 2,000"
     ]
     assert last_figures(metrics, 30) == {"loss": math.log(51.0), "tokens": 9000}
     assert last_figures(metrics[:2], 30) == {"loss": math.log(50.0), "tokens": 2000}

@@ -300,7 +300,7 @@ def test_a_sample_chooses_the_best_step_and_the_end_is_told_for_all_tokens(
     details = manifest.details
     assert details["best"]["tokens"] <= 200
     assert details["last"]["tokens"] == all_tokens
-    assert f"on all {all_tokens} tokens; the best step is that of a sample of" in printed
+    assert f"on all {all_tokens} tokens; the best step was chosen by a sample of" in printed
     rows = evaluations(tmp_path / "one")
     assert {row["valid_tokens"] for row in rows.values()} == {details["best"]["tokens"]}
     assert details["best_step"] == min(rows, key=lambda step: rows[step]["valid_loss"])

@@ -92,7 +92,9 @@ def test_figures_are_the_same_to_the_bit_on_any_number_of_ranks(
     found = {}
     for world in (1, 2, 3, 4, 9):
         of_ranks = loaders(corpus, stream, rows, 2, world, from_zero)
-        assert min(map(len, of_ranks)) >= 1
+        # `DistributedDataParallel` broadcasts buffers at each window, so other numbers would end in a deadlock.
+        [size] = {len(windows) for windows in of_ranks}
+        assert size >= 1
         found[world] = found_by(network, of_ranks, text, corpus.vocabulary)
     assert all(one == found[1] for one in found.values())
     assert found[1].is_complete is (positions is None)
