@@ -291,8 +291,7 @@ class LitBiLM(EvaluatedBiLM):
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Take the step, and count it, also if it is skipped. Log its figures if it is time."""
         super().optimizer_step(*arguments, **options)
-        for optimizer in self.trainer.optimizers:
-            end_skip(optimizer)
+        end_skip(*self.trainer.optimizers)
         if self.average is not None and not self.figures.skipped_in_a_row:
             self.average.add(list(self.network.parameters()))
         self.figures.finish(self.trainer.optimizers[0].param_groups[0]["lr"])

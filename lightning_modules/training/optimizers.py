@@ -192,9 +192,10 @@ def skip_if(is_skipped: Tensor, optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad()
 
 
-def end_skip(optimizer: torch.optim.Optimizer) -> None:
+def end_skip(*optimizers: torch.optim.Optimizer) -> None:
     """Remove the condition of `skip_if`, which would hold for later steps too."""
-    vars(optimizer).pop("found_inf", None)
+    for optimizer in optimizers:
+        vars(optimizer).pop("found_inf", None)
 
 
 def _create_momentum(optimizer: torch.optim.Optimizer) -> None:
