@@ -257,14 +257,15 @@ class Checkpoints(pl.Callback):
         remove_unneeded(self._folder)
 
     def _stop_if_diverged(self, module: LitBiLM) -> None:
-        if module.figures.known_skipped_in_a_row < self._most_skipped:
+        skipped = module.figures.known_skipped_in_a_row
+        if skipped < self._most_skipped:
             return
         self._writer.wait()
         self._agreement.largest(module.step)
         steps = checkpoint_steps(self._folder)
         good = checkpoint_file(self._folder, steps[-1]) if steps else "not written yet"
         raise TrainingDiverged(
-            f"step {module.step:,}: the gradient was not finite {module.figures.skipped_in_a_row} times in "
+            f"step {module.step:,}: the gradient was not finite {skipped} times in "
             f"a row; the last good checkpoint is {good}. The same command resumes from there. To "
             "train again with other settings, add --overwrite; try a lower train.learning_rate, a "
             "lower train.clip_norm or train.precision=float32"

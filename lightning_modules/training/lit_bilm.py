@@ -26,6 +26,7 @@ from lightning_modules.training.optimizers import (
     adopt_state,
     build_optimizer,
     clip_gradients,
+    end_skip,
     skip_if,
     use_own_implementation,
 )
@@ -288,8 +289,9 @@ class LitBiLM(EvaluatedBiLM):
         skip_if(is_skipped, optimizer)
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        """Take the step, and count it, also if its gradient was dropped. Log its figures if it is time."""
+        """Take the step, and count it, also if it is skipped. Log its figures if it is time."""
         super().optimizer_step(*arguments, **options)
+        end_skip(*self.trainer.optimizers)
         if self.average is not None and not self.figures.skipped_in_a_row:
             self.average.add(list(self.network.parameters()))
         self.figures.finish(self.trainer.optimizers[0].param_groups[0]["lr"])

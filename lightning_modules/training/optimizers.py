@@ -22,6 +22,9 @@ from lightning_modules.training.config import (
     TrainConfig,
 )
 
+FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad, torch.optim.SGD)
+"""Optimisers of torch with a fused implementation."""
+
 
 def build_optimizer(
     config: OptimizerConfig,
@@ -36,6 +39,7 @@ def build_optimizer(
         parameters: the weights, all on one device.
         learning_rate: initial learning rate.
         fused: whether to use the fused implementation if there is one, which is several times faster.
+            Else, torch chooses: on a GPU, one that computes many weights at once.
 
     Raises:
         ValueError: if there are no parameters.
@@ -44,22 +48,18 @@ def build_optimizer(
     shared: dict[str, Any] = {"lr": learning_rate, "weight_decay": config.weight_decay}
     if isinstance(config, AdamConfig | AdamWConfig):
         kind = torch.optim.Adam if isinstance(config, AdamConfig) else torch.optim.AdamW
-        return kind(weights, betas=config.betas, eps=config.epsilon, fused=fused, **shared)
+        # Not False, with which torch would compute one weight after another on a GPU.
+        return kind(weights, betas=config.betas, eps=config.epsilon, fused=fused or None, **shared)
     if isinstance(config, AdagradConfig):
         return torch.optim.Adagrad(
             weights,
             initial_accumulator_value=config.initial_accumulator,
             eps=config.epsilon,
             # Torch has no fused Adagrad for GPUs.
-            fused=fused and weights[0].device.type == "cpu",
+            fused=(fused and weights[0].device.type == "cpu") or None,
             **shared,
         )
-    optimizer = torch.optim.SGD(weights, momentum=config.momentum, fused=fused, **shared)
-    if config.momentum:
-        # Else, if the first step is skipped by `skip_if`, torch keeps buffers that it has not filled.
-        for weight in weights:
-            optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-    return optimizer
+    return torch.optim.SGD(weights, momentum=config.momentum, fused=fused or None, **shared)
 
 
 def adopt_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -176,17 +176,35 @@ def clip_gradients(weights: Sequence[nn.Parameter], limit: float | None) -> Tens
 def skip_if(is_skipped: Tensor, optimizer: torch.optim.Optimizer) -> None:
     """Let the next step of an optimiser do nothing if a condition holds.
 
-    A fused implementation reads the condition on the device, as it does for `torch.amp.GradScaler`. For
-    another one, this waits for the device, and removes the gradients.
+    A fused implementation of torch reads the condition on the device, as it does for
+    `torch.amp.GradScaler`. For another implementation, this waits for the device, and removes the gradients.
 
     Args:
         is_skipped: the condition, bool ().
-        optimizer: the optimiser.
+        optimizer: the optimiser. After the step, call `end_skip`.
     """
-    if all(group.get("fused") for group in optimizer.param_groups):
-        optimizer.found_inf = is_skipped.float()  # type: ignore[attr-defined]
+    is_fused = all(group.get("fused") for group in optimizer.param_groups)
+    # Another optimiser may have fused groups too, but does not read the condition.
+    if is_fused and isinstance(optimizer, FUSED):
+        optimizer.found_inf = is_skipped.float()  # type: ignore[union-attr]
+        _create_momentum(optimizer)
     elif is_skipped:
         optimizer.zero_grad()
+
+
+def end_skip(*optimizers: torch.optim.Optimizer) -> None:
+    """Remove the condition of `skip_if`, which would hold for later steps too."""
+    for optimizer in optimizers:
+        vars(optimizer).pop("found_inf", None)
+
+
+def _create_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Create momentum buffers of zeros. Those that torch creates in a skipped step are not filled."""
+    for group in optimizer.param_groups:
+        if group.get("momentum"):
+            for weight in group["params"]:
+                if weight.grad is not None and not optimizer.state[weight]:
+                    optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
 
 
 def drops(losses: Sequence[float], patience: int) -> int:

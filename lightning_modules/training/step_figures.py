@@ -74,7 +74,7 @@ class StepFigures:
 
     @property
     def known_skipped_in_a_row(self) -> int:
-        """`skipped_in_a_row` without waiting for a GPU: there, that of the step before the last one."""
+        """`skipped_in_a_row`; on a GPU, that of the step before the last one, which needs no waiting."""
         copied = self._copied if self._skips.device.type == "cpu" else self._copied_before
         return copied.values()[1]
 
@@ -109,8 +109,9 @@ class _HostCopy:
     """
 
     def __init__(self, tensor: Tensor) -> None:
-        # From a GPU, the copy is to pinned memory, and this returns before it is done.
-        self._copy = tensor.to("cpu", non_blocking=True)
+        # From a GPU, the copy is to pinned memory, and this returns before it is done. Other devices
+        # have no event that tells when it is done.
+        self._copy = tensor.to("cpu", non_blocking=tensor.is_cuda)
         self._done: torch.cuda.Event | None = None
         if tensor.is_cuda:
             self._done = torch.cuda.current_stream(tensor.device).record_event()

@@ -27,7 +27,7 @@ WEIGHT_COLUMNS, WEIGHT_ROWS = 128, 32
 LOSS_ROWS = 16
 """Rows of which a program adds the chunks."""
 PROGRAMS = 512
-"""Programs into which chunks divide the columns, about; an H100 runs 264 at a time."""
+"""About the number of programs of a kernel that works on chunks; an H100 runs 264 at a time."""
 
 
 class Grid(NamedTuple):

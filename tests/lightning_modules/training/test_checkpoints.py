@@ -394,3 +394,12 @@ def test_diverged_training_fails_and_names_the_last_good_checkpoint(
         "step 5: the gradient was not finite 3 times in a row; the last good checkpoint is "
         f"{tmp_path}/step-000000002.ckpt. The same command resumes from there. To train again"
     )
+
+
+def test_a_number_of_skipped_steps_that_is_known_late_is_the_one_in_the_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StepFigures, "known_skipped_in_a_row", 3)
+    run = Run(tmp_path, checkpoint_steps=2, max_skipped_steps=3)
+    with pytest.raises(TrainingDiverged, match="the gradient was not finite 3 times"):
+        run(range(1, 2))

@@ -24,6 +24,7 @@ from lightning_modules.training.optimizers import (
     build_optimizer,
     clip_gradients,
     drops,
+    end_skip,
     learning_rate,
     skip_if,
 )
@@ -117,6 +118,56 @@ def test_a_skipped_step_leaves_the_weights_and_the_optimizer_as_they_are(
 
     assert torch.equal(weight, only)
     torch.testing.assert_close(state, optimizer.state_dict()["state"], rtol=0, atol=0)
+
+
+def test_a_group_that_a_callback_adds_may_skip_its_first_step() -> None:
+    weights = [nn.Parameter(torch.zeros(2)) for _ in range(2)]
+    optimizer = build_optimizer(SGDConfig(momentum=0.9), weights[:1], 0.1)
+    optimizer.add_param_group({"params": weights[1:]})
+    for is_skipped in (True, False):
+        for weight in weights:
+            weight.grad = torch.full((2,), math.nan if is_skipped else 1.0)
+        skip_if(torch.tensor(is_skipped), optimizer)
+        optimizer.step()
+
+    for weight in weights:
+        torch.testing.assert_close(weight.detach(), torch.full((2,), -0.1))
+
+
+def test_a_step_that_follows_without_a_condition_is_taken() -> None:
+    weight = nn.Parameter(torch.zeros(2))
+    weight.grad = torch.ones(2)
+    optimizer = build_optimizer(SGDConfig(), [weight], 0.1)
+    skip_if(torch.tensor(True), optimizer)
+    optimizer.step()
+    end_skip(optimizer)
+    assert not weight.any()
+
+    optimizer.step()
+
+    torch.testing.assert_close(weight.detach(), torch.full((2,), -0.1))
+
+
+def test_an_optimiser_that_is_not_of_torch_loses_the_gradients_instead() -> None:
+    class Own(torch.optim.Optimizer):
+        def step(self, closure: Any = None) -> None:
+            pass
+
+    weight = nn.Parameter(torch.zeros(2))
+    optimizer = Own([weight], {"fused": True})
+    for is_skipped in (False, True):
+        weight.grad = torch.ones(2)
+        skip_if(torch.tensor(is_skipped), optimizer)
+        assert (weight.grad is None) is is_skipped
+
+
+@pytest.mark.parametrize("config", [AdamConfig(), AdagradConfig(), SGDConfig()])
+def test_an_optimiser_that_is_not_fused_leaves_it_to_torch_to_compute_many_weights_at_once(
+    config: OptimizerConfig,
+) -> None:
+    [group] = build_optimizer(config, [nn.Parameter(torch.zeros(2))], 0.1, fused=False).param_groups
+    assert group["fused"] is None
+    assert group["foreach"] is None
 
 
 def test_the_schedule_of_torch_is_refreshed_after_a_held_out_loss() -> None:

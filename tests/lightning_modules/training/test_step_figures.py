@@ -1,10 +1,11 @@
 """Figures of a step, and the numbers of skipped steps on the device."""
 
 import math
+from unittest import mock
 
 import torch
 
-from lightning_modules.training.step_figures import StepFigures
+from lightning_modules.training.step_figures import StepFigures, _HostCopy
 
 
 def test_steps_whose_gradient_is_not_finite_are_counted() -> None:
@@ -25,3 +26,9 @@ def test_the_numbers_of_skipped_steps_are_restored() -> None:
 
     figures.count_gradient(torch.tensor(math.nan))
     assert (figures.skipped, figures.skipped_in_a_row) == (8, 3)
+
+
+def test_a_copy_from_a_device_without_events_is_done_at_once() -> None:
+    tensor = mock.Mock(is_cuda=False)
+    _HostCopy(tensor)
+    tensor.to.assert_called_once_with("cpu", non_blocking=False)

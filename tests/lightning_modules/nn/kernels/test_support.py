@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from lightning_modules.nn.kernels import support
+from lightning_modules.nn.kernels import support, wide_softmax
 
 GPU = torch.device("cuda:0")
 
@@ -20,7 +20,9 @@ def h100_with_triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "3.8.0")
     monkeypatch.delitem(sys.modules, "triton", raising=False)
-    caches = (support._triton_version, support._warn)
+    monkeypatch.setattr(torch, "zeros", lambda *shape, **options: None)
+    monkeypatch.setattr(wide_softmax, "softmax_rows_", lambda *arguments: None)
+    caches = (support._triton_version, support._warn, support.launch_problem)
     for cache in caches:
         cache.cache_clear()
     yield
@@ -55,6 +57,21 @@ def test_without_triton_or_with_an_old_one_a_warning_says_so_once(
     with pytest.warns(
         UserWarning, match=f"{problem}, so this GPU trains with PyTorch's operations"
     ):
+        assert not support.are_usable(GPU)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not support.are_usable(GPU)
+
+
+def test_if_a_kernel_cannot_be_compiled_a_warning_says_why_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("Failed to find C compiler.")
+
+    monkeypatch.setattr(wide_softmax, "softmax_rows_", fail)
+
+    with pytest.warns(UserWarning, match=r"triton fails \(RuntimeError: Failed to find C compiler"):
         assert not support.are_usable(GPU)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
