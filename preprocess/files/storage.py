@@ -139,8 +139,7 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
         with temporary_folder("biloom-") as folder, open(f"{folder}/upload", "wb") as file:
             name, unnamed = file.name, f"/proc/self/fd/{file.fileno()}"
             if Path(unnamed).exists():
-                # Linux reads it without a name, so that a killed process leaves no file.
-                Path(name).unlink()
+                Path(name).unlink()  # Linux still reads it, and a killed process leaves no file
                 name = unnamed
             yield file
             file.flush()
