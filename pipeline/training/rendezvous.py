@@ -18,6 +18,8 @@ from preprocess.errors import JobError, UserError
 
 MEET_SECONDS = 600.0
 """How long the processes wait for each other before training starts."""
+COMPARE_SECONDS = 5.0
+"""How long rank 0 waits until the others have compared their purposes, if it has to end."""
 POLL_SECONDS = 0.05
 
 
@@ -147,11 +149,19 @@ def _meet(store: Store, processes: Processes, purpose: str, check: Callable[[], 
                     f"{_advice(processes)}"
                 )
             time.sleep(POLL_SECONDS)
-        if store.get(str(rank)).decode() != purpose:
-            raise UserError(
-                f"the processes of ranks {processes.rank} and {rank} of this training have different "
-                "settings or inputs; run the same command everywhere, with the same run.output"
-            )
+    ranks = range(processes.world)
+    different = [rank for rank in ranks if store.get(str(rank)).decode() != purpose]
+    store.set(f"{processes.rank} has compared", "")
+    if different:
+        # Rank 0 serves the store, so it must not end before the others have compared.
+        end = time.monotonic() + COMPARE_SECONDS * (processes.rank == 0)
+        compared = [f"{rank} has compared" for rank in ranks]
+        while time.monotonic() < end and not store.check(compared):
+            time.sleep(POLL_SECONDS)
+        raise UserError(
+            f"the processes of ranks {processes.rank} and {different[0]} of this training have different "
+            "settings or inputs; run the same command everywhere, with the same run.output"
+        )
 
 
 def _advice(processes: Processes) -> str:
