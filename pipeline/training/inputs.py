@@ -280,7 +280,7 @@ class TrainingInputs:
             return
         read, last = f"all {size:,} tokens", ""
         if self.sample.tokens is not None:
-            read = f"a fixed sample of {self.sample.tokens:,} of {size:,} tokens"
+            read = f"a fixed sample of at most {self.sample.tokens:,} of {size:,} tokens"
             last = ", and all after the last step"
         why = (
             "" if same else "; the sample is that of the checkpoint, so that losses can be compared"
