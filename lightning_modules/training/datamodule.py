@@ -163,7 +163,7 @@ class TokenShardDataModule(pl.LightningDataModule):
         return HeldOutLoader(stream, blocks, share, self._maker(network), network.directions, marks)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what identifies the corpus, and what validations read, both of which a checkpoint keeps."""
+        """Return what a checkpoint keeps: what identifies the corpus, and what validations read."""
         return {"corpus": self.corpus.manifest.content, "sample": self.sample.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ All shapes depend on the arguments' shapes only, and nothing is read by the host
 can be captured in a CUDA graph. Sums have a fixed order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -87,11 +87,7 @@ class _Narrow(torch.autograd.Function):
         exclude: bool,
         dtype: torch.dtype,
     ) -> Tensor:
-        operands = _operands(hidden, weight, bias, dtype)
-        loss, totals = _narrow_loss(*operands, columns, exclude)
-        ctx.exclude, ctx.dtypes = exclude, _dtypes(hidden, weight, bias)
-        ctx.save_for_backward(*operands, columns, totals)
-        return loss
+        return _with_totals(ctx, _narrow_loss, hidden, weight, bias, columns, exclude, dtype)
 
     @staticmethod
     @once_differentiable
@@ -153,11 +149,7 @@ class _Recomputed(torch.autograd.Function):
         exclude: bool,
         dtype: torch.dtype,
     ) -> Tensor:
-        operands = _operands(hidden, weight, bias, dtype)
-        loss, totals = _tiled_loss(*operands, columns, exclude)
-        ctx.exclude, ctx.dtypes = exclude, _dtypes(hidden, weight, bias)
-        ctx.save_for_backward(*operands, columns, totals)
-        return loss
+        return _with_totals(ctx, _tiled_loss, hidden, weight, bias, columns, exclude, dtype)
 
     @staticmethod
     @once_differentiable
@@ -192,13 +184,31 @@ class _Recomputed(torch.autograd.Function):
         )
 
 
+def _with_totals(
+    ctx: Any,
+    loss_of: Callable[..., tuple[Tensor, Tensor]],
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    columns: Tensor,
+    exclude: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Return the loss of a function; keep its operands and log sum exp for the backward pass."""
+    operands = _operands(hidden, weight, bias, dtype)
+    loss, totals = loss_of(*operands, columns, exclude)
+    ctx.exclude, ctx.dtypes = exclude, _dtypes(hidden, weight, bias)
+    ctx.save_for_backward(*operands, columns, totals)
+    return loss
+
+
 def _narrow_loss(
     h: Tensor, w: Tensor, b: Tensor | None, columns: Tensor, exclude: bool
 ) -> tuple[Tensor, Tensor]:
     """Return the loss and log sum exp, (n,) each, without a gradient."""
     sums = narrow_softmax_sums(h, w, b, columns, exclude)
-    loss, totals = narrow_softmax_loss(sums, h, w, b, columns, exclude)
-    return loss, totals
+    result: tuple[Tensor, Tensor] = narrow_softmax_loss(sums, h, w, b, columns, exclude)
+    return result
 
 
 def _tiled_loss(

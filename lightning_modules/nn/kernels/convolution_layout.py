@@ -14,7 +14,7 @@ MOST_FILTERS = 128
 TYPES = 128
 """Bytes of a column of the windows of a program's types."""
 CHUNKS = 8
-"""Most parts of a bucket, in each of which a program sums the gradient of its weights."""
+"""Most parts that a bucket is divided into. A program sums the gradient of its weights over one part."""
 PLACES = 64
 """Positions of characters per program."""
 

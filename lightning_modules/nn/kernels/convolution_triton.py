@@ -1,8 +1,8 @@
 """Triton kernels of `convolution`, whose docstring defines the numbers and the arguments.
 
-Sums are float32. A tile of windows has a row per type, and as columns the vectors of the characters of a
-window: ``taps`` characters, of which as many as the filter's size are used, with ``depth`` numbers each,
-of which ``dim`` are used. Indices of rows are int64, so that no address overflows.
+Sums are float32. A tile of windows has a row per type. Its columns are the vectors of the characters of a
+window: ``taps`` characters with ``depth`` numbers each. The columns beyond the filter's size and beyond
+``dim`` are padding. Indices of rows are int64, so that no address overflows.
 
 ``table`` has six constants per width, see `Layout`.
 """

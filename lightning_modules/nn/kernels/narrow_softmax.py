@@ -25,7 +25,7 @@ ROWS, COLUMNS = 128, 64
 WEIGHT_COLUMNS, WEIGHT_ROWS = 128, 32
 """Logits of a tile whose program keeps its columns, and goes on to the next rows."""
 LOSS_ROWS = 16
-"""Rows of which a program adds the chunks."""
+"""Rows per program of the kernel that adds the sums of all chunks."""
 PROGRAMS = 512
 """About the number of programs of a kernel that works on chunks; an H100 runs 264 at a time."""
 

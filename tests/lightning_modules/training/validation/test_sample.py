@@ -23,7 +23,7 @@ def train(**settings: object) -> TrainConfig:
 
 def test_validations_take_a_twentieth_of_the_time_by_default() -> None:
     sample = training_sample(MODEL, train(), 8000, 10**7)
-    # 5 % of 1,000 steps of 640 tokens, each of which costs as much as evaluating three.
+    # 5 % of 1,000 steps of 640 tokens. A token of a step costs as much as evaluating three.
     assert sample.tokens == 96_000
     assert sample.rows == 256
     assert training_sample(MODEL, train(), 8000, 96_000).tokens is None, "a split as small as that"
