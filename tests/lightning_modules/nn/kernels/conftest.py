@@ -11,8 +11,6 @@ import pytest
 from lightning_modules.nn import kernels
 from lightning_modules.nn.kernels.traffic import Traffic
 
-SOFTMAX = ("narrow_softmax_triton", "wide_softmax_triton")
-
 
 class Interpreter:
     """The bytes that the interpreter has loaded and stored since `reset`."""
@@ -29,9 +27,10 @@ class Interpreter:
 
 
 @pytest.fixture(scope="module")
-def softmax_interpreter() -> Iterator[Interpreter]:
-    """Let the operations of softmax call copies of their kernels that Triton's interpreter runs.
+def interpreter(request: pytest.FixtureRequest) -> Iterator[Interpreter]:
+    """Let operations call copies of their kernels that Triton's interpreter runs.
 
+    The test module names the modules of the kernels in ``INTERPRETED``.
     `triton.jit` decides when it decorates a function, so the copies work wherever Triton was imported.
     """
     pytest.importorskip("triton", reason="Triton is not installed")
@@ -71,7 +70,7 @@ def softmax_interpreter() -> Iterator[Interpreter]:
             function = getattr(tl, name)
             if not isinstance(function, InterpretedFunction):
                 patch.setattr(tl, name, InterpretedFunction(function.fn))
-        for name in SOFTMAX:
+        for name in request.module.INTERPRETED:
             spec = importlib.util.find_spec(f"{kernels.__name__}.{name}")
             assert spec is not None
             assert spec.loader is not None

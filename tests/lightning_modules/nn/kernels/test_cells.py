@@ -1,18 +1,13 @@
 """The fused cells in Triton's interpreter, on the CPU, against the eager cells in float64."""
 
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from lightning_modules.config import GRUConfig, LSTMConfig
-from lightning_modules.nn import kernels
 from lightning_modules.nn.kernels.traffic import TRAFFIC
 from lightning_modules.nn.recurrent import gru_cell, lstm_cell
 from lightning_modules.nn.recurrent.cell import check_cell
@@ -20,32 +15,11 @@ from lightning_modules.nn.recurrent.stack import Recurrent
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
+INTERPRETED = ("cells_triton",)
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 # Relative; the interpreter truncates to bfloat16, where a GPU rounds.
 TOLERANCES = {BF16: 2**-7, FP16: 2**-11, FP32: 2e-6}
 SIZES = [(1, 1, 5), (2, 9, 130)]  # directions, rows, hidden
-
-
-@pytest.fixture(scope="module")
-def interpreter() -> Iterator[ModuleType]:
-    """Let the operations call a copy of the kernels that Triton's interpreter runs.
-
-    `triton.jit` decides when it decorates a function, so a copy works wherever Triton was imported.
-    """
-    from triton import knobs
-
-    name = "lightning_modules.nn.kernels.cells_triton"
-    spec = importlib.util.find_spec(name)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with knobs.runtime.scope():
-        knobs.runtime.interpret = True
-        spec.loader.exec_module(module)
-    with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
-        patch.setitem(sys.modules, name, module)
-        patch.setattr(kernels, "cells_triton", module, raising=False)
-        yield module
 
 
 @pytest.fixture

@@ -1,78 +1,28 @@
 """The fused character CNN in Triton's interpreter, on the CPU, against the eager form in float64."""
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from lightning_modules.config import CharCNNInputConfig
-from lightning_modules.nn import kernels
 from lightning_modules.nn.inputs import char_cnn, fused_char_cnn
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.nn.kernels import convolution, convolution_layout
 from lightning_modules.nn.kernels.traffic import TRAFFIC
 
+from .conftest import Interpreter
+
 pytest.importorskip("triton", reason="Triton is not installed")
 
+INTERPRETED = ("convolution_triton", "highway_triton")
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 # Of one rounding to the dtype; the interpreter truncates to bfloat16, where a GPU rounds.
 ROUNDING = {BF16: 2**-7, FP16: 2**-10, FP32: 4e-6}
 PAD, CHARACTERS = 3, 11
-
-
-@pytest.fixture(scope="module")
-def moved() -> Iterator[dict[str, int]]:
-    """Let the operations call copies of the kernels that Triton's interpreter runs; count their bytes.
-
-    `triton.jit` decides when it decorates a function, so the copies work wherever Triton was imported.
-    """
-    import triton.language as tl
-    from triton import knobs
-    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
-
-    counts = {"load": 0, "store": 0}
-    real = {
-        name: getattr(InterpreterBuilder, name)
-        for name in ("create_dot", "create_masked_load", "create_masked_store")
-    }
-
-    def exact(x: Any) -> Any:
-        """Convert bfloat16, which is stored as uint16, to float32; create_dot does not."""
-        if x.dtype.scalar != tl.bfloat16:
-            return x
-        return TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
-
-    def dot(builder: Any, a: Any, b: Any, *others: Any) -> Any:
-        return real["create_dot"](builder, exact(a), exact(b), *others)
-
-    def load(builder: Any, pointers: Any, mask: Any, *others: Any) -> Any:
-        result = real["create_masked_load"](builder, pointers, mask, *others)
-        counts["load"] += int(mask.data.sum()) * result.data.itemsize
-        return result
-
-    def store(builder: Any, pointers: Any, value: Any, mask: Any, *others: Any) -> Any:
-        counts["store"] += int(mask.data.sum()) * value.data.itemsize
-        return real["create_masked_store"](builder, pointers, value, mask, *others)
-
-    with pytest.MonkeyPatch.context() as patch, knobs.runtime.scope(), np.errstate(all="ignore"):
-        knobs.runtime.interpret = True
-        for name, ours in zip(real, (dot, load, store), strict=True):
-            patch.setattr(InterpreterBuilder, name, ours)
-        for name in ("convolution_triton", "highway_triton"):
-            spec = importlib.util.find_spec(f"{kernels.__name__}.{name}")
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            patch.setitem(sys.modules, spec.name, module)
-            patch.setattr(kernels, name, module, raising=False)
-        yield counts
 
 
 def example(
@@ -125,7 +75,7 @@ def small_tiles() -> Iterator[None]:
     convolution_layout.layout_of.cache_clear()
 
 
-@pytest.mark.usefixtures("moved")
+@pytest.mark.usefixtures("interpreter")
 @pytest.mark.parametrize(
     ("filters", "dim", "most", "shapes", "dtype"),
     [
@@ -158,7 +108,7 @@ def test_values_and_gradients_are_the_exact_ones_but_for_a_rounding(
         assert (ours - theirs).norm() <= ROUNDING[dtype] * theirs.norm() + 1e-9
 
 
-@pytest.mark.usefixtures("moved")
+@pytest.mark.usefixtures("interpreter")
 def test_the_first_of_equal_windows_has_the_gradient_as_in_eager() -> None:
     _, leaves = example([[1, 3], [2, 2]], 4, [(1, 1)], FP32)
     buckets = (torch.tensor([[5, 6, 5, 6, 5], [PAD, PAD, PAD, PAD, PAD]]),)
@@ -169,7 +119,7 @@ def test_the_first_of_equal_windows_has_the_gradient_as_in_eager() -> None:
     torch.testing.assert_close(*([y, *torch.autograd.grad(y.sum(), leaves)] for y in ys))
 
 
-@pytest.mark.usefixtures("moved")
+@pytest.mark.usefixtures("interpreter")
 def test_nan_stays_in_the_maximum_and_in_the_highway_layer() -> None:
     buckets, leaves = example([[1, 3], [2, 2]], 4, [(3, 4)], BF16)
     buckets[0][1, 2] = 7
@@ -184,7 +134,7 @@ def test_nan_stays_in_the_maximum_and_in_the_highway_layer() -> None:
     assert y.isnan().equal(out.isnan())
 
 
-@pytest.mark.usefixtures("moved")
+@pytest.mark.usefixtures("interpreter")
 def test_the_gradient_of_a_frozen_part_is_not_computed() -> None:
     buckets, leaves = example([[1, 3], [2, 2]], 4, [(3, 4)], FP32)
     called: list[str] = []
@@ -204,7 +154,7 @@ def test_the_gradient_of_a_frozen_part_is_not_computed() -> None:
             leaves[kept].grad = None
 
 
-@pytest.mark.usefixtures("moved")
+@pytest.mark.usefixtures("interpreter")
 @pytest.mark.parametrize("dtype", [BF16, FP16, FP32])
 @pytest.mark.parametrize(("rows", "width"), [(0, 3), (3, 1), (2, 37), (1, 1030)])
 def test_the_highway_kernels_are_exact_but_for_a_rounding(
@@ -233,7 +183,7 @@ def char_cnn_of(**options: Any) -> CharCNN:
     return CharCNN(CharCNNInputConfig.model_validate(config), 5, CHARACTERS, PAD)
 
 
-@pytest.mark.usefixtures("moved")
+@pytest.mark.usefixtures("interpreter")
 @pytest.mark.parametrize(("activation", "autocast"), [("relu", True), ("tanh", False)])
 def test_a_char_cnn_trains_with_the_kernels_as_without(activation: str, autocast: bool) -> None:
     net = char_cnn_of(activation=activation, highway=1)
@@ -277,7 +227,7 @@ def test_the_kernels_are_not_used_for_other_dtypes_or_wide_windows() -> None:
     ("shape", "filters", "dim"), [((3, 4), [[1, 3], [6, 20]], 4), ((18, 2), [[2, 16]], 16)]
 )
 def test_the_traffic_of_the_kernels_is_what_they_load_and_store(
-    moved: dict[str, int], shape: tuple[int, int], filters: list[list[int]], dim: int
+    interpreter: Interpreter, shape: tuple[int, int], filters: list[list[int]], dim: int
 ) -> None:
     (ids,), (table, bias, *weights) = example(filters, dim, [shape], BF16)
     sizes, numbers = zip(*filters, strict=True)
@@ -301,9 +251,9 @@ def test_the_traffic_of_the_kernels_is_what_they_load_and_store(
         "highway_forward": (both, y),
         "highway_backward": (both, y, y),
     }.items():
-        moved.update(load=0, store=0)
+        interpreter.reset()
         getattr(torch.ops.biloom, name)(*arguments)
-        assert tuple(moved.values()) == TRAFFIC[f"biloom::{name}"](*arguments), name
+        assert interpreter.traffic == TRAFFIC[f"biloom::{name}"](*arguments), name
 
 
 def test_shapes_depend_on_shapes_only_and_no_value_is_read() -> None:

@@ -18,7 +18,8 @@ from lightning_modules.nn.kernels.traffic import TRAFFIC
 from .conftest import Interpreter
 
 pytest.importorskip("triton", reason="Triton is not installed")
-pytestmark = pytest.mark.usefixtures("softmax_interpreter")
+pytestmark = pytest.mark.usefixtures("interpreter")
+INTERPRETED = ("narrow_softmax_triton", "wide_softmax_triton")
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 # Of one rounding to the dtype; the interpreter truncates to bfloat16, where a GPU rounds.
@@ -233,7 +234,7 @@ def test_an_adaptive_softmax_trains_with_the_kernels_as_without() -> None:
     [(3, 60, False, False), (3, 60, True, True), (19, 201, False, True), (19, 201, True, False)],
 )
 def test_the_traffic_of_the_kernels_is_what_they_load_and_store(
-    softmax_interpreter: Interpreter, n: int, size: int, biased: bool, exclude: bool
+    interpreter: Interpreter, n: int, size: int, biased: bool, exclude: bool
 ) -> None:
     leaves, columns = example(n, 20, size, BF16, True)
     hidden, weight, bias = (leaf.detach() for leaf in leaves)
@@ -252,10 +253,10 @@ def test_the_traffic_of_the_kernels_is_what_they_load_and_store(
         "narrow_softmax_d_hidden": (hidden, weight, *rest, *state, exclude),
         "narrow_softmax_d_weight": (hidden, weight, *rest, *state, exclude),
     }.items():
-        softmax_interpreter.reset()
+        interpreter.reset()
         with mock.patch.multiple(wide_softmax, WHOLE_ROW=128, BLOCK=128):
             getattr(torch.ops.biloom, name)(*arguments)
-            assert softmax_interpreter.traffic == TRAFFIC[f"biloom::{name}"](*arguments), name
+            assert interpreter.traffic == TRAFFIC[f"biloom::{name}"](*arguments), name
 
 
 @pytest.mark.parametrize("dim", [8, 144])
