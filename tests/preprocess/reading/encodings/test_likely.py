@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from preprocess.reading.encodings.likely import find_unmarked, likely_encoding
 
@@ -19,6 +21,13 @@ TEXTS = {
     "hi": "सभी मनुष्यों को गौरव और अधिकारों के मामले में जन्मजात स्वतन्त्रता और समानता प्राप्त है।\n",
     "emoji": "😀 👩‍👩‍👧 ok\n",
 }
+SHORT = {
+    "en": ("I agree.\n", "no\nyes\n"),
+    "ru": ("Да.\n", "да\nнет\n"),
+    "zh": ("你好吗\n", "很好吃。\n", "第一条\n"),
+    "ja": ("ありがとう\n", "あなたのなまえは\n", "カメラ\n"),
+}
+WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 LEGACY = [
     *(("de", "cp1252"), ("de", "mac-roman"), ("ru", "cp1251"), ("ru", "koi8-r"), ("ru", "cp866")),
     *(("ru", "iso8859-5"), ("he", "cp1255"), ("zh", "gb18030"), ("ja", "shift_jis")),
@@ -34,12 +43,47 @@ def _no_cached_answers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("language", TEXTS)
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("encoding", WIDE)
 def test_utf16_and_utf32_are_found_without_a_mark(language: str, encoding: str) -> None:
     data = TEXTS[language].encode(encoding)
     assert find_unmarked(data) == encoding
     # The first bytes of a file may end inside a character.
     assert find_unmarked(data * 1000 + data[:-3]) == encoding
+
+
+@pytest.mark.parametrize("encoding", WIDE)
+def test_short_lines_in_utf16_and_utf32_are_found(encoding: str) -> None:
+    for text in (text for texts in SHORT.values() for text in texts):
+        assert find_unmarked(text.encode(encoding)) == encoding, text
+
+
+@pytest.mark.parametrize("language", ["en", "de", "ru", "he", "zh", "ja"])
+def test_a_text_with_nul_bytes_is_not_taken_for_them(language: str) -> None:
+    line = TEXTS[language].encode()[:19].decode("utf-8", "ignore").encode()
+    for place in range(len(line) + 1):
+        damaged = line[:place] + b"\0" + line[place:]
+        assert find_unmarked(damaged) is None, damaged
+        padded = line[:place] + b"\0" * 7 + line[place:]
+        assert find_unmarked(padded) is None, padded
+    whole = TEXTS[language].encode()
+    assert find_unmarked(whole.replace(b"\n", b"\n\0") * 9) is None
+    assert find_unmarked(whole.replace(b" ", b"\0") * 9) is None
+
+
+WORDS = {language: TEXTS[language].split() for language in ("en", "de", "ru", "he")}
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_any_words_with_a_nul_byte_and_without(data: st.DataObject) -> None:
+    words = WORDS[data.draw(st.sampled_from([*WORDS]))]
+    line = " ".join(data.draw(st.lists(st.sampled_from(words), min_size=7, max_size=30)))
+    for encoding in WIDE:
+        assert find_unmarked(f"{line}\n".encode(encoding)) == encoding
+    encoded = line.encode()
+    place = data.draw(st.integers(0, len(encoded)))
+    damaged = encoded[:place] + b"\0" * data.draw(st.integers(1, 9)) + encoded[place:]
+    assert find_unmarked(damaged) is None
 
 
 @pytest.mark.parametrize(
