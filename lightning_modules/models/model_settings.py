@@ -8,6 +8,7 @@ from pydantic import Field, StrictBool, StrictInt, StrictStr, ValidationError, m
 
 from lightning_modules.config import CharCNNInputConfig, ModelConfig
 from lightning_modules.sizes import parameter_count
+from preprocess.files.details import first_problem
 from preprocess.section import Section
 from preprocess.text.config import CleaningConfig
 
@@ -77,13 +78,7 @@ def parse_settings(data: bytes) -> tuple[dict[str, Any], ModelSettings]:
     try:
         return saved, ModelSettings.model_validate(saved)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        if first["type"] == "missing":
-            raise ValueError(f"no '{place}'") from error
-        if first["type"] == "extra_forbidden":
-            raise ValueError(f"unknown key '{place}'") from error
-        raise ValueError(f"{place}: {first['msg'].splitlines()[0]}") from error
+        raise ValueError(first_problem(error)) from error
 
 
 def _constant(name: str) -> float:

@@ -1,4 +1,4 @@
-"""The folder of a trained task: a classifier or a tagger on a language model's vectors.
+"""Writing the folder of a trained task: a classifier or a tagger on a language model's vectors.
 
     head.safetensors   the tensors of the head
     config.json        the settings that it was trained with
@@ -21,14 +21,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import xxhash
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from lightning_modules.tasks.tables import table_bytes
-from lightning_modules.vectors.pretrained import BiLM
-from preprocess.errors import UserError, one_line
+from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import (
@@ -36,13 +33,12 @@ from preprocess.files.manifest import (
     NAME,
     FileRecord,
     Manifest,
-    ManifestError,
     content_hash,
     read_manifest,
     record_of,
     write_manifest,
 )
-from preprocess.files.verified import damaged, read_config, read_verified
+from preprocess.files.verified import damaged
 
 Kind = Literal["classify", "tag"]
 
@@ -96,64 +92,6 @@ class TaskResult:
     model: ModelReference
     card: str
     bundle: bool = False
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task that was read from its folder; attributes as in `TaskResult`.
-
-    Attributes:
-        path: the folder.
-        manifest: its manifest.
-        bundled: whether the folder has a copy of the language model.
-    """
-
-    path: str
-    manifest: Manifest
-    kind: Kind
-    config: dict[str, Any]
-    labels: tuple[str, ...]
-    tensors: dict[str, Tensor]
-    metrics: dict[str, Any]
-    model: ModelReference
-    bundled: bool
-
-    def load_model(self, given: str | None = None) -> BiLM:
-        """Load the language model, and check that it is the one that the task was trained with.
-
-        Args:
-            given: its folder; None means the copy in the task folder, or else the folder where it was
-                when the task was trained.
-
-        Raises:
-            TaskError: there is no model, or another one.
-            ModelError: the model is damaged.
-        """
-        path = given or self._found_model()
-        found = read_manifest(path, "export")
-        if found.content != self.model.content:
-            raise TaskError(
-                f"{path}: this is another language model ({found.content[:12]}) than the one that "
-                f"{self.path} was trained with ({self.model.content[:12]}); give the folder of that "
-                "model with --model, or train the task again with this one"
-            )
-        return BiLM.from_pretrained(path)
-
-    def _found_model(self) -> str:
-        if self.bundled:
-            return storage.join(self.path, BUNDLE)
-        known = [self.model.path]
-        # If the task and the model were moved together.
-        if relative := self.manifest.details.get("model_from_here"):
-            known.append(storage.join(self.path, str(relative)))
-        for path in filter(None, known):
-            if storage.exists(storage.join(path, NAME)):
-                return path
-        where = f"is no longer in {self.model.path}" if self.model.path else "was not recorded"
-        raise TaskError(
-            f"{self.path}: the language model of this task ({self.model.content[:12]}) {where}; give "
-            "its folder with --model"
-        )
 
 
 def stage_name(kind: Kind) -> str:
@@ -212,68 +150,6 @@ def write_task(out: str, result: TaskResult, asked: Mapping[str, Any], biloom: s
     )
     write_manifest(out, manifest)
     return manifest
-
-
-def read_task(path: str, kind: Kind) -> Task:
-    """Read the folder of a task; its language model is loaded by `Task.load_model`.
-
-    Args:
-        path: path or URL of the folder.
-        kind: the kind that it must be.
-
-    Raises:
-        ManifestError: there is no finished task, or one of another kind or of a newer format.
-        TaskError: a file is not valid.
-        DamagedResult: a file is missing or differs from its record.
-    """
-    manifest = read_manifest(path)
-    if manifest.stage != stage_name(kind):
-        raise ManifestError(
-            f"{path} holds a finished '{one_line(manifest.stage):.40}', not '{stage_name(kind)}'; name "
-            f"a folder that `biloom {stage_name(kind)}` wrote"
-        )
-    if manifest.stage_version > VERSION:
-        raise ManifestError(f"{path} was written by a newer biloom; upgrade biloom")
-    details = manifest.details
-    return Task(
-        path=path,
-        manifest=manifest,
-        kind=kind,
-        config=read_config(path, manifest, CONFIG),
-        labels=_labels(path, manifest),
-        tensors=_tensors(path, manifest),
-        metrics=read_config(path, manifest, METRICS),
-        model=ModelReference(str(details["model"]), str(details["model_path"])),
-        bundled=details["bundled"] is True,
-    )
-
-
-def _labels(path: str, manifest: Manifest) -> tuple[str, ...]:
-    data = read_verified(path, manifest, LABELS)
-    try:
-        labels = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _invalid(path, manifest, LABELS, str(error)) from error
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise _invalid(path, manifest, LABELS, "it is not a list of labels")
-    if len({*labels}) < len(labels):
-        raise _invalid(path, manifest, LABELS, "a label is there twice")
-    return tuple(labels)
-
-
-def _tensors(path: str, manifest: Manifest) -> dict[str, Tensor]:
-    try:
-        tensors = load_safetensors(read_verified(path, manifest, HEAD))
-    except SafetensorError as error:
-        raise _invalid(path, manifest, HEAD, str(error)) from error
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise _invalid(path, manifest, HEAD, f"'{one_line(name)}' holds NaN or infinity")
-    return tensors
-
-
-def _invalid(path: str, manifest: Manifest, name: str, reason: str) -> UserError:
-    return damaged(storage.join(path, name), f"is damaged ({reason})", path, manifest.stage)
 
 
 def _copy_model(model: ModelReference, target: str) -> list[FileRecord]:

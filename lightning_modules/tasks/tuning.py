@@ -1,7 +1,6 @@
 """A language model that is trained with a head (ULMFiT, Howard & Ruder 2018)."""
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,17 +8,13 @@ from torch import Tensor, nn
 from lightning_modules.nn.bilm import NoHead
 from lightning_modules.nn.inputs.adaptive_input import AdaptiveInput
 from lightning_modules.tasks.features import Padded
+from lightning_modules.tasks.stored_task import Task
 from lightning_modules.tasks.training_config import FinetuneConfig
 from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.text_batch import TextBatch
-from preprocess.errors import UserError
 
 PREFIX = "bilm."
 """Prefix of the names of the weights of a tuned model in a task folder."""
-
-
-class TunedWeightsError(UserError):
-    """Raised if tensors are not the weights of a language model."""
 
 
 class TunedModel(nn.Module):
@@ -72,28 +67,19 @@ class TunedModel(nn.Module):
         return {PREFIX + name: value.detach().cpu() for name, value in state.items()}
 
 
-def tuned_model(model: BiLM, tensors: Mapping[str, Tensor]) -> TunedModel:
-    """Return a model as it was trained with a head, in evaluation mode.
+def tuned_model(task: Task[Any], model: BiLM) -> TunedModel:
+    """Return the language model of a task as it was trained with the head, in evaluation mode.
 
     Args:
+        task: the task, whose tensors hold the weights.
         model: the language model before the tuning; it does not change.
-        tensors: the weights of a task folder; those without `PREFIX` are ignored.
 
     Raises:
-        TunedWeightsError: if these are not the weights of a tuned copy of this model.
+        DamagedResult: the tensors are not the weights of a tuned copy of this model.
     """
     tuned = TunedModel(model)
-    state = {
-        name.removeprefix(PREFIX): value
-        for name, value in tensors.items()
-        if name.startswith(PREFIX)
-    }
-    try:
-        tuned.model.network.load_state_dict(state)
-    except RuntimeError as error:
-        raise TunedWeightsError(
-            f"these are not the weights of a fine-tuned copy of this language model "
-            f"({str(error).splitlines()[-1].strip():.200}); use the language model that the task was "
-            "trained with, or train the task again"
-        ) from error
+    found = {name: one for name, one in task.tensors.items() if name.startswith(PREFIX)}
+    task.check_tensors(found, tuned.tensors())
+    state = {name.removeprefix(PREFIX): one for name, one in found.items()}
+    tuned.model.network.load_state_dict(state)
     return tuned.eval()

@@ -144,6 +144,15 @@ class _Export(_Model):
     warm_up: str | None = None
 
 
+class _Task(_Details):
+    kind: str = ""
+    labels: _Size = 0
+    model: str = ""
+    model_path: str = ""
+    model_from_here: str = ""
+    bundled: bool = False
+
+
 class _Band(_Details):
     first_rank: _Size = 0
     last_rank: _Size = 0
@@ -189,6 +198,8 @@ _TYPES: Mapping[str, type[BaseModel]] = {
     "evaluate": _Evaluate,
     "export": _Export,
     "embed": _Embed,
+    "classify train": _Task,
+    "tag train": _Task,
 }
 
 
@@ -207,13 +218,19 @@ def check_types(stage: str, details: Mapping[str, Any]) -> None:
     try:
         _TYPES[stage].model_validate(details)
     except ValidationError as error:
-        raise ValueError(_first_problem(error)) from error
+        raise ValueError(first_problem(error)) from error
 
 
-def _first_problem(error: ValidationError, *key: str) -> str:
+def first_problem(error: ValidationError, *key: str) -> str:
     """Return the first problem in one line: the dotted name below ``key``, and what is wrong."""
     first = error.errors(include_url=False)[0]
-    return f"'{'.'.join(map(str, (*key, *first['loc'])))}': {first['msg']}"
+    name = one_line(".".join(map(str, (*key, *first["loc"]))))
+    message = first["msg"].splitlines()[0]
+    if first["type"] == "missing":
+        return f"no '{name}'"
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{name}'"
+    return f"'{name}': {message}" if name else message
 
 
 class MissingEntry(ManifestError, KeyError):  # noqa: N818
@@ -261,7 +278,7 @@ def recorded(kind: type[Settings], details: Mapping[str, Any], key: str) -> Sett
         return kind.model_validate(details[key])
     except ValidationError as error:
         where = details.where if isinstance(details, Entries) else "the manifest"
-        reason = one_line(_first_problem(error, key))
+        reason = one_line(first_problem(error, key))
         raise ManifestError(
             f"{where} is damaged ({reason}); copy or make the folder again"
         ) from error

@@ -14,14 +14,18 @@ import mmap
 import os
 import threading
 from collections import OrderedDict
-from typing import Any
+from typing import Any, TypeVar
 
 import xxhash
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from preprocess.errors import UserError, one_line
 from preprocess.files import storage
+from preprocess.files.details import first_problem
 from preprocess.files.manifest import NAME, FileRecord, Manifest, hash_file, read_manifest
+
+Content = TypeVar("Content")
 
 REMEMBERED = 1 << 16
 """Maximum number of files remembered as verified; 200 bytes each."""
@@ -114,6 +118,27 @@ def read_config(folder: str, manifest: Manifest | None, name: str) -> dict[str, 
         if isinstance(value, dict):
             return value
         reason = "it holds no mapping"
+    raise _invalid(folder, manifest, name, reason)
+
+
+def read_checked(folder: str, manifest: Manifest | None, name: str, kind: type[Content]) -> Content:
+    """Return the content of a JSON file of a finished stage, checked to be of a type.
+
+    Args:
+        folder, manifest, name: as in `read_verified`.
+        kind: the type, as pydantic knows it.
+
+    Raises:
+        DamagedResult: as `read_verified`, or the file is not JSON of this type.
+        FileNotFoundError: as `read_verified`.
+    """
+    data = read_verified(folder, manifest, name)
+    try:
+        return TypeAdapter(kind).validate_python(json.loads(data))
+    except ValidationError as error:
+        reason = first_problem(error)
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
     raise _invalid(folder, manifest, name, reason)
 
 

@@ -16,6 +16,7 @@ from lightning_modules.tasks.classification.linear.regression import (
     probabilities,
 )
 from lightning_modules.tasks.classification.pooled import ALONE, Source, pooled_sides, pooled_texts
+from lightning_modules.tasks.classification.saved import SavedPool
 
 Doubles = npt.NDArray[np.float64]
 
@@ -82,17 +83,13 @@ class PooledHead:
         }
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "PooledHead":
-        """Return the head with this config and these tensors."""
-        mix = tensors.get(MIX)
-        linear = Linear(
-            tensors[WEIGHT].double().numpy(),
-            tensors[BIAS].double().numpy(),
-            float(config["strength"]),
-            str(config["method"]),
-            None if mix is None else mix.double().numpy(),
+    def of(cls, saved: SavedPool, tensors: Mapping[str, Tensor]) -> "PooledHead":
+        """Return the head with these settings and tensors."""
+        weight, bias = (tensors[name].numpy() for name in (WEIGHT, BIAS))
+        mix = tensors[MIX].numpy() if MIX in tensors else None
+        return cls(
+            Linear(weight, bias, saved.strength, saved.method, mix), saved.layers, saved.mean
         )
-        return cls(linear, tuple(map(int, config["layers"])), bool(config["mean"]))
 
 
 @dataclass(frozen=True)

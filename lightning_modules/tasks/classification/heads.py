@@ -4,7 +4,7 @@ Legend of shapes: n is the number of texts, k the number of outputs: one for eac
 number. depth, units and dim as in `lightning_modules.tasks.features`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,11 +18,6 @@ from lightning_modules.tasks.classification.inputs import Inputs
 from lightning_modules.tasks.classification.network_config import NetworkConfig
 from lightning_modules.tasks.epoch_batches import EpochBatches
 from lightning_modules.tasks.features import Padded
-from preprocess.errors import UserError
-
-
-class HeadWeightsError(UserError):
-    """Raised if tensors are not those of a head with these settings."""
 
 
 class TextHead(nn.Module):
@@ -85,38 +80,6 @@ class TextHead(nn.Module):
     def layer_weights(self) -> tuple[float, ...]:
         """The learned weights of the layers, which sum to 1."""
         return tuple(self.mix.weights.detach().double().softmax(0).tolist())
-
-
-def load_head(config: NetworkConfig, tensors: Mapping[str, Tensor]) -> TextHead:
-    """Return a trained head, in evaluation mode, on the CPU.
-
-    Args:
-        config: its settings.
-        tensors: its weights, as in `state_dict`.
-
-    Raises:
-        HeadWeightsError: if the tensors are not those of a head with these settings.
-    """
-    try:
-        name = "encoder.convolutions.0.weight" if config.kind == "cnn" else _FIRST
-        depth, dim = len(tensors["mix.weights"]), tensors[name].shape[1]
-        outputs, width = tensors["output.weight"].shape
-        # Built without memory, so that a wrong number in the settings cannot ask for much of it.
-        with torch.device("meta"):
-            head = TextHead(config, depth, dim, outputs)
-            if width == 4 * head.encoder.width:
-                head = TextHead(config, depth, dim, outputs, pairs=True)
-        head.load_state_dict(dict(tensors), assign=True)
-    except (KeyError, IndexError, ValueError, RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise HeadWeightsError(
-            f"these are not the weights of a {config.kind} head with these settings ({reason:.200}); "
-            "restore the task folder from a backup, or train the task again"
-        ) from error
-    return head.requires_grad_(True).eval()
-
-
-_FIRST = "encoder.recurrent.weight_ih_l0"
 
 
 def predict(

@@ -1,19 +1,17 @@
 """A trained network as the head of a classifier."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from lightning_modules.tasks.classification.heads import TextHead, load_head, predict
+from lightning_modules.tasks.classification.heads import TextHead, predict
 from lightning_modules.tasks.classification.inputs import Inputs, TextInputs, VectorInputs
-from lightning_modules.tasks.classification.network_config import NetworkConfig
 from lightning_modules.tasks.classification.pooled import ALONE, Source
 from lightning_modules.tasks.features import features_of
 from lightning_modules.tasks.tuning import PREFIX as TUNED
-from lightning_modules.tasks.tuning import TunedModel, tuned_model
+from lightning_modules.tasks.tuning import TunedModel
 
 PREFIX = "network."
 """Prefix of the names of the weights of the network in a task folder."""
@@ -49,27 +47,6 @@ class NetworkHead:
             features_of(source.model, None, side, source.unit, batch_tokens=ALONE) for side in sides
         ]
         return VectorInputs(features, most)
-
-    @classmethod
-    def of(
-        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: Source
-    ) -> "NetworkHead":
-        """Return the head with this config and these tensors.
-
-        Raises:
-            HeadWeightsError, TunedWeightsError: the tensors do not fit the config or the language model.
-        """
-        network = NetworkConfig.model_validate(config["network"])
-        own = {
-            name.removeprefix(PREFIX): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(PREFIX)
-        }
-        head, tuned = load_head(network, own), None
-        if config["finetuned"]:
-            assert source.model is not None, "a stored classifier has a language model"
-            tuned = tuned_model(source.model, tensors)
-        return cls(head, tuned)
 
 
 def network_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

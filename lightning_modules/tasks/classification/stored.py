@@ -1,75 +1,104 @@
 """Load a classifier from its task folder."""
 
-from typing import Any
-
 import torch
 
-from lightning_modules.tasks.classification.classifier import PRIOR, Classifier, Head, PooledHead
+from lightning_modules.tasks.classification.classifier import (
+    BIAS,
+    MIX,
+    PRIOR,
+    WEIGHT,
+    Classifier,
+    Head,
+    PooledHead,
+)
 from lightning_modules.tasks.classification.examples import Problem
-from lightning_modules.tasks.classification.network_head import NetworkHead
+from lightning_modules.tasks.classification.heads import TextHead
+from lightning_modules.tasks.classification.network_head import (
+    PREFIX,
+    NetworkHead,
+    network_tensors,
+)
 from lightning_modules.tasks.classification.pooled import Source
-from lightning_modules.tasks.folder import Task
-from preprocess.files.verified import damaged
+from lightning_modules.tasks.classification.saved import SavedClassifier, SavedNetwork, SavedPool
+from lightning_modules.tasks.stored_task import Task, read_task
+from lightning_modules.tasks.tuning import PREFIX as TUNED
+from lightning_modules.tasks.tuning import tuned_model
+
+
+def read_classifier(path: str) -> Task[SavedClassifier]:
+    """Read the folder of a classifier; errors as in `read_task`."""
+    return read_task(path, "classify", SavedClassifier)
 
 
 def load_classifier(
-    task: Task, model: str | None = None, device: str | torch.device = "cpu"
+    task: Task[SavedClassifier], model: str | None = None, device: str | torch.device = "cpu"
 ) -> Classifier:
     """Load the classifier of a task folder with its language model.
 
     Args:
-        task: the task, as `read_task` returns it.
+        task: the task, as `read_classifier` returns it.
         model: folder of the language model; None means where it was in training.
         device: where the language model computes.
 
     Raises:
         TaskError: the language model is missing or another one.
-        DamagedResult: the settings and the tensors do not fit each other.
+        DamagedResult: the settings, the labels and the tensors do not fit each other.
     """
-    config: dict[str, Any] = task.config
+    saved = task.config
     bilm = task.load_model(model).to(device)
-    try:
-        problem = Problem(config["target"], task.labels)
-        source = Source(bilm, None, config["unit"], config["pooling"], config["text_pooling"])
-        prior = task.tensors[PRIOR].double().numpy()
-        pairs = bool(config["pairs"])
+    with task.building():
+        problem = Problem(saved.target, task.labels)
+        if (saved.target == "number") != (not task.labels):
+            raise ValueError(f"target {saved.target} and {len(task.labels):,} labels")
+        source = Source(bilm, None, saved.unit, saved.pooling, saved.text_pooling)
         head: Head
-        if config["head"]["kind"] == "pool":
-            head = PooledHead.of(config["head"], task.tensors)
-            _check(head, problem, source, pairs, len(prior))
+        if isinstance(saved.head, SavedPool):
+            head = _pooled(task, saved.head, source)
         else:
-            head = NetworkHead.of(config["head"], task.tensors, source)
-            _check_network(head, problem, source, pairs, len(prior))
-        return Classifier(problem, head, source, prior, bool(config["pairs"]))
-    except (KeyError, TypeError, ValueError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise damaged(
-            task.path, f"holds a damaged task ({reason})", task.path, task.manifest.stage
-        ) from error
+            head = _network(task, saved.head, source)
+    return Classifier(problem, head, source, task.tensors[PRIOR].numpy(), saved.pairs)
 
 
-def _check_network(
-    head: NetworkHead, problem: Problem, source: Source, pairs: bool, prior: int
-) -> None:
-    """Raise ValueError if a network does not fit the settings and the language model."""
-    network = head.head
-    outputs = 1 if problem.target == "number" else len(problem.labels)
-    found = (len(network.mix.weights), network.output.out_features, network.pairs, prior)
-    if found != (source.depth, outputs, pairs, outputs):
-        raise ValueError("the network does not fit the labels or the language model")
+def _outputs(task: Task[SavedClassifier]) -> int:
+    return len(task.labels) or 1
 
 
-def _check(head: PooledHead, problem: Problem, source: Source, pairs: bool, prior: int) -> None:
-    """Raise ValueError if the tensors do not fit the settings and the language model."""
-    assert source.model is not None, "a stored classifier has a language model"
-    width = source.model.dim * (2 if source.pooling == "mean_max" else 1) * (4 if pairs else 1)
-    features = width if head.mean else width * len(head.layers)
-    outputs = 1 if problem.target == "number" else len(problem.labels)
-    weight, bias = head.linear.weight, head.linear.bias
-    if weight.shape != (outputs, features) or bias.shape != (outputs,) or prior != outputs:
-        raise ValueError(
-            f"the head is {weight.shape}, not ({outputs}, {features}), as its labels and the language "
-            "model say"
-        )
+def _pooled(task: Task[SavedClassifier], head: SavedPool, source: Source) -> PooledHead:
     if not all(0 <= layer < source.depth for layer in head.layers):
         raise ValueError("it names a layer that the language model does not have")
+    saved, outputs = task.config, _outputs(task)
+    width = source.dim * (2 if source.pooling == "mean_max" else 1) * (4 if saved.pairs else 1)
+    shapes = {
+        WEIGHT: (outputs, width if head.mean else width * len(head.layers)),
+        BIAS: (outputs,),
+        PRIOR: (outputs,),
+    }
+    if saved.settings.layers == "mix":
+        shapes[MIX] = (len(head.layers),)
+    task.check_tensors(
+        task.tensors,
+        {
+            name: torch.empty(shape, dtype=torch.float64, device="meta")
+            for name, shape in shapes.items()
+        },
+    )
+    return PooledHead.of(head, task.tensors)
+
+
+def _network(task: Task[SavedClassifier], head: SavedNetwork, source: Source) -> NetworkHead:
+    assert source.model is not None, "a stored classifier has a language model"
+    outputs = _outputs(task)
+    # Built without memory, so that a wrong number in the settings cannot ask for much of it.
+    with torch.device("meta"):
+        network = TextHead(head.network, source.depth, source.dim, outputs, task.config.pairs)
+        prior = torch.empty(outputs, dtype=torch.float64)
+    tuned = tuned_model(task, source.model) if head.finetuned else None
+    own = {
+        name: one
+        for name, one in task.tensors.items()
+        if tuned is None or not name.startswith(TUNED)
+    }
+    task.check_tensors(own, {PRIOR: prior, **network_tensors(network.state_dict())})
+    weights = {name.removeprefix(PREFIX): one for name, one in own.items() if name != PRIOR}
+    network.load_state_dict(weights, assign=True)
+    return NetworkHead(network.requires_grad_(True).eval(), tuned)

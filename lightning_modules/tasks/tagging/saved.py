@@ -1,15 +1,15 @@
 """A tagger as the settings, labels and tensors of a task folder, and back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from lightning_modules.tasks.features import Features
-from lightning_modules.tasks.folder import Task, TaskError
-from lightning_modules.tasks.tagging.config import TaggerConfig
+from lightning_modules.tasks.stored_task import Task, read_task
+from lightning_modules.tasks.tagging.config import TagConfig, TaggerConfig
 from lightning_modules.tasks.tagging.joining import Joined, are_characters, are_segmented
 from lightning_modules.tasks.tagging.lexicon import Lexicon
 from lightning_modules.tasks.tagging.spans import Scheme
@@ -26,6 +26,7 @@ from preprocess.tokenizers.segmentation.segmenters import SegmenterName
 class SavedTagger(Section):
     """Everything of a tagger but its tags and its tensors, as it is kept in ``config.json``."""
 
+    settings: TagConfig
     network: TaggerConfig
     read: TaggedOptions
     join: Joined
@@ -79,9 +80,8 @@ def to_config(
     tagger: TrainedTagger,
     features: Features,
     join: Joined,
-    read: TaggedOptions,
     train: Sequence[TaggedSentence],
-    segmenter: SegmenterName | None = None,
+    config: TagConfig,
 ) -> dict[str, Any]:
     """Return the settings of a tagger for its folder, as JSON types.
 
@@ -89,21 +89,21 @@ def to_config(
         tagger: the tagger.
         features: its vectors, for their sizes.
         join: how tokens become text.
-        read: how the training file was read. A plain text is cut in the same way; if nothing is set,
-            into characters if the training tokens are characters.
         train: the training sentences.
-        segmenter: finds the words of plain text, if the training tokens are words without spaces.
+        config: the settings of the training. A plain text is cut as the training file was; if nothing
+            is set, into characters if the training tokens are characters.
     """
-    parts = tagger.parts
+    parts, read = tagger.parts, config.reading
     if read.split == "auto":
         split = "characters" if are_characters(train) else "words"
         read = read.model_copy(update={"split": split})
     saved = SavedTagger(
+        settings=config,
         network=parts.config,
         read=read,
         join=join,
         segmented=are_segmented(train),
-        segmenter=segmenter,
+        segmenter=config.segmenter,
         finetuned=tagger.tuned is not None,
         has_characters=parts.has_characters,
         scheme=parts.tags.scheme,
@@ -118,23 +118,31 @@ def to_config(
     return saved.model_dump(mode="json")
 
 
-def from_task(task: Task) -> TaskTagger:
+def read_tagger(path: str) -> Task[SavedTagger]:
+    """Read the folder of a tagger; errors as in `read_task`."""
+    return read_task(path, "tag", SavedTagger)
+
+
+def from_task(task: Task[SavedTagger]) -> TaskTagger:
     """Return the tagger of a task folder.
 
     Raises:
-        TaskError: the settings, the labels and the tensors of the folder do not fit each other.
+        DamagedResult: the settings, the labels and the tensors of the folder do not fit each other.
     """
-    saved = _settings(task)
+    saved = task.config
     lexicon = Lexicon(saved.words, saved.characters, saved.repeated)
-    try:
+    own = task.tensors
+    if saved.finetuned:
+        own = {name: one for name, one in own.items() if not name.startswith(PREFIX)}
+    with task.building():
         tags = TagSet(task.labels, saved.scheme, saved.file_scheme, saved.spelling)
         parts = TaggerParts(saved.network, lexicon, tags, saved.has_characters)
+        # Built without memory first, so that a wrong number in the settings cannot ask for much of it.
+        with torch.device("meta"):
+            expected = parts.network(saved.depth, saved.dim).state_dict()
+        task.check_tensors(own, expected)
         network = parts.network(saved.depth, saved.dim)
-        own = {name: one for name, one in task.tensors.items() if not name.startswith(PREFIX)}
-        network.load_state_dict(_as_float32(own))
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise _unfit(task, reason) from error
+        network.load_state_dict(own)
     tagger = TrainedTagger(parts, network.eval())
     return TaskTagger(
         tagger,
@@ -148,7 +156,7 @@ def from_task(task: Task) -> TaskTagger:
     )
 
 
-def language_model(task: Task, tagger: TaskTagger, path: str | None = None) -> BiLM:
+def language_model(task: Task[SavedTagger], tagger: TaskTagger, path: str | None = None) -> BiLM:
     """Return the language model that a tagger reads the vectors of.
 
     Args:
@@ -158,30 +166,7 @@ def language_model(task: Task, tagger: TaskTagger, path: str | None = None) -> B
 
     Raises:
         TaskError: the language model is missing or another one.
-        TunedWeightsError: the weights of a tuned language model are not those of a copy of it.
+        DamagedResult: the weights of a tuned language model are not those of a copy of it.
     """
     model = task.load_model(path)
-    return tuned_model(model, task.tensors).model if tagger.finetuned else model
-
-
-def _settings(task: Task) -> SavedTagger:
-    try:
-        saved = SavedTagger.model_validate(
-            {name: task.config.get(name) for name in SavedTagger.model_fields}
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise _unfit(task, f"{where}: {first['msg']}") from error
-    return saved
-
-
-def _as_float32(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.float() for name, tensor in tensors.items()}
-
-
-def _unfit(task: Task, reason: str) -> TaskError:
-    return TaskError(
-        f"{task.path}: the files of this task do not fit each other ({reason}); copy the folder again, "
-        "or train the task again with `biloom tag train --overwrite`"
-    )
+    return tuned_model(task, model).model if tagger.finetuned else model

@@ -11,9 +11,10 @@ from lightning_modules.tasks.classification.classifier import Classifier, Predic
 from lightning_modules.tasks.classification.config import ClassifyConfig, ClassifyUseConfig
 from lightning_modules.tasks.classification.examples import Problem
 from lightning_modules.tasks.classification.linear.regression import decide
-from lightning_modules.tasks.classification.stored import load_classifier
+from lightning_modules.tasks.classification.saved import SavedClassifier
+from lightning_modules.tasks.classification.stored import load_classifier, read_classifier
 from lightning_modules.tasks.classification.table import COLUMNS, cells, rows_by_label, score_row
-from lightning_modules.tasks.folder import Task, read_task
+from lightning_modules.tasks.stored_task import Task
 from lightning_modules.tasks.tables import escape_field
 from pipeline.commands.tasks.classification.data import ClassifyError, read_file, tell_labels
 from pipeline.commands.tasks.classification.tables import (
@@ -25,7 +26,6 @@ from pipeline.commands.tasks.classification.tables import (
 from pipeline.config.sections import load_section
 from pipeline.console import Console
 from pipeline.training.device import resolve_device
-from preprocess.files.manifest import recorded
 from preprocess.reading.labelled.examples import InputText
 from preprocess.reading.labelled.inputs import read_texts
 from preprocess.reading.labelled.options import LabelledTextOptions
@@ -50,7 +50,7 @@ def classify_test(task: str, file: str, model: str | None, overrides: Sequence[s
     console = Console()
     if trained.kept_training:
         console.line(trained.kept_training)
-    options = options.model_copy(update={"target": found.config["target"]})
+    options = options.model_copy(update={"target": found.config.target})
     examples = read_file(file, options, console).examples
     classifier = load_classifier(found, model, resolve_device(config.device))
     problem = classifier.problem
@@ -132,11 +132,11 @@ def _tell(note: str) -> None:
 
 def _opened(
     task: str, overrides: Sequence[str]
-) -> tuple[Task, ClassifyConfig, ClassifyUseConfig, LabelledTextOptions]:
+) -> tuple[Task[SavedClassifier], ClassifyConfig, ClassifyUseConfig, LabelledTextOptions]:
     """Return a task, the settings of its training and of the command, and how to read its file."""
     config = load_section(ClassifyUseConfig, overrides)
-    found = read_task(task, "classify")
-    trained = recorded(ClassifyConfig, found.config, "settings")
+    found = read_classifier(task)
+    trained = found.config.settings
     own = {
         name: getattr(config, name)
         for name in LabelledTextOptions.model_fields

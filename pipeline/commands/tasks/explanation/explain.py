@@ -16,7 +16,7 @@ from pipeline.console import Console
 from pipeline.reports.explanation_page import PageTexts, explanation_page
 from pipeline.training.device import resolve_device
 from preprocess.files import storage
-from preprocess.files.manifest import read_manifest, recorded
+from preprocess.files.manifest import read_manifest
 from preprocess.files.write_checks import check_no_folder
 from preprocess.reading.labelled.examples import InputText
 from preprocess.reading.labelled.inputs import read_texts
@@ -153,12 +153,10 @@ def _language_model(path: str, config: ExplainConfig) -> _Explainer:
 
 
 def _classifier(path: str, model: str | None, config: ExplainConfig) -> _Explainer:
-    from lightning_modules.tasks.classification.config import ClassifyConfig
-    from lightning_modules.tasks.classification.stored import load_classifier
+    from lightning_modules.tasks.classification.stored import load_classifier, read_classifier
     from lightning_modules.tasks.explanation.classified import ClassifierExplainer
-    from lightning_modules.tasks.folder import read_task
 
-    task = read_task(path, "classify")
+    task = read_classifier(path)
     explainer = ClassifierExplainer(
         load_classifier(task, model, resolve_device(config.device)),
         config.method,
@@ -166,7 +164,7 @@ def _classifier(path: str, model: str | None, config: ExplainConfig) -> _Explain
         config.by,
         config.most_tokens,
     )
-    trained = recorded(ClassifyConfig, task.config, "settings")
+    trained = task.config.settings
 
     def explained(file: str, texts: Sequence[str], tell: Tell) -> Iterator[Explained]:
         for one in _read(file, texts, config.reading_like(trained), tell):
@@ -177,15 +175,13 @@ def _classifier(path: str, model: str | None, config: ExplainConfig) -> _Explain
 
 def _tagger(path: str, model: str | None, config: ExplainConfig) -> _Explainer:
     from lightning_modules.tasks.explanation.tagged import TaggerExplainer
-    from lightning_modules.tasks.folder import read_task
-    from lightning_modules.tasks.tagging.config import TagConfig
     from lightning_modules.tasks.tagging.joining import TextCutter
-    from lightning_modules.tasks.tagging.saved import from_task, language_model
+    from lightning_modules.tasks.tagging.saved import from_task, language_model, read_tagger
     from preprocess.reading.labelled.examples import TaggedSentence
     from preprocess.reading.labelled.inputs import read_untagged
     from preprocess.reading.labelled.tokens.cutting import choose_cut, cut_text
 
-    task = read_task(path, "tag")
+    task = read_tagger(path)
     tagger, device = from_task(task), resolve_device(config.device)
     tagger.tagger.network.to(device)
     bilm = language_model(task, tagger, model).to(device)
@@ -205,8 +201,7 @@ def _tagger(path: str, model: str | None, config: ExplainConfig) -> _Explainer:
             sentence = TaggedSentence(tokens, (), place, text, tuple(offsets), is_cut=True)
             yield explainer.explain(cutter(sentence))
 
-    kept = recorded(TagConfig, task.config, "settings").kept_training
-    return _Explainer(explained, ATTRIBUTION, kept)
+    return _Explainer(explained, ATTRIBUTION, task.config.settings.kept_training)
 
 
 def _read(

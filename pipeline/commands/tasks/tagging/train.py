@@ -147,10 +147,9 @@ class _Training:
         table.show(console, tagger)
         if config.kept_training:
             console.line(config.kept_training)
-        saved = to_config(tagger, features, join, config.reading, train, config.segmenter)
         result = TaskResult(
             kind="tag",
-            config={**saved, "settings": config.model_dump(mode="json")},
+            config=to_config(tagger, features, join, train, config),
             labels=tags.tags,
             tensors=tagger.tensors(),
             metrics=table.metrics(tagger),

@@ -11,12 +11,18 @@ from typing import Any
 from rich.console import Console as RichConsole
 
 from lightning_modules.tasks.features import features_of
-from lightning_modules.tasks.folder import Task, read_task
+from lightning_modules.tasks.stored_task import Task
 from lightning_modules.tasks.tables import escape_field
-from lightning_modules.tasks.tagging.config import TagConfig, TagUseConfig
+from lightning_modules.tasks.tagging.config import TagUseConfig
 from lightning_modules.tasks.tagging.evaluation import evaluate
 from lightning_modules.tasks.tagging.joining import TextCutter, joined_text, text_of
-from lightning_modules.tasks.tagging.saved import TaskTagger, from_task, language_model
+from lightning_modules.tasks.tagging.saved import (
+    SavedTagger,
+    TaskTagger,
+    from_task,
+    language_model,
+    read_tagger,
+)
 from lightning_modules.tasks.tagging.spans import spans_of
 from lightning_modules.tasks.vector_source import VectorSource
 from pipeline.commands.tasks.tagging.data import (
@@ -30,7 +36,7 @@ from pipeline.commands.tasks.tagging.tables import TUNED, WITH, label_rows, scor
 from pipeline.config.sections import load_section
 from pipeline.console import Console
 from pipeline.training.device import resolve_device
-from preprocess.files.manifest import read_manifest, recorded
+from preprocess.files.manifest import read_manifest
 from preprocess.reading.labelled.examples import TaggedSentence
 from preprocess.reading.labelled.inputs import read_untagged
 from preprocess.reading.labelled.options import TaggedOptions
@@ -70,7 +76,7 @@ class _Opened:
 
 
 def _open(path: str, model: str | None, config: TagUseConfig) -> _Opened:
-    task = read_task(path, "tag")
+    task = read_tagger(path)
     tagger = from_task(task)
     source = _source(task, tagger, model, config.cache)
     device = resolve_device(config.device)
@@ -85,11 +91,12 @@ def _open(path: str, model: str | None, config: TagUseConfig) -> _Opened:
     read = TaggedOptions(**{name: options[name] for name in names})
     segmenter = config.segmenter or tagger.segmenter
     cutter = TextCutter(tagger.segmented, segmenter, by_rule="split" in given)
-    kept = recorded(TagConfig, task.config, "settings").kept_training
-    return _Opened(tagger, source, read, cutter, kept)
+    return _Opened(tagger, source, read, cutter, task.config.settings.kept_training)
 
 
-def _source(task: Task, tagger: TaskTagger, model: str | None, cache: str | None) -> VectorSource:
+def _source(
+    task: Task[SavedTagger], tagger: TaskTagger, model: str | None, cache: str | None
+) -> VectorSource:
     """Open the language model of a task, or a vector cache of it."""
     content = task.model.content
     is_cache = model is not None and read_manifest(model).stage == "embed"

@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.tasks.classification.heads import load_head, predict
+from lightning_modules.tasks.classification.heads import TextHead, predict
 from lightning_modules.tasks.classification.inputs import TextInputs, VectorInputs
 from lightning_modules.tasks.classification.network_config import NetworkConfig
 from lightning_modules.tasks.classification.objectives import Objective
 from lightning_modules.tasks.classification.training import HeadRun, LabelledData, train_head
 from lightning_modules.tasks.features import Features, features_of
 from lightning_modules.tasks.fitting import FitError
+from lightning_modules.tasks.folder import ModelReference
+from lightning_modules.tasks.stored_task import Task
 from lightning_modules.tasks.training_config import FinetuneConfig, FitConfig
-from lightning_modules.tasks.tuning import TunedModel, TunedWeightsError, tuned_model
+from lightning_modules.tasks.tuning import TunedModel, tuned_model
 from lightning_modules.vectors.pretrained import BiLM
+from preprocess.files.manifest import Manifest
+from preprocess.files.verified import DamagedResult
 
 SMALL = {"hidden": 8, "filters": 8}
 FIT = {"epochs": 6, "batch": 8, "learning_rate": 0.02}
@@ -77,7 +81,9 @@ def test_a_head_learns_what_its_vectors_tell(
         )
     assert not np.array_equal(runs[0].outputs, runs[1].outputs)
     config = NetworkConfig.model_validate({**SMALL, "kind": kind})
-    again = predict(load_head(config, runs[0].tensors), parts[1].inputs)
+    head = TextHead(config, 3, 6, 2)
+    head.load_state_dict(runs[0].tensors)
+    again = predict(head, parts[1].inputs)
     np.testing.assert_array_equal(again, runs[0].outputs)
 
 
@@ -160,8 +166,11 @@ def test_a_language_model_is_tuned_with_its_head(tmp_path: Path, model: BiLM) ->
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
     config = NetworkConfig.model_validate({"kind": "gru", **SMALL})
-    head = load_head(config, {n: t for n, t in run.tensors.items() if not n.startswith("bilm.")})
-    tuned = tuned_model(model, run.tensors)
+    head, tuned = TextHead(config, model.depth, model.dim, 2), TunedModel(model)
+    own = {n: t for n, t in run.tensors.items() if not n.startswith("bilm.")}
+    head.load_state_dict(own)
+    weights = {n.removeprefix("bilm."): t for n, t in run.tensors.items() if n not in own}
+    tuned.model.network.load_state_dict(weights)
     np.testing.assert_array_equal(predict(head, parts[1].inputs, tuned), run.outputs)
     # The tuned model embeds texts as any model does.
     features = features_of(tuned.model, None, TEXTS[::3], "word")
@@ -209,5 +218,10 @@ def test_texts_that_are_tuned_on_are_cut(model: BiLM) -> None:
 
 
 def test_the_weights_of_another_model_are_refused(model: BiLM) -> None:
-    with pytest.raises(TunedWeightsError, match=r"not the weights of a fine-tuned copy.*use the"):
-        tuned_model(model, {"bilm.input.embedding.weight": torch.zeros(2, 2)})
+    tensors = {"bilm.input.embedding.weight": torch.zeros(2, 2)}
+    manifest = Manifest("classify train", 1, "", "", "", {}, (), {})
+    reference = ModelReference(model.content)
+    task = Task("folder", manifest, "classify", None, (), tensors, {}, reference, bundled=False)
+    match = r"^folder/head\.safetensors is damaged \(no tensor 'bilm\."
+    with pytest.raises(DamagedResult, match=match):
+        tuned_model(task, model)

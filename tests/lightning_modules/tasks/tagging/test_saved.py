@@ -1,24 +1,29 @@
 """A tagger in the files of a task folder."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from lightning_modules.tasks.folder import ModelReference, Task, TaskError
-from lightning_modules.tasks.tagging.saved import from_task, to_config
+from lightning_modules.tasks.folder import ModelReference
+from lightning_modules.tasks.stored_task import Task
+from lightning_modules.tasks.tagging.config import TagConfig, TaggerConfig
+from lightning_modules.tasks.tagging.saved import SavedTagger, from_task, to_config
 from lightning_modules.tasks.tagging.trained import TrainedTagger
 from lightning_modules.tasks.tagging.training import Sentences
+from lightning_modules.tasks.tuning import PREFIX
 from preprocess.files.manifest import Manifest
-from preprocess.reading.labelled.options import TaggedOptions
+from preprocess.files.verified import DamagedResult
 
-READ = TaggedOptions(tags="4")
+SETTINGS = TagConfig(tags="4")
 
 
 @pytest.fixture
-def task(tagger: TrainedTagger, dev: Sentences) -> Task:
-    config: dict[str, Any] = to_config(tagger, dev.vectors, "script", READ, dev.examples)  # type: ignore[arg-type]
+def task(tagger: TrainedTagger, dev: Sentences) -> Task[SavedTagger]:
+    made = to_config(tagger, dev.vectors, "script", dev.examples, SETTINGS)  # type: ignore[arg-type]
+    config = SavedTagger.model_validate(json.loads(json.dumps(made)))
     manifest = Manifest("tag train", 1, "", "", "", {}, (), {})
     tags = tagger.parts.tags.tags
     tensors = dict(tagger.tensors())
@@ -28,11 +33,11 @@ def task(tagger: TrainedTagger, dev: Sentences) -> Task:
 
 
 def test_a_saved_tagger_predicts_the_same(
-    task: Task, tagger: TrainedTagger, dev: Sentences
+    task: Task[SavedTagger], tagger: TrainedTagger, dev: Sentences
 ) -> None:
     read = from_task(task)
     assert (read.join, read.depth, read.dim) == ("script", 3, 4)
-    assert read.read == READ.model_copy(update={"split": "words"})
+    assert read.read == SETTINGS.reading.model_copy(update={"split": "words"})
     assert read.tagger.parts == tagger.parts
     expected = tagger.predict(dev.tokens, dev.vectors)
     assert dev.vectors is not None
@@ -42,22 +47,25 @@ def test_a_saved_tagger_predicts_the_same(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"dim": 5}, "size mismatch|do not fit"),
-        ({"words": []}, "do not fit"),
-        ({"join": "glue"}, "join"),
-        ({"scheme": "IOB2"}, "do not fit"),
-        ({"network": {"hiden": 3}}, "network.hiden"),
+        ({"dim": 5}, r"head\.safetensors is damaged \('lstm\.weight_ih_l0' is float32 \(32, "),
+        ({"words": ()}, r"head\.safetensors is damaged \('words\.weight' is float32 \("),
+        ({"scheme": "IOB2"}, "holds files that do not fit each other"),
+        ({"network": TaggerConfig(hidden=10**7)}, r"head\.safetensors is damaged \("),
+        ({"network": TaggerConfig(hidden=10**12)}, "files that do not fit each other"),
     ],
 )
-def test_files_that_do_not_fit_are_refused(task: Task, change: Any, reason: str) -> None:
-    changed = replace(task, config={**task.config, **change})
-    with pytest.raises(TaskError, match=reason) as caught:
+def test_files_that_do_not_fit_are_refused(
+    task: Task[SavedTagger], change: Any, reason: str
+) -> None:
+    changed = replace(task, config=task.config.model_copy(update=change))
+    with pytest.raises(DamagedResult, match=reason) as caught:
         from_task(changed)
     assert "biloom tag train --overwrite" in str(caught.value)
 
 
-def test_labels_and_tensors_that_do_not_fit_are_refused(task: Task) -> None:
-    with pytest.raises(TaskError, match="do not fit each other"):
+def test_labels_and_tensors_that_do_not_fit_are_refused(task: Task[SavedTagger]) -> None:
+    with pytest.raises(DamagedResult, match="must be float32"):
         from_task(replace(task, labels=task.labels[:-1]))
-    with pytest.raises(TaskError, match="do not fit each other"):
-        from_task(replace(task, tensors={**task.tensors, "more": torch.zeros(1)}))
+    for name in ("more", f"{PREFIX}more"):
+        with pytest.raises(DamagedResult, match=f"unknown tensor '{name}'"):
+            from_task(replace(task, tensors={**task.tensors, name: torch.zeros(1)}))
