@@ -21,15 +21,17 @@ from lightning_modules.tasks.folder import ModelReference
 from pipeline.commands.tasks.classification.data import Data
 from pipeline.commands.tasks.classification.heads import TrainedHead
 from pipeline.commands.tasks.comparison import comparison
+from pipeline.commands.tasks.label_table import (
+    SHOWN_LABELS,
+    LabelRow,
+    show_labels,
+    shown_label,
+)
 from pipeline.console import Console
 from pipeline.reports.model_card import escape
 from preprocess.errors import one_line
 from preprocess.reading.labelled.examples import Target
 
-SHOWN_LABELS = 20
-"""Labels whose scores are printed."""
-_LONGEST = 60
-"""Characters of a label that are printed in a table."""
 WIDE = 50
 """Labels above which a table of predictions has no column for each label."""
 MAJORITY, BAG, LAYER_0 = "majority", "tf-idf", "layer 0"
@@ -75,7 +77,7 @@ def show_table(console: Console, rows: Sequence[Row], data: Data, metrics: dict[
         console.line(
             f"{COLUMNS[target][first]} without the dev texts that are also in train: {shown}"
         )
-    show_labels(console, metrics["by_label"], "dev texts")
+    show_scores_of_labels(console, metrics["by_label"], "dev texts")
 
 
 def comparisons(metrics: dict[str, Any], target: Target) -> list[str]:
@@ -93,27 +95,19 @@ def comparisons(metrics: dict[str, Any], target: Target) -> list[str]:
     return lines
 
 
-def show_labels(console: Console, found: Sequence[dict[str, Any]], texts: str = "texts") -> None:
+def show_scores_of_labels(
+    console: Console, found: Sequence[dict[str, Any]], texts: str = "texts"
+) -> None:
     """Print the scores of the most frequent labels; ``texts`` says of what texts."""
-    if not found:
-        return
-    shown = sorted(found, key=lambda one: -one["examples"])[:SHOWN_LABELS]
-    more = (
-        f" (the {SHOWN_LABELS} most frequent of {len(found):,})" if len(found) > len(shown) else ""
-    )
     rows = [
-        [
-            _shortened(one_line(one["label"])),
-            *(f"{100 * one[name]:.1f}" for name in ("precision", "recall", "f1")),
-            f"{one['examples']:,}",
-        ]
-        for one in shown
+        LabelRow(
+            one["label"],
+            [f"{100 * one[name]:.1f}" for name in ("precision", "recall", "f1")],
+            one["examples"],
+        )
+        for one in sorted(found, key=lambda one: -one["examples"])
     ]
-    console.table(f"labels{more}", ["label", "precision", "recall", "F1", texts], rows)
-
-
-def _shortened(label: str) -> str:
-    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
+    show_labels(console, "labels", ["precision", "recall", "F1", texts], rows)
 
 
 def value_columns(problem: Problem) -> list[str]:
@@ -223,7 +217,9 @@ def card(
         "",
     ]
     if data.problem.labels:
-        shown = ", ".join(escape(repr(label)) for label in data.problem.labels[:SHOWN_LABELS])
+        shown = ", ".join(
+            escape(repr(shown_label(label))) for label in data.problem.labels[:SHOWN_LABELS]
+        )
         more = ", ..." if len(data.problem.labels) > SHOWN_LABELS else ""
         lines += ["## Labels", "", f"{len(data.problem.labels):,}: {shown}{more}", ""]
     if metrics["layer_weights"]:

@@ -19,7 +19,7 @@ from lightning_modules.tasks.tables import escape_field
 from pipeline.commands.tasks.classification.data import ClassifyError, read_file, tell_labels
 from pipeline.commands.tasks.classification.tables import (
     WIDE,
-    show_labels,
+    show_scores_of_labels,
     value_cells,
     value_columns,
 )
@@ -81,7 +81,7 @@ def classify_test(task: str, file: str, model: str | None, overrides: Sequence[s
         ["", *COLUMNS[problem.target].values()],
         [cells(row, problem.target) for row in table],
     )
-    show_labels(console, rows_by_label(table[-1], truth, problem))
+    show_scores_of_labels(console, rows_by_label(table[-1], truth, problem))
     if empty := sum(bool(row.note) for row in rows):
         console.warn(
             f"{empty:,} texts have no token; they were predicted from the training labels alone"

@@ -10,6 +10,7 @@ from lightning_modules.tasks.intervals import Interval
 from lightning_modules.tasks.tagging.evaluation import Evaluation, difference
 from lightning_modules.tasks.tagging.trained import TrainedTagger
 from pipeline.commands.tasks.comparison import comparison
+from pipeline.commands.tasks.label_table import LabelRow, show_labels
 from pipeline.console import Console
 
 MOST_FREQUENT = "most frequent tag of each word"
@@ -48,19 +49,20 @@ def _cell(score: Interval, with_interval: bool) -> str:
     return f"{value} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
 
 
-def label_rows(found: Evaluation) -> Rows:
-    """Return the scores of the spans of each label in percent; no rows if there are no spans."""
-    header = ["label", "precision", "recall", "F1", "predicted", "gold"]
+def show_spans(console: Console, title: str, found: Evaluation) -> None:
+    """Print the scores of the spans of each label in percent; nothing if there are no spans."""
     rows = [
-        [
+        LabelRow(
             label,
-            *(f"{100 * value:.2f}" for value in (score.precision, score.recall, score.f1)),
-            f"{score.predicted:,}",
-            f"{score.gold:,}",
-        ]
+            [
+                *(f"{100 * value:.2f}" for value in (score.precision, score.recall, score.f1)),
+                f"{score.predicted:,}",
+            ],
+            score.gold,
+        )
         for label, score in found.by_label.items()
     ]
-    return header, rows
+    show_labels(console, title, ["precision", "recall", "F1", "predicted", "gold"], rows)
 
 
 def scores_of(found: Evaluation) -> dict[str, Any]:
@@ -114,9 +116,7 @@ class TagTable:
         score = COLUMNS[self.evaluations[last].first]
         for name, found in self.above.items():
             console.line(comparison(last, f"the {name}", score, found))
-        header, rows = label_rows(self.evaluations[last])
-        if rows:
-            console.table(f"spans by label, {last}", header, rows)
+        show_spans(console, f"spans by label, {last}", self.evaluations[last])
         console.line(f"learned weights of the layers, from layer 0: {_shares(tagger)}")
         for name, speed in self.speeds.items():
             console.line(f"{name}: {speed:,.0f} tokens/s")

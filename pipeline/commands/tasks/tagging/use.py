@@ -32,7 +32,7 @@ from pipeline.commands.tasks.tagging.data import (
     tell_unseen,
     vectors_of,
 )
-from pipeline.commands.tasks.tagging.tables import TUNED, WITH, label_rows, score_rows
+from pipeline.commands.tasks.tagging.tables import TUNED, WITH, score_rows, show_spans
 from pipeline.config.sections import load_section
 from pipeline.console import Console
 from pipeline.training.device import resolve_device
@@ -142,9 +142,7 @@ def tag_test(path: str, file: str, model: str | None, overrides: Sequence[str]) 
     title = f"test, {len(sentences):,} sentences, percent with 95 % intervals over sentences"
     name = TUNED if opened.tagger.finetuned else WITH
     console.table(title, *score_rows({name: scores}))
-    header, rows = label_rows(scores)
-    if rows:
-        console.table("spans by label", header, rows)
+    show_spans(console, "spans by label", scores)
 
 
 def tag_predict(path: str, file: str, model: str | None, overrides: Sequence[str]) -> None:
