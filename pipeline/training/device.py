@@ -13,6 +13,13 @@ from preprocess.work.resources import check_threads, usable_cores
 
 Precision = Literal["float32", "tf32", "bf16", "float16"]
 """Types of matrix products."""
+DTYPES: dict[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+}
+"""Dtype of the factors of matrix products."""
 LEAST_FLOAT16 = (7, 0)
 """Lowest compute capability with units for float16 matrix products."""
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 
@@ -27,7 +26,7 @@ from lightning_modules.training.validation.final import FinalEvaluation
 from lightning_modules.training.weights.best import BestCheckpoint, Patience, is_last_step
 from pipeline.exhaustion import exhausted
 from pipeline.stopping import STOP_SIGNALS, Stopped
-from pipeline.training.device import tf32_products
+from pipeline.training.device import DTYPES, tf32_products
 from pipeline.training.inputs import TrainingInputs
 from pipeline.training.rendezvous import connected
 from pipeline.training.strategy import (
@@ -128,12 +127,11 @@ def _precision(inputs: TrainingInputs) -> Precision:
 
 
 def _compute(inputs: TrainingInputs) -> Compute:
-    dtype = {"bf16": torch.bfloat16, "float16": torch.float16}.get(inputs.precision, torch.float32)
     flops = flops_per_token(
         inputs.config.model, inputs.counts, inputs.cutoffs, inputs.spelled_types
     )
     with tf32_products(inputs.precision == "tf32"):
-        peak = matmul_peak(inputs.device, dtype)
+        peak = matmul_peak(inputs.device, DTYPES[inputs.precision])
     return Compute(flops, peak * inputs.share.world)
 
 

@@ -28,13 +28,13 @@ class OrderedDDPStrategy(DDPStrategy):
 
     def __init__(self, sent: torch.dtype | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self._sent = sent
+        self.sent = sent
 
     def configure_ddp(self) -> None:
         """Wrap the module in DistributedDataParallel, and register the hook."""
         super().configure_ddp()
         assert isinstance(self.model, DistributedDataParallel)
-        self.model.register_comm_hook(self._sent, ordered_mean)
+        self.model.register_comm_hook(self.sent, ordered_mean)
 
 
 def ordered_mean(
