@@ -288,10 +288,10 @@ class LitBiLM(EvaluatedBiLM):
             torch.nn.utils.clip_grad_value_(weights, gradient_clip_val)
         skip_if(is_skipped, optimizer)
 
-    def optimizer_step(self, *arguments: Any) -> None:
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Take the step, and count it, also if it is skipped. Log its figures if it is time."""
         *others, closure = arguments
-        super().optimizer_step(*others, unscaled(closure, self.trainer))
+        super().optimizer_step(*others, unscaled(closure, self.trainer), **options)
         end_skip(*self.trainer.optimizers)
         if self.average is not None and not self.figures.skipped_in_a_row:
             self.average.add(list(self.network.parameters()))
