@@ -41,8 +41,9 @@ from lightning_modules.nn.window_maker import WindowMaker
 from lightning_modules.sizes import SpelledTypes, flops_per_token
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.lit_bilm import LitBiLM
+from lightning_modules.training.trainer_settings import PRECISIONS
 from lightning_modules.training.window_loader import Batch
-from pipeline.training.device import has_bf16
+from pipeline.training.device import DTYPES, resolve_precision
 from preprocess.tokenizers.spellings import Spellings
 
 UNROLL, VOCABULARY, WINDOWS = 20, 793_471, 4
@@ -110,7 +111,7 @@ def fit(module: LitBiLM, windows: list[Window], turns: Turns, device: torch.devi
         partial(synchronise, device),
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
-        precision="bf16-mixed" if has_bf16("auto", device) else "32-true",
+        precision=PRECISIONS[resolve_precision("auto", device)],
     )
 
 
@@ -147,7 +148,7 @@ def at_rows(
     other.network.recurrent = recurrent  # type: ignore[assignment]
     theirs = timed(other, windows, steps, device)
     tokens = rows * UNROLL
-    dtype = torch.bfloat16 if has_bf16("auto", device) else torch.float32
+    dtype = DTYPES[resolve_precision("auto", device)]
     flops = flops_per_token(config, counts, cutoffs, types_read(windows[0], tokens))
     found = {
         "tokens_per_s": tokens / ours,

@@ -198,10 +198,20 @@ class TrainConfig(Section):
         "the top layer in the loss (temporal activation regularisation, ibid.)",
     )
     max_skipped_steps: int = runtime(
-        10, "skipped steps in a row (gradient not finite) after which training fails", ge=1
+        10,
+        "skipped steps in a row (gradient not finite) after which training fails; in float16, only those "
+        "with a gradient scale of at most 1 count",
+        ge=1,
     )
-    precision: Literal["auto", "float32", "bf16"] = Field(
-        "auto", description="type of matrix products; auto means bf16 if the GPU supports it"
+    precision: Literal["auto", "float32", "tf32", "bf16", "float16"] = Field(
+        "auto",
+        description="type of matrix products; float16 scales the gradients; tf32 rounds the factors of "
+        "float32 products to 11 bits; auto means bf16 if the GPU supports it, float16 on other GPUs of "
+        "compute capability 7.0 or higher, else float32",
+    )
+    reduce_gradients: Literal["float32", "bf16"] = Field(
+        "float32",
+        description="type in which devices exchange their gradients; bf16 halves the traffic",
     )
     compile: Literal["auto", "on", "off"] = Field(
         "auto",

@@ -9,6 +9,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_modules.training.checkpoint_format import make_resumable
 from lightning_modules.training.config import TrainConfig
+from lightning_modules.training.gradient_scale import use_gradient_scaler
 from lightning_modules.training.trainer_settings import hyperparameters
 from preprocess.errors import UserError
 
@@ -57,8 +58,9 @@ class ForeignTrainerMixin(pl.LightningModule):
             ) from error
 
     def adapt_trainer(self) -> None:
-        """Let the Trainer read checkpoints of version 0.1, and undo `torch.compile` of the module.
+        """Adapt the checkpoints and the scaler of the Trainer, and undo `torch.compile` of the module.
 
+        The Trainer also reads checkpoints of version 0.1, and scales gradients by a `GradientScaler`.
         A compiled module replaces its steps. Compiling them takes very long, because the loop over time
         is unrolled, and `compile_cell` compiles what matters.
         """
@@ -72,6 +74,7 @@ class ForeignTrainerMixin(pl.LightningModule):
         if not isinstance(strategy.checkpoint_io, FormerCheckpoints):
             accumulated = self.trainer.accumulate_grad_batches
             strategy.checkpoint_io = FormerCheckpoints(strategy.checkpoint_io, accumulated)
+        use_gradient_scaler(self.trainer)
 
 
 class FormerCheckpoints(CheckpointIO):

@@ -21,6 +21,7 @@ from lightning_modules.training.checkpoint_format import (
 )
 from lightning_modules.training.config import PlateauConfig, TrainConfig
 from lightning_modules.training.evaluated_bilm import EvaluatedBiLM
+from lightning_modules.training.gradient_scale import current_scale, unscaled
 from lightning_modules.training.optimizers import (
     HeldOutSchedule,
     adopt_state,
@@ -52,8 +53,7 @@ class LitBiLM(EvaluatedBiLM):
     The loss is the mean of the directions' cross-entropies in nats, minimised by truncated
     backpropagation through time. A batch is one window of the rows of this rank, see
     `TokenShardDataModule`. The recurrent state of each row is carried from window to window, and is
-    part of a checkpoint. Windows are accumulated by ``Trainer(accumulate_grad_batches=...)``, and
-    matrix products use bfloat16 with ``Trainer(precision="bf16-mixed")``.
+    part of a checkpoint. The Trainer's ``accumulate_grad_batches`` and ``precision`` apply.
 
     The random seed of a forward pass is derived from (seed, window, rank, pass); the generators of the
     process are left as they were. A training that is resumed by ``Trainer.fit(ckpt_path=...)`` with the
@@ -62,7 +62,7 @@ class LitBiLM(EvaluatedBiLM):
     Logged every ``log_every_n_steps`` steps, and at the last one of an epoch: ``loss_forward``,
     ``loss_backward``, ``train_loss`` (their mean), in nats per token; ``perplexity_forward``,
     ``perplexity_backward``; ``gradient_norm`` before clipping; ``skipped_steps``; ``learning_rate``.
-    Logged after a validation, if defined: ``valid_loss``, ``valid_tokens``, ``valid_bits_per_byte``,
+    In float16 also ``gradient_scale``. Logged after a validation, if defined: ``valid_loss``, ``valid_tokens``, ``valid_bits_per_byte``,
     ``valid_forward_perplexity``, ``valid_backward_perplexity``, ``valid_average_perplexity``.
 
     Args:
@@ -159,10 +159,8 @@ class LitBiLM(EvaluatedBiLM):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser and the learning rate schedule of `TrainConfig`, stepped every step."""
         train = self.train_config
-        # A fused optimiser scales gradients itself, but they are needed before to be clipped.
-        fused = self.trainer.precision != "16-mixed"
         weights = [weight for weight in self.network.parameters() if weight.requires_grad]
-        optimizer = build_optimizer(train.optimizer, weights, train.learning_rate, fused)
+        optimizer = build_optimizer(train.optimizer, weights, train.learning_rate)
         if self.initial_optimizer and self._restored is None:
             adopt_state(optimizer, self.initial_optimizer)
         self.initial_optimizer = None
@@ -282,15 +280,18 @@ class LitBiLM(EvaluatedBiLM):
         by_norm = gradient_clip_algorithm != "value"
         weights = [weight for weight in self.network.parameters() if weight.grad is not None]
         limit = clip_norm(self.trainer, self.train_config) if by_norm else None
-        is_skipped = self.figures.count_gradient(clip_gradients(weights, limit))
+        scale = current_scale(self.trainer)
+        is_skipped = self.figures.count_gradient(clip_gradients(weights, limit), scale)
         self.carried_state.undo_if(is_skipped)
-        if not by_norm:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if gradient_clip_val and not by_norm:
+            # Lightning's method refuses a fused optimiser in float16.
+            torch.nn.utils.clip_grad_value_(weights, gradient_clip_val)
         skip_if(is_skipped, optimizer)
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Take the step, and count it, also if it is skipped. Log its figures if it is time."""
-        super().optimizer_step(*arguments, **options)
+        *others, closure = arguments
+        super().optimizer_step(*others, unscaled(closure, self.trainer), **options)
         end_skip(*self.trainer.optimizers)
         if self.average is not None and not self.figures.skipped_in_a_row:
             self.average.add(list(self.network.parameters()))
@@ -327,8 +328,7 @@ class LitBiLM(EvaluatedBiLM):
             "looks": list(self.held_out_losses),
             "average": self.averaged_weights(),
             "averaged_steps": self.average.steps if self.average else 0,
-            "skipped": self.figures.skipped,
-            "skipped_in_a_row": self.figures.skipped_in_a_row,
+            **self.figures.to_save(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -9,6 +9,9 @@ from torch import Tensor
 from lightning_modules.evaluation.held_out import WAYS, perplexity
 from lightning_modules.training.ranks.distribution import mean_over_ranks
 
+SKIPS = ("skipped", "skipped_in_a_row", "skipped_unscaled")
+"""Keys of a checkpoint with the numbers of skipped steps."""
+
 
 class StepFigures:
     """Figures of the last optimiser step, and the losses of the next one so far.
@@ -26,7 +29,9 @@ class StepFigures:
     def __init__(self, directions: int) -> None:
         self.losses, self.gradient_norm = torch.zeros(directions), torch.zeros(())
         self.learning_rate = 0.0
-        self._skips = torch.zeros(2, dtype=torch.int64)  # so far and in a row, on the device
+        # On the device: so far, in a row, and in a row with a gradient scale of at most 1.
+        self._skips = torch.zeros(3, dtype=torch.int64)
+        self._scale: Tensor | None = None
         self._copied = self._copied_before = _HostCopy(self._skips)
         self._parts: list[Tensor] = []
         self._shown: dict[str, float] = {}
@@ -46,20 +51,23 @@ class StepFigures:
         """Whether no part of the next step has been added."""
         return not self._parts
 
-    def count_gradient(self, norm: Tensor) -> Tensor:
+    def count_gradient(self, norm: Tensor, scale: Tensor | None = None) -> Tensor:
         """Record the norm of a gradient, without waiting for the device.
 
         Args:
             norm: the norm, ().
+            scale: what the loss was multiplied by in float16, (); None means it was not scaled.
 
         Returns:
             Whether the step is skipped because the norm is not finite, bool ().
         """
         is_skipped = ~norm.isfinite()
-        so_far, in_a_row = self._skips.to(norm.device).unbind()
-        self._skips = torch.stack([so_far + is_skipped, (in_a_row + 1) * is_skipped])
+        so_far, in_a_row, unscaled = self._skips.to(norm.device).unbind()
+        so_far, in_a_row = so_far + is_skipped, (in_a_row + 1) * is_skipped
+        unscaled = in_a_row if scale is None else (unscaled + (scale <= 1)) * is_skipped
+        self._skips = torch.stack([so_far, in_a_row, unscaled])
         self._copied_before, self._copied = self._copied, _HostCopy(self._skips)
-        self.gradient_norm = norm
+        self.gradient_norm, self._scale = norm, scale
         return is_skipped
 
     @property
@@ -74,9 +82,13 @@ class StepFigures:
 
     @property
     def known_skipped_in_a_row(self) -> int:
-        """`skipped_in_a_row`; on a GPU, that of the step before the last one, which needs no waiting."""
+        """`skipped_in_a_row` without the steps that a smaller scale of the gradients may prevent.
+
+        In float16, these are the steps with a scale above 1. On a GPU, it is the number of the step before
+        the last one, which needs no waiting.
+        """
         copied = self._copied if self._skips.device.type == "cpu" else self._copied_before
-        return copied.values()[1]
+        return copied.values()[2]
 
     def to_log(self) -> dict[str, float]:
         """Return the figures by name, with the means of the losses over all ranks.
@@ -93,11 +105,18 @@ class StepFigures:
                 "gradient_norm": float(self.gradient_norm),
                 "skipped_steps": self.skipped,
             }
+            if self._scale is not None:
+                self._shown["gradient_scale"] = float(self._scale)
         return dict(self._shown)
 
+    def to_save(self) -> dict[str, int]:
+        """Return the numbers of skipped steps for a checkpoint; waits for the device."""
+        return dict(zip(SKIPS, self._skips.tolist(), strict=True))
+
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
-        """Restore the numbers of skipped steps."""
-        self._skips = torch.tensor([checkpoint["skipped"], checkpoint["skipped_in_a_row"]])
+        """Restore the numbers of skipped steps. Former versions did not save the last one."""
+        so_far, in_a_row = (checkpoint[name] for name in SKIPS[:2])
+        self._skips = torch.tensor([so_far, in_a_row, checkpoint.get(SKIPS[2], in_a_row)])
         self._copied = self._copied_before = _HostCopy(self._skips)
 
 

@@ -4,21 +4,28 @@ import math
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.ranks.distribution import Share
 from preprocess.errors import UserError
 from preprocess.section import changes_result
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+PRECISIONS = {
+    "float32": "32-true",
+    "tf32": "32-true",
+    "bf16": "bf16-mixed",
+    "float16": "16-mixed",
+}
+"""Lightning's precision for each value of ``train.precision`` except auto."""
 
 
 def check_settings(train: TrainConfig) -> None:
     """Refuse settings that only `biloom train` can apply.
 
     Raises:
-        UserError: if the length or the size of the model is to follow from the corpus, or the training
-            is to start from other weights or to end early.
+        UserError: if the length or the size of the model is to follow from the corpus, the training is to
+            start from other weights or to end early, or gradients are to be reduced in 16 bits.
     """
     if train.patience is not None:
         raise UserError(
@@ -29,6 +36,11 @@ def check_settings(train: TrainConfig) -> None:
         raise UserError(
             "train.init_from is a setting of `biloom train`; with a Trainer of your own, use "
             "LitBiLM.load_from_checkpoint(...) in place of LitBiLM.for_corpus(...)"
+        )
+    if train.reduce_gradients != "float32":
+        raise UserError(
+            f"train.reduce_gradients={train.reduce_gradients} is a setting of `biloom train`; with a Trainer of "
+            "your own, use Trainer(strategy=DDPStrategy(ddp_comm_hook=bf16_compress_hook))"
         )
     if train.passes is not None or train.recipe is not None:
         raise UserError(
@@ -56,16 +68,21 @@ def check_trainer(trainer: pl.Trainer, train: TrainConfig) -> None:
     """
     default = TrainConfig.model_construct()
     precision, accumulated = trainer.precision, trainer.accumulate_grad_batches
-    if precision not in PRECISIONS:
+    if precision not in PRECISIONS.values():
         raise UserError(
             f"Trainer(precision='{precision}') is not supported, because the weights and the recurrent "
-            f"state must be float32; use one of {', '.join(map(repr, PRECISIONS))}"
+            f"state must be float32; use one of {', '.join(map(repr, dict.fromkeys(PRECISIONS.values())))}"
         )
-    wanted = {"float32": "32-true", "bf16": "bf16-mixed"}.get(train.precision, precision)
+    wanted = PRECISIONS.get(train.precision, precision)
     if precision != wanted:
         raise UserError(
             f"train.precision is {train.precision}, but the Trainer's is '{precision}'; use "
             f"Trainer(precision='{wanted}'), or leave train.precision at auto"
+        )
+    if train.precision == "tf32" and torch.get_float32_matmul_precision() == "highest":
+        raise UserError(
+            "train.precision is tf32, but torch computes float32 matrix products exactly; call "
+            "torch.set_float32_matmul_precision('high') first, or leave train.precision at auto"
         )
     if train.accumulate_steps not in (default.accumulate_steps, accumulated):
         raise UserError(

@@ -37,6 +37,10 @@ MANY_PASSES = 4.0
 LAST_PART = 0.1
 """Last share of the steps, over which training loss is averaged to compare it with held-out loss."""
 
+FIRST_SKIPS, LATER_SKIPS = 16, 1e-3
+"""Steps that a training in float16 skips at most, as long as it does not diverge: the first ones until the
+scale of the gradients has fallen from 65,536, and one after each 2,000 steps, at which it doubles."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -261,6 +265,9 @@ def _skipped(training: Mapping[str, Any]) -> Verdict | None:
         return None
     if not skipped:
         return Verdict("good", "Skipped steps", "No step was skipped: every gradient was finite.")
+    if training.get("precision") == "float16" and skipped <= FIRST_SKIPS + steps * LATER_SKIPS:
+        text = f"{skipped:,} of {steps:,} steps were skipped to find the scale of gradients in float16."
+        return Verdict("note", "Skipped steps", text)
     return Verdict(
         "attention",
         "Skipped steps",

@@ -129,6 +129,7 @@ def _facts(found: Findings) -> Iterable[tuple[str, str]]:
     yield "Tokenizer", f"{found.tokenizer}, vocabulary {trained.details['vocabulary']:,}"
     yield "Model", architecture(trained.details)
     yield "Training", _length(trained.details, seconds)
+    yield "Precision", trained.details.get("precision", "")
 
 
 def _length(trained: Mapping[str, Any], seconds: float | None = None) -> str:

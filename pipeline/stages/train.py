@@ -95,6 +95,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         "tokens": module.step * train.tokens_a_step,
         "passes": round(passes, 4),
         "parameters": size,
+        "precision": inputs.precision,
         "skipped_steps": module.figures.skipped,
         "averaged": module.is_averaging,
         "tokenizer": corpus.details["tokenizer"],
@@ -179,7 +180,11 @@ def reopen(config: Config, place: StageFolder) -> None:
 def _where(inputs: TrainingInputs) -> str:
     world = inputs.share.world
     name = device_name(inputs.device)
-    return f"{f'{world} x ' if world > 1 else ''}{name}{', bf16' if inputs.bf16 else ''}"
+    return f"{f'{world} x ' if world > 1 else ''}{name}{_precision(inputs)}"
+
+
+def _precision(inputs: TrainingInputs) -> str:
+    return "" if inputs.precision == "float32" else f", {inputs.precision}"
 
 
 def _how_much(inputs: TrainingInputs) -> str:

@@ -1,6 +1,8 @@
 """The device that the network runs on, the number of devices and threads, and the precision."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -8,6 +10,18 @@ import torch
 from pipeline.config.runners import RunnerConfig
 from preprocess.errors import UserError
 from preprocess.work.resources import check_threads, usable_cores
+
+Precision = Literal["float32", "tf32", "bf16", "float16"]
+"""Types of matrix products."""
+DTYPES: dict[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+}
+"""Dtype of the factors of matrix products."""
+LEAST_FLOAT16 = (7, 0)
+"""Lowest compute capability with units for float16 matrix products."""
 
 
 def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -74,14 +88,52 @@ def use_cores(processes: int) -> None:
     check_threads(threads)
 
 
-def has_bf16(precision: Literal["auto", "float32", "bf16"], device: torch.device) -> bool:
-    """Return True if matrix products use bfloat16; "auto" means on GPUs that support it.
+def resolve_precision(
+    precision: Literal["auto", "float32", "tf32", "bf16", "float16"], device: torch.device
+) -> Precision:
+    """Return the type of matrix products; "auto" is the fastest one that the device has units for.
 
-    "auto" excludes CPUs, because those without matrix units emulate it, slower than float32.
+    On CPUs, "auto" means float32, because CPUs without matrix units emulate the other types.
+
+    Raises:
+        UserError: "tf32" is set, and the device does not have it.
     """
-    if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return precision == "bf16"
+    on_gpu = device.type == "cuda"
+    if precision == "tf32" and not (on_gpu and torch.cuda.is_tf32_supported()):
+        raise UserError(
+            f"train.precision is tf32, but {device_name(device)} cannot compute in it; an NVIDIA GPU of "
+            "compute capability 8.0 or higher can. Set it to auto or float32"
+        )
+    if precision != "auto":
+        return precision
+    if not on_gpu:
+        return "float32"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    return "float16" if torch.cuda.get_device_capability(device) >= LEAST_FLOAT16 else "float32"
+
+
+@contextmanager
+def tf32_products(is_used: bool) -> Iterator[None]:
+    """Let GPUs round the factors of float32 matrix products to TF32 within a context.
+
+    Args:
+        is_used: whether to do so; otherwise, torch's setting stays as it is.
+    """
+    matmul = torch.backends.cuda.matmul
+    if not is_used or torch.get_float32_matmul_precision() != "highest":
+        yield
+        return
+    # Since torch 2.9. To set it alone makes `torch.get_float32_matmul_precision` fail, which
+    # Lightning calls. `torch.set_float32_matmul_precision` would change products on CPUs too.
+    former = getattr(matmul, "fp32_precision", None)
+    matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = False
+        if former is not None:
+            matmul.fp32_precision = former
 
 
 def device_name(device: torch.device) -> str:

@@ -28,7 +28,13 @@ from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.inputs import stage_folder, tokenizer_of
 from pipeline.lifecycle.stage import StageError, StageFolder
-from pipeline.training.device import device_count, has_bf16, resolve_device, use_cores
+from pipeline.training.device import (
+    Precision,
+    device_count,
+    resolve_device,
+    resolve_precision,
+    use_cores,
+)
 from pipeline.training.memory import check_memory
 from pipeline.training.processes import Processes, processes_of
 from preprocess.shards.format import Corpus
@@ -113,9 +119,9 @@ class TrainingInputs:
         return cls(config, place, corpus, device, processes, share, step, checkpoint, initial)
 
     @property
-    def bf16(self) -> bool:
-        """Whether matrix products use bfloat16."""
-        return has_bf16(self.config.train.precision, self.device)
+    def precision(self) -> Precision:
+        """The type of matrix products."""
+        return resolve_precision(self.config.train.precision, self.device)
 
     @property
     def output_vocabulary(self) -> int:

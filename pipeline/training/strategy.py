@@ -2,6 +2,7 @@
 
 import os
 import signal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -12,6 +13,7 @@ from pytorch_lightning.plugins.environments import (  # type: ignore[attr-define
     TorchElasticEnvironment,
 )
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
 from lightning_modules.training.ranks.ordered_sum import OrderedDDPStrategy
 from pipeline.training.processes import Processes
@@ -22,23 +24,30 @@ def backend_of(device: torch.device) -> str:
     return "nccl" if device.type == "cuda" else "gloo"
 
 
-def strategy_of(processes: Processes, device: torch.device) -> Strategy:
+def strategy_of(
+    processes: Processes, device: torch.device, reduced: Literal["float32", "bf16"] = "float32"
+) -> Strategy:
     """Return Lightning's strategy for the processes of a training.
 
     Args:
         processes: the processes of the training.
         device: the device of this process.
+        reduced: type in which the processes exchange their gradients.
     """
     if processes.world == 1:
         return SingleDeviceStrategy(device)
+    options: dict[str, Any] = {
+        "process_group_backend": backend_of(device),
+        "gradient_as_bucket_view": True,
+        "broadcast_buffers": False,  # they are the same on every rank
+    }
+    if device.type != "cpu":
+        hook = bf16_compress_hook if reduced == "bf16" else None
+        return DDPStrategy(ddp_comm_hook=hook, **options)
     # A sum of two numbers does not depend on their order, so two ranks need no order.
-    ordered = device.type == "cpu" and processes.world > 2
-    kind = OrderedDDPStrategy if ordered else DDPStrategy
-    return kind(
-        process_group_backend=backend_of(device),
-        gradient_as_bucket_view=True,
-        broadcast_buffers=False,  # they are the same on every rank
-    )
+    if processes.world == 2 and reduced == "float32":
+        return DDPStrategy(**options)
+    return OrderedDDPStrategy(torch.bfloat16 if reduced == "bf16" else None, **options)
 
 
 class StartedByBiloom(ClusterEnvironment):

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 
 from lightning_modules.allocator import keep_memory
 from lightning_modules.matmul_peak import matmul_peak
@@ -18,6 +18,7 @@ from lightning_modules.sizes import flops_per_token
 from lightning_modules.training.callbacks import Compute, Metrics, ProgressBar
 from lightning_modules.training.checkpoints import CheckpointFiles, Checkpoints
 from lightning_modules.training.datamodule import TokenShardDataModule
+from lightning_modules.training.gradient_scale import GradientScaler
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.metrics_file import METRICS, Row
 from lightning_modules.training.ranks.distribution import lost_process_reported
@@ -25,6 +26,7 @@ from lightning_modules.training.validation.final import FinalEvaluation
 from lightning_modules.training.weights.best import BestCheckpoint, Patience, is_last_step
 from pipeline.exhaustion import exhausted
 from pipeline.stopping import STOP_SIGNALS, Stopped
+from pipeline.training.device import DTYPES, tf32_products
 from pipeline.training.inputs import TrainingInputs
 from pipeline.training.rendezvous import connected
 from pipeline.training.strategy import (
@@ -88,6 +90,7 @@ def fit(
     with (
         _quiet(),
         _memory_advice(),
+        tf32_products(inputs.precision == "tf32"),
         connected(processes, backend_of(device), device, purpose, work),
         lost_process_reported(share.world),
     ):
@@ -95,9 +98,8 @@ def fit(
             accelerator="gpu" if gpu else "cpu",
             devices=share.world // train.num_nodes,
             num_nodes=train.num_nodes,
-            strategy=strategy_of(processes, device),
-            precision="bf16-mixed" if inputs.bf16 else "32-true",
-            plugins=[environment_of(processes), files],
+            strategy=strategy_of(processes, device, train.reduce_gradients),
+            plugins=[environment_of(processes), files, _precision(inputs)],
             max_epochs=-1,
             max_steps=train.steps,
             accumulate_grad_batches=train.accumulate_steps,
@@ -116,12 +118,21 @@ def fit(
             trainer.fit(module, data, ckpt_path=resumed)
 
 
+def _precision(inputs: TrainingInputs) -> Precision:
+    """Return Lightning's part of a precision. By its name, float16 would mean bf16 on CPUs."""
+    device = inputs.device.type
+    if inputs.precision == "float16":
+        return MixedPrecision("16-mixed", device, GradientScaler(device))
+    return MixedPrecision("bf16-mixed", device) if inputs.precision == "bf16" else Precision()
+
+
 def _compute(inputs: TrainingInputs) -> Compute:
-    dtype = torch.bfloat16 if inputs.bf16 else torch.float32
     flops = flops_per_token(
         inputs.config.model, inputs.counts, inputs.cutoffs, inputs.spelled_types
     )
-    return Compute(flops, matmul_peak(inputs.device, dtype) * inputs.share.world)
+    with tf32_products(inputs.precision == "tf32"):
+        peak = matmul_peak(inputs.device, DTYPES[inputs.precision])
+    return Compute(flops, peak * inputs.share.world)
 
 
 @contextmanager

@@ -201,6 +201,8 @@ def _compiled(
             dtypes.append(torch.bfloat16)
         else:
             cell = Cell(*(torch.compile(step) for step in module.EAGER))
+            # The type of matrix products on such a GPU, unless the user sets another one.
+            dtypes.append(torch.bfloat16 if torch.version.hip else torch.float16)
         for dtype in dtypes:
             check_cell(cell, module, rows, hidden, clip, device, dtype)
     return cell

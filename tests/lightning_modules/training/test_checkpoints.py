@@ -1,5 +1,6 @@
 """When checkpoints are written and which one is read, without a Trainer."""
 
+import math
 import re
 import signal
 import threading
@@ -394,6 +395,19 @@ def test_diverged_training_fails_and_names_the_last_good_checkpoint(
         "step 5: the gradient was not finite 3 times in a row; the last good checkpoint is "
         f"{tmp_path}/step-000000002.ckpt. The same command resumes from there. To train again"
     )
+
+
+def test_an_overflow_in_float16_is_no_divergence_until_the_scale_has_fallen_to_1(
+    tmp_path: Path,
+) -> None:
+    run = Run(tmp_path, checkpoint_steps=2, max_skipped_steps=2)
+    scales = [2.0**power for power in range(16, -2, -1)]
+    for step, scale in enumerate(scales, 1):
+        run.module.figures.count_gradient(torch.tensor(math.inf), torch.tensor(scale))
+        if scale > 0.5:
+            run(range(step, step + 1))
+    with pytest.raises(TrainingDiverged, match="step 18: the gradient was not finite 2 times"):
+        run(range(18, 19))
 
 
 def test_a_number_of_skipped_steps_that_is_known_late_is_the_one_in_the_message(

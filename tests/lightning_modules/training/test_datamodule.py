@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.datamodule import TokenShardDataModule, training_stream
@@ -134,9 +135,16 @@ def test_a_validation_reads_the_whole_split_or_the_batches_that_a_trainer_allows
     assert found[3] == 3 * 2 * min(rows, 32)
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+PRECISIONS = {
+    "32-true": Precision(),
+    "bf16-mixed": MixedPrecision("bf16-mixed", "cpu"),
+    "16-mixed": MixedPrecision("16-mixed", "cpu"),
+}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_a_validation_has_the_precision_of_training(tiny: Tiny, precision: str) -> None:
-    """The products of a validation are in bf16 if those of training are; the loss is in float32."""
+    """The products of a validation have the type of those of training; the loss is in float32."""
     dtypes: list[tuple[torch.dtype, torch.dtype]] = []
 
     class Watched(LitBiLM):
@@ -151,12 +159,12 @@ def test_a_validation_has_the_precision_of_training(tiny: Tiny, precision: str) 
     made = Watched.for_corpus(data.corpus, MODEL, train)
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, precision=precision, max_steps=1,
+        enable_model_summary=False, plugins=[PRECISIONS[precision]], max_steps=1,
         val_check_interval=1, check_val_every_n_epoch=None,
     )  # fmt: skip
     trainer.fit(made, data)
-    matmul = torch.float32 if precision == "32-true" else torch.bfloat16
-    assert set(dtypes) == {(matmul, torch.float32)}
+    matmul = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    assert set(dtypes) == {(matmul[precision], torch.float32)}
     exact = LitBiLM.for_corpus(data.corpus, MODEL, train)
     exact.load_state_dict(made.state_dict())
     loss = made.held_out["loss"]

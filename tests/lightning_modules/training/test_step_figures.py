@@ -19,6 +19,25 @@ def test_steps_whose_gradient_is_not_finite_are_counted() -> None:
     assert told == [(0, 0, 0), (1, 1, 1), (2, 2, 2), (2, 0, 0), (3, 1, 1)]
 
 
+def test_steps_with_a_scale_above_1_are_not_known_as_skipped_in_a_row() -> None:
+    figures = StepFigures(2)
+    told = []
+    for norm, scale in (
+        (math.inf, 4.0),
+        (math.inf, 2.0),
+        (math.nan, 1.0),
+        (math.inf, 0.5),
+        (1, 0.25),
+    ):
+        figures.count_gradient(torch.tensor(norm), torch.tensor(scale))
+        told.append((figures.skipped_in_a_row, figures.known_skipped_in_a_row))
+        again = StepFigures(2)
+        again.restore(figures.to_save())
+        assert again.to_save() == figures.to_save()
+
+    assert told == [(1, 0), (2, 0), (3, 1), (4, 2), (0, 0)]
+
+
 def test_the_numbers_of_skipped_steps_are_restored() -> None:
     figures = StepFigures(1)
     figures.restore({"skipped": 7, "skipped_in_a_row": 2})

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import torch
 
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.trainer_settings import (
@@ -35,6 +36,18 @@ def trainer(**options: Any) -> pl.Trainer:
             {"precision": "bf16"},
             r"^train\.precision is bf16, but the Trainer's is '32-true'; use "
             r"Trainer\(precision='bf16-mixed'\), or leave train\.precision at auto$",
+        ),
+        (
+            {},
+            {"precision": "float16"},
+            r"^train\.precision is float16, but the Trainer's is '32-true'; use "
+            r"Trainer\(precision='16-mixed'\), or leave train\.precision at auto$",
+        ),
+        (
+            {},
+            {"precision": "tf32"},
+            r"^train\.precision is tf32, but torch computes float32 matrix products exactly; call "
+            r"torch\.set_float32_matmul_precision\('high'\) first, or leave",
         ),
         (
             {"accumulate_grad_batches": 3},
@@ -110,6 +123,20 @@ def test_settings_that_follow_from_the_corpus_are_refused(train: dict[str, Any])
         UserError, match=r"^train\.passes and train\.recipe are settings of `biloom train`; with a"
     ):
         check_settings(TrainConfig.model_validate(train))
+
+
+def test_tf32_is_accepted_once_torch_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    check_trainer(trainer(), TrainConfig(precision="tf32"))
+
+
+def test_the_type_that_gradients_are_reduced_in_is_refused() -> None:
+    with pytest.raises(
+        UserError,
+        match=r"^train\.reduce_gradients=bf16 is a setting of `biloom train`; with a Trainer of your own, "
+        r"use Trainer\(strategy=DDPStrategy\(ddp_comm_hook=bf16_compress_hook\)\)$",
+    ):
+        check_settings(TrainConfig(reduce_gradients="bf16"))
 
 
 def test_hyperparameters_are_the_settings_that_change_the_result() -> None:

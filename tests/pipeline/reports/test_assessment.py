@@ -248,6 +248,11 @@ def test_skipped_steps() -> None:
     assert found.text.startswith(
         "3 of 100 steps were skipped because their gradient was not finite"
     )
+    found = verdict("Skipped steps", rows(), skipped_steps=16, precision="float16")
+    assert found.level == "note"
+    assert found.text == "16 of 100 steps were skipped to find the scale of gradients in float16."
+    found = verdict("Skipped steps", rows(), skipped_steps=17, precision="float16")
+    assert found.level == "attention"
     trained = {"steps": 100, "passes": 1.0}
     assert "Skipped steps" not in [one.topic for one in assess(trained, [], {})]
 

@@ -105,6 +105,9 @@ def test_what_a_store_does_not_say_is_left_out(shown: Any, monkeypatch: pytest.M
     assert found.text_of("h1") == "run"
     assert found.facts["Trained"] == "biloom 0.1.0"
     assert found.facts["Training"] == "20 steps, 12.8k tokens"
+    assert "Precision" not in found.facts, "former versions did not record it"
+    named = result("train", TRAINED | {"precision": "float16"})
+    assert shown(replace(bare, training=named)).facts["Precision"] == "float16"
 
 
 @pytest.mark.parametrize(

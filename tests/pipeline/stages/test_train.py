@@ -530,6 +530,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "shuffled": ("train.order=shuffled", "train.reset_state=0"),
     "reset": ("train.reset_state=true", "train.accumulate_steps=2", "train.row_passes=3"),
     "bf16": ("train.precision=bf16",),
+    "float16": ("train.precision=float16",),
     "data_workers": ("train.data_workers=1", "train.clip_norm=null"),
 }
 
@@ -548,7 +549,7 @@ def test_every_kind_of_training_resumes_to_the_same_bits_and_is_evaluated_and_ex
     evaluated, _ = tiny.run("evaluate", tmp_path / "whole", *chosen, "evaluate.checkpoint=last")
     looked = [row for row in rows if "valid_forward_perplexity" in row][-1]
     # In training, held-out text has the precision of training and, with carried state, longer rows.
-    tolerance = {"bf16": 1e-2, "shuffled": 0.05}.get(kind, 1e-4)
+    tolerance = {"bf16": 1e-2, "float16": 2e-3, "shuffled": 0.05}.get(kind, 1e-4)
     assert evaluated.details["forward_perplexity"] == pytest.approx(
         looked["valid_forward_perplexity"], rel=tolerance
     )

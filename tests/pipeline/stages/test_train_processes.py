@@ -127,6 +127,23 @@ def test_two_processes_train_like_one(tiny: Tiny, biloom: Command, tmp_path: Pat
     assert details["tokens"] == 60 * 4 * 5
 
 
+def test_two_processes_train_in_float16_and_reduce_in_bf16(
+    tiny: Tiny, biloom: Command, tmp_path: Path
+) -> None:
+    options = ("train.precision=float16", "train.reduce_gradients=bf16")
+    printed = train(tiny, biloom, tmp_path / "two", *STILL, *options)
+    tiny.run("train", tmp_path / "one", *TWO, *STILL, "train.devices=1")
+
+    assert "parameters on 2 x 1 CPU threads, float16; " in printed
+    rough, exact = losses(tmp_path / "two"), losses(tmp_path / "one")
+    np.testing.assert_allclose(rough, exact, rtol=0.02)
+    assert np.abs(rough - exact).max() > 1e-4
+    row = [row for row in metrics(tmp_path / "two") if "loss_forward" in row][-1]
+    assert row["gradient_scale"] == 65536
+    details = read_manifest(str(tmp_path / "two" / "train"), "train").details
+    assert (details["precision"], details["skipped_steps"]) == ("float16", 0)
+
+
 @pytest.mark.slow
 def test_held_out_figures_have_the_same_bits_in_any_number_of_processes(
     tiny: Tiny, biloom: Command, tmp_path: Path

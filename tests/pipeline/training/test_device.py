@@ -7,7 +7,14 @@ import torch
 
 from pipeline.config.runners import DirectOptions, DirectRunner, PortableRunner
 from pipeline.training import device as module
-from pipeline.training.device import device_name, resolve_device, use_cores, with_a_worker_per_gpu
+from pipeline.training.device import (
+    device_name,
+    resolve_device,
+    resolve_precision,
+    tf32_products,
+    use_cores,
+    with_a_worker_per_gpu,
+)
 from preprocess.errors import UserError
 
 
@@ -26,6 +33,80 @@ def test_a_missing_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(UserError, match=r"train\.device is cuda, but torch finds no GPU; set it"):
         resolve_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [
+        ((9, 0), "bf16"),
+        ((8, 0), "bf16"),
+        ((7, 5), "float16"),
+        ((7, 0), "float16"),
+        ((6, 1), "float32"),
+    ],
+)
+def test_auto_is_the_fastest_precision_that_a_gpu_has_units_for(
+    capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: capability >= (8, 0)
+    )
+
+    assert resolve_precision("auto", gpu) == expected
+    assert resolve_precision("auto", torch.device("cpu")) == "float32"
+    for asked in ("float32", "bf16", "float16"):
+        assert resolve_precision(asked, gpu) == asked  # type: ignore[arg-type]
+
+
+def test_tf32_is_refused_without_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    for is_supported in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda found=is_supported: found)
+        with pytest.raises(
+            UserError, match=r"^train\.precision is tf32, but \d+ CPU threads cannot"
+        ):
+            resolve_precision("tf32", torch.device("cpu"))
+    with pytest.raises(
+        UserError,
+        match=r"is tf32, but Tesla T4 cannot .* 8\.0 or higher can\. Set it to auto or float32$",
+    ):
+        resolve_precision("tf32", gpu)
+    monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: True)
+    assert resolve_precision("tf32", gpu) == "tf32"
+
+
+def test_tf32_is_allowed_in_its_context_only() -> None:
+    def setting() -> tuple[Any, ...]:
+        matmul, on_cpu = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+        return (
+            torch.get_float32_matmul_precision(),
+            matmul.allow_tf32,
+            matmul.fp32_precision,
+            on_cpu.fp32_precision,
+        )
+
+    former = setting()
+    with tf32_products(False):
+        assert setting() == former
+    with tf32_products(True):
+        assert setting() == ("high", True, "tf32", former[3])
+    assert setting() == former
+    with pytest.raises(KeyError), tf32_products(True):
+        raise KeyError
+    assert setting() == former
+
+    torch.set_float32_matmul_precision("medium")
+    try:
+        chosen = setting()
+        with tf32_products(True):
+            assert setting() == chosen, "the user has allowed more"
+        assert setting() == chosen
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cuda.matmul.fp32_precision = former[2]
 
 
 def test_a_cpu_is_named_by_its_threads() -> None:

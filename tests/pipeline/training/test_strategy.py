@@ -14,6 +14,7 @@ from pytorch_lightning.plugins.environments import (  # type: ignore[attr-define
     TorchElasticEnvironment,
 )
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.ranks.ordered_sum import OrderedDDPStrategy
@@ -122,6 +123,17 @@ def test_gradients_of_three_or_more_cpu_ranks_are_summed_in_order(
 ) -> None:
     assert type(strategy_of(Processes(world=world), device)) is kind
     assert backend_of(device) == backend
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_gradients_are_reduced_in_bf16_if_the_user_asks(world: int) -> None:
+    on_gpu, on_cpu = (strategy_of(Processes(world=world), d, "bf16") for d in (GPU, CPU))
+
+    assert type(on_gpu) is DDPStrategy
+    assert on_gpu._ddp_comm_hook is bf16_compress_hook
+    assert isinstance(on_cpu, OrderedDDPStrategy)
+    assert on_cpu.sent is torch.bfloat16
+    assert isinstance(strategy_of(Processes(world=1), CPU, "bf16"), SingleDeviceStrategy)
 
 
 class Module(pl.LightningModule):

@@ -61,9 +61,11 @@ def resources(kernel: Any, tmp_path: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 90, 100])
+@pytest.mark.parametrize("capability", [80, 86, 90, 100, 120])
 @pytest.mark.parametrize("name", POINTERS)
-@pytest.mark.parametrize(("dtype", "options"), [("bf16", False), ("bf16", True), ("fp32", True)])
+@pytest.mark.parametrize(
+    ("dtype", "options"), [("bf16", False), ("bf16", True), ("fp16", True), ("fp32", True)]
+)
 def test_a_kernel_spills_nothing_and_moves_16_bytes_a_thread(
     name: str,
     capability: int,

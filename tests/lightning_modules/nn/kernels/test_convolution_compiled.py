@@ -27,7 +27,7 @@ OPERANDS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 90, 100])
+@pytest.mark.parametrize("capability", [80, 86, 90, 100, 120])
 @pytest.mark.parametrize("dtype", [BF16, FP32])
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_spills_nothing_and_moves_16_bytes_a_thread(

@@ -174,11 +174,12 @@ def test_a_row_whose_only_column_is_excluded_has_no_gradient(dim: int, kept: int
 
 @pytest.mark.parametrize("dim", [16, 144])
 @pytest.mark.parametrize("kept", [0, 1 << 20])
+@pytest.mark.parametrize("dtype", [BF16, FP16])
 @pytest.mark.parametrize("number", [1e4, -1e4, math.inf, -math.inf, math.nan])
 def test_large_logits_are_exact_and_others_make_the_loss_not_finite_as_in_eager(
-    number: float, dim: int, kept: int
+    number: float, dtype: torch.dtype, dim: int, kept: int
 ) -> None:
-    leaves, columns = example(3, dim, 90, BF16, False)
+    leaves, columns = example(3, dim, 90, dtype, False)
     hidden, weight = leaves
     columns = torch.tensor([70, 3, 4])
     with torch.no_grad():
@@ -186,10 +187,10 @@ def test_large_logits_are_exact_and_others_make_the_loss_not_finite_as_in_eager(
         weight[70, 0], hidden[1, 0] = number, 1.0
         hidden[[0, 2], 0] = 0 if math.isfinite(number) else 1e-3
 
-    with mock.patch.object(fused_loss, "KEPT", kept), torch.autocast("cpu", BF16):
+    with mock.patch.object(fused_loss, "KEPT", kept), torch.autocast("cpu", dtype):
         runs = []
         for function in (fused_loss.fused_loss, eager):
-            loss = function(hidden, weight, None, columns, False, BF16)
+            loss = function(hidden, weight, None, columns, False, dtype)
             runs.append([loss, *torch.autograd.grad(loss.sum(), leaves)])
 
     assert torch.equal(runs[0][0].isfinite(), runs[1][0].isfinite())
@@ -197,6 +198,24 @@ def test_large_logits_are_exact_and_others_make_the_loss_not_finite_as_in_eager(
         assert theirs.isfinite().all() or not ours.isfinite().all()
     if math.isfinite(number):
         torch.testing.assert_close(runs[0][0], runs[1][0], rtol=1e-2, atol=0.1)
+
+
+@pytest.mark.parametrize("dim", [16, 144])
+@pytest.mark.parametrize("kept", [0, 1 << 20])
+def test_gradients_of_a_scaled_loss_are_right_in_float16(dim: int, kept: int) -> None:
+    """The largest scale of a training is tried, 65,536, and one that overflows."""
+    leaves, columns = example(24, dim, 90, FP16, True)
+    wide = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    expected = torch.autograd.grad(exact(*wide, columns, False).mean(), wide)
+    scales = [65536.0, 65536.0 * 1024]
+    with mock.patch.object(fused_loss, "KEPT", kept):
+        loss = fused_loss.fused_loss(*leaves, columns, False, FP16).mean()
+        found, over = (torch.autograd.grad(loss * s, leaves, retain_graph=True) for s in scales)
+
+    for ours, theirs in zip(found, expected, strict=True):
+        error = (ours.double() / scales[0] - theirs).norm() / theirs.norm()
+        assert error < ROUNDING[FP16] * (1 if dim == 16 else 32)
+    assert dim == 16 or not over[1].isfinite().all(), "an overflow is seen"
 
 
 def eager(

@@ -43,7 +43,7 @@ def kernels() -> list[tuple[str, str, dict[str, int], int, int]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flag", [False, True])
-@pytest.mark.parametrize("capability", [80, 90, 100])
+@pytest.mark.parametrize("capability", [80, 86, 90, 100, 120])
 @pytest.mark.parametrize(("module", "name", "constants", "warps", "wide"), kernels())
 def test_a_kernel_spills_nothing_and_moves_16_bytes_a_thread(
     module: str,

@@ -84,6 +84,24 @@ def test_a_gpu_without_the_capability_of_the_kernels_uses_torch_compile_and_says
     assert sentence.startswith(f"The LSTM cell {how} (")
 
 
+@pytest.mark.parametrize(
+    ("fused", "hip", "narrow"),
+    [(True, None, torch.bfloat16), (False, None, torch.float16), (False, "6.4", torch.bfloat16)],
+)
+def test_a_cell_for_a_gpu_is_checked_in_the_types_of_auto(
+    fused: bool, hip: str | None, narrow: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[torch.dtype] = []
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch, "compile", lambda step: step)
+    monkeypatch.setattr(lstm_cell, "fused", lambda: lstm_cell.EAGER)
+    monkeypatch.setattr(cell, "check_cell", lambda *arguments: checked.append(arguments[-1]))
+
+    cell._compiled(lstm_cell, torch.device("cuda"), 4, 8, 1.0, fused)
+
+    assert checked == [torch.float32, narrow]
+
+
 def test_if_the_compiler_fails_auto_uses_the_eager_cell_and_on_raises(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -15,14 +15,15 @@ from tests.lightning_modules.training.ranks.test_ordered_sum import SHAPES, draw
 
 expected = mean(world)
 """
-BUCKETS = """
+CLASS = """
 class Bucket:
     def __init__(self, flat):
         self.flat = flat
 
     def buffer(self):
         return self.flat
-
+"""
+BUCKETS = """
 flat, whole = (torch.cat([t.flatten() for t in ts]) for ts in (drawn(rank), expected))
 draw = torch.Generator().manual_seed(1)
 for size in (1, 2, world, world + 1, 1000, len(flat)):
@@ -31,6 +32,26 @@ for size in (1, 2, world, world + 1, 1000, len(flat)):
         bucket = Bucket(flat[places])
         assert ordered_mean(None, bucket).wait() is bucket.flat
         assert torch.equal(bucket.flat, whole[places])
+dist.destroy_process_group()
+"""
+BF16 = """
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
+own, theirs = (Bucket(torch.cat([t.flatten() for t in drawn(rank)])) for _ in range(2))
+exact = torch.cat([t.flatten() for t in expected])
+for number in range(world):  # what is not finite on one rank is so on all
+    for bucket in (own, theirs):
+        bucket.flat[number] = float("nan") if number == rank else 1.0
+assert ordered_mean(torch.bfloat16, own).wait() is own.flat
+assert own.flat[:world].isnan().all()
+torch.testing.assert_close(own.flat[world:], exact[world:], rtol=2**-7, atol=2**-7)
+assert not torch.equal(own.flat[world:], exact[world:])
+ranks = [torch.empty_like(own.flat) for _ in range(world)]
+dist.all_gather(ranks, own.flat)
+assert all(torch.equal(one[world:], own.flat[world:]) for one in ranks)
+if world == 2:  # then, torch's hook for GPUs rounds alike
+    found = bf16_compress_hook(None, theirs).wait()
+    assert torch.equal(found[world:], own.flat[world:])
 dist.destroy_process_group()
 """
 DDP = """
@@ -78,7 +99,12 @@ def mean(ranks: int) -> list[Tensor]:
 
 @pytest.mark.parametrize("world", [1, 4])
 def test_every_element_is_summed_in_the_order_of_ranks(together: Together, world: int) -> None:
-    assert together(SETTING + BUCKETS, world) == [(0, "")] * world
+    assert together(SETTING + CLASS + BUCKETS, world) == [(0, "")] * world
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_gradients_can_be_sent_in_bf16(together: Together, world: int) -> None:
+    assert together(SETTING + CLASS + BF16, world) == [(0, "")] * world
 
 
 def test_gradients_do_not_depend_on_the_buckets_of_ddp(together: Together) -> None:
