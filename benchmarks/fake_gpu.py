@@ -27,19 +27,25 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.optim import optimizer
 from torch.utils import _foreach_utils
 
+from lightning_modules.nn.recurrent import graphs
+from lightning_modules.nn.recurrent.graphs import Capture, capture_on_gpu
+
 DEVICE = torch.device("cuda:0")
 CUDA, LAZY, DEVICE_TYPES = 1, 17, 21  # c10::DeviceType, a part of torch's binary interface
 ALLOW_FAKES = {"_foreach_supported_types": [torch.Tensor, torch.nn.Parameter, FakeTensor]}
 
 
 @contextmanager
-def fake_gpu(compiled: Callable[[Any], Any]) -> Iterator[torch.device]:
+def fake_gpu(
+    compiled: Callable[[Any], Any], captured: Capture = capture_on_gpu
+) -> Iterator[torch.device]:
     """Make tensors in the block fake, and allow them on a GPU; yields the device.
 
     Gradients are computed in the calling thread, so that its dispatch modes see them.
 
     Args:
         compiled: stands for `torch.compile`.
+        captured: stands for the capture of a function in a CUDA graph.
     """
     patch = mock.patch.multiple
     with ExitStack() as stack:
@@ -65,6 +71,7 @@ def fake_gpu(compiled: Callable[[Any], Any]) -> Iterator[torch.device]:
         # Cells are compared with the eager ones after they are compiled. There are no values here.
         enter(patch(torch.testing, assert_close=lambda *_, **__: None))
         enter(patch(torch, compile=compiled))
+        enter(patch(graphs, capture_on_gpu=captured))
         enter(FakeTensorMode(allow_non_fake_inputs=True))
         yield DEVICE
 
