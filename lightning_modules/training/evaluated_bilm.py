@@ -170,5 +170,4 @@ class EvaluatedBiLM(ForeignTrainerMixin):
         means = [weights[name] for name in own]
         if [mean.shape for mean in means] != [weight.shape for weight in own.values()]:
             raise ValueError("averaged weights of other shapes")
-        self.average = WeightAverage(means)
-        self.average.steps = steps
+        self.average = WeightAverage(means, steps)

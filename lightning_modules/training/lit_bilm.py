@@ -294,8 +294,8 @@ class LitBiLM(EvaluatedBiLM):
         """Take the step, and count it, also if it is skipped. Log its figures if it is time."""
         super().optimizer_step(*arguments, **options)
         end_skip(*self.trainer.optimizers)
-        if self.average is not None and not self.figures.skipped_in_a_row:
-            self.average.add(list(self.network.parameters()))
+        if self.average is not None:
+            self.average.add(list(self.network.parameters()), self.figures.is_skipped)
         self.figures.finish(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.carried_state.keep()
         self.step += 1

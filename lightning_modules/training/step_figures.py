@@ -21,11 +21,13 @@ class StepFigures:
             (directions,).
         gradient_norm: norm of the last step's gradient before clipping, ().
         learning_rate: learning rate of the last step.
+        is_skipped: whether the last gradient counted was not finite, so that the step is skipped, bool
+            (), on the device.
     """
 
     def __init__(self, directions: int) -> None:
         self.losses, self.gradient_norm = torch.zeros(directions), torch.zeros(())
-        self.learning_rate = 0.0
+        self.learning_rate, self.is_skipped = 0.0, torch.tensor(False)
         self._skips = torch.zeros(2, dtype=torch.int64)  # so far and in a row, on the device
         self._copied = self._copied_before = _HostCopy(self._skips)
         self._parts: list[Tensor] = []
@@ -55,7 +57,7 @@ class StepFigures:
         Returns:
             Whether the step is skipped because the norm is not finite, bool ().
         """
-        is_skipped = ~norm.isfinite()
+        self.is_skipped = is_skipped = ~norm.isfinite()
         so_far, in_a_row = self._skips.to(norm.device).unbind()
         self._skips = torch.stack([so_far + is_skipped, (in_a_row + 1) * is_skipped])
         self._copied_before, self._copied = self._copied, _HostCopy(self._skips)

@@ -132,6 +132,12 @@ def test_the_passes_of_the_layers_are_captured(resets: bool) -> None:
     assert launched.of().operations - outside > 5 * 2 * TIME
 
 
+def test_adagrad_skips_a_step_without_a_read_by_the_host() -> None:
+    count = step(optimizer="adagrad", **PLAIN)
+    assert count.tallies["optimiser", "_fused_adagrad_"].operations == 1
+    assert count.reads == 0
+
+
 def test_a_read_by_the_host_shows(monkeypatch: pytest.MonkeyPatch, plain: Count) -> None:
     monkeypatch.setattr(
         StepFigures, "add", lambda figures, losses: figures._parts.append(losses * float(losses[0]))
