@@ -1,12 +1,13 @@
 """A GPU whose tensors have shapes and dtypes but no values, for a machine without one.
 
-Tensors on "cuda:0" are torch's fake tensors. torch's builds for CPUs lack four things that code for a
+Tensors on "cuda:0" are torch's fake tensors. torch's builds for CPUs lack five things that code for a
 GPU needs even then. `fake_gpu` supplies them until its block ends:
 
 - a device guard for CUDA; torch has one that does nothing, and installs it if it finds a CUDA without
   devices,
 - `torch.cuda`'s random state, and autocast for "cuda",
 - multi-tensor (foreach and fused) operations on fake tensors, which torch chooses by the type of a tensor,
+- the fused Adagrad of torch's builds for CUDA,
 - Triton, so that whatever is compiled or fused on a GPU is chosen here too. Kernels must be custom
   operations; they are not run.
 """
@@ -27,19 +28,25 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.optim import optimizer
 from torch.utils import _foreach_utils
 
+from lightning_modules.nn.recurrent import graphs
+from lightning_modules.nn.recurrent.graphs import Capture, capture_on_gpu
+
 DEVICE = torch.device("cuda:0")
 CUDA, LAZY, DEVICE_TYPES = 1, 17, 21  # c10::DeviceType, a part of torch's binary interface
 ALLOW_FAKES = {"_foreach_supported_types": [torch.Tensor, torch.nn.Parameter, FakeTensor]}
 
 
 @contextmanager
-def fake_gpu(compiled: Callable[[Any], Any]) -> Iterator[torch.device]:
+def fake_gpu(
+    compiled: Callable[[Any], Any], captured: Capture = capture_on_gpu
+) -> Iterator[torch.device]:
     """Make tensors in the block fake, and allow them on a GPU; yields the device.
 
     Gradients are computed in the calling thread, so that its dispatch modes see them.
 
     Args:
         compiled: stands for `torch.compile`.
+        captured: stands for the capture of a function in a CUDA graph.
     """
     patch = mock.patch.multiple
     with ExitStack() as stack:
@@ -65,6 +72,8 @@ def fake_gpu(compiled: Callable[[Any], Any]) -> Iterator[torch.device]:
         # Cells are compared with the eager ones after they are compiled. There are no values here.
         enter(patch(torch.testing, assert_close=lambda *_, **__: None))
         enter(patch(torch, compile=compiled))
+        enter(patch(graphs, capture_on_gpu=captured))
+        enter(_fused_adagrad())
         enter(FakeTensorMode(allow_non_fake_inputs=True))
         yield DEVICE
 
@@ -115,6 +124,17 @@ class _OnFakeGPU(SingleDeviceStrategy):
 
 def _with_triton(find_spec: Callable[..., Any]) -> Callable[..., Any]:
     return lambda name, *others: True if name == "triton" else find_spec(name, *others)
+
+
+@contextmanager
+def _fused_adagrad() -> Iterator[None]:
+    """Let tensors without values have the fused Adagrad that torch's builds for CUDA have."""
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("_fused_adagrad_", lambda *_, **__: None, "Meta")
+    try:
+        yield
+    finally:
+        library._destroy()
 
 
 @contextmanager

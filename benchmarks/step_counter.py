@@ -9,6 +9,8 @@
 - copies from the host to the device. They are no operations, but their bytes on the device count.
 - reads by the host that wait for the device: operations that return a value (`item`, `float`, `if`), and
   copies to the host, unless they are non-blocking.
+- replays of CUDA graphs. A replay runs the captured function again, so its operations and bytes count. They
+  must be those of the capture, without a copy or a read.
 """
 
 import sys
@@ -76,6 +78,7 @@ class Tally:
 
     Attributes:
         operations: number of operations.
+        captured: how many of them are launched by CUDA graphs.
         loads: bytes read.
         stores: bytes written.
         flops: FLOPs of matrix products.
@@ -87,6 +90,7 @@ class Tally:
     stores: int = 0
     flops: int = 0
     seconds: float = 0.0
+    captured: int = 0
 
     def add(self, other: "Tally") -> None:
         """Add the sums of another tally."""
@@ -95,6 +99,7 @@ class Tally:
         self.stores += other.stores
         self.flops += other.flops
         self.seconds += other.seconds
+        self.captured += other.captured
 
     @property
     def bytes(self) -> int:
@@ -110,11 +115,13 @@ class Count:
         tallies: by part and name of the operation.
         copies: copies from the host to the device.
         reads: reads by the host that wait for the device.
+        graphs: replays of CUDA graphs.
     """
 
     tallies: dict[tuple[str, str], Tally] = field(default_factory=lambda: defaultdict(Tally))
     copies: int = 0
     reads: int = 0
+    graphs: int = 0
 
     def of(self, part: str | None = None) -> Tally:
         """Return the sums of a part, or of all parts."""
@@ -137,6 +144,7 @@ class StepCounter(TorchDispatchMode):
         super().__init__()
         self.count, self.is_on = Count(), False
         self._areas: dict[int, str] = {}  # of autograd's nodes, by their sequence numbers
+        self._captured: list[tuple[Any, ...]] | None = None  # operations of the graph so far
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -153,6 +161,8 @@ class StepCounter(TorchDispatchMode):
             kind = float if args[0].is_floating_point() else int
             return bool(READ) if args[0].dtype == torch.bool else kind(READ)
         result = func(*args, **kwargs)
+        if self._captured is not None:
+            self._captured.append((func, *map(_shape, tree_leaves((args, kwargs, result)))))
         if self.is_on:
             self._add(func, args, kwargs, result, frame)
         return result
@@ -168,6 +178,27 @@ class StepCounter(TorchDispatchMode):
                 self._record(part, f"compiled {function.__name__}", tally)
 
         return call
+
+    def captured(
+        self, function: Callable[[], tuple[Any, ...]]
+    ) -> tuple[tuple[Any, ...], Callable[[], None]]:
+        """Return the results of a function, and what stands for the replay of its CUDA graph."""
+
+        def run() -> tuple[tuple[Any, ...], list[tuple[Any, ...]]]:
+            self._captured, before = [], (self.count.copies, self.count.reads)
+            try:
+                results = function()
+                assert before == (self.count.copies, self.count.reads), "a graph asks the host"
+                return results, self._captured
+            finally:
+                self._captured = None
+
+        def replay() -> None:
+            assert run()[1] == operations, "a graph has other operations than when it was captured"
+            self.count.graphs += self.is_on
+
+        results, operations = run()
+        return results, replay
 
     def _add(
         self,
@@ -204,6 +235,7 @@ class StepCounter(TorchDispatchMode):
 
     def _record(self, part: str, name: str, tally: Tally, args: tuple[Any, ...] = ()) -> None:
         tally.seconds = tally.bytes / H100.bandwidth
+        tally.captured = tally.operations if self._captured is not None else 0
         if tally.flops:
             leaves = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
             widths = [leaf.itemsize for leaf in leaves if leaf.is_floating_point()]
@@ -237,6 +269,11 @@ class StepCounter(TorchDispatchMode):
         if area in ("CNN", "LSTM", "head"):
             return f"{area} {'backward' if is_backward else 'forward'}"
         return area or "glue"
+
+
+def _shape(leaf: Any) -> Any:
+    """Return an argument or a result of an operation, without the values of a tensor."""
+    return (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf
 
 
 @lru_cache(None)

@@ -76,6 +76,10 @@ class Torchs(nn.Module):
     def compile_cell(self, mode: str, rows: int) -> str:
         return "nn.LSTM"
 
+    def use_graphs(self, time: int, rows: int) -> None: ...
+
+    def drop_graphs(self) -> None: ...
+
     def forward(self, x: Tensor, state: Tensor, resets: Tensor | None = None) -> Run:
         outputs, after = [], []
         for way, stack in enumerate(self.stacks):

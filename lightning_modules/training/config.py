@@ -217,6 +217,11 @@ class TrainConfig(Section):
         "auto",
         description="compile the recurrent cell; auto means on if a compiler works, else off",
     )
+    cuda_graphs: Literal["auto", "off"] = runtime(
+        "auto",
+        "launch each pass of a recurrent layer as one CUDA graph, which keeps its memory during the training; "
+        "auto means on an NVIDIA GPU, unless the capture fails",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="device to train on; auto means a GPU if there is one"
     )

@@ -10,10 +10,10 @@ from lightning_modules.evaluation.held_out import HeldOut
 from lightning_modules.evaluation.perplexity import LossTally
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.window import on_device
-from lightning_modules.training.config import SGDConfig
+from lightning_modules.training.config import PlateauConfig, SGDConfig
 from lightning_modules.training.datamodule import TokenShardDataModule
 from lightning_modules.training.foreign_trainer import ForeignTrainerMixin
-from lightning_modules.training.optimizers import WeightAverage, averages
+from lightning_modules.training.optimizers import HeldOutSchedule, WeightAverage, averages
 from lightning_modules.training.ranks.distribution import sum_over_ranks
 from lightning_modules.training.validation.loader import HeldOutBatch
 
@@ -110,16 +110,26 @@ class EvaluatedBiLM(ForeignTrainerMixin):
         }
 
     def record_held_out_loss(self, nats: float) -> None:
-        """Record the loss of a validation, and begin to average the weights if it is time.
+        """Record the loss of a validation, on which the learning rate may depend.
+
+        Begins to average the weights if it is time.
 
         Args:
             nats: mean -log p of the held-out split in nats.
         """
         self.held_out_losses.append(nats)
+        if isinstance(self.train_config.schedule, PlateauConfig):
+            self.refresh_rate()
         optimizer = self.train_config.optimizer
         after = optimizer.average_after if isinstance(optimizer, SGDConfig) else None
         if after is not None and self.average is None and averages(self.held_out_losses, after):
             self.average = WeightAverage(list(self.network.parameters()))
+
+    def refresh_rate(self) -> None:
+        """Compute the rate of the next step again, unless a callback has replaced the schedule."""
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, HeldOutSchedule):
+            schedule.refresh()
 
     @property
     def is_averaging(self) -> bool:
@@ -160,5 +170,4 @@ class EvaluatedBiLM(ForeignTrainerMixin):
         means = [weights[name] for name in own]
         if [mean.shape for mean in means] != [weight.shape for weight in own.values()]:
             raise ValueError("averaged weights of other shapes")
-        self.average = WeightAverage(means)
-        self.average.steps = steps
+        self.average = WeightAverage(means, steps)

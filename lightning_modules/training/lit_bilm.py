@@ -19,7 +19,7 @@ from lightning_modules.training.checkpoint_format import (
     fits,
     make_resumable,
 )
-from lightning_modules.training.config import PlateauConfig, TrainConfig
+from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.evaluated_bilm import EvaluatedBiLM
 from lightning_modules.training.gradient_scale import current_scale, unscaled
 from lightning_modules.training.optimizers import (
@@ -168,12 +168,6 @@ class LitBiLM(EvaluatedBiLM):
         schedule = HeldOutSchedule(optimizer, train, self._last_step, lambda: self.held_out_losses)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _refresh_rate(self) -> None:
-        """Compute the rate of the next step again, unless a callback has replaced the schedule."""
-        schedule = self.lr_schedulers()
-        if isinstance(schedule, HeldOutSchedule):
-            schedule.refresh()
-
     def setup(self, stage: str) -> None:
         """Refuse a Trainer whose settings contradict those of the training, and adapt it."""
         self.adapt_trainer()
@@ -181,8 +175,16 @@ class LitBiLM(EvaluatedBiLM):
             check_trainer(self.trainer, self.train_config)
 
     def on_fit_start(self) -> None:
-        """Compile the recurrent cell, if `compile_cell` has not."""
+        """Compile the recurrent cell, if `compile_cell` has not; use CUDA graphs if the device has them."""
         self.compile_cell()
+        train = self.train_config
+        if train.cuda_graphs == "auto":
+            rows = share_of(self.trainer, train).of_pass
+            self.network.recurrent.use_graphs(train.unroll, rows)
+
+    def on_fit_end(self) -> None:
+        """Free the memory of CUDA graphs."""
+        self.network.recurrent.drop_graphs()
 
     def on_train_start(self) -> None:
         """Take over the progress of the checkpoint, or start anew in a Trainer at its first step."""
@@ -193,7 +195,7 @@ class LitBiLM(EvaluatedBiLM):
             self.average.to(self.device)
         for optimizer in self.trainer.optimizers:
             use_own_implementation(optimizer)
-        self._refresh_rate()
+        self.refresh_rate()
 
     @property
     def carried_state(self) -> CarriedState:
@@ -293,8 +295,8 @@ class LitBiLM(EvaluatedBiLM):
         *others, closure = arguments
         super().optimizer_step(*others, unscaled(closure, self.trainer), **options)
         end_skip(*self.trainer.optimizers)
-        if self.average is not None and not self.figures.skipped_in_a_row:
-            self.average.add(list(self.network.parameters()))
+        if self.average is not None:
+            self.average.add(list(self.network.parameters()), self.figures.is_skipped)
         self.figures.finish(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.carried_state.keep()
         self.step += 1
@@ -305,12 +307,6 @@ class LitBiLM(EvaluatedBiLM):
             figures = self.figures.to_log()
             self.log("train_loss", figures.pop("train_loss"), prog_bar=True)
             self.log_dict(figures)
-
-    def record_held_out_loss(self, nats: float) -> None:
-        """Record the loss of a validation, on which the learning rate may depend too."""
-        super().record_held_out_loss(nats)
-        if isinstance(self.train_config.schedule, PlateauConfig):
-            self._refresh_rate()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the progress and the recurrent state of all rows to a checkpoint. Collective.

@@ -55,11 +55,21 @@ def build_optimizer(
             weights,
             initial_accumulator_value=config.initial_accumulator,
             eps=config.epsilon,
-            # Torch has no fused Adagrad for GPUs.
-            fused=(fused and weights[0].device.type == "cpu") or None,
+            fused=(fused and _has_fused_adagrad(weights[0].device)) or None,
             **shared,
         )
     return torch.optim.SGD(weights, momentum=config.momentum, fused=fused or None, **shared)
+
+
+def _has_fused_adagrad(device: torch.device) -> bool:
+    """Return whether torch has a fused Adagrad for a device. Older versions have it for CPUs only."""
+    weight = nn.Parameter(torch.zeros(1, device=device))
+    weight.grad = torch.zeros_like(weight)
+    try:
+        torch.optim.Adagrad([weight], fused=True).step()
+    except RuntimeError:
+        return False
+    return True
 
 
 def adopt_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -76,10 +86,17 @@ def adopt_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None
 
 
 def use_own_implementation(optimizer: torch.optim.Optimizer) -> None:
-    """Let an optimiser use its implementation, because a restored state may name another device's."""
+    """Let an optimiser use its implementation, because a restored state may name another device's.
+
+    A fused implementation reads the numbers of steps on the device.
+    """
     for group in optimizer.param_groups:
         if "fused" in optimizer.defaults:
             group["fused"] = optimizer.defaults["fused"]
+        for weight in group["params"] if group.get("fused") else ():
+            state = optimizer.state.get(weight, {})
+            if isinstance(state.get("step"), Tensor):
+                state["step"] = state["step"].to(weight.device, torch.float32)
 
 
 def learning_rate(
@@ -242,23 +259,38 @@ class WeightAverage:
     """The mean of the weights over the steps since averaging began.
 
     Args:
-        weights: the weights at the first step.
+        weights: the weights at the first step, or their mean.
+        steps: number of steps averaged.
 
     Attributes:
         tensors: mean of each weight, on the weight's device and with its dtype.
-        steps: number of steps averaged.
     """
 
-    def __init__(self, weights: Sequence[Tensor]) -> None:
+    def __init__(self, weights: Sequence[Tensor], steps: int = 1) -> None:
         self.tensors = [weight.detach().clone() for weight in weights]
-        self.steps = 1
+        self._steps = torch.tensor(steps, dtype=torch.float64)
+
+    @property
+    def steps(self) -> int:
+        """Number of steps averaged; waits for the device."""
+        return int(self._steps)
 
     @torch.no_grad()
-    def add(self, weights: Sequence[Tensor]) -> None:
-        """Add the weights after one more step to the mean."""
-        self.steps += 1
+    def add(self, weights: Sequence[Tensor], is_skipped: Tensor) -> None:
+        """Add the weights after one more step to the mean, without waiting for the device.
+
+        Args:
+            weights: the weights.
+            is_skipped: whether the step has been skipped, so that it does not count, bool ().
+        """
+        self._steps = self._steps.to(is_skipped.device) + ~is_skipped
+        share: Any = ~is_skipped / self._steps
+        if share.device.type != "cpu":
+            share = share.to(self.tensors[0].dtype)
+        elif not (share := float(share)):
+            return
         for mean, weight in zip(self.tensors, weights, strict=True):
-            mean.lerp_(weight, 1 / self.steps)
+            mean.lerp_(weight, share)
 
     def to(self, device: torch.device) -> None:
         """Move the mean to a device."""

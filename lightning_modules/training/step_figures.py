@@ -24,11 +24,13 @@ class StepFigures:
             (directions,).
         gradient_norm: norm of the last step's gradient before clipping, ().
         learning_rate: learning rate of the last step.
+        is_skipped: whether the last gradient counted was not finite, so that the step is skipped, bool
+            (), on the device.
     """
 
     def __init__(self, directions: int) -> None:
         self.losses, self.gradient_norm = torch.zeros(directions), torch.zeros(())
-        self.learning_rate = 0.0
+        self.learning_rate, self.is_skipped = 0.0, torch.tensor(False)
         # On the device: so far, in a row, and in a row with a gradient scale of at most 1.
         self._skips = torch.zeros(3, dtype=torch.int64)
         self._scale: Tensor | None = None
@@ -61,7 +63,7 @@ class StepFigures:
         Returns:
             Whether the step is skipped because the norm is not finite, bool ().
         """
-        is_skipped = ~norm.isfinite()
+        self.is_skipped = is_skipped = ~norm.isfinite()
         so_far, in_a_row, unscaled = self._skips.to(norm.device).unbind()
         so_far, in_a_row = so_far + is_skipped, (in_a_row + 1) * is_skipped
         unscaled = in_a_row if scale is None else (unscaled + (scale <= 1)) * is_skipped

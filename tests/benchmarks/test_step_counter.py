@@ -31,7 +31,7 @@ def bf16(*shape: int) -> Tensor:
 def counted(function: Callable[..., object], *makers: Callable[[], Tensor]) -> Count:
     """Return the count of a function; its arguments are made before."""
     counter = StepCounter()
-    with fake_gpu(counter.compiled), counter:
+    with fake_gpu(counter.compiled, counter.captured), counter:
         arguments = [make() for make in makers]
         counter.is_on = True
         function(*arguments)
@@ -227,3 +227,31 @@ def test_the_device_exists_only_in_the_block() -> None:
     assert set(PARTS) >= {"glue"}
     with pytest.raises((AssertionError, RuntimeError)):
         torch.empty(1, device=DEVICE)
+
+
+def test_a_replay_has_the_operations_of_the_captured_function() -> None:
+    counter = StepCounter()
+    with fake_gpu(counter.compiled, counter.captured), counter:
+        x = on_gpu(4, 5)
+        (result,), replay = counter.captured(lambda: (x.bfloat16(),))
+        counter.is_on = True
+        replay()
+        x.mul_(2)
+    total = counter.count.of()
+    assert result.dtype == torch.bfloat16
+    assert (total.operations, total.captured, counter.count.graphs) == (2, 1, 1)
+    assert total.bytes == (80 + 40) + 2 * 80
+
+
+def test_what_depends_on_values_is_not_captured() -> None:
+    counter = StepCounter()
+    with fake_gpu(counter.compiled, counter.captured), counter:
+        sizes = iter((4, 5))
+        _, replay = counter.captured(lambda: (on_gpu(next(sizes)).zero_(),))
+        with pytest.raises(AssertionError, match="other operations than when it was captured"):
+            replay()
+        counter.is_on = True
+        with pytest.raises(AssertionError, match="a graph asks the host"):
+            counter.captured(lambda: (float(on_gpu()),))
+        with pytest.raises(AssertionError, match="a graph asks the host"):
+            counter.captured(lambda: (torch.ones(3).to(DEVICE),))

@@ -1,12 +1,15 @@
-"""A fixture that runs a script in several processes of one process group."""
+"""Fixtures: scripts in several processes of one process group, and CUDA graphs on a CPU."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from lightning_modules.nn.recurrent import graphs
 
 ROOT = Path(__file__).parents[2]
 GROUP = """
@@ -44,3 +47,36 @@ def together(tmp_path: Path) -> Together:
         return [(p.returncode, text) for p, text in zip(processes, errors, strict=True)]
 
     return run
+
+
+class Captures:
+    """Stands for captures: a replay runs the function again, and its results are where they were before.
+
+    Attributes:
+        count: number of captures.
+        replays: number of replays.
+    """
+
+    def __init__(self) -> None:
+        self.count = self.replays = 0
+
+    def __call__(self, function: graphs.Pass) -> tuple[tuple[Any, ...], Callable[[], object]]:
+        self.count += 1
+        results = function()
+
+        def replay() -> None:
+            self.replays += 1
+            for kept, now in zip(results, function(), strict=True):
+                if kept is not None:
+                    kept.copy_(now)
+
+        return results, replay
+
+
+@pytest.fixture
+def captures(monkeypatch: pytest.MonkeyPatch) -> Captures:
+    """Let a CPU have CUDA graphs."""
+    made = Captures()
+    monkeypatch.setattr(graphs, "are_supported", lambda device: True)
+    monkeypatch.setattr(graphs, "capture_on_gpu", made)
+    return made

@@ -18,6 +18,7 @@ from lightning_modules.config import GRUConfig, RecurrentConfig
 from lightning_modules.nn.mode import is_training
 from lightning_modules.nn.recurrent import gru_cell
 from lightning_modules.nn.recurrent.cell import Cell, Mode, compile_cell
+from lightning_modules.nn.recurrent.graphs import Graphs, is_kept
 from lightning_modules.nn.recurrent.matmul import FixedWeight, product, weight_gradient
 
 
@@ -39,6 +40,7 @@ class GRULayer(nn.Module):
         assert isinstance(config, GRUConfig)
         hidden = config.hidden
         self.config, self.state_width, self.ops = config, hidden, gru_cell.EAGER
+        self.graphs: Graphs | None = None
         self.weight_input = nn.Parameter(torch.empty(directions, hidden, 3 * hidden))
         self.weight_hidden = nn.Parameter(torch.empty(directions, hidden, 3 * hidden))
         self.bias = nn.Parameter(torch.zeros(directions, 3 * hidden))
@@ -85,7 +87,8 @@ class GRULayer(nn.Module):
             # 0 where the state is reset, else 1; (time, directions, rows, 1)
             keep = resets.transpose(0, 1).logical_not().unsqueeze(-1).to(dtype).contiguous()
         if torch.is_grad_enabled():
-            outputs, after = _Recurrence.apply(x, state, *weights, keep, self.ops, tap)
+            apply = _Recurrence.apply if self.graphs is None else self.graphs.of(_Recurrence)
+            outputs, after = apply(x, state, *weights, keep, self.ops, tap)
             return outputs, after
         with torch.autocast(device, enabled=False):
             y = _run(x, state, *_cast(dtype, *weights), keep, self.ops).y
@@ -188,7 +191,7 @@ def _backward(ctx: Any, d_outputs: Tensor, d_after: Tensor) -> tuple[Tensor | No
     """Return the gradients of x, state, the four weights (None if not needed) and the tap."""
     x, weight_input, weight_hidden, keep, y, operands, gates, inner = ctx.saved_tensors
     _, time, rows, size = x.shape
-    if torch._C._autograd._get_current_graph_task_keep_graph():
+    if is_kept(ctx):
         gates = gates.clone()  # keep the values for another backward pass
     d_outputs = d_outputs.contiguous()
     d_recurrent = torch.empty_like(gates)  # (directions, time, rows, 3 * hidden)

@@ -16,6 +16,7 @@ from lightning_modules.config import LSTMConfig, RecurrentConfig
 from lightning_modules.nn.mode import is_training
 from lightning_modules.nn.recurrent import lstm_cell
 from lightning_modules.nn.recurrent.cell import Mode, compile_cell
+from lightning_modules.nn.recurrent.graphs import Graphs
 from lightning_modules.nn.recurrent.lstm_recurrence import Recurrence, Settings, Weights, run_steps
 from lightning_modules.nn.recurrent.matmul import per_direction
 
@@ -42,6 +43,7 @@ class LSTMLayer(nn.Module):
         assert isinstance(config, LSTMConfig)
         hidden, width = config.hidden, config.direction_width
         self.config, self.state_width, self.ops = config, width + hidden, lstm_cell.EAGER
+        self.graphs: Graphs | None = None
         self._clips = config.cell_clip or math.inf, config.projection_clip or math.inf
         self.weight_input = nn.Parameter(torch.empty(directions, width, 4 * hidden))
         self.weight_hidden = nn.Parameter(torch.empty(directions, width, 4 * hidden))
@@ -112,7 +114,8 @@ class LSTMLayer(nn.Module):
             # 0 where the state is reset, else 1; (time, directions, rows, 1)
             keep = resets.transpose(0, 1).logical_not().unsqueeze(-1).to(dtype).contiguous()
         if torch.is_grad_enabled():
-            outputs, after = Recurrence.apply(x, state, *weights, keep, settings, tap)
+            apply = Recurrence.apply if self.graphs is None else self.graphs.of(Recurrence)
+            outputs, after = apply(x, state, *weights, keep, settings, tap)
             return outputs, after
         with torch.autocast(device, enabled=False):
             weights = settings.cast(weights)

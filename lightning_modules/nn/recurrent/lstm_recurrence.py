@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lightning_modules.nn.recurrent.cell import Cell
+from lightning_modules.nn.recurrent.graphs import is_kept
 from lightning_modules.nn.recurrent.matmul import FixedWeight, product, weight_gradient
 
 
@@ -217,7 +218,7 @@ class Recurrence(torch.autograd.Function):
                     _backward_part(
                         x[part], d_y[:, part], d_cell[part], trace, weights.of(part),
                         None if keep is None else keep[:, part],
-                        settings, _Needed.of(ctx.needs_input_grad), ctx.weight_dtype,
+                        settings, _Needed.of(ctx), ctx.weight_dtype,
                     )
                 )  # fmt: skip
         d_inputs = [
@@ -229,16 +230,18 @@ class Recurrence(torch.autograd.Function):
 
 
 class _Needed(NamedTuple):
-    """Gradients that are needed, besides that of x."""
+    """What is needed of a backward pass, besides the gradient of x."""
 
-    state: bool
+    state: bool  # its gradient
     weights: bool
     tap: bool
+    trace: bool  # for another backward pass
 
     @classmethod
-    def of(cls, needed: tuple[bool, ...]) -> "_Needed":
-        """Read ``needs_input_grad`` of `Recurrence`."""
-        return cls(needed[1], any(needed[2:6]), needed[8])
+    def of(cls, ctx: Any) -> "_Needed":
+        """Read the context of `Recurrence`."""
+        needed = ctx.needs_input_grad
+        return cls(needed[1], any(needed[2:6]), needed[8], is_kept(ctx))
 
 
 def _backward_part(
@@ -259,8 +262,8 @@ def _backward_part(
     _, time, rows, _ = x.shape
     cell_clip, clip = settings.clips
     (gates,) = trace.gates
-    if torch._C._autograd._get_current_graph_task_keep_graph():
-        gates = gates.clone()  # keep the values for another backward pass
+    if needed.trace:
+        gates = gates.clone()
     transposed = settings.fixed(weights.hidden.mT, rows)
     projection = None if weights.projection is None else settings.fixed(weights.projection.mT, rows)
     steps = list(zip(gates.unbind(1), d_y.unbind(0), strict=True))

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from lightning_modules.config import RecurrentConfig
 from lightning_modules.nn.mode import is_training
+from lightning_modules.nn.recurrent import graphs
 from lightning_modules.nn.recurrent.cell import Mode
 from lightning_modules.nn.recurrent.gru import GRULayer
 from lightning_modules.nn.recurrent.lstm import LSTMLayer
@@ -90,6 +91,28 @@ class Recurrent(nn.Module):
             assert isinstance(layer, LSTMLayer | GRULayer)
             sentences.append(layer.compile_cell(mode, rows))
         return sentences[0]  # the layers are alike
+
+    def use_graphs(self, time: int, rows: int) -> None:
+        """Let CUDA graphs run windows of one size that need gradients, if the device has them.
+
+        The outputs of such a window are valid until the next one.
+
+        Args:
+            time: tokens per row.
+            rows: number of rows.
+        """
+        is_possible = graphs.are_supported(next(self.parameters()).device)
+        made = graphs.Graphs(time, rows, graphs.capture_on_gpu) if is_possible else None
+        self._set_graphs(made)
+
+    def drop_graphs(self) -> None:
+        """Free the graphs of `use_graphs` and their memory."""
+        self._set_graphs(None)
+
+    def _set_graphs(self, made: graphs.Graphs | None) -> None:
+        for layer in self.layers:
+            assert isinstance(layer, LSTMLayer | GRULayer)
+            layer.graphs = made
 
     def forward(
         self,

@@ -226,6 +226,31 @@ def test_an_accumulated_gradient_is_the_mean_of_those_of_its_windows() -> None:
         torch.testing.assert_close(was - weight.detach(), expected.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "train",
+    [
+        {},
+        {"row_passes": 2, "accumulate_steps": 2},
+        {"optimizer": {"kind": "sgd", "momentum": 0.9, "average_after": 1}},
+    ],
+)
+def test_cuda_graphs_of_the_layers_do_not_change_the_training(
+    train: dict[str, Any], captures: Any
+) -> None:
+    ours, theirs = module(**train), module(cuda_graphs="off", **train)
+
+    expected = fit(theirs, 5, validate=2)
+    assert captures.count == 0
+    assert fit(ours, 5, validate=2) == expected
+    assert captures.count == 4  # the passes of two layers, of training only
+    windows = 5 * ours.train_config.row_passes * ours.train_config.accumulate_steps
+    assert captures.replays == 4 * windows
+    assert torch.equal(state(ours), state(theirs))
+    for a, b in zip(ours.network.parameters(), theirs.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert [layer.graphs for layer in ours.network.recurrent.layers] == [None, None]
+
+
 @pytest.mark.parametrize("by_trainer", [False, True])
 def test_the_gradient_is_clipped_and_its_norm_before_clipping_is_kept(by_trainer: bool) -> None:
     clipped = {} if by_trainer else {"clip_norm": 0.01}

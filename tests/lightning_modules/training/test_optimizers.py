@@ -27,6 +27,7 @@ from lightning_modules.training.optimizers import (
     end_skip,
     learning_rate,
     skip_if,
+    use_own_implementation,
 )
 
 
@@ -274,7 +275,50 @@ def test_the_average_is_the_mean_of_the_weights_since_it_began() -> None:
     weight = torch.tensor([1.0, 5.0])
     average = WeightAverage([weight])
     for values in ([3.0, 5.0], [5.0, 2.0]):
-        average.add([torch.tensor(values)])
+        average.add([torch.tensor(values)], torch.tensor(False))
+        average.add([torch.tensor([9.0, 9.0])], torch.tensor(True))  # a skipped step does not count
 
     torch.testing.assert_close(average.tensors[0], torch.tensor([3.0, 4.0]))
+    assert average.steps == 3
     assert weight.tolist() == [1.0, 5.0], "the weights themselves stay"
+
+
+def test_another_device_averages_without_a_read_by_the_host() -> None:
+    """A device without values stands for a GPU: it cannot be read."""
+    weight = torch.zeros(2, device="meta")
+    average = WeightAverage([weight])
+    average.add([weight], torch.zeros((), dtype=torch.bool, device="meta"))
+
+    with pytest.raises(RuntimeError, match="meta"):
+        assert average.steps
+
+
+@pytest.mark.parametrize("steps", [2, 3, 7, 1_000_003])
+def test_a_share_of_the_average_has_the_same_bits_as_a_tensor(steps: int) -> None:
+    """As on a GPU, where it is one."""
+    mean, weight = torch.randn(2, 1000, generator=torch.Generator().manual_seed(steps))
+    average = WeightAverage([mean], steps - 1)
+    average.add([weight], torch.tensor(False))
+
+    share = (torch.tensor(True) / torch.tensor(steps, dtype=torch.float64)).to(torch.float32)
+    assert torch.equal(average.tensors[0], mean.clone().lerp_(weight, share))
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_adagrad_is_fused_where_torch_has_it(device: str) -> None:
+    weight = nn.Parameter(torch.zeros(2, device=device))
+    [group] = build_optimizer(AdagradConfig(), [weight], 0.1).param_groups
+    assert group["fused"] is (True if device == "cpu" else None)
+
+
+def test_a_fused_optimiser_has_the_numbers_of_steps_on_its_device() -> None:
+    """Also if the state is of one that is not fused, whose numbers are on the CPU."""
+    weight = nn.Parameter(torch.zeros(2, device="meta"))
+    optimizer = torch.optim.Adam([weight, nn.Parameter(torch.zeros(1))], fused=None)
+    optimizer.state[weight] = {"step": torch.tensor(3.0)}
+    optimizer.defaults["fused"] = True
+    use_own_implementation(optimizer)
+
+    assert optimizer.param_groups[0]["fused"] is True
+    assert optimizer.state[weight]["step"].device.type == "meta"
+    assert len(optimizer.state) == 1

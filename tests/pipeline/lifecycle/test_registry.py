@@ -40,6 +40,7 @@ CHANGES = {
     "train.devices=2": set(),
     "train.num_nodes=2": set(),
     "train.row_passes=3": set(),
+    "train.cuda_graphs=off": set(),
     "train.data_workers=3": set(),
     "train.cache_bytes=3": set(),
     "tracking.project=other": set(),
