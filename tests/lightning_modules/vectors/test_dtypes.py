@@ -172,3 +172,34 @@ def test_word_vectors_of_elmo_for_many_langs(tmp_path: Path, dtype: torch.dtype)
     assert_near(found, expected, dtype)
     (mixed,), _ = BiLMEmbedder(model).to(dtype)(TEXTS)
     assert mixed.dtype == dtype
+
+
+def test_products_in_bf16_leave_the_weights_alone(model: BiLM) -> None:
+    expected, scores = vectors(model), [one.log_probability for one in score_texts(model, TEXTS)]
+    model.matmul_dtype = torch.bfloat16
+    found = vectors(model)
+
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert not np.array_equal(found, expected)
+    assert_near(found, expected, torch.bfloat16)
+    assert_near([one.log_probability for one in score_texts(model, TEXTS)], scores, torch.bfloat16)
+    with torch.autocast("cpu", torch.float16):
+        np.testing.assert_array_equal(vectors(model), found)
+    # A frozen model, from texts and from input vectors.
+    embedder = BiLMEmbedder(model, trainable=False)
+    batch = embedder.batch(TEXTS[:3])
+    (mixed,), _ = embedder(batch)
+    inputs = model.input_vectors(batch.ids, batch.spellings)
+    (again,), _ = embedder(batch, inputs)
+    assert_near(again.detach(), mixed.detach(), torch.bfloat16)
+    model.matmul_dtype = None
+    # Vectors of words that were computed with products in bf16 are not used.
+    np.testing.assert_array_equal(vectors(model), expected)
+
+
+def test_gradients_with_products_in_bf16(model: BiLM) -> None:
+    [expected] = model.embed(TEXTS[:1], kind="gradient")
+    model.matmul_dtype = torch.bfloat16
+    [found] = model.embed(TEXTS[:1], kind="gradient")
+    error = np.linalg.norm(found.vectors - expected.vectors) / np.linalg.norm(expected.vectors)
+    assert 0 < error < 3 * ERRORS[torch.bfloat16]
