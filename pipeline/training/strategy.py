@@ -29,10 +29,18 @@ def strategy_of(processes: Processes, device: torch.device) -> Strategy:
         processes: the processes of the training.
         device: the device of this process.
     """
-    if processes.world == 1:
-        return SingleDeviceStrategy(device)
+    return SingleDeviceStrategy(device) if processes.world == 1 else ddp(processes.world, device)
+
+
+def ddp(world: int, device: torch.device) -> DDPStrategy:
+    """Return the strategy of several processes.
+
+    Args:
+        world: number of processes.
+        device: the device of this process.
+    """
     # A sum of two numbers does not depend on their order, so two ranks need no order.
-    ordered = device.type == "cpu" and processes.world > 2
+    ordered = device.type == "cpu" and world > 2
     kind = OrderedDDPStrategy if ordered else DDPStrategy
     return kind(
         process_group_backend=backend_of(device),

@@ -570,7 +570,9 @@ def test_the_precision_of_products_is_part_of_the_request(
     appended = (f"embed.input={more}", *auto[1:], "embed.append=true")
     manifest, printed = embed(tiny, trained, tmp_path / "auto", *appended)
     assert manifest.details["precision"] == ["bf16", "float32"]
-    assert "some vectors of the cache were computed with matrix products in bf16 and some" in printed
+    assert (
+        "some vectors of the cache were computed with matrix products in bf16 and some" in printed
+    )
 
 
 def test_gradients_need_a_model_with_an_output_layer(
