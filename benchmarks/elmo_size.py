@@ -87,12 +87,19 @@ def types_read(window: Window) -> SpelledTypes:
 
 @cache
 def word_tokenizer(vocabulary: int) -> WordTokenizer:
-    """Return a tokenizer of random words of 2 to 12 letters; frequent words are shorter."""
+    """Return a tokenizer of random words of 2 to 12 letters; frequent words are shorter.
+
+    Words must be distinct, so each ends with its rank.
+    """
     draw = np.random.default_rng(0)
     ranks = np.arange(vocabulary - len(CONTROLS))
     lengths = np.where(ranks < 2000, 2 + np.sqrt(ranks).astype(np.int64) % 9, 5 + ranks % 8)
     letters = LETTERS[draw.integers(0, len(LETTERS), (len(ranks), lengths.max()))]
-    words = (row[:n].tobytes().decode() for row, n in zip(letters, lengths.tolist(), strict=True))
+    ends = [f"'{rank:x}" for rank in ranks.tolist()]
+    words = (
+        row[: max(0, length - len(end))].tobytes().decode() + end
+        for row, length, end in zip(letters, lengths.tolist(), ends, strict=True)
+    )
     return WordTokenizer(Vocabulary.of_words(words))
 
 

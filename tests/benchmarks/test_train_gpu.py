@@ -26,5 +26,5 @@ def test_every_measurement_works_without_a_gpu(tmp_path: Path) -> None:
     names = ("tokens_per_s_4", "mfu_4", "ddp_tokens_per_s_4", "cudnn_tokens_per_s_4", "tb_per_s")
     for name in (*names, "embed_new_words_per_s", "embed_float32_per_s", "embed_bf16_per_s"):
         assert figures[name] > 0
-    assert figures["error_float32"] < 1e-4 < figures["error_bf16"] < 0.1
+    assert figures["error_float32"] < 1e-4 < figures["error_bf16"] < 1
     assert (tmp_path / "trace.json").stat().st_size > 1000
