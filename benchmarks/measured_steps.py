@@ -19,6 +19,9 @@ from step_counter import PARTS
 from torch.autograd import DeviceType
 
 from lightning_modules.nn.recurrent.cell import Cell
+from lightning_modules.nn.recurrent.gru import GRULayer
+from lightning_modules.nn.recurrent.lstm import LSTMLayer
+from lightning_modules.training.datamodule import TokenShardDataModule
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.window_loader import Batch
 
@@ -47,6 +50,7 @@ def marked(module: LitBiLM) -> Iterator[None]:
         for owner, name, part in methods:
             stack.enter_context(patch(owner, name, _in_range(getattr(owner, name), part)))
         for layer in network.recurrent.layers:
+            assert isinstance(layer, LSTMLayer | GRULayer)
             cell = Cell(*(_in_range(function, "cells") for function in layer.ops))
             stack.enter_context(patch(layer, "ops", cell))
         yield
@@ -114,6 +118,12 @@ def _part_of(event: Any, forward: dict[int, str]) -> str:
 class Steps(pl.Callback):
     """Times some steps together, and profiles the ones after them.
 
+    Args:
+        steps: number of steps that are timed.
+        device: the device of the training.
+        data: the data of the training.
+        trace: file for the profile.
+
     Attributes:
         seconds: seconds per step.
         waited: seconds per step that training waited for the loader.
@@ -121,7 +131,10 @@ class Steps(pl.Callback):
         window: the first window.
     """
 
-    def __init__(self, steps: int, device: torch.device, trace: str | None) -> None:
+    def __init__(
+        self, steps: int, device: torch.device, data: TokenShardDataModule, trace: str | None = None
+    ) -> None:
+        self._data = data
         self._first, self._last = WARM, WARM + steps
         self._device, self._trace = device, trace
         self._profile = torch.profiler.profile()
@@ -134,7 +147,7 @@ class Steps(pl.Callback):
         if number == 0:
             self.window = batch.passes[0]
         if number == self._first:
-            self._began, self._waited = self._now(), self._wait_of(trainer)
+            self._began, self._waited = self._now(), self._wait()
         if number == self._last:
             assert isinstance(module, LitBiLM)
             self._marks = marked(module)
@@ -147,7 +160,7 @@ class Steps(pl.Callback):
         steps = self._last - self._first
         if number + 1 == self._last:
             self.seconds = (self._now() - self._began) / steps
-            self.waited = (self._wait_of(trainer) - self._waited) / steps
+            self.waited = (self._wait() - self._waited) / steps
         if number + 1 == self._last + PROFILED:
             synchronise(self._device)
             self._profile.__exit__(None, None, None)
@@ -161,9 +174,9 @@ class Steps(pl.Callback):
         synchronise(self._device)
         return time.perf_counter()
 
-    def _wait_of(self, trainer: pl.Trainer) -> float:
-        loader = trainer.datamodule.loader  # type: ignore[attr-defined]
-        return float(loader.waited)
+    def _wait(self) -> float:
+        assert self._data.loader is not None
+        return self._data.loader.waited
 
 
 def synchronise(device: torch.device) -> None:

@@ -163,7 +163,8 @@ class Benchmark:
             module.network.recurrent = Torchs(  # type: ignore[assignment]
                 config.recurrent.hidden, width, stack.zero_state
             )
-        steps = Steps(self._steps, self._device, trace)
+        data = RandomText(str(self._folder), train, epoch_windows=train.steps)
+        steps = Steps(self._steps, self._device, data, trace)
         trainer = pl.Trainer(
             accelerator="gpu" if self._device.type == "cuda" else "cpu",
             devices=1,
@@ -180,7 +181,6 @@ class Benchmark:
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        data = RandomText(str(self._folder), train, epoch_windows=train.steps)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             trainer.fit(module, data)

@@ -19,13 +19,14 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Steps:
     make_corpus(folder, VOCABULARY, 10_000)
     train = train_of(ROWS, steps=WARM + TIMED + PROFILED, compile="off")
     module = LitBiLM(model_of(small=True), train, VOCABULARY, clusters(ROWS, small=True))
-    steps = Steps(TIMED, CPU, None)
+    data = RandomText(str(folder), train, epoch_windows=train.steps)
+    steps = Steps(TIMED, CPU, data)
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=-1, max_steps=train.steps, limit_val_batches=0, logger=False,
         callbacks=[steps], enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,
     )  # fmt: skip
-    trainer.fit(module, RandomText(str(folder), train, epoch_windows=train.steps))
+    trainer.fit(module, data)
     assert module.step == train.steps
     # The module is as it was before it was marked.
     assert "forward" not in vars(module.network.recurrent)
