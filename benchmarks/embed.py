@@ -1,4 +1,4 @@
-"""Speed of embedding on one thread, and the error of int8 vectors.
+"""Speed of embedding on one thread, and the errors of models in 16 bits and of int8 vectors.
 
     python benchmarks/embed.py [--text FILE] [--peer-python PYTHON]
 
@@ -9,6 +9,10 @@ text per line. Each turn creates the model anew, so that no word vector is cache
 `config_a_over_306` is tokens per CPU-second / 306 (AllenNLP on a machine with 72 GFLOP/s per thread)
 x 72 / the GFLOP/s of a matrix product on this thread, measured before and after each turn. Figures are
 medians over the turns.
+
+Errors are relative, |vectors - float32 vectors| / |float32 vectors| over the first 60 lines: of the model
+after `to(dtype)`, and with `matmul_dtype`. `batch_..._error` is the largest difference, relative to the largest
+value, between vectors of batches of 8,192 and of 64 tokens. `--only errors` measures nothing else.
 
 With --peer-python, a Python that has simple_elmo (with tensorflow-cpu 2.15, pandas 2 and numpy 1)
 embeds the first 60 lines with the same weights, without its warm-up.
@@ -140,6 +144,27 @@ def peer(texts: list[list[str]], python: str) -> dict[str, float]:
     return {"simple_elmo_tokens_per_cpu_s": speed}
 
 
+def errors(texts: list[list[str]]) -> dict[str, float]:
+    """Return the errors of models in 16 bits, and how far vectors depend on their batch."""
+
+    def all_vectors(model: BiLM, batch_tokens: int = 8192) -> np.ndarray[Any, Any]:
+        found = model.embed(texts, batch_tokens)
+        return np.concatenate([one.vectors for one in found], 1).astype(np.float64)
+
+    exact = all_vectors(fresh())
+    models = {"float32": fresh(), "bf16_products": fresh()}
+    models["bf16_products"].matmul_dtype = torch.bfloat16
+    models |= {name: fresh().to(getattr(torch, name)) for name in ("bfloat16", "float16")}
+    figures = {}
+    for name, model in models.items():
+        found = all_vectors(model)
+        if name != "float32":
+            figures[f"{name}_error"] = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+        other = np.abs(all_vectors(model, 64) - found).max() / np.abs(exact).max()
+        figures[f"batch_{name}_error"] = other
+    return {name: float(f"{value:.3g}") for name, value in figures.items()}
+
+
 def memory(texts: list[list[str]]) -> dict[str, float]:
     """Measure the peak memory of embedding a stream of texts, and one three times as long."""
     model = fresh()
@@ -157,10 +182,14 @@ def main() -> None:
     parser.add_argument("--text", type=Path)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--peer-python")
+    parser.add_argument("--only", choices=["errors"])
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = os.environ.get("BILOOM_TEST_DATA", ".")
     texts = read_texts(options.text or Path(data) / "lm" / "wikitext-2" / "wiki.valid.tokens")
+    if options.only:
+        print(json.dumps(errors(texts[:60])))
+        return
     with keep_memory(large=False):
         figures = memory(texts)
         figures |= config_a(texts, options.turns)
@@ -168,7 +197,8 @@ def main() -> None:
         figures |= peer(texts[:PEER_TEXTS], options.peer_python)
     else:
         print("simple_elmo was not measured (see --peer-python)")
-    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+    figures = {name: round(value, 4) for name, value in figures.items()} | errors(texts[:60])
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/step_budget.py [--rows 128,256,384] [--operations]       (about a minute on one core)
 
-The model is that of `train_gpu.py`: two LSTM layers per direction (4096 hidden, 512 projected), ELMo's
+The model is that of `elmo_size.py`: two LSTM layers per direction (4096 hidden, 512 projected), ELMo's
 character CNN and an adaptive softmax over 793,471 words, in bf16 autocast, with Adam and 20 tokens per row.
 A step is one of `LitBiLM` in a Lightning Trainer, from the request for its window to the request for the
 next one, so it has the copies of the window, the forward and the backward pass, the norm of the gradient,
@@ -16,28 +16,26 @@ which the host launches one by one, with the copies to the memory of the graphs.
 
 The time is that of an H100 on paper: each operation takes as long as its bytes at 2.7 TB/s (of 3.35) or
 its matrix product at 800 TFLOP/s (bf16; 60 in float32), whichever is longer. Launches take no time.
-`--operations` also prints each kind of operation of each part. The last line has all figures as JSON; those
-without a number of rows are for the first one.
+`--tb-per-s` and `--tflops` (of bf16, then of float32) replace these figures by those of another GPU.
+`--operations` also prints each kind of operation of each part, and `--small` counts a small network. The last
+line has all figures as JSON; those without a number of rows are for the first one.
 """
 
 import argparse
 import json
 from typing import Any
 
+from elmo_size import UNROLL, clusters, model_of, train_of, vocabulary_of, windows_of
 from fake_gpu import fake_gpu, on_fake_gpu
 from in_turns import Turns, fit_in_turns
-from step_counter import PARTS, Count, StepCounter
+from step_counter import H100, PARTS, Count, Device, StepCounter
 from torch import device as cpu
-from train import spelling, zipf_counts
-from train_gpu import UNROLL, VOCABULARY, model_of, windows_of
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.window import Types, Window
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.lit_bilm import LitBiLM
-from lightning_modules.training.weights.clusters import cutoffs_of
 from lightning_modules.training.window_loader import Batch
-from preprocess.tokenizers.spellings import Spellings
 
 
 def count_step(
@@ -46,6 +44,7 @@ def count_step(
     vocabulary: int,
     cutoffs: tuple[int, ...],
     window: Window,
+    device: Device = H100,
 ) -> Count:
     """Return the count of a training step on a window.
 
@@ -57,8 +56,9 @@ def count_step(
         vocabulary: number of ids. An id is its rank.
         cutoffs: first rank of each tail of an adaptive softmax.
         window: inputs and targets, on the CPU.
+        device: the GPU whose times are counted.
     """
-    counter = StepCounter()
+    counter = StepCounter(device)
 
     def turns() -> Turns:
         yield 1
@@ -66,8 +66,8 @@ def count_step(
         yield 1
         counter.is_on = False
 
-    with fake_gpu(counter.compiled, counter.captured) as device, counter:
-        with device:
+    with fake_gpu(counter.compiled, counter.captured) as fake, counter:
+        with fake:
             module = LitBiLM(model, train, vocabulary, cutoffs)
         fit_in_turns(
             module, lambda number: Batch(number, (window,)), turns(), strategy=on_fake_gpu()
@@ -75,20 +75,18 @@ def count_step(
     return counter.count
 
 
-def at_rows(rows: int, with_operations: bool) -> dict[str, Any]:
+def at_rows(rows: int, device: Device, small: bool, with_operations: bool) -> dict[str, Any]:
     """Print the count at ELMo's size, and return its figures by name."""
-    model = ModelConfig.model_validate(model_of(small=False))
-    train = TrainConfig(rows=rows, unroll=UNROLL, warmup_steps=0, compile="on")
-    cutoffs = cutoffs_of(model, train, zipf_counts(VOCABULARY))
-    words = Spellings(spelling, VOCABULARY, 50)
-    window, *_ = windows_of(rows, VOCABULARY, cutoffs, words, cpu("cpu"))
+    vocabulary, cutoffs = vocabulary_of(small), clusters(rows, small)
+    window, *_ = windows_of(rows, vocabulary, cutoffs, cpu("cpu"))
     assert isinstance(window.inputs, Types)
     assert window.routes
     types = sum(len(bucket) for bucket in window.inputs.characters)
     routed = ", ".join(f"{len(each):,}" for each in window.routes.rows)
     print(f"{rows} rows: {rows * UNROLL:,} tokens, {types:,} types; cutoffs {cutoffs}, "
           f"{routed} positions in the tails")  # fmt: skip
-    count = count_step(model, train, VOCABULARY, cutoffs, window)
+    train = train_of(rows, compile="on")
+    count = count_step(model_of(small), train, vocabulary, cutoffs, window, device)
     show(count, with_operations)
     total = count.of()
     return {
@@ -98,6 +96,7 @@ def at_rows(rows: int, with_operations: bool) -> dict[str, Any]:
         f"tflop_{rows}": round(total.flops / 1e12, 3),
         f"ms_{rows}": round(total.seconds * 1e3, 2),
         f"tokens_per_s_{rows}": round(rows * UNROLL / total.seconds),
+        f"parts_ms_{rows}": {part: round(count.of(part).seconds * 1e3, 4) for part in PARTS},
         "ops_outside_graphs": total.operations - total.captured,
         "graphs": count.graphs,
         "copies": count.copies,
@@ -129,11 +128,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", default="128,256,384")
     parser.add_argument("--operations", action="store_true", help="print each kind of operation")
+    parser.add_argument("--small", action="store_true", help="count a small network")
+    parser.add_argument("--tb-per-s", type=float, default=H100.bandwidth / 1e12)
+    parser.add_argument("--tflops", default="800,60", help="of bf16, then of float32")
     options = parser.parse_args()
+    bf16, float32 = (float(number) * 1e12 for number in options.tflops.split(","))
+    device = Device(options.tb_per_s * 1e12, {2: bf16, 4: float32})
     figures: dict[str, Any] = {}
     for rows in map(int, options.rows.split(",")):
         # Figures without a number of rows are those of the first one.
-        figures |= {**at_rows(rows, options.operations), **figures}
+        figures |= {**at_rows(rows, device, options.small, options.operations), **figures}
     print(json.dumps(figures))
 
 

@@ -61,7 +61,7 @@ class Device(NamedTuple):
 
     Attributes:
         bandwidth: bytes per second.
-        flops: FLOP/s of matrix products, by the bytes of a number.
+        flops: FLOP/s of matrix products, by the bytes of a number: 2 and 4.
     """
 
     bandwidth: float
@@ -135,14 +135,17 @@ class Count:
 class StepCounter(TorchDispatchMode):
     """Counts the operations in its block, if it is switched on.
 
+    Args:
+        device: the GPU whose times are counted.
+
     Attributes:
         count: the count so far.
         is_on: whether it counts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: Device = H100) -> None:
         super().__init__()
-        self.count, self.is_on = Count(), False
+        self.count, self.is_on, self._device = Count(), False, device
         self._areas: dict[int, str] = {}  # of autograd's nodes, by their sequence numbers
         self._captured: list[tuple[Any, ...]] | None = None  # operations of the graph so far
 
@@ -234,12 +237,12 @@ class StepCounter(TorchDispatchMode):
         return True
 
     def _record(self, part: str, name: str, tally: Tally, args: tuple[Any, ...] = ()) -> None:
-        tally.seconds = tally.bytes / H100.bandwidth
+        tally.seconds = tally.bytes / self._device.bandwidth
         tally.captured = tally.operations if self._captured is not None else 0
         if tally.flops:
             leaves = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
             widths = [leaf.itemsize for leaf in leaves if leaf.is_floating_point()]
-            tally.seconds = max(tally.seconds, tally.flops / H100.flops[min(widths)])
+            tally.seconds = max(tally.seconds, tally.flops / self._device.flops[min(widths)])
         self.count.tallies[part, name].add(tally)
 
     def _part(self, frame: FrameType | None, is_fused: bool) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_modules.vectors.encoder import VectorError
 from lightning_modules.vectors.pretrained import BiLM
+from lightning_modules.vectors.streams import VectorError
 from preprocess.errors import UserError
 from preprocess.tokenizers.base import CONTROLS, Token
 

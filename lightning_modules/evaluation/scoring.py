@@ -9,10 +9,9 @@ from torch import Tensor
 from lightning_modules.evaluation.held_out import perplexity
 from lightning_modules.nn.window import Window
 from lightning_modules.vectors.batches import plan_batches
-from lightning_modules.vectors.encoder import VectorError
 from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import Text
-from lightning_modules.vectors.streams import Int64Ids, padded_targets, targets_of
+from lightning_modules.vectors.streams import Int64Ids, VectorError, padded_targets, targets_of
 from preprocess.tokenizers.base import UNKNOWN, Token
 
 CHUNK = 64

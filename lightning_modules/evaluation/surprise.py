@@ -9,9 +9,8 @@ import torch
 
 from lightning_modules.evaluation.scoring import target_losses
 from lightning_modules.vectors.batches import plan_batches
-from lightning_modules.vectors.encoder import VectorError
 from lightning_modules.vectors.pretrained import BiLM
-from lightning_modules.vectors.streams import targets_of
+from lightning_modules.vectors.streams import VectorError, targets_of
 from preprocess.tokenizers.aligned_text import Tokenised
 
 Doubles = npt.NDArray[np.float64]

@@ -68,10 +68,11 @@ def mix_layers(layers: Tensor, weights: Tensor, gamma: Tensor | float) -> Tensor
         gamma: factor of the sum, a number or of shape ().
 
     Returns:
-        A tensor of shape (...) with the dtype of ``layers``.
+        A tensor of shape (...) with the dtype of ``layers``. The arithmetic is at least float32.
     """
-    shares = (gamma * weights.softmax(0)).to(layers.dtype)
-    return torch.einsum("l,l...->...", shares, layers)
+    wide = torch.promote_types(layers.dtype, torch.float32)
+    shares = gamma * weights.softmax(0, torch.promote_types(weights.dtype, torch.float32))
+    return torch.einsum("l,l...->...", shares.to(wide), layers.to(wide)).to(layers.dtype)
 
 
 def normalize_layers(
@@ -83,7 +84,13 @@ def normalize_layers(
         layers: (depth, batch, time, dim).
         lengths: number of tokens of each text, (batch,); None means that all positions are tokens.
         over: the tokens of each "text", or those of the "batch".
+
+    Returns:
+        A tensor of the shape and the dtype of ``layers``. The arithmetic is at least float32, because
+        sums over a text exceed the range of float16.
     """
+    dtype = layers.dtype
+    layers = layers.to(torch.promote_types(dtype, torch.float32))
     _, batch, time, dim = layers.shape
     mask = layers.new_ones(batch, time, 1)
     if lengths is not None:
@@ -93,4 +100,4 @@ def normalize_layers(
     count = (mask.expand(-1, -1, dim)[None].sum(axes, keepdim=True)).clamp(min=1)
     mean = (layers * mask).sum(axes, keepdim=True) / count
     variance = ((layers - mean) * mask).square().sum(axes, keepdim=True) / count
-    return (layers - mean) / (variance + EPSILON).sqrt()
+    return ((layers - mean) / (variance + EPSILON).sqrt()).to(dtype)

@@ -1,4 +1,8 @@
-"""How many texts are embedded together: windows of a stream, and batches of a window."""
+"""How many texts are embedded together: windows of a stream, and batches of a window.
+
+The sizes depend on the kind of device only, not on its free memory, because the last bits of a vector depend
+on the shape of its batch.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -9,19 +13,26 @@ WINDOW_BYTES = 1 << 28
 """Planned size of the float32 vectors of a window, in bytes."""
 WINDOW_CHARACTERS = 20_000, 200_000
 """Smallest and largest window, in characters."""
+BATCH_TOKENS = 8192
+"""Tokens per batch of the embed stage, including padding."""
+GPU_FACTOR = 4
+"""The factor by which windows and batches of the embed stage are larger on a GPU, which needs many rows to be
+busy. At ELMo's size a window takes 1 GB of the host's memory, twice while it is written."""
 CHARACTERS_A_TOKEN = 2
 """Assumed length of a token; a wrong guess changes only the size of a window."""
 
 
-def window_characters(layers: int, dim: int) -> int:
+def window_characters(layers: int, dim: int, factor: int = 1) -> int:
     """Return the number of characters of text to embed together when texts come as a stream.
 
     Args:
         layers: number of vectors per token, one per layer.
         dim: dimensions of a vector.
+        factor: factor by which a window is larger than on a CPU.
     """
     least, most = WINDOW_CHARACTERS
-    return max(least, min(most, WINDOW_BYTES // (4 * layers * dim) * CHARACTERS_A_TOKEN))
+    fitting = WINDOW_BYTES // (4 * layers * dim) * CHARACTERS_A_TOKEN
+    return factor * max(least, min(most, fitting))
 
 
 def text_windows(texts: Iterable[Text], most: int) -> Iterator[list[Text]]:

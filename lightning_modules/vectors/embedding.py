@@ -1,24 +1,30 @@
 """The work of `biloom embed` on one unit of input: its texts become shards of the vector cache.
 
 A unit is embedded in parts. A closed part is a finished shard, so a resumed job embeds only the texts
-after the last closed part.
+after the last closed part. While a window of texts is written, a GPU computes the next one.
 """
 
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain, islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
 
 from lightning_modules.allocator import keep_memory
-from lightning_modules.vectors.batches import window_characters
+from lightning_modules.vectors.batches import BATCH_TOKENS, GPU_FACTOR, window_characters
 from lightning_modules.vectors.pretrained import BiLM
-from lightning_modules.vectors.selection import Selection
-from lightning_modules.vectors.worker_device import DeviceName, worker_device
+from lightning_modules.vectors.selection import Embedding, Selection
+from lightning_modules.vectors.worker_device import (
+    DeviceName,
+    Precision,
+    matmul_dtype,
+    worker_device,
+)
 from preprocess.config import Source
 from preprocess.corpus.dedup import hash_keys, read_drops, write_keys
 from preprocess.corpus.rejects import RejectsWriter
@@ -59,12 +65,14 @@ class EmbedJob:
         warm_up: whether to start each text from the state after the model's warm-up text.
         dtype: format of the stored vectors.
         texts: whether to store the texts.
-        batch_tokens: tokens per batch, including padding.
+        batch_tokens: tokens per batch, including padding; None means a number for the kind of device.
         buckets: number of hash buckets for finding repeated texts.
         device: device of each worker, from `worker_device`.
         limits: limits of the reader.
         first_unit: shard number of unit 0; above 0 if a finished cache has shards already.
         known: folder of a finished cache whose texts are left out; empty if there is none.
+        precision: dtype of matrix products.
+        compiled: whether the recurrent cell is compiled.
     """
 
     work: str
@@ -78,12 +86,14 @@ class EmbedJob:
     warm_up: bool
     dtype: Literal["float32", "float16", "int8"]
     texts: bool
-    batch_tokens: int
+    batch_tokens: int | None
     buckets: int
     device: DeviceName
     limits: Limits = field(default_factory=Limits)
     first_unit: int = 0
     known: str = ""
+    precision: Precision = "float32"
+    compiled: bool = False
 
 
 class _Window(NamedTuple):
@@ -94,12 +104,22 @@ class _Window(NamedTuple):
     known: int  # texts of the window that are left out because the cache has them
 
 
+T = TypeVar("T")
+_Embedded = Iterator[tuple[_Window, list[Embedding]]]
+
+
 @lru_cache(maxsize=1)
-def _model(path: str, content: str, device: str) -> BiLM:
+def _model(
+    path: str, content: str, device: str, products: torch.dtype | None, compiled: bool
+) -> BiLM:
     if device == "cpu":
         # The order of summation depends on the number of threads; workers share the units instead.
         torch.set_num_threads(1)
-    return BiLM.from_pretrained(path).to(device)
+    model = BiLM.from_pretrained(path).to(device)
+    model.matmul_dtype = products
+    if compiled:
+        model.network.recurrent.compile_cell("on")
+    return model
 
 
 def hash_texts(job: EmbedJob, unit: Unit) -> int:
@@ -144,10 +164,12 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
     progress = Progress(job.work, unit.index)
     parts = list(_closed_parts(job, unit))
     device = worker_device(job.device)
-    model = _model(job.model, job.model_content, device)
+    products = matmul_dtype(job.precision, device)
+    model = _model(job.model, job.model_content, device, products, job.compiled)
     shape = job.selection.shape(model.depth, model.dim)
-    # Batches are planned within a window, so they depend on the unit only.
-    most = window_characters(*shape)
+    # Batches are planned within a window, so they depend on the unit and the kind of device only.
+    factor = 1 if device == "cpu" else GPU_FACTOR
+    most = window_characters(*shape, factor)
     windows = _windows(job, unit, repeated, parts[-1]["end"] if parts else 0, most, progress)
     total = sum(piece.end - piece.start for piece in unit.ranges)
     for first in windows:
@@ -158,7 +180,10 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
             break
         part = chain([first], islice(windows, _windows_a_part(most, *shape) - 1))
         with keep_memory(large=False):
-            parts.append(_embed_part(job, unit, len(parts), model, part, progress, total))
+            embedded = _embedded(job, model, part, factor * BATCH_TOKENS, progress)
+            if device != "cpu":
+                embedded = one_ahead(embedded)
+            parts.append(_write_part(job, unit, len(parts), shape, embedded, progress, total))
         folder.write_done(
             job.work, folder.part_record(job.work, unit.index, len(parts) - 1), parts[-1]
         )
@@ -168,6 +193,7 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
         "files": [file for part in parts for file in part["files"]],
         "duplicates": len(repeated),
         "device": device.partition(":")[0],
+        "precision": "float32" if products is None else "bf16",
         # Parts of former versions have no "unspaced".
         **{name: sum(part.get(name, 0) for part in parts) for name in SUMS},
     }
@@ -175,28 +201,47 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
     return unit.index
 
 
-def _embed_part(
+def _embedded(
+    job: EmbedJob, model: BiLM, windows: Iterator[_Window], batch_tokens: int, progress: Progress
+) -> _Embedded:
+    """Yield each window and the vectors of its texts."""
+    for window in windows:
+        yield (
+            window,
+            model.embed_selection(
+                window.texts,
+                job.selection,
+                job.batch_tokens or batch_tokens,
+                job.warm_up,
+                advance=lambda _: progress.write(),
+            ),
+        )
+
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield the items of an iterator, each of which a thread computes while the one before is used."""
+    end = object()
+    with ThreadPoolExecutor(1, "ahead") as thread:
+        item = thread.submit(next, items, end)
+        while (found := item.result()) is not end:
+            item = thread.submit(next, items, end)
+            yield cast(T, found)
+
+
+def _write_part(
     job: EmbedJob,
     unit: Unit,
     number: int,
-    model: BiLM,
-    windows: Iterator[_Window],
+    shape: tuple[int, int],
+    embedded: _Embedded,
     progress: Progress,
     total: int,
 ) -> dict[str, Any]:
-    """Embed windows into one shard; return the record of the closed part."""
-    shape = job.selection.shape(model.depth, model.dim)
+    """Write embedded windows into one shard; return the record of the closed part."""
     name = (job.first_unit + unit.index, number)
     end = known = truncated = unspaced = 0
     with VectorShardWriter(job.output, name, *shape, job.dtype, job.texts) as shard:
-        for window in windows:
-            embeddings = model.embed_selection(
-                window.texts,
-                job.selection,
-                job.batch_tokens,
-                job.warm_up,
-                advance=lambda _: progress.write(),
-            )
+        for window, embeddings in embedded:
             for text, embedding in zip(window.texts, embeddings, strict=True):
                 spellings = [token.spelling for token in embedding.tokens]
                 shard.add(text, spellings, embedding.vectors)

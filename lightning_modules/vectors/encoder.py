@@ -4,7 +4,7 @@ Each direction reads a text after the boundary token that training put before a 
 of that boundary token is left out.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -19,9 +19,18 @@ from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.mode import constant_weights
 from lightning_modules.nn.window import Types
 from lightning_modules.vectors.forks import before_computing
-from lightning_modules.vectors.streams import Put, Streams, aligned, as_read, mirror_of
-from lightning_modules.vectors.type_vectors import BEGIN, END, Advance, TypeVectors, Word
-from preprocess.errors import UserError
+from lightning_modules.vectors.streams import (
+    Put,
+    Streams,
+    VectorError,
+    Word,
+    aligned,
+    as_read,
+    distribute,
+    mirror_of,
+    to_device,
+)
+from lightning_modules.vectors.type_vectors import BEGIN, END, Advance, TypeVectors
 from preprocess.tokenizers.base import BOS, EOS, Token
 from preprocess.tokenizers.spellings import Spellings
 
@@ -30,16 +39,8 @@ POSITIONS, LEAST = 1024, 16
 
 Enough for an efficient matmul of the gates, and few enough for the gates to stay in the processor's
 cache."""
-
-
-class VectorError(UserError):
-    """Raised if a model computes NaN or infinity."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(
-            f"{what}: the model computes NaN or infinity, because its weights hold them, or because "
-            "the values exceed the range of float16; use another model, or float32 or bfloat16"
-        )
+GPU_POSITIONS = 8192
+"""The same on a GPU, which needs more of them to be busy. The gates of a layer of ELMo's size take 1 GB."""
 
 
 class Encoder:
@@ -50,6 +51,8 @@ class Encoder:
         starts: boundary tokens that the forward and the backward language model begin with.
         spellings: how the tokenizer's ids are spelled, if the model reads words by their spelling.
         types: the vectors of words, if the model reads words by their spelling.
+        matmul_dtype: dtype of matrix products, except in `layers` and `input_vectors`; None means that of
+            the weights.
     """
 
     def __init__(
@@ -58,9 +61,11 @@ class Encoder:
         starts: tuple[int, int],
         spellings: Spellings | None = None,
         types: TypeVectors | None = None,
+        matmul_dtype: torch.dtype | None = None,
     ) -> None:
         self._network, self._starts = network, starts[: network.directions]
         self._spellings, self._types = spellings, types
+        self._matmul_dtype = matmul_dtype
 
     def layers(
         self,
@@ -88,7 +93,7 @@ class Encoder:
     def layers_of_inputs(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """Return all layers with gradients for the input vectors only, without dropout.
 
-        Not affected by autocast.
+        Not affected by the caller's autocast.
 
         Args:
             inputs: as in `BiLM.forward`.
@@ -96,7 +101,7 @@ class Encoder:
         """
         recurrent = constant_weights(self._network.recurrent)
         mirror = mirror_of(lengths, inputs.shape[1])
-        with torch.autocast(inputs.device.type, enabled=False):
+        with self._autocast(inputs.device):
             x = self._begun(inputs, mirror, fixed=True)
             state = self._network.zero_state(len(inputs))
             run = recurrent(x, state, training=False)
@@ -108,7 +113,7 @@ class Encoder:
         """Return all layers as `layers` does, without gradients and without dropout.
 
         The text is read in chunks, so the memory is that of the result. Vectors of words are cached.
-        Not affected by autocast.
+        Not affected by the caller's autocast.
 
         Raises:
             VectorError: if a vector holds NaN or infinity.
@@ -154,18 +159,23 @@ class Encoder:
 
     @contextmanager
     def inference(self) -> Iterator[None]:
-        """Compute without gradients and in the dtype of the weights in this block.
+        """Compute without gradients in this block, with matrix products in ``matmul_dtype``.
 
         The methods below must be called in it. Cached vectors of words are discarded if the weights have
-        changed. Autocast is off, so that neither the vectors nor the cache depend on the caller.
+        changed. The caller's autocast is replaced, so that neither the vectors nor the cache depend on it.
         """
         before_computing()
         device = next(self._network.parameters()).device
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        with torch.inference_mode(), self._autocast(device):
             if self._types is not None:
                 # A CharCNN, or a module that wraps one.
-                self._types.refresh(cast(CharCNN, self._network.input))
+                network = cast(CharCNN, self._network.input)
+                self._types.refresh(network, self._matmul_dtype)
             yield
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        dtype = self._matmul_dtype
+        return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
     def learn(self, texts: Iterable[Sequence[Token]], advance: Advance) -> None:
         """Compute and cache the vectors of all words of some texts, faster than batch by batch.
@@ -227,9 +237,10 @@ class Encoder:
             The first position of a chunk, and the vectors of each layer, (directions, positions, rows,
             direction_width), of the rows that have not ended.
         """
+        positions = GPU_POSITIONS if state.device.type == "cuda" else POSITIONS
         start = end = 0
         while rows := sum(length + 1 > end for length in lengths):
-            start, end = end, min(end + max(LEAST, POSITIONS // rows), max(lengths) + 1)
+            start, end = end, min(end + max(LEAST, positions // rows), max(lengths) + 1)
             x = self.vectors(streams, slice(start, end), rows, state.device)
             run = self._network.recurrent(x, state[:, :, :rows].contiguous(), training=False)
             state = run.state
@@ -295,41 +306,13 @@ class Encoder:
         """
         numbers = streams.numbers[:, part, :rows]
         if self._types is None:
-            ids = torch.from_numpy(numbers).to(device)
+            ids = to_device(numbers, device)
             vectors: Tensor = self._network.input(ids, training=False)
             return vectors
         distinct, indices = np.unique(numbers, return_inverse=True)
         words = [streams.words[number] for number in distinct.tolist()]
         table = self._types.of([word for _, word in words], [id_ for id_, _ in words])
-        return F.embedding(torch.from_numpy(indices.reshape(numbers.shape)).to(device), table)
-
-
-def distribute(
-    chunks: Callable[[Sequence[Sequence[Token]]], Iterator[tuple[int, list[Tensor]]]],
-    texts: Sequence[Sequence[Token]],
-    puts: Sequence[Put],
-    names: Sequence[str],
-) -> None:
-    """Pass what is computed for a batch to each of its texts.
-
-    Args:
-        chunks: computes texts, the longest first. It yields the first position of a chunk, and for each
-            layer (directions, positions, rows, direction_width) of the first rows.
-        texts: tokens of each text.
-        puts: receives the vectors of each text.
-        names: what the layers are called in a message.
-
-    Raises:
-        VectorError: if there is NaN or infinity.
-    """
-    order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
-    for start, layers in chunks([texts[number] for number in order]):
-        for index, layer in enumerate(layers):
-            values = layer.float().cpu().numpy()
-            if not np.isfinite(values).all():
-                raise VectorError(names[index])
-            for row in range(values.shape[2]):
-                puts[order[row]](index, values[:, :, row], start)
+        return F.embedding(to_device(indices.reshape(numbers.shape), device), table)
 
 
 def _stacked(layers: Sequence[Tensor], mirror: Tensor) -> Tensor:

@@ -31,12 +31,13 @@ from torch import Tensor
 from lightning_modules.nn.bilm import BiLMNetwork, NoHead
 from lightning_modules.nn.mode import constant_weights
 from lightning_modules.nn.window import Window
-from lightning_modules.vectors.encoder import LEAST, POSITIONS, Encoder, distribute
+from lightning_modules.vectors.encoder import LEAST, POSITIONS, Encoder
 from lightning_modules.vectors.selection import GradientPath, SelectionError
 from lightning_modules.vectors.streams import (
     Int64Ids,
     Put,
     Streams,
+    distribute,
     padded_targets,
     targets_of,
 )

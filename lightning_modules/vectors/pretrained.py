@@ -62,6 +62,7 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
     `score_texts` apply no dropout whatever its mode (`train`, `eval`), read the present weights, are
     not affected by autocast, and may be called from several threads. `forward` is for training: it
     follows the mode and autocast as any torch module does. A new model is in evaluation mode.
+    After `to(torch.bfloat16)`, `half()` or `double()`, it computes in that dtype; vectors stay float32.
 
     Example:
         >>> model = BiLM.from_pretrained("runs/quickstart/export")
@@ -85,6 +86,8 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
             forward language model has the forward half only.
         depth: number of layers, including layer 0, the input of the recurrent stack.
         tokenizer, content, tokenizer_content, warm_up: the arguments.
+        matmul_dtype: dtype of matrix products except in `forward`, such as torch.bfloat16; None (default)
+            means that of the weights.
     """
 
     def __init__(

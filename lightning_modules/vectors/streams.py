@@ -2,8 +2,12 @@
 
 The forward direction reads a text from its first token, the backward direction from its last. Each reads
 the boundary token first that training put before a document.
+
+A GPU is never waited for between two chunks of a batch: ids go to it, and vectors come back, through pinned
+memory, and the vectors of a chunk are handled while the GPU computes the next one.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,13 +17,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_modules.vectors.type_vectors import Word
-from preprocess.tokenizers.base import IGNORE, UNKNOWN
+from preprocess.errors import UserError
+from preprocess.tokenizers.base import IGNORE, UNKNOWN, Token
 
+Word = str | object
+"""A word by its spelling, or a boundary token."""
 Floats = npt.NDArray[np.float32]
 Int64Ids = npt.NDArray[np.int64]
 Put = Callable[[int, Floats, int], None]
 """Receives some positions of a text: the index of a layer, values and start as in `in_text_order`."""
+
+
+class VectorError(UserError):
+    """Raised if a model computes NaN or infinity."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}: the model computes NaN or infinity, because its weights hold them, or because "
+            "the values exceed the range of float16; use another model, or float32 or bfloat16"
+        )
 
 
 class Streams(NamedTuple):
@@ -94,6 +110,75 @@ def put(array: Floats, layer: int, values: Floats, start: int) -> None:
     width = values.shape[2]
     for direction, (tokens, found) in enumerate(in_text_order(values, array.shape[1], start)):
         array[layer, tokens, direction * width : (direction + 1) * width] = found
+
+
+def distribute(
+    chunks: Callable[[Sequence[Sequence[Token]]], Iterator[tuple[int, list[Tensor]]]],
+    texts: Sequence[Sequence[Token]],
+    puts: Sequence[Put],
+    names: Sequence[str],
+) -> None:
+    """Pass what is computed for a batch to each of its texts.
+
+    Args:
+        chunks: computes texts, the longest first. It yields the first position of a chunk, and for each
+            layer (directions, positions, rows, direction_width) of the first rows.
+        texts: tokens of each text.
+        puts: receives the vectors of each text.
+        names: what the layers are called in a message.
+
+    Raises:
+        VectorError: if there is NaN or infinity.
+    """
+    order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
+
+    def hand_out(start: int, copied: Callable[[], list[Floats]]) -> None:
+        for index, values in enumerate(copied()):
+            if not np.isfinite(values).all():
+                raise VectorError(names[index])
+            for row in range(values.shape[2]):
+                puts[order[row]](index, values[:, :, row], start)
+
+    copies: deque[tuple[int, Callable[[], list[Floats]]]] = deque()
+    for start, layers in chunks([texts[number] for number in order]):
+        copies.append((start, to_host(layers)))
+        if len(copies) > is_asynchronous(layers[0].device):
+            hand_out(*copies.popleft())
+    for copy in copies:
+        hand_out(*copy)
+
+
+def is_asynchronous(device: torch.device) -> bool:
+    """Return True if operations on a device are queued, and the host goes on before they are done."""
+    return device.type == "cuda"
+
+
+def to_device(array: npt.NDArray[np.int64], device: torch.device) -> Tensor:
+    """Return an array as a tensor on a device, without waiting for a GPU."""
+    tensor = torch.from_numpy(array)
+    if is_asynchronous(device):
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def to_host(tensors: Sequence[Tensor]) -> Callable[[], list[Floats]]:
+    """Begin to copy tensors of one device to the host, as float32; copies from a GPU are in pinned memory.
+
+    Returns:
+        A function that waits for the copies and returns them.
+    """
+    copies = [tensor.float().to("cpu", non_blocking=True) for tensor in tensors]
+    device, done = tensors[0].device, None
+    if is_asynchronous(device):
+        done = torch.cuda.Event()
+        done.record(torch.cuda.current_stream(device))
+
+    def copied() -> list[Floats]:
+        if done is not None:
+            done.synchronize()
+        return [copy.numpy() for copy in copies]
+
+    return copied
 
 
 def targets_of(ids: Sequence[int], starts: tuple[int, int], predictable: int) -> Int64Ids:

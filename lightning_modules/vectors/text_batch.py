@@ -170,13 +170,15 @@ class TensorForward(nn.Module):
     network: BiLMNetwork
     tokenizer: Tokenizer
     starts: tuple[int, int]
+    matmul_dtype: torch.dtype | None = None
     _spellings: Spellings | None
     _types: TypeVectors | None
 
     @property
     def encoder(self) -> Encoder:
         """The encoder of the present ``network``, which a program may have replaced or wrapped."""
-        return Encoder(self.network, self.starts, self._spellings, self._types)
+        known = (self._spellings, self._types)
+        return Encoder(self.network, self.starts, *known, self.matmul_dtype)
 
     @cached_property
     def ids_content(self) -> str:

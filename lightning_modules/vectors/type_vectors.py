@@ -21,6 +21,7 @@ from lightning_modules.nn.inputs.word_char_cnn import WordCharCNN
 from lightning_modules.nn.inputs.word_types import LENGTHS
 from lightning_modules.nn.window import Types
 from lightning_modules.vectors.forks import after_fork_renew
+from lightning_modules.vectors.streams import Word, to_device
 from preprocess.errors import UserError
 from preprocess.tokenizers.base import BOS, CONTROLS, EOS, UNKNOWN
 from preprocess.tokenizers.dictionary_speller import DictionarySpeller
@@ -36,8 +37,6 @@ IDS_AT_ONCE = 1 << 14
 
 BEGIN, END = object(), object()
 """The boundary tokens as words. They are not strings, because any string may be a word of a text."""
-
-Word = str | object
 
 Advance = Callable[[int], None]
 """Called during long work with the number of words or positions that were computed."""
@@ -120,6 +119,7 @@ class TypeVectors:
     def _start(self) -> None:
         self._rows: dict[Word, int] = {}
         self._table: Tensor | None = None
+        self._matmul_dtype: torch.dtype | None = None
         self.renew_lock()
         after_fork_renew(self)
 
@@ -135,17 +135,23 @@ class TypeVectors:
         vars(self).update(state)
         self._start()
 
-    def refresh(self, network: CharCNN) -> None:
+    def refresh(self, network: CharCNN, matmul_dtype: torch.dtype | None = None) -> None:
         """Discard the cache and the precomputed vectors if the weights or their device changed.
+
+        The cache is also discarded if the dtype of matrix products changed. Precomputed vectors, which are
+        in float32, are not.
 
         Call it before `of` and `learn`, once for all texts that are embedded together. It reads all
         weights: 2.5 ms at the size of ELMo's CNN (72 MB) on a CPU.
 
         Args:
             network: the model's present character CNN, which may be another module than before.
+            matmul_dtype: dtype of autocast, None without it.
         """
         weights = fingerprint(network)
         with self._lock:
+            if matmul_dtype != self._matmul_dtype:
+                self._table, self._matmul_dtype = None, matmul_dtype
             self._network = network
             device = self._device
             if weights != self._weights:
@@ -166,10 +172,8 @@ class TypeVectors:
         with self._lock:
             self.learn(words, ids)
             assert self._table is not None
-            rows = torch.tensor(
-                [self._rows[word] for word in words], dtype=torch.int64, device="cpu"
-            )
-            return self._table[rows.to(self._table.device)]
+            rows = np.array([self._rows[word] for word in words], np.int64)
+            return self._table[to_device(rows, self._table.device)]
 
     def learn(
         self, words: Sequence[Word], ids: Sequence[int], advance: Advance = lambda _: None
@@ -218,8 +222,10 @@ class TypeVectors:
             (known if UNKNOWN < ids[word] < limit else unknown).append(word)
         if known:
             assert self._precomputed is not None
-            rows = torch.tensor([ids[word] for word in known], dtype=torch.int64, device="cpu")
-            yield _Block(known, self._precomputed[rows.to(self._precomputed.device)])
+            rows = to_device(
+                np.array([ids[word] for word in known], np.int64), self._precomputed.device
+            )
+            yield _Block(known, self._precomputed[rows])
         for start in range(0, len(unknown), SPELT_AT_ONCE):
             yield from self._computed(unknown[start : start + SPELT_AT_ONCE])
 
@@ -234,8 +240,9 @@ class TypeVectors:
                 some = inside[start : start + ROW_BLOCK]
                 block = np.full((ROW_BLOCK, width), self._speller.pad, np.int64)
                 block[: len(some)] = characters[some, :width]
-                on_device = torch.from_numpy(block).to(self._device)
-                types = Types((on_device,), torch.arange(ROW_BLOCK, device=self._device))
+                types = Types(
+                    (to_device(block, self._device),), torch.arange(ROW_BLOCK, device=self._device)
+                )
                 # The module is called, so that its hooks run.
                 vectors = self._network(types, training=False)
                 yield _Block([unknown[n] for n in some], vectors)

@@ -16,6 +16,7 @@ import torch
 from preprocess.errors import UserError
 
 DeviceName = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bf16", "auto"]
 _lock = threading.Lock()
 _held: dict[str, socket.socket] = {}
 """Sockets of the GPUs that this process has taken, by the GPU's name."""
@@ -61,6 +62,20 @@ def choose_device(wanted: DeviceName, gpus: Sequence[str]) -> str:
             else f"embed.device is cuda, but torch finds no GPU on the machine {host}; set it to auto or cpu"
         )
     return "cpu"
+
+
+def matmul_dtype(precision: Precision, device: str) -> torch.dtype | None:
+    """Return `BiLM.matmul_dtype` for a precision.
+
+    Args:
+        precision: "auto" means bf16 on GPUs that support it.
+        device: the device, from `worker_device`.
+    """
+    if precision == "auto":
+        is_bf16 = device != "cpu" and torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        is_bf16 = precision == "bf16"
+    return torch.bfloat16 if is_bf16 else None
 
 
 def visible_gpus() -> list[str]:

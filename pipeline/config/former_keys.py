@@ -22,7 +22,10 @@ REMOVED: dict[str, Any] = {"embed.int8": False}
 ADDED: dict[str, Any] = dict.fromkeys(("evaluate.checkpoint", "export.checkpoint"), "last")
 """Settings added later whose default is not what older versions did, each with what they did."""
 
-NEW: dict[str, Any] = {"embed.kind": "vector", "embed.path": "total"}
+NEW: dict[str, Any] = {
+    **{"embed.kind": "vector", "embed.path": "total"},
+    **{"embed.precision": "float32", "embed.compile": "off"},
+}
 """Settings of the embed stage that version 0.1 lacked, each with what it did."""
 
 FORMER_DEFAULTS: dict[str, Any] = {
@@ -33,6 +36,9 @@ FORMER_DEFAULTS: dict[str, Any] = {
 """Settings of a stage whose default has changed, each with the default of version 0.1.
 
 A result with the former defaults stays valid and goes on with them (`state.config_of_stage`)."""
+
+FORMER_BATCH_TOKENS = 8192
+"""The default of `embed.batch_tokens` in version 0.1."""
 
 IGNORED = ("prepare.sampling_alpha", "prepare.keep_dropped", "embed.batch_tokens")
 """Settings that were part of a request in version 0.1. If they change, the stage is not made again."""
@@ -112,7 +118,8 @@ def in_former_terms(request: Mapping[str, Any], config: Config) -> dict[str, Any
         for key, value in request.items()
         if key not in limits and NEW.get(key, _UNKNOWN) != value
     }
-    former = {**kept, **REMOVED, "embed.batch_tokens": config.embed.batch_tokens}
+    tokens = config.embed.batch_tokens or FORMER_BATCH_TOKENS
+    former = {**kept, **REMOVED, "embed.batch_tokens": tokens}
     embedded = config.embed.sources
     key = "embed.sample_of" if embedded is None else "embed.input"
     for number, source in enumerate(embedded or config.prepare.sources):

@@ -111,10 +111,21 @@ class EmbedConfig(Section):
         "float16", description="type of the stored vectors; int8 has one scale per vector"
     )
     texts: bool = Field(True, description="store the texts and their tokens with the vectors")
+    precision: Literal["float32", "bf16", "auto"] = Field(
+        "float32",
+        description="type of matrix products; auto: bf16 on GPUs that support it, float32 elsewhere",
+    )
+    compile: Literal["off", "on"] = Field(
+        "off",
+        description="compile the recurrent cell, on a GPU as a fused kernel; the last digits of the vectors "
+        "differ, so there is no auto",
+    )
     append: bool = runtime(
         False, "add the texts to a finished cache made by the same model with the same settings"
     )
-    batch_tokens: int = runtime(8192, "tokens per batch, including padding", ge=1)
+    batch_tokens: int | None = runtime(
+        None, "tokens per batch, including padding; null: 8,192 on a CPU, 32,768 on a GPU", ge=1
+    )
     device: Literal["auto", "cpu", "cuda"] | None = runtime(
         None,
         "device of each worker, on the worker's machine; auto: a GPU that no other worker uses, or the "

@@ -68,6 +68,7 @@ class _Sums:
         truncated: words that were longer than the model reads.
         unspaced: texts whose words were separated by whitespace that they do not have.
         devices: kinds of device that computed vectors.
+        precisions: types of matrix products, "float32" or "bf16".
     """
 
     files: list[FileRecord] = field(default_factory=list)
@@ -79,6 +80,7 @@ class _Sums:
     truncated: int = 0
     unspaced: int = 0
     devices: set[str] = field(default_factory=set)
+    precisions: set[str] = field(default_factory=set)
 
     @property
     def entries(self) -> int:
@@ -96,6 +98,8 @@ class _Sums:
         self.unspaced += finished.get("unspaced", 0)
         # Records of earlier versions have no device.
         self.devices |= {finished["device"]} if finished.get("device") else set()
+        if finished["files"]:
+            self.precisions.add(finished.get("precision", "float32"))
         self.files += [FileRecord(**row) for row in finished["files"]]
 
 
@@ -180,6 +184,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     sums = _Sums()
     for unit in units:
         sums.add(place.work, unit)
+    if finished and finished.is_kept:
+        sums.precisions |= {*finished.cache.manifest.details.get("precision", ())}
     if not sums.entries and not (finished and finished.is_kept):
         raise StageError(f"no text to embed; check embed.input{why_no_text(units, sources)}")
     if sums.read != sums.entries + sums.repeated + sums.known + sums.dropped.total():
@@ -236,6 +242,8 @@ def _job(
         device=config.embed.device or config.train.device,
         limits=Limits.of(config.prepare),
         first_unit=finished.cache.shards[-1][0] + 1 if finished else 0,
+        precision=embed.precision,
+        compiled=embed.compile == "on",
     )
 
 
@@ -274,6 +282,8 @@ def _made(
         "tokens": sum(int(file.counts.get("tokens", 0)) for file in files),
         "held": finished.held if finished else [],
     }
+    if config.embed.precision != "float32":
+        details["precision"] = sorted(sums.precisions)
     stats = {
         **details,
         "read": sums.read,
@@ -327,7 +337,12 @@ def _show(console: Console, sums: _Sums) -> None:
             f"{sums.unspaced:,} of {sums.entries:,} texts have no spaces between words, so embed.unit=word "
             f"took whole sentences as words; set embed.segmenter ({', '.join(SEGMENTERS)})"
         )
-    if len(sums.devices) > 1:
+    if len(sums.precisions) > 1:
+        console.warn(
+            "some vectors of the cache were computed with matrix products in bf16 and some in float32, and "
+            "differ by up to a percent; set embed.precision to float32 or bf16 for the same every time"
+        )
+    elif len(sums.devices) > 1:
         console.warn(
             "some texts were embedded on the CPU and some on GPUs, whose vectors differ in the last "
             "digits; set embed.device to cpu or cuda for the same vectors every time"

@@ -36,6 +36,19 @@ def strategy_of(
     """
     if processes.world == 1:
         return SingleDeviceStrategy(device)
+    return ddp(processes.world, device, reduced)
+
+
+def ddp(
+    world: int, device: torch.device, reduced: Literal["float32", "bf16"] = "float32"
+) -> DDPStrategy:
+    """Return the strategy of several processes.
+
+    Args:
+        world: number of processes.
+        device: the device of this process.
+        reduced: type in which the processes exchange their gradients.
+    """
     options: dict[str, Any] = {
         "process_group_backend": backend_of(device),
         "gradient_as_bucket_view": True,
@@ -45,7 +58,7 @@ def strategy_of(
         hook = bf16_compress_hook if reduced == "bf16" else None
         return DDPStrategy(ddp_comm_hook=hook, **options)
     # A sum of two numbers does not depend on their order, so two ranks need no order.
-    if processes.world == 2 and reduced == "float32":
+    if world <= 2 and reduced == "float32":
         return DDPStrategy(**options)
     return OrderedDDPStrategy(torch.bfloat16 if reduced == "bf16" else None, **options)
 

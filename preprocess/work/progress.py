@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ class Progress:
         self._path, self._step, self._writes = join(progress_folder(work), f"{name}.json"), step, 0
         self.bytes = self.documents = self.tokens = 0
         self.dropped: Sequence[Counter[str]] = ()
+        self._lock = threading.Lock()  # one thread may compute while another writes
         if step:
             self._written = time.monotonic()
             return
@@ -53,18 +55,19 @@ class Progress:
         Args:
             final: write in any case, and mark the unit as finished.
         """
-        if final and self._step and not self._writes:
-            return
-        if final or time.monotonic() - self._written > WRITE_SECONDS:
-            self._written = time.monotonic()
-            self._writes += 1
-            counts = {"bytes": self.bytes, "documents": self.documents, "tokens": self.tokens}
-            counts["writes"] = self._writes
-            dropped = sum(self.dropped, Counter())
-            reasons = {DROPPED + reason: number for reason, number in dropped.items()}
-            record = {"final": final, "counts": {**counts, **reasons}}
-            with never_synced():
-                write_bytes(self._path, json.dumps(record).encode())
+        with self._lock:
+            if final and self._step and not self._writes:
+                return
+            if final or time.monotonic() - self._written > WRITE_SECONDS:
+                self._written = time.monotonic()
+                self._writes += 1
+                counts = {"bytes": self.bytes, "documents": self.documents, "tokens": self.tokens}
+                counts["writes"] = self._writes
+                dropped = sum(self.dropped, Counter())
+                reasons = {DROPPED + reason: number for reason, number in dropped.items()}
+                record = {"final": final, "counts": {**counts, **reasons}}
+                with never_synced():
+                    write_bytes(self._path, json.dumps(record).encode())
 
 
 class ProgressSums:

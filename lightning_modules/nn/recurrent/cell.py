@@ -107,8 +107,8 @@ def compile_cell(
             return cell, f"The {name} cell is {how} ({time.monotonic() - start:.1f} s)."
     if mode == "on":
         raise UserError(
-            f"train.compile is on, but the {name} cell cannot be compiled: {reason}. "
-            "Fix this, or set train.compile to auto or off."
+            f"train.compile or embed.compile is on, but the {name} cell cannot be compiled: {reason}. "
+            "Fix this, or set train.compile to auto or off, or embed.compile to off."
         )
     return module.EAGER, f"The {name} cell is not compiled, so training is slower: {reason}."
 

@@ -12,7 +12,7 @@ from lightning_modules.config import ModelConfig
 from lightning_modules.evaluation.generation import GenerationError, Sampling, draw, generate
 from lightning_modules.evaluation.scoring import score_texts
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.vectors.encoder import VectorError
+from lightning_modules.vectors.streams import VectorError
 from preprocess.config import CharConfig, SentencePieceConfig, WordConfig
 from preprocess.errors import UserError
 from preprocess.text.config import CleaningConfig

@@ -1,5 +1,7 @@
 """The weighted sum of layers, and its layer norm."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -66,3 +68,26 @@ def test_without_lengths_all_positions_are_tokens(layers: Tensor) -> None:
 def test_a_wrong_number_of_weights_raises() -> None:
     with pytest.raises(ValueError, match="2 weights for 3 layers"):
         ScalarMix(3, weights=[1.0, 2.0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sums_over_a_text_are_at_least_float32(dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    # 300 * 512 values are more than float16 counts.
+    layers, lengths = torch.randn(2, 1, 300, 512).to(dtype), torch.tensor([300])
+    mix = ScalarMix(2, "text", weights=[0.3, 1.7], gamma=1.3)
+    mixed = mix(layers, lengths)
+
+    assert mixed.dtype == dtype
+    exact = mix(layers.float(), lengths)
+    torch.testing.assert_close(mixed, exact.to(dtype), atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_mix_of_16_bits_rounds_its_result_only(dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    layers = torch.randn(3, 2, 5, 4).to(dtype)
+    mix = ScalarMix(3, weights=[0.1, 0.4, -0.7], gamma=1.3).to(dtype)
+    exact = copy.deepcopy(mix).float()(layers.float())
+
+    assert torch.equal(mix(layers), exact.to(dtype))

@@ -16,8 +16,8 @@ from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.tasks.tuning import TunedModel
 from lightning_modules.vectors.embedder import OtherModelError
-from lightning_modules.vectors.encoder import VectorError
 from lightning_modules.vectors.selection import SelectionError
+from lightning_modules.vectors.streams import VectorError
 from lightning_modules.vectors.text_batch import BatchError, TextBatch
 from preprocess.config import SentencePieceConfig, WordConfig
 from preprocess.errors import UserError

@@ -1,7 +1,8 @@
 """Embedding a unit of text, also when the job is killed and resumed."""
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from biloom import BiLM
+from lightning_modules.nn.recurrent.stack import Recurrent
 from lightning_modules.vectors import embedding
-from lightning_modules.vectors.embedding import EmbedJob, embed_unit, hash_texts
+from lightning_modules.vectors.embedding import EmbedJob, embed_unit, hash_texts, one_ahead
 from lightning_modules.vectors.selection import Selection
 from preprocess.config import Source
 from preprocess.corpus.dedup import deduplicate_bucket
@@ -207,6 +209,106 @@ def test_records_without_text_are_counted_by_reason(
     done = read_unit_record(str(tmp_path / "out" / "_work"), 0)
     assert done["read"] == 4
     assert sum(done["dropped"].values()) == 2
+
+
+def test_on_a_gpu_a_thread_computes_the_next_window_and_shards_are_alike(
+    tiny: Tiny,
+    trained: Path,
+    tmp_path: Path,
+    units: list[Unit],
+    monkeypatch: pytest.MonkeyPatch,
+    small_parts: None,
+) -> None:
+    embed(job(tiny, trained, tmp_path / "cpu"), units)
+    names: set[str] = set()
+    real = BiLM.embed_selection
+
+    def on_thread(*arguments: Any, **named: Any) -> Any:
+        names.add(threading.current_thread().name)
+        return real(*arguments, **named)
+
+    embedding._model.cache_clear()
+    monkeypatch.setattr(BiLM, "embed_selection", on_thread)
+    monkeypatch.setattr(BiLM, "to", lambda self, device: self)
+    monkeypatch.setattr(embedding, "worker_device", lambda _: "cuda:1")
+    embed(job(tiny, trained, tmp_path / "gpu"), units)
+
+    assert names == {"ahead_0"}
+    found, expected = files(tmp_path / "gpu"), files(tmp_path / "cpu")
+    assert found.keys() == expected.keys()
+    for name in found:
+        if name.startswith("vectors-"):  # the last bits depend on the number of threads
+            one, other = (np.frombuffer(all_[name], np.float16) for all_ in (found, expected))
+            np.testing.assert_allclose(one, other, atol=2e-3)
+        else:
+            assert found[name] == expected[name]
+    done = read_finished_record(str(tmp_path / "gpu" / "_work"), 0)
+    assert (done["device"], done["precision"]) == ("cuda", "float32")
+    embedding._model.cache_clear()
+
+
+def test_windows_and_batches_depend_on_the_kind_of_device(
+    tiny: Tiny, trained: Path, tmp_path: Path, units: list[Unit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    real = BiLM.embed_selection
+    monkeypatch.setattr(
+        BiLM, "embed_selection", lambda *a, **b: asked.append(a[3]) or real(*a, **b)
+    )
+    monkeypatch.setattr(BiLM, "to", lambda self, device: self)
+    for device in ("cpu", "cuda:0"):
+        embedding._model.cache_clear()
+        monkeypatch.setattr(embedding, "worker_device", lambda _, device=device: device)
+        embed(replace(job(tiny, trained, tmp_path / device), batch_tokens=None), units[:1])
+    embedding._model.cache_clear()
+
+    assert set(asked) == {8192, 32_768}
+
+
+def test_one_ahead_raises_where_the_item_is_used() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise ValueError("second")
+
+    found = one_ahead(items())
+    assert next(found) == 1
+    with pytest.raises(ValueError, match="second"):
+        next(found)
+
+
+@pytest.mark.parametrize(
+    "change", [{"precision": "bf16"}, {"compiled": True}], ids=["bf16", "compiled"]
+)
+def test_precision_and_compilation_change_the_last_digits_only(
+    tiny: Tiny,
+    trained: Path,
+    tmp_path: Path,
+    units: list[Unit],
+    change: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    modes: list[str] = []
+    real = Recurrent.compile_cell
+    monkeypatch.setattr(
+        Recurrent, "compile_cell", lambda self, mode: modes.append(mode) or real(self, mode)
+    )
+    exact = replace(job(tiny, trained, tmp_path / "exact"), dtype="float32")
+    embed(exact, units[:1])
+    folders = {"work": f"{tmp_path}/other/_work", "output": f"{tmp_path}/other"}
+    embed(replace(exact, **folders, **change), units[:1])
+
+    one, other = (
+        np.frombuffer((tmp_path / name / "vectors-000000-000.bin").read_bytes(), np.float32)
+        for name in ("exact", "other")
+    )
+    done = read_finished_record(f"{tmp_path}/other/_work", 0)
+    if "compiled" in change:
+        assert modes == ["on"]
+        assert np.abs(one - other).max() < 1e-4
+        assert done["precision"] == "float32"
+    else:
+        assert 0 < np.abs(one - other).max() < 0.02
+        assert done["precision"] == "bf16"
 
 
 def test_a_model_is_loaded_once_for_all_units(

@@ -20,7 +20,7 @@ from biloom import BiLM
 from lightning_modules.config import ModelConfig
 from lightning_modules.evaluation.scoring import score_texts
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.vectors.encoder import VectorError
+from lightning_modules.vectors.streams import VectorError
 from preprocess.config import WordConfig
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.load import train_tokenizer

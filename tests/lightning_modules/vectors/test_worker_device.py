@@ -10,7 +10,12 @@ import pytest
 import torch
 
 from lightning_modules.vectors import worker_device as module
-from lightning_modules.vectors.worker_device import choose_device, worker_device
+from lightning_modules.vectors.worker_device import (
+    Precision,
+    choose_device,
+    matmul_dtype,
+    worker_device,
+)
 from preprocess.errors import UserError
 
 OTHER = """
@@ -88,3 +93,24 @@ def test_gpus_are_known_by_names_that_other_processes_see(monkeypatch: pytest.Mo
     properties = [type("Properties", (), {"uuid": f"GPU-{number}"})() for number in range(2)]
     monkeypatch.setattr(torch.cuda, "get_device_properties", properties.__getitem__)
     assert module.visible_gpus() == ["GPU-0", "GPU-1"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "supported", "expected"),
+    [
+        ("float32", "cuda:0", True, None),
+        ("bf16", "cpu", False, torch.bfloat16),
+        ("auto", "cpu", True, None),
+        ("auto", "cuda:1", True, torch.bfloat16),
+        ("auto", "cuda:1", False, None),
+    ],
+)
+def test_auto_means_bf16_on_a_gpu_that_has_it(
+    precision: Precision,
+    device: str,
+    supported: bool,
+    expected: torch.dtype | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: supported)
+    assert matmul_dtype(precision, device) == expected

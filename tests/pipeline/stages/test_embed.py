@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console as RichConsole
 
 from biloom import BiLM, VectorCache
 from lightning_modules.nn.recurrent.stack import Recurrent
-from lightning_modules.vectors import encoder, pretrained
+from lightning_modules.vectors import embedding, encoder, pretrained
 from pipeline.cli import main
 from pipeline.console import Console
 from pipeline.lifecycle.stage import StageError
@@ -547,6 +548,31 @@ def test_the_cache_holds_the_gradients_of_the_model(
         embed(tiny, trained, tmp_path, *gradients, "embed.path=upward")
     with pytest.raises(StageError, match=r"embed\.kind"):
         embed(tiny, trained, tmp_path, gradients[0], gradients[2])
+
+
+def test_the_precision_of_products_is_part_of_the_request(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = (f"embed.input={text}", "runner.options.mode=in_memory")
+    plain, _ = embed(tiny, trained, tmp_path / "float32", *asked)
+    assert "precision" not in plain.details
+    for change in ("embed.precision=bf16", "embed.compile=on"):
+        with pytest.raises(StageError, match=change.replace(".", r"\.").partition("=")[0]):
+            embed(tiny, trained, tmp_path / "float32", *asked, change)
+
+    auto = (*asked, "embed.precision=auto")
+    manifest, printed = embed(tiny, trained, tmp_path / "auto", *auto)
+    assert manifest.details["precision"] == ["float32"]
+    assert "bf16" not in printed
+    more = tmp_path / "more.txt"
+    more.write_text("kana lori kana\n", encoding="utf-8")
+    monkeypatch.setattr(embedding, "matmul_dtype", lambda *_: torch.bfloat16)
+    appended = (f"embed.input={more}", *auto[1:], "embed.append=true")
+    manifest, printed = embed(tiny, trained, tmp_path / "auto", *appended)
+    assert manifest.details["precision"] == ["bf16", "float32"]
+    assert (
+        "some vectors of the cache were computed with matrix products in bf16 and some" in printed
+    )
 
 
 def test_gradients_need_a_model_with_an_output_layer(
