@@ -290,10 +290,12 @@ class LitBiLM(EvaluatedBiLM):
             torch.nn.utils.clip_grad_value_(weights, gradient_clip_val)
         skip_if(is_skipped, optimizer)
 
-    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
         """Take the step, and count it, also if it is skipped. Log its figures if it is time."""
-        *others, closure = arguments
-        super().optimizer_step(*others, unscaled(closure, self.trainer), **options)
+        closure = unscaled(optimizer_closure, self.trainer)
+        super().optimizer_step(epoch, batch_idx, optimizer, closure)
         end_skip(*self.trainer.optimizers)
         if self.average is not None:
             self.average.add(list(self.network.parameters()), self.figures.is_skipped)
