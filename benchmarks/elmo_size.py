@@ -123,7 +123,7 @@ def make_corpus(folder: Path, vocabulary: int, tokens: int) -> None:
         path.write_bytes(array.tobytes())
         counts = shard_counts(rows, "train", "random", ids.dtype) if ending == "bin" else {}
         records.append(FileRecord(path.name, *hash_file(str(path)), counts))
-    details = {"vocabulary": vocabulary, "sources": [{"name": "random", "share": None}]}
+    details = {"vocabulary": vocabulary, "sources": [{"name": "random"}]}
     manifest = Manifest("prepare", 1, "0", "f", "c", {}, tuple(records), details)
     write_manifest(str(folder), manifest)
 
