@@ -36,7 +36,9 @@ def pods() -> Iterator[tuple[str, Resource]]:
             case "Deployment" | "Job":
                 yield name, spec["template"]
             case "JobSet":
-                yield from ((name, job["template"]["spec"]["template"]) for job in spec["replicatedJobs"])
+                yield from (
+                    (name, job["template"]["spec"]["template"]) for job in spec["replicatedJobs"]
+                )
             case "FlinkDeployment":
                 yield f"{name} jobmanager", spec["podTemplate"]
                 own = spec["taskManager"]["podTemplate"]["spec"]

@@ -27,9 +27,9 @@ def strict(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     made = {key: strict(part) for key, part in schema.items()}
-    if isinstance(made.get("properties"), dict) and made.get("type") == "object":
-        if not made.get("x-kubernetes-preserve-unknown-fields"):
-            made.setdefault("additionalProperties", False)
+    lists_fields = made.get("type") == "object" and isinstance(made.get("properties"), dict)
+    if lists_fields and not made.get("x-kubernetes-preserve-unknown-fields"):
+        made.setdefault("additionalProperties", False)
     return made
 
 
@@ -91,7 +91,9 @@ def test_the_head_of_each_file_says_what_it_was_held_against_and_that_it_was_not
 def test_kustomize_renders_all_resources_with_the_name_of_the_registry() -> None:
     if shutil.which("kubectl") is None:
         pytest.skip("no kubectl")
-    done = subprocess.run(["kubectl", "kustomize", FOLDER], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        ["kubectl", "kustomize", FOLDER], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     rendered = [*yaml.safe_load_all(done.stdout)]
     made = {(r["kind"], r["metadata"]["name"]) for r in rendered}

@@ -59,7 +59,11 @@ def start(tmp_path: Path) -> Start:
             **{"CODE": "0", "WAITS": "", **variables},
         }
         return subprocess.Popen(
-            ["bash", copy, *arguments], env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+            ["bash", copy, *arguments],
+            env=environment,
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     return run
