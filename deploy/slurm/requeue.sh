@@ -6,6 +6,8 @@
 # BILOOM_MAX_REQUEUES times (100). With any other code but 0, the job ends with that code.
 
 STOPPED=75
+# Since SLURM 22.05, srun does not take over the --cpus-per-task of the job.
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 
 run_or_requeue() {
     local step code interrupted forwarded=

@@ -26,7 +26,7 @@ if [ "$1 $2" = "show hostnames" ]; then printf 'node7\\nnode8\\n'; else echo "sc
 """
 BILOOM = """\
 #!/bin/bash
-echo "biloom $* on $MASTER_ADDR:$MASTER_PORT" >> calls
+echo "biloom $* on $MASTER_ADDR:$MASTER_PORT with $SRUN_CPUS_PER_TASK cores" >> calls
 [ -n "$WAITS" ] || exit "$CODE"
 trap 'echo signal >> calls; sleep 0.3; exit 75' USR1
 touch ready
@@ -56,6 +56,7 @@ def start(tmp_path: Path) -> Start:
             "SLURM_JOB_NODELIST": "node[7-8]",
             "SLURM_JOB_NUM_NODES": "2",
             "SLURM_NTASKS_PER_NODE": "8",
+            "SLURM_CPUS_PER_TASK": "6",
             **{"CODE": "0", "WAITS": "", **variables},
         }
         return subprocess.Popen(
@@ -79,7 +80,8 @@ def test_training_runs_on_all_nodes_from_the_first_one(start: Start, tmp_path: P
 
     assert (job.returncode, told) == (0, "")
     assert calls(tmp_path) == [
-        "biloom train mine.yaml a='b c' train.num_nodes=2 train.devices=8 on node7:20017"
+        "biloom train mine.yaml a='b c' train.num_nodes=2 train.devices=8 on node7:20017 "
+        "with 6 cores"
     ]
 
 
