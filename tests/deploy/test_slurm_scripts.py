@@ -86,7 +86,9 @@ def test_training_runs_on_all_nodes_from_the_first_one(start: Start, tmp_path: P
 
 
 def test_the_tokenizer_is_made_before_the_corpus(start: Start, tmp_path: Path) -> None:
-    assert start("prepare.sbatch", "mine.yaml").wait(120) == 0
+    (job := start("prepare.sbatch", "mine.yaml")).communicate(timeout=120)
+
+    assert job.returncode == 0
     assert [call.split()[1] for call in calls(tmp_path)] == ["tokenizer", "prepare"]
 
 
