@@ -6,13 +6,14 @@ import sys
 import threading
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 
 from pipeline.commands.parser import make_parser
 from pipeline.commands.registry import COMMANDS
 from pipeline.exit_codes import ExitCode
 from pipeline.failures import report_error
-from pipeline.stopping import STOPPED_MESSAGE, JobStopped, Stopped, stoppable
+from pipeline.log import METRICS, check_log, is_json, libraries_logged, set_stage, tell
+from pipeline.stopping import JobStopped, Stopped, stoppable, tell_stop
 from preprocess.work.resources import check_threads, usable_cores
 
 DESCRIPTION = "Pretrain bidirectional language models on any corpus, and use their vectors."
@@ -32,22 +33,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the command line without the program's name; None means ``sys.argv[1:]``.
     """
+    set_stage("")
     try:
-        return _main(arguments)
+        with libraries_logged():
+            done = _main(arguments)
+        _end_metrics(done)
+        return done
     except KeyboardInterrupt as stop:
-        print("", STOPPED_MESSAGE, *getattr(stop, "__notes__", ()), sep="\n", file=sys.stderr)
         code = stop.code if isinstance(stop, Stopped) else ExitCode.INTERRUPTED
+        tell_stop(code, getattr(stop, "__notes__", ()))
+        _end_metrics(code)
         if arguments is None:
             _leave(code, isinstance(stop, JobStopped))
         return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end_metrics(ExitCode.OUTPUT_CLOSED)
         return ExitCode.OUTPUT_CLOSED
     except Exception as error:
         code = report_error(error)
+        _end_metrics(code)
         if arguments is None:
             _leave(code, code == ExitCode.FAILED)
         return code
+
+
+def _end_metrics(code: int) -> None:
+    """Write the metrics of the command's end, if there is a metrics file."""
+    if os.environ.get(METRICS):
+        from pipeline.progress import end
+
+        end(code)
 
 
 def _leave(code: ExitCode, lost: bool) -> None:
@@ -70,8 +86,12 @@ def _leave(code: ExitCode, lost: bool) -> None:
 def _main(arguments: Sequence[str] | None) -> int:
     if arguments is None:
         _use_utf8()
-    parser = make_parser(COMMANDS, DESCRIPTION, EPILOG)
-    options = parser.parse(sys.argv[1:] if arguments is None else arguments)
+    check_log()
+    if os.environ.get(METRICS):
+        from pipeline.progress import check_metrics
+
+        check_metrics()
+    options = _parsed(sys.argv[1:] if arguments is None else arguments)
     if "run" not in options:
         return _without_command(options)
     # A file name may have characters that the terminal's encoding does not have.
@@ -83,6 +103,17 @@ def _main(arguments: Sequence[str] | None) -> int:
         code: int = options.run(options)
         sys.stdout.flush()
     return code
+
+
+def _parsed(arguments: Sequence[str]) -> Namespace:
+    parser, refused = make_parser(COMMANDS, DESCRIPTION, EPILOG), io.StringIO()
+    try:
+        with redirect_stderr(refused if is_json() else sys.stderr):
+            return parser.parse(arguments)
+    except SystemExit as stop:
+        if text := refused.getvalue():
+            tell(text.strip(), "error", exit_code=stop.code)
+        raise
 
 
 def _limit_threads() -> None:
@@ -113,7 +144,10 @@ def _without_command(options: Namespace) -> int:
 
         print(f"biloom {biloom_version()}")
         return 0
-    print(options.format_help(), end="", file=sys.stderr)
+    if is_json():
+        tell(options.format_help(), "error", exit_code=ExitCode.USER_ERROR)
+    else:
+        print(options.format_help(), end="", file=sys.stderr)
     return ExitCode.USER_ERROR
 
 

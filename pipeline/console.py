@@ -1,10 +1,13 @@
-"""Output for people: bars and tables on a terminal, plain lines in a file or a pipe."""
+"""Output for people: bars and tables on a terminal, plain lines in a file or a pipe.
+
+With BILOOM_LOG=json, it is for programs: objects on standard error (`pipeline.log`).
+"""
 
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol, TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -13,6 +16,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
+from pipeline.log import Level, is_json, write_json
+from pipeline.progress import Figures, Meter, begin_stage
 from preprocess.errors import one_line, printable
 
 BAR_WIDTH = 30
@@ -26,12 +31,13 @@ PLAIN_SECONDS = 10.0
 class Bar(Protocol):
     """A progress bar."""
 
-    def update(self, done: float, note: str = "") -> None:
+    def update(self, done: float, note: str = "", figures: Figures | None = None) -> None:
         """Show progress.
 
         Args:
             done: amount done so far, in the units of the total.
             note: text shown beside the bar, for example tokens/s.
+            figures: the same figures for logs and metrics (`pipeline.prometheus.FIGURES`).
         """
 
 
@@ -42,22 +48,23 @@ class _PlainBar:
         self._first: tuple[float, float] | None = None
         self._last = ""
 
-    def update(self, done: float, note: str = "") -> None:
+    def update(self, done: float, note: str = "", figures: Figures | None = None) -> None:
         now = time.monotonic()
         # Work of an earlier run does not count for the speed of this one.
         began, first = self._first = self._first or (now, done)
         if now - self._shown_at < PLAIN_SECONDS:
             return
         line = f"{self._name}: {note}"
+        speed = (done - first) / (now - began) if now > began else 0.0
         if self._total and done < self._total:
             share = f"{done / self._total:4.0%}"
-            speed = (done - first) / (now - began) if now > began else 0.0
             rest = f"  {clock((self._total - done) / speed)} left" if speed > 0 else ""
             line = f"{self._name}: {share}  {note}{rest}"
         elif note == self._last:
             return
         self._shown_at, self._last = now, note
-        self._console.line(line)
+        fields = {"done": done, "total": self._total, "rate": round(speed, 3)}
+        self._console.progress(line, {**fields, **(figures or {})})
 
 
 class _TerminalBar:
@@ -66,12 +73,21 @@ class _TerminalBar:
         self._task = progress.add_task(name, total=total, note="")
         self._begun = False
 
-    def update(self, done: float, note: str = "") -> None:
+    def update(self, done: float, note: str = "", figures: Figures | None = None) -> None:
         if not self._begun:
             # Work of an earlier run does not count for the speed of this one.
             self._progress.reset(self._task, completed=int(done))
             self._begun = True
         self._progress.update(self._task, completed=done, note=note)
+
+
+class _MeteredBar:
+    def __init__(self, bar: Bar, meter: Meter) -> None:
+        self._bar, self._meter = bar, meter
+
+    def update(self, done: float, note: str = "", figures: Figures | None = None) -> None:
+        self._meter.update(done, note, figures)
+        self._bar.update(done, note, figures)
 
 
 class _Output(RichConsole):
@@ -83,28 +99,50 @@ class _Output(RichConsole):
 class Console:
     """Output of results and progress to standard output.
 
+    With BILOOM_LOG=json, output to standard output and standard error becomes objects on standard error.
+
     Args:
         rich: the Rich console to write to; the default writes to standard output.
     """
 
     def __init__(self, rich: RichConsole | None = None) -> None:
         self._rich = rich or _Output(highlight=False, soft_wrap=not sys.stdout.isatty())
+        # Other consoles are those of further processes of a training, which show nothing.
+        self._is_main = rich is None or rich.stderr
+        # Kept, because a Beam job replaces it while it runs.
+        self._log: TextIO | None = sys.stderr if self._is_main and is_json() else None
 
     @property
     def is_terminal(self) -> bool:
-        return self._rich.is_terminal
+        return self._rich.is_terminal and self._log is None
 
     def stage(self, name: str, folder: str) -> None:
         """Print the heading of a stage: its name and its folder."""
-        self._rich.print(Text.assemble((name, "bold cyan"), "  ", (one_line(folder), "dim")))
+        if self._is_main:
+            begin_stage(name, folder)
+        if not self._logged("info", name, folder=folder):
+            self._rich.print(Text.assemble((name, "bold cyan"), "  ", (one_line(folder), "dim")))
 
     def line(self, text: str) -> None:
         """Print an indented line below the heading."""
-        self._indented(text)
+        if not self._logged("info", text):
+            self._indented(text)
 
     def warn(self, text: str) -> None:
         """Print an indented line that needs attention, in yellow."""
-        self._indented(text, "yellow")
+        if not self._logged("warning", text):
+            self._indented(text, "yellow")
+
+    def progress(self, text: str, fields: Figures) -> None:
+        """Print a line of a bar; an object has ``fields``, too."""
+        if not self._logged("info", text, **fields):
+            self._indented(text)
+
+    def _logged(self, level: Level, text: str, **fields: Any) -> bool:
+        """Write an object if messages are objects; return whether it was written."""
+        if self._log:
+            write_json(self._log, level, text, fields)
+        return self._log is not None
 
     def _indented(self, text: str, style: str = "") -> None:
         # Text, unlike a string, is never read as markup: a file may be called "[bold]".
@@ -138,6 +176,8 @@ class Console:
 
     def coloured(self, name: str, text: Text) -> None:
         """Print a name, and below it a text with its own styles, which must be printable."""
+        if self._logged("info", f"{name}: {text.plain}"):
+            return
         self._rich.print(Text(f"  {printable(name)}", "dim"))
         for line in text.wrap(self._rich, max(self._rich.width - 4, 1)):
             self._rich.print(Text("    ") + line, no_wrap=True)
@@ -150,6 +190,8 @@ class Console:
             header: names of the columns.
             rows: cells, as many in each row as in the header.
         """
+        if self._logged("info", title, rows=[dict(zip(header, row, strict=True)) for row in rows]):
+            return
         if not self.is_terminal:
             self.line(f"{title}: " + " | ".join(header))
             for row in rows:
@@ -175,6 +217,11 @@ class Console:
     @contextmanager
     def bar(self, name: str, total: float) -> Iterator[Bar]:
         """Show a progress bar while the block runs; ``total`` is the amount of work, 0 if unknown."""
+        with self._bar(name, total) as bar:
+            yield _MeteredBar(bar, Meter(name, total)) if self._is_main else bar
+
+    @contextmanager
+    def _bar(self, name: str, total: float) -> Iterator[Bar]:
         if not self.is_terminal:
             yield _PlainBar(self, name, total)
             return

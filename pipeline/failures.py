@@ -6,6 +6,7 @@ import traceback
 
 from pipeline.exhaustion import exhausted
 from pipeline.exit_codes import ExitCode
+from pipeline.log import is_json, tell
 from preprocess.errors import JobError, UserError, one_line, printable, without_secrets
 from preprocess.files.errors import NO_SPACE
 
@@ -16,7 +17,7 @@ FIXABLE = (
 """Errors of the file system that a user can fix; reported without a traceback."""
 RESUME = "Run the same command again to resume"
 REPORT = (
-    "biloom: this is a bug; please report it with the traceback, the command and the output of "
+    "this is a bug; please report it with the traceback, the command and the output of "
     "`biloom --version`. Finished work is kept"
 )
 
@@ -34,11 +35,13 @@ def report_error(error: Exception) -> ExitCode:
         return _told(f"{reason}; free some space. {RESUME}", ExitCode.FAILED)
     if reason := exhausted(error):
         return _told(f"{reason}. {RESUME}", ExitCode.FAILED)
-    print(without_secrets("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-    print(REPORT, file=sys.stderr)
+    shown = without_secrets("".join(traceback.format_exception(error)))
+    if not is_json():
+        print(shown, end="", file=sys.stderr)
+    tell(REPORT, "error", exit_code=ExitCode.BUG, traceback=shown)
     return ExitCode.BUG
 
 
 def _told(message: str, code: ExitCode) -> ExitCode:
-    print(f"biloom: {printable(message)}", file=sys.stderr)
+    tell(printable(message), "error", exit_code=code)
     return code

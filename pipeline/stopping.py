@@ -4,17 +4,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from pipeline.exit_codes import ExitCode
+from pipeline.log import is_json, tell
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """In this order: sent by Ctrl-C, by schedulers and container engines, by a terminal that closes, and by
 clusters some time before they kill a job."""
-STOPPED_MESSAGE = "biloom: stopped; the same command resumes from here"
+STOPPED_MESSAGE = "stopped; the same command resumes from here"
 NUDGES, NUDGE_SECONDS = 10, 0.2
 """How many times the main thread is woken to run the handler, and the seconds in between."""
 ENTER_SECONDS = 10.0
@@ -45,6 +46,14 @@ class JobStopped(Stopped):
 def exit_code(number: int) -> ExitCode:
     """Return the exit code of a command that one of `STOP_SIGNALS` stopped."""
     return ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.STOPPED
+
+
+def tell_stop(code: ExitCode, notes: Sequence[str] = (), stream: TextIO | None = None) -> None:
+    """Tell that the command was stopped, with further lines."""
+    stream = stream or sys.stderr
+    if not is_json():
+        print(file=stream)  # below the ^C that a terminal shows
+    tell("\n".join([STOPPED_MESSAGE, *notes]), "warning", stream, exit_code=code)
 
 
 @contextmanager
@@ -134,7 +143,7 @@ class _Stop:
         if self._entered.wait(ENTER_SECONDS):
             self._left.wait(LEAVE_SECONDS)
         if not self._left.is_set():
-            print(f"\n{STOPPED_MESSAGE}", file=sys.__stderr__, flush=True)
+            tell_stop(exit_code(number), stream=sys.__stderr__)
             os._exit(exit_code(number))
 
 

@@ -141,6 +141,12 @@ def as_stranger() -> Callable[[Path], None]:
 
 
 @pytest.fixture(autouse=True)
+def _no_logs_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BILOOM_LOG", "BILOOM_METRICS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
 def _no_wandb_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)

@@ -16,8 +16,8 @@ from lightning_modules.training.metrics_file import MetricsFile, Row
 class ProgressBar(Protocol):
     """A progress bar counted in optimiser steps."""
 
-    def update(self, done: float, note: str = "") -> None:
-        """Set the bar to ``done`` steps and show ``note`` beside it."""
+    def update(self, done: float, note: str = "", figures: Row | None = None) -> None:
+        """Set the bar to ``done`` steps and show ``note`` beside it; ``figures`` are for logs."""
 
 
 class Compute(NamedTuple):
@@ -56,7 +56,7 @@ class Metrics(pl.Callback):
     ) -> None:
         self._path, self._bar, self._compute, self._watch = path, bar, compute, watch
         self._file: MetricsFile | None = None
-        self._held_out = ""
+        self._held_out, self._latest = "", dict[str, Any]()
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, LitBiLM)
@@ -127,13 +127,14 @@ class Metrics(pl.Callback):
         # A sampled softmax loss is not comparable with the perplexity over the full vocabulary.
         sampled = "sampled " if isinstance(module.network.head, SampledSoftmax) else ""
         note = f"{mean:,.0f} tokens/s  {sampled}perplexity {perplexity(loss):,.1f}{self._held_out}"
-        self._bar.update(step, note)
+        self._bar.update(step, note, {**self._latest, "tokens": step * tokens})
 
     def put(self, row: dict[str, Any]) -> None:
         """Write a row with the step under "step"; does nothing on other ranks than 0."""
         if self._file is not None:
             self._file.put(row)
             self._watch(row)
+            self._latest |= row
 
 
 def _waited(trainer: pl.Trainer) -> float:

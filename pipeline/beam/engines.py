@@ -14,13 +14,18 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+)
 from apache_beam.runners.portability.flink_runner import FlinkJarJobServer
 from apache_beam.runners.portability.job_server import JavaJarJobServer
 from apache_beam.runners.portability.spark_runner import SparkJarJobServer
 
 from pipeline.beam.direct_worker import check_room, raise_worker_deaths
 from pipeline.beam.flink_cluster import cancel_flink_job_on_error, check_version, flink_cluster
+from pipeline.beam.job_page import job_page
 from pipeline.beam.job_server import job_server
 from pipeline.beam.proxies import HERE, bypass_proxies
 from pipeline.beam.remote_job import run_remote_job
@@ -62,13 +67,16 @@ FLINK_JAR = "BILOOM_FLINK_JOB_SERVER_JAR"
 
 
 @contextmanager
-def make_pipeline(config: RunnerConfig, input_bytes: int) -> Iterator[beam.Pipeline]:
+def make_pipeline(
+    config: RunnerConfig, input_bytes: int, found: Callable[[str], None] = lambda _: None
+) -> Iterator[beam.Pipeline]:
     """Yield an empty Beam pipeline on the engine that ``config`` names; run it when the block ends.
 
     Args:
         config: the engine and its options.
         input_bytes: size of the input, multiplied by the effort per byte. It decides the mode of the
             direct runner.
+        found: called in a thread with the URL of the job's page, if the engine has one.
 
     Raises:
         RunnerError: a requirement of the engine is missing.
@@ -85,7 +93,13 @@ def make_pipeline(config: RunnerConfig, input_bytes: int) -> Iterator[beam.Pipel
             return
         if config.kind in JOB_SERVERS:
             cleanup.enter_context(job_server(JOB_SERVERS[config.kind], pipeline))
-        run_remote_job(pipeline, cleanup)
+        name = pipeline.options.view_as(GoogleCloudOptions).job_name or ""
+
+        def begun(result: Any, ended: threading.Event) -> None:
+            if page := job_page(config, name, result, ended):
+                found(page)
+
+        run_remote_job(pipeline, cleanup, begun)
 
 
 def _direct(options: DirectOptions, input_bytes: int, cleanup: ExitStack) -> beam.Pipeline:

@@ -1,12 +1,13 @@
-"""A Flink cluster's REST API: its version, the number of its slots, and cancelling a job."""
+"""A Flink cluster's REST API: its version and slots, the page of a job, and cancelling a job."""
 
 import json
 import re
+import threading
 import time
 import urllib.request
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -141,6 +142,24 @@ def cancel_flink_job_on_error(master: str, name: str) -> Iterator[None]:
         if not ended and NOT_CANCELLED not in getattr(error, "__notes__", ()):
             error.add_note(NOT_CANCELLED)
         raise
+
+
+def job_page(master: str, name: str, seconds: float, ended: threading.Event) -> str:
+    """Return the URL of a job's page in Flink's web interface (Flink 1.16 or later); or an empty text.
+
+    Args:
+        master: host:port or URL of the REST API, which also serves the web interface.
+        name: name of the job.
+        seconds: how long to wait until the cluster lists the job.
+        ended: set when the job has ended, after which its page is not looked for.
+    """
+    end = time.monotonic() + seconds
+    while not ended.wait(POLL_SECONDS) and time.monotonic() < end:
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            for job in _answer(master, "jobs/overview")["jobs"]:
+                if job["name"] == name:
+                    return f"{_url(master).rstrip('/')}/#/job/running/{job['jid']}/overview"
+    return ""
 
 
 def _cancel(master: str, name: str) -> bool:

@@ -14,6 +14,7 @@ from pipeline.beam.worker_call import source_version
 from pipeline.config.runners import RunnerConfig
 from pipeline.console import clock, count
 from pipeline.exit_codes import ExitCode
+from pipeline.log import error_line
 from pipeline.stopping import STOP_SIGNALS
 
 FAILED_SECONDS = 10.0
@@ -125,7 +126,8 @@ class Guard:
             time.sleep(LEAVE_SECONDS)
         else:
             # Without a text layer, which needs memory.
-            os.write(2, f"biloom: {self.message}\n".encode(errors="replace"))
+            line = error_line(self.message, ExitCode.FAILED)
+            os.write(2, f"{line}\n".encode(errors="replace"))
         for child in _children():
             os.kill(child, signal.SIGKILL)
         os._exit(ExitCode.FAILED)

@@ -17,6 +17,7 @@ from pipeline.beam.worker_call import job_runs, reported, source_version, user_e
 from pipeline.config.runners import RunnerConfig
 from pipeline.console import Console
 from pipeline.exhaustion import exhausted, exhausted_in
+from pipeline.progress import set_page
 from pipeline.stopping import JobStopped
 from preprocess.errors import JobError, UserError
 
@@ -64,6 +65,11 @@ def run_job(
     """
     output = EngineOutput()
     guard = Guard(config, units, output)
+
+    def found(page: str) -> None:
+        set_page(page)
+        console.line(f"the job's page: {page}")
+
     try:
         with (
             guard,
@@ -71,7 +77,7 @@ def run_job(
             job_runs(work),
             unit_bar(work, console, name, total, units, guard.see),
             output.captured(),
-            make_pipeline(config, total * effort) as pipeline,
+            make_pipeline(config, total * effort, found) as pipeline,
         ):
             _ = pipeline | steps | "finished" >> beam.Map(int)
     except BaseException as error:

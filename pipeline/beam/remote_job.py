@@ -1,6 +1,7 @@
 """Run a Beam job on an engine outside this process; if this process stops waiting, cancel the job."""
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -13,7 +14,13 @@ NOT_CANCELLED = (
 )
 
 
-def run_remote_job(pipeline: beam.Pipeline, cleanup: ExitStack) -> None:
+Begun = Callable[[Any, threading.Event], None]
+"""Function that is called in a thread with Beam's result and an event that is set when the job ends."""
+
+
+def run_remote_job(
+    pipeline: beam.Pipeline, cleanup: ExitStack, begun: Begun = lambda *_: None
+) -> None:
     """Run ``pipeline`` to its end.
 
     On any exception, such as an interrupt or an error of the engine, the job is cancelled first. If
@@ -22,8 +29,9 @@ def run_remote_job(pipeline: beam.Pipeline, cleanup: ExitStack) -> None:
     Args:
         pipeline: the pipeline.
         cleanup: gets the functions that close the connection to the engine.
+        begun: called once the job is submitted.
     """
-    job = _Job(pipeline, cleanup)
+    job = _Job(pipeline, cleanup, begun)
     try:
         job.wait()
     except BaseException as error:
@@ -38,8 +46,8 @@ class _Job:
     If the submission were interrupted, the job might run, but could not be cancelled.
     """
 
-    def __init__(self, pipeline: beam.Pipeline, cleanup: ExitStack) -> None:
-        self._pipeline, self._cleanup = pipeline, cleanup
+    def __init__(self, pipeline: beam.Pipeline, cleanup: ExitStack, begun: Begun) -> None:
+        self._pipeline, self._cleanup, self._begun = pipeline, cleanup, begun
         self._submitted, self._ended = threading.Event(), threading.Event()
         self._result: Any = None
         self._error: BaseException | None = None
@@ -51,6 +59,8 @@ class _Job:
             if hasattr(self._result, "client"):  # of Dask
                 self._cleanup.callback(self._result.client.close)
             self._submitted.set()
+            call = (self._result, self._ended)
+            threading.Thread(target=self._begun, args=call, daemon=True).start()
             self._result.wait_until_finish()
         except BaseException as error:
             self._error = error

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.beam.worker_call import failures
 from pipeline.console import Console, count
@@ -95,7 +96,8 @@ def unit_bar(
                 with suppress(MemoryError):
                     seen(look)
                     if look:
-                        bar.update(look.sums["bytes"], _note(look, total, units, rate))
+                        note = _note(look, total, units, rate)
+                        bar.update(look.sums["bytes"], note, _figures(look, units))
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
@@ -121,17 +123,29 @@ class _Rate:
         return (done - first) / (now - began) if now > began else 0.0
 
 
+def _figures(look: Look, units: int) -> dict[str, Any]:
+    counts = {key: look.sums[key] for key in ("bytes", "documents", "tokens")}
+    counts |= {"units": units, "units_read": look.tokenised, "drop_lists": look.compared}
+    # Units report while they work on a long text, so that progress is seen then, too.
+    counts |= {"units_finished": look.finished, "reports": look.sums["writes"]}
+    return {**counts, "dropped": _drops(look)}
+
+
+def _drops(look: Look) -> dict[str, int]:
+    """Return the number of dropped documents by reason."""
+    return {k.removeprefix(DROPPED): n for k, n in look.sums.items() if k.startswith(DROPPED)}
+
+
 def _note(look: Look, total: int, units: int, rate: _Rate) -> str:
     sums = look.sums
     speed = rate(sums["bytes"])
-    drops = {k.removeprefix(DROPPED): n for k, n in sums.items() if k.startswith(DROPPED)}
     if sums["bytes"] >= total and look.tokenised >= units:
         if not look.finished:
             return "deduplicating"
         return f"last pass: {look.finished:,} of {units:,} units"
     parts = [f"{count(speed)}B/s"] if speed else []
     parts += [f"{count(sums['documents'])} documents", f"{count(sums['tokens'])} tokens"]
-    most = sorted(drops.items(), key=lambda drop: (-drop[1], drop[0]))[:REASONS]
+    most = sorted(_drops(look).items(), key=lambda drop: (-drop[1], drop[0]))[:REASONS]
     if most:
         parts.append("dropped: " + ", ".join(f"{count(n)} {reason}" for reason, n in most))
     return "  ".join(parts)

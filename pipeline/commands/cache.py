@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pipeline.commands.cache_export import export_cache
 from pipeline.commands.inspection import folder_of
 from pipeline.console import Console, count
+from pipeline.log import tell
 from preprocess.files.manifest import DamagedManifest, read_manifest
 from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.check import check_cache, unlisted_files
@@ -51,7 +52,7 @@ def get(path: str, texts: list[str], words: bool) -> int:
         try:
             vectors = cache[asked]
         except KeyError as error:
-            print(f"biloom: {error.args[0]}", file=sys.stderr)
+            tell(error.args[0])
             absent += 1
             continue
         found: dict[str, object] = {"text": asked}

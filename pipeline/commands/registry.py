@@ -166,9 +166,10 @@ COMMANDS: dict[str, Command | Group] = {
         _status,
         RUN,
         ("biloom status runs/quickstart", "biloom status s3://bucket/run"),
-        details="A stage is done, unfinished, running, not begun, damaged or refused (its inputs have "
-        "changed since). Its size, duration and date are also shown. Exits with 1 if a stage is "
-        "damaged or refused.",
+        details="A stage is done, unfinished, running, killed, not begun, damaged or refused (its inputs "
+        "have changed since). Its size, duration and date are also shown; of an unfinished stage its "
+        "progress, host and last heartbeat, and what to do next. Exits with 1 if a stage is damaged or "
+        "refused.",
     ),
     "report": Command(
         "write report.html of a finished run again",

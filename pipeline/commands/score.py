@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from lightning_modules.evaluation.scoring import Score, score_texts
 from lightning_modules.vectors.pretrained import BiLM
+from pipeline.log import tell
 from pipeline.training.device import resolve_device
 from preprocess.errors import UserError
 from preprocess.reading.compression import find_compression
@@ -58,10 +59,7 @@ def score(file: str, model: str) -> None:
             f"{file}: {error.strerror}; name a text file, or - for standard input"
         ) from error
     if invalid:
-        print(
-            f"biloom: bytes of {invalid:,} texts are not UTF-8; they were read as U+FFFD",
-            file=sys.stderr,
-        )
+        tell(f"bytes of {invalid:,} texts are not UTF-8; they were read as U+FFFD")
 
 
 def _check(file: str, head: bytes) -> None:

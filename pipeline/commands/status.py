@@ -1,5 +1,6 @@
 """`biloom status`: the state of every stage of a run folder, without a config."""
 
+import time
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -7,27 +8,32 @@ from typing import Any, Literal, NamedTuple
 from pipeline.commands.run_folder import check_run
 from pipeline.console import Console, clock, count
 from pipeline.lifecycle.checkpoints import named_checkpoint
-from pipeline.lifecycle.lock import holder_of
+from pipeline.lifecycle.heartbeat import Heartbeat, heartbeat
 from pipeline.lifecycle.order import MAKERS, SETTINGS, STAGE_ORDER, setting_in_effect
 from pipeline.lifecycle.stage import CONFIG, REPLACES, StageError, StageFolder, read_stats
+from pipeline.progress import read_record
 from pipeline.reports.perplexity_tables import Figures, evaluations, figure, ways
 from preprocess.files import storage
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
-from preprocess.files.search.find import find_files
+from preprocess.files.modified import modified
 from preprocess.files.verified import DamagedResult, read_config
 from preprocess.reading.plan_file import count_planned
 from preprocess.work.damage import DamagedWork
-from preprocess.work.folder import checkpoint_steps, record_counts, unfinished_work
+from preprocess.work.folder import checkpoint_steps, record_counts, status_file, unfinished_work
 
-State = Literal["not begun", "running", "unfinished", "done", "refused", "damaged"]
+State = Literal["not begun", "running", "unfinished", "killed", "done", "refused", "damaged"]
 BAD = ("refused", "damaged")
+RESUMED = ("unfinished", "killed")
+QUIET_SECONDS = 300.0
+"""Time without progress after which advice is shown."""
 
 
 class Status(NamedTuple):
     """The state of a stage.
 
     Attributes:
-        state: "refused" means that the stage is finished, but its inputs have changed since.
+        state: "refused" means that the stage is finished, but its inputs have changed since; "killed",
+            that its process ended without releasing the lock.
         notes: sentences for the user.
         size: size of the files, as "12.3MB".
         time: duration of the stage, as in `pipeline.console.clock`.
@@ -60,28 +66,29 @@ def status(path: str) -> int:
         tell = console.warn if one.state in BAD else console.line
         for note in one.notes:
             tell(f"{stage}: {note}")
+    if to_resume := [stage for stage, one in found.items() if one.state in RESUMED]:
+        console.line(f"next: run the same command again, which resumes {', '.join(to_resume)}")
     return 1 if any(one.state in BAD for one in found.values()) else 0
 
 
 def status_of(run: str, stage: str) -> Status:
     """Return the state of ``stage`` in the run folder ``run``."""
     place = StageFolder(storage.join(run, stage))
-    holder = holder_of(place.lock)
-    is_running = holder is not None and not holder[1]
+    holder = heartbeat(place.lock)
+    is_running = holder is not None and not holder.has_ended
     try:
         works = unfinished_work(place.folder)
     except DamagedWork as error:
         return Status("damaged", (str(error).removeprefix(f"{place.folder}/"),))
-    notes = [f"being written by {holder[0]}"] if holder and is_running else []
-    if holder and not is_running:
-        notes.append(f"locked by {holder[0]}, which no longer runs; the next run takes over")
-    notes += [_unfinished(work, request) for work, request in works]
+    notes = [_held(holder)] if holder else []
+    for work, request in works:
+        notes += _unfinished(work, request, is_running)
     try:
         manifest = read_manifest(place.folder, stage) if storage.exists(place.file(NAME)) else None
     except ManifestError as error:
         return Status("damaged", (*notes, str(error).removeprefix(f"{place.folder}: ")))
     if manifest is None:
-        begun: State = "unfinished" if works else "not begun"
+        begun: State = "killed" if holder else "unfinished" if works else "not begun"
         return Status("running" if is_running else begun, tuple(notes))
     state: State = "running" if is_running else "done"
     for is_continued, note in _other_inputs(run, place, manifest):
@@ -112,14 +119,57 @@ def _evaluated(figures: Figures) -> str:
     return f"{figures['split']} split: {way} perplexity per token {shown}"
 
 
-def _unfinished(work: str, request: dict[str, Any]) -> str:
+def _held(holder: Heartbeat) -> str:
+    """Describe the process that holds the lock."""
+    age = holder.age
+    if holder.has_ended:
+        last = "" if age is None else f" (last heartbeat {_ago(age)})"
+        return f"locked by {holder.who}, which no longer runs{last}; the next run takes over"
+    return f"being written by {holder.who}" + (
+        "" if age is None else f"; last heartbeat {_ago(age)}"
+    )
+
+
+def _ago(seconds: float) -> str:
+    return f"{clock(max(seconds, 0.0))} ago"
+
+
+def _unfinished(work: str, request: dict[str, Any], is_running: bool) -> list[str]:
     """Describe the progress of unfinished work."""
+    record = read_record(status_file(work))
+    notes = _recorded(record, is_running) if record else []
     if steps := checkpoint_steps(work):
-        return f"unfinished work: saved at step {steps[-1]:,} of {request['train.steps']:,}"
-    if units := count_planned(work):
+        notes.append(f"unfinished work: saved at step {steps[-1]:,} of {request['train.steps']:,}")
+    # The records of units are listed only if there is no other word of the progress: they may be many.
+    elif not (record and record["work"]) and (units := count_planned(work)):
         read, _, finished = record_counts(work)
-        return f"unfinished work: {read:,} of {units:,} units read, {finished:,} finished"
-    return "unfinished work: nothing to resume from yet"
+        notes.append(f"unfinished work: {read:,} of {units:,} units read, {finished:,} finished")
+    return notes or ["unfinished work: nothing to resume from yet"]
+
+
+def _recorded(record: dict[str, Any], is_running: bool) -> list[str]:
+    """Describe the progress that the process recorded last."""
+    notes = []
+    if record["work"]:
+        share = f"{record['done'] / record['planned']:.0%}" if record["planned"] else ""
+        figures, shown = record["figures"], [share, record["note"]]
+        if isinstance(units := figures.get("units"), int):
+            read, finished = (figures.get(f"units_{name}", 0) for name in ("read", "finished"))
+            shown.append(f"{read:,} of {units:,} units read, {finished:,} finished")
+        still = time.time() - record["moved"] if is_running else None
+        moved = f"last progress {datetime.fromtimestamp(record['moved']):%Y-%m-%d %H:%M:%S}"
+        if still is not None:
+            moved = f"last progress {_ago(still)}"
+        part = "" if record["work"] == record["stage"] else f"{record['work']}: "
+        notes.append(part + ", ".join(filter(None, [*shown, moved])))
+        if still is not None and still > QUIET_SECONDS:
+            notes.append(
+                f"no progress for more than {clock(QUIET_SECONDS)}; see 'When nothing moves' on the page "
+                "Operations of the documentation"
+            )
+    if record["page"] and is_running:
+        notes.append(f"the job's page: {record['page']}")
+    return notes
 
 
 def _other_inputs(run: str, place: StageFolder, manifest: Manifest) -> list[tuple[bool, str]]:
@@ -184,8 +234,6 @@ def _time(place: StageFolder, manifest: Manifest) -> str:
 
 
 def _date(place: StageFolder) -> str:
-    """Return when the manifest was written; "-" in an object store, which gives an ETag instead."""
-    [file] = find_files(place.file(NAME))
-    if not file.version.isdecimal():
-        return "-"
-    return f"{datetime.fromtimestamp(int(file.version) / 1e9):%Y-%m-%d %H:%M}"
+    """Return when the manifest was written; "-" if the store does not tell."""
+    written = modified(place.file(NAME))
+    return "-" if written is None else f"{datetime.fromtimestamp(written):%Y-%m-%d %H:%M}"

@@ -1,6 +1,5 @@
 """`biloom trace`: where documents of a corpus come from, and what became of the documents of a file."""
 
-import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from pipeline.commands.inspection import folder_of
 from pipeline.console import Console
 from pipeline.lifecycle.inputs import tokenizer_folders
 from pipeline.lifecycle.order import STAGE_ORDER
+from pipeline.log import tell
 from preprocess.corpus.text_search import CorpusTexts
 from preprocess.corpus.tracing import CorpusOrigins, RejectedLine, Table, Traced, TraceError
 from preprocess.files.manifest import ManifestError, read_manifest
@@ -282,4 +282,4 @@ def _named(document: Traced | DocumentKey) -> str:
 
 
 def _note(text: str) -> None:
-    print(f"biloom: {text}", file=sys.stderr)
+    tell(text)

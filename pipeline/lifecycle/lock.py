@@ -60,18 +60,6 @@ def lock(folder: str, path: str, console: Console, wait: bool = True) -> Iterato
         lease.release(console)
 
 
-def holder_of(path: str) -> tuple[str, bool] | None:
-    """Return the holder of a lock file as text, and True if that process is known to have ended.
-
-    Returns None if there is no lock file, or it is damaged.
-
-    Args:
-        path: path of the lock file.
-    """
-    holder = read_holder(read_lock(path) or b"")
-    return (str(holder), bool(holder.has_ended())) if holder else None
-
-
 def _take(folder: str, path: str, lease: Lease, console: Console, wait: bool) -> None:
     while not _create(folder, lease, console):
         seen = read_lock(path)

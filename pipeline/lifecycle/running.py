@@ -35,6 +35,7 @@ from pipeline.lifecycle.state import (
     request_of,
     state_of,
 )
+from pipeline.progress import read_record, recorded, write_metrics
 from pipeline.version import biloom_version
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
@@ -81,6 +82,7 @@ def run_stage(
     """
     place = StageFolder(stage.folder(config))
     console.stage(stage.name, place.folder)
+    write_metrics()
     given = stage.settled(config)
     config = config_of_stage(stage, given)
     request = request_of(stage, config)
@@ -192,12 +194,16 @@ class _Run:
             former = state.manifest
             continued = [*former.details.get(REPLACES, ()), former.content]
             work_folder.write_record(work_folder.replaces_file(place.work), continued)
+        path = work_folder.status_file(place.work)
         if state.unfinished:
-            self.console.line("resuming unfinished work")
+            earlier = (read_record(path) or {}).get("biloom", biloom_version())
+            other = "" if earlier == biloom_version() else f", which biloom {earlier} began"
+            self.console.line(f"resuming unfinished work{other}")
         elif state.grows:
             self.console.line("extending the finished result")
         start = time.monotonic()
-        made = work.make(self.config, place, self.console)
+        with recorded(path):
+            made = work.make(self.config, place, self.console)
         return self._finish(made, time.monotonic() - start)
 
     def restate(self, work: StageWork) -> Manifest:

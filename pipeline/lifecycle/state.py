@@ -32,6 +32,10 @@ from preprocess.work.folder import (
 )
 
 POLL_SECONDS = 0.5
+UPGRADED = (
+    "stage_version: this version of biloom makes this stage in another way than the version that began "
+    "it; to keep the folder, finish it with that version"
+)
 
 
 class Work(NamedTuple):
@@ -256,7 +260,10 @@ def refusal(stage: Stage, config: Config, place: StageFolder, state: StageState)
         return ManifestError(*state.differing)
     what = "a result" if state.manifest and not state.grows else "unfinished work"
     keys = "\n".join(f"    {line}" for line in state.differing)
-    advice = "".join(f"\n  {line}" for line in stage.advice(config, state.differing))
+    lines = stage.advice(config, state.differing)
+    if any(line.startswith("stage_version:") for line in state.differing):
+        lines = [UPGRADED, *lines]
+    advice = "".join(f"\n  {line}" for line in lines)
     remedy = "remove it; the finished result is kept" if state.grows else "move it aside"
     return StageError(
         f"{place.folder} holds {what} made with other settings or inputs:\n{keys}\n"

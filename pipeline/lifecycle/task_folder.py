@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.console import Console, clock
 from pipeline.lifecycle.lock import LockedError, lock
 from pipeline.lifecycle.stage import StageError
+from pipeline.progress import write_metrics
 from preprocess.errors import UserError, one_line
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
@@ -47,6 +48,7 @@ def make_task(
     """
     out = storage.absolute(out)
     asked = dict(request)
+    write_metrics()
     if done := _finished(out, asked, console, overwrite):
         return done
     _check_other_work(out, asked, console, overwrite)

@@ -24,6 +24,7 @@ from lightning_modules.training.validation.sample import (
 from lightning_modules.training.weights.clusters import cutoffs_of
 from pipeline.config.schema import Config
 from pipeline.console import Bar, count
+from pipeline.progress import Figures
 
 PASSES, PASSES_PER_DROPOUT = 4, 50
 """Passes over the corpus above which a warning is shown: without dropout, and more per unit of dropout.
@@ -201,9 +202,9 @@ class TimedBar:
         self._updates = 0
         self._began: tuple[float, float] | None = None
 
-    def update(self, done: float, note: str = "") -> None:
+    def update(self, done: float, note: str = "", figures: Figures | None = None) -> None:
         """Update the bar, and show the warning when the speed is known."""
-        self._bar.update(done, note)
+        self._bar.update(done, note, figures)
         self._updates += 1
         if self._updates == 2:
             # Measured from the second update, because the first steps compile and are slower.

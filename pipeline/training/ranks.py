@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.exit_codes import ExitCode
+from pipeline.log import tell
 from pipeline.stopping import STOP_SIGNALS
 from pipeline.training.processes import Processes
 from preprocess.errors import JobError, UserError
@@ -122,7 +123,7 @@ class LocalRanks:
         """End this process if its main thread does not: it may be in code that waits forever."""
         if self._over.wait(LEAVE_SECONDS):
             return
-        print(f"biloom: {self._error}", file=sys.__stderr__, flush=True)
+        tell(str(self._error), "error", sys.__stderr__, exit_code=ExitCode.FAILED)
         self.kill()
         os._exit(ExitCode.FAILED)
 

@@ -4,6 +4,7 @@
     _work/FINGERPRINT/         all unfinished work for one request, and nothing else
       asked.json               settings and inputs that the work was started with
       versions.json            versions of Unicode's and SentencePiece's tables
+      status.json              progress of the stage (`pipeline.progress`), for `biloom status`
       replaces.json            content hashes of the finished results that this work continues
       result/...               files of the result, until the driver publishes them
       plan.bin                 the units of work (`preprocess.reading.plan_file`)
@@ -167,6 +168,10 @@ def asked_file(work: str) -> str:
 
 def versions_file(work: str) -> str:
     return join(work, "versions.json")
+
+
+def status_file(work: str) -> str:
+    return join(work, "status.json")
 
 
 def replaces_file(work: str) -> str:

@@ -44,7 +44,7 @@ NOT_RUN = {
     r"biloom .*runner\.kind=dask": "tests/pipeline/beam/test_on_engines.py runs Dask",
     r"biloom .*(runner\.kind=flink|flink\.yaml)": "it needs Java; test_on_engines.py runs Flink",
     r"biloom .*train\.devices=4": "four processes; test_train_processes.py runs two",
-    r"(\w+=\S+ )+biloom": "a second machine; test_train_processes.py runs two",
+    r"(?!BILOOM_)(\w+=\S+ )+biloom": "a second machine; test_train_processes.py runs two",
     r"wandb (sweep|agent) ": "wandb's server; test_sweep.py runs wandb's agent on the example",
     r"(kubectl|sbatch) ": "a cluster; tests/deploy checks the files and starts SLURM",
     r"(torchrun|srun) ": "a launcher; test_processes.py sets its variables",

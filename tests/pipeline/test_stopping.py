@@ -120,7 +120,7 @@ HELD = "stopping.ENTER_SECONDS = stopping.LEAVE_SECONDS = 0.5; stopping.NUDGES =
 def test_a_process_that_does_not_react_ends(block: str) -> None:
     with start(block, HELD) as process:
         process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=20) == ("", f"\n{STOPPED_MESSAGE}\n")
+        assert process.communicate(timeout=20) == ("", f"\nbiloom: {STOPPED_MESSAGE}\n")
     assert process.returncode == exit_code(signal.SIGTERM) == 75
 
 

@@ -18,7 +18,7 @@ class Bar:
     def __init__(self) -> None:
         self.told: list[tuple[float, str]] = []
 
-    def update(self, done: float, note: str = "") -> None:
+    def update(self, done: float, note: str = "", figures: Any = None) -> None:
         self.told.append((done, note))
 
 

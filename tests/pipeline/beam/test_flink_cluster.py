@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.beam import flink_cluster
-from pipeline.beam.flink_cluster import cancel_flink_job_on_error
+from pipeline.beam.flink_cluster import cancel_flink_job_on_error, job_page
 from pipeline.beam.remote_job import NOT_CANCELLED
 from pipeline.beam.requirements import RunnerError
 
@@ -124,3 +124,23 @@ def test_a_proxy_between_us_and_the_cluster_is_named(monkeypatch: pytest.MonkeyP
         flink_cluster.flink_cluster("flink.invalid:8081")
     with pytest.raises(RunnerError, match=r"^((?!proxy).)*$"):
         flink_cluster.flink_cluster("localhost:9")
+
+
+@pytest.mark.parametrize("prefix", ["", "http://"])
+def test_the_page_of_a_job_is_found_once_the_cluster_lists_it(flink: Flink, prefix: str) -> None:
+    flink.add("1", "another")
+    master = f"{prefix}localhost:{flink.server_port}"
+    timer = threading.Timer(0.1, flink.add, ("2", "ours"))
+    timer.start()
+    page = job_page(master, "ours", 10.0, threading.Event())
+    timer.join()
+    assert page == f"http://localhost:{flink.server_port}/#/job/running/2/overview"
+
+
+def test_a_page_is_not_looked_for_after_the_job_or_for_long(flink: Flink) -> None:
+    ended = threading.Event()
+    master = f"localhost:{flink.server_port}"
+    assert job_page(master, "ours", 0.1, ended) == ""
+    assert job_page("localhost:1", "ours", 0.1, ended) == ""
+    ended.set()
+    assert job_page(master, "ours", 60.0, ended) == ""

@@ -83,3 +83,15 @@ def test_a_job_that_ends_is_not_cancelled() -> None:
     with ExitStack() as cleanup:
         run_remote_job(job, cleanup)
     assert job.calls == ["run"]
+
+
+def test_the_beginning_of_a_job_is_told_with_its_result_and_its_end() -> None:
+    job, told = Job(), list[tuple[Any, bool]]()
+
+    def begun(result: Any, ended: threading.Event) -> None:
+        told.append((result, ended.is_set()))
+        job.ended.set()
+
+    with ExitStack() as cleanup:
+        run_remote_job(job, cleanup, begun)
+    assert told == [(job, False)]

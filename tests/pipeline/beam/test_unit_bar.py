@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,8 +28,9 @@ class Seen(Console):
     def bar(self, name: str, total: float) -> Iterator[Bar]:
         yield self
 
-    def update(self, done: float, note: str = "") -> None:
+    def update(self, done: float, note: str = "", figures: Any = None) -> None:
         self.updates.append((done, note))
+        self.figures = figures
         self.updated.set()
 
 
@@ -66,6 +68,18 @@ def test_the_bar_shows_the_sums_of_the_records(work: str) -> None:
     tell(work, 0, 100, 3, 20_000)
     tell(work, 1, 50, 4, 1)
     assert show(work)[0] == (150, "7 documents  20k tokens")
+
+
+def test_the_bar_gets_the_figures_for_logs_and_metrics(work: str) -> None:
+    tell(work, 0, 100, 3, 9, empty=5, too_short=12)
+    record(work, "units", 2)
+    record(work, "finished", 1)
+    console = Seen()
+    with unit_bar(work, console, "prepare", 1000, 4, lambda _: None):
+        assert console.updated.wait(10)
+    counts = {"bytes": 100, "documents": 3, "tokens": 9}
+    units = {"units": 4, "units_read": 2, "units_finished": 1, "drop_lists": 0, "reports": 2}
+    assert console.figures == {**counts, **units, "dropped": {"empty": 5, "too_short": 12}}
 
 
 def test_the_bar_shows_the_most_common_drop_reasons(work: str) -> None:

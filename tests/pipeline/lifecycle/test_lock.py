@@ -22,7 +22,8 @@ from rich.console import Console as RichConsole
 import pipeline.lifecycle.holder as holders
 import pipeline.lifecycle.lock as locks
 from pipeline.console import Console
-from pipeline.lifecycle.lock import LockedError, holder_of, lock
+from pipeline.lifecycle.heartbeat import heartbeat
+from pipeline.lifecycle.lock import LockedError, lock
 from preprocess.files import exclusive, processes, storage
 from preprocess.files.errors import StorageError
 
@@ -274,7 +275,7 @@ def test_a_lock_that_is_released_while_it_is_watched_is_taken(
 )
 def test_a_damaged_lock_file_is_taken_over_after_the_silence(folder: Folder, content: str) -> None:
     storage.write_bytes(folder.file, content.encode())
-    assert holder_of(folder.file) is None
+    assert heartbeat(folder.file) is None
     assert folder.take() == waited_for("an unknown process")
 
 
@@ -317,18 +318,3 @@ def test_a_lock_file_that_is_replaced_while_it_is_read_is_read_again(
     errors += [errno.EIO]
     with pytest.raises(OSError, match="Stale"):
         holders.read_lock("lock.json")
-
-
-# For `biloom status`
-
-
-def test_the_holder_of_a_lock_is_returned(folder: Folder, sleeper: Sleeper) -> None:
-    assert holder_of(folder.file) is None
-    folder.hold_for_another(**of(sleeper))
-    who = f"process {sleeper.pid} on {HERE}"
-    assert holder_of(folder.file) == (who, False)
-    sleeper.kill()
-    sleeper.wait()
-    assert holder_of(folder.file) == (who, True)
-    folder.hold_for_another(host="elsewhere", holder="other", place="there")
-    assert holder_of(folder.file) == ("process 1 on elsewhere", False)

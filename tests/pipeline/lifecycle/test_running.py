@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from pipeline.lifecycle.lock import LockedError
 from pipeline.lifecycle.plan import plan_of
 from pipeline.lifecycle.running import run_stage
 from pipeline.lifecycle.stage import Made, Stage, StageError, StageFolder, StageWork
+from pipeline.progress import Progress
 from preprocess.files import storage
 from preprocess.files.manifest import ManifestError, check_files, read_manifest
 from preprocess.reading import changed_inputs
@@ -143,8 +144,25 @@ def test_other_settings_are_refused_with_every_key_that_differs(
 
 def test_another_version_of_the_stage_is_refused(folder: Folder, stage: Fake) -> None:
     folder.run(stage)
-    with pytest.raises(StageError, match="stage_version: 1 -> 2"):
+    with pytest.raises(StageError, match="stage_version: 1 -> 2") as caught:
         folder.run(replace(stage, version=2))
+    assert str(caught.value).endswith(
+        f"{TOLD}\n  stage_version: this version of biloom makes this stage in another way than the "
+        "version that began it; to keep the folder, finish it with that version"
+    )
+
+
+def test_work_that_another_version_began_is_resumed_and_told(folder: Folder, stage: Fake) -> None:
+    def fail(place: StageFolder) -> None:
+        record = {**asdict(Progress()), "written": 1.0, "biloom": "0.0.9"}
+        storage.write_bytes(work_folder.status_file(place.work), json.dumps(record).encode())
+        raise OSError("killed")
+
+    with pytest.raises(OSError, match="killed"):
+        folder.run(replace(stage, work=fail))
+    assert folder.run(stage) == (
+        "  resuming unfinished work, which biloom 0.0.9 began\n  done in 0:00\n"
+    )
 
 
 def test_overwrite_moves_each_old_result_aside_complete(folder: Folder, stage: Fake) -> None:

@@ -1,6 +1,7 @@
 """How long a training is, is told before and early: passes over the corpus, hours on the device."""
 
 import time
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ class Recorder:
     def warn(self, text: str) -> None:
         self.warnings.append(text)
 
-    def update(self, done: float, note: str = "") -> None:
+    def update(self, done: float, note: str = "", figures: Any = None) -> None:
         self.updates.append((done, note))
 
 

@@ -25,6 +25,7 @@ from pipeline.commands.tasks.classification.tables import (
 )
 from pipeline.config.sections import load_section
 from pipeline.console import Console
+from pipeline.log import tell
 from pipeline.training.device import resolve_device
 from preprocess.reading.labelled.examples import InputText
 from preprocess.reading.labelled.inputs import read_texts
@@ -105,12 +106,12 @@ def classify_predict(task: str, file: str, model: str | None, overrides: Sequenc
     """
     found, trained, config, options = _opened(task, overrides)
     if trained.kept_training:
-        _tell(trained.kept_training)
+        tell(trained.kept_training)
     classifier = load_classifier(found, model, resolve_device(config.device))
     problem, total, empty = classifier.problem, 0, 0
     if config.output == "tsv":
         print("\t".join(map(escape_field, [*value_columns(problem), "note"])))
-    for one in read_texts(file, options, _tell):
+    for one in read_texts(file, options, tell):
         if not one.problem and (one.pair is not None) != classifier.has_pairs:
             raise ClassifyError(f"{file}: {one.place}: {_pairs(classifier)}")
         prediction = classifier.predict(one.text, one.pair, one.problem)
@@ -120,14 +121,10 @@ def classify_predict(task: str, file: str, model: str | None, overrides: Sequenc
         if file == "-":
             sys.stdout.flush()
     if empty:
-        _tell(
+        tell(
             f"{empty:,} of {total:,} texts have no token; they were predicted from the training labels "
             "alone, see the notes"
         )
-
-
-def _tell(note: str) -> None:
-    print(f"biloom: {note}", file=sys.stderr)
 
 
 def _opened(
