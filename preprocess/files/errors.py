@@ -4,6 +4,7 @@ import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,6 +15,9 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 # Stores without folders, where a missing path at a write means that the bucket is missing.
 _BUCKET_PROTOCOLS = ("s3", "s3a", "gs", "gcs")
+
+# Codes of MinIO and Ceph for an exhausted quota; a full store answers with the status 507.
+_FULL = ("QuotaExceeded", "XMinioAdminBucketQuotaExceeded")
 
 
 class StorageError(UserError):
@@ -31,14 +35,33 @@ class StoreError(StorageError):
     """An error of a remote store that may be temporary, so a Beam engine may retry."""
 
 
-def store_failed(path: str, error: Exception) -> StoreError:
-    """Return the error of a store or its client, with the URL and what to do."""
+def store_failed(path: str, error: Exception) -> StorageError:
+    """Return the error of a store or its client, with the URL and what to do.
+
+    It is `DiskFull` if the store has no room, and otherwise `StoreError`.
+    """
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     reason = without_secrets_of(path, reason)
+    if code := _full(error):
+        return DiskFull(
+            f"{path}: the store is full ({code}: {reason}); free some space or raise its quota, and "
+            "run the same command to resume"
+        )
     return StoreError(
         f"{path}: the store reported an error ({reason}); check that it is reachable and run the "
         "same command to resume"
     )
+
+
+def _full(error: Exception) -> str:
+    """Return the code by which an S3 store says that it has no room; empty for other errors."""
+    # s3fs replaces the client's error, and keeps it as the cause.
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    if not isinstance(response, dict):
+        return ""
+    code = str(response.get("Error", {}).get("Code", ""))
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return code if status == HTTPStatus.INSUFFICIENT_STORAGE or code in _FULL else ""
 
 
 class DamagedArchive(OSError):  # noqa: N818
@@ -94,7 +117,7 @@ class ReportingStore:
     """Wrapper of an fsspec file system or open file, whose errors name the path.
 
     Attributes and methods are those of the wrapped object. A method call raises `StoreError` if the
-    store or its client fails, and `PermissionError` with the path if access is denied.
+    store or its client fails, `DiskFull` if the store is full, and `StorageError` if access is refused.
     `FileNotFoundError` and builtin exceptions other than `OSError` pass unchanged.
 
     Args:
@@ -144,9 +167,11 @@ class ReportingStore:
             except (FileNotFoundError, DamagedArchive):
                 raise
             except PermissionError as error:
-                # Some stores raise it with a message only, without errno and strerror.
-                reason = error.strerror or str(error)
-                raise PermissionError(errno.EACCES, reason, self._path) from error
+                reason = without_secrets_of(self._path, error.strerror or str(error))
+                raise StorageError(
+                    f"{self._path}: access was refused ({reason}); check the credentials and their "
+                    "rights"
+                ) from error
             except Exception as error:
                 # Clients raise classes of their own; a bug of ours raises a builtin class.
                 if not isinstance(error, OSError) and type(error).__module__ == "builtins":

@@ -18,6 +18,15 @@ from preprocess.files.errors import StorageError
 ARCHIVES = ("zip", "tar")
 THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 """Hosts that no proxy can reach."""
+S3_RETRIES = {
+    "mode": ("AWS_RETRY_MODE", "standard"),
+    "total_max_attempts": ("AWS_MAX_ATTEMPTS", 10),
+}
+"""Options of botocore's retries, each with the environment variable that replaces it, and its value.
+
+In this mode, the wait before attempt n + 1 is drawn from 0 to min(2^(n - 1), 20) seconds, so ten attempts
+bridge an outage of 55 seconds on average.
+"""
 CACHES = ("simplecache", "filecache", "blockcache")
 _OTHERS = ("gzip", "gz", "bz2", "xz", "lzma", "zstd", "zst", "lz4", "libarchive")
 _LINKS = re.compile(r"([a-z][a-z0-9_+.-]*)(?:://(.*?))?::(.+)", re.DOTALL)
@@ -130,16 +139,28 @@ def join(folder: str, *parts: str) -> str:
     return "/".join([folder.rstrip("/"), *parts]) if folder != "/" else "/" + "/".join(parts)
 
 
-def web_settings(url: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fsspec's options for a web URL, so that http_proxy and no_proxy are respected.
+def client_settings(url: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fsspec's options for the client of a URL; empty for most protocols.
+
+    A web client respects http_proxy and no_proxy. An S3 client repeats failed requests as `S3_RETRIES`
+    says, unless botocore's environment variables or fsspec's configuration say otherwise.
 
     Args:
-        url: any URL. URLs of this machine and of stores need no options.
+        url: any URL.
         settings: fsspec's own configuration.
     """
     protocol, _, rest = url.rpartition("::")[2].partition("://")
     host = re.split(r"[/?#]", rest.rpartition("@")[2], maxsplit=1)[0]
-    if protocol not in ("http", "https") or host.startswith(THIS_MACHINE):
-        return {}
-    own = settings.get(protocol, {}).get("client_kwargs", {})
-    return {protocol: {"client_kwargs": {"trust_env": True, **own}}}
+    # URLs of this machine need no proxy.
+    if protocol in ("http", "https") and not host.startswith(THIS_MACHINE):
+        own = settings.get(protocol, {}).get("client_kwargs", {})
+        return {protocol: {"client_kwargs": {"trust_env": True, **own}}}
+    if protocol in ("s3", "s3a"):
+        own = settings.get("s3", {}).get("config_kwargs", {})
+        retries = {
+            option: value
+            for option, (variable, value) in S3_RETRIES.items()
+            if variable not in os.environ
+        }
+        return {protocol: {"config_kwargs": {"retries": retries, **own}}}
+    return {}

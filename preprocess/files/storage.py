@@ -3,8 +3,8 @@
 Writes are atomic: a file appears complete or not at all. A local file is written under a temporary
 name, flushed and renamed; an object is uploaded in one put. A path without a protocol is local.
 
-For remote paths every function may raise `StoreError` if the store fails, and `StorageError` if the
-package for the URL's protocol is not installed.
+For remote paths every function may raise `StoreError` if the store fails, `DiskFull` if it is full, and
+`StorageError` if it refuses access or the package for the URL's protocol is not installed.
 """
 
 import io
@@ -25,7 +25,7 @@ from preprocess.files.errors import (
     report_write_errors,
     store_failed,
 )
-from preprocess.files.paths import ARCHIVES, open_local, split_chain, web_settings
+from preprocess.files.paths import ARCHIVES, client_settings, open_local, split_chain
 from preprocess.files.paths import absolute as absolute
 from preprocess.files.paths import is_remote as is_remote
 from preprocess.files.paths import join as join
@@ -48,7 +48,7 @@ def open_remote(path: str) -> tuple[Any, str]:
     try:
         # fsspec would take `::` in a key for a chain.
         folder = path if chain else path[: path.rfind("/", 0, path.find("::")) + 1] or path
-        fs, inner = fsspec.core.url_to_fs(folder, **web_settings(folder, fsspec.config.conf))
+        fs, inner = fsspec.core.url_to_fs(folder, **client_settings(folder, fsspec.config.conf))
         if folder != path:
             inner = join(inner, path.removeprefix(folder))
         return ReportingStore(fs, path), str(inner)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,40 +109,21 @@ class Folder:
         assert storage.read_bytes(storage.join(self.path, "result")) == f"{text}\n".encode()
 
 
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    pytest.importorskip("s3fs")
-    moto_server = pytest.importorskip("moto.server")
-    import fsspec.config
-    import s3fs
-
-    server = moto_server.ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("FSSPEC_S3_ENDPOINT_URL", f"http://{host}:{port}")
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            environment.setenv(name, "test")
-        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        fsspec.config.set_conf_env(fsspec.config.conf)
-        s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem().mkdir("locked")
-        yield "s3://locked"
-        fsspec.config.conf.pop("s3", None)
-        s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
+STORES = [pytest.param(name, marks=pytest.mark.slow) for name in ("moto", "seaweedfs")]
 
 
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
-    if request.param == "local":
-        folder = Folder(str(tmp_path / "stage"))
-    else:
-        folder = Folder(f"{request.getfixturevalue('bucket')}/{tmp_path.name}")
-    yield folder
-    for holder in folder.started:
-        holder.kill()
-        holder.communicate()
+@pytest.fixture(params=["local", *STORES])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, bucket_at: Any) -> Iterator[Folder]:
+    with ExitStack() as stack:
+        if request.param == "local":
+            folder = Folder(str(tmp_path / "stage"))
+        else:
+            bucket = stack.enter_context(bucket_at(request.getfixturevalue(request.param)))
+            folder = Folder(f"{bucket}/stage")
+        yield folder
+        for holder in folder.started:
+            holder.kill()
+            holder.communicate()
 
 
 def container() -> list[str]:

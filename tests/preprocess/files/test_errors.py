@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from preprocess.files import storage
-from preprocess.files.errors import ReportingStore, StorageError, StoreError
+from preprocess.files.errors import DiskFull, ReportingStore, StorageError, StoreError
 
 
 class ClientError(Exception):
@@ -84,6 +84,33 @@ def test_errors_of_a_store_or_its_client_name_the_path(error: Exception) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "is_full"),
+    [
+        (507, "XMinioStorageFull", True),
+        (403, "QuotaExceeded", True),
+        (400, "XMinioAdminBucketQuotaExceeded", True),
+        (503, "SlowDown", False),
+        (500, "InternalError", False),
+    ],
+)
+def test_a_store_without_room_is_told_from_one_that_fails(
+    status: int, code: str, is_full: bool
+) -> None:
+    response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    error = OSError(errno.EIO, "no thanks")
+    error.__cause__ = ClientError(code)
+    error.__cause__.response = response  # type: ignore[attr-defined]
+    with pytest.raises(StorageError) as caught:
+        ReportingStore(Failing(error), "s3://corpora/a.txt").read()
+    assert type(caught.value) is (DiskFull if is_full else StoreError)
+    if is_full:
+        assert str(caught.value) == (
+            f"s3://corpora/a.txt: the store is full ({code}: OSError: [Errno 5] no thanks); free some "
+            "space or raise its quota, and run the same command to resume"
+        )
+
+
 def test_a_missing_file_and_a_bug_of_ours_pass_unchanged() -> None:
     for error in (FileNotFoundError("no such key"), TypeError("an argument is missing")):
         with pytest.raises(type(error)) as caught:
@@ -91,11 +118,16 @@ def test_a_missing_file_and_a_bug_of_ours_pass_unchanged() -> None:
         assert caught.value is error
 
 
-def test_a_permission_error_without_errno_gets_errno_and_path() -> None:
-    with pytest.raises(PermissionError) as caught:
-        ReportingStore(Failing(PermissionError("Access Denied")), "s3://corpora/a.txt").read()
-    assert (caught.value.errno, caught.value.strerror) == (errno.EACCES, "Access Denied")
-    assert caught.value.filename == "s3://corpora/a.txt"
+@pytest.mark.parametrize(
+    "error", [PermissionError("Access Denied"), PermissionError(errno.EACCES, "Access Denied")]
+)
+def test_refused_access_is_not_an_error_that_may_pass(error: PermissionError) -> None:
+    with pytest.raises(StorageError) as caught:
+        ReportingStore(Failing(error), "s3://corpora/a.txt").read()
+    assert type(caught.value) is StorageError
+    assert str(caught.value) == (
+        "s3://corpora/a.txt: access was refused (Access Denied); check the credentials and their rights"
+    )
 
 
 def test_attributes_are_passed_through_and_a_with_block_closes_the_file() -> None:

@@ -132,6 +132,39 @@ def test_a_copy_is_the_same_bytes(bucket: str) -> None:
     assert storage.read_bytes(f"{bucket}/copy/b.bin") == b"bytes"
 
 
+@pytest.mark.parametrize(
+    ("environment", "options", "expected"),
+    [
+        ({}, {}, {"mode": "standard", "total_max_attempts": 10}),
+        ({"AWS_MAX_ATTEMPTS": "4"}, {}, {"mode": "standard", "total_max_attempts": 4}),
+        ({"AWS_RETRY_MODE": "adaptive"}, {}, {"mode": "adaptive", "total_max_attempts": 10}),
+        ({}, {"retries": {"max_attempts": 2}}, {"mode": "legacy", "total_max_attempts": 3}),
+        ({}, {"read_timeout": 7}, {"mode": "standard", "total_max_attempts": 10}),
+    ],
+)
+def test_the_client_repeats_requests_unless_told_otherwise(
+    environment: dict[str, str],
+    options: dict[str, Any],
+    expected: dict[str, Any],
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import fsspec.config
+    import s3fs
+
+    for name in ("AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    conf = {**fsspec.config.conf["s3"], "config_kwargs": options}
+    monkeypatch.setitem(fsspec.config.conf, "s3", conf)
+    s3fs.S3FileSystem.clear_instance_cache()
+    config = storage.open_remote(bucket)[0].connect().meta.config
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert config.retries == expected
+    assert config.read_timeout == options.get("read_timeout", 15)
+
+
 # Exclusive files
 
 

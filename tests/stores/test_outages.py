@@ -1,0 +1,62 @@
+"""A store that is killed in the middle of a stage and comes back after ten seconds."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from preprocess.files import storage
+
+pytestmark = pytest.mark.slow
+
+Job, Command, SeaweedFS = Any, Any, Any  # of conftest.py
+OUTAGE_SECONDS = 10.0
+BEFORE = {
+    "prepare": ("tokenizer",),
+    "train": ("tokenizer", "prepare"),
+    "embed": ("tokenizer", "prepare", "train", "export"),
+}
+STARTED = {"prepare": "/units", "train": "", "embed": "/units"}
+"""Folder of unfinished work in which a stage writes files from its start."""
+
+
+@pytest.fixture(scope="module")
+def server(start_seaweedfs: Any, tmp_path_factory: pytest.TempPathFactory) -> SeaweedFS:
+    """A store that only this module uses."""
+    return start_seaweedfs(tmp_path_factory.mktemp("outages"))
+
+
+@pytest.fixture(scope="module")
+def bucket(server: SeaweedFS, bucket_at: Any) -> Iterator[str]:
+    with bucket_at(server.address) as url:
+        yield url
+
+
+def count(folder: str, below: str) -> int:
+    """Return the number of files that a stage has in its unfinished work."""
+    works = storage.list_folders(f"{folder}/_work")
+    return sum(len(storage.list_names(f"{folder}/_work/{work}{below}")) for work in works)
+
+
+@pytest.mark.parametrize("stage", BEFORE)
+def test_a_stage_continues_after_an_outage(
+    stage: str, job: Job, server: SeaweedFS, bucket: str, biloom: Command
+) -> None:
+    output = f"{bucket}/{stage}"
+    for former in BEFORE[stage]:
+        answer = biloom.run(former, *job.arguments(output))
+        assert (answer.returncode, answer.stderr) == (0, "")
+    with biloom.start(stage, *job.arguments(output)) as driver:
+        end = time.monotonic() + 120
+        while count(f"{output}/{stage}", STARTED[stage]) < 2:
+            assert driver.poll() is None, driver.communicate()
+            assert time.monotonic() < end
+        server.kill()
+        time.sleep(OUTAGE_SECONDS)
+        running = driver.poll() is None
+        server.start()
+        _, err = driver.communicate(timeout=240)
+    assert running, err
+    assert (driver.returncode, err) == (0, "")
+    assert job.equals_disk(output, stage)
