@@ -46,6 +46,7 @@ NOT_RUN = {
     r"biloom .*train\.devices=4": "four processes; test_train_processes.py runs two",
     r"(\w+=\S+ )+biloom": "a second machine; test_train_processes.py runs two",
     r"wandb (sweep|agent) ": "wandb's server; test_sweep.py runs wandb's agent on the example",
+    r"(docker|openssl|cp \.env) ": "tests/deploy/test_cluster.py runs the commands of docker-compose.yml",
     r"(torchrun|srun) ": "a launcher; test_processes.py sets its variables",
 }
 """What is not run, by the beginning of the command, and why."""
