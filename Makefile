@@ -7,17 +7,21 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: quickstart test test-slow check docs format clean
+.PHONY: quickstart test test-slow test-deploy check docs format clean
 
 quickstart: $(VENV)/.installed-run
 	$(BIN)/biloom run configs/quickstart.yaml
 	$(BIN)/biloom classify train installed-docs: --model runs/quickstart/export --out runs/quickstart/packages
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile -m "not slow and not deploy"
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile -m slow
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile -m "slow and not deploy"
+
+# Starts a Docker engine and the cluster of docker-compose.yml; is skipped, with the reason, where that is impossible.
+test-deploy: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m deploy -rs tests/deploy
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

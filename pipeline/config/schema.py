@@ -195,7 +195,12 @@ class TrackingConfig(Section):
         "wandb project; null: that of wandb's own settings, such as WANDB_PROJECT, else biloom",
     )
     name: str | None = runtime(None, "wandb run name; null: WANDB_NAME, else chosen by wandb")
-    tensorboard: bool = runtime(False, "write TensorBoard event files to train/tensorboard")
+    tensorboard: bool = runtime(False, "write TensorBoard event files")
+    tensorboard_folder: str | None = runtime(
+        None,
+        "local folder of the event files of many runs, each in a folder that its run.output names; "
+        "null: train/tensorboard, which must be local",
+    )
 
 
 class Config(Section):

@@ -93,7 +93,7 @@ class WandbLogger(Logger):
 
 
 class TensorBoardLogger(Logger):
-    """Writes TensorBoard event files into ``folder``, which is emptied first."""
+    """Writes TensorBoard event files into ``folder``, from which former event files are removed first."""
 
     def __init__(self, folder: str, console: Console) -> None:
         super().__init__()
@@ -131,9 +131,10 @@ class TensorBoardLogger(Logger):
         # Not SummaryWriter: it writes in a thread, whose queue does not survive a fork.
         from tensorboardX.event_file_writer import EventsWriter
 
-        storage.remove_tree(folder)
         path = storage.local_path(folder)
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)
+        for former in path.glob("events.*"):
+            former.unlink()
         self._writer = EventsWriter(str(path / "events"))
 
     def _write(self, metrics: Row, step: int) -> None:
@@ -188,7 +189,7 @@ def make_loggers(
     check_tracking(config)
     loggers: list[Logger] = []
     if config.tracking.tensorboard:
-        loggers.append(TensorBoardLogger(place.file("tensorboard"), console))
+        loggers.append(TensorBoardLogger(_event_folder(config, place), console))
     mode, line = wandb_mode(config.tracking)
     console.line(line)
     if mode is not None:
@@ -199,6 +200,15 @@ def make_loggers(
     for logger in loggers:
         logger.save()
     return loggers
+
+
+def _event_folder(config: Config, place: StageFolder) -> str:
+    """Return the folder of TensorBoard's event files, the same for a resumed training."""
+    shared = config.tracking.tensorboard_folder
+    if shared is None:
+        return place.file("tensorboard")
+    run = storage.absolute(config.run.output)
+    return storage.join(shared, run.partition("://")[2].strip("/") or run.strip("/"))
 
 
 def _wandb(config: Config, place: StageFolder, mode: str, console: Console) -> WandbLogger:

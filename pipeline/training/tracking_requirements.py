@@ -12,14 +12,16 @@ def check_tracking(config: Config) -> None:
     """Check that the loggers that the config enables can write.
 
     Raises:
-        StageError: TensorBoard is enabled and run.output is in a store, or a package is not installed.
+        StageError: TensorBoard is enabled and its folder is in a store, or a package is not installed.
     """
     if config.tracking.tensorboard:
-        if storage.is_remote(config.run.output):
+        folder = config.tracking.tensorboard_folder
+        if storage.is_remote(folder or config.run.output):
+            key = "tracking.tensorboard_folder" if folder else "run.output"
             raise StageError(
-                "tracking.tensorboard can write only local files, but run.output "
-                f"({config.run.output}) is in a store; set it to false (metrics.jsonl has the same "
-                "metrics)"
+                f"tracking.tensorboard can write only local files, but {key} "
+                f"({folder or config.run.output}) is in a store; set tracking.tensorboard_folder to a "
+                "local folder, or tracking.tensorboard to false (metrics.jsonl has the same metrics)"
             )
         if importlib.util.find_spec("tensorboardX") is None:
             raise StageError(

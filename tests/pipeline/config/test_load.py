@@ -263,7 +263,7 @@ def test_overrides_may_set_different_keys_of_a_section() -> None:
         ("train.hiden=1", "unknown key 'train.hiden'; did you mean 'model.recurrent.hidden'?"),
         ("model.dropout=0", "unknown key 'model.dropout'; did you mean 'model.input.dropout' or 'model.recurrent.dropout'?"),
         ("model.kind=x", "unknown key 'model.kind'; did you mean 'model.input.kind' or 'model.recurrent.kind' or 'model.head.kind'?"),
-        ("tracking.foo=1", "unknown key 'tracking.foo'; the keys here are wandb, project, name, tensorboard"),
+        ("tracking.foo=1", "unknown key 'tracking.foo'; the keys here are wandb, project, name, tensorboard, tensorboard_folder"),
         ("tokenizer.min_count=1", "unknown key 'tokenizer.min_count': kind 'word' has it, but the kind is 'sentencepiece'"),
         ("train.seed=", "no value: write train.seed=null for null, train.seed='\"\"' for empty text"),
         ("train..seed=1", "must be key.path=value, such as train.steps=1000"),

@@ -616,6 +616,37 @@ def test_event_files_hold_each_step_once_after_a_kill(tiny: Tiny, tmp_path: Path
     logger.finalize("success")
 
 
+@needs_tensorboard
+def test_runs_share_a_folder_of_event_files(tiny: Tiny, tmp_path: Path) -> None:
+    shared = tmp_path / "logs"
+    on = ("tracking.tensorboard=true", f"tracking.tensorboard_folder={shared}")
+    outputs = {
+        "s3://bucket/runs/first/": shared / "bucket/runs/first",
+        str(tmp_path / "second"): shared / str(tmp_path / "second").strip("/"),
+    }
+    for step, output in enumerate(outputs):
+        (logger,), _ = make(tiny, tmp_path, *on, f"run.output={output}")
+        logger.log_metrics({"loss": 1.0}, step)
+        logger.finalize("success")
+    assert [events(folder) for folder in outputs.values()] == [
+        [(1, "loss", 1.0)],
+        [(2, "loss", 1.0)],
+    ]
+
+
+@needs_tensorboard
+def test_only_event_files_are_removed(tiny: Tiny, tmp_path: Path) -> None:
+    folder = tmp_path / "train" / "tensorboard"
+    folder.mkdir(parents=True)
+    (folder / "events.old").touch()
+    (folder / "notes.txt").touch()
+    (logger,), _ = make(tiny, tmp_path, "tracking.tensorboard=true")
+    logger.finalize("success")
+    names = {path.name for path in folder.iterdir()}
+    assert "notes.txt" in names
+    assert "events.old" not in names
+
+
 @needs_wandb
 @needs_tensorboard
 def test_a_training_is_tracked_and_the_manifest_leaves_the_loggers_files_out(

@@ -15,7 +15,14 @@ REFUSED = [
     (
         (ON, "run.output=s3://bucket/run"),
         "tracking.tensorboard can write only local files, but run.output (s3://bucket/run) is in a "
-        "store; set it to false (metrics.jsonl has the same metrics)",
+        "store; set tracking.tensorboard_folder to a local folder, or tracking.tensorboard to false "
+        "(metrics.jsonl has the same metrics)",
+    ),
+    (
+        (ON, "tracking.tensorboard_folder=s3://bucket/logs"),
+        "tracking.tensorboard can write only local files, but tracking.tensorboard_folder "
+        "(s3://bucket/logs) is in a store; set tracking.tensorboard_folder to a local folder, or "
+        "tracking.tensorboard to false (metrics.jsonl has the same metrics)",
     ),
     (
         (ON,),
@@ -59,3 +66,9 @@ def test_wandb_disabled_by_the_environment_needs_nothing(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     check_tracking(tiny.config(tmp_path, "tracking.wandb=offline"))
+
+
+def test_event_files_of_a_run_in_a_store_need_a_local_folder(tiny: Tiny, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    local = f"tracking.tensorboard_folder={tmp_path}"
+    check_tracking(tiny.config(tmp_path, ON, local, "run.output=s3://bucket/run"))
