@@ -22,15 +22,14 @@ def job_page(config: RunnerConfig, name: str, result: Any, ended: threading.Even
     """
     # The page is only shown, so no error of the engine's answers matters.
     with suppress(Exception):
-        match config.kind:
-            case "flink" if config.options.cluster:
-                return page_of_flink(config.options.cluster, name, WAIT_SECONDS, ended)
-            case "dask":
-                return str(result.client.dashboard_link)
-            case "dataflow":
-                options = config.options
-                return (
-                    f"https://console.cloud.google.com/dataflow/jobs/{options.region}/"
-                    f"{result.job_id()}?project={options.project}"
-                )
+        if config.kind == "flink" and config.options.cluster:
+            return page_of_flink(config.options.cluster, name, WAIT_SECONDS, ended)
+        if config.kind == "dask":
+            return str(result.client.dashboard_link)
+        if config.kind == "dataflow":
+            options = config.options
+            return (
+                f"https://console.cloud.google.com/dataflow/jobs/{options.region}/"
+                f"{result.job_id()}?project={options.project}"
+            )
     return ""

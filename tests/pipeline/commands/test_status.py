@@ -143,14 +143,16 @@ class Remote:
 @pytest.fixture
 def remote(monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
     monkeypatch.setattr(heartbeat, "WATCH_SECONDS", 0.1)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    ago(1.0, monkeypatch)
     yield Remote("memory://remote-status")
     module.storage.remove_tree("memory://remote-status")
 
 
 def ago(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the lock file be written ``seconds`` ago."""
-    former = heartbeat.modified
-    monkeypatch.setattr(heartbeat, "modified", lambda p: (former(p) or 0.0) - seconds)
+    monkeypatch.setattr(heartbeat, "modified", lambda path: time.time() - seconds)
 
 
 def test_a_run_in_a_store_tells_its_host_heartbeat_and_progress_without_listing_its_units(
