@@ -143,7 +143,7 @@ def wait_until(reached: Callable[[], bool], *processes: "subprocess.Popen[str]")
 
 # Training
 
-TRAINING = ("train.rows=4", "train.steps=120", "train.checkpoint_steps=5")
+TRAINING = ("train.rows=4", "train.steps=60", "train.checkpoint_steps=5", "train.evaluate_steps=60")
 
 
 def metrics(output: Path) -> list[dict[str, Any]]:
@@ -255,6 +255,7 @@ def test_two_hosts_prepare_the_corpus_of_one_on_a_store(
         driver = hosts.start("one", biloom.script, "prepare", *arguments, **store)
         if cut:
             hosts.run("store", sys.executable, "-c", WAIT, f"{output}/prepare", **store)
+            assert driver.poll() is None
             hosts.cut(cut)
         _, err = driver.communicate(timeout=300)
         assert "Traceback" not in err
