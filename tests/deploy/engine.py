@@ -200,12 +200,13 @@ def file_system(scripts: Mapping[str, str], links: Mapping[str, str]) -> bytes:
                 setattr(entry, key, value)
             archive.addfile(entry, io.BytesIO(content))
 
-        for name in ("dev", "etc", "opt", "proc", "root", "run", "sys", "usr", "var"):
+        # /sbin is a folder, because the engine mounts its `init` there.
+        for name in ("dev", "etc", "opt", "proc", "root", "run", "sbin", "sys", "usr", "var"):
             add(name, type=tarfile.DIRTYPE)
         add("tmp", type=tarfile.DIRTYPE, mode=0o1777)
         for name in ("data", "logs", "home", "home/biloom", "opt/flink/log"):
             add(name, type=tarfile.DIRTYPE, uid=1000, gid=1000)
-        for name in ("bin", "lib", "lib64", "sbin"):
+        for name in ("bin", "lib", "lib64"):
             add(name, type=tarfile.SYMTYPE, linkname=f"usr/{name}")
         for name, target in links.items():
             add(name, type=tarfile.SYMTYPE, linkname=target)

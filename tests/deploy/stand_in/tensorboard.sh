@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
 # Serve the files of TensorBoard's folder, the last argument: tensorboard [OPTION ...] --logdir=FOLDER
 set -euo pipefail
-exec python -m http.server 6006 --directory "${*##*--logdir=}"
+folder="${!#}"
+exec python -m http.server 6006 --directory "${folder#--logdir=}"
