@@ -25,6 +25,8 @@ def job_page(config: RunnerConfig, name: str, result: Any, ended: threading.Even
         match config.kind:
             case "flink" if config.options.cluster:
                 return page_of_flink(config.options.cluster, name, WAIT_SECONDS, ended)
+            case "portable":  # a job service does not tell which engine it sends jobs to
+                return config.options.web_page or ""
             case "dask":
                 return str(result.client.dashboard_link)
             case "dataflow":
