@@ -1,6 +1,6 @@
-"""The progress of the stage that this process runs, and who is told of it.
+"""The progress of the stage that this process runs, and where it is written.
 
-The console shows it. Two more readers get it from a thread, so that a slow store never delays the work:
+The console shows it. A thread also writes it to two files, so that a slow store never delays the work:
 the record ``status.json`` in the stage's folder of unfinished work, which `biloom status` reads, and the
 file that BILOOM_METRICS names (`pipeline.prometheus`).
 """
@@ -20,6 +20,7 @@ from pipeline.version import biloom_version
 from preprocess.errors import UserError, one_line
 from preprocess.files import storage
 from preprocess.files.durability import never_synced
+from preprocess.files.processes import this_process
 
 METRICS_SECONDS = 5.0
 """Time between two writes of the metrics file."""
@@ -121,7 +122,12 @@ def recorded(path: str) -> Iterator[None]:
     """Write the progress to ``path`` every `RECORD_SECONDS` while the block runs."""
 
     def write() -> None:
-        record = {**asdict(_now), "written": time.time(), "biloom": biloom_version()}
+        record = {
+            **asdict(_now),
+            "written": time.time(),
+            "process": str(this_process()),
+            "biloom": biloom_version(),
+        }
         with never_synced():
             storage.write_bytes(path, json.dumps(record).encode())
 
@@ -139,13 +145,14 @@ def recorded(path: str) -> Iterator[None]:
 
 
 def read_record(path: str) -> dict[str, Any] | None:
-    """Return the fields of `Progress`, "written" and "biloom"; None if there is no record.
+    """Return the fields of `Progress`, "written", "process" and "biloom"; None if there is no record.
 
-    A damaged record is ignored, because it is only shown.
+    The process is written as in `pipeline.lifecycle.heartbeat.Heartbeat.who`. A damaged record is ignored,
+    because it is only shown.
     """
     with suppress(FileNotFoundError, NotADirectoryError, ValueError):
         record = json.loads(storage.read_bytes(path))
-        shape = {**asdict(Progress()), "written": 0.0, "biloom": ""}
+        shape = {**asdict(Progress()), "written": 0.0, "process": "", "biloom": ""}
         if isinstance(record, dict) and all(
             _is_like(record.get(key), value) for key, value in shape.items()
         ):

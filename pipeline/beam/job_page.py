@@ -24,6 +24,8 @@ def job_page(config: RunnerConfig, name: str, result: Any, ended: threading.Even
     with suppress(Exception):
         if config.kind == "flink" and config.options.cluster:
             return page_of_flink(config.options.cluster, name, WAIT_SECONDS, ended)
+        if config.kind == "portable":  # a job service does not tell which engine it sends jobs to
+            return config.options.web_page or ""
         if config.kind == "dask":
             return str(result.client.dashboard_link)
         if config.kind == "dataflow":

@@ -1,6 +1,5 @@
 """`biloom status`: the state of every stage of a run folder, without a config."""
 
-import time
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -82,7 +81,7 @@ def status_of(run: str, stage: str) -> Status:
         return Status("damaged", (str(error).removeprefix(f"{place.folder}/"),))
     notes = [_held(holder)] if holder else []
     for work, request in works:
-        notes += _unfinished(work, request, is_running)
+        notes += _unfinished(work, request, holder.who if holder and is_running else "")
     try:
         manifest = read_manifest(place.folder, stage) if storage.exists(place.file(NAME)) else None
     except ManifestError as error:
@@ -134,13 +133,14 @@ def _ago(seconds: float) -> str:
     return f"{clock(max(seconds, 0.0))} ago"
 
 
-def _unfinished(work: str, request: dict[str, Any], is_running: bool) -> list[str]:
-    """Describe the progress of unfinished work."""
+def _unfinished(work: str, request: dict[str, Any], running: str) -> list[str]:
+    """Describe the progress of unfinished work; ``running`` names the process that runs, if any."""
     record = read_record(status_file(work))
-    notes = _recorded(record, is_running) if record else []
+    # Until a resumed run writes its first record, the record is that of the former run.
+    notes = _recorded(record, record["process"] == running) if record else []
     if steps := checkpoint_steps(work):
         notes.append(f"unfinished work: saved at step {steps[-1]:,} of {request['train.steps']:,}")
-    # The records of units are listed only if there is no other word of the progress: they may be many.
+    # The records of units are listed only if there is no other record of the progress: they may be many.
     elif not (record and record["work"]) and (units := count_planned(work)):
         read, _, finished = record_counts(work)
         notes.append(f"unfinished work: {read:,} of {units:,} units read, {finished:,} finished")
@@ -148,7 +148,7 @@ def _unfinished(work: str, request: dict[str, Any], is_running: bool) -> list[st
 
 
 def _recorded(record: dict[str, Any], is_running: bool) -> list[str]:
-    """Describe the progress that the process recorded last."""
+    """Describe the progress that a process recorded last, and whether that process runs."""
     notes = []
     if record["work"]:
         share = f"{record['done'] / record['planned']:.0%}" if record["planned"] else ""
@@ -156,7 +156,8 @@ def _recorded(record: dict[str, Any], is_running: bool) -> list[str]:
         if isinstance(units := figures.get("units"), int):
             read, finished = (figures.get(f"units_{name}", 0) for name in ("read", "finished"))
             shown.append(f"{read:,} of {units:,} units read, {finished:,} finished")
-        still = time.time() - record["moved"] if is_running else None
+        # Both times are by the clock of the machine that runs the stage.
+        still = record["written"] - record["moved"] if is_running else None
         moved = f"last progress {datetime.fromtimestamp(record['moved']):%Y-%m-%d %H:%M:%S}"
         if still is not None:
             moved = f"last progress {_ago(still)}"

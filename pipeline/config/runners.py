@@ -80,6 +80,10 @@ class PortableOptions(_WorkerOptions):
     parallelism: int | None = runtime(
         None, "parallelism of the job, for a job service of Flink; null: its default", ge=1
     )
+    web_page: str | None = runtime(
+        None,
+        "URL of the engine's web page, as your browser reaches it, to print as the job's page; null: none",
+    )
 
 
 class FlinkOptions(_WorkerOptions):

@@ -14,7 +14,14 @@ _ADVICE = (
     "report and wandb; set it in an environment variable, a credentials file or fsspec's own "
     "configuration instead"
 )
-_OPTIONS = ("job_endpoint", "artifact_endpoint", "environment_config", "master", "scheduler")
+_OPTIONS = (
+    "job_endpoint",
+    "artifact_endpoint",
+    "environment_config",
+    "web_page",
+    "master",
+    "scheduler",
+)
 ADDRESSES = tuple(f"runner.options.{name}" for name in _OPTIONS)
 """Settings whose value may be an address without a protocol."""
 

@@ -23,7 +23,7 @@ class Holder(NamedTuple):
     has_heartbeat: bool
 
     def __str__(self) -> str:
-        return f"process {self.identity.process} on {self.identity.host}"
+        return str(self.identity)
 
     def has_ended(self) -> bool | None:
         """Return True if the process has ended, False if it runs, None if this process cannot see it.

@@ -34,6 +34,9 @@ class ProcessIdentity(NamedTuple):
     began: str
     place: str
 
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}"
+
 
 def this_process() -> ProcessIdentity:
     """Return the identity of the calling process."""

@@ -1,6 +1,7 @@
 """The files of deploy/kubernetes agree with one another and with biloom."""
 
 import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipeline.config.load import load_config
 from pipeline.config.runners import PortableRunner
 from pipeline.config.schema import Config
 from pipeline.exit_codes import ExitCode
+from tests.deploy.files import stage
 from tests.deploy.manifests import FOLDER, Resource, containers, one, pods, resources, words
 
 ROOT = FOLDER.parents[1]
@@ -32,8 +34,18 @@ OURS = {
 
 def command_of_biloom(container: Resource) -> list[str]:
     """The arguments of the biloom command in a container, or none if it runs something else."""
-    line = words(container)
+    line = (
+        words(container) if "command" in container else [*entry_point(container), *words(container)]
+    )
     return line[line.index("biloom") + 1 :] if "biloom" in line else []
+
+
+def entry_point(container: Resource) -> list[str]:
+    """The entry point of the image of a container."""
+    lines = stage(container["image"].rpartition(":")[2])
+    (found,) = [line for line in lines if line.startswith("ENTRYPOINT")]
+    line: list[str] = json.loads(found.removeprefix("ENTRYPOINT"))
+    return line
 
 
 COMMAND_LINES = {name: line for name, c in OURS.items() if (line := command_of_biloom(c))}
@@ -114,18 +126,23 @@ def test_clients_find_the_job_server_and_workers_their_pool(config: Config) -> N
     flink = one("FlinkDeployment", "biloom-flink")["spec"]
     (pool,) = flink["taskManager"]["podTemplate"]["spec"]["initContainers"]
     port = options.environment_config.rpartition(":")[2] if options.environment_config else ""
-    assert words(pool)[1:] == [
-        "-m",
-        "apache_beam.runners.worker.worker_pool_main",
-        f"--service_port={port}",
-    ]
-    assert importlib.util.find_spec(words(pool)[2])
+    # As process 1, the pool would ignore SIGTERM.
+    assert (
+        words(pool)[:4]
+        == [*entry_point(pool)[:2], "python", "-m"]
+        == ["tini", "--", "python", "-m"]
+    )
+    module, *arguments = words(pool)[4:]
+    assert importlib.util.find_spec(module)
+    assert module == "apache_beam.runners.worker.worker_pool_main"
+    assert arguments == [f"--service_port={port}"]
     assert pool["restartPolicy"] == "Always"
     assert pool["startupProbe"]["tcpSocket"]["port"] == int(port)
     slots = int(flink["flinkConfiguration"]["taskmanager.numberOfTaskSlots"])
     assert options.sdk_worker_parallelism == slots == int(pool["resources"]["requests"]["cpu"])
     assert options.parallelism
     assert options.parallelism % slots == 0
+    assert options.web_page == "http://localhost:8081/#/overview"
 
 
 def test_versions_of_flink_and_beam_are_the_same_everywhere() -> None:
@@ -155,9 +172,28 @@ def test_policies_open_the_ports_that_are_used_and_not_that_of_the_pool() -> Non
         "podSelector": {},
         "policyTypes": ["Ingress"],
     }
+    rest, own = one("NetworkPolicy", "biloom-flink")["spec"]["ingress"]
+    assert [rest["ports"], own["from"]] == [[{"port": 8081}], [selector("flink")]]
+    assert rest["from"][0] == selector("job-server"), "nothing else in the namespace calls Flink"
+    assert "namespaceSelector" in rest["from"][1]
     labels = {name: pod["metadata"]["labels"]["biloom/part"] for name, pod in PODS.items()}
     assert {label for name, label in labels.items() if name.startswith("Job ")} == {"client"}
     assert {labels["JobSet biloom-train"], labels["TrainJob biloom-train"]} == {"trainer"}
+
+
+def selector(part: str) -> Resource:
+    return {"podSelector": {"matchLabels": {"biloom/part": part}}}
+
+
+def test_both_ways_to_train_get_the_address_and_the_key_of_wandb() -> None:
+    (container,) = PODS["JobSet biloom-train"]["spec"]["containers"]
+    assert {"secretRef": {"name": "biloom-wandb", "optional": True}} in container["envFrom"]
+    (container,) = PODS["TrainJob biloom-train"]["spec"]["containers"]
+    found = {one["name"]: one.get("valueFrom", {}) for one in container["env"]}
+    for key in ("WANDB_API_KEY", "WANDB_BASE_URL"):
+        assert found[key] == {
+            "secretKeyRef": {"name": "biloom-wandb", "key": key, "optional": True}
+        }
 
 
 @pytest.mark.parametrize("name", PODS)

@@ -38,6 +38,11 @@ def test_dataflow_s_page_is_in_the_console_of_google_cloud() -> None:
     assert page("dataflow", DATAFLOW, result) == url
 
 
-@pytest.mark.parametrize("kind", ["portable", "spark", "direct"])
+def test_the_page_of_a_job_service_s_engine_is_the_one_in_the_config() -> None:
+    assert page("portable", {"web_page": "http://localhost:8081"}) == "http://localhost:8081"
+    assert page("portable", {}) == ""
+
+
+@pytest.mark.parametrize("kind", ["spark", "direct"])
 def test_other_engines_have_no_page(kind: str) -> None:
     assert page(kind, {}) == ""

@@ -136,7 +136,8 @@ class Remote:
     def record(self, **fields: Any) -> None:
         figures = {"units": 1_000_000, "units_read": 300_000, "units_finished": 250_000}
         progress = Progress("prepare", "s3://x", "prepare", 25.0, 100.0, 1.5, "2M tokens", figures)
-        record = {**asdict(progress), "written": time.time(), "biloom": "0.1.0", **fields}
+        own = {"written": time.time(), "process": "process 12 on node-7", "biloom": "0.1.0"}
+        record = {**asdict(progress), **own, **fields}
         module.storage.write_bytes(f"{self.work}/status.json", json.dumps(record).encode())
 
 
@@ -158,7 +159,12 @@ def ago(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_in_a_store_tells_its_host_heartbeat_and_progress_without_listing_its_units(
     remote: Remote, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    remote.record(moved=time.time() - 8, page="http://flink:8081/#/job/running/1/overview")
+    # By a clock that is an hour late.
+    remote.record(
+        moved=time.time() - 3608,
+        written=time.time() - 3600,
+        page="http://flink:8081/#/job/running/1/overview",
+    )
     listed = []
     former = module.storage.list_names
 
@@ -203,6 +209,22 @@ def test_a_run_without_progress_is_told_with_advice(remote: Remote, capsys: Capt
         "prepare: no progress for more than 5:00; see 'When nothing moves' on the page Operations of "
         "the documentation",
     ]
+
+
+def test_the_record_of_a_former_run_is_not_taken_for_the_one_that_resumes_it(
+    remote: Remote, capsys: Capture
+) -> None:
+    moved = datetime(2026, 1, 2, 3, 4, 5)
+    remote.record(
+        moved=moved.timestamp(),
+        written=moved.timestamp() + 900,
+        process="process 9 on node-3",
+        page="x",
+    )
+    _, rows, lines = told(remote.root, capsys)
+    assert rows["prepare"][0] == "running"
+    [line] = lines[1:]
+    assert line.endswith("250,000 finished, last progress 2026-01-02 03:04:05")
 
 
 def test_a_finished_stage_that_is_added_to_is_running(folder: Path, sleeper: Popen[bytes]) -> None:

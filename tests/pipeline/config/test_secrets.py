@@ -36,6 +36,11 @@ PORTABLE = "runner={{kind: portable, options: {{{}}}}}"
             "runner.options.job_endpoint",
             "***@host:80",
         ),
+        (
+            PORTABLE.format("web_page: 'me:hunter2@host:80'"),
+            "runner.options.web_page",
+            "***@host:80",
+        ),
     ],
 )
 def test_a_url_with_a_secret_is_refused_without_repeating_it(
