@@ -49,6 +49,7 @@ def marked(module: LitBiLM) -> Iterator[None]:
     with ExitStack() as stack:
         for owner, name, part in methods:
             stack.enter_context(patch(owner, name, _in_range(getattr(owner, name), part)))
+        # Other cells than those that were captured, so the layers run without CUDA graphs.
         for layer in network.recurrent.layers:
             assert isinstance(layer, LSTMLayer | GRULayer)
             cell = Cell(*(_in_range(function, "cells") for function in layer.ops))

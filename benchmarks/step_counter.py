@@ -191,7 +191,9 @@ class StepCounter(TorchDispatchMode):
             self._captured, before = [], (self.count.copies, self.count.reads)
             try:
                 results = function()
-                assert before == (self.count.copies, self.count.reads), "a graph asks the host"
+                assert before == (self.count.copies, self.count.reads), (
+                    "a captured function copies from the host, or reads on it"
+                )
                 return results, self._captured
             finally:
                 self._captured = None

@@ -9,7 +9,8 @@ directions. Speed is that of all steps together, after 8 steps that are not coun
 `lightning_modules.sizes.flops_per_token` times tokens/s, divided by the FLOP/s of a large matrix product of
 the same type in this run. The first number of rows is also trained with DDP in one process.
 
-Three more steps are profiled. The table has the time of each part that `step_budget.py` predicts from this
+Three more steps are profiled. In them, layers run without CUDA graphs, so that cells can be told from the
+rest; the copies to the memory of the graphs are not in the table. The table has the time of each part that `step_budget.py` predicts from this
 GPU's measured bandwidth and matrix products, and the time that its kernels took in the profile. Predicted
 times are lower bounds; the difference between the time of a step and the sum of its kernels is the time in
 which the GPU waits.
@@ -69,6 +70,7 @@ from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import Selection
 from pipeline.training.device import DTYPES, resolve_precision
 from pipeline.training.strategy import ddp
+from pipeline.training.trainer import SLOWER
 from preprocess.text.config import CleaningConfig
 
 COPIED = 1 << 28
@@ -186,8 +188,9 @@ class Benchmark:
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("ignore")
+            warnings.filterwarnings("always", SLOWER)
             trainer.fit(module, data)
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
@@ -200,6 +203,7 @@ class Benchmark:
             "step_ms": steps.seconds * 1e3,
             "data_wait_ms": steps.waited * 1e3,
             "kernels_ms": sum(steps.parts.values()) * 1e3,
+            "warnings": [str(one.message) for one in caught],
         }
         return figures, steps.parts
 
@@ -279,7 +283,7 @@ def main() -> None:
     figures: Figures = {"failed": {}}
 
     def attempt(name: str, measure: Callable[[], Any]) -> Any:
-        """Return what a measurement returns; None if it fails, which must not cost the others."""
+        """Return what a measurement returns; None if it fails; the others are measured anyway."""
         try:
             return measure()
         except Exception as error:

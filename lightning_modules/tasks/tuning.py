@@ -79,7 +79,9 @@ def tuned_model(task: Task[Any], model: BiLM) -> TunedModel:
     """
     tuned = TunedModel(model)
     found = {name: one for name, one in task.tensors.items() if name.startswith(PREFIX)}
-    task.check_tensors(found, tuned.tensors())
+    # Not `tensors`, which would copy the weights from a GPU.
+    expected = {PREFIX + name: one for name, one in tuned.model.network.state_dict().items()}
+    task.check_tensors(found, expected)
     state = {name.removeprefix(PREFIX): one for name, one in found.items()}
     tuned.model.network.load_state_dict(state)
     return tuned.eval()

@@ -29,7 +29,7 @@ class GradientScaler(torch.amp.GradScaler):
             self._is_unscaled = True
 
     def step(self, optimizer: torch.optim.Optimizer, *arguments: Any, **options: Any) -> Any:
-        """Call the optimiser, which skips the step if `skip_if` has told it to."""
+        """Call the optimiser, which skips the step if the condition of `skip_if` holds."""
         return optimizer.step(*arguments, **options)
 
     def update(self, new_scale: float | Tensor | None = None) -> None:
@@ -58,7 +58,8 @@ def gradient_scaler(trainer: pl.Trainer) -> torch.amp.GradScaler | None:
 def unscaled(closure: Callable[[], Any], trainer: pl.Trainer) -> Callable[[], Any]:
     """Return a closure that computes the gradients of a step, and divides them by the scale.
 
-    Callbacks, clipping and the norm see these gradients.
+    ``on_before_optimizer_step``, clipping and the norm get these gradients; ``on_after_backward`` gets
+    the scaled ones.
 
     Args:
         closure: computes the scaled gradients.

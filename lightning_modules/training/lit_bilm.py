@@ -61,9 +61,10 @@ class LitBiLM(EvaluatedBiLM):
 
     Logged every ``log_every_n_steps`` steps, and at the last one of an epoch: ``loss_forward``,
     ``loss_backward``, ``train_loss`` (their mean), in nats per token; ``perplexity_forward``,
-    ``perplexity_backward``; ``gradient_norm`` before clipping; ``skipped_steps``; ``learning_rate``.
-    In float16 also ``gradient_scale``. Logged after a validation, if defined: ``valid_loss``, ``valid_tokens``, ``valid_bits_per_byte``,
-    ``valid_forward_perplexity``, ``valid_backward_perplexity``, ``valid_average_perplexity``.
+    ``perplexity_backward``; ``gradient_norm`` before clipping; ``skipped_steps``; ``learning_rate``; in
+    float16 also ``gradient_scale``. Logged after a validation, if defined: ``valid_loss``,
+    ``valid_tokens``, ``valid_bits_per_byte``, ``valid_forward_perplexity``,
+    ``valid_backward_perplexity``, ``valid_average_perplexity``.
 
     Args:
         model: settings of the network, or a dictionary of them.

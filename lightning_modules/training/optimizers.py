@@ -30,16 +30,13 @@ def build_optimizer(
     config: OptimizerConfig,
     parameters: Iterable[nn.Parameter],
     learning_rate: float,
-    fused: bool = True,
 ) -> torch.optim.Optimizer:
-    """Create an optimiser.
+    """Create an optimiser, with torch's fused implementation if there is one, which is several times faster.
 
     Args:
         config: kind and settings of the optimiser.
         parameters: the weights, all on one device.
         learning_rate: initial learning rate.
-        fused: whether to use the fused implementation if there is one, which is several times faster.
-            Else, torch chooses: on a GPU, one that computes many weights at once.
 
     Raises:
         ValueError: if there are no parameters.
@@ -48,17 +45,17 @@ def build_optimizer(
     shared: dict[str, Any] = {"lr": learning_rate, "weight_decay": config.weight_decay}
     if isinstance(config, AdamConfig | AdamWConfig):
         kind = torch.optim.Adam if isinstance(config, AdamConfig) else torch.optim.AdamW
-        # Not False, with which torch would compute one weight after another on a GPU.
-        return kind(weights, betas=config.betas, eps=config.epsilon, fused=fused or None, **shared)
+        return kind(weights, betas=config.betas, eps=config.epsilon, fused=True, **shared)
     if isinstance(config, AdagradConfig):
         return torch.optim.Adagrad(
             weights,
             initial_accumulator_value=config.initial_accumulator,
             eps=config.epsilon,
-            fused=(fused and _has_fused_adagrad(weights[0].device)) or None,
+            # Not False, with which torch would compute one weight after another on a GPU.
+            fused=_has_fused_adagrad(weights[0].device) or None,
             **shared,
         )
-    return torch.optim.SGD(weights, momentum=config.momentum, fused=fused or None, **shared)
+    return torch.optim.SGD(weights, momentum=config.momentum, fused=True, **shared)
 
 
 def _has_fused_adagrad(device: torch.device) -> bool:
@@ -268,7 +265,7 @@ class WeightAverage:
 
     def __init__(self, weights: Sequence[Tensor], steps: int = 1) -> None:
         self.tensors = [weight.detach().clone() for weight in weights]
-        self._steps = torch.tensor(steps, dtype=torch.float64)
+        self._steps = torch.tensor(steps)  # int64, because MPS has no float64
 
     @property
     def steps(self) -> int:

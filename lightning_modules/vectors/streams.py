@@ -156,9 +156,9 @@ def is_asynchronous(device: torch.device) -> bool:
 def to_device(array: npt.NDArray[np.int64], device: torch.device) -> Tensor:
     """Return an array as a tensor on a device, without waiting for a GPU."""
     tensor = torch.from_numpy(array)
-    if is_asynchronous(device):
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    if not is_asynchronous(device):
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def to_host(tensors: Sequence[Tensor]) -> Callable[[], list[Floats]]:
@@ -167,9 +167,10 @@ def to_host(tensors: Sequence[Tensor]) -> Callable[[], list[Floats]]:
     Returns:
         A function that waits for the copies and returns them.
     """
-    copies = [tensor.float().to("cpu", non_blocking=True) for tensor in tensors]
     device, done = tensors[0].device, None
-    if is_asynchronous(device):
+    is_queued = is_asynchronous(device)
+    copies = [tensor.float().to("cpu", non_blocking=is_queued) for tensor in tensors]
+    if is_queued:
         done = torch.cuda.Event()
         done.record(torch.cuda.current_stream(device))
 

@@ -160,7 +160,8 @@ def _meet(store: Store, processes: Processes, purpose: str, check: Callable[[], 
             time.sleep(POLL_SECONDS)
         raise UserError(
             f"the processes of ranks {processes.rank} and {different[0]} of this training have different "
-            "settings or inputs; run the same command everywhere, with the same run.output"
+            "settings or inputs; run the same command everywhere, with the same run.output; if their "
+            "devices differ, set train.precision instead of auto"
         )
 
 

@@ -38,6 +38,9 @@ from pipeline.training.strategy import (
 from preprocess.errors import JobError
 from preprocess.work.folder import checkpoint_file
 
+SLOWER = r"(?s).*(cannot be captured in CUDA graphs|instead of fused kernels)"
+"""Matches biloom's warnings about what makes training slower on a GPU."""
+
 
 def fit(
     inputs: TrainingInputs,
@@ -68,7 +71,7 @@ def fit(
         return
     place, gpu = inputs.place, inputs.device.type == "cuda"
     windows = train.steps * train.accumulate_steps
-    with _quiet():
+    with _quiet(warn):
         corpus, sample = inputs.corpus, inputs.sample
         data = TokenShardDataModule(corpus, train, inputs.tokenizer, windows, sample)
         metrics = Metrics(place.new_file(METRICS), bar, _compute(inputs), watch)
@@ -85,13 +88,12 @@ def fit(
         # The module has copies. They take as much memory as the weights and the optimiser state.
         inputs.checkpoint = inputs.initial = None
         processes, device = inputs.processes, inputs.device
-    purpose = f"{place.work} {train.rows} {train.row_passes} {inputs.step}"
     work = (inputs.config, place.folder, place.work)
     with (
-        _quiet(),
+        _quiet(warn),
         _memory_advice(),
         tf32_products(inputs.precision == "tf32"),
-        connected(processes, backend_of(device), device, purpose, work),
+        connected(processes, backend_of(device), device, _purpose(inputs), work),
         lost_process_reported(share.world),
     ):
         trainer = pl.Trainer(
@@ -118,6 +120,14 @@ def fit(
             trainer.fit(module, data, ckpt_path=resumed)
 
 
+def _purpose(inputs: TrainingInputs) -> str:
+    """Return what the processes of a training must agree on."""
+    train = inputs.config.train
+    # A rank with another precision would average scaled gradients with unscaled ones.
+    parts = (inputs.place.work, train.rows, train.row_passes, inputs.step, inputs.precision)
+    return " ".join(map(str, parts))
+
+
 def _precision(inputs: TrainingInputs) -> Precision:
     """Return Lightning's part of a precision. By its name, float16 would mean bf16 on CPUs."""
     device = inputs.device.type
@@ -136,13 +146,19 @@ def _compute(inputs: TrainingInputs) -> Compute:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress Lightning's log messages: what matters is raised or shown by biloom."""
+def _quiet(warn: Callable[[str], None]) -> Iterator[None]:
+    """Suppress Lightning's log messages and warnings: what matters is raised or shown by biloom.
+
+    Args:
+        warn: called with each warning that matches `SLOWER`.
+    """
     for name in ("pytorch_lightning", "lightning_fabric", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # Its advice (loader workers, a missing scheduler call) does not fit here.
         warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", SLOWER)
+        warnings.showwarning = lambda message, *_, **__: warn(str(message))
         yield
 
 

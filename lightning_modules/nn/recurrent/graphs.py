@@ -75,7 +75,7 @@ def is_kept(context: Any) -> bool:
     """Return True if a backward pass must not overwrite what is saved, because another one may follow.
 
     Args:
-        context: of the backward pass of an autograd function.
+        context: of the backward pass of an autograd function, or a `Recording`; None in `_Replay`.
     """
     # Outside of a backward pass of autograd, torch's answer is always yes.
     return not isinstance(context, Recording) and (

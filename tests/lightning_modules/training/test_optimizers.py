@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_modules.training.config import (
     AdagradConfig,
@@ -101,9 +102,14 @@ def test_the_norm_of_gradients_that_are_not_finite_is_not_finite() -> None:
 def test_a_skipped_step_leaves_the_weights_and_the_optimizer_as_they_are(
     config: OptimizerConfig, fused: bool
 ) -> None:
+    def made(weight: nn.Parameter) -> torch.optim.Optimizer:
+        optimizer = build_optimizer(config, [weight], 0.1)
+        optimizer.param_groups[0]["fused"] = fused or None
+        return optimizer
+
     def steps(skipped: set[int]) -> tuple[torch.Tensor, Any]:
         weight = nn.Parameter(torch.arange(3.0))
-        optimizer = build_optimizer(config, [weight], 0.1, fused)
+        optimizer = made(weight)
         for step in range(4):
             weight.grad = torch.full((3,), math.nan if step in skipped else 0.5)
             skip_if(torch.tensor(step in skipped), optimizer)
@@ -113,7 +119,7 @@ def test_a_skipped_step_leaves_the_weights_and_the_optimizer_as_they_are(
 
     weight, state = steps({0, 2, 3})
     only = nn.Parameter(torch.arange(3.0))
-    optimizer = build_optimizer(config, [only], 0.1, fused)
+    optimizer = made(only)
     only.grad = torch.full((3,), 0.5)
     optimizer.step()
 
@@ -160,15 +166,6 @@ def test_an_optimiser_that_is_not_of_torch_loses_the_gradients_instead() -> None
         weight.grad = torch.ones(2)
         skip_if(torch.tensor(is_skipped), optimizer)
         assert (weight.grad is None) is is_skipped
-
-
-@pytest.mark.parametrize("config", [AdamConfig(), AdagradConfig(), SGDConfig()])
-def test_an_optimiser_that_is_not_fused_leaves_it_to_torch_to_compute_many_weights_at_once(
-    config: OptimizerConfig,
-) -> None:
-    [group] = build_optimizer(config, [nn.Parameter(torch.zeros(2))], 0.1, fused=False).param_groups
-    assert group["fused"] is None
-    assert group["foreach"] is None
 
 
 def test_the_schedule_of_torch_is_refreshed_after_a_held_out_loss() -> None:
@@ -293,6 +290,20 @@ def test_another_device_averages_without_a_read_by_the_host() -> None:
         assert average.steps
 
 
+def test_the_average_needs_no_float64_which_mps_lacks() -> None:
+    class Types(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            result = func(*args, **(kwargs or {}))
+            assert not isinstance(result, torch.Tensor) or result.dtype != torch.float64
+            return result
+
+    weight = torch.zeros(2, device="meta")
+    with Types():
+        WeightAverage([weight]).add([weight], torch.zeros((), dtype=torch.bool, device="meta"))
+
+
 @pytest.mark.parametrize("steps", [2, 3, 7, 1_000_003])
 def test_a_share_of_the_average_has_the_same_bits_as_a_tensor(steps: int) -> None:
     """As on a GPU, where it is one."""
@@ -309,6 +320,7 @@ def test_adagrad_is_fused_where_torch_has_it(device: str) -> None:
     weight = nn.Parameter(torch.zeros(2, device=device))
     [group] = build_optimizer(AdagradConfig(), [weight], 0.1).param_groups
     assert group["fused"] is (True if device == "cpu" else None)
+    assert group["foreach"] is None  # torch chooses to compute many weights at once
 
 
 def test_a_fused_optimiser_has_the_numbers_of_steps_on_its_device() -> None:

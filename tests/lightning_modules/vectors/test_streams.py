@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.vectors import streams
-from lightning_modules.vectors.streams import VectorError, distribute, put, to_device
+from lightning_modules.vectors.streams import VectorError, distribute, put, to_device, to_host
 from preprocess.tokenizers.base import Token
 
 LENGTHS = [2, 5, 3]
@@ -100,6 +100,21 @@ def test_nan_is_found_in_the_last_chunk_too(pretended_gpu: Log) -> None:
 
     with pytest.raises(VectorError, match="layer 0: the model computes NaN"):
         distribute(chunks, texts(), [lambda *_: None] * len(LENGTHS), ["layer 0", "layer 1"])
+
+
+def test_only_copies_that_are_waited_for_return_before_they_are_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    to, given = Tensor.to, []
+
+    def noted(self: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        given.append(options.get("non_blocking", False))
+        return to(self, *arguments, **options)
+
+    monkeypatch.setattr(Tensor, "to", noted)
+    to_device(np.zeros(1, np.int64), torch.device("cpu"))
+    to_host([torch.zeros(1)])()
+    assert given == [False, False]
 
 
 def test_ids_go_to_a_gpu_through_pinned_memory(pretended_gpu: Log) -> None:

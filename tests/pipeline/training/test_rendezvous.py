@@ -66,6 +66,9 @@ def test_processes_of_different_purposes_are_refused() -> None:
 
     assert all("ranks" in one and "have different settings or inputs" in one for one in told), told
     assert all(one.startswith("UserError: ") for one in told)
+    assert all(
+        "if their devices differ, set train.precision instead of auto" in one for one in told
+    )
 
 
 def test_an_interface_that_another_program_left_is_ignored_on_one_machine() -> None:

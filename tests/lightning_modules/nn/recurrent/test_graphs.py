@@ -271,10 +271,10 @@ RANDOM = ("bernoulli", "rand", "normal", "uniform", "dropout")
 @pytest.mark.parametrize("has_resets", [False, True])
 @pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("settings", [LSTM | {"cell_clip": 0.5, "projection_clip": 0.2}, GRU])
-def test_what_is_captured_has_the_same_operations_for_each_window_and_asks_no_host(
+def test_what_is_captured_has_the_same_operations_for_each_window_and_reads_nothing_on_the_host(
     settings: dict[str, Any], narrow: bool, has_resets: bool
 ) -> None:
-    """A graph repeats its launches blindly, so they must not depend on values."""
+    """A graph repeats the same launches, so they must not depend on values."""
     layer = stack(settings).layers[1]
     function = Recurrence if settings["kind"] == "lstm" else _Recurrence
     given: list[tuple[Any, ...]] = []
