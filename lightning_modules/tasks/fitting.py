@@ -24,12 +24,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_modules.models.checkpoint_file import CheckpointError, read_checkpoint
+from lightning_modules.random_state import seeded
 from lightning_modules.tasks.epoch_batches import EpochBatches as EpochBatches
 from lightning_modules.tasks.epoch_batches import loader_of as loader_of
 from lightning_modules.tasks.features import Progress
 from lightning_modules.tasks.threads import module_threads
 from lightning_modules.training.checkpoints import CheckpointFiles
-from lightning_modules.training.random_state import seeded
 from preprocess.errors import UserError
 
 LAST, BEST = "last", "best"

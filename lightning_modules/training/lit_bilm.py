@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.heads.routes import ranks_of
+from lightning_modules.random_state import seeded
 from lightning_modules.training.carried_state import CarriedState
 from lightning_modules.training.checkpoint_format import (
     CHECKPOINT_FORMAT,
@@ -31,7 +32,6 @@ from lightning_modules.training.optimizers import (
     skip_if,
     use_own_implementation,
 )
-from lightning_modules.training.random_state import seeded
 from lightning_modules.training.step_figures import StepFigures
 from lightning_modules.training.trainer_settings import (
     check_settings,

@@ -98,8 +98,7 @@ class _Sums:
         self.unspaced += finished.get("unspaced", 0)
         # Records of earlier versions have no device.
         self.devices |= {finished["device"]} if finished.get("device") else set()
-        if finished["files"]:
-            self.precisions.add(finished.get("precision", "float32"))
+        self.precisions |= {finished.get("precision", "float32")} if finished["files"] else set()
         self.files += [FileRecord(**row) for row in finished["files"]]
 
 
@@ -281,9 +280,8 @@ def _made(
         "texts": _entries(files),
         "tokens": sum(int(file.counts.get("tokens", 0)) for file in files),
         "held": finished.held if finished else [],
+        **({"precision": sorted(sums.precisions)} if config.embed.precision != "float32" else {}),
     }
-    if config.embed.precision != "float32":
-        details["precision"] = sorted(sums.precisions)
     stats = {
         **details,
         "read": sums.read,

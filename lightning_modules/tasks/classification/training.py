@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lightning_modules.random_state import seeded
 from lightning_modules.tasks.classification.head_module import HeadModule
 from lightning_modules.tasks.classification.heads import TextHead, predict
 from lightning_modules.tasks.classification.inputs import Inputs, LabelledInputs
@@ -21,7 +22,6 @@ from lightning_modules.tasks.features import Progress
 from lightning_modules.tasks.fitting import FitSettings, fit
 from lightning_modules.tasks.training_config import FitConfig
 from lightning_modules.tasks.tuning import TunedModel
-from lightning_modules.training.random_state import seeded
 from lightning_modules.vectors.pretrained import BiLM
 from preprocess.section import Section
 
