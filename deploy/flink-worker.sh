@@ -10,6 +10,6 @@ set -euo pipefail
 "${FLINK_HOME}/bin/taskmanager.sh" start-foreground "$@" &
 python -m apache_beam.runners.worker.worker_pool_main --service_port=50000 &
 
-# A TaskManager that is asked to end tells the JobManager, which need not wait until it is missed.
+# After SIGTERM, a TaskManager reports its end to the JobManager, so no timeout has to pass.
 trap 'kill $(jobs -p) 2>/dev/null; wait' TERM INT
 wait -n
