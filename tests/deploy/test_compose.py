@@ -229,7 +229,9 @@ def test_no_final_stage_installs_a_compiler_that_it_does_not_need() -> None:
     text = DOCKERFILE.read_text()
     final = text[text.index(" AS system\n") :]
     assert re.findall(r'ARG (?:CUDA_)?COMPILER="(.*)"', final) == ["gcc libc6-dev", ""]
-    assert not re.search(r"(gcc|g\+\+|build-essential)", re.sub(r"#.*|ARG (CUDA_)?COMPILER.*", "", final))
+    assert not re.search(
+        r"(gcc|g\+\+|build-essential)", re.sub(r"#.*|ARG (CUDA_)?COMPILER.*", "", final)
+    )
 
 
 def test_the_commands_of_the_header_name_services() -> None:
