@@ -105,7 +105,8 @@ def test_nan_is_found_in_the_last_chunk_too(pretended_gpu: Log) -> None:
 def test_only_copies_that_are_waited_for_return_before_they_are_done(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    to, given = Tensor.to, []
+    to = Tensor.to
+    given: list[bool] = []
 
     def noted(self: Tensor, *arguments: Any, **options: Any) -> Tensor:
         given.append(options.get("non_blocking", False))
