@@ -30,6 +30,7 @@ WARM, PROFILED = 8, 3
 MARK = "part of the step: "
 BOTH_PASSES = ("CNN", "LSTM", "head")
 """Parts whose forward and backward pass are told apart."""
+ENGINE = "autograd::engine::"
 BACKWARD = 1
 """`FunctionEvent.scope` of an operation that autograd runs in the backward pass."""
 
@@ -87,8 +88,11 @@ def events_by_part(profile: torch.profiler.profile) -> list[tuple[Any, str]]:
     events.sort(key=lambda event: event.time_range.start)
     forward: dict[int, str] = {}
     for event in events:
+        # The engine's call of a node has its number too, but not the scope of the backward pass.
+        if event.scope == BACKWARD or event.name.startswith(ENGINE):
+            continue
         # The node is made by the last operation that sees its number.
-        if event.sequence_nr >= 0 and event.scope != BACKWARD and (area := _range_of(event)):
+        if event.sequence_nr >= 0 and (area := _range_of(event)):
             forward[event.sequence_nr] = area
     return [(event, _part_of(event, forward)) for event in events]
 
