@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,23 @@ class Interpreter:
     @property
     def traffic(self) -> Traffic:
         return Traffic(self.loads, self.stores)
+
+
+@contextmanager
+def _unchanged(*owners: Any) -> Iterator[None]:
+    """Restore the attributes of modules and classes after the block.
+
+    The interpreter of Triton 3.8 leaves some of those that it replaces for functions that kernels call. Nothing
+    could be compiled in this process afterwards.
+    """
+    former = [dict(vars(owner)) for owner in owners]
+    yield
+    for owner, attributes in zip(owners, former, strict=True):
+        for name in vars(owner).keys() - attributes.keys():
+            delattr(owner, name)
+        for name, value in attributes.items():
+            if vars(owner)[name] is not value:
+                setattr(owner, name, value)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +80,12 @@ def interpreter(request: pytest.FixtureRequest) -> Iterator[Interpreter]:
         counter.stores += int(mask.data.sum()) * value.data.itemsize
         return real["create_masked_store"](builder, pointers, value, mask, *others)
 
-    with pytest.MonkeyPatch.context() as patch, knobs.runtime.scope(), np.errstate(all="ignore"):
+    with (
+        _unchanged(tl, tl.core, tl.math, tl.tensor, tl.dtype),
+        pytest.MonkeyPatch.context() as patch,
+        knobs.runtime.scope(),
+        np.errstate(all="ignore"),
+    ):
         knobs.runtime.interpret = True
         for name, ours in zip(real, (dot, load, store), strict=True):
             patch.setattr(InterpreterBuilder, name, ours)
