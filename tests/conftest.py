@@ -271,7 +271,7 @@ def _bucket_at(address: str) -> Iterator[str]:
     import fsspec.config
 
     # A test may use a second store within the block of the first one.
-    former = fsspec.config.conf.get("s3")
+    former = dict(fsspec.config.conf.get("s3", {}))
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("FSSPEC_S3_ENDPOINT_URL", address)
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -283,7 +283,7 @@ def _bucket_at(address: str) -> Iterator[str]:
         s3fs.S3FileSystem().mkdir(name)
         yield f"s3://{name}"
     fsspec.config.conf.pop("s3")
-    if former is not None:
+    if former:
         fsspec.config.conf["s3"] = former
     s3fs.S3FileSystem.clear_instance_cache()
 
