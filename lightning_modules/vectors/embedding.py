@@ -219,7 +219,7 @@ def _embedded(
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield the items of an iterator, each of which a thread computes while the one before is used."""
+    """Yield the items of an iterator. A thread computes the next item while one is used."""
     end = object()
     with ThreadPoolExecutor(1, "ahead") as thread:
         item = thread.submit(next, items, end)

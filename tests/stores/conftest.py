@@ -160,14 +160,28 @@ class Forwarder(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def proxy(seaweedfs: str) -> Iterator[Proxy]:
-    """A proxy before SeaweedFS."""
+def proxy_server(seaweedfs: str) -> Iterator[Proxy]:
     with Proxy(seaweedfs) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def proxy(proxy_server: Proxy) -> Iterator[Proxy]:
+    """A proxy before SeaweedFS, which forwards all requests unless the test says otherwise."""
+    proxy_server.pass_on()
+    yield proxy_server
+    proxy_server.pass_on()
+
+
+@pytest.fixture(scope="module")
+def far(proxy_server: Proxy, bucket_at: Any) -> Iterator[str]:
+    """The URL of a bucket behind the proxy."""
+    with bucket_at(proxy_server.address) as url:
+        yield url
 
 
 CONFIG = """\

@@ -1,6 +1,5 @@
 """Requests that are slow, refused or cut: they are repeated, and the results are those of a disk."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,20 +13,6 @@ pytestmark = pytest.mark.slow
 Job, Proxy, Command = Any, Any, Any  # of conftest.py
 FAULTS = ("delay", "500 InternalError", "503 SlowDown", "cut request", "cut answer", "half answer")
 SEED = 11
-
-
-@pytest.fixture(scope="module")
-def far(proxy: Proxy, bucket_at: Any) -> Iterator[str]:
-    """The URL of a bucket behind the proxy."""
-    with bucket_at(proxy.address) as url:
-        yield url
-
-
-@pytest.fixture(autouse=True)
-def _works(proxy: Proxy) -> Iterator[None]:
-    proxy.pass_on()
-    yield
-    proxy.pass_on()
 
 
 def test_a_run_through_faults_gives_the_results_of_a_disk(

@@ -1,7 +1,6 @@
 """Stores that refuse: wrong keys, no bucket, no room. A message tells it, and nothing is half written."""
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,20 +10,6 @@ from preprocess.files import storage
 pytestmark = pytest.mark.slow
 
 Job, Proxy, Command = Any, Any, Any  # of conftest.py
-
-
-@pytest.fixture(scope="module")
-def far(proxy: Proxy, bucket_at: Any) -> Iterator[str]:
-    """The URL of a bucket behind the proxy."""
-    with bucket_at(proxy.address) as url:
-        yield url
-
-
-@pytest.fixture(autouse=True)
-def _works(proxy: Proxy) -> Iterator[None]:
-    proxy.pass_on()
-    yield
-    proxy.pass_on()
 
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])

@@ -1,4 +1,4 @@
-"""The passes of recurrent layers as CUDA graphs, each of which the host launches at once.
+"""CUDA graphs of the passes of recurrent layers: the host launches all operations of a pass together.
 
 At 20 tokens per row, the forward pass of a layer has some 90 operations, and the backward pass as many.
 Each launch takes time of the host, also if the operation is small. A graph is launched once, and reads
