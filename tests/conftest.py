@@ -217,6 +217,10 @@ class SeaweedFS:
         # Its other ports are free ones if the usual ones are taken.
         self._command = [*before, program, "mini", f"-dir={folder}", f"-ip={host}"]
         self._command += [f"-ip.bind={host}", f"-s3.port={port}", "-webdav=false"]
+        # Its parts also meet at sockets in /tmp that have the names of these ports. Servers in two network
+        # namespaces would choose the same ports, and so use the sockets of each other.
+        parts = ("master", "volume", "filer", "admin")
+        self._command += [f"-{part}.port.grpc={free_port()}" for part in parts]
         self._command += ["-admin.ui=false", *options]
         self.start()
 

@@ -35,6 +35,21 @@ work = f"{sys.argv[1]}/_work"
 while sum(len(storage.list_names(f"{work}/{one}/units")) for one in storage.list_folders(work)) < 2:
     time.sleep(0.05)
 """
+# Waits until both workers are connected to the scheduler.
+WAIT_FOR_WORKERS = """
+import sys
+import time
+from distributed import Client
+
+end = time.monotonic() + 120
+while True:
+    try:
+        Client(sys.argv[1], timeout=5).wait_for_workers(2, timeout=end - time.monotonic())
+        break
+    except OSError:
+        if time.monotonic() > end:
+            raise
+"""
 MAKE_BUCKET = "import sys, s3fs; s3fs.S3FileSystem().mkdir(sys.argv[1])"
 CONTENT = """
 import sys
@@ -221,22 +236,29 @@ def store(
 
 
 @contextmanager
-def cluster(hosts: Hosts, environment: dict[str, str]) -> Iterator[str]:
-    """Run a Dask cluster with a worker on each host, and yield the address of its scheduler."""
+def cluster(hosts: Hosts, environment: dict[str, str], log: Path) -> Iterator[str]:
+    """Run a Dask cluster with a worker on each host, and yield the address of its scheduler.
+
+    The scheduler and the workers write to log.
+    """
     address = f"tcp://{ADDRESSES['one']}:8786"
     module = (sys.executable, "-P", "-m")
     scheduler = (*module, "distributed.cli.dask_scheduler", f"--host={address}")
     worker = (*module, "distributed.cli.dask_worker", address, "--nthreads=1", "--no-nanny")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with ExitStack() as stack:
+        told = stack.enter_context(log.open("wb"))
         for host, command in (("one", scheduler), ("one", worker), ("two", worker)):
             process = subprocess.Popen(
                 [*hosts.before(host), *command, "--no-dashboard"],
                 env={**os.environ, **environment},
-                **quiet,
+                stdout=told,
+                stderr=subprocess.STDOUT,
             )
             stack.callback(process.wait)
             stack.callback(process.kill)
+        waiting = hosts.start("one", sys.executable, "-c", WAIT_FOR_WORKERS, address)
+        _, err = waiting.communicate(timeout=240)
+        assert waiting.returncode == 0, err + log.read_text()
         yield address
 
 
@@ -249,18 +271,22 @@ def test_two_hosts_prepare_the_corpus_of_one_on_a_store(
     small = ("prepare.unit_bytes=1024", "prepare.part_tokens=150")
     answer = biloom.run("prepare", *tiny.arguments(tmp_path, *small))
     assert (answer.returncode, answer.stderr) == (0, "")
-    with cluster(hosts, store) as address:
+    log = tmp_path / "cluster.log"
+    with cluster(hosts, store, log) as address:
         runner = ("runner.kind=dask", f"runner.options.scheduler={address}")
         arguments = tiny.arguments(tmp_path, *small, *runner, f"run.output={output}")
         driver = hosts.start("one", biloom.script, "prepare", *arguments, **store)
         if cut:
-            hosts.run("store", sys.executable, "-c", WAIT, f"{output}/prepare", **store)
-            assert driver.poll() is None
+            work = (sys.executable, "-c", WAIT, f"{output}/prepare")
+            waiting = hosts.start("store", *work, **store)
+            wait_until(lambda: waiting.poll() is not None, driver)
+            _, err = waiting.communicate(timeout=60)
+            assert waiting.returncode == 0, err
             hosts.cut(cut)
         _, err = driver.communicate(timeout=300)
         assert "Traceback" not in err
         if driver.returncode:
-            assert cut
+            assert cut, err + log.read_text()
             assert err.startswith("biloom: ")
             hosts.run("one", biloom.script, "prepare", *arguments, **store)
     content = hosts.run("store", sys.executable, "-c", CONTENT, f"{output}/prepare", **store)

@@ -103,7 +103,7 @@ class Layout(NamedTuple):
         tile, wide = self.tile, self.itemsize > 2  # products in float32 need more registers
         own: dict[str, tuple[int, int, int, dict[str, int]]] = {
             "maxima": (self.tile_types, tile, 2, {}),
-            "d_weights": (self.tile_types // 2, tile, 2, {"weights": self.weights}),
+            "d_weights": (self.tile_types // 2, tile, 1 if wide else 2, {"weights": self.weights}),
             "d_windows": (self.tile_types, tile // 4 if wide else tile, 1, {"columns": self.columns}),
         }  # fmt: skip
         tile_types, tile_filters, stages, more = own[kernel]
