@@ -73,7 +73,7 @@ def bag_of_words(
     """Return a linear model on TF-IDF of words and pairs of words.
 
     Texts that are written without spaces are read by characters instead, in n-grams of 1 to 3. With so
-    many labels that logistic regression would take too long, the label of the nearest train text is
+    many labels that logistic regression would take too long, the labels of the nearest train text are
     predicted.
 
     Args:
@@ -95,10 +95,10 @@ def bag_of_words(
     with threads_for(0, 1, blas=True):
         if problem.target == "number":
             return Baseline(f"tf-idf of {grams}, ridge regression", _ridge(x, truth, x_dev, seed))
+        if x.shape[0] * len(problem.labels) > MANY:
+            return Baseline(f"tf-idf of {grams}, nearest text", _nearest(x, truth, x_dev))
         if problem.target == "several":
             found = _several(x, truth, x_dev, problem, weights, seed)
-        elif x.shape[0] * len(problem.labels) > MANY:
-            return Baseline(f"tf-idf of {grams}, nearest text", _nearest(x, truth, x_dev))
         else:
             strength = best_strength(x, truth, weights, seed, STRENGTHS)
             found = fit_logistic(x, truth, strength, weights).predict(x_dev)
@@ -155,12 +155,12 @@ def _several(
     return decide(found, problem)
 
 
-def _nearest(x: Any, y: npt.NDArray[np.int64], x_dev: Any) -> npt.NDArray[np.int64]:
-    """Return the label of the train text with the highest cosine; rows have length 1."""
+def _nearest(x: Any, y: Truth, x_dev: Any) -> Truth:
+    """Return the label or the labels of the train text with the highest cosine; rows have length 1."""
     found = np.empty(x_dev.shape[0], np.int64)
     for start in range(0, len(found), 256):
         found[start : start + 256] = (x_dev[start : start + 256] @ x.T).toarray().argmax(1)
-    labels: npt.NDArray[np.int64] = y[found]
+    labels: Truth = y[found]
     return labels
 
 

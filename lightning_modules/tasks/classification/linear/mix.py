@@ -9,6 +9,7 @@ import numpy as np
 
 from lightning_modules.tasks.classification.examples import Problem, Truth
 from lightning_modules.tasks.classification.linear.regression import (
+    DISCRIMINANT,
     STEPS,
     Doubles,
     Floats,
@@ -41,7 +42,7 @@ def fit_mix(layers: Floats, truth: Truth, problem: Problem, weights: Weights, se
     x = ((layers - mean) / scale).astype(np.float32)
     begin = fit_linear(x.mean(1), truth, problem, weights, seed)
     shares, mixed = np.full(depth, 1 / depth), begin
-    if begin.method != "linear discriminant analysis":
+    if begin.method != DISCRIMINANT:
         shares, mixed = _learn_mix(x, truth, problem, weights, begin)
     # (k, depth, width)
     weight = shares[:, None] * mixed.weight[:, None, :] / scale

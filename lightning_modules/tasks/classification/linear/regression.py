@@ -29,6 +29,7 @@ STEPS = 200
 """Iterations of logistic regression at most."""
 MANY = 3_000_000
 """Texts times labels above which logistic regression would take too long."""
+DISCRIMINANT = "linear discriminant analysis"
 SHRINKAGE = (1e-3, 1e-2, 1e-1, 0.5)
 """Shares of the covariance of linear discriminant analysis that are replaced by a multiple of the identity."""
 
@@ -94,7 +95,9 @@ def fit_linear(
         if problem.target == "number":
             found = _ridge(x, truth)
         elif problem.target == "several":
-            found = _several(x, truth[:, : len(problem.labels)], weights, seed)
+            flags = truth[:, : len(problem.labels)]
+            fit = _discriminants if flags.size > MANY else _several
+            found = fit(x, flags, weights, seed)
         elif len(truth) * len(problem.labels) > MANY:
             found = _discriminant(x, truth, len(problem.labels), weights, seed)
         else:
@@ -156,9 +159,7 @@ def best_strength(
         seed: seed of the part.
         strengths: the values that are tried.
     """
-    order = np.random.default_rng(seed).permutation(x.shape[0])[:TRIED]
-    part = max(1, int(len(order) * TRIED_SHARE))
-    tested, fitted = order[:part], order[part:]
+    tested, fitted = _parts(x.shape[0], seed)
     # A label that is only in the tested part has no probability.
     tested = tested[np.isin(y[tested], y[fitted])]
     if not len(tested) or len({*y[fitted].tolist()}) < 2:
@@ -214,19 +215,13 @@ def _discriminant(
         np.add.at(means, labels, data)
         means /= np.maximum(counts, 1)[:, None]
         apart = data - means[labels]
-        covariance = apart.T @ apart / len(data)
-        level = np.trace(covariance) / len(covariance) or 1.0
-        covariance *= 1 - shrinkage
-        covariance[np.diag_indices_from(covariance)] += shrinkage * level
-        weight: Doubles = np.linalg.solve(covariance, means.T).T.astype(np.float64)
+        weight = _separated(apart, means, shrinkage)
         shares = counts / len(data) if weights == "none" else (counts > 0) / (counts > 0).sum()
         bias = np.log(np.maximum(shares, 1e-300)) - (weight * means).sum(1) / 2
         bias[counts == 0] = -1e4
-        return Linear(weight, bias, shrinkage, "linear discriminant analysis")
+        return Linear(weight, bias, shrinkage, DISCRIMINANT)
 
-    order = np.random.default_rng(seed).permutation(len(y))[:TRIED]
-    part = max(1, int(len(order) * TRIED_SHARE))
-    tested, rest = order[:part], order[part:]
+    tested, rest = _parts(len(y), seed)
 
     def right(shrinkage: float) -> int:
         found = fitted(rest, shrinkage)
@@ -235,6 +230,66 @@ def _discriminant(
 
     best = max(SHRINKAGE, key=lambda one: (right(one), one)) if len(rest) > 1 else SHRINKAGE[-1]
     return fitted(np.arange(len(y)), best)
+
+
+def _discriminants(x: Floats, flags: npt.NDArray[np.bool_], weights: Weights, seed: int) -> Linear:
+    """Return linear discriminant analysis of each label, the texts with it against those without it.
+
+    All labels share the covariance of all texts, so that one equation is solved for all of them. This is
+    close to the covariance around both means if a label is rare, as most of so many labels are.
+    """
+    from scipy.sparse import csr_array
+
+    k = flags.shape[1]
+
+    def fitted(rows: npt.NDArray[np.int64], shrinkage: float) -> Linear:
+        data, has = x[rows].astype(np.float64), csr_array(flags[rows].astype(np.float64))
+        counts = np.asarray(has.sum(0))
+        without = len(data) - counts
+        sums = has.T @ data
+        means = sums / np.maximum(counts, 1)[:, None]
+        others = (data.sum(0) - sums) / np.maximum(without, 1)[:, None]
+        weight = _separated(data - data.mean(0), means - others, shrinkage)
+        learned = (counts > 0) & (without > 0)
+        weight[~learned] = 0
+        bias = np.log((counts + 0.5) / (without + 0.5))
+        if weights == "balanced":
+            bias[learned] = 0
+        bias -= (weight * (means + others)).sum(1) / 2
+        return Linear(weight, bias, shrinkage, DISCRIMINANT)
+
+    tested, rest = _parts(len(x), seed)
+    tested = tested[: max(1, MANY // k)]
+
+    def cost(shrinkage: float) -> float:
+        outputs = fitted(rest, shrinkage).outputs(x[tested])
+        return float(np.logaddexp(0, np.where(flags[tested], -outputs, outputs)).mean())
+
+    best = min(SHRINKAGE, key=lambda one: (cost(one), -one)) if len(rest) > 1 else SHRINKAGE[-1]
+    return fitted(np.arange(len(x)), best)
+
+
+def _separated(apart: Doubles, means: Doubles, shrinkage: float) -> Doubles:
+    """Return the (k, f) weights of a discriminant.
+
+    Args:
+        apart: differences between the texts and the means of what they belong to, (n, f).
+        means: (k, f).
+        shrinkage: one of `SHRINKAGE`.
+    """
+    covariance = apart.T @ apart / len(apart)
+    level = np.trace(covariance) / len(covariance) or 1.0
+    covariance *= 1 - shrinkage
+    covariance[np.diag_indices_from(covariance)] += shrinkage * level
+    weight: Doubles = np.linalg.solve(covariance, means.T).T.astype(np.float64)
+    return weight
+
+
+def _parts(n: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the texts on which strengths are compared, and those that are fitted for it."""
+    order = np.random.default_rng(seed).permutation(n)[:TRIED]
+    part = max(1, int(len(order) * TRIED_SHARE))
+    return order[:part], order[part:]
 
 
 def decide(found: Doubles, problem: Problem) -> Truth:

@@ -66,6 +66,10 @@ def test_many_labels_are_those_of_the_nearest_text(monkeypatch: pytest.MonkeyPat
     found = bag_of_words(TRAIN, LABELS, DEV, SINGLE, "none", 1)
     assert found.name == "tf-idf of 1-2-grams of words, nearest text"
     assert found.predicted.tolist() == [1, 0]
+    flags = np.stack([LABELS == 1, LABELS == 0, LABELS > 5], 1)
+    found = bag_of_words(TRAIN, flags, DEV, Problem("several", ("good", "bad")), "none", 1)
+    assert found.name == "tf-idf of 1-2-grams of words, nearest text"
+    assert found.predicted.tolist() == [[True, False, False], [False, True, False]]
 
 
 def test_texts_without_words_have_no_features() -> None:

@@ -113,6 +113,41 @@ def test_each_of_several_labels_has_a_logistic_regression(blobs: Blobs) -> None:
     assert not found[:, 3].any()
 
 
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_the_discriminants_of_many_labels_find_each_of_them(
+    weights: Any, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "MANY", 10)
+    x, y = blobs(600, 20, 30)
+    flags = np.zeros((600, 24), np.bool_)
+    flags[np.arange(600), y] = True
+    flags[:, 20] = y < 4
+    flags[:, 21] = True
+    several = Problem("several", tuple(f"label {n}" for n in range(23)))
+    found = fit_linear(x, flags, several, weights, 1)
+    assert found.method == "linear discriminant analysis"
+    shares = probabilities(found.outputs(x), several)
+    decided = decide(shares, several)
+    assert (decided[:, :21] == flags[:, :21]).mean() > 0.98
+    assert decided[:, 21].all()
+    assert not decided[:, 22].any(), "no text has the label"
+
+
+def test_a_discriminant_of_two_normal_distributions_has_their_probabilities(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The log odds of N(m, 1) with the share p against N(-m, 1) are 2 m x + log(p / (1 - p))."""
+    monkeypatch.setattr(linear, "MANY", 10)
+    draw = np.random.default_rng(0)
+    has = draw.random(200_000) < 0.01
+    x = (draw.normal(size=(200_000, 1)) + np.where(has, 0.5, -0.5)[:, None]).astype(np.float32)
+    flags = np.stack([has, np.zeros_like(has)], 1)
+    found = fit_linear(x, flags, Problem("several", ("rare",)), "none", 1)
+    points = np.array([[-1.0], [0.0], [2.0]], np.float32)
+    expected = points + np.log(0.01 / 0.99)
+    np.testing.assert_allclose(found.outputs(points), expected, atol=0.1)
+
+
 def test_ridge_regression_predicts_numbers() -> None:
     draw = np.random.default_rng(0)
     x = draw.normal(size=(200, 4)).astype(np.float32)
