@@ -13,6 +13,7 @@ from pipeline.commands.registry import COMMANDS
 from pipeline.exit_codes import ExitCode
 from pipeline.failures import report_error
 from pipeline.log import METRICS, check_log, is_json, libraries_logged, set_stage, tell
+from pipeline.repeated_requests import repeated_requests_told
 from pipeline.stopping import JobStopped, Stopped, stoppable, tell_stop
 from preprocess.work.resources import check_threads, usable_cores
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     set_stage("")
     try:
-        with libraries_logged():
+        with libraries_logged(), repeated_requests_told(tell):
             done = _main(arguments)
         _end_metrics(done)
         return done
