@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 LOGGER = "botocore.retries.standard"
-"""Logger of botocore, which s3fs also uses, with a record for each request that is repeated."""
-RECORD = "Retry needed, retrying"
-"""Start of that record."""
+"""Logger of botocore, which s3fs also uses, with a record for each answer and each missing one."""
+REPEATED = "Retry needed, retrying"
+"""Start of the record if the request is repeated."""
 PATIENCE_SECONDS = 5.0
-"""How long requests are repeated before it is told. A busy store often refuses a few."""
-PAUSE_SECONDS = 30.0
-"""Requests that are repeated after a longer pause belong to another trouble. Botocore waits for 20 s at most."""
+"""How long all requests are repeated before it is told. A busy store often refuses a few."""
 AGAIN_SECONDS = 60.0
 """Pause between two messages."""
 MESSAGE = (
@@ -22,20 +20,19 @@ MESSAGE = (
 
 
 class _Watch(logging.Handler):
-    """Calls ``tell`` if requests have been repeated for some seconds."""
+    """Calls ``tell`` if no request has succeeded for some seconds."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         super().__init__(logging.DEBUG)
         self._tell = tell
-        self._first = self._last = self._told = float("-inf")
+        self._told, self._first = float("-inf"), float("inf")
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not str(record.msg).startswith(RECORD):
+        if not str(record.msg).startswith(REPEATED):
+            self._first = float("inf")
             return
         now = time.monotonic()
-        if now - self._last > PAUSE_SECONDS:
-            self._first = now
-        self._last = now
+        self._first = min(self._first, now)
         if now - self._first >= PATIENCE_SECONDS and now - self._told >= AGAIN_SECONDS:
             self._told = now
             self._tell(MESSAGE)
@@ -43,7 +40,7 @@ class _Watch(logging.Handler):
 
 @contextmanager
 def repeated_requests_told(tell: Callable[[str], None]) -> Iterator[None]:
-    """Call ``tell`` with a message, at most once a minute, while requests to a store fail and are repeated."""
+    """Call ``tell`` with a message, at most once a minute, while no request to a store succeeds."""
     logger, watch = logging.getLogger(LOGGER), _Watch(tell)
     former = logger.level, logger.propagate
     logger.addHandler(watch)

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from biloom import VectorCache
 from pipeline.lifecycle.registry import STAGES
 from preprocess.files import storage
 from preprocess.files.manifest import check_files, read_manifest
+from tests.stored_run import StoredRun
 
 Tiny = Any  # of conftest.py
 Command = Any
@@ -39,66 +39,44 @@ tracking: {wandb: "off"}
 """
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Raw text with a held-out source, a config for it, and the results on a local disk."""
-
-    root: Path
-
-    def arguments(self, output: str, *overrides: str) -> list[str]:
-        return [str(self.root / "run.yaml"), f"run.output={output}", *overrides]
-
-    def contents(self, output: str) -> dict[str, str]:
-        """Return the content hashes of the stages in ``output``, after checking their files."""
-        found = {}
-        for name in STAGES:
-            folder = f"{output}/{name}"
-            if storage.exists(f"{folder}/manifest.json"):
-                manifest = read_manifest(folder, name)
-                assert check_files(folder, manifest) == []
-                assert storage.list_names(f"{folder}/_work") == []
-                found[name] = manifest.content
-        return found
-
-
 @pytest.fixture(scope="session")
-def asked(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, biloom: Command) -> Asked:
+def asked(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, biloom: Command) -> StoredRun:
     root = tmp_path_factory.mktemp("stores")
     lines = (tiny.root / "corpus.txt").read_text(encoding="utf-8").splitlines(keepends=True)
     (root / "train.txt").write_text("".join(lines[:300]), encoding="utf-8")
     (root / "held-out.txt").write_text("".join(lines[300:350]), encoding="utf-8")
     (root / "more.txt").write_text("".join(lines[350:]), encoding="utf-8")
     (root / "run.yaml").write_text(CONFIG.replace("TEXT", str(root)))
-    made = Asked(root)
+    made = StoredRun(root)
     succeed(biloom, "run", made, str(root / "disk"))
     return made
 
 
-def succeed(biloom: Command, command: str, asked: Asked, output: str, *overrides: str) -> str:
+def succeed(biloom: Command, command: str, asked: StoredRun, output: str, *overrides: str) -> str:
     answer = biloom.run(command, *asked.arguments(output, *overrides))
     assert (answer.returncode, answer.stderr) == (0, "")
     return str(answer.stdout)
 
 
 @pytest.fixture(scope="module")
-def whole(asked: Asked, bucket: str, biloom: Command) -> str:
+def whole(asked: StoredRun, bucket: str, biloom: Command) -> str:
     """The URL of a whole run on a store."""
     succeed(biloom, "run", asked, f"{bucket}/whole")
     return f"{bucket}/whole"
 
 
-def test_a_whole_run_gives_the_results_of_a_disk(asked: Asked, whole: str) -> None:
+def test_a_whole_run_gives_the_results_of_a_disk(asked: StoredRun, whole: str) -> None:
     contents = asked.contents(whole)
     assert list(contents) == list(STAGES)
     assert contents == asked.contents(str(asked.root / "disk"))
     assert storage.exists(f"{whole}/report.html")
 
 
-def test_a_second_run_finds_every_stage_done(asked: Asked, whole: str, biloom: Command) -> None:
+def test_a_second_run_finds_every_stage_done(asked: StoredRun, whole: str, biloom: Command) -> None:
     assert succeed(biloom, "run", asked, whole).count("  already done\n") == len(STAGES)
 
 
-def test_a_cache_is_read_from_the_store(asked: Asked, whole: str, biloom: Command) -> None:
+def test_a_cache_is_read_from_the_store(asked: StoredRun, whole: str, biloom: Command) -> None:
     here = VectorCache.open(asked.root / "disk" / "embed")
     there = VectorCache.open(f"{whole}/embed")
     assert list(there) == list(here)
@@ -119,7 +97,7 @@ def test_every_command_that_reads_results_reads_them_from_a_store(
 
 
 def test_texts_are_appended_and_a_changed_result_is_moved_aside(
-    asked: Asked, bucket: str, tmp_path: Path, biloom: Command
+    asked: StoredRun, bucket: str, tmp_path: Path, biloom: Command
 ) -> None:
     outputs = (f"{bucket}/appended", str(tmp_path / "appended"))
     more = (f"embed.input={asked.root}/more.txt", "embed.append=true")
@@ -148,7 +126,7 @@ def names_of_work(stage: str, folder: str = "") -> list[str]:
 @pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_prepare_resumes(
-    number: int, mode: str, asked: Asked, bucket: str, biloom: Command
+    number: int, mode: str, asked: StoredRun, bucket: str, biloom: Command
 ) -> None:
     output = f"{bucket}/killed-{mode}-{int(number)}"
     succeed(biloom, "tokenizer", asked, output)
@@ -165,7 +143,7 @@ def test_a_killed_prepare_resumes(
     assert asked.contents(output)["prepare"] == content
 
 
-def test_a_killed_training_resumes(asked: Asked, bucket: str, biloom: Command) -> None:
+def test_a_killed_training_resumes(asked: StoredRun, bucket: str, biloom: Command) -> None:
     output, folders = f"{bucket}/trained", ("tokenizer", "prepare")
     for stage in folders:
         succeed(biloom, stage, asked, output)

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from pipeline import repeated_requests
-from pipeline.repeated_requests import LOGGER, MESSAGE, RECORD, repeated_requests_told
+from pipeline.repeated_requests import LOGGER, MESSAGE, REPEATED, repeated_requests_told
 
 
 @pytest.fixture
@@ -20,19 +20,19 @@ def test_repeats_are_told_after_five_seconds_and_once_a_minute(clock: list[float
     logger = logging.getLogger(LOGGER)
     with repeated_requests_told(lambda message: told.append((clock[0], message))):
         for clock[0] in (100, 102, 104, 106, 115, 130, 150, 165, 167):
-            logger.debug(f"{RECORD} request after delay of: %s", 1.0)
+            logger.debug(f"{REPEATED} request after delay of: %s", 1.0)
     assert told == [(106, MESSAGE), (167, MESSAGE)]
 
 
-def test_single_repeats_and_other_records_are_not_told(
+def test_repeats_between_requests_that_succeed_are_not_told(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     told: list[str] = []
     logger = logging.getLogger(LOGGER)
     former = logger.level, logger.propagate
     with caplog.at_level(logging.DEBUG), repeated_requests_told(told.append):
-        for clock[0] in (100, 140, 180, 220):
-            logger.debug(RECORD)
+        for clock[0] in (100, 103, 106, 220):
+            logger.debug(REPEATED)
             logger.debug("Not retrying request.")
     assert (told, caplog.text) == ([], "")
     assert (logger.level, logger.propagate) == former

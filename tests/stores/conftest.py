@@ -10,17 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from pipeline.lifecycle.registry import STAGES
-from preprocess.files import storage
-from preprocess.files.manifest import check_files, read_manifest
+from tests.stored_run import StoredRun
 
 ERROR = "<Error><Code>{}</Code><Message>made by the test</Message></Error>"
 NO_COPIES = ("transfer-encoding", "connection", "content-length")
@@ -202,38 +198,12 @@ tracking: {wandb: "off"}
 """
 
 
-@dataclass(frozen=True)
-class Job:
-    """Raw text, a config for it, and the results on a local disk, in ``root/disk``."""
-
-    root: Path
-
-    def arguments(self, output: str, *overrides: str) -> list[str]:
-        return [str(self.root / "run.yaml"), f"run.output={output}", *overrides]
-
-    def contents(self, output: str) -> dict[str, str]:
-        """Return the content hashes of the finished stages in ``output``, whose files are checked."""
-        found = {}
-        for name in STAGES:
-            folder = f"{output}/{name}"
-            if storage.exists(f"{folder}/manifest.json"):
-                manifest = read_manifest(folder, name)
-                assert check_files(folder, manifest) == []
-                found[name] = manifest.content
-        return found
-
-    def equals_disk(self, output: str, *stages: str) -> bool:
-        """Return True if ``stages`` in ``output`` are finished, with the bytes of those on the disk."""
-        here, there = self.contents(str(self.root / "disk")), self.contents(output)
-        return all(there.get(stage) == here[stage] for stage in stages)
-
-
 @pytest.fixture(scope="session")
-def job(tiny: Any, tmp_path_factory: pytest.TempPathFactory, biloom: Any) -> Job:
+def job(tiny: Any, tmp_path_factory: pytest.TempPathFactory, biloom: Any) -> StoredRun:
     root = tmp_path_factory.mktemp("job")
     shutil.copy(tiny.root / "corpus.txt", root / "text.txt")
     (root / "run.yaml").write_text(CONFIG.replace("ROOT", str(root)))
-    made = Job(root)
+    made = StoredRun(root)
     answer = biloom.run("run", *made.arguments(str(root / "disk")))
     assert (answer.returncode, answer.stderr) == (0, "")
     return made

@@ -7,16 +7,17 @@ import pytest
 from preprocess.files import storage
 from preprocess.files.errors import StoreError
 from preprocess.files.exclusive import create_exclusive, update_exclusive
+from tests.stored_run import StoredRun
 
 pytestmark = pytest.mark.slow
 
-Job, Proxy, Command = Any, Any, Any  # of conftest.py
+Proxy, Command = Any, Any  # of conftest.py
 FAULTS = ("delay", "500 InternalError", "503 SlowDown", "cut request", "cut answer", "half answer")
 SEED = 11
 
 
 def test_a_run_through_faults_gives_the_results_of_a_disk(
-    job: Job, proxy: Proxy, far: str, biloom: Command
+    job: StoredRun, proxy: Proxy, far: str, biloom: Command
 ) -> None:
     proxy.draw(SEED, 0.05, *FAULTS)
     answer = biloom.run("run", *job.arguments(f"{far}/faults"))

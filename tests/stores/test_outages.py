@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from preprocess.files import storage
+from tests.stored_run import StoredRun
 
 pytestmark = pytest.mark.slow
 
-Job, Command, SeaweedFS = Any, Any, Any  # of conftest.py
+Command, SeaweedFS = Any, Any  # of conftest.py
 OUTAGE_SECONDS = 10.0
 BEFORE = {
     "prepare": ("tokenizer",),
@@ -41,7 +42,7 @@ def has_begun(folder: str, below: str, start: str) -> bool:
 
 @pytest.mark.parametrize("stage", BEFORE)
 def test_a_stage_continues_after_an_outage(
-    stage: str, job: Job, server: SeaweedFS, bucket: str, biloom: Command
+    stage: str, job: StoredRun, server: SeaweedFS, bucket: str, biloom: Command
 ) -> None:
     output = f"{bucket}/{stage}"
     for former in BEFORE[stage]:

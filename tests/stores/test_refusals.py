@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 
 from preprocess.files import storage
+from tests.stored_run import StoredRun
 
 pytestmark = pytest.mark.slow
 
-Job, Proxy, Command = Any, Any, Any  # of conftest.py
+Proxy, Command = Any, Any  # of conftest.py
 
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
 def test_wrong_keys_are_told_and_not_printed(
-    name: str, job: Job, far: str, biloom: Command
+    name: str, job: StoredRun, far: str, biloom: Command
 ) -> None:
     environment = {**os.environ, name: "wrong-key-of-the-test"}
     answer = biloom.run("tokenizer", *job.arguments(f"{far}/keys"), env=environment)
@@ -26,7 +27,7 @@ def test_wrong_keys_are_told_and_not_printed(
 
 
 def test_a_refusal_in_the_middle_of_a_job_is_told(
-    job: Job, proxy: Proxy, far: str, biloom: Command
+    job: StoredRun, proxy: Proxy, far: str, biloom: Command
 ) -> None:
     output = f"{far}/refused"
     assert biloom.run("tokenizer", *job.arguments(output)).returncode == 0
@@ -48,7 +49,7 @@ def test_a_refusal_in_the_middle_of_a_job_is_told(
 
 
 def test_a_bucket_that_does_not_exist_is_named(
-    job: Job, start_seaweedfs: Any, tmp_path_factory: Any, bucket_at: Any, biloom: Command
+    job: StoredRun, start_seaweedfs: Any, tmp_path_factory: Any, bucket_at: Any, biloom: Command
 ) -> None:
     # By default, this store creates a bucket at the first upload.
     server = start_seaweedfs(tmp_path_factory.mktemp("strict"), "-s3.autoCreateBucket=false")
@@ -71,7 +72,7 @@ def test_a_bucket_that_does_not_exist_is_named(
     ],
 )
 def test_a_full_store_is_told_and_the_same_command_resumes(
-    fault: str, stage: str, part: str, job: Job, proxy: Proxy, far: str, biloom: Command
+    fault: str, stage: str, part: str, job: StoredRun, proxy: Proxy, far: str, biloom: Command
 ) -> None:
     output = f"{far}/full-{fault[4:]}"
     for former in ("tokenizer", "prepare")[: 1 if stage == "prepare" else 2]:
