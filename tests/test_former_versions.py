@@ -84,7 +84,9 @@ def test_a_killed_stage_has_a_status(
     assert main(["status", f"killed-{stage}"]) == 0
     out = capsys.readouterr().out
     assert f"    {stage} | unfinished | - | - | -\n" in out
-    assert out.endswith(f"  {stage}: unfinished work: {line}\n")
+    assert out.endswith(
+        f"  {stage}: unfinished work: {line}\n  next: run the same command again, which resumes {stage}\n"
+    )
 
 
 def test_another_setting_is_still_refused(former: Path, capsys: pytest.CaptureFixture[str]) -> None:

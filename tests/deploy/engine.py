@@ -116,7 +116,13 @@ def engine(folder: Path) -> Iterator[Engine]:
     found = Engine(environment)
     try:
         wait_until(
-            lambda: process.poll() is not None or bool(found.docker("version", check=False)), 120
+            lambda: (
+                process.poll() is not None
+                or bool(
+                    found.docker("version", "--format", "{{.Server.Version}}", check=False).strip()
+                )
+            ),
+            120,
         )
         assert process.poll() is None, (folder / "log").read_text()
         found.docker("info")

@@ -1,7 +1,8 @@
 """The commands in the header of the compose file, on an engine of its own, while processes are killed.
 
-Run by `make test-deploy`. The images are stand-ins (see engine.py), and the images' versions those of the job server that
-BILOOM_FLINK_JOB_SERVER_JAR names: what is tested are the compose file, the script of the workers and biloom.
+Run by `make test-deploy`. Versions are those of the job server that BILOOM_FLINK_JOB_SERVER_JAR names. By default the images
+are stand-ins (see engine.py): what is tested are the compose file, the script of the workers and biloom. With
+BILOOM_DEPLOY_IMAGES, an archive of `docker save` with all images of the compose file, these are tested instead.
 """
 
 import json
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.deploy
 Command = Any
 RUN = "s3://biloom/runs/first"
 VERSIONS = {"FLINK_VERSION": "1.19", "FLINK_PATCH": "0", "BEAM_VERSION": "2.62.0"}
+IMAGES = os.environ.get("BILOOM_DEPLOY_IMAGES", "")
 SMALL = [
     "tokenizer.vocabulary=320",
     "prepare.unit_bytes=1024",
@@ -117,12 +119,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         os.chown(path, 1000, 1000)
     with engine(tmp_path_factory.mktemp("docker") / "engine") as own:
         found = Cluster(own, folder, secret)
-        config = ("--profile", "*", "config", "--format", "json")
-        services = json.loads(found.compose(*config))["services"]
-        write_mounts(services, folder / "mounts.json")
-        make_images(own, {name: service["image"] for name, service in services.items()})
-        files = f"{COMPOSE_FILE.name}:mounts.json"
-        found = Cluster(own.with_environment(COMPOSE_FILE=files), folder, secret)
+        if IMAGES:
+            own.docker("load", "--input", IMAGES)
+        else:
+            found = with_stand_ins(found)
         try:
             for words in header("up", "copy"):
                 found.compose(*words)
@@ -130,6 +130,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         finally:
             (folder / "services.log").write_text(found.compose("logs", check=False))
             found.compose("down", "--volumes", check=False)
+
+
+def with_stand_ins(cluster: Cluster) -> Cluster:
+    """Make images, and return the cluster with the folders that they need mounted."""
+    config = ("--profile", "*", "config", "--format", "json")
+    services = json.loads(cluster.compose(*config))["services"]
+    write_mounts(services, cluster.folder / "mounts.json")
+    make_images(cluster.engine, {name: one["image"] for name, one in services.items()})
+    files = f"{COMPOSE_FILE.name}:mounts.json"
+    return replace(cluster, engine=cluster.engine.with_environment(COMPOSE_FILE=files))
 
 
 def write_text(folder: Path) -> None:
@@ -224,8 +234,12 @@ def test_the_header_trains_embeds_and_reports_as_on_one_machine(
     )
     for file in there.rglob("*"):
         assert file.is_dir() or cluster.secret.encode() not in file.read_bytes(), file
-    listing = "import urllib.request as u; print(u.urlopen('http://localhost:6006/biloom/runs/first').read())"
-    assert "events.out" in cluster.compose("exec", "-T", "tensorboard", "python", "-c", listing)
+    # The stand-in for TensorBoard lists files.
+    path, found = (
+        ("data/runs", "biloom/runs/first") if IMAGES else ("biloom/runs/first", "events.out")
+    )
+    read = f"import urllib.request as u; print(u.urlopen('http://localhost:6006/{path}').read())"
+    assert found in cluster.compose("exec", "-T", "tensorboard", "python", "-c", read)
 
 
 def test_no_process_is_of_root_and_no_port_is_open_to_others(cluster: Cluster) -> None:

@@ -154,7 +154,7 @@ def test_another_version_of_the_stage_is_refused(folder: Folder, stage: Fake) ->
 
 def test_work_that_another_version_began_is_resumed_and_told(folder: Folder, stage: Fake) -> None:
     def fail(place: StageFolder) -> None:
-        record = {**asdict(Progress()), "written": 1.0, "biloom": "0.0.9"}
+        record = {**asdict(Progress()), "written": 1.0, "process": "", "biloom": "0.0.9"}
         storage.write_bytes(work_folder.status_file(place.work), json.dumps(record).encode())
         raise OSError("killed")
 

@@ -186,7 +186,7 @@ def test_a_client_that_fails_when_it_is_opened_is_reported(
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(path: str) -> None:
+    def missing(path: str, **settings: Any) -> None:
         raise ImportError("Install s3fs")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
