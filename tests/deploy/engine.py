@@ -94,7 +94,7 @@ class Engine:
 
     def processes(self, container: str) -> dict[int, str]:
         """Return the command line of each process of a container by its id on this machine."""
-        top = self.docker("top", container, "-eo", "pid,args", check=False).splitlines()[1:]
+        top = self.docker("top", container, "-ww", "-eo", "pid,args").splitlines()[1:]
         return {int(line.split()[0]): line.split(None, 1)[1] for line in top}
 
 

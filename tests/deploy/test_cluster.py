@@ -94,9 +94,10 @@ class Cluster:
     def kill(self, container: str, command: str) -> None:
         """Kill -9 a process of a worker, and wait until its container is healthy again."""
         before = self.state(container)["RestartCount"]
-        found = self.engine.processes(container).items()
-        (process,) = (pid for pid, words in found if command in words and "tini" not in words)
-        os.kill(process, signal.SIGKILL)
+        found = self.engine.processes(container)
+        chosen = [pid for pid, words in found.items() if command in words and "tini" not in words]
+        assert len(chosen) == 1, (found, self.state(container)["State"])
+        os.kill(chosen[0], signal.SIGKILL)
         wait_until(lambda: self.state(container)["RestartCount"] > before, 60)
         wait_until(lambda: self.state(container)["State"]["Health"]["Status"] == "healthy", 120)
 
