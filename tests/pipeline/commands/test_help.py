@@ -70,6 +70,13 @@ def finished(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+SMALL = {
+    "train.passes=4": "train.passes=0.3",
+    "model.recurrent.hidden=512": "model.recurrent.hidden=16",
+}
+"""Smaller values of settings, with which an example takes less time."""
+
+
 @pytest.mark.parametrize("name", STAGE_COMMANDS)
 def test_the_examples_of_the_stages_work(
     name: str,
@@ -83,7 +90,8 @@ def test_the_examples_of_the_stages_work(
     shutil.copytree(finished, folder)
     monkeypatch.chdir(folder)
     for example in STAGE_COMMANDS[name].examples:
-        arguments = [word.replace("=4000", "=50") for word in shlex.split(example)[1:]]
+        words = [SMALL.get(word, word) for word in shlex.split(example)[1:]]
+        arguments = [word.replace("=4000", "=50") for word in words]
         assert main(arguments) == 0, (example, capsys.readouterr().err)
 
 

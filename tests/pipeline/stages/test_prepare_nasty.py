@@ -215,9 +215,8 @@ prepare:
 """
 
 
-@pytest.mark.parametrize(
-    "mode", ["in_memory", pytest.param("multi_processing", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
 def test_all_nasty_files_with_every_option_need_bounded_memory(
     mode: str, biloom: Command, tmp_path: Path
 ) -> None:

@@ -271,6 +271,7 @@ def test_less_patience_is_refused(tiny: Tiny, stopped: tuple[Path, Manifest, str
         tiny.run("train", stopped[0], *PATIENT, "train.evaluate_rows=3")
 
 
+@pytest.mark.slow
 def test_patience_ends_a_training_in_two_processes(tiny: Tiny, biloom: Any, tmp_path: Path) -> None:
     two = ("train.rows=4", "train.devices=2")
     done = biloom.run("train", *tiny.arguments(tmp_path, *PATIENT, *two))

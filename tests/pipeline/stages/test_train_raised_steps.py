@@ -84,6 +84,7 @@ def test_raised_steps_print_how_the_schedule_changes(tiny: Tiny, tmp_path: Path)
     assert len(losses(tmp_path)) == 60
 
 
+@pytest.mark.slow
 def test_raised_steps_that_were_killed_at_any_write_are_resumed(tiny: Tiny, tmp_path: Path) -> None:
     tiny.run("train", tmp_path / "whole", *STILL, "train.steps=60")
 

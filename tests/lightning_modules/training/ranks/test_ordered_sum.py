@@ -97,12 +97,12 @@ def mean(ranks: int) -> list[Tensor]:
     return [one / ranks for one in total]
 
 
-@pytest.mark.parametrize("world", [1, 4])
+@pytest.mark.parametrize("world", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_element_is_summed_in_the_order_of_ranks(together: Together, world: int) -> None:
     assert together(SETTING + CLASS + BUCKETS, world) == [(0, "")] * world
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_gradients_can_be_sent_in_bf16(together: Together, world: int) -> None:
     assert together(SETTING + CLASS + BF16, world) == [(0, "")] * world
 
