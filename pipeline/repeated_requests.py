@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 LOGGER = "botocore.retries.standard"
-"""Logger of botocore, which s3fs also uses, with a record for each answer and each missing one."""
+"""Logger of botocore, which s3fs also uses, with a record for each attempt of a request."""
 REPEATED = "Retry needed, retrying"
 """Start of the record if the request is repeated."""
 PATIENCE_SECONDS = 5.0
-"""How long all requests are repeated before it is told. A busy store often refuses a few."""
+"""How long no request succeeds before the user is told. A busy store often refuses a few."""
 AGAIN_SECONDS = 60.0
 """Pause between two messages."""
 MESSAGE = (

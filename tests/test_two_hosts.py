@@ -282,6 +282,7 @@ def test_two_hosts_prepare_the_corpus_of_one_on_a_store(
             wait_until(lambda: waiting.poll() is not None, driver)
             _, err = waiting.communicate(timeout=60)
             assert waiting.returncode == 0, err
+            assert driver.poll() is None
             hosts.cut(cut)
         _, err = driver.communicate(timeout=300)
         assert "Traceback" not in err

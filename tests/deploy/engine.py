@@ -89,6 +89,10 @@ class Engine:
     def docker(self, *arguments: str, **options: Any) -> str:
         return self.run("docker", *arguments, **options)
 
+    def answers(self) -> bool:
+        """Return True if the daemon answers. Without a daemon, the client prints its own version only."""
+        return bool(self.docker("version", "--format", "{{.Server.Version}}", check=False).strip())
+
     def with_environment(self, **variables: str) -> "Engine":
         return Engine({**self.environment, **variables})
 
@@ -115,15 +119,7 @@ def engine(folder: Path) -> Iterator[Engine]:
         process = subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
     found = Engine(environment)
     try:
-        wait_until(
-            lambda: (
-                process.poll() is not None
-                or bool(
-                    found.docker("version", "--format", "{{.Server.Version}}", check=False).strip()
-                )
-            ),
-            120,
-        )
+        wait_until(lambda: process.poll() is not None or found.answers(), 120)
         assert process.poll() is None, (folder / "log").read_text()
         found.docker("info")
         yield found

@@ -253,7 +253,7 @@ def test_the_workers_of_a_killed_driver_end_with_it(
         workers = driver.children()
         driver.send_signal(signal.SIGKILL)
     assert workers
-    wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), 10)
+    wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), 3)
 
 
 def test_an_interrupt_ends_the_driver_and_its_workers_with_one_line(

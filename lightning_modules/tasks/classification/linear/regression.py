@@ -5,7 +5,7 @@ k the number of outputs: one for each label, or 1 for a number. f is the number 
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ STEPS = 200
 MANY = 3_000_000
 """Texts times labels above which logistic regression would take too long."""
 DISCRIMINANT = "linear discriminant analysis"
+"""Name of the method, see `Linear`."""
 SHRINKAGE = (1e-3, 1e-2, 1e-1, 0.5)
 """Shares of the covariance of linear discriminant analysis that are replaced by a multiple of the identity."""
 
@@ -91,17 +92,17 @@ def fit_linear(
     scale = features.std(0, dtype=np.float64)
     scale[scale < 1e-8] = 1.0
     x = ((features - mean) / scale).astype(np.float32)
-    with threads_for(x.size, max(1, len(problem.labels)), blas=True):
+    k = len(problem.labels)
+    are_many = len(truth) * k > MANY
+    with threads_for(x.size, max(1, k), blas=True):
         if problem.target == "number":
             found = _ridge(x, truth)
         elif problem.target == "several":
-            flags = truth[:, : len(problem.labels)]
-            fit = _discriminants if flags.size > MANY else _several
-            found = fit(x, flags, weights, seed)
-        elif len(truth) * len(problem.labels) > MANY:
-            found = _discriminant(x, truth, len(problem.labels), weights, seed)
+            fit_flags = _discriminants if are_many else _several
+            found = fit_flags(x, truth[:, :k], weights, seed)
         else:
-            found = _logistic(x, truth, len(problem.labels), weights, seed)
+            fit = _discriminant if are_many else _logistic
+            found = fit(x, truth, k, weights, seed)
     weight = found.weight / scale
     return replace(found, weight=weight, bias=found.bias - weight @ mean)
 
@@ -215,21 +216,17 @@ def _discriminant(
         np.add.at(means, labels, data)
         means /= np.maximum(counts, 1)[:, None]
         apart = data - means[labels]
-        weight = _separated(apart, means, shrinkage)
+        weight = _discriminant_weights(apart, means, shrinkage)
         shares = counts / len(data) if weights == "none" else (counts > 0) / (counts > 0).sum()
         bias = np.log(np.maximum(shares, 1e-300)) - (weight * means).sum(1) / 2
         bias[counts == 0] = -1e4
         return Linear(weight, bias, shrinkage, DISCRIMINANT)
 
-    tested, rest = _parts(len(y), seed)
-
-    def right(shrinkage: float) -> int:
-        found = fitted(rest, shrinkage)
+    def wrong(found: Linear, tested: npt.NDArray[np.int64]) -> int:
         outputs = x[tested].astype(np.float64) @ found.weight.T + found.bias
-        return int((outputs.argmax(1) == y[tested]).sum())
+        return int((outputs.argmax(1) != y[tested]).sum())
 
-    best = max(SHRINKAGE, key=lambda one: (right(one), one)) if len(rest) > 1 else SHRINKAGE[-1]
-    return fitted(np.arange(len(y)), best)
+    return _best_shrunk(len(y), seed, fitted, wrong)
 
 
 def _discriminants(x: Floats, flags: npt.NDArray[np.bool_], weights: Weights, seed: int) -> Linear:
@@ -240,8 +237,6 @@ def _discriminants(x: Floats, flags: npt.NDArray[np.bool_], weights: Weights, se
     """
     from scipy.sparse import csr_array
 
-    k = flags.shape[1]
-
     def fitted(rows: npt.NDArray[np.int64], shrinkage: float) -> Linear:
         data, has = x[rows].astype(np.float64), csr_array(flags[rows].astype(np.float64))
         counts = np.asarray(has.sum(0))
@@ -249,7 +244,7 @@ def _discriminants(x: Floats, flags: npt.NDArray[np.bool_], weights: Weights, se
         sums = has.T @ data
         means = sums / np.maximum(counts, 1)[:, None]
         others = (data.sum(0) - sums) / np.maximum(without, 1)[:, None]
-        weight = _separated(data - data.mean(0), means - others, shrinkage)
+        weight = _discriminant_weights(data - data.mean(0), means - others, shrinkage)
         learned = (counts > 0) & (without > 0)
         weight[~learned] = 0
         bias = np.log((counts + 0.5) / (without + 0.5))
@@ -258,23 +253,41 @@ def _discriminants(x: Floats, flags: npt.NDArray[np.bool_], weights: Weights, se
         bias -= (weight * (means + others)).sum(1) / 2
         return Linear(weight, bias, shrinkage, DISCRIMINANT)
 
-    tested, rest = _parts(len(x), seed)
-    tested = tested[: max(1, MANY // k)]
+    def cross_entropy(found: Linear, tested: npt.NDArray[np.int64]) -> float:
+        part = tested[: max(1, MANY // flags.shape[1])]
+        outputs = found.outputs(x[part])
+        return float(np.logaddexp(0, np.where(flags[part], -outputs, outputs)).mean())
 
-    def cost(shrinkage: float) -> float:
-        outputs = fitted(rest, shrinkage).outputs(x[tested])
-        return float(np.logaddexp(0, np.where(flags[tested], -outputs, outputs)).mean())
-
-    best = min(SHRINKAGE, key=lambda one: (cost(one), -one)) if len(rest) > 1 else SHRINKAGE[-1]
-    return fitted(np.arange(len(x)), best)
+    return _best_shrunk(len(x), seed, fitted, cross_entropy)
 
 
-def _separated(apart: Doubles, means: Doubles, shrinkage: float) -> Doubles:
+def _best_shrunk(
+    n: int,
+    seed: int,
+    fitted: Callable[[npt.NDArray[np.int64], float], Linear],
+    cost: Callable[[Linear, npt.NDArray[np.int64]], float],
+) -> Linear:
+    """Return the discriminant of all texts with the shrinkage that is best on a seeded part of them.
+
+    Args:
+        n: number of texts.
+        seed: seed of the part.
+        fitted: returns the discriminant of the texts with these indices, for a shrinkage.
+        cost: how badly a discriminant predicts the texts with these indices.
+    """
+    tested, rest = _parts(n, seed)
+    best = SHRINKAGE[-1]
+    if len(rest) > 1:
+        best = min(SHRINKAGE, key=lambda one: (cost(fitted(rest, one), tested), -one))
+    return fitted(np.arange(n), best)
+
+
+def _discriminant_weights(apart: Doubles, means: Doubles, shrinkage: float) -> Doubles:
     """Return the (k, f) weights of a discriminant.
 
     Args:
-        apart: differences between the texts and the means of what they belong to, (n, f).
-        means: (k, f).
+        apart: the texts less the mean of their label, or of all texts, (n, f).
+        means: for each label its mean, or its mean less that of the other texts, (k, f).
         shrinkage: one of `SHRINKAGE`.
     """
     covariance = apart.T @ apart / len(apart)
