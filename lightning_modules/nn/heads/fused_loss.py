@@ -242,7 +242,9 @@ def _tile_buffer(h: Tensor, w: Tensor) -> Tensor:
 
 
 def _buffer(h: Tensor, rows: int, size: int) -> Tensor:
-    return h.new_empty(rows, -(-size // ALIGNED) * ALIGNED)
+    shape = rows, -(-size // ALIGNED) * ALIGNED
+    # On a CPU with AMX, torch.mm multiplies what lies behind a bfloat16 row by 0: NaN, if it is not finite.
+    return h.new_empty(shape) if h.is_cuda else h.new_zeros(shape)
 
 
 def _logits(h: Tensor, w: Tensor, buffer: Tensor) -> Tensor:

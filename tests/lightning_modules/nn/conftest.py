@@ -1,6 +1,6 @@
-"""A fixture for tests of output layers."""
+"""Fixtures: memory that was not initialized is NaN; log-probabilities of an output layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -8,6 +8,15 @@ import torch
 from torch import Tensor
 
 LogProb = Callable[[Any, Tensor], Tensor]
+
+
+@pytest.fixture(autouse=True)
+def _uninitialized_memory_is_nan() -> Iterator[None]:
+    """Let a result that depends on memory of torch.empty fail in each run, not in one of a hundred."""
+    assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="session")
