@@ -27,7 +27,7 @@ from preprocess.config import SentencePieceConfig, Source
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
 from preprocess.files.manifest import ManifestError, read_manifest
-from preprocess.reading.formats import INSTALLED_DOCS
+from preprocess.reading.formats.detection import INSTALLED_DOCS
 from preprocess.reading.listing import list_source
 from preprocess.text.config import SPLITS
 from preprocess.tokenizers.subwords import read_sentencepiece

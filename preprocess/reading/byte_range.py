@@ -1,7 +1,6 @@
 """Reading of the raw bytes of a range of a file, and the error for files that cannot be read."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
@@ -127,13 +126,6 @@ class RawRange:
         """End of the bytes of the range that were read and hashed."""
         return min(self._position, self._piece.end)
 
-    def starts_line(self) -> bool:
-        """Return True if a line starts at the start of the range."""
-        if self._piece.start == 0:
-            return True
-        self._file.seek(self._piece.start - 1)
-        return self._file.read(1) == b"\n"
-
     def __iter__(self) -> Iterator[bytes]:
         yield from self.rest_of_range()
         while self._position < self._piece.bytes:
@@ -171,71 +163,3 @@ def first_bytes(piece: Range, file: BinaryIO) -> bytes:
         return storage.read_bytes(piece.path, 0, HEAD_BYTES)
     # At most the file's size, because reading past the end costs another call.
     return file.read(min(HEAD_BYTES, piece.bytes))
-
-
-def read_at(file: BinaryIO, start: int, end: int) -> bytes:
-    """Return the bytes ``[start, end)`` of a file, fewer at its end."""
-    file.seek(start)
-    return file.read(end - start)
-
-
-def in_pieces(read: Callable[[int, int], bytes]) -> Iterator[bytes]:
-    """Yield all bytes that ``read`` returns by offsets, as `read_at` and `Tape.read` do."""
-    start = 0
-    while data := read(start, start + HEAD_BYTES):
-        yield data
-        start += len(data)
-
-
-class Tape:
-    """Iterates over the chunks of a stream, and returns bytes near the present chunk by offset.
-
-    Args:
-        chunks: the stream. An error in it is raised after the chunks before it.
-        limit: bytes before the present chunk that `read` can still return.
-    """
-
-    def __init__(self, chunks: Iterable[bytes], limit: int) -> None:
-        self._chunks = iter(chunks)
-        self._limit = limit
-        self._behind: deque[bytes] = deque()
-        self._ahead: deque[bytes] = deque()
-        self._start = 0  # offset of the first byte behind
-        self._position = 0  # offset of the first byte ahead
-        self._end = 0
-        self._error: DamagedFile | None = None
-
-    def __iter__(self) -> Iterator[bytes]:
-        while self._ahead or self._pull():
-            data = self._ahead.popleft()
-            self._behind.append(data)
-            while self._position - self._start - len(self._behind[0]) >= self._limit:
-                self._start += len(self._behind.popleft())
-            self._position += len(data)
-            yield data
-        if self._error:
-            raise self._error
-
-    def read(self, start: int, end: int) -> bytes:
-        """Return the bytes ``[start, end)``, fewer at the end of the stream."""
-        while self._end < end and self._pull():
-            pass
-        pieces: list[bytes] = []
-        offset = self._start
-        for data in (*self._behind, *self._ahead):
-            if offset < end and offset + len(data) > start:
-                pieces.append(data[max(start - offset, 0) : end - offset])
-            offset += len(data)
-        return b"".join(pieces)
-
-    def _pull(self) -> bool:
-        """Read one chunk ahead; return False at the end of the stream."""
-        try:
-            data = next(self._chunks, None)
-        except DamagedFile as error:
-            self._error, data = error, None
-        if data is None:
-            return False
-        self._ahead.append(data)
-        self._end += len(data)
-        return True

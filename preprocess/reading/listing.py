@@ -10,7 +10,7 @@ from preprocess.files.errors import StorageError
 from preprocess.files.search.find import FileInfo, find_files
 from preprocess.files.search.folders import EntryKeys
 from preprocess.reading import installed_docs
-from preprocess.reading.formats import INSTALLED_DOCS
+from preprocess.reading.formats.detection import INSTALLED_DOCS
 from preprocess.work import folder as work
 
 

@@ -5,93 +5,41 @@ read to its end raises an error; with ``damaged_files=skip``, it is counted as a
 readable documents. Memory is bounded by one block and one record of at most ``max_document_bytes``.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import chain
 from typing import BinaryIO
 
 import xxhash
 
-from preprocess.config import PrepareConfig, Source
+from preprocess.config import Source
 from preprocess.errors import UserError, one_line
 from preprocess.files import storage
-from preprocess.reading.block import Block, Place, Rejected, join_small
+from preprocess.reading.block import Block, Rejected, join_small
 from preprocess.reading.byte_range import (
-    HEAD_BYTES,
-    NOTHING,
-    OLD_LINE_ENDS,
     DamagedFile,
     RangeRead,
     RawRange,
-    Tape,
     UnreadableFile,
-    damaged_file,
     first_bytes,
-    in_pieces,
-    read_at,
     read_errors_as_damaged,
 )
-from preprocess.reading.compression import find_compression, unpack
-from preprocess.reading.encodings.decoding import AUTO, blank_lines, is_cuttable, to_utf8
-from preprocess.reading.encodings.wrong import (
-    STRETCH_BYTES,
-    ReadBytes,
-    Stretches,
-    choose_encoding,
-)
-from preprocess.reading.formats import Format, find_format
-from preprocess.reading.kinds.detector import Detector
-from preprocess.reading.parquet import read_parquet
-from preprocess.reading.records import (
-    Oversized,
-    Records,
-    has_old_line_ends,
-    whole_file,
-    whole_lines,
-    whole_paragraphs,
-    without_mark,
-)
-from preprocess.reading.text_reader import TextReader
+from preprocess.reading.documents import read_documents
+from preprocess.reading.options import BLOCK_BYTES, DEFAULT_LIMITS, ReadOptions
+from preprocess.reading.options import Limits as Limits
+from preprocess.reading.stream import Findings, Stream, read_at
 from preprocess.reading.units import Range, Unit
 from preprocess.text.config import CleaningConfig
 
 MOST_MESSAGES = 20
 """Maximum number of unreadable files of a unit that an error names."""
-BLOCK_BYTES = 256 * 1024
-"""Default raw bytes per block. This fits the processor's cache; with blocks of 4 MB, reading takes
-about 1.5 times as long."""
-_FIELDS = PrepareConfig.model_fields
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits of a reader, with the defaults of `PrepareConfig`.
-
-    Attributes:
-        max_document_bytes: bytes above which a record is rejected as "oversized".
-        max_expansion: ratio of uncompressed to compressed bytes above which a file counts as damaged;
-            files that unpack to at most 256 MB never do.
-        skip_damaged: yield a `Rejected` for a damaged file instead of raising `DamagedFile`.
-    """
-
-    max_document_bytes: int = _FIELDS["max_document_bytes"].default
-    max_expansion: int = _FIELDS["max_expansion"].default
-    skip_damaged: bool = False
-
-    @staticmethod
-    def of(config: PrepareConfig) -> "Limits":
-        """Return the limits that a config sets."""
-        return Limits(
-            config.max_document_bytes, config.max_expansion, config.damaged_files == "skip"
-        )
 
 
 def read_unit(
     unit: Unit,
     source: Source,
     cleaning: CleaningConfig,
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT_LIMITS,
     block_bytes: int = BLOCK_BYTES,
     alive: Callable[[], None] = lambda: None,
 ) -> "UnitReader":
@@ -117,7 +65,8 @@ def read_unit(
         block_bytes: raw bytes per block, approximately.
         alive: called after every few hundred kilobytes, also inside a long document, to show progress.
     """
-    return UnitReader(unit, source, cleaning, limits, block_bytes, alive)
+    drop_invalid = cleaning.invalid_bytes == "drop"
+    return UnitReader(unit, ReadOptions(source, limits, drop_invalid, block_bytes, alive))
 
 
 class UnitReader:
@@ -133,25 +82,22 @@ class UnitReader:
             file without text; empty for other ranges.
     """
 
-    def __init__(
-        self,
-        unit: Unit,
-        source: Source,
-        cleaning: CleaningConfig,
-        limits: Limits,
-        block_bytes: int,
-        alive: Callable[[], None],
-    ) -> None:
+    def __init__(self, unit: Unit, options: ReadOptions) -> None:
         self._unit = unit
-        self._source = source
-        self._drop_invalid = cleaning.invalid_bytes == "drop"
-        self._limits = limits
-        self._block_bytes = block_bytes
-        self._alive = alive
+        self._options = options
         self.digests: list[str] = []
-        self.encodings: list[str] = []
-        self.notes: list[str] = []
+        self._findings: list[Findings] = []
         self._open: tuple[RawRange, xxhash.xxh3_128] | None = None
+
+    @property
+    def encodings(self) -> list[str]:
+        """Encoding of each range; see the class."""
+        return [found.encoding for found in self._findings]
+
+    @property
+    def notes(self) -> list[str]:
+        """Note of each range; see the class."""
+        return [found.note for found in self._findings]
 
     def read_so_far(self) -> list[RangeRead]:
         """Return what was read of each range until now.
@@ -172,8 +118,8 @@ class UnitReader:
                 encoding, and ``skip_damaged`` is not set.
             UserError: a file needs a package that is not installed, or more memory.
         """
-        self.digests, self.encodings, self.notes, self._open = [], [], [], None
-        return join_small(self._blocks(), self._block_bytes)
+        self.digests, self._findings, self._open = [], [], None
+        return join_small(self._blocks(), self._options.block_bytes)
 
     def _blocks(self) -> Iterator[Block]:
         for number, piece in enumerate(self._unit.ranges):
@@ -199,16 +145,17 @@ class UnitReader:
     def _read_range(self, piece: Range) -> Iterator[Block]:
         """Yield the blocks of a range; their raw bytes sum to its length, even in a damaged file."""
         taken = 0
-        self.encodings.append("")
-        self.notes.append("")
+        findings = Findings()
+        self._findings.append(findings)
         digest = xxhash.xxh3_128()
         rejected: list[Rejected] = []
         try:
             with read_errors_as_damaged(piece.path), storage.open_read(piece.path) as file:
-                raw = RawRange(file, piece, self._block_bytes, digest)
+                raw = RawRange(file, piece, self._options.block_bytes, digest)
                 self._open = raw, digest
                 try:
-                    for block in self._read_documents(piece, file, raw):
+                    stream = _range_stream(piece, file, raw, findings)
+                    for block in read_documents(stream, self._options):
                         size = raw.take()
                         taken += size
                         yield replace(block, raw_bytes=size)
@@ -226,7 +173,7 @@ class UnitReader:
         self._open = None
 
     def _skipped(self, piece: Range, error: DamagedFile) -> list[Rejected]:
-        if not self._limits.skip_damaged:
+        if not self._options.limits.skip_damaged:
             raise error
         if isinstance(error, UnreadableFile) and piece.start > 0:
             # The first range counts the file.
@@ -235,115 +182,17 @@ class UnitReader:
         message = str(error).replace(one_line(piece.path), one_line(piece.name))
         return [Rejected(error.reason, message, piece.name)]
 
-    def _read_documents(self, piece: Range, file: BinaryIO, raw: RawRange) -> Iterator[Block]:
-        source, limit = self._source, self._limits.max_document_bytes
-        head = first_bytes(piece, file)
-        compression = find_compression(head)
-        if compression and piece.start > 0:
-            return
-        chunks: Iterable[bytes] = raw
-        read: ReadBytes = partial(read_at, file)
-        if compression:
-            most = self._limits.max_expansion
-            unpacked = unpack(raw, compression, self._block_bytes, piece.path, piece.bytes, most)
-            chunks = tape = self._tape(unpacked)
-            head, read = tape.read(0, HEAD_BYTES), tape.read
-            if not head:
-                self.notes[-1] = NOTHING
-        kind = find_format(source, piece.name, head)
-        detector = Detector(source, piece, compression is not None, limit)
-        detector.check(kind, head)
-        if kind == "parquet":
-            # Rows are not read in the order of bytes, so the range is hashed before them.
-            yield from (Block([], [], 0, 0) for _ in raw.rest_of_range())
-            blocks = read_parquet(file, piece, source, self._drop_invalid, limit, self._block_bytes)
-            first = next(blocks, None)
-            if first is None and piece.end - piece.start == piece.bytes:
-                self.notes[-1] = NOTHING
-            yield from chain([first] if first else [], blocks)
-            return
-        stream = compression is not None
-        place: Place = "unpacked byte" if stream else "byte"
-        skip = self._limits.skip_damaged
-        encoding = known = "utf-8"
-        if kind != "docstrings":
-            try:
-                size = None if stream else piece.bytes
-                encoding = known = choose_encoding(piece.path, head, source.encoding, size, read)
-            except DamagedFile:
-                # The first range counts the file.
-                if piece.start > 0 and skip:
-                    return
-                raise
-            if source.encoding == AUTO:
-                self.encodings[-1] = encoding
-        if not is_cuttable(encoding):
-            if piece.start > 0:
-                return
-            chunks = tape = self._tape(_as_utf8(chunks, encoding, piece.path))
-            encoding, stream, read, place = "utf-8", True, tape.read, "UTF-8 byte"
-        if not piece.start and kind != "docstrings" and source.document != "file":
-            start = head if known == encoding else read(0, HEAD_BYTES)
-            if has_old_line_ends(start):
-                self.notes[-1] = OLD_LINE_ENDS
-        if kind is None:
-            kind = detector.find(in_pieces(read), encoding)
-        stretches = Stretches(piece.path, encoding, known, read, skip)
-        text = TextReader(piece.name, encoding, self._drop_invalid, limit, stretches, place)
-        for records in self._records(kind, self._reported(chunks), piece, raw, stream, encoding):
-            if isinstance(records, Oversized):
-                yield text.read_oversized(records)
-            elif kind == "docstrings":
-                yield text.read_python(records)
-            elif kind == "jsonl":
-                yield text.read_jsonl(records, source.text_field, source.id_field)
-            elif source.document == "line":
-                yield text.read_lines(records)
-            elif source.document == "paragraph":
-                yield text.read_paragraphs(records)
-            else:
-                yield text.read_file(records)
 
-    def _reported(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
-            self._alive()
-            yield chunk
-
-    def _tape(self, chunks: Iterable[bytes]) -> Tape:
-        return Tape(chunks, self._limits.max_document_bytes + STRETCH_BYTES + self._block_bytes)
-
-    def _records(
-        self,
-        kind: Format,
-        chunks: Iterable[bytes],
-        piece: Range,
-        raw: RawRange,
-        stream: bool,
-        encoding: str,
-    ) -> Iterator[Records | Oversized]:
-        """Yield the records of a range, or of a whole file if ``chunks`` are a ``stream``."""
-        limit = self._limits.max_document_bytes
-        if kind == "docstrings":
-            return whole_file(chunks, limit)
-        marked = encoding == "utf-8"
-        if kind == "text" and self._source.document == "file":
-            records = whole_file(chunks, limit)
-            return without_mark(records) if marked else records
-        start, end = (0, None) if stream else (piece.start, piece.end)
-        paragraphs = kind == "text" and self._source.document == "paragraph"
-        starts_line = stream or raw.starts_line()
-        last = None if paragraphs else end
-        size = None if stream else piece.bytes
-        lines = whole_lines(chunks, start, last, starts_line, limit, size)
-        lines = without_mark(lines) if marked else lines
-        if not paragraphs:
-            return lines
-        return whole_paragraphs(lines, start, end, blank_lines(encoding), limit)
-
-
-def _as_utf8(chunks: Iterable[bytes], encoding: str, path: str) -> Iterator[bytes]:
-    try:
-        yield from to_utf8(chunks, encoding)
-    except UnicodeError as error:
-        # Python's decoder fails on long runs of invalid escape sequences.
-        raise damaged_file(path, f"cannot be read as {encoding} ({error})") from error
+def _range_stream(piece: Range, file: BinaryIO, raw: RawRange, findings: Findings) -> Stream:
+    return Stream(
+        piece.name,
+        piece.path,
+        first_bytes(piece, file),
+        raw,
+        partial(read_at, file),
+        piece.start,
+        piece.end,
+        piece.bytes,
+        file,
+        findings=findings,
+    )

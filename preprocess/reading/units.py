@@ -11,7 +11,7 @@ from typing import Any
 
 from preprocess.config import Source
 from preprocess.files.search.find import FileInfo
-from preprocess.reading.formats import is_never_cut, is_never_empty
+from preprocess.reading.formats.detection import is_never_cut, is_never_empty
 
 SMALL_UNIT_BYTES = 8 * 1024**2
 LARGE_UNIT_BYTES = 32 * 1024**2

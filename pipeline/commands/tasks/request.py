@@ -8,7 +8,7 @@ from lightning_modules.tasks.training_config import TaskOptions
 from preprocess.errors import UserError, one_line
 from preprocess.files.fingerprint import plain
 from preprocess.files.manifest import hash_file, read_manifest
-from preprocess.reading.formats import INSTALLED_DOCS
+from preprocess.reading.formats.detection import INSTALLED_DOCS
 from preprocess.reading.labelled.content import STANDARD_INPUT
 from preprocess.reading.labelled.installed import installed_content
 from preprocess.section import result_fields

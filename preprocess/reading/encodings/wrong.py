@@ -6,7 +6,6 @@ multiples of that size, so that the result does not depend on how the file is cu
 """
 
 import re
-from collections.abc import Callable
 
 from preprocess.errors import UserError, one_line
 from preprocess.reading.byte_range import HEAD_BYTES, DamagedFile
@@ -26,9 +25,8 @@ from preprocess.reading.encodings.likely import (
     is_wide,
     likely_encoding,
 )
+from preprocess.reading.stream import ReadBytes
 
-ReadBytes = Callable[[int, int], bytes]
-"""Returns the bytes ``[start, end)`` of a file or stream, fewer at its end."""
 STRETCH_BYTES = 1 << 20
 # Text is not in its encoding if the invalid characters are more than the first share of all its
 # characters, more than the second share of those outside ASCII, and at least the third number.

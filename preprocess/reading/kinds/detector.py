@@ -7,7 +7,13 @@ from preprocess.config import Source
 from preprocess.reading.byte_range import HEAD_BYTES, unreadable_file
 from preprocess.reading.compression import find_compression
 from preprocess.reading.encodings.decoding import AUTO, find_encoding
-from preprocess.reading.formats import PARQUET_MAGIC, Format, ends_with, find_shape
+from preprocess.reading.formats.detection import (
+    PARQUET_MAGIC,
+    Format,
+    ends_with,
+    find_shape,
+    is_never_empty,
+)
 from preprocess.reading.kinds.json_shape import is_document
 from preprocess.reading.kinds.signatures import (
     COMPRESSED,
@@ -15,12 +21,11 @@ from preprocess.reading.kinds.signatures import (
     CSV,
     HTML,
     JSON,
-    PARQUET,
     XML,
     Kind,
     find_kind,
 )
-from preprocess.reading.units import Range
+from preprocess.reading.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -32,48 +37,45 @@ class Detector:
 
     Attributes:
         source: the file's source.
-        piece: a range of the file.
-        packed: True if the file is compressed.
+        stream: a range of the file, uncompressed.
         limit: maximum bytes of a line that are read to recognise JSON.
     """
 
     source: Source
-    piece: Range
-    packed: bool
+    stream: Stream
     limit: int
 
-    def check(self, file_format: Format | None, head: bytes) -> None:
+    def check(self, file_format: Format | None) -> None:
         """Check the first bytes of a file.
 
         Args:
-            file_format: its format as `preprocess.reading.formats.find_format` returns it.
-            head: its first `HEAD_BYTES`, uncompressed.
+            file_format: its format as `find_format` returns it.
 
         Raises:
             UnreadableFile: the file is not text, or is empty although its format does not allow that.
         """
-        if not self.piece.bytes:
-            # Planning leaves out other empty files (`is_never_empty`).
+        stream, head = self.stream, self.stream.head
+        if stream.size == 0 and is_never_empty(self.source, stream.name):
             problem = "this file is empty (0 bytes), which no intact file of its format is"
-            raise unreadable_file(self.piece.path, problem, "copy it again", "damaged_file")
+            raise unreadable_file(stream.path, problem, "copy it again", "damaged_file")
         # Of Python sources only the prose is read, whatever else is in the file.
         if self.source.format == "text" or file_format == "docstrings":
             return
-        if file_format == "parquet" and head.startswith(PARQUET_MAGIC) and not self.packed:
+        if file_format == "parquet" and head.startswith(PARQUET_MAGIC):
             return
         encoding = find_encoding(head, self.source.encoding)
         encoding = "utf-8" if encoding == AUTO else encoding
-        if self.packed and find_compression(head):
+        if self.stream.packed and find_compression(head):
             self._refuse(COMPRESSED)
-        if found := find_kind(head, encoding, self.piece.name):
+        if found := find_kind(head, encoding, stream.name):
             self._refuse(found)
         is_complete = len(head) < HEAD_BYTES
         if file_format == "jsonl" and is_document(head.decode(encoding, "ignore"), is_complete):
             self._refuse(JSON)
-        if file_format is None and ends_with(self.piece.name, ".csv", ".tsv"):
+        if file_format is None and ends_with(stream.name, ".csv", ".tsv"):
             self._refuse(CSV)
         if file_format is None and ends_with(
-            self.piece.name, ".conllu", ".conll", ".conllx", ".conllup"
+            stream.name, ".conllu", ".conll", ".conllx", ".conllup"
         ):
             self._refuse(CONLL)
         # A fragment or simple markup begins like lines of text with tags, so the name decides.
@@ -82,7 +84,7 @@ class Detector:
             and head.decode(encoding, "ignore").lstrip("\ufeff \t\r\n")[:1] == "<"
         ):
             for markup, endings in ((HTML, (".html", ".htm", ".xhtml")), (XML, (".xml",))):
-                if ends_with(self.piece.name, *endings):
+                if ends_with(stream.name, *endings):
                     self._refuse(markup)
 
     def find(self, chunks: Iterable[bytes], encoding: str) -> Format:
@@ -95,15 +97,16 @@ class Detector:
         Raises:
             UnreadableFile: the file is JSON, but not JSON Lines.
         """
-        strict = ends_with(self.piece.name, ".json")
+        strict = ends_with(self.stream.name, ".json")
         shape = find_shape(chunks, encoding, self.source.text_field, self.limit, strict)
         if shape == "document":
             self._refuse(JSON)
         return "jsonl" if shape else "text"
 
     def _refuse(self, kind: Kind) -> None:
-        inside = " inside a compressed file" if self.packed else ""
-        remedy = "unpack it" if self.packed and kind is PARQUET else kind.remedy
+        inside = " inside a compressed file" if self.stream.packed else ""
+        remedy = kind.remedy
         if kind.readable:
             remedy += ", set format: text on its source to read its lines as text"
-        raise unreadable_file(self.piece.path, f"this is {kind.what}{inside}", remedy, "not_text")
+        problem = f"this is {kind.what}{inside}"
+        raise unreadable_file(self.stream.path, problem, remedy, "not_text")

@@ -1,7 +1,7 @@
 """Reading texts with labels from a file of any supported format."""
 
 from preprocess.errors import UserError, one_line
-from preprocess.reading.formats import INSTALLED_DOCS
+from preprocess.reading.formats.detection import INSTALLED_DOCS
 from preprocess.reading.labelled.content import (
     Content,
     decode_whole,

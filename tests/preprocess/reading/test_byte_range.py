@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from preprocess.config import Source
 from preprocess.files import storage
-from preprocess.reading.byte_range import DamagedFile, Tape, read_errors_as_damaged
+from preprocess.reading.byte_range import DamagedFile, read_errors_as_damaged
 from preprocess.reading.listing import list_source
 from preprocess.reading.reader import Limits, UnitReader, read_unit
+from preprocess.reading.stream import Tape
 from preprocess.reading.units import Unit, plan_units
 from preprocess.text.config import CleaningConfig
 

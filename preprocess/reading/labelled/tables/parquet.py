@@ -6,13 +6,13 @@ from typing import Any, BinaryIO
 
 from preprocess.errors import UserError, one_line
 from preprocess.reading.encodings.decoding import decode
+from preprocess.reading.formats.parquet import open_parquet
 from preprocess.reading.kinds.columns import column_of
 from preprocess.reading.kinds.json_shape import MISSING
 from preprocess.reading.labelled.columns import SAMPLE, find_roles, listed
 from preprocess.reading.labelled.options import LabelledTextOptions
 from preprocess.reading.labelled.rows import Row, Rows, as_string, flagged_row, unused_note
 from preprocess.reading.labelled.tables.rows import shown_columns
-from preprocess.reading.parquet import open_parquet
 
 _BATCH = 1024
 _NO_LABEL = -1

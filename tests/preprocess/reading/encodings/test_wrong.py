@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from preprocess.config import Source
 from preprocess.errors import UserError
-from preprocess.reading import reader
+from preprocess.reading import documents, reader
 from preprocess.reading.byte_range import HEAD_BYTES, DamagedFile
 from preprocess.reading.changed_inputs import ranges_read
 from preprocess.reading.encodings import wrong
@@ -264,7 +264,7 @@ def test_left_out_records_do_not_depend_on_how_the_file_is_cut(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wrong, "STRETCH_BYTES", 8)
         patch.setattr(wrong, "_RULES", ((0.1, 0.5, 2),))
-        patch.setattr(reader, "choose_encoding", lambda *_: "utf-8")
+        patch.setattr(documents, "choose_encoding", lambda *_: "utf-8")
         given = {"limits": SKIP, "document": document}
         assert read_file(path, unit_bytes, block_bytes, **given) == read_file(path, **given)
 

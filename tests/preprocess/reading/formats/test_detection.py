@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from preprocess.config import Source
-from preprocess.reading.formats import find_format, find_shape, is_never_cut, is_never_empty
+from preprocess.reading.formats.detection import (
+    find_format,
+    find_shape,
+    is_never_cut,
+    is_never_empty,
+)
 from preprocess.reading.listing import list_source
 
 Read = Callable[..., Any]  # fixture of conftest.py

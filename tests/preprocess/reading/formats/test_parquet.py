@@ -4,6 +4,7 @@ import gzip
 import io
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import pytest
 from preprocess.config import Source
 from preprocess.errors import UserError
 from preprocess.files.storage import write_bytes
+from preprocess.reading import documents
 from preprocess.reading.byte_range import DamagedFile, UnreadableFile
+from preprocess.reading.formats.parquet import read_parquet
 from preprocess.reading.listing import list_source
-from preprocess.reading.parquet import read_parquet
+from preprocess.reading.options import ReadOptions
 from preprocess.reading.reader import Limits, read_unit
-from preprocess.reading.units import Range, plan_units
+from preprocess.reading.stream import Stream, read_at
+from preprocess.reading.units import plan_units
 from preprocess.text.config import CleaningConfig
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -124,14 +128,22 @@ def test_an_invalid_file_raises_or_is_skipped(
     assert [one.reason for one in block.rejected] == ["damaged_file"]
 
 
-def test_a_parquet_file_inside_a_compressed_one_is_refused(tmp_path: Path, read_file: Read) -> None:
-    path = write(tmp_path / "a", {"text": ["one"] * 50})
+def test_a_parquet_file_inside_a_compressed_one_is_read_in_memory(
+    tmp_path: Path, read_file: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"text {number}" for number in range(100)]
+    path = write(tmp_path / "a", {"text": texts}, rows=30)
     path.write_bytes(gzip.compress(path.read_bytes()))
-    for form in ("auto", "parquet"):
-        with pytest.raises(
-            UnreadableFile, match="a: this is a Parquet file inside a compressed file; unpack it, "
-        ):
-            read_file(path, format=form)
+    for sizes in ((1 << 30, 4096), (1024, 16)):
+        block, places = read_file(path, *sizes)
+        assert block.documents == texts
+        assert places == [f"a:row {row}" for row in range(100)]
+    monkeypatch.setattr(documents, "MOST_IN_MEMORY", 1000)
+    message = "a: its format is read in memory if it is packed, up to 1,000 bytes; unpack it, leave"
+    with pytest.raises(UnreadableFile, match=message):
+        read_file(path)
+    block, _ = read_file(path, limits=Limits(skip_damaged=True))
+    assert [(one.reason, one.where) for one in block.rejected] == [("oversized", "a")]
 
 
 def test_a_column_of_nulls_has_no_text(tmp_path: Path, read_file: Read) -> None:
@@ -202,9 +214,10 @@ def test_an_error_of_disk_or_network_is_not_an_invalid_file(tmp_path: Path, erro
             raise error
 
     data = write(tmp_path / "a", {"text": ["one"]}).read_bytes()
-    piece = Range("a", "s3://b/a", 0, len(data), len(data), "")
+    file = File(data)
+    stream = Stream("a", "s3://b/a", data, [data], partial(read_at, file), file=file)
     with pytest.raises(type(error), match=str(error.args[-1])):
-        list(read_parquet(File(data), piece, Source(path="x"), False, 1024, 1024))
+        list(read_parquet(stream, ReadOptions(Source(path="x"))))
 
 
 def test_a_missing_pyarrow_is_refused_with_the_extra_to_install(

@@ -8,51 +8,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from preprocess.config import Source
 from preprocess.errors import UserError, one_line
 from preprocess.reading.block import Block, Locations, Rejected, excerpt, location, place_prefix
 from preprocess.reading.byte_range import damaged_file, unreadable_file
 from preprocess.reading.encodings.decoding import decode, replace_invalid
 from preprocess.reading.kinds.columns import check_columns, column_of
-from preprocess.reading.units import Range
+from preprocess.reading.options import ReadOptions
+from preprocess.reading.stream import Stream
 
 _READ_BYTES = 1 << 20
 _MOST_ROWS = 65_536
 
 
-def read_parquet(
-    file: BinaryIO, piece: Range, source: Source, drop_invalid: bool, limit: int, block_bytes: int
-) -> Iterator[Block]:
-    """Yield the documents of the row groups that start in a range.
+def read_parquet(stream: Stream, options: ReadOptions) -> Iterator[Block]:
+    """Yield the documents of the row groups that start in a range; the stream needs a file.
 
     The text column may contain strings or UTF-8 bytes, plain or dictionary-encoded, or only nulls. It
     may be a field of a struct, named with dots.
-
-    Args:
-        file: the open file.
-        piece: the range.
-        source: names the columns of texts and ids.
-        drop_invalid: reject texts with invalid UTF-8; otherwise invalid bytes become U+FFFD.
-        limit: largest bytes of a text; longer ones are rejected as "oversized".
-        block_bytes: bytes of text per block, approximately.
 
     Raises:
         DamagedFile: the file is not valid Parquet, or has no such column of texts.
         UserError: pyarrow is not installed.
     """
+    source, path = options.source, stream.path
+    assert stream.file, "Parquet needs random access"
     columns = [source.text_field] + ([source.id_field] if source.id_field else [])
-    with open_parquet(file, piece.path) as (pyarrow, table):
-        check_columns(pyarrow, table.schema_arrow, piece.path, source.text_field, source.id_field)
+    with open_parquet(stream.file, path) as (pyarrow, table):
+        check_columns(pyarrow, table.schema_arrow, path, source.text_field, source.id_field)
         row = 0
         for number in range(table.num_row_groups):
             group = table.metadata.row_group(number)
-            if group.num_rows and piece.start <= _first_byte(group) < piece.end:
+            if group.num_rows and _starts_in(stream, group):
                 batch_row = row
-                rows = _batch_rows(group, source.text_field, block_bytes)
+                rows = _batch_rows(group, source.text_field, options.block_bytes)
                 for batch in table.iter_batches(rows, [number], columns, use_threads=False):
-                    yield _read_batch(
-                        pyarrow, batch, batch_row, piece.name, source, drop_invalid, limit
-                    )
+                    yield _read_batch(pyarrow, batch, batch_row, stream.name, options)
                     batch_row += batch.num_rows
             row += group.num_rows
 
@@ -104,6 +94,11 @@ def _pyarrow(path: str) -> Any:
     return pyarrow
 
 
+def _starts_in(stream: Stream, group: Any) -> bool:
+    first = _first_byte(group)
+    return stream.start <= first and (stream.end is None or first < stream.end)
+
+
 def _first_byte(group: Any) -> int:
     """Return the byte offset of a row group."""
     offsets: list[int] = []
@@ -131,10 +126,9 @@ def _read_batch(
     batch: Any,
     first_row: int,
     name: str,
-    source: Source,
-    drop_invalid: bool,
-    limit: int,
+    options: ReadOptions,
 ) -> Block:
+    source = options.source
     texts = column_of(batch, source.text_field)
     if pyarrow.types.is_dictionary(texts.type):
         texts = texts.dictionary_decode()
@@ -153,11 +147,11 @@ def _read_batch(
         reason, text = "", ""
         if value is None:
             reason = "missing_text_field"
-        elif len(value) > limit:
+        elif len(value) > options.limits.max_document_bytes:
             reason = "oversized"
         else:
             text, invalid = decode(value, "utf-8")
-            if invalid and drop_invalid:
+            if invalid and options.drop_invalid:
                 reason = "invalid_bytes"
             elif invalid:
                 text, count = replace_invalid(text)
