@@ -12,16 +12,15 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
 from preprocess.errors import without_secrets_of
-from preprocess.files.archive import open_archive
 from preprocess.files.durability import sync_data, sync_folder, sync_name
 from preprocess.files.errors import (
     ReportingStore,
     StorageError,
-    StoreError,
     report_write_errors,
     store_failed,
 )
@@ -30,6 +29,10 @@ from preprocess.files.paths import absolute as absolute
 from preprocess.files.paths import is_remote as is_remote
 from preprocess.files.paths import join as join
 from preprocess.files.paths import local_path as local_path
+from preprocess.files.remote.archive import open_archive
+from preprocess.files.remote.ranged_file import Part as Part
+from preprocess.files.remote.ranged_file import RangedFile
+from preprocess.files.remote.ranges import may_ignore_ranges, read_range
 from preprocess.files.temporary import TEMPORARY as TEMPORARY
 from preprocess.files.temporary import remove_orphans, temporary_folder, temporary_name
 from preprocess.files.write_checks import check_no_folder, check_write
@@ -81,48 +84,37 @@ def read_bytes(path: str, start: int = 0, end: int | None = None) -> bytes:
         FileNotFoundError: the file does not exist.
     """
     if is_remote(path):
-        return _read_remote(path, start, end)
+        return read_range(*open_remote(path), start, end)
     with open_local(path) as file:
         file.seek(start)
         return file.read() if end is None else file.read(max(end - start, 0))
 
 
-def _read_remote(path: str, start: int, end: int | None) -> bytes:
-    fs, inner = open_remote(path)
-    # Without a range, because none fits an empty object.
-    if start == 0 and end is None:
-        return bytes(fs.cat_file(inner))
-    if end is not None and end <= start:
-        fs.info(inner)  # raises FileNotFoundError, as for any other range
-        return b""
-    try:
-        data = bytes(fs.cat_file(inner, start=start, end=end))
-    except StoreError:
-        # A store refuses a range that begins at or after the end (HTTP status 416).
-        size = fs.info(inner)["size"]
-        if size is None or start < size:
-            raise
-        return b""
-    # A web server may ignore the range and send the whole file.
-    whole = end is not None and len(data) > end - start
-    return data[start:end] if whole else data
-
-
-def open_read(path: str) -> BinaryIO:
+def open_read(path: str, size: int | None = None, part: Part | None = None) -> BinaryIO:
     """Open a file as a seekable binary stream, which the caller closes.
 
+    Args:
+        path: path or URL.
+        size: size of the file in bytes, if it is known; otherwise a store is asked.
+        part: the part that will be read, see `RangedFile`; None: all of the file.
+
     Raises:
-        FileNotFoundError: the file does not exist.
+        FileNotFoundError: the file does not exist; for a store whose file has a known size, the first
+            read raises it.
     """
-    if is_remote(path):
-        fs, inner = open_remote(path)
+    if not is_remote(path):
+        return open_local(path)
+    fs, inner = open_remote(path)
+    if may_ignore_ranges(path):
         file = fs.open(inner, "rb")
         if getattr(file, "size", None) == 0:
             # Some clients open it as a stream, which cannot seek.
             file.close()
             return io.BytesIO()
         return cast(BinaryIO, ReportingStore(file, path))
-    return open_local(path)
+    if size is None:
+        size = int(fs.info(inner)["size"])
+    return cast(BinaryIO, RangedFile(partial(read_range, fs, inner), size, part))
 
 
 @contextmanager

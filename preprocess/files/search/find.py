@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from preprocess.files.archive import open_archive
 from preprocess.files.errors import DamagedArchive, StorageError
 from preprocess.files.paths import ARCHIVES, Chained, split_chain
+from preprocess.files.remote.archive import open_archive
 from preprocess.files.search.folders import (
     Entry,
     EntryKey,
