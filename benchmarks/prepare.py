@@ -28,6 +28,8 @@ import threading
 import time
 from pathlib import Path
 
+from process_tree import tree_mb
+
 MB = 10**6
 COPIES = 4
 TEN_MB = 10 * MB
@@ -204,7 +206,7 @@ def _prepare(text: Path, output: Path, tokenizer: Path, *settings: str) -> dict[
     while reader.is_alive():
         if "unit" not in moments and progress.exists():
             moments["unit"] = time.time()
-        peak = max(peak, _tree_mb(process.pid))
+        peak = max(peak, tree_mb(process.pid))
         time.sleep(0.02)
     reader.join()
     if process.returncode or "unit" not in moments:
@@ -214,22 +216,6 @@ def _prepare(text: Path, output: Path, tokenizer: Path, *settings: str) -> dict[
         "startup": moments["unit"] - began,
         "peak_mb": peak,
     }
-
-
-def _tree_mb(root: int) -> float:
-    """Return the resident memory in MB of a process and its descendants."""
-    kilobytes, waiting = 0, [root]
-    while waiting:
-        folder = Path("/proc") / str(waiting.pop())
-        try:
-            for line in (folder / "status").read_text().splitlines():
-                if line.startswith("VmRSS:"):
-                    kilobytes += int(line.split()[1])
-            for task in (folder / "task").iterdir():
-                waiting += map(int, (task / "children").read_text().split())
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return kilobytes / 1000
 
 
 def _over_datasets(
