@@ -156,10 +156,13 @@ class RawRange:
         return data
 
 
+def open_range(piece: Range) -> BinaryIO:
+    """Open the file of a range, from which the range and the end of its last record will be read."""
+    start, end = max(piece.start - 1, 0), min(piece.end + _TAIL_BYTES, piece.bytes)
+    return storage.open_read(piece.path, piece.bytes, storage.Part(start, end))
+
+
 def first_bytes(piece: Range, file: BinaryIO) -> bytes:
     """Return the first `HEAD_BYTES` of the file of a range."""
-    if piece.start > 0 and storage.is_remote(piece.path):
-        # The open remote file would read megabytes ahead, which the range does not need.
-        return storage.read_bytes(piece.path, 0, HEAD_BYTES)
     # At most the file's size, because reading past the end costs another call.
     return file.read(min(HEAD_BYTES, piece.bytes))

@@ -14,7 +14,6 @@ import xxhash
 
 from preprocess.config import Source
 from preprocess.errors import UserError, one_line
-from preprocess.files import storage
 from preprocess.reading.block import Block, Rejected, join_small
 from preprocess.reading.byte_range import (
     DamagedFile,
@@ -22,6 +21,7 @@ from preprocess.reading.byte_range import (
     RawRange,
     UnreadableFile,
     first_bytes,
+    open_range,
     read_errors_as_damaged,
 )
 from preprocess.reading.documents import read_documents
@@ -150,7 +150,7 @@ class UnitReader:
         digest = xxhash.xxh3_128()
         rejected: list[Rejected] = []
         try:
-            with read_errors_as_damaged(piece.path), storage.open_read(piece.path) as file:
+            with read_errors_as_damaged(piece.path), open_range(piece) as file:
                 raw = RawRange(file, piece, self._options.block_bytes, digest)
                 self._open = raw, digest
                 try:

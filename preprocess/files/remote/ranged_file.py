@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 MOST_BYTES = (32 << 20) + (128 << 10)
@@ -22,9 +23,10 @@ class Part(NamedTuple):
 class RangedFile(io.RawIOBase):
     """A read-only file of known size, of which only what is read is requested.
 
-    A request inside ``part`` continues to the end of the part, or for `MOST_BYTES`. Elsewhere it has at
-    least `LEAST_BYTES`. So small files and the units of a large file take one request each, and
-    little more than what is read is transferred. The memory is that of one request.
+    A request inside ``part`` continues to the end of the part, or for `MOST_BYTES`. Elsewhere, and at
+    the start of the file, from which its format is detected, it has at least `LEAST_BYTES`. So a small
+    file takes one request, a unit of a large file two, and little more than what is read is
+    transferred. The last request of each kind is kept in memory.
 
     Args:
         read: returns the bytes ``[start, end)`` of the file.
@@ -38,7 +40,7 @@ class RangedFile(io.RawIOBase):
         self._read_range, self._size = read, size
         self._part = Part(0, size) if part is None or size <= SMALL_BYTES else part
         self._position = 0
-        self._start, self._data = 0, b""
+        self._ahead, self._elsewhere = _Kept(), _Kept()
 
     def readable(self) -> bool:
         return True
@@ -81,17 +83,30 @@ class RangedFile(io.RawIOBase):
 
     def _some(self, end: int) -> bytes:
         """Return at least one byte from the present position on, and none from ``end`` on."""
-        offset = self._position - self._start
-        if not 0 <= offset < len(self._data):
-            self._start, offset = self._position, 0
-            self._data = b""  # first, so that memory holds one request
-            self._data = self._read_range(self._start, self._end_of_request(end))
-        if not offset and len(self._data) <= end - self._position:
-            return self._data
-        return self._data[offset : offset + end - self._position]
-
-    def _end_of_request(self, end: int) -> int:
         start = self._position
-        if self._part.start <= start < self._part.end:
-            return max(min(end, start + MOST_BYTES), min(self._part.end, start + MOST_BYTES))
-        return min(max(min(end, start + MOST_BYTES), start + LEAST_BYTES), self._size)
+        for kept in (self._ahead, self._elsewhere):
+            if kept.start <= start < kept.start + len(kept.data):
+                return kept.data[start - kept.start : end - kept.start]
+        in_part = self._part.start <= start < self._part.end
+        is_head = start == 0 and end <= LEAST_BYTES and self._size > SMALL_BYTES
+        if in_part and not is_head:
+            kept, end_of_request = self._ahead, max(end, self._part.end)
+        else:
+            kept, end_of_request = self._elsewhere, max(end, min(start + LEAST_BYTES, self._size))
+        kept.data = b""  # first, so that memory holds one request
+        kept.data = self._read_range(start, min(end_of_request, start + MOST_BYTES))
+        kept.start = start
+        return kept.data[: end - start]
+
+
+@dataclass
+class _Kept:
+    """Bytes of the file that were requested.
+
+    Attributes:
+        start: offset of the first byte.
+        data: the bytes.
+    """
+
+    start: int = 0
+    data: bytes = b""

@@ -1,5 +1,6 @@
 """Raw files that change, vanish or cannot be read."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from preprocess.config import Source
 from preprocess.files import storage
+from preprocess.files.remote import ranges
 from preprocess.reading.byte_range import DamagedFile, read_errors_as_damaged
 from preprocess.reading.listing import list_source
 from preprocess.reading.reader import Limits, UnitReader, read_unit
@@ -122,19 +124,27 @@ def test_a_file_that_grew_is_read_as_planned(tmp_path: Path) -> None:
         assert [text for reader in read for text in documents(reader)] == ["one", "tw"]
 
 
-def test_a_range_of_a_remote_file_does_not_read_ahead_from_its_start(
+def test_a_unit_of_a_remote_file_takes_two_requests_and_little_more_than_its_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    storage.write_bytes("memory://raw/a.txt", b'{"text": "one"}\n{"text": "two"}\n')
-    source = Source(path="memory://raw/a.txt")
-    units = plan_units([source], [list_source(source)], 16)
-    asked: list[Any] = []
-    real = storage.read_bytes
-    monkeypatch.setattr(
-        storage, "read_bytes", lambda *given: (asked.append(given), real(*given))[1]
-    )
+    lines = [f'{{"text": "{number} {"x" * 5000}"}}\n' for number in range(1000)]
+    storage.write_bytes("memory://raw/a.jsonl", "".join(lines).encode())
+    source = Source(path="memory://raw/a.jsonl")
+    units = plan_units([source], [list_source(source)], 2_000_000)
+    requests: list[int] = []
+    real = ranges.read_range
+
+    def counting(fs: Any, inner: str, start: int, end: int) -> bytes:
+        requests.append(end - start)
+        return real(fs, inner, start, end)
+
+    monkeypatch.setattr(storage, "read_range", counting)
     texts = [documents(read_unit(unit, source, CleaningConfig())) for unit in units]
-    assert (texts, len(asked)) == ([["one"], ["two"]], 1)
+    found = [text for unit_texts in texts for text in unit_texts]
+    assert found == [json.loads(line)["text"] for line in lines]
+    assert len(units) == 3
+    assert len(requests) == 6
+    assert sum(requests) < sum(map(len, lines)) + 6 * 65_536
 
 
 @given(sizes=st.lists(st.integers(0, 9), max_size=12), asked=st.lists(st.integers(0, 60)))
