@@ -88,7 +88,7 @@ class Source(Section):
 
     name: str = Field("corpus", min_length=1, description="name in manifests and reports; unique")
     path: str | tuple[str, ...] = Field(
-        description="path, glob or fsspec URL of the files, or a list of these; 'installed-docs:' "
+        description="path, folder, glob or fsspec URL of the files, or a list of these; 'installed-docs:' "
         "is the documentation of the installed Python packages"
     )
     format: Literal["auto", "text", "jsonl", "parquet", "docstrings"] = Field(
@@ -143,7 +143,7 @@ class Source(Section):
 
 
 Input = str | tuple[str | Source, ...]
-"""A path, glob or URL, or a list of these and of sources."""
+"""A path, folder, glob or URL, or a list of these and of sources."""
 
 
 def sources_of(given: Input) -> tuple[Source, ...]:
@@ -173,7 +173,7 @@ class PrepareConfig(Section):
 
     input: Input | None = Field(
         None,
-        description="path, glob or fsspec URL of the raw text, or a list of these and of sources",
+        description="path, folder, glob or fsspec URL of the raw text, or a list of these and of sources",
     )
     tokenizer: str | None = runtime(None, "tokenizer folder; null: the tokenizer of this run")
     cleaning: CleaningConfig = Field(CleaningConfig(), description="how documents are cleaned")

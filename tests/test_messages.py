@@ -26,7 +26,7 @@ MISTAKES = [
     ),
     (
         "tokenizer run.output={tmp}/out",
-        "prepare.input is missing: set it in a file or as prepare.input=... (path, glob or fsspec "
+        "prepare.input is missing: set it in a file or as prepare.input=... (path, folder, glob or fsspec "
         "URL of the raw text, or a list of these and of sources)",
     ),
     (
@@ -39,7 +39,7 @@ MISTAKES = [
     ),
     (
         f"tokenizer prepare.input={{tmp}} {OUTPUT}",
-        "{tmp}: this is a folder; name its files, as in '{tmp}/*.txt'",
+        "{tmp}: no file in this folder may be text (it is empty); name a folder with text",
     ),
     (
         f"tokenizer prepare.input=nofs://bucket/a.txt {OUTPUT}",

@@ -1,5 +1,6 @@
 """``--dry-run``: the plan of a run, on one screen. It reads manifests and the names and sizes of files, no text."""
 
+from collections import Counter
 from collections.abc import Sequence
 from textwrap import shorten
 
@@ -20,7 +21,7 @@ from pipeline.stages.run import check_config, stages_of_command
 from preprocess.config import Source
 from preprocess.errors import UserError
 from preprocess.files import storage
-from preprocess.reading.listing import list_source
+from preprocess.reading.listing import describe_left_out, survey
 from preprocess.reading.units import plan_units
 
 SHOWN_SOURCES = 8
@@ -64,7 +65,8 @@ def dry_run(config: Config, command: str, console: Console, overwrite: bool = Fa
 def _inputs(
     title: str, sources: Sequence[Source], unit_bytes: int | None, console: Console
 ) -> None:
-    files = [list_source(source) for source in sources]
+    listed = [survey(source) for source in sources]
+    files = [one.files for one in listed]
     units = plan_units(sources, files, unit_bytes)
     rows = []
     total = 0
@@ -80,6 +82,8 @@ def _inputs(
         ]
         rows.append(["all", f"{sum(map(len, files)):,}", f"{count(total)}B", f"{len(units):,}"])
     console.table(title, ["source", "files", "size", "units"], rows)
+    if left_out := sum((one.left_out for one in listed), Counter()):
+        console.line(f"left out of folders: {describe_left_out(left_out)}")
 
 
 def _cutoffs_warning(config: Config, vocabulary: Vocabulary) -> str | None:

@@ -109,7 +109,7 @@ _STAGES = {
             "tokenizer.vocabulary": "number of subwords",
             "tokenizer.file": "a SentencePiece model to use instead of learning one",
             "tokenizer.min_count": "kind word: rarer words become the unknown word",
-            "prepare.input": "raw text: path, glob, URL or a list",
+            "prepare.input": "raw text: path, folder, glob, URL or a list",
         },
     ),
     "prepare": _command(
@@ -121,7 +121,7 @@ _STAGES = {
             "prepare.tokenizer=runs/quickstart/tokenizer",
         ),
         {
-            "prepare.input": "raw text: path, glob, URL or a list",
+            "prepare.input": "raw text: path, folder, glob, URL or a list",
             "prepare.cleaning.unicode": "Unicode normalisation form",
             "prepare.filters": "drop by length, script or language",
             "prepare.deduplicate": "drop repeated documents",
@@ -213,7 +213,7 @@ STAGE_COMMANDS = {
         ),
         {
             "run.output": "folder or URL of all results",
-            "prepare.input": "raw text: path, glob, URL or a list",
+            "prepare.input": "raw text: path, folder, glob, URL or a list",
             "tokenizer.kind": "sentencepiece (subwords), char or word",
             "model.recurrent.hidden": "width of the cell state",
             "train.passes": "passes over the corpus",

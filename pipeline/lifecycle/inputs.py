@@ -3,12 +3,15 @@
 Imports neither Beam nor torch, so that a finished stage is recognised at once.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 
 from pipeline.config.recipe import resolve
 from pipeline.config.schema import Config
+from pipeline.console import Console
 from pipeline.lifecycle.checkpoints import TrainedCheckpoint, named_checkpoint, open_checkpoint
 from pipeline.lifecycle.order import SETTINGS, setting_in_effect
 from pipeline.lifecycle.stage import CONFIG, StageError
@@ -16,9 +19,23 @@ from preprocess.config import Source
 from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.manifest import Manifest, ManifestError, read_manifest
-from preprocess.files.search.find import FileInfo
+from preprocess.files.search.found import FileInfo
 from preprocess.files.verified import DamagedResult, manifest_of, read_config
-from preprocess.reading.listing import list_source
+from preprocess.reading.listing import by_kind, describe_left_out, survey
+
+
+class Inputs(NamedTuple):
+    """Raw input.
+
+    Attributes:
+        sources: the sources.
+        files: the files of each source.
+        left_out: number of files and folders inside input folders that were left out, by kind.
+    """
+
+    sources: tuple[Source, ...]
+    files: list[list[FileInfo]]
+    left_out: dict[str, int]
 
 
 def stage_folder(config: Config, stage: str, other: str | None = None) -> str:
@@ -129,10 +146,18 @@ def evaluation_corpus(config: Config) -> str:
     return stage_folder(config, "prepare", config.evaluate.corpus or config.train.corpus)
 
 
-def input_sources(config: Config) -> tuple[tuple[Source, ...], list[list[FileInfo]]]:
-    """Return the sources of the corpus, and the files of each."""
-    sources = config.prepare.sources
-    return sources, [list_source(source) for source in sources]
+def input_sources(config: Config, console: Console) -> Inputs:
+    """Return the sources of the corpus and their files, and print what was left out of folders."""
+    return list_inputs(config.prepare.sources, console)
+
+
+def list_inputs(sources: tuple[Source, ...], console: Console) -> Inputs:
+    """Return sources with their files, and print what was left out of folders."""
+    listed = [survey(source) for source in sources]
+    left_out = sum((one.left_out for one in listed), Counter())
+    if left_out:
+        console.line(f"left out of folders: {describe_left_out(left_out)}")
+    return Inputs(sources, [one.files for one in listed], by_kind(left_out))
 
 
 def no_documents(config: Config) -> StageError:

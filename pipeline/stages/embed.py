@@ -14,7 +14,7 @@ from pipeline.beam.transforms import EmbedTexts
 from pipeline.config.former_keys import in_present_terms
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
-from pipeline.lifecycle.inputs import stage_folder
+from pipeline.lifecycle.inputs import list_inputs, stage_folder
 from pipeline.lifecycle.registry import MODEL, STAGES
 from pipeline.lifecycle.stage import Made, StageError, StageFolder
 from pipeline.lifecycle.state import request_of
@@ -28,7 +28,6 @@ from preprocess.files.fingerprint import differing_keys
 from preprocess.files.manifest import NAME, FileRecord, content_hash, read_manifest, recorded
 from preprocess.reading.changed_inputs import warnings_of, write_inputs
 from preprocess.reading.kinds.missing_text import why_no_text
-from preprocess.reading.listing import list_source
 from preprocess.reading.plan_file import write_plan
 from preprocess.reading.reader import Limits
 from preprocess.reading.units import Unit, plan_units
@@ -172,7 +171,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     sources = config.embed.sources or (draw_sample(config, place, console),)
     if finished and finished.has_other_texts:
         sources = (_earlier(finished.cache, place), *sources)
-    listed = [list_source(source) for source in sources]
+    _, listed, _ = list_inputs(sources, console)
     units = plan_units(sources, listed, _unit_bytes(sum(f.bytes for fs in listed for f in fs)))
     total = sum(map(unit_bytes, units))
     job = _job(config, place, sources, total, finished)

@@ -23,7 +23,7 @@ def draw_sample(config: Config, place: StageFolder, console: Console) -> Source:
     if storage.exists(path) and storage.exists(read):
         check_sealed(path)
     else:
-        sources, files = input_sources(config)
+        sources, files, _ = input_sources(config, console)
         units = plan_units(sources, files, config.prepare.unit_bytes)
         seed = config.embed.seed
         inputs: list[dict[str, Any]] = []

@@ -24,7 +24,7 @@ from preprocess.corpus.rejects import side_files
 from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, content_hash, read_manifest
-from preprocess.files.search.find import FileInfo
+from preprocess.files.search.found import FileInfo
 from preprocess.reading.changed_inputs import (
     changed,
     encodings_found,
@@ -54,7 +54,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         StageError: no document is left, or the tokenizer was made from other contents of the files.
         UserError: the input, the output or the engine cannot be used.
     """
-    sources, files = input_sources(config)
+    sources, files, left_out = input_sources(config, console)
     _check_tokenizer(config, [file for group in files for file in group])
     units = plan_units(sources, files, config.prepare.unit_bytes)
     total = sum(r.end - r.start for unit in units for r in unit.ranges)
@@ -63,7 +63,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     write_plan(place.work, units)
     steps = PrepareCorpus(job, len(units))
     run_job(config.runner, place.work, console, "prepare", total, len(units), steps)
-    return _collect(config, place, console, job, units)
+    return _collect(config, place, console, job, units, left_out)
 
 
 def _check_tokenizer(config: Config, files: Sequence[FileInfo]) -> None:
@@ -99,7 +99,12 @@ def _job(config: Config, place: StageFolder, total: int) -> Job:
 
 
 def _collect(
-    config: Config, place: StageFolder, console: Console, job: Job, units: Sequence[Unit]
+    config: Config,
+    place: StageFolder,
+    console: Console,
+    job: Job,
+    units: Sequence[Unit],
+    left_out: dict[str, int],
 ) -> Made:
     """Sum up the units' records, and write the tables and pages of the whole corpus.
 
@@ -161,6 +166,8 @@ def _collect(
             "changed": dict(sorted(sums["changed"].items())),
         },
     }
+    if left_out:
+        details["left_out"] = left_out
     if found := encodings_found(inputs):
         details["encodings"] = found
     made = [*files, place.record("counts.npy")]

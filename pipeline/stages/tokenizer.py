@@ -41,7 +41,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         StageError: there is no text.
         UserError: the tokenizer cannot be trained or read.
     """
-    sources, files = input_sources(config)
+    sources, files, _ = input_sources(config, console)
     units = plan_units(sources, files, config.prepare.unit_bytes)
     if not sum(map(unit_bytes, units)):
         raise no_documents(config)

@@ -17,6 +17,9 @@ _TAIL_BYTES = 64 * 1024
 OLD_LINE_ENDS, NOTHING = "old line ends", "no text"
 """Values of `RangeRead.note`."""
 
+NOT_TEXT = "not_text"
+"""Reason under which a file is counted whose content is not text."""
+
 
 class DamagedFile(UserError):  # noqa: N818
     """A raw file that cannot be read to its end.

@@ -17,7 +17,7 @@ import xxhash
 from preprocess.errors import UserError, one_line
 from preprocess.files.manifest import Manifest
 from preprocess.files.paths import split_chain
-from preprocess.files.search.find import FileInfo
+from preprocess.files.search.found import FileInfo
 from preprocess.files.storage import exists, is_remote, join, open_read, read_bytes, write_bytes
 from preprocess.files.verified import damaged, manifest_of, read_rows
 from preprocess.reading.byte_range import NOTHING, OLD_LINE_ENDS, RangeRead

@@ -51,11 +51,15 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
-class _Gzip:
-    """zlib's decompressor with the interface of those in bz2 and lzma."""
+class Zlib:
+    """zlib's decompressor with the interface of those in bz2 and lzma.
 
-    def __init__(self) -> None:
-        self._inner = zlib.decompressobj(wbits=31)
+    Args:
+        wbits: 31 for gzip, -15 for the streams in zip archives, which have no header.
+    """
+
+    def __init__(self, wbits: int = 31) -> None:
+        self._inner = zlib.decompressobj(wbits)
         self.needs_input = True
 
     @property
@@ -72,7 +76,7 @@ class _Gzip:
         return out
 
 
-class _Zstandard:
+class Zstandard:
     """Zstandard's decompressor with the same interface; a skippable frame is an empty member.
 
     Raises:
@@ -217,17 +221,17 @@ def find_compression(head: bytes) -> Compression | None:
         head: the first bytes of the file: at least 10, or all of a shorter file.
     """
     if head.startswith(b"\x1f\x8b\x08"):
-        return _Gzip
+        return Zlib
     # A text may start with these letters, so check for the magic number of a block or of the end.
     if head.startswith(b"BZh") and head[4:10] in (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90"):
         return bz2.BZ2Decompressor
     if head.startswith(b"\xfd7zXZ\x00"):
         return lzma.LZMADecompressor
     if head.startswith(b"\x28\xb5\x2f\xfd"):
-        return _Zstandard
+        return Zstandard
     # Files of parallel compressors start with a skippable frame.
     if head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50:
-        return _Zstandard
+        return Zstandard
     return None
 
 
@@ -275,7 +279,7 @@ def unpack(
                 raise damaged_file(path, f"damaged compressed file ({error})") from error
             total += len(out)
             if total > allowed:
-                raise _bomb(path, allowed, max_expansion)
+                raise bomb(path, allowed, max_expansion)
             if out:
                 yield out
             data = inner.unused_data if inner.eof else b""
@@ -285,7 +289,8 @@ def unpack(
         raise damaged_file(path, "this compressed file is truncated")
 
 
-def _bomb(path: str, allowed: int, max_expansion: int) -> DamagedFile:
+def bomb(path: str, allowed: int, max_expansion: int) -> DamagedFile:
+    """Return the error for a file that unpacks to more than ``allowed`` bytes."""
     return damaged_file(
         path,
         f"unpacks to more than {allowed:,} bytes and {max_expansion:,} times its size; if it is "

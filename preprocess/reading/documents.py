@@ -6,12 +6,18 @@ Each part takes a stream and returns another one. The last part is the reader of
 
 import io
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import replace
 from itertools import chain
 
+from preprocess.reading.archives.detection import (
+    ArchiveKind,
+    find_archive,
+    find_container,
+    refuse_archive,
+)
+from preprocess.reading.archives.tar_archive import read_tar
+from preprocess.reading.archives.zip_archive import read_zip
 from preprocess.reading.block import Block
 from preprocess.reading.byte_range import (
-    HEAD_BYTES,
     NOTHING,
     DamagedFile,
     damaged_file,
@@ -19,12 +25,12 @@ from preprocess.reading.byte_range import (
 )
 from preprocess.reading.compression import find_compression, unpack
 from preprocess.reading.encodings.decoding import AUTO, is_cuttable, to_utf8
-from preprocess.reading.encodings.wrong import STRETCH_BYTES, choose_encoding
+from preprocess.reading.encodings.wrong import choose_encoding
 from preprocess.reading.formats.detection import Format, find_format
 from preprocess.reading.formats.table import READERS
 from preprocess.reading.kinds.detector import Detector
 from preprocess.reading.options import ReadOptions
-from preprocess.reading.stream import Stream, Tape, in_pieces
+from preprocess.reading.stream import Stream, in_pieces, whole
 
 MOST_IN_MEMORY = 256_000_000
 """Largest file in bytes that is read in memory, because its format needs random access and it is
@@ -49,6 +55,9 @@ def read_documents(stream: Stream, options: ReadOptions) -> Iterator[Block]:
     if unpacked is None:
         return
     stream = unpacked
+    if archive := find_archive(stream.head, stream.name):
+        yield from _read_archive(stream, archive, options)
+        return
     found = find_format(options.source, stream.name, stream.head)
     detector = Detector(options.source, stream, options.limits.max_document_bytes)
     detector.check(found)
@@ -59,15 +68,30 @@ def read_documents(stream: Stream, options: ReadOptions) -> Iterator[Block]:
         stream = decoded
         found = found or detector.find(in_pieces(stream.read), stream.encoding)
     chunks = _reported(stream.chunks, options.alive)
-    stream = replace(stream, chunks=chunks)
+    stream = stream.changed(chunks=chunks)
     if not READERS[found].is_cut:
         if stream.start > 0:
             return
-        stream = replace(stream, end=None)
+        stream = stream.changed(end=None)
     if READERS[found].needs == "file":
         yield from _read_with_random_access(stream, found, options)
         return
     yield from READERS[found].read(stream, options)
+
+
+def _read_archive(stream: Stream, kind: ArchiveKind, options: ReadOptions) -> Iterator[Block]:
+    """Yield the documents of the members of an archive.
+
+    Raises:
+        DamagedFile: the archive is damaged, is inside another archive, or is no archive of texts.
+    """
+    container = find_container(stream.head) if kind == "zip" else None
+    if container or stream.is_member or (kind == "zip" and not stream.file):
+        refuse_archive(stream, kind, container)
+    if kind == "tar" and stream.start > 0:
+        return
+    stream = stream.changed(chunks=_reported(stream.chunks, options.alive))
+    yield from (read_tar if kind == "tar" else read_zip)(stream, options, read_documents)
 
 
 def _reported(chunks: Iterable[bytes], alive: Callable[[], None]) -> Iterator[bytes]:
@@ -88,10 +112,16 @@ def _decompressed(stream: Stream, options: ReadOptions) -> Stream | None:
     unpacked = unpack(
         stream.chunks, compression, options.block_bytes, stream.path, stream.size, most
     )
-    stream = _whole(stream, unpacked, options)
+    stream = whole(stream, _counted(unpacked, stream.count_unpacked), options)
     if not stream.head:
         stream.findings.note = NOTHING
-    return replace(stream, place="unpacked byte", packed=True)
+    return stream.changed(place="unpacked byte", packed=True)
+
+
+def _counted(chunks: Iterable[bytes], count: Callable[[int], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        count(len(chunk))
+        yield chunk
 
 
 def _decoded(stream: Stream, options: ReadOptions) -> Stream | None:
@@ -111,21 +141,11 @@ def _decoded(stream: Stream, options: ReadOptions) -> Stream | None:
     if source.encoding == AUTO:
         stream.findings.encoding = encoding
     if is_cuttable(encoding):
-        return replace(stream, encoding=encoding, stored_encoding=encoding)
+        return stream.changed(encoding=encoding, stored_encoding=encoding)
     if stream.start > 0:
         return None
-    converted = _whole(stream, _as_utf8(stream.chunks, encoding, stream.path), options)
-    return replace(converted, place="UTF-8 byte", stored_encoding=encoding)
-
-
-def _whole(stream: Stream, chunks: Iterable[bytes], options: ReadOptions) -> Stream:
-    """Return a stream of the same file with other bytes, which must be read from their start."""
-    limit = options.limits.max_document_bytes + STRETCH_BYTES + options.block_bytes
-    tape = Tape(chunks, limit)
-    head = tape.read(0, HEAD_BYTES)
-    return replace(
-        stream, head=head, chunks=tape, read=tape.read, start=0, end=None, size=None, file=None
-    )
+    converted = whole(stream, _as_utf8(stream.chunks, encoding, stream.path), options)
+    return converted.changed(place="UTF-8 byte", stored_encoding=encoding)
 
 
 def _as_utf8(chunks: Iterable[bytes], encoding: str, path: str) -> Iterator[bytes]:
@@ -144,7 +164,7 @@ def _read_with_random_access(
         yield from (Block([], [], 0, 0) for _ in _within_range(stream))
     else:
         content = yield from _in_memory(stream)
-        stream = replace(stream, file=content, size=content.getbuffer().nbytes)
+        stream = stream.changed(file=content, size=content.getbuffer().nbytes)
     blocks = READERS[found].read(stream, options)
     first = next(blocks, None)
     if first is None and stream.is_whole:

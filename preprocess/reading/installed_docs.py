@@ -16,7 +16,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from preprocess.files.search.find import FileInfo
+from preprocess.files.search.found import FileInfo
 
 _PACKAGES = ("numpy", "torch")
 # Tests, third-party packages, and generated or internal code with hardly any prose.

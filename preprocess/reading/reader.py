@@ -16,6 +16,7 @@ from preprocess.config import Source
 from preprocess.errors import UserError, one_line
 from preprocess.reading.block import Block, Rejected, join_small
 from preprocess.reading.byte_range import (
+    NOT_TEXT,
     DamagedFile,
     RangeRead,
     RawRange,
@@ -173,7 +174,9 @@ class UnitReader:
         self._open = None
 
     def _skipped(self, piece: Range, error: DamagedFile) -> list[Rejected]:
-        if not self._options.limits.skip_damaged:
+        # No one has said that the files in a folder are text.
+        is_other = piece.in_folder and error.reason == NOT_TEXT
+        if not is_other and not self._options.limits.skip_damaged:
             raise error
         if isinstance(error, UnreadableFile) and piece.start > 0:
             # The first range counts the file.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from preprocess.config import Source
-from preprocess.files.search.find import FileInfo
+from preprocess.files.search.found import FileInfo
 from preprocess.reading.formats.detection import is_never_cut, is_never_empty
 
 SMALL_UNIT_BYTES = 8 * 1024**2
@@ -34,6 +34,7 @@ class Range:
         end: byte after the last one.
         bytes: size of the whole file in bytes.
         version: see `FileInfo.version`.
+        in_folder: see `FileInfo.in_folder`.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Range:
     end: int
     bytes: int
     version: str
+    in_folder: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,12 +113,12 @@ def plan_units(
 
 def _ranges(source: Source, files: Sequence[FileInfo], unit_bytes: int) -> Iterator[Range]:
     for file in files:
+        size, about = file.bytes, (file.bytes, file.version, file.in_folder)
         # Check the size first, which is faster for a million small files.
-        if file.bytes <= unit_bytes or is_never_cut(source, file.name):
+        if size <= unit_bytes or is_never_cut(source, file.name):
             # No reader sees other empty files, but these show that a copy has failed.
-            if file.bytes or is_never_empty(source, file.name):
-                yield Range(file.name, file.path, 0, file.bytes, file.bytes, file.version)
+            if size or is_never_empty(source, file.name):
+                yield Range(file.name, file.path, 0, size, *about)
             continue
-        for start in range(0, file.bytes, unit_bytes):
-            end = min(start + unit_bytes, file.bytes)
-            yield Range(file.name, file.path, start, end, file.bytes, file.version)
+        for start in range(0, size, unit_bytes):
+            yield Range(file.name, file.path, start, min(start + unit_bytes, size), *about)

@@ -2,10 +2,8 @@
 
 import os
 import re
-import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from preprocess.files.errors import DamagedArchive, StorageError
 from preprocess.files.paths import ARCHIVES, Chained, split_chain
@@ -20,6 +18,7 @@ from preprocess.files.search.folders import (
     RemoteFolders,
     join_name,
 )
+from preprocess.files.search.found import FileInfo, local_file, remote_file
 from preprocess.files.search.pattern import (
     FOLDERS,
     is_hidden,
@@ -29,39 +28,6 @@ from preprocess.files.search.pattern import (
     may_be_a_name,
 )
 from preprocess.files.storage import is_remote, local_path, open_read, open_remote
-
-_VERSIONS = (
-    *("ETag", "etag", "mtime"),
-    # The names of web servers, the Hugging Face Hub, GitHub, Google, Azure, HDFS, FTP and others.
-    *("Last-Modified", "Content-MD5", "Digest", "blob_id", "sha", "md5Hash", "generation", "md5"),
-    *("content_md5", "checksum", "content_hash", "md5Checksum", "LastModified", "last_modified"),
-    *("modificationTime", "modifiedTime", "modified_at", "updated", "modified", "modify"),
-    "created",
-)
-"""Keys in a store's description of a file whose values change with its content.
-
-The first key that the description has is used.
-"""
-
-
-@dataclass(frozen=True, order=True)
-class FileInfo:
-    """A file found by `find_files`; instances sort by name.
-
-    Attributes:
-        name: path relative to the last folder before the pattern's first wildcard; without a
-            wildcard, the file name.
-        path: absolute path or URL.
-        bytes: size in bytes.
-        version: mtime in nanoseconds, ETag, Last-Modified, blob id or similar; of a member of an
-            archive, the version of the archive. If it changes, the content may have changed. Empty
-            if the store reports none; a change then shows only in the content.
-    """
-
-    name: str
-    path: str
-    bytes: int
-    version: str
 
 
 def _exclude_none(folder: str, names: Collection[str]) -> bool:
@@ -135,7 +101,10 @@ def _is_exact(folders: Folders, folder: str, part: str) -> bool:
 def _matching(folders: Folders, folder: str, parts: Sequence[str]) -> Iterator[Entry]:
     first, *rest = parts
     if first == FOLDERS:
-        for names, entry in folders.tree(folder, hidden=any(map(is_hidden, rest))):
+        enters = (
+            (lambda name: True) if any(map(is_hidden, rest)) else (lambda name: not is_hidden(name))
+        )
+        for names, entry in folders.tree(folder, enters):
             if matches_path(names, parts, folders.wildcards):
                 yield entry
     elif rest and not is_wild(first, folders.wildcards):
@@ -164,31 +133,10 @@ def _find_local(pattern: str, excluded: Excluded) -> list[FileInfo]:
         parts = [part for part in path.split("/") if part]
         base, entries = _search(folders, start, parts)
         paths = [entry.path for entry in entries]
-    files = [file for path in paths if (file := _local_file(path, base))]
+    files = [file for path in paths if (file := local_file(path, base))]
     if not files and paths:
         raise StorageError(f"{paths[0]}: this is not a file whose size is known, such as a pipe")
     return _each_once(files) if folders.have_links else files
-
-
-def _local_file(path: str, base: str) -> FileInfo | None:
-    """Return a file that matches, or None if it is a pipe, a socket or a device."""
-    # os functions and one stat per file, because there may be a million files.
-    try:
-        status = os.stat(path)  # noqa: PTH116
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be read ({error.strerror}); repair or remove it"
-        ) from error
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    if not os.access(path, os.R_OK):
-        raise StorageError(f"{path}: no permission to read it; change its permissions")
-    name = path.removeprefix(base)
-    # Without "..", so that a file found by two patterns has one path; not by the text of the path
-    # alone, because ".." after a link is another folder.
-    folder = os.path.realpath(os.path.dirname(path)) if "/../" in f"/{path}" else None  # noqa: PTH120
-    full = os.path.join(folder, os.path.basename(path)) if folder else os.path.abspath(path)  # noqa: PTH100, PTH118, PTH119
-    return FileInfo(name, full, status.st_size, str(status.st_mtime_ns))
 
 
 def _each_once(files: Iterable[FileInfo]) -> list[FileInfo]:
@@ -235,17 +183,7 @@ def _find_remote(pattern: str, excluded: Excluded) -> list[FileInfo]:
     if web:
         # A listing has neither sizes nor versions.
         infos = [info if info.get("size") else fs.info(info["name"]) for info in infos]
-    return [_remote_file(info, base, folders) for info in infos if info["type"] == "file"]
-
-
-def _remote_file(info: dict[str, Any], base: str, folders: RemoteFolders) -> FileInfo:
-    path = folders.url(info["name"])
-    if info.get("size") is None:
-        raise StorageError(
-            f"{path}: the server does not report the file's size; download the file and use the copy"
-        )
-    version = next((str(info[key]) for key in _VERSIONS if info.get(key)), "")
-    return FileInfo(info["name"].removeprefix(base), path, int(info["size"]), version)
+    return [remote_file(info, base, folders) for info in infos if info["type"] == "file"]
 
 
 def _find_chained(chain: Chained, excluded: Excluded) -> list[FileInfo]:

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote
 
 from preprocess.files.errors import StorageError
-from preprocess.files.search.pattern import is_hidden
 
 Excluded = Callable[[str, Collection[str]], bool]
 """Function of the path or URL of a folder and the names in it; returns True to skip the folder."""
+
+Enters = Callable[[str], bool]
+"""Function of the name of a folder or file; returns True to search the folder, or to take the file."""
 
 
 class Entry(NamedTuple):
@@ -49,12 +51,12 @@ class Folders(Protocol):
     def entries(self, folder: str) -> list[Entry]:
         """Return the entries of a folder, ordered by name; empty if it does not exist."""
 
-    def tree(self, folder: str, hidden: bool) -> Iterator[tuple[list[str], Entry]]:
+    def tree(self, folder: str, enters: Enters) -> Iterator[tuple[list[str], Entry]]:
         """Yield the files in a folder and below, each with the components of its relative path.
 
         Args:
             folder: where to start.
-            hidden: whether to enter hidden folders.
+            enters: returns True for the name of a folder below it that is searched.
         """
 
     def is_excluded(self, folder: str) -> bool:
@@ -83,7 +85,7 @@ class LocalFolders:
             for e in self._scan(folder)
         ]
 
-    def tree(self, folder: str, hidden: bool) -> Iterator[tuple[list[str], Entry]]:
+    def tree(self, folder: str, enters: Enters) -> Iterator[tuple[list[str], Entry]]:
         entered: set[tuple[int, int]] = set()
         # Links come last, so that a file is found by its path without links if that is in the tree.
         waiting: deque[tuple[str, list[str]]] = deque([(folder, [])])
@@ -107,7 +109,7 @@ class LocalFolders:
                 below, full = [*names, entry.name], join_name(path, entry.name)
                 if not _leads_to_folder(entry):
                     yield below, Entry(entry.name, full, False)
-                elif hidden or not is_hidden(entry.name):
+                elif enters(entry.name):
                     (links if entry.is_symlink() else waiting).append((full, below))
 
     def is_excluded(self, folder: str) -> bool:
@@ -166,7 +168,7 @@ class RemoteFolders:
             self._listed[folder] = sorted(inside, key=lambda entry: entry.name)
         return self._listed[folder]
 
-    def tree(self, folder: str, hidden: bool) -> Iterator[tuple[list[str], Entry]]:
+    def tree(self, folder: str, enters: Enters) -> Iterator[tuple[list[str], Entry]]:
         start = join_name(folder, "")
         try:
             infos = self._fs.find(start if self._is_web else folder, detail=True)
@@ -182,12 +184,18 @@ class RemoteFolders:
                 found.append((names, entry))
                 for depth in range(1, len(names)):
                     inside.setdefault("/".join(names[:depth]), set()).add(names[depth])
-        closed = {
-            name for name, inner in inside.items() if self._excluded(self.url(start + name), inner)
-        }
+        closed: set[str] = set()
+        # A folder comes after the one that it is in.
+        for name in sorted(inside):
+            above, _, last = name.rpartition("/")
+            if (
+                above in closed
+                or not enters(last)
+                or self._excluded(self.url(start + name), inside[name])
+            ):
+                closed.add(name)
         for names, entry in found:
-            above = ["/".join(names[:depth]) for depth in range(1, len(names))]
-            if not closed.intersection(above):
+            if "/".join(names[:-1]) not in closed:
                 yield names, entry
 
     def is_excluded(self, folder: str) -> bool:

@@ -25,9 +25,8 @@ from preprocess.reading.encodings.likely import (
     is_wide,
     likely_encoding,
 )
-from preprocess.reading.stream import ReadBytes
+from preprocess.reading.stream import STRETCH_BYTES, ReadBytes
 
-STRETCH_BYTES = 1 << 20
 # Text is not in its encoding if the invalid characters are more than the first share of all its
 # characters, more than the second share of those outside ASCII, and at least the third number.
 # The first rule finds most encodings; the second finds English text with few accents. Few invalid

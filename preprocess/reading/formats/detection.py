@@ -17,22 +17,18 @@ Format = Literal["text", "jsonl", "parquet", "docstrings"]
 INSTALLED_DOCS = "installed-docs:"
 """Value of `Source.path` for the documentation of the installed Python packages."""
 PARQUET_MAGIC = b"PAR1"
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+_TARS = (".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst")
+"""Endings of tar archives, which are read from their start."""
+_ZIP = ".zip"
+"""Ending of zip archives, which are cut whatever is in them, because each range knows its members."""
 _NEVER_EMPTY = (
-    *(*_COMPRESSED, ".bgz", ".tgz", ".tbz2", ".txz", ".zstd", ".lz4", ".lzma", ".7z", ".rar"),
-    *(".tar", ".parquet", ".arrow", ".feather", ".orc", ".avro", ".docx", ".xlsx", ".epub"),
+    *(*_COMPRESSED, *_TARS, _ZIP, ".bgz", ".zstd", ".lz4", ".lzma", ".7z", ".rar"),
+    *(".parquet", ".arrow", ".feather", ".orc", ".avro", ".docx", ".xlsx", ".epub"),
     *(".pdf", ".h5", ".hdf5", ".npy", ".npz"),
 )
 _ENOUGH = 4096
 """Bytes of an array, or of what follows the first line, from which JSON is recognised."""
-
-
-def is_compressed_name(name: str) -> bool:
-    """Return True if the name has the ending of a compressed file.
-
-    This is for planning only: the reader examines the content instead.
-    """
-    return name.lower().endswith(_COMPRESSED)
 
 
 def is_never_empty(source: Source, name: str) -> bool:
@@ -60,8 +56,10 @@ def _format_by_name(source: Source, name: str) -> Format | None:
 
 def is_never_cut(source: Source, name: str) -> bool:
     """Return True if a file of this name must be read from its start, so that it is one range."""
-    if is_compressed_name(name):
+    if name.lower().endswith((*_COMPRESSED, *_TARS)):
         return True
+    if name.lower().endswith(_ZIP):
+        return False
     match _format_by_name(source, name):
         case "docstrings":
             return True

@@ -53,6 +53,9 @@ def read_text(stream: Stream, options: ReadOptions) -> Iterator[Block]:
         blank = blank_lines(stream.encoding)
         records = whole_paragraphs(lines, stream.start, stream.end, blank, limit)
         read = reader.read_paragraphs
+    elif stream.start > 0:
+        # The first range has the whole file.
+        return
     else:
         records = _without_mark(whole_file(stream.chunks, limit), stream)
         read = reader.read_file

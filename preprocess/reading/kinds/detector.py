@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from preprocess.config import Source
-from preprocess.reading.byte_range import HEAD_BYTES, unreadable_file
+from preprocess.reading.byte_range import HEAD_BYTES, NOT_TEXT, unreadable_file
 from preprocess.reading.compression import find_compression
 from preprocess.reading.encodings.decoding import AUTO, find_encoding
 from preprocess.reading.formats.detection import (
@@ -109,4 +109,4 @@ class Detector:
         if kind.readable:
             remedy += ", set format: text on its source to read its lines as text"
         problem = f"this is {kind.what}{inside}"
-        raise unreadable_file(self.stream.path, problem, remedy, "not_text")
+        raise unreadable_file(self.stream.path, problem, remedy, NOT_TEXT)

@@ -1,9 +1,10 @@
-"""The reason why records have no text, for the error of a stage that found none."""
+"""The reason why records or files have no text, for the error of a stage that found none."""
 
 from collections.abc import Sequence
 
 from preprocess.config import Source
 from preprocess.errors import UserError
+from preprocess.reading.byte_range import NOT_TEXT
 from preprocess.reading.kinds.json_shape import scan
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
@@ -22,8 +23,10 @@ def why_no_text(units: Sequence[Unit], sources: Sequence[Source]) -> str:
         sources: the sources, to which `Unit.source` refers.
 
     Returns:
-        An empty string if the first units have no such record.
+        If there is no such record, a clause about the first file that is not text. If there is none
+        either, an empty string.
     """
+    other = ""
     for unit in units[:MOST_UNITS]:
         source = sources[unit.source]
         try:
@@ -35,6 +38,8 @@ def why_no_text(units: Sequence[Unit], sources: Sequence[Source]) -> str:
                         if names := ", ".join(f"'{key}'" for key in scan(record.excerpt).keys):
                             found += f", its keys are {names}"
                         return f"{found}; set text_field on its source"
+                    if record.reason == NOT_TEXT and not other:
+                        other = f"; {record.excerpt}"
         except (UserError, OSError):
             continue
-    return ""
+    return other

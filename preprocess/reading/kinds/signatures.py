@@ -31,7 +31,7 @@ class Kind(NamedTuple):
 _UNPACK = "unpack it"
 _REPACK = "unpack it, or compress it with gzip, bzip2, xz or Zstandard instead"
 _CONVERT = "convert it to JSON Lines or Parquet"
-_EXTRACT = "extract its text"
+EXTRACT = "extract its text"
 
 JSON = Kind(
     "a JSON document, not JSON Lines",
@@ -46,10 +46,11 @@ CONLL = Kind(
 )
 PARQUET = Kind("a Parquet file", "set format: parquet on its source")
 COMPRESSED = Kind("a compressed file", "unpack the outer one")
-BINARY = Kind("binary data", _EXTRACT)
-HTML = Kind("an HTML page", _EXTRACT, True)
-XML = Kind("an XML document", _EXTRACT, True)
-_TAR = Kind("a tar archive", f"{_UNPACK}, or name its members as in tar://*.txt::FILE")
+BINARY = Kind("binary data", EXTRACT)
+HTML = Kind("an HTML page", EXTRACT, True)
+XML = Kind("an XML document", EXTRACT, True)
+TAR = Kind("a tar archive", _UNPACK)
+ZIP = Kind("a zip archive", _UNPACK)
 _BROTLI = Kind("a Brotli file", _REPACK)
 _ZLIB = Kind("a zlib stream", _REPACK)
 
@@ -58,13 +59,9 @@ _CONTROLS = bytes({*range(0x20), 0x7F} - {*b"\t\n\v\f\r\x1b"})
 _NEAR = 64
 # The first bytes must contain a control character too, because prose may begin with the same letters.
 _SIGNATURES: dict[bytes, Kind] = {
-    **dict.fromkeys(
-        (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"),
-        Kind(
-            "a zip archive (such as zip, docx, xlsx, epub, jar or npz)",
-            f"{_UNPACK}, or name its members as in zip://*.txt::FILE",
-        ),
-    ),
+    b"PK\x03\x04": ZIP,
+    b"PK\x05\x06": ZIP,
+    b"PK\x07\x08": Kind("a part of a zip archive", "join its parts, and unpack it"),
     b"7z\xbc\xaf\x27\x1c": Kind("a 7z archive", _UNPACK),
     b"Rar!\x1a\x07": Kind("a RAR archive", _UNPACK),
     b"MSCF\0\0\0\0": Kind("a cabinet archive", _UNPACK),
@@ -92,21 +89,21 @@ _SIGNATURES: dict[bytes, Kind] = {
     b"GGUF": Kind("a model file (GGUF)", _CONVERT),
     b"RDX3\n": Kind("an R data file", _CONVERT),
     b"RDX2\n": Kind("an R data file", _CONVERT),
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": Kind("an old Office document (doc, xls or ppt)", _EXTRACT),
-    b"AT&TFORM": Kind("a DjVu document", _EXTRACT),
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": Kind("an old Office document (doc, xls or ppt)", EXTRACT),
+    b"AT&TFORM": Kind("a DjVu document", EXTRACT),
     **dict.fromkeys(
         (
             *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"II*\0"),
             *(b"MM\0*", b"8BPS", b"\0\0\1\0"),
         ),
-        Kind("an image", _EXTRACT),
+        Kind("an image", EXTRACT),
     ),
     **dict.fromkeys(
         (
             *(b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"OggS", b"fLaC", b"RIFF", b"MThd"),
             *(b"\x1a\x45\xdf\xa3", b"FLV\x01"),
         ),
-        Kind("audio or video", _EXTRACT),
+        Kind("audio or video", EXTRACT),
     ),
     **dict.fromkeys(
         (
@@ -119,13 +116,13 @@ _SIGNATURES: dict[bytes, Kind] = {
 _TEXTUAL: tuple[tuple[re.Pattern[bytes], Kind], ...] = tuple(
     (re.compile(pattern), kind)
     for pattern, kind in (
-        (rb"%PDF-\d", Kind("a PDF document", _EXTRACT)),
+        (rb"%PDF-\d", Kind("a PDF document", EXTRACT)),
         (rb"!<arch>\n", Kind("an ar archive", _UNPACK)),
         (rb"MATLAB 5\.0 MAT-file", Kind("a MATLAB file", _CONVERT)),
-        (rb"%!PS", Kind("a PostScript document", _EXTRACT)),
-        (rb"\{\\rtf", Kind("an RTF document", _EXTRACT)),
-        (rb"WARC/\d\.\d+\r?\n", Kind("a WARC web archive", _EXTRACT)),
-        (rb"filedesc://\S+ \S+ \d+ ", Kind("an ARC web archive", _EXTRACT)),
+        (rb"%!PS", Kind("a PostScript document", EXTRACT)),
+        (rb"\{\\rtf", Kind("an RTF document", EXTRACT)),
+        (rb"WARC/\d\.\d+\r?\n", Kind("a WARC web archive", EXTRACT)),
+        (rb"filedesc://\S+ \S+ \d+ ", Kind("an ARC web archive", EXTRACT)),
         (rb"0707(?:01|02)[0-9A-Fa-f]{104}|070707[0-7]{70}", Kind("a cpio archive", _UNPACK)),
         (
             rb"version https?://\S+/spec/v\d\r?\n(?s:.*)\boid sha256:",
@@ -172,8 +169,8 @@ def find_kind(head: bytes, encoding: str, name: str) -> Kind | None:
     for pattern, kind in _TEXTUAL:
         if pattern.match(head):
             return kind
-    if _is_tar(head):
-        return _TAR
+    if is_tar(head):
+        return TAR
     text = head if is_cuttable(encoding) else head.decode(encoding, "ignore").encode()
     text = text.removeprefix(codecs.BOM_UTF8)
     if text.lstrip()[:1] == b"<":
@@ -198,7 +195,7 @@ def _binary_kind(head: bytes, controls: int, name: str) -> Kind | None:
     if head[:4] == b"\xff\xff\xff\xff" and head[4:8] and head[7] < 0x10:
         return Kind("an Arrow stream", _CONVERT)
     if head[4:8] == b"ftyp":
-        return Kind("audio or video", _EXTRACT)
+        return Kind("audio or video", EXTRACT)
     if head[8:10] == b'{"' and head[5:8] == b"\0\0\0":
         return Kind("a model file (safetensors)", _CONVERT)
     if head[:3] == b"\x5d\0\0" and (head[5:13] == b"\xff" * 8 or head[10:13] == bytes(3)):
@@ -216,7 +213,7 @@ def _binary_kind(head: bytes, controls: int, name: str) -> Kind | None:
     return BINARY
 
 
-def _is_tar(head: bytes) -> bool:
+def is_tar(head: bytes) -> bool:
     """Return True for the header of a tar archive; the oldest have only a checksum."""
     header = head[:512]
     if len(header) < 512 or not _OCTAL.fullmatch(header[148:156]):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from preprocess.files.fingerprint import fingerprint
-from preprocess.files.search.find import FileInfo
+from preprocess.files.search.found import FileInfo
 from preprocess.reading.installed_docs import list_files, paragraphs
 from preprocess.reading.labelled.rows import Row, Rows
 

@@ -240,7 +240,7 @@ def test_overrides_may_set_different_keys_of_a_section() -> None:
         ("prepare.input=[{path: x, nmae: y}]", "unknown key 'prepare.input[0].nmae'; did you mean 'name'?"),
         (
             "prepare.input=[{name: y}]",
-            "prepare.input[0].path is missing (path, glob or fsspec URL of the files, or a list of these; 'installed-docs:' is the documentation of the installed Python packages)",
+            "prepare.input[0].path is missing (path, folder, glob or fsspec URL of the files, or a list of these; 'installed-docs:' is the documentation of the installed Python packages)",
         ),
         ("report.words=the", "report.words: must be a list of texts or null, not 'the'"),
         ("model.recurrent.projection=0", "model.recurrent.projection: must be a whole number of at least 1 and at most 1000000 or null, not 0"),

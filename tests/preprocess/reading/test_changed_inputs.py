@@ -10,7 +10,8 @@ import pytest
 import xxhash
 
 from preprocess.files.errors import StorageError
-from preprocess.files.search.find import FileInfo, find_files
+from preprocess.files.search.find import find_files
+from preprocess.files.search.found import FileInfo
 from preprocess.files.storage import TEMPORARY, open_read, write_bytes
 from preprocess.reading import changed_inputs
 from preprocess.reading.changed_inputs import (

@@ -1,15 +1,21 @@
 """Files of a source: each once, and never a run's own output."""
 
+import gzip
 import json
 import zipfile
+from collections import Counter
 from pathlib import Path
+
+import pytest
 
 from preprocess.config import Source
 from preprocess.files import storage
+from preprocess.files.errors import StorageError
 from preprocess.files.manifest import FileRecord, Manifest, write_manifest
-from preprocess.reading.listing import list_source
+from preprocess.reading.byte_range import DamagedFile
+from preprocess.reading.listing import by_kind, describe_left_out, list_source, survey
 from preprocess.reading.reader import read_unit
-from preprocess.reading.units import plan_units
+from preprocess.reading.units import Unit, plan_units
 from preprocess.text.config import CleaningConfig
 from preprocess.work.folder import asked_file, work_folder, write_record
 
@@ -71,3 +77,60 @@ def test_members_of_an_archive_are_read_in_ranges(tmp_path: Path) -> None:
         for text in block.documents
     ]
     assert read == ["one", "two", *lines]
+
+
+def test_a_folder_is_an_input_like_any_pattern(folder: str) -> None:
+    write(folder, "x/a.txt", "x/y/b.txt", "x/z.png", "c.txt", "out/report.html")
+    done = storage.join(folder, "out", "tokenizer")
+    write(done, "d.json")
+    write_manifest(done, Manifest("tokenizer", 1, "", "f", "c", {}, (), {}))
+    assert names(folder) == ["c.txt", "x/a.txt", "x/y/b.txt"]
+    assert names(storage.join(folder, "x"), f"{folder}/*.txt") == ["a.txt", "c.txt", "y/b.txt"]
+    assert names(done) == ["d.json", "manifest.json"]
+    found = survey(Source(path=(storage.join(folder, "x"), storage.join(folder, "x"))))
+    assert [file.name for file in found.files] == ["a.txt", "y/b.txt"]
+
+
+def test_what_is_left_out_of_a_folder_is_counted_by_kind(tmp_path: Path) -> None:
+    write(str(tmp_path), "a.txt", "b.png", "c.png", "d.pdf", ".e", ".git/f")
+    found = survey(Source(path=str(tmp_path))).left_out
+    assert describe_left_out(found) == (
+        "2 images (.png), 1 PDF or DjVu document (.pdf), 1 hidden file, 1 hidden folder"
+    )
+    assert by_kind(found) == {
+        **{"images (.png)": 2, "PDF and DjVu documents (.pdf)": 1},
+        **{"hidden files": 1, "hidden folders": 1},
+    }
+    many = Counter({(f"{n:02}", f"{n:02}s"): 2 for n in range(20)})
+    assert describe_left_out(many).endswith("2 10s, 18 of other kinds")
+
+
+@pytest.mark.parametrize(
+    ("files", "there"), [(["a.png"], r"1 image \(.png\)"), ([], "it is empty")]
+)
+def test_a_folder_with_nothing_readable_is_refused(
+    tmp_path: Path, files: list[str], there: str
+) -> None:
+    write(str(tmp_path), *files)
+    message = rf"no file in this folder may be text \({there}\); name a folder with text"
+    with pytest.raises(StorageError, match=message):
+        names(str(tmp_path))
+
+
+def test_a_file_in_a_folder_that_is_not_text_is_counted_and_others_stop(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"words")
+    (tmp_path / "b.txt").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99))
+    source = Source(path=str(tmp_path))
+    (unit,) = plan_units([source], [list_source(source)], 1024)
+    (block,) = read_unit(unit, source, CleaningConfig())
+    assert block.documents == ["words"]
+    assert [(one.reason, one.where) for one in block.rejected] == [("not_text", "b.txt")]
+    assert Unit.from_dict(unit.to_dict()) == unit
+    (tmp_path / "c.txt.gz").write_bytes(gzip.compress(b"words")[:-9])
+    (unit,) = plan_units([source], [list_source(source)], 1024)
+    with pytest.raises(DamagedFile, match=r"c\.txt\.gz: "):
+        list(read_unit(unit, source, CleaningConfig()))
+    pattern = Source(path=f"{tmp_path}/*.txt")
+    (unit,) = plan_units([pattern], [list_source(pattern)], 1024)
+    with pytest.raises(DamagedFile, match=r"b\.txt: this is an image"):
+        list(read_unit(unit, pattern, CleaningConfig()))

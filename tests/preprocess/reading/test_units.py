@@ -5,7 +5,7 @@ import json
 import pytest
 
 from preprocess.config import Source
-from preprocess.files.search.find import FileInfo
+from preprocess.files.search.found import FileInfo
 from preprocess.reading.units import Range, Unit, plan_units
 
 MIB = 1024**2

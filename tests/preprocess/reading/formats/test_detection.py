@@ -46,18 +46,18 @@ def test_a_magic_number_overrides_the_name_and_the_settings_override_both() -> N
 @pytest.mark.parametrize(
     ("source", "uncut"),
     [
-        ({}, ["a.txt.gz", "a.zip"]),
-        ({"document": "file"}, ["a.txt.gz", "a.zip", "a.txt"]),
-        ({"encoding": "utf-16"}, ["a.txt.gz", "a.zip", "a.txt", "a.jsonl"]),
-        ({"encoding": "utf-16", "format": "parquet"}, ["a.txt.gz", "a.zip"]),
-        ({"format": "docstrings"}, ["a.txt.gz", "a.zip", "a.txt", "a.jsonl"]),
-        ({"encoding": "gb18030"}, ["a.txt.gz", "a.zip"]),
+        ({}, ["a.txt.gz", "a.tar", "a.TGZ"]),
+        ({"document": "file"}, ["a.txt.gz", "a.tar", "a.TGZ", "a.txt"]),
+        ({"encoding": "utf-16"}, ["a.txt.gz", "a.tar", "a.TGZ", "a.txt", "a.jsonl"]),
+        ({"encoding": "utf-16", "format": "parquet"}, ["a.txt.gz", "a.tar", "a.TGZ"]),
+        ({"format": "docstrings"}, ["a.txt.gz", "a.tar", "a.TGZ", "a.txt", "a.jsonl"]),
+        ({"encoding": "gb18030"}, ["a.txt.gz", "a.tar", "a.TGZ"]),
     ],
 )
 def test_files_that_must_be_read_from_their_start_are_never_cut(
     source: dict[str, Any], uncut: list[str]
 ) -> None:
-    names = ["a.txt.gz", "a.zip", "a.txt", "a.jsonl"]
+    names = ["a.txt.gz", "a.tar", "a.TGZ", "a.zip", "a.txt", "a.jsonl"]
     assert [name for name in names if is_never_cut(Source(path="x", **source), name)] == uncut
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.files.search.find import FileInfo
+from preprocess.files.search.found import FileInfo
 from preprocess.reading.labelled import installed
 from preprocess.reading.labelled.installed import OF_A_FILE, OF_A_PACKAGE, installed_content
 from preprocess.reading.labelled.options import LabelledTextOptions
