@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from preprocess.errors import UserError
 from preprocess.section import Section, runtime
 from preprocess.text.config import CleaningConfig, FilterConfig, NearDuplicateConfig, Split
+from preprocess.text.template import parse_template
 
 
 class SentencePieceConfig(Section):
@@ -91,23 +92,41 @@ class Source(Section):
         description="path, folder, glob or fsspec URL of the files, or a list of these; 'installed-docs:' "
         "is the documentation of the installed Python packages"
     )
-    format: Literal["auto", "text", "jsonl", "parquet", "docstrings"] = Field(
+    format: Literal[
         "auto",
-        description="file format; jsonl: one JSON object per line; docstrings: prose in Python "
-        "sources; auto: detected from name and content; text: any content is read as text",
+        "text",
+        "jsonl",
+        "json",
+        "csv",
+        "parquet",
+        "arrow",
+        "html",
+        "warc",
+        "wiki",
+        "conllu",
+        "docstrings",
+    ] = Field(
+        "auto",
+        description="file format; jsonl: one JSON object per line; csv: also TSV; docstrings: prose in "
+        "Python sources; auto: detected from content and name; text: any content is read as text",
     )
     document: Literal["line", "paragraph", "file"] = Field(
         "line", description="what a document is in text files; a paragraph ends at a blank line"
     )
     text_field: str = Field(
         "text",
-        description="key (jsonl) or column (parquet) of the text; 'a.b' is the field b of the object or "
-        "struct a",
+        description="field (JSON) or column (tables) of the text; 'a.b' is the field b of the object or "
+        "struct a, 'a[]' joins the items of the list a; a number for a table without a header",
+    )
+    template: str | None = Field(
+        None,
+        description="text made of several fields, in braces, as in '{title} {body}'; in place of "
+        "text_field; null: text_field",
     )
     id_field: str | None = Field(
         None,
-        description="key (jsonl) or column (parquet) of an id, which `biloom trace` and "
-        "dropped-*.jsonl show",
+        description="field or column of an id, as text_field, which `biloom trace` and "
+        "dropped-*.jsonl show; a web page's id is its URL",
     )
     encoding: str = Field(
         "utf-8",
@@ -135,6 +154,14 @@ class Source(Section):
     @classmethod
     def _known_encoding(cls, encoding: str) -> str:
         return known_encoding(encoding)
+
+    @model_validator(mode="after")
+    def _one_way_to_the_text(self) -> "Source":
+        if self.template is not None:
+            parse_template(self.template)
+            if self.text_field != type(self).model_fields["text_field"].default:
+                raise ValueError("set either text_field or template, not both")
+        return self
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from pipeline.version import biloom_version
 from preprocess.errors import JobError, UserError
 from preprocess.files import storage
 from preprocess.files.errors import DiskFull, StorageError, StoreError
-from preprocess.text.versions import detector_version, table_versions
+from preprocess.text.versions import detector_version, extractor_version, table_versions
 from preprocess.work.folder import failures_folder, job_file, read_record, write_record
 
 PACKAGES = (pipeline, lightning_modules, preprocess)
@@ -63,7 +63,7 @@ class WorkerCall:
         self, work_folder: str, work: Callable[..., Any], arguments: Sequence[Any]
     ) -> None:
         self._folder, self._driver = work_folder, source_version()
-        self._detector = detector_version()
+        self._packages = {**detector_version(), **extractor_version()}
         # Pickled separately, because another version of biloom may not unpickle it correctly.
         self._packed = pickle.dumps((work, tuple(arguments)))
 
@@ -77,12 +77,14 @@ class WorkerCall:
                     f"{self._driver}; install the same versions on every worker"
                 )
             # A worker without it raises an error if a file needs it.
-            if self._detector and detector_version() not in ({}, self._detector):
-                raise UserError(
-                    f"a worker has another version of chardet ({detector_version()['chardet']}) than "
-                    f"this process ({self._detector['chardet']}), so that it may find other encodings; "
-                    "install the same version on every worker"
-                )
+            here = {**detector_version(), **extractor_version()}
+            for package, version in self._packages.items():
+                if here.get(package, version) != version:
+                    raise UserError(
+                        f"a worker has another version of {package} ({here[package]}) than this process "
+                        f"({version}), so that it may {_DIFFERENCES[package]}; install the same version "
+                        "on every worker"
+                    )
             work, arguments = _unpacked(self._packed)
             return work(*arguments, item)
         except StoreError:
@@ -94,6 +96,9 @@ class WorkerCall:
             path = storage.join(failures_folder(self._folder), f"{uuid.uuid4().hex}{end}")
             storage.write_bytes(path, str(error).encode(*ENCODING))
             raise
+
+
+_DIFFERENCES = {"chardet": "find other encodings", "resiliparse": "extract other text"}
 
 
 @cache

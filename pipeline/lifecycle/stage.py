@@ -13,7 +13,8 @@ from preprocess.files import storage
 from preprocess.files.details import Entries, check_types
 from preprocess.files.manifest import FileRecord, Manifest, hash_file
 from preprocess.files.verified import damaged, read_config
-from preprocess.text.versions import detector_version, table_versions
+from preprocess.reading.formats.detection import names_pages
+from preprocess.text.versions import detector_version, extractor_version, table_versions
 from preprocess.work.folder import lock_file, result_folder
 
 CONFIG, STATS = "config.yaml", "stats.json"
@@ -160,8 +161,14 @@ class Stage:
         """Return the versions of the tables that decide the bytes of the result."""
         if self.text_sources is None:
             return {}
-        has_auto = any(source.encoding == "auto" for source in self.text_sources(config))
-        return {**table_versions(), **(detector_version() if has_auto else {})}
+        sources = self.text_sources(config)
+        has_auto = any(source.encoding == "auto" for source in sources)
+        has_pages = any(names_pages(source) for source in sources)
+        return {
+            **table_versions(),
+            **(detector_version() if has_auto else {}),
+            **(extractor_version() if has_pages else {}),
+        }
 
     def folder(self, config: Config) -> str:
         """Return the absolute path of the stage's folder in the run folder of ``config``."""

@@ -223,7 +223,7 @@ class CorpusOrigins:
         fate = int(origins.fates[index])
         is_kept = fate < len(SPLITS)
         run = origins.file(index)
-        note = "" if run.place in ("byte", "row") else f" ({run.place})"
+        note = "" if run.place in ("byte", "row", "line") else f" ({run.place})"
         return Traced(
             key=DocumentKey(table.unit, origins.first + index),
             shard=table.shard(FATES[fate]) if is_kept else "",

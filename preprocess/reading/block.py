@@ -16,9 +16,9 @@ EXCERPT_BYTES = 4 * EXCERPT_CHARACTERS
 
 _MANY = 4096
 
-Place = Literal["byte", "unpacked byte", "UTF-8 byte", "row"]
+Place = Literal["byte", "unpacked byte", "UTF-8 byte", "row", "line"]
 """What the number in a location counts: bytes of the file; bytes of the file after decompression; bytes
-of its text after conversion to UTF-8; rows of a Parquet file."""
+of its text after conversion to UTF-8; rows of a Parquet or Arrow file, from 0; lines of a table, from 1."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Rejected:
 
     Attributes:
         reason: invalid_bytes, wrong_encoding, invalid_json, missing_text_field, text_not_a_string,
-            oversized, damaged_file, not_text or wrong_columns.
+            invalid_csv, oversized, damaged_file, not_text, wrong_columns, or one of a web archive's.
         excerpt: the start of the record, up to 1000 characters, unprintable ones escaped; for a
             file that cannot be read, the error message.
-        where: ``FILE:BYTE_OFFSET``, ``FILE:row N`` in Parquet, both followed by `` id=ID`` if the
-            record has an id; for a damaged file, ``FILE``.
+        where: ``FILE:BYTE_OFFSET``, ``FILE:row N`` in Parquet and Arrow, ``FILE:line N`` in tables, all
+            followed by `` id=ID`` if the record has an id; for a damaged file, ``FILE``.
     """
 
     reason: str
@@ -107,16 +107,16 @@ class Block:
 
 
 def place_prefix(name: str, place: Place) -> str:
-    """Return the start of a location, for `location`: ``FILE:`` or ``FILE:row ``."""
-    return f"{name}:row " if place == "row" else f"{name}:"
+    """Return the start of a location, for `location`: ``FILE:``, ``FILE:row `` or ``FILE:line ``."""
+    return f"{name}:{place} " if place in ("row", "line") else f"{name}:"
 
 
 def location(prefix: str, number: int, name: str) -> str:
     """Return a one-line location, as in `Rejected.where`.
 
     Args:
-        prefix: ``FILE:`` or ``FILE:row ``.
-        number: byte offset or row.
+        prefix: from `place_prefix`.
+        number: byte offset, row or line.
         name: id of the record, with any characters; empty if it has none.
     """
     return f"{prefix}{number} id={shortened(name)}" if name else f"{prefix}{number}"

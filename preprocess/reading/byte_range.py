@@ -1,6 +1,6 @@
 """Reading of the raw bytes of a range of a file, and the error for files that cannot be read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
@@ -14,7 +14,9 @@ from preprocess.reading.units import Range
 HEAD_BYTES = 64 * 1024
 """Leading bytes from which a file's compression, encoding and format are detected."""
 _TAIL_BYTES = 64 * 1024
+_REQUEST_BYTES = 8 << 20
 OLD_LINE_ENDS, NOTHING = "old line ends", "no text"
+WRONG_DECLARED = "declared encoding"
 """Values of `RangeRead.note`."""
 
 NOT_TEXT = "not_text"
@@ -89,13 +91,16 @@ class RangeRead(NamedTuple):
         end: offset in the file after the last byte that was read.
         xxh128: hash of the bytes from the start of the range to ``end``, in hexadecimal.
         encoding: the encoding that was detected, if `Source.encoding` is "auto"; otherwise empty.
-        note: `OLD_LINE_ENDS` or `NOTHING`, as in `UnitReader.notes`; empty for most files.
+        note: `OLD_LINE_ENDS`, `WRONG_DECLARED` or `NOTHING`, as in `UnitReader.notes`; empty for most files.
+        parts: (start, end) of the bytes that were read and hashed, if they are not the whole range. They
+            may be outside it, as the footer of a Parquet file is.
     """
 
     end: int
     xxh128: str
     encoding: str = ""
     note: str = ""
+    parts: Sequence[tuple[int, int]] = ()
 
 
 class RawRange:
@@ -141,21 +146,48 @@ class RawRange:
             self._digest.update(data)
             yield data
 
+    def read_parts(self, parts: Sequence[tuple[int, int]], file: BinaryIO) -> Iterator[bytes]:
+        """Yield the bytes of some parts of the file, in place of those of the range.
+
+        They are hashed in place of the range, which counts as read after the last one.
+
+        Args:
+            parts: (start, end) of each.
+            file: the same file, perhaps opened in another way.
+        """
+        # A request to a store takes as long as reading megabytes.
+        size = self._chunk_bytes if file is self._file else _REQUEST_BYTES
+        try:
+            for start, end in parts:
+                for at in range(start, end, size):
+                    data = self._at(at, min(size, end - at), file)
+                    self._digest.update(data)
+                    yield data
+        except DamagedFile:
+            # The range itself is hashed then.
+            self._digest.reset()
+            raise
+        self._position = self._piece.end
+
     def take(self) -> int:
         """Return the number of bytes of the range read since the last call."""
         previous, self._taken = self._taken, self.position
         return self._taken - previous
 
     def _read(self, size: int) -> bytes:
-        self._file.seek(self._position)
-        data = self._file.read(size)
+        data = self._at(self._position, size, self._file)
+        self._position += len(data)
+        return data
+
+    def _at(self, position: int, size: int, file: BinaryIO) -> bytes:
+        file.seek(position)
+        data = file.read(size)
         if not data:
             raise damaged_file(
                 self._piece.path,
-                f"ends after {self._position:,} bytes, but had {self._piece.bytes:,} when the work "
+                f"ends after {position:,} bytes, but had {self._piece.bytes:,} when the work "
                 "was planned",
             )
-        self._position += len(data)
         return data
 
 

@@ -20,7 +20,7 @@ from preprocess.files.paths import split_chain
 from preprocess.files.search.found import FileInfo
 from preprocess.files.storage import exists, is_remote, join, open_read, read_bytes, write_bytes
 from preprocess.files.verified import damaged, manifest_of, read_rows
-from preprocess.reading.byte_range import NOTHING, OLD_LINE_ENDS, RangeRead
+from preprocess.reading.byte_range import NOTHING, OLD_LINE_ENDS, WRONG_DECLARED, RangeRead
 from preprocess.reading.units import Range, Unit
 from preprocess.work.folder import (
     read_record,
@@ -76,7 +76,7 @@ def has_read(pieces: Sequence[Range], read: Sequence[RangeRead]) -> bool:
         read: what was read of the first ranges.
     """
     return all(
-        _hash_range(piece.path, piece.start, one.end) == one.xxh128
+        _hash_parts(piece.path, one.parts or [(piece.start, one.end)]) == one.xxh128
         for piece, one in zip(pieces, read, strict=False)
     )
 
@@ -109,6 +109,8 @@ def warnings_of(rows: Sequence[dict[str, Any]]) -> list[str]:
 _WARNINGS = {
     OLD_LINE_ENDS: "the lines end with a carriage return alone, which ends no document, so that the "
     "text is one long line; convert the line ends (tr '\\r' '\\n')",
+    WRONG_DECLARED: "pages are not in the encoding that they declare; those in UTF-8 are read, the others "
+    "are counted as wrong_encoding unless their source has 'encoding: auto'",
     NOTHING: "the file is intact, but contains nothing",
 }
 """The warning for each value of `RangeRead.note`."""
@@ -188,7 +190,7 @@ def keep_checked(folder: str) -> None:
             write_bytes(join(folder, CHECKED), lines.encode())
 
 
-_KEY = ("path", "version", "start", "end")
+_KEY = ("path", "version", "start", "end", "parts")
 
 
 class _Checked:
@@ -210,15 +212,17 @@ class _Checked:
         if file.version and file.version == row["version"]:
             return True
         start, end = row["start"], row["end"]
-        if end > file.bytes:
+        parts = _parts_of(row)
+        if max(end, *(last for _, last in parts), 0) > file.bytes:
             return False
+        hashed = parts or ((start, end),)
         if not file.version:
-            return _hash_range(file.path, start, end) == str(row["xxh128"])
-        key = (file.path, file.version, start, end)
+            return _hash_parts(file.path, hashed) == str(row["xxh128"])
+        key = (file.path, file.version, start, end, parts)
         if key not in self.used:
             known = self._read().get(key)
             self.grown = self.grown or known is None
-            self.used[key] = known or _hash_range(file.path, start, end)
+            self.used[key] = known or _hash_parts(file.path, hashed)
         return self.used[key] == str(row["xxh128"])
 
     def _read(self) -> dict[tuple[Any, ...], str]:
@@ -229,7 +233,9 @@ class _Checked:
             with suppress(ValueError, LookupError, TypeError):
                 for line in read_bytes(path).decode().splitlines() if exists(path) else ():
                     row = json.loads(line)
-                    self._known[tuple(row[name] for name in _KEY)] = str(row["xxh128"])
+                    # Rows of former versions have no parts.
+                    key = (*(row[name] for name in _KEY[:-1]), _parts_of(row))
+                    self._known[key] = str(row["xxh128"])
         return self._known
 
 
@@ -250,11 +256,17 @@ def _rows(folder: str, work: str) -> Iterator[dict[str, Any]]:
         yield from read_record(record).get("inputs", ())
 
 
-def _hash_range(path: str, start: int, end: int) -> str:
+def _parts_of(row: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+    """Return `RangeRead.parts` of a row; empty if its whole range was read."""
+    return tuple((int(start), int(end)) for start, end in row.get("parts", ()))
+
+
+def _hash_parts(path: str, parts: Sequence[Sequence[int]]) -> str:
     """Return the xxh128 of bytes of a file; of fewer if it has become shorter."""
     hashed = xxhash.xxh3_128()
-    for data in _chunks(path, start, end):
-        hashed.update(data)
+    for start, end in parts:
+        for data in _chunks(path, start, end):
+            hashed.update(data)
     return hashed.hexdigest()
 
 

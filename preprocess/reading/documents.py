@@ -7,7 +7,10 @@ Each part takes a stream and returns another one. The last part is the reader of
 import io
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain
+from typing import BinaryIO
 
+from preprocess.files import storage
+from preprocess.files.paths import split_chain
 from preprocess.reading.archives.detection import (
     ArchiveKind,
     find_archive,
@@ -26,7 +29,7 @@ from preprocess.reading.byte_range import (
 from preprocess.reading.compression import find_compression, unpack
 from preprocess.reading.encodings.decoding import AUTO, is_cuttable, to_utf8
 from preprocess.reading.encodings.wrong import choose_encoding
-from preprocess.reading.formats.detection import Format, find_format
+from preprocess.reading.formats.detection import Format
 from preprocess.reading.formats.table import READERS
 from preprocess.reading.kinds.detector import Detector
 from preprocess.reading.options import ReadOptions
@@ -58,15 +61,15 @@ def read_documents(stream: Stream, options: ReadOptions) -> Iterator[Block]:
     if archive := find_archive(stream.head, stream.name):
         yield from _read_archive(stream, archive, options)
         return
-    found = find_format(options.source, stream.name, stream.head)
-    detector = Detector(options.source, stream, options.limits.max_document_bytes)
-    detector.check(found)
+    limit = options.limits.max_document_bytes
+    found = Detector(options.source, stream, limit).find()
     if found is None or READERS[found].needs == "text":
         decoded = _decoded(stream, options)
         if decoded is None:
             return
         stream = decoded
-        found = found or detector.find(in_pieces(stream.read), stream.encoding)
+        detector = Detector(options.source, stream, limit)
+        found = found or detector.find_in_text(in_pieces(stream.read), stream.encoding)
     chunks = _reported(stream.chunks, options.alive)
     stream = stream.changed(chunks=chunks)
     if not READERS[found].is_cut:
@@ -159,7 +162,17 @@ def _as_utf8(chunks: Iterable[bytes], encoding: str, path: str) -> Iterator[byte
 def _read_with_random_access(
     stream: Stream, found: Format, options: ReadOptions
 ) -> Iterator[Block]:
-    if stream.file:
+    find_parts, read_parts = READERS[found].find_parts, stream.read_parts
+    if stream.file and read_parts and find_parts:
+        assert stream.size is not None, "the size of a file on storage is known"
+        file = _by_parts(stream.file, stream)
+        stream = stream.changed(file=file)
+        # Without a block in between, so that what is read so far never ends inside the parts.
+        parts = find_parts(stream, options)
+        for _ in _reported(read_parts(parts, file), options.alive):
+            pass
+        stream.findings.parts = parts
+    elif stream.file:
         # Its parts are not read in the order of bytes, so the range is hashed before them.
         yield from (Block([], [], 0, 0) for _ in _within_range(stream))
     else:
@@ -170,6 +183,13 @@ def _read_with_random_access(
     if first is None and stream.is_whole:
         stream.findings.note = NOTHING
     yield from chain([first] if first else [], blocks)
+
+
+def _by_parts(file: BinaryIO, stream: Stream) -> BinaryIO:
+    """Return a file of which only those parts are requested that are read."""
+    if not storage.is_remote(stream.path) or split_chain(stream.path):
+        return file
+    return storage.open_read(stream.path, stream.size, storage.Part(0, 0))
 
 
 def _within_range(stream: Stream) -> Iterator[bytes]:

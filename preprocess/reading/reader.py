@@ -75,7 +75,8 @@ class UnitReader:
 
     Attributes:
         digests: after iteration, the xxh128 of the raw bytes of each range, in hexadecimal; for a
-            damaged file, of the bytes that could be read.
+            damaged file, of the bytes that could be read; for a file of which only parts are needed, of
+            these (`RangeRead.parts`).
         encodings: after iteration, the encoding found for each range of a text file of a source with
             ``encoding: auto``; empty for other ranges.
         notes: after iteration, `OLD_LINE_ENDS` for the first range of each file whose lines seem to end
@@ -108,8 +109,10 @@ class UnitReader:
         ends = [(r.end, d) for r, d in zip(self._unit.ranges, self.digests, strict=False)]
         if self._open:
             ends.append((self._open[0].position, self._open[1].hexdigest()))
-        found = zip(ends, self.encodings, self.notes, strict=False)
-        return [RangeRead(end, digest, *others) for (end, digest), *others in found]
+        return [
+            RangeRead(end, digest, found.encoding, found.note, found.parts)
+            for (end, digest), found in zip(ends, self._findings, strict=False)
+        ]
 
     def __iter__(self) -> Iterator[Block]:
         """Read the unit.
@@ -197,5 +200,6 @@ def _range_stream(piece: Range, file: BinaryIO, raw: RawRange, findings: Finding
         piece.end,
         piece.bytes,
         file,
+        read_parts=raw.read_parts,
         findings=findings,
     )

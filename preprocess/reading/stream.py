@@ -1,7 +1,7 @@
 """The bytes of a named file, wherever they are: on storage, in a compressed file or in an archive."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -22,10 +22,12 @@ class Findings:
     Attributes:
         encoding: the detected encoding, if `Source.encoding` is "auto"; otherwise empty.
         note: see `RangeRead.note`.
+        parts: see `RangeRead.parts`.
     """
 
     encoding: str = ""
     note: str = ""
+    parts: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Stream:
         is_member: True if the file is in an archive.
         count_unpacked: called with numbers of bytes that this file, if it is compressed, unpacks to; raises
             `DamagedFile` if they are too many for its archive.
+        read_parts: reads parts of the file in place of ``chunks``, see `RawRange.read_parts`; set if
+            ``file`` is an uncompressed file on storage.
         findings: what is found out about the file.
     """
 
@@ -73,6 +77,7 @@ class Stream:
     packed: bool = False
     is_member: bool = False
     count_unpacked: Callable[[int], None] = lambda size: None
+    read_parts: Callable[[Sequence[tuple[int, int]], BinaryIO], Iterator[bytes]] | None = None
     findings: Findings = field(default_factory=Findings)
 
     @property
@@ -174,5 +179,12 @@ def whole(stream: Stream, chunks: Iterable[bytes], options: ReadOptions) -> Stre
     tape = Tape(chunks, options.limits.max_document_bytes + STRETCH_BYTES + options.block_bytes)
     head = tape.read(0, HEAD_BYTES)
     return stream.changed(
-        head=head, chunks=tape, read=tape.read, start=0, end=None, size=None, file=None
+        head=head,
+        chunks=tape,
+        read=tape.read,
+        start=0,
+        end=None,
+        size=None,
+        file=None,
+        read_parts=None,
     )

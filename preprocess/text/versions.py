@@ -22,8 +22,21 @@ def detector_version() -> dict[str, str]:
 
     It is by name as in `table_versions`; empty if chardet is not installed.
     """
+    return _version_of("chardet")
+
+
+@cache
+def extractor_version() -> dict[str, str]:
+    """Return the version of resiliparse, which extracts the main text of web pages.
+
+    It is by name as in `table_versions`; empty if resiliparse is not installed.
+    """
+    return _version_of("resiliparse")
+
+
+def _version_of(package: str) -> dict[str, str]:
     try:
-        return {"chardet": version("chardet")}
+        return {package: version(package)}
     except PackageNotFoundError:
         return {}
 
@@ -32,10 +45,9 @@ def differing_versions(recorded: dict[str, str]) -> list[str]:
     """Return a line for each table whose version differs, such as ``Unicode: 14.0.0 -> 15.0.0``.
 
     Args:
-        recorded: versions from `table_versions` and `detector_version` when a result was made; empty
-            if not known. Tables that are not installed now are ignored.
+        recorded: versions from the functions above when a result was made; empty if not known. Tables that are not installed now are ignored.
     """
-    present = {**table_versions(), **detector_version()}
+    present = {**table_versions(), **detector_version(), **extractor_version()}
     return [
         f"{name}: {old} -> {present[name]}"
         for name, old in recorded.items()

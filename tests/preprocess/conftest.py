@@ -61,8 +61,10 @@ def _read_file(
                 whole.raw_bytes + block.raw_bytes,
             )
         assert taken == sum(r.end - r.start for r in unit.ranges)
+        parts = [one.parts for one in reader.read_so_far()]
         assert reader.digests == [
-            xxhash.xxh128_hexdigest(raw[r.start : r.end]) for r in unit.ranges
+            xxhash.xxh128_hexdigest(b"".join(raw[a:b] for a, b in read or [(r.start, r.end)]))
+            for r, read in zip(unit.ranges, parts, strict=True)
         ]
     assert whole.raw_bytes == len(raw)
     return whole, places

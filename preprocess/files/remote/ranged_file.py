@@ -1,8 +1,8 @@
 """An object of a store as a seekable stream, read with few requests."""
 
 import io
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 MOST_BYTES = (32 << 20) + (128 << 10)
@@ -26,7 +26,8 @@ class RangedFile(io.RawIOBase):
     A request inside ``part`` continues to the end of the part, or for `MOST_BYTES`. Elsewhere, and at
     the start of the file, from which its format is detected, it has at least `LEAST_BYTES`. So a small
     file takes one request, a unit of a large file two, and little more than what is read is
-    transferred. The last request of each kind is kept in memory.
+    transferred. The memory is at most twice `MOST_BYTES`: the last request inside the part, and the last
+    ones elsewhere.
 
     Args:
         read: returns the bytes ``[start, end)`` of the file.
@@ -40,7 +41,8 @@ class RangedFile(io.RawIOBase):
         self._read_range, self._size = read, size
         self._part = Part(0, size) if part is None or size <= SMALL_BYTES else part
         self._position = 0
-        self._ahead, self._elsewhere = _Kept(), _Kept()
+        self._ahead = _Kept(0, b"")
+        self._elsewhere: deque[_Kept] = deque()
 
     def readable(self) -> bool:
         return True
@@ -84,23 +86,27 @@ class RangedFile(io.RawIOBase):
     def _some(self, end: int) -> bytes:
         """Return at least one byte from the present position on, and none from ``end`` on."""
         start = self._position
-        for kept in (self._ahead, self._elsewhere):
+        for kept in (self._ahead, *self._elsewhere):
             if kept.start <= start < kept.start + len(kept.data):
                 return kept.data[start - kept.start : end - kept.start]
         in_part = self._part.start <= start < self._part.end
         is_head = start == 0 and end <= LEAST_BYTES and self._size > SMALL_BYTES
         if in_part and not is_head:
-            kept, end_of_request = self._ahead, max(end, self._part.end)
-        else:
-            kept, end_of_request = self._elsewhere, max(end, min(start + LEAST_BYTES, self._size))
-        kept.data = b""  # first, so that memory holds one request
-        kept.data = self._read_range(start, min(end_of_request, start + MOST_BYTES))
-        kept.start = start
-        return kept.data[: end - start]
+            self._ahead = _Kept(0, b"")  # first, so that memory holds one request
+            self._ahead = kept = self._request(max(end, self._part.end))
+            return kept.data[: end - start]
+        least = min(start + LEAST_BYTES, self._size)
+        self._elsewhere.appendleft(self._request(max(end, least)))
+        while sum(len(kept.data) for kept in self._elsewhere) > MOST_BYTES:
+            self._elsewhere.pop()
+        return self._elsewhere[0].data[: end - start]
+
+    def _request(self, end: int) -> "_Kept":
+        start = self._position
+        return _Kept(start, self._read_range(start, min(end, start + MOST_BYTES)))
 
 
-@dataclass
-class _Kept:
+class _Kept(NamedTuple):
     """Bytes of the file that were requested.
 
     Attributes:
@@ -108,5 +114,5 @@ class _Kept:
         data: the bytes.
     """
 
-    start: int = 0
-    data: bytes = b""
+    start: int
+    data: bytes

@@ -22,17 +22,17 @@ _MARKS = (
 )
 # Without a mark Python uses the byte order of the machine; results must not depend on that.
 _UNMARKED = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}
-# Stands for a sequence of invalid bytes in a decoded text.
-_INVALID = "\udcff"
+INVALID = "\udcff"
+"""Stands for a sequence of invalid bytes in a decoded text."""
 _AS_INVALID = "biloom-invalid"
 # Longer than any character, so that an incomplete sequence at the end of a block is invalid alone.
 _PAD = b"\n" * 8
 
 
 def _as_invalid(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Error handler that decodes invalid bytes to `_INVALID` and encodes that to FF."""
+    """Error handler that decodes invalid bytes to `INVALID` and encodes that to FF."""
     if isinstance(error, UnicodeDecodeError):
-        return _INVALID, error.end
+        return INVALID, error.end
     assert isinstance(error, UnicodeEncodeError)
     return b"\xff" * (error.end - error.start), error.end
 
@@ -104,12 +104,12 @@ def decode_beginning(data: bytes, encoding: str) -> str:
 
 def is_invalid(text: str) -> bool:
     """Return True if a text from `decode` contains invalid bytes."""
-    return _INVALID in text
+    return INVALID in text
 
 
 def replace_invalid(text: str) -> tuple[str, int]:
     """Replace invalid bytes in a text from `decode` with U+FFFD; return the text and their number."""
-    return text.replace(_INVALID, "\ufffd"), text.count(_INVALID)
+    return text.replace(INVALID, "\ufffd"), text.count(INVALID)
 
 
 @lru_cache

@@ -6,6 +6,8 @@ multiples of that size, so that the result does not depend on how the file is cu
 """
 
 import re
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from preprocess.errors import UserError, one_line
 from preprocess.reading.byte_range import HEAD_BYTES, DamagedFile
@@ -63,7 +65,7 @@ def choose_encoding(
     if encoding == AUTO:
         return _detect(path, head, size, read)
     marked = encoding != find_encoding(b"", configured)
-    if problem := (_problem if marked else _problem_of_head)(head, encoding):
+    if problem := (encoding_problem if marked else _problem_of_head)(head, encoding):
         raise _not_in_encoding(path, problem, head)
     return encoding
 
@@ -110,12 +112,43 @@ class Stretches:
         if (start, end) != self._examined:
             self._examined = start, end
             data = self._read(start, end)
-            self._problem = _problem(data, self._encoding, self._configured)
+            self._problem = encoding_problem(data, self._encoding, self._configured)
             if self._problem and not self._skip:
                 sample = data if self._encoding == self._configured else b""
                 problem = f"from byte {start:,} on, {self._problem}" if start else self._problem
                 raise _not_in_encoding(self._path, problem, sample)
         return bool(self._problem)
+
+
+def checked_chunks(
+    path: str, chunks: Iterable[bytes], encoding: str, configured: str
+) -> Iterator[bytes]:
+    """Yield the chunks of a file, each after the stretch that it is in was examined.
+
+    Args:
+        path: the file, for error messages.
+        chunks: the file from its start.
+        encoding: encoding of the chunks, one for which `is_cuttable` is True.
+        configured: encoding of the file, from which they may have been converted.
+
+    Raises:
+        DamagedFile: a stretch is in another encoding.
+    """
+    held: list[bytes] = []
+    size = start = 0
+    for data in chain(chunks, [b""]):
+        held.append(data)
+        size += len(data)
+        if size < STRETCH_BYTES and data:
+            continue
+        stretch = b"".join(held)
+        if problem := encoding_problem(stretch, encoding, configured):
+            sample = stretch if encoding == configured else b""
+            problem = f"from byte {start:,} on, {problem}" if start else problem
+            raise _not_in_encoding(path, problem, sample)
+        yield from held
+        start += size
+        held, size = [], 0
 
 
 def _detect(path: str, head: bytes, size: int | None, read: ReadBytes) -> str:
@@ -126,10 +159,10 @@ def _detect(path: str, head: bytes, size: int | None, read: ReadBytes) -> str:
         places = (read(start, start + _PLACE_BYTES) for start in starts)
         sample = b"".join(data[data.find(b"\n") + 1 :] for data in places)
     unmarked = find_unmarked(head)
-    if not unmarked and not _problem(sample, "utf-8"):
+    if not unmarked and not encoding_problem(sample, "utf-8"):
         return "utf-8"
     try:
-        encoding = unmarked or _likely(sample)
+        encoding = unmarked or find_likely(sample)
     except ModuleNotFoundError as error:
         raise UserError(
             f"{one_line(path)}: it is not UTF-8, and 'encoding: auto' needs the package chardet: "
@@ -158,10 +191,10 @@ def _problem_of_head(head: bytes, encoding: str) -> str:
         text = decode_beginning(head, "utf-8")
         if _count_others(text) >= _FEWEST_BYTES and not is_invalid(text):
             return f"it is UTF-8, not {encoding}"
-    return _problem(head, encoding)
+    return encoding_problem(head, encoding)
 
 
-def _problem(data: bytes, encoding: str, configured: str = "") -> str:
+def encoding_problem(data: bytes, encoding: str, configured: str = "") -> str:
     """Return why bytes are not in an encoding, or an empty string."""
     text = decode_beginning(data, encoding)
     if not is_invalid(text):
@@ -182,7 +215,7 @@ def _count_others(text: str) -> int:
     return len(text) - len(text.encode("ascii", "ignore"))
 
 
-def _likely(data: bytes) -> str | None:
+def find_likely(data: bytes) -> str | None:
     """Return the likely encoding of a text, from its start or its first lines outside ASCII."""
     other = _OTHER.search(data, HEAD_BYTES // 2)
     # The start may name the encoding, as that of HTML does.
@@ -196,7 +229,7 @@ def _likely(data: bytes) -> str | None:
 def _not_in_encoding(path: str, problem: str, sample: bytes) -> DamagedFile:
     """Return the error for a file in another encoding, with the likely one."""
     try:
-        remedy = _what_to_do(_likely(sample))
+        remedy = _what_to_do(find_likely(sample))
     except ModuleNotFoundError:
         remedy = _what_to_do(None, " (to learn the likely one: pip install 'biloom[encodings]')")
     return DamagedFile(f"{one_line(path)}: {problem}; {remedy}")

@@ -11,12 +11,28 @@ from typing import Literal
 from preprocess.config import Source
 from preprocess.reading.encodings.decoding import is_cuttable
 from preprocess.reading.kinds.json_shape import Shape, shape_of
-from preprocess.reading.kinds.signatures import has_signature
 
-Format = Literal["text", "jsonl", "parquet", "docstrings"]
+Format = Literal[
+    "text",
+    "jsonl",
+    "json",
+    "csv",
+    "parquet",
+    "arrow",
+    "html",
+    "warc",
+    "wiki",
+    "conllu",
+    "docstrings",
+]
+"""See the table of formats in docs/corpus.md."""
+TABLES = (".csv", ".tsv", ".tab")
+CONLL_NAMES = (".conllu", ".conll", ".conllx", ".conllup")
+PAGES = (".html", ".htm", ".xhtml")
+_WHOLE = (*TABLES, *CONLL_NAMES, *PAGES, ".warc", ".wet", ".arrow", ".feather", ".ipc", ".xml")
+"""Endings of names of files that are usually read from their start."""
 INSTALLED_DOCS = "installed-docs:"
 """Value of `Source.path` for the documentation of the installed Python packages."""
-PARQUET_MAGIC = b"PAR1"
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _TARS = (".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst")
 """Endings of tar archives, which are read from their start."""
@@ -33,7 +49,7 @@ _ENOUGH = 4096
 
 def is_never_empty(source: Source, name: str) -> bool:
     """Return True if an intact file of this name has at least one byte."""
-    return source.format == "parquet" or name.lower().endswith(_NEVER_EMPTY)
+    return source.format in ("parquet", "arrow") or name.lower().endswith(_NEVER_EMPTY)
 
 
 def _without_packing(name: str) -> str:
@@ -42,7 +58,7 @@ def _without_packing(name: str) -> str:
     return plain[: plain.rindex(".")] if plain.endswith(_COMPRESSED) else plain
 
 
-def _format_by_name(source: Source, name: str) -> Format | None:
+def format_by_name(source: Source, name: str) -> Format | None:
     """Return the format if the settings and the name determine it, otherwise None."""
     if source.format != "auto":
         return source.format
@@ -54,34 +70,28 @@ def _format_by_name(source: Source, name: str) -> Format | None:
     return None
 
 
+def names_pages(source: Source) -> bool:
+    """Return True if the settings or the paths of a source say that it has web pages."""
+    if source.format != "auto":
+        return source.format in ("html", "warc")
+    return any(ending in path.lower() for path in source.paths for ending in (*PAGES, ".warc"))
+
+
 def is_never_cut(source: Source, name: str) -> bool:
     """Return True if a file of this name must be read from its start, so that it is one range."""
     if name.lower().endswith((*_COMPRESSED, *_TARS)):
         return True
     if name.lower().endswith(_ZIP):
         return False
-    match _format_by_name(source, name):
-        case "docstrings":
-            return True
-        case "parquet":
-            return False
-        case "jsonl":
-            return not is_cuttable(source.encoding)
-    return source.document == "file" or not is_cuttable(source.encoding)
-
-
-def find_format(source: Source, name: str, head: bytes) -> Format | None:
-    """Return the format of a file, or None if `find_shape` must decide between text and jsonl.
-
-    Args:
-        source: the file's source.
-        name: the file's name.
-        head: its first bytes, uncompressed.
-    """
-    # A magic number is more reliable than a name.
-    if source.format == "auto" and has_signature(head, (PARQUET_MAGIC,)):
-        return "parquet"
-    return _format_by_name(source, name)
+    found = format_by_name(source, name)
+    if found is None:
+        by_content = ends_with(name, *_WHOLE) or source.document == "file"
+        return by_content or not is_cuttable(source.encoding)
+    if found == "text":
+        return source.document == "file" or not is_cuttable(source.encoding)
+    if found == "jsonl":
+        return not is_cuttable(source.encoding)
+    return found != "parquet"
 
 
 def find_shape(
@@ -95,7 +105,7 @@ def find_shape(
     Args:
         chunks: the file's bytes from its start, uncompressed; a byte order mark is in one chunk.
         encoding: encoding of the file, one for which `is_cuttable` is True.
-        text_field: key of the text.
+        text_field: path of the text.
         limit: maximum bytes of that line; a longer one is examined in part.
         strict: what begins with a bracket is no text, even if it is not valid JSON.
     """

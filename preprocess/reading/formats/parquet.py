@@ -4,47 +4,130 @@ A row group belongs to the range that contains its first byte. Memory is bounded
 one page of each column read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from preprocess.errors import UserError, one_line
-from preprocess.reading.block import Block, Locations, Rejected, excerpt, location, place_prefix
+from preprocess.reading.block import Block
 from preprocess.reading.byte_range import damaged_file, unreadable_file
-from preprocess.reading.encodings.decoding import decode, replace_invalid
-from preprocess.reading.kinds.columns import check_columns, column_of
+from preprocess.reading.formats.columns import Columns, batch_rows, import_pyarrow
+from preprocess.reading.formats.fields import EACH, Fields, is_of
 from preprocess.reading.options import ReadOptions
 from preprocess.reading.stream import Stream
 
 _READ_BYTES = 1 << 20
-_MOST_ROWS = 65_536
+_SMALL_GAP = 64 * 1024
+_TAIL = 8
+"""Bytes after the footer: its length and the magic number."""
 
 
 def read_parquet(stream: Stream, options: ReadOptions) -> Iterator[Block]:
     """Yield the documents of the row groups that start in a range; the stream needs a file.
 
-    The text column may contain strings or UTF-8 bytes, plain or dictionary-encoded, or only nulls. It
-    may be a field of a struct, named with dots.
+    A text may be one column of strings or UTF-8 bytes, plain or dictionary-encoded, or only nulls; it
+    may also be inside structs, lists and maps, or made of several columns (see `Columns`).
 
     Raises:
         DamagedFile: the file is not valid Parquet, or has no such column of texts.
         UserError: pyarrow is not installed.
     """
-    source, path = options.source, stream.path
     assert stream.file, "Parquet needs random access"
-    columns = [source.text_field] + ([source.id_field] if source.id_field else [])
-    with open_parquet(stream.file, path) as (pyarrow, table):
-        check_columns(pyarrow, table.schema_arrow, path, source.text_field, source.id_field)
+    fields = Fields.of(options.source)
+    with open_parquet(stream.file, stream.path) as (pyarrow, table):
+        columns = Columns.find(pyarrow, table.schema_arrow, stream.path, fields)
+        leaves = needed_leaves(table.metadata, fields.all_paths, columns.roots)
         row = 0
         for number in range(table.num_row_groups):
             group = table.metadata.row_group(number)
             if group.num_rows and _starts_in(stream, group):
                 batch_row = row
-                rows = _batch_rows(group, source.text_field, options.block_bytes)
-                for batch in table.iter_batches(rows, [number], columns, use_threads=False):
-                    yield _read_batch(pyarrow, batch, batch_row, stream.name, options)
+                rows = batch_rows(group.num_rows, _bytes(group, leaves), options.block_bytes)
+                for batch in table.iter_batches(rows, [number], leaves, use_threads=False):
+                    yield columns.read(batch, batch_row, stream.name, options)
                     batch_row += batch.num_rows
             row += group.num_rows
+
+
+def needed_parts(stream: Stream, options: ReadOptions) -> list[tuple[int, int]]:
+    """Return the (start, end) of the bytes that `read_parquet` needs, in order.
+
+    These are the footer, and the needed columns of the row groups that start in the range. Small gaps
+    are included, because a request costs more than they do.
+
+    Raises:
+        DamagedFile: as `read_parquet`.
+        UserError: pyarrow is not installed.
+    """
+    assert stream.file, "Parquet needs random access"
+    assert stream.size is not None, "the size of a file on storage is known"
+    fields = Fields.of(options.source)
+    with open_parquet(stream.file, stream.path) as (pyarrow, table):
+        columns = Columns.find(pyarrow, table.schema_arrow, stream.path, fields)
+        leaves = needed_leaves(table.metadata, fields.all_paths, columns.roots)
+        parts = [(stream.size - _TAIL - table.metadata.serialized_size, stream.size)]
+        for number in range(table.num_row_groups):
+            group = table.metadata.row_group(number)
+            if group.num_rows and _starts_in(stream, group):
+                chunks = (group.column(i) for i in range(group.num_columns))
+                parts += [_bytes_of(chunk) for chunk in chunks if chunk.path_in_schema in leaves]
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(parts):
+        if joined and start - joined[-1][1] <= _SMALL_GAP:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _bytes_of(chunk: Any) -> tuple[int, int]:
+    """Return the start and the end of a column in a row group."""
+    start = chunk.data_page_offset
+    if chunk.has_dictionary_page:
+        start = min(start, chunk.dictionary_page_offset)
+    return start, start + chunk.total_compressed_size
+
+
+def needed_leaves(metadata: Any, paths: Sequence[str], roots: Sequence[str]) -> list[str]:
+    """Return the columns of a Parquet file, as its schema names them, that some fields need.
+
+    Args:
+        metadata: metadata of the file.
+        paths: paths of the fields.
+        roots: names of the top-level columns that have the fields.
+
+    Returns:
+        Names such as ``messages.list.element.content``. If that of a field is not clear, all columns
+        below its top-level column.
+    """
+    group = metadata.schema
+    every = [group.column(number).path for number in range(len(group))]
+    chosen: dict[str, None] = {}
+    for path in paths:
+        below = [
+            leaf
+            for leaf in every
+            if any(leaf == root or leaf.startswith(f"{root}.") for root in roots)
+        ]
+        # Lists have groups of their own, whose names depend on the writer.
+        wanted = path.replace(EACH, "").split(".")
+        exact = [leaf for leaf in below if [*_named(leaf.split("."))][: len(wanted)] == wanted]
+        root = next(root for root in roots if is_of(path, root))
+        chosen.update(dict.fromkeys(exact or [leaf for leaf in below if is_of(leaf, root)]))
+    return list(chosen)
+
+
+def _named(parts: Sequence[str]) -> Iterator[str]:
+    """Yield the parts of the name of a column that are not the groups of a list."""
+    at = 0
+    while at < len(parts):
+        if tuple(parts[at : at + 2]) in _LIST_GROUPS:
+            at += 2
+        else:
+            yield parts[at]
+            at += 1
+
+
+_LIST_GROUPS = (("list", "element"), ("list", "item"), ("bag", "array_element"), ("bag", "array"))
 
 
 @contextmanager
@@ -61,15 +144,27 @@ def open_parquet(file: BinaryIO, path: str) -> Iterator[tuple[Any, Any]]:
         DamagedFile: the file is not valid Parquet, or is damaged.
         UserError: pyarrow is not installed.
     """
-    pyarrow = _pyarrow(path)
+    pyarrow = import_pyarrow(path)
     from pyarrow import parquet
 
-    opened = False
-    try:
+    with arrow_errors(pyarrow, path, "Parquet") as opened:
         # With a buffer size, pyarrow reads a column page by page instead of whole.
         table = parquet.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
-        opened = True
+        opened.append(True)
         yield pyarrow, table
+
+
+@contextmanager
+def arrow_errors(pyarrow: Any, path: str, what: str) -> Iterator[list[bool]]:
+    """Convert errors of pyarrow to `DamagedFile`.
+
+    Yields:
+        A list, to which the caller appends when the file is open: from then on, a part of it may
+        have been read.
+    """
+    opened: list[bool] = []
+    try:
+        yield opened
     except (pyarrow.ArrowException, OSError) as error:
         # Arrow's own errors have no errno. Errors of the file itself are left to the caller.
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
@@ -77,21 +172,11 @@ def open_parquet(file: BinaryIO, path: str) -> Iterator[tuple[Any, Any]]:
         if isinstance(error, OSError) and type(error) is not OSError:
             raise
         reason = str(error).splitlines()[0].rstrip(". ")
-        problem = f"cannot be read as Parquet ({reason})"
+        problem = f"cannot be read as {what} ({reason})"
         if opened:
             raise damaged_file(path, problem) from error
         remedy = "replace it with an intact copy"
         raise unreadable_file(path, problem, remedy, "damaged_file") from error
-
-
-def _pyarrow(path: str) -> Any:
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise UserError(
-            f"{one_line(path)}: reading Parquet needs pyarrow; pip install 'biloom[beam]'"
-        ) from error
-    return pyarrow
 
 
 def _starts_in(stream: Stream, group: Any) -> bool:
@@ -101,68 +186,10 @@ def _starts_in(stream: Stream, group: Any) -> bool:
 
 def _first_byte(group: Any) -> int:
     """Return the byte offset of a row group."""
-    offsets: list[int] = []
-    for number in range(group.num_columns):
-        column = group.column(number)
-        offsets.append(column.data_page_offset)
-        if column.has_dictionary_page:
-            offsets.append(column.dictionary_page_offset)
-    return min(offsets)
+    return min(_bytes_of(group.column(number))[0] for number in range(group.num_columns))
 
 
-def _batch_rows(group: Any, column: str, block_bytes: int) -> int:
-    """Return the number of rows with about ``block_bytes`` of text."""
-    sizes = [
-        group.column(number).total_uncompressed_size
-        for number in range(group.num_columns)
-        if group.column(number).path_in_schema == column
-    ]
-    rows: int = group.num_rows * block_bytes // max(1, sum(sizes))
-    return max(1, min(_MOST_ROWS, rows))
-
-
-def _read_batch(
-    pyarrow: Any,
-    batch: Any,
-    first_row: int,
-    name: str,
-    options: ReadOptions,
-) -> Block:
-    source = options.source
-    texts = column_of(batch, source.text_field)
-    if pyarrow.types.is_dictionary(texts.type):
-        texts = texts.dictionary_decode()
-    # As bytes, because writers do not check that strings are valid UTF-8.
-    values = texts.cast(pyarrow.large_binary()).to_pylist()
-    ids: list[str] = []
-    if source.id_field:
-        names = column_of(batch, source.id_field).to_pylist()
-        ids = ["" if name is None else str(name) for name in names]
-    documents: list[str] = []
-    rejected: list[Rejected] = []
-    kept: list[int] = []
-    prefix = place_prefix(name, "row")
-    replaced = 0
-    for index, value in enumerate(values):
-        reason, text = "", ""
-        if value is None:
-            reason = "missing_text_field"
-        elif len(value) > options.limits.max_document_bytes:
-            reason = "oversized"
-        else:
-            text, invalid = decode(value, "utf-8")
-            if invalid and options.drop_invalid:
-                reason = "invalid_bytes"
-            elif invalid:
-                text, count = replace_invalid(text)
-                replaced += count
-        if reason:
-            where = location(prefix, first_row + index, ids[index] if ids else "")
-            rejected.append(Rejected(reason, excerpt(value or b""), where))
-        else:
-            documents.append(text)
-            kept.append(index)
-    rows = [first_row + index for index in kept]
-    kept_ids = [ids[index] for index in kept] if ids else ()
-    locations = Locations(name, "row", lambda: rows, kept_ids)
-    return Block(documents, rejected, replaced, 0, ((0, locations),))
+def _bytes(group: Any, leaves: Sequence[str]) -> int:
+    """Return the uncompressed bytes of some columns of a row group."""
+    columns = (group.column(number) for number in range(group.num_columns))
+    return sum(c.total_uncompressed_size for c in columns if c.path_in_schema in leaves)

@@ -9,6 +9,7 @@ from preprocess.reading.block import Block
 from preprocess.reading.byte_range import OLD_LINE_ENDS
 from preprocess.reading.encodings.decoding import blank_lines
 from preprocess.reading.encodings.wrong import Stretches
+from preprocess.reading.formats.fields import Fields
 from preprocess.reading.formats.text_reader import TextReader
 from preprocess.reading.options import ReadOptions
 from preprocess.reading.records import (
@@ -65,14 +66,14 @@ def read_text(stream: Stream, options: ReadOptions) -> Iterator[Block]:
 
 def read_jsonl(stream: Stream, options: ReadOptions) -> Iterator[Block]:
     """Yield the documents of a JSON Lines file, one object a line."""
-    reader, source = text_reader(stream, options), options.source
-    if source.document != "file":
+    reader, fields = text_reader(stream, options), Fields.of(options.source)
+    if options.source.document != "file":
         _note_line_ends(stream)
     for record in _lines(stream, options.limits.max_document_bytes):
         if isinstance(record, Oversized):
             yield reader.read_oversized(record)
         else:
-            yield reader.read_jsonl(record, source.text_field, source.id_field)
+            yield reader.read_jsonl(record, fields)
 
 
 def _note_line_ends(stream: Stream) -> None:

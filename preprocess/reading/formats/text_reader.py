@@ -20,13 +20,12 @@ from preprocess.reading import installed_docs
 from preprocess.reading.block import Block, Locations, Place, Rejected, excerpt, location
 from preprocess.reading.encodings.decoding import blank_lines, decode, is_invalid, replace_invalid
 from preprocess.reading.encodings.wrong import Stretches
-from preprocess.reading.kinds.json_shape import MISSING, value_of
+from preprocess.reading.formats.fields import Fields, without_surrogates
 from preprocess.reading.records import Oversized, Records, paragraph_spans
 
 LINE_FEED = 0x0A
 _Lost = tuple[int, str, str]
 """Line number, reason and id of a rejected line."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _JOINED = "}\ufeff{"
 _MARKS_AT_START = re.compile("^\ufeff+", re.MULTILINE)
 """Byte order marks at the start of a line, where files were joined that begin with one."""
@@ -97,7 +96,7 @@ class TextReader:
             return Block([], [self._reject(reason, data, offset)], 0, 0)
         return self._block([text], [], replaced, lambda: [offset])
 
-    def read_jsonl(self, records: Records, text_field: str, id_field: str | None) -> Block:
+    def read_jsonl(self, records: Records, fields: Fields) -> Block:
         """Read one document per line, a JSON object; blank lines are ignored."""
         offset, data = records
         lines, lost, replaced = self._lines(records)
@@ -105,27 +104,27 @@ class TextReader:
         documents: list[str] = []
         kept: list[int] = []
         ids: list[str] = []
+        with_ids = fields.id_path is not None
+        only = "" if fields.template else fields.paths[0]
         for index, line in enumerate(lines):
             if line and not line.isspace() and not (without and index in without):
                 record, reason = _parse_object(line)
                 if reason and _JOINED in line and (parts := _separated(records)) != records:
-                    return self.read_jsonl(parts, text_field, id_field)
-                name = "" if id_field is None else str(value_of(record, id_field, ""))
-                text = record.get(text_field)
+                    return self.read_jsonl(parts, fields)
+                name = fields.id(record) if with_ids else ""
+                text = record.get(only) if only else None
                 if not isinstance(text, str):
-                    text = value_of(record, text_field, MISSING)
-                    if not isinstance(text, str):
-                        missing = text is MISSING
-                        why = "missing_text_field" if missing else "text_not_a_string"
+                    text, why = fields.text(record)
+                    if reason or why:
                         lost.append((index, reason or why, name))
                         continue
                 # Decoded bytes contain no surrogates, but JSON escapes may.
                 if "\\" in line:
-                    text, count = _SURROGATE.subn("\ufffd", text)
+                    text, count = without_surrogates(text)
                     replaced += count
                 documents.append(text)
                 kept.append(index)
-                if id_field is not None:
+                if with_ids:
                     ids.append(name)
         starts = partial(_line_starts, data, offset, kept)
         return self._block(documents, self._locate(lost, records), replaced, starts, ids)

@@ -7,18 +7,22 @@ from preprocess.config import Source
 from preprocess.reading.byte_range import HEAD_BYTES, NOT_TEXT, unreadable_file
 from preprocess.reading.compression import find_compression
 from preprocess.reading.encodings.decoding import AUTO, find_encoding
+from preprocess.reading.formats.conllu import SENTENCE
 from preprocess.reading.formats.detection import (
-    PARQUET_MAGIC,
+    CONLL_NAMES,
+    PAGES,
+    TABLES,
     Format,
     ends_with,
     find_shape,
+    format_by_name,
     is_never_empty,
 )
+from preprocess.reading.formats.fields import Fields
 from preprocess.reading.kinds.json_shape import is_document
 from preprocess.reading.kinds.signatures import (
     COMPRESSED,
     CONLL,
-    CSV,
     HTML,
     JSON,
     XML,
@@ -45,63 +49,73 @@ class Detector:
     stream: Stream
     limit: int
 
-    def check(self, file_format: Format | None) -> None:
-        """Check the first bytes of a file.
+    def find(self) -> Format | None:
+        """Return the format of a file from its first bytes and its name.
 
-        Args:
-            file_format: its format as `find_format` returns it.
+        Returns:
+            None if the format depends on more than the first bytes, see `find_in_text`.
 
         Raises:
             UnreadableFile: the file is not text, or is empty although its format does not allow that.
         """
-        stream, head = self.stream, self.stream.head
-        if stream.size == 0 and is_never_empty(self.source, stream.name):
+        source, stream, head = self.source, self.stream, self.stream.head
+        if stream.size == 0 and is_never_empty(source, stream.name):
             problem = "this file is empty (0 bytes), which no intact file of its format is"
             raise unreadable_file(stream.path, problem, "copy it again", "damaged_file")
+        by_name = format_by_name(source, stream.name)
         # Of Python sources only the prose is read, whatever else is in the file.
-        if self.source.format == "text" or file_format == "docstrings":
-            return
-        if file_format == "parquet" and head.startswith(PARQUET_MAGIC):
-            return
-        encoding = find_encoding(head, self.source.encoding)
+        if by_name in ("text", "docstrings"):
+            return by_name
+        encoding = find_encoding(head, source.encoding)
         encoding = "utf-8" if encoding == AUTO else encoding
-        if self.stream.packed and find_compression(head):
+        if stream.packed and find_compression(head):
             self._refuse(COMPRESSED)
-        if found := find_kind(head, encoding, stream.name):
-            self._refuse(found)
-        is_complete = len(head) < HEAD_BYTES
-        if file_format == "jsonl" and is_document(head.decode(encoding, "ignore"), is_complete):
-            self._refuse(JSON)
-        if file_format is None and ends_with(stream.name, ".csv", ".tsv"):
-            self._refuse(CSV)
-        if file_format is None and ends_with(
-            stream.name, ".conllu", ".conll", ".conllx", ".conllup"
-        ):
-            self._refuse(CONLL)
-        # A fragment or simple markup begins like lines of text with tags, so the name decides.
-        if (
-            file_format is None
-            and head.decode(encoding, "ignore").lstrip("\ufeff \t\r\n")[:1] == "<"
-        ):
-            for markup, endings in ((HTML, (".html", ".htm", ".xhtml")), (XML, (".xml",))):
-                if ends_with(stream.name, *endings):
-                    self._refuse(markup)
+        kind = find_kind(head, encoding, stream.name)
+        if kind is None and by_name == "jsonl":
+            # A name may be wrong, but a setting is meant.
+            text = head.decode(encoding, "ignore")
+            kind = JSON if is_document(text, len(head) < HEAD_BYTES) else None
+        if kind is None and by_name is None:
+            kind = self._markup(head.decode(encoding, "ignore"))
+        if kind is None:
+            return by_name
+        if kind.format is None or source.format not in ("auto", kind.format):
+            self._refuse(kind)
+        return kind.format
 
-    def find(self, chunks: Iterable[bytes], encoding: str) -> Format:
-        """Return the format of a file whose name does not determine it.
+    def _markup(self, text: str) -> Kind | None:
+        """Return the kind of a fragment or of simple markup.
+
+        It begins like lines of text with tags, so the name decides.
+        """
+        if text.lstrip("\ufeff \t\r\n")[:1] == "<":
+            for markup, endings in ((HTML, PAGES), (XML, (".xml",))):
+                if ends_with(self.stream.name, *endings):
+                    return markup
+        return None
+
+    def find_in_text(self, chunks: Iterable[bytes], encoding: str) -> Format:
+        """Return the format of a text for which `find` has returned None.
 
         Args:
             chunks: the file from its start, uncompressed; no more is read than necessary.
             encoding: its encoding, one for which `is_cuttable` is True.
 
         Raises:
-            UnreadableFile: the file is JSON, but not JSON Lines.
+            UnreadableFile: the file has columns of tokens, without their text.
         """
-        strict = ends_with(self.stream.name, ".json")
-        shape = find_shape(chunks, encoding, self.source.text_field, self.limit, strict)
-        if shape == "document":
-            self._refuse(JSON)
-        return "jsonl" if shape else "text"
+        name = self.stream.name
+        path = Fields.of(self.source).paths[0]
+        shape = find_shape(chunks, encoding, path, self.limit, ends_with(name, ".json"))
+        if shape:
+            return "json" if shape == "document" else "jsonl"
+        if ends_with(name, *TABLES):
+            return "csv"
+        if ends_with(name, *CONLL_NAMES):
+            if SENTENCE not in self.stream.head:
+                self._refuse(CONLL)
+            return "conllu"
+        return "text"
 
     def _refuse(self, kind: Kind) -> None:
         inside = " inside a compressed file" if self.stream.packed else ""

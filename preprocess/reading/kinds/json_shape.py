@@ -9,11 +9,14 @@ import json
 import re
 from typing import Any, Literal, NamedTuple
 
+from preprocess.reading.formats.fields import is_of, value_of
+
 _SPACE = re.compile(r"[ \t\r\n]*+")
 _TOKEN = re.compile(
     r'"(?:[^"\\\n]++|\\[^\n])*+"|-?\d[\d.eE+-]*+|true|false|null|NaN|-?Infinity|[\[\]{},:]'
 )
 _CUT_STRING = re.compile(r'"(?:[^"\\\n]++|\\[^\n])*+\\?')
+_OBJECTS = re.compile(r":\s*\[\s*\{")
 _WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 _DEEPEST = 500
 """Largest depth of nesting. Parsers of JSON have such limits too."""
@@ -135,7 +138,7 @@ def shape_of(text: str, complete: bool, field: str) -> Shape | None:
     Args:
         text: the beginning of a text, with its first line if that line is not extremely long.
         complete: True if it is all of the text.
-        field: key of the text, see `value_of`.
+        field: path of the text, see `preprocess.reading.formats.fields`.
     """
     text = text.lstrip("\ufeff \t\r\n")
     if not text.startswith(("{", "[")):
@@ -145,14 +148,21 @@ def shape_of(text: str, complete: bool, field: str) -> Shape | None:
     rest = rest[:_FOLLOWING].lstrip()
     record = _parsed(line)
     if isinstance(record, dict):
-        found = isinstance(value_of(record, field), str)
-        return "lines" if found or not rest or _begins_with(rest, "{") else None
+        has_text = isinstance(value_of(record, field), str | list)
+        if not has_text and not rest and any(map(_is_list_of_objects, record.values())):
+            # One line may hold a whole document.
+            return "document"
+        return "lines" if has_text or not rest or _begins_with(rest, "{") else None
     if isinstance(record, list):
         table = scan(line).structured and _begins_with(rest, "[")
         return "document" if table or is_document(text, complete) else None
     if text[0] == "{" and not end and not complete:
-        # A record longer than any that is read, which is counted as oversized.
-        return "lines" if scan(line[:_LONGEST]).state == "cut" else None
+        # A document on one line, or a record longer than any that is read, which is counted as oversized.
+        found = scan(line[:_LONGEST])
+        if found.state != "cut":
+            return None
+        has_text = any(is_of(field, key) for key in found.keys)
+        return "document" if _OBJECTS.search(line, 0, _LONGEST) and not has_text else "lines"
     if len(line) > _LONGEST:
         return None
     if is_document(text[: len(line) + 1 + _FOLLOWING], complete):
@@ -165,6 +175,10 @@ def shape_of(text: str, complete: bool, field: str) -> Shape | None:
     return "document" if _begins_with(after, "{") else None
 
 
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
 def _begins_with(text: str, bracket: str) -> bool:
     """Return True if a text begins with this kind of JSON, or ends inside it."""
     return text.startswith(bracket) and scan(text).state != "invalid"
@@ -175,22 +189,3 @@ def _parsed(line: str) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError):
         return None
-
-
-def value_of(record: dict[str, Any], field: str, missing: Any = None) -> Any:
-    """Return the value of a key, or ``missing`` if there is no such key.
-
-    If the record lacks the key, dots in it lead into nested objects.
-    """
-    if field in record:
-        return record[field]
-    value: Any = record
-    for part in field.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return missing
-        value = value[part]
-    return value
-
-
-MISSING = object()
-"""Value of a key that a record lacks."""

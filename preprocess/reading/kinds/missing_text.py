@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from preprocess.config import Source
 from preprocess.errors import UserError
 from preprocess.reading.byte_range import NOT_TEXT
+from preprocess.reading.formats.fields import Fields, is_of
 from preprocess.reading.kinds.json_shape import scan
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
@@ -33,11 +34,16 @@ def why_no_text(units: Sequence[Unit], sources: Sequence[Source]) -> str:
             for block in read_unit(unit, source, CleaningConfig(), Limits(skip_damaged=True)):
                 for record in block.rejected:
                     if record.reason == "missing_text_field":
-                        found = f"; {record.where} has no '{source.text_field}'"
                         # An excerpt has the first keys, also of a long record.
-                        if names := ", ".join(f"'{key}'" for key in scan(record.excerpt).keys):
+                        keys = scan(record.excerpt).keys
+                        paths = Fields.of(source).paths
+                        lacks = [path for path in paths if not any(is_of(path, k) for k in keys)]
+                        wanted = " and ".join(f"'{path}'" for path in lacks or paths)
+                        found = f"; {record.where} has no {wanted}"
+                        if names := ", ".join(f"'{key}'" for key in keys):
                             found += f", its keys are {names}"
-                        return f"{found}; set text_field on its source"
+                        key = "text_field" if source.template is None else "template"
+                        return f"{found}; set {key} on its source"
                     if record.reason == NOT_TEXT and not other:
                         other = f"; {record.excerpt}"
         except (UserError, OSError):

@@ -12,6 +12,7 @@ import zlib
 from typing import NamedTuple
 
 from preprocess.reading.encodings.decoding import is_cuttable
+from preprocess.reading.formats.detection import Format
 
 
 class Kind(NamedTuple):
@@ -21,39 +22,39 @@ class Kind(NamedTuple):
         what: the kind, for the message.
         remedy: what a user can do.
         readable: True if its lines are text characters, so that ``format: text`` may be meant.
+        format: the format that reads it, if there is one.
     """
 
     what: str
     remedy: str
     readable: bool = False
+    format: Format | None = None
 
 
 _UNPACK = "unpack it"
 _REPACK = "unpack it, or compress it with gzip, bzip2, xz or Zstandard instead"
 _CONVERT = "convert it to JSON Lines or Parquet"
 EXTRACT = "extract its text"
+_READ = "set format: auto on its source, or do not set it"
 
-JSON = Kind(
-    "a JSON document, not JSON Lines",
-    "convert it to JSON Lines, one object per line (jq -c '.[]' does so for an array)",
-    True,
-)
-CSV = Kind("a table (CSV or TSV), whose columns are not read", _CONVERT, True)
+JSON = Kind("a JSON document, not JSON Lines", _READ, True, "json")
 CONLL = Kind(
-    "a CoNLL file, which has a line for each token",
+    "a CoNLL file without the comments '# text', which has a line for each token",
     "write a line for each sentence, its words separated by spaces",
     True,
 )
-PARQUET = Kind("a Parquet file", "set format: parquet on its source")
+PARQUET = Kind("a Parquet file", _READ, format="parquet")
 COMPRESSED = Kind("a compressed file", "unpack the outer one")
 BINARY = Kind("binary data", EXTRACT)
-HTML = Kind("an HTML page", EXTRACT, True)
+HTML = Kind("an HTML page", _READ, True, "html")
 XML = Kind("an XML document", EXTRACT, True)
+WIKI = Kind("a dump of a wiki", _READ, True, "wiki")
 TAR = Kind("a tar archive", _UNPACK)
 ZIP = Kind("a zip archive", _UNPACK)
 _BROTLI = Kind("a Brotli file", _REPACK)
 _ZLIB = Kind("a zlib stream", _REPACK)
 
+PARQUET_MAGIC = b"PAR1"
 _CONTROLS = bytes({*range(0x20), 0x7F} - {*b"\t\n\v\f\r\x1b"})
 
 _NEAR = 64
@@ -76,11 +77,11 @@ _SIGNATURES: dict[bytes, Kind] = {
         (bytes([n]) + b"\xb5\x2f\xfd" for n in range(0x1E, 0x28)),
         Kind("a file of an early Zstandard format", _REPACK),
     ),
-    b"ARROW1\0\0": Kind("an Arrow or Feather file", _CONVERT),
-    b"FEA1": Kind("a Feather file", _CONVERT),
+    b"ARROW1\0\0": Kind("an Arrow or Feather file", _READ, format="arrow"),
+    b"FEA1": Kind("a Feather file", _READ, format="arrow"),
     b"ORC": Kind("an ORC file", _CONVERT),
     b"Obj\x01": Kind("an Avro file", _CONVERT),
-    b"PAR1": PARQUET,
+    PARQUET_MAGIC: PARQUET,
     b"PARE": Kind("an encrypted Parquet file", _CONVERT),
     b"\x89HDF\r\n\x1a\n": Kind("an HDF5 file", _CONVERT),
     b"SQLite format 3\0": Kind("an SQLite database", _CONVERT),
@@ -121,7 +122,7 @@ _TEXTUAL: tuple[tuple[re.Pattern[bytes], Kind], ...] = tuple(
         (rb"MATLAB 5\.0 MAT-file", Kind("a MATLAB file", _CONVERT)),
         (rb"%!PS", Kind("a PostScript document", EXTRACT)),
         (rb"\{\\rtf", Kind("an RTF document", EXTRACT)),
-        (rb"WARC/\d\.\d+\r?\n", Kind("a WARC web archive", EXTRACT)),
+        (rb"WARC/\d\.\d+\r?\n", Kind("a WARC web archive", _READ, True, "warc")),
         (rb"filedesc://\S+ \S+ \d+ ", Kind("an ARC web archive", EXTRACT)),
         (rb"0707(?:01|02)[0-9A-Fa-f]{104}|070707[0-7]{70}", Kind("a cpio archive", _UNPACK)),
         (
@@ -150,6 +151,7 @@ _XML_START = re.compile(
     rb"|[a-z_][\w:.-]*\s[^<>]*\bxmlns(?::[\w.-]+)?\s*=\s*[\"'])",
     re.I | re.S,
 )
+_WIKI_START = re.compile(rb"\s*+(?:<\?xml[^>]*>\s*+)?<mediawiki[\s>]")
 _OCTAL = re.compile(rb" *[0-7]{1,7}[\0 ]*")
 
 
@@ -176,6 +178,8 @@ def find_kind(head: bytes, encoding: str, name: str) -> Kind | None:
     if text.lstrip()[:1] == b"<":
         if _HTML_START.match(text):
             return HTML
+        if _WIKI_START.match(text):
+            return WIKI
         if _XML_START.match(text):
             return XML
     return _binary_kind(head, controls, name) if controls and is_cuttable(encoding) else None
@@ -193,7 +197,7 @@ def _count_controls(data: bytes) -> int:
 def _binary_kind(head: bytes, controls: int, name: str) -> Kind | None:
     """Return the kind of a file with control characters, or None if it may be text."""
     if head[:4] == b"\xff\xff\xff\xff" and head[4:8] and head[7] < 0x10:
-        return Kind("an Arrow stream", _CONVERT)
+        return Kind("an Arrow stream", _READ, format="arrow")
     if head[4:8] == b"ftyp":
         return Kind("audio or video", EXTRACT)
     if head[8:10] == b'{"' and head[5:8] == b"\0\0\0":

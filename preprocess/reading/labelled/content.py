@@ -13,8 +13,13 @@ from preprocess.reading.byte_range import HEAD_BYTES, DamagedFile
 from preprocess.reading.compression import find_compression, unpack
 from preprocess.reading.encodings.decoding import AUTO, decode, find_encoding, is_cuttable, to_utf8
 from preprocess.reading.encodings.likely import find_unmarked, is_plausible, likely_encoding
-from preprocess.reading.formats.detection import PARQUET_MAGIC
-from preprocess.reading.kinds.signatures import COMPRESSED, Kind, find_kind, has_signature
+from preprocess.reading.kinds.signatures import (
+    COMPRESSED,
+    PARQUET_MAGIC,
+    Kind,
+    find_kind,
+    has_signature,
+)
 from preprocess.reading.reader import Limits
 
 STANDARD_INPUT = "-"

@@ -4,8 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from preprocess.errors import UserError, one_line
-from preprocess.reading.kinds.json_shape import MISSING
-from preprocess.reading.labelled.columns import SAMPLE, TEXTS, has_header, normal
+from preprocess.reading.formats.fields import MISSING
+from preprocess.reading.labelled.columns import (
+    SAMPLE,
+    TEXTS,
+    has_header,
+    is_known,
+    normal,
+)
 from preprocess.reading.labelled.content import (
     STANDARD_INPUT,
     Content,
@@ -36,12 +42,13 @@ from preprocess.reading.labelled.rows import (
     plain_rows,
 )
 from preprocess.reading.labelled.tables.parquet import parquet_objects, parquet_rows
-from preprocess.reading.labelled.tables.records import DELIMITERS, Dialect, read_records
-from preprocess.reading.labelled.tables.rows import choose_dialect, table_rows
+from preprocess.reading.labelled.tables.rows import table_rows
 from preprocess.reading.labelled.tokens.conll import read_columns
 from preprocess.reading.labelled.tokens.cutting import choose_cut, cut_text
 from preprocess.reading.labelled.tokens.objects import ObjectReader, find_fields
 from preprocess.reading.labelled.tokens.universal import is_universal, read_universal
+from preprocess.reading.tables.dialect import choose_dialect
+from preprocess.reading.tables.records import DELIMITERS, Dialect, read_records
 
 Tell = Callable[[str], None]
 
@@ -119,7 +126,7 @@ def _rows(path: str, lines: Lines, options: LabelledTextOptions) -> Rows:
 def _dialect(head: Sequence[str], options: LabelledTextOptions) -> Dialect | None:
     """Return the dialect of a table, or None for lines of text, in which commas are no sign of one."""
     delimiters = {"tsv": DELIMITERS[:1], "csv": DELIMITERS[1:]}.get(options.format, DELIMITERS)
-    dialect = choose_dialect(head, delimiters)
+    dialect = choose_dialect(head, delimiters, is_known)
     first = next((line for line in head if line.strip()), "")
     if dialect and (options.format != "auto" or dialect.delimiter == "\t" or options.text):
         return dialect

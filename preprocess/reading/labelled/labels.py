@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from preprocess.errors import one_line
-from preprocess.reading.kinds.json_shape import MISSING
+from preprocess.reading.formats.fields import MISSING
 from preprocess.reading.labelled.counting import Counting
 from preprocess.reading.labelled.examples import SHOWN, LabelledText, Target
 from preprocess.reading.labelled.options import SEPARATORS, LabelledTextOptions

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from preprocess.errors import UserError, one_line
-from preprocess.reading.kinds.json_shape import MISSING, value_of
+from preprocess.reading.formats.fields import MISSING, value_of
 from preprocess.reading.labelled.columns import SAMPLE, find_roles, normal
 from preprocess.reading.labelled.flags import NEITHER, labels_of, named_columns
 from preprocess.reading.labelled.options import LabelledTextOptions

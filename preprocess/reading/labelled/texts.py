@@ -2,6 +2,7 @@
 
 from preprocess.errors import UserError, one_line
 from preprocess.reading.formats.detection import INSTALLED_DOCS
+from preprocess.reading.labelled.columns import is_known
 from preprocess.reading.labelled.content import (
     Content,
     decode_whole,
@@ -36,8 +37,9 @@ from preprocess.reading.labelled.rows import (
     label_first_rows,
 )
 from preprocess.reading.labelled.tables.parquet import parquet_rows
-from preprocess.reading.labelled.tables.records import DELIMITERS
-from preprocess.reading.labelled.tables.rows import choose_dialect, table_rows
+from preprocess.reading.labelled.tables.rows import table_rows
+from preprocess.reading.tables.dialect import choose_dialect
+from preprocess.reading.tables.records import DELIMITERS
 
 
 def read_labelled_texts(path: str, options: LabelledTextOptions) -> Reading[LabelledText]:
@@ -117,7 +119,7 @@ def _rows(
             "tag', or set format=tsv if each line is a text"
         )
     delimiters = {"tsv": DELIMITERS[:1], "csv": DELIMITERS[1:]}.get(chosen, DELIMITERS)
-    dialect = choose_dialect(all_lines, delimiters)
+    dialect = choose_dialect(all_lines, delimiters, is_known)
     if dialect is None and chosen == "auto" and is_label_first(all_lines):
         _check_columns(path, options, "the first words of its lines")
         return label_first_rows(lines), notes

@@ -59,6 +59,13 @@ def test_a_worker_with_another_detector_of_encodings_refuses(
     monkeypatch.setattr(worker_call, "detector_version", lambda: {"chardet": "5.0"})
     with pytest.raises(UserError, match=r"another version of chardet \(5\.0\) than .* \(7\."):
         call(5)
+    with monkeypatch.context() as patched:
+        patched.setattr(worker_call, "detector_version", dict)
+        patched.setattr(worker_call, "extractor_version", lambda: {"resiliparse": "1.0"})
+        with pytest.raises(
+            UserError, match=r"of resiliparse \(1\.0\) .*, so that it may extract other"
+        ):
+            call(5)
     # A file whose encoding must be found raises an error of its own.
     monkeypatch.setattr(worker_call, "detector_version", dict)
     assert call(5) == 15

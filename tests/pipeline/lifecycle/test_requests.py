@@ -296,6 +296,9 @@ def test_the_detector_of_encodings_counts_if_a_source_needs_it(folder: Folder) -
     assert stage.versions(folder.config) == versions.table_versions()
     auto = load_config([], ["prepare.input=[{path: x, encoding: auto}]"])
     assert stage.versions(auto).keys() == {"Unicode", "SentencePiece", "chardet"}
+    for source in ("{path: x, format: html}", "{path: 'crawl/*.warc.gz'}"):
+        pages = load_config([], [f"prepare.input=[{source}]"])
+        assert stage.versions(pages).keys() == {"Unicode", "SentencePiece", "resiliparse"}
 
 
 # Plans of several stages

@@ -12,11 +12,13 @@ def test_tables_have_a_version() -> None:
     assert versions.table_versions()["Unicode"] == unicodedata.unidata_version
     assert versions.table_versions().keys() == {"Unicode", "SentencePiece"}
     assert versions.detector_version()["chardet"].startswith("7.")
+    assert versions.extractor_version()["resiliparse"].startswith("2.")
 
 
 def test_a_detector_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
     assert versions.detector_version.__wrapped__() == {}
+    assert versions.extractor_version.__wrapped__() == {}
 
 
 def test_versions_that_differ_are_listed() -> None:

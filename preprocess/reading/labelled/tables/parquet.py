@@ -1,14 +1,15 @@
 """Rows of Parquet files, as texts with labels or as objects."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from preprocess.errors import UserError, one_line
 from preprocess.reading.encodings.decoding import decode
+from preprocess.reading.formats.arrow_values import with_bytes
+from preprocess.reading.formats.columns import column_of
+from preprocess.reading.formats.fields import MISSING
 from preprocess.reading.formats.parquet import open_parquet
-from preprocess.reading.kinds.columns import column_of
-from preprocess.reading.kinds.json_shape import MISSING
 from preprocess.reading.labelled.columns import SAMPLE, find_roles, listed
 from preprocess.reading.labelled.options import LabelledTextOptions
 from preprocess.reading.labelled.rows import Row, Rows, as_string, flagged_row, unused_note
@@ -110,27 +111,9 @@ def _values(batch: Any, name: str) -> list[Any]:
     if pyarrow.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     # As bytes, because writers do not check that strings are valid UTF-8.
-    values = column.cast(_with_bytes(pyarrow, column.type)).to_pylist()
+    values = column.cast(with_bytes(pyarrow, column.type)).to_pylist()
     classes = class_names(batch.schema, name)
     return [_decoded(value, classes) for value in values]
-
-
-def _with_bytes(pyarrow: Any, kind: Any) -> Any:
-    """Return a type with bytes in place of strings."""
-    types = pyarrow.types
-    is_text: tuple[Callable[[Any], bool], ...] = (types.is_string, types.is_large_string)
-    if any(test(kind) for test in (*is_text, types.is_string_view, types.is_binary_view)):
-        return pyarrow.large_binary()
-    if types.is_list(kind):
-        return pyarrow.list_(_with_bytes(pyarrow, kind.value_type))
-    if types.is_large_list(kind):
-        return pyarrow.large_list(_with_bytes(pyarrow, kind.value_type))
-    if types.is_fixed_size_list(kind):
-        return pyarrow.list_(_with_bytes(pyarrow, kind.value_type), kind.list_size)
-    if types.is_struct(kind):
-        fields = [kind.field(index) for index in range(kind.num_fields)]
-        return pyarrow.struct([(field.name, _with_bytes(pyarrow, field.type)) for field in fields])
-    return kind
 
 
 def _decoded(value: Any, classes: Sequence[str]) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from preprocess.errors import UserError, one_line
-from preprocess.reading.kinds.json_shape import MISSING
+from preprocess.reading.formats.fields import MISSING
 from preprocess.reading.labelled.columns import (
     SAMPLE,
     Roles,
@@ -17,13 +17,12 @@ from preprocess.reading.labelled.columns import (
 from preprocess.reading.labelled.flags import named_columns
 from preprocess.reading.labelled.options import LabelledTextOptions
 from preprocess.reading.labelled.rows import Lines, Row, Rows, flagged_row, unused_note
-from preprocess.reading.labelled.tables.records import (
+from preprocess.reading.tables.records import (
     BROKEN,
     DELIMITER_NAMES,
     Dialect,
     Record,
     count_odd,
-    find_dialect,
     read_records,
     usual_size,
 )
@@ -193,46 +192,3 @@ def _row(
     return Row(
         place, fields[roles.text], pair, None if roles.label is None else fields[roles.label]
     )
-
-
-_DIALECT_LINES = 20_000
-"""First lines of a table from which its delimiter and the meaning of quotes are found."""
-
-
-def choose_dialect(lines: Sequence[str], delimiters: Sequence[str]) -> Dialect | None:
-    """Return the dialect of a table, or None if the lines are no table with one of the delimiters.
-
-    A delimiter divides nearly all records into the same number of fields, or the first one into
-    known names of columns. Of several such delimiters, the one that looks least like the punctuation of
-    a text or a number is chosen.
-    """
-    best: tuple[float, float, Dialect] | None = None
-    lines = lines[:_DIALECT_LINES]
-    for delimiter in delimiters:
-        if not any(delimiter in line for line in lines):
-            continue
-        dialect, records = find_dialect(lines, delimiter)
-        size = usual_size(records)
-        share = 1 - count_odd(records, size) / max(1, sum(record.lines for record in records))
-        first = next((record.fields for record in records if record.fields), [])
-        named = len(first) > 1 and sum(map(is_known, first)) > 0
-        score = share + (1 if named else 0)
-        key = score, -_like_prose(lines, delimiter)
-        if ((size > 1 and share >= 0.9) or named) and (best is None or key > best[:2]):
-            best = *key, dialect
-    return best[2] if best else None
-
-
-def _like_prose(lines: Sequence[str], delimiter: str) -> float:
-    """Return the share of a delimiter's places that are before a space or between digits."""
-    inside = [line[at - 1 : at + 2] for line in lines[:SAMPLE] for at in _places(line, delimiter)]
-    like = sum(part[-1:] == " " or part.replace(",", "").isdigit() for part in inside)
-    return like / max(1, len(inside))
-
-
-def _places(line: str, delimiter: str) -> Iterator[int]:
-    """Yield the index of each delimiter inside a line."""
-    at = line.find(delimiter, 1)
-    while 0 < at < len(line) - 1:
-        yield at
-        at = line.find(delimiter, at + 1)

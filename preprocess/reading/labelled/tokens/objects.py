@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from preprocess.errors import UserError, one_line
-from preprocess.reading.kinds.json_shape import MISSING, value_of
+from preprocess.reading.formats.fields import MISSING, value_of
 from preprocess.reading.labelled.columns import listed
 from preprocess.reading.labelled.counting import Counting
 from preprocess.reading.labelled.examples import SpanAside, TaggedSentence

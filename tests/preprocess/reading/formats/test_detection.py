@@ -9,8 +9,8 @@ import pytest
 
 from preprocess.config import Source
 from preprocess.reading.formats.detection import (
-    find_format,
     find_shape,
+    format_by_name,
     is_never_cut,
     is_never_empty,
 )
@@ -30,17 +30,15 @@ def test_names_tell_jsonl_and_python_sources_also_if_compressed() -> None:
         "a.ndjson.gz": "jsonl",
         ".jsonl.zst": "jsonl",
     }
-    assert {name: find_format(Source(path="x"), name, b"") for name in names} == names
-    assert find_format(Source(path="installed-docs:"), "stdlib/abc.py", b"") == "docstrings"
+    assert {name: format_by_name(Source(path="x"), name) for name in names} == names
+    assert format_by_name(Source(path="installed-docs:"), "stdlib/abc.py") == "docstrings"
     (file,) = [f for f in list_source(Source(path="installed-docs:")) if f.name == "stdlib/this.py"]
     assert is_never_cut(Source(path="installed-docs:"), file.name)
 
 
-def test_a_magic_number_overrides_the_name_and_the_settings_override_both() -> None:
-    assert find_format(Source(path="x"), "a.jsonl", b"PAR1\x15\0") == "parquet"
-    assert find_format(Source(path="x"), "a.txt", b"PAR1 is a format") is None
-    assert find_format(Source(path="x", format="text"), "a.jsonl", b"PAR1\x15\0") == "text"
-    assert find_format(Source(path="x", format="jsonl"), "a.txt", b"") == "jsonl"
+def test_the_settings_override_the_name() -> None:
+    assert format_by_name(Source(path="x", format="text"), "a.jsonl") == "text"
+    assert format_by_name(Source(path="x", format="jsonl"), "a.txt") == "jsonl"
 
 
 @pytest.mark.parametrize(
@@ -50,7 +48,10 @@ def test_a_magic_number_overrides_the_name_and_the_settings_override_both() -> N
         ({"document": "file"}, ["a.txt.gz", "a.tar", "a.TGZ", "a.txt"]),
         ({"encoding": "utf-16"}, ["a.txt.gz", "a.tar", "a.TGZ", "a.txt", "a.jsonl"]),
         ({"encoding": "utf-16", "format": "parquet"}, ["a.txt.gz", "a.tar", "a.TGZ"]),
-        ({"format": "docstrings"}, ["a.txt.gz", "a.tar", "a.TGZ", "a.txt", "a.jsonl"]),
+        *(
+            ({"format": kind}, ["a.txt.gz", "a.tar", "a.TGZ", "a.txt", "a.jsonl"])
+            for kind in ("docstrings", "json", "csv", "arrow", "html", "warc", "wiki", "conllu")
+        ),
         ({"encoding": "gb18030"}, ["a.txt.gz", "a.tar", "a.TGZ"]),
     ],
 )

@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import os
+import random
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -9,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 
 from preprocess.config import Source
 from preprocess.errors import UserError
+from preprocess.files import storage
 from preprocess.files.storage import write_bytes
 from preprocess.reading import documents
-from preprocess.reading.byte_range import DamagedFile, UnreadableFile
-from preprocess.reading.formats.parquet import read_parquet
+from preprocess.reading.byte_range import HEAD_BYTES, DamagedFile, UnreadableFile
+from preprocess.reading.changed_inputs import changed, keep_checked, ranges_read, write_inputs
+from preprocess.reading.formats.parquet import needed_leaves, read_parquet
 from preprocess.reading.listing import list_source
 from preprocess.reading.options import ReadOptions
 from preprocess.reading.reader import Limits, read_unit
@@ -176,12 +181,18 @@ NESTED = {
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("text", r"column 'text' holds a list in each row .*; convert it to one string per row"),
+        (
+            "text",
+            r"column 'text' holds a list in each row .*; set the source's text_field to 'text\[\]' to join",
+        ),
         ("meta", r"column 'meta' holds struct.*text_field to one of its fields: 'meta.title', "),
         ("meta.none", r"no column 'meta.none'; .* text_field to one of 'meta.title', 'meta.tags'"),
         ("meta.tags", r"column 'meta.tags' holds a list in each row"),
         ("meta.title.x", r"no column 'meta.title.x'; set the source's text_field to one of 'text'"),
-        ("rows.text", r"'rows.text' is inside a list or map, 'rows'; convert it to one string"),
+        (
+            "rows.text",
+            r"'rows' is a list, so 'rows.text' is in each of .* text_field to 'rows\[\].text'",
+        ),
         ("n", r"column 'n' holds int64, not text; set the source's text_field to a column of st"),
     ],
 )
@@ -225,5 +236,198 @@ def test_a_missing_pyarrow_is_refused_with_the_extra_to_install(
 ) -> None:
     path = write(tmp_path / "a", {"text": ["one"]})
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"reading Parquet needs pyarrow; pip install 'biloom\[b"):
+    with pytest.raises(
+        UserError, match=r"reading Parquet or Arrow needs pyarrow; pip install 'biloom\[b"
+    ):
         read_file(path)
+
+
+DEEP = {
+    "messages": [
+        [{"role": "u", "content": "é one"}, {"role": "a", "content": "two"}],
+        [{"role": "u", "content": None}],
+        None,
+        [],
+    ],
+    "parts": [["a", None, "b"], ["c"], [], None],
+    "meta": [{"dc.title": "T", "n": 7}, {"dc.title": None, "n": 8}, None, {"dc.title": "U"}],
+    "attributes": pyarrow.array(
+        [[("lang", "en"), ("x", "y")], [("x", "z")], None, []],
+        pyarrow.map_(pyarrow.string(), pyarrow.string()),
+    ),
+    "unused": ["z" * 5000] * 4,
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "documents", "reasons"),
+    [
+        ({"text_field": "messages[].content"}, ["é one\ntwo"], ["missing_text_field"] * 3),
+        ({"text_field": "parts[]"}, ["a\nb", "c"], ["missing_text_field"] * 2),
+        ({"text_field": "meta.dc.title"}, ["T", "U"], ["missing_text_field"] * 2),
+        ({"text_field": "attributes.lang"}, ["en"], ["missing_text_field"] * 3),
+        (
+            {"template": "{meta.n}: {parts[]}|{meta.dc.title}"},
+            ["7: a\nb|T", "8: c|"],
+            ["missing_text_field"] * 2,
+        ),
+    ],
+)
+def test_nested_columns_are_read_by_paths_and_templates(
+    tmp_path: Path, read_file: Read, source: Any, documents: list[str], reasons: list[str]
+) -> None:
+    path = write(tmp_path / "a.parquet", DEEP, 2)
+    for sizes in ((1 << 30, 1 << 20), (50, 1)):
+        block, places = read_file(path, *sizes, id_field="meta.n", **source)
+        assert block.documents == documents
+        assert [one.reason for one in block.rejected] == reasons
+        assert places[0] == "a.parquet:row 0 id=7"
+
+
+def test_only_the_needed_columns_are_decoded() -> None:
+    sink = io.BytesIO()
+    parquet.write_table(pyarrow.table(DEEP), sink)
+    metadata = parquet.ParquetFile(sink).metadata
+    for path, root, leaves in (
+        ("messages[].content", "messages", ["messages.list.element.content"]),
+        ("messages[].role", "messages", ["messages.list.element.role"]),
+        ("parts[]", "parts", ["parts.list.element"]),
+        ("meta.dc.title", "meta", ["meta.dc.title"]),
+        ("attributes.lang", "attributes", ["attributes.key_value.key", "attributes.key_value.value"]),
+        ("unused", "unused", ["unused"]),
+    ):  # fmt: skip
+        assert needed_leaves(metadata, [path], [root]) == leaves
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"text_field": "messages"}, r"holds a list .*a field of its items: 'messages\[\].role', "),
+        ({"text_field": "messages.content"}, r"text_field to 'messages\[\].content', leave"),
+        (
+            {"text_field": "messages[].absent"},
+            r"no column .*; set .* to one of 'messages\[\].role'",
+        ),
+        (
+            {"text_field": "unused[]"},
+            r"'unused' of 'unused\[\]' holds string, not a list; leave out",
+        ),
+        ({"text_field": "attributes"}, r"holds map<.*to one of its keys, as in 'attributes.KEY'"),
+        (
+            {"template": "{unused} {title}"},
+            r"no column 'title'; set .* template to one of 'messages'",
+        ),
+        (
+            {"template": "{unused} {meta}"},
+            r"holds struct<.*template to one of its fields: 'meta.dc",
+        ),
+    ],
+)
+def test_a_wrong_path_is_told_with_the_right_ones(
+    tmp_path: Path, read_file: Read, source: Any, message: str
+) -> None:
+    path = write(tmp_path / "a.parquet", DEEP)
+    with pytest.raises(UnreadableFile, match=message):
+        read_file(path, **source)
+
+
+def test_invalid_bytes_in_nested_strings_are_counted(tmp_path: Path, read_file: Read) -> None:
+    bad = pyarrow.array([b"a\xffb", b"c"]).cast(pyarrow.string(), safe=False)
+    column = pyarrow.ListArray.from_arrays([0, 1, 2], bad)
+    path = write(tmp_path / "a.parquet", {"parts": column})
+    block, _ = read_file(path, text_field="parts[]")
+    assert (block.documents, block.replaced) == (["a\ufffdb", "c"], 1)
+    block, _ = read_file(path, drop=True, text_field="parts[]")
+    assert (block.documents, block.rejected[0].reason) == (["c"], "invalid_bytes")
+
+
+def wide(path: Path) -> Path:
+    """Write a file whose texts are a small part of it, in four row groups."""
+    generator = random.Random(3)
+    columns = {
+        "before": [generator.randbytes(20_000) for _ in range(40)],
+        "text": [f"text {i}" for i in range(40)],
+        "after": [generator.randbytes(20_000) for _ in range(40)],
+    }
+    parquet.write_table(
+        pyarrow.table(columns),
+        path,
+        row_group_size=10,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,
+    )
+    return path
+
+
+def read_ranges(path: Path, unit_bytes: int = 1 << 30) -> list[dict[str, Any]]:
+    source = Source(path=str(path))
+    rows: list[dict[str, Any]] = []
+    for unit in plan_units([source], [list_source(source)], unit_bytes):
+        reader = read_unit(unit, source, CleaningConfig())
+        assert sum(block.raw_bytes for block in reader) == sum(r.end - r.start for r in unit.ranges)
+        rows += ranges_read(unit, reader.read_so_far())
+    return rows
+
+
+@pytest.mark.parametrize("unit_bytes", [1 << 30, 400_000])
+def test_only_the_needed_columns_are_hashed(tmp_path: Path, unit_bytes: int) -> None:
+    path = wide(tmp_path / "a.parquet")
+    rows = read_ranges(path, unit_bytes)
+    hashed = sum(end - start for row in rows for start, end in row["parts"])
+    assert path.stat().st_size > 1_600_000
+    assert hashed < 30_000
+    # Texts and footer are among them.
+    size = path.stat().st_size
+    covered = {at for row in rows for start, end in row["parts"] for at in range(start, end)}
+    raw = path.read_bytes()
+    assert raw.index(b"text 25") in covered
+    assert size - 1 in covered
+
+
+def test_a_change_is_seen_in_the_needed_columns_only(tmp_path: Path) -> None:
+    path = wide(tmp_path / "a.parquet")
+    folder = str(tmp_path / "stage")
+    write_inputs(folder, read_ranges(path))
+    raw = path.read_bytes()
+    for needle, is_changed in ((b"text 25", True), (raw[1000:1010], False)):
+        at = raw.index(needle)
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+        os.utime(path, ns=(1, 10**9 * (1 + is_changed)))
+        names = changed(folder, list_source(Source(path=str(path))))
+        keep_checked(folder)
+        assert names == (["a.parquet"] if is_changed else [])
+        path.write_bytes(raw)
+
+
+def test_a_result_of_a_former_version_compares_the_whole_range(tmp_path: Path) -> None:
+    path = wide(tmp_path / "a.parquet")
+    folder = str(tmp_path / "stage")
+    (row,) = read_ranges(path)
+    raw = path.read_bytes()
+    del row["parts"]
+    write_inputs(folder, [row | {"xxh128": xxhash.xxh128_hexdigest(raw)}])
+    os.utime(path, (1, 1))
+    assert changed(folder, list_source(Source(path=str(path)))) == []
+    keep_checked(folder)
+    path.write_bytes(raw[:1000] + bytes([raw[1000] ^ 1]) + raw[1001:])
+    os.utime(path, (2, 2))
+    assert changed(folder, list_source(Source(path=str(path)))) == ["a.parquet"]
+
+
+def test_reading_takes_few_bytes_besides_the_needed_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = wide(tmp_path / "a.parquet")
+    taken: list[int] = []
+
+    class Counted(io.FileIO):
+        def read(self, size: int = -1) -> bytes:
+            data = super().read(size)
+            taken.append(len(data))
+            return data
+
+    monkeypatch.setattr(storage, "open_read", lambda path, *_: Counted(path))
+    read_ranges(path)
+    # The head and the footer are read besides, and texts and footer twice.
+    assert sum(taken) < 5 * HEAD_BYTES

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from preprocess.reading.kinds.json_shape import MISSING, is_document, scan, shape_of, value_of
+from preprocess.reading.formats.fields import MISSING, value_of
+from preprocess.reading.kinds.json_shape import is_document, scan, shape_of
 
 RECORDS = [{"text": 'one "quoted" \\ and\ttab', "n": [1, -2.5e3, None, True]}, {"text": "two"}]
 LINES = "\n".join(map(json.dumps, RECORDS))
@@ -17,7 +18,7 @@ def test_documents_are_recognised_whole_or_cut_anywhere(indent: Any, value: Any)
     text = "\ufeff\n " + json.dumps(value, indent=indent) + "\n"
     lines = indent is None and isinstance(value, dict)
     assert is_document(text, complete=True) is not lines
-    assert shape_of(text, True, "text") == ("lines" if lines else "document")
+    assert shape_of(text, True, "text") == "document"
     if not lines:
         for end in range(12, len(text)):
             found = scan(text[:end].lstrip("\ufeff \n"))
@@ -63,6 +64,10 @@ def test_shapes(text: str, shape: str | None) -> None:
 
 def test_an_overlong_record_is_a_line_and_deep_brackets_are_not_json() -> None:
     assert shape_of('{"text": "' + "x" * 9000, False, "text") == "lines"
+    assert shape_of('{"a": [{"text": "x"}], "text": "' + "x" * 9000, False, "text") == "lines"
+    assert shape_of('{"n": 1, "data": [{"text": "' + "x" * 9000, False, "text") == "document"
+    assert shape_of('{"n": 1, "data": [{"text": "x"}]}', True, "text") == "document"
+    assert shape_of('{"n": 1, "data": [{"text": "x"}]}', True, "data[].text") == "lines"
     assert shape_of("[" * 9000, False, "text") is None
     assert not is_document("[" * 9000, False)
     assert scan('{"a": 1, "b": {"c": "d"}, "e').keys == ["a", "b"]

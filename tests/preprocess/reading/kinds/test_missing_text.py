@@ -36,6 +36,16 @@ def test_the_first_record_without_text_is_named_with_its_keys(
     assert bool(found) == bool(clause)
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_the_fields_of_a_template_that_a_record_lacks_are_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"title": "x", "meta": {"a": 1}}\n')
+    source = Source(path=str(tmp_path / name), template="{title}: {body} {meta.a} {lead[]}")
+    units = plan_units([source], [list_source(source)], None)
+    assert why_no_text(units, [source]) == (
+        f"; {name}:0 has no 'body' and 'lead[]', its keys are 'title', 'meta'; set template on its source"
+    )
+
+
 def test_files_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"body": "x"}')
     source = Source(path=str(tmp_path / "a.jsonl"))

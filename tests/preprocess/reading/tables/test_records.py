@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.reading.labelled.tables.records import Dialect, find_dialect, read_records
+from preprocess.reading.tables.records import Dialect, find_dialect, read_records
 
 FIELD = st.text(st.sampled_from('ab ",;\n\r\t\\é\u2028\0'), max_size=6)
 

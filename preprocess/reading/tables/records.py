@@ -20,11 +20,13 @@ class Record(NamedTuple):
         line: number of its first line, from 1.
         fields: its fields without quotes; empty if its quotes do not match.
         lines: number of its lines.
+        first: its first line, if its quotes do not match.
     """
 
     line: int
     fields: list[str]
     lines: int = 1
+    first: str = ""
 
 
 class Dialect(NamedTuple):
@@ -42,15 +44,23 @@ class Dialect(NamedTuple):
 
 
 def read_records(
-    lines: Iterable[str], dialect: Dialect, is_record: Callable[[str], bool] | None = None
+    lines: Iterable[str],
+    dialect: Dialect,
+    is_record: Callable[[str], bool] | None = None,
+    limit: int | None = None,
 ) -> Iterator[Record]:
     """Yield the records of a table. Blank lines are none.
+
+    The time is linear in the size of the table: where quotes did not match over several lines, each
+    of these lines is read by itself.
 
     Args:
         lines: the lines without line feeds.
         dialect: how the fields are written.
         is_record: tells whether a line is surely a record by itself. If such a line begins a field of
             several lines or is inside one, the quote counts as one that is not closed.
+        limit: characters of the longest record of several lines, which are held in memory. In a longer
+            one, the quote counts as one that is not closed.
     """
     if not dialect.quoted:
         for number, line in enumerate(lines, start=1):
@@ -58,6 +68,7 @@ def read_records(
                 yield Record(number, line.removesuffix("\r").split(dialect.delimiter))
         return
     rest = _Lines(lines)
+    alone = 0  # lines before this number are read by themselves
     while (first := rest.line(0)) is not None:
         number = rest.number
         if not first.strip(" \r"):
@@ -66,9 +77,15 @@ def read_records(
             rest.skip(1)
             yield Record(number, first.removesuffix("\r").split(dialect.delimiter))
         else:
-            fields, taken = _quoted(rest, dialect, is_record)
-            rest.skip(taken)
-            yield Record(number, fields, taken)
+            most = 0 if number < alone else limit
+            fields, taken = _quoted(rest, dialect, is_record, most)
+            if fields:
+                rest.skip(taken)
+                yield Record(number, fields, taken)
+            else:
+                alone = max(alone, number + taken - 1)
+                rest.skip(1)
+                yield Record(number, [], 1, first)
 
 
 class _Lines:
@@ -103,15 +120,15 @@ class _Lines:
 
 
 def _quoted(
-    rest: _Lines, dialect: Dialect, is_record: Callable[[str], bool] | None
+    rest: _Lines, dialect: Dialect, is_record: Callable[[str], bool] | None, limit: int | None
 ) -> tuple[list[str], int]:
     """Return the fields of the record that begins with the next line, and the number of its lines.
 
-    No fields, and one line, if quotes do not match.
+    No fields if quotes do not match; then the last of the lines is that in which this was found.
     """
     fields: list[str] = []
     line = rest.line(0) or ""
-    lines, start = 1, 0
+    lines, start, size = 1, 0, len(line)
     while True:
         if line[start : start + 1] != '"':
             end = line.find(dialect.delimiter, start)
@@ -125,18 +142,19 @@ def _quoted(
         begin = start + 1
         while (quote := _closing(line, begin, dialect.escaped)) < 0:
             pieces.append(line[begin:])
-            more = rest.line(lines)
+            more = rest.line(lines) if limit is None or size <= limit else None
             # In a field of several lines, the rest of its first line has no delimiter, and its last
             # line has a quote.
             alone = dialect.delimiter in pieces[0] if lines == 1 else '"' not in line
             whole = line if alone else ""
             if more is None or (is_record and is_record(whole)):
-                return [], 1
+                return [], lines
             line, begin = more, 0
             lines += 1
+            size += len(line) + 1
         after = line[quote + 1 :].removesuffix("\r")
         if after and not after.startswith(dialect.delimiter):
-            return [], 1
+            return [], lines
         pieces.append(line[begin:quote])
         field = "\n".join(pieces).replace('""', '"')
         fields.append(field.replace('\\"', '"') if dialect.escaped else field)

@@ -1,0 +1,1 @@
+"""Tables of text, such as CSV and TSV: their dialect and their records."""

@@ -1,0 +1,1 @@
+"""Web pages, web archives and dumps of wikis as documents."""
