@@ -122,6 +122,8 @@ def _limit_threads() -> None:
     cores = usable_cores()
     # Native libraries respect the affinity, but not the CPU quota of a container.
     os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+    # One process per core reads a corpus, and each needs no threads for its tokenizer.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     check_threads(cores)
 
 

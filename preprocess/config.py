@@ -45,6 +45,29 @@ class CharConfig(Section):
     seed: int = Field(1, description="seed of the sample")
 
 
+class HuggingFaceConfig(Section):
+    """A tokenizer.json of Hugging Face, which is used as it is; nothing is learnt."""
+
+    kind: Literal["huggingface"] = "huggingface"
+    file: str | None = Field(
+        None, description="path or URL of the tokenizer.json; must be set; needs biloom[hf]"
+    )
+
+    @property
+    def given(self) -> str:
+        """The value of ``file``.
+
+        Raises:
+            UserError: it is null. A kind has a default for every setting, so null must be valid.
+        """
+        if not self.file:
+            raise UserError(
+                "tokenizer.file is missing: tokenizer.kind=huggingface needs the path or URL of a "
+                "tokenizer.json"
+            )
+        return self.file
+
+
 class WordConfig(Section):
     """Whitespace-separated words, the most frequent of the train split first."""
 
@@ -58,7 +81,7 @@ class WordConfig(Section):
 
 
 TokenizerConfig = Annotated[
-    SentencePieceConfig | CharConfig | WordConfig, Field(discriminator="kind")
+    SentencePieceConfig | CharConfig | HuggingFaceConfig | WordConfig, Field(discriminator="kind")
 ]
 
 

@@ -4,7 +4,7 @@ A model folder holds
 
     model.safetensors   weights, and with export.type_vectors the vector of every word
     config.json         network, vocabulary size, cutoffs, boundary, cleaning, type of the weights
-    tokenizer.*         the tokenizer
+    tokenizer.json      the kind of the tokenizer, whose other files depend on it
     README.md           the model card
     manifest.json       the manifest, written last
 """

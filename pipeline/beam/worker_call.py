@@ -23,7 +23,7 @@ from pipeline.version import biloom_version
 from preprocess.errors import JobError, UserError
 from preprocess.files import storage
 from preprocess.files.errors import DiskFull, StorageError, StoreError
-from preprocess.text.versions import detector_version, extractor_version, table_versions
+from preprocess.text.versions import optional_versions, table_versions
 from preprocess.work.folder import failures_folder, job_file, read_record, write_record
 
 PACKAGES = (pipeline, lightning_modules, preprocess)
@@ -63,7 +63,7 @@ class WorkerCall:
         self, work_folder: str, work: Callable[..., Any], arguments: Sequence[Any]
     ) -> None:
         self._folder, self._driver = work_folder, source_version()
-        self._packages = {**detector_version(), **extractor_version()}
+        self._packages = optional_versions()
         # Pickled separately, because another version of biloom may not unpickle it correctly.
         self._packed = pickle.dumps((work, tuple(arguments)))
 
@@ -76,12 +76,12 @@ class WorkerCall:
                     f"a worker runs biloom {source_version()}, but this process runs biloom "
                     f"{self._driver}; install the same versions on every worker"
                 )
-            # A worker without it raises an error if a file needs it.
-            here = {**detector_version(), **extractor_version()}
-            for package, version in self._packages.items():
-                if here.get(package, version) != version:
+            # A worker without one of them raises an error if a file needs it.
+            for package, here in optional_versions().items():
+                version = self._packages.get(package, here)
+                if here != version:
                     raise UserError(
-                        f"a worker has another version of {package} ({here[package]}) than this process "
+                        f"a worker has another version of {package} ({here}) than this process "
                         f"({version}), so that it may {_DIFFERENCES[package]}; install the same version "
                         "on every worker"
                     )
@@ -98,7 +98,11 @@ class WorkerCall:
             raise
 
 
-_DIFFERENCES = {"chardet": "find other encodings", "resiliparse": "extract other text"}
+_DIFFERENCES = {
+    "chardet": "find other encodings",
+    "resiliparse": "extract other text",
+    "tokenizers": "find other tokens",
+}
 
 
 @cache

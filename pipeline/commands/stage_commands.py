@@ -105,9 +105,9 @@ _STAGES = {
             "biloom tokenizer base 'prepare.input=text/*.txt' run.output=runs/mine",
         ),
         {
-            "tokenizer.kind": "sentencepiece (subwords), char or word",
+            "tokenizer.kind": "sentencepiece (subwords), char, word or huggingface (a tokenizer.json)",
             "tokenizer.vocabulary": "number of subwords",
-            "tokenizer.file": "a SentencePiece model to use instead of learning one",
+            "tokenizer.file": "a SentencePiece model, or a tokenizer.json, to use instead of learning one",
             "tokenizer.min_count": "kind word: rarer words become the unknown word",
             "prepare.input": "raw text: path, folder, glob, URL or a list",
         },
@@ -214,7 +214,7 @@ STAGE_COMMANDS = {
         {
             "run.output": "folder or URL of all results",
             "prepare.input": "raw text: path, folder, glob, URL or a list",
-            "tokenizer.kind": "sentencepiece (subwords), char or word",
+            "tokenizer.kind": "sentencepiece (subwords), char, word or huggingface (a tokenizer.json)",
             "model.recurrent.hidden": "width of the cell state",
             "train.passes": "passes over the corpus",
             "report.words": "words whose uses the report shows",

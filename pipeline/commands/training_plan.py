@@ -23,19 +23,20 @@ from pipeline.training.forecast import (
     trains_on_cpu,
     zipf_counts,
 )
-from preprocess.config import SentencePieceConfig, Source
+from preprocess.config import HuggingFaceConfig, SentencePieceConfig, Source
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
 from preprocess.files.manifest import ManifestError, read_manifest
 from preprocess.reading.formats.detection import INSTALLED_DOCS
 from preprocess.reading.listing import list_source
 from preprocess.text.config import SPLITS
+from preprocess.tokenizers.huggingface.tokenizer import read_huggingface
 from preprocess.tokenizers.subwords import read_sentencepiece
 
 NO_TRAINING_TEXT = (
     "no text to train on: the train split is empty; add a source without split, or of split: train"
 )
-BYTES_A_TOKEN = {"sentencepiece": 4.5, "char": 2.0, "word": 6.0}
+BYTES_A_TOKEN = {"sentencepiece": 4.5, "char": 2.0, "word": 6.0, "huggingface": 4.5}
 """Bytes of text per token before there is a tokenizer; the right number depends on the language."""
 DOCSTRING_SHARE = 0.1
 """Rough share of a Python source that is prose in docstrings."""
@@ -99,6 +100,8 @@ def known_vocabulary(config: Config, is_stale: bool = False) -> Vocabulary:
 
 def _expected_vocabulary(config: Config) -> Vocabulary:
     settings = config.tokenizer
+    if isinstance(settings, HuggingFaceConfig):
+        return Vocabulary(read_huggingface(settings.given).vocabulary, True)
     if not isinstance(settings, SentencePieceConfig):
         return Vocabulary(None, False)
     if settings.file:

@@ -12,6 +12,7 @@ from preprocess.section import Section
 
 OTHER_MEANING = (
     "model.input.dim",  # width of the vector of an id, or of a character
+    "tokenizer.file",  # a SentencePiece model, or a tokenizer.json
     "train.optimizer.weight_decay",  # an L2 penalty, or for adamw, decoupled from the gradient
     "runner.options.master",  # address of an engine
     "runner.options.job_server_jar",  # job server of an engine

@@ -21,7 +21,7 @@ from pipeline.lifecycle.inputs import (
 )
 from pipeline.lifecycle.order import STAGE_ORDER, TO_BE_CONTINUED
 from pipeline.lifecycle.stage import REPLACES, Request, Stage
-from preprocess.config import SentencePieceConfig, Source, WordConfig
+from preprocess.config import HuggingFaceConfig, SentencePieceConfig, Source, WordConfig
 from preprocess.files.manifest import read_manifest
 from preprocess.reading import changed_inputs
 from preprocess.reading.listing import list_source
@@ -41,15 +41,22 @@ def _raw(sources: tuple[Source, ...], key: str) -> dict[str, Any]:
 
 def _tokenizer_request(config: Config) -> dict[str, Any]:
     fields = result_fields(config.tokenizer, "tokenizer")
-    if isinstance(config.tokenizer, SentencePieceConfig) and config.tokenizer.file:
+    if file := _given_file(config):
         # Nothing is learnt, so only the content of the model file counts, not its path.
-        model = xxhash.xxh3_128_hexdigest(read_model(config.tokenizer.file))
+        model = xxhash.xxh3_128_hexdigest(read_model(file))
         fields = {"tokenizer.kind": config.tokenizer.kind, "tokenizer.file": model}
     return {
         **fields,
         **_train_split_fields(config),
         **_raw(config.prepare.sources, "prepare.input"),
     }
+
+
+def _given_file(config: Config) -> str | None:
+    """Return the path of the tokenizer file to use, None if a tokenizer is learnt."""
+    if isinstance(config.tokenizer, HuggingFaceConfig):
+        return config.tokenizer.given
+    return config.tokenizer.file if isinstance(config.tokenizer, SentencePieceConfig) else None
 
 
 def _train_split_fields(config: Config) -> dict[str, Any]:
@@ -82,7 +89,7 @@ def _corpus_settings(config: Config) -> dict[str, Any]:
 
 def _sampling(config: Config) -> dict[str, Any]:
     """Return the settings that decide a tokenizer's sample. If they change, it is not trained again."""
-    if isinstance(config.tokenizer, WordConfig) or getattr(config.tokenizer, "file", None):
+    if isinstance(config.tokenizer, WordConfig) or _given_file(config):
         return {}
     mixture = _mixture(config)
     return {key: value for key, value in mixture.items() if not key.endswith(".license")}

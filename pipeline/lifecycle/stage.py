@@ -7,14 +7,19 @@ from typing import Any
 
 from pipeline.config.schema import Config
 from pipeline.console import Console
-from preprocess.config import Source
+from preprocess.config import HuggingFaceConfig, Source
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.details import Entries, check_types
 from preprocess.files.manifest import FileRecord, Manifest, hash_file
 from preprocess.files.verified import damaged, read_config
 from preprocess.reading.formats.detection import names_pages
-from preprocess.text.versions import detector_version, extractor_version, table_versions
+from preprocess.text.versions import (
+    detector_version,
+    extractor_version,
+    table_versions,
+    tokenizers_version,
+)
 from preprocess.work.folder import lock_file, result_folder
 
 CONFIG, STATS = "config.yaml", "stats.json"
@@ -164,10 +169,14 @@ class Stage:
         sources = self.text_sources(config)
         has_auto = any(source.encoding == "auto" for source in sources)
         has_pages = any(names_pages(source) for source in sources)
+        # A folder that is named may hold a tokenizer of any kind.
+        has_folder = config.prepare.tokenizer or config.embed.model
+        has_file = has_folder or isinstance(config.tokenizer, HuggingFaceConfig)
         return {
             **table_versions(),
             **(detector_version() if has_auto else {}),
             **(extractor_version() if has_pages else {}),
+            **(tokenizers_version() if has_file else {}),
         }
 
     def folder(self, config: Config) -> str:

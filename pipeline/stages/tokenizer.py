@@ -11,12 +11,13 @@ from pipeline.console import Bar, Console, count
 from pipeline.lifecycle.inputs import input_sources, no_documents
 from pipeline.lifecycle.registry import BEAM
 from pipeline.lifecycle.stage import Made, StageError, StageFolder, require
-from preprocess.config import SentencePieceConfig, WordConfig
+from preprocess.config import HuggingFaceConfig, SentencePieceConfig, TokenizerConfig, WordConfig
 from preprocess.files.manifest import content_hash
 from preprocess.reading.changed_inputs import INPUTS, write_inputs
 from preprocess.reading.kinds.missing_text import why_no_text
 from preprocess.reading.units import Unit, plan_units
 from preprocess.tokenizers.coverage import SAMPLE_BYTES, coverage, coverage_rows
+from preprocess.tokenizers.huggingface.tokenizer import HuggingFaceTokenizer, read_huggingface
 from preprocess.tokenizers.load import Tokenizer, train_tokenizer
 from preprocess.tokenizers.sample import READ_BYTES, thin, train_units, unit_bytes
 from preprocess.tokenizers.subwords import SentencePieceTokenizer, read_sentencepiece
@@ -80,8 +81,8 @@ def _make(
     The rows of what was read are added to ``inputs``.
     """
     settings = config.tokenizer
-    has_file = isinstance(settings, SentencePieceConfig) and settings.file
-    if not has_file and not train_units(units, config.prepare):
+    given = _given(settings)
+    if not given and not train_units(units, config.prepare):
         raise StageError(
             "prepare.input has no text to learn a tokenizer from: all its sources are of split valid "
             "or test; add a source without split, or of split: train"
@@ -93,14 +94,23 @@ def _make(
         words, figures, counted = count_corpus(config, settings, units, place, console)
         inputs += counted
         return words, figures, _read_sample(config, units, console, inputs).held
-    if isinstance(settings, SentencePieceConfig) and settings.file:
-        tokenizer = read_sentencepiece(settings.file)
+    if given:
         texts = _read_sample(config, units, console, inputs)
-        return tokenizer, texts.figures, texts.held
+        return given, texts.figures, texts.held
+    assert not isinstance(settings, HuggingFaceConfig), "its file is given"
     texts = _Texts(config, units, settings.sample_bytes, settings.seed, READ_BYTES, inputs)
     with console.bar("tokenizer", texts.size) as bar:
         made = train_tokenizer(settings, texts.read(bar))
     return made, texts.figures, texts.held
+
+
+def _given(settings: TokenizerConfig) -> Tokenizer | None:
+    """Return the tokenizer in the file that the settings name, None if they name none."""
+    if isinstance(settings, HuggingFaceConfig):
+        return read_huggingface(settings.given)
+    if isinstance(settings, SentencePieceConfig) and settings.file:
+        return read_sentencepiece(settings.file)
+    return None
 
 
 def _read_sample(
@@ -117,17 +127,21 @@ def _read_sample(
 def _warn_about_losses(tokenizer: Tokenizer, measured: dict[str, Any], console: Console) -> None:
     if isinstance(tokenizer, WordTokenizer) and (warning := _rare_words_warning(measured)):
         console.warn(warning)
-    if not isinstance(tokenizer, SentencePieceTokenizer):
-        return
-    if not tokenizer.has_bytes:
+    if isinstance(tokenizer, SentencePieceTokenizer) and not tokenizer.has_bytes:
         console.warn(
             "the SentencePiece model has no byte pieces, so characters that it lacks become the "
             "unknown token"
         )
+    if isinstance(tokenizer, HuggingFaceTokenizer) and tokenizer.drops_characters:
+        console.warn(
+            "the tokenizer.json has no unknown token and no byte tokens, so characters that it lacks "
+            "are dropped"
+        )
     if measured["restored"] is not None and measured["restored"] < 1:
+        what = "tokenizer.json" if tokenizer.kind == "huggingface" else "SentencePiece model"
         console.warn(
             f"{1 - measured['restored']:.2%} of the texts cannot be restored from their tokens: the "
-            "SentencePiece model normalises text in addition to prepare.cleaning, or drops characters"
+            f"{what} normalises text in addition to prepare.cleaning, or drops characters"
         )
 
 

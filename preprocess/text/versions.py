@@ -34,6 +34,20 @@ def extractor_version() -> dict[str, str]:
     return _version_of("resiliparse")
 
 
+@cache
+def tokenizers_version() -> dict[str, str]:
+    """Return the version of tokenizers, which decides the tokens of a ``tokenizer.json``.
+
+    It is by name as in `table_versions`; empty if tokenizers is not installed.
+    """
+    return _version_of("tokenizers")
+
+
+def optional_versions() -> dict[str, str]:
+    """Return the versions of the packages above that are installed."""
+    return {**detector_version(), **extractor_version(), **tokenizers_version()}
+
+
 def _version_of(package: str) -> dict[str, str]:
     try:
         return {package: version(package)}
@@ -47,7 +61,7 @@ def differing_versions(recorded: dict[str, str]) -> list[str]:
     Args:
         recorded: versions from the functions above when a result was made; empty if not known. Tables that are not installed now are ignored.
     """
-    present = {**table_versions(), **detector_version(), **extractor_version()}
+    present = {**table_versions(), **optional_versions()}
     return [
         f"{name}: {old} -> {present[name]}"
         for name, old in recorded.items()

@@ -53,7 +53,7 @@ class Tokenised:
 
 def _spans(tokens: Sequence[Token], words: Sequence[Token]) -> Spans:
     """Return `Tokenised.word_spans`; for a word without tokens, first > last."""
-    starts, ends = _offsets(tokens)
+    starts, ends = _rising(*_offsets(tokens))
     word_starts, word_ends = _offsets(words)
     # A word has the tokens that end after its start and start before its end. Tokens and words of
     # length 0 (bytes of one character, a word that cleaning emptied) touch only an edge.
@@ -64,6 +64,15 @@ def _spans(tokens: Sequence[Token], words: Sequence[Token]) -> Spans:
     # character but the last one have length 0 at its start.
     touches = np.append(word_ends[:-1] == word_starts[1:], False) & (word_ends > word_starts)
     return np.minimum(begun, over), np.where(touches, before, inside) - 1
+
+
+def _rising(starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> Spans:
+    """Return the offsets of tokens, each moved so far that neither starts nor ends fall.
+
+    A tokenizer.json with ``trim_offsets`` gives a space that is a token of its own the offsets [n, n)
+    behind itself, although the next token may begin before n.
+    """
+    return np.minimum.accumulate(starts[::-1])[::-1], np.maximum.accumulate(ends)
 
 
 def _offsets(tokens: Sequence[Token]) -> Spans:
@@ -168,8 +177,7 @@ class TextAligner:
         if is_word_by_word:
             tokens = self._one_per_word(words, tokens)
         elif bare := _without_token(tokens, words):
-            unknown = [replace(word, id=UNKNOWN) for word in bare]
-            tokens = sorted([*tokens, *unknown], key=lambda token: (token.start, token.end))
+            tokens = _inserted(tokens, [replace(word, id=UNKNOWN) for word in bare])
         return Tokenised(text, tuple(tokens), tuple(words))
 
     @staticmethod
@@ -228,6 +236,13 @@ def checked_texts(texts: object) -> Iterator[str | Sequence[str]]:
             "a text must be a string or a list of strings (its words), but the one with the index "
             f"{number} is {found}{advice}"
         )
+
+
+def _inserted(tokens: Sequence[Token], others: Sequence[Token]) -> list[Token]:
+    """Return tokens with others at their places; the order of ``tokens`` is not changed."""
+    spans = zip(*(ends.tolist() for ends in _rising(*_offsets(tokens))), strict=True)
+    placed = [*zip(spans, tokens, strict=True), *(((one.start, one.end), one) for one in others)]
+    return [token for _, token in sorted(placed, key=lambda one: one[0])]
 
 
 def _without_token(tokens: Sequence[Token], words: Sequence[Token]) -> list[Token]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from preprocess.tokenizers.base import UNKNOWN
+from preprocess.tokenizers.huggingface.tokenizer import HuggingFaceTokenizer
 from preprocess.tokenizers.load import Tokenizer
 from preprocess.tokenizers.subwords import SentencePieceTokenizer
 
@@ -36,7 +37,7 @@ def coverage(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
         bytes_per_token, tokens_per_character: ratios of the totals.
         tokens_per_word: ratio in the documents written with spaces (see `LONG_WORD`).
         spaced: share of all characters that are in documents written with spaces.
-        restored: share of documents that decoding restores exactly; SentencePiece models only.
+        restored: share of documents that decoding restores exactly; subwords only.
         used: number of distinct ids that occur.
         once: number of distinct ids that occur once.
         vocabulary: number of ids of the tokenizer.
@@ -64,9 +65,9 @@ def coverage(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
                 spaced["characters"] += len(text)
                 spaced["words"] += words
                 spaced["tokens"] += len(ids)
-        if isinstance(tokenizer, SentencePieceTokenizer):
+        if isinstance(tokenizer, SentencePieceTokenizer | HuggingFaceTokenizer):
             restored += sum(map(tokenizer.restores, batch))
-    pieces = isinstance(tokenizer, SentencePieceTokenizer)
+    pieces = isinstance(tokenizer, SentencePieceTokenizer | HuggingFaceTokenizer)
     return {
         **{key: sizes[key] for key in ("documents", "bytes", "characters", "tokens")},
         "unknown": _share(sizes["unknown"], sizes["tokens"]),

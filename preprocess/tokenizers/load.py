@@ -2,18 +2,19 @@
 
 Every tokenizer has three control ids: unknown, begin of sentence (<s>) and end of sentence (</s>).
 No text produces the last two. Tokenizers take cleaned text and do not normalise it further, except
-for an existing SentencePiece model that has its own normaliser.
+for an existing SentencePiece model or tokenizer.json that has its own normaliser.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
-from preprocess.config import TokenizerConfig, WordConfig
+from preprocess.config import CharConfig, SentencePieceConfig, WordConfig
 from preprocess.errors import one_line
 from preprocess.files.errors import StoreError
 from preprocess.files.verified import DamagedResult, manifest_of, read_verified
 from preprocess.tokenizers.base import Ids, Token, TokenizerError
+from preprocess.tokenizers.huggingface.tokenizer import FILE, HuggingFaceTokenizer, MissingPackage
 from preprocess.tokenizers.kind_file import read_kind
 from preprocess.tokenizers.subwords import (
     BYTES,
@@ -28,7 +29,7 @@ class Tokenizer(Protocol):
     """Maps text to ids and ids to spellings.
 
     Attributes:
-        kind: "sentencepiece", "char" or "word".
+        kind: "sentencepiece", "char", "word" or "huggingface".
         vocabulary: number of ids, control ids included.
     """
 
@@ -60,7 +61,9 @@ class Tokenizer(Protocol):
         """Write the tokenizer's files to a folder and return their names."""
 
 
-def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
+def train_tokenizer(
+    config: SentencePieceConfig | CharConfig | WordConfig, texts: Iterable[str]
+) -> Tokenizer:
     """Train a tokenizer on cleaned ``texts``; the same texts give the same bytes.
 
     Raises:
@@ -80,6 +83,7 @@ def load_tokenizer(folder: str) -> Tokenizer:
     Raises:
         ManifestError: the manifest is damaged.
         DamagedResult: a file differs from its record in the manifest.
+        MissingPackage: the tokenizer is a ``tokenizer.json``, and ``tokenizers`` is not installed.
         TokenizerError: the folder holds no tokenizer, a damaged one, or an unknown kind.
     """
     manifest = manifest_of(folder)
@@ -88,14 +92,15 @@ def load_tokenizer(folder: str) -> Tokenizer:
         kind, marks = saved["kind"], saved.get("space_marks")
         if kind == WordTokenizer.kind:
             return WordTokenizer.load(folder, manifest)
+        if kind == HuggingFaceTokenizer.kind:
+            _check_file(saved, FILE)
+            return HuggingFaceTokenizer(read_verified(folder, manifest, FILE))
         if kind in ("sentencepiece", "char") and marks in (None, BYTES):
-            # A file name from an untrusted source must not lead out of the folder.
-            if saved["file"] != MODEL:
-                raise ValueError(f"its file is {saved['file']!r:.60}, not {MODEL}")
+            _check_file(saved, MODEL)
             return SentencePieceTokenizer(
                 read_verified(folder, manifest, MODEL), kind, marks == BYTES
             )
-    except (StoreError, DamagedResult):
+    except (StoreError, DamagedResult, MissingPackage):
         raise
     # A damaged model is a TokenizerError, which is a ValueError.
     except (OSError, ValueError, KeyError) as error:
@@ -109,6 +114,12 @@ def load_tokenizer(folder: str) -> Tokenizer:
         else f"{kind!r:.40} with space_marks {marks!r:.40}"
     )
     raise TokenizerError(f"{one_line(folder)}: tokenizer kind {name} needs a newer biloom")
+
+
+def _check_file(saved: Mapping[str, Any], name: str) -> None:
+    """Refuse another file name, because a name from an untrusted source may lead out of the folder."""
+    if saved["file"] != name:
+        raise ValueError(f"its file is {saved['file']!r:.60}, not {name}")
 
 
 @lru_cache(maxsize=4)

@@ -32,6 +32,9 @@ SENTENCE_BYTES = 16_384
 CHARACTERS = 0x110000
 """Vocabulary size of a `char` model: all of Unicode, so that only the text limits it."""
 
+_NORMALISER, _LENGTH_DELIMITED = 3, 2
+"""Number of the normaliser's field in a model file, and the wire type of a message."""
+
 MODEL = "tokenizer.model"
 BYTES = "bytes"
 """Value of "space_marks" in tokenizer.json, if U+2581 is encoded as bytes."""
@@ -62,6 +65,10 @@ class SentencePieceTokenizer:
         try:
             if not model:
                 raise RuntimeError("it is empty")
+            if model.lstrip().startswith(b"{"):
+                raise RuntimeError(
+                    "it is JSON; if it is a tokenizer.json of Hugging Face, set tokenizer.kind=huggingface"
+                )
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
             # Fail now if a piece is not UTF-8, and not when a text contains it.
             for piece in range(self._processor.get_piece_size()):
@@ -157,6 +164,15 @@ def _in_our_order(processor: Any) -> npt.NDArray[np.int64]:
     return np.array([*controls, *others])
 
 
+def is_sentencepiece(model: bytes) -> bool:
+    """Return True if these are the bytes of a SentencePiece model."""
+    try:
+        SentencePieceTokenizer(model)
+    except TokenizerError:
+        return False
+    return True
+
+
 def read_sentencepiece(path: str) -> SentencePieceTokenizer:
     """Load the existing SentencePiece model at ``path``, a path or URL.
 
@@ -165,11 +181,42 @@ def read_sentencepiece(path: str) -> SentencePieceTokenizer:
     """
     model = read_model(path)
     try:
-        return SentencePieceTokenizer(model)
+        tokenizer = SentencePieceTokenizer(model)
+        if _NORMALISER not in _fields(model):
+            raise TokenizerError("it has no normaliser, so it is truncated; copy it again")
+        return tokenizer
     except TokenizerError as error:
         raise TokenizerError(
             f"tokenizer.file: {path}: {error}; name the .model file that SentencePiece wrote"
         ) from error
+
+
+def _fields(model: bytes) -> Iterator[int]:
+    """Yield the numbers of the top-level fields of a model, a protocol buffer of messages and strings.
+
+    SentencePiece writes the pieces first and then the normaliser. It also loads a file that was cut between
+    two fields, as a model of fewer pieces without a normaliser.
+    """
+    place = 0
+
+    def varint() -> int:
+        nonlocal place
+        value = shift = 0
+        while True:
+            byte = model[place]
+            place += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+    while place < len(model):
+        tag = varint()
+        yield tag >> 3
+        if tag & 7 != _LENGTH_DELIMITED:
+            return
+        size = varint()
+        place += size
 
 
 def read_model(path: str) -> bytes:

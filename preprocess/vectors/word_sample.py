@@ -30,7 +30,11 @@ tokens on average, and most letters are of a script with spaces."""
 AROUND = 32
 """Characters to show on each side of a word."""
 
+SPACED_TOKENS = 8
+"""Of subwords, at least one in this many contains a space."""
+
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+_HIGH_BYTE = re.compile(r"<0x[89A-F][0-9A-F]>")
 # Control characters, line ends, lone surrogates, and marks that change the text direction.
 _UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\\s]+")
 
@@ -235,26 +239,41 @@ def _words(
 def joined_text(tokens: Sequence[str]) -> tuple[str, list[int]]:
     """Join the spellings of tokens to a text.
 
-    SentencePiece spells a space as U+2581 and rare characters as byte tokens; consecutive byte tokens
-    are decoded together. If the first token does not start with U+2581, each token is a word.
+    A subword spells a space as U+2581 and a byte of a character as <0xE7>; consecutive tokens with such
+    bytes are decoded together. If the tokens are no subwords, each of them is a word.
 
     Returns:
         The text, and the index of the first character of each token.
     """
-    if tokens and not tokens[0].startswith("▁"):
-        tokens = [f"▁{token}" for token in tokens]
+    if not _are_subwords(tokens):
+        surfaces = [f" {token}".replace("▁", " ") for token in tokens]
+        return "".join(surfaces), list(accumulate(map(len, surfaces), initial=0))[:-1]
     surfaces = [token.replace("▁", " ") for token in tokens]
     run = b""
-    for number, token in enumerate(tokens):
-        if not (match := _BYTE.fullmatch(token)):
-            run = b""
-            continue
-        run += bytes.fromhex(match[1])
-        if number + 1 < len(tokens) and _BYTE.fullmatch(tokens[number + 1]):
-            surfaces[number] = ""
-        else:
-            surfaces[number] = run.decode(errors="replace")
+    has_bytes = [*(bool(_BYTE.search(token)) for token in tokens), False]
+    for number in np.flatnonzero(has_bytes).tolist():
+        run += _bytes_of(surfaces[number])
+        surfaces[number] = ""
+        if not has_bytes[number + 1]:
+            surfaces[number], run = run.decode(errors="replace"), b""
     return "".join(surfaces), list(accumulate(map(len, surfaces), initial=0))[:-1]
+
+
+def _are_subwords(tokens: Sequence[str]) -> bool:
+    """Return True if the spellings are those of subwords, and not of words.
+
+    Some tokenizers put no space before a text. A word may contain U+2581, too, but few words of a text do.
+    """
+    if tokens and tokens[0].startswith("▁"):
+        return True
+    spaced = sum("▁" in token for token in tokens)
+    return SPACED_TOKENS * spaced >= len(tokens) or any(map(_HIGH_BYTE.search, tokens))
+
+
+def _bytes_of(surface: str) -> bytes:
+    """Return the UTF-8 bytes of a token's text, in which some bytes are spelt as <0xE7>."""
+    parts = enumerate(_BYTE.split(surface))
+    return b"".join(bytes.fromhex(part) if n % 2 else part.encode() for n, part in parts)
 
 
 def find_words(text: str, starts: Sequence[int], requested: Sequence[str] = ()) -> list[Word]:

@@ -30,6 +30,7 @@ from lightning_modules.nn.bilm import BiLMNetwork
 from pipeline import cli
 from pipeline.config.load import load_config
 from tests.lightning_modules.models.manylangs.small_model import make_model
+from tests.tokenizer_files import tokenizer_file
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -198,6 +199,8 @@ def _lay_out(folder: Path) -> None:
     rows = "".join(json.dumps({"body": line}) + "\n" for line in _lines("mytext", 77))
     for path in ("bucket/news/a.jsonl.gz", "web/a.parquet"):
         (folder / path).parent.mkdir(parents=True)
+    (folder / "my").mkdir(exist_ok=True)
+    (folder / "my/tokenizer.json").write_bytes(tokenizer_file("gpt2"))
     (folder / "bucket/news/a.jsonl.gz").write_bytes(gzip.compress(rows.encode()))
     parquet.write_table(pyarrow.table({"text": _lines("mytext", 78)}), folder / "web/a.parquet")
     # A file in the current folder goes before a shipped config of that name.

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from preprocess.config import (
     CharConfig,
+    HuggingFaceConfig,
     PrepareConfig,
     SentencePieceConfig,
     Source,
@@ -25,7 +26,11 @@ def test_a_section_is_immutable_and_refuses_unknown_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [CleaningConfig, PrepareConfig, SentencePieceConfig, Source, WordConfig]
+    "model",
+    [
+        *(CleaningConfig, PrepareConfig, SentencePieceConfig, HuggingFaceConfig),
+        *(CharConfig, Source, WordConfig),
+    ],
 )
 def test_every_setting_is_described(model: type[Section]) -> None:
     fields = {name: field for name, field in model.model_fields.items() if name != "kind"}
@@ -92,7 +97,7 @@ def test_a_tokenizer_is_chosen_by_its_kind() -> None:
     assert adapter.validate_python({"kind": "word"}) == WordConfig()
     assert adapter.validate_python({"kind": "sentencepiece"}) == SentencePieceConfig()
     assert adapter.validate_python({"kind": "char"}) == CharConfig()
-    with pytest.raises(ValidationError, match="'sentencepiece', 'char', 'word'"):
+    with pytest.raises(ValidationError, match="'sentencepiece', 'char', 'huggingface', 'word'"):
         adapter.validate_python({"kind": "letters"})
     with pytest.raises(ValidationError, match="greater than or equal to 300"):
         adapter.validate_python({"kind": "sentencepiece", "vocabulary": 299})

@@ -133,12 +133,20 @@ def shown_units(texts: Sequence[Tokenised], by: By) -> tuple[str, Units]:
 
 
 def _token_units(text: Tokenised) -> tuple[Spans, npt.NDArray[np.int64]]:
-    """Return the characters of the tokens, and the unit of each token."""
+    """Return the characters of the tokens, and the unit of each token.
+
+    Tokens that share a character, such as its bytes, are one unit.
+    """
     units: Spans = []
     of = np.empty(len(text.tokens), np.int64)
     for number, token in enumerate(text.tokens):
         of[number] = len(units)
-        if text.text[token.start : token.end].strip():
+        if not text.text[token.start : token.end].strip():
+            continue
+        if units and token.start < units[-1][1]:
+            of[number] -= 1
+            units[-1] = (units[-1][0], max(units[-1][1], token.end))
+        else:
             units.append((token.start, token.end))
     if len(text.tokens) and not units:
         units.append((text.tokens[0].start, text.tokens[-1].end))

@@ -52,22 +52,28 @@ def test_a_worker_with_another_source_refuses_with_both_versions(
     assert failures(str(tmp_path)) == [message]
 
 
-def test_a_worker_with_another_detector_of_encodings_refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("package", "difference"),
+    [
+        ("chardet", "find other encodings"),
+        ("resiliparse", "extract other text"),
+        ("tokenizers", "find other tokens"),
+    ],
+)
+def test_a_worker_with_another_version_of_an_optional_package_refuses(
+    package: str, difference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = WorkerCall(str(tmp_path), add, [10])
-    monkeypatch.setattr(worker_call, "detector_version", lambda: {"chardet": "5.0"})
-    with pytest.raises(UserError, match=r"another version of chardet \(5\.0\) than .* \(7\."):
+    own = worker_call.optional_versions()[package]
+    monkeypatch.setattr(worker_call, "optional_versions", lambda: {package: "0.1"})
+    with pytest.raises(UserError) as caught:
         call(5)
-    with monkeypatch.context() as patched:
-        patched.setattr(worker_call, "detector_version", dict)
-        patched.setattr(worker_call, "extractor_version", lambda: {"resiliparse": "1.0"})
-        with pytest.raises(
-            UserError, match=r"of resiliparse \(1\.0\) .*, so that it may extract other"
-        ):
-            call(5)
-    # A file whose encoding must be found raises an error of its own.
-    monkeypatch.setattr(worker_call, "detector_version", dict)
+    assert str(caught.value) == (
+        f"a worker has another version of {package} (0.1) than this process ({own}), so that it may "
+        f"{difference}; install the same version on every worker"
+    )
+    # A worker without the package raises an error of its own if a file needs it.
+    monkeypatch.setattr(worker_call, "optional_versions", dict)
     assert call(5) == 15
 
 

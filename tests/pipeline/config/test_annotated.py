@@ -54,9 +54,9 @@ def test_a_choice_of_kinds_shows_the_keys_of_the_others_as_comments() -> None:
     start = lines.index("tokenizer:  # the tokenizer stage: text to token ids")
     section = lines[start : lines.index("", start)]
     assert section[1].startswith("  kind: char  # Single characters;")
-    assert section[1].endswith("[sentencepiece | char | word]")
+    assert section[1].endswith("[sentencepiece | char | huggingface | word]")
     kinds = [line for line in section if line.startswith("  # kind: ")]
-    assert [line.split()[2] for line in kinds] == ["sentencepiece", "word"]
+    assert [line.split()[2] for line in kinds] == ["sentencepiece", "huggingface", "word"]
     assert any(line.startswith("  # vocabulary: 8000  # ") for line in section)
     assert any(line.startswith("  # min_count: 1  # ") for line in section)
     assert any(line.startswith("  character_coverage: 0.9999  # ") for line in section)

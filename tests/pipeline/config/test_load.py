@@ -185,7 +185,7 @@ def test_all_mistakes_are_reported_together_in_the_order_of_the_sources(write: W
         "b.yaml:5: unknown key 'model.recurrent.hiden'; did you mean 'hidden'?",
         "a.yaml:4: 'train.steps' is set twice, first in line 3",
         "a.yaml:4: train.steps: must be a whole number of at least 1, not 5.5",
-        "a.yaml:5: tokenizer.kind: must be one of 'sentencepiece', 'char', 'word', not 'wrod'; "
+        "a.yaml:5: tokenizer.kind: must be one of 'sentencepiece', 'char', 'huggingface', 'word', not 'wrod'; "
         "did you mean 'word'?",
         "override 'train.rows=0': train.rows: must be a whole number of at least 1 and at most 1000000, not 0",
         "override 'x': must be key.path=value, such as train.steps=1000",

@@ -301,6 +301,15 @@ def test_the_detector_of_encodings_counts_if_a_source_needs_it(folder: Folder) -
         assert stage.versions(pages).keys() == {"Unicode", "SentencePiece", "resiliparse"}
 
 
+@pytest.mark.parametrize(
+    "setting", ["tokenizer.kind=huggingface", "prepare.tokenizer=t", "embed.model=m"]
+)
+def test_the_version_of_tokenizers_counts_if_it_may_be_used(setting: str) -> None:
+    stage = asking(2, text_sources=lambda config: config.prepare.sources)
+    config = load_config([], ["prepare.input=x", setting])
+    assert stage.versions(config).keys() == {"Unicode", "SentencePiece", "tokenizers"}
+
+
 # Plans of several stages
 
 

@@ -16,6 +16,7 @@ from preprocess.files.manifest import read_manifest
 from preprocess.files.storage import open_read
 from preprocess.reading import changed_inputs
 from preprocess.tokenizers.load import load_tokenizer
+from tests.tokenizer_files import tokenizer_file
 
 Capture = pytest.CaptureFixture[str]
 Command = Any  # of conftest.py
@@ -173,6 +174,48 @@ def test_text_that_a_model_of_the_user_loses_is_reported(tmp_path: Path, capsys:
     out = capsys.readouterr().out
     assert "no byte pieces, so characters that it lacks become the unknown token" in out
     assert "100.00% of the texts cannot be restored from their tokens" in out
+
+
+def test_a_tokenizer_json_of_the_user_is_copied_unchanged(tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "bert.json"
+    file.write_bytes(tokenizer_file("bert"))
+    kind = "tokenizer.kind=huggingface"
+    details = learn(tmp_path / "one", kind, f"tokenizer.file={file}")
+    made = files(tmp_path / "one")
+    assert made.keys() == {"tokenizer.json", "huggingface.json"}
+    assert made["huggingface.json"] == file.read_bytes()
+    found = details["coverage"]
+    assert (details["kind"], details["vocabulary"]) == ("huggingface", found["vocabulary"])
+    assert found["unknown"] > 0.1
+    out = capsys.readouterr().out
+    assert "of the texts cannot be restored from their tokens: the tokenizer.json normalises" in out
+    assert "are dropped" not in out
+    # Only the content of the file counts, not its path.
+    file.rename(tmp_path / "moved.json")
+    learn(tmp_path / "one", kind, f"tokenizer.file={tmp_path}/moved.json")
+    assert "already done" in capsys.readouterr().out
+    file.write_bytes(tokenizer_file("gpt2"))
+    text = tmp_path / "one" / "text.txt"
+    arguments = [kind, f"prepare.input={text}", f"run.output={tmp_path}/one"]
+    assert main(["tokenizer", *arguments, f"tokenizer.file={file}"]) == 2
+    assert "tokenizer.file" in capsys.readouterr().err
+    assert main(["tokenizer", *arguments]) == 2
+    assert capsys.readouterr().err == (
+        "biloom: tokenizer.file is missing: tokenizer.kind=huggingface needs the path or URL of a "
+        "tokenizer.json\n"
+    )
+
+
+def test_a_file_that_drops_characters_is_reported(tmp_path: Path, capsys: Capture) -> None:
+    settings = json.loads(tokenizer_file("llama"))
+    settings["model"] = {"type": "BPE", "vocab": {"w": 0, "1": 1}, "merges": [], "unk_token": None}
+    file = tmp_path / "small.json"
+    file.write_text(json.dumps({**settings, "added_tokens": []}))
+    learn(tmp_path / "run", "tokenizer.kind=huggingface", f"tokenizer.file={file}")
+    assert (
+        "the tokenizer.json has no unknown token and no byte tokens, so characters that it lacks are "
+        "dropped"
+    ) in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_killed_count_of_words_resumes_to_the_same_bytes(tmp_path: Path, biloom: Command) -> None:

@@ -13,18 +13,23 @@ def test_tables_have_a_version() -> None:
     assert versions.table_versions().keys() == {"Unicode", "SentencePiece"}
     assert versions.detector_version()["chardet"].startswith("7.")
     assert versions.extractor_version()["resiliparse"].startswith("2.")
+    assert versions.tokenizers_version().keys() == {"tokenizers"}
 
 
 def test_a_detector_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
     assert versions.detector_version.__wrapped__() == {}
     assert versions.extractor_version.__wrapped__() == {}
+    assert versions.tokenizers_version.__wrapped__() == {}
 
 
 def test_versions_that_differ_are_listed() -> None:
     present = {**versions.table_versions(), **versions.detector_version()}
     assert versions.differing_versions(present) == []
     assert versions.differing_versions({}) == []
+    assert versions.differing_versions({"tokenizers": "0.1"}) == [
+        f"tokenizers: 0.1 -> {versions.tokenizers_version()['tokenizers']}"
+    ]
     assert versions.differing_versions({**present, "chardet": "5.0", "other": "1"}) == [
         f"chardet: 5.0 -> {present['chardet']}"
     ]

@@ -13,7 +13,9 @@ from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.aligned_text import NO_ID, TextAligner, Tokenised
 from preprocess.tokenizers.base import UNKNOWN
+from preprocess.tokenizers.huggingface.tokenizer import HuggingFaceTokenizer
 from preprocess.tokenizers.load import Tokenizer, train_tokenizer
+from tests.tokenizer_files import MAKERS, tokenizer_file
 
 TEXTS = [
     "The cat sat on the mat .",
@@ -59,6 +61,72 @@ def test_every_word_of_a_list_keeps_its_own_tokens(reader: TextAligner, words: l
 
     assert len(found.words) == len(words)
     covered(found)
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def given_reader(request: pytest.FixtureRequest) -> TextAligner:
+    """Reader with a tokenizer.json."""
+    file = HuggingFaceTokenizer(tokenizer_file(request.param))
+    return TextAligner(Cleaner(CleaningConfig(unicode="none", whitespace="keep")), file)
+
+
+PARTS = [
+    "the ",
+    "cat",
+    "größe",
+    "猫が",
+    " ",
+    "  ",
+    "\n",
+    "\u200d",
+    "İ",
+    "ﬁ",
+    "①",
+    "<s>",
+    "𒀀",
+    "a\u0301",
+]
+SPELT = st.one_of(st.lists(st.sampled_from(PARTS)).map("".join), st.text(max_size=8))
+
+
+@settings(deadline=None, max_examples=60)
+@given(text=SPELT, words=st.lists(SPELT, max_size=8))
+def test_a_word_has_the_tokens_of_a_file_that_cover_its_characters(
+    given_reader: TextAligner, text: str, words: list[str]
+) -> None:
+    for found in given_reader.read([text, words, text.split()]):
+        first, last = found.word_spans()
+        for word, start, end in zip(found.words, first.tolist(), last.tolist(), strict=True):
+            overlapping = {
+                number
+                for number, token in enumerate(found.tokens)
+                if max(token.start, word.start) < min(token.end, word.end)
+            }
+            own = {*range(start, end + 1)}
+            assert own
+            assert overlapping <= own
+            others = own - overlapping
+            assert all(found.tokens[n].start == found.tokens[n].end for n in others) or (
+                word.start == word.end
+            )
+    assert len(given_reader.read([words])[0].words) == len(words)
+
+
+def test_bytes_of_a_character_and_trimmed_spaces_belong_to_their_words() -> None:
+    def spans(name: str, words: list[str]) -> list[list[str]]:
+        reader = TextAligner(Cleaner(CleaningConfig()), HuggingFaceTokenizer(tokenizer_file(name)))
+        [found] = reader.read([words])
+        first, last = found.word_spans()
+        rows = zip(first.tolist(), last.tolist(), strict=True)
+        return [[token.spelling for token in found.tokens[a : b + 1]] for a, b in rows]
+
+    dog = ["<0xE7>", "<0x8A>", "<0xAC>"]
+    assert spans("gpt2", ["cat", "犬犬", "cat"]) == [["cat"], [*dog, *dog], ["▁cat"]]
+    assert spans("llama", ["cat", "犬", "cat"]) == [["▁cat"], dog, ["▁cat"]]
+    # The space before the second word has the offsets [4, 4), the bytes of the word [4, 5).
+    assert spans("roberta", ["cat", "犬", "cat"]) == [["▁cat"], ["▁", *dog], ["▁cat"]]
+    # "\u200d" has no token in BERT's files, so it gets the unknown one.
+    assert spans("bert", ["the", "\u200d", "cat"]) == [["▁the"], ["\u200d"], ["▁cat"]]
 
 
 @settings(deadline=None, max_examples=60)

@@ -33,14 +33,21 @@ MODELS: dict[str, dict[str, Any]] = {
         **{"unk_id": 5, "bos_id": 0, "eos_id": 3, "pad_id": 1, "unk_piece": "<UNK>"},
         **{"user_defined_symbols": ["<unk>"], "control_symbols": ["<cls>"]},
     },
+    "bpe": {"model_type": "bpe"},
+    "words": {"model_type": "word", "vocab_size": 12},
+    "characters": {"model_type": "char"},
+    "no space first": {"add_dummy_prefix": False, "byte_fallback": True},
+    "space last": {"treat_whitespace_as_suffix": True, "model_type": "bpe"},
+    "lower case": {"normalization_rule_name": "nmt_nfkc_cf", "byte_fallback": True},
+    "spaces kept": {"normalization_rule_name": "identity", "remove_extra_whitespaces": False},
 }
 
 
 def learn(**settings_: Any) -> bytes:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(LINES), model_writer=model, vocab_size=360, num_threads=1,
-        hard_vocab_limit=False, minloglevel=2, **settings_,
+        sentence_iterator=iter(LINES), model_writer=model, num_threads=1, hard_vocab_limit=False,
+        minloglevel=2, **{"vocab_size": 360, **settings_},
     )  # fmt: skip
     return model.getvalue()
 
@@ -74,7 +81,12 @@ def test_an_existing_model_encodes_as_before_and_gives_no_control_ids(
     assert spelt == [own.id_to_piece(token) for token in theirs if token != unknown]
     tokens = tokenizer.tokens(text)
     assert [token.id for token in tokens] == ids
+    offsets = own.encode(text, return_type="offset_mapping")["offsets"]
+    assert [(token.start, token.end) for token in tokens] == offsets
+    starts, ends = zip(*offsets, strict=True) if offsets else ((), ())
+    assert [*starts, *ends] == [*sorted(starts), *sorted(ends)]
     assert all(0 <= token.start <= token.end <= len(text) for token in tokens)
+    assert tokenizer.decode(tokenizer.encode([text])[0]) == own.decode(theirs)
 
 
 def test_every_piece_of_an_existing_model_has_one_id(model: bytes) -> None:
@@ -132,6 +144,24 @@ def test_a_file_that_is_not_a_model_is_refused(
     assert str(error.value).startswith(f"tokenizer.file: {path}: not a SentencePiece model (")
     assert str(error.value).endswith("; name the .model file that SentencePiece wrote")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_truncated_model_is_refused(tmp_path: Path) -> None:
+    whole = learn(**MODELS["spaces kept"])
+    path = tmp_path / "some.model"
+    path.write_bytes(whole)
+    read_sentencepiece(str(path))
+    told = []
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(TokenizerError) as error:
+            read_sentencepiece(str(path))
+        told.append(str(error.value))
+    # SentencePiece loads those that end between two pieces.
+    assert told.count(
+        f"tokenizer.file: {path}: it has no normaliser, so it is truncated; copy it again; name the "
+        ".model file that SentencePiece wrote"
+    ) > 5  # fmt: skip
 
 
 def test_a_model_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -42,6 +42,14 @@ def test_joining_subwords_bytes_and_words():
     assert joined_text(["▁", "<0xFF>"])[0] == " \ufffd"
     assert joined_text(["one", "two"]) == (" one two", [0, 4])
     assert joined_text([]) == ("", [])
+    # Tokens of a byte-level model: no space at the start, and bytes beside characters.
+    assert joined_text(["One", "▁two", "s", "▁<0xE8>", "<0xAA><0x9E>", "."]) == (
+        *("One twos 語.", [0, 3, 7, 8, 8, 10]),
+    )
+    assert joined_text(["<0xE8>", "<0xAA>", "<0x9E>"])[0] == "語"
+    # A few words may contain U+2581, or be spelt like a byte below 0x80.
+    words = ["a▁b", "<0x41>", *"cdefghi"]
+    assert joined_text(words)[0] == " a b <0x41> c d e f g h i"
 
 
 def test_words_between_spaces_have_no_punctuation_at_their_ends():

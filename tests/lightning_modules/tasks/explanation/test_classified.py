@@ -26,8 +26,12 @@ from lightning_modules.tasks.explanation.explained import ExplainError, shown_un
 from lightning_modules.tasks.explanation.inputs import TaskInputs
 from lightning_modules.tasks.explanation.language_model import explain_surprise
 from preprocess.config import SentencePieceConfig
+from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
+from preprocess.tokenizers.aligned_text import TextAligner
+from preprocess.tokenizers.huggingface.tokenizer import HuggingFaceTokenizer
 from preprocess.tokenizers.load import train_tokenizer
+from tests.tokenizer_files import tokenizer_file
 
 TEXTS = ["The cat sat on the mat .", "A dog ran to the cat , twice ."]
 SPELLING = {"kind": "char_cnn", "dim": 4, "max_characters": 12, "filters": [[1, 4], [3, 9]]}
@@ -199,10 +203,14 @@ def test_a_text_without_spaces_is_shown_by_its_tokens() -> None:
         ("😀 שלום", ["😀", "שלום"]),
     ],
 )
-def test_each_unit_has_characters_of_its_own(text: str, units: list[str]) -> None:
+@pytest.mark.parametrize("kind", ["sentencepiece", "gpt2", "roberta", "llama"])
+def test_each_unit_has_characters_of_its_own(text: str, units: list[str], kind: str) -> None:
     # The vocabulary has none of these characters, so each is several byte tokens.
-    model = untrained()
-    [read] = model.reader.read([text])
+    reader = untrained().reader
+    if kind != "sentencepiece":
+        file = HuggingFaceTokenizer(tokenizer_file(kind))
+        reader = TextAligner(Cleaner(CleaningConfig()), file)
+    [read] = reader.read([text])
     shown, found = shown_units([read], "auto")
     assert [shown[start:end] for start, end in found.spans] == units
     by_token = shown_units([read], "token")[1]

@@ -1,0 +1,1 @@
+"""Tokenizers of Hugging Face: a `tokenizer.json` file."""
