@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from preprocess.errors import UserError
 from preprocess.section import Section, runtime
 from preprocess.text.config import CleaningConfig, FilterConfig, NearDuplicateConfig, Split
+from preprocess.text.quality.benchmark_config import DecontaminationConfig
+from preprocess.text.quality.config import MaskConfig
 from preprocess.text.template import parse_template
 
 
@@ -228,6 +230,12 @@ class PrepareConfig(Section):
     tokenizer: str | None = runtime(None, "tokenizer folder; null: the tokenizer of this run")
     cleaning: CleaningConfig = Field(CleaningConfig(), description="how documents are cleaned")
     filters: FilterConfig = Field(FilterConfig(), description="which documents are dropped")
+    mask: MaskConfig = Field(
+        MaskConfig(), description="which personal data are replaced in the text, and by what"
+    )
+    decontamination: DecontaminationConfig = Field(
+        DecontaminationConfig(), description="benchmarks whose texts must not be in the corpus"
+    )
     drop_empty: bool = Field(True, description="drop documents that are empty after cleaning")
     deduplicate: bool = Field(
         True, description="keep only the first of several documents with equal cleaned text"

@@ -68,6 +68,10 @@ def _entry(
         yield from (f"  - {flow_yaml(entry)}" for entry in value)
     else:
         yield f"{name}: {flow_yaml(value)}{_comment(field.description, allowed(field))}"
+        if value is None and not isinstance(section, Source):
+            # A section that is off by default: its keys with the values that they have if it is on.
+            for kind in sections(field):
+                yield from (f"  # {line}" for line in _entries(kind.model_construct(), (kind,)))
     if isinstance(section, PrepareConfig) and name == "input":
         yield "  # Keys of a source; for example, a list of one source: [{name: a, path: a.txt}]"
         yield from (f"  # {line}" for line in _entries(Source.model_construct(path="a.txt"), ()))

@@ -71,10 +71,13 @@ def section_of(field: FieldInfo | None, node: Node) -> type[Section] | None:
 
 def field_below(field: FieldInfo | None, node: Node, key: str | int) -> FieldInfo | None:
     """Return the field of an entry of ``node``, or None if there is no such key."""
+    members = choices(field.annotation) if field else ()
     if isinstance(key, str):
         section = section_of(field, node)
-        return section.model_fields.get(key) if section else None
-    members = choices(field.annotation) if field else ()
+        if section:
+            return section.model_fields.get(key)
+        named = [member for member in members if get_origin(member) is dict]
+        return FieldInfo(annotation=get_args(named[0])[1]) if named else None
     lists = [member for member in members if get_origin(member) is tuple]
     return FieldInfo(annotation=get_args(lists[0])[0]) if lists else None
 
@@ -253,6 +256,8 @@ def _noun(annotation: Any, range_: str) -> str:
     if get_origin(annotation) is tuple:
         members = choices(get_args(annotation)[0])
         return f"a list of {' and '.join(_PLURALS.get(m, 'mappings') for m in members)}"
+    if get_origin(annotation) is dict:
+        return "a mapping with names as keys"
     if annotation in _NOUNS:
         return _NOUNS[annotation] + (range_ if annotation in (int, float, str) else "")
     assert issubclass(annotation, Section)

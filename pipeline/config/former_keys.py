@@ -74,9 +74,12 @@ def in_present_terms(old: Mapping[str, Any], request: Mapping[str, Any]) -> dict
         if former is _UNKNOWN and key.removeprefix("embed.") in LIMITS:
             former = value
         if former is _UNKNOWN:
-            former = _default(key, request)
+            former = _default(key, request, old)
         elif key.startswith(SOURCES) and isinstance(former, dict) and isinstance(value, dict):
             former = {k: _source_default(k) for k in value if k not in former} | former
+            for section in ("cleaning", "filters"):
+                if isinstance(former.get(section), dict) and isinstance(value.get(section), dict):
+                    former[section] = _with_defaults(Source.model_fields[section], former[section])
             if key.startswith("embed.input."):
                 # Former versions accepted them without effect.
                 former |= {name: _source_default(name) for name in UNUSED_IN_EMBED if name in value}
@@ -160,8 +163,11 @@ def _source_in_present_terms(value: Any) -> Any:
 _UNKNOWN = object()
 
 
-def _default(key: str, request: Mapping[str, Any]) -> Any:
-    """Return the value of a setting in versions without it; `_UNKNOWN` if the key is no setting."""
+def _default(key: str, request: Mapping[str, Any], old: Mapping[str, Any]) -> Any:
+    """Return the value of a setting in versions without it; `_UNKNOWN` if the key is no setting.
+
+    A setting of a section that was off, such as the limits of a filter, had no value.
+    """
     if key in ADDED:
         return ADDED[key]
     kinds: list[type[Section]] = [Config]
@@ -177,6 +183,9 @@ def _default(key: str, request: Mapping[str, Any]) -> Any:
         if field is None:
             return _UNKNOWN
         kinds = sections(field)
+        section = ".".join(names[: depth + 1])
+        if depth + 1 < len(names) and _is_off(field) and not _has_any(old, f"{section}."):
+            return _UNKNOWN
     assert field is not None
     return _UNKNOWN if field.is_required() else plain(field.get_default(call_default_factory=True))
 
@@ -184,3 +193,21 @@ def _default(key: str, request: Mapping[str, Any]) -> Any:
 def _source_default(name: str) -> Any:
     field = Source.model_fields.get(name)
     return plain(field.get_default(call_default_factory=True)) if field else None
+
+
+def _is_off(field: FieldInfo) -> bool:
+    """Return True if a section is off by default."""
+    return not field.is_required() and field.get_default(call_default_factory=True) is None
+
+
+def _has_any(request: Mapping[str, Any], prefix: str) -> bool:
+    return any(key.startswith(prefix) for key in request)
+
+
+def _with_defaults(field: FieldInfo, old: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a section of a source with the defaults of those that were added later."""
+    defaults = {
+        name: plain(known.get_default(call_default_factory=True))
+        for name, known in sections(field)[0].model_fields.items()
+    }
+    return defaults | old

@@ -23,6 +23,7 @@ from pipeline.lifecycle.order import STAGE_ORDER, TO_BE_CONTINUED
 from pipeline.lifecycle.stage import REPLACES, Request, Stage
 from preprocess.config import HuggingFaceConfig, SentencePieceConfig, Source, WordConfig
 from preprocess.files.manifest import read_manifest
+from preprocess.quality.contents import contents_of_prepare, filters_as_asked
 from preprocess.reading import changed_inputs
 from preprocess.reading.listing import list_source
 from preprocess.section import result_fields
@@ -35,6 +36,8 @@ def _raw(sources: tuple[Source, ...], key: str) -> dict[str, Any]:
     request: dict[str, Any] = {}
     for number, source in enumerate(sources):
         fields = source.model_dump(exclude={"path", *IGNORED_OF_SOURCES})
+        if source.filters:
+            fields["filters"] = filters_as_asked(source.filters)
         request[f"{key}.{number}"] = {**fields, **changed_inputs.digest(list_source(source))}
     return request
 
@@ -62,7 +65,8 @@ def _given_file(config: Config) -> str | None:
 def _train_split_fields(config: Config) -> dict[str, Any]:
     """Return the settings that decide which texts are in the train split, from which samples are drawn."""
     names = (
-        *("cleaning", "filters", "valid_fraction", "test_fraction", "unit_bytes"),
+        *("cleaning", "filters", "mask", "decontamination"),
+        *("valid_fraction", "test_fraction", "unit_bytes"),
         *("damaged_files", "max_document_bytes", "max_expansion"),
     )
     prefixes = tuple(f"prepare.{name}" for name in names)
@@ -70,7 +74,7 @@ def _train_split_fields(config: Config) -> dict[str, Any]:
 
 
 def _prepare_fields(config: Config) -> dict[str, Any]:
-    fields = result_fields(config.prepare, "prepare")
+    fields = result_fields(config.prepare, "prepare") | contents_of_prepare(config.prepare)
     return {k: v for k, v in fields.items() if k != "prepare.input" and k not in IGNORED}
 
 

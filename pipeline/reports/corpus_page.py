@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.console import count
 from pipeline.reports.html_page import percent, render
 from preprocess.corpus.histograms import TOKENS_PER_WORD
+from preprocess.reading.block import escaped
 from preprocess.shards.format import SUMS
 
 Bars = list[tuple[str, int, float]]
@@ -61,6 +62,7 @@ def corpus_page(
             [one["name"], _settings(one["cleaning"]), _settings(one["filters"])]
             for one in stats["sources"]
         ],
+        **_screening(stats),
         lengths=_lengths(stats["histograms"].get("tokens", {})),
         ratios=_ratios(stats["histograms"].get("tokens_per_word", {})),
         scripts=_script_bars(stats["scripts"]),
@@ -160,6 +162,42 @@ def _document_bars(documents: Mapping[str, Any]) -> Bars:
     dropped = {f"dropped: {reason}": n for reason, n in _ordered(documents["dropped"])}
     rows = {"read": documents["read"], "written": documents["written"], **dropped}
     return _bars(rows, documents["read"])
+
+
+def _screening(stats: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what filters and masks did, and examples for each reason."""
+    screening, documents = stats.get("screening", {}), stats["documents"]
+    lines, characters = (
+        screening.get(name, {}) for name in ("removed_lines", "removed_characters")
+    )
+    kept = sum(sums["characters"] for sums in stats["splits"].values())
+    whole = kept + sum(characters.values())
+    examples: Mapping[str, list[str]] = screening.get("examples", {})
+    masked = screening.get("masked", {})
+    reasons = [*_ordered(documents["dropped"]), *_ordered(characters), *_ordered(masked)]
+    return {
+        "removed": [
+            [reason, f"{lines.get(reason, 0):,}", f"{n:,}", percent(_share(n, whole))]
+            for reason, n in _ordered(characters)
+        ],
+        "masked": [[kind, f"{number:,}"] for kind, number in _ordered(masked)],
+        "benchmarks": [
+            [
+                name,
+                f"{found['items']:,}",
+                f"{found['matched']:,}",
+                percent(_share(found["matched"], found["items"])),
+                f"{found['short']:,}",
+                f"{documents['dropped'].get(f'contaminated_{name}', 0):,}",
+            ]
+            for name, found in screening.get("benchmarks", {}).items()
+        ],
+        "examples": [
+            (reason, [escaped(text) for text in examples[reason]])
+            for reason, _ in reasons
+            if reason in examples
+        ],
+    }
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

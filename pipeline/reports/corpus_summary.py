@@ -6,7 +6,9 @@ from typing import Any
 from pipeline.console import Console
 from pipeline.reports.html_page import percent
 from pipeline.training.forecast import held_out_warning
+from preprocess.quality.benchmarks import cached_benchmarks
 from preprocess.shards.format import SUMS
+from preprocess.text.quality.benchmark_config import DecontaminationConfig
 
 
 def show_corpus(console: Console, details: Mapping[str, Any], page: str) -> None:
@@ -34,6 +36,7 @@ def show_corpus(console: Console, details: Mapping[str, Any], page: str) -> None
     changed = {step: number for step, number in documents["changed"].items() if number}
     if changed:
         console.line(_listed("documents changed by cleaning: ", changed))
+    show_screening(console, details.get("screening", {}), documents["read"])
     if documents["replaced"]:
         console.line(f"{documents['replaced']:,} invalid byte sequences replaced by U+FFFD")
     if "encodings" in details:
@@ -42,6 +45,43 @@ def show_corpus(console: Console, details: Mapping[str, Any], page: str) -> None
     if warning := held_out_warning(tokens):
         console.warn(warning)
     console.line(f"details: {page}")
+
+
+def show_screening(console: Console, screening: Mapping[str, Any], read: int) -> None:
+    """Print what was removed from the texts and masked, and the matches of benchmarks."""
+    if lines := screening.get("removed_lines"):
+        console.line(_listed("lines removed: ", lines))
+    if masked := screening.get("masked"):
+        console.line(_listed("personal data masked: ", masked))
+    rows = [
+        [name, *(f"{found[key]:,}" for key in ("items", "matched", "short"))]
+        for name, found in screening.get("benchmarks", {}).items()
+    ]
+    if rows:
+        console.table("benchmarks", ["benchmark", "items", "matched", "too short"], rows)
+    if (without := screening.get("without_url", 0)) == read > 0:
+        console.warn(
+            f"lists of URLs are set, but none of the {without:,} documents has a URL as its id; set "
+            "id_field to the field that holds the URL"
+        )
+
+
+def show_benchmarks(console: Console, config: DecontaminationConfig) -> None:
+    """Print what is read of each benchmark, and how many of its items are too short.
+
+    Raises:
+        UserError: a benchmark cannot be used.
+    """
+    if not config.benchmarks:
+        return
+    for name, read in cached_benchmarks(config).items.items():
+        for note in read.notes:
+            console.line(f"benchmark {name}: {note}")
+        missing = f", {read.without_text:,} without a text" if read.without_text else ""
+        console.line(
+            f"benchmark {name}: {read.items:,} items{missing}; {read.short:,} have fewer than "
+            f"{config.shortest} words and are not searched"
+        )
 
 
 def _listed(before: str, numbers: Mapping[str, int]) -> str:

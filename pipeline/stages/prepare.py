@@ -16,7 +16,7 @@ from pipeline.console import Console, count
 from pipeline.lifecycle.inputs import input_sources, no_documents, stage_folder
 from pipeline.lifecycle.stage import STATS, Made, StageError, StageFolder, read_stats
 from pipeline.reports.corpus_page import corpus_page
-from pipeline.reports.corpus_summary import show_corpus
+from pipeline.reports.corpus_summary import show_benchmarks, show_corpus
 from preprocess.corpus.dedup import key_buckets, read_copies
 from preprocess.corpus.first_pass import Job
 from preprocess.corpus.last_pass import read_counts
@@ -25,6 +25,8 @@ from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.manifest import FileRecord, content_hash, read_manifest
 from preprocess.files.search.found import FileInfo
+from preprocess.quality.contents import filters_without_paths
+from preprocess.quality.report import Report
 from preprocess.reading.changed_inputs import (
     changed,
     encodings_found,
@@ -56,6 +58,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     """
     sources, files, left_out = input_sources(config, console)
     _check_tokenizer(config, [file for group in files for file in group])
+    show_benchmarks(console, config.prepare.decontamination)
     units = plan_units(sources, files, config.prepare.unit_bytes)
     total = sum(r.end - r.start for unit in units for r in unit.ranges)
     console.line(f"{count(sum(map(len, files)))} files, {count(total)}B in {len(units)} units")
@@ -116,6 +119,7 @@ def _collect(
     inputs: list[dict[str, Any]] = []
     sums: dict[str, Counter[str]] = {name: Counter() for name in ("dropped", "changed", "scripts")}
     histograms: dict[str, Counter[str]] = {}
+    screening = Report()
     read = replaced = 0
     counts = np.zeros(job.vocabulary, np.uint64)
     for unit in units:
@@ -125,6 +129,7 @@ def _collect(
         replaced += done["replaced"]
         for name, counter in sums.items():
             counter.update(done[name])
+        screening.add(done.get("report", {}))
         sums["dropped"].update(finished["dropped"])
         for name, bins in finished["histograms"].items():
             histograms.setdefault(name, Counter()).update(bins)
@@ -170,10 +175,13 @@ def _collect(
         details["left_out"] = left_out
     if found := encodings_found(inputs):
         details["encodings"] = found
+    if report := screening.summary():
+        details["screening"] = {name: value for name, value in report.items() if name != "examples"}
     made = [*files, place.record("counts.npy")]
     content = content_hash([*made, *_mixture(config, sources)])
     stats = {
         **details,
+        **({"screening": report} if report else {}),
         "scripts": dict(sums["scripts"].most_common()),
         "histograms": {name: _by_number(bins) for name, bins in histograms.items()},
         "copies": _copies(job) if config.prepare.deduplicate else None,
@@ -235,7 +243,7 @@ def _sources(config: Config, files: Sequence[FileRecord]) -> list[dict[str, Any]
             "license": source.license,
             "share": share,
             "cleaning": config.prepare.cleaning_of(source).model_dump(),
-            "filters": config.prepare.filters_of(source).model_dump(exclude_defaults=True),
+            "filters": filters_without_paths(config.prepare.filters_of(source)),
             **_sums(files, source=source.name),
         }
         for source, share in zip(sources, source_shares, strict=True)

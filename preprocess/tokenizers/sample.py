@@ -8,17 +8,18 @@ import heapq
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from preprocess.config import PrepareConfig, Source
+from preprocess.quality.screening import Screener
+from preprocess.reading.block import Block
 from preprocess.reading.changed_inputs import ranges_read
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
-from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import SPLITS
-from preprocess.text.filters import Filters
 from preprocess.text.splits import hash_halves, splits_of, text_hashes
 
 READ_BYTES = 256 << 20
@@ -64,10 +65,10 @@ def read_train(
 
 @dataclass(frozen=True)
 class Kept:
-    """The documents of a block that remain after cleaning and filters.
+    """The documents of a block that remain after screening (`preprocess.quality.screening`).
 
     Attributes:
-        originals: the raw texts.
+        originals: the raw texts; where lines were removed or personal data masked, the cleaned text.
         texts: the cleaned texts, in the same order.
         raw_bytes: raw bytes that were read for the block.
     """
@@ -90,20 +91,24 @@ def read_kept(
     caller stops before the end. ``alive`` is passed to `read_unit`.
     """
     cleaning = config.cleaning_of(source)
-    cleaner = Cleaner(cleaning)
-    filters = Filters(config.filters_of(source))
+    screener = Screener(config, source)
     reader = read_unit(unit, source, cleaning, Limits.of(config), alive=alive)
     try:
         for block in reader:
-            originals, texts = block.documents, cleaner.clean_batch(block.documents)
-            reasons = filters.reasons(originals, texts) if filters.active else [None] * len(texts)
-            kept = [n for n, text in enumerate(texts) if text and not reasons[n]]
+            screened = screener.screen(block.documents, partial(_ids, block))
+            originals, texts = screened.originals, screened.texts
+            kept = [n for n, text in enumerate(texts) if text and not screened.reasons[n]]
             if len(kept) < len(texts):
                 originals, texts = [originals[n] for n in kept], [texts[n] for n in kept]
             yield Kept(originals, texts, block.raw_bytes)
     finally:
         if inputs is not None:
             inputs += ranges_read(unit, reader.read_so_far())
+
+
+def _ids(block: Block) -> list[str]:
+    runs = block.locations_of(0, len(block.documents))
+    return [locations.id(n) for locations, begin, end in runs for n in range(begin, end)]
 
 
 def draw_documents(

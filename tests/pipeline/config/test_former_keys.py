@@ -130,3 +130,22 @@ def test_a_config_may_still_name_a_removed_setting_at_its_default() -> None:
     assert config == load_config([], ["prepare.input=x"])
     with pytest.raises(ConfigError, match=r"unknown key 'embed\.int8'"):
         load_config([], ["prepare.input=x", "embed.int8=true"])
+
+
+def test_a_section_that_is_off_by_default_had_no_settings() -> None:
+    """A corpus made before a filter existed is not the same as one made with it."""
+    key = "prepare.filters.c4.min_words"
+    assert in_present_terms({}, {"prepare.filters.c4": None}) == {"prepare.filters.c4": None}
+    assert key not in in_present_terms({}, {key: 5})
+    old = in_present_terms(
+        {"prepare.filters.c4.policy": True}, {key: 5, "prepare.filters.c4.policy": True}
+    )
+    assert old[key] == 5
+
+
+def test_the_filters_of_a_source_have_the_defaults_of_later_settings() -> None:
+    source = {"name": "a", "filters": {"min_characters": 3}, "cleaning": None}
+    new = {"name": "a", "filters": {"min_characters": 3, "c4": None}, "cleaning": None}
+    old = in_present_terms({"prepare.input.0": source}, {"prepare.input.0": new})
+    assert old["prepare.input.0"]["filters"]["c4"] is None
+    assert old["prepare.input.0"]["filters"]["min_characters"] == 3

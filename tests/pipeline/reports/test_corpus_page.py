@@ -262,6 +262,37 @@ def test_names_are_escaped_and_keep_their_direction(page: Any, evil: str) -> Non
     assert shown.source.count("שלום") == isolated.count("שלום") + 1
 
 
+def test_what_filters_removed_is_shown_with_examples(page: Any, evil: str) -> None:
+    splits = {"train": {**sums(36_033), "characters": 9_000}, "valid": sums(0), "test": sums(0)}
+    screening = {
+        "removed_lines": {"c4_short_line": 12},
+        "removed_characters": {"c4_short_line": 1_000, "c4_citations": 40},
+        "masked": {"email": 1_234},
+        "benchmarks": {
+            "sst2": {"items": 872, "matched": 4, "short": 95, "without_text": 0},
+        },
+        "examples": {
+            "too_short": [evil],
+            "c4_short_line": ["Home\u202e"],
+            "email": ["to xx@xx.xx"],
+        },
+    }
+    dropped = {"too_short": 520, "contaminated_sst2": 7}
+    documents = stats()["documents"] | {"dropped": dropped}
+    shown = page(screening=screening, documents=documents, splits=splits)
+    assert shown.rows("Removed from documents")[1:] == [
+        ["c4_short_line", "12", "1,000", "10.0%"],
+        ["c4_citations", "0", "40", "0.4%"],
+    ]
+    assert shown.rows("Personal data replaced")[1:] == [["email", "1,234"]]
+    assert shown.rows("Benchmarks")[1:] == [["sst2", "872", "4", "0.5%", "95", "7"]]
+    assert shown.texts("h4") == ["too_short", "c4_short_line", "email"]
+    assert "script" not in shown.tags
+    # Marks of direction are shown as escapes.
+    assert "Home\\u202e" in shown.texts("bdi")
+    assert "Examples for each reason" not in page().source
+
+
 def test_scripts_and_languages_of_a_corpus_that_records_none() -> None:
     assert scripts({}) == ""
     assert languages({"sources": [source("a")]}) == ""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from preprocess.errors import UserError
+from preprocess.text import filters
 from preprocess.text.config import FilterConfig
 from preprocess.text.filters import Filters
 
@@ -172,3 +173,14 @@ def test_a_batch_is_filtered_like_its_texts_one_by_one(texts: list[str]) -> None
     filters = Filters(config)
     alone = [filters.reasons([text], [text])[0] for text in texts]
     assert filters.reasons(texts, texts) == alone
+
+
+def test_a_language_needs_its_least_score() -> None:
+    texts = [ENGLISH, "ok no", TEXTS["de"]]
+    assert reasons(texts, languages=("en",), min_language_score=0.3)[0] is None
+    assert reasons(texts, languages=("en", "de"), min_language_score=1.0) == ["language_score"] * 3
+    assert reasons([TEXTS["de"]], languages=("en",), min_language_score=1.0) == ["language"]
+
+
+def test_the_language_model_is_loaded_once_a_process() -> None:
+    assert filters._language_model() is filters._language_model()

@@ -1,0 +1,1 @@
+"""Selection of documents: filters with lists of users, decontamination, masks, and their counts."""
