@@ -243,6 +243,16 @@ class PrepareConfig(Section):
     near_duplicates: NearDuplicateConfig = Field(
         NearDuplicateConfig(), description="how documents that are almost equal are dropped"
     )
+    known: str | tuple[str, ...] | None = runtime(
+        None,
+        "folder or URL of a finished corpus (`prepare` of another run), or a list of these; documents "
+        "that it has are dropped as 'known', near-duplicates as 'known_near_duplicate'",
+    )
+    keep_keys: bool = runtime(
+        True,
+        "save hashes of the documents, so that other corpora can name this one in `known`; 8 bytes a "
+        "document, and with near_duplicates.similarity 0.8 80 bytes",
+    )
     keep_dropped: bool = Field(
         False, description="save the text of all dropped documents, not only unreadable records"
     )
@@ -309,6 +319,11 @@ class PrepareConfig(Section):
                 f"prepare.input is missing: set it in a file or as prepare.input=... ({meaning})"
             )
         return sources_of(self.input)
+
+    @property
+    def known_corpora(self) -> tuple[str, ...]:
+        """``known`` as a tuple."""
+        return (self.known,) if isinstance(self.known, str) else self.known or ()
 
     def cleaning_of(self, source: Source) -> CleaningConfig:
         """Return the cleaning settings of ``source``; by default, these are ``self.cleaning``."""

@@ -38,6 +38,7 @@ from preprocess.vectors.cache import VectorCache
 from preprocess.vectors.shard import Text, VectorShardWriter, text_key
 from preprocess.work import folder
 from preprocess.work.progress import Progress
+from preprocess.work.shuffle import Layout
 
 PART_BYTES = 1 << 29
 """Approximate bytes of vectors after which a part is closed; a resumed job repeats at most one part."""
@@ -67,6 +68,7 @@ class EmbedJob:
         texts: whether to store the texts.
         batch_tokens: tokens per batch, including padding; None means a number for the kind of device.
         buckets: number of hash buckets for finding repeated texts.
+        units: number of units.
         device: device of each worker, from `worker_device`.
         limits: limits of the reader.
         first_unit: shard number of unit 0; above 0 if a finished cache has shards already.
@@ -88,12 +90,18 @@ class EmbedJob:
     texts: bool
     batch_tokens: int | None
     buckets: int
+    units: int
     device: DeviceName
     limits: Limits = field(default_factory=Limits)
     first_unit: int = 0
     known: str = ""
     precision: Precision = "float32"
     compiled: bool = False
+
+    @property
+    def layout(self) -> Layout:
+        """Layout of the keys of the texts."""
+        return Layout(self.units, self.buckets)
 
 
 class _Window(NamedTuple):
@@ -142,7 +150,7 @@ def hash_texts(job: EmbedJob, unit: Unit) -> int:
         progress.write(final=True)
         # (texts, 2): text_key gives 16 bytes, the high half first.
         hashes = hash_halves(keys)
-        write_keys(job.work, "hashes", unit.index, 0, hash_keys(hashes, 0), job.buckets)
+        write_keys(job.work, "hashes", unit.index, 0, hash_keys(hashes, 0), job.layout)
         record = {
             "read": len(hashes) + dropped.total(),
             "dropped": dropped,
@@ -160,7 +168,7 @@ def embed_unit(job: EmbedJob, unit: Unit) -> int:
     """
     if folder.is_done(job.work, folder.finished_record(job.work, unit.index)):
         return unit.index
-    repeated = set(read_drops(job.work, "hashes", unit.index, job.buckets).tolist())
+    repeated = set(read_drops(job.work, "hashes", unit.index, job.layout).tolist())
     progress = Progress(job.work, unit.index)
     parts = list(_closed_parts(job, unit))
     device = worker_device(job.device)

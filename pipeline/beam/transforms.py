@@ -1,23 +1,25 @@
 """PTransforms that connect the functions of the other packages; they hold no logic of their own.
 
 Only the portable subset of Beam is used (no tagged outputs, no output from finish_bundle, integer
-keys, one terminal PCollection). An element is the number of a unit or a bucket, never a document:
+keys, one terminal PCollection). An element is the number of a unit, a run or a list of buckets, never a document:
 an element costs tens of microseconds, and its data stays in the runner's memory.
 """
 
 import pickle
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
 
 from pipeline.beam.worker_call import WorkerCall, running_job
-from preprocess.corpus.dedup import Kind, deduplicate_bucket
+from preprocess.corpus.comparison import do_item, phases, write_known
+from preprocess.corpus.dedup import Kind, collect_drops, compare_keys, merge_keys
 from preprocess.corpus.first_pass import Job, tokenize_unit
 from preprocess.corpus.last_pass import finish_unit
 from preprocess.reading.plan_file import read_planned
-from preprocess.tokenizers.word_counts import CountJob, count_unit, merge_bucket
+from preprocess.tokenizers.word_counts import CountJob, count_unit, merge_bucket, merge_run
+from preprocess.work.shuffle import Layout
 
 
 class ForEach(beam.PTransform):
@@ -76,85 +78,116 @@ class WhenAllAreDone(beam.PTransform):
         )
 
 
+class CompareKeys(beam.PTransform):
+    """Finds repeated keys: merged keys by run, drop lists by list of buckets, drops by run.
+
+    Input: numbers of the units that have written their keys. Output: numbers of the runs.
+    """
+
+    def __init__(self, work: str, layouts: Mapping[Kind, Layout]) -> None:
+        super().__init__()
+        self._work, self._layouts = work, layouts
+
+    def expand(self, units: Any) -> Any:
+        steps: list[tuple[str, Callable[..., Any], str]] = [
+            ("merge", merge_keys, "runs"),
+            ("compare", compare_keys, "lists"),
+            ("collect", collect_drops, "runs"),
+        ]
+        done = units
+        for name, work, number in steps:
+            items = [
+                (kind, item)
+                for kind, layout in self._layouts.items()
+                for item in range(getattr(layout, number))
+            ]
+            done = (
+                done
+                | f"before {name}" >> WhenAllAreDone(items)
+                | name >> ForEach(self._work, on_keys, work, self._work, self._layouts)
+            )
+        return done
+
+
 class PrepareCorpus(beam.PTransform):
-    """Prepares a corpus: first pass by unit, drop lists by bucket, last pass by unit.
+    """Prepares a corpus: first pass by unit, phases of the comparison of keys, last pass by unit.
 
     Output: numbers of the finished units.
     """
 
-    def __init__(self, job: Job, units: int) -> None:
+    def __init__(self, job: Job) -> None:
         super().__init__()
-        self._job, self._units = job, units
+        self._job = job
 
     def expand(self, begin: Any) -> Any:
-        job, units = self._job, self._units
-        tokenised = (
-            begin
-            | "units" >> beam.Create(range(units))
-            | "first pass" >> ForEachUnit(tokenize_unit, job)
-        )
-        buckets: list[tuple[Kind, int]] = []
-        if job.config.deduplicate:
-            buckets += [("hashes", bucket) for bucket in range(job.buckets)]
-        if job.config.near_duplicates.similarity is not None:
-            buckets += [("bands", bucket) for bucket in range(job.band_buckets)]
-        if buckets:
-            tokenised = (
-                tokenised
-                | "all tokenised" >> WhenAllAreDone(buckets)
-                | "duplicates" >> ForEach(job.work, deduplicate, job.work, units)
+        job = self._job
+        if job.known_units:
+            units = (
+                begin
+                | "known units" >> beam.Create(range(job.known_units))
+                | "known keys" >> ForEach(job.work, write_known, job)
+                | "all known" >> WhenAllAreDone(range(job.units))
+            )
+        else:
+            units = begin | "units" >> beam.Create(range(job.units))
+        done = units | "first pass" >> ForEachUnit(tokenize_unit, job)
+        for number, items in enumerate(phases(job)):
+            done = (
+                done
+                | f"before phase {number}" >> WhenAllAreDone(items)
+                | f"phase {number}" >> ForEach(job.work, do_item, job)
             )
         return (
-            tokenised
-            | "all compared" >> WhenAllAreDone(range(units))
+            done
+            | "all compared" >> WhenAllAreDone(range(job.units))
             | "last pass" >> ForEachUnit(finish_unit, job)
         )
 
 
 class EmbedTexts(beam.PTransform):
-    """Embeds texts: keys of the texts by unit, drop lists by bucket, vectors by unit.
+    """Embeds texts: keys of the texts by unit, comparison of keys, vectors by unit.
 
     Output: numbers of the finished units.
     """
 
-    def __init__(self, job: Any, units: int) -> None:
+    def __init__(self, job: Any) -> None:
         super().__init__()
-        self._job, self._units = job, units
+        self._job = job
 
     def expand(self, begin: Any) -> Any:
         # Imported here so that prepare does not load torch.
         from lightning_modules.vectors.embedding import embed_unit, hash_texts
 
-        job, units = self._job, self._units
-        buckets: list[tuple[Kind, int]] = [("hashes", bucket) for bucket in range(job.buckets)]
+        job = self._job
         return (
             begin
-            | "units" >> beam.Create(range(units))
+            | "units" >> beam.Create(range(job.units))
             | "keys" >> ForEachUnit(hash_texts, job)
-            | "all hashed" >> WhenAllAreDone(buckets)
-            | "duplicates" >> ForEach(job.work, deduplicate, job.work, units)
-            | "all compared" >> WhenAllAreDone(range(units))
+            | "duplicates" >> CompareKeys(job.work, {"hashes": job.layout})
+            | "all compared" >> WhenAllAreDone(range(job.units))
             | "embed" >> ForEachUnit(embed_unit, job)
         )
 
 
 class CountWords(beam.PTransform):
-    """Counts words: counts by unit, sorted words by bucket.
+    """Counts words: counts by unit, merged counts by run, sorted words by bucket.
 
     Output: numbers of the buckets.
     """
 
-    def __init__(self, job: CountJob, units: int) -> None:
+    def __init__(self, job: CountJob) -> None:
         super().__init__()
-        self._job, self._units = job, units
+        self._job = job
 
     def expand(self, begin: Any) -> Any:
         job = self._job
         return (
             begin
-            | "units" >> beam.Create(range(self._units))
+            | "units" >> beam.Create(range(job.units))
             | "count" >> ForEachUnit(count_unit, job)
-            | "all counted" >> WhenAllAreDone(range(job.buckets))
+            | "all counted" >> WhenAllAreDone(range(job.layout.runs))
+            | "merge runs" >> ForEach(job.work, merge_run, job)
+            | "all merged" >> WhenAllAreDone(range(job.buckets))
             | "merge" >> ForEach(job.work, merge_bucket, job)
         )
 
@@ -164,10 +197,16 @@ def on_unit(work: Callable[..., Any], job: Any, index: int) -> Any:
     return work(job, read_planned(job.work, index))
 
 
-def deduplicate(work: str, units: int, bucket: tuple[Kind, int]) -> int:
-    """Write the drop list of a bucket, and return the bucket's number."""
-    deduplicate_bucket(work, bucket[0], units, bucket[1])
-    return bucket[1]
+def on_keys(
+    step: Callable[[str, Kind, Layout, int], None],
+    work: str,
+    layouts: Mapping[Kind, Layout],
+    item: tuple[Kind, int],
+) -> int:
+    """Run a step of the comparison of keys on the run or list with this number, and return it."""
+    kind, number = item
+    step(work, kind, layouts[kind], number)
+    return number
 
 
 def _same(_: Any) -> tuple[int, int]:

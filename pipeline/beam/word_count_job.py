@@ -51,7 +51,7 @@ def count_corpus(
     total = sum(map(unit_bytes, units))
     job = CountJob(place.work, config.prepare, settings.min_count, word_buckets(total), len(units))
     write_plan(place.work, units)
-    steps = CountWords(job, len(units))
+    steps = CountWords(job)
     run_job(config.runner, place.work, console, "tokenizer", total, len(units), steps)
     figures = read_counted(job)
     console.line("writing the vocabulary")

@@ -1,6 +1,7 @@
 """`biloom trace`: where documents of a corpus come from, and what became of the documents of a file."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -11,10 +12,19 @@ from pipeline.commands.inspection import folder_of
 from pipeline.console import Console
 from pipeline.lifecycle.inputs import tokenizer_folders
 from pipeline.lifecycle.order import STAGE_ORDER
+from pipeline.lifecycle.stage import CONFIG
 from pipeline.log import tell
 from preprocess.corpus.text_search import CorpusTexts
-from preprocess.corpus.tracing import CorpusOrigins, RejectedLine, Table, Traced, TraceError
+from preprocess.corpus.tracing import (
+    CorpusOrigins,
+    KnownDocument,
+    RejectedLine,
+    Table,
+    Traced,
+    TraceError,
+)
 from preprocess.files.manifest import ManifestError, read_manifest
+from preprocess.files.verified import read_config
 from preprocess.reading.block import escaped, shortened
 from preprocess.shards.format import Corpus
 from preprocess.shards.origins import ID_CHARACTERS, DocumentKey
@@ -136,12 +146,33 @@ class _Trace:
 
     def _line(self, document: Traced) -> list[str]:
         became, fate = document.fate, document.fate
+        if document.known:
+            became += f" of {self._known(document.known)}"
         for number, earlier in enumerate(self._origins.chain(document)):
             became += (
                 f" of {_named(earlier)}" if number == 0 else f", a {fate} of {_named(earlier)}"
             )
             fate = earlier.fate if isinstance(earlier, Traced) else ""
+            if isinstance(earlier, Traced) and earlier.known:
+                became += f", a {fate} of {self._known(earlier.known)}"
         return [_name(document), became, document.source, document.where]
+
+    def _known(self, document: KnownDocument) -> str:
+        """Return the name of a known document as `biloom trace` takes it, with the folder of its corpus."""
+        # The origins do not depend on where the known corpora are; the config says it.
+        names = self._known_folders
+        known = document.corpus < len(names)
+        name = names[document.corpus] if known else f"known corpus {document.content[:16]}"
+        return f"{name} {document.key}"
+
+    @cached_property
+    def _known_folders(self) -> list[str]:
+        folder, manifest = self._corpus.folder, self._corpus.manifest
+        try:
+            names = read_config(folder, manifest, CONFIG)["prepare"]["known"]
+        except (FileNotFoundError, LookupError, TypeError):
+            return []
+        return [*dict.fromkeys([names] if isinstance(names, str) else names)]
 
     def _dropped(self, table: Table) -> Rows:
         return self._of_source(table) & (table.origins.fates >= len(SPLITS))

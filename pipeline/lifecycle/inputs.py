@@ -160,6 +160,21 @@ def list_inputs(sources: tuple[Source, ...], console: Console) -> Inputs:
     return Inputs(sources, [one.files for one in listed], by_kind(left_out))
 
 
+def known_folders(config: Config) -> list[str]:
+    """Return the absolute paths of the corpora in ``prepare.known``, each once.
+
+    Raises:
+        StageError: one of them is the corpus that is to be prepared.
+    """
+    own = stage_folder(config, "prepare").rstrip("/")
+    folders = [storage.absolute(name).rstrip("/") for name in config.prepare.known_corpora]
+    if own in folders:
+        raise StageError(
+            f"prepare.known: {own} is the corpus that is prepared; all its documents would be dropped"
+        )
+    return [*dict.fromkeys(folders)]
+
+
 def no_documents(config: Config) -> StageError:
     """Return the error for raw input without any document."""
     paths = ", ".join(path for source in config.prepare.sources for path in source.paths)

@@ -15,6 +15,7 @@ from pipeline.config.schema import Config
 from pipeline.lifecycle.inputs import (
     content_of,
     evaluation_corpus,
+    known_folders,
     stage_folder,
     trained_checkpoint,
     trained_config,
@@ -88,7 +89,9 @@ def _mixture(config: Config) -> dict[str, Any]:
 
 
 def _corpus_settings(config: Config) -> dict[str, Any]:
-    return {**_mixture(config), "prepare.keep_dropped": config.prepare.keep_dropped}
+    names = ("keep_dropped", "keep_keys")
+    kept = {f"prepare.{name}": getattr(config.prepare, name) for name in names}
+    return {**_mixture(config), **kept}
 
 
 def _sampling(config: Config) -> dict[str, Any]:
@@ -101,11 +104,19 @@ def _sampling(config: Config) -> dict[str, Any]:
 
 def _prepare_request(config: Config) -> dict[str, Any]:
     folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
-    return {
+    request = {
         **_prepare_fields(config),
         **_raw(config.prepare.sources, "prepare.input"),
         "tokenizer.content": content_of(folder, "tokenizer"),
     }
+    # Absent without known corpora, as in the results of former versions.
+    if folders := known_folders(config):
+        request[KNOWN] = [content_of(one, "prepare") for one in folders]
+    return request
+
+
+KNOWN = "known.content"
+"""Key of the contents of the corpora in ``prepare.known``."""
 
 
 def _train_request(config: Config) -> dict[str, Any]:

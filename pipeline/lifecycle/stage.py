@@ -17,6 +17,7 @@ from preprocess.reading.formats.detection import names_pages
 from preprocess.text.versions import (
     detector_version,
     extractor_version,
+    near_duplicate_version,
     table_versions,
     tokenizers_version,
 )
@@ -172,11 +173,14 @@ class Stage:
         # A folder that is named may hold a tokenizer of any kind.
         has_folder = config.prepare.tokenizer or config.embed.model
         has_file = has_folder or isinstance(config.tokenizer, HuggingFaceConfig)
+        # The other stages that clean text keep near-duplicates.
+        has_near = self.name == "prepare" and config.prepare.near_duplicates.similarity is not None
         return {
             **table_versions(),
             **(detector_version() if has_auto else {}),
             **(extractor_version() if has_pages else {}),
             **(tokenizers_version() if has_file else {}),
+            **(near_duplicate_version() if has_near else {}),
         }
 
     def folder(self, config: Config) -> str:

@@ -21,7 +21,7 @@ from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manife
 from preprocess.files.verified import DamagedResult
 from preprocess.reading import changed_inputs
 from preprocess.reading.listing import list_source
-from preprocess.text.versions import differing_versions
+from preprocess.text.versions import differing_versions, recorded_versions
 from preprocess.work.folder import (
     is_begun,
     read_record_if_written,
@@ -178,7 +178,7 @@ def _state_of(
         other_unfinished=bool(others),
         outdated=[line for line in changed if line.startswith(stage.restated)],
         kept=[line for line in changed if not line.startswith(stage.restated)],
-        versions=differing_versions(manifest.details.get(VERSIONS, {})),
+        versions=differing_versions(recorded_versions(manifest.details.get(VERSIONS, {}), old)),
     )
 
 
@@ -218,8 +218,10 @@ def _becomes(stage: Stage, asked: Mapping[str, Any], request: Mapping[str, Any])
 
 def _other_versions(own: Work | None) -> list[str]:
     """Return a line for each table of another version than when the work was started."""
-    recorded = read_record_if_written(versions_file(own.folder)) if own else None
-    return differing_versions(recorded or {})
+    if own is None:
+        return []
+    recorded = read_record_if_written(versions_file(own.folder)) or {}
+    return differing_versions(recorded_versions(recorded, own.asked))
 
 
 def _changed(stage: Stage, config: Config, place: StageFolder, own: Work | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -174,9 +175,9 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     _, listed, _ = list_inputs(sources, console)
     units = plan_units(sources, listed, _unit_bytes(sum(f.bytes for fs in listed for f in fs)))
     total = sum(map(unit_bytes, units))
-    job = _job(config, place, sources, total, finished)
+    job = _job(config, place, sources, units, finished)
     write_plan(place.work, units)
-    steps = EmbedTexts(job, len(units))
+    steps = EmbedTexts(job)
     runner = with_a_worker_per_gpu(config.runner, job.device)
     run_job(runner, place.work, console, "embed", total, len(units), steps, EFFORT)
     sums = _Sums()
@@ -207,7 +208,7 @@ def _job(
     config: Config,
     place: StageFolder,
     sources: tuple[Source, ...],
-    total: int,
+    units: Sequence[Unit],
     finished: "_Finished | None",
 ) -> EmbedJob:
     embed = config.embed
@@ -236,7 +237,8 @@ def _job(
         dtype=embed.dtype,
         texts=embed.texts,
         batch_tokens=embed.batch_tokens,
-        buckets=key_buckets(total),
+        buckets=key_buckets(sum(map(unit_bytes, units))),
+        units=len(units),
         device=config.embed.device or config.train.device,
         limits=Limits.of(config.prepare),
         first_unit=finished.cache.shards[-1][0] + 1 if finished else 0,

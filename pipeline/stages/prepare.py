@@ -13,13 +13,15 @@ from pipeline.beam.job import run_job
 from pipeline.beam.transforms import PrepareCorpus
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
-from pipeline.lifecycle.inputs import input_sources, no_documents, stage_folder
+from pipeline.lifecycle.inputs import input_sources, known_folders, no_documents, stage_folder
 from pipeline.lifecycle.stage import STATS, Made, StageError, StageFolder, read_stats
 from pipeline.reports.corpus_page import corpus_page
 from pipeline.reports.corpus_summary import show_benchmarks, show_corpus
 from preprocess.corpus.dedup import key_buckets, read_copies
 from preprocess.corpus.first_pass import Job
+from preprocess.corpus.known import KEYS, KnownCorpus, key_settings, open_known
 from preprocess.corpus.last_pass import read_counts
+from preprocess.corpus.near_blocks import Blocks
 from preprocess.corpus.rejects import side_files
 from preprocess.errors import one_line
 from preprocess.files import storage
@@ -62,9 +64,9 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     units = plan_units(sources, files, config.prepare.unit_bytes)
     total = sum(r.end - r.start for unit in units for r in unit.ranges)
     console.line(f"{count(sum(map(len, files)))} files, {count(total)}B in {len(units)} units")
-    job = _job(config, place, total)
+    job = _job(config, place, console, total, len(units))
     write_plan(place.work, units)
-    steps = PrepareCorpus(job, len(units))
+    steps = PrepareCorpus(job)
     run_job(config.runner, place.work, console, "prepare", total, len(units), steps)
     return _collect(config, place, console, job, units, left_out)
 
@@ -85,7 +87,7 @@ def _check_tokenizer(config: Config, files: Sequence[FileInfo]) -> None:
         )
 
 
-def _job(config: Config, place: StageFolder, total: int) -> Job:
+def _job(config: Config, place: StageFolder, console: Console, total: int, units: int) -> Job:
     folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
     content = read_manifest(folder, "tokenizer").content
     vocabulary = cached_tokenizer(folder, content).vocabulary
@@ -98,7 +100,27 @@ def _job(config: Config, place: StageFolder, total: int) -> Job:
         vocabulary=vocabulary,
         buckets=key_buckets(total),
         band_buckets=key_buckets(total, "bands"),
+        units=units,
+        blocks=Blocks.of(units, total),
+        known=_known(config, console),
     )
+
+
+def _known(config: Config, console: Console) -> tuple[KnownCorpus, ...]:
+    """Return the known corpora, and print a warning for each of which only exact duplicates are dropped.
+
+    Raises:
+        UserError: one cannot be used.
+    """
+    prepare = config.prepare
+    cleaning = [prepare.cleaning_of(source).model_dump() for source in prepare.sources]
+    found = []
+    for folder in known_folders(config):
+        corpus, reason = open_known(folder, cleaning, prepare.near_duplicates)
+        if reason:
+            console.warn(f"prepare.known: {folder}: {reason}")
+        found.append(corpus)
+    return tuple(found)
 
 
 def _collect(
@@ -116,6 +138,9 @@ def _collect(
     """
     files: list[FileRecord] = []
     origins: list[FileRecord] = []
+    keys: list[FileRecord] = []
+    has_keys = config.prepare.keep_keys
+    known = [Counter[str]() for _ in job.known]
     inputs: list[dict[str, Any]] = []
     sums: dict[str, Counter[str]] = {name: Counter() for name in ("dropped", "changed", "scripts")}
     histograms: dict[str, Counter[str]] = {}
@@ -136,6 +161,12 @@ def _collect(
         files += [FileRecord(**row) for row in finished["files"]]
         # Units that version 0.1 finished have no origins.
         origins += [FileRecord(**row) for row in finished.get("origins", [])]
+        # Units that a former version began have no keys.
+        kept = finished.get("keys")
+        has_keys &= kept is not None
+        keys += [FileRecord(**row) for row in kept or ()]
+        for counter, counts_of in zip(known, finished.get("known", ()), strict=False):
+            counter.update(counts_of)
         inputs += done["inputs"]
         table = read_counts(place.work, unit.index)
         counts[table["id"]] += table["count"]
@@ -173,6 +204,13 @@ def _collect(
     }
     if left_out:
         details["left_out"] = left_out
+    if has_keys:
+        details[KEYS] = key_settings(config.prepare.near_duplicates)
+    if job.known:
+        details["known"] = [
+            {"content": corpus.content, "units": corpus.units, "dropped": dict(counter)}
+            for corpus, counter in zip(job.known, known, strict=True)
+        ]
     if found := encodings_found(inputs):
         details["encodings"] = found
     if report := screening.summary():
@@ -194,7 +232,8 @@ def _collect(
     # Also in the folder, if an earlier run was killed while it published the result.
     side = {*side_files(place.unpublished), *side_files(place.folder)}
     extra = [place.record(name) for name in (PAGE, *sorted(side))]
-    return Made((*made, *extra, *origins), details, stats=stats, content=content)
+    kept_keys = keys if has_keys else []
+    return Made((*made, *extra, *origins, *kept_keys), details, stats=stats, content=content)
 
 
 def restate(config: Config, place: StageFolder, console: Console) -> Made:
@@ -264,7 +303,7 @@ def _mixture(config: Config, sources: Sequence[dict[str, Any]]) -> list[FileReco
 
 
 def _copies(job: Job) -> dict[str, int]:
-    return _by_number(read_copies(job.work, "hashes", job.buckets))
+    return _by_number(read_copies(job.work, "hashes", job.layout("hashes")))
 
 
 def _by_number(bins: Mapping[Any, int]) -> dict[str, int]:

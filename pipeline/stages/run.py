@@ -7,7 +7,7 @@ from functools import partial
 from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.checkpoints import named_checkpoint
-from pipeline.lifecycle.inputs import checkpoint_setting
+from pipeline.lifecycle.inputs import checkpoint_setting, content_of, known_folders
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.running import run_stage
 from pipeline.lifecycle.stage import Stage, StageWork, require
@@ -87,7 +87,13 @@ def _check_checkpoint(stage: str, config: Config) -> None:
     named_checkpoint(*checkpoint_setting(config, stage))
 
 
+def _check_known(config: Config) -> None:
+    for folder in known_folders(config):
+        content_of(folder, "prepare")
+
+
 CHECKS: dict[str, Callable[[Config], None]] = {
+    "prepare": _check_known,
     "train": check_tracking,
     **{stage: partial(_check_checkpoint, stage) for stage in ("evaluate", "export")},
 }

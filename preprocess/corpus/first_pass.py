@@ -17,6 +17,9 @@ import xxhash
 
 from preprocess.config import PrepareConfig
 from preprocess.corpus.batch import Batch
+from preprocess.corpus.dedup import Kind
+from preprocess.corpus.known import KnownCorpus, first_units
+from preprocess.corpus.near_blocks import Blocks
 from preprocess.corpus.rejects import RejectsWriter
 from preprocess.corpus.segment import Segment
 from preprocess.errors import UserError, one_line
@@ -35,6 +38,7 @@ from preprocess.text.splits import splits_of
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
 from preprocess.work.progress import Progress
+from preprocess.work.shuffle import Layout
 
 SPACE = ord(" ")
 SCRIPTS_EVERY = 8
@@ -54,6 +58,9 @@ class Job:
         vocabulary: number of ids of the tokenizer.
         buckets: number of buckets of content hashes.
         band_buckets: number of buckets of MinHash bands.
+        units: number of units.
+        blocks: blocks in which near-duplicates are decided.
+        known: known corpora, whose documents are dropped.
     """
 
     work: str
@@ -64,6 +71,27 @@ class Job:
     vocabulary: int
     buckets: int
     band_buckets: int
+    units: int
+    blocks: Blocks
+    known: tuple[KnownCorpus, ...] = ()
+
+    @property
+    def known_units(self) -> int:
+        """Number of units of all known corpora."""
+        return first_units(self.known)[-1]
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of keys that are compared."""
+        exact = self.config.deduplicate or self.known_units > 0
+        near = self.config.near_duplicates.similarity is not None
+        kinds: dict[Kind, bool] = {"hashes": exact, "bands": near}
+        return tuple(kind for kind, is_compared in kinds.items() if is_compared)
+
+    def layout(self, kind: Kind) -> Layout:
+        """Return the layout of the keys of a kind."""
+        buckets = self.buckets if kind == "hashes" else self.band_buckets
+        return Layout(self.units + self.known_units, buckets, self.known_units)
 
 
 @dataclass
@@ -188,7 +216,8 @@ class _FirstPass:
 
     def _new_segment(self) -> Segment:
         dtype = token_dtype(self._job.vocabulary)
-        return Segment(dtype, self._source.name, self._counts.kept)
+        keep_keys = self._config.keep_keys
+        return Segment(dtype, self._source.name, self._counts.kept, keep_keys)
 
     def _batches(self) -> Iterator[Batch]:
         """Yield the documents after the closed segments, in batches independent of the blocks."""
@@ -218,10 +247,10 @@ class _FirstPass:
             self._counts.scripts.update(count_scripts(texts))
         data = [*map(str.encode, texts)]
         ids = self._tokenizer.encode(texts)
-        bands = self._bands.keys(texts) if self._bands else None
+        near = self._bands.keys(texts) if self._bands else None
         before = self._segment.tokens
         words, origins = self._words(texts, data), batch.locations_of(numbers)
-        self._segment.add(texts, data, words, ids, bands, origins)
+        self._segment.add(texts, data, words, ids, near, origins)
         self._counts.tokens += self._segment.tokens - before
         self._counts.kept += len(texts)
 
@@ -282,7 +311,8 @@ class _FirstPass:
         with synced_together():
             counts.parts.append(
                 self._segment.write(
-                    job.work, self._unit.index, number, find_splits, job.buckets, job.band_buckets
+                    *(job.work, self._unit.index, number, find_splits),
+                    *(job.layout("hashes"), job.layout("bands")),
                 )
             )
             self._rejects_writer.flush()

@@ -1,6 +1,7 @@
 """The last pass of prepare: removes duplicates from the tokenised parts and writes the shards."""
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,20 @@ import xxhash
 from preprocess.corpus.dedup import read_duplicates
 from preprocess.corpus.first_pass import Job
 from preprocess.corpus.histograms import Histograms
+from preprocess.corpus.known import first_units, locate
+from preprocess.corpus.near_duplicates import read_near_duplicates
 from preprocess.corpus.rejects import RejectsWriter
-from preprocess.corpus.segment import ORIGINS
+from preprocess.corpus.segment import KEYS, ORIGINS
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.durability import synced_together
 from preprocess.files.manifest import FileRecord
 from preprocess.files.storage import join, read_bytes, write_bytes
 from preprocess.reading.units import Unit
+from preprocess.shards.document_keys import DocumentKeys
 from preprocess.shards.format import DOCUMENT, shard_counts, token_dtype
 from preprocess.shards.npy import parse_npy
-from preprocess.shards.origins import Origins
+from preprocess.shards.origins import FATES, KNOWN_FATES, Origins
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
 from preprocess.work.damage import (
@@ -34,7 +38,9 @@ from preprocess.work.progress import Progress
 
 Drops = dict[str, tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]]
 """Documents to drop by reason: their numbers, sorted, shape (documents,), and unit and number of the
-earlier document, shape (documents, 2)."""
+earlier document, shape (documents, 2). For `KNOWN_FATES`, units are counted over all known corpora."""
+
+_KNOWN = dict(zip(("duplicate", "near_duplicate"), KNOWN_FATES, strict=True))
 
 COUNT = np.dtype([("id", "<u4"), ("count", "<u8")])
 """Dtype of a row of `read_counts`: a token id and how often it occurs."""
@@ -60,8 +66,8 @@ def finish_unit(job: Job, unit: Unit) -> int:
 
     If a file that an earlier run wrote is damaged, the unit is finished again.
 
-    The drop lists that the settings require must have been written
-    (`preprocess.corpus.dedup.deduplicate_bucket`).
+    The drops that the settings require must have been written
+    (`preprocess.corpus.dedup.collect_drops`).
     """
     is_done = folder.is_done(job.work, folder.finished_record(job.work, unit.index))
     if not is_done or _has_damaged_files(job, unit.index):
@@ -73,7 +79,8 @@ def _has_damaged_files(job: Job, unit: int) -> bool:
     """Return True if a file that an earlier run finished has changed since."""
     record = folder.read_finished_record(job.work, unit)
     try:
-        for row in (*record["files"], *record.get("origins", ())):
+        columns = (record.get(name) or () for name in ("origins", "keys"))
+        for row in (*record["files"], *chain(*columns)):
             file = FileRecord(**row)
             check_made(join(job.output, file.name), file)
     except DamagedWork:
@@ -88,6 +95,7 @@ class _LastPass:
         self._dtype = token_dtype(job.vocabulary)
         self._files: list[dict[str, Any]] = []
         self._origins: list[dict[str, Any]] = []
+        self._keys: list[dict[str, Any]] = []
         self._counts = np.empty(0, COUNT)
         self._hashes: dict[str, str] = {}
         self._histograms = Histograms()
@@ -105,6 +113,7 @@ class _LastPass:
                 names = dict(segment)
                 # Segments that version 0.1 closed have no origins.
                 name = names.pop(ORIGINS, None)
+                self._finish_keys(names.pop(KEYS, None), drops)
                 origins = self._finish_origins(name, drops) if name else None
                 for split, name in names.items():
                     self._finish_part(name, split, drops, origins)
@@ -116,7 +125,10 @@ class _LastPass:
             "counts": checksum(counts),
             "files": self._files,
             "origins": self._origins,
+            # Only whole: a document without keys could not be recognised.
+            "keys": self._keys if len(self._keys) == len(parts) else None,
             "dropped": {reason: len(numbers) for reason, (numbers, _) in drops.items()},
+            "known": self._known(drops),
             "histograms": self._histograms.to_dict(),
         }
         progress.write(final=True)
@@ -125,19 +137,58 @@ class _LastPass:
     def _drops(self) -> Drops:
         job, index = self._job, self._unit.index
         drops: Drops = {}
-        if job.config.deduplicate:
-            drops["duplicate"] = read_duplicates(job.work, "hashes", index, job.buckets)
-        if job.config.near_duplicates.similarity is not None:
-            near, originals = read_duplicates(job.work, "bands", index, job.band_buckets)
-            if "duplicate" in drops:
-                only_near = ~_among(near, drops["duplicate"][0])
-                near, originals = near[only_near], originals[only_near]
-            drops["near_duplicate"] = near, originals
+        if "hashes" in job.kinds:
+            exact = read_duplicates(job.work, "hashes", index, job.layout("hashes"))
+            self._add_drops(drops, "duplicate", *exact)
+        if "bands" in job.kinds:
+            near = read_near_duplicates(job.work, job.blocks, index)
+            self._add_drops(drops, "near_duplicate", *near)
         return drops
+
+    def _add_drops(
+        self,
+        drops: Drops,
+        reason: str,
+        numbers: npt.NDArray[np.uint32],
+        originals: npt.NDArray[np.uint32],
+    ) -> None:
+        """Add documents to drop, unless they are to be dropped already, by whether they are known."""
+        for earlier, _ in [*drops.values()]:
+            new = ~_among(numbers, earlier)
+            numbers, originals = numbers[new], originals[new]
+        own = self._job.units
+        is_known = originals[:, 0] >= own
+        drops[reason] = numbers[~is_known], originals[~is_known]
+        if self._job.known:
+            first = np.array([own, 0], np.uint32)
+            drops[_KNOWN[reason]] = numbers[is_known], originals[is_known] - first
+
+    def _known(self, drops: Drops) -> list[dict[str, int]]:
+        """Return how many documents are dropped for each known corpus, by reason."""
+        starts = first_units(self._job.known)
+        found: list[dict[str, int]] = [{} for _ in self._job.known]
+        for reason in KNOWN_FATES:
+            if reason in drops:
+                counts, _ = np.histogram(drops[reason][1][:, 0], starts)
+                for corpus, number in zip(found, counts.tolist(), strict=True):
+                    corpus[reason] = number
+        return found
+
+    def _finish_keys(self, name: str | None, drops: Drops) -> None:
+        """Write the keys of a segment's documents that are not dropped, if they are kept."""
+        if name is None:
+            return
+        path = folder.packed_part(self._job.work, name)
+        keys = DocumentKeys.decode(self._read(path), path)
+        for numbers, _ in drops.values():
+            keys = keys.without(numbers)
+        data = keys.encode()
+        write_bytes(join(self._job.output, f"{name}.zst"), data)
+        self._keys.append(_record(f"{name}.zst", data))
 
     def _finish_origins(self, name: str, drops: Drops) -> Origins:
         """Write the origins of a segment with the documents to drop marked, and return them."""
-        path = folder.origins_part(self._job.work, name)
+        path = folder.packed_part(self._job.work, name)
         origins = Origins.decode(self._read(path), path)
         for reason, (numbers, originals) in drops.items():
             low, high = np.searchsorted(numbers, (origins.first, origins.first + len(origins)))
@@ -212,8 +263,16 @@ class _LastPass:
             line = {"reason": reason, "text": text}
             if origins:
                 index = int(rows["number"][row]) - origins.first
-                line |= {"where": origins.where(index), "of": str(origins.original_of(index))}
+                line |= {"where": origins.where(index), **self._original(origins, index)}
             self._rejects_writer.add(line)
+
+    def _original(self, origins: Origins, index: int) -> dict[str, str]:
+        """Return the earlier document for which one is dropped; a known one with its corpus."""
+        original = origins.original_of(index)
+        if FATES[origins.fates[index]] not in KNOWN_FATES:
+            return {"of": str(original)}
+        corpus, document = locate(self._job.known, original)
+        return {"of": str(document), "known": self._job.known[corpus].content}
 
 
 def _record(name: str, data: bytes, counts: Mapping[str, int | str] = {}) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 The first pass closes a segment after the batch that reaches `PrepareConfig.part_tokens` tokens or
 documents, so memory does not grow with the unit. It can be resumed after each closed segment. A
 segment is written as one part per split. ``NAME.bin`` of a part holds the token ids, ``NAME.npy`` a
-row of type `preprocess.shards.format.DOCUMENT` for each document. One more file for all parts has
-the origins of the documents (`preprocess.shards.origins`).
+row of type `preprocess.shards.format.DOCUMENT` for each document. Two more files for all parts have
+the origins of the documents (`preprocess.shards.origins`) and, if they are kept, their keys
+(`preprocess.shards.document_keys`).
 """
 
 import io
@@ -18,16 +19,20 @@ import numpy.typing as npt
 from preprocess.corpus.dedup import band_keys, hash_keys, write_keys
 from preprocess.files.storage import write_bytes
 from preprocess.reading.block import Locations
+from preprocess.shards import document_keys
+from preprocess.shards.document_keys import DocumentKeys
 from preprocess.shards.format import DOCUMENT, SUMS
 from preprocess.shards.origins import OriginsBuilder, name_of
 from preprocess.text.config import SPLITS
+from preprocess.text.minhash import Keys
 from preprocess.text.splits import hash_halves, text_hashes
 from preprocess.tokenizers.base import Ids
 from preprocess.work.damage import checksum
-from preprocess.work.folder import origins_part, part_file
+from preprocess.work.folder import packed_part, part_file
+from preprocess.work.shuffle import Layout
 
-ORIGINS = "origins"
-"""Key of the file of origins in the result of `Segment.write`."""
+ORIGINS, KEYS = "origins", "keys"
+"""Keys of the files of origins and of keys in the result of `Segment.write`."""
 
 
 class Segment:
@@ -37,21 +42,25 @@ class Segment:
         dtype: dtype of the token ids.
         source: name of the source.
         first: number in the unit of its first document.
+        keep_keys: True if the keys of the documents become part of the corpus.
 
     Attributes:
         tokens, documents: number of tokens and documents added so far.
         hashes: checksum of each file that `write` wrote, by name.
     """
 
-    def __init__(self, dtype: np.dtype[Any], source: str, first: int) -> None:
+    def __init__(
+        self, dtype: np.dtype[Any], source: str, first: int, keep_keys: bool = False
+    ) -> None:
         self._dtype = dtype
         self._first = first
+        self._keep_keys = keep_keys
         self._ids: list[npt.NDArray[Any]] = []
         # Columns of integers, because objects would take more memory than the tokens.
         self._sizes = {name: array("I") for name in SUMS[1:]}
         self._hashes = bytearray()
         self._origins = OriginsBuilder(source, first)
-        self._bands: list[npt.NDArray[np.uint64]] = []
+        self._near: list[Keys] = []
         self.tokens = 0
         self.documents = 0
         self.hashes: dict[str, str] = {}
@@ -62,7 +71,7 @@ class Segment:
         data: Sequence[bytes],
         words: npt.NDArray[np.uint32],
         ids: Sequence[Ids],
-        bands: npt.NDArray[np.uint64] | None,
+        near: Keys | None,
         origins: Iterable[tuple[Locations, npt.NDArray[np.intp]]],
     ) -> None:
         """Add a batch of documents.
@@ -72,8 +81,7 @@ class Segment:
             data: the texts in UTF-8.
             words: number of words of each text, shape (documents,).
             ids: token ids of each text.
-            bands: hashes of the MinHash bands of each text, shape (documents, bands), or None if
-                near-duplicates are not removed.
+            near: MinHash keys and sketches of the texts, or None if near-duplicates are not removed.
             origins: locations of the texts and their rising indexes there, for each run of texts.
         """
         # Unsafe only in name, because the dtype holds every id of the vocabulary.
@@ -85,8 +93,8 @@ class Segment:
         self._hashes += text_hashes(data)
         for locations, indexes in origins:
             self._origins.add(locations, indexes)
-        if bands is not None:
-            self._bands.append(bands)
+        if near is not None:
+            self._near.append(near)
         self.tokens += len(self._ids[-1])
         self.documents += len(texts)
 
@@ -96,8 +104,8 @@ class Segment:
         unit: int,
         number: int,
         find_splits: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.uint8]],
-        buckets: int,
-        band_buckets: int,
+        hashes: Layout,
+        bands: Layout,
     ) -> dict[str, str]:
         """Write the parts of the segment and the keys for deduplication.
 
@@ -107,20 +115,20 @@ class Segment:
             number: number of the segment in the unit.
             find_splits: returns the index in `SPLITS` of each document's split, shape (documents,),
                 from the high halves of the content hashes (`preprocess.text.splits.splits_of`).
-            buckets: number of buckets of content hashes.
-            band_buckets: number of buckets of MinHash bands.
+            hashes: layout of the keys of content hashes.
+            bands: layout of the keys of MinHash bands.
 
         Returns:
-            The name of each part by its split, for the splits that have documents, and the name of
-            the file of origins under the key `ORIGINS`. Names have no ending.
+            The name of each part by its split, for the splits that have documents, and the names of
+            the files of origins and keys under `ORIGINS` and `KEYS`. Names have no ending.
         """
         ids = np.concatenate(self._ids)
         rows = np.empty(self.documents, DOCUMENT)
         rows["number"] = np.arange(self._first, self._first + self.documents)
         for name, sizes in self._sizes.items():
             rows[name] = sizes
-        hashes = hash_halves(self._hashes)
-        splits = find_splits(hashes[:, 0])
+        halves = hash_halves(self._hashes)
+        splits = find_splits(halves[:, 0])
         parts: dict[str, str] = {}
         for index, split in enumerate(SPLITS):
             chosen = splits == index
@@ -135,15 +143,22 @@ class Segment:
                 for ending, digest in write_part(path, *part).items():
                     self.hashes[f"{parts[split]}.{ending}"] = digest
         parts[ORIGINS] = name_of(unit, number)
-        data = self._origins.build(splits).encode()
-        write_bytes(origins_part(work, parts[ORIGINS]), data)
-        self.hashes[f"{parts[ORIGINS]}.zst"] = checksum(data)
-        keys = hash_keys(hashes, self._first)
-        write_keys(work, "hashes", unit, number, keys, buckets)
-        if self._bands:
-            keys = band_keys(np.concatenate(self._bands), self._first)
-            write_keys(work, "bands", unit, number, keys, band_buckets)
+        self._write_column(work, parts[ORIGINS], self._origins.build(splits).encode())
+        write_keys(work, "hashes", unit, number, hash_keys(halves, self._first), hashes)
+        near = None
+        if self._near:
+            columns = (np.concatenate(column) for column in zip(*self._near, strict=True))
+            near = next(columns), next(columns)
+            write_keys(work, "bands", unit, number, band_keys(near, rows["number"]), bands)
+        if self._keep_keys:
+            parts[KEYS] = document_keys.name_of(unit, number)
+            kept = DocumentKeys.of(self._first, halves[:, 1], near)
+            self._write_column(work, parts[KEYS], kept.encode())
         return parts
+
+    def _write_column(self, work: str, name: str, data: bytes) -> None:
+        write_bytes(packed_part(work, name), data)
+        self.hashes[f"{name}.zst"] = checksum(data)
 
 
 def write_part(path: str, ids: npt.NDArray[Any], rows: npt.NDArray[Any]) -> dict[str, str]:

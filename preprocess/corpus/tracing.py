@@ -15,11 +15,13 @@ from preprocess.files import storage
 from preprocess.files.manifest import Manifest
 from preprocess.files.verified import DamagedResult, damaged, read_rows, read_verified
 from preprocess.shards import origins as files
-from preprocess.shards.origins import FATES, DocumentKey, Origins
+from preprocess.shards.origins import FATES, KNOWN_FATES, DocumentKey, Origins
 from preprocess.text.config import SPLITS
 
 OPEN_TABLES = 256
 """Files of origins to hold in memory; a file with 100,000 documents takes 1 MB, plus its ids."""
+
+_KNOWN_FATES = [FATES.index(fate) for fate in KNOWN_FATES]
 
 _SHARD = re.compile(rf"({'|'.join(SPLITS)})-(\d+)-(\d+)", re.ASCII)
 _ORIGINS = re.compile(rf"{files.PREFIX}(\d+)-(\d+)\.zst", re.ASCII)
@@ -43,6 +45,20 @@ class Table(NamedTuple):
         return f"{split}-{self.unit:06d}-{self.segment:03d}"
 
 
+class KnownDocument(NamedTuple):
+    """A document of a known corpus.
+
+    Attributes:
+        corpus: index of the corpus in ``prepare.known``, without repeated ones.
+        content: content hash of the corpus.
+        key: the document there.
+    """
+
+    corpus: int
+    content: str
+    key: DocumentKey
+
+
 @dataclass(frozen=True)
 class Traced:
     """A document and what became of it.
@@ -57,7 +73,8 @@ class Traced:
         place: byte offset or row.
         where: its location, as in `Rejected.where`, followed by the unit of the offset if that is not
             a byte of the file itself.
-        original: the earlier document that it repeats; None if it was not dropped.
+        original: the earlier document that it repeats; None if it was not dropped, or for a known one.
+        known: the document of a known corpus that it repeats; None if there is none.
     """
 
     key: DocumentKey
@@ -69,6 +86,7 @@ class Traced:
     place: int
     where: str
     original: DocumentKey | None
+    known: KnownDocument | None = None
 
 
 class RejectedLine(NamedTuple):
@@ -222,6 +240,8 @@ class CorpusOrigins:
         origins = table.origins
         fate = int(origins.fates[index])
         is_kept = fate < len(SPLITS)
+        is_known = FATES[fate] in KNOWN_FATES
+        earlier = None if is_kept else origins.original_of(index)
         run = origins.file(index)
         note = "" if run.place in ("byte", "row", "line") else f" ({run.place})"
         return Traced(
@@ -233,7 +253,20 @@ class CorpusOrigins:
             file=run.name,
             place=int(origins.places[index]),
             where=origins.where(index) + note,
-            original=None if is_kept else origins.original_of(index),
+            original=None if is_known else earlier,
+            known=self._known(earlier) if earlier and is_known else None,
+        )
+
+    def _known(self, key: DocumentKey) -> KnownDocument:
+        """Return the document of a known corpus, whose unit is counted over all known corpora."""
+        unit = key.unit
+        for index, corpus in enumerate(self._manifest.details.get("known", ())):
+            if unit < corpus["units"]:
+                return KnownDocument(index, corpus["content"], DocumentKey(unit, key.number))
+            unit -= corpus["units"]
+        raise TraceError(
+            f"{self._folder}: a document was dropped for the unknown document {key}; prepare the corpus "
+            "again with --overwrite"
         )
 
     def search(
@@ -258,8 +291,9 @@ class CorpusOrigins:
             known.update(DocumentKey(table.unit, origins.first + index) for index in found)
             if known:
                 pairs = zip(origins.dropped.tolist(), origins.originals.tolist(), strict=True)
-                for index, (unit, number) in pairs:
-                    if DocumentKey(unit, number) in known:
+                of_known = np.isin(origins.fates[origins.dropped], _KNOWN_FATES).tolist()
+                for (index, (unit, number)), is_known in zip(pairs, of_known, strict=True):
+                    if not is_known and DocumentKey(unit, number) in known:
                         known.add(DocumentKey(table.unit, origins.first + index))
                         found.add(index)
             for index in sorted(found):

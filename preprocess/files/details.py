@@ -84,6 +84,22 @@ class _Screening(_Details):
     examples: dict[str, list[str]] = Field(default_factory=dict)
 
 
+class _NearDuplicates(_Details):
+    similarity: _Number = 0.0
+    seed: int = 0
+    version: _Size = 0
+
+
+class _Keys(_Details):
+    near_duplicates: _NearDuplicates | None = None
+
+
+class _Known(_Details):
+    content: str = ""
+    units: _Size = 0
+    dropped: _Sizes = Field(default_factory=dict)
+
+
 class _Prepare(_Details):
     tokenizer: str = ""
     vocabulary: _Size = 0
@@ -94,6 +110,8 @@ class _Prepare(_Details):
     screening: _Screening = Field(default_factory=_Screening)
     scripts: _Sizes = Field(default_factory=dict)
     histograms: _Histograms = Field(default_factory=_Histograms)
+    known: list[_Known] = Field(default_factory=list)
+    keys: _Keys = Field(default_factory=_Keys)
     copies: dict[Annotated[str, Field(pattern=r"^\d{1,18}$")], _Size] | None = None
 
 

@@ -13,7 +13,7 @@ from preprocess.files.storage import exists
 from preprocess.reading.units import Unit
 from preprocess.work.damage import damaged_work
 from preprocess.work.folder import plan_file
-from preprocess.work.shuffle import count_groups, read_group, write_groups
+from preprocess.work.groups import count_groups, read_group, write_groups
 
 
 def write_plan(work: str, units: Sequence[Unit]) -> None:

@@ -26,8 +26,8 @@ from preprocess.errors import UserError
 from preprocess.reading.block import EXCERPT_CHARACTERS, Locations, Place, location, place_prefix
 from preprocess.text.config import SPLITS
 
-FORMAT = 1
-"""Version of the file format."""
+FORMAT = 2
+"""Version of the file format. Files without documents of `KNOWN_FATES` are written as version 1."""
 
 LARGEST = 1 << 32
 """Maximum bytes of a file after decompression; a document takes 21 bytes and its id."""
@@ -35,7 +35,11 @@ LARGEST = 1 << 32
 PREFIX = "origins-"
 """Prefix of the file names."""
 
-FATES = (*SPLITS, "duplicate", "near_duplicate")
+KNOWN_FATES = ("known", "known_near_duplicate")
+"""Reasons for which a document is dropped because a known corpus has it (`preprocess.corpus.known`). Its
+earlier document is in that corpus, and the unit is counted over all known corpora."""
+
+FATES = (*SPLITS, "duplicate", "near_duplicate", *KNOWN_FATES)
 """What became of a document: its split, or the reason why it was dropped. Arrays store the index in
 this tuple."""
 
@@ -127,7 +131,7 @@ class Origins:
 
         Args:
             rows: True for each document to drop, shape (documents,); none is dropped already.
-            reason: "duplicate" or "near_duplicate".
+            reason: one of `FATES`, no split.
             originals: unit and number of the earlier document, shape (rows that are True, 2).
         """
         every = np.zeros((len(self), 2), np.uint32)
@@ -165,7 +169,7 @@ class Origins:
     def encode(self) -> bytes:
         """Return the content of a file."""
         head = {
-            "format": FORMAT,
+            "format": FORMAT if self.fates.max(initial=0) >= FATES.index(KNOWN_FATES[0]) else 1,
             "source": self.source,
             "first": self.first,
             "documents": len(self),

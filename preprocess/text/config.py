@@ -130,13 +130,13 @@ class FilterConfig(Section):
 
 
 class NearDuplicateConfig(Section):
-    """Detection of near-duplicates by MinHash LSH, an estimate: texts are not compared directly."""
+    """Detection of near-duplicates by MinHash, an estimate: texts are not compared directly."""
 
     similarity: float | None = Field(
         None,
         ge=0.5,
         le=0.99,
-        description="drop the later of two documents as 'near_duplicate' if the Jaccard similarity of "
-        "their character 5-grams is at least this (found with probability 0.75 or more); null: off",
+        description="drop a document as 'near_duplicate' if the estimated Jaccard similarity of its "
+        "character 5-grams and those of an earlier document that is kept is at least this; null: off",
     )
     seed: int = Field(1, description="seed of the hash functions")

@@ -1,8 +1,12 @@
 """Versions of the tables that decide how text is cleaned and tokenised."""
 
 import unicodedata
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from preprocess.text.minhash import VERSION
 
 
 @cache
@@ -55,13 +59,31 @@ def _version_of(package: str) -> dict[str, str]:
         return {}
 
 
+def near_duplicate_version() -> dict[str, str]:
+    """Return the version of the detection of near-duplicates, by name as in `table_versions`."""
+    return {"near-duplicates": str(VERSION)}
+
+
+def recorded_versions(recorded: dict[str, str], asked: Mapping[str, Any]) -> dict[str, str]:
+    """Return the versions that a result was made with, also those that former versions did not record.
+
+    Args:
+        recorded: versions that were recorded.
+        asked: the request of the result, flat.
+    """
+    if asked.get("prepare.near_duplicates.similarity") is None:
+        return recorded
+    return {**dict.fromkeys(near_duplicate_version(), "1"), **recorded}
+
+
 def differing_versions(recorded: dict[str, str]) -> list[str]:
     """Return a line for each table whose version differs, such as ``Unicode: 14.0.0 -> 15.0.0``.
 
     Args:
-        recorded: versions from the functions above when a result was made; empty if not known. Tables that are not installed now are ignored.
+        recorded: versions from the functions of this module when a result was made; empty if not known.
+            Tables that are not installed now are ignored.
     """
-    present = {**table_versions(), **optional_versions()}
+    present = {**table_versions(), **optional_versions(), **near_duplicate_version()}
     return [
         f"{name}: {old} -> {present[name]}"
         for name, old in recorded.items()

@@ -2,8 +2,9 @@
 
 1. `count_unit` counts the words of a unit of work and writes the counts grouped by bucket, which is a
    range of word hashes. It writes them in several parts if the unit has many types (distinct words).
-2. `merge_bucket` sums the counts of a bucket over all units and writes its words in id order.
-3. `merged_words` merges the buckets into the vocabulary.
+2. `merge_run` merges the counts of many units, a run (`preprocess.work.shuffle`).
+3. `merge_bucket` sums the counts of a bucket over all runs and writes its words in id order.
+4. `merged_words` merges the buckets into the vocabulary.
 
 Words of duplicate documents are counted too, because duplicates are known only after prepare. The
 file ``counts.npy`` of the corpus has the counts without duplicates.
@@ -31,16 +32,13 @@ from preprocess.tokenizers.vocabulary import hash_word
 from preprocess.work import folder
 from preprocess.work.damage import damaged_work
 from preprocess.work.progress import Progress
-from preprocess.work.shuffle import Shuffle
+from preprocess.work.shuffle import MOST_LISTS, Layout, Shuffle
 
 TYPES_HELD = 500_000
 """Number of types, about 80 MB, above which the counts of a unit in memory are written to a file."""
 
 BUCKET_BYTES = 4 << 20
 """Raw bytes of corpus per bucket, which contain at most about 400,000 types."""
-
-MOST_BUCKETS = 256
-"""Maximum number of buckets; in a larger corpus, a bucket has more than `BUCKET_BYTES`."""
 
 BLOCK_WORDS = 2048
 """Words per block of a bucket's file; merging holds one block of every bucket in memory."""
@@ -68,13 +66,19 @@ class CountJob:
     buckets: int
     units: int
 
+    @property
+    def layout(self) -> Layout:
+        """Layout of the counts."""
+        return Layout(self.units, self.buckets)
+
 
 def word_buckets(corpus_bytes: int) -> int:
     """Return the number of buckets for a corpus of this many raw bytes.
 
-    It depends on the size only, so every rerun agrees.
+    It depends on the size only, so every rerun agrees. In a large corpus, a bucket has more than
+    `BUCKET_BYTES`.
     """
-    return min(MOST_BUCKETS, max(1, -(-corpus_bytes // BUCKET_BYTES)))
+    return min(MOST_LISTS, max(1, -(-corpus_bytes // BUCKET_BYTES)))
 
 
 def count_unit(job: CountJob, unit: Unit) -> int:
@@ -129,10 +133,20 @@ def read_inputs(job: CountJob) -> Iterator[dict[str, Any]]:
         yield from record.get("inputs", ())
 
 
-def merge_bucket(job: CountJob, bucket: int) -> int:
-    """Sum the counts of a bucket over all units and write its words in the order of their ids.
+def merge_run(job: CountJob, run: int) -> int:
+    """Merge the counts of a run, unless they are merged; all its units must have been counted.
 
-    Does nothing if the bucket has been written. All units must have been counted.
+    Returns:
+        ``run``.
+    """
+    _shuffle(job).merge(run)
+    return run
+
+
+def merge_bucket(job: CountJob, bucket: int) -> int:
+    """Sum the counts of a bucket over all runs and write its words in the order of their ids.
+
+    Does nothing if the bucket has been written. All runs must be merged.
 
     Returns:
         ``bucket``.
@@ -142,12 +156,14 @@ def merge_bucket(job: CountJob, bucket: int) -> int:
         return bucket
     train: Counter[bytes] = Counter()
     held_out: Counter[bytes] = Counter()
-    for _, data in _shuffle(job.work).read(bucket):
-        for in_train, elsewhere, word in _read_block(io.BytesIO(data)):
-            if in_train:
-                train[word] += in_train
-            if elsewhere:
-                held_out[word] += elsewhere
+    for slices in _shuffle(job).read_by_piece(bucket):
+        data = io.BytesIO(slices.data)
+        while counted := list(_read_block(data)):
+            for in_train, elsewhere, word in counted:
+                if in_train:
+                    train[word] += in_train
+                if elsewhere:
+                    held_out[word] += elsewhere
     rows = [(-n, 0, word) for word, n in train.items() if n >= job.min_count]
     if job.min_count == 1:
         rows += [(0, -n, word) for word, n in held_out.items() if word not in train]
@@ -182,7 +198,7 @@ def _spill(job: CountJob, unit: int, number: int, counts: dict[bool, Counter[str
         by_bucket[bucket].append((train[word], held_out[word], data))
     blocks = [_block(words) if words else b"" for words in by_bucket]
     bounds = np.cumsum([0, *map(len, blocks)])
-    _shuffle(job.work).write(unit, number, b"".join(blocks), bounds)
+    _shuffle(job).write(unit, number, b"".join(blocks), bounds)
     train.clear()
     held_out.clear()
 
@@ -261,5 +277,5 @@ def _block_sum(block: bytes) -> bytes:
     return xxhash.xxh3_64_intdigest(block).to_bytes(_SUM_BYTES, "little")
 
 
-def _shuffle(work: str) -> Shuffle:
-    return Shuffle(folder.shuffle_folder(work, "word-counts"))
+def _shuffle(job: CountJob) -> Shuffle:
+    return Shuffle(folder.shuffle_folder(job.work, "word-counts"), job.layout)

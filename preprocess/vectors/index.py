@@ -30,7 +30,8 @@ from preprocess.files.temporary import temporary_folder
 from preprocess.vectors.files import HashedFile, ShardName, index_name
 from preprocess.vectors.shard_reader import read_entries
 from preprocess.vectors.stored import CacheFiles
-from preprocess.work.shuffle import Shuffle
+from preprocess.work.groups import read_group, write_groups
+from preprocess.work.shuffle import group_rows
 
 Rows = NDArray[np.uint64]
 ROWS = 5
@@ -151,12 +152,14 @@ def _buckets(
         yield np.concatenate([np.empty((0, ROWS), np.uint64), *_runs(folder, shards)]).T
         return
     shift = np.uint64(64 - (buckets.bit_length() - 1))
-    shuffle = Shuffle(str(scratch / "rows"))
+    runs: list[str] = []
     with never_synced():
-        for number, rows in enumerate(_runs(folder, shards)):
-            shuffle.write_rows(number, 0, rows, (rows[:, 0] >> shift).astype(np.int64), buckets)
+        for rows in _runs(folder, shards):
+            grouped, bounds = group_rows(rows, (rows[:, 0] >> shift).astype(np.int64), buckets)
+            runs.append(str(scratch / f"run-{len(runs):06d}"))
+            write_groups(runs[-1], grouped.tobytes(), bounds * 8 * ROWS)
     for bucket in range(buckets):
-        data = b"".join(part for _, part in shuffle.read(bucket))
+        data = b"".join(read_group(run, bucket) for run in runs)
         yield np.frombuffer(data, np.uint64).reshape(-1, ROWS).T
 
 

@@ -14,13 +14,16 @@
       segments/000012.json     record of a unit's closed segments, while its first pass runs
       parts/train-000012-003.bin, .npy    tokens and documents of a closed segment (prepare)
       parts/origins-000012-003.zst        origins of the documents of a closed segment (prepare)
+      parts/keys-000012-003.zst           keys of the documents of a closed segment (prepare)
       parts/000012-003.json    record of a written vector shard (embed)
       counts/000012.bin        token counts of a unit
       finished/000012.json     record of a unit: its last pass is finished
       hashes/, bands/          keys for deduplication (`preprocess.corpus.dedup`), a `Shuffle` each
-      drops/hashes-000012.pairs           documents to drop according to bucket 12 of the hashes,
-                               each with the earlier document
-      copies/hashes-000012.json           how often the repeated keys of this bucket occur
+      drops/hashes-000012.runs            documents to drop according to list 12 of the hashes,
+                               each with the earlier document, grouped by run
+      copies/hashes-000012.json           how often the repeated keys of this list occur
+      run-drops/hashes-000003.units       documents to drop in run 3, grouped by unit
+      near/, known/            files of near-duplicates and known corpora (`preprocess.work.near_files`)
       word-counts/             word counts (`preprocess.tokenizers.word_counts`), a `Shuffle`
       word-counts/000012.json  record of a unit: its words are counted
       vocabulary/000012.words  words of a bucket in the order of their ids
@@ -203,7 +206,7 @@ def part_file(work: str, name: str) -> str:
     return join(work, "parts", name)
 
 
-def origins_part(work: str, name: str) -> str:
+def packed_part(work: str, name: str) -> str:
     return part_file(work, f"{name}.zst")
 
 
@@ -219,13 +222,17 @@ def finished_record(work: str, unit: int) -> str:
     return join(work, "finished", f"{unit:06d}.json")
 
 
-def drop_list(work: str, kind: str, bucket: int) -> str:
-    # Lists of version 0.1, without the earlier documents, are called .bin and not read.
-    return join(work, "drops", f"{kind}-{bucket:06d}.pairs")
+def drop_list(work: str, kind: str, number: int) -> str:
+    # Lists of former versions, grouped by unit, are called .bin and .pairs and not read.
+    return join(work, "drops", f"{kind}-{number:06d}.runs")
 
 
-def copies_record(work: str, kind: str, bucket: int) -> str:
-    return join(work, "copies", f"{kind}-{bucket:06d}.json")
+def run_drops(work: str, kind: str, run: int) -> str:
+    return join(work, "run-drops", f"{kind}-{run:06d}.units")
+
+
+def copies_record(work: str, kind: str, number: int) -> str:
+    return join(work, "copies", f"{kind}-{number:06d}.json")
 
 
 def shuffle_folder(work: str, name: str) -> str:

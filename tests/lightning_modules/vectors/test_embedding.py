@@ -16,7 +16,6 @@ from lightning_modules.vectors import embedding
 from lightning_modules.vectors.embedding import EmbedJob, embed_unit, hash_texts, one_ahead
 from lightning_modules.vectors.selection import Selection
 from preprocess.config import Source
-from preprocess.corpus.dedup import deduplicate_bucket
 from preprocess.files.manifest import read_manifest
 from preprocess.reading.listing import list_source
 from preprocess.reading.units import Unit, plan_units
@@ -24,6 +23,7 @@ from preprocess.text.config import CleaningConfig
 from preprocess.vectors.files import shards_of
 from preprocess.vectors.index import write_index
 from preprocess.work.folder import finished_record, read_finished_record, read_unit_record
+from tests.preprocess.comparing import compare_all
 
 Tiny = Any  # of conftest.py
 BUCKETS = 2
@@ -50,6 +50,7 @@ def job(tiny: Tiny, trained: Path, folder: Path) -> EmbedJob:
         texts=True,
         batch_tokens=1024,
         buckets=BUCKETS,
+        units=1,
         device="cpu",
     )
 
@@ -62,10 +63,10 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def embed(job: EmbedJob, units: list[Unit]) -> None:
+    job = replace(job, units=len(units))
     for unit in units:
         hash_texts(job, unit)
-    for bucket in range(BUCKETS):
-        deduplicate_bucket(job.work, "hashes", len(units), bucket)
+    compare_all(job.work, "hashes", job.layout)
     for unit in units:
         embed_unit(job, unit)
     names = {path.name: None for path in Path(job.output).iterdir()}
@@ -187,8 +188,7 @@ def test_a_unit_whose_texts_are_all_in_the_cache_writes_no_shard(
     monkeypatch.setattr(embedding, "_finished_cache", lambda *_: Former())
     asked = replace(job(tiny, trained, tmp_path), first_unit=7, known="cache")
     hash_texts(asked, units[0])
-    for bucket in range(BUCKETS):
-        deduplicate_bucket(asked.work, "hashes", 1, bucket)
+    compare_all(asked.work, "hashes", asked.layout)
     embed_unit(asked, units[0])
 
     finished = read_finished_record(asked.work, 0)

@@ -247,6 +247,13 @@ def test_a_kill_while_a_result_is_replaced_never_leaves_a_manifest_of_other_file
 # Settings that a finished result takes over, and versions of tables
 
 
+def with_similarity(config: Config) -> Config:
+    """Return the config with the removal of near-duplicates."""
+    near = config.prepare.near_duplicates.model_copy(update={"similarity": 0.8})
+    prepare = config.prepare.model_copy(update={"near_duplicates": near})
+    return config.model_copy(update={"prepare": prepare})
+
+
 def weighted(weight: int, restates: bool) -> Stage:
     restated = ("weight",) if restates else ()
     return Stage(
@@ -287,6 +294,43 @@ def test_unfinished_work_of_other_tables_is_refused_and_a_finished_result_is_kep
     old = present["SentencePiece"]
     assert folder.run(stage) == (
         f"  made with other tables than those installed now (SentencePiece: {old} -> 99); kept\n"
+        "  already done\n"
+    )
+
+
+def test_unfinished_work_of_the_former_near_duplicates_is_refused(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def request(config: Config) -> dict[str, Any]:
+        near = config.prepare.near_duplicates
+        return {"prepare.near_duplicates.similarity": near.similarity}
+
+    stage = Stage("prepare", 2, request, text_sources=lambda config: ())
+    former = versions.table_versions()
+    with monkeypatch.context() as patched:
+        patched.setattr(Stage, "versions", lambda *_: former)
+        similar = with_similarity(folder.config)
+        with pytest.raises(RuntimeError, match="half way"):
+            Folder(similar).run(stage, fail)
+    assert stage.versions(folder.config) == former
+    assert stage.versions(similar) == {**former, "near-duplicates": "2"}
+    with pytest.raises(StageError, match="near-duplicates: 1 -> 2\n"):
+        Folder(similar).run(stage)
+
+
+def test_a_finished_result_of_the_former_near_duplicates_stays_valid(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def request(config: Config) -> dict[str, Any]:
+        return {"prepare.near_duplicates.similarity": config.prepare.near_duplicates.similarity}
+
+    stage = Stage("prepare", 2, request, text_sources=lambda config: ())
+    similar = Folder(with_similarity(folder.config))
+    with monkeypatch.context() as patched:
+        patched.setattr(Stage, "versions", lambda *_: versions.table_versions())
+        similar.run(stage)
+    assert similar.run(stage, fail) == (
+        "  made with other tables than those installed now (near-duplicates: 1 -> 2); kept\n"
         "  already done\n"
     )
 

@@ -15,6 +15,7 @@ from preprocess.config import PrepareConfig, WordConfig
 from preprocess.corpus import batch, first_pass, rejects, segment
 from preprocess.corpus.dedup import KEYS
 from preprocess.corpus.first_pass import Job, tokenize_unit
+from preprocess.corpus.near_blocks import Blocks
 from preprocess.files import storage
 from preprocess.files.storage import exists
 from preprocess.reading.listing import list_source
@@ -26,10 +27,10 @@ from preprocess.text.config import CleaningConfig, FilterConfig, NearDuplicateCo
 from preprocess.text.splits import text_hash
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer, train_tokenizer
 from preprocess.tokenizers.words import WordTokenizer
-from preprocess.work import records, shuffle
+from preprocess.work import groups, records
 from preprocess.work.folder import read_unit_record, unit_record
+from preprocess.work.groups import read_group
 from preprocess.work.progress import ProgressSums
-from preprocess.work.shuffle import read_group
 
 
 def make_job(folder: Path, text: str | bytes, **settings: Any) -> tuple[Job, list[Unit], Tokenizer]:
@@ -43,9 +44,12 @@ def make_job(folder: Path, text: str | bytes, **settings: Any) -> tuple[Job, lis
     tokenizer.save(str(folder / "tokenizer"))
     size = tokenizer.vocabulary
     work, output = str(folder / "out" / "_work"), str(folder / "out")
-    job = Job(work, output, config, str(folder / "tokenizer"), str(folder), size, 3, 5)
     files = [list_source(source) for source in config.sources]
-    return job, plan_units(config.sources, files, config.unit_bytes), tokenizer
+    units = plan_units(config.sources, files, config.unit_bytes)
+    saved = str(folder / "tokenizer")
+    blocks = Blocks(len(units), 1)
+    job = Job(work, output, config, saved, str(folder), size, 3, 5, len(units), blocks)
+    return job, units, tokenizer
 
 
 def part(job: Job, name: str) -> tuple[list[list[int]], Any]:
@@ -76,7 +80,9 @@ def test_a_unit_is_tokenised_in_order_with_its_sizes_and_hashes(tmp_path: Path) 
     assert table.tolist() == [(0, 2, 2, 3, 3), (1, 3, 3, 5, 6), (2, 1, 1, 1, 1), (3, 1, 1, 4, 4)]
     done = read_unit_record(job.work, 0)
     assert (done["read"], done["dropped"], done["replaced"]) == (5, {"empty": 1}, 0)
-    assert done["parts"] == [{"train": "train-000000-000", "origins": "origins-000000-000"}]
+    assert done["parts"] == [
+        {"train": "train-000000-000", "origins": "origins-000000-000", "keys": "keys-000000-000"}
+    ]
     origins = read_origins(job)
     assert origins.files == (("raw.txt", "byte", 4),)
     # The second line is empty.
@@ -84,7 +90,7 @@ def test_a_unit_is_tokenised_in_order_with_its_sizes_and_hashes(tmp_path: Path) 
     assert (origins.source, origins.fates.tolist()) == ("corpus", [0, 0, 0, 0])
     found = set()
     for bucket in range(3):
-        data = read_group(f"{job.work}/hashes/000000-0000.bin", bucket)
+        data = read_group(f"{job.work}/hashes/000000/000000-0000.bin", bucket)
         for number, low, high in np.frombuffer(data, KEYS["hashes"]).tolist():
             assert low % 3 == bucket
             found.add((high << 64 | low, number))
@@ -113,7 +119,8 @@ def test_a_segment_is_closed_after_the_batch_that_fills_it(
     tokenize_unit(job, unit)
     names = [f"train-000000-{n:03d}" for n in range(3)]
     assert read_unit_record(job.work, 0)["parts"] == [
-        {"train": name, "origins": name.replace("train", "origins")} for name in names
+        {kind: name.replace("train", kind) for kind in ("train", "origins", "keys")}
+        for name in names
     ]
     found = [part(job, name) for name in names]
     assert [len(documents) for documents, _ in found] == [2, 4, 1]
@@ -193,7 +200,7 @@ def dying_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         write(path, data)
 
     with monkeypatch.context() as patch:
-        for module in (segment, rejects, records, shuffle):
+        for module in (segment, rejects, records, groups):
             patch.setattr(module, "write_bytes", dying)
         yield
 
@@ -233,7 +240,7 @@ def test_a_kill_at_any_write_changes_no_byte(
             return files_below(job)
         names = [
             f"_work/{kind}/{n}"
-            for kind in ("parts", "hashes", "bands", "units", "segments")
+            for kind in ("parts", "hashes/000000", "bands/000000", "units", "segments")
             for n in storage.list_names(f"{job.work}/{kind}")
         ]
         names += storage.list_names(job.output)
@@ -270,7 +277,9 @@ def test_the_split_follows_from_the_content_or_from_the_source(tmp_path: Path) -
     given = [{"name": "held", "path": str(tmp_path / "raw.txt"), "split": "test"}]
     job, [unit], _ = make_job(tmp_path / "given", text, input=given, valid_fraction=0.3)
     tokenize_unit(job, unit)
-    parts = [{"test": "test-000000-000", "origins": "origins-000000-000"}]
+    parts = [
+        {"test": "test-000000-000", "origins": "origins-000000-000", "keys": "keys-000000-000"}
+    ]
     assert read_unit_record(job.work, 0)["parts"] == parts
     assert len(part(job, "test-000000-000")[1]) == 60
 

@@ -17,13 +17,15 @@ import pytest
 
 from preprocess.config import PrepareConfig, SentencePieceConfig, WordConfig
 from preprocess.corpus import batch
-from preprocess.corpus.dedup import deduplicate_bucket
 from preprocess.corpus.first_pass import Job, tokenize_unit
+from preprocess.corpus.known import KnownCorpus
 from preprocess.corpus.last_pass import COUNT, finish_unit, read_counts
+from preprocess.corpus.near_blocks import Blocks
 from preprocess.files import storage
 from preprocess.files.manifest import hash_file
 from preprocess.reading.listing import list_source
 from preprocess.reading.units import Unit, plan_units
+from preprocess.shards.document_keys import DocumentKeys
 from preprocess.shards.format import Shard
 from preprocess.shards.origins import FATES, DocumentKey, Origins
 from preprocess.shards.stream import TokenStream
@@ -37,6 +39,8 @@ from preprocess.work.folder import (
     unit_record,
     write_record,
 )
+from tests.preprocess.comparing import compare_job
+from tests.preprocess.corpus.test_known import write_corpus
 
 BUCKETS = 3
 SETTINGS: dict[str, Any] = {
@@ -91,21 +95,19 @@ def plan(corpus: Path, output: str, **settings: Any) -> tuple[Job, list[Unit], T
     )
     tokenizer = load_tokenizer(str(corpus / "tokenizer"))
     work, size = f"{output}/_work", tokenizer.vocabulary
-    job = Job(work, output, config, f"{corpus}/tokenizer", str(corpus), size, BUCKETS, BUCKETS)
     files = [list_source(source) for source in config.sources]
-    return job, plan_units(config.sources, files, config.unit_bytes), tokenizer
+    units = plan_units(config.sources, files, config.unit_bytes)
+    folder = f"{corpus}/tokenizer"
+    blocks = Blocks(len(units), 1)
+    job = Job(work, output, config, folder, str(corpus), size, BUCKETS, BUCKETS, len(units), blocks)
+    return job, units, tokenizer
 
 
 def prepare(job: Job, units: Sequence[Unit]) -> None:
     """Run both passes on units in this order."""
     for unit in units:
         tokenize_unit(job, unit)
-    if job.config.deduplicate:
-        for bucket in range(job.buckets):
-            deduplicate_bucket(job.work, "hashes", len(units), bucket)
-    if job.config.near_duplicates.similarity is not None:
-        for bucket in range(job.band_buckets):
-            deduplicate_bucket(job.work, "bands", len(units), bucket)
+    compare_job(job)
     for unit in units:
         finish_unit(job, unit)
 
@@ -294,13 +296,35 @@ def test_a_kill_between_any_two_writes_changes_no_byte(
     assert kills > 20
 
 
+@pytest.mark.parametrize("similarity", [None, 0.8])
 def test_many_kills_in_a_row_change_no_byte(
-    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, similarity: float | None
 ) -> None:
-    job, units, _ = plan(corpus, str(tmp_path / "whole"))
+    near = NearDuplicateConfig(similarity=similarity)
+    job, units, _ = plan(corpus, str(tmp_path / "known"))
+    prepare(job, units[:2])
+    # The keys of two units, as a finished corpus has them.
+    keys = {
+        name: DocumentKeys.decode(storage.read_bytes(f"{job.output}/{name}"), name)
+        for name in storage.list_names(job.output)
+        if name.startswith("keys-")
+    }
+    folder = str(tmp_path / "finished")
+    manifest = write_corpus(folder, keys)
+    known = (KnownCorpus(folder, manifest.content, 2, False),)
+
+    def job_in(name: str) -> Job:
+        job, units, _ = plan(corpus, str(tmp_path / name), near_duplicates=near)
+        return replace(job, known=known, blocks=Blocks(len(units), 2))
+
+    job = job_in("whole")
     prepare(job, units)
     undisturbed = made(job.output)
-    job, units, _ = plan(corpus, str(tmp_path / "killed"))
+    dropped = sum(
+        (Counter(read_finished_record(job.work, u.index)["dropped"]) for u in units), Counter()
+    )
+    assert dropped["known"] > 20
+    job = job_in("killed")
     atomic_writer = storage.atomic_writer
     lives: Iterator[int] = iter(range(10**6))
     budget = 0
@@ -313,7 +337,7 @@ def test_many_kills_in_a_row_change_no_byte(
     monkeypatch.setattr(storage, "atomic_writer", dying_writer)
     # Each run must be long enough for a segment, or there would be no progress.
     for _ in range(100):
-        lives, budget = iter(range(10**6)), 15
+        lives, budget = iter(range(10**6)), 20
         try:
             prepare(job, units)
             break

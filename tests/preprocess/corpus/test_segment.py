@@ -10,20 +10,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.corpus.dedup import Kind, deduplicate_bucket, read_drops
+from preprocess.corpus.dedup import merge_keys, read_drops
+from preprocess.corpus.near_blocks import Blocks
+from preprocess.corpus.near_duplicates import decide_block, find_near_pairs, read_near_duplicates
 from preprocess.corpus.segment import Segment
 from preprocess.files import storage
 from preprocess.files.storage import join, read_bytes
 from preprocess.reading.block import Locations
+from preprocess.shards.document_keys import DocumentKeys
 from preprocess.shards.format import DOCUMENT
 from preprocess.shards.origins import Origins
 from preprocess.text.config import SPLITS
+from preprocess.text.minhash import Keys
 from preprocess.text.splits import text_hash
+from preprocess.work.damage import checksum
+from preprocess.work.shuffle import Layout
+from tests.preprocess.comparing import compare_all
+
+LAYOUT = Layout(1, 1)
 
 WORK = "memory://segment"
 U2, U4 = np.dtype("<u2"), np.dtype("<u4")
 IDS = st.lists(st.integers(0, 65_535), max_size=4)
-KINDS: tuple[Kind, ...] = ("hashes", "bands")
 
 
 def all_train(high: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
@@ -47,9 +55,15 @@ def add(segment: Segment, documents: list[list[int]], bands: bool = False) -> No
         [text.encode() for text in texts],
         np.array([7 * len(ids) for ids in documents], np.uint32),
         [np.array(ids, np.int32) for ids in documents],
-        np.array([[ids[0]] * 2 for ids in documents], np.uint64) if bands else None,
+        near_keys([ids[0] for ids in documents]) if bands else None,
         places(segment.documents, len(documents)),
     )
+
+
+def near_keys(values: list[int]) -> Keys:
+    """Return two bands and a sketch of each document, all with the same value."""
+    column = np.array(values)[:, None]
+    return np.repeat(column, 2, axis=1).astype("<u4"), np.repeat(column, 4, axis=1).astype("<u8")
 
 
 def places(first: int, documents: int) -> list[tuple[Locations, npt.NDArray[np.intp]]]:
@@ -89,7 +103,7 @@ def test_every_document_is_whole_in_the_part_of_its_split(
     documents = [ids for batch in batches for ids in batch]
     assert segment.documents == len(documents)
     assert segment.tokens == sum(map(len, documents))
-    parts = segment.write(WORK, 3, 12, by_thirds, 1, 1)
+    parts = segment.write(WORK, 3, 12, by_thirds, LAYOUT, LAYOUT)
     sides = [(text_hash(text_of(ids).encode()) >> 64) % 3 for ids in documents]
     assert parts == {
         "origins": "origins-000003-012",
@@ -117,28 +131,49 @@ def test_every_document_is_whole_in_the_part_of_its_split(
 def test_ids_above_16_bits_are_stored(tmp_path: Path) -> None:
     segment = Segment(U4, "web", 0)
     add(segment, [[1 << 16, 2_000_000], []])
-    parts = segment.write(str(tmp_path), 0, 0, all_train, 1, 1)
+    parts = segment.write(str(tmp_path), 0, 0, all_train, LAYOUT, LAYOUT)
     assert read_part(str(tmp_path), parts["train"], U4)[0] == [[1 << 16, 2_000_000], []]
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("buckets", [1, 3])
-def test_keys_are_numbered_across_the_segments_of_a_unit(
-    tmp_path: Path, buckets: int, kind: Kind
-) -> None:
+def test_keys_are_numbered_across_the_segments_of_a_unit(tmp_path: Path, buckets: int) -> None:
     work = str(tmp_path)
+    layout = Layout(1, buckets)
     for number, first in enumerate((0, 2)):
         segment = Segment(U2, "web", first)
         add(segment, [[5]], bands=True)
         add(segment, [[6 + number]], bands=True)
-        segment.write(work, 0, number, all_train, buckets, buckets)
-    for bucket in range(buckets):
-        deduplicate_bucket(work, kind, 1, bucket)
-    assert read_drops(work, kind, 0, buckets).tolist() == [2]
+        segment.write(work, 0, number, all_train, layout, layout)
+    compare_all(work, "hashes", layout)
+    assert read_drops(work, "hashes", 0, layout).tolist() == [2]
+    blocks = Blocks(1, 1)
+    merge_keys(work, "bands", layout, 0)
+    for number in range(layout.lists):
+        find_near_pairs(work, layout, blocks, 0.8, number)
+    decide_block(work, layout.lists, blocks, 0, 0)
+    numbers, originals = read_near_duplicates(work, blocks, 0)
+    assert (numbers.tolist(), originals.tolist()) == ([2], [[0, 0]])
+
+
+@pytest.mark.parametrize("bands", [False, True])
+def test_the_keys_of_all_documents_are_written_if_they_are_kept(
+    tmp_path: Path, bands: bool
+) -> None:
+    segment = Segment(U2, "web", 7, keep_keys=True)
+    add(segment, [[5], [6]], bands)
+    parts = segment.write(str(tmp_path), 3, 2, by_thirds, LAYOUT, LAYOUT)
+    assert parts["keys"] == "keys-000003-002"
+    data = (tmp_path / "parts" / "keys-000003-002.zst").read_bytes()
+    assert segment.hashes["keys-000003-002.zst"] == checksum(data)
+    keys = DocumentKeys.decode(data, "FILE")
+    assert keys.numbers.tolist() == [7, 8]
+    assert keys.hashes.tolist() == [text_hash(text_of(ids).encode()) % 2**64 for ids in ([5], [6])]
+    assert keys.bands.tolist() == ([[5, 5], [6, 6]] if bands else [[], []])
+    assert keys.sketches.tolist() == ([[5] * 4, [6] * 4] if bands else [[], []])
 
 
 def test_no_bands_are_written_if_near_duplicates_are_kept(tmp_path: Path) -> None:
     segment = Segment(U2, "web", 0)
     add(segment, [[1]])
-    segment.write(str(tmp_path), 0, 0, all_train, 1, 8)
+    segment.write(str(tmp_path), 0, 0, all_train, LAYOUT, Layout(1, 8))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hashes", "parts"]

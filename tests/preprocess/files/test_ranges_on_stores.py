@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from preprocess.files import storage
-from preprocess.work.shuffle import Shuffle
+from preprocess.work.shuffle import Layout, Shuffle
 
 DATA = b"0123456789"
 RANGES = [
@@ -110,11 +110,14 @@ def test_ranges_of_a_file_on_the_web(site: str) -> None:
 
 
 def test_a_shuffle_of_units_without_rows_reads_nothing(bucket: str) -> None:
-    shuffle = Shuffle(f"{bucket}/shuffle")
+    shuffle = Shuffle(f"{bucket}/shuffle", Layout(3, 2))
     shuffle.write(0, 0, b"", [0, 0, 0])
     shuffle.write(1, 0, b"ab", [0, 0, 2])
-    assert [*shuffle.read(0)] == [(0, b""), (1, b"")]
-    assert [*shuffle.read(1)] == [(0, b""), (1, b"ab")]
+    for run in range(3):
+        shuffle.merge(run)
+    assert [slices.data for slices in shuffle.read(0)] == [b""]
+    [slices] = shuffle.read(1)
+    assert (slices.units.tolist(), slices.sizes.tolist(), slices.data) == ([1], [2], b"ab")
 
 
 def test_a_folder_on_a_store_is_no_file_in_itself(bucket: str) -> None:

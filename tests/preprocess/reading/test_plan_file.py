@@ -6,7 +6,7 @@ import pytest
 
 from preprocess.reading.plan_file import read_planned, write_plan
 from preprocess.reading.units import Range, Unit
-from preprocess.work import shuffle
+from preprocess.work import groups
 
 
 def unit(index: int) -> Unit:
@@ -26,13 +26,13 @@ def test_every_unit_is_read_back(tmp_path: Path) -> None:
 
 def test_a_worker_reads_only_its_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_plan(str(tmp_path), [unit(index) for index in (0, 1)] + [unit(2)])
-    read, sizes = shuffle.read_bytes, []
+    read, sizes = groups.read_bytes, []
 
     def counted(path: str, start: int, end: int) -> bytes:
         data = read(path, start, end)
         sizes.append(len(data))
         return data
 
-    monkeypatch.setattr(shuffle, "read_bytes", counted)
+    monkeypatch.setattr(groups, "read_bytes", counted)
     assert read_planned(str(tmp_path), 0) == unit(0)
     assert sum(sizes) < 100 < (tmp_path / "plan.bin").stat().st_size

@@ -23,6 +23,18 @@ def test_a_detector_that_is_not_installed_has_no_version(monkeypatch: pytest.Mon
     assert versions.tokenizers_version.__wrapped__() == {}
 
 
+def test_results_of_former_versions_have_the_first_version_of_near_duplicates() -> None:
+    asked = {"prepare.near_duplicates.similarity": 0.8}
+    assert versions.recorded_versions({"Unicode": "1"}, asked) == {
+        "Unicode": "1",
+        "near-duplicates": "1",
+    }
+    present = versions.near_duplicate_version()
+    assert versions.recorded_versions(present, asked) == present
+    for other in ({}, {"prepare.near_duplicates.similarity": None}):
+        assert versions.recorded_versions({"Unicode": "1"}, other) == {"Unicode": "1"}
+
+
 def test_versions_that_differ_are_listed() -> None:
     present = {**versions.table_versions(), **versions.detector_version()}
     assert versions.differing_versions(present) == []
@@ -33,3 +45,4 @@ def test_versions_that_differ_are_listed() -> None:
     assert versions.differing_versions({**present, "chardet": "5.0", "other": "1"}) == [
         f"chardet: 5.0 -> {present['chardet']}"
     ]
+    assert versions.differing_versions({"near-duplicates": "1"}) == ["near-duplicates: 1 -> 2"]

@@ -22,6 +22,7 @@ from preprocess.tokenizers.word_counts import (
     CountJob,
     count_unit,
     merge_bucket,
+    merge_run,
     merged_words,
     read_counted,
     word_buckets,
@@ -51,6 +52,8 @@ def plan(
 def run(job: CountJob, units: list[Unit]) -> list[str]:
     for unit in reversed(units):
         assert count_unit(job, unit) == unit.index
+    for number in range(job.layout.runs):
+        assert merge_run(job, number) == number
     for bucket in range(job.buckets):
         assert merge_bucket(job, bucket) == bucket
     return [word.decode() for word in merged_words(job)]
