@@ -12,7 +12,7 @@ from preprocess.config import CharConfig, SentencePieceConfig, WordConfig
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.aligned_text import NO_ID, TextAligner, Tokenised
-from preprocess.tokenizers.base import UNKNOWN
+from preprocess.tokenizers.base import UNKNOWN, Token
 from preprocess.tokenizers.huggingface.tokenizer import HuggingFaceTokenizer
 from preprocess.tokenizers.load import Tokenizer, train_tokenizer
 from tests.tokenizer_files import MAKERS, tokenizer_file
@@ -127,6 +127,14 @@ def test_bytes_of_a_character_and_trimmed_spaces_belong_to_their_words() -> None
     assert spans("roberta", ["cat", "犬", "cat"]) == [["▁cat"], ["▁", *dog], ["▁cat"]]
     # "\u200d" has no token in BERT's files, so it gets the unknown one.
     assert spans("bert", ["the", "\u200d", "cat"]) == [["▁the"], ["\u200d"], ["▁cat"]]
+
+
+def test_a_trimmed_space_behind_the_start_of_the_next_token_is_moved() -> None:
+    spans = [(0, 1), (1, 2), (3, 3), (2, 3), (3, 4)]
+    tokens = tuple(Token(9, "x", start, end) for start, end in spans)
+    word = Token(NO_ID, "x", 3, 4)
+    first, last = Tokenised("xxxx", tokens, (word,)).word_spans()
+    assert (first.tolist(), last.tolist()) == ([4], [4])
 
 
 @settings(deadline=None, max_examples=60)
